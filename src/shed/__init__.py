@@ -1,0 +1,1 @@
+"""shed: persistent microVM development environments made from OCI images."""

@@ -1,0 +1,1 @@
+"""Virtual machine monitors behind one small interface (`base`), one folder each."""

@@ -1,0 +1,147 @@
+"""What a backend is given, and what it must be able to do."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Disk:
+    """One raw virtio-blk disk, in the order the guest sees them (vda, vdb, vdc)."""
+
+    path: Path
+    read_only: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """A host folder that the guest mounts over 9P by `tag`.
+
+    `guest_uid` and `guest_gid` are the guest user that stands for the folder's owner on the host.
+    """
+
+    tag: str
+    path: Path
+    guest_uid: int
+    guest_gid: int
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """Everything needed to start one VM."""
+
+    name: str
+    cpus: int
+    memory_mb: int
+    kernel: Path
+    initrd: Path
+    disks: tuple[Disk, ...]
+    state_dir: Path
+    """Folder of this shed's own; the backend keeps sockets (or the way to them), its record and ``console.log`` here."""
+    shares: tuple[Share, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """What the guest must set up to reach the outside; user-mode networks hand out fixed values."""
+
+    address: str
+    """IPv4 address with prefix length."""
+    gateway: str
+    dns: str
+
+
+class Liveness(enum.Enum):
+    """The answer to "is the process of this record alive and ours"."""
+
+    OURS = "ours"
+    NOT_OURS = "not-ours"
+    """There is no such process, or the pid belongs to something else now."""
+    UNKNOWN = "unknown"
+    """It cannot be told; treat the VM as running and signal nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """Whether a backend works here, and how; `reason` is a sentence for people."""
+
+    usable: bool
+    accel: str
+    reason: str
+
+
+class Stream(Protocol):
+    """A byte stream into the guest, with backpressure and half-close.  All methods belong to one event loop."""
+
+    async def read(self, limit: int = 65536) -> bytes:
+        """Return up to `limit` bytes; empty at the guest's end of file.  Raises `BackendError` (STREAM_RESET) when it was cut."""
+        ...
+
+    async def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Send all of `data`; returns when the guest's window had room for it.  Raises `BackendError` (STREAM_RESET)."""
+        ...
+
+    async def write_eof(self) -> None:
+        """Say that no more data follows; reading goes on."""
+        ...
+
+    def close(self) -> None:
+        """Drop the stream, both ways, now; can be called twice."""
+        ...
+
+
+class Connection(Protocol):
+    """A live link to the agent of one VM."""
+
+    hello: dict[str, object]
+    """What the agent said of itself: agent version, protocol, nonce."""
+
+    async def open(self, port: int) -> Stream:
+        """Open a stream to the guest's `port` (see `shed.guest.protocol`)."""
+        ...
+
+    async def wait_closed(self) -> None:
+        """Return when the link is gone: the VM ended, or the agent fell silent."""
+        ...
+
+    async def close(self) -> None:
+        """End the link; the VM runs on."""
+        ...
+
+
+class Backend(Protocol):
+    """One virtual machine monitor.  The VM processes outlive this object: all it knows of them is on disk, in `Machine.state_dir`."""
+
+    name: str
+    network: Network
+
+    async def probe(self) -> Probe:
+        """Find out whether guests run here; the answer is cached per host boot."""
+        ...
+
+    async def start(self, machine: Machine) -> None:
+        """Start the VM process, detached from this one.  Raises `BackendError` with the console's last lines when it ends at once."""
+        ...
+
+    async def connect(self, state_dir: Path, *, timeout: float) -> Connection:
+        """Return a link to the agent once it said hello; `timeout` in seconds.  Raises `BackendError` (AGENT_TIMEOUT, VM_EXITED)."""
+        ...
+
+    def liveness(self, state_dir: Path) -> Liveness:
+        """Say whether the VM recorded in `state_dir` is alive and ours.  No record means NOT_OURS."""
+        ...
+
+    async def wait_exit(self, state_dir: Path, *, timeout: float) -> bool:
+        """Wait until the VM's process is gone; False when it still runs after `timeout` seconds."""
+        ...
+
+    async def kill(self, state_dir: Path) -> None:
+        """End the VM now (SIGTERM, then SIGKILL), only when it is ours; can be called twice; clears the record."""
+        ...
+
+    def pid(self, state_dir: Path) -> int | None:
+        """Return the recorded process id, for display."""
+        ...

@@ -1,0 +1,1 @@
+"""The QEMU backend: ordinary user, user-mode network, one virtio-serial port to the agent."""

@@ -1,0 +1,1 @@
+"""The `shed` command: parsing, tables, JSON, progress."""

@@ -1,0 +1,1 @@
+"""Configuration files: strict, unknown keys refused with a suggestion."""

@@ -1,0 +1,163 @@
+"""The bytes between host and guest: the multiplexer's frames, and the frames of an exec stream.  No I/O here.
+
+Two layers:
+
+* **Mux frames** share one virtio-serial port between many streams.  A session starts with a resync, because either side can vanish
+  in the middle of a frame: the guest speaks first (`MAGIC` and a HELLO with a fresh nonce), the host answers `MAGIC` and an ATTACH
+  with that nonce, and each side throws away all bytes before the other's `MAGIC`.  Backends with vsock need no mux.
+* **Exec frames** travel inside one stream: type (1 byte), length (4 bytes, big-endian), payload.
+
+The guest imports this file on its way to hello, so it imports nothing but `struct`: no typing, no dataclasses, no json.
+"""
+
+from __future__ import annotations
+
+import struct
+
+PROTOCOL = 1
+"""Version of both layers; the server speaks this one and the one before it."""
+PORT_EXEC = 1024
+"""Stream port: one command per stream."""
+PORT_CONTROL = 1026
+"""Stream port: control requests (CONTROL_REQUEST and CONTROL_RESPONSE frames), several in turn on one stream."""
+PORT_PROXY = 1028
+"""Stream port: ``CONNECT <port>`` + newline, answered ``OK`` or ``ERR <text>`` + newline, then raw bytes of a TCP connection."""
+
+MAGIC = b"\x00\xffshed-mux\xff\x00\r\n\x1a\n\x01\x02"
+"""16 bytes that start each side's part of a mux session."""
+
+# Mux frame kinds.
+HELLO = 1
+"""Guest to host, stream 0: JSON {"nonce", "agent", "protocol", ...}."""
+ATTACH = 2
+"""Host to guest, stream 0: the nonce, as UTF-8."""
+OPEN = 3
+"""Host to guest: open the new stream; payload is the port, 4 bytes big-endian.  Data may follow at once."""
+DATA = 4
+"""Bytes of a stream; they use up the sender's credit."""
+CREDIT = 5
+"""The receiver has consumed so many bytes (4 bytes big-endian) of a stream: the sender may send as many more."""
+EOF = 6
+"""The sender sends no more DATA on this stream (half-close)."""
+RESET = 7
+"""The stream is over, both ways, at once; payload is the reason, as UTF-8."""
+
+INITIAL_CREDIT = 256 * 1024
+"""Bytes each side may send on a new stream before the first CREDIT."""
+MAX_MUX_PAYLOAD = 64 * 1024
+"""Longest payload of a mux frame, in bytes; a longer one is a protocol error."""
+
+# Exec frame types.
+EXEC_REQUEST = 0x01
+"""Host to guest, first: JSON {"cmd": [str], "env": [str "K=V"], "tty": bool, "rows": int, "cols": int, "working_dir": str,
+"user": str}; all but cmd optional."""
+RESIZE = 0x02
+"""JSON {"rows", "cols"}."""
+SIGNAL = 0x03
+"""JSON {"signal": 1..64}, sent to the command's process group."""
+EXIT_CODE = 0x04
+"""Guest to host, last, after all output: JSON {"code": 0..255} with optional "error": str and "signal": int."""
+DATA_FRAME = 0x05
+"""Standard input to the guest; standard output, or all of a pty's output, to the host.  Empty is a keepalive."""
+STDIN_EOF = 0x06
+"""Standard input ends here; signals and resizes may still follow."""
+STDERR = 0x07
+"""Guest to host: standard error."""
+CONTROL_REQUEST = 0x30
+"""JSON {"op": str, ...}."""
+CONTROL_RESPONSE = 0x31
+"""JSON {"ok": true, ...} or {"ok": false, "code": str, "error": str}."""
+
+MAX_PAYLOAD = 16 * 1024 * 1024
+"""Longest payload of an exec frame, in bytes; both sides refuse more."""
+
+_MUX = struct.Struct(">BII")
+_FRAME = struct.Struct(">BI")
+MUX_HEADER = _MUX.size
+FRAME_HEADER = _FRAME.size
+
+
+class ProtocolError(Exception):
+    """The other side sent bytes that cannot be a frame."""
+
+
+def mux_frame(kind: int, stream: int, payload: bytes | bytearray | memoryview = b"") -> bytes:
+    """Return one mux frame."""
+    return _MUX.pack(kind, stream, len(payload)) + payload
+
+
+def exec_frame(kind: int, payload: bytes | bytearray | memoryview = b"") -> bytes:
+    """Return one exec frame."""
+    return _FRAME.pack(kind, len(payload)) + payload
+
+
+class _Decoder:
+    """Collects bytes; keeps an index into them so that many small frames cost no copying."""
+
+    __slots__ = ("_buffer", "_index")
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+        self._index = 0
+
+    def feed(self, data: bytes | bytearray | memoryview) -> None:
+        """Add received bytes."""
+        if self._index:
+            del self._buffer[: self._index]
+            self._index = 0
+        self._buffer += data
+
+    def pending(self) -> int:
+        """Return how many received bytes are not part of a returned frame yet."""
+        return len(self._buffer) - self._index
+
+    def _take(self, header: int, length: int) -> bytes | None:
+        """Return the payload behind `header` bytes when all of it is here, and move on; None otherwise."""
+        start = self._index + header
+        end = start + length
+        if end > len(self._buffer):
+            return None
+        self._index = end
+        return bytes(memoryview(self._buffer)[start:end])
+
+
+class MuxDecoder(_Decoder):
+    """Turns received bytes into mux frames.  Before the first frame of a session, `synchronise` must have found `MAGIC`."""
+
+    __slots__ = ()
+
+    def synchronise(self) -> bool:
+        """Throw away everything up to and including the next `MAGIC`; return whether it was found."""
+        at = self._buffer.find(MAGIC, self._index)
+        if at >= 0:
+            self._index = at + len(MAGIC)
+            return True
+        keep = max(self._index, len(self._buffer) - len(MAGIC) + 1)
+        self._index = keep
+        return False
+
+    def frame(self) -> tuple[int, int, bytes] | None:
+        """Return the next (kind, stream, payload), or None until more bytes come.  Raises `ProtocolError`."""
+        if self.pending() < MUX_HEADER:
+            return None
+        kind, stream, length = _MUX.unpack_from(self._buffer, self._index)
+        if length > MAX_MUX_PAYLOAD:
+            raise ProtocolError(f"mux frame of {length} bytes, {MAX_MUX_PAYLOAD} is the most")
+        payload = self._take(MUX_HEADER, length)
+        return None if payload is None else (kind, stream, payload)
+
+
+class FrameDecoder(_Decoder):
+    """Turns received bytes into exec frames.  Unknown types are returned too: the caller skips them."""
+
+    __slots__ = ()
+
+    def frame(self) -> tuple[int, bytes] | None:
+        """Return the next (type, payload), or None until more bytes come.  Raises `ProtocolError`."""
+        if self.pending() < FRAME_HEADER:
+            return None
+        kind, length = _FRAME.unpack_from(self._buffer, self._index)
+        if length > MAX_PAYLOAD:
+            raise ProtocolError(f"frame of {length} bytes, {MAX_PAYLOAD} is the most")
+        payload = self._take(FRAME_HEADER, length)
+        return None if payload is None else (kind, payload)

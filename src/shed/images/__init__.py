@@ -1,0 +1,1 @@
+"""What shed adds to an OCI image: annotations, the boot kit, minting, resolving."""

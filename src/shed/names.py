@@ -1,0 +1,36 @@
+"""Names that users choose, and the rules they must follow."""
+
+from __future__ import annotations
+
+import re
+
+from shed.errors import UsageError
+
+_SHED_NAME = re.compile(r"[a-z](?:[a-z0-9-]*[a-z0-9])?")
+_TAG_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
+MAX_NAME = 63
+"""Longest shed name: it becomes a host name, one DNS label."""
+MAX_TAG = 128
+"""Longest image tag, as in the OCI distribution specification."""
+
+
+def check_shed_name(name: str) -> str:
+    """Return `name` when it can name a shed; raise `UsageError` (INVALID_SHED_NAME) otherwise."""
+    if len(name) <= MAX_NAME and _SHED_NAME.fullmatch(name):
+        return name
+    raise UsageError(
+        f"invalid shed name {name!r}",
+        code="INVALID_SHED_NAME",
+        hint=f"use lower-case letters, digits and '-', start with a letter, end with a letter or digit, {MAX_NAME} at most",
+    )
+
+
+def check_image_name(name: str) -> str:
+    """Return `name` when it can name an image in the local store; raise `UsageError` (INVALID_IMAGE_NAME) otherwise."""
+    if len(name) <= MAX_TAG and _TAG_NAME.fullmatch(name):
+        return name
+    raise UsageError(
+        f"invalid image name {name!r}",
+        code="INVALID_IMAGE_NAME",
+        hint="use letters, digits, '.', '_' and '-', and start with a letter, digit or '_'",
+    )

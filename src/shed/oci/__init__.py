@@ -1,0 +1,1 @@
+"""What OCI defines: digests, descriptors, manifests, the layout store, archives, layers."""

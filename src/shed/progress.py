@@ -1,0 +1,78 @@
+"""Progress of long work: named phases with timings, byte counts, warnings.
+
+Work takes a `Progress` and reports to it; who made it decides what is shown (a bar, plain lines, server-sent events, nothing).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class PhaseEvent:
+    """Work entered the phase `name`; `message` is for people."""
+
+    name: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class BytesEvent:
+    """`current` of `total` bytes of the thing called `label` are done; `total` is None while unknown."""
+
+    label: str
+    current: int
+    total: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class WarningEvent:
+    """Something went wrong that does not fail the work."""
+
+    message: str
+
+
+Event = PhaseEvent | BytesEvent | WarningEvent
+
+
+def _ignore(event: Event) -> None:
+    """The sink of work that nobody watches."""
+
+
+@dataclass(slots=True)
+class Progress:
+    """Passes events to `sink` and keeps the milliseconds each phase took, in `timings`, merged by name.
+
+    Time before the first phase counts as ``setup``.
+    """
+
+    sink: Callable[[Event], None] = _ignore
+    timings: dict[str, float] = field(default_factory=dict)
+    _current: str = "setup"
+    _since: float = field(default_factory=time.monotonic)
+
+    def phase(self, name: str, message: str = "") -> None:
+        """Close the running phase and enter `name`; an empty `message` is timed but not shown."""
+        self._close(name)
+        if message:
+            self.sink(PhaseEvent(name, message))
+
+    def bytes(self, label: str, current: int, total: int | None = None) -> None:
+        """Report how far the transfer `label` is, in bytes."""
+        self.sink(BytesEvent(label, current, total))
+
+    def warn(self, message: str) -> None:
+        """Report a problem that does not fail the work."""
+        self.sink(WarningEvent(message))
+
+    def finish(self) -> dict[str, float]:
+        """Close the running phase and return the timings, in milliseconds by phase name."""
+        self._close(self._current)
+        return self.timings
+
+    def _close(self, following: str) -> None:
+        now = time.monotonic()
+        self.timings[self._current] = self.timings.get(self._current, 0.0) + (now - self._since) * 1000
+        self._current, self._since = following, now

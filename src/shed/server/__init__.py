@@ -1,0 +1,1 @@
+"""The `shed-server` program: HTTP API, events, lifecycle of the process."""

@@ -1,0 +1,1 @@
+"""A shed's life: metadata, writable upper, create, start, stop, delete."""
