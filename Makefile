@@ -1,0 +1,33 @@
+# What a developer of shed types.  `make help` lists it.
+.DEFAULT_GOAL := help
+PYTHON := .venv/bin/python
+CODE := src tests benchmarks scripts/demo.py
+
+help: ## list these targets
+	@sed -n 's/^\([a-z-]*\):.*## /\1 — /p' Makefile
+
+demo: setup ## from packages to a command run inside a shed, and back
+	@$(PYTHON) scripts/demo.py
+
+test: setup-tests lint ## everything: unit, integration, real VM boots
+	@$(PYTHON) -m pytest
+
+lint: setup ## style and types
+	@.venv/bin/ruff check $(CODE)
+	@.venv/bin/ruff format --check $(CODE)
+	@.venv/bin/mypy
+
+bench: setup-tests ## measure, side by side with the tools shed replaces
+	@$(PYTHON) -m benchmarks
+
+setup: ## install what `shed` needs (uses sudo for missing packages only)
+	@scripts/setup
+
+setup-tests: ## install what the tests and benchmarks need too
+	@scripts/setup --tests
+
+lock: ## renew the two lock files from pyproject.toml
+	@uv pip compile -q --generate-hashes --no-emit-find-links --custom-compile-command "make lock" pyproject.toml -o requirements.lock
+	@uv pip compile -q --generate-hashes --no-emit-find-links --custom-compile-command "make lock" --group dev pyproject.toml -o requirements-dev.lock
+
+.PHONY: help demo test lint bench setup setup-tests lock
