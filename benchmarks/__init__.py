@@ -1,0 +1,1 @@
+"""Figures, always as ratios of two things measured in turn in one run."""
