@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from shed.config.rundir import run_dir
+
 
 class Paths:
     """The folders of one server: everything durable is below `data`, sockets are below `run`.
@@ -15,7 +17,7 @@ class Paths:
 
     def __init__(self, data: Path | None = None, run: Path | None = None) -> None:
         self.data = data or _from_environment("SHED_DATA_DIR") or _default_data()
-        self.run = run or _from_environment("SHED_RUNTIME_DIR") or _default_run()
+        self.run = run or Path(run_dir())
         self.images = self.data / "images"
         """OCI image layout with shed's own folders beside ``blobs/``."""
         self.instances = self.data / "instances"
@@ -40,10 +42,3 @@ def _default_data() -> Path:
         return Path("/var/lib/shed/qemu")
     base = os.environ.get("XDG_DATA_HOME")
     return (Path(base) if base else Path.home() / ".local/share") / "shed"
-
-
-def _default_run() -> Path:
-    if os.geteuid() == 0:
-        return Path("/run/shed")
-    base = os.environ.get("XDG_RUNTIME_DIR")
-    return Path(base) / "shed" if base else Path(f"/tmp/shed-{os.geteuid()}")  # noqa: S108  made 0700 and its owner checked by the server
