@@ -1,0 +1,133 @@
+"""The API of a server as a Python object."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import quote
+
+from shed.client import http
+from shed.client.address import Address, resolve
+from shed.client.execution import Execution
+from shed.client.models import Shed
+from shed.client.transport import upgrade
+from shed.errors import UnavailableError
+from shed.names import check_shed_name
+from shed.progress import Event, PhaseEvent, WarningEvent
+
+Sink = Callable[[Event], None]
+
+
+def _ignore(event: Event) -> None:
+    """The sink of work that nobody watches."""
+
+
+class Client:
+    """Talks to one server: the one named, or whichever `shed.client.address.resolve` finds.  The local one is started when needed.
+
+    Every method raises the `ShedError` that the server answers with, and `UnavailableError` when it cannot be reached.
+    """
+
+    def __init__(self, server: str | Address | None = None) -> None:
+        self.address = server if isinstance(server, Address) else resolve(server)
+
+    def info(self, *, start: bool = True) -> dict[str, Any]:
+        """Return what the server says of itself; with `start` false, a local server that is not running is left alone."""
+        return _object(http.request(self.address, "GET", "/api/info", start=start))
+
+    def stop_server(self) -> None:
+        """Ask the server to end; running sheds stay."""
+        http.request(self.address, "POST", "/api/server/stop", start=False)
+
+    def sheds(self) -> list[Shed]:
+        """Return all sheds."""
+        answer = http.request(self.address, "GET", "/api/sheds")
+        return [Shed.from_wire(_object(item)) for item in _items(answer, "sheds")]
+
+    def shed(self, name: str) -> Shed:
+        """Return one shed."""
+        return Shed.from_wire(_object(http.request(self.address, "GET", _path(name))))
+
+    def create(
+        self,
+        name: str,
+        *,
+        image: str | None = None,
+        cpus: int | None = None,
+        memory_mb: int | None = None,
+        upper_size_bytes: int | None = None,
+        local_dir: str | None = None,
+        timeout: float | None = None,
+        on_event: Sink = _ignore,
+    ) -> Shed:
+        """Create and start a shed; what is None is the server's to choose.
+
+        `local_dir` is an absolute path on the server's machine, `timeout` the seconds after which the server gives up and undoes all.
+        """
+        options: dict[str, object] = {
+            "image": image,
+            "cpus": cpus,
+            "memory_mb": memory_mb,
+            "upper_size_bytes": upper_size_bytes,
+            "local_dir": local_dir,
+            "timeout": timeout,
+        }
+        body = {"name": check_shed_name(name), **{key: value for key, value in options.items() if value is not None}}
+        return self._work("POST", "/api/sheds", on_event, body=body)
+
+    def start(self, name: str, *, on_event: Sink = _ignore) -> Shed:
+        """Start a stopped shed."""
+        return self._work("POST", _path(name, "start"), on_event)
+
+    def stop(self, name: str, *, on_event: Sink = _ignore) -> Shed:
+        """Stop a running shed; its files stay."""
+        return self._work("POST", _path(name, "stop"), on_event)
+
+    def delete(self, name: str, *, force: bool = False, on_event: Sink = _ignore) -> None:
+        """Delete a shed and its files; with `force` also one whose records are broken."""
+        self._work("DELETE", _path(name) + ("?force=true" if force else ""), on_event)
+
+    def logs(self, name: str) -> str:
+        """Return the text on the shed's console since its last start."""
+        answer = http.request(self.address, "GET", _path(name, "logs"))
+        return answer if isinstance(answer, str) else ""
+
+    def images(self) -> list[dict[str, Any]]:
+        """Return the images in the server's store."""
+        return [_object(item) for item in _items(http.request(self.address, "GET", "/api/images"), "images")]
+
+    def image(self, reference: str) -> dict[str, Any]:
+        """Return all that is known of the image with this name or digest."""
+        return _object(http.request(self.address, "GET", f"/api/images/inspect?ref={quote(reference, safe='')}"))
+
+    def execute(self, name: str, command: list[str], *, env: list[str] | None = None, user: str | None = None) -> Execution:
+        """Start `command` in a shed, which is started first when it is stopped; see `Execution.run`."""
+        return Execution(self.address, check_shed_name(name), command, env=env, user=user)
+
+    def connect(self, name: str, port: int) -> tuple[Any, bytes]:
+        """Return a socket connected to the TCP port `port` of the shed's loopback, and the first bytes that came from there."""
+        return upgrade(self.address, "GET", _path(name, f"connect/{port:d}"), "shed-tcp")
+
+    def _work(self, method: str, target: str, on_event: Sink, *, body: object = None) -> Shed:
+        for event in http.events(self.address, method, target, body=body):
+            if event.name == "complete":
+                return Shed.from_wire(event.data)
+            if event.name == "progress":
+                phase, message = str(event.data.get("phase", "")), str(event.data.get("message", ""))
+                on_event(WarningEvent(message) if event.data.get("warning") else PhaseEvent(phase, message))
+        raise UnavailableError("the server went away before the work was done", hint="see how far it came: shed list")
+
+
+def _path(name: str, *more: str) -> str:
+    return "/".join(["/api/sheds", check_shed_name(name), *more])
+
+
+def _items(answer: object, key: str) -> list[object]:
+    """Return the list in an answer: bare, or as the member `key`."""
+    if isinstance(answer, dict):
+        answer = answer.get(key)
+    return answer if isinstance(answer, list) else []
+
+
+def _object(value: object) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}

@@ -1,0 +1,247 @@
+"""One command in a shed, and the bytes between it and three file descriptors.
+
+One loop over `select`, for one thread.  What cannot be written is kept and its source is not read until it is gone, so memory is
+bounded whatever the speeds.  The descriptors stay in blocking mode: they are shared with the shell that started us, and with whoever else
+writes there.  On the way of every `shed exec`: imports nothing that takes time.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+
+from shed.client.address import Address
+from shed.client.transport import upgrade
+from shed.errors import BackendError, ShedError, UsageError
+from shed.guest.protocol import (
+    DATA_FRAME,
+    EXEC_REQUEST,
+    EXIT_CODE,
+    RESIZE,
+    SIGNAL,
+    STDERR,
+    STDIN_EOF,
+    FrameDecoder,
+    ProtocolError,
+    exec_frame,
+)
+
+_READ = 128 * 1024
+_PIPE_BUF = 4096
+"""When `select` says that a pipe is writable, this many bytes go in without blocking (POSIX; PIPE_BUF of Linux)."""
+_SIGPIPE_STATUS = 128 + 13
+
+
+class OutputError(ShedError):
+    """What the command printed cannot be written here."""
+
+    code = "OUTPUT_FAILED"
+
+
+class Exit:
+    """How a command ended: `code` 0 to 255, the way a shell counts (128 + signal); `error` when it did not even start."""
+
+    __slots__ = ("code", "error")
+
+    def __init__(self, code: int, error: str | None = None) -> None:
+        self.code = code
+        self.error = error
+
+
+class Execution:
+    """A running command.  `run` carries its bytes until it ends; `resize` and `signal` may be called from `on_wake` meanwhile."""
+
+    def __init__(
+        self,
+        address: Address,
+        name: str,
+        command: list[str],
+        *,
+        tty: bool = False,
+        size: tuple[int, int] | None = None,
+        env: list[str] | None = None,
+        working_dir: str | None = None,
+        user: str | None = None,
+    ) -> None:
+        """Start `command`, each word as it is, in the shed `name`; an empty one is the user's login shell.
+
+        `size` is (rows, columns) of a `tty`; `env` holds ``KEY=VALUE`` words.  Raises the `ShedError` the server answers with.
+        """
+        if any("\0" in word for word in command):
+            raise UsageError("a command cannot hold NUL characters", hint="pass the bytes on standard input")
+        request = [f'"cmd":[{",".join(map(_quote, command))}]', f'"tty":{"true" if tty else "false"}']
+        if size is not None:
+            request.append(f'"rows":{size[0]},"cols":{size[1]}')
+        if env:
+            request.append(f'"env":[{",".join(map(_quote, env))}]')
+        if working_dir is not None:
+            request.append(f'"working_dir":{_quote(working_dir)}')
+        if user is not None:
+            request.append(f'"user":{_quote(user)}')
+        self._name = name
+        self._socket, received = upgrade(address, "POST", f"/api/sheds/{name}/exec", "shed-exec")
+        self._socket.setblocking(False)
+        self._decoder = FrameDecoder()
+        self._decoder.feed(received)
+        self._outbox = bytearray(exec_frame(EXEC_REQUEST, ("{" + ",".join(request) + "}").encode()))
+        self._connected = True
+        self._printed: list[tuple[int, memoryview]] = []
+        """Output on its way to a descriptor, oldest last."""
+        self._exit: Exit | None = None
+
+    def __enter__(self) -> Execution:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def resize(self, rows: int, cols: int) -> None:
+        """Tell the command's terminal its new size."""
+        self._send(exec_frame(RESIZE, b'{"rows":%d,"cols":%d}' % (rows, cols)))
+
+    def signal(self, number: int) -> None:
+        """Send a signal to the command's process group."""
+        self._send(exec_frame(SIGNAL, b'{"signal":%d}' % number))
+
+    def close(self) -> None:
+        """Drop the connection: a command that still runs gets SIGHUP.  Can be called twice."""
+        self._connected = False
+        self._socket.close()
+
+    def run(self, *, stdin: int | None = 0, stdout: int = 1, stderr: int = 2, wake: Wake | None = None) -> Exit:
+        """Carry bytes between the command and these descriptors until it ends.
+
+        Without `stdin` the command reads end of file.  A reader of `stdout` who leaves ends the command as SIGPIPE would.
+        Raises `BackendError` (EXEC_LOST) when the connection breaks first, `OutputError` when a descriptor refuses the output.
+        """
+        plain = {fd: _is_file(fd) for fd in (stdout, stderr)}
+        if stdin is None:
+            self._send(exec_frame(STDIN_EOF))
+        self._take_frames(stdout, stderr)
+        while self._exit is None or self._printed:
+            sources: list[int] = [] if wake is None else [wake.fd]
+            sinks: list[int] = []
+            if self._printed:
+                sinks.append(self._printed[-1][0])
+            elif self._exit is None:
+                sources.append(self._socket.fileno())
+            if self._outbox and self._connected:
+                sinks.append(self._socket.fileno())
+            elif stdin is not None and self._connected:
+                sources.append(stdin)
+            readable, writable, _ = select.select(sources, sinks, [])
+            if wake is not None and wake.fd in readable:
+                for number in os.read(wake.fd, 256):
+                    wake.handle(number)
+            if self._printed and self._printed[-1][0] in writable and not self._print(plain):
+                return Exit(_SIGPIPE_STATUS)
+            if self._socket.fileno() in writable:
+                self._flush()
+            if stdin is not None and stdin in readable and not self._forward(stdin):
+                stdin = None
+            if self._socket.fileno() in readable:
+                self._receive()
+                self._take_frames(stdout, stderr)
+        return self._exit
+
+    def _send(self, frame: bytes) -> None:
+        if self._connected:
+            self._outbox += frame
+
+    def _flush(self) -> None:
+        try:
+            del self._outbox[: self._socket.send(self._outbox)]
+        except BlockingIOError:
+            pass
+        except OSError:  # it takes no more input; what it has said, the exit code above all, is still to be read
+            self._connected = False
+            self._outbox.clear()
+
+    def _forward(self, stdin: int) -> bool:
+        """Pass on what can be read; False at the end of file."""
+        try:
+            data = os.read(stdin, _READ)
+        except OSError:  # a terminal that hung up, a folder
+            data = b""
+        self._send(exec_frame(DATA_FRAME, data) if data else exec_frame(STDIN_EOF))
+        return bool(data)
+
+    def _receive(self) -> None:
+        try:
+            data = self._socket.recv(_READ)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            raise BackendError(
+                f"lost the connection to the command in {self._name}", code="EXEC_LOST", hint=f"see what happened: shed logs {self._name}"
+            )
+        self._decoder.feed(data)
+
+    def _take_frames(self, stdout: int, stderr: int) -> None:
+        arrived = []
+        try:
+            while self._exit is None and (frame := self._decoder.frame()):
+                kind, payload = frame
+                if kind in (DATA_FRAME, STDERR) and payload:
+                    arrived.append((stdout if kind == DATA_FRAME else stderr, memoryview(payload)))
+                elif kind == EXIT_CODE:
+                    self._exit = _exit_of(payload)
+        except ProtocolError as error:
+            raise BackendError(f"the agent of {self._name} does not speak our protocol: {error}", code="PROTOCOL") from None
+        if arrived:
+            self._printed[:0] = arrived[::-1]
+
+    def _print(self, plain: dict[int, bool]) -> bool:
+        """Write the oldest output; False when its reader has left."""
+        fd, data = self._printed.pop()
+        try:
+            written = os.write(fd, data if plain[fd] else data[:_PIPE_BUF])
+        except BlockingIOError:  # somebody else put it into non-blocking mode
+            written = 0
+        except BrokenPipeError:
+            return False
+        except OSError as error:
+            raise OutputError(f"cannot write the command's output: {error.strerror}", hint="the command was hung up") from None
+        if written < len(data):
+            self._printed.append((fd, data[written:]))
+        return True
+
+
+class Wake:
+    """A descriptor that becomes readable when signals arrive, one byte each (`signal.set_wakeup_fd`), and what to do with them."""
+
+    fd: int
+
+    def handle(self, number: int) -> None:
+        """Act on the signal `number`."""
+        raise NotImplementedError
+
+
+def _exit_of(payload: bytes) -> Exit:
+    if payload in (b'{"code":0}', b'{"code": 0}'):
+        return Exit(0)
+    import json  # noqa: PLC0415  success does not need it
+
+    try:
+        answer = json.loads(payload)
+        code = int(answer["code"])
+    except (ValueError, TypeError, KeyError):
+        raise ProtocolError("an exit frame without a code") from None
+    error = answer.get("error")
+    return Exit(code & 0xFF, error if isinstance(error, str) else None)
+
+
+def _is_file(fd: int) -> bool:
+    """Say whether writes to `fd` never wait for a reader, so that they need not be cut into small ones."""
+    return os.fstat(fd).st_mode & 0o170000 == 0o100000
+
+
+def _quote(text: str) -> str:
+    """Return `text` as a JSON string."""
+    try:
+        from _json import encode_basestring_ascii  # noqa: PLC0415  json itself brings re
+    except ImportError:
+        from json.encoder import encode_basestring_ascii  # noqa: PLC0415
+    return encode_basestring_ascii(text)

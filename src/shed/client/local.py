@@ -1,0 +1,115 @@
+"""The local server: starting it when it is not running, and knowing that it stopped."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from shed.client.address import Address
+from shed.client.transport import NotRunningError, connect
+from shed.config.paths import Paths
+from shed.errors import ShedError, StorageError, UnavailableError
+from shed.fsutil import locked
+from shed.version import VERSION
+
+START_TIMEOUT = 30.0
+"""Seconds a new server has until it answers."""
+STOP_TIMEOUT = 30.0
+_POLL = 0.02
+_LOG_LINES = 15
+_LOG_TAIL = 16 * 1024
+
+
+def start_server(address: Address, *, timeout: float = START_TIMEOUT) -> bool:
+    """Start the local server, detached, and return when it answers; False when it was running already.
+
+    Any number of processes may call this at once: they queue for a lock, and the first one starts the server.
+    Raises `UnavailableError` (SERVER_START_FAILED) with the last lines of the server's log.
+    """
+    paths = Paths()
+    _make_folder(paths.run, 0o700)
+    _make_folder(paths.logs, 0o755)
+    with locked(paths.run / "start.lock"):
+        if is_running(address):
+            return False
+        log = paths.logs / "server.log"
+        with log.open("ab") as output:
+            start = output.tell()
+            server = _spawn(output.fileno())
+        deadline = time.monotonic() + timeout
+        while not is_running(address):
+            ended = server.poll()
+            if ended is not None:
+                raise _failed(f"the local server ended with exit code {ended} as it started", log, start)
+            if time.monotonic() > deadline:
+                server.kill()
+                server.wait()
+                raise _failed(f"the local server did not answer within {timeout:g} s", log, start)
+            time.sleep(_POLL)
+        server.returncode = 0  # it lives on; its Popen object must not mind
+    return True
+
+
+def is_running(address: Address) -> bool:
+    """Say whether something accepts connections at `address`."""
+    try:
+        connect(address, start=False).close()
+    except NotRunningError:
+        return False
+    return True
+
+
+def wait_stopped(address: Address, *, timeout: float = STOP_TIMEOUT) -> None:
+    """Return when nothing listens at `address` any more.  Raises `UnavailableError`."""
+    deadline = time.monotonic() + timeout
+    while is_running(address):
+        if time.monotonic() > deadline:
+            raise UnavailableError(f"the server at {address} still runs after {timeout:g} s", hint="see its log")
+        time.sleep(_POLL)
+
+
+def check_version(version: object) -> str | None:
+    """Return a warning when the server says that it is of another version than this client, else None."""
+    if version == VERSION:
+        return None
+    return f"the server is version {version}, this is {VERSION}; restart it: shed server stop && shed server start (sheds keep running)"
+
+
+def _spawn(log: int) -> subprocess.Popen[bytes]:
+    """Start ``shed-server serve`` in a session of its own, so that no ctrl-C or closing terminal reaches it."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "shed.server.main", "serve"],
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=log,
+        cwd="/",
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        start_new_session=True,
+    )
+
+
+def _make_folder(path: Path, mode: int) -> None:
+    try:
+        path.mkdir(mode=mode, parents=True, exist_ok=True)
+    except OSError as error:
+        hint = "set SHED_DATA_DIR and SHED_RUNTIME_DIR to folders that you may write to"
+        raise StorageError(f"cannot make the folder {path}: {error.strerror}", hint=hint) from None
+
+
+def _failed(message: str, log: Path, start: int) -> ShedError:
+    lines = "".join(f"\n  {line}" for line in _tail(log, start))
+    text = f"{message}:{lines}" if lines else message
+    return UnavailableError(text, code="SERVER_START_FAILED", hint=f"its whole log is {log}")
+
+
+def _tail(log: Path, start: int) -> Iterator[str]:
+    """Yield the last lines that were written to `log` after the offset `start`."""
+    with contextlib.suppress(OSError), log.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(start, size - _LOG_TAIL))
+        yield from file.read().decode(errors="replace").splitlines()[-_LOG_LINES:]

@@ -1,0 +1,145 @@
+"""A connection to the server, and the upgrade that turns it into a stream of raw bytes.
+
+On the way of every `shed exec`: the C socket module alone (`socket` brings enum and selectors, which take longer than the command),
+and a request written by hand.  Everything else goes through `shed.client.http`.
+"""
+
+from __future__ import annotations
+
+import _socket
+import os
+
+from shed.client.address import Address
+from shed.errors import ShedError, UnavailableError
+from shed.version import VERSION
+
+CONNECT_TIMEOUT = 10.0
+"""Seconds to reach a server over TCP."""
+_LONGEST_PATH = 100
+"""A longer path may not fit into sockaddr_un (108 bytes on Linux, 104 on macOS)."""
+_LONGEST_HEAD = 64 * 1024
+
+
+class NotRunningError(UnavailableError):
+    """Nothing listens at the address."""
+
+    code = "SERVER_NOT_RUNNING"
+
+
+def connect(address: Address, *, start: bool = True) -> _socket.socket:
+    """Return a connected, blocking socket.  With `start`, the local server is started when it is not running.
+
+    Raises `NotRunningError` and `UnavailableError`.
+    """
+    try:
+        return _connect(address)
+    except NotRunningError:
+        if not (start and address.local):
+            raise
+    from shed.client.local import start_server  # noqa: PLC0415  rarely needed
+
+    start_server(address)
+    return _connect(address)
+
+
+def _connect(address: Address) -> _socket.socket:
+    try:
+        return _connect_tcp(address) if address.path is None else _connect_unix(address.path)
+    except (FileNotFoundError, ConnectionRefusedError):
+        hint = "start it: shed server start" if address.local else "check that it runs, and the address"
+        raise NotRunningError(f"no server listens at {address}", hint=hint) from None
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise UnavailableError(f"cannot reach the server at {address}: {reason}", hint="check the address") from None
+
+
+def _connect_unix(path: str) -> _socket.socket:
+    folder, name = os.path.split(path)
+    if os.stat(folder).st_uid not in (os.geteuid(), 0):  # noqa: PTH116  no pathlib here
+        # The fallback is a folder in /tmp, where anybody can put one first and answer in the server's place.
+        raise UnavailableError(f"{folder} belongs to somebody else", hint="set SHED_RUNTIME_DIR to a folder of your own")
+    sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
+    directory = -1
+    try:
+        if len(os.fsencode(path)) > _LONGEST_PATH:
+            directory = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            path = f"/proc/self/fd/{directory}/{name}"
+        sock.connect(path)
+    except BaseException:
+        sock.close()
+        raise
+    finally:
+        if directory >= 0:
+            os.close(directory)
+    return sock
+
+
+def _connect_tcp(address: Address) -> _socket.socket:
+    problem: OSError | None = None
+    for family, kind, protocol, _, target in _socket.getaddrinfo(address.host, address.port, 0, _socket.SOCK_STREAM):
+        sock = _socket.socket(family, kind, protocol)
+        try:
+            sock.settimeout(CONNECT_TIMEOUT)
+            sock.connect(target)
+            sock.settimeout(None)
+            sock.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_NODELAY, 1)
+        except OSError as error:
+            sock.close()
+            problem = error
+        else:
+            return sock
+    raise problem or OSError(f"{address.host} has no address")
+
+
+def upgrade(address: Address, method: str, target: str, protocol: str, *, start: bool = True) -> tuple[_socket.socket, bytes]:
+    """Ask the server to turn a new connection into a `protocol` stream; return it, and the bytes that came behind the answer.
+
+    Raises the `ShedError` the server answers with, and `UnavailableError` when it does not speak HTTP or leaves.
+    """
+    sock = connect(address, start=start)
+    try:
+        sock.sendall(
+            f"{method} {target} HTTP/1.1\r\nHost: {address.authority()}\r\nUser-Agent: shed/{VERSION}\r\n"
+            f"Connection: Upgrade\r\nUpgrade: {protocol}\r\nContent-Length: 0\r\n\r\n".encode("ascii")
+        )
+        head, received = _read_head(sock, address)
+        if head.startswith(b"HTTP/1.1 101 "):
+            return sock, received
+        raise _refusal(sock, head, received, address)
+    except OSError as error:
+        sock.close()
+        raise UnavailableError(f"lost the connection to the server at {address}: {error.strerror}") from None
+    except BaseException:
+        sock.close()
+        raise
+
+
+def _read_head(sock: _socket.socket, address: Address) -> tuple[bytes, bytes]:
+    """Return the head of the answer, without its empty line, and what came after it."""
+    buffer = b""
+    while b"\r\n\r\n" not in buffer:
+        data = sock.recv(65536)
+        if not data or len(buffer) > _LONGEST_HEAD:
+            raise UnavailableError(f"the server at {address} left without an answer", hint="see its log: shed server status")
+        buffer += data
+    head, _, rest = buffer.partition(b"\r\n\r\n")
+    return head, rest
+
+
+def _refusal(sock: _socket.socket, head: bytes, body: bytes, address: Address) -> ShedError:
+    """Return the error that an answer other than 101 stands for."""
+    from shed.client.http import error_of  # noqa: PLC0415  only failures pay for it
+
+    lines = head.decode("latin-1").split("\r\n")
+    words = lines[0].split(" ", 2)
+    if len(words) < 2 or not words[0].startswith("HTTP/") or not words[1].isdigit():
+        return UnavailableError(f"what listens at {address} is not a shed server", hint="check the address")
+    headers = {name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in lines[1:])}
+    length = headers.get("content-length", "")
+    wanted = int(length) if length.isdigit() else _LONGEST_HEAD
+    while len(body) < min(wanted, _LONGEST_HEAD):
+        data = sock.recv(65536)
+        if not data:
+            break
+        body += data
+    return error_of(int(words[1]), body)
