@@ -1,0 +1,54 @@
+"""The promises that a newcomer relies on, held against the files."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from shed.version import VERSION
+
+ROOT = Path(__file__).parents[2]
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+
+def locked(name: str) -> dict[str, str]:
+    """Return project names and versions that a lock file pins."""
+    return dict(re.findall(r"^([a-z0-9-]+)==(\S+)", (ROOT / name).read_text(), re.MULTILINE))
+
+
+@pytest.mark.parametrize("lock", ["requirements.lock", "requirements-dev.lock"])
+def test_every_dependency_is_locked_with_hashes(lock: str) -> None:
+    """What pyproject asks for is in the lock files, exactly where it says exactly."""
+    pins = locked(lock)
+    for dependency in PYPROJECT["project"]["dependencies"]:
+        name, exact = re.match(r"([A-Za-z0-9-]+)(?:==(\S+))?", dependency).groups()  # type: ignore[union-attr]
+        assert name.lower() in pins
+        assert exact in (None, pins[name.lower()])
+    assert (ROOT / lock).read_text().count("--hash=sha256:") >= len(pins)
+
+
+def test_the_codecs_that_decide_bytes_are_pinned_exactly() -> None:
+    """A published root filesystem must not change with a codec's version by accident."""
+    exact = {d.split("==")[0] for d in PYPROJECT["project"]["dependencies"] if "==" in d}
+    assert {"lz4", "zstandard"} <= exact
+
+
+def test_the_readme_names_the_commands_that_exist() -> None:
+    """Every `make` target of the README and of CONTRIBUTING is in the Makefile."""
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    for page in ("README.md", "CONTRIBUTING.md"):
+        assert set(re.findall(r"\bmake ([a-z-]+)\b(?= |`|$)", (ROOT / page).read_text(), re.MULTILINE)) <= targets
+    assert {"demo", "test"} <= targets
+
+
+def test_the_change_log_speaks_of_this_version() -> None:
+    """A release without an entry would tell users nothing."""
+    assert f"## {VERSION}\n" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_every_decision_is_a_numbered_page_with_a_title() -> None:
+    """Decisions stay findable."""
+    pages = sorted(path for path in (ROOT / "docs/decisions").glob("*.md") if path.name != "README.md")
+    assert [int(page.name[:4]) for page in pages] == list(range(1, len(pages) + 1))
+    assert all(page.read_text().startswith("# ") for page in pages)
