@@ -1,0 +1,412 @@
+"""A small event loop: tasks made of coroutines, epoll, timers and child processes.
+
+asyncio does all of this and more, but importing it costs a second and a half on an emulated CPU, in the middle of every cold start.
+
+File descriptors are watched edge-triggered and must be non-blocking: read or write first, and wait only after `BlockingIOError`.
+"""
+
+from __future__ import annotations
+
+import _signal
+import errno
+import os
+import select
+import sys
+import time
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Generator
+    from types import FrameType
+    from typing import Any
+
+_READ = select.EPOLLIN | select.EPOLLHUP | select.EPOLLERR | select.EPOLLRDHUP
+_WRITE = select.EPOLLOUT | select.EPOLLHUP | select.EPOLLERR
+_WATCHED = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLET
+
+
+class Cancelled(BaseException):
+    """Thrown into a task at the point where it waits, by `Task.cancel`."""
+
+
+class Event:
+    """A flag that tasks wait for.  `set` wakes all of them; waiting on a set event returns at once."""
+
+    __slots__ = ("_waiting", "is_set")
+
+    def __init__(self) -> None:
+        self.is_set = False
+        self._waiting: list[Task] = []
+
+    def set(self) -> None:
+        """Raise the flag."""
+        self.is_set = True
+        self.wake()
+
+    def clear(self) -> None:
+        """Lower the flag."""
+        self.is_set = False
+
+    def wake(self) -> None:
+        """Wake everybody who waits now and leave the flag as it is."""
+        if self._waiting:
+            waiting, self._waiting = self._waiting, []
+            for task in waiting:
+                task.resume()
+
+    async def wait(self, seconds: float | None = None) -> bool:
+        """Return True as soon as the flag is up, or was woken; False after `seconds`."""
+        if self.is_set:
+            return True
+        return await _Pause(self, seconds)
+
+    def add(self, task: Task) -> None:
+        """Have `task` resumed with the next `wake`."""
+        self._waiting.append(task)
+
+    def discard(self, task: Task) -> None:
+        """Forget `task`."""
+        if task in self._waiting:
+            self._waiting.remove(task)
+
+
+class _Pause:
+    """What a waiting coroutine yields to the loop: the event it waits for, and for how long."""
+
+    __slots__ = ("event", "seconds", "timer")
+
+    def __init__(self, event: Event, seconds: float | None) -> None:
+        self.event = event
+        self.seconds = seconds
+
+    def __await__(self) -> Generator[_Pause, bool, bool]:
+        return (yield self)
+
+
+class Task:
+    """A running coroutine.  `done` is set at its end; an exception nobody expected is printed on the console."""
+
+    __slots__ = ("_coroutine", "_loop", "_pause", "_ready", "_timer", "done", "error", "name", "result")
+
+    def __init__(self, loop: Loop, coroutine: Coroutine[_Pause, bool, Any], name: str) -> None:
+        self._loop = loop
+        self._coroutine = coroutine
+        self._pause: _Pause | None = None
+        self._timer: _Timer | None = None
+        self._ready = False
+        self.name = name
+        self.done = Event()
+        self.result: Any = None
+        self.error: BaseException | None = None
+
+    def resume(self, *, fired: bool = True) -> None:
+        """Let the coroutine go on in the next round of the loop."""
+        if not self._ready and not self.done.is_set:
+            self._ready = True
+            self._loop.call_soon(self._step_fired if fired else self._step_late)
+
+    def cancel(self) -> None:
+        """Throw `Cancelled` into the coroutine where it waits; nothing happens when it has ended."""
+        if not self.done.is_set:
+            self._loop.call_soon(self._step_cancelled)
+
+    def _step_fired(self) -> None:
+        self._step(value=True)
+
+    def _step_late(self) -> None:
+        self._step(value=False)
+
+    def _step_cancelled(self) -> None:
+        self._step(value=False, error=Cancelled())
+
+    def _leave(self) -> None:
+        pause, self._pause = self._pause, None
+        if pause is not None:
+            pause.event.discard(self)
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _step(self, *, value: bool, error: BaseException | None = None) -> None:
+        if self.done.is_set:
+            return
+        self._ready = False
+        first = self._pause is None and error is None
+        self._leave()
+        try:
+            if error is not None:
+                pause = self._coroutine.throw(error)
+            else:
+                pause = self._coroutine.send(None if first else value)  # type: ignore[arg-type]
+        except StopIteration as end:
+            self.result = end.value
+            self.done.set()
+        except Cancelled as end:
+            self.error = end
+            self.done.set()
+        except Exception as unexpected:  # noqa: BLE001  one task's bug must not end the others
+            self.error = unexpected
+            self._loop.report(self)
+            self.done.set()
+        else:
+            self._pause = pause
+            pause.event.add(self)
+            if pause.seconds is not None:
+                self._timer = self._loop.call_later(pause.seconds, self._late)
+
+    def _late(self) -> None:
+        self._timer = None
+        self.resume(fired=False)
+
+
+class _Timer:
+    """A callback at a time; `callback` is None once it ran or was cancelled."""
+
+    __slots__ = ("at", "callback")
+
+    def __init__(self, at: float, callback: Callable[[], None]) -> None:
+        self.at = at
+        self.callback: Callable[[], None] | None = callback
+
+    def cancel(self) -> None:
+        """Do not call back."""
+        self.callback = None
+
+
+class Lock:
+    """Mutual exclusion between tasks, in the order of their asking."""
+
+    __slots__ = ("_queue", "held")
+
+    def __init__(self) -> None:
+        self.held = False
+        self._queue: list[Event] = []
+
+    async def __aenter__(self) -> None:
+        if not self.held:
+            self.held = True
+            return
+        turn = Event()
+        self._queue.append(turn)
+        try:
+            await turn.wait()
+        except BaseException:
+            if turn in self._queue:
+                self._queue.remove(turn)
+            else:
+                self._release()
+            raise
+
+    async def __aexit__(self, *_: object) -> None:
+        self._release()
+
+    def _release(self) -> None:
+        if self._queue:
+            self._queue.pop(0).set()
+        else:
+            self.held = False
+
+
+class Watch:
+    """A file descriptor in the loop: one event for "may be readable" and one for "may be writable"."""
+
+    __slots__ = ("_loop", "fd", "readable", "writable")
+
+    def __init__(self, loop: Loop, fd: int) -> None:
+        self._loop = loop
+        self.fd = fd
+        self.readable = Event()
+        self.writable = Event()
+
+    async def read(self, limit: int) -> bytes:
+        """Read up to `limit` bytes; empty at the end of file.  Raises `OSError`."""
+        while True:
+            try:
+                return os.read(self.fd, limit)
+            except BlockingIOError:
+                await self.readable.wait()
+                self._check_open()
+
+    async def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Write all of `data`.  Raises `OSError`."""
+        rest = memoryview(data)
+        while rest:
+            try:
+                rest = rest[os.write(self.fd, rest) :]
+            except BlockingIOError:
+                await self.writable.wait()
+                self._check_open()
+
+    def close(self) -> None:
+        """Stop watching, close the descriptor, and fail those who wait on it; can be called twice."""
+        if self.fd >= 0:
+            self._loop.unwatch(self)
+            os.close(self.fd)
+            self.fd = -1
+            self.readable.wake()
+            self.writable.wake()
+
+    def _check_open(self) -> None:
+        if self.fd < 0:
+            raise OSError(errno.EBADF, "closed while waiting")
+
+
+class Loop:
+    """Runs tasks on one thread until `stop`."""
+
+    def __init__(self) -> None:
+        self._epoll = select.epoll()
+        self._watches: dict[int, Watch] = {}
+        self._soon: list[Callable[[], None]] = []
+        self._timers: list[_Timer] = []
+        self._children: dict[int, Callable[[int], None]] = {}
+        self._stopped = False
+        self._adopted = False
+        self._wake_read = self._wake_write = -1
+
+    def spawn(self, coroutine: Coroutine[Any, Any, Any], *, name: str) -> Task:
+        """Start a task."""
+        task = Task(self, coroutine, name)
+        task.resume()
+        return task
+
+    def call_soon(self, callback: Callable[[], None]) -> None:
+        """Call back in the next round."""
+        self._soon.append(callback)
+
+    def call_later(self, seconds: float, callback: Callable[[], None]) -> _Timer:
+        """Call back in `seconds`; the result can be cancelled."""
+        timer = _Timer(time.monotonic() + seconds, callback)
+        self._timers.append(timer)
+        return timer
+
+    def watch(self, fd: int) -> Watch:
+        """Watch `fd`, which becomes non-blocking and belongs to the watch from now on."""
+        os.set_blocking(fd, False)
+        watch = Watch(self, fd)
+        self._watches[fd] = watch
+        self._epoll.register(fd, _WATCHED)
+        return watch
+
+    def unwatch(self, watch: Watch) -> None:
+        """Stop watching."""
+        if self._watches.pop(watch.fd, None) is not None:
+            self._epoll.unregister(watch.fd)
+
+    def reap_children(self, *, adopted: bool) -> None:
+        """From now on collect children that end and tell who asked with `on_exit`; with `adopted`, those nobody asked for too."""
+        self._adopted = adopted
+        self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._epoll.register(self._wake_read, select.EPOLLIN)
+        _signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
+        _signal.signal(_signal.SIGCHLD, _ignore_signal)
+
+    def on_exit(self, pid: int, callback: Callable[[int], None]) -> None:
+        """Call back with the wait status when the child `pid` ends."""
+        self._children[pid] = callback
+
+    def run(self) -> None:
+        """Run until `stop`."""
+        while not self._stopped:
+            soon, self._soon = self._soon, []
+            for callback in soon:
+                callback()
+            if not self._stopped:
+                self._poll()
+
+    def run_until(self, task: Task) -> None:
+        """Run until `task` is done; for tests."""
+        while not task.done.is_set:
+            soon, self._soon = self._soon, []
+            for callback in soon:
+                callback()
+            if not task.done.is_set:
+                self._poll()
+
+    def stop(self) -> None:
+        """End `run` after this round."""
+        self._stopped = True
+
+    def close(self) -> None:
+        """Give the loop's own descriptors back."""
+        if self._wake_write >= 0:
+            _signal.set_wakeup_fd(-1)
+            _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
+            os.close(self._wake_read)
+            os.close(self._wake_write)
+            self._wake_read = self._wake_write = -1
+        self._epoll.close()
+
+    def now(self) -> float:
+        """Return the loop's time, in seconds."""
+        return time.monotonic()
+
+    def log(self, text: str) -> None:
+        """Print a line on the console."""
+        try:
+            sys.stderr.write(f"shed-agent: {text}\n")
+            sys.stderr.flush()
+        except OSError:
+            pass  # nobody is there to be told
+
+    def report(self, task: Task) -> None:
+        """Print what went wrong in a task, and go on."""
+        self.log(f"task {task.name} failed: {task.error!r}")
+        sys.excepthook(type(task.error), task.error, task.error.__traceback__)  # type: ignore[arg-type, union-attr]
+
+    def _poll(self) -> None:
+        timeout = -1.0
+        if self._soon:
+            timeout = 0.0
+        elif self._timers:
+            timeout = max(0.0, min(timer.at for timer in self._timers) - time.monotonic())
+        for fd, mask in self._epoll.poll(timeout):
+            if fd == self._wake_read:
+                self._reap()
+                continue
+            watch = self._watches.get(fd)
+            if watch is not None:
+                if mask & _READ:
+                    watch.readable.wake()
+                if mask & _WRITE:
+                    watch.writable.wake()
+        if self._timers:
+            self._run_timers()
+
+    def _run_timers(self) -> None:
+        now = time.monotonic()
+        due = [timer for timer in self._timers if timer.at <= now]
+        self._timers = [timer for timer in self._timers if timer.at > now and timer.callback is not None]
+        for timer in due:
+            callback, timer.callback = timer.callback, None
+            if callback is not None:
+                callback()
+
+    def _reap(self) -> None:
+        try:
+            while os.read(self._wake_read, 4096):
+                pass
+        except BlockingIOError:
+            pass
+        if not self._adopted:
+            for asked in list(self._children):
+                self._reap_one(asked)
+        else:
+            while self._reap_one(-1):
+                pass
+
+    def _reap_one(self, which: int) -> bool:
+        try:
+            pid, status = os.waitpid(which, os.WNOHANG)
+        except ChildProcessError:
+            return False
+        if pid == 0:
+            return False
+        callback = self._children.pop(pid, None)
+        if callback is not None:
+            callback(status)
+        return True
+
+
+def _ignore_signal(_signum: int, _frame: FrameType | None) -> None:
+    """Let the signal reach the wake-up pipe."""
