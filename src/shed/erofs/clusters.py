@@ -1,0 +1,204 @@
+"""Indexes of logical clusters: how a compressed inode says where its data is.
+
+Each 4096 bytes (a logical cluster) of a file has one index.  A head says that an encoded extent begins in it, at which byte, and in which
+block its encoded data is; a non-head says how far back the head is, or, right behind the head of an extent of several blocks, how many.
+Full indexes take 8 bytes each; compact ones come in packs of 2 or 16 that share one block address (see Linux ``fs/erofs/zmap.c``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from shed.erofs import layout
+from shed.erofs.errors import ErofsError
+from shed.erofs.image_file import ImageFile
+from shed.erofs.inode import Inode
+from shed.erofs.superblock import Description
+
+NONHEAD = layout.LCLUSTER_NONHEAD
+_CBLKCNT = layout.LI_D0_CBLKCNT
+_RUN = 4096
+"""Indexes read at once."""
+
+
+class ClusterMap(NamedTuple):
+    """The map header of a compressed inode, and where its indexes are."""
+
+    advise: int
+    algorithms: tuple[int, int]
+    """Of extents of type HEAD1 and of type HEAD2."""
+    bits: int
+    """A logical cluster has 2 ** bits bytes."""
+    clusters: int
+    """How many logical clusters the inode has."""
+    first: int
+    """Byte of the image where the indexes begin."""
+    narrow_from: int
+    """Compact indexes: this one and the next `narrow` take 2 bytes each on average, the others 4."""
+    narrow: int
+    end: int
+    """Byte of the image where the indexes end, and inline data begins."""
+    inline_size: int
+    """Encoded bytes of the last extent, when it lies behind the indexes; else 0."""
+    fragment: int | None
+    """Where in the packed inode the last extent (the whole file, when there are no indexes) is; None when it is not there."""
+
+
+class Index(NamedTuple):
+    """One index, from either form."""
+
+    type: int
+    value: int
+    """Of a head, the byte of the logical cluster where the extent begins; of a non-head, the distance back to the head, in clusters."""
+    block: int
+    """Of a head, the block of its data; of a non-head, the blocks of its extent when it says so, else 0."""
+    partial: bool = False
+    """The extent is a part of what its data decodes to."""
+
+
+def read_map(file: ImageFile, description: Description, inode: Inode) -> ClusterMap:
+    """Return the cluster map of a compressed inode of some size.
+
+    Raises `ErofsError` when it uses what the superblock does not declare, or when its indexes are outside the image.
+    """
+    nid = inode.nid
+    start = layout.map_header_start(inode.body)
+    fragment, advise, algorithms, cluster = file.unpack(layout.MAP_HEADER, start, rule="index-outside", nid=nid)
+    compact = inode.layout == layout.LAYOUT_COMPRESSED_COMPACT
+    if cluster & layout.FRAGMENT_INODE_BIT:
+        _require(description, layout.INCOMPAT_FRAGMENTS, "fragments", "whole file in the packed inode", nid)
+        whole = int.from_bytes(file.map[start : start + 8], "little") & ~(1 << 63)
+        return ClusterMap(0, (0, 0), layout.BLOCK_BITS, 0, start, 0, 0, start + 8, 0, whole)
+    _check_header(description, inode, advise, algorithms, cluster)
+    bits = layout.BLOCK_BITS + (cluster & 7)
+    count = -(-inode.size >> bits)
+    first, narrow_from, narrow = layout.full_index_start(inode.body), 0, 0
+    end = first + layout.LCLUSTER_INDEX.size * count
+    if compact:
+        first = layout.compact_index_start(inode.body)
+        if advise & layout.ADVISE_COMPACTED_2B:
+            narrow_from = -first % layout.COMPACT_2B_PACK // 4
+            narrow = max(count - narrow_from, 0) // layout.COMPACT_2B_ITEMS * layout.COMPACT_2B_ITEMS
+        wide = count - narrow
+        end = first + narrow * 2 + layout.round_up(wide * 4, layout.COMPACT_4B_PACK)
+    file.check(first, end - first, rule="index-outside", nid=nid)
+    inline = advise & layout.ADVISE_INLINE_PCLUSTER and fragment >> 16
+    if inline and end % layout.BLOCK_SIZE + inline > layout.BLOCK_SIZE:
+        raise ErofsError(f"inline cluster of {inline} bytes crosses a block", rule="inline-crosses-block", nid=nid)
+    file.check(end, inline, rule="data-outside", nid=nid)
+    if advise & layout.ADVISE_INLINE_PCLUSTER and not inline:
+        raise ErofsError("inline cluster without bytes", rule="map-header", nid=nid)
+    return ClusterMap(advise, (algorithms & 15, algorithms >> 4), bits, count, first, narrow_from, narrow, end, inline,
+                      fragment if advise & layout.ADVISE_FRAGMENT_PCLUSTER else None)  # fmt: skip
+
+
+def _check_header(description: Description, inode: Inode, advise: int, algorithms: int, cluster: int) -> None:
+    nid = inode.nid
+    compact = inode.layout == layout.LAYOUT_COMPRESSED_COMPACT
+    if advise & ~layout.ADVISE_ALL or cluster & 0x78:
+        raise ErofsError(f"unknown flags in the map header: {advise:#x}, {cluster:#x}", rule="map-header", nid=nid)
+    big = advise & (layout.ADVISE_BIG_PCLUSTER_1 | layout.ADVISE_BIG_PCLUSTER_2)
+    if big:
+        _require(description, layout.INCOMPAT_BIG_PCLUSTER, "big-pcluster", "map header says big physical clusters", nid)
+    if compact and big and big != layout.ADVISE_BIG_PCLUSTER_1 | layout.ADVISE_BIG_PCLUSTER_2:
+        raise ErofsError("compact indexes with big physical clusters for one kind of head alone", rule="map-header", nid=nid)
+    if advise & layout.ADVISE_INLINE_PCLUSTER:
+        _require(description, layout.INCOMPAT_ZTAILPACKING, "ztailpacking", "last cluster is inline", nid)
+    if advise & layout.ADVISE_FRAGMENT_PCLUSTER:
+        _require(description, layout.INCOMPAT_FRAGMENTS, "fragments", "tail is in the packed inode", nid)
+    if not compact and advise & layout.ADVISE_EXTENTS:
+        raise ErofsError("encoded extents are not supported", rule="unsupported-feature", nid=nid)
+    if compact and cluster & 7 > (0 if advise & layout.ADVISE_COMPACTED_2B else 2):
+        raise ErofsError("logical clusters are too large for compact indexes", rule="map-header", nid=nid)
+    check_algorithm(description, algorithms & 15, nid)
+
+
+def check_algorithm(description: Description, algorithm: int, nid: int) -> None:
+    """Raise `ErofsError` unless the superblock declares `algorithm`."""
+    if algorithm >= len(layout.ALGORITHM_NAMES):
+        raise ErofsError(f"unknown compression algorithm {algorithm}", rule="unknown-algorithm", nid=nid)
+    if algorithm not in description.algorithms:
+        raise ErofsError(f"compressed with {layout.ALGORITHM_NAMES[algorithm]}, which the superblock does not declare",
+                         rule="algorithm-undeclared", nid=nid)  # fmt: skip
+
+
+def _require(description: Description, feature: int, name: str, what: str, nid: int) -> None:
+    if not description.declares(feature):
+        raise ErofsError(f"{what}, which the superblock does not declare", rule=f"{name}-undeclared", nid=nid,
+                         hint="a kernel mounts this image and then fails to read it: make it again with a newer writer")  # fmt: skip
+
+
+def indexes(file: ImageFile, inode: Inode, table: ClusterMap, start: int) -> Iterator[Index]:
+    """Yield the indexes of `inode` from number `start` to the last."""
+    if inode.layout == layout.LAYOUT_COMPRESSED_FULL:
+        return _full(file, table, start)
+    return _compact(file, table, start)
+
+
+def _full(file: ImageFile, table: ClusterMap, start: int) -> Iterator[Index]:
+    size = layout.LCLUSTER_INDEX.size
+    for run in range(start, table.clusters, _RUN):
+        piece = file.map[table.first + run * size : table.first + min(run + _RUN, table.clusters) * size]
+        for advise, offset, union in layout.LCLUSTER_INDEX.iter_unpack(piece):
+            kind = advise & layout.LCLUSTER_TYPE_MASK
+            if kind != NONHEAD:
+                yield Index(kind, offset, union, bool(advise & layout.LI_PARTIAL_REF))
+            elif union & _CBLKCNT:
+                yield Index(kind, 1, union & 0xFFFF & ~_CBLKCNT)
+            else:
+                yield Index(kind, union & 0xFFFF, 0)
+
+
+def _compact(file: ImageFile, table: ClusterMap, start: int) -> Iterator[Index]:
+    number = start
+    narrow_end = table.narrow_from + table.narrow
+    while number < table.clusters:
+        if table.narrow_from <= number < narrow_end:
+            items, size, width = layout.COMPACT_2B_ITEMS, layout.COMPACT_2B_PACK, 14
+            skip = (number - table.narrow_from) % items
+            position = table.first + table.narrow_from * 4 + (number - table.narrow_from - skip) * 2
+        else:
+            items, size, width = layout.COMPACT_4B_ITEMS, layout.COMPACT_4B_PACK, 16
+            before = 0 if number < table.narrow_from or not table.narrow else narrow_end
+            base = table.first if not before else table.first + table.narrow_from * 4 + table.narrow * 2
+            skip = (number - before) % items
+            position = base + (number - before - skip) * 4
+        pack = _unpack(file.map[position : position + size], items, width, table)
+        for index in pack[skip : table.clusters - number + skip]:
+            yield index
+            number += 1
+
+
+def _unpack(pack: bytes, items: int, width: int, table: ClusterMap) -> list[Index]:
+    """Return the indexes of one pack.
+
+    The block of a head is the pack's own address and the blocks of all extents whose size is told in the pack before that head.  The last
+    non-head of a pack tells the distance to the next head, which we do not need; its distance back follows from the one before.
+    """
+    stream = int.from_bytes(pack[:-4], "little")
+    block = int.from_bytes(pack[-4:], "little")
+    big = table.advise & layout.ADVISE_BIG_PCLUSTER_1
+    bits = max(table.bits, layout.BLOCK_BITS)
+    mask = (1 << bits) - 1
+    if not big:
+        block += 1
+    found: list[Index] = []
+    distance = 0
+    for number in range(items):
+        item = stream >> number * width
+        kind, value = item >> bits & 3, item & mask
+        if kind != NONHEAD:
+            found.append(Index(kind, value, block & 0xFFFFFFFF))
+            following = stream >> (number + 1) * width >> bits & 3
+            if not big or (number + 1 < items and following != NONHEAD):
+                block += 1
+            distance = 0
+        elif value & _CBLKCNT:
+            found.append(Index(kind, 1, value & ~_CBLKCNT))
+            block += value & ~_CBLKCNT
+            distance = 1
+        else:
+            distance = distance + 1 if number + 1 == items else value
+            found.append(Index(kind, distance, 0))
+    return found

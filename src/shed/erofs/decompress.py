@@ -1,0 +1,111 @@
+"""Decoding one physical cluster: exact sizes, bounded memory, hostile input.
+
+An encoded cluster holds one stream.  With 0PADDING it ends where the cluster ends, with zeros before it, and decodes to exactly the extent.
+Without (images of before Linux 5.3), an LZ4 stream begins where the cluster begins, with anything behind it, and may hold more than the
+extent: it is decoded until there is enough.
+"""
+
+from __future__ import annotations
+
+import zlib
+
+import lz4.block
+import zstandard
+
+from shed.erofs import layout
+from shed.erofs.errors import ErofsError
+
+_MIN_MATCH = 4
+_RAW_DEFLATE = -15
+_MAX_WINDOW = 8 << 20
+"""Bytes of history a zstd stream may ask for; mkfs.erofs uses 1 MiB at most."""
+
+
+def decode(algorithm: int, data: bytes, length: int, *, zero_padding: bool = True, partial: bool = False, nid: int | None = None) -> bytes:
+    """Return the `length` bytes that the cluster `data` decodes to (its first `length`, when `partial`).
+
+    Raises `ErofsError` when it decodes to more or fewer, or not at all, or when the algorithm is not supported.
+    """
+    try:
+        if zero_padding or algorithm != layout.ALGORITHM_LZ4:
+            data = _without_padding(data)
+        else:
+            partial = True
+        if algorithm == layout.ALGORITHM_LZ4:
+            out = lz4_prefix(data, length) if partial else lz4.block.decompress(data, uncompressed_size=length)
+        elif algorithm == layout.ALGORITHM_ZSTD:
+            out = _zstd(data, length, partial=partial)
+        elif algorithm == layout.ALGORITHM_DEFLATE:
+            out = zlib.decompressobj(_RAW_DEFLATE).decompress(data, length)
+        else:
+            raise ErofsError(f"compression with {layout.ALGORITHM_NAMES[algorithm]} is not supported", rule="unsupported-feature", nid=nid)
+    except (lz4.block.LZ4BlockError, zstandard.ZstdError, zlib.error, ValueError) as error:
+        raise ErofsError(f"compressed data is damaged: {error}", rule="compressed-data", nid=nid) from None
+    if len(out) != length:
+        raise ErofsError(f"compressed data holds {len(out)} bytes, not {length}", rule="compressed-data", nid=nid)
+    return out
+
+
+def _without_padding(data: bytes) -> bytes:
+    """Return `data` without the zeros before the stream, which are fewer than a block."""
+    stripped = data.lstrip(b"\0")
+    if len(data) - len(stripped) >= min(layout.BLOCK_SIZE, len(data)):
+        raise ValueError("nothing but padding")
+    return stripped
+
+
+def _zstd(data: bytes, length: int, *, partial: bool) -> bytes:
+    if partial:
+        return zstandard.ZstdDecompressor(max_window_size=_MAX_WINDOW).stream_reader(data, read_size=len(data)).read(length)
+    claimed = zstandard.frame_content_size(data)
+    if claimed > length:  # it would be allocated
+        raise ValueError(f"frame claims to hold {claimed} bytes, not {length}")
+    return zstandard.ZstdDecompressor().decompress(data, max_output_size=length)
+
+
+def lz4_prefix(data: bytes, length: int) -> bytes:
+    """Return the first `length` bytes that the LZ4 block `data` decodes to, whatever follows in it; raises `ValueError`.
+
+    In Python, for the few images that need it: the LZ4 library's decoder is given exact streams.
+    """
+    out = bytearray()
+    position = 0
+    try:
+        while True:
+            token = data[position]
+            position += 1
+            count = token >> 4
+            if count == 15:
+                position, count = _lz4_length(data, position, count)
+            if position + count > len(data) and len(out) + count < length:
+                raise ValueError("literals are cut off")
+            out += data[position : position + count]
+            position += count
+            if len(out) >= length:
+                return bytes(out[:length])
+            distance = data[position] | data[position + 1] << 8
+            position += 2
+            if not 0 < distance <= len(out):
+                raise ValueError("match before the start")
+            count = token & 15
+            if count == 15:
+                position, count = _lz4_length(data, position, count)
+            count = min(count + _MIN_MATCH, length - len(out))
+            start = len(out) - distance
+            if distance >= count:
+                out += out[start : start + count]
+            else:
+                out += (bytes(out[start:]) * (count // distance + 1))[:count]
+            if len(out) >= length:
+                return bytes(out)
+    except IndexError:
+        raise ValueError("stream is cut off") from None
+
+
+def _lz4_length(data: bytes, position: int, count: int) -> tuple[int, int]:
+    while True:
+        more = data[position]
+        position += 1
+        count += more
+        if more != 255:
+            return position, count

@@ -1,0 +1,114 @@
+"""One inode: its record, checked so that whatever it points at is inside the image."""
+
+from __future__ import annotations
+
+import stat
+from dataclasses import dataclass
+
+from shed.erofs import layout
+from shed.erofs.errors import ErofsError
+from shed.erofs.image_file import ImageFile
+from shed.erofs.superblock import Description
+
+_DEVICES = (stat.S_IFCHR, stat.S_IFBLK)
+_KINDS = {
+    stat.S_IFREG: "file",
+    stat.S_IFDIR: "directory",
+    stat.S_IFLNK: "symlink",
+    stat.S_IFCHR: "character device",
+    stat.S_IFBLK: "block device",
+    stat.S_IFIFO: "fifo",
+    stat.S_IFSOCK: "socket",
+}
+
+
+@dataclass(slots=True, eq=False)
+class Inode:
+    """An inode of an image."""
+
+    nid: int
+    mode: int
+    """Type and permission bits, as in `stat`."""
+    size: int
+    uid: int
+    gid: int
+    mtime: int
+    mtime_ns: int
+    nlink: int
+    layout: int
+    """One of `layout.LAYOUT_*`."""
+    extended: bool
+    union: int
+    """i_u: first block of a flat inode, device number, chunk format, or blocks of a compressed inode."""
+    xattr_icount: int
+    offset: int
+    """Byte of the image where the record begins."""
+    body: int
+    """Byte of the image where the xattrs end, and inline data or indexes begin."""
+
+    @property
+    def type(self) -> int:
+        """The type bits of the mode."""
+        return self.mode & 0o170000
+
+    @property
+    def kind(self) -> str:
+        """The type in words."""
+        return _KINDS[self.type]
+
+    @property
+    def compressed(self) -> bool:
+        """Whether the data is described by logical clusters."""
+        return self.layout in (layout.LAYOUT_COMPRESSED_FULL, layout.LAYOUT_COMPRESSED_COMPACT)
+
+    @property
+    def device(self) -> tuple[int, int] | None:
+        """Major and minor number of a device, None for all else."""
+        return layout.decode_device(self.union) if self.type in _DEVICES else None
+
+    @property
+    def tail(self) -> int:
+        """Bytes of data that lie behind the inode (FLAT_INLINE), the last ones of the file; a full block counts as tail too."""
+        if self.layout != layout.LAYOUT_FLAT_INLINE or self.size == 0:
+            return 0
+        return (self.size - 1) % layout.BLOCK_SIZE + 1
+
+
+def load_inode(file: ImageFile, description: Description, nid: int) -> Inode:
+    """Return inode `nid`; raises `ErofsError` when there is none, or when it points outside the image."""
+    superblock = description.superblock
+    offset = description.meta_start + nid * layout.NID_SIZE
+    file.check(offset, layout.COMPACT_INODE_SIZE, rule="inode-outside", nid=nid)
+    extended = file.map[offset] & layout.FORMAT_EXTENDED
+    size = layout.EXTENDED_INODE_SIZE if extended else layout.COMPACT_INODE_SIZE
+    file.check(offset, size, rule="inode-outside", nid=nid)
+    record = layout.parse_inode(file.map[offset : offset + size], 0, superblock)
+    form = record.format
+    kind = form >> layout.FORMAT_LAYOUT_SHIFT & layout.FORMAT_LAYOUT_MASK
+    if form > layout.FORMAT_ALL or form & layout.FORMAT_NLINK_1 or kind >= len(layout.LAYOUT_NAMES):
+        raise ErofsError(f"unknown inode format {form:#x}", rule="inode-format", nid=nid)
+    if record.mode & 0o170000 not in _KINDS:
+        raise ErofsError(f"mode {record.mode:#o} has no known file type", rule="file-type", nid=nid)
+    if record.size >> 63:
+        raise ErofsError(f"size {record.size} is out of range", rule="inode-size", nid=nid)
+    body = offset + size + layout.xattr_ibody_size(record.xattr_icount)
+    if body > file.size:
+        raise ErofsError("xattrs are outside the image", rule="xattr-outside", nid=nid)
+    inode = Inode(nid, record.mode, record.size, record.uid, record.gid, record.mtime, record.mtime_ns, record.nlink, kind,
+                  bool(extended), record.union, record.xattr_icount, offset, body)  # fmt: skip
+    if kind in (layout.LAYOUT_FLAT_PLAIN, layout.LAYOUT_FLAT_INLINE) and inode.size and inode.type not in _DEVICES:
+        _check_flat(inode, description.limit)
+    return inode
+
+
+def _check_flat(inode: Inode, limit: int) -> None:
+    """Check that the blocks of a flat inode are inside the image, and that its inline tail is within one block."""
+    tail = inode.tail
+    outside = inode.size - tail
+    if outside and inode.union * layout.BLOCK_SIZE + outside > limit:
+        raise ErofsError(f"data of {outside} bytes at block {inode.union} is outside the image", rule="data-outside", nid=inode.nid)
+    if tail:
+        if inode.body % layout.BLOCK_SIZE + tail > layout.BLOCK_SIZE:
+            raise ErofsError(f"inline tail of {tail} bytes crosses a block", rule="inline-crosses-block", nid=inode.nid)
+        if inode.body + tail > limit:
+            raise ErofsError("inline tail is outside the image", rule="data-outside", nid=inode.nid)

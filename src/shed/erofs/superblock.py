@@ -1,0 +1,114 @@
+"""Reading and judging what an image says about itself: superblock and compression settings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from shed.erofs import layout
+from shed.erofs.errors import ErofsError
+from shed.erofs.image_file import ImageFile
+from shed.erofs.layout import Superblock
+
+_REFUSED = {layout.INCOMPAT_48BIT: "48bit", layout.INCOMPAT_METABOX: "metabox"}
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """The superblock, and what follows from it for every inode."""
+
+    superblock: Superblock
+    limit: int
+    """Data lies below this byte: the end of the file or of the declared blocks, whichever comes first."""
+    algorithms: frozenset[int]
+    """Compression algorithms that inodes may use."""
+    settings: dict[int, tuple[int, ...]] = field(default_factory=dict)
+    """Fields of the settings record of each algorithm, where there are records."""
+
+    def declares(self, feature: int) -> bool:
+        """Whether the superblock has the incompat feature bit `feature`."""
+        return bool(self.superblock.feature_incompat & feature)
+
+    @property
+    def meta_start(self) -> int:
+        """Where nid 0 would be, in bytes."""
+        return self.superblock.meta_blkaddr * layout.BLOCK_SIZE
+
+    @property
+    def zero_padding(self) -> bool:
+        """Whether compressed data ends where its physical cluster ends, with zeros before it."""
+        return self.declares(layout.INCOMPAT_LZ4_0PADDING)
+
+
+def read_description(file: ImageFile) -> Description:
+    """Return what `file` says about itself; raises `ErofsError` when it is no EROFS image that we read."""
+    if file.size < layout.BLOCK_SIZE:
+        raise ErofsError(f"{file.path} is too short for an EROFS image: {file.size} bytes", rule="truncated")
+    superblock = Superblock.parse(file.map[: layout.BLOCK_SIZE], layout.SUPER_OFFSET)
+    if superblock.magic != layout.MAGIC:
+        raise ErofsError(f"{file.path} is not an EROFS image: its magic number is {superblock.magic:#010x}", rule="magic")
+    if superblock.blkszbits != layout.BLOCK_BITS:
+        raise ErofsError(f"block size is 2^{superblock.blkszbits}, not {layout.BLOCK_SIZE}", rule="block-size",
+                         hint="make the image with mkfs.erofs -b 4096: other sizes need a kernel with pages as large")  # fmt: skip
+    if superblock.feature_compat & layout.COMPAT_SB_CHKSUM:
+        checksum = layout.superblock_checksum(file.map[: layout.BLOCK_SIZE])
+        if checksum != superblock.checksum:
+            raise ErofsError(f"superblock checksum is {superblock.checksum:#010x}, its bytes give {checksum:#010x}", rule="checksum")
+    _check_features(superblock)
+    if superblock.size > layout.BLOCK_SIZE - layout.SUPER_OFFSET:
+        raise ErofsError(f"superblock of {superblock.size} bytes does not fit its block", rule="superblock-size")
+    if superblock.dirblkbits:
+        raise ErofsError("directory blocks differ from file system blocks", rule="directory-block-size")
+    declared = superblock.blocks * layout.BLOCK_SIZE
+    if declared > file.size:
+        raise ErofsError(f"{file.path} is cut off: {file.size} bytes of {declared}", rule="truncated")
+    settings = _read_settings(file, superblock)
+    algorithms = frozenset(settings) if superblock.feature_incompat & layout.INCOMPAT_COMPR_CFGS else frozenset({layout.ALGORITHM_LZ4})
+    return Description(superblock, declared, algorithms, settings)
+
+
+def _check_features(superblock: Superblock) -> None:
+    known = 0
+    for bit in layout.INCOMPAT_NAMES:
+        known |= bit
+    unknown = superblock.feature_incompat & ~known
+    if unknown:
+        raise ErofsError(f"unknown incompatible features {unknown:#x}", rule="unknown-feature",
+                         hint="the image was made for a newer reader")  # fmt: skip
+    for bit, name in _REFUSED.items():
+        if superblock.feature_incompat & bit:
+            raise ErofsError(f"feature {name} is not supported", rule="unsupported-feature")
+    if superblock.extra_devices:
+        raise ErofsError("images over several devices are not supported", rule="unsupported-feature")
+
+
+_RECORDS = {
+    layout.ALGORITHM_LZ4: layout.LZ4_CFG,
+    layout.ALGORITHM_LZMA: layout.LZMA_CFG,
+    layout.ALGORITHM_DEFLATE: layout.DEFLATE_CFG,
+    layout.ALGORITHM_ZSTD: layout.ZSTD_CFG,
+}
+
+
+def _read_settings(file: ImageFile, superblock: Superblock) -> dict[int, tuple[int, ...]]:
+    """Return the settings record of each algorithm; they follow the superblock in the order of the algorithms' numbers."""
+    settings: dict[int, tuple[int, ...]] = {}
+    if not superblock.feature_incompat & layout.INCOMPAT_COMPR_CFGS:
+        return settings
+    if superblock.compression >> len(layout.ALGORITHM_NAMES):
+        raise ErofsError(f"unknown compression algorithms {superblock.compression:#x}", rule="unknown-algorithm")
+    position = layout.SUPER_OFFSET + superblock.size
+    for algorithm, name in enumerate(layout.ALGORITHM_NAMES):
+        if not superblock.compression >> algorithm & 1:
+            continue
+        record = _RECORDS[algorithm]
+        position = layout.round_up(position, 4)
+        (size,) = file.unpack(layout.COMPR_CFG_SIZE, position, rule="compression-settings")
+        if size < record.size:
+            raise ErofsError(f"settings record of {name} has {size} bytes, not {record.size}", rule="compression-settings")
+        settings[algorithm] = file.unpack(record, position + layout.COMPR_CFG_SIZE.size, rule="compression-settings")
+        position += layout.COMPR_CFG_SIZE.size + size
+    if layout.ALGORITHM_LZ4 in settings:
+        blocks = settings[layout.ALGORITHM_LZ4][1]
+        if blocks > layout.PCLUSTER_MAX_SIZE // layout.BLOCK_SIZE:
+            raise ErofsError(f"physical clusters of LZ4 of up to {blocks} blocks", rule="compression-settings")
+    return settings
