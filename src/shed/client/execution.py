@@ -26,6 +26,10 @@ from shed.guest.protocol import (
     exec_frame,
 )
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 _READ = 128 * 1024
 _PIPE_BUF = 4096
 """When `select` says that a pipe is writable, this many bytes go in without blocking (POSIX; PIPE_BUF of Linux)."""
@@ -62,10 +66,12 @@ class Execution:
         env: list[str] | None = None,
         working_dir: str | None = None,
         user: str | None = None,
+        on_wait: Callable[[], None] | None = None,
     ) -> None:
         """Start `command`, each word as it is, in the shed `name`; an empty one is the user's login shell.
 
-        `size` is (rows, columns) of a `tty`; `env` holds ``KEY=VALUE`` words.  Raises the `ShedError` the server answers with.
+        `size` is (rows, columns) of a `tty`; `env` holds ``KEY=VALUE`` words.  `on_wait` is called when it takes a second or more, because
+        the shed must be started first.  Raises the `ShedError` the server answers with.
         """
         if any("\0" in word for word in command):
             raise UsageError("a command cannot hold NUL characters", hint="pass the bytes on standard input")
@@ -79,7 +85,7 @@ class Execution:
         if user is not None:
             request.append(f'"user":{_quote(user)}')
         self._name = name
-        self._socket, received = upgrade(address, "POST", f"/api/sheds/{name}/exec", "shed-exec")
+        self._socket, received = upgrade(address, "POST", f"/api/sheds/{name}/exec", "shed-exec", on_wait=on_wait)
         self._socket.setblocking(False)
         self._decoder = FrameDecoder()
         self._decoder.feed(received)

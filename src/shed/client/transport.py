@@ -8,13 +8,20 @@ from __future__ import annotations
 
 import _socket
 import os
+import select
 
 from shed.client.address import Address
 from shed.errors import ShedError, UnavailableError
 from shed.version import VERSION
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 CONNECT_TIMEOUT = 10.0
 """Seconds to reach a server over TCP."""
+PATIENCE = 1.0
+"""Seconds after which the user should know what is waited for."""
 _LONGEST_PATH = 100
 """A longer path may not fit into sockaddr_un (108 bytes on Linux, 104 on macOS)."""
 _LONGEST_HEAD = 64 * 1024
@@ -91,17 +98,22 @@ def _connect_tcp(address: Address) -> _socket.socket:
     raise problem or OSError(f"{address.host} has no address")
 
 
-def upgrade(address: Address, method: str, target: str, protocol: str, *, start: bool = True) -> tuple[_socket.socket, bytes]:
+def upgrade(
+    address: Address, method: str, target: str, protocol: str, *, on_wait: Callable[[], None] | None = None
+) -> tuple[_socket.socket, bytes]:
     """Ask the server to turn a new connection into a `protocol` stream; return it, and the bytes that came behind the answer.
 
-    Raises the `ShedError` the server answers with, and `UnavailableError` when it does not speak HTTP or leaves.
+    `on_wait` is called once when the answer takes longer than a second.  Raises the `ShedError` the server answers with, and
+    `UnavailableError` when it does not speak HTTP or leaves.
     """
-    sock = connect(address, start=start)
+    sock = connect(address)
     try:
         sock.sendall(
             f"{method} {target} HTTP/1.1\r\nHost: {address.authority()}\r\nUser-Agent: shed/{VERSION}\r\n"
             f"Connection: Upgrade\r\nUpgrade: {protocol}\r\nContent-Length: 0\r\n\r\n".encode("ascii")
         )
+        if on_wait is not None and not select.select([sock], [], [], PATIENCE)[0]:
+            on_wait()
         head, received = _read_head(sock, address)
         if head.startswith(b"HTTP/1.1 101 "):
             return sock, received

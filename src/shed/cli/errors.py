@@ -1,0 +1,60 @@
+"""How failures are shown: one sentence, one hint, an exit code; never a traceback, unless ``SHED_DEBUG`` asks for it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+
+from shed.cli.options import Options
+from shed.errors import ShedError
+
+INTERRUPTED = 130
+_BROKEN_PIPE = 128 + 13
+
+
+def explain(error: BaseException, options: Options) -> int:
+    """Report what ended a command, and return the exit code for it."""
+    if os.environ.get("SHED_DEBUG") and not isinstance(error, SystemExit):
+        import traceback  # noqa: PLC0415
+
+        traceback.print_exception(error)
+    if isinstance(error, ShedError):
+        report(error, options)
+        return error.exit_code
+    if isinstance(error, SystemExit):  # argparse, after --help
+        return error.code if isinstance(error.code, int) else 1
+    if isinstance(error, KeyboardInterrupt):
+        _complain("interrupted")
+        return INTERRUPTED
+    if isinstance(error, BrokenPipeError):  # whoever read our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return _BROKEN_PIPE
+    kind = type(error).__name__
+    hint = "this is a bug in shed: run it again with SHED_DEBUG=1 and report what it prints"
+    report(ShedError(f"{kind}: {error}", hint=hint), options)
+    return 1
+
+
+def report(error: ShedError, options: Options) -> None:
+    """Write `error` to standard error: a sentence and a hint, or with ``--json`` one object."""
+    if options.json:
+        import json  # noqa: PLC0415
+
+        body = {"code": error.code, "message": error.message}
+        _complain(json.dumps({"error": {**body, "hint": error.hint} if error.hint else body}))
+        return
+    label = "\x1b[1;31merror:\x1b[0m" if _colours() else "error:"
+    _complain(f"{label} {error.message}")
+    if error.hint:
+        _complain(f"hint: {error.hint}")
+
+
+def _complain(line: str) -> None:
+    """Write one line to standard error, whatever its encoding; a closed one hears nothing."""
+    with contextlib.suppress(OSError):
+        os.write(2, (line + "\n").encode("utf-8", "backslashreplace"))
+
+
+def _colours() -> bool:
+    return os.isatty(2) and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb" and sys.platform != "win32"

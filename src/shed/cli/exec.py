@@ -1,0 +1,215 @@
+"""`shed exec` and `shed console`.
+
+Agents and scripts call `exec` thousands of times, so what it imports on its way to the server is counted in microseconds: no argparse, no
+json, no signal (enum), no contextlib.  Its words are parsed here, by hand, for another reason as
+well: from the command on they belong to the command, whatever they look like.
+"""
+
+from __future__ import annotations
+
+import os
+
+from shed.cli.options import Options, take
+from shed.cli.terminal import RawTerminal, Signals, environment, window
+from shed.client.address import resolve
+from shed.client.execution import Execution, Exit
+from shed.errors import ShedError, UsageError
+
+FAILED = 125
+"""Exit code when shed itself failed; the command's own codes pass through."""
+_STARTING = "waiting for {} to start...\n"
+EXEC_HELP = """\
+usage: shed exec [OPTION...] NAME [OPTION...] [--] COMMAND [ARGUMENT...]
+
+Run a command in a shed.  Its words arrive as they are: no shell takes them apart.  A stopped shed is started first.
+The exit code is the command's (128 + N when signal N ended it); 125 when shed could not run it.
+
+options:
+  -t, --tty            give the command a terminal (default: when standard input and output are one)
+  -T, --no-tty         give it pipes
+  -n, --no-stdin       give it an empty standard input
+  -e, --env KEY=VALUE  set a variable for it; can be repeated
+  -w, --workdir DIR    run it in this folder of the shed
+  -u, --user USER      run it as this user
+  -s, --server SERVER, -c, --config FILE, --json, -v: as everywhere
+
+examples:
+  shed exec dev -- make test
+  shed exec dev -- sh -c 'ls | wc -l'
+  tar c . | shed exec dev -- tar x -C /workspace
+"""
+CONSOLE_HELP = """\
+usage: shed console [OPTION...] NAME
+
+Open a login shell in a shed.  The options are those of: shed exec --help
+"""
+_VALUES = {"-e": "env", "--env": "env", "-w": "workdir", "--workdir": "workdir", "-u": "user", "--user": "user"}
+_FLAGS = {"-t": "tty", "--tty": "tty", "-T": "no-tty", "--no-tty": "no-tty", "-n": "no-stdin", "--no-stdin": "no-stdin", "-i": ""}
+
+
+class Request:
+    """What the words after `exec` ask for."""
+
+    __slots__ = ("command", "env", "help", "name", "stdin", "tty", "user", "workdir")
+
+    def __init__(self) -> None:
+        self.name = ""
+        self.command: list[str] = []
+        self.tty: bool | None = None
+        self.stdin = True
+        self.env: list[str] = []
+        self.workdir: str | None = None
+        self.user: str | None = None
+        self.help = False
+
+
+def parse(words: list[str], options: Options) -> Request:
+    """Return what `words` ask for; global options among them go to `options`.  Raises `UsageError`."""
+    request = Request()
+    index = 0
+    while index < len(words) and not request.help:
+        word = words[index]
+        if word == "--":
+            index += 1
+            if request.name or index == len(words):
+                break
+            request.name = words[index]
+            index += 1
+        elif word[:1] != "-" or word == "-":
+            if request.name:
+                break
+            request.name = word
+            index += 1
+        else:
+            index += take(words[index:], options) or _take(words[index:], request)
+    request.command = words[index:]
+    return request
+
+
+def _take(words: list[str], request: Request) -> int:
+    """Note the option of exec that `words` start with; return how many words it is."""
+    word, used = words[0], 1
+    name, equals, value = word.partition("=")
+    if word in ("-h", "--help"):
+        request.help = True
+    elif word in _FLAGS:
+        _set_flag(_FLAGS[word], request)
+    elif name in _VALUES:
+        if not equals:
+            if len(words) < 2:
+                raise UsageError(f"option {word} needs a value", hint="see: shed exec --help")
+            value, used = words[1], 2
+        _set_value(_VALUES[name], value, request)
+    elif word[:2] in _VALUES and word[1] != "-":
+        _set_value(_VALUES[word[:2]], word[2:], request)
+    elif word[1] != "-" and all("-" + letter in _FLAGS for letter in word[1:]):  # -it
+        for letter in word[1:]:
+            _set_flag(_FLAGS["-" + letter], request)
+    else:
+        raise UsageError(f"unknown option {word}", hint="put -- before a command that starts with '-'; see: shed exec --help")
+    return used
+
+
+def _set_flag(flag: str, request: Request) -> None:
+    if flag == "no-stdin":
+        request.stdin = False
+    elif flag:  # -i is what other tools need to pass standard input on
+        request.tty = flag == "tty"
+
+
+def _set_value(option: str, value: str, request: Request) -> None:
+    if option == "env":
+        if "=" not in value[1:]:
+            raise UsageError(f"--env {value}: there is no '='", hint="write KEY=VALUE")
+        request.env.append(value)
+    elif option == "workdir":
+        request.workdir = value
+    else:
+        request.user = value
+
+
+def exec_command(words: list[str], options: Options) -> int:
+    """Run a command in a shed; return its exit code."""
+    request = parse(words, options)
+    if request.help:
+        print(EXEC_HELP, end="")
+        return 0
+    if not request.name:
+        raise UsageError("exec needs the name of a shed", hint="shed exec NAME -- COMMAND")
+    if not request.command:
+        raise UsageError(f"what shall run in {request.name}?", hint=f"shed exec {request.name} -- COMMAND, or: shed console {request.name}")
+    return _run(request, options)
+
+
+def console_command(words: list[str], options: Options) -> int:
+    """Open a login shell in a shed; return its exit code."""
+    request = parse(words, options)
+    if request.help:
+        print(CONSOLE_HELP, end="")
+        return 0
+    if not request.name or request.command:
+        raise UsageError("console needs the name of a shed, and nothing else", hint="shed console NAME")
+    if request.tty is None:
+        request.tty = os.isatty(0)
+    return _run(request, options)
+
+
+def _run(request: Request, options: Options) -> int:
+    """Carry out `request`.  Failures of shed are reported here, because their exit code differs from everywhere else."""
+    try:
+        ended = _execute(request, options)
+        if not ended.error:
+            return ended.code
+        error, code = ShedError(f"{request.name}: {ended.error}", code="EXEC_FAILED"), ended.code
+    except ShedError as failure:
+        error, code = failure, FAILED
+    from shed.cli.errors import report  # noqa: PLC0415
+
+    report(error, options)
+    return code
+
+
+def _execute(request: Request, options: Options) -> Exit:
+    """Run the command with this process's standard descriptors."""
+    _check_name(request.name)
+    _open_missing()
+    tty = os.isatty(0) and os.isatty(1) if request.tty is None else request.tty
+    with Execution(
+        resolve(options.server, config=options.config),
+        request.name,
+        request.command,
+        tty=tty,
+        size=window() if tty else None,
+        env=(environment() if tty else []) + request.env,
+        working_dir=request.workdir,
+        user=request.user,
+        on_wait=lambda: _say_waiting(request.name, options),
+    ) as execution:
+        stdin = 0 if request.stdin else None
+        if not (tty and request.stdin and os.isatty(0)):
+            with Signals(execution) as signals:
+                return execution.run(stdin=stdin, wake=signals)
+        with RawTerminal() as raw, Signals(execution, raw=raw) as signals:
+            return execution.run(stdin=stdin, wake=signals)
+
+
+def _check_name(name: str) -> None:
+    """Refuse what cannot be a shed's name.  The rule itself needs `re`, so plain names do not ask it."""
+    if not name.isalpha() or not name.isascii() or not name.islower() or len(name) > 63:
+        from shed.names import check_shed_name  # noqa: PLC0415
+
+        check_shed_name(name)
+
+
+def _open_missing() -> None:
+    """Make sure that descriptors 0, 1 and 2 are open, so that none of them becomes our socket."""
+    for fd in range(3):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+
+
+def _say_waiting(name: str, options: Options) -> None:
+    if not options.json and os.isatty(2):
+        os.write(2, _STARTING.format(name).encode())

@@ -1,0 +1,44 @@
+"""`shed`: the first thing that runs.
+
+Starting up is felt on every use, so this file imports almost nothing, answers `version` by itself, and hands `exec` to a module that is as
+frugal.  Every other command goes through `shed.cli.app`.
+"""
+
+from __future__ import annotations
+
+import sys
+
+
+def main() -> int:
+    """Run the command line of this process and return its exit code.
+
+    0: done.  1: failed.  2: the command line itself is wrong.  125: `exec` could not run its command.  130: interrupted.
+    Otherwise `exec` and `console` return what the command in the shed returned.
+    """
+    words = sys.argv[1:]
+    if words in (["version"], ["--version"]):
+        from shed.version import VERSION  # noqa: PLC0415
+
+        print("shed", VERSION)
+        return 0
+    from shed.cli.options import Options  # noqa: PLC0415
+
+    options = Options()
+    try:
+        if words[:1] == ["exec"]:
+            from shed.cli.exec import exec_command  # noqa: PLC0415
+
+            return exec_command(words[1:], options)
+        from shed.cli.app import run  # noqa: PLC0415
+
+        code = run(words, options)
+        sys.stdout.flush()
+    except BaseException as error:  # noqa: BLE001  the one place where everything ends up
+        from shed.cli.errors import explain  # noqa: PLC0415
+
+        return explain(error, options)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

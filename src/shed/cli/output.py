@@ -1,0 +1,85 @@
+"""What commands print: tables, machine output, questions."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from shed.cli.options import Options
+from shed.errors import UsageError
+
+_AGES = (("year", 365 * 86400), ("month", 30 * 86400), ("day", 86400), ("hour", 3600), ("minute", 60), ("second", 1))
+
+
+def emit(value: object) -> None:
+    """Print machine output."""
+    print(json.dumps(value, indent=2))
+
+
+def done(options: Options, action: str, name: str, sentence: str, **details: object) -> None:
+    """Say that `action` on `name` is done: `sentence` for people, an object with `details` for machines."""
+    if options.json:
+        emit({"status": "ok", "action": action, "name": name, **details})
+    else:
+        print(sentence)
+
+
+def note(text: str) -> None:
+    """Tell people something that is not the command's output."""
+    print(text, file=sys.stderr)
+
+
+def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return rows under headers, in columns two spaces apart; characters that would move the cursor are shown as ``?``."""
+    lines = [tuple(headers), *(tuple(printable(cell) for cell in row) for row in rows)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(headers))]
+    return "".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() + "\n" for line in lines)
+
+
+def printable(text: str) -> str:
+    """Return `text` without characters that a terminal would obey."""
+    return "".join(character if character.isprintable() else "?" for character in text)
+
+
+def age(timestamp: str, *, now: datetime | None = None) -> str:
+    """Return how long ago an RFC 3339 time was, for people; the text itself when it is none."""
+    try:
+        then = datetime.fromisoformat(timestamp)
+    except ValueError:
+        return timestamp or "-"
+    if then.tzinfo is None:
+        then = then.replace(tzinfo=UTC)
+    seconds = int(((now or datetime.now(UTC)) - then).total_seconds())
+    for unit, length in _AGES:
+        if seconds >= length:
+            number = seconds // length
+            return f"{number} {unit}{'s' if number > 1 else ''} ago"
+    return "just now"
+
+
+def seconds(milliseconds: float) -> str:
+    """Return a duration for people."""
+    return f"{milliseconds:.0f} ms" if milliseconds < 1000 else f"{milliseconds / 1000:.1f} s"
+
+
+def timings(phases: dict[str, float]) -> str:
+    """Return one line per phase with the time it took."""
+    width = max(map(len, phases), default=0)
+    return "".join(f"  {name:<{width}}  {seconds(spent):>8}\n" for name, spent in phases.items() if spent >= 0.5)
+
+
+def confirm(question: str, options: Options, *, force: bool) -> bool:
+    """Return whether the user wants it: with `force` always, on a terminal when the answer is yes.
+
+    Raises `UsageError` where nobody can be asked.
+    """
+    if force:
+        return True
+    if options.json or not sys.stdin or not sys.stdin.isatty():
+        why = "--json asks no questions" if options.json else "standard input is not a terminal, so nobody can be asked"
+        raise UsageError(f"refusing to delete: {why}", code="CONFIRMATION_NEEDED", hint="add --force to go ahead")
+    sys.stderr.write(f"{question} [y/N] ")
+    sys.stderr.flush()
+    return sys.stdin.readline().strip().lower() in ("y", "yes")

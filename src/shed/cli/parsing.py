@@ -1,0 +1,90 @@
+"""Parsing of one command's words, and of the sizes and times in them."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+from shed.cli.options import Options
+from shed.config.sizes import parse_size
+from shed.errors import ShedError, UsageError
+
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)?")
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, None: 1.0}
+MIB = 1 << 20
+
+
+class Parser(argparse.ArgumentParser):
+    """The parser of one command: errors are `UsageError`, the global options are understood, nothing is abbreviated."""
+
+    def __init__(self, command: str, description: str, *, examples: Sequence[str] = ()) -> None:
+        super().__init__(
+            prog=f"shed {command}",
+            description=description,
+            epilog="examples:\n" + "\n".join(f"  {line}" for line in examples) if examples else None,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        group = self.add_argument_group("global options")
+        group.add_argument("--json", action="store_true", help="machine output on standard output, and nothing else there")
+        group.add_argument("-v", "--verbose", action="count", default=0, help="say more; -vv even more")
+        group.add_argument("-s", "--server", metavar="SERVER", help="unix:///path, http://host:port, or a configured name")
+        group.add_argument("-c", "--config", metavar="FILE", help="client configuration (default: ~/.shed/config.yaml)")
+
+    def error(self, message: str) -> NoReturn:
+        """Raise the problem instead of ending the process."""
+        raise UsageError(message, hint=f"see: {self.prog} --help")
+
+    def parse(self, words: list[str], options: Options) -> Any:
+        """Return the command's arguments; the global options among them go to `options`."""
+        found = self.parse_args(words)
+        options.json = options.json or found.json
+        options.verbose += found.verbose
+        options.server = found.server or options.server
+        options.config = found.config or options.config
+        return found
+
+
+def _argument(convert: Callable[[str], Any]) -> Callable[[str], Any]:
+    """Make the errors of `convert` errors of the option that it is the type of."""
+
+    def converted(text: str) -> Any:
+        try:
+            return convert(text)
+        except ShedError as error:
+            raise argparse.ArgumentTypeError(f"{error}{'; ' + error.hint if error.hint else ''}") from None
+
+    return converted
+
+
+def parse_memory(text: str) -> int:
+    """Return the MiB that ``2048`` (MiB), ``512M`` or ``4G`` stands for.  Raises `UsageError`."""
+    if text.isascii() and text.isdigit():
+        return int(text)
+    size = parse_size(text)
+    if size % MIB:
+        raise UsageError(f"{text!r} is not a whole number of megabytes")
+    return size // MIB
+
+
+def parse_duration(text: str) -> float:
+    """Return the seconds that ``90``, ``90s``, ``10m`` or ``1.5h`` stands for.  Raises `UsageError`."""
+    match = _DURATION.fullmatch(text)
+    if match is None or float(match[1]) <= 0:
+        raise UsageError(f"{text!r} is not a time", hint="write a number and a unit: 90s, 10m, 1h")
+    return float(match[1]) * _SECONDS[match[2]]
+
+
+def parse_count(text: str) -> int:
+    """Return the number that `text` is, 1 at least.  Raises `UsageError`."""
+    if text.isascii() and text.isdigit() and int(text) > 0:
+        return int(text)
+    raise UsageError(f"{text!r} is not a whole number above 0")
+
+
+size = _argument(parse_size)
+memory = _argument(parse_memory)
+duration = _argument(parse_duration)
+count = _argument(parse_count)

@@ -1,0 +1,128 @@
+"""Progress on the terminal: one live line; plain lines where there is no terminal; nothing with ``--json``."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import TextIO
+
+from shed.cli.options import Options
+from shed.cli.output import printable
+from shed.config.sizes import format_size
+from shed.progress import BytesEvent, Event, PhaseEvent, WarningEvent
+
+_TICK = 0.1
+_FRAMES = "|/-\\"
+_BAR = 24
+_PLAIN_INTERVAL = 10.0
+"""Seconds between two plain lines about one transfer."""
+
+
+@contextlib.contextmanager
+def shown(options: Options, *, stream: TextIO | None = None) -> Iterator[Callable[[Event], None]]:
+    """Yield the sink that shows progress the way this command should; what is live is gone when the block ends."""
+    stream = stream or sys.stderr
+    if options.json:
+        yield lambda _: None
+    elif stream.isatty() and os.environ.get("TERM") != "dumb":
+        with LiveLine(stream) as live:
+            yield live
+    else:
+        yield PlainLines(stream)
+
+
+class PlainLines:
+    """One line per phase and warning; for a long transfer, one now and then."""
+
+    def __init__(self, stream: TextIO, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._stream = stream
+        self._clock = clock
+        self._last = clock()
+
+    def __call__(self, event: Event) -> None:
+        """Show `event`."""
+        if isinstance(event, PhaseEvent):
+            self._line(event.message)
+        elif isinstance(event, WarningEvent):
+            self._line(f"warning: {event.message}")
+        elif self._clock() - self._last >= _PLAIN_INTERVAL:
+            self._line(f"{event.label}: {amount(event)}")
+
+    def _line(self, text: str) -> None:
+        self._last = self._clock()
+        self._stream.write(printable(text) + "\n")
+        self._stream.flush()
+
+
+class LiveLine:
+    """One line that is drawn over and over: what goes on, how far it is, for how long."""
+
+    def __init__(self, stream: TextIO, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._stream = stream
+        self._clock = clock
+        self._start = clock()
+        self._message = ""
+        self._bytes: BytesEvent | None = None
+        self._frame = 0
+        self._lock = threading.Lock()
+        self._ended = threading.Event()
+        self._ticker = threading.Thread(target=self._tick, daemon=True)
+
+    def __enter__(self) -> LiveLine:
+        self._ticker.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._ticker.join()
+        self._stream.write("\r\x1b[K")
+        self._stream.flush()
+
+    def __call__(self, event: Event) -> None:
+        """Show `event`: at once when the line changes its subject, else at the next tick."""
+        with self._lock:
+            if isinstance(event, BytesEvent):
+                self._bytes = event
+                return
+            if isinstance(event, WarningEvent):
+                self._stream.write(f"\r\x1b[Kwarning: {printable(event.message)}\n")
+            else:
+                self._message, self._bytes, self._start = event.message, None, self._clock()
+            self._draw()
+
+    def _tick(self) -> None:
+        while not self._ended.wait(_TICK):
+            with self._lock:
+                self._frame += 1
+                self._draw()
+
+    def _draw(self) -> None:
+        columns = shutil.get_terminal_size().columns
+        text = line(self._message, self._bytes, self._clock() - self._start, _FRAMES[self._frame % len(_FRAMES)])
+        self._stream.write(f"\r{text[: columns - 1]}\x1b[K")
+        self._stream.flush()
+
+
+def line(message: str, transfer: BytesEvent | None, elapsed: float, frame: str) -> str:
+    """Return the text of the live line; `elapsed` is in seconds."""
+    parts = [f"{frame} {printable(message)}"]
+    if transfer is not None:
+        if transfer.total:
+            filled = min(_BAR, _BAR * transfer.current // transfer.total)
+            parts.append(f"[{'=' * filled}{' ' * (_BAR - filled)}]")
+        parts.append(amount(transfer))
+    if elapsed >= 1:
+        parts.append(f"{elapsed:.0f}s")
+    return "  ".join(parts)
+
+
+def amount(transfer: BytesEvent) -> str:
+    """Return how far a transfer is, for people."""
+    if transfer.total:
+        return f"{format_size(transfer.current)} of {format_size(transfer.total)}"
+    return format_size(transfer.current)

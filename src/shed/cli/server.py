@@ -1,0 +1,73 @@
+"""`shed server status | start | stop`."""
+
+from __future__ import annotations
+
+from shed.cli.app import Command, dispatch
+from shed.cli.connection import client
+from shed.cli.options import Options
+from shed.cli.output import done, emit, note
+from shed.cli.parsing import Parser
+from shed.client.local import check_version, start_server, wait_stopped
+from shed.client.transport import NotRunningError
+from shed.errors import UsageError
+
+COMMANDS = {
+    "status": Command("shed.cli.server:status", "say whether the server runs, and what it is"),
+    "start": Command("shed.cli.server:start", "start the local server; other commands do it when they need it"),
+    "stop": Command("shed.cli.server:stop", "stop the local server; running sheds stay"),
+}
+
+
+def main(words: list[str], options: Options) -> int:
+    """Run a command about the server."""
+    return dispatch(COMMANDS, words, options, prefix="server ", about="The server that hosts the sheds.")
+
+
+def status(words: list[str], options: Options) -> int:
+    """Say whether the server runs; exit code 1 when it does not."""
+    Parser("server status", "Say whether the server runs, and what it is.  Exit code 1 when it does not run.").parse(words, options)
+    server = client(options)
+    try:
+        info = server.info(start=False)
+    except NotRunningError:
+        if options.json:
+            emit({"running": False, "address": str(server.address)})
+        else:
+            print(f"not running ({server.address})")
+        return 1
+    if options.json:
+        emit({"running": True, "address": str(server.address), **info})
+        return 0
+    print(f"running ({server.address})")
+    width = max(map(len, info), default=0)
+    for key, value in info.items():
+        if isinstance(value, str | int | float):
+            print(f"  {key:<{width}}  {value}")
+    if warning := check_version(info.get("version")):
+        note(f"warning: {warning}")
+    return 0
+
+
+def start(words: list[str], options: Options) -> int:
+    """Start the local server."""
+    Parser("server start", "Start the local server, detached.").parse(words, options)
+    server = client(options)
+    if not server.address.local:
+        raise UsageError(f"{server.address} is not the local server", hint="start it on its own machine: shed-server serve")
+    started = start_server(server.address)
+    done(options, "start", "server", "started the server" if started else "the server is running already", started=started)
+    return 0
+
+
+def stop(words: list[str], options: Options) -> int:
+    """Stop the local server."""
+    Parser("server stop", "Stop the local server.  Running sheds stay, and the next server finds them again.").parse(words, options)
+    server = client(options)
+    try:
+        server.stop_server()
+        wait_stopped(server.address)
+        stopped = True
+    except NotRunningError:
+        stopped = False
+    done(options, "stop", "server", "stopped the server" if stopped else "the server was not running", stopped=stopped)
+    return 0

@@ -1,0 +1,142 @@
+"""`shed create | list | start | stop | delete | logs`."""
+
+from __future__ import annotations
+
+import sys
+
+from shed.cli import parsing
+from shed.cli.connection import client, local_dir
+from shed.cli.options import Options
+from shed.cli.output import age, confirm, done, emit, note, seconds, table, timings
+from shed.cli.parsing import Parser
+from shed.cli.progress import shown
+from shed.client.models import Shed
+from shed.config.sizes import format_size
+
+
+def create(words: list[str], options: Options) -> int:
+    """Create a shed and start it."""
+    parser = Parser(
+        "create",
+        "Create a shed from an image and start it.",
+        examples=["shed create dev", "shed create dev --image base --cpus 4 --memory 4G --local-dir ."],
+    )
+    parser.add_argument("name", metavar="NAME", help="lower-case letters, digits and '-'; at most 63")
+    parser.add_argument("-i", "--image", metavar="IMAGE", help="name or digest of an image (default: the server's)")
+    parser.add_argument("--cpus", metavar="N", type=parsing.count, help="virtual processors")
+    parser.add_argument("--memory", metavar="SIZE", type=parsing.memory, help="memory: 4G, 512M; a bare number is megabytes")
+    parser.add_argument("--upper-size", metavar="SIZE", type=parsing.size, help="room for what is written in the shed: 1G to 100G")
+    parser.add_argument("--local-dir", metavar="DIR", help="folder of this machine to mount read-write at /workspace")
+    parser.add_argument("--timeout", metavar="TIME", type=parsing.duration, default=600.0, help="give up after this long (default: 10m)")
+    args = parser.parse(words, options)
+    server = client(options)
+    folder = None if args.local_dir is None else local_dir(args.local_dir, server)
+    with shown(options) as sink:
+        shed = server.create(
+            args.name,
+            image=args.image,
+            cpus=args.cpus,
+            memory_mb=args.memory,
+            upper_size_bytes=args.upper_size,
+            local_dir=folder,
+            timeout=args.timeout,
+            on_event=sink,
+        )
+    _finished(options, "create", "created", shed)
+    return 0
+
+
+def start(words: list[str], options: Options) -> int:
+    """Start a stopped shed."""
+    name = _name_alone("start", "Start a stopped shed.", words, options)
+    with shown(options) as sink:
+        shed = client(options).start(name, on_event=sink)
+    _finished(options, "start", "started", shed)
+    return 0
+
+
+def stop(words: list[str], options: Options) -> int:
+    """Stop a running shed."""
+    name = _name_alone("stop", "Stop a running shed.  What was written in it stays.", words, options)
+    with shown(options) as sink:
+        shed = client(options).stop(name, on_event=sink)
+    _finished(options, "stop", "stopped", shed)
+    return 0
+
+
+def delete(words: list[str], options: Options) -> int:
+    """Delete a shed and its files."""
+    parser = Parser("delete", "Delete a shed and everything that was written in it.  A folder given with --local-dir stays.")
+    parser.add_argument("name", metavar="NAME")
+    parser.add_argument("-f", "--force", action="store_true", help="do not ask")
+    args = parser.parse(words, options)
+    if not confirm(f"Delete shed {args.name!r} and everything in it?", options, force=args.force):
+        note("Cancelled.")
+        return 0
+    with shown(options) as sink:
+        client(options).delete(args.name, force=args.force, on_event=sink)
+    done(options, "delete", args.name, f"deleted {args.name}")
+    return 0
+
+
+def list_sheds(words: list[str], options: Options) -> int:
+    """List sheds."""
+    parser = Parser("list", "List the sheds of the server.  -v adds process, size and workspace.")
+    parser.add_argument("-q", "--quiet", action="store_true", help="names only")
+    args = parser.parse(words, options)
+    sheds = sorted(client(options).sheds(), key=lambda shed: shed.name)
+    if options.json:
+        emit([shed.wire for shed in sheds])
+    elif args.quiet:
+        print("".join(f"{shed.name}\n" for shed in sheds), end="")
+    elif sheds or not sys.stdout.isatty():
+        headers = ["NAME", "STATUS", "IMAGE", "CPUS", "MEMORY", "CREATED"]
+        if options.verbose:
+            headers += ["PID", "UPPER", "WORKSPACE", "DIGEST"]
+        print(table(headers, [_row(shed, options)[: len(headers)] for shed in sheds]), end="")
+    else:
+        note("no sheds yet; make one: shed create NAME")
+    return 0
+
+
+def logs(words: list[str], options: Options) -> int:
+    """Show what a shed's console said."""
+    name = _name_alone("logs", "Show what the console of a shed said since its last start.", words, options)
+    text = client(options).logs(name)
+    if options.json:
+        emit({"name": name, "console": text})
+    else:
+        sys.stdout.flush()
+        sys.stdout.buffer.write(text.encode(errors="surrogateescape"))
+        sys.stdout.buffer.flush()
+    return 0
+
+
+def _name_alone(command: str, description: str, words: list[str], options: Options) -> str:
+    parser = Parser(command, description)
+    parser.add_argument("name", metavar="NAME")
+    name: str = parser.parse(words, options).name
+    return name
+
+
+def _finished(options: Options, action: str, verb: str, shed: Shed) -> None:
+    total = sum(shed.timings.values())
+    sentence = f"{verb} {shed.name}{f' in {seconds(total)}' if total else ''}"
+    done(options, action, shed.name, sentence, shed=shed.wire)
+    if options.verbose and not options.json:
+        sys.stderr.write(timings(shed.timings))
+
+
+def _row(shed: Shed, options: Options) -> list[str]:
+    return [
+        shed.name,
+        shed.status,
+        shed.image or "-",
+        str(shed.cpus or "-"),
+        format_size(shed.memory_mb << 20) if shed.memory_mb else "-",
+        age(shed.created_at),
+        str(shed.pid or "-"),
+        format_size(shed.upper_size_bytes) if shed.upper_size_bytes else "-",
+        shed.local_dir or "-",
+        shed.image_digest if options.verbose > 1 else shed.image_digest[:19] or "-",
+    ]

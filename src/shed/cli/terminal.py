@@ -1,0 +1,141 @@
+"""The user's terminal and signals while a command runs in a shed.  No contextlib, no signal (enum): every `shed exec` comes here."""
+
+from __future__ import annotations
+
+import _signal  # type: ignore[import-not-found]  # typeshed describes `signal` alone
+import os
+import time
+
+from shed.client.execution import Execution, Wake
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import TracebackType
+    from typing import Any
+
+_KNOWN_TERMS = (
+    *("ansi", "dumb", "linux", "rxvt", "rxvt-unicode-256color", "screen", "screen-256color", "tmux", "tmux-256color"),
+    *("vt100", "vt102", "vt220", "xterm", "xterm-256color", "xterm-color", "xterm-mono"),
+)
+"""Terminal types that Debian's ncurses-base and most other minimal systems describe."""
+_LEAVE_COUNT, _LEAVE_SECONDS = 3, 2.0
+
+
+def environment() -> list[str]:
+    """Return what a command should know of the user's terminal."""
+    term = os.environ.get("TERM", "")
+    found = [f"TERM={term if term in _KNOWN_TERMS else 'xterm-256color'}"]
+    if "COLORTERM" in os.environ:
+        found.append(f"COLORTERM={os.environ['COLORTERM']}")
+    return found
+
+
+def window() -> tuple[int, int] | None:
+    """Return (rows, columns) of the terminal; None when there is none, or when it does not know."""
+    for fd in (1, 0, 2):
+        try:
+            size = os.get_terminal_size(fd)
+        except OSError:
+            continue
+        if size.lines and size.columns:
+            return size.lines, size.columns
+    return None
+
+
+class RawTerminal:
+    """Standard input as a terminal that hands over every key as it is, until the block ends, however it ends."""
+
+    def __init__(self) -> None:
+        import termios  # noqa: PLC0415  only those with a terminal pay for it
+
+        self._termios = termios
+        self._before = termios.tcgetattr(0)
+
+    def __enter__(self) -> RawTerminal:
+        self.enforce()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._set(self._before)
+
+    def enforce(self) -> None:
+        """Make it raw, also after a shell has changed it."""
+        t = self._termios
+        mode: list[Any] = list(self._before)
+        mode[0] &= ~(t.IGNBRK | t.BRKINT | t.PARMRK | t.ISTRIP | t.INLCR | t.IGNCR | t.ICRNL | t.IXON)
+        mode[1] &= ~t.OPOST
+        mode[2] = mode[2] & ~(t.CSIZE | t.PARENB) | t.CS8
+        mode[3] &= ~(t.ECHO | t.ECHONL | t.ICANON | t.ISIG | t.IEXTEN)
+        mode[6] = list(mode[6])
+        mode[6][t.VMIN], mode[6][t.VTIME] = 1, 0
+        self._set(mode)
+
+    def _set(self, mode: list[Any]) -> None:
+        try:  # noqa: SIM105  draining: what was typed ahead is kept, what was printed is seen
+            self._termios.tcsetattr(0, self._termios.TCSADRAIN, mode)
+        except self._termios.error:  # it has hung up: nobody is there to mind
+            pass
+
+
+class Signals(Wake):
+    """What signals do while a command runs, until the block ends.
+
+    With pipes, the command gets the ones that ask it to end; three ctrl-C within two seconds end `shed` itself, for a command that does not
+    listen.  With a `raw` terminal the keys that raise signals are bytes like others: the window's size is passed on, and who asks `shed` to
+    end gets that.
+    """
+
+    def __init__(self, execution: Execution, *, raw: RawTerminal | None = None) -> None:
+        self._execution = execution
+        self._raw = raw
+        self._interrupts: list[float] = []
+        self._before: dict[int, Any] = {}
+        self._wakeup = -1
+        self.fd, self._write = os.pipe()
+        for fd in (self.fd, self._write):
+            os.set_blocking(fd, False)
+
+    def __enter__(self) -> Signals:
+        numbers = [_signal.SIGINT, _signal.SIGTERM, _signal.SIGQUIT]
+        if self._raw is not None:
+            numbers += [_signal.SIGHUP, _signal.SIGWINCH, _signal.SIGCONT]
+        self._wakeup = _signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
+        for number in numbers:
+            handler = _signal.getsignal(number)
+            if handler != _signal.SIG_IGN:  # as nohup and background jobs want it
+                self._before[number] = handler
+                _signal.signal(number, _noted)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        _signal.set_wakeup_fd(self._wakeup)
+        for number, handler in self._before.items():
+            _signal.signal(number, handler)
+        os.close(self.fd)
+        os.close(self._write)
+
+    def handle(self, number: int) -> None:
+        """Act on one signal."""
+        if number not in self._before:
+            return
+        if self._raw is None:
+            if number == _signal.SIGINT and self._impatient():
+                raise KeyboardInterrupt
+            self._execution.signal(number)
+        elif number in (_signal.SIGWINCH, _signal.SIGCONT):
+            if number == _signal.SIGCONT:
+                self._raw.enforce()
+            size = window()
+            if size is not None:
+                self._execution.resize(*size)
+        else:
+            raise SystemExit(128 + number)
+
+    def _impatient(self) -> bool:
+        now = time.monotonic()
+        self._interrupts = [then for then in self._interrupts if now - then < _LEAVE_SECONDS] + [now]
+        return len(self._interrupts) >= _LEAVE_COUNT
+
+
+def _noted(number: int, frame: object) -> None:
+    """Do nothing: the number has been written to the wakeup descriptor by now."""
