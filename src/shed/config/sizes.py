@@ -1,0 +1,30 @@
+"""Sizes as people write them."""
+
+from __future__ import annotations
+
+import re
+
+from shed.errors import UsageError
+
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:I?B)?", re.IGNORECASE | re.ASCII)
+_UNITS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}
+
+
+def parse_size(text: str) -> int:
+    """Return the bytes that `text` (``5G``, ``512M``, ``1.5GiB``, ``1073741824``) stands for; units are powers of 1024.
+
+    Raises `UsageError`.
+    """
+    match = _SIZE.fullmatch(text.strip())
+    if match is None:
+        raise UsageError(f"{text!r} is not a size", hint="write a number and a unit: 512M, 5G")
+    return int(float(match[1]) * 1024 ** _UNITS[match[2].upper()])
+
+
+def format_size(size: int) -> str:
+    """Return `size` bytes for people: the largest unit of 1024 that leaves at least 1, with at most one decimal."""
+    value, units = float(size), iter(("bytes", "KiB", "MiB", "GiB", "TiB"))
+    unit = next(units)
+    while value >= 1024 and unit != "TiB":
+        value, unit = value / 1024, next(units)
+    return f"{value:.1f}".removesuffix(".0") + f" {unit}"

@@ -1,0 +1,54 @@
+"""Carrying raw bytes between a client's socket and a stream into a guest, with backpressure both ways."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+from shed.backends.base import Stream
+from shed.errors import BackendError
+
+_READ = 65536
+
+
+async def bridge(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, stream: Stream, early: bytes, *, half_close: bool) -> None:
+    """Carry bytes until both sides are done; `early` came from the client already.
+
+    With `half_close`, the end of one direction is passed on and the other one goes on.  Without, the guest's end is the end, and so is
+    the client's: whoever stops sending there has gone.  A stream that is cut aborts the client's connection, so that it is not
+    taken for a proper end.
+    """
+    ways = (
+        asyncio.create_task(_to_client(stream, writer, pass_end=half_close)),
+        asyncio.create_task(_to_guest(reader, stream, early, pass_end=half_close)),
+    )
+    try:
+        done, _ = await asyncio.wait(ways, return_when=asyncio.FIRST_EXCEPTION if half_close else asyncio.FIRST_COMPLETED)
+        for way in done:
+            way.result()
+    except ConnectionError:
+        pass  # the client has gone
+    except BackendError:
+        writer.transport.abort()
+    finally:
+        for way in ways:
+            way.cancel()
+            with contextlib.suppress(asyncio.CancelledError, ConnectionError, BackendError):
+                await way
+
+
+async def _to_client(stream: Stream, writer: asyncio.StreamWriter, *, pass_end: bool) -> None:
+    while data := await stream.read(_READ):
+        writer.write(data)
+        await writer.drain()
+    if pass_end and writer.can_write_eof():
+        writer.write_eof()
+
+
+async def _to_guest(reader: asyncio.StreamReader, stream: Stream, early: bytes, *, pass_end: bool) -> None:
+    data = early or await reader.read(_READ)
+    while data:
+        await stream.write(data)
+        data = await reader.read(_READ)
+    if pass_end:
+        await stream.write_eof()

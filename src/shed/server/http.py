@@ -1,0 +1,249 @@
+"""HTTP/1.1 for one connection: h11 speaks the protocol, asyncio moves the bytes, and what comes out is a `Request` and one answer.
+
+Limits keep a client from holding more than its share: the head's size, the body's size, the time for both, the time of silence.
+An answer is a whole body, a stream of events, or the end of HTTP on this connection (`Upgrade`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+import h11
+
+from shed.backends.base import Stream
+from shed.errors import ShedError, UsageError
+from shed.server.bridge import bridge
+from shed.version import VERSION
+
+log = logging.getLogger(__name__)
+MAX_HEAD = 64 * 1024
+MAX_BODY = 1024 * 1024
+IDLE_TIMEOUT = 75.0
+"""Seconds a kept-alive connection may be silent between requests."""
+REQUEST_TIMEOUT = 20.0
+"""Seconds from a request's first byte to its last."""
+_READ = 65536
+_Event = h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]
+_SERVER = ("Server", f"shed/{VERSION}")
+
+
+class PayloadError(UsageError):
+    """A request that is too long, too slow, or not HTTP."""
+
+    code = "BAD_REQUEST"
+
+    def __init__(self, message: str, *, status: int = 400) -> None:
+        super().__init__(message)
+        self.http_status = status
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One request with its whole body."""
+
+    method: str
+    path: tuple[str, ...]
+    """The decoded segments of the path."""
+    query: dict[str, str]
+    headers: dict[str, str]
+    """By lower-case name; of repeated ones, the last."""
+    body: bytes
+    local: bool
+    """Whether it came over the Unix socket, which only this user can open."""
+    params: dict[str, str] = field(default_factory=dict)
+    """What the route's pattern found in the path."""
+
+    @property
+    def wants_events(self) -> bool:
+        """Whether the client asks for progress as server-sent events."""
+        return "text/event-stream" in self.headers.get("accept", "")
+
+    def json_object(self) -> dict[str, Any]:
+        """Return the body as a JSON object; none at all is an empty one.  Raises `UsageError`."""
+        if not self.body:
+            return {}
+        try:
+            value = json.loads(self.body)
+        except (ValueError, RecursionError):
+            value = None
+        if not isinstance(value, dict):
+            raise UsageError("the body of the request is not a JSON object", hint='send {"key": value, …}')
+        return value
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A whole response."""
+
+    status: int
+    body: bytes = b""
+    content_type: str = "application/json"
+    headers: tuple[tuple[str, str], ...] = ()
+    close: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Events:
+    """A response of server-sent events, as encoded blocks."""
+
+    blocks: AsyncIterator[bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Upgrade:
+    """The end of HTTP: the connection becomes `protocol`, its bytes go to and from `stream`.
+
+    With `half_close` either side may end its half first; without, a client that stops sending has gone.
+    """
+
+    protocol: str
+    stream: Stream
+    half_close: bool
+
+
+Reply = Answer | Events | Upgrade
+Handler = Callable[[Request], Awaitable[Reply]]
+
+
+def json_answer(value: object, *, status: int = 200) -> Answer:
+    """Return `value` as a JSON response."""
+    return Answer(status, json.dumps(value, separators=(",", ":")).encode() + b"\n")
+
+
+def error_answer(error: ShedError) -> Answer:
+    """Return the response that tells `error`."""
+    return json_answer({"error": error_object(error)}, status=error.http_status)
+
+
+def error_object(error: ShedError) -> dict[str, str]:
+    """Return `error` as the API shows it: code, message, and a hint when there is one."""
+    shown = {"code": error.code, "message": error.message}
+    return {**shown, "hint": error.hint} if error.hint else shown
+
+
+class HttpConnection:
+    """Serves the requests of one client, in turn, until it leaves or stays silent.  `handle` never raises but for cancellation."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, handle: Handler, *, local: bool) -> None:
+        self._reader = reader
+        self._writer = writer
+        self._handle = handle
+        self._local = local
+        self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD)
+        self.idle = True
+        """Whether no request is under way, so that the server may hang up when it ends."""
+
+    async def serve(self) -> None:
+        """Serve until the connection ends, and close it."""
+        try:
+            while await self._serve_one():
+                self._http.start_next_cycle()
+        except (ConnectionError, TimeoutError):
+            pass  # the client left, or fell silent
+        finally:
+            self._writer.close()
+
+    async def _serve_one(self) -> bool:
+        try:
+            request = await self._request()
+        except PayloadError as error:
+            if self._http.our_state in {h11.IDLE, h11.SEND_RESPONSE}:
+                await self._send_answer(error_answer(error), close=True)
+            return False
+        if request is None:
+            return False
+        reply = await self._handle(request)
+        if isinstance(reply, Answer):
+            await self._send_answer(reply, close=reply.close)
+        elif isinstance(reply, Events):
+            await self._send_events(reply)
+        else:
+            await self._switch(reply)
+            return False
+        return self._http.our_state is h11.DONE and self._http.their_state is h11.DONE
+
+    async def _request(self) -> Request | None:
+        """Return the next request, None when the client has none.  Raises `PayloadError`, and `TimeoutError` when it is silent."""
+        event = self._next_event()
+        if event is h11.NEED_DATA:
+            self.idle = True
+            async with asyncio.timeout(IDLE_TIMEOUT):
+                self._http.receive_data(await self._reader.read(_READ))
+        self.idle = False
+        try:
+            async with asyncio.timeout(REQUEST_TIMEOUT):
+                return await self._rest_of_request(event)
+        except TimeoutError:
+            raise PayloadError("the request took too long to arrive", status=408) from None
+
+    async def _rest_of_request(self, head: _Event) -> Request | None:
+        if head is h11.NEED_DATA:
+            head = await self._event()
+        if not isinstance(head, h11.Request):
+            return None
+        if self._http.they_are_waiting_for_100_continue:
+            await self._send(h11.InformationalResponse(status_code=100, headers=[]))
+        body = bytearray()
+        while isinstance(event := await self._event(), h11.Data):
+            body += event.data
+            if len(body) > MAX_BODY:
+                raise PayloadError(f"the body of the request is longer than {MAX_BODY} bytes", status=413)
+        return self._parse(head, bytes(body)) if isinstance(event, h11.EndOfMessage) else None
+
+    async def _event(self) -> _Event:
+        while (event := self._next_event()) is h11.NEED_DATA:
+            self._http.receive_data(await self._reader.read(_READ))
+        return event
+
+    def _next_event(self) -> _Event:
+        try:
+            return self._http.next_event()
+        except h11.RemoteProtocolError as error:
+            raise PayloadError(f"not a proper HTTP request: {error}", status=error.error_status_hint) from None
+
+    def _parse(self, head: h11.Request, body: bytes) -> Request:
+        target = urlsplit(head.target.decode("ascii", "replace"))
+        if not target.path.startswith("/"):
+            raise PayloadError("the target of the request is not a path")
+        return Request(
+            method=head.method.decode("ascii"),
+            path=tuple(unquote(segment) for segment in target.path.split("/")[1:]),
+            query=dict(parse_qsl(target.query)),
+            headers={name.decode("ascii"): value.decode("latin-1") for name, value in head.headers},
+            body=body,
+            local=self._local,
+        )
+
+    async def _send(self, *events: h11.Event) -> None:
+        data = b"".join(self._http.send(event) or b"" for event in events)
+        self._writer.write(data)
+        await self._writer.drain()
+
+    async def _send_answer(self, answer: Answer, *, close: bool) -> None:
+        headers = [_SERVER, ("Content-Type", answer.content_type), ("Content-Length", str(len(answer.body))), *answer.headers]
+        if close:
+            headers.append(("Connection", "close"))
+        response = h11.Response(status_code=answer.status, headers=headers)
+        await self._send(response, h11.Data(data=answer.body), h11.EndOfMessage())
+
+    async def _send_events(self, events: Events) -> None:
+        headers = [_SERVER, ("Content-Type", "text/event-stream"), ("Cache-Control", "no-store")]
+        await self._send(h11.Response(status_code=200, headers=headers))
+        async for block in events.blocks:
+            await self._send(h11.Data(data=block))
+        await self._send(h11.EndOfMessage())
+
+    async def _switch(self, upgrade: Upgrade) -> None:
+        early = self._http.trailing_data[0]
+        try:
+            headers = [("Connection", "Upgrade"), ("Upgrade", upgrade.protocol)]
+            self._writer.write(self._http.send(h11.InformationalResponse(status_code=101, headers=headers)) or b"")
+            await bridge(self._reader, self._writer, upgrade.stream, early, half_close=upgrade.half_close)
+        finally:
+            upgrade.stream.close()

@@ -1,0 +1,117 @@
+"""The sockets that the server listens on, and the locks that make it the only one.
+
+A lock file decides who serves, not the socket: a socket file that is left by a killed server is removed by the next holder of the lock, and
+never while its owner lives.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import ipaddress
+import os
+import socket
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from shed.errors import ConflictError, StorageError, UsageError
+from shed.fsutil import locked
+
+BACKLOG = 128
+
+
+@contextlib.contextmanager
+def only_server(folder: Path, what: str) -> Iterator[None]:
+    """Hold the lock of `folder`; raises `ConflictError` (SERVER_RUNNING) when another server has it.  `what` names what it would serve."""
+    try:
+        with locked(folder / "server.lock", wait=False):
+            yield
+    except ConflictError as error:
+        if error.code != "LOCKED":
+            raise
+        raise ConflictError(f"another server uses {what}", code="SERVER_RUNNING", hint="stop it first: shed server stop") from None
+
+
+@contextlib.contextmanager
+def unix_listener(path: Path) -> Iterator[socket.socket]:
+    """Yield a socket that listens at `path` for this user alone; its file goes away at the end.
+
+    The folder is made with mode 0700; one that exists must be this user's, and nobody else may write to it.
+    """
+    _private_folder(path.parent)
+    with only_server(path.parent, str(path)):
+        _remove_stale(path)
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            _bind(listener, path)
+            listener.listen(BACKLOG)
+            yield listener
+        finally:
+            listener.close()
+            path.unlink(missing_ok=True)
+
+
+def tcp_listener(host: str, port: int) -> socket.socket:
+    """Return a socket that listens on the loopback address `host`.  Raises `UsageError` for others, `ConflictError` for a port in use."""
+    address = "127.0.0.1" if host == "localhost" else host
+    try:
+        loopback = ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        raise UsageError(f"{host!r} is not an IP address", hint="write 127.0.0.1:8080 or [::1]:8080") from None
+    if not loopback:
+        raise UsageError(
+            f"refusing to listen on {host}: whoever reaches this port controls the machine",
+            hint="listen on 127.0.0.1 and reach it through an SSH tunnel",
+        )
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    try:
+        return socket.create_server((address, port), family=family, backlog=BACKLOG)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise ConflictError(f"port {port} on {host} is in use", code="PORT_IN_USE", hint="choose another one with --listen") from None
+        raise UsageError(f"cannot listen on {host}:{port}: {error.strerror}", hint="choose another address with --listen") from None
+
+
+def parse_listen(text: str) -> tuple[str, int]:
+    """Return host and port of ``HOST:PORT``, ``[V6]:PORT`` or ``PORT``.  Raises `UsageError`."""
+    host, _, port = text.rpartition(":")
+    if port.isascii() and port.isdigit() and int(port) < 65536:
+        return (host.removeprefix("[").removesuffix("]") or "127.0.0.1"), int(port)
+    raise UsageError(f"{text!r} is not an address to listen on", hint="write 127.0.0.1:8080")
+
+
+def _private_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        found = folder.lstat()
+    except OSError as error:
+        raise StorageError(
+            f"cannot make the folder {folder}: {error.strerror}", hint="set SHED_RUNTIME_DIR to a folder of yours"
+        ) from error
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o022:
+        raise UsageError(
+            f"{folder} is not a folder that you alone can write to, so the server's socket cannot be there",
+            code="UNSAFE_SOCKET_DIR",
+            hint="set SHED_RUNTIME_DIR to a folder of yours with mode 0700",
+        )
+
+
+def _remove_stale(path: Path) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        if not stat.S_ISSOCK(path.lstat().st_mode):
+            raise ConflictError(f"{path} is in the way: it is not a socket", hint="move it away, or choose another place with --socket")
+        path.unlink()
+
+
+def _bind(listener: socket.socket, path: Path) -> None:
+    """Bind with mode 0600, through the folder's descriptor: the path itself may be longer than a socket address can be."""
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    before = os.umask(0o177)
+    try:
+        listener.bind(f"/proc/self/fd/{folder}/{path.name}")
+    except OSError as error:
+        raise StorageError(f"cannot make the socket {path}: {error.strerror}", hint="choose another place with --socket") from error
+    finally:
+        os.umask(before)
+        os.close(folder)

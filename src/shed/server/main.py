@@ -1,0 +1,83 @@
+"""``shed-server``: the program on the machine that hosts the VMs."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from shed.config.paths import Paths
+from shed.config.server import load_settings
+from shed.errors import ShedError
+from shed.version import VERSION
+
+if TYPE_CHECKING:
+    from shed.images.resolve import BootImage
+    from shed.oci.store import LayoutStore
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run `shed-server` with these command line arguments and return its exit code."""
+    options = _parser().parse_args(arguments)
+    try:
+        return int(options.run(options))
+    except ShedError as error:
+        print(f"shed-server: {error.message}", file=sys.stderr)  # noqa: T201
+        if error.hint:
+            print(f"  {error.hint}", file=sys.stderr)  # noqa: T201
+        return error.exit_code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="shed-server", description="Hosts sheds on this machine.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    serve = commands.add_parser("serve", help="run in the foreground, until SIGTERM or ctrl-C; sheds keep running")
+    serve.add_argument("--config", type=Path, metavar="FILE", help="default: server.yaml here, in ~/.config/shed, in /etc/shed")
+    serve.add_argument("--listen", metavar="HOST:PORT", help="also listen on TCP, loopback only")
+    serve.add_argument("--socket", type=Path, metavar="PATH", help="Unix socket (default: in SHED_RUNTIME_DIR)")
+    serve.set_defaults(run=_serve)
+    version = commands.add_parser("version", help="print the version")
+    version.set_defaults(run=_version)
+    return parser
+
+
+def _serve(options: argparse.Namespace) -> int:
+    from shed.backends.qemu import QemuBackend  # noqa: PLC0415  `version` and a wrong option should not wait for all this
+    from shed.oci.store import LayoutStore  # noqa: PLC0415
+    from shed.server.app import Server  # noqa: PLC0415
+    from shed.server.listen import parse_listen  # noqa: PLC0415
+    from shed.server.run import serve  # noqa: PLC0415
+    from shed.sheds.manager import Manager  # noqa: PLC0415
+
+    settings = load_settings(options.config)
+    if options.listen is not None:
+        host, port = parse_listen(options.listen)
+        settings = replace(settings, bind_address=host, http_port=port)
+    logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    paths = Paths()
+    if options.socket is not None:
+        paths.socket = options.socket.absolute()
+    store = LayoutStore(paths.images)
+    backend = QemuBackend(paths, accel=settings.accel)
+    serve(Server(paths, settings, Manager(paths, backend, partial(_resolve, store), settings), store))
+    return 0
+
+
+def _resolve(store: LayoutStore, reference: str) -> BootImage:
+    from shed.images.resolve import resolve  # noqa: PLC0415  needed when the first shed is made
+
+    return resolve(store, reference)
+
+
+def _version(options: argparse.Namespace) -> int:
+    print(f"shed-server {VERSION}")  # noqa: T201
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,8 @@
+"""The API by noun.  Each module holds its handlers and their `ROUTES`."""
+
+from __future__ import annotations
+
+from shed.server.app import Route
+from shed.server.routes import connect, exec, images, info, sheds  # noqa: A004  named as in the API
+
+ROUTES: tuple[Route, ...] = (*info.ROUTES, *sheds.ROUTES, *exec.ROUTES, *connect.ROUTES, *images.ROUTES)

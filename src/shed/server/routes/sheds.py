@@ -1,0 +1,93 @@
+"""``/api/sheds``: sheds and their life."""
+
+from __future__ import annotations
+
+import asyncio
+import difflib
+from dataclasses import fields
+from typing import Any
+
+from shed.errors import UsageError
+from shed.progress import Progress
+from shed.server.app import Route, Server
+from shed.server.http import Answer, Reply, Request, json_answer
+from shed.sheds.create import CreateRequest
+
+_KINDS: dict[str, tuple[type, ...]] = {"str": (str,), "str | None": (str,), "int | None": (int,), "float | None": (int, float)}
+_KIND_NAMES = {"str": "text", "int": "a whole number", "float": "a number"}
+
+
+async def index(server: Server, request: Request) -> Reply:
+    """List all sheds; what cannot be read becomes a warning."""
+    sheds, warnings = await asyncio.to_thread(server.manager.list)
+    return json_answer({"sheds": sheds, "warnings": warnings})
+
+
+async def show(server: Server, request: Request) -> Reply:
+    """Show one shed."""
+    return json_answer(server.manager.get(request.params["name"]))
+
+
+async def create(server: Server, request: Request) -> Reply:
+    """Make a shed."""
+    wanted = parse_create(request.json_object())
+    return await server.workers.run(request, lambda progress: server.manager.create(wanted, progress), status=201)
+
+
+async def start(server: Server, request: Request) -> Reply:
+    """Start a stopped shed."""
+    return await server.workers.run(request, lambda progress: server.manager.start(request.params["name"], progress))
+
+
+async def stop(server: Server, request: Request) -> Reply:
+    """Stop a running shed."""
+    return await server.workers.run(request, lambda progress: server.manager.stop(request.params["name"], progress))
+
+
+async def delete(server: Server, request: Request) -> Reply:
+    """Remove a shed; ``?force=true`` ends a running one first."""
+    name, force = request.params["name"], _flag(request, "force")
+
+    async def work(progress: Progress) -> dict[str, Any]:
+        await server.manager.delete(name, force=force, progress=progress)
+        return {"name": name, "timings": progress.finish()}
+
+    return await server.workers.run(request, work)
+
+
+async def logs(server: Server, request: Request) -> Reply:
+    """Show the end of the VM's console log."""
+    return Answer(200, server.manager.console_log(request.params["name"]), "text/plain; charset=utf-8")
+
+
+def parse_create(body: dict[str, Any]) -> CreateRequest:
+    """Return the create that the JSON `body` asks for; null is as good as absent.  Raises `UsageError` naming the member."""
+    known = {field.name: str(field.type) for field in fields(CreateRequest)}
+    for key, value in body.items():
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1)
+            raise UsageError(f"unknown member {key!r}", hint=f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}")
+        kind = known[key]
+        if value is not None and (not isinstance(value, _KINDS[kind]) or isinstance(value, bool)):
+            raise UsageError(f"{key} must be {_KIND_NAMES[kind.removesuffix(' | None')]}", hint=f"it is {value!r}")
+    if body.get("name") is None:
+        raise UsageError("a shed needs a name", hint="send it as the member 'name'")
+    return CreateRequest(**body)
+
+
+def _flag(request: Request, name: str) -> bool:
+    value = request.query.get(name, "false")
+    if value not in {"true", "false"}:
+        raise UsageError(f"{name} is true or false, not {value!r}")
+    return value == "true"
+
+
+ROUTES = (
+    Route("GET", "/api/sheds", index),
+    Route("POST", "/api/sheds", create),
+    Route("GET", "/api/sheds/{name}", show),
+    Route("DELETE", "/api/sheds/{name}", delete),
+    Route("POST", "/api/sheds/{name}/start", start),
+    Route("POST", "/api/sheds/{name}/stop", stop),
+    Route("GET", "/api/sheds/{name}/logs", logs),
+)

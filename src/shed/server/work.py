@@ -1,0 +1,93 @@
+"""Long work that a request asks for: it belongs to the server, not to the request, and may be watched as server-sent events.
+
+A client that leaves does not stop it: a create goes on to its end, and `shed list` shows it.  Only the server's own end cancels it, and
+then its undo runs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+from shed.errors import UnavailableError
+from shed.progress import Event, PhaseEvent, Progress, WarningEvent
+from shed.server.failures import explain
+from shed.server.http import Events, Reply, Request, error_object, json_answer
+
+log = logging.getLogger(__name__)
+KEEPALIVE = 15.0
+"""Seconds of silence after which a comment is sent, so that nobody in between hangs up."""
+Work = Callable[[Progress], Awaitable[dict[str, Any]]]
+
+
+class Workers:
+    """The long work under way."""
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[dict[str, Any]]] = set()
+
+    async def run(self, request: Request, work: Work, *, status: int = 200) -> Reply:
+        """Do `work` and return its result with `status`, or as events when the client asks for them.
+
+        A failure before the first event is raised: the answer then carries its proper status.
+        """
+        queue: asyncio.Queue[Event | None] = asyncio.Queue()
+        loop = asyncio.get_running_loop()
+        progress = Progress(lambda event: _put(loop, queue, event))
+        task = asyncio.create_task(_run(work, progress))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(lambda _: queue.put_nowait(None))
+        if not request.wants_events:
+            return json_answer(await asyncio.shield(task), status=status)
+        first = await queue.get()
+        if first is None:
+            await task
+        return Events(_blocks(first, queue, task))
+
+    async def close(self) -> None:
+        """Cancel what is under way and wait until all of it is undone."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+async def _run(work: Work, progress: Progress) -> dict[str, Any]:
+    try:
+        return await work(progress)
+    except asyncio.CancelledError:
+        raise UnavailableError("the server is stopping", code="SERVER_STOPPING", hint="what was begun is undone; try again") from None
+
+
+def _put(loop: asyncio.AbstractEventLoop, queue: asyncio.Queue[Event | None], event: Event) -> None:
+    loop.call_soon_threadsafe(queue.put_nowait, event)
+
+
+async def _blocks(first: Event | None, queue: asyncio.Queue[Event | None], task: asyncio.Task[dict[str, Any]]) -> AsyncIterator[bytes]:
+    event = first
+    while event is not None:
+        if isinstance(event, PhaseEvent):
+            yield _block("progress", {"phase": event.name, "message": event.message})
+        elif isinstance(event, WarningEvent):
+            yield _block("progress", {"phase": "", "message": event.message, "warning": True})
+        while True:
+            try:
+                async with asyncio.timeout(KEEPALIVE):
+                    event = await queue.get()
+                break
+            except TimeoutError:
+                yield b":\n\n"
+    try:
+        result = await task
+    except Exception as error:  # noqa: BLE001  explain() logs what is not meant for users
+        told = explain(error)
+        yield _block("error", {**error_object(told), "status": told.http_status})
+    else:
+        yield _block("complete", result)
+
+
+def _block(name: str, data: object) -> bytes:
+    return b"event: %s\ndata: %s\n\n" % (name.encode(), json.dumps(data, separators=(",", ":")).encode())

@@ -1,0 +1,113 @@
+"""Talking to the agent of a running shed: control requests, and the one live connection that all its streams share."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from shed.backends.base import Connection, Stream
+from shed.errors import BackendError
+from shed.guest.protocol import CONTROL_REQUEST, CONTROL_RESPONSE, PORT_CONTROL, FrameDecoder, ProtocolError, exec_frame
+
+log = logging.getLogger(__name__)
+
+
+async def control(connection: Connection, op: str, *, wait: float, **fields: object) -> dict[str, Any]:
+    """Ask the agent to do `op` and return its answer.
+
+    Raises `BackendError`: with the agent's own code when it says no, AGENT_TIMEOUT after `wait` seconds, AGENT_PROTOCOL for nonsense.
+    """
+    stream = await connection.open(PORT_CONTROL)
+    try:
+        async with asyncio.timeout(wait):
+            await stream.write(exec_frame(CONTROL_REQUEST, json.dumps({"op": op, **fields}).encode()))
+            answer = await _response(stream, op)
+    except TimeoutError:
+        raise BackendError(f"the agent did not answer {op!r} within {wait:g} s", code="AGENT_TIMEOUT", hint=_LOGS) from None
+    finally:
+        stream.close()
+    if answer.get("ok") is not True:
+        text = str(answer.get("error") or f"the agent refused {op!r}")
+        raise BackendError(text, code=str(answer.get("code") or "AGENT_ERROR"), hint=_LOGS)
+    return answer
+
+
+_LOGS = "the VM's console may say why: `shed logs NAME`"
+
+
+async def _response(stream: Stream, op: str) -> dict[str, Any]:
+    decoder = FrameDecoder()
+    try:
+        while True:
+            while frame := decoder.frame():
+                kind, payload = frame
+                if kind == CONTROL_RESPONSE:
+                    answer = json.loads(payload)
+                    if isinstance(answer, dict):
+                        return answer
+                    raise ProtocolError("not a JSON object")
+            data = await stream.read()
+            if not data:
+                raise ProtocolError("the stream ended")
+            decoder.feed(data)
+    except (ProtocolError, ValueError) as error:
+        raise BackendError(f"the agent's answer to {op!r} makes no sense: {error}", code="AGENT_PROTOCOL", hint=_LOGS) from None
+
+
+class Link:
+    """The connection to one shed's agent: made when first needed, shared, dropped when it closes.
+
+    `dial` makes a new connection to an agent that is configured and ready.
+    """
+
+    def __init__(self, dial: Callable[[], Awaitable[Connection]]) -> None:
+        self._dial = dial
+        self._connection: Connection | None = None
+        self._watcher: asyncio.Task[None] | None = None
+        self._making = asyncio.Lock()
+
+    @property
+    def live(self) -> bool:
+        """Whether there is a connection that has not closed."""
+        return self._connection is not None
+
+    async def get(self) -> Connection:
+        """Return the live connection, dialling when there is none."""
+        async with self._making:
+            if self._connection is None:
+                self.set(await self._dial())
+            assert self._connection is not None
+            return self._connection
+
+    def set(self, connection: Connection) -> None:
+        """Take over `connection`, which somebody else made."""
+        self._connection = connection
+        self._watcher = asyncio.create_task(self._watch(connection))
+
+    async def open(self, port: int) -> Stream:
+        """Open a stream to the guest's `port`; a connection that died unnoticed is replaced once."""
+        if (connection := self._connection) is not None:
+            try:
+                return await connection.open(port)
+            except BackendError as error:
+                log.info("link: %s; connecting again", error)
+                await self.drop()
+        return await (await self.get()).open(port)
+
+    async def drop(self) -> None:
+        """Close the connection, if any; the VM runs on."""
+        connection, self._connection = self._connection, None
+        watcher, self._watcher = self._watcher, None
+        if watcher is not None:
+            watcher.cancel()
+        if connection is not None:
+            await connection.close()
+
+    async def _watch(self, connection: Connection) -> None:
+        await connection.wait_closed()
+        if self._connection is connection:
+            self._connection = self._watcher = None
+        await connection.close()

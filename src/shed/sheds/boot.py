@@ -1,0 +1,106 @@
+"""From a shed at rest to a ready one: start the VM, wait for the agent's first word, configure.  Shared by create and start."""
+
+from __future__ import annotations
+
+import base64
+import logging
+import os
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from shed.backends.base import Backend, Connection, Disk, Machine, Share
+from shed.errors import BackendError, ShedError
+from shed.progress import Progress
+from shed.sheds import workspace
+from shed.sheds.agent import control
+from shed.sheds.folders import Folders
+from shed.sheds.metadata import Record
+
+if TYPE_CHECKING:
+    from shed.images.resolve import BootImage
+
+log = logging.getLogger(__name__)
+_ENTROPY = 64
+"""Bytes of the host's randomness that the guest is given."""
+
+
+def machine(record: Record, image: BootImage, folders: Folders) -> Machine:
+    """Describe the VM of a shed: vda its upper, vdb the image's root, vdc the runtime."""
+    shares: tuple[Share, ...] = ()
+    if record.local_dir is not None:
+        shares = (Share(workspace.TAG, Path(record.local_dir), record.guest_uid, record.guest_gid),)
+    disks = (Disk(folders.upper, read_only=False), Disk(image.root, read_only=True), Disk(image.runtime, read_only=True))
+    return Machine(record.name, record.cpus, record.memory_mb, image.kernel, image.initrd, disks, folders.instance, shares)
+
+
+async def boot(backend: Backend, record: Record, image: BootImage, folders: Folders, *, wait: float, progress: Progress) -> Connection:
+    """Bring the VM up and return the link to its configured agent; `wait` seconds each for its first word and for ready.
+
+    On any failure the VM is gone again, its console log is kept, and the error says where.
+    """
+    try:
+        progress.phase("vm", "starting the virtual machine")
+        await backend.start(machine(record, image, folders))
+        progress.phase("agent", "waiting for the guest")
+        connection = await backend.connect(folders.instance, timeout=wait)
+        try:
+            progress.phase("configure", "mounting disks")
+            await configure(connection, record, backend, wait=wait)
+        except BaseException:
+            await connection.close()
+            raise
+    except BaseException as error:
+        await _clean_up(backend, folders, error)
+        raise
+    return connection
+
+
+async def _clean_up(backend: Backend, folders: Folders, error: BaseException) -> None:
+    try:
+        await backend.kill(folders.instance)
+    except ShedError as problem:  # the first error is the one to tell; a VM that stays is found by its record
+        log.warning("shed %s: cannot end the VM of a failed start: %s", folders.name, problem)
+    kept = folders.keep_console()
+    if kept is not None and isinstance(error, ShedError):
+        error.hint = f"the VM's console is kept in {kept}"
+
+
+async def configure(connection: Connection, record: Record, backend: Backend, *, wait: float) -> None:
+    """Send the one message that turns a booted guest into the shed `record`.  Raises `BackendError` with the guest's numbered failure."""
+    network = backend.network
+    answer = await control(
+        connection,
+        "configure",
+        wait=wait,
+        name=record.name,
+        hostname=record.name,
+        upper_size=record.upper_size_bytes,
+        network={"address": network.address, "gateway": network.gateway, "dns": network.dns},
+        mounts=[{"tag": workspace.TAG, "target": workspace.TARGET, "readonly": False}] if record.local_dir is not None else [],
+        clock=time.time(),
+        entropy=base64.b64encode(os.urandom(_ENTROPY)).decode(),
+        init="auto",
+        user="shed",
+        workspace=workspace.TARGET,
+        env={"SHED_NAME": record.name, "SHED_WORKSPACE": workspace.TARGET},
+    )
+    log.info("shed %s: guest ready, steps %s", record.name, answer.get("steps"))
+
+
+async def attach(backend: Backend, record: Record, folders: Folders, *, wait: float) -> Connection:
+    """Return a link to the agent of a VM that runs already, configuring it when the server ended before it could.
+
+    Raises `BackendError`; the VM is left as it is.
+    """
+    connection = await backend.connect(folders.instance, timeout=wait)
+    try:
+        state = (await control(connection, "health", wait=wait)).get("state")
+        if state == "hello":
+            await configure(connection, record, backend, wait=wait)
+        elif state != "ready":
+            raise BackendError(f"the guest of shed {record.name!r} is {state}", code="SHED_NOT_RUNNING", hint="try again when it is down")
+    except BaseException:
+        await connection.close()
+        raise
+    return connection

@@ -1,0 +1,152 @@
+"""Making a shed: each step has a name, a timing and an undo, and a failure unwinds them in reverse.
+
+resolve the image → reserve the name → clone the upper → write the metadata → boot → commit
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from shed.backends.base import Backend, Connection, Liveness
+from shed.config.server import MAX_CPUS, MIN_MEMORY_MB, Settings
+from shed.errors import ConflictError, ShedError, UsageError
+from shed.names import check_shed_name
+from shed.progress import Progress
+from shed.sheds import metadata, upper, workspace
+from shed.sheds.boot import boot
+from shed.sheds.folders import Folders
+from shed.sheds.threads import in_thread
+
+if TYPE_CHECKING:
+    from shed.images.resolve import BootImage
+
+log = logging.getLogger(__name__)
+Resolve = Callable[[str], "BootImage"]
+
+
+@dataclass(frozen=True, slots=True)
+class CreateRequest:
+    """What the user asked for; None means the server's default."""
+
+    name: str
+    image: str | None = None
+    cpus: int | None = None
+    memory_mb: int | None = None
+    upper_size_bytes: int | None = None
+    local_dir: str | None = None
+    timeout: float | None = None
+    """Seconds to the agent's first word, and again to ready."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A checked request, with the defaults filled in."""
+
+    name: str
+    image: str
+    cpus: int
+    memory_mb: int
+    upper_size_bytes: int
+    local_dir: str | None
+    wait: float
+
+
+def plan(request: CreateRequest, settings: Settings) -> Plan:
+    """Check `request` and fill in the defaults.  Raises `UsageError`."""
+    cpus = settings.default_cpus if request.cpus is None else request.cpus
+    if not 1 <= cpus <= MAX_CPUS:
+        raise UsageError(f"a shed cannot have {cpus} cpus", hint=f"choose from 1 to {MAX_CPUS}")
+    memory_mb = settings.default_memory_mb if request.memory_mb is None else request.memory_mb
+    if not MIN_MEMORY_MB <= memory_mb <= 1 << 20:
+        raise UsageError(f"a shed cannot have {memory_mb} MB of memory", hint=f"choose at least {MIN_MEMORY_MB}")
+    wait = settings.start_timeout if request.timeout is None else request.timeout
+    if not wait > 0:
+        raise UsageError(f"a timeout of {wait:g} s is not possible", hint="choose more than 0")
+    return Plan(
+        check_shed_name(request.name),
+        request.image or settings.default_image,
+        cpus,
+        memory_mb,
+        upper.check_upper_size(settings.default_upper_size if request.upper_size_bytes is None else request.upper_size_bytes),
+        None if request.local_dir is None else workspace.check_local_dir(request.local_dir),
+        wait,
+    )
+
+
+async def create(
+    wanted: Plan, folders: Folders, backend: Backend, resolve: Resolve, *, progress: Progress
+) -> tuple[metadata.Record, Connection]:
+    """Make the shed; the caller holds its name.  Returns its record and the link to its ready agent; on failure nothing is left."""
+    if folders.instance.exists():
+        raise exists(wanted.name)
+    if folders.upper.parent.exists():
+        raise ConflictError(
+            f"{folders.upper.parent} holds a writable layer that belongs to no shed",
+            code="UPPER_EXISTS",
+            hint="move it away if it is precious, or remove it",
+        )
+    async with AsyncExitStack() as undo:
+        progress.phase("image", f"image {wanted.image}")
+        image = await in_thread(resolve, wanted.image)
+
+        progress.phase("reserve")
+        undo.push_async_callback(discard, folders, backend)
+        await in_thread(folders.reserve, metadata.Marker(wanted.name, wanted.image, image.digest, metadata.now()))
+
+        progress.phase("upper", "cloning the writable layer")
+        await in_thread(_make_upper, folders, image, wanted.upper_size_bytes)
+
+        progress.phase("metadata")
+        record = await in_thread(_save_record, folders, image, wanted, backend.name)
+
+        connection = await boot(backend, record, image, folders, wait=wanted.wait, progress=progress)  # undoes itself
+        undo.push_async_callback(backend.kill, folders.instance)
+        undo.push_async_callback(connection.close)
+
+        progress.phase("commit")
+        await in_thread(folders.commit)
+        undo.pop_all()
+    return record, connection
+
+
+def exists(name: str) -> ConflictError:
+    """Return the error for a name that is taken."""
+    return ConflictError(f"shed {name!r} already exists", code="SHED_ALREADY_EXISTS", hint=f"`shed delete {name}`, or choose another name")
+
+
+async def discard(folders: Folders, backend: Backend) -> None:
+    """Remove what a create that did not end well has left, unless its VM may still run: then its marker stays for a later sweep."""
+    if backend.liveness(folders.instance) is not Liveness.NOT_OURS:
+        log.warning("shed %s: its VM may still run; its folders stay until it is gone", folders.name)
+        return
+    try:
+        await in_thread(folders.remove)
+    except ShedError as error:  # the first error is the one to tell
+        log.warning("shed %s: cannot remove what the create left: %s", folders.name, error)
+
+
+def _make_upper(folders: Folders, image: BootImage, size: int) -> None:
+    upper.make_upper(upper.template(folders.templates, image.runtime), folders.upper, size)
+
+
+def _save_record(folders: Folders, image: BootImage, wanted: Plan, backend: str) -> metadata.Record:
+    uid, gid = workspace.guest_owner(image.root) if wanted.local_dir is not None else (0, 0)
+    record = metadata.Record(
+        name=wanted.name,
+        created_at=metadata.now(),
+        image=wanted.image,
+        lower_digest=image.digest,
+        backend=backend,
+        cpus=wanted.cpus,
+        memory_mb=wanted.memory_mb,
+        upper_size_bytes=wanted.upper_size_bytes,
+        local_dir=wanted.local_dir,
+        guest_uid=uid,
+        guest_gid=gid,
+    )
+    metadata.save(folders.instance, record)
+    return record

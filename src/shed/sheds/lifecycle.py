@@ -1,0 +1,139 @@
+"""Start, stop, delete and sweep of one shed.  The caller holds its name; nothing is signalled or removed while its VM is in doubt."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import replace
+from pathlib import Path
+
+from shed.backends.base import Backend, Connection, Liveness
+from shed.errors import BackendError, ConflictError, ShedError
+from shed.progress import Progress
+from shed.sheds import metadata, workspace
+from shed.sheds.agent import Link, control
+from shed.sheds.boot import boot
+from shed.sheds.create import Resolve, discard
+from shed.sheds.folders import Folders
+from shed.sheds.threads import in_thread
+
+log = logging.getLogger(__name__)
+_SYNC_TIMEOUT = 5.0
+_FIND_AGENT = 5.0
+"""Seconds to reach an agent that is only wanted for a clean end."""
+
+
+def in_doubt(name: str, pid: int | None) -> ConflictError:
+    """Return the error for a VM of which it cannot be told whether it runs."""
+    return ConflictError(
+        f"it cannot be told whether the VM of shed {name!r} (process {pid}) is running, so it is left alone",
+        code="VM_UNKNOWN",
+        hint="look at that process; when it is gone, try again",
+    )
+
+
+async def start(
+    record: metadata.Record, folders: Folders, backend: Backend, resolve: Resolve, *, wait: float, progress: Progress
+) -> tuple[metadata.Record, Connection]:
+    """Boot the stopped shed `record` with the image it was made from; returns its new record and the link to its ready agent."""
+    if backend.liveness(folders.instance) is Liveness.UNKNOWN:
+        raise in_doubt(record.name, backend.pid(folders.instance))
+    progress.phase("image")
+    image = await in_thread(resolve, record.lower_digest)
+    if record.local_dir is not None:
+        await in_thread(workspace.check_still_there, record.name, record.local_dir)
+    if not await in_thread(folders.upper.exists):
+        raise BackendError(
+            f"the writable layer of shed {record.name!r} is gone: {folders.upper}",
+            code="UPPER_MISSING",
+            hint=f"put the file back, or `shed delete {record.name}`",
+        )
+    connection = await boot(backend, record, image, folders, wait=wait, progress=progress)
+    return await _want(record, folders, "running"), connection
+
+
+async def stop(
+    record: metadata.Record, folders: Folders, backend: Backend, link: Link, *, wait: float, progress: Progress
+) -> metadata.Record:
+    """Power the guest off, or after `wait` seconds end its VM.  Raises `ConflictError` when it does not run or is in doubt."""
+    match backend.liveness(folders.instance):
+        case Liveness.UNKNOWN:
+            raise in_doubt(record.name, backend.pid(folders.instance))
+        case Liveness.NOT_OURS if record.wanted == "stopped":
+            raise ConflictError(f"shed {record.name!r} is not running", code="SHED_ALREADY_STOPPED", hint=f"`shed start {record.name}`")
+        case Liveness.OURS:
+            progress.phase("poweroff", "powering off")
+            if not await _power_off(folders.instance, backend, link, wait=wait):
+                progress.warn(f"shed {record.name!r} did not power off in time and was killed")
+    progress.phase("vm")
+    await link.drop()
+    await backend.kill(folders.instance)  # clears the record of a VM that is gone, too
+    return await _want(record, folders, "stopped")
+
+
+async def _power_off(instance: Path, backend: Backend, link: Link, *, wait: float) -> bool:
+    try:
+        async with asyncio.timeout(_FIND_AGENT):
+            connection = await link.get()
+        await control(connection, "poweroff", wait=wait)
+    except (ShedError, TimeoutError) as error:
+        log.warning("cannot ask the guest of %s to power off: %s", instance.name, error or "its agent does not answer")
+        return False
+    return await backend.wait_exit(instance, timeout=wait)
+
+
+async def delete(folders: Folders, backend: Backend, link: Link, *, force: bool, progress: Progress) -> None:
+    """Remove the shed and everything in it.  A running one, or one whose record is damaged, only with `force`."""
+    shares = True
+    try:
+        shares = (await in_thread(metadata.load, folders.instance)).local_dir is not None
+    except metadata.DamagedError as error:
+        if not force:
+            error.hint = f"`shed delete --force {folders.name}` removes it all the same"
+            raise
+    match backend.liveness(folders.instance):
+        case Liveness.UNKNOWN:
+            raise in_doubt(folders.name, backend.pid(folders.instance))
+        case Liveness.OURS if not force:
+            hint = f"`shed stop {folders.name}` first, or `shed delete --force {folders.name}`"
+            raise ConflictError(f"shed {folders.name!r} is running", code="SHED_NOT_STOPPED", hint=hint)
+        case Liveness.OURS if shares and link.live:
+            progress.phase("sync", "writing the workspace back")
+            await _sync(link)
+    progress.phase("vm", "ending the virtual machine")
+    await link.drop()
+    await backend.kill(folders.instance)
+    progress.phase("remove", "removing the writable layer")
+    await in_thread(folders.remove)
+
+
+async def _sync(link: Link) -> None:
+    """Let the guest write to its host folders what it still holds: what is only in its own disk goes away anyhow."""
+    try:
+        await control(await link.get(), "sync", wait=_SYNC_TIMEOUT)
+    except ShedError as error:
+        log.warning("cannot sync before delete: %s", error)
+
+
+async def sweep(folders: Folders, backend: Backend) -> None:
+    """Finish what a server that was killed has left of this name: undo its create, complete its delete."""
+    unfinished = (folders.instance / metadata.MARKER).exists()
+    if not (unfinished or folders.reservation.exists() or folders.gone.exists()):
+        return
+    if unfinished:
+        if backend.liveness(folders.instance) is Liveness.UNKNOWN:
+            raise in_doubt(folders.name, backend.pid(folders.instance))
+        log.warning("shed %s: its create was cut short; removing what it left", folders.name)
+        await backend.kill(folders.instance)
+        folders.keep_console()
+        await discard(folders, backend)
+    else:
+        await in_thread(folders.remove_leftovers)
+
+
+async def _want(record: metadata.Record, folders: Folders, wanted: str) -> metadata.Record:
+    if record.wanted == wanted:
+        return record
+    record = replace(record, wanted=wanted)
+    await in_thread(metadata.save, folders.instance, record)
+    return record

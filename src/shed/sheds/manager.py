@@ -1,0 +1,289 @@
+"""All sheds of one server: who may work on which name, what state each is in, and the live links to their agents.
+
+The VMs do not belong to this object.  It can be closed, or killed, at any time; the next one finds every VM by its record, links to its
+agent again, and undoes creates that were cut short.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Coroutine
+from typing import Any
+
+from shed.backends.base import Backend, Connection, Liveness, Stream
+from shed.config.paths import Paths
+from shed.config.server import Settings
+from shed.errors import BackendError, ConflictError, NotFoundError, ShedError
+from shed.guest.protocol import PORT_EXEC, PORT_PROXY
+from shed.names import check_shed_name
+from shed.progress import Progress
+from shed.sheds import folders as places
+from shed.sheds import lifecycle, metadata
+from shed.sheds.agent import Link
+from shed.sheds.boot import attach
+from shed.sheds.create import CreateRequest, Resolve, create, plan
+from shed.sheds.folders import Folders
+
+log = logging.getLogger(__name__)
+Shed = dict[str, Any]
+"""A shed as the API shows it: its record, its status, and the VM's process id."""
+_ADOPT_TIMEOUT = 15.0
+_MAX_ANSWER = 4096
+
+
+class _Name:
+    """What one server knows of one name beyond the disk: who works on it, and the link to its agent."""
+
+    def __init__(self, link: Link) -> None:
+        self.lock = asyncio.Lock()
+        self.doing = ""
+        self.link = link
+
+
+class Manager:
+    """The sheds below `paths`, run by `backend`, with images found by `resolve`."""
+
+    def __init__(self, paths: Paths, backend: Backend, resolve: Resolve, settings: Settings | None = None) -> None:
+        self._paths = paths
+        self._backend = backend
+        self._resolve = resolve
+        self._settings = settings or Settings()
+        self._names: dict[str, _Name] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def backend(self) -> str:
+        """The backend's name."""
+        return self._backend.name
+
+    async def open(self) -> None:
+        """Make the folders; then, in the background, undo what an earlier server left unfinished and adopt the VMs that run."""
+        places.prepare(self._paths)
+        for name in places.leftovers(self._paths):
+            self._background(self._sweep(name), f"sweep {name}")
+        for name in places.names(self._paths):
+            if self._backend.liveness(Folders(self._paths, name).instance) is Liveness.OURS:
+                self._background(self._adopt(name), f"adopt {name}")
+
+    async def close(self) -> None:
+        """Drop all links; the VMs run on."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for entry in self._names.values():
+            await entry.link.drop()
+
+    async def create(self, request: CreateRequest, progress: Progress) -> Shed:
+        """Make a shed and return it, ready, with the timings of its steps in milliseconds.  On failure nothing is left."""
+        wanted = plan(request, self._settings)
+        entry = self._entry(wanted.name)
+        if entry.doing == "create":
+            raise ConflictError(f"shed {wanted.name!r} is being created", code="SHED_ALREADY_EXISTS", hint="choose another name")
+        async with self._holding(wanted.name, "create") as (folders, link):
+            record, connection = await create(wanted, folders, self._backend, self._resolve, progress=progress)
+            link.set(connection)
+        return {**self._view(record), "timings": _rounded(progress)}
+
+    async def start(self, name: str, progress: Progress) -> Shed:
+        """Start a stopped shed and return it, ready, with timings.  Raises `ConflictError` (SHED_ALREADY_RUNNING)."""
+        async with self._holding(name, "start") as (folders, link):
+            record = self._load(folders)
+            if self._backend.liveness(folders.instance) is Liveness.OURS:
+                raise ConflictError(f"shed {name!r} is running already", code="SHED_ALREADY_RUNNING", hint=f"`shed exec {name} -- COMMAND`")
+            record = await self._boot(record, folders, link, progress)
+        return {**self._view(record), "timings": _rounded(progress)}
+
+    async def stop(self, name: str, progress: Progress) -> Shed:
+        """Power a running shed off and return it.  Raises `ConflictError` (SHED_ALREADY_STOPPED)."""
+        async with self._holding(name, "stop") as (folders, link):
+            wait = self._settings.stop_timeout
+            record = await lifecycle.stop(self._load(folders), folders, self._backend, link, wait=wait, progress=progress)
+        return {**self._view(record), "timings": _rounded(progress)}
+
+    async def delete(self, name: str, *, force: bool, progress: Progress) -> None:
+        """Remove a shed; `force` ends a running one first."""
+        async with self._holding(name, "delete") as (folders, link):
+            if not folders.instance.exists():  # it was an unfinished create
+                raise self._missing(name)
+            await lifecycle.delete(folders, self._backend, link, force=force, progress=progress)
+
+    def get(self, name: str) -> Shed:
+        """Return the shed `name`.  Raises `NotFoundError`, `DamagedError`."""
+        folders = self._folders(name)
+        marker = metadata.load_marker(folders.instance)
+        if marker is not None:
+            entry = self._names.get(name)
+            if entry is None or entry.doing != "create":  # cut short: it never existed, and is about to go
+                raise self._missing(name)
+            return {
+                "name": name,
+                "status": "starting",
+                "created_at": marker.created_at,
+                "image": marker.image,
+                "image_digest": marker.digest,
+                "backend": self._backend.name,
+            }
+        return self._view(self._load(folders))
+
+    def list(self) -> tuple[list[Shed], list[str]]:
+        """Return all sheds, and a warning for each one whose record cannot be read."""
+        sheds, warnings = [], []
+        for name in places.names(self._paths):
+            try:
+                sheds.append(self.get(name))
+            except NotFoundError:
+                continue
+            except ShedError as error:
+                warnings.append(error.message)
+        return sheds, warnings
+
+    def console_log(self, name: str) -> bytes:
+        """Return the end of what the VM's console has said since its last start."""
+        folders = self._folders(name)
+        if not folders.instance.exists():
+            raise self._missing(name)
+        return folders.console_tail()
+
+    async def open_exec(self, name: str) -> Stream:
+        """Open a stream for one command in the shed `name`, starting it when it is stopped."""
+        return await (await self._link(name, autostart=True)).open(PORT_EXEC)
+
+    async def open_port(self, name: str, port: int) -> Stream:
+        """Open a stream to the guest's TCP `port`; raises `BackendError` (CONNECT_FAILED) when nothing listens there."""
+        stream = await (await self._link(name, autostart=False)).open(PORT_PROXY)
+        try:
+            await stream.write(b"CONNECT %d\n" % port)
+            answer = await _read_line(stream)
+            if answer != "OK":
+                raise BackendError(
+                    f"port {port} of shed {name!r}: {answer.removeprefix('ERR ')}",
+                    code="CONNECT_FAILED",
+                    hint="is something listening on that port in the shed?",
+                )
+        except BaseException:
+            stream.close()
+            raise
+        return stream
+
+    async def _link(self, name: str, *, autostart: bool) -> Link:
+        entry = self._names.get(name)
+        if entry is not None and entry.link.live and not entry.doing:
+            return entry.link
+        async with self._holding(name, "start") as (folders, link):
+            record = self._load(folders)
+            if self._backend.liveness(folders.instance) is Liveness.NOT_OURS:
+                if not autostart:
+                    raise ConflictError(f"shed {name!r} is not running", code="SHED_NOT_RUNNING", hint=f"`shed start {name}`")
+                await self._boot(record, folders, link, Progress())
+            else:
+                await link.get()
+        return link
+
+    async def _boot(self, record: metadata.Record, folders: Folders, link: Link, progress: Progress) -> metadata.Record:
+        await link.drop()
+        wait = self._settings.start_timeout
+        record, connection = await lifecycle.start(record, folders, self._backend, self._resolve, wait=wait, progress=progress)
+        link.set(connection)
+        return record
+
+    async def _attach(self, name: str) -> Connection:
+        folders = self._folders(name)
+        return await attach(self._backend, self._load(folders), folders, wait=self._settings.start_timeout)
+
+    async def _sweep(self, name: str) -> None:
+        async with self._holding(name, "sweep"):
+            pass  # taking hold of a name sweeps it
+
+    async def _adopt(self, name: str) -> None:
+        async with self._holding(name, "adopt") as (folders, link):
+            if self._backend.liveness(folders.instance) is Liveness.OURS:
+                async with asyncio.timeout(_ADOPT_TIMEOUT):
+                    await link.get()
+                log.info("shed %s: adopted", name)
+
+    def _background(self, work: Coroutine[Any, Any, None], what: str) -> None:
+        async def logged() -> None:
+            try:
+                await work
+            except (ShedError, TimeoutError) as error:
+                log.warning("%s: %s", what, error or "no answer in time; tried again when it is needed")
+
+        task = asyncio.create_task(logged(), name=what)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    @contextlib.asynccontextmanager
+    async def _holding(self, name: str, doing: str) -> AsyncIterator[tuple[Folders, Link]]:
+        """Hold `name`, in this server and among servers, with nothing unfinished under it."""
+        folders = self._folders(name)
+        if doing not in {"create", "sweep"} and not folders.instance.exists():
+            raise self._missing(name)
+        entry = self._entry(name)
+        async with entry.lock:
+            entry.doing = doing
+            try:
+                with folders.hold():
+                    await lifecycle.sweep(folders, self._backend)
+                    yield folders, entry.link
+            finally:
+                entry.doing = ""
+
+    def _entry(self, name: str) -> _Name:
+        if name not in self._names:
+            self._names[name] = _Name(Link(lambda: self._attach(name)))
+        return self._names[name]
+
+    def _folders(self, name: str) -> Folders:
+        return Folders(self._paths, check_shed_name(name))
+
+    def _load(self, folders: Folders) -> metadata.Record:
+        if not folders.instance.exists():
+            raise self._missing(folders.name)
+        return metadata.load(folders.instance)
+
+    def _missing(self, name: str) -> NotFoundError:
+        return NotFoundError(f"there is no shed {name!r}", code="SHED_NOT_FOUND", hint="`shed list` shows what there is")
+
+    def _view(self, record: metadata.Record) -> Shed:
+        instance = self._folders(record.name).instance
+        liveness = self._backend.liveness(instance)
+        entry = self._names.get(record.name)
+        shed: Shed = {
+            "name": record.name,
+            "status": "stopped" if liveness is Liveness.NOT_OURS else "running",
+            "created_at": record.created_at,
+            "image": record.image,
+            "image_digest": record.lower_digest,
+            "backend": record.backend,
+            "cpus": record.cpus,
+            "memory_mb": record.memory_mb,
+            "upper_size_bytes": record.upper_size_bytes,
+        }
+        if entry is not None and entry.doing == "start" and not entry.link.live:
+            shed["status"] = "starting"
+        elif liveness is Liveness.NOT_OURS and record.wanted == "running":
+            shed["detail"] = "its VM ended on its own"
+        elif liveness is Liveness.UNKNOWN:
+            shed["detail"] = "it cannot be told whether its VM runs"
+        if liveness is not Liveness.NOT_OURS:
+            shed["pid"] = self._backend.pid(instance)
+        if record.local_dir is not None:
+            shed["local_dir"] = record.local_dir
+        return shed
+
+
+def _rounded(progress: Progress) -> dict[str, float]:
+    return {name: round(spent, 1) for name, spent in progress.finish().items()}
+
+
+async def _read_line(stream: Stream) -> str:
+    """Read the proxy's one-line answer, byte by byte: what follows belongs to the user."""
+    line = b""
+    while not line.endswith(b"\n"):
+        data = await stream.read(1)
+        if not data or len(line) > _MAX_ANSWER:
+            raise BackendError("the guest's proxy gave no answer", code="CONNECT_FAILED", hint="try again")
+        line += data
+    return line.decode(errors="replace").strip()

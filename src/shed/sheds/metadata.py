@@ -1,0 +1,157 @@
+"""What is known of a shed on disk: `metadata.json` in its instance folder, and the `.creating` marker of an unfinished create.
+
+Both are written atomically and read with suspicion: every member's type is checked, unknown members are ignored.  What runs is not
+written here (the backend knows), only what the user asked for.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import MISSING, asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from shed.errors import DataError
+from shed.fsutil import atomic_write
+
+SCHEMA_VERSION = 3
+METADATA = "metadata.json"
+MARKER = ".creating"
+_MAX_FILE = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One shed.  `lower_digest` pins the image's manifest: start never looks at the image's name again."""
+
+    name: str
+    created_at: str
+    """UTC, RFC 3339."""
+    image: str
+    """The reference the user asked for; for display."""
+    lower_digest: str
+    backend: str
+    cpus: int
+    memory_mb: int
+    upper_size_bytes: int
+    wanted: str = "running"
+    """``running`` or ``stopped``: what the user asked for last."""
+    local_dir: str | None = None
+    """Host folder at ``/workspace``, absolute and without symlinks."""
+    guest_uid: int = 0
+    guest_gid: int = 0
+    """The guest user who stands for the owner of `local_dir`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Marker:
+    """A create that is under way, or was when its server ended; it keeps the image's blobs from being pruned."""
+
+    name: str
+    image: str
+    digest: str
+    created_at: str
+
+
+class DamagedError(DataError):
+    """A shed's stored record cannot be used."""
+
+    code = "SHED_DAMAGED"
+
+
+def now() -> str:
+    """Return the current time as UTC in RFC 3339, whole seconds."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+
+
+def save(folder: Path, record: Record) -> None:
+    """Write `record` as the metadata of the instance `folder`.  Raises `StorageError`."""
+    members = {key: value for key, value in asdict(record).items() if value is not None}
+    atomic_write(folder / METADATA, _json({"schema_version": SCHEMA_VERSION, **members}), mode=0o600)
+
+
+def load(folder: Path) -> Record:
+    """Return the record of the instance `folder`.
+
+    Raises `DamagedError` when it is missing, unreadable, of another schema, or of another shed.
+    """
+    path = folder / METADATA
+    values = _read(path)
+    version = values.get("schema_version")
+    if isinstance(version, int) and not isinstance(version, bool) and version != SCHEMA_VERSION:
+        age = "an older" if version < SCHEMA_VERSION else "a newer"
+        raise DamagedError(
+            f"shed {folder.name!r} was made by {age} version of shed (metadata schema {version}, this one reads {SCHEMA_VERSION})",
+            code="SHED_SCHEMA",
+            hint="delete it with the version that made it and create it again",
+        )
+    if version != SCHEMA_VERSION:
+        raise _damaged(path, "schema_version is missing")
+    record: Record = _parse(Record, values, path)
+    if record.name != folder.name:
+        raise _damaged(path, f"it names the shed {record.name!r}")
+    if record.wanted not in {"running", "stopped"}:
+        raise _damaged(path, f"wanted is {record.wanted!r}")
+    return record
+
+
+def save_marker(folder: Path, marker: Marker) -> None:
+    """Mark the instance `folder` as being created."""
+    atomic_write(folder / MARKER, _json(asdict(marker)), mode=0o600)
+
+
+def load_marker(folder: Path) -> Marker | None:
+    """Return the marker of the instance `folder`, None when there is none.  Raises `DamagedError`."""
+    path = folder / MARKER
+    try:
+        marker: Marker = _parse(Marker, _read(path), path)
+    except DamagedError:
+        if path.exists():
+            raise
+        return None
+    return marker
+
+
+def _json(value: Mapping[str, object]) -> str:
+    return json.dumps(value, indent=2) + "\n"
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            if os.fstat(file.fileno()).st_size > _MAX_FILE:
+                raise _damaged(path, "it is too long")
+            value = json.loads(file.read().decode())
+    except FileNotFoundError:
+        raise _damaged(path, "it is missing") from None
+    except OSError as error:
+        raise _damaged(path, error.strerror or "it cannot be read") from error
+    except (ValueError, RecursionError):
+        raise _damaged(path, "it is not JSON") from None
+    if not isinstance(value, dict):
+        raise _damaged(path, "it is not a JSON object")
+    return value
+
+
+def _parse(kind: type[Any], values: dict[str, Any], path: Path) -> Any:
+    types: dict[str, tuple[type, ...]] = {"int": (int,), "str": (str,), "str | None": (str, type(None))}
+    found = {}
+    for field in fields(kind):
+        if field.name in values:
+            value = values[field.name]
+            if not isinstance(value, types[str(field.type)]) or isinstance(value, bool):
+                raise _damaged(path, f"{field.name} is not {str(field.type).removesuffix(' | None')}")
+            found[field.name] = value
+        elif field.default is MISSING:
+            raise _damaged(path, f"{field.name} is missing")
+    return kind(**found)
+
+
+def _damaged(path: Path, why: str) -> DamagedError:
+    return DamagedError(
+        f"the record of shed {path.parent.name!r} is damaged: {path}: {why}",
+        hint="repair the file, or remove the shed's folders by hand if nothing in it is needed",
+    )

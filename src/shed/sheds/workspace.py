@@ -1,0 +1,67 @@
+"""The host folder that a shed sees as its workspace."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+from shed.errors import ConflictError, UsageError
+
+TAG = "workspace"
+"""The 9P mount tag of the share."""
+TARGET = "/workspace"
+_GUEST_USER = b"shed"
+_MAX_PASSWD = 1 << 20
+
+
+def check_local_dir(text: str) -> str:
+    """Return the folder `text` without symlinks when it can be a workspace.  Raises `UsageError` (INVALID_LOCAL_DIR)."""
+    problem = None
+    if "\0" in text or not text.startswith("/"):
+        problem = "it is not an absolute path"
+    else:
+        resolved = os.path.realpath(text)
+        problem = _problem(resolved)
+        if problem is None:
+            return resolved
+    raise UsageError(f"{text!r} cannot be a workspace: {problem}", code="INVALID_LOCAL_DIR", hint="name a folder that exists here")
+
+
+def check_still_there(name: str, local_dir: str) -> None:
+    """Raise `ConflictError` (LOCAL_DIR_MISSING) unless the workspace of the shed `name` is still a folder that can be used."""
+    problem = _problem(local_dir)
+    if problem is not None:
+        raise ConflictError(
+            f"the workspace of shed {name!r}, {local_dir}, cannot be used: {problem}",
+            code="LOCAL_DIR_MISSING",
+            hint="put the folder back and start the shed again",
+        )
+
+
+def _problem(path: str) -> str | None:
+    try:
+        mode = os.stat(path).st_mode  # noqa: PTH116  a plain string all the way
+    except FileNotFoundError:
+        return "there is no such folder"
+    except OSError as error:
+        return error.strerror or "it cannot be read"
+    if not stat.S_ISDIR(mode):
+        return "it is not a folder"
+    return None if os.access(path, os.R_OK | os.X_OK) else "permission denied"
+
+
+def guest_owner(root: Path) -> tuple[int, int]:
+    """Return the uid and gid of the user that commands run as in the root file system `root`: ``shed``, or root without one."""
+    from shed.erofs.reader import Image  # noqa: PLC0415  most sheds have no shared folder
+
+    with Image.open(root) as image:
+        try:
+            passwd = image.read(image.lookup(b"etc/passwd"), 0, _MAX_PASSWD)
+        except FileNotFoundError:
+            return 0, 0
+    for line in passwd.splitlines():
+        fields = line.split(b":")
+        if fields[0] == _GUEST_USER and len(fields) >= 4 and fields[2].isdigit() and fields[3].isdigit():
+            return int(fields[2]), int(fields[3])
+    return 0, 0
