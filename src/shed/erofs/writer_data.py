@@ -1,0 +1,336 @@
+"""Writing the bytes of regular files: read, compressed by threads, written in order.
+
+Files are cut into clusters, clusters are put into batches of about a megabyte, and batches are encoded by a pool of threads while the
+caller's thread writes finished ones in their order.  Where batches begin depends on the tree alone, so the bytes do not depend on the
+number of threads.  A few batches are in memory at any time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+import tempfile
+import zlib
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import BinaryIO, NamedTuple, Protocol
+
+from shed.entries import Content, Entry
+from shed.erofs import layout
+from shed.erofs.compress import Codec
+from shed.erofs.errors import ErofsError
+from shed.erofs.layout import BLOCK_SIZE
+from shed.erofs.writer_index import Extent, FileData, Kind
+
+_BATCH_BYTES = 1 << 20
+_BATCH_PIECES = 128
+_HASH_PIECE = 1 << 20
+_SPOOL_MEMORY = 16 << 20
+_INLINE_MAX = BLOCK_SIZE - 32
+"""Longest inline tail: an inode begins at a multiple of 32, so a tail's place can be chosen no finer than that."""
+_HOLE_CHUNK_BITS = 32
+"""A file that is one hole has a chunk map entry of 4 bytes for each 4 GiB."""
+_SHARED_MIN = BLOCK_SIZE
+"""Smaller files live in their inodes: there is nothing to share."""
+
+
+class DataNode(Protocol):
+    """What this module needs of an inode."""
+
+    entry: Entry
+    data: FileData | None
+
+
+class _Piece(NamedTuple):
+    """Consecutive clusters of one file."""
+
+    node: DataNode
+    offset: int
+    lengths: list[int]
+    last: bool
+
+
+class _Encoded(NamedTuple):
+    """A batch when it is encoded; extents hold block numbers relative to the start of `blob`."""
+
+    pieces: list[tuple[_Piece, list[Extent], bytes]]
+    blob: bytes
+    checksum: int
+
+
+class DataWriter:
+    """Writes the data of files one after the other, from block 1 of `out` on.
+
+    `codec` None stores everything as it is.  `fingerprint` is fed with checksums of all that is written.
+    """
+
+    def __init__(
+        self, out: BinaryIO, *, codec: Codec | None, cluster_size: int, threads: int, fingerprint: Callable[[bytes], None]
+    ) -> None:
+        self._out = out
+        self._codec = codec
+        self._cluster = cluster_size
+        self._threads = threads
+        self._fingerprint = fingerprint
+        self._zeros = bytes(cluster_size)
+        self._zero_extents: dict[int, Extent] = {}
+        self._unfinished: list[Extent] = []
+        self.tails: BinaryIO = tempfile.SpooledTemporaryFile(max_size=_SPOOL_MEMORY)  # type: ignore[assignment]  # noqa: SIM115
+        """Inline tails, in no particular place of the image yet."""
+        self._tails_size = 0
+        self.next_block = 1
+        self.max_blocks = 1
+        """The largest compressed cluster, in blocks."""
+
+    def __enter__(self) -> DataWriter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.tails.close()
+
+    def write(self, nodes: Iterable[DataNode], *, on_progress: Callable[[int], None] | None = None) -> None:
+        """Write the data of `nodes`, which are regular files, and set their `data`; files that are equal are stored once.
+
+        `on_progress` is told the number of file bytes done since it was last told.  Raises `ErofsError` (``short-content``).
+        """
+        with ThreadPoolExecutor(self._threads, thread_name_prefix="erofs") as pool:
+            try:
+                self._write(list(nodes), pool, on_progress)
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
+
+    def _write(self, nodes: list[DataNode], pool: ThreadPoolExecutor, on_progress: Callable[[int], None] | None) -> None:
+        twins = _find_twins(nodes, pool)
+        unique = [node for node in nodes if id(node) not in twins]
+        window: deque[Future[_Encoded]] = deque()
+        for batch in _batches(unique, self._cluster, merge=self._codec is not None):
+            if len(window) > 2 * self._threads:
+                self._finish(window.popleft().result(), on_progress)
+            window.append(pool.submit(self._encode, batch))
+        while window:
+            self._finish(window.popleft().result(), on_progress)
+        for node in nodes:
+            twin = twins.get(id(node))
+            if twin is not None:
+                node.data = twin.data
+
+    # In the pool's threads.
+
+    def _encode(self, batch: list[_Piece]) -> _Encoded:
+        blob: list[bytes] = []
+        used = 0
+        pieces = []
+        for piece in batch:
+            extents: list[Extent] = []
+            tail = b""
+            offset = piece.offset
+            for number, length in enumerate(piece.lengths, 1):
+                data = _read(piece.node.entry, offset, length)
+                offset += length
+                last = piece.last and number == len(piece.lengths)
+                # A chunk map has no room for a tail, and only at the end is it known whether a file will need one.
+                inline = last and (self._codec is not None or offset == length)
+                stored, tail = self._encode_cluster(data, extents, used, inline=inline)
+                if stored:
+                    blob.append(stored)
+                    padding = -len(stored) % BLOCK_SIZE
+                    used += (len(stored) + padding) // BLOCK_SIZE
+                    if padding:
+                        # A compressed cluster ends where its last block ends, all else begins where its first block begins.
+                        blob.insert(len(blob) - (extents[-1].kind is Kind.COMPRESSED), bytes(padding))
+            pieces.append((piece, extents, tail))
+        joined = b"".join(blob)
+        checksum = zlib.crc32(joined)
+        for _, _, tail in pieces:
+            checksum = zlib.crc32(tail, checksum)
+        return _Encoded(pieces, joined, checksum)
+
+    def _encode_cluster(self, data: bytes, extents: list[Extent], block: int, *, inline: bool) -> tuple[bytes, bytes]:
+        """Add the extents of one cluster that would be stored from `block` on; return what to store in blocks, and what inline."""
+        length = len(data)
+        blocks = -(-length // BLOCK_SIZE)
+        if length >= BLOCK_SIZE and data == (self._zeros if length == self._cluster else bytes(length)):
+            extents.append(Extent(Kind.ZERO, length))
+            return b"", b""
+        if self._codec is not None:
+            packed = self._codec(data)
+            if inline and len(packed) < min(length - length // 8, _INLINE_MAX):
+                extents.append(Extent(Kind.INLINE_COMPRESSED, length))
+                return b"", packed
+            packed_blocks = -(-len(packed) // BLOCK_SIZE)
+            if packed_blocks < blocks:
+                extents.append(Extent(Kind.COMPRESSED, length, block, packed_blocks))
+                return packed, b""
+        rest = length % BLOCK_SIZE
+        if not inline or not 0 < rest <= _INLINE_MAX:
+            extents.append(Extent(Kind.PLAIN, length, block, blocks))
+            return data, b""
+        if length > rest:
+            extents.append(Extent(Kind.PLAIN, length - rest, block, blocks - 1))
+        extents.append(Extent(Kind.INLINE_PLAIN, rest))
+        return data[: length - rest], data[length - rest :]
+
+    # In the caller's thread.
+
+    def _finish(self, encoded: _Encoded, on_progress: Callable[[int], None] | None) -> None:
+        """Write an encoded batch and give the files that end in it their `data`."""
+        base = self.next_block
+        self._out.write(encoded.blob)
+        self.next_block += len(encoded.blob) // BLOCK_SIZE
+        self._fingerprint(struct.pack("<I", encoded.checksum))
+        done = 0
+        for piece, extents, tail in encoded.pieces:
+            for extent in extents:
+                self._append(extent, base)
+            if piece.last:
+                piece.node.data = self._conclude(self._unfinished, tail)
+                self._unfinished = []
+            done += sum(piece.lengths)
+        if on_progress is not None:
+            on_progress(done)
+
+    def _append(self, extent: Extent, base: int) -> None:
+        if extent.kind is Kind.ZERO and extent.length == self._cluster:
+            extent = _FULL_ZERO.setdefault(self._cluster, extent)
+        elif extent.blocks:
+            extent = extent._replace(block=base + extent.block)
+            if extent.kind is Kind.COMPRESSED:
+                self.max_blocks = max(self.max_blocks, extent.blocks)
+            elif self._unfinished:
+                previous = self._unfinished[-1]
+                if previous.kind is Kind.PLAIN and previous.block + previous.blocks == extent.block:
+                    self._unfinished[-1] = Extent(
+                        Kind.PLAIN, previous.length + extent.length, previous.block, previous.blocks + extent.blocks
+                    )
+                    return
+        self._unfinished.append(extent)
+
+    def _conclude(self, extents: list[Extent], tail: bytes) -> FileData:
+        """Choose the data layout of a file whose bytes are all encoded."""
+        kinds = {extent.kind for extent in extents}
+        tail_at = self._tails_size
+        if tail:
+            self.tails.write(tail)
+            self._tails_size += len(tail)
+        if kinds == {Kind.ZERO}:
+            size = sum(extent.length for extent in extents)
+            chunk_bits = min((size - 1).bit_length(), _HOLE_CHUNK_BITS)
+            return FileData(layout.LAYOUT_CHUNK_BASED, chunk_bits - layout.BLOCK_BITS, [Extent(Kind.ZERO, size)], chunk_bits)
+        plain = [extent for extent in extents if extent.kind is Kind.PLAIN]
+        if kinds <= {Kind.PLAIN, Kind.INLINE_PLAIN} and len(plain) <= 1:
+            start = plain[0].block if plain else 0
+            flat = layout.LAYOUT_FLAT_INLINE if tail else layout.LAYOUT_FLAT_PLAIN
+            return FileData(flat, start, tail_at=tail_at, tail_size=len(tail))
+        if self._codec is None:
+            chunk_bits = self._cluster.bit_length() - 1
+            return FileData(layout.LAYOUT_CHUNK_BASED, chunk_bits - layout.BLOCK_BITS, extents, chunk_bits)
+        if Kind.ZERO in kinds:
+            extents = [self._store_zeros(extent) if extent.kind is Kind.ZERO else extent for extent in extents]
+        blocks = sum(extent.blocks for extent in extents)
+        return FileData(layout.LAYOUT_COMPRESSED_FULL, blocks, extents, tail_at=tail_at, tail_size=len(tail))
+
+    def _store_zeros(self, extent: Extent) -> Extent:
+        """Return `extent` as stored: zeros of each length are stored once, in one block, after the batch at hand."""
+        stored = self._zero_extents.get(extent.length)
+        if stored is None:
+            if extent.length <= BLOCK_SIZE:
+                stored = Extent(Kind.PLAIN, extent.length, self.next_block, 1)
+                data = bytes(BLOCK_SIZE)
+            else:
+                assert self._codec is not None
+                data = self._codec(bytes(extent.length)).rjust(BLOCK_SIZE, b"\0")
+                assert len(data) == BLOCK_SIZE
+                stored = Extent(Kind.COMPRESSED, extent.length, self.next_block, 1)
+            self._out.write(data)
+            self.next_block += 1
+            self._zero_extents[extent.length] = stored
+        return stored
+
+
+_FULL_ZERO: dict[int, Extent] = {}
+"""One object for all full clusters of zeros: a file of some terabytes of holes is a list of them."""
+
+
+def _read(entry: Entry, offset: int, length: int) -> bytes:
+    content = entry.content
+    assert content is not None
+    data = content.pread(length, offset)
+    if len(data) == length:
+        return data
+    return _read_rest(entry, content, data, offset, length)
+
+
+def _read_rest(entry: Entry, content: Content, data: bytes, offset: int, length: int) -> bytes:
+    parts = [data]
+    have = len(data)
+    while have < length:
+        data = content.pread(length - have, offset + have)
+        if not data:
+            name = entry.path.decode(errors="backslashreplace")
+            raise ErofsError(f"/{name} has {offset + have} bytes, not the {entry.size} it should have", rule="short-content")
+        parts.append(data)
+        have += len(data)
+    if have > length:
+        raise ErofsError(f"/{entry.path.decode(errors='backslashreplace')} gave more bytes than asked for", rule="short-content")
+    return b"".join(parts)
+
+
+def _batches(nodes: Iterable[DataNode], cluster: int, *, merge: bool) -> Iterator[list[_Piece]]:
+    """Cut files into pieces, and put pieces together in batches of about `_BATCH_BYTES`."""
+    batch: list[_Piece] = []
+    room = _BATCH_BYTES
+    for node in nodes:
+        size = node.entry.size
+        if not size:
+            node.data = FileData()
+            continue
+        start = offset = 0
+        lengths: list[int] = []
+        while offset < size:
+            length = min(cluster, size - offset)
+            # A short last cluster goes along with the one before it: fewer, fuller physical clusters.
+            if merge and 0 < size - offset - length < cluster // 2:
+                length = size - offset
+            lengths.append(length)
+            offset += length
+            room -= length
+            if room <= 0 and offset < size:
+                batch.append(_Piece(node, start, lengths, last=False))
+                yield batch
+                batch, room, start, lengths = [], _BATCH_BYTES, offset, []
+        batch.append(_Piece(node, start, lengths, last=True))
+        if room <= 0 or len(batch) >= _BATCH_PIECES:
+            yield batch
+            batch, room = [], _BATCH_BYTES
+    if batch:
+        yield batch
+
+
+def _find_twins(nodes: Iterable[DataNode], pool: ThreadPoolExecutor) -> dict[int, DataNode]:
+    """Return, by the id() of each file that equals an earlier one, that earlier file.  Only files of equal size are read."""
+    by_size: dict[int, list[DataNode]] = {}
+    for node in nodes:
+        if node.entry.size >= _SHARED_MIN:
+            by_size.setdefault(node.entry.size, []).append(node)
+    candidates = [node for same in by_size.values() if len(same) > 1 for node in same]
+    groups = [candidates[at : at + 32] for at in range(0, len(candidates), 32)]
+    first: dict[tuple[int, bytes], DataNode] = {}
+    twins: dict[int, DataNode] = {}
+    for group, digests in zip(groups, pool.map(_digests, groups), strict=True):
+        for node, digest in zip(group, digests, strict=True):
+            earlier = first.setdefault((node.entry.size, digest), node)
+            if earlier is not node:
+                twins[id(node)] = earlier
+    return twins
+
+
+def _digests(nodes: list[DataNode]) -> list[bytes]:
+    digests = []
+    for node in nodes:
+        digest = hashlib.sha256()
+        for offset in range(0, node.entry.size, _HASH_PIECE):
+            digest.update(_read(node.entry, offset, min(_HASH_PIECE, node.entry.size - offset)))
+        digests.append(digest.digest())
+    return digests

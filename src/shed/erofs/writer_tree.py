@@ -1,0 +1,150 @@
+"""From a stream of entries to checked inodes: what is wrong with a tree is found here, before anything is written."""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from shed.entries import Entry
+from shed.erofs import layout
+from shed.erofs.errors import ErofsError
+from shed.erofs.writer_index import FileData
+from shed.erofs.writer_xattrs import pack_xattrs
+
+_SYMLINK_MAX = 4095
+_ID_MAX = 0xFFFFFFFF
+_TIME_LIMIT = 1 << 63
+_SIZE_LIMIT = 1 << 63
+_MAJOR_MAX, _MINOR_MAX = 0xFFF, 0xFFFFF
+
+
+@dataclass(slots=True, eq=False)
+class Node:
+    """One inode to be written."""
+
+    entry: Entry
+    parent: Node | None
+    """The folder that holds it, None for the root."""
+    xattrs: bytes
+    nlink: int = 1
+    children: list[tuple[bytes, Node]] = field(default_factory=list)
+    """Names and inodes in a folder, sorted, without "." and ".."."""
+    data: FileData | None = None
+    """Where a regular file's bytes are, once they are written."""
+    block: int = 0
+    """First block of what a folder or symlink keeps outside its inode."""
+    nid: int = 0
+
+    @property
+    def type(self) -> int:
+        """The type bits of the mode."""
+        return stat.S_IFMT(self.entry.mode)
+
+
+def build_tree(entries: Iterable[Entry]) -> list[Node]:
+    """Return the inodes of the tree, the root first, each folder before what it holds.
+
+    Raises `ErofsError` (rules ``unsorted``, ``duplicate``, ``missing-parent``, ``bad-name``, ``bad-entry``, ``missing-target``,
+    ``xattr-name``, ``xattr-too-large``) for a stream that breaks the contract of `Entry`, or that EROFS cannot hold.
+    """
+    nodes: list[Node] = []
+    links: list[tuple[Entry, Node, int]] = []
+    stack: list[tuple[bytes, Node]] = []  # the folders from the root to where we are, with their paths
+    last: bytes | None = None
+    for entry in entries:
+        path = entry.path
+        if last is None:
+            if path:
+                raise ErofsError("the tree does not begin with its root", rule="missing-parent")
+            name = b""
+        else:
+            folder, _, name = path.rpartition(b"/")
+            while stack and stack[-1][0] != folder:
+                stack.pop()
+            if not stack or path.split(b"/") <= last.split(b"/"):
+                raise _order_error(path, last)
+            if not name or len(name) > layout.NAME_MAX or name in {b".", b".."} or b"\0" in name:
+                raise ErofsError(f"{_show(path)} is not a path EROFS can hold: a name has 1 to 255 bytes", rule="bad-name")
+        last = path
+        parent = stack[-1][1] if stack else None
+        if entry.link is not None:
+            if parent is None:
+                raise ErofsError("the root cannot be a hardlink", rule="bad-entry")
+            links.append((entry, parent, len(parent.children)))
+            parent.children.append((name, parent))  # its place; the target is filled in at the end
+            continue
+        node = Node(entry, parent, pack_xattrs(entry.xattrs, _show(path)))
+        _check(entry)
+        nodes.append(node)
+        if parent is not None:
+            parent.children.append((name, node))
+        if stat.S_ISDIR(entry.mode):
+            node.nlink = 2
+            if parent is not None:
+                parent.nlink += 1
+            stack.append((path, node))
+        elif parent is None:
+            raise ErofsError("the root is not a folder", rule="bad-entry")
+    if not nodes:
+        raise ErofsError("the tree is empty: it has no root", rule="missing-parent")
+    _resolve_links(nodes, links)
+    return nodes
+
+
+def _resolve_links(nodes: list[Node], links: list[tuple[Entry, Node, int]]) -> None:
+    if not links:
+        return
+    by_path = {node.entry.path: node for node in nodes}
+    for entry, parent, position in links:
+        target = by_path.get(entry.link or b"")
+        if target is None:
+            raise ErofsError(
+                f"{_show(entry.path)} is a hardlink to {_show(entry.link or b'')}, which is not in the tree", rule="missing-target"
+            )
+        if target.type == stat.S_IFDIR:
+            raise ErofsError(f"{_show(entry.path)} is a hardlink to the folder {_show(entry.link or b'')}", rule="missing-target")
+        target.nlink += 1
+        parent.children[position] = (parent.children[position][0], target)
+
+
+def _order_error(path: bytes, last: bytes) -> ErofsError:
+    if path == last or not path:
+        return ErofsError(f"{_show(path)} is in the tree twice", rule="duplicate")
+    if path.split(b"/") < last.split(b"/"):
+        return ErofsError(f"{_show(path)} comes after {_show(last)}: the tree is not sorted", rule="unsorted")
+    return ErofsError(f"{_show(path)} has no parent folder in the tree", rule="missing-parent")
+
+
+def _check(entry: Entry) -> None:
+    kind = stat.S_IFMT(entry.mode)
+    wrong = None
+    if kind not in layout.FILE_TYPES or entry.mode > 0xFFFF:
+        wrong = f"mode {entry.mode:#o} has no file type EROFS knows"
+    elif not (0 <= entry.uid <= _ID_MAX and 0 <= entry.gid <= _ID_MAX):
+        wrong = f"owner {entry.uid}:{entry.gid} is out of range"
+    elif not (-_TIME_LIMIT <= entry.mtime < _TIME_LIMIT and 0 <= entry.mtime_ns < 1_000_000_000):
+        wrong = f"time {entry.mtime}.{entry.mtime_ns} is out of range"
+    elif kind == stat.S_IFREG:
+        if not 0 <= entry.size < _SIZE_LIMIT:
+            wrong = f"size {entry.size} is out of range"
+        elif entry.size and entry.content is None:
+            wrong = "it has a size and no content"
+    elif kind == stat.S_IFLNK:
+        if not 0 < len(entry.target) <= _SYMLINK_MAX or b"\0" in entry.target:
+            wrong = f"a symlink's target has 1 to {_SYMLINK_MAX} bytes, none of them zero"
+    elif kind in (stat.S_IFCHR, stat.S_IFBLK):
+        major, minor = split_device(entry.rdev)
+        if not (0 <= major <= _MAJOR_MAX and 0 <= minor <= _MINOR_MAX):
+            wrong = f"device {major}:{minor} is out of range"
+    if wrong:
+        raise ErofsError(f"{_show(entry.path)} cannot be written: {wrong}", rule="bad-entry")
+
+
+def split_device(rdev: int) -> tuple[int, int]:
+    """Return major and minor of a device number that `os.makedev` made on Linux (the same on every machine, unlike `os.major`)."""
+    return (rdev >> 8 & 0xFFF) | (rdev >> 32 & ~0xFFF), (rdev & 0xFF) | (rdev >> 12 & ~0xFF) & 0xFFFFFFFF
+
+
+def _show(path: bytes) -> str:
+    return "/" + path.decode(errors="backslashreplace")
