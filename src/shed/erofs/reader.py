@@ -21,7 +21,7 @@ from shed.erofs.extents import Extent, Form, extents
 from shed.erofs.image_file import ImageFile
 from shed.erofs.inode import Inode, load_inode
 from shed.erofs.superblock import Description, read_description
-from shed.erofs.xattr_reader import Prefixes, read_prefixes, read_xattrs
+from shed.erofs.xattr_reader import Prefixes, locate_xattrs, read_prefixes, read_xattrs
 from shed.errors import NotFoundError
 
 _PIECE = 1 << 20
@@ -152,7 +152,7 @@ class Image:
         if extent.form == Form.HOLE:
             return bytes(extent.length)
         if extent.form == Form.FRAGMENT:
-            return self._fragment(inode, extent.position, extent.length)
+            return self._fragment(inode, extent, 0, extent.length)
         if extent.form == Form.VERBATIM:
             return self.file.data(extent.position, extent.length, nid=inode.nid)
         stored = self.file.data(extent.position, extent.stored, nid=inode.nid)
@@ -172,17 +172,17 @@ class Image:
                 break
             start, stop = max(offset - extent.start, 0), min(end - extent.start, extent.length)
             if stop > start:
-                pieces.append(self._part(inode, extent, start, stop))
+                pieces.append(self.part(inode, extent, start, stop))
         return b"".join(pieces)
 
-    def _part(self, inode: Inode, extent: Extent, start: int, stop: int) -> bytes:
-        """Return bytes `start` to `stop` of `extent`; verbatim ones and holes without touching the rest."""
+    def part(self, inode: Inode, extent: Extent, start: int, stop: int) -> bytes:
+        """Return bytes `start` to `stop` of an extent of `inode`; stored ones and holes without touching the rest."""
         if extent.form == Form.HOLE:
             return bytes(stop - start)
         if extent.form == Form.VERBATIM:
             return self.file.data(extent.position + start, stop - start, nid=inode.nid)
         if extent.form == Form.FRAGMENT:
-            return self._fragment(inode, extent.position + start, stop - start)
+            return self._fragment(inode, extent, start, stop)
         return self.extent_data(inode, extent)[start:stop]
 
     def chunks(self, inode: Inode) -> Iterator[bytes]:
@@ -192,7 +192,7 @@ class Image:
                 yield self.extent_data(inode, extent)
                 continue
             for start in range(0, extent.length, _PIECE):
-                yield self._part(inode, extent, start, min(start + _PIECE, extent.length))
+                yield self.part(inode, extent, start, min(start + _PIECE, extent.length))
 
     def extract(self, inode: Inode, fd: int) -> None:
         """Write the data of a regular file into the open, empty file `fd`, leaving holes where there are blocks of zeros."""
@@ -220,6 +220,10 @@ class Image:
         """Return full names (``security.capability``) and values of the xattrs of `inode`."""
         return read_xattrs(self.file, self.description, inode, self._prefixes)
 
+    def xattr_places(self, inode: Inode) -> list[tuple[bytes, int, int]]:
+        """Return the full name of each xattr of `inode`, and from which to which byte of the image its value is."""
+        return locate_xattrs(self.file, self.description, inode, self._prefixes)
+
     def _blocks(self, directory: Inode) -> Iterator[bytes]:
         """Yield the data of a directory in blocks."""
         rest = b""
@@ -237,12 +241,18 @@ class Image:
         """The inode that holds fragments."""
         return self.inode(self.description.superblock.packed_nid)
 
-    def _fragment(self, inode: Inode, position: int, length: int) -> bytes:
+    def check_fragment(self, inode: Inode, extent: Extent) -> None:
+        """Raise `ErofsError` unless a fragment of `inode` is inside the packed inode."""
         if inode.nid == self._packed.nid:
             raise ErofsError("the packed inode has a part that is in the packed inode", rule="fragment-loop", nid=inode.nid)
-        if position + length > self._packed.size:
-            raise ErofsError(f"fragment of {length} bytes at {position} is outside the packed inode", rule="data-outside", nid=inode.nid)
-        return self.read(self._packed, position, length)
+        if extent.position + extent.length > self._packed.size:
+            raise ErofsError(
+                f"fragment of {extent.length} bytes at {extent.position} is outside the packed inode", rule="data-outside", nid=inode.nid
+            )
+
+    def _fragment(self, inode: Inode, extent: Extent, start: int, stop: int) -> bytes:
+        self.check_fragment(inode, extent)
+        return self.read(self._packed, extent.position + start, stop - start)
 
     @cached_property
     def _prefixes(self) -> Prefixes:

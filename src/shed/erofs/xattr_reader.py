@@ -16,40 +16,40 @@ Prefixes = tuple[bytes, ...]
 
 def read_xattrs(file: ImageFile, description: Description, inode: Inode, prefixes: Prefixes) -> dict[bytes, bytes]:
     """Return full names and values of the xattrs of `inode`; raises `ErofsError` when they are malformed."""
-    found: dict[bytes, bytes] = {}
+    return {name: file.map[start:end] for name, start, end in locate_xattrs(file, description, inode, prefixes)}
+
+
+def locate_xattrs(file: ImageFile, description: Description, inode: Inode, prefixes: Prefixes) -> list[tuple[bytes, int, int]]:
+    """Return the full name of each xattr of `inode`, and from which to which byte of the image its value is."""
     if not inode.xattr_icount:
-        return found
+        return []
     start = inode.body - layout.xattr_ibody_size(inode.xattr_icount)
     _, shared_count = layout.XATTR_IBODY_HEADER.unpack_from(file.map, start)
-    position = start + layout.XATTR_IBODY_HEADER.size
-    inline = position + layout.XATTR_SHARED_ID_SIZE * shared_count
+    shared = start + layout.XATTR_IBODY_HEADER.size
+    inline = shared + layout.XATTR_SHARED_ID_SIZE * shared_count
     if inline > inode.body:
         raise ErofsError(f"{shared_count} shared xattrs do not fit", rule="xattr-outside", nid=inode.nid)
     base = description.superblock.xattr_blkaddr * layout.BLOCK_SIZE
-    for index in range(position, inline, layout.XATTR_SHARED_ID_SIZE):
+    found = []
+    for index in range(shared, inline, layout.XATTR_SHARED_ID_SIZE):
         identity = int.from_bytes(file.map[index : index + layout.XATTR_SHARED_ID_SIZE], "little")
-        name, value, _ = _entry(file, base + identity * layout.XATTR_SHARED_ID_SIZE, description.limit, prefixes, inode.nid)
-        _add(found, name, value, inode.nid)
+        found.append(_entry(file, base + identity * layout.XATTR_SHARED_ID_SIZE, description.limit, prefixes, inode.nid))
     while inline < inode.body:
-        name, value, inline = _entry(file, inline, inode.body, prefixes, inode.nid)
-        _add(found, name, value, inode.nid)
+        found.append(_entry(file, inline, inode.body, prefixes, inode.nid))
+        inline = layout.round_up(found[-1][2], 4)
+    if len(found) > 1 and len({name for name, _, _ in found}) < len(found):
+        raise ErofsError("an xattr occurs twice", rule="xattr-duplicate", nid=inode.nid)
     return found
 
 
-def _add(found: dict[bytes, bytes], name: bytes, value: bytes, nid: int) -> None:
-    if name in found:
-        raise ErofsError(f"xattr {name!r} occurs twice", rule="xattr-duplicate", nid=nid)
-    found[name] = value
-
-
-def _entry(file: ImageFile, position: int, limit: int, prefixes: Prefixes, nid: int) -> tuple[bytes, bytes, int]:
-    """Return name and value of the entry at `position`, which must end before `limit`, and where the next one begins."""
+def _entry(file: ImageFile, position: int, limit: int, prefixes: Prefixes, nid: int) -> tuple[bytes, int, int]:
+    """Return the name of the entry at `position`, which must end before `limit`, and from where to where its value is."""
     start = position + layout.XATTR_ENTRY.size
     if start > limit:
         raise ErofsError("xattr entry is cut off", rule="xattr-outside", nid=nid)
     name_length, index, value_length = layout.XATTR_ENTRY.unpack_from(file.map, position)
-    end = start + name_length + value_length
-    if end > limit:
+    value = start + name_length
+    if value + value_length > limit:
         raise ErofsError("xattr is outside its place", rule="xattr-outside", nid=nid)
     if index & layout.XATTR_LONG_PREFIX:
         number = index & layout.XATTR_LONG_PREFIX_MASK
@@ -60,10 +60,10 @@ def _entry(file: ImageFile, position: int, limit: int, prefixes: Prefixes, nid: 
         prefix = layout.XATTR_PREFIXES[index]
     else:
         raise ErofsError(f"xattr has unknown name index {index}", rule="xattr-index", nid=nid)
-    name = prefix + file.map[start : start + name_length]
+    name = prefix + file.map[start:value]
     if b"\0" in name or len(name) > layout.NAME_MAX:
         raise ErofsError(f"bad xattr name {name!r}", rule="xattr-name", nid=nid)
-    return name, file.map[start + name_length : end], layout.round_up(end, 4)
+    return name, value, value + value_length
 
 
 def read_prefixes(description: Description, read: Callable[[int, int], bytes]) -> Prefixes:

@@ -1,0 +1,216 @@
+"""Judging an image before anything boots from it.
+
+A mount proves little: a kernel mounts an image whose inodes use features that its superblock does not declare, and then fails to read files
+(erofs-utils 1.7.1 made such images; fsck.erofs passes them).  So `check` walks every inode, all its xattrs, its map header and all its
+indexes.  With `data` it decodes every extent as well.
+
+The first broken rule ends the check with an `ErofsError`, whose `rule` is one of:
+
+=================== =====================================================================================================================
+the image           magic, checksum, block-size, directory-block-size, superblock-size, truncated, compression-settings, unknown-feature,
+                    unsupported-feature, xattr-prefixes
+its features        big-pcluster-undeclared, ztailpacking-undeclared, fragments-undeclared, chunked-file-undeclared,
+                    compr-head2-undeclared, xattr-prefixes-undeclared, algorithm-undeclared, unknown-algorithm
+places              inode-outside, data-outside, index-outside, xattr-outside, inline-crosses-block, metadata-overlap
+inodes              inode-format, inode-size, file-type, nlink, symlink-target, xattr-index, xattr-name, xattr-duplicate
+directories         dirent-offset, dirent-order, dirent-name, dirent-type, dirent-dots, directory-loop
+compressed data     map-header, chunk-format, index-head, index-offset, index-distance, index-size, pcluster-size, fragment-loop,
+                    compressed-data
+=================== =====================================================================================================================
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections import deque
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from shed.erofs import layout
+from shed.erofs.clusters import read_map
+from shed.erofs.errors import ErofsError
+from shed.erofs.extents import Form, chunk_table
+from shed.erofs.inode import Inode
+from shed.erofs.reader import Image
+
+_DIRECTORY_RATIO = 64
+"""Directories that decode to more than this many times the image are an attack on our time."""
+
+
+@dataclass(slots=True)
+class Report:
+    """What a valid image holds."""
+
+    size: int
+    """Bytes of the image."""
+    features: tuple[str, ...]
+    algorithms: tuple[str, ...]
+    """Compression algorithms the superblock allows inodes to use."""
+    inodes: int = 0
+    kinds: dict[str, int] = field(default_factory=dict)
+    """How many inodes of each kind (``file``, ``directory``, ``symlink`` ...)."""
+    layouts: dict[str, int] = field(default_factory=dict)
+    """How many inodes with data of each layout."""
+    names: int = 0
+    """Directory entries, less `.` and `..`."""
+    xattrs: int = 0
+    logical: int = 0
+    """Bytes of all regular files."""
+    extents: int = 0
+    encoded: int = 0
+    """Extents that are compressed."""
+
+
+def check(path: Path, *, data: bool = False) -> Report:
+    """Check the image `path`, and with `data` decode all there is in it.
+
+    Raises `ErofsError` for the first rule that is broken, naming the inode and its path, and `NotFoundError` when there is no such file.
+    """
+    with Image.open(path) as image:
+        return check_image(image, data=data)
+
+
+def check_image(image: Image, *, data: bool = False) -> Report:
+    """As `check`, of an open image."""
+    walk = _Walk(image, data=data)
+    try:
+        return walk.run()
+    except ErofsError as error:
+        raise walk.located(error) from None
+
+
+class _Walk:
+    """One pass over all inodes, directories first met first."""
+
+    def __init__(self, image: Image, *, data: bool) -> None:
+        self.image = image
+        self.data = data
+        superblock = image.description.superblock
+        self.report = Report(image.file.size, _features(superblock), _algorithms(image))
+        self.inodes: dict[int, Inode] = {}
+        self.links: dict[int, int] = {}
+        """Names of each inode met so far; of a directory, its subdirectories and the two dots."""
+        self.place: dict[int, tuple[int, bytes]] = {}
+        """By nid: the directory where it was met first, and its name there."""
+        self.metadata = self.directories = 0
+
+    def run(self) -> Report:
+        image = self.image
+        superblock = image.description.superblock
+        root = self.meet(superblock.root_nid)
+        if not stat.S_ISDIR(root.mode):
+            raise ErofsError(f"the root is a {root.kind}", rule="file-type", nid=root.nid)
+        queue = deque([(root, root.nid)])
+        while queue:
+            directory, parent = queue.popleft()
+            queue.extend((child, directory.nid) for child in self.directory(directory, parent))
+        for nid, inode in self.inodes.items():
+            if inode.nlink != self.links[nid] and not (inode.nlink == 1 and stat.S_ISDIR(inode.mode)):
+                raise ErofsError(f"says {inode.nlink} links, has {self.links[nid]}", rule="nlink", nid=nid)
+        self.report.inodes = len(self.inodes)
+        if superblock.packed_nid and image.description.declares(layout.INCOMPAT_FRAGMENTS):
+            logical = self.report.logical
+            self.content(image.inode(superblock.packed_nid))
+            self.report.logical = logical  # what it holds are parts of files that are counted already
+        return self.report
+
+    def located(self, error: ErofsError) -> ErofsError:
+        """Return `error` with the path of its inode in the message."""
+        if error.nid is None:
+            return error
+        path, nid = b"", error.nid
+        while nid in self.place:
+            nid, name = self.place[nid]
+            path = b"/" + name + path
+        where = f" ({os.fsdecode(path)})" if path else ""
+        return ErofsError(f"inode {error.nid}{where}: {error.message}", rule=error.rule, nid=error.nid, hint=error.hint)
+
+    def directory(self, directory: Inode, parent: int) -> list[Inode]:
+        """Check the entries of a directory, meet what it holds, and return its subdirectories."""
+        self.directories += directory.size
+        limit = self.image.file.size * (_DIRECTORY_RATIO if directory.compressed else 1)
+        if self.directories > limit:
+            raise ErofsError("directories hold more than the image can", rule="metadata-overlap", nid=directory.nid)
+        nid, links, place, inodes = directory.nid, self.links, self.place, self.inodes
+        dots = {b".": nid, b"..": parent}
+        below: list[Inode] = []
+        for name, target, file_type in self.image.entries(directory):
+            if name in dots:
+                if dots.pop(name) != target or file_type != layout.FT_DIR:
+                    raise ErofsError(f"entry {name.decode()!r} is inode {target}", rule="dirent-dots", nid=nid)
+                continue
+            self.report.names += 1
+            inode = inodes.get(target)
+            if inode is None:
+                place[target] = (nid, name)
+                inode = self.meet(target)
+                if stat.S_ISDIR(inode.mode):
+                    links[target] = 2
+                    links[nid] += 1
+                    below.append(inode)
+                else:
+                    links[target] = 1
+            elif stat.S_ISDIR(inode.mode):
+                raise ErofsError(f"directory {name!r} is in the tree already", rule="directory-loop", nid=target)
+            else:
+                links[target] += 1
+            if layout.FILE_TYPES[inode.mode & 0o170000] != file_type:
+                raise ErofsError(f"entry {name!r} has type {file_type}, but is a {inode.kind}", rule="dirent-type", nid=nid)
+        if dots:
+            raise ErofsError(f"directory without {b' and '.join(dots).decode()!r}", rule="dirent-dots", nid=nid)
+        return below
+
+    def meet(self, nid: int) -> Inode:
+        """Load and check an inode that was not met before."""
+        image, report = self.image, self.report
+        inode = image.inode(nid)
+        self.inodes[nid] = inode
+        self.links.setdefault(nid, 2)
+        kind = inode.kind
+        report.kinds[kind] = report.kinds.get(kind, 0) + 1
+        self.metadata += inode.body - inode.offset + inode.tail
+        if inode.xattr_icount:
+            report.xattrs += len(image.xattr_places(inode))
+        if kind in ("file", "directory", "symlink"):
+            if inode.size:
+                report.layouts[layout.LAYOUT_NAMES[inode.layout]] = report.layouts.get(layout.LAYOUT_NAMES[inode.layout], 0) + 1
+                self.content(inode)
+            if kind == "symlink":
+                image.readlink(inode)
+        if self.metadata > image.file.size:
+            raise ErofsError("inodes overlap", rule="metadata-overlap", nid=nid)
+        return inode
+
+    def content(self, inode: Inode) -> None:
+        """Check where the data of an inode is, and with `data` decode it."""
+        report = self.report
+        if stat.S_ISREG(inode.mode):
+            report.logical += inode.size
+        if inode.layout == layout.LAYOUT_CHUNK_BASED:
+            _, unit, bits = chunk_table(self.image.file, self.image.description, inode)
+            self.metadata += unit * -(-inode.size >> bits)
+        elif inode.compressed:
+            table = read_map(self.image.file, self.image.description, inode)
+            self.metadata += table.end - inode.body + table.inline_size
+        elif not self.data:
+            report.extents += 1
+            return  # `load_inode` has checked it
+        if self.metadata > self.image.file.size:
+            raise ErofsError("inodes overlap", rule="metadata-overlap", nid=inode.nid)
+        for extent in self.image.extents(inode):
+            report.extents += 1
+            report.encoded += extent.form == Form.ENCODED
+            if extent.form == Form.FRAGMENT:
+                self.image.check_fragment(inode, extent)
+            elif self.data and extent.form == Form.ENCODED:
+                self.image.extent_data(inode, extent)
+
+
+def _features(superblock: layout.Superblock) -> tuple[str, ...]:
+    compat = [name for bit, name in layout.COMPAT_NAMES.items() if superblock.feature_compat & bit]
+    return (*compat, *(name for bit, name in layout.INCOMPAT_NAMES.items() if superblock.feature_incompat & bit))
+
+
+def _algorithms(image: Image) -> tuple[str, ...]:
+    return tuple(layout.ALGORITHM_NAMES[number] for number in sorted(image.description.algorithms))
