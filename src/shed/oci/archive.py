@@ -1,0 +1,164 @@
+"""Images as they come from outside: an OCI archive (a tar file), a layout folder, or a stream.
+
+Nothing in them is trusted: names are looked up, never used as paths on disk; sizes are compared with what is there; links are refused.
+Who reads a blob compares its digest.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO, Protocol
+
+from shed.errors import DataError, NotFoundError, UsageError
+from shed.oci.content import FileSlice
+from shed.oci.descriptor import Descriptor
+from shed.oci.digest import digest_bytes, hex_of, mismatch, short
+from shed.oci.fields import MAX_JSON
+from shed.oci.manifest import Index
+from shed.oci.tarstream import read_tar
+from shed.oci.unpack import CHUNK, HEAD, Budget, SourceReader, Spool, compression, decoder_errors, decompressed
+
+MAX_ARCHIVE = 1 << 38
+"""Most bytes of a stream or of a compressed archive, unpacked: 256 GiB."""
+
+
+class Archive(Protocol):
+    """An image, or several, to read from."""
+
+    name: str
+    """For messages."""
+
+    def file(self, path: str) -> FileSlice | None:
+        """Return the file at `path`, as in ``index.json``, or None when there is none.  Raises `DataError` when it is no regular file."""
+        ...
+
+
+@contextlib.contextmanager
+def open_archive(source: Path | str, *, scratch: Path) -> Iterator[Archive]:
+    """Yield the image archive at `source`: a tar file (gzip and zstd are unpacked), a layout folder, a pipe, or ``-`` for stdin.
+
+    What cannot be read by position is first copied to an unnamed file in the folder `scratch`.
+    Raises `NotFoundError`, and `DataError` when it is no OCI image.
+    """
+    with contextlib.ExitStack() as stack:
+        archive = (
+            _from_stream(sys.stdin.buffer, "stdin", scratch, stack) if str(source) == "-" else _from_path(Path(source), scratch, stack)
+        )
+        if archive.file("index.json") is None:
+            if archive.file("manifest.json") is not None:
+                raise DataError(
+                    f"{archive.name} is a docker-archive, as `docker save` writes it, not an OCI archive",
+                    code="DOCKER_ARCHIVE",
+                    hint="convert it: skopeo copy docker-archive:FILE oci-archive:NEW.tar",
+                )
+            raise DataError(f"{archive.name} is not an OCI image: it has no index.json", hint="make one: skopeo copy … oci-archive:FILE")
+        yield archive
+
+
+def read_index(archive: Archive) -> Index:
+    """Return the archive's ``index.json``.  Raises `DataError`."""
+    what = f"index.json of {archive.name}"
+    file = archive.file("index.json")
+    assert file is not None  # `open_archive` looked
+    if file.size > MAX_JSON:
+        raise DataError(f"{what} is too large")
+    return Index.parse(file.pread(file.size, 0), what)
+
+
+def open_blob(archive: Archive, descriptor: Descriptor, what: str) -> FileSlice:
+    """Return the blob of `descriptor`, its size checked and its digest not yet.  Raises `DataError`, which names `what`."""
+    blob = archive.file(f"blobs/sha256/{hex_of(descriptor.digest)}")
+    if blob is None:
+        raise DataError(f"{archive.name}: {what} {short(descriptor.digest)} is missing", hint="the archive is incomplete: make it again")
+    if blob.size != descriptor.size:
+        raise DataError(f"{archive.name}: {what} {short(descriptor.digest)} has {blob.size} bytes, expected {descriptor.size}")
+    return blob
+
+
+def read_blob(archive: Archive, descriptor: Descriptor, what: str) -> bytes:
+    """Return a small blob, verified.  Raises `DataError`, which names `what`."""
+    blob = open_blob(archive, descriptor, what)
+    if blob.size > MAX_JSON:
+        raise DataError(f"{archive.name}: {what} is too large")
+    data = blob.pread(blob.size, 0)
+    if digest_bytes(data) != descriptor.digest:
+        raise mismatch(f"{archive.name}: {what}", descriptor.digest, digest_bytes(data))
+    return data
+
+
+class _Folder:
+    def __init__(self, folder: Path, stack: contextlib.ExitStack) -> None:
+        self.name = str(folder)
+        self._folder = folder
+        self._stack = stack
+
+    def file(self, path: str) -> FileSlice | None:
+        try:
+            fd = os.open(self._folder / path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        self._stack.callback(os.close, fd)
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode):
+            raise DataError(f"{self.name}: {path} is not a regular file")
+        return FileSlice(fd, 0, status.st_size)
+
+
+class _Tar:
+    def __init__(self, source: FileSlice, name: str) -> None:
+        self.name = name
+        self._files: dict[str, FileSlice | None] = {}
+        """None for what is no plain file: folders, links, sparse members."""
+        for member in read_tar(source):
+            path = os.fsdecode(member.name.removeprefix(b"./"))
+            whole = member.content or FileSlice(source.fd, 0, 0)
+            self._files[path] = whole if stat.S_ISREG(member.mode) and isinstance(whole, FileSlice) else None
+
+    def file(self, path: str) -> FileSlice | None:
+        if path not in self._files:
+            return None
+        found = self._files[path]
+        if found is None:
+            raise DataError(f"{self.name}: {path} is not a regular file")
+        return found
+
+
+def _from_path(path: Path, scratch: Path, stack: contextlib.ExitStack) -> Archive:
+    if path.is_dir():
+        return _Folder(path, stack)
+    try:
+        file = stack.enter_context(path.open("rb"))
+    except FileNotFoundError:
+        raise NotFoundError(f"{path} does not exist", code="ARCHIVE_NOT_FOUND") from None
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}") from None
+    status = os.fstat(file.fileno())
+    if not stat.S_ISREG(status.st_mode):
+        return _from_stream(file, str(path), scratch, stack)
+    return _from_file(FileSlice(file.fileno(), 0, status.st_size), str(path), scratch, stack)
+
+
+def _from_stream(file: BinaryIO, name: str, scratch: Path, stack: contextlib.ExitStack) -> Archive:
+    spool = stack.enter_context(Spool(scratch, Budget(MAX_ARCHIVE)))
+    while data := file.read(CHUNK):
+        spool.write(data)
+    return _from_file(spool.finish(), name, scratch, stack)
+
+
+def _from_file(source: FileSlice, name: str, scratch: Path, stack: contextlib.ExitStack) -> Archive:
+    head = source.pread(HEAD, 0)
+    if compression(head):
+        spool = stack.enter_context(Spool(scratch, Budget(MAX_ARCHIVE)))
+        with decoder_errors(name):
+            for data in decompressed(SourceReader(source), head):
+                spool.write(data)
+        source = spool.finish()
+    try:
+        return _Tar(source, name)
+    except DataError as error:
+        raise DataError(f"{name} is not a readable tar archive: {error.message}", hint=error.hint) from None

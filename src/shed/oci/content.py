@@ -1,0 +1,77 @@
+"""Pieces of open files, read by position so that many threads can share them."""
+
+from __future__ import annotations
+
+import os
+from bisect import bisect_right
+from collections.abc import Sequence
+from typing import Protocol
+
+
+class Source(Protocol):
+    """Bytes of a known size, read by position."""
+
+    size: int
+
+    def pread(self, length: int, offset: int) -> bytes:
+        """Return `length` bytes at `offset`; fewer only at the end."""
+        ...
+
+
+class FileSlice:
+    """`size` bytes from `start` of the open file `fd`, which somebody else keeps open."""
+
+    __slots__ = ("fd", "size", "start")
+
+    def __init__(self, fd: int, start: int, size: int) -> None:
+        self.fd = fd
+        self.start = start
+        self.size = size
+
+    def pread(self, length: int, offset: int) -> bytes:
+        """Return `length` bytes at `offset` of the slice; fewer only at its end, or when the file was cut."""
+        length = min(length, self.size - offset)
+        if length <= 0:
+            return b""
+        data = os.pread(self.fd, length, self.start + offset)
+        while len(data) < length:
+            more = os.pread(self.fd, length - len(data), self.start + offset + len(data))
+            if not more:
+                break
+            data += more
+        return data
+
+    def slice(self, start: int, size: int) -> FileSlice:
+        """Return the part of `size` bytes from `start`."""
+        return FileSlice(self.fd, self.start + start, size)
+
+
+class SparseContent:
+    """A file of `size` bytes that is zero except for `segments`: (offset in the file, length), stored one after another in `packed`."""
+
+    __slots__ = ("_ends", "_packed", "_places", "_starts", "size")
+
+    def __init__(self, packed: FileSlice, segments: Sequence[tuple[int, int]], size: int) -> None:
+        self.size = size
+        self._packed = packed
+        kept = [(offset, length) for offset, length in segments if length]
+        self._starts = [offset for offset, _ in kept]
+        self._ends = [offset + length for offset, length in kept]
+        self._places = []
+        place = 0
+        for _, length in kept:
+            self._places.append(place)
+            place += length
+
+    def pread(self, length: int, offset: int) -> bytes:
+        """Return `length` bytes at `offset`; fewer only at the end."""
+        end = min(offset + length, self.size)
+        result = bytearray(max(0, end - offset))
+        number = max(0, bisect_right(self._starts, offset) - 1)
+        while number < len(self._starts) and self._starts[number] < end:
+            first, last = max(offset, self._starts[number]), min(end, self._ends[number])
+            if first < last:
+                data = self._packed.pread(last - first, self._places[number] + first - self._starts[number])
+                result[first - offset : first - offset + len(data)] = data
+            number += 1
+        return bytes(result)

@@ -1,0 +1,69 @@
+"""One layer on its way from an archive into the store and, unpacked, into the tree."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from shed.errors import DataError
+from shed.oci.content import FileSlice
+from shed.oci.descriptor import Descriptor
+from shed.oci.digest import Digest, mismatch
+from shed.oci.staging import StagedBlob
+from shed.oci.tarstream import Member, read_tar
+from shed.oci.unpack import HEAD, SourceReader, Spool, compression, decoder_errors, decompressed
+
+MAX_UNPACKED = 1 << 37
+"""Most bytes that the layers of one image may unpack to: 128 GiB, more than a shed's disk can hold."""
+
+
+def read_layer(
+    source: FileSlice,
+    descriptor: Descriptor,
+    diff_id: Digest,
+    *,
+    blob: StagedBlob,
+    spool: Spool,
+    what: str,
+    on_bytes: Callable[[int], None] = lambda count: None,
+) -> list[Member]:
+    """Copy the layer in `source` byte for byte to `blob`, unpack it to `spool`, and return its members.
+
+    The source is read once; `on_bytes` hears how many bytes of it were read.  The members' contents stay readable while `blob` and `spool`
+    are open.  Raises `DataError`, which names `what`, when the bytes do not have the digests they should have, or are no layer.
+    """
+
+    def tap(data: bytes) -> None:
+        blob.write(data)
+        on_bytes(len(data))
+
+    head = source.pread(HEAD, 0)
+    reader = SourceReader(source, tap)
+    packed = _compression(head, what)
+    try:
+        if packed:
+            with decoder_errors(what):
+                for data in decompressed(reader, head):
+                    spool.write(data)
+    except DataError:
+        reader.drain()
+        _compare(f"{what}, blob", descriptor.digest, blob.digest())  # says more than what the decompressor stumbled over
+        raise
+    reader.drain()
+    _compare(f"{what}, blob", descriptor.digest, blob.digest())
+    _compare(f"{what}, unpacked", diff_id, spool.digest() if packed else blob.digest())
+    try:
+        return list(read_tar(spool.finish() if packed else blob.content()))
+    except DataError as error:
+        raise DataError(f"{what}: {error.message}", hint=error.hint) from None
+
+
+def _compression(head: bytes, what: str) -> str | None:
+    try:
+        return compression(head)
+    except DataError as error:
+        raise DataError(f"{what}: {error.message}", hint=error.hint) from None
+
+
+def _compare(what: str, wanted: Digest, got: Digest) -> None:
+    if wanted != got:
+        raise mismatch(what, wanted, got)

@@ -1,0 +1,114 @@
+"""OCI archives made from root file system tars: the same input gives the same bytes.
+
+For recipes, which have a root file system and want an ordinary OCI image, and for tests.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import tarfile
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO, Literal
+
+import zstandard
+from isal import isal_zlib
+
+from shed.fsutil import atomic_file
+from shed.oci import media
+from shed.oci.descriptor import Descriptor, Platform
+from shed.oci.digest import Digest, digest_bytes, hex_of
+from shed.oci.fields import encode_object
+from shed.oci.manifest import REF_NAME, Index, Manifest
+
+Compression = Literal["gzip", "zstd", "none"]
+EPOCH = "1970-01-01T00:00:00Z"
+_CHUNK = 1 << 20
+_GZIP_LEVEL, _ZSTD_LEVEL = 2, 3
+_MEDIA_TYPES: dict[Compression, str] = {"gzip": media.LAYER_GZIP, "zstd": media.LAYER_ZSTD, "none": media.LAYER}
+
+
+def pack_archive(
+    output: Path,
+    layers: Sequence[Path],
+    *,
+    settings: Mapping[str, Any] | None = None,
+    platform: Platform | None = None,
+    name: str | None = None,
+    created: str = EPOCH,
+    created_by: str = "",
+    compression: Compression = "gzip",
+) -> Digest:
+    """Write an OCI archive of one image to `output` and return its manifest's digest.
+
+    `layers` are uncompressed tar files, bottom first; `settings` is the config's ``config`` object (Env, User, …); `platform` is this
+    machine's unless given; `name` becomes the tag in ``index.json``.
+    """
+    platform = platform or Platform.of_host()
+    with atomic_file(output) as file, tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as archive:
+        _add(archive, "oci-layout", b'{"imageLayoutVersion":"1.0.0"}')
+        packed = [_add_layer(archive, layer, output.parent, compression) for layer in layers]
+        config = encode_object(
+            {
+                "created": created,
+                "architecture": platform.architecture,
+                "os": platform.os,
+                **({"variant": platform.variant} if platform.variant else {}),
+                "config": dict(settings or {}),
+                "rootfs": {"type": "layers", "diff_ids": [diff_id for _, diff_id in packed]},
+                "history": [{"created": created, "created_by": created_by} for _ in packed],
+            }
+        )
+        config_descriptor = Descriptor(media.CONFIG, _add_blob(archive, config), len(config))
+        manifest = Manifest(config_descriptor, tuple(descriptor for descriptor, _ in packed)).encode()
+        digest = _add_blob(archive, manifest)
+        annotations = {REF_NAME: name} if name else {}
+        _add(archive, "index.json", Index((Descriptor(media.MANIFEST, digest, len(manifest), annotations, platform),)).encode())
+    return digest
+
+
+def _add_layer(archive: tarfile.TarFile, layer: Path, folder: Path, compression: Compression) -> tuple[Descriptor, Digest]:
+    """Add the layer, compressed, and return its descriptor and its diffID."""
+    unpacked, packed = hashlib.sha256(), hashlib.sha256()
+    with layer.open("rb") as source, tempfile.TemporaryFile(dir=folder) as file:
+
+        def put(data: bytes) -> None:
+            packed.update(data)
+            file.write(data)
+
+        compress, flush = _compressor(compression)
+        while data := source.read(_CHUNK):
+            unpacked.update(data)
+            put(compress(data))
+        put(flush())
+        descriptor = Descriptor(_MEDIA_TYPES[compression], Digest("sha256:" + packed.hexdigest()), file.tell())
+        file.seek(0)
+        _add(archive, f"blobs/sha256/{hex_of(descriptor.digest)}", file, descriptor.size)
+    return descriptor, Digest("sha256:" + unpacked.hexdigest())
+
+
+def _compressor(compression: Compression) -> tuple[Callable[[bytes], bytes], Callable[[], bytes]]:
+    if compression == "none":
+        return lambda data: data, lambda: b""
+    if compression == "zstd":
+        frame = zstandard.ZstdCompressor(level=_ZSTD_LEVEL).compressobj()
+        return frame.compress, frame.flush
+    stream = isal_zlib.compressobj(_GZIP_LEVEL, isal_zlib.DEFLATED, 31)
+    return stream.compress, stream.flush
+
+
+def _add_blob(archive: tarfile.TarFile, data: bytes) -> Digest:
+    digest = digest_bytes(data)
+    _add(archive, f"blobs/sha256/{hex_of(digest)}", data)
+    return digest
+
+
+def _add(archive: tarfile.TarFile, name: str, content: bytes | BinaryIO, size: int | None = None) -> None:
+    info = tarfile.TarInfo(name)
+    info.mode = 0o644
+    if isinstance(content, bytes):
+        size, content = len(content), io.BytesIO(content)
+    info.size = size or 0
+    archive.addfile(info, content)

@@ -1,0 +1,118 @@
+"""Blobs on their way into the store: files that nothing refers to until they are complete and verified."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from shed.fsutil import fsync_dir, locked, storage_errors
+from shed.oci.content import FileSlice
+from shed.oci.digest import Digest, digest_fd, hex_of
+
+_PREFIX, _SUFFIX = ".staging-", ".tmp"
+_YOUNG = 60
+"""Seconds for which a file is left alone: its writer may not have locked it yet."""
+
+
+class StagedBlob:
+    """A blob being written; `commit` gives it its name in the store.
+
+    Write through `write`, which hashes on the way, or through `file` at any position.
+    """
+
+    def __init__(self, folder: Path, path: Path, fd: int) -> None:
+        self.path = path
+        self.file = os.fdopen(fd, "w+b")
+        self.size = 0
+        """Bytes written through `write`."""
+        self._folder = folder
+        self._sha = hashlib.sha256()
+        self._synced = False
+
+    @classmethod
+    @contextlib.contextmanager
+    def create(cls, folder: Path) -> Iterator[StagedBlob]:
+        """Yield a new staged blob in `folder`; it is removed with the block unless it was committed."""
+        with storage_errors(folder):
+            fd, name = tempfile.mkstemp(prefix=_PREFIX, suffix=_SUFFIX, dir=folder)
+        blob = cls(folder, Path(name), fd)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            yield blob
+        finally:
+            with contextlib.suppress(OSError):  # a full disk refuses the last buffer; the file goes anyway
+                blob.file.close()
+            blob.path.unlink(missing_ok=True)
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Append `data`.  Raises `StorageError` when the disk refuses."""
+        self._sha.update(data)
+        self.size += len(data)
+        with storage_errors(self.path):
+            self.file.write(data)
+
+    def content(self) -> FileSlice:
+        """Return what was written so far; it is readable as long as the blob is staged."""
+        with storage_errors(self.path):
+            self.file.flush()
+        return FileSlice(self.file.fileno(), 0, self.size)
+
+    def digest(self) -> Digest:
+        """Return the digest of what went through `write`."""
+        return Digest("sha256:" + self._sha.hexdigest())
+
+    def sync(self) -> None:
+        """Make the content durable; the blob must not be written to afterwards."""
+        if not self._synced:
+            with storage_errors(self.path):
+                self.file.flush()
+                os.fchmod(self.file.fileno(), 0o444)
+                os.fsync(self.file.fileno())
+            self._synced = True
+
+    def commit(self, digest: Digest | None = None) -> Digest:
+        """Install the blob under its digest and return that.
+
+        `digest` must be the digest of the content; without it the one of `write` is used, or, when the content went through `file`,
+        the content is read.  A blob that is there already stays, unless it is damaged.
+        """
+        self.file.flush()
+        if digest is None:
+            digest = self.digest() if self.size else digest_fd(self.file.fileno())
+        target = self._folder / hex_of(digest)
+        with locked(self._folder / f".{hex_of(digest)}.lock"):
+            if not _intact(target, digest, os.fstat(self.file.fileno()).st_size):
+                self.sync()
+                with storage_errors(target):
+                    self.path.rename(target)
+                    fsync_dir(self._folder)
+        return digest
+
+
+def _intact(path: Path, digest: Digest, size: int) -> bool:
+    """Tell whether `path` is the blob it is named after; a damaged one must not survive the retry that would mend it."""
+    try:
+        with path.open("rb") as file:
+            return os.fstat(file.fileno()).st_size == size and digest_fd(file.fileno()) == digest
+    except FileNotFoundError:
+        return False
+
+
+def sweep(folder: Path) -> int:
+    """Remove staged blobs whose writers are gone; return how many."""
+    removed = 0
+    for path in folder.glob(f"{_PREFIX}*{_SUFFIX}"):
+        with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
+            if os.fstat(file.fileno()).st_mtime > time.time() - _YOUNG:
+                continue
+            with contextlib.suppress(BlockingIOError):
+                fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+                path.unlink()
+                removed += 1
+    return removed

@@ -1,0 +1,228 @@
+"""The image store: an OCI image layout, with shed's tags and locks beside the blobs.
+
+::
+
+    oci-layout                          {"imageLayoutVersion": "1.0.0"}
+    index.json                          one entry per tag, and one for each manifest without a tag
+    blobs/sha256/HEX                    mode 0444, verified before they get this name, never changed
+    blobs/sha256/.HEX.lock              flock: held while the blob is given its name
+    blobs/sha256/.staging-*.tmp         blobs being written; flock: held by their writer
+    tags/NAME.json                      {"digest": "sha256:…", "updated_at": RFC 3339}
+    tags/NAME.lock, .index.lock         flock: held while the tag, the index, is changed
+
+Other OCI tools read the layout.  Lock files are never removed: a second process could lock a new file of the same name while the first
+still holds the old one.  A blob that is wanted is written as a `StagedBlob` first; until it is committed nothing refers to it, and a
+crash leaves a ``.tmp`` file that `sweep` removes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from shed.errors import DataError, NotFoundError
+from shed.fsutil import atomic_write, locked, storage_errors
+from shed.names import check_image_name
+from shed.oci.descriptor import Descriptor
+from shed.oci.digest import Digest, digest_bytes, from_hex, hex_of, mismatch, parse_digest, short
+from shed.oci.fields import MAX_JSON, Fields, decode_object
+from shed.oci.manifest import REF_NAME, ImageConfig, Index, Manifest
+from shed.oci.staging import StagedBlob, sweep
+
+_LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
+
+
+@dataclass(frozen=True, slots=True)
+class Tag:
+    """A name in the store, the manifest it points at, and when it was last moved (RFC 3339)."""
+
+    name: str
+    digest: Digest
+    updated_at: str
+
+
+class LayoutStore:
+    """The store in the folder `root`; the folder is made when something is first written."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.blobs = root / "blobs/sha256"
+        self.tags = root / "tags"
+
+    # blobs
+
+    def blob_path(self, digest: str) -> Path:
+        """Return where the blob is, or would be."""
+        return self.blobs / hex_of(parse_digest(digest))
+
+    def has(self, digest: str) -> bool:
+        """Tell whether the blob is here."""
+        return self.blob_path(digest).is_file()
+
+    def size(self, digest: str) -> int:
+        """Return the blob's size in bytes.  Raises `NotFoundError`."""
+        try:
+            return self.blob_path(digest).stat().st_size
+        except FileNotFoundError:
+            raise _missing(digest) from None
+
+    def blob_digests(self) -> list[Digest]:
+        """Return all blobs that are here, sorted."""
+        if not self.blobs.is_dir():
+            return []
+        return sorted(from_hex(path.name) for path in self.blobs.iterdir() if len(path.name) == 64 and not path.name.startswith("."))
+
+    @contextlib.contextmanager
+    def stage(self) -> Iterator[StagedBlob]:
+        """Yield a new blob to write to; it vanishes with the block unless it was committed."""
+        self._prepare()
+        with StagedBlob.create(self.blobs) as blob:
+            yield blob
+
+    def ingest(self, chunks: Iterable[bytes], *, digest: Digest | None = None, size: int | None = None) -> Digest:
+        """Write the bytes of `chunks` as a blob and return its digest.
+
+        Raises `DataError` when they are not what `digest` and `size` say, and `StorageError` when the disk refuses; then nothing is left.
+        """
+        with self.stage() as blob:
+            for chunk in chunks:
+                blob.write(chunk)
+                if size is not None and blob.size > size:
+                    break
+            if size is not None and blob.size != size:
+                got = f"more than {size}" if blob.size > size else str(blob.size)
+                raise DataError(f"blob {short(digest) if digest else ''} has {got} bytes, expected {size}".replace("  ", " "))
+            if digest is not None and blob.digest() != digest:
+                raise mismatch(f"blob {short(digest)}", digest, blob.digest())
+            return blob.commit()
+
+    def put_bytes(self, data: bytes) -> Digest:
+        """Store `data` as a blob and return its digest; one that is already here stays, unless it is damaged."""
+        digest = digest_bytes(data)
+        with contextlib.suppress(FileNotFoundError):
+            if self.blob_path(digest).read_bytes() == data:
+                return digest
+        return self.ingest([data])
+
+    def read_bytes(self, digest: str, *, what: str = "blob") -> bytes:
+        """Return a small blob, verified.  Raises `NotFoundError` and `DataError`."""
+        path = self.blob_path(digest)
+        try:
+            with path.open("rb") as file:
+                data = file.read(MAX_JSON + 1)
+        except FileNotFoundError:
+            raise _missing(digest, what) from None
+        except IsADirectoryError:
+            raise DataError(f"{what} {short(digest)} is a folder: the store was made by v0.4", hint=f"move {self.root} away") from None
+        if len(data) > MAX_JSON:
+            raise DataError(f"{what} {short(digest)} is too large")
+        if digest_bytes(data) != digest:
+            raise mismatch(f"{what} {short(digest)}", digest, digest_bytes(data))
+        return data
+
+    def read_manifest(self, digest: str) -> Manifest:
+        """Return the image manifest with this digest.  Raises `NotFoundError` and `DataError`."""
+        return Manifest.parse(self.read_bytes(digest, what="image manifest"), f"image manifest {short(digest)}")
+
+    def read_config(self, manifest: Manifest) -> ImageConfig:
+        """Return the config of `manifest`.  Raises `NotFoundError` and `DataError`."""
+        digest = manifest.config.digest
+        return ImageConfig.parse(self.read_bytes(digest, what="image config"), f"image config {short(digest)}")
+
+    def sweep(self) -> int:
+        """Remove what crashed writers left in ``blobs``; return how many files.  Safe while others write."""
+        return sweep(self.blobs) if self.blobs.is_dir() else 0
+
+    # tags and the index
+
+    def tag(self, name: str) -> Tag | None:
+        """Return the tag called `name`, or None.  Raises `DataError` when its file is damaged."""
+        path = self._tag_path(name)
+        try:
+            data = path.read_bytes()
+        except FileNotFoundError:
+            return None
+        fields = Fields(decode_object(data, f"tag file {path}"), f"tag file {path}")
+        return Tag(name, parse_digest(fields.text("digest")), fields.text("updated_at", ""))
+
+    def tag_names(self) -> list[str]:
+        """Return the names of all tags, sorted, those with damaged files too."""
+        if not self.tags.is_dir():
+            return []
+        return sorted(path.stem for path in self.tags.glob("*.json") if not path.name.startswith("."))
+
+    def index(self) -> Index:
+        """Return ``index.json``; of a store that is not there yet, an empty one.  Raises `DataError`."""
+        path = self.root / "index.json"
+        try:
+            return Index.parse(path.read_bytes(), str(path))
+        except FileNotFoundError:
+            return Index()
+
+    def publish(self, manifest: Descriptor, name: str) -> None:
+        """Make `name` the tag of a manifest that is in the store: first in the index, last the tag itself."""
+        path = self._tag_path(name)
+        self._prepare()
+        entry = Descriptor(manifest.media_type, manifest.digest, manifest.size, {REF_NAME: name}, manifest.platform)
+        now = dt.datetime.now(dt.UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+        with locked(self.tags / f"{name}.lock"):
+            with self._index_locked():
+                self._write_index(_with_tag(self.index(), entry))
+            atomic_write(path, json.dumps({"digest": manifest.digest, "updated_at": now}))
+
+    def untag(self, name: str) -> None:
+        """Remove the tag `name`; its manifest stays listed without a name.  Raises `NotFoundError`."""
+        path = self._tag_path(name)
+        if not path.exists():
+            raise NotFoundError(f"no image is called {name!r}", code="IMAGE_NOT_FOUND", hint="see `shed image ls`")
+        with locked(self.tags / f"{name}.lock"):
+            path.unlink(missing_ok=True)
+            with self._index_locked():
+                self._write_index(_without_tag(self.index(), name))
+
+    def _tag_path(self, name: str) -> Path:
+        return self.tags / f"{check_image_name(name)}.json"
+
+    def _index_locked(self) -> contextlib.AbstractContextManager[None]:
+        return locked(self.root / ".index.lock")
+
+    def _write_index(self, index: Index) -> None:
+        atomic_write(self.root / "index.json", index.encode())
+
+    def _prepare(self) -> None:
+        if (self.root / "index.json").exists() and self.blobs.is_dir() and self.tags.is_dir():
+            return
+        with storage_errors(self.root):
+            self.blobs.mkdir(parents=True, exist_ok=True)
+            self.tags.mkdir(exist_ok=True)
+        with self._index_locked():
+            if not (self.root / "oci-layout").exists():
+                atomic_write(self.root / "oci-layout", _LAYOUT)
+            if not (self.root / "index.json").exists():
+                self._write_index(Index())
+
+
+def _with_tag(index: Index, entry: Descriptor) -> Index:
+    """Return `index` with `entry` as the only one of its name; the manifest the name leaves behind stays listed."""
+    kept = _without_tag(index, entry.annotations[REF_NAME]).manifests
+    return Index((*(other for other in kept if other.digest != entry.digest or REF_NAME in other.annotations), entry))
+
+
+def _without_tag(index: Index, name: str) -> Index:
+    named = {entry.digest for entry in index.manifests if entry.annotations.get(REF_NAME, name) != name}
+    result: list[Descriptor] = []
+    for entry in index.manifests:
+        if entry.annotations.get(REF_NAME) != name:
+            result.append(entry)
+        elif entry.digest not in named:
+            named.add(entry.digest)
+            result.append(replace(entry, annotations={key: value for key, value in entry.annotations.items() if key != REF_NAME}))
+    return Index(tuple(result))
+
+
+def _missing(digest: str, what: str = "blob") -> NotFoundError:
+    return NotFoundError(f"{what} {short(digest)} is not in the local store", code="BLOB_NOT_FOUND", hint="build or pull the image again")

@@ -1,0 +1,172 @@
+"""Decompression of layers and archives: gzip, zstd, or none, told apart by their first bytes.
+
+Everything streams: a piece is read once, hashed, kept as it was and decompressed.  What comes out goes to an unnamed file, with holes
+where there is a megabyte of zeros, so that a bomb costs time up to `Budget` and little space.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO, BinaryIO, Self, cast
+
+import zstandard
+from isal import igzip, isal_zlib
+
+from shed.errors import DataError
+from shed.fsutil import storage_errors
+from shed.oci.content import FileSlice
+from shed.oci.digest import Digest
+
+CHUNK = 1 << 20
+_ZEROS = bytes(CHUNK)
+_GZIP, _ZSTD, _ZSTD_SKIPPABLE = b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"\x2a\x4d\x18"
+_OTHERS = {b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x04\x22\x4d\x18": "lz4"}
+HEAD = 8
+"""Bytes that tell a compression."""
+_MAX_WINDOW = 1 << 27
+"""Memory that a zstd frame may ask for: the most that `zstd --long` uses."""
+DECODER_ERRORS: tuple[type[BaseException], ...] = (OSError, EOFError, isal_zlib.error, zstandard.ZstdError)  # type: ignore[assignment]
+
+
+class Budget:
+    """Bytes that may still be unpacked; shared by the threads of one image."""
+
+    def __init__(self, total: int) -> None:
+        self._total = total
+        self._left = total
+        self._lock = threading.Lock()
+
+    def spend(self, count: int) -> None:
+        """Take `count` bytes.  Raises `DataError` when there are not as many left."""
+        with self._lock:
+            self._left -= count
+            if self._left < 0:
+                raise DataError(
+                    f"the image unpacks to more than {self._total >> 30} GiB", hint="if that is no mistake, make the image smaller"
+                )
+
+
+class SourceReader:
+    """Reads a slice from its start to its end; every piece is shown to `tap` on the way."""
+
+    def __init__(self, source: FileSlice, tap: Callable[[bytes], object] | None = None) -> None:
+        self.position = 0
+        self._source = source
+        self._tap = tap
+
+    def read(self, size: int = -1, /) -> bytes:
+        """Return at most `size` bytes; none at the end."""
+        data = self._source.pread(CHUNK if size < 0 else size, self.position)
+        self.position += len(data)
+        if data and self._tap:
+            self._tap(data)
+        return data
+
+    def readinto(self, buffer: memoryview, /) -> int:
+        """Fill `buffer` as far as there is data; return how many bytes."""
+        data = self.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+    def drain(self) -> None:
+        """Read what is left, for `tap` alone."""
+        while self.read(CHUNK):
+            pass
+
+
+def compression(head: bytes) -> str | None:
+    """Return ``gzip``, ``zstd``, or None, as the first `HEAD` bytes tell.  Raises `DataError` for a compression not known here."""
+    if head.startswith(_GZIP):
+        return "gzip"
+    if head.startswith(_ZSTD) or head[1:4] == _ZSTD_SKIPPABLE:
+        return "zstd"
+    for magic, name in _OTHERS.items():
+        if head.startswith(magic):
+            raise DataError(f"{name} compression is not supported", hint="gzip, zstd and none are: compress it again")
+    return None
+
+
+def decompressed(reader: SourceReader, head: bytes) -> Iterator[bytes]:
+    """Yield what `reader` holds, decompressed as its first bytes `head` ask for.
+
+    Damage raises one of `DECODER_ERRORS`; a zstd stream that is cut just ends, so check what came out.
+    """
+    kind = compression(head)
+    if kind == "gzip":
+        with igzip.IGzipFile(fileobj=reader, mode="rb") as stream:  # type: ignore[no-untyped-call]
+            while data := stream.read(CHUNK):
+                yield data
+    elif kind == "zstd":
+        decoder = zstandard.ZstdDecompressor(max_window_size=_MAX_WINDOW)
+        with decoder.stream_reader(cast("IO[bytes]", reader), read_size=CHUNK, read_across_frames=True, closefd=False) as frames:
+            while data := frames.read(CHUNK):
+                yield data
+    else:
+        while data := reader.read(CHUNK):
+            yield data
+
+
+class Spool:
+    """An unnamed file that is written once from start to end and then read by position."""
+
+    def __init__(self, folder: Path, budget: Budget) -> None:
+        with storage_errors(folder):
+            self._file = _unnamed(folder)
+        self._folder = folder
+        self._budget = budget
+        self._sha = hashlib.sha256()
+        self._size = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def write(self, data: bytes) -> None:
+        """Append `data`.  Raises `StorageError` when the disk refuses and `DataError` when the budget is spent."""
+        self._budget.spend(len(data))
+        self._sha.update(data)
+        if data != _ZEROS:
+            view = memoryview(data)
+            with storage_errors(self._folder):
+                while view:
+                    count = os.pwrite(self._file.fileno(), view, self._size)
+                    self._size, view = self._size + count, view[count:]
+        else:
+            self._size += len(data)
+
+    def finish(self) -> FileSlice:
+        """Return everything that was written; it is readable until `close`."""
+        with storage_errors(self._folder):
+            os.ftruncate(self._file.fileno(), self._size)
+        return FileSlice(self._file.fileno(), 0, self._size)
+
+    def digest(self) -> Digest:
+        """Return the digest of what was written."""
+        return Digest("sha256:" + self._sha.hexdigest())
+
+    def close(self) -> None:
+        """Give the space back."""
+        self._file.close()
+
+
+@contextlib.contextmanager
+def decoder_errors(what: str) -> Iterator[None]:
+    """Turn a decompressor's complaint into a `DataError` that names `what`."""
+    try:
+        yield
+    except DECODER_ERRORS as error:
+        if isinstance(error, OSError) and error.errno is not None:  # the disk's, not the decoder's
+            raise
+        raise DataError(f"{what} is damaged: {error}", hint="get it again") from None
+
+
+def _unnamed(folder: Path) -> BinaryIO:
+    return tempfile.TemporaryFile(dir=folder)
