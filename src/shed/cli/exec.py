@@ -71,17 +71,17 @@ def parse(words: list[str], options: Options) -> Request:
         word = words[index]
         if word == "--":
             index += 1
-            if request.name or index == len(words):
-                break
-            request.name = words[index]
-            index += 1
-        elif word[:1] != "-" or word == "-":
-            if request.name:
-                break
-            request.name = word
-            index += 1
-        else:
+            if not request.name and index < len(words):
+                request.name = words[index]
+                index += 1
+            break
+        if word[:1] == "-" and word != "-":
             index += take(words[index:], options) or _take(words[index:], request)
+            continue
+        if request.name:
+            break
+        request.name = word
+        index += 1
     request.command = words[index:]
     return request
 

@@ -7,7 +7,8 @@ from shed.cli.connection import client
 from shed.cli.options import Options
 from shed.cli.output import done, emit, note
 from shed.cli.parsing import Parser
-from shed.client.local import check_version, start_server, wait_stopped
+from shed.client.http import other_version
+from shed.client.local import start_server, wait_stopped
 from shed.client.transport import NotRunningError
 from shed.errors import UsageError
 
@@ -43,7 +44,7 @@ def status(words: list[str], options: Options) -> int:
     for key, value in info.items():
         if isinstance(value, str | int | float):
             print(f"  {key:<{width}}  {value}")
-    if warning := check_version(info.get("version")):
+    if warning := other_version(info.get("version")):
         note(f"warning: {warning}")
     return 0
 

@@ -84,7 +84,8 @@ def list_sheds(words: list[str], options: Options) -> int:
     parser = Parser("list", "List the sheds of the server.  -v adds process, size and workspace.")
     parser.add_argument("-q", "--quiet", action="store_true", help="names only")
     args = parser.parse(words, options)
-    sheds = sorted(client(options).sheds(), key=lambda shed: shed.name)
+    with shown(options) as sink:
+        sheds = sorted(client(options).sheds(on_event=sink), key=lambda shed: shed.name)
     if options.json:
         emit([shed.wire for shed in sheds])
     elif args.quiet:

@@ -39,9 +39,11 @@ class Client:
         """Ask the server to end; running sheds stay."""
         http.request(self.address, "POST", "/api/server/stop", start=False)
 
-    def sheds(self) -> list[Shed]:
-        """Return all sheds."""
+    def sheds(self, *, on_event: Sink = _ignore) -> list[Shed]:
+        """Return all sheds; `on_event` gets a warning for each one whose records cannot be read."""
         answer = http.request(self.address, "GET", "/api/sheds")
+        for warning in _items(answer, "warnings"):
+            on_event(WarningEvent(str(warning)))
         return [Shed.from_wire(_object(item)) for item in _items(answer, "sheds")]
 
     def shed(self, name: str) -> Shed:
@@ -122,11 +124,10 @@ def _path(name: str, *more: str) -> str:
     return "/".join(["/api/sheds", check_shed_name(name), *more])
 
 
-def _items(answer: object, key: str) -> list[object]:
-    """Return the list in an answer: bare, or as the member `key`."""
-    if isinstance(answer, dict):
-        answer = answer.get(key)
-    return answer if isinstance(answer, list) else []
+def _items(answer: object, key: str) -> list[Any]:
+    """Return the list that is the member `key` of an answer."""
+    value = answer.get(key) if isinstance(answer, dict) else None
+    return value if isinstance(value, list) else []
 
 
 def _object(value: object) -> dict[str, Any]:

@@ -28,12 +28,12 @@ def server_url(name: str | None, file: str | None) -> str | None:
     wanted = name or config.get("default_server")
     if wanted is None:
         return None
-    if not isinstance(servers, dict):
-        raise _invalid(path, "servers must hold names and their hosts")
+    if not isinstance(servers, dict) or not isinstance(wanted, str):
+        raise _invalid(path, "servers must hold names and their hosts, and default_server one of the names")
     if wanted not in servers:
-        near = difflib.get_close_matches(str(wanted), [str(server) for server in servers], n=1)
+        near = difflib.get_close_matches(wanted, [str(server) for server in servers], n=1)
         hint = f"did you mean {near[0]}?" if near else "name a URL (unix:///path, http://host:port), or add the server to the file"
-        raise UsageError(f"{path} knows no server {str(wanted)!r}", code="UNKNOWN_SERVER", hint=hint)
+        raise UsageError(f"{path} knows no server {wanted!r}", code="UNKNOWN_SERVER", hint=hint)
     entry = servers[wanted]
     if not isinstance(entry, dict) or not isinstance(entry.get("host"), str):
         raise _invalid(path, f"servers.{wanted}.host is missing")

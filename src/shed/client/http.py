@@ -70,7 +70,8 @@ def events(address: Address, method: str, target: str, *, body: object = None) -
         for name, text in parse_events(exchange.chunks()):
             data_object = _object(_decode(text.encode(), address))
             if name == "error":
-                raise error_of(0, text.encode())
+                status = data_object.get("status")
+                raise error_of(status if isinstance(status, int) else 0, text.encode())
             yield Event(name, data_object)
             if name == "complete":
                 return
@@ -96,8 +97,11 @@ def parse_events(chunks: Iterator[bytes]) -> Iterator[tuple[str, str]]:
                 data.append(value)
 
 
-def error_of(status: int, body: bytes) -> ShedError:
-    """Return the error that an answer with `status` and `body` stands for; `status` 0 means that the code alone must tell its kind."""
+def error_of(status: int, body: bytes, *, server: str = "") -> ShedError:
+    """Return the error that an answer with `status` and `body` stands for; `status` 0 means that the code alone must tell its kind.
+
+    `server` is the answer's Server header: when it is of another version than this client, the hint says so.
+    """
     try:
         document = json.loads(body)
     except ValueError:
@@ -107,8 +111,18 @@ def error_of(status: int, body: bytes) -> ShedError:
         text = body.decode(errors="replace").strip()
         return UnavailableError(f"the server answered with status {status}{': ' + text[:200] if text else ''}", hint="see its log")
     code, hint = inner.get("code"), inner.get("hint")
+    hints = [hint] if isinstance(hint, str) and hint else []
+    if server.startswith("shed/") and (warning := other_version(server.removeprefix("shed/"))):
+        hints.append(warning)
     kind = _BY_STATUS.get(status) or _kind_of(str(code))
-    return kind(inner["message"], hint=hint if isinstance(hint, str) else None, code=code if isinstance(code, str) else None)
+    return kind(inner["message"], hint="; ".join(hints) or None, code=code if isinstance(code, str) else None)
+
+
+def other_version(version: object) -> str | None:
+    """Return what to do when the server says that it is of another version than this client, else None."""
+    if version == VERSION:
+        return None
+    return f"the server is version {version}, this is {VERSION}: restart it with `shed server stop` (sheds keep running)"
 
 
 def _kind_of(code: str) -> type[ShedError]:
@@ -167,7 +181,7 @@ class _Exchange:
                 raise self._lost()
             self._head = event
             if event.status_code >= 300:
-                raise error_of(event.status_code, self.read())
+                raise error_of(event.status_code, self.read(), server=self._header(b"server"))
         except BaseException:
             self._socket.close()
             raise
@@ -182,11 +196,11 @@ class _Exchange:
 
     def content_type(self) -> str:
         """Return the media type of the answer, without parameters."""
+        return self._header(b"content-type").partition(";")[0].strip().lower()
+
+    def _header(self, wanted: bytes) -> str:
         assert self._head is not None
-        for name, value in self._head.headers:
-            if name == b"content-type":
-                return value.decode("latin-1").partition(";")[0].strip().lower()
-        return ""
+        return next((value.decode("latin-1") for name, value in self._head.headers if name == wanted), "")
 
     def chunks(self) -> Iterator[bytes]:
         """Yield the body as it comes."""

@@ -15,7 +15,6 @@ from shed.client.transport import NotRunningError, connect
 from shed.config.paths import Paths
 from shed.errors import ShedError, StorageError, UnavailableError
 from shed.fsutil import locked
-from shed.version import VERSION
 
 START_TIMEOUT = 30.0
 """Seconds a new server has until it answers."""
@@ -71,13 +70,6 @@ def wait_stopped(address: Address, *, timeout: float = STOP_TIMEOUT) -> None:
         if time.monotonic() > deadline:
             raise UnavailableError(f"the server at {address} still runs after {timeout:g} s", hint="see its log")
         time.sleep(_POLL)
-
-
-def check_version(version: object) -> str | None:
-    """Return a warning when the server says that it is of another version than this client, else None."""
-    if version == VERSION:
-        return None
-    return f"the server is version {version}, this is {VERSION}; restart it: shed server stop && shed server start (sheds keep running)"
 
 
 def _spawn(log: int) -> subprocess.Popen[bytes]:

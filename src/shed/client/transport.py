@@ -154,4 +154,4 @@ def _refusal(sock: _socket.socket, head: bytes, body: bytes, address: Address) -
         if not data:
             break
         body += data
-    return error_of(int(words[1]), body)
+    return error_of(int(words[1]), body, server=headers.get("server", ""))

@@ -1,0 +1,164 @@
+"""From words to what is meant: global options, commands, the words of exec, sizes and times."""
+
+from __future__ import annotations
+
+import contextlib
+
+import pytest
+
+from shed.cli import exec as exec_words
+from shed.cli.app import COMMANDS, run
+from shed.cli.options import Options, take_all
+from shed.cli.parsing import Parser, parse_count, parse_duration, parse_memory
+from shed.errors import UsageError
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--json", "-vv", "-s", "X", "--config=F", "list", "--rest"],
+        ["-v", "--verbose", "-sX", "-cF", "--json", "list", "--rest"],
+        ["-v", "-v", "--server", "X", "--config", "F", "--json", "list", "--rest"],
+        ["--server=X", "-vv", "-c", "F", "--json", "list", "--rest"],
+    ],
+)
+def test_global_options_before_the_command(words: list[str]) -> None:
+    """Every way of writing them means the same."""
+    options = Options()
+    assert take_all(words, options) == ["list", "--rest"]
+    assert (options.json, options.verbose, options.server, options.config) == (True, 2, "X", "F")
+
+
+def test_global_options_after_the_command_add_up() -> None:
+    """Both places count, and the later one wins where there can be only one."""
+    options = Options()
+    rest = take_all(["-v", "-s", "X", "list"], options)
+    parser = Parser("list", "")
+    parser.parse([*rest[1:], "-v", "--server", "Y", "--json"], options)
+    assert (options.json, options.verbose, options.server) == (True, 2, "Y")
+
+
+@pytest.mark.parametrize("words", [["-s"], ["--config"]])
+def test_an_option_without_its_value(words: list[str]) -> None:
+    """It is named."""
+    with pytest.raises(UsageError, match=words[0]):
+        take_all(words, Options())
+
+
+@pytest.mark.parametrize(
+    ("wrong", "right"), [("lst", "shed list"), ("craete", "shed create"), ("exce", "shed exec"), ("sever", "shed server")]
+)
+def test_a_wrong_command_gets_a_suggestion(wrong: str, right: str) -> None:
+    """A typing error costs one look."""
+    with pytest.raises(UsageError, match=f"unknown command '{wrong}'") as caught:
+        run([wrong], Options())
+    assert caught.value.hint == f"did you mean: {right}"
+
+
+def test_a_wrong_word_behind_a_noun_gets_a_suggestion() -> None:
+    """The suggestion holds the noun."""
+    with pytest.raises(UsageError) as caught:
+        run(["server", "stauts"], Options())
+    assert caught.value.hint == "did you mean: shed server status"
+
+
+def test_options_are_not_abbreviated() -> None:
+    """--mem must not start to mean something else when an option is added."""
+    parser = Parser("create", "")
+    parser.add_argument("--memory")
+    with pytest.raises(UsageError, match="--mem"):
+        parser.parse(["--mem", "1"], Options())
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """--help works for each, on standard output, and names the command."""
+    with contextlib.suppress(SystemExit):  # argparse
+        run([name, "--help"], Options())
+    assert f"usage: shed {COMMANDS[name].alias_of or name}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "name", "command"),
+    [
+        (["dev", "--", "ls", "-l"], "dev", ["ls", "-l"]),
+        (["dev", "ls", "-l", "--json"], "dev", ["ls", "-l", "--json"]),
+        (["dev", "ls", "--", "x"], "dev", ["ls", "--", "x"]),
+        (["dev", "--", "--", "x"], "dev", ["--", "x"]),
+        (["--", "dev", "-x"], "dev", ["-x"]),
+        (["dev", "--", "-weird"], "dev", ["-weird"]),
+        (["dev", "--", ""], "dev", [""]),
+        (["dev", "-"], "dev", ["-"]),
+        (["dev"], "dev", []),
+        (["dev", "--"], "dev", []),
+        ([], "", []),
+    ],
+)
+def test_exec_words_belong_to_the_command(words: list[str], name: str, command: list[str]) -> None:
+    """From the command on nothing is ours, whatever it looks like."""
+    options = Options()
+    request = exec_words.parse(words, options)
+    assert (request.name, request.command, options.json) == (name, command, False)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["-t", "-e", "A=1", "-e", "B==", "-w", "/x", "-u", "me", "-vv", "dev", "env"],
+        ["dev", "--tty", "--env=A=1", "--env", "B==", "--workdir=/x", "--user", "me", "--verbose", "-v", "--", "env"],
+        ["-it", "-eA=1", "-eB==", "-w/x", "dev", "-ume", "-vv", "env"],
+    ],
+)
+def test_exec_options(words: list[str]) -> None:
+    """Before or behind the name, short or long."""
+    options = Options()
+    request = exec_words.parse(words, options)
+    assert (request.name, request.command, request.tty, request.env) == ("dev", ["env"], True, ["A=1", "B=="])
+    assert (request.workdir, request.user, options.verbose) == ("/x", "me", 2)
+
+
+@pytest.mark.parametrize("words", [["-x", "dev"], ["--nope", "dev"], ["-e"], ["-e", "novalue", "dev"], ["-e", "=x", "dev"], ["-ix", "dev"]])
+def test_wrong_exec_options(words: list[str]) -> None:
+    """They are refused, not passed on."""
+    with pytest.raises(UsageError):
+        exec_words.parse(words, Options())
+
+
+def test_the_last_of_tty_and_no_tty_wins() -> None:
+    """So that an alias with -t can be overruled."""
+    assert exec_words.parse(["-t", "-T", "dev", "x"], Options()).tty is False
+    assert exec_words.parse(["dev", "x"], Options()).tty is None
+    assert exec_words.parse(["-n", "dev", "x"], Options()).stdin is False
+
+
+@pytest.mark.parametrize(("text", "value"), [("2048", 2048), ("512M", 512), ("4G", 4096), ("1.5GiB", 1536), ("1024K", 1)])
+def test_memory(text: str, value: int) -> None:
+    """A bare number is megabytes, as in the API."""
+    assert parse_memory(text) == value
+
+
+@pytest.mark.parametrize("text", ["", "G", "-1", "1K", "٣", "5Q"])
+def test_wrong_memory(text: str) -> None:
+    """No guessing."""
+    with pytest.raises(UsageError):
+        parse_memory(text)
+
+
+@pytest.mark.parametrize(("text", "value"), [("90", 90), ("90s", 90), ("10m", 600), ("1.5h", 5400), ("250ms", 0.25)])
+def test_duration(text: str, value: float) -> None:
+    """A bare number is seconds."""
+    assert parse_duration(text) == value
+
+
+@pytest.mark.parametrize("text", ["", "0", "-1s", "1d", "m", "1 m"])
+def test_wrong_duration(text: str) -> None:
+    """No guessing."""
+    with pytest.raises(UsageError):
+        parse_duration(text)
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "two", "1.5", ""])
+def test_wrong_count(text: str) -> None:
+    """Half a processor does not exist."""
+    with pytest.raises(UsageError):
+        parse_count(text)

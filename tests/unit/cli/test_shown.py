@@ -1,0 +1,131 @@
+"""What users see: tables, ages, errors, progress."""
+
+from __future__ import annotations
+
+import io
+import json
+from datetime import UTC, datetime
+
+import pytest
+
+from shed.cli import output
+from shed.cli.errors import explain
+from shed.cli.options import Options
+from shed.cli.progress import LiveLine, PlainLines, line
+from shed.errors import NotFoundError, UsageError
+from shed.progress import BytesEvent, Event, PhaseEvent, WarningEvent
+
+
+def test_a_table_lines_up_and_has_no_trailing_spaces() -> None:
+    """Columns are two spaces apart."""
+    assert output.table(["NAME", "X"], [["a", ""], ["longer", "1"]]) == "NAME    X\na\nlonger  1\n"
+
+
+def test_a_table_does_not_obey_what_it_shows() -> None:
+    """A folder name with an escape sequence cannot move the cursor."""
+    assert output.table(["A"], [["x\x1b[2Jy\n"]]) == "A\nx?[2Jy?\n"
+
+
+@pytest.mark.parametrize(
+    ("then", "shown"),
+    [
+        ("2026-01-02T00:00:00Z", "just now"),
+        ("2026-01-01T23:59:59+00:00", "1 second ago"),
+        ("2026-01-01T23:00:00Z", "1 hour ago"),
+        ("2025-12-30T00:00:00Z", "3 days ago"),
+        ("2023-01-01T00:00:00Z", "3 years ago"),
+        ("2026-01-02T01:00:00Z", "just now"),
+        ("", "-"),
+        ("yesterday", "yesterday"),
+    ],
+)
+def test_ages(then: str, shown: str) -> None:
+    """The largest unit; a clock that runs ahead and nonsense do no harm."""
+    assert output.age(then, now=datetime(2026, 1, 2, tzinfo=UTC)) == shown
+
+
+def test_an_error_is_a_sentence_and_a_hint(capfd: pytest.CaptureFixture[str]) -> None:
+    """On standard error; the exit code is the error's own."""
+    assert explain(NotFoundError("there is no shed 'x'", hint="see: shed list"), Options()) == 1
+    assert explain(UsageError("no"), Options()) == 2
+    assert capfd.readouterr() == ("", "error: there is no shed 'x'\nhint: see: shed list\nerror: no\n")
+
+
+def test_an_error_for_machines(capfd: pytest.CaptureFixture[str]) -> None:
+    """With --json, one object on standard error and nothing on standard output."""
+    options = Options()
+    options.json = True
+    explain(NotFoundError("gone", code="SHED_NOT_FOUND", hint="h"), options)
+    out, err = capfd.readouterr()
+    assert (out, json.loads(err)) == ("", {"error": {"code": "SHED_NOT_FOUND", "message": "gone", "hint": "h"}})
+
+
+def test_a_bug_is_no_traceback(capfd: pytest.CaptureFixture[str]) -> None:
+    """Unless SHED_DEBUG asks for it."""
+    assert explain(KeyError("k"), Options()) == 1
+    err = capfd.readouterr().err
+    assert err.startswith("error: KeyError: 'k'\nhint: this is a bug in shed")
+    assert "Traceback" not in err
+
+
+def test_debugging_shows_the_traceback(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """For whoever reports the bug."""
+    monkeypatch.setenv("SHED_DEBUG", "1")
+    try:
+        raise KeyError("k")
+    except KeyError as error:
+        explain(error, Options())
+    assert "Traceback" in capfd.readouterr().err
+
+
+def test_an_interrupt_has_its_exit_code(capfd: pytest.CaptureFixture[str]) -> None:
+    """130, as shells count."""
+    assert explain(KeyboardInterrupt(), Options()) == 130
+    assert capfd.readouterr().err == "interrupted\n"
+
+
+EVENTS: list[Event] = [
+    PhaseEvent("vm", "starting the virtual machine"),
+    BytesEvent("root", 1 << 20, 4 << 20),
+    WarningEvent("it is \x1b[31mslow"),
+]
+
+
+def test_plain_progress_is_one_line_per_phase_and_now_and_then_a_transfer() -> None:
+    """Escape sequences are not passed on."""
+    stream, now = io.StringIO(), 0.0
+    lines = PlainLines(stream, clock=lambda: now)
+    for event in EVENTS:
+        lines(event)
+    now = 11.0
+    lines(BytesEvent("root", 2 << 20, 4 << 20))
+    lines(BytesEvent("root", 3 << 20, 4 << 20))
+    assert stream.getvalue() == "starting the virtual machine\nwarning: it is ?[31mslow\nroot: 2 MiB of 4 MiB\n"
+
+
+def test_live_progress_leaves_warnings_and_no_line() -> None:
+    """When it ends, what it drew is erased, and what the user must know stays."""
+    stream = io.StringIO()
+    with LiveLine(stream) as live:
+        for event in EVENTS:
+            live(event)
+    shown = stream.getvalue()
+    assert "warning: it is ?[31mslow\n" in shown
+    assert shown.endswith("\r\x1b[K")
+    assert shown.count("\n") == 1
+
+
+def test_the_live_line() -> None:
+    """A bar where the end is known, an amount where it is not, a time where it is long."""
+    assert line("work", None, 0.2, "|") == "| work"
+    assert line("work", BytesEvent("x", 50, 100), 3.4, "|") == "| work  [============            ]  50 bytes of 100 bytes  3s"
+    assert line("work", BytesEvent("x", 2048, None), 0, "|") == "| work  2 KiB"
+    assert "=" * 24 + "]" in line("work", BytesEvent("x", 200, 100), 0, "|")
+
+
+def test_nobody_to_ask(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a terminal, or with --json, a question is a refusal; --force goes ahead."""
+    monkeypatch.setattr("sys.stdin", io.StringIO("y\n"))
+    with pytest.raises(UsageError, match="refusing to delete"):
+        output.confirm("Delete?", Options(), force=False)
+    assert output.confirm("Delete?", Options(), force=True)
