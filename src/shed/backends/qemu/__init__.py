@@ -1,1 +1,5 @@
-"""The QEMU backend: ordinary user, user-mode network, one virtio-serial port to the agent."""
+"""Virtual machines as QEMU processes: emulated or with KVM, as an ordinary user, with user-mode networking and 9P shares."""
+
+from shed.backends.qemu.backend import QemuBackend
+
+__all__ = ["QemuBackend"]

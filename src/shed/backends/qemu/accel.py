@@ -1,0 +1,116 @@
+"""How guests run here: with KVM, or emulated (TCG).
+
+``/dev/kvm`` can open and still hang every guest (nested virtualisation that is half there), so its word is not enough: once per boot of
+this host the kernel is started with KVM and must get as far as it can alone, which takes well under a second where KVM works.  Without
+an initrd and a root disk it ends in a panic; with ``panic=-1`` and ``-no-reboot`` the panic ends QEMU.  Success is that message
+on the console and QEMU gone; a guest that hangs is killed after `PROBE_SECONDS`, by ``timeout``, even if we are killed ourselves.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from shed.backends.qemu import command
+from shed.backends.qemu.process import boot_id
+from shed.errors import UnavailableError, UsageError
+from shed.fsutil import atomic_write, locked
+from shed.run import run
+
+log = logging.getLogger(__name__)
+PROBE_SECONDS = 5
+KVM_DEVICE = Path("/dev/kvm")
+_SIGN_OF_LIFE = b"Kernel panic - not syncing: VFS"
+_CACHE = "accel.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What guests run with, ``kvm`` or ``tcg``, and why, as a sentence for people."""
+
+    accel: str
+    reason: str
+
+
+def wanted() -> str:
+    """Return what ``SHED_ACCEL`` asks for: ``kvm``, ``tcg``, or nothing.  Raises `UsageError` for anything else."""
+    value = os.environ.get("SHED_ACCEL", "")
+    if value not in {"", "kvm", "tcg"}:
+        raise UsageError(f"SHED_ACCEL is {value!r}", hint="set it to kvm or tcg, or unset it to have it found out")
+    return value
+
+
+def known(cache_dir: Path, *, device: Path = KVM_DEVICE) -> Verdict | None:
+    """Return the verdict as far as it is known without starting a guest: asked for, no usable device, or cached since this host's boot."""
+    asked = wanted()
+    trouble = _trouble(device)
+    if asked == "kvm" and trouble:
+        raise UnavailableError(
+            f"SHED_ACCEL asks for KVM, but {trouble}",
+            code="KVM_UNAVAILABLE",
+            hint=f"unset SHED_ACCEL, or give your user access to {device}: `sudo usermod -aG kvm $USER`, then log in again",
+        )
+    if asked:
+        return Verdict(asked, f"asked for with SHED_ACCEL={asked}")
+    if trouble:
+        return Verdict("tcg", f"guests are emulated: {trouble}")
+    return _cached(cache_dir / _CACHE)
+
+
+def find(cache_dir: Path, *, program: Path, kernel: Path, device: Path = KVM_DEVICE, seconds: int = PROBE_SECONDS) -> Verdict:
+    """Return the verdict, trying KVM with `kernel` when that has not been done since this host's boot.  Blocks for that time."""
+    verdict = known(cache_dir, device=device)
+    if verdict is not None:
+        return verdict
+    cache_dir.mkdir(parents=True, exist_ok=True)
+    with locked(cache_dir / f".{_CACHE}.lock"):
+        verdict = _cached(cache_dir / _CACHE)  # somebody else may have tried while we waited
+        if verdict is None:
+            log.info("trying KVM with %s, once per boot of this host", kernel)
+            if boots(program, kernel, "kvm", seconds=seconds):
+                verdict = Verdict("kvm", f"{device} works")
+            else:
+                verdict = Verdict("tcg", f"guests are emulated: {device} opens, but a guest hangs with it")
+            log.info("%s", verdict.reason)
+            atomic_write(cache_dir / _CACHE, json.dumps({"boot_id": boot_id(), **asdict(verdict)}) + "\n")
+    return verdict
+
+
+def boots(program: Path, kernel: Path, accel: str, *, seconds: int) -> bool:
+    """Start `kernel` alone and say whether it got to where it misses its root file system, within `seconds`."""
+    with tempfile.TemporaryDirectory(prefix="shed-kvm-") as folder:
+        console = Path(folder) / "console"
+        qemu: list[str | Path] = [
+            program, "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", *command.board(accel), "-m", "256M",
+            "-kernel", kernel, "-append", command.kernel_command_line(accel), "-serial", f"file:{console}",
+        ]  # fmt: skip
+        done = run(["timeout", "--signal=KILL", str(seconds), *qemu], check=False, timeout=seconds + 10)
+        alive = console.exists() and _SIGN_OF_LIFE in console.read_bytes()
+        if not alive:
+            log.info("the guest did not come up with %s (exit status %d): %s", accel, done.returncode, done.stderr.decode(errors="replace"))
+        return alive and done.returncode == 0
+
+
+def _trouble(device: Path) -> str:
+    """Return why `device` cannot be used, or nothing."""
+    try:
+        os.close(os.open(device, os.O_RDWR | os.O_CLOEXEC))
+    except FileNotFoundError:
+        return f"there is no {device}"
+    except OSError as error:
+        return f"{device} cannot be opened: {error.strerror}"
+    return ""
+
+
+def _cached(path: Path) -> Verdict | None:
+    try:
+        found = json.loads(path.read_text())
+        if found["boot_id"] == boot_id() and found["accel"] in {"kvm", "tcg"}:
+            return Verdict(found["accel"], str(found["reason"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        pass  # no cache is as good as a damaged one
+    return None

@@ -1,0 +1,187 @@
+"""The QEMU backend: what `shed.backends.base.Backend` asks for, put together."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import platform
+import shutil
+import signal
+import uuid
+from pathlib import Path
+
+from shed.backends import mux
+from shed.backends.base import Connection, Liveness, Machine, Network, Probe
+from shed.backends.qemu import accel, command, process, userns
+from shed.config.paths import Paths
+from shed.errors import BackendError, ConflictError, UnavailableError
+from shed.run import missing_tool
+
+log = logging.getLogger(__name__)
+PROGRAM = "qemu-system-x86_64"
+_INSTALL_HINT = "sudo apt-get install qemu-system-x86"
+_START_TIMEOUT = 30.0
+"""Seconds until QEMU has set up the machine; it takes 0.2."""
+_TERM_SECONDS, _KILL_SECONDS = 2.0, 10.0
+_LAST_LINES = 15
+_LAST_BYTES = 8192
+
+
+class QemuBackend:
+    """VMs as QEMU processes; see `shed.backends.base.Backend`.
+
+    `program` is QEMU's name or path.  The verdict on KVM is kept in `paths.data`.
+    """
+
+    name = "qemu"
+    network = Network("10.0.2.15/24", "10.0.2.2", "10.0.2.3")
+
+    def __init__(self, paths: Paths, *, program: str = PROGRAM) -> None:
+        self._cache = paths.data
+        self._program = program
+
+    async def probe(self) -> Probe:
+        """Say whether QEMU is here and how guests run; KVM that nobody tried yet is tried at the first start."""
+        if platform.machine() != "x86_64":
+            return Probe(False, "", f"this backend runs x86-64 guests on x86-64 hosts; this is {platform.machine()}")
+        try:
+            self._found()
+            verdict = accel.known(self._cache)
+        except UnavailableError as error:
+            return Probe(False, "", f"{error}; {error.hint}")
+        if verdict is None:
+            return Probe(True, "kvm", f"{accel.KVM_DEVICE} opens; whether guests run with it is tried at the first start")
+        return Probe(True, verdict.accel, verdict.reason)
+
+    async def start(self, machine: Machine) -> None:
+        """Start the VM process, detached from this one; see `shed.backends.base.Backend`."""
+        program = self._found()
+        identity = userns.plan(machine.shares, uid=os.geteuid(), gid=os.getegid())
+        state = self.liveness(machine.state_dir)
+        if state is not Liveness.NOT_OURS:
+            certainly = "runs already" if state is Liveness.OURS else "may be running: its process cannot be identified"
+            raise ConflictError(f"the VM of shed {machine.name} {certainly}", code="SHED_ALREADY_RUNNING")
+        verdict = await asyncio.to_thread(accel.find, self._cache, program=program, kernel=machine.kernel)
+        launching = asyncio.create_task(asyncio.to_thread(_launch, machine, program, verdict.accel, identity))
+        try:
+            record = await asyncio.shield(launching)
+            await _came_up(machine.state_dir, record)
+        except BaseException:
+            with contextlib.suppress(Exception):
+                await launching  # a start that is given up half way leaves nothing running
+            with contextlib.suppress(BackendError):
+                await self.kill(machine.state_dir)
+            raise
+
+    async def connect(self, state_dir: Path, *, timeout: float) -> Connection:
+        """Return a link to the agent once it said hello; see `shed.backends.base.Backend`."""
+        record = _load(state_dir)
+        if record is None:
+            raise BackendError(f"no VM runs in {state_dir}", code="VM_EXITED")
+        with process.exit_event(record) as gone, process.reachable(state_dir, process.AGENT_SOCKET) as path:
+            connecting = asyncio.create_task(mux.connect(path))
+            gone.add_done_callback(lambda _: connecting.cancel())
+            try:
+                async with asyncio.timeout(timeout):
+                    return await connecting
+            except (TimeoutError, asyncio.CancelledError) as error:
+                if connecting.done() and not connecting.cancelled() and connecting.exception() is None:
+                    connecting.result().abort(mux.LinkError("it came too late"))
+                if isinstance(error, asyncio.CancelledError) and not gone.done():
+                    raise
+            if gone.done():
+                raise BackendError(
+                    f"the VM of shed {record.name} ended before its agent answered{_last_words(state_dir, record)}", code="VM_EXITED"
+                )
+        raise BackendError(
+            f"the agent of shed {record.name} did not answer within {timeout:g} s{_last_words(state_dir, record)}",
+            code="AGENT_TIMEOUT",
+            hint=f"the console is in {state_dir / command.CONSOLE}",
+        )
+
+    def liveness(self, state_dir: Path) -> Liveness:
+        """Say whether the VM recorded in `state_dir` is alive and ours."""
+        return process.liveness(state_dir)
+
+    async def wait_exit(self, state_dir: Path, *, timeout: float) -> bool:
+        """Wait until the VM's process is gone; False when it still runs after `timeout` seconds."""
+        record = _load(state_dir)
+        return record is None or await process.wait_exit(record, timeout=timeout)
+
+    async def kill(self, state_dir: Path) -> None:
+        """End the VM now, if it is ours, and forget it; can be called twice."""
+        record = _load(state_dir)
+        if record is not None:
+            for number, seconds in ((signal.SIGTERM, _TERM_SECONDS), (signal.SIGKILL, _KILL_SECONDS)):
+                process.send_signal(record, number)
+                if await process.wait_exit(record, timeout=seconds):
+                    break
+            else:
+                raise BackendError(
+                    f"process {record.pid}, the VM of shed {record.name}, does not end", hint="the kernel log may say what it waits for"
+                )
+        process.clear(state_dir)
+
+    def pid(self, state_dir: Path) -> int | None:
+        """Return the recorded process id, for display."""
+        try:
+            record = process.load(state_dir)
+        except process.BrokenRecordError:
+            return None
+        return None if record is None else record.pid
+
+    def _found(self) -> Path:
+        found = shutil.which(self._program)
+        if found is None:
+            raise missing_tool(self._program, _INSTALL_HINT)
+        return Path(found)
+
+
+def _launch(machine: Machine, program: Path, accelerator: str, identity: userns.Identity) -> process.Record:
+    """Start QEMU; where user namespaces are forbidden, without one."""
+    host = command.Host(program, accelerator, str(uuid.uuid4()), identity.become)
+    try:
+        return process.launch(machine.state_dir, command.build(machine, host), host, machine.name, identity)
+    except process.NamespaceForbiddenError as error:
+        log.warning("shed %s: this host forbids user namespaces (%s): files in shared folders keep their host owners", machine.name, error)
+    identity = identity.without_namespace()
+    host = command.Host(program, accelerator, host.uuid, identity.become)
+    return process.launch(machine.state_dir, command.build(machine, host), host, machine.name, identity)
+
+
+async def _came_up(state_dir: Path, record: process.Record) -> None:
+    """Wait for QMP's greeting: the machine is set up and runs.  A QEMU that ends closes the socket."""
+    greeting = b""
+    with contextlib.suppress(OSError, asyncio.TimeoutError), process.reachable(state_dir, process.MONITOR_SOCKET) as path:
+        async with asyncio.timeout(_START_TIMEOUT):
+            reader, writer = await asyncio.open_unix_connection(path)
+            try:
+                greeting = await reader.readline()
+            finally:
+                writer.close()
+    if not greeting.startswith(b'{"QMP"'):
+        raise BackendError(f"the VM of shed {record.name} did not start{_last_words(state_dir, record)}", code="VM_START_FAILED")
+
+
+def _load(state_dir: Path) -> process.Record | None:
+    try:
+        return process.load(state_dir)
+    except process.BrokenRecordError as error:
+        raise BackendError(
+            str(error), code="VM_UNKNOWN", hint="look for its QEMU process by name, end it by hand, and remove the file"
+        ) from error
+
+
+def _last_words(state_dir: Path, record: process.Record) -> str:
+    """Return the last lines of this boot's console and of what QEMU printed, to go behind a sentence."""
+    words = ""
+    for title, name, start in (("QEMU says", process.MESSAGES, 0), ("the console's last lines", command.CONSOLE, record.console_start)):
+        with contextlib.suppress(OSError), (state_dir / name).open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(start if start <= size else 0, size - _LAST_BYTES))
+            lines = [line.rstrip() for line in file.read().decode(errors="replace").splitlines() if line.strip()]
+            if lines:
+                words += f"\n{title}:\n" + "\n".join(f"  {line}" for line in lines[-_LAST_LINES:])
+    return words

@@ -1,0 +1,279 @@
+"""The VMM's process: started so that it outlives us, recorded before it runs, recognised later, signalled only when it is ours.
+
+The record is ``vm.json`` in the state folder: process id, the process's start time, this host boot's id, and the UUID on its command line.
+All four must fit; a process id alone says nothing, because numbers are used again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import json
+import os
+import signal
+import socket
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from shed.backends.base import Liveness
+from shed.backends.qemu import command, userns
+from shed.errors import BackendError
+from shed.fsutil import atomic_write
+
+RECORD = "vm.json"
+AGENT_SOCKET, MONITOR_SOCKET = "agent.sock", "qmp.sock"
+MESSAGES = "qemu.log"
+"""What the VMM itself printed, since its start."""
+_LAUNCHER = Path(__file__).with_name("launcher.py")
+_PROC = Path("/proc")
+_START_TIME = 19
+"""Index of `starttime` among the fields of /proc/PID/stat that follow the command's name; see proc_pid_stat(5)."""
+_LAUNCH_TIMEOUT = 20.0
+_SAFE_FD = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What is known of a VM's process."""
+
+    name: str
+    pid: int
+    start_time: int
+    """Clock ticks after the host's boot."""
+    boot_id: str
+    uuid: str
+    accel: str
+    console_start: int
+    """Size of the console log before this boot, in bytes."""
+
+
+class BrokenRecordError(Exception):
+    """The record is there and makes no sense."""
+
+
+class NamespaceForbiddenError(Exception):
+    """User namespaces are not allowed on this host."""
+
+
+def boot_id() -> str:
+    """Return the id of this host's boot."""
+    return (_PROC / "sys/kernel/random/boot_id").read_text().strip()
+
+
+def start_time(pid: int) -> int:
+    """Return when the process started, in clock ticks after boot.  Raises ProcessLookupError for no process, or one that ended (zombie)."""
+    try:
+        stat = (_PROC / str(pid) / "stat").read_bytes()
+    except FileNotFoundError:
+        raise ProcessLookupError(pid) from None
+    fields = stat[stat.rindex(b")") + 2 :].split()
+    if fields[0] in {b"Z", b"X"}:
+        raise ProcessLookupError(pid)
+    return int(fields[_START_TIME])
+
+
+def load(state_dir: Path) -> Record | None:
+    """Return the record in `state_dir`, None when there is none.  Raises `BrokenRecordError`."""
+    try:
+        text = (state_dir / RECORD).read_text()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise BrokenRecordError(str(error)) from error
+    try:
+        found = json.loads(text)
+        values = {key: found[key] for key in Record.__slots__}
+    except (ValueError, KeyError, TypeError) as error:
+        raise BrokenRecordError(f"{state_dir / RECORD} is damaged: {error}") from error
+    numbers = {"pid", "start_time", "console_start"}
+    for key, value in values.items():
+        if type(value) is not (int if key in numbers else str):
+            raise BrokenRecordError(f"{state_dir / RECORD} is damaged: {key} is {value!r}")
+    return Record(**values)
+
+
+def identify(record: Record) -> Liveness:
+    """Say whether the recorded process is alive and ours."""
+    try:
+        if record.boot_id != boot_id() or start_time(record.pid) != record.start_time:
+            return Liveness.NOT_OURS
+        words = (_PROC / str(record.pid) / "cmdline").read_bytes().split(b"\0")
+        # The launcher has the same words; a process that is about to end has none.
+        return Liveness.OURS if record.uuid.encode() in words else Liveness.NOT_OURS
+    except (ProcessLookupError, FileNotFoundError):
+        return Liveness.NOT_OURS
+    except (OSError, ValueError):
+        return Liveness.UNKNOWN
+
+
+def liveness(state_dir: Path) -> Liveness:
+    """Say whether the VM recorded in `state_dir` is alive and ours."""
+    try:
+        record = load(state_dir)
+    except BrokenRecordError:
+        return Liveness.UNKNOWN
+    if record is None:
+        return Liveness.NOT_OURS
+    answer = identify(record)
+    if answer is Liveness.NOT_OURS:
+        _reap(record.pid)
+    return answer
+
+
+def clear(state_dir: Path) -> None:
+    """Remove the record and the sockets of a VM that is gone."""
+    for name in (RECORD, AGENT_SOCKET, MONITOR_SOCKET):
+        (state_dir / name).unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def reachable(state_dir: Path, name: str) -> Iterator[str]:
+    """Yield a short path to a socket in `state_dir`: a socket's path has 108 bytes at most, a folder's may be longer."""
+    folder = os.open(state_dir, os.O_PATH | os.O_DIRECTORY)
+    try:
+        yield f"/proc/self/fd/{folder}/{name}"
+    finally:
+        os.close(folder)
+
+
+@contextlib.contextmanager
+def exit_event(record: Record) -> Iterator[asyncio.Future[None]]:
+    """Yield a future that is done when the recorded process is gone.  Nothing is polled.  Raises `BackendError` when it cannot be told."""
+    loop = asyncio.get_running_loop()
+    gone: asyncio.Future[None] = loop.create_future()
+    with _handle(record) as handle:
+        if handle is None:
+            gone.set_result(None)
+            yield gone
+            return
+
+        def ended() -> None:
+            loop.remove_reader(handle)
+            _reap(record.pid)
+            if not gone.done():
+                gone.set_result(None)
+
+        loop.add_reader(handle, ended)
+        try:
+            yield gone
+        finally:
+            loop.remove_reader(handle)
+
+
+async def wait_exit(record: Record, *, timeout: float) -> bool:
+    """Wait until the recorded process is gone; False when it still runs after `timeout` seconds."""
+    with exit_event(record) as gone:
+        await asyncio.wait([gone], timeout=timeout)
+        return gone.done()
+
+
+def send_signal(record: Record, number: signal.Signals) -> None:
+    """Signal the recorded process, unless it is gone.  Raises `BackendError` when it cannot be told whether it is ours."""
+    with _handle(record) as handle:
+        if handle is not None:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(handle, number)
+
+
+@contextlib.contextmanager
+def _handle(record: Record) -> Iterator[int | None]:
+    """Yield a pidfd of the recorded process, None when it is gone.
+
+    The identity is checked after the pidfd is there: whatever is done with it then hits that process or none.
+    """
+    try:
+        handle = os.pidfd_open(record.pid)
+    except ProcessLookupError:
+        yield None
+        return
+    try:
+        answer = identify(record)
+        if answer is Liveness.UNKNOWN:
+            raise BackendError(
+                f"cannot tell whether process {record.pid} is the VM of shed {record.name}",
+                code="VM_UNKNOWN",
+                hint="nothing was signalled; run the server as the user who started this shed",
+            )
+        if answer is Liveness.NOT_OURS:
+            _reap(record.pid)
+        yield handle if answer is Liveness.OURS else None
+    finally:
+        os.close(handle)
+
+
+def _reap(pid: int) -> None:
+    """Take the exit status of a child of ours that has ended; does nothing for other processes."""
+    with contextlib.suppress(ChildProcessError):
+        os.waitpid(pid, os.WNOHANG)
+
+
+def launch(state_dir: Path, argv: list[str], host: command.Host, name: str, identity: userns.Identity) -> Record:
+    """Start QEMU in a session of its own and return its record, which is on disk before QEMU runs.
+
+    Raises `NamespaceForbiddenError`, and `BackendError` when the program cannot be executed.
+    """
+    clear(state_dir)
+    with contextlib.ExitStack() as stack:
+        ours, theirs = socket.socketpair()
+        stack.enter_context(ours)
+        stack.enter_context(theirs)
+        ours.settimeout(_LAUNCH_TIMEOUT)
+        agent = stack.enter_context(_listener(state_dir, AGENT_SOCKET))
+        monitor = stack.enter_context(_listener(state_dir, MONITOR_SOCKET))
+        messages = stack.enter_context((state_dir / MESSAGES).open("wb"))
+        console = stack.enter_context((state_dir / command.CONSOLE).open("ab"))
+        pid = _spawn(state_dir, argv, identity.namespace, (messages.fileno(), theirs.fileno(), agent.fileno(), monitor.fileno()))
+        theirs.close()
+        try:
+            if identity.namespace:
+                answer = ours.recv(16)
+                if answer.startswith(b"N"):
+                    raise NamespaceForbiddenError(os.strerror(int(answer[1:])))
+                try:
+                    userns.write_maps(pid, identity)
+                except PermissionError as error:
+                    raise NamespaceForbiddenError(str(error)) from error
+            record = Record(name, pid, start_time(pid), boot_id(), host.uuid, host.accel, console.tell())
+            atomic_write(state_dir / RECORD, json.dumps(asdict(record), indent=1) + "\n", mode=0o600)
+            ours.sendall(b"G")
+            answer = ours.recv(16)
+            if answer:
+                raise BackendError(f"cannot execute {argv[0]}: {os.strerror(int(answer[1:]))}")
+        except BaseException as error:
+            os.kill(pid, signal.SIGKILL)  # our child, not waited for yet: the number is still its own
+            os.waitpid(pid, 0)
+            clear(state_dir)
+            if isinstance(error, OSError):
+                said = (state_dir / MESSAGES).read_text(errors="replace").strip()
+                raise BackendError(f"cannot start a process for the VM of shed {name}: {said or error}") from error
+            raise
+    return record
+
+
+def _spawn(state_dir: Path, argv: list[str], namespace: bool, descriptors: tuple[int, int, int, int]) -> int:
+    """Start the launcher with `descriptors` as its standard output and error, 3, 4 and 5."""
+    high = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _SAFE_FD) for fd in descriptors]  # none of them is in the way of another
+    actions: list[tuple[int, ...] | tuple[int, int, str, int, int]] = [
+        (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
+        *((os.POSIX_SPAWN_DUP2, fd, target) for fd, target in zip((high[0], *high), (1, 2, 3, 4, 5), strict=True)),
+    ]
+    words = [sys.executable, "-I", "-S", str(_LAUNCHER), str(state_dir), "1" if namespace else "0", *argv]
+    environment = {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C.UTF-8"}
+    defaults = [signal.SIGPIPE, signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
+    try:
+        return os.posix_spawn(words[0], words, environment, file_actions=actions, setsid=True, setsigdef=defaults, setsigmask=[])
+    finally:
+        for fd in high:
+            os.close(fd)
+
+
+@contextlib.contextmanager
+def _listener(state_dir: Path, name: str) -> Iterator[socket.socket]:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener, reachable(state_dir, name) as path:
+        listener.bind(path)
+        (state_dir / name).chmod(0o600)
+        listener.listen(8)
+        yield listener
