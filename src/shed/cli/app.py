@@ -33,6 +33,7 @@ COMMANDS: dict[str, Command] = {
     "logs": Command("shed.cli.sheds:logs", "show what a shed's console said"),
     "image": Command("shed.cli.image:main", "list, inspect and build images"),
     "server": Command("shed.cli.server:main", "the local server: status, start, stop"),
+    "erofs": Command("shed.cli.erofs:main", "check and read EROFS images"),
     "version": Command("shed.cli.version:version", "show the version"),
 }
 

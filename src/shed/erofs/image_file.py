@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import mmap
 import os
+import stat
 from pathlib import Path
 from struct import Struct
 from types import TracebackType
 from typing import Any
 
 from shed.erofs.errors import ErofsError
-from shed.errors import NotFoundError
+from shed.errors import NotFoundError, StorageError
 
 
 class ImageFile:
@@ -21,13 +22,17 @@ class ImageFile:
     """
 
     def __init__(self, path: Path) -> None:
-        """Open `path`; raises `NotFoundError` when it is not there, `ErofsError` when it is empty, `OSError` for other refusals."""
+        """Open `path`; raises `NotFoundError`, `ErofsError` when it is empty or no file, `StorageError` when it cannot be read."""
         self.path = path
         try:
             self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
             raise NotFoundError(f"no file {path}") from None
+        except OSError as error:
+            raise StorageError(f"cannot read {path}: {error.strerror}") from error
         try:
+            if stat.S_ISDIR(os.fstat(self._fd).st_mode):
+                raise ErofsError(f"{path} is a folder", rule="truncated")
             self.size = os.lseek(self._fd, 0, os.SEEK_END)
             if self.size == 0:
                 raise ErofsError(f"{path} is empty", rule="truncated")

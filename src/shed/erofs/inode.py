@@ -33,6 +33,7 @@ class Inode:
     uid: int
     gid: int
     mtime: int
+    """Seconds since the epoch; may be negative."""
     mtime_ns: int
     nlink: int
     layout: int
@@ -94,7 +95,7 @@ def load_inode(file: ImageFile, description: Description, nid: int) -> Inode:
     body = offset + size + layout.xattr_ibody_size(record.xattr_icount)
     if body > file.size:
         raise ErofsError("xattrs are outside the image", rule="xattr-outside", nid=nid)
-    inode = Inode(nid, record.mode, record.size, record.uid, record.gid, record.mtime, record.mtime_ns, record.nlink, kind,
+    inode = Inode(nid, record.mode, record.size, record.uid, record.gid, _signed(record.mtime), record.mtime_ns, record.nlink, kind,
                   bool(extended), record.union, record.xattr_icount, offset, body)  # fmt: skip
     if kind in (layout.LAYOUT_FLAT_PLAIN, layout.LAYOUT_FLAT_INLINE) and inode.size and inode.type not in _DEVICES:
         _check_flat(inode, description.limit)
@@ -112,3 +113,9 @@ def _check_flat(inode: Inode, limit: int) -> None:
             raise ErofsError(f"inline tail of {tail} bytes crosses a block", rule="inline-crosses-block", nid=inode.nid)
         if inode.body + tail > limit:
             raise ErofsError("inline tail is outside the image", rule="data-outside", nid=inode.nid)
+
+
+def _signed(seconds: int) -> int:
+    """Return a time as the kernel reads it, a signed number of 64 bits."""
+    seconds &= (1 << 64) - 1
+    return seconds - (1 << 64) if seconds >> 63 else seconds

@@ -119,14 +119,14 @@ class Image:
                     return self.inode(entry.nid)
         raise NotFoundError(f"{os.fsdecode(path)} is not in {self.file.path}")
 
-    def walk(self) -> Iterator[tuple[bytes, Inode]]:
-        """Yield path (without a leading slash; the root is ``b""``) and inode of everything, parents first, names sorted.
+    def walk(self, top: Inode | None = None) -> Iterator[tuple[bytes, Inode]]:
+        """Yield path and inode of the directory `top` (the root) and everything below it, parents first, names sorted.
 
-        Raises `ErofsError` (``directory-loop``) when a directory has two names.
+        Paths are relative to `top`, which itself is ``b""``.  Raises `ErofsError` (``directory-loop``) when a directory has two names.
         """
-        root = self.root
-        seen = {root.nid}
-        stack: list[tuple[bytes, Inode]] = [(b"", root)]
+        top = top or self.root
+        seen = {top.nid}
+        stack: list[tuple[bytes, Inode]] = [(b"", top)]
         while stack:
             path, inode = stack.pop()
             yield path, inode

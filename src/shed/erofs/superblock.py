@@ -47,7 +47,7 @@ def read_description(file: ImageFile) -> Description:
     if superblock.magic != layout.MAGIC:
         raise ErofsError(f"{file.path} is not an EROFS image: its magic number is {superblock.magic:#010x}", rule="magic")
     if superblock.blkszbits != layout.BLOCK_BITS:
-        raise ErofsError(f"block size is 2^{superblock.blkszbits}, not {layout.BLOCK_SIZE}", rule="block-size",
+        raise ErofsError(f"{file.path}: block size is 2^{superblock.blkszbits}, not {layout.BLOCK_SIZE}", rule="block-size",
                          hint="make the image with mkfs.erofs -b 4096: other sizes need a kernel with pages as large")  # fmt: skip
     if superblock.feature_compat & layout.COMPAT_SB_CHKSUM:
         checksum = layout.superblock_checksum(file.map[: layout.BLOCK_SIZE])

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from shed.erofs import layout
 from shed.entries import Entry
+from shed.erofs import layout
 from shed.erofs.errors import ErofsError
 from shed.erofs.extents import Extent, Form
 from shed.erofs.inode import Inode
@@ -84,9 +84,8 @@ def _compare_attributes(image: Image, entry: Entry, inode: Inode) -> None:
         "mode": entry.mode, "uid": entry.uid, "gid": entry.gid, "mtime": entry.mtime, "mtime_ns": entry.mtime_ns,
         "xattrs": dict(entry.xattrs),
     }  # fmt: skip
-    mtime = inode.mtime - (1 << 64) if inode.mtime >> 63 else inode.mtime
     actual: dict[str, object] = {
-        "mode": inode.mode, "uid": inode.uid, "gid": inode.gid, "mtime": mtime, "mtime_ns": inode.mtime_ns,
+        "mode": inode.mode, "uid": inode.uid, "gid": inode.gid, "mtime": inode.mtime, "mtime_ns": inode.mtime_ns,
         "xattrs": image.xattrs(inode) if inode.xattr_icount else {},
     }  # fmt: skip
     if stat.S_ISREG(entry.mode):

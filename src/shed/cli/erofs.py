@@ -1,0 +1,246 @@
+"""`shed erofs check | ls | cat | dump`: EROFS images from the shell, with no kernel and no root."""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from shed.cli.app import Command, dispatch
+from shed.cli.options import Options
+from shed.cli.output import emit, printable, table
+from shed.cli.parsing import Parser
+from shed.config.sizes import format_size
+from shed.erofs import layout
+from shed.erofs.checker import Report, check_image
+from shed.erofs.errors import ErofsError
+from shed.erofs.extents import Extent, Form
+from shed.erofs.inode import Inode
+from shed.erofs.reader import Image
+from shed.errors import UsageError
+
+COMMANDS = {
+    "check": Command("shed.cli.erofs:check", "say whether an image is valid, or which inode breaks which rule"),
+    "ls": Command("shed.cli.erofs:list_files", "list what is in an image"),
+    "cat": Command("shed.cli.erofs:cat", "write a file of an image to standard output"),
+    "dump": Command("shed.cli.erofs:dump", "show superblock, features and statistics, or all about one inode"),
+}
+
+
+def main(words: list[str], options: Options) -> int:
+    """Run a command about EROFS images."""
+    return dispatch(COMMANDS, words, options, prefix="erofs ", about="Check and read EROFS images, without a kernel and without root.")
+
+
+def check(words: list[str], options: Options) -> int:
+    """Check an image; exit code 1 when it breaks a rule."""
+    parser = Parser("erofs check", "Check an image.  Exit code 1 when it breaks a rule; the inode and the rule are named.")
+    parser.add_argument("file", metavar="FILE", type=Path)
+    parser.add_argument("--data", action="store_true", help="decode all that is compressed, too")
+    args = parser.parse(words, options)
+    try:
+        with Image.open(args.file) as image:
+            report = check_image(image, data=args.data)
+    except ErofsError as error:
+        if not options.json:
+            where = "" if str(args.file) in error.message else f"{args.file}: "
+            raise ErofsError(f"{where}{error.message} [{error.rule}]", rule=error.rule, nid=error.nid, hint=error.hint) from None
+        emit({"file": str(args.file), "valid": False, "rule": error.rule, "inode": error.nid, "message": error.message})
+        return 1
+    if options.json:
+        emit({"file": str(args.file), "valid": True, **_statistics(report)})
+    else:
+        print(f"{args.file}: valid, {report.inodes} inodes, {report.extents} extents")
+    return 0
+
+
+def list_files(words: list[str], options: Options) -> int:
+    """List what is in an image."""
+    parser = Parser("erofs ls", "List what is in an image.", examples=["shed erofs ls -l root.erofs /etc", "shed erofs ls -R root.erofs"])
+    parser.add_argument("-l", "--long", action="store_true", help="mode, links, owner, size and time as well")
+    parser.add_argument("-R", "--recursive", action="store_true", help="what is in the folders, too")
+    parser.add_argument("file", metavar="FILE", type=Path)
+    parser.add_argument("path", metavar="PATH", nargs="?", default="/", help="a folder or file of the image (default: /)")
+    args = parser.parse(words, options)
+    with Image.open(args.file) as image:
+        start = os.fsencode(args.path)
+        listed = _list(image, start, recursive=args.recursive)
+        if options.json:
+            emit([_described(image, path, inode) for path, inode in listed])
+            return 0
+        for path, inode in listed:
+            print(_long(image, path, inode) if args.long else printable(os.fsdecode(path)))
+    return 0
+
+
+def cat(words: list[str], options: Options) -> int:
+    """Write a file of an image to standard output."""
+    parser = Parser("erofs cat", "Write a file of an image to standard output; symlinks are followed inside the image.")
+    parser.add_argument("file", metavar="FILE", type=Path)
+    parser.add_argument("path", metavar="PATH")
+    args = parser.parse(words, options)
+    with Image.open(args.file) as image:
+        inode = image.lookup(os.fsencode(args.path), follow=True)
+        if not stat.S_ISREG(inode.mode):
+            raise UsageError(f"{args.path} is a {inode.kind}, not a file")
+        sys.stdout.flush()
+        for piece in image.chunks(inode):
+            sys.stdout.buffer.write(piece)
+        sys.stdout.buffer.flush()
+    return 0
+
+
+def dump(words: list[str], options: Options) -> int:
+    """Show what an image says about itself, or all about one inode."""
+    parser = Parser(
+        "erofs dump",
+        "Show superblock, features and statistics of an image, or all about one inode.",
+        examples=["shed erofs dump root.erofs", "shed erofs dump --path /usr/bin/python3 root.erofs"],
+    )
+    parser.add_argument("file", metavar="FILE", type=Path)
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--path", metavar="PATH", help="show the inode of this path; symlinks are not followed")
+    which.add_argument("--nid", metavar="N", type=int, help="show the inode of this number")
+    args = parser.parse(words, options)
+    with Image.open(args.file) as image:
+        if args.path is not None or args.nid is not None:
+            inode = image.inode(args.nid) if args.nid is not None else image.lookup(os.fsencode(args.path))
+            shown = _inode_details(image, inode)
+            extents = [_extent(extent) for extent in image.extents(inode)] if _has_data(inode) else []
+            if options.json:
+                emit({**shown, "extents": extents})
+                return 0
+            _print_fields(shown)
+            if extents:
+                print()
+                print(table(list(extents[0]), [[str(value) for value in extent.values()] for extent in extents]), end="")
+            return 0
+        shown = {**_superblock(image), **_statistics(check_image(image))}
+    if options.json:
+        emit(shown)
+    else:
+        _print_fields(shown)
+    return 0
+
+
+def _list(image: Image, start: bytes, *, recursive: bool) -> Iterator[tuple[bytes, Inode]]:
+    """Yield what is in the folder `start`, with paths from there when that is asked for, or `start` itself when it is no folder."""
+    inode = image.lookup(start, follow=True)
+    if not stat.S_ISDIR(inode.mode):
+        yield start, inode
+    elif recursive:
+        yield from ((path, below) for path, below in image.walk(inode) if path)
+    else:
+        yield from image.iterdir(inode)
+
+
+def _long(image: Image, path: bytes, inode: Inode) -> str:
+    device = inode.device
+    size = f"{device[0]}, {device[1]}" if device else str(inode.size)
+    arrow = f" -> {os.fsdecode(image.readlink(inode))}" if stat.S_ISLNK(inode.mode) else ""
+    return (
+        f"{stat.filemode(inode.mode)} {inode.nlink:>3} {inode.uid:>5} {inode.gid:>5} {size:>12} {_time(inode)} "
+        f"{printable(os.fsdecode(path) + arrow)}"
+    )
+
+
+def _described(image: Image, path: bytes, inode: Inode) -> dict[str, Any]:
+    """Return an inode for machines; names that are not UTF-8 have their bytes as lone surrogates, as Python has them."""
+    described: dict[str, Any] = {
+        "path": os.fsdecode(path),
+        "inode": inode.nid,
+        "kind": inode.kind,
+        "mode": f"{inode.mode & 0o7777:04o}",
+        "links": inode.nlink,
+        "uid": inode.uid,
+        "gid": inode.gid,
+        "size": inode.size,
+        "modified": _time(inode),
+    }
+    if stat.S_ISLNK(inode.mode):
+        described["target"] = os.fsdecode(image.readlink(inode))
+    if inode.device:
+        described["device"] = list(inode.device)
+    return described
+
+
+def _inode_details(image: Image, inode: Inode) -> dict[str, Any]:
+    shown = _described(image, b"", inode)
+    del shown["path"]
+    return {
+        **shown,
+        "layout": layout.LAYOUT_NAMES[inode.layout],
+        "record": "extended" if inode.extended else "compact",
+        "offset": inode.offset,
+        "xattrs": {os.fsdecode(name): value.hex() for name, value in image.xattrs(inode).items()},
+    }
+
+
+def _extent(extent: Extent) -> dict[str, Any]:
+    form = layout.ALGORITHM_NAMES[extent.algorithm] if extent.form == Form.ENCODED else extent.form.name.lower()
+    return {"start": extent.start, "length": extent.length, "form": form, "position": extent.position, "stored": extent.stored}
+
+
+def _superblock(image: Image) -> dict[str, Any]:
+    superblock = image.description.superblock
+    text = superblock.uuid.hex()
+    return {
+        "magic": f"{superblock.magic:#010x}",
+        "checksum": f"{superblock.checksum:#010x}",
+        "uuid": "-".join((text[:8], text[8:12], text[12:16], text[16:20], text[20:])),
+        "volume": superblock.volume_name.rstrip(b"\0").decode(errors="replace"),
+        "block_size": layout.BLOCK_SIZE,
+        "blocks": superblock.blocks,
+        "root_inode": superblock.root_nid,
+        "metadata_block": superblock.meta_blkaddr,
+        "shared_xattr_block": superblock.xattr_blkaddr,
+        "compression_settings": {
+            layout.ALGORITHM_NAMES[number]: list(fields) for number, fields in sorted(image.description.settings.items())
+        },
+    }
+
+
+def _statistics(report: Report) -> dict[str, Any]:
+    return {
+        "size": report.size,
+        "logical_size": report.logical,
+        "features": list(report.features),
+        "algorithms": list(report.algorithms),
+        "inodes": report.inodes,
+        "names": report.names,
+        "kinds": report.kinds,
+        "layouts": report.layouts,
+        "extents": report.extents,
+        "compressed_extents": report.encoded,
+        "xattrs": report.xattrs,
+    }
+
+
+def _print_fields(fields: dict[str, Any]) -> None:
+    width = max(map(len, fields))
+    for name, value in fields.items():
+        if isinstance(value, dict):
+            text = ", ".join(f"{key} {item}" for key, item in value.items())
+        elif isinstance(value, list):
+            text = ", ".join(map(str, value))
+        elif name in ("size", "logical_size") and value >= 1024:
+            text = f"{value} ({format_size(value)})"
+        else:
+            text = str(value)
+        print(f"{name.replace('_', ' '):<{width}}  {printable(text) or '-'}")
+
+
+def _has_data(inode: Inode) -> bool:
+    return stat.S_IFMT(inode.mode) in (stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK)
+
+
+def _time(inode: Inode) -> str:
+    """Return the time of an inode in RFC 3339, or the bare seconds when no calendar goes so far."""
+    try:
+        return datetime.fromtimestamp(inode.mtime, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    except (ValueError, OverflowError, OSError):
+        return str(inode.mtime)
