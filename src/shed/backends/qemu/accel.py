@@ -88,7 +88,7 @@ def boots(program: Path, kernel: Path, accel: str, *, seconds: int) -> bool:
             program, "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", *command.board(accel), "-m", "256M",
             "-kernel", kernel, "-append", command.kernel_command_line(accel), "-serial", f"file:{console}",
         ]  # fmt: skip
-        done = run(["timeout", "--signal=KILL", str(seconds), *qemu], check=False, timeout=seconds + 10)
+        done = run(["timeout", "--foreground", "--signal=KILL", str(seconds), *qemu], check=False, timeout=seconds + 10)
         alive = console.exists() and _SIGN_OF_LIFE in console.read_bytes()
         if not alive:
             log.info("the guest did not come up with %s (exit status %d): %s", accel, done.returncode, done.stderr.decode(errors="replace"))
