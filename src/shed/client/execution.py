@@ -91,9 +91,9 @@ class Execution:
         self._decoder.feed(received)
         self._outbox = bytearray(exec_frame(EXEC_REQUEST, ("{" + ",".join(request) + "}").encode()))
         self._connected = True
-        self._printed: list[tuple[int, memoryview]] = []
-        """Output on its way to a descriptor, oldest last."""
-        self._exit: Exit | None = None
+        self._pending = memoryview(b"")
+        """Output on its way to the descriptor `_sink`; while there is some, no more is taken from the connection."""
+        self._sink = -1
 
     def __enter__(self) -> Execution:
         return self
@@ -121,34 +121,36 @@ class Execution:
         Raises `BackendError` (EXEC_LOST) when the connection breaks first, `OutputError` when a descriptor refuses the output.
         """
         plain = {fd: _is_file(fd) for fd in (stdout, stderr)}
+        connection = self._socket.fileno()
         if stdin is None:
             self._send(exec_frame(STDIN_EOF))
-        self._take_frames(stdout, stderr)
-        while self._exit is None or self._printed:
-            sources: list[int] = [] if wake is None else [wake.fd]
-            sinks: list[int] = []
-            if self._printed:
-                sinks.append(self._printed[-1][0])
-            elif self._exit is None:
-                sources.append(self._socket.fileno())
-            if self._outbox and self._connected:
-                sinks.append(self._socket.fileno())
+        while True:
+            if not self._pending:
+                ended = self._take_frames(stdout, stderr)
+                if ended is not None:
+                    return ended
+            sources = [] if wake is None else [wake.fd]
+            sinks = []
+            if self._pending:
+                sinks.append(self._sink)
+            else:
+                sources.append(connection)
+            if self._outbox:
+                sinks.append(connection)
             elif stdin is not None and self._connected:
                 sources.append(stdin)
             readable, writable, _ = select.select(sources, sinks, [])
             if wake is not None and wake.fd in readable:
                 for number in os.read(wake.fd, 256):
                     wake.handle(number)
-            if self._printed and self._printed[-1][0] in writable and not self._print(plain):
+            if self._pending and self._sink in writable and not self._print(plain[self._sink]):
                 return Exit(_SIGPIPE_STATUS)
-            if self._socket.fileno() in writable:
+            if connection in writable:
                 self._flush()
             if stdin is not None and stdin in readable and not self._forward(stdin):
                 stdin = None
-            if self._socket.fileno() in readable:
+            if connection in readable:
                 self._receive()
-                self._take_frames(stdout, stderr)
-        return self._exit
 
     def _send(self, frame: bytes) -> None:
         if self._connected:
@@ -185,33 +187,31 @@ class Execution:
             )
         self._decoder.feed(data)
 
-    def _take_frames(self, stdout: int, stderr: int) -> None:
-        arrived = []
+    def _take_frames(self, stdout: int, stderr: int) -> Exit | None:
+        """Look at what has arrived up to the next output, which becomes pending, or the end, which is returned."""
         try:
-            while self._exit is None and (frame := self._decoder.frame()):
+            while frame := self._decoder.frame():
                 kind, payload = frame
+                if kind == EXIT_CODE:
+                    return _exit_of(payload)
                 if kind in (DATA_FRAME, STDERR) and payload:
-                    arrived.append((stdout if kind == DATA_FRAME else stderr, memoryview(payload)))
-                elif kind == EXIT_CODE:
-                    self._exit = _exit_of(payload)
+                    self._pending, self._sink = memoryview(payload), stdout if kind == DATA_FRAME else stderr
+                    break
         except ProtocolError as error:
             raise BackendError(f"the agent of {self._name} does not speak our protocol: {error}", code="PROTOCOL") from None
-        if arrived:
-            self._printed[:0] = arrived[::-1]
+        return None
 
-    def _print(self, plain: dict[int, bool]) -> bool:
-        """Write the oldest output; False when its reader has left."""
-        fd, data = self._printed.pop()
+    def _print(self, plain: bool) -> bool:
+        """Write some of the pending output; False when its reader has left."""
         try:
-            written = os.write(fd, data if plain[fd] else data[:_PIPE_BUF])
+            written = os.write(self._sink, self._pending if plain else self._pending[:_PIPE_BUF])
         except BlockingIOError:  # somebody else put it into non-blocking mode
-            written = 0
+            return True
         except BrokenPipeError:
             return False
         except OSError as error:
             raise OutputError(f"cannot write the command's output: {error.strerror}", hint="the command was hung up") from None
-        if written < len(data):
-            self._printed.append((fd, data[written:]))
+        self._pending = self._pending[written:]
         return True
 
 

@@ -1,0 +1,303 @@
+"""The real `shed exec` process against a scripted server: every byte, signal, exit code, and every way it can go wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from shed.guest.protocol import DATA_FRAME, EXIT_CODE, SIGNAL, STDERR, STDIN_EOF
+from support.scripted_server import Conversation, Script, ScriptedServer
+
+SHED = [sys.executable, "-m", "shed.cli.main"]
+
+
+@pytest.fixture
+def serve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Script], ScriptedServer]:
+    """Return a function that makes a scripted server, which SHED_SERVER then names."""
+
+    def make(script: Script) -> ScriptedServer:
+        server = ScriptedServer(tmp_path / "s.sock", script)
+        monkeypatch.setenv("SHED_SERVER", server.url)
+        return server
+
+    return make
+
+
+def shed(*words: str | bytes, stdin: bytes = b"", timeout: float = 60) -> subprocess.CompletedProcess[bytes]:
+    """Run `shed` to its end."""
+    return subprocess.run([*SHED, *words], input=stdin, capture_output=True, timeout=timeout, check=False)
+
+
+def start(*words: str, stdin: int = subprocess.DEVNULL) -> subprocess.Popen[bytes]:
+    """Start `shed`."""
+    return subprocess.Popen([*SHED, *words], stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def drain(conversation: Conversation) -> list[tuple[int, bytes]]:
+    """Return all frames up to the end of standard input."""
+    frames = []
+    while (frame := conversation.frame()) is not None and frame[0] != STDIN_EOF:
+        frames.append(frame)
+    return frames
+
+
+def test_words_streams_and_exit_code(serve: Callable[[Script], ScriptedServer]) -> None:
+    """Words arrive as they are, bytes that are not UTF-8 included; the two outputs stay apart; the exit code is the command's."""
+    seen: list[bytes] = []
+
+    def script(c: Conversation) -> None:
+        seen.append(c.request.encode())
+        seen.append(c.upgrade())
+        c.say(DATA_FRAME, b"out\x00\xff")
+        c.say(DATA_FRAME, b"")
+        c.say(0x7F, b"from the future")
+        c.say(STDERR, b"err")
+        c.exit(42)
+
+    words = ["a b", "'\"$HOME", "new\nline", "héé😀", "", "--json"]
+    with serve(script):
+        done = shed("exec", "-w", "/x", "-u", "me", "-e", "A=ü", "dev", "--", *words, b"\xff")
+    assert (done.returncode, done.stdout, done.stderr) == (42, b"out\x00\xff", b"err")
+    assert seen[0] == b"POST /api/sheds/dev/exec"
+    request = json.loads(seen[1])
+    assert request["cmd"][:-1] == words
+    assert os.fsencode(request["cmd"][-1]) == b"\xff"
+    assert (request["tty"], request["working_dir"], request["user"], request["env"]) == (False, "/x", "me", ["A=ü"])
+
+
+def test_a_big_stream_both_ways(serve: Callable[[Script], ScriptedServer], tmp_path: Path) -> None:
+    """64 MiB through an echo come back unchanged, through files and through pipes, and memory stays small."""
+    data = os.urandom(1 << 20) * 64
+    (tmp_path / "in").write_bytes(data)
+    clients: list[subprocess.Popen[bytes]] = []
+    peaks: list[int] = []
+
+    def echo(c: Conversation) -> None:
+        c.upgrade()
+        while (frame := c.frame()) is not None and frame[0] != STDIN_EOF:
+            c.say(DATA_FRAME, frame[1])
+        if clients:
+            status = Path(f"/proc/{clients.pop().pid}/status").read_text()
+            peaks.append(int(status.partition("VmHWM:")[2].split()[0]))
+        c.exit(0)
+
+    with serve(echo), (tmp_path / "in").open("rb") as source, (tmp_path / "out").open("wb") as sink:
+        clients.append(subprocess.Popen([*SHED, "exec", "dev", "--", "cat"], stdin=source, stdout=sink))
+        assert clients[0].wait(60) == 0
+        assert (tmp_path / "out").read_bytes() == data
+        assert peaks[0] < 30 * 1024
+        assert shed("exec", "dev", "--", "cat", stdin=data).stdout == data
+
+
+def test_a_reader_who_leaves_ends_the_command(serve: Callable[[Script], ScriptedServer]) -> None:
+    """As SIGPIPE would: exit code 141, no message, and the server sees the connection close."""
+    left = threading.Event()
+
+    def yes(c: Conversation) -> None:
+        c.upgrade()
+        try:
+            while True:
+                c.say(DATA_FRAME, b"y\n" * 8192)
+        except OSError:
+            left.set()
+
+    with serve(yes):
+        process = start("exec", "dev", "--", "yes")
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.read(4) == b"y\ny\n"
+        process.stdout.close()
+        assert process.wait(30) == 141
+        assert process.stderr.read() == b""
+        process.stderr.close()
+    assert left.is_set()
+
+
+def test_a_command_that_ends_without_reading_its_input(serve: Callable[[Script], ScriptedServer]) -> None:
+    """Its exit code arrives although our input is open, or was cut short."""
+
+    def end(c: Conversation) -> None:
+        c.upgrade()
+        c.exit(7)
+
+    with serve(end):
+        process = start("exec", "dev", "--", "true", stdin=subprocess.PIPE)
+        assert process.wait(30) == 7
+        process.communicate()
+        assert shed("exec", "dev", "--", "true", stdin=bytes(1 << 22)).returncode == 7
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGQUIT])
+def test_signals_reach_the_command(serve: Callable[[Script], ScriptedServer], number: signal.Signals) -> None:
+    """With pipes the command decides what a signal means, and its answer is our exit code."""
+
+    def script(c: Conversation) -> None:
+        c.upgrade()
+        assert drain(c) == []
+        c.say(DATA_FRAME, b"ready")
+        assert c.frame() == (SIGNAL, b'{"signal":%d}' % number)
+        c.exit(128 + number)
+
+    with serve(script):
+        process = start("exec", "dev", "--", "sleep", "9")
+        assert process.stdout is not None
+        assert process.stdout.read(5) == b"ready"
+        process.send_signal(number)
+        assert process.wait(30) == 128 + number
+        assert process.communicate() == (b"", b"")
+
+
+def test_three_interrupts_leave(serve: Callable[[Script], ScriptedServer]) -> None:
+    """A command that ignores ctrl-C must not hold the user."""
+
+    def script(c: Conversation) -> None:
+        c.upgrade()
+        c.say(DATA_FRAME, b"1")
+        while (frame := c.frame()) is not None:
+            if frame[0] == SIGNAL:
+                c.say(DATA_FRAME, b"1")
+
+    with serve(script):
+        process = start("exec", "dev", "--", "stubborn")
+        assert process.stdout is not None
+        for _ in range(3):
+            assert process.stdout.read(1) == b"1"
+            process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 130
+        assert process.communicate() == (b"", b"interrupted\n")
+
+
+@pytest.mark.parametrize(
+    ("end", "message"),
+    [
+        (b"", b"lost the connection to the command in dev"),
+        (b"\x05\x00\x00\x00\x09cut", b"lost the connection"),
+        (b"\x05\xff\xff\xff\xff", b"does not speak our protocol"),
+        (b"\x04\x00\x00\x00\x02{}", b"does not speak our protocol"),
+    ],
+)
+def test_a_stream_that_breaks(serve: Callable[[Script], ScriptedServer], end: bytes, message: bytes) -> None:
+    """What came before is printed, then one sentence; 125, so that it is not taken for the command's own answer."""
+
+    def script(c: Conversation) -> None:
+        c.upgrade()
+        drain(c)
+        c.say(DATA_FRAME, b"some")
+        c.socket.sendall(end)
+
+    with serve(script):
+        done = shed("exec", "dev", "--", "x")
+    assert (done.returncode, done.stdout) == (125, b"some")
+    assert done.stderr.startswith(b"error: ")
+    assert message in done.stderr
+    assert b"Traceback" not in done.stderr
+
+
+def test_a_refusal_of_the_server(serve: Callable[[Script], ScriptedServer]) -> None:
+    """Its sentence and hint, exit code 125; as JSON when asked."""
+
+    def script(c: Conversation) -> None:
+        c.answer(404, b'{"error":{"code":"SHED_NOT_FOUND","message":"there is no shed \'dev\'","hint":"see: shed list"}}')
+
+    with serve(script):
+        done = shed("exec", "dev", "--", "x")
+        assert (done.returncode, done.stderr) == (125, b"error: there is no shed 'dev'\nhint: see: shed list\n")
+        done = shed("exec", "--json", "dev", "--", "x")
+        assert (done.returncode, json.loads(done.stderr)["error"]["code"]) == (125, "SHED_NOT_FOUND")
+
+
+@pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 200 OK\r\n", b"SSH-2.0-x\r\n\r\n", b"HTTP/1.1 500 X\r\nContent-Length: 9\r\n\r\n<html"])
+def test_a_server_that_is_none(serve: Callable[[Script], ScriptedServer], answer: bytes) -> None:
+    """One sentence, 125."""
+    with serve(lambda c: c.socket.sendall(answer)):
+        done = shed("exec", "dev", "--", "x")
+    assert done.returncode == 125
+    assert done.stderr.startswith(b"error: ")
+    assert b"Traceback" not in done.stderr
+
+
+def test_a_command_that_could_not_start(serve: Callable[[Script], ScriptedServer]) -> None:
+    """The guest's reason is shown; the code is the guest's."""
+
+    def script(c: Conversation) -> None:
+        c.upgrade()
+        c.say(EXIT_CODE, b'{"code": 127, "error": "nope: no such file or directory"}')
+
+    with serve(script):
+        done = shed("exec", "dev", "--", "nope")
+    assert (done.returncode, done.stderr) == (127, b"error: dev: nope: no such file or directory\n")
+
+
+def test_output_that_cannot_be_written(serve: Callable[[Script], ScriptedServer]) -> None:
+    """A full disk is an error of ours, not of the command."""
+
+    def script(c: Conversation) -> None:
+        c.upgrade()
+        c.say(DATA_FRAME, b"x")
+        c.frame()
+
+    with serve(script), Path("/dev/full").open("wb") as full:
+        done = subprocess.run([*SHED, "exec", "dev", "--", "x"], stdin=subprocess.DEVNULL, stdout=full, stderr=subprocess.PIPE, check=False)
+    assert done.returncode == 125
+    assert b"No space left" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("closed", "out", "err"), [("<&-", b"out", b"err"), (">&-", b"", b"err"), ("2>&-", b"out", b""), ("<&- >&- 2>&-", b"", b"")]
+)
+def test_closed_descriptors(serve: Callable[[Script], ScriptedServer], closed: str, out: bytes, err: bytes) -> None:
+    """A daemon may start us with none; the connection must not become one of them."""
+
+    def script(c: Conversation) -> None:
+        c.upgrade()
+        assert drain(c) == []
+        c.say(DATA_FRAME, b"out")
+        c.say(STDERR, b"err")
+        c.exit(3)
+
+    with serve(script):
+        done = subprocess.run(
+            ["sh", "-c", f'"$@" {closed}', "sh", *SHED, "exec", "dev", "--", "x"],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            check=False,
+        )
+    assert (done.returncode, done.stdout, done.stderr) == (3, out, err)
+
+
+def test_no_stdin_leaves_the_input_alone(serve: Callable[[Script], ScriptedServer]) -> None:
+    """`while read; do shed exec -n ...` must not lose its lines."""
+
+    def script(c: Conversation) -> None:
+        c.upgrade()
+        assert drain(c) == []
+        c.exit(0)
+
+    with serve(script):
+        loop = 'while read -r x; do "$@" && echo "$x"; done'
+        done = subprocess.run(
+            ["sh", "-c", loop, "sh", *SHED, "exec", "-n", "dev", "x"], input=b"1\n2\n3\n", capture_output=True, check=False
+        )
+    assert done.stdout == b"1\n2\n3\n"
+
+
+def test_a_socket_with_a_long_path(tmp_path: Path) -> None:
+    """Unix sockets take 107 bytes; folders do not know that."""
+    folder = tmp_path / ("d" * 120)
+    folder.mkdir()
+
+    def script(c: Conversation) -> None:
+        c.upgrade()
+        c.exit(5)
+
+    with ScriptedServer(tmp_path / "s", script):
+        (tmp_path / "s").rename(folder / "s")
+        assert shed("-s", f"unix://{folder}/s", "exec", "dev", "--", "x").returncode == 5
