@@ -18,7 +18,7 @@ lint: setup ## style and types
 	@.venv/bin/mypy
 
 bench: setup-tests ## measure, side by side with the tools shed replaces
-	@$(PYTHON) -m benchmarks
+	@PYTHONPATH=tests $(PYTHON) -m benchmarks
 
 setup: ## install what `shed` needs (uses sudo for missing packages only)
 	@scripts/setup
