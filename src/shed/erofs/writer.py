@@ -31,7 +31,7 @@ from shed.erofs.writer_tree import Node, build_tree
 from shed.errors import UsageError
 from shed.version import VERSION
 
-__all__ = ["Compression", "WriteResult", "WriterOptions", "write_image"]
+__all__ = ["Compression", "WriteResult", "WriterOptions", "write_image", "writer_name"]
 _MAX_THREADS = 64
 
 
@@ -69,6 +69,11 @@ class WriteResult:
     """Derived from the content."""
     writer: str
     """Name and version of all that decides the bytes."""
+
+
+def writer_name(compression: Compression) -> str:
+    """Return name and version of all that decides the bytes of an image written with `compression`."""
+    return f"shed-erofs/{VERSION} {compression.library}".strip()
 
 
 def write_image(entries: Iterable[Entry], out: BinaryIO, options: WriterOptions | None = None) -> WriteResult:
@@ -120,7 +125,7 @@ def write_image(entries: Iterable[Entry], out: BinaryIO, options: WriterOptions 
         inodes=len(nodes),
         data_bytes=sum(node.entry.size for node in files),
         uuid=str(identity),
-        writer=f"shed-erofs/{VERSION} {compression.library}".strip(),
+        writer=writer_name(compression),
     )
 
 
