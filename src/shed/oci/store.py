@@ -7,6 +7,7 @@
     blobs/sha256/HEX                    mode 0444, verified before they get this name, never changed
     blobs/sha256/.HEX.lock              flock: held while the blob is given its name
     blobs/sha256/.staging-*.tmp         blobs being written; flock: held by their writer
+    verified/HEX                        what the blob's file looked like when its digest was last compared
     tags/NAME.json                      {"digest": "sha256:…", "updated_at": RFC 3339}
     tags/NAME.lock, .index.lock         flock: held while the tag, the index, is changed
 
@@ -32,6 +33,7 @@ from shed.oci.digest import Digest, digest_bytes, from_hex, hex_of, mismatch, pa
 from shed.oci.fields import MAX_JSON, Fields, decode_object
 from shed.oci.manifest import REF_NAME, ImageConfig, Index, Manifest
 from shed.oci.staging import StagedBlob, sweep
+from shed.oci.verified import VerifiedBlobs
 
 _LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
 
@@ -52,6 +54,7 @@ class LayoutStore:
         self.root = root
         self.blobs = root / "blobs/sha256"
         self.tags = root / "tags"
+        self._verified = VerifiedBlobs(self.blobs, root / "verified")
 
     # blobs
 
@@ -132,6 +135,21 @@ class LayoutStore:
         """Return the config of `manifest`.  Raises `NotFoundError` and `DataError`."""
         digest = manifest.config.digest
         return ImageConfig.parse(self.read_bytes(digest, what="image config"), f"image config {short(digest)}")
+
+    def verify(self, digest: str, *, again: bool = False) -> None:
+        """Compare a blob with its digest, unless that was done and the file is unchanged since; with `again`, in any case.
+
+        Raises `NotFoundError` and `DataError` (DIGEST_MISMATCH).
+        """
+        try:
+            self._verified.verify(parse_digest(digest), again=again)
+        except FileNotFoundError:
+            raise _missing(digest) from None
+
+    def scratch(self) -> Path:
+        """Return the folder for unnamed temporary files, on the disk that holds the blobs."""
+        self._prepare()
+        return self.blobs
 
     def sweep(self) -> int:
         """Remove what crashed writers left in ``blobs``; return how many files.  Safe while others write."""

@@ -1,0 +1,283 @@
+"""Minting: from an ordinary OCI image to a shed image, whose root file system is ready to be mounted.
+
+The phases: **ingest** copies config and layers byte for byte and unpacks the layers beside them; **flatten** merges them; **write** makes
+the EROFS blob; **check** is the gate: the checker, and a second reading of every name, attribute and extent, compared with what went in;
+**commit** gives the blobs their names, then writes the manifest, the index and, last, the tag.
+
+Until the gate has passed, nothing in the store refers to the new blobs, and when it does not pass they are gone.  The same archive, kit
+and options give the same digests on every machine.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from shed.entries import Entry
+from shed.erofs.checker import check
+from shed.erofs.compress import Compression
+from shed.erofs.verify import verify_contents
+from shed.erofs.writer import WriteResult, WriterOptions, write_image, writer_name
+from shed.errors import ConflictError, NotFoundError, ShedError, UsageError
+from shed.fsutil import storage_errors
+from shed.images.annotations import BootAnnotations
+from shed.names import check_image_name
+from shed.oci import media
+from shed.oci.archive import Archive, open_archive, open_blob
+from shed.oci.choose import Chosen, choose_image
+from shed.oci.descriptor import Descriptor, Platform
+from shed.oci.digest import Digest, digest_fd, short
+from shed.oci.flatten import flatten
+from shed.oci.layers import MAX_UNPACKED, read_layer
+from shed.oci.manifest import Manifest
+from shed.oci.staging import StagedBlob
+from shed.oci.store import LayoutStore
+from shed.oci.tarstream import Member
+from shed.oci.unpack import Budget, Spool
+from shed.progress import Progress
+
+if TYPE_CHECKING:  # the kit's builder is large, and only its result is needed
+    from shed.images.bootkit.kit import Kit
+
+_LAYER_THREADS = 3
+_REPORT_EVERY = 4 << 20
+"""Bytes between two progress events."""
+
+
+@dataclass(frozen=True, slots=True)
+class MintResult:
+    """What was minted."""
+
+    name: str
+    manifest_digest: Digest
+    root_digest: Digest
+    root_size: int
+    """Bytes of the EROFS blob."""
+    logical_size: int
+    """Bytes of the files in it."""
+    layers_size: int
+    """Bytes of the layers as they came."""
+    timings: dict[str, float]
+    """Milliseconds by phase."""
+    reused: bool
+    """The store already had exactly this image, and nothing was done."""
+
+
+def mint_archive(
+    store: LayoutStore,
+    source: Path | str,
+    name: str,
+    *,
+    kit: Kit,
+    compression: Compression | None = None,
+    platform: Platform | None = None,
+    source_ref: str = "",
+    force: bool = False,
+    progress: Progress | None = None,
+) -> MintResult:
+    """Mint the image in the archive `source` (file, layout folder, or ``-`` for stdin) as `name`.
+
+    `platform` chooses among several images; `force` does the work even when the store has the result.  Raises `ShedError`s: the archive's
+    faults are `DataError`, a full disk is `StorageError`; then the store is as it was, and the name still means what it meant.
+    """
+    check_image_name(name)
+    compression = compression or Compression("lz4")
+    progress = progress or Progress()
+    _check_kit(store, kit, compression)
+    progress.phase("ingest", f"reading {'stdin' if str(source) == '-' else source}")
+    with contextlib.ExitStack() as stack:
+        archive = stack.enter_context(open_archive(source, scratch=store.scratch()))
+        chosen = choose_image(archive, platform)
+        _check_platform(chosen, kit)
+        plan = _Plan(store=store, chosen=chosen, kit=kit, compression=compression, name=name, source_ref=source_ref)
+        if not force and (known := plan.known()):
+            return known
+        return _Mint(plan, archive, stack, progress).run()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Plan:
+    """What is to be made, and what its manifest will say."""
+
+    store: LayoutStore
+    chosen: Chosen
+    kit: Kit
+    compression: Compression
+    name: str
+    source_ref: str
+
+    def manifest(self, root: Digest, logical_size: int) -> Manifest:
+        """Return the manifest: config and layers as they came, and what booting needs."""
+        annotations = BootAnnotations(
+            variant=self.name,
+            source_ref=self.source_ref or self.name,
+            root=root,
+            kernel=self.kit.kernel,
+            initrd=self.kit.initrd,
+            runtime=self.kit.runtime,
+            logical_size=logical_size,
+            build_tools=f"{writer_name(self.compression)} {self.compression}",
+        )
+        source = self.chosen.manifest
+        return Manifest(source.config, source.layers, {**_foreign(source.annotations), **annotations.encode()})
+
+    def known(self) -> MintResult | None:
+        """Return the image that `name` means already when minting would give the same, and all of it is here."""
+        try:
+            tag = self.store.tag(self.name)
+            if tag is None:
+                return None
+            manifest = self.store.read_manifest(tag.digest)
+            annotations = BootAnnotations.parse(manifest.annotations)
+            if annotations.root is None or annotations.logical_size is None:
+                return None
+            if manifest != self.manifest(annotations.root, annotations.logical_size):
+                return None
+            for digest in (manifest.config.digest, *annotations.blobs().values(), *(layer.digest for layer in manifest.layers)):
+                self.store.verify(digest)
+        except ShedError:  # whatever is wrong with what is there, minting makes it anew
+            return None
+        return self.result(tag.digest, annotations.root, self.store.size(annotations.root), annotations.logical_size, {}, reused=True)
+
+    def result(
+        self, manifest: Digest, root: Digest, root_size: int, logical_size: int, timings: dict[str, float], *, reused: bool
+    ) -> MintResult:
+        """Return the result of minting this."""
+        layers_size = sum(layer.size for layer in self.chosen.manifest.layers)
+        return MintResult(self.name, manifest, root, root_size, logical_size, layers_size, timings, reused)
+
+
+class _Mint:
+    """One run; staged blobs and unpacked layers live until `stack` is closed."""
+
+    def __init__(self, plan: _Plan, archive: Archive, stack: contextlib.ExitStack, progress: Progress) -> None:
+        self._plan = plan
+        self._store = plan.store
+        self._archive = archive
+        self._stack = stack
+        self._progress = progress
+        self._staged: list[StagedBlob] = []
+
+    def run(self) -> MintResult:
+        layers = self._ingest()
+        self._progress.phase("flatten", "merging the layers")
+        entries = list(flatten(layers))
+        root = self._stage()
+        self._progress.phase("write", f"writing the root file system: {len(entries)} files")
+        written = self._write(entries, root)
+        self._progress.phase("check", "checking the root file system")
+        root_digest = self._check(entries, root)
+        self._progress.phase("commit", "storing the image")
+        digest = self._commit(root, root_digest, written)
+        timings = self._progress.finish()
+        return self._plan.result(digest, root_digest, written.size, written.data_bytes, timings, reused=False)
+
+    def _stage(self) -> StagedBlob:
+        blob = self._stack.enter_context(self._store.stage())
+        self._staged.append(blob)
+        return blob
+
+    def _ingest(self) -> list[list[Member]]:
+        """Copy config and layers to staged blobs, unpack the layers, and return their members, bottom first."""
+        chosen = self._plan.chosen
+        self._stage().write(chosen.config_bytes)
+        total = sum(layer.size for layer in chosen.manifest.layers)
+        counter = _Counter(self._progress, "layers", total)
+        budget = Budget(MAX_UNPACKED)
+        with ThreadPoolExecutor(_LAYER_THREADS) as pool:
+            tasks = []
+            for number, (descriptor, diff_id) in enumerate(zip(chosen.manifest.layers, chosen.config.diff_ids, strict=True), 1):
+                what = f"layer {number}"
+                blob = self._stage()
+                spool = self._stack.enter_context(Spool(self._store.scratch(), budget))
+                layer = open_blob(self._archive, descriptor, what)
+                tasks.append(pool.submit(read_layer, layer, descriptor, diff_id, blob=blob, spool=spool, what=what, on_bytes=counter.add))
+            try:
+                for task in as_completed(tasks):
+                    task.result()
+            except BaseException:
+                counter.stop()
+                raise
+        return [task.result() for task in tasks]
+
+    def _write(self, entries: list[Entry], root: StagedBlob) -> WriteResult:
+        counter = _Counter(self._progress, "root", sum(entry.size for entry in entries))
+        with storage_errors(root.path):
+            written = write_image(entries, root.file, WriterOptions(compression=self._plan.compression, on_progress=counter.add))
+            root.file.flush()
+        return written
+
+    def _check(self, entries: list[Entry], root: StagedBlob) -> Digest:
+        """Let the image through the gate and return its digest."""
+        with ThreadPoolExecutor(2) as pool:
+            digest = pool.submit(digest_fd, root.file.fileno())
+            synced = [pool.submit(blob.sync) for blob in self._staged]
+            check(root.path)
+            verify_contents(root.path, entries)
+            for task in synced:
+                task.result()
+            return digest.result()
+
+    def _commit(self, root: StagedBlob, root_digest: Digest, written: WriteResult) -> Digest:
+        for blob in self._staged:
+            blob.commit(root_digest if blob is root else None)
+        data = self._plan.manifest(root_digest, written.data_bytes).encode()
+        digest = self._store.put_bytes(data)
+        platform = self._plan.chosen.config.platform
+        self._store.publish(Descriptor(media.MANIFEST, digest, len(data), platform=platform), self._plan.name)
+        return digest
+
+
+class _Counter:
+    """Adds up bytes from several threads and reports them now and then; after `stop`, whoever adds is told to give up."""
+
+    def __init__(self, progress: Progress, label: str, total: int) -> None:
+        self._progress = progress
+        self._label = label
+        self._total = total
+        self._done = 0
+        self._next_report = 0
+        self._stopped = False
+        self._lock = threading.Lock()
+
+    def add(self, count: int) -> None:
+        with self._lock:
+            if self._stopped:
+                raise ConflictError("stopped, because another part failed")
+            self._done += count
+            if self._done >= self._next_report or self._done == self._total:
+                self._next_report = self._done + _REPORT_EVERY
+                self._progress.bytes(self._label, self._done, self._total)
+
+    def stop(self) -> None:
+        self._stopped = True
+
+
+def _foreign(annotations: Mapping[str, str]) -> dict[str, str]:
+    """Return the annotations that the image came with, except those that only we may write."""
+    return {key: value for key, value in annotations.items() if not key.startswith("io.shed.")}
+
+
+def _check_kit(store: LayoutStore, kit: Kit, compression: Compression) -> None:
+    for what, digest in (("kernel", kit.kernel), ("initrd", kit.initrd), ("runtime", kit.runtime)):
+        if not store.has(digest):
+            raise NotFoundError(f"the boot kit's {what} {short(digest)} is missing from the local store", hint="shed image bootkit build")
+    algorithm = "lz4" if compression.algorithm == "lz4hc" else compression.algorithm
+    readable = kit.record["erofs_algorithms"]
+    if algorithm != "none" and algorithm not in readable:
+        raise UsageError(
+            f"the boot kit's kernel {kit.record['kernel_release']} cannot read EROFS compressed with {algorithm}",
+            code="COMPRESSION_NOT_READABLE",
+            hint=f"it reads {', '.join(readable)}",
+        )
+
+
+def _check_platform(chosen: Chosen, kit: Kit) -> None:
+    platform = Platform("linux", kit.record["architecture"])
+    if not chosen.config.platform.matches(platform):
+        raise UsageError(f"the image is for {chosen.config.platform}, the boot kit for {platform}", code="PLATFORM_MISMATCH")

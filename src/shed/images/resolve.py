@@ -1,0 +1,88 @@
+"""From the name of an image to the files that a virtual machine boots from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from shed.errors import DataError, NotFoundError
+from shed.images.annotations import ROOT_KEY, BootAnnotations
+from shed.images.find import Found, find
+from shed.oci.digest import Digest, short
+from shed.oci.store import LayoutStore
+
+
+@dataclass(frozen=True, slots=True)
+class BootImage:
+    """All that a host needs to boot an image; the paths are blobs of the store and never change."""
+
+    digest: Digest
+    """Of the manifest: what a shed is pinned to."""
+    name: str
+    """The tag it was found by; empty when it has none."""
+    kernel: Path
+    initrd: Path
+    root: Path
+    """EROFS."""
+    runtime: Path
+    """EROFS."""
+    config: dict[str, Any]
+    """How the image wants to be run: the ``config`` object of the OCI config (User, Env, WorkingDir, …)."""
+
+
+def resolve(store: LayoutStore, reference: str, *, verify: bool = False) -> BootImage:
+    """Return what `reference` (a tag, a digest, 12 or more of its hex digits) boots from.
+
+    Every blob is compared with its digest unless it is known to be unchanged since that was last done; `verify` reads them all again.
+    Raises `NotFoundError` (IMAGE_NOT_FOUND, BLOB_NOT_FOUND) and `DataError` (NOT_BOOTABLE, DIGEST_MISMATCH).
+    """
+    found = find(store, reference)
+    manifest = store.read_manifest(found.digest)
+    annotations = BootAnnotations.parse(manifest.annotations)
+    paths = {
+        what: _blob(store, digest, what, found, annotations, verify=verify)
+        for what, digest in boot_blobs(found.digest, annotations).items()
+    }
+    return BootImage(
+        digest=found.digest,
+        name=found.name,
+        kernel=paths["kernel"],
+        initrd=paths["initrd"],
+        root=paths["rootfs erofs"],
+        runtime=paths["runtime erofs"],
+        config=store.read_config(manifest).settings,
+    )
+
+
+def boot_blobs(manifest: Digest, annotations: BootAnnotations) -> dict[str, Digest]:
+    """Return the four blobs that booting needs, by what people call them.  Raises `DataError` (NOT_BOOTABLE) when one is not named."""
+    digest = short(manifest)
+    blobs = annotations.blobs()
+    if annotations.root is None:
+        # Documented and searched for word by word; there is no fallback.
+        raise DataError(
+            f"image manifest {digest} lacks {ROOT_KEY} annotation (built with pre-v0.5.2 tooling). "
+            f"Re-pull against current images: shed image rm {digest} && shed-server pull-images.",
+            code="NOT_BOOTABLE",
+        )
+    for what in ("kernel", "initrd", "runtime erofs"):
+        if what not in blobs:
+            raise DataError(f"image manifest {digest} names no {what} blob", code="NOT_BOOTABLE", hint="build the image again")
+    return blobs
+
+
+def _blob(store: LayoutStore, digest: Digest, what: str, found: Found, annotations: BootAnnotations, *, verify: bool) -> Path:
+    recover = f"shed image pull {annotations.source_ref or '<ref>'} -t {found.name or '<name>'}"
+    try:
+        store.verify(digest, again=verify)
+    except NotFoundError:
+        raise NotFoundError(
+            f"{what} blob {short(digest)} referenced by manifest {short(found.digest)} is missing from the local store; "
+            f"re-pull the image ({recover}) to recover",
+            code="BLOB_NOT_FOUND",
+        ) from None
+    except DataError as error:
+        message = f"{what} blob of image manifest {short(found.digest)} is damaged: {error.message}"
+        raise DataError(message, code=error.code, hint=f"build the image again, or re-pull it: {recover}") from None
+    return store.blob_path(digest)
