@@ -4,6 +4,6 @@ import sys
 
 sys.path.insert(0, __file__.rsplit("/", 3)[0])
 
-from shed.guest.main import main  # noqa: E402
+from shed.guest.main import main
 
 main()

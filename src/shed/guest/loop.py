@@ -7,7 +7,7 @@ File descriptors are watched edge-triggered and must be non-blocking: read or wr
 
 from __future__ import annotations
 
-import _signal
+import _signal  # type: ignore[import-not-found]
 import errno
 import os
 import select
@@ -32,16 +32,27 @@ class Cancelled(BaseException):
 class Event:
     """A flag that tasks wait for.  `set` wakes all of them; waiting on a set event returns at once."""
 
-    __slots__ = ("_waiting", "is_set")
+    __slots__ = ("_callbacks", "_waiting", "is_set")
 
     def __init__(self) -> None:
         self.is_set = False
         self._waiting: list[Task] = []
+        self._callbacks: list[Callable[[], None]] = []
 
     def set(self) -> None:
         """Raise the flag."""
         self.is_set = True
         self.wake()
+        callbacks, self._callbacks = self._callbacks, []
+        for callback in callbacks:
+            callback()
+
+    def then(self, callback: Callable[[], None]) -> None:
+        """Call back once, when the flag is raised the next time; at once when it is up."""
+        if self.is_set:
+            callback()
+        else:
+            self._callbacks.append(callback)
 
     def clear(self) -> None:
         """Lower the flag."""
@@ -134,10 +145,8 @@ class Task:
         first = self._pause is None and error is None
         self._leave()
         try:
-            if error is not None:
-                pause = self._coroutine.throw(error)
-            else:
-                pause = self._coroutine.send(None if first else value)  # type: ignore[arg-type]
+            send = self._coroutine.send
+            pause = self._coroutine.throw(error) if error is not None else send(None if first else value)  # type: ignore[arg-type]
         except StopIteration as end:
             self.result = end.value
             self.done.set()
@@ -301,6 +310,11 @@ class Loop:
         _signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
         _signal.signal(_signal.SIGCHLD, _ignore_signal)
 
+    def reap_only_own(self) -> None:
+        """Leave children nobody asked for alone: we are no longer the first process, but a child of it."""
+        self._adopted = False
+        self._children.clear()
+
     def on_exit(self, pid: int, callback: Callable[[int], None]) -> None:
         """Call back with the wait status when the child `pid` ends."""
         self._children[pid] = callback
@@ -336,6 +350,10 @@ class Loop:
             os.close(self._wake_write)
             self._wake_read = self._wake_write = -1
         self._epoll.close()
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait for `seconds`."""
+        await Event().wait(seconds)
 
     def now(self) -> float:
         """Return the loop's time, in seconds."""

@@ -33,7 +33,7 @@ _NONBLOCKING_RANDOM = 4
 """getrandom flag GRND_INSECURE: a nonce need not be secret, and hello must not wait for entropy."""
 
 
-class StreamCut(Exception):
+class StreamCutError(Exception):
     """The stream ended before its time: the host reset it, or the whole session is gone."""
 
 
@@ -58,10 +58,10 @@ class Stream:
         """Set once the stream was cut."""
 
     async def read(self) -> bytes:
-        """Return what has come, at least one byte; empty once the host has ended its side.  Raises `StreamCut`."""
+        """Return what has come, at least one byte; empty once the host has ended its side.  Raises `StreamCutError`."""
         while True:
             if self._cut is not None:
-                raise StreamCut(self._cut)
+                raise StreamCutError(self._cut)
             if self._received:
                 data = bytes(self._received)
                 self._received.clear()
@@ -73,12 +73,12 @@ class Stream:
             await self._data_came.wait()
 
     async def write(self, data: bytes | bytearray | memoryview) -> None:
-        """Send all of `data` in one piece, after what others are writing; returns when it is on its way.  Raises `StreamCut`."""
+        """Send all of `data` in one piece, after what others are writing; returns when it is on its way.  Raises `StreamCutError`."""
         async with self._writing:
             rest = memoryview(data)
             while rest:
                 if self._cut is not None:
-                    raise StreamCut(self._cut)
+                    raise StreamCutError(self._cut)
                 if self._credit <= 0:
                     self._credit_came.clear()
                     await self._credit_came.wait()
@@ -273,7 +273,10 @@ async def _serve(serve: Serve, stream: Stream) -> None:
     """Run a service on a stream; afterwards the stream is ended, or cut when the service failed."""
     try:
         await serve(stream)
-    except StreamCut:
+    except StreamCutError:
+        return
+    except protocol.ProtocolError as error:
+        stream.reset(f"protocol error: {error}")
         return
     except (Exception, Cancelled):
         stream.reset("the agent failed; see the console")

@@ -37,7 +37,7 @@ class _Function(_ctypes.CFuncPtr):
     _restype_ = _Int
 
 
-_LIBC = _ctypes.dlopen(None, 0)
+_LIBC = _ctypes.dlopen(None, 0)  # type: ignore[arg-type]  # the program itself
 
 
 def _call(name: str, *arguments: bytes | int | None, path: str | None = None) -> None:
@@ -49,7 +49,7 @@ def _call(name: str, *arguments: bytes | int | None, path: str | None = None) ->
 
 
 def mount(source: str, target: str, kind: str, flags: int = 0, options: str = "") -> None:
-    """mount(2)."""
+    """Mount a file system."""
     _call("mount", os.fsencode(source), os.fsencode(target), os.fsencode(kind), flags, os.fsencode(options) or None, path=target)
 
 

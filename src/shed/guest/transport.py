@@ -16,14 +16,14 @@ PORT_NAME = "shed.agent"
 _SYSFS_PORTS = "/sys/class/virtio-ports"
 
 
-class PortMissing(Exception):
+class PortMissingError(Exception):
     """The machine has no such virtio-serial port."""
 
 
 def find_port(name: str = PORT_NAME, *, sysfs: str = _SYSFS_PORTS, timeout: float = 5.0) -> str:
     """Return the device file of the virtio-serial port `name`; there is no udev to make links by name.
 
-    Waits `timeout` seconds for the driver to find it.  Raises `PortMissing`.
+    Waits `timeout` seconds for the driver to find it.  Raises `PortMissingError`.
     """
     deadline = time.monotonic() + timeout
     while True:
@@ -35,7 +35,7 @@ def find_port(name: str = PORT_NAME, *, sysfs: str = _SYSFS_PORTS, timeout: floa
         except FileNotFoundError:
             pass  # the driver is not there yet, or the port is being set up
         if time.monotonic() > deadline:
-            raise PortMissing(f"no virtio-serial port named {name}")
+            raise PortMissingError(f"no virtio-serial port named {name}")
         time.sleep(0.005)
 
 

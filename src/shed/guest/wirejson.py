@@ -23,7 +23,7 @@ def _refuse(value: object) -> object:
     raise TypeError(f"{value!r} cannot be said in JSON")
 
 
-_scan = _json.make_scanner(_Settings)
+_scan = _json.make_scanner(_Settings)  # type: ignore[arg-type]
 _encode = _json.make_encoder(None, _refuse, _json.encode_basestring_ascii, None, ":", ",", False, False, False)
 
 

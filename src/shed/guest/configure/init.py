@@ -1,0 +1,49 @@
+"""Who is PID 1: the agent, or the image's systemd with the agent beside it."""
+
+from __future__ import annotations
+
+import _signal  # type: ignore[import-not-found]
+import os
+
+from shed.guest.configure import steps
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from shed.guest.loop import Loop
+
+_INIT = "/sbin/init"
+
+
+def choose(asked: str, *, root: str = "") -> str:
+    """Return "agent" or "systemd".  Raises `StepError` when systemd is asked for and not there."""
+    if asked == "agent":
+        return "agent"
+    if has_systemd(root):
+        return "systemd"
+    if asked == "systemd":
+        raise steps.StepError(steps.HAND_OVER, f"the image has no systemd at {_INIT}")
+    return "agent"
+
+
+def has_systemd(root: str = "") -> bool:
+    """Return whether the image's init is systemd."""
+    try:
+        return os.readlink(root + _INIT).rpartition("/")[2] == "systemd" and os.access(f"{root}/lib/systemd/systemd", os.X_OK)
+    except OSError:
+        return False
+
+
+def hand_over(loop: Loop) -> None:
+    """Make PID 1 the image's init; who returns from here is a child of it that goes on as the agent, with everything open as before."""
+    if os.fork() == 0:
+        loop.reap_only_own()
+        os.setsid()
+        return
+    _signal.signal(_signal.SIGPIPE, _signal.SIG_DFL)
+    _signal.signal(_signal.SIGXFSZ, _signal.SIG_DFL)
+    try:
+        os.execve(_INIT, [_INIT], {"TERM": "linux", "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"})
+    finally:
+        os.write(2, f"shed-agent: PANIC [{steps.HAND_OVER}]: cannot execute {_INIT}\n".encode())
+        while True:
+            _signal.pause()

@@ -1,0 +1,72 @@
+"""The new root: the image's root below, the upper above; then the machine moves into it."""
+
+from __future__ import annotations
+
+import os
+
+from shed.guest import syscalls
+from shed.guest.configure import steps
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from shed.guest.configure.steps import Places
+
+_MOVED = ("proc", "sys", "dev")
+_MOUNTED = (
+    # (kind, where, flags, options), inside the new root
+    ("devpts", "dev/pts", syscalls.MS_NOSUID | syscalls.MS_NOEXEC, "gid=5,mode=620,ptmxmode=666"),
+    ("tmpfs", "dev/shm", syscalls.MS_NOSUID | syscalls.MS_NODEV, "mode=1777"),
+    ("cgroup2", "sys/fs/cgroup", syscalls.MS_NOSUID | syscalls.MS_NODEV | syscalls.MS_NOEXEC, ""),
+)
+_DEVICE_LINKS = {"fd": "/proc/self/fd", "stdin": "/proc/self/fd/0", "stdout": "/proc/self/fd/1", "stderr": "/proc/self/fd/2"}
+
+
+def mount_overlay(places: Places) -> None:
+    """Mount the overlay as the new root.  Raises `StepError`."""
+    data, work = f"{places.upper}/data", f"{places.upper}/work"
+    try:
+        if steps.make_folder(data):
+            root = os.stat(places.lower)
+            os.chmod(data, root.st_mode & 0o7777)
+            os.chown(data, root.st_uid, root.st_gid)
+        steps.remove_tree(work)  # what a start that was cut off left there would make the mount fail
+        steps.make_folder(work)
+        steps.make_folder(places.newroot)
+        options = f"lowerdir={places.lower},upperdir={data},workdir={work},redirect_dir=on"
+        syscalls.mount("shed", places.newroot, "overlay", 0, options)
+    except OSError as error:
+        raise steps.StepError(steps.OVERLAY, f"cannot put the upper over the image's root: {error.strerror}") from None
+
+
+def enter(places: Places) -> None:
+    """Mount what every root has, take the runtime along, and make the new root the root.  Raises `StepError`."""
+    root = places.newroot
+    try:
+        for name in (*_MOVED, "run", "tmp"):
+            if os.path.islink(f"{root}/{name}"):
+                raise steps.StepError(steps.HAND_OVER, f"/{name} in the image is a link, a folder is needed")
+            steps.make_folder(f"{root}/{name}", 0o1777 if name == "tmp" else 0o755)
+        syscalls.mount("run", f"{root}/run", "tmpfs", syscalls.MS_NOSUID | syscalls.MS_NODEV, "mode=755")
+        os.mkdir(f"{root}/run/shed-runtime")
+        syscalls.move_mount(places.runtime, f"{root}/run/shed-runtime")
+        for name in _MOVED:
+            syscalls.move_mount(f"/{name}", f"{root}/{name}")
+        for kind, where, flags, options in _MOUNTED:
+            steps.make_folder(f"{root}/{where}")
+            syscalls.mount(kind, f"{root}/{where}", kind, flags, options)
+        for name, target in _DEVICE_LINKS.items():
+            if not os.path.lexists(f"{root}/dev/{name}"):
+                os.symlink(target, f"{root}/dev/{name}")
+        _free_initramfs(places)
+        os.chdir(root)
+        syscalls.move_mount(".", "/")
+        os.chroot(".")
+        os.chdir("/")
+    except OSError as error:
+        raise steps.StepError(steps.HAND_OVER, f"cannot move into the new root: {error}") from None
+
+
+def _free_initramfs(places: Places) -> None:
+    """Give back the memory of the initramfs: nobody can reach it any more."""
+    for path in (places.modules, "/bin/busybox", "/init"):
+        steps.remove_tree(path)

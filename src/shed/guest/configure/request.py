@@ -1,0 +1,98 @@
+"""The `configure` request, checked.
+
+    name        of the shed
+    hostname    default: the name
+    network     {"address": "10.0.2.15/24", "gateway", "dns"} or null: none
+    mounts      [{"tag", "target", "readonly"}]: folders of the host, over 9P
+    clock       seconds since 1970; entropy: base64 of 32 bytes or more
+    init        "auto", "agent" or "systemd"
+    user        whom commands run as when they do not say, if the image has it
+    workspace   where commands start; made when it is not there
+    env         variables of every command
+
+Unknown members are ignored: a newer server may say more.
+"""
+
+from __future__ import annotations
+
+import binascii
+
+INIT_MODES = ("auto", "agent", "systemd")
+
+
+class Network:
+    """An address with its prefix length, the way out, and who answers names."""
+
+    __slots__ = ("address", "dns", "gateway", "prefix")
+
+    def __init__(self, value: object) -> None:
+        address, slash, prefix = _text(value, "address").partition("/")
+        if not slash or not prefix.isdecimal() or int(prefix) > 32:
+            raise ValueError("network: address must be IPv4/PREFIX")
+        self.address = address
+        self.prefix = int(prefix)
+        self.gateway = _text(value, "gateway", "")
+        self.dns = _text(value, "dns", "")
+
+
+class Mount:
+    """A host folder to mount by its 9P tag."""
+
+    __slots__ = ("readonly", "tag", "target")
+
+    def __init__(self, value: object) -> None:
+        self.tag = _text(value, "tag")
+        self.target = _text(value, "target")
+        if not self.target.startswith("/") or self.target == "/" or "," in self.tag:
+            raise ValueError(f"mounts: {self.tag!r} at {self.target!r} is not a tag and an absolute folder")
+        self.readonly = isinstance(value, dict) and value.get("readonly") is True
+
+
+class Request:
+    """What to make of this machine."""
+
+    def __init__(self, value: dict[str, object]) -> None:
+        """Raises `ValueError` that names the member that is wrong."""
+        self.name = _text(value, "name")
+        self.hostname = _text(value, "hostname", self.name)
+        self.network = Network(value["network"]) if value.get("network") is not None else None
+        self.mounts = [Mount(entry) for entry in _list(value, "mounts")]
+        self.clock = value.get("clock")
+        self.entropy = _base64(_text(value, "entropy", ""))
+        self.init = _text(value, "init", "auto")
+        if self.init not in INIT_MODES:
+            raise ValueError(f"init: {self.init!r} is none of {', '.join(INIT_MODES)}")
+        self.user = _text(value, "user", "shed")
+        self.workspace = _text(value, "workspace", "/workspace")
+        if not self.workspace.startswith("/"):
+            raise ValueError("workspace: must be an absolute folder")
+        self.env = _strings(value.get("env") or {})
+
+
+def _text(value: object, key: str, default: str | None = None) -> str:
+    found = value.get(key) if isinstance(value, dict) else None
+    if found is None and default is not None:
+        return default
+    if not isinstance(found, str) or "\0" in found or (not found and default is None):
+        raise ValueError(f"{key}: a string is needed")
+    return found
+
+
+def _list(value: dict[str, object], key: str) -> list[object]:
+    found = value.get(key) or []
+    if not isinstance(found, list):
+        raise ValueError(f"{key}: a list is needed")
+    return found
+
+
+def _strings(value: object) -> dict[str, str]:
+    if not isinstance(value, dict) or not all(isinstance(text, str) and "\0" not in text for item in value.items() for text in item):
+        raise ValueError("env: an object of strings is needed")
+    return value
+
+
+def _base64(text: str) -> bytes:
+    try:
+        return binascii.a2b_base64(text)
+    except binascii.Error as error:
+        raise ValueError(f"entropy: {error}") from None

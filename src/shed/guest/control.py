@@ -1,0 +1,135 @@
+"""Port 1026: requests about the machine itself, several in turn on one stream.
+
+    configure   {…}            make this machine a shed (`shed.guest.configure` says what it takes), once
+    health      {}             how it is
+    clock       {"clock": s}   set the wall clock, seconds since 1970
+    sync        {}             write everything to the disk
+    poweroff    {}             answers, then ends everything
+
+Every answer is {"ok": true, …} or {"ok": false, "code", "error"}.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+
+from shed.guest import protocol, state, wirejson
+from shed.guest.frames import FrameReader
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from shed.guest.loop import Loop
+    from shed.guest.mux import Stream
+    from shed.guest.state import State
+
+    Answer = dict[str, object]
+
+
+class RefusedError(Exception):
+    """The request cannot be done; `code` is for programs."""
+
+    def __init__(self, code: str, text: str) -> None:
+        super().__init__(text)
+        self.code = code
+
+
+class Control:
+    """Answers control requests."""
+
+    def __init__(self, loop: Loop, shed: State) -> None:
+        self._loop = loop
+        self._shed = shed
+        self._operations: dict[str, Callable[[Answer], Awaitable[Answer]]] = {
+            "configure": self._configure,
+            "health": self._health,
+            "clock": self._clock,
+            "sync": self._sync,
+            "poweroff": self._poweroff,
+        }
+
+    async def serve(self, stream: Stream) -> None:
+        """Answer the requests of a stream until the host ends it."""
+        frames = FrameReader(stream)
+        while (frame := await frames.next()) is not None:
+            if frame[0] == protocol.CONTROL_REQUEST:
+                answer = await self.answer(frame[1])
+                await stream.write(protocol.exec_frame(protocol.CONTROL_RESPONSE, wirejson.dumps(answer)))
+
+    async def answer(self, payload: bytes) -> Answer:
+        """Do one request and return what to say."""
+        try:
+            request = wirejson.loads(payload)
+            if not isinstance(request, dict):
+                raise ValueError("not an object")
+            operation = self._operations.get(str(request.get("op")))
+            if operation is None:
+                raise RefusedError("UNKNOWN_OPERATION", f"this agent knows no operation {request.get('op')!r}")
+            return {"ok": True, **await operation(request)}
+        except RefusedError as error:
+            return {"ok": False, "code": error.code, "error": str(error)}
+        except ValueError as error:
+            return {"ok": False, "code": "INVALID_REQUEST", "error": f"bad request: {error}"}
+        except OSError as error:
+            return {"ok": False, "code": "AGENT_ERROR", "error": str(error)}
+
+    async def _configure(self, request: Answer) -> Answer:
+        from shed.guest.configure import StepError, configure
+
+        if self._shed.phase != state.HELLO:
+            raise RefusedError("NOT_CONFIGURABLE", f"this machine is {self._shed.phase} already")
+        self._shed.phase = state.CONFIGURING
+        try:
+            return await configure(self._loop, self._shed, request)
+        except StepError as error:
+            self._shed.phase = state.FAILED
+            self._loop.log(f"PANIC [{error.code}]: {error}")
+            raise RefusedError(error.code, str(error)) from None
+        except ValueError:
+            self._shed.phase = state.HELLO
+            raise
+
+    async def _health(self, _request: Answer) -> Answer:
+        return {
+            "uptime": round(time.clock_gettime(time.CLOCK_BOOTTIME), 3),
+            "state": self._shed.phase,
+            "sessions": len(self._shed.sessions),
+            "name": self._shed.name,
+            "init": self._shed.init,
+        }
+
+    async def _clock(self, request: Answer) -> Answer:
+        set_clock(request.get("clock"))
+        return {}
+
+    async def _sync(self, _request: Answer) -> Answer:
+        """In a child, because it can take long and others must go on."""
+        from shed.guest.loop import Event
+
+        pid = os.fork()
+        if pid == 0:
+            try:
+                os.sync()
+            finally:
+                os._exit(0)
+        ended = Event()
+        self._loop.on_exit(pid, lambda _status: ended.set())
+        await ended.wait()
+        return {}
+
+    async def _poweroff(self, _request: Answer) -> Answer:
+        from shed.guest.poweroff import power_off
+
+        if self._shed.phase != state.STOPPING:
+            self._shed.phase = state.STOPPING
+            self._loop.spawn(power_off(self._loop, self._shed), name="poweroff")
+        return {}
+
+
+def set_clock(seconds: object) -> None:
+    """Set the wall clock.  Raises `ValueError` for a time that cannot be now."""
+    if not isinstance(seconds, (int, float)) or not 1_600_000_000 < seconds < 4_102_444_800:
+        raise ValueError(f"clock: {seconds!r} is not a time in this century")
+    time.clock_settime(time.CLOCK_REALTIME, seconds)

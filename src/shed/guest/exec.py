@@ -1,0 +1,338 @@
+"""Port 1024: one stream, one command.
+
+The rules: argv is taken literally; standard output and standard error are frames of their own; the exit frame is the last, after all
+output; a client that is gone (its side of the stream ended, or cut) means SIGHUP to the command's process group; the end of standard
+input (STDIN_EOF) stops neither signals nor resizes; unknown frames are skipped.
+"""
+
+from __future__ import annotations
+
+import _signal  # type: ignore[import-not-found]
+import fcntl
+import os
+from _struct import pack
+
+from shed.guest import process, protocol, wirejson
+from shed.guest.environment import command_environment, starting_folders
+from shed.guest.frames import FrameReader
+from shed.guest.loop import Event
+from shed.guest.mux import StreamCutError
+from shed.guest.users import UnknownUserError, find_user
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from shed.guest.loop import Loop, Task, Watch
+    from shed.guest.mux import Stream
+    from shed.guest.state import State
+
+_CHUNK = protocol.MAX_MUX_PAYLOAD - protocol.FRAME_HEADER
+"""Output is read in pieces that fill one mux frame."""
+_STDIN_LIMIT = 256 * 1024
+"""Bytes of standard input that wait for the command before frames are left unread."""
+_GRACE = 0.25
+"""Seconds that output may still come after the command ended, when a process it left behind keeps the pipe open."""
+_TIOCSWINSZ = 0x5414
+_FIONREAD = 0x541B
+"""ioctls: set a terminal's size, and tell how many bytes wait; asm-generic/ioctls.h."""
+
+
+class Request:
+    """A checked EXEC_REQUEST."""
+
+    def __init__(self, payload: bytes) -> None:
+        """Raises `ValueError` that says what is wrong."""
+        value = wirejson.loads(payload)
+        if not isinstance(value, dict):
+            raise ValueError("not an object")
+        self.words = _texts(value, "cmd")
+        self.env = dict(_assignment(text) for text in _texts(value, "env"))
+        self.terminal = value.get("tty") is True
+        self.rows, self.columns = window_size(value)
+        self.folder = _text(value, "working_dir")
+        self.user = _text(value, "user")
+
+
+def window_size(value: dict[str, object]) -> tuple[int, int]:
+    """Return rows and columns from a request or a resize; 24 by 80 when they make no sense."""
+    rows, columns = value.get("rows"), value.get("cols")
+    if isinstance(rows, int) and isinstance(columns, int) and 0 < rows < 65536 and 0 < columns < 65536:
+        return rows, columns
+    return 24, 80
+
+
+def _texts(value: dict[str, object], key: str) -> list[str]:
+    found = value.get(key)
+    if found is None:
+        return []
+    if not isinstance(found, list) or not all(isinstance(text, str) and "\0" not in text for text in found):
+        raise ValueError(f"{key} must be a list of strings without NUL")
+    return found
+
+
+def _text(value: dict[str, object], key: str) -> str:
+    found = value.get(key)
+    if found is None:
+        return ""
+    if not isinstance(found, str) or "\0" in found:
+        raise ValueError(f"{key} must be a string without NUL")
+    return found
+
+
+def _assignment(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not key or not equals:
+        raise ValueError(f"env: {text!r} is not KEY=VALUE")
+    return key, value
+
+
+async def serve(loop: Loop, state: State, stream: Stream) -> None:
+    """Run the command a stream asks for, to its end."""
+    frames = FrameReader(stream)
+    first = await frames.next()
+    if first is None:
+        return
+    session = Session(loop, stream, frames)
+    state.sessions.add(session)
+    try:
+        if first[0] != protocol.EXEC_REQUEST:
+            raise process.StartError(process.NOT_RUN, "the first frame must be the request")
+        try:
+            request = Request(first[1])
+        except ValueError as error:
+            raise process.StartError(process.NOT_RUN, f"bad request: {error}") from None
+        await session.run(request, state)
+    except process.StartError as error:
+        await _tell_exit(stream, {"code": error.code, "error": str(error)})
+    finally:
+        state.sessions.discard(session)
+
+
+async def _tell_exit(stream: Stream, value: dict[str, object]) -> None:
+    await stream.write(protocol.exec_frame(protocol.EXIT_CODE, wirejson.dumps(value)))
+
+
+class Session:
+    """A running command and the client that watches it."""
+
+    def __init__(self, loop: Loop, stream: Stream, frames: FrameReader) -> None:
+        self._loop = loop
+        self._stream = stream
+        self._frames = frames
+        self._process: process.Process | None = None
+        self._stdin: Stdin | None = None
+        self._outputs: list[Output] = []
+        self._terminal: Watch | None = None
+        self._over = Event()
+
+    async def run(self, request: Request, state: State) -> None:
+        """Start the command and stay with it.  Raises `StartError` and `StreamCutError`."""
+        try:
+            user = find_user(request.user) if request.user else state.user
+        except UnknownUserError as error:
+            raise process.StartError(process.NOT_RUN, str(error)) from None
+        words = request.words or ["-" + user.login_shell.rpartition("/")[2]]
+        theirs = self._open_terminal(request, user.uid) if request.terminal else self._open_pipes()
+        try:
+            self._process = await process.start(
+                self._loop,
+                request.words[0] if request.words else user.login_shell,
+                words,
+                env=command_environment(user, state.env, request.env),
+                user=user,
+                folders=starting_folders(request.folder, state.workspace, user),
+                stdio=theirs,
+                terminal=request.terminal,
+            )
+        except BaseException:
+            self._close()
+            raise
+        finally:
+            for fd in set(theirs):
+                os.close(fd)
+        await self._accompany(self._process)
+
+    def hang_up(self) -> None:
+        """The client is gone, or the machine is going down: tell the command and let it be."""
+        if self._process is not None:
+            self._process.signal_group(_signal.SIGHUP)
+        self._over.set()
+
+    async def _accompany(self, command: process.Process) -> None:
+        tasks = [self._loop.spawn(self._take_frames(command), name="exec input")]
+        if self._stdin is not None:
+            tasks.append(self._loop.spawn(self._stdin.pump(), name="exec stdin"))
+        for output in self._outputs:
+            output.task = self._loop.spawn(output.pump(), name="exec output")
+        command.ended.then(self._over.set)
+        self._stream.gone.then(self.hang_up)
+        try:
+            await self._over.wait()
+            if command.ended.is_set:
+                await self._finish_output()
+                how: dict[str, object] = {"signal": command.signal} if command.signal else {}
+                await _tell_exit(self._stream, {"code": command.code, **how})
+        finally:
+            for task in tasks + [output.task for output in self._outputs if output.task is not None]:
+                task.cancel()
+            self._close()
+
+    async def _finish_output(self) -> None:
+        deadline = self._loop.now() + _GRACE
+        for output in self._outputs:
+            await output.finish(deadline)
+
+    async def _take_frames(self, command: process.Process) -> None:
+        """Act on what the client sends until it is gone."""
+        try:
+            while (frame := await self._frames.next()) is not None:
+                kind, payload = frame
+                if kind == protocol.DATA_FRAME and self._stdin is not None:
+                    await self._stdin.put(payload)
+                elif kind == protocol.STDIN_EOF and self._stdin is not None and self._terminal is None:
+                    self._stdin.end()
+                elif kind == protocol.RESIZE and self._terminal is not None:
+                    rows, columns = window_size(_object(payload))
+                    self._resize(rows, columns)
+                elif kind == protocol.SIGNAL:
+                    number = _object(payload).get("signal")
+                    if isinstance(number, int) and 1 <= number <= 64:
+                        command.signal_group(number)
+        except (StreamCutError, protocol.ProtocolError):
+            pass
+        self.hang_up()
+
+    def _open_pipes(self) -> tuple[int, int, int]:
+        in_read, in_write = os.pipe2(os.O_CLOEXEC)
+        out_read, out_write = os.pipe2(os.O_CLOEXEC)
+        err_read, err_write = os.pipe2(os.O_CLOEXEC)
+        self._stdin = Stdin(self._loop.watch(in_write))
+        self._outputs = [
+            Output(self._loop, self._loop.watch(out_read), self._stream, protocol.DATA_FRAME),
+            Output(self._loop, self._loop.watch(err_read), self._stream, protocol.STDERR),
+        ]
+        return in_read, out_write, err_write
+
+    def _open_terminal(self, request: Request, uid: int) -> tuple[int, int, int]:
+        try:
+            ours, theirs = os.openpty()
+        except OSError as error:
+            raise process.StartError(process.NOT_RUN, f"no terminal: {error}") from None
+        try:
+            os.fchown(theirs, uid, -1)
+        except PermissionError:
+            pass  # not root: it is ours already
+        self._terminal = self._loop.watch(ours)
+        self._stdin = Stdin(self._terminal)
+        self._outputs = [Output(self._loop, self._terminal, self._stream, protocol.DATA_FRAME)]
+        self._resize(request.rows, request.columns)
+        return theirs, theirs, theirs
+
+    def _resize(self, rows: int, columns: int) -> None:
+        if self._terminal is not None and self._terminal.fd >= 0:
+            fcntl.ioctl(self._terminal.fd, _TIOCSWINSZ, pack("HHHH", rows, columns, 0, 0))
+
+    def _close(self) -> None:
+        if self._stdin is not None:
+            self._stdin.close()
+        for output in self._outputs:
+            output.close()
+
+
+def _object(payload: bytes) -> dict[str, object]:
+    """Return the JSON object of a frame; an empty one when it is nothing of the kind."""
+    try:
+        value = wirejson.loads(payload)
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+class Stdin:
+    """Standard input on its way to the command.  What the command does not want is thrown away."""
+
+    def __init__(self, watch: Watch) -> None:
+        self._watch = watch
+        self._waiting = bytearray()
+        self._ended = False
+        self._broken = False
+        self._came = Event()
+        self._room = Event()
+
+    async def put(self, data: bytes) -> None:
+        """Take input; waits while the command is far behind."""
+        if self._broken:
+            return
+        self._waiting += data
+        self._came.set()
+        while len(self._waiting) >= _STDIN_LIMIT and not self._broken:
+            self._room.clear()
+            await self._room.wait()
+
+    def end(self) -> None:
+        """Close the pipe after what was put."""
+        self._ended = True
+        self._came.set()
+
+    async def pump(self) -> None:
+        """Carry input to the command until its end."""
+        try:
+            while not (self._ended and not self._waiting):
+                if not self._waiting:
+                    self._came.clear()
+                    await self._came.wait()
+                    continue
+                data, self._waiting = self._waiting, bytearray()
+                self._room.set()
+                await self._watch.write(data)
+        except OSError:
+            self._broken = True  # the command closed its end; signals go on, input goes nowhere
+            self._waiting.clear()
+            self._room.set()
+            return
+        self._watch.close()
+
+    def close(self) -> None:
+        """Close the pipe now."""
+        self._watch.close()
+
+
+class Output:
+    """One output of the command on its way to the client."""
+
+    def __init__(self, loop: Loop, watch: Watch, stream: Stream, kind: int) -> None:
+        self._loop = loop
+        self._watch = watch
+        self._stream = stream
+        self._kind = kind
+        self._reading = False
+        self._left: int | None = None
+        self.task: Task | None = None
+
+    async def pump(self) -> None:
+        """Carry output to the client until its end."""
+        try:
+            while self._left is None or self._left > 0:
+                self._reading = True
+                data = await self._watch.read(_CHUNK if self._left is None else min(_CHUNK, self._left))
+                self._reading = False
+                if not data:
+                    return
+                if self._left is not None:
+                    self._left -= len(data)
+                await self._stream.write(protocol.exec_frame(self._kind, data))
+        except (OSError, StreamCutError):
+            pass  # a terminal's end is an error (EIO); a cut stream has ended the session already
+
+    async def finish(self, deadline: float) -> None:
+        """The command has ended: carry what it wrote, and what a process it left behind writes until `deadline`; then stop."""
+        if self.task is None or await self.task.done.wait(max(0.0, deadline - self._loop.now())):
+            return
+        if self._reading:
+            self.task.cancel()
+        else:
+            self._left = int.from_bytes(fcntl.ioctl(self._watch.fd, _FIONREAD, bytes(4)), "little")
+        await self.task.done.wait()
+
+    def close(self) -> None:
+        """Close our end."""
+        self._watch.close()

@@ -1,0 +1,31 @@
+"""What the agent knows of its shed, shared by the services."""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from shed.guest.exec import Session
+    from shed.guest.users import User
+
+HELLO = "hello"
+"""Waiting to be configured."""
+CONFIGURING = "configuring"
+READY = "ready"
+FAILED = "failed"
+"""Configuring failed: nothing runs here any more."""
+STOPPING = "stopping"
+
+
+class State:
+    """The agent's state; `user`, `env` and `workspace` hold once it is ready."""
+
+    def __init__(self) -> None:
+        self.phase = HELLO
+        self.name = ""
+        self.user: User
+        self.env: dict[str, str] = {}
+        self.workspace = "/workspace"
+        self.init = "agent"
+        self.upper_fd = -1
+        """The upper's root folder, kept open: after the move into the new root no path leads there."""
+        self.sessions: set[Session] = set()
