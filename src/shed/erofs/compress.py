@@ -18,7 +18,7 @@ Codec = Callable[[bytes], bytes]
 
 _LEVELS = {"lz4hc": (1, 12, 9), "zstd": (1, 22, 3)}
 """Lowest, highest and default level of the algorithms that have levels."""
-_CLUSTER_SIZES = {"none": 64 << 10, "lz4": 128 << 10, "lz4hc": 128 << 10, "zstd": 128 << 10}
+_CLUSTER_SIZES = {"none": 64 << 10, "lz4": 64 << 10, "lz4hc": 128 << 10, "zstd": 128 << 10}
 """Default cluster sizes; docs/decisions.md tells how they were chosen."""
 MAX_CLUSTER_SIZE = 512 << 10
 """Our limit: the last cluster of a file may be half as long again, and must stay within EROFS's 1 MiB."""

@@ -195,7 +195,7 @@ class DataWriter:
         if extent.kind is Kind.ZERO and extent.length == self._cluster:
             extent = _FULL_ZERO.setdefault(self._cluster, extent)
         elif extent.blocks:
-            extent = extent._replace(block=base + extent.block)
+            extent = Extent(extent.kind, extent.length, base + extent.block, extent.blocks)
             if extent.kind is Kind.COMPRESSED:
                 self.max_blocks = max(self.max_blocks, extent.blocks)
             elif self._unfinished:
@@ -209,11 +209,11 @@ class DataWriter:
 
     def _conclude(self, extents: list[Extent], tail: bytes) -> FileData:
         """Choose the data layout of a file whose bytes are all encoded."""
-        kinds = {extent.kind for extent in extents}
         tail_at = self._tails_size
         if tail:
             self.tails.write(tail)
             self._tails_size += len(tail)
+        kinds = {extent[0] for extent in extents}
         if kinds == {Kind.ZERO}:
             size = sum(extent.length for extent in extents)
             chunk_bits = min((size - 1).bit_length(), _HOLE_CHUNK_BITS)

@@ -6,14 +6,13 @@ import enum
 import functools
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from shed.erofs import layout
 from shed.erofs.layout import BLOCK_BITS, BLOCK_SIZE
 
 
-class Kind(enum.Enum):
+class Kind(enum.IntEnum):
     """How an extent is stored."""
 
     PLAIN = enum.auto()
@@ -40,8 +39,7 @@ class Extent(NamedTuple):
     """Blocks it takes there."""
 
 
-@dataclass(frozen=True, slots=True)
-class FileData:
+class FileData(NamedTuple):
     """Where a regular file's bytes are, in terms of its inode."""
 
     layout: int = layout.LAYOUT_FLAT_PLAIN
