@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from shed.entries import Entry
@@ -43,7 +43,7 @@ class Node:
 
 
 def build_tree(entries: Iterable[Entry]) -> list[Node]:
-    """Return the inodes of the tree, the root first, each folder before what it holds.
+    """Return the inodes of the tree, the root first, each folder before what it holds.  A root that is not given is made up.
 
     Raises `ErofsError` (rules ``unsorted``, ``duplicate``, ``missing-parent``, ``bad-name``, ``bad-entry``, ``missing-target``,
     ``xattr-name``, ``xattr-too-large``) for a stream that breaks the contract of `Entry`, or that EROFS cannot hold.
@@ -52,11 +52,9 @@ def build_tree(entries: Iterable[Entry]) -> list[Node]:
     links: list[tuple[Entry, Node, int]] = []
     stack: list[tuple[bytes, Node]] = []  # the folders from the root to where we are, with their paths
     last: bytes | None = None
-    for entry in entries:
+    for entry in _with_root(entries):
         path = entry.path
         if last is None:
-            if path:
-                raise ErofsError("the tree does not begin with its root", rule="missing-parent")
             name = b""
         else:
             folder, _, name = path.rpartition(b"/")
@@ -86,10 +84,19 @@ def build_tree(entries: Iterable[Entry]) -> list[Node]:
             stack.append((path, node))
         elif parent is None:
             raise ErofsError("the root is not a folder", rule="bad-entry")
-    if not nodes:
-        raise ErofsError("the tree is empty: it has no root", rule="missing-parent")
     _resolve_links(nodes, links)
     return nodes
+
+
+def _with_root(entries: Iterable[Entry]) -> Iterator[Entry]:
+    first = True
+    for entry in entries:
+        if first and entry.path:
+            yield Entry(b"", stat.S_IFDIR | 0o755)
+        first = False
+        yield entry
+    if first:
+        yield Entry(b"", stat.S_IFDIR | 0o755)
 
 
 def _resolve_links(nodes: list[Node], links: list[tuple[Entry, Node, int]]) -> None:
