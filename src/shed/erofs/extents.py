@@ -110,7 +110,7 @@ def _compressed(file: ImageFile, description: Description, inode: Inode, offset:
     for number, index in enumerate(indexes(file, inode, table, first), first):
         if index.type == NONHEAD:
             if run is None:
-                raise ErofsError("the first logical cluster is no head", rule="index-head", nid=inode.nid)
+                raise ErofsError(f"cluster {number} has no head", rule="index-head", nid=inode.nid)
             _follow(run, number, index, inode.nid)
             continue
         start = (number << table.bits) + index.value
@@ -159,7 +159,7 @@ def _head_before(file: ImageFile, inode: Inode, table: ClusterMap, offset: int) 
         index = next(indexes(file, inode, table, number))
     while index.type == NONHEAD:
         if not 0 < index.value <= number:
-            raise ErofsError(f"cluster {number} has its head {index.value} before it", rule="index-distance", nid=inode.nid)
+            raise ErofsError(f"cluster {number} has no head", rule="index-head", nid=inode.nid)
         number -= index.value
         index = next(indexes(file, inode, table, number))
     return number
@@ -169,6 +169,10 @@ def _extent(description: Description, inode: Inode, table: ClusterMap, run: _Run
     """Return the extent of `run`, which ends at byte `end` of the file."""
     head, start, length = run.head, run.start, end - run.start
     nid = inode.nid
+    if head.type == layout.LCLUSTER_HEAD2:
+        if not description.declares(layout.INCOMPAT_COMPR_HEAD2):
+            raise ErofsError("a second algorithm, which the superblock does not declare", rule="compr-head2-undeclared", nid=nid)
+        check_algorithm(description, table.algorithms[1], nid)
     big = table.advise & (layout.ADVISE_BIG_PCLUSTER_1 if head.type == layout.LCLUSTER_HEAD1 else layout.ADVISE_BIG_PCLUSTER_2)
     if last and table.fragment is not None:
         high = head.block << 32 if inode.layout == layout.LAYOUT_COMPRESSED_FULL else 0
@@ -189,12 +193,7 @@ def _extent(description: Description, inode: Inode, table: ClusterMap, run: _Run
             raise ErofsError(f"extent at {start}: {length} bytes are stored as {stored}", rule="index-size", nid=nid)
         interlaced = table.advise & layout.ADVISE_INTERLACED_PCLUSTER and not inline
         return Extent(start, length, Form.INTERLACED if interlaced else Form.VERBATIM, position, stored)
-    algorithm = table.algorithms[0]
-    if head.type == layout.LCLUSTER_HEAD2:
-        if not description.declares(layout.INCOMPAT_COMPR_HEAD2):
-            raise ErofsError("a second algorithm, which the superblock does not declare", rule="compr-head2-undeclared", nid=nid)
-        algorithm = table.algorithms[1]
-        check_algorithm(description, algorithm, nid)
+    algorithm = table.algorithms[head.type == layout.LCLUSTER_HEAD2]
     if stored > layout.PCLUSTER_MAX_SIZE or length > layout.PCLUSTER_MAX_DSIZE:
         raise ErofsError(f"extent at {start}: {length} bytes in {stored} are more than a kernel takes", rule="pcluster-size", nid=nid)
     return Extent(start, length, Form.ENCODED, position, stored, algorithm, head.partial)

@@ -32,7 +32,7 @@ class ImageFile:
             raise StorageError(f"cannot read {path}: {error.strerror}") from error
         try:
             if stat.S_ISDIR(os.fstat(self._fd).st_mode):
-                raise ErofsError(f"{path} is a folder", rule="truncated")
+                raise ErofsError(f"{path} is a folder", rule="magic")
             self.size = os.lseek(self._fd, 0, os.SEEK_END)
             if self.size == 0:
                 raise ErofsError(f"{path} is empty", rule="truncated")

@@ -209,7 +209,7 @@ class Image:
         """Return where a symlink points."""
         if not stat.S_ISLNK(inode.mode):
             raise ErofsError(f"a {inode.kind}, not a symlink", rule="not-a-symlink", nid=inode.nid)
-        if inode.size > _MAX_TARGET:
+        if not 0 < inode.size <= _MAX_TARGET:
             raise ErofsError(f"symlink of {inode.size} bytes", rule="symlink-target", nid=inode.nid)
         target = self.read(inode, 0, inode.size)
         if b"\0" in target:
