@@ -1,0 +1,122 @@
+"""Where Debian packages come from: one suite of a mirror, and its signed index of packages."""
+
+from __future__ import annotations
+
+import hashlib
+import lzma
+import os
+import re
+import tempfile
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from shed.errors import DataError, NotFoundError, UnavailableError
+from shed.run import run
+
+SUITE = "trixie"
+MIRROR = "http://deb.debian.org/debian"
+"""Overridden by ``SHED_DEBIAN_MIRROR``.  Plain HTTP is enough: what comes from it is checked against a SHA-256 or a signature."""
+KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
+_INDEX = "main/binary-{architecture}/Packages.xz"
+_TIMEOUT = 60
+_CHUNK = 1 << 18
+
+
+@dataclass(frozen=True, slots=True)
+class Package:
+    """One version of a Debian package, and where it is in the archive."""
+
+    name: str
+    version: str
+    architecture: str
+    path: str
+    """File name below the mirror's root."""
+    size: int
+    sha256: str
+
+
+@dataclass(slots=True)
+class Archive:
+    """A suite on a mirror.  The index is downloaded when it is first asked for."""
+
+    mirror: str = field(default_factory=lambda: os.environ.get("SHED_DEBIAN_MIRROR", MIRROR).rstrip("/"))
+    suite: str = SUITE
+    architecture: str = "amd64"
+    keyring: Path = KEYRING
+    _index: dict[str, dict[str, str]] | None = None
+
+    def fetch(self, path: str) -> Iterator[bytes]:
+        """Yield the bytes of a file of the mirror.  Raises `NotFoundError` or `UnavailableError` (MIRROR_UNAVAILABLE)."""
+        url = f"{self.mirror}/{path}"
+        try:
+            with urllib.request.urlopen(url, timeout=_TIMEOUT) as response:  # noqa: S310  # the mirror is a setting of the user's
+                while chunk := response.read(_CHUNK):
+                    yield chunk
+        except urllib.error.HTTPError as error:
+            if error.code == 404:
+                raise NotFoundError(f"{url} is not there (404)") from None
+            raise UnavailableError(f"{url}: the mirror answers {error.code}", code="MIRROR_UNAVAILABLE", hint="try again later") from None
+        except OSError as error:
+            reason = getattr(error, "reason", error)
+            raise UnavailableError(
+                f"cannot download {url}: {reason}",
+                code="MIRROR_UNAVAILABLE",
+                hint="check the network, or name another mirror in SHED_DEBIAN_MIRROR",
+            ) from None
+
+    def newest(self, name: str) -> Package:
+        """Return the suite's version of the package `name`.  Raises `NotFoundError`."""
+        fields = self._fields(name)
+        return Package(
+            fields["Package"], fields["Version"], fields["Architecture"], fields["Filename"], int(fields["Size"]), fields["SHA256"]
+        )
+
+    def dependencies(self, name: str) -> list[str]:
+        """Return the names of the packages that the suite's version of `name` depends on: of alternatives the first."""
+        text = self._fields(name).get("Depends", "")
+        return [re.split(r"[\s(:|]", part.strip())[0] for part in text.split(",") if part.strip()]
+
+    def _fields(self, name: str) -> dict[str, str]:
+        if self._index is None:
+            self._index = parse_index(self._verified_index().decode())
+        if name not in self._index:
+            raise NotFoundError(f"Debian {self.suite} has no package {name} for {self.architecture}")
+        return self._index[name]
+
+    def _verified_index(self) -> bytes:
+        """Return the list of packages, checked against the suite's signature."""
+        release = self._verified_release()
+        path = _INDEX.format(architecture=self.architecture)
+        match = re.search(rf"^ ([0-9a-f]{{64}}) +\d+ {re.escape(path)}$", release, re.MULTILINE)
+        if match is None:
+            raise DataError(f"the release file of {self.suite} does not list {path}")
+        data = b"".join(self.fetch(f"dists/{self.suite}/{path}"))
+        if hashlib.sha256(data).hexdigest() != match[1]:
+            raise DataError(f"{path} of {self.suite} is not what the release file says", hint="the mirror is being updated: try again")
+        return lzma.decompress(data)
+
+    def _verified_release(self) -> str:
+        if not self.keyring.exists():
+            raise UnavailableError(
+                f"{self.keyring} is not there: signatures of Debian cannot be checked",
+                code="TOOL_MISSING",
+                hint="install the package debian-archive-keyring",
+            )
+        with tempfile.TemporaryDirectory() as folder:
+            signed, text = Path(folder) / "InRelease", Path(folder) / "Release"
+            signed.write_bytes(b"".join(self.fetch(f"dists/{self.suite}/InRelease")))
+            run(["gpgv", "--quiet", "--keyring", self.keyring, "--output", text, signed], hint="install the package gpgv")
+            return text.read_text()
+
+
+def parse_index(text: str) -> dict[str, dict[str, str]]:
+    """Return the fields of each package in a ``Packages`` file, by name; of several versions the last.  Continued lines are dropped."""
+    packages: dict[str, dict[str, str]] = {}
+    for paragraph in text.split("\n\n"):
+        fields = dict(line.split(": ", 1) for line in paragraph.splitlines() if ": " in line and not line.startswith(" "))
+        if "Package" in fields:
+            packages[fields["Package"]] = fields
+    return packages

@@ -1,0 +1,65 @@
+"""The boot kit in use: which three blobs of the store it is, and what they were made from.
+
+``{images}/kit.json`` names the kit that new images are minted with.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from shed.errors import DataError, NotFoundError
+from shed.fsutil import atomic_write
+from shed.oci.digest import Digest, parse_digest, short
+from shed.oci.store import LayoutStore
+
+KIT_FILE = "kit.json"
+_HINT = "make it: shed image bootkit build"
+
+
+@dataclass(frozen=True, slots=True)
+class Kit:
+    """Three blobs that boot together, by digest."""
+
+    kernel: Digest
+    initrd: Digest
+    runtime: Digest
+    record: Mapping[str, Any]
+    """What they are: ``release`` of the kernel, ``erofs_algorithms`` it reads, ``modules``, ``packages`` (name, version, sha256, locked),
+    ``writer`` of the runtime's EROFS."""
+
+    @property
+    def erofs_algorithms(self) -> list[str]:
+        """EROFS compression algorithms that the kernel reads, for example ``lz4``."""
+        return list(self.record["erofs_algorithms"])
+
+
+def save_kit(store: LayoutStore, kit: Kit) -> None:
+    """Make `kit` the one that new images are minted with."""
+    atomic_write(store.root / KIT_FILE, json.dumps(asdict(kit), indent=2, sort_keys=True) + "\n")
+
+
+def load_kit(store: LayoutStore) -> Kit:
+    """Return the kit of `store`.  Raises `NotFoundError` (NO_BOOT_KIT) when there is none or a blob of it is gone, `DataError`."""
+    path = store.root / KIT_FILE
+    try:
+        fields = json.loads(path.read_text())
+        kit = Kit(parse_digest(fields["kernel"]), parse_digest(fields["initrd"]), parse_digest(fields["runtime"]), dict(fields["record"]))
+        _check_record(kit.record)
+    except FileNotFoundError:
+        raise NotFoundError("there is no boot kit yet", code="NO_BOOT_KIT", hint=_HINT) from None
+    except (ValueError, TypeError, KeyError, DataError) as error:
+        raise DataError(f"{path} is damaged: {error}", hint=_HINT) from None
+    for name in ("kernel", "initrd", "runtime"):
+        digest = getattr(kit, name)
+        if not store.has(digest):
+            raise NotFoundError(f"the {name} of the boot kit, {short(digest)}, is not in the store", code="NO_BOOT_KIT", hint=_HINT)
+    return kit
+
+
+def _check_record(record: Mapping[str, Any]) -> None:
+    algorithms = record["erofs_algorithms"]
+    if not isinstance(algorithms, list) or not all(isinstance(name, str) for name in algorithms):
+        raise DataError("erofs_algorithms is not a list of names")

@@ -1,0 +1,80 @@
+"""Makes the empty ext4 that every shed's writable layer starts as.
+
+It is small and grows while mounted, to any size that a shed may have: its group descriptors have room for that.  Nothing in it depends on
+the machine or the time.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from shed.run import Argument, run
+
+SIZE = 256 << 20
+"""Bytes of the template."""
+MAX_SIZE = 100 << 30
+"""Bytes that it can grow to."""
+LABEL = "shed-upper"
+_BLOCK = 4096
+_JOURNAL_MB = 32
+_UUID = "5ed00000-0000-4000-8000-000000000001"
+"""All uppers have the same: nothing mounts them by UUID, and two are never in one machine."""
+_CONFIG = """\
+[defaults]
+base_features = sparse_super,large_file,filetype,resize_inode,dir_index,ext_attr
+enable_periodic_fsck = 0
+blocksize = 4096
+inode_size = 256
+inode_ratio = 16384
+[fs_types]
+small = {
+}
+ext4 = {
+features = has_journal,extent,huge_file,flex_bg,metadata_csum,metadata_csum_seed,64bit,dir_nlink,extra_isize
+}
+"""
+"""Our own mke2fs.conf, so that no machine's own has a say."""
+
+
+def mke2fs_arguments(target: Path) -> list[str]:
+    """Return the arguments of mke2fs for a template in `target`."""
+    extended = ",".join([
+        f"hash_seed={_UUID}", f"resize={MAX_SIZE // _BLOCK}", "root_owner=0:0",
+        "lazy_itable_init=1", "lazy_journal_init=1", "assume_storage_prezeroed=1", "nodiscard",
+    ])  # fmt: skip
+    return [
+        "-q", "-F", "-t", "ext4", "-b", str(_BLOCK), "-L", LABEL, "-U", _UUID, "-m", "0",
+        "-J", f"size={_JOURNAL_MB}", "-E", extended, str(target), f"{SIZE // _BLOCK}",
+    ]  # fmt: skip
+
+
+def make_upper(folder: Path, program: bytes, libraries: Mapping[str, bytes], loader: str) -> Path:
+    """Make the template in `folder` and return it: a sparse file.
+
+    `program` is mke2fs; it runs through `loader`, one of `libraries`, so that the host's own libraries do not matter.
+    Raises `CommandError` when it fails.
+    """
+    for name, data in {**libraries, "mke2fs": program, "mke2fs.conf": _CONFIG.encode()}.items():
+        (folder / name).write_bytes(data)
+    (folder / loader).chmod(0o755)
+    target = folder / "upper.ext4"
+    with target.open("wb") as file:
+        file.truncate(SIZE)
+    command: list[Argument] = [folder / loader, "--inhibit-cache", "--library-path", folder, folder / "mke2fs", *mke2fs_arguments(target)]
+    run(command, env={"MKE2FS_CONFIG": str(folder / "mke2fs.conf"), "E2FSPROGS_FAKE_TIME": "1", "E2FSPROGS_LIBMAGIC_SUPPRESS": "1"})
+    return target
+
+
+@dataclass(frozen=True, slots=True)
+class SparseFile:
+    """A file on disk as the content of an image's file; a `shed.entries.Content`."""
+
+    path: Path
+
+    def pread(self, length: int, offset: int) -> bytes:
+        """Return up to `length` bytes at `offset`."""
+        with self.path.open("rb") as file:
+            return os.pread(file.fileno(), length, offset)
