@@ -1,4 +1,4 @@
-"""`shed image ls | inspect`."""
+"""`shed image`: listing and inspecting, which the server does."""
 
 from __future__ import annotations
 
@@ -8,14 +8,17 @@ from typing import Any
 from shed.cli.app import Command, dispatch
 from shed.cli.connection import client
 from shed.cli.options import Options
-from shed.cli.output import emit, note, table
+from shed.cli.output import age, emit, note, printable, table
 from shed.cli.parsing import Parser
 from shed.config.sizes import format_size
 
+_SHORT = len("sha256:") + 12
 COMMANDS = {
     "ls": Command("shed.cli.image:list_images", "list images"),
     "list": Command("shed.cli.image:list_images", "", "ls"),
     "inspect": Command("shed.cli.image:inspect", "show all that is known of an image"),
+    "build": Command("shed.cli.image_build:build", "make a bootable image from an OCI archive"),
+    "bootkit": Command("shed.cli.image_build:bootkit", "the kernel, initrd and agent that images boot with"),
 }
 
 
@@ -26,19 +29,22 @@ def main(words: list[str], options: Options) -> int:
 
 def list_images(words: list[str], options: Options) -> int:
     """List images."""
-    parser = Parser("image ls", "List the images in the server's store.")
-    parser.add_argument("-q", "--quiet", action="store_true", help="names only, or short digests where there is no name")
+    parser = Parser("image ls", "List the images in the server's store.  -v shows whole digests and whether the layers are there.")
+    parser.add_argument("-q", "--quiet", action="store_true", help="names only, or digests where there is no name")
     args = parser.parse(words, options)
     images = client(options).images()
     if options.json:
         emit(images)
     elif args.quiet:
-        print("".join(f"{_text(image, 'name') or _text(image, 'digest')[:19]}\n" for image in images), end="")
+        print("".join(f"{_text(image, 'name') or _text(image, 'digest')}\n" for image in images), end="")
     elif images or not sys.stdout.isatty():
-        rows = [_row(image, options) for image in images]
-        print(table(["IMAGE", "DIGEST", "SIZE", "SOURCE"], rows), end="")
+        headers = ["IMAGE", "DIGEST", "SIZE", "UPDATED", "SOURCE", *(["LAYERS"] if options.verbose else [])]
+        print(table(headers, [_row(image, options)[: len(headers)] for image in images]), end="")
     else:
         note("no images yet; make one: shed image build")
+    for image in images:
+        if (warning := _text(image, "warning")) and not options.json:
+            note(f"warning: {_text(image, 'name') or _short(image)}: {printable(warning)}")
     return 0
 
 
@@ -52,13 +58,19 @@ def inspect(words: list[str], options: Options) -> int:
 
 
 def _row(image: dict[str, Any], options: Options) -> list[str]:
-    digest, size = _text(image, "digest"), image.get("size_bytes")
+    size = image.get("size_bytes")
     return [
         _text(image, "name") or "-",
-        digest if options.verbose else digest[:19],
+        (_text(image, "digest") if options.verbose else _short(image)) or "-",
         format_size(size) if isinstance(size, int) else "-",
+        age(_text(image, "updated_at")),
         _text(image, "source_ref") or "-",
+        _text(image, "layers") or "-",
     ]
+
+
+def _short(image: dict[str, Any]) -> str:
+    return _text(image, "digest")[:_SHORT]
 
 
 def _text(image: dict[str, Any], key: str) -> str:
