@@ -223,16 +223,21 @@ class _Exchange:
         return bytes(body)
 
     def _next(self) -> h11.Event:
+        ended = False
         while True:
             try:
                 event = self._http.next_event()
             except h11.RemoteProtocolError:
+                if ended or self._head is not None:
+                    raise self._lost() from None
                 raise UnavailableError(f"what listens at {self._address} is not a shed server", hint="check the address") from None
             if not isinstance(event, type):
                 return event
-            if event is h11.PAUSED:  # the server switched protocols, or sends more than it said
+            if event is h11.PAUSED:  # more bytes than it announced
                 raise self._lost()
-            self._http.receive_data(self._call(self._socket.recv, _CHUNK))
+            data = self._call(self._socket.recv, _CHUNK)
+            ended = not data
+            self._http.receive_data(data)
 
     def _call(self, call: Any, argument: Any) -> Any:
         try:

@@ -1,0 +1,244 @@
+"""The real `shed` against the real server: the API as the command line uses it, and starting the local server.
+
+VMs are the fake backend's; what a healthy server never does is scripted.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from shed.client.client import Client
+from shed.errors import ConflictError, NotFoundError
+from shed.progress import Event, PhaseEvent
+from shed.version import VERSION
+from support.fake_server import fake_server
+from support.scripted_server import Conversation, ScriptedServer
+
+SHED = [sys.executable, "-m", "shed.cli.main"]
+Shed = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def runner(env: dict[str, str]) -> Shed:
+    """Return a function that runs `shed` in an environment."""
+
+    def shed(*words: str, code: int = 0, stdin: str = "") -> subprocess.CompletedProcess[str]:
+        done = subprocess.run([*SHED, *words], env=env, input=stdin, capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == code, done
+        assert "Traceback" not in done.stderr
+        return done
+
+    return shed
+
+
+@pytest.fixture
+def shed(tmp_path: Path) -> Iterator[Shed]:
+    """`shed`, with a server that runs fake VMs."""
+    with fake_server(tmp_path) as env:
+        yield runner(env)
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shed]:
+    """The same, for tests that change nothing."""
+    with fake_server(tmp_path_factory.mktemp("shared")) as env:
+        yield runner(env)
+
+
+def test_the_life_of_a_shed(shed: Shed) -> None:
+    """Create, run, list, stop, start, show the console, delete: each with its sentence and its object."""
+    created = shed("create", "dev", "--cpus", "1", "--memory", "512M", "--upper-size", "2G")
+    assert created.stdout.startswith("created dev in ")
+    assert len(created.stderr.splitlines()) > 1  # one plain line per phase
+    assert shed("exec", "dev", "--", "sh", "-c", "cat; echo err >&2; exit 3", stdin="in\n", code=3).stdout == "in\n"
+    listed = shed("list", "-v").stdout.splitlines()
+    assert listed[0].split() == ["NAME", "STATUS", "IMAGE", "CPUS", "MEMORY", "CREATED", "PID", "UPPER", "WORKSPACE", "DIGEST"]
+    assert listed[1].split()[:6] == ["dev", "running", "base", "1", "512", "MiB"]
+    (wire,) = json.loads(shed("--json", "ls").stdout)
+    assert (wire["name"], wire["status"], wire["memory_mb"], wire["upper_size_bytes"]) == ("dev", "running", 512, 2 << 30)
+    stopped = json.loads(shed("stop", "dev", "--json").stdout)
+    assert (stopped["status"], stopped["action"], stopped["name"], stopped["shed"]["status"]) == ("ok", "stop", "dev", "stopped")
+    assert shed("start", "dev", "-v").stderr.rstrip().endswith(("ms", "s"))
+    assert "fake kernel: booted" in shed("logs", "dev").stdout
+    assert shed("delete", "dev", "--force").stdout == "deleted dev\n"
+    assert shed("ls", "-q").stdout == ""
+
+
+def test_a_stopped_shed_is_started_by_exec(shed: Shed) -> None:
+    """As the documentation promises."""
+    shed("create", "dev")
+    shed("stop", "dev")
+    assert shed("exec", "dev", "--", "echo", "hello").stdout == "hello\n"
+
+
+def test_json_holds_nothing_else(shed: Shed) -> None:
+    """Standard output is one document; standard error is empty, or one error object."""
+    done = shed("create", "dev", "--json")
+    assert json.loads(done.stdout)["shed"]["name"] == "dev"
+    assert done.stderr == ""
+    failed = shed("create", "dev", "--json", code=1)
+    assert failed.stdout == ""
+    assert json.loads(failed.stderr)["error"]["code"] == "SHED_ALREADY_EXISTS"
+    assert json.loads(shed("--json", "delete", "dev", code=2).stderr)["error"]["code"] == "CONFIRMATION_NEEDED"
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (["start", "nope"], 1, "there is no shed 'nope'"),
+        (["create", "Bad_Name"], 2, "invalid shed name 'Bad_Name'"),
+        (["create", "dev", "--image", "nope"], 1, "no image 'nope'"),
+        (["create", "dev", "--upper-size", "1M"], 2, "writable layer of 1 MiB"),
+        (["create", "dev", "--local-dir", "/does/not/exist"], 2, "/does/not/exist does not exist"),
+        (["create", "dev", "--local-dir", "/etc/passwd"], 2, "/etc/passwd is not a folder"),
+        (["create"], 2, "NAME"),
+        (["delete", "nope", "--force"], 1, "there is no shed 'nope'"),
+        (["delete", "nope"], 2, "refusing to delete"),
+        (["logs", "nope"], 1, "there is no shed 'nope'"),
+        (["exec", "nope", "--", "true"], 125, "there is no shed 'nope'"),
+        (["exec", "Nope", "--", "true"], 125, "invalid shed name 'Nope'"),
+        (["list", "--nope"], 2, "--nope"),
+    ],
+)
+def test_mistakes(shared: Shed, words: list[str], code: int, message: str) -> None:
+    """One sentence that names the thing, one hint, nothing on standard output, and an exit code that tells whose mistake it is."""
+    done = shared(*words, code=code)
+    assert done.stdout == ""
+    error, hint = done.stderr.splitlines()[-2:]
+    assert error.startswith("error: ")
+    assert message in error
+    assert hint.startswith("hint: ")
+
+
+def test_the_client_as_a_library(shed: Shed, tmp_path: Path) -> None:
+    """Objects, events and exceptions instead of words and exit codes."""
+    client = Client(f"unix://{tmp_path}/run/shed.sock")
+    events: list[Event] = []
+    made = client.create("dev", cpus=1, on_event=events.append)
+    assert (made.name, made.status, made.cpus) == ("dev", "running", 1)
+    assert {event.name for event in events if isinstance(event, PhaseEvent)} >= {"vm"}
+    assert sum(made.timings.values()) > 0
+    assert [one.name for one in client.sheds()] == ["dev"]
+    assert client.info()["version"] == VERSION
+    with pytest.raises(ConflictError) as caught:
+        client.start("dev")
+    assert caught.value.code == "SHED_ALREADY_RUNNING"
+    with client.execute("dev", ["sh", "-c", "exit 5"]) as execution:
+        assert execution.run(stdin=None).code == 5
+    sock, first = client.connect("dev", 7)
+    sock.sendall(b"ping")
+    while len(first) < 4:
+        first += sock.recv(4)
+    sock.close()
+    assert first == b"ping"
+    client.delete("dev", force=True)
+    with pytest.raises(NotFoundError):
+        client.shed("dev")
+
+
+def test_a_failing_create_says_why(tmp_path: Path) -> None:
+    """What the agent answered reaches the user, and nothing of the shed is left."""
+    with fake_server(tmp_path, "no-root") as env:
+        shed = runner(env)
+        assert "mounting the root file system failed" in shed("create", "dev", code=1).stderr
+        assert json.loads(shed("list", "--json").stdout) == []
+
+
+def scripted(tmp_path: Path, answer: Callable[[Conversation], None]) -> tuple[ScriptedServer, Shed]:
+    """Return a scripted server, and `shed` talking to it."""
+    server = ScriptedServer(tmp_path / "s", answer)
+    return server, runner({**os.environ, "SHED_SERVER": server.url})
+
+
+def test_an_event_stream_that_breaks_off(tmp_path: Path) -> None:
+    """A server that dies in the middle is not success."""
+
+    def script(c: Conversation) -> None:
+        c.begin_events()
+        c.event("progress", '{"phase":"vm","message":"starting"}')
+
+    server, shed = scripted(tmp_path, script)
+    with server:
+        assert "starting\nerror: lost the connection" in shed("create", "dev", code=1).stderr
+
+
+def test_an_error_event_keeps_its_kind(tmp_path: Path) -> None:
+    """Its status tells whose mistake it was."""
+
+    def script(c: Conversation) -> None:
+        c.begin_events()
+        c.event("error", '{"code":"INVALID_LOCAL_DIR","message":"gone","hint":"look","status":400}')
+
+    server, shed = scripted(tmp_path, script)
+    with server:
+        assert shed("create", "dev", code=2).stderr == "error: gone\nhint: look\n"
+
+
+@pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n{", b"220 smtp\r\n"])
+@pytest.mark.parametrize("command", [["list"], ["create", "dev"]])
+def test_what_is_not_a_shed_server(tmp_path: Path, answer: bytes, command: list[str]) -> None:
+    """One sentence, whatever listens there."""
+    server, shed = scripted(tmp_path, lambda c: c.socket.sendall(answer))
+    with server:
+        assert shed(*command, code=1).stderr.startswith("error: ")
+
+
+@pytest.fixture
+def alone(tmp_path: Path) -> Iterator[Shed]:
+    """`shed` with folders of its own and no server."""
+    env = {**os.environ, "SHED_DATA_DIR": str(tmp_path / "data"), "SHED_RUNTIME_DIR": str(tmp_path / "run"), "HOME": str(tmp_path)}
+    env.pop("SHED_SERVER", None)
+    shed = runner(env)
+    yield shed
+    shed("server", "stop")
+
+
+def test_the_local_server_is_started_when_it_is_needed(alone: Shed) -> None:
+    """Asking for its state does not start it; asking for sheds does; it can be stopped twice."""
+    assert alone("server", "status", code=1).stdout.startswith("not running")
+    assert json.loads(alone("list", "--json").stdout) == []
+    status = json.loads(alone("server", "status", "--json").stdout)
+    assert (status["running"], status["version"]) == (True, VERSION)
+    assert alone("server", "start").stdout == "the server is running already\n"
+    assert alone("server", "stop").stdout == "stopped the server\n"
+    assert alone("server", "stop").stdout == "the server was not running\n"
+    assert alone("server", "start").stdout == "started the server\n"
+
+
+def test_five_commands_at_once_start_one_server(alone: Shed, tmp_path: Path) -> None:
+    """They queue; one starts it, the others use it."""
+    env = {**os.environ, "SHED_DATA_DIR": str(tmp_path / "data"), "SHED_RUNTIME_DIR": str(tmp_path / "run"), "HOME": str(tmp_path)}
+    many = [subprocess.Popen([*SHED, "list", "--json"], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE) for _ in range(5)]
+    assert [process.communicate(timeout=60) for process in many] == [(b"[]\n", b"")] * 5
+    assert (tmp_path / "data/logs/server.log").read_text().count("listening at") == 1
+
+
+def test_a_server_that_does_not_start_shows_why(alone: Shed, tmp_path: Path) -> None:
+    """The last lines of its log are in the message."""
+    (tmp_path / ".config/shed").mkdir(parents=True)
+    (tmp_path / ".config/shed/server.yaml").write_text("nmae: x\n")
+    done = alone("list", code=1)
+    assert "the local server ended with exit code 2 as it started" in done.stderr
+    assert "unknown key 'nmae'" in done.stderr
+    assert done.stderr.splitlines()[-1] == f"hint: its whole log is {tmp_path}/data/logs/server.log"
+
+
+def test_folders_that_cannot_be_made(tmp_path: Path) -> None:
+    """The folder is named."""
+    (tmp_path / "file").touch()
+    shed = runner({**os.environ, "SHED_DATA_DIR": str(tmp_path / "file/x"), "SHED_RUNTIME_DIR": str(tmp_path / "run")})
+    assert f"cannot make the folder {tmp_path}/file/x/logs" in shed("list", code=1).stderr
+
+
+def test_images_without_a_kit(alone: Shed, tmp_path: Path) -> None:
+    """The next step is named."""
+    done = alone("image", "build", "--from-oci-archive", str(tmp_path), "-n", "x", code=1)
+    assert done.stderr == "error: there is no boot kit yet\nhint: make it: shed image bootkit build\n"
+    assert json.loads(alone("image", "ls", "--json").stdout) == []
+    assert "no image" in alone("image", "inspect", "nope", code=1).stderr

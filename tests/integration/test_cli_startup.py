@@ -1,0 +1,47 @@
+"""What starting up costs, counted in modules: time depends on the machine, imports do not."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from support.scripted_server import Conversation, ScriptedServer
+
+SHOW = "import sys; from shed.cli.main import main; code = main(); print(code, *sorted(sys.modules), file=sys.stderr)"
+SLOW = {
+    *("argparse", "asyncio", "collections", "contextlib", "dataclasses", "enum", "functools", "h11", "inspect", "json", "pathlib", "re"),
+    *("selectors", "signal", "socket", "subprocess", "tempfile", "threading", "typing", "urllib", "yaml"),
+}
+"""Each of these takes longer to import than all that `exec` needs."""
+
+
+def modules(*words: str, env: dict[str, str]) -> set[str]:
+    """Return what is imported when `shed` has done its work; -S and -I keep out what this Python's site adds."""
+    path = f"import sys; sys.path.insert(0, {str(Path(__file__).parents[2] / 'src')!r}); sys.argv[:] = ['shed', *{words!r}]; "
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", path + SHOW], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=True, env=env
+    )
+    code, *found = done.stderr.split()
+    assert code == "0"
+    return set(found)
+
+
+def test_version_imports_next_to_nothing() -> None:
+    """Scripts ask for it."""
+    found = modules("version", env={})
+    assert {name for name in found if name.startswith("shed")} == {"shed", "shed.cli", "shed.cli.main", "shed.version"}
+    assert not found & SLOW
+
+
+def test_exec_imports_little(tmp_path: Path) -> None:
+    """A whole round trip, and none of the modules that would take longer than it."""
+
+    def script(c: Conversation) -> None:
+        c.upgrade()
+        c.exit(0)
+
+    with ScriptedServer(tmp_path / "s.sock", script) as server:
+        found = modules("exec", "dev", "--", "true", env={"SHED_SERVER": server.url, "HOME": str(tmp_path)})
+    assert not found & SLOW
+    assert not {name for name in found if name.startswith("shed.") and "config" in name} - {"shed.config", "shed.config.rundir"}
