@@ -139,8 +139,8 @@ def mixed(cluster: int) -> list[Entry]:
     entries = []
     for letters in itertools.product(kinds, repeat=3):
         start = b"".join(kinds[letter](cluster, number) for number, letter in enumerate(letters))
-        for size in (0, 1, 100, BLOCK, BLOCK + 100, cluster // 2 + 5):
-            entries.append(file(f"{''.join(letters)}/{size}", start + kinds[letters[-1]](size, 9)))
+        ends = (0, 1, 100, BLOCK, BLOCK + 100, cluster // 2 + 5)
+        entries += [file(f"{''.join(letters)}/{size}", start + kinds[letters[-1]](size, 9)) for size in ends]
     return tree(entries)
 
 
