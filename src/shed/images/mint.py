@@ -268,16 +268,17 @@ def _check_kit(store: LayoutStore, kit: Kit, compression: Compression) -> None:
         if not store.has(digest):
             raise NotFoundError(f"the boot kit's {what} {short(digest)} is missing from the local store", hint="shed image bootkit build")
     algorithm = "lz4" if compression.algorithm == "lz4hc" else compression.algorithm
-    readable = kit.record["erofs_algorithms"]
+    readable = kit.erofs_algorithms
     if algorithm != "none" and algorithm not in readable:
         raise UsageError(
-            f"the boot kit's kernel {kit.record['kernel_release']} cannot read EROFS compressed with {algorithm}",
+            f"the boot kit's kernel {kit.record.get('release', '')} cannot read EROFS compressed with {algorithm}",
             code="COMPRESSION_NOT_READABLE",
             hint=f"it reads {', '.join(readable)}",
         )
 
 
 def _check_platform(chosen: Chosen, kit: Kit) -> None:
-    platform = Platform("linux", kit.record["architecture"])
+    architecture = kit.record.get("architecture")
+    platform = Platform("linux", architecture) if isinstance(architecture, str) else Platform.of_host()
     if not chosen.config.platform.matches(platform):
         raise UsageError(f"the image is for {chosen.config.platform}, the boot kit for {platform}", code="PLATFORM_MISMATCH")
