@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import email.utils
 import hashlib
 import lzma
 import os
@@ -47,6 +48,7 @@ class Archive:
     architecture: str = "amd64"
     keyring: Path = KEYRING
     _index: dict[str, dict[str, str]] | None = None
+    _verified: str | None = None
 
     def fetch(self, path: str) -> Iterator[bytes]:
         """Yield the bytes of a file of the mirror.  Raises `NotFoundError` or `UnavailableError` (MIRROR_UNAVAILABLE)."""
@@ -79,6 +81,13 @@ class Archive:
         text = self._fields(name).get("Depends", "")
         return [re.split(r"[\s(:|]", part.strip())[0] for part in text.split(",") if part.strip()]
 
+    def released(self) -> int:
+        """Return when the suite was last released, in seconds since the epoch."""
+        match = re.search(r"^Date: (.+)$", self._release(), re.MULTILINE)
+        if match is None:
+            raise DataError(f"the release file of {self.suite} has no date")
+        return int(email.utils.parsedate_to_datetime(match[1].replace("UTC", "+0000")).timestamp())
+
     def _fields(self, name: str) -> dict[str, str]:
         if self._index is None:
             self._index = parse_index(self._verified_index().decode())
@@ -88,7 +97,7 @@ class Archive:
 
     def _verified_index(self) -> bytes:
         """Return the list of packages, checked against the suite's signature."""
-        release = self._verified_release()
+        release = self._release()
         path = _INDEX.format(architecture=self.architecture)
         match = re.search(rf"^ ([0-9a-f]{{64}}) +\d+ {re.escape(path)}$", release, re.MULTILINE)
         if match is None:
@@ -98,7 +107,10 @@ class Archive:
             raise DataError(f"{path} of {self.suite} is not what the release file says", hint="the mirror is being updated: try again")
         return lzma.decompress(data)
 
-    def _verified_release(self) -> str:
+    def _release(self) -> str:
+        """Return the suite's release file, its signature checked."""
+        if self._verified is not None:
+            return self._verified
         if not self.keyring.exists():
             raise UnavailableError(
                 f"{self.keyring} is not there: signatures of Debian cannot be checked",
@@ -109,7 +121,8 @@ class Archive:
             signed, text = Path(folder) / "InRelease", Path(folder) / "Release"
             signed.write_bytes(b"".join(self.fetch(f"dists/{self.suite}/InRelease")))
             run(["gpgv", "--quiet", "--keyring", self.keyring, "--output", text, signed], hint="install the package gpgv")
-            return text.read_text()
+            self._verified = text.read_text()
+        return self._verified
 
 
 def parse_index(text: str) -> dict[str, dict[str, str]]:

@@ -61,7 +61,8 @@ def build_kit(store: LayoutStore, *, cache: Path, progress: Progress, locked: bo
             runtime=runtime,
             record={
                 "inputs": inputs,
-                "release": kernel.release,
+                "architecture": archive.architecture,
+                "kernel_release": kernel.release,
                 "erofs_algorithms": kernel.erofs_algorithms,
                 "modules": {"early": [module.name for module in early], "late": [module.name for module in late]},
                 "packages": [describe(deb) for deb in debs.values()],

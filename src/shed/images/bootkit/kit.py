@@ -27,8 +27,8 @@ class Kit:
     initrd: Digest
     runtime: Digest
     record: Mapping[str, Any]
-    """What they are: ``release`` of the kernel, ``erofs_algorithms`` it reads, ``modules``, ``packages`` (name, version, sha256, locked),
-    ``writer`` of the runtime's EROFS."""
+    """What they are: ``architecture``, ``kernel_release``, ``erofs_algorithms`` that the kernel reads, ``modules``, ``packages`` (name,
+    version, sha256, whether it is the locked one), ``writer`` of the runtime's EROFS."""
 
     @property
     def erofs_algorithms(self) -> list[str]:
@@ -60,6 +60,9 @@ def load_kit(store: LayoutStore) -> Kit:
 
 
 def _check_record(record: Mapping[str, Any]) -> None:
+    """Check what others rely on.  Raises `DataError`, `KeyError`."""
+    if not all(isinstance(record[name], str) for name in ("architecture", "kernel_release")):
+        raise DataError("architecture and kernel_release are not names")
     algorithms = record["erofs_algorithms"]
     if not isinstance(algorithms, list) or not all(isinstance(name, str) for name in algorithms):
         raise DataError("erofs_algorithms is not a list of names")
