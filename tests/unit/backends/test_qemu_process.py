@@ -1,0 +1,192 @@
+"""Which process is a VM of ours: three answers, with real processes; and starting one so that it outlives us, recorded first."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+
+from shed.backends.base import Liveness
+from shed.backends.qemu import command, process, userns
+from shed.errors import BackendError
+
+UUID = "5f0c9a51-7e0a-4a58-9d2f-3a6c0f6a3a10"
+HOST = command.Host(Path(sys.executable), "tcg", UUID)
+NOBODY = userns.Identity((), ())
+SLEEP = [sys.executable, "-S", "-c", "import time; time.sleep(600)", "-uuid", UUID]
+
+
+@pytest.fixture
+def state_dir(tmp_path: Path) -> Iterator[Path]:
+    folder = tmp_path / ("long" * 40) / "state"
+    folder.mkdir(parents=True)
+    yield folder
+    record = None
+    try:
+        record = process.load(folder)
+    except process.BrokenRecordError:
+        pass
+    if record is not None and process.identify(record) is Liveness.OURS:
+        process.send_signal(record, signal.SIGKILL)
+        assert asyncio.run(process.wait_exit(record, timeout=10))
+
+
+def launch(state_dir: Path, argv: list[str] | None = None, identity: userns.Identity = NOBODY) -> process.Record:
+    return process.launch(state_dir, argv or SLEEP, HOST, "demo", identity)
+
+
+def store(state_dir: Path, record: process.Record) -> None:
+    (state_dir / process.RECORD).write_text(json.dumps(asdict(record)))
+
+
+def test_a_started_process_is_ours_detached_and_recorded(state_dir: Path) -> None:
+    """Own session, nothing on its standard input, messages in the log, private sockets and record, no descriptor of ours."""
+    leak_read, leak_write = os.pipe()
+    os.set_inheritable(leak_write, True)
+    try:
+        record = launch(state_dir)
+    finally:
+        os.close(leak_read)
+        os.close(leak_write)
+    assert process.load(state_dir) == record
+    assert process.liveness(state_dir) is Liveness.OURS
+    assert os.getsid(record.pid) == record.pid
+    descriptors = Path(f"/proc/{record.pid}/fd")
+    assert sorted(int(path.name) for path in descriptors.iterdir()) == [0, 1, 2, 4, 5]
+    assert os.readlink(descriptors / "0") == "/dev/null"
+    assert os.readlink(descriptors / "2") == str(state_dir / process.MESSAGES)
+    assert os.readlink(f"/proc/{record.pid}/cwd") == str(state_dir)
+    for name in (process.AGENT_SOCKET, process.MONITOR_SOCKET, process.RECORD):
+        assert stat.S_IMODE((state_dir / name).stat().st_mode) == 0o600
+
+
+def test_no_record_is_not_ours(tmp_path: Path) -> None:
+    """Nothing was started here, or the folder is not even there."""
+    assert process.liveness(tmp_path) is Liveness.NOT_OURS
+    assert process.liveness(tmp_path / "nothing") is Liveness.NOT_OURS
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({}, Liveness.OURS),
+        ({"start_time": 1}, Liveness.NOT_OURS),
+        ({"boot_id": "another boot"}, Liveness.NOT_OURS),
+        ({"uuid": "another VM"}, Liveness.NOT_OURS),
+        ({"pid": 1}, Liveness.NOT_OURS),
+        ({"pid": 4194305}, Liveness.NOT_OURS),
+    ],
+)
+def test_every_part_of_the_identity_counts(state_dir: Path, change: dict[str, object], expected: Liveness) -> None:
+    """A used-again process id, another boot, another VM: not ours, and never signalled."""
+    record = launch(state_dir)
+    changed = replace(record, **change)  # type: ignore[arg-type]
+    assert process.identify(changed) is expected
+    if expected is Liveness.NOT_OURS:
+        process.send_signal(changed, signal.SIGKILL)
+        assert asyncio.run(process.wait_exit(changed, timeout=1))
+        assert process.identify(record) is Liveness.OURS
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"pid": "1"}', "\x00"])
+def test_a_damaged_record_is_unknown(state_dir: Path, text: str) -> None:
+    """It may well run: nobody may say that it does not."""
+    (state_dir / process.RECORD).write_text(text)
+    assert process.liveness(state_dir) is Liveness.UNKNOWN
+
+
+def test_what_cannot_be_read_is_unknown_and_not_signalled(state_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A /proc that hides other users' processes gives no answer."""
+    record = launch(state_dir)
+
+    def forbidden(pid: int) -> int:
+        raise PermissionError(13, "hidden")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(process, "start_time", forbidden)
+        assert process.liveness(state_dir) is Liveness.UNKNOWN
+        with pytest.raises(BackendError, match="cannot tell"):
+            process.send_signal(record, signal.SIGKILL)
+    assert process.liveness(state_dir) is Liveness.OURS
+
+
+def test_an_ended_child_is_not_ours_and_leaves_no_zombie(state_dir: Path) -> None:
+    """Its exit status is collected by whoever asks."""
+    record = launch(state_dir)
+    os.kill(record.pid, signal.SIGKILL)
+    os.waitid(os.P_PID, record.pid, os.WEXITED | os.WNOWAIT)
+    assert process.liveness(state_dir) is Liveness.NOT_OURS
+    with pytest.raises(ProcessLookupError):
+        os.kill(record.pid, 0)
+
+
+def test_waiting_for_the_exit_is_an_event(state_dir: Path) -> None:
+    """A timeout while it runs; at once when it ends."""
+    record = launch(state_dir)
+
+    async def work() -> None:
+        assert not await process.wait_exit(record, timeout=0.01)
+        waiting = asyncio.create_task(process.wait_exit(record, timeout=30))
+        await asyncio.sleep(0)
+        process.send_signal(record, signal.SIGTERM)
+        start = time.monotonic()
+        assert await waiting
+        assert time.monotonic() - start < 5
+        assert await process.wait_exit(record, timeout=30)
+
+    asyncio.run(work())
+
+
+def test_a_program_that_cannot_be_executed_is_an_error_and_leaves_nothing(state_dir: Path) -> None:
+    """The error names the program and the reason."""
+    with pytest.raises(BackendError, match=r"/no/such/qemu: No such file"):
+        launch(state_dir, ["/no/such/qemu", "-uuid", UUID])
+    assert not (state_dir / process.RECORD).exists()
+    assert not (state_dir / process.AGENT_SOCKET).exists()
+
+
+def test_a_starter_that_dies_before_the_record_leaves_no_process(state_dir: Path) -> None:
+    """The launcher waits for the word of its parent; a parent that is gone gives none."""
+    script = f"""
+import os, sys
+from pathlib import Path
+from shed.backends.qemu import command, process, userns
+process.atomic_write = lambda *a, **k: os._exit(9)
+spawn = process._spawn
+def tell(*a):
+    pid = spawn(*a); print(pid, flush=True); return pid
+process._spawn = tell
+process.launch(Path({str(state_dir)!r}), {SLEEP!r}, command.Host(Path(sys.executable), "tcg", {UUID!r}), "demo", userns.Identity((), ()))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=30)
+    assert done.returncode == 9, done.stderr
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        try:
+            process.start_time(int(done.stdout))
+        except ProcessLookupError:
+            break
+    else:
+        pytest.fail("the launcher went on without its parent")
+
+
+def test_a_process_survives_the_one_that_started_it(state_dir: Path) -> None:
+    """Who comes next finds it by its record."""
+    script = f"""
+import sys
+from pathlib import Path
+from shed.backends.qemu import command, process, userns
+process.launch(Path({str(state_dir)!r}), {SLEEP!r}, command.Host(Path(sys.executable), "tcg", {UUID!r}), "demo", userns.Identity((), ()))
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=30)
+    assert process.liveness(state_dir) is Liveness.OURS
