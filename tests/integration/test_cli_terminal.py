@@ -230,7 +230,7 @@ def test_a_shed_that_must_start_first_is_waited_for_visibly(serve: Callable[[Scr
 
     with serve(script):
         process = terminal.run("exec", "dev", "--", "bash")
-        terminal.read_until(b"waiting for dev to start...\r\n")
+        terminal.read_until(b"waiting for dev...\r\n")
         assert not terminal.raw()
         terminal.type(b"\x03")
         terminal.read_until(b"interrupted")

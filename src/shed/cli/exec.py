@@ -17,7 +17,6 @@ from shed.errors import ShedError, UsageError
 
 FAILED = 125
 """Exit code when shed itself failed; the command's own codes pass through."""
-_STARTING = "waiting for {} to start...\n"
 EXEC_HELP = """\
 usage: shed exec [OPTION...] NAME [OPTION...] [--] COMMAND [ARGUMENT...]
 
@@ -212,4 +211,4 @@ def _open_missing() -> None:
 
 def _say_waiting(name: str, options: Options) -> None:
     if not options.json and os.isatty(2):
-        os.write(2, _STARTING.format(name).encode())
+        os.write(2, f"waiting for {name}...\n".encode())

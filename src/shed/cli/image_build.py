@@ -107,7 +107,7 @@ def bootkit_build(words: list[str], options: Options) -> int:
         progress = Progress(sink)
         kit = build_kit(LayoutStore(paths.images), cache=paths.data / "cache", progress=progress, locked=args.locked)
         spent = progress.finish()
-    release = str(kit.record.get("release", "unknown"))
+    release = str(kit.record.get("kernel_release", "unknown"))
     done(
         options,
         "build",

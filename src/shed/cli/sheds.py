@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
+from collections.abc import Callable, Iterator
 
 from shed.cli import parsing
 from shed.cli.connection import client, local_dir
@@ -12,6 +14,7 @@ from shed.cli.parsing import Parser
 from shed.cli.progress import shown
 from shed.client.models import Shed
 from shed.config.sizes import format_size
+from shed.progress import Event
 
 
 def create(words: list[str], options: Options) -> int:
@@ -31,7 +34,7 @@ def create(words: list[str], options: Options) -> int:
     args = parser.parse(words, options)
     server = client(options)
     folder = None if args.local_dir is None else local_dir(args.local_dir, server)
-    with shown(options) as sink:
+    with _watched(options) as sink:
         shed = server.create(
             args.name,
             image=args.image,
@@ -49,7 +52,7 @@ def create(words: list[str], options: Options) -> int:
 def start(words: list[str], options: Options) -> int:
     """Start a stopped shed."""
     name = _name_alone("start", "Start a stopped shed.", words, options)
-    with shown(options) as sink:
+    with _watched(options) as sink:
         shed = client(options).start(name, on_event=sink)
     _finished(options, "start", "started", shed)
     return 0
@@ -58,7 +61,7 @@ def start(words: list[str], options: Options) -> int:
 def stop(words: list[str], options: Options) -> int:
     """Stop a running shed."""
     name = _name_alone("stop", "Stop a running shed.  What was written in it stays.", words, options)
-    with shown(options) as sink:
+    with _watched(options) as sink:
         shed = client(options).stop(name, on_event=sink)
     _finished(options, "stop", "stopped", shed)
     return 0
@@ -73,7 +76,7 @@ def delete(words: list[str], options: Options) -> int:
     if not confirm(f"Delete shed {args.name!r} and everything in it?", options, force=args.force):
         note("Cancelled.")
         return 0
-    with shown(options) as sink:
+    with _watched(options) as sink:
         client(options).delete(args.name, force=True, on_event=sink)  # whoever was asked has said so
     done(options, "delete", args.name, f"deleted {args.name}")
     return 0
@@ -97,6 +100,9 @@ def list_sheds(words: list[str], options: Options) -> int:
         print(table(headers, [_row(shed, options)[: len(headers)] for shed in sheds]), end="")
     else:
         note("no sheds yet; make one: shed create NAME")
+    for shed in sheds:
+        if shed.detail and not options.json:
+            note(f"{shed.name}: {shed.detail}")
     return 0
 
 
@@ -111,6 +117,17 @@ def logs(words: list[str], options: Options) -> int:
         sys.stdout.buffer.write(text.encode(errors="surrogateescape"))
         sys.stdout.buffer.flush()
     return 0
+
+
+@contextlib.contextmanager
+def _watched(options: Options) -> Iterator[Callable[[Event], None]]:
+    """Yield the sink for the progress of work that the server does, and will do to its end also when the user stops watching."""
+    try:
+        with shown(options) as sink:
+            yield sink
+    except KeyboardInterrupt:
+        note("the server goes on; see: shed list")
+        raise
 
 
 def _name_alone(command: str, description: str, words: list[str], options: Options) -> str:

@@ -25,6 +25,8 @@ class Shed:
     local_dir: str
     """Folder of the server's machine that is mounted at ``/workspace``; empty when there is none."""
     backend: str
+    detail: str = ""
+    """What is unusual about the status; empty when nothing is."""
     timings: dict[str, float] = field(default_factory=dict)
     """Milliseconds per phase, of the work that returned this object."""
     wire: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
@@ -46,6 +48,7 @@ class Shed:
             pid=_number(wire, "pid"),
             local_dir=_text(wire, "local_dir"),
             backend=_text(wire, "backend"),
+            detail=_text(wire, "detail"),
             timings=timings if isinstance(timings, dict) else {},
             wire=wire,
         )
