@@ -29,10 +29,8 @@ def decode(algorithm: int, data: bytes, length: int, *, zero_padding: bool = Tru
     try:
         if zero_padding or algorithm != layout.ALGORITHM_LZ4:
             data = _without_padding(data)
-        else:
-            partial = True
         if algorithm == layout.ALGORITHM_LZ4:
-            out = lz4_prefix(data, length) if partial else lz4.block.decompress(data, uncompressed_size=length)
+            out = _lz4(data, length, zero_padding=zero_padding, partial=partial)
         elif algorithm == layout.ALGORITHM_ZSTD:
             out = _zstd(data, length, partial=partial)
         elif algorithm == layout.ALGORITHM_DEFLATE:
@@ -54,6 +52,13 @@ def _without_padding(data: bytes) -> bytes:
     return stripped
 
 
+def _lz4(data: bytes, length: int, *, zero_padding: bool, partial: bool) -> bytes:
+    if not zero_padding:
+        return lz4_prefix(data, length)
+    out: bytes = lz4.block.decompress(data, uncompressed_size=layout.PCLUSTER_MAX_DSIZE if partial else length)
+    return out[:length] if partial else out
+
+
 def _zstd(data: bytes, length: int, *, partial: bool) -> bytes:
     if partial:
         return zstandard.ZstdDecompressor(max_window_size=_MAX_WINDOW).stream_reader(data, read_size=len(data)).read(length)
@@ -66,7 +71,7 @@ def _zstd(data: bytes, length: int, *, partial: bool) -> bytes:
 def lz4_prefix(data: bytes, length: int) -> bytes:
     """Return the first `length` bytes that the LZ4 block `data` decodes to, whatever follows in it; raises `ValueError`.
 
-    In Python, for the few images that need it: the LZ4 library's decoder is given exact streams.
+    In Python, for the few old images that need it: the LZ4 library decodes exact streams alone.
     """
     out = bytearray()
     position = 0

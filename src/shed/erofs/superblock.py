@@ -74,9 +74,9 @@ def _check_features(superblock: Superblock) -> None:
     if unknown:
         raise ErofsError(f"unknown incompatible features {unknown:#x}", rule="unknown-feature",
                          hint="the image was made for a newer reader")  # fmt: skip
-    for bit, name in _REFUSED.items():
-        if superblock.feature_incompat & bit:
-            raise ErofsError(f"feature {name} is not supported", rule="unsupported-feature")
+    refused = [name for bit, name in _REFUSED.items() if superblock.feature_incompat & bit]
+    if refused:
+        raise ErofsError(f"images with {' and '.join(refused)} are not supported", rule="unsupported-feature")
     if superblock.extra_devices:
         raise ErofsError("images over several devices are not supported", rule="unsupported-feature")
 
