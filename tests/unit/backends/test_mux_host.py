@@ -11,11 +11,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
-from support.guest_port import COUNT, ECHO, SINK, SOURCE, guest
 
 from shed.backends import mux
 from shed.backends.mux import LinkError, MuxConnection, ProtocolMismatchError, StreamResetError
 from shed.guest import protocol
+from support.guest_port import COUNT, ECHO, SINK, SOURCE, guest
 
 
 def run(work: Callable[[], Awaitable[None]], seconds: float = 20) -> None:

@@ -225,7 +225,11 @@ def launch(state_dir: Path, argv: list[str], host: command.Host, name: str, iden
         monitor = stack.enter_context(_listener(state_dir, MONITOR_SOCKET))
         messages = stack.enter_context((state_dir / MESSAGES).open("wb"))
         console = stack.enter_context((state_dir / command.CONSOLE).open("ab"))
-        pid = _spawn(state_dir, argv, identity.namespace, (messages.fileno(), theirs.fileno(), agent.fileno(), monitor.fileno()))
+        try:
+            pid = _spawn(state_dir, argv, identity.namespace, (messages.fileno(), theirs.fileno(), agent.fileno(), monitor.fileno()))
+        except OSError as error:
+            clear(state_dir)
+            raise BackendError(f"cannot start a process for the VM of shed {name}: {error}") from error
         theirs.close()
         try:
             if identity.namespace:
