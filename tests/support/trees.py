@@ -110,13 +110,14 @@ def noise(size: int, seed: int = 0) -> bytes:
 def text(size: int, seed: int = 0) -> bytes:
     """Bytes that compress to about a third."""
     chance = random.Random(f"text {seed}")
-    words = [chance.randbytes(chance.randint(2, 9)).hex() for _ in range(300)]
+    letters = chance.randbytes(256 * 10).hex()
+    words = [letters[number * 20 : number * 20 + 3 + number % 17] + " " for number in range(256)]
     parts: list[str] = []
     length = 0
     while length < size:
-        parts.append(chance.choice(words))
-        length += len(parts[-1]) + 1
-    return " ".join(parts).encode()[:size].ljust(size, b".")
+        parts += [words[choice] for choice in chance.randbytes(1024)]
+        length += 1024 * 4
+    return "".join(parts).encode()[:size]
 
 
 def sizes(cluster: int) -> list[Entry]:

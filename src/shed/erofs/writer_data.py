@@ -128,6 +128,10 @@ class DataWriter:
             offset = piece.offset
             for number, length in enumerate(piece.lengths, 1):
                 data = _read(piece.node.entry, offset, length)
+                if (offset or length >= BLOCK_SIZE) and data == (self._zeros if length == self._cluster else bytes(length)):
+                    extents.append(Extent(Kind.ZERO, length))
+                    offset += length
+                    continue
                 offset += length
                 last = piece.last and number == len(piece.lengths)
                 # A chunk map has no room for a tail, and only at the end is it known whether a file will need one.
@@ -151,9 +155,6 @@ class DataWriter:
         """Add the extents of one cluster that would be stored from `block` on; return what to store in blocks, and what inline."""
         length = len(data)
         blocks = -(-length // BLOCK_SIZE)
-        if length >= BLOCK_SIZE and data == (self._zeros if length == self._cluster else bytes(length)):
-            extents.append(Extent(Kind.ZERO, length))
-            return b"", b""
         if self._codec is not None:
             packed = self._codec(data)
             if inline and len(packed) < min(length - length // 8, _INLINE_MAX):
