@@ -11,15 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+from shed.erofs.checker import check
+from shed.erofs.reader import Image
+from shed.erofs.writer import Compression, WriterOptions, write_image
 from support.erofs_records import differences, record_entries, record_image
 from support.erofs_utils import fsck_erofs
 from support.mounts import erofs_mount
 from support.tree_record import Record, record_folder
 from support.trees import TREES
-
-from shed.erofs.checker import check
-from shed.erofs.reader import Image
-from shed.erofs.writer import Compression, WriterOptions, write_image
 
 WRITERS = {
     "lz4": ("lz4", None),

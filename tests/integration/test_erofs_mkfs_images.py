@@ -6,6 +6,12 @@ import os
 from pathlib import Path
 
 import pytest
+
+from shed.entries import Entry
+from shed.erofs import layout
+from shed.erofs.checker import check
+from shed.erofs.errors import ErofsError
+from shed.erofs.reader import Image
 from support import trees
 from support.erofs_images import Damaged
 from support.erofs_records import differences, record_image
@@ -13,12 +19,6 @@ from support.erofs_utils import dump_erofs, fsck_erofs, mkfs_erofs
 from support.folders import make_folder
 from support.mounts import erofs_mount
 from support.tree_record import Record, record_folder
-
-from shed.entries import Entry
-from shed.erofs import layout
-from shed.erofs.checker import check
-from shed.erofs.errors import ErofsError
-from shed.erofs.reader import Image
 
 pytestmark = pytest.mark.root  # the source folder has devices and owners
 
@@ -72,14 +72,14 @@ def source_entries() -> list[Entry]:
     entries = [trees.folder("")]
     for name, part in parts.items():
         for entry in part:
-            entry.path = os.path.join(name.encode(), entry.path) if entry.path else name.encode()
+            entry.path = name.encode() + b"/" + entry.path if entry.path else name.encode()
             if entry.link is not None:
-                entry.link = os.path.join(name.encode(), entry.link)
+                entry.link = name.encode() + b"/" + entry.link
             entries.append(entry)
     alike = {b"user.long.prefix.same": b"same", b"security.capability": bytes.fromhex("0100000200200000000000000000000000000000")}
     entries.append(trees.folder("xattrs", xattrs=alike))
-    for number in range(20):
-        entries.append(trees.file(f"xattrs/{number}", b"x" * number, xattrs={**alike, b"user.own": b"%d" % number, b"trusted.t": b"t"}))
+    own = {number: {b"user.own": b"%d" % number, b"trusted.t": b"t"} for number in range(20)}
+    entries += [trees.file(f"xattrs/{number}", b"x" * number, xattrs={**alike, **xattrs}) for number, xattrs in own.items()]
     return entries
 
 

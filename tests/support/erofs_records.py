@@ -7,10 +7,9 @@ import os
 import stat
 from collections.abc import Iterable
 
-from support.tree_record import Record, named_by_least
-
 from shed.entries import Entry
 from shed.erofs.reader import Image
+from support.tree_record import Record, named_by_least
 
 _PIECE = 1 << 20
 
