@@ -7,7 +7,6 @@ http_port: 8080            # absent: no TCP
 default_image: base
 log_level: info            # debug, info, warning, error
 qemu:
-  accel: auto              # auto, kvm, tcg
   default_cpus: 2
   default_memory_mb: 2048
   upper_size_default: 5G
@@ -20,7 +19,6 @@ An unknown key is refused with the nearest known one: a setting that is silently
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -34,7 +32,6 @@ GIB = 1 << 30
 MIN_UPPER, MAX_UPPER = 1 * GIB, 100 * GIB
 """Least and most bytes of a shed's writable layer."""
 MIN_MEMORY_MB, MAX_CPUS = 128, 64
-ACCELERATORS = ("auto", "kvm", "tcg")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)?")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, None: 1.0}
@@ -49,7 +46,6 @@ class Settings:
     http_port: int | None = None
     default_image: str = "base"
     log_level: str = "info"
-    accel: str = "auto"
     default_cpus: int = 2
     default_memory_mb: int = 2048
     default_upper_size: int = 5 * GIB
@@ -126,6 +122,8 @@ def _apply(settings: Settings, document: object, known: Mapping[str, _Setting], 
 
 
 def _suggestion(key: str, known: Mapping[str, _Setting]) -> str:
+    import difflib  # noqa: PLC0415  for mistakes only
+
     homes = {**{name: name for name in known}, **{name: f"qemu.{name}" for name in _QEMU}}
     near = difflib.get_close_matches(key, homes, n=1)
     return f"did you mean {homes[near[0]]!r}?" if near else f"known keys are {', '.join(sorted(known))}"
@@ -184,7 +182,6 @@ def _duration(value: object) -> float:
 
 
 _QEMU: dict[str, _Setting] = {
-    "accel": _Value("accel", _choice(*ACCELERATORS)),
     "default_cpus": _Value("default_cpus", _number(1, MAX_CPUS)),
     "default_memory_mb": _Value("default_memory_mb", _number(MIN_MEMORY_MB, 1 << 20)),
     "upper_size_default": _Value("default_upper_size", _upper_size),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
 
 from shed.config.paths import Paths
 from shed.config.server import Settings
@@ -14,9 +13,6 @@ from shed.server.failures import explain
 from shed.server.http import Reply, Request, error_answer
 from shed.server.work import Workers
 from shed.sheds.manager import Manager
-
-if TYPE_CHECKING:
-    from shed.oci.store import LayoutStore
 
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
 
@@ -42,7 +38,6 @@ class Server:
     paths: Paths
     settings: Settings
     manager: Manager
-    store: LayoutStore
     workers: Workers = field(default_factory=Workers)
     stop: asyncio.Event = field(default_factory=asyncio.Event)
     """Set it to end the server; the VMs stay."""

@@ -18,7 +18,6 @@ from shed.version import VERSION
 
 if TYPE_CHECKING:
     from shed.images.resolve import BootImage
-    from shed.oci.store import LayoutStore
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -48,7 +47,6 @@ def _parser() -> argparse.ArgumentParser:
 
 def _serve(options: argparse.Namespace) -> int:
     from shed.backends.qemu import QemuBackend  # noqa: PLC0415  `version` and a wrong option should not wait for all this
-    from shed.oci.store import LayoutStore  # noqa: PLC0415
     from shed.server.app import Server  # noqa: PLC0415
     from shed.server.listen import parse_listen  # noqa: PLC0415
     from shed.server.run import serve  # noqa: PLC0415
@@ -62,16 +60,15 @@ def _serve(options: argparse.Namespace) -> int:
     paths = Paths()
     if options.socket is not None:
         paths.socket = options.socket.absolute()
-    store = LayoutStore(paths.images)
-    backend = QemuBackend(paths, accel=settings.accel)
-    serve(Server(paths, settings, Manager(paths, backend, partial(_resolve, store), settings), store))
+    serve(Server(paths, settings, Manager(paths, QemuBackend(paths), partial(_resolve, paths.images), settings)))
     return 0
 
 
-def _resolve(store: LayoutStore, reference: str) -> BootImage:
+def _resolve(images: Path, reference: str) -> BootImage:
     from shed.images.resolve import resolve  # noqa: PLC0415  needed when the first shed is made
+    from shed.oci.store import LayoutStore  # noqa: PLC0415
 
-    return resolve(store, reference)
+    return resolve(LayoutStore(images), reference)
 
 
 def _version(options: argparse.Namespace) -> int:

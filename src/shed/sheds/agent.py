@@ -87,16 +87,6 @@ class Link:
         self._connection = connection
         self._watcher = asyncio.create_task(self._watch(connection))
 
-    async def open(self, port: int) -> Stream:
-        """Open a stream to the guest's `port`; a connection that died unnoticed is replaced once."""
-        if (connection := self._connection) is not None:
-            try:
-                return await connection.open(port)
-            except BackendError as error:
-                log.info("link: %s; connecting again", error)
-                await self.drop()
-        return await (await self.get()).open(port)
-
     async def drop(self) -> None:
         """Close the connection, if any; the VM runs on."""
         connection, self._connection = self._connection, None

@@ -148,11 +148,11 @@ class Manager:
 
     async def open_exec(self, name: str) -> Stream:
         """Open a stream for one command in the shed `name`, starting it when it is stopped."""
-        return await (await self._link(name, autostart=True)).open(PORT_EXEC)
+        return await self._open(name, PORT_EXEC, autostart=True)
 
     async def open_port(self, name: str, port: int) -> Stream:
         """Open a stream to the guest's TCP `port`; raises `BackendError` (CONNECT_FAILED) when nothing listens there."""
-        stream = await (await self._link(name, autostart=False)).open(PORT_PROXY)
+        stream = await self._open(name, PORT_PROXY, autostart=False)
         try:
             await stream.write(b"CONNECT %d\n" % port)
             answer = await _read_line(stream)
@@ -166,6 +166,16 @@ class Manager:
             stream.close()
             raise
         return stream
+
+    async def _open(self, name: str, port: int, *, autostart: bool) -> Stream:
+        link = await self._link(name, autostart=autostart)
+        try:
+            return await (await link.get()).open(port)
+        except BackendError as error:  # the VM, or the connection, died a moment ago
+            log.info("shed %s: %s; trying once more", name, error)
+            await link.drop()
+        link = await self._link(name, autostart=autostart)
+        return await (await link.get()).open(port)
 
     async def _link(self, name: str, *, autostart: bool) -> Link:
         entry = self._names.get(name)

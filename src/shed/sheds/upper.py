@@ -8,18 +8,15 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable
 from pathlib import Path
-from typing import BinaryIO
 
 from shed.config.server import MAX_UPPER, MIN_UPPER
 from shed.config.sizes import format_size
-from shed.errors import DataError, StorageError, UsageError
+from shed.errors import DataError, NotFoundError, StorageError, UsageError
 from shed.fsutil import atomic_file, clone_file, locked, storage_errors
 
 _IN_RUNTIME = b"share/upper.ext4"
-_BLOCK = 4096
-_ZEROS = bytes(1 << 20)
+_REBUILD = "build the boot kit again: shed image bootkit build"
 _RESERVE = 32 << 20
 """Bytes that must stay free beside the clone: a guest whose disk image cannot grow at all sees I/O errors at its first write."""
 _MAGIC_OFFSET = 1080
@@ -73,23 +70,9 @@ def _extract(runtime: Path, path: Path) -> None:
     with Image.open(runtime) as image:
         try:
             inode = image.lookup(_IN_RUNTIME)
-        except FileNotFoundError:
-            raise DataError(f"the runtime blob {runtime} has no {_IN_RUNTIME.decode()}", hint="build the boot kit again") from None
+        except NotFoundError:
+            raise DataError(f"the runtime blob {runtime} has no {_IN_RUNTIME.decode()}", hint=_REBUILD) from None
         with atomic_file(path, mode=0o400) as file:
-            _write_sparse(image.chunks(inode), file)
+            image.extract(inode, file.fileno())
             if os.pread(file.fileno(), len(_MAGIC), _MAGIC_OFFSET) != _MAGIC:
-                raise DataError(f"{_IN_RUNTIME.decode()} in the runtime blob {runtime} is not ext4", hint="build the boot kit again")
-
-
-def _write_sparse(chunks: Iterable[bytes], file: BinaryIO) -> None:
-    """Write `chunks` one after the other, leaving holes for blocks of zeros."""
-    position = 0
-    for chunk in chunks:
-        view = memoryview(chunk)
-        if chunk != _ZEROS[: len(chunk)]:
-            for start in range(0, len(view), _BLOCK):
-                block = view[start : start + _BLOCK]
-                if block != _ZEROS[: len(block)]:
-                    os.pwrite(file.fileno(), block, position + start)
-        position += len(view)
-    file.truncate(position)
+                raise DataError(f"{_IN_RUNTIME.decode()} in the runtime blob {runtime} is not ext4", hint=_REBUILD)

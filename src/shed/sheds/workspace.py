@@ -6,7 +6,7 @@ import os
 import stat
 from pathlib import Path
 
-from shed.errors import ConflictError, UsageError
+from shed.errors import ConflictError, NotFoundError, UsageError
 
 TAG = "workspace"
 """The 9P mount tag of the share."""
@@ -57,8 +57,8 @@ def guest_owner(root: Path) -> tuple[int, int]:
 
     with Image.open(root) as image:
         try:
-            passwd = image.read(image.lookup(b"etc/passwd"), 0, _MAX_PASSWD)
-        except FileNotFoundError:
+            passwd = image.read(image.lookup(b"etc/passwd", follow=True), 0, _MAX_PASSWD)
+        except NotFoundError:
             return 0, 0
     for line in passwd.splitlines():
         fields = line.split(b":")

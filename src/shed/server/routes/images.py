@@ -26,14 +26,16 @@ async def inspect(server: Server, request: Request) -> Reply:
 
 def _list(server: Server) -> list[dict[str, Any]]:
     from shed.images.listing import list_images  # noqa: PLC0415  a server starts faster without
+    from shed.oci.store import LayoutStore  # noqa: PLC0415
 
-    return [asdict(image) for image in list_images(server.store)]
+    return [asdict(image) for image in list_images(LayoutStore(server.paths.images))]
 
 
 def _inspect(server: Server, reference: str) -> dict[str, Any]:
     from shed.images.listing import inspect_image  # noqa: PLC0415  a server starts faster without
+    from shed.oci.store import LayoutStore  # noqa: PLC0415
 
-    return inspect_image(server.store, reference)
+    return inspect_image(LayoutStore(server.paths.images), reference)
 
 
 ROUTES = (Route("GET", "/api/images", index), Route("GET", "/api/images/inspect", inspect))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import difflib
 from dataclasses import fields
 from typing import Any
 
@@ -65,6 +64,8 @@ def parse_create(body: dict[str, Any]) -> CreateRequest:
     known = {field.name: str(field.type) for field in fields(CreateRequest)}
     for key, value in body.items():
         if key not in known:
+            import difflib  # noqa: PLC0415  for mistakes only
+
             near = difflib.get_close_matches(key, known, n=1)
             raise UsageError(f"unknown member {key!r}", hint=f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}")
         kind = known[key]
@@ -78,7 +79,7 @@ def parse_create(body: dict[str, Any]) -> CreateRequest:
 def _flag(request: Request, name: str) -> bool:
     value = request.query.get(name, "false")
     if value not in {"true", "false"}:
-        raise UsageError(f"{name} is true or false, not {value!r}")
+        raise UsageError(f"{name} is true or false, not {value!r}", hint=f"send ?{name}=true")
     return value == "true"
 
 

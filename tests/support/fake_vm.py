@@ -1,0 +1,164 @@
+"""A process that stands for a virtual machine: it outlives whoever started it, listens on an abstract socket, and runs an agent.
+
+Every connection is one stream: the port in decimal and a newline, then what the protocol says.  Port 0 answers the hello.
+Arguments: the socket's name, and words that make it misbehave.
+"""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+
+from shed.guest.protocol import (
+    CONTROL_REQUEST,
+    CONTROL_RESPONSE,
+    DATA_FRAME,
+    EXEC_REQUEST,
+    EXIT_CODE,
+    STDERR,
+    STDIN_EOF,
+    FrameDecoder,
+    exec_frame,
+)
+
+STATE = {"state": "hello"}
+
+
+def main() -> None:
+    """Serve until poweroff or a signal."""
+    name, faults = sys.argv[1], set(sys.argv[2:])
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind("\0" + name)
+    listener.listen()
+    say("fake kernel: booted")
+    if "die" in faults:
+        os._exit(1)
+    while True:
+        stream, _ = listener.accept()
+        threading.Thread(target=serve, args=(stream, faults), daemon=True).start()
+
+
+def say(text: str) -> None:
+    """Write to the console."""
+    os.write(1, text.encode() + b"\n")
+
+
+def serve(stream: socket.socket, faults: set[str]) -> None:
+    """Serve one stream."""
+    with stream:
+        line = b""
+        while not line.endswith(b"\n"):
+            line += stream.recv(1)
+        port = int(line)
+        try:
+            if port == 0 and "mute" not in faults:
+                stream.sendall(b'{"agent":"fake","protocol":1}\n')
+                stream.recv(1)
+            elif port == 1024:
+                execute(stream)
+            elif port == 1026:
+                control(stream, faults)
+            elif port == 1028:
+                proxy(stream)
+            else:
+                stream.recv(1)
+        except OSError:
+            return
+
+
+def frames(stream: socket.socket, decoder: FrameDecoder) -> tuple[int, bytes]:
+    """Return the next frame; kind 0 at the end."""
+    while (frame := decoder.frame()) is None:
+        data = stream.recv(65536)
+        if not data:
+            return 0, b""
+        decoder.feed(data)
+    return frame
+
+
+def control(stream: socket.socket, faults: set[str]) -> None:
+    """Answer control requests."""
+    decoder = FrameDecoder()
+    while True:
+        kind, payload = frames(stream, decoder)
+        if kind != CONTROL_REQUEST:
+            return
+        request = json.loads(payload)
+        answer: dict[str, object] = {"ok": True, **STATE}
+        if request["op"] == "configure":
+            if "no-root" in faults:
+                answer = {"ok": False, "code": "SHED-INIT-03", "error": "mounting the root file system failed"}
+            else:
+                say(json.dumps(request))
+                STATE["state"] = "ready"
+                STATE["name"] = request["name"]
+        stream.sendall(exec_frame(CONTROL_RESPONSE, json.dumps(answer).encode()))
+        if request["op"] == "poweroff" and "stubborn" not in faults:
+            os._exit(0)
+
+
+def execute(stream: socket.socket) -> None:
+    """Run one command."""
+    decoder = FrameDecoder()
+    kind, payload = frames(stream, decoder)
+    assert kind == EXEC_REQUEST
+    pipe = subprocess.PIPE
+    with subprocess.Popen(json.loads(payload)["cmd"], stdin=pipe, stdout=pipe, stderr=pipe) as child:
+        assert child.stdin is not None
+        assert child.stdout is not None
+        assert child.stderr is not None
+        lock = threading.Lock()
+        pumps = [threading.Thread(target=pump, args=(stream, lock, *way)) for way in ((child.stdout, DATA_FRAME), (child.stderr, STDERR))]
+        threading.Thread(target=feed, args=(stream, decoder, child), daemon=True).start()
+        for thread in pumps:
+            thread.start()
+        for thread in pumps:
+            thread.join()
+        code = child.wait()
+    stream.sendall(exec_frame(EXIT_CODE, json.dumps({"code": code & 0xFF}).encode()))
+    stream.shutdown(socket.SHUT_WR)
+
+
+def feed(stream: socket.socket, decoder: FrameDecoder, child: subprocess.Popen[bytes]) -> None:
+    """Carry standard input; a client that leaves kills the command."""
+    assert child.stdin is not None
+    while True:
+        try:
+            kind, payload = frames(stream, decoder)
+            if kind == DATA_FRAME:
+                child.stdin.write(payload)
+                child.stdin.flush()
+            elif kind == STDIN_EOF:
+                child.stdin.close()
+        except (OSError, ValueError):
+            kind = 0
+        if not kind:
+            child.kill()
+            return
+
+
+def pump(stream: socket.socket, lock: threading.Lock, source: object, kind: int) -> None:
+    """Carry output."""
+    while data := os.read(source.fileno(), 65536):  # type: ignore[attr-defined]
+        with lock:
+            stream.sendall(exec_frame(kind, data))
+
+
+def proxy(stream: socket.socket) -> None:
+    """Port 7 echoes; nothing else listens."""
+    line = b""
+    while not line.endswith(b"\n"):
+        line += stream.recv(1)
+    if line != b"CONNECT 7\n":
+        stream.sendall(b"ERR connection refused\n")
+        return
+    stream.sendall(b"OK\n")
+    while data := stream.recv(65536):
+        stream.sendall(data)
+    stream.shutdown(socket.SHUT_WR)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,45 @@
+"""The program that `support.running` starts: a real server on the fake backend.
+
+Arguments: the world's folder, and optionally the phase in which to stand still.  Files ``faults`` and ``port`` in that folder say how its
+VMs misbehave, and on which TCP port it listens too.  It stands still for good, with its whole event loop, so that a test can end it there
+as a crash would.
+"""
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+from shed.errors import ShedError
+from shed.progress import Progress
+from shed.server.app import Server
+from shed.server.run import serve
+from shed.sheds.manager import Manager
+from support.world import World
+
+
+def main() -> None:
+    """Serve."""
+    root = Path(sys.argv[1])
+    faults, port = root / "faults", root / "port"
+    world = World(root, *(faults.read_text().split() if faults.exists() else ())).prepare()
+    if port.exists():
+        world.with_settings(http_port=int(port.read_text()))
+    if len(sys.argv) > 2:
+        enter = Progress.phase
+
+        def phase(progress: Progress, name: str, message: str = "") -> None:
+            enter(progress, name, message)
+            if name == sys.argv[2]:
+                os.write(1, b"standing still\n")
+                signal.pause()
+
+        Progress.phase = phase  # type: ignore[method-assign, assignment]
+    try:
+        serve(Server(world.paths, world.settings, Manager(world.paths, world.backend, world.resolve, world.settings)))
+    except ShedError as error:
+        sys.exit(error.message)
+
+
+if __name__ == "__main__":
+    main()

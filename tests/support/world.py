@@ -1,0 +1,142 @@
+"""A server's world without real images: folders, one image called ``base``, and the fake backend."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, cast
+
+from shed.config.paths import Paths
+from shed.config.server import Settings
+from shed.errors import NotFoundError
+from shed.progress import Progress
+from shed.sheds import folders
+from shed.sheds.create import CreateRequest, Resolve
+from shed.sheds.manager import Manager
+from support.fake_backend import FakeBackend
+
+DIGEST = "sha256:" + "ab" * 32
+GIB = 1 << 30
+
+
+@dataclass(frozen=True)
+class FakeImage:
+    """What a resolved image shows of itself."""
+
+    digest: str
+    name: str
+    kernel: Path
+    initrd: Path
+    root: Path
+    runtime: Path
+
+
+class World:
+    """Folders below `root`; `manager()` opens them as a new server would."""
+
+    def __init__(self, root: Path, *faults: str) -> None:
+        self.paths = Paths(root / "data", root / "run")
+        self.backend = FakeBackend(*faults)
+        self.settings = Settings(start_timeout=20, stop_timeout=1)
+        self.blobs = root / "blobs"
+        self.resolved: list[str] = []
+
+    def prepare(self) -> World:
+        """Make the image, and the template that would come out of its runtime."""
+        folders.prepare(self.paths)
+        self.blobs.mkdir(exist_ok=True)
+        for name in ("kernel", "initrd", "root", "runtime"):
+            (self.blobs / name).write_bytes(name.encode())
+        template = self.paths.templates / "upper-runtime.ext4"
+        with template.open("wb") as file:
+            file.seek(1080)
+            file.write(b"\x53\xef")
+            file.truncate(1 << 20)
+        return self
+
+    @property
+    def resolve(self) -> Resolve:
+        """Find the image ``base``, by name or digest."""
+
+        def resolve(reference: str) -> Any:
+            self.resolved.append(reference)
+            if reference not in ("base", DIGEST):
+                raise NotFoundError(f"no image {reference!r}", code="IMAGE_NOT_FOUND", hint="shed image ls")
+            return FakeImage(DIGEST, "base", *(self.blobs / name for name in ("kernel", "initrd", "root", "runtime")))
+
+        return cast(Resolve, resolve)
+
+    def with_settings(self, **changes: Any) -> None:
+        """Change the server's settings."""
+        self.settings = replace(self.settings, **changes)
+
+    @contextlib.asynccontextmanager
+    async def manager(self) -> AsyncIterator[Manager]:
+        """Open a manager, as a server that starts would, and close it as one that ends would."""
+        manager = Manager(self.paths, self.backend, self.resolve, self.settings)
+        await manager.open()
+        try:
+            yield manager
+        finally:
+            await manager.close()
+
+    def instance(self, name: str) -> Path:
+        """Return the instance folder of a shed."""
+        return self.paths.instances / name
+
+    def traces(self) -> set[str]:
+        """Return what there is of any shed on disk, locks and templates aside."""
+        found = {
+            str(path.relative_to(self.paths.data)) for place in ("instances", "uppers") for path in (self.paths.data / place).iterdir()
+        }
+        return {path for path in found if not path.endswith(".lock")}
+
+    def machines(self) -> list[int]:
+        """Return the process ids of all fake VMs of this world that run, whoever started them."""
+        return [pid for pid in _fake_vms() if _console(pid).startswith(f"{self.paths.instances}/")]
+
+    def until(self, condition: Callable[[], object], *, seconds: float = 20) -> None:
+        """Wait until `condition()` is true; fail after `seconds`."""
+        deadline = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+    def kill_machines(self) -> None:
+        """End every fake VM of this world."""
+        for pid in self.machines():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+
+def _fake_vms() -> Iterator[int]:
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):
+                if b"support.fake_vm" in (entry / "cmdline").read_bytes():
+                    yield int(entry.name)
+
+
+def _console(pid: int) -> str:
+    try:
+        return str(Path(f"/proc/{pid}/fd/1").readlink())
+    except OSError:
+        return ""
+
+
+async def create(manager: Manager, name: str, **options: Any) -> dict[str, Any]:
+    """Create a shed and return it."""
+    return await manager.create(CreateRequest(name, **options), Progress())
+
+
+async def until(condition: Any, *, seconds: float = 20) -> None:
+    """Wait until `condition()` is true; fail after `seconds`."""
+    async with asyncio.timeout(seconds):
+        while not condition():
+            await asyncio.sleep(0.01)
