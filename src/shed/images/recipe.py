@@ -24,11 +24,12 @@ from shed.run import Argument, run
 
 SECURITY_MIRROR = "http://deb.debian.org/debian-security"
 _KEYS = {"suite": str, "packages": list, "config": dict}
-_NOT_INSTALLED = (
+_DPKG_OPTIONS = (
+    "force-unsafe-io",
     "path-exclude=/usr/share/doc/*", "path-include=/usr/share/doc/*/copyright", "path-exclude=/usr/share/man/*",
     "path-exclude=/usr/share/info/*", "path-exclude=/usr/share/locale/*", "path-exclude=/usr/share/lintian/*",
 )  # fmt: skip
-"""Options for dpkg, which stay in the image: no documentation, as in Debian's container images."""
+"""Options for dpkg, which stay in the image, as in Debian's container images: no waiting for the disk, no documentation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +71,7 @@ def mmdebstrap_command(recipe: Recipe, archive: Archive, output: Path) -> list[A
     suite = recipe.suite
     command: list[Argument] = ["mmdebstrap", "--variant=minbase", f"--architectures={archive.architecture}", "--format=tar"]
     command += [f"--keyring={archive.keyring}", f"--include={','.join(recipe.packages)}"]
-    command += [f"--dpkgopt={option}" for option in _NOT_INSTALLED]
+    command += [f"--dpkgopt={option}" for option in _DPKG_OPTIONS]
     customize = recipe.folder.absolute() / "customize"
     if customize.exists():
         command.append(f"--customize-hook={customize}")
