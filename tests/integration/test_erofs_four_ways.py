@@ -15,9 +15,9 @@ import pytest
 from shed.erofs.checker import check
 from shed.erofs.reader import Image
 from shed.erofs.writer import Compression, WriterOptions, write_image
+from support.erofs_mount import mounted
 from support.erofs_records import differences, record_entries, record_image
 from support.erofs_utils import fsck_erofs
-from support.mounts import erofs_mount
 from support.tree_record import Record, record_folder
 from support.trees import TREES
 
@@ -58,7 +58,7 @@ def test_our_reader(case: Case) -> None:
 
 @pytest.mark.root
 def test_a_kernel_mount(case: Case, tmp_path: Path) -> None:
-    with erofs_mount(case.image, tmp_path / "mount") as folder:
+    with mounted(case.image, tmp_path / "mount") as folder:
         assert differences(record_folder(os.fsencode(folder)), case.wanted) == []
 
 

@@ -14,10 +14,10 @@ from shed.erofs.errors import ErofsError
 from shed.erofs.reader import Image
 from support import trees
 from support.erofs_images import Damaged
+from support.erofs_mount import mounted
 from support.erofs_records import differences, record_image
 from support.erofs_utils import dump_erofs, fsck_erofs, mkfs_erofs
 from support.folders import make_folder
-from support.mounts import erofs_mount
 from support.tree_record import Record, record_folder
 
 pytestmark = pytest.mark.root  # the source folder has devices and owners
@@ -135,7 +135,7 @@ def test_the_bug_of_erofs_utils_1_7_1(source: Path, tmp_path: Path, layout_optio
     assert caught.value.rule == "big-pcluster-undeclared"
     assert caught.value.nid is not None
     fsck_erofs(image)
-    with erofs_mount(image, tmp_path / "mount") as folder:
+    with mounted(image, tmp_path / "mount") as folder:
         path = caught.value.message.partition("(")[2].partition(")")[0]
         with pytest.raises(OSError, match=r"117|cleaning"):
             (folder / path.lstrip("/")).read_bytes()

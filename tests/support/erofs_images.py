@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
-import random
 import stat
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,73 +13,32 @@ from shed.erofs import layout
 from shed.erofs.inode import Inode
 from shed.erofs.reader import Image
 from shed.erofs.writer import Compression, WriterOptions, write_image
-
-
-class Bytes:
-    """Content that is in memory."""
-
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-
-    def pread(self, length: int, offset: int) -> bytes:
-        """Return up to `length` bytes at `offset`."""
-        return self._data[offset : offset + length]
-
-
-def file(path: str, data: bytes, **attributes: Any) -> Entry:
-    """Return the entry of a regular file."""
-    return Entry(path.encode(), stat.S_IFREG | 0o644, size=len(data), content=Bytes(data) if data else None, **attributes)
-
-
-def folder(path: str, **attributes: Any) -> Entry:
-    """Return the entry of a folder."""
-    return Entry(path.encode(), stat.S_IFDIR | 0o755, **attributes)
-
-
-def symlink(path: str, target: str) -> Entry:
-    """Return the entry of a symlink."""
-    return Entry(path.encode(), stat.S_IFLNK | 0o777, target=target.encode())
-
-
-@functools.cache
-def text(size: int, seed: int = 1) -> bytes:
-    """Return `size` bytes that compress about as program text does."""
-    words = [random.Random(seed + number).randbytes(random.Random(number).randint(1, 9)) for number in range(300)]
-    source = random.Random(seed)
-    out = bytearray()
-    while len(out) < size:
-        out += source.choice(words)
-    return bytes(out[:size])
-
-
-@functools.cache
-def noise(size: int, seed: int = 1) -> bytes:
-    """Return `size` bytes that do not compress."""
-    return random.Random(seed).randbytes(size)
+from support.trees import file, folder, hardlink, noise, special, symlink, text
 
 
 def sample_entries() -> list[Entry]:
     """Return a tree with one of everything, sorted."""
-    many = [file(f"many/{number:03}-{'n' * 40}", b"") for number in range(150)]
-    entries = [
-        folder("", mtime=-5, mtime_ns=7),
-        file("attributes", b"", xattrs={b"user.one": b"1", b"user.two": b"2", b"security.capability": bytes(20)}),
-        Entry(b"device", stat.S_IFCHR | 0o600, rdev=(4 << 8) | 64),
+    root, inner = folder(""), file("folder/inner", text(9000, 2))
+    root.mtime, root.mtime_ns = -5, 7
+    inner.uid, inner.gid, inner.mtime, inner.mtime_ns = 1000, 70000, 1_700_000_000, 999_999_999
+    return [
+        root,
+        file("attributes", xattrs={b"user.one": b"1", b"user.two": b"2", b"security.capability": bytes(20)}),
+        special("device", stat.S_IFCHR, major=4, minor=64),
         folder("folder"),
-        file("folder/inner", text(9000, 2), uid=1000, gid=70000, mtime=1700000000, mtime_ns=999999999),
+        inner,
         file("large", text(300_000)),
-        Entry(b"large-too", 0, link=b"large"),
+        hardlink("large-too", "large"),
         symlink("link", "folder/inner"),
         symlink("loop", "loop"),
         folder("many"),
-        *many,
+        *(file(f"many/{number:03}-{'n' * 40}") for number in range(150)),
         file("noise", noise(10_000)),
-        Entry(b"pipe", stat.S_IFIFO | 0o644),
+        special("pipe", stat.S_IFIFO),
         file("small", b"small"),
         symlink("up", "../folder/../link"),
         file("zeros", bytes(200_000)),
     ]
-    return sorted(entries, key=lambda entry: entry.path.split(b"/") if entry.path else [])
 
 
 def make_image(path: Path, entries: Iterable[Entry], compression: str = "lz4", **options: Any) -> Path:

@@ -14,7 +14,8 @@ from shed.erofs import checker, layout
 from shed.erofs.checker import check
 from shed.erofs.errors import ErofsError
 from shed.errors import NotFoundError
-from support.erofs_images import Damaged, file, folder, make_image, noise, sample_entries, text
+from support.erofs_images import Damaged, make_image, sample_entries
+from support.trees import file, folder, noise, text
 
 SOURCES = ("checker", "clusters", "decompress", "directories", "extents", "image_file", "inode", "reader", "superblock", "xattr_reader")
 BLOCK = layout.BLOCK_SIZE

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from shed.erofs import layout
 from shed.erofs.decompress import decode, lz4_prefix
 from shed.erofs.errors import ErofsError
-from support.erofs_images import text
+from support.trees import text
 
 DATA = text(20_000)
 LZ4 = lz4.block.compress(DATA, store_size=False)

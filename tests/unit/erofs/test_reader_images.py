@@ -16,7 +16,8 @@ from shed.erofs.extents import Form
 from shed.erofs.reader import Image
 from shed.erofs.verify import verify_contents
 from shed.errors import NotFoundError
-from support.erofs_images import Bytes, Damaged, file, folder, make_image, noise, sample_entries, symlink, text
+from support.erofs_images import Damaged, make_image, sample_entries
+from support.trees import Bytes, file, folder, noise, symlink, text
 
 
 @pytest.fixture(scope="module", params=["lz4", "lz4hc", "zstd", "none"])
