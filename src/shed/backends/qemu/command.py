@@ -22,7 +22,11 @@ AGENT_FD, MONITOR_FD = 4, 5
 """The inherited sockets: the agent's virtio-serial port, and QMP."""
 AGENT_PORT = "shed.agent"
 
-_KERNEL_COMMAND_LINE = "console=ttyS0 panic=-1 quiet cryptomgr.notests"
+_KERNEL_COMMAND_LINE = "console=ttyS0 panic=-1 quiet cryptomgr.notests initcall_blacklist=jent_mod_init"
+"""``panic=-1`` with ``-no-reboot``: a panic ends the VM, so it is noticed at once.  Not testing its own cryptography on the way saves the
+kernel 45 % of the instructions up to init (0.85 of 1.87 thousand million)."""
+_TCG_COMMAND_LINE = "tsc=reliable no_timer_check"
+"""An emulated CPU that has to wait for the host looks like a broken timer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +44,14 @@ class Host:
 
 def kernel_command_line(accel: str) -> str:
     """Return the words the guest's kernel gets.  Nothing in them is about this shed: that comes with configure."""
-    return _KERNEL_COMMAND_LINE
+    return f"{_KERNEL_COMMAND_LINE} {_TCG_COMMAND_LINE}" if accel == "tcg" else _KERNEL_COMMAND_LINE
 
 
 def board(accel: str) -> list[str]:
-    """Return the options that make the machine's board and processor."""
+    """Return the options that make the machine's board and processor.
+
+    Five-level page tables only make an emulated CPU slower.
+    """
     processor = "host" if accel == "kvm" else "max,la57=off"
     return [
         "-machine",
