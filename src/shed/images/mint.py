@@ -89,6 +89,7 @@ def mint_archive(
     compression = compression or Compression("lz4")
     progress = progress or Progress()
     _check_kit(store, kit, compression)
+    store.sweep()
     progress.phase("ingest", f"reading {'stdin' if str(source) == '-' else source}")
     with contextlib.ExitStack() as stack:
         archive = stack.enter_context(open_archive(source, scratch=store.scratch()))

@@ -1,0 +1,27 @@
+"""Small images for tests that need one in a store but do not boot it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from shed.images.bootkit.kit import Kit
+from shed.images.mint import MintResult, mint_archive
+from shed.oci.store import LayoutStore
+from support.tars import Image, file, folder, tar
+
+LAYER = tar(folder("etc"), file("etc/passwd", b"root:x:0:0::/:/bin/sh\n"), file("bin/sh", b"#!" * 5000, mode=0o755))
+
+
+def small_kit(store: LayoutStore, *, algorithms: tuple[str, ...] = ("lz4",)) -> Kit:
+    """Return a kit of three blobs that boot nothing."""
+    return Kit(
+        kernel=store.put_bytes(b"kernel"),
+        initrd=store.put_bytes(b"initrd"),
+        runtime=store.put_bytes(b"runtime"),
+        record={"erofs_algorithms": list(algorithms), "release": "6.12.0-test", "architecture": "amd64"},
+    )
+
+
+def mint_small(store: LayoutStore, folder: Path, name: str = "base", layer: bytes = LAYER) -> MintResult:
+    """Mint an image of one layer; its archive is written to `folder`."""
+    return mint_archive(store, Image(layer).archive(folder / f"{name}.tar"), name, kit=small_kit(store))

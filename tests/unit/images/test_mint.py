@@ -1,0 +1,317 @@
+"""Minting: what comes out, that it is the same every time, and that a failure leaves the store as it was."""
+
+import errno
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from shed.entries import Entry
+from shed.erofs.compress import Compression
+from shed.erofs.errors import ErofsError
+from shed.erofs.reader import Image as ErofsImage
+from shed.errors import DataError, NotFoundError, ShedError, StorageError, UsageError
+from shed.images.mint import mint_archive
+from shed.oci.descriptor import Platform
+from shed.oci.digest import digest_bytes
+from shed.oci.store import LayoutStore
+from shed.progress import BytesEvent, Event, PhaseEvent, Progress
+from shed.version import VERSION
+from support.minted import LAYER, mint_small, small_kit
+from support.tars import Image, file, folder, hardlink, symlink, tar
+
+UPPER = tar(file("etc/.wh.passwd"), symlink("lib", "usr/lib"), file("lib/x", os.urandom(300_000)), hardlink("sh", "bin/sh"))
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> LayoutStore:
+    """An empty store."""
+    return LayoutStore(tmp_path / "images")
+
+
+@pytest.fixture
+def used(store: LayoutStore, tmp_path: Path) -> LayoutStore:
+    """A store in which `base` is an image."""
+    mint_small(store, tmp_path)
+    return store
+
+
+def state(store: LayoutStore) -> dict[str, bytes]:
+    """Return all files of the store and their contents, without locks."""
+    return {
+        str(path.relative_to(store.root)): path.read_bytes() for path in store.root.rglob("*") if path.is_file() and path.suffix != ".lock"
+    }
+
+
+def test_minted_image(store: LayoutStore, tmp_path: Path) -> None:
+    """Config and layers are in the store byte for byte, and the manifest names what booting needs."""
+    image = Image(LAYER, UPPER)
+    image.manifest["annotations"] = {"org.example": "kept", "io.shed.kernel.digest": "sha256:" + "0" * 64}
+    kit = small_kit(store)
+    result = mint_archive(store, image.archive(tmp_path / "a.tar"), "base", kit=kit, source_ref="example.org/base:1")
+    for digits, data in image.blobs.items():
+        if data != json.dumps(image.manifest).encode():
+            assert store.blob_path(f"sha256:{digits}").read_bytes() == data
+    manifest = store.read_manifest(result.manifest_digest)
+    assert [layer.to_json() for layer in manifest.layers] == image.manifest["layers"]
+    assert manifest.annotations == {
+        "org.example": "kept",
+        "io.shed.schema-version": "1",
+        "io.shed.variant": "base",
+        "io.shed.source-ref": "example.org/base:1",
+        "io.shed.kernel.digest": kit.kernel,
+        "io.shed.initrd.digest": kit.initrd,
+        "io.shed.runtime.erofs.digest": kit.runtime,
+        "io.shed.rootfs.erofs.digest": result.root_digest,
+        "io.shed.rootfs.logical-size": str(result.logical_size),
+        "io.shed.build-tools": manifest.annotations["io.shed.build-tools"],
+    }
+    assert manifest.annotations["io.shed.build-tools"].startswith(f"shed-erofs/{VERSION} lz4/")
+    assert manifest.annotations["io.shed.build-tools"].endswith(" lz4")
+    tag = store.tag("base")
+    assert tag is not None
+    assert tag.digest == result.manifest_digest
+    assert (result.root_size, result.logical_size) == (store.size(result.root_digest), 310_000)
+    assert set(result.timings) >= {"ingest", "flatten", "write", "check", "commit"}
+    store.verify(result.root_digest)
+
+
+def test_root_holds_the_merged_tree(store: LayoutStore, tmp_path: Path) -> None:
+    """What a container runtime would show is what the EROFS blob holds."""
+    result = mint_archive(store, Image(LAYER, UPPER).archive(tmp_path / "a.tar"), "base", kit=small_kit(store))
+    with ErofsImage.open(store.blob_path(result.root_digest)) as root:
+        paths = sorted(path for path, _ in root.walk())
+        assert paths == [b"", b"bin", b"bin/sh", b"etc", b"lib", b"sh", b"usr", b"usr/lib", b"usr/lib/x"]
+        assert root.lookup(b"sh").nid == root.lookup(b"bin/sh").nid
+
+
+def test_same_input_same_digests(store: LayoutStore, tmp_path: Path) -> None:
+    """Two stores, and archives of two kinds, give the same manifest."""
+    image = Image(LAYER, UPPER)
+    first = mint_archive(store, image.archive(tmp_path / "a.tar"), "base", kit=small_kit(store))
+    other = LayoutStore(tmp_path / "other")
+    second = mint_archive(other, image.layout(tmp_path / "layout"), "base", kit=small_kit(other))
+    assert (first.manifest_digest, first.root_digest) == (second.manifest_digest, second.root_digest)
+    assert (store.root / "index.json").read_bytes() == (other.root / "index.json").read_bytes()
+
+
+def test_minting_again_does_nothing(store: LayoutStore, tmp_path: Path) -> None:
+    """The same archive, kit and options are known; another name, compression or `force` is not; a damaged blob is mended."""
+    archive = Image(LAYER).archive(tmp_path / "a.tar")
+    kit = small_kit(store, algorithms=("lz4", "zstd"))
+    first = mint_archive(store, archive, "base", kit=kit)
+    before = state(store)
+    again = mint_archive(store, archive, "base", kit=kit)
+    assert again.reused
+    assert (again.manifest_digest, again.root_digest, again.root_size) == (first.manifest_digest, first.root_digest, first.root_size)
+    assert {path: data for path, data in state(store).items() if not path.startswith("verified/")} == before
+    assert not mint_archive(store, archive, "base", kit=kit, force=True).reused
+    other = mint_archive(store, archive, "base", kit=kit, compression=Compression.parse("zstd"))
+    assert not other.reused
+    assert other.root_digest != first.root_digest
+    root = store.blob_path(other.root_digest)
+    root.chmod(0o644)
+    root.write_bytes(b"damaged")
+    mended = mint_archive(store, archive, "base", kit=kit, compression=Compression.parse("zstd"))
+    assert not mended.reused
+    assert mended.root_digest == other.root_digest
+    store.verify(mended.root_digest, again=True)
+
+
+def test_tag_moves_to_the_new_image(store: LayoutStore, tmp_path: Path) -> None:
+    """Minting another image under a name moves the name."""
+    first = mint_small(store, tmp_path)
+    second = mint_small(store, tmp_path, layer=tar(file("new")))
+    tag = store.tag("base")
+    assert tag is not None
+    assert tag.digest == second.manifest_digest != first.manifest_digest
+    assert {entry.digest for entry in store.index().manifests} == {first.manifest_digest, second.manifest_digest}
+
+
+def fails(store: LayoutStore, archive: Path | str, error: type[ShedError], match: str, **options: object) -> ShedError:
+    """Mint what must fail, and compare the store before and after."""
+    kit = small_kit(store)
+    before = state(store)
+    with pytest.raises(error, match=match) as caught:
+        mint_archive(store, archive, "base", kit=kit, **options)  # type: ignore[arg-type]
+    assert state(store) == before
+    return caught.value
+
+
+def test_failing_gate_leaves_nothing(store: LayoutStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An image whose bytes are not what went in is not kept: no blob, no tag."""
+    from shed.erofs import writer
+
+    def wrong(entries: list[Entry], *args: object) -> writer.WriteResult:
+        for entry in entries:
+            if entry.content:
+                entry.uid += 1
+        result = writer.write_image(entries, *args)  # type: ignore[arg-type]
+        for entry in entries:
+            if entry.content:
+                entry.uid -= 1
+        return result
+
+    monkeypatch.setattr("shed.images.mint.write_image", wrong)
+    monkeypatch.setattr("shed.images.mint.WriterOptions", writer.WriterOptions)
+    kit = small_kit(store)
+    before = state(store)
+    with pytest.raises(ErofsError, match="has uid 1 instead of 0"):
+        mint_archive(store, Image(LAYER).archive(tmp_path / "a.tar"), "base", kit=kit)
+    assert state(store) == before
+
+
+def test_writer_that_loses_bytes_is_caught(store: LayoutStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One flipped bit in the written image does not pass the gate."""
+    from shed.erofs import writer
+
+    def flipping(entries: list[Entry], out: object, options: writer.WriterOptions) -> writer.WriteResult:
+        result = writer.write_image(entries, out, options)  # type: ignore[arg-type]
+        out.seek(4096 + 100)  # type: ignore[attr-defined]  # in the data of the first file
+        byte = out.read(1)  # type: ignore[attr-defined]
+        out.seek(4096 + 100)  # type: ignore[attr-defined]
+        out.write(bytes([byte[0] ^ 1]))  # type: ignore[attr-defined]
+        return result
+
+    monkeypatch.setattr("shed.images.mint.write_image", flipping)
+    kit = small_kit(store)
+    before = state(store)
+    with pytest.raises(ErofsError):
+        mint_archive(store, Image(tar(file("a", os.urandom(50_000)))).archive(tmp_path / "a.tar"), "base", kit=kit)
+    assert state(store) == before
+
+
+@pytest.mark.parametrize(
+    ("layer", "problem"),
+    [
+        (tar(file("../evil", b"x")), "layer 2: '../evil' leads out of the root"),
+        (tar(hardlink("a", "../../etc/passwd")), "layer 2: .*leads out of the root"),
+        (tar(hardlink("a", "nothing")), "layer 2: .*not there"),
+        (tar(file("a", b"x" * 5000))[:2000], "layer 2: tar member 'a' claims 5000 bytes"),
+        (b"no tar" * 1000, "layer 2: bad"),
+    ],
+    ids=["dot-dot", "link out", "dangling link", "cut", "garbage"],
+)
+def test_hostile_layers(used: LayoutStore, tmp_path: Path, layer: bytes, problem: str) -> None:
+    """A bad layer is one clear error, and the name still means the image it meant."""
+    fails(used, Image(LAYER, layer).archive(tmp_path / "a.tar"), DataError, problem)
+
+
+def test_damaged_layer(used: LayoutStore, tmp_path: Path) -> None:
+    """An altered and a truncated layer; after that, the good archive works."""
+    good = Image(LAYER, UPPER)
+    good.seal()
+    bad = Image(LAYER, UPPER)
+    bad.seal()
+    digits = bad.manifest["layers"][1]["digest"][7:]
+    data = bad.blobs[digits]
+    bad.blobs[digits] = data[:1000] + bytes([data[1000] ^ 1]) + data[1001:]
+    fails(used, bad.archive(tmp_path / "bad.tar"), DataError, "layer 2, blob: digest mismatch")
+    bad.blobs[digits] = data[:1000]
+    fails(used, bad.archive(tmp_path / "cut.tar"), DataError, "layer 2 .* has 1000 bytes, expected")
+    assert mint_archive(used, good.archive(tmp_path / "good.tar"), "base", kit=small_kit(used)).root_size
+
+
+def test_lying_diff_id(used: LayoutStore, tmp_path: Path) -> None:
+    """The config must say what the layer unpacks to."""
+    image = Image(LAYER)
+    image.config["rootfs"]["diff_ids"] = [digest_bytes(b"other")]
+    fails(used, image.archive(tmp_path / "a.tar"), DataError, "layer 1, unpacked: digest mismatch")
+
+
+def test_full_disk(used: LayoutStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No space, while unpacking or while writing, is a StorageError with a hint; a retry with space works."""
+    archive = Image(LAYER, UPPER).archive(tmp_path / "a.tar")
+
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("shed.oci.unpack.os.pwrite", full)
+        error = fails(used, archive, StorageError, "No space left")
+        assert error.hint is not None
+    with monkeypatch.context() as patch:
+        patch.setattr("shed.images.mint.write_image", full)
+        fails(used, archive, StorageError, "No space left")
+    assert mint_archive(used, archive, "base", kit=small_kit(used)).root_size
+
+
+def test_compression_the_kernel_cannot_read(used: LayoutStore, tmp_path: Path) -> None:
+    """zstd is refused for a kernel without it; lz4hc is lz4 to a kernel; none needs nothing."""
+    archive = Image(LAYER).archive(tmp_path / "a.tar")
+    error = fails(used, archive, UsageError, "6.12.0-test cannot read EROFS compressed with zstd", compression=Compression.parse("zstd"))
+    assert "lz4" in (error.hint or "")
+    for text in ("lz4hc:9", "none"):
+        assert mint_archive(used, archive, "base", kit=small_kit(used), compression=Compression.parse(text)).root_size
+
+
+def test_wrong_platform(used: LayoutStore, tmp_path: Path) -> None:
+    """An image for other machines than the kit's kernel is refused."""
+    archive = Image(LAYER, architecture="arm64").archive(tmp_path / "a.tar")
+    fails(used, archive, UsageError, "the image is for linux/arm64, the boot kit for linux/amd64")
+    fails(used, archive, UsageError, "no image for linux/amd64", platform=Platform("linux", "amd64"))
+
+
+def test_other_bad_requests(store: LayoutStore, tmp_path: Path) -> None:
+    """A bad name, a file that is not there, a kit whose blob is gone."""
+    archive = Image(LAYER).archive(tmp_path / "a.tar")
+    kit = small_kit(store)
+    with pytest.raises(UsageError, match="invalid image name"):
+        mint_archive(store, archive, "../x", kit=kit)
+    with pytest.raises(NotFoundError, match="does not exist"):
+        mint_archive(store, tmp_path / "nothing", "base", kit=kit)
+    store.blob_path(kit.initrd).unlink()
+    with pytest.raises(NotFoundError, match=r"boot kit's initrd .* is missing"):
+        mint_archive(store, archive, "base", kit=kit)
+
+
+def test_image_without_layers(store: LayoutStore, tmp_path: Path) -> None:
+    """`FROM scratch` and nothing else is an image too, with an empty root."""
+    result = mint_archive(store, Image().archive(tmp_path / "a.tar"), "empty", kit=small_kit(store))
+    with ErofsImage.open(store.blob_path(result.root_digest)) as root:
+        assert [path for path, _ in root.walk()] == [b""]
+
+
+def test_progress_is_told(store: LayoutStore, tmp_path: Path) -> None:
+    """Phases come in order, and bytes of layers and root reach their totals."""
+    events: list[Event] = []
+    archive = Image(LAYER, UPPER).archive(tmp_path / "a.tar")
+    mint_archive(store, archive, "base", kit=small_kit(store), progress=Progress(events.append))
+    assert [event.name for event in events if isinstance(event, PhaseEvent)] == ["ingest", "flatten", "write", "check", "commit"]
+    for label in ("layers", "root"):
+        counts = [event for event in events if isinstance(event, BytesEvent) and event.label == label]
+        assert counts[-1].current == counts[-1].total
+
+
+def test_mint_killed_at_any_time(tmp_path: Path) -> None:
+    """A mint that is killed leaves no tag and no manifest, and the next one works and clears up."""
+    archive = Image(LAYER, UPPER).archive(tmp_path / "a.tar")
+    program = (
+        "import os, sys; from pathlib import Path; from shed.images import mint; from shed.oci.store import LayoutStore\n"
+        "from support.minted import small_kit\nstore = LayoutStore(Path(sys.argv[1]))\n"
+        "setattr(mint, sys.argv[3], lambda *a, **k: os.kill(os.getpid(), 9))\n"
+        "mint.mint_archive(store, Path(sys.argv[2]), 'base', kit=small_kit(store))"
+    )
+    for step in ("read_layer", "flatten", "write_image", "verify_contents"):
+        store = LayoutStore(tmp_path / step)
+        env = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+        done = subprocess.run([sys.executable, "-c", program, store.root, archive, step], check=False, env=env)
+        assert done.returncode == -9
+        kit = small_kit(store)
+        assert sorted(store.blob_digests()) == sorted([kit.kernel, kit.initrd, kit.runtime])
+        assert store.tag_names() == []
+        left = list(store.blobs.glob(".staging-*"))
+        for path in left:
+            os.utime(path, (1, 1))
+        assert mint_archive(store, archive, "base", kit=kit).root_size
+        assert list(store.blobs.glob(".staging-*")) == []
+
+
+def test_folders_are_kept_with_their_modes(store: LayoutStore, tmp_path: Path) -> None:
+    """A sticky folder stays sticky."""
+    result = mint_small(store, tmp_path, layer=tar(folder("tmp", mode=0o1777)))
+    with ErofsImage.open(store.blob_path(result.root_digest)) as root:
+        assert root.lookup(b"tmp").mode & 0o7777 == 0o1777
