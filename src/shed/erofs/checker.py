@@ -28,9 +28,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from shed.erofs import layout
-from shed.erofs.clusters import read_map
+from shed.erofs.clusters import ClusterMap, read_map
 from shed.erofs.errors import ErofsError
-from shed.erofs.extents import Form, chunk_table
+from shed.erofs.extents import Form, chunk_table, extents
 from shed.erofs.inode import Inode
 from shed.erofs.reader import Image
 
@@ -184,27 +184,29 @@ class _Walk:
 
     def content(self, inode: Inode) -> None:
         """Check where the data of an inode is, and with `data` decode it."""
-        report = self.report
+        image, report = self.image, self.report
+        file, description = image.file, image.description
+        table: ClusterMap | None = None
         if stat.S_ISREG(inode.mode):
             report.logical += inode.size
         if inode.layout == layout.LAYOUT_CHUNK_BASED:
-            _, unit, bits = chunk_table(self.image.file, self.image.description, inode)
+            _, unit, bits = chunk_table(file, description, inode)
             self.metadata += unit * -(-inode.size >> bits)
         elif inode.compressed:
-            table = read_map(self.image.file, self.image.description, inode)
+            table = read_map(file, description, inode)
             self.metadata += table.end - inode.body + table.inline_size
         elif not self.data:
             report.extents += 1
             return  # `load_inode` has checked it
-        if self.metadata > self.image.file.size:
+        if self.metadata > file.size:
             raise ErofsError("inodes overlap", rule="metadata-overlap", nid=inode.nid)
-        for extent in self.image.extents(inode):
+        for extent in extents(file, description, inode, table=table):
             report.extents += 1
             report.encoded += extent.form == Form.ENCODED
             if extent.form == Form.FRAGMENT:
-                self.image.check_fragment(inode, extent)
+                image.check_fragment(inode, extent)
             elif self.data and extent.form == Form.ENCODED:
-                self.image.extent_data(inode, extent)
+                image.extent_data(inode, extent)
 
 
 def _features(superblock: layout.Superblock) -> tuple[str, ...]:

@@ -129,6 +129,10 @@ def _require(description: Description, feature: int, name: str, what: str, nid: 
                          hint="a kernel mounts this image and then fails to read it: make it again with a newer writer")  # fmt: skip
 
 
+_FOLLOWERS = tuple(Index(NONHEAD, distance, 0) for distance in range(_CBLKCNT))
+"""Most indexes are these, so they are made once."""
+
+
 def indexes(file: ImageFile, inode: Inode, table: ClusterMap, start: int) -> Iterator[Index]:
     """Yield the indexes of `inode` from number `start` to the last."""
     if inode.layout == layout.LAYOUT_COMPRESSED_FULL:
@@ -147,7 +151,8 @@ def _full(file: ImageFile, table: ClusterMap, start: int) -> Iterator[Index]:
             elif union & _CBLKCNT:
                 yield Index(kind, 1, union & 0xFFFF & ~_CBLKCNT)
             else:
-                yield Index(kind, union & 0xFFFF, 0)
+                distance = union & 0xFFFF
+                yield _FOLLOWERS[distance] if distance < _CBLKCNT else Index(kind, distance, 0)
 
 
 def _compact(file: ImageFile, table: ClusterMap, start: int) -> Iterator[Index]:

@@ -46,17 +46,20 @@ class Extent(NamedTuple):
     """The extent is the first part of what is stored."""
 
 
-def extents(file: ImageFile, description: Description, inode: Inode, offset: int = 0) -> Iterator[Extent]:
+def extents(
+    file: ImageFile, description: Description, inode: Inode, offset: int = 0, *, table: ClusterMap | None = None
+) -> Iterator[Extent]:
     """Yield the extents of `inode` in order, without gaps, from the one that holds byte `offset` to the end of the file.
 
-    Raises `ErofsError` when one breaks a rule; every extent that is yielded lies inside the image.
+    `table` is the cluster map of a compressed inode, if the caller has it.  Raises `ErofsError` when an extent breaks a rule; every one
+    that is yielded lies inside the image.
     """
     if offset >= inode.size:
         return iter(())
     if inode.layout == layout.LAYOUT_CHUNK_BASED:
         return _chunks(file, description, inode, offset)
     if inode.compressed:
-        return _compressed(file, description, inode, offset)
+        return _compressed(file, description, inode, table or read_map(file, description, inode), offset)
     return _flat(inode)
 
 
@@ -100,28 +103,30 @@ def chunk_table(file: ImageFile, description: Description, inode: Inode) -> tupl
     return start, unit, bits
 
 
-def _compressed(file: ImageFile, description: Description, inode: Inode, offset: int) -> Iterator[Extent]:
-    table = read_map(file, description, inode)
+def _compressed(file: ImageFile, description: Description, inode: Inode, table: ClusterMap, offset: int) -> Iterator[Extent]:
     if not table.clusters:
         yield Extent(0, inode.size, Form.FRAGMENT, table.fragment or 0)
         return
-    first = _head_before(file, inode, table, offset)
+    first = _head_before(file, inode, table, offset) if offset else 0
     run: _Run | None = None
     for number, index in enumerate(indexes(file, inode, table, first), first):
         if index.type == NONHEAD:
             if run is None:
                 raise ErofsError(f"cluster {number} has no head", rule="index-head", nid=inode.nid)
-            _follow(run, number, index, inode.nid)
+            if index.block or index.value != number - run.number:
+                _follow(run, number, index, inode.nid)
             continue
         start = (number << table.bits) + index.value
         if index.value >> table.bits or start > inode.size or (number == 0 and start):
             raise ErofsError(f"extent begins {index.value} bytes into cluster {number}", rule="index-offset", nid=inode.nid)
         if run is not None:
+            run.clusters = number - run.number
             yield _extent(description, inode, table, run, start, last=start == inode.size)
         run = _Run(index, number, start)
         if start == inode.size:  # a head of nothing, which tells where the extent before it ends
             return
     if run is not None:
+        run.clusters = table.clusters - run.number
         yield _extent(description, inode, table, run, inode.size, last=True)
 
 
@@ -136,18 +141,19 @@ class _Run:
     """Byte of the file where its extent begins."""
     blocks: int = 0
     """Size of its data, once an index tells."""
-    followers: int = 0
+    clusters: int = 0
+    """How many indexes it has, once they are all read."""
 
 
 def _follow(run: _Run, number: int, index: Index, nid: int) -> None:
+    """Take a non-head that tells more, or something else, than its distance."""
     distance = number - run.number
     if index.block:
         if distance != 1:
             raise ErofsError(f"cluster {number} tells a size, but is not the first behind its head", rule="index-size", nid=nid)
         run.blocks = index.block
-    elif index.value != distance and not (0 < index.value < distance and distance >= layout.LI_D0_CBLKCNT):
+    elif not (0 < index.value < distance and distance >= layout.LI_D0_CBLKCNT):  # a larger distance than fits is told in steps
         raise ErofsError(f"cluster {number} is {distance} behind its head, but says {index.value}", rule="index-distance", nid=nid)
-    run.followers += 1
 
 
 def _head_before(file: ImageFile, inode: Inode, table: ClusterMap, offset: int) -> int:
@@ -183,7 +189,7 @@ def _extent(description: Description, inode: Inode, table: ClusterMap, run: _Run
     else:
         if run.blocks and not big:
             raise ErofsError(f"extent at {start} tells a size, but is of one block", rule="index-size", nid=nid)
-        if big and run.followers and not run.blocks and head.type != layout.LCLUSTER_PLAIN:
+        if big and run.clusters > 1 and not run.blocks and head.type != layout.LCLUSTER_PLAIN:
             raise ErofsError(f"extent at {start} does not tell its size", rule="index-size", nid=nid)
         position, stored = head.block * layout.BLOCK_SIZE, (run.blocks or 1) * layout.BLOCK_SIZE
         if position + stored > description.limit:
