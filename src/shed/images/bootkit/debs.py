@@ -62,6 +62,13 @@ class Deb:
         except (tarfile.TarError, EOFError, ValueError, KeyError, zstandard.ZstdError) as error:
             raise DataError(f"package {self.file} is damaged: {error}") from None
 
+    def read(self, path: str) -> bytes:
+        """Return the file `path` of the package.  Raises `DataError` when there is none."""
+        for _, content, _ in self.members(lambda name: name == path):
+            if isinstance(content, bytes):
+                return content
+        raise DataError(f"package {self.package.name} {self.package.version} has no {path}")
+
 
 def read_lock(path: Path = LOCK_FILE) -> dict[str, Package]:
     """Return the pinned packages, by the name that asks for them.  Raises `DataError`."""

@@ -38,6 +38,9 @@ _LEFT_OUT = (
 )  # fmt: skip
 """How paths in the standard library begin that an agent has no use for."""
 
+_OPENED_LATER = ("libgcc_s.so.1",)
+"""Libraries that no file asks for: the C library opens this one when a thread ends early."""
+
 _COMPILE = """\
 import os, py_compile, sys
 top, prefix = sys.argv[1:]
@@ -75,7 +78,7 @@ def read_agent(package: Path) -> dict[str, bytes]:
 def build_runtime(
     *, python: bytes, busybox: bytes, stdlib: Mapping[str, bytes], libraries: Mapping[str, bytes], agent: Mapping[str, bytes], scratch: Path
 ) -> Tree:
-    """Return the tree of the runtime, without the empty writable layer; `scratch` is an empty folder.
+    """Return the tree of the runtime, without the empty writable layer; `scratch` is a new folder for files in between.
 
     Raises `DataError` when a library is missing or a source does not compile.
     """
@@ -84,7 +87,8 @@ def build_runtime(
     tree.file(f"bin/{PYTHON}", python, 0o755)
     tree.symlink("bin/python3", PYTHON)
     tree.file("bin/busybox", busybox, 0o755)
-    for name, data in closure({"python3": python, **modules}, libraries).items():
+    needed = closure({"python3": python, **modules}, libraries)
+    for name, data in [*needed.items(), *((name, libraries[name]) for name in _OPENED_LATER)]:
         tree.file(f"lib/{name}", data, 0o755)
     for name, data in modules.items():
         tree.file(f"lib/{PYTHON}/{name}", data)

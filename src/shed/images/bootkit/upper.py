@@ -52,11 +52,12 @@ def mke2fs_arguments(target: Path) -> list[str]:
 
 
 def make_upper(folder: Path, program: bytes, libraries: Mapping[str, bytes], loader: str) -> Path:
-    """Make the template in `folder` and return it: a sparse file.
+    """Make the template in the new folder `folder` and return it: a sparse file.
 
     `program` is mke2fs; it runs through `loader`, one of `libraries`, so that the host's own libraries do not matter.
     Raises `CommandError` when it fails.
     """
+    folder.mkdir()
     for name, data in {**libraries, "mke2fs": program, "mke2fs.conf": _CONFIG.encode()}.items():
         (folder / name).write_bytes(data)
     (folder / loader).chmod(0o755)
