@@ -19,7 +19,9 @@ Codec = Callable[[bytes], bytes]
 _LEVELS = {"lz4hc": (1, 12, 9), "zstd": (1, 22, 3)}
 """Lowest, highest and default level of the algorithms that have levels."""
 _CLUSTER_SIZES = {"none": 64 << 10, "lz4": 64 << 10, "lz4hc": 128 << 10, "zstd": 128 << 10}
-"""Default cluster sizes; docs/decisions.md tells how they were chosen."""
+"""Default cluster sizes.  On a Debian root of 700 MB these give 1.00 (lz4), 0.97 (lz4hc) and 0.97 (zstd) of the bytes that mkfs.erofs 1.9
+writes with `-C65536`.  Reading one page decompresses what lies before it in its cluster, so larger ones cost the guest; lz4 is also at
+its fastest up to 64 KiB, where it uses its smallest tables."""
 MAX_CLUSTER_SIZE = 512 << 10
 """Our limit: the last cluster of a file may be half as long again, and must stay within EROFS's 1 MiB."""
 

@@ -17,7 +17,7 @@ import os
 import stat
 import uuid
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import BinaryIO
 
 from shed.entries import Entry
@@ -33,18 +33,20 @@ from shed.version import VERSION
 
 __all__ = ["Compression", "WriteResult", "WriterOptions", "write_image", "writer_name"]
 _MAX_THREADS = 64
+_DEFAULT_THREADS = 8
+"""More do not help: one thread writes.  And each has some megabytes in flight."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WriterOptions:
     """How to write an image.  All but `threads` and `on_progress` decide its bytes."""
 
-    compression: Compression = Compression("lz4")  # noqa: RUF009  # frozen
+    compression: Compression = field(default_factory=Compression)
     """Default: LZ4, which every kernel with EROFS can read."""
     cluster_size: int | None = None
     """Bytes of file data compressed together: a power of two, 4 KiB to 512 KiB; None: the default of the algorithm."""
     threads: int | None = None
-    """Threads that compress; None: as many as this process has processors."""
+    """Threads that compress; None: as many as there are processors, up to 8."""
     on_progress: Callable[[int], None] | None = None
     """Told how many more bytes of file data are done, from the thread that writes."""
 
@@ -94,7 +96,7 @@ def write_image(entries: Iterable[Entry], out: BinaryIO, options: WriterOptions 
         out,
         codec=compression.codec(),
         cluster_size=cluster,
-        threads=options.threads or len(os.sched_getaffinity(0)),
+        threads=options.threads or min(os.cpu_count() or 1, _DEFAULT_THREADS),
         fingerprint=fingerprint.update,
     ) as data:
         data.write(files, on_progress=options.on_progress)

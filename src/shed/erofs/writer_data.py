@@ -103,7 +103,12 @@ class DataWriter:
 
     def _write(self, nodes: list[DataNode], pool: ThreadPoolExecutor, on_progress: Callable[[int], None] | None) -> None:
         twins = _find_twins(nodes, pool)
-        unique = [node for node in nodes if id(node) not in twins]
+        unique = []
+        for node in nodes:
+            if not node.entry.size:
+                node.data = FileData()
+            elif id(node) not in twins:
+                unique.append(node)
         window: deque[Future[_Encoded]] = deque()
         for batch in _batches(unique, self._cluster, merge=self._codec is not None):
             if len(window) > 2 * self._threads:
@@ -115,6 +120,8 @@ class DataWriter:
             twin = twins.get(id(node))
             if twin is not None:
                 node.data = twin.data
+                if on_progress is not None:
+                    on_progress(node.entry.size)
 
     # In the pool's threads.
 
@@ -128,11 +135,10 @@ class DataWriter:
             offset = piece.offset
             for number, length in enumerate(piece.lengths, 1):
                 data = _read(piece.node.entry, offset, length)
-                if (offset or length >= BLOCK_SIZE) and data == (self._zeros if length == self._cluster else bytes(length)):
-                    extents.append(Extent(Kind.ZERO, length))
-                    offset += length
-                    continue
                 offset += length
+                if offset >= BLOCK_SIZE and self._is_zero(data):
+                    extents.append(Extent(Kind.ZERO, length))
+                    continue
                 last = piece.last and number == len(piece.lengths)
                 # A chunk map has no room for a tail, and only at the end is it known whether a file will need one.
                 inline = last and (self._codec is not None or offset == length)
@@ -172,6 +178,10 @@ class DataWriter:
             extents.append(Extent(Kind.PLAIN, length - rest, block, blocks - 1))
         extents.append(Extent(Kind.INLINE_PLAIN, rest))
         return data[: length - rest], data[length - rest :]
+
+    def _is_zero(self, data: bytes) -> bool:
+        length = len(data)
+        return not data[0] and data == (self._zeros if length == self._cluster else bytes(length))
 
     # In the caller's thread.
 
@@ -284,9 +294,6 @@ def _batches(nodes: Iterable[DataNode], cluster: int, *, merge: bool) -> Iterato
     room = _BATCH_BYTES
     for node in nodes:
         size = node.entry.size
-        if not size:
-            node.data = FileData()
-            continue
         start = offset = 0
         lengths: list[int] = []
         while offset < size:

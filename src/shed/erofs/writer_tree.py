@@ -60,7 +60,9 @@ def build_tree(entries: Iterable[Entry]) -> list[Node]:
             folder, _, name = path.rpartition(b"/")
             while stack and stack[-1][0] != folder:
                 stack.pop()
-            if not stack or path.split(b"/") <= last.split(b"/"):
+            siblings = stack[-1][1].children if stack else ()
+            # With its folder among those we are in, and its name behind that of the last one there, an entry is in order.
+            if not path or not stack or (siblings and name <= siblings[-1][0]):
                 raise _order_error(path, last)
             if not name or len(name) > layout.NAME_MAX or name in {b".", b".."} or b"\0" in name:
                 raise ErofsError(f"{_show(path)} is not a path EROFS can hold: a name has 1 to 255 bytes", rule="bad-name")
