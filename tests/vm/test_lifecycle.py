@@ -1,0 +1,157 @@
+"""A shed's life with everything real: the command line, the server, QEMU, the guest."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from shed.oci.store import LayoutStore
+from support.kit import copy_store
+
+pytestmark = [pytest.mark.vm, pytest.mark.slow, pytest.mark.timeout(600)]
+MEMORY = "384M"
+
+
+class Machine:
+    """A user's machine with an image store of its own; `shed` starts the server when it needs it."""
+
+    def __init__(self, root: Path) -> None:
+        self.data = root / "data"
+        environment = {"SHED_DATA_DIR": str(self.data), "SHED_RUNTIME_DIR": str(root / "run"), "HOME": str(root)}
+        self._environment = {**os.environ, **environment}
+        self._environment.pop("SHED_SERVER", None)
+
+    def try_shed(self, *words: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+        """Run the command line."""
+        command = [sys.executable, "-m", "shed.cli.main", *words]
+        return subprocess.run(command, input=stdin, capture_output=True, env=self._environment, check=False)
+
+    def shed(self, *words: str, stdin: bytes = b"") -> str:
+        """Run the command line, which must succeed, and return what it prints."""
+        done = self.try_shed(*words, stdin=stdin)
+        assert done.returncode == 0, done.stderr.decode() + self.consoles()
+        return done.stdout.decode()
+
+    def show(self, name: str) -> dict[str, Any]:
+        """Return what the server knows of a shed."""
+        (found,) = [shed for shed in json.loads(self.shed("list", "--json")) if shed["name"] == name]
+        assert isinstance(found, dict)
+        return found
+
+    def server_pid(self) -> int:
+        """Return the process id of the server."""
+        return int(json.loads(self.shed("server", "status", "--json"))["pid"])
+
+    def consoles(self) -> str:
+        """Return the ends of all consoles and of the server's log, for a test that fails."""
+        logs = [*self.data.glob("instances/*/console.log"), *self.data.glob("logs/*.log")]
+        return "".join(f"\n--- {path.name} of {path.parent.name}\n{path.read_text(errors='replace')[-3000:]}" for path in logs)
+
+    def end(self) -> None:
+        """Delete all sheds and stop the server; then nothing of it runs."""
+        for path in (self.data / "instances").glob("[a-z]*"):
+            self.try_shed("delete", "--force", path.name)
+        self.try_shed("server", "stop")
+        left = [entry.name for entry in Path("/proc").iterdir() if entry.name.isdigit() and str(self.data).encode() in _words(entry)]
+        assert not left
+
+
+def _words(process: Path) -> bytes:
+    try:
+        return (process / "cmdline").read_bytes()
+    except OSError:
+        return b""
+
+
+@pytest.fixture
+def machine(small_store: LayoutStore, tmp_path: Path) -> Iterator[Machine]:
+    """A machine with the images busybox and shell-less."""
+    copy_store(small_store, tmp_path / "data/images")
+    machine = Machine(tmp_path)
+    yield machine
+    machine.end()
+
+
+def wait_until(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_a_file_survives_stop_and_start(machine: Machine) -> None:
+    """create → exec → stop → start → the file is there → delete → nothing is left."""
+    machine.shed("create", "dev", "--image", "busybox", "--memory", MEMORY, "--upper-size", "2G")
+    assert machine.show("dev")["status"] == "running"
+    assert machine.shed("exec", "dev", "--", "sh", "-c", "cat > /root/kept; hostname", stdin=b"a line\n") == "dev\n"
+    size = int(machine.shed("exec", "dev", "--", "sh", "-c", "df -k / | tail -n 1").split()[1])
+    assert 1.8 * (1 << 20) < size <= 2 << 20  # the file system grew to the size asked for
+    machine.shed("stop", "dev")
+    assert machine.show("dev")["status"] == "stopped"
+    machine.shed("start", "dev")
+    assert machine.shed("exec", "dev", "--", "cat", "/root/kept") == "a line\n"
+    assert machine.try_shed("exec", "dev", "--", "sh", "-c", "exit 7").returncode == 7
+    assert machine.try_shed("delete", "dev").returncode == 2  # nobody to ask
+    machine.shed("delete", "--force", "dev")
+    assert json.loads(machine.shed("list", "--json")) == []
+    assert list((machine.data / "uppers").iterdir()) == []
+
+
+def test_a_vm_outlives_its_server_and_a_shed_its_vm(machine: Machine) -> None:
+    """kill -9 of the server: the next one adopts the VM.  kill -9 of the VM: it is noticed, and the next command starts it again."""
+    machine.shed("create", "dev", "--image", "busybox", "--memory", MEMORY)
+    before = machine.show("dev")["pid"]
+    machine.shed("exec", "dev", "--", "sh", "-c", "echo still > /root/kept; sync")
+    boot = machine.shed("exec", "dev", "--", "cat", "/proc/sys/kernel/random/boot_id")
+    server = machine.server_pid()
+    os.kill(server, signal.SIGKILL)
+    wait_until(lambda: not _words(Path(f"/proc/{server}")))
+    assert machine.shed("exec", "dev", "--", "cat", "/proc/sys/kernel/random/boot_id") == boot
+    assert machine.server_pid() != server
+    assert machine.show("dev")["pid"] == before
+
+    os.kill(before, signal.SIGKILL)
+    wait_until(lambda: machine.show("dev")["status"] == "stopped")
+    assert machine.shed("exec", "dev", "--", "cat", "/root/kept") == "still\n"
+    assert machine.show("dev")["pid"] != before
+
+
+def test_a_workspace_is_shared_with_the_host(machine: Machine, tmp_path: Path) -> None:
+    """Edits on either side are seen by the other, also after a restart; a folder that vanished is told."""
+    work = tmp_path / "work, with a comma"
+    work.mkdir()
+    (work / "from-host").write_text("host\n")
+    machine.shed("create", "dev", "--image", "busybox", "--memory", MEMORY, "--local-dir", str(work))
+    assert machine.shed("exec", "dev", "--", "sh", "-c", "cat /workspace/from-host; echo guest > /workspace/from-guest") == "host\n"
+    assert (work / "from-guest").read_text() == "guest\n"
+    assert (work / "from-guest").stat().st_uid == work.stat().st_uid
+    machine.shed("stop", "dev")
+    work.rename(tmp_path / "elsewhere")
+    gone = machine.try_shed("start", "dev")
+    assert gone.returncode == 1
+    assert b"there is no such folder" in gone.stderr
+    (tmp_path / "elsewhere").rename(work)
+    machine.shed("start", "dev")
+    assert machine.shed("exec", "dev", "--", "cat", "/workspace/from-guest") == "guest\n"
+
+
+def test_a_damaged_root_is_refused_and_leaves_nothing(machine: Machine) -> None:
+    """A blob whose bytes changed does not boot; the error names it."""
+    about = json.loads(machine.shed("image", "inspect", "busybox", "--json"))
+    root = machine.data / "images/blobs" / about["annotations"]["io.shed.rootfs.erofs.digest"].replace(":", "/")
+    content = bytearray(root.read_bytes())
+    content[len(content) // 2] ^= 1
+    root.unlink()  # the store's copy is a hardlink
+    root.write_bytes(content)
+    failed = machine.try_shed("create", "dev", "--image", "busybox", "--memory", MEMORY)
+    assert failed.returncode == 1
+    assert b"damaged" in failed.stderr
+    assert json.loads(machine.shed("list", "--json")) == []
+    assert list((machine.data / "uppers").iterdir()) == []
