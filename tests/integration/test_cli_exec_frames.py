@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from shed.guest.protocol import DATA_FRAME, EXIT_CODE, SIGNAL, STDERR, STDIN_EOF
+from shed.guest.protocol import DATA_FRAME, EXIT_CODE, SIGNAL, STDERR, STDIN_EOF, STDIN_WINDOW
 from support.scripted_server import Conversation, Script, ScriptedServer
 
 SHED = [sys.executable, "-m", "shed.cli.main"]
@@ -84,6 +84,7 @@ def test_a_big_stream_both_ways(serve: Callable[[Script], ScriptedServer], tmp_p
         c.upgrade()
         while (frame := c.frame()) is not None and frame[0] != STDIN_EOF:
             c.say(DATA_FRAME, frame[1])
+            c.taken(len(frame[1]))
         if clients:
             status = Path(f"/proc/{clients.pop().pid}/status").read_text()
             peaks.append(int(status.partition("VmHWM:")[2].split()[0]))
@@ -153,6 +154,38 @@ def test_signals_reach_the_command(serve: Callable[[Script], ScriptedServer], nu
         process.send_signal(number)
         assert process.wait(30) == 128 + number
         assert process.communicate() == (b"", b"")
+
+
+def test_a_signal_gets_past_input_that_nobody_reads(serve: Callable[[Script], ScriptedServer]) -> None:
+    """Only a window of it is sent, so there is room behind it, and what the guest takes makes room for as much again."""
+    sent: list[int] = []
+
+    def window(c: Conversation) -> int:
+        count = 0
+        while count < STDIN_WINDOW:
+            frame = c.frame()
+            assert frame is not None
+            assert frame[0] == DATA_FRAME
+            count += len(frame[1])
+        return count
+
+    def script(c: Conversation) -> None:
+        c.upgrade()
+        sent.append(window(c))
+        c.taken(STDIN_WINDOW)
+        sent.append(window(c))
+        c.say(DATA_FRAME, b"ready")
+        assert c.frame() == (SIGNAL, b'{"signal":15}')
+        c.exit(143)
+
+    with serve(script), Path("/dev/zero").open("rb") as endless:
+        process = start("exec", "dev", "--", "sleep", "9", stdin=endless.fileno())
+        assert process.stdout is not None
+        assert process.stdout.read(5) == b"ready"
+        process.terminate()
+        assert process.wait(30) == 143
+        process.communicate()
+    assert sent == [STDIN_WINDOW, STDIN_WINDOW]
 
 
 def test_three_interrupts_leave(serve: Callable[[Script], ScriptedServer]) -> None:

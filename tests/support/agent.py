@@ -222,6 +222,7 @@ class Result:
     def __init__(self) -> None:
         self.stdout = b""
         self.stderr = b""
+        self.taken = 0
         self.exit: dict[str, object] = {}
 
 
@@ -262,6 +263,8 @@ class Command:
             self.result.stdout += payload
         elif kind == p.STDERR:
             self.result.stderr += payload
+        elif kind == p.STDIN_TAKEN:
+            self.result.taken += int.from_bytes(payload, "big")
         else:
             assert kind == p.EXIT_CODE
             self.result.exit = json.loads(payload)

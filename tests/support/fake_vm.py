@@ -19,6 +19,7 @@ from shed.guest.protocol import (
     EXIT_CODE,
     STDERR,
     STDIN_EOF,
+    STDIN_TAKEN,
     FrameDecoder,
     exec_frame,
 )
@@ -111,7 +112,7 @@ def execute(stream: socket.socket) -> None:
         assert child.stderr is not None
         lock = threading.Lock()
         pumps = [threading.Thread(target=pump, args=(stream, lock, *way)) for way in ((child.stdout, DATA_FRAME), (child.stderr, STDERR))]
-        threading.Thread(target=feed, args=(stream, decoder, child), daemon=True).start()
+        threading.Thread(target=feed, args=(stream, lock, decoder, child), daemon=True).start()
         for thread in pumps:
             thread.start()
         for thread in pumps:
@@ -121,7 +122,7 @@ def execute(stream: socket.socket) -> None:
     stream.shutdown(socket.SHUT_WR)
 
 
-def feed(stream: socket.socket, decoder: FrameDecoder, child: subprocess.Popen[bytes]) -> None:
+def feed(stream: socket.socket, lock: threading.Lock, decoder: FrameDecoder, child: subprocess.Popen[bytes]) -> None:
     """Carry standard input; a client that leaves kills the command."""
     assert child.stdin is not None
     while True:
@@ -130,6 +131,9 @@ def feed(stream: socket.socket, decoder: FrameDecoder, child: subprocess.Popen[b
             if kind == DATA_FRAME:
                 child.stdin.write(payload)
                 child.stdin.flush()
+                if len(payload) > 4096:  # a small command never needs it
+                    with lock:
+                        stream.sendall(exec_frame(STDIN_TAKEN, len(payload).to_bytes(4, "big")))
             elif kind == STDIN_EOF:
                 child.stdin.close()
         except (OSError, ValueError):

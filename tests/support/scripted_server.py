@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 
-from shed.guest.protocol import EXEC_REQUEST, EXIT_CODE, FrameDecoder, exec_frame
+from shed.guest.protocol import EXEC_REQUEST, EXIT_CODE, STDIN_TAKEN, FrameDecoder, exec_frame
 
 TIMEOUT = 30.0
 """Seconds a script waits for the client."""
@@ -69,6 +69,10 @@ class Conversation:
     def say(self, kind: int, payload: bytes) -> None:
         """Send a frame."""
         self.socket.sendall(exec_frame(kind, payload))
+
+    def taken(self, count: int) -> None:
+        """Say that the command has read so much of its input."""
+        self.say(STDIN_TAKEN, count.to_bytes(4, "big"))
 
     def exit(self, code: int) -> None:
         """Send the exit frame."""

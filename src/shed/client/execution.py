@@ -21,6 +21,8 @@ from shed.guest.protocol import (
     SIGNAL,
     STDERR,
     STDIN_EOF,
+    STDIN_TAKEN,
+    STDIN_WINDOW,
     FrameDecoder,
     ProtocolError,
     exec_frame,
@@ -94,6 +96,8 @@ class Execution:
         self._pending = memoryview(b"")
         """Output on its way to the descriptor `_sink`; while there is some, no more is taken from the connection."""
         self._sink = -1
+        self._window = STDIN_WINDOW
+        """Bytes of standard input that may be sent before the guest tells that it has taken some."""
 
     def __enter__(self) -> Execution:
         return self
@@ -137,7 +141,7 @@ class Execution:
                 sources.append(connection)
             if self._outbox:
                 sinks.append(connection)
-            elif stdin is not None and self._connected:
+            elif stdin is not None and self._connected and self._window > 0:
                 sources.append(stdin)
             readable, writable, _ = select.select(sources, sinks, [])
             if wake is not None and wake.fd in readable:
@@ -168,9 +172,10 @@ class Execution:
     def _forward(self, stdin: int) -> bool:
         """Pass on what can be read; False at the end of file."""
         try:
-            data = os.read(stdin, _READ)
+            data = os.read(stdin, min(_READ, self._window))
         except OSError:  # a terminal that hung up, a folder
             data = b""
+        self._window -= len(data)
         self._send(exec_frame(DATA_FRAME, data) if data else exec_frame(STDIN_EOF))
         return bool(data)
 
@@ -194,7 +199,9 @@ class Execution:
                 kind, payload = frame
                 if kind == EXIT_CODE:
                     return _exit_of(payload)
-                if kind in (DATA_FRAME, STDERR) and payload:
+                if kind == STDIN_TAKEN:
+                    self._window += int.from_bytes(payload, "big")
+                elif kind in (DATA_FRAME, STDERR) and payload:
                     self._pending, self._sink = memoryview(payload), stdout if kind == DATA_FRAME else stderr
                     break
         except ProtocolError as error:

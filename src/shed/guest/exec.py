@@ -27,8 +27,9 @@ if TYPE_CHECKING:
 
 _CHUNK = protocol.MAX_MUX_PAYLOAD - protocol.FRAME_HEADER
 """Output is read in pieces that fill one mux frame."""
-_STDIN_LIMIT = 256 * 1024
-"""Bytes of standard input that wait for the command before frames are left unread."""
+_STDIN_LIMIT = protocol.STDIN_WINDOW + 1
+"""Bytes of standard input that wait for the command before frames are left unread: more than a host that keeps to the rules sends."""
+_STDIN_STEP = protocol.STDIN_WINDOW // 4
 _GRACE = 0.25
 """Seconds that output may still come after the command ended, when a process it left behind keeps the pipe open."""
 _TIOCSWINSZ = 0x5414
@@ -169,6 +170,8 @@ class Session:
             await self._over.wait()
             if command.ended.is_set:
                 await self._finish_output()
+                if self._stdin is not None:
+                    self._stdin.silence()
                 how: dict[str, object] = {"signal": command.signal} if command.signal else {}
                 await _tell_exit(self._stream, {"code": command.code, **how})
         finally:
@@ -205,7 +208,7 @@ class Session:
         in_read, in_write = os.pipe2(os.O_CLOEXEC)
         out_read, out_write = os.pipe2(os.O_CLOEXEC)
         err_read, err_write = os.pipe2(os.O_CLOEXEC)
-        self._stdin = Stdin(self._loop.watch(in_write))
+        self._stdin = Stdin(self._loop.watch(in_write), self._stream)
         self._outputs = [
             Output(self._loop, self._loop.watch(out_read), self._stream, protocol.DATA_FRAME),
             Output(self._loop, self._loop.watch(err_read), self._stream, protocol.STDERR),
@@ -222,7 +225,7 @@ class Session:
         except PermissionError:
             pass  # not root: it is ours already
         self._terminal = self._loop.watch(ours)
-        self._stdin = Stdin(self._terminal)
+        self._stdin = Stdin(self._terminal, self._stream)
         self._outputs = [Output(self._loop, self._terminal, self._stream, protocol.DATA_FRAME)]
         self._resize(request.rows, request.columns)
         return theirs, theirs, theirs
@@ -248,10 +251,13 @@ def _object(payload: bytes) -> dict[str, object]:
 
 
 class Stdin:
-    """Standard input on its way to the command.  What the command does not want is thrown away."""
+    """Standard input on its way to the command; the host is told what was taken.  What the command does not want is thrown away."""
 
-    def __init__(self, watch: Watch) -> None:
+    def __init__(self, watch: Watch, stream: Stream) -> None:
         self._watch = watch
+        self._stream = stream
+        self._taken = 0
+        self._silent = False
         self._waiting = bytearray()
         self._ended = False
         self._broken = False
@@ -281,15 +287,30 @@ class Stdin:
                     self._came.clear()
                     await self._came.wait()
                     continue
-                data, self._waiting = self._waiting, bytearray()
+                data, self._waiting = memoryview(self._waiting), bytearray()
                 self._room.set()
-                await self._watch.write(data)
+                for start in range(0, len(data), _STDIN_STEP):
+                    piece = data[start : start + _STDIN_STEP]
+                    await self._watch.write(piece)
+                    await self._tell_taken(len(piece))
+        except StreamCutError:
+            return
         except OSError:
             self._broken = True  # the command closed its end; signals go on, input goes nowhere
             self._waiting.clear()
             self._room.set()
             return
         self._watch.close()
+
+    def silence(self) -> None:
+        """Tell nothing any more: the exit frame is next, and the last."""
+        self._silent = True
+
+    async def _tell_taken(self, count: int) -> None:
+        self._taken += count
+        if self._taken >= _STDIN_STEP and not self._silent:
+            taken, self._taken = self._taken, 0
+            await self._stream.write(protocol.exec_frame(protocol.STDIN_TAKEN, pack(">I", taken)))
 
     def close(self) -> None:
         """Close the pipe now."""

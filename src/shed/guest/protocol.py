@@ -63,6 +63,8 @@ STDIN_EOF = 0x06
 """Standard input ends here; signals and resizes may still follow."""
 STDERR = 0x07
 """Guest to host: standard error."""
+STDIN_TAKEN = 0x08
+"""Guest to host: the command has taken so many more bytes of its standard input (4 bytes big-endian)."""
 CONTROL_REQUEST = 0x30
 """JSON {"op": str, ...}."""
 CONTROL_RESPONSE = 0x31
@@ -70,6 +72,10 @@ CONTROL_RESPONSE = 0x31
 
 MAX_PAYLOAD = 16 * 1024 * 1024
 """Longest payload of an exec frame, in bytes; both sides refuse more."""
+
+STDIN_WINDOW = 256 * 1024
+"""Bytes of standard input that the host sends beyond what STDIN_TAKEN has told.  So input that the command does not read never fills the
+stream, and signals still get through.  The guest tells in steps of a quarter of this, or coarser ones."""
 
 _MUX = struct.Struct(">BII")
 _FRAME = struct.Struct(">BI")

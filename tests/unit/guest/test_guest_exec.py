@@ -159,6 +159,23 @@ def test_signals_arrive_while_stdin_is_blocked(host: Host) -> None:
     assert command.wait().exit == {"code": 137, "signal": 9}
 
 
+def test_a_host_that_keeps_to_the_window_can_always_signal(host: Host) -> None:
+    """A window full of input that nobody reads leaves room for the signal behind it."""
+    command = Command(host, "sh", "-c", "echo up; exec sleep 100")
+    command.until(b"up")
+    command.send(p.DATA_FRAME, bytes(p.STDIN_WINDOW))
+    command.signal(signal.SIGTERM)
+    assert command.wait().exit == {"code": 143, "signal": 15}
+
+
+def test_the_host_is_told_what_the_command_has_taken(host: Host) -> None:
+    """All but less than a quarter of the window, before the exit frame."""
+    size = 3 * p.STDIN_WINDOW + 5
+    result = run(host, "cat", stdin=bytes(size))
+    assert len(result.stdout) == size
+    assert size - p.STDIN_WINDOW // 4 < result.taken <= size
+
+
 def test_stdin_nobody_reads_is_thrown_away(host: Host) -> None:
     """A command that closes its input, or ends first, does not hold up the client."""
     command = Command(host, "sh", "-c", "exec <&-; echo closed; sleep 0.2")
@@ -184,7 +201,7 @@ def test_a_vanished_client_is_a_hangup(agent: Agent, tmp_path: Path, how: str) -
     """SIGHUP to the process group: when the stream is cut, when the client's side ends, and when the whole host goes."""
     sign = tmp_path / "hup"
     with agent.host() as host:
-        command = Command(host, "sh", "-c", f"trap 'echo got > {sign}; exit' HUP; echo up; while :; do sleep 0.05; done")
+        command = Command(host, "sh", "-c", f"trap 'echo got > {sign}; exit' HUP; sleep 100 & echo up; wait")
         command.until(b"up")
         if how == "reset":
             command.stream.reset()
@@ -278,7 +295,7 @@ def test_terminal(host: Host) -> None:
 
 def test_terminal_resize_and_interrupt(host: Host) -> None:
     """A resize arrives as SIGWINCH, the interrupt key as SIGINT."""
-    command = Command(host, "sh", "-c", "trap 'stty size' WINCH; trap 'echo int; exit 6' INT; echo up; while :; do sleep 0.02; done", tty=True)
+    command = Command(host, "sh", "-c", "trap 'stty size' WINCH; trap 'echo int; exit 6' INT; sleep 100 & echo up; while :; do wait; done", tty=True)
     command.until(b"up")
     command.send(p.RESIZE, b'{"rows": 50, "cols": 132}')
     command.until(b"50 132")
