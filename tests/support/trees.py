@@ -248,7 +248,7 @@ def metadata(_cluster: int) -> list[Entry]:
         (1 << 31, 1),
         (1 << 32, 0),
         (EPOCH, 123_456_789),
-        (1 << 34, 5),
+        (1 << 33, 5),
     ]:
         entry = file(f"time/{seconds}", b"t")
         entry.mtime, entry.mtime_ns = seconds, nanoseconds

@@ -26,7 +26,7 @@ from shed.erofs.writer_index import Extent, FileData, Kind
 _BATCH_BYTES = 1 << 20
 _BATCH_PIECES = 128
 _HASH_PIECE = 1 << 20
-_SPOOL_MEMORY = 16 << 20
+_SPOOL_MEMORY = 32 << 20
 _INLINE_MAX = BLOCK_SIZE - 32
 """Longest inline tail: an inode begins at a multiple of 32, so a tail's place can be chosen no finer than that."""
 _HOLE_CHUNK_BITS = 32

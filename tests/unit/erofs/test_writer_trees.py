@@ -49,10 +49,10 @@ def test_bytes_do_not_depend_on_the_number_of_threads(tmp_path: Path, name: str,
 @pytest.mark.parametrize(
     ("compression", "digest"),
     [
-        ("none", "4f07106621212f3eb593926f7c6b452721335257ed8dcfe06f35c213bf0b1f0d"),
-        ("lz4", "460544134b16d13d663939ea0787ac8a484dffa1788b7a940750d50fd4bfe833"),
-        ("lz4hc", "4d8cd6923159881ae5aae587594803786ddbd291522a3412fcd1f22c1149155a"),
-        ("zstd", "7498d6eda54b6e214d6ed3166bdd5fbe33d666c9c209b0ce229b339e2c0cf389"),
+        ("none", "f65cb823db9a24d943b4617cecb29f64bba3d7746040ccf0af4b1cb3a147b5fc"),
+        ("lz4", "88e03015d05eef59d6e74e25db8b6dea47925d8622e2191528877cb36a725353"),
+        ("lz4hc", "34dca0733cd16b6c7069045abb05ab2b4fa6af49486a619e6a1a62ebdeb81ffb"),
+        ("zstd", "2531e01494eee776f6977d697b16e99b1bd086f58bb7b4913920f7d0475bbe8a"),
     ],
 )
 def test_bytes_are_the_ones_of_this_release(tmp_path: Path, compression: str, digest: str) -> None:
