@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -163,20 +163,27 @@ class _Mint:
         self._stack = stack
         self._progress = progress
         self._staged: list[StagedBlob] = []
+        self._synced: list[Future[None]] = []
 
     def run(self) -> MintResult:
-        layers = self._ingest()
-        self._progress.phase("flatten", "merging the layers")
-        entries = list(flatten(layers))
-        root = self._stage()
-        self._progress.phase("write", f"writing the root file system: {len(entries)} files")
-        written = self._write(entries, root)
-        self._progress.phase("check", "checking the root file system")
-        root_digest = self._check(entries, root)
-        self._progress.phase("commit", "storing the image")
-        digest = self._commit(root, root_digest, written)
-        timings = self._progress.finish()
-        return self._plan.result(digest, root_digest, written.size, written.data_bytes, timings, reused=False)
+        with ThreadPoolExecutor(1) as background:  # ends before the staged blobs are closed
+            layers = self._ingest()
+            self._sync(background, self._staged)
+            self._progress.phase("flatten", "merging the layers")
+            entries = list(flatten(layers))
+            root = self._stage()
+            self._progress.phase("write", f"writing the root file system: {len(entries)} files")
+            written = self._write(entries, root)
+            self._progress.phase("check", "checking the root file system")
+            self._sync(background, [root])
+            root_digest = self._check(entries, root)
+            self._progress.phase("commit", "storing the image")
+            digest = self._commit(root, root_digest, written)
+        return self._plan.result(digest, root_digest, written.size, written.data_bytes, self._progress.finish(), reused=False)
+
+    def _sync(self, background: ThreadPoolExecutor, blobs: list[StagedBlob]) -> None:
+        """Start to make `blobs`, which are complete, durable; committing them then takes no time."""
+        self._synced += [background.submit(blob.sync) for blob in blobs]
 
     def _stage(self) -> StagedBlob:
         blob = self._stack.enter_context(self._store.stage())
@@ -215,16 +222,15 @@ class _Mint:
 
     def _check(self, entries: list[Entry], root: StagedBlob) -> Digest:
         """Let the image through the gate and return its digest."""
-        with ThreadPoolExecutor(2) as pool:
+        with ThreadPoolExecutor(1) as pool:
             digest = pool.submit(digest_fd, root.file.fileno())
-            synced = [pool.submit(blob.sync) for blob in self._staged]
             check(root.path)
             verify_contents(root.path, entries)
-            for task in synced:
-                task.result()
             return digest.result()
 
     def _commit(self, root: StagedBlob, root_digest: Digest, written: WriteResult) -> Digest:
+        for task in self._synced:
+            task.result()
         for blob in self._staged:
             blob.commit(root_digest if blob is root else None)
         data = self._plan.manifest(root_digest, written.data_bytes).encode()

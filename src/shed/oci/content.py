@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from bisect import bisect_right
 from collections.abc import Sequence
@@ -49,29 +50,25 @@ class FileSlice:
 class SparseContent:
     """A file of `size` bytes that is zero except for `segments`: (offset in the file, length), stored one after another in `packed`."""
 
-    __slots__ = ("_ends", "_packed", "_places", "_starts", "size")
+    __slots__ = ("_packed", "_places", "_starts", "segments", "size")
 
     def __init__(self, packed: FileSlice, segments: Sequence[tuple[int, int]], size: int) -> None:
         self.size = size
+        self.segments = [segment for segment in segments if segment[1]]
         self._packed = packed
-        kept = [(offset, length) for offset, length in segments if length]
-        self._starts = [offset for offset, _ in kept]
-        self._ends = [offset + length for offset, length in kept]
-        self._places = []
-        place = 0
-        for _, length in kept:
-            self._places.append(place)
-            place += length
+        self._starts = [start for start, _ in self.segments]
+        self._places = [0, *itertools.accumulate(length for _, length in self.segments)]
 
     def pread(self, length: int, offset: int) -> bytes:
         """Return `length` bytes at `offset`; fewer only at the end."""
         end = min(offset + length, self.size)
         result = bytearray(max(0, end - offset))
-        number = max(0, bisect_right(self._starts, offset) - 1)
-        while number < len(self._starts) and self._starts[number] < end:
-            first, last = max(offset, self._starts[number]), min(end, self._ends[number])
+        for number in range(max(0, bisect_right(self._starts, offset) - 1), len(self.segments)):
+            start, held = self.segments[number]
+            if start >= end:
+                break
+            first, last = max(offset, start), min(end, start + held)
             if first < last:
-                data = self._packed.pread(last - first, self._places[number] + first - self._starts[number])
+                data = self._packed.pread(last - first, self._places[number] + first - start)
                 result[first - offset : first - offset + len(data)] = data
-            number += 1
         return bytes(result)

@@ -23,7 +23,7 @@ from shed.entries import Entry
 from shed.errors import DataError
 from shed.oci.tarstream import Member
 
-MAX_FILES = 4_000_000
+MAX_FILES = 2_000_000
 """Most tar members of one image, and parents made for them."""
 MAX_PATH = 4095
 """Most bytes of a path: more cannot be opened by name."""

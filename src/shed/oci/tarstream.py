@@ -19,6 +19,8 @@ MAX_EXTENDED = 1 << 20
 """Most bytes of one extended header or long name."""
 MAX_SPARSE_MAP = 32 << 20
 """Most bytes of a sparse map that stands before its data."""
+MAX_MEMORY = 1 << 29
+"""Most bytes, about, that the members of one archive may take in memory: a million of them, or fewer with long names and attributes."""
 MAX_FILE = 1 << 40
 """Most bytes of one file, holes included."""
 MAX_ID = (1 << 32) - 2
@@ -66,9 +68,13 @@ class Member:
 def read_tar(source: FileSlice) -> Iterator[Member]:
     """Yield the members of the archive in `source`, in its order.  Raises `DataError`, which says at which byte."""
     reader = _Reader(source)
+    memory = 0
     while True:
         try:
             member = reader.next_member()
+            memory += _weight(member) if member else 0
+            if memory > MAX_MEMORY:
+                raise DataError("the archive has too many members", hint="if it is no mistake, make it of fewer files")
         except DataError as error:
             raise DataError(f"{error.message} (at byte {reader.position} of the archive)", hint=error.hint) from None
         if member is None:
@@ -232,6 +238,13 @@ def _check(member: Member) -> None:
         raise DataError(f"tar member {_show(member.name)} has an impossible time, {member.mtime}")
     if not 0 <= member.major < 1 << 12 or not 0 <= member.minor < 1 << 20:
         raise DataError(f"tar member {_show(member.name)} has an impossible device number, {member.major}:{member.minor}")
+
+
+def _weight(member: Member) -> int:
+    """Return about how many bytes of memory the member takes."""
+    segments = len(member.content.segments) if isinstance(member.content, SparseContent) else 0
+    xattrs = sum(len(name) + len(value) + 100 for name, value in member.xattrs.items()) if member.xattrs else 0
+    return 500 + len(member.name) + len(member.target) + xattrs + 200 * segments
 
 
 def _show(name: bytes) -> str:

@@ -310,6 +310,25 @@ def test_mint_killed_at_any_time(tmp_path: Path) -> None:
         assert list(store.blobs.glob(".staging-*")) == []
 
 
+def test_two_mints_of_one_name_at_once(store: LayoutStore, tmp_path: Path) -> None:
+    """Both succeed, with the same digests, and the store holds one image."""
+    archive = Image(LAYER, UPPER).archive(tmp_path / "a.tar")
+    program = (
+        "import sys; from pathlib import Path; from shed.images.mint import mint_archive; from shed.oci.store import LayoutStore\n"
+        "from support.minted import small_kit\nstore = LayoutStore(Path(sys.argv[1]))\n"
+        "print(mint_archive(store, Path(sys.argv[2]), 'base', kit=small_kit(store)).manifest_digest)"
+    )
+    env = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    words = [sys.executable, "-c", program, str(store.root), str(archive)]
+    running = [subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=env) for _ in range(2)]
+    first, second = (process.communicate(timeout=60)[0].strip() for process in running)
+    assert first == second
+    assert [(entry.digest, entry.annotations["org.opencontainers.image.ref.name"]) for entry in store.index().manifests] == [
+        (first, "base")
+    ]
+    assert list(store.blobs.glob(".staging-*")) == []
+
+
 def test_folders_are_kept_with_their_modes(store: LayoutStore, tmp_path: Path) -> None:
     """A sticky folder stays sticky."""
     result = mint_small(store, tmp_path, layer=tar(folder("tmp", mode=0o1777)))

@@ -207,6 +207,15 @@ def test_sparse_1_0_map_that_never_ends() -> None:
         members(data)
 
 
+def test_too_many_members(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory is bounded: by the number of members, and by what they carry."""
+    monkeypatch.setattr("shed.oci.tarstream.MAX_MEMORY", 10_000)
+    assert len(members(tar(*(file(f"f{number}") for number in range(15))))) == 15
+    for items in ([file(f"f{number}") for number in range(25)], [file("f", pax_headers={"SCHILY.xattr.user.a": "x" * 10_000})]):
+        with pytest.raises(DataError, match="too many members"):
+            members(tar(*items))
+
+
 def test_links_carry_no_data() -> None:
     """A size on a symlink or hardlink is ignored: the next header follows at once."""
     for kind in (b"1", b"2"):
