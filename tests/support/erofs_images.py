@@ -32,7 +32,7 @@ def sample_entries() -> list[Entry]:
         symlink("link", "folder/inner"),
         symlink("loop", "loop"),
         folder("many"),
-        *(file(f"many/{number:03}-{'n' * 40}") for number in range(150)),
+        *(file(f"many/{number:02}-{'n' * 120}") for number in range(45)),
         file("noise", noise(10_000)),
         special("pipe", stat.S_IFIFO),
         file("small", b"small"),

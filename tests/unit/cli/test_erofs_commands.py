@@ -40,9 +40,9 @@ def lines(capsys: pytest.CaptureFixture[str], *words: object) -> list[str]:
 
 
 def test_check_of_a_valid_image(image: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert lines(capsys, "check", image)[0].startswith(f"{image}: valid, 164 inodes, ")
+    assert lines(capsys, "check", image)[0].startswith(f"{image}: valid, 59 inodes, ")
     report = answer(capsys, "check", "--data", image)
-    assert (report["valid"], report["inodes"], report["kinds"]["directory"]) == (True, 164, 3)
+    assert (report["valid"], report["inodes"], report["kinds"]["directory"]) == (True, 59, 3)
 
 
 def test_check_names_the_inode_and_the_rule(image: Path, broken: Path, capsys: pytest.CaptureFixture[str]) -> None:
