@@ -18,3 +18,8 @@ class ErofsError(DataError):
         super().__init__(message, hint=hint)
         self.rule = rule
         self.nid = nid
+
+
+def shown(path: bytes) -> str:
+    """Return a path of the image for a message: on one line, and printable, whatever bytes it has."""
+    return "/" + repr(path.decode(errors="backslashreplace"))[1:-1].replace("\\\\", "\\")

@@ -19,7 +19,7 @@ from typing import BinaryIO, NamedTuple, Protocol
 from shed.entries import Content, Entry
 from shed.erofs import layout
 from shed.erofs.compress import Codec
-from shed.erofs.errors import ErofsError
+from shed.erofs.errors import ErofsError, shown
 from shed.erofs.layout import BLOCK_SIZE
 from shed.erofs.writer_index import Extent, FileData, Kind
 
@@ -279,12 +279,11 @@ def _read_rest(entry: Entry, content: Content, data: bytes, offset: int, length:
     while have < length:
         data = content.pread(length - have, offset + have)
         if not data:
-            name = entry.path.decode(errors="backslashreplace")
-            raise ErofsError(f"/{name} has {offset + have} bytes, not the {entry.size} it should have", rule="short-content")
+            raise ErofsError(f"{shown(entry.path)} has {offset + have} bytes, not the {entry.size} it should have", rule="short-content")
         parts.append(data)
         have += len(data)
     if have > length:
-        raise ErofsError(f"/{entry.path.decode(errors='backslashreplace')} gave more bytes than asked for", rule="short-content")
+        raise ErofsError(f"{shown(entry.path)} gave more bytes than asked for", rule="short-content")
     return b"".join(parts)
 
 

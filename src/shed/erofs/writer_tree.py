@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from shed.entries import Entry
 from shed.erofs import layout
-from shed.erofs.errors import ErofsError
+from shed.erofs.errors import ErofsError, shown
 from shed.erofs.writer_index import FileData
 from shed.erofs.writer_xattrs import pack_xattrs
 
@@ -65,7 +65,7 @@ def build_tree(entries: Iterable[Entry]) -> list[Node]:
             if not path or not stack or (siblings and name <= siblings[-1][0]):
                 raise _order_error(path, last)
             if not name or len(name) > layout.NAME_MAX or name in {b".", b".."} or b"\0" in name:
-                raise ErofsError(f"{_show(path)} is not a path EROFS can hold: a name has 1 to 255 bytes", rule="bad-name")
+                raise ErofsError(f"{shown(path)} is not a path EROFS can hold: a name has 1 to 255 bytes", rule="bad-name")
         last = path
         parent = stack[-1][1] if stack else None
         if entry.link is not None:
@@ -74,7 +74,7 @@ def build_tree(entries: Iterable[Entry]) -> list[Node]:
             links.append((entry, parent, len(parent.children)))
             parent.children.append((name, parent))  # its place; the target is filled in at the end
             continue
-        node = Node(entry, parent, pack_xattrs(entry.xattrs, _show(path)))
+        node = Node(entry, parent, pack_xattrs(entry.xattrs, shown(path)))
         _check(entry)
         nodes.append(node)
         if parent is not None:
@@ -109,20 +109,20 @@ def _resolve_links(nodes: list[Node], links: list[tuple[Entry, Node, int]]) -> N
         target = by_path.get(entry.link or b"")
         if target is None:
             raise ErofsError(
-                f"{_show(entry.path)} is a hardlink to {_show(entry.link or b'')}, which is not in the tree", rule="missing-target"
+                f"{shown(entry.path)} is a hardlink to {shown(entry.link or b'')}, which is not in the tree", rule="missing-target"
             )
         if target.type == stat.S_IFDIR:
-            raise ErofsError(f"{_show(entry.path)} is a hardlink to the folder {_show(entry.link or b'')}", rule="missing-target")
+            raise ErofsError(f"{shown(entry.path)} is a hardlink to the folder {shown(entry.link or b'')}", rule="missing-target")
         target.nlink += 1
         parent.children[position] = (parent.children[position][0], target)
 
 
 def _order_error(path: bytes, last: bytes) -> ErofsError:
     if path == last or not path:
-        return ErofsError(f"{_show(path)} is in the tree twice", rule="duplicate")
+        return ErofsError(f"{shown(path)} is in the tree twice", rule="duplicate")
     if path.split(b"/") < last.split(b"/"):
-        return ErofsError(f"{_show(path)} comes after {_show(last)}: the tree is not sorted", rule="unsorted")
-    return ErofsError(f"{_show(path)} has no parent folder in the tree", rule="missing-parent")
+        return ErofsError(f"{shown(path)} comes after {shown(last)}: the tree is not sorted", rule="unsorted")
+    return ErofsError(f"{shown(path)} has no parent folder in the tree", rule="missing-parent")
 
 
 def _check(entry: Entry) -> None:
@@ -147,13 +147,9 @@ def _check(entry: Entry) -> None:
         if not (0 <= major <= _MAJOR_MAX and 0 <= minor <= _MINOR_MAX):
             wrong = f"device {major}:{minor} is out of range"
     if wrong:
-        raise ErofsError(f"{_show(entry.path)} cannot be written: {wrong}", rule="bad-entry")
+        raise ErofsError(f"{shown(entry.path)} cannot be written: {wrong}", rule="bad-entry")
 
 
 def split_device(rdev: int) -> tuple[int, int]:
     """Return major and minor of a device number that `os.makedev` made on Linux (the same on every machine, unlike `os.major`)."""
     return (rdev >> 8 & 0xFFF) | (rdev >> 32 & ~0xFFF), (rdev & 0xFF) | (rdev >> 12 & ~0xFF) & 0xFFFFFFFF
-
-
-def _show(path: bytes) -> str:
-    return "/" + path.decode(errors="backslashreplace")

@@ -24,7 +24,10 @@ def pack_xattrs(xattrs: Mapping[bytes, bytes], what: str) -> bytes:
         value = xattrs[name]
         index, rest = _split_name(name, what)
         if len(value) > _VALUE_MAX:
-            raise ErofsError(f"xattr {_show(name)} of {what} has {len(value)} bytes; at most {_VALUE_MAX} fit", rule="xattr-too-large")
+            raise ErofsError(
+                f"xattr {name.decode(errors='backslashreplace')!r} of {what} has {len(value)} bytes; at most {_VALUE_MAX} fit",
+                rule="xattr-too-large",
+            )
         entry = layout.XATTR_ENTRY.pack(len(rest), index, len(value)) + rest + value
         parts.append(entry.ljust(layout.xattr_entry_size(len(rest), len(value)), b"\0"))
     packed = b"".join(parts)
@@ -46,8 +49,4 @@ def _split_name(name: bytes, what: str) -> tuple[int, bytes]:
             if not (whole or rest) or len(rest) > _REST_MAX or b"\0" in rest:
                 break
             return index, rest
-    raise ErofsError(f"xattr name {_show(name)} of {what} cannot be stored", rule="xattr-name")
-
-
-def _show(name: bytes) -> str:
-    return repr(name.decode(errors="backslashreplace"))
+    raise ErofsError(f"xattr name {name.decode(errors='backslashreplace')!r} of {what} cannot be stored", rule="xattr-name")

@@ -111,6 +111,12 @@ def test_content_that_comes_in_small_pieces_is_whole(tmp_path: Path) -> None:
     verify_contents(image, [folder(""), file("f", data)])
 
 
+def test_odd_bytes_of_a_name_are_shown_on_one_line() -> None:
+    """What is not text, or would break the line or the terminal, is escaped; the rest is left as it is."""
+    error = refusal([folder(""), file("a\n\x1b[1m/ä\\".encode() + b"\xff/b")])
+    assert error.message == "/a\\n\\x1b[1m/ä\\\\xff/b has no parent folder in the tree"
+
+
 def test_errors_of_reading_contents_are_passed_on() -> None:
     """An I/O error of the source is not turned into anything else."""
 
