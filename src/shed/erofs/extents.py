@@ -187,11 +187,11 @@ def _extent(description: Description, inode: Inode, table: ClusterMap, run: _Run
     if inline:
         position, stored = table.end, table.inline_size
     else:
-        if run.blocks and not big:
+        if run.blocks and not table.advise & (layout.ADVISE_BIG_PCLUSTER_1 | layout.ADVISE_BIG_PCLUSTER_2):
             raise ErofsError(f"extent at {start} tells a size, but is of one block", rule="index-size", nid=nid)
         if big and run.clusters > 1 and not run.blocks and head.type != layout.LCLUSTER_PLAIN:
             raise ErofsError(f"extent at {start} does not tell its size", rule="index-size", nid=nid)
-        position, stored = head.block * layout.BLOCK_SIZE, (run.blocks or 1) * layout.BLOCK_SIZE
+        position, stored = head.block * layout.BLOCK_SIZE, (run.blocks or 1 if big else 1) * layout.BLOCK_SIZE
         if position + stored > description.limit:
             raise ErofsError(f"extent at {start}: block {head.block} is outside the image", rule="data-outside", nid=nid)
     if head.type == layout.LCLUSTER_PLAIN:
