@@ -116,7 +116,7 @@ def _apply(settings: Settings, document: object, known: Mapping[str, _Setting], 
         try:
             changed: dict[str, Any] = {setting.field: setting.convert(value)}
         except (ValueError, TypeError, UsageError) as error:
-            raise ConfigError(f"{path}: {name}: {error}", hint="see docs/configuration.md for what each key takes") from None
+            raise ConfigError(f"{path}: {name}: {error}", hint="correct the value, or remove the line for the default") from None
         settings = replace(settings, **changed)
     return settings
 

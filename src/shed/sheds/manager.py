@@ -72,8 +72,7 @@ class Manager:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        for entry in self._names.values():
-            await entry.link.drop()
+        await asyncio.gather(*(entry.link.drop() for entry in self._names.values()))
 
     async def create(self, request: CreateRequest, progress: Progress) -> Shed:
         """Make a shed and return it, ready, with the timings of its steps in milliseconds.  On failure nothing is left."""
@@ -84,7 +83,7 @@ class Manager:
         async with self._holding(wanted.name, "create") as (folders, link):
             record, connection = await create(wanted, folders, self._backend, self._resolve, progress=progress)
             link.set(connection)
-        return {**self._view(record), "timings": _rounded(progress)}
+        return self._done("create", record, progress)
 
     async def start(self, name: str, progress: Progress) -> Shed:
         """Start a stopped shed and return it, ready, with timings.  Raises `ConflictError` (SHED_ALREADY_RUNNING)."""
@@ -93,14 +92,14 @@ class Manager:
             if self._backend.liveness(folders.instance) is Liveness.OURS:
                 raise ConflictError(f"shed {name!r} is running already", code="SHED_ALREADY_RUNNING", hint=f"`shed exec {name} -- COMMAND`")
             record = await self._boot(record, folders, link, progress)
-        return {**self._view(record), "timings": _rounded(progress)}
+        return self._done("start", record, progress)
 
     async def stop(self, name: str, progress: Progress) -> Shed:
         """Power a running shed off and return it.  Raises `ConflictError` (SHED_ALREADY_STOPPED)."""
         async with self._holding(name, "stop") as (folders, link):
             wait = self._settings.stop_timeout
             record = await lifecycle.stop(self._load(folders), folders, self._backend, link, wait=wait, progress=progress)
-        return {**self._view(record), "timings": _rounded(progress)}
+        return self._done("stop", record, progress)
 
     async def delete(self, name: str, *, force: bool, progress: Progress) -> None:
         """Remove a shed; `force` ends a running one first."""
@@ -140,7 +139,7 @@ class Manager:
         return sheds, warnings
 
     def console_log(self, name: str) -> bytes:
-        """Return the end of what the VM's console has said since its last start."""
+        """Return the end of what the VM's console has said."""
         folders = self._folders(name)
         if not folders.instance.exists():
             raise self._missing(name)
@@ -219,6 +218,8 @@ class Manager:
                 await work
             except (ShedError, TimeoutError) as error:
                 log.warning("%s: %s", what, error or "no answer in time; tried again when it is needed")
+            except Exception:
+                log.exception("%s failed", what)
 
         task = asyncio.create_task(logged(), name=what)
         self._tasks.add(task)
@@ -253,6 +254,12 @@ class Manager:
             raise self._missing(folders.name)
         return metadata.load(folders.instance)
 
+    def _done(self, what: str, record: metadata.Record, progress: Progress) -> Shed:
+        timings = {name: round(spent, 1) for name, spent in progress.finish().items()}
+        steps = " ".join(f"{name}={spent:.0f}" for name, spent in timings.items())
+        log.info("timing: %s name=%s backend=%s total=%.0fms %s", what, record.name, record.backend, sum(timings.values()), steps)
+        return {**self._view(record), "timings": timings}
+
     def _missing(self, name: str) -> NotFoundError:
         return NotFoundError(f"there is no shed {name!r}", code="SHED_NOT_FOUND", hint="`shed list` shows what there is")
 
@@ -277,15 +284,11 @@ class Manager:
             shed["detail"] = "its VM ended on its own"
         elif liveness is Liveness.UNKNOWN:
             shed["detail"] = "it cannot be told whether its VM runs"
-        if liveness is not Liveness.NOT_OURS:
-            shed["pid"] = self._backend.pid(instance)
+        if liveness is not Liveness.NOT_OURS and (pid := self._backend.pid(instance)) is not None:
+            shed["pid"] = pid
         if record.local_dir is not None:
             shed["local_dir"] = record.local_dir
         return shed
-
-
-def _rounded(progress: Progress) -> dict[str, float]:
-    return {name: round(spent, 1) for name, spent in progress.finish().items()}
 
 
 async def _read_line(stream: Stream) -> str:

@@ -1,0 +1,138 @@
+"""The writable layer out of a runtime blob, and the guest user out of a root: read from real EROFS images."""
+
+import stat
+import threading
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from shed.entries import Entry
+from shed.erofs.writer import write_image
+from shed.errors import DataError, StorageError, UsageError
+from shed.sheds.upper import check_upper_size, make_upper, template
+from shed.sheds.workspace import guest_owner
+
+MIB = 1 << 20
+GIB = 1 << 30
+
+
+class Bytes:
+    """A file's content."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+
+    def pread(self, length: int, offset: int) -> bytes:
+        """Return a part."""
+        return self._data[offset : offset + length]
+
+
+def image(path: Path, files: dict[bytes, bytes]) -> Path:
+    """Write an EROFS image with these files."""
+    folders = {name.rpartition(b"/")[0] for name in files if b"/" in name}
+    entries = [Entry(b"", stat.S_IFDIR | 0o755), *(Entry(folder, stat.S_IFDIR | 0o755) for folder in sorted(folders))]
+    entries += [Entry(name, stat.S_IFREG | 0o644, size=len(data), content=Bytes(data)) for name, data in files.items()]
+    with path.open("w+b") as out:
+        write_image(sorted(entries, key=lambda entry: entry.path.split(b"/")), out)
+    return path
+
+
+def ext4(size: int = 16 * MIB) -> bytes:
+    """Return bytes that look like a sparse ext4 from afar."""
+    data = bytearray(size)
+    data[1080:1082] = b"\x53\xef"
+    data[8 * MIB : 8 * MIB + 9] = b"a bitmap!"
+    return bytes(data)
+
+
+def test_the_template_comes_out_of_the_runtime_with_its_holes(tmp_path: Path) -> None:
+    """Same bytes, hardly any blocks; the second time nothing is read."""
+    runtime = image(tmp_path / "0123", {b"share/upper.ext4": ext4()})
+    path = template(tmp_path, runtime)
+    assert path.name == "upper-0123.ext4"
+    assert path.read_bytes() == ext4()
+    assert path.stat().st_blocks * 512 < MIB
+    assert path.stat().st_mode & 0o777 == 0o400
+    runtime.unlink()
+    assert template(tmp_path, runtime) == path
+
+
+def test_many_creates_at_once_extract_once(tmp_path: Path) -> None:
+    """They wait for the first one, and all get a whole file."""
+    runtime = image(tmp_path / "0123", {b"share/upper.ext4": ext4()})
+    inodes = []
+    threads = [threading.Thread(target=lambda: inodes.append(template(tmp_path, runtime).stat().st_ino)) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(inodes) == 8
+    assert len(set(inodes)) == 1
+
+
+@pytest.mark.parametrize("files", [{b"bin/python": b"x"}, {b"share/upper.ext4": b"not ext4" * 1000}])
+def test_a_runtime_without_an_upper_is_told(tmp_path: Path, files: dict[bytes, bytes]) -> None:
+    """And no template is left that would be taken for one."""
+    runtime = image(tmp_path / "0123", files)
+    with pytest.raises(DataError, match=r"share/upper\.ext4"):
+        template(tmp_path, runtime)
+    assert {path.name for path in tmp_path.iterdir()} == {"0123", ".lock"}
+
+
+def test_a_clone_is_longer_sparse_and_its_own(tmp_path: Path) -> None:
+    """Its size is what was asked; writing to it leaves the template alone."""
+    source = tmp_path / "template"
+    source.write_bytes(ext4())
+    upper = tmp_path / "dev/upper.ext4"
+    make_upper(source, upper, 100 * GIB)
+    found = upper.stat()
+    assert (found.st_size, found.st_mode & 0o777) == (100 * GIB, 0o600)
+    assert found.st_blocks * 512 <= 16 * MIB
+    with upper.open("r+b") as file:
+        assert file.read(16 * MIB) == ext4()
+        file.seek(0)
+        file.write(b"changed")
+    assert source.read_bytes() == ext4()
+
+
+def test_an_upper_is_not_made_twice(tmp_path: Path) -> None:
+    """Nobody's files are overwritten."""
+    source = tmp_path / "template"
+    source.write_bytes(ext4())
+    make_upper(source, tmp_path / "dev/upper.ext4", GIB)
+    with pytest.raises(FileExistsError):
+        make_upper(source, tmp_path / "dev/upper.ext4", GIB)
+
+
+def test_too_little_space_is_told_in_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before anything is written."""
+    source = tmp_path / "template"
+    source.write_bytes(ext4())
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=10 * MIB))
+    with pytest.raises(StorageError, match="10 MiB free") as caught:
+        make_upper(source, tmp_path / "dev/upper.ext4", GIB)
+    assert caught.value.code == "NO_SPACE"
+
+
+@pytest.mark.parametrize("size", [0, GIB - 1, 100 * GIB + 1, -1])
+def test_sizes_out_of_range_are_refused(size: int) -> None:
+    """1 to 100 GiB."""
+    with pytest.raises(UsageError):
+        check_upper_size(size)
+
+
+@pytest.mark.parametrize(
+    ("passwd", "owner"),
+    [
+        (b"root:x:0:0::/root:/bin/sh\nshed:x:1000:1001::/home/shed:/bin/sh\n", (1000, 1001)),
+        (b"root:x:0:0::/root:/bin/sh\n", (0, 0)),
+        (b"shed:x:many:1001::\nshed\n\xff\xfe::\n", (0, 0)),
+        (b"", (0, 0)),
+        (None, (0, 0)),
+    ],
+)
+def test_the_workspace_belongs_to_the_user_who_runs_commands(tmp_path: Path, passwd: bytes | None, owner: tuple[int, int]) -> None:
+    """`shed` of the image, else root."""
+    root = image(tmp_path / "root", {b"etc/other": b"x"} if passwd is None else {b"etc/passwd": passwd})
+    assert guest_owner(root) == owner
