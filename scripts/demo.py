@@ -17,6 +17,10 @@ NAME = f"demo-{os.getpid()}"
 MESSAGE = "written before the stop"
 
 
+def _bold(text: str) -> str:
+    return f"\033[1m{text}\033[0m" if sys.stdout.isatty() else text
+
+
 class Demo:
     """Runs commands, shows them as a user would type them, and keeps how long each step took."""
 
@@ -25,7 +29,7 @@ class Demo:
 
     def step(self, title: str, *command: str | Path) -> str:
         """Run one command and return what it printed; its progress goes to the terminal.  A failure ends the demo with its exit code."""
-        print(f"\n\033[1m{title}\033[0m\n  $ {' '.join(str(word).removeprefix(f'{SHED.parent}/') for word in command)}", flush=True)
+        print(f"\n{_bold(title)}\n  $ {' '.join(str(word).removeprefix(f'{SHED.parent}/') for word in command)}", flush=True)
         start = time.monotonic()
         done = subprocess.run([str(word) for word in command], stdout=subprocess.PIPE, text=True, check=False)
         self.took.append((title, time.monotonic() - start))
