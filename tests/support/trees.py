@@ -142,6 +142,8 @@ def mixed(cluster: int) -> list[Entry]:
         start = b"".join(kinds[letter](cluster, number) for number, letter in enumerate(letters))
         ends = (0, 1, 100, BLOCK, BLOCK + 100, cluster // 2 + 5)
         entries += [file(f"{''.join(letters)}/{size}", start + kinds[letters[-1]](size, 9)) for size in ends]
+    # With so many indexes and so long a tail, the inode begins in the last 32 bytes of a block for the tail to be within one.
+    entries.append(file("crossing", text(2 * cluster) + noise(max(506 * BLOCK - 2 * cluster, cluster)) + noise(4060)))
     return tree(entries)
 
 

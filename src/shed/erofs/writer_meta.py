@@ -69,7 +69,6 @@ class MetadataWriter:
         self._nodes = nodes
         self._algorithm = algorithm
         self._tails = tails
-        self._first_block = first_block
         self._space = Space()
         self._plans: list[tuple[Node, int, int]] = []
         """Of each inode: bytes of its data, and how many of them are inline as they are."""
