@@ -1,0 +1,72 @@
+"""A pseudo-terminal with `shed` in it, as a user would sit in front of."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import select
+import struct
+import subprocess
+import sys
+import termios
+import time
+from collections.abc import Mapping
+
+SHED = [sys.executable, "-m", "shed.cli.main"]
+TIMEOUT = 30.0
+
+
+class Terminal:
+    """A pseudo-terminal, and `shed` as the leader of its session."""
+
+    def __init__(self) -> None:
+        self.keyboard, self.line = pty.openpty()
+        self.resize(31, 97)
+        self.before = termios.tcgetattr(self.line)
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def run(self, *words: str, stdout: int | None = None, env: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
+        """Start `shed` with all three descriptors on the terminal, but for those given."""
+        self.process = subprocess.Popen(
+            ["setsid", "--ctty", *SHED, *words],
+            stdin=self.line,
+            stdout=self.line if stdout is None else stdout,
+            stderr=self.line,
+            env={**(os.environ if env is None else env), "TERM": "xterm-kitty"},
+        )
+        return self.process
+
+    def resize(self, rows: int, columns: int) -> None:
+        """Change the window; who runs in the terminal gets SIGWINCH."""
+        fcntl.ioctl(self.keyboard, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+
+    def type(self, keys: bytes) -> None:
+        """Press keys."""
+        os.write(self.keyboard, keys)
+
+    def read_until(self, wanted: bytes) -> bytes:
+        """Return what is shown, up to and with `wanted`."""
+        seen = b""
+        deadline = time.monotonic() + TIMEOUT
+        while wanted not in seen:
+            assert select.select([self.keyboard], [], [], max(0, deadline - time.monotonic()))[0], seen
+            seen += os.read(self.keyboard, 65536)
+        return seen
+
+    def raw(self) -> bool:
+        """Whether keys arrive as they are."""
+        flags = termios.tcgetattr(self.line)[3]
+        return not flags & (termios.ICANON | termios.ECHO | termios.ISIG)
+
+    def restored(self) -> bool:
+        """Whether it is as it was in the beginning."""
+        return termios.tcgetattr(self.line) == self.before
+
+    def close(self) -> None:
+        """End it all."""
+        if self.process is not None and self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+        os.close(self.keyboard)
+        os.close(self.line)
