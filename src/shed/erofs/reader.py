@@ -198,11 +198,13 @@ class Image:
         """Write the data of a regular file into the open, empty file `fd`, leaving holes where there are blocks of zeros."""
         os.ftruncate(fd, inode.size)
         position = 0
+        zeros = bytes(_PIECE)
         for piece in self.chunks(inode):
-            for start in range(0, len(piece), layout.BLOCK_SIZE):
-                block = piece[start : start + layout.BLOCK_SIZE]
-                if block.count(0) != len(block):
-                    _pwrite(fd, block, position + start)
+            if not zeros.startswith(piece):  # the whole piece at once is ten times as fast as block by block
+                for start in range(0, len(piece), layout.BLOCK_SIZE):
+                    block = piece[start : start + layout.BLOCK_SIZE]
+                    if not zeros.startswith(block):
+                        _pwrite(fd, block, position + start)
             position += len(piece)
 
     def readlink(self, inode: Inode) -> bytes:
