@@ -23,12 +23,13 @@ from shed.errors import BackendError
 from shed.guest import protocol
 
 log = logging.getLogger(__name__)
-HELLO_TIMEOUT = 1.0
-"""Seconds for a running agent to say hello after we connected; then the socket is closed and tried again."""
+HELLO_TIMEOUT = 0.2
+"""Seconds for a running agent to say hello after we connected, the first time; then the socket is closed and tried again."""
 _RETRY_PAUSE = 0.1
-"""Seconds between two connections: the guest must see the hang-up, or it says no new hello."""
-_SLOWER, _SLOWEST = 1.5, 5.0
-"""Each try gives the guest more time than the one before, for hosts with more VMs than processors; the factor, and the most."""
+"""Seconds between two connections, the first time: the guest must see the hang-up, or it says no new hello."""
+_PATIENCE_GROWTH, _MOST_PATIENCE = 1.5, 5.0
+_PAUSE_GROWTH, _LONGEST_PAUSE = 1.1, 0.3
+"""Each try gives the guest more time than the one before: it may be booting, or the host has more VMs than processors."""
 _CREDIT_STEP = protocol.INITIAL_CREDIT // 4
 _SOCKET_HIGH, _SOCKET_LOW = 256 * 1024, 64 * 1024
 _PORT_NOBODY = 0
@@ -394,7 +395,7 @@ async def connect(path: str) -> MuxConnection:
         except (OSError, LinkError) as error:
             log.debug("no agent at %s yet: %s", path, error)
         await asyncio.sleep(pause)
-        patience, pause = min(patience * _SLOWER, _SLOWEST), min(pause * _SLOWER, _SLOWEST / 10)
+        patience, pause = min(patience * _PATIENCE_GROWTH, _MOST_PATIENCE), min(pause * _PAUSE_GROWTH, _LONGEST_PAUSE)
 
 
 async def _try(loop: asyncio.AbstractEventLoop, path: str, patience: float) -> MuxConnection:

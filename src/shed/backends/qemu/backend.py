@@ -152,16 +152,21 @@ def _launch(machine: Machine, program: Path, accelerator: str, identity: userns.
 
 
 async def _came_up(state_dir: Path, record: process.Record) -> None:
-    """Wait for QMP's greeting: the machine is set up and runs.  A QEMU that ends closes the socket."""
-    greeting = b""
-    with contextlib.suppress(OSError, asyncio.TimeoutError), process.reachable(state_dir, process.MONITOR_SOCKET) as path:
+    """Wait until the machine is set up and runs, which QMP tells; a QEMU that ends closes the socket.
+
+    The greeting says nothing yet: a thread of its own sends it.  Commands are answered once the machine is there.
+    """
+    answer = b""
+    with contextlib.suppress(OSError, TimeoutError), process.reachable(state_dir, process.MONITOR_SOCKET) as path:
         async with asyncio.timeout(_START_TIMEOUT):
             reader, writer = await asyncio.open_unix_connection(path)
             try:
-                greeting = await reader.readline()
+                await reader.readline()
+                writer.write(b'{"execute": "qmp_capabilities"}\n')
+                answer = await reader.readline()
             finally:
                 writer.close()
-    if not greeting.startswith(b'{"QMP"'):
+    if not answer.startswith(b'{"return"'):
         raise BackendError(f"the VM of shed {record.name} did not start{_last_words(state_dir, record)}", code="VM_START_FAILED")
 
 

@@ -1,0 +1,366 @@
+"""The QEMU backend with real VMs: start, link, throughput, shares, adoption, and every way to end."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import json
+import os
+import secrets
+import signal
+import statistics
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from shed.backends.base import Connection, Disk, Liveness, Machine, Share
+from shed.backends.mux import StreamResetError
+from shed.backends.qemu import QemuBackend, process
+from shed.config.paths import Paths
+from shed.errors import BackendError, ConflictError
+from shed.guest import protocol
+from shed.images.resolve import resolve
+from shed.oci.store import LayoutStore
+from shed.sheds.agent import control
+from shed.sheds.upper import make_upper, template
+
+pytestmark = [pytest.mark.vm, pytest.mark.slow, pytest.mark.timeout(300)]
+HELLO_SECONDS = 120.0
+MEGABYTE = 1 << 20
+OWNER = 54321
+"""A user id of the host that nobody has."""
+
+
+class Lab:
+    """One backend with a folder of its own, and machines to start with it."""
+
+    def __init__(self, store: LayoutStore, root: Path) -> None:
+        self.store = store
+        self.root = root
+        self.paths = Paths(root / "data", root / "run")
+        self.backend = QemuBackend(self.paths)
+        self.made: list[Path] = []
+
+    def machine(self, name: str = "demo", *, shares: tuple[Share, ...] = ()) -> Machine:
+        """Describe a machine of the busybox image with an empty upper; its folder's path is too long for a socket."""
+        image = resolve(self.store, "busybox")
+        state_dir = self.root / ("long" * 30) / name
+        state_dir.mkdir(parents=True)
+        self.made.append(state_dir)
+        templates = self.root / "templates"
+        templates.mkdir(exist_ok=True)
+        upper = self.root / f"upper-{name}" / "upper.ext4"
+        make_upper(template(templates, image.runtime), upper, 1 << 30)
+        disks = (Disk(upper, read_only=False), Disk(image.root, read_only=True), Disk(image.runtime, read_only=True))
+        return Machine(name, 1, 256, image.kernel, image.initrd, disks, state_dir, shares)
+
+    async def ready(self, machine: Machine) -> Connection:
+        """Start `machine` and configure it."""
+        await self.backend.start(machine)
+        link = await self.backend.connect(machine.state_dir, timeout=HELLO_SECONDS)
+        mounts = [{"tag": share.tag, "target": "/workspace", "readonly": False} for share in machine.shares]
+        await control(
+            link,
+            "configure",
+            wait=HELLO_SECONDS,
+            name=machine.name,
+            hostname=machine.name,
+            upper_size=None,
+            network={
+                "address": self.backend.network.address,
+                "gateway": self.backend.network.gateway,
+                "dns": self.backend.network.dns,
+            },
+            mounts=mounts,
+            clock=time.time(),
+            entropy=base64.b64encode(secrets.token_bytes(32)).decode(),
+            init="auto",
+            user="shed",
+            workspace="/workspace",
+            env={},
+        )
+        return link
+
+    def consoles(self) -> str:
+        """Return the ends of the consoles, for a test that fails."""
+        logs = [folder / "console.log" for folder in self.made]
+        return "".join(f"\n--- {log}\n{log.read_text(errors='replace')[-3000:]}" for log in logs if log.exists())
+
+
+def vm_test(work: Callable[[Lab], Awaitable[None]], lab: Lab) -> None:
+    """Run `work`; afterwards no VM is left, and a failure shows the consoles."""
+
+    async def whole() -> None:
+        try:
+            await work(lab)
+        finally:
+            pids = [lab.backend.pid(folder) for folder in lab.made]
+            for folder in lab.made:
+                await lab.backend.kill(folder)
+                assert lab.backend.liveness(folder) is Liveness.NOT_OURS
+            for pid in pids:
+                if pid is not None:
+                    with pytest.raises(ProcessLookupError):
+                        process.start_time(pid)
+
+    try:
+        asyncio.run(whole())
+    except Exception as error:
+        error.add_note(lab.consoles())
+        raise
+
+
+@pytest.fixture
+def lab(small_store: LayoutStore, tmp_path: Path) -> Lab:
+    return Lab(small_store, tmp_path)
+
+
+@contextlib.asynccontextmanager
+async def command(link: Connection, *words: str, user: str = "") -> AsyncIterator[Command]:
+    """Run a command in the guest."""
+    stream = await link.open(protocol.PORT_EXEC)
+    request = {"cmd": list(words), "tty": False, **({"user": user} if user else {})}
+    await stream.write(protocol.exec_frame(protocol.EXEC_REQUEST, json.dumps(request).encode()))
+    running = Command(stream)
+    try:
+        yield running
+    finally:
+        stream.close()
+
+
+class Command:
+    """A command that runs in the guest."""
+
+    def __init__(self, stream: object) -> None:
+        self.stream: Any = stream
+        self._decoder = protocol.FrameDecoder()
+
+    async def frame(self) -> tuple[int, bytes]:
+        while (frame := self._decoder.frame()) is None:
+            data = await self.stream.read(MEGABYTE)
+            assert data, "the stream ended before the exit frame"
+            self._decoder.feed(data)
+        return frame
+
+    async def finish(self) -> tuple[int, bytes]:
+        """Return exit code and output, both streams together."""
+        output: list[bytes] = []
+        while True:
+            kind, payload = await self.frame()
+            if kind == protocol.EXIT_CODE:
+                return json.loads(payload)["code"], b"".join(output)
+            if kind in {protocol.DATA_FRAME, protocol.STDERR}:
+                output.append(payload)
+
+
+async def run(link: Connection, *words: str, user: str = "") -> tuple[int, bytes]:
+    """Run a command to its end."""
+    async with command(link, *words, user=user) as running:
+        return await running.finish()
+
+
+def test_a_vm_lives_through_its_servers(lab: Lab) -> None:
+    """Start, exec, a new server that adopts it, a clean end: one boot."""
+
+    async def work(lab: Lab) -> None:
+        machine = lab.machine()
+        link = await lab.ready(machine)
+        assert await run(link, "echo", "hello from the guest") == (0, b"hello from the guest\n")
+        with pytest.raises(ConflictError, match="runs already"):
+            await lab.backend.start(machine)
+        code, uuid = await run(link, "cat", "/sys/class/dmi/id/product_uuid")
+        record = process.load(machine.state_dir)
+        assert record is not None
+        assert (code, uuid.decode().strip()) == (0, record.uuid)
+
+        await link.close()
+        successor = QemuBackend(lab.paths)
+        assert successor.liveness(machine.state_dir) is Liveness.OURS
+        assert successor.pid(machine.state_dir) == lab.backend.pid(machine.state_dir)
+        link = await successor.connect(machine.state_dir, timeout=HELLO_SECONDS)
+        assert await run(link, "true") == (0, b"")
+
+        waiting = asyncio.create_task(successor.wait_exit(machine.state_dir, timeout=30))
+        start = time.monotonic()
+        await control(link, "poweroff", wait=10)
+        assert await waiting
+        assert time.monotonic() - start < 10
+        await asyncio.wait_for(link.wait_closed(), 5)
+        assert successor.liveness(machine.state_dir) is Liveness.NOT_OURS
+        with pytest.raises(BackendError, match="ended before its agent answered") as caught:
+            await successor.connect(machine.state_dir, timeout=5)
+        assert caught.value.code == "VM_EXITED"
+        assert (machine.state_dir / "console.log").exists()
+
+    vm_test(work, lab)
+
+
+def test_the_link_carries_much_and_many(lab: Lab, record_property: Callable[[str, object], None]) -> None:
+    """A great deal of data goes each way, whole, and a short command beside a stream that nobody reads is not held up."""
+
+    async def work(lab: Lab) -> None:
+        link = await lab.ready(lab.machine())
+        size = 16 * MEGABYTE
+        start = time.monotonic()
+        code, output = await run(link, "sh", "-c", f"dd if=/dev/zero bs=65536 count={size // 65536} 2>/dev/null")
+        record_property("MB/s out of the guest", size / (time.monotonic() - start) / 1e6)
+        assert (code, len(output), output.count(0)) == (0, size, size)
+
+        start = time.monotonic()
+        async with command(link, "sh", "-c", "dd bs=65536 of=/tmp/copy 2>/dev/null; wc -c < /tmp/copy") as counting:
+
+            async def feed() -> None:
+                for _ in range(size // MEGABYTE):
+                    await counting.stream.write(protocol.exec_frame(protocol.DATA_FRAME, bytes(MEGABYTE)))
+                await counting.stream.write(protocol.exec_frame(protocol.STDIN_EOF))
+
+            feeding = asyncio.create_task(feed())
+            assert await counting.finish() == (0, b"%d\n" % size)
+            await feeding
+        record_property("MB/s into the guest", size / (time.monotonic() - start) / 1e6)
+
+        trips = []
+        for _ in range(50):
+            start = time.monotonic()
+            stream = await link.open(9)  # nothing listens there: the shortest answer there is
+            with pytest.raises(StreamResetError):
+                await stream.read()
+            trips.append(time.monotonic() - start)
+        record_property("ms round trip", statistics.median(trips) * 1000)
+
+        async with command(link, "cat", "/dev/zero") as greedy:
+            await greedy.frame()  # and then nobody reads: the guest waits
+            assert await run(link, "echo", "still here") == (0, b"still here\n")
+
+    vm_test(work, lab)
+
+
+@pytest.mark.parametrize("owner", [0, OWNER])
+def test_a_shared_folder_belongs_to_the_guests_user(lab: Lab, owner: int) -> None:
+    """Edits on either side are seen by the other, and what the guest makes belongs to the folder's owner, set-uid or not."""
+    if os.geteuid():
+        owner = os.geteuid()
+    folder = lab.root / "a folder, with a comma"
+    folder.mkdir()
+    (folder / "from-host").write_text("host\n")
+    (folder / "secret").write_text("of root's\n")
+    (folder / "secret").chmod(0o600)
+    if not os.geteuid():
+        os.chown(folder, owner, owner)
+        os.chown(folder / "from-host", owner, owner)
+        os.chown(folder / "secret", 0, 0)
+
+    async def work(lab: Lab) -> None:
+        link = await lab.ready(lab.machine(shares=(Share("workspace", folder, 1000, 1000),)))
+        script = (
+            "cd /workspace && cat from-host && echo guest > made && echo more >> from-host && mkdir dir && ln -s made link"
+            " && chmod 4711 made && mv made moved && touch gone && rm gone && stat -c %u:%g:%a . from-host moved dir"
+        )
+        code, output = await run(link, "/bin/busybox", "sh", "-c", script)
+        assert (code, output) == (0, b"host\n1000:1000:755\n1000:1000:644\n1000:1000:4711\n1000:1000:755\n"), output
+        assert (folder / "from-host").read_text() == "host\nmore\n"
+        assert (folder / "moved").read_text() == "guest\n"
+        assert (folder / "link").readlink() == Path("made")
+        assert not (folder / "gone").exists()
+        for name in ("moved", "dir", "link", "from-host"):
+            assert (folder / name).lstat().st_uid == owner, name
+        (folder / "later").write_text("written while it runs\n")
+        assert await run(link, "cat", "/workspace/later") == (0, b"written while it runs\n")
+        code, output = await run(link, "cat", "/workspace/secret")
+        assert (code == 0) == (owner in {0, os.geteuid()}), output  # guest's root reads what the owner can read, no more
+
+    vm_test(work, lab)
+
+
+def test_a_vm_that_cannot_start_says_why(lab: Lab) -> None:
+    """A disk that is not there, and one that another VM writes: QEMU's own words are in the error, and nothing is left."""
+
+    async def work(lab: Lab) -> None:
+        first = lab.machine("first")
+        await lab.backend.start(first)
+        second = lab.machine("second")
+        for disk, words in ((first.disks[0], "lock"), (Disk(lab.root / "nothing", read_only=False), "No such file")):
+            with pytest.raises(BackendError, match=words) as caught:
+                await lab.backend.start(replace(second, disks=(disk, *second.disks[1:])))
+            assert caught.value.code == "VM_START_FAILED"
+            assert lab.backend.liveness(second.state_dir) is Liveness.NOT_OURS
+            assert lab.backend.pid(second.state_dir) is None
+        await lab.backend.start(second)
+
+    vm_test(work, lab)
+
+
+def test_a_guest_that_fails_on_its_way_is_noticed_at_once(lab: Lab) -> None:
+    """No runtime disk: the numbered failure on the console is in the error, long before the timeout."""
+
+    async def work(lab: Lab) -> None:
+        machine = lab.machine()
+        empty = lab.root / "empty"
+        empty.write_bytes(bytes(MEGABYTE))
+        await lab.backend.start(replace(machine, disks=(*machine.disks[:2], Disk(empty, read_only=True))))
+        with pytest.raises(BackendError, match=r"SHED-INIT-01") as caught:
+            await lab.backend.connect(machine.state_dir, timeout=HELLO_SECONDS)
+        assert caught.value.code == "VM_EXITED"
+
+    vm_test(work, lab)
+
+
+def test_ends_that_nobody_asked_for(lab: Lab) -> None:
+    """A connect that comes too late, a killed VMM, a kill in the middle of the boot, kills that are repeated."""
+
+    async def work(lab: Lab) -> None:
+        machine = lab.machine()
+        await lab.backend.start(machine)
+        with pytest.raises(BackendError, match="did not answer within") as caught:
+            await lab.backend.connect(machine.state_dir, timeout=0.3)
+        assert caught.value.code == "AGENT_TIMEOUT"
+        link = await lab.backend.connect(machine.state_dir, timeout=HELLO_SECONDS)
+        pid = lab.backend.pid(machine.state_dir)
+        assert pid is not None
+        os.kill(pid, signal.SIGKILL)
+        await asyncio.wait_for(link.wait_closed(), 5)
+        assert await lab.backend.wait_exit(machine.state_dir, timeout=5)
+        assert lab.backend.liveness(machine.state_dir) is Liveness.NOT_OURS
+
+        await lab.backend.start(machine)
+        connecting = asyncio.create_task(lab.backend.connect(machine.state_dir, timeout=HELLO_SECONDS))
+        await asyncio.sleep(0.5)
+        start = time.monotonic()
+        await lab.backend.kill(machine.state_dir)
+        await lab.backend.kill(machine.state_dir)
+        assert time.monotonic() - start < 5
+        with pytest.raises(BackendError) as caught:
+            await connecting
+        assert caught.value.code == "VM_EXITED"
+
+    vm_test(work, lab)
+
+
+def test_a_start_that_is_given_up_leaves_nothing(lab: Lab) -> None:
+    """Cancelled at any moment, no process and no record stay."""
+
+    async def work(lab: Lab) -> None:
+        machine = lab.machine()
+        for delay in (0.0, 0.005, 0.02, 0.04, 0.08):
+            starting = asyncio.create_task(lab.backend.start(machine))
+            await asyncio.wait([starting], timeout=delay)
+            starting.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await starting
+                await lab.backend.kill(machine.state_dir)  # it was quicker
+            assert lab.backend.pid(machine.state_dir) is None
+            assert not [path for path in Path("/proc").glob("[0-9]*/cwd") if _leads_to(path, machine.state_dir)]
+
+    vm_test(work, lab)
+
+
+def _leads_to(path: Path, folder: Path) -> bool:
+    try:
+        return path.readlink() == folder
+    except OSError:
+        return False
