@@ -20,7 +20,7 @@ PATIENCE = 20.0
 """Seconds after which a test gives up waiting."""
 
 
-class Cut(Exception):
+class CutError(Exception):
     """The guest reset the stream."""
 
 
@@ -185,9 +185,9 @@ class HostStream:
             data = data[size:]
 
     def check(self) -> None:
-        """Raise `Cut` when the guest reset the stream."""
+        """Raise `CutError` when the guest reset the stream."""
         if self.cut is not None:
-            raise Cut(self.cut)
+            raise CutError(self.cut)
 
     def end(self) -> None:
         """Half-close."""

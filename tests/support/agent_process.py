@@ -7,13 +7,28 @@ a host that came, its end a host that hung up, just as on a virtio-serial port.
 import os
 import sys
 import time
+from contextlib import suppress
 
 sys.path.insert(0, sys.argv[1])
 
 from shed.guest import main, mux, state, users, wirejson
 from shed.guest.loop import Loop, Watch
 
-HEAVY = {"asyncio", "ctypes", "dataclasses", "enum", "json", "pathlib", "re", "shutil", "signal", "socket", "subprocess", "tempfile", "typing"}
+HEAVY = {
+    "asyncio",
+    "ctypes",
+    "dataclasses",
+    "enum",
+    "json",
+    "pathlib",
+    "re",
+    "shutil",
+    "signal",
+    "socket",
+    "subprocess",
+    "tempfile",
+    "typing",
+}
 
 
 class SocketPort:
@@ -47,10 +62,8 @@ class SocketPort:
                 self._host = self._loop.watch(self._listener._accept()[0])
             except BlockingIOError:
                 await self._incoming.readable.wait()
-        try:
+        with suppress(BrokenPipeError, ConnectionResetError):
             await self._host.write(data)
-        except (BrokenPipeError, ConnectionResetError):
-            pass
 
 
 os.set_inheritable(int(sys.argv[2]), False)

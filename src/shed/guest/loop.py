@@ -309,6 +309,7 @@ class Loop:
         self._epoll.register(self._wake_read, select.EPOLLIN)
         _signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
         _signal.signal(_signal.SIGCHLD, _ignore_signal)
+        self.call_soon(self._reap)  # those that ended before
 
     def reap_only_own(self) -> None:
         """Leave children nobody asked for alone: we are no longer the first process, but a child of it."""

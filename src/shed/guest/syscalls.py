@@ -63,19 +63,6 @@ def power_off() -> None:
     _call("reboot", _RB_POWER_OFF)
 
 
-def load_module(path: str) -> None:
-    """Load a kernel module from an uncompressed file; one that is loaded already is fine."""
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        # finit_module has no wrapper in libc; its number differs between machines.
-        number = 273 if os.uname().machine == "aarch64" else 313
-        _call("syscall", number, fd, b"", 0, path=path)
-    except FileExistsError:
-        pass
-    finally:
-        os.close(fd)
-
-
 def freeze(fd: int) -> None:
     """Write everything a file system holds, empty its journal, and stop all writing to it."""
     fcntl.ioctl(fd, _FIFREEZE, 0)

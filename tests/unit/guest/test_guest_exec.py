@@ -7,9 +7,9 @@ import time
 from pathlib import Path
 
 import pytest
-from support.agent import Agent, Command, Cut, Host, run, wait_until
 
 from shed.guest import protocol as p
+from support.agent import Agent, Command, CutError, Host, run, wait_until
 
 
 def test_output_and_exit_code(host: Host) -> None:
@@ -84,15 +84,15 @@ def test_a_frame_that_is_too_long_cuts_the_stream(host: Host) -> None:
     """A length no frame can have is a protocol error, for this stream alone."""
     stream = host.open(p.PORT_EXEC)
     stream.send(b"\x01\xff\xff\xff\xff")
-    with pytest.raises(Cut, match="protocol"):
+    with pytest.raises(CutError, match="protocol"):
         stream.frame()
     assert run(host, "true").exit == {"code": 0}
 
 
 def test_environment(host: Host) -> None:
     """Defaults, the image's, the user's own, and what the request says, later winning."""
-    request = {"env": ["ASKED=a=b", "LANG=xx"]}
-    env = dict(line.split("=", 1) for line in run(host, "env", "--null", **request).stdout.decode().split("\0") if line)
+    output = run(host, "env", "--null", env=["ASKED=a=b", "LANG=xx"]).stdout.decode()
+    env = {key: value for key, _, value in (line.partition("=") for line in output.split("\0") if line)}
     assert env["FROM_IMAGE"] == "yes"
     assert env["ASKED"] == "a=b"
     assert env["LANG"] == "xx"
@@ -295,7 +295,9 @@ def test_terminal(host: Host) -> None:
 
 def test_terminal_resize_and_interrupt(host: Host) -> None:
     """A resize arrives as SIGWINCH, the interrupt key as SIGINT."""
-    command = Command(host, "sh", "-c", "trap 'stty size' WINCH; trap 'echo int; exit 6' INT; sleep 100 & echo up; while :; do wait; done", tty=True)
+    command = Command(
+        host, "sh", "-c", "trap 'stty size' WINCH; trap 'echo int; exit 6' INT; sleep 100 & echo up; while :; do wait; done", tty=True
+    )
     command.until(b"up")
     command.send(p.RESIZE, b'{"rows": 50, "cols": 132}')
     command.until(b"50 132")

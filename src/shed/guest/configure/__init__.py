@@ -33,7 +33,7 @@ async def configure(loop: Loop, shed: State, value: dict[str, object], places: P
     if request.entropy:
         syscalls.add_entropy(request.entropy)
     watch.lap("clock")
-    disks.load_modules(places.modules)
+    disks.await_modules(places.modules)
     watch.lap("modules")
     shed.upper_fd = disks.mount_upper(places)
     watch.lap("upper")

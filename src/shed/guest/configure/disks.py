@@ -13,18 +13,19 @@ if TYPE_CHECKING:
     from shed.guest.configure.steps import Places
 
 _DEVICE_SECONDS = 5.0
+_MODULES_SECONDS = 60.0
 _SUPERBLOCK = 1024
 """Where ext4's superblock is, in bytes; offsets below are within it (Linux: Documentation/filesystems/ext4/super.rst)."""
 _BLOCKS_LOW, _BLOCK_SIZE, _MAGIC, _BLOCKS_HIGH = 0x04, 0x18, 0x38, 0x150
 
 
-def load_modules(folder: str) -> None:
-    """Load the modules that `{folder}/late` lists.  Raises `StepError`: without them nothing can be mounted."""
-    for name in steps.read_file(f"{folder}/late").split():
-        try:
-            syscalls.load_module(f"{folder}/{name}")
-        except OSError as error:
-            raise steps.StepError(steps.ROOT_MOUNT, f"cannot load the kernel module {name}: {error.strerror}") from None
+def await_modules(folder: str) -> None:
+    """Wait until the init script has loaded the modules that the rest needs; one that failed is on the console, and its mount will fail."""
+    deadline = time.monotonic() + _MODULES_SECONDS
+    while not os.path.exists(f"{folder}/loaded"):
+        if time.monotonic() > deadline:
+            raise steps.StepError(steps.ROOT_MOUNT, "the kernel's modules are not loaded yet: this machine is too slow")
+        time.sleep(0.005)
 
 
 def mount_upper(places: Places) -> int:

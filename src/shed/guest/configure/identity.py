@@ -26,8 +26,9 @@ def set_hostname(hostname: str) -> None:
 
 def settled_name(root: str) -> str:
     """Return the name this root was settled for; empty when it was not."""
+    text = steps.read_file(f"{root}/{_RECORD}")
     try:
-        value = wirejson.loads(steps.read_file(f"{root}/{_RECORD}").encode())
+        value = wirejson.loads(text.encode(errors="replace")) if text else None
     except ValueError:
         return ""
     name = value.get("name") if isinstance(value, dict) else None
