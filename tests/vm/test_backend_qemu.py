@@ -8,6 +8,7 @@ import contextlib
 import json
 import os
 import secrets
+import shutil
 import signal
 import statistics
 import time
@@ -20,7 +21,8 @@ import pytest
 
 from shed.backends.base import Connection, Disk, Liveness, Machine, Share
 from shed.backends.mux import StreamResetError
-from shed.backends.qemu import QemuBackend, process
+from shed.backends.qemu import QemuBackend, accel, process
+from shed.backends.qemu.backend import PROGRAM
 from shed.config.paths import Paths
 from shed.errors import BackendError, ConflictError
 from shed.guest import protocol
@@ -357,6 +359,34 @@ def test_a_start_that_is_given_up_leaves_nothing(lab: Lab) -> None:
             assert not [path for path in Path("/proc").glob("[0-9]*/cwd") if _leads_to(path, machine.state_dir)]
 
     vm_test(work, lab)
+
+
+def test_the_probes_guest_shows_life_and_ends_by_itself(small_store: LayoutStore) -> None:
+    """The way KVM is tried works with this kernel: emulated, it must come through."""
+    program = shutil.which(PROGRAM)
+    assert program is not None
+    assert accel.boots(Path(program), resolve(small_store, "busybox").kernel, "tcg", seconds=int(HELLO_SECONDS))
+
+
+@pytest.mark.skipif(not os.access(accel.KVM_DEVICE, os.R_OK | os.W_OK), reason="no /dev/kvm to try")
+def test_a_real_kvm_device_gets_its_verdict_in_time(small_store: LayoutStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Working or hanging, the answer comes within seconds, once, and no process stays."""
+    monkeypatch.delenv("SHED_ACCEL", raising=False)
+    program = shutil.which(PROGRAM)
+    assert program is not None
+    start = time.monotonic()
+    verdict = accel.find(tmp_path, program=Path(program), kernel=resolve(small_store, "busybox").kernel)
+    assert time.monotonic() - start < accel.PROBE_SECONDS + 3
+    assert accel.known(tmp_path) == verdict
+    marker = b"shed-kvm-"
+    assert not [path for path in Path("/proc").glob("[0-9]*/cmdline") if marker in _words(path) and b"qemu" in _words(path)]
+
+
+def _words(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
 
 
 def _leads_to(path: Path, folder: Path) -> bool:
