@@ -42,6 +42,6 @@ def test_exec_imports_little(tmp_path: Path) -> None:
         c.exit(0)
 
     with ScriptedServer(tmp_path / "s.sock", script) as server:
-        found = modules("exec", "dev", "--", "true", env={"SHED_SERVER": server.url, "HOME": str(tmp_path)})
+        found = modules("exec", "dev-1", "--", "true", env={"SHED_SERVER": server.url, "HOME": str(tmp_path)})
     assert not found & SLOW
     assert not {name for name in found if name.startswith("shed.") and "config" in name} - {"shed.config", "shed.config.rundir"}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sys
 
 from shed.cli.options import Options
 from shed.errors import ShedError
@@ -57,4 +56,4 @@ def _complain(line: str) -> None:
 
 
 def _colours() -> bool:
-    return os.isatty(2) and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb" and sys.platform != "win32"
+    return os.isatty(2) and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"

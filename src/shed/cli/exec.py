@@ -193,8 +193,9 @@ def _execute(request: Request, options: Options) -> Exit:
 
 
 def _check_name(name: str) -> None:
-    """Refuse what cannot be a shed's name.  The rule itself needs `re`, so plain names do not ask it."""
-    if not name.isalpha() or not name.isascii() or not name.islower() or len(name) > 63:
+    """Refuse what cannot be a shed's name.  The rule itself needs `re`, so only names that look wrong are held against it."""
+    letters = name.replace("-", "")
+    if not (name[0].isalpha() and name[-1] != "-" and letters.isascii() and letters.isalnum() and letters.islower() and len(name) <= 63):
         from shed.names import check_shed_name  # noqa: PLC0415
 
         check_shed_name(name)

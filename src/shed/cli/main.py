@@ -1,11 +1,12 @@
 """`shed`: the first thing that runs.
 
-Starting up is felt on every use, so this file imports almost nothing, answers `version` by itself, and hands `exec` to a module that is as
+Starting up is felt on every use, so this file imports next to nothing, answers `version` by itself, and hands `exec` to a module that is as
 frugal.  Every other command goes through `shed.cli.app`.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 
 
@@ -19,7 +20,10 @@ def main() -> int:
     if words in (["version"], ["--version"]):
         from shed.version import VERSION  # noqa: PLC0415
 
-        print("shed", VERSION)
+        try:
+            os.write(1, f"shed {VERSION}\n".encode())
+        except OSError:  # nobody reads it
+            return 1
         return 0
     from shed.cli.options import Options  # noqa: PLC0415
 

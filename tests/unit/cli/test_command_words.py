@@ -5,12 +5,15 @@ from __future__ import annotations
 import contextlib
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from shed.cli import exec as exec_words
 from shed.cli.app import COMMANDS, run
 from shed.cli.options import Options, take_all
 from shed.cli.parsing import Parser, parse_count, parse_duration, parse_memory
 from shed.errors import UsageError
+from shed.names import check_shed_name
 
 
 @pytest.mark.parametrize(
@@ -122,6 +125,20 @@ def test_wrong_exec_options(words: list[str]) -> None:
     """They are refused, not passed on."""
     with pytest.raises(UsageError):
         exec_words.parse(words, Options())
+
+
+@given(st.text(st.sampled_from("ab-09A_é."), min_size=1, max_size=66))
+@example("a" * 63)
+@example("a" * 64)
+def test_the_quick_check_of_names_agrees_with_the_rule(name: str) -> None:
+    """What it lets pass without asking, the rule lets pass; what the rule refuses is refused."""
+    try:
+        check_shed_name(name)
+    except UsageError:
+        with pytest.raises(UsageError):
+            exec_words._check_name(name)
+    else:
+        exec_words._check_name(name)
 
 
 def test_the_last_of_tty_and_no_tty_wins() -> None:
