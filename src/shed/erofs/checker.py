@@ -101,6 +101,7 @@ class _Walk:
         root = self.meet(superblock.root_nid)
         if not stat.S_ISDIR(root.mode):
             raise ErofsError(f"the root is a {root.kind}", rule="file-type", nid=root.nid)
+        self.links[root.nid] = 2
         queue = deque([(root, root.nid)])
         while queue:
             directory, parent = queue.popleft()
@@ -166,7 +167,6 @@ class _Walk:
         image, report = self.image, self.report
         inode = image.inode(nid)
         self.inodes[nid] = inode
-        self.links.setdefault(nid, 2)
         kind = inode.kind
         report.kinds[kind] = report.kinds.get(kind, 0) + 1
         self.metadata += inode.body - inode.offset + inode.tail
