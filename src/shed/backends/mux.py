@@ -209,7 +209,7 @@ class MuxConnection(asyncio.Protocol):
     async def open(self, port: int) -> MuxStream:
         """Open a stream to the guest's `port`; a port where nothing listens shows as a reset."""
         if not self._greeted or self._gone.done():
-            raise self._failure
+            raise LinkError(self._failure.message)
         number = self._open(port)
         stream = self._streams[number] = MuxStream(self, number)
         return stream

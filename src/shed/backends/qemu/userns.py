@@ -8,7 +8,9 @@ where the folder's owner has the number of the guest's user:
 * **Root's server, somebody else's folder**: {root ← root} to open disks and sockets, and {guest user ← owner}; QEMU then becomes the owner.
   So nothing in the guest, its root included, can make files of root's (or set-uid root) in that folder.
 
-Files of other users show as nobody's (65534).
+* **Root's server, somebody else's folder, a guest whose user is its root**: no map; root is root on both sides.
+
+Files of other users show as nobody's (65534).  QEMU's 9P server makes no sockets and fifos in a share: it refuses to touch special files.
 """
 
 from __future__ import annotations
