@@ -7,12 +7,13 @@ An answer is a whole body, a stream of events, or the end of HTTP on this connec
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl, unquote
 
 import h11
 
@@ -84,15 +85,13 @@ class Answer:
     status: int
     body: bytes = b""
     content_type: str = "application/json"
-    headers: tuple[tuple[str, str], ...] = ()
-    close: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Events:
     """A response of server-sent events, as encoded blocks."""
 
-    blocks: AsyncIterator[bytes]
+    blocks: AsyncGenerator[bytes, None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +159,7 @@ class HttpConnection:
             return False
         reply = await self._handle(request)
         if isinstance(reply, Answer):
-            await self._send_answer(reply, close=reply.close)
+            await self._send_answer(reply, head_only=request.method == "HEAD")
         elif isinstance(reply, Events):
             await self._send_events(reply)
         else:
@@ -208,13 +207,13 @@ class HttpConnection:
             raise PayloadError(f"not a proper HTTP request: {error}", status=error.error_status_hint) from None
 
     def _parse(self, head: h11.Request, body: bytes) -> Request:
-        target = urlsplit(head.target.decode("ascii", "replace"))
-        if not target.path.startswith("/"):
+        path, _, query = head.target.decode("ascii", "replace").partition("?")
+        if not path.startswith("/"):
             raise PayloadError("the target of the request is not a path")
         return Request(
             method=head.method.decode("ascii"),
-            path=tuple(unquote(segment) for segment in target.path.split("/")[1:]),
-            query=dict(parse_qsl(target.query)),
+            path=tuple(unquote(segment) for segment in path.split("/")[1:]),
+            query=dict(parse_qsl(query)),
             headers={name.decode("ascii"): value.decode("latin-1") for name, value in head.headers},
             body=body,
             local=self._local,
@@ -225,18 +224,19 @@ class HttpConnection:
         self._writer.write(data)
         await self._writer.drain()
 
-    async def _send_answer(self, answer: Answer, *, close: bool) -> None:
-        headers = [_SERVER, ("Content-Type", answer.content_type), ("Content-Length", str(len(answer.body))), *answer.headers]
+    async def _send_answer(self, answer: Answer, *, close: bool = False, head_only: bool = False) -> None:
+        headers = [_SERVER, ("Content-Type", answer.content_type), ("Content-Length", str(len(answer.body)))]
         if close:
             headers.append(("Connection", "close"))
         response = h11.Response(status_code=answer.status, headers=headers)
-        await self._send(response, h11.Data(data=answer.body), h11.EndOfMessage())
+        await self._send(response, h11.Data(data=b"" if head_only else answer.body), h11.EndOfMessage())
 
     async def _send_events(self, events: Events) -> None:
         headers = [_SERVER, ("Content-Type", "text/event-stream"), ("Cache-Control", "no-store")]
         await self._send(h11.Response(status_code=200, headers=headers))
-        async for block in events.blocks:
-            await self._send(h11.Data(data=block))
+        async with contextlib.aclosing(events.blocks) as blocks:
+            async for block in blocks:
+                await self._send(h11.Data(data=block))
         await self._send(h11.EndOfMessage())
 
     async def _switch(self, upgrade: Upgrade) -> None:

@@ -9,10 +9,10 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any
 
-from shed.errors import UnavailableError
+from shed.errors import ShedError, UnavailableError
 from shed.progress import Event, PhaseEvent, Progress, WarningEvent
 from shed.server.failures import explain
 from shed.server.http import Events, Reply, Request, error_object, json_answer
@@ -20,6 +20,7 @@ from shed.server.http import Events, Reply, Request, error_object, json_answer
 log = logging.getLogger(__name__)
 KEEPALIVE = 15.0
 """Seconds of silence after which a comment is sent, so that nobody in between hangs up."""
+Task = asyncio.Task[dict[str, Any]]
 Work = Callable[[Progress], Awaitable[dict[str, Any]]]
 
 
@@ -27,7 +28,7 @@ class Workers:
     """The long work under way."""
 
     def __init__(self) -> None:
-        self._tasks: set[asyncio.Task[dict[str, Any]]] = set()
+        self._tasks: set[Task] = set()
 
     async def run(self, request: Request, work: Work, *, status: int = 200) -> Reply:
         """Do `work` and return its result with `status`, or as events when the client asks for them.
@@ -37,10 +38,11 @@ class Workers:
         queue: asyncio.Queue[Event | None] = asyncio.Queue()
         loop = asyncio.get_running_loop()
         progress = Progress(lambda event: _put(loop, queue, event))
-        task = asyncio.create_task(_run(work, progress))
+        task = asyncio.create_task(_run(work, progress, f"{request.method} /{'/'.join(request.path)}"))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         task.add_done_callback(lambda _: queue.put_nowait(None))
+        task.add_done_callback(_look_at)
         if not request.wants_events:
             return json_answer(await asyncio.shield(task), status=status)
         first = await queue.get()
@@ -55,18 +57,28 @@ class Workers:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
 
-async def _run(work: Work, progress: Progress) -> dict[str, Any]:
+async def _run(work: Work, progress: Progress, what: str) -> dict[str, Any]:
+    """Do `work`; a failure is in the log even when nobody waits for the answer any more."""
     try:
         return await work(progress)
     except asyncio.CancelledError:
         raise UnavailableError("the server is stopping", code="SERVER_STOPPING", hint="what was begun is undone; try again") from None
+    except ShedError as error:
+        log.warning("%s: %s: %s", what, error.code, error)
+        raise
+
+
+def _look_at(task: Task) -> None:
+    """Have asyncio know that the failure of `task` is dealt with, should its client be gone."""
+    if not task.cancelled():
+        task.exception()
 
 
 def _put(loop: asyncio.AbstractEventLoop, queue: asyncio.Queue[Event | None], event: Event) -> None:
     loop.call_soon_threadsafe(queue.put_nowait, event)
 
 
-async def _blocks(first: Event | None, queue: asyncio.Queue[Event | None], task: asyncio.Task[dict[str, Any]]) -> AsyncIterator[bytes]:
+async def _blocks(first: Event | None, queue: asyncio.Queue[Event | None], task: Task) -> AsyncGenerator[bytes, None]:
     event = first
     while event is not None:
         if isinstance(event, PhaseEvent):

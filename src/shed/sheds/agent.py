@@ -26,16 +26,13 @@ async def control(connection: Connection, op: str, *, wait: float, **fields: obj
             await stream.write(exec_frame(CONTROL_REQUEST, json.dumps({"op": op, **fields}).encode()))
             answer = await _response(stream, op)
     except TimeoutError:
-        raise BackendError(f"the agent did not answer {op!r} within {wait:g} s", code="AGENT_TIMEOUT", hint=_LOGS) from None
+        raise BackendError(f"the agent did not answer {op!r} within {wait:g} s", code="AGENT_TIMEOUT") from None
     finally:
         stream.close()
     if answer.get("ok") is not True:
         text = str(answer.get("error") or f"the agent refused {op!r}")
-        raise BackendError(text, code=str(answer.get("code") or "AGENT_ERROR"), hint=_LOGS)
+        raise BackendError(text, code=str(answer.get("code") or "AGENT_ERROR"))
     return answer
-
-
-_LOGS = "the VM's console may say why: `shed logs NAME`"
 
 
 async def _response(stream: Stream, op: str) -> dict[str, Any]:
@@ -54,7 +51,7 @@ async def _response(stream: Stream, op: str) -> dict[str, Any]:
                 raise ProtocolError("the stream ended")
             decoder.feed(data)
     except (ProtocolError, ValueError) as error:
-        raise BackendError(f"the agent's answer to {op!r} makes no sense: {error}", code="AGENT_PROTOCOL", hint=_LOGS) from None
+        raise BackendError(f"the agent's answer to {op!r} makes no sense: {error}", code="AGENT_PROTOCOL") from None
 
 
 class Link:

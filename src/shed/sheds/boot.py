@@ -63,7 +63,8 @@ async def _clean_up(backend: Backend, folders: Folders, error: BaseException) ->
         log.warning("shed %s: cannot end the VM of a failed start: %s", folders.name, problem)
     kept = folders.keep_console()
     if kept is not None and isinstance(error, ShedError):
-        error.hint = f"the VM's console is kept in {kept}"
+        where = f"the VM's console is kept in {kept}"
+        error.hint = f"{error.hint}; {where}" if error.hint else where
 
 
 async def configure(connection: Connection, record: Record, backend: Backend, *, wait: float) -> None:

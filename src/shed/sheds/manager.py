@@ -199,7 +199,11 @@ class Manager:
 
     async def _attach(self, name: str) -> Connection:
         folders = self._folders(name)
-        return await attach(self._backend, self._load(folders), folders, wait=self._settings.start_timeout)
+        try:
+            return await attach(self._backend, self._load(folders), folders, wait=self._settings.start_timeout)
+        except BackendError as error:
+            error.hint = error.hint or f"see `shed logs {name}`; `shed stop {name}` ends it, whatever it does"
+            raise
 
     async def _sweep(self, name: str) -> None:
         async with self._holding(name, "sweep"):

@@ -41,6 +41,8 @@ def template(templates: Path, runtime: Path) -> Path:
         return path
     with locked(templates / ".lock"):
         if not path.exists():
+            for left in templates.glob(".upper-*.tmp"):  # of a server that was killed while it extracted
+                left.unlink()
             _extract(runtime, path)
     return path
 

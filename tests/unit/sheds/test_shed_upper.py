@@ -136,3 +136,11 @@ def test_the_workspace_belongs_to_the_user_who_runs_commands(tmp_path: Path, pas
     """`shed` of the image, else root."""
     root = image(tmp_path / "root", {b"etc/other": b"x"} if passwd is None else {b"etc/passwd": passwd})
     assert guest_owner(root) == owner
+
+
+def test_what_a_killed_extraction_left_is_removed(tmp_path: Path) -> None:
+    """By the next one."""
+    runtime = image(tmp_path / "0123", {b"share/upper.ext4": ext4()})
+    (tmp_path / ".upper-0123.ext4.abc.tmp").write_bytes(b"half")
+    template(tmp_path, runtime)
+    assert not (tmp_path / ".upper-0123.ext4.abc.tmp").exists()
