@@ -14,8 +14,8 @@ its features        big-pcluster-undeclared, ztailpacking-undeclared, fragments-
 places              inode-outside, data-outside, index-outside, xattr-outside, inline-crosses-block, metadata-overlap
 inodes              inode-format, inode-size, file-type, nlink, symlink-target, xattr-index, xattr-name, xattr-duplicate
 directories         dirent-offset, dirent-order, dirent-name, dirent-type, dirent-dots, directory-loop
-compressed data     map-header, chunk-format, index-head, index-offset, index-distance, index-size, pcluster-size, fragment-loop,
-                    compressed-data
+compressed data     map-header, chunk-format, index-head, index-offset, index-distance, index-size, pcluster-size, pcluster-undeclared,
+                    fragment-loop, compressed-data
 =================== =====================================================================================================================
 """
 

@@ -17,14 +17,24 @@ from shed.erofs.errors import ErofsError
 
 _MIN_MATCH = 4
 _RAW_DEFLATE = -15
-_MAX_WINDOW = 8 << 20
-"""Bytes of history a zstd stream may ask for; mkfs.erofs uses 1 MiB at most."""
+MAX_WINDOW = 1 << 20
+"""Bytes of history a zstd stream may ask a kernel for."""
 
 
-def decode(algorithm: int, data: bytes, length: int, *, zero_padding: bool = True, partial: bool = False, nid: int | None = None) -> bytes:
+def decode(
+    algorithm: int,
+    data: bytes,
+    length: int,
+    *,
+    zero_padding: bool = True,
+    partial: bool = False,
+    window: int = MAX_WINDOW,
+    nid: int | None = None,
+) -> bytes:
     """Return the `length` bytes that the cluster `data` decodes to (its first `length`, when `partial`).
 
-    Raises `ErofsError` when it decodes to more or fewer, or not at all, or when the algorithm is not supported.
+    `window` is the most history, in bytes, that a zstd stream may ask for.  Raises `ErofsError` when the cluster decodes to more or fewer
+    bytes, or not at all, or when the algorithm is not supported.
     """
     try:
         if zero_padding or algorithm != layout.ALGORITHM_LZ4:
@@ -32,7 +42,7 @@ def decode(algorithm: int, data: bytes, length: int, *, zero_padding: bool = Tru
         if algorithm == layout.ALGORITHM_LZ4:
             out = _lz4(data, length, zero_padding=zero_padding, partial=partial)
         elif algorithm == layout.ALGORITHM_ZSTD:
-            out = _zstd(data, length, partial=partial)
+            out = _zstd(data, length, partial=partial, window=window)
         elif algorithm == layout.ALGORITHM_DEFLATE:
             out = zlib.decompressobj(_RAW_DEFLATE).decompress(data, length)
         else:
@@ -59,9 +69,12 @@ def _lz4(data: bytes, length: int, *, zero_padding: bool, partial: bool) -> byte
     return out[:length] if partial else out
 
 
-def _zstd(data: bytes, length: int, *, partial: bool) -> bytes:
+def _zstd(data: bytes, length: int, *, partial: bool, window: int) -> bytes:
+    asked = zstandard.get_frame_parameters(data).window_size
+    if asked > window:
+        raise ValueError(f"it needs a window of {asked} bytes, {window} are declared")
     if partial:
-        return zstandard.ZstdDecompressor(max_window_size=_MAX_WINDOW).stream_reader(data, read_size=len(data)).read(length)
+        return zstandard.ZstdDecompressor(max_window_size=max(window, 1 << 10)).stream_reader(data, read_size=len(data)).read(length)
     claimed = zstandard.frame_content_size(data)
     if claimed > length:  # it would be allocated
         raise ValueError(f"frame claims to hold {claimed} bytes, not {length}")

@@ -202,4 +202,8 @@ def _extent(description: Description, inode: Inode, table: ClusterMap, run: _Run
     algorithm = table.algorithms[head.type == layout.LCLUSTER_HEAD2]
     if stored > layout.PCLUSTER_MAX_SIZE or length > layout.PCLUSTER_MAX_DSIZE:
         raise ErofsError(f"extent at {start}: {length} bytes in {stored} are more than a kernel takes", rule="pcluster-size", nid=nid)
+    if algorithm == layout.ALGORITHM_LZ4 and stored > description.lz4_limit:
+        raise ErofsError(
+            f"extent at {start}: {stored} bytes encoded, more than the superblock declares", rule="pcluster-undeclared", nid=nid
+        )
     return Extent(start, length, Form.ENCODED, position, stored, algorithm, head.partial)

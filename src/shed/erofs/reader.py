@@ -160,7 +160,13 @@ class Image:
             cut = extent.stored - (layout.BLOCK_SIZE - extent.start % layout.BLOCK_SIZE)
             return (stored[cut:] + stored[:cut])[: extent.length]
         return decode(
-            extent.algorithm, stored, extent.length, zero_padding=self.description.zero_padding, partial=extent.partial, nid=inode.nid
+            extent.algorithm,
+            stored,
+            extent.length,
+            zero_padding=self.description.zero_padding,
+            partial=extent.partial,
+            window=self.description.zstd_window,
+            nid=inode.nid,
         )
 
     def read(self, inode: Inode, offset: int, length: int) -> bytes:

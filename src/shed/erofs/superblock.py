@@ -9,6 +9,8 @@ from shed.erofs.errors import ErofsError
 from shed.erofs.image_file import ImageFile
 from shed.erofs.layout import Superblock
 
+_MAX_ZSTD_WINDOW = 10
+"""Of the field windowlog, which is less 10: 1 MiB, the most that kernels take."""
 _REFUSED = {layout.INCOMPAT_48BIT: "48bit", layout.INCOMPAT_METABOX: "metabox"}
 
 
@@ -27,6 +29,17 @@ class Description:
     def declares(self, feature: int) -> bool:
         """Whether the superblock has the incompat feature bit `feature`."""
         return bool(self.superblock.feature_incompat & feature)
+
+    @property
+    def lz4_limit(self) -> int:
+        """Encoded bytes of the largest physical cluster of LZ4 that kernels make room for."""
+        blocks = self.settings[layout.ALGORITHM_LZ4][1] if layout.ALGORITHM_LZ4 in self.settings else 1
+        return (blocks or 1) * layout.BLOCK_SIZE
+
+    @property
+    def zstd_window(self) -> int:
+        """Bytes of history that kernels make room for."""
+        return 1 << (self.settings[layout.ALGORITHM_ZSTD][1] + layout.ZSTD_WINDOWLOG_BASE) if layout.ALGORITHM_ZSTD in self.settings else 0
 
     @property
     def meta_start(self) -> int:
@@ -111,4 +124,6 @@ def _read_settings(file: ImageFile, superblock: Superblock) -> dict[int, tuple[i
         blocks = settings[layout.ALGORITHM_LZ4][1]
         if blocks > layout.PCLUSTER_MAX_SIZE // layout.BLOCK_SIZE:
             raise ErofsError(f"physical clusters of LZ4 of up to {blocks} blocks", rule="compression-settings")
+    if layout.ALGORITHM_ZSTD in settings and settings[layout.ALGORITHM_ZSTD][1] > _MAX_ZSTD_WINDOW:
+        raise ErofsError("zstd streams with a window of more than 1 MiB", rule="compression-settings")
     return settings

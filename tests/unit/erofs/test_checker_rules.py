@@ -328,6 +328,24 @@ def test_a_cluster_larger_than_kernels_take(tmp_path: Path) -> None:
     refused(damaged, "pcluster-size", damaged.inode("text").nid)
 
 
+SETTINGS = layout.SUPER_OFFSET + layout.SUPERBLOCK.size + layout.COMPR_CFG_SIZE.size
+
+
+def test_clusters_larger_than_the_superblock_declares(damaged: Damaged) -> None:
+    """Kernels make room for what is declared; reading more fails."""
+    distance, blocks = layout.LZ4_CFG.unpack_from(damaged.bytes, SETTINGS)
+    assert blocks > 2
+    damaged.put(SETTINGS, layout.LZ4_CFG.pack(distance, 2))
+    refused(damaged, "pcluster-undeclared", damaged.inode("large").nid)
+
+
+@pytest.mark.parametrize(("log", "rule"), [(0, "compressed-data"), (11, "compression-settings")])
+def test_a_zstd_window_other_than_declared_or_too_large(tmp_path: Path, log: int, rule: str) -> None:
+    damaged = Damaged(make_image(tmp_path / "valid", sample_entries(), "zstd"), tmp_path / "damaged")
+    damaged.put(SETTINGS, layout.ZSTD_CFG.pack(0, log))
+    refused(damaged, rule, damaged.inode("large").nid if rule == "compressed-data" else None, data=True)
+
+
 def test_data_that_does_not_decode_is_found_when_asked_for(damaged: Damaged) -> None:
     inode = damaged.inode("large")
     head = damaged.number(index_at(damaged, "large", 0) + 4, 4)
