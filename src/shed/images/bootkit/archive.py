@@ -58,6 +58,7 @@ class Archive:
                 while chunk := response.read(_CHUNK):
                     yield chunk
         except urllib.error.HTTPError as error:
+            error.close()
             if error.code == 404:
                 raise NotFoundError(f"{url} is not there (404)") from None
             raise UnavailableError(f"{url}: the mirror answers {error.code}", code="MIRROR_UNAVAILABLE", hint="try again later") from None
