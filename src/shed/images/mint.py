@@ -11,8 +11,9 @@ and options give the same digests on every machine.
 from __future__ import annotations
 
 import contextlib
+import gc
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,6 +93,7 @@ def mint_archive(
     store.sweep()
     progress.phase("ingest", f"reading {'stdin' if str(source) == '-' else source}")
     with contextlib.ExitStack() as stack:
+        stack.enter_context(_without_garbage_collection())
         archive = stack.enter_context(open_archive(source, scratch=store.scratch()))
         chosen = choose_image(archive, platform)
         _check_platform(chosen, kit)
@@ -238,6 +240,18 @@ class _Mint:
         platform = self._plan.chosen.config.platform
         self._store.publish(Descriptor(media.MANIFEST, digest, len(data), platform=platform), self._plan.name)
         return digest
+
+
+@contextlib.contextmanager
+def _without_garbage_collection() -> Iterator[None]:
+    """Keep the collector from walking, again and again, over some 100,000 objects that are all in use: it took 5 % of the time."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 class _Counter:

@@ -14,7 +14,6 @@ BLOCK = 512
 ZERO_BLOCK = bytes(BLOCK)
 
 _LAYOUT = struct.Struct("100s8s8s8s12s12s8sc100s8s32s32s8s8s155s12s")
-_CHECKSUM = slice(148, 156)
 _SPARSE = 386
 """Where a GNU header's first four (offset, length) pairs start; 12 bytes each number."""
 _OCTAL = b"01234567"
@@ -99,7 +98,7 @@ def gnu_sparse_more(block: bytes) -> tuple[list[tuple[int, int]], bool]:
 
 def _check(block: bytes, checksum: bytes) -> None:
     wanted = parse_number(checksum)
-    total = sum(block) - sum(block[_CHECKSUM]) + 8 * ord(" ")
+    total = sum(block) - sum(checksum) + 8 * ord(" ")
     if total == wanted:
         return
     rest = block[:148] + block[156:]
