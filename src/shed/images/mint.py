@@ -24,7 +24,7 @@ from shed.erofs.checker import check
 from shed.erofs.compress import Compression
 from shed.erofs.verify import verify_contents
 from shed.erofs.writer import WriteResult, WriterOptions, write_image, writer_name
-from shed.errors import ConflictError, NotFoundError, ShedError, UsageError
+from shed.errors import ConflictError, DataError, NotFoundError, ShedError, UsageError
 from shed.fsutil import storage_errors
 from shed.images.annotations import BootAnnotations
 from shed.names import check_image_name
@@ -173,6 +173,7 @@ class _Mint:
             self._sync(background, self._staged)
             self._progress.phase("flatten", "merging the layers")
             entries = list(flatten(layers))
+            _check_size(entries)
             root = self._stage()
             self._progress.phase("write", f"writing the root file system: {len(entries)} files")
             written = self._write(entries, root)
@@ -282,6 +283,13 @@ class _Counter:
 def _foreign(annotations: Mapping[str, str]) -> dict[str, str]:
     """Return the annotations that the image came with, except those that only we may write."""
     return {key: value for key, value in annotations.items() if not key.startswith("io.shed.")}
+
+
+def _check_size(entries: list[Entry]) -> None:
+    """Refuse sparse files that would be larger than any disk; what is stored byte for byte was counted when it was unpacked."""
+    total = sum(entry.size for entry in entries)
+    if total > MAX_UNPACKED:
+        raise DataError(f"the files of the image have {total >> 30} GiB, at most {MAX_UNPACKED >> 30} are allowed")
 
 
 def _check_kit(store: LayoutStore, kit: Kit, compression: Compression) -> None:

@@ -82,7 +82,8 @@ class StagedBlob:
         `digest` must be the digest of the content; without it the one of `write` is used, or, when the content went through `file`,
         the content is read.  A blob that is there already stays, unless it is damaged.
         """
-        self.file.flush()
+        with storage_errors(self.path):
+            self.file.flush()
         if digest is None:
             digest = self.digest() if self.size else digest_fd(self.file.fileno())
         target = self._folder / hex_of(digest)

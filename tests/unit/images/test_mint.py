@@ -192,8 +192,9 @@ def test_writer_that_loses_bytes_is_caught(store: LayoutStore, tmp_path: Path, m
         (tar(hardlink("a", "nothing")), "layer 2: .*not there"),
         (tar(file("a", b"x" * 5000))[:2000], "layer 2: tar member 'a' claims 5000 bytes"),
         (b"no tar" * 1000, "layer 2: bad"),
+        (tar(file("a", pax_headers={"GNU.sparse.map": "0,0", "GNU.sparse.size": str(1 << 39)})), "the files of the image have 512 GiB"),
     ],
-    ids=["dot-dot", "link out", "dangling link", "cut", "garbage"],
+    ids=["dot-dot", "link out", "dangling link", "cut", "garbage", "half a terabyte of nothing"],
 )
 def test_hostile_layers(used: LayoutStore, tmp_path: Path, layer: bytes, problem: str) -> None:
     """A bad layer is one clear error, and the name still means the image it meant."""
