@@ -59,8 +59,8 @@ class Agent:
         os.chdir(self._folder)
         try:
             sock = socket.socket(socket.AF_UNIX)
-            sock.settimeout(PATIENCE)
             sock.connect("port")
+            sock.settimeout(PATIENCE)
             return sock
         finally:
             os.chdir(here)

@@ -55,11 +55,11 @@ class SocketPort:
             self._host = None
         return data
 
-    async def write(self, data: bytes | bytearray) -> None:
+    async def write(self, data: bytes | bytearray | memoryview) -> None:
         """Send to the host that is there, or to the next one; what a host does not take any more is lost."""
         while self._host is None:
             try:
-                self._host = self._loop.watch(self._listener._accept()[0])
+                self._host = self._loop.watch(self._listener._accept()[0])  # type: ignore[attr-defined]
             except BlockingIOError:
                 await self._incoming.readable.wait()
         with suppress(BrokenPipeError, ConnectionResetError):

@@ -15,10 +15,20 @@ from shed.guest.loop import Cancelled, Event, Lock
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping
-    from typing import Any
+    from typing import Any, Protocol
 
     from shed.guest.loop import Loop
-    from shed.guest.transport import Port
+
+    class Channel(Protocol):
+        """The way to the host; `shed.guest.transport.Port` says what empty reads mean."""
+
+        async def read(self, limit: int) -> bytes:
+            """Return up to `limit` bytes; empty when the host has hung up."""
+            ...
+
+        async def write(self, data: bytes | bytearray | memoryview) -> None:
+            """Send all of `data`; waits for a host."""
+            ...
 
     Serve = Callable[["Stream"], Coroutine[Any, Any, None]]
 
@@ -160,7 +170,7 @@ class Stream:
 class Session:
     """One attachment of a host: its streams and the bytes on their way to it."""
 
-    def __init__(self, loop: Loop, port: Port, services: Mapping[int, Serve]) -> None:
+    def __init__(self, loop: Loop, port: Channel, services: Mapping[int, Serve]) -> None:
         self._loop = loop
         self._port = port
         self._services = services
@@ -285,7 +295,7 @@ async def _serve(serve: Serve, stream: Stream) -> None:
     stream.end()
 
 
-async def serve_port(loop: Loop, port: Port, services: Mapping[int, Serve], hello: Callable[[str], bytes]) -> None:
+async def serve_port(loop: Loop, port: Channel, services: Mapping[int, Serve], hello: Callable[[str], bytes]) -> None:
     """Serve hosts one after the other, for ever.  `hello` makes the HELLO payload for a nonce."""
     while True:
         nonce = os.getrandom(16, _NONBLOCKING_RANDOM).hex()
@@ -309,7 +319,7 @@ async def serve_port(loop: Loop, port: Port, services: Mapping[int, Serve], hell
         await output.done.wait()
 
 
-async def _attached(port: Port, answer: bytes) -> bytes | None:
+async def _attached(port: Channel, answer: bytes) -> bytes | None:
     """Throw bytes away until the host's `answer` to our hello; return what follows it, or None when the host hangs up first."""
     received = bytearray()
     while True:

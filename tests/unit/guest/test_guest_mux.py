@@ -7,7 +7,7 @@ import socket
 import pytest
 
 from shed.guest import protocol as p
-from support.agent import Agent, Command, CutError, Host, run, wait_until
+from support.agent import Agent, Command, CutError, Host, HostStream, run, wait_until
 
 
 def attach_bytes(nonce: str) -> bytes:
@@ -71,12 +71,11 @@ def test_byte_by_byte(agent: Agent) -> None:
     """Frames arrive whole however they are cut on the way."""
     host = Host(agent.connect())
     nonce = host.read_hello()
-    frames = p.mux_frame(p.OPEN, 1, p.PORT_CONTROL.to_bytes(4, "big")) + p.mux_frame(
-        p.DATA, 1, p.exec_frame(p.CONTROL_REQUEST, b'{"op": "health"}')
-    )
+    request = p.exec_frame(p.CONTROL_REQUEST, b'{"op": "health"}')
+    frames = p.mux_frame(p.OPEN, 1, p.PORT_CONTROL.to_bytes(4, "big")) + p.mux_frame(p.DATA, 1, request)
+    stream = host.streams[1] = HostStream(host, 1)
     for byte in attach_bytes(nonce) + frames:
         host.sock.sendall(bytes([byte]))
-    stream = host.streams[1] = type(host.open(p.PORT_CONTROL))(host, 1)
     assert stream.frame()[0] == p.CONTROL_RESPONSE
     host.close()
 
@@ -159,7 +158,7 @@ def test_memory_stays_bounded_when_a_host_takes_nothing(agent: Agent) -> None:
     host.sock.settimeout(1)
     with pytest.raises(socket.timeout):
         for number in range(100, 1_000_000):
-            host.sock.sendall(p.mux_frame(p.OPEN, number, (9).to_bytes(4, "big")) * 1)
+            host.sock.sendall(p.mux_frame(p.OPEN, number, (9).to_bytes(4, "big")))
     assert resident() - before < 16_000_000
     host.close()
 

@@ -132,10 +132,12 @@ def test_a_connection_that_breaks_cuts_the_stream(host: Host) -> None:
     """A reset is not an end of file."""
 
     def handle(connection: socket.socket) -> None:
+        connection.recv(1)
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
 
     with server(handle) as port:
         stream, _ = dial(host, port)
+        stream.send(b"x")
         with pytest.raises(CutError):
             read_all(stream)
 

@@ -68,5 +68,5 @@ def enter(places: Places) -> None:
 
 def _free_initramfs(places: Places) -> None:
     """Give back the memory of the initramfs: nobody can reach it any more."""
-    for path in (places.modules, "/bin/busybox", "/init"):
+    for path in places.initramfs:
         steps.remove_tree(path)

@@ -17,6 +17,13 @@ from __future__ import annotations
 
 import binascii
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import TypeVar
+
+    Part = TypeVar("Part")
+
 INIT_MODES = ("auto", "agent", "systemd")
 
 
@@ -28,7 +35,7 @@ class Network:
     def __init__(self, value: object) -> None:
         address, slash, prefix = _text(value, "address").partition("/")
         if not slash or not prefix.isdecimal() or int(prefix) > 32:
-            raise ValueError("network: address must be IPv4/PREFIX")
+            raise ValueError("address must be IPv4/PREFIX")
         self.address = address
         self.prefix = int(prefix)
         self.gateway = _text(value, "gateway", "")
@@ -44,7 +51,7 @@ class Mount:
         self.tag = _text(value, "tag")
         self.target = _text(value, "target")
         if not self.target.startswith("/") or self.target == "/" or "," in self.tag:
-            raise ValueError(f"mounts: {self.tag!r} at {self.target!r} is not a tag and an absolute folder")
+            raise ValueError(f"{self.tag!r} at {self.target!r} is not a tag and an absolute folder")
         self.readonly = isinstance(value, dict) and value.get("readonly") is True
 
 
@@ -55,8 +62,8 @@ class Request:
         """Raises `ValueError` that names the member that is wrong."""
         self.name = _text(value, "name")
         self.hostname = _text(value, "hostname", self.name)
-        self.network = Network(value["network"]) if value.get("network") is not None else None
-        self.mounts = [Mount(entry) for entry in _list(value, "mounts")]
+        self.network = _part("network", Network, value["network"]) if value.get("network") is not None else None
+        self.mounts = [_part("mounts", Mount, entry) for entry in _list(value, "mounts")]
         self.clock = value.get("clock")
         self.entropy = _base64(_text(value, "entropy", ""))
         self.init = _text(value, "init", "auto")
@@ -66,7 +73,14 @@ class Request:
         self.workspace = _text(value, "workspace", "/workspace")
         if not self.workspace.startswith("/"):
             raise ValueError("workspace: must be an absolute folder")
-        self.env = _strings(value.get("env") or {})
+        self.env = _strings(value.get("env"))
+
+
+def _part(name: str, kind: Callable[[object], Part], value: object) -> Part:
+    try:
+        return kind(value)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
 
 
 def _text(value: object, key: str, default: str | None = None) -> str:
@@ -79,13 +93,17 @@ def _text(value: object, key: str, default: str | None = None) -> str:
 
 
 def _list(value: dict[str, object], key: str) -> list[object]:
-    found = value.get(key) or []
+    found = value.get(key)
+    if found is None:
+        return []
     if not isinstance(found, list):
         raise ValueError(f"{key}: a list is needed")
     return found
 
 
 def _strings(value: object) -> dict[str, str]:
+    if value is None:
+        return {}
     if not isinstance(value, dict) or not all(isinstance(text, str) and "\0" not in text for item in value.items() for text in item):
         raise ValueError("env: an object of strings is needed")
     return value

@@ -31,6 +31,7 @@ class Places:
         self.upper_device = f"{dev}/vda"
         self.root_device = f"{dev}/vdb"
         self.modules = f"{base}/modules"
+        self.initramfs = (self.modules, f"{base}/bin/busybox", f"{base}/init")
         self.upper = f"{base}/upper"
         self.lower = f"{base}/lower"
         self.newroot = f"{base}/newroot"
