@@ -40,6 +40,14 @@ def test_a_compressed_module_tells_what_it_needs() -> None:
     assert module.release == "6.12.1-amd64"
 
 
+def test_a_signature_is_cut_off() -> None:
+    """Nothing else is; a module without one stays as it is."""
+    module = elf_with_modinfo(b"vermagic=6.12 SMP\0")
+    signed = module + b"S" * 300 + struct.pack(">8xI", 300) + b"~Module signature appended~\n"
+    assert parse_module("x.ko", signed).data == module
+    assert parse_module("x.ko", module).data == module
+
+
 def test_a_file_that_is_no_module_is_refused() -> None:
     """Neither text nor an ELF file without a vermagic passes."""
     with pytest.raises(DataError, match="not a 64-bit little-endian ELF"):

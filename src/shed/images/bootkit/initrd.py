@@ -4,7 +4,7 @@
 
     init             the script src/shed/guest/init
     bin/busybox      static
-    modules/*.ko     decompressed, with Debian's signatures
+    modules/*.ko     decompressed, without signatures
     modules/early    file names, in load order: what is needed before the agent can start
     modules/late     the same for all else; the agent loads these
 

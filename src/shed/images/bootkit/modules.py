@@ -7,6 +7,7 @@ algorithm by name).  No depmod, no host tools.
 from __future__ import annotations
 
 import lzma
+import struct
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -14,6 +15,10 @@ import zstandard
 
 from shed.errors import DataError
 from shed.images.bootkit.elf import Elf
+
+_SIGNED = b"~Module signature appended~\n"
+_SIGNATURE_INFO = struct.Struct(">8xI")
+"""``struct module_signature``, kernel/module_signature.h: its last field is the signature's length."""
 
 EARLY = ("virtio_blk", "erofs")
 """To mount the runtime; the agent starts from there."""
@@ -52,6 +57,7 @@ def parse_module(path: str, data: bytes) -> Module:
         data = lzma.decompress(data)
     elif path.endswith(".zst"):
         data = zstandard.ZstdDecompressor().decompressobj().decompress(data)
+    data = without_signature(data)
     info: dict[str, list[str]] = {}
     for item in (Elf(data, path).section(b".modinfo") or b"").split(b"\0"):
         key, _, value = item.decode("utf-8", "replace").partition("=")
@@ -62,6 +68,18 @@ def parse_module(path: str, data: bytes) -> Module:
     for value in info.get("softdep", []):
         depends += _before(value)
     return Module(name, data, tuple(word.replace("-", "_") for word in depends), info["vermagic"][0].split()[0])
+
+
+def without_signature(data: bytes) -> bytes:
+    """Return a module without the signature behind it, if there is one.
+
+    The initrd is verified as a whole and these kernels do not insist; checking one signature takes an emulated CPU 60 million instructions.
+    """
+    if not data.endswith(_SIGNED):
+        return data
+    end = len(data) - len(_SIGNED) - _SIGNATURE_INFO.size
+    (length,) = _SIGNATURE_INFO.unpack_from(data, end)
+    return data[: end - length]
 
 
 def _before(softdep: str) -> list[str]:
