@@ -75,8 +75,12 @@ class Running:
         assert self.process.stdout.readline() == b"standing still\n"
 
     def end(self, number: int = signal.SIGTERM) -> int:
-        """Send a signal and return the exit status."""
+        """Send a signal, if it still runs, and return the exit status."""
         self.process.send_signal(number)
+        return self.ended()
+
+    def ended(self) -> int:
+        """Wait for the end and return the exit status."""
         status = self.process.wait(20)
         assert self.process.stdout is not None
         self.process.stdout.close()

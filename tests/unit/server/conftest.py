@@ -28,5 +28,4 @@ def server(world: World) -> Iterator[Running]:
     """A server that runs."""
     running = Running(world)
     yield running
-    if running.process.poll() is None:
-        running.end()
+    running.end()

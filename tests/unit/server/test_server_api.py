@@ -246,6 +246,7 @@ def test_a_client_that_leaves_does_not_stop_a_create(server: Running) -> None:
 
 def test_a_bug_is_told_by_a_number_only(server: Running, world: Any) -> None:
     """No traceback reaches the client."""
+    assert server.request("GET", "/api/info")[0] == 200  # it has made its folders
     world.paths.instances.rename(world.paths.data / "moved")
     world.paths.instances.write_text("a file where a folder should be")
     status, body = server.request("POST", "/api/sheds", '{"name": "dev"}')

@@ -104,10 +104,8 @@ def test_a_server_that_is_told_to_stop_undoes_the_create_under_way(world: World,
     world.until(lambda: len(world.machines()) == 1)
     assert server.request("POST", "/api/server/stop")[0] == 200
     thread.join()
-    assert server.process.wait(20) == 0
+    assert server.ended() == 0
     assert answers[0][0] == 503
     assert json.loads(answers[0][1])["error"]["code"] == "SERVER_STOPPING"
     assert world.traces() == set()
     assert world.machines() == []
-    assert server.process.stdout is not None
-    server.process.stdout.close()
