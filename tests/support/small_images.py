@@ -46,7 +46,7 @@ File = bytes | str
 def busybox_image(output: Path, cache: Path) -> Path:
     """Make an image of Debian's static busybox, a passwd file and nothing else; no glibc, no Debian, user root."""
     debs = fetch_debs(["busybox-static"], archive=Archive(), cache=cache, progress=Progress())
-    binary = next(content for path, content, _ in debs["busybox-static"].members(lambda path: path == "usr/bin/busybox"))
+    binary = debs["busybox-static"].read("usr/bin/busybox")
     files: dict[str, File] = {"bin/busybox": binary, "etc/passwd": PASSWD.encode()}
     files |= {f"bin/{name}": "busybox" for name in APPLETS}
     return _pack(output, files, {"Cmd": ["/bin/sh"], "Env": ["PATH=/bin"]})

@@ -105,7 +105,7 @@ def bootkit_build(words: list[str], options: Options) -> int:
     paths = Paths()
     with shown(options) as sink:
         progress = Progress(sink)
-        kit = build_kit(LayoutStore(paths.images), cache=paths.data / "cache", progress=progress, locked=args.locked)
+        kit = build_kit(LayoutStore(paths.images), progress=progress, locked=args.locked)
         spent = progress.finish()
     release = str(kit.record.get("kernel_release", "unknown"))
     done(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import shed
+from shed.erofs.fromdir import FileContent
 from shed.erofs.writer import WriterOptions, write_image
 from shed.errors import DataError, NotFoundError
 from shed.images.bootkit import recipe
@@ -20,7 +21,7 @@ from shed.images.bootkit.kit import Kit, load_kit, save_kit
 from shed.images.bootkit.libraries import LOADER, closure, read_libraries
 from shed.images.bootkit.runtime import PYTHON, build_runtime, read_agent, read_stdlib
 from shed.images.bootkit.tree import Tree
-from shed.images.bootkit.upper import SparseFile, make_upper
+from shed.images.bootkit.upper import make_upper
 from shed.oci.digest import Digest, digest_bytes
 from shed.oci.store import LayoutStore
 from shed.progress import Progress
@@ -103,7 +104,7 @@ def _runtime_tree(debs: Mapping[str, Deb], scratch: Path) -> Tree:
     mke2fs = debs["e2fsprogs"].read("usr/sbin/mke2fs")
     needed = closure({"mke2fs": mke2fs}, read_libraries(debs[name] for name in recipe.MKE2FS))
     upper = make_upper(scratch / "upper", mke2fs, needed, LOADER)
-    tree.content("share/upper.ext4", SparseFile(upper), upper.stat().st_size)
+    tree.content("share/upper.ext4", FileContent(os.fsencode(upper)), upper.stat().st_size)
     return tree
 
 

@@ -38,8 +38,8 @@ class Deb:
     locked: bool
     """Whether it is the version that the lock file pins."""
 
-    def members(self, wanted: Callable[[str], bool]) -> Iterator[tuple[str, bytes | str, int]]:
-        """Yield (path, content, mode) of the files whose path (``usr/lib/…``) is `wanted`.
+    def members(self, wanted: Callable[[str], bool]) -> Iterator[tuple[str, bytes | str]]:
+        """Yield (path, content) of the files whose path (``usr/lib/…``) is `wanted`.
 
         A symlink's content is its target, a `str`; a hardlink is yielded as the file that it names.
         Raises `DataError` when the package is damaged.
@@ -52,19 +52,19 @@ class Deb:
                     if not wanted(path):
                         continue
                     if member.issym():
-                        yield path, member.linkname, 0o777
+                        yield path, member.linkname
                     elif member.islnk():
-                        yield path, seen[member.linkname.removeprefix("./")], member.mode
+                        yield path, seen[member.linkname.removeprefix("./")]
                     elif member.isfile():
                         content = archive.extractfile(member)
                         seen[path] = content.read() if content else b""
-                        yield path, seen[path], member.mode
+                        yield path, seen[path]
         except (tarfile.TarError, EOFError, ValueError, KeyError, zstandard.ZstdError) as error:
             raise DataError(f"package {self.file} is damaged: {error}") from None
 
     def read(self, path: str) -> bytes:
         """Return the file `path` of the package.  Raises `DataError` when there is none."""
-        for _, content, _ in self.members(lambda name: name == path):
+        for _, content in self.members(lambda name: name == path):
             if isinstance(content, bytes):
                 return content
         raise DataError(f"package {self.package.name} {self.package.version} has no {path}")

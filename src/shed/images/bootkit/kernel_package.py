@@ -31,9 +31,7 @@ def read_kernel_package(deb: Deb) -> KernelPackage:
     parts = tuple(f"{top}kernel/{part}" for part in _PARTS)
     alone = {f"boot/vmlinuz-{release}", f"boot/config-{release}", f"{top}modules.builtin"}
     files = {
-        path: content
-        for path, content, _ in deb.members(lambda path: path in alone or path.startswith(parts))
-        if isinstance(content, bytes)
+        path: content for path, content in deb.members(lambda path: path in alone or path.startswith(parts)) if isinstance(content, bytes)
     }
     if missing := sorted(alone - set(files)):
         raise DataError(f"{deb.package.name} has no {missing[0]}")

@@ -60,7 +60,7 @@ def read_stdlib(debs: Iterable[Deb], libraries: Mapping[str, bytes]) -> dict[str
     """
     files = {}
     for deb in debs:
-        for path, content, _ in deb.members(lambda path: path.startswith(_STDLIB) and path.endswith((".py", ".so"))):
+        for path, content in deb.members(lambda path: path.startswith(_STDLIB) and path.endswith((".py", ".so"))):
             name = path[len(_STDLIB) :]
             if not isinstance(content, bytes) or name.startswith(_LEFT_OUT):
                 continue

@@ -55,10 +55,6 @@ class Tree:
         """Return the content of all regular files, by path."""
         return {path: self.read(path) for path, entry in self._entries.items() if stat.S_ISREG(entry.mode)}
 
-    def paths(self) -> list[str]:
-        """Return all paths, sorted."""
-        return sorted(self._entries)
-
     def read(self, path: str) -> bytes:
         """Return the bytes of a regular file.  Raises `KeyError`."""
         entry = self._entries[path]

@@ -6,9 +6,7 @@ the machine or the time.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from shed.run import Argument, run
@@ -67,15 +65,3 @@ def make_upper(folder: Path, program: bytes, libraries: Mapping[str, bytes], loa
     command: list[Argument] = [folder / loader, "--inhibit-cache", "--library-path", folder, folder / "mke2fs", *mke2fs_arguments(target)]
     run(command, env={"MKE2FS_CONFIG": str(folder / "mke2fs.conf"), "E2FSPROGS_FAKE_TIME": "1", "E2FSPROGS_LIBMAGIC_SUPPRESS": "1"})
     return target
-
-
-@dataclass(frozen=True, slots=True)
-class SparseFile:
-    """A file on disk as the content of an image's file; a `shed.entries.Content`."""
-
-    path: Path
-
-    def pread(self, length: int, offset: int) -> bytes:
-        """Return up to `length` bytes at `offset`."""
-        with self.path.open("rb") as file:
-            return os.pread(file.fileno(), length, offset)
