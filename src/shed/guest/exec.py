@@ -17,6 +17,7 @@ from shed.guest.environment import command_environment, starting_folders
 from shed.guest.frames import FrameReader
 from shed.guest.loop import Event
 from shed.guest.mux import StreamCutError
+from shed.guest.state import READY
 from shed.guest.users import UnknownUserError, find_user
 
 TYPE_CHECKING = False
@@ -95,6 +96,8 @@ async def serve(loop: Loop, state: State, stream: Stream) -> None:
     session = Session(loop, stream, frames)
     state.sessions.add(session)
     try:
+        if state.phase != READY:
+            raise process.StartError(process.NOT_RUN, f"this machine is {state.phase}, not ready")
         if first[0] != protocol.EXEC_REQUEST:
             raise process.StartError(process.NOT_RUN, "the first frame must be the request")
         try:
@@ -104,6 +107,8 @@ async def serve(loop: Loop, state: State, stream: Stream) -> None:
         await session.run(request, state)
     except process.StartError as error:
         await _tell_exit(stream, {"code": error.code, "error": str(error)})
+    except OSError as error:
+        await _tell_exit(stream, {"code": process.NOT_RUN, "error": f"the machine has no room for another command: {error}"})
     finally:
         state.sessions.discard(session)
 
@@ -205,9 +210,15 @@ class Session:
         self.hang_up()
 
     def _open_pipes(self) -> tuple[int, int, int]:
-        in_read, in_write = os.pipe2(os.O_CLOEXEC)
-        out_read, out_write = os.pipe2(os.O_CLOEXEC)
-        err_read, err_write = os.pipe2(os.O_CLOEXEC)
+        ends: list[int] = []
+        try:
+            for _ in range(3):
+                ends += os.pipe2(os.O_CLOEXEC)
+        except OSError:
+            for fd in ends:
+                os.close(fd)
+            raise
+        in_read, in_write, out_read, out_write, err_read, err_write = ends
         self._stdin = Stdin(self._loop.watch(in_write), self._stream)
         self._outputs = [
             Output(self._loop, self._loop.watch(out_read), self._stream, protocol.DATA_FRAME),

@@ -37,7 +37,7 @@ _OUTPUT_LIMIT = 128 * 1024
 _INPUT_STOPS = 4 * _OUTPUT_LIMIT
 """Bytes waiting for the channel above which nothing more is read: a host that causes answers must also take them."""
 _READ_SIZE = 64 * 1024
-_CREDIT_STEP = protocol.INITIAL_CREDIT // 4
+_CREDIT_STEP = protocol.INITIAL_CREDIT // 2
 """Consumed bytes are told to the host when they are that many: it never runs out, and small reads cause no traffic."""
 _NONBLOCKING_RANDOM = 4
 """getrandom flag GRND_INSECURE: a nonce need not be secret, and hello must not wait for entropy."""

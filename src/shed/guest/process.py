@@ -6,6 +6,7 @@ import _signal  # type: ignore[import-not-found]
 import errno
 import fcntl
 import os
+import resource
 
 from shed.guest.loop import Event
 
@@ -18,6 +19,8 @@ NOT_RUN = 125
 """Exit code when the agent could not do what was asked; 126 and 127 speak of the command, as in a shell."""
 NOT_EXECUTABLE = 126
 NOT_FOUND = 127
+_OPEN_FILES = 1024
+"""Soft limit of open files of a command, for programs that use select(2); they can raise it to ours."""
 _TIOCSCTTY = 0x540E
 """ioctl: make a terminal the controlling one, asm-generic/ioctls.h."""
 
@@ -71,10 +74,16 @@ async def start(
 ) -> Process:
     """Start `program`, found through the PATH in `env`, in the first of `folders` that can be entered.
 
-    `stdio` are its descriptors 0, 1 and 2; with `terminal` the first becomes its controlling terminal.  Raises `StartError`.
+    `stdio` are its descriptors 0, 1 and 2; with `terminal` the first becomes its controlling terminal.  Raises `StartError`, and
+    `OSError` when the machine has no room for another process.
     """
     told, telling = os.pipe2(os.O_CLOEXEC)
-    pid = os.fork()
+    try:
+        pid = os.fork()
+    except OSError:
+        os.close(told)
+        os.close(telling)
+        raise
     if pid == 0:
         _become(program, argv, env=env, user=user, folders=folders, stdio=stdio, terminal=terminal, telling=telling)
     os.close(telling)
@@ -109,6 +118,8 @@ def _become(
             fcntl.ioctl(stdio[0], _TIOCSCTTY, 0)
         for number, fd in enumerate(stdio):
             os.dup2(fd, number)
+        hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(_OPEN_FILES, hard), hard))
         _signal.signal(_signal.SIGPIPE, _signal.SIG_DFL)
         _signal.signal(_signal.SIGXFSZ, _signal.SIG_DFL)
         if os.geteuid() == 0:

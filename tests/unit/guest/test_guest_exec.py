@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import signal
 import time
 from pathlib import Path
@@ -348,3 +349,30 @@ def test_a_terminal_belongs_to_its_user(host: Host) -> None:
     """Otherwise programs could not open it again."""
     result = run(host, "sh", "-c", "stat -c %u $(tty); echo again > $(tty)", tty=True, user="daemon")
     assert result.stdout.split() == [b"1", b"again"]
+
+
+def test_no_commands_before_the_machine_is_ready(tmp_path: Path) -> None:
+    """A clear answer, whatever the request."""
+    agent = Agent(tmp_path, None)
+    try:
+        with agent.host() as host:
+            result = run(host, "true")
+            assert result.exit["code"] == 125
+            assert "not ready" in str(result.exit["error"])
+            assert host.control(op="health")["state"] == "hello"
+    finally:
+        agent.close()
+
+
+def test_no_room_for_another_command(agent: Agent) -> None:
+    """Out of descriptors: each further command is told so, nothing leaks, and when there is room again commands run."""
+    resource.prlimit(agent.process.pid, resource.RLIMIT_NOFILE, (24, 1024))
+    with agent.host() as host:
+        commands = [Command(host, "cat") for _ in range(12)]
+        refused = [command for command in commands[6:] if command.wait().exit.get("code") == 125]
+        assert len(refused) == 6
+        assert "no room" in str(refused[0].result.exit["error"])
+        for command in commands[:2]:
+            command.send(p.STDIN_EOF)
+            assert command.wait().exit == {"code": 0}
+        assert run(host, "true").exit == {"code": 0}

@@ -6,6 +6,7 @@ milliseconds, "init", "user"}, or one of the numbered failures of `steps`, which
 
 from __future__ import annotations
 
+import resource
 import time
 
 from shed.guest import state, syscalls, users
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from shed.guest.state import State
 
 __all__ = ["StepError", "configure"]
+_OPEN_FILES = 524288
+"""Limit of open files, as systemd sets it; the kernel's own for the first process is 4096.  Commands start with a lower soft one."""
 
 
 async def configure(loop: Loop, shed: State, value: dict[str, object], places: Places | None = None) -> dict[str, object]:
@@ -33,6 +36,8 @@ async def configure(loop: Loop, shed: State, value: dict[str, object], places: P
     if request.entropy:
         syscalls.add_entropy(request.entropy)
     watch.lap("clock")
+    import shed.guest.exec
+
     disks.await_modules(places.modules)
     watch.lap("modules")
     shed.upper_fd = disks.mount_upper(places)
@@ -58,6 +63,7 @@ async def configure(loop: Loop, shed: State, value: dict[str, object], places: P
         watch.lap("mounts")
     except OSError as error:
         raise StepError(HAND_OVER, f"cannot prepare the root: {error}") from None
+    resource.setrlimit(resource.RLIMIT_NOFILE, (_OPEN_FILES, _OPEN_FILES))
     if init_mode == "systemd":
         init.hand_over(loop)
     if new:

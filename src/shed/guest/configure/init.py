@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from shed.guest.loop import Loop
 
 _INIT = "/sbin/init"
+_RUNTIME_UNITS = "/run/systemd/system"
+_MASKED = ("getty@.service", "serial-getty@.service", "systemd-firstboot.service", "systemd-modules-load.service")
+"""Units that have no place here: nobody logs in on a terminal (and a serial one is waited for a minute and a half), questions at the first
+boot would never be answered, and the kernel's modules are not in the image.  What an image says in /etc wins over this."""
 
 
 def choose(asked: str, *, root: str = "") -> str:
@@ -35,6 +39,9 @@ def has_systemd(root: str = "") -> bool:
 
 def hand_over(loop: Loop) -> None:
     """Make PID 1 the image's init; who returns from here is a child of it that goes on as the agent, with everything open as before."""
+    steps.make_folder(_RUNTIME_UNITS)
+    for unit in _MASKED:
+        os.symlink("/dev/null", f"{_RUNTIME_UNITS}/{unit}")
     if os.fork() == 0:
         loop.reap_only_own()
         os.setsid()
