@@ -36,7 +36,7 @@ async def configure(loop: Loop, shed: State, value: dict[str, object], places: P
     if request.entropy:
         syscalls.add_entropy(request.entropy)
     watch.lap("clock")
-    import shed.guest.exec
+    from shed.guest import exec as _command  # noqa: F401  ready for the first command: free while the modules are still being loaded
 
     disks.await_modules(places.modules)
     watch.lap("modules")
