@@ -261,7 +261,7 @@ class Watch:
 
 
 class Loop:
-    """Runs tasks on one thread until `stop`."""
+    """Runs tasks on one thread."""
 
     def __init__(self) -> None:
         self._epoll = select.epoll()
@@ -269,7 +269,6 @@ class Loop:
         self._soon: list[Callable[[], None]] = []
         self._timers: list[_Timer] = []
         self._children: dict[int, Callable[[int], None]] = {}
-        self._stopped = False
         self._adopted = False
         self._wake_read = self._wake_write = -1
 
@@ -321,36 +320,12 @@ class Loop:
         self._children[pid] = callback
 
     def run(self) -> None:
-        """Run until `stop`."""
-        while not self._stopped:
+        """Run for ever."""
+        while True:
             soon, self._soon = self._soon, []
             for callback in soon:
                 callback()
-            if not self._stopped:
-                self._poll()
-
-    def run_until(self, task: Task) -> None:
-        """Run until `task` is done; for tests."""
-        while not task.done.is_set:
-            soon, self._soon = self._soon, []
-            for callback in soon:
-                callback()
-            if not task.done.is_set:
-                self._poll()
-
-    def stop(self) -> None:
-        """End `run` after this round."""
-        self._stopped = True
-
-    def close(self) -> None:
-        """Give the loop's own descriptors back."""
-        if self._wake_write >= 0:
-            _signal.set_wakeup_fd(-1)
-            _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
-            os.close(self._wake_read)
-            os.close(self._wake_write)
-            self._wake_read = self._wake_write = -1
-        self._epoll.close()
+            self._poll()
 
     async def sleep(self, seconds: float) -> None:
         """Wait for `seconds`."""

@@ -13,7 +13,6 @@ MS_RDONLY = 1
 MS_NOSUID = 2
 MS_NODEV = 4
 MS_NOEXEC = 8
-MS_REMOUNT = 32
 MS_NOATIME = 1024
 MS_MOVE = 8192
 """Flags of mount(2), linux/mount.h."""
