@@ -1,10 +1,13 @@
 """The one exception tree.
 
 Every failure a user can meet is a `ShedError`: a stable `code` for programs, one sentence for people, and a `hint` that says
-what to do next.  Anything else that reaches the top is a bug and is reported as one.
+what to do next.  Anything else that reaches the top is a bug and is reported as one, but for what
+the operating system refuses (`of_os_error`).
 """
 
 from __future__ import annotations
+
+import errno
 
 
 class ShedError(Exception):
@@ -70,6 +73,35 @@ class StorageError(ShedError):
 
     code = "STORAGE"
     http_status = 507
+
+
+_CHECK_OWNER = "check who owns it"
+REFUSALS = {
+    errno.ENOSPC: "free some space, for example: shed delete NAME",
+    errno.EDQUOT: "the disk quota is used up: free some space",
+    errno.EROFS: "the file system is read-only",
+    errno.EACCES: _CHECK_OWNER,
+    errno.EPERM: _CHECK_OWNER,
+    errno.EIO: "the disk reports an error: check the kernel log",
+    errno.ENOTDIR: "a file is where a folder should be: move it away, or choose another place",
+    errno.EISDIR: "a folder is where a file should be: move it away, or choose another place",
+    errno.ENAMETOOLONG: "choose a shorter path",
+    errno.EFBIG: "the file system cannot hold a file of that size",
+    errno.EMFILE: "raise the limit of open files: ulimit -n",
+    errno.ENFILE: "too many files are open on this machine",
+    errno.ENOMEM: "there is too little memory: end something else, and try again",
+}
+"""What the operating system may refuse through no fault of the program, by error number, and what to do then."""
+
+
+def of_os_error(error: OSError) -> StorageError | None:
+    """Return what to tell of a refusal that nobody on the way had a better sentence for; None when `error` looks like a bug."""
+    vanished = isinstance(error, FileNotFoundError) and error.filename is not None
+    hint = "it was there a moment ago, or its folder cannot exist: check the path" if vanished else REFUSALS.get(error.errno or 0)
+    if hint is None:
+        return None
+    what = f"cannot use {error.filename}" if error.filename is not None else "the operating system refused"
+    return StorageError(f"{what}: {error.strerror}", hint=hint)
 
 
 class BackendError(ShedError):

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from shed.errors import ConflictError, StorageError
+from shed.errors import REFUSALS, ConflictError, StorageError
 
 _FICLONE = 0x40049409
 """ioctl FICLONE, linux/fs.h."""
@@ -20,21 +20,13 @@ _COPY_CHUNK = 1 << 20
 
 @contextlib.contextmanager
 def storage_errors(path: Path) -> Iterator[None]:
-    """Turn the disk's refusals (full, read-only, no permission, I/O error) into a `StorageError` that names `path`."""
+    """Turn the disk's refusals (full, read-only, no permission, I/O error, …) into a `StorageError` that names `path`."""
     try:
         yield
     except OSError as error:
-        hints = {
-            errno.ENOSPC: "free some space: `shed image prune`, `shed delete NAME`",
-            errno.EDQUOT: "the disk quota is used up: free some space",
-            errno.EROFS: "the file system is read-only",
-            errno.EACCES: "check who owns the folder",
-            errno.EPERM: "check who owns the folder",
-            errno.EIO: "the disk reports an error: check the kernel log",
-        }
-        if error.errno not in hints:
+        if error.errno not in REFUSALS:
             raise
-        raise StorageError(f"cannot write {path}: {os.strerror(error.errno)}", hint=hints[error.errno]) from error
+        raise StorageError(f"cannot write {path}: {os.strerror(error.errno)}", hint=REFUSALS[error.errno]) from error
 
 
 def fsync_dir(path: Path) -> None:

@@ -6,7 +6,7 @@ import contextlib
 import os
 
 from shed.cli.options import Options
-from shed.errors import ShedError
+from shed.errors import ShedError, of_os_error
 
 INTERRUPTED = 130
 _BROKEN_PIPE = 128 + 13
@@ -24,11 +24,17 @@ def explain(error: BaseException, options: Options) -> int:
     if isinstance(error, SystemExit):  # argparse, after --help
         return error.code if isinstance(error.code, int) else 1
     if isinstance(error, KeyboardInterrupt):
-        _complain("interrupted")
+        if options.json:
+            report(ShedError("interrupted", code="INTERRUPTED"), options)
+        else:
+            _complain("interrupted")
         return INTERRUPTED
     if isinstance(error, BrokenPipeError):  # whoever read our output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return _BROKEN_PIPE
+    if isinstance(error, OSError) and (refusal := of_os_error(error)):
+        report(refusal, options)
+        return refusal.exit_code
     kind = type(error).__name__
     hint = "this is a bug in shed: run it again with SHED_DEBUG=1 and report what it prints"
     report(ShedError(f"{kind}: {error}", hint=hint), options)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from shed.config.paths import Paths
 from shed.config.server import load_settings
-from shed.errors import ShedError
+from shed.errors import ShedError, of_os_error
 from shed.version import VERSION
 
 if TYPE_CHECKING:
@@ -26,10 +26,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return int(options.run(options))
     except ShedError as error:
-        print(f"shed-server: {error.message}", file=sys.stderr)  # noqa: T201
-        if error.hint:
-            print(f"  {error.hint}", file=sys.stderr)  # noqa: T201
-        return error.exit_code
+        told = error
+    except OSError as error:
+        refusal = of_os_error(error)
+        if refusal is None:
+            raise
+        told = refusal
+    print(f"shed-server: {told.message}", file=sys.stderr)  # noqa: T201
+    if told.hint:
+        print(f"  {told.hint}", file=sys.stderr)  # noqa: T201
+    return told.exit_code
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -57,7 +57,7 @@ def make_upper(source: Path, target: Path, size: int) -> None:
             raise StorageError(
                 f"no space for a writable layer in {target.parent.parent}: {format_size(free)} free, {format_size(needed)} needed",
                 code="NO_SPACE",
-                hint="free some space: `shed delete NAME`, `shed image prune`",
+                hint="free some space, for example: shed delete NAME",
             )
         with target.open("xb") as file:
             os.fchmod(file.fileno(), 0o600)

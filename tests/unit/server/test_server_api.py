@@ -246,12 +246,26 @@ def test_a_client_that_leaves_does_not_stop_a_create(server: Running) -> None:
 
 def test_a_bug_is_told_by_a_number_only(server: Running, world: Any) -> None:
     """No traceback reaches the client."""
+    create(server)
+    record = world.instance("dev") / "fake.json"
+    good = record.read_text()
+    record.write_text("what the fake backend does not expect")
+    status, body = server.request("GET", "/api/sheds/dev")
+    record.write_text(good)
+    assert status == 500
+    assert b"Traceback" not in body
+    assert json.loads(body)["error"]["message"].startswith("internal error ")
+
+
+def test_what_the_disk_refuses_is_told_as_that(server: Running, world: Any) -> None:
+    """Not as a bug: the file is named, with a next step."""
     assert server.request("GET", "/api/info")[0] == 200  # it has made its folders
     world.paths.instances.rename(world.paths.data / "moved")
     world.paths.instances.write_text("a file where a folder should be")
     status, body = server.request("POST", "/api/sheds", '{"name": "dev"}')
-    assert status == 500
-    assert b"Traceback" not in body
-    assert json.loads(body)["error"]["message"].startswith("internal error ")
+    error = json.loads(body)["error"]
+    assert (status, error["code"]) == (507, "STORAGE")
+    assert str(world.paths.instances) in error["message"]
+    assert error["hint"]
     world.paths.instances.unlink()
     (world.paths.data / "moved").rename(world.paths.instances)
