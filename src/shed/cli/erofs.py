@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import stat
 import sys
@@ -18,6 +19,7 @@ from shed.config.sizes import format_size
 from shed.erofs import layout
 from shed.erofs.checker import Report, check_image
 from shed.erofs.errors import ErofsError
+from shed.erofs.errors import shown as shown_path
 from shed.erofs.extents import Extent, Form
 from shed.erofs.inode import Inode
 from shed.erofs.reader import Image
@@ -86,7 +88,7 @@ def cat(words: list[str], options: Options) -> int:
     with Image.open(args.file) as image:
         inode = image.lookup(os.fsencode(args.path), follow=True)
         if not stat.S_ISREG(inode.mode):
-            raise UsageError(f"{args.path} is a {inode.kind}, not a file")
+            raise UsageError(f"{shown_path(os.fsencode(args.path).lstrip(b'/'))} is a {inode.kind}, not a file")
         sys.stdout.flush()
         for piece in image.chunks(inode):
             sys.stdout.buffer.write(piece)
@@ -104,7 +106,7 @@ def dump(words: list[str], options: Options) -> int:
     parser.add_argument("file", metavar="FILE", type=Path)
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--path", metavar="PATH", help="show the inode of this path; symlinks are not followed")
-    which.add_argument("--nid", metavar="N", type=int, help="show the inode of this number")
+    which.add_argument("--nid", metavar="N", type=_inode_number, help="show the inode of this number")
     args = parser.parse(words, options)
     with Image.open(args.file) as image:
         if args.path is not None or args.nid is not None:
@@ -125,6 +127,12 @@ def dump(words: list[str], options: Options) -> int:
     else:
         _print_fields(shown)
     return 0
+
+
+def _inode_number(text: str) -> int:
+    if text.isascii() and text.isdigit():
+        return int(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is not the number of an inode")
 
 
 def _list(image: Image, start: bytes, *, recursive: bool) -> Iterator[tuple[bytes, Inode]]:

@@ -21,7 +21,6 @@ compressed data     map-header, chunk-format, index-head, index-offset, index-di
 
 from __future__ import annotations
 
-import os
 import stat
 from collections import deque
 from dataclasses import dataclass, field
@@ -29,7 +28,7 @@ from pathlib import Path
 
 from shed.erofs import layout
 from shed.erofs.clusters import ClusterMap, read_map
-from shed.erofs.errors import ErofsError
+from shed.erofs.errors import ErofsError, shown
 from shed.erofs.extents import Form, chunk_table, extents
 from shed.erofs.inode import Inode
 from shed.erofs.reader import Image
@@ -124,7 +123,7 @@ class _Walk:
         while nid in self.place:
             nid, name = self.place[nid]
             path = b"/" + name + path
-        where = f" ({os.fsdecode(path)})" if path else ""
+        where = f" ({shown(path.lstrip(b'/'))})" if path else ""
         return ErofsError(f"inode {error.nid}{where}: {error.message}", rule=error.rule, nid=error.nid, hint=error.hint)
 
     def directory(self, directory: Inode, parent: int) -> list[Inode]:

@@ -16,7 +16,7 @@ from types import TracebackType
 from shed.erofs import layout
 from shed.erofs.decompress import decode
 from shed.erofs.directories import Dirent, parse_directory
-from shed.erofs.errors import ErofsError
+from shed.erofs.errors import ErofsError, shown
 from shed.erofs.extents import Extent, Form, extents
 from shed.erofs.image_file import ImageFile
 from shed.erofs.inode import Inode, load_inode
@@ -105,7 +105,7 @@ class Image:
                 continue
             links += 1
             if links > _MAX_LINKS:
-                raise NotFoundError(f"too many symlinks in {os.fsdecode(path)}")
+                raise NotFoundError(f"too many symlinks in {shown(path.lstrip(b'/'))}")
             target = self.readlink(found)
             if target.startswith(b"/"):
                 inode, above = self.root, []
@@ -117,7 +117,7 @@ class Image:
             for entry in self.entries(directory):
                 if entry.name == name and name not in (b".", b".."):
                     return self.inode(entry.nid)
-        raise NotFoundError(f"{os.fsdecode(path)} is not in {self.file.path}")
+        raise NotFoundError(f"{shown(path.lstrip(b'/'))} is not in {self.file.path}")
 
     def walk(self, top: Inode | None = None) -> Iterator[tuple[bytes, Inode]]:
         """Yield path and inode of the directory `top` (the root) and everything below it, parents first, names sorted.

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from shed.entries import Entry
 from shed.erofs import layout
-from shed.erofs.errors import ErofsError
+from shed.erofs.errors import ErofsError, shown
 from shed.erofs.extents import Extent, Form
 from shed.erofs.inode import Inode
 from shed.erofs.reader import Image
@@ -75,7 +75,7 @@ def _compare_tree(image: Image, expected: Iterable[Entry]) -> tuple[int, list[tu
         raise _differs("tree", extra, "is in the image, but was not put in")
     for entry in links:
         if nids.get(entry.link or b"") != nids[entry.path]:
-            raise _differs("tree", entry.path, f"is not the same inode as {os.fsdecode(entry.link or b'')}")
+            raise _differs("tree", entry.path, f"is not the same inode as {shown(entry.link or b'')}")
     return count, files
 
 
@@ -165,4 +165,4 @@ def _original(entry: Entry, length: int, position: int) -> bytes:
 
 
 def _differs(kind: str, path: bytes, how: str) -> ErofsError:
-    return ErofsError(f"{os.fsdecode(path) or '/'} {how}", rule=f"{kind}-differs", hint="the image is not used; report this as a bug")
+    return ErofsError(f"{shown(path)} {how}", rule=f"{kind}-differs", hint="the image is not used; report this as a bug")

@@ -10,9 +10,10 @@ import pytest
 
 from shed.cli.app import run
 from shed.cli.options import Options
+from shed.entries import Entry
 from shed.erofs import layout
 from shed.erofs.errors import ErofsError
-from shed.errors import NotFoundError, UsageError
+from shed.errors import NotFoundError, ShedError, UsageError
 from support.erofs_images import Damaged, make_image, sample_entries
 from support.trees import text
 
@@ -88,6 +89,21 @@ def test_cat_writes_the_bytes_and_follows_links(image: Path, capsysbinary: pytes
     assert capsysbinary.readouterr().out == text(9000, 2)
 
 
+def test_names_that_are_no_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Bytes that are not UTF-8, and those that a terminal would obey, are listed, found, and harmless in messages."""
+    folder = Entry(b"d\xff", 0o40755, 0, 0, 0)
+    image = make_image(tmp_path / "odd.erofs", [Entry(b"", 0o40755, 0, 0, 0), folder, Entry(b"d\xff/\x1b[31m\n", 0o100644, 0, 0, 0)])
+    assert lines(capsys, "ls", "-R", image) == ["d?", "d?/?[31m?"]
+    assert [file["path"] for file in answer(capsys, "ls", "-R", image)] == ["d\udcff", "d\udcff/\x1b[31m\n"]
+    for words, message in (
+        (["cat", str(image), "d\udcff"], r"/d\xff is a directory, not a file"),
+        (["cat", str(image), "/d\udcff/\x1b"], rf"/d\xff/\x1b is not in {image}"),
+    ):
+        with pytest.raises(ShedError) as caught:
+            run(["erofs", *words], Options())
+        assert caught.value.message == message
+
+
 def test_dump_of_the_image(image: Path, capsys: pytest.CaptureFixture[str]) -> None:
     dumped = answer(capsys, "dump", image)
     assert dumped["magic"] == "0xe0f5e1e2"
@@ -114,7 +130,7 @@ def test_dump_of_an_inode(image: Path, capsys: pytest.CaptureFixture[str]) -> No
         (["cat", "IMAGE"], UsageError),
         (["ls", "IMAGE", "/loop"], NotFoundError),
         (["dump", "--nid", "99999999", "IMAGE"], ErofsError),
-        (["dump", "--nid", "-5", "IMAGE"], ErofsError),
+        (["dump", "--nid", "-5", "IMAGE"], UsageError),
         (["dump", "--nid", "1", "--path", "/", "IMAGE"], UsageError),
         (["check", "/"], ErofsError),
     ],
