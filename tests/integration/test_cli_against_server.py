@@ -242,3 +242,18 @@ def test_images_without_a_kit(alone: Shed, tmp_path: Path) -> None:
     assert done.stderr == "error: there is no boot kit yet\nhint: make it: shed image bootkit build\n"
     assert json.loads(alone("image", "ls", "--json").stdout) == []
     assert "no image" in alone("image", "inspect", "nope", code=1).stderr
+    assert "no image" in alone("image", "inspect", "no\udcff", code=1).stderr
+
+
+def test_a_damaged_shed_is_a_warning_for_people_and_machines(shed: Shed, tmp_path: Path) -> None:
+    """It is not silently left out; `delete --force` is the way out that the error names."""
+    shed("create", "dev")
+    shed("stop", "dev")
+    (tmp_path / "data/instances/dev/metadata.json").write_text("{")
+    assert "warning: the record of shed 'dev' is damaged" in shed("list").stderr
+    listed = shed("list", "--json")
+    assert json.loads(listed.stdout) == []
+    assert "shed 'dev' is damaged" in json.loads(listed.stderr)["warning"]
+    assert "shed delete --force dev" in shed("start", "dev", code=1).stderr
+    shed("delete", "--force", "dev")
+    assert shed("list").stderr == ""

@@ -1,8 +1,9 @@
-"""Progress on the terminal: one live line; plain lines where there is no terminal; nothing with ``--json``."""
+"""Progress on the terminal: one live line; plain lines where there is no terminal; with ``--json`` nothing but warnings."""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import sys
@@ -28,12 +29,19 @@ def shown(options: Options, *, stream: TextIO | None = None) -> Iterator[Callabl
     """Yield the sink that shows progress the way this command should; what is live is gone when the block ends."""
     stream = stream or sys.stderr
     if options.json:
-        yield lambda _: None
+        yield lambda event: _warn_machines(event, stream)
     elif stream.isatty() and os.environ.get("TERM") != "dumb":
         with LiveLine(stream) as live:
             yield live
     else:
         yield PlainLines(stream)
+
+
+def _warn_machines(event: Event, stream: TextIO) -> None:
+    """Write a warning as one JSON object on its line, as errors are."""
+    if isinstance(event, WarningEvent):
+        stream.write(json.dumps({"warning": event.message}) + "\n")
+        stream.flush()
 
 
 class PlainLines:

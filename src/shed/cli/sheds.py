@@ -126,7 +126,8 @@ def _watched(options: Options) -> Iterator[Callable[[Event], None]]:
         with shown(options) as sink:
             yield sink
     except KeyboardInterrupt:
-        note("the server goes on; see: shed list")
+        if not options.json:
+            note("the server goes on; see: shed list")
         raise
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote
@@ -100,7 +101,7 @@ class Client:
 
     def image(self, reference: str) -> dict[str, Any]:
         """Return all that is known of the image with this name or digest."""
-        return _object(http.request(self.address, "GET", f"/api/images/inspect?ref={quote(reference, safe='')}"))
+        return _object(http.request(self.address, "GET", f"/api/images/inspect?ref={quote(os.fsencode(reference), safe='')}"))
 
     def execute(self, name: str, command: list[str], *, env: list[str] | None = None, user: str | None = None) -> Execution:
         """Start `command` in a shed, which is started first when it is stopped; see `Execution.run`."""

@@ -108,8 +108,7 @@ def error_of(status: int, body: bytes, *, server: str = "") -> ShedError:
         document = None
     inner = document.get("error", document) if isinstance(document, dict) else None
     if not isinstance(inner, dict) or not isinstance(inner.get("message"), str):
-        text = body.decode(errors="replace").strip()
-        return UnavailableError(f"the server answered with status {status}{': ' + text[:200] if text else ''}", hint="see its log")
+        return UnavailableError(f"what answered, with status {status}, is not a shed server", hint="check the address")
     code, hint = inner.get("code"), inner.get("hint")
     hints = [hint] if isinstance(hint, str) and hint else []
     if server.startswith("shed/") and (warning := other_version(server.removeprefix("shed/"))):

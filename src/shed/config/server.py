@@ -31,7 +31,7 @@ from shed.errors import ShedError, UsageError
 GIB = 1 << 30
 MIN_UPPER, MAX_UPPER = 1 * GIB, 100 * GIB
 """Least and most bytes of a shed's writable layer."""
-MIN_MEMORY_MB, MAX_CPUS = 128, 64
+MIN_MEMORY_MB, MAX_MEMORY_MB, MAX_CPUS = 128, 1 << 20, 64
 LOG_LEVELS = ("debug", "info", "warning", "error")
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)?")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, None: 1.0}
@@ -183,7 +183,7 @@ def _duration(value: object) -> float:
 
 _QEMU: dict[str, _Setting] = {
     "default_cpus": _Value("default_cpus", _number(1, MAX_CPUS)),
-    "default_memory_mb": _Value("default_memory_mb", _number(MIN_MEMORY_MB, 1 << 20)),
+    "default_memory_mb": _Value("default_memory_mb", _number(MIN_MEMORY_MB, MAX_MEMORY_MB)),
     "upper_size_default": _Value("default_upper_size", _upper_size),
     "start_timeout": _Value("start_timeout", _duration),
     "stop_timeout": _Value("stop_timeout", _duration),

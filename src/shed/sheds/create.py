@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from shed.backends.base import Backend, Connection, Liveness
-from shed.config.server import MAX_CPUS, MIN_MEMORY_MB, Settings
+from shed.config.server import MAX_CPUS, MAX_MEMORY_MB, MIN_MEMORY_MB, Settings
 from shed.errors import ConflictError, ShedError, UsageError
 from shed.names import check_shed_name
 from shed.progress import Progress
@@ -61,14 +61,14 @@ def plan(request: CreateRequest, settings: Settings) -> Plan:
     if not 1 <= cpus <= MAX_CPUS:
         raise UsageError(f"a shed cannot have {cpus} cpus", hint=f"choose from 1 to {MAX_CPUS}")
     memory_mb = settings.default_memory_mb if request.memory_mb is None else request.memory_mb
-    if not MIN_MEMORY_MB <= memory_mb <= 1 << 20:
-        raise UsageError(f"a shed cannot have {memory_mb} MB of memory", hint=f"choose at least {MIN_MEMORY_MB}")
+    if not MIN_MEMORY_MB <= memory_mb <= MAX_MEMORY_MB:
+        raise UsageError(f"a shed cannot have {memory_mb} MB of memory", hint=f"choose from {MIN_MEMORY_MB} to {MAX_MEMORY_MB}")
     wait = settings.start_timeout if request.timeout is None else request.timeout
     if not wait > 0:
         raise UsageError(f"a timeout of {wait:g} s is not possible", hint="choose more than 0")
     return Plan(
         check_shed_name(request.name),
-        request.image or settings.default_image,
+        settings.default_image if request.image is None else request.image,
         cpus,
         memory_mb,
         upper.check_upper_size(settings.default_upper_size if request.upper_size_bytes is None else request.upper_size_bytes),

@@ -87,9 +87,8 @@ async def delete(folders: Folders, backend: Backend, link: Link, *, force: bool,
     shares = True
     try:
         shares = (await in_thread(metadata.load, folders.instance)).local_dir is not None
-    except metadata.DamagedError as error:
+    except metadata.DamagedError:
         if not force:
-            error.hint = f"`shed delete --force {folders.name}` removes it all the same"
             raise
     match backend.liveness(folders.instance):
         case Liveness.UNKNOWN:

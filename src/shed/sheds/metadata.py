@@ -86,7 +86,7 @@ def load(folder: Path) -> Record:
         raise DamagedError(
             f"shed {folder.name!r} was made by {age} version of shed (metadata schema {version}, this one reads {SCHEMA_VERSION})",
             code="SHED_SCHEMA",
-            hint="delete it with the version that made it and create it again",
+            hint=f"use the version that made it, or remove it: shed delete --force {folder.name}",
         )
     if version != SCHEMA_VERSION:
         raise _damaged(path, "schema_version is missing")
@@ -153,5 +153,5 @@ def _parse(kind: type[Any], values: dict[str, Any], path: Path) -> Any:
 def _damaged(path: Path, why: str) -> DamagedError:
     return DamagedError(
         f"the record of shed {path.parent.name!r} is damaged: {path}: {why}",
-        hint="repair the file, or remove the shed's folders by hand if nothing in it is needed",
+        hint=f"repair the file, or remove the shed and all in it: shed delete --force {path.parent.name}",
     )

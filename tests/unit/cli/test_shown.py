@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 from datetime import UTC, datetime
@@ -11,7 +12,7 @@ import pytest
 from shed.cli import output
 from shed.cli.errors import explain
 from shed.cli.options import Options
-from shed.cli.progress import LiveLine, PlainLines, line
+from shed.cli.progress import LiveLine, PlainLines, line, shown
 from shed.errors import NotFoundError, UsageError
 from shed.progress import BytesEvent, Event, PhaseEvent, WarningEvent
 
@@ -27,7 +28,7 @@ def test_a_table_does_not_obey_what_it_shows() -> None:
 
 
 @pytest.mark.parametrize(
-    ("then", "shown"),
+    ("then", "words"),
     [
         ("2026-01-02T00:00:00Z", "just now"),
         ("2026-01-01T23:59:59+00:00", "1 second ago"),
@@ -39,9 +40,9 @@ def test_a_table_does_not_obey_what_it_shows() -> None:
         ("yesterday", "yesterday"),
     ],
 )
-def test_ages(then: str, shown: str) -> None:
+def test_ages(then: str, words: str) -> None:
     """The largest unit; a clock that runs ahead and nonsense do no harm."""
-    assert output.age(then, now=datetime(2026, 1, 2, tzinfo=UTC)) == shown
+    assert output.age(then, now=datetime(2026, 1, 2, tzinfo=UTC)) == words
 
 
 def test_an_error_is_a_sentence_and_a_hint(capfd: pytest.CaptureFixture[str]) -> None:
@@ -68,6 +69,18 @@ def test_a_bug_is_no_traceback(capfd: pytest.CaptureFixture[str]) -> None:
     assert "Traceback" not in err
 
 
+def test_what_the_system_refuses_is_no_bug(capfd: pytest.CaptureFixture[str]) -> None:
+    """A file that may not be read is named, with a next step."""
+    assert explain(PermissionError(errno.EACCES, "Permission denied", "/x/kit.json"), Options()) == 1
+    assert explain(OSError(errno.ENOSPC, "No space left on device"), Options()) == 1
+    assert capfd.readouterr().err.splitlines() == [
+        "error: cannot use /x/kit.json: Permission denied",
+        "hint: check who owns it",
+        "error: the operating system refused: No space left on device",
+        "hint: free some space, for example: shed delete NAME",
+    ]
+
+
 def test_debugging_shows_the_traceback(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """For whoever reports the bug."""
     monkeypatch.setenv("SHED_DEBUG", "1")
@@ -82,6 +95,10 @@ def test_an_interrupt_has_its_exit_code(capfd: pytest.CaptureFixture[str]) -> No
     """130, as shells count."""
     assert explain(KeyboardInterrupt(), Options()) == 130
     assert capfd.readouterr().err == "interrupted\n"
+    options = Options()
+    options.json = True
+    assert explain(KeyboardInterrupt(), options) == 130
+    assert json.loads(capfd.readouterr().err)["error"]["code"] == "INTERRUPTED"
 
 
 EVENTS: list[Event] = [
@@ -103,16 +120,26 @@ def test_plain_progress_is_one_line_per_phase_and_now_and_then_a_transfer() -> N
     assert stream.getvalue() == "starting the virtual machine\nwarning: it is ?[31mslow\nroot: 2 MiB of 4 MiB\n"
 
 
+def test_machines_get_warnings_alone() -> None:
+    """One JSON object each, on standard error."""
+    stream, options = io.StringIO(), Options()
+    options.json = True
+    with shown(options, stream=stream) as sink:
+        for event in EVENTS:
+            sink(event)
+    assert json.loads(stream.getvalue()) == {"warning": "it is \x1b[31mslow"}
+
+
 def test_live_progress_leaves_warnings_and_no_line() -> None:
     """When it ends, what it drew is erased, and what the user must know stays."""
     stream = io.StringIO()
     with LiveLine(stream) as live:
         for event in EVENTS:
             live(event)
-    shown = stream.getvalue()
-    assert "warning: it is ?[31mslow\n" in shown
-    assert shown.endswith("\r\x1b[K")
-    assert shown.count("\n") == 1
+    drawn = stream.getvalue()
+    assert "warning: it is ?[31mslow\n" in drawn
+    assert drawn.endswith("\r\x1b[K")
+    assert drawn.count("\n") == 1
 
 
 def test_the_live_line() -> None:
