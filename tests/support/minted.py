@@ -18,7 +18,7 @@ def small_kit(store: LayoutStore, *, algorithms: tuple[str, ...] = ("lz4",)) -> 
         kernel=store.put_bytes(b"kernel"),
         initrd=store.put_bytes(b"initrd"),
         runtime=store.put_bytes(b"runtime"),
-        record={"erofs_algorithms": list(algorithms), "release": "6.12.0-test", "architecture": "amd64"},
+        record={"erofs_algorithms": list(algorithms), "kernel_release": "6.12.0-test", "architecture": "amd64"},
     )
 
 

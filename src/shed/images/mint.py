@@ -24,7 +24,7 @@ from shed.erofs.checker import check
 from shed.erofs.compress import Compression
 from shed.erofs.verify import verify_contents
 from shed.erofs.writer import WriteResult, WriterOptions, write_image, writer_name
-from shed.errors import ConflictError, DataError, NotFoundError, ShedError, UsageError
+from shed.errors import REFUSALS, ConflictError, DataError, NotFoundError, ShedError, StorageError, UsageError
 from shed.fsutil import storage_errors
 from shed.images.annotations import BootAnnotations
 from shed.names import check_image_name
@@ -91,11 +91,14 @@ def mint_archive(
     progress = progress or Progress()
     _check_kit(store, kit, compression)
     store.sweep()
-    progress.phase("ingest", f"reading {'stdin' if str(source) == '-' else source}")
+    store.index()  # a damaged one is told now, not when all the work is done
+    origin = "stdin" if str(source) == "-" else str(source)
+    progress.phase("ingest", f"reading {origin}")
     with contextlib.ExitStack() as stack:
         stack.enter_context(_without_garbage_collection())
-        archive = stack.enter_context(open_archive(source, scratch=store.scratch()))
-        chosen = choose_image(archive, platform)
+        with _blaming(origin):
+            archive = stack.enter_context(open_archive(source, scratch=store.scratch()))
+            chosen = choose_image(archive, platform)
         _check_platform(chosen, kit)
         plan = _Plan(store=store, chosen=chosen, kit=kit, compression=compression, name=name, source_ref=source_ref)
         if not force and (known := plan.known()):
@@ -169,11 +172,12 @@ class _Mint:
 
     def run(self) -> MintResult:
         with ThreadPoolExecutor(1) as background:  # ends before the staged blobs are closed
-            layers = self._ingest()
-            self._sync(background, self._staged)
-            self._progress.phase("flatten", "merging the layers")
-            entries = list(flatten(layers))
-            _check_size(entries)
+            with _blaming(self._archive.name):
+                layers = self._ingest()
+                self._sync(background, self._staged)
+                self._progress.phase("flatten", "merging the layers")
+                entries = list(flatten(layers))
+                _check_size(entries)
             root = self._stage()
             self._progress.phase("write", f"writing the root file system: {len(entries)} files")
             written = self._write(entries, root)
@@ -244,6 +248,22 @@ class _Mint:
 
 
 @contextlib.contextmanager
+def _blaming(origin: str) -> Iterator[None]:
+    """Have every fault of the archive `origin` name it and say what to do, also one of the disk that it is read from."""
+    try:
+        yield
+    except DataError as error:
+        if origin not in error.message:
+            error.message = f"{origin}: {error.message}"
+        error.hint = error.hint or "the archive is damaged or was made wrongly: get it again"
+        raise
+    except OSError as error:
+        if error.errno is None:
+            raise
+        raise StorageError(f"cannot read {origin}: {error.strerror}", hint=REFUSALS.get(error.errno, "check the path")) from error
+
+
+@contextlib.contextmanager
 def _without_garbage_collection() -> Iterator[None]:
     """Keep the collector from walking, again and again, over some 100,000 objects that are all in use: it took 5 % of the time."""
     enabled = gc.isenabled()
@@ -300,7 +320,7 @@ def _check_kit(store: LayoutStore, kit: Kit, compression: Compression) -> None:
     readable = kit.erofs_algorithms
     if algorithm != "none" and algorithm not in readable:
         raise UsageError(
-            f"the boot kit's kernel {kit.record.get('release', '')} cannot read EROFS compressed with {algorithm}",
+            f"the boot kit's kernel {kit.record.get('kernel_release', '')} cannot read EROFS compressed with {algorithm}",
             code="COMPRESSION_NOT_READABLE",
             hint=f"it reads {', '.join(readable)}",
         )
@@ -310,4 +330,8 @@ def _check_platform(chosen: Chosen, kit: Kit) -> None:
     architecture = kit.record.get("architecture")
     platform = Platform("linux", architecture) if isinstance(architecture, str) else Platform.of_host()
     if not chosen.config.platform.matches(platform):
-        raise UsageError(f"the image is for {chosen.config.platform}, the boot kit for {platform}", code="PLATFORM_MISMATCH")
+        raise UsageError(
+            f"the image is for {chosen.config.platform}, the boot kit for {platform}",
+            code="PLATFORM_MISMATCH",
+            hint=f"get it for {platform}: skopeo copy --override-arch {platform.architecture} …",
+        )

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
-from shed.errors import DataError, NotFoundError, UsageError
+from shed.errors import DataError, NotFoundError
 from shed.oci.content import FileSlice
 from shed.oci.descriptor import Descriptor
 from shed.oci.digest import digest_bytes, hex_of, mismatch, short
@@ -25,6 +25,8 @@ from shed.oci.unpack import CHUNK, HEAD, Budget, SourceReader, Spool, compressio
 
 MAX_ARCHIVE = 1 << 38
 """Most bytes of a stream or of a compressed archive, unpacked: 256 GiB."""
+
+_MAKE_ONE = "make an archive: skopeo copy … oci-archive:FILE"
 
 
 class Archive(Protocol):
@@ -43,7 +45,7 @@ def open_archive(source: Path | str, *, scratch: Path) -> Iterator[Archive]:
     """Yield the image archive at `source`: a tar file (gzip and zstd are unpacked), a layout folder, a pipe, or ``-`` for stdin.
 
     What cannot be read by position is first copied to an unnamed file in the folder `scratch`.
-    Raises `NotFoundError`, and `DataError` when it is no OCI image.
+    Raises `NotFoundError`, `DataError` when it is no OCI image, and OSError when it cannot be read.
     """
     with contextlib.ExitStack() as stack:
         archive = (
@@ -56,7 +58,7 @@ def open_archive(source: Path | str, *, scratch: Path) -> Iterator[Archive]:
                     code="DOCKER_ARCHIVE",
                     hint="convert it: skopeo copy docker-archive:FILE oci-archive:NEW.tar",
                 )
-            raise DataError(f"{archive.name} is not an OCI image: it has no index.json", hint="make one: skopeo copy … oci-archive:FILE")
+            raise DataError(f"{archive.name} is not an OCI image: it has no index.json", hint=_MAKE_ONE)
         yield archive
 
 
@@ -134,9 +136,7 @@ def _from_path(path: Path, scratch: Path, stack: contextlib.ExitStack) -> Archiv
     try:
         file = stack.enter_context(path.open("rb"))
     except FileNotFoundError:
-        raise NotFoundError(f"{path} does not exist", code="ARCHIVE_NOT_FOUND") from None
-    except OSError as error:
-        raise UsageError(f"cannot read {path}: {error.strerror}") from None
+        raise NotFoundError(f"{path} does not exist", code="ARCHIVE_NOT_FOUND", hint="check the path") from None
     status = os.fstat(file.fileno())
     if not stat.S_ISREG(status.st_mode):
         return _from_stream(file, str(path), scratch, stack)
@@ -151,6 +151,8 @@ def _from_stream(file: BinaryIO, name: str, scratch: Path, stack: contextlib.Exi
 
 
 def _from_file(source: FileSlice, name: str, scratch: Path, stack: contextlib.ExitStack) -> Archive:
+    if not source.size:
+        raise DataError(f"{name} is empty", hint=_MAKE_ONE)
     head = source.pread(HEAD, 0)
     if compression(head):
         spool = stack.enter_context(Spool(scratch, Budget(MAX_ARCHIVE)))
@@ -161,4 +163,6 @@ def _from_file(source: FileSlice, name: str, scratch: Path, stack: contextlib.Ex
     try:
         return _Tar(source, name)
     except DataError as error:
-        raise DataError(f"{name} is not a readable tar archive: {error.message}", hint=error.hint) from None
+        raise DataError(
+            f"{name} is not a readable tar archive: {error.message}", hint=error.hint or f"if it was cut, get it again; {_MAKE_ONE}"
+        ) from None

@@ -25,9 +25,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from shed.errors import DataError, NotFoundError
+from shed.errors import DataError, NotFoundError, ShedError
 from shed.fsutil import atomic_write, locked, storage_errors
 from shed.names import check_image_name
+from shed.oci import media
 from shed.oci.descriptor import Descriptor
 from shed.oci.digest import Digest, digest_bytes, from_hex, hex_of, mismatch, parse_digest, short
 from shed.oci.fields import MAX_JSON, Fields, decode_object
@@ -164,14 +165,19 @@ class LayoutStore:
             data = path.read_bytes()
         except FileNotFoundError:
             return None
-        fields = Fields(decode_object(data, f"tag file {path}"), f"tag file {path}")
-        return Tag(name, parse_digest(fields.text("digest")), fields.text("updated_at", ""))
+        what = f"tag file {path}"
+        try:
+            fields = Fields(decode_object(data, what), what)
+            return Tag(name, parse_digest(fields.text("digest")), fields.text("updated_at", ""))
+        except DataError as error:
+            where = "" if what in error.message else f"{what}: "
+            raise DataError(f"{where}{error.message}", hint=f"build or pull the image again under the name {name}") from None
 
     def tag_names(self) -> list[str]:
         """Return the names of all tags, sorted, those with damaged files too."""
         if not self.tags.is_dir():
             return []
-        return sorted(path.stem for path in self.tags.glob("*.json") if not path.name.startswith("."))
+        return sorted(path.stem for path in self.tags.iterdir() if path.suffix == ".json" and not path.name.startswith("."))
 
     def index(self) -> Index:
         """Return ``index.json``; of a store that is not there yet, an empty one.  Raises `DataError`."""
@@ -180,6 +186,9 @@ class LayoutStore:
             return Index.parse(path.read_bytes(), str(path))
         except FileNotFoundError:
             return Index()
+        except DataError as error:
+            hint = "move the file away: the next image that is built makes a new one from the tags, and no image is lost"
+            raise DataError(error.message, hint=hint) from None
 
     def publish(self, manifest: Descriptor, name: str) -> None:
         """Make `name` the tag of a manifest that is in the store: first in the index, last the tag itself."""
@@ -221,7 +230,18 @@ class LayoutStore:
             if not (self.root / "oci-layout").exists():
                 atomic_write(self.root / "oci-layout", _LAYOUT)
             if not (self.root / "index.json").exists():
-                self._write_index(Index())
+                self._write_index(self._index_of_tags())
+
+    def _index_of_tags(self) -> Index:
+        """Return an index of all tags whose images are here, for a store that has lost its own."""
+        entries = []
+        for name in self.tag_names():
+            with contextlib.suppress(ShedError):  # a damaged tag is told when it is used
+                tag = self.tag(name)
+                if tag is not None:
+                    platform = self.read_config(self.read_manifest(tag.digest)).platform
+                    entries.append(Descriptor(media.MANIFEST, tag.digest, self.size(tag.digest), {REF_NAME: name}, platform))
+        return Index(tuple(entries))
 
 
 def _with_tag(index: Index, entry: Descriptor) -> Index:

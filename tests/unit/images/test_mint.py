@@ -216,6 +216,50 @@ def test_damaged_layer(used: LayoutStore, tmp_path: Path) -> None:
     assert mint_archive(used, good.archive(tmp_path / "good.tar"), "base", kit=small_kit(used)).root_size
 
 
+def test_every_fault_of_an_archive_names_it(used: LayoutStore, tmp_path: Path) -> None:
+    """Whatever is found, in whichever phase, the message says in which file, and the hint what to do."""
+    lying = Image(LAYER)
+    lying.config["rootfs"]["diff_ids"] = ["sha256:zz"]
+    for number, image in enumerate((Image(b"junk" * 500), Image(tar(file("../../etc/x"))), Image(tar(hardlink("a", "../b"))), lying)):
+        archive = image.archive(tmp_path / f"bad-{number}.tar")
+        assert fails(used, archive, DataError, rf"bad-{number}\.tar").hint
+    for content in (b"", b"text\n" * 200, (tmp_path / "bad-0.tar").read_bytes()[:700]):
+        (tmp_path / "bad").write_bytes(content)
+        assert fails(used, tmp_path / "bad", DataError, str(tmp_path / "bad")).hint
+
+
+def test_an_archive_that_cannot_be_read(used: LayoutStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that fails while the archive is read, at any point, is a StorageError that names the archive."""
+    archive = Image(LAYER, UPPER).archive(tmp_path / "a.tar")
+    pread, inode = os.pread, archive.stat().st_ino
+    for reads in (0, 1, 7, 12):
+        left = reads
+
+        def failing(fd: int, length: int, offset: int) -> bytes:
+            nonlocal left
+            if os.fstat(fd).st_ino == inode:
+                left -= 1
+                if left < 0:
+                    raise OSError(errno.EIO, os.strerror(errno.EIO))
+            return pread(fd, length, offset)
+
+        with monkeypatch.context() as patch:
+            patch.setattr("os.pread", failing)
+            error = fails(used, archive, StorageError, f"cannot read {archive}: Input/output error")
+        assert "kernel log" in (error.hint or "")
+        assert left < 0
+    assert mint_archive(used, archive, "base", kit=small_kit(used)).root_size
+
+
+def test_an_archive_that_may_not_be_read(used: LayoutStore, tmp_path: Path) -> None:
+    """A path that cannot be opened, in a folder too, is named with its reason."""
+    assert fails(used, tmp_path / ("x" * 300), StorageError, "File name too long").hint
+    layout = Image(LAYER).layout(tmp_path / "layout")
+    (layout / "index.json").unlink()
+    (layout / "index.json").symlink_to("index.json")
+    assert fails(used, layout, StorageError, f"cannot read {layout}: Too many levels of symbolic links").hint
+
+
 def test_lying_diff_id(used: LayoutStore, tmp_path: Path) -> None:
     """The config must say what the layer unpacks to."""
     image = Image(LAYER)

@@ -157,9 +157,11 @@ def test_damaged_manifest_and_tag(store: LayoutStore, minted: MintResult) -> Non
     path.unlink()
     with pytest.raises(NotFoundError, match=r"image manifest .* is not in the local store"):
         resolve(store, "base")
-    (store.tags / "base.json").write_text("junk")
-    with pytest.raises(DataError, match=r"base\.json is not valid JSON"):
-        resolve(store, "base")
+    for junk in ("junk", '{"digest": "x"}', "[]"):
+        (store.tags / "base.json").write_text(junk)
+        with pytest.raises(DataError, match=r"tag file .*/base\.json") as caught:
+            resolve(store, "base")
+        assert "again under the name base" in (caught.value.hint or "")
 
 
 def test_bad_annotations(store: LayoutStore, minted: MintResult) -> None:

@@ -17,6 +17,7 @@ from shed.oci.descriptor import Descriptor
 from shed.oci.digest import digest_bytes, hex_of
 from shed.oci.manifest import REF_NAME
 from shed.oci.store import LayoutStore
+from support.minted import mint_small
 
 OPEN_STORE = "import sys; from pathlib import Path; from shed.oci.store import LayoutStore; store = LayoutStore(Path(sys.argv[1]))\n"
 """How the programs start that tests run as other processes."""
@@ -283,6 +284,23 @@ def test_damaged_tag_file(store: LayoutStore, data: bytes) -> None:
     (store.tags / "base.json").write_bytes(data)
     with pytest.raises(DataError, match=r"base|digest"):
         store.tag("base")
+
+
+def test_a_damaged_index_can_be_moved_away(store: LayoutStore, tmp_path: Path) -> None:
+    """The error says so; the next image that is published makes a new index, and no tag is missing from it."""
+    first = mint_small(store, tmp_path, "first")
+    path = store.root / "index.json"
+    path.write_text("{")
+    with pytest.raises(DataError, match=r"index\.json is not valid JSON") as caught:
+        mint_small(store, tmp_path, "second")
+    assert "move the file away" in (caught.value.hint or "")
+    path.unlink()
+    (store.tags / "broken.json").write_text("junk")
+    second = mint_small(store, tmp_path, "second")
+    found = {entry.annotations["org.opencontainers.image.ref.name"]: entry.digest for entry in store.index().manifests}
+    assert found == {"first": first.manifest_digest, "second": second.manifest_digest}
+    sizes = {entry.size == store.size(entry.digest) and str(entry.platform) for entry in store.index().manifests}
+    assert sizes == {"linux/amd64"}
 
 
 def test_publishing_at_the_same_time(store: LayoutStore) -> None:

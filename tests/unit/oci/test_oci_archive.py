@@ -91,7 +91,7 @@ def test_docker_archive_that_is_also_oci(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("data", "problem"),
     [
-        (b"", "no index.json"),
+        (b"", "is empty"),
         (b"not a tar archive at all" * 100, "not a readable tar archive"),
         (LAYER, "no index.json"),
         (gzip.compress(LAYER)[:-9], "damaged"),
