@@ -15,11 +15,11 @@ from pathlib import Path
 
 from benchmarks.harness import command, compare, show
 from benchmarks.material import debian_archive
+from benchmarks.world import SHED, shed
 from shed.run import run
 from support.erofs_utils import version
 
 ALGORITHMS = {"lz4": ("-zlz4", "-C65536"), "lz4hc": ("-zlz4hc,9", "-C65536"), "zstd": ("-zzstd,3", "-C65536")}
-SHED = Path(sys.executable).with_name("shed")
 
 
 def main() -> None:
@@ -43,7 +43,7 @@ def _compare(archive: Path, scratch: Path, algorithm: str, options: tuple[str, .
 
     def clear_ours() -> None:
         shutil.rmtree(data / "images", ignore_errors=True)
-        run([SHED, "image", "bootkit", "build"])
+        shed("image", "bootkit", "build")
 
     program = (
         "import sys; from pathlib import Path; from shed.run import run; from support.erofs_utils import mkfs_erofs;"
