@@ -142,6 +142,14 @@ def test_the_client_as_a_library(shed: Shed, tmp_path: Path) -> None:
         client.shed("dev")
 
 
+def test_a_warning_of_the_backend_reaches_the_user(tmp_path: Path) -> None:
+    """The create goes on; people and machines read the sentence."""
+    with fake_server(tmp_path, "warning") as env:
+        assert "warning: it warns" in runner(env)("create", "dev").stderr.splitlines()
+        runner(env)("stop", "dev")
+        assert json.loads(runner(env)("start", "dev", "--json").stderr) == {"warning": "it warns"}
+
+
 def test_a_failing_create_says_why(tmp_path: Path) -> None:
     """What the agent answered reaches the user, and nothing of the shed is left."""
     with fake_server(tmp_path, "no-root") as env:

@@ -91,7 +91,7 @@ class FakeBackend:
     async def probe(self) -> Probe:
         return Probe(usable=True, accel="none", reason="nothing is needed")
 
-    async def start(self, machine: Machine) -> None:
+    async def start(self, machine: Machine) -> tuple[str, ...]:
         self.started.append(machine)
         if "no-start" in self.faults:
             raise BackendError("the VM cannot be started")
@@ -110,6 +110,7 @@ class FakeBackend:
         process.returncode = 0  # it is not waited for by this object: see _reap
         record = {"pid": process.pid, "started": _start_time(process.pid), "name": name}
         (machine.state_dir / RECORD).write_text(json.dumps(record))
+        return ("it warns",) if "warning" in self.faults else ()
 
     async def connect(self, state_dir: Path, *, timeout: float) -> Connection:
         record = _record(state_dir)

@@ -122,8 +122,11 @@ class Backend(Protocol):
         """Find out whether guests run here; the answer is cached per host boot."""
         ...
 
-    async def start(self, machine: Machine) -> None:
-        """Start the VM process, detached from this one.  Raises `BackendError` with the console's last lines when it ends at once."""
+    async def start(self, machine: Machine) -> tuple[str, ...]:
+        """Start the VM process, detached from this one; return what the user should be warned of, a sentence each.
+
+        ``console.log`` begins anew.  Raises `BackendError` with its last lines when the process ends at once.
+        """
         ...
 
     async def connect(self, state_dir: Path, *, timeout: float) -> Connection:

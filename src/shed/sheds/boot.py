@@ -41,7 +41,8 @@ async def boot(backend: Backend, record: Record, image: BootImage, folders: Fold
     """
     try:
         progress.phase("vm", "starting the virtual machine")
-        await backend.start(machine(record, image, folders))
+        for warning in await backend.start(machine(record, image, folders)):
+            progress.warn(warning)
         progress.phase("agent", "waiting for the guest")
         connection = await backend.connect(folders.instance, timeout=wait)
         try:

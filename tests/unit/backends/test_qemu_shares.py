@@ -118,12 +118,15 @@ def test_forbidden_namespaces_are_done_without(tmp_path: Path, monkeypatch: pyte
         calls.append((argv, identity))
         if identity.namespace:
             raise process.NamespaceForbiddenError("Operation not permitted")
-        return process.Record(name, 1, 1, "", host.uuid, host.accel, 0)
+        return process.Record(name, 1, 1, "", host.uuid, host.accel)
 
     monkeypatch.setattr(process, "launch", launch)
     machine = Machine("demo", 1, 256, Path("/k"), Path("/i"), (), tmp_path, (share(tmp_path),))
     wanted = Identity(((0, 0), (1000, 500)), ((0, 0), (1000, 501)), (1000, 1000))
-    backend._launch(machine, Path("/qemu"), "tcg", wanted)
+    _, warnings = backend._launch(machine, Path("/qemu"), "tcg", wanted)
     assert [identity.namespace for _, identity in calls] == [True, False]
     assert [argv[argv.index("-runas") + 1] for argv, _ in calls] == ["1000:1000", "500:501"]
-    assert "forbids user namespaces" in caplog.text
+    assert len(warnings) == 1
+    assert "forbids user namespaces" in warnings[0]
+    assert str(tmp_path) in warnings[0]
+    assert warnings[0] in caplog.text

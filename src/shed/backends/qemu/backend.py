@@ -55,7 +55,7 @@ class QemuBackend:
             return Probe(True, "kvm", f"{accel.KVM_DEVICE} opens; whether guests run with it is tried at the first start")
         return Probe(True, verdict.accel, verdict.reason)
 
-    async def start(self, machine: Machine) -> None:
+    async def start(self, machine: Machine) -> tuple[str, ...]:
         """Start the VM process, detached from this one; see `shed.backends.base.Backend`."""
         program = self._found()
         identity = userns.plan(machine.shares, uid=os.geteuid(), gid=os.getegid())
@@ -66,7 +66,7 @@ class QemuBackend:
         verdict = await asyncio.to_thread(accel.find, self._cache, program=program, kernel=machine.kernel)
         launching = asyncio.create_task(asyncio.to_thread(_launch, machine, program, verdict.accel, identity))
         try:
-            record = await asyncio.shield(launching)
+            record, warnings = await asyncio.shield(launching)
             await _came_up(machine.state_dir, record)
         except BaseException:
             with contextlib.suppress(Exception):
@@ -74,6 +74,7 @@ class QemuBackend:
             with contextlib.suppress(BackendError):
                 await self.kill(machine.state_dir)
             raise
+        return warnings
 
     async def connect(self, state_dir: Path, *, timeout: float) -> Connection:
         """Return a link to the agent once it said hello; see `shed.backends.base.Backend`."""
@@ -93,10 +94,12 @@ class QemuBackend:
                     raise
             if gone.done():
                 raise BackendError(
-                    f"the VM of shed {record.name} ended before its agent answered{_last_words(state_dir, record)}", code="VM_EXITED"
+                    f"the VM of shed {record.name} ended before its agent answered{_last_words(state_dir)}",
+                    code="VM_EXITED",
+                    hint="try again; when the host was short of memory, its kernel log says so",
                 )
         raise BackendError(
-            f"the agent of shed {record.name} did not answer within {timeout:g} s{_last_words(state_dir, record)}",
+            f"the agent of shed {record.name} did not answer within {timeout:g} s{_last_words(state_dir)}",
             code="AGENT_TIMEOUT",
             hint=f"the console is in {state_dir / command.CONSOLE}",
         )
@@ -139,16 +142,17 @@ class QemuBackend:
         return Path(found)
 
 
-def _launch(machine: Machine, program: Path, accelerator: str, identity: userns.Identity) -> process.Record:
-    """Start QEMU; where user namespaces are forbidden, without one."""
+def _launch(machine: Machine, program: Path, accelerator: str, identity: userns.Identity) -> tuple[process.Record, tuple[str, ...]]:
+    """Start QEMU; where user namespaces are forbidden, without one, and with a warning."""
     host = command.Host(program, accelerator, str(uuid.uuid4()), identity.become)
     try:
-        return process.launch(machine.state_dir, command.build(machine, host), host, machine.name, identity)
+        return process.launch(machine.state_dir, command.build(machine, host), host, machine.name, identity), ()
     except process.NamespaceForbiddenError as error:
-        log.warning("shed %s: this host forbids user namespaces (%s): files in shared folders keep their host owners", machine.name, error)
+        warning = f"this host forbids user namespaces ({error}): files in {machine.shares[0].path} keep their owners' numbers in the shed"
+        log.warning("shed %s: %s", machine.name, warning)
     identity = identity.without_namespace()
     host = command.Host(program, accelerator, host.uuid, identity.become)
-    return process.launch(machine.state_dir, command.build(machine, host), host, machine.name, identity)
+    return process.launch(machine.state_dir, command.build(machine, host), host, machine.name, identity), (warning,)
 
 
 async def _came_up(state_dir: Path, record: process.Record) -> None:
@@ -167,7 +171,7 @@ async def _came_up(state_dir: Path, record: process.Record) -> None:
             finally:
                 writer.close()
     if not answer.startswith(b'{"return"'):
-        raise BackendError(f"the VM of shed {record.name} did not start{_last_words(state_dir, record)}", code="VM_START_FAILED")
+        raise BackendError(f"the VM of shed {record.name} did not start{_last_words(state_dir)}", code="VM_START_FAILED")
 
 
 def _load(state_dir: Path) -> process.Record | None:
@@ -179,13 +183,12 @@ def _load(state_dir: Path) -> process.Record | None:
         ) from error
 
 
-def _last_words(state_dir: Path, record: process.Record) -> str:
+def _last_words(state_dir: Path) -> str:
     """Return the last lines of this boot's console and of what QEMU printed, to go behind a sentence."""
     words = ""
-    for title, name, start in (("QEMU says", process.MESSAGES, 0), ("the console's last lines", command.CONSOLE, record.console_start)):
+    for title, name in (("QEMU says", process.MESSAGES), ("the console's last lines", command.CONSOLE)):
         with contextlib.suppress(OSError), (state_dir / name).open("rb") as file:
-            size = file.seek(0, os.SEEK_END)
-            file.seek(max(start if start <= size else 0, size - _LAST_BYTES))
+            file.seek(max(0, file.seek(0, os.SEEK_END) - _LAST_BYTES))
             lines = [line.rstrip() for line in file.read().decode(errors="replace").splitlines() if line.strip()]
             if lines:
                 words += f"\n{title}:\n" + "\n".join(f"  {line}" for line in lines[-_LAST_LINES:])

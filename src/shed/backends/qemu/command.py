@@ -17,7 +17,7 @@ from pathlib import Path
 from shed.backends.base import Disk, Machine
 
 CONSOLE = "console.log"
-"""The guest's serial console, in the state folder; boots append to it."""
+"""The guest's serial console since the VM was started, in the state folder."""
 AGENT_FD, MONITOR_FD = 4, 5
 """The inherited sockets: the agent's virtio-serial port, and QMP."""
 AGENT_PORT = "shed.agent"

@@ -46,8 +46,6 @@ class Record:
     boot_id: str
     uuid: str
     accel: str
-    console_start: int
-    """Size of the console log before this boot, in bytes."""
 
 
 class BrokenRecordError(Exception):
@@ -88,7 +86,7 @@ def load(state_dir: Path) -> Record | None:
         values = {key: found[key] for key in Record.__slots__}
     except (ValueError, KeyError, TypeError) as error:
         raise BrokenRecordError(f"{state_dir / RECORD} is damaged: {error}") from error
-    numbers = {"pid", "start_time", "console_start"}
+    numbers = {"pid", "start_time"}
     for key, value in values.items():
         if type(value) is not (int if key in numbers else str):
             raise BrokenRecordError(f"{state_dir / RECORD} is damaged: {key} is {value!r}")
@@ -216,6 +214,7 @@ def launch(state_dir: Path, argv: list[str], host: command.Host, name: str, iden
     Raises `NamespaceForbiddenError`, and `BackendError` when the program cannot be executed.
     """
     clear(state_dir)
+    _begin_console(state_dir / command.CONSOLE)
     with contextlib.ExitStack() as stack:
         ours, theirs = socket.socketpair()
         stack.enter_context(ours)
@@ -224,7 +223,6 @@ def launch(state_dir: Path, argv: list[str], host: command.Host, name: str, iden
         agent = stack.enter_context(_listener(state_dir, AGENT_SOCKET))
         monitor = stack.enter_context(_listener(state_dir, MONITOR_SOCKET))
         messages = stack.enter_context((state_dir / MESSAGES).open("wb"))
-        console = stack.enter_context((state_dir / command.CONSOLE).open("ab"))
         try:
             pid = _spawn(state_dir, argv, identity.namespace, (messages.fileno(), theirs.fileno(), agent.fileno(), monitor.fileno()))
         except OSError as error:
@@ -240,7 +238,7 @@ def launch(state_dir: Path, argv: list[str], host: command.Host, name: str, iden
                     userns.write_maps(pid, identity)
                 except PermissionError as error:
                     raise NamespaceForbiddenError(str(error)) from error
-            record = Record(name, pid, start_time(pid), boot_id(), host.uuid, host.accel, console.tell())
+            record = Record(name, pid, start_time(pid), boot_id(), host.uuid, host.accel)
             atomic_write(state_dir / RECORD, json.dumps(asdict(record), indent=1) + "\n", mode=0o600)
             ours.sendall(b"G")
             answer = ours.recv(16)
@@ -255,6 +253,14 @@ def launch(state_dir: Path, argv: list[str], host: command.Host, name: str, iden
                 raise BackendError(f"cannot start a process for the VM of shed {name}: {said or error}") from error
             raise
     return record
+
+
+def _begin_console(path: Path) -> None:
+    """Start the console log anew; that of the VM before stays beside it, for whoever asks why it ended."""
+    with contextlib.suppress(FileNotFoundError):
+        if path.stat().st_size:
+            path.rename(path.with_suffix(".before.log"))
+    path.touch(mode=0o600)
 
 
 def _spawn(state_dir: Path, argv: list[str], namespace: bool, descriptors: tuple[int, int, int, int]) -> int:
