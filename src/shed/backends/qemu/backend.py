@@ -148,8 +148,8 @@ def _launch(machine: Machine, program: Path, accelerator: str, identity: userns.
     try:
         return process.launch(machine.state_dir, command.build(machine, host), host, machine.name, identity), ()
     except process.NamespaceForbiddenError as error:
-        warning = f"this host forbids user namespaces ({error}): files in {machine.shares[0].path} keep their owners' numbers in the shed"
-        log.warning("shed %s: %s", machine.name, warning)
+        warning = f"this host forbids user namespaces: files in {machine.shares[0].path} keep their owners' numbers in the shed"
+        log.warning("shed %s: %s (%s)", machine.name, warning, error)
     identity = identity.without_namespace()
     host = command.Host(program, accelerator, host.uuid, identity.become)
     return process.launch(machine.state_dir, command.build(machine, host), host, machine.name, identity), (warning,)
