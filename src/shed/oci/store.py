@@ -187,7 +187,7 @@ class LayoutStore:
         except FileNotFoundError:
             return Index()
         except DataError as error:
-            hint = "move the file away: the next image that is built makes a new one from the tags, and no image is lost"
+            hint = "move the file away: the next image that is built makes a new one from the tags"
             raise DataError(error.message, hint=hint) from None
 
     def publish(self, manifest: Descriptor, name: str) -> None:
