@@ -117,7 +117,7 @@ def guest(path: Path, *, version: int = protocol.PROTOCOL) -> Iterator[SocketPor
         loop.stop()
 
     loop.spawn(stop_when_told(), name="stop")
-    loop.spawn(serve_port(loop, port, SERVICES, hello), name="mux")  # type: ignore[arg-type]  # as good as a Port
+    loop.spawn(serve_port(loop, port, SERVICES, hello), name="mux")  # as good as a Port
     thread = threading.Thread(target=loop.run)
     thread.start()
     try:

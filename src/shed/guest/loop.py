@@ -261,7 +261,7 @@ class Watch:
 
 
 class Loop:
-    """Runs tasks on one thread."""
+    """Runs tasks on one thread until `stop`."""
 
     def __init__(self) -> None:
         self._epoll = select.epoll()
@@ -269,6 +269,7 @@ class Loop:
         self._soon: list[Callable[[], None]] = []
         self._timers: list[_Timer] = []
         self._children: dict[int, Callable[[int], None]] = {}
+        self._stopped = False
         self._adopted = False
         self._wake_read = self._wake_write = -1
 
@@ -320,12 +321,21 @@ class Loop:
         self._children[pid] = callback
 
     def run(self) -> None:
-        """Run for ever."""
-        while True:
+        """Run until `stop`; the agent's loop never is."""
+        while not self._stopped:
             soon, self._soon = self._soon, []
             for callback in soon:
                 callback()
-            self._poll()
+            if not self._stopped:
+                self._poll()
+
+    def stop(self) -> None:
+        """End `run` after this round."""
+        self._stopped = True
+
+    def close(self) -> None:
+        """Give the loop's own descriptor back; for a loop that has waited for no child."""
+        self._epoll.close()
 
     async def sleep(self, seconds: float) -> None:
         """Wait for `seconds`."""
