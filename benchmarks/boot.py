@@ -1,6 +1,6 @@
 """A create up to the first successful exec, beside a bare QEMU that boots the same kernel to its init.
 
-The bare boot is the same board and kernel with an initrd of one static busybox, whose init prints a line.
+The bare boot is the same board, processors, memory and kernel with an initrd of one static busybox, whose init prints a line.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def main() -> None:
             number += 1
             name = f"bench-{number}"
             start = time.perf_counter()
-            shed("create", name, "--image", "base", "--memory", "512", "--cpus", "1")
+            shed("create", name, "--image", "base")
             shed("exec", name, "--", "true")
             seconds = time.perf_counter() - start
             shed("delete", name, "--force")
@@ -76,7 +76,7 @@ def _bare(data: Path) -> Iterator[list[str]]:
             write_cpio(entries, out)
         accel = json.loads((data / "accel.json").read_text())["accel"] if (data / "accel.json").exists() else "tcg"
         yield [
-            qemu, "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", *command.board(accel), "-m", "512M",
+            qemu, "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", *command.board(accel), "-smp", "2", "-m", "2048M",
             "-kernel", str(blobs / kernel), "-initrd", str(initrd), "-append", command.kernel_command_line(accel), "-serial", "stdio",
         ]  # fmt: skip
 
