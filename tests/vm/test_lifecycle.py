@@ -3,71 +3,18 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from shed.oci.store import LayoutStore
 from support.kit import copy_store
+from support.machine import Machine, command_line
 
 pytestmark = [pytest.mark.vm, pytest.mark.slow, pytest.mark.timeout(600)]
 MEMORY = "384M"
-
-
-class Machine:
-    """A user's machine with an image store of its own; `shed` starts the server when it needs it."""
-
-    def __init__(self, root: Path) -> None:
-        self.data = root / "data"
-        environment = {"SHED_DATA_DIR": str(self.data), "SHED_RUNTIME_DIR": str(root / "run"), "HOME": str(root)}
-        self._environment = {**os.environ, **environment}
-        self._environment.pop("SHED_SERVER", None)
-
-    def try_shed(self, *words: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
-        """Run the command line."""
-        command = [sys.executable, "-m", "shed.cli.main", *words]
-        return subprocess.run(command, input=stdin, capture_output=True, env=self._environment, check=False)
-
-    def shed(self, *words: str, stdin: bytes = b"") -> str:
-        """Run the command line, which must succeed, and return what it prints."""
-        done = self.try_shed(*words, stdin=stdin)
-        assert done.returncode == 0, done.stderr.decode() + self.consoles()
-        return done.stdout.decode()
-
-    def show(self, name: str) -> dict[str, Any]:
-        """Return what the server knows of a shed."""
-        (found,) = [shed for shed in json.loads(self.shed("list", "--json")) if shed["name"] == name]
-        assert isinstance(found, dict)
-        return found
-
-    def server_pid(self) -> int:
-        """Return the process id of the server."""
-        return int(json.loads(self.shed("server", "status", "--json"))["pid"])
-
-    def consoles(self) -> str:
-        """Return the ends of all consoles and of the server's log, for a test that fails."""
-        logs = [*self.data.glob("instances/*/console.log"), *self.data.glob("logs/*.log")]
-        return "".join(f"\n--- {path.name} of {path.parent.name}\n{path.read_text(errors='replace')[-3000:]}" for path in logs)
-
-    def end(self) -> None:
-        """Delete all sheds and stop the server; then nothing of it runs."""
-        for path in (self.data / "instances").glob("[a-z]*"):
-            self.try_shed("delete", "--force", path.name)
-        self.try_shed("server", "stop")
-        left = [entry.name for entry in Path("/proc").iterdir() if entry.name.isdigit() and str(self.data).encode() in _words(entry)]
-        assert not left
-
-
-def _words(process: Path) -> bytes:
-    try:
-        return (process / "cmdline").read_bytes()
-    except OSError:
-        return b""
 
 
 @pytest.fixture
@@ -112,7 +59,7 @@ def test_a_vm_outlives_its_server_and_a_shed_its_vm(machine: Machine) -> None:
     boot = machine.shed("exec", "dev", "--", "cat", "/proc/sys/kernel/random/boot_id")
     server = machine.server_pid()
     os.kill(server, signal.SIGKILL)
-    wait_until(lambda: not _words(Path(f"/proc/{server}")))
+    wait_until(lambda: not command_line(Path(f"/proc/{server}")))
     assert machine.shed("exec", "dev", "--", "cat", "/proc/sys/kernel/random/boot_id") == boot
     assert machine.server_pid() != server
     assert machine.show("dev")["pid"] == before
