@@ -86,11 +86,13 @@ def _boot(words: list[str]) -> float:
     start = time.perf_counter()
     with subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as child:
         assert child.stdout is not None
+        console = b""
         for line in child.stdout:
+            console += line
             if b"SHED-BENCH-INIT" in line:
                 break
         else:
-            sys.exit("the bare boot ended without reaching its init")
+            sys.exit(f"the bare boot ended without reaching its init (exit code {child.wait()}):\n{console.decode(errors='replace')}")
         seconds = time.perf_counter() - start
         child.kill()
     return seconds
