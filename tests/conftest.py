@@ -1,8 +1,18 @@
 """Fixtures that every test may use."""
 
+import os
 import signal
+
+import pytest
 
 pytest_plugins = ["support.kit"]
 
 # Whoever runs the tests may ignore it (nohup does), and what is ignored stays so in every program that a test starts.
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip, and say so, what needs root when we are not."""
+    for item in items:
+        if os.geteuid() and item.get_closest_marker("root"):
+            item.add_marker(pytest.mark.skip(reason="needs root"))
