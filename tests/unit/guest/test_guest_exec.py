@@ -278,7 +278,8 @@ def test_inherited_state_is_plain(host: Host) -> None:
     """Default signal actions, no stray descriptors, own session, umask 022 or the tester's."""
     result = run(host, "sh", "-c", "grep SigIgn /proc/self/status; ls /proc/self/fd; ps -o sid= -p $$; echo $$")
     ignored, *fds, sid, pid = result.stdout.split(b"\n")[:-1]
-    assert int(ignored.split()[1], 16) == 0
+    libc_own = 1 << 31 | 1 << 32  # 32 and 33: the C library refuses to change them, so they stay as whoever runs the tests left them
+    assert int(ignored.split()[1], 16) & ~libc_own == 0
     assert {int(fd) for fd in fds} <= {0, 1, 2, 3}
     assert sid.strip() == pid
 
