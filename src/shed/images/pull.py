@@ -67,14 +67,15 @@ def pull_image(
     store.index()  # a damaged one is told now, not when all the work is done
     progress.phase("manifest", f"looking up {remote}")
     repository = Repository(remote, insecure=insecure, sleep=stop.sleep)
+    stop.also(repository.abort)
     image = find_remote(repository, platform)
     annotations = _annotations(image, remote, with_layers=with_layers)
     wanted = _wanted(image, annotations, with_layers=with_layers)
-    missing = {digest: size for digest, size in wanted.items() if not _has(store, digest)}
+    missing = {digest: size or repository.has_blob(digest) for digest, size in wanted.items() if not _has(store, digest)}
     progress.phase("blobs", f"pulling {remote}")
     with contextlib.ExitStack() as stack:
-        sizes = missing.values()
-        counter = Counter(progress, "image", None if None in sizes else sum(size or 0 for size in sizes), stop)
+        total = None if None in missing.values() else sum(size or 0 for size in missing.values())
+        counter = Counter(progress, "image", total, stop)
         blobs = _Blobs(store, repository, counter, stack)
         at_once(lambda digest: blobs.fetch(digest, missing[digest], is_root=digest == annotations.root), missing, stop)
         progress.phase("commit", f"storing {name}")
@@ -140,7 +141,7 @@ class _Blobs:
         """Fetch a blob and make it durable; one that is the root is checked."""
         with self._lock:
             blob = self.staged[digest] = self._stack.enter_context(self._store.stage())
-        self._repository.fetch_blob(digest, blob, size=size, on_bytes=self._counter.add)
+        self._repository.fetch_blob(digest, blob, size=size or None, on_bytes=self._counter.add)
         blob.sync()
         if is_root:
             _check_root(blob, digest, self._repository.reference)

@@ -66,6 +66,7 @@ def push_image(
     progress.phase("check", f"checking {source}")
     image = _Image(store, source)
     repository = Repository(reference, push=True, insecure=insecure, sleep=stop.sleep)
+    stop.also(repository.abort)
     progress.phase("blobs", f"pushing to {reference}")
     blobs = _Blobs(image, repository, Counter(progress, "image", sum(image.blobs.values()), stop))
     at_once(blobs.push, image.blobs, stop)

@@ -32,6 +32,7 @@ def open_remote(
     remote = parse_reference(reference)
     stop = Stop()
     repository = Repository(remote, insecure=insecure, sleep=stop.sleep)
+    stop.also(repository.abort)
     progress.phase("manifest", f"looking up {remote}")
     image = find_remote(repository, platform)
     layers = {layer.digest: layer.size for layer in image.chosen.manifest.layers}
