@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import threading
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -24,9 +23,10 @@ from shed.erofs.checker import check
 from shed.erofs.compress import Compression
 from shed.erofs.verify import verify_contents
 from shed.erofs.writer import WriteResult, WriterOptions, write_image, writer_name
-from shed.errors import REFUSALS, ConflictError, DataError, NotFoundError, ShedError, StorageError, UsageError
+from shed.errors import REFUSALS, DataError, NotFoundError, ShedError, StorageError, UsageError
 from shed.fsutil import storage_errors
 from shed.images.annotations import BootAnnotations
+from shed.images.transfer import Counter, Stop
 from shed.names import check_image_name
 from shed.oci import media
 from shed.oci.archive import Archive, open_archive, open_blob
@@ -46,8 +46,6 @@ if TYPE_CHECKING:  # the kit's builder is large, and only its result is needed
     from shed.images.bootkit.kit import Kit
 
 _LAYER_THREADS = 3
-_REPORT_EVERY = 4 << 20
-"""Bytes between two progress events."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,7 +200,8 @@ class _Mint:
         chosen = self._plan.chosen
         self._stage().write(chosen.config_bytes)
         total = sum(layer.size for layer in chosen.manifest.layers)
-        counter = _Counter(self._progress, "layers", total)
+        stop = Stop()
+        counter = Counter(self._progress, "layers", total, stop)
         budget = Budget(MAX_UNPACKED)
         with ThreadPoolExecutor(_LAYER_THREADS) as pool:
             tasks = []
@@ -216,12 +215,12 @@ class _Mint:
                 for task in as_completed(tasks):
                     task.result()
             except BaseException:
-                counter.stop()
+                stop.set()
                 raise
         return [task.result() for task in tasks]
 
     def _write(self, entries: list[Entry], root: StagedBlob) -> WriteResult:
-        counter = _Counter(self._progress, "root", sum(entry.size for entry in entries))
+        counter = Counter(self._progress, "root", sum(entry.size for entry in entries), Stop())
         with storage_errors(root.path):
             written = write_image(entries, root.file, WriterOptions(compression=self._plan.compression, on_progress=counter.add))
             root.file.flush()
@@ -273,31 +272,6 @@ def _without_garbage_collection() -> Iterator[None]:
     finally:
         if enabled:
             gc.enable()
-
-
-class _Counter:
-    """Adds up bytes from several threads and reports them now and then; after `stop`, whoever adds is told to give up."""
-
-    def __init__(self, progress: Progress, label: str, total: int) -> None:
-        self._progress = progress
-        self._label = label
-        self._total = total
-        self._done = 0
-        self._next_report = 0
-        self._stopped = False
-        self._lock = threading.Lock()
-
-    def add(self, count: int) -> None:
-        with self._lock:
-            if self._stopped:
-                raise ConflictError("stopped, because another part failed")
-            self._done += count
-            if self._done >= self._next_report or self._done == self._total:
-                self._next_report = self._done + _REPORT_EVERY
-                self._progress.bytes(self._label, self._done, self._total)
-
-    def stop(self) -> None:
-        self._stopped = True
 
 
 def _foreign(annotations: Mapping[str, str]) -> dict[str, str]:

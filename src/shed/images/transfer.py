@@ -50,6 +50,7 @@ class Counter:
 
     def __init__(self, progress: Progress, label: str, total: int | None, stop: Stop) -> None:
         self.done = 0
+        """Bytes so far."""
         self._progress = progress
         self._label = label
         self._total = total
