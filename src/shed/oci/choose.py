@@ -1,8 +1,9 @@
-"""Which image of an archive is meant: attestations are left out, and the platform decides among the rest."""
+"""Which image of an archive or a registry is meant: attestations are left out, and the platform decides among the rest."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 from shed.errors import DataError, UsageError
 from shed.oci import media
@@ -17,9 +18,20 @@ _MAX_DEPTH = 4
 """Of indexes within indexes."""
 
 
+class Documents(Protocol):
+    """Where indexes, manifests and configs are read from."""
+
+    name: str
+    """For messages."""
+
+    def read(self, descriptor: Descriptor, what: str) -> bytes:
+        """Return a small blob, verified.  Raises `DataError`, which names `what`."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """One image of an archive: its manifest's digest there, the manifest, and the config with its bytes."""
+    """One image: its manifest's digest where it was found, the manifest, and the config with its bytes."""
 
     digest: Digest
     manifest: Manifest
@@ -28,33 +40,47 @@ class Chosen:
 
 
 def choose_image(archive: Archive, platform: Platform | None = None) -> Chosen:
-    """Return the image for `platform`; without one, the only image, or else the one for this machine.
+    """Return the image of an archive, as `choose_from` does."""
+    return choose_from(_InArchive(archive), read_index(archive), platform)
 
-    Raises `DataError` when there is no image in the archive, `UsageError` when it has none or several that fit.
+
+def choose_from(source: Documents, index: Index, platform: Platform | None = None) -> Chosen:
+    """Return the image for `platform` among those of `index`; without one, the only image, or else the one for this machine.
+
+    Raises `DataError` when there is no image in the index, `UsageError` when it has none or several that fit.
     """
-    found = _manifests(archive, read_index(archive), set(), _MAX_DEPTH)
+    found = _manifests(source, index, set(), _MAX_DEPTH)
     if not found:
-        raise DataError(f"{archive.name} holds no image")
+        raise DataError(f"{source.name} holds no image")
     if len(found) == 1 and platform is None:
-        return _read(archive, found[0])
+        return _read(source, found[0])
     wanted = platform or Platform.of_host()
-    stated = [(entry.platform or _read(archive, entry).config.platform, entry) for entry in found]
+    stated = [(entry.platform or _read(source, entry).config.platform, entry) for entry in found]
     fitting = [entry for its_platform, entry in stated if its_platform.matches(wanted)]
     if not fitting:
         there = ", ".join(sorted({str(its_platform) for its_platform, _ in stated}))
         raise UsageError(
-            f"{archive.name} holds no image for {wanted}, only for {there}", code="PLATFORM_NOT_FOUND", hint="choose one with --platform"
+            f"{source.name} holds no image for {wanted}, only for {there}", code="PLATFORM_NOT_FOUND", hint="choose one with --platform"
         )
     if len(fitting) > 1:
         hint = "copy one into an archive of its own: skopeo copy oci-archive:FILE:TAG oci-archive:NEW.tar"
-        raise UsageError(f"{archive.name} holds {len(fitting)} images for {wanted}", hint=hint)
-    chosen = _read(archive, fitting[0])
+        raise UsageError(f"{source.name} holds {len(fitting)} images for {wanted}", hint=hint)
+    chosen = _read(source, fitting[0])
     if not chosen.config.platform.matches(wanted):
-        raise DataError(f"{archive.name}: the index promises {wanted}, the config says {chosen.config.platform}")
+        raise DataError(f"{source.name}: the index promises {wanted}, the config says {chosen.config.platform}")
     return chosen
 
 
-def _manifests(archive: Archive, index: Index, seen: set[Digest], depth: int) -> list[Descriptor]:
+class _InArchive:
+    def __init__(self, archive: Archive) -> None:
+        self.name = archive.name
+        self._archive = archive
+
+    def read(self, descriptor: Descriptor, what: str) -> bytes:
+        return read_blob(self._archive, descriptor, what)
+
+
+def _manifests(source: Documents, index: Index, seen: set[Digest], depth: int) -> list[Descriptor]:
     found = []
     for entry in index.manifests:
         nowhere = entry.platform and "unknown" in (entry.platform.os, entry.platform.architecture)
@@ -65,20 +91,20 @@ def _manifests(archive: Archive, index: Index, seen: set[Digest], depth: int) ->
             found.append(entry)
         elif entry.media_type == media.INDEX:
             if not depth:
-                raise DataError(f"{archive.name}: its indexes are nested too deeply")
-            found += _manifests(archive, Index.parse(read_blob(archive, entry, "image index")), seen, depth - 1)
+                raise DataError(f"{source.name}: its indexes are nested too deeply")
+            found += _manifests(source, Index.parse(source.read(entry, "image index")), seen, depth - 1)
     return found
 
 
-def _read(archive: Archive, entry: Descriptor) -> Chosen:
-    manifest = Manifest.parse(read_blob(archive, entry, "image manifest"), f"image manifest of {archive.name}")
+def _read(source: Documents, entry: Descriptor) -> Chosen:
+    manifest = Manifest.parse(source.read(entry, "image manifest"), f"image manifest of {source.name}")
     if manifest.config.media_type != media.CONFIG:
-        raise DataError(f"{archive.name}: the config has the media type {manifest.config.media_type!r}: this is not a container image")
+        raise DataError(f"{source.name}: the config has the media type {manifest.config.media_type!r}: this is not a container image")
     for number, layer in enumerate(manifest.layers, 1):
         if layer.media_type not in media.LAYERS:
-            raise DataError(f"{archive.name}: layer {number} has the unsupported media type {layer.media_type!r}")
-    data = read_blob(archive, manifest.config, "image config")
-    config = ImageConfig.parse(data, f"image config of {archive.name}")
+            raise DataError(f"{source.name}: layer {number} has the unsupported media type {layer.media_type!r}")
+    data = source.read(manifest.config, "image config")
+    config = ImageConfig.parse(data, f"image config of {source.name}")
     if len(config.diff_ids) != len(manifest.layers):
-        raise DataError(f"{archive.name}: the config lists {len(config.diff_ids)} layers, the manifest {len(manifest.layers)}")
+        raise DataError(f"{source.name}: the config lists {len(config.diff_ids)} layers, the manifest {len(manifest.layers)}")
     return Chosen(entry.digest, manifest, config, data)

@@ -1,0 +1,73 @@
+"""Moving several blobs at once: bytes are added up for progress, and when one fails the others give up."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from typing import TypeVar
+
+from shed.errors import UnavailableError
+from shed.progress import Progress
+
+AT_ONCE = 3
+"""Blobs that are moved at the same time."""
+_REPORT_EVERY = 4 << 20
+"""Bytes between two progress events."""
+_T = TypeVar("_T")
+
+
+class Stop:
+    """Tells work in other threads to give up: `sleep` ends early, and `check` raises."""
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+
+    def set(self) -> None:
+        """Have all of it give up."""
+        self._event.set()
+
+    def check(self) -> None:
+        """Raise `UnavailableError` when the work should be given up."""
+        if self._event.is_set():
+            raise UnavailableError("stopped before it was done", code="STOPPED", hint="try again")
+
+    def sleep(self, seconds: float) -> None:
+        """Wait.  Raises `UnavailableError` when there is nothing more to wait for."""
+        self._event.wait(seconds)
+        self.check()
+
+
+class Counter:
+    """Adds up bytes from several threads and reports them now and then."""
+
+    def __init__(self, progress: Progress, label: str, total: int | None, stop: Stop) -> None:
+        self.done = 0
+        self._progress = progress
+        self._label = label
+        self._total = total
+        self._stop = stop
+        self._next_report = 0
+        self._lock = threading.Lock()
+
+    def add(self, count: int) -> None:
+        """Count `count` bytes more.  Raises `UnavailableError` when the work should be given up."""
+        self._stop.check()
+        with self._lock:
+            self.done += count
+            if self.done >= self._next_report or self.done == self._total:
+                self._next_report = self.done + _REPORT_EVERY
+                self._progress.bytes(self._label, self.done, self._total)
+
+
+def at_once(work: Callable[[_T], object], items: Iterable[_T], stop: Stop) -> None:
+    """Do `work` on all `items`, some at a time; the first failure stops the others and is raised."""
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        tasks = [pool.submit(work, item) for item in items]
+        try:
+            for task in as_completed(tasks):
+                task.result()
+        except BaseException:
+            stop.set()
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
