@@ -71,15 +71,19 @@ def load_settings(path: Path | None = None) -> Settings:
 
     Raises `ConfigError` for a file that cannot be read, a key that does not exist, or a value of the wrong kind.
     """
+    path = path or find_settings()
     if path is None:
-        path = next(filter(_is_there, search_paths()), None)
-        if path is None:
-            return Settings()
+        return Settings()
     try:
         text = path.read_text()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot read the configuration {path}: {error}", hint="name another file with --config") from error
     return parse_settings(text, path)
+
+
+def find_settings() -> Path | None:
+    """Return the first configuration of `search_paths` that exists."""
+    return next(filter(_is_there, search_paths()), None)
 
 
 def _is_there(path: Path) -> bool:

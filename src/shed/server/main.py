@@ -46,6 +46,10 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--listen", metavar="HOST:PORT", help="also listen on TCP, loopback only")
     serve.add_argument("--socket", type=Path, metavar="PATH", help="Unix socket (default: in SHED_RUNTIME_DIR)")
     serve.set_defaults(run=_serve)
+    doctor = commands.add_parser("doctor", help="look for what is wrong with this host; exit code 1 when something is")
+    doctor.add_argument("--config", type=Path, metavar="FILE", help="the configuration to check, instead of the one a server would find")
+    doctor.add_argument("--json", action="store_true", help="machine output")
+    doctor.set_defaults(run=_doctor)
     version = commands.add_parser("version", help="print the version")
     version.set_defaults(run=_version)
     return parser
@@ -75,6 +79,15 @@ def _resolve(images: Path, reference: str) -> BootImage:
     from shed.oci.store import LayoutStore  # noqa: PLC0415
 
     return resolve(LayoutStore(images), reference)
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from shed.server.doctor.examine import as_json, as_text, examine  # noqa: PLC0415  as above
+    from shed.server.doctor.result import Host, Status  # noqa: PLC0415
+
+    results = list(examine(Host(Paths(), options.config)))
+    sys.stdout.write(as_json(results) if options.json else as_text(results))
+    return int(any(result.status is Status.FAIL for result in results))
 
 
 def _version(options: argparse.Namespace) -> int:
