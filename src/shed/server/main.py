@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from shed.config.paths import Paths
-from shed.config.server import load_settings
+from shed.config.server import find_settings, load_settings
 from shed.errors import ShedError, of_os_error
 from shed.version import VERSION
 
@@ -46,6 +46,9 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--listen", metavar="HOST:PORT", help="also listen on TCP, loopback only")
     serve.add_argument("--socket", type=Path, metavar="PATH", help="Unix socket (default: in SHED_RUNTIME_DIR)")
     serve.set_defaults(run=_serve)
+    validate = commands.add_parser("config-validate", help="say whether a server would start with the configuration; exit code 2 when not")
+    validate.add_argument("--config", type=Path, metavar="FILE", help="default: the configuration that a server would find")
+    validate.set_defaults(run=_config_validate)
     doctor = commands.add_parser("doctor", help="look for what is wrong with this host; exit code 1 when something is")
     doctor.add_argument("--config", type=Path, metavar="FILE", help="the configuration to check, instead of the one a server would find")
     doctor.add_argument("--json", action="store_true", help="machine output")
@@ -79,6 +82,13 @@ def _resolve(images: Path, reference: str) -> BootImage:
     from shed.oci.store import LayoutStore  # noqa: PLC0415
 
     return resolve(LayoutStore(images), reference)
+
+
+def _config_validate(options: argparse.Namespace) -> int:
+    path = options.config or find_settings()
+    load_settings(path)
+    print(f"{path} is valid" if path else "there is no configuration file: all is at its default")  # noqa: T201
+    return 0
 
 
 def _doctor(options: argparse.Namespace) -> int:
