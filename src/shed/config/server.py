@@ -78,9 +78,9 @@ class ConfigError(ShedError):
     exit_code = 2
 
 
-def search_paths() -> list[Path]:
-    """Return where a configuration is looked for, first match wins."""
-    return [Path("server.yaml"), Path.home() / ".config/shed/server.yaml", Path("/etc/shed/server.yaml")]
+def search_paths(home: Path | None = None) -> list[Path]:
+    """Return where a configuration is looked for, first match wins; `home` is that of the server's user, ours unless named."""
+    return [Path("server.yaml"), (home or Path.home()) / ".config/shed/server.yaml", Path("/etc/shed/server.yaml")]
 
 
 def load_settings(path: Path | None = None) -> Settings:
@@ -98,9 +98,9 @@ def load_settings(path: Path | None = None) -> Settings:
     return parse_settings(text, path)
 
 
-def find_settings() -> Path | None:
-    """Return the first configuration of `search_paths` that exists."""
-    return next(filter(_is_there, search_paths()), None)
+def find_settings(places: list[Path] | None = None) -> Path | None:
+    """Return the first configuration of `places`, those of `search_paths` unless named, that exists."""
+    return next(filter(_is_there, search_paths() if places is None else places), None)
 
 
 def _is_there(path: Path) -> bool:
