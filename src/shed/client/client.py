@@ -101,7 +101,15 @@ class Client:
 
     def image(self, reference: str) -> dict[str, Any]:
         """Return all that is known of the image with this name or digest."""
-        return _object(http.request(self.address, "GET", f"/api/images/inspect?ref={quote(os.fsencode(reference), safe='')}"))
+        return _object(http.request(self.address, "GET", f"/api/images/inspect?ref={_quoted(reference)}"))
+
+    def remove_image(self, reference: str) -> dict[str, Any]:
+        """Remove the tag `reference`, or all names of the image with this reference or digest; return what was removed."""
+        return _object(http.request(self.address, "DELETE", f"/api/images?ref={_quoted(reference)}"))
+
+    def prune_images(self, *, dry_run: bool = False) -> dict[str, Any]:
+        """Remove what nobody needs from the server's store and return what that was; with `dry_run` only look."""
+        return _object(http.request(self.address, "POST", f"/api/images/prune?dry_run={str(dry_run).lower()}"))
 
     def execute(self, name: str, command: list[str], *, env: list[str] | None = None, user: str | None = None) -> Execution:
         """Start `command` in a shed, which is started first when it is stopped; see `Execution.run`."""
@@ -119,6 +127,10 @@ class Client:
                 phase, message = str(event.data.get("phase", "")), str(event.data.get("message", ""))
                 on_event(WarningEvent(message) if event.data.get("warning") else PhaseEvent(phase, message))
         raise UnavailableError("the server went away before the work was done", hint="see how far it came: shed list")
+
+
+def _quoted(reference: str) -> str:
+    return quote(os.fsencode(reference), safe="")
 
 
 def _path(name: str, *more: str) -> str:

@@ -53,6 +53,11 @@ class Settings:
     stop_timeout: float = 10.0
 
 
+def configured_images(settings: Settings) -> dict[str, str]:
+    """Return the references of images that the configuration names, by their keys."""
+    return {"default_image": settings.default_image}
+
+
 class ConfigError(ShedError):
     """A configuration file cannot be used; the message names the file and the key."""
 
