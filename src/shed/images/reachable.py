@@ -96,7 +96,8 @@ def _add_indexes(store: LayoutStore, result: Reachable) -> None:
     """Add indexes that other tools have put into the store, as far as they list an image that is needed, with all they list."""
     for entry in store.index().manifests:
         if entry.media_type == media.INDEX and store.has(entry.digest):
-            listed = Index.parse(store.read_bytes(entry.digest, what="image index"), f"image index {store.blob_path(entry.digest)}")
+            what = f"image index {store.blob_path(entry.digest)}"
+            listed = Index.parse(store.read_bytes(entry.digest, what=what), what)
             if any(manifest.digest in result.manifests for manifest in listed.manifests):
                 result.manifests.add(entry.digest)
                 result.blobs.add(entry.digest)
