@@ -101,7 +101,15 @@ class Client:
 
     def image(self, reference: str) -> dict[str, Any]:
         """Return all that is known of the image with this name or digest."""
-        return _object(http.request(self.address, "GET", f"/api/images/inspect?ref={quote(os.fsencode(reference), safe='')}"))
+        return _object(http.request(self.address, "GET", f"/api/images/inspect?ref={_quoted(reference)}"))
+
+    def remove_image(self, reference: str) -> dict[str, Any]:
+        """Remove the tag `reference`, or all names of the image with this reference or digest; return what was removed."""
+        return _object(http.request(self.address, "DELETE", f"/api/images?ref={_quoted(reference)}"))
+
+    def prune_images(self, *, dry_run: bool = False) -> dict[str, Any]:
+        """Remove what nobody needs from the server's store and return what that was; with `dry_run` only look."""
+        return _object(http.request(self.address, "POST", f"/api/images/prune?dry_run={str(dry_run).lower()}"))
 
     def push_image(self, source: str, destination: str, *, insecure: bool = False, on_event: Sink = _ignore) -> dict[str, Any]:
         """Have the server push the image `source` to `destination`, ``registry/repository[:tag]``; return what it did."""
@@ -141,6 +149,10 @@ class Client:
                 current, total = _count(event.data.get("current")), _count(event.data.get("total"))
                 on_event(BytesEvent(str(event.data.get("label", "")), current or 0, total))
         raise UnavailableError("the server went away before the work was done", hint="see how far it came: shed list")
+
+
+def _quoted(reference: str) -> str:
+    return quote(os.fsencode(reference), safe="")
 
 
 def _path(name: str, *more: str) -> str:

@@ -22,7 +22,8 @@ from shed.images.bootkit.libraries import LOADER, closure, read_libraries
 from shed.images.bootkit.runtime import PYTHON, build_runtime, read_agent, read_stdlib
 from shed.images.bootkit.tree import Tree
 from shed.images.bootkit.upper import make_upper
-from shed.oci.digest import Digest, digest_bytes
+from shed.oci.digest import Digest, digest_bytes, digest_fd
+from shed.oci.leases import Lease
 from shed.oci.store import LayoutStore
 from shed.progress import Progress
 
@@ -52,24 +53,26 @@ def build_kit(
     inputs = {"boot": _boot_inputs(debs), "runtime": _runtime_inputs(debs)}
     if kit and before == inputs:
         return kit
-    if kit and isinstance(before, dict) and before.get("boot") == inputs["boot"]:
-        kernel, initrd, record = kit.kernel, kit.initrd, dict(kit.record)
-    else:
-        progress.phase("kernel", "unpacking the kernel")
-        kernel, initrd, record = _boot(store, debs)
-    progress.phase("runtime", "building the agent's runtime")
-    runtime, writer = _runtime(store, debs, cache)
-    packages = [_describe(deb) for deb in debs.values()]
-    record |= {"inputs": inputs, "architecture": archive.architecture, "packages": packages, "writer": writer}
-    kit = Kit(kernel, initrd, runtime, record)
-    save_kit(store, kit)
+    with store.lease() as lease:
+        if kit and isinstance(before, dict) and before.get("boot") == inputs["boot"]:
+            kernel, initrd, record = kit.kernel, kit.initrd, dict(kit.record)
+        else:
+            progress.phase("kernel", "unpacking the kernel")
+            kernel, initrd, record = _boot(store, lease, debs)
+        progress.phase("runtime", "building the agent's runtime")
+        runtime, writer = _runtime(store, lease, debs, cache)
+        packages = [_describe(deb) for deb in debs.values()]
+        record |= {"inputs": inputs, "architecture": archive.architecture, "packages": packages, "writer": writer}
+        kit = Kit(kernel, initrd, runtime, record)
+        save_kit(store, kit)
     return kit
 
 
-def _boot(store: LayoutStore, debs: Mapping[str, Deb]) -> tuple[Digest, Digest, dict[str, Any]]:
+def _boot(store: LayoutStore, lease: Lease, debs: Mapping[str, Deb]) -> tuple[Digest, Digest, dict[str, Any]]:
     """Store kernel and initrd; return their digests, and what the kit's record says of them."""
     package = read_kernel_package(debs[recipe.KERNEL])
     initrd = build_initrd(busybox=_busybox(debs), init=_INIT.read_bytes(), early=package.early, late=package.late)
+    lease.blobs(digest_bytes(package.kernel.image), digest_bytes(initrd))
     return (
         store.put_bytes(package.kernel.image),
         store.put_bytes(initrd),
@@ -81,13 +84,16 @@ def _boot(store: LayoutStore, debs: Mapping[str, Deb]) -> tuple[Digest, Digest, 
     )
 
 
-def _runtime(store: LayoutStore, debs: Mapping[str, Deb], cache: Path) -> tuple[Digest, str]:
+def _runtime(store: LayoutStore, lease: Lease, debs: Mapping[str, Deb], cache: Path) -> tuple[Digest, str]:
     """Store the runtime; return its digest, and what wrote its EROFS.  Programs run in `cache`: other places may forbid that."""
     with tempfile.TemporaryDirectory(prefix="kit-", dir=cache) as folder:
         tree = _runtime_tree(debs, Path(folder))
         with store.stage() as blob:
             result = write_image(tree.entries(), blob.file, WriterOptions())
-            return blob.commit(), result.writer
+            blob.sync()
+            digest = digest_fd(blob.file.fileno())
+            lease.blobs(digest)
+            return blob.commit(digest), result.writer
 
 
 def _runtime_tree(debs: Mapping[str, Deb], scratch: Path) -> Tree:
