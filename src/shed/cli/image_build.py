@@ -17,6 +17,7 @@ from shed.errors import UsageError
 from shed.images.bootkit.build import build_kit
 from shed.images.bootkit.kit import load_kit
 from shed.images.mint import MintResult, mint_archive
+from shed.images.writers.builtin import BuiltinWriter
 from shed.oci.descriptor import Platform
 from shed.oci.store import LayoutStore
 from shed.progress import Progress
@@ -51,7 +52,7 @@ def build(words: list[str], options: Options) -> int:
             source,
             args.name,
             kit=kit,
-            compression=compression,
+            writer=BuiltinWriter(compression),
             platform=platform,
             source_ref=args.source_ref,
             force=args.force,
