@@ -36,12 +36,12 @@ def build(words: list[str], options: Options) -> int:
     )
     parser.add_argument("-n", "--name", metavar="NAME", required=True, help="what to call it")
     parser.add_argument("--from-oci-archive", metavar="FILE", required=True, help="OCI archive or layout folder; - reads standard input")
-    parser.add_argument("--compression", metavar="HOW", help="lz4 (default), lz4hc[:1-12], zstd[:1-22] or none")
+    parser.add_argument("--compression", metavar="HOW", help="zstd[:1-22] (default), lz4hc[:1-12], lz4 or none")
     parser.add_argument("--platform", metavar="OS/ARCH", help="which image, when the archive holds several")
     parser.add_argument("--source-ref", metavar="REF", default="", help="the reference that this image is built for")
     parser.add_argument("--force", action="store_true", help="do the work even when the store has the result")
     args = parser.parse(words, options)
-    compression = None if args.compression is None else Compression.parse(args.compression)
+    writer = None if args.compression is None else BuiltinWriter(Compression.parse(args.compression))
     platform = None if args.platform is None else Platform.parse(args.platform)
     source = _source(args.from_oci_archive)
     store = LayoutStore(Paths().images)
@@ -52,7 +52,7 @@ def build(words: list[str], options: Options) -> int:
             source,
             args.name,
             kit=kit,
-            writer=BuiltinWriter(compression),
+            writer=writer,
             platform=platform,
             source_ref=args.source_ref,
             force=args.force,

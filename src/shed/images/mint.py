@@ -25,7 +25,7 @@ from shed.errors import REFUSALS, ConflictError, DataError, NotFoundError, ShedE
 from shed.images import gate
 from shed.images.annotations import BootAnnotations
 from shed.images.writers.base import RootWriter
-from shed.images.writers.builtin import BuiltinWriter
+from shed.images.writers.builtin import BuiltinWriter, best_compression
 from shed.names import check_image_name
 from shed.oci import media
 from shed.oci.archive import Archive, open_archive, open_blob
@@ -103,13 +103,13 @@ def mint(
     force: bool = False,
     progress: Progress | None = None,
 ) -> MintResult:
-    """Mint the image in `archive` as `name`, its root written by `writer` (the built-in one unless given).
+    """Mint the image in `archive` as `name`, its root written by `writer` (the built-in one with `best_compression` unless given).
 
     `platform` chooses among several images; `force` does the work even when the store has the result.  Raises `ShedError`s: the archive's
     faults are `DataError`, a full disk is `StorageError`; then the store is as it was, and the name still means what it meant.
     """
     check_image_name(name)
-    writer = writer or BuiltinWriter()
+    writer = writer or BuiltinWriter(best_compression(kit.erofs_algorithms))
     progress = progress or Progress()
     _check_kit(store, kit, writer)
     store.sweep()
