@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import shlex
 import signal
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +20,8 @@ Argument = str | Path
 PASSED_ENVIRONMENT = ("PATH", "HOME", "USER", "LOGNAME", "TMPDIR", "XDG_RUNTIME_DIR", "XDG_CONFIG_HOME", "XDG_DATA_HOME",
                       "http_proxy", "https_proxy", "no_proxy", "SSL_CERT_FILE")  # fmt: skip
 _TAIL = 2000
+_GRACE = 10.0
+"""Seconds that a command has to clean up after it was interrupted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +106,52 @@ async def run_async(
     if check and result.returncode:
         raise failed(words, result)
     return result
+
+
+def run_streaming(
+    command: Sequence[Argument],
+    *,
+    show: Callable[[bytes], object] | None,
+    env: Mapping[str, str] | None = None,
+    hint: str | None = None,
+) -> None:
+    """Run `command` to its end; what it prints, on either stream, goes to `show` at once, or, without one, the last of it into the error.
+
+    It gets a process group of its own: an exception here, such as an interrupt, ends all of its processes.  Raises as `run` does.
+    """
+    words = [str(word) for word in command]
+    log.debug("run: %s", shlex.join(words))
+    tail = b""
+    try:
+        process = subprocess.Popen(
+            words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment(env), process_group=0
+        )
+    except FileNotFoundError:
+        raise missing_tool(words[0], hint) from None
+    with process:
+        assert process.stdout is not None
+        try:
+            while data := os.read(process.stdout.fileno(), 1 << 16):
+                if show:
+                    show(data)
+                else:
+                    tail = (tail + data)[-4 * _TAIL :]
+            process.wait()
+        except BaseException:
+            _end_group(process)
+            raise
+    if process.returncode:
+        raise failed(words, Completed(process.returncode, b"", tail))
+
+
+def _end_group(process: subprocess.Popen[bytes]) -> None:
+    """Interrupt a process group, and kill what is left of it when its first process is gone, or does not go."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGINT)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(_GRACE)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 def missing_tool(program: str, hint: str | None) -> UnavailableError:

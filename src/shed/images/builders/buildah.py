@@ -1,0 +1,32 @@
+"""buildah: builds without an engine, as root or as an ordinary user."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from shed.images.builders.base import BuildRequest, Show, complaint
+from shed.run import Argument, run_streaming
+
+
+class Buildah:
+    """Builds into buildah's storage, where the layers stay as a cache, and copies the image from there."""
+
+    name = "buildah"
+
+    def probe(self) -> str | None:
+        """Return why buildah cannot be used, or None: its storage can be opened."""
+        return complaint("buildah", "info")
+
+    def build(self, request: BuildRequest, output: Path, show: Show | None) -> None:
+        """Build, then copy."""
+        record = output.with_suffix(".id")
+        env = request.environment()
+        run_streaming(build_command(request, record), env=env, show=show)
+        run_streaming(["buildah", "push", "--quiet", record.read_text().strip(), f"oci-archive:{output}"], env=env, show=show)
+
+
+def build_command(request: BuildRequest, record: Path) -> list[Argument]:
+    """Return the command that builds and writes the image's identifier to `record`."""
+    command: list[Argument] = ["buildah", "build", "--layers", "--iidfile", record, "--tag", f"localhost/shed-build:{request.name}"]
+    command += ["--timestamp", request.epoch] if request.epoch else []
+    return [*command, *request.options(), request.context]
