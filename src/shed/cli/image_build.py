@@ -23,7 +23,8 @@ from shed.images.bootkit.kit import load_kit
 from shed.images.builders.base import BuildRequest
 from shed.images.builders.build import DEFAULT_FILES, built, find_file
 from shed.images.builders.choose import choose_builder
-from shed.images.mint import MintResult, mint_archive
+from shed.images.mint import MintResult, mint, mint_archive
+from shed.images.sources import open_source, parse_source
 from shed.images.writers.builtin import BuiltinWriter
 from shed.names import check_image_name
 from shed.oci.descriptor import Platform
@@ -57,7 +58,8 @@ def build(words: list[str], options: Options) -> int:
     parser.add_argument(
         "--from", dest="reference", metavar="REF", help="use this image, of a local container store, a registry or an archive"
     )
-    parser.add_argument("--from-oci-archive", metavar="FILE", help="use this OCI archive or layout folder; - reads standard input")
+    parser.add_argument("--insecure", action="store_true", help="speak to the registry of --from without encryption")
+    parser.add_argument("--from-oci-archive", metavar="FILE", help="use this OCI or docker archive, or layout folder; - is stdin")
     parser.add_argument("--platform", metavar="OS/ARCH", help="platform to build for, or which image when there are several")
     parser.add_argument("--compression", metavar="HOW", help="zstd[:1-22] (default), lz4hc[:1-12], lz4 or none")
     parser.add_argument("--source-ref", metavar="REF", default="", help="the reference that this image is built for")
@@ -70,31 +72,30 @@ def build(words: list[str], options: Options) -> int:
     platform = None if args.platform is None else Platform.parse(args.platform)
     store = LayoutStore(Paths().images)
     kit = load_kit(store)
+    request = _request(args, platform) if args.reference is None and args.from_oci_archive is None else None
     progress = Progress()
     details: dict[str, object] = {}
+    archive = None
     with contextlib.ExitStack() as stack:
-        if args.from_oci_archive is not None:
-            source = _archive(args.from_oci_archive)
-        else:
-            request = _request(args, platform)
+        if request is not None:
             builder = choose_builder(args.builder)
             details["builder"] = builder.name
             progress.phase("build")
             if not options.json:
                 note(f"building with {builder.name}")
-            source = stack.enter_context(built(builder, request, store.root, None if options.json else pass_on, keep_in=_folder(args)))
+            keep_in = None if args.output_dir is None else Path(args.output_dir)
+            archive = stack.enter_context(built(builder, request, store, None if options.json else pass_on, keep_in=keep_in))
         progress.sink = stack.enter_context(shown(options))
-        result = mint_archive(
-            store,
-            source,
-            args.name,
-            kit=kit,
-            writer=writer,
-            platform=platform,
-            source_ref=args.source_ref,
-            force=args.force,
-            progress=progress,
-        )
+        if args.reference is not None:
+            source = parse_source(args.reference)
+            args.source_ref = args.source_ref or source.source_ref
+            archive = stack.enter_context(open_source(source, store=store, platform=platform, insecure=args.insecure, progress=progress))
+        how: dict[str, Any] = {"kit": kit, "writer": writer, "platform": platform, "force": args.force, "progress": progress}
+        how["source_ref"] = args.source_ref
+        if archive is None:
+            result = mint_archive(store, _archive(args.from_oci_archive), args.name, **how)
+        else:
+            result = mint(store, archive, args.name, **how)
     _built(result, options, details)
     return 0
 
@@ -130,10 +131,6 @@ def _request(args: Any, platform: Platform | None) -> BuildRequest:
         build_args=tuple(args.build_arg),
         epoch=os.environ.get("SOURCE_DATE_EPOCH"),
     )
-
-
-def _folder(args: Any) -> Path | None:
-    return None if args.output_dir is None else Path(args.output_dir)
 
 
 def _archive(text: str) -> Path | str:

@@ -10,26 +10,24 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from shed.fsutil import locked, storage_errors
+from shed.fsutil import storage_errors
 
-_PREFIX = ".build-"
+_PREFIX, _SUFFIX = ".build-", ".tmp"
 
 
 @contextlib.contextmanager
 def work_folder(parent: Path) -> Iterator[Path]:
     """Yield a new folder in `parent`, which is made when it is missing; first those go whose builds are gone.
 
-    A folder belongs to whoever holds the flock on it.  It is made, and left ones are removed, under one lock, so nobody sees one that is
-    not locked yet.  Raises `StorageError` when the disk refuses.
+    A folder belongs to whoever holds the flock on it.  Raises `StorageError` when the disk refuses.
     """
     with storage_errors(parent):
         parent.mkdir(parents=True, exist_ok=True)
-    with locked(parent / f"{_PREFIX}lock"), storage_errors(parent):
-        for left in parent.glob(f"{_PREFIX}*.tmp"):
+        for left in parent.glob(f"{_PREFIX}*{_SUFFIX}"):
             _remove_if_left(left)
-        folder = Path(tempfile.mkdtemp(prefix=_PREFIX, suffix=".tmp", dir=parent))
-        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        fcntl.flock(fd, fcntl.LOCK_EX)
+        while (owned := _make(parent)) is None:
+            pass
+    folder, fd = owned
     try:
         yield folder
     finally:
@@ -37,11 +35,27 @@ def work_folder(parent: Path) -> Iterator[Path]:
         os.close(fd)
 
 
+def _make(parent: Path) -> tuple[Path, int] | None:
+    """Return a new folder and the descriptor that holds its lock; None when somebody took it for one that was left."""
+    folder = Path(tempfile.mkdtemp(prefix=_PREFIX, suffix=_SUFFIX, dir=parent))
+    with contextlib.suppress(FileNotFoundError):
+        fd = _open(folder)
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if folder.exists():
+                return folder, fd
+        os.close(fd)
+    return None
+
+
 def _remove_if_left(folder: Path) -> None:
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
+    with contextlib.suppress(FileNotFoundError):
+        fd = _open(folder)
         with contextlib.suppress(BlockingIOError):
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             shutil.rmtree(folder, ignore_errors=True)
-    finally:
         os.close(fd)
+
+
+def _open(folder: Path) -> int:
+    return os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

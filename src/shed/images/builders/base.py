@@ -1,4 +1,4 @@
-"""What a builder is: it turns a context folder and a Containerfile into an archive with one image."""
+"""What a builder is: it turns a context folder and a Containerfile into an image in a store of its own, and images there into archives."""
 
 from __future__ import annotations
 
@@ -57,20 +57,30 @@ class BuildRequest:
 
 
 class Builder(Protocol):
-    """One tool that builds images."""
+    """One tool that builds and stores images."""
 
     name: str
     """As in ``--builder``."""
+    storage: str
+    """Where its images are, as in ``--from STORAGE:REF``."""
 
     def probe(self) -> str | None:
         """Return why it cannot be used on this machine, or None when it works."""
         ...
 
     def build(self, request: BuildRequest, output: Path, show: Show | None) -> None:
-        """Build what `request` says and write it to the archive `output`, whose folder has room for more files.
+        """Build what `request` says and write it to the archive `output`; a file beside it, named ``.id``, may be used.
 
         What the tool prints goes to `show`, or the last of it into the error.  Raises `CommandError` when the build fails.
         """
+        ...
+
+    def has(self, reference: str) -> bool:
+        """Tell whether the image is in the tool's store."""
+        ...
+
+    def export(self, reference: str, output: Path, show: Show | None) -> None:
+        """Write an image of the tool's store to the archive `output`.  Raises `CommandError`."""
         ...
 
 

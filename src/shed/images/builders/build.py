@@ -11,6 +11,10 @@ from shed.errors import NotFoundError, UsageError
 from shed.fsutil import fsync_dir, storage_errors
 from shed.images.builders.base import Builder, BuildRequest, Show
 from shed.images.workdir import work_folder
+from shed.oci.archive import Archive, open_archive
+from shed.oci.docker_archive import DockerArchive
+from shed.oci.pack import repack_archive
+from shed.oci.store import LayoutStore
 from shed.run import CommandError
 
 DEFAULT_FILES = ("Dockerfile.shed", "Dockerfile", "Containerfile")
@@ -39,27 +43,33 @@ def find_file(context: Path, file: str | None = None) -> Path:
 
 
 @contextlib.contextmanager
-def built(builder: Builder, request: BuildRequest, scratch: Path, show: Show | None, *, keep_in: Path | None = None) -> Iterator[Path]:
-    """Yield the archive that `builder` makes; it is in the folder `scratch` and removed with the block.
+def built(
+    builder: Builder, request: BuildRequest, store: LayoutStore, show: Show | None, *, keep_in: Path | None = None
+) -> Iterator[Archive]:
+    """Yield the archive that `builder` makes; it is on the store's disk and removed with the block.
 
-    With `keep_in` it is there instead, as ``NAME.oci.tar``, and stays.  Raises `ShedError`.
+    With `keep_in` an OCI archive stays in that folder, as ``NAME.oci.tar``.  Raises `ShedError`.
     """
-    with work_folder(keep_in or scratch) as folder:
+    with work_folder(keep_in or store.root) as folder:
         output = folder / "image.oci.tar"
         try:
             builder.build(request, output, show)
         except CommandError as error:
             error.hint = f"what {builder.name} printed says why"
             raise
-        if keep_in is not None:
-            output = _keep(output, keep_in / f"{request.name}.oci.tar")
-        yield output
+        with open_archive(output, scratch=store.scratch()) as archive:
+            archive.name = f"the image that {builder.name} built"
+            if keep_in is not None:
+                _keep(archive, output, keep_in / f"{request.name}.oci.tar")
+            yield archive
 
 
-def _keep(output: Path, target: Path) -> Path:
+def _keep(archive: Archive, output: Path, target: Path) -> None:
+    if isinstance(archive, DockerArchive):
+        repack_archive(archive, target)
+        return
     with storage_errors(target):
         with output.open("rb") as file:
             os.fsync(file.fileno())
         output.rename(target)
         fsync_dir(target.parent)
-    return target

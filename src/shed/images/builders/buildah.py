@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from shed.images.builders.base import BuildRequest, Show, complaint
+from shed.images.builders.base import BuildRequest, Show, complaint, tool_environment
 from shed.run import Argument, run_streaming
 
 
@@ -12,6 +12,7 @@ class Buildah:
     """Builds into buildah's storage, where the layers stay as a cache, and copies the image from there."""
 
     name = "buildah"
+    storage = "containers-storage"
 
     def probe(self) -> str | None:
         """Return why buildah cannot be used, or None: its storage can be opened."""
@@ -20,9 +21,16 @@ class Buildah:
     def build(self, request: BuildRequest, output: Path, show: Show | None) -> None:
         """Build, then copy."""
         record = output.with_suffix(".id")
-        env = request.environment()
-        run_streaming(build_command(request, record), env=env, show=show)
-        run_streaming(["buildah", "push", "--quiet", record.read_text().strip(), f"oci-archive:{output}"], env=env, show=show)
+        run_streaming(build_command(request, record), env=request.environment(), show=show)
+        self.export(record.read_text().strip(), output, show)
+
+    def has(self, reference: str) -> bool:
+        """Tell whether the image is in the storage."""
+        return complaint("buildah", "inspect", "--type", "image", reference) is None
+
+    def export(self, reference: str, output: Path, show: Show | None) -> None:
+        """Copy an image."""
+        run_streaming(["buildah", "push", "--quiet", reference, f"oci-archive:{output}"], env=tool_environment(), show=show)
 
 
 def build_command(request: BuildRequest, record: Path) -> list[Argument]:

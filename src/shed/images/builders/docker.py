@@ -17,6 +17,7 @@ class Docker:
     """Builds with the engine that the docker client talks to."""
 
     name = "docker"
+    storage = "docker-daemon"
 
     def probe(self) -> str | None:
         """Return why docker cannot be used, or None: its engine answers."""
@@ -35,7 +36,15 @@ class Docker:
             env["DOCKER_BUILDKIT"] = "0"
         record = output.with_suffix(".id")
         run_streaming(build_command(command, request, record), env=env, show=show)
-        run_streaming(["docker", "save", "--output", output, record.read_text().strip()], env=env, show=show)
+        self.export(record.read_text().strip(), output, show)
+
+    def has(self, reference: str) -> bool:
+        """Tell whether the engine has the image."""
+        return complaint("docker", "image", "inspect", "--format", "{{.Id}}", reference) is None
+
+    def export(self, reference: str, output: Path, show: Show | None) -> None:
+        """Save an image; engines before 25 write a docker archive."""
+        run_streaming(["docker", "save", "--output", output, reference], env=tool_environment(), show=show)
 
 
 def export_command(request: BuildRequest, output: Path) -> list[Argument]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from shed.images.builders.base import BuildRequest, Show, complaint
+from shed.images.builders.base import BuildRequest, Show, complaint, tool_environment
 from shed.run import Argument, run_streaming
 
 
@@ -12,6 +12,7 @@ class Podman:
     """Builds into podman's storage, where the layers stay as a cache, and saves the image from there."""
 
     name = "podman"
+    storage = "containers-storage"
 
     def probe(self) -> str | None:
         """Return why podman cannot be used, or None: its storage, or its machine, answers."""
@@ -20,10 +21,17 @@ class Podman:
     def build(self, request: BuildRequest, output: Path, show: Show | None) -> None:
         """Build, then save."""
         record = output.with_suffix(".id")
-        env = request.environment()
-        run_streaming(build_command(request, record), env=env, show=show)
-        identifier = record.read_text().strip()
-        run_streaming(["podman", "save", "--quiet", "--format", "oci-archive", "--output", output, identifier], env=env, show=show)
+        run_streaming(build_command(request, record), env=request.environment(), show=show)
+        self.export(record.read_text().strip(), output, show)
+
+    def has(self, reference: str) -> bool:
+        """Tell whether the image is in the storage."""
+        return complaint("podman", "image", "exists", reference) is None
+
+    def export(self, reference: str, output: Path, show: Show | None) -> None:
+        """Save an image."""
+        command: list[Argument] = ["podman", "save", "--quiet", "--format", "oci-archive", "--output", output, reference]
+        run_streaming(command, env=tool_environment(), show=show)
 
 
 def build_command(request: BuildRequest, record: Path) -> list[Argument]:
