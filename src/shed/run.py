@@ -20,8 +20,8 @@ Argument = str | Path
 PASSED_ENVIRONMENT = ("PATH", "HOME", "USER", "LOGNAME", "TMPDIR", "XDG_RUNTIME_DIR", "XDG_CONFIG_HOME", "XDG_DATA_HOME",
                       "http_proxy", "https_proxy", "no_proxy", "SSL_CERT_FILE")  # fmt: skip
 _TAIL = 2000
-_GRACE = 10.0
-"""Seconds that a command has to clean up after it was interrupted."""
+_GRACE = 5.0
+"""Seconds that an interrupted command has to clean up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,13 +145,28 @@ def run_streaming(
 
 
 def _end_group(process: subprocess.Popen[bytes]) -> None:
-    """Interrupt a process group, and kill what is left of it when its first process is gone, or does not go."""
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGINT)
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(_GRACE)
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
+    """End a process group: what its first process started, so that this one sees it fail and cleans up; then that one; then all by force."""
+    try:
+        for number, pids in ((signal.SIGTERM, _group(process.pid) - {process.pid}), (signal.SIGINT, {process.pid})):
+            for pid in pids if process.poll() is None else ():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, number)
+            if pids:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.communicate(timeout=_GRACE)  # whoever cannot write cannot clean up
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def _group(leader: int) -> set[int]:
+    """Return the processes of a group, as /proc tells; none where there is no /proc."""
+    found = set()
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # it has ended
+            if int(path.read_bytes().rpartition(b")")[2].split()[2]) == leader:
+                found.add(int(path.parent.name))
+    return found
 
 
 def missing_tool(program: str, hint: str | None) -> UnavailableError:

@@ -50,10 +50,10 @@ class BuildRequest:
             words += ["--build-arg", pair]
         return words
 
-    def environment(self) -> dict[str, str]:
-        """Return the variables the builder gets besides those every command gets."""
+    def environment(self, scratch: Path) -> dict[str, str]:
+        """Return what `tool_environment` does, and the values of build arguments that have none."""
         bare = [name for name in self.build_args if "=" not in name]
-        return tool_environment() | {name: os.environ[name] for name in bare if name in os.environ}
+        return tool_environment(scratch) | {name: os.environ[name] for name in bare if name in os.environ}
 
 
 class Builder(Protocol):
@@ -69,7 +69,7 @@ class Builder(Protocol):
         ...
 
     def build(self, request: BuildRequest, output: Path, show: Show | None) -> None:
-        """Build what `request` says and write it to the archive `output`; a file beside it, named ``.id``, may be used.
+        """Build what `request` says and write it to the archive `output`, in a folder that is removed afterwards with all that is in it.
 
         What the tool prints goes to `show`, or the last of it into the error.  Raises `CommandError` when the build fails.
         """
@@ -84,9 +84,10 @@ class Builder(Protocol):
         ...
 
 
-def tool_environment() -> dict[str, str]:
-    """Return the variables that tools with an image storage get besides those every command gets."""
-    return {name: os.environ[name] for name in _PASSED if name in os.environ}
+def tool_environment(scratch: Path | None = None) -> dict[str, str]:
+    """Return the variables that a builder gets besides those every command gets; its temporary files go to the folder `scratch`."""
+    env = {name: os.environ[name] for name in _PASSED if name in os.environ}
+    return env if scratch is None else env | {"TMPDIR": str(scratch)}
 
 
 def complaint(*command: Argument) -> str | None:

@@ -21,7 +21,7 @@ class Buildah:
     def build(self, request: BuildRequest, output: Path, show: Show | None) -> None:
         """Build, then copy."""
         record = output.with_suffix(".id")
-        run_streaming(build_command(request, record), env=request.environment(), show=show)
+        run_streaming(build_command(request, record), env=request.environment(output.parent), show=show)
         self.export(record.read_text().strip(), output, show)
 
     def has(self, reference: str) -> bool:
@@ -30,11 +30,12 @@ class Buildah:
 
     def export(self, reference: str, output: Path, show: Show | None) -> None:
         """Copy an image."""
-        run_streaming(["buildah", "push", "--quiet", reference, f"oci-archive:{output}"], env=tool_environment(), show=show)
+        run_streaming(["buildah", "push", "--quiet", reference, f"oci-archive:{output}"], env=tool_environment(output.parent), show=show)
 
 
 def build_command(request: BuildRequest, record: Path) -> list[Argument]:
     """Return the command that builds and writes the image's identifier to `record`."""
-    command: list[Argument] = ["buildah", "build", "--layers", "--iidfile", record, "--tag", f"localhost/shed-build:{request.name}"]
+    command: list[Argument] = ["buildah", "build", "--layers", "--force-rm", "--iidfile", record]
+    command += ["--tag", f"localhost/shed-build:{request.name}"]
     command += ["--timestamp", request.epoch] if request.epoch else []
     return [*command, *request.options(), request.context]

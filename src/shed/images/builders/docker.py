@@ -25,7 +25,7 @@ class Docker:
 
     def build(self, request: BuildRequest, output: Path, show: Show | None) -> None:
         """Build, then save the image unless BuildKit did."""
-        env = request.environment()
+        env = request.environment(output.parent)
         if os.environ.get("DOCKER_BUILDKIT") != "0" and complaint("docker", "buildx", "version") is None:
             if _exports():
                 run_streaming(export_command(request, output), env=env, show=show)
@@ -44,7 +44,7 @@ class Docker:
 
     def export(self, reference: str, output: Path, show: Show | None) -> None:
         """Save an image; engines before 25 write a docker archive."""
-        run_streaming(["docker", "save", "--output", output, reference], env=tool_environment(), show=show)
+        run_streaming(["docker", "save", "--output", output, reference], env=tool_environment(output.parent), show=show)
 
 
 def export_command(request: BuildRequest, output: Path) -> list[Argument]:

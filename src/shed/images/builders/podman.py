@@ -21,7 +21,7 @@ class Podman:
     def build(self, request: BuildRequest, output: Path, show: Show | None) -> None:
         """Build, then save."""
         record = output.with_suffix(".id")
-        run_streaming(build_command(request, record), env=request.environment(), show=show)
+        run_streaming(build_command(request, record), env=request.environment(output.parent), show=show)
         self.export(record.read_text().strip(), output, show)
 
     def has(self, reference: str) -> bool:
@@ -31,11 +31,12 @@ class Podman:
     def export(self, reference: str, output: Path, show: Show | None) -> None:
         """Save an image."""
         command: list[Argument] = ["podman", "save", "--quiet", "--format", "oci-archive", "--output", output, reference]
-        run_streaming(command, env=tool_environment(), show=show)
+        run_streaming(command, env=tool_environment(output.parent), show=show)
 
 
 def build_command(request: BuildRequest, record: Path) -> list[Argument]:
     """Return the command that builds and writes the image's identifier to `record`."""
-    command: list[Argument] = ["podman", "build", "--layers", "--iidfile", record, "--tag", f"localhost/shed-build:{request.name}"]
+    command: list[Argument] = ["podman", "build", "--layers", "--force-rm", "--iidfile", record]
+    command += ["--tag", f"localhost/shed-build:{request.name}"]
     command += ["--timestamp", request.epoch] if request.epoch else []
     return [*command, *request.options(), request.context]
