@@ -11,23 +11,34 @@ import tarfile
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, Literal, Protocol
 
 import zstandard
 from isal import isal_zlib
 
 from shed.fsutil import atomic_file
 from shed.oci import media
+from shed.oci.archive import Archive, open_blob
+from shed.oci.choose import choose_image
 from shed.oci.descriptor import Descriptor, Platform
 from shed.oci.digest import Digest, digest_bytes, hex_of
 from shed.oci.fields import encode_object
 from shed.oci.manifest import REF_NAME, Index, Manifest
+from shed.oci.unpack import SourceReader
 
 Compression = Literal["gzip", "zstd", "none"]
 EPOCH = "1970-01-01T00:00:00Z"
 _CHUNK = 1 << 20
 _GZIP_LEVEL, _ZSTD_LEVEL = 2, 3
 _MEDIA_TYPES: dict[Compression, str] = {"gzip": media.LAYER_GZIP, "zstd": media.LAYER_ZSTD, "none": media.LAYER}
+
+
+class Readable(Protocol):
+    """What a tar file takes a member's content from."""
+
+    def read(self, size: int = -1, /) -> bytes:
+        """Return at most `size` bytes; none at the end."""
+        ...
 
 
 def pack_archive(
@@ -69,6 +80,20 @@ def pack_archive(
     return digest
 
 
+def repack_archive(archive: Archive, output: Path) -> None:
+    """Write the only image in `archive` to the OCI archive `output`, its config and layers as they are.  Raises `DataError`."""
+    chosen = choose_image(archive)
+    manifest = chosen.manifest.encode()
+    with atomic_file(output) as file, tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as packed:
+        _add(packed, "oci-layout", b'{"imageLayoutVersion":"1.0.0"}')
+        _add_blob(packed, chosen.config_bytes)
+        for digest, layer in {layer.digest: layer for layer in chosen.manifest.layers}.items():
+            content = SourceReader(open_blob(archive, layer, "layer"))
+            _add(packed, f"blobs/sha256/{hex_of(digest)}", content, layer.size)
+        entry = Descriptor(media.MANIFEST, _add_blob(packed, manifest), len(manifest), platform=chosen.config.platform)
+        _add(packed, "index.json", Index((entry,)).encode())
+
+
 def _add_layer(archive: tarfile.TarFile, layer: Path, folder: Path, compression: Compression) -> tuple[Descriptor, Digest]:
     """Add the layer, compressed, and return its descriptor and its diffID."""
     unpacked, packed = hashlib.sha256(), hashlib.sha256()
@@ -105,7 +130,7 @@ def _add_blob(archive: tarfile.TarFile, data: bytes) -> Digest:
     return digest
 
 
-def _add(archive: tarfile.TarFile, name: str, content: bytes | BinaryIO, size: int | None = None) -> None:
+def _add(archive: tarfile.TarFile, name: str, content: bytes | Readable, size: int | None = None) -> None:
     info = tarfile.TarInfo(name)
     info.mode = 0o644
     if isinstance(content, bytes):
