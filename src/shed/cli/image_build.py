@@ -12,12 +12,11 @@ from shed.cli.parsing import Parser
 from shed.cli.progress import shown
 from shed.config.paths import Paths
 from shed.config.sizes import format_size
-from shed.erofs.compress import Compression
 from shed.errors import UsageError
 from shed.images.bootkit.build import build_kit
 from shed.images.bootkit.kit import load_kit
 from shed.images.mint import MintResult, mint_archive
-from shed.images.writers.builtin import BuiltinWriter
+from shed.images.writers.choose import choose_writer
 from shed.oci.descriptor import Platform
 from shed.oci.store import LayoutStore
 from shed.progress import Progress
@@ -40,8 +39,9 @@ def build(words: list[str], options: Options) -> int:
     parser.add_argument("--platform", metavar="OS/ARCH", help="which image, when the archive holds several")
     parser.add_argument("--source-ref", metavar="REF", default="", help="the reference that this image is built for")
     parser.add_argument("--force", action="store_true", help="do the work even when the store has the result")
+    parser.add_argument("--build-tools-version", metavar="X", help="write with mkfs.erofs of this release, tag or image of the build tools")
     args = parser.parse(words, options)
-    compression = None if args.compression is None else Compression.parse(args.compression)
+    writer = choose_writer(compression=args.compression, build_tools=args.build_tools_version)
     platform = None if args.platform is None else Platform.parse(args.platform)
     source = _source(args.from_oci_archive)
     store = LayoutStore(Paths().images)
@@ -52,7 +52,7 @@ def build(words: list[str], options: Options) -> int:
             source,
             args.name,
             kit=kit,
-            writer=BuiltinWriter(compression),
+            writer=writer,
             platform=platform,
             source_ref=args.source_ref,
             force=args.force,
