@@ -105,8 +105,9 @@ def fetch_debs(
 ) -> dict[str, Deb]:
     """Return the packages `names`, downloaded into the folder `cache` unless they are there.
 
-    `lock` says which versions; the boot kit's lock file, unless it is given.  A version that the mirror no longer has is replaced by the suite's newest with a warning; with `locked`, `UnavailableError`
-    (PACKAGE_GONE) is raised instead.  Also raises `DataError` for bytes that are not what the lock file says.
+    `lock` says which versions; the boot kit's lock file, unless it is given.  A version that the mirror no longer has is replaced by the
+    suite's newest with a warning; with `locked`, `UnavailableError` (PACKAGE_GONE) is raised instead.  Also raises `DataError` for bytes
+    that are not what the lock says.
     """
     lock = read_lock() if lock is None else lock
     with storage_errors(cache):
