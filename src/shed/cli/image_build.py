@@ -16,7 +16,6 @@ from shed.cli.parsing import Parser
 from shed.cli.progress import shown
 from shed.config.paths import Paths
 from shed.config.sizes import format_size
-from shed.erofs.compress import Compression
 from shed.errors import UsageError
 from shed.images.bootkit.build import build_kit
 from shed.images.bootkit.kit import load_kit
@@ -25,7 +24,7 @@ from shed.images.builders.build import DEFAULT_FILES, built, find_file
 from shed.images.builders.choose import choose_builder
 from shed.images.mint import MintResult, mint, mint_archive
 from shed.images.sources import open_source, parse_source
-from shed.images.writers.builtin import BuiltinWriter
+from shed.images.writers.choose import choose_writer
 from shed.names import check_image_name
 from shed.oci.descriptor import Platform
 from shed.oci.store import LayoutStore
@@ -62,13 +61,14 @@ def build(words: list[str], options: Options) -> int:
     parser.add_argument("--from-oci-archive", metavar="FILE", help="use this OCI or docker archive, or layout folder; - is stdin")
     parser.add_argument("--platform", metavar="OS/ARCH", help="platform to build for, or which image when there are several")
     parser.add_argument("--compression", metavar="HOW", help="zstd[:1-22] (default), lz4hc[:1-12], lz4 or none")
+    parser.add_argument("--build-tools-version", metavar="X", help="write with mkfs.erofs of this release, tag or image of the build tools")
     parser.add_argument("--source-ref", metavar="REF", default="", help="the reference that this image is built for")
     parser.add_argument("--force", action="store_true", help="do the work even when the store has the result")
     parser.add_argument("--local", action="store_true", help="use the store of this machine without its server, as is done anyhow")
     args = parser.parse(words, options)
     _check_combination(args)
     check_image_name(args.name)
-    writer = None if args.compression is None else BuiltinWriter(Compression.parse(args.compression))
+    writer = choose_writer(compression=args.compression, build_tools=args.build_tools_version)
     platform = None if args.platform is None else Platform.parse(args.platform)
     store = LayoutStore(Paths().images)
     kit = load_kit(store)

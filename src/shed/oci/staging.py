@@ -1,4 +1,4 @@
-"""Blobs on their way into the store: files that nothing refers to until they are complete and verified."""
+"""Blobs on their way into the store: files that nothing refers to until they are complete and verified; and folders to make them in."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import contextlib
 import fcntl
 import hashlib
 import os
+import shutil
+import stat
 import tempfile
 import time
 from collections.abc import Iterator
@@ -105,15 +107,39 @@ def _intact(path: Path, digest: Digest, size: int) -> bool:
         return False
 
 
+@contextlib.contextmanager
+def staging_folder(folder: Path) -> Iterator[Path]:
+    """Yield a new folder in `folder` for what a program needs to make a blob; it is removed with the block."""
+    with storage_errors(folder):
+        path = Path(tempfile.mkdtemp(prefix=_PREFIX, suffix=_SUFFIX, dir=folder))
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield path
+    finally:
+        os.close(fd)
+        shutil.rmtree(path, ignore_errors=True)
+
+
 def sweep(folder: Path) -> int:
-    """Remove staged blobs whose writers are gone; return how many."""
+    """Remove staged blobs and folders whose writers are gone; return how many."""
     removed = 0
     for path in folder.glob(f"{_PREFIX}*{_SUFFIX}"):
-        with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
-            if os.fstat(file.fileno()).st_mtime > time.time() - _YOUNG:
-                continue
-            with contextlib.suppress(BlockingIOError):
-                fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-                path.unlink()
-                removed += 1
+        with contextlib.suppress(FileNotFoundError):
+            removed += _sweep(path)
     return removed
+
+
+def _sweep(path: Path) -> bool:
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        status = os.fstat(fd)
+        if status.st_mtime > time.time() - _YOUNG:
+            return False
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        shutil.rmtree(path) if stat.S_ISDIR(status.st_mode) else path.unlink()
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(fd)
+    return True
