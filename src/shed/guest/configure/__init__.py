@@ -65,9 +65,9 @@ async def configure(loop: Loop, shed: State, value: dict[str, object], places: P
         raise StepError(HAND_OVER, f"cannot prepare the root: {error}") from None
     resource.setrlimit(resource.RLIMIT_NOFILE, (_OPEN_FILES, _OPEN_FILES))
     if init_mode == "systemd":
-        init.hand_over(loop)
-    if new:
-        identity.finish_settling(loop, "", request.name)
+        init.hand_over(loop, (lambda: identity.finish_settling("", request.name)) if new else None)
+    elif new:
+        identity.finish_settling_beside(loop, "", request.name)
     watch.lap("init")
     shed.name, shed.user, shed.env, shed.workspace, shed.init = request.name, user, request.env, request.workspace, init_mode
     shed.phase = state.READY
