@@ -1,7 +1,7 @@
 """Makes the published images, base, extensions and full, and mints them into your store.  `make images` runs it.
 
-Archives are kept in ``.cache/images``, named by the recipes and the code that they were made with; a second run makes nothing again.  Remove
-that folder to have the newest packages.
+Archives are kept in ``.cache/images``, named by the recipes and the code that they were made with; a second run makes nothing again.
+Remove that folder to have the newest packages.
 """
 
 from __future__ import annotations

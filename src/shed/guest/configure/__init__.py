@@ -10,7 +10,7 @@ import resource
 import time
 
 from shed.guest import state, syscalls, users
-from shed.guest.configure import disks, identity, init, mounts, network, overlay
+from shed.guest.configure import disks, identity, init, modules, mounts, network, overlay
 from shed.guest.configure.request import Request
 from shed.guest.configure.steps import HAND_OVER, Places, StepError
 
@@ -47,6 +47,7 @@ async def configure(loop: Loop, shed: State, value: dict[str, object], places: P
     watch.lap("root")
     overlay.enter(places)
     watch.lap("enter")
+    _offer_modules(loop)
     init_mode = init.choose(request.init)
     user = users.default_user(request.user)
     try:
@@ -77,6 +78,14 @@ async def configure(loop: Loop, shed: State, value: dict[str, object], places: P
         "init": init_mode,
         "user": {"name": user.name, "uid": user.uid, "gid": user.gid, "home": user.home},
     }
+
+
+def _offer_modules(loop: Loop) -> None:
+    """Most sheds use no module but those that are loaded."""
+    try:
+        modules.load_on_demand()
+    except OSError as error:
+        loop.log(f"no kernel modules on demand: {error}")
 
 
 def _set_up_network(loop: Loop, request: Request) -> None:
