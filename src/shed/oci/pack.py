@@ -1,4 +1,4 @@
-"""OCI archives made from root file system tars: the same input gives the same bytes.
+"""OCI archives made from root file system tars, on top of another image or on nothing: the same input gives the same bytes.
 
 For recipes, which have a root file system and want an ordinary OCI image, and for tests.
 """
@@ -19,9 +19,9 @@ from isal import isal_zlib
 from shed.fsutil import atomic_file
 from shed.oci import media
 from shed.oci.archive import Archive, open_blob
-from shed.oci.choose import choose_image
+from shed.oci.choose import Chosen, choose_image
 from shed.oci.descriptor import Descriptor, Platform
-from shed.oci.digest import Digest, digest_bytes, hex_of
+from shed.oci.digest import Digest, digest_bytes, hex_of, mismatch
 from shed.oci.fields import encode_object
 from shed.oci.manifest import REF_NAME, Index, Manifest
 from shed.oci.unpack import SourceReader
@@ -46,6 +46,7 @@ def pack_archive(
     layers: Sequence[Path],
     *,
     settings: Mapping[str, Any] | None = None,
+    parent: tuple[Archive, Chosen] | None = None,
     platform: Platform | None = None,
     name: str | None = None,
     created: str = EPOCH,
@@ -54,12 +55,20 @@ def pack_archive(
 ) -> Digest:
     """Write an OCI archive of one image to `output` and return its manifest's digest.
 
-    `layers` are uncompressed tar files, bottom first; `settings` is the config's ``config`` object (Env, User, …); `platform` is this
-    machine's unless given; `name` becomes the tag in ``index.json``.
+    `layers` are uncompressed tar files, bottom first; they go on top of those of the image `parent`, which are copied as they are.
+    `settings` is the config's ``config`` object (Env, User, …); `platform` is the parent's or this machine's unless given; `name` becomes
+    the tag in ``index.json``.  Raises `DataError` when a layer of `parent` is damaged.
     """
-    platform = platform or Platform.of_host()
+    image = parent[1] if parent else None
+    lower = image.manifest.layers if image else ()
+    diff_ids = image.config.diff_ids if image else ()
+    history = image.config.raw.get("history", []) if image else []
+    platform = platform or (image.config.platform if image else Platform.of_host())
     with atomic_file(output) as file, tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as archive:
         _add(archive, "oci-layout", b'{"imageLayoutVersion":"1.0.0"}')
+        for descriptor in lower:
+            assert parent
+            _copy_layer(archive, parent[0], descriptor)
         packed = [_add_layer(archive, layer, output.parent, compression) for layer in layers]
         config = encode_object(
             {
@@ -68,12 +77,12 @@ def pack_archive(
                 "os": platform.os,
                 **({"variant": platform.variant} if platform.variant else {}),
                 "config": dict(settings or {}),
-                "rootfs": {"type": "layers", "diff_ids": [diff_id for _, diff_id in packed]},
-                "history": [{"created": created, "created_by": created_by} for _ in packed],
+                "rootfs": {"type": "layers", "diff_ids": [*diff_ids, *(diff_id for _, diff_id in packed)]},
+                "history": [*history, *({"created": created, "created_by": created_by} for _ in packed)],
             }
         )
         config_descriptor = Descriptor(media.CONFIG, _add_blob(archive, config), len(config))
-        manifest = Manifest(config_descriptor, tuple(descriptor for descriptor, _ in packed)).encode()
+        manifest = Manifest(config_descriptor, (*lower, *(descriptor for descriptor, _ in packed))).encode()
         digest = _add_blob(archive, manifest)
         annotations = {REF_NAME: name} if name else {}
         _add(archive, "index.json", Index((Descriptor(media.MANIFEST, digest, len(manifest), annotations, platform),)).encode())
@@ -112,6 +121,14 @@ def _add_layer(archive: tarfile.TarFile, layer: Path, folder: Path, compression:
         file.seek(0)
         _add(archive, f"blobs/sha256/{hex_of(descriptor.digest)}", file, descriptor.size)
     return descriptor, Digest("sha256:" + unpacked.hexdigest())
+
+
+def _copy_layer(archive: tarfile.TarFile, source: Archive, descriptor: Descriptor) -> None:
+    """Add a layer of another image as it is."""
+    reader = SourceReader(open_blob(source, descriptor, "layer"), (sha := hashlib.sha256()).update)
+    _add(archive, f"blobs/sha256/{hex_of(descriptor.digest)}", reader, descriptor.size)
+    if (got := Digest("sha256:" + sha.hexdigest())) != descriptor.digest:
+        raise mismatch(f"{source.name}: layer", descriptor.digest, got)
 
 
 def _compressor(compression: Compression) -> tuple[Callable[[bytes], bytes], Callable[[], bytes]]:

@@ -8,7 +8,7 @@ from shed.images.writers.builtin import BuiltinWriter
 
 
 def choose_writer(*, compression: str | None, build_tools: str | None) -> RootWriter | None:
-    """Return the writer: the built-in one, unless a version of the build tools is named; None, the default of minting, when nothing is said.
+    """Return the writer: the built-in one, unless a version of the build tools is named; None, minting's default, when nothing is said.
 
     Raises `UsageError`; and, when there is no engine or no image, what `ContainerWriter` raises.
     """
