@@ -278,7 +278,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def place(self, status: int, repository: str, name: str, **headers: str) -> None:
         """Answer with the place where an upload goes on."""
-        self.answer(status, Location=self.registry.location(f"/v2/{repository}/blobs/uploads/{name}?state=x%2Fy"), **headers)
+        self.answer(status, b"", Location=self.registry.location(f"/v2/{repository}/blobs/uploads/{name}?state=x%2Fy"), **headers)
 
 
 def basic(user: str, password: str) -> str:

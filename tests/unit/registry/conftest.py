@@ -7,6 +7,7 @@ import pytest
 
 from shed.oci.registry.client import Repository
 from shed.oci.registry.reference import parse_reference
+from support.docker_registry import no_credentials
 from support.scripted_registry import Registry, scripted_registry
 
 Connect = Callable[..., Repository]
@@ -15,10 +16,8 @@ Connect = Callable[..., Repository]
 @pytest.fixture(autouse=True)
 def _no_credentials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing of whoever runs the tests is used."""
-    for name in ("REGISTRY_AUTH_FILE", "XDG_RUNTIME_DIR", "XDG_CONFIG_HOME", "http_proxy", "HTTP_PROXY"):
-        monkeypatch.delenv(name, raising=False)
+    no_credentials(monkeypatch, tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "docker"))
 
 
 @pytest.fixture
