@@ -149,7 +149,7 @@ def run_streaming(
 
 
 def _end_group(process: subprocess.Popen[bytes]) -> None:
-    """End a process group: what its first process started, so that this one sees it fail and cleans up; then that one; then all by force."""
+    """End a process group: what its first process started, which this one sees fail and cleans up; then that one; then all, by force."""
     try:
         for number, pids in ((signal.SIGTERM, _group(process.pid) - {process.pid}), (signal.SIGINT, {process.pid})):
             for pid in pids if process.poll() is None else ():
