@@ -69,7 +69,7 @@ def _entry_head(entry: Entry) -> bytes:
         raise DataError(f"{_show(entry.path)} is a socket, which a tar cannot hold")
     is_device = kind in b"34"
     return _head(
-        entry.path + b"/" if kind == b"5" else entry.path,
+        entry.path + b"/" if kind == b"5" and entry.path else entry.path,
         kind,
         target=entry.target if kind == b"2" else b"",
         mode=stat.S_IMODE(entry.mode),
