@@ -31,9 +31,3 @@ def build_tools_reference(wanted: str | None, *, version: str = VERSION) -> str:
         return wanted
     tag = release_tag(wanted)
     return f"{REGISTRY_NAME}:{tag}" if tag else f"{LOCAL_NAME}:{wanted}"
-
-
-def is_local(reference: str) -> bool:
-    """Tell whether no registry is named in `reference`, so that there is nowhere to pull it from."""
-    host, slash, _ = reference.partition("/")
-    return not slash or not ("." in host or ":" in host or host == "localhost") or host == "localhost"

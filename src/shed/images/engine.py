@@ -32,7 +32,7 @@ class Engine:
 
     def pull(self, reference: str) -> None:
         """Get an image from its registry.  Raises `CommandError`."""
-        run([self.program, "pull", "--quiet", reference], hint=f"check the reference: {reference}")
+        run([self.program, "pull", "--quiet", reference])
 
     def load(self, archive: Path) -> None:
         """Take over the images of an archive.  Raises `CommandError`."""
@@ -52,7 +52,7 @@ class Engine:
         except CommandError:
             raise
         except BaseException:
-            run([self.program, "rm", "--force", name], check=False)
+            run([self.program, "kill", name], check=False)
             raise
 
     def _user(self) -> list[str]:

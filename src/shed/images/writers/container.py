@@ -16,7 +16,7 @@ from shed.erofs.compress import Compression
 from shed.erofs.writer import content_uuid
 from shed.errors import REFUSALS, DataError, NotFoundError, StorageError
 from shed.fsutil import storage_errors
-from shed.images.build_tools import build_tools_reference, is_local
+from shed.images.build_tools import LOCAL_NAME, build_tools_reference
 from shed.images.engine import WORK, Engine, find_engine
 from shed.oci.staging import StagedBlob, staging_folder
 from shed.oci.tarwrite import write_tar
@@ -25,23 +25,23 @@ from shed.run import CommandError
 _MKFS = "mkfs.erofs"
 _TAR, _IMAGE = "rootfs.tar", "rootfs.erofs"
 _CLUSTER_SIZE = 64 << 10
-_OPTIONS = ("--quiet", "-b4096", f"-C{_CLUSTER_SIZE}", "-T0", "--mkfs-time", "--tar=f")
+_OPTIONS = ("--quiet", "-b4096", f"-C{_CLUSTER_SIZE}", "-T0", "--mkfs-time", "-Eforce-inode-extended", "--tar=f")
 """Blocks of 4 KiB, as hosts with larger pages would choose others; ``--mkfs-time`` lets ``-T0`` date the image alone and not its files.
-Compact inodes are not forced: they cannot carry a time."""
+A compact inode cannot carry a time, and mkfs.erofs 1.9.4 takes one, and loses the nanoseconds, when the seconds are those of ``-T``."""
 _VERSION = re.compile(r"mkfs\.erofs \(erofs-utils\) (\S+)")
 
 
 class ContainerWriter:
     """Writes with mkfs.erofs; pinned by the image that it is taken from, which holds its compressors too."""
 
-    def __init__(self, wanted: str | None = None, compression: Compression | None = None) -> None:
-        """Find an engine, and the image that `wanted` means.
+    def __init__(self, wanted: str | None = None, compression: Compression | None = None, *, engine: Engine | None = None) -> None:
+        """Find the image that `wanted` means, in `engine` or in the one that works.
 
         Raises `UnavailableError` (NO_CONTAINER_ENGINE), `NotFoundError` (NO_BUILD_TOOLS), `CommandError` when the image cannot be pulled
         or run, and `DataError` when it is another.
         """
         self._compression = compression or Compression()
-        self._engine = find_engine()
+        self._engine = engine or find_engine()
         self._reference = build_tools_reference(wanted)
         self._image = _image(self._engine, self._reference)
         self._version = _version(self._engine, self._image, self._reference)
@@ -79,9 +79,9 @@ class ContainerWriter:
 
 
 def _image(engine: Engine, reference: str) -> str:
-    """Return the identifier of the image, which is pulled when it is not here and a registry may have it."""
+    """Return the identifier of the image, which is pulled when it is not here, unless it is one that no registry has."""
     image = engine.image_id(reference)
-    if image is None and not is_local(reference):
+    if image is None and not reference.startswith(f"{LOCAL_NAME}:"):
         engine.pull(reference)
         image = engine.image_id(reference)
     if image is None:
