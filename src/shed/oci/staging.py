@@ -7,7 +7,6 @@ import fcntl
 import hashlib
 import os
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,8 +15,6 @@ from shed.oci.content import FileSlice
 from shed.oci.digest import Digest, digest_fd, hex_of
 
 _PREFIX, _SUFFIX = ".staging-", ".tmp"
-_YOUNG = 60
-"""Seconds for which a file is left alone: its writer may not have locked it yet."""
 
 
 class StagedBlob:
@@ -40,10 +37,9 @@ class StagedBlob:
     def create(cls, folder: Path) -> Iterator[StagedBlob]:
         """Yield a new staged blob in `folder`; it is removed with the block unless it was committed."""
         with storage_errors(folder):
-            fd, name = tempfile.mkstemp(prefix=_PREFIX, suffix=_SUFFIX, dir=folder)
-        blob = cls(folder, Path(name), fd)
+            fd, path = _new_file(folder)
+        blob = cls(folder, path, fd)
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             yield blob
         finally:
             with contextlib.suppress(OSError):  # a full disk refuses the last buffer; the file goes anyway
@@ -105,15 +101,22 @@ def _intact(path: Path, digest: Digest, size: int) -> bool:
         return False
 
 
+def _new_file(folder: Path) -> tuple[int, Path]:
+    """Return a new file in `folder`, open and locked."""
+    while True:
+        fd, name = tempfile.mkstemp(prefix=_PREFIX, suffix=_SUFFIX, dir=folder)
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        if os.fstat(fd).st_nlink:
+            return fd, Path(name)
+        os.close(fd)  # a sweep came between the two calls and took the file
+
+
 def sweep(folder: Path) -> int:
-    """Remove staged blobs whose writers are gone; return how many."""
+    """Remove staged blobs whose writers are gone, however short ago; return how many."""
     removed = 0
     for path in folder.glob(f"{_PREFIX}*{_SUFFIX}"):
-        with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
-            if os.fstat(file.fileno()).st_mtime > time.time() - _YOUNG:
-                continue
-            with contextlib.suppress(BlockingIOError):
-                fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-                path.unlink()
-                removed += 1
+        with contextlib.suppress(FileNotFoundError, BlockingIOError), path.open("rb") as file:
+            fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+            path.unlink()
+            removed += 1
     return removed
