@@ -20,6 +20,8 @@ COMMANDS = {
     "build": Command("shed.cli.image_build:build", "make a bootable image from an OCI archive"),
     "push": Command("shed.cli.image_registry:push", "send an image to a registry"),
     "pull": Command("shed.cli.image_registry:pull", "get an image from a registry"),
+    "save": Command("shed.cli.image_files:save", "write images to a file"),
+    "load": Command("shed.cli.image_files:load", "read images from a file"),
     "bootkit": Command("shed.cli.image_build:bootkit", "the kernel, initrd and agent that images boot with"),
 }
 

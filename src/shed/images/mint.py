@@ -86,7 +86,7 @@ def mint_archive(
     origin = "stdin" if str(source) == "-" else str(source)
     progress.phase("ingest", f"reading {origin}")
     with contextlib.ExitStack() as stack:
-        with _blaming(origin):
+        with blaming(origin):
             archive = stack.enter_context(open_archive(source, scratch=store.scratch()))
         return mint(store, archive, name, kit=kit, writer=writer, platform=platform, source_ref=source_ref, force=force, progress=progress)
 
@@ -117,7 +117,7 @@ def mint(
     progress.phase("ingest")  # whoever opened the archive has said so
     with contextlib.ExitStack() as stack:
         stack.enter_context(_without_garbage_collection())
-        with _blaming(archive.name):
+        with blaming(archive.name):
             chosen = choose_image(archive, platform)
         _check_platform(chosen, kit)
         plan = _Plan(store=store, chosen=chosen, kit=kit, writer=writer, name=name, source_ref=source_ref)
@@ -192,7 +192,7 @@ class _Mint:
 
     def run(self) -> MintResult:
         with ThreadPoolExecutor(1) as background:  # ends before the staged blobs are closed
-            with _blaming(self._archive.name):
+            with blaming(self._archive.name):
                 layers = self._ingest()
                 self._sync(background, self._staged)
                 self._progress.phase("flatten", "merging the layers")
@@ -259,7 +259,7 @@ class _Mint:
 
 
 @contextlib.contextmanager
-def _blaming(origin: str) -> Iterator[None]:
+def blaming(origin: str) -> Iterator[None]:
     """Have every fault of the archive `origin` name it and say what to do, also one of the disk that it is read from."""
     try:
         yield
