@@ -23,6 +23,8 @@ COMMANDS = {
     "rm": Command("shed.cli.image_remove:remove", "remove images by name, reference or digest"),
     "delete": Command("shed.cli.image_remove:remove", "", "rm"),
     "prune": Command("shed.cli.image_remove:prune", "free the space of what no name and no shed needs"),
+    "save": Command("shed.cli.image_files:save", "write images to a file"),
+    "load": Command("shed.cli.image_files:load", "read images from a file"),
     "bootkit": Command("shed.cli.image_build:bootkit", "the kernel, initrd and agent that images boot with"),
 }
 
