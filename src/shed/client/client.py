@@ -111,6 +111,18 @@ class Client:
         """Remove what nobody needs from the server's store and return what that was; with `dry_run` only look."""
         return _object(http.request(self.address, "POST", f"/api/images/prune?dry_run={str(dry_run).lower()}"))
 
+    def usage(self) -> dict[str, Any]:
+        """Return what the server's data takes up: ``kinds`` by name, and ``total``, with ``size_bytes`` and ``disk_bytes`` each."""
+        return _object(http.request(self.address, "GET", "/api/system/df"))
+
+    def clean(self, scopes: list[str], *, until: float, dry_run: bool = False, on_event: Sink = _ignore) -> dict[str, Any]:
+        """Delete what has not been used for `until` seconds in `scopes` (the usual ones when there is none); with `dry_run` only look.
+
+        Returns what it was: rows by scope, and ``size_bytes``.
+        """
+        body = {**dict.fromkeys(scopes, True), "until_seconds": until, "dry_run": dry_run}
+        return self._done("POST", "/api/system/prune", on_event, body=body)
+
     def execute(self, name: str, command: list[str], *, env: list[str] | None = None, user: str | None = None) -> Execution:
         """Start `command` in a shed, which is started first when it is stopped; see `Execution.run`."""
         return Execution(self.address, check_shed_name(name), command, env=env, user=user)
@@ -120,9 +132,12 @@ class Client:
         return upgrade(self.address, "GET", _path(name, f"connect/{port:d}"), "shed-tcp")
 
     def _work(self, method: str, target: str, on_event: Sink, *, body: object = None) -> Shed:
+        return Shed.from_wire(self._done(method, target, on_event, body=body))
+
+    def _done(self, method: str, target: str, on_event: Sink, *, body: object = None) -> dict[str, Any]:
         for event in http.events(self.address, method, target, body=body):
             if event.name == "complete":
-                return Shed.from_wire(event.data)
+                return event.data
             if event.name == "progress":
                 phase, message = str(event.data.get("phase", "")), str(event.data.get("message", ""))
                 on_event(WarningEvent(message) if event.data.get("warning") else PhaseEvent(phase, message))
