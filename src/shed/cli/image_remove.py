@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from typing import Any
 
 from shed.cli.connection import client
@@ -21,7 +22,7 @@ def remove(words: list[str], options: Options) -> int:
     parser = Parser(
         "image rm",
         "Remove images.  A name is removed alone; a reference or a digest takes all names of its image with it.  "
-        "The space is freed by `shed image prune`.",
+        "The space is freed by `shed image prune`.  Asks on a terminal.",
         examples=["shed image rm base", "shed image ls -q | xargs -r -n1 shed image rm"],
     )
     parser.add_argument("images", metavar="IMAGE", nargs="+", help="name, reference or digest")
@@ -29,9 +30,9 @@ def remove(words: list[str], options: Options) -> int:
     args = parser.parse(words, options)
     server = client(options)
     removed = []
+    ask = not args.force and (options.json or (sys.stdin and sys.stdin.isatty()))  # a script may go on: the blobs stay
     for image in args.images:
-        size = "" if args.force else _size(server, image)
-        if not confirm(f'Delete image "{image}"{size}?', options, force=args.force):
+        if ask and not confirm(f'Delete image "{image}"{_size(server, image)}?', options, force=False):
             note("Cancelled.")
             continue
         answer = server.remove_image(image)

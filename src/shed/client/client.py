@@ -130,6 +130,18 @@ class Client:
         body = {"docker_ref": reference, "tag": tag, "platform": platform, "with_layers": with_layers, "insecure": insecure}
         return self._work("POST", "/api/images/pull", on_event, body=body)
 
+    def usage(self) -> dict[str, Any]:
+        """Return what the server's data takes up: ``kinds`` by name, and ``total``, with ``size_bytes`` and ``disk_bytes`` each."""
+        return _object(http.request(self.address, "GET", "/api/system/df"))
+
+    def clean(self, scopes: list[str], *, until: float, dry_run: bool = False, on_event: Sink = _ignore) -> dict[str, Any]:
+        """Delete what has not been used for `until` seconds in `scopes` (the usual ones when there is none); with `dry_run` only look.
+
+        Returns what it was: rows by scope, and ``size_bytes``.
+        """
+        body = {**dict.fromkeys(scopes, True), "until_seconds": until, "dry_run": dry_run}
+        return self._work("POST", "/api/system/prune", on_event, body=body)
+
     def execute(self, name: str, command: list[str], *, env: list[str] | None = None, user: str | None = None) -> Execution:
         """Start `command` in a shed, which is started first when it is stopped; see `Execution.run`."""
         return Execution(self.address, check_shed_name(name), command, env=env, user=user)

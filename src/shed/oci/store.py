@@ -25,7 +25,7 @@ import datetime as dt
 import json
 import os
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from shed.errors import DataError, NotFoundError, ShedError
