@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import stat
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -19,22 +20,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from shed.entries import Entry
-from shed.erofs.checker import check
-from shed.erofs.compress import Compression
-from shed.erofs.verify import verify_contents
-from shed.erofs.writer import WriteResult, WriterOptions, write_image, writer_name
 from shed.errors import REFUSALS, DataError, NotFoundError, ShedError, StorageError, UsageError
-from shed.fsutil import storage_errors
+from shed.images import gate
 from shed.images.annotations import BootAnnotations
 from shed.images.transfer import Counter, Stop
+from shed.images.writers.base import RootWriter
+from shed.images.writers.builtin import BuiltinWriter, best_compression
 from shed.names import check_image_name
 from shed.oci import media
 from shed.oci.archive import Archive, open_archive, open_blob
 from shed.oci.choose import Chosen, choose_image
 from shed.oci.descriptor import Descriptor, Platform
-from shed.oci.digest import Digest, digest_fd, short
+from shed.oci.digest import Digest, digest_bytes, short
 from shed.oci.flatten import flatten
 from shed.oci.layers import MAX_UNPACKED, read_layer
+from shed.oci.leases import Lease
 from shed.oci.manifest import Manifest
 from shed.oci.staging import StagedBlob
 from shed.oci.store import LayoutStore
@@ -73,35 +73,58 @@ def mint_archive(
     name: str,
     *,
     kit: Kit,
-    compression: Compression | None = None,
+    writer: RootWriter | None = None,
     platform: Platform | None = None,
     source_ref: str = "",
     force: bool = False,
     progress: Progress | None = None,
 ) -> MintResult:
-    """Mint the image in the archive `source` (file, layout folder, or ``-`` for stdin) as `name`.
+    """Mint the image in the archive `source` (file, layout folder, or ``-`` for stdin) as `name`; see `mint`."""
+    check_image_name(name)
+    progress = progress or Progress()
+    origin = "stdin" if str(source) == "-" else str(source)
+    progress.phase("ingest", f"reading {origin}")
+    with contextlib.ExitStack() as stack:
+        with blaming(origin):
+            archive = stack.enter_context(open_archive(source, scratch=store.scratch()))
+        return mint(store, archive, name, kit=kit, writer=writer, platform=platform, source_ref=source_ref, force=force, progress=progress)
+
+
+def mint(
+    store: LayoutStore,
+    archive: Archive,
+    name: str,
+    *,
+    kit: Kit,
+    writer: RootWriter | None = None,
+    platform: Platform | None = None,
+    source_ref: str = "",
+    force: bool = False,
+    progress: Progress | None = None,
+) -> MintResult:
+    """Mint the image in `archive` as `name`, its root written by `writer` (the built-in one with `best_compression` unless given).
 
     `platform` chooses among several images; `force` does the work even when the store has the result.  Raises `ShedError`s: the archive's
     faults are `DataError`, a full disk is `StorageError`; then the store is as it was, and the name still means what it meant.
     """
     check_image_name(name)
-    compression = compression or Compression("lz4")
+    writer = writer or BuiltinWriter(best_compression(kit.erofs_algorithms))
     progress = progress or Progress()
-    _check_kit(store, kit, compression)
-    store.sweep()
-    store.index()  # a damaged one is told now, not when all the work is done
-    origin = "stdin" if str(source) == "-" else str(source)
-    progress.phase("ingest", f"reading {origin}")
     with contextlib.ExitStack() as stack:
+        lease = stack.enter_context(store.lease())
+        lease.blobs(kit.kernel, kit.initrd, kit.runtime)
+        _check_kit(store, kit, writer)
+        store.sweep()
+        store.index()  # a damaged one is told now, not when all the work is done
+        progress.phase("ingest")  # whoever opened the archive has said so
         stack.enter_context(_without_garbage_collection())
-        with _blaming(origin):
-            archive = stack.enter_context(open_archive(source, scratch=store.scratch()))
+        with blaming(archive.name):
             chosen = choose_image(archive, platform)
         _check_platform(chosen, kit)
-        plan = _Plan(store=store, chosen=chosen, kit=kit, compression=compression, name=name, source_ref=source_ref)
+        plan = _Plan(store=store, chosen=chosen, kit=kit, writer=writer, name=name, source_ref=source_ref)
         if not force and (known := plan.known()):
             return known
-        return _Mint(plan, archive, stack, progress).run()
+        return _Mint(plan, archive, lease, stack, progress).run()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,7 +134,7 @@ class _Plan:
     store: LayoutStore
     chosen: Chosen
     kit: Kit
-    compression: Compression
+    writer: RootWriter
     name: str
     source_ref: str
 
@@ -125,7 +148,7 @@ class _Plan:
             initrd=self.kit.initrd,
             runtime=self.kit.runtime,
             logical_size=logical_size,
-            build_tools=f"{writer_name(self.compression)} {self.compression}",
+            build_tools=self.writer.name,
         )
         source = self.chosen.manifest
         return Manifest(source.config, source.layers, {**_foreign(source.annotations), **annotations.encode()})
@@ -159,10 +182,11 @@ class _Plan:
 class _Mint:
     """One run; staged blobs and unpacked layers live until `stack` is closed."""
 
-    def __init__(self, plan: _Plan, archive: Archive, stack: contextlib.ExitStack, progress: Progress) -> None:
+    def __init__(self, plan: _Plan, archive: Archive, lease: Lease, stack: contextlib.ExitStack, progress: Progress) -> None:
         self._plan = plan
         self._store = plan.store
         self._archive = archive
+        self._lease = lease
         self._stack = stack
         self._progress = progress
         self._staged: list[StagedBlob] = []
@@ -170,7 +194,7 @@ class _Mint:
 
     def run(self) -> MintResult:
         with ThreadPoolExecutor(1) as background:  # ends before the staged blobs are closed
-            with _blaming(self._archive.name):
+            with blaming(self._archive.name):
                 layers = self._ingest()
                 self._sync(background, self._staged)
                 self._progress.phase("flatten", "merging the layers")
@@ -178,13 +202,15 @@ class _Mint:
                 _check_size(entries)
             root = self._stage()
             self._progress.phase("write", f"writing the root file system: {len(entries)} files")
-            written = self._write(entries, root)
+            self._write(entries, root)
             self._progress.phase("check", "checking the root file system")
             self._sync(background, [root])
-            root_digest = self._check(entries, root)
+            root_digest = gate.let_through(root.path, root.file, entries)
             self._progress.phase("commit", "storing the image")
-            digest = self._commit(root, root_digest, written)
-        return self._plan.result(digest, root_digest, written.size, written.data_bytes, self._progress.finish(), reused=False)
+            logical_size = sum(entry.size for entry in entries if entry.link is None and stat.S_ISREG(entry.mode))
+            digest = self._commit(root, root_digest, logical_size)
+        root_size = self._store.size(root_digest)
+        return self._plan.result(digest, root_digest, root_size, logical_size, self._progress.finish(), reused=False)
 
     def _sync(self, background: ThreadPoolExecutor, blobs: list[StagedBlob]) -> None:
         """Start to make `blobs`, which are complete, durable; committing them then takes no time."""
@@ -219,27 +245,18 @@ class _Mint:
                 raise
         return [task.result() for task in tasks]
 
-    def _write(self, entries: list[Entry], root: StagedBlob) -> WriteResult:
+    def _write(self, entries: list[Entry], root: StagedBlob) -> None:
         counter = Counter(self._progress, "root", sum(entry.size for entry in entries), Stop())
-        with storage_errors(root.path):
-            written = write_image(entries, root.file, WriterOptions(compression=self._plan.compression, on_progress=counter.add))
-            root.file.flush()
-        return written
+        self._plan.writer.write(entries, root, counter.add)
 
-    def _check(self, entries: list[Entry], root: StagedBlob) -> Digest:
-        """Let the image through the gate and return its digest."""
-        with ThreadPoolExecutor(1) as pool:
-            digest = pool.submit(digest_fd, root.file.fileno())
-            check(root.path)
-            verify_contents(root.path, entries)
-            return digest.result()
-
-    def _commit(self, root: StagedBlob, root_digest: Digest, written: WriteResult) -> Digest:
+    def _commit(self, root: StagedBlob, root_digest: Digest, logical_size: int) -> Digest:
         for task in self._synced:
             task.result()
+        data = self._plan.manifest(root_digest, logical_size).encode()
+        source = self._plan.chosen.manifest
+        self._lease.blobs(source.config.digest, *(layer.digest for layer in source.layers), root_digest, digest_bytes(data))
         for blob in self._staged:
             blob.commit(root_digest if blob is root else None)
-        data = self._plan.manifest(root_digest, written.data_bytes).encode()
         digest = self._store.put_bytes(data)
         platform = self._plan.chosen.config.platform
         self._store.publish(Descriptor(media.MANIFEST, digest, len(data), platform=platform), self._plan.name)
@@ -247,7 +264,7 @@ class _Mint:
 
 
 @contextlib.contextmanager
-def _blaming(origin: str) -> Iterator[None]:
+def blaming(origin: str) -> Iterator[None]:
     """Have every fault of the archive `origin` name it and say what to do, also one of the disk that it is read from."""
     try:
         yield
@@ -286,12 +303,11 @@ def _check_size(entries: list[Entry]) -> None:
         raise DataError(f"the files of the image have {total >> 30} GiB, at most {MAX_UNPACKED >> 30} are allowed")
 
 
-def _check_kit(store: LayoutStore, kit: Kit, compression: Compression) -> None:
+def _check_kit(store: LayoutStore, kit: Kit, writer: RootWriter) -> None:
     for what, digest in (("kernel", kit.kernel), ("initrd", kit.initrd), ("runtime", kit.runtime)):
         if not store.has(digest):
             raise NotFoundError(f"the boot kit's {what} {short(digest)} is missing from the local store", hint="shed image bootkit build")
-    algorithm = "lz4" if compression.algorithm == "lz4hc" else compression.algorithm
-    readable = kit.erofs_algorithms
+    algorithm, readable = writer.algorithm, kit.erofs_algorithms
     if algorithm != "none" and algorithm not in readable:
         raise UsageError(
             f"the boot kit's kernel {kit.record.get('kernel_release', '')} cannot read EROFS compressed with {algorithm}",

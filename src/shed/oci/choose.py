@@ -10,7 +10,7 @@ from shed.oci import media
 from shed.oci.archive import Archive, read_blob, read_index
 from shed.oci.descriptor import Descriptor, Platform
 from shed.oci.digest import Digest
-from shed.oci.manifest import ImageConfig, Index, Manifest
+from shed.oci.manifest import REF_NAME, ImageConfig, Index, Manifest
 
 _ATTESTATION = "vnd.docker.reference.type"
 """Annotation that buildx gives to manifests that only say something about an image."""
@@ -31,17 +31,34 @@ class Documents(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """One image: its manifest's digest where it was found, the manifest, and the config with its bytes."""
+    """One image: its manifest's digest where it was found, the manifest, the config, and the bytes of both."""
 
     digest: Digest
     manifest: Manifest
     config: ImageConfig
     config_bytes: bytes
+    manifest_bytes: bytes
 
 
 def choose_image(archive: Archive, platform: Platform | None = None) -> Chosen:
     """Return the image of an archive, as `choose_from` does."""
     return choose_from(_InArchive(archive), read_index(archive), platform)
+
+
+def choose_named(archive: Archive) -> list[tuple[str, Chosen]]:
+    """Return all images of an archive with their names, empty for those without one, in its order.
+
+    Of several images under one name, the one for this machine is returned.  Raises `DataError` when there is no image in the archive.
+    """
+    groups: dict[tuple[str, int], list[Descriptor]] = {}
+    for number, entry in enumerate(read_index(archive).manifests, 1):
+        if not _is_no_image(entry):
+            name = entry.annotations.get(REF_NAME, "")
+            groups.setdefault((name, 0 if name else number), []).append(entry)
+    if not groups:
+        raise DataError(f"{archive.name} holds no image")
+    source = _InArchive(archive)
+    return [(name, choose_from(source, Index(tuple(entries)))) for (name, _), entries in groups.items()]
 
 
 def choose_from(source: Documents, index: Index, platform: Platform | None = None) -> Chosen:
@@ -83,8 +100,7 @@ class _InArchive:
 def _manifests(source: Documents, index: Index, seen: set[Digest], depth: int) -> list[Descriptor]:
     found = []
     for entry in index.manifests:
-        nowhere = entry.platform and "unknown" in (entry.platform.os, entry.platform.architecture)
-        if entry.digest in seen or _ATTESTATION in entry.annotations or nowhere:
+        if entry.digest in seen or _is_no_image(entry):
             continue
         seen.add(entry.digest)
         if entry.media_type == media.MANIFEST:
@@ -96,8 +112,14 @@ def _manifests(source: Documents, index: Index, seen: set[Digest], depth: int) -
     return found
 
 
+def _is_no_image(entry: Descriptor) -> bool:
+    nowhere = entry.platform is not None and "unknown" in (entry.platform.os, entry.platform.architecture)
+    return nowhere or _ATTESTATION in entry.annotations
+
+
 def _read(source: Documents, entry: Descriptor) -> Chosen:
-    manifest = Manifest.parse(source.read(entry, "image manifest"), f"image manifest of {source.name}")
+    manifest_bytes = source.read(entry, "image manifest")
+    manifest = Manifest.parse(manifest_bytes, f"image manifest of {source.name}")
     if manifest.config.media_type != media.CONFIG:
         raise DataError(f"{source.name}: the config has the media type {manifest.config.media_type!r}: this is not a container image")
     for number, layer in enumerate(manifest.layers, 1):
@@ -107,4 +129,4 @@ def _read(source: Documents, entry: Descriptor) -> Chosen:
     config = ImageConfig.parse(data, f"image config of {source.name}")
     if len(config.diff_ids) != len(manifest.layers):
         raise DataError(f"{source.name}: the config lists {len(config.diff_ids)} layers, the manifest {len(manifest.layers)}")
-    return Chosen(entry.digest, manifest, config, data)
+    return Chosen(entry.digest, manifest, config, data, manifest_bytes)

@@ -15,6 +15,7 @@ from shed.backends.base import Backend, Connection, Liveness
 from shed.config.server import MAX_CPUS, MAX_MEMORY_MB, MIN_MEMORY_MB, Settings
 from shed.errors import ConflictError, ShedError, UsageError
 from shed.names import check_shed_name
+from shed.oci.leases import unpruned
 from shed.progress import Progress
 from shed.sheds import metadata, upper, workspace
 from shed.sheds.boot import boot
@@ -95,7 +96,7 @@ async def create(
 
         progress.phase("reserve")
         undo.push_async_callback(discard, folders, backend)
-        await in_thread(folders.reserve, metadata.Marker(wanted.name, wanted.image, image.digest, metadata.now()))
+        await in_thread(_reserve, folders, wanted, image.digest, resolve)
 
         progress.phase("upper", "cloning the writable layer")
         await in_thread(_make_upper, folders, image, wanted.upper_size_bytes)
@@ -127,6 +128,13 @@ async def discard(folders: Folders, backend: Backend) -> None:
         await in_thread(folders.remove)
     except ShedError as error:  # the first error is the one to tell
         log.warning("shed %s: cannot remove what the create left: %s", folders.name, error)
+
+
+def _reserve(folders: Folders, wanted: Plan, digest: str, resolve: Resolve) -> None:
+    """Take the name.  From then on the marker keeps the image; it is looked at again because a prune may have come in between."""
+    with unpruned(folders.images):
+        resolve(digest)
+        folders.reserve(metadata.Marker(wanted.name, wanted.image, digest, metadata.now()))
 
 
 def _make_upper(folders: Folders, image: BootImage, size: int) -> None:

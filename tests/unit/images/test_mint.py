@@ -5,6 +5,8 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,8 +17,10 @@ from shed.erofs.errors import ErofsError
 from shed.erofs.reader import Image as ErofsImage
 from shed.errors import DataError, NotFoundError, ShedError, StorageError, UsageError
 from shed.images.mint import mint_archive
+from shed.images.writers.builtin import BuiltinWriter
 from shed.oci.descriptor import Platform
 from shed.oci.digest import digest_bytes
+from shed.oci.staging import StagedBlob
 from shed.oci.store import LayoutStore
 from shed.progress import BytesEvent, Event, PhaseEvent, Progress
 from shed.version import VERSION
@@ -109,16 +113,25 @@ def test_minting_again_does_nothing(store: LayoutStore, tmp_path: Path) -> None:
     assert (again.manifest_digest, again.root_digest, again.root_size) == (first.manifest_digest, first.root_digest, first.root_size)
     assert {path: data for path, data in state(store).items() if not path.startswith("verified/")} == before
     assert not mint_archive(store, archive, "base", kit=kit, force=True).reused
-    other = mint_archive(store, archive, "base", kit=kit, compression=Compression.parse("zstd"))
+    other = mint_archive(store, archive, "base", kit=kit, writer=BuiltinWriter(Compression.parse("lz4")))
     assert not other.reused
     assert other.root_digest != first.root_digest
     root = store.blob_path(other.root_digest)
     root.chmod(0o644)
     root.write_bytes(b"damaged")
-    mended = mint_archive(store, archive, "base", kit=kit, compression=Compression.parse("zstd"))
+    mended = mint_archive(store, archive, "base", kit=kit, writer=BuiltinWriter(Compression.parse("lz4")))
     assert not mended.reused
     assert mended.root_digest == other.root_digest
     store.verify(mended.root_digest, again=True)
+
+
+def test_the_kernel_decides_the_default_compression(store: LayoutStore, tmp_path: Path) -> None:
+    """zstd where the kit's kernel reads it, LZ4 where it does not."""
+    archive = Image(LAYER).archive(tmp_path / "a.tar")
+    for algorithms, expected in ((("lz4", "zstd"), "zstd:3"), (("lz4",), "lz4")):
+        minted = mint_archive(store, archive, "base", kit=small_kit(store, algorithms=algorithms))
+        tools = store.read_manifest(minted.manifest_digest).annotations["io.shed.build-tools"]
+        assert tools.split()[-1] == expected
 
 
 def test_tag_moves_to_the_new_image(store: LayoutStore, tmp_path: Path) -> None:
@@ -141,47 +154,29 @@ def fails(store: LayoutStore, archive: Path | str, error: type[ShedError], match
     return caught.value
 
 
-def test_failing_gate_leaves_nothing(store: LayoutStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+class ForgetfulWriter(BuiltinWriter):
+    """Writes files as owned by somebody else."""
+
+    def write(self, entries: Sequence[Entry], blob: StagedBlob, on_bytes: Callable[[int], None]) -> None:
+        super().write([replace(entry, uid=entry.uid + 1) if entry.content else entry for entry in entries], blob, on_bytes)
+
+
+class FlippingWriter(BuiltinWriter):
+    """Writes one bit in the data of the first file wrongly."""
+
+    def write(self, entries: Sequence[Entry], blob: StagedBlob, on_bytes: Callable[[int], None]) -> None:
+        super().write(entries, blob, on_bytes)
+        (byte,) = os.pread(blob.file.fileno(), 1, 4096 + 100)
+        os.pwrite(blob.file.fileno(), bytes([byte ^ 1]), 4096 + 100)
+
+
+@pytest.mark.parametrize(
+    ("writer", "problem"), [(ForgetfulWriter(), "has uid 1 instead of 0"), (FlippingWriter(), "differs|decompress|LZ4")]
+)
+def test_failing_gate_leaves_nothing(store: LayoutStore, tmp_path: Path, writer: BuiltinWriter, problem: str) -> None:
     """An image whose bytes are not what went in is not kept: no blob, no tag."""
-    from shed.erofs import writer
-
-    def wrong(entries: list[Entry], *args: object) -> writer.WriteResult:
-        for entry in entries:
-            if entry.content:
-                entry.uid += 1
-        result = writer.write_image(entries, *args)  # type: ignore[arg-type]
-        for entry in entries:
-            if entry.content:
-                entry.uid -= 1
-        return result
-
-    monkeypatch.setattr("shed.images.mint.write_image", wrong)
-    monkeypatch.setattr("shed.images.mint.WriterOptions", writer.WriterOptions)
-    kit = small_kit(store)
-    before = state(store)
-    with pytest.raises(ErofsError, match="has uid 1 instead of 0"):
-        mint_archive(store, Image(LAYER).archive(tmp_path / "a.tar"), "base", kit=kit)
-    assert state(store) == before
-
-
-def test_writer_that_loses_bytes_is_caught(store: LayoutStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One flipped bit in the written image does not pass the gate."""
-    from shed.erofs import writer
-
-    def flipping(entries: list[Entry], out: object, options: writer.WriterOptions) -> writer.WriteResult:
-        result = writer.write_image(entries, out, options)  # type: ignore[arg-type]
-        out.seek(4096 + 100)  # type: ignore[attr-defined]  # in the data of the first file
-        byte = out.read(1)  # type: ignore[attr-defined]
-        out.seek(4096 + 100)  # type: ignore[attr-defined]
-        out.write(bytes([byte[0] ^ 1]))  # type: ignore[attr-defined]
-        return result
-
-    monkeypatch.setattr("shed.images.mint.write_image", flipping)
-    kit = small_kit(store)
-    before = state(store)
-    with pytest.raises(ErofsError):
-        mint_archive(store, Image(tar(file("a", os.urandom(50_000)))).archive(tmp_path / "a.tar"), "base", kit=kit)
-    assert state(store) == before
+    archive = Image(tar(file("a", os.urandom(50_000)))).archive(tmp_path / "a.tar")
+    fails(store, archive, ErofsError, problem, writer=writer)
 
 
 @pytest.mark.parametrize(
@@ -279,7 +274,7 @@ def test_full_disk(used: LayoutStore, tmp_path: Path, monkeypatch: pytest.Monkey
         error = fails(used, archive, StorageError, "No space left")
         assert error.hint is not None
     with monkeypatch.context() as patch:
-        patch.setattr("shed.images.mint.write_image", full)
+        patch.setattr("shed.images.writers.builtin.write_image", full)
         fails(used, archive, StorageError, "No space left")
     assert mint_archive(used, archive, "base", kit=small_kit(used)).root_size
 
@@ -287,10 +282,11 @@ def test_full_disk(used: LayoutStore, tmp_path: Path, monkeypatch: pytest.Monkey
 def test_compression_the_kernel_cannot_read(used: LayoutStore, tmp_path: Path) -> None:
     """zstd is refused for a kernel without it; lz4hc is lz4 to a kernel; none needs nothing."""
     archive = Image(LAYER).archive(tmp_path / "a.tar")
-    error = fails(used, archive, UsageError, "6.12.0-test cannot read EROFS compressed with zstd", compression=Compression.parse("zstd"))
+    zstd = BuiltinWriter(Compression.parse("zstd"))
+    error = fails(used, archive, UsageError, "6.12.0-test cannot read EROFS compressed with zstd", writer=zstd)
     assert "lz4" in (error.hint or "")
     for text in ("lz4hc:9", "none"):
-        assert mint_archive(used, archive, "base", kit=small_kit(used), compression=Compression.parse(text)).root_size
+        assert mint_archive(used, archive, "base", kit=small_kit(used), writer=BuiltinWriter(Compression.parse(text))).root_size
 
 
 def test_wrong_platform(used: LayoutStore, tmp_path: Path) -> None:
@@ -335,12 +331,13 @@ def test_mint_killed_at_any_time(tmp_path: Path) -> None:
     """A mint that is killed leaves no tag and no manifest, and the next one works and clears up."""
     archive = Image(LAYER, UPPER).archive(tmp_path / "a.tar")
     program = (
-        "import os, sys; from pathlib import Path; from shed.images import mint; from shed.oci.store import LayoutStore\n"
+        "import os, sys; from pathlib import Path; from shed.images import gate, mint; from shed.images.writers import builtin\n"
+        "from shed.oci.store import LayoutStore\n"
         "from support.minted import small_kit\nstore = LayoutStore(Path(sys.argv[1]))\n"
-        "setattr(mint, sys.argv[3], lambda *a, **k: os.kill(os.getpid(), 9))\n"
+        "module, step = sys.argv[3].split('.')\nsetattr(globals()[module], step, lambda *a, **k: os.kill(os.getpid(), 9))\n"
         "mint.mint_archive(store, Path(sys.argv[2]), 'base', kit=small_kit(store))"
     )
-    for step in ("read_layer", "flatten", "write_image", "verify_contents"):
+    for step in ("mint.read_layer", "mint.flatten", "builtin.write_image", "gate.verify_contents"):
         store = LayoutStore(tmp_path / step)
         env = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
         done = subprocess.run([sys.executable, "-c", program, store.root, archive, step], check=False, env=env)
