@@ -1,7 +1,8 @@
 """Pulling an image: what it boots from, and its layers only when they are asked for.
 
 Every blob is verified while it comes in, and stays a staged one, to which nothing refers, until all of them are here; the root file system
-is checked too.  Then they get their names, the manifest is stored byte for byte, and the tag goes last.
+is checked too.  Then they get their names, the manifest is stored byte for byte, and the tag and the record
+of the reference go last.
 """
 
 from __future__ import annotations
@@ -12,13 +13,16 @@ from dataclasses import dataclass
 
 from shed.erofs.checker import check
 from shed.erofs.errors import ErofsError
-from shed.errors import DataError, NotFoundError
+from shed.errors import DataError
+from shed.images import refs
 from shed.images.annotations import BootAnnotations
-from shed.images.remote import RemoteImage, find_remote
+from shed.images.reachable import blobs_of
+from shed.images.remote import find_remote
 from shed.images.resolve import boot_blobs
-from shed.images.transfer import Counter, Stop, at_once
+from shed.images.transfer import AT_ONCE, Counter, Stop, at_once
 from shed.names import check_image_name
 from shed.oci import media
+from shed.oci.choose import Chosen
 from shed.oci.descriptor import Descriptor, Platform
 from shed.oci.digest import Digest, short
 from shed.oci.registry.client import Repository
@@ -51,12 +55,14 @@ def pull_image(
     platform: Platform | None = None,
     with_layers: bool = False,
     insecure: bool = False,
+    concurrency: int = AT_ONCE,
     progress: Progress | None = None,
     stop: Stop | None = None,
 ) -> PullResult:
     """Pull the image `reference` and call it `tag`, or by the last part of its path.
 
-    `with_layers` fetches the layers as well, also those of an image that is here without them.  Raises `NotFoundError`, `RegistryError` and
+    `with_layers` fetches the layers as well, also those of an image that is here without them; `concurrency` blobs are fetched at once.
+    The store then knows the image by `reference`, too.  Raises `NotFoundError`, `RegistryError` and
     `UnavailableError`, and `DataError` for an image that is damaged or cannot be booted; then the store is as it was.
     """
     remote = parse_reference(reference)
@@ -68,26 +74,27 @@ def pull_image(
     progress.phase("manifest", f"looking up {remote}")
     repository = Repository(remote, insecure=insecure, sleep=stop.sleep)
     stop.also(repository.abort)
-    image = find_remote(repository, platform)
-    annotations = _annotations(image, remote, with_layers=with_layers)
-    wanted = _wanted(image, annotations, with_layers=with_layers)
-    missing = {digest: size or repository.has_blob(digest) for digest, size in wanted.items() if not _has(store, digest)}
-    progress.phase("blobs", f"pulling {remote}")
+    chosen = find_remote(repository, platform)
+    boot = _boot(chosen, remote, with_layers=with_layers)
+    wanted = _wanted(chosen, boot, with_layers=with_layers)
     with contextlib.ExitStack() as stack:
+        stack.enter_context(store.lease()).blobs(*blobs_of(chosen.digest, chosen.manifest))
+        missing = {digest: size or repository.has_blob(digest) for digest, size in wanted.items() if not store.intact(digest)}
+        progress.phase("blobs", f"pulling {remote}")
         total = None if None in missing.values() else sum(size or 0 for size in missing.values())
         counter = Counter(progress, "image", total, stop)
         blobs = _Blobs(store, repository, counter, stack)
-        at_once(lambda digest: blobs.fetch(digest, missing[digest], is_root=digest == annotations.root), missing, stop)
+        at_once(lambda digest: blobs.fetch(digest, missing[digest], is_root=digest == boot.root), missing, stop, most=concurrency)
         progress.phase("commit", f"storing {name}")
         for digest, blob in blobs.staged.items():
             blob.commit(digest)
-        config = image.chosen.config
-        store.put_bytes(image.chosen.config_bytes)
-        store.put_bytes(image.data)
-        store.publish(Descriptor(media.MANIFEST, image.chosen.digest, len(image.data), platform=config.platform), name)
+        store.put_bytes(chosen.config_bytes)
+        store.put_bytes(chosen.manifest_bytes)
+        store.publish(Descriptor(media.MANIFEST, chosen.digest, len(chosen.manifest_bytes), platform=chosen.config.platform), name)
+        refs.record(store, reference, chosen.digest)
     return PullResult(
         tag=name,
-        digest=image.chosen.digest,
+        digest=chosen.digest,
         fetched=len(missing),
         exists=len(wanted) - len(missing),
         fetched_bytes=counter.done,
@@ -95,35 +102,26 @@ def pull_image(
     )
 
 
-def _annotations(image: RemoteImage, reference: Reference, *, with_layers: bool) -> BootAnnotations:
+def _boot(chosen: Chosen, reference: Reference, *, with_layers: bool) -> BootAnnotations:
     """Return what the image boots from.  Raises `DataError` (NOT_BOOTABLE) for an image without a root, unless its layers are wanted."""
-    annotations = BootAnnotations.parse(image.chosen.manifest.annotations)
+    annotations = BootAnnotations.parse(chosen.manifest.annotations)
     if annotations.root is None and not with_layers:
         try:
-            boot_blobs(image.chosen.digest, annotations)
+            boot_blobs(chosen.digest, annotations)
         except DataError as error:
             error.hint = (
-                f"this was a boot-only pull; an ordinary image, to build one from, is pulled with its layers: "
+                "this was a boot-only pull; an ordinary image, to build one from, is pulled with its layers: "
                 f"shed image pull {reference} --with-layers"
             )
             raise
     return annotations
 
 
-def _wanted(image: RemoteImage, annotations: BootAnnotations, *, with_layers: bool) -> dict[Digest, int | None]:
+def _wanted(chosen: Chosen, boot: BootAnnotations, *, with_layers: bool) -> dict[Digest, int | None]:
     """Return the blobs to have, with their sizes as far as they are known, the likely largest first."""
-    boot: dict[Digest, int | None] = dict.fromkeys(reversed(annotations.blobs().values()))
-    layers = image.chosen.manifest.layers if with_layers else ()
-    return boot | {layer.digest: layer.size for layer in sorted(layers, key=lambda layer: -layer.size)}
-
-
-def _has(store: LayoutStore, digest: Digest) -> bool:
-    """Tell whether a blob is here and undamaged; a damaged one is fetched again."""
-    try:
-        store.verify(digest)
-    except (NotFoundError, DataError):
-        return False
-    return True
+    blobs: dict[Digest, int | None] = dict.fromkeys(reversed(boot.blobs().values()))
+    layers = chosen.manifest.layers if with_layers else ()
+    return blobs | {layer.digest: layer.size for layer in sorted(layers, key=lambda layer: -layer.size)}
 
 
 class _Blobs:

@@ -11,7 +11,7 @@ from shed.errors import UnavailableError
 from shed.progress import Progress
 
 AT_ONCE = 3
-"""Blobs that are moved at the same time."""
+"""Blobs that are moved at the same time unless the server's configuration says otherwise."""
 _REPORT_EVERY = 4 << 20
 """Bytes between two progress events."""
 _T = TypeVar("_T")
@@ -68,9 +68,9 @@ class Counter:
                 self._progress.bytes(self._label, self.done, self._total)
 
 
-def at_once(work: Callable[[_T], object], items: Iterable[_T], stop: Stop) -> None:
-    """Do `work` on all `items`, some at a time; the first failure stops the others and is raised."""
-    with ThreadPoolExecutor(AT_ONCE) as pool:
+def at_once(work: Callable[[_T], object], items: Iterable[_T], stop: Stop, *, most: int = AT_ONCE) -> None:
+    """Do `work` on all `items`, `most` at a time; the first failure stops the others and is raised."""
+    with ThreadPoolExecutor(most) as pool:
         tasks = [pool.submit(work, item) for item in items]
         try:
             for task in as_completed(tasks):
