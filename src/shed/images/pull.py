@@ -62,8 +62,8 @@ def pull_image(
     """Pull the image `reference` and call it `tag`, or by the last part of its path.
 
     `with_layers` fetches the layers as well, also those of an image that is here without them; `concurrency` blobs are fetched at once.
-    The store then knows the image by `reference`, too.  Raises `NotFoundError`, `RegistryError` and
-    `UnavailableError`, and `DataError` for an image that is damaged or cannot be booted; then the store is as it was.
+    The store then knows the image by `reference`, too.  Raises `NotFoundError`, `RegistryError` and `UnavailableError`, and `DataError`
+    for an image that is damaged or cannot be booted; then the store is as it was.
     """
     remote = parse_reference(reference)
     name = check_image_name(tag or remote.image_name())
