@@ -21,14 +21,14 @@ from shed.fsutil import atomic_file, storage_errors
 from shed.images.annotations import BootAnnotations
 from shed.images.boot_index import EMPTY_CONFIG, boot_manifest, tag_index
 from shed.images.find import find
-from shed.images.transfer import Counter, Stop
+from shed.images.transfer import Counter
 from shed.oci import media
 from shed.oci.descriptor import Descriptor
 from shed.oci.digest import Digest, digest_bytes, hex_of, mismatch, short
 from shed.oci.fields import Fields, decode_object
 from shed.oci.manifest import REF_NAME, Index, Manifest
 from shed.oci.store import LayoutStore
-from shed.progress import Progress
+from shed.progress import Progress, Stop
 
 _CHUNK = 1 << 20
 _LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'

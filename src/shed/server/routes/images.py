@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from shed.config.server import configured_images
 from shed.errors import UsageError
-from shed.progress import Progress
+from shed.progress import Progress, Stop
 from shed.server.app import Route, Server
 from shed.server.http import Reply, Request, flag, json_answer
-
-if TYPE_CHECKING:
-    from shed.images.transfer import Stop
+from shed.sheds.threads import stoppable
 
 _PUSH: dict[str, type] = {"source": str, "destination": str, "insecure": bool}
 _PULL: dict[str, type] = {"docker_ref": str, "tag": str, "platform": str, "with_layers": bool, "insecure": bool}
@@ -53,7 +50,7 @@ async def push(server: Server, request: Request) -> Reply:
     wanted = _members(request, _PUSH, "source", "destination")
 
     async def work(progress: Progress) -> dict[str, Any]:
-        return await _stoppable(lambda stop: _push(server, wanted, progress, stop))
+        return await stoppable(lambda stop: _push(server, wanted, progress, stop))
 
     return await server.workers.run(request, work)
 
@@ -63,7 +60,7 @@ async def pull(server: Server, request: Request) -> Reply:
     wanted = _members(request, _PULL, "docker_ref")
 
     async def work(progress: Progress) -> dict[str, Any]:
-        return await _stoppable(lambda stop: _pull(server, wanted, progress, stop))
+        return await stoppable(lambda stop: _pull(server, wanted, progress, stop))
 
     return await server.workers.run(request, work)
 
@@ -82,20 +79,6 @@ def _members(request: Request, kinds: dict[str, type], *needed: str) -> dict[str
     return body
 
 
-async def _stoppable(work: Callable[[Stop], dict[str, Any]]) -> dict[str, Any]:
-    """Do `work` in a thread; when we are cancelled it is told to give up, and waited for."""
-    from shed.images.transfer import Stop  # noqa: PLC0415  a server starts faster without
-
-    stop = Stop()
-    task = asyncio.ensure_future(asyncio.to_thread(work, stop))
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        stop.set()
-        await asyncio.wait([task])
-        raise
-
-
 def _push(server: Server, wanted: dict[str, Any], progress: Progress, stop: Stop) -> dict[str, Any]:
     from shed.images.push import push_image  # noqa: PLC0415  a server starts faster without
     from shed.oci.store import LayoutStore  # noqa: PLC0415
@@ -111,7 +94,8 @@ def _pull(server: Server, wanted: dict[str, Any], progress: Progress, stop: Stop
     platform = Platform.parse(wanted.pop("platform")) if "platform" in wanted else None
     reference = wanted.pop("docker_ref")
     store = LayoutStore(server.paths.images)
-    return asdict(pull_image(store, reference, platform=platform, **wanted, progress=progress, stop=stop))
+    concurrency = server.settings.pull_concurrency
+    return asdict(pull_image(store, reference, platform=platform, **wanted, concurrency=concurrency, progress=progress, stop=stop))
 
 
 def _list(server: Server) -> list[dict[str, Any]]:
