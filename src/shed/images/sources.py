@@ -102,7 +102,7 @@ def open_source(
             yield archive
             return
         progress.phase("export", f"getting {source.name} from {tool.name}")
-        output = stack.enter_context(staging_folder(store.scratch())) / "image.oci.tar"
+        output = stack.enter_context(staging_folder(store.scratch().absolute())) / "image.oci.tar"
         tool.export(source.name, output, None)
         archive = stack.enter_context(open_archive(output, scratch=store.scratch()))
         archive.name = f"{source.name} of {tool.name}"

@@ -50,7 +50,7 @@ def built(
 
     With `keep_in` an OCI archive stays in that folder, as ``NAME.oci.tar``.  Raises `ShedError`.
     """
-    parent = keep_in or store.scratch()
+    parent = (keep_in or store.scratch()).absolute()  # the tool may work in a folder of its own
     with storage_errors(parent):
         parent.mkdir(parents=True, exist_ok=True)
     sweep(parent)
