@@ -16,7 +16,6 @@ from pathlib import Path
 import pytest
 
 from shed.oci.store import LayoutStore
-from support.kit import copy_store
 from support.minted import mint_small
 
 SHED = [sys.executable, "-m", "shed.cli.main", "image"]
