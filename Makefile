@@ -17,6 +17,9 @@ lint: setup ## style and types
 	@.venv/bin/ruff format --check $(CODE)
 	@.venv/bin/mypy
 
+build-tools: setup ## the image of mkfs.erofs and its like, for podman or docker
+	@images/build-tools/build
+
 bench: setup-tests ## measure, side by side with the tools shed replaces
 	@PYTHONPATH=tests $(PYTHON) -m benchmarks
 
@@ -30,4 +33,4 @@ lock: ## renew the two lock files from pyproject.toml
 	@uv pip compile -q --generate-hashes --no-emit-find-links --custom-compile-command "make lock" pyproject.toml -o requirements.lock
 	@uv pip compile -q --generate-hashes --no-emit-find-links --custom-compile-command "make lock" --group dev pyproject.toml -o requirements-dev.lock
 
-.PHONY: help demo test lint bench setup setup-tests lock
+.PHONY: help demo test lint build-tools bench setup setup-tests lock

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import tarfile
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -44,7 +45,7 @@ def pack_archive(
     """Write an OCI archive of one image to `output` and return its manifest's digest.
 
     `layers` are uncompressed tar files, bottom first; `settings` is the config's ``config`` object (Env, User, …); `platform` is this
-    machine's unless given; `name` becomes the tag in ``index.json``.
+    machine's unless given; `name` becomes the tag in ``index.json``, and in a ``manifest.json`` for `docker load`.
     """
     platform = platform or Platform.of_host()
     with atomic_file(output) as file, tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as archive:
@@ -66,7 +67,15 @@ def pack_archive(
         digest = _add_blob(archive, manifest)
         annotations = {REF_NAME: name} if name else {}
         _add(archive, "index.json", Index((Descriptor(media.MANIFEST, digest, len(manifest), annotations, platform),)).encode())
+        if name:
+            _add(archive, "manifest.json", _for_docker(name, config_descriptor, [descriptor for descriptor, _ in packed]))
     return digest
+
+
+def _for_docker(name: str, config: Descriptor, layers: Sequence[Descriptor]) -> bytes:
+    """Return what `docker load` reads in place of an OCI index."""
+    tag = name if ":" in name else f"{name}:latest"
+    return json.dumps([{"Config": _path(config.digest), "RepoTags": [tag], "Layers": [_path(layer.digest) for layer in layers]}]).encode()
 
 
 def _add_layer(archive: tarfile.TarFile, layer: Path, folder: Path, compression: Compression) -> tuple[Descriptor, Digest]:
@@ -85,7 +94,7 @@ def _add_layer(archive: tarfile.TarFile, layer: Path, folder: Path, compression:
         put(flush())
         descriptor = Descriptor(_MEDIA_TYPES[compression], Digest("sha256:" + packed.hexdigest()), file.tell())
         file.seek(0)
-        _add(archive, f"blobs/sha256/{hex_of(descriptor.digest)}", file, descriptor.size)
+        _add(archive, _path(descriptor.digest), file, descriptor.size)
     return descriptor, Digest("sha256:" + unpacked.hexdigest())
 
 
@@ -101,8 +110,12 @@ def _compressor(compression: Compression) -> tuple[Callable[[bytes], bytes], Cal
 
 def _add_blob(archive: tarfile.TarFile, data: bytes) -> Digest:
     digest = digest_bytes(data)
-    _add(archive, f"blobs/sha256/{hex_of(digest)}", data)
+    _add(archive, _path(digest), data)
     return digest
+
+
+def _path(digest: Digest) -> str:
+    return f"blobs/sha256/{hex_of(digest)}"
 
 
 def _add(archive: tarfile.TarFile, name: str, content: bytes | BinaryIO, size: int | None = None) -> None:
