@@ -66,8 +66,8 @@ def pull_image(
     Unless `take_tag`, a name that means another image goes on to do so; the image is then known by its reference alone.
 
     `with_layers` fetches the layers as well, also those of an image that is here without them.  The store then knows the image by
-    `reference`, too.  Raises `NotFoundError`, `RegistryError` and `UnavailableError`, and `DataError` for an image that is damaged or cannot
-    be booted; then the store is as it was.
+    `reference`, too.  Raises `NotFoundError`, `RegistryError` and `UnavailableError`, and `DataError` for an image that is damaged or
+    cannot be booted; then the store is as it was.
     """
     remote = parse_reference(reference)
     name = check_image_name(tag or remote.image_name())
