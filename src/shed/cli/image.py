@@ -17,10 +17,14 @@ COMMANDS = {
     "ls": Command("shed.cli.image:list_images", "list images"),
     "list": Command("shed.cli.image:list_images", "", "ls"),
     "inspect": Command("shed.cli.image:inspect", "show all that is known of an image"),
-    "build": Command("shed.cli.image_build:build", "make a bootable image from an OCI archive"),
+    "push": Command("shed.cli.image_registry:push", "send an image to a registry"),
+    "pull": Command("shed.cli.image_registry:pull", "get an image from a registry"),
+    "build": Command("shed.cli.image_build:build", "make a bootable image from a Containerfile or another image"),
     "rm": Command("shed.cli.image_remove:remove", "remove images by name, reference or digest"),
     "delete": Command("shed.cli.image_remove:remove", "", "rm"),
     "prune": Command("shed.cli.image_remove:prune", "free the space of what no name and no shed needs"),
+    "save": Command("shed.cli.image_files:save", "write images to a file"),
+    "load": Command("shed.cli.image_files:load", "read images from a file"),
     "bootkit": Command("shed.cli.image_build:bootkit", "the kernel, initrd and agent that images boot with"),
 }
 

@@ -87,7 +87,7 @@ def mint_archive(
     origin = "stdin" if str(source) == "-" else str(source)
     progress.phase("ingest", f"reading {origin}")
     with contextlib.ExitStack() as stack:
-        with _blaming(origin):
+        with blaming(origin):
             archive = stack.enter_context(open_archive(source, scratch=store.scratch()))
         return mint(store, archive, name, kit=kit, writer=writer, platform=platform, source_ref=source_ref, force=force, progress=progress)
 
@@ -120,7 +120,7 @@ def mint(
         store.index()  # a damaged one is told now, not when all the work is done
         progress.phase("ingest")  # whoever opened the archive has said so
         stack.enter_context(_without_garbage_collection())
-        with _blaming(archive.name):
+        with blaming(archive.name):
             chosen = choose_image(archive, platform)
         _check_platform(chosen, kit)
         plan = _Plan(store=store, chosen=chosen, kit=kit, writer=writer, name=name, source_ref=source_ref)
@@ -196,7 +196,7 @@ class _Mint:
 
     def run(self) -> MintResult:
         with ThreadPoolExecutor(1) as background:  # ends before the staged blobs are closed
-            with _blaming(self._archive.name):
+            with blaming(self._archive.name):
                 layers = self._ingest()
                 self._sync(background, self._staged)
                 self._progress.phase("flatten", "merging the layers")
@@ -265,7 +265,7 @@ class _Mint:
 
 
 @contextlib.contextmanager
-def _blaming(origin: str) -> Iterator[None]:
+def blaming(origin: str) -> Iterator[None]:
     """Have every fault of the archive `origin` name it and say what to do, also one of the disk that it is read from."""
     try:
         yield

@@ -25,7 +25,7 @@ import datetime as dt
 import json
 import os
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from shed.errors import DataError, NotFoundError, ShedError
@@ -218,6 +218,14 @@ class LayoutStore:
             with self._index_locked():
                 self._write_index(with_tag(self.index(), entry))
             atomic_write(path, json.dumps({"digest": manifest.digest, "updated_at": now}))
+
+    def keep(self, manifest: Descriptor) -> None:
+        """List a manifest that is in the store without giving it a name; one that is listed already stays as it is."""
+        self._prepare()
+        with self._index_locked():
+            index = self.index()
+            if all(entry.digest != manifest.digest for entry in index.manifests):
+                self._write_index(Index((*index.manifests, replace(manifest, annotations={}))))
 
     def untag(self, name: str) -> None:
         """Remove the tag `name`; its manifest stays listed without a name.  Raises `NotFoundError`."""
