@@ -15,10 +15,13 @@ from pathlib import Path
 
 import pytest
 
+from shed.images.resolve import resolve
 from shed.oci.store import LayoutStore
-from support.kit import copy_store
-from support.minted import mint_small
+from support.minted import mint_sound
+from support.tars import file, tar
 
+NOISE = tar(file("noise", random.Random(1).randbytes(24 << 20)))
+"""A layer that cannot be compressed, so that there is something to do."""
 SHED = [sys.executable, "-m", "shed.cli.main", "image"]
 
 
@@ -26,7 +29,7 @@ SHED = [sys.executable, "-m", "shed.cli.main", "image"]
 def store(tmp_path: Path) -> LayoutStore:
     """The store of one user, with an image."""
     store = LayoutStore(tmp_path / "mine/images")
-    mint_small(store, tmp_path)
+    mint_sound(store, tmp_path)
     return store
 
 
@@ -66,7 +69,7 @@ def test_there_and_back(store: LayoutStore, tmp_path: Path) -> None:
     assert tag is not None
     assert succeed(store, "save", "base", "-o", path).startswith(f"saved base ({tag.digest[:19]}) to {path} (".encode())
     assert succeed(store, "save", "base", "-o", "-") == path.read_bytes()
-    assert os.listdir(path.parent) == ["base.tar"]
+    assert list(path.parent.iterdir()) == [path]
     theirs = others(tmp_path)
     assert succeed(theirs, "load", "-i", path) == f"loaded base ({tag.digest[:19]})\n".encode()
     assert blobs(theirs) == blobs(store)
@@ -103,8 +106,7 @@ def test_skopeo_takes_all_of_it_along(store: LayoutStore, tmp_path: Path) -> Non
 @pytest.mark.parametrize("command", ["save", "load"])
 def test_killed_at_any_moment(store: LayoutStore, tmp_path: Path, command: str) -> None:
     """Either the whole thing is there or nothing under its name; the next run works and leaves only what belongs."""
-    noise = store.ingest(random.Random(1).randbytes(1 << 20) for _ in range(24))
-    bulky(store, tmp_path, noise)
+    mint_sound(store, tmp_path, "bulky", NOISE)
     path = tmp_path / "bulky.tar"
     succeed(store, "save", "bulky", "-o", path)
     whole = path.read_bytes()
@@ -120,8 +122,7 @@ def test_killed_at_any_moment(store: LayoutStore, tmp_path: Path, command: str) 
         if command == "save":
             assert not path.exists() or path.read_bytes() == whole
         elif (tag := theirs.tag("bulky")) is not None:
-            assert set(blobs(theirs)) >= set(blobs(store)) - {"kit.json"}
-            assert theirs.read_manifest(tag.digest)
+            assert resolve(theirs, "bulky", verify=True).digest == tag.digest
     if command == "load":
         succeed(theirs, "load", "-i", path)
         assert not [name for name in blobs(theirs) if name.startswith(".")]
@@ -132,8 +133,7 @@ def test_killed_at_any_moment(store: LayoutStore, tmp_path: Path, command: str) 
 
 def test_ended_by_an_interrupt(store: LayoutStore, tmp_path: Path) -> None:
     """A save that waits for its reader leaves no file; it says that it was interrupted."""
-    noise = store.ingest(random.Random(1).randbytes(1 << 20) for _ in range(24))
-    bulky(store, tmp_path, noise)
+    mint_sound(store, tmp_path, "bulky", NOISE)
     environment = {**os.environ, "SHED_DATA_DIR": str(store.root.parent)}
     words = [*SHED, "save", "bulky", "-o", "-"]
     with subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:

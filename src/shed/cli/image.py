@@ -22,6 +22,9 @@ COMMANDS = {
     "pull": Command("shed.cli.image_registry:pull", "get an image from a registry"),
     "save": Command("shed.cli.image_files:save", "write images to a file"),
     "load": Command("shed.cli.image_files:load", "read images from a file"),
+    "verify": Command("shed.cli.image_verify:verify", "read an image again and say whether all of it is sound"),
+    "history": Command("shed.cli.image_history:history", "show what an image's layers were made by"),
+    "tag": Command("shed.cli.image_history:tag", "give an image another name"),
     "bootkit": Command("shed.cli.image_build:bootkit", "the kernel, initrd and agent that images boot with"),
 }
 
