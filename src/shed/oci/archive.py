@@ -117,7 +117,7 @@ class _Tar:
         self._files: dict[str, FileSlice | None] = {}
         """None for what is no plain file: folders, links, sparse members."""
         for member in read_tar(source):
-            path = os.fsdecode(member.name.removeprefix(b"./"))
+            path = os.fsdecode(member.name.removeprefix(b"./").removesuffix(b"/"))
             whole = member.content or FileSlice(source.fd, 0, 0)
             content = whole if stat.S_ISREG(member.mode) and isinstance(whole, FileSlice) else None
             if content and self._files.get(path):
