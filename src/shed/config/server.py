@@ -70,6 +70,12 @@ class Settings:
         return [reference for reference in named if "/" in reference or ":" in reference]
 
 
+def configured_images(settings: Settings) -> dict[str, str]:
+    """Return the references of images that the configuration names, by their keys."""
+    aliases = {f"image_aliases.{name}": reference for name, reference in settings.image_aliases.items()}
+    return {"default_image": settings.reference(settings.default_image), **aliases}
+
+
 class ConfigError(ShedError):
     """A configuration file cannot be used; the message names the file and the key."""
 

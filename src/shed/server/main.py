@@ -17,7 +17,9 @@ from shed.errors import ShedError, of_os_error
 from shed.version import VERSION
 
 if TYPE_CHECKING:
+    from shed.config.server import Settings
     from shed.images.resolve import BootImage
+    from shed.progress import Progress, Stop
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -80,7 +82,8 @@ def _serve(options: argparse.Namespace) -> int:
     paths = Paths()
     if options.socket is not None:
         paths.socket = options.socket.absolute()
-    serve(Server(paths, settings, Manager(paths, QemuBackend(paths), partial(_resolve, paths.images), settings)))
+    ensure = partial(_ensure, paths.images, settings)
+    serve(Server(paths, settings, Manager(paths, QemuBackend(paths), partial(_resolve, paths.images), settings, ensure=ensure)))
     return 0
 
 
@@ -89,6 +92,13 @@ def _resolve(images: Path, reference: str) -> BootImage:
     from shed.oci.store import LayoutStore  # noqa: PLC0415
 
     return resolve(LayoutStore(images), reference)
+
+
+def _ensure(images: Path, settings: Settings, name: str, progress: Progress, stop: Stop) -> str:
+    from shed.images.ensure import ensure  # noqa: PLC0415  as above
+    from shed.oci.store import LayoutStore  # noqa: PLC0415
+
+    return ensure(LayoutStore(images), name, settings, progress=progress, stop=stop)
 
 
 def _install(options: argparse.Namespace) -> int:
