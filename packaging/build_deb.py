@@ -83,7 +83,8 @@ def unpack(wheels: Path, target: Path) -> None:
         with zipfile.ZipFile(path) as wheel:
             if any(name.split("/")[0].endswith(".data") for name in wheel.namelist()):
                 sys.exit(f"{path.name} has files for other places than a library's; it needs an installer")
-            wheel.extractall(target)
+            for entry in wheel.infolist():
+                Path(wheel.extract(entry, target)).chmod(0o755 if entry.external_attr >> 16 & 0o111 else 0o644)
 
 
 def wheelhouse(python: str) -> Path:

@@ -101,6 +101,10 @@ def test_a_debian_package_from_install_to_purge(tmp_path: Path) -> None:
     assert (doctor.returncode, [name for name, row in rows.items() if row["status"] == "FAIL"]) == (1, ["vmm"])
     assert rows["service"]["detail"] == "/usr/lib/systemd/system/shed-server.service is active"
     assert rows["configuration"]["detail"] == "/etc/shed/server.yaml is valid"
+    program = root.folder / "usr/lib/shed/lib/shed"
+    for path in (ROOT / "src").rglob("*"):
+        if path.is_file() and path.suffix != ".pyc":
+            assert os.access(program / path.relative_to(ROOT / "src"), os.X_OK) == os.access(path, os.X_OK), path
     listed = root.must("sh", "-c", "shed list && shed server status && shed-server doctor | tail -1; shed server stop")  # Debian's Python
     assert listed.startswith("NAME")
     assert f"{VERSION} answers at /run/shed/shed.sock" in listed

@@ -30,7 +30,7 @@ class FakeSystemctl:
         self._folder = folder
         self.bin = folder / "bin"
         self.bin.mkdir(parents=True)
-        (folder / "state").write_text("inactive\n")
+        self.set("inactive")
         script = self.bin / "systemctl"
         script.write_text(_SCRIPT.format(folder=at or folder))
         script.chmod(0o755)
@@ -46,6 +46,10 @@ class FakeSystemctl:
     def state(self) -> str:
         """Return whether the service runs."""
         return (self._folder / "state").read_text().strip()
+
+    def set(self, state: str) -> None:
+        """Let the service be in this state."""
+        (self._folder / "state").write_text(f"{state}\n")
 
     def refuse(self) -> None:
         """Let the service fail from now on."""
