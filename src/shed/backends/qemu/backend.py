@@ -102,7 +102,7 @@ class QemuBackend:
         raise BackendError(
             f"the agent of shed {record.name} did not answer within {timeout:g} s{_last_words(state_dir)}",
             code="AGENT_TIMEOUT",
-            hint=f"the console is in {state_dir / command.CONSOLE}",
+            hint="give it more time when the host is busy: --timeout of create, start_timeout of the server's configuration",
         )
 
     def liveness(self, state_dir: Path) -> Liveness:
