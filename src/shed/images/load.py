@@ -17,7 +17,7 @@ from shed.errors import ConflictError, DataError, UsageError
 from shed.images.annotations import BootAnnotations
 from shed.images.mint import blaming
 from shed.images.resolve import boot_blobs
-from shed.images.transfer import Counter, Stop
+from shed.images.transfer import Counter
 from shed.names import check_image_name
 from shed.oci import media
 from shed.oci.archive import Archive, open_archive, open_blob
@@ -27,7 +27,7 @@ from shed.oci.descriptor import Descriptor
 from shed.oci.digest import Digest, hex_of, mismatch, short
 from shed.oci.staging import StagedBlob
 from shed.oci.store import LayoutStore
-from shed.progress import Progress
+from shed.progress import Progress, Stop
 
 _CHUNK = 1 << 20
 

@@ -23,7 +23,7 @@ from shed.entries import Entry
 from shed.errors import REFUSALS, DataError, NotFoundError, ShedError, StorageError, UsageError
 from shed.images import gate
 from shed.images.annotations import BootAnnotations
-from shed.images.transfer import Counter, Stop
+from shed.images.transfer import Counter
 from shed.images.writers.base import RootWriter
 from shed.images.writers.builtin import BuiltinWriter, best_compression
 from shed.names import check_image_name
@@ -40,7 +40,7 @@ from shed.oci.staging import StagedBlob
 from shed.oci.store import LayoutStore
 from shed.oci.tarstream import Member
 from shed.oci.unpack import Budget, Spool
-from shed.progress import Progress
+from shed.progress import Progress, Stop
 
 if TYPE_CHECKING:  # the kit's builder is large, and only its result is needed
     from shed.images.bootkit.kit import Kit

@@ -19,7 +19,7 @@ from shed.images.annotations import BootAnnotations
 from shed.images.reachable import blobs_of
 from shed.images.remote import find_remote
 from shed.images.resolve import boot_blobs
-from shed.images.transfer import AT_ONCE, Counter, Stop, at_once
+from shed.images.transfer import AT_ONCE, Counter, at_once
 from shed.names import check_image_name
 from shed.oci import media
 from shed.oci.choose import Chosen
@@ -29,7 +29,7 @@ from shed.oci.registry.client import Repository
 from shed.oci.registry.reference import Reference, parse_reference
 from shed.oci.staging import StagedBlob
 from shed.oci.store import LayoutStore
-from shed.progress import Progress
+from shed.progress import Progress, Stop
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +37,7 @@ class PullResult:
     """What was pulled."""
 
     tag: str
+    """Empty when its name is another image's."""
     digest: Digest
     """Of the image manifest."""
     fetched: int
@@ -53,17 +54,20 @@ def pull_image(
     *,
     tag: str | None = None,
     platform: Platform | None = None,
+    take_tag: bool = True,
     with_layers: bool = False,
     insecure: bool = False,
     concurrency: int = AT_ONCE,
     progress: Progress | None = None,
     stop: Stop | None = None,
 ) -> PullResult:
-    """Pull the image `reference` and call it `tag`, or by the last part of its path.
+    """Pull the image `reference` and call it `tag`, or by the last part of its path; at most `concurrency` blobs are fetched at a time.
 
-    `with_layers` fetches the layers as well, also those of an image that is here without them; `concurrency` blobs are fetched at once.
-    The store then knows the image by `reference`, too.  Raises `NotFoundError`, `RegistryError` and `UnavailableError`, and `DataError`
-    for an image that is damaged or cannot be booted; then the store is as it was.
+    Unless `take_tag`, a name that means another image goes on to do so; the image is then known by its reference alone.
+
+    `with_layers` fetches the layers as well, also those of an image that is here without them.  The store then knows the image by
+    `reference`, too.  Raises `NotFoundError`, `RegistryError` and `UnavailableError`, and `DataError` for an image that is damaged or
+    cannot be booted; then the store is as it was.
     """
     remote = parse_reference(reference)
     name = check_image_name(tag or remote.image_name())
@@ -72,12 +76,13 @@ def pull_image(
     store.sweep()
     store.index()  # a damaged one is told now, not when all the work is done
     progress.phase("manifest", f"looking up {remote}")
-    repository = Repository(remote, insecure=insecure, sleep=stop.sleep)
-    stop.also(repository.abort)
-    chosen = find_remote(repository, platform)
-    boot = _boot(chosen, remote, with_layers=with_layers)
-    wanted = _wanted(chosen, boot, with_layers=with_layers)
     with contextlib.ExitStack() as stack:
+        stack.enter_context(refs.pulling(store, reference, stop))
+        repository = Repository(remote, insecure=insecure, sleep=stop.sleep)
+        stop.also(repository.abort)
+        chosen = find_remote(repository, platform)
+        boot = _boot(chosen, remote, with_layers=with_layers)
+        wanted = _wanted(chosen, boot, with_layers=with_layers)
         stack.enter_context(store.lease()).blobs(*blobs_of(chosen.digest, chosen.manifest))
         missing = {digest: size for digest, size in wanted.items() if not store.intact(digest)}
         for what, digest in boot.blobs().items():
@@ -90,9 +95,7 @@ def pull_image(
         progress.phase("commit", f"storing {name}")
         for digest, blob in blobs.staged.items():
             blob.commit(digest)
-        store.put_bytes(chosen.config_bytes)
-        store.put_bytes(chosen.manifest_bytes)
-        store.publish(Descriptor(media.MANIFEST, chosen.digest, len(chosen.manifest_bytes), platform=chosen.config.platform), name)
+        name = _publish(store, chosen, name, take_tag=take_tag)
         refs.record(store, reference, chosen.digest)
     return PullResult(
         tag=name,
@@ -102,6 +105,18 @@ def pull_image(
         fetched_bytes=counter.done,
         timings=progress.finish(),
     )
+
+
+def _publish(store: LayoutStore, chosen: Chosen, name: str, *, take_tag: bool) -> str:
+    """Store the documents and name the image; return the name, empty when another image keeps it."""
+    store.put_bytes(chosen.config_bytes)
+    store.put_bytes(chosen.manifest_bytes)
+    manifest = Descriptor(media.MANIFEST, chosen.digest, len(chosen.manifest_bytes), platform=chosen.config.platform)
+    if not take_tag and (tag := store.tag(name)) and tag.digest != manifest.digest:
+        store.keep(manifest)
+        return ""
+    store.publish(manifest, name)
+    return name
 
 
 def _boot(chosen: Chosen, reference: Reference, *, with_layers: bool) -> BootAnnotations:

@@ -1,6 +1,7 @@
 """References: which image was pulled by which name of a registry.
 
-``refs/HEX.json`` holds ``{"ref": …, "digest": …}``, HEX being the SHA-256 of the reference.  The reference is the one that was pulled *by*,
+``refs/HEX.json`` holds ``{"ref": …, "digest": …}``, HEX being the SHA-256 of the reference, written out in full;
+``HEX.lock`` is held while it is pulled, and never removed.  The reference is the one that was pulled *by*,
 which need not be the one that the image was built for.  An entry counts only as long as what it names can be used: it must hold the
 reference that is asked for, and the manifest and the root file system must be here.  It protects nothing from being pruned; tags, sheds
 and the server's configuration do.
@@ -11,14 +12,20 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
-from shed.errors import DataError, ShedError
-from shed.fsutil import atomic_write, storage_errors
+from shed.errors import ConflictError, DataError, ShedError, UsageError
+from shed.fsutil import atomic_write, locked, storage_errors
 from shed.images.annotations import BootAnnotations
 from shed.oci.digest import Digest, parse_digest
 from shed.oci.fields import Fields, decode_object
+from shed.oci.registry.reference import parse_reference
 from shed.oci.store import LayoutStore
+from shed.progress import Stop
+
+_PATIENCE = 0.1
+"""Seconds between two looks at whether another pull is done."""
 
 
 def record(store: LayoutStore, reference: str, digest: Digest) -> None:
@@ -26,7 +33,23 @@ def record(store: LayoutStore, reference: str, digest: Digest) -> None:
     path = _path(store, reference)
     with storage_errors(path):
         path.parent.mkdir(exist_ok=True)
-    atomic_write(path, json.dumps({"ref": reference, "digest": digest}))
+    atomic_write(path, json.dumps({"ref": _canonical(reference), "digest": digest}))
+
+
+@contextlib.contextmanager
+def pulling(store: LayoutStore, reference: str, stop: Stop) -> Iterator[None]:
+    """Hold `reference` while it is pulled: who wants it too waits, and then finds it here.  Raises what `stop` raises."""
+    path = _path(store, reference).with_suffix(".lock")
+    with storage_errors(path):
+        path.parent.mkdir(exist_ok=True)
+    with contextlib.ExitStack() as held:
+        while True:
+            try:
+                held.enter_context(locked(path, wait=False))
+                break
+            except ConflictError:
+                stop.sleep(_PATIENCE)
+        yield
 
 
 def lookup(store: LayoutStore, reference: str) -> Digest | None:
@@ -42,7 +65,7 @@ def lookup(store: LayoutStore, reference: str) -> Digest | None:
 def recorded(store: LayoutStore, reference: str) -> Digest | None:
     """Return what the entry of `reference` names, usable or not; None without one.  Raises `DataError` when it is damaged."""
     found = _read(_path(store, reference))
-    return found[1] if found and found[0] == reference else None
+    return found[1] if found and found[0] == _canonical(reference) else None
 
 
 def all_references(store: LayoutStore) -> list[tuple[str, Digest]]:
@@ -88,8 +111,16 @@ def _files(store: LayoutStore) -> list[Path]:
 
 
 def _path(store: LayoutStore, reference: str) -> Path:
-    name = hashlib.sha256(reference.encode("utf-8", "surrogateescape")).hexdigest()
+    name = hashlib.sha256(_canonical(reference).encode("utf-8", "surrogateescape")).hexdigest()
     return store.root / "refs" / f"{name}.json"
+
+
+def _canonical(reference: str) -> str:
+    """Return `reference` with registry and tag written out, so that two ways to write one are one."""
+    try:
+        return str(parse_reference(reference))
+    except UsageError:
+        return reference
 
 
 def _read(path: Path) -> tuple[str, Digest] | None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from shed.images.remote import find_remote
-from shed.images.transfer import Counter, Stop, at_once
+from shed.images.transfer import Counter, at_once
 from shed.oci import media
 from shed.oci.archive import MAX_ARCHIVE, Archive
 from shed.oci.choose import Chosen
@@ -18,7 +18,7 @@ from shed.oci.manifest import Index
 from shed.oci.registry.client import Repository
 from shed.oci.registry.reference import parse_reference
 from shed.oci.unpack import Budget, Spool
-from shed.progress import Progress
+from shed.progress import Progress, Stop
 
 
 @contextlib.contextmanager

@@ -7,42 +7,13 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import TypeVar
 
-from shed.errors import UnavailableError
-from shed.progress import Progress
+from shed.progress import Progress, Stop
 
 AT_ONCE = 3
 """Blobs that are moved at the same time unless the server's configuration says otherwise."""
 _REPORT_EVERY = 4 << 20
 """Bytes between two progress events."""
 _T = TypeVar("_T")
-
-
-class Stop:
-    """Tells work in other threads to give up: `sleep` ends early, `check` raises, and what `also` was given is called."""
-
-    def __init__(self) -> None:
-        self._event = threading.Event()
-        self._also: list[Callable[[], object]] = []
-
-    def also(self, call: Callable[[], object]) -> None:
-        """Have `call` called when the work is to be given up; it ends what other threads wait for."""
-        self._also.append(call)
-
-    def set(self) -> None:
-        """Have all of it give up."""
-        self._event.set()
-        for call in self._also:
-            call()
-
-    def check(self) -> None:
-        """Raise `UnavailableError` when the work should be given up."""
-        if self._event.is_set():
-            raise UnavailableError("stopped before it was done", code="STOPPED", hint="try again")
-
-    def sleep(self, seconds: float) -> None:
-        """Wait.  Raises `UnavailableError` when there is nothing more to wait for."""
-        self._event.wait(seconds)
-        self.check()
 
 
 class Counter:

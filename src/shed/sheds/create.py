@@ -16,17 +16,19 @@ from shed.config.server import MAX_CPUS, MAX_MEMORY_MB, MIN_MEMORY_MB, Settings
 from shed.errors import ConflictError, ShedError, UsageError
 from shed.names import check_shed_name
 from shed.oci.leases import unpruned
-from shed.progress import Progress
+from shed.progress import Progress, Stop
 from shed.sheds import metadata, upper, workspace
 from shed.sheds.boot import boot
 from shed.sheds.folders import Folders
-from shed.sheds.threads import in_thread
+from shed.sheds.threads import in_thread, stoppable
 
 if TYPE_CHECKING:
     from shed.images.resolve import BootImage
 
 log = logging.getLogger(__name__)
 Resolve = Callable[[str], "BootImage"]
+Ensure = Callable[[str, Progress, Stop], str]
+"""Has an image here, pulling it if need be, and returns what to resolve."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +81,7 @@ def plan(request: CreateRequest, settings: Settings) -> Plan:
 
 
 async def create(
-    wanted: Plan, folders: Folders, backend: Backend, resolve: Resolve, *, progress: Progress
+    wanted: Plan, folders: Folders, backend: Backend, resolve: Resolve, ensure: Ensure | None, *, progress: Progress
 ) -> tuple[metadata.Record, Connection]:
     """Make the shed; the caller holds its name.  Returns its record and the link to its ready agent; on failure nothing is left."""
     if folders.instance.exists():
@@ -92,7 +94,8 @@ async def create(
         )
     async with AsyncExitStack() as undo:
         progress.phase("image", f"image {wanted.image}")
-        image = await in_thread(resolve, wanted.image)
+        here = wanted.image if ensure is None else await stoppable(lambda stop: ensure(wanted.image, progress, stop))
+        image = await in_thread(resolve, here)
 
         progress.phase("reserve")
         undo.push_async_callback(discard, folders, backend)

@@ -16,8 +16,8 @@ from shed.errors import UnavailableError
 from shed.images.mint import mint_archive
 from shed.images.pull import pull_image
 from shed.images.push import push_image
-from shed.images.transfer import Stop
 from shed.oci.store import LayoutStore
+from shed.progress import Stop
 from support.minted import LAYER, small_kit
 from support.scripted_registry import Handler, Registry
 from support.tars import Image

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from shed.config.server import configured_images
 from shed.errors import UsageError
-from shed.progress import Progress
+from shed.progress import Progress, Stop
 from shed.server.app import Route, Server
 from shed.server.http import Reply, Request, flag, json_answer
+from shed.sheds.threads import stoppable
 
-if TYPE_CHECKING:
-    from shed.images.transfer import Stop
-
+_TAG: dict[str, type] = {"source": str, "name": str}
+_VERIFY: dict[str, type] = {"ref": str, "deep": bool}
 _PUSH: dict[str, type] = {"source": str, "destination": str, "insecure": bool}
 _PULL: dict[str, type] = {"docker_ref": str, "tag": str, "platform": str, "with_layers": bool, "insecure": bool}
 
@@ -41,6 +40,26 @@ async def prune(server: Server, request: Request) -> Reply:
     return json_answer(await asyncio.to_thread(_prune, server, flag(request, "dry_run")))
 
 
+async def history(server: Server, request: Request) -> Reply:
+    """Show the steps that made the image ``?ref=``."""
+    return json_answer({"steps": await asyncio.to_thread(_history, server, _reference(request))})
+
+
+async def tag(server: Server, request: Request) -> Reply:
+    """Give an image another name."""
+    return json_answer(await asyncio.to_thread(_tag, server, **_members(request, _TAG, "source", "name")))
+
+
+async def verify(server: Server, request: Request) -> Reply:
+    """Read an image again and say what is wrong with it."""
+    wanted = _members(request, _VERIFY, "ref")
+
+    async def work(progress: Progress) -> dict[str, Any]:
+        return await stoppable(lambda stop: _verify(server, wanted, progress, stop))
+
+    return await server.workers.run(request, work)
+
+
 def _reference(request: Request) -> str:
     reference = request.query.get("ref")
     if not reference:
@@ -53,7 +72,7 @@ async def push(server: Server, request: Request) -> Reply:
     wanted = _members(request, _PUSH, "source", "destination")
 
     async def work(progress: Progress) -> dict[str, Any]:
-        return await _stoppable(lambda stop: _push(server, wanted, progress, stop))
+        return await stoppable(lambda stop: _push(server, wanted, progress, stop))
 
     return await server.workers.run(request, work)
 
@@ -63,7 +82,7 @@ async def pull(server: Server, request: Request) -> Reply:
     wanted = _members(request, _PULL, "docker_ref")
 
     async def work(progress: Progress) -> dict[str, Any]:
-        return await _stoppable(lambda stop: _pull(server, wanted, progress, stop))
+        return await stoppable(lambda stop: _pull(server, wanted, progress, stop))
 
     return await server.workers.run(request, work)
 
@@ -80,20 +99,6 @@ def _members(request: Request, kinds: dict[str, type], *needed: str) -> dict[str
         if not body.get(key):
             raise UsageError(f"{key} is missing", hint=f"send it as the member {key!r}")
     return body
-
-
-async def _stoppable(work: Callable[[Stop], dict[str, Any]]) -> dict[str, Any]:
-    """Do `work` in a thread; when we are cancelled it is told to give up, and waited for."""
-    from shed.images.transfer import Stop  # noqa: PLC0415  a server starts faster without
-
-    stop = Stop()
-    task = asyncio.ensure_future(asyncio.to_thread(work, stop))
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        stop.set()
-        await asyncio.wait([task])
-        raise
 
 
 def _push(server: Server, wanted: dict[str, Any], progress: Progress, stop: Stop) -> dict[str, Any]:
@@ -151,9 +156,34 @@ def _prune(server: Server, dry_run: bool) -> dict[str, Any]:
     return prune(store, partial(pins, server.paths), configured_images(server.settings), dry_run=dry_run).to_wire()
 
 
+def _history(server: Server, reference: str) -> list[dict[str, Any]]:
+    from shed.images.history import image_history  # noqa: PLC0415  a server starts faster without
+    from shed.oci.store import LayoutStore  # noqa: PLC0415
+
+    return [asdict(step) for step in image_history(LayoutStore(server.paths.images), reference)]
+
+
+def _tag(server: Server, source: str, name: str) -> dict[str, Any]:
+    from shed.images.history import tag_image  # noqa: PLC0415  a server starts faster without
+    from shed.oci.store import LayoutStore  # noqa: PLC0415
+
+    return {"name": name, "digest": tag_image(LayoutStore(server.paths.images), source, name)}
+
+
+def _verify(server: Server, wanted: dict[str, Any], progress: Progress, stop: Stop) -> dict[str, Any]:
+    from shed.images.verify import verify_image  # noqa: PLC0415  a server starts faster without
+    from shed.oci.store import LayoutStore  # noqa: PLC0415
+
+    store = LayoutStore(server.paths.images)
+    return verify_image(store, wanted["ref"], deep=wanted.get("deep", False), progress=progress, stop=stop).to_json()
+
+
 ROUTES = (
     Route("GET", "/api/images", index),
     Route("GET", "/api/images/inspect", inspect),
+    Route("GET", "/api/images/history", history),
+    Route("POST", "/api/images/tag", tag),
+    Route("POST", "/api/images/verify", verify),
     Route("POST", "/api/images/push", push),
     Route("POST", "/api/images/pull", pull),
     Route("DELETE", "/api/images", remove),
