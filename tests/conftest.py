@@ -5,7 +5,7 @@ import signal
 
 import pytest
 
-pytest_plugins = ["support.kit"]
+pytest_plugins = ["support.kit", "support.engine"]
 
 # Whoever runs the tests may ignore it (nohup does), and what is ignored stays so in every program that a test starts.
 signal.signal(signal.SIGHUP, signal.SIG_DFL)

@@ -88,3 +88,15 @@ class Damaged:
             self.superblock(checksum=layout.superblock_checksum(bytes(self.bytes[: layout.BLOCK_SIZE])))
         self._target.write_bytes(self.bytes)
         return self._target
+
+
+def forget_big_clusters(image: Path) -> None:
+    """Make `image` one of erofs-utils 1.7.1's broken ones: inodes with clusters larger than a block, and a superblock that says none are.
+
+    It mounts, passes fsck.erofs, and a kernel fails with EUCLEAN when such a file is read.
+    """
+    damaged = Damaged(image, image)
+    features = damaged.description().feature_incompat
+    assert features & layout.INCOMPAT_BIG_PCLUSTER
+    damaged.superblock(feature_incompat=features & ~layout.INCOMPAT_BIG_PCLUSTER, compression=0)
+    damaged.save()

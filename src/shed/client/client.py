@@ -101,7 +101,15 @@ class Client:
 
     def image(self, reference: str) -> dict[str, Any]:
         """Return all that is known of the image with this name or digest."""
-        return _object(http.request(self.address, "GET", f"/api/images/inspect?ref={quote(os.fsencode(reference), safe='')}"))
+        return _object(http.request(self.address, "GET", f"/api/images/inspect?ref={_quoted(reference)}"))
+
+    def remove_image(self, reference: str) -> dict[str, Any]:
+        """Remove the tag `reference`, or all names of the image with this reference or digest; return what was removed."""
+        return _object(http.request(self.address, "DELETE", f"/api/images?ref={_quoted(reference)}"))
+
+    def prune_images(self, *, dry_run: bool = False) -> dict[str, Any]:
+        """Remove what nobody needs from the server's store and return what that was; with `dry_run` only look."""
+        return _object(http.request(self.address, "POST", f"/api/images/prune?dry_run={str(dry_run).lower()}"))
 
     def image_history(self, reference: str) -> list[dict[str, Any]]:
         """Return the steps that made an image, the last one first."""
@@ -135,6 +143,18 @@ class Client:
         body = {"docker_ref": reference, "tag": tag, "platform": platform, "with_layers": with_layers, "insecure": insecure}
         return self._work("POST", "/api/images/pull", on_event, body=body)
 
+    def usage(self) -> dict[str, Any]:
+        """Return what the server's data takes up: ``kinds`` by name, and ``total``, with ``size_bytes`` and ``disk_bytes`` each."""
+        return _object(http.request(self.address, "GET", "/api/system/df"))
+
+    def clean(self, scopes: list[str], *, until: float, dry_run: bool = False, on_event: Sink = _ignore) -> dict[str, Any]:
+        """Delete what has not been used for `until` seconds in `scopes` (the usual ones when there is none); with `dry_run` only look.
+
+        Returns what it was: rows by scope, and ``size_bytes``.
+        """
+        body = {**dict.fromkeys(scopes, True), "until_seconds": until, "dry_run": dry_run}
+        return self._work("POST", "/api/system/prune", on_event, body=body)
+
     def execute(self, name: str, command: list[str], *, env: list[str] | None = None, user: str | None = None) -> Execution:
         """Start `command` in a shed, which is started first when it is stopped; see `Execution.run`."""
         return Execution(self.address, check_shed_name(name), command, env=env, user=user)
@@ -154,6 +174,10 @@ class Client:
                 current, total = _count(event.data.get("current")), _count(event.data.get("total"))
                 on_event(BytesEvent(str(event.data.get("label", "")), current or 0, total))
         raise UnavailableError("the server went away before the work was done", hint="see how far it came: shed list")
+
+
+def _quoted(reference: str) -> str:
+    return quote(os.fsencode(reference), safe="")
 
 
 def _path(name: str, *more: str) -> str:

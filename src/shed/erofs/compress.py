@@ -59,6 +59,11 @@ class Compression:
         return {"none": None, "lz4": layout.ALGORITHM_LZ4, "lz4hc": layout.ALGORITHM_LZ4, "zstd": layout.ALGORITHM_ZSTD}[self.algorithm]
 
     @property
+    def decoder(self) -> str:
+        """What the kernel must be able to read, by name; LZ4 HC is LZ4 to who reads it."""
+        return "lz4" if self.algorithm == "lz4hc" else self.algorithm
+
+    @property
     def default_cluster_size(self) -> int:
         """Bytes of file data compressed together when nothing else is asked for."""
         return _CLUSTER_SIZES[self.algorithm]

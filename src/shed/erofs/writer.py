@@ -105,7 +105,7 @@ def write_image(entries: Iterable[Entry], out: BinaryIO, options: WriterOptions 
             raise ErofsError(f"the image would have {metadata.end_block} blocks, more than EROFS can address", rule="too-large")
         metadata.write(out, fingerprint.update)
     settings = compression.settings(max_blocks=data.max_blocks, max_cluster=cluster + cluster // 2)
-    identity = _uuid(fingerprint.digest())
+    identity = content_uuid(fingerprint.digest())
     superblock = Superblock(
         feature_compat=layout.COMPAT_SB_CHKSUM | layout.COMPAT_MTIME,
         feature_incompat=_features(compression, nodes),
@@ -145,7 +145,7 @@ def _features(compression: Compression, nodes: Iterable[Node]) -> int:
     return features
 
 
-def _uuid(digest: bytes) -> uuid.UUID:
+def content_uuid(digest: bytes) -> uuid.UUID:
     """Return a version 8 UUID ("custom", RFC 9562) made of `digest`."""
     value = int.from_bytes(digest[:16], "big")
     value = value & ~(0xF << 76) | 8 << 76

@@ -31,9 +31,10 @@ from shed.oci import media
 from shed.oci.archive import Archive, open_archive, open_blob
 from shed.oci.choose import Chosen, choose_image
 from shed.oci.descriptor import Descriptor, Platform
-from shed.oci.digest import Digest, short
+from shed.oci.digest import Digest, digest_bytes, short
 from shed.oci.flatten import flatten
 from shed.oci.layers import MAX_UNPACKED, read_layer
+from shed.oci.leases import Lease
 from shed.oci.manifest import Manifest
 from shed.oci.staging import StagedBlob
 from shed.oci.store import LayoutStore
@@ -111,11 +112,13 @@ def mint(
     check_image_name(name)
     writer = writer or BuiltinWriter(best_compression(kit.erofs_algorithms))
     progress = progress or Progress()
-    _check_kit(store, kit, writer)
-    store.sweep()
-    store.index()  # a damaged one is told now, not when all the work is done
-    progress.phase("ingest")  # whoever opened the archive has said so
     with contextlib.ExitStack() as stack:
+        lease = stack.enter_context(store.lease())
+        lease.blobs(kit.kernel, kit.initrd, kit.runtime)
+        _check_kit(store, kit, writer)
+        store.sweep()
+        store.index()  # a damaged one is told now, not when all the work is done
+        progress.phase("ingest")  # whoever opened the archive has said so
         stack.enter_context(_without_garbage_collection())
         with blaming(archive.name):
             chosen = choose_image(archive, platform)
@@ -123,7 +126,7 @@ def mint(
         plan = _Plan(store=store, chosen=chosen, kit=kit, writer=writer, name=name, source_ref=source_ref)
         if not force and (known := plan.known()):
             return known
-        return _Mint(plan, archive, stack, progress).run()
+        return _Mint(plan, archive, lease, stack, progress).run()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,10 +184,11 @@ class _Plan:
 class _Mint:
     """One run; staged blobs and unpacked layers live until `stack` is closed."""
 
-    def __init__(self, plan: _Plan, archive: Archive, stack: contextlib.ExitStack, progress: Progress) -> None:
+    def __init__(self, plan: _Plan, archive: Archive, lease: Lease, stack: contextlib.ExitStack, progress: Progress) -> None:
         self._plan = plan
         self._store = plan.store
         self._archive = archive
+        self._lease = lease
         self._stack = stack
         self._progress = progress
         self._staged: list[StagedBlob] = []
@@ -249,9 +253,11 @@ class _Mint:
     def _commit(self, root: StagedBlob, root_digest: Digest, logical_size: int) -> Digest:
         for task in self._synced:
             task.result()
+        data = self._plan.manifest(root_digest, logical_size).encode()
+        source = self._plan.chosen.manifest
+        self._lease.blobs(source.config.digest, *(layer.digest for layer in source.layers), root_digest, digest_bytes(data))
         for blob in self._staged:
             blob.commit(root_digest if blob is root else None)
-        data = self._plan.manifest(root_digest, logical_size).encode()
         digest = self._store.put_bytes(data)
         platform = self._plan.chosen.config.platform
         self._store.publish(Descriptor(media.MANIFEST, digest, len(data), platform=platform), self._plan.name)

@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from shed.erofs.checker import check
 from shed.erofs.errors import ErofsError
 from shed.errors import DataError, NotFoundError
+from shed.images import refs
 from shed.images.annotations import BootAnnotations
 from shed.images.remote import RemoteImage, find_remote
 from shed.images.resolve import boot_blobs
-from shed.images.transfer import Counter, Stop, at_once
+from shed.images.transfer import AT_ONCE, Counter, at_once
 from shed.names import check_image_name
 from shed.oci import media
 from shed.oci.descriptor import Descriptor, Platform
@@ -25,7 +26,7 @@ from shed.oci.registry.client import Repository
 from shed.oci.registry.reference import Reference, parse_reference
 from shed.oci.staging import StagedBlob
 from shed.oci.store import LayoutStore
-from shed.progress import Progress
+from shed.progress import Progress, Stop
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +34,7 @@ class PullResult:
     """What was pulled."""
 
     tag: str
+    """Empty when its name is another image's."""
     digest: Digest
     """Of the image manifest."""
     fetched: int
@@ -49,12 +51,16 @@ def pull_image(
     *,
     tag: str | None = None,
     platform: Platform | None = None,
+    take_tag: bool = True,
     with_layers: bool = False,
     insecure: bool = False,
+    concurrency: int = AT_ONCE,
     progress: Progress | None = None,
     stop: Stop | None = None,
 ) -> PullResult:
-    """Pull the image `reference` and call it `tag`, or by the last part of its path.
+    """Pull the image `reference` and call it `tag`, or by the last part of its path; at most `concurrency` blobs are fetched at a time.
+
+    Unless `take_tag`, a name that means another image goes on to do so; the image is then known by its reference alone.
 
     `with_layers` fetches the layers as well, also those of an image that is here without them.  Raises `NotFoundError`, `RegistryError` and
     `UnavailableError`, and `DataError` for an image that is damaged or cannot be booted; then the store is as it was.
@@ -66,24 +72,26 @@ def pull_image(
     store.sweep()
     store.index()  # a damaged one is told now, not when all the work is done
     progress.phase("manifest", f"looking up {remote}")
-    repository = Repository(remote, insecure=insecure, sleep=stop.sleep)
-    image = find_remote(repository, platform)
-    annotations = _annotations(image, remote, with_layers=with_layers)
-    wanted = _wanted(image, annotations, with_layers=with_layers)
-    missing = {digest: size for digest, size in wanted.items() if not _has(store, digest)}
-    progress.phase("blobs", f"pulling {remote}")
     with contextlib.ExitStack() as stack:
+        lease = stack.enter_context(store.lease())
+        stack.enter_context(refs.pulling(store, reference, stop))
+        repository = Repository(remote, insecure=insecure, sleep=stop.sleep)
+        image = find_remote(repository, platform)
+        annotations = _annotations(image, remote, with_layers=with_layers)
+        wanted = _wanted(image, annotations, with_layers=with_layers)
+        lease.blobs(*wanted, image.chosen.digest, image.chosen.manifest.config.digest)
+        missing = {digest: size for digest, size in wanted.items() if not _has(store, digest)}
+        progress.phase("blobs", f"pulling {remote}")
         sizes = missing.values()
         counter = Counter(progress, "image", None if None in sizes else sum(size or 0 for size in sizes), stop)
         blobs = _Blobs(store, repository, counter, stack)
-        at_once(lambda digest: blobs.fetch(digest, missing[digest], is_root=digest == annotations.root), missing, stop)
+        at_once(lambda digest: blobs.fetch(digest, missing[digest], is_root=digest == annotations.root), missing, stop, most=concurrency)
         progress.phase("commit", f"storing {name}")
         for digest, blob in blobs.staged.items():
             blob.commit(digest)
-        config = image.chosen.config
-        store.put_bytes(image.chosen.config_bytes)
-        store.put_bytes(image.data)
-        store.publish(Descriptor(media.MANIFEST, image.chosen.digest, len(image.data), platform=config.platform), name)
+        name = _publish(store, image, name, take_tag=take_tag)
+        if annotations.root is not None:
+            refs.record(store, reference, image.chosen.digest)
     return PullResult(
         tag=name,
         digest=image.chosen.digest,
@@ -92,6 +100,18 @@ def pull_image(
         fetched_bytes=counter.done,
         timings=progress.finish(),
     )
+
+
+def _publish(store: LayoutStore, image: RemoteImage, name: str, *, take_tag: bool) -> str:
+    """Store the documents and name the image; return the name, empty when another image keeps it."""
+    store.put_bytes(image.chosen.config_bytes)
+    store.put_bytes(image.data)
+    manifest = Descriptor(media.MANIFEST, image.chosen.digest, len(image.data), platform=image.chosen.config.platform)
+    if not take_tag and (tag := store.tag(name)) and tag.digest != manifest.digest:
+        store.keep(manifest)
+        return ""
+    store.publish(manifest, name)
+    return name
 
 
 def _annotations(image: RemoteImage, reference: Reference, *, with_layers: bool) -> BootAnnotations:

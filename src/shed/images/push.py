@@ -12,7 +12,7 @@ from shed.errors import ConflictError, NotFoundError, UsageError
 from shed.images.annotations import BootAnnotations
 from shed.images.boot_index import EMPTY_CONFIG, boot_manifest, tag_index
 from shed.images.find import find
-from shed.images.transfer import Counter, Stop, at_once
+from shed.images.transfer import Counter, at_once
 from shed.oci import media
 from shed.oci.content import BytesSource, FileSlice
 from shed.oci.descriptor import Descriptor
@@ -22,7 +22,7 @@ from shed.oci.manifest import Manifest
 from shed.oci.registry.client import Repository
 from shed.oci.registry.reference import Reference, parse_reference
 from shed.oci.store import LayoutStore
-from shed.progress import Progress
+from shed.progress import Progress, Stop
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,12 @@ def push_image(
     progress = progress or Progress()
     stop = stop or Stop()
     progress.phase("check", f"checking {source}")
-    image = _Image(store, source)
+    with store.lease() as lease:
+        lease.image(find(store, source).digest)
+        return _push(_Image(store, source), reference, insecure=insecure, progress=progress, stop=stop)
+
+
+def _push(image: _Image, reference: Reference, *, insecure: bool, progress: Progress, stop: Stop) -> PushResult:
     repository = Repository(reference, push=True, insecure=insecure, sleep=stop.sleep)
     progress.phase("blobs", f"pushing to {reference}")
     blobs = _Blobs(image, repository, Counter(progress, "image", sum(image.blobs.values()), stop))

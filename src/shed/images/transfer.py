@@ -7,35 +7,13 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import TypeVar
 
-from shed.errors import UnavailableError
-from shed.progress import Progress
+from shed.progress import Progress, Stop
 
 AT_ONCE = 3
 """Blobs that are moved at the same time."""
 _REPORT_EVERY = 4 << 20
 """Bytes between two progress events."""
 _T = TypeVar("_T")
-
-
-class Stop:
-    """Tells work in other threads to give up: `sleep` ends early, and `check` raises."""
-
-    def __init__(self) -> None:
-        self._event = threading.Event()
-
-    def set(self) -> None:
-        """Have all of it give up."""
-        self._event.set()
-
-    def check(self) -> None:
-        """Raise `UnavailableError` when the work should be given up."""
-        if self._event.is_set():
-            raise UnavailableError("stopped before it was done", code="STOPPED", hint="try again")
-
-    def sleep(self, seconds: float) -> None:
-        """Wait.  Raises `UnavailableError` when there is nothing more to wait for."""
-        self._event.wait(seconds)
-        self.check()
 
 
 class Counter:
@@ -60,9 +38,9 @@ class Counter:
                 self._progress.bytes(self._label, self.done, self._total)
 
 
-def at_once(work: Callable[[_T], object], items: Iterable[_T], stop: Stop) -> None:
-    """Do `work` on all `items`, some at a time; the first failure stops the others and is raised."""
-    with ThreadPoolExecutor(AT_ONCE) as pool:
+def at_once(work: Callable[[_T], object], items: Iterable[_T], stop: Stop, *, most: int = AT_ONCE) -> None:
+    """Do `work` on all `items`, at most `most` at a time; the first failure stops the others and is raised."""
+    with ThreadPoolExecutor(most) as pool:
         tasks = [pool.submit(work, item) for item in items]
         try:
             for task in as_completed(tasks):

@@ -19,7 +19,6 @@ from shed.errors import DataError, ShedError
 from shed.images.annotations import BootAnnotations
 from shed.images.find import find
 from shed.images.resolve import boot_blobs
-from shed.images.transfer import Stop
 from shed.oci.content import FileSlice
 from shed.oci.digest import Digest, short
 from shed.oci.flatten import flatten
@@ -27,7 +26,7 @@ from shed.oci.layers import MAX_UNPACKED, unpack_layer
 from shed.oci.manifest import ImageConfig, Manifest
 from shed.oci.store import LayoutStore
 from shed.oci.unpack import Budget, Spool
-from shed.progress import Progress
+from shed.progress import Progress, Stop
 
 _ROOT, _RUNTIME = "rootfs erofs", "runtime erofs"
 _T = TypeVar("_T")
@@ -75,7 +74,9 @@ def verify_image(
     progress = progress or Progress()
     found = find(store, reference)
     run = _Run(store, found.digest, progress, stop or Stop())
-    run.image(deep=deep)
+    with store.lease() as lease:
+        lease.image(found.digest)
+        run.image(deep=deep)
     valid = all(done.status != "FAIL" for done in run.checks)
     return Verification(found.name, found.digest, deep, valid, run.checks, progress.finish())
 

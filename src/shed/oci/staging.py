@@ -1,4 +1,4 @@
-"""Blobs on their way into the store: files that nothing refers to until they are complete and verified."""
+"""Blobs on their way into the store: files that nothing refers to until they are complete and verified; and folders to make them in."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import contextlib
 import fcntl
 import hashlib
 import os
+import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -101,22 +103,59 @@ def _intact(path: Path, digest: Digest, size: int) -> bool:
         return False
 
 
+@contextlib.contextmanager
+def staging_folder(folder: Path) -> Iterator[Path]:
+    """Yield a new folder in `folder` for what a program needs to make a blob; it is removed with the block."""
+    with storage_errors(folder):
+        fd, path = _new_folder(folder)
+    try:
+        yield path
+    finally:
+        os.close(fd)
+        shutil.rmtree(path, ignore_errors=True)
+
+
 def _new_file(folder: Path) -> tuple[int, Path]:
     """Return a new file in `folder`, open and locked."""
     while True:
         fd, name = tempfile.mkstemp(prefix=_PREFIX, suffix=_SUFFIX, dir=folder)
-        fcntl.flock(fd, fcntl.LOCK_EX)
-        if os.fstat(fd).st_nlink:
+        if _lock(fd):
             return fd, Path(name)
-        os.close(fd)  # a sweep came between the two calls and took the file
+
+
+def _new_folder(folder: Path) -> tuple[int, Path]:
+    """Return a new folder in `folder`, open and locked."""
+    while True:
+        path = Path(tempfile.mkdtemp(prefix=_PREFIX, suffix=_SUFFIX, dir=folder))
+        with contextlib.suppress(FileNotFoundError):
+            fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+            if _lock(fd):
+                return fd, path
+
+
+def _lock(fd: int) -> bool:
+    """Lock what was just made; when a sweep came in between and took it, close it and return False."""
+    fcntl.flock(fd, fcntl.LOCK_EX)
+    if os.fstat(fd).st_nlink:
+        return True
+    os.close(fd)
+    return False
 
 
 def sweep(folder: Path) -> int:
-    """Remove staged blobs whose writers are gone, however short ago; return how many."""
+    """Remove staged blobs and folders whose writers are gone, however short ago; return how many."""
     removed = 0
     for path in folder.glob(f"{_PREFIX}*{_SUFFIX}"):
-        with contextlib.suppress(FileNotFoundError, BlockingIOError), path.open("rb") as file:
-            fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-            path.unlink()
+        with contextlib.suppress(FileNotFoundError, BlockingIOError):
+            _sweep(path)
             removed += 1
     return removed
+
+
+def _sweep(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        shutil.rmtree(path) if stat.S_ISDIR(os.fstat(fd).st_mode) else path.unlink()
+    finally:
+        os.close(fd)

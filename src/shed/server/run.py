@@ -13,6 +13,7 @@ from shed.server.app import App, Server
 from shed.server.http import HttpConnection
 from shed.server.listen import only_server, tcp_listener, unix_listener
 from shed.server.routes import ROUTES
+from shed.server.service.notify import ready
 from shed.sheds.folders import prepare
 
 log = logging.getLogger(__name__)
@@ -43,6 +44,7 @@ async def _serve(server: Server, local: socket.socket, public: socket.socket | N
     if public is not None:
         listeners.append(await asyncio.start_server(connections.public, sock=public))
     log.info("listening at %s%s", server.paths.socket, f" and {public.getsockname()}" if public else "")
+    ready()
     await server.stop.wait()
     log.info("stopping; sheds keep running")
     for listener in listeners:

@@ -12,13 +12,13 @@ from shed.errors import NotFoundError, UnavailableError, UsageError
 from shed.images.annotations import ROOT_KEY
 from shed.images.history import image_history, tag_image
 from shed.images.resolve import resolve
-from shed.images.transfer import Stop
 from shed.images.verify import Check, verify_image
 from shed.oci import media
 from shed.oci.descriptor import Descriptor
 from shed.oci.fields import encode_object
 from shed.oci.manifest import Manifest
 from shed.oci.store import LayoutStore
+from shed.progress import Stop
 from support.minted import digest_of, mint_sound, root_of_erofs_utils_1_7_1, variant
 from support.tars import file, tar
 

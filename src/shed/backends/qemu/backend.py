@@ -21,7 +21,7 @@ from shed.run import missing_tool
 
 log = logging.getLogger(__name__)
 PROGRAM = "qemu-system-x86_64"
-_INSTALL_HINT = "sudo apt-get install qemu-system-x86"
+INSTALL_HINT = "sudo apt-get install qemu-system-x86"
 _START_TIMEOUT = 30.0
 """Seconds until QEMU has set up the machine; it takes 0.2."""
 _TERM_SECONDS, _KILL_SECONDS = 2.0, 10.0
@@ -138,7 +138,7 @@ class QemuBackend:
     def _found(self) -> Path:
         found = shutil.which(self._program)
         if found is None:
-            raise missing_tool(self._program, _INSTALL_HINT)
+            raise missing_tool(self._program, INSTALL_HINT)
         return Path(found)
 
 

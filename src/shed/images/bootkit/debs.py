@@ -94,13 +94,22 @@ def newest(name: str, archive: Archive) -> Package:
     return archive.newest(name)
 
 
-def fetch_debs(names: Iterable[str], *, archive: Archive, cache: Path, progress: Progress, locked: bool = False) -> dict[str, Deb]:
+def fetch_debs(
+    names: Iterable[str],
+    *,
+    archive: Archive,
+    cache: Path,
+    progress: Progress,
+    locked: bool = False,
+    lock: Mapping[str, Package] | None = None,
+) -> dict[str, Deb]:
     """Return the packages `names`, downloaded into the folder `cache` unless they are there.
 
-    A version that the mirror no longer has is replaced by the suite's newest with a warning; with `locked`, `UnavailableError`
-    (PACKAGE_GONE) is raised instead.  Also raises `DataError` for bytes that are not what the lock file says.
+    `lock` says which versions; the boot kit's lock file, unless it is given.  A version that the mirror no longer has is replaced by the
+    suite's newest with a warning; with `locked`, `UnavailableError` (PACKAGE_GONE) is raised instead.  Also raises `DataError` for bytes
+    that are not what the lock says.
     """
-    lock = read_lock()
+    lock = read_lock() if lock is None else lock
     with storage_errors(cache):
         cache.mkdir(parents=True, exist_ok=True)
     debs = {}

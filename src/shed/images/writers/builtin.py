@@ -32,8 +32,8 @@ class BuiltinWriter:
 
     @property
     def algorithm(self) -> str:
-        """What the guest's kernel must be able to decompress; LZ4 HC is LZ4 to who reads it."""
-        return "lz4" if self._compression.algorithm == "lz4hc" else self._compression.algorithm
+        """What the guest's kernel must be able to decompress."""
+        return self._compression.decoder
 
     def write(self, entries: Sequence[Entry], blob: StagedBlob, on_bytes: Callable[[int], None]) -> None:
         """Write the tree; see `RootWriter.write`."""

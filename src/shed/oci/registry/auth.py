@@ -25,7 +25,7 @@ _SHORTEST_LIFE = 60.0
 _MARGIN = 0.9
 """Part of its life for which a token is used."""
 _MAX_ANSWER = 1 << 20
-_SCHEME = re.compile(r"\s*,?\s*([A-Za-z]+)(?:\s+|$)")
+_SCHEME = re.compile(r"\s*,?\s*([A-Za-z]+)(?:\s+|$|(?=,))")
 _PARAMETER = re.compile(r'\s*,?\s*([A-Za-z_]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]+))')
 
 

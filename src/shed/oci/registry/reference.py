@@ -20,7 +20,7 @@ _COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
 _PATH = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*")
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 _HEX = re.compile(r"[0-9a-f]{64}")
-_PREFIXES = ("shed-vz-", "shed-fc-")
+_PREFIXES = ("shed-qemu-", "shed-vz-", "shed-fc-")
 
 
 @dataclass(frozen=True, slots=True)

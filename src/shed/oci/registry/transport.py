@@ -208,8 +208,6 @@ def _unreachable(url: str, error: Exception) -> UnavailableError:
 
 
 def _reason(error: BaseException) -> str:
-    if isinstance(error, HTTPTimeoutError):
-        return "it does not answer"
     if isinstance(error, NameResolutionError):
         return "its name is not known"
     for cause in _causes(error):
@@ -219,7 +217,7 @@ def _reason(error: BaseException) -> str:
             return (cause.reason or "TLS failed").replace("_", " ").lower()
         if isinstance(cause, OSError) and cause.strerror:
             return cause.strerror.lower()
-    return "the connection was cut"
+    return "it does not answer" if isinstance(error, HTTPTimeoutError) else "the connection was cut"
 
 
 def _cut(error: SSLError) -> bool:

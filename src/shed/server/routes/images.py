@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import Any
 
+from shed.config.server import configured_images
 from shed.errors import UsageError
-from shed.progress import Progress
+from shed.progress import Progress, Stop
 from shed.server.app import Route, Server
-from shed.server.http import Reply, Request, json_answer
-
-if TYPE_CHECKING:
-    from shed.images.transfer import Stop
+from shed.server.http import Reply, Request, flag, json_answer
+from shed.sheds.threads import stoppable
 
 _TAG: dict[str, type] = {"source": str, "name": str}
 _VERIFY: dict[str, type] = {"ref": str, "deep": bool}
@@ -46,9 +45,26 @@ async def verify(server: Server, request: Request) -> Reply:
     wanted = _members(request, _VERIFY, "ref")
 
     async def work(progress: Progress) -> dict[str, Any]:
-        return await _stoppable(lambda stop: _verify(server, wanted, progress, stop))
+        return await stoppable(lambda stop: _verify(server, wanted, progress, stop))
 
     return await server.workers.run(request, work)
+
+
+async def remove(server: Server, request: Request) -> Reply:
+    """Remove the names of one image, named by ``?ref=``."""
+    return json_answer(await asyncio.to_thread(_remove, server, _reference(request)))
+
+
+async def prune(server: Server, request: Request) -> Reply:
+    """Remove what nobody needs; with ``?dry_run=true`` only say what that is."""
+    return json_answer(await asyncio.to_thread(_prune, server, flag(request, "dry_run")))
+
+
+def _reference(request: Request) -> str:
+    reference = request.query.get("ref")
+    if not reference:
+        raise UsageError("which image?", hint="name it with ?ref=")
+    return reference
 
 
 async def push(server: Server, request: Request) -> Reply:
@@ -56,7 +72,7 @@ async def push(server: Server, request: Request) -> Reply:
     wanted = _members(request, _PUSH, "source", "destination")
 
     async def work(progress: Progress) -> dict[str, Any]:
-        return await _stoppable(lambda stop: _push(server, wanted, progress, stop))
+        return await stoppable(lambda stop: _push(server, wanted, progress, stop))
 
     return await server.workers.run(request, work)
 
@@ -66,16 +82,9 @@ async def pull(server: Server, request: Request) -> Reply:
     wanted = _members(request, _PULL, "docker_ref")
 
     async def work(progress: Progress) -> dict[str, Any]:
-        return await _stoppable(lambda stop: _pull(server, wanted, progress, stop))
+        return await stoppable(lambda stop: _pull(server, wanted, progress, stop))
 
     return await server.workers.run(request, work)
-
-
-def _reference(request: Request) -> str:
-    reference = request.query.get("ref")
-    if not reference:
-        raise UsageError("which image?", hint="name it with ?ref=")
-    return reference
 
 
 def _members(request: Request, kinds: dict[str, type], *needed: str) -> dict[str, Any]:
@@ -90,20 +99,6 @@ def _members(request: Request, kinds: dict[str, type], *needed: str) -> dict[str
         if not body.get(key):
             raise UsageError(f"{key} is missing", hint=f"send it as the member {key!r}")
     return body
-
-
-async def _stoppable(work: Callable[[Stop], dict[str, Any]]) -> dict[str, Any]:
-    """Do `work` in a thread; when we are cancelled it is told to give up, and waited for."""
-    from shed.images.transfer import Stop  # noqa: PLC0415  a server starts faster without
-
-    stop = Stop()
-    task = asyncio.ensure_future(asyncio.to_thread(work, stop))
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        stop.set()
-        await asyncio.wait([task])
-        raise
 
 
 def _push(server: Server, wanted: dict[str, Any], progress: Progress, stop: Stop) -> dict[str, Any]:
@@ -121,21 +116,44 @@ def _pull(server: Server, wanted: dict[str, Any], progress: Progress, stop: Stop
     platform = Platform.parse(wanted.pop("platform")) if "platform" in wanted else None
     reference = wanted.pop("docker_ref")
     store = LayoutStore(server.paths.images)
-    return asdict(pull_image(store, reference, platform=platform, **wanted, progress=progress, stop=stop))
+    concurrency = server.settings.pull_concurrency
+    return asdict(pull_image(store, reference, platform=platform, **wanted, concurrency=concurrency, progress=progress, stop=stop))
 
 
 def _list(server: Server) -> list[dict[str, Any]]:
     from shed.images.listing import list_images  # noqa: PLC0415  a server starts faster without
     from shed.oci.store import LayoutStore  # noqa: PLC0415
+    from shed.sheds.pins import pins_and_warnings  # noqa: PLC0415
 
-    return [asdict(image) for image in list_images(LayoutStore(server.paths.images))]
+    pins, _ = pins_and_warnings(server.paths)
+    return [asdict(image) for image in list_images(LayoutStore(server.paths.images), pins, configured_images(server.settings))]
 
 
 def _inspect(server: Server, reference: str) -> dict[str, Any]:
     from shed.images.listing import inspect_image  # noqa: PLC0415  a server starts faster without
     from shed.oci.store import LayoutStore  # noqa: PLC0415
+    from shed.sheds.pins import pins_and_warnings  # noqa: PLC0415
 
-    return inspect_image(LayoutStore(server.paths.images), reference)
+    pins, _ = pins_and_warnings(server.paths)
+    return inspect_image(LayoutStore(server.paths.images), reference, pins, configured_images(server.settings))
+
+
+def _remove(server: Server, reference: str) -> dict[str, Any]:
+    from shed.images.remove import remove_image  # noqa: PLC0415  a server starts faster without
+    from shed.oci.store import LayoutStore  # noqa: PLC0415
+    from shed.sheds.pins import pins  # noqa: PLC0415
+
+    store = LayoutStore(server.paths.images)
+    return asdict(remove_image(store, reference, pins(server.paths), configured_images(server.settings)))
+
+
+def _prune(server: Server, dry_run: bool) -> dict[str, Any]:
+    from shed.images.prune import prune  # noqa: PLC0415  a server starts faster without
+    from shed.oci.store import LayoutStore  # noqa: PLC0415
+    from shed.sheds.pins import pins  # noqa: PLC0415
+
+    store = LayoutStore(server.paths.images)
+    return prune(store, partial(pins, server.paths), configured_images(server.settings), dry_run=dry_run).to_wire()
 
 
 def _history(server: Server, reference: str) -> list[dict[str, Any]]:
@@ -168,4 +186,6 @@ ROUTES = (
     Route("POST", "/api/images/verify", verify),
     Route("POST", "/api/images/push", push),
     Route("POST", "/api/images/pull", pull),
+    Route("DELETE", "/api/images", remove),
+    Route("POST", "/api/images/prune", prune),
 )
