@@ -128,7 +128,7 @@ def test_boot_only_and_later_the_layers(server: DockerRegistry, minted: tuple[La
     other = LayoutStore(tmp_path / "other")
     first = pull_image(other, reference, tag="mine")
     assert (first.tag, first.fetched, first.exists) == ("mine", 4, 0)
-    assert resolve(other, "mine").digest == digest
+    assert resolve(other, "mine").digest == resolve(other, reference).digest == digest
     (listed,) = list_images(other)
     assert (listed.layers, listed.bootable) == ("boot-only", True)
     with pytest.raises(ConflictError, match="image layers not present locally") as caught:

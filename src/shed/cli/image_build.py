@@ -44,7 +44,7 @@ def build(words: list[str], options: Options) -> int:
             "shed image build -n dev .",
             "shed image build -n dev --from docker.io/library/debian:13",
             "shed image build -n base --from-oci-archive base.tar",
-            "skopeo copy ... oci-archive:/dev/stdout | shed image build -n base --from-oci-archive -",
+            "ssh builder cat base.tar | shed image build -n base --from-oci-archive -",
         ],
     )
     parser.add_argument("context", metavar="CONTEXT", nargs="?", help="folder to build from (default: this one)")

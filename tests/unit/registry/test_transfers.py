@@ -272,6 +272,14 @@ def test_a_registry_that_wants_pieces(registry: Registry, connect: Connect) -> N
     assert [int(seen.headers["content-length"]) for seen in registry.requests("PATCH")][1:] == [4_500_000, 500_000]
 
 
+def test_a_piece_is_the_whole(registry: Registry, connect: Connect) -> None:
+    """A blob that fits into one piece is sent as a piece where streams are refused."""
+    registry.streams = False
+    data = BLOB[:2_000_000]
+    connect(push=True).upload_blob(digest_bytes(data), BytesSource(data))
+    assert [seen.headers.get("content-range") for seen in registry.requests("PATCH")] == [None, "0-1999999"]
+
+
 def test_a_piece_of_which_only_a_part_is_taken(registry: Registry, connect: Connect) -> None:
     """The registry's word counts: what it did not take is sent again."""
 

@@ -40,7 +40,7 @@ class Upload:
         self._sent = 0
         """Bytes that were sent at least once."""
         self._piece = _PIECE
-        self._chunks = False
+        self._streams = True
 
     def run(self) -> None:
         """Store the blob.  Raises `RegistryError`, and `StorageError` when the source cannot be read."""
@@ -52,9 +52,10 @@ class Upload:
         if self._source.size <= _SMALL:
             self._complete(_Part(self, 0, self._source.size))
             return
-        if not self._offset and not self._chunks and not self._patch(self._source.size):
-            self._chunks = True
-            self._begin()
+        if not self._offset and self._streams:
+            self._streams = self._patch(self._source.size, stream=True)
+            if not self._streams:
+                self._begin()
         while self._offset < self._source.size:
             self._patch(min(self._piece, self._source.size - self._offset))
         self._complete(None)
@@ -83,13 +84,13 @@ class Upload:
         self._location = self._session.location(answer) if "Location" in answer.headers else location
         return self._offset <= self._source.size
 
-    def _patch(self, size: int) -> bool:
-        """Send the next `size` bytes; return False when the registry does not take all that is left at once."""
+    def _patch(self, size: int, *, stream: bool = False) -> bool:
+        """Send the next `size` bytes; return False when the registry does not take them as a stream."""
         assert self._location is not None
-        start, whole = self._offset, size == self._source.size
-        headers = dict(_BYTES) if whole else {**_BYTES, "Content-Range": f"{start}-{start + size - 1}"}
+        start = self._offset
+        headers = _BYTES if stream else {**_BYTES, "Content-Range": f"{start}-{start + size - 1}"}
         with self._session.send(self._what, "PATCH", self._location, headers, body=_Part(self, start, size)) as answer:
-            if whole and answer.status in _NO_STREAMS:
+            if stream and answer.status in _NO_STREAMS:
                 return False
             self._session.expect(self._what, answer, 202, 201, 204)
             answer.read(MAX_ERROR)

@@ -30,6 +30,16 @@ async def inspect(server: Server, request: Request) -> Reply:
     return json_answer(await asyncio.to_thread(_inspect, server, _reference(request)))
 
 
+async def remove(server: Server, request: Request) -> Reply:
+    """Remove the names of one image, named by ``?ref=``."""
+    return json_answer(await asyncio.to_thread(_remove, server, _reference(request)))
+
+
+async def prune(server: Server, request: Request) -> Reply:
+    """Remove what nobody needs; with ``?dry_run=true`` only say what that is."""
+    return json_answer(await asyncio.to_thread(_prune, server, flag(request, "dry_run")))
+
+
 async def history(server: Server, request: Request) -> Reply:
     """Show the steps that made the image ``?ref=``."""
     return json_answer({"steps": await asyncio.to_thread(_history, server, _reference(request))})
@@ -48,16 +58,6 @@ async def verify(server: Server, request: Request) -> Reply:
         return await stoppable(lambda stop: _verify(server, wanted, progress, stop))
 
     return await server.workers.run(request, work)
-
-
-async def remove(server: Server, request: Request) -> Reply:
-    """Remove the names of one image, named by ``?ref=``."""
-    return json_answer(await asyncio.to_thread(_remove, server, _reference(request)))
-
-
-async def prune(server: Server, request: Request) -> Reply:
-    """Remove what nobody needs; with ``?dry_run=true`` only say what that is."""
-    return json_answer(await asyncio.to_thread(_prune, server, flag(request, "dry_run")))
 
 
 def _reference(request: Request) -> str:
@@ -105,7 +105,7 @@ def _push(server: Server, wanted: dict[str, Any], progress: Progress, stop: Stop
     from shed.images.push import push_image  # noqa: PLC0415  a server starts faster without
     from shed.oci.store import LayoutStore  # noqa: PLC0415
 
-    return {**wanted, **asdict(push_image(LayoutStore(server.paths.images), **wanted, progress=progress, stop=stop))}
+    return asdict(push_image(LayoutStore(server.paths.images), **wanted, progress=progress, stop=stop))
 
 
 def _pull(server: Server, wanted: dict[str, Any], progress: Progress, stop: Stop) -> dict[str, Any]:
@@ -116,8 +116,8 @@ def _pull(server: Server, wanted: dict[str, Any], progress: Progress, stop: Stop
     platform = Platform.parse(wanted.pop("platform")) if "platform" in wanted else None
     reference = wanted.pop("docker_ref")
     store = LayoutStore(server.paths.images)
-    concurrency = server.settings.pull_concurrency
-    return asdict(pull_image(store, reference, platform=platform, **wanted, concurrency=concurrency, progress=progress, stop=stop))
+    most = server.settings.pull_concurrency
+    return asdict(pull_image(store, reference, platform=platform, concurrency=most, **wanted, progress=progress, stop=stop))
 
 
 def _list(server: Server) -> list[dict[str, Any]]:
