@@ -277,8 +277,9 @@ def test_a_blob_is_missing_in_the_registry(server: DockerRegistry, minted: tuple
     old, before = other.tag("app"), other.blob_digests()
     link = blobs(store, digest)["rootfs erofs"].removeprefix("sha256:")
     shutil.rmtree(server.storage / f"docker/registry/v2/repositories/missing/app/_layers/sha256/{link}")
-    with pytest.raises(NotFoundError, match=f"has no blob sha256:{link[:12]} of missing/app"):
+    with pytest.raises(NotFoundError, match=f"{reference} lacks the rootfs erofs blob sha256:{link[:12]} that it boots from") as caught:
         pull_image(other, reference)
+    assert "skopeo copy --all" in (caught.value.hint or "")
     assert (other.tag("app"), other.blob_digests()) == (old, before)
 
 

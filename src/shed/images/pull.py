@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from shed.erofs.checker import check
 from shed.erofs.errors import ErofsError
-from shed.errors import DataError
+from shed.errors import DataError, NotFoundError
 from shed.images import refs
 from shed.images.annotations import BootAnnotations
 from shed.images.reachable import blobs_of
@@ -84,10 +84,12 @@ def pull_image(
         boot = _boot(chosen, remote, with_layers=with_layers)
         wanted = _wanted(chosen, boot, with_layers=with_layers)
         stack.enter_context(store.lease()).blobs(*blobs_of(chosen.digest, chosen.manifest))
-        missing = {digest: size or repository.has_blob(digest) for digest, size in wanted.items() if not store.intact(digest)}
+        missing = {digest: size for digest, size in wanted.items() if not store.intact(digest)}
+        for what, digest in boot.blobs().items():
+            if digest in missing:
+                missing[digest] = _size(repository, digest, what)
         progress.phase("blobs", f"pulling {remote}")
-        total = None if None in missing.values() else sum(size or 0 for size in missing.values())
-        counter = Counter(progress, "image", total, stop)
+        counter = Counter(progress, "image", sum(missing.values()), stop)
         blobs = _Blobs(store, repository, counter, stack)
         at_once(lambda digest: blobs.fetch(digest, missing[digest], is_root=digest == boot.root), missing, stop, most=concurrency)
         progress.phase("commit", f"storing {name}")
@@ -132,9 +134,21 @@ def _boot(chosen: Chosen, reference: Reference, *, with_layers: bool) -> BootAnn
     return annotations
 
 
-def _wanted(chosen: Chosen, boot: BootAnnotations, *, with_layers: bool) -> dict[Digest, int | None]:
-    """Return the blobs to have, with their sizes as far as they are known, the likely largest first."""
-    blobs: dict[Digest, int | None] = dict.fromkeys(reversed(boot.blobs().values()))
+def _size(repository: Repository, digest: Digest, what: str) -> int:
+    """Return the size of a blob that the image boots from, which its manifest does not say; 0 when the registry does not either."""
+    size = repository.has_blob(digest)
+    if size is None:
+        raise NotFoundError(
+            f"{repository.reference} lacks the {what} blob {short(digest)} that it boots from",
+            code="NOT_IN_REGISTRY",
+            hint="it was copied in part, or garbage was collected: push it again, or copy all of it: skopeo copy --all",
+        )
+    return size
+
+
+def _wanted(chosen: Chosen, boot: BootAnnotations, *, with_layers: bool) -> dict[Digest, int]:
+    """Return the blobs to have, the likely largest first; their sizes are 0 where the manifest does not say them."""
+    blobs = dict.fromkeys(reversed(boot.blobs().values()), 0)
     layers = chosen.manifest.layers if with_layers else ()
     return blobs | {layer.digest: layer.size for layer in sorted(layers, key=lambda layer: -layer.size)}
 
@@ -150,7 +164,7 @@ class _Blobs:
         self._stack = stack
         self._lock = threading.Lock()
 
-    def fetch(self, digest: Digest, size: int | None, *, is_root: bool) -> None:
+    def fetch(self, digest: Digest, size: int, *, is_root: bool) -> None:
         """Fetch a blob and make it durable; one that is the root is checked."""
         with self._lock:
             blob = self.staged[digest] = self._stack.enter_context(self._store.stage())

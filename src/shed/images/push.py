@@ -83,9 +83,7 @@ def push_image(
         index_digest=index_digest,
         timings=progress.finish(),
         uploaded_bytes=blobs.uploaded_bytes,
-        uploaded=blobs.uploaded,
-        mounted=blobs.mounted,
-        exists=blobs.exists,
+        **blobs.counts,
     )
 
 
@@ -128,7 +126,8 @@ class _Blobs:
     """Pushes blobs, from several threads, and counts them."""
 
     def __init__(self, image: _Image, repository: Repository, counter: Counter) -> None:
-        self.uploaded = self.mounted = self.exists = self.uploaded_bytes = 0
+        self.counts = {"uploaded": 0, "mounted": 0, "exists": 0}
+        self.uploaded_bytes = 0
         self._store = image.store
         self._sizes = image.blobs
         self._repository = repository
@@ -149,7 +148,7 @@ class _Blobs:
         if how != "uploaded":
             self._counter.add(size)
         with self._lock:
-            setattr(self, how, getattr(self, how) + 1)
+            self.counts[how] += 1
             self.uploaded_bytes += size if how == "uploaded" else 0
 
     def _upload(self, digest: Digest) -> None:

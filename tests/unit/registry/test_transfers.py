@@ -358,7 +358,9 @@ def test_redirects_without_end(registry: Registry, connect: Connect, tmp_path: P
         fetch(connect(), tmp_path)
 
 
-@pytest.mark.parametrize("location", ["ftp://example.org/x", "file:///etc/passwd"])
+@pytest.mark.parametrize(
+    "location", ["ftp://example.org/x", "file:///etc/passwd", "http://[::x/", "http://a:99999/", "http://a b/", "https:///x"]
+)
 def test_redirects_to_what_is_no_web_address(registry: Registry, connect: Connect, tmp_path: Path, location: str) -> None:
     """Only HTTP is followed."""
     registry.once("GET", DIGEST, lambda handler: handler.answer(302, Location=location))

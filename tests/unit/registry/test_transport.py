@@ -17,7 +17,7 @@ from shed.oci.registry.client import Repository
 from shed.oci.registry.credentials import Credentials
 from shed.oci.registry.errors import RegistryError
 from shed.oci.registry.reference import parse_reference
-from shed.oci.registry.transport import Transport
+from shed.oci.registry.transport import Transport, same_origin
 from support.scripted_registry import Handler, Registry
 
 Connect = Callable[..., Repository]
@@ -86,6 +86,20 @@ def test_what_is_encrypted_stays_so(url: str) -> None:
     """Wherever a registry that is spoken to with encryption leads, by redirect or as the place of an upload."""
     with pytest.raises(RegistryError, match="which is not encrypted"):
         Transport("ghcr.io").send("it", "GET", url, {})
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("https://ghcr.io/a", "https://ghcr.io:443/b?c", True), ("http://GHCR.io", "http://ghcr.io:80/", True),
+        ("https://ghcr.io", "http://ghcr.io", False), ("https://ghcr.io", "https://ghcr.io:444", False),
+        ("https://ghcr.io", "https://ghcr.io.example.org", False), ("https://ghcr.io", "https://ghcr.io@example.org", False),
+        ("http://[::1]:80", "http://[::1]", True), ("https://me@ghcr.io", "https://ghcr.io", True),
+    ],
+)  # fmt: skip
+def test_origins(one: str, other: str, *, same: bool) -> None:
+    """Who gets the credentials: the same scheme, host and port, however they are written."""
+    assert same_origin(one, other) is same
 
 
 def test_proxies(registry: Registry, monkeypatch: pytest.MonkeyPatch, connect: Connect) -> None:

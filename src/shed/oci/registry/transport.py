@@ -34,8 +34,10 @@ _MAX_ERROR = 1 << 16
 _MAX_REDIRECTS = 8
 _CONNECTIONS = 8
 """Kept open to each host."""
-_TIMEOUT = urllib3.Timeout(connect=20, read=120)
-_WRONG = "the registry, or a proxy before it, is set up wrongly"
+_TIMEOUT = urllib3.Timeout(connect=20, read=180)
+WRONG = "the registry, or a proxy before it, is set up wrongly"
+"""A hint."""
+_PORTS = {"http": 80, "https": 443}
 _REDIRECTS = {301, 302, 303, 307, 308}
 _T = TypeVar("_T")
 
@@ -154,18 +156,16 @@ class Transport:
                 return answer
             with answer:
                 answer.read(_MAX_ERROR)
-            target = urljoin(url, location)
+            target = resolve(url, location)
             if not same_origin(url, target):
                 headers = {name: value for name, value in headers.items() if name != "Authorization"}
             url = target
-        raise RegistryError(f"{self._host} redirects again and again", hint=_WRONG)
+        raise RegistryError(f"{self._host} redirects again and again", hint=WRONG)
 
     def _send(self, method: str, url: str, headers: Mapping[str, str], body: Body | bytes | None) -> Answer:
         place = urlsplit(url)
-        if place.scheme not in ("http", "https") or not place.hostname:
-            raise RegistryError(f"{self._host} leads to {url[:200]!r}, which is no web address", hint=_WRONG)
         if place.scheme == "http" and self.base.startswith("https:") and not self.plain_allowed(place.netloc):
-            raise RegistryError(f"{self._host} leads to {url[:200]!r}, which is not encrypted", hint=_WRONG)
+            raise RegistryError(f"{self._host} leads to {url[:200]!r}, which is not encrypted", hint=WRONG)
         data = body if isinstance(body, bytes) or body is None else cast(IO[bytes], body.open())
         if body is not None:
             headers = {**headers, "Content-Length": str(len(body) if isinstance(body, bytes) else body.size)}
@@ -217,9 +217,20 @@ class Transport:
 
 
 def same_origin(one: str, other: str) -> bool:
-    """Tell whether two URLs have the same scheme, host and port."""
-    a, b = urlsplit(one), urlsplit(other)
-    return (a.scheme, a.netloc.lower()) == (b.scheme, b.netloc.lower())
+    """Tell whether two URLs have the same scheme, host and port (RFC 6454)."""
+    a, b = (urllib3.util.parse_url(url) for url in (one, other))
+    return (a.scheme, a.host, a.port or _PORTS.get(a.scheme or "")) == (b.scheme, b.host, b.port or _PORTS.get(b.scheme or ""))
+
+
+def resolve(url: str, location: str) -> str:
+    """Return where `location`, as the answer from `url` gives it, is.  Raises `RegistryError` when it is no web address."""
+    try:
+        target = urljoin(url, location)
+        if urllib3.util.parse_url(target).host and urlsplit(target).scheme in _PORTS:
+            return target
+    except ValueError:
+        pass
+    raise RegistryError(f"{urlsplit(url).netloc} leads to {location[:200]!r}, which is no web address", hint=WRONG)
 
 
 def _pool(proxy: str) -> urllib3.PoolManager:

@@ -14,7 +14,7 @@ from shed.oci.content import Source
 from shed.oci.digest import Digest
 from shed.oci.registry.errors import RegistryError
 from shed.oci.registry.session import MAX_ERROR, Session
-from shed.oci.registry.transport import CHUNK, Answer
+from shed.oci.registry.transport import CHUNK, Answer, resolve
 
 _SMALL = 1 << 20
 """Up to so many bytes, a blob goes along with the request that completes it."""
@@ -70,19 +70,19 @@ class Upload:
 
     def _resumed(self) -> bool:
         """Ask the registry how much it has; return whether the upload can go on from there."""
-        location, self._location = self._location, None
-        if location is None or self._source.size <= _SMALL:
+        assert self._location is not None
+        if self._source.size <= _SMALL:
             return False
         try:
-            with self._session.send(self._what, "GET", location) as answer:
+            with self._session.send(self._what, "GET", self._location) as answer:
                 answer.read(MAX_ERROR)
         except RegistryError:
             return False
-        if answer.status not in (200, 204):
+        if answer.status not in (200, 204) or _held(answer) > self._source.size:
             return False
         self._offset = _held(answer)
-        self._location = self._session.location(answer) if "Location" in answer.headers else location
-        return self._offset <= self._source.size
+        self._location = resolve(self._location, answer.headers.get("Location", ""))
+        return True
 
     def _patch(self, size: int, *, stream: bool = False) -> bool:
         """Send the next `size` bytes; return False when the registry does not take them as a stream."""
