@@ -58,7 +58,7 @@ def _compare(archive: Path, scratch: Path, algorithm: str, options: tuple[str, .
         f"mkfs_erofs(Path({str(theirs)!r}), Path({f'{bundle}/rootfs'!r}), *{options!r}, '--quiet')"
     )
     rootless = [] if os.geteuid() == 0 else ["--rootless"]
-    build = [SHED, "image", "build", "--from-oci-archive", layout, "-n", "bench", "--compression", algorithm]
+    build: list[str | Path] = [SHED, "image", "build", "--from-oci-archive", layout, "-n", "bench", "--compression", algorithm]
     replaced = command([sys.executable, "-c", program, *rootless], before=clear_theirs)
     for writer, words in WRITERS.items():
         result = compare(command([*build, *words], before=clear_ours), replaced, runs=3)
@@ -76,7 +76,7 @@ def _compare(archive: Path, scratch: Path, algorithm: str, options: tuple[str, .
 
 def _reading(folder: Path) -> Subject:
     """Return a subject that reads every file of a mounted image, after the kernel was made to forget what it has of it."""
-    words = ["sh", "-c", 'find "$0" -type f -exec cat {} + >/dev/null', folder]
+    words: list[str | Path] = ["sh", "-c", 'find "$0" -type f -exec cat {} + >/dev/null', folder]
     return command(words, before=_forget)
 
 
