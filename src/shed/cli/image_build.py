@@ -41,9 +41,9 @@ def build(words: list[str], options: Options) -> int:
     parser.add_argument("--force", action="store_true", help="do the work even when the store has the result")
     parser.add_argument("--build-tools-version", metavar="X", help="write with mkfs.erofs of this release, tag or image of the build tools")
     args = parser.parse(words, options)
-    writer = choose_writer(compression=args.compression, build_tools=args.build_tools_version)
     platform = None if args.platform is None else Platform.parse(args.platform)
     source = _source(args.from_oci_archive)
+    writer = choose_writer(compression=args.compression, build_tools=args.build_tools_version)
     store = LayoutStore(Paths().images)
     kit = load_kit(store)
     with shown(options) as sink:
