@@ -14,6 +14,8 @@ from shed.server.app import Route, Server
 from shed.server.http import Reply, Request, flag, json_answer
 from shed.sheds.threads import stoppable
 
+_TAG: dict[str, type] = {"source": str, "name": str}
+_VERIFY: dict[str, type] = {"ref": str, "deep": bool}
 _PUSH: dict[str, type] = {"source": str, "destination": str, "insecure": bool}
 _PULL: dict[str, type] = {"docker_ref": str, "tag": str, "platform": str, "with_layers": bool, "insecure": bool}
 
@@ -38,11 +40,24 @@ async def prune(server: Server, request: Request) -> Reply:
     return json_answer(await asyncio.to_thread(_prune, server, flag(request, "dry_run")))
 
 
-def _reference(request: Request) -> str:
-    reference = request.query.get("ref")
-    if not reference:
-        raise UsageError("which image?", hint="name it with ?ref=")
-    return reference
+async def history(server: Server, request: Request) -> Reply:
+    """Show the steps that made the image ``?ref=``."""
+    return json_answer({"steps": await asyncio.to_thread(_history, server, _reference(request))})
+
+
+async def tag(server: Server, request: Request) -> Reply:
+    """Give an image another name."""
+    return json_answer(await asyncio.to_thread(_tag, server, **_members(request, _TAG, "source", "name")))
+
+
+async def verify(server: Server, request: Request) -> Reply:
+    """Read an image again and say what is wrong with it."""
+    wanted = _members(request, _VERIFY, "ref")
+
+    async def work(progress: Progress) -> dict[str, Any]:
+        return await stoppable(lambda stop: _verify(server, wanted, progress, stop))
+
+    return await server.workers.run(request, work)
 
 
 async def push(server: Server, request: Request) -> Reply:
@@ -63,6 +78,13 @@ async def pull(server: Server, request: Request) -> Reply:
         return await stoppable(lambda stop: _pull(server, wanted, progress, stop))
 
     return await server.workers.run(request, work)
+
+
+def _reference(request: Request) -> str:
+    reference = request.query.get("ref")
+    if not reference:
+        raise UsageError("which image?", hint="name it with ?ref=")
+    return reference
 
 
 def _members(request: Request, kinds: dict[str, type], *needed: str) -> dict[str, Any]:
@@ -134,9 +156,34 @@ def _prune(server: Server, dry_run: bool) -> dict[str, Any]:
     return prune(store, partial(pins, server.paths), configured_images(server.settings), dry_run=dry_run).to_wire()
 
 
+def _history(server: Server, reference: str) -> list[dict[str, Any]]:
+    from shed.images.history import image_history  # noqa: PLC0415  a server starts faster without
+    from shed.oci.store import LayoutStore  # noqa: PLC0415
+
+    return [asdict(step) for step in image_history(LayoutStore(server.paths.images), reference)]
+
+
+def _tag(server: Server, source: str, name: str) -> dict[str, Any]:
+    from shed.images.history import tag_image  # noqa: PLC0415  a server starts faster without
+    from shed.oci.store import LayoutStore  # noqa: PLC0415
+
+    return {"name": name, "digest": tag_image(LayoutStore(server.paths.images), source, name)}
+
+
+def _verify(server: Server, wanted: dict[str, Any], progress: Progress, stop: Stop) -> dict[str, Any]:
+    from shed.images.verify import verify_image  # noqa: PLC0415  a server starts faster without
+    from shed.oci.store import LayoutStore  # noqa: PLC0415
+
+    store = LayoutStore(server.paths.images)
+    return verify_image(store, wanted["ref"], deep=wanted.get("deep", False), progress=progress, stop=stop).to_json()
+
+
 ROUTES = (
     Route("GET", "/api/images", index),
     Route("GET", "/api/images/inspect", inspect),
+    Route("GET", "/api/images/history", history),
+    Route("POST", "/api/images/tag", tag),
+    Route("POST", "/api/images/verify", verify),
     Route("POST", "/api/images/push", push),
     Route("POST", "/api/images/pull", pull),
     Route("DELETE", "/api/images", remove),
