@@ -134,7 +134,7 @@ def test_a_date_makes_builds_the_same(containers: Containers, store: LayoutStore
 
 def test_a_run_that_fails(store: LayoutStore, containers: Containers, context: Path) -> None:
     """People have seen what it printed, and get one error; machines get it in the error."""
-    (context / "Containerfile").write_text(f"FROM {BUSYBOX}\nRUN echo what went wrong >&2; exit 7\n")
+    (context / "Containerfile").write_text(f"FROM {BUSYBOX}\nRUN echo what went wrong >&2; sleep 1; exit 7\n")
     done = shed(store, containers, context)
     assert (done.returncode, done.stdout) == (1, "")
     lines = done.stderr.splitlines()

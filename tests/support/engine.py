@@ -45,6 +45,8 @@ def build_tools_archive() -> Path:
     sources = [RECIPE / LOCK_NAME, PACKAGE / "images/build_tools_image.py", PACKAGE / "oci/pack.py", PACKAGE / "oci/tarwrite.py"]
     path = _FOLDER / f"build-tools-{digest_of(sources)}.oci.tar"
     if not path.exists():
+        for old in _FOLDER.glob("build-tools-*"):
+            old.unlink()
         pack_build_tools(path, lock=RECIPE / LOCK_NAME, cache=CACHE / "debs", progress=Progress())
     return path
 

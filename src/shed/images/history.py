@@ -58,6 +58,8 @@ def tag_image(store: LayoutStore, source: str, name: str) -> Digest:
     """
     check_image_name(name)
     digest = find(store, source).digest
-    platform = store.read_config(store.read_manifest(digest)).platform
-    store.publish(Descriptor(media.MANIFEST, digest, store.size(digest), platform=platform), name)
+    with store.lease() as lease:
+        lease.image(digest)
+        platform = store.read_config(store.read_manifest(digest)).platform
+        store.publish(Descriptor(media.MANIFEST, digest, store.size(digest), platform=platform), name)
     return digest

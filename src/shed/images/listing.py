@@ -110,7 +110,7 @@ class _Look:
     def __init__(self, store: LayoutStore, pins: Iterable[Pin], configured: Iterable[str]) -> None:
         self._store = store
         self._blobs: dict[Digest, os.stat_result] = store.inventory()
-        self._configured = set(configured)
+        self._configured = {name for reference in configured for name in (reference, refs.canonical(reference))}
         self._references: dict[Digest, list[str]] = {}
         for reference, digest in refs.all_references(store):
             self._references.setdefault(digest, []).append(reference)

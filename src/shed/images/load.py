@@ -16,6 +16,7 @@ from shed.erofs.errors import ErofsError
 from shed.errors import ConflictError, DataError, UsageError
 from shed.images.annotations import BootAnnotations
 from shed.images.mint import blaming
+from shed.images.reachable import blobs_of
 from shed.images.resolve import boot_blobs
 from shed.images.transfer import Counter
 from shed.names import check_image_name
@@ -25,6 +26,7 @@ from shed.oci.choose import Chosen, choose_named
 from shed.oci.content import FileSlice
 from shed.oci.descriptor import Descriptor
 from shed.oci.digest import Digest, hex_of, mismatch, short
+from shed.oci.leases import Lease
 from shed.oci.staging import StagedBlob
 from shed.oci.store import LayoutStore
 from shed.progress import Progress, Stop
@@ -74,9 +76,10 @@ def load(
     origin = "stdin" if str(source) == "-" else str(source)
     progress.phase("read", f"reading {origin}")
     with contextlib.ExitStack() as stack:
+        lease = stack.enter_context(store.lease())
         with blaming(origin):
             archive = stack.enter_context(open_archive(source, scratch=store.scratch()))
-            wanted = [_wanted(store, archive, name, chosen) for name, chosen in choose_named(archive)]
+            wanted = [_wanted(store, lease, archive, name, chosen) for name, chosen in choose_named(archive)]
         if tag is not None:
             wanted = [_renamed(store, wanted, tag, origin, force=force)]
         progress.phase("blobs", f"loading {len(wanted)} image{'s' if len(wanted) > 1 else ''}")
@@ -91,7 +94,7 @@ def load(
     return loaded
 
 
-def _wanted(store: LayoutStore, archive: Archive, name: str, chosen: Chosen) -> _Wanted:
+def _wanted(store: LayoutStore, lease: Lease, archive: Archive, name: str, chosen: Chosen) -> _Wanted:
     """Return what is to be had of an image.  Raises `DataError` when it cannot be booted or is not complete."""
     annotations = BootAnnotations.parse(chosen.manifest.annotations)
     try:
@@ -99,13 +102,14 @@ def _wanted(store: LayoutStore, archive: Archive, name: str, chosen: Chosen) -> 
     except DataError as error:
         error.hint = "an ordinary image is made bootable by: shed image build --from-oci-archive FILE -n NAME"
         raise
+    layers = chosen.manifest.layers
+    lease.blobs(*blobs_of(chosen.digest, chosen.manifest))
     blobs: dict[Digest, tuple[str, FileSlice | None]] = {}
     for what, digest in boot.items():
         found = archive.file(f"blobs/sha256/{hex_of(digest)}")
         if found is None and not store.intact(digest):
             raise DataError(f"{archive.name}: {what} blob {short(digest)} is missing", hint="the file is incomplete: save the image again")
         blobs[digest] = f"{what} blob", found
-    layers = chosen.manifest.layers
     here = {layer.digest for layer in layers if archive.file(f"blobs/sha256/{hex_of(layer.digest)}") is not None}
     full = bool(here) or all(store.intact(layer.digest) for layer in layers)
     if full:  # some of them without the others are a damaged file

@@ -26,6 +26,7 @@ from shed.oci import media
 from shed.oci.descriptor import Descriptor
 from shed.oci.digest import Digest, digest_bytes, hex_of, mismatch, short
 from shed.oci.fields import Fields, decode_object
+from shed.oci.leases import Lease
 from shed.oci.manifest import REF_NAME, Index, Manifest
 from shed.oci.store import LayoutStore
 from shed.progress import Progress, Stop
@@ -87,9 +88,16 @@ def save(store: LayoutStore, references: Sequence[str], output: BinaryIO, progre
     progress = progress or Progress()
     progress.phase("check")
     contents = _Contents()
-    for reference in references:
-        _plan(store, reference, contents, progress)
-    progress.phase("save", f"saving {', '.join(dict.fromkeys(references))}")
+    with store.lease() as lease:
+        for reference in references:
+            _plan(store, lease, reference, contents, progress)
+        progress.phase("save", f"saving {', '.join(dict.fromkeys(references))}")
+        _write(store, contents, output, progress)
+    progress.finish()
+    return contents.saved
+
+
+def _write(store: LayoutStore, contents: _Contents, output: BinaryIO, progress: Progress) -> None:
     counter = Counter(progress, "image", sum(contents.blobs().values()), Stop())
     archive = _Tar(output)
     archive.add("oci-layout", _LAYOUT)
@@ -99,13 +107,12 @@ def save(store: LayoutStore, references: Sequence[str], output: BinaryIO, progre
     for digest, size in contents.blobs().items():
         archive.copy(store, digest, size, counter)
     archive.finish()
-    progress.finish()
-    return contents.saved
 
 
-def _plan(store: LayoutStore, reference: str, contents: _Contents, progress: Progress) -> None:
+def _plan(store: LayoutStore, lease: Lease, reference: str, contents: _Contents, progress: Progress) -> None:
     """Add one image to `contents`."""
     found = find(store, reference)
+    lease.image(found.digest)
     name = reference if reference == found.name else ""
     data = store.read_bytes(found.digest, what="image manifest")
     what = f"image manifest {short(found.digest)}"

@@ -74,7 +74,9 @@ def verify_image(
     progress = progress or Progress()
     found = find(store, reference)
     run = _Run(store, found.digest, progress, stop or Stop())
-    run.image(deep=deep)
+    with store.lease() as lease:
+        lease.image(found.digest)
+        run.image(deep=deep)
     valid = all(done.status != "FAIL" for done in run.checks)
     return Verification(found.name, found.digest, deep, valid, run.checks, progress.finish())
 
