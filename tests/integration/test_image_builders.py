@@ -20,6 +20,7 @@ from shed.erofs.reader import Image as ErofsImage
 from shed.images.bootkit.kit import save_kit
 from shed.oci.store import LayoutStore
 from support.containers import BUSYBOX, Containers, make_containers
+from support.docker_registry import docker_registry
 from support.erofs_records import differences, record_image
 from support.kit import archive
 from support.minted import small_kit
@@ -203,6 +204,20 @@ def test_an_image_of_the_local_storage(store: LayoutStore, containers: Container
     alone.mkdir()
     (alone / "buildah").symlink_to("/usr/bin/buildah")
     assert build(store, containers, "--from", BUSYBOX, "--force", PATH=str(alone))["root_digest"] == root
+    assert leftovers(store, containers) == []
+
+
+def test_an_image_of_a_registry(store: LayoutStore, containers: Containers, tmp_path: Path) -> None:
+    """Found there when no local store has it; its name there is what the image was made from."""
+    source = archive("busybox")
+    root = build(store, containers, "--from-oci-archive", source)["root_digest"]
+    with docker_registry(tmp_path / "registry") as registry:
+        reference = f"{registry.address}/busybox:v1"
+        containers.run("/usr/bin/skopeo", "copy", "--dest-tls-verify=false", f"oci-archive:{source}", f"docker://{reference}")
+        for form in (reference, f"docker://{reference}"):
+            found = build(store, containers, "--from", form, "--force")
+            assert found["root_digest"] == root
+            assert store.read_manifest(found["digest"]).annotations["io.shed.source-ref"] == reference
     assert leftovers(store, containers) == []
 
 
