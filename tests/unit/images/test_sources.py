@@ -55,9 +55,9 @@ def test_a_tag_chooses_among_the_images_of_an_archive(tmp_path: Path) -> None:
     whole = Image()
     digests = {}
     names = {"one": {REF_NAME: "one"}, "two": {REF_NAME: "example.org/two:1", "io.containerd.image.name": "docker.io/library/two:2"}}
-    for name, annotations in names.items():
+    for name, said in names.items():
         image = Image(LAYER, tar(file(name)))
-        digests[name] = image.seal(annotations=annotations)["digest"]
+        digests[name] = image.seal(annotations=said)["digest"]
         whole.blobs |= image.blobs
         whole.index["manifests"] += image.index["manifests"]
     path = whole.archive(tmp_path / "a.tar")
