@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from support.layer_set import LayerSet
 
 from shed.erofs.checker import check
 from shed.erofs.compress import Compression
@@ -32,6 +31,7 @@ from support.erofs_mount import mounted
 from support.erofs_records import differences, record_image
 from support.erofs_utils import fsck_erofs
 from support.kit import archive
+from support.layer_set import LayerSet
 from support.layer_sets import LAYER_SETS
 from support.minted import small_kit
 from support.tars import Image, file, tar
