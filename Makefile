@@ -1,13 +1,16 @@
 # What a developer of shed types.  `make help` lists it.
 .DEFAULT_GOAL := help
 PYTHON := .venv/bin/python
-CODE := src tests benchmarks scripts/demo.py
+CODE := src tests benchmarks packaging scripts/demo.py scripts/images.py
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1 — /p' Makefile
 
 demo: setup ## from packages to a command run inside a shed, and back
 	@$(PYTHON) scripts/demo.py
+
+images: setup ## make the images base, extensions and full
+	@$(PYTHON) scripts/images.py
 
 test: setup-tests lint ## everything: unit, integration, real VM boots
 	@$(PYTHON) -m pytest
@@ -29,8 +32,17 @@ setup: ## install what `shed` needs (uses sudo for missing packages only)
 setup-tests: ## install what the tests and benchmarks need too
 	@scripts/setup --tests
 
+# The same commit gives the same bytes.
+wheel deb: export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct)
+
+wheel: setup ## a wheel, in dist/
+	@$(PYTHON) -m hatchling build -t wheel -d dist
+
+deb: setup-tests ## a Debian package, in dist/
+	@$(PYTHON) packaging/build_deb.py dist
+
 lock: ## renew the two lock files from pyproject.toml
 	@uv pip compile -q --generate-hashes --no-emit-find-links --custom-compile-command "make lock" pyproject.toml -o requirements.lock
 	@uv pip compile -q --generate-hashes --no-emit-find-links --custom-compile-command "make lock" --group dev pyproject.toml -o requirements-dev.lock
 
-.PHONY: help demo test lint build-tools bench setup setup-tests lock
+.PHONY: help demo images test lint bench setup setup-tests wheel deb build-tools lock

@@ -5,9 +5,12 @@ Work takes a `Progress` and reports to it; who made it decides what is shown (a 
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+
+from shed.errors import UnavailableError
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,3 +79,31 @@ class Progress:
         now = time.monotonic()
         self.timings[self._current] = self.timings.get(self._current, 0.0) + (now - self._since) * 1000
         self._current, self._since = following, now
+
+
+class Stop:
+    """Tells work in other threads to give up: `sleep` ends early, `check` raises, and what `also` was given is called."""
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+        self._also: list[Callable[[], object]] = []
+
+    def also(self, call: Callable[[], object]) -> None:
+        """Have `call` called when the work is to be given up; it ends what other threads wait for."""
+        self._also.append(call)
+
+    def set(self) -> None:
+        """Have all of it give up."""
+        self._event.set()
+        for call in self._also:
+            call()
+
+    def check(self) -> None:
+        """Raise `UnavailableError` when the work should be given up."""
+        if self._event.is_set():
+            raise UnavailableError("stopped before it was done", code="STOPPED", hint="try again")
+
+    def sleep(self, seconds: float) -> None:
+        """Wait.  Raises `UnavailableError` when there is nothing more to wait for."""
+        self._event.wait(seconds)
+        self.check()

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import shlex
 import signal
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +24,8 @@ PASSED_ENVIRONMENT = ("PATH", "HOME", "USER", "LOGNAME", "TMPDIR", "XDG_RUNTIME_
                       "REGISTRY_AUTH_FILE", "DBUS_SESSION_BUS_ADDRESS")  # fmt: skip
 """Of these the last two lines tell container engines where they are and how they are set."""
 _TAIL = 2000
+_GRACE = 5.0
+"""Seconds that an interrupted command has to clean up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +110,67 @@ async def run_async(
     if check and result.returncode:
         raise failed(words, result)
     return result
+
+
+def run_streaming(
+    command: Sequence[Argument],
+    *,
+    show: Callable[[bytes], object] | None,
+    env: Mapping[str, str] | None = None,
+    hint: str | None = None,
+) -> None:
+    """Run `command` to its end; what it prints, on either stream, goes to `show` at once, or, without one, the last of it into the error.
+
+    It gets a process group of its own: an exception here, such as an interrupt, ends all of its processes.  Raises as `run` does.
+    """
+    words = [str(word) for word in command]
+    log.debug("run: %s", shlex.join(words))
+    tail = b""
+    try:
+        process = subprocess.Popen(
+            words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment(env), process_group=0
+        )
+    except FileNotFoundError:
+        raise missing_tool(words[0], hint) from None
+    with process:
+        assert process.stdout is not None
+        try:
+            while data := os.read(process.stdout.fileno(), 1 << 16):
+                if show:
+                    show(data)
+                else:
+                    tail = (tail + data)[-4 * _TAIL :]
+            process.wait()
+        except BaseException:
+            _end_group(process)
+            raise
+    if process.returncode:
+        raise failed(words, Completed(process.returncode, b"", tail))
+
+
+def _end_group(process: subprocess.Popen[bytes]) -> None:
+    """End a process group: what its first process started, which this one sees fail and cleans up; then that one; then all, by force."""
+    try:
+        for number, pids in ((signal.SIGTERM, _group(process.pid) - {process.pid}), (signal.SIGINT, {process.pid})):
+            for pid in pids if process.poll() is None else ():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, number)
+            if pids:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.communicate(timeout=_GRACE)  # whoever cannot write cannot clean up
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def _group(leader: int) -> set[int]:
+    """Return the processes of a group, as /proc tells; none where there is no /proc."""
+    found = set()
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # it has ended
+            if int(path.read_bytes().rpartition(b")")[2].split()[2]) == leader:
+                found.add(int(path.parent.name))
+    return found
 
 
 def missing_tool(program: str, hint: str | None) -> UnavailableError:

@@ -71,7 +71,7 @@ def folder(path: Path) -> Path:
 @pytest.mark.parametrize(
     ("make", "code", "message"),
     [
-        (written(tar(file("manifest.json", b"[]"), file("a/layer.tar"))), 1, "is a docker-archive"),
+        (written(tar(file("manifest.json", b"[]"), file("a/layer.tar"))), 1, "holds no image"),
         (written(b""), 1, "is empty"),
         (written(b"hello\n" * 200), 1, "is not a readable tar archive"),
         (folder, 1, "is not an OCI image: it has no index.json"),

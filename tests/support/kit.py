@@ -36,11 +36,22 @@ PACKAGE = Path(shed.__file__).parent
 _KEPT = 3
 """How many stores of earlier code are kept."""
 
+_VARIANTS = ("base", "extensions", "full")
+"""The published images, each on the one before it."""
+
+
+def _variant(name: str) -> tuple[Callable[[Path], object], tuple[Path, ...]]:
+    chain = _VARIANTS[: _VARIANTS.index(name) + 1]
+    code = [*PACKAGE.glob("images/recipe*"), *((PACKAGE / "images/derive.py", *PACKAGE.glob("oci/*.py")) if chain[1:] else ())]
+
+    def make(output: Path) -> object:
+        return build_image(read_recipe(ROOT / "images" / name), output, archive(chain[-2]) if chain[1:] else None)
+
+    return make, (*(ROOT / "images" / part for part in chain), PACKAGE / "oci/pack.py", *sorted(code))
+
+
 MAKERS: dict[str, tuple[Callable[[Path], object], tuple[Path, ...]]] = {
-    "base": (
-        lambda output: build_image(read_recipe(ROOT / "images/base"), output),
-        (ROOT / "images/base", PACKAGE / "images/recipe.py", PACKAGE / "oci/pack.py"),
-    ),
+    **{name: _variant(name) for name in _VARIANTS},
     "busybox": (
         lambda output: busybox_image(output, CACHE / "debs"),
         (Path(__file__).with_name("small_images.py"), PACKAGE / "oci/pack.py"),
@@ -143,6 +154,18 @@ def base_archive() -> Path:
 def base_store() -> LayoutStore:
     """Return a store with the images base, busybox and shell-less."""
     return image_store("base", "busybox", "shell-less")
+
+
+@pytest.fixture(scope="session")
+def variant_archives() -> dict[str, Path]:
+    """Return the OCI archives of the published images by name, not minted."""
+    return {name: archive(name) for name in _VARIANTS}
+
+
+@pytest.fixture(scope="session")
+def variant_store() -> LayoutStore:
+    """Return a store with the images extensions and full."""
+    return image_store("extensions", "full")
 
 
 @pytest.fixture(scope="session")

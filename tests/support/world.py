@@ -15,6 +15,8 @@ from typing import Any, cast
 from shed.config.paths import Paths
 from shed.config.server import Settings
 from shed.errors import NotFoundError
+from shed.images.resolve import resolve as resolve_image
+from shed.oci.store import LayoutStore
 from shed.progress import Progress
 from shed.sheds import folders
 from shed.sheds.create import CreateRequest, Resolve
@@ -53,20 +55,18 @@ class World:
         self.blobs.mkdir(exist_ok=True)
         for name in ("kernel", "initrd", "root", "runtime"):
             (self.blobs / name).write_bytes(name.encode())
-        template = self.paths.templates / "upper-runtime.ext4"
-        with template.open("wb") as file:
-            file.seek(1080)
-            file.write(b"\x53\xef")
-            file.truncate(1 << 20)
+        empty_upper(self.paths.templates / "upper-runtime.ext4")
         return self
 
     @property
     def resolve(self) -> Resolve:
-        """Find the image ``base``, by name or digest."""
+        """Find the image ``base``, by name or digest, or what the store has when a test has put something there."""
 
         def resolve(reference: str) -> Any:
             self.resolved.append(reference)
             if reference not in ("base", DIGEST):
+                if (self.paths.images / "index.json").exists():
+                    return resolve_image(LayoutStore(self.paths.images), reference)
                 raise NotFoundError(f"no image {reference!r}", code="IMAGE_NOT_FOUND", hint="shed image ls")
             return FakeImage(DIGEST, "base", *(self.blobs / name for name in ("kernel", "initrd", "root", "runtime")))
 
@@ -113,6 +113,14 @@ class World:
         for pid in self.machines():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+
+
+def empty_upper(path: Path) -> None:
+    """Write what passes for an empty ext4."""
+    with path.open("wb") as file:
+        file.seek(1080)
+        file.write(b"\x53\xef")
+        file.truncate(1 << 20)
 
 
 def _fake_vms() -> Iterator[int]:

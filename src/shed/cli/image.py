@@ -17,7 +17,17 @@ COMMANDS = {
     "ls": Command("shed.cli.image:list_images", "list images"),
     "list": Command("shed.cli.image:list_images", "", "ls"),
     "inspect": Command("shed.cli.image:inspect", "show all that is known of an image"),
-    "build": Command("shed.cli.image_build:build", "make a bootable image from an OCI archive"),
+    "push": Command("shed.cli.image_registry:push", "send an image to a registry"),
+    "pull": Command("shed.cli.image_registry:pull", "get an image from a registry"),
+    "build": Command("shed.cli.image_build:build", "make a bootable image from a Containerfile or another image"),
+    "rm": Command("shed.cli.image_remove:remove", "remove images by name, reference or digest"),
+    "delete": Command("shed.cli.image_remove:remove", "", "rm"),
+    "prune": Command("shed.cli.image_remove:prune", "free the space of what no name and no shed needs"),
+    "save": Command("shed.cli.image_files:save", "write images to a file"),
+    "load": Command("shed.cli.image_files:load", "read images from a file"),
+    "verify": Command("shed.cli.image_verify:verify", "read an image again and say whether all of it is sound"),
+    "history": Command("shed.cli.image_history:history", "show what an image's layers were made by"),
+    "tag": Command("shed.cli.image_history:tag", "give an image another name"),
     "bootkit": Command("shed.cli.image_build:bootkit", "the kernel, initrd and agent that images boot with"),
 }
 
@@ -29,7 +39,7 @@ def main(words: list[str], options: Options) -> int:
 
 def list_images(words: list[str], options: Options) -> int:
     """List images."""
-    parser = Parser("image ls", "List the images in the server's store.  -v shows whole digests and whether the layers are there.")
+    parser = Parser("image ls", "List the images in the server's store.  -v shows whole digests, references and times.")
     parser.add_argument("-q", "--quiet", action="store_true", help="names only, or digests where there is no name")
     args = parser.parse(words, options)
     images = client(options).images()
@@ -38,7 +48,7 @@ def list_images(words: list[str], options: Options) -> int:
     elif args.quiet:
         print("".join(f"{_text(image, 'name') or _text(image, 'digest')}\n" for image in images), end="")
     elif images or not sys.stdout.isatty():
-        headers = ["IMAGE", "DIGEST", "SIZE", "UPDATED", "SOURCE", *(["LAYERS"] if options.verbose else [])]
+        headers = ["IMAGE", "DIGEST", "SOURCE", "SIZE", "LAYERS", "IN USE", *(["REFERENCE", "UPDATED"] if options.verbose else [])]
         print(table(headers, [_row(image, options)[: len(headers)] for image in images]), end="")
     else:
         note("no images yet; make one: shed image build")
@@ -59,13 +69,16 @@ def inspect(words: list[str], options: Options) -> int:
 
 def _row(image: dict[str, Any], options: Options) -> list[str]:
     size = image.get("size_bytes")
+    users = image.get("in_use")
     return [
         _text(image, "name") or "-",
         (_text(image, "digest") if options.verbose else _short(image)) or "-",
+        _text(image, "source") or "-",
         format_size(size) if isinstance(size, int) else "-",
-        age(_text(image, "updated_at")),
+        (_text(image, "layers") or "-") if image.get("bootable") else "not bootable",
+        ", ".join(map(str, users)) if isinstance(users, list) and users else "-",
         _text(image, "source_ref") or "-",
-        _text(image, "layers") or "-",
+        age(_text(image, "updated_at")),
     ]
 
 

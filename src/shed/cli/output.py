@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -29,6 +30,12 @@ def done(options: Options, action: str, name: str, sentence: str, **details: obj
 def note(text: str) -> None:
     """Tell people something that is not the command's output."""
     print(text, file=sys.stderr)
+
+
+def pass_on(data: bytes) -> None:
+    """Let people see what another program prints, as it comes."""
+    while data:
+        data = data[os.write(2, data) :]
 
 
 def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -14,7 +14,7 @@ from shed.client.models import Shed
 from shed.client.transport import upgrade
 from shed.errors import UnavailableError
 from shed.names import check_shed_name
-from shed.progress import Event, PhaseEvent, WarningEvent
+from shed.progress import BytesEvent, Event, PhaseEvent, WarningEvent
 
 Sink = Callable[[Event], None]
 
@@ -76,15 +76,15 @@ class Client:
             "timeout": timeout,
         }
         body = {"name": check_shed_name(name), **{key: value for key, value in options.items() if value is not None}}
-        return self._work("POST", "/api/sheds", on_event, body=body)
+        return Shed.from_wire(self._work("POST", "/api/sheds", on_event, body=body))
 
     def start(self, name: str, *, on_event: Sink = _ignore) -> Shed:
         """Start a stopped shed."""
-        return self._work("POST", _path(name, "start"), on_event)
+        return Shed.from_wire(self._work("POST", _path(name, "start"), on_event))
 
     def stop(self, name: str, *, on_event: Sink = _ignore) -> Shed:
         """Stop a running shed; its files stay."""
-        return self._work("POST", _path(name, "stop"), on_event)
+        return Shed.from_wire(self._work("POST", _path(name, "stop"), on_event))
 
     def delete(self, name: str, *, force: bool = False, on_event: Sink = _ignore) -> None:
         """Delete a shed and its files; with `force` also one that runs, or whose records are broken."""
@@ -101,7 +101,59 @@ class Client:
 
     def image(self, reference: str) -> dict[str, Any]:
         """Return all that is known of the image with this name or digest."""
-        return _object(http.request(self.address, "GET", f"/api/images/inspect?ref={quote(os.fsencode(reference), safe='')}"))
+        return _object(http.request(self.address, "GET", f"/api/images/inspect?ref={_quoted(reference)}"))
+
+    def remove_image(self, reference: str) -> dict[str, Any]:
+        """Remove the tag `reference`, or all names of the image with this reference or digest; return what was removed."""
+        return _object(http.request(self.address, "DELETE", f"/api/images?ref={_quoted(reference)}"))
+
+    def prune_images(self, *, dry_run: bool = False) -> dict[str, Any]:
+        """Remove what nobody needs from the server's store and return what that was; with `dry_run` only look."""
+        return _object(http.request(self.address, "POST", f"/api/images/prune?dry_run={str(dry_run).lower()}"))
+
+    def image_history(self, reference: str) -> list[dict[str, Any]]:
+        """Return the steps that made an image, the last one first."""
+        answer = http.request(self.address, "GET", f"/api/images/history?ref={quote(os.fsencode(reference), safe='')}")
+        return [_object(item) for item in _items(answer, "steps")]
+
+    def tag_image(self, source: str, name: str) -> str:
+        """Have the server call the image `source` `name`, too; return its digest."""
+        return str(_object(http.request(self.address, "POST", "/api/images/tag", body={"source": source, "name": name})).get("digest", ""))
+
+    def verify_image(self, reference: str, *, deep: bool = False, on_event: Sink = _ignore) -> dict[str, Any]:
+        """Have the server read an image again, with `deep` compare it with its layers; return what it found."""
+        return self._work("POST", "/api/images/verify", on_event, body={"ref": reference, "deep": deep})
+
+    def push_image(self, source: str, destination: str, *, insecure: bool = False, on_event: Sink = _ignore) -> dict[str, Any]:
+        """Have the server push the image `source` to `destination`, ``registry/repository[:tag]``; return what it did."""
+        body = {"source": source, "destination": destination, "insecure": insecure}
+        return self._work("POST", "/api/images/push", on_event, body=body)
+
+    def pull_image(
+        self,
+        reference: str,
+        *,
+        tag: str | None = None,
+        platform: str | None = None,
+        with_layers: bool = False,
+        insecure: bool = False,
+        on_event: Sink = _ignore,
+    ) -> dict[str, Any]:
+        """Have the server pull an image and call it `tag`, or by the last part of its path; return what it did."""
+        body = {"docker_ref": reference, "tag": tag, "platform": platform, "with_layers": with_layers, "insecure": insecure}
+        return self._work("POST", "/api/images/pull", on_event, body=body)
+
+    def usage(self) -> dict[str, Any]:
+        """Return what the server's data takes up: ``kinds`` by name, and ``total``, with ``size_bytes`` and ``disk_bytes`` each."""
+        return _object(http.request(self.address, "GET", "/api/system/df"))
+
+    def clean(self, scopes: list[str], *, until: float, dry_run: bool = False, on_event: Sink = _ignore) -> dict[str, Any]:
+        """Delete what has not been used for `until` seconds in `scopes` (the usual ones when there is none); with `dry_run` only look.
+
+        Returns what it was: rows by scope, and ``size_bytes``.
+        """
+        body = {**dict.fromkeys(scopes, True), "until_seconds": until, "dry_run": dry_run}
+        return self._work("POST", "/api/system/prune", on_event, body=body)
 
     def execute(self, name: str, command: list[str], *, env: list[str] | None = None, user: str | None = None) -> Execution:
         """Start `command` in a shed, which is started first when it is stopped; see `Execution.run`."""
@@ -111,14 +163,21 @@ class Client:
         """Return a socket connected to the TCP port `port` of the shed's loopback, and the first bytes that came from there."""
         return upgrade(self.address, "GET", _path(name, f"connect/{port:d}"), "shed-tcp")
 
-    def _work(self, method: str, target: str, on_event: Sink, *, body: object = None) -> Shed:
+    def _work(self, method: str, target: str, on_event: Sink, *, body: object = None) -> dict[str, Any]:
         for event in http.events(self.address, method, target, body=body):
             if event.name == "complete":
-                return Shed.from_wire(event.data)
+                return event.data
             if event.name == "progress":
                 phase, message = str(event.data.get("phase", "")), str(event.data.get("message", ""))
                 on_event(WarningEvent(message) if event.data.get("warning") else PhaseEvent(phase, message))
+            elif event.name == "bytes":
+                current, total = _count(event.data.get("current")), _count(event.data.get("total"))
+                on_event(BytesEvent(str(event.data.get("label", "")), current or 0, total))
         raise UnavailableError("the server went away before the work was done", hint="see how far it came: shed list")
+
+
+def _quoted(reference: str) -> str:
+    return quote(os.fsencode(reference), safe="")
 
 
 def _path(name: str, *more: str) -> str:
@@ -133,3 +192,7 @@ def _items(answer: object, key: str) -> list[Any]:
 
 def _object(value: object) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
+
+
+def _count(value: object) -> int | None:
+    return value if isinstance(value, int) else None

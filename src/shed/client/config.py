@@ -41,6 +41,15 @@ def server_url(name: str | None, file: str | None) -> str | None:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
+def server_names(file: str | None) -> list[str]:
+    """Return the names of all servers; `file` is the configuration to read instead of the usual one.  Raises `UsageError`."""
+    path = Path(file or default_config())
+    servers = _read(path, needed=file is not None).get("servers") or {}
+    if not isinstance(servers, dict) or not servers:
+        raise UsageError(f"{path} names no servers", code="UNKNOWN_SERVER", hint="add some to the file, or leave out --all")
+    return [str(name) for name in servers]
+
+
 def _read(path: Path, *, needed: bool) -> dict[str, Any]:
     import yaml  # noqa: PLC0415  it takes longer to import than most commands take to run
 

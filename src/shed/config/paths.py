@@ -24,6 +24,8 @@ class Paths:
         """One folder per shed: ``metadata.json``, ``console.log``, the backend's record."""
         self.uppers = self.data / "uppers"
         """``NAME/upper.ext4``: the writable layer of each shed, sparse."""
+        self.snapshots = self.data / "snapshots"
+        """One folder per snapshot."""
         self.templates = self.data / "templates"
         """Empty uppers to clone."""
         self.logs = self.data / "logs"

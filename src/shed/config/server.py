@@ -4,8 +4,12 @@
 name: builder-1            # how this server calls itself
 bind_address: 127.0.0.1    # TCP beside the Unix socket; loopback only
 http_port: 8080            # absent: no TCP
-default_image: base
 log_level: info            # debug, info, warning, error
+default_image: base        # a local name, an alias, or a reference
+image_aliases:             # names for references; ${shed.version} is the tag of this release
+  base: ghcr.io/charliek/shed-qemu-base:${shed.version}
+pull_policy: missing       # missing, always, never
+pull_concurrency: 3
 qemu:
   default_cpus: 2
   default_memory_mb: 2048
@@ -14,18 +18,18 @@ qemu:
   stop_timeout: 10s        # a clean poweroff; then the VM is killed
 ```
 
-An unknown key is refused with the nearest known one: a setting that is silently ignored is worse than none.
+An unknown key is refused with the nearest known one: a setting that is silently ignored is worse than none.  All keys:
+`docs/reference/configuration.md`.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from shed.config.sizes import parse_size
+from shed.config import images, values
 from shed.errors import ShedError, UsageError
 
 GIB = 1 << 30
@@ -33,8 +37,7 @@ MIN_UPPER, MAX_UPPER = 1 * GIB, 100 * GIB
 """Least and most bytes of a shed's writable layer."""
 MIN_MEMORY_MB, MAX_MEMORY_MB, MAX_CPUS = 128, 1 << 20, 64
 LOG_LEVELS = ("debug", "info", "warning", "error")
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)?")
-_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, None: 1.0}
+MAX_PULLS = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +54,21 @@ class Settings:
     default_upper_size: int = 5 * GIB
     start_timeout: float = 120.0
     stop_timeout: float = 10.0
+    image_aliases: Mapping[str, str] = field(default_factory=images.published_images)
+    """Names for references; those of the published images unless the file has its own."""
+    pull_policy: str = "missing"
+    pull_concurrency: int = 3
+    """Most blobs that are downloaded at once."""
+
+    def reference(self, name: str) -> str:
+        """Return what the image `name` is pulled by when it is not in the store: what its alias stands for, else itself."""
+        return self.image_aliases.get(name, name)
+
+
+def configured_images(settings: Settings) -> dict[str, str]:
+    """Return the references of images that the configuration names, by their keys."""
+    aliases = {f"image_aliases.{name}": reference for name, reference in settings.image_aliases.items()}
+    return {"default_image": settings.reference(settings.default_image), **aliases}
 
 
 class ConfigError(ShedError):
@@ -61,9 +79,9 @@ class ConfigError(ShedError):
     exit_code = 2
 
 
-def search_paths() -> list[Path]:
-    """Return where a configuration is looked for, first match wins."""
-    return [Path("server.yaml"), Path.home() / ".config/shed/server.yaml", Path("/etc/shed/server.yaml")]
+def search_paths(home: Path | None = None) -> list[Path]:
+    """Return where a configuration is looked for, first match wins; `home` is that of the server's user, ours unless named."""
+    return [Path("server.yaml"), (home or Path.home()) / ".config/shed/server.yaml", Path("/etc/shed/server.yaml")]
 
 
 def load_settings(path: Path | None = None) -> Settings:
@@ -71,15 +89,19 @@ def load_settings(path: Path | None = None) -> Settings:
 
     Raises `ConfigError` for a file that cannot be read, a key that does not exist, or a value of the wrong kind.
     """
+    path = path or find_settings()
     if path is None:
-        path = next(filter(_is_there, search_paths()), None)
-        if path is None:
-            return Settings()
+        return Settings()
     try:
         text = path.read_text()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot read the configuration {path}: {error}", hint="name another file with --config") from error
     return parse_settings(text, path)
+
+
+def find_settings(places: list[Path] | None = None) -> Path | None:
+    """Return the first configuration of `places`, those of `search_paths` unless named, that exists."""
+    return next(filter(_is_there, search_paths() if places is None else places), None)
 
 
 def _is_there(path: Path) -> bool:
@@ -93,8 +115,18 @@ def parse_settings(text: str, path: Path) -> Settings:
     """Return the settings that the YAML `text` holds; `path` is for messages.  Raises `ConfigError`."""
     import yaml  # noqa: PLC0415  a server without a file should not pay for it
 
+    class Loader(yaml.SafeLoader):
+        """Refuses a key that is there twice: YAML would take the last, and ignore the others."""
+
+        def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+            keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+            for key in keys:
+                if keys.count(key) > 1:
+                    raise ConfigError(f"{path}: {key} is there twice", hint="remove the one that you do not mean")
+            return super().construct_mapping(node, deep)
+
     try:
-        document = yaml.safe_load(text)
+        document = yaml.load(text, Loader)  # noqa: S506  it is a safe one
     except yaml.YAMLError as error:
         raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}", hint="check the indentation there") from None
     return _apply(Settings(), document, _TOP, path, "")
@@ -107,6 +139,9 @@ def _apply(settings: Settings, document: object, known: Mapping[str, _Setting], 
         raise ConfigError(f"{path}: {prefix.rstrip('.') or 'the file'} must hold keys and values", hint="write `key: value` lines")
     for key, value in document.items():
         name = f"{prefix}{key}"
+        if key in _REMOVED:
+            hint = f"write {_REMOVED[key]} instead, see {_UPGRADE_GUIDE}"
+            raise ConfigError(f"{path}: {name} is not a setting any more", hint=hint)
         setting = known.get(key) if isinstance(key, str) else None
         if setting is None:
             raise ConfigError(f"{path}: unknown key {name!r}", hint=_suggestion(str(key), known))
@@ -116,7 +151,8 @@ def _apply(settings: Settings, document: object, known: Mapping[str, _Setting], 
         try:
             changed: dict[str, Any] = {setting.field: setting.convert(value)}
         except (ValueError, TypeError, UsageError) as error:
-            raise ConfigError(f"{path}: {name}: {error}", hint="correct the value, or remove the line for the default") from None
+            what = str(error) if name in str(error) else f"{name}: {error}"
+            raise ConfigError(f"{path}: {what}", hint="correct the value, or remove the line for the default") from None
         settings = replace(settings, **changed)
     return settings
 
@@ -132,7 +168,7 @@ def _suggestion(key: str, known: Mapping[str, _Setting]) -> str:
 @dataclass(frozen=True, slots=True)
 class _Value:
     field: str
-    convert: Callable[[object], object]
+    convert: values.Convert
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,56 +179,24 @@ class _Section:
 _Setting = _Value | _Section
 
 
-def _text(value: object) -> str:
-    if not isinstance(value, str) or not value:
-        raise ValueError("must be text")
-    return value
-
-
-def _choice(*choices: str) -> Callable[[object], str]:
-    def convert(value: object) -> str:
-        if value not in choices:
-            raise ValueError(f"{value!r} is not one of {', '.join(choices)}")
-        return str(value)
-
-    return convert
-
-
-def _number(least: int, most: int) -> Callable[[object], int]:
-    def convert(value: object) -> int:
-        if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
-            raise ValueError(f"must be a whole number from {least} to {most}")
-        return value
-
-    return convert
-
-
-def _upper_size(value: object) -> int:
-    size = parse_size(str(value))
-    if not MIN_UPPER <= size <= MAX_UPPER:
-        raise ValueError("must be from 1G to 100G")
-    return size
-
-
-def _duration(value: object) -> float:
-    match = _DURATION.fullmatch(str(value))
-    if match is None or isinstance(value, bool) or float(match[1]) <= 0:
-        raise ValueError(f"{value!r} is not a time: write a number and ms, s, m or h")
-    return float(match[1]) * _SECONDS[match[2]]
-
-
 _QEMU: dict[str, _Setting] = {
-    "default_cpus": _Value("default_cpus", _number(1, MAX_CPUS)),
-    "default_memory_mb": _Value("default_memory_mb", _number(MIN_MEMORY_MB, MAX_MEMORY_MB)),
-    "upper_size_default": _Value("default_upper_size", _upper_size),
-    "start_timeout": _Value("start_timeout", _duration),
-    "stop_timeout": _Value("stop_timeout", _duration),
+    "default_cpus": _Value("default_cpus", values.number(1, MAX_CPUS)),
+    "default_memory_mb": _Value("default_memory_mb", values.number(MIN_MEMORY_MB, MAX_MEMORY_MB)),
+    "upper_size_default": _Value("default_upper_size", values.size(MIN_UPPER, MAX_UPPER)),
+    "start_timeout": _Value("start_timeout", values.duration),
+    "stop_timeout": _Value("stop_timeout", values.duration),
 }
 _TOP: dict[str, _Setting] = {
-    "name": _Value("name", _text),
-    "bind_address": _Value("bind_address", _text),
-    "http_port": _Value("http_port", _number(1, 65535)),
-    "default_image": _Value("default_image", _text),
-    "log_level": _Value("log_level", _choice(*LOG_LEVELS)),
+    "name": _Value("name", values.text),
+    "bind_address": _Value("bind_address", values.loopback),
+    "http_port": _Value("http_port", values.number(1, 65535)),
+    "default_image": _Value("default_image", images.reference),
+    "image_aliases": _Value("image_aliases", images.aliases),
+    "pull_policy": _Value("pull_policy", images.pull_policy),
+    "pull_concurrency": _Value("pull_concurrency", values.number(1, MAX_PULLS)),
+    "log_level": _Value("log_level", values.choice(*LOG_LEVELS)),
     "qemu": _Section(_QEMU),
 }
+_REMOVED = {"base_rootfs": "default_image", "rootfs_path": "default_image", "images": "image_aliases"}
+"""Keys of v0.5.1, wherever they stand, and what takes their place."""
+_UPGRADE_GUIDE = "docs/upgrades/v0.5.1-to-v0.5.2.md"

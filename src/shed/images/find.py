@@ -1,4 +1,4 @@
-"""Finding an image in the store by what a user calls it: a tag, a digest, or the start of one."""
+"""Finding an image in the store by what a user calls it: a tag, a reference that it was pulled by, a digest, or the start of one."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 
 from shed.errors import DataError, NotFoundError, UsageError
+from shed.images import refs
 from shed.oci.digest import SHORT_HEX, Digest
 from shed.oci.store import LayoutStore
 
@@ -22,13 +23,15 @@ class Found:
 
 
 def find(store: LayoutStore, reference: str) -> Found:
-    """Return the image that `reference` means: a tag, else a digest or at least 12 of its hex digits.
+    """Return the image that `reference` means: a tag, else what was pulled by it, else a digest or at least 12 of its hex digits.
 
     Raises `NotFoundError` (IMAGE_NOT_FOUND), and `UsageError` when a short digest means several images.
     """
     if _NAME.fullmatch(reference) and (tag := store.tag(reference)):
         return Found(tag.digest, reference)
     names = {digest: name for name, digest in reversed(all_tags(store))}
+    if pulled := refs.lookup(store, reference):
+        return Found(pulled, names.get(pulled, ""))
     match = _DIGEST_START.fullmatch(reference)
     if match and (len(match[1]) >= SHORT_HEX):
         start = "sha256:" + match[1]

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from shed.errors import DataError, NotFoundError, ShedError
+from shed.images import refs
 from shed.images.annotations import BootAnnotations
 from shed.images.find import all_tags, find
+from shed.images.reachable import Pin, blobs_of
 from shed.images.resolve import boot_blobs
 from shed.oci.digest import Digest
-from shed.oci.manifest import Manifest
 from shed.oci.store import LayoutStore
 
 
@@ -33,10 +36,17 @@ class ImageInfo:
     """RFC 3339; empty without a tag."""
     warning: str
     """What is wrong with it; empty when nothing is."""
+    references: list[str] = field(default_factory=list)
+    """What it was pulled by."""
+    in_use: list[str] = field(default_factory=list)
+    """Who needs it, for example ``shed 'dev'``."""
+    source: str = "user"
+    """``config`` when the server's configuration names it, ``dangling`` when nothing does and nobody needs it, else ``user``."""
 
 
-def list_images(store: LayoutStore) -> list[ImageInfo]:
-    """Return all images: tags by name, then images without one by digest."""
+def list_images(store: LayoutStore, pins: Iterable[Pin] = (), configured: Mapping[str, str] | None = None) -> list[ImageInfo]:
+    """Return all images: tags by name, then images without one by digest; `pins` and `configured` say who needs them."""
+    look = _Look(store, pins, (configured or {}).values())
     result = []
     tagged = set()
     for name in store.tag_names():
@@ -48,19 +58,21 @@ def list_images(store: LayoutStore) -> list[ImageInfo]:
         if tag is None:  # removed while we looked
             continue
         tagged.add(tag.digest)
-        result.append(_info(store, name, tag.digest, tag.updated_at))
+        result.append(look.info(name, tag.digest, tag.updated_at))
     untagged: set[Digest] = set()
     with contextlib.suppress(DataError):  # a damaged index.json hides only images without a tag
         untagged = {entry.digest for entry in store.index().manifests} - tagged
-    return result + [_info(store, "", digest, "") for digest in sorted(untagged)]
+    return result + [look.info("", digest, "") for digest in sorted(untagged)]
 
 
-def inspect_image(store: LayoutStore, reference: str) -> dict[str, Any]:
+def inspect_image(
+    store: LayoutStore, reference: str, pins: Iterable[Pin] = (), configured: Mapping[str, str] | None = None
+) -> dict[str, Any]:
     """Return all that is known of the image `reference`.  Raises `NotFoundError`, and `DataError` when its manifest is damaged."""
     found = find(store, reference)
     manifest = store.read_manifest(found.digest)
     annotations = BootAnnotations.parse(manifest.annotations)
-    info = _info(store, found.name, found.digest, "")
+    info = _Look(store, pins, (configured or {}).values()).info(found.name, found.digest, "")
     names = [name for name, digest in all_tags(store) if digest == found.digest]
     boot = {what: {"digest": digest, **_on_disk(store, digest)} for what, digest in annotations.blobs().items()}
     layers = [
@@ -74,7 +86,10 @@ def inspect_image(store: LayoutStore, reference: str) -> dict[str, Any]:
     return {
         "name": found.name,
         "names": names,
+        "references": info.references,
         "digest": found.digest,
+        "source": info.source,
+        "in_use": info.in_use,
         "source_ref": annotations.source_ref,
         "variant": annotations.variant,
         "bootable": info.bootable,
@@ -89,39 +104,56 @@ def inspect_image(store: LayoutStore, reference: str) -> dict[str, Any]:
     }
 
 
-def _info(store: LayoutStore, name: str, digest: Digest, updated_at: str) -> ImageInfo:
-    try:
-        manifest = store.read_manifest(digest)
-        annotations = BootAnnotations.parse(manifest.annotations)
-    except ShedError as error:
-        return ImageInfo(name, digest, "", 0, "", bootable=False, updated_at=updated_at, warning=error.message)
-    full = all(store.has(layer.digest) for layer in manifest.layers)
-    warning = _problem(store, digest, annotations)
-    return ImageInfo(
-        name=name,
-        digest=digest,
-        source_ref=annotations.source_ref,
-        size_bytes=_size(store, digest, manifest, annotations),
-        layers="full" if full else "boot-only",
-        bootable=not warning,
-        updated_at=updated_at,
-        warning=warning,
-    )
+class _Look:
+    """One look at a store, which is asked for all its blobs and references only once."""
 
+    def __init__(self, store: LayoutStore, pins: Iterable[Pin], configured: Iterable[str]) -> None:
+        self._store = store
+        self._blobs: dict[Digest, os.stat_result] = store.inventory()
+        self._configured = set(configured)
+        self._references: dict[Digest, list[str]] = {}
+        for reference, digest in refs.all_references(store):
+            self._references.setdefault(digest, []).append(reference)
+        self._users: dict[Digest, list[str]] = {}
+        for pin in pins:
+            self._users.setdefault(pin.digest, []).append(pin.holder)
 
-def _problem(store: LayoutStore, digest: Digest, annotations: BootAnnotations) -> str:
-    """Return why the image cannot be booted, as far as a quick look tells; empty when it can."""
-    try:
-        blobs = boot_blobs(digest, annotations)
-    except DataError as error:
-        return error.message
-    missing = [what for what, blob in blobs.items() if not store.has(blob)]
-    return f"missing from the local store: {', '.join(missing)}" if missing else ""
+    def info(self, name: str, digest: Digest, updated_at: str) -> ImageInfo:
+        """Return what is known of an image."""
+        references, users = self._references.get(digest, []), sorted(self._users.get(digest, []))
+        source = "user" if name or users else "dangling"
+        if self._configured & {name, digest, *references}:
+            source = "config"
+        try:
+            manifest = self._store.read_manifest(digest)
+            annotations = BootAnnotations.parse(manifest.annotations)
+            blobs = blobs_of(digest, manifest)
+        except ShedError as error:
+            return ImageInfo(name, digest, "", 0, "", False, updated_at, error.message, references, users, source)
+        full = all(layer.digest in self._blobs for layer in manifest.layers)
+        warning = self._problem(digest, annotations)
+        return ImageInfo(
+            name=name,
+            digest=digest,
+            source_ref=annotations.source_ref,
+            size_bytes=sum(self._blobs[blob].st_size for blob in blobs if blob in self._blobs),
+            layers="full" if full else "boot-only",
+            bootable=not warning,
+            updated_at=updated_at,
+            warning=warning,
+            references=references,
+            in_use=users,
+            source=source,
+        )
 
-
-def _size(store: LayoutStore, digest: Digest, manifest: Manifest, annotations: BootAnnotations) -> int:
-    blobs = {digest, manifest.config.digest, *(layer.digest for layer in manifest.layers), *annotations.blobs().values()}
-    return sum(_on_disk(store, blob)["size_bytes"] or 0 for blob in blobs)
+    def _problem(self, digest: Digest, annotations: BootAnnotations) -> str:
+        """Return why the image cannot be booted, as far as a quick look tells; empty when it can."""
+        try:
+            blobs = boot_blobs(digest, annotations)
+        except DataError as error:
+            return error.message
+        missing = [what for what, blob in blobs.items() if blob not in self._blobs]
+        return f"missing from the local store: {', '.join(missing)}" if missing else ""
 
 
 def _on_disk(store: LayoutStore, digest: str) -> dict[str, Any]:

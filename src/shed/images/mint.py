@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import gc
 import stat
-import threading
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -21,32 +20,32 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from shed.entries import Entry
-from shed.errors import REFUSALS, ConflictError, DataError, NotFoundError, ShedError, StorageError, UsageError
+from shed.errors import REFUSALS, DataError, NotFoundError, ShedError, StorageError, UsageError
 from shed.images import gate
 from shed.images.annotations import BootAnnotations
+from shed.images.transfer import Counter
 from shed.images.writers.base import RootWriter
-from shed.images.writers.builtin import BuiltinWriter
+from shed.images.writers.builtin import BuiltinWriter, best_compression
 from shed.names import check_image_name
 from shed.oci import media
 from shed.oci.archive import Archive, open_archive, open_blob
 from shed.oci.choose import Chosen, choose_image
 from shed.oci.descriptor import Descriptor, Platform
-from shed.oci.digest import Digest, short
+from shed.oci.digest import Digest, digest_bytes, short
 from shed.oci.flatten import flatten
 from shed.oci.layers import MAX_UNPACKED, read_layer
+from shed.oci.leases import Lease
 from shed.oci.manifest import Manifest
 from shed.oci.staging import StagedBlob
 from shed.oci.store import LayoutStore
 from shed.oci.tarstream import Member
 from shed.oci.unpack import Budget, Spool
-from shed.progress import Progress
+from shed.progress import Progress, Stop
 
 if TYPE_CHECKING:  # the kit's builder is large, and only its result is needed
     from shed.images.bootkit.kit import Kit
 
 _LAYER_THREADS = 3
-_REPORT_EVERY = 4 << 20
-"""Bytes between two progress events."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +85,7 @@ def mint_archive(
     origin = "stdin" if str(source) == "-" else str(source)
     progress.phase("ingest", f"reading {origin}")
     with contextlib.ExitStack() as stack:
-        with _blaming(origin):
+        with blaming(origin):
             archive = stack.enter_context(open_archive(source, scratch=store.scratch()))
         return mint(store, archive, name, kit=kit, writer=writer, platform=platform, source_ref=source_ref, force=force, progress=progress)
 
@@ -103,27 +102,29 @@ def mint(
     force: bool = False,
     progress: Progress | None = None,
 ) -> MintResult:
-    """Mint the image in `archive` as `name`, its root written by `writer` (the built-in one unless given).
+    """Mint the image in `archive` as `name`, its root written by `writer` (the built-in one with `best_compression` unless given).
 
     `platform` chooses among several images; `force` does the work even when the store has the result.  Raises `ShedError`s: the archive's
     faults are `DataError`, a full disk is `StorageError`; then the store is as it was, and the name still means what it meant.
     """
     check_image_name(name)
-    writer = writer or BuiltinWriter()
+    writer = writer or BuiltinWriter(best_compression(kit.erofs_algorithms))
     progress = progress or Progress()
-    _check_kit(store, kit, writer)
-    store.sweep()
-    store.index()  # a damaged one is told now, not when all the work is done
-    progress.phase("ingest")  # whoever opened the archive has said so
     with contextlib.ExitStack() as stack:
+        lease = stack.enter_context(store.lease())
+        lease.blobs(kit.kernel, kit.initrd, kit.runtime)
+        _check_kit(store, kit, writer)
+        store.sweep()
+        store.index()  # a damaged one is told now, not when all the work is done
+        progress.phase("ingest")  # whoever opened the archive has said so
         stack.enter_context(_without_garbage_collection())
-        with _blaming(archive.name):
+        with blaming(archive.name):
             chosen = choose_image(archive, platform)
         _check_platform(chosen, kit)
         plan = _Plan(store=store, chosen=chosen, kit=kit, writer=writer, name=name, source_ref=source_ref)
         if not force and (known := plan.known()):
             return known
-        return _Mint(plan, archive, stack, progress).run()
+        return _Mint(plan, archive, lease, stack, progress).run()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,10 +182,11 @@ class _Plan:
 class _Mint:
     """One run; staged blobs and unpacked layers live until `stack` is closed."""
 
-    def __init__(self, plan: _Plan, archive: Archive, stack: contextlib.ExitStack, progress: Progress) -> None:
+    def __init__(self, plan: _Plan, archive: Archive, lease: Lease, stack: contextlib.ExitStack, progress: Progress) -> None:
         self._plan = plan
         self._store = plan.store
         self._archive = archive
+        self._lease = lease
         self._stack = stack
         self._progress = progress
         self._staged: list[StagedBlob] = []
@@ -192,7 +194,7 @@ class _Mint:
 
     def run(self) -> MintResult:
         with ThreadPoolExecutor(1) as background:  # ends before the staged blobs are closed
-            with _blaming(self._archive.name):
+            with blaming(self._archive.name):
                 layers = self._ingest()
                 self._sync(background, self._staged)
                 self._progress.phase("flatten", "merging the layers")
@@ -224,7 +226,8 @@ class _Mint:
         chosen = self._plan.chosen
         self._stage().write(chosen.config_bytes)
         total = sum(layer.size for layer in chosen.manifest.layers)
-        counter = _Counter(self._progress, "layers", total)
+        stop = Stop()
+        counter = Counter(self._progress, "layers", total, stop)
         budget = Budget(MAX_UNPACKED)
         with ThreadPoolExecutor(_LAYER_THREADS) as pool:
             tasks = []
@@ -238,20 +241,22 @@ class _Mint:
                 for task in as_completed(tasks):
                     task.result()
             except BaseException:
-                counter.stop()
+                stop.set()
                 raise
         return [task.result() for task in tasks]
 
     def _write(self, entries: list[Entry], root: StagedBlob) -> None:
-        counter = _Counter(self._progress, "root", sum(entry.size for entry in entries))
+        counter = Counter(self._progress, "root", sum(entry.size for entry in entries), Stop())
         self._plan.writer.write(entries, root, counter.add)
 
     def _commit(self, root: StagedBlob, root_digest: Digest, logical_size: int) -> Digest:
         for task in self._synced:
             task.result()
+        data = self._plan.manifest(root_digest, logical_size).encode()
+        source = self._plan.chosen.manifest
+        self._lease.blobs(source.config.digest, *(layer.digest for layer in source.layers), root_digest, digest_bytes(data))
         for blob in self._staged:
             blob.commit(root_digest if blob is root else None)
-        data = self._plan.manifest(root_digest, logical_size).encode()
         digest = self._store.put_bytes(data)
         platform = self._plan.chosen.config.platform
         self._store.publish(Descriptor(media.MANIFEST, digest, len(data), platform=platform), self._plan.name)
@@ -259,7 +264,7 @@ class _Mint:
 
 
 @contextlib.contextmanager
-def _blaming(origin: str) -> Iterator[None]:
+def blaming(origin: str) -> Iterator[None]:
     """Have every fault of the archive `origin` name it and say what to do, also one of the disk that it is read from."""
     try:
         yield
@@ -284,31 +289,6 @@ def _without_garbage_collection() -> Iterator[None]:
     finally:
         if enabled:
             gc.enable()
-
-
-class _Counter:
-    """Adds up bytes from several threads and reports them now and then; after `stop`, whoever adds is told to give up."""
-
-    def __init__(self, progress: Progress, label: str, total: int) -> None:
-        self._progress = progress
-        self._label = label
-        self._total = total
-        self._done = 0
-        self._next_report = 0
-        self._stopped = False
-        self._lock = threading.Lock()
-
-    def add(self, count: int) -> None:
-        with self._lock:
-            if self._stopped:
-                raise ConflictError("stopped, because another part failed")
-            self._done += count
-            if self._done >= self._next_report or self._done == self._total:
-                self._next_report = self._done + _REPORT_EVERY
-                self._progress.bytes(self._label, self._done, self._total)
-
-    def stop(self) -> None:
-        self._stopped = True
 
 
 def _foreign(annotations: Mapping[str, str]) -> dict[str, str]:

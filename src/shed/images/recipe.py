@@ -1,12 +1,19 @@
-"""Makes an ordinary OCI image from Debian packages: ``python -m shed.images.recipe FOLDER ARCHIVE``.
+"""Makes an ordinary OCI image from Debian packages: ``python -m shed.images.recipe FOLDER ARCHIVE [PARENT]``.
 
-FOLDER holds ``recipe.yaml`` (suite, packages, and the ``config`` of the image) and, when more is to be done, an executable ``customize``
-that is called with the unpacked root file system.  mmdebstrap does the work, as root or as an ordinary user.  The same packages give the
-same bytes: times are no later than that of the suite's release.
+FOLDER holds ::
+
+    recipe.yaml    ``suite``, to begin with nothing, or ``from``, the folder of the recipe to build on; and the image's ``config``
+    packages       names, one a line; ``#`` begins a comment
+    customize      executable, called with the unpacked root file system when the packages are installed; not everyone needs one
+
+mmdebstrap does the work, as root or as an ordinary user.  An image that builds on another has that one's layers, byte for byte, and one
+more.  PARENT is an archive of the other image, which is made when none is given.  The same packages give the same bytes: times are no later
+than that of the suite's release.
 """
 
 from __future__ import annotations
 
+import shlex
 import sys
 import tempfile
 from collections.abc import Mapping
@@ -18,12 +25,14 @@ import yaml
 
 from shed.errors import ShedError, UsageError
 from shed.images.bootkit.archive import KEYRING, Archive
+from shed.images.derive import open_parent, pack_derived
 from shed.oci.digest import Digest
 from shed.oci.pack import pack_archive
 from shed.run import Argument, run
 
 SECURITY_MIRROR = "http://deb.debian.org/debian-security"
-_KEYS = {"suite": str, "packages": list, "config": dict}
+_CLEAN = Path(__file__).with_name("recipe-clean")
+_INSTALL = ("env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-qq", "--no-install-recommends", "install")
 _DPKG_OPTIONS = (
     "force-unsafe-io",
     "path-exclude=/usr/share/doc/*", "path-include=/usr/share/doc/*/copyright", "path-exclude=/usr/share/man/*",
@@ -38,56 +47,101 @@ class Recipe:
 
     folder: Path
     suite: str
+    parent: Recipe | None
     packages: tuple[str, ...]
     config: Mapping[str, Any]
 
+    @property
+    def name(self) -> str:
+        """What the image is called: its folder's name."""
+        return self.folder.absolute().name
+
 
 def read_recipe(folder: Path) -> Recipe:
-    """Return the recipe in `folder`.  Raises `UsageError` for keys and types that a recipe does not have."""
+    """Return the recipe in `folder`, with those it builds on.  Raises `UsageError` for keys and types that a recipe does not have."""
+    return _read_recipe(folder, ())
+
+
+def _read_recipe(folder: Path, children: tuple[Path, ...]) -> Recipe:
     path = folder / "recipe.yaml"
+    if folder.resolve() in children:
+        raise UsageError(f"{path} builds on itself")
+    fields = _read_fields(path)
+    match fields:
+        case {"suite": str(suite), "config": dict(config), **others} if not others:
+            parent = None
+        case {"from": str(name), "config": dict(config), **others} if not others:
+            parent = _read_recipe(folder / name, (*children, folder.resolve()))
+            suite = parent.suite
+        case _:
+            raise UsageError(f"{path} must have exactly: suite (a name) or from (a folder), and config (a mapping)")
+    return Recipe(folder, suite, parent, _read_packages(folder / "packages"), config)
+
+
+def _read_fields(path: Path) -> object:
     try:
-        fields = yaml.safe_load(path.read_text())
+        return yaml.safe_load(path.read_text())
     except FileNotFoundError:
         raise UsageError(f"{path} does not exist", hint="name a folder with a recipe, for example images/base") from None
     except yaml.YAMLError as error:
         raise UsageError(f"{path} is not YAML: {error}") from None
-    if not isinstance(fields, dict) or set(fields) != set(_KEYS) or not all(isinstance(fields[key], kind) for key, kind in _KEYS.items()):
-        raise UsageError(f"{path} must have exactly: suite (a name), packages (a list), config (a mapping)")
-    return Recipe(folder, fields["suite"], tuple(map(str, fields["packages"])), fields["config"])
 
 
-def build_image(recipe: Recipe, output: Path) -> Digest:
-    """Write the image to the OCI archive `output` and return its manifest's digest.  Raises `ShedError`."""
+def _read_packages(path: Path) -> tuple[str, ...]:
+    try:
+        lines = path.read_text().splitlines()
+    except FileNotFoundError:
+        raise UsageError(f"{path} does not exist", hint="list the image's packages in it, one a line") from None
+    return tuple(words for line in lines if (words := line.partition("#")[0].strip()))
+
+
+def build_image(recipe: Recipe, output: Path, parent: Path | None = None) -> Digest:
+    """Write the image to the OCI archive `output` and return its manifest's digest.
+
+    `parent` is an archive of the image that the recipe builds on; without it, that is made on the way.  Raises `ShedError`.
+    """
     archive = Archive(suite=recipe.suite)
-    with tempfile.TemporaryDirectory(prefix="shed-recipe-", dir=output.absolute().parent) as folder:
-        root = Path(folder) / "root.tar"
+    created_by = f"recipe {recipe.name}"
+    with tempfile.TemporaryDirectory(prefix="shed-recipe-", dir=output.absolute().parent) as name:
+        folder = Path(name)
+        root = folder / "root.tar"
         environment = {"SOURCE_DATE_EPOCH": str(archive.released())}
-        run(mmdebstrap_command(recipe, archive, root), env=environment, hint="install the package mmdebstrap")
-        return pack_archive(output, [root], settings=recipe.config, name=recipe.folder.name, created_by=f"recipe {recipe.folder.name}")
+        if recipe.parent is None:
+            run(mmdebstrap_command(recipe, archive, root), env=environment, hint="install the package mmdebstrap")
+            return pack_archive(output, [root], settings=recipe.config, name=recipe.name, created_by=created_by)
+        if parent is None:
+            parent = folder / "parent.oci.tar"
+            build_image(recipe.parent, parent)
+        with open_parent(parent, scratch=folder) as opened:
+            opened.write_root(folder / "parent.tar")
+            run(mmdebstrap_command(recipe, archive, root, folder / "parent.tar"), env=environment, hint="install the package mmdebstrap")
+            return pack_derived(output, opened, root, settings=recipe.config, name=recipe.name, created_by=created_by)
 
 
-def mmdebstrap_command(recipe: Recipe, archive: Archive, output: Path) -> list[Argument]:
-    """Return the command that makes the root file system of `recipe` as the tar file `output`."""
-    suite = recipe.suite
-    command: list[Argument] = ["mmdebstrap", "--variant=minbase", f"--architectures={archive.architecture}", "--format=tar"]
-    command += [f"--keyring={archive.keyring}", f"--include={','.join(recipe.packages)}"]
+def mmdebstrap_command(recipe: Recipe, archive: Archive, output: Path, parent: Path | None = None) -> list[Argument]:
+    """Return the command that makes the root file system of `recipe` as the tar file `output`; `parent` is that of the image below."""
+    command: list[Argument] = ["mmdebstrap", f"--architectures={archive.architecture}", "--format=tar", f"--keyring={archive.keyring}"]
     command += [f"--dpkgopt={option}" for option in _DPKG_OPTIONS]
+    if parent is None:
+        command += ["--variant=minbase", f"--include={','.join(recipe.packages)}"]
+    else:  # the tree is Debian already: its own apt goes on from there
+        install = shlex.join([*_INSTALL, *recipe.packages])
+        command += ["--variant=custom", f"--setup-hook=tar-in {shlex.quote(str(parent))} /", f'--customize-hook=chroot "$1" {install}']
     customize = recipe.folder.absolute() / "customize"
-    if customize.exists():
-        command.append(f"--customize-hook={customize}")
-    command += [suite, output]
-    sources = {suite: archive.mirror, f"{suite}-updates": archive.mirror, f"{suite}-security": SECURITY_MIRROR}
+    command += [f"--customize-hook={hook}" for hook in (customize, _CLEAN) if hook.exists()]
+    command += [recipe.suite, output]
+    sources = {recipe.suite: archive.mirror, f"{recipe.suite}-updates": archive.mirror, f"{recipe.suite}-security": SECURITY_MIRROR}
     return [*command, *(f"deb [signed-by={KEYRING}] {mirror} {name} main" for name, mirror in sources.items())]
 
 
 def main() -> int:
     """Build what the command line names; return an exit status."""
-    if len(sys.argv) != 3:
-        sys.stderr.write("usage: python -m shed.images.recipe FOLDER ARCHIVE\n")
+    if len(sys.argv) not in (3, 4):
+        sys.stderr.write("usage: python -m shed.images.recipe FOLDER ARCHIVE [PARENT]\n")
         return 2
-    folder, output = map(Path, sys.argv[1:])
+    folder, output, *parent = map(Path, sys.argv[1:])
     try:
-        digest = build_image(read_recipe(folder), output)
+        digest = build_image(read_recipe(folder), output, *parent)
     except ShedError as error:
         sys.stderr.write(f"{folder}: {error}\n" + (f"hint: {error.hint}\n" if error.hint else ""))
         return error.exit_code

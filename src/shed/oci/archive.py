@@ -1,4 +1,4 @@
-"""Images as they come from outside: an OCI archive (a tar file), a layout folder, or a stream.
+"""Images as they come from outside: an OCI archive (a tar file), a layout folder, what `docker save` writes, or a stream.
 
 Nothing in them is trusted: names are looked up, never used as paths on disk; sizes are compared with what is there; links are refused.
 Who reads a blob compares its digest.
@@ -18,6 +18,7 @@ from shed.errors import DataError, NotFoundError
 from shed.oci.content import FileSlice
 from shed.oci.descriptor import Descriptor
 from shed.oci.digest import digest_bytes, hex_of, mismatch, short
+from shed.oci.docker_archive import DockerArchive
 from shed.oci.fields import MAX_JSON
 from shed.oci.manifest import Index
 from shed.oci.tarstream import read_tar
@@ -44,21 +45,17 @@ class Archive(Protocol):
 def open_archive(source: Path | str, *, scratch: Path) -> Iterator[Archive]:
     """Yield the image archive at `source`: a tar file (gzip and zstd are unpacked), a layout folder, a pipe, or ``-`` for stdin.
 
-    What cannot be read by position is first copied to an unnamed file in the folder `scratch`.
+    A docker archive looks like an OCI archive.  What cannot be read by position is first copied to an unnamed file in the folder `scratch`.
     Raises `NotFoundError`, `DataError` when it is no OCI image, and OSError when it cannot be read.
     """
     with contextlib.ExitStack() as stack:
-        archive = (
+        archive: Archive = (
             _from_stream(sys.stdin.buffer, "stdin", scratch, stack) if str(source) == "-" else _from_path(Path(source), scratch, stack)
         )
         if archive.file("index.json") is None:
-            if archive.file("manifest.json") is not None:
-                raise DataError(
-                    f"{archive.name} is a docker-archive, as `docker save` writes it, not an OCI archive",
-                    code="DOCKER_ARCHIVE",
-                    hint="convert it: skopeo copy docker-archive:FILE oci-archive:NEW.tar",
-                )
-            raise DataError(f"{archive.name} is not an OCI image: it has no index.json", hint=_MAKE_ONE)
+            if archive.file("manifest.json") is None:
+                raise DataError(f"{archive.name} is not an OCI image: it has no index.json", hint=_MAKE_ONE)
+            archive = DockerArchive(archive, scratch, stack)
         yield archive
 
 
@@ -117,9 +114,12 @@ class _Tar:
         self._files: dict[str, FileSlice | None] = {}
         """None for what is no plain file: folders, links, sparse members."""
         for member in read_tar(source):
-            path = os.fsdecode(member.name.removeprefix(b"./"))
+            path = os.fsdecode(member.name.removeprefix(b"./").removesuffix(b"/"))
             whole = member.content or FileSlice(source.fd, 0, 0)
-            self._files[path] = whole if stat.S_ISREG(member.mode) and isinstance(whole, FileSlice) else None
+            content = whole if stat.S_ISREG(member.mode) and isinstance(whole, FileSlice) else None
+            if content and self._files.get(path):
+                raise DataError(f"it holds {path!r} twice", hint="readers would not agree on what it holds: make it again")
+            self._files[path] = content
 
     def file(self, path: str) -> FileSlice | None:
         if path not in self._files:

@@ -1,15 +1,16 @@
-"""Which image of an archive is meant: attestations are left out, and the platform decides among the rest."""
+"""Which image of an archive or a registry is meant: attestations are left out, and the platform decides among the rest."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 from shed.errors import DataError, UsageError
 from shed.oci import media
 from shed.oci.archive import Archive, read_blob, read_index
 from shed.oci.descriptor import Descriptor, Platform
 from shed.oci.digest import Digest
-from shed.oci.manifest import ImageConfig, Index, Manifest
+from shed.oci.manifest import REF_NAME, ImageConfig, Index, Manifest
 
 _ATTESTATION = "vnd.docker.reference.type"
 """Annotation that buildx gives to manifests that only say something about an image."""
@@ -17,68 +18,115 @@ _MAX_DEPTH = 4
 """Of indexes within indexes."""
 
 
+class Documents(Protocol):
+    """Where indexes, manifests and configs are read from."""
+
+    name: str
+    """For messages."""
+
+    def read(self, descriptor: Descriptor, what: str) -> bytes:
+        """Return a small blob, verified.  Raises `DataError`, which names `what`."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """One image of an archive: its manifest's digest there, the manifest, and the config with its bytes."""
+    """One image: its manifest's digest where it was found, the manifest, the config, and the bytes of both."""
 
     digest: Digest
     manifest: Manifest
     config: ImageConfig
     config_bytes: bytes
+    manifest_bytes: bytes
 
 
 def choose_image(archive: Archive, platform: Platform | None = None) -> Chosen:
-    """Return the image for `platform`; without one, the only image, or else the one for this machine.
+    """Return the image of an archive, as `choose_from` does."""
+    return choose_from(_InArchive(archive), read_index(archive), platform)
 
-    Raises `DataError` when there is no image in the archive, `UsageError` when it has none or several that fit.
+
+def choose_named(archive: Archive) -> list[tuple[str, Chosen]]:
+    """Return all images of an archive with their names, empty for those without one, in its order.
+
+    Of several images under one name, the one for this machine is returned.  Raises `DataError` when there is no image in the archive.
     """
-    found = _manifests(archive, read_index(archive), set(), _MAX_DEPTH)
-    if not found:
+    groups: dict[tuple[str, int], list[Descriptor]] = {}
+    for number, entry in enumerate(read_index(archive).manifests, 1):
+        if not _is_no_image(entry):
+            name = entry.annotations.get(REF_NAME, "")
+            groups.setdefault((name, 0 if name else number), []).append(entry)
+    if not groups:
         raise DataError(f"{archive.name} holds no image")
+    source = _InArchive(archive)
+    return [(name, choose_from(source, Index(tuple(entries)))) for (name, _), entries in groups.items()]
+
+
+def choose_from(source: Documents, index: Index, platform: Platform | None = None) -> Chosen:
+    """Return the image for `platform` among those of `index`; without one, the only image, or else the one for this machine.
+
+    Raises `DataError` when there is no image in the index, `UsageError` when it has none or several that fit.
+    """
+    found = _manifests(source, index, set(), _MAX_DEPTH)
+    if not found:
+        raise DataError(f"{source.name} holds no image")
     if len(found) == 1 and platform is None:
-        return _read(archive, found[0])
+        return _read(source, found[0])
     wanted = platform or Platform.of_host()
-    stated = [(entry.platform or _read(archive, entry).config.platform, entry) for entry in found]
+    stated = [(entry.platform or _read(source, entry).config.platform, entry) for entry in found]
     fitting = [entry for its_platform, entry in stated if its_platform.matches(wanted)]
     if not fitting:
         there = ", ".join(sorted({str(its_platform) for its_platform, _ in stated}))
         raise UsageError(
-            f"{archive.name} holds no image for {wanted}, only for {there}", code="PLATFORM_NOT_FOUND", hint="choose one with --platform"
+            f"{source.name} holds no image for {wanted}, only for {there}", code="PLATFORM_NOT_FOUND", hint="choose one with --platform"
         )
     if len(fitting) > 1:
         hint = "copy one into an archive of its own: skopeo copy oci-archive:FILE:TAG oci-archive:NEW.tar"
-        raise UsageError(f"{archive.name} holds {len(fitting)} images for {wanted}", hint=hint)
-    chosen = _read(archive, fitting[0])
+        raise UsageError(f"{source.name} holds {len(fitting)} images for {wanted}", hint=hint)
+    chosen = _read(source, fitting[0])
     if not chosen.config.platform.matches(wanted):
-        raise DataError(f"{archive.name}: the index promises {wanted}, the config says {chosen.config.platform}")
+        raise DataError(f"{source.name}: the index promises {wanted}, the config says {chosen.config.platform}")
     return chosen
 
 
-def _manifests(archive: Archive, index: Index, seen: set[Digest], depth: int) -> list[Descriptor]:
+class _InArchive:
+    def __init__(self, archive: Archive) -> None:
+        self.name = archive.name
+        self._archive = archive
+
+    def read(self, descriptor: Descriptor, what: str) -> bytes:
+        return read_blob(self._archive, descriptor, what)
+
+
+def _manifests(source: Documents, index: Index, seen: set[Digest], depth: int) -> list[Descriptor]:
     found = []
     for entry in index.manifests:
-        nowhere = entry.platform and "unknown" in (entry.platform.os, entry.platform.architecture)
-        if entry.digest in seen or _ATTESTATION in entry.annotations or nowhere:
+        if entry.digest in seen or _is_no_image(entry):
             continue
         seen.add(entry.digest)
         if entry.media_type == media.MANIFEST:
             found.append(entry)
         elif entry.media_type == media.INDEX:
             if not depth:
-                raise DataError(f"{archive.name}: its indexes are nested too deeply")
-            found += _manifests(archive, Index.parse(read_blob(archive, entry, "image index")), seen, depth - 1)
+                raise DataError(f"{source.name}: its indexes are nested too deeply")
+            found += _manifests(source, Index.parse(source.read(entry, "image index")), seen, depth - 1)
     return found
 
 
-def _read(archive: Archive, entry: Descriptor) -> Chosen:
-    manifest = Manifest.parse(read_blob(archive, entry, "image manifest"), f"image manifest of {archive.name}")
+def _is_no_image(entry: Descriptor) -> bool:
+    nowhere = entry.platform is not None and "unknown" in (entry.platform.os, entry.platform.architecture)
+    return nowhere or _ATTESTATION in entry.annotations
+
+
+def _read(source: Documents, entry: Descriptor) -> Chosen:
+    manifest_bytes = source.read(entry, "image manifest")
+    manifest = Manifest.parse(manifest_bytes, f"image manifest of {source.name}")
     if manifest.config.media_type != media.CONFIG:
-        raise DataError(f"{archive.name}: the config has the media type {manifest.config.media_type!r}: this is not a container image")
+        raise DataError(f"{source.name}: the config has the media type {manifest.config.media_type!r}: this is not a container image")
     for number, layer in enumerate(manifest.layers, 1):
         if layer.media_type not in media.LAYERS:
-            raise DataError(f"{archive.name}: layer {number} has the unsupported media type {layer.media_type!r}")
-    data = read_blob(archive, manifest.config, "image config")
-    config = ImageConfig.parse(data, f"image config of {archive.name}")
+            raise DataError(f"{source.name}: layer {number} has the unsupported media type {layer.media_type!r}")
+    data = source.read(manifest.config, "image config")
+    config = ImageConfig.parse(data, f"image config of {source.name}")
     if len(config.diff_ids) != len(manifest.layers):
-        raise DataError(f"{archive.name}: the config lists {len(config.diff_ids)} layers, the manifest {len(manifest.layers)}")
-    return Chosen(entry.digest, manifest, config, data)
+        raise DataError(f"{source.name}: the config lists {len(config.diff_ids)} layers, the manifest {len(manifest.layers)}")
+    return Chosen(entry.digest, manifest, config, data, manifest_bytes)

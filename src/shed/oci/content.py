@@ -47,6 +47,18 @@ class FileSlice:
         return FileSlice(self.fd, self.start + start, size)
 
 
+class BytesSource:
+    """Bytes in memory."""
+
+    def __init__(self, data: bytes) -> None:
+        self.size = len(data)
+        self._data = data
+
+    def pread(self, length: int, offset: int) -> bytes:
+        """Return `length` bytes at `offset`; fewer only at the end."""
+        return self._data[offset : offset + length]
+
+
 class SparseContent:
     """A file of `size` bytes that is zero except for `segments`: (offset in the file, length), stored one after another in `packed`."""
 

@@ -9,9 +9,13 @@ LAYER = "application/vnd.oci.image.layer.v1.tar"
 LAYER_GZIP = "application/vnd.oci.image.layer.v1.tar+gzip"
 LAYER_ZSTD = "application/vnd.oci.image.layer.v1.tar+zstd"
 
+EMPTY = "application/vnd.oci.empty.v1+json"
+DOCKER_INDEX = "application/vnd.docker.distribution.manifest.list.v2+json"
+DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
+
 _FROM_DOCKER = {
-    "application/vnd.docker.distribution.manifest.list.v2+json": INDEX,
-    "application/vnd.docker.distribution.manifest.v2+json": MANIFEST,
+    DOCKER_INDEX: INDEX,
+    DOCKER_MANIFEST: MANIFEST,
     "application/vnd.docker.container.image.v1+json": CONFIG,
     "application/vnd.docker.image.rootfs.diff.tar": LAYER,
     "application/vnd.docker.image.rootfs.diff.tar.gzip": LAYER_GZIP,

@@ -1,4 +1,4 @@
-"""OCI archives made from root file system tars: the same input gives the same bytes.
+"""OCI archives made from root file system tars, on top of another image or on nothing: the same input gives the same bytes.
 
 For recipes, which have a root file system and want an ordinary OCI image, and for tests.
 """
@@ -12,17 +12,20 @@ import tarfile
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, Literal, Protocol
 
 import zstandard
 from isal import isal_zlib
 
 from shed.fsutil import atomic_file
 from shed.oci import media
+from shed.oci.archive import Archive, open_blob
+from shed.oci.choose import Chosen, choose_image
 from shed.oci.descriptor import Descriptor, Platform
-from shed.oci.digest import Digest, digest_bytes, hex_of
+from shed.oci.digest import Digest, digest_bytes, hex_of, mismatch
 from shed.oci.fields import encode_object
 from shed.oci.manifest import REF_NAME, Index, Manifest
+from shed.oci.unpack import SourceReader
 
 Compression = Literal["gzip", "zstd", "none"]
 EPOCH = "1970-01-01T00:00:00Z"
@@ -31,11 +34,20 @@ _GZIP_LEVEL, _ZSTD_LEVEL = 2, 3
 _MEDIA_TYPES: dict[Compression, str] = {"gzip": media.LAYER_GZIP, "zstd": media.LAYER_ZSTD, "none": media.LAYER}
 
 
+class Readable(Protocol):
+    """What a tar file takes a member's content from."""
+
+    def read(self, size: int = -1, /) -> bytes:
+        """Return at most `size` bytes; none at the end."""
+        ...
+
+
 def pack_archive(
     output: Path,
     layers: Sequence[Path],
     *,
     settings: Mapping[str, Any] | None = None,
+    parent: tuple[Archive, Chosen] | None = None,
     platform: Platform | None = None,
     name: str | None = None,
     created: str = EPOCH,
@@ -44,12 +56,20 @@ def pack_archive(
 ) -> Digest:
     """Write an OCI archive of one image to `output` and return its manifest's digest.
 
-    `layers` are uncompressed tar files, bottom first; `settings` is the config's ``config`` object (Env, User, …); `platform` is this
-    machine's unless given; `name` becomes the tag in ``index.json``, and in a ``manifest.json`` for `docker load`.
+    `layers` are uncompressed tar files, bottom first; they go on top of those of the image `parent`, which are copied as they are.
+    `settings` is the config's ``config`` object (Env, User, …); `platform` is the parent's or this machine's unless given; `name` becomes
+    the tag in ``index.json``, and in a ``manifest.json`` for `docker load`.  Raises `DataError` when a layer of `parent` is damaged.
     """
-    platform = platform or Platform.of_host()
+    image = parent[1] if parent else None
+    lower = image.manifest.layers if image else ()
+    diff_ids = image.config.diff_ids if image else ()
+    history = image.config.raw.get("history", []) if image else []
+    platform = platform or (image.config.platform if image else Platform.of_host())
     with atomic_file(output) as file, tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as archive:
         _add(archive, "oci-layout", b'{"imageLayoutVersion":"1.0.0"}')
+        for descriptor in lower:
+            assert parent
+            _copy_layer(archive, parent[0], descriptor)
         packed = [_add_layer(archive, layer, output.parent, compression) for layer in layers]
         config = encode_object(
             {
@@ -58,18 +78,33 @@ def pack_archive(
                 "os": platform.os,
                 **({"variant": platform.variant} if platform.variant else {}),
                 "config": dict(settings or {}),
-                "rootfs": {"type": "layers", "diff_ids": [diff_id for _, diff_id in packed]},
-                "history": [{"created": created, "created_by": created_by} for _ in packed],
+                "rootfs": {"type": "layers", "diff_ids": [*diff_ids, *(diff_id for _, diff_id in packed)]},
+                "history": [*history, *({"created": created, "created_by": created_by} for _ in packed)],
             }
         )
         config_descriptor = Descriptor(media.CONFIG, _add_blob(archive, config), len(config))
-        manifest = Manifest(config_descriptor, tuple(descriptor for descriptor, _ in packed)).encode()
+        stacked = (*lower, *(descriptor for descriptor, _ in packed))
+        manifest = Manifest(config_descriptor, stacked).encode()
         digest = _add_blob(archive, manifest)
         annotations = {REF_NAME: name} if name else {}
         _add(archive, "index.json", Index((Descriptor(media.MANIFEST, digest, len(manifest), annotations, platform),)).encode())
         if name:
-            _add(archive, "manifest.json", _for_docker(name, config_descriptor, [descriptor for descriptor, _ in packed]))
+            _add(archive, "manifest.json", _for_docker(name, config_descriptor, stacked))
     return digest
+
+
+def repack_archive(archive: Archive, output: Path) -> None:
+    """Write the only image in `archive` to the OCI archive `output`, its config and layers as they are.  Raises `DataError`."""
+    chosen = choose_image(archive)
+    manifest = chosen.manifest.encode()
+    with atomic_file(output) as file, tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as packed:
+        _add(packed, "oci-layout", b'{"imageLayoutVersion":"1.0.0"}')
+        _add_blob(packed, chosen.config_bytes)
+        for digest, layer in {layer.digest: layer for layer in chosen.manifest.layers}.items():
+            content = SourceReader(open_blob(archive, layer, "layer"))
+            _add(packed, f"blobs/sha256/{hex_of(digest)}", content, layer.size)
+        entry = Descriptor(media.MANIFEST, _add_blob(packed, manifest), len(manifest), platform=chosen.config.platform)
+        _add(packed, "index.json", Index((entry,)).encode())
 
 
 def _for_docker(name: str, config: Descriptor, layers: Sequence[Descriptor]) -> bytes:
@@ -98,6 +133,14 @@ def _add_layer(archive: tarfile.TarFile, layer: Path, folder: Path, compression:
     return descriptor, Digest("sha256:" + unpacked.hexdigest())
 
 
+def _copy_layer(archive: tarfile.TarFile, source: Archive, descriptor: Descriptor) -> None:
+    """Add a layer of another image as it is."""
+    reader = SourceReader(open_blob(source, descriptor, "layer"), (sha := hashlib.sha256()).update)
+    _add(archive, f"blobs/sha256/{hex_of(descriptor.digest)}", reader, descriptor.size)
+    if (got := Digest("sha256:" + sha.hexdigest())) != descriptor.digest:
+        raise mismatch(f"{source.name}: layer", descriptor.digest, got)
+
+
 def _compressor(compression: Compression) -> tuple[Callable[[bytes], bytes], Callable[[], bytes]]:
     if compression == "none":
         return lambda data: data, lambda: b""
@@ -118,7 +161,7 @@ def _path(digest: Digest) -> str:
     return f"blobs/sha256/{hex_of(digest)}"
 
 
-def _add(archive: tarfile.TarFile, name: str, content: bytes | BinaryIO, size: int | None = None) -> None:
+def _add(archive: tarfile.TarFile, name: str, content: bytes | Readable, size: int | None = None) -> None:
     info = tarfile.TarInfo(name)
     info.mode = 0o644
     if isinstance(content, bytes):

@@ -9,7 +9,6 @@ import os
 import shutil
 import stat
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,8 +17,6 @@ from shed.oci.content import FileSlice
 from shed.oci.digest import Digest, digest_fd, hex_of
 
 _PREFIX, _SUFFIX = ".staging-", ".tmp"
-_YOUNG = 60
-"""Seconds for which a file is left alone: its writer may not have locked it yet."""
 
 
 class StagedBlob:
@@ -42,10 +39,9 @@ class StagedBlob:
     def create(cls, folder: Path) -> Iterator[StagedBlob]:
         """Yield a new staged blob in `folder`; it is removed with the block unless it was committed."""
         with storage_errors(folder):
-            fd, name = tempfile.mkstemp(prefix=_PREFIX, suffix=_SUFFIX, dir=folder)
-        blob = cls(folder, Path(name), fd)
+            fd, path = _new_file(folder)
+        blob = cls(folder, path, fd)
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             yield blob
         finally:
             with contextlib.suppress(OSError):  # a full disk refuses the last buffer; the file goes anyway
@@ -111,35 +107,55 @@ def _intact(path: Path, digest: Digest, size: int) -> bool:
 def staging_folder(folder: Path) -> Iterator[Path]:
     """Yield a new folder in `folder` for what a program needs to make a blob; it is removed with the block."""
     with storage_errors(folder):
-        path = Path(tempfile.mkdtemp(prefix=_PREFIX, suffix=_SUFFIX, dir=folder))
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        fd, path = _new_folder(folder)
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield path
     finally:
         os.close(fd)
         shutil.rmtree(path, ignore_errors=True)
 
 
+def _new_file(folder: Path) -> tuple[int, Path]:
+    """Return a new file in `folder`, open and locked."""
+    while True:
+        fd, name = tempfile.mkstemp(prefix=_PREFIX, suffix=_SUFFIX, dir=folder)
+        if _lock(fd):
+            return fd, Path(name)
+
+
+def _new_folder(folder: Path) -> tuple[int, Path]:
+    """Return a new folder in `folder`, open and locked."""
+    while True:
+        path = Path(tempfile.mkdtemp(prefix=_PREFIX, suffix=_SUFFIX, dir=folder))
+        with contextlib.suppress(FileNotFoundError):
+            fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+            if _lock(fd):
+                return fd, path
+
+
+def _lock(fd: int) -> bool:
+    """Lock what was just made; when a sweep came in between and took it, close it and return False."""
+    fcntl.flock(fd, fcntl.LOCK_EX)
+    if os.fstat(fd).st_nlink:
+        return True
+    os.close(fd)
+    return False
+
+
 def sweep(folder: Path) -> int:
-    """Remove staged blobs and folders whose writers are gone; return how many."""
+    """Remove staged blobs and folders whose writers are gone, however short ago; return how many."""
     removed = 0
     for path in folder.glob(f"{_PREFIX}*{_SUFFIX}"):
-        with contextlib.suppress(FileNotFoundError):
-            removed += _sweep(path)
+        with contextlib.suppress(FileNotFoundError, BlockingIOError):
+            _sweep(path)
+            removed += 1
     return removed
 
 
-def _sweep(path: Path) -> bool:
+def _sweep(path: Path) -> None:
     fd = os.open(path, os.O_RDONLY)
     try:
-        status = os.fstat(fd)
-        if status.st_mtime > time.time() - _YOUNG:
-            return False
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        shutil.rmtree(path) if stat.S_ISDIR(status.st_mode) else path.unlink()
-    except BlockingIOError:
-        return False
+        shutil.rmtree(path) if stat.S_ISDIR(os.fstat(fd).st_mode) else path.unlink()
     finally:
         os.close(fd)
-    return True

@@ -10,6 +10,8 @@
     verified/HEX                        what the blob's file looked like when its digest was last compared
     tags/NAME.json                      {"digest": "sha256:…", "updated_at": RFC 3339}
     tags/NAME.lock, .index.lock         flock: held while the tag, the index, is changed
+    refs/HEX.json                       see `shed.images.refs`
+    leases/, .gc.lock                   see `shed.oci.leases`
 
 Other OCI tools read the layout.  Lock files are never removed: a second process could lock a new file of the same name while the first
 still holds the old one.  A blob that is wanted is written as a `StagedBlob` first; until it is committed nothing refers to it, and a
@@ -21,7 +23,8 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import json
-from collections.abc import Iterable, Iterator
+import os
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -30,10 +33,12 @@ from shed.fsutil import atomic_write, locked, storage_errors
 from shed.names import check_image_name
 from shed.oci import media
 from shed.oci.descriptor import Descriptor
-from shed.oci.digest import Digest, digest_bytes, from_hex, hex_of, mismatch, parse_digest, short
+from shed.oci.digest import Digest, digest_bytes, from_hex, hex_of, is_digest, mismatch, parse_digest, short
 from shed.oci.fields import MAX_JSON, Fields, decode_object
+from shed.oci.leases import Lease, lease
 from shed.oci.manifest import REF_NAME, ImageConfig, Index, Manifest
 from shed.oci.staging import StagedBlob, sweep
+from shed.oci.tagging import with_tag, without_manifests, without_tag
 from shed.oci.verified import VerifiedBlobs
 
 _LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
@@ -76,9 +81,22 @@ class LayoutStore:
 
     def blob_digests(self) -> list[Digest]:
         """Return all blobs that are here, sorted."""
-        if not self.blobs.is_dir():
-            return []
-        return sorted(from_hex(path.name) for path in self.blobs.iterdir() if len(path.name) == 64 and not path.name.startswith("."))
+        return sorted(self.inventory())
+
+    def inventory(self) -> dict[Digest, os.stat_result]:
+        """Return what ``stat`` says of each blob: one pass over the folder, however many there are."""
+        found = {}
+        with contextlib.suppress(FileNotFoundError), os.scandir(self.blobs) as entries:
+            for entry in entries:
+                if is_digest(f"sha256:{entry.name}"):
+                    with contextlib.suppress(FileNotFoundError):  # pruned while we look
+                        found[from_hex(entry.name)] = entry.stat(follow_symlinks=False)
+        return found
+
+    def lease(self) -> contextlib.AbstractContextManager[Lease]:
+        """Keep blobs and images that nothing refers to yet from being pruned, until the block ends; see `shed.oci.leases`."""
+        self._prepare()
+        return lease(self.root)
 
     @contextlib.contextmanager
     def stage(self) -> Iterator[StagedBlob]:
@@ -147,6 +165,14 @@ class LayoutStore:
         except FileNotFoundError:
             raise _missing(digest) from None
 
+    def intact(self, digest: str) -> bool:
+        """Tell whether the blob is here and is what its digest says; see `verify`."""
+        try:
+            self.verify(digest)
+        except (NotFoundError, DataError):
+            return False
+        return True
+
     def scratch(self) -> Path:
         """Return the folder for unnamed temporary files, on the disk that holds the blobs."""
         self._prepare()
@@ -198,8 +224,16 @@ class LayoutStore:
         now = dt.datetime.now(dt.UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
         with locked(self.tags / f"{name}.lock"):
             with self._index_locked():
-                self._write_index(_with_tag(self.index(), entry))
+                self._write_index(with_tag(self.index(), entry))
             atomic_write(path, json.dumps({"digest": manifest.digest, "updated_at": now}))
+
+    def keep(self, manifest: Descriptor) -> None:
+        """List a manifest that is in the store without giving it a name; one that is listed already stays as it is."""
+        self._prepare()
+        with self._index_locked():
+            index = self.index()
+            if all(entry.digest != manifest.digest for entry in index.manifests):
+                self._write_index(Index((*index.manifests, replace(manifest, annotations={}))))
 
     def untag(self, name: str) -> None:
         """Remove the tag `name`; its manifest stays listed without a name.  Raises `NotFoundError`."""
@@ -209,7 +243,12 @@ class LayoutStore:
         with locked(self.tags / f"{name}.lock"):
             path.unlink(missing_ok=True)
             with self._index_locked():
-                self._write_index(_without_tag(self.index(), name))
+                self._write_index(without_tag(self.index(), name))
+
+    def unlist(self, digests: Collection[Digest]) -> None:
+        """Remove these manifests from the index, under whatever names."""
+        with self._index_locked():
+            self._write_index(without_manifests(self.index(), digests))
 
     def _tag_path(self, name: str) -> Path:
         return self.tags / f"{check_image_name(name)}.json"
@@ -242,24 +281,6 @@ class LayoutStore:
                     platform = self.read_config(self.read_manifest(tag.digest)).platform
                     entries.append(Descriptor(media.MANIFEST, tag.digest, self.size(tag.digest), {REF_NAME: name}, platform))
         return Index(tuple(entries))
-
-
-def _with_tag(index: Index, entry: Descriptor) -> Index:
-    """Return `index` with `entry` as the only one of its name; the manifest the name leaves behind stays listed."""
-    kept = _without_tag(index, entry.annotations[REF_NAME]).manifests
-    return Index((*(other for other in kept if other.digest != entry.digest or REF_NAME in other.annotations), entry))
-
-
-def _without_tag(index: Index, name: str) -> Index:
-    named = {entry.digest for entry in index.manifests if entry.annotations.get(REF_NAME, name) != name}
-    result: list[Descriptor] = []
-    for entry in index.manifests:
-        if entry.annotations.get(REF_NAME) != name:
-            result.append(entry)
-        elif entry.digest not in named:
-            named.add(entry.digest)
-            result.append(replace(entry, annotations={key: value for key, value in entry.annotations.items() if key != REF_NAME}))
-    return Index(tuple(result))
 
 
 def _missing(digest: str, what: str = "blob") -> NotFoundError:

@@ -69,7 +69,7 @@ def _entry_head(entry: Entry) -> bytes:
         raise DataError(f"{_show(entry.path)} is a socket, which a tar cannot hold")
     is_device = kind in b"34"
     return _head(
-        entry.path + b"/" if kind == b"5" and entry.path else entry.path,
+        (entry.path or b".") + b"/" if kind == b"5" else entry.path,
         kind,
         target=entry.target if kind == b"2" else b"",
         mode=stat.S_IMODE(entry.mode),
@@ -96,7 +96,6 @@ def _head(
     records: Iterable[tuple[bytes, bytes]] = (),
 ) -> bytes:
     """Return the header blocks of one member: a PAX header if it takes one, and the member's own."""
-    path = b"./" + path  # so that the root has a name, and no other is taken for an option or an absolute path
     extended = list(records)
     if len(path) > _MAX_NAME:
         extended.append((b"path", path))

@@ -110,6 +110,14 @@ Reply = Answer | Events | Upgrade
 Handler = Callable[[Request], Awaitable[Reply]]
 
 
+def flag(request: Request, name: str) -> bool:
+    """Return a member of the query that is ``true`` or ``false``; false when it is not there.  Raises `UsageError`."""
+    value = request.query.get(name, "false")
+    if value not in {"true", "false"}:
+        raise UsageError(f"{name} is true or false, not {value!r}", hint=f"send ?{name}=true")
+    return value == "true"
+
+
 def json_answer(value: object, *, status: int = 200) -> Answer:
     """Return `value` as a JSON response."""
     return Answer(status, json.dumps(value, separators=(",", ":")).encode() + b"\n")

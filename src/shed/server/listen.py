@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import ipaddress
 import os
 import socket
 import stat
 from collections.abc import Iterator
 from pathlib import Path
 
+from shed.config.values import loopback
 from shed.errors import ConflictError, StorageError, UsageError
 from shed.fsutil import locked
 
@@ -54,16 +54,7 @@ def unix_listener(path: Path) -> Iterator[socket.socket]:
 
 def tcp_listener(host: str, port: int) -> socket.socket:
     """Return a socket that listens on the loopback address `host`.  Raises `UsageError` for others, `ConflictError` for a port in use."""
-    address = "127.0.0.1" if host == "localhost" else host
-    try:
-        loopback = ipaddress.ip_address(address).is_loopback
-    except ValueError:
-        raise UsageError(f"{host!r} is not an IP address", hint="write 127.0.0.1:8080 or [::1]:8080") from None
-    if not loopback:
-        raise UsageError(
-            f"refusing to listen on {host}: whoever reaches this port controls the machine",
-            hint="listen on 127.0.0.1 and reach it through an SSH tunnel",
-        )
+    address = loopback(host)
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     try:
         return socket.create_server((address, port), family=family, backlog=BACKLOG)

@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from shed.config.paths import Paths
-from shed.config.server import load_settings
+from shed.config.server import find_settings, load_settings
 from shed.errors import ShedError, of_os_error
 from shed.version import VERSION
 
 if TYPE_CHECKING:
+    from shed.config.server import Settings
     from shed.images.resolve import BootImage
+    from shed.progress import Progress, Stop
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -46,6 +48,25 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--listen", metavar="HOST:PORT", help="also listen on TCP, loopback only")
     serve.add_argument("--socket", type=Path, metavar="PATH", help="Unix socket (default: in SHED_RUNTIME_DIR)")
     serve.set_defaults(run=_serve)
+    install = commands.add_parser("install", help="make the server a service of systemd, which starts with this machine; root's, or yours")
+    install.add_argument("--config", type=Path, metavar="FILE", help="the configuration that it reads; default: as serve")
+    install.add_argument("--run-as", metavar="USER", help="whom the machine's service runs as (default: root)")
+    uninstall = commands.add_parser("uninstall", help="remove the service; sheds keep running, and all data stays")
+    for command, run in ((install, _install), (uninstall, _uninstall)):
+        command.add_argument("--user", action="store_true", help="the service of this user; the default for all but root")
+        command.set_defaults(run=run)
+    validate = commands.add_parser("config-validate", help="say whether a server would start with the configuration; exit code 2 when not")
+    validate.add_argument("--config", type=Path, metavar="FILE", help="default: the configuration that a server would find")
+    validate.set_defaults(run=_config_validate)
+    pull = commands.add_parser("pull-images", help="pull the images that the configuration names and that are not here")
+    pull.add_argument("--variant", metavar="NAME", help="only this one of image_aliases")
+    pull.add_argument("--config", type=Path, metavar="FILE", help="default: the configuration that a server would find")
+    pull.add_argument("--json", action="store_true", help="machine output")
+    pull.set_defaults(run=_pull_images)
+    doctor = commands.add_parser("doctor", help="look for what is wrong with this host; exit code 1 when something is")
+    doctor.add_argument("--config", type=Path, metavar="FILE", help="the configuration to check, instead of the one a server would find")
+    doctor.add_argument("--json", action="store_true", help="machine output")
+    doctor.set_defaults(run=_doctor)
     version = commands.add_parser("version", help="print the version")
     version.set_defaults(run=_version)
     return parser
@@ -66,7 +87,8 @@ def _serve(options: argparse.Namespace) -> int:
     paths = Paths()
     if options.socket is not None:
         paths.socket = options.socket.absolute()
-    serve(Server(paths, settings, Manager(paths, QemuBackend(paths), partial(_resolve, paths.images), settings)))
+    ensure = partial(_ensure, paths.images, settings)
+    serve(Server(paths, settings, Manager(paths, QemuBackend(paths), partial(_resolve, paths.images), settings, ensure=ensure)))
     return 0
 
 
@@ -75,6 +97,71 @@ def _resolve(images: Path, reference: str) -> BootImage:
     from shed.oci.store import LayoutStore  # noqa: PLC0415
 
     return resolve(LayoutStore(images), reference)
+
+
+def _ensure(images: Path, settings: Settings, name: str, progress: Progress, stop: Stop) -> str:
+    from shed.images.ensure import ensure  # noqa: PLC0415  as above
+    from shed.oci.store import LayoutStore  # noqa: PLC0415
+
+    return ensure(LayoutStore(images), name, settings, progress=progress, stop=stop)
+
+
+def _pull_images(options: argparse.Namespace) -> int:
+    from shed.cli.options import Options  # noqa: PLC0415  as above
+    from shed.cli.output import emit  # noqa: PLC0415
+    from shed.cli.progress import shown  # noqa: PLC0415
+    from shed.config.sizes import format_size  # noqa: PLC0415
+    from shed.oci.store import LayoutStore  # noqa: PLC0415
+    from shed.server.pull_images import pull_images  # noqa: PLC0415
+
+    settings, quiet = load_settings(options.config), Options()
+    quiet.json = options.json
+    with shown(quiet) as sink:
+        pulled = pull_images(LayoutStore(Paths().images), settings, variant=options.variant, sink=sink)
+    if options.json:
+        emit([{"name": image.name, "reference": image.reference, "digest": image.result.digest} for image in pulled])
+        return 0
+    for image in pulled:
+        amount = format_size(image.result.fetched_bytes)
+        print(f"pulled {image.reference}{f' as {image.name}' if image.name else ''}: {amount}")  # noqa: T201
+    if not pulled:
+        print("All images already cached.")  # noqa: T201
+    return 0
+
+
+def _install(options: argparse.Namespace) -> int:
+    from shed.server.service.install import install  # noqa: PLC0415  as above
+    from shed.server.service.systemd import Scope  # noqa: PLC0415
+
+    scope = Scope.USER if options.user else Scope.mine()
+    for sentence in install(scope, config=options.config, run_as=options.run_as):
+        print(sentence)  # noqa: T201
+    return 0
+
+
+def _uninstall(options: argparse.Namespace) -> int:
+    from shed.server.service.install import uninstall  # noqa: PLC0415  as above
+    from shed.server.service.systemd import Scope  # noqa: PLC0415
+
+    for sentence in uninstall(Scope.USER if options.user else Scope.mine()):
+        print(sentence)  # noqa: T201
+    return 0
+
+
+def _config_validate(options: argparse.Namespace) -> int:
+    path = options.config or find_settings()
+    load_settings(path)
+    print(f"{path} is valid" if path else "there is no configuration file: all is at its default")  # noqa: T201
+    return 0
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from shed.server.doctor.examine import as_json, as_text, examine  # noqa: PLC0415  as above
+    from shed.server.doctor.result import Host, Status  # noqa: PLC0415
+
+    results = list(examine(Host(Paths(), options.config)))
+    sys.stdout.write(as_json(results) if options.json else as_text(results))
+    return int(any(result.status is Status.FAIL for result in results))
 
 
 def _version(options: argparse.Namespace) -> int:

@@ -13,6 +13,7 @@ from shed.server.app import App, Server
 from shed.server.http import HttpConnection
 from shed.server.listen import only_server, tcp_listener, unix_listener
 from shed.server.routes import ROUTES
+from shed.server.service.notify import ready
 from shed.sheds.folders import prepare
 
 log = logging.getLogger(__name__)
@@ -39,10 +40,12 @@ async def _serve(server: Server, local: socket.socket, public: socket.socket | N
         loop.add_signal_handler(number, server.stop.set)
     connections = Connections(App(server, ROUTES))
     await server.manager.open()
-    listeners = [await asyncio.start_unix_server(connections.local, sock=local)]
+    # Not start_unix_server: from Python 3.13 on it looks up the address that the socket was bound by, and that led through a descriptor.
+    listeners = [await asyncio.start_server(connections.local, sock=local)]
     if public is not None:
         listeners.append(await asyncio.start_server(connections.public, sock=public))
     log.info("listening at %s%s", server.paths.socket, f" and {public.getsockname()}" if public else "")
+    ready()
     await server.stop.wait()
     log.info("stopping; sheds keep running")
     for listener in listeners:

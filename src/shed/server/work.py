@@ -13,7 +13,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any
 
 from shed.errors import ShedError, UnavailableError
-from shed.progress import Event, PhaseEvent, Progress, WarningEvent
+from shed.progress import BytesEvent, Event, PhaseEvent, Progress, WarningEvent
 from shed.server.failures import explain
 from shed.server.http import Events, Reply, Request, error_object, json_answer
 
@@ -85,6 +85,8 @@ async def _blocks(first: Event | None, queue: asyncio.Queue[Event | None], task:
             yield _block("progress", {"phase": event.name, "message": event.message})
         elif isinstance(event, WarningEvent):
             yield _block("progress", {"phase": "", "message": event.message, "warning": True})
+        elif isinstance(event, BytesEvent):
+            yield _block("bytes", {"label": event.label, "current": event.current, "total": event.total})
         while True:
             try:
                 async with asyncio.timeout(KEEPALIVE):

@@ -15,17 +15,20 @@ from shed.backends.base import Backend, Connection, Liveness
 from shed.config.server import MAX_CPUS, MAX_MEMORY_MB, MIN_MEMORY_MB, Settings
 from shed.errors import ConflictError, ShedError, UsageError
 from shed.names import check_shed_name
-from shed.progress import Progress
+from shed.oci.leases import unpruned
+from shed.progress import Progress, Stop
 from shed.sheds import metadata, upper, workspace
 from shed.sheds.boot import boot
 from shed.sheds.folders import Folders
-from shed.sheds.threads import in_thread
+from shed.sheds.threads import in_thread, stoppable
 
 if TYPE_CHECKING:
     from shed.images.resolve import BootImage
 
 log = logging.getLogger(__name__)
 Resolve = Callable[[str], "BootImage"]
+Ensure = Callable[[str, Progress, Stop], str]
+"""Has an image here, pulling it if need be, and returns what to resolve."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +81,7 @@ def plan(request: CreateRequest, settings: Settings) -> Plan:
 
 
 async def create(
-    wanted: Plan, folders: Folders, backend: Backend, resolve: Resolve, *, progress: Progress
+    wanted: Plan, folders: Folders, backend: Backend, resolve: Resolve, ensure: Ensure | None, *, progress: Progress
 ) -> tuple[metadata.Record, Connection]:
     """Make the shed; the caller holds its name.  Returns its record and the link to its ready agent; on failure nothing is left."""
     if folders.instance.exists():
@@ -91,11 +94,12 @@ async def create(
         )
     async with AsyncExitStack() as undo:
         progress.phase("image", f"image {wanted.image}")
-        image = await in_thread(resolve, wanted.image)
+        here = wanted.image if ensure is None else await stoppable(lambda stop: ensure(wanted.image, progress, stop))
+        image = await in_thread(resolve, here)
 
         progress.phase("reserve")
         undo.push_async_callback(discard, folders, backend)
-        await in_thread(folders.reserve, metadata.Marker(wanted.name, wanted.image, image.digest, metadata.now()))
+        await in_thread(_reserve, folders, wanted, image.digest, resolve)
 
         progress.phase("upper", "cloning the writable layer")
         await in_thread(_make_upper, folders, image, wanted.upper_size_bytes)
@@ -127,6 +131,13 @@ async def discard(folders: Folders, backend: Backend) -> None:
         await in_thread(folders.remove)
     except ShedError as error:  # the first error is the one to tell
         log.warning("shed %s: cannot remove what the create left: %s", folders.name, error)
+
+
+def _reserve(folders: Folders, wanted: Plan, digest: str, resolve: Resolve) -> None:
+    """Take the name.  From then on the marker keeps the image; it is looked at again because a prune may have come in between."""
+    with unpruned(folders.images):
+        resolve(digest)
+        folders.reserve(metadata.Marker(wanted.name, wanted.image, digest, metadata.now()))
 
 
 def _make_upper(folders: Folders, image: BootImage, size: int) -> None:

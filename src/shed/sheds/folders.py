@@ -41,6 +41,7 @@ class Folders:
         self.upper = paths.uppers / name / "upper.ext4"
         self.console = self.instance / "console.log"
         self.templates = paths.templates
+        self.images = paths.images
 
     @contextlib.contextmanager
     def hold(self) -> Iterator[None]:
@@ -112,7 +113,7 @@ class Folders:
 
 def prepare(paths: Paths) -> None:
     """Make the folders that sheds live in.  Raises `StorageError`."""
-    for folder in (paths.data, paths.instances, paths.uppers, paths.templates, paths.logs):
+    for folder in (paths.data, paths.images, paths.instances, paths.uppers, paths.templates, paths.logs):
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:

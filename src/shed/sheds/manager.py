@@ -23,7 +23,7 @@ from shed.sheds import folders as places
 from shed.sheds import lifecycle, metadata
 from shed.sheds.agent import Link
 from shed.sheds.boot import attach
-from shed.sheds.create import CreateRequest, Resolve, create, plan
+from shed.sheds.create import CreateRequest, Ensure, Resolve, create, plan
 from shed.sheds.folders import Folders
 
 log = logging.getLogger(__name__)
@@ -43,12 +43,15 @@ class _Name:
 
 
 class Manager:
-    """The sheds below `paths`, run by `backend`, with images found by `resolve`."""
+    """The sheds below `paths`, run by `backend`, with images found by `resolve`, once `ensure`, if given, has had them pulled."""
 
-    def __init__(self, paths: Paths, backend: Backend, resolve: Resolve, settings: Settings | None = None) -> None:
+    def __init__(
+        self, paths: Paths, backend: Backend, resolve: Resolve, settings: Settings | None = None, *, ensure: Ensure | None = None
+    ) -> None:
         self._paths = paths
         self._backend = backend
         self._resolve = resolve
+        self._ensure = ensure
         self._settings = settings or Settings()
         self._names: dict[str, _Name] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -81,7 +84,7 @@ class Manager:
         if entry.doing == "create":
             raise ConflictError(f"shed {wanted.name!r} is being created", code="SHED_ALREADY_EXISTS", hint="choose another name")
         async with self._holding(wanted.name, "create") as (folders, link):
-            record, connection = await create(wanted, folders, self._backend, self._resolve, progress=progress)
+            record, connection = await create(wanted, folders, self._backend, self._resolve, self._ensure, progress=progress)
             link.set(connection)
         return self._done("create", record, progress)
 

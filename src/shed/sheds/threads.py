@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
+from shed.progress import Stop
+
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
@@ -16,5 +18,17 @@ async def in_thread(work: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs)
     try:
         return await asyncio.shield(task)
     except asyncio.CancelledError:
+        await asyncio.wait([task])
+        raise
+
+
+async def stoppable(work: Callable[[Stop], _T]) -> _T:
+    """Do `work` in a thread; when the caller is cancelled it is told to give up, and waited for."""
+    stop = Stop()
+    task = asyncio.ensure_future(asyncio.to_thread(work, stop))
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        stop.set()
         await asyncio.wait([task])
         raise

@@ -6,7 +6,7 @@ import struct
 import pytest
 
 from shed.errors import DataError
-from shed.images.bootkit.modules import Module, check_release, load_order, module_name, parse_module
+from shed.images.bootkit.modules import Module, alias_table, check_release, load_order, module_name, parse_module
 
 
 def elf_with_modinfo(modinfo: bytes) -> bytes:
@@ -38,6 +38,23 @@ def test_a_compressed_module_tells_what_it_needs() -> None:
     assert module.name == "some_fs"
     assert module.depends == ("jbd2", "crc16", "crc32c_generic")
     assert module.release == "6.12.1-amd64"
+
+
+def test_a_module_tells_by_which_names_it_is_asked_for() -> None:
+    """Patterns, which stand for devices, are left out."""
+    info = b"alias=rtnl-link-x\0alias=pci:v00001AF4d*\0alias=net-pf-16-proto-12\0vermagic=6.12 SMP\0"
+    assert parse_module("x.ko", elf_with_modinfo(info)).aliases == ("rtnl_link_x", "net_pf_16_proto_12")
+
+
+def test_the_alias_table_says_what_to_load_for_a_name() -> None:
+    """The module's own name and its aliases, each with all that is not there yet, in order."""
+    known = {
+        "a": Module("a", b"", ("b", "there"), "6.12", ("fs_a",)),
+        "b": Module("b", b"", (), "6.12"),
+        "there": Module("there", b"", (), "6.12"),
+    }
+    table = alias_table(["a", "b"], known.get, builtin=frozenset(), loaded=[known["there"]])
+    assert table == "a b a\nb b\nfs_a b a\n"
 
 
 def test_a_signature_is_cut_off() -> None:

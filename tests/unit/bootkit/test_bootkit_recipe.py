@@ -6,9 +6,10 @@ import pytest
 
 from shed.errors import UsageError
 from shed.images.bootkit.archive import Archive
-from shed.images.recipe import mmdebstrap_command, read_recipe
+from shed.images.recipe import Recipe, mmdebstrap_command, read_recipe
 
-BASE = Path(__file__).resolve().parents[3] / "images/base"
+IMAGES = Path(__file__).resolve().parents[3] / "images"
+BASE = IMAGES / "base"
 
 
 def test_the_base_recipe_has_what_sheds_promise() -> None:
@@ -28,13 +29,53 @@ def test_packages_are_signed_and_security_fixes_are_in() -> None:
     assert f"--customize-hook={BASE / 'customize'}" in command
 
 
-@pytest.mark.parametrize(
-    "text", ["", "suite: x", "suite: 1\npackages: []\nconfig: {}", "suite: x\npackages: []\nconfig: {}\nextra: 1", "a: [", "- x"]
-)
+def test_a_recipe_on_another_starts_with_its_tree() -> None:
+    """No second Debian is made: the tree goes in first, and what is in it installs the packages."""
+    recipe = read_recipe(IMAGES / "extensions")
+    assert recipe.parent
+    assert (recipe.parent.name, recipe.suite) == ("base", "trixie")
+    command = [str(word) for word in mmdebstrap_command(recipe, Archive(), Path("out.tar"), Path("a b.tar"))]
+    assert "--variant=custom" in command
+    assert "--setup-hook=tar-in 'a b.tar' /" in command
+    (install,) = [word for word in command if "apt-get" in word]
+    assert {"systemd-sysv", "openssh-server"} <= set(install.split())
+
+
+@pytest.mark.parametrize("name", ["base", "extensions", "full"])
+def test_packages_are_named_once(name: str) -> None:
+    """No image asks for a package that it, or one below it, asked for already."""
+    names: list[str] = []
+    recipe: Recipe | None = read_recipe(IMAGES / name)
+    while recipe:
+        names += recipe.packages
+        recipe = recipe.parent
+    assert sorted(set(names)) == sorted(names)
+
+
+WRONG = ["", "suite: x", "suite: 1\nconfig: {}", "suite: x\nconfig: {}\nextra: 1", "suite: x\nfrom: ../y\nconfig: {}", "a: [", "- x"]
+
+
+@pytest.mark.parametrize("text", WRONG)
 def test_a_wrong_recipe_is_refused(tmp_path: Path, text: str) -> None:
     """Missing, unknown or wrong keys, and what is not YAML."""
     (tmp_path / "recipe.yaml").write_text(text)
     with pytest.raises(UsageError, match=r"recipe\.yaml"):
+        read_recipe(tmp_path)
+
+
+def test_recipes_that_build_on_each_other_are_refused(tmp_path: Path) -> None:
+    """However long the circle is."""
+    for name, other in (("a", "b"), ("b", "a")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "recipe.yaml").write_text(f"from: ../{other}\nconfig: {{}}")
+    with pytest.raises(UsageError, match="builds on itself"):
+        read_recipe(tmp_path / "a")
+
+
+def test_a_recipe_without_packages_is_told_so(tmp_path: Path) -> None:
+    """The file is named."""
+    (tmp_path / "recipe.yaml").write_text("suite: trixie\nconfig: {}")
+    with pytest.raises(UsageError, match="packages does not exist"):
         read_recipe(tmp_path)
 
 

@@ -2,12 +2,14 @@
 
 import asyncio
 import os
+import subprocess
+import time
 from pathlib import Path
 
 import pytest
 
 from shed.errors import UnavailableError
-from shed.run import CommandError, environment, run, run_async
+from shed.run import CommandError, environment, run, run_async, run_streaming
 
 
 def test_output_is_captured_and_stdin_is_empty() -> None:
@@ -77,3 +79,61 @@ def test_async_run_reports_failures_like_run() -> None:
     """Both ways of running say the same."""
     with pytest.raises(CommandError, match="exit code 4"):
         asyncio.run(run_async(["sh", "-c", "exit 4"]))
+
+
+def test_streamed_output_is_shown_as_it_comes(tmp_path: Path) -> None:
+    """Both streams, while the command still runs."""
+    fifo = tmp_path / "go"
+    os.mkfifo(fifo)
+    heard = b""
+
+    def show(data: bytes) -> None:
+        nonlocal heard
+        heard += data
+        if heard == b"one\n":
+            fifo.write_bytes(b"go on\n")
+
+    run_streaming(["sh", "-c", f"echo one; read x < {fifo}; echo $x >&2"], show=show)
+    assert heard == b"one\ngo on\n"
+
+
+@pytest.mark.parametrize(("shown", "told"), [(True, "exit code 3"), (False, "exit code 3: out\nerr")])
+def test_a_streamed_failure_tells_what_was_not_shown(shown: bool, told: str) -> None:
+    """What people have seen is not repeated."""
+    heard: list[bytes] = []
+    with pytest.raises(CommandError) as caught:
+        run_streaming(["sh", "-c", "echo out; echo err >&2; exit 3"], show=heard.append if shown else None)
+    assert caught.value.message == f"sh failed with {told}"
+
+
+@pytest.mark.parametrize(
+    ("script", "last"),
+    [
+        ("trap 'echo cleaned; exit' INT; echo $$ >&3; while :; do :; done", b"cleaned\n"),
+        ("sleep 60 & echo $$ >&3; wait; echo cleaned", b"cleaned\n"),
+        ("trap '' INT TERM; sleep 60 & echo began; echo $$ >&3; wait", b"began\n"),
+    ],
+    ids=["it cleans up", "its command fails", "stubborn"],
+)
+def test_an_interrupt_ends_the_whole_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, last: bytes) -> None:
+    """What the command started fails first, so that it can clean up; in the end, nobody of the group is left."""
+    monkeypatch.setattr("shed.run._GRACE", 0.5)
+    group = 0
+
+    def interrupt(data: bytes) -> None:
+        nonlocal group
+        group = int(data)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_streaming(["sh", "-c", f"exec 3>&1 >{tmp_path}/out; {script}"], show=interrupt)
+    assert (tmp_path / "out").read_bytes() == last
+    deadline = time.monotonic() + 10
+    while _running(group):
+        assert time.monotonic() < deadline
+
+
+def _running(group: int) -> list[str]:
+    """Return the processes of a group that have not ended, though nobody may have reaped them yet."""
+    lines = subprocess.run(["ps", "-e", "-o", "pgid=,stat=,args="], capture_output=True, text=True, check=True).stdout.splitlines()
+    return [line for line in lines if int(line.split()[0]) == group and not line.split()[1].startswith("Z")]

@@ -72,15 +72,6 @@ def test_docker_media_types(tmp_path: Path) -> None:
     assert chosen.manifest.config.media_type == media.CONFIG
 
 
-def test_docker_archive_is_refused_with_the_way_out(tmp_path: Path) -> None:
-    """`docker save` writes another format; the hint says how to convert it."""
-    path = tmp_path / "saved.tar"
-    path.write_bytes(tar(file("manifest.json", b"[]"), file("abc/layer.tar", b"x")))
-    with pytest.raises(DataError, match=r"saved\.tar is a docker-archive") as caught:
-        choose(path)
-    assert "skopeo copy docker-archive:" in (caught.value.hint or "")
-
-
 def test_docker_archive_that_is_also_oci(tmp_path: Path) -> None:
     """Newer Docker writes both in one file."""
     image = Image(LAYER)

@@ -25,10 +25,11 @@ AGENT_PORT = "shed.agent"
 _KERNEL_COMMAND_LINE = "console=ttyS0 panic=-1 quiet cryptomgr.notests initcall_blacklist=jent_mod_init"
 """``panic=-1`` with ``-no-reboot``: a panic ends the VM, so it is noticed at once.  Not testing its own cryptography on the way saves the
 kernel 45 % of the instructions up to init (0.85 of 1.87 thousand million)."""
-_TCG_COMMAND_LINE = "tsc=reliable no_timer_check mitigations=off norandmaps"
+_TCG_COMMAND_LINE = "tsc=reliable no_timer_check mitigations=off norandmaps cgroup.memory=nokmem"
 """An emulated CPU that has to wait for the host looks like a broken timer.  Its speculation is not real either: guarding against it costs
 an eighth of the boot and protects from nothing, as the translated code runs without the guards.  QEMU 7.2 translates a program again
-for every address it is loaded at: with addresses that stay, a process starts in 0.4 of the time."""
+for every address it is loaded at: with addresses that stay, a process starts in 0.4 of the time.  Counting the kernel's memory of each
+control group would be switched on, with the first group, by patching code that always runs: see `docs/decisions/0011-variants.md`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,8 @@ class Host:
     """Made for this start; tells this process from all others."""
     run_as: tuple[int, int] | None = None
     """User and group that QEMU becomes once it has opened its files."""
+    one_thread: bool = False
+    """Emulate all processors in one thread; see `shed.backends.qemu.accel.one_thread`."""
 
 
 def kernel_command_line(accel: str) -> str:
@@ -49,8 +52,8 @@ def kernel_command_line(accel: str) -> str:
     return f"{_KERNEL_COMMAND_LINE} {_TCG_COMMAND_LINE}" if accel == "tcg" else _KERNEL_COMMAND_LINE
 
 
-def board(accel: str) -> list[str]:
-    """Return the options that make the machine's board and processor.
+def board(accel: str, *, one_thread: bool = False) -> list[str]:
+    """Return the options that make the machine's board and processor; with `one_thread`, emulated processors take turns.
 
     Five-level page tables only make an emulated CPU slower.
     """
@@ -59,7 +62,7 @@ def board(accel: str) -> list[str]:
         "-machine",
         "q35,usb=off,sata=off,smbus=off,vmport=off,dump-guest-core=off",
         "-accel",
-        accel,
+        f"{accel},thread=single" if one_thread else accel,
         "-cpu",
         processor,
         "-bios",
@@ -90,7 +93,7 @@ def _frame(machine: Machine, host: Host) -> list[str]:
         "-display", "none",
         "-sandbox", sandbox,
         *(["-runas", f"{host.run_as[0]}:{host.run_as[1]}"] if host.run_as is not None else []),
-        *board(host.accel),
+        *board(host.accel, one_thread=host.one_thread),
         "-smp", str(machine.cpus),
         "-m", f"{machine.memory_mb}M",
         "-kernel", str(machine.kernel),

@@ -10,7 +10,7 @@ import resource
 import time
 
 from shed.guest import state, syscalls, users
-from shed.guest.configure import disks, identity, init, mounts, network, overlay
+from shed.guest.configure import disks, identity, init, modules, mounts, network, overlay
 from shed.guest.configure.request import Request
 from shed.guest.configure.steps import HAND_OVER, Places, StepError
 
@@ -47,6 +47,7 @@ async def configure(loop: Loop, shed: State, value: dict[str, object], places: P
     watch.lap("root")
     overlay.enter(places)
     watch.lap("enter")
+    _offer_modules(loop)
     init_mode = init.choose(request.init)
     user = users.default_user(request.user)
     try:
@@ -65,9 +66,9 @@ async def configure(loop: Loop, shed: State, value: dict[str, object], places: P
         raise StepError(HAND_OVER, f"cannot prepare the root: {error}") from None
     resource.setrlimit(resource.RLIMIT_NOFILE, (_OPEN_FILES, _OPEN_FILES))
     if init_mode == "systemd":
-        init.hand_over(loop)
-    if new:
-        identity.finish_settling(loop, "", request.name)
+        init.hand_over(loop, (lambda: identity.finish_settling("", request.name)) if new else None)
+    elif new:
+        identity.finish_settling_beside(loop, "", request.name)
     watch.lap("init")
     shed.name, shed.user, shed.env, shed.workspace, shed.init = request.name, user, request.env, request.workspace, init_mode
     shed.phase = state.READY
@@ -77,6 +78,14 @@ async def configure(loop: Loop, shed: State, value: dict[str, object], places: P
         "init": init_mode,
         "user": {"name": user.name, "uid": user.uid, "gid": user.gid, "home": user.home},
     }
+
+
+def _offer_modules(loop: Loop) -> None:
+    """Most sheds use no module but those that are loaded."""
+    try:
+        modules.load_on_demand()
+    except OSError as error:
+        loop.log(f"no kernel modules on demand: {error}")
 
 
 def _set_up_network(loop: Loop, request: Request) -> None:

@@ -55,18 +55,23 @@ def hosts_with(text: str, hostname: str) -> str:
     return (kept if "localhost" in kept else _HOSTS + kept) + f"{_OWN_ADDRESS}\t{hostname}\n"
 
 
-def finish_settling(loop: Loop, root: str, name: str) -> None:
-    """Make host keys where the image has an ssh server, write it all to the disk, and record the name; does not wait for it."""
+def finish_settling(root: str, name: str) -> None:
+    """Make host keys where the image has an ssh server, write it all to the disk, record the name.  Takes seconds.  Raises `OSError`."""
+    if os.path.exists(f"{root}/usr/sbin/sshd") and os.path.exists(root + _KEYGEN):
+        os.waitpid(os.posix_spawn(root + _KEYGEN, ["ssh-keygen", "-A"], {"PATH": "/usr/bin:/bin"}), 0)
+    steps.make_folder(f"{root}/{_RECORD}".rpartition("/")[0])
+    os.sync()
+    steps.write_file(f"{root}/{_RECORD}", wirejson.dumps({"name": name}).decode())
+
+
+def finish_settling_beside(loop: Loop, root: str, name: str) -> None:
+    """As `finish_settling`, without waiting for it."""
     pid = os.fork()
     if pid:
         loop.on_exit(pid, lambda status: loop.log("identity could not be recorded") if status else None)
         return
     try:
-        if os.path.exists(f"{root}/usr/sbin/sshd") and os.path.exists(root + _KEYGEN):
-            os.waitpid(os.posix_spawn(root + _KEYGEN, ["ssh-keygen", "-A"], {"PATH": "/usr/bin:/bin"}), 0)
-        steps.make_folder(f"{root}/{_RECORD}".rpartition("/")[0])
-        os.sync()
-        steps.write_file(f"{root}/{_RECORD}", wirejson.dumps({"name": name}).decode())
+        finish_settling(root, name)
         os._exit(0)
     finally:
         os._exit(1)

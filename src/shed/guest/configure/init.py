@@ -9,6 +9,8 @@ from shed.guest.configure import steps
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from shed.guest.loop import Loop
 
 _INIT = "/sbin/init"
@@ -37,8 +39,11 @@ def has_systemd(root: str = "") -> bool:
         return False
 
 
-def hand_over(loop: Loop) -> None:
-    """Make PID 1 the image's init; who returns from here is a child of it that goes on as the agent, with everything open as before."""
+def hand_over(loop: Loop, before: Callable[[], None] | None = None) -> None:
+    """Make PID 1 the image's init; who returns from here is a child of it that goes on as the agent, with everything open as before.
+
+    PID 1 calls `before` first: what the image's services need is there when they start, and the agent does not wait for it.
+    """
     steps.make_folder(_RUNTIME_UNITS)
     for unit in _MASKED:
         os.symlink("/dev/null", f"{_RUNTIME_UNITS}/{unit}")
@@ -46,6 +51,11 @@ def hand_over(loop: Loop) -> None:
         loop.reap_only_own()
         os.setsid()
         return
+    try:
+        if before:
+            before()
+    except OSError as error:
+        loop.log(f"identity could not be recorded: {error}")
     _signal.signal(_signal.SIGPIPE, _signal.SIG_DFL)
     _signal.signal(_signal.SIGXFSZ, _signal.SIG_DFL)
     try:

@@ -16,18 +16,20 @@ from shed.images.bootkit import recipe
 from shed.images.bootkit.archive import Archive
 from shed.images.bootkit.debs import Deb, fetch_debs
 from shed.images.bootkit.initrd import build_initrd
-from shed.images.bootkit.kernel_package import read_kernel_package
+from shed.images.bootkit.kernel_package import KernelPackage, read_kernel_package
 from shed.images.bootkit.kit import Kit, load_kit, save_kit
 from shed.images.bootkit.libraries import LOADER, closure, read_libraries
 from shed.images.bootkit.runtime import PYTHON, build_runtime, read_agent, read_stdlib
 from shed.images.bootkit.tree import Tree
 from shed.images.bootkit.upper import make_upper
-from shed.oci.digest import Digest, digest_bytes
+from shed.oci.digest import Digest, digest_bytes, digest_fd
+from shed.oci.leases import Lease
 from shed.oci.store import LayoutStore
 from shed.progress import Progress
 
 _PACKAGE = Path(shed.__file__).parent
 _INIT = _PACKAGE / "guest/init"
+_MODPROBE = _PACKAGE / "guest/modprobe"
 
 
 def default_cache() -> Path:
@@ -52,24 +54,26 @@ def build_kit(
     inputs = {"boot": _boot_inputs(debs), "runtime": _runtime_inputs(debs)}
     if kit and before == inputs:
         return kit
-    if kit and isinstance(before, dict) and before.get("boot") == inputs["boot"]:
-        kernel, initrd, record = kit.kernel, kit.initrd, dict(kit.record)
-    else:
-        progress.phase("kernel", "unpacking the kernel")
-        kernel, initrd, record = _boot(store, debs)
-    progress.phase("runtime", "building the agent's runtime")
-    runtime, writer = _runtime(store, debs, cache)
-    packages = [_describe(deb) for deb in debs.values()]
-    record |= {"inputs": inputs, "architecture": archive.architecture, "packages": packages, "writer": writer}
-    kit = Kit(kernel, initrd, runtime, record)
-    save_kit(store, kit)
+    progress.phase("kernel", "unpacking the kernel")
+    package = read_kernel_package(debs[recipe.KERNEL])
+    with store.lease() as lease:
+        if kit and isinstance(before, dict) and before.get("boot") == inputs["boot"]:
+            kernel, initrd, record = kit.kernel, kit.initrd, dict(kit.record)
+        else:
+            kernel, initrd, record = _boot(store, lease, debs, package)
+        progress.phase("runtime", "building the agent's runtime")
+        runtime, writer = _runtime(store, lease, debs, package, cache)
+        packages = [_describe(deb) for deb in debs.values()]
+        record |= {"inputs": inputs, "architecture": archive.architecture, "packages": packages, "writer": writer}
+        kit = Kit(kernel, initrd, runtime, record)
+        save_kit(store, kit)
     return kit
 
 
-def _boot(store: LayoutStore, debs: Mapping[str, Deb]) -> tuple[Digest, Digest, dict[str, Any]]:
+def _boot(store: LayoutStore, lease: Lease, debs: Mapping[str, Deb], package: KernelPackage) -> tuple[Digest, Digest, dict[str, Any]]:
     """Store kernel and initrd; return their digests, and what the kit's record says of them."""
-    package = read_kernel_package(debs[recipe.KERNEL])
     initrd = build_initrd(busybox=_busybox(debs), init=_INIT.read_bytes(), early=package.early, late=package.late)
+    lease.blobs(digest_bytes(package.kernel.image), digest_bytes(initrd))
     return (
         store.put_bytes(package.kernel.image),
         store.put_bytes(initrd),
@@ -81,13 +85,19 @@ def _boot(store: LayoutStore, debs: Mapping[str, Deb]) -> tuple[Digest, Digest, 
     )
 
 
-def _runtime(store: LayoutStore, debs: Mapping[str, Deb], cache: Path) -> tuple[Digest, str]:
+def _runtime(store: LayoutStore, lease: Lease, debs: Mapping[str, Deb], package: KernelPackage, cache: Path) -> tuple[Digest, str]:
     """Store the runtime; return its digest, and what wrote its EROFS.  Programs run in `cache`: other places may forbid that."""
     with tempfile.TemporaryDirectory(prefix="kit-", dir=cache) as folder:
         tree = _runtime_tree(debs, Path(folder))
+        for module in package.on_demand:
+            tree.file(f"modules/{module.file_name}", module.data)
+        tree.file("modules/aliases", package.aliases)
         with store.stage() as blob:
             result = write_image(tree.entries(), blob.file, WriterOptions())
-            return blob.commit(), result.writer
+            blob.sync()
+            digest = digest_fd(blob.file.fileno())
+            lease.blobs(digest)
+            return blob.commit(digest), result.writer
 
 
 def _runtime_tree(debs: Mapping[str, Deb], scratch: Path) -> Tree:
@@ -99,6 +109,7 @@ def _runtime_tree(debs: Mapping[str, Deb], scratch: Path) -> Tree:
         stdlib=read_stdlib(python, libraries),
         libraries=libraries,
         agent=read_agent(_PACKAGE),
+        modprobe=_MODPROBE.read_bytes(),
         scratch=scratch / "runtime",
     )
     mke2fs = debs["e2fsprogs"].read("usr/sbin/mke2fs")
@@ -113,8 +124,8 @@ def _boot_inputs(debs: Mapping[str, Deb]) -> str:
 
 
 def _runtime_inputs(debs: Mapping[str, Deb]) -> str:
-    sources = [_PACKAGE / "__init__.py", *_PACKAGE.glob("guest/**/*.py"), *_PACKAGE.glob("erofs/*.py")]
-    return _fingerprint((deb for name, deb in debs.items() if name != recipe.KERNEL), sources)
+    sources = [_PACKAGE / "__init__.py", _MODPROBE, *_PACKAGE.glob("guest/**/*.py"), *_PACKAGE.glob("erofs/*.py")]
+    return _fingerprint(debs.values(), sources)
 
 
 def _fingerprint(debs: Iterable[Deb], sources: Iterable[Path]) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from shed.errors import DataError
 from shed.images.bootkit.debs import Deb
 from shed.images.bootkit.kernel import Kernel, load_kernel
-from shed.images.bootkit.modules import EARLY, LATE, Module, check_release, load_order, module_name, parse_module
+from shed.images.bootkit.modules import EARLY, LATE, ON_DEMAND, Module, alias_table, check_release, load_order, module_name, parse_module
 
 _PARTS = ("fs/", "lib/", "crypto/", "net/", "arch/", "drivers/block/", "drivers/net/", "drivers/char/", "drivers/virtio/")
 """Folders of a package's modules in which those that we want can be, with all that they depend on."""
@@ -22,6 +22,10 @@ class KernelPackage:
     """Modules to load before the agent starts, in this order."""
     late: list[Module]
     """Modules that the agent loads, in this order."""
+    on_demand: list[Module]
+    """Modules that the kernel asks for when they are used, and what those need."""
+    aliases: str
+    """By which names it asks for them, see `alias_table`."""
 
 
 def read_kernel_package(deb: Deb) -> KernelPackage:
@@ -43,6 +47,8 @@ def read_kernel_package(deb: Deb) -> KernelPackage:
 
     early = load_order(EARLY, find, builtin=builtin)
     late = load_order(LATE, find, builtin=builtin, loaded=early)
-    check_release([*early, *late], release)
+    on_demand = load_order(ON_DEMAND, find, builtin=builtin, loaded=[*early, *late])
+    check_release([*early, *late, *on_demand], release)
+    aliases = alias_table([module.name for module in on_demand], find, builtin=builtin, loaded=[*early, *late])
     kernel = load_kernel(release=release, bzimage=files[f"boot/vmlinuz-{release}"], config=files[f"boot/config-{release}"].decode())
-    return KernelPackage(kernel, early, late)
+    return KernelPackage(kernel, early, late, on_demand, aliases)

@@ -17,6 +17,8 @@ from shed.errors import DataError
 from shed.images.bootkit.elf import Elf
 
 _SIGNED = b"~Module signature appended~\n"
+_PATTERN = set("*?[:")
+"""In aliases that stand for devices, which nobody plugs into a shed."""
 _SIGNATURE_INFO = struct.Struct(">8xI")
 """``struct module_signature``, kernel/module_signature.h: its last field is the signature's length."""
 
@@ -24,6 +26,13 @@ EARLY = ("virtio_blk", "erofs")
 """To mount the runtime; the agent starts from there."""
 LATE = ("ext4", "overlay", "9p", "9pnet_virtio", "virtio_net", "virtio_rng")
 """To mount the shed's root and workspace, and to talk to the network."""
+ON_DEMAND = (
+    "bridge", "br_netfilter", "veth", "macvlan", "ipvlan", "vxlan", "dummy", "tun", "wireguard", "fuse", "loop",
+    "nf_tables", "nfnetlink", "nft_chain_nat", "nft_compat", "nft_ct", "nft_fib_inet", "nft_limit", "nft_log", "nft_masq", "nft_nat",
+    "nft_redir", "nft_reject_inet", "nf_conntrack_netlink", "xt_addrtype", "xt_comment", "xt_conntrack", "xt_MASQUERADE", "xt_mark",
+    "xt_multiport", "xt_nat", "xt_REDIRECT", "xt_tcpudp",
+)  # fmt: skip
+"""What containers, VPNs and FUSE need; the kernel asks for them when somebody uses them."""
 PROVIDERS = {"crc32c": "crc32c_generic", "crypto-crc32c": "crc32c_generic"}
 """Modules that answer for the algorithm names in a softdep: the ones that work on every CPU."""
 
@@ -38,6 +47,8 @@ class Module:
     """Names of modules to load before this one."""
     release: str
     """The kernel release it was built for."""
+    aliases: tuple[str, ...] = ()
+    """Other names that the kernel asks for it by."""
 
     @property
     def file_name(self) -> str:
@@ -67,7 +78,8 @@ def parse_module(path: str, data: bytes) -> Module:
     depends = [word for value in info.get("depends", []) for word in value.split(",") if word]
     for value in info.get("softdep", []):
         depends += _before(value)
-    return Module(name, data, tuple(word.replace("-", "_") for word in depends), info["vermagic"][0].split()[0])
+    aliases = [alias.replace("-", "_") for alias in info.get("alias", []) if not _PATTERN & set(alias)]
+    return Module(name, data, tuple(word.replace("-", "_") for word in depends), info["vermagic"][0].split()[0], tuple(aliases))
 
 
 def without_signature(data: bytes) -> bytes:
@@ -119,6 +131,18 @@ def load_order(
     for name in wanted:
         visit(name, ())
     return order
+
+
+def alias_table(wanted: Iterable[str], find: Callable[[str], Module | None], *, builtin: frozenset[str], loaded: Iterable[Module]) -> str:
+    """Return lines of a name that the kernel may ask for and the modules to load for it, in order; names have ``_`` for ``-``."""
+    loaded = list(loaded)
+    lines = set()
+    for name in wanted:
+        order = load_order([name], find, builtin=builtin, loaded=loaded)
+        if order:
+            names = " ".join(module.name for module in order)
+            lines |= {f"{alias} {names}\n" for alias in (name, *order[-1].aliases)}
+    return "".join(sorted(lines))
 
 
 def check_release(modules: Iterable[Module], release: str) -> None:

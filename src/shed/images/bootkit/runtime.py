@@ -5,6 +5,8 @@
     lib/ld-linux-x86-64.so.2, lib/*.so*    the loader, and the libraries that Python and its modules need
     lib/python3.13/                        standard library as .pyc files without sources; C modules in lib-dynload/
     bin/python3, bin/busybox               busybox is static
+    bin/modprobe                           what the kernel calls when it wants a module: the script guest/modprobe
+    modules/*.ko, modules/aliases          modules that it may want, decompressed, and by which names
     agent/shed/                            the agent, with sources, and .pyc files in __pycache__
     share/upper.ext4                       empty writable layer, see `upper`
 
@@ -76,9 +78,16 @@ def read_agent(package: Path) -> dict[str, bytes]:
 
 
 def build_runtime(
-    *, python: bytes, busybox: bytes, stdlib: Mapping[str, bytes], libraries: Mapping[str, bytes], agent: Mapping[str, bytes], scratch: Path
+    *,
+    python: bytes,
+    busybox: bytes,
+    stdlib: Mapping[str, bytes],
+    libraries: Mapping[str, bytes],
+    agent: Mapping[str, bytes],
+    modprobe: bytes,
+    scratch: Path,
 ) -> Tree:
-    """Return the tree of the runtime, without the empty writable layer; `scratch` is a new folder for files in between.
+    """Return the tree of the runtime, without modules and the empty writable layer; `scratch` is a new folder for files in between.
 
     Raises `DataError` when a library is missing or a source does not compile.
     """
@@ -87,6 +96,7 @@ def build_runtime(
     tree.file(f"bin/{PYTHON}", python, 0o755)
     tree.symlink("bin/python3", PYTHON)
     tree.file("bin/busybox", busybox, 0o755)
+    tree.file("bin/modprobe", modprobe, 0o755)
     needed = closure({"python3": python, **modules}, libraries)
     for name, data in [*needed.items(), *((name, libraries[name]) for name in _OPENED_LATER)]:
         tree.file(f"lib/{name}", data, 0o755)

@@ -9,7 +9,7 @@ from typing import Any
 from shed.errors import UsageError
 from shed.progress import Progress
 from shed.server.app import Route, Server
-from shed.server.http import Answer, Reply, Request, json_answer
+from shed.server.http import Answer, Reply, Request, flag, json_answer
 from shed.sheds.create import CreateRequest
 
 _KINDS: dict[str, tuple[type, ...]] = {"str": (str,), "str | None": (str,), "int | None": (int,), "float | None": (int, float)}
@@ -45,7 +45,7 @@ async def stop(server: Server, request: Request) -> Reply:
 
 async def delete(server: Server, request: Request) -> Reply:
     """Remove a shed; ``?force=true`` ends a running one first."""
-    name, force = request.params["name"], _flag(request, "force")
+    name, force = request.params["name"], flag(request, "force")
 
     async def work(progress: Progress) -> dict[str, Any]:
         await server.manager.delete(name, force=force, progress=progress)
@@ -74,13 +74,6 @@ def parse_create(body: dict[str, Any]) -> CreateRequest:
     if body.get("name") is None:
         raise UsageError("a shed needs a name", hint="send it as the member 'name'")
     return CreateRequest(**body)
-
-
-def _flag(request: Request, name: str) -> bool:
-    value = request.query.get(name, "false")
-    if value not in {"true", "false"}:
-        raise UsageError(f"{name} is true or false, not {value!r}", hint=f"send ?{name}=true")
-    return value == "true"
 
 
 ROUTES = (

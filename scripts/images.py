@@ -1,0 +1,52 @@
+"""Makes the published images, base, extensions and full, and mints them into your store.  `make images` runs it.
+
+Archives are kept in ``.cache/images``, named by the recipes and the code that they were made with; a second run makes nothing again.
+Remove that folder to have the newest packages.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+from pathlib import Path
+
+import shed
+
+HERE = Path(__file__).resolve().parents[1]
+SHED = Path(sys.executable).with_name("shed")
+ARCHIVES = HERE / ".cache/images"
+VARIANTS = ("base", "extensions", "full")
+"""In the order in which they build on each other."""
+_PACKAGE = Path(shed.__file__).parent
+CODE = (*sorted(_PACKAGE.joinpath("images").glob("recipe*")), _PACKAGE / "images/derive.py", *sorted(_PACKAGE.joinpath("oci").glob("*.py")))
+
+
+def run(*command: str | Path) -> None:
+    """Run one command, shown as a user would type it.  A failure ends the script with its exit code."""
+    print(f"\n  $ {' '.join(str(word).removeprefix(f'{SHED.parent}/').removeprefix(f'{HERE}/') for word in command)}", flush=True)
+    if status := subprocess.run([str(word) for word in command], check=False).returncode:
+        sys.exit(status)
+
+
+def main() -> None:
+    """Make what is missing."""
+    ARCHIVES.mkdir(parents=True, exist_ok=True)
+    run(SHED, "image", "bootkit", "build")
+    key = hashlib.sha256(b"".join(path.read_bytes() for path in CODE))
+    below: list[Path] = []
+    for name in VARIANTS:
+        folder = HERE / "images" / name
+        for path in sorted(folder.iterdir()):
+            key.update(f"{name}/{path.name}\0".encode() + path.read_bytes())
+        archive = ARCHIVES / f"{name}-{key.hexdigest()[:16]}.oci.tar"
+        if not archive.exists():
+            run(folder / "build", archive, *below)
+            for old in set(ARCHIVES.glob(f"{name}-*.oci.tar")) - {archive}:
+                old.unlink()
+        run(SHED, "image", "build", "--from-oci-archive", archive, "-n", name)
+        below = [archive]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,82 @@
+"""`shed image push` and `shed image pull`: the server does them, or this process with ``--local``."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from shed.cli.connection import client
+from shed.cli.options import Options
+from shed.cli.output import done, note, timings
+from shed.cli.parsing import Parser
+from shed.cli.progress import shown
+from shed.config.paths import Paths
+from shed.config.sizes import format_size
+from shed.progress import Progress
+
+
+def push(words: list[str], options: Options) -> int:
+    """Push an image to a registry."""
+    parser = Parser(
+        "image push",
+        "Push an image to a registry: what it boots from, its layers, its manifest.  Credentials are those of docker and podman.",
+        examples=["shed image push base ghcr.io/me/base:v1"],
+    )
+    parser.add_argument("source", metavar="IMAGE", help="name or digest")
+    parser.add_argument("destination", metavar="REFERENCE", help="registry/repository[:tag]")
+    _common(parser)
+    args = parser.parse(words, options)
+    with shown(options) as sink:
+        if args.local:
+            from shed.images.push import push_image  # noqa: PLC0415  the server's client needs none of it
+            from shed.oci.store import LayoutStore  # noqa: PLC0415
+
+            store = LayoutStore(Paths().images)
+            result = asdict(push_image(store, args.source, args.destination, insecure=args.insecure, progress=Progress(sink)))
+        else:
+            result = client(options).push_image(args.source, args.destination, insecure=args.insecure, on_event=sink)
+    exists = result["exists"] + result["mounted"]
+    what = f"{result['uploaded']} blobs sent ({format_size(result['uploaded_bytes'])}), {exists} were there"
+    _finished(options, "push", args.source, f"pushed {result['destination']}: {what}, {result['digest'][:19]}", result)
+    return 0
+
+
+def pull(words: list[str], options: Options) -> int:
+    """Pull an image from a registry."""
+    parser = Parser(
+        "image pull",
+        "Pull an image from a registry: what it boots from, and its layers if asked.  Credentials are those of docker and podman.",
+        examples=["shed image pull ghcr.io/me/base:v1", "shed image pull ghcr.io/me/base:v1 --with-layers -t mine"],
+    )
+    parser.add_argument("reference", metavar="REFERENCE", help="registry/repository[:tag][@digest]")
+    parser.add_argument("-t", "--tag", metavar="NAME", help="what to call it (default: the last part of the repository)")
+    parser.add_argument("--platform", metavar="OS/ARCH", help="which image, when there are several")
+    parser.add_argument("--with-layers", action="store_true", help="fetch the layers too: to push the image again, or to build from it")
+    _common(parser)
+    args = parser.parse(words, options)
+    with shown(options) as sink:
+        wanted: dict[str, Any] = {"tag": args.tag, "with_layers": args.with_layers, "insecure": args.insecure}
+        if args.local:
+            from shed.images.pull import pull_image  # noqa: PLC0415  the server's client needs none of it
+            from shed.oci.descriptor import Platform  # noqa: PLC0415
+            from shed.oci.store import LayoutStore  # noqa: PLC0415
+
+            platform = None if args.platform is None else Platform.parse(args.platform)
+            store = LayoutStore(Paths().images)
+            result = asdict(pull_image(store, args.reference, platform=platform, progress=Progress(sink), **wanted))
+        else:
+            result = client(options).pull_image(args.reference, platform=args.platform, on_event=sink, **wanted)
+    what = f"{result['fetched']} blobs fetched ({format_size(result['fetched_bytes'])}), {result['exists']} were here"
+    _finished(options, "pull", result["tag"], f"pulled {result['tag']}: {what}, {result['digest'][:19]}", result)
+    return 0
+
+
+def _common(parser: Parser) -> None:
+    parser.add_argument("--local", action="store_true", help="do it in this process, on this machine's store, without a server")
+    parser.add_argument("--insecure", action="store_true", help="speak to the registry without encryption")
+
+
+def _finished(options: Options, action: str, name: str, sentence: str, result: dict[str, Any]) -> None:
+    done(options, action, name, sentence, **result)
+    if options.verbose and not options.json:
+        note(timings(result["timings"]).rstrip("\n"))

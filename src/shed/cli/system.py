@@ -1,0 +1,143 @@
+"""`shed system df | prune`: what everything takes up, and freeing some of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from shed.cli import parsing
+from shed.cli.app import Command, dispatch
+from shed.cli.connection import client
+from shed.cli.options import Options
+from shed.cli.output import confirm, done, emit, note, table
+from shed.cli.parsing import Parser
+from shed.cli.progress import shown
+from shed.client.client import Client
+from shed.client.config import server_names
+from shed.config.sizes import format_size
+
+COMMANDS = {
+    "df": Command("shed.cli.system:usage", "show what takes up space"),
+    "prune": Command("shed.cli.system:prune", "delete sheds stopped for long, images that nobody needs, and leftovers"),
+}
+_SCOPES = {
+    "instances": "sheds that have been stopped for longer than --until",
+    "images": "images that have no name and that nobody needs",
+    "orphans": "what crashes have left",
+    "logs": "console logs of failed starts, older than --until",
+}
+_ONE = {"instances": "shed", "images": "blob", "orphans": "orphan", "logs": "log"}
+
+
+def main(words: list[str], options: Options) -> int:
+    """Run a command about a server's data."""
+    return dispatch(COMMANDS, words, options, prefix="system ", about="What a server keeps on its disk.")
+
+
+def usage(words: list[str], options: Options) -> int:
+    """Show what takes up space."""
+    parser = Parser(
+        "system df",
+        "Show what takes up space: SIZE as long as the files are, DISK what the file system has given them.  -v shows each thing.",
+    )
+    parser.add_argument("--all", action="store_true", help="all servers of the client's configuration")
+    args = parser.parse(words, options)
+    if not args.all:
+        answer = client(options).usage()
+        if options.json:
+            emit(answer)
+        else:
+            _show(answer, options)
+        return 0
+    answers = {name: _of(name, options).usage() for name in server_names(options.config)}
+    if options.json:
+        emit(answers)
+        return 0
+    for name, answer in answers.items():
+        print(f"{name}:")
+        _show(answer, options)
+    return 0
+
+
+def _of(name: str, options: Options) -> Client:
+    one = Options()
+    one.server, one.config = name, options.config
+    return client(one)
+
+
+def _show(answer: dict[str, Any], options: Options) -> None:
+    rows = []
+    for kind, about in answer["kinds"].items():
+        rows.append([kind, str(about["count"]), format_size(about["size_bytes"]), format_size(about["disk_bytes"])])
+        if options.verbose:
+            rows += [[f"  {item['name']}", "", format_size(item["size_bytes"]), _disk(item)] for item in about["items"]]
+    total = answer["total"]
+    rows.append(["total", "", format_size(total["size_bytes"]), format_size(total["disk_bytes"])])
+    print(table(["KIND", "COUNT", "SIZE", "DISK"], rows), end="")
+
+
+def _disk(item: dict[str, Any]) -> str:
+    unique = f" ({format_size(item['unique_bytes'])} not shared)" if "unique_bytes" in item else ""
+    return f"{format_size(item['disk_bytes'])}{unique}"
+
+
+def prune(words: list[str], options: Options) -> int:
+    """Free space."""
+    parser = Parser(
+        "system prune",
+        "Delete what is not needed.  Without a scope: --instances, --images and --orphans.  A running shed is never deleted.",
+        examples=["shed system prune --dry-run", "shed system prune --images --logs --until 24h"],
+    )
+    for scope, about in _SCOPES.items():
+        parser.add_argument(f"--{scope}", action="store_true", help=about)
+    parser.add_argument("--until", metavar="TIME", type=parsing.duration, default=72 * 3600.0, help="spare what is younger (default: 72h)")
+    parser.add_argument("--dry-run", action="store_true", help="only say what would be deleted")
+    parser.add_argument("-f", "--force", action="store_true", help="do not ask")
+    args = parser.parse(words, options)
+    scopes = [scope for scope in _SCOPES if getattr(args, scope)]
+    server = client(options)
+    if args.dry_run or not args.force:
+        plan = server.clean(scopes, until=args.until, dry_run=True)
+        if args.dry_run and options.json:
+            emit(plan)
+            return 0
+        if not any(plan[scope] for scope in _SCOPES):
+            return _finished(plan, options)
+        if not options.json:
+            _preview(plan, options)
+        if args.dry_run:
+            note(f"would free {format_size(plan['size_bytes'])}")
+            return 0
+        if not confirm(f"Delete {_count(plan)} ({format_size(plan['size_bytes'])})?", options, force=False):
+            note("Cancelled.")
+            return 0
+    with shown(options) as sink:
+        answer = server.clean(scopes, until=args.until, on_event=sink)
+    return _finished(answer, options)
+
+
+def _preview(plan: dict[str, Any], options: Options) -> None:
+    rows = [
+        [row.get("kind") or _ONE[scope], row.get("name") or row["digest"], format_size(row["size_bytes"])]
+        for scope in _SCOPES
+        for row in plan[scope]
+        if options.verbose or row.get("kind", "image") == "image"
+    ]
+    if rows:
+        print(table(["KIND", "NAME", "SIZE"], rows), end="")
+
+
+def _count(plan: dict[str, Any]) -> str:
+    counts = [(len(plan[scope]), _ONE[scope]) for scope in _SCOPES if plan[scope]]
+    return ", ".join(f"{number} {one}{'' if number == 1 else 's'}" for number, one in counts)
+
+
+def _finished(answer: dict[str, Any], options: Options) -> int:
+    counted = _count(answer)
+    done(
+        options,
+        "prune",
+        "system",
+        f"deleted {counted}, freed {format_size(answer['size_bytes'])}" if counted else "nothing to delete",
+        **answer,
+    )
+    return 0

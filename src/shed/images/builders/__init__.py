@@ -1,0 +1,1 @@
+"""Builders of ordinary OCI images: one file for each, behind one small interface."""

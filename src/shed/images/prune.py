@@ -1,0 +1,149 @@
+"""Removing what nobody needs from the store: first a plan, then its execution.
+
+A prune keeps everybody who adds to the store waiting while it looks and deletes (`shed.oci.leases`), and deletes nothing at all when it
+cannot read something that may need an image (`shed.images.reachable`).  It goes from names to contents, so that a crash at any moment
+leaves a layout in which everything that is listed is complete; what was left is removed by the next one.
+"""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from shed.errors import DataError, ShedError
+from shed.fsutil import fsync_dir, storage_errors
+from shed.images import refs
+from shed.images.annotations import BootAnnotations
+from shed.images.reachable import Pin, Reachable, reachable
+from shed.oci.digest import Digest, hex_of, is_digest
+from shed.oci.leases import Leased, pruning
+from shed.oci.store import LayoutStore
+
+
+@dataclass(frozen=True, slots=True)
+class Garbage:
+    """One thing that nobody needs."""
+
+    kind: str
+    """``image`` (its manifest), ``blob``, or ``cache`` (a root file system that v0.5.1 made on the host)."""
+    digest: Digest
+    size_bytes: int
+    """What it takes up on the disk."""
+    reference: str = ""
+    """The reference that an image was built for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a prune removes."""
+
+    garbage: tuple[Garbage, ...]
+    """Images first, each kind by digest."""
+    unlisted: frozenset[Digest]
+    """Manifests that leave the index."""
+    records: tuple[Path, ...]
+    """Files that say something about what goes."""
+
+    @property
+    def images(self) -> int:
+        """How many images go."""
+        return sum(item.kind == "image" for item in self.garbage)
+
+    @property
+    def size_bytes(self) -> int:
+        """What becomes free on the disk."""
+        return sum(item.size_bytes for item in self.garbage)
+
+    def to_wire(self) -> dict[str, Any]:
+        """Return the plan as the API shows it; only images have a ``docker_ref``."""
+        rows = [
+            {"kind": item.kind, "digest": item.digest, "size_bytes": item.size_bytes}
+            | ({"docker_ref": item.reference} if item.kind == "image" else {})
+            for item in self.garbage
+        ]
+        return {"deleted": rows, "images": self.images, "size_bytes": self.size_bytes}
+
+
+def prune(store: LayoutStore, pins: Callable[[], Iterable[Pin]], configured: Mapping[str, str], *, dry_run: bool = False) -> Plan:
+    """Remove what nobody needs and return what that was; with `dry_run` only look.
+
+    `pins` is called when nobody can add to the store any more, and raises what keeps it from knowing all of them; `configured` are the
+    references that the configuration names, by their keys.  Raises `ShedError`; then nothing was removed, or, when the disk refused in the
+    midst of it, what remains is whole.
+    """
+    if not store.root.is_dir():
+        return Plan((), frozenset(), ())
+    with pruning(store.root) as leased:
+        made = plan(store, leased, pins(), configured)
+        if not dry_run:
+            execute(store, made)
+    return made
+
+
+def plan(store: LayoutStore, leased: Leased, pins: Iterable[Pin], configured: Mapping[str, str]) -> Plan:
+    """Return what nobody needs.  Nobody may add to the store meanwhile.  Raises `ShedError` when that cannot be told for certain."""
+    needed = reachable(store, leased, pins, configured)
+    present = store.inventory()
+    for digest, status in present.items():
+        if not stat.S_ISREG(status.st_mode):
+            raise DataError(
+                f"{store.blob_path(digest)} is not a file: stores of v0.4 have folders there",
+                code="OLD_STORE",
+                hint=f"nothing of it can be used: stop the server, move {store.root} away, and get the images again",
+            )
+    unlisted = frozenset(entry.digest for entry in store.index().manifests) - needed.manifests
+    garbage = []
+    for digest in sorted(present.keys() - needed.blobs):
+        size = present[digest].st_blocks * 512
+        is_image = digest in unlisted
+        garbage.append(Garbage("image" if is_image else "blob", digest, size, _source_ref(store, digest) if is_image else ""))
+    garbage.sort(key=lambda item: item.kind != "image")
+    return Plan(
+        garbage=(*garbage, *_cached(store, needed)),
+        unlisted=unlisted,
+        records=(*refs.stale(store, frozenset(needed.manifests)), *_verified(store, present.keys() & needed.blobs)),
+    )
+
+
+def execute(store: LayoutStore, made: Plan) -> None:
+    """Remove what `made` says.  Nobody may have added to the store since it was made.  Raises `StorageError`."""
+    if made.unlisted:
+        store.unlist(made.unlisted)
+    for path in (*made.records, *(_path(store, item) for item in made.garbage)):
+        with storage_errors(path):
+            path.unlink(missing_ok=True)
+    if made.garbage and store.blobs.is_dir():
+        fsync_dir(store.blobs)
+    store.sweep()
+
+
+def _path(store: LayoutStore, item: Garbage) -> Path:
+    return _cache(store) / f"{hex_of(item.digest)}.erofs" if item.kind == "cache" else store.blob_path(item.digest)
+
+
+def _cache(store: LayoutStore) -> Path:
+    return store.root / "cache/sha256"
+
+
+def _cached(store: LayoutStore, needed: Reachable) -> Iterable[Garbage]:
+    """Return what is left of the root file systems that v0.5.1 kept by manifest; nothing reads them, but who goes back there wants them."""
+    for path in sorted(_cache(store).glob("*.erofs")):
+        digest = Digest(f"sha256:{path.stem}")
+        if is_digest(digest) and digest not in needed.manifests:
+            yield Garbage("cache", digest, path.lstat().st_blocks * 512)
+
+
+def _verified(store: LayoutStore, kept: Iterable[Digest]) -> list[Path]:
+    """Return the records of comparisons with blobs other than `kept`."""
+    names = {hex_of(digest) for digest in kept}
+    return sorted(path for path in (store.root / "verified").glob("[0-9a-f]*") if path.name not in names)
+
+
+def _source_ref(store: LayoutStore, digest: Digest) -> str:
+    try:
+        return BootAnnotations.parse(store.read_manifest(digest).annotations).source_ref
+    except ShedError:  # nobody needs it, whatever it is
+        return ""

@@ -1,0 +1,186 @@
+"""Pulling an image: what it boots from, and its layers only when they are asked for.
+
+Every blob is verified while it comes in, and stays a staged one, to which nothing refers, until all of them are here; the root file system
+is checked too.  Then they get their names, the manifest is stored byte for byte, and the tag and the record
+of the reference go last.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from dataclasses import dataclass
+
+from shed.erofs.checker import check
+from shed.erofs.errors import ErofsError
+from shed.errors import DataError, NotFoundError
+from shed.images import refs
+from shed.images.annotations import BootAnnotations
+from shed.images.reachable import blobs_of
+from shed.images.remote import find_remote
+from shed.images.resolve import boot_blobs
+from shed.images.transfer import AT_ONCE, Counter, at_once
+from shed.names import check_image_name
+from shed.oci import media
+from shed.oci.choose import Chosen
+from shed.oci.descriptor import Descriptor, Platform
+from shed.oci.digest import Digest, short
+from shed.oci.registry.client import Repository
+from shed.oci.registry.reference import Reference, parse_reference
+from shed.oci.staging import StagedBlob
+from shed.oci.store import LayoutStore
+from shed.progress import Progress, Stop
+
+
+@dataclass(frozen=True, slots=True)
+class PullResult:
+    """What was pulled."""
+
+    tag: str
+    """Empty when its name is another image's."""
+    digest: Digest
+    """Of the image manifest."""
+    fetched: int
+    exists: int
+    """Blobs that were here."""
+    fetched_bytes: int
+    timings: dict[str, float]
+    """Milliseconds by phase."""
+
+
+def pull_image(
+    store: LayoutStore,
+    reference: str,
+    *,
+    tag: str | None = None,
+    platform: Platform | None = None,
+    take_tag: bool = True,
+    with_layers: bool = False,
+    insecure: bool = False,
+    concurrency: int = AT_ONCE,
+    progress: Progress | None = None,
+    stop: Stop | None = None,
+) -> PullResult:
+    """Pull the image `reference` and call it `tag`, or by the last part of its path; at most `concurrency` blobs are fetched at a time.
+
+    Unless `take_tag`, a name that means another image goes on to do so; the image is then known by its reference alone.
+
+    `with_layers` fetches the layers as well, also those of an image that is here without them.  The store then knows the image by
+    `reference`, too.  Raises `NotFoundError`, `RegistryError` and `UnavailableError`, and `DataError` for an image that is damaged or
+    cannot be booted; then the store is as it was.
+    """
+    remote = parse_reference(reference)
+    name = check_image_name(tag or remote.image_name())
+    progress = progress or Progress()
+    stop = stop or Stop()
+    store.sweep()
+    store.index()  # a damaged one is told now, not when all the work is done
+    progress.phase("manifest", f"looking up {remote}")
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(refs.pulling(store, reference, stop))
+        repository = Repository(remote, insecure=insecure, sleep=stop.sleep)
+        stop.also(repository.abort)
+        chosen = find_remote(repository, platform)
+        boot = _boot(chosen, remote, with_layers=with_layers)
+        wanted = _wanted(chosen, boot, with_layers=with_layers)
+        stack.enter_context(store.lease()).blobs(*blobs_of(chosen.digest, chosen.manifest))
+        missing = {digest: size for digest, size in wanted.items() if not store.intact(digest)}
+        for what, digest in boot.blobs().items():
+            if digest in missing:
+                missing[digest] = _size(repository, digest, what)
+        progress.phase("blobs", f"pulling {remote}")
+        counter = Counter(progress, "image", sum(missing.values()), stop)
+        blobs = _Blobs(store, repository, counter, stack)
+        at_once(lambda digest: blobs.fetch(digest, missing[digest], is_root=digest == boot.root), missing, stop, most=concurrency)
+        progress.phase("commit", f"storing {name}")
+        for digest, blob in blobs.staged.items():
+            blob.commit(digest)
+        name = _publish(store, chosen, name, take_tag=take_tag)
+        refs.record(store, reference, chosen.digest)
+    return PullResult(
+        tag=name,
+        digest=chosen.digest,
+        fetched=len(missing),
+        exists=len(wanted) - len(missing),
+        fetched_bytes=counter.done,
+        timings=progress.finish(),
+    )
+
+
+def _publish(store: LayoutStore, chosen: Chosen, name: str, *, take_tag: bool) -> str:
+    """Store the documents and name the image; return the name, empty when another image keeps it."""
+    store.put_bytes(chosen.config_bytes)
+    store.put_bytes(chosen.manifest_bytes)
+    manifest = Descriptor(media.MANIFEST, chosen.digest, len(chosen.manifest_bytes), platform=chosen.config.platform)
+    if not take_tag and (tag := store.tag(name)) and tag.digest != manifest.digest:
+        store.keep(manifest)
+        return ""
+    store.publish(manifest, name)
+    return name
+
+
+def _boot(chosen: Chosen, reference: Reference, *, with_layers: bool) -> BootAnnotations:
+    """Return what the image boots from.  Raises `DataError` (NOT_BOOTABLE) for an image without a root, unless its layers are wanted."""
+    annotations = BootAnnotations.parse(chosen.manifest.annotations)
+    if annotations.root is None and not with_layers:
+        try:
+            boot_blobs(chosen.digest, annotations)
+        except DataError as error:
+            error.hint = (
+                "this was a boot-only pull; an ordinary image, to build one from, is pulled with its layers: "
+                f"shed image pull {reference} --with-layers"
+            )
+            raise
+    return annotations
+
+
+def _size(repository: Repository, digest: Digest, what: str) -> int:
+    """Return the size of a blob that the image boots from, which its manifest does not say; 0 when the registry does not either."""
+    size = repository.has_blob(digest)
+    if size is None:
+        raise NotFoundError(
+            f"{repository.reference} lacks the {what} blob {short(digest)} that it boots from",
+            code="NOT_IN_REGISTRY",
+            hint="it was copied in part, or garbage was collected: push it again, or copy all of it: skopeo copy --all",
+        )
+    return size
+
+
+def _wanted(chosen: Chosen, boot: BootAnnotations, *, with_layers: bool) -> dict[Digest, int]:
+    """Return the blobs to have, the likely largest first; their sizes are 0 where the manifest does not say them."""
+    blobs = dict.fromkeys(reversed(boot.blobs().values()), 0)
+    layers = chosen.manifest.layers if with_layers else ()
+    return blobs | {layer.digest: layer.size for layer in sorted(layers, key=lambda layer: -layer.size)}
+
+
+class _Blobs:
+    """Fetches blobs, from several threads; they stay staged as long as `stack` is open."""
+
+    def __init__(self, store: LayoutStore, repository: Repository, counter: Counter, stack: contextlib.ExitStack) -> None:
+        self.staged: dict[Digest, StagedBlob] = {}
+        self._store = store
+        self._repository = repository
+        self._counter = counter
+        self._stack = stack
+        self._lock = threading.Lock()
+
+    def fetch(self, digest: Digest, size: int, *, is_root: bool) -> None:
+        """Fetch a blob and make it durable; one that is the root is checked."""
+        with self._lock:
+            blob = self.staged[digest] = self._stack.enter_context(self._store.stage())
+        self._repository.fetch_blob(digest, blob, size=size or None, on_bytes=self._counter.add)
+        blob.sync()
+        if is_root:
+            _check_root(blob, digest, self._repository.reference)
+
+
+def _check_root(blob: StagedBlob, digest: Digest, reference: Reference) -> None:
+    """Raise `DataError` unless the root file system obeys all rules: a kernel may mount one that does not, and fail to read it later."""
+    try:
+        check(blob.path)
+    except ErofsError as error:
+        raise DataError(
+            f"the root file system {short(digest)} of {reference} is unusable: {error.message}",
+            code=error.code,
+            hint="whoever published the image must build it again, with a current shed",
+        ) from None

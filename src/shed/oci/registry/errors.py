@@ -1,0 +1,83 @@
+"""What registries refuse, as sentences; and faults that may be gone at the next try."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from shed.errors import NotFoundError, ShedError, UnavailableError
+
+WAITS = (1.0, 4.0)
+"""Seconds between three tries."""
+MAX_WAIT = 60.0
+"""Longest wait that a registry may ask for, in seconds."""
+_PROGRESS = 1 << 20
+_T = TypeVar("_T")
+
+
+class RegistryError(ShedError):
+    """A registry refused, or answered what no registry should."""
+
+    code = "REGISTRY_ERROR"
+    http_status = 502
+
+
+class TransientError(Exception):
+    """A fault that may be gone at the next try; `told` is what to say when it is not."""
+
+    def __init__(self, told: ShedError, *, wait: float | None = None) -> None:
+        super().__init__(told.message)
+        self.told = told
+        self.wait = wait
+        """Seconds that the registry asks for."""
+
+
+def retried(
+    call: Callable[[], _T], *, sleep: Callable[[float], object], waits: Sequence[float] = WAITS, done: Callable[[], int] = lambda: 0
+) -> _T:
+    """Return what `call` returns, calling again after a `TransientError`; when the waits are used up, it ends in its `ShedError`.
+
+    `done` says how many bytes are through: a try that brought more than a megabyte starts the count of tries anew.
+    """
+    before, failures = done(), 0
+    while True:
+        try:
+            return call()
+        except TransientError as error:
+            now = done()
+            failures = 1 if now > before + _PROGRESS else failures + 1
+            before = now
+            if failures > len(waits):
+                raise error.told from None
+            sleep(waits[failures - 1] if error.wait is None else min(error.wait, MAX_WAIT))
+
+
+def refused(host: str, what: str, status: int, body: bytes) -> ShedError:
+    """Return the error for an answer with `status` and `body` to the request for `what`."""
+    detail = _detail(body)
+    said = f": {detail}" if detail else ""
+    if status == 401:
+        hint = f"log in: docker login {host}, or skopeo login {host}"
+        return RegistryError(f"{host} wants credentials for {what}{said}", code="REGISTRY_UNAUTHORIZED", hint=hint)
+    if status == 403:
+        hint = "check the name, and what the account may do"
+        return RegistryError(f"{host} does not allow access to {what}{said}", code="REGISTRY_DENIED", hint=hint)
+    if status == 404:
+        hint = "check the name; a registry may say so of what needs a login, too"
+        return NotFoundError(f"{host} has no {what}{said}", code="NOT_IN_REGISTRY", hint=hint)
+    if status == 429:
+        return UnavailableError(f"{host} gets too many requests{said}", code="REGISTRY_BUSY", hint="wait a while, or log in")
+    if status >= 500:
+        return UnavailableError(f"{host} failed with status {status} for {what}{said}", code="REGISTRY_UNAVAILABLE", hint="try again later")
+    return RegistryError(f"{host} refused {what} with status {status}{said}", hint="the registry may not support this")
+
+
+def _detail(body: bytes) -> str:
+    """Return what a registry's ``{"errors": […]}`` says, in one line; empty when it says nothing."""
+    try:
+        errors = json.loads(body)["errors"]
+        parts = [error.get("message") or error.get("code") for error in errors]
+    except (ValueError, RecursionError, TypeError, KeyError, AttributeError):
+        return ""
+    return "; ".join(" ".join(part.split()) for part in parts if isinstance(part, str))[:300]

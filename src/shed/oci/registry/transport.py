@@ -1,0 +1,290 @@
+"""HTTP to registries and wherever they redirect to: who may be spoken to without encryption, redirects, faults that pass.
+
+An Authorization header never follows a redirect to another place.  Proxies come from the environment, and so do the certificates that are
+trusted (``SSL_CERT_FILE``).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import email.utils
+import functools
+import socket
+import ssl
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import IO, Protocol, Self, TypeVar, cast
+from urllib.parse import urljoin, urlsplit
+from urllib.request import getproxies, proxy_bypass
+
+import urllib3
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.exceptions import HTTPError, NameResolutionError, SSLError
+from urllib3.exceptions import TimeoutError as HTTPTimeoutError
+
+from shed.errors import UnavailableError
+from shed.oci.registry.errors import WAITS, RegistryError, TransientError, refused, retried
+from shed.oci.registry.reference import is_loopback, split_host
+from shed.version import VERSION
+
+CHUNK = 1 << 20
+_MAX_ERROR = 1 << 16
+_MAX_REDIRECTS = 8
+_CONNECTIONS = 8
+"""Kept open to each host."""
+_TIMEOUT = urllib3.Timeout(connect=20, read=180)
+WRONG = "the registry, or a proxy before it, is set up wrongly"
+"""A hint."""
+_PORTS = {"http": 80, "https": 443}
+_REDIRECTS = {301, 302, 303, 307, 308}
+_T = TypeVar("_T")
+
+
+class Readable(Protocol):
+    """A file to read from."""
+
+    def read(self, size: int = -1, /) -> bytes:
+        """Return at most `size` bytes; none at the end."""
+        ...
+
+
+class Body(Protocol):
+    """What is sent with a request."""
+
+    size: int
+
+    def open(self) -> Readable:
+        """Return the bytes, from the start: they are read again for each try."""
+        ...
+
+
+class Answer:
+    """A response whose body is read by whoever asked; leaving the block ends the connection unless all was read."""
+
+    def __init__(self, response: urllib3.BaseHTTPResponse, url: str) -> None:
+        self.status = response.status
+        self.headers: Mapping[str, str] = response.headers
+        self.url = url
+        """Where it came from, after redirects."""
+        self._response = response
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._response.close()
+
+    def read(self, limit: int) -> bytes:
+        """Return the body, or its first `limit` + 1 bytes.  Raises `TransientError` when it is cut."""
+        return b"".join(self.chunks(limit + 1))
+
+    def chunks(self, limit: int) -> Iterator[bytes]:
+        """Yield the body as it comes, at most `limit` bytes.  Raises `TransientError` when it is cut."""
+        while limit > 0:
+            try:
+                data = self._response.read(min(CHUNK, limit))
+            except (HTTPError, OSError) as error:
+                raise TransientError(_unreachable(self.url, error)) from None
+            if not data:
+                self._response.release_conn()
+                return
+            limit -= len(data)
+            yield data
+
+
+class Transport:
+    """Connections to the registry `host`, without encryption when it is `insecure`, and to others; usable by several threads."""
+
+    def __init__(
+        self, host: str, *, insecure: bool = False, waits: Sequence[float] = WAITS, sleep: Callable[[float], object] = time.sleep
+    ) -> None:
+        self._host = host
+        self._insecure = insecure
+        self._waits = waits
+        self._sleep = sleep
+        self._pools: dict[str, urllib3.PoolManager] = {}
+        self._sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
+        self._aborted = False
+        self._lock = threading.Lock()
+
+    def plain_allowed(self, authority: str) -> bool:
+        """Tell whether ``host[:port]`` may be spoken to without encryption: this machine, and a registry that the user says so of."""
+        return is_loopback(split_host(authority)) or (self._insecure and authority == self._host)
+
+    @property
+    def base(self) -> str:
+        """The registry's URL."""
+        return f"{'http' if self.plain_allowed(self._host) else 'https'}://{self._host}"
+
+    def abort(self) -> None:
+        """Cut all connections, also those still being made, so that whoever waits for one of them waits no more."""
+        self._aborted = True
+        with self._lock:
+            sockets = list(self._sockets)
+        for each in sockets:
+            _cut(each)
+
+    def retried(self, call: Callable[[], _T], *, done: Callable[[], int] = lambda: 0) -> _T:
+        """Return what `call` returns, calling it again while it raises `TransientError`; see `errors.retried`."""
+        return retried(call, sleep=self._sleep, waits=self._waits, done=done)
+
+    def send(
+        self,
+        what: str,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        *,
+        body: Body | bytes | None = None,
+        redirects: bool = True,
+    ) -> Answer:
+        """Send one request and return the answer, which is neither 5xx nor 429 and, with `redirects`, no redirect; `what` is for messages.
+
+        Raises `TransientError`, and `RegistryError` for what no further try will change.
+        """
+        headers = {"User-Agent": f"shed/{VERSION}", "Accept-Encoding": "identity", **headers}
+        for _ in range(_MAX_REDIRECTS):
+            answer = self._send(method, url, headers, body)
+            host = urlsplit(url).netloc
+            if answer.status == 429 or answer.status >= 500:
+                with answer:
+                    raise TransientError(refused(host, what, answer.status, answer.read(_MAX_ERROR)), wait=_retry_after(answer.headers))
+            location = answer.headers.get("Location")
+            if not redirects or answer.status not in _REDIRECTS or location is None:
+                return answer
+            with answer:
+                answer.read(_MAX_ERROR)
+            target = resolve(url, location)
+            if not same_origin(url, target):
+                headers = {name: value for name, value in headers.items() if name != "Authorization"}
+            url = target
+        raise RegistryError(f"{self._host} redirects again and again", hint=WRONG)
+
+    def _send(self, method: str, url: str, headers: Mapping[str, str], body: Body | bytes | None) -> Answer:
+        place = urlsplit(url)
+        if place.scheme == "http" and self.base.startswith("https:") and not self.plain_allowed(place.netloc):
+            raise RegistryError(f"{self._host} leads to {url[:200]!r}, which is not encrypted", hint=WRONG)
+        data = body if isinstance(body, bytes) or body is None else cast(IO[bytes], body.open())
+        if body is not None:
+            headers = {**headers, "Content-Length": str(len(body) if isinstance(body, bytes) else body.size)}
+        try:
+            response = self._pool(place.scheme, place.netloc).request(
+                method, url, body=data, headers=headers, redirect=False, retries=False, preload_content=False, decode_content=False
+            )
+        except SSLError as error:
+            if _was_cut(error):
+                raise TransientError(_unreachable(url, error)) from None
+            hint = "if it has a certificate of its own, set SSL_CERT_FILE; if it has none, use --insecure"
+            raise RegistryError(f"no encrypted connection to {place.netloc}: {_reason(error)}", code="REGISTRY_TLS", hint=hint) from None
+        except (HTTPError, OSError) as error:
+            raise TransientError(_unreachable(url, error)) from None
+        return Answer(response, url)
+
+    def _pool(self, scheme: str, authority: str) -> urllib3.PoolManager:
+        host = split_host(authority)
+        proxy = "" if is_loopback(host) or proxy_bypass(authority) else getproxies().get(scheme, "")
+        with self._lock:
+            if proxy not in self._pools:
+                self._pools[proxy] = _pool(proxy)
+                self._pools[proxy].pool_classes_by_scheme = self._watched()
+            return self._pools[proxy]
+
+    def _watched(self) -> dict[str, type[urllib3.HTTPConnectionPool]]:
+        """Return pools whose connections `abort` knows."""
+
+        def note(connection: HTTPConnection) -> None:
+            with self._lock:
+                self._sockets.add(connection.sock)
+            if self._aborted:
+                _cut(connection.sock)
+
+        class Plain(HTTPConnection):
+            def connect(self) -> None:
+                super().connect()
+                note(self)
+
+        class Encrypted(HTTPSConnection):
+            def connect(self) -> None:
+                super().connect()
+                note(self)
+
+        return {
+            "http": type("PlainPool", (urllib3.HTTPConnectionPool,), {"ConnectionCls": Plain}),
+            "https": type("EncryptedPool", (urllib3.HTTPSConnectionPool,), {"ConnectionCls": Encrypted}),
+        }
+
+
+def same_origin(one: str, other: str) -> bool:
+    """Tell whether two URLs have the same scheme, host and port (RFC 6454)."""
+    a, b = (urllib3.util.parse_url(url) for url in (one, other))
+    return (a.scheme, a.host, a.port or _PORTS.get(a.scheme or "")) == (b.scheme, b.host, b.port or _PORTS.get(b.scheme or ""))
+
+
+def resolve(url: str, location: str) -> str:
+    """Return where `location`, as the answer from `url` gives it, is.  Raises `RegistryError` when it is no web address."""
+    try:
+        target = urljoin(url, location)
+        if urllib3.util.parse_url(target).host and urlsplit(target).scheme in _PORTS:
+            return target
+    except ValueError:
+        pass
+    raise RegistryError(f"{urlsplit(url).netloc} leads to {location[:200]!r}, which is no web address", hint=WRONG)
+
+
+def _pool(proxy: str) -> urllib3.PoolManager:
+    make: Callable[..., urllib3.PoolManager] = urllib3.PoolManager
+    if proxy:
+        url = urllib3.util.parse_url(proxy if "://" in proxy else f"http://{proxy}")
+        headers = urllib3.make_headers(proxy_basic_auth=url.auth) if url.auth else None
+        make = functools.partial(urllib3.ProxyManager, url._replace(auth=None).url, proxy_headers=headers)
+    return make(maxsize=_CONNECTIONS, timeout=_TIMEOUT, blocksize=CHUNK, ssl_context=ssl.create_default_context())
+
+
+def _retry_after(headers: Mapping[str, str]) -> float | None:
+    """Return the seconds that a Retry-After header asks for (RFC 9110, 10.2.3)."""
+    text = headers.get("Retry-After", "").strip()
+    if text.isascii() and text.isdigit():
+        return float(text)
+    try:
+        return max(0.0, email.utils.parsedate_to_datetime(text).timestamp() - time.time())
+    except ValueError:
+        return None
+
+
+def _unreachable(url: str, error: Exception) -> UnavailableError:
+    host = urlsplit(url).netloc
+    return UnavailableError(f"cannot reach {host}: {_reason(error)}", code="REGISTRY_UNAVAILABLE", hint="check the name and the network")
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, NameResolutionError):
+        return "its name is not known"
+    for cause in _causes(error):
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return cause.verify_message
+        if isinstance(cause, ssl.SSLError):
+            return (cause.reason or "TLS failed").replace("_", " ").lower()
+        if isinstance(cause, OSError) and cause.strerror:
+            return cause.strerror.lower()
+    return "it does not answer" if isinstance(error, HTTPTimeoutError) else "the connection was cut"
+
+
+def _cut(connection: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        socket.socket.shutdown(connection, socket.SHUT_RDWR)  # not the method of an SSLSocket, which takes TLS away from who is reading
+
+
+def _was_cut(error: SSLError) -> bool:
+    """Tell whether the connection ended, or stalled, while TLS was being agreed on."""
+    return any(isinstance(cause, ssl.SSLEOFError | ssl.SSLZeroReturnError | TimeoutError) for cause in _causes(error))
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """Yield what lies behind `error`, as far as its library says."""
+    seen: list[BaseException] = [error]
+    for item in seen:
+        yield item
+        more = (item.__cause__, item.__context__, *item.args)
+        seen += [cause for cause in more if isinstance(cause, BaseException) and cause not in seen]

@@ -1,0 +1,1 @@
+"""``shed-server doctor``: what is wrong with this host, found by looking, with no server needed."""

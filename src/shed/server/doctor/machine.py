@@ -1,0 +1,135 @@
+"""Checks of the machine: QEMU, acceleration, disk space, folders."""
+
+from __future__ import annotations
+
+import os
+import platform
+import pwd
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from shed.backends.qemu import accel
+from shed.backends.qemu.backend import INSTALL_HINT
+from shed.config.sizes import format_size
+from shed.errors import ShedError
+from shed.images.annotations import BootAnnotations
+from shed.images.bootkit.kit import load_kit
+from shed.run import missing_tool, run
+from shed.server.doctor.result import Host, Result, Status
+
+LITTLE_SPACE, NO_SPACE = 5 << 30, 1 << 30
+"""Free bytes below which there is a warning, and below which creating a shed is likely to fail."""
+_GUEST_SECONDS = 60
+"""A guest that is emulated on a busy machine takes a few."""
+
+
+def vmm(host: Host) -> Iterator[Result]:
+    """QEMU is here, and can be started."""
+    if platform.machine() != "x86_64":
+        yield Result("vmm", Status.FAIL, f"x86-64 guests run on x86-64 hosts; this is {platform.machine()}")
+        return
+    program = _found(host)
+    version = run([program, "--version"], timeout=20).stdout.decode(errors="replace")
+    yield Result("vmm", Status.PASS, f"{program}: {(version.splitlines() or ['no version'])[0]}")
+
+
+def acceleration(host: Host) -> Iterator[Result]:
+    """How guests run, found by starting one; emulation works, and is slow."""
+    kernel = _kernel(host)
+    verdict = accel.known(host.paths.data)
+    if verdict is None and kernel is not None:
+        verdict = accel.find(host.paths.data, program=_found(host), kernel=kernel)
+    if verdict is None:
+        yield Result("acceleration", Status.WARN, f"{accel.KVM_DEVICE} opens; with no kernel in the store, no guest can be tried")
+        return
+    slow = verdict.accel == "tcg"
+    yield Result("acceleration", Status.WARN if slow else Status.PASS, f"{verdict.accel}: {verdict.reason}")
+    if kernel is None:
+        yield Result("guest", Status.WARN, "no kernel in the store, so no guest was started", "build or pull an image")
+        return
+    start = time.monotonic()
+    if accel.boots(_found(host), kernel, verdict.accel, seconds=_GUEST_SECONDS):
+        took = time.monotonic() - start
+        yield Result("guest", Status.PASS, f"a guest started with {verdict.accel} in {took:.1f} s, to where it misses its root")
+    else:
+        hint = "build the boot kit again: shed image bootkit build"
+        yield Result("guest", Status.FAIL, f"a guest does not start with {verdict.accel} and the kernel {kernel}", hint)
+
+
+def disk_space(host: Host) -> Iterator[Result]:
+    """There is room for images and writable layers."""
+    place = _existing(host.paths.data)
+    found = os.statvfs(place)
+    free = found.f_bavail * found.f_frsize
+    status = Status.FAIL if free < NO_SPACE else Status.WARN if free < LITTLE_SPACE else Status.PASS
+    hint = "" if status is Status.PASS else "free some space, for example: shed delete NAME, shed image prune"
+    yield Result("disk space", status, f"{format_size(free)} free at {place}", hint)
+
+
+def data_folders(host: Host) -> Iterator[Result]:
+    """The server can write where it must, and nobody else can."""
+    paths = host.paths
+    if not paths.data.exists():
+        place = _existing(paths.data)
+        if place.is_dir() and os.access(place, os.W_OK | os.X_OK):
+            yield Result("data folders", Status.PASS, f"{paths.data} is made when it is needed")
+        else:
+            yield Result("data folders", Status.FAIL, f"{paths.data} cannot be made in {place}", "set SHED_DATA_DIR to a folder of yours")
+        return
+    below = (paths.images, paths.instances, paths.uppers, paths.templates, paths.logs, paths.run)
+    trouble = _trouble(paths.data) or "; ".join(filter(None, (_trouble(folder) for folder in below if folder.exists())))
+    if trouble:
+        yield Result("data folders", Status.FAIL, trouble, "the server's folders must be its user's, and writable by nobody else")
+    else:
+        yield Result("data folders", Status.PASS, str(paths.data))
+
+
+def _trouble(folder: Path) -> str:
+    """Return what is wrong with `folder`, or nothing."""
+    if not folder.is_dir():
+        return f"{folder} is not a folder"
+    status = folder.stat()
+    if status.st_uid != os.geteuid():
+        return f"{folder} belongs to {_user(status.st_uid)}, and not to {_user(os.geteuid())}"
+    if status.st_mode & 0o002:
+        return f"{folder} can be written to by everybody"
+    if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
+        return f"{folder} cannot be written to"
+    return ""
+
+
+def _user(number: int) -> str:
+    try:
+        return pwd.getpwuid(number).pw_name
+    except KeyError:
+        return f"user {number}"
+
+
+def _existing(path: Path) -> Path:
+    return next(place for place in (path, *path.parents) if place.exists())
+
+
+def _found(host: Host) -> Path:
+    found = shutil.which(host.program)
+    if found is None:
+        raise missing_tool(host.program, INSTALL_HINT)
+    return Path(found)
+
+
+def _kernel(host: Host) -> Path | None:
+    """Return a kernel to try: the boot kit's, else that of any image."""
+    store = host.store
+    try:
+        return store.blob_path(load_kit(store).kernel)
+    except ShedError:
+        pass  # told by the check of the kit
+    try:
+        for entry in store.index().manifests:
+            kernel = BootAnnotations.parse(store.read_manifest(entry.digest).annotations).kernel
+            if kernel and store.has(kernel):
+                return store.blob_path(kernel)
+    except ShedError:
+        pass  # told by the check of the images
+    return None

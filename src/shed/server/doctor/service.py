@@ -1,0 +1,51 @@
+"""Checks of the server: its configuration, its service, and whether it answers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from shed.config.server import find_settings, load_settings
+from shed.errors import UnavailableError
+from shed.server import local
+from shed.server.doctor.result import Host, Result, Status
+from shed.server.service import systemd
+from shed.version import VERSION
+
+
+def configuration(host: Host) -> Iterator[Result]:
+    """The configuration that a server would read can be read."""
+    path = host.config or find_settings()
+    load_settings(path)
+    yield Result("configuration", Status.PASS, f"{path} is valid" if path else "no file: all is at its default")
+
+
+def service(host: Host) -> Iterator[Result]:
+    """The service is there and runs; without it, `shed` starts a server when it needs one."""
+    scope = systemd.Scope.mine()
+    unit = systemd.find_unit(scope)
+    if unit is None:
+        detail = "not installed: the server runs from the first `shed` command on, and not from the start of this machine"
+        yield Result("service", Status.WARN, detail, "shed-server install")
+    elif not systemd.runs(scope):
+        yield Result("service", Status.WARN, f"{unit} is there, but systemd does not run here")
+    elif (state := systemd.state(scope)) != "active":
+        yield Result("service", Status.WARN, f"{unit} is {state}", f"{scope.command} status {systemd.UNIT}")
+    else:
+        yield Result("service", Status.PASS, f"{unit} is active")
+
+
+def answers(host: Host) -> Iterator[Result]:
+    """The server answers at its socket, and is of this version."""
+    socket = host.paths.socket
+    try:
+        about = local.ask(socket, "GET", "/api/info")
+    except UnavailableError as error:
+        status = Status.WARN if error.code == "SERVER_NOT_RUNNING" else Status.FAIL
+        yield Result.of("server", error, status)
+        return
+    version, pid = about.get("version"), about.get("pid")
+    if version == VERSION:
+        yield Result("server", Status.PASS, f"{VERSION} answers at {socket}, process {pid}")
+    else:
+        detail = f"the server at {socket}, process {pid}, is version {version}; this is {VERSION}"
+        yield Result("server", Status.WARN, detail, "restart it; running sheds stay")

@@ -1,0 +1,45 @@
+"""``/api/system``: what this server's data takes up, and freeing some of it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from shed.config.server import configured_images
+from shed.errors import UsageError
+from shed.progress import Progress
+from shed.server.app import Route, Server
+from shed.server.http import Reply, Request, json_answer
+
+
+async def usage(server: Server, request: Request) -> Reply:
+    """Say what is taken up, by kind."""
+    from shed.sheds.usage import usage as look  # noqa: PLC0415  a server starts faster without
+
+    return json_answer(await asyncio.to_thread(look, server.paths))
+
+
+async def prune(server: Server, request: Request) -> Reply:
+    """Free space in the scopes that are true in the body, the usual ones when none is."""
+    from shed.sheds.cleaning import DEFAULT_SCOPES, DEFAULT_UNTIL, SCOPES, Cleaner  # noqa: PLC0415  a server starts faster without
+
+    body = {key: value for key, value in request.json_object().items() if value is not None}
+    until = body.pop("until_seconds", DEFAULT_UNTIL)
+    if not isinstance(until, int | float) or isinstance(until, bool) or not until >= 0:
+        raise UsageError("until_seconds must be a number, 0 at least", hint=f"it is {until!r}")
+    for key, value in body.items():
+        if key not in (*SCOPES, "dry_run"):
+            raise UsageError(f"unknown member {key!r}", hint=f"known are {', '.join((*SCOPES, 'dry_run', 'until_seconds'))}")
+        if not isinstance(value, bool):
+            raise UsageError(f"{key} must be true or false", hint=f"it is {value!r}")
+    dry_run = body.pop("dry_run", False)
+    scopes = frozenset(key for key, value in body.items() if value) or DEFAULT_SCOPES
+    cleaner = Cleaner(server.paths, server.manager, configured_images(server.settings))
+
+    async def work(progress: Progress) -> dict[str, Any]:
+        return await cleaner.clean(scopes, until=float(until), dry_run=dry_run, progress=progress)
+
+    return await server.workers.run(request, work)
+
+
+ROUTES = (Route("GET", "/api/system/df", usage), Route("POST", "/api/system/prune", prune))

@@ -1,0 +1,148 @@
+"""Freeing space in one go: sheds that have been stopped for long, images, orphans, logs, in this order.
+
+The plan is made whole before anything is deleted, and with the sheds that are to go already gone, so that a dry run says what a real one
+does, and a record that cannot be read stops it before it begins.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from shed.config.paths import Paths
+from shed.errors import ConflictError, NotFoundError, ShedError
+from shed.fsutil import storage_errors
+from shed.images import prune
+from shed.oci.store import LayoutStore
+from shed.progress import Progress
+from shed.sheds import folders, metadata
+from shed.sheds.manager import Manager
+from shed.sheds.orphans import Orphan, find_orphans, remove_orphan
+from shed.sheds.pins import pins
+from shed.sheds.space import measure
+from shed.sheds.threads import in_thread
+
+log = logging.getLogger(__name__)
+SCOPES = ("instances", "images", "orphans", "logs")
+DEFAULT_SCOPES = frozenset({"instances", "images", "orphans"})
+DEFAULT_UNTIL = 72 * 3600.0
+_SERVER_LOG = "server.log"
+
+
+@dataclass(frozen=True, slots=True)
+class OldShed:
+    """A shed that was stopped long ago."""
+
+    name: str
+    changed: float
+    """When its record was last written: what tells that it was not used since."""
+    disk_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Cleaning:
+    """What goes, or has gone."""
+
+    sheds: list[OldShed]
+    images: prune.Plan | None
+    orphans: list[Orphan]
+    logs: list[tuple[Path, int]]
+    """With the bytes that each takes up."""
+
+    def to_wire(self) -> dict[str, Any]:
+        """Return it as the API shows it: rows by scope, and what all of them take up on the disk."""
+        rows: dict[str, Any] = {
+            "instances": [{"name": shed.name, "size_bytes": shed.disk_bytes} for shed in self.sheds],
+            "images": self.images.to_wire()["deleted"] if self.images else [],
+            "orphans": [{"name": str(orphan.path), "size_bytes": orphan.space.disk} for orphan in self.orphans],
+            "logs": [{"name": str(path), "size_bytes": size} for path, size in self.logs],
+        }
+        return {**rows, "size_bytes": sum(row["size_bytes"] for scope in rows.values() for row in scope)}
+
+
+class Cleaner:
+    """Cleans the data below `paths`, whose sheds `manager` has and whose images the references in `configured` may need."""
+
+    def __init__(self, paths: Paths, manager: Manager, configured: Mapping[str, str]) -> None:
+        self._paths = paths
+        self._manager = manager
+        self._configured = configured
+
+    async def clean(self, scopes: frozenset[str], *, until: float, dry_run: bool, progress: Progress) -> dict[str, Any]:
+        """Remove what has not been used for `until` seconds, or with `dry_run` only look; return what it was, as the API shows it.
+
+        Raises `ShedError` before anything is deleted when it cannot be told what is needed.
+        """
+        progress.phase("plan", "looking for what is not needed")
+        plan = await in_thread(self._plan, scopes, until)
+        done = plan if dry_run else await self._execute(plan, progress)
+        return {**done.to_wire(), "dry_run": dry_run}
+
+    def _plan(self, scopes: frozenset[str], until: float) -> Cleaning:
+        before = time.time() - until
+        sheds = self._old_sheds(before) if "instances" in scopes else []
+        images = self._prune({shed.name for shed in sheds}, dry_run=True) if "images" in scopes else None
+        store = LayoutStore(self._paths.images)
+        gone = {store.blob_path(item.digest) for item in images.garbage} if images else set()
+        orphans = find_orphans(self._paths, gone=gone) if "orphans" in scopes else []
+        return Cleaning(sheds, images, orphans, self._old_logs(before) if "logs" in scopes else [])
+
+    def _old_sheds(self, before: float) -> list[OldShed]:
+        """Return the sheds that are surely stopped, and whose records are older than `before`."""
+        changed = {name: _changed(self._paths.instances / name / metadata.METADATA) for name in folders.names(self._paths)}
+        found = []
+        for name, when in changed.items():
+            try:
+                if when is not None and when < before and self._manager.get(name)["status"] == "stopped":
+                    found.append(OldShed(name, when, measure(self._paths.instances / name, self._paths.uppers / name).disk))
+            except ShedError as error:
+                log.warning("not cleaned: %s", error)
+        return found
+
+    def _old_logs(self, before: float) -> list[tuple[Path, int]]:
+        kept = sorted(path for path in self._paths.logs.glob("*.log") if path.name != _SERVER_LOG)
+        return [(path, measure(path).disk) for path in kept if (when := _changed(path)) is not None and when < before]
+
+    def _prune(self, without: set[str], *, dry_run: bool) -> prune.Plan:
+        needs = partial(pins, self._paths, without=without)
+        return prune.prune(LayoutStore(self._paths.images), needs, self._configured, dry_run=dry_run)
+
+    async def _execute(self, plan: Cleaning, progress: Progress) -> Cleaning:
+        sheds = [shed for shed in plan.sheds if await self._delete(shed, progress)]
+        images = None
+        if plan.images is not None:
+            progress.phase("images", "deleting images")
+            images = await in_thread(self._prune, set(), dry_run=False)
+        progress.phase("leftovers", "deleting leftovers")
+        return await in_thread(_remove_leftovers, Cleaning(sheds, images, plan.orphans, plan.logs))
+
+    async def _delete(self, shed: OldShed, progress: Progress) -> bool:
+        if _changed(self._paths.instances / shed.name / metadata.METADATA) != shed.changed:
+            progress.warn(f"shed {shed.name!r} was used meanwhile, and stays")
+            return False
+        progress.phase("instances", f"deleting shed {shed.name}")
+        try:
+            await self._manager.delete(shed.name, force=False, progress=Progress())
+        except (ConflictError, NotFoundError) as error:
+            progress.warn(error.message)
+            return False
+        return True
+
+
+def _remove_leftovers(plan: Cleaning) -> Cleaning:
+    for path, _ in plan.logs:
+        with storage_errors(path):
+            path.unlink(missing_ok=True)
+    return replace(plan, orphans=[orphan for orphan in plan.orphans if remove_orphan(orphan)])
+
+
+def _changed(path: Path) -> float | None:
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return None

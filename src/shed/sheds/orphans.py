@@ -1,0 +1,120 @@
+"""What crashes have left behind: files whose owner is gone.
+
+Something is an orphan only when all three hold: what it belongs to does not exist, nobody holds the lock of that, and it has not been
+touched for an hour.  Lock files are never orphans.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import time
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from shed.config.paths import Paths
+from shed.errors import ConflictError
+from shed.fsutil import locked, storage_errors
+from shed.oci.store import LayoutStore
+from shed.sheds.space import NOTHING, Space, measure
+
+OLD = 3600.0
+"""Seconds without a change after which nobody is still at work on it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Orphan:
+    """A file or folder that belongs to nobody."""
+
+    path: Path
+    kind: str
+    """``upper``, ``instance`` (what a create or a delete that was cut short has left), ``template`` or ``temporary``."""
+    lock: Path
+    """Whoever holds this is at work on it; of a temporary file, itself."""
+    owners: tuple[Path, ...] = ()
+    """What it would belong to, were it there."""
+    space: Space = NOTHING
+
+
+def find_orphans(paths: Paths, *, gone: Collection[Path] = ()) -> list[Orphan]:
+    """Return what belongs to nobody, in the order of its paths; owners in `gone` count as not there."""
+    candidates = sorted((*_uppers(paths), *_instances(paths), *_templates(paths), *_temporaries(paths)), key=lambda orphan: orphan.path)
+    found = [orphan for orphan in candidates if _is_left(orphan, gone) and _is_free(orphan)]
+    return [replace(orphan, space=measure(orphan.path)) for orphan in found]
+
+
+def remove_orphan(orphan: Orphan) -> bool:
+    """Remove it, unless it found an owner meanwhile; tell whether it is gone.  Raises `StorageError`."""
+    try:
+        with locked(orphan.lock, wait=False):
+            if not _is_left(orphan, ()):
+                return False
+            with storage_errors(orphan.path):
+                if orphan.path.is_dir():
+                    shutil.rmtree(orphan.path)
+                else:
+                    orphan.path.unlink(missing_ok=True)
+    except ConflictError:
+        return False
+    return True
+
+
+def _uppers(paths: Paths) -> Iterator[Orphan]:
+    for path in _entries(paths.uppers):
+        owners = (paths.instances / path.name, paths.instances / f".{path.name}.new", paths.instances / f".{path.name}.gone")
+        yield Orphan(path, "upper", paths.instances / f".{path.name}.lock", owners)
+
+
+def _instances(paths: Paths) -> Iterator[Orphan]:
+    for path in _entries(paths.instances):
+        name = path.name[1:].removesuffix(path.suffix)
+        if path.name.startswith(".") and path.suffix in {".new", ".gone"} and path.is_dir():
+            yield Orphan(path, "instance", paths.instances / f".{name}.lock")
+
+
+def _templates(paths: Paths) -> Iterator[Orphan]:
+    """Yield the templates; each belongs to a runtime in the store, and is made again when that comes back."""
+    for path in _entries(paths.templates):
+        if path.name.startswith("upper-") and path.suffix == ".ext4":
+            runtime = LayoutStore(paths.images).blobs / path.stem.removeprefix("upper-")
+            yield Orphan(path, "template", paths.templates / ".lock", (runtime,))
+
+
+def _temporaries(paths: Paths) -> Iterator[Orphan]:
+    """Yield the files of atomic writes, and of blobs, that were never given their names."""
+    images = paths.images
+    places = [images, images / "blobs/sha256", images / "tags", images / "refs", images / "verified", paths.templates, paths.logs]
+    for parent in (paths.instances, paths.uppers, paths.snapshots):
+        places += [path for path in (parent, *_entries(parent)) if path.is_dir()]
+    for place in places:
+        for path in _entries(place):
+            if path.name.startswith(".") and path.suffix == ".tmp" and path.is_file():
+                yield Orphan(path, "temporary", path)
+
+
+def _entries(folder: Path) -> list[Path]:
+    return list(folder.iterdir()) if folder.is_dir() else []
+
+
+def _is_left(orphan: Orphan, gone: Collection[Path]) -> bool:
+    """Tell whether it has no owner, and has not been touched for long."""
+    if any(os.path.lexists(owner) for owner in orphan.owners if owner not in gone):
+        return False
+    try:
+        return orphan.path.lstat().st_mtime < time.time() - OLD
+    except FileNotFoundError:
+        return False
+
+
+def _is_free(orphan: Orphan) -> bool:
+    """Tell whether nobody holds the lock; one that was never made is held by nobody."""
+    try:
+        with orphan.lock.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return True
+    except BlockingIOError:
+        return False
+    return True

@@ -1,0 +1,88 @@
+"""What a server's data takes up on the disk, by kind.
+
+Two numbers each: ``size_bytes``, as long as the files are, and ``disk_bytes``, what the file system has given them.  They differ for
+writable layers, which are sparse.  A blob counts once however many images share it, and a hard link once; extents that reflinked clones
+share count in each, because only the file system knows of them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from shed.config.paths import Paths
+from shed.errors import ShedError
+from shed.images.find import all_tags
+from shed.images.reachable import blobs_of
+from shed.oci.digest import Digest, short
+from shed.oci.store import LayoutStore
+from shed.sheds import folders
+from shed.sheds.orphans import find_orphans
+from shed.sheds.space import Space, measure, space_of
+
+
+@dataclass(slots=True)
+class Kind:
+    """All things of one kind: each with its name and space, and, where things share, the space of all together."""
+
+    items: list[tuple[str, Space]]
+    together: Space | None = None
+    unique: dict[str, int] = field(default_factory=dict)
+    """Of an image: bytes on the disk that no other image has."""
+
+    @property
+    def total(self) -> Space:
+        """What all take up."""
+        return self.together if self.together is not None else sum((space for _, space in self.items), Space())
+
+    def to_wire(self) -> dict[str, Any]:
+        """Return it as the API shows it."""
+        items = [
+            {"name": name, **space.to_wire(), **({"unique_bytes": self.unique[name]} if name in self.unique else {})}
+            for name, space in self.items
+        ]
+        return {"count": len(items), **self.total.to_wire(), "items": items}
+
+
+def usage(paths: Paths) -> dict[str, Any]:
+    """Return what is taken up, as the API shows it: ``kinds`` by name, and ``total``.  What cannot be read is left out."""
+    kinds = {
+        "images": _images(LayoutStore(paths.images)),
+        "sheds": Kind([(name, measure(paths.instances / name, paths.uppers / name)) for name in folders.names(paths)]),
+        "snapshots": Kind(_entries(paths.snapshots)),
+        "templates": Kind(_entries(paths.templates)),
+        "logs": Kind(_entries(paths.logs)),
+        "orphans": Kind([(str(orphan.path), orphan.space) for orphan in find_orphans(paths)]),
+    }
+    total = sum((kind.total for kind in kinds.values()), Space())
+    return {"kinds": {name: kind.to_wire() for name, kind in kinds.items()}, "total": total.to_wire()}
+
+
+def _entries(folder: Path) -> list[tuple[str, Space]]:
+    if not folder.is_dir():
+        return []
+    return [(path.name, measure(path)) for path in sorted(folder.iterdir()) if not path.name.startswith(".")]
+
+
+def _images(store: LayoutStore) -> Kind:
+    present = store.inventory()
+    names: dict[Digest, list[str]] = {}
+    for name, digest in all_tags(store):
+        names.setdefault(digest, []).append(name)
+    manifests = set(names)
+    with contextlib.suppress(ShedError):
+        manifests |= {entry.digest for entry in store.index().manifests}
+    images: dict[str, set[Digest]] = {}
+    for digest in sorted(manifests, key=lambda digest: names.get(digest, [digest])):
+        with contextlib.suppress(ShedError):
+            images[", ".join(names.get(digest, [short(digest)]))] = blobs_of(digest, store.read_manifest(digest)) & present.keys()
+    holders = Counter(blob for blobs in images.values() for blob in blobs)
+    kind = Kind([], measure(store.root / "cache"))
+    for name, blobs in images.items():
+        kind.items.append((name, sum((space_of(present[blob]) for blob in blobs), Space())))
+        kind.unique[name] = sum(present[blob].st_blocks * 512 for blob in blobs if holders[blob] == 1)
+    kind.together = sum(map(space_of, present.values()), kind.total)
+    return kind

@@ -1,0 +1,278 @@
+"""Removing, pruning and measuring by the real `shed` and the real server; VMs are the fake backend's, the store is real."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import pty
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from shed.client import http
+from shed.client.address import parse
+from shed.config.paths import Paths
+from shed.errors import UsageError
+from shed.images import refs
+from shed.oci.digest import digest_bytes, hex_of, short
+from shed.oci.store import LayoutStore
+from shed.sheds import metadata
+from support.fake_server import fake_server
+from support.stored import put_image, put_shed, put_snapshot
+from support.world import empty_upper
+
+SHED = [sys.executable, "-m", "shed.cli.main"]
+HOUR = 3600
+
+
+@dataclass(frozen=True)
+class Host:
+    """A running server, its folders, and `shed` talking to it."""
+
+    env: dict[str, str]
+    paths: Paths
+    store: LayoutStore
+
+    def shed(self, *words: str, code: int = 0) -> subprocess.CompletedProcess[str]:
+        """Run a command to its end."""
+        done = subprocess.run(
+            [*SHED, *words], env=self.env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False
+        )
+        assert done.returncode == code, done
+        assert "Traceback" not in done.stderr
+        return done
+
+    def json(self, *words: str) -> dict[str, object]:
+        """Run a command and return what it prints for machines."""
+        answer: dict[str, object] = json.loads(self.shed(*words, "--json").stdout)
+        return answer
+
+    def asked(self, answer: str, *words: str) -> str:
+        """Run a command on a terminal, answer its question, and return all it printed."""
+        master, slave = pty.openpty()
+        with subprocess.Popen([*SHED, *words], env=self.env, stdin=slave, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
+            os.close(slave)
+            os.write(master, f"{answer}\n".encode())
+            output = process.communicate(timeout=60)[0].decode()
+        os.close(master)
+        assert process.returncode == 0, output
+        return output
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Iterator[Host]:
+    """A server with an empty store, whose kit has a template."""
+    paths = Paths(tmp_path / "data", tmp_path / "run")
+    with fake_server(tmp_path) as env:
+        empty_upper(paths.templates / f"upper-{hex_of(digest_bytes(b'runtime of kit'))}.ext4")
+        yield Host(env, paths, LayoutStore(paths.images))
+
+
+def age(path: Path, seconds: float) -> None:
+    """Have `path` look as if it had not been touched for so long."""
+    then = time.time() - seconds
+    os.utime(path, (then, then))
+
+
+def test_an_image_from_its_names_to_its_last_byte(host: Host) -> None:
+    """In use it cannot be removed; removed it cannot be used; pruned its space is free; what is needed stays throughout."""
+    image, other = put_image(host.store, "mine", "mine", layers=2), put_image(host.store, "other", "other")
+    refs.record(host.store, "example.org/mine:v1", image)
+    host.shed("create", "dev", "--image", "example.org/mine:v1")
+    lines = host.shed("image", "ls").stdout.splitlines()
+    assert lines[0].split() == ["IMAGE", "DIGEST", "SOURCE", "SIZE", "LAYERS", "IN", "USE"]
+    assert lines[1].split() == ["mine", short(image), "user", *lines[1].split()[3:5], "full", "shed", "'dev'"]
+    assert lines[2].split()[-1] == "-"
+    refused = host.shed("image", "rm", "--force", "mine", code=1)
+    assert "error: image 'mine' (" in refused.stderr
+    assert "is in use by shed 'dev'" in refused.stderr
+    assert host.shed("image", "prune", "--force").stdout == "nothing to delete\n"
+    host.shed("delete", "--force", "dev")
+    removed = host.json("image", "rm", "--force", short(image))
+    assert removed["removed"] == [
+        {"name": short(image), "digest": image, "tags": ["mine"], "references": ["example.org/mine:v1"], "warnings": []}
+    ]
+    assert "no image" in host.shed("create", "dev", "--image", "example.org/mine:v1", code=1).stderr
+    assert host.store.has(image)
+    preview = host.shed("image", "prune", "--dry-run")
+    assert short(image) in preview.stdout
+    assert preview.stderr.startswith("would free ")
+    assert host.store.has(image)
+    assert json.loads(host.shed("image", "prune", "--json", code=2).stderr)["error"]["code"] == "CONFIRMATION_NEEDED"
+    answer = host.json("image", "prune", "--force")
+    assert (answer["action"], answer["images"]) == ("prune", 1)
+    assert not host.store.has(image)
+    assert host.shed("image", "ls", "-q").stdout == "other\n"
+    assert host.store.has(other)
+    assert host.shed("create", "dev", "--image", "other").stdout.startswith("created dev")
+
+
+def test_the_commands_of_the_upgrade_guide(host: Host) -> None:
+    """Images of the version before are listed, marked, removed through a pipe, and pruned; two names of one image are no obstacle."""
+    for name in ("base", "full", None):
+        put_image(host.store, name or "dangling", name, root=False)
+    put_image(host.store, "base", "again", root=False)
+    cache = host.store.root / "cache/sha256"
+    cache.mkdir(parents=True)
+    (cache / f"{'0' * 64}.erofs").write_bytes(bytes(5000))
+    listed = host.shed("image", "ls")
+    assert listed.stdout.count("not bootable") == 4
+    assert listed.stderr.count("lacks io.shed.rootfs.erofs.digest annotation") == 4
+    assert len(host.shed("image", "ls", "-q").stdout.split()) == 4
+    shed = " ".join(SHED)
+    pipe = f"{shed} image ls -q | xargs -r -n1 {shed} image rm"
+    subprocess.run(["sh", "-c", pipe], env=host.env, check=True, timeout=120, stdout=subprocess.DEVNULL)
+    assert host.shed("image", "prune", "--force").stdout.startswith("deleted 3 images, freed ")
+    assert host.store.blob_digests() == []
+    assert list(cache.iterdir()) == []
+    assert host.shed("image", "ls", "-q").stdout == ""
+
+
+def test_questions(host: Host) -> None:
+    """On a terminal both ask, say how much it is about, and do nothing unless the answer is yes."""
+    put_image(host.store, "mine", "mine")
+    output = host.asked("n", "image", "rm", "mine")
+    assert output.startswith('Delete image "mine" (')
+    assert output.endswith(")? [y/N] Cancelled.\n")
+    assert host.store.tag_names() == ["mine"]
+    assert json.loads(host.shed("image", "rm", "mine", "--json", code=2).stderr)["error"]["code"] == "CONFIRMATION_NEEDED"
+    assert "removed mine" in host.asked("y", "image", "rm", "mine")
+    assert "Delete 1 image (" in host.asked("", "image", "prune")
+    assert host.store.blob_digests()
+    assert "deleted 1 image, freed " in host.asked("y", "image", "prune")
+    assert host.store.blob_digests() == []
+
+
+def test_doubt_reaches_the_user(host: Host) -> None:
+    """The file and the next step; nothing is deleted, neither by `image prune` nor by `system prune`."""
+    put_image(host.store, "garbage")
+    old = put_shed(host.paths, "old", put_image(host.store, "used"))
+    age(old / metadata.METADATA, 100 * HOUR)
+    broken = put_shed(host.paths, "broken", "x") / metadata.METADATA
+    broken.write_text("{")
+    before = set(host.store.inventory())
+    for words in (["image", "prune"], ["system", "prune"]):
+        refused = host.shed(*words, "--force", code=1)
+        assert str(broken) in refused.stderr
+        assert "hint: repair the file, or remove the shed and all in it: shed delete --force broken" in refused.stderr
+    assert set(host.store.inventory()) == before
+    assert old.exists()
+    assert "IMAGE" in host.shed("image", "ls").stdout
+    assert host.json("system", "df")["kinds"]
+
+
+def test_system_df(host: Host) -> None:
+    """Each kind with its count, its files' length and its disk space; a shared blob counts once."""
+    digest = put_image(host.store, "one", "one")
+    put_image(host.store, "one", "again")
+    put_image(host.store, "two", "two")
+    put_shed(host.paths, "dev", digest)
+    upper = host.paths.uppers / "dev/upper.ext4"
+    upper.parent.mkdir()
+    with upper.open("wb") as file:
+        file.truncate(1 << 30)
+    put_snapshot(host.paths, "snap", digest)
+    (host.paths.logs / "dev-20200101T000000Z.log").write_text("x" * 100)
+    (host.paths.uppers / "lost").mkdir()
+    age(host.paths.uppers / "lost", 2 * HOUR)
+    kinds = host.json("system", "df")["kinds"]
+    assert isinstance(kinds, dict)
+    assert {name: kind["count"] for name, kind in kinds.items()} == {
+        "images": 2,
+        "sheds": 1,
+        "snapshots": 1,
+        "templates": 2,
+        "logs": 1,
+        "orphans": 1,
+    }
+    blobs = host.store.inventory().values()
+    assert kinds["images"]["size_bytes"] == sum(blob.st_size for blob in blobs)
+    assert [item["name"] for item in kinds["images"]["items"]] == ["again, one", "two"]
+    unique = [item["unique_bytes"] for item in kinds["images"]["items"]]
+    assert unique == [4 * 4096, 4 * 4096]
+    assert kinds["sheds"]["size_bytes"] > 1 << 30
+    assert kinds["sheds"]["disk_bytes"] < 1 << 20
+    lines = host.shed("system", "df").stdout.splitlines()
+    assert [line.split()[0] for line in lines] == ["KIND", "images", "sheds", "snapshots", "templates", "logs", "orphans", "total"]
+    assert any(line.startswith("  again, one") and "not shared" in line for line in host.shed("system", "df", "-v").stdout.splitlines())
+
+
+def test_df_of_all_servers(host: Host, tmp_path: Path) -> None:
+    """Those of the client's configuration; without any, that is said."""
+    assert "names no servers" in host.shed("system", "df", "--all", code=2).stderr
+    config = tmp_path / "client.yaml"
+    config.write_text("servers:\n  lab: {host: 127.0.0.1, http_port: 9}\n")
+    assert "127.0.0.1:9" in host.shed("system", "df", "--all", "--config", str(config), code=1).stderr
+
+
+def test_system_prune(host: Host) -> None:
+    """Old stopped sheds, then their images, then leftovers; a dry run says the same; young and running ones stay."""
+    image, kept = put_image(host.store, "image"), put_image(host.store, "kept", "kept")
+    for name, hours in (("old", 100), ("young", 1)):
+        folder = put_shed(host.paths, name, image if name == "old" else kept)
+        age(folder / metadata.METADATA, hours * HOUR)
+    host.shed("create", "running", "--image", "kept")
+    age(host.paths.instances / "running/metadata.json", 100 * HOUR)
+    lost = host.paths.uppers / "lost"
+    lost.mkdir()
+    (lost / "upper.ext4").write_bytes(bytes(5000))
+    (host.paths.uppers / "fresh").mkdir()
+    temporary = host.store.root / "tags/.x.json.abc.tmp"
+    temporary.write_text("x")
+    for path in (lost, temporary, host.paths.templates / "upper-runtime.ext4"):
+        age(path, 2 * HOUR)
+    log, young_log = (host.paths.logs / f"{name}.log" for name in ("old", "young"))
+    log.write_text("x")
+    young_log.write_text("x")
+    age(log, 100 * HOUR)
+    plan = host.json("system", "prune", "--dry-run", "--instances", "--images", "--orphans", "--logs")
+    names = {scope: [row.get("name", row.get("digest")) for row in plan[scope]] for scope in ("instances", "images", "orphans", "logs")}  # type: ignore[attr-defined]
+    assert names["instances"] == ["old"]
+    assert image in names["images"]
+    assert len(names["images"]) == 4
+    assert names["orphans"] == [str(temporary), str(host.paths.templates / "upper-runtime.ext4"), str(lost)]
+    assert names["logs"] == [str(log)]
+    assert (host.paths.instances / "old").exists()
+    answer = host.json("system", "prune", "--force")
+    assert {scope: [row.get("name", row.get("digest")) for row in answer[scope]] for scope in names} == {**names, "logs": []}  # type: ignore[attr-defined]
+    assert answer["size_bytes"] == plan["size_bytes"] - 4096  # type: ignore[operator]
+    assert sorted(path.name for path in host.paths.instances.iterdir() if not path.name.startswith(".")) == ["running", "young"]
+    assert not host.store.has(image)
+    assert host.store.has(kept)
+    assert not lost.exists()
+    assert (host.paths.uppers / "fresh").exists()
+    assert log.exists()
+    assert "deleted 1 log, freed " in host.shed("system", "prune", "--logs", "--force").stdout
+    assert (log.exists(), young_log.exists(), (host.paths.instances / ".old.lock").exists()) == (False, True, True)
+    assert host.shed("system", "prune", "--force").stdout == "nothing to delete\n"
+
+
+def test_what_is_held_is_no_orphan(host: Host) -> None:
+    """A leftover whose name another server works on stays."""
+    lost = host.paths.uppers / "lost"
+    lost.mkdir()
+    age(lost, 2 * HOUR)
+    with (host.paths.instances / ".lost.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert str(lost) not in host.shed("system", "prune", "--orphans", "--dry-run").stdout
+    assert str(lost) in host.shed("system", "prune", "--orphans", "--dry-run").stdout
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ({"imagse": True}, "unknown member 'imagse'"),
+        ({"images": 1}, "images must be true or false"),
+        ({"until_seconds": -1}, "until_seconds"),
+    ],
+)
+def test_odd_requests(host: Host, body: dict[str, object], message: str) -> None:
+    """Each is one sentence."""
+    with pytest.raises(UsageError, match=message):
+        http.request(parse(f"unix://{host.paths.socket}"), "POST", "/api/system/prune", body=body)

@@ -1,0 +1,124 @@
+"""A push, or a pull, that is killed at any moment: the next one succeeds, and in between nobody is shown half an image."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import random
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from shed.errors import NotFoundError
+from shed.images.mint import mint_archive
+from shed.images.pull import pull_image
+from shed.images.push import push_image
+from shed.images.resolve import resolve
+from shed.oci.digest import Digest
+from shed.oci.store import LayoutStore
+from support.docker_registry import DockerRegistry, docker_registry, no_credentials
+from support.minted import LAYER, small_kit
+from support.tars import Image, file, folder, tar
+
+MOMENTS = 25
+BIG = tar(folder("usr"), *(file(f"usr/{number}", os.urandom(1_000_000)) for number in range(10)))
+_processes = multiprocessing.get_context("forkserver")
+_processes.set_forkserver_preload(["shed.images.push", "shed.images.pull"])
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DockerRegistry]:
+    """A registry."""
+    with docker_registry(tmp_path_factory.mktemp("registry") / "r") as registry:
+        yield registry
+
+
+@pytest.fixture(autouse=True)
+def _no_credentials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    no_credentials(monkeypatch, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def minted(tmp_path_factory: pytest.TempPathFactory) -> tuple[LayoutStore, Digest]:
+    """A store with an image of about 20 MB, and the digest of its manifest."""
+    scratch = tmp_path_factory.mktemp("minted")
+    store = LayoutStore(scratch / "images")
+    archive = Image(LAYER, BIG, compress=False).archive(scratch / "a.tar")
+    return store, mint_archive(store, archive, "app", kit=small_kit(store)).manifest_digest
+
+
+def push(folder: Path, reference: str) -> None:
+    """Push the image ``app`` of a store."""
+    push_image(LayoutStore(folder), "app", reference)
+
+
+def pull(folder: Path, reference: str) -> None:
+    """Pull into a store."""
+    pull_image(LayoutStore(folder), reference, with_layers=True)
+
+
+def killed(work: Callable[[Path, str], None], folder: Path, reference: str, moment: float) -> bool:
+    """Do `work` in a process, and kill that after `moment` seconds; return whether it was still at it."""
+    process = _processes.Process(target=work, args=(folder, reference))
+    process.start()
+    process.join(moment)
+    process.kill()
+    process.join()
+    return process.exitcode != 0
+
+
+def duration(work: Callable[[Path, str], None], folder: Path, reference: str) -> float:
+    """Return the seconds that `work` takes in such a process."""
+    start = time.monotonic()
+    assert not killed(work, folder, reference, 60)
+    return time.monotonic() - start
+
+
+@pytest.mark.slow
+def test_a_push_that_is_killed(server: DockerRegistry, minted: tuple[LayoutStore, Digest], tmp_path: Path) -> None:
+    """The tag is not there, or it is the whole image; a retry succeeds, and what is pulled then is the image."""
+    store, digest = minted
+    whole = duration(push, store.root, f"{server.address}/kill/warm:v1")
+    whole = duration(push, store.root, f"{server.address}/kill/whole:v1")
+    hits = 0
+    for number in range(MOMENTS):
+        reference = f"{server.address}/kill/push{number}:v1"
+        moment = random.uniform(0, whole)
+        hits += killed(push, store.root, reference, moment)
+        with contextlib.suppress(NotFoundError):
+            assert pull_image(LayoutStore(tmp_path / f"early{number}"), reference).digest == digest, moment
+        assert push_image(store, "app", reference).digest == digest, moment
+        target = LayoutStore(tmp_path / f"late{number}")
+        assert pull_image(target, reference, with_layers=True).digest == digest, moment
+        assert resolve(target, f"push{number}", verify=True).digest == digest
+    assert hits > MOMENTS // 3
+
+
+@pytest.mark.slow
+def test_a_pull_that_is_killed(server: DockerRegistry, minted: tuple[LayoutStore, Digest], tmp_path: Path) -> None:
+    """The tag is not there, or it is the whole image; every blob is what its name says; the next pull sweeps and succeeds."""
+    store, digest = minted
+    reference = f"{server.address}/kill/pulled:v1"
+    push_image(store, "app", reference)
+    duration(pull, tmp_path / "warm", reference)
+    whole = duration(pull, tmp_path / "whole", reference)
+    hits = leftovers = 0
+    for number in range(MOMENTS):
+        target = LayoutStore(tmp_path / f"store{number}")
+        moment = random.uniform(0, whole)
+        hits += killed(pull, target.root, reference, moment)
+        if target.tag("pulled"):
+            assert resolve(target, "pulled", verify=True).digest == digest, moment
+        for blob in target.blob_digests():
+            target.verify(blob, again=True)
+        for path in target.blobs.glob(".*.tmp"):  # old enough to be nobody's
+            os.utime(path, (1, 1))
+            leftovers += 1
+        assert pull_image(target, reference, with_layers=True).digest == digest, moment
+        assert resolve(target, "pulled", verify=True).digest == digest
+        assert not list(target.blobs.glob(".*.tmp")), moment
+    assert hits > MOMENTS // 3
+    assert leftovers

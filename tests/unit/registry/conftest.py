@@ -1,0 +1,43 @@
+"""A scripted registry, and repositories of it that wait for nothing and take nobody's credentials."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from shed.oci.registry.client import Repository
+from shed.oci.registry.reference import parse_reference
+from support.docker_registry import no_credentials
+from support.scripted_registry import Registry, scripted_registry
+
+Connect = Callable[..., Repository]
+
+
+@pytest.fixture(autouse=True)
+def _no_credentials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing of whoever runs the tests is used."""
+    no_credentials(monkeypatch, tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+
+
+@pytest.fixture
+def registry() -> Iterator[Registry]:
+    """A registry."""
+    with scripted_registry() as registry:
+        yield registry
+
+
+@pytest.fixture
+def waits() -> list[float]:
+    """The seconds that were waited, one entry per wait."""
+    return []
+
+
+@pytest.fixture
+def connect(registry: Registry, waits: list[float]) -> Connect:
+    """Return the repository ``me/app`` of the registry."""
+
+    def make(*, push: bool = False, **options: object) -> Repository:
+        return Repository(parse_reference(f"{registry.address}/me/app:v1"), push=push, sleep=waits.append, **options)  # type: ignore[arg-type]
+
+    return make

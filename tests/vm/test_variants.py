@@ -1,0 +1,100 @@
+"""The published images with systemd, in real VMs: the agent is there before the init is done, and what is promised works."""
+
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from shed.oci.store import LayoutStore
+from support.kit import copy_store
+from support.machine import Machine
+
+pytestmark = [pytest.mark.vm, pytest.mark.slow, pytest.mark.timeout(600)]
+_SECONDS = 240
+"""Most that a boot to its end may take on a busy machine with an emulated CPU."""
+
+
+@pytest.fixture
+def machine(variant_store: LayoutStore, tmp_path: Path) -> Iterator[Machine]:
+    """A machine with the images extensions and full."""
+    copy_store(variant_store, tmp_path / "data/images")
+    made = Machine(tmp_path)
+    yield made
+    made.end()
+
+
+def sh(machine: Machine, name: str, script: str) -> str:
+    """Run a shell script in a shed, which must succeed, and return what it prints."""
+    return machine.shed("exec", name, "--", "sh", "-ec", script)
+
+
+def system_state(machine: Machine, name: str) -> str:
+    """Return what systemd says of itself; empty while it does not answer."""
+    return machine.try_shed("exec", name, "--", "systemctl", "is-system-running").stdout.decode().strip()
+
+
+def await_systemd(machine: Machine, name: str) -> str:
+    """Wait until systemd says that all is started, or what failed; return its word."""
+    deadline = time.monotonic() + _SECONDS
+    while (state := system_state(machine, name)) in ("", "offline", "initializing", "starting"):
+        assert time.monotonic() < deadline, machine.consoles()
+        time.sleep(0.5)
+    failed = sh(machine, name, "systemctl --failed --no-legend --plain")
+    assert not failed, failed + machine.consoles()
+    return state
+
+
+def host_keys(machine: Machine, name: str) -> set[str]:
+    """Return the fingerprints that the ssh server shows to whoever connects."""
+    shown = sh(machine, name, "ssh-keyscan -q localhost 2>/dev/null | ssh-keygen -lf -")
+    return set(re.findall(r"SHA256:\S+", shown))
+
+
+def test_systemd_starts_behind_the_agent(machine: Machine) -> None:
+    """Two sheds of one image: commands run before systemd is up, nothing fails, each has its own identity, and a restart keeps it."""
+    machine.shed("create", "one", "--image", "extensions", "--memory", "512M")
+    assert system_state(machine, "one") not in ("running", "degraded")
+    machine.shed("create", "two", "--image", "extensions", "--memory", "512M")
+    for name in ("one", "two"):
+        assert await_systemd(machine, name) == "running"
+        assert sh(machine, name, "cat /proc/1/comm; cat /etc/hostname; sudo -n id -u") == f"systemd\n{name}\n0\n"
+        assert sh(machine, name, "systemctl is-active ssh dbus systemd-journald") == "active\nactive\nactive\n"
+    restarts = sh(machine, "one", "systemctl show -p NRestarts --value ssh")
+    assert restarts == "0\n", "its keys were there when it started"
+    keys = {name: host_keys(machine, name) for name in ("one", "two")}
+    assert len(keys["one"]) == 3
+    assert not keys["one"] & keys["two"]
+    ids = {name: sh(machine, name, "cat /etc/machine-id") for name in ("one", "two")}
+    assert ids["one"] != ids["two"]
+    machine.shed("delete", "--force", "two")
+
+    begin = time.monotonic()
+    machine.shed("stop", "one")
+    assert time.monotonic() - begin < 10
+    machine.shed("start", "one")
+    assert await_systemd(machine, "one") == "running"
+    assert host_keys(machine, "one") == keys["one"]
+    assert sh(machine, "one", "cat /etc/machine-id") == ids["one"]
+
+
+def test_the_full_image_builds_and_runs_containers(machine: Machine) -> None:
+    """A C program, Node.js, Python and its packages, search tools; containers with a network of their own, as root and as the user."""
+    machine.shed("create", "dev", "--image", "full", "--memory", "1G")
+    program = "int main(void) { return 7; }"
+    assert sh(machine, "dev", f"cd /tmp; echo '{program}' > a.c; gcc -o a a.c; ./a || echo $?") == "7\n"
+    assert sh(machine, "dev", "node -e 'console.log(6 * 7)'") == "42\n"
+    assert sh(machine, "dev", "python -m venv --without-pip /tmp/v; /tmp/v/bin/python -c 'print(6 * 7)'") == "42\n"
+    assert sh(machine, "dev", "cd /tmp; rg -l 'return 7' --glob '*.c'; fd -e c") == "a.c\na.c\n"
+    for tool in ("npm", "pip", "cmake", "pkg-config", "gh", "git-lfs", "sqlite3", "shellcheck", "strace", "vim", "docker"):
+        assert sh(machine, "dev", f"command -v {tool}").endswith(f"/{tool}\n")
+    await_systemd(machine, "dev")
+    sh(
+        machine,
+        "dev",
+        "mkdir -p /tmp/root/bin; cp /run/shed-runtime/bin/busybox /tmp/root/bin; cd /tmp/root/bin; ln busybox sh; ln busybox ip",
+    )
+    for become, address in (("sudo -n", "10.88."), ("", "10.0.2.")):
+        run = f"tar -C /tmp/root -c . | {become} podman import -q - tiny >/dev/null; {become} podman run --rm tiny /bin/sh -c 'ip -4 addr'"
+        assert address in sh(machine, "dev", run)
