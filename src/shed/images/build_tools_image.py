@@ -7,6 +7,7 @@ different days may not fit each other.  The same packages give the same image.
 
 from __future__ import annotations
 
+import re
 import sys
 import tempfile
 from collections.abc import Mapping
@@ -20,6 +21,7 @@ from shed.images.bootkit.libraries import LOADER, closure, read_libraries
 from shed.images.bootkit.tree import Tree
 from shed.images.build_tools import DEVELOPMENT
 from shed.images.engine import Engine, find_engine
+from shed.oci.descriptor import Platform
 from shed.oci.digest import Digest
 from shed.oci.pack import pack_archive
 from shed.oci.tarwrite import write_tar
@@ -51,7 +53,8 @@ def pack_build_tools(output: Path, *, lock: Path, cache: Path, progress: Progres
     Packages are kept in the folder `cache`.  Raises `ShedError`.
     """
     progress.phase("packages", "getting Debian packages")
-    debs = _debs(Archive(suite=SUITE), read_lock(lock), cache, progress)
+    archive = Archive(suite=SUITE)
+    debs = _debs(archive, read_lock(lock), cache, progress)
     version = debs[EROFS_UTILS].package.version
     if _numbers(version) < _OLDEST:
         raise DataError(f"erofs-utils {version} is too old: 1.9.1 or newer is needed")
@@ -59,7 +62,14 @@ def pack_build_tools(output: Path, *, lock: Path, cache: Path, progress: Progres
     with tempfile.NamedTemporaryFile(suffix=".tar", dir=output.absolute().parent) as layer:
         layer.writelines(write_tar(_tree(debs).entries()))
         layer.flush()
-        return pack_archive(output, [Path(layer.name)], settings=_settings(debs), name=DEVELOPMENT, created_by="images/build-tools")
+        return pack_archive(
+            output,
+            [Path(layer.name)],
+            settings=_settings(debs),
+            platform=Platform("linux", archive.architecture),
+            name=DEVELOPMENT,
+            created_by="images/build-tools",
+        )
 
 
 def install(engine: Engine, archive: Path) -> None:
@@ -123,7 +133,7 @@ def _settings(debs: Mapping[str, Deb]) -> dict[str, object]:
 
 
 def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in version.partition("-")[0].split(".") if part.isdigit())
+    return tuple(map(int, re.findall(r"\d+", version.partition("-")[0])))
 
 
 def main() -> int:
