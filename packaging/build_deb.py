@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import zipfile
 from pathlib import Path
 
 from shed.server.service.systemd import UNIT, Scope
@@ -26,7 +27,6 @@ PYTHONS = ("3.11", "3.12", "3.13")
 """Debian 12, Ubuntu 24.04, Debian 13."""
 TOO_NEW = "3.14"
 PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64")
-OFFLINE = ("--no-index", "--no-compile")
 HOME = "usr/lib/shed"
 SCRIPT = """\
 #!/{home}/bin/python3 -I
@@ -66,16 +66,25 @@ def environment(home: Path) -> None:
         script.chmod(0o755)
     with tempfile.TemporaryDirectory(prefix="shed-wheel-") as wheels:
         run(sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", wheels, cwd=ROOT)
-        pip("install", "--no-deps", *OFFLINE, f"--find-links={wheels}", "--target", home / "lib/shed", f"shed=={VERSION}")
-    shutil.rmtree(home / "lib/shed/bin")
+        unpack(Path(wheels), home / "lib/shed")
     for python in PYTHONS:
         site = home / f"lib/python{python}/site-packages"
-        pip("install", *OFFLINE, f"--find-links={wheelhouse(python)}", "--target", site, *locked(python))
+        unpack(wheelhouse(python), site)
         for part in (home / "lib/shed").iterdir():
             (site / part.name).symlink_to(f"../../shed/{part.name}")
     for library in home.rglob("*.so"):
         library.chmod(0o644)
         run("strip", "--strip-unneeded", library)
+
+
+def unpack(wheels: Path, target: Path) -> None:
+    """Put what is in all wheels of a folder into `target`."""
+    for path in sorted(wheels.glob("*.whl")):
+        with zipfile.ZipFile(path) as wheel:
+            if any(name.split("/")[0].endswith(".data") for name in wheel.namelist()):
+                sys.exit(f"{path.name} has files for other places than a library's; it needs an installer")
+            for entry in wheel.infolist():
+                Path(wheel.extract(entry, target)).chmod(0o755 if entry.external_attr >> 16 & 0o111 else 0o644)
 
 
 def wheelhouse(python: str) -> Path:
@@ -84,15 +93,11 @@ def wheelhouse(python: str) -> Path:
     if not folder.exists():
         new = folder.with_suffix(".new")
         shutil.rmtree(new, ignore_errors=True)
-        pip("download", "--dest", new, *locked(python))
+        target = ["--only-binary=:all:", f"--python-version={python}", *(f"--platform={name}" for name in PLATFORMS)]
+        locked = ["--no-deps", "--require-hashes", f"--requirement={LOCK}", f"--dest={new}"]
+        run(sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", *target, *locked)
         new.rename(folder)
     return folder
-
-
-def locked(python: str) -> list[str]:
-    """Return the words that make pip take what the lock file says, for `python` and not for the one it runs with."""
-    platforms = [f"--platform={name}" for name in PLATFORMS]
-    return ["--only-binary=:all:", f"--python-version={python}", *platforms, "--no-deps", "--require-hashes", f"--requirement={LOCK}"]
 
 
 def system(tree: Path) -> None:
@@ -137,12 +142,6 @@ def contents(tree: Path) -> list[Path]:
 def debian_version() -> str:
     """Return the version as Debian sorts it: a development build comes before its release."""
     return VERSION.replace(".dev", "~dev")
-
-
-def pip(*words: str | Path) -> None:
-    """Run pip, quietly."""
-    command, *rest = words
-    run(sys.executable, "-m", "pip", command, "--quiet", "--disable-pip-version-check", *rest)
 
 
 def run(*command: str | Path, cwd: Path | None = None) -> str:

@@ -31,7 +31,8 @@ from support.erofs_mount import mounted
 from support.erofs_records import differences, record_image
 from support.erofs_utils import fsck_erofs
 from support.kit import archive
-from support.layer_sets import LAYER_SETS, LayerSet
+from support.layer_set import LayerSet
+from support.layer_sets import LAYER_SETS
 from support.minted import small_kit
 from support.tars import Image, file, tar
 from support.tree_record import Record, record_folder
@@ -155,6 +156,10 @@ def test_the_engine_is_found_and_the_image_can_be_named(build_tools: Engine, tmp
     save_kit(store, small_kit(store))
     source = LAYER_SETS["times"]().image().archive(tmp_path / "archive.tar")
     command: list[str | Path] = [sys.executable, "-m", "shed.cli.main", "image", "build", "-n", "base", "--from-oci-archive", source]
+    missing = subprocess.run([*command, "--build-tools-version", "never-made"], check=False, capture_output=True, text=True)
+    assert missing.returncode == 1
+    assert "podman has no image shed-build-tools:never-made" in missing.stderr
+    assert "make build-tools" in missing.stderr
     subprocess.run([*command, "--build-tools-version", "dev"], check=True, capture_output=True)
     tag = store.tag("base")
     assert tag is not None

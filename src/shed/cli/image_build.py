@@ -44,7 +44,7 @@ def build(words: list[str], options: Options) -> int:
             "shed image build -n dev .",
             "shed image build -n dev --from docker.io/library/debian:13",
             "shed image build -n base --from-oci-archive base.tar",
-            "skopeo copy ... oci-archive:/dev/stdout | shed image build -n base --from-oci-archive -",
+            "ssh builder cat base.tar | shed image build -n base --from-oci-archive -",
         ],
     )
     parser.add_argument("context", metavar="CONTEXT", nargs="?", help="folder to build from (default: this one)")
@@ -68,8 +68,8 @@ def build(words: list[str], options: Options) -> int:
     args = parser.parse(words, options)
     _check_combination(args)
     check_image_name(args.name)
-    writer = choose_writer(compression=args.compression, build_tools=args.build_tools_version)
     platform = None if args.platform is None else Platform.parse(args.platform)
+    writer = choose_writer(compression=args.compression, build_tools=args.build_tools_version)
     store = LayoutStore(Paths().images)
     kit = load_kit(store)
     request = _request(args, platform) if args.reference is None and args.from_oci_archive is None else None

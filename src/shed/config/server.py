@@ -64,11 +64,6 @@ class Settings:
         """Return what the image `name` is pulled by when it is not in the store: what its alias stands for, else itself."""
         return self.image_aliases.get(name, name)
 
-    def references(self) -> list[str]:
-        """Return what the configuration has to be pulled, the default image first, each once; a bare name is of the local store alone."""
-        named = dict.fromkeys([self.reference(self.default_image), *self.image_aliases.values()])
-        return [reference for reference in named if "/" in reference or ":" in reference]
-
 
 def configured_images(settings: Settings) -> dict[str, str]:
     """Return the references of images that the configuration names, by their keys."""
@@ -120,8 +115,18 @@ def parse_settings(text: str, path: Path) -> Settings:
     """Return the settings that the YAML `text` holds; `path` is for messages.  Raises `ConfigError`."""
     import yaml  # noqa: PLC0415  a server without a file should not pay for it
 
+    class Loader(yaml.SafeLoader):
+        """Refuses a key that is there twice: YAML would take the last, and ignore the others."""
+
+        def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+            keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+            for key in keys:
+                if keys.count(key) > 1:
+                    raise ConfigError(f"{path}: {key} is there twice", hint="remove the one that you do not mean")
+            return super().construct_mapping(node, deep)
+
     try:
-        document = yaml.safe_load(text)
+        document = yaml.load(text, Loader)  # noqa: S506  it is a safe one
     except yaml.YAMLError as error:
         raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}", hint="check the indentation there") from None
     return _apply(Settings(), document, _TOP, path, "")

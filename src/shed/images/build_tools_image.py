@@ -26,7 +26,7 @@ from shed.oci.tarwrite import write_tar
 from shed.progress import Event, Progress, WarningEvent
 
 SUITE = "sid"
-"""Which has erofs-utils of 1.9.1 or newer; trixie's knows no large clusters of zstd."""
+"""Which has an erofs-utils that is new enough; trixie's is not."""
 LOCK_NAME = "packages.lock.json"
 EROFS_UTILS = "erofs-utils"
 _ROOTS = (EROFS_UTILS, "e2fsprogs", "libext2fs2t64", "libblkid1")
@@ -54,7 +54,7 @@ def pack_build_tools(output: Path, *, lock: Path, cache: Path, progress: Progres
     debs = _debs(Archive(suite=SUITE), read_lock(lock), cache, progress)
     version = debs[EROFS_UTILS].package.version
     if _numbers(version) < _OLDEST:
-        raise DataError(f"erofs-utils {version} is too old: 1.9.1 is the first that writes what every kernel reads")
+        raise DataError(f"erofs-utils {version} is too old: 1.9.1 or newer is needed")
     progress.phase("pack", f"packing erofs-utils {version}")
     with tempfile.NamedTemporaryFile(suffix=".tar", dir=output.absolute().parent) as layer:
         layer.writelines(write_tar(_tree(debs).entries()))
@@ -63,10 +63,11 @@ def pack_build_tools(output: Path, *, lock: Path, cache: Path, progress: Progres
 
 
 def install(engine: Engine, archive: Path) -> None:
-    """Load the image into `engine` and use each tool once, in the folder of `archive`.  Raises `CommandError`."""
+    """Load the image into `engine` and use each tool once.  Raises `CommandError`."""
     engine.load(archive)
-    for words in _SMOKE:
-        engine.run(DEVELOPMENT, words, work=archive.parent)
+    with tempfile.TemporaryDirectory(dir=archive.absolute().parent) as work:
+        for words in _SMOKE:
+            engine.run(DEVELOPMENT, words, work=Path(work))
 
 
 def resolve(archive: Archive) -> dict[str, Package]:

@@ -57,8 +57,8 @@ def tag_image(store: LayoutStore, source: str, name: str) -> Digest:
     Raises `UsageError` (INVALID_IMAGE_NAME), `NotFoundError` (IMAGE_NOT_FOUND), and `DataError` for a damaged image.
     """
     check_image_name(name)
+    digest = find(store, source).digest
     with store.lease() as lease:
-        digest = find(store, source).digest
         lease.image(digest)
         platform = store.read_config(store.read_manifest(digest)).platform
         store.publish(Descriptor(media.MANIFEST, digest, store.size(digest), platform=platform), name)

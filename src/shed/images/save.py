@@ -90,22 +90,26 @@ def save(store: LayoutStore, references: Sequence[str], output: BinaryIO, progre
     contents = _Contents()
     with store.lease() as lease:
         for reference in references:
-            _plan(store, reference, contents, lease, progress)
+            _plan(store, lease, reference, contents, progress)
         progress.phase("save", f"saving {', '.join(dict.fromkeys(references))}")
-        counter = Counter(progress, "image", sum(contents.blobs().values()), Stop())
-        archive = _Tar(output)
-        archive.add("oci-layout", _LAYOUT)
-        archive.add("index.json", Index(tuple(contents.index)).encode())
-        for digest, data in contents.documents.items():
-            archive.add(_blob_name(digest), data)
-        for digest, size in contents.blobs().items():
-            archive.copy(store, digest, size, counter)
-        archive.finish()
-        progress.finish()
+        _write(store, contents, output, progress)
+    progress.finish()
     return contents.saved
 
 
-def _plan(store: LayoutStore, reference: str, contents: _Contents, lease: Lease, progress: Progress) -> None:
+def _write(store: LayoutStore, contents: _Contents, output: BinaryIO, progress: Progress) -> None:
+    counter = Counter(progress, "image", sum(contents.blobs().values()), Stop())
+    archive = _Tar(output)
+    archive.add("oci-layout", _LAYOUT)
+    archive.add("index.json", Index(tuple(contents.index)).encode())
+    for digest, data in contents.documents.items():
+        archive.add(_blob_name(digest), data)
+    for digest, size in contents.blobs().items():
+        archive.copy(store, digest, size, counter)
+    archive.finish()
+
+
+def _plan(store: LayoutStore, lease: Lease, reference: str, contents: _Contents, progress: Progress) -> None:
     """Add one image to `contents`."""
     found = find(store, reference)
     lease.image(found.digest)

@@ -167,6 +167,14 @@ class LayoutStore:
         except FileNotFoundError:
             raise _missing(digest) from None
 
+    def intact(self, digest: str) -> bool:
+        """Tell whether the blob is here and is what its digest says; see `verify`."""
+        try:
+            self.verify(digest)
+        except (NotFoundError, DataError):
+            return False
+        return True
+
     def scratch(self) -> Path:
         """Return the folder for unnamed temporary files, on the disk that holds the blobs."""
         self._prepare()

@@ -19,7 +19,8 @@ _TIMEOUT = 5.0
 def ask(path: Path, method: str, target: str) -> dict[str, Any]:
     """Return what the server at the Unix socket `path` answers.
 
-    Raises `UnavailableError`: SERVER_NOT_RUNNING when nothing listens, SERVER_SILENT when what listens does not answer as a server.
+    Raises `UnavailableError`: SERVER_NOT_RUNNING when nothing listens, SERVER_SILENT when what listens cannot be reached or does not answer
+    as a server.
     """
     connection = http.client.HTTPConnection("localhost")
     with contextlib.closing(connection):
@@ -29,7 +30,8 @@ def ask(path: Path, method: str, target: str) -> dict[str, Any]:
             hint = "shed starts it when it needs one"
             raise UnavailableError(f"no server listens at {path}", code="SERVER_NOT_RUNNING", hint=hint) from None
         except OSError as error:
-            raise _silent(path, error) from None
+            why = error.strerror or str(error)
+            raise UnavailableError(f"cannot reach what listens at {path}: {why}", code="SERVER_SILENT", hint="check who owns it") from None
         try:
             connection.request(method, target)
             answer = json.loads(connection.getresponse().read())

@@ -40,7 +40,8 @@ async def _serve(server: Server, local: socket.socket, public: socket.socket | N
         loop.add_signal_handler(number, server.stop.set)
     connections = Connections(App(server, ROUTES))
     await server.manager.open()
-    listeners = [await asyncio.start_unix_server(connections.local, sock=local)]
+    # Not start_unix_server: from Python 3.13 on it looks up the address that the socket was bound by, and that led through a descriptor.
+    listeners = [await asyncio.start_server(connections.local, sock=local)]
     if public is not None:
         listeners.append(await asyncio.start_server(connections.public, sock=public))
     log.info("listening at %s%s", server.paths.socket, f" and {public.getsockname()}" if public else "")

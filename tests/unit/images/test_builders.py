@@ -34,12 +34,12 @@ COMMANDS: list[tuple[Callable[[BuildRequest], list[Argument]], str, str]] = [
     (
         lambda request: buildah.build_command(request, RECORD),
         "buildah build --layers --force-rm --iidfile o.id --tag localhost/shed-build:dev",
-        " --timestamp 1700000000",
+        " --timestamp 1700000000 --no-cache",
     ),
     (
         lambda request: podman.build_command(request, RECORD),
         "podman build --layers --force-rm --iidfile o.id --tag localhost/shed-build:dev",
-        " --timestamp 1700000000",
+        " --timestamp 1700000000 --no-cache",
     ),
     (
         lambda request: docker.export_command(request, OUT),

@@ -18,6 +18,7 @@ from shed.errors import ConflictError, DataError, NotFoundError, ShedError, Usag
 from shed.images.annotations import KERNEL_KEY, ROOT_KEY
 from shed.images.listing import list_images
 from shed.images.load import load
+from shed.images.prune import prune
 from shed.images.resolve import resolve
 from shed.images.save import save, save_to_file
 from shed.oci import media
@@ -343,3 +344,20 @@ def test_loading_mends_what_is_damaged(store: LayoutStore, theirs: LayoutStore, 
     load(theirs, path)
     assert resolve(theirs, "base", verify=True).kernel.read_bytes() == b"kernel"
     assert root.stat().st_ino == inode
+
+
+def test_a_prune_meanwhile(store: LayoutStore, theirs: LayoutStore, tmp_path: Path) -> None:
+    """Between the blobs and the name of an image nothing refers to them yet, and yet they stay."""
+    mint_sound(theirs, tmp_path, "base", tar(file("other")))
+    (tmp_path / "a.tar").write_bytes(saved(store))
+    removed: list[int] = []
+
+    def prune_then(event: Event) -> None:
+        if isinstance(event, WarningEvent):  # it is told that the name is taken
+            removed.append(len(prune(LayoutStore(theirs.root), list, {}).garbage))
+
+    (image,) = load(theirs, tmp_path / "a.tar", progress=Progress(prune_then))
+    assert removed == [0]
+    resolve(theirs, image.digest, verify=True)
+    assert all(theirs.has(layer.digest) for layer in theirs.read_manifest(image.digest).layers)
+    assert prune(theirs, list, {}).garbage

@@ -13,13 +13,11 @@ FILE = Path("server.yaml")
 RELEASE = release_tag()
 
 
-def test_aliases_and_default() -> None:
-    """A name stands for its reference, anything else for itself; what is pulled is each once, without local names."""
-    aliases = "{mine: reg.example/a:1, same: 'reg.example/a:1', other: 'localhost:5000/b@sha256:00', here: base}"
-    settings = parse_settings(f"default_image: mine\nimage_aliases: {aliases}", FILE)
+def test_aliases() -> None:
+    """A name stands for its reference, anything else for itself."""
+    settings = parse_settings("image_aliases: {mine: reg.example/a:1, other: 'localhost:5000/b@sha256:00'}", FILE)
     assert settings.reference("mine") == "reg.example/a:1"
     assert settings.reference("reg.example/c") == "reg.example/c"
-    assert settings.references() == ["reg.example/a:1", "localhost:5000/b@sha256:00"]
 
 
 def test_the_token_is_the_release_and_only_that_is(monkeypatch: pytest.MonkeyPatch) -> None:

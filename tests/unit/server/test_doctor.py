@@ -25,8 +25,10 @@ from shed.server import local
 from shed.server.doctor import machine, service, storage
 from shed.server.doctor.examine import as_json, as_text, examine
 from shed.server.doctor.result import Check, Host, Result, Status
+from shed.server.service import systemd
 from shed.sheds import folders, metadata
 from shed.version import VERSION
+from support.fake_systemctl import FakeSystemctl
 from support.minted import mint_small, small_kit
 from support.running import Running
 from support.world import World
@@ -365,3 +367,22 @@ def test_a_server_that_is_not_one(host: Host, monkeypatch: pytest.MonkeyPatch) -
             row = found(host, service.answers)
             thread.join()
             assert (row.status, says in row.detail) == (status, True), row
+
+
+def test_service(host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not installed, where systemd does not run, stopped, active."""
+    monkeypatch.setattr(systemd.Scope, "mine", lambda: systemd.Scope.USER)
+    systemctl = FakeSystemctl(tmp_path / "systemd")
+    path = os.environ["PATH"]
+    assert found(host, service.service).hint == "shed-server install"
+    unit = systemd.Scope.USER.folder / systemd.UNIT
+    unit.parent.mkdir(parents=True)
+    unit.touch()
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert found(host, service.service) == Result("service", Status.WARN, f"{unit} is there, but systemd does not run here")
+    monkeypatch.setenv("PATH", f"{systemctl.bin}:{path}")
+    assert found(host, service.service) == Result(
+        "service", Status.WARN, f"{unit} is inactive", "systemctl --user status shed-server.service"
+    )
+    systemctl.set("active")
+    assert found(host, service.service) == Result("service", Status.PASS, f"{unit} is active")

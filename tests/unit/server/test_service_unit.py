@@ -1,7 +1,6 @@
 """The unit as text, as systemd reads it, and the word that the server gives it."""
 
 import os
-import shutil
 import socket
 import subprocess
 from pathlib import Path
@@ -20,8 +19,6 @@ ODD = 'a b%c$d"e\\f'
 @pytest.mark.parametrize("scope", list(Scope))
 def test_systemd_understands_the_unit(tmp_path: Path, scope: Scope) -> None:
     """It has no complaint, and reads back each word as it was meant."""
-    if shutil.which("systemd-analyze") is None:
-        pytest.skip("systemd is not installed")
     program = tmp_path / "true"
     program.symlink_to("/bin/true")
     unit = Unit(scope, [str(program), "serve", "--config", f"/etc/{ODD}"], "daemon" if scope is Scope.SYSTEM else None, {"A": ODD})

@@ -30,8 +30,9 @@ def vmm(host: Host) -> Iterator[Result]:
     if platform.machine() != "x86_64":
         yield Result("vmm", Status.FAIL, f"x86-64 guests run on x86-64 hosts; this is {platform.machine()}")
         return
-    version = run([host.program, "--version"], timeout=20, hint=INSTALL_HINT).stdout.decode(errors="replace")
-    yield Result("vmm", Status.PASS, f"{_found(host)}: {(version.splitlines() or ['no version'])[0]}")
+    program = _found(host)
+    version = run([program, "--version"], timeout=20).stdout.decode(errors="replace")
+    yield Result("vmm", Status.PASS, f"{program}: {(version.splitlines() or ['no version'])[0]}")
 
 
 def acceleration(host: Host) -> Iterator[Result]:
@@ -77,10 +78,10 @@ def data_folders(host: Host) -> Iterator[Result]:
         else:
             yield Result("data folders", Status.FAIL, f"{paths.data} cannot be made in {place}", "set SHED_DATA_DIR to a folder of yours")
         return
-    folders = (paths.data, paths.images, paths.instances, paths.uppers, paths.templates, paths.logs, paths.run)
-    troubles = [trouble for folder in folders if folder.exists() and (trouble := _trouble(folder))]
-    if troubles:
-        yield Result("data folders", Status.FAIL, "; ".join(troubles), "give them back to the user whom the server runs as")
+    below = (paths.images, paths.instances, paths.uppers, paths.templates, paths.logs, paths.run)
+    trouble = _trouble(paths.data) or "; ".join(filter(None, (_trouble(folder) for folder in below if folder.exists())))
+    if trouble:
+        yield Result("data folders", Status.FAIL, trouble, "the server's folders must be its user's, and writable by nobody else")
     else:
         yield Result("data folders", Status.PASS, str(paths.data))
 

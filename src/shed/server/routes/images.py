@@ -60,6 +60,13 @@ async def verify(server: Server, request: Request) -> Reply:
     return await server.workers.run(request, work)
 
 
+def _reference(request: Request) -> str:
+    reference = request.query.get("ref")
+    if not reference:
+        raise UsageError("which image?", hint="name it with ?ref=")
+    return reference
+
+
 async def push(server: Server, request: Request) -> Reply:
     """Push an image to a registry."""
     wanted = _members(request, _PUSH, "source", "destination")
@@ -80,13 +87,6 @@ async def pull(server: Server, request: Request) -> Reply:
     return await server.workers.run(request, work)
 
 
-def _reference(request: Request) -> str:
-    reference = request.query.get("ref")
-    if not reference:
-        raise UsageError("which image?", hint="name it with ?ref=")
-    return reference
-
-
 def _members(request: Request, kinds: dict[str, type], *needed: str) -> dict[str, Any]:
     """Return the members of the request's JSON object that are not null.  Raises `UsageError` naming the one that is wrong."""
     body = {key: value for key, value in request.json_object().items() if value is not None}
@@ -105,7 +105,7 @@ def _push(server: Server, wanted: dict[str, Any], progress: Progress, stop: Stop
     from shed.images.push import push_image  # noqa: PLC0415  a server starts faster without
     from shed.oci.store import LayoutStore  # noqa: PLC0415
 
-    return {**wanted, **asdict(push_image(LayoutStore(server.paths.images), **wanted, progress=progress, stop=stop))}
+    return asdict(push_image(LayoutStore(server.paths.images), **wanted, progress=progress, stop=stop))
 
 
 def _pull(server: Server, wanted: dict[str, Any], progress: Progress, stop: Stop) -> dict[str, Any]:
@@ -116,8 +116,8 @@ def _pull(server: Server, wanted: dict[str, Any], progress: Progress, stop: Stop
     platform = Platform.parse(wanted.pop("platform")) if "platform" in wanted else None
     reference = wanted.pop("docker_ref")
     store = LayoutStore(server.paths.images)
-    concurrency = server.settings.pull_concurrency
-    return asdict(pull_image(store, reference, platform=platform, **wanted, concurrency=concurrency, progress=progress, stop=stop))
+    most = server.settings.pull_concurrency
+    return asdict(pull_image(store, reference, platform=platform, concurrency=most, **wanted, progress=progress, stop=stop))
 
 
 def _list(server: Server) -> list[dict[str, Any]]:
