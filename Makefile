@@ -1,7 +1,7 @@
 # What a developer of shed types.  `make help` lists it.
 .DEFAULT_GOAL := help
 PYTHON := .venv/bin/python
-CODE := src tests benchmarks packaging scripts/demo.py scripts/images.py
+CODE := src tests benchmarks packaging scripts/demo.py scripts/images.py scripts/cli_reference.py
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1 — /p' Makefile
@@ -41,8 +41,11 @@ wheel: setup ## a wheel, in dist/
 deb: setup-tests ## a Debian package, in dist/
 	@$(PYTHON) packaging/build_deb.py dist
 
+reference: setup ## write docs/reference/cli.md anew
+	@$(PYTHON) scripts/cli_reference.py
+
 lock: ## renew the two lock files from pyproject.toml
 	@uv pip compile -q --generate-hashes --no-emit-find-links --custom-compile-command "make lock" pyproject.toml -o requirements.lock
 	@uv pip compile -q --generate-hashes --no-emit-find-links --custom-compile-command "make lock" --group dev pyproject.toml -o requirements-dev.lock
 
-.PHONY: help demo images test lint bench setup setup-tests wheel deb build-tools lock
+.PHONY: help demo images test lint bench setup setup-tests wheel deb build-tools reference lock

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run `shed-server` with these command line arguments and return its exit code."""
-    options = _parser().parse_args(arguments)
+    options = server_parser().parse_args(arguments)
     try:
         return int(options.run(options))
     except ShedError as error:
@@ -40,7 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return told.exit_code
 
 
-def _parser() -> argparse.ArgumentParser:
+def server_parser() -> argparse.ArgumentParser:
+    """Return the parser of all commands."""
     parser = argparse.ArgumentParser(prog="shed-server", description="Hosts sheds on this machine.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     serve = commands.add_parser("serve", help="run in the foreground, until SIGTERM or ctrl-C; sheds keep running")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from shed.server.main import _parser
+from shed.server.main import server_parser
 
 DOCS = Path(__file__).parents[3] / "docs/reference"
 SOURCES = Path(__file__).parents[3] / "src/shed/server/doctor"
@@ -14,7 +14,7 @@ SOURCES = Path(__file__).parents[3] / "src/shed/server/doctor"
 
 def options(command: str) -> set[str]:
     """Return the long options of a command of `shed-server`."""
-    (commands,) = [action for action in _parser()._actions if isinstance(action, argparse._SubParsersAction)]
+    (commands,) = [action for action in server_parser()._actions if isinstance(action, argparse._SubParsersAction)]
     parser = commands.choices[command]
     return {name for action in parser._actions for name in action.option_strings if name.startswith("--")} - {"--help"}
 
