@@ -18,11 +18,7 @@ from shed.errors import ShedError, UnavailableError
 log = logging.getLogger(__name__)
 Argument = str | Path
 PASSED_ENVIRONMENT = ("PATH", "HOME", "USER", "LOGNAME", "TMPDIR", "XDG_RUNTIME_DIR", "XDG_CONFIG_HOME", "XDG_DATA_HOME",
-                      "http_proxy", "https_proxy", "no_proxy", "SSL_CERT_FILE",
-                      "DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_CONFIG", "DOCKER_CERT_PATH", "DOCKER_TLS_VERIFY",
-                      "CONTAINER_HOST", "CONTAINERS_CONF", "CONTAINERS_STORAGE_CONF", "CONTAINERS_REGISTRIES_CONF",
-                      "REGISTRY_AUTH_FILE", "DBUS_SESSION_BUS_ADDRESS")  # fmt: skip
-"""Of these the last two lines tell container engines where they are and how they are set."""
+                      "http_proxy", "https_proxy", "no_proxy", "SSL_CERT_FILE")  # fmt: skip
 _TAIL = 2000
 _GRACE = 5.0
 """Seconds that an interrupted command has to clean up."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from shed.errors import UnavailableError
+from shed.images.builders.base import tool_environment
 from shed.run import Argument, CommandError, Completed, run
 
 WORK = "/shed/work"
@@ -26,17 +27,17 @@ class Engine:
 
     def image_id(self, reference: str) -> str | None:
         """Return the identifier of an image that the engine has, ``sha256:HEX``, or None."""
-        done = run([self.program, "image", "inspect", "--format", "{{.Id}}", reference], check=False)
+        done = run([self.program, "image", "inspect", "--format", "{{.Id}}", reference], env=tool_environment(), check=False)
         text = done.stdout.decode().strip().removeprefix("sha256:")
         return f"sha256:{text}" if done.returncode == 0 and text else None
 
     def pull(self, reference: str) -> None:
         """Get an image from its registry.  Raises `CommandError`."""
-        run([self.program, "pull", "--quiet", reference])
+        run([self.program, "pull", "--quiet", reference], env=tool_environment())
 
     def load(self, archive: Path) -> None:
         """Take over the images of an archive.  Raises `CommandError`."""
-        run([self.program, "load", "--quiet", "--input", archive])
+        run([self.program, "load", "--quiet", "--input", archive], env=tool_environment())
 
     def run(self, image: str, words: Sequence[Argument], *, work: Path | None = None) -> Completed:
         """Run a program of `image` to its end, without a network, as this user, in the folder `work`, the only place it may write to.
@@ -48,11 +49,11 @@ class Engine:
         confined = ["--rm", "--name", name, "--network", "none", "--read-only", "--security-opt", "label=disable", *self._user()]
         program, *arguments = words
         try:
-            return run([self.program, "run", *confined, *mounts, "--entrypoint", program, image, *arguments])
+            return run([self.program, "run", *confined, *mounts, "--entrypoint", program, image, *arguments], env=tool_environment())
         except CommandError:
             raise
         except BaseException:
-            run([self.program, "kill", name], check=False)
+            run([self.program, "kill", name], env=tool_environment(), check=False)
             raise
 
     def _user(self) -> list[str]:
@@ -68,7 +69,7 @@ def find_engine() -> Engine:
     said = []
     for program, question in _PROBES.items():
         try:
-            answer = run([program, "info", "--format", question]).stdout.decode().strip()
+            answer = run([program, "info", "--format", question], env=tool_environment()).stdout.decode().strip()
         except (UnavailableError, CommandError) as error:
             said.append(error.message)
             continue
