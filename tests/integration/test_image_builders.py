@@ -20,6 +20,7 @@ from shed.erofs.reader import Image as ErofsImage
 from shed.images.bootkit.kit import save_kit
 from shed.oci.store import LayoutStore
 from support.containers import BUSYBOX, Containers, make_containers
+from support.docker_registry import docker_registry
 from support.erofs_records import differences, record_image
 from support.kit import archive
 from support.minted import small_kit
@@ -50,6 +51,8 @@ def containers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Containers]
         assert found, f"scripts/setup --tests installs {name}"
         (tools / name).symlink_to(found)
     yield make_containers(folder / "one", f"{tools}:/usr/sbin:/usr/bin:/sbin:/bin")
+    for mounted in folder.glob("*/storage/overlay"):  # the tools leave it mounted on itself when a mount in it was in use
+        subprocess.run(["umount", "--lazy", mounted], capture_output=True, check=False)
     shutil.rmtree(folder)
 
 
@@ -116,11 +119,13 @@ def test_a_stage_is_built(store: LayoutStore, containers: Containers, context: P
     assert leftovers(store, containers) == []
 
 
-def test_what_the_builder_made_is_kept(store: LayoutStore, containers: Containers, context: Path, tmp_path: Path) -> None:
-    """In a new folder, as an OCI archive that gives the same image; the same build is told to be up to date."""
-    built = build(store, containers, context, "--output-dir", tmp_path / "out/deep")
-    assert [path.name for path in (tmp_path / "out/deep").iterdir()] == ["dev.oci.tar"]
-    again = build(store, containers, "--from-oci-archive", tmp_path / "out/deep/dev.oci.tar")
+@pytest.mark.parametrize("builder", ["buildah", "podman"])
+def test_what_the_builder_made_is_kept(store: LayoutStore, containers: Containers, context: Path, tmp_path: Path, builder: str) -> None:
+    """In a new folder, named by a relative path, as an OCI archive that gives the same image."""
+    out = Path(os.path.relpath(tmp_path / "out/deep"))
+    built = build(store, containers, context, "--builder", builder, "--output-dir", out)
+    assert [path.name for path in out.iterdir()] == ["dev.oci.tar"]
+    again = build(store, containers, "--from-oci-archive", out / "dev.oci.tar")
     assert (again["digest"], again["reused"]) == (built["digest"], True)
 
 
@@ -203,6 +208,20 @@ def test_an_image_of_the_local_storage(store: LayoutStore, containers: Container
     alone.mkdir()
     (alone / "buildah").symlink_to("/usr/bin/buildah")
     assert build(store, containers, "--from", BUSYBOX, "--force", PATH=str(alone))["root_digest"] == root
+    assert leftovers(store, containers) == []
+
+
+def test_an_image_of_a_registry(store: LayoutStore, containers: Containers, tmp_path: Path) -> None:
+    """Found there when no local store has it; its name there is what the image was made from."""
+    source = archive("busybox")
+    root = build(store, containers, "--from-oci-archive", source)["root_digest"]
+    with docker_registry(tmp_path / "registry") as registry:
+        reference = f"{registry.address}/busybox:v1"
+        containers.run("/usr/bin/skopeo", "copy", "--dest-tls-verify=false", f"oci-archive:{source}", f"docker://{reference}")
+        for form in (reference, f"docker://{reference}"):
+            found = build(store, containers, "--from", form, "--force")
+            assert found["root_digest"] == root
+            assert store.read_manifest(found["digest"]).annotations["io.shed.source-ref"] == reference
     assert leftovers(store, containers) == []
 
 

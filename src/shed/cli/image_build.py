@@ -6,6 +6,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,8 @@ def build(words: list[str], options: Options) -> int:
             result = mint_archive(store, _archive(args.from_oci_archive), args.name, **how)
         else:
             result = mint(store, archive, args.name, **how)
+    if result.reused:
+        result = replace(result, timings=progress.finish())
     _built(result, options, details)
     return 0
 
@@ -121,7 +124,7 @@ def _check_combination(args: Any) -> None:
 
 
 def _request(args: Any, platform: Platform | None) -> BuildRequest:
-    context = Path(args.context or ".")
+    context = Path(args.context or ".").absolute()  # no builder takes it for an option
     return BuildRequest(
         context=context,
         file=find_file(context, args.file),

@@ -16,6 +16,7 @@ from shed.erofs.errors import ErofsError
 from shed.errors import ConflictError, DataError, UsageError
 from shed.images.annotations import BootAnnotations
 from shed.images.mint import blaming
+from shed.images.reachable import blobs_of
 from shed.images.resolve import boot_blobs
 from shed.images.transfer import Counter
 from shed.names import check_image_name
@@ -102,7 +103,7 @@ def _wanted(store: LayoutStore, lease: Lease, archive: Archive, name: str, chose
         error.hint = "an ordinary image is made bootable by: shed image build --from-oci-archive FILE -n NAME"
         raise
     layers = chosen.manifest.layers
-    lease.blobs(chosen.digest, chosen.manifest.config.digest, *boot.values(), *(layer.digest for layer in layers))
+    lease.blobs(*blobs_of(chosen.digest, chosen.manifest))
     blobs: dict[Digest, tuple[str, FileSlice | None]] = {}
     for what, digest in boot.items():
         found = archive.file(f"blobs/sha256/{hex_of(digest)}")

@@ -77,13 +77,14 @@ def pull_image(
     store.index()  # a damaged one is told now, not when all the work is done
     progress.phase("manifest", f"looking up {remote}")
     with contextlib.ExitStack() as stack:
+        lease = stack.enter_context(store.lease())  # which makes a store that is not there yet
         stack.enter_context(refs.pulling(store, reference, stop))
         repository = Repository(remote, insecure=insecure, sleep=stop.sleep)
         stop.also(repository.abort)
         chosen = find_remote(repository, platform)
         boot = _boot(chosen, remote, with_layers=with_layers)
         wanted = _wanted(chosen, boot, with_layers=with_layers)
-        stack.enter_context(store.lease()).blobs(*blobs_of(chosen.digest, chosen.manifest))
+        lease.blobs(*blobs_of(chosen.digest, chosen.manifest))
         missing = {digest: size for digest, size in wanted.items() if not store.intact(digest)}
         for what, digest in boot.blobs().items():
             if digest in missing:

@@ -43,7 +43,7 @@ COMMANDS: list[tuple[Callable[[BuildRequest], list[Argument]], str, str]] = [
     ),
     (
         lambda request: docker.export_command(request, OUT),
-        f"docker buildx build {_NO_ATTESTATIONS} --output type=oci,dest=o.tar",
+        f'docker buildx build {_NO_ATTESTATIONS} --output type=oci,"dest=o.tar"',
         ",rewrite-timestamp=true",
     ),
     (

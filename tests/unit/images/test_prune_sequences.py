@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -18,7 +19,7 @@ from shed.config.paths import Paths
 from shed.errors import ConflictError
 from shed.images import refs
 from shed.images.bootkit.kit import save_kit
-from shed.images.prune import prune
+from shed.images.prune import Plan, prune
 from shed.images.reachable import blobs_of
 from shed.images.remove import remove_image
 from shed.oci import media
@@ -64,6 +65,10 @@ class Storage(RuleBasedStateMachine):
         """Return the images that must be whole."""
         leased = {digest for _, digest in self.leases}
         return {*self.tags.values(), *self.sheds.values(), *self.snapshots.values(), *leased, *({self.configured} - {None})}  # type: ignore[arg-type]
+
+    def wanted(self) -> set[Digest]:
+        """Return the blobs that must be there."""
+        return set(self.kit).union(*(self.blobs[digest] for digest in self.needed()))
 
     @rule(content=CONTENTS, name=NAMES | st.none(), layers=st.integers(0, 2))
     def load(self, content: str, name: str | None, layers: int) -> None:
@@ -114,15 +119,16 @@ class Storage(RuleBasedStateMachine):
         if removed.references:
             self.configured = None
 
-    @precondition(lambda self: self.tags)
-    @rule(data=st.data(), name=SHEDS)
-    def create(self, data: st.DataObject, name: str) -> None:
+    @rule(content=CONTENTS, layers=st.integers(0, 2), name=SHEDS)
+    def create(self, content: str, layers: int, name: str) -> None:
         if name not in self.sheds:
-            digest = self.tags[data.draw(st.sampled_from(sorted(self.tags)))]
+            digest = put_image(self.store, content, layers=layers)
             with unpruned(self.store.root):
                 put_shed(self.paths, name, digest)
+            self.know(digest)
             self.sheds[name] = digest
 
+    @precondition(lambda self: self.sheds)
     @rule(name=SHEDS)
     def delete(self, name: str) -> None:
         if self.sheds.pop(name, None):
@@ -130,11 +136,14 @@ class Storage(RuleBasedStateMachine):
 
     @precondition(lambda self: self.sheds)
     @rule(data=st.data(), name=SHEDS)
-    def snapshot(self, data: st.DataObject, name: str) -> None:
+    def turn_into_a_snapshot(self, data: st.DataObject, name: str) -> None:
         if name not in self.snapshots:
-            self.snapshots[name] = self.sheds[data.draw(st.sampled_from(sorted(self.sheds)))]
+            shed = data.draw(st.sampled_from(sorted(self.sheds)))
+            self.snapshots[name] = self.sheds[shed]
             put_snapshot(self.paths, name, self.snapshots[name])
+            self.delete(shed)
 
+    @precondition(lambda self: self.snapshots)
     @rule(name=SHEDS)
     def delete_snapshot(self, name: str) -> None:
         if self.snapshots.pop(name, None):
@@ -178,19 +187,19 @@ class Storage(RuleBasedStateMachine):
             self.tags[name] = after
             self.know(after)
 
-    def pruned(self, *, dry_run: bool = False) -> object:
+    def pruned(self, *, dry_run: bool = False) -> Plan:
         return prune(self.store, lambda: pins(self.paths), CONFIGURED, dry_run=dry_run)
 
     def nothing_else_is_left(self) -> None:
         """After a prune there is what is needed, and not one blob more."""
-        wanted = set(self.kit).union(*(self.blobs[digest] for digest in self.needed()))
-        assert set(self.store.inventory()) == wanted
+        assert set(self.store.inventory()) == self.wanted()
         assert {entry.digest for entry in self.store.index().manifests} == self.needed()
 
     @invariant()
     def check(self) -> None:
-        """What is needed is whole, the index lists every tag, and every blob is what its name says."""
+        """What is needed is whole, a prune would take all else, the index lists every tag, and every blob is what its name says."""
         present = self.store.inventory()
+        assert {item.digest for item in self.pruned(dry_run=True).garbage} == present.keys() - self.wanted()
         for digest in self.needed():
             assert self.blobs[digest] <= present.keys()
         listed = {entry.digest for entry in self.store.index().manifests}
@@ -228,6 +237,6 @@ def killed(work: Callable[[], object], moment: int) -> bool:
 
 
 Storage.TestCase.settings = settings(
-    max_examples=20, stateful_step_count=25, deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True
+    max_examples=15, stateful_step_count=30, deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True
 )
-TestStorage = Storage.TestCase
+TestStorage = pytest.mark.slow(Storage.TestCase)

@@ -179,6 +179,16 @@ def test_many_threads_share_one_token(registry: Registry, connect: Connect) -> N
         "http://localhost:99999/",
     ],
 )
+def test_a_realm_that_must_not_see_credentials(registry: Registry, connect: Connect, realm: str) -> None:
+    """A token server without encryption, unless it is this machine, and what is none: nothing is sent."""
+    challenge = f'Bearer realm="{realm}"'
+    registry.once("HEAD", "blobs", lambda handler: handler.answer(401, WWW_Authenticate=challenge))
+    with pytest.raises(RegistryError, match=registry.address):
+        connect(credentials=ME).has_blob(DIGEST)
+    assert len(registry.seen) == 1
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
 def test_credentials_do_not_follow_a_redirect(registry: Registry, connect: Connect, method: str) -> None:
     """Neither along with it, nor when the other host asks for them."""
     registry.basic = ("me", "s3cret")

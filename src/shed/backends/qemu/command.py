@@ -107,14 +107,17 @@ def _frame(machine: Machine, host: Host) -> list[str]:
 
 
 def _disk(name: str, disk: Disk) -> list[str]:
-    """A raw image; what the guest discards or zeroes becomes a hole in it."""
+    """A raw image; what the guest discards or zeroes becomes a hole in it.
+
+    When the host has no space left, the guest's write fails; QEMU's default is to stop the machine, which then hangs without a word.
+    """
     node: dict[str, object] = {"node-name": name, "driver": "raw", "file": {"driver": "file", "filename": str(disk.path)}}
     if disk.read_only:
         node["read-only"] = True
     else:
         node["discard"] = "unmap"
         node["detect-zeroes"] = "unmap"
-    return ["-blockdev", json.dumps(node), "-device", _json(driver="virtio-blk-pci", drive=name, id=name)]
+    return ["-blockdev", json.dumps(node), "-device", _json(driver="virtio-blk-pci", drive=name, id=name, werror="report")]
 
 
 def _agent() -> list[str]:
