@@ -16,6 +16,7 @@ from shed.erofs.checker import check
 from shed.erofs.compress import Compression
 from shed.erofs.errors import ErofsError
 from shed.erofs.reader import Image as ErofsImage
+from shed.errors import StorageError
 from shed.images.bootkit.kit import save_kit
 from shed.images.engine import Engine
 from shed.images.mint import mint_archive
@@ -36,7 +37,7 @@ from support.layer_sets import LAYER_SETS
 from support.minted import small_kit
 from support.tars import Image, file, tar
 from support.tree_record import Record, record_folder
-from support.trees import text
+from support.trees import noise, text
 
 pytestmark = [pytest.mark.root, pytest.mark.slow]
 
@@ -166,6 +167,27 @@ def test_the_engine_is_found_and_the_image_can_be_named(build_tools: Engine, tmp
     written_by = store.read_manifest(tag.digest).annotations["io.shed.build-tools"]
     assert written_by == ContainerWriter("dev", Compression.parse("zstd"), engine=build_tools).name
     assert f"shed-build-tools:dev@{build_tools.image_id('shed-build-tools:dev')}" in written_by
+
+
+@pytest.mark.parametrize(
+    ("megabytes", "problem"), [(8, "cannot write"), (15, "erofs: .*Could not format the device"), (20, "cannot write|No space")]
+)
+def test_a_full_disk(container: ContainerWriter, tmp_path: Path, megabytes: int, problem: str) -> None:
+    """Whether the layers, what the tool unpacks, or the tar does not fit: it is told as want of space, and the store is as it was."""
+    source = Image(tar(file("big", noise(6 << 20))), compress=False).archive(tmp_path / "archive.tar")
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "disk", disk], check=True)
+    try:
+        store = LayoutStore(disk / "images")
+        kit = small_kit(store)
+        with pytest.raises(StorageError, match=problem) as caught:
+            mint_archive(store, source, "base", kit=kit, writer=container)
+        assert "free some" in (caught.value.hint or "")
+        assert list(store.blobs.glob(".staging-*")) == []
+        assert store.tag_names() == []
+    finally:
+        subprocess.run(["umount", disk], check=True)
 
 
 TAMPERED = {

@@ -6,6 +6,7 @@ import errno
 import hashlib
 import os
 import re
+import shutil
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from uuid import UUID
@@ -14,7 +15,7 @@ from shed.entries import Entry
 from shed.erofs import layout
 from shed.erofs.compress import Compression
 from shed.erofs.writer import content_uuid
-from shed.errors import REFUSALS, DataError, NotFoundError, StorageError
+from shed.errors import DataError, NotFoundError, StorageError
 from shed.fsutil import storage_errors
 from shed.images.build_tools import LOCAL_NAME, build_tools_reference
 from shed.images.engine import WORK, Engine, find_engine
@@ -67,9 +68,11 @@ class ContainerWriter:
             try:
                 self._engine.run(self._image, words, work=work)
             except CommandError as error:
-                if os.strerror(errno.ENOSPC) in error.message:
-                    raise StorageError(f"cannot write {work}: {os.strerror(errno.ENOSPC)}", hint=REFUSALS[errno.ENOSPC]) from None
-                raise
+                needed = 2 * (work / _TAR).stat().st_size
+                if shutil.disk_usage(work).free > needed and os.strerror(errno.ENOSPC) not in error.message:
+                    raise
+                hint = f"it may take {(needed >> 20) + 1} MiB of space in {blob.path.parent}, which has less: free some"
+                raise StorageError(error.message, hint=hint) from None  # the tool itself calls a full disk an I/O error
         _check_magic(blob)
 
     def _options(self) -> list[str]:
