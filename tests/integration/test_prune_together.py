@@ -23,6 +23,7 @@ from shed.images.find import all_tags
 from shed.images.prune import prune
 from shed.images.reachable import blobs_of
 from shed.images.remove import remove_image
+from shed.oci.digest import digest_bytes
 from shed.oci.store import LayoutStore
 from support.minted import mint_small
 from support.stored import put_image
@@ -48,7 +49,9 @@ def load():
 
 def mint():
     name = f"mine-{number}"  # that nobody else removes
-    whole(mint_small(store, scratch, name, tar(file(dice.choice("abc")))).manifest_digest)
+    with store.lease() as lease:
+        lease.blobs(*map(digest_bytes, (b"kernel", b"initrd", b"runtime")))  # the kit, which no record names here
+        whole(mint_small(store, scratch, name, tar(file(dice.choice("abc")))).manifest_digest)
 
 
 def use():
@@ -102,5 +105,6 @@ def test_four_processes_at_once(tmp_path: Path) -> None:
     tags = [tag for name in store.tag_names() if (tag := store.tag(name))]
     wanted = set[str]().union(*(blobs_of(tag.digest, store.read_manifest(tag.digest)) for tag in tags))
     assert set(store.inventory()) == wanted
+    assert {entry.digest for entry in store.index().manifests} == {tag.digest for tag in tags}
     assert all(digest_bytes(store.blob_path(digest).read_bytes()) == digest for digest in wanted)
     assert list((store.root / "leases").iterdir()) == []

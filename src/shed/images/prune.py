@@ -94,7 +94,7 @@ def plan(store: LayoutStore, leased: Leased, pins: Iterable[Pin], configured: Ma
                 code="OLD_STORE",
                 hint=f"nothing of it can be used: stop the server, move {store.root} away, and get the images again",
             )
-    unlisted = frozenset(entry.digest for entry in store.index().manifests) - needed.manifests
+    unlisted = frozenset(entry.digest for entry in store.index().manifests) - needed.blobs
     garbage = []
     for digest in sorted(present.keys() - needed.blobs):
         size = present[digest].st_blocks * 512
@@ -104,7 +104,7 @@ def plan(store: LayoutStore, leased: Leased, pins: Iterable[Pin], configured: Ma
     return Plan(
         garbage=(*garbage, *_cached(store, needed)),
         unlisted=unlisted,
-        records=(*refs.stale(store, frozenset(needed.manifests)), *_verified(store, present.keys() & needed.blobs)),
+        records=(*refs.stale(store, needed.blobs), *_verified(store, needed.blobs)),
     )
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from shed.errors import ConflictError, DataError, ShedError, UsageError
@@ -86,15 +86,15 @@ def forget(store: LayoutStore, digest: Digest) -> list[str]:
     return references
 
 
-def stale(store: LayoutStore, manifests: frozenset[Digest]) -> list[Path]:
-    """Return the files of entries that name none of `manifests`, or are damaged."""
+def stale(store: LayoutStore, needed: Collection[Digest]) -> list[Path]:
+    """Return the files of entries that name none of the blobs `needed`, or are damaged."""
     result = []
     for path in _files(store):
         try:
             found = _read(path)
         except DataError:
             found = ("", Digest(""))
-        if found and found[1] not in manifests:
+        if found and found[1] not in needed:
             result.append(path)
     return result
 

@@ -48,14 +48,10 @@ def remove_image(store: LayoutStore, name: str, pins: Iterable[Pin], configured:
     tags = [tag for tag, digest in all_tags(store) if digest == found.digest]
     gone = [name] if name in tags else tags
     for tag in gone:
-        _untag(store, tag)
+        with contextlib.suppress(NotFoundError):  # it was removed, or given to another image, meanwhile
+            store.untag(tag, digest=found.digest)
     references = refs.forget(store, found.digest) if gone == tags else []
     return Removed(found.digest, gone, references, _warnings(configured, {name, found.digest, *gone, *references}))
-
-
-def _untag(store: LayoutStore, name: str) -> None:
-    with contextlib.suppress(NotFoundError):  # somebody else was faster
-        store.untag(name)
 
 
 def _warnings(configured: Mapping[str, str], names: set[str]) -> list[str]:

@@ -237,12 +237,17 @@ class LayoutStore:
             if all(entry.digest != manifest.digest for entry in index.manifests):
                 self._write_index(Index((*index.manifests, replace(manifest, annotations={}))))
 
-    def untag(self, name: str) -> None:
-        """Remove the tag `name`; its manifest stays listed without a name.  Raises `NotFoundError`."""
+    def untag(self, name: str, *, digest: Digest | None = None) -> None:
+        """Remove the tag `name`, when `digest` is given only as long as it means that; its manifest stays listed without a name.
+
+        Raises `NotFoundError`.
+        """
         path = self._tag_path(name)
         if not path.exists():
             raise NotFoundError(f"no image is called {name!r}", code="IMAGE_NOT_FOUND", hint="see `shed image ls`")
         with locked(self.tags / f"{name}.lock"):
+            if digest is not None and (tag := self.tag(name)) and tag.digest != digest:
+                raise NotFoundError(f"{name!r} means another image by now", code="IMAGE_NOT_FOUND", hint="see `shed image ls`")
             path.unlink(missing_ok=True)
             with self._index_locked():
                 self._write_index(without_tag(self.index(), name))

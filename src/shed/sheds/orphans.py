@@ -6,6 +6,7 @@ touched for an hour.  Lock files are never orphans.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import shutil
@@ -15,8 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from shed.config.paths import Paths
-from shed.errors import ConflictError
-from shed.fsutil import locked, storage_errors
+from shed.fsutil import storage_errors
 from shed.oci.store import LayoutStore
 from shed.sheds.space import NOTHING, Space, measure
 
@@ -47,17 +47,16 @@ def find_orphans(paths: Paths, *, gone: Collection[Path] = ()) -> list[Orphan]:
 
 def remove_orphan(orphan: Orphan) -> bool:
     """Remove it, unless it found an owner meanwhile; tell whether it is gone.  Raises `StorageError`."""
-    try:
-        with locked(orphan.lock, wait=False):
-            if not _is_left(orphan, ()):
+    with storage_errors(orphan.path):
+        if orphan.lock != orphan.path:
+            orphan.lock.touch()  # whoever comes next must find it held
+        with _holding(orphan.lock) as free:
+            if not free or not _is_left(orphan, ()):
                 return False
-            with storage_errors(orphan.path):
-                if orphan.path.is_dir():
-                    shutil.rmtree(orphan.path)
-                else:
-                    orphan.path.unlink(missing_ok=True)
-    except ConflictError:
-        return False
+            if orphan.path.is_dir():
+                shutil.rmtree(orphan.path)
+            else:
+                orphan.path.unlink()
     return True
 
 
@@ -83,14 +82,14 @@ def _templates(paths: Paths) -> Iterator[Orphan]:
 
 
 def _temporaries(paths: Paths) -> Iterator[Orphan]:
-    """Yield the files of atomic writes, and of blobs, that were never given their names."""
+    """Yield what atomic writes, and the making of blobs, never gave its name."""
     images = paths.images
     places = [images, images / "blobs/sha256", images / "tags", images / "refs", images / "verified", paths.templates, paths.logs]
     for parent in (paths.instances, paths.uppers, paths.snapshots):
         places += [path for path in (parent, *_entries(parent)) if path.is_dir()]
     for place in places:
         for path in _entries(place):
-            if path.name.startswith(".") and path.suffix == ".tmp" and path.is_file():
+            if path.name.startswith(".") and path.suffix == ".tmp":
                 yield Orphan(path, "temporary", path)
 
 
@@ -109,12 +108,24 @@ def _is_left(orphan: Orphan, gone: Collection[Path]) -> bool:
 
 
 def _is_free(orphan: Orphan) -> bool:
-    """Tell whether nobody holds the lock; one that was never made is held by nobody."""
+    with _holding(orphan.lock) as free:
+        return free
+
+
+@contextlib.contextmanager
+def _holding(lock: Path) -> Iterator[bool]:
+    """Hold `lock`, a file or a folder, as long as the block lasts; yield whether nobody else has it.  Nobody has one that is not there."""
     try:
-        with orphan.lock.open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fd = os.open(lock, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
-        return True
-    except BlockingIOError:
-        return False
-    return True
+        yield True
+        return
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            free = True
+        except BlockingIOError:
+            free = False
+        yield free
+    finally:
+        os.close(fd)

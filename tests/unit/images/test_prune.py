@@ -9,6 +9,8 @@ import os
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any, cast
+from unittest.mock import Mock
 
 import pytest
 
@@ -17,11 +19,12 @@ from shed.errors import ShedError, StorageError
 from shed.images import refs
 from shed.images.bootkit.kit import KIT_FILE, save_kit
 from shed.images.find import find
-from shed.images.prune import Plan, prune
+from shed.images.prune import Plan, execute, plan, prune
 from shed.images.resolve import resolve
 from shed.oci import media
 from shed.oci.descriptor import Descriptor
 from shed.oci.digest import Digest, digest_bytes, hex_of
+from shed.oci.leases import Lease, Leased
 from shed.oci.manifest import Index
 from shed.oci.store import LayoutStore
 from shed.sheds import metadata
@@ -109,6 +112,24 @@ def test_a_live_lease_keeps_what_it_names(store: LayoutStore, paths: Paths) -> N
         assert pruned(paths).garbage == ()
     assert {item.digest for item in pruned(paths).garbage} == {single, *blobs("image")}
     assert list((store.root / "leases").iterdir()) == []
+
+
+def test_an_image_that_gets_its_names_while_a_prune_looks(store: LayoutStore, paths: Paths) -> None:
+    """Its lease keeps entries and records too, though no tag had been seen."""
+    put_image(store, "gone")
+
+    class Meanwhile(dict[str, str]):
+        def items(self) -> Any:  # asked for when all tags are read
+            refs.record(store, "example.org/new:v1", put_image(store, "new", "new", held=lease))
+            return super().items()
+
+    lease = cast(Lease, Mock())  # a real one cannot grow as long as a prune looks
+    execute(store, plan(store, Leased(frozenset(blobs("new")), frozenset()), [], Meanwhile(default_image="other")))
+    assert set(store.inventory()) == blobs("new")
+    tag = store.tag("new")
+    assert tag is not None
+    assert [entry.digest for entry in store.index().manifests] == [tag.digest]
+    assert refs.lookup(store, "example.org/new:v1") == tag.digest
 
 
 def test_configured_references_keep_their_image(store: LayoutStore, paths: Paths) -> None:

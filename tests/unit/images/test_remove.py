@@ -53,6 +53,17 @@ def test_a_tag_is_removed_alone(store: LayoutStore, base: Digest) -> None:
         remove_image(store, "base", [], {})
 
 
+def test_a_tag_that_moves_meanwhile_stays(store: LayoutStore, base: Digest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it means now was not what was asked for."""
+    monkeypatch.setattr("shed.images.remove.all_tags", lambda store: [("base", base), ("second", base)])
+    other = put_image(store, "other", "second")
+    remove_image(store, base, [], {})
+    tag = store.tag("second")
+    assert tag is not None
+    assert tag.digest == other
+    assert store.tag("base") is None
+
+
 @pytest.mark.parametrize("by", ["reference", "digest", "short"])
 def test_a_reference_or_a_digest_takes_all_names(store: LayoutStore, base: Digest, by: str) -> None:
     """Nothing names the image afterwards; doing it twice by digest is no failure, so that a script can go through a list."""
