@@ -20,6 +20,9 @@ lint: setup ## style and types
 	@.venv/bin/ruff format --check $(CODE)
 	@.venv/bin/mypy
 
+build-tools: setup ## the image of mkfs.erofs and its like, for podman or docker
+	@images/build-tools/build
+
 bench: setup-tests ## measure, side by side with the tools shed replaces
 	@PYTHONPATH=tests $(PYTHON) -m benchmarks
 

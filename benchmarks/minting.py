@@ -1,7 +1,8 @@
 """Minting: from the layers to a checked EROFS blob, beside `umoci unpack` and then erofs-utils' `mkfs.erofs` on the folder.
 
-Both start at the same OCI layers, and use the same algorithm.  What shed does more is inside its time: the image is checked, and
-every extent is read back and compared.
+All start at the same OCI layers, and use the same algorithm: shed with each of its two writers, and what it replaces.  What shed does more
+is inside its time: the image is checked, and every extent is read back and compared.  Then all files of the images are read through the
+kernel, with nothing of them in memory before.
 """
 
 from __future__ import annotations
@@ -13,18 +14,24 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks.harness import command, compare, show
+from benchmarks.harness import Subject, command, compare, show
 from benchmarks.material import debian_archive
 from benchmarks.world import SHED, shed
 from shed.run import run
+from support.engine import environment
+from support.erofs_mount import mounted
 from support.erofs_utils import version
+from support.kit import ROOT
 
+WRITERS = {"builtin": (), "container": ("--build-tools-version", "dev")}
 ALGORITHMS = {"lz4": ("-zlz4", "-C65536"), "lz4hc": ("-zlz4hc,9", "-C65536"), "zstd": ("-zzstd,3", "-C65536")}
 
 
 def main() -> None:
     """Compare time, size and memory for each algorithm."""
     archive = debian_archive()
+    os.environ.update(environment())
+    run([ROOT / "images/build-tools/build"])
     print(f"minting: {archive.stat().st_size / 1e6:.0f} MB archive, against umoci unpack and mkfs.erofs {version()}")
     for algorithm, options in ALGORITHMS.items():
         with tempfile.TemporaryDirectory(prefix="shed-bench-", dir=archive.parent) as scratch:
@@ -51,19 +58,37 @@ def _compare(archive: Path, scratch: Path, algorithm: str, options: tuple[str, .
         f"mkfs_erofs(Path({str(theirs)!r}), Path({f'{bundle}/rootfs'!r}), *{options!r}, '--quiet')"
     )
     rootless = [] if os.geteuid() == 0 else ["--rootless"]
-    mint = command([SHED, "image", "build", "--from-oci-archive", layout, "-n", "bench", "--compression", algorithm], before=clear_ours)
+    build: list[str | Path] = [SHED, "image", "build", "--from-oci-archive", layout, "-n", "bench", "--compression", algorithm]
     replaced = command([sys.executable, "-c", program, *rootless], before=clear_theirs)
-    result = compare(mint, replaced)
-    show(f"minting, {algorithm}", "shed", "umoci + mkfs.erofs", result)
-    ours = _root_size(data / "images")
-    print(f"  size: shed {ours / 1e6:.1f} MB, mkfs.erofs {theirs.stat().st_size / 1e6:.1f} MB, ratio {ours / theirs.stat().st_size:.3f}")
-    print(f"  peak memory: shed {result.peak / 1e6:.0f} MB")
+    for writer, words in WRITERS.items():
+        result = compare(command([*build, *words], before=clear_ours), replaced, runs=3)
+        show(f"minting, {algorithm}", f"shed ({writer})", "umoci + mkfs.erofs", result)
+        ours = _root(data / "images")
+        size, other = ours.stat().st_size, theirs.stat().st_size
+        print(f"  size: shed {size / 1e6:.1f} MB, mkfs.erofs {other / 1e6:.1f} MB, ratio {size / other:.3f}")
+        print(f"  peak memory: shed {result.peak / 1e6:.0f} MB{' without what runs in the container' if words else ''}")
+        if os.geteuid():
+            print("  reading all files, cold: takes root")
+            continue
+        with mounted(ours, scratch / "ours") as first, mounted(theirs, scratch / "replaced") as second:
+            show(f"  reading all files, cold, {algorithm}", f"shed ({writer})", "mkfs.erofs", compare(_reading(first), _reading(second)))
 
 
-def _root_size(images: Path) -> int:
-    """Return the size of the root blob of the image that was minted, in bytes."""
+def _reading(folder: Path) -> Subject:
+    """Return a subject that reads every file of a mounted image, after the kernel was made to forget what it has of it."""
+    words: list[str | Path] = ["sh", "-c", 'find "$0" -type f -exec cat {} + >/dev/null', folder]
+    return command(words, before=_forget)
+
+
+def _forget() -> None:
+    os.sync()
+    Path("/proc/sys/vm/drop_caches").write_text("3")
+
+
+def _root(images: Path) -> Path:
+    """Return the root blob of the image that was minted."""
     blobs = images / "blobs/sha256"
     tag = json.loads((images / "tags/bench.json").read_text())
     manifest = json.loads((blobs / tag["digest"].removeprefix("sha256:")).read_text())
     root = str(manifest["annotations"]["io.shed.rootfs.erofs.digest"]).removeprefix("sha256:")
-    return (blobs / root).stat().st_size
+    return blobs / root

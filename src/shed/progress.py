@@ -82,14 +82,21 @@ class Progress:
 
 
 class Stop:
-    """Tells work in other threads to give up: `sleep` ends early, and `check` raises."""
+    """Tells work in other threads to give up: `sleep` ends early, `check` raises, and what `also` was given is called."""
 
     def __init__(self) -> None:
         self._event = threading.Event()
+        self._also: list[Callable[[], object]] = []
+
+    def also(self, call: Callable[[], object]) -> None:
+        """Have `call` called when the work is to be given up; it ends what other threads wait for."""
+        self._also.append(call)
 
     def set(self) -> None:
         """Have all of it give up."""
         self._event.set()
+        for call in self._also:
+            call()
 
     def check(self) -> None:
         """Raise `UnavailableError` when the work should be given up."""

@@ -84,6 +84,17 @@ def test_the_runtime_is_a_valid_image(kit_store: LayoutStore, kit: Kit) -> None:
     assert check(kit_store.blob_path(kit.runtime)).inodes > 400
 
 
+def test_the_runtime_brings_the_modules_that_it_offers(runtime_folder: Path, kit: Kit) -> None:
+    """By the names that the kernel uses for a bridge, nftables and /dev/net/tun; each of this kernel, behind what it needs."""
+    table = {name: modules for name, *modules in map(str.split, (runtime_folder / "modules/aliases").read_text().splitlines())}
+    files = {path.stem: path.read_bytes() for path in (runtime_folder / "modules").glob("*.ko")}
+    assert set(files) == {module for modules in table.values() for module in modules}
+    assert table["rtnl_link_bridge"] == ["llc", "stp", "bridge"]
+    assert table["nft_chain_2_nat"][-1] == "nft_chain_nat"
+    assert table["char_major_10_200"] == ["tun"]
+    assert all(b"vermagic=" + kit.record["kernel_release"].encode() + b" " in data for data in files.values())
+
+
 def test_the_runtimes_python_uses_nothing_of_the_machine(runtime_folder: Path) -> None:
     """Every file whose code it maps, and every module it loads, is the runtime's own."""
     code = (

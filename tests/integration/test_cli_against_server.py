@@ -19,6 +19,7 @@ from shed.errors import ConflictError, NotFoundError
 from shed.progress import Event, PhaseEvent
 from shed.version import VERSION
 from support.fake_server import fake_server
+from support.machine import command_line
 from support.scripted_server import Conversation, ScriptedServer
 
 SHED = [sys.executable, "-m", "shed.cli.main"]
@@ -208,13 +209,14 @@ def alone(tmp_path: Path) -> Iterator[Shed]:
 
 
 def test_the_local_server_is_started_when_it_is_needed(alone: Shed) -> None:
-    """Asking for its state does not start it; asking for sheds does; it can be stopped twice."""
+    """Asking for its state does not start it; asking for sheds does; it can be stopped twice, and is gone then."""
     assert alone("server", "status", code=1).stdout.startswith("not running")
     assert json.loads(alone("list", "--json").stdout) == []
     status = json.loads(alone("server", "status", "--json").stdout)
     assert (status["running"], status["version"]) == (True, VERSION)
     assert alone("server", "start").stdout == "the server is running already\n"
     assert alone("server", "stop").stdout == "stopped the server\n"
+    assert not command_line(Path(f"/proc/{status['pid']}"))
     assert alone("server", "stop").stdout == "the server was not running\n"
     assert alone("server", "start").stdout == "started the server\n"
 

@@ -128,7 +128,7 @@ def test_boot_only_and_later_the_layers(server: DockerRegistry, minted: tuple[La
     other = LayoutStore(tmp_path / "other")
     first = pull_image(other, reference, tag="mine")
     assert (first.tag, first.fetched, first.exists) == ("mine", 4, 0)
-    assert resolve(other, "mine").digest == digest
+    assert resolve(other, "mine").digest == resolve(other, reference).digest == digest
     (listed,) = list_images(other)
     assert (listed.layers, listed.bootable) == ("boot-only", True)
     with pytest.raises(ConflictError, match="image layers not present locally") as caught:
@@ -277,8 +277,9 @@ def test_a_blob_is_missing_in_the_registry(server: DockerRegistry, minted: tuple
     old, before = other.tag("app"), other.blob_digests()
     link = blobs(store, digest)["rootfs erofs"].removeprefix("sha256:")
     shutil.rmtree(server.storage / f"docker/registry/v2/repositories/missing/app/_layers/sha256/{link}")
-    with pytest.raises(NotFoundError, match=f"has no blob sha256:{link[:12]} of missing/app"):
+    with pytest.raises(NotFoundError, match=f"{reference} lacks the rootfs erofs blob sha256:{link[:12]} that it boots from") as caught:
         pull_image(other, reference)
+    assert "skopeo copy --all" in (caught.value.hint or "")
     assert (other.tag("app"), other.blob_digests()) == (old, before)
 
 

@@ -31,7 +31,8 @@ from support.erofs_mount import mounted
 from support.erofs_records import differences, record_image
 from support.erofs_utils import fsck_erofs
 from support.kit import archive
-from support.layer_sets import LAYER_SETS, LayerSet
+from support.layer_set import LayerSet
+from support.layer_sets import LAYER_SETS
 from support.minted import small_kit
 from support.tars import Image, file, tar
 from support.tree_record import Record, record_folder
@@ -152,19 +153,23 @@ def test_the_engine_is_found_and_the_image_can_be_named(build_tools: Engine, tmp
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     monkeypatch.setenv("SHED_DATA_DIR", str(tmp_path / "data"))
     store = LayoutStore(tmp_path / "data/images")
-    save_kit(store, small_kit(store))
+    save_kit(store, small_kit(store, algorithms=("lz4", "zstd")))
     source = LAYER_SETS["times"]().image().archive(tmp_path / "archive.tar")
     command: list[str | Path] = [sys.executable, "-m", "shed.cli.main", "image", "build", "-n", "base", "--from-oci-archive", source]
+    missing = subprocess.run([*command, "--build-tools-version", "never-made"], check=False, capture_output=True, text=True)
+    assert missing.returncode == 1
+    assert "podman has no image shed-build-tools:never-made" in missing.stderr
+    assert "make build-tools" in missing.stderr
     subprocess.run([*command, "--build-tools-version", "dev"], check=True, capture_output=True)
     tag = store.tag("base")
     assert tag is not None
     written_by = store.read_manifest(tag.digest).annotations["io.shed.build-tools"]
-    assert written_by == ContainerWriter("dev", engine=build_tools).name
+    assert written_by == ContainerWriter("dev", Compression.parse("zstd"), engine=build_tools).name
     assert f"shed-build-tools:dev@{build_tools.image_id('shed-build-tools:dev')}" in written_by
 
 
 TAMPERED = {
-    "a file is missing": ("tar --delete -f rootfs.tar ./etc/two", "/etc/two is not in the image"),
+    "a file is missing": ("tar --delete -f rootfs.tar etc/two", "/etc/two is not in the image"),
     "a file has other bytes": ("sed -i 's/xxx/xyx/' rootfs.tar", "/usr/lib/x differs from what went in"),
     "a file is too much": ("tar -rf rootfs.tar /etc/passwd", "is in the image, but was not put in"),
     "a file has another owner": (

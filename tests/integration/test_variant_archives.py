@@ -1,10 +1,12 @@
 """The published images as archives, made from real packages: layers are shared, and made again they are the same."""
 
 import subprocess
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
 
+from shed.images.derive import open_parent
 from shed.images.recipe import build_image, read_recipe
 from shed.oci.archive import open_archive
 from shed.oci.choose import Chosen, choose_image
@@ -51,3 +53,30 @@ def test_other_tools_unpack_the_same(variant_archives: dict[str, Path], tmp_path
     assert (root / "etc/systemd/system/systemd-firstboot.service").readlink() == Path("/dev/null")
     assert (root / "etc/shed-extensions.d").is_dir()
     assert (root / "workspace").stat().st_uid == 1000
+
+
+@pytest.mark.root
+def test_a_builder_makes_the_same_of_the_containerfile(variant_archives: dict[str, Path], tmp_path: Path) -> None:
+    """The same packages, and units enabled and masked alike; who runs it, and where, is inherited."""
+    made = tmp_path / "made.oci.tar"
+    buildah: list[str | Path] = ["buildah", "--root", tmp_path / "storage", "--runroot", tmp_path / "run", "--storage-driver", "overlay"]
+    build = ["bud", "-q", "--isolation", "chroot", "--identity-label=false", "-t", "x", "-f", "Containerfile"]
+    base = ["--build-arg", f"BASE=oci-archive:{variant_archives['base']}"]
+    try:
+        subprocess.run([*buildah, *build, *base, "."], check=True, cwd=ROOT / "images/extensions")
+        subprocess.run([*buildah, "push", "-q", "x", f"oci-archive:{made}"], check=True)
+    finally:
+        subprocess.run([*buildah, "rmi", "--all", "--force"], check=False, capture_output=True)
+        subprocess.run(["umount", tmp_path / "storage/overlay"], check=False, capture_output=True)
+    assert _facts(made, tmp_path) == _facts(variant_archives["extensions"], tmp_path)
+
+
+def _facts(archive: Path, scratch: Path) -> dict[str, object]:
+    with open_parent(archive, scratch=scratch) as opened:
+        settings = opened.chosen.config.settings
+        return {
+            "packages": {entry.path for entry in opened.entries if fnmatch(entry.path, b"var/lib/dpkg/info/*.list")},
+            "units": {entry.path: entry.target for entry in opened.entries if entry.path.startswith(b"etc/systemd/system/")},
+            "host keys": [entry.path for entry in opened.entries if entry.path.startswith(b"etc/ssh/ssh_host_")],
+            **{key: settings[key] for key in ("User", "WorkingDir", "Cmd", "Env", "Labels")},
+        }

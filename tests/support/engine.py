@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from shed.fsutil import locked
+from shed.fsutil import atomic_write, locked
 from shed.images.build_tools import DEVELOPMENT
 from shed.images.build_tools_image import LOCK_NAME, install, pack_build_tools
 from shed.images.engine import Engine
@@ -45,6 +45,8 @@ def build_tools_archive() -> Path:
     sources = [RECIPE / LOCK_NAME, PACKAGE / "images/build_tools_image.py", PACKAGE / "oci/pack.py", PACKAGE / "oci/tarwrite.py"]
     path = _FOLDER / f"build-tools-{digest_of(sources)}.oci.tar"
     if not path.exists():
+        for old in _FOLDER.glob("build-tools-*"):
+            old.unlink()
         pack_build_tools(path, lock=RECIPE / LOCK_NAME, cache=CACHE / "debs", progress=Progress())
     return path
 
@@ -56,15 +58,21 @@ def program(path: Path, script: str) -> str:
     return str(path)
 
 
+def environment() -> dict[str, str]:
+    """Return the variables with which podman uses a store of the tests' own, and asks for nothing that root may lack."""
+    _FOLDER.mkdir(parents=True, exist_ok=True)
+    settings = {"CONTAINERS_CONF": _FOLDER / "containers.conf", "CONTAINERS_STORAGE_CONF": _FOLDER / "storage.conf"}
+    for path, text in zip(settings.values(), (_CONTAINERS, _STORAGE), strict=True):
+        atomic_write(path, text)
+    return {name: str(path) for name, path in settings.items()}
+
+
 @pytest.fixture(scope="session")
 def engine() -> Iterator[Engine]:
     """Return a podman that works wherever root is; what the tests start uses it too."""
-    _FOLDER.mkdir(parents=True, exist_ok=True)
-    (_FOLDER / "containers.conf").write_text(_CONTAINERS)
-    (_FOLDER / "storage.conf").write_text(_STORAGE)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("CONTAINERS_CONF", str(_FOLDER / "containers.conf"))
-        patch.setenv("CONTAINERS_STORAGE_CONF", str(_FOLDER / "storage.conf"))
+        for name, value in environment().items():
+            patch.setenv(name, value)
         yield Engine("podman", rootless=False)
 
 

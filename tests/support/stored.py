@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from shed.images.annotations import BootAnnotations
 from shed.oci import media
 from shed.oci.descriptor import Descriptor, Platform
 from shed.oci.digest import Digest, digest_bytes
+from shed.oci.leases import Lease
 from shed.oci.manifest import Manifest
 from shed.oci.store import LayoutStore
 from shed.sheds import metadata
@@ -38,13 +40,20 @@ def image_parts(content: str, *, layers: int = 1, root: bool = True, shared: str
 
 
 def put_image(
-    store: LayoutStore, content: str, name: str | None = None, *, layers: int = 1, root: bool = True, shared: str = "kit"
+    store: LayoutStore,
+    content: str,
+    name: str | None = None,
+    *,
+    layers: int = 1,
+    root: bool = True,
+    shared: str = "kit",
+    held: Lease | None = None,
 ) -> Digest:
-    """Store the image `content`, tagged when it gets a `name`, and return its digest."""
+    """Store the image `content`, tagged when it gets a `name`, and return its digest; `held` is the lease to do it under."""
     manifest, blobs = image_parts(content, layers=layers, root=root, shared=shared)
     data = manifest.encode()
     digest = digest_bytes(data)
-    with store.lease() as lease:
+    with contextlib.nullcontext(held) if held else store.lease() as lease:
         lease.image(digest)
         lease.blobs(*map(digest_bytes, blobs))
         for blob in blobs:

@@ -16,7 +16,7 @@ MAY_IMPORT = {
     "images": {"config", "erofs", "oci"},
     "backends": {"config", "guest.protocol"},
     "sheds": {"config", "erofs", "oci", "images", "backends", "guest.protocol"},
-    "server": {"config", "erofs", "oci", "images", "backends", "sheds", "guest.protocol"},
+    "server": {"config", "erofs", "oci", "images", "backends", "sheds", "guest.protocol", "cli.options", "cli.output", "cli.progress"},
     "client": {"config", "guest.protocol"},
     "cli": {"config", "client", "erofs", "oci", "images", "guest.protocol"},
 }

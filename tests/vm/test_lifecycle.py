@@ -2,7 +2,9 @@
 
 import json
 import os
+import shutil
 import signal
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -87,6 +89,32 @@ def test_a_workspace_is_shared_with_the_host(machine: Machine, tmp_path: Path) -
     (tmp_path / "elsewhere").rename(work)
     machine.shed("start", "dev")
     assert machine.shed("exec", "dev", "--", "cat", "/workspace/from-guest") == "guest\n"
+
+
+@pytest.mark.root
+def test_a_full_disk_is_an_error_in_the_guest_and_not_a_hang(small_store: LayoutStore, tmp_path: Path) -> None:
+    """What the host has no room for fails at once, the shed goes on answering, what was written before is whole, and it can be deleted."""
+    data = tmp_path / "data"
+    data.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=700", "tmpfs", data], check=True)
+    try:
+        copy_store(small_store, data / "images")
+        machine = Machine(tmp_path)
+        machine.shed("create", "dev", "--image", "busybox", "--memory", MEMORY, "--cpus", "1")
+        machine.shed("exec", "dev", "--", "sh", "-c", "echo before > /root/kept; sync")
+        room = shutil.disk_usage(data).used + (16 << 20)
+        subprocess.run(["mount", "-o", f"remount,size={room}", data], check=True)
+        full = machine.try_shed("exec", "dev", "--", "sh", "-c", "dd if=/dev/urandom of=/root/big bs=1M count=64 conv=fsync")
+        assert full.returncode == 1
+        assert b"Input/output error" in full.stderr
+        assert machine.shed("exec", "dev", "--", "echo", "still here") == "still here\n"
+        machine.shed("stop", "dev")
+        subprocess.run(["mount", "-o", f"remount,size={room * 2}", data], check=True)
+        machine.shed("start", "dev")
+        assert machine.shed("exec", "dev", "--", "cat", "/root/kept") == "before\n"
+        machine.end()
+    finally:
+        subprocess.run(["umount", "--lazy", data], check=True)
 
 
 def test_a_damaged_root_is_refused_and_leaves_nothing(machine: Machine) -> None:

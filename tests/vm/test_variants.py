@@ -55,12 +55,14 @@ def host_keys(machine: Machine, name: str) -> set[str]:
 def test_systemd_starts_behind_the_agent(machine: Machine) -> None:
     """Two sheds of one image: commands run before systemd is up, nothing fails, each has its own identity, and a restart keeps it."""
     machine.shed("create", "one", "--image", "extensions", "--memory", "512M")
+    sh(machine, "one", "touch /tmp/early")
     assert system_state(machine, "one") not in ("running", "degraded")
     machine.shed("create", "two", "--image", "extensions", "--memory", "512M")
     for name in ("one", "two"):
         assert await_systemd(machine, name) == "running"
         assert sh(machine, name, "cat /proc/1/comm; cat /etc/hostname; sudo -n id -u") == f"systemd\n{name}\n0\n"
         assert sh(machine, name, "systemctl is-active ssh dbus systemd-journald") == "active\nactive\nactive\n"
+    sh(machine, "one", "test -e /tmp/early")
     restarts = sh(machine, "one", "systemctl show -p NRestarts --value ssh")
     assert restarts == "0\n", "its keys were there when it started"
     keys = {name: host_keys(machine, name) for name in ("one", "two")}
@@ -86,7 +88,7 @@ def test_the_full_image_builds_and_runs_containers(machine: Machine) -> None:
     assert sh(machine, "dev", f"cd /tmp; echo '{program}' > a.c; gcc -o a a.c; ./a || echo $?") == "7\n"
     assert sh(machine, "dev", "node -e 'console.log(6 * 7)'") == "42\n"
     assert sh(machine, "dev", "python -m venv --without-pip /tmp/v; /tmp/v/bin/python -c 'print(6 * 7)'") == "42\n"
-    assert sh(machine, "dev", "cd /tmp; rg -l 'return 7' --glob '*.c'; fd -e c") == "a.c\na.c\n"
+    assert sh(machine, "dev", "cd /tmp; rg -l 'return 7' a.c; fd -e c . .") == "a.c\n./a.c\n"
     for tool in ("npm", "pip", "cmake", "pkg-config", "gh", "git-lfs", "sqlite3", "shellcheck", "strace", "vim", "docker"):
         assert sh(machine, "dev", f"command -v {tool}").endswith(f"/{tool}\n")
     await_systemd(machine, "dev")

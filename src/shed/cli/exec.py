@@ -137,6 +137,8 @@ def exec_command(words: list[str], options: Options) -> int:
         raise UsageError("exec needs the name of a shed", hint="shed exec NAME -- COMMAND")
     if not request.command:
         raise UsageError(f"what shall run in {request.name}?", hint=f"shed exec {request.name} -- COMMAND, or: shed console {request.name}")
+    if not request.command[0]:
+        raise UsageError("the command's first word is empty", hint="is a variable in it not set?")
     return _run(request, options)
 
 

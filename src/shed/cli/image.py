@@ -25,6 +25,9 @@ COMMANDS = {
     "prune": Command("shed.cli.image_remove:prune", "free the space of what no name and no shed needs"),
     "save": Command("shed.cli.image_files:save", "write images to a file"),
     "load": Command("shed.cli.image_files:load", "read images from a file"),
+    "verify": Command("shed.cli.image_verify:verify", "read an image again and say whether all of it is sound"),
+    "history": Command("shed.cli.image_history:history", "show what an image's layers were made by"),
+    "tag": Command("shed.cli.image_history:tag", "give an image another name"),
     "bootkit": Command("shed.cli.image_build:bootkit", "the kernel, initrd and agent that images boot with"),
 }
 

@@ -6,6 +6,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ def build(words: list[str], options: Options) -> int:
             "shed image build -n dev .",
             "shed image build -n dev --from docker.io/library/debian:13",
             "shed image build -n base --from-oci-archive base.tar",
-            "skopeo copy ... oci-archive:/dev/stdout | shed image build -n base --from-oci-archive -",
+            "ssh builder cat base.tar | shed image build -n base --from-oci-archive -",
         ],
     )
     parser.add_argument("context", metavar="CONTEXT", nargs="?", help="folder to build from (default: this one)")
@@ -68,8 +69,8 @@ def build(words: list[str], options: Options) -> int:
     args = parser.parse(words, options)
     _check_combination(args)
     check_image_name(args.name)
-    writer = choose_writer(compression=args.compression, build_tools=args.build_tools_version)
     platform = None if args.platform is None else Platform.parse(args.platform)
+    writer = choose_writer(compression=args.compression, build_tools=args.build_tools_version)
     store = LayoutStore(Paths().images)
     kit = load_kit(store)
     request = _request(args, platform) if args.reference is None and args.from_oci_archive is None else None
@@ -96,6 +97,8 @@ def build(words: list[str], options: Options) -> int:
             result = mint_archive(store, _archive(args.from_oci_archive), args.name, **how)
         else:
             result = mint(store, archive, args.name, **how)
+    if result.reused:
+        result = replace(result, timings=progress.finish())
     _built(result, options, details)
     return 0
 
@@ -121,7 +124,7 @@ def _check_combination(args: Any) -> None:
 
 
 def _request(args: Any, platform: Platform | None) -> BuildRequest:
-    context = Path(args.context or ".")
+    context = Path(args.context or ".").absolute()  # no builder takes it for an option
     return BuildRequest(
         context=context,
         file=find_file(context, args.file),

@@ -37,7 +37,7 @@ def push(words: list[str], options: Options) -> int:
             result = client(options).push_image(args.source, args.destination, insecure=args.insecure, on_event=sink)
     exists = result["exists"] + result["mounted"]
     what = f"{result['uploaded']} blobs sent ({format_size(result['uploaded_bytes'])}), {exists} were there"
-    _finished(options, "push", args.source, f"pushed {result['reference']}: {what}, {result['digest'][:19]}", result)
+    _finished(options, "push", args.source, f"pushed {result['destination']}: {what}, {result['digest'][:19]}", result)
     return 0
 
 

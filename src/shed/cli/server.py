@@ -65,8 +65,9 @@ def stop(words: list[str], options: Options) -> int:
     Parser("server stop", "Stop the local server.  Running sheds stay, and the next server finds them again.").parse(words, options)
     server = client(options)
     try:
+        pid = server.info(start=False).get("pid")  # told on its own machine only
         server.stop_server()
-        wait_stopped(server.address)
+        wait_stopped(server.address, pid if isinstance(pid, int) else None)
         stopped = True
     except NotRunningError:
         stopped = False

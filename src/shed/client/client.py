@@ -111,6 +111,19 @@ class Client:
         """Remove what nobody needs from the server's store and return what that was; with `dry_run` only look."""
         return _object(http.request(self.address, "POST", f"/api/images/prune?dry_run={str(dry_run).lower()}"))
 
+    def image_history(self, reference: str) -> list[dict[str, Any]]:
+        """Return the steps that made an image, the last one first."""
+        answer = http.request(self.address, "GET", f"/api/images/history?ref={quote(os.fsencode(reference), safe='')}")
+        return [_object(item) for item in _items(answer, "steps")]
+
+    def tag_image(self, source: str, name: str) -> str:
+        """Have the server call the image `source` `name`, too; return its digest."""
+        return str(_object(http.request(self.address, "POST", "/api/images/tag", body={"source": source, "name": name})).get("digest", ""))
+
+    def verify_image(self, reference: str, *, deep: bool = False, on_event: Sink = _ignore) -> dict[str, Any]:
+        """Have the server read an image again, with `deep` compare it with its layers; return what it found."""
+        return self._work("POST", "/api/images/verify", on_event, body={"ref": reference, "deep": deep})
+
     def push_image(self, source: str, destination: str, *, insecure: bool = False, on_event: Sink = _ignore) -> dict[str, Any]:
         """Have the server push the image `source` to `destination`, ``registry/repository[:tag]``; return what it did."""
         body = {"source": source, "destination": destination, "insecure": insecure}

@@ -63,13 +63,23 @@ def is_running(address: Address) -> bool:
     return True
 
 
-def wait_stopped(address: Address, *, timeout: float = STOP_TIMEOUT) -> None:
-    """Return when nothing listens at `address` any more.  Raises `UnavailableError`."""
+def wait_stopped(address: Address, pid: int | None = None, *, timeout: float = STOP_TIMEOUT) -> None:
+    """Return when nothing listens at `address` any more, and process `pid`, if given, is gone.  Raises `UnavailableError`.
+
+    A server stops listening first and undoes what it was doing then: only its end frees the data folder for the next one.
+    """
     deadline = time.monotonic() + timeout
-    while is_running(address):
+    while is_running(address) or (pid is not None and _lives(pid)):
         if time.monotonic() > deadline:
             raise UnavailableError(f"the server at {address} still runs after {timeout:g} s", hint="see its log")
         time.sleep(_POLL)
+
+
+def _lives(pid: int) -> bool:
+    try:
+        return bool(Path(f"/proc/{pid}/cmdline").read_bytes())  # a zombie has no words left
+    except OSError:
+        return False
 
 
 def _spawn(log: int) -> subprocess.Popen[bytes]:

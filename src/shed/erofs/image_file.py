@@ -25,7 +25,7 @@ class ImageFile:
         """Open `path`; raises `NotFoundError`, `ErofsError` when it is empty or no file, `StorageError` when it cannot be read."""
         self.path = path
         try:
-            self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a fifo does not make us wait
         except FileNotFoundError:
             raise NotFoundError(f"no file {path}") from None
         except OSError as error:
@@ -33,6 +33,8 @@ class ImageFile:
         try:
             if stat.S_ISDIR(os.fstat(self._fd).st_mode):
                 raise ErofsError(f"{path} is a folder", rule="magic")
+            if stat.S_ISFIFO(os.fstat(self._fd).st_mode):
+                raise ErofsError(f"{path} is a pipe", rule="magic")
             self.size = os.lseek(self._fd, 0, os.SEEK_END)
             if self.size == 0:
                 raise ErofsError(f"{path} is empty", rule="truncated")

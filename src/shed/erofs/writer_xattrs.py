@@ -27,12 +27,17 @@ def pack_xattrs(xattrs: Mapping[bytes, bytes], what: str) -> bytes:
             raise ErofsError(
                 f"xattr {name.decode(errors='backslashreplace')!r} of {what} has {len(value)} bytes; at most {_VALUE_MAX} fit",
                 rule="xattr-too-large",
+                hint="drop it where the layer is made",
             )
         entry = layout.XATTR_ENTRY.pack(len(rest), index, len(value)) + rest + value
         parts.append(entry.ljust(layout.xattr_entry_size(len(rest), len(value)), b"\0"))
     packed = b"".join(parts)
     if xattr_icount(packed) > _ICOUNT_MAX:
-        raise ErofsError(f"the xattrs of {what} have {len(packed)} bytes, more than an inode can hold", rule="xattr-too-large")
+        raise ErofsError(
+            f"the xattrs of {what} have {len(packed)} bytes, more than an inode can hold",
+            rule="xattr-too-large",
+            hint="drop some where the layer is made",
+        )
     return packed
 
 

@@ -7,6 +7,7 @@ different days may not fit each other.  The same packages give the same image.
 
 from __future__ import annotations
 
+import re
 import sys
 import tempfile
 from collections.abc import Mapping
@@ -20,13 +21,14 @@ from shed.images.bootkit.libraries import LOADER, closure, read_libraries
 from shed.images.bootkit.tree import Tree
 from shed.images.build_tools import DEVELOPMENT
 from shed.images.engine import Engine, find_engine
+from shed.oci.descriptor import Platform
 from shed.oci.digest import Digest
 from shed.oci.pack import pack_archive
 from shed.oci.tarwrite import write_tar
 from shed.progress import Event, Progress, WarningEvent
 
 SUITE = "sid"
-"""Which has erofs-utils of 1.9.1 or newer; trixie's knows no large clusters of zstd."""
+"""Which has an erofs-utils that is new enough; trixie's is not."""
 LOCK_NAME = "packages.lock.json"
 EROFS_UTILS = "erofs-utils"
 _ROOTS = (EROFS_UTILS, "e2fsprogs", "libext2fs2t64", "libblkid1")
@@ -51,22 +53,31 @@ def pack_build_tools(output: Path, *, lock: Path, cache: Path, progress: Progres
     Packages are kept in the folder `cache`.  Raises `ShedError`.
     """
     progress.phase("packages", "getting Debian packages")
-    debs = _debs(Archive(suite=SUITE), read_lock(lock), cache, progress)
+    archive = Archive(suite=SUITE)
+    debs = _debs(archive, read_lock(lock), cache, progress)
     version = debs[EROFS_UTILS].package.version
     if _numbers(version) < _OLDEST:
-        raise DataError(f"erofs-utils {version} is too old: 1.9.1 is the first that writes what every kernel reads")
+        raise DataError(f"erofs-utils {version} is too old: 1.9.1 or newer is needed")
     progress.phase("pack", f"packing erofs-utils {version}")
     with tempfile.NamedTemporaryFile(suffix=".tar", dir=output.absolute().parent) as layer:
         layer.writelines(write_tar(_tree(debs).entries()))
         layer.flush()
-        return pack_archive(output, [Path(layer.name)], settings=_settings(debs), name=DEVELOPMENT, created_by="images/build-tools")
+        return pack_archive(
+            output,
+            [Path(layer.name)],
+            settings=_settings(debs),
+            platform=Platform("linux", archive.architecture),
+            name=DEVELOPMENT,
+            created_by="images/build-tools",
+        )
 
 
 def install(engine: Engine, archive: Path) -> None:
-    """Load the image into `engine` and use each tool once, in the folder of `archive`.  Raises `CommandError`."""
+    """Load the image into `engine` and use each tool once.  Raises `CommandError`."""
     engine.load(archive)
-    for words in _SMOKE:
-        engine.run(DEVELOPMENT, words, work=archive.parent)
+    with tempfile.TemporaryDirectory(dir=archive.absolute().parent) as work:
+        for words in _SMOKE:
+            engine.run(DEVELOPMENT, words, work=Path(work))
 
 
 def resolve(archive: Archive) -> dict[str, Package]:
@@ -122,7 +133,7 @@ def _settings(debs: Mapping[str, Deb]) -> dict[str, object]:
 
 
 def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in version.partition("-")[0].split(".") if part.isdigit())
+    return tuple(map(int, re.findall(r"\d+", version.partition("-")[0])))
 
 
 def main() -> int:

@@ -43,7 +43,7 @@ class Engine:
 
         Raises `CommandError` with what it printed last.  When the caller is interrupted the container ends too.
         """
-        mounts: list[Argument] = ["-v", f"{work}:{WORK}", "-w", WORK, "-e", f"TMPDIR={WORK}"] if work else []
+        mounts: list[Argument] = ["-v", f"{work.absolute()}:{WORK}", "-w", WORK, "-e", f"TMPDIR={WORK}"] if work else []
         name = f"shed-{os.getpid()}-{os.urandom(4).hex()}"
         confined = ["--rm", "--name", name, "--network", "none", "--read-only", "--security-opt", "label=disable", *self._user()]
         program, *arguments = words

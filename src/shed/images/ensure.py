@@ -6,8 +6,9 @@ from shed.config.server import Settings
 from shed.errors import NotFoundError, ShedError
 from shed.images import refs
 from shed.images.find import find
-from shed.images.pull import pull_image
+from shed.images.pull import PullResult, pull_image
 from shed.oci.digest import Digest
+from shed.oci.registry.reference import parse_reference
 from shed.oci.store import LayoutStore
 from shed.progress import Progress, Stop
 
@@ -16,35 +17,47 @@ def ensure(store: LayoutStore, name: str, settings: Settings, *, progress: Progr
     """Return the manifest digest of the image that `name` means, pulling it when the policy of `settings` says so.
 
     What was built or named here goes first.  Else what an alias stands for, or `name` itself, is a reference of a registry: it was pulled
-    before, or is pulled now; an alias that stands for another reference than before is pulled anew.  With ``always`` the registry is asked
+    before, or is pulled now; an alias that stands for another version than before is pulled anew.  With ``always`` the registry is asked
     each time, with ``never`` not at all.  Raises `NotFoundError` (IMAGE_NOT_FOUND) and all that `pull_image` raises.
     """
     reference = settings.reference(name)
     if not is_remote(reference):
         return find(store, name).digest
     local = _here(store, name)
-    came_from_registry = any(digest == local for _, digest in refs.all_references(store))
-    if local is not None and not came_from_registry:
+    if local is not None and not _came_from(store, local, reference):
         return local
     pulled = refs.lookup(store, reference)
-    if settings.pull_policy == "never":
-        if pulled is not None:
-            return pulled
+    if settings.pull_policy == "never" and pulled is None:
         raise NotFoundError(
             f"image not present locally and pull_policy=never: {reference}", code="IMAGE_NOT_FOUND", hint=f"shed image pull {reference}"
         )
-    if pulled is not None and settings.pull_policy == "missing":
+    if settings.pull_policy != "always" and pulled is not None:
         return pulled
-    tag = name if reference != name else None
+    alias = name if reference != name else None
     try:
-        return pull_image(
-            store, reference, tag=tag, take_tag=came_from_registry, concurrency=settings.pull_concurrency, progress=progress, stop=stop
-        ).digest
+        return pull_configured(store, alias, reference, settings, progress=progress, stop=stop).digest
     except ShedError as error:
-        if reference != name:  # the user never wrote this reference, so it takes a word of explanation
+        if alias:  # the user never wrote this reference, so it takes a word of explanation
             error.message = f"there is no image called {name!r} here, and it could not be pulled: {error.message}"
-            error.hint = f"{error.hint}; or make one: shed image build -n {name}" if error.hint else f"make one: shed image build -n {name}"
+            error.hint = "; or ".join(filter(None, (error.hint, f"make one: shed image build -n {name}")))
         raise
+
+
+def pull_configured(
+    store: LayoutStore, alias: str | None, reference: str, settings: Settings, *, progress: Progress, stop: Stop | None = None
+) -> PullResult:
+    """Pull `reference` and call it `alias`, or by the last part of its path; a name that means something else here goes on to do so."""
+    tag = alias or parse_reference(reference).image_name()
+    there = _here(store, tag)
+    return pull_image(
+        store,
+        reference,
+        tag=tag,
+        take_tag=there is None or _came_from(store, there, reference),
+        concurrency=settings.pull_concurrency,
+        progress=progress,
+        stop=stop,
+    )
 
 
 def is_remote(reference: str) -> bool:
@@ -57,3 +70,9 @@ def _here(store: LayoutStore, name: str) -> Digest | None:
         return find(store, name).digest
     except NotFoundError:
         return None
+
+
+def _came_from(store: LayoutStore, digest: Digest, reference: str) -> bool:
+    """Tell whether the image was pulled from the repository of `reference`, in this version or another."""
+    repository = parse_reference(reference).name
+    return any(found == digest and parse_reference(pulled).name == repository for pulled, found in refs.all_references(store))

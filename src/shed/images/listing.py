@@ -12,7 +12,7 @@ from shed.errors import DataError, NotFoundError, ShedError
 from shed.images import refs
 from shed.images.annotations import BootAnnotations
 from shed.images.find import all_tags, find
-from shed.images.reachable import Pin, blobs_of
+from shed.images.reachable import Pin, all_blobs
 from shed.images.resolve import boot_blobs
 from shed.oci.digest import Digest
 from shed.oci.store import LayoutStore
@@ -110,7 +110,7 @@ class _Look:
     def __init__(self, store: LayoutStore, pins: Iterable[Pin], configured: Iterable[str]) -> None:
         self._store = store
         self._blobs: dict[Digest, os.stat_result] = store.inventory()
-        self._configured = set(configured)
+        self._configured = {name for reference in configured for name in (reference, refs.canonical(reference))}
         self._references: dict[Digest, list[str]] = {}
         for reference, digest in refs.all_references(store):
             self._references.setdefault(digest, []).append(reference)
@@ -127,7 +127,7 @@ class _Look:
         try:
             manifest = self._store.read_manifest(digest)
             annotations = BootAnnotations.parse(manifest.annotations)
-            blobs = blobs_of(digest, manifest)
+            blobs = all_blobs(digest, manifest, annotations)
         except ShedError as error:
             return ImageInfo(name, digest, "", 0, "", False, updated_at, error.message, references, users, source)
         full = all(layer.digest in self._blobs for layer in manifest.layers)

@@ -13,9 +13,10 @@ from pathlib import Path
 
 from shed.erofs.checker import check
 from shed.erofs.errors import ErofsError
-from shed.errors import ConflictError, DataError, NotFoundError, UsageError
+from shed.errors import ConflictError, DataError, UsageError
 from shed.images.annotations import BootAnnotations
 from shed.images.mint import blaming
+from shed.images.reachable import blobs_of
 from shed.images.resolve import boot_blobs
 from shed.images.transfer import Counter
 from shed.names import check_image_name
@@ -25,6 +26,7 @@ from shed.oci.choose import Chosen, choose_named
 from shed.oci.content import FileSlice
 from shed.oci.descriptor import Descriptor
 from shed.oci.digest import Digest, hex_of, mismatch, short
+from shed.oci.leases import Lease
 from shed.oci.staging import StagedBlob
 from shed.oci.store import LayoutStore
 from shed.progress import Progress, Stop
@@ -74,9 +76,10 @@ def load(
     origin = "stdin" if str(source) == "-" else str(source)
     progress.phase("read", f"reading {origin}")
     with contextlib.ExitStack() as stack:
+        lease = stack.enter_context(store.lease())
         with blaming(origin):
             archive = stack.enter_context(open_archive(source, scratch=store.scratch()))
-            wanted = [_wanted(store, archive, name, chosen) for name, chosen in choose_named(archive)]
+            wanted = [_wanted(store, lease, archive, name, chosen) for name, chosen in choose_named(archive)]
         if tag is not None:
             wanted = [_renamed(store, wanted, tag, origin, force=force)]
         progress.phase("blobs", f"loading {len(wanted)} image{'s' if len(wanted) > 1 else ''}")
@@ -91,7 +94,7 @@ def load(
     return loaded
 
 
-def _wanted(store: LayoutStore, archive: Archive, name: str, chosen: Chosen) -> _Wanted:
+def _wanted(store: LayoutStore, lease: Lease, archive: Archive, name: str, chosen: Chosen) -> _Wanted:
     """Return what is to be had of an image.  Raises `DataError` when it cannot be booted or is not complete."""
     annotations = BootAnnotations.parse(chosen.manifest.annotations)
     try:
@@ -99,19 +102,20 @@ def _wanted(store: LayoutStore, archive: Archive, name: str, chosen: Chosen) -> 
     except DataError as error:
         error.hint = "an ordinary image is made bootable by: shed image build --from-oci-archive FILE -n NAME"
         raise
+    layers = chosen.manifest.layers
+    lease.blobs(*blobs_of(chosen.digest, chosen.manifest))
     blobs: dict[Digest, tuple[str, FileSlice | None]] = {}
     for what, digest in boot.items():
         found = archive.file(f"blobs/sha256/{hex_of(digest)}")
-        if found is None and not _has(store, digest):
+        if found is None and not store.intact(digest):
             raise DataError(f"{archive.name}: {what} blob {short(digest)} is missing", hint="the file is incomplete: save the image again")
         blobs[digest] = f"{what} blob", found
-    layers = chosen.manifest.layers
     here = {layer.digest for layer in layers if archive.file(f"blobs/sha256/{hex_of(layer.digest)}") is not None}
-    full = bool(here) or all(_has(store, layer.digest) for layer in layers)
+    full = bool(here) or all(store.intact(layer.digest) for layer in layers)
     if full:  # some of them without the others are a damaged file
         for number, layer in enumerate(layers, 1):
             what = f"layer {number}"
-            in_store = layer.digest not in here and _has(store, layer.digest)
+            in_store = layer.digest not in here and store.intact(layer.digest)
             blobs[layer.digest] = what, None if in_store else open_blob(archive, layer, what)
     checked = {digest: what for what, digest in boot.items() if what.endswith("erofs")}
     return _Wanted(name, chosen, blobs, checked, full)
@@ -128,18 +132,10 @@ def _renamed(store: LayoutStore, wanted: list[_Wanted], tag: str, origin: str, *
     return _Wanted(tag, image.chosen, image.blobs, image.checked, image.layers)
 
 
-def _has(store: LayoutStore, digest: Digest) -> bool:
-    try:
-        store.verify(digest)
-    except (NotFoundError, DataError):  # a damaged one is replaced
-        return False
-    return True
-
-
 def _stage(store: LayoutStore, wanted: list[_Wanted], progress: Progress, stack: contextlib.ExitStack) -> dict[Digest, StagedBlob]:
     """Copy what is not here to staged blobs, which live as long as `stack` is open."""
     found = {digest: (what, source) for image in wanted for digest, (what, source) in image.blobs.items() if source is not None}
-    missing = {digest: blob for digest, blob in found.items() if not _has(store, digest)}
+    missing = {digest: blob for digest, blob in found.items() if not store.intact(digest)}
     counter = Counter(progress, "image", sum(source.size for _, source in missing.values()), Stop())
     staged = {}
     for digest, (what, source) in missing.items():

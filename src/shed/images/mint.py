@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import gc
 import stat
-import threading
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -21,9 +20,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from shed.entries import Entry
-from shed.errors import REFUSALS, ConflictError, DataError, NotFoundError, ShedError, StorageError, UsageError
+from shed.errors import REFUSALS, DataError, NotFoundError, ShedError, StorageError, UsageError
 from shed.images import gate
 from shed.images.annotations import BootAnnotations
+from shed.images.transfer import Counter
 from shed.images.writers.base import RootWriter
 from shed.images.writers.builtin import BuiltinWriter, best_compression
 from shed.names import check_image_name
@@ -40,14 +40,12 @@ from shed.oci.staging import StagedBlob
 from shed.oci.store import LayoutStore
 from shed.oci.tarstream import Member
 from shed.oci.unpack import Budget, Spool
-from shed.progress import Progress
+from shed.progress import Progress, Stop
 
 if TYPE_CHECKING:  # the kit's builder is large, and only its result is needed
     from shed.images.bootkit.kit import Kit
 
 _LAYER_THREADS = 3
-_REPORT_EVERY = 4 << 20
-"""Bytes between two progress events."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,7 +226,8 @@ class _Mint:
         chosen = self._plan.chosen
         self._stage().write(chosen.config_bytes)
         total = sum(layer.size for layer in chosen.manifest.layers)
-        counter = _Counter(self._progress, "layers", total)
+        stop = Stop()
+        counter = Counter(self._progress, "layers", total, stop)
         budget = Budget(MAX_UNPACKED)
         with ThreadPoolExecutor(_LAYER_THREADS) as pool:
             tasks = []
@@ -242,12 +241,12 @@ class _Mint:
                 for task in as_completed(tasks):
                     task.result()
             except BaseException:
-                counter.stop()
+                stop.set()
                 raise
         return [task.result() for task in tasks]
 
     def _write(self, entries: list[Entry], root: StagedBlob) -> None:
-        counter = _Counter(self._progress, "root", sum(entry.size for entry in entries))
+        counter = Counter(self._progress, "root", sum(entry.size for entry in entries), Stop())
         self._plan.writer.write(entries, root, counter.add)
 
     def _commit(self, root: StagedBlob, root_digest: Digest, logical_size: int) -> Digest:
@@ -290,31 +289,6 @@ def _without_garbage_collection() -> Iterator[None]:
     finally:
         if enabled:
             gc.enable()
-
-
-class _Counter:
-    """Adds up bytes from several threads and reports them now and then; after `stop`, whoever adds is told to give up."""
-
-    def __init__(self, progress: Progress, label: str, total: int) -> None:
-        self._progress = progress
-        self._label = label
-        self._total = total
-        self._done = 0
-        self._next_report = 0
-        self._stopped = False
-        self._lock = threading.Lock()
-
-    def add(self, count: int) -> None:
-        with self._lock:
-            if self._stopped:
-                raise ConflictError("stopped, because another part failed")
-            self._done += count
-            if self._done >= self._next_report or self._done == self._total:
-                self._next_report = self._done + _REPORT_EVERY
-                self._progress.bytes(self._label, self._done, self._total)
-
-    def stop(self) -> None:
-        self._stopped = True
 
 
 def _foreign(annotations: Mapping[str, str]) -> dict[str, str]:

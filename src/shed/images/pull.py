@@ -1,7 +1,8 @@
 """Pulling an image: what it boots from, and its layers only when they are asked for.
 
 Every blob is verified while it comes in, and stays a staged one, to which nothing refers, until all of them are here; the root file system
-is checked too.  Then they get their names, the manifest is stored byte for byte, and the tag goes last.
+is checked too.  Then they get their names, the manifest is stored byte for byte, and the tag and the record
+of the reference go last.
 """
 
 from __future__ import annotations
@@ -15,11 +16,13 @@ from shed.erofs.errors import ErofsError
 from shed.errors import DataError, NotFoundError
 from shed.images import refs
 from shed.images.annotations import BootAnnotations
-from shed.images.remote import RemoteImage, find_remote
+from shed.images.reachable import blobs_of
+from shed.images.remote import find_remote
 from shed.images.resolve import boot_blobs
 from shed.images.transfer import AT_ONCE, Counter, at_once
 from shed.names import check_image_name
 from shed.oci import media
+from shed.oci.choose import Chosen
 from shed.oci.descriptor import Descriptor, Platform
 from shed.oci.digest import Digest, short
 from shed.oci.registry.client import Repository
@@ -62,8 +65,9 @@ def pull_image(
 
     Unless `take_tag`, a name that means another image goes on to do so; the image is then known by its reference alone.
 
-    `with_layers` fetches the layers as well, also those of an image that is here without them.  Raises `NotFoundError`, `RegistryError` and
-    `UnavailableError`, and `DataError` for an image that is damaged or cannot be booted; then the store is as it was.
+    `with_layers` fetches the layers as well, also those of an image that is here without them.  The store then knows the image by
+    `reference`, too.  Raises `NotFoundError`, `RegistryError` and `UnavailableError`, and `DataError` for an image that is damaged or
+    cannot be booted; then the store is as it was.
     """
     remote = parse_reference(reference)
     name = check_image_name(tag or remote.image_name())
@@ -73,28 +77,30 @@ def pull_image(
     store.index()  # a damaged one is told now, not when all the work is done
     progress.phase("manifest", f"looking up {remote}")
     with contextlib.ExitStack() as stack:
-        lease = stack.enter_context(store.lease())
+        lease = stack.enter_context(store.lease())  # which makes a store that is not there yet
         stack.enter_context(refs.pulling(store, reference, stop))
         repository = Repository(remote, insecure=insecure, sleep=stop.sleep)
-        image = find_remote(repository, platform)
-        annotations = _annotations(image, remote, with_layers=with_layers)
-        wanted = _wanted(image, annotations, with_layers=with_layers)
-        lease.blobs(*wanted, image.chosen.digest, image.chosen.manifest.config.digest)
-        missing = {digest: size for digest, size in wanted.items() if not _has(store, digest)}
+        stop.also(repository.abort)
+        chosen = find_remote(repository, platform)
+        boot = _boot(chosen, remote, with_layers=with_layers)
+        wanted = _wanted(chosen, boot, with_layers=with_layers)
+        lease.blobs(*blobs_of(chosen.digest, chosen.manifest))
+        missing = {digest: size for digest, size in wanted.items() if not store.intact(digest)}
+        for what, digest in boot.blobs().items():
+            if digest in missing:
+                missing[digest] = _size(repository, digest, what)
         progress.phase("blobs", f"pulling {remote}")
-        sizes = missing.values()
-        counter = Counter(progress, "image", None if None in sizes else sum(size or 0 for size in sizes), stop)
+        counter = Counter(progress, "image", sum(missing.values()), stop)
         blobs = _Blobs(store, repository, counter, stack)
-        at_once(lambda digest: blobs.fetch(digest, missing[digest], is_root=digest == annotations.root), missing, stop, most=concurrency)
+        at_once(lambda digest: blobs.fetch(digest, missing[digest], is_root=digest == boot.root), missing, stop, most=concurrency)
         progress.phase("commit", f"storing {name}")
         for digest, blob in blobs.staged.items():
             blob.commit(digest)
-        name = _publish(store, image, name, take_tag=take_tag)
-        if annotations.root is not None:
-            refs.record(store, reference, image.chosen.digest)
+        name = _publish(store, chosen, name, take_tag=take_tag)
+        refs.record(store, reference, chosen.digest)
     return PullResult(
         tag=name,
-        digest=image.chosen.digest,
+        digest=chosen.digest,
         fetched=len(missing),
         exists=len(wanted) - len(missing),
         fetched_bytes=counter.done,
@@ -102,11 +108,11 @@ def pull_image(
     )
 
 
-def _publish(store: LayoutStore, image: RemoteImage, name: str, *, take_tag: bool) -> str:
+def _publish(store: LayoutStore, chosen: Chosen, name: str, *, take_tag: bool) -> str:
     """Store the documents and name the image; return the name, empty when another image keeps it."""
-    store.put_bytes(image.chosen.config_bytes)
-    store.put_bytes(image.data)
-    manifest = Descriptor(media.MANIFEST, image.chosen.digest, len(image.data), platform=image.chosen.config.platform)
+    store.put_bytes(chosen.config_bytes)
+    store.put_bytes(chosen.manifest_bytes)
+    manifest = Descriptor(media.MANIFEST, chosen.digest, len(chosen.manifest_bytes), platform=chosen.config.platform)
     if not take_tag and (tag := store.tag(name)) and tag.digest != manifest.digest:
         store.keep(manifest)
         return ""
@@ -114,35 +120,38 @@ def _publish(store: LayoutStore, image: RemoteImage, name: str, *, take_tag: boo
     return name
 
 
-def _annotations(image: RemoteImage, reference: Reference, *, with_layers: bool) -> BootAnnotations:
+def _boot(chosen: Chosen, reference: Reference, *, with_layers: bool) -> BootAnnotations:
     """Return what the image boots from.  Raises `DataError` (NOT_BOOTABLE) for an image without a root, unless its layers are wanted."""
-    annotations = BootAnnotations.parse(image.chosen.manifest.annotations)
+    annotations = BootAnnotations.parse(chosen.manifest.annotations)
     if annotations.root is None and not with_layers:
         try:
-            boot_blobs(image.chosen.digest, annotations)
+            boot_blobs(chosen.digest, annotations)
         except DataError as error:
             error.hint = (
-                f"this was a boot-only pull; an ordinary image, to build one from, is pulled with its layers: "
+                "this was a boot-only pull; an ordinary image, to build one from, is pulled with its layers: "
                 f"shed image pull {reference} --with-layers"
             )
             raise
     return annotations
 
 
-def _wanted(image: RemoteImage, annotations: BootAnnotations, *, with_layers: bool) -> dict[Digest, int | None]:
-    """Return the blobs to have, with their sizes as far as they are known, the likely largest first."""
-    boot: dict[Digest, int | None] = dict.fromkeys(reversed(annotations.blobs().values()))
-    layers = image.chosen.manifest.layers if with_layers else ()
-    return boot | {layer.digest: layer.size for layer in sorted(layers, key=lambda layer: -layer.size)}
+def _size(repository: Repository, digest: Digest, what: str) -> int:
+    """Return the size of a blob that the image boots from, which its manifest does not say; 0 when the registry does not either."""
+    size = repository.has_blob(digest)
+    if size is None:
+        raise NotFoundError(
+            f"{repository.reference} lacks the {what} blob {short(digest)} that it boots from",
+            code="NOT_IN_REGISTRY",
+            hint="it was copied in part, or garbage was collected: push it again, or copy all of it: skopeo copy --all",
+        )
+    return size
 
 
-def _has(store: LayoutStore, digest: Digest) -> bool:
-    """Tell whether a blob is here and undamaged; a damaged one is fetched again."""
-    try:
-        store.verify(digest)
-    except (NotFoundError, DataError):
-        return False
-    return True
+def _wanted(chosen: Chosen, boot: BootAnnotations, *, with_layers: bool) -> dict[Digest, int]:
+    """Return the blobs to have, the likely largest first; their sizes are 0 where the manifest does not say them."""
+    blobs = dict.fromkeys(reversed(boot.blobs().values()), 0)
+    layers = chosen.manifest.layers if with_layers else ()
+    return blobs | {layer.digest: layer.size for layer in sorted(layers, key=lambda layer: -layer.size)}
 
 
 class _Blobs:
@@ -156,11 +165,11 @@ class _Blobs:
         self._stack = stack
         self._lock = threading.Lock()
 
-    def fetch(self, digest: Digest, size: int | None, *, is_root: bool) -> None:
+    def fetch(self, digest: Digest, size: int, *, is_root: bool) -> None:
         """Fetch a blob and make it durable; one that is the root is checked."""
         with self._lock:
             blob = self.staged[digest] = self._stack.enter_context(self._store.stage())
-        self._repository.fetch_blob(digest, blob, size=size, on_bytes=self._counter.add)
+        self._repository.fetch_blob(digest, blob, size=size or None, on_bytes=self._counter.add)
         blob.sync()
         if is_root:
             _check_root(blob, digest, self._repository.reference)

@@ -17,7 +17,7 @@ from shed.oci import media
 from shed.oci.content import BytesSource, FileSlice
 from shed.oci.descriptor import Descriptor
 from shed.oci.digest import Digest, digest_bytes, short
-from shed.oci.fields import Fields, decode_object
+from shed.oci.fields import decode_object
 from shed.oci.manifest import Manifest
 from shed.oci.registry.client import Repository
 from shed.oci.registry.reference import Reference, parse_reference
@@ -29,7 +29,8 @@ from shed.progress import Progress, Stop
 class PushResult:
     """What was pushed; blobs are counted once, however often the image names them."""
 
-    reference: str
+    source: str
+    destination: str
     digest: Digest
     """Of the image manifest."""
     index_digest: Digest
@@ -64,39 +65,37 @@ def push_image(
     progress = progress or Progress()
     stop = stop or Stop()
     progress.phase("check", f"checking {source}")
+    found = find(store, source).digest
     with store.lease() as lease:
-        lease.image(find(store, source).digest)
-        return _push(_Image(store, source), reference, insecure=insecure, progress=progress, stop=stop)
-
-
-def _push(image: _Image, reference: Reference, *, insecure: bool, progress: Progress, stop: Stop) -> PushResult:
-    repository = Repository(reference, push=True, insecure=insecure, sleep=stop.sleep)
-    progress.phase("blobs", f"pushing to {reference}")
-    blobs = _Blobs(image, repository, Counter(progress, "image", sum(image.blobs.values()), stop))
-    at_once(blobs.push, image.blobs, stop)
-    progress.phase("manifest", f"naming it {reference}")
+        lease.image(found)
+        image = _Image(store, source, found)
+        repository = Repository(reference, push=True, insecure=insecure, sleep=stop.sleep)
+        stop.also(repository.abort)
+        progress.phase("blobs", f"pushing to {reference}")
+        blobs = _Blobs(image, repository, Counter(progress, "image", sum(image.blobs.values()), stop))
+        at_once(blobs.push, image.blobs, stop)
+        progress.phase("manifest", f"naming it {reference}")
+        index_digest = _name(image, repository)
     return PushResult(
-        reference=str(reference),
+        source=source,
+        destination=str(reference),
         digest=image.digest,
-        index_digest=_name(image, repository),
+        index_digest=index_digest,
         timings=progress.finish(),
         uploaded_bytes=blobs.uploaded_bytes,
-        uploaded=blobs.uploaded,
-        mounted=blobs.mounted,
-        exists=blobs.exists,
+        **blobs.counts,
     )
 
 
 class _Image:
     """An image of the store, all of whose blobs are there."""
 
-    def __init__(self, store: LayoutStore, source: str) -> None:
+    def __init__(self, store: LayoutStore, source: str, digest: Digest) -> None:
         self.store = store
-        self.digest = find(store, source).digest
+        self.digest = digest
         self.data = store.read_bytes(self.digest, what="image manifest")
-        what = f"image manifest {short(self.digest)}"
-        self.manifest = Manifest.parse(self.data, what)
-        self.media_type = Fields(decode_object(self.data, what), what).text("mediaType", media.MANIFEST)
+        self.manifest = Manifest.parse(self.data, f"image manifest {short(digest)}")
+        self.media_type = str(decode_object(self.data, "image manifest").get("mediaType", media.MANIFEST))
         self.annotations = BootAnnotations.parse(self.manifest.annotations)
         self.platform = store.read_config(self.manifest).platform
         layers = self.manifest.layers
@@ -108,14 +107,14 @@ class _Image:
                 hint=f"only what it boots from is here; get its layers too: shed image pull {origin} --with-layers",
             )
         self.boot_sizes = {}
-        for name, digest in self.annotations.blobs().items():
-            if not store.has(digest):
+        for what, blob in self.annotations.blobs().items():
+            if not store.has(blob):
                 raise NotFoundError(
-                    f"cannot push {source}: its {name} blob {short(digest)} is missing from the local store",
+                    f"cannot push {source}: its {what} blob {short(blob)} is missing from the local store",
                     code="BLOB_NOT_FOUND",
                     hint="pull or build the image again",
                 )
-            self.boot_sizes[digest] = store.size(digest)
+            self.boot_sizes[blob] = store.size(blob)
         sizes = self.boot_sizes | {blob.digest: blob.size for blob in (*layers, self.manifest.config)}
         if self.boot_sizes:
             sizes[digest_bytes(EMPTY_CONFIG)] = len(EMPTY_CONFIG)
@@ -127,7 +126,8 @@ class _Blobs:
     """Pushes blobs, from several threads, and counts them."""
 
     def __init__(self, image: _Image, repository: Repository, counter: Counter) -> None:
-        self.uploaded = self.mounted = self.exists = self.uploaded_bytes = 0
+        self.counts = {"uploaded": 0, "mounted": 0, "exists": 0}
+        self.uploaded_bytes = 0
         self._store = image.store
         self._sizes = image.blobs
         self._repository = repository
@@ -148,7 +148,7 @@ class _Blobs:
         if how != "uploaded":
             self._counter.add(size)
         with self._lock:
-            setattr(self, how, getattr(self, how) + 1)
+            self.counts[how] += 1
             self.uploaded_bytes += size if how == "uploaded" else 0
 
     def _upload(self, digest: Digest) -> None:

@@ -63,8 +63,12 @@ def reachable(store: LayoutStore, leased: Leased, pins: Iterable[Pin], configure
 
 def blobs_of(digest: Digest, manifest: Manifest) -> set[Digest]:
     """Return all blobs of the image, its manifest `digest` too.  Raises `DataError` for annotations that are not valid."""
-    boot = BootAnnotations.parse(manifest.annotations).blobs().values()
-    return {digest, manifest.config.digest, *(layer.digest for layer in manifest.layers), *boot}
+    return all_blobs(digest, manifest, BootAnnotations.parse(manifest.annotations))
+
+
+def all_blobs(digest: Digest, manifest: Manifest, annotations: BootAnnotations) -> set[Digest]:
+    """Return all blobs of the image whose manifest is `digest`, and whose annotations are decoded."""
+    return {digest, manifest.config.digest, *(layer.digest for layer in manifest.layers), *annotations.blobs().values()}
 
 
 def _tags(store: LayoutStore) -> Iterable[Pin]:

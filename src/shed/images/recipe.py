@@ -128,8 +128,9 @@ def mmdebstrap_command(recipe: Recipe, archive: Archive, output: Path, parent: P
         install = shlex.join([*_INSTALL, *recipe.packages])
         command += ["--variant=custom", f"--setup-hook=tar-in {shlex.quote(str(parent))} /", f'--customize-hook=chroot "$1" {install}']
     customize = recipe.folder.absolute() / "customize"
-    command += [f"--customize-hook={hook}" for hook in (customize, _CLEAN) if hook.exists()]
-    command += [recipe.suite, output]
+    if customize.exists():
+        command.append(f"--customize-hook={customize}")
+    command += [f'--customize-hook=sh {shlex.quote(str(_CLEAN))} "$1"', recipe.suite, output]
     sources = {recipe.suite: archive.mirror, f"{recipe.suite}-updates": archive.mirror, f"{recipe.suite}-security": SECURITY_MIRROR}
     return [*command, *(f"deb [signed-by={KEYRING}] {mirror} {name} main" for name, mirror in sources.items())]
 

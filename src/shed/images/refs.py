@@ -33,7 +33,7 @@ def record(store: LayoutStore, reference: str, digest: Digest) -> None:
     path = _path(store, reference)
     with storage_errors(path):
         path.parent.mkdir(exist_ok=True)
-    atomic_write(path, json.dumps({"ref": _canonical(reference), "digest": digest}))
+    atomic_write(path, json.dumps({"ref": canonical(reference), "digest": digest}))
 
 
 @contextlib.contextmanager
@@ -65,7 +65,7 @@ def lookup(store: LayoutStore, reference: str) -> Digest | None:
 def recorded(store: LayoutStore, reference: str) -> Digest | None:
     """Return what the entry of `reference` names, usable or not; None without one.  Raises `DataError` when it is damaged."""
     found = _read(_path(store, reference))
-    return found[1] if found and found[0] == _canonical(reference) else None
+    return found[1] if found and found[0] == canonical(reference) else None
 
 
 def all_references(store: LayoutStore) -> list[tuple[str, Digest]]:
@@ -111,11 +111,11 @@ def _files(store: LayoutStore) -> list[Path]:
 
 
 def _path(store: LayoutStore, reference: str) -> Path:
-    name = hashlib.sha256(_canonical(reference).encode("utf-8", "surrogateescape")).hexdigest()
+    name = hashlib.sha256(canonical(reference).encode("utf-8", "surrogateescape")).hexdigest()
     return store.root / "refs" / f"{name}.json"
 
 
-def _canonical(reference: str) -> str:
+def canonical(reference: str) -> str:
     """Return `reference` with registry and tag written out, so that two ways to write one are one."""
     try:
         return str(parse_reference(reference))

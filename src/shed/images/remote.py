@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from shed.errors import DataError
 from shed.oci import media
 from shed.oci.choose import Chosen, choose_from
@@ -14,16 +12,7 @@ from shed.oci.manifest import Index
 from shed.oci.registry.client import Repository
 
 
-@dataclass(frozen=True, slots=True)
-class RemoteImage:
-    """One image of a registry."""
-
-    chosen: Chosen
-    data: bytes
-    """The manifest, byte for byte."""
-
-
-def find_remote(repository: Repository, platform: Platform | None) -> RemoteImage:
+def find_remote(repository: Repository, platform: Platform | None) -> Chosen:
     """Return the image that the reference of `repository` means: an image, or one of an index, chosen as `choose_from` says.
 
     Raises `NotFoundError`, `DataError` for documents that are not what they should be, and `UsageError` when no image fits `platform`.
@@ -35,8 +24,7 @@ def find_remote(repository: Repository, platform: Platform | None) -> RemoteImag
     else:
         index = Index((Descriptor(media.MANIFEST, found.digest, len(found.data)),))
         documents.known[found.digest] = found.data
-    chosen = choose_from(documents, index, platform)
-    return RemoteImage(chosen, documents.known[chosen.digest])
+    return choose_from(documents, index, platform)
 
 
 class _Documents:

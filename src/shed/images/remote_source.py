@@ -6,10 +6,11 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from shed.images.remote import RemoteImage, find_remote
+from shed.images.remote import find_remote
 from shed.images.transfer import Counter, at_once
 from shed.oci import media
 from shed.oci.archive import MAX_ARCHIVE, Archive
+from shed.oci.choose import Chosen
 from shed.oci.content import FileSlice
 from shed.oci.descriptor import Descriptor, Platform
 from shed.oci.digest import Digest, hex_of
@@ -32,9 +33,10 @@ def open_remote(
     remote = parse_reference(reference)
     stop = Stop()
     repository = Repository(remote, insecure=insecure, sleep=stop.sleep)
+    stop.also(repository.abort)
     progress.phase("manifest", f"looking up {remote}")
-    image = find_remote(repository, platform)
-    layers = {layer.digest: layer.size for layer in image.chosen.manifest.layers}
+    chosen = find_remote(repository, platform)
+    layers = {layer.digest: layer.size for layer in chosen.manifest.layers}
     progress.phase("download", f"downloading {remote}")
     counter = Counter(progress, "layers", sum(layers.values()), stop)
     budget = Budget(MAX_ARCHIVE)
@@ -46,7 +48,7 @@ def open_remote(
             repository.fetch_blob(digest, spools[digest], size=layers[digest], on_bytes=counter.add)
 
         at_once(fetch, sorted(layers, key=lambda digest: -layers[digest]), stop)
-        archive.finish(image, budget)
+        archive.finish(chosen, budget)
         yield archive
 
 
@@ -67,12 +69,11 @@ class _Fetched:
         """Return the file of a blob, to be written to."""
         return self._spool(_blob(digest), budget)
 
-    def finish(self, image: RemoteImage, budget: Budget) -> None:
+    def finish(self, chosen: Chosen, budget: Budget) -> None:
         """Add manifest, config and index; then all files can be read."""
-        chosen = image.chosen
-        self.spool(chosen.digest, budget).write(image.data)
+        self.spool(chosen.digest, budget).write(chosen.manifest_bytes)
         self.spool(chosen.manifest.config.digest, budget).write(chosen.config_bytes)
-        entry = Descriptor(media.MANIFEST, chosen.digest, len(image.data), platform=chosen.config.platform)
+        entry = Descriptor(media.MANIFEST, chosen.digest, len(chosen.manifest_bytes), platform=chosen.config.platform)
         self._spool("index.json", budget).write(Index((entry,)).encode())
         self._files = {path: spool.finish() for path, spool in self._spools.items()}
 

@@ -59,4 +59,5 @@ def _untag(store: LayoutStore, name: str) -> None:
 
 
 def _warnings(configured: Mapping[str, str], names: set[str]) -> list[str]:
-    return [f"{key} in the server's configuration names {value}" for key, value in configured.items() if value in names]
+    named = {key: value for key, value in configured.items() if value in names or refs.canonical(value) in names}
+    return [f"{key} in the server's configuration names {value}" for key, value in named.items()]

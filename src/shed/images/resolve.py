@@ -84,5 +84,6 @@ def _blob(store: LayoutStore, digest: Digest, what: str, found: Found, annotatio
         ) from None
     except DataError as error:
         message = f"{what} blob of image manifest {short(found.digest)} is damaged: {error.message}"
-        raise DataError(message, code=error.code, hint=f"build the image again, or re-pull it: {recover}") from None
+        again = "build the image again" if digest == annotations.root else "build the boot kit again (shed image bootkit build)"
+        raise DataError(message, code=error.code, hint=f"{again}, or re-pull the image: {recover}") from None
     return store.blob_path(digest)

@@ -3,7 +3,7 @@
 The entry of ``index.json`` that carries an image's name is what a push puts under a tag of a registry: an index of the image manifest and,
 beside it, the boot manifest.  So tools that copy whole images, as ``skopeo copy --all`` does, take along what the image boots from.
 
-The same images give the same bytes: documents first, then blobs, every time and owner zero.
+The same images give the same bytes: documents first, then layers, then what is booted from; every time and owner is zero.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from shed.oci import media
 from shed.oci.descriptor import Descriptor
 from shed.oci.digest import Digest, digest_bytes, hex_of, mismatch, short
 from shed.oci.fields import Fields, decode_object
+from shed.oci.leases import Lease
 from shed.oci.manifest import REF_NAME, Index, Manifest
 from shed.oci.store import LayoutStore
 from shed.progress import Progress, Stop
@@ -53,8 +54,14 @@ class _Contents:
     saved: list[Saved] = field(default_factory=list)
     index: list[Descriptor] = field(default_factory=list)
     documents: dict[Digest, bytes] = field(default_factory=dict)
-    blobs: dict[Digest, int] = field(default_factory=dict)
-    """Copied from the store; sizes in bytes."""
+    layers: dict[Digest, int] = field(default_factory=dict)
+    """Sizes in bytes."""
+    boot: dict[Digest, int] = field(default_factory=dict)
+    """Sizes in bytes."""
+
+    def blobs(self) -> dict[Digest, int]:
+        """Return what is copied from the store: last what no image can do without, so that a file that was cut is never taken for whole."""
+        return self.layers | self.boot
 
 
 def save_to_file(store: LayoutStore, references: Sequence[str], path: Path, progress: Progress | None = None) -> list[Saved]:
@@ -79,27 +86,33 @@ def save(store: LayoutStore, references: Sequence[str], output: BinaryIO, progre
     Raises `NotFoundError` (IMAGE_NOT_FOUND, BLOB_NOT_FOUND) before anything is written, and `DataError` for what is damaged.
     """
     progress = progress or Progress()
-    progress.phase("check", "looking at what is to be saved")
+    progress.phase("check")
     contents = _Contents()
-    for reference in references:
-        _plan(store, reference, contents, progress)
-    progress.phase("save", f"saving {', '.join(dict.fromkeys(references))}")
-    counter = Counter(progress, "image", sum(contents.blobs.values()), Stop())
+    with store.lease() as lease:
+        for reference in references:
+            _plan(store, lease, reference, contents, progress)
+        progress.phase("save", f"saving {', '.join(dict.fromkeys(references))}")
+        _write(store, contents, output, progress)
+    progress.finish()
+    return contents.saved
+
+
+def _write(store: LayoutStore, contents: _Contents, output: BinaryIO, progress: Progress) -> None:
+    counter = Counter(progress, "image", sum(contents.blobs().values()), Stop())
     archive = _Tar(output)
     archive.add("oci-layout", _LAYOUT)
     archive.add("index.json", Index(tuple(contents.index)).encode())
     for digest, data in contents.documents.items():
         archive.add(_blob_name(digest), data)
-    for digest, size in contents.blobs.items():
+    for digest, size in contents.blobs().items():
         archive.copy(store, digest, size, counter)
     archive.finish()
-    progress.finish()
-    return contents.saved
 
 
-def _plan(store: LayoutStore, reference: str, contents: _Contents, progress: Progress) -> None:
+def _plan(store: LayoutStore, lease: Lease, reference: str, contents: _Contents, progress: Progress) -> None:
     """Add one image to `contents`."""
     found = find(store, reference)
+    lease.image(found.digest)
     name = reference if reference == found.name else ""
     data = store.read_bytes(found.digest, what="image manifest")
     what = f"image manifest {short(found.digest)}"
@@ -124,7 +137,8 @@ def _plan(store: LayoutStore, reference: str, contents: _Contents, progress: Pro
     contents.saved.append(saved)
     contents.index.append(Descriptor(entry.media_type, entry.digest, entry.size, {REF_NAME: name} if name else {}, entry.platform))
     contents.documents |= documents
-    contents.blobs |= boot | {layer.digest: layer.size for layer in manifest.layers if has_layers}
+    contents.layers |= {layer.digest: layer.size for layer in manifest.layers if has_layers}
+    contents.boot |= boot
 
 
 def _size(store: LayoutStore, digest: Digest, what: str, reference: str) -> int:

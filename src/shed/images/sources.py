@@ -27,11 +27,11 @@ from shed.images.builders.docker import Docker
 from shed.images.builders.podman import Podman
 from shed.images.mint import blaming
 from shed.images.remote_source import open_remote
-from shed.images.workdir import work_folder
 from shed.oci.archive import Archive, open_archive, read_index
 from shed.oci.content import FileSlice
 from shed.oci.descriptor import Descriptor, Platform
 from shed.oci.manifest import REF_NAME, Index
+from shed.oci.staging import staging_folder
 from shed.oci.store import LayoutStore
 from shed.oci.unpack import Budget, Spool
 from shed.progress import Progress
@@ -102,7 +102,7 @@ def open_source(
             yield archive
             return
         progress.phase("export", f"getting {source.name} from {tool.name}")
-        output = stack.enter_context(work_folder(store.root)) / "image.oci.tar"
+        output = stack.enter_context(staging_folder(store.scratch().absolute())) / "image.oci.tar"
         tool.export(source.name, output, None)
         archive = stack.enter_context(open_archive(output, scratch=store.scratch()))
         archive.name = f"{source.name} of {tool.name}"

@@ -10,7 +10,7 @@ from typing import TypeVar
 from shed.progress import Progress, Stop
 
 AT_ONCE = 3
-"""Blobs that are moved at the same time."""
+"""Blobs that are moved at the same time unless the server's configuration says otherwise."""
 _REPORT_EVERY = 4 << 20
 """Bytes between two progress events."""
 _T = TypeVar("_T")
@@ -21,6 +21,7 @@ class Counter:
 
     def __init__(self, progress: Progress, label: str, total: int | None, stop: Stop) -> None:
         self.done = 0
+        """Bytes so far."""
         self._progress = progress
         self._label = label
         self._total = total
@@ -39,7 +40,7 @@ class Counter:
 
 
 def at_once(work: Callable[[_T], object], items: Iterable[_T], stop: Stop, *, most: int = AT_ONCE) -> None:
-    """Do `work` on all `items`, at most `most` at a time; the first failure stops the others and is raised."""
+    """Do `work` on all `items`, `most` at a time; the first failure stops the others and is raised."""
     with ThreadPoolExecutor(most) as pool:
         tasks = [pool.submit(work, item) for item in items]
         try:

@@ -114,11 +114,12 @@ class _Tar:
         self._files: dict[str, FileSlice | None] = {}
         """None for what is no plain file: folders, links, sparse members."""
         for member in read_tar(source):
-            path = os.fsdecode(member.name.removeprefix(b"./"))
-            if self._files.get(path):
-                raise DataError(f"it holds {path!r} twice", hint="readers would not agree on what it holds: make it again")
+            path = os.fsdecode(member.name.removeprefix(b"./").removesuffix(b"/"))
             whole = member.content or FileSlice(source.fd, 0, 0)
-            self._files[path] = whole if stat.S_ISREG(member.mode) and isinstance(whole, FileSlice) else None
+            content = whole if stat.S_ISREG(member.mode) and isinstance(whole, FileSlice) else None
+            if content and self._files.get(path):
+                raise DataError(f"it holds {path!r} twice", hint="readers would not agree on what it holds: make it again")
+            self._files[path] = content
 
     def file(self, path: str) -> FileSlice | None:
         if path not in self._files:

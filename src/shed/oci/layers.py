@@ -57,6 +57,21 @@ def read_layer(
         raise DataError(f"{what}: {error.message}", hint=error.hint) from None
 
 
+def unpack_layer(source: FileSlice, diff_id: Digest, *, spool: Spool, what: str) -> list[Member]:
+    """Unpack to `spool` the layer in `source`, whose blob was compared with its digest, and return its members.
+
+    The members' contents stay readable while `source` and `spool` are open.  Raises `DataError`, which names `what`.
+    """
+    with decoder_errors(what):
+        for data in decompressed(SourceReader(source), source.pread(HEAD, 0)):
+            spool.write(data)
+    _compare(f"{what}, unpacked", diff_id, spool.digest())
+    try:
+        return list(read_tar(spool.finish()))
+    except DataError as error:
+        raise DataError(f"{what}: {error.message}", hint=error.hint) from None
+
+
 def _compression(head: bytes, what: str) -> str | None:
     try:
         return compression(head)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import tarfile
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -57,7 +58,7 @@ def pack_archive(
 
     `layers` are uncompressed tar files, bottom first; they go on top of those of the image `parent`, which are copied as they are.
     `settings` is the config's ``config`` object (Env, User, …); `platform` is the parent's or this machine's unless given; `name` becomes
-    the tag in ``index.json``.  Raises `DataError` when a layer of `parent` is damaged.
+    the tag in ``index.json``, and in a ``manifest.json`` for `docker load`.  Raises `DataError` when a layer of `parent` is damaged.
     """
     image = parent[1] if parent else None
     lower = image.manifest.layers if image else ()
@@ -82,10 +83,13 @@ def pack_archive(
             }
         )
         config_descriptor = Descriptor(media.CONFIG, _add_blob(archive, config), len(config))
-        manifest = Manifest(config_descriptor, (*lower, *(descriptor for descriptor, _ in packed))).encode()
+        stacked = (*lower, *(descriptor for descriptor, _ in packed))
+        manifest = Manifest(config_descriptor, stacked).encode()
         digest = _add_blob(archive, manifest)
         annotations = {REF_NAME: name} if name else {}
         _add(archive, "index.json", Index((Descriptor(media.MANIFEST, digest, len(manifest), annotations, platform),)).encode())
+        if name:
+            _add(archive, "manifest.json", _for_docker(name, config_descriptor, stacked))
     return digest
 
 
@@ -101,6 +105,12 @@ def repack_archive(archive: Archive, output: Path) -> None:
             _add(packed, f"blobs/sha256/{hex_of(digest)}", content, layer.size)
         entry = Descriptor(media.MANIFEST, _add_blob(packed, manifest), len(manifest), platform=chosen.config.platform)
         _add(packed, "index.json", Index((entry,)).encode())
+
+
+def _for_docker(name: str, config: Descriptor, layers: Sequence[Descriptor]) -> bytes:
+    """Return what `docker load` reads in place of an OCI index."""
+    tag = name if ":" in name else f"{name}:latest"
+    return json.dumps([{"Config": _path(config.digest), "RepoTags": [tag], "Layers": [_path(layer.digest) for layer in layers]}]).encode()
 
 
 def _add_layer(archive: tarfile.TarFile, layer: Path, folder: Path, compression: Compression) -> tuple[Descriptor, Digest]:
@@ -119,7 +129,7 @@ def _add_layer(archive: tarfile.TarFile, layer: Path, folder: Path, compression:
         put(flush())
         descriptor = Descriptor(_MEDIA_TYPES[compression], Digest("sha256:" + packed.hexdigest()), file.tell())
         file.seek(0)
-        _add(archive, f"blobs/sha256/{hex_of(descriptor.digest)}", file, descriptor.size)
+        _add(archive, _path(descriptor.digest), file, descriptor.size)
     return descriptor, Digest("sha256:" + unpacked.hexdigest())
 
 
@@ -143,8 +153,12 @@ def _compressor(compression: Compression) -> tuple[Callable[[bytes], bytes], Cal
 
 def _add_blob(archive: tarfile.TarFile, data: bytes) -> Digest:
     digest = digest_bytes(data)
-    _add(archive, f"blobs/sha256/{hex_of(digest)}", data)
+    _add(archive, _path(digest), data)
     return digest
+
+
+def _path(digest: Digest) -> str:
+    return f"blobs/sha256/{hex_of(digest)}"
 
 
 def _add(archive: tarfile.TarFile, name: str, content: bytes | Readable, size: int | None = None) -> None:

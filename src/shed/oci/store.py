@@ -33,7 +33,7 @@ from shed.fsutil import atomic_write, locked, storage_errors
 from shed.names import check_image_name
 from shed.oci import media
 from shed.oci.descriptor import Descriptor
-from shed.oci.digest import Digest, digest_bytes, from_hex, hex_of, is_digest, mismatch, parse_digest, short
+from shed.oci.digest import Digest, digest_bytes, hex_of, is_digest, mismatch, parse_digest, short
 from shed.oci.fields import MAX_JSON, Fields, decode_object
 from shed.oci.leases import Lease, lease
 from shed.oci.manifest import REF_NAME, ImageConfig, Index, Manifest
@@ -88,9 +88,11 @@ class LayoutStore:
         found = {}
         with contextlib.suppress(FileNotFoundError), os.scandir(self.blobs) as entries:
             for entry in entries:
-                if is_digest(f"sha256:{entry.name}"):
-                    with contextlib.suppress(FileNotFoundError):  # pruned while we look
-                        found[from_hex(entry.name)] = entry.stat(follow_symlinks=False)
+                if len(entry.name) == 64 and is_digest(digest := f"sha256:{entry.name}"):
+                    try:
+                        found[Digest(digest)] = entry.stat(follow_symlinks=False)
+                    except FileNotFoundError:  # pruned while we look
+                        continue
         return found
 
     def lease(self) -> contextlib.AbstractContextManager[Lease]:
@@ -164,6 +166,14 @@ class LayoutStore:
             self._verified.verify(parse_digest(digest), again=again)
         except FileNotFoundError:
             raise _missing(digest) from None
+
+    def intact(self, digest: str) -> bool:
+        """Tell whether the blob is here and is what its digest says; see `verify`."""
+        try:
+            self.verify(digest)
+        except (NotFoundError, DataError):
+            return False
+        return True
 
     def scratch(self) -> Path:
         """Return the folder for unnamed temporary files, on the disk that holds the blobs."""

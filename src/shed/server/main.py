@@ -58,6 +58,11 @@ def _parser() -> argparse.ArgumentParser:
     validate = commands.add_parser("config-validate", help="say whether a server would start with the configuration; exit code 2 when not")
     validate.add_argument("--config", type=Path, metavar="FILE", help="default: the configuration that a server would find")
     validate.set_defaults(run=_config_validate)
+    pull = commands.add_parser("pull-images", help="pull the images that the configuration names and that are not here")
+    pull.add_argument("--variant", metavar="NAME", help="only this one of image_aliases")
+    pull.add_argument("--config", type=Path, metavar="FILE", help="default: the configuration that a server would find")
+    pull.add_argument("--json", action="store_true", help="machine output")
+    pull.set_defaults(run=_pull_images)
     doctor = commands.add_parser("doctor", help="look for what is wrong with this host; exit code 1 when something is")
     doctor.add_argument("--config", type=Path, metavar="FILE", help="the configuration to check, instead of the one a server would find")
     doctor.add_argument("--json", action="store_true", help="machine output")
@@ -99,6 +104,29 @@ def _ensure(images: Path, settings: Settings, name: str, progress: Progress, sto
     from shed.oci.store import LayoutStore  # noqa: PLC0415
 
     return ensure(LayoutStore(images), name, settings, progress=progress, stop=stop)
+
+
+def _pull_images(options: argparse.Namespace) -> int:
+    from shed.cli.options import Options  # noqa: PLC0415  as above
+    from shed.cli.output import emit  # noqa: PLC0415
+    from shed.cli.progress import shown  # noqa: PLC0415
+    from shed.config.sizes import format_size  # noqa: PLC0415
+    from shed.oci.store import LayoutStore  # noqa: PLC0415
+    from shed.server.pull_images import pull_images  # noqa: PLC0415
+
+    settings, quiet = load_settings(options.config), Options()
+    quiet.json = options.json
+    with shown(quiet) as sink:
+        pulled = pull_images(LayoutStore(Paths().images), settings, variant=options.variant, sink=sink)
+    if options.json:
+        emit([{"name": image.name, "reference": image.reference, "digest": image.result.digest} for image in pulled])
+        return 0
+    for image in pulled:
+        amount = format_size(image.result.fetched_bytes)
+        print(f"pulled {image.reference}{f' as {image.name}' if image.name else ''}: {amount}")  # noqa: T201
+    if not pulled:
+        print("All images already cached.")  # noqa: T201
+    return 0
 
 
 def _install(options: argparse.Namespace) -> int:

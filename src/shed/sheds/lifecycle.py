@@ -49,7 +49,12 @@ async def start(
             hint=f"put the file back, or `shed delete {record.name}`",
         )
     connection = await boot(backend, record, image, folders, wait=wait, progress=progress)
-    return await _want(record, folders, "running"), connection
+    try:
+        return await _want(record, folders, "running"), connection
+    except BaseException:  # a VM whose start has failed does not run on
+        await connection.close()
+        await backend.kill(folders.instance)
+        raise
 
 
 async def stop(

@@ -108,3 +108,18 @@ def test_wishes_that_cannot_be_met_are_errors(tmp_path: Path, device: Path, monk
     monkeypatch.setenv("SHED_ACCEL", "turbo")
     with pytest.raises(UsageError, match="turbo"):
         accel.known(tmp_path, device=device)
+
+
+@pytest.mark.parametrize(
+    ("says", "expected"),
+    [
+        ("QEMU emulator version 7.2.22 (Debian 1:7.2+dfsg-7+deb12u18+b3)", True),
+        ("QEMU emulator version 8.0.4", True),
+        ("QEMU emulator version 8.1.0", False),
+        ("QEMU emulator version 10.0.2 (Debian 1:10.0.2+ds-2)", False),
+        ("something else", True),
+    ],
+)
+def test_an_old_qemu_gets_one_thread(tmp_path: Path, says: str, expected: bool) -> None:
+    """Before 8.1, processors in threads of their own run code that another has just changed."""
+    assert accel.one_thread(fake_qemu(tmp_path, f"echo '{says}'")) is expected

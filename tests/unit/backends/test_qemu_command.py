@@ -46,6 +46,7 @@ def devices(command: list[str]) -> list[dict[str, object]]:
         (MACHINE, HOST, "-bios", ["qboot.rom"]),
         (MACHINE, HOST, "-display", ["none"]),
         (MACHINE, HOST, "-accel", ["tcg"]),
+        (MACHINE, replace(HOST, one_thread=True), "-accel", ["tcg,thread=single"]),
         (MACHINE, replace(HOST, accel="kvm"), "-accel", ["kvm"]),
         (MACHINE, replace(HOST, accel="kvm"), "-cpu", ["host"]),
         (MACHINE, HOST, "-runas", []),

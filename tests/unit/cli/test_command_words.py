@@ -127,6 +127,14 @@ def test_wrong_exec_options(words: list[str]) -> None:
         exec_words.parse(words, Options())
 
 
+@pytest.mark.parametrize(("words", "says"), [([], "name of a shed"), (["dev"], "what shall run"), (["dev", "--", ""], "is empty")])
+def test_exec_of_nothing(words: list[str], says: str) -> None:
+    """Refused before any server is asked."""
+    with pytest.raises(UsageError, match=says) as caught:
+        exec_words.exec_command(words, Options())
+    assert caught.value.hint
+
+
 @given(st.text(st.sampled_from("ab-09A_é."), min_size=1, max_size=66))
 @example("a" * 63)
 @example("a" * 64)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,13 @@ def test_check_for_machines_answers_even_when_the_image_is_broken(broken: Path, 
     report = json.loads(capsys.readouterr().out)
     assert (report["valid"], report["rule"]) == (False, "big-pcluster-undeclared")
     assert report["inode"] > 0
+
+
+def test_a_pipe_is_no_image_and_nobody_waits_for_it(tmp_path: Path) -> None:
+    """Nobody has it open for writing: an ordinary open would wait for that."""
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ErofsError, match="is a pipe"):
+        run(["erofs", "check", str(tmp_path / "pipe")], Options())
 
 
 def test_ls_lists_names_in_order(image: Path, capsys: pytest.CaptureFixture[str]) -> None:

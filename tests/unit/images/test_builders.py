@@ -34,16 +34,16 @@ COMMANDS: list[tuple[Callable[[BuildRequest], list[Argument]], str, str]] = [
     (
         lambda request: buildah.build_command(request, RECORD),
         "buildah build --layers --force-rm --iidfile o.id --tag localhost/shed-build:dev",
-        " --timestamp 1700000000",
+        " --timestamp 1700000000 --no-cache",
     ),
     (
         lambda request: podman.build_command(request, RECORD),
         "podman build --layers --force-rm --iidfile o.id --tag localhost/shed-build:dev",
-        " --timestamp 1700000000",
+        " --timestamp 1700000000 --no-cache",
     ),
     (
         lambda request: docker.export_command(request, OUT),
-        f"docker buildx build {_NO_ATTESTATIONS} --output type=oci,dest=o.tar",
+        f'docker buildx build {_NO_ATTESTATIONS} --output type=oci,"dest=o.tar"',
         ",rewrite-timestamp=true",
     ),
     (

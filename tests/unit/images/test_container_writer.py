@@ -173,7 +173,5 @@ def test_a_build_that_is_killed_leaves_what_the_next_one_removes(store: LayoutSt
     left = list(store.blobs.glob(".staging-*"))
     assert any((path / "rootfs.tar").exists() for path in left)
     assert store.tag_names() == []
-    for path in left:
-        os.utime(path, (1, 1))
     mint_archive(store, archive, "base", kit=small_kit(store))
     assert list(store.blobs.glob(".staging-*")) == []

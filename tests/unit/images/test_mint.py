@@ -345,9 +345,7 @@ def test_mint_killed_at_any_time(tmp_path: Path) -> None:
         kit = small_kit(store)
         assert sorted(store.blob_digests()) == sorted([kit.kernel, kit.initrd, kit.runtime])
         assert store.tag_names() == []
-        left = list(store.blobs.glob(".staging-*"))
-        for path in left:
-            os.utime(path, (1, 1))
+        assert list(store.blobs.glob(".staging-*"))
         assert mint_archive(store, archive, "base", kit=kit).root_size
         assert list(store.blobs.glob(".staging-*")) == []
 

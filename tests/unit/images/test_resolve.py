@@ -147,6 +147,16 @@ def test_damaged_root(store: LayoutStore, minted: MintResult, damage: str) -> No
     assert resolve(store, "base", verify=True).root == path
 
 
+def test_a_damaged_kernel_comes_from_the_boot_kit(store: LayoutStore, minted: MintResult) -> None:
+    """Building the image again would not mend it, so that is not what the hint says."""
+    path = resolve(store, "base").kernel
+    path.chmod(0o644)
+    path.write_bytes(b"!" + path.read_bytes())
+    with pytest.raises(DataError, match="kernel blob of image manifest") as caught:
+        resolve(store, "base")
+    assert "shed image bootkit build" in str(caught.value.hint)
+
+
 def test_damaged_manifest_and_tag(store: LayoutStore, minted: MintResult) -> None:
     """A manifest that was altered or lost, and a broken tag file, are one sentence each."""
     path = store.blob_path(minted.manifest_digest)

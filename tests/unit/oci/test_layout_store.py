@@ -207,7 +207,7 @@ def test_a_sweep_before_the_lock(store: LayoutStore, monkeypatch: pytest.MonkeyP
     """A file that is swept between its making and its locking is made again."""
     store.put_bytes(b"first")
     make = tempfile.mkstemp
-    swept = []
+    swept: list[int] = []
 
     def make_and_sweep(**options: Any) -> tuple[int, str]:
         made = make(**options)

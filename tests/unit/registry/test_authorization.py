@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from shed.errors import DataError, ShedError
+from shed.errors import ShedError
 from shed.oci import media
 from shed.oci.content import BytesSource
 from shed.oci.digest import digest_bytes
@@ -167,13 +167,25 @@ def test_many_threads_share_one_token(registry: Registry, connect: Connect) -> N
     assert len(registry.requests("GET", "/token")) == 1
 
 
-@pytest.mark.parametrize("realm", ["http://auth.example.org/token", "http://localhost.example.com/token", "ftp://a/b", "", "token"])
+@pytest.mark.parametrize(
+    "realm",
+    [
+        "http://auth.example.org/token",
+        "http://localhost.example.com/token",
+        "ftp://a/b",
+        "",
+        "token",
+        "https://[::x/",
+        "http://localhost:99999/",
+    ],
+)
 def test_a_realm_that_must_not_see_credentials(registry: Registry, connect: Connect, realm: str) -> None:
     """A token server without encryption, unless it is this machine, and what is none: nothing is sent."""
-    registry.bearer, registry.realm = True, realm
-    registry.once("HEAD", "blobs", lambda handler: handler.answer(401, WWW_Authenticate=f'Bearer realm="{realm}"', Content_Length="0"))
-    with pytest.raises(DataError, match=registry.address):
+    challenge = f'Bearer realm="{realm}"'
+    registry.once("HEAD", "blobs", lambda handler: handler.answer(401, WWW_Authenticate=challenge))
+    with pytest.raises(RegistryError, match=registry.address):
         connect(credentials=ME).has_blob(DIGEST)
+    assert len(registry.seen) == 1
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])

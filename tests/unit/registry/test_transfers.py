@@ -272,6 +272,14 @@ def test_a_registry_that_wants_pieces(registry: Registry, connect: Connect) -> N
     assert [int(seen.headers["content-length"]) for seen in registry.requests("PATCH")][1:] == [4_500_000, 500_000]
 
 
+def test_a_piece_is_the_whole(registry: Registry, connect: Connect) -> None:
+    """A blob that fits into one piece is sent as a piece where streams are refused."""
+    registry.streams = False
+    data = BLOB[:2_000_000]
+    connect(push=True).upload_blob(digest_bytes(data), BytesSource(data))
+    assert [seen.headers.get("content-range") for seen in registry.requests("PATCH")] == [None, "0-1999999"]
+
+
 def test_a_piece_of_which_only_a_part_is_taken(registry: Registry, connect: Connect) -> None:
     """The registry's word counts: what it did not take is sent again."""
 
@@ -350,7 +358,9 @@ def test_redirects_without_end(registry: Registry, connect: Connect, tmp_path: P
         fetch(connect(), tmp_path)
 
 
-@pytest.mark.parametrize("location", ["ftp://example.org/x", "file:///etc/passwd"])
+@pytest.mark.parametrize(
+    "location", ["ftp://example.org/x", "file:///etc/passwd", "http://[::x/", "http://a:99999/", "http://a b/", "https:///x"]
+)
 def test_redirects_to_what_is_no_web_address(registry: Registry, connect: Connect, tmp_path: Path, location: str) -> None:
     """Only HTTP is followed."""
     registry.once("GET", DIGEST, lambda handler: handler.answer(302, Location=location))

@@ -189,6 +189,23 @@ def test_a_delete_cut_short_is_completed(world: World, monkeypatch: pytest.Monke
     asyncio.run(main())
 
 
+def test_a_start_that_cannot_be_recorded_leaves_no_vm(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The guest is up, its record cannot be written: the VM is gone again, and the next start works."""
+
+    async def main() -> None:
+        async with world.manager() as manager:
+            await create(manager, "dev")
+            await manager.stop("dev", Progress())
+            with monkeypatch.context() as patch:
+                patch.setattr(metadata, "save", boom)
+                with pytest.raises(StorageError):
+                    await manager.start("dev", Progress())
+            assert world.machines() == []
+            assert (await manager.start("dev", Progress()))["status"] == "running"
+
+    asyncio.run(main())
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 64 MiB."""

@@ -10,6 +10,7 @@ import platform
 import shutil
 import signal
 import uuid
+from dataclasses import replace
 from pathlib import Path
 
 from shed.backends import mux
@@ -101,7 +102,7 @@ class QemuBackend:
         raise BackendError(
             f"the agent of shed {record.name} did not answer within {timeout:g} s{_last_words(state_dir)}",
             code="AGENT_TIMEOUT",
-            hint=f"the console is in {state_dir / command.CONSOLE}",
+            hint="give it more time when the host is busy: --timeout of create, start_timeout of the server's configuration",
         )
 
     def liveness(self, state_dir: Path) -> Liveness:
@@ -144,14 +145,15 @@ class QemuBackend:
 
 def _launch(machine: Machine, program: Path, accelerator: str, identity: userns.Identity) -> tuple[process.Record, tuple[str, ...]]:
     """Start QEMU; where user namespaces are forbidden, without one, and with a warning."""
-    host = command.Host(program, accelerator, str(uuid.uuid4()), identity.become)
+    single = accelerator == "tcg" and machine.cpus > 1 and accel.one_thread(program)
+    host = command.Host(program, accelerator, str(uuid.uuid4()), identity.become, single)
     try:
         return process.launch(machine.state_dir, command.build(machine, host), host, machine.name, identity), ()
     except process.NamespaceForbiddenError as error:
         warning = f"this host forbids user namespaces: files in {machine.shares[0].path} keep their owners' numbers in the shed"
         log.warning("shed %s: %s (%s)", machine.name, warning, error)
     identity = identity.without_namespace()
-    host = command.Host(program, accelerator, host.uuid, identity.become)
+    host = replace(host, run_as=identity.become)
     return process.launch(machine.state_dir, command.build(machine, host), host, machine.name, identity), (warning,)
 
 

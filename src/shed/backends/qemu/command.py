@@ -43,6 +43,8 @@ class Host:
     """Made for this start; tells this process from all others."""
     run_as: tuple[int, int] | None = None
     """User and group that QEMU becomes once it has opened its files."""
+    one_thread: bool = False
+    """Emulate all processors in one thread; see `shed.backends.qemu.accel.one_thread`."""
 
 
 def kernel_command_line(accel: str) -> str:
@@ -50,8 +52,8 @@ def kernel_command_line(accel: str) -> str:
     return f"{_KERNEL_COMMAND_LINE} {_TCG_COMMAND_LINE}" if accel == "tcg" else _KERNEL_COMMAND_LINE
 
 
-def board(accel: str) -> list[str]:
-    """Return the options that make the machine's board and processor.
+def board(accel: str, *, one_thread: bool = False) -> list[str]:
+    """Return the options that make the machine's board and processor; with `one_thread`, emulated processors take turns.
 
     Five-level page tables only make an emulated CPU slower.
     """
@@ -60,7 +62,7 @@ def board(accel: str) -> list[str]:
         "-machine",
         "q35,usb=off,sata=off,smbus=off,vmport=off,dump-guest-core=off",
         "-accel",
-        accel,
+        f"{accel},thread=single" if one_thread else accel,
         "-cpu",
         processor,
         "-bios",
@@ -91,7 +93,7 @@ def _frame(machine: Machine, host: Host) -> list[str]:
         "-display", "none",
         "-sandbox", sandbox,
         *(["-runas", f"{host.run_as[0]}:{host.run_as[1]}"] if host.run_as is not None else []),
-        *board(host.accel),
+        *board(host.accel, one_thread=host.one_thread),
         "-smp", str(machine.cpus),
         "-m", f"{machine.memory_mb}M",
         "-kernel", str(machine.kernel),
@@ -105,14 +107,17 @@ def _frame(machine: Machine, host: Host) -> list[str]:
 
 
 def _disk(name: str, disk: Disk) -> list[str]:
-    """A raw image; what the guest discards or zeroes becomes a hole in it."""
+    """A raw image; what the guest discards or zeroes becomes a hole in it.
+
+    When the host has no space left, the guest's write fails; QEMU's default is to stop the machine, which then hangs without a word.
+    """
     node: dict[str, object] = {"node-name": name, "driver": "raw", "file": {"driver": "file", "filename": str(disk.path)}}
     if disk.read_only:
         node["read-only"] = True
     else:
         node["discard"] = "unmap"
         node["detect-zeroes"] = "unmap"
-    return ["-blockdev", json.dumps(node), "-device", _json(driver="virtio-blk-pci", drive=name, id=name)]
+    return ["-blockdev", json.dumps(node), "-device", _json(driver="virtio-blk-pci", drive=name, id=name, werror="report")]
 
 
 def _agent() -> list[str]:

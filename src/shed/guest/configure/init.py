@@ -15,9 +15,10 @@ if TYPE_CHECKING:
 
 _INIT = "/sbin/init"
 _RUNTIME_UNITS = "/run/systemd/system"
-_MASKED = ("getty@.service", "serial-getty@.service", "systemd-firstboot.service", "systemd-modules-load.service")
+_MASKED = ("getty@.service", "serial-getty@.service", "systemd-firstboot.service", "systemd-modules-load.service", "tmp.mount")
 """Units that have no place here: nobody logs in on a terminal (and a serial one is waited for a minute and a half), questions at the first
-boot would never be answered, and the kernel's modules are not in the image.  What an image says in /etc wins over this."""
+boot would never be answered, the kernel's modules are not in the image, and a mount would hide what commands that systemd did not wait for
+have put into /tmp.  What an image says in /etc wins over this."""
 
 
 def choose(asked: str, *, root: str = "") -> str:

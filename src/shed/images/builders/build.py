@@ -10,10 +10,10 @@ from pathlib import Path
 from shed.errors import NotFoundError, UsageError
 from shed.fsutil import fsync_dir, storage_errors
 from shed.images.builders.base import Builder, BuildRequest, Show
-from shed.images.workdir import work_folder
 from shed.oci.archive import Archive, open_archive
 from shed.oci.docker_archive import DockerArchive
 from shed.oci.pack import repack_archive
+from shed.oci.staging import staging_folder, sweep
 from shed.oci.store import LayoutStore
 from shed.run import CommandError
 
@@ -50,7 +50,11 @@ def built(
 
     With `keep_in` an OCI archive stays in that folder, as ``NAME.oci.tar``.  Raises `ShedError`.
     """
-    with work_folder(keep_in or store.root) as folder:
+    parent = (keep_in or store.scratch()).absolute()  # the tool may work in a folder of its own
+    with storage_errors(parent):
+        parent.mkdir(parents=True, exist_ok=True)
+    sweep(parent)
+    with staging_folder(parent) as folder:
         output = folder / "image.oci.tar"
         try:
             builder.build(request, output, show)

@@ -37,5 +37,6 @@ def build_command(request: BuildRequest, record: Path) -> list[Argument]:
     """Return the command that builds and writes the image's identifier to `record`."""
     command: list[Argument] = ["buildah", "build", "--layers", "--force-rm", "--iidfile", record]
     command += ["--tag", f"localhost/shed-build:{request.name}"]
-    command += ["--timestamp", request.epoch] if request.epoch else []
+    if request.epoch:
+        command += ["--timestamp", request.epoch, "--no-cache"]  # what is cached keeps the times of the build that made it
     return [*command, *request.options(), request.context]

@@ -49,7 +49,8 @@ class Docker:
 
 def export_command(request: BuildRequest, output: Path) -> list[Argument]:
     """Return the command that builds with BuildKit and writes the archive; without attestations, which say when and where it was built."""
-    destination = f"type=oci,dest={output}" + (",rewrite-timestamp=true" if request.epoch else "")
+    quoted = str(output).replace('"', '""')  # the value is CSV, and a path may hold a comma
+    destination = f'type=oci,"dest={quoted}"' + (",rewrite-timestamp=true" if request.epoch else "")
     quiet = ["--progress=plain", "--provenance=false", "--sbom=false"]
     return ["docker", "buildx", "build", *quiet, "--output", destination, *request.options(), request.context]
 

@@ -13,11 +13,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import urlencode, urlsplit
 
-from shed.errors import DataError
 from shed.oci.fields import Fields, decode_object
 from shed.oci.registry.credentials import Credentials
 from shed.oci.registry.errors import RegistryError, refused
-from shed.oci.registry.transport import Transport
+from shed.oci.registry.transport import WRONG, Transport, resolve
 
 _CLIENT_ID = "shed"
 _SHORTEST_LIFE = 60.0
@@ -94,13 +93,12 @@ class Authenticator:
 
     def _fetch(self, parameters: dict[str, str], scopes: Sequence[str]) -> tuple[str, float]:
         realm = parameters.get("realm", "")
+        if not realm.startswith(("https://", "http://")):
+            raise RegistryError(f"{self._host} names no token server: {realm[:100]!r}", hint=WRONG)
+        realm = resolve(self._transport.base, realm)
         place = urlsplit(realm)
-        if place.scheme not in ("https", "http") or not place.hostname:
-            raise DataError(f"{self._host} names no token server: {realm[:100]!r}", hint="the registry is set up wrongly")
         if place.scheme == "http" and not self._transport.plain_allowed(place.netloc):
-            raise DataError(
-                f"{self._host} wants credentials sent without encryption to {place.netloc}", hint="the registry is set up wrongly"
-            )
+            raise RegistryError(f"{self._host} wants credentials sent without encryption to {place.netloc}", hint=WRONG)
         wanted = list(dict.fromkeys([*scopes, *parameters.get("scope", "").split()]))
         service = [("service", parameters["service"])] if parameters.get("service") else []
         what = f"a token for {' '.join(wanted)}"
@@ -121,7 +119,7 @@ class Authenticator:
         fields = Fields(decode_object(data, f"the answer of {place.netloc}"), f"the answer of {place.netloc}")
         token = fields.text("token", "") or fields.text("access_token", "")
         if not token:
-            raise RegistryError(f"{place.netloc} gave no token for {self._host}", hint="the registry is set up wrongly")
+            raise RegistryError(f"{place.netloc} gave no token for {self._host}", hint=WRONG)
         life = fields.value.get("expires_in")
         seconds = float(life) if isinstance(life, int | float) and life > 0 else _SHORTEST_LIFE
         return f"Bearer {token}", time.monotonic() + seconds * _MARGIN

@@ -61,6 +61,10 @@ class Repository:
         self.reference = reference
         self._session = Session(reference, push=push, insecure=insecure, credentials=credentials, waits=waits, sleep=sleep)
 
+    def abort(self) -> None:
+        """Cut all connections: what is under way fails at once, as if the network had gone."""
+        self._session.abort()
+
     def get_manifest(self, target: str) -> RemoteManifest:
         """Return the manifest or index with the tag or digest `target`, verified.  Raises `NotFoundError` and `DataError`."""
         what = self._session.what_manifest(target)
@@ -107,7 +111,7 @@ class Repository:
         return digest_bytes(data)
 
     def has_blob(self, digest: Digest) -> int | None:
-        """Return the size of a blob, None when the registry does not have it."""
+        """Return the size of a blob, 0 when the registry does not say, None when it does not have it."""
         what = self._session.what_blob(digest)
 
         def head() -> int | None:

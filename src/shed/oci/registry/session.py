@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from urllib.parse import urljoin
 
 from shed.oci.digest import Digest, short
 from shed.oci.registry.auth import Authenticator
 from shed.oci.registry.credentials import Credentials, find_credentials
 from shed.oci.registry.errors import WAITS, RegistryError, refused
 from shed.oci.registry.reference import Reference
-from shed.oci.registry.transport import Answer, Body, Transport, same_origin
+from shed.oci.registry.transport import WRONG, Answer, Body, Transport, resolve, same_origin
 
 MAX_ERROR = 1 << 16
 """Bytes read of an answer that should be empty or an error."""
@@ -35,6 +34,7 @@ class Session:
         self.reference = reference
         self.base = f"{transport.base}/v2/{reference.repository}"
         self.retried = transport.retried
+        self.abort = transport.abort
         self._transport = transport
         self._scope = f"repository:{reference.repository}:{'pull,push' if push else 'pull'}"
         self._auth = Authenticator(reference.registry, credentials, transport)
@@ -83,5 +83,5 @@ class Session:
         """Return where an upload goes on, which the registry may say in full or from its root."""
         location = answer.headers.get("Location")
         if not location:
-            raise RegistryError(f"{self.reference.registry} does not say where to upload", hint="the registry is set up wrongly")
-        return urljoin(answer.url, location)
+            raise RegistryError(f"{self.reference.registry} does not say where to upload", hint=WRONG)
+        return resolve(answer.url, location)

@@ -6,17 +6,21 @@ trusted (``SSL_CERT_FILE``).
 
 from __future__ import annotations
 
+import contextlib
 import email.utils
 import functools
+import socket
 import ssl
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import IO, Protocol, Self, TypeVar, cast
 from urllib.parse import urljoin, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import urllib3
+from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import HTTPError, NameResolutionError, SSLError
 from urllib3.exceptions import TimeoutError as HTTPTimeoutError
 
@@ -30,7 +34,10 @@ _MAX_ERROR = 1 << 16
 _MAX_REDIRECTS = 8
 _CONNECTIONS = 8
 """Kept open to each host."""
-_TIMEOUT = urllib3.Timeout(connect=20, read=120)
+_TIMEOUT = urllib3.Timeout(connect=20, read=180)
+WRONG = "the registry, or a proxy before it, is set up wrongly"
+"""A hint."""
+_PORTS = {"http": 80, "https": 443}
 _REDIRECTS = {301, 302, 303, 307, 308}
 _T = TypeVar("_T")
 
@@ -98,6 +105,8 @@ class Transport:
         self._waits = waits
         self._sleep = sleep
         self._pools: dict[str, urllib3.PoolManager] = {}
+        self._sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
+        self._aborted = False
         self._lock = threading.Lock()
 
     def plain_allowed(self, authority: str) -> bool:
@@ -108,6 +117,14 @@ class Transport:
     def base(self) -> str:
         """The registry's URL."""
         return f"{'http' if self.plain_allowed(self._host) else 'https'}://{self._host}"
+
+    def abort(self) -> None:
+        """Cut all connections, also those still being made, so that whoever waits for one of them waits no more."""
+        self._aborted = True
+        with self._lock:
+            sockets = list(self._sockets)
+        for each in sockets:
+            _cut(each)
 
     def retried(self, call: Callable[[], _T], *, done: Callable[[], int] = lambda: 0) -> _T:
         """Return what `call` returns, calling it again while it raises `TransientError`; see `errors.retried`."""
@@ -139,18 +156,16 @@ class Transport:
                 return answer
             with answer:
                 answer.read(_MAX_ERROR)
-            target = urljoin(url, location)
+            target = resolve(url, location)
             if not same_origin(url, target):
                 headers = {name: value for name, value in headers.items() if name != "Authorization"}
-            if urlsplit(target).scheme != "https" and urlsplit(url).scheme == "https":
-                raise RegistryError(f"{host} redirects to {target[:200]!r}, which is not encrypted", hint="the registry is set up wrongly")
             url = target
-        raise RegistryError(f"{self._host} redirects again and again", hint="the registry is set up wrongly")
+        raise RegistryError(f"{self._host} redirects again and again", hint=WRONG)
 
     def _send(self, method: str, url: str, headers: Mapping[str, str], body: Body | bytes | None) -> Answer:
         place = urlsplit(url)
-        if place.scheme not in ("http", "https") or not place.hostname:
-            raise RegistryError(f"{self._host} leads to {url[:200]!r}, which is no web address", hint="the registry is set up wrongly")
+        if place.scheme == "http" and self.base.startswith("https:") and not self.plain_allowed(place.netloc):
+            raise RegistryError(f"{self._host} leads to {url[:200]!r}, which is not encrypted", hint=WRONG)
         data = body if isinstance(body, bytes) or body is None else cast(IO[bytes], body.open())
         if body is not None:
             headers = {**headers, "Content-Length": str(len(body) if isinstance(body, bytes) else body.size)}
@@ -159,7 +174,7 @@ class Transport:
                 method, url, body=data, headers=headers, redirect=False, retries=False, preload_content=False, decode_content=False
             )
         except SSLError as error:
-            if _cut(error):
+            if _was_cut(error):
                 raise TransientError(_unreachable(url, error)) from None
             hint = "if it has a certificate of its own, set SSL_CERT_FILE; if it has none, use --insecure"
             raise RegistryError(f"no encrypted connection to {place.netloc}: {_reason(error)}", code="REGISTRY_TLS", hint=hint) from None
@@ -173,13 +188,49 @@ class Transport:
         with self._lock:
             if proxy not in self._pools:
                 self._pools[proxy] = _pool(proxy)
+                self._pools[proxy].pool_classes_by_scheme = self._watched()
             return self._pools[proxy]
+
+    def _watched(self) -> dict[str, type[urllib3.HTTPConnectionPool]]:
+        """Return pools whose connections `abort` knows."""
+
+        def note(connection: HTTPConnection) -> None:
+            with self._lock:
+                self._sockets.add(connection.sock)
+            if self._aborted:
+                _cut(connection.sock)
+
+        class Plain(HTTPConnection):
+            def connect(self) -> None:
+                super().connect()
+                note(self)
+
+        class Encrypted(HTTPSConnection):
+            def connect(self) -> None:
+                super().connect()
+                note(self)
+
+        return {
+            "http": type("PlainPool", (urllib3.HTTPConnectionPool,), {"ConnectionCls": Plain}),
+            "https": type("EncryptedPool", (urllib3.HTTPSConnectionPool,), {"ConnectionCls": Encrypted}),
+        }
 
 
 def same_origin(one: str, other: str) -> bool:
-    """Tell whether two URLs have the same scheme, host and port."""
-    a, b = urlsplit(one), urlsplit(other)
-    return (a.scheme, a.netloc.lower()) == (b.scheme, b.netloc.lower())
+    """Tell whether two URLs have the same scheme, host and port (RFC 6454)."""
+    a, b = (urllib3.util.parse_url(url) for url in (one, other))
+    return (a.scheme, a.host, a.port or _PORTS.get(a.scheme or "")) == (b.scheme, b.host, b.port or _PORTS.get(b.scheme or ""))
+
+
+def resolve(url: str, location: str) -> str:
+    """Return where `location`, as the answer from `url` gives it, is.  Raises `RegistryError` when it is no web address."""
+    try:
+        target = urljoin(url, location)
+        if urllib3.util.parse_url(target).host and urlsplit(target).scheme in _PORTS:
+            return target
+    except ValueError:
+        pass
+    raise RegistryError(f"{urlsplit(url).netloc} leads to {location[:200]!r}, which is no web address", hint=WRONG)
 
 
 def _pool(proxy: str) -> urllib3.PoolManager:
@@ -220,7 +271,12 @@ def _reason(error: BaseException) -> str:
     return "it does not answer" if isinstance(error, HTTPTimeoutError) else "the connection was cut"
 
 
-def _cut(error: SSLError) -> bool:
+def _cut(connection: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        socket.socket.shutdown(connection, socket.SHUT_RDWR)  # not the method of an SSLSocket, which takes TLS away from who is reading
+
+
+def _was_cut(error: SSLError) -> bool:
     """Tell whether the connection ended, or stalled, while TLS was being agreed on."""
     return any(isinstance(cause, ssl.SSLEOFError | ssl.SSLZeroReturnError | TimeoutError) for cause in _causes(error))
 

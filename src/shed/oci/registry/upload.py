@@ -14,7 +14,7 @@ from shed.oci.content import Source
 from shed.oci.digest import Digest
 from shed.oci.registry.errors import RegistryError
 from shed.oci.registry.session import MAX_ERROR, Session
-from shed.oci.registry.transport import CHUNK, Answer
+from shed.oci.registry.transport import CHUNK, Answer, resolve
 
 _SMALL = 1 << 20
 """Up to so many bytes, a blob goes along with the request that completes it."""
@@ -40,7 +40,7 @@ class Upload:
         self._sent = 0
         """Bytes that were sent at least once."""
         self._piece = _PIECE
-        self._chunks = False
+        self._streams = True
 
     def run(self) -> None:
         """Store the blob.  Raises `RegistryError`, and `StorageError` when the source cannot be read."""
@@ -52,9 +52,10 @@ class Upload:
         if self._source.size <= _SMALL:
             self._complete(_Part(self, 0, self._source.size))
             return
-        if not self._offset and not self._chunks and not self._patch(self._source.size):
-            self._chunks = True
-            self._begin()
+        if not self._offset and self._streams:
+            self._streams = self._patch(self._source.size, stream=True)
+            if not self._streams:
+                self._begin()
         while self._offset < self._source.size:
             self._patch(min(self._piece, self._source.size - self._offset))
         self._complete(None)
@@ -69,27 +70,27 @@ class Upload:
 
     def _resumed(self) -> bool:
         """Ask the registry how much it has; return whether the upload can go on from there."""
-        location, self._location = self._location, None
-        if location is None or self._source.size <= _SMALL:
+        assert self._location is not None
+        if self._source.size <= _SMALL:
             return False
         try:
-            with self._session.send(self._what, "GET", location) as answer:
+            with self._session.send(self._what, "GET", self._location) as answer:
                 answer.read(MAX_ERROR)
         except RegistryError:
             return False
-        if answer.status not in (200, 204):
+        if answer.status not in (200, 204) or _held(answer) > self._source.size:
             return False
         self._offset = _held(answer)
-        self._location = self._session.location(answer) if "Location" in answer.headers else location
-        return self._offset <= self._source.size
+        self._location = resolve(self._location, answer.headers.get("Location", ""))
+        return True
 
-    def _patch(self, size: int) -> bool:
-        """Send the next `size` bytes; return False when the registry does not take all that is left at once."""
+    def _patch(self, size: int, *, stream: bool = False) -> bool:
+        """Send the next `size` bytes; return False when the registry does not take them as a stream."""
         assert self._location is not None
-        start, whole = self._offset, size == self._source.size
-        headers = dict(_BYTES) if whole else {**_BYTES, "Content-Range": f"{start}-{start + size - 1}"}
+        start = self._offset
+        headers = _BYTES if stream else {**_BYTES, "Content-Range": f"{start}-{start + size - 1}"}
         with self._session.send(self._what, "PATCH", self._location, headers, body=_Part(self, start, size)) as answer:
-            if whole and answer.status in _NO_STREAMS:
+            if stream and answer.status in _NO_STREAMS:
                 return False
             self._session.expect(self._what, answer, 202, 201, 204)
             answer.read(MAX_ERROR)

@@ -14,6 +14,8 @@ from shed.server.app import Route, Server
 from shed.server.http import Reply, Request, flag, json_answer
 from shed.sheds.threads import stoppable
 
+_TAG: dict[str, type] = {"source": str, "name": str}
+_VERIFY: dict[str, type] = {"ref": str, "deep": bool}
 _PUSH: dict[str, type] = {"source": str, "destination": str, "insecure": bool}
 _PULL: dict[str, type] = {"docker_ref": str, "tag": str, "platform": str, "with_layers": bool, "insecure": bool}
 
@@ -36,6 +38,26 @@ async def remove(server: Server, request: Request) -> Reply:
 async def prune(server: Server, request: Request) -> Reply:
     """Remove what nobody needs; with ``?dry_run=true`` only say what that is."""
     return json_answer(await asyncio.to_thread(_prune, server, flag(request, "dry_run")))
+
+
+async def history(server: Server, request: Request) -> Reply:
+    """Show the steps that made the image ``?ref=``."""
+    return json_answer({"steps": await asyncio.to_thread(_history, server, _reference(request))})
+
+
+async def tag(server: Server, request: Request) -> Reply:
+    """Give an image another name."""
+    return json_answer(await asyncio.to_thread(_tag, server, **_members(request, _TAG, "source", "name")))
+
+
+async def verify(server: Server, request: Request) -> Reply:
+    """Read an image again and say what is wrong with it."""
+    wanted = _members(request, _VERIFY, "ref")
+
+    async def work(progress: Progress) -> dict[str, Any]:
+        return await stoppable(lambda stop: _verify(server, wanted, progress, stop))
+
+    return await server.workers.run(request, work)
 
 
 def _reference(request: Request) -> str:
@@ -83,7 +105,7 @@ def _push(server: Server, wanted: dict[str, Any], progress: Progress, stop: Stop
     from shed.images.push import push_image  # noqa: PLC0415  a server starts faster without
     from shed.oci.store import LayoutStore  # noqa: PLC0415
 
-    return {**wanted, **asdict(push_image(LayoutStore(server.paths.images), **wanted, progress=progress, stop=stop))}
+    return asdict(push_image(LayoutStore(server.paths.images), **wanted, progress=progress, stop=stop))
 
 
 def _pull(server: Server, wanted: dict[str, Any], progress: Progress, stop: Stop) -> dict[str, Any]:
@@ -94,8 +116,8 @@ def _pull(server: Server, wanted: dict[str, Any], progress: Progress, stop: Stop
     platform = Platform.parse(wanted.pop("platform")) if "platform" in wanted else None
     reference = wanted.pop("docker_ref")
     store = LayoutStore(server.paths.images)
-    concurrency = server.settings.pull_concurrency
-    return asdict(pull_image(store, reference, platform=platform, **wanted, concurrency=concurrency, progress=progress, stop=stop))
+    most = server.settings.pull_concurrency
+    return asdict(pull_image(store, reference, platform=platform, concurrency=most, **wanted, progress=progress, stop=stop))
 
 
 def _list(server: Server) -> list[dict[str, Any]]:
@@ -134,9 +156,34 @@ def _prune(server: Server, dry_run: bool) -> dict[str, Any]:
     return prune(store, partial(pins, server.paths), configured_images(server.settings), dry_run=dry_run).to_wire()
 
 
+def _history(server: Server, reference: str) -> list[dict[str, Any]]:
+    from shed.images.history import image_history  # noqa: PLC0415  a server starts faster without
+    from shed.oci.store import LayoutStore  # noqa: PLC0415
+
+    return [asdict(step) for step in image_history(LayoutStore(server.paths.images), reference)]
+
+
+def _tag(server: Server, source: str, name: str) -> dict[str, Any]:
+    from shed.images.history import tag_image  # noqa: PLC0415  a server starts faster without
+    from shed.oci.store import LayoutStore  # noqa: PLC0415
+
+    return {"name": name, "digest": tag_image(LayoutStore(server.paths.images), source, name)}
+
+
+def _verify(server: Server, wanted: dict[str, Any], progress: Progress, stop: Stop) -> dict[str, Any]:
+    from shed.images.verify import verify_image  # noqa: PLC0415  a server starts faster without
+    from shed.oci.store import LayoutStore  # noqa: PLC0415
+
+    store = LayoutStore(server.paths.images)
+    return verify_image(store, wanted["ref"], deep=wanted.get("deep", False), progress=progress, stop=stop).to_json()
+
+
 ROUTES = (
     Route("GET", "/api/images", index),
     Route("GET", "/api/images/inspect", inspect),
+    Route("GET", "/api/images/history", history),
+    Route("POST", "/api/images/tag", tag),
+    Route("POST", "/api/images/verify", verify),
     Route("POST", "/api/images/push", push),
     Route("POST", "/api/images/pull", pull),
     Route("DELETE", "/api/images", remove),

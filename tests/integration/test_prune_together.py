@@ -1,0 +1,106 @@
+"""Four processes that add, use, remove and prune at once: nothing that is needed is ever seen to be missing."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from shed.images.prune import prune
+from shed.images.reachable import blobs_of
+from shed.oci.digest import digest_bytes
+from shed.oci.store import LayoutStore
+
+SECONDS = 20
+WORK = '''
+import random, sys, time
+from collections import Counter
+from pathlib import Path
+from shed.errors import NotFoundError
+from shed.images.find import all_tags
+from shed.images.prune import prune
+from shed.images.reachable import blobs_of
+from shed.images.remove import remove_image
+from shed.oci.store import LayoutStore
+from support.minted import mint_small
+from support.stored import put_image
+from support.tars import file, tar
+
+root, number, seconds = Path(sys.argv[1]), sys.argv[2], float(sys.argv[3])
+store, dice, counts = LayoutStore(root / "images"), random.Random(int(number)), Counter()
+scratch = root / number
+scratch.mkdir()
+
+
+def whole(digest):
+    """Fail unless the image is here with all its blobs."""
+    for blob in blobs_of(digest, store.read_manifest(digest)):
+        store.verify(blob)
+
+
+def load():
+    with store.lease() as lease:  # the tag may be removed by another the moment it is there
+        digest = put_image(store, dice.choice("abcdef"), dice.choice("xyz"), layers=dice.randrange(4), held=lease)
+        whole(digest)
+
+
+def mint():
+    name = f"mine-{number}"  # that nobody else removes
+    whole(mint_small(store, scratch, name, tar(file(dice.choice("abc")))).manifest_digest)
+
+
+def use():
+    tags = all_tags(store)
+    if tags:
+        _, digest = dice.choice(tags)
+        with store.lease() as lease:
+            lease.image(digest)
+            if store.has(digest):
+                whole(digest)
+                time.sleep(0.01)
+                whole(digest)
+                counts["used"] += 1
+
+
+def remove():
+    try:
+        remove_image(store, dice.choice("xyz"), [], {})
+    except NotFoundError:
+        pass
+
+
+def clean():
+    counts["pruned"] += bool(prune(store, list, {}).garbage)
+
+
+end = time.monotonic() + seconds
+while time.monotonic() < end:
+    work = dice.choice([load, load, mint, use, use, remove, clean])
+    work()
+    counts[work.__name__] += 1
+print(*(counts[what] for what in ("load", "mint", "used", "pruned")))
+'''
+
+
+@pytest.mark.slow
+def test_four_processes_at_once(tmp_path: Path) -> None:
+    """Each verifies, digest by digest, what it has just added and what it holds; at the end there is what the tags need, no more."""
+    command = [sys.executable, "-c", WORK, str(tmp_path)]
+    environment = {"PYTHONPATH": ":".join(sys.path), "PATH": "/usr/bin:/bin"}
+    workers = [
+        subprocess.Popen([*command, str(number), str(SECONDS)], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for number in range(4)
+    ]
+    results = [worker.communicate(timeout=SECONDS + 100) for worker in workers]
+    assert [worker.returncode for worker in workers] == [0] * 4, results
+    for output, _ in results:
+        assert all(int(count) > 0 for count in output.split()), results
+    store = LayoutStore(tmp_path / "images")
+    prune(store, list, {})
+    tags = [tag for name in store.tag_names() if (tag := store.tag(name))]
+    wanted = set[str]().union(*(blobs_of(tag.digest, store.read_manifest(tag.digest)) for tag in tags))
+    assert set(store.inventory()) == wanted
+    assert all(digest_bytes(store.blob_path(digest).read_bytes()) == digest for digest in wanted)
+    assert list((store.root / "leases").iterdir()) == []
