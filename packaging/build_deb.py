@@ -7,13 +7,16 @@ lock; with them there, nothing is fetched.  The same sources give the same bytes
 
 from __future__ import annotations
 
+import email.utils
 import gzip
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
+import textwrap
 import zipfile
 from pathlib import Path
 
@@ -28,6 +31,7 @@ PYTHONS = ("3.11", "3.12", "3.13")
 TOO_NEW = "3.14"
 PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64")
 HOME = "usr/lib/shed"
+MAINTAINER = "shed maintainers <maintainers@shed.invalid>"
 SCRIPT = """\
 #!/{home}/bin/python3 -I
 import sys
@@ -115,8 +119,20 @@ def system(tree: Path) -> None:
     for folder in ("reference", "upgrades"):
         if (ROOT / "docs" / folder).exists():
             shutil.copytree(ROOT / "docs" / folder, docs / folder)
-    shutil.copy(ROOT / "LICENSE", docs / "copyright")
-    (docs / "changelog.gz").write_bytes(gzip.compress((ROOT / "CHANGELOG.md").read_bytes(), mtime=0))
+    shutil.copy(ROOT / "packaging/deb/copyright", docs / "copyright")
+    (docs / "changelog.gz").write_bytes(gzip.compress(changelog().encode(), mtime=0))
+    overrides = tree / "usr/share/lintian/overrides"
+    overrides.mkdir(parents=True)
+    shutil.copy(ROOT / "packaging/deb/lintian-overrides", overrides / "shed-server")
+
+
+def changelog() -> str:
+    """Return this version's part of the change log, as Debian writes one."""
+    (changes,) = re.findall(rf"^## {re.escape(VERSION)}\n(.*?)(?=^## |\Z)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE | re.DOTALL)
+    paragraphs = re.split(r"\n(?=- )|\n\n", changes.strip())
+    lines = "\n".join(textwrap.fill(" ".join(text.split()), 78, initial_indent="  ", subsequent_indent="    ") for text in paragraphs)
+    date = email.utils.formatdate(int(os.environ["SOURCE_DATE_EPOCH"]))
+    return f"shed-server ({debian_version()}) unstable; urgency=medium\n\n{lines}\n\n -- {MAINTAINER}  {date}\n"
 
 
 def metadata(tree: Path) -> None:
@@ -124,7 +140,7 @@ def metadata(tree: Path) -> None:
     size = sum(path.lstat().st_size for path in tree.rglob("*") if path.is_file() and not path.is_symlink())
     control = tree / "DEBIAN"
     control.mkdir()
-    fields = {"version": debian_version(), "installed": size >> 10, "oldest": PYTHONS[0], "too_new": TOO_NEW}
+    fields = {"version": debian_version(), "installed": size >> 10, "oldest": PYTHONS[0], "too_new": TOO_NEW, "maintainer": MAINTAINER}
     (control / "control").write_text((ROOT / "packaging/deb/control").read_text().format(**fields))
     (control / "conffiles").write_text("/etc/shed/server.yaml\n")
     sums = [f"{hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()}  {path.relative_to(tree)}\n" for path in contents(tree)]
