@@ -203,6 +203,17 @@ def test_credentials_do_not_follow_a_redirect(registry: Registry, connect: Conne
     assert registry.seen[-1].headers["authorization"].startswith("Basic ")
 
 
+def test_a_host_redirected_to_names_no_token_server(registry: Registry, connect: Connect) -> None:
+    """It could name its own, and be shown the credentials there."""
+    with scripted_registry() as other:
+        other.bearer = True
+        place = f"http://{other.address}/v2/me/app/manifests/v1"
+        registry.once("GET", "manifests", lambda handler: handler.answer(307, Location=place), times=2)
+        with pytest.raises(RegistryError, match="wants credentials"):
+            connect(credentials=ME).get_manifest("v1")
+        assert [seen.path for seen in other.seen] == ["/v2/me/app/manifests/v1"]
+
+
 def test_credentials_do_not_follow_an_upload(registry: Registry, connect: Connect) -> None:
     """A registry that has the bytes sent elsewhere does not have the credentials sent there."""
     registry.basic = ("me", "s3cret")
