@@ -195,7 +195,7 @@ TAMPERED = {
     "a file has other bytes": ("sed -i 's/xxx/xyx/' rootfs.tar", "/usr/lib/x differs from what went in"),
     "a file is too much": ("tar -rf rootfs.tar /etc/passwd", "is in the image, but was not put in"),
     "a file has another owner": (
-        "echo 22 > new; tar -rf rootfs.tar --owner=7 --transform=s,new,./etc/two, new",
+        "echo 22 > new; tar -rf rootfs.tar --owner=7 --transform=s,new,etc/two, new",
         "/etc/two has uid 7 instead",
     ),
 }
