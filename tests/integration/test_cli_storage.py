@@ -163,7 +163,9 @@ def test_doubt_reaches_the_user(host: Host) -> None:
         assert "hint: repair the file, or remove the shed and all in it: shed delete --force broken" in refused.stderr
     assert set(host.store.inventory()) == before
     assert old.exists()
-    assert "IMAGE" in host.shed("image", "ls").stdout
+    listed = host.shed("image", "ls")
+    assert "IMAGE" in listed.stdout
+    assert f"warning: the record of shed 'broken' is damaged: {broken}" in listed.stderr
     assert host.json("system", "df")["kinds"]
 
 

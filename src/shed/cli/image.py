@@ -10,6 +10,7 @@ from shed.cli.connection import client
 from shed.cli.options import Options
 from shed.cli.output import age, emit, note, printable, table
 from shed.cli.parsing import Parser
+from shed.cli.progress import shown
 from shed.config.sizes import format_size
 
 _SHORT = len("sha256:") + 12
@@ -42,7 +43,8 @@ def list_images(words: list[str], options: Options) -> int:
     parser = Parser("image ls", "List the images in the server's store.  -v shows whole digests, references and times.")
     parser.add_argument("-q", "--quiet", action="store_true", help="names only, or digests where there is no name")
     args = parser.parse(words, options)
-    images = client(options).images()
+    with shown(options) as sink:
+        images = client(options).images(on_event=sink)
     if options.json:
         emit(images)
     elif args.quiet:
@@ -77,7 +79,7 @@ def _row(image: dict[str, Any], options: Options) -> list[str]:
         format_size(size) if isinstance(size, int) else "-",
         (_text(image, "layers") or "-") if image.get("bootable") else "not bootable",
         ", ".join(map(str, users)) if isinstance(users, list) and users else "-",
-        _text(image, "source_ref") or "-",
+        ", ".join(image.get("references") or []) or _text(image, "source_ref") or "-",
         age(_text(image, "updated_at")),
     ]
 

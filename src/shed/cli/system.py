@@ -11,6 +11,7 @@ from shed.cli.options import Options
 from shed.cli.output import confirm, done, emit, note, table
 from shed.cli.parsing import Parser
 from shed.cli.progress import shown
+from shed.client.address import resolve
 from shed.client.client import Client
 from shed.client.config import server_names
 from shed.config.sizes import format_size
@@ -48,7 +49,7 @@ def usage(words: list[str], options: Options) -> int:
         else:
             _show(answer, options)
         return 0
-    answers = {name: _of(name, options).usage() for name in server_names(options.config)}
+    answers = {name: Client(resolve(name, config=options.config)).usage() for name in server_names(options.config)}
     if options.json:
         emit(answers)
         return 0
@@ -56,12 +57,6 @@ def usage(words: list[str], options: Options) -> int:
         print(f"{name}:")
         _show(answer, options)
     return 0
-
-
-def _of(name: str, options: Options) -> Client:
-    one = Options()
-    one.server, one.config = name, options.config
-    return client(one)
 
 
 def _show(answer: dict[str, Any], options: Options) -> None:

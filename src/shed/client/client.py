@@ -95,9 +95,12 @@ class Client:
         answer = http.request(self.address, "GET", _path(name, "logs"))
         return answer if isinstance(answer, str) else ""
 
-    def images(self) -> list[dict[str, Any]]:
-        """Return the images in the server's store."""
-        return [_object(item) for item in _items(http.request(self.address, "GET", "/api/images"), "images")]
+    def images(self, *, on_event: Sink = _ignore) -> list[dict[str, Any]]:
+        """Return the images in the server's store; `on_event` gets a warning for each shed of which it cannot be told what it needs."""
+        answer = http.request(self.address, "GET", "/api/images")
+        for warning in _items(answer, "warnings"):
+            on_event(WarningEvent(str(warning)))
+        return [_object(item) for item in _items(answer, "images")]
 
     def image(self, reference: str) -> dict[str, Any]:
         """Return all that is known of the image with this name or digest."""

@@ -21,8 +21,9 @@ _PULL: dict[str, type] = {"docker_ref": str, "tag": str, "platform": str, "with_
 
 
 async def index(server: Server, request: Request) -> Reply:
-    """List all images."""
-    return json_answer({"images": await asyncio.to_thread(_list, server)})
+    """List all images; a shed whose record cannot be read, so that nobody knows which one it needs, becomes a warning."""
+    images, warnings = await asyncio.to_thread(_list, server)
+    return json_answer({"images": images, "warnings": warnings})
 
 
 async def inspect(server: Server, request: Request) -> Reply:
@@ -120,13 +121,14 @@ def _pull(server: Server, wanted: dict[str, Any], progress: Progress, stop: Stop
     return asdict(pull_image(store, reference, platform=platform, concurrency=most, **wanted, progress=progress, stop=stop))
 
 
-def _list(server: Server) -> list[dict[str, Any]]:
+def _list(server: Server) -> tuple[list[dict[str, Any]], list[str]]:
     from shed.images.listing import list_images  # noqa: PLC0415  a server starts faster without
     from shed.oci.store import LayoutStore  # noqa: PLC0415
     from shed.sheds.pins import pins_and_warnings  # noqa: PLC0415
 
-    pins, _ = pins_and_warnings(server.paths)
-    return [asdict(image) for image in list_images(LayoutStore(server.paths.images), pins, configured_images(server.settings))]
+    pins, warnings = pins_and_warnings(server.paths)
+    images = list_images(LayoutStore(server.paths.images), pins, configured_images(server.settings))
+    return [asdict(image) for image in images], warnings
 
 
 def _inspect(server: Server, reference: str) -> dict[str, Any]:
