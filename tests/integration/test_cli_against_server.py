@@ -159,6 +159,20 @@ def test_a_failing_create_says_why(tmp_path: Path) -> None:
         assert json.loads(shed("list", "--json").stdout) == []
 
 
+def test_delete_ends_a_create_that_waits(tmp_path: Path) -> None:
+    """From another terminal: nobody waits for the guest any more, and who did is told why."""
+    with fake_server(tmp_path, "mute") as env:
+        with subprocess.Popen([*SHED, "create", "dev"], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as create:
+            assert create.stderr is not None
+            while "waiting for the guest" not in create.stderr.readline():
+                assert create.poll() is None
+            deleted = runner(env)("delete", "--force", "dev")
+            assert (deleted.stdout, deleted.stderr.splitlines()[0]) == ("deleted dev\n", "ending its start")
+            assert create.stderr.readline() == "error: the create of shed 'dev' was ended: it is being deleted\n"
+            assert create.wait(20) == 1
+        assert json.loads(runner(env)("list", "--json").stdout) == []
+
+
 def scripted(tmp_path: Path, answer: Callable[[Conversation], None]) -> tuple[ScriptedServer, Shed]:
     """Return a scripted server, and `shed` talking to it."""
     server = ScriptedServer(tmp_path / "s", answer)

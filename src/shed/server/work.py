@@ -1,7 +1,7 @@
 """Long work that a request asks for: it belongs to the server, not to the request, and may be watched as server-sent events.
 
-A client that leaves does not stop it: a create goes on to its end, and `shed list` shows it.  Only the server's own end cancels it, and
-then its undo runs.
+A client that leaves does not stop it: a create goes on to its end, and `shed list` shows it.  The server's own end cancels it, and a stop
+or a forced delete of the shed that it brings up; then its undo runs.
 """
 
 from __future__ import annotations

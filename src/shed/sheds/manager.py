@@ -25,20 +25,24 @@ from shed.sheds.agent import Link
 from shed.sheds.boot import attach
 from shed.sheds.create import CreateRequest, Ensure, Resolve, create, plan
 from shed.sheds.folders import Folders
+from shed.sheds.starts import Starts
 
 log = logging.getLogger(__name__)
 Shed = dict[str, Any]
 """A shed as the API shows it: its record, its status, and the VM's process id."""
 _ADOPT_TIMEOUT = 15.0
 _MAX_ANSWER = 4096
+_STARTS = frozenset({"create", "start", "adopt"})
+"""What may wait for a guest for minutes, so that a stop or a forced delete ends it."""
 
 
 class _Name:
-    """What one server knows of one name beyond the disk: who works on it, and the link to its agent."""
+    """What one server knows of one name beyond the disk: who works on it, what brings it up, and the link to its agent."""
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, name: str, link: Link) -> None:
         self.lock = asyncio.Lock()
         self.doing = ""
+        self.starts = Starts(name)
         self.link = link
 
 
@@ -98,18 +102,26 @@ class Manager:
         return self._done("start", record, progress)
 
     async def stop(self, name: str, progress: Progress) -> Shed:
-        """Power a running shed off and return it.  Raises `ConflictError` (SHED_ALREADY_STOPPED)."""
+        """Power a running shed off, or end its start, and return it.  Raises `ConflictError` (SHED_ALREADY_STOPPED, SHED_BUSY)."""
+        entry = self._names.get(name)
+        if entry is not None and entry.doing == "create":
+            raise ConflictError(f"shed {name!r} is being created", code="SHED_BUSY", hint=f"`shed delete --force {name}` ends that")
+        ended = self._end_starts(name, "it is being stopped", progress)
         async with self._holding(name, "stop") as (folders, link):
-            wait = self._settings.stop_timeout
-            record = await lifecycle.stop(self._load(folders), folders, self._backend, link, wait=wait, progress=progress)
+            record = self._load(folders)
+            if not ended or record.wanted == "running" or self._backend.liveness(folders.instance) is not Liveness.NOT_OURS:
+                wait = self._settings.stop_timeout
+                record = await lifecycle.stop(record, folders, self._backend, link, wait=wait, progress=progress)
         return self._done("stop", record, progress)
 
     async def delete(self, name: str, *, force: bool, progress: Progress) -> None:
-        """Remove a shed; `force` ends a running one first."""
-        async with self._holding(name, "delete") as (folders, link):
-            if not folders.instance.exists():  # it was an unfinished create
+        """Remove a shed; `force` first ends what brings it up, or a running one."""
+        ended = force and self._end_starts(name, "it is being deleted", progress)
+        async with self._holding(name, "delete", missing_ok=ended) as (folders, link):
+            if folders.instance.exists():
+                await lifecycle.delete(folders, self._backend, link, force=force, progress=progress)
+            elif not ended:  # it was an unfinished create
                 raise self._missing(name)
-            await lifecycle.delete(folders, self._backend, link, force=force, progress=progress)
 
     def get(self, name: str) -> Shed:
         """Return the shed `name`.  Raises `NotFoundError`, `DamagedError`."""
@@ -232,25 +244,34 @@ class Manager:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
+    def _end_starts(self, name: str, reason: str, progress: Progress) -> bool:
+        """Have what brings `name` up give up, and say so; return whether there was anything."""
+        entry = self._names.get(name)
+        if entry is None or not entry.starts.end(reason):
+            return False
+        progress.phase("interrupt", "ending its start")
+        return True
+
     @contextlib.asynccontextmanager
-    async def _holding(self, name: str, doing: str) -> AsyncIterator[tuple[Folders, Link]]:
+    async def _holding(self, name: str, doing: str, *, missing_ok: bool = False) -> AsyncIterator[tuple[Folders, Link]]:
         """Hold `name`, in this server and among servers, with nothing unfinished under it."""
         folders = self._folders(name)
-        if doing not in {"create", "sweep"} and not folders.instance.exists():
+        if doing not in {"create", "sweep"} and not (missing_ok or folders.instance.exists()):
             raise self._missing(name)
         entry = self._entry(name)
-        async with entry.lock:
-            entry.doing = doing
-            try:
-                with folders.hold():
-                    await lifecycle.sweep(folders, self._backend)
-                    yield folders, entry.link
-            finally:
-                entry.doing = ""
+        with entry.starts.under_way(doing) if doing in _STARTS else contextlib.nullcontext():
+            async with entry.lock:
+                entry.doing = doing
+                try:
+                    with folders.hold():
+                        await lifecycle.sweep(folders, self._backend)
+                        yield folders, entry.link
+                finally:
+                    entry.doing = ""
 
     def _entry(self, name: str) -> _Name:
         if name not in self._names:
-            self._names[name] = _Name(Link(lambda: self._attach(name)))
+            self._names[name] = _Name(name, Link(lambda: self._attach(name)))
         return self._names[name]
 
     def _folders(self, name: str) -> Folders:
