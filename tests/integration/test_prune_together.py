@@ -1,7 +1,9 @@
-"""Four processes that add, use, remove and prune at once: nothing that is needed is ever seen to be missing."""
+"""Four processes that build, load, pull, push, use, remove and prune at once: nothing that is needed is ever seen to be missing."""
 
 from __future__ import annotations
 
+import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,18 +11,24 @@ from pathlib import Path
 import pytest
 
 from shed.images.prune import prune
+from shed.images.push import push_image
 from shed.images.reachable import blobs_of
 from shed.oci.digest import digest_bytes
 from shed.oci.store import LayoutStore
+from support.docker_registry import docker_registry, no_credentials
+from support.minted import mint_small
+from support.tars import file, tar
 
 SECONDS = 20
 WORK = '''
-import random, sys, time
+import json, random, sys, time
 from collections import Counter
 from pathlib import Path
 from shed.errors import NotFoundError
 from shed.images.find import all_tags
 from shed.images.prune import prune
+from shed.images.pull import pull_image
+from shed.images.push import push_image
 from shed.images.reachable import blobs_of
 from shed.images.remove import remove_image
 from shed.oci.digest import digest_bytes
@@ -29,7 +37,7 @@ from support.minted import mint_small
 from support.stored import put_image
 from support.tars import file, tar
 
-root, number, seconds = Path(sys.argv[1]), sys.argv[2], float(sys.argv[3])
+root, number, seconds, published = Path(sys.argv[1]), sys.argv[2], float(sys.argv[3]), json.loads(sys.argv[4])
 store, dice, counts = LayoutStore(root / "images"), random.Random(int(number)), Counter()
 scratch = root / number
 scratch.mkdir()
@@ -54,7 +62,15 @@ def mint():
         whole(mint_small(store, scratch, name, tar(file(dice.choice("abc")))).manifest_digest)
 
 
-def use():
+def pull():
+    reference, digest = dice.choice(list(published.items()))
+    with store.lease() as lease:
+        lease.image(digest)  # as above
+        pull_image(store, reference, tag=dice.choice("xyz"), with_layers=True)
+        whole(digest)
+
+
+def use(how=whole):
     tags = all_tags(store)
     if tags:
         _, digest = dice.choice(tags)
@@ -63,8 +79,13 @@ def use():
             if store.has(digest):
                 whole(digest)
                 time.sleep(0.01)
-                whole(digest)
+                how(digest)
                 counts["used"] += 1
+
+
+def push():
+    registry = next(iter(published)).partition("/")[0]
+    use(lambda digest: push_image(store, digest, f"{registry}/copy/{number}:v{dice.randrange(5)}"))
 
 
 def remove():
@@ -80,26 +101,40 @@ def clean():
 
 end = time.monotonic() + seconds
 while time.monotonic() < end:
-    work = dice.choice([load, load, mint, use, use, remove, clean])
+    work = dice.choice([load, load, pull, mint, push, use, remove, clean, clean])
     work()
     counts[work.__name__] += 1
-print(*(counts[what] for what in ("load", "mint", "used", "pruned")))
+print(*(counts[what] for what in ("load", "pull", "mint", "push", "used", "pruned")))
 '''
 
 
 @pytest.mark.slow
-def test_four_processes_at_once(tmp_path: Path) -> None:
+def test_four_processes_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each verifies, digest by digest, what it has just added and what it holds; at the end there is what the tags need, no more."""
-    command = [sys.executable, "-c", WORK, str(tmp_path)]
-    environment = {"PYTHONPATH": ":".join(sys.path), "PATH": "/usr/bin:/bin"}
-    workers = [
-        subprocess.Popen([*command, str(number), str(SECONDS)], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        for number in range(4)
-    ]
-    results = [worker.communicate(timeout=SECONDS + 100) for worker in workers]
+    no_credentials(monkeypatch, tmp_path)
+    origin = LayoutStore(tmp_path / "origin")
+    with docker_registry(tmp_path / "registry") as registry:
+        published = {}
+        for name in ("one", "two"):
+            digest = mint_small(origin, tmp_path, name, tar(file(name))).manifest_digest
+            push_image(origin, name, f"{registry.address}/shed/{name}:v1")
+            published[f"{registry.address}/shed/{name}:v1"] = digest
+        environment = {**os.environ, "PYTHONPATH": ":".join(sys.path)}
+        arguments = [str(SECONDS), json.dumps(published)]
+        workers = [
+            subprocess.Popen(
+                [sys.executable, "-c", WORK, str(tmp_path), str(number), *arguments],
+                env=environment,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            for number in range(4)
+        ]
+        results = [worker.communicate(timeout=SECONDS + 100) for worker in workers]
     assert [worker.returncode for worker in workers] == [0] * 4, results
-    for output, _ in results:
-        assert all(int(count) > 0 for count in output.split()), results
+    counts = [list(map(int, output.split())) for output, _ in results]
+    assert all(map(sum, zip(*counts, strict=True))), results  # everything was done by somebody
     store = LayoutStore(tmp_path / "images")
     prune(store, list, {})
     tags = [tag for name in store.tag_names() if (tag := store.tag(name))]
