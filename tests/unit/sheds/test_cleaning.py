@@ -1,0 +1,140 @@
+"""What `system prune` spares when things change under its hands."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from shed.backends.base import Liveness
+from shed.errors import DataError
+from shed.oci.digest import digest_bytes, hex_of
+from shed.oci.store import LayoutStore
+from shed.progress import Event, Progress, WarningEvent
+from shed.sheds import metadata
+from shed.sheds.cleaning import DEFAULT_SCOPES, Cleaner
+from shed.sheds.manager import Manager
+from support.stored import put_image, put_shed
+from support.world import World, create, empty_upper
+
+HOUR = 3600.0
+
+
+@pytest.fixture
+def store(world: World) -> LayoutStore:
+    """The world's store, with an image that is called mine."""
+    empty_upper(world.paths.templates / f"upper-{hex_of(digest_bytes(b'runtime of kit'))}.ext4")
+    store = LayoutStore(world.paths.images)
+    put_image(store, "mine", "mine")
+    return store
+
+
+def age(folder: Path, hours: float = 100) -> Path:
+    """Have the shed in `folder` look as if it had been stopped for so long."""
+    then = time.time() - hours * HOUR
+    os.utime(folder / metadata.METADATA, (then, then))
+    return folder
+
+
+def clean(world: World, manager: Manager, events: list[Event], **options: Any) -> Any:
+    """Clean as the server does; `events` gets what is reported."""
+    cleaner = Cleaner(world.paths, manager, {})
+    return cleaner.clean(
+        options.get("scopes", DEFAULT_SCOPES),
+        until=options.get("until", 72 * HOUR),
+        dry_run=options.get("dry_run", False),
+        progress=Progress(events.append),
+    )
+
+
+def test_a_shed_that_is_used_between_plan_and_deletion_stays(world: World, store: LayoutStore) -> None:
+    """And so does its image, of which the plan had it that nobody needs it."""
+    image, other = put_image(store, "image"), put_image(store, "other")
+    used, unused = (age(put_shed(world.paths, name, digest)) for name, digest in (("a-used", image), ("b-unused", other)))
+    events: list[Event] = []
+
+    async def main() -> dict[str, Any]:
+        async with world.manager() as manager:
+            cleaner = Cleaner(world.paths, manager, {})
+            plan = cleaner._plan(DEFAULT_SCOPES, 72 * HOUR)
+            assert [shed.name for shed in plan.sheds] == ["a-used", "b-unused"]
+            age(used, 1)
+            done = await cleaner._execute(plan, Progress(events.append))
+            return done.to_wire()
+
+    answer = asyncio.run(main())
+    assert [row["name"] for row in answer["instances"]] == ["b-unused"]
+    assert WarningEvent("shed 'a-used' was used meanwhile, and stays") in events
+    assert used.exists()
+    assert not unused.exists()
+    assert (store.has(image), store.has(other)) == (True, False)
+    assert image not in {row["digest"] for row in answer["images"]}
+
+
+def test_running_and_doubtful_sheds_stay(world: World, store: LayoutStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However old their records are."""
+
+    async def main() -> None:
+        async with world.manager() as manager, asyncio.timeout(60):
+            await create(manager, "dev", image="mine")
+            age(world.instance("dev"))
+            assert (await clean(world, manager, []))["instances"] == []
+            await manager.stop("dev", Progress())
+            assert (await clean(world, manager, []))["instances"] == []  # stopping wrote its record
+            age(world.instance("dev"))
+            with monkeypatch.context() as patch:
+                patch.setattr(world.backend, "liveness", lambda folder: Liveness.UNKNOWN)
+                assert (await clean(world, manager, []))["instances"] == []
+            preview = await clean(world, manager, [], dry_run=True)
+            assert [row["name"] for row in preview["instances"]] == ["dev"]
+            assert world.instance("dev").exists()
+            answer = await clean(world, manager, [])
+            assert answer == {**preview, "dry_run": False}
+            assert world.traces() == set()
+
+    asyncio.run(main())
+
+
+def test_a_dry_run_says_what_a_real_one_does(world: World, store: LayoutStore) -> None:
+    """The image of a shed that goes, goes too, and the template of its runtime with it; in the preview as well."""
+    image = put_image(store, "image", shared="its own kit")
+    age(put_shed(world.paths, "old", image))
+    template = world.paths.templates / f"upper-{hex_of(digest_bytes(b'runtime of its own kit'))}.ext4"
+    empty_upper(template)
+    os.utime(template, (1, 1))
+
+    async def main() -> None:
+        async with world.manager() as manager:
+            preview = await clean(world, manager, [], dry_run=True)
+            assert store.has(image)
+            assert [row["name"] for row in preview["orphans"]] == [str(template)]
+            assert len([row for row in preview["images"] if row["kind"] == "image"]) == 1
+            assert await clean(world, manager, []) == {**preview, "dry_run": False}
+            assert not template.exists()
+            assert (await clean(world, manager, []))["size_bytes"] == 0
+
+    asyncio.run(main())
+
+
+def test_a_record_in_doubt_stops_it_before_it_begins(world: World, store: LayoutStore) -> None:
+    """The old shed beside it stays; without images it is not asked for, and the damaged shed stays in any case."""
+    old = age(put_shed(world.paths, "old", put_image(store, "image")))
+    broken = age(put_shed(world.paths, "broken", "x"))
+    (broken / metadata.METADATA).write_text("{")
+    age(broken)
+
+    async def main() -> None:
+        async with world.manager() as manager:
+            for dry_run in (True, False):
+                with pytest.raises(DataError, match="broken"):
+                    await clean(world, manager, [], dry_run=dry_run)
+            assert old.exists()
+            answer = await clean(world, manager, [], scopes=frozenset({"instances"}))
+            assert [row["name"] for row in answer["instances"]] == ["old"]
+            assert broken.exists()
+
+    asyncio.run(main())
