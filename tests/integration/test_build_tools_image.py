@@ -19,7 +19,7 @@ from shed.oci.archive import open_archive
 from shed.oci.choose import choose_image
 from shed.progress import Event, Progress, WarningEvent
 from shed.run import run
-from support.engine import RECIPE
+from support.engine import RECIPE, environment
 from support.kit import CACHE
 
 LOCK = RECIPE / LOCK_NAME
@@ -77,5 +77,5 @@ def test_its_tools_run_without_anything_else(build_tools: Engine) -> None:
     for words, said in [(["mkfs.erofs", "--version"], b"1.9."), (["fsck.erofs", "--version"], b"1.9."), (["mkfs.ext4", "-V"], b"mke2fs")]:
         done = build_tools.run(DEVELOPMENT, words)
         assert said in done.stdout + done.stderr
-    entrypoint = run([build_tools.program, "image", "inspect", "--format", "{{.Config.Entrypoint}}", DEVELOPMENT]).stdout
+    entrypoint = run([build_tools.program, "image", "inspect", "--format", "{{.Config.Entrypoint}}", DEVELOPMENT], env=environment()).stdout
     assert entrypoint == b"[mkfs.erofs]\n"
