@@ -27,6 +27,8 @@ from support.minted import small_kit
 from support.tree_record import record_folder
 
 pytestmark = [pytest.mark.root, pytest.mark.slow]
+FOREVER = f"{100000 + os.getpid()}.5"
+"""Seconds that nothing else on this machine sleeps."""
 BUILD = [sys.executable, "-m", "shed.cli.main", "image", "build", "-n", "dev"]
 CONTAINERFILE = f"""
 FROM {BUSYBOX} AS one
@@ -156,7 +158,7 @@ def test_a_run_that_fails(store: LayoutStore, containers: Containers, context: P
 @pytest.mark.parametrize("builder", ["buildah", "podman"])
 def test_an_interrupt_ends_the_builder(store: LayoutStore, containers: Containers, context: Path, builder: str) -> None:
     """And all that it runs; nothing is left on disk, neither ours nor the builder's."""
-    (context / "Containerfile").write_text(f"FROM {BUSYBOX}\nRUN echo it has begun && sleep 1234.5\n")
+    (context / "Containerfile").write_text(f"FROM {BUSYBOX}\nRUN echo it has begun && sleep {FOREVER}\n")
     command = [*BUILD, str(context), "--builder", builder]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=_env(store, containers)) as process:
         assert process.stderr is not None
@@ -165,7 +167,7 @@ def test_an_interrupt_ends_the_builder(store: LayoutStore, containers: Container
         process.send_signal(signal.SIGINT)
         assert process.wait(20) == 130
         assert process.stderr.read().endswith("interrupted\n")
-    assert running("sleep 1234.5") == []
+    assert running(f"sleep {FOREVER}") == []
     assert leftovers(store, containers) == []
     assert store.tag_names() == []
 
