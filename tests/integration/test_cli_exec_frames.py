@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -206,6 +207,63 @@ def test_three_interrupts_leave(serve: Callable[[Script], ScriptedServer]) -> No
             process.send_signal(signal.SIGINT)
         assert process.wait(30) == 130
         assert process.communicate() == (b"", b"interrupted\n")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGQUIT])
+def test_a_second_request_to_end_is_the_last(serve: Callable[[Script], ScriptedServer], number: signal.Signals) -> None:
+    """What comes twice at once counts once, as `timeout` sends it; who asks again does not wait for the command."""
+    passed: list[tuple[int, bytes]] = []
+
+    def script(c: Conversation) -> None:
+        c.upgrade()
+        assert drain(c) == []
+        c.say(DATA_FRAME, b"1")
+        while (frame := c.frame()) is not None:
+            passed.append(frame)
+            c.say(DATA_FRAME, b"1")
+
+    with serve(script):
+        process = start("exec", "dev", "--", "stubborn")
+        assert process.stdout is not None
+        for _ in range(2):
+            assert process.stdout.read(1) == b"1"
+            process.send_signal(number)
+            process.send_signal(number)
+            time.sleep(0.6)
+        assert process.wait(30) == 128 + number
+        process.communicate()
+    assert passed == [(SIGNAL, b'{"signal":%d}' % number)]
+
+
+@pytest.mark.parametrize("health", ["silent", "gone", "well"])
+def test_a_command_that_was_told_to_end(serve: Callable[[Script], ScriptedServer], health: str) -> None:
+    """Only a guest that does not answer is left: a command may take its time."""
+    asked = threading.Event()
+
+    def script(c: Conversation) -> None:
+        if c.request == "GET /api/sheds/dev/health":
+            if health == "silent":
+                assert c.socket.recv(1) == b""
+            else:
+                c.answer(200, b"{}") if health == "well" else c.answer(500, b'{"error":{"code":"AGENT_TIMEOUT","message":"no"}}')
+            asked.set()
+            return
+        c.upgrade()
+        assert drain(c) == []
+        c.say(DATA_FRAME, b"ready")
+        assert c.frame() == (SIGNAL, b'{"signal":15}')
+        if health == "well":
+            assert asked.wait(30)
+            c.exit(6)
+        assert c.frame() is None
+
+    with serve(script):
+        process = start("exec", "dev", "--", "sleep", "9")
+        assert process.stdout is not None
+        assert process.stdout.read(5) == b"ready"
+        process.terminate()
+        message = process.communicate(timeout=30)[1]
+        assert (process.returncode, b"error: dev: the shed does not answer" in message) == ((6, False) if health == "well" else (143, True))
 
 
 @pytest.mark.parametrize(

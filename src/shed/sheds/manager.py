@@ -21,7 +21,7 @@ from shed.names import check_shed_name
 from shed.progress import Progress
 from shed.sheds import folders as places
 from shed.sheds import lifecycle, metadata
-from shed.sheds.agent import Link
+from shed.sheds.agent import Link, control
 from shed.sheds.boot import attach
 from shed.sheds.create import CreateRequest, Ensure, Resolve, create, plan
 from shed.sheds.folders import Folders
@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 Shed = dict[str, Any]
 """A shed as the API shows it: its record, its status, and the VM's process id."""
 _ADOPT_TIMEOUT = 15.0
+_HEALTH_TIMEOUT = 3.0
 _MAX_ANSWER = 4096
 _STARTS = frozenset({"create", "start", "adopt"})
 """What may wait for a guest for minutes, so that a stop or a forced delete ends it."""
@@ -160,6 +161,13 @@ class Manager:
             raise self._missing(name)
         return folders.console_tail()
 
+    async def health(self, name: str) -> dict[str, Any]:
+        """Return what the agent of a running shed says of itself.  Raises `ConflictError`, and `BackendError` when it does not answer."""
+        entry = self._names.get(name)
+        if entry is None or not entry.link.live:
+            raise self._not_running(name)
+        return await control(await entry.link.get(), "health", wait=_HEALTH_TIMEOUT)
+
     async def open_exec(self, name: str) -> Stream:
         """Open a stream for one command in the shed `name`, starting it when it is stopped."""
         return await self._open(name, PORT_EXEC, autostart=True)
@@ -199,7 +207,7 @@ class Manager:
             record = self._load(folders)
             if self._backend.liveness(folders.instance) is Liveness.NOT_OURS:
                 if not autostart:
-                    raise ConflictError(f"shed {name!r} is not running", code="SHED_NOT_RUNNING", hint=f"`shed start {name}`")
+                    raise self._not_running(name)
                 await self._boot(record, folders, link, Progress())
             else:
                 await link.get()
@@ -290,6 +298,9 @@ class Manager:
 
     def _missing(self, name: str) -> NotFoundError:
         return NotFoundError(f"there is no shed {name!r}", code="SHED_NOT_FOUND", hint="`shed list` shows what there is")
+
+    def _not_running(self, name: str) -> ConflictError:
+        return ConflictError(f"shed {name!r} is not running", code="SHED_NOT_RUNNING", hint=f"`shed start {name}`")
 
     def _view(self, record: metadata.Record) -> Shed:
         instance = self._folders(record.name).instance
