@@ -71,11 +71,12 @@ class Execution:
         working_dir: str | None = None,
         user: str | None = None,
         on_wait: Callable[[], None] | None = None,
+        on_start: Callable[[], None] | None = None,
     ) -> None:
         """Start `command`, each word as it is, in the shed `name`; an empty one is the user's login shell.
 
-        `size` is (rows, columns) of a `tty`; `env` holds ``KEY=VALUE`` words.  `on_wait` is called when it takes a second or more, because
-        the shed must be started first.  Raises the `ShedError` the server answers with.
+        `size` is (rows, columns) of a `tty`; `env` holds ``KEY=VALUE`` words.  `on_wait` is called when it takes a second or more,
+        `on_start` when the shed must be started first.  Raises the `ShedError` the server answers with.
         """
         if any("\0" in word for word in command):
             raise UsageError("a command cannot hold NUL characters", hint="pass the bytes on standard input")
@@ -90,7 +91,7 @@ class Execution:
             request.append(f'"user":{_quote(user)}')
         self._address = address
         self._name = name
-        self._socket, received = upgrade(address, "POST", f"/api/sheds/{name}/exec", "shed-exec", on_wait=on_wait)
+        self._socket, received = upgrade(address, "POST", f"/api/sheds/{name}/exec", "shed-exec", on_wait=on_wait, on_start=on_start)
         self._socket.setblocking(False)
         self._decoder = FrameDecoder()
         self._decoder.feed(received)

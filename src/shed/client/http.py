@@ -10,7 +10,7 @@ from typing import Any
 import h11
 
 from shed.client.address import Address
-from shed.client.transport import connect
+from shed.client.transport import connect, silent
 from shed.errors import (
     BackendError,
     ConflictError,
@@ -245,9 +245,7 @@ class _Exchange:
         try:
             return call(argument)
         except TimeoutError:
-            raise UnavailableError(
-                f"the server at {self._address} did not answer within {self._timeout:g} s", code="TIMEOUT", hint="see its log"
-            ) from None
+            raise silent(self._address, self._timeout) from None
         except OSError:
             raise self._lost() from None
 
