@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -72,10 +73,26 @@ def test_the_life_of_a_shed(shed: Shed) -> None:
 
 
 def test_a_stopped_shed_is_started_by_exec(shed: Shed) -> None:
-    """As the documentation promises."""
+    """As the documentation promises; people are told, once, and programs that read JSON are not."""
     shed("create", "dev")
-    shed("stop", "dev")
-    assert shed("exec", "dev", "--", "echo", "hello").stdout == "hello\n"
+    for words, said in ((["exec"], "Starting shed dev...\n"), (["exec", "--json"], ""), (["exec"], "")):
+        if said or "--json" in words:
+            shed("stop", "dev")
+        done = shed(*words, "dev", "--", "echo", "hello")
+        assert (done.stdout, done.stderr) == ("hello\n", said)
+
+
+def test_a_guest_that_hangs_does_not_hold_its_clients(tmp_path: Path) -> None:
+    """`timeout` ends a command in it, as it ends any other."""
+    words = ["timeout", "-k", "30", "3", *SHED, "exec", "dev", "--", "sh", "-c", "echo up; exec sleep 20"]
+    with fake_server(tmp_path) as env:
+        pid = json.loads(runner(env)("create", "dev", "--json").stdout)["shed"]["pid"]
+        with subprocess.Popen(words, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+            assert process.stdout is not None
+            assert process.stdout.read(3) == b"up\n"
+            os.kill(pid, signal.SIGSTOP)
+            assert b"dev: the shed does not answer" in process.communicate(timeout=40)[1]
+            assert process.returncode == 124
 
 
 def test_json_holds_nothing_else(shed: Shed) -> None:

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from shed.client import transport
+from shed.client.address import parse
+from shed.client.execution import Execution
+from shed.client.http import request
+from shed.errors import UnavailableError
 from shed.guest.protocol import DATA_FRAME, EXIT_CODE, SIGNAL, STDERR, STDIN_EOF, STDIN_WINDOW
 from support.scripted_server import Conversation, Script, ScriptedServer
 
@@ -208,6 +216,63 @@ def test_three_interrupts_leave(serve: Callable[[Script], ScriptedServer]) -> No
         assert process.communicate() == (b"", b"interrupted\n")
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGQUIT])
+def test_a_second_request_to_end_is_the_last(serve: Callable[[Script], ScriptedServer], number: signal.Signals) -> None:
+    """What comes twice at once counts once, as `timeout` sends it; who asks again does not wait for the command."""
+    passed: list[tuple[int, bytes]] = []
+
+    def script(c: Conversation) -> None:
+        c.upgrade()
+        assert drain(c) == []
+        c.say(DATA_FRAME, b"1")
+        while (frame := c.frame()) is not None:
+            passed.append(frame)
+            c.say(DATA_FRAME, b"1")
+
+    with serve(script):
+        process = start("exec", "dev", "--", "stubborn")
+        assert process.stdout is not None
+        for _ in range(2):
+            assert process.stdout.read(1) == b"1"
+            process.send_signal(number)
+            process.send_signal(number)
+            time.sleep(0.6)
+        assert process.wait(30) == 128 + number
+        process.communicate()
+    assert passed == [(SIGNAL, b'{"signal":%d}' % number)]
+
+
+@pytest.mark.parametrize("health", ["silent", "gone", "well"])
+def test_a_command_that_was_told_to_end(serve: Callable[[Script], ScriptedServer], health: str) -> None:
+    """Only a guest that does not answer is left: a command may take its time."""
+    asked = threading.Event()
+
+    def script(c: Conversation) -> None:
+        if c.request == "GET /api/sheds/dev/health":
+            if health == "silent":
+                assert c.socket.recv(1) == b""
+            else:
+                c.answer(200, b"{}") if health == "well" else c.answer(500, b'{"error":{"code":"AGENT_TIMEOUT","message":"no"}}')
+            asked.set()
+            return
+        c.upgrade()
+        assert drain(c) == []
+        c.say(DATA_FRAME, b"ready")
+        assert c.frame() == (SIGNAL, b'{"signal":15}')
+        if health == "well":
+            assert asked.wait(30)
+            c.exit(6)
+        assert c.frame() is None
+
+    with serve(script):
+        process = start("exec", "dev", "--", "sleep", "9")
+        assert process.stdout is not None
+        assert process.stdout.read(5) == b"ready"
+        process.terminate()
+        message = process.communicate(timeout=30)[1]
+        assert (process.returncode, b"error: dev: the shed does not answer" in message) == ((6, False) if health == "well" else (143, True))
+
+
 @pytest.mark.parametrize(
     ("end", "message"),
     [
@@ -255,6 +320,46 @@ def test_a_server_that_is_none(serve: Callable[[Script], ScriptedServer], answer
     assert done.returncode == 125
     assert done.stderr.startswith(b"error: ")
     assert b"Traceback" not in done.stderr
+
+
+def test_a_server_that_says_it_is_at_work_is_waited_for(serve: Callable[[Script], ScriptedServer], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A start takes as long as it takes; interim responses that are not known mean nothing."""
+    monkeypatch.setattr(transport, "ANSWER_TIMEOUT", 0.2)
+    began: list[str] = []
+
+    def script(c: Conversation) -> None:
+        assert c.headers["prefer"] == "processing"
+        for state in (b"waiting", b"starting", b"other"):
+            c.socket.sendall(b"HTTP/1.1 102 Processing\r\nShed-State: " + state + b"\r\n\r\n")
+        time.sleep(0.6)
+        c.upgrade()
+        c.exit(0)
+
+    with serve(script) as server:
+        with Execution(parse(server.url), "dev", ["true"], on_start=lambda: began.append("start")) as execution:
+            assert execution.run(stdin=None).code == 0
+    assert began == ["start"]
+
+
+@pytest.mark.parametrize("listening", [True, False])
+def test_a_server_that_never_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, listening: bool) -> None:
+    """Whether it takes connections or not: the error names its socket, and how to find out who it is."""
+    monkeypatch.setattr(transport, "ANSWER_TIMEOUT", 0.2)
+    monkeypatch.setattr(transport, "CONNECT_TIMEOUT", 0.2)
+    path = tmp_path / "mute"
+    with socket.socket(socket.AF_UNIX) as mute, contextlib.ExitStack() as queue:
+        mute.bind(str(path))
+        mute.listen(100 if listening else 0)
+        if not listening:
+            queue.enter_context(socket.socket(socket.AF_UNIX)).connect(str(path))
+        calls: list[Callable[[], object]] = [
+            lambda: Execution(parse(f"unix://{path}"), "dev", ["true"]),
+            lambda: request(parse(f"unix://{path}"), "GET", "/api/info", timeout=0.2),
+        ]
+        for call in calls:
+            with pytest.raises(UnavailableError, match=f"unix://{path} did not answer within 0.2 s") as caught:
+                call()
+            assert f"lsof {path}" in (caught.value.hint or "")
 
 
 def test_a_command_that_could_not_start(serve: Callable[[Script], ScriptedServer]) -> None:

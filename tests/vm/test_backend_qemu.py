@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import fcntl
 import json
 import os
 import secrets
@@ -242,6 +243,53 @@ def test_the_link_carries_much_and_many(lab: Lab, record_property: Callable[[str
     vm_test(work, lab)
 
 
+_LIMITS = """
+import _socket, fcntl, mmap, os
+def attempt(what, call):
+    try:
+        call()
+        print(what, "works")
+    except OSError as error:
+        print(what, os.strerror(error.errno))
+def removed():
+    descriptor = os.open("open", os.O_CREAT | os.O_RDWR)
+    os.unlink("open")
+    return descriptor
+os.chdir("/workspace")
+attempt("fifo", lambda: os.mkfifo("fifo"))
+attempt("socket", lambda: _socket.socket(_socket.AF_UNIX).bind("socket"))
+attempt("chown to another", lambda: os.chown("moved", 5, 5))
+attempt("chown to the owner", lambda: os.chown("moved", 1000, 1000))
+attempt("hard link", lambda: (os.link("moved", "hard"), os.unlink("hard")))
+attempt("attribute", lambda: os.setxattr("moved", "user.a", b"1"))
+attempt("shared mapping to write", lambda: mmap.mmap(os.open("moved", os.O_RDWR), 0))
+attempt("shared mapping to read", lambda: mmap.mmap(os.open("moved", os.O_RDONLY), 0, prot=mmap.PROT_READ))
+attempt("file without a name", lambda: os.open(".", os.O_TMPFILE | os.O_RDWR))
+attempt("writing to a removed file", lambda: os.write(removed(), b"x"))
+attempt("size of a removed file", lambda: os.fstat(removed()))
+attempt("truncating a removed file", lambda: os.ftruncate(removed(), 0))
+attempt("mode of a removed file", lambda: os.fchmod(removed(), 0o600))
+attempt("lock that the host holds", lambda: fcntl.flock(os.open("moved", os.O_RDWR), fcntl.LOCK_EX | fcntl.LOCK_NB))
+"""
+_LIMITS_MET = b"""\
+fifo No such device or address
+socket No such device or address
+chown to another Invalid argument
+chown to the owner works
+hard link works
+attribute works
+shared mapping to write Invalid argument
+shared mapping to read works
+file without a name Operation not supported
+writing to a removed file works
+size of a removed file works
+truncating a removed file No such file or directory
+mode of a removed file No such file or directory
+lock that the host holds works
+"""
+"""What docs/reference/workspace.md tells."""
+
+
 @pytest.mark.parametrize("owner", [0, OWNER])
 def test_a_shared_folder_belongs_to_the_guests_user(lab: Lab, owner: int) -> None:
     """Edits on either side are seen by the other, and what the guest makes belongs to the folder's owner, set-uid or not."""
@@ -273,6 +321,13 @@ def test_a_shared_folder_belongs_to_the_guests_user(lab: Lab, owner: int) -> Non
             assert (folder / name).lstat().st_uid == owner, name
         (folder / "later").write_text("written while it runs\n")
         assert await run(link, "cat", "/workspace/later") == (0, b"written while it runs\n")
+        with (folder / "moved").open() as held:
+            fcntl.flock(held, fcntl.LOCK_EX)
+            lib = "/run/shed-runtime/lib"
+            python = (f"{lib}/ld-linux-x86-64.so.2", "--library-path", lib, "/run/shed-runtime/bin/python3", "-c")
+            assert await run(link, *python, _LIMITS) == (0, _LIMITS_MET)
+        assert {path.name for path in folder.iterdir()} == {"dir", "from-host", "later", "link", "moved", "secret"}
+        assert (folder / "moved").stat().st_uid == owner
         code, output = await run(link, "cat", "/workspace/secret")
         assert (code == 0) == (owner in {0, os.geteuid()}), output  # guest's root reads what the owner can read, no more
 

@@ -185,6 +185,7 @@ def _execute(request: Request, options: Options) -> Exit:
         working_dir=request.workdir,
         user=request.user,
         on_wait=lambda: _say_waiting(request.name, options),
+        on_start=lambda: _say_starting(request.name, options),
     ) as execution:
         stdin = 0 if request.stdin else None
         if not (tty and request.stdin and os.isatty(0)):
@@ -215,3 +216,8 @@ def _open_missing() -> None:
 def _say_waiting(name: str, options: Options) -> None:
     if not options.json and os.isatty(2):
         os.write(2, f"waiting for {name}...\n".encode())
+
+
+def _say_starting(name: str, options: Options) -> None:
+    if not options.json:
+        os.write(2, f"Starting shed {name}...\n".encode())

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from shed.cli.app import Command, dispatch
-from shed.cli.options import Options
+from shed.cli.options import Options, refuse_server
 from shed.cli.output import done, note, pass_on, seconds, timings
 from shed.cli.parsing import Parser
 from shed.cli.progress import shown
@@ -67,6 +67,8 @@ def build(words: list[str], options: Options) -> int:
     parser.add_argument("--force", action="store_true", help="do the work even when the store has the result")
     parser.add_argument("--local", action="store_true", help="use the store of this machine without its server, as is done anyhow")
     args = parser.parse(words, options)
+    if not args.local:
+        refuse_server(options, "image build", "leave -s out, or add --local, to build here; then: shed image push, or save and load")
     _check_combination(args)
     check_image_name(args.name)
     platform = None if args.platform is None else Platform.parse(args.platform)
@@ -178,6 +180,7 @@ def bootkit_build(words: list[str], options: Options) -> int:
     parser = Parser("image bootkit build", "Make the boot kit from Debian packages: kernel, initrd, and the runtime of the agent.")
     parser.add_argument("--locked", action="store_true", help="use exactly the package versions that this version of shed was tested with")
     args = parser.parse(words, options)
+    refuse_server(options, "image bootkit build")
     paths = Paths()
     with shown(options) as sink:
         progress = Progress(sink)

@@ -6,7 +6,7 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from shed.cli.options import Options
+from shed.cli.options import Options, refuse_server
 from shed.cli.output import emit, note
 from shed.cli.parsing import Parser
 from shed.cli.progress import shown
@@ -32,6 +32,7 @@ def save(words: list[str], options: Options) -> int:
     parser.add_argument("images", metavar="IMAGE", nargs="+", help="name or digest")
     parser.add_argument("-o", "--output", metavar="FILE", required=True, help="file to write; - is standard output")
     args = parser.parse(words, options)
+    refuse_server(options, "image save")
     store = LayoutStore(Paths().images)
     if args.output == "-":
         _save_to_stdout(store, args.images, options)
@@ -68,6 +69,7 @@ def load(words: list[str], options: Options) -> int:
     parser.add_argument("-t", "--tag", metavar="NAME", help="what to call the image, when there is only one")
     parser.add_argument("-f", "--force", action="store_true", help="take names that other images have")
     args = parser.parse(words, options)
+    refuse_server(options, "image load")
     if args.input == "-" and (sys.stdin is None or sys.stdin.isatty()):
         raise UsageError("there is no file on standard input", hint="name it: -i FILE")
     with shown(options) as sink:

@@ -6,7 +6,7 @@ import _signal  # type: ignore[import-not-found]  # typeshed describes `signal` 
 import os
 import time
 
-from shed.client.execution import Execution, Wake
+from shed.client.execution import Execution, Exit, Wake
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,6 +19,10 @@ _KNOWN_TERMS = (
 )
 """Terminal types that Debian's ncurses-base and most other minimal systems describe."""
 _LEAVE_COUNT, _LEAVE_SECONDS = 3, 2.0
+_TWICE = 0.5
+"""Seconds within which a signal counts once: `timeout` sends it to its child, and again to the child's process group."""
+_SILENCE = 3.0
+"""Seconds without a sign of the command, after it was told to end, until the guest is asked whether it is well."""
 
 
 def environment() -> list[str]:
@@ -80,15 +84,17 @@ class RawTerminal:
 class Signals(Wake):
     """What signals do while a command runs, until the block ends.
 
-    With pipes, the command gets the ones that ask it to end; three ctrl-C within two seconds end `shed` itself, for a command that does not
-    listen.  With a `raw` terminal the keys that raise signals are bytes like others: the window's size is passed on, and who asks `shed` to
-    end gets that.
+    With pipes, the command gets the ones that ask it to end.  For a command that does not listen, three ctrl-C within two seconds end
+    `shed` itself, a second SIGTERM or SIGQUIT does, and so does a guest that no longer answers.  With a `raw` terminal the keys that raise
+    signals are bytes like others: the window's size is passed on, and who asks `shed` to end gets that.
     """
 
     def __init__(self, execution: Execution, *, raw: RawTerminal | None = None) -> None:
         self._execution = execution
         self._raw = raw
         self._interrupts: list[float] = []
+        self._asked: dict[int, float] = {}
+        """When each signal first asked the command to end."""
         self._before: dict[int, Any] = {}
         self._wakeup = -1
         self.fd, self._write = os.pipe()
@@ -119,9 +125,7 @@ class Signals(Wake):
         if number not in self._before:
             return
         if self._raw is None:
-            if number == _signal.SIGINT and self._impatient():
-                raise KeyboardInterrupt
-            self._execution.signal(number)
+            self._pass_on(number)
         elif number in (_signal.SIGWINCH, _signal.SIGCONT):
             if number == _signal.SIGCONT:
                 self._raw.enforce()
@@ -130,6 +134,24 @@ class Signals(Wake):
                 self._execution.resize(*size)
         else:
             raise SystemExit(128 + number)
+
+    def silence(self) -> Exit | None:
+        """Give up a guest that does not answer; a command that takes its time to end is waited for."""
+        if self._execution.answers():
+            return None
+        return Exit(128 + max(self._asked, key=self._asked.__getitem__), "the shed does not answer, so its command was left alone")
+
+    def _pass_on(self, number: int) -> None:
+        if number == _signal.SIGINT:
+            if self._impatient():
+                raise KeyboardInterrupt
+        elif number in self._asked:
+            if time.monotonic() - self._asked[number] < _TWICE:
+                return
+            raise SystemExit(128 + number)
+        self._asked.setdefault(number, time.monotonic())
+        self.patience = _SILENCE
+        self._execution.signal(number)
 
     def _impatient(self) -> bool:
         now = time.monotonic()

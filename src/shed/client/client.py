@@ -11,7 +11,7 @@ from shed.client import http
 from shed.client.address import Address, resolve
 from shed.client.execution import Execution
 from shed.client.models import Shed
-from shed.client.transport import upgrade
+from shed.client.transport import ANSWER_TIMEOUT, upgrade
 from shed.errors import UnavailableError
 from shed.names import check_shed_name
 from shed.progress import BytesEvent, Event, PhaseEvent, WarningEvent
@@ -34,7 +34,7 @@ class Client:
 
     def info(self, *, start: bool = True) -> dict[str, Any]:
         """Return what the server says of itself; with `start` false, a local server that is not running is left alone."""
-        return _object(http.request(self.address, "GET", "/api/info", start=start))
+        return _object(http.request(self.address, "GET", "/api/info", start=start, timeout=ANSWER_TIMEOUT))
 
     def stop_server(self) -> None:
         """Ask the server to end; running sheds stay."""
@@ -42,7 +42,7 @@ class Client:
 
     def sheds(self, *, on_event: Sink = _ignore) -> list[Shed]:
         """Return all sheds; `on_event` gets a warning for each one whose records cannot be read."""
-        answer = http.request(self.address, "GET", "/api/sheds")
+        answer = http.request(self.address, "GET", "/api/sheds", timeout=ANSWER_TIMEOUT)
         for warning in _items(answer, "warnings"):
             on_event(WarningEvent(str(warning)))
         return [Shed.from_wire(_object(item)) for item in _items(answer, "sheds")]

@@ -12,7 +12,7 @@ import select
 
 from shed.client.address import Address
 from shed.client.transport import upgrade
-from shed.errors import BackendError, ShedError, UsageError
+from shed.errors import BackendError, ShedError, UnavailableError, UsageError
 from shed.guest.protocol import (
     DATA_FRAME,
     EXEC_REQUEST,
@@ -36,6 +36,8 @@ _READ = 128 * 1024
 _PIPE_BUF = 4096
 """When `select` says that a pipe is writable, this many bytes go in without blocking (POSIX; PIPE_BUF of Linux)."""
 _SIGPIPE_STATUS = 128 + 13
+_ANSWER_TIMEOUT = 5.0
+"""Seconds for the server to say whether the guest answers; it gives the guest three."""
 
 
 class OutputError(ShedError):
@@ -69,11 +71,12 @@ class Execution:
         working_dir: str | None = None,
         user: str | None = None,
         on_wait: Callable[[], None] | None = None,
+        on_start: Callable[[], None] | None = None,
     ) -> None:
         """Start `command`, each word as it is, in the shed `name`; an empty one is the user's login shell.
 
-        `size` is (rows, columns) of a `tty`; `env` holds ``KEY=VALUE`` words.  `on_wait` is called when it takes a second or more, because
-        the shed must be started first.  Raises the `ShedError` the server answers with.
+        `size` is (rows, columns) of a `tty`; `env` holds ``KEY=VALUE`` words.  `on_wait` is called when it takes a second or more,
+        `on_start` when the shed must be started first.  Raises the `ShedError` the server answers with.
         """
         if any("\0" in word for word in command):
             raise UsageError("a command cannot hold NUL characters", hint="pass the bytes on standard input")
@@ -86,8 +89,9 @@ class Execution:
             request.append(f'"working_dir":{_quote(working_dir)}')
         if user is not None:
             request.append(f'"user":{_quote(user)}')
+        self._address = address
         self._name = name
-        self._socket, received = upgrade(address, "POST", f"/api/sheds/{name}/exec", "shed-exec", on_wait=on_wait)
+        self._socket, received = upgrade(address, "POST", f"/api/sheds/{name}/exec", "shed-exec", on_wait=on_wait, on_start=on_start)
         self._socket.setblocking(False)
         self._decoder = FrameDecoder()
         self._decoder.feed(received)
@@ -112,6 +116,18 @@ class Execution:
     def signal(self, number: int) -> None:
         """Send a signal to the command's process group."""
         self._send(exec_frame(SIGNAL, b'{"signal":%d}' % number))
+
+    def answers(self) -> bool:
+        """Say whether the guest still answers; a few seconds pass when it does not."""
+        from shed.client.http import request  # noqa: PLC0415  only a command that does not listen costs this
+
+        try:
+            request(self._address, "GET", f"/api/sheds/{self._name}/health", start=False, timeout=_ANSWER_TIMEOUT)
+        except (BackendError, UnavailableError):
+            return False
+        except ShedError:  # whoever says no is there
+            return True
+        return True
 
     def close(self) -> None:
         """Drop the connection: a command that still runs gets SIGHUP.  Can be called twice."""
@@ -143,7 +159,11 @@ class Execution:
                 sinks.append(connection)
             elif stdin is not None and self._connected and self._window > 0:
                 sources.append(stdin)
-            readable, writable, _ = select.select(sources, sinks, [])
+            readable, writable, _ = select.select(sources, sinks, [], None if wake is None else wake.patience)
+            if wake is not None and not readable and not writable:
+                ended = wake.silence()
+                if ended is not None:
+                    return ended
             if wake is not None and wake.fd in readable:
                 for number in os.read(wake.fd, 256):
                     wake.handle(number)
@@ -226,9 +246,15 @@ class Wake:
     """A descriptor that becomes readable when signals arrive, one byte each (`signal.set_wakeup_fd`), and what to do with them."""
 
     fd: int
+    patience: float | None = None
+    """Seconds in which nothing may happen at all before `silence` is called."""
 
     def handle(self, number: int) -> None:
         """Act on the signal `number`."""
+        raise NotImplementedError
+
+    def silence(self) -> Exit | None:
+        """Return how the command shall count as ended; None to wait on."""
         raise NotImplementedError
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import h11
 
 from shed.client.address import Address
-from shed.client.transport import connect
+from shed.client.transport import connect, silent
 from shed.errors import (
     BackendError,
     ConflictError,
@@ -40,12 +40,12 @@ class Event:
     data: dict[str, Any]
 
 
-def request(address: Address, method: str, target: str, *, body: object = None, start: bool = True) -> Any:
+def request(address: Address, method: str, target: str, *, body: object = None, start: bool = True, timeout: float = TIMEOUT) -> Any:
     """Send one request and return what the server answers: decoded JSON, text, or None when there is no body.
 
-    Raises the `ShedError` the server answers with, or `UnavailableError`.
+    `timeout` is how many seconds the server may be silent.  Raises the `ShedError` the server answers with, or `UnavailableError`.
     """
-    with _Exchange(address, method, target, body=body, accept="application/json", start=start) as exchange:
+    with _Exchange(address, method, target, body=body, accept="application/json", start=start, timeout=timeout) as exchange:
         data = exchange.read()
         kind = exchange.content_type()
     if not data:
@@ -146,8 +146,11 @@ def _object(value: object) -> dict[str, Any]:
 class _Exchange:
     """One request and its answer, on a connection of its own.  Entering it returns when the head of a successful answer is here."""
 
-    def __init__(self, address: Address, method: str, target: str, *, body: object, accept: str, start: bool) -> None:
+    def __init__(
+        self, address: Address, method: str, target: str, *, body: object, accept: str, start: bool, timeout: float = TIMEOUT
+    ) -> None:
         self._address = address
+        self._timeout = timeout
         self._http = h11.Connection(h11.CLIENT)
         self._socket = connect(address, start=start)
         self._head: h11.Response | None = None
@@ -167,7 +170,7 @@ class _Exchange:
 
     def __enter__(self) -> _Exchange:
         try:
-            self.patience(TIMEOUT)
+            self.patience(self._timeout)
             message = self._http.send(self._request) or b""
             if self._payload:
                 message += self._http.send(h11.Data(self._payload)) or b""
@@ -242,9 +245,7 @@ class _Exchange:
         try:
             return call(argument)
         except TimeoutError:
-            raise UnavailableError(
-                f"the server at {self._address} did not answer within {TIMEOUT:g} s", code="TIMEOUT", hint="see its log"
-            ) from None
+            raise silent(self._address, self._timeout) from None
         except OSError:
             raise self._lost() from None
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import _socket
 import os
 import select
+import time
 
 from shed.client.address import Address
 from shed.errors import ShedError, UnavailableError
@@ -19,7 +20,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 CONNECT_TIMEOUT = 10.0
-"""Seconds to reach a server over TCP."""
+"""Seconds to reach a server."""
+ANSWER_TIMEOUT = 30.0
+"""Seconds until a server that is well has begun to answer."""
+_CONNECT_PAUSE = 0.05
 PATIENCE = 1.0
 """Seconds after which the user should know what is waited for."""
 _LONGEST_PATH = 100
@@ -55,6 +59,8 @@ def _connect(address: Address) -> _socket.socket:
     except (FileNotFoundError, ConnectionRefusedError):
         hint = "start it: shed server start" if address.local else "check that it runs, and the address"
         raise NotRunningError(f"no server listens at {address}", hint=hint) from None
+    except BlockingIOError:
+        raise silent(address, CONNECT_TIMEOUT) from None
     except OSError as error:
         reason = error.strerror or str(error)
         raise UnavailableError(f"cannot reach the server at {address}: {reason}", hint="check the address") from None
@@ -71,7 +77,7 @@ def _connect_unix(path: str) -> _socket.socket:
         if len(os.fsencode(path)) > _LONGEST_PATH:
             directory = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             path = f"/proc/self/fd/{directory}/{name}"
-        sock.connect(path)
+        _connect_in_time(sock, path)
     except BaseException:
         sock.close()
         raise
@@ -79,6 +85,23 @@ def _connect_unix(path: str) -> _socket.socket:
         if directory >= 0:
             os.close(directory)
     return sock
+
+
+def _connect_in_time(sock: _socket.socket, path: str) -> None:
+    """Connect; a listener with a full queue, who may have stopped to accept, is tried for a while.  Raises BlockingIOError."""
+    sock.setblocking(False)
+    deadline = 0.0
+    while True:
+        try:
+            sock.connect(path)
+        except BlockingIOError:
+            deadline = deadline or time.monotonic() + CONNECT_TIMEOUT
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(_CONNECT_PAUSE)
+        else:
+            break
+    sock.setblocking(True)
 
 
 def _connect_tcp(address: Address) -> _socket.socket:
@@ -98,23 +121,46 @@ def _connect_tcp(address: Address) -> _socket.socket:
     raise problem or OSError(f"{address.host} has no address")
 
 
+def silent(address: Address, seconds: float) -> UnavailableError:
+    """Return the error for a server that is there and says nothing."""
+    hint = "check the address"
+    if address.path is not None:
+        hint = f"see who listens there: `lsof {address.path}`; a shed server that hangs can be ended: sheds keep running"
+    return UnavailableError(f"the server at {address} did not answer within {seconds:g} s", code="TIMEOUT", hint=hint)
+
+
 def upgrade(
-    address: Address, method: str, target: str, protocol: str, *, on_wait: Callable[[], None] | None = None
+    address: Address,
+    method: str,
+    target: str,
+    protocol: str,
+    *,
+    on_wait: Callable[[], None] | None = None,
+    on_start: Callable[[], None] | None = None,
 ) -> tuple[_socket.socket, bytes]:
     """Ask the server to turn a new connection into a `protocol` stream; return it, and the bytes that came behind the answer.
 
-    `on_wait` is called once when the answer takes longer than a second.  Raises the `ShedError` the server answers with, and
-    `UnavailableError` when it does not speak HTTP or leaves.
+    `on_wait` is called once when nothing comes for a second, `on_start` when the server says that it must start the shed first: that takes
+    as long as it takes.  Raises the `ShedError` the server answers with, and `UnavailableError` when it does not speak HTTP, is silent, or
+    leaves.
     """
     sock = connect(address)
     try:
         sock.sendall(
-            f"{method} {target} HTTP/1.1\r\nHost: {address.authority()}\r\nUser-Agent: shed/{VERSION}\r\n"
+            f"{method} {target} HTTP/1.1\r\nHost: {address.authority()}\r\nUser-Agent: shed/{VERSION}\r\nPrefer: processing\r\n"
             f"Connection: Upgrade\r\nUpgrade: {protocol}\r\nContent-Length: 0\r\n\r\n".encode("ascii")
         )
-        if on_wait is not None and not select.select([sock], [], [], PATIENCE)[0]:
-            on_wait()
-        head, received = _read_head(sock, address)
+        limit: float | None = ANSWER_TIMEOUT
+        head, received = b"HTTP/1.1 102 ", b""
+        while head.startswith(b"HTTP/1.1 102 "):
+            if on_wait is not None and not received and not select.select([sock], [], [], PATIENCE)[0]:
+                on_wait()
+                on_wait = None
+            head, received = _read_head(sock, address, received, limit)
+            if b"\r\nShed-State: starting" in head and on_start is not None:
+                on_start()
+                on_wait = None
+            limit = None
         if head.startswith(b"HTTP/1.1 101 "):
             return sock, received
         raise _refusal(sock, head, received, address)
@@ -126,10 +172,14 @@ def upgrade(
         raise
 
 
-def _read_head(sock: _socket.socket, address: Address) -> tuple[bytes, bytes]:
-    """Return the head of the answer, without its empty line, and what came after it."""
-    buffer = b""
+def _read_head(sock: _socket.socket, address: Address, buffer: bytes, limit: float | None) -> tuple[bytes, bytes]:
+    """Return the head of an answer, without its empty line, and what came after it; `buffer` was read before.
+
+    `limit` is how many seconds the server may be silent.
+    """
     while b"\r\n\r\n" not in buffer:
+        if limit is not None and not select.select([sock], [], [], limit)[0]:
+            raise silent(address, limit)
         data = sock.recv(65536)
         if not data or len(buffer) > _LONGEST_HEAD:
             raise UnavailableError(f"the server at {address} left without an answer", hint="see its log: shed server status")

@@ -32,6 +32,8 @@ REQUEST_TIMEOUT = 20.0
 _READ = 65536
 _Event = h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]
 _SERVER = ("Server", f"shed/{VERSION}")
+Tell = Callable[[str], Awaitable[None]]
+"""Tells the client, before the answer, what it is waiting for: ``waiting`` or ``starting``."""
 
 
 class PayloadError(UsageError):
@@ -59,6 +61,8 @@ class Request:
     """Whether it came over the Unix socket, which only this user can open."""
     params: dict[str, str] = field(default_factory=dict)
     """What the route's pattern found in the path."""
+    tell: Tell | None = None
+    """Sends a client that asked for it, by ``Prefer: processing``, an interim response 102 with the header ``Shed-State``."""
 
     @property
     def wants_events(self) -> bool:
@@ -218,14 +222,20 @@ class HttpConnection:
         path, _, query = head.target.decode("ascii", "replace").partition("?")
         if not path.startswith("/"):
             raise PayloadError("the target of the request is not a path")
+        headers = {name.decode("ascii"): value.decode("latin-1") for name, value in head.headers}
         return Request(
             method=head.method.decode("ascii"),
             path=tuple(unquote(segment) for segment in path.split("/")[1:]),
             query=dict(parse_qsl(query)),
-            headers={name.decode("ascii"): value.decode("latin-1") for name, value in head.headers},
+            headers=headers,
             body=body,
             local=self._local,
+            tell=self._tell if headers.get("prefer") == "processing" else None,
         )
+
+    async def _tell(self, state: str) -> None:
+        with contextlib.suppress(ConnectionError):  # a client that left finds out nothing, and what it began goes on
+            await self._send(h11.InformationalResponse(status_code=102, headers=[("Shed-State", state)]))
 
     async def _send(self, *events: h11.Event) -> None:
         data = b"".join(self._http.send(event) or b"" for event in events)

@@ -1,7 +1,7 @@
 """The sockets that the server listens on, and the locks that make it the only one.
 
-A lock file decides who serves, not the socket: a socket file that is left by a killed server is removed by the next holder of the lock, and
-never while its owner lives.
+A lock file decides which server serves, not the socket: a socket file that is left by a killed server is removed by the next holder of the
+lock, and never while somebody listens at it, server or not.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ import errno
 import os
 import socket
 import stat
+import struct
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,18 +21,32 @@ from shed.errors import ConflictError, StorageError, UsageError
 from shed.fsutil import locked
 
 BACKLOG = 128
+PREDECESSOR_TIMEOUT = 5.0
+"""Seconds for a server that ends to undo what it was doing."""
+_POLL = 0.05
+_PEERCRED = struct.Struct("3i")
+"""struct ucred: process, user, group; unix(7)."""
 
 
 @contextlib.contextmanager
 def only_server(folder: Path, what: str) -> Iterator[None]:
-    """Hold the lock of `folder`; raises `ConflictError` (SERVER_RUNNING) when another server has it.  `what` names what it would serve."""
-    try:
-        with locked(folder / "server.lock", wait=False):
-            yield
-    except ConflictError as error:
-        if error.code != "LOCKED":
-            raise
-        raise ConflictError(f"another server uses {what}", code="SERVER_RUNNING", hint="stop it first: shed server stop") from None
+    """Hold the lock of `folder`.  A server that is just ending has a few seconds to let it go.
+
+    Raises `ConflictError` (SERVER_RUNNING) when another server keeps it.  `what` names what it would serve.
+    """
+    deadline = time.monotonic() + PREDECESSOR_TIMEOUT
+    with contextlib.ExitStack() as held:
+        while True:
+            try:
+                held.enter_context(locked(folder / "server.lock", wait=False))
+                break
+            except ConflictError:
+                if time.monotonic() > deadline:
+                    raise ConflictError(
+                        f"another server uses {what}", code="SERVER_RUNNING", hint="stop it first: shed server stop"
+                    ) from None
+            time.sleep(_POLL)
+        yield
 
 
 @contextlib.contextmanager
@@ -92,17 +108,49 @@ def _remove_stale(path: Path) -> None:
     with contextlib.suppress(FileNotFoundError):
         if not stat.S_ISSOCK(path.lstat().st_mode):
             raise ConflictError(f"{path} is in the way: it is not a socket", hint="move it away, or choose another place with --socket")
+        owner = _listener_at(path)
+        if owner is not None:
+            raise ConflictError(
+                f"{owner} listens at {path} already", code="SOCKET_IN_USE", hint="end it, or choose another place with --socket"
+            )
         path.unlink()
 
 
-def _bind(listener: socket.socket, path: Path) -> None:
-    """Bind with mode 0600, through the folder's descriptor: the path itself may be longer than a socket address can be."""
+def _listener_at(path: Path) -> str | None:
+    """Say who listens at the socket `path`; None when nobody does."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe, _folder(path) as folder:
+        probe.setblocking(False)
+        try:
+            probe.connect(f"{folder}/{path.name}")
+        except ConnectionRefusedError:
+            return None
+        except OSError:  # a full queue, or a socket of another kind: somebody's in any case
+            return "something"
+        process = _PEERCRED.unpack(probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEERCRED.size))[0]
+    try:
+        name = Path(f"/proc/{process}/comm").read_text().strip()
+    except OSError:
+        return f"process {process}"
+    return f"process {process} ({name})"
+
+
+@contextlib.contextmanager
+def _folder(path: Path) -> Iterator[str]:
+    """Yield a short name of the folder that `path` is in: the path itself may be longer than a socket address can be."""
     folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield f"/proc/self/fd/{folder}"
+    finally:
+        os.close(folder)
+
+
+def _bind(listener: socket.socket, path: Path) -> None:
+    """Bind with mode 0600."""
     before = os.umask(0o177)
     try:
-        listener.bind(f"/proc/self/fd/{folder}/{path.name}")
+        with _folder(path) as folder:
+            listener.bind(f"{folder}/{path.name}")
     except OSError as error:
         raise StorageError(f"cannot make the socket {path}: {error.strerror}", hint="choose another place with --socket") from error
     finally:
         os.umask(before)
-        os.close(folder)

@@ -20,6 +20,8 @@ from shed.server.http import Events, Reply, Request, error_object, json_answer
 log = logging.getLogger(__name__)
 KEEPALIVE = 15.0
 """Seconds of silence after which a comment is sent, so that nobody in between hangs up."""
+_FIRST_EVENT = 10.0
+"""Seconds of silence after which the answer begins all the same, before its client gives up: the work waits for other work, most likely."""
 Task = asyncio.Task[dict[str, Any]]
 Work = Callable[[Progress], Awaitable[dict[str, Any]]]
 
@@ -45,7 +47,11 @@ class Workers:
         task.add_done_callback(_look_at)
         if not request.wants_events:
             return json_answer(await asyncio.shield(task), status=status)
-        first = await queue.get()
+        try:
+            async with asyncio.timeout(_FIRST_EVENT):
+                first = await queue.get()
+        except TimeoutError:
+            first = PhaseEvent("wait", "waiting")
         if first is None:
             await task
         return Events(_blocks(first, queue, task))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from typing import Any
 
 from shed.backends.base import Backend, Connection, Liveness, Stream
@@ -21,7 +21,7 @@ from shed.names import check_shed_name
 from shed.progress import Progress
 from shed.sheds import folders as places
 from shed.sheds import lifecycle, metadata
-from shed.sheds.agent import Link
+from shed.sheds.agent import Link, control
 from shed.sheds.boot import attach
 from shed.sheds.create import CreateRequest, Ensure, Resolve, create, plan
 from shed.sheds.folders import Folders
@@ -30,7 +30,9 @@ from shed.sheds.starts import Starts
 log = logging.getLogger(__name__)
 Shed = dict[str, Any]
 """A shed as the API shows it: its record, its status, and the VM's process id."""
+Tell = Callable[[str], Awaitable[None]]
 _ADOPT_TIMEOUT = 15.0
+_HEALTH_TIMEOUT = 3.0
 _MAX_ANSWER = 4096
 _STARTS = frozenset({"create", "start", "adopt"})
 """What may wait for a guest for minutes, so that a stop or a forced delete ends it."""
@@ -160,13 +162,23 @@ class Manager:
             raise self._missing(name)
         return folders.console_tail()
 
-    async def open_exec(self, name: str) -> Stream:
-        """Open a stream for one command in the shed `name`, starting it when it is stopped."""
-        return await self._open(name, PORT_EXEC, autostart=True)
+    async def health(self, name: str) -> dict[str, Any]:
+        """Return what the agent of a running shed says of itself.  Raises `ConflictError`, and `BackendError` when it does not answer."""
+        entry = self._names.get(name)
+        if entry is None or not entry.link.live:
+            raise self._not_running(name)
+        return await control(await entry.link.get(), "health", wait=_HEALTH_TIMEOUT)
+
+    async def open_exec(self, name: str, tell: Tell | None = None) -> Stream:
+        """Open a stream for one command in the shed `name`, starting it when it is stopped.
+
+        `tell` hears ``waiting`` when that takes more than a moment, and ``starting`` when the shed is started.
+        """
+        return await self._open(name, PORT_EXEC, tell, autostart=True)
 
     async def open_port(self, name: str, port: int) -> Stream:
         """Open a stream to the guest's TCP `port`; raises `BackendError` (CONNECT_FAILED) when nothing listens there."""
-        stream = await self._open(name, PORT_PROXY, autostart=False)
+        stream = await self._open(name, PORT_PROXY, None, autostart=False)
         try:
             await stream.write(b"CONNECT %d\n" % port)
             answer = await _read_line(stream)
@@ -181,25 +193,29 @@ class Manager:
             raise
         return stream
 
-    async def _open(self, name: str, port: int, *, autostart: bool) -> Stream:
-        link = await self._link(name, autostart=autostart)
+    async def _open(self, name: str, port: int, tell: Tell | None, *, autostart: bool) -> Stream:
+        link = await self._link(name, tell, autostart=autostart)
         try:
             return await (await link.get()).open(port)
         except BackendError as error:  # the VM, or the connection, died a moment ago
             log.info("shed %s: %s; trying once more", name, error)
             await link.drop()
-        link = await self._link(name, autostart=autostart)
+        link = await self._link(name, tell, autostart=autostart)
         return await (await link.get()).open(port)
 
-    async def _link(self, name: str, *, autostart: bool) -> Link:
+    async def _link(self, name: str, tell: Tell | None, *, autostart: bool) -> Link:
         entry = self._names.get(name)
         if entry is not None and entry.link.live and not entry.doing:
             return entry.link
+        if tell is not None:
+            await tell("waiting")
         async with self._holding(name, "start") as (folders, link):
             record = self._load(folders)
             if self._backend.liveness(folders.instance) is Liveness.NOT_OURS:
                 if not autostart:
-                    raise ConflictError(f"shed {name!r} is not running", code="SHED_NOT_RUNNING", hint=f"`shed start {name}`")
+                    raise self._not_running(name)
+                if tell is not None:
+                    await tell("starting")
                 await self._boot(record, folders, link, Progress())
             else:
                 await link.get()
@@ -290,6 +306,9 @@ class Manager:
 
     def _missing(self, name: str) -> NotFoundError:
         return NotFoundError(f"there is no shed {name!r}", code="SHED_NOT_FOUND", hint="`shed list` shows what there is")
+
+    def _not_running(self, name: str) -> ConflictError:
+        return ConflictError(f"shed {name!r} is not running", code="SHED_NOT_RUNNING", hint=f"`shed start {name}`")
 
     def _view(self, record: metadata.Record) -> Shed:
         instance = self._folders(record.name).instance

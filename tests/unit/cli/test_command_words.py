@@ -58,6 +58,32 @@ def test_a_wrong_command_gets_a_suggestion(wrong: str, right: str) -> None:
     assert caught.value.hint == f"did you mean: {right}"
 
 
+@pytest.mark.parametrize(
+    ("words", "command"),
+    [
+        (["image", "build", "-n", "dev", "."], "image build"),
+        (["image", "build", "-n", "dev", "--from-oci-archive", "x.tar"], "image build"),
+        (["image", "save", "dev", "-o", "-"], "image save"),
+        (["image", "load", "-i", "x.tar"], "image load"),
+        (["image", "bootkit", "build"], "image bootkit build"),
+    ],
+)
+@pytest.mark.parametrize("first", [True, False])
+def test_a_server_is_not_ignored(words: list[str], command: str, *, first: bool) -> None:
+    """What works on this machine alone says so, instead of doing it in another place than the user named."""
+    named = ["-s", "http://far:1"]
+    options = Options()
+    with pytest.raises(UsageError, match=f"^{command} works on the image store of this machine.*http://far:1") as caught:
+        run(take_all(named + words if first else words + named, options), options)
+    assert "leave -s out" in (caught.value.hint or "")
+
+
+def test_a_build_may_be_local_whatever_the_server() -> None:
+    """Then the next mistake is told."""
+    with pytest.raises(UsageError, match="cannot be combined"):
+        run(["image", "build", "-n", "dev", "--local", "-s", "http://far:1", "--from", "x", "."], Options())
+
+
 def test_a_wrong_word_behind_a_noun_gets_a_suggestion() -> None:
     """The suggestion holds the noun."""
     with pytest.raises(UsageError) as caught:

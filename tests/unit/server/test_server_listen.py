@@ -1,17 +1,21 @@
 """Where the server listens, who else may, and what a browser may not."""
 
+import contextlib
 import json
 import os
 import socket
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from shed.errors import ConflictError, ShedError, UsageError
-from shed.server.listen import parse_listen, tcp_listener, unix_listener
+from shed.server import listen
+from shed.server.listen import only_server, parse_listen, tcp_listener, unix_listener
 from support.running import Running
 from support.world import World
 
@@ -38,7 +42,7 @@ def test_a_second_server_is_refused_and_the_first_goes_on(server: Running) -> No
     assert server.request("GET", "/api/info")[0] == 200
 
 
-def test_a_socket_that_a_killed_server_left_is_replaced(tmp_path: Path) -> None:
+def test_a_socket_that_a_killed_server_left_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The lock decides, not the file."""
     path = tmp_path / "run/shed.sock"
     path.parent.mkdir(mode=0o700)
@@ -48,9 +52,41 @@ def test_a_socket_that_a_killed_server_left_is_replaced(tmp_path: Path) -> None:
         with socket.socket(socket.AF_UNIX) as client:
             client.connect(str(path))
             listener.accept()[0].close()
+        monkeypatch.setattr(listen, "PREDECESSOR_TIMEOUT", 0.1)
         with pytest.raises(ConflictError, match="another server"), unix_listener(path):
             pass
     assert not path.exists()
+
+
+@pytest.mark.parametrize("busy", [False, True])
+def test_a_socket_that_somebody_listens_at_is_not_replaced(tmp_path: Path, *, busy: bool) -> None:
+    """Who holds no lock of ours may still be in use: the error says who it is, unless it does not even accept."""
+    path = tmp_path / "shed.sock"
+    tmp_path.chmod(0o700)
+    with socket.socket(socket.AF_UNIX) as stranger, socket.socket(socket.AF_UNIX) as client:
+        stranger.bind(str(path))
+        stranger.listen(0)
+        if busy:
+            client.connect(str(path))
+        with pytest.raises(ConflictError, match="something" if busy else rf"process {os.getpid()} \(\w+") as caught, unix_listener(path):
+            pass
+        assert caught.value.code == "SOCKET_IN_USE"
+        stranger.accept()[0].close()
+        with socket.socket(socket.AF_UNIX) as another:
+            another.connect(str(path))
+
+
+def test_a_server_that_ends_is_waited_for(tmp_path: Path) -> None:
+    """Its lock goes last, a moment after its socket."""
+    world = World(tmp_path).prepare()
+    with contextlib.ExitStack() as predecessor:
+        predecessor.enter_context(only_server(world.paths.data, "it"))
+        threading.Timer(1.5, predecessor.close).start()
+        began = time.monotonic()
+        running = Running(world)
+        assert time.monotonic() - began > 1
+    assert running.request("GET", "/api/info")[0] == 200
+    running.end()
 
 
 def test_a_path_longer_than_a_socket_address_works(tmp_path: Path) -> None:

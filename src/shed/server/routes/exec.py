@@ -12,7 +12,7 @@ PROTOCOL = "shed-exec"
 async def execute(server: Server, request: Request) -> Reply:
     """Turn the connection into an exec stream, starting the shed when it is stopped."""
     check_upgrade(request, PROTOCOL)
-    return Upgrade(PROTOCOL, await server.manager.open_exec(request.params["name"]), half_close=False)
+    return Upgrade(PROTOCOL, await server.manager.open_exec(request.params["name"], request.tell), half_close=False)
 
 
 class UpgradeError(UsageError):

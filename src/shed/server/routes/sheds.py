@@ -59,6 +59,11 @@ async def logs(server: Server, request: Request) -> Reply:
     return Answer(200, server.manager.console_log(request.params["name"]), "text/plain; charset=utf-8")
 
 
+async def health(server: Server, request: Request) -> Reply:
+    """Ask the guest of a running shed how it is."""
+    return json_answer(await server.manager.health(request.params["name"]))
+
+
 def parse_create(body: dict[str, Any]) -> CreateRequest:
     """Return the create that the JSON `body` asks for; null is as good as absent.  Raises `UsageError` naming the member."""
     known = {field.name: str(field.type) for field in fields(CreateRequest)}
@@ -84,4 +89,5 @@ ROUTES = (
     Route("POST", "/api/sheds/{name}/start", start),
     Route("POST", "/api/sheds/{name}/stop", stop),
     Route("GET", "/api/sheds/{name}/logs", logs),
+    Route("GET", "/api/sheds/{name}/health", health),
 )
