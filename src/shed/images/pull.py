@@ -1,14 +1,13 @@
 """Pulling an image: what it boots from, and its layers only when they are asked for.
 
-Every blob is verified while it comes in, and stays a staged one, to which nothing refers, until all of them are here; the root file system
-is checked too.  Then they get their names, the manifest is stored byte for byte, and the tag and the record
-of the reference go last.
+Every blob is verified while it comes in, and the root file system is checked too.  Then the blob gets its name, under a lease, so that a
+pull that is killed has not fetched it in vain; of a blob that was on its way, the next pull fetches the rest (`shed.oci.partial`).  When
+all of them are here the manifest is stored byte for byte, and the tag and the record of the reference go last.
 """
 
 from __future__ import annotations
 
 import contextlib
-import threading
 from dataclasses import dataclass
 
 from shed.erofs.checker import check
@@ -25,9 +24,9 @@ from shed.oci import media
 from shed.oci.choose import Chosen
 from shed.oci.descriptor import Descriptor, Platform
 from shed.oci.digest import Digest, short
+from shed.oci.partial import PartialBlob
 from shed.oci.registry.client import Repository
 from shed.oci.registry.reference import Reference, parse_reference
-from shed.oci.staging import StagedBlob
 from shed.oci.store import LayoutStore
 from shed.progress import Progress, Stop
 
@@ -67,7 +66,7 @@ def pull_image(
 
     `with_layers` fetches the layers as well, also those of an image that is here without them.  The store then knows the image by
     `reference`, too.  Raises `NotFoundError`, `RegistryError` and `UnavailableError`, and `DataError` for an image that is damaged or
-    cannot be booted; then the store is as it was.
+    cannot be booted; then no name means anything else than before, and the sound blobs that came stay for another try, or for a prune.
     """
     remote = parse_reference(reference)
     name = check_image_name(tag or remote.image_name())
@@ -91,19 +90,17 @@ def pull_image(
                 missing[digest] = _size(repository, digest, what)
         progress.phase("blobs", f"pulling {remote}")
         counter = Counter(progress, "image", sum(missing.values()), stop)
-        blobs = _Blobs(store, repository, counter, stack)
+        blobs = _Blobs(store, repository, progress, counter, stop)
         at_once(lambda digest: blobs.fetch(digest, missing[digest], is_root=digest == boot.root), missing, stop, most=concurrency)
         progress.phase("commit", f"storing {name}")
-        for digest, blob in blobs.staged.items():
-            blob.commit(digest)
         name = _publish(store, chosen, name, take_tag=take_tag)
         refs.record(store, reference, chosen.digest)
     return PullResult(
         tag=name,
         digest=chosen.digest,
-        fetched=len(missing),
-        exists=len(wanted) - len(missing),
-        fetched_bytes=counter.done,
+        fetched=len(blobs.fetched),
+        exists=len(wanted) - len(blobs.fetched),
+        fetched_bytes=counter.done - counter.had,
         timings=progress.finish(),
     )
 
@@ -155,27 +152,50 @@ def _wanted(chosen: Chosen, boot: BootAnnotations, *, with_layers: bool) -> dict
 
 
 class _Blobs:
-    """Fetches blobs, from several threads; they stay staged as long as `stack` is open."""
+    """Fetches blobs, from several threads."""
 
-    def __init__(self, store: LayoutStore, repository: Repository, counter: Counter, stack: contextlib.ExitStack) -> None:
-        self.staged: dict[Digest, StagedBlob] = {}
+    def __init__(self, store: LayoutStore, repository: Repository, progress: Progress, counter: Counter, stop: Stop) -> None:
+        self.fetched: list[Digest] = []
         self._store = store
         self._repository = repository
+        self._progress = progress
         self._counter = counter
-        self._stack = stack
-        self._lock = threading.Lock()
+        self._stop = stop
 
     def fetch(self, digest: Digest, size: int, *, is_root: bool) -> None:
-        """Fetch a blob and make it durable; one that is the root is checked."""
-        with self._lock:
-            blob = self.staged[digest] = self._stack.enter_context(self._store.stage())
-        self._repository.fetch_blob(digest, blob, size=size or None, on_bytes=self._counter.add)
-        blob.sync()
-        if is_root:
-            _check_root(blob, digest, self._repository.reference)
+        """Have a blob in the store; one that is the root is checked first.  Its `size` is 0 when nobody knows."""
+        with self._store.partial(digest, self._stop) as blob:
+            if self._store.intact(digest):  # another pull has brought it meanwhile
+                self._counter.skip(size)
+                return
+            if blob.size > size:
+                blob.clear()
+            self._complete(blob, digest, size)
+            blob.sync()
+            if is_root:
+                _check_root(blob, digest, self._repository.reference)
+            blob.commit(digest)
+        self.fetched.append(digest)
+
+    def _complete(self, blob: PartialBlob, digest: Digest, size: int) -> None:
+        """Fetch what `blob` lacks; all of it when what was kept turns out to be something else."""
+        kept = blob.size
+        self._counter.skip(kept)
+        try:
+            self._fetch(blob, digest, size)
+        except DataError as error:
+            if not kept or error.code != "DIGEST_MISMATCH":
+                raise
+            self._progress.warn(f"what an earlier pull left of blob {short(digest)} is damaged: all of it is fetched again")
+            self._counter.skip(-blob.size)
+            blob.clear()
+            self._fetch(blob, digest, size)
+
+    def _fetch(self, blob: PartialBlob, digest: Digest, size: int) -> None:
+        self._repository.fetch_blob(digest, blob, size=size or None, start=blob.size, on_bytes=self._counter.add)
 
 
-def _check_root(blob: StagedBlob, digest: Digest, reference: Reference) -> None:
+def _check_root(blob: PartialBlob, digest: Digest, reference: Reference) -> None:
     """Raise `DataError` unless the root file system obeys all rules: a kernel may mount one that does not, and fail to read it later."""
     try:
         check(blob.path)

@@ -22,6 +22,8 @@ class Counter:
     def __init__(self, progress: Progress, label: str, total: int | None, stop: Stop) -> None:
         self.done = 0
         """Bytes so far."""
+        self.had = 0
+        """Those of them that were here, and did not have to be moved."""
         self._progress = progress
         self._label = label
         self._total = total
@@ -37,6 +39,12 @@ class Counter:
             if self.done >= self._next_report or self.done == self._total:
                 self._next_report = self.done + _REPORT_EVERY
                 self._progress.bytes(self._label, self.done, self._total)
+
+    def skip(self, count: int) -> None:
+        """Count `count` bytes that are here; a negative number takes back what was counted."""
+        with self._lock:
+            self.had += count
+        self.add(count)
 
 
 def at_once(work: Callable[[_T], object], items: Iterable[_T], stop: Stop, *, most: int = AT_ONCE) -> None:
