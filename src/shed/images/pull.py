@@ -8,6 +8,7 @@ all of them are here the manifest is stored byte for byte, and the tag and the r
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from shed.erofs.checker import check
@@ -18,7 +19,7 @@ from shed.images.annotations import BootAnnotations
 from shed.images.reachable import blobs_of
 from shed.images.remote import find_remote
 from shed.images.resolve import boot_blobs
-from shed.images.transfer import AT_ONCE, Counter, at_once
+from shed.images.transfer import AT_ONCE, BlobCounter, Counter, at_once
 from shed.names import check_image_name
 from shed.oci import media
 from shed.oci.choose import Chosen
@@ -28,7 +29,7 @@ from shed.oci.partial import PartialBlob
 from shed.oci.registry.client import Repository
 from shed.oci.registry.reference import Reference, parse_reference
 from shed.oci.store import LayoutStore
-from shed.progress import Progress, Stop
+from shed.progress import BlobEvent, Progress, Stop
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,13 +85,16 @@ def pull_image(
         boot = _boot(chosen, remote, with_layers=with_layers)
         wanted = _wanted(chosen, boot, with_layers=with_layers)
         lease.blobs(*blobs_of(chosen.digest, chosen.manifest))
+        labels = _labels(chosen, boot)
         missing = {digest: size for digest, size in wanted.items() if not store.intact(digest)}
         for what, digest in boot.blobs().items():
             if digest in missing:
                 missing[digest] = _size(repository, digest, what)
         progress.phase("blobs", f"pulling {remote}")
-        counter = Counter(progress, "image", sum(missing.values()), stop)
-        blobs = _Blobs(store, repository, progress, counter, stop)
+        for digest in wanted.keys() - missing.keys():
+            size = store.size(digest)
+            progress.blob(BlobEvent(digest, labels[digest], "exists", size, size))
+        blobs = _Blobs(store, repository, progress, stop, total=sum(missing.values()), labels=labels)
         at_once(lambda digest: blobs.fetch(digest, missing[digest], is_root=digest == boot.root), missing, stop, most=concurrency)
         progress.phase("commit", f"storing {name}")
         name = _publish(store, chosen, name, take_tag=take_tag)
@@ -100,7 +104,7 @@ def pull_image(
         digest=chosen.digest,
         fetched=len(blobs.fetched),
         exists=len(wanted) - len(blobs.fetched),
-        fetched_bytes=counter.done - counter.had,
+        fetched_bytes=blobs.counter.done - blobs.counter.had,
         timings=progress.finish(),
     )
 
@@ -151,48 +155,60 @@ def _wanted(chosen: Chosen, boot: BootAnnotations, *, with_layers: bool) -> dict
     return blobs | {layer.digest: layer.size for layer in sorted(layers, key=lambda layer: -layer.size)}
 
 
+def _labels(chosen: Chosen, boot: BootAnnotations) -> dict[Digest, str]:
+    """Return what people call the blobs of the image."""
+    layers = {layer.digest: f"layer {number}" for number, layer in enumerate(chosen.manifest.layers, 1)}
+    return layers | {digest: what.removesuffix(" erofs") for what, digest in boot.blobs().items()}
+
+
 class _Blobs:
     """Fetches blobs, from several threads."""
 
-    def __init__(self, store: LayoutStore, repository: Repository, progress: Progress, counter: Counter, stop: Stop) -> None:
+    def __init__(
+        self, store: LayoutStore, repository: Repository, progress: Progress, stop: Stop, *, total: int, labels: Mapping[Digest, str]
+    ) -> None:
+        self.counter = Counter(progress, "image", total, stop)
         self.fetched: list[Digest] = []
         self._store = store
         self._repository = repository
         self._progress = progress
-        self._counter = counter
+        self._labels = labels
         self._stop = stop
 
     def fetch(self, digest: Digest, size: int, *, is_root: bool) -> None:
         """Have a blob in the store; one that is the root is checked first.  Its `size` is 0 when nobody knows."""
+        counter = BlobCounter(self.counter, self._progress, digest, self._labels[digest], size or None)
         with self._store.partial(digest, self._stop) as blob:
             if self._store.intact(digest):  # another pull has brought it meanwhile
-                self._counter.skip(size)
+                counter.skip(size)
+                counter.finish("exists")
                 return
             if blob.size > size:
                 blob.clear()
-            self._complete(blob, digest, size)
+            self._complete(blob, digest, size, counter)
             blob.sync()
             if is_root:
                 _check_root(blob, digest, self._repository.reference)
             blob.commit(digest)
         self.fetched.append(digest)
+        counter.finish("done")
 
-    def _complete(self, blob: PartialBlob, digest: Digest, size: int) -> None:
+    def _complete(self, blob: PartialBlob, digest: Digest, size: int, counter: BlobCounter) -> None:
         """Fetch what `blob` lacks; all of it when what was kept turns out to be something else."""
         kept = blob.size
-        self._counter.skip(kept)
+        counter.skip(kept)
         try:
-            self._fetch(blob, digest, size)
+            self._fetch(blob, digest, size, counter)
         except DataError as error:
             if not kept or error.code != "DIGEST_MISMATCH":
                 raise
             self._progress.warn(f"what an earlier pull left of blob {short(digest)} is damaged: all of it is fetched again")
-            self._counter.skip(-blob.size)
+            counter.skip(-blob.size)
             blob.clear()
-            self._fetch(blob, digest, size)
+            self._fetch(blob, digest, size, counter)
 
-    def _fetch(self, blob: PartialBlob, digest: Digest, size: int) -> None:
-        self._repository.fetch_blob(digest, blob, size=size or None, start=blob.size, on_bytes=self._counter.add)
+    def _fetch(self, blob: PartialBlob, digest: Digest, size: int, counter: BlobCounter) -> None:
+        self._repository.fetch_blob(digest, blob, size=size or None, start=blob.size, on_bytes=counter.add)
 
 
 def _check_root(blob: PartialBlob, digest: Digest, reference: Reference) -> None:

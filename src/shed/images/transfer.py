@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import TypeVar
 
-from shed.progress import Progress, Stop
+from shed.oci.digest import Digest
+from shed.progress import BlobEvent, Progress, Stop
 
 AT_ONCE = 3
 """Blobs that are moved at the same time unless the server's configuration says otherwise."""
@@ -45,6 +46,43 @@ class Counter:
         with self._lock:
             self.had += count
         self.add(count)
+
+
+class BlobCounter:
+    """The part of one blob in what `counter` adds up, reported by itself as well; for one thread."""
+
+    def __init__(self, counter: Counter, progress: Progress, digest: Digest, label: str, total: int | None) -> None:
+        self._counter = counter
+        self._progress = progress
+        self._digest = digest
+        self._label = label
+        self._total = total
+        self._done = 0
+        self._reported = 0
+        self._report("downloading")
+
+    def add(self, count: int) -> None:
+        """Count `count` bytes that were moved; see `Counter.add`."""
+        self._counter.add(count)
+        self._moved(count)
+
+    def skip(self, count: int) -> None:
+        """Count `count` bytes that are here; see `Counter.skip`."""
+        self._counter.skip(count)
+        self._moved(count)
+
+    def finish(self, status: str) -> None:
+        """Report that the blob is here, by the `status` of a `BlobEvent`."""
+        self._report(status)
+
+    def _moved(self, count: int) -> None:
+        self._done += count
+        if abs(self._done - self._reported) >= _REPORT_EVERY:
+            self._report("downloading")
+
+    def _report(self, status: str) -> None:
+        self._reported = self._done
+        self._progress.blob(BlobEvent(self._digest, self._label, status, self._done, self._total))
 
 
 def at_once(work: Callable[[_T], object], items: Iterable[_T], stop: Stop, *, most: int = AT_ONCE) -> None:
