@@ -91,7 +91,7 @@ def pull_image(
             if digest in missing:
                 missing[digest] = _size(repository, digest, what)
         progress.phase("blobs", f"pulling {remote}")
-        for digest in wanted.keys() - missing.keys():
+        for digest in (digest for digest in wanted if digest not in missing):
             size = store.size(digest)
             progress.blob(BlobEvent(digest, labels[digest], "exists", size, size))
         blobs = _Blobs(store, repository, progress, stop, total=sum(missing.values()), labels=labels)
@@ -181,7 +181,7 @@ class _Blobs:
         with self._store.partial(digest, self._stop) as blob:
             if self._store.intact(digest):  # another pull has brought it meanwhile
                 counter.skip(size)
-                counter.finish("exists")
+                counter.report("exists")
                 return
             if blob.size > size:
                 blob.clear()
@@ -191,7 +191,7 @@ class _Blobs:
                 _check_root(blob, digest, self._repository.reference)
             blob.commit(digest)
         self.fetched.append(digest)
-        counter.finish("done")
+        counter.report("done")
 
     def _complete(self, blob: PartialBlob, digest: Digest, size: int, counter: BlobCounter) -> None:
         """Fetch what `blob` lacks; all of it when what was kept turns out to be something else."""

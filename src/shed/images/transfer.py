@@ -59,7 +59,7 @@ class BlobCounter:
         self._total = total
         self._done = 0
         self._reported = 0
-        self._report("downloading")
+        self.report("downloading")
 
     def add(self, count: int) -> None:
         """Count `count` bytes that were moved; see `Counter.add`."""
@@ -71,18 +71,15 @@ class BlobCounter:
         self._counter.skip(count)
         self._moved(count)
 
-    def finish(self, status: str) -> None:
-        """Report that the blob is here, by the `status` of a `BlobEvent`."""
-        self._report(status)
+    def report(self, status: str) -> None:
+        """Tell how far the blob is; `status` is that of a `BlobEvent`."""
+        self._reported = self._done
+        self._progress.blob(BlobEvent(self._digest, self._label, status, self._done, self._total))
 
     def _moved(self, count: int) -> None:
         self._done += count
         if abs(self._done - self._reported) >= _REPORT_EVERY:
-            self._report("downloading")
-
-    def _report(self, status: str) -> None:
-        self._reported = self._done
-        self._progress.blob(BlobEvent(self._digest, self._label, status, self._done, self._total))
+            self.report("downloading")
 
 
 def at_once(work: Callable[[_T], object], items: Iterable[_T], stop: Stop, *, most: int = AT_ONCE) -> None:
