@@ -106,3 +106,13 @@ def test_an_authority_that_is_not_trusted(
     assert sum(line.startswith("error:") for line in lines) == 1
     assert store.inventory().keys() == before
     assert not (server.storage / "docker/registry/v2/repositories/tls/no").exists()
+
+
+@pytest.mark.parametrize("words", [("{}", "--insecure"), ("localhost:{}",)], ids=["insecure", "localhost"])
+def test_without_encryption(server: DockerRegistry, tmp_path: Path, words: tuple[str, ...]) -> None:
+    """Told as what it is."""
+    host = words[0].format(server.address if "--insecure" in words else server.address.rpartition(":")[2])
+    done = Machine(tmp_path).try_shed("image", "pull", f"{host}/tls/app:v1", *words[1:], "--local")
+    error, hint = done.stderr.decode().splitlines()[-2:]
+    assert (done.returncode, error) == (1, f"error: {host} wants an encrypted connection")
+    assert hint.startswith("hint: leave out --insecure; ")
