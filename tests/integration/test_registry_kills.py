@@ -142,3 +142,29 @@ def test_a_pull_that_is_killed(server: DockerRegistry, minted: tuple[LayoutStore
     log.info("%d kills, %d in time: %d MiB kept, %d KiB fetched twice", MOMENTS, hits, kept >> 20, spent >> 10)
     assert hits > MOMENTS // 3
     assert kept > size
+
+
+@pytest.mark.slow
+def test_who_waits_for_a_pull_that_is_killed(server: DockerRegistry, minted: tuple[LayoutStore, Digest], tmp_path: Path) -> None:
+    """Another process, which pulls the same blobs by another reference, goes on where it ended."""
+    store, digest = minted
+    for version in ("v1", "v2"):
+        push_image(store, "app", f"{server.address}/kill/both:{version}")
+    target = LayoutStore(tmp_path / "store")
+    with counting_proxy(server.address, rate=8 << 20) as proxy:
+        first, second = (
+            _processes.Process(target=pull, args=(target.root, f"{proxy.address}/kill/both:{version}")) for version in ("v1", "v2")
+        )
+        first.start()
+        while sum(path.stat().st_size for path in target.blobs.glob(".partial-*")) < 4 * CHUNK:
+            assert first.is_alive()
+            time.sleep(0.01)
+        second.start()
+        time.sleep(0.3)
+        first.kill()
+        first.join()
+        second.join(60)
+        assert (first.exitcode, second.exitcode) == (-9, 0)
+        size = sum(map(target.size, target.blob_digests()))
+        assert size < proxy.passed < size + IN_FLIGHT + DOCUMENTS
+    assert resolve(target, "both", verify=True).digest == digest
