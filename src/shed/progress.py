@@ -31,13 +31,26 @@ class BytesEvent:
 
 
 @dataclass(frozen=True, slots=True)
+class BlobEvent:
+    """`current` of `total` bytes of one blob of an image are here; `total` is None while unknown."""
+
+    digest: str
+    label: str
+    """What it is: ``kernel``, ``rootfs``, ``layer 2``."""
+    status: str
+    """``downloading``, ``exists`` (it was here) or ``done``; the last two are said once."""
+    current: int
+    total: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class WarningEvent:
     """Something went wrong that does not fail the work."""
 
     message: str
 
 
-Event = PhaseEvent | BytesEvent | WarningEvent
+Event = PhaseEvent | BytesEvent | BlobEvent | WarningEvent
 
 
 def _ignore(event: Event) -> None:
@@ -65,6 +78,10 @@ class Progress:
     def bytes(self, label: str, current: int, total: int | None = None) -> None:
         """Report how far the transfer `label` is, in bytes."""
         self.sink(BytesEvent(label, current, total))
+
+    def blob(self, event: BlobEvent) -> None:
+        """Report how far one blob is."""
+        self.sink(event)
 
     def warn(self, message: str) -> None:
         """Report a problem that does not fail the work."""

@@ -20,7 +20,7 @@ from shed.images.ensure import ensure
 from shed.images.push import push_image
 from shed.oci.digest import Digest
 from shed.oci.store import LayoutStore
-from shed.progress import PhaseEvent, Progress
+from shed.progress import BytesEvent, Event, PhaseEvent, Progress
 from support.docker_registry import DockerRegistry, docker_registry, no_credentials
 from support.minted import mint_small
 from support.tars import file, tar
@@ -127,9 +127,10 @@ def test_many_who_wait_for_one_download(server: DockerRegistry, store: LayoutSto
     def one(_: int) -> Digest:
         total = 0
 
-        def sink(event: object) -> None:
+        def sink(event: Event) -> None:
             nonlocal total
-            total = max(total, getattr(event, "current", 0))
+            if isinstance(event, BytesEvent):
+                total = max(total, event.current)
 
         digest = ensure(store, "base", settings(server), progress=Progress(sink))
         fetched.append(total)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import multiprocessing
 import os
 import random
@@ -18,12 +19,21 @@ from shed.images.pull import pull_image
 from shed.images.push import push_image
 from shed.images.resolve import resolve
 from shed.oci.digest import Digest
+from shed.oci.registry.transport import CHUNK
 from shed.oci.store import LayoutStore
+from support.counting_proxy import counting_proxy
 from support.docker_registry import DockerRegistry, docker_registry, no_credentials
 from support.minted import LAYER, small_kit
 from support.tars import Image, file, folder, tar
 
-MOMENTS = 25
+log = logging.getLogger(__name__)
+MOMENTS = int(os.environ.get("SHED_TEST_KILLS", "20"))
+AT_ONCE = 2
+"""Blobs of the image that are so large that they may be on their way when a pull is killed."""
+IN_FLIGHT = AT_ONCE * CHUNK + (256 << 10)
+"""Bytes that a killed pull got and had not written: a chunk of each blob, and what lay in sockets."""
+DOCUMENTS = 64 << 10
+"""More bytes than manifests, configs, and the heads of answers have."""
 BIG = tar(folder("usr"), *(file(f"usr/{number}", os.urandom(1_000_000)) for number in range(10)))
 _processes = multiprocessing.get_context("forkserver")
 _processes.set_forkserver_preload(["shed.images.push", "shed.images.pull"])
@@ -99,26 +109,62 @@ def test_a_push_that_is_killed(server: DockerRegistry, minted: tuple[LayoutStore
 
 @pytest.mark.slow
 def test_a_pull_that_is_killed(server: DockerRegistry, minted: tuple[LayoutStore, Digest], tmp_path: Path) -> None:
-    """The tag is not there, or it is the whole image; every blob is what its name says; the next pull sweeps and succeeds."""
+    """The tag is not there, or it is the whole image; every blob is what its name says; and the next pull fetches only what is missing."""
     store, digest = minted
-    reference = f"{server.address}/kill/pulled:v1"
-    push_image(store, "app", reference)
-    duration(pull, tmp_path / "warm", reference)
-    whole = duration(pull, tmp_path / "whole", reference)
-    hits = leftovers = 0
-    for number in range(MOMENTS):
-        target = LayoutStore(tmp_path / f"store{number}")
-        moment = random.uniform(0, whole)
-        hits += killed(pull, target.root, reference, moment)
-        if target.tag("pulled"):
-            assert resolve(target, "pulled", verify=True).digest == digest, moment
-        for blob in target.blob_digests():
-            target.verify(blob, again=True)
-        for path in target.blobs.glob(".*.tmp"):  # old enough to be nobody's
-            os.utime(path, (1, 1))
-            leftovers += 1
-        assert pull_image(target, reference, with_layers=True).digest == digest, moment
-        assert resolve(target, "pulled", verify=True).digest == digest
-        assert not list(target.blobs.glob(".*.tmp")), moment
+    with counting_proxy(server.address, rate=16 << 20) as proxy:
+        reference = f"{proxy.address}/kill/pulled:v1"
+        push_image(store, "app", f"{server.address}/kill/pulled:v1")
+        duration(pull, tmp_path / "warm", reference)
+        before = proxy.passed
+        whole = duration(pull, tmp_path / "whole", reference)
+        size = proxy.passed - before
+        hits = kept = spent = 0
+        for number in range(MOMENTS):
+            target = LayoutStore(tmp_path / f"store{number}")
+            moment, before = random.uniform(0, whole), proxy.passed
+            hits += killed(pull, target.root, reference, moment)
+            first = proxy.passed - before
+            if target.tag("pulled"):
+                assert resolve(target, "pulled", verify=True).digest == digest, moment
+            for blob in target.blob_digests():
+                target.verify(blob, again=True)
+            here = sum(path.stat().st_size for path in (*target.blobs.glob(".partial-*"), *map(target.blob_path, target.blob_digests())))
+            before = proxy.passed
+            pulled = pull_image(target, reference, with_layers=True)
+            second = proxy.passed - before
+            assert (pulled.digest, resolve(target, "pulled", verify=True).digest) == (digest, digest), moment
+            assert second - pulled.fetched_bytes < DOCUMENTS, moment
+            assert first + second < size + IN_FLIGHT + DOCUMENTS, (moment, first, second, size)
+            assert pulled.fetched_bytes + here <= size, moment
+            assert not [*target.blobs.glob(".*.tmp"), *target.blobs.glob(".partial-*")], moment
+            kept += here
+            spent += first + second - size
+    log.info("%d kills, %d in time: %d MiB kept, %d KiB fetched twice", MOMENTS, hits, kept >> 20, spent >> 10)
     assert hits > MOMENTS // 3
-    assert leftovers
+    assert kept > size
+
+
+@pytest.mark.slow
+def test_who_waits_for_a_pull_that_is_killed(server: DockerRegistry, minted: tuple[LayoutStore, Digest], tmp_path: Path) -> None:
+    """Another process, which pulls the same blobs by another reference, goes on where it ended."""
+    store, digest = minted
+    for version in ("v1", "v2"):
+        push_image(store, "app", f"{server.address}/kill/both:{version}")
+    target = LayoutStore(tmp_path / "store")
+    with counting_proxy(server.address, rate=8 << 20) as proxy:
+        first, second = (
+            _processes.Process(target=pull, args=(target.root, f"{proxy.address}/kill/both:{version}")) for version in ("v1", "v2")
+        )
+        first.start()
+        while sum(path.stat().st_size for path in target.blobs.glob(".partial-*")) < 4 * CHUNK:
+            assert first.is_alive()
+            time.sleep(0.01)
+        second.start()
+        time.sleep(0.3)
+        first.kill()
+        first.join()
+        second.join(60)
+        assert (first.exitcode, second.exitcode) == (-9, 0)
+        size = sum(map(target.size, target.blob_digests()))
+        assert size < proxy.passed < size + IN_FLIGHT + DOCUMENTS
+    assert resolve(target, "both", verify=True).digest == digest

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
+import ssl
 import subprocess
 import time
 import urllib.error
@@ -15,6 +16,8 @@ from typing import Any
 
 import pytest
 
+from support.certificates import Certificate
+
 PASSWORD = "correct horse"
 _HTPASSWD = "me:$2y$05$.xKq6MDXXprdly81x8zQte/cv18fnCKdUDoUVHHUkgG6IArI9DZPe\n"
 """The password above for the user ``me``, by bcrypt, which is all that the registry takes."""
@@ -23,20 +26,24 @@ _HTPASSWD = "me:$2y$05$.xKq6MDXXprdly81x8zQte/cv18fnCKdUDoUVHHUkgG6IArI9DZPe\n"
 class DockerRegistry:
     """A registry process and its storage; it can be stopped, cleaned and started again."""
 
-    def __init__(self, folder: Path, *, password: bool = False) -> None:
+    def __init__(self, folder: Path, *, password: bool = False, certificate: Certificate | None = None) -> None:
         folder.mkdir()
         self.storage = folder / "storage"
         self._folder = folder
         self._config = folder / "config.json"  # JSON is YAML
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
-        self.address = f"localhost:{port}"
+        self.address = f"{certificate.host if certificate else 'localhost'}:{port}"
+        self._base = f"{'https' if certificate else 'http'}://{self.address}"
+        self._trust = ssl.create_default_context(cafile=certificate.authority) if certificate else None
         config: dict[str, Any] = {
             "version": 0.1,
             "log": {"level": "error", "accesslog": {"disabled": True}},
             "storage": {"filesystem": {"rootdirectory": str(self.storage)}, "delete": {"enabled": True}},
             "http": {"addr": f"127.0.0.1:{port}"},
         }
+        if certificate:
+            config["http"]["tls"] = {"certificate": str(certificate.chain), "key": str(certificate.key)}
         if password:
             (folder / "htpasswd").write_text(_HTPASSWD)
             config["auth"] = {"htpasswd": {"realm": "test", "path": str(folder / "htpasswd")}}
@@ -70,9 +77,9 @@ class DockerRegistry:
 
     def get(self, path: str, *, method: str = "GET", accept: str = "*/*") -> tuple[int, bytes]:
         """Return status and body of a plain request to ``/v2/`` + `path`."""
-        request = urllib.request.Request(f"http://{self.address}/v2/{path}", method=method, headers={"Accept": accept})
+        request = urllib.request.Request(f"{self._base}/v2/{path}", method=method, headers={"Accept": accept})
         try:
-            with urllib.request.urlopen(request, timeout=30) as answer:
+            with urllib.request.urlopen(request, timeout=30, context=self._trust) as answer:
                 return answer.status, answer.read()
         except urllib.error.HTTPError as error:
             with error:
@@ -85,9 +92,12 @@ class DockerRegistry:
 
 
 @contextlib.contextmanager
-def docker_registry(folder: Path, *, password: bool = False) -> Iterator[DockerRegistry]:
-    """Yield a registry with its storage in the new folder `folder`; with `password` it lets in the user ``me`` alone."""
-    registry = DockerRegistry(folder, password=password)
+def docker_registry(folder: Path, *, password: bool = False, certificate: Certificate | None = None) -> Iterator[DockerRegistry]:
+    """Yield a registry with its storage in the new folder `folder`; with `password` it lets in the user ``me`` alone.
+
+    With a `certificate` it speaks TLS.
+    """
+    registry = DockerRegistry(folder, password=password, certificate=certificate)
     registry.start()
     try:
         yield registry

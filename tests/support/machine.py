@@ -16,13 +16,13 @@ class Machine:
     def __init__(self, root: Path) -> None:
         self.data = root / "data"
         environment = {"SHED_DATA_DIR": str(self.data), "SHED_RUNTIME_DIR": str(root / "run"), "HOME": str(root)}
-        self._environment = {**os.environ, **environment}
-        self._environment.pop("SHED_SERVER", None)
+        self.environment = {**os.environ, **environment}
+        self.environment.pop("SHED_SERVER", None)
 
     def try_shed(self, *words: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
         """Run the command line."""
         command = [sys.executable, "-m", "shed.cli.main", *words]
-        return subprocess.run(command, input=stdin, capture_output=True, env=self._environment, check=False)
+        return subprocess.run(command, input=stdin, capture_output=True, env=self.environment, check=False)
 
     def shed(self, *words: str, stdin: bytes = b"") -> str:
         """Run the command line, which must succeed, and return what it prints."""

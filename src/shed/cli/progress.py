@@ -1,4 +1,7 @@
-"""Progress on the terminal: one live line; plain lines where there is no terminal; with ``--json`` nothing but warnings."""
+"""Progress on the terminal: one live line, and one for each blob on its way; plain lines where there is no terminal.
+
+With ``--json`` there is nothing but warnings.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ from typing import TextIO
 from shed.cli.options import Options
 from shed.cli.output import printable
 from shed.config.sizes import format_size
-from shed.progress import BytesEvent, Event, PhaseEvent, WarningEvent
+from shed.progress import BlobEvent, BytesEvent, Event, PhaseEvent, WarningEvent
 
 _TICK = 0.1
 _FRAMES = "|/-\\"
@@ -31,7 +34,7 @@ def shown(options: Options, *, stream: TextIO | None = None) -> Iterator[Callabl
     if options.json:
         yield lambda event: _warn_machines(event, stream)
     elif stream.isatty() and os.environ.get("TERM") != "dumb":
-        with LiveLine(stream) as live:
+        with LiveLines(stream) as live:
             yield live
     else:
         yield PlainLines(stream)
@@ -45,7 +48,7 @@ def _warn_machines(event: Event, stream: TextIO) -> None:
 
 
 class PlainLines:
-    """One line per phase and warning; for a long transfer, one now and then."""
+    """One line per phase, warning, and blob that is here; for a long transfer, one now and then."""
 
     def __init__(self, stream: TextIO, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._stream = stream
@@ -58,6 +61,9 @@ class PlainLines:
             self._line(event.message)
         elif isinstance(event, WarningEvent):
             self._line(f"warning: {event.message}")
+        elif isinstance(event, BlobEvent):
+            if event.status != "downloading":
+                self._line(f"{_name(event)}: {format_size(event.current)}{', was here' if event.status == 'exists' else ''}")
         elif self._clock() - self._last >= _PLAIN_INTERVAL:
             self._line(f"{event.label}: {amount(event)}")
 
@@ -67,8 +73,8 @@ class PlainLines:
         self._stream.flush()
 
 
-class LiveLine:
-    """One line that is drawn over and over: what goes on, how far it is, for how long."""
+class LiveLines:
+    """A line that is drawn over and over: what goes on, how far it is, for how long; below it one for each blob on its way."""
 
     def __init__(self, stream: TextIO, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._stream = stream
@@ -76,19 +82,22 @@ class LiveLine:
         self._start = clock()
         self._message = ""
         self._bytes: BytesEvent | None = None
+        self._blobs: dict[str, BlobEvent] = {}
+        self._below = 0
+        """Lines drawn below the first one."""
         self._frame = 0
         self._lock = threading.Lock()
         self._ended = threading.Event()
         self._ticker = threading.Thread(target=self._tick, daemon=True)
 
-    def __enter__(self) -> LiveLine:
+    def __enter__(self) -> LiveLines:
         self._ticker.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._ended.set()
         self._ticker.join()
-        self._stream.write("\r\x1b[K")
+        self._stream.write(self._erased())
         self._stream.flush()
 
     def __call__(self, event: Event) -> None:
@@ -97,10 +106,15 @@ class LiveLine:
             if isinstance(event, BytesEvent):
                 self._bytes = event
                 return
+            if isinstance(event, BlobEvent):
+                self._blobs[event.digest] = event
+                if event.status != "downloading":
+                    del self._blobs[event.digest]
+                return
             if isinstance(event, WarningEvent):
-                self._stream.write(f"\r\x1b[Kwarning: {printable(event.message)}\n")
+                self._stream.write(f"{self._erased()}warning: {printable(event.message)}\n")
             else:
-                self._message, self._bytes, self._start = event.message, None, self._clock()
+                self._message, self._bytes, self._blobs, self._start = event.message, None, {}, self._clock()
             self._draw()
 
     def _tick(self) -> None:
@@ -110,26 +124,47 @@ class LiveLine:
                 self._draw()
 
     def _draw(self) -> None:
-        columns = shutil.get_terminal_size().columns
-        text = line(self._message, self._bytes, self._clock() - self._start, _FRAMES[self._frame % len(_FRAMES)])
-        self._stream.write(f"\r{text[: columns - 1]}\x1b[K")
+        columns, rows = shutil.get_terminal_size()
+        first = line(self._message, self._bytes, self._clock() - self._start, _FRAMES[self._frame % len(_FRAMES)])
+        lines = [first, *map(blob_line, self._blobs.values())][: max(1, rows - 1)]
+        self._stream.write(self._erased() + "\n".join(text[: columns - 1] for text in lines))
         self._stream.flush()
+        self._below = len(lines) - 1
+
+    def _erased(self) -> str:
+        """Return what puts the cursor where the first line began, with nothing behind it."""
+        up = f"\x1b[{self._below}A" if self._below else ""
+        self._below = 0
+        return f"\r{up}\x1b[J"
 
 
 def line(message: str, transfer: BytesEvent | None, elapsed: float, frame: str) -> str:
-    """Return the text of the live line; `elapsed` is in seconds."""
+    """Return the text of the first live line; `elapsed` is in seconds."""
     parts = [f"{frame} {printable(message)}"]
     if transfer is not None:
-        if transfer.total:
-            filled = min(_BAR, _BAR * transfer.current // transfer.total)
-            parts.append(f"[{'=' * filled}{' ' * (_BAR - filled)}]")
-        parts.append(amount(transfer))
+        parts += _bar(transfer)
     if elapsed >= 1:
         parts.append(f"{elapsed:.0f}s")
     return "  ".join(parts)
 
 
-def amount(transfer: BytesEvent) -> str:
+def blob_line(blob: BlobEvent) -> str:
+    """Return the text of the live line of a blob."""
+    return "  ".join([f"  {_name(blob):<24}", *_bar(blob)])
+
+
+def _name(blob: BlobEvent) -> str:
+    return printable(f"{blob.label} {blob.digest.removeprefix('sha256:')[:12]}")
+
+
+def _bar(transfer: BytesEvent | BlobEvent) -> list[str]:
+    if not transfer.total:
+        return [amount(transfer)]
+    filled = min(_BAR, _BAR * transfer.current // transfer.total)
+    return [f"[{'=' * filled}{' ' * (_BAR - filled)}]", amount(transfer)]
+
+
+def amount(transfer: BytesEvent | BlobEvent) -> str:
     """Return how far a transfer is, for people."""
     if transfer.total:
         return f"{format_size(transfer.current)} of {format_size(transfer.total)}"

@@ -14,7 +14,7 @@ from shed.client.models import Shed
 from shed.client.transport import ANSWER_TIMEOUT, upgrade
 from shed.errors import UnavailableError
 from shed.names import check_shed_name
-from shed.progress import BytesEvent, Event, PhaseEvent, WarningEvent
+from shed.progress import BlobEvent, BytesEvent, Event, PhaseEvent, WarningEvent
 
 Sink = Callable[[Event], None]
 
@@ -76,7 +76,7 @@ class Client:
             "timeout": timeout,
         }
         body = {"name": check_shed_name(name), **{key: value for key, value in options.items() if value is not None}}
-        return Shed.from_wire(self._work("POST", "/api/sheds", on_event, body=body))
+        return Shed.from_wire(self._work("POST", "/api/sheds?progress=blob", on_event, body=body))
 
     def start(self, name: str, *, on_event: Sink = _ignore) -> Shed:
         """Start a stopped shed."""
@@ -144,7 +144,7 @@ class Client:
     ) -> dict[str, Any]:
         """Have the server pull an image and call it `tag`, or by the last part of its path; return what it did."""
         body = {"docker_ref": reference, "tag": tag, "platform": platform, "with_layers": with_layers, "insecure": insecure}
-        return self._work("POST", "/api/images/pull", on_event, body=body)
+        return self._work("POST", "/api/images/pull?progress=blob", on_event, body=body)
 
     def usage(self) -> dict[str, Any]:
         """Return what the server's data takes up: ``kinds`` by name, and ``total``, with ``size_bytes`` and ``disk_bytes`` each."""
@@ -176,6 +176,10 @@ class Client:
             elif event.name == "bytes":
                 current, total = _count(event.data.get("current")), _count(event.data.get("total"))
                 on_event(BytesEvent(str(event.data.get("label", "")), current or 0, total))
+            elif event.name == "blob":
+                digest, label, status = (str(event.data.get(key, "")) for key in ("digest", "label", "status"))
+                current, total = _count(event.data.get("current")), _count(event.data.get("total"))
+                on_event(BlobEvent(digest, label, status, current or 0, total))
         raise UnavailableError("the server went away before the work was done", hint="see how far it came: shed list")
 
 

@@ -20,6 +20,7 @@ from shed.images.annotations import BootAnnotations
 from shed.images.reachable import Pin, Reachable, reachable
 from shed.oci.digest import Digest, hex_of, is_digest
 from shed.oci.leases import Leased, pruning
+from shed.oci.partial import partial_path, partials
 from shed.oci.store import LayoutStore
 
 
@@ -28,7 +29,7 @@ class Garbage:
     """One thing that nobody needs."""
 
     kind: str
-    """``image`` (its manifest), ``blob``, or ``cache`` (a root file system that v0.5.1 made on the host)."""
+    """``image`` (its manifest), ``blob``, ``partial`` (what a download left), or ``cache`` (a root that v0.5.1 made on the host)."""
     digest: Digest
     size_bytes: int
     """What it takes up on the disk."""
@@ -102,7 +103,7 @@ def plan(store: LayoutStore, leased: Leased, pins: Iterable[Pin], configured: Ma
         garbage.append(Garbage("image" if is_image else "blob", digest, size, _source_ref(store, digest) if is_image else ""))
     garbage.sort(key=lambda item: item.kind != "image")
     return Plan(
-        garbage=(*garbage, *_cached(store, needed)),
+        garbage=(*garbage, *_partials(store, leased), *_cached(store, needed)),
         unlisted=unlisted,
         records=(*refs.stale(store, needed.blobs), *_verified(store, needed.blobs)),
     )
@@ -121,11 +122,20 @@ def execute(store: LayoutStore, made: Plan) -> None:
 
 
 def _path(store: LayoutStore, item: Garbage) -> Path:
-    return _cache(store) / f"{hex_of(item.digest)}.erofs" if item.kind == "cache" else store.blob_path(item.digest)
+    if item.kind == "cache":
+        return _cache(store) / f"{hex_of(item.digest)}.erofs"
+    return partial_path(store.blobs, item.digest) if item.kind == "partial" else store.blob_path(item.digest)
 
 
 def _cache(store: LayoutStore) -> Path:
     return store.root / "cache/sha256"
+
+
+def _partials(store: LayoutStore, leased: Leased) -> Iterable[Garbage]:
+    """Return what is left of downloads that nobody is at: who goes on with one has leased the blob."""
+    for digest, status in sorted(partials(store.blobs).items()):
+        if digest not in leased.blobs:
+            yield Garbage("partial", digest, status.st_blocks * 512)
 
 
 def _cached(store: LayoutStore, needed: Reachable) -> Iterable[Garbage]:

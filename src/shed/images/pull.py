@@ -1,14 +1,14 @@
 """Pulling an image: what it boots from, and its layers only when they are asked for.
 
-Every blob is verified while it comes in, and stays a staged one, to which nothing refers, until all of them are here; the root file system
-is checked too.  Then they get their names, the manifest is stored byte for byte, and the tag and the record
-of the reference go last.
+Every blob is verified while it comes in, and the root file system is checked too.  Then the blob gets its name, under a lease, so that a
+pull that is killed has not fetched it in vain; of a blob that was on its way, the next pull fetches the rest (`shed.oci.partial`).  When
+all of them are here the manifest is stored byte for byte, and the tag and the record of the reference go last.
 """
 
 from __future__ import annotations
 
 import contextlib
-import threading
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from shed.erofs.checker import check
@@ -19,17 +19,17 @@ from shed.images.annotations import BootAnnotations
 from shed.images.reachable import blobs_of
 from shed.images.remote import find_remote
 from shed.images.resolve import boot_blobs
-from shed.images.transfer import AT_ONCE, Counter, at_once
+from shed.images.transfer import AT_ONCE, BlobCounter, Counter, at_once
 from shed.names import check_image_name
 from shed.oci import media
 from shed.oci.choose import Chosen
 from shed.oci.descriptor import Descriptor, Platform
 from shed.oci.digest import Digest, short
+from shed.oci.partial import PartialBlob
 from shed.oci.registry.client import Repository
 from shed.oci.registry.reference import Reference, parse_reference
-from shed.oci.staging import StagedBlob
 from shed.oci.store import LayoutStore
-from shed.progress import Progress, Stop
+from shed.progress import BlobEvent, Progress, Stop
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ def pull_image(
 
     `with_layers` fetches the layers as well, also those of an image that is here without them.  The store then knows the image by
     `reference`, too.  Raises `NotFoundError`, `RegistryError` and `UnavailableError`, and `DataError` for an image that is damaged or
-    cannot be booted; then the store is as it was.
+    cannot be booted; then no name means anything else than before, and the sound blobs that came stay for another try, or for a prune.
     """
     remote = parse_reference(reference)
     name = check_image_name(tag or remote.image_name())
@@ -85,25 +85,26 @@ def pull_image(
         boot = _boot(chosen, remote, with_layers=with_layers)
         wanted = _wanted(chosen, boot, with_layers=with_layers)
         lease.blobs(*blobs_of(chosen.digest, chosen.manifest))
+        labels = _labels(chosen, boot)
         missing = {digest: size for digest, size in wanted.items() if not store.intact(digest)}
         for what, digest in boot.blobs().items():
             if digest in missing:
                 missing[digest] = _size(repository, digest, what)
         progress.phase("blobs", f"pulling {remote}")
-        counter = Counter(progress, "image", sum(missing.values()), stop)
-        blobs = _Blobs(store, repository, counter, stack)
+        for digest in (digest for digest in wanted if digest not in missing):
+            size = store.size(digest)
+            progress.blob(BlobEvent(digest, labels[digest], "exists", size, size))
+        blobs = _Blobs(store, repository, progress, stop, total=sum(missing.values()), labels=labels)
         at_once(lambda digest: blobs.fetch(digest, missing[digest], is_root=digest == boot.root), missing, stop, most=concurrency)
         progress.phase("commit", f"storing {name}")
-        for digest, blob in blobs.staged.items():
-            blob.commit(digest)
         name = _publish(store, chosen, name, take_tag=take_tag)
         refs.record(store, reference, chosen.digest)
     return PullResult(
         tag=name,
         digest=chosen.digest,
-        fetched=len(missing),
-        exists=len(wanted) - len(missing),
-        fetched_bytes=counter.done,
+        fetched=len(blobs.fetched),
+        exists=len(wanted) - len(blobs.fetched),
+        fetched_bytes=blobs.counter.done - blobs.counter.had,
         timings=progress.finish(),
     )
 
@@ -154,28 +155,63 @@ def _wanted(chosen: Chosen, boot: BootAnnotations, *, with_layers: bool) -> dict
     return blobs | {layer.digest: layer.size for layer in sorted(layers, key=lambda layer: -layer.size)}
 
 
-class _Blobs:
-    """Fetches blobs, from several threads; they stay staged as long as `stack` is open."""
+def _labels(chosen: Chosen, boot: BootAnnotations) -> dict[Digest, str]:
+    """Return what people call the blobs of the image."""
+    layers = {layer.digest: f"layer {number}" for number, layer in enumerate(chosen.manifest.layers, 1)}
+    return layers | {digest: what.removesuffix(" erofs") for what, digest in boot.blobs().items()}
 
-    def __init__(self, store: LayoutStore, repository: Repository, counter: Counter, stack: contextlib.ExitStack) -> None:
-        self.staged: dict[Digest, StagedBlob] = {}
+
+class _Blobs:
+    """Fetches blobs, from several threads."""
+
+    def __init__(
+        self, store: LayoutStore, repository: Repository, progress: Progress, stop: Stop, *, total: int, labels: Mapping[Digest, str]
+    ) -> None:
+        self.counter = Counter(progress, "image", total, stop)
+        self.fetched: list[Digest] = []
         self._store = store
         self._repository = repository
-        self._counter = counter
-        self._stack = stack
-        self._lock = threading.Lock()
+        self._progress = progress
+        self._labels = labels
+        self._stop = stop
 
     def fetch(self, digest: Digest, size: int, *, is_root: bool) -> None:
-        """Fetch a blob and make it durable; one that is the root is checked."""
-        with self._lock:
-            blob = self.staged[digest] = self._stack.enter_context(self._store.stage())
-        self._repository.fetch_blob(digest, blob, size=size or None, on_bytes=self._counter.add)
-        blob.sync()
-        if is_root:
-            _check_root(blob, digest, self._repository.reference)
+        """Have a blob in the store; one that is the root is checked first.  Its `size` is 0 when nobody knows."""
+        counter = BlobCounter(self.counter, self._progress, digest, self._labels[digest], size or None)
+        with self._store.partial(digest, self._stop) as blob:
+            if self._store.intact(digest):  # another pull has brought it meanwhile
+                counter.skip(size)
+                counter.report("exists")
+                return
+            if blob.size > size:
+                blob.clear()
+            self._complete(blob, digest, size, counter)
+            blob.sync()
+            if is_root:
+                _check_root(blob, digest, self._repository.reference)
+            blob.commit(digest)
+        self.fetched.append(digest)
+        counter.report("done")
+
+    def _complete(self, blob: PartialBlob, digest: Digest, size: int, counter: BlobCounter) -> None:
+        """Fetch what `blob` lacks; all of it when what was kept turns out to be something else."""
+        kept = blob.size
+        counter.skip(kept)
+        try:
+            self._fetch(blob, digest, size, counter)
+        except DataError as error:
+            if not kept or error.code != "DIGEST_MISMATCH":
+                raise
+            self._progress.warn(f"what an earlier pull left of blob {short(digest)} is damaged: all of it is fetched again")
+            counter.skip(-blob.size)
+            blob.clear()
+            self._fetch(blob, digest, size, counter)
+
+    def _fetch(self, blob: PartialBlob, digest: Digest, size: int, counter: BlobCounter) -> None:
+        self._repository.fetch_blob(digest, blob, size=size or None, start=blob.size, on_bytes=counter.add)
 
 
-def _check_root(blob: StagedBlob, digest: Digest, reference: Reference) -> None:
+def _check_root(blob: PartialBlob, digest: Digest, reference: Reference) -> None:
     """Raise `DataError` unless the root file system obeys all rules: a kernel may mount one that does not, and fail to read it later."""
     try:
         check(blob.path)

@@ -1,4 +1,7 @@
-"""Blobs on their way into the store: files that nothing refers to until they are complete and verified; and folders to make them in."""
+"""Blobs on their way into the store: files that nothing refers to until they are complete and verified; and folders to make them in.
+
+What is made here goes with its maker; what is downloaded is kept, see `shed.oci.partial`.
+"""
 
 from __future__ import annotations
 
@@ -34,6 +37,14 @@ class StagedBlob:
         self._sha = hashlib.sha256()
         self._synced = False
 
+    def _count(self, data: bytes | memoryview) -> None:
+        self._sha.update(data)
+        self.size += len(data)
+
+    def _reset(self) -> None:
+        self._sha = hashlib.sha256()
+        self.size = 0
+
     @classmethod
     @contextlib.contextmanager
     def create(cls, folder: Path) -> Iterator[StagedBlob]:
@@ -50,8 +61,7 @@ class StagedBlob:
 
     def write(self, data: bytes | memoryview) -> None:
         """Append `data`.  Raises `StorageError` when the disk refuses."""
-        self._sha.update(data)
-        self.size += len(data)
+        self._count(data)
         with storage_errors(self.path):
             self.file.write(data)
 
@@ -86,7 +96,9 @@ class StagedBlob:
             digest = self.digest() if self.size else digest_fd(self.file.fileno())
         target = self._folder / hex_of(digest)
         with locked(self._folder / f".{hex_of(digest)}.lock"):
-            if not _intact(target, digest, os.fstat(self.file.fileno()).st_size):
+            if _intact(target, digest, os.fstat(self.file.fileno()).st_size):
+                self.path.unlink()
+            else:
                 self.sync()
                 with storage_errors(target):
                     self.path.rename(target)

@@ -7,6 +7,7 @@
     blobs/sha256/HEX                    mode 0444, verified before they get this name, never changed
     blobs/sha256/.HEX.lock              flock: held while the blob is given its name
     blobs/sha256/.staging-*.tmp         blobs being written; flock: held by their writer
+    blobs/sha256/.partial-HEX           see `shed.oci.partial`
     verified/HEX                        what the blob's file looked like when its digest was last compared
     tags/NAME.json                      {"digest": "sha256:…", "updated_at": RFC 3339}
     tags/NAME.lock, .index.lock         flock: held while the tag, the index, is changed
@@ -37,9 +38,11 @@ from shed.oci.digest import Digest, digest_bytes, hex_of, is_digest, mismatch, p
 from shed.oci.fields import MAX_JSON, Fields, decode_object
 from shed.oci.leases import Lease, lease
 from shed.oci.manifest import REF_NAME, ImageConfig, Index, Manifest
+from shed.oci.partial import PartialBlob, sweep_partials
 from shed.oci.staging import StagedBlob, sweep
 from shed.oci.tagging import with_tag, without_manifests, without_tag
 from shed.oci.verified import VerifiedBlobs
+from shed.progress import Stop
 
 _LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
 
@@ -106,6 +109,11 @@ class LayoutStore:
         self._prepare()
         with StagedBlob.create(self.blobs) as blob:
             yield blob
+
+    def partial(self, digest: Digest, stop: Stop) -> contextlib.AbstractContextManager[PartialBlob]:
+        """Have what is here of a blob that is being downloaded, to go on with it; see `shed.oci.partial`."""
+        self._prepare()
+        return PartialBlob.opened(self.blobs, digest, stop)
 
     def ingest(self, chunks: Iterable[bytes], *, digest: Digest | None = None, size: int | None = None) -> Digest:
         """Write the bytes of `chunks` as a blob and return its digest.
@@ -181,8 +189,8 @@ class LayoutStore:
         return self.blobs
 
     def sweep(self) -> int:
-        """Remove what crashed writers left in ``blobs``; return how many files.  Safe while others write."""
-        return sweep(self.blobs) if self.blobs.is_dir() else 0
+        """Remove what crashed writers left in ``blobs`` and nobody will go on with; return how many files.  Safe while others write."""
+        return sweep(self.blobs) + sweep_partials(self.blobs) if self.blobs.is_dir() else 0
 
     # tags and the index
 

@@ -2,6 +2,8 @@
 
 A client that leaves does not stop it: a create goes on to its end, and `shed list` shows it.  The server's own end cancels it, and a stop
 or a forced delete of the shed that it brings up; then its undo runs.
+
+``?progress=blob`` adds an event for each blob of an image that is pulled, again and again until it is here.
 """
 
 from __future__ import annotations
@@ -10,10 +12,11 @@ import asyncio
 import json
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable
+from dataclasses import asdict
 from typing import Any
 
-from shed.errors import ShedError, UnavailableError
-from shed.progress import BytesEvent, Event, PhaseEvent, Progress, WarningEvent
+from shed.errors import ShedError, UnavailableError, UsageError
+from shed.progress import BlobEvent, BytesEvent, Event, PhaseEvent, Progress, WarningEvent
 from shed.server.failures import explain
 from shed.server.http import Events, Reply, Request, error_object, json_answer
 
@@ -37,9 +40,10 @@ class Workers:
 
         A failure before the first event is raised: the answer then carries its proper status.
         """
+        per_blob = _per_blob(request)
         queue: asyncio.Queue[Event | None] = asyncio.Queue()
         loop = asyncio.get_running_loop()
-        progress = Progress(lambda event: _put(loop, queue, event))
+        progress = Progress(lambda event: None if isinstance(event, BlobEvent) and not per_blob else _put(loop, queue, event))
         task = asyncio.create_task(_run(work, progress, f"{request.method} /{'/'.join(request.path)}"))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -61,6 +65,13 @@ class Workers:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+def _per_blob(request: Request) -> bool:
+    value = request.query.get("progress")
+    if value not in {None, "blob"}:
+        raise UsageError(f"progress can be blob, not {value!r}", hint="send ?progress=blob, or nothing")
+    return value is not None
 
 
 async def _run(work: Work, progress: Progress, what: str) -> dict[str, Any]:
@@ -93,6 +104,8 @@ async def _blocks(first: Event | None, queue: asyncio.Queue[Event | None], task:
             yield _block("progress", {"phase": "", "message": event.message, "warning": True})
         elif isinstance(event, BytesEvent):
             yield _block("bytes", {"label": event.label, "current": event.current, "total": event.total})
+        elif isinstance(event, BlobEvent):
+            yield _block("blob", asdict(event))
         while True:
             try:
                 async with asyncio.timeout(KEEPALIVE):

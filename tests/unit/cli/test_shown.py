@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import json
+import re
 from datetime import UTC, datetime
 
 import pytest
@@ -12,9 +13,9 @@ import pytest
 from shed.cli import output
 from shed.cli.errors import explain
 from shed.cli.options import Options
-from shed.cli.progress import LiveLine, PlainLines, line, shown
+from shed.cli.progress import LiveLines, PlainLines, blob_line, line, shown
 from shed.errors import NotFoundError, UsageError
-from shed.progress import BytesEvent, Event, PhaseEvent, WarningEvent
+from shed.progress import BlobEvent, BytesEvent, Event, PhaseEvent, WarningEvent
 
 
 def test_a_table_lines_up_and_has_no_trailing_spaces() -> None:
@@ -133,13 +134,47 @@ def test_machines_get_warnings_alone() -> None:
 def test_live_progress_leaves_warnings_and_no_line() -> None:
     """When it ends, what it drew is erased, and what the user must know stays."""
     stream = io.StringIO()
-    with LiveLine(stream) as live:
+    with LiveLines(stream) as live:
         for event in EVENTS:
             live(event)
     drawn = stream.getvalue()
     assert "warning: it is ?[31mslow\n" in drawn
-    assert drawn.endswith("\r\x1b[K")
+    assert drawn.endswith("\r\x1b[J")
     assert drawn.count("\n") == 1
+
+
+def blob(status: str, current: int, label: str = "rootfs") -> BlobEvent:
+    """Return how far the blob `label` of 4 MiB is."""
+    return BlobEvent(f"sha256:{label.encode().hex():0<64}", label, status, current << 20, 4 << 20)
+
+
+def test_each_blob_has_a_live_line_while_it_comes() -> None:
+    """They are drawn below the first one and over the last ones; what is here has none any more, and all are erased."""
+    stream = io.StringIO()
+    with LiveLines(stream) as live:
+        live(PhaseEvent("blobs", "pulling"))
+        for event in (blob("downloading", 1), blob("downloading", 0, "layer 2"), blob("exists", 4, "kernel")):
+            live(event)
+        live(WarningEvent("first"))
+        live(blob("done", 4))
+        live(WarningEvent("second"))
+    drawn = stream.getvalue()
+    after = drawn.split("warning: first\n")[1]
+    assert "\n  rootfs 726f6f746673       [======                  ]  1 MiB of 4 MiB\n  layer 2 6c6179657220" in after
+    assert "kernel" not in drawn
+    then = after.split("warning: second\n")
+    assert re.search(r"\r\x1b\[[12]A\x1b\[J$", then[0])
+    assert "rootfs" not in then[1]
+    assert drawn.endswith("\r\x1b[1A\x1b[J")
+
+
+def test_a_blob_is_one_plain_line() -> None:
+    """When it is here."""
+    stream = io.StringIO()
+    for event in (blob("downloading", 0), blob("downloading", 2), blob("done", 4), blob("exists", 4, "kernel")):
+        PlainLines(stream)(event)
+    assert stream.getvalue() == "rootfs 726f6f746673: 4 MiB\nkernel 6b65726e656c: 4 MiB, was here\n"
+    assert blob_line(BlobEvent("sha256:" + "0" * 64, "layer 1", "downloading", 0, None)).split() == ["layer", "1", "0" * 12, "0", "bytes"]
 
 
 def test_the_live_line() -> None:

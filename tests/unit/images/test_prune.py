@@ -15,11 +15,11 @@ from unittest.mock import Mock
 import pytest
 
 from shed.config.paths import Paths
-from shed.errors import ShedError, StorageError
+from shed.errors import ShedError, StorageError, UnavailableError
 from shed.images import refs
 from shed.images.bootkit.kit import KIT_FILE, save_kit
 from shed.images.find import find
-from shed.images.prune import Plan, execute, plan, prune
+from shed.images.prune import Garbage, Plan, execute, plan, prune
 from shed.images.resolve import resolve
 from shed.oci import media
 from shed.oci.descriptor import Descriptor
@@ -27,6 +27,7 @@ from shed.oci.digest import Digest, digest_bytes, hex_of
 from shed.oci.leases import Lease, Leased
 from shed.oci.manifest import Index
 from shed.oci.store import LayoutStore
+from shed.progress import Stop
 from shed.sheds import metadata
 from shed.sheds.pins import pins, pins_and_warnings
 from support.minted import small_kit
@@ -457,3 +458,17 @@ def test_lock_files_stay(store: LayoutStore, paths: Paths) -> None:
     assert not store.has(gone)
     assert len(before) > 5
     assert all(path.exists() for path in before)
+
+
+def test_what_a_pull_left_goes_unless_one_is_at_it(store: LayoutStore, paths: Paths) -> None:
+    """Counted like everything else; whoever leases the blob may be about to go on with it."""
+    digest = digest_bytes(b"a blob that did not come to its end")
+    with pytest.raises(UnavailableError), store.partial(digest, Stop()) as blob:
+        blob.write(b"a blob")
+        raise UnavailableError("cut")
+    with store.lease() as lease:
+        lease.blobs(digest)
+        assert pruned(paths).garbage == ()
+    assert pruned(paths, dry_run=True).garbage == (Garbage("partial", digest, 4096),)
+    assert pruned(paths).size_bytes == 4096
+    assert pruned(paths).garbage == ()

@@ -122,12 +122,14 @@ class Repository:
 
         return self._session.retried(head)
 
-    def fetch_blob(self, digest: Digest, sink: Sink, *, size: int | None = None, on_bytes: Callable[[int], object] = _ignore) -> int:
-        """Write a blob to `sink`, verified, and return its size.
+    def fetch_blob(
+        self, digest: Digest, sink: Sink, *, size: int | None = None, start: int = 0, on_bytes: Callable[[int], object] = _ignore
+    ) -> int:
+        """Write a blob to `sink`, which has its first `start` bytes, verified, and return its size, which is `size` where that is known.
 
         Raises `NotFoundError`, and `DataError` when it has not the digest, or not the `size`.
         """
-        return Download(self._session, digest, size, sink, on_bytes).run()
+        return Download(self._session, digest, size, sink, start=start, on_bytes=on_bytes).run()
 
     def mount_blob(self, digest: Digest, repository: str) -> bool:
         """Have the registry take a blob over from another of its repositories; return whether it did.  Any refusal is just a no."""

@@ -1,4 +1,4 @@
-"""Fetching one blob: verified while it streams, and taken up where it was cut."""
+"""Fetching one blob: verified while it streams, and taken up where it was cut, also where an earlier download was."""
 
 from __future__ import annotations
 
@@ -29,23 +29,26 @@ class Sink(Protocol):
 
 
 class Download:
-    """One blob on its way from a repository into `sink`."""
+    """One blob on its way from a repository into `sink`, which has `start` bytes of it."""
 
-    def __init__(self, session: Session, digest: Digest, size: int | None, sink: Sink, on_bytes: Callable[[int], object]) -> None:
+    def __init__(
+        self, session: Session, digest: Digest, size: int | None, sink: Sink, *, start: int, on_bytes: Callable[[int], object]
+    ) -> None:
         self._session = session
         self._digest = digest
         self._size = size
         self._sink = sink
         self._on_bytes = on_bytes
         self._what = session.what_blob(digest)
-        self._done = 0
+        self._done = start
 
     def run(self) -> int:
         """Fetch the blob and return its size.
 
         Raises `DataError` when the registry sends something else, which is not tried again, and `NotFoundError`.
         """
-        self._session.retried(self._fetch, done=lambda: self._done)
+        if self._done != self._size or not self._size:  # of a blob that is here, no range can be asked for
+            self._session.retried(self._fetch, done=lambda: self._done)
         if self._sink.digest() != self._digest:
             raise mismatch(f"{self._what} from {self._session.reference.registry}", self._digest, self._sink.digest())
         return self._done

@@ -1,0 +1,118 @@
+"""A registry as companies run it: TLS by an authority of its own, and a password."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from shed.images.resolve import resolve
+from shed.oci.digest import Digest
+from shed.oci.store import LayoutStore
+from support.certificates import make_certificate
+from support.docker_registry import PASSWORD, DockerRegistry, docker_registry, no_credentials
+from support.machine import Machine
+from support.minted import mint_small
+
+
+@pytest.fixture(scope="module")
+def authorities(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for authorities."""
+    return tmp_path_factory.mktemp("authorities")
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory, authorities: Path) -> Iterator[DockerRegistry]:
+    """The registry."""
+    certificate = make_certificate(authorities / "ours")
+    with docker_registry(tmp_path_factory.mktemp("registry") / "r", password=True, certificate=certificate) as registry:
+        yield registry
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> LayoutStore:
+    """The store of the machine, with the image ``app``."""
+    store = LayoutStore(tmp_path / "data/images")
+    mint_small(store, tmp_path, "app")
+    return store
+
+
+@pytest.fixture(autouse=True)
+def _logged_in(server: DockerRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    no_credentials(monkeypatch, tmp_path)
+    (tmp_path / "docker").mkdir()
+    secret = base64.b64encode(f"me:{PASSWORD}".encode()).decode()
+    (tmp_path / "docker/config.json").write_text(json.dumps({"auths": {server.address: {"auth": secret}}}))
+
+
+@pytest.fixture
+def trusted(authorities: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trust the registry's authority."""
+    monkeypatch.setenv("SSL_CERT_FILE", str(authorities / "ours/ca.pem"))
+
+
+@pytest.mark.usefixtures("trusted")
+@pytest.mark.parametrize("local", [True, False], ids=["local", "by-the-server"])
+def test_push_and_pull(server: DockerRegistry, store: LayoutStore, tmp_path: Path, *, local: bool) -> None:
+    """By whoever trusts it and has the password."""
+    machine, where = Machine(tmp_path), ["--local"] if local else []
+    reference = f"{server.address}/tls/app{len(where)}:v1"
+    digest = json.loads(machine.shed("image", "push", "app", reference, "--json", *where))["digest"]
+    for blob in store.blob_digests():
+        store.blob_path(blob).unlink()
+    pulled = json.loads(machine.shed("image", "pull", reference, "-t", "back", "--with-layers", "--json", *where))
+    assert (pulled["digest"], pulled["fetched"]) == (digest, 5)
+    assert resolve(store, "back", verify=True).digest == Digest(digest)
+    machine.end()
+
+
+@pytest.mark.usefixtures("trusted")
+def test_a_wrong_password(server: DockerRegistry, store: LayoutStore, tmp_path: Path) -> None:
+    """One sentence and where to log in."""
+    secret = base64.b64encode(b"me:sesame").decode()
+    (tmp_path / "docker/config.json").write_text(json.dumps({"auths": {server.address: {"auth": secret}}}))
+    done = Machine(tmp_path).try_shed("image", "pull", f"{server.address}/tls/app:v1", "--local")
+    error, hint = done.stderr.decode().splitlines()[-2:]
+    assert (done.returncode, done.stdout) == (1, b"")
+    assert error.startswith(f"error: {server.address} wants credentials for manifest tls/app:v1")
+    assert hint.startswith(f"hint: log in: docker login {server.address}")
+    assert "sesame" not in done.stderr.decode()
+
+
+@pytest.mark.parametrize("trust", ["", "another"])
+@pytest.mark.parametrize("words", [("pull", "{}"), ("push", "app", "{}")], ids=["pull", "push"])
+def test_an_authority_that_is_not_trusted(
+    server: DockerRegistry,
+    store: LayoutStore,
+    authorities: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    words: tuple[str, ...],
+    trust: str,
+) -> None:
+    """One clear error, at once, which says how to trust it; the store and the registry stay as they were."""
+    if trust:
+        authority = authorities / "another"
+        monkeypatch.setenv("SSL_CERT_FILE", str(authority / "ca.pem" if authority.exists() else make_certificate(authority).authority))
+    before = store.inventory().keys()
+    done = Machine(tmp_path).try_shed("image", *(word.format(f"{server.address}/tls/no:v1") for word in words), "--local")
+    lines = done.stderr.decode().splitlines()
+    assert (done.returncode, done.stdout) == (1, b"")
+    assert lines[-2].startswith(f"error: no encrypted connection to {server.address}: unable to get local issuer certificate")
+    assert lines[-1] == "hint: if it has a certificate of its own, set SSL_CERT_FILE; if it has none, use --insecure"
+    assert sum(line.startswith("error:") for line in lines) == 1
+    assert store.inventory().keys() == before
+    assert not (server.storage / "docker/registry/v2/repositories/tls/no").exists()
+
+
+@pytest.mark.parametrize("words", [("{}", "--insecure"), ("localhost:{}",)], ids=["insecure", "localhost"])
+def test_without_encryption(server: DockerRegistry, tmp_path: Path, words: tuple[str, ...]) -> None:
+    """Told as what it is."""
+    host = words[0].format(server.address if "--insecure" in words else server.address.rpartition(":")[2])
+    done = Machine(tmp_path).try_shed("image", "pull", f"{host}/tls/app:v1", *words[1:], "--local")
+    error, hint = done.stderr.decode().splitlines()[-2:]
+    assert (done.returncode, error) == (1, f"error: {host} wants an encrypted connection")
+    assert hint.startswith("hint: leave out --insecure; ")

@@ -1,0 +1,64 @@
+"""A TCP proxy on loopback that counts what a server sends, and slows it down."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import socketserver
+import threading
+import time
+from collections.abc import Iterator
+
+_PIECE = 64 << 10
+
+
+class CountingProxy:
+    """Passes connections on to the port of `target`; each gets at most `rate` bytes a second."""
+
+    def __init__(self, target: str, rate: int) -> None:
+        self.passed = 0
+        """Bytes that clients got."""
+        self._rate = rate
+        self._lock = threading.Lock()
+        host, port = target.split(":")
+
+        class Connection(socketserver.BaseRequestHandler):
+            request: socket.socket
+
+            def handle(connection) -> None:  # noqa: N805
+                with socket.create_connection((host, int(port))) as server, contextlib.suppress(OSError):
+                    up = threading.Thread(target=_copy, args=(connection.request, server), daemon=True)
+                    up.start()
+                    self._down(server, connection.request)
+
+        self.server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), Connection)
+        self.server.daemon_threads = True
+        self.address = f"localhost:{self.server.server_address[1]}"
+
+    def _down(self, server: socket.socket, client: socket.socket) -> None:
+        while data := server.recv(_PIECE):
+            client.sendall(data)
+            with self._lock:
+                self.passed += len(data)
+            time.sleep(len(data) / self._rate)
+
+
+def _copy(source: socket.socket, target: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        while data := source.recv(_PIECE):
+            target.sendall(data)
+        target.shutdown(socket.SHUT_RDWR)
+
+
+@contextlib.contextmanager
+def counting_proxy(target: str, *, rate: int = 1 << 40) -> Iterator[CountingProxy]:
+    """Yield a proxy to ``host:port``."""
+    proxy = CountingProxy(target, rate)
+    thread = threading.Thread(target=proxy.server.serve_forever, args=(0.05,), daemon=True)
+    thread.start()
+    try:
+        yield proxy
+    finally:
+        proxy.server.shutdown()
+        proxy.server.server_close()
+        thread.join()
