@@ -11,6 +11,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from shed.client.address import Address
+from shed.client.transport import NotRunningError, connect
 from shed.server.app import Server
 from shed.server.run import serve
 from shed.sheds.manager import Manager
@@ -30,7 +32,7 @@ def fake_server(root: Path, *faults: str) -> Iterator[dict[str, str]]:
     with (root / "server.log").open("wb") as log, subprocess.Popen(command, env={**env, "PYTHONPATH": tests}, stderr=log) as process:
         try:
             deadline = time.monotonic() + 20
-            while not (root / "run/shed.sock").exists():
+            while not listens(root / "run/shed.sock"):
                 assert process.poll() is None, (root / "server.log").read_text()
                 assert time.monotonic() < deadline, "the server did not start"
                 time.sleep(0.01)
@@ -39,6 +41,15 @@ def fake_server(root: Path, *faults: str) -> Iterator[dict[str, str]]:
             process.terminate()
             process.wait(20)
             end_machines(root)
+
+
+def listens(path: Path) -> bool:
+    """Say whether somebody listens at the socket `path`: it is there a moment earlier."""
+    try:
+        connect(Address(path=str(path))).close()
+    except NotRunningError:
+        return False
+    return True
 
 
 def end_machines(root: Path) -> None:

@@ -19,6 +19,11 @@ class Machine:
         self.environment = {**os.environ, **environment}
         self.environment.pop("SHED_SERVER", None)
 
+    def start(self, *words: str) -> subprocess.Popen[bytes]:
+        """Start the command line."""
+        pipe = subprocess.PIPE
+        return subprocess.Popen([sys.executable, "-m", "shed.cli.main", *words], stdout=pipe, stderr=pipe, env=self._environment)
+
     def try_shed(self, *words: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
         """Run the command line."""
         command = [sys.executable, "-m", "shed.cli.main", *words]

@@ -72,6 +72,29 @@ def test_a_vm_outlives_its_server_and_a_shed_its_vm(machine: Machine) -> None:
     assert machine.show("dev")["pid"] != before
 
 
+def test_a_guest_that_hangs_holds_nobody_up(machine: Machine) -> None:
+    """Its command's client can be ended, the shed stopped, its start given up; who waited for that is told."""
+    machine.shed("create", "dev", "--image", "busybox", "--memory", MEMORY)
+    with machine.start("exec", "dev", "--", "sh", "-c", "echo up; exec sleep 1000") as command:
+        assert command.stdout is not None
+        assert command.stdout.read(3) == b"up\n"
+        os.kill(machine.show("dev")["pid"], signal.SIGSTOP)
+        command.terminate()
+        assert b"dev: the shed does not answer" in command.communicate(timeout=60)[1]
+        assert command.returncode == 143
+    machine.shed("stop", "dev")
+    record = machine.data / "instances/dev/vm.json"
+    with machine.start("start", "dev") as start:
+        wait_until(record.exists)
+        os.kill(json.loads(record.read_text())["pid"], signal.SIGSTOP)
+        began = time.monotonic()
+        machine.shed("delete", "--force", "dev")
+        assert time.monotonic() - began < 20
+        assert b"the start of shed 'dev' was ended: it is being deleted" in start.communicate(timeout=60)[1]
+        assert start.returncode == 1
+    assert json.loads(machine.shed("list", "--json")) == []
+
+
 def test_a_workspace_is_shared_with_the_host(machine: Machine, tmp_path: Path) -> None:
     """Edits on either side are seen by the other, also after a restart; a folder that vanished is told."""
     work = tmp_path / "work, with a comma"
