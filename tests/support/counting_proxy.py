@@ -9,7 +9,8 @@ import threading
 import time
 from collections.abc import Iterator
 
-_PIECE = 64 << 10
+BUFFER = 64 << 10
+"""Bytes of a socket's buffer, of which Linux makes twice as many."""
 
 
 class CountingProxy:
@@ -17,7 +18,7 @@ class CountingProxy:
 
     def __init__(self, target: str, rate: int) -> None:
         self.passed = 0
-        """Bytes that clients got."""
+        """Bytes that clients were sent."""
         self._rate = rate
         self._lock = threading.Lock()
         host, port = target.split(":")
@@ -26,6 +27,7 @@ class CountingProxy:
             request: socket.socket
 
             def handle(connection) -> None:  # noqa: N805
+                connection.request.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER)
                 with socket.create_connection((host, int(port))) as server, contextlib.suppress(OSError):
                     up = threading.Thread(target=_copy, args=(connection.request, server), daemon=True)
                     up.start()
@@ -36,7 +38,7 @@ class CountingProxy:
         self.address = f"localhost:{self.server.server_address[1]}"
 
     def _down(self, server: socket.socket, client: socket.socket) -> None:
-        while data := server.recv(_PIECE):
+        while data := server.recv(BUFFER):
             client.sendall(data)
             with self._lock:
                 self.passed += len(data)
@@ -45,7 +47,7 @@ class CountingProxy:
 
 def _copy(source: socket.socket, target: socket.socket) -> None:
     with contextlib.suppress(OSError):
-        while data := source.recv(_PIECE):
+        while data := source.recv(BUFFER):
             target.sendall(data)
         target.shutdown(socket.SHUT_RDWR)
 
