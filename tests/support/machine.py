@@ -22,7 +22,7 @@ class Machine:
     def start(self, *words: str) -> subprocess.Popen[bytes]:
         """Start the command line."""
         pipe = subprocess.PIPE
-        return subprocess.Popen([sys.executable, "-m", "shed.cli.main", *words], stdout=pipe, stderr=pipe, env=self._environment)
+        return subprocess.Popen([sys.executable, "-m", "shed.cli.main", *words], stdout=pipe, stderr=pipe, env=self.environment)
 
     def try_shed(self, *words: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
         """Run the command line."""
