@@ -22,6 +22,8 @@ from support.kit import archive
 from support.minted import LAYER, small_kit
 from support.tars import Image, file, tar
 
+MOMENTS = int(os.environ.get("SHED_TEST_KILLS", "20"))
+"""How often a build is killed."""
 BUILD = ["image", "build", "--json", "-n", "dev", "--from-oci-archive"]
 AS_SOMEBODY = """
 import os, sys
@@ -100,7 +102,7 @@ def test_a_kill_at_any_moment(tmp_path: Path) -> None:
     length = time.monotonic() - started
     wanted = contents(LayoutStore(tmp_path / "wanted/images"))
     killed = 0
-    for number in range(25):
+    for number in range(MOMENTS):
         folder = tmp_path / str(number)
         store = new_store(folder)
         moment = random.uniform(length / 4, length)  # before that, Python starts

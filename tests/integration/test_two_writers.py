@@ -26,7 +26,7 @@ from shed.images.writers.container import ContainerWriter
 from shed.oci.manifest import REF_NAME
 from shed.oci.store import LayoutStore
 from shed.run import run
-from support.engine import program
+from support.engine import environment, program
 from support.erofs_images import forget_big_clusters
 from support.erofs_mount import mounted
 from support.erofs_records import differences, record_image
@@ -117,7 +117,9 @@ def _differing(ours: dict[str, Record], theirs: dict[str, Record]) -> set[tuple[
     }
 
 
-@pytest.mark.parametrize(("name", "compression"), [("base", "lz4"), ("busybox", "lz4hc:9"), ("busybox", "zstd:3"), ("busybox", "none")])
+@pytest.mark.parametrize(
+    ("name", "compression"), [("base", "lz4"), ("extensions", "zstd:3"), ("full", "lz4"), ("busybox", "lz4hc:9"), ("busybox", "none")]
+)
 def test_both_writers_write_an_image_the_same(name: str, compression: str, build_tools: Engine, tmp_path: Path) -> None:
     """Real images, with every compression."""
     how, source = Compression.parse(compression), archive(name)
@@ -257,4 +259,5 @@ def test_an_interrupt_ends_the_container(build_tools: Engine, tmp_path: Path) ->
 
 def _containers(engine: Engine, pid: int) -> list[str]:
     """Return the names of the containers that the process `pid` has started."""
-    return run([engine.program, "ps", "--filter", f"name=shed-{pid}-", "--format", "{{.Names}}"]).stdout.decode().split()
+    words = [engine.program, "ps", "--filter", f"name=shed-{pid}-", "--format", "{{.Names}}"]
+    return run(words, env=environment()).stdout.decode().split()
