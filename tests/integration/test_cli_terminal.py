@@ -211,5 +211,5 @@ def test_progress_is_one_live_line(serve: Callable[[Script], ScriptedServer], te
         assert process.wait(TIMEOUT) == 0
     text = shown.decode()
     assert "warning: slow disk\r\n" in text
-    assert "\r\x1b[Kcreated dev in 1.5 s\r\n" in text
-    assert max(len(part) for part in text.replace("\x1b[K", "").replace("\n", "\r").split("\r")) < 97
+    assert "\r\x1b[Jcreated dev in 1.5 s\r\n" in text
+    assert max(len(part) for part in text.replace("\x1b[J", "").replace("\n", "\r").split("\r")) < 97

@@ -127,7 +127,9 @@ class Host:
 
     def pump(self, seconds: float = PATIENCE) -> bool:
         """Take in what the guest sends next; False when nothing comes within `seconds`.  Raises `EOFError`."""
-        if not select.select([self.sock], [], [], seconds)[0]:
+        waiting = select.poll()
+        waiting.register(self.sock, select.POLLIN)
+        if not waiting.poll(seconds * 1000):
             return False
         self._receive()
         while (frame := self.decoder.frame()) is not None:

@@ -71,12 +71,18 @@ _open_files: list[Any] = []
 
 
 def source(data: bytes) -> FileSlice:
-    """Return `data` as a slice of an unnamed file, which closes when the interpreter ends."""
+    """Return `data` as a slice of an unnamed file, which is closed when the test ends."""
     holder = tempfile.TemporaryFile()  # noqa: SIM115  lives as long as the slice
     _open_files.append(holder)
     holder.write(data)
     holder.flush()
     return FileSlice(holder.fileno(), 0, len(data))
+
+
+def close_sources() -> None:
+    """Close the files of all sources."""
+    while _open_files:
+        _open_files.pop().close()
 
 
 def members(data: bytes) -> list[Member]:

@@ -49,8 +49,10 @@ class Terminal:
         """Return what is shown, up to and with `wanted`."""
         seen = b""
         deadline = time.monotonic() + TIMEOUT
+        waiting = select.poll()
+        waiting.register(self.keyboard, select.POLLIN)
         while wanted not in seen:
-            assert select.select([self.keyboard], [], [], max(0, deadline - time.monotonic()))[0], seen
+            assert waiting.poll(max(0, deadline - time.monotonic()) * 1000), seen
             seen += os.read(self.keyboard, 65536)
         return seen
 

@@ -79,7 +79,7 @@ def pull_image(
     with contextlib.ExitStack() as stack:
         lease = stack.enter_context(store.lease())  # which makes a store that is not there yet
         stack.enter_context(refs.pulling(store, reference, stop))
-        repository = Repository(remote, insecure=insecure, sleep=stop.sleep)
+        repository = stack.enter_context(Repository(remote, insecure=insecure, sleep=stop.sleep))
         stop.also(repository.abort)
         chosen = find_remote(repository, platform)
         boot = _boot(chosen, remote, with_layers=with_layers)

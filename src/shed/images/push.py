@@ -66,10 +66,9 @@ def push_image(
     stop = stop or Stop()
     progress.phase("check", f"checking {source}")
     found = find(store, source).digest
-    with store.lease() as lease:
+    with store.lease() as lease, Repository(reference, push=True, insecure=insecure, sleep=stop.sleep) as repository:
         lease.image(found)
         image = _Image(store, source, found)
-        repository = Repository(reference, push=True, insecure=insecure, sleep=stop.sleep)
         stop.also(repository.abort)
         progress.phase("blobs", f"pushing to {reference}")
         blobs = _Blobs(image, repository, Counter(progress, "image", sum(image.blobs.values()), stop))

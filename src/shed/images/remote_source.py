@@ -32,15 +32,15 @@ def open_remote(
     """
     remote = parse_reference(reference)
     stop = Stop()
-    repository = Repository(remote, insecure=insecure, sleep=stop.sleep)
-    stop.also(repository.abort)
-    progress.phase("manifest", f"looking up {remote}")
-    chosen = find_remote(repository, platform)
-    layers = {layer.digest: layer.size for layer in chosen.manifest.layers}
-    progress.phase("download", f"downloading {remote}")
-    counter = Counter(progress, "layers", sum(layers.values()), stop)
-    budget = Budget(MAX_ARCHIVE)
     with contextlib.ExitStack() as stack:
+        repository = stack.enter_context(Repository(remote, insecure=insecure, sleep=stop.sleep))
+        stop.also(repository.abort)
+        progress.phase("manifest", f"looking up {remote}")
+        chosen = find_remote(repository, platform)
+        layers = {layer.digest: layer.size for layer in chosen.manifest.layers}
+        progress.phase("download", f"downloading {remote}")
+        counter = Counter(progress, "layers", sum(layers.values()), stop)
+        budget = Budget(MAX_ARCHIVE)
         archive = _Fetched(str(remote), scratch, stack)
         spools = {digest: archive.spool(digest, budget) for digest in layers}
 

@@ -1,5 +1,6 @@
 """A scripted registry, and repositories of it that wait for nothing and take nobody's credentials."""
 
+import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -34,10 +35,12 @@ def waits() -> list[float]:
 
 
 @pytest.fixture
-def connect(registry: Registry, waits: list[float]) -> Connect:
-    """Return the repository ``me/app`` of the registry."""
+def connect(registry: Registry, waits: list[float]) -> Iterator[Connect]:
+    """Return the repository ``me/app`` of the registry; its connections are closed when the test ends."""
+    with contextlib.ExitStack() as stack:
+        reference = parse_reference(f"{registry.address}/me/app:v1")
 
-    def make(*, push: bool = False, **options: object) -> Repository:
-        return Repository(parse_reference(f"{registry.address}/me/app:v1"), push=push, sleep=waits.append, **options)  # type: ignore[arg-type]
+        def make(*, push: bool = False, **options: object) -> Repository:
+            return stack.enter_context(Repository(reference, push=push, sleep=waits.append, **options))  # type: ignore[arg-type]
 
-    return make
+        yield make

@@ -44,8 +44,8 @@ class Repository:
     """The repository of `reference`; usable by several threads.
 
     `push` asks for the right to write.  Credentials are those that docker or podman keep, unless given.  Faults that may pass are tried
-    three times, after `waits` in seconds, by `sleep`.  Every method raises `RegistryError` when it is refused, `UnavailableError` when
-    the registry cannot be reached.
+    three times, after `waits` in seconds, by `sleep`.  Connections are kept for the next request, and closed when a ``with`` block ends.
+    Every method raises `RegistryError` when it is refused, `UnavailableError` when the registry cannot be reached.
     """
 
     def __init__(
@@ -64,6 +64,12 @@ class Repository:
     def abort(self) -> None:
         """Cut all connections: what is under way fails at once, as if the network had gone."""
         self._session.abort()
+
+    def __enter__(self) -> Repository:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._session.close()
 
     def get_manifest(self, target: str) -> RemoteManifest:
         """Return the manifest or index with the tag or digest `target`, verified.  Raises `NotFoundError` and `DataError`."""

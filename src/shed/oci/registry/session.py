@@ -35,6 +35,7 @@ class Session:
         self.base = f"{transport.base}/v2/{reference.repository}"
         self.retried = transport.retried
         self.abort = transport.abort
+        self.close = transport.close
         self._transport = transport
         self._scope = f"repository:{reference.repository}:{'pull,push' if push else 'pull'}"
         self._auth = Authenticator(reference.registry, credentials, transport)

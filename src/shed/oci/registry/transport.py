@@ -126,6 +126,12 @@ class Transport:
         for each in sockets:
             _cut(each)
 
+    def close(self) -> None:
+        """Close all connections that nobody uses; new requests make new ones."""
+        with self._lock:
+            for pool in self._pools.values():
+                pool.clear()
+
     def retried(self, call: Callable[[], _T], *, done: Callable[[], int] = lambda: 0) -> _T:
         """Return what `call` returns, calling it again while it raises `TransientError`; see `errors.retried`."""
         return retried(call, sleep=self._sleep, waits=self._waits, done=done)
