@@ -89,7 +89,7 @@ def test_a_guest_that_hangs_holds_nobody_up(machine: Machine) -> None:
         os.kill(json.loads(record.read_text())["pid"], signal.SIGSTOP)
         began = time.monotonic()
         machine.shed("delete", "--force", "dev")
-        assert time.monotonic() - began < 20
+        assert time.monotonic() - began < 60  # half of what the start alone would have waited
         assert b"the start of shed 'dev' was ended: it is being deleted" in start.communicate(timeout=60)[1]
         assert start.returncode == 1
     assert json.loads(machine.shed("list", "--json")) == []
