@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import logging
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -108,7 +109,6 @@ async def _clean_up(backend: Backend, folders: Folders, error: BaseException) ->
 
 async def configure(connection: Connection, record: Record, backend: Backend, *, wait: float) -> None:
     """Send the one message that turns a booted guest into the shed `record`.  Raises `BackendError` with the guest's numbered failure."""
-    network = backend.network
     answer = await control(
         connection,
         "configure",
@@ -116,7 +116,7 @@ async def configure(connection: Connection, record: Record, backend: Backend, *,
         name=record.name,
         hostname=record.name,
         upper_size=record.upper_size_bytes,
-        network={"address": network.address, "gateway": network.gateway, "dns": network.dns},
+        network={**asdict(backend.network), "mac": _mac(record)},
         mounts=[{"tag": workspace.TAG, "target": workspace.TARGET, "readonly": False}] if record.local_dir is not None else [],
         clock=time.time(),
         entropy=base64.b64encode(os.urandom(_ENTROPY)).decode(),
@@ -126,6 +126,11 @@ async def configure(connection: Connection, record: Record, backend: Backend, *,
         env={"SHED_NAME": record.name, "SHED_WORKSPACE": workspace.TARGET},
     )
     log.info("shed %s: guest ready, steps %s", record.name, answer.get("steps"))
+
+
+def _mac(record: Record) -> str:
+    """Return the address of a shed's network card, its own for as long as it lives: a local one, of 40 bits."""
+    return f"02{hashlib.sha256(f'{record.name} {record.created_at}'.encode()).hexdigest()[:10]}"
 
 
 async def attach(backend: Backend, record: Record, folders: Folders, *, wait: float) -> Connection:

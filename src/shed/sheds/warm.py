@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from dataclasses import asdict
 
 from shed.backends.base import Backend, Connection, Machine, Template
 from shed.errors import ConflictError, ShedError
@@ -85,7 +86,7 @@ async def make(backend: Backend, machine: Machine, *, wait: float) -> Template:
         return found
 
     async def rest(connection: Connection) -> None:
-        await control(connection, "rest", wait=_REST_SECONDS)
+        await control(connection, "rest", wait=_REST_SECONDS, network=asdict(backend.network))
 
     return await backend.make_template(machine, rest, timeout=wait)
 

@@ -2,7 +2,7 @@
 
     name        of the shed
     hostname    default: the name
-    network     {"address": "10.0.2.15/24", "gateway", "dns"} or null: none
+    network     {"address": "10.0.2.15/24", "gateway", "dns", "mac"} or null: none
     mounts      [{"tag", "target", "readonly"}]: folders of the host, over 9P
     clock       seconds since 1970; entropy: base64 of 32 bytes or more
     init        "auto", "agent" or "systemd"
@@ -28,9 +28,9 @@ INIT_MODES = ("auto", "agent", "systemd")
 
 
 class Network:
-    """An address with its prefix length, the way out, and who answers names."""
+    """An address with its prefix length, the way out, who answers names, and the card's own address: empty as it is."""
 
-    __slots__ = ("address", "dns", "gateway", "prefix")
+    __slots__ = ("address", "dns", "gateway", "mac", "prefix")
 
     def __init__(self, value: object) -> None:
         address, slash, prefix = _text(value, "address").partition("/")
@@ -40,6 +40,12 @@ class Network:
         self.prefix = int(prefix)
         self.gateway = _text(value, "gateway", "")
         self.dns = _text(value, "dns", "")
+        try:
+            self.mac = bytes.fromhex(_text(value, "mac", "").replace(":", ""))
+        except ValueError:
+            raise ValueError("mac must be hexadecimal digits") from None
+        if len(self.mac) not in {0, 6}:
+            raise ValueError("mac must be six bytes")
 
 
 class Mount:
