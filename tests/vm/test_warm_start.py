@@ -78,7 +78,7 @@ def test_what_must_differ_differs(machine: Machine) -> None:
         od -An -tx1 -N16 /dev/urandom | tr -d ' \\n'; echo
         cat /proc/sys/kernel/random/uuid /proc/sys/kernel/random/boot_id /etc/machine-id
         cat /sys/class/net/e*/address; hostname; tail -1 /etc/hosts | cut -f2
-        cat /sys/class/block/vda/size /sys/class/block/vdb/size; df -k / | tail -1; date +%s; cut -d. -f1 /proc/uptime"""
+        cat /sys/class/block/vda/size /sys/class/block/vdb/size; cat /sys/class/block/vd?/ro | tr -d '\n'; echo; df -k / | tail -1; date +%s; cut -d. -f1 /proc/uptime"""
     for name, image in images.items():
         assert create(machine, name, "--upper-size", "3G" if name == "two" else "2G", image=image) == "warm"
     seen = {name: sh(machine, name, script).splitlines() for name in (MARKER, *images)}
@@ -88,9 +88,10 @@ def test_what_must_differ_differs(machine: Machine) -> None:
         assert lines[5:7] == [name, name]
         upper = machine.data / "uppers" / name / "upper.ext4"
         assert int(lines[7]) * 512 == upper.stat().st_size
-        assert upper.stat().st_size * 0.9 < int(lines[9].split()[1]) * 1024 <= upper.stat().st_size
-        assert abs(int(lines[10]) - time.time()) < 60
-        assert int(lines[11]) < 300
+        assert lines[9] == "011"
+        assert upper.stat().st_size * 0.9 < int(lines[10].split()[1]) * 1024 <= upper.stat().st_size
+        assert abs(int(lines[11]) - time.time()) < 60
+        assert int(lines[12]) < 300
     roots = {name: int(lines[8]) for name, lines in seen.items()}
     assert roots["one"] == roots["two"] == roots[MARKER] != roots["three"] == roots["four"]
     assert sh(machine, "four", "ip -o link 2>/dev/null | grep -c e || true; sudo -n id -u").endswith("0\n")

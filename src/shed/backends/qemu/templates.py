@@ -92,11 +92,11 @@ class Templates:
                 raise StorageError(f"no space for a template in {self._folder}", code="NO_SPACE", hint="free some space: shed system prune")
             folder.mkdir(mode=0o700)
             disks = []
-            for number, disk in enumerate(machine.disks[:-1]):
+            for number in range(len(machine.disks) - 1):
                 path = folder / f"disk{number}"
                 with path.open("xb") as file:
                     file.truncate(1 << 20)
-                disks.append(Disk(path, disk.read_only))
+                disks.append(Disk(path, read_only=False))
             (folder / "share").mkdir()
             shares = tuple(replace(share, path=folder / "share") for share in machine.shares)
         return replace(machine, name=name, state_dir=folder, disks=(*disks, machine.disks[-1]), shares=shares)

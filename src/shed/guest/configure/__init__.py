@@ -12,13 +12,12 @@ import time
 from shed.guest import state, syscalls, users
 from shed.guest.configure import disks, identity, init, modules, mounts, network, overlay
 from shed.guest.configure.request import Request
-from shed.guest.configure.steps import HAND_OVER, UPPER_MISSING, Places, StepError
+from shed.guest.configure.steps import HAND_OVER, Places, StepError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from shed.guest.configure.request import Network
     from shed.guest.loop import Loop
-    from shed.guest.rest import Rest
     from shed.guest.state import State
 
 __all__ = ["StepError", "configure"]
@@ -45,7 +44,9 @@ async def configure(loop: Loop, shed: State, value: dict[str, object], places: P
     if shed.rest is None:
         prepare(loop, places)
     else:
-        _take_disks(shed.rest)
+        from shed.guest.rest import await_disks
+
+        await_disks(places, request.disks)
     watch.lap("machine")
     if shed.rest is None or not shed.rest.has_network(request.network):
         set_up_network(loop, request.network)
@@ -98,13 +99,6 @@ def prepare(loop: Loop, places: Places) -> None:
     except OSError as error:  # most sheds use no module but those that are loaded
         loop.log(f"no kernel modules on demand: {error}")
     resource.setrlimit(resource.RLIMIT_NOFILE, (_OPEN_FILES, _OPEN_FILES))
-
-
-def _take_disks(rest: Rest) -> None:
-    try:
-        rest.take_disks()
-    except OSError as error:
-        raise StepError(UPPER_MISSING, f"the disks cannot be taken: {error}") from None
 
 
 def set_up_network(loop: Loop, wanted: Network | None) -> bool:
