@@ -78,7 +78,8 @@ def test_what_must_differ_differs(machine: Machine) -> None:
         od -An -tx1 -N16 /dev/urandom | tr -d ' \\n'; echo
         cat /proc/sys/kernel/random/uuid /proc/sys/kernel/random/boot_id /etc/machine-id
         cat /sys/class/net/e*/address; hostname; tail -1 /etc/hosts | cut -f2
-        cat /sys/class/block/vda/size /sys/class/block/vdb/size; cat /sys/class/block/vd?/ro | tr -d '\n'; echo; df -k / | tail -1; date +%s; cut -d. -f1 /proc/uptime"""
+        cat /sys/class/block/vda/size /sys/class/block/vdb/size
+        cat /sys/class/block/vd?/ro | tr -d '\n'; echo; df -k / | tail -1; date +%s; cut -d. -f1 /proc/uptime"""
     for name, image in images.items():
         assert create(machine, name, "--upper-size", "3G" if name == "two" else "2G", image=image) == "warm"
     seen = {name: sh(machine, name, script).splitlines() for name in (MARKER, *images)}
