@@ -8,6 +8,7 @@ from shed.errors import UsageError
 
 _SHED_NAME = re.compile(r"[a-z](?:[a-z0-9-]*[a-z0-9])?")
 _TAG_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
+_SESSION_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 MAX_NAME = 63
 """Longest shed name: it becomes a host name, one DNS label."""
 MAX_TAG = 128
@@ -33,4 +34,15 @@ def check_image_name(name: str) -> str:
         f"invalid image name {name!r}",
         code="INVALID_IMAGE_NAME",
         hint="use letters, digits, '.', '_' and '-', and start with a letter, digit or '_'",
+    )
+
+
+def check_session_name(name: str) -> str:
+    """Return `name` when it can name a session in a shed; raise `UsageError` (INVALID_SESSION_NAME) otherwise."""
+    if len(name) <= MAX_NAME and _SESSION_NAME.fullmatch(name):
+        return name
+    raise UsageError(
+        f"invalid session name {name!r}",
+        code="INVALID_SESSION_NAME",
+        hint=f"use letters, digits, '_' and '-', start with a letter or digit, {MAX_NAME} at most",
     )

@@ -13,7 +13,7 @@ from shed.client.execution import Execution
 from shed.client.models import Shed
 from shed.client.transport import ANSWER_TIMEOUT, upgrade
 from shed.errors import UnavailableError
-from shed.names import check_shed_name
+from shed.names import check_session_name, check_shed_name
 from shed.progress import BlobEvent, BytesEvent, Event, PhaseEvent, WarningEvent
 
 Sink = Callable[[Event], None]
@@ -94,6 +94,21 @@ class Client:
         """Return the text on the shed's console since its last start."""
         answer = http.request(self.address, "GET", _path(name, "logs"))
         return answer if isinstance(answer, str) else ""
+
+    def sessions(self, name: str) -> list[dict[str, Any]]:
+        """Return the tmux sessions in a running shed."""
+        return [_object(item) for item in _items(http.request(self.address, "GET", _path(name, "sessions")), "sessions")]
+
+    def all_sessions(self, *, on_event: Sink = _ignore) -> list[dict[str, Any]]:
+        """Return the tmux sessions in all running sheds; `on_event` gets a warning for each shed that could not be asked."""
+        answer = http.request(self.address, "GET", "/api/sessions")
+        for warning in _items(answer, "warnings"):
+            on_event(WarningEvent(str(warning)))
+        return [_object(item) for item in _items(answer, "sessions")]
+
+    def kill_session(self, name: str, session: str) -> None:
+        """End a tmux session in a running shed, and what runs in it."""
+        http.request(self.address, "DELETE", _path(name, "sessions", check_session_name(session)))
 
     def images(self, *, on_event: Sink = _ignore) -> list[dict[str, Any]]:
         """Return the images in the server's store; `on_event` gets a warning for each shed of which it cannot be told what it needs."""
