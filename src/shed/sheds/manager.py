@@ -16,7 +16,7 @@ from shed.backends.base import Backend, Connection, Liveness, Stream
 from shed.config.paths import Paths
 from shed.config.server import Settings
 from shed.errors import BackendError, ConflictError, ConnectError, NotFoundError, ShedError, UnavailableError
-from shed.guest.protocol import PORT_EXEC, PORT_PROXY
+from shed.guest.protocol import PORT_EXEC, PORT_LISTEN, PORT_PROXY
 from shed.names import check_shed_name
 from shed.progress import Progress
 from shed.sheds import folders as places
@@ -189,7 +189,7 @@ class Manager:
                 stream = await self._open(name, PORT_PROXY, None, autostart=False)
                 try:
                     await stream.write(b"CONNECT %d\n" % port)
-                    answer = await _read_line(stream)
+                    answer = await read_line(stream)
                     if answer == "OK":
                         return stream
                 except BaseException:
@@ -202,6 +202,22 @@ class Manager:
         stream.close()
         why = answer.removeprefix("ERR ").removeprefix(f"port {port}: ")
         raise ConnectError(f"{what}: {why}", hint=f"is something listening there? `shed exec {name} -- ss -ltn`")
+
+    async def open_listener(self, name: str, line: str, *, autostart: bool) -> tuple[Stream, str]:
+        """Ask the guest's `shed.guest.listen` for something, in one line; return the stream and the answer's words behind OK.
+
+        Raises `BackendError`: CONNECT_FAILED with the guest's reason.
+        """
+        stream = await self._open(name, PORT_LISTEN, None, autostart=autostart)
+        try:
+            await stream.write(f"{line}\n".encode())
+            answer = await read_line(stream)
+            if answer.split(" ")[0] != "OK":
+                raise BackendError(f"shed {name!r}: {answer.removeprefix('ERR ')}", code="CONNECT_FAILED")
+        except BaseException:
+            stream.close()
+            raise
+        return stream, answer.removeprefix("OK").strip()
 
     async def _open(self, name: str, port: int, tell: Tell | None, *, autostart: bool) -> Stream:
         link = await self._link(name, tell, autostart=autostart)
@@ -348,8 +364,8 @@ class Manager:
         return shed
 
 
-async def _read_line(stream: Stream) -> str:
-    """Read the proxy's one-line answer, byte by byte: what follows belongs to the user."""
+async def read_line(stream: Stream) -> str:
+    """Read a line of the guest's, byte by byte: what follows belongs to the user.  Raises `BackendError`."""
     line = b""
     while not line.endswith(b"\n"):
         data = await stream.read(1)
