@@ -188,12 +188,15 @@ class Client:
         """Return what the server's data takes up: ``kinds`` by name, and ``total``, with ``size_bytes`` and ``disk_bytes`` each."""
         return _object(http.request(self.address, "GET", "/api/system/df"))
 
-    def clean(self, scopes: list[str], *, until: float, dry_run: bool = False, on_event: Sink = _ignore) -> dict[str, Any]:
+    def clean(
+        self, scopes: list[str], *, until: float, log_tail: int | None = None, dry_run: bool = False, on_event: Sink = _ignore
+    ) -> dict[str, Any]:
         """Delete what has not been used for `until` seconds in `scopes` (the usual ones when there is none); with `dry_run` only look.
 
-        Returns what it was: rows by scope, and ``size_bytes``.
+        The scope ``logs`` also cuts the console logs of sheds to their last `log_tail` bytes, 5 MiB when it is None.
+        Returns what it was: rows by scope, ``consoles`` for logs that are cut, and ``size_bytes``.
         """
-        body = {**dict.fromkeys(scopes, True), "until_seconds": until, "dry_run": dry_run}
+        body = {**dict.fromkeys(scopes, True), "until_seconds": until, "log_tail_bytes": log_tail, "dry_run": dry_run}
         return self._work("POST", "/api/system/prune", on_event, body=body)
 
     def execute(self, name: str, command: list[str], *, env: list[str] | None = None, user: str | None = None) -> Execution:

@@ -14,6 +14,7 @@ from shed.client.transport import connect, silent
 from shed.errors import (
     BackendError,
     ConflictError,
+    ConnectError,
     DataError,
     NotFoundError,
     ShedError,
@@ -27,9 +28,8 @@ TIMEOUT = 60.0
 """Seconds without a byte after which an ordinary request fails.  Event streams have none: the server decides how long work may take."""
 _CHUNK = 65536
 _LONGEST_BODY = 256 * 1024 * 1024
-_BY_STATUS: dict[int, type[ShedError]] = {
-    kind.http_status: kind for kind in (BackendError, UsageError, NotFoundError, ConflictError, DataError, UnavailableError, StorageError)
-}
+_KINDS = (BackendError, UsageError, NotFoundError, ConflictError, ConnectError, DataError, UnavailableError, StorageError)
+_BY_STATUS: dict[int, type[ShedError]] = {kind.http_status: kind for kind in _KINDS}
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from typing import Any
 from shed.backends.base import Backend, Connection, Liveness, Stream
 from shed.config.paths import Paths
 from shed.config.server import Settings
-from shed.errors import BackendError, ConflictError, NotFoundError, ShedError
+from shed.errors import BackendError, ConflictError, ConnectError, NotFoundError, ShedError, UnavailableError
 from shed.guest.protocol import PORT_EXEC, PORT_PROXY
 from shed.names import check_shed_name
 from shed.progress import Progress
@@ -35,6 +35,8 @@ Tell = Callable[[str], Awaitable[None]]
 _ADOPT_TIMEOUT = 15.0
 _HEALTH_TIMEOUT = 3.0
 _MAX_ANSWER = 4096
+_DIAL_TIMEOUT = 25.0
+"""Seconds for the guest to say whether it has connected; it tries both loopback addresses for ten at most."""
 _STARTS = frozenset({"create", "start", "adopt"})
 """What may wait for a guest for minutes, so that a stop or a forced delete ends it."""
 
@@ -181,21 +183,29 @@ class Manager:
         return await self._open(name, PORT_EXEC, tell, autostart=autostart)
 
     async def open_port(self, name: str, port: int) -> Stream:
-        """Open a stream to the guest's TCP `port`; raises `BackendError` (CONNECT_FAILED) when nothing listens there."""
-        stream = await self._open(name, PORT_PROXY, None, autostart=False)
+        """Open a stream to the guest's TCP `port`.
+
+        Raises `ConnectError` when nothing listens there, or the guest does not say so in time; `UnavailableError` (SHED_NOT_RUNNING).
+        """
+        what = f"port {port} of shed {name!r}"
         try:
-            await stream.write(b"CONNECT %d\n" % port)
-            answer = await _read_line(stream)
-            if answer != "OK":
-                raise BackendError(
-                    f"port {port} of shed {name!r}: {answer.removeprefix('ERR ')}",
-                    code="CONNECT_FAILED",
-                    hint="is something listening on that port in the shed?",
-                )
-        except BaseException:
-            stream.close()
-            raise
-        return stream
+            async with asyncio.timeout(_DIAL_TIMEOUT):
+                stream = await self._open(name, PORT_PROXY, None, autostart=False)
+                try:
+                    await stream.write(b"CONNECT %d\n" % port)
+                    answer = await _read_line(stream)
+                    if answer == "OK":
+                        return stream
+                except BaseException:
+                    stream.close()
+                    raise
+        except TimeoutError:
+            raise ConnectError(f"{what}: no answer within {_DIAL_TIMEOUT:g} s", hint=f"`shed logs {name}`") from None
+        except BackendError as error:  # the VM, or its agent, has just gone
+            raise ConnectError(f"{what}: {error.message}", hint=error.hint) from None
+        stream.close()
+        why = answer.removeprefix("ERR ").removeprefix(f"port {port}: ")
+        raise ConnectError(f"{what}: {why}", hint=f"is something listening there? `shed exec {name} -- ss -ltn`")
 
     async def _open(self, name: str, port: int, tell: Tell | None, *, autostart: bool) -> Stream:
         link = await self._link(name, tell, autostart=autostart)
@@ -217,7 +227,7 @@ class Manager:
             record = self._load(folders)
             if self._backend.liveness(folders.instance) is Liveness.NOT_OURS:
                 if not autostart:
-                    raise self._not_running(name)
+                    raise UnavailableError(f"shed {name!r} is not running", code="SHED_NOT_RUNNING", hint=f"`shed start {name}`")
                 if tell is not None:
                     await tell("starting")
                 await self._boot(record, folders, link, Progress())
@@ -354,6 +364,6 @@ async def _read_line(stream: Stream) -> str:
     while not line.endswith(b"\n"):
         data = await stream.read(1)
         if not data or len(line) > _MAX_ANSWER:
-            raise BackendError("the guest's proxy gave no answer", code="CONNECT_FAILED", hint="try again")
+            raise BackendError("the guest's proxy gave no answer", hint="try again")
         line += data
     return line.decode(errors="replace").strip()

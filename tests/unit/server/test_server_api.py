@@ -225,7 +225,10 @@ def test_a_port_is_forwarded_with_half_close(server: Running) -> None:
         assert reader.read() == b"early late"
 
 
-@pytest.mark.parametrize(("port", "status", "code"), [("8", 500, "CONNECT_FAILED"), ("0", 400, "INVALID_PORT"), ("x", 400, "INVALID_PORT")])
+@pytest.mark.parametrize(
+    ("port", "status", "code"),
+    [("8", 502, "CONNECT_FAILED"), *((port, 400, "INVALID_PORT") for port in ("0", "65536", "x", "-1", "%EF%BC%97"))],
+)
 def test_a_port_that_cannot_be_reached_is_an_error(server: Running, port: str, status: int, code: str) -> None:
     """Before the connection changes its protocol."""
     create(server)
