@@ -9,11 +9,12 @@ from collections.abc import Callable, Iterator
 from shed.cli import parsing
 from shed.cli.connection import client, local_dir
 from shed.cli.options import Options
-from shed.cli.output import age, confirm, done, emit, note, seconds, table, timings
+from shed.cli.output import age, confirm, done, emit, note, seconds, table, timings, write_all
 from shed.cli.parsing import Parser
 from shed.cli.progress import shown
 from shed.client.models import Shed
 from shed.config.sizes import format_size
+from shed.errors import UsageError
 from shed.progress import Event
 
 
@@ -107,15 +108,29 @@ def list_sheds(words: list[str], options: Options) -> int:
 
 
 def logs(words: list[str], options: Options) -> int:
-    """Show what a shed's console said."""
-    name = _name_alone("logs", "Show what the console of a shed said since its last start.", words, options)
-    text = client(options).logs(name)
+    """Show what a shed's console said, and says."""
+    parser = Parser(
+        "logs",
+        "Show what the console of a shed said since its last start.",
+        examples=["shed logs dev", "shed logs dev -f -n 20"],
+    )
+    parser.add_argument("name", metavar="NAME")
+    parser.add_argument("-f", "--follow", action="store_true", help="go on with what it says, also over restarts, until it is deleted")
+    parser.add_argument("-n", "--tail", metavar="N", type=parsing.number, help="begin with the last N lines")
+    args = parser.parse(words, options)
+    if args.follow and options.json:
+        raise UsageError("what is followed has no machine output", hint="leave out --json, or --follow")
+    if args.follow:
+        sys.stdout.flush()
+        for data in client(options).follow_logs(args.name, tail=args.tail):
+            write_all(1, data)
+        return 0
+    text = client(options).logs(args.name, tail=args.tail)
     if options.json:
-        emit({"name": name, "console": text})
+        emit({"name": args.name, "console": text})
     else:
         sys.stdout.flush()
-        sys.stdout.buffer.write(text.encode(errors="surrogateescape"))
-        sys.stdout.buffer.flush()
+        write_all(1, text.encode(errors="surrogateescape"))
     return 0
 
 

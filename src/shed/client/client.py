@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import quote
 
@@ -12,7 +12,7 @@ from shed.client.address import Address, resolve
 from shed.client.execution import Execution
 from shed.client.models import Shed
 from shed.client.transport import ANSWER_TIMEOUT, upgrade
-from shed.errors import UnavailableError
+from shed.errors import NotFoundError, UnavailableError
 from shed.names import check_session_name, check_shed_name
 from shed.progress import BlobEvent, BytesEvent, Event, PhaseEvent, WarningEvent
 
@@ -90,10 +90,33 @@ class Client:
         """Delete a shed and its files; with `force` also one that runs, or whose records are broken."""
         self._work("DELETE", _path(name) + ("?force=true" if force else ""), on_event)
 
-    def logs(self, name: str) -> str:
-        """Return the text on the shed's console since its last start."""
-        answer = http.request(self.address, "GET", _path(name, "logs"))
+    def logs(self, name: str, *, tail: int | None = None) -> str:
+        """Return the text on the shed's console since its last start, the last `tail` lines of it."""
+        answer = http.request(self.address, "GET", _logs(name, tail))
         return answer if isinstance(answer, str) else ""
+
+    def follow_logs(self, name: str, *, tail: int | None = None) -> Iterator[bytes]:
+        """Yield what `logs` returns, and then what the console says as it comes, over restarts, until the shed is deleted.
+
+        Closing the iterator drops the connection.
+        """
+        sock, data = upgrade(self.address, "GET", _logs(name, tail), "shed-log")
+        try:
+            while True:
+                if data:
+                    yield data
+                data = sock.recv(65536)
+                if not data:
+                    break
+        except OSError as error:
+            raise UnavailableError(f"lost the connection to the server at {self.address}: {error.strerror}") from None
+        finally:
+            sock.close()
+        try:
+            http.request(self.address, "GET", _path(name), start=False)
+        except NotFoundError:
+            return
+        raise UnavailableError(f"the server at {self.address} went away", hint=f"go on with: shed logs -f {name}")
 
     def sessions(self, name: str) -> list[dict[str, Any]]:
         """Return the tmux sessions in a running shed."""
@@ -199,6 +222,10 @@ class Client:
                 current, total = _count(event.data.get("current")), _count(event.data.get("total"))
                 on_event(BlobEvent(digest, label, status, current or 0, total))
         raise UnavailableError("the server went away before the work was done", hint="see how far it came: shed list")
+
+
+def _logs(name: str, tail: int | None) -> str:
+    return _path(name, "logs") + ("" if tail is None else f"?tail={tail:d}")
 
 
 def _quoted(reference: str) -> str:

@@ -23,6 +23,7 @@ from shed.sheds import folders as places
 from shed.sheds import lifecycle, metadata
 from shed.sheds.agent import Link, control
 from shed.sheds.boot import attach
+from shed.sheds.console import ConsoleStream, last_lines
 from shed.sheds.create import CreateRequest, Ensure, Resolve, create, plan
 from shed.sheds.folders import Folders
 from shed.sheds.starts import Starts
@@ -157,12 +158,15 @@ class Manager:
                 warnings.append(error.message)
         return sheds, warnings
 
-    def console_log(self, name: str) -> bytes:
-        """Return the end of what the VM's console has said."""
-        folders = self._folders(name)
-        if not folders.instance.exists():
-            raise self._missing(name)
-        return folders.console_tail()
+    def console_log(self, name: str, *, lines: int | None = None) -> bytes:
+        """Return the end of what the VM's console has said, the last `lines` of it."""
+        return last_lines(self._existing(name).console_tail()[0], lines)
+
+    def follow_console(self, name: str, *, lines: int | None = None) -> Stream:
+        """Return what `console_log` does, and then what the console says, until the shed is deleted."""
+        folders = self._existing(name)
+        tail, position = folders.console_tail()
+        return ConsoleStream(folders.console, last_lines(tail, lines), position)
 
     async def health(self, name: str) -> dict[str, Any]:
         """Return what the agent of a running shed says of itself.  Raises `ConflictError`, and `BackendError` when it does not answer."""
@@ -318,6 +322,12 @@ class Manager:
 
     def _folders(self, name: str) -> Folders:
         return Folders(self._paths, check_shed_name(name))
+
+    def _existing(self, name: str) -> Folders:
+        folders = self._folders(name)
+        if not folders.instance.exists():
+            raise self._missing(name)
+        return folders
 
     def _load(self, folders: Folders) -> metadata.Record:
         if not folders.instance.exists():
