@@ -11,9 +11,9 @@ import os
 
 from shed.cli.options import Options, take
 from shed.cli.terminal import RawTerminal, Signals, environment, window
-from shed.client.address import resolve
+from shed.client.address import Address, resolve
 from shed.client.execution import Execution, Exit
-from shed.errors import ShedError, UsageError
+from shed.errors import NotFoundError, ShedError, UsageError
 
 FAILED = 125
 """Exit code when shed itself failed; the command's own codes pass through."""
@@ -174,9 +174,21 @@ def _execute(request: Request, options: Options) -> Exit:
     """Run the command with this process's standard descriptors."""
     _check_name(request.name)
     _open_missing()
+    address = resolve(options.server, config=options.config, shed=request.name)
+    try:
+        return _execute_at(address, request, options)
+    except NotFoundError as error:
+        if not address.guess:
+            raise
+        from shed.client.locate import elsewhere  # noqa: PLC0415  only for those with several servers
+
+        return _execute_at(elsewhere(request.name, address, options.config, error), request, options)
+
+
+def _execute_at(address: Address, request: Request, options: Options) -> Exit:
     tty = os.isatty(0) and os.isatty(1) if request.tty is None else request.tty
     with Execution(
-        resolve(options.server, config=options.config),
+        address,
         request.name,
         request.command,
         tty=tty,
