@@ -9,6 +9,7 @@ from shed.errors import UsageError
 _SHED_NAME = re.compile(r"[a-z](?:[a-z0-9-]*[a-z0-9])?")
 _SERVER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _TAG_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
+_SESSION_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 MAX_NAME = 63
 """Longest shed name: it becomes a host name, one DNS label."""
 MAX_TAG = 128
@@ -47,4 +48,15 @@ def check_server_name(name: str) -> str:
         f"invalid server name {name!r}",
         code="INVALID_SERVER_NAME",
         hint=f"use letters, digits, '.', '_' and '-', start with a letter or digit, {MAX_NAME} at most; 'local' is this machine's own",
+    )
+
+
+def check_session_name(name: str) -> str:
+    """Return `name` when it can name a session in a shed; raise `UsageError` (INVALID_SESSION_NAME) otherwise."""
+    if len(name) <= MAX_NAME and _SESSION_NAME.fullmatch(name):
+        return name
+    raise UsageError(
+        f"invalid session name {name!r}",
+        code="INVALID_SESSION_NAME",
+        hint=f"use letters, digits, '_' and '-', start with a letter or digit, {MAX_NAME} at most",
     )

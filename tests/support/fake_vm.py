@@ -6,6 +6,7 @@ Arguments: the socket's name, and words that make it misbehave.
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -105,8 +106,11 @@ def execute(stream: socket.socket) -> None:
     decoder = FrameDecoder()
     kind, payload = frames(stream, decoder)
     assert kind == EXEC_REQUEST
-    pipe = subprocess.PIPE
-    with subprocess.Popen(json.loads(payload)["cmd"], stdin=pipe, stdout=pipe, stderr=pipe) as child:
+    words, pipe = json.loads(payload)["cmd"], subprocess.PIPE
+    if shutil.which(words[0]) is None:
+        stream.sendall(exec_frame(EXIT_CODE, json.dumps({"code": 127, "error": f"{words[0]}: command not found"}).encode()))
+        return
+    with subprocess.Popen(words, stdin=pipe, stdout=pipe, stderr=pipe) as child:
         assert child.stdin is not None
         assert child.stdout is not None
         assert child.stderr is not None

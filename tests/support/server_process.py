@@ -1,10 +1,11 @@
 """The program that `support.running` starts: a real server on the fake backend.
 
-Arguments: the world's folder, and optionally the phase in which to stand still.  Files ``faults`` and ``port`` in that folder say how its
-VMs misbehave, and on which TCP port it listens too.  It stands still for good, with its whole event loop, so that a test can end it there
-as a crash would.
+Arguments: the world's folder, and optionally the phase in which to stand still.  Files ``faults``, ``port`` and ``ssh`` in that folder say
+how its VMs misbehave, on which TCP port it listens too, and the settings of its SSH front (JSON).  It stands still for good, with its
+whole event loop, so that a test can end it there as a crash would.
 """
 
+import json
 import os
 import signal
 import sys
@@ -21,10 +22,12 @@ from support.world import World
 def main() -> None:
     """Serve."""
     root = Path(sys.argv[1])
-    faults, port = root / "faults", root / "port"
+    faults, port, ssh = root / "faults", root / "port", root / "ssh"
     world = World(root, *(faults.read_text().split() if faults.exists() else ())).prepare()
     if port.exists():
         world.with_settings(http_port=int(port.read_text()))
+    if ssh.exists():
+        world.with_settings(**json.loads(ssh.read_text()))
     if len(sys.argv) > 2:
         enter = Progress.phase
 

@@ -30,6 +30,8 @@ COMMANDS: dict[str, Command] = {
     "rm": Command("shed.cli.sheds:delete", "", "delete"),
     "exec": Command("shed.cli.exec:exec_command", "run a command in a shed"),
     "console": Command("shed.cli.exec:console_command", "open a login shell in a shed"),
+    "attach": Command("shed.cli.attach:attach", "open a tmux session in a shed"),
+    "sessions": Command("shed.cli.sessions:main", "list the tmux sessions in sheds, and end one"),
     "logs": Command("shed.cli.sheds:logs", "show what a shed's console said"),
     "image": Command("shed.cli.image:main", "list, inspect, build and remove images"),
     "system": Command("shed.cli.system:main", "what takes up space, and freeing some of it"),

@@ -13,7 +13,7 @@ from shed.client.execution import Execution
 from shed.client.models import Shed
 from shed.client.transport import ANSWER_TIMEOUT, upgrade
 from shed.errors import UnavailableError
-from shed.names import check_shed_name
+from shed.names import check_session_name, check_shed_name
 from shed.progress import BlobEvent, BytesEvent, Event, PhaseEvent, WarningEvent
 
 Sink = Callable[[Event], None]
@@ -95,6 +95,21 @@ class Client:
         answer = http.request(self.address, "GET", _path(name, "logs"))
         return answer if isinstance(answer, str) else ""
 
+    def sessions(self, name: str) -> list[dict[str, Any]]:
+        """Return the tmux sessions in a running shed."""
+        return [_object(item) for item in _items(http.request(self.address, "GET", _path(name, "sessions")), "sessions")]
+
+    def all_sessions(self, *, on_event: Sink = _ignore) -> list[dict[str, Any]]:
+        """Return the tmux sessions in all running sheds; `on_event` gets a warning for each shed that could not be asked."""
+        answer = http.request(self.address, "GET", "/api/sessions")
+        for warning in _items(answer, "warnings"):
+            on_event(WarningEvent(str(warning)))
+        return [_object(item) for item in _items(answer, "sessions")]
+
+    def kill_session(self, name: str, session: str) -> None:
+        """End a tmux session in a running shed, and what runs in it."""
+        http.request(self.address, "DELETE", _path(name, "sessions", check_session_name(session)))
+
     def images(self, *, on_event: Sink = _ignore) -> list[dict[str, Any]]:
         """Return the images in the server's store; `on_event` gets a warning for each shed of which it cannot be told what it needs."""
         answer = http.request(self.address, "GET", "/api/images")
@@ -150,12 +165,15 @@ class Client:
         """Return what the server's data takes up: ``kinds`` by name, and ``total``, with ``size_bytes`` and ``disk_bytes`` each."""
         return _object(http.request(self.address, "GET", "/api/system/df"))
 
-    def clean(self, scopes: list[str], *, until: float, dry_run: bool = False, on_event: Sink = _ignore) -> dict[str, Any]:
+    def clean(
+        self, scopes: list[str], *, until: float, log_tail: int | None = None, dry_run: bool = False, on_event: Sink = _ignore
+    ) -> dict[str, Any]:
         """Delete what has not been used for `until` seconds in `scopes` (the usual ones when there is none); with `dry_run` only look.
 
-        Returns what it was: rows by scope, and ``size_bytes``.
+        The scope ``logs`` also cuts the console logs of sheds to their last `log_tail` bytes, 5 MiB when it is None.
+        Returns what it was: rows by scope, ``consoles`` for logs that are cut, and ``size_bytes``.
         """
-        body = {**dict.fromkeys(scopes, True), "until_seconds": until, "dry_run": dry_run}
+        body = {**dict.fromkeys(scopes, True), "until_seconds": until, "log_tail_bytes": log_tail, "dry_run": dry_run}
         return self._work("POST", "/api/system/prune", on_event, body=body)
 
     def execute(self, name: str, command: list[str], *, env: list[str] | None = None, user: str | None = None) -> Execution:

@@ -47,6 +47,7 @@ class Request:
         if not isinstance(value, dict):
             raise ValueError("not an object")
         self.words = _texts(value, "cmd")
+        self.fallback = _texts(value, "fallback")
         self.env = dict(_assignment(text) for text in _texts(value, "env"))
         self.terminal = value.get("tty") is True
         self.rows, self.columns = window_size(value)
@@ -136,13 +137,14 @@ class Session:
             user = find_user(request.user) if request.user else state.user
         except UnknownUserError as error:
             raise process.StartError(process.NOT_RUN, str(error)) from None
-        words = request.words or ["-" + user.login_shell.rpartition("/")[2]]
+        commands = [(words[0], words) for words in (request.words, request.fallback) if words]
+        if not request.words:
+            commands = [(user.login_shell, ["-" + user.login_shell.rpartition("/")[2]])]
         theirs = self._open_terminal(request, user.uid) if request.terminal else self._open_pipes()
         try:
             self._process = await process.start(
                 self._loop,
-                request.words[0] if request.words else user.login_shell,
-                words,
+                commands,
                 env=command_environment(user, state.env, request.env),
                 user=user,
                 folders=starting_folders(request.folder, state.workspace, user),

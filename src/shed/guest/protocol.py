@@ -50,7 +50,9 @@ MAX_MUX_PAYLOAD = 64 * 1024
 # Exec frame types.
 EXEC_REQUEST = 0x01
 """Host to guest, first: JSON {"cmd": [str], "env": [str "K=V"], "tty": bool, "rows": int, "cols": int, "working_dir": str,
-"user": str}; all but cmd optional."""
+"user": str}; all but cmd optional.
+
+Newer members, which an older agent ignores: "fallback": [str] runs instead when the program of cmd is not in the image."""
 RESIZE = 0x02
 """JSON {"rows", "cols"}."""
 SIGNAL = 0x03

@@ -171,12 +171,12 @@ class Manager:
             raise self._not_running(name)
         return await control(await entry.link.get(), "health", wait=_HEALTH_TIMEOUT)
 
-    async def open_exec(self, name: str, tell: Tell | None = None) -> Stream:
-        """Open a stream for one command in the shed `name`, starting it when it is stopped.
+    async def open_exec(self, name: str, tell: Tell | None = None, *, autostart: bool = True) -> Stream:
+        """Open a stream for one command in the shed `name`, starting it when it is stopped, unless `autostart` is false.
 
         `tell` hears ``waiting`` when that takes more than a moment, and ``starting`` when the shed is started.
         """
-        return await self._open(name, PORT_EXEC, tell, autostart=True)
+        return await self._open(name, PORT_EXEC, tell, autostart=autostart)
 
     async def open_port(self, name: str, port: int) -> Stream:
         """Open a stream to the guest's TCP `port`.
