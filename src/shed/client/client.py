@@ -40,16 +40,16 @@ class Client:
         """Ask the server to end; running sheds stay."""
         http.request(self.address, "POST", "/api/server/stop", start=False)
 
-    def sheds(self, *, on_event: Sink = _ignore) -> list[Shed]:
-        """Return all sheds; `on_event` gets a warning for each one whose records cannot be read."""
-        answer = http.request(self.address, "GET", "/api/sheds", timeout=ANSWER_TIMEOUT)
+    def sheds(self, *, timeout: float = ANSWER_TIMEOUT, on_event: Sink = _ignore) -> list[Shed]:
+        """Return all sheds; `on_event` gets a warning for each one whose records cannot be read.  `timeout` is in seconds."""
+        answer = http.request(self.address, "GET", "/api/sheds", timeout=timeout)
         for warning in _items(answer, "warnings"):
             on_event(WarningEvent(str(warning)))
         return [Shed.from_wire(_object(item)) for item in _items(answer, "sheds")]
 
-    def shed(self, name: str) -> Shed:
-        """Return one shed."""
-        return Shed.from_wire(_object(http.request(self.address, "GET", _path(name))))
+    def shed(self, name: str, *, timeout: float = ANSWER_TIMEOUT) -> Shed:
+        """Return one shed; `timeout` is in seconds."""
+        return Shed.from_wire(_object(http.request(self.address, "GET", _path(name), timeout=timeout)))
 
     def create(
         self,
