@@ -17,6 +17,8 @@ from shed.config.sizes import format_size
 from shed.errors import UsageError
 from shed.progress import Event
 
+_COLD = "boot the VM, even where it could be restored"
+
 
 def create(words: list[str], options: Options) -> int:
     """Create a shed and start it."""
@@ -32,6 +34,7 @@ def create(words: list[str], options: Options) -> int:
     parser.add_argument("--upper-size", metavar="SIZE", type=parsing.size, help="room for what is written in the shed: 1G to 100G")
     parser.add_argument("--local-dir", metavar="DIR", help="folder of this machine to mount read-write at /workspace")
     parser.add_argument("--timeout", metavar="TIME", type=parsing.duration, help="give up after this long (default: 10m)")
+    parser.add_argument("--cold", action="store_true", help=_COLD)
     args = parser.parse(words, options)
     server = client(options)
     folder = None if args.local_dir is None else local_dir(args.local_dir, server)
@@ -44,6 +47,7 @@ def create(words: list[str], options: Options) -> int:
             upper_size_bytes=args.upper_size,
             local_dir=folder,
             timeout=args.timeout or create_timeout(options),
+            cold=args.cold,
             on_event=sink,
         )
     seen(server, options, {shed.name: shed.status})
@@ -53,11 +57,14 @@ def create(words: list[str], options: Options) -> int:
 
 def start(words: list[str], options: Options) -> int:
     """Start a stopped shed."""
-    name = _name_alone("start", "Start a stopped shed.", words, options)
-    server = client_of(name, options)
+    parser = Parser("start", "Start a stopped shed.")
+    parser.add_argument("name", metavar="NAME")
+    parser.add_argument("--cold", action="store_true", help=_COLD)
+    args = parser.parse(words, options)
+    server = client_of(args.name, options)
     with _watched(options) as sink:
-        shed = server.start(name, on_event=sink)
-    seen(server, options, {name: shed.status})
+        shed = server.start(args.name, cold=args.cold, on_event=sink)
+    seen(server, options, {args.name: shed.status})
     _finished(options, "start", "started", shed)
     return 0
 
@@ -169,7 +176,7 @@ def _finished(options: Options, action: str, verb: str, shed: Shed) -> None:
     sentence = f"{verb} {shed.name}{f' in {seconds(total)}' if total else ''}"
     done(options, action, shed.name, sentence, shed=shed.wire)
     if options.verbose and not options.json:
-        sys.stderr.write(timings(shed.timings))
+        sys.stderr.write((f"  {shed.boot} start\n" if shed.boot else "") + timings(shed.timings))
 
 
 def headers(options: Options) -> list[str]:
