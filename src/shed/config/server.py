@@ -14,7 +14,7 @@ qemu:
   default_cpus: 2
   default_memory_mb: 2048
   upper_size_default: 5G
-  start_timeout: 120s      # to the agent's first word, and again to ready
+  start_timeout: 120s      # from the VM's start to ready
   stop_timeout: 10s        # a clean poweroff; then the VM is killed
 ```
 

@@ -24,6 +24,9 @@ log = logging.getLogger(__name__)
 _ENTROPY = 64
 """Bytes of the host's randomness that the guest is given."""
 
+_LEAST = 1.0
+"""Seconds that a guest gets to be ready, however late its first word was."""
+
 
 def machine(record: Record, image: BootImage, folders: Folders) -> Machine:
     """Describe the VM of a shed: vda its upper, vdb the image's root, vdc the runtime."""
@@ -35,7 +38,7 @@ def machine(record: Record, image: BootImage, folders: Folders) -> Machine:
 
 
 async def boot(backend: Backend, record: Record, image: BootImage, folders: Folders, *, wait: float, progress: Progress) -> Connection:
-    """Bring the VM up and return the link to its configured agent; `wait` seconds each for its first word and for ready.
+    """Bring the VM up and return the link to its configured agent; `wait` seconds from the VM's start to ready.
 
     On any failure the VM is gone again, its console log is kept, and the error says where.
     """
@@ -44,10 +47,11 @@ async def boot(backend: Backend, record: Record, image: BootImage, folders: Fold
         for warning in await backend.start(machine(record, image, folders)):
             progress.warn(warning)
         progress.phase("agent", "waiting for the guest")
+        deadline = time.monotonic() + wait
         connection = await backend.connect(folders.instance, timeout=wait)
         try:
             progress.phase("configure", "mounting disks")
-            await configure(connection, record, backend, wait=wait)
+            await configure(connection, record, backend, wait=max(_LEAST, deadline - time.monotonic()))
         except BaseException:
             await connection.close()
             raise
