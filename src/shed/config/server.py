@@ -95,7 +95,8 @@ def load_settings(path: Path | None = None) -> Settings:
     try:
         text = path.read_text()
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot read the configuration {path}: {error}", hint="name another file with --config") from error
+        why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise ConfigError(f"cannot read the configuration {path}: {why}", hint="name another file with --config") from error
     return parse_settings(text, path)
 
 
