@@ -15,6 +15,7 @@ from support.private_systemd import private_systemd
 
 pytestmark = [pytest.mark.vm, pytest.mark.slow, pytest.mark.root, pytest.mark.timeout(600)]
 SHED = (sys.executable, "-m", "shed.cli.main")
+SETTINGS = "name: here\nqemu: {warm_start: false}\n"
 SERVER = (sys.executable, "-m", "shed.server.main")
 
 
@@ -24,7 +25,7 @@ def test_a_service_and_a_shed_that_outlives_it(small_store: LayoutStore, tmp_pat
     home = {"HOME": str(tmp_path), "SHED_DATA_DIR": str(tmp_path / "data"), "SHED_RUNTIME_DIR": str(tmp_path / "sockets")}
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("SHED_", "XDG_"))} | home
     config = tmp_path / "server.yaml"
-    config.write_text("name: here\n")
+    config.write_text(SETTINGS)
     with private_systemd(tmp_path / "systemd") as systemd:
 
         def main_pid() -> str:
@@ -44,7 +45,7 @@ def test_a_service_and_a_shed_that_outlives_it(small_store: LayoutStore, tmp_pat
         shed("create", "dev", "--image", "busybox", "--memory", "384M")
         boot = boot_of_shed()
 
-        config.write_text("name: here\nlog_level: debug\n")
+        config.write_text(f"{SETTINGS}log_level: debug\n")
         assert "is active" in systemd.run(*SERVER, "install", "--config", str(config), env=environment)
         systemd.run("systemctl", "restart", "shed-server")
         second = main_pid()
@@ -58,7 +59,7 @@ def test_a_service_and_a_shed_that_outlives_it(small_store: LayoutStore, tmp_pat
         config.write_text("http_prot: 1\n")
         systemd.run("systemctl", "restart", "shed-server", code=1)
         assert systemd.run("systemctl", "is-active", "shed-server", code=3) == "failed\n"
-        config.write_text("name: here\n")
+        config.write_text(SETTINGS)
         assert "started the service" in systemd.run(*SERVER, "install", "--config", str(config), env=environment)
         assert boot_of_shed() == boot
 
