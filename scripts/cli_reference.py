@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from unittest import mock
 
-from shed.cli import app, erofs, image, image_build, server, system
+from shed.cli import app, erofs, image, image_build, server, sessions, system
 from shed.cli.options import Options
 from shed.cli.parsing import Parser
 from shed.server.main import server_parser
@@ -53,7 +53,7 @@ def commands() -> Iterator[tuple[str, app.Command]]:
     for name, command in app.COMMANDS.items():
         if name not in _GROUPS and not command.alias_of:
             yield name, command
-    for group, table in _GROUPS.items():
+    for group, table in (*_GROUPS.items(), ("sessions", sessions.COMMANDS)):
         for name, command in table.items():
             if f"{group} {name}" not in _GROUPS and not command.alias_of:
                 yield f"{group} {name}", command

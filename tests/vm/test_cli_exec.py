@@ -173,6 +173,22 @@ def test_a_terminal(machine: Machine) -> None:
     machine.wait_gone("4713")
 
 
+def test_attach_where_the_image_has_no_tmux(machine: Machine) -> None:
+    """A login shell, with a word about it; who names a session gets an error."""
+    terminal = Terminal()
+    try:
+        process = terminal.run("attach", "dev", env=machine.env)
+        terminal.read_until(b"the image of dev has no tmux: this is a login shell, which ends with the connection")
+        terminal.read_until(b"# ")
+        terminal.type(b"exit 4\r")
+        assert process.wait(TIMEOUT) == 4
+        process = terminal.run("attach", "dev", "-S", "work", env=machine.env)
+        terminal.read_until(b"hint: install it in the shed, or use: shed console dev")
+        assert process.wait(TIMEOUT) == 1
+    finally:
+        terminal.close()
+
+
 def test_exec_starts_a_stopped_shed(machine: Machine) -> None:
     """And the input that was waiting meanwhile arrives."""
     machine.shed("stop", "dev")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import quote
 
@@ -12,8 +12,8 @@ from shed.client.address import Address, resolve
 from shed.client.execution import Execution
 from shed.client.models import Shed
 from shed.client.transport import ANSWER_TIMEOUT, upgrade
-from shed.errors import UnavailableError
-from shed.names import check_shed_name
+from shed.errors import NotFoundError, UnavailableError
+from shed.names import check_session_name, check_shed_name
 from shed.progress import BlobEvent, BytesEvent, Event, PhaseEvent, WarningEvent
 
 Sink = Callable[[Event], None]
@@ -40,16 +40,16 @@ class Client:
         """Ask the server to end; running sheds stay."""
         http.request(self.address, "POST", "/api/server/stop", start=False)
 
-    def sheds(self, *, on_event: Sink = _ignore) -> list[Shed]:
-        """Return all sheds; `on_event` gets a warning for each one whose records cannot be read."""
-        answer = http.request(self.address, "GET", "/api/sheds", timeout=ANSWER_TIMEOUT)
+    def sheds(self, *, timeout: float = ANSWER_TIMEOUT, on_event: Sink = _ignore) -> list[Shed]:
+        """Return all sheds; `on_event` gets a warning for each one whose records cannot be read.  `timeout` is in seconds."""
+        answer = http.request(self.address, "GET", "/api/sheds", timeout=timeout)
         for warning in _items(answer, "warnings"):
             on_event(WarningEvent(str(warning)))
         return [Shed.from_wire(_object(item)) for item in _items(answer, "sheds")]
 
-    def shed(self, name: str) -> Shed:
-        """Return one shed."""
-        return Shed.from_wire(_object(http.request(self.address, "GET", _path(name))))
+    def shed(self, name: str, *, timeout: float = ANSWER_TIMEOUT) -> Shed:
+        """Return one shed; `timeout` is in seconds."""
+        return Shed.from_wire(_object(http.request(self.address, "GET", _path(name), timeout=timeout)))
 
     def create(
         self,
@@ -61,11 +61,13 @@ class Client:
         upper_size_bytes: int | None = None,
         local_dir: str | None = None,
         timeout: float | None = None,
+        cold: bool = False,
         on_event: Sink = _ignore,
     ) -> Shed:
         """Create and start a shed; what is None is the server's to choose.
 
         `local_dir` is an absolute path on the server's machine, `timeout` the seconds after which the server gives up and undoes all.
+        `cold` has its VM booted, whatever it could be restored from.
         """
         options: dict[str, object] = {
             "image": image,
@@ -74,13 +76,14 @@ class Client:
             "upper_size_bytes": upper_size_bytes,
             "local_dir": local_dir,
             "timeout": timeout,
+            "cold": cold or None,
         }
         body = {"name": check_shed_name(name), **{key: value for key, value in options.items() if value is not None}}
         return Shed.from_wire(self._work("POST", "/api/sheds?progress=blob", on_event, body=body))
 
-    def start(self, name: str, *, on_event: Sink = _ignore) -> Shed:
-        """Start a stopped shed."""
-        return Shed.from_wire(self._work("POST", _path(name, "start"), on_event))
+    def start(self, name: str, *, cold: bool = False, on_event: Sink = _ignore) -> Shed:
+        """Start a stopped shed; `cold` as for `create`."""
+        return Shed.from_wire(self._work("POST", _path(name, "start") + ("?cold=true" if cold else ""), on_event))
 
     def stop(self, name: str, *, on_event: Sink = _ignore) -> Shed:
         """Stop a running shed; its files stay."""
@@ -90,10 +93,48 @@ class Client:
         """Delete a shed and its files; with `force` also one that runs, or whose records are broken."""
         self._work("DELETE", _path(name) + ("?force=true" if force else ""), on_event)
 
-    def logs(self, name: str) -> str:
-        """Return the text on the shed's console since its last start."""
-        answer = http.request(self.address, "GET", _path(name, "logs"))
+    def logs(self, name: str, *, tail: int | None = None) -> str:
+        """Return the text on the shed's console since its last start, the last `tail` lines of it."""
+        answer = http.request(self.address, "GET", _logs(name, tail))
         return answer if isinstance(answer, str) else ""
+
+    def follow_logs(self, name: str, *, tail: int | None = None) -> Iterator[bytes]:
+        """Yield what `logs` returns, and then what the console says as it comes, over restarts, until the shed is deleted.
+
+        Closing the iterator drops the connection.
+        """
+        sock, data = upgrade(self.address, "GET", _logs(name, tail), "shed-log")
+        try:
+            while True:
+                if data:
+                    yield data
+                data = sock.recv(65536)
+                if not data:
+                    break
+        except OSError as error:
+            raise UnavailableError(f"lost the connection to the server at {self.address}: {error.strerror}") from None
+        finally:
+            sock.close()
+        try:
+            http.request(self.address, "GET", _path(name), start=False)
+        except NotFoundError:
+            return
+        raise UnavailableError(f"the server at {self.address} went away", hint=f"go on with: shed logs -f {name}")
+
+    def sessions(self, name: str) -> list[dict[str, Any]]:
+        """Return the tmux sessions in a running shed."""
+        return [_object(item) for item in _items(http.request(self.address, "GET", _path(name, "sessions")), "sessions")]
+
+    def all_sessions(self, *, on_event: Sink = _ignore) -> list[dict[str, Any]]:
+        """Return the tmux sessions in all running sheds; `on_event` gets a warning for each shed that could not be asked."""
+        answer = http.request(self.address, "GET", "/api/sessions")
+        for warning in _items(answer, "warnings"):
+            on_event(WarningEvent(str(warning)))
+        return [_object(item) for item in _items(answer, "sessions")]
+
+    def kill_session(self, name: str, session: str) -> None:
+        """End a tmux session in a running shed, and what runs in it."""
+        http.request(self.address, "DELETE", _path(name, "sessions", check_session_name(session)))
 
     def images(self, *, on_event: Sink = _ignore) -> list[dict[str, Any]]:
         """Return the images in the server's store; `on_event` gets a warning for each shed of which it cannot be told what it needs."""
@@ -150,12 +191,15 @@ class Client:
         """Return what the server's data takes up: ``kinds`` by name, and ``total``, with ``size_bytes`` and ``disk_bytes`` each."""
         return _object(http.request(self.address, "GET", "/api/system/df"))
 
-    def clean(self, scopes: list[str], *, until: float, dry_run: bool = False, on_event: Sink = _ignore) -> dict[str, Any]:
+    def clean(
+        self, scopes: list[str], *, until: float, log_tail: int | None = None, dry_run: bool = False, on_event: Sink = _ignore
+    ) -> dict[str, Any]:
         """Delete what has not been used for `until` seconds in `scopes` (the usual ones when there is none); with `dry_run` only look.
 
-        Returns what it was: rows by scope, and ``size_bytes``.
+        The scope ``logs`` also cuts the console logs of sheds to their last `log_tail` bytes, 5 MiB when it is None.
+        Returns what it was: rows by scope, ``consoles`` for logs that are cut, and ``size_bytes``.
         """
-        body = {**dict.fromkeys(scopes, True), "until_seconds": until, "dry_run": dry_run}
+        body = {**dict.fromkeys(scopes, True), "until_seconds": until, "log_tail_bytes": log_tail, "dry_run": dry_run}
         return self._work("POST", "/api/system/prune", on_event, body=body)
 
     def execute(self, name: str, command: list[str], *, env: list[str] | None = None, user: str | None = None) -> Execution:
@@ -181,6 +225,10 @@ class Client:
                 current, total = _count(event.data.get("current")), _count(event.data.get("total"))
                 on_event(BlobEvent(digest, label, status, current or 0, total))
         raise UnavailableError("the server went away before the work was done", hint="see how far it came: shed list")
+
+
+def _logs(name: str, tail: int | None) -> str:
+    return _path(name, "logs") + ("" if tail is None else f"?tail={tail:d}")
 
 
 def _quoted(reference: str) -> str:

@@ -10,10 +10,11 @@ from typing import Any
 import h11
 
 from shed.client.address import Address
-from shed.client.transport import connect, silent
+from shed.client.transport import connect, left, silent
 from shed.errors import (
     BackendError,
     ConflictError,
+    ConnectError,
     DataError,
     NotFoundError,
     ShedError,
@@ -27,9 +28,8 @@ TIMEOUT = 60.0
 """Seconds without a byte after which an ordinary request fails.  Event streams have none: the server decides how long work may take."""
 _CHUNK = 65536
 _LONGEST_BODY = 256 * 1024 * 1024
-_BY_STATUS: dict[int, type[ShedError]] = {
-    kind.http_status: kind for kind in (BackendError, UsageError, NotFoundError, ConflictError, DataError, UnavailableError, StorageError)
-}
+_KINDS = (BackendError, UsageError, NotFoundError, ConflictError, ConnectError, DataError, UnavailableError, StorageError)
+_BY_STATUS: dict[int, type[ShedError]] = {kind.http_status: kind for kind in _KINDS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,7 +230,9 @@ class _Exchange:
             try:
                 event = self._http.next_event()
             except h11.RemoteProtocolError:
-                if ended or self._head is not None:
+                if ended and self._head is None:
+                    raise left(self._address) from None
+                if self._head is not None:
                     raise self._lost() from None
                 raise UnavailableError(f"what listens at {self._address} is not a shed server", hint="check the address") from None
             if not isinstance(event, type):
@@ -250,4 +252,6 @@ class _Exchange:
             raise self._lost() from None
 
     def _lost(self) -> UnavailableError:
+        if self._head is None and self._address.ssh is not None:
+            return left(self._address)
         return UnavailableError(f"lost the connection to the server at {self._address}", hint="try again, or see its log")

@@ -27,6 +27,8 @@ class State:
         self.env: dict[str, str] = {}
         self.workspace = "/workspace"
         self.init = "agent"
+        self.disks_let_go: list[str] | None = None
+        """Virtio devices that are to be taken back; None when this machine was never at rest."""
         self.upper_fd = -1
         """The upper's root folder, kept open: after the move into the new root no path leads there."""
         self.sessions: set[Session] = set()
