@@ -21,7 +21,7 @@ def settle(places: Places) -> list[str]:
     """Get ready to be saved; return the virtio devices of the disks that were let go of, in order.  Raises `OSError`, `StepError`."""
     import gc
 
-    from shed.guest import configure, environment, exec, poweroff, process, proxy, users  # noqa: A004, F401
+    from shed.guest import configure, environment, exec, listen, poweroff, process, proxy, terminal, users  # noqa: A004, F401
 
     disks.await_modules(places.modules)
     overlay.free_initramfs(places)
