@@ -36,7 +36,7 @@ COMMANDS: dict[str, Command] = {
     "logs": Command("shed.cli.sheds:logs", "show what a shed's console said"),
     "image": Command("shed.cli.image:main", "list, inspect, build and remove images"),
     "system": Command("shed.cli.system:main", "what takes up space, and freeing some of it"),
-    "server": Command("shed.cli.server:main", "the local server: status, start, stop"),
+    "server": Command("shed.cli.server:main", "the local server: status, start, stop; servers elsewhere: add, list, remove"),
     "erofs": Command("shed.cli.erofs:main", "check and read EROFS images"),
     "version": Command("shed.cli.version:version", "show the version"),
 }
@@ -77,7 +77,7 @@ def overview(commands: Mapping[str, Command], *, prefix: str, about: str) -> str
         "options, before or after the command:",
         "  --json               machine output on standard output, and nothing else there",
         "  -v, --verbose        say more; -vv even more",
-        "  -s, --server SERVER  unix:///path, http://host:port, or a configured name (default: the local server)",
+        "  -s, --server SERVER  configured name, local, unix:///path, http://host:port, or ssh://host (default: the local server)",
         "  -c, --config FILE    client configuration (default: ~/.shed/config.yaml)",
         "",
         f"`shed {prefix}COMMAND --help` tells more.",

@@ -11,9 +11,9 @@ import os
 
 from shed.cli.options import Options, take
 from shed.cli.terminal import RawTerminal, Signals, environment, window
-from shed.client.address import resolve
+from shed.client.address import Address, resolve
 from shed.client.execution import Execution, Exit
-from shed.errors import ShedError, UsageError
+from shed.errors import NotFoundError, ShedError, UsageError
 
 FAILED = 125
 """Exit code when shed itself failed; the command's own codes pass through."""
@@ -194,8 +194,20 @@ def execute(request: Request, options: Options) -> Exit:
 def begin(request: Request, options: Options, *, tty: bool) -> Execution:
     """Start the command; the user hears when its shed must be started first.  Raises the `ShedError` that keeps it from running."""
     _check_name(request.name)
+    address = resolve(options.server, config=options.config, shed=request.name)
+    try:
+        return _begin_at(address, request, options, tty=tty)
+    except NotFoundError as error:
+        if not address.guess:
+            raise
+        from shed.client.locate import elsewhere  # noqa: PLC0415  only for those with several servers
+
+        return _begin_at(elsewhere(request.name, address, options.config, error), request, options, tty=tty)
+
+
+def _begin_at(address: Address, request: Request, options: Options, *, tty: bool) -> Execution:
     return Execution(
-        resolve(options.server, config=options.config),
+        address,
         request.name,
         request.command,
         tty=tty,

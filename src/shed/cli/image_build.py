@@ -68,7 +68,7 @@ def build(words: list[str], options: Options) -> int:
     parser.add_argument("--local", action="store_true", help="use the store of this machine without its server, as is done anyhow")
     args = parser.parse(words, options)
     if not args.local:
-        refuse_server(options, "image build", "leave -s out, or add --local, to build here; then: shed image push, or save and load")
+        refuse_server(options, "image build", "add `-s local`, or --local, to build here; then: shed image push, or save and load")
     _check_combination(args)
     check_image_name(args.name)
     platform = None if args.platform is None else Platform.parse(args.platform)

@@ -20,10 +20,13 @@ class Options:
         """Client configuration to read instead of the usual one."""
 
 
-def refuse_server(options: Options, command: str, hint: str = "leave -s out, or run it on that server's machine") -> None:
-    """Raise `UsageError` when the user named a server for a command that works on the store of this machine alone."""
-    if options.server is not None:
-        raise UsageError(f"{command} works on the image store of this machine, so it cannot use the server {options.server}", hint=hint)
+def refuse_server(options: Options, command: str, hint: str = "add `-s local`, or run it on that server's machine") -> None:
+    """Raise `UsageError` when another server is meant, by whatever, for a command that works on the store of this machine alone."""
+    from shed.client.address import local, resolve  # noqa: PLC0415  few commands ask
+
+    meant = resolve(options.server, config=options.config)
+    if meant.path != local().path:
+        raise UsageError(f"{command} works on the image store of this machine, so it cannot use the server {meant}", hint=hint)
 
 
 _WITH_VALUE = {"-s": "server", "--server": "server", "-c": "config", "--config": "config"}

@@ -6,7 +6,7 @@ import sys
 from typing import Any
 
 from shed.cli.app import Command
-from shed.cli.connection import client
+from shed.cli.connection import client, client_of
 from shed.cli.options import Options, take_all
 from shed.cli.output import age, done, emit, note, table
 from shed.cli.parsing import Parser
@@ -42,7 +42,7 @@ def list_sessions(words: list[str], options: Options) -> int:
     if args.all:
         sessions, failed = _everywhere(options)
     elif args.name is not None:
-        sessions = client(options).sessions(args.name)
+        sessions = client_of(args.name, options).sessions(args.name)
     else:
         with shown(options) as sink:
             sessions = client(options).all_sessions(on_event=sink)
@@ -62,7 +62,7 @@ def kill(words: list[str], options: Options) -> int:
     parser.add_argument("name", metavar="NAME", help="the shed")
     parser.add_argument("session", metavar="SESSION")
     args = parser.parse(words, options)
-    client(options).kill_session(args.name, args.session)
+    client_of(args.name, options).kill_session(args.name, args.session)
     done(options, "kill", args.session, f"ended session {args.session} of {args.name}", shed=args.name)
     return 0
 

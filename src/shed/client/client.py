@@ -40,16 +40,16 @@ class Client:
         """Ask the server to end; running sheds stay."""
         http.request(self.address, "POST", "/api/server/stop", start=False)
 
-    def sheds(self, *, on_event: Sink = _ignore) -> list[Shed]:
-        """Return all sheds; `on_event` gets a warning for each one whose records cannot be read."""
-        answer = http.request(self.address, "GET", "/api/sheds", timeout=ANSWER_TIMEOUT)
+    def sheds(self, *, timeout: float = ANSWER_TIMEOUT, on_event: Sink = _ignore) -> list[Shed]:
+        """Return all sheds; `on_event` gets a warning for each one whose records cannot be read.  `timeout` is in seconds."""
+        answer = http.request(self.address, "GET", "/api/sheds", timeout=timeout)
         for warning in _items(answer, "warnings"):
             on_event(WarningEvent(str(warning)))
         return [Shed.from_wire(_object(item)) for item in _items(answer, "sheds")]
 
-    def shed(self, name: str) -> Shed:
-        """Return one shed."""
-        return Shed.from_wire(_object(http.request(self.address, "GET", _path(name))))
+    def shed(self, name: str, *, timeout: float = ANSWER_TIMEOUT) -> Shed:
+        """Return one shed; `timeout` is in seconds."""
+        return Shed.from_wire(_object(http.request(self.address, "GET", _path(name), timeout=timeout)))
 
     def create(
         self,
@@ -61,11 +61,13 @@ class Client:
         upper_size_bytes: int | None = None,
         local_dir: str | None = None,
         timeout: float | None = None,
+        cold: bool = False,
         on_event: Sink = _ignore,
     ) -> Shed:
         """Create and start a shed; what is None is the server's to choose.
 
         `local_dir` is an absolute path on the server's machine, `timeout` the seconds after which the server gives up and undoes all.
+        `cold` has its VM booted, whatever it could be restored from.
         """
         options: dict[str, object] = {
             "image": image,
@@ -74,13 +76,14 @@ class Client:
             "upper_size_bytes": upper_size_bytes,
             "local_dir": local_dir,
             "timeout": timeout,
+            "cold": cold or None,
         }
         body = {"name": check_shed_name(name), **{key: value for key, value in options.items() if value is not None}}
         return Shed.from_wire(self._work("POST", "/api/sheds?progress=blob", on_event, body=body))
 
-    def start(self, name: str, *, on_event: Sink = _ignore) -> Shed:
-        """Start a stopped shed."""
-        return Shed.from_wire(self._work("POST", _path(name, "start"), on_event))
+    def start(self, name: str, *, cold: bool = False, on_event: Sink = _ignore) -> Shed:
+        """Start a stopped shed; `cold` as for `create`."""
+        return Shed.from_wire(self._work("POST", _path(name, "start") + ("?cold=true" if cold else ""), on_event))
 
     def stop(self, name: str, *, on_event: Sink = _ignore) -> Shed:
         """Stop a running shed; its files stay."""

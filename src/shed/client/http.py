@@ -10,7 +10,7 @@ from typing import Any
 import h11
 
 from shed.client.address import Address
-from shed.client.transport import connect, silent
+from shed.client.transport import connect, left, silent
 from shed.errors import (
     BackendError,
     ConflictError,
@@ -230,7 +230,9 @@ class _Exchange:
             try:
                 event = self._http.next_event()
             except h11.RemoteProtocolError:
-                if ended or self._head is not None:
+                if ended and self._head is None:
+                    raise left(self._address) from None
+                if self._head is not None:
                     raise self._lost() from None
                 raise UnavailableError(f"what listens at {self._address} is not a shed server", hint="check the address") from None
             if not isinstance(event, type):
@@ -250,4 +252,6 @@ class _Exchange:
             raise self._lost() from None
 
     def _lost(self) -> UnavailableError:
+        if self._head is None and self._address.ssh is not None:
+            return left(self._address)
         return UnavailableError(f"lost the connection to the server at {self._address}", hint="try again, or see its log")

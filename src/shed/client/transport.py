@@ -54,6 +54,10 @@ def connect(address: Address, *, start: bool = True) -> _socket.socket:
 
 
 def _connect(address: Address) -> _socket.socket:
+    if address.ssh is not None:
+        from shed.client.ssh import dial  # noqa: PLC0415  starting ssh takes longer than importing what it needs
+
+        return dial(address)
     try:
         return _connect_tcp(address) if address.path is None else _connect_unix(address.path)
     except (FileNotFoundError, ConnectionRefusedError):
@@ -129,6 +133,14 @@ def silent(address: Address, seconds: float) -> UnavailableError:
     return UnavailableError(f"the server at {address} did not answer within {seconds:g} s", code="TIMEOUT", hint=hint)
 
 
+def left(address: Address) -> UnavailableError:
+    """Return the error for a server that hung up instead of an answer."""
+    hint = "see its log: shed server status"
+    if address.ssh is not None:
+        hint = f"ssh said why; it must be able to run this: ssh {' '.join(address.ssh)} shed server dial-stdio"
+    return UnavailableError(f"the server at {address} left without an answer", hint=hint)
+
+
 def upgrade(
     address: Address,
     method: str,
@@ -182,7 +194,7 @@ def _read_head(sock: _socket.socket, address: Address, buffer: bytes, limit: flo
             raise silent(address, limit)
         data = sock.recv(65536)
         if not data or len(buffer) > _LONGEST_HEAD:
-            raise UnavailableError(f"the server at {address} left without an answer", hint="see its log: shed server status")
+            raise left(address)
         buffer += data
     head, _, rest = buffer.partition(b"\r\n\r\n")
     return head, rest

@@ -14,8 +14,10 @@ from shed.server.routes.exec import check_upgrade
 from shed.sheds.create import CreateRequest
 
 LOG_PROTOCOL = "shed-log"
-_KINDS: dict[str, tuple[type, ...]] = {"str": (str,), "str | None": (str,), "int | None": (int,), "float | None": (int, float)}
-_KIND_NAMES = {"str": "text", "int": "a whole number", "float": "a number"}
+_KINDS: dict[str, tuple[type, ...]] = {
+    "str": (str,), "str | None": (str,), "int | None": (int,), "float | None": (int, float), "bool": (bool,)
+}  # fmt: skip
+_KIND_NAMES = {"str": "text", "int": "a whole number", "float": "a number", "bool": "true or false"}
 
 
 async def index(server: Server, request: Request) -> Reply:
@@ -36,8 +38,9 @@ async def create(server: Server, request: Request) -> Reply:
 
 
 async def start(server: Server, request: Request) -> Reply:
-    """Start a stopped shed."""
-    return await server.workers.run(request, lambda progress: server.manager.start(request.params["name"], progress))
+    """Start a stopped shed; ``?cold=true`` boots it in any case."""
+    name, cold = request.params["name"], flag(request, "cold")
+    return await server.workers.run(request, lambda progress: server.manager.start(name, progress, cold=cold))
 
 
 async def stop(server: Server, request: Request) -> Reply:
@@ -83,11 +86,11 @@ def parse_create(body: dict[str, Any]) -> CreateRequest:
             near = difflib.get_close_matches(key, known, n=1)
             raise UsageError(f"unknown member {key!r}", hint=f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}")
         kind = known[key]
-        if value is not None and (not isinstance(value, _KINDS[kind]) or isinstance(value, bool)):
+        if value is not None and (not isinstance(value, _KINDS[kind]) or isinstance(value, bool) is not (kind == "bool")):
             raise UsageError(f"{key} must be {_KIND_NAMES[kind.removesuffix(' | None')]}", hint=f"it is {value!r}")
     if body.get("name") is None:
         raise UsageError("a shed needs a name", hint="send it as the member 'name'")
-    return CreateRequest(**body)
+    return CreateRequest(**{key: value for key, value in body.items() if value is not None})
 
 
 ROUTES = (
