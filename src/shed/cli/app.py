@@ -33,6 +33,7 @@ COMMANDS: dict[str, Command] = {
     "cp": Command("shed.cli.copy:cp", "copy files and folders to and from sheds"),
     "attach": Command("shed.cli.attach:attach", "open a tmux session in a shed"),
     "sessions": Command("shed.cli.sessions:main", "list the tmux sessions in sheds, and end one"),
+    "ssh-config": Command("shed.cli.ssh_config:ssh_config", "sheds as hosts of OpenSSH"),
     "logs": Command("shed.cli.sheds:logs", "show what a shed's console said"),
     "image": Command("shed.cli.image:main", "list, inspect, build and remove images"),
     "system": Command("shed.cli.system:main", "what takes up space, and freeing some of it"),

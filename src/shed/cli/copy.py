@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import sys
 
+from shed.cli.connection import client_of
 from shed.cli.options import Options
 from shed.cli.output import done
 from shed.cli.parsing import Parser
 from shed.cli.progress import shown
-from shed.client.address import resolve
 from shed.client.copying import Copy, Place, parse_place
 from shed.config.sizes import format_size
 from shed.errors import UsageError
@@ -44,7 +44,7 @@ def cp(words: list[str], options: Options) -> int:
         if sys.stderr.isatty():
             show(PhaseEvent("copy", f"copying {args.source} to {args.target}"))
         copied = Copy(
-            resolve(options.server, config=options.config),
+            lambda name: client_of(name, options).address,
             source,
             target,
             follow=args.follow_link,
