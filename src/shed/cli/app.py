@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from shed.cli.options import Options, take_all
+from shed.cli.options import Described, Options, take_all
 from shed.errors import UsageError
 from shed.version import VERSION
 
@@ -39,6 +39,8 @@ COMMANDS: dict[str, Command] = {
     "system": Command("shed.cli.system:main", "what takes up space, and freeing some of it"),
     "server": Command("shed.cli.server:main", "the local server: status, start, stop; servers elsewhere: add, list, remove"),
     "erofs": Command("shed.cli.erofs:main", "check and read EROFS images"),
+    "completion": Command("shed.cli.completion:completion", "completion of words by bash, zsh or fish"),
+    "__complete": Command("shed.cli.completion:answer", "", "completion"),
     "version": Command("shed.cli.version:version", "show the version"),
 }
 
@@ -54,6 +56,8 @@ def run(words: list[str], options: Options) -> int:
 
 def dispatch(commands: Mapping[str, Command], words: list[str], options: Options, *, prefix: str, about: str) -> int:
     """Run the command of a table that `words` start with; `prefix` is what stands before them (``image ``)."""
+    if options.describe:
+        raise Described(commands)
     words = take_all(words, options)
     if not words or words[0] in ("-h", "--help", "help"):
         if words[:1] == ["help"] and len(words) > 1:
