@@ -89,7 +89,7 @@ def completion(words: list[str], options: Options) -> int:
     return 0
 
 
-def answer(words: list[str], options: Options) -> int:
+def answer(words: list[str]) -> int:
     """Answer a script: on the first line ``files``, ``folders`` or ``words``, then a word per line, with a tab and a description.
 
     The arguments are the shell, and the words up to the cursor, the last one unfinished; from bash they come as one line.  Says nothing
