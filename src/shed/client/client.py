@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote
@@ -17,6 +18,7 @@ from shed.names import check_session_name, check_shed_name
 from shed.progress import BlobEvent, BytesEvent, Event, PhaseEvent, WarningEvent
 
 Sink = Callable[[Event], None]
+CONNECT = "shed-tcp"
 
 
 def _ignore(event: Event) -> None:
@@ -180,9 +182,12 @@ class Client:
         """Start `command` in a shed, which is started first when it is stopped; see `Execution.run`."""
         return Execution(self.address, check_shed_name(name), command, env=env, user=user)
 
-    def connect(self, name: str, port: int) -> tuple[Any, bytes]:
-        """Return a socket connected to the TCP port `port` of the shed's loopback, and the first bytes that came from there."""
-        return upgrade(self.address, "GET", _path(name, f"connect/{port:d}"), "shed-tcp")
+    def connect(self, name: str, port: int) -> socket.socket:
+        """Return a socket that leads to the TCP port `port` of the shed's loopback, with both halves and resets as in TCP.
+
+        Raises `ConnectError` when nothing listens there, `UnavailableError` (SHED_NOT_RUNNING) for a shed that does not run.
+        """
+        return socket.socket(fileno=upgrade(self.address, "GET", connect_target(name, port), CONNECT).detach())
 
     def _work(self, method: str, target: str, on_event: Sink, *, body: object = None) -> dict[str, Any]:
         for event in http.events(self.address, method, target, body=body):
@@ -203,6 +208,11 @@ class Client:
 
 def _quoted(reference: str) -> str:
     return quote(os.fsencode(reference), safe="")
+
+
+def connect_target(name: str, port: int) -> str:
+    """Return the path under which a port of a shed is reached, by an upgrade to the protocol `CONNECT`."""
+    return _path(name, f"connect/{port:d}")
 
 
 def _path(name: str, *more: str) -> str:

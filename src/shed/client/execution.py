@@ -91,10 +91,9 @@ class Execution:
             request.append(f'"user":{_quote(user)}')
         self._address = address
         self._name = name
-        self._socket, received = upgrade(address, "POST", f"/api/sheds/{name}/exec", "shed-exec", on_wait=on_wait, on_start=on_start)
+        self._socket = upgrade(address, "POST", f"/api/sheds/{name}/exec", "shed-exec", on_wait=on_wait, on_start=on_start)
         self._socket.setblocking(False)
         self._decoder = FrameDecoder()
-        self._decoder.feed(received)
         self._outbox = bytearray(exec_frame(EXEC_REQUEST, ("{" + ",".join(request) + "}").encode()))
         self._connected = True
         self._pending = memoryview(b"")
