@@ -12,9 +12,10 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from shed.backends.base import Connection, Liveness, Machine, Network, Probe, Stream
+from shed.backends.base import Connection, Liveness, Machine, Network, Probe, Stream, Template
 from shed.errors import BackendError
 from shed.guest.protocol import PORT_PROXY
 
@@ -100,13 +101,32 @@ class FakeBackend:
         self.faults = set(faults)
         self.unknown = False
         self.started: list[Machine] = []
+        self.saves = False
+        """Whether templates can be made: they are names alone, and a VM restored from one is as any other."""
+        self.templates: dict[tuple[int, int], Template] = {}
+        self.made = 0
 
     async def probe(self) -> Probe:
         return Probe(usable=True, accel="none", reason="nothing is needed")
 
-    async def start(self, machine: Machine) -> tuple[str, ...]:
+    def template(self, machine: Machine) -> Template | None:
+        return self.templates.get((machine.cpus, machine.memory_mb))
+
+    async def make_template(self, machine: Machine, rest: Callable[[Connection], Awaitable[None]], *, timeout: float) -> Template:
+        if not self.saves:
+            raise BackendError("this backend saves no machines")
+        self.made += 1
+        return self.templates.setdefault((machine.cpus, machine.memory_mb), Template(Path(f"template-{self.made}")))
+
+    async def sweep_templates(self) -> None:
+        pass
+
+    def drop_template(self, template: Template) -> None:
+        self.templates = {shape: kept for shape, kept in self.templates.items() if kept != template}
+
+    async def start(self, machine: Machine, template: Template | None = None) -> tuple[str, ...]:
         self.started.append(machine)
-        if "no-start" in self.faults:
+        if "no-start" in self.faults or (template is not None and "no-restore" in self.faults):
             raise BackendError("the VM cannot be started")
         for disk in machine.disks:
             assert disk.path.exists(), disk

@@ -13,11 +13,15 @@ from typing import Any
 class Machine:
     """A user's machine with an image store of its own; `shed` starts the server when it needs it."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, warm: bool = False) -> None:
+        """Without `warm` no templates are made: that costs a boot, and most tests start too few sheds to gain from it."""
         self.data = root / "data"
         environment = {"SHED_DATA_DIR": str(self.data), "SHED_RUNTIME_DIR": str(root / "run"), "HOME": str(root)}
         self.environment = {**os.environ, **environment}
         self.environment.pop("SHED_SERVER", None)
+        settings = root / ".config/shed/server.yaml"
+        settings.parent.mkdir(parents=True, exist_ok=True)
+        settings.write_text(f"qemu:\n  warm_start: {str(warm).lower()}\n")
 
     def start(self, *words: str) -> subprocess.Popen[bytes]:
         """Start the command line."""

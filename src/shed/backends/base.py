@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -73,6 +74,14 @@ class Probe:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class Template:
+    """A machine that was saved when its agent had said hello, from which others of the same shape are restored."""
+
+    path: Path
+    """Its folder."""
+
+
 class Stream(Protocol):
     """A byte stream into the guest, with backpressure and half-close.  All methods belong to one event loop."""
 
@@ -122,11 +131,31 @@ class Backend(Protocol):
         """Find out whether guests run here; the answer is cached per host boot."""
         ...
 
-    async def start(self, machine: Machine) -> tuple[str, ...]:
+    async def start(self, machine: Machine, template: Template | None = None) -> tuple[str, ...]:
         """Start the VM process, detached from this one; return what the user should be warned of, a sentence each.
 
-        ``console.log`` begins anew.  Raises `BackendError` with its last lines when the process ends at once.
+        With a `template` it goes on from there, and its agent will be at hello.  ``console.log`` begins anew.  Raises `BackendError` with
+        its last lines when the process ends at once.
         """
+        ...
+
+    def template(self, machine: Machine) -> Template | None:
+        """Return what `machine` can be restored from, checked; None when there is nothing, or this backend does not do that."""
+        ...
+
+    async def make_template(self, machine: Machine, rest: Callable[[Connection], Awaitable[None]], *, timeout: float) -> Template:
+        """Boot a machine like `machine`, with empty disks, have `rest` bring its agent to rest, and save it; `timeout` as for `connect`.
+
+        Raises `ConflictError` when somebody is at it already, `BackendError` when it cannot be done; then nothing is left.
+        """
+        ...
+
+    async def sweep_templates(self) -> None:
+        """Remove what a server that was killed while it made a template has left, its VM too."""
+        ...
+
+    def drop_template(self, template: Template) -> None:
+        """Never restore from `template` again: it is not what it should be.  VMs restored from it run on."""
         ...
 
     async def connect(self, state_dir: Path, *, timeout: float) -> Connection:

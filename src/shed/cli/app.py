@@ -30,6 +30,7 @@ COMMANDS: dict[str, Command] = {
     "rm": Command("shed.cli.sheds:delete", "", "delete"),
     "exec": Command("shed.cli.exec:exec_command", "run a command in a shed"),
     "console": Command("shed.cli.exec:console_command", "open a login shell in a shed"),
+    "cp": Command("shed.cli.copy:cp", "copy files and folders to and from sheds"),
     "attach": Command("shed.cli.attach:attach", "open a tmux session in a shed"),
     "sessions": Command("shed.cli.sessions:main", "list the tmux sessions in sheds, and end one"),
     "logs": Command("shed.cli.sheds:logs", "show what a shed's console said"),

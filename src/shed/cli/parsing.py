@@ -84,6 +84,13 @@ def parse_count(text: str) -> int:
     raise UsageError(f"{text!r} is not a whole number above 0")
 
 
+def parse_number(text: str) -> int:
+    """Return the number that `text` is, which can be 0.  Raises `UsageError`."""
+    if text.isascii() and text.isdigit():
+        return int(text)
+    raise UsageError(f"{text!r} is not a whole number")
+
+
 def parse_port(text: str) -> int:
     """Return the TCP port that `text` is.  Raises `UsageError`."""
     if text.isascii() and text.isdigit() and 1 <= int(text) <= 65535:
@@ -95,4 +102,5 @@ size = _argument(parse_size)
 memory = _argument(parse_memory)
 duration = _argument(parse_duration)
 count = _argument(parse_count)
+number = _argument(parse_number)
 port = _argument(parse_port)

@@ -9,12 +9,15 @@ from collections.abc import Callable, Iterator
 from shed.cli import parsing
 from shed.cli.connection import client, client_of, create_timeout, known_on, local_dir, seen, where
 from shed.cli.options import Options
-from shed.cli.output import age, confirm, done, emit, note, seconds, table, timings
+from shed.cli.output import age, confirm, done, emit, note, seconds, table, timings, write_all
 from shed.cli.parsing import Parser
 from shed.cli.progress import shown
 from shed.client.models import Shed
 from shed.config.sizes import format_size
+from shed.errors import UsageError
 from shed.progress import Event
+
+_COLD = "boot the VM, even where it could be restored"
 
 
 def create(words: list[str], options: Options) -> int:
@@ -31,6 +34,7 @@ def create(words: list[str], options: Options) -> int:
     parser.add_argument("--upper-size", metavar="SIZE", type=parsing.size, help="room for what is written in the shed: 1G to 100G")
     parser.add_argument("--local-dir", metavar="DIR", help="folder of this machine to mount read-write at /workspace")
     parser.add_argument("--timeout", metavar="TIME", type=parsing.duration, help="give up after this long (default: 10m)")
+    parser.add_argument("--cold", action="store_true", help=_COLD)
     args = parser.parse(words, options)
     server = client(options)
     folder = None if args.local_dir is None else local_dir(args.local_dir, server)
@@ -43,6 +47,7 @@ def create(words: list[str], options: Options) -> int:
             upper_size_bytes=args.upper_size,
             local_dir=folder,
             timeout=args.timeout or create_timeout(options),
+            cold=args.cold,
             on_event=sink,
         )
     seen(server, options, {shed.name: shed.status})
@@ -52,11 +57,14 @@ def create(words: list[str], options: Options) -> int:
 
 def start(words: list[str], options: Options) -> int:
     """Start a stopped shed."""
-    name = _name_alone("start", "Start a stopped shed.", words, options)
-    server = client_of(name, options)
+    parser = Parser("start", "Start a stopped shed.")
+    parser.add_argument("name", metavar="NAME")
+    parser.add_argument("--cold", action="store_true", help=_COLD)
+    args = parser.parse(words, options)
+    server = client_of(args.name, options)
     with _watched(options) as sink:
-        shed = server.start(name, on_event=sink)
-    seen(server, options, {name: shed.status})
+        shed = server.start(args.name, cold=args.cold, on_event=sink)
+    seen(server, options, {args.name: shed.status})
     _finished(options, "start", "started", shed)
     return 0
 
@@ -118,15 +126,29 @@ def list_sheds(words: list[str], options: Options) -> int:
 
 
 def logs(words: list[str], options: Options) -> int:
-    """Show what a shed's console said."""
-    name = _name_alone("logs", "Show what the console of a shed said since its last start.", words, options)
-    text = client_of(name, options).logs(name)
+    """Show what a shed's console said, and says."""
+    parser = Parser(
+        "logs",
+        "Show what the console of a shed said since its last start.",
+        examples=["shed logs dev", "shed logs dev -f -n 20"],
+    )
+    parser.add_argument("name", metavar="NAME")
+    parser.add_argument("-f", "--follow", action="store_true", help="go on with what it says, also over restarts, until it is deleted")
+    parser.add_argument("-n", "--tail", metavar="N", type=parsing.number, help="begin with the last N lines")
+    args = parser.parse(words, options)
+    if args.follow and options.json:
+        raise UsageError("what is followed has no machine output", hint="leave out --json, or --follow")
+    if args.follow:
+        sys.stdout.flush()
+        for data in client_of(args.name, options).follow_logs(args.name, tail=args.tail):
+            write_all(1, data)
+        return 0
+    text = client_of(args.name, options).logs(args.name, tail=args.tail)
     if options.json:
-        emit({"name": name, "console": text})
+        emit({"name": args.name, "console": text})
     else:
         sys.stdout.flush()
-        sys.stdout.buffer.write(text.encode(errors="surrogateescape"))
-        sys.stdout.buffer.flush()
+        write_all(1, text.encode(errors="surrogateescape"))
     return 0
 
 
@@ -154,7 +176,7 @@ def _finished(options: Options, action: str, verb: str, shed: Shed) -> None:
     sentence = f"{verb} {shed.name}{f' in {seconds(total)}' if total else ''}"
     done(options, action, shed.name, sentence, shed=shed.wire)
     if options.verbose and not options.json:
-        sys.stderr.write(timings(shed.timings))
+        sys.stderr.write((f"  {shed.boot} start\n" if shed.boot else "") + timings(shed.timings))
 
 
 def headers(options: Options) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import quote
 
@@ -13,7 +13,7 @@ from shed.client.address import Address, resolve
 from shed.client.execution import Execution
 from shed.client.models import Shed
 from shed.client.transport import ANSWER_TIMEOUT, upgrade
-from shed.errors import UnavailableError
+from shed.errors import NotFoundError, UnavailableError
 from shed.names import check_session_name, check_shed_name
 from shed.progress import BlobEvent, BytesEvent, Event, PhaseEvent, WarningEvent
 
@@ -63,11 +63,13 @@ class Client:
         upper_size_bytes: int | None = None,
         local_dir: str | None = None,
         timeout: float | None = None,
+        cold: bool = False,
         on_event: Sink = _ignore,
     ) -> Shed:
         """Create and start a shed; what is None is the server's to choose.
 
         `local_dir` is an absolute path on the server's machine, `timeout` the seconds after which the server gives up and undoes all.
+        `cold` has its VM booted, whatever it could be restored from.
         """
         options: dict[str, object] = {
             "image": image,
@@ -76,13 +78,14 @@ class Client:
             "upper_size_bytes": upper_size_bytes,
             "local_dir": local_dir,
             "timeout": timeout,
+            "cold": cold or None,
         }
         body = {"name": check_shed_name(name), **{key: value for key, value in options.items() if value is not None}}
         return Shed.from_wire(self._work("POST", "/api/sheds?progress=blob", on_event, body=body))
 
-    def start(self, name: str, *, on_event: Sink = _ignore) -> Shed:
-        """Start a stopped shed."""
-        return Shed.from_wire(self._work("POST", _path(name, "start"), on_event))
+    def start(self, name: str, *, cold: bool = False, on_event: Sink = _ignore) -> Shed:
+        """Start a stopped shed; `cold` as for `create`."""
+        return Shed.from_wire(self._work("POST", _path(name, "start") + ("?cold=true" if cold else ""), on_event))
 
     def stop(self, name: str, *, on_event: Sink = _ignore) -> Shed:
         """Stop a running shed; its files stay."""
@@ -92,10 +95,29 @@ class Client:
         """Delete a shed and its files; with `force` also one that runs, or whose records are broken."""
         self._work("DELETE", _path(name) + ("?force=true" if force else ""), on_event)
 
-    def logs(self, name: str) -> str:
-        """Return the text on the shed's console since its last start."""
-        answer = http.request(self.address, "GET", _path(name, "logs"))
+    def logs(self, name: str, *, tail: int | None = None) -> str:
+        """Return the text on the shed's console since its last start, the last `tail` lines of it."""
+        answer = http.request(self.address, "GET", _logs(name, tail))
         return answer if isinstance(answer, str) else ""
+
+    def follow_logs(self, name: str, *, tail: int | None = None) -> Iterator[bytes]:
+        """Yield what `logs` returns, and then what the console says as it comes, over restarts, until the shed is deleted.
+
+        Closing the iterator drops the connection.
+        """
+        sock = upgrade(self.address, "GET", _logs(name, tail), "shed-log")
+        try:
+            while data := sock.recv(65536):
+                yield data
+        except OSError as error:
+            raise UnavailableError(f"lost the connection to the server at {self.address}: {error.strerror}") from None
+        finally:
+            sock.close()
+        try:
+            http.request(self.address, "GET", _path(name), start=False)
+        except NotFoundError:
+            return
+        raise UnavailableError(f"the server at {self.address} went away", hint=f"go on with: shed logs -f {name}")
 
     def sessions(self, name: str) -> list[dict[str, Any]]:
         """Return the tmux sessions in a running shed."""
@@ -204,6 +226,10 @@ class Client:
                 current, total = _count(event.data.get("current")), _count(event.data.get("total"))
                 on_event(BlobEvent(digest, label, status, current or 0, total))
         raise UnavailableError("the server went away before the work was done", hint="see how far it came: shed list")
+
+
+def _logs(name: str, tail: int | None) -> str:
+    return _path(name, "logs") + ("" if tail is None else f"?tail={tail:d}")
 
 
 def _quoted(reference: str) -> str:

@@ -27,6 +27,8 @@ class Shed:
     backend: str
     detail: str = ""
     """What is unusual about the status; empty when nothing is."""
+    boot: str = ""
+    """``warm`` or ``cold``: how the VM came up, in the answer to a create or a start."""
     timings: dict[str, float] = field(default_factory=dict)
     """Milliseconds per phase, of the work that returned this object."""
     wire: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
@@ -49,6 +51,7 @@ class Shed:
             local_dir=_text(wire, "local_dir"),
             backend=_text(wire, "backend"),
             detail=_text(wire, "detail"),
+            boot=_text(wire, "boot"),
             timings=timings if isinstance(timings, dict) else {},
             wire=wire,
         )

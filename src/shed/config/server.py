@@ -20,6 +20,9 @@ qemu:
   upper_size_default: 5G
   start_timeout: 120s      # to the agent's first word, and again to ready
   stop_timeout: 10s        # a clean poweroff; then the VM is killed
+  warm_start: true         # restore VMs from templates, rather than boot them
+  warm_templates: 4        # most templates that are kept
+  warm_templates_size: 2G  # most bytes of the disk that they take up together
 ```
 
 An unknown key is refused with the nearest known one: a setting that is silently ignored is worse than none.  All keys:
@@ -43,6 +46,8 @@ MIN_UPPER, MAX_UPPER = 1 * GIB, 100 * GIB
 MIN_MEMORY_MB, MAX_MEMORY_MB, MAX_CPUS = 128, 1 << 20, 64
 LOG_LEVELS = ("debug", "info", "warning", "error")
 MAX_PULLS = 32
+MAX_TEMPLATES = 100
+MIN_TEMPLATES_SIZE, MAX_TEMPLATES_SIZE = GIB // 4, 1 << 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +64,11 @@ class Settings:
     default_upper_size: int = 5 * GIB
     start_timeout: float = 120.0
     stop_timeout: float = 10.0
+    warm_start: bool = True
+    """Whether VMs are restored from templates, and templates made."""
+    warm_templates: int = 4
+    warm_templates_size: int = 2 * GIB
+    """Most templates that are kept, and most bytes that they take up together."""
     image_aliases: Mapping[str, str] = field(default_factory=images.published_images)
     """Names for references; those of the published images unless the file has its own."""
     pull_policy: str = "missing"
@@ -206,6 +216,9 @@ _QEMU: dict[str, _Setting] = {
     "upper_size_default": _Value("default_upper_size", values.size(MIN_UPPER, MAX_UPPER)),
     "start_timeout": _Value("start_timeout", values.duration),
     "stop_timeout": _Value("stop_timeout", values.duration),
+    "warm_start": _Value("warm_start", values.switch),
+    "warm_templates": _Value("warm_templates", values.number(1, MAX_TEMPLATES)),
+    "warm_templates_size": _Value("warm_templates_size", values.size(MIN_TEMPLATES_SIZE, MAX_TEMPLATES_SIZE)),
 }
 _TOP: dict[str, _Setting] = {
     "name": _Value("name", values.text),

@@ -36,6 +36,13 @@ def choice(*choices: str) -> Convert:
     return convert
 
 
+def switch(value: object) -> bool:
+    """True or false."""
+    if not isinstance(value, bool):
+        raise ValueError("must be true or false")
+    return value
+
+
 def number(least: int, most: int) -> Convert:
     """A whole number from `least` to `most`."""
 

@@ -1,5 +1,6 @@
 """Port 1026: requests about the machine itself, several in turn on one stream.
 
+    rest        {}             get ready to be saved: the next request is configure, in this machine or in one restored from it
     configure   {…}            make this machine a shed (`shed.guest.configure` says what it takes), once
     health      {}             how it is
     clock       {"clock": s}   set the wall clock, seconds since 1970
@@ -43,6 +44,7 @@ class Control:
         self._loop = loop
         self._shed = shed
         self._operations: dict[str, Callable[[Answer], Awaitable[Answer]]] = {
+            "rest": self._rest,
             "configure": self._configure,
             "health": self._health,
             "clock": self._clock,
@@ -74,6 +76,19 @@ class Control:
             return {"ok": False, "code": "INVALID_REQUEST", "error": f"bad request: {error}"}
         except OSError as error:
             return {"ok": False, "code": "AGENT_ERROR", "error": str(error)}
+
+    async def _rest(self, _request: Answer) -> Answer:
+        from shed.guest.configure import StepError
+        from shed.guest.configure.steps import Places
+        from shed.guest.rest import settle
+
+        if self._shed.phase != state.HELLO or self._shed.disks_let_go is not None:
+            raise RefusedError("NOT_CONFIGURABLE", f"this machine is {self._shed.phase} already")
+        try:
+            self._shed.disks_let_go = settle(Places())
+        except StepError as error:
+            raise RefusedError(error.code, str(error)) from None
+        return {}
 
     async def _configure(self, request: Answer) -> Answer:
         from shed.guest.configure import StepError, configure

@@ -25,7 +25,7 @@ _LOOPBACKS = ((_socket.AF_INET, "127.0.0.1"), (_socket.AF_INET6, "::1"))
 
 async def serve(loop: Loop, stream: Stream) -> None:
     """Connect the stream to the port it asks for, until both sides have ended."""
-    line, early = await _first_line(stream)
+    line, early = await first_line(stream)
     word, _, number = line.partition(b" ")
     if word != b"CONNECT" or not number.isdigit() or not 1 <= int(number) <= 65535:
         await stream.write(b"ERR expected CONNECT and a port from 1 to 65535\n")
@@ -41,6 +41,11 @@ async def serve(loop: Loop, stream: Stream) -> None:
     if connection is None:
         await stream.write(f"ERR port {int(number)}: {os.strerror(failure.errno or errno.EIO)}\n".encode())
         return
+    await relay(loop, connection, stream, early)
+
+
+async def relay(loop: Loop, connection: Watch, stream: Stream, early: bytes) -> None:
+    """Answer OK, and carry bytes between the stream and a connection until both sides have ended; `early` came already."""
     back = loop.spawn(_from_guest(connection, stream), name="proxy output")
     stream.gone.then(lambda: _reset(connection))
     try:
@@ -54,7 +59,7 @@ async def serve(loop: Loop, stream: Stream) -> None:
         connection.close()
 
 
-async def _first_line(stream: Stream) -> tuple[bytes, bytes]:
+async def first_line(stream: Stream) -> tuple[bytes, bytes]:
     """Return the first line without its end, and the bytes that came behind it."""
     received = b""
     while b"\n" not in received and len(received) < _LONGEST_LINE:

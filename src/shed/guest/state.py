@@ -5,6 +5,7 @@ from __future__ import annotations
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from shed.guest.exec import Session
+    from shed.guest.loop import Watch
     from shed.guest.users import User
 
 HELLO = "hello"
@@ -26,6 +27,11 @@ class State:
         self.env: dict[str, str] = {}
         self.workspace = "/workspace"
         self.init = "agent"
+        self.disks_let_go: list[str] | None = None
+        """Virtio devices that are to be taken back; None when this machine was never at rest."""
         self.upper_fd = -1
         """The upper's root folder, kept open: after the move into the new root no path leads there."""
         self.sessions: set[Session] = set()
+        self.arrived: dict[int, Watch] = {}
+        """Connections that came to a listener and wait for the host, by number."""
+        self.arrivals = 0

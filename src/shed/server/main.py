@@ -74,7 +74,7 @@ def server_parser() -> argparse.ArgumentParser:
 
 
 def _serve(options: argparse.Namespace) -> int:
-    from shed.backends.qemu import QemuBackend  # noqa: PLC0415  `version` and a wrong option should not wait for all this
+    from shed.backends.qemu import Limits, QemuBackend  # noqa: PLC0415  `version` and a wrong option should not wait for all this
     from shed.server.app import Server  # noqa: PLC0415
     from shed.server.listen import parse_listen  # noqa: PLC0415
     from shed.server.run import serve  # noqa: PLC0415
@@ -89,7 +89,8 @@ def _serve(options: argparse.Namespace) -> int:
     if options.socket is not None:
         paths.socket = options.socket.absolute()
     ensure = partial(_ensure, paths.images, settings)
-    serve(Server(paths, settings, Manager(paths, QemuBackend(paths), partial(_resolve, paths.images), settings, ensure=ensure)))
+    backend = QemuBackend(paths, limits=Limits(settings.warm_templates, settings.warm_templates_size))
+    serve(Server(paths, settings, Manager(paths, backend, partial(_resolve, paths.images), settings, ensure=ensure)))
     return 0
 
 

@@ -6,10 +6,11 @@ import base64
 import logging
 import os
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from shed.backends.base import Backend, Connection, Disk, Machine, Share
+from shed.backends.base import Backend, Connection, Disk, Machine, Share, Template
 from shed.errors import BackendError, ShedError
 from shed.progress import Progress
 from shed.sheds import workspace
@@ -19,10 +20,13 @@ from shed.sheds.metadata import Record
 
 if TYPE_CHECKING:
     from shed.images.resolve import BootImage
+    from shed.sheds.warm import WarmStart
 
 log = logging.getLogger(__name__)
 _ENTROPY = 64
 """Bytes of the host's randomness that the guest is given."""
+_WARM_SECONDS = 20.0
+"""Most that a restored machine is waited for: booting one takes less."""
 
 
 def machine(record: Record, image: BootImage, folders: Folders) -> Machine:
@@ -34,25 +38,59 @@ def machine(record: Record, image: BootImage, folders: Folders) -> Machine:
     return Machine(record.name, record.cpus, record.memory_mb, image.kernel, image.initrd, disks, folders.instance, shares)
 
 
-async def boot(backend: Backend, record: Record, image: BootImage, folders: Folders, *, wait: float, progress: Progress) -> Connection:
-    """Bring the VM up and return the link to its configured agent; `wait` seconds each for its first word and for ready.
+@dataclass(frozen=True, slots=True)
+class Booted:
+    """A VM that is up: the link to its configured agent, and ``warm`` when it was restored, ``cold`` when it was booted."""
+
+    connection: Connection
+    way: str
+
+
+async def boot(
+    backend: Backend, record: Record, image: BootImage, folders: Folders, warm: WarmStart | None, *, wait: float, progress: Progress
+) -> Booted:
+    """Bring the VM up, warm when `warm` is given and can; `wait` seconds each for its first word and for ready.
 
     On any failure the VM is gone again, its console log is kept, and the error says where.
     """
+    vm = machine(record, image, folders)
+    template = None if warm is None else await warm.find(vm)
+    if template is not None:
+        try:
+            progress.phase("restore", "restoring the virtual machine")
+            return Booted(await _bring_up(backend, record, vm, template, wait=min(wait, _WARM_SECONDS), progress=progress), "warm")
+        except ShedError as error:
+            await backend.kill(folders.instance)
+            progress.warn(f"restoring the virtual machine failed, so it is booted: {error.message.partition(chr(10))[0]}")
+            log.warning("shed %s: restoring from %s failed: %s", record.name, template.path.name, error)
+        except BaseException as error:
+            await _clean_up(backend, folders, error)
+            raise
     try:
         progress.phase("vm", "starting the virtual machine")
-        for warning in await backend.start(machine(record, image, folders)):
-            progress.warn(warning)
-        progress.phase("agent", "waiting for the guest")
-        connection = await backend.connect(folders.instance, timeout=wait)
-        try:
-            progress.phase("configure", "mounting disks")
-            await configure(connection, record, backend, wait=wait)
-        except BaseException:
-            await connection.close()
-            raise
+        connection = await _bring_up(backend, record, vm, None, wait=wait, progress=progress)
     except BaseException as error:
         await _clean_up(backend, folders, error)
+        raise
+    if warm is not None:
+        if template is not None:
+            await warm.to_blame(template)
+        warm.booted(vm)
+    return Booted(connection, "cold")
+
+
+async def _bring_up(
+    backend: Backend, record: Record, vm: Machine, template: Template | None, *, wait: float, progress: Progress
+) -> Connection:
+    for warning in await backend.start(vm, template):
+        progress.warn(warning)
+    progress.phase("agent", "waiting for the guest")
+    connection = await backend.connect(vm.state_dir, timeout=wait)
+    try:
+        progress.phase("configure", "mounting disks")
+        await configure(connection, record, backend, wait=wait)
+    except BaseException:
+        await connection.close()
         raise
     return connection
 

@@ -11,16 +11,17 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from shed.backends.base import Backend, Connection, Liveness
+from shed.backends.base import Backend, Liveness
 from shed.config.server import MAX_CPUS, MAX_MEMORY_MB, MIN_MEMORY_MB, Settings
 from shed.errors import ConflictError, ShedError, UsageError
 from shed.names import check_shed_name
 from shed.oci.leases import unpruned
 from shed.progress import Progress, Stop
 from shed.sheds import metadata, upper, workspace
-from shed.sheds.boot import boot
+from shed.sheds.boot import Booted, boot
 from shed.sheds.folders import Folders
 from shed.sheds.threads import in_thread, stoppable
+from shed.sheds.warm import WarmStart
 
 if TYPE_CHECKING:
     from shed.images.resolve import BootImage
@@ -43,6 +44,8 @@ class CreateRequest:
     local_dir: str | None = None
     timeout: float | None = None
     """Seconds to the agent's first word, and again to ready."""
+    cold: bool = False
+    """Boot it, whatever it could be restored from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +59,7 @@ class Plan:
     upper_size_bytes: int
     local_dir: str | None
     wait: float
+    cold: bool
 
 
 def plan(request: CreateRequest, settings: Settings) -> Plan:
@@ -77,13 +81,14 @@ def plan(request: CreateRequest, settings: Settings) -> Plan:
         upper.check_upper_size(settings.default_upper_size if request.upper_size_bytes is None else request.upper_size_bytes),
         None if request.local_dir is None else workspace.check_local_dir(request.local_dir),
         wait,
+        request.cold,
     )
 
 
 async def create(
-    wanted: Plan, folders: Folders, backend: Backend, resolve: Resolve, ensure: Ensure | None, *, progress: Progress
-) -> tuple[metadata.Record, Connection]:
-    """Make the shed; the caller holds its name.  Returns its record and the link to its ready agent; on failure nothing is left."""
+    wanted: Plan, folders: Folders, backend: Backend, resolve: Resolve, ensure: Ensure | None, *, warm: WarmStart, progress: Progress
+) -> tuple[metadata.Record, Booted]:
+    """Make the shed; the caller holds its name.  Returns its record and its VM with a ready agent; on failure nothing is left."""
     if folders.instance.exists():
         raise exists(wanted.name)
     if folders.upper.parent.exists():
@@ -107,14 +112,15 @@ async def create(
         progress.phase("metadata")
         record = await in_thread(_save_record, folders, image, wanted, backend.name)
 
-        connection = await boot(backend, record, image, folders, wait=wanted.wait, progress=progress)  # undoes itself
+        way = None if wanted.cold else warm
+        booted = await boot(backend, record, image, folders, way, wait=wanted.wait, progress=progress)  # undoes itself
         undo.push_async_callback(backend.kill, folders.instance)
-        undo.push_async_callback(connection.close)
+        undo.push_async_callback(booted.connection.close)
 
         progress.phase("commit")
         await in_thread(folders.commit)
         undo.pop_all()
-    return record, connection
+    return record, booted
 
 
 def exists(name: str) -> ConflictError:

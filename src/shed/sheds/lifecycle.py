@@ -7,15 +7,16 @@ import logging
 from dataclasses import replace
 from pathlib import Path
 
-from shed.backends.base import Backend, Connection, Liveness
+from shed.backends.base import Backend, Liveness
 from shed.errors import BackendError, ConflictError, ShedError
 from shed.progress import Progress
 from shed.sheds import metadata, workspace
 from shed.sheds.agent import Link, control
-from shed.sheds.boot import boot
+from shed.sheds.boot import Booted, boot
 from shed.sheds.create import Resolve, discard
 from shed.sheds.folders import Folders
 from shed.sheds.threads import in_thread
+from shed.sheds.warm import WarmStart
 
 log = logging.getLogger(__name__)
 _SYNC_TIMEOUT = 5.0
@@ -33,9 +34,16 @@ def in_doubt(name: str, pid: int | None) -> ConflictError:
 
 
 async def start(
-    record: metadata.Record, folders: Folders, backend: Backend, resolve: Resolve, *, wait: float, progress: Progress
-) -> tuple[metadata.Record, Connection]:
-    """Boot the stopped shed `record` with the image it was made from; returns its new record and the link to its ready agent."""
+    record: metadata.Record,
+    folders: Folders,
+    backend: Backend,
+    resolve: Resolve,
+    warm: WarmStart | None,
+    *,
+    wait: float,
+    progress: Progress,
+) -> tuple[metadata.Record, Booted]:
+    """Bring up the stopped shed `record` with the image it was made from; returns its new record and its VM with a ready agent."""
     if backend.liveness(folders.instance) is Liveness.UNKNOWN:
         raise in_doubt(record.name, backend.pid(folders.instance))
     progress.phase("image")
@@ -48,11 +56,11 @@ async def start(
             code="UPPER_MISSING",
             hint=f"put the file back, or `shed delete {record.name}`",
         )
-    connection = await boot(backend, record, image, folders, wait=wait, progress=progress)
+    booted = await boot(backend, record, image, folders, warm, wait=wait, progress=progress)
     try:
-        return await _want(record, folders, "running"), connection
+        return await _want(record, folders, "running"), booted
     except BaseException:  # a VM whose start has failed does not run on
-        await connection.close()
+        await booted.connection.close()
         await backend.kill(folders.instance)
         raise
 

@@ -16,16 +16,18 @@ from shed.backends.base import Backend, Connection, Liveness, Stream
 from shed.config.paths import Paths
 from shed.config.server import Settings
 from shed.errors import BackendError, ConflictError, ConnectError, NotFoundError, ShedError, UnavailableError
-from shed.guest.protocol import PORT_EXEC, PORT_PROXY
+from shed.guest.protocol import PORT_EXEC, PORT_LISTEN, PORT_PROXY
 from shed.names import check_shed_name
 from shed.progress import Progress
 from shed.sheds import folders as places
 from shed.sheds import lifecycle, metadata
 from shed.sheds.agent import Link, control
 from shed.sheds.boot import attach
+from shed.sheds.console import ConsoleStream, last_lines
 from shed.sheds.create import CreateRequest, Ensure, Resolve, create, plan
 from shed.sheds.folders import Folders
 from shed.sheds.starts import Starts
+from shed.sheds.warm import WarmStart
 
 log = logging.getLogger(__name__)
 Shed = dict[str, Any]
@@ -61,6 +63,7 @@ class Manager:
         self._resolve = resolve
         self._ensure = ensure
         self._settings = settings or Settings()
+        self._warm = WarmStart(backend, enabled=self._settings.warm_start, wait=self._settings.start_timeout)
         self._names: dict[str, _Name] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -72,6 +75,7 @@ class Manager:
     async def open(self) -> None:
         """Make the folders; then, in the background, undo what an earlier server left unfinished and adopt the VMs that run."""
         places.prepare(self._paths)
+        self._background(self._warm.open(), "sweep templates")
         for name in places.leftovers(self._paths):
             self._background(self._sweep(name), f"sweep {name}")
         for name in places.names(self._paths):
@@ -82,7 +86,7 @@ class Manager:
         """Drop all links; the VMs run on."""
         for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*self._tasks, self._warm.close(), return_exceptions=True)
         await asyncio.gather(*(entry.link.drop() for entry in self._names.values()))
 
     async def create(self, request: CreateRequest, progress: Progress) -> Shed:
@@ -92,18 +96,21 @@ class Manager:
         if entry.doing == "create":
             raise ConflictError(f"shed {wanted.name!r} is being created", code="SHED_ALREADY_EXISTS", hint="choose another name")
         async with self._holding(wanted.name, "create") as (folders, link):
-            record, connection = await create(wanted, folders, self._backend, self._resolve, self._ensure, progress=progress)
-            link.set(connection)
-        return self._done("create", record, progress)
+            record, booted = await create(wanted, folders, self._backend, self._resolve, self._ensure, warm=self._warm, progress=progress)
+            link.set(booted.connection)
+        return self._done("create", record, progress, booted.way)
 
-    async def start(self, name: str, progress: Progress) -> Shed:
-        """Start a stopped shed and return it, ready, with timings.  Raises `ConflictError` (SHED_ALREADY_RUNNING)."""
+    async def start(self, name: str, progress: Progress, *, cold: bool = False) -> Shed:
+        """Start a stopped shed and return it, ready, with timings; `cold` boots it in any case.
+
+        Raises `ConflictError` (SHED_ALREADY_RUNNING).
+        """
         async with self._holding(name, "start") as (folders, link):
             record = self._load(folders)
             if self._backend.liveness(folders.instance) is Liveness.OURS:
                 raise ConflictError(f"shed {name!r} is running already", code="SHED_ALREADY_RUNNING", hint=f"`shed exec {name} -- COMMAND`")
-            record = await self._boot(record, folders, link, progress)
-        return self._done("start", record, progress)
+            record, way = await self._boot(record, folders, link, progress, cold=cold)
+        return self._done("start", record, progress, way)
 
     async def stop(self, name: str, progress: Progress) -> Shed:
         """Power a running shed off, or end its start, and return it.  Raises `ConflictError` (SHED_ALREADY_STOPPED, SHED_BUSY)."""
@@ -157,12 +164,15 @@ class Manager:
                 warnings.append(error.message)
         return sheds, warnings
 
-    def console_log(self, name: str) -> bytes:
-        """Return the end of what the VM's console has said."""
-        folders = self._folders(name)
-        if not folders.instance.exists():
-            raise self._missing(name)
-        return folders.console_tail()
+    def console_log(self, name: str, *, lines: int | None = None) -> bytes:
+        """Return the end of what the VM's console has said, the last `lines` of it."""
+        return last_lines(self._existing(name).console_tail()[0], lines)
+
+    def follow_console(self, name: str, *, lines: int | None = None) -> Stream:
+        """Return what `console_log` does, and then what the console says, until the shed is deleted."""
+        folders = self._existing(name)
+        tail, position = folders.console_tail()
+        return ConsoleStream(folders.console, last_lines(tail, lines), position)
 
     async def health(self, name: str) -> dict[str, Any]:
         """Return what the agent of a running shed says of itself.  Raises `ConflictError`, and `BackendError` when it does not answer."""
@@ -189,7 +199,7 @@ class Manager:
                 stream = await self._open(name, PORT_PROXY, None, autostart=False)
                 try:
                     await stream.write(b"CONNECT %d\n" % port)
-                    answer = await _read_line(stream)
+                    answer = await read_line(stream)
                     if answer == "OK":
                         return stream
                 except BaseException:
@@ -202,6 +212,22 @@ class Manager:
         stream.close()
         why = answer.removeprefix("ERR ").removeprefix(f"port {port}: ")
         raise ConnectError(f"{what}: {why}", hint=f"is something listening there? `shed exec {name} -- ss -ltn`")
+
+    async def open_listener(self, name: str, line: str, *, autostart: bool) -> tuple[Stream, str]:
+        """Ask the guest's `shed.guest.listen` for something, in one line; return the stream and the answer's words behind OK.
+
+        Raises `BackendError`: CONNECT_FAILED with the guest's reason.
+        """
+        stream = await self._open(name, PORT_LISTEN, None, autostart=autostart)
+        try:
+            await stream.write(f"{line}\n".encode())
+            answer = await read_line(stream)
+            if answer.split(" ")[0] != "OK":
+                raise BackendError(f"shed {name!r}: {answer.removeprefix('ERR ')}", code="CONNECT_FAILED")
+        except BaseException:
+            stream.close()
+            raise
+        return stream, answer.removeprefix("OK").strip()
 
     async def _open(self, name: str, port: int, tell: Tell | None, *, autostart: bool) -> Stream:
         link = await self._link(name, tell, autostart=autostart)
@@ -231,12 +257,14 @@ class Manager:
                 await link.get()
         return link
 
-    async def _boot(self, record: metadata.Record, folders: Folders, link: Link, progress: Progress) -> metadata.Record:
+    async def _boot(
+        self, record: metadata.Record, folders: Folders, link: Link, progress: Progress, *, cold: bool = False
+    ) -> tuple[metadata.Record, str]:
         await link.drop()
-        wait = self._settings.start_timeout
-        record, connection = await lifecycle.start(record, folders, self._backend, self._resolve, wait=wait, progress=progress)
-        link.set(connection)
-        return record
+        wait, warm = self._settings.start_timeout, None if cold else self._warm
+        record, booted = await lifecycle.start(record, folders, self._backend, self._resolve, warm, wait=wait, progress=progress)
+        link.set(booted.connection)
+        return record, booted.way
 
     async def _attach(self, name: str) -> Connection:
         folders = self._folders(name)
@@ -269,6 +297,7 @@ class Manager:
         task = asyncio.create_task(logged(), name=what)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(lambda _: work.close())  # when it was cancelled before it began
 
     def _end_starts(self, name: str, reason: str, progress: Progress) -> bool:
         """Have what brings `name` up give up, and say so; return whether there was anything."""
@@ -303,16 +332,24 @@ class Manager:
     def _folders(self, name: str) -> Folders:
         return Folders(self._paths, check_shed_name(name))
 
+    def _existing(self, name: str) -> Folders:
+        folders = self._folders(name)
+        if not folders.instance.exists():
+            raise self._missing(name)
+        return folders
+
     def _load(self, folders: Folders) -> metadata.Record:
         if not folders.instance.exists():
             raise self._missing(folders.name)
         return metadata.load(folders.instance)
 
-    def _done(self, what: str, record: metadata.Record, progress: Progress) -> Shed:
+    def _done(self, what: str, record: metadata.Record, progress: Progress, way: str = "") -> Shed:
         timings = {name: round(spent, 1) for name, spent in progress.finish().items()}
         steps = " ".join(f"{name}={spent:.0f}" for name, spent in timings.items())
-        log.info("timing: %s name=%s backend=%s total=%.0fms %s", what, record.name, record.backend, sum(timings.values()), steps)
-        return {**self._view(record), "timings": timings}
+        total = sum(timings.values())
+        boot = f" boot={way}" if way else ""
+        log.info("timing: %s name=%s backend=%s%s total=%.0fms %s", what, record.name, record.backend, boot, total, steps)
+        return {**self._view(record), **({"boot": way} if way else {}), "timings": timings}
 
     def _missing(self, name: str) -> NotFoundError:
         return NotFoundError(f"there is no shed {name!r}", code="SHED_NOT_FOUND", hint="`shed list` shows what there is")
@@ -348,8 +385,8 @@ class Manager:
         return shed
 
 
-async def _read_line(stream: Stream) -> str:
-    """Read the proxy's one-line answer, byte by byte: what follows belongs to the user."""
+async def read_line(stream: Stream) -> str:
+    """Read a line of the guest's, byte by byte: what follows belongs to the user.  Raises `BackendError`."""
     line = b""
     while not line.endswith(b"\n"):
         data = await stream.read(1)

@@ -123,7 +123,7 @@ def test_forbidden_namespaces_are_done_without(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(process, "launch", launch)
     machine = Machine("demo", 1, 256, Path("/k"), Path("/i"), (), tmp_path, (share(tmp_path),))
     wanted = Identity(((0, 0), (1000, 500)), ((0, 0), (1000, 501)), (1000, 1000))
-    _, warnings = backend._launch(machine, Path("/qemu"), "tcg", wanted)
+    _, warnings = backend._launch(machine, command.Host(Path("/qemu"), "tcg", "uuid"), wanted)
     assert [identity.namespace for _, identity in calls] == [True, False]
     assert [argv[argv.index("-runas") + 1] for argv, _ in calls] == ["1000:1000", "500:501"]
     assert len(warnings) == 1

@@ -31,6 +31,7 @@ def test_a_shed_lives_over_http(server: Running) -> None:
     assert (shed["status"], shed["cpus"], shed["memory_mb"], shed["upper_size_bytes"]) == ("running", 2, 2048, 5 << 30)
     assert set(shed["timings"]) >= {"image", "upper", "vm", "agent", "configure"}
     del shed["timings"]
+    assert shed.pop("boot") == "cold"
     assert json.loads(server.request("GET", "/api/sheds")[1]) == {"sheds": [shed], "warnings": []}
     assert json.loads(server.request("GET", "/api/sheds/dev")[1]) == shed
     assert server.request("GET", "/api/sheds/dev/logs")[1].startswith(b"fake kernel: booted\n")

@@ -11,6 +11,7 @@ all during boot, so about one emulated boot in a hundred with two processors end
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 import os
@@ -30,7 +31,7 @@ PROBE_SECONDS = 5
 KVM_DEVICE = Path("/dev/kvm")
 _SIGN_OF_LIFE = b"Kernel panic - not syncing: VFS"
 _CACHE = "accel.json"
-_VERSION = re.compile(rb"version (\d+)\.(\d+)")
+_VERSION = re.compile(r"version (\d+)\.(\d+)")
 _SOUND_THREADS = (8, 1)
 """The QEMU that locks pages before it translates them: commit deba78709ae8 there."""
 
@@ -104,8 +105,20 @@ def boots(program: Path, kernel: Path, accel: str, *, seconds: int) -> bool:
 
 def one_thread(program: Path) -> bool:
     """Say whether the processors that this QEMU emulates have to share a thread: it is older than 8.1, or says no version."""
-    found = _VERSION.search(run([program, "--version"], check=False, timeout=10).stdout)
+    found = _VERSION.search(version(program))
     return found is None or (int(found[1]), int(found[2])) < _SOUND_THREADS
+
+
+def version(program: Path) -> str:
+    """Return which QEMU `program` is: what it says of itself, and which file it is."""
+    status = program.stat()
+    return _version(program, status.st_ino, status.st_size, status.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=8)
+def _version(program: Path, *file: int) -> str:
+    said = run([program, "--version"], check=False, timeout=10).stdout.decode(errors="replace").partition("\n")[0]
+    return f"{said} {'.'.join(map(str, file))}"
 
 
 def _trouble(device: Path) -> str:

@@ -10,12 +10,14 @@ import platform
 import shutil
 import signal
 import uuid
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
 
 from shed.backends import mux
-from shed.backends.base import Connection, Liveness, Machine, Network, Probe
-from shed.backends.qemu import accel, command, process, userns
+from shed.backends.base import Connection, Liveness, Machine, Network, Probe, Template
+from shed.backends.qemu import accel, command, process, saving, userns
+from shed.backends.qemu.templates import MEMORY, STATE, Limits, Templates
 from shed.config.paths import Paths
 from shed.errors import BackendError, ConflictError, UnavailableError
 from shed.run import missing_tool
@@ -26,6 +28,10 @@ INSTALL_HINT = "sudo apt-get install qemu-system-x86"
 _START_TIMEOUT = 30.0
 """Seconds until QEMU has set up the machine; it takes 0.2."""
 _TERM_SECONDS, _KILL_SECONDS = 2.0, 10.0
+_NICE = 10
+"""A template is made when nobody else needs the processor."""
+_HANG_UP = 0.2
+"""Seconds until the agent has seen the host hang up, and waits for the next one."""
 _LAST_LINES = 15
 _LAST_BYTES = 8192
 
@@ -39,9 +45,10 @@ class QemuBackend:
     name = "qemu"
     network = Network("10.0.2.15/24", "10.0.2.2", "10.0.2.3")
 
-    def __init__(self, paths: Paths, *, program: str = PROGRAM) -> None:
+    def __init__(self, paths: Paths, *, program: str = PROGRAM, limits: Limits | None = None) -> None:
         self._cache = paths.data
         self._program = program
+        self._templates = Templates(paths.templates, limits or Limits())
 
     async def probe(self) -> Probe:
         """Say whether QEMU is here and how guests run; KVM that nobody tried yet is tried at the first start."""
@@ -56,19 +63,20 @@ class QemuBackend:
             return Probe(True, "kvm", f"{accel.KVM_DEVICE} opens; whether guests run with it is tried at the first start")
         return Probe(True, verdict.accel, verdict.reason)
 
-    async def start(self, machine: Machine) -> tuple[str, ...]:
+    async def start(self, machine: Machine, template: Template | None = None) -> tuple[str, ...]:
         """Start the VM process, detached from this one; see `shed.backends.base.Backend`."""
-        program = self._found()
+        host = await asyncio.to_thread(self._host, machine)
+        if template is not None:
+            host = replace(host, memory=template.path / MEMORY, restored=True)
         identity = userns.plan(machine.shares, uid=os.geteuid(), gid=os.getegid())
         state = self.liveness(machine.state_dir)
         if state is not Liveness.NOT_OURS:
             certainly = "runs already" if state is Liveness.OURS else "may be running: its process cannot be identified"
             raise ConflictError(f"the VM of shed {machine.name} {certainly}", code="SHED_ALREADY_RUNNING")
-        verdict = await asyncio.to_thread(accel.find, self._cache, program=program, kernel=machine.kernel)
-        launching = asyncio.create_task(asyncio.to_thread(_launch, machine, program, verdict.accel, identity))
+        launching = asyncio.create_task(asyncio.to_thread(_launch, machine, host, identity))
         try:
             record, warnings = await asyncio.shield(launching)
-            await _came_up(machine.state_dir, record)
+            await _came_up(machine.state_dir, record, template)
         except BaseException:
             with contextlib.suppress(Exception):
                 await launching  # a start that is given up half way leaves nothing running
@@ -76,6 +84,61 @@ class QemuBackend:
                 await self.kill(machine.state_dir)
             raise
         return warnings
+
+    def template(self, machine: Machine) -> Template | None:
+        """Return what `machine` can be restored from; see `shed.backends.base.Backend`."""
+        return self._templates.find(machine, self._host(machine))
+
+    async def make_template(self, machine: Machine, rest: Callable[[Connection], Awaitable[None]], *, timeout: float) -> Template:
+        """Boot a machine like `machine` and save it at hello; see `shed.backends.base.Backend`."""
+        host = await asyncio.to_thread(self._host, machine)
+        with self._templates.lock():
+            await self._sweep()
+            plan = self._templates.begin(machine, host)
+            try:
+                await self._save(plan, replace(host, memory=plan.state_dir / MEMORY), rest, timeout=timeout)
+                return await asyncio.to_thread(self._templates.publish, plan, host)
+            finally:
+                await self._sweep()
+
+    async def _save(self, plan: Machine, host: command.Host, rest: Callable[[Connection], Awaitable[None]], *, timeout: float) -> None:
+        record = await asyncio.to_thread(process.launch, plan.state_dir, command.build(plan, host), host, plan.name, userns.NOBODY)
+        os.setpriority(os.PRIO_PROCESS, record.pid, _NICE)
+        await _came_up(plan.state_dir, record, None)
+        link = await self.connect(plan.state_dir, timeout=timeout)
+        try:
+            await rest(link)
+        finally:
+            await link.close()
+        await asyncio.sleep(_HANG_UP)
+        try:
+            async with asyncio.timeout(_START_TIMEOUT):
+                await saving.save(plan.state_dir, plan.state_dir / STATE)
+        except (TimeoutError, saving.MonitorError) as error:
+            raise BackendError(f"the machine could not be saved: {error or 'it takes too long'}", code="NOT_SAVED") from error
+        await self.kill(plan.state_dir)
+
+    async def sweep_templates(self) -> None:
+        """Remove what a server that was killed while it made a template has left; see `shed.backends.base.Backend`."""
+        with contextlib.suppress(ConflictError), self._templates.lock():
+            await self._sweep()
+
+    async def _sweep(self) -> None:
+        for folder in self._templates.unfinished():
+            await self.kill(folder)
+            await asyncio.to_thread(shutil.rmtree, folder)
+
+    def drop_template(self, template: Template) -> None:
+        """Never restore from `template` again."""
+        self._templates.drop(template)
+
+    def _host(self, machine: Machine) -> command.Host:
+        """Return what this host is to `machine`; blocks for seconds when KVM was not tried since the host's boot."""
+        program = self._found()
+        accelerator = accel.find(self._cache, program=program, kernel=machine.kernel).accel
+        return command.Host(
+            program, accelerator, str(uuid.uuid4()), one_thread=accelerator == "tcg" and machine.cpus > 1 and accel.one_thread(program)
+        )
 
     async def connect(self, state_dir: Path, *, timeout: float) -> Connection:
         """Return a link to the agent once it said hello; see `shed.backends.base.Backend`."""
@@ -143,37 +206,28 @@ class QemuBackend:
         return Path(found)
 
 
-def _launch(machine: Machine, program: Path, accelerator: str, identity: userns.Identity) -> tuple[process.Record, tuple[str, ...]]:
+def _launch(machine: Machine, host: command.Host, identity: userns.Identity) -> tuple[process.Record, tuple[str, ...]]:
     """Start QEMU; where user namespaces are forbidden, without one, and with a warning."""
-    single = accelerator == "tcg" and machine.cpus > 1 and accel.one_thread(program)
-    host = command.Host(program, accelerator, str(uuid.uuid4()), identity.become, single)
     try:
-        return process.launch(machine.state_dir, command.build(machine, host), host, machine.name, identity), ()
+        return _launch_as(machine, host, identity), ()
     except process.NamespaceForbiddenError as error:
         warning = f"this host forbids user namespaces: files in {machine.shares[0].path} keep their owners' numbers in the shed"
         log.warning("shed %s: %s (%s)", machine.name, warning, error)
-    identity = identity.without_namespace()
+    return _launch_as(machine, host, identity.without_namespace()), (warning,)
+
+
+def _launch_as(machine: Machine, host: command.Host, identity: userns.Identity) -> process.Record:
     host = replace(host, run_as=identity.become)
-    return process.launch(machine.state_dir, command.build(machine, host), host, machine.name, identity), (warning,)
+    return process.launch(machine.state_dir, command.build(machine, host), host, machine.name, identity)
 
 
-async def _came_up(state_dir: Path, record: process.Record) -> None:
-    """Wait until the machine is set up and runs, which QMP tells; a QEMU that ends closes the socket.
-
-    The greeting says nothing yet: a thread of its own sends it.  Commands are answered once the machine is there.
-    """
-    answer = b""
-    with contextlib.suppress(OSError, TimeoutError), process.reachable(state_dir, process.MONITOR_SOCKET) as path:
+async def _came_up(state_dir: Path, record: process.Record, template: Template | None) -> None:
+    """Wait until the machine is set up, and is told what to go on from; a QEMU that ends closes the socket."""
+    try:
         async with asyncio.timeout(_START_TIMEOUT):
-            reader, writer = await asyncio.open_unix_connection(path)
-            try:
-                await reader.readline()
-                writer.write(b'{"execute": "qmp_capabilities"}\n')
-                answer = await reader.readline()
-            finally:
-                writer.close()
-    if not answer.startswith(b'{"return"'):
-        raise BackendError(f"the VM of shed {record.name} did not start{_last_words(state_dir)}", code="VM_START_FAILED")
+            await saving.resume(state_dir, None if template is None else template.path / STATE)
+    except (OSError, TimeoutError, saving.MonitorError) as error:
+        raise BackendError(f"the VM of shed {record.name} did not start{_last_words(state_dir)}", code="VM_START_FAILED") from error
 
 
 def _load(state_dir: Path) -> process.Record | None:

@@ -48,6 +48,10 @@ class Identity:
         return Identity((), (), (dict(self.uids)[self.become[0]], dict(self.gids)[self.become[1]]))
 
 
+NOBODY = Identity((), ())
+"""Nothing is shared: QEMU is who we are."""
+
+
 def check_folder(path: Path) -> os.stat_result:
     """Return the status of a folder to share; raise `UsageError` (INVALID_LOCAL_DIR) when it cannot be shared."""
     reason = ""
@@ -72,7 +76,7 @@ def plan(shares: Sequence[Share], *, uid: int, gid: int) -> Identity:
     The first share decides; a folder of somebody else's still works with the rights that this leaves.
     """
     if not shares:
-        return Identity((), ())
+        return NOBODY
     first = shares[0]
     status = check_folder(first.path)
     for share in shares[1:]:

@@ -12,7 +12,7 @@ import time
 from shed.guest import state, syscalls, users
 from shed.guest.configure import disks, identity, init, modules, mounts, network, overlay
 from shed.guest.configure.request import Request
-from shed.guest.configure.steps import HAND_OVER, Places, StepError
+from shed.guest.configure.steps import HAND_OVER, UPPER_MISSING, Places, StepError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -38,7 +38,10 @@ async def configure(loop: Loop, shed: State, value: dict[str, object], places: P
     watch.lap("clock")
     from shed.guest import exec as _command  # noqa: F401  ready for the first command: free while the modules are still being loaded
 
-    disks.await_modules(places.modules)
+    if shed.disks_let_go is None:
+        disks.await_modules(places.modules)
+    else:
+        _take_disks(shed.disks_let_go)
     watch.lap("modules")
     shed.upper_fd = disks.mount_upper(places)
     watch.lap("upper")
@@ -78,6 +81,15 @@ async def configure(loop: Loop, shed: State, value: dict[str, object], places: P
         "init": init_mode,
         "user": {"name": user.name, "uid": user.uid, "gid": user.gid, "home": user.home},
     }
+
+
+def _take_disks(names: list[str]) -> None:
+    from shed.guest.rest import take_disks
+
+    try:
+        take_disks(names)
+    except OSError as error:
+        raise StepError(UPPER_MISSING, f"cannot take the disks {names}: {error}") from None
 
 
 def _offer_modules(loop: Loop) -> None:

@@ -15,8 +15,7 @@ _DEVICES = {"net/tun": (10, 200, 0o666), "fuse": (10, 229, 0o666), "loop-control
 
 def load_on_demand(dev: str = "/dev", helper: str = _HELPER) -> None:
     """Have the kernel load what it wants from the runtime.  Raises `OSError`."""
-    with open(helper, "wb", buffering=0) as file:
-        file.write(_MODPROBE.encode())
+    steps.write_value(helper, _MODPROBE)
     steps.make_folder(f"{dev}/net")
     for name, (major, minor, mode) in _DEVICES.items():
         path = f"{dev}/{name}"

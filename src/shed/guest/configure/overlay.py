@@ -57,7 +57,7 @@ def enter(places: Places) -> None:
         for name, target in _DEVICE_LINKS.items():
             if not os.path.lexists(f"{root}/dev/{name}"):
                 os.symlink(target, f"{root}/dev/{name}")
-        _free_initramfs(places)
+        free_initramfs(places)
         os.chdir(root)
         syscalls.move_mount(".", "/")
         os.chroot(".")
@@ -66,7 +66,7 @@ def enter(places: Places) -> None:
         raise steps.StepError(steps.HAND_OVER, f"cannot move into the new root: {error}") from None
 
 
-def _free_initramfs(places: Places) -> None:
+def free_initramfs(places: Places) -> None:
     """Give back the memory of the initramfs: nobody can reach it any more."""
     for path in places.initramfs:
         steps.remove_tree(path)

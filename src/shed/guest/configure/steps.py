@@ -30,6 +30,7 @@ class Places:
     def __init__(self, base: str = "", dev: str = "/dev") -> None:
         self.upper_device = f"{dev}/vda"
         self.root_device = f"{dev}/vdb"
+        self.own_disks = (self.upper_device, self.root_device)
         self.modules = f"{base}/modules"
         self.initramfs = (self.modules, f"{base}/bin/busybox", f"{base}/init")
         self.upper = f"{base}/upper"
@@ -69,6 +70,12 @@ def write_file(path: str, text: str) -> None:
     with open(temporary, "wb", buffering=0) as file:
         file.write(text.encode(errors="surrogateescape"))
     os.replace(temporary, path)
+
+
+def write_value(path: str, value: str) -> None:
+    """Write to a file of the kernel's, in one piece.  Raises `OSError`."""
+    with open(path, "wb", buffering=0) as file:
+        file.write(value.encode())
 
 
 def read_file(path: str) -> str:

@@ -9,11 +9,15 @@ from typing import Any
 from shed.errors import UsageError
 from shed.progress import Progress
 from shed.server.app import Route, Server
-from shed.server.http import Answer, Reply, Request, flag, json_answer
+from shed.server.http import Answer, Reply, Request, Upgrade, flag, json_answer
+from shed.server.routes.exec import check_upgrade
 from shed.sheds.create import CreateRequest
 
-_KINDS: dict[str, tuple[type, ...]] = {"str": (str,), "str | None": (str,), "int | None": (int,), "float | None": (int, float)}
-_KIND_NAMES = {"str": "text", "int": "a whole number", "float": "a number"}
+LOG_PROTOCOL = "shed-log"
+_KINDS: dict[str, tuple[type, ...]] = {
+    "str": (str,), "str | None": (str,), "int | None": (int,), "float | None": (int, float), "bool": (bool,)
+}  # fmt: skip
+_KIND_NAMES = {"str": "text", "int": "a whole number", "float": "a number", "bool": "true or false"}
 
 
 async def index(server: Server, request: Request) -> Reply:
@@ -34,8 +38,9 @@ async def create(server: Server, request: Request) -> Reply:
 
 
 async def start(server: Server, request: Request) -> Reply:
-    """Start a stopped shed."""
-    return await server.workers.run(request, lambda progress: server.manager.start(request.params["name"], progress))
+    """Start a stopped shed; ``?cold=true`` boots it in any case."""
+    name, cold = request.params["name"], flag(request, "cold")
+    return await server.workers.run(request, lambda progress: server.manager.start(name, progress, cold=cold))
 
 
 async def stop(server: Server, request: Request) -> Reply:
@@ -55,8 +60,15 @@ async def delete(server: Server, request: Request) -> Reply:
 
 
 async def logs(server: Server, request: Request) -> Reply:
-    """Show the end of the VM's console log."""
-    return Answer(200, server.manager.console_log(request.params["name"]), "text/plain; charset=utf-8")
+    """Show the end of the VM's console log, with ``?tail=N`` its last N lines; a client that upgrades also gets what follows."""
+    text = request.query.get("tail")
+    if text is not None and not (text.isascii() and text.isdigit()):
+        raise UsageError(f"{text!r} is not a number of lines", hint="send ?tail=100")
+    name, lines = request.params["name"], None if text is None else int(text)
+    if "upgrade" not in request.headers:
+        return Answer(200, server.manager.console_log(name, lines=lines), "text/plain; charset=utf-8")
+    check_upgrade(request, LOG_PROTOCOL)
+    return Upgrade(LOG_PROTOCOL, server.manager.follow_console(name, lines=lines), half_close=False)
 
 
 async def health(server: Server, request: Request) -> Reply:
@@ -74,11 +86,11 @@ def parse_create(body: dict[str, Any]) -> CreateRequest:
             near = difflib.get_close_matches(key, known, n=1)
             raise UsageError(f"unknown member {key!r}", hint=f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}")
         kind = known[key]
-        if value is not None and (not isinstance(value, _KINDS[kind]) or isinstance(value, bool)):
+        if value is not None and (not isinstance(value, _KINDS[kind]) or isinstance(value, bool) is not (kind == "bool")):
             raise UsageError(f"{key} must be {_KIND_NAMES[kind.removesuffix(' | None')]}", hint=f"it is {value!r}")
     if body.get("name") is None:
         raise UsageError("a shed needs a name", hint="send it as the member 'name'")
-    return CreateRequest(**body)
+    return CreateRequest(**{key: value for key, value in body.items() if value is not None})
 
 
 ROUTES = (

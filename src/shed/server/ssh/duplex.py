@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import asyncssh
 
 from shed.errors import ShedError
+
+if TYPE_CHECKING:
+    from shed.server.ssh.connection import Connection
 
 STDERR: int = asyncssh.EXTENDED_DATA_STDERR
 _MOST_WAITING = 256 * 1024
@@ -28,8 +31,9 @@ class GoneError(ShedError):
 class Duplex:
     """What asyncssh's sessions have in common: to be mixed into one of them.  Its callbacks turn into `read` and `write`."""
 
-    def __init__(self) -> None:
+    def __init__(self, connection: Connection) -> None:
         self.channel: Channel
+        self._connection = connection
         self.gone = asyncio.Event()
         """Set when the channel is closed, by whomever."""
         self._at_end: list[Callable[[], None]] = []
@@ -71,6 +75,8 @@ class Duplex:
         self.channel.write(data, kind)
         if not self._room.is_set():
             await self._room.wait()
+        if not self._connection.room.is_set():
+            await self._connection.room.wait()
 
     # From asyncssh:
 

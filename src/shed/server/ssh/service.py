@@ -11,7 +11,7 @@ from typing import Any
 import asyncssh
 
 from shed.config.server import Settings
-from shed.server.ssh.connection import Client
+from shed.server.ssh.connection import Client, Connection
 from shed.sheds.manager import Manager
 from shed.version import VERSION
 
@@ -27,7 +27,7 @@ class Service:
     def __init__(self, host_key: bytes, settings: Settings, manager: Manager) -> None:
         self.manager = manager
         self.settings = settings
-        self.connections: set[asyncssh.SSHServerConnection] = set()
+        self.connections: set[Connection] = set()
         """All that are open."""
         self._options = asyncssh.SSHServerConnectionOptions(
             server_factory=lambda: Client(self),
@@ -48,7 +48,7 @@ class Service:
     async def serve(self, listener: socket.socket) -> None:
         """Accept what comes to `listener`."""
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(lambda: asyncssh.SSHServerConnection(loop, self._options), sock=listener)
+        self._server = await loop.create_server(lambda: Connection(self._options), sock=listener)
 
     async def close(self) -> None:
         """Hang up on everybody."""

@@ -25,14 +25,17 @@ SIGNALS = {
 _SIGNAL_NAMES = {number: name for name, number in SIGNALS.items()}
 _LOST = 255
 """Exit status when the command's end is not known, as OpenSSH has it."""
-_SFTP = "/usr/lib/openssh/sftp-server"
+_HELPERS = "/run/shed-runtime/helpers"
+"""What the guest's runtime has for images that lack it."""
+_SCP = f'command -v scp >/dev/null || scp() {{ {_HELPERS}/scp "$@"; }}\n'
+"""Goes before the command by which an scp client starts the other half of it."""
 
 
 class Session(Duplex, asyncssh.SSHServerSession[bytes]):
     """One session of `client`."""
 
     def __init__(self, client: Client) -> None:
-        super().__init__()
+        super().__init__(client.connection)
         self.channel: asyncssh.SSHServerChannel[bytes]
         self._client = client
         self._request: dict[str, object] = {}
@@ -49,12 +52,14 @@ class Session(Duplex, asyncssh.SSHServerSession[bytes]):
 
     def exec_requested(self, command: str) -> bool:
         """Run a command, as a login shell understands it."""
+        if command.startswith("scp "):
+            command = _SCP + command
         self._request = {"cmd": ["bash", "-lc", command], "fallback": ["sh", "-lc", command]}
         return True
 
     def subsystem_requested(self, subsystem: str) -> bool:
         """Run sftp; there is no other."""
-        self._request = {"cmd": [_SFTP], "subsystem": subsystem}
+        self._request = {"cmd": ["/usr/lib/openssh/sftp-server"], "fallback": [f"{_HELPERS}/sftp-server"]}
         return subsystem == "sftp"
 
     def session_started(self) -> None:
@@ -89,23 +94,26 @@ class Session(Duplex, asyncssh.SSHServerSession[bytes]):
     async def _execute(self) -> Exit:
         stream = await self._client.manager.open_exec(self._client.shed(), self._tell)
         try:
+            request = self._request | await self._surroundings()
             self._command = Command(stream, self)
-            return await self._command.run(self._request | self._surroundings())
+            return await self._command.run(request)
         finally:
             self._command = None
             stream.close()
 
-    def _surroundings(self) -> dict[str, object]:
+    async def _surroundings(self) -> dict[str, object]:
         """Return environment and terminal, as the client asked for them."""
         env = {_text(key): _text(value) for key, value in self.channel.get_environment_bytes().items()}
         terminal = self.channel.get_terminal_type()
-        request: dict[str, object] = {}
+        request: dict[str, object] = {"home": True}
         if terminal is not None:
             columns, rows, *_ = self.channel.get_terminal_size()
             modes = sorted(self.channel.get_terminal_modes().items())
-            request = {"tty": True, "rows": rows, "cols": columns, "modes": modes}
+            request |= {"tty": True, "rows": rows, "cols": columns, "modes": modes}
             if terminal:
                 env["TERM"] = terminal
+        if agent := await self._client.agent_socket():
+            env["SSH_AUTH_SOCK"] = agent
         request["env"] = [f"{key}={value}" for key, value in env.items() if key and "=" not in key and "\0" not in key + value]
         return request
 

@@ -1,0 +1,214 @@
+"""Templates on disk: machines that were saved at hello.
+
+::
+
+    templates/.vm.lock                    flock: one is made at a time; never removed
+    templates/.vm-….new/                  one that is being made, with the record of its VM
+    templates/.vm-….gone/                 one that is being removed
+    templates/vm-2cpus-2048mb-ID/         state, memory, template.json: all of it, or it is not there
+
+ID is the beginning of the digest of everything that a restored machine must have in common with the saved one: the whole command line,
+which names the blobs of the boot kit by their digests, QEMU itself, and with KVM the processor.  Whatever changes, the name does.
+
+The memory file is mapped by every VM that was restored from it, so its bytes never change; a template is removed as a whole, and its file
+lives on until the last of those VMs has ended.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import platform
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from shed.backends.base import Disk, Machine, Share, Template
+from shed.backends.qemu import accel, command
+from shed.errors import StorageError
+from shed.fsutil import atomic_write, fsync_dir, locked, storage_errors
+
+log = logging.getLogger(__name__)
+MEMORY, STATE, RECORD = "memory", "state", "template.json"
+_FORMAT = 1
+"""Of all that is here and not on the command line."""
+_NEEDED = 512 << 20
+"""Bytes that must be free for one to be made; it takes about 120 MB."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How many templates are kept, and how many bytes they may take up on the disk; the least recently used go first."""
+
+    count: int = 4
+    disk_bytes: int = 2 << 30
+
+
+class Templates:
+    """The templates in `folder`."""
+
+    def __init__(self, folder: Path, limits: Limits) -> None:
+        self._folder = folder
+        self._limits = limits
+
+    def find(self, machine: Machine, host: command.Host) -> Template | None:
+        """Return the template that `machine` can be restored from on `host`; one that is damaged is removed, and said so in the log."""
+        path = self._folder / _name(machine, identity(machine, host))
+        if not path.exists():
+            return None
+        try:
+            _check(path)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            log.warning("template %s is damaged and will be made again: %s", path.name, error)
+            self.drop(Template(path))
+            return None
+        with contextlib.suppress(OSError):
+            os.utime(path / RECORD)  # when it was last used
+        return Template(path)
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Be the only one who makes or removes templates.  Raises `ConflictError` (LOCKED) at once when somebody else is."""
+        with locked(self._folder / ".vm.lock", wait=False):
+            yield
+
+    def unfinished(self) -> list[Path]:
+        """Return the folders of templates that were being made when their maker was killed; the caller holds the lock."""
+        return sorted(self._folder.glob(".vm-*.new"))
+
+    def begin(self, machine: Machine, host: command.Host) -> Machine:
+        """Return the machine to save, with its folder and placeholders for what differs.  Raises `StorageError`."""
+        name = _name(machine, identity(machine, host))
+        folder = self._folder / f".{name}.new"
+        with storage_errors(folder):
+            if shutil.disk_usage(self._folder).free < _NEEDED:
+                raise StorageError(f"no space for a template in {self._folder}", code="NO_SPACE", hint="free some space: shed system prune")
+            folder.mkdir(mode=0o700)
+            disks = []
+            for number, disk in enumerate(machine.disks[:-1]):
+                path = folder / f"disk{number}"
+                with path.open("xb") as file:
+                    file.truncate(1 << 20)
+                disks.append(Disk(path, disk.read_only))
+            (folder / "share").mkdir()
+            shares = tuple(replace(share, path=folder / "share") for share in machine.shares)
+        return replace(machine, name=name, state_dir=folder, disks=(*disks, machine.disks[-1]), shares=shares)
+
+    def publish(self, machine: Machine, host: command.Host) -> Template:
+        """Give the saved `machine`, whose VM is gone, its name, and make room for it.  Raises `StorageError`."""
+        folder = machine.state_dir
+        target = self._folder / machine.name
+        with storage_errors(target):
+            for path in folder.iterdir():
+                if path.name not in {MEMORY, STATE}:
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+            for name in (MEMORY, STATE):
+                with (folder / name).open("rb") as file:
+                    os.fsync(file.fileno())
+            record = {
+                "cpus": machine.cpus,
+                "memory_mb": machine.memory_mb,
+                "shares": len(machine.shares),
+                "created_at": time.time(),
+                "identity": identity(machine, host),
+                "blobs": [machine.kernel.name, machine.initrd.name, machine.disks[-1].path.name],
+                "state": _digest(folder / STATE),
+                "memory": _digest(folder / MEMORY),
+                "memory_file": _print(folder / MEMORY),
+            }
+            atomic_write(folder / RECORD, json.dumps(record, indent=1) + "\n", mode=0o600)
+            self.drop(Template(target))
+            folder.rename(target)
+            fsync_dir(self._folder)
+        self._keep_limits(target)
+        return Template(target)
+
+    def drop(self, template: Template) -> None:
+        """Remove a template, if it is there.  Raises `StorageError`."""
+        with storage_errors(template.path):
+            gone = template.path.with_name(f".{template.path.name}.gone")
+            with contextlib.suppress(FileNotFoundError):
+                shutil.rmtree(gone)
+            with contextlib.suppress(FileNotFoundError):
+                template.path.rename(gone)
+                shutil.rmtree(gone)
+
+    def _keep_limits(self, newest: Path) -> None:
+        """Remove the least recently used until the limits hold; the newest stays."""
+        others = sorted((path for path in self._folder.glob("vm-*") if path != newest), key=_last_use, reverse=True)
+        room = self._limits.disk_bytes - _disk_bytes(newest)
+        for kept, path in enumerate(others, start=1):
+            room -= _disk_bytes(path)
+            if kept >= self._limits.count or room < 0:
+                log.info("template %s is removed: there are others that were used since", path.name)
+                self.drop(Template(path))
+
+
+def identity(machine: Machine, host: command.Host) -> dict[str, Any]:
+    """Return all that a machine and one restored from it must have in common."""
+    neutral = replace(
+        machine,
+        name="template",
+        kernel=Path(machine.kernel.name),
+        initrd=Path(machine.initrd.name),
+        disks=tuple(Disk(Path(disk.path.name if disk is machine.disks[-1] else "disk"), disk.read_only) for disk in machine.disks),
+        shares=tuple(Share(share.tag, Path("share"), 0, 0) for share in machine.shares),
+    )
+    bare = command.Host(host.program, host.accel, "uuid", one_thread=host.one_thread, memory=Path(MEMORY))
+    found = {"format": _FORMAT, "command": command.build(neutral, bare), "qemu": accel.version(host.program), "cpu": ""}
+    if host.accel == "kvm":
+        found["cpu"] = f"{platform.release()}\n{_processor()}"
+    return found
+
+
+def _name(machine: Machine, found: dict[str, Any]) -> str:
+    digest = hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()
+    return f"vm-{machine.cpus}cpus-{machine.memory_mb}mb-{digest[:16]}"
+
+
+def _check(path: Path) -> None:
+    """Raise `ValueError` or `OSError` when a template is not what was published.
+
+    The memory is not read: its times and size tell whether anybody wrote to it.
+    """
+    record = json.loads((path / RECORD).read_bytes())
+    if _digest(path / STATE) != record["state"]:
+        raise ValueError("its state is not what was saved")
+    if _print(path / MEMORY) != record["memory_file"]:
+        raise ValueError("its memory was written to, or copied")
+
+
+def _print(path: Path) -> list[int]:
+    status = path.stat()
+    return [status.st_ino, status.st_size, status.st_mtime_ns]
+
+
+def _digest(path: Path) -> str:
+    """Return the SHA-256 of a file; holes are not read from the disk."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _processor() -> str:
+    """Return what this host's first processor says of itself."""
+    lines = Path("/proc/cpuinfo").read_text().partition("\n\n")[0].splitlines()
+    return "\n".join(line for line in lines if line.startswith(("model name", "stepping", "microcode", "flags")))
+
+
+def _last_use(path: Path) -> float:
+    try:
+        return (path / RECORD).stat().st_mtime
+    except OSError:
+        return 0.0
+
+
+def _disk_bytes(path: Path) -> int:
+    with contextlib.suppress(OSError):
+        return sum(file.stat().st_blocks for file in path.iterdir()) * 512
+    return 0
