@@ -109,3 +109,10 @@ class BackendError(ShedError):
 
     code = "BACKEND_ERROR"
     http_status = 500
+
+
+class ConnectError(BackendError):
+    """A TCP port in a running shed could not be reached."""
+
+    code = "CONNECT_FAILED"
+    http_status = 502

@@ -7,11 +7,15 @@ import re
 from shed.errors import UsageError
 
 _SHED_NAME = re.compile(r"[a-z](?:[a-z0-9-]*[a-z0-9])?")
+_SERVER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _TAG_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
+_SESSION_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 MAX_NAME = 63
 """Longest shed name: it becomes a host name, one DNS label."""
 MAX_TAG = 128
 """Longest image tag, as in the OCI distribution specification."""
+LOCAL = "local"
+"""What clients call this user's own server on this machine."""
 
 
 def check_shed_name(name: str) -> str:
@@ -33,4 +37,26 @@ def check_image_name(name: str) -> str:
         f"invalid image name {name!r}",
         code="INVALID_IMAGE_NAME",
         hint="use letters, digits, '.', '_' and '-', and start with a letter, digit or '_'",
+    )
+
+
+def check_server_name(name: str) -> str:
+    """Return `name` when a client can call a server so; raise `UsageError` (INVALID_SERVER_NAME) otherwise.  ``local`` is always ours."""
+    if len(name) <= MAX_NAME and _SERVER_NAME.fullmatch(name) and name != LOCAL:
+        return name
+    raise UsageError(
+        f"invalid server name {name!r}",
+        code="INVALID_SERVER_NAME",
+        hint=f"use letters, digits, '.', '_' and '-', start with a letter or digit, {MAX_NAME} at most; 'local' is this machine's own",
+    )
+
+
+def check_session_name(name: str) -> str:
+    """Return `name` when it can name a session in a shed; raise `UsageError` (INVALID_SESSION_NAME) otherwise."""
+    if len(name) <= MAX_NAME and _SESSION_NAME.fullmatch(name):
+        return name
+    raise UsageError(
+        f"invalid session name {name!r}",
+        code="INVALID_SESSION_NAME",
+        hint=f"use letters, digits, '_' and '-', start with a letter or digit, {MAX_NAME} at most",
     )

@@ -18,9 +18,10 @@ import pytest
 from shed.client import http
 from shed.client.address import parse
 from shed.config.paths import Paths
-from shed.errors import UsageError
+from shed.errors import NotFoundError, ShedError, UsageError
 from shed.images import refs
 from shed.oci.digest import digest_bytes, hex_of, short
+from shed.oci.partial import partial_path
 from shed.oci.store import LayoutStore
 from shed.sheds import metadata
 from support.fake_server import fake_server
@@ -183,10 +184,12 @@ def test_system_df(host: Host) -> None:
     (host.paths.logs / "dev-20200101T000000Z.log").write_text("x" * 100)
     (host.paths.uppers / "lost").mkdir()
     age(host.paths.uppers / "lost", 2 * HOUR)
+    partial_path(host.store.blobs, digest_bytes(b"half")).write_bytes(bytes(5000))
     kinds = host.json("system", "df")["kinds"]
     assert isinstance(kinds, dict)
     assert {name: kind["count"] for name, kind in kinds.items()} == {
         "images": 2,
+        "downloads": 1,
         "sheds": 1,
         "snapshots": 1,
         "templates": 2,
@@ -201,8 +204,12 @@ def test_system_df(host: Host) -> None:
     assert kinds["sheds"]["size_bytes"] > 1 << 30
     assert kinds["sheds"]["disk_bytes"] < 1 << 20
     lines = host.shed("system", "df").stdout.splitlines()
-    assert [line.split()[0] for line in lines] == ["KIND", "images", "sheds", "snapshots", "templates", "logs", "orphans", "total"]
-    assert any(line.startswith("  again, one") and "not shared" in line for line in host.shed("system", "df", "-v").stdout.splitlines())
+    assert [line.split()[0] for line in lines[1:]] == [*kinds, "total"]
+    lines = host.shed("system", "df", "-v").stdout.splitlines()
+    assert any(line.startswith("  again, one") and "not shared" in line for line in lines)
+    assert [line.split() for line in lines if short(digest_bytes(b"half")) in line] == [
+        [short(digest_bytes(b"half")), "4.9", "KiB", "8", "KiB"]
+    ]
 
 
 def test_df_of_all_servers(host: Host, tmp_path: Path) -> None:
@@ -255,6 +262,51 @@ def test_system_prune(host: Host) -> None:
     assert host.shed("system", "prune", "--force").stdout == "nothing to delete\n"
 
 
+def test_console_logs_are_cut(host: Host) -> None:
+    """To their end, in place, after the old sheds have gone; a dry run says the same, and the short ones stay as they are."""
+    digest = put_image(host.store, "kept", "kept")
+    logs = {name: put_shed(host.paths, name, digest) / "console.log" for name in ("long", "old", "short")}
+    age(logs["old"].parent / metadata.METADATA, 100 * HOUR)
+    text = b"".join(b"line %d\n" % number for number in range(600_000))
+    for name, log in logs.items():
+        log.write_bytes(text[:1000] if name == "short" else text)
+    before = logs["long"].with_name("console.before.log")
+    before.write_bytes(text[: 5 << 20])
+    with logs["long"].open("ab") as writer:
+        plan = host.json("system", "prune", "--logs", "--instances", "--dry-run")
+        assert plan["consoles"] == [{"name": str(logs["long"]), "size_bytes": len(text) - (5 << 20)}]
+        assert {**host.json("system", "prune", "--logs", "--instances", "--force"), "dry_run": True} == {
+            "status": "ok", "action": "prune", "name": "system", **plan
+        }  # fmt: skip
+        writer.write(b"the VM goes on\n")
+    assert logs["long"].read_bytes() == text[-5 << 20 :] + b"the VM goes on\n"
+    assert logs["short"].read_bytes() == text[:1000]
+    done = host.shed("system", "prune", "--logs", "--log-tail-bytes", "4K", "--force").stdout
+    assert done == "cut 2 console logs, freed 10 MiB\n"
+    assert logs["long"].read_bytes().endswith(b"\nthe VM goes on\n")
+    assert before.read_bytes() == text[: 5 << 20][-4096:]
+    assert "says what --logs leaves" in host.shed("system", "prune", "--log-tail-bytes", "4K", "--force", code=2).stderr
+    assert "Cut 3 console logs (9 KiB)? [y/N]" in host.asked("y", "system", "prune", "--logs", "--log-tail-bytes", "0")
+    assert logs["long"].read_bytes() == b""
+
+
+def test_an_image_is_named_in_the_path(host: Host) -> None:
+    """As well as by ?ref=; a name that is a route's, too, and no route's method is taken from it."""
+    digest = put_image(host.store, "image", "pull")
+    refs.record(host.store, "example.org/a/b:v1", digest)
+    server = parse(f"unix://{host.paths.socket}")
+    with pytest.raises(UsageError, match="docker_ref is missing"):
+        http.request(server, "POST", "/api/images/pull", body={})
+    with pytest.raises(ShedError, match="POST is not possible on /api/images/mine"):
+        http.request(server, "POST", "/api/images/mine", body={})
+    assert http.request(server, "GET", "/api/images/inspect/example.org%2Fa%2Fb:v1")["digest"] == digest
+    put_image(host.store, "image", "another")
+    assert http.request(server, "DELETE", "/api/images/pull")["tags"] == ["pull"]
+    assert http.request(server, "DELETE", "/api/images/example.org%2Fa%2Fb%3Av1")["references"] == ["example.org/a/b:v1"]
+    with pytest.raises(NotFoundError):
+        http.request(server, "DELETE", "/api/images/pull")
+
+
 def test_what_is_held_is_no_orphan(host: Host) -> None:
     """A leftover whose name another server works on stays."""
     lost = host.paths.uppers / "lost"
@@ -272,6 +324,7 @@ def test_what_is_held_is_no_orphan(host: Host) -> None:
         ({"imagse": True}, "unknown member 'imagse'"),
         ({"images": 1}, "images must be true or false"),
         ({"until_seconds": -1}, "until_seconds"),
+        ({"log_tail_bytes": 0.5}, "log_tail_bytes"),
     ],
 )
 def test_odd_requests(host: Host, body: dict[str, object], message: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -19,7 +20,8 @@ from support.docker_registry import docker_registry, no_credentials
 from support.minted import mint_small
 from support.tars import file, tar
 
-SECONDS = 20
+log = logging.getLogger(__name__)
+SECONDS = int(os.environ.get("SHED_TEST_SECONDS", "20"))
 WORK = '''
 import json, random, sys, time
 from collections import Counter
@@ -134,7 +136,9 @@ def test_four_processes_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         results = [worker.communicate(timeout=SECONDS + 100) for worker in workers]
     assert [worker.returncode for worker in workers] == [0] * 4, results
     counts = [list(map(int, output.split())) for output, _ in results]
-    assert all(map(sum, zip(*counts, strict=True))), results  # everything was done by somebody
+    totals = [sum(column) for column in zip(*counts, strict=True)]
+    log.info("%d s: %d loads, %d pulls, %d builds, %d pushes, %d uses, %d prunes that removed something", SECONDS, *totals)
+    assert all(totals), results  # everything was done by somebody
     store = LayoutStore(tmp_path / "images")
     prune(store, list, {})
     tags = [tag for name in store.tag_names() if (tag := store.tag(name))]

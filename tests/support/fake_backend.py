@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import secrets
+import select
 import signal
 import subprocess
 import sys
@@ -16,22 +17,27 @@ from pathlib import Path
 
 from shed.backends.base import Connection, Liveness, Machine, Network, Probe, Stream, Template
 from shed.errors import BackendError
+from shed.guest.protocol import PORT_PROXY
 
 RECORD = "fake.json"
 
 
 class FakeStream:
-    """One Unix connection."""
+    """One Unix connection.  With `halves`, one that hangs up before we have ended our side was cut."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, halves: bool = False) -> None:
         self._reader = reader
         self._writer = writer
+        self._halves = halves
 
     async def read(self, limit: int = 65536) -> bytes:
         try:
-            return await self._reader.read(limit)
+            data = await self._reader.read(limit)
         except ConnectionError:
             raise BackendError("stream cut", code="STREAM_RESET") from None
+        if not data and self._halves and _hung_up(self._writer):
+            raise BackendError("stream cut", code="STREAM_RESET")
+        return data
 
     async def write(self, data: bytes | bytearray | memoryview) -> None:
         try:
@@ -41,11 +47,18 @@ class FakeStream:
             raise BackendError("stream cut", code="STREAM_RESET") from None
 
     async def write_eof(self) -> None:
+        self._halves = False
         with contextlib.suppress(OSError):
             self._writer.write_eof()
 
     def close(self) -> None:
         self._writer.close()
+
+
+def _hung_up(writer: asyncio.StreamWriter) -> bool:
+    poll = select.poll()
+    poll.register(writer.get_extra_info("socket"), 0)
+    return bool(poll.poll(0))
 
 
 class FakeConnection:
@@ -73,7 +86,7 @@ async def _open(name: str, port: int) -> FakeStream:
         reader, writer = await asyncio.open_unix_connection("\0" + name)
     except OSError:
         raise BackendError("nothing answers", code="STREAM_RESET") from None
-    stream = FakeStream(reader, writer)
+    stream = FakeStream(reader, writer, halves=port == PORT_PROXY)
     await stream.write(b"%d\n" % port)
     return stream
 

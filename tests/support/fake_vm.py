@@ -6,6 +6,7 @@ Arguments: the socket's name, and words that make it misbehave.
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -105,8 +106,11 @@ def execute(stream: socket.socket) -> None:
     decoder = FrameDecoder()
     kind, payload = frames(stream, decoder)
     assert kind == EXEC_REQUEST
-    pipe = subprocess.PIPE
-    with subprocess.Popen(json.loads(payload)["cmd"], stdin=pipe, stdout=pipe, stderr=pipe) as child:
+    words, pipe = json.loads(payload)["cmd"], subprocess.PIPE
+    if shutil.which(words[0]) is None:
+        stream.sendall(exec_frame(EXIT_CODE, json.dumps({"code": 127, "error": f"{words[0]}: command not found"}).encode()))
+        return
+    with subprocess.Popen(words, stdin=pipe, stdout=pipe, stderr=pipe) as child:
         assert child.stdin is not None
         assert child.stdout is not None
         assert child.stderr is not None
@@ -125,15 +129,18 @@ def execute(stream: socket.socket) -> None:
 def feed(stream: socket.socket, lock: threading.Lock, decoder: FrameDecoder, child: subprocess.Popen[bytes]) -> None:
     """Carry standard input; a client that leaves kills the command."""
     assert child.stdin is not None
+    taken = 0
     while True:
         try:
             kind, payload = frames(stream, decoder)
             if kind == DATA_FRAME:
                 child.stdin.write(payload)
                 child.stdin.flush()
-                if len(payload) > 4096:  # a small command never needs it
+                taken += len(payload)
+                if taken > 4096:  # a small command never needs it
                     with lock:
-                        stream.sendall(exec_frame(STDIN_TAKEN, len(payload).to_bytes(4, "big")))
+                        stream.sendall(exec_frame(STDIN_TAKEN, taken.to_bytes(4, "big")))
+                    taken = 0
             elif kind == STDIN_EOF:
                 child.stdin.close()
         except (OSError, ValueError):
@@ -151,17 +158,33 @@ def pump(stream: socket.socket, lock: threading.Lock, source: object, kind: int)
 
 
 def proxy(stream: socket.socket) -> None:
-    """Port 7 echoes; nothing else listens."""
+    """Port 7 echoes, 9 pours, 10 ends its side and then listens, 11 takes nothing; nothing else listens."""
     line = b""
     while not line.endswith(b"\n"):
         line += stream.recv(1)
-    if line != b"CONNECT 7\n":
+    port = int(line.split()[1])
+    if port not in {7, 9, 10, 11}:
         stream.sendall(b"ERR connection refused\n")
         return
     stream.sendall(b"OK\n")
+    if port == 9:
+        try:
+            while True:
+                stream.sendall(bytes(65536))
+        except OSError:
+            say("nobody takes it")
+        return
+    if port == 10:
+        stream.shutdown(socket.SHUT_WR)
+    if port == 11:
+        threading.Event().wait()
     while data := stream.recv(65536):
-        stream.sendall(data)
-    stream.shutdown(socket.SHUT_WR)
+        if port == 10:
+            say(data.decode())
+        else:
+            stream.sendall(data)
+    if port == 7:
+        stream.shutdown(socket.SHUT_WR)
 
 
 if __name__ == "__main__":

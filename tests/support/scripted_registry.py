@@ -1,6 +1,6 @@
 """A registry on loopback that keeps to the distribution specification, until a test tells it to fail, to lie, or to ask for credentials.
 
-It holds everything in memory and shows every request that it got.
+It holds everything in memory and shows every request that it got, but for ``GET /v2/``, by which a client learns whether it is encrypted.
 """
 
 from __future__ import annotations
@@ -154,6 +154,10 @@ class Handler(BaseHTTPRequestHandler):
         """Answer one request."""
         place = urlsplit(self.path)
         headers = {name.lower(): value for name, value in self.headers.items()}
+        if self.path == "/v2/":
+            assert "authorization" not in headers
+            self.answer(200, b"{}")
+            return
         self.request_seen = Seen(self.command, place.path, parse_qs(place.query), headers)
         self.registry.seen.append(self.request_seen)
         fault = self.registry.fault(self.request_seen)

@@ -1,8 +1,8 @@
 """The program that `support.running` starts: a real server on the fake backend.
 
-Arguments: the world's folder, and optionally the phase in which to stand still.  Files ``faults`` and ``port`` in that folder say how its
-VMs misbehave, and on which TCP port it listens too.  It stands still for good, with its whole event loop, so that a test can end it there
-as a crash would.
+Arguments: the world's folder, and optionally the phase in which to stand still.  Files ``faults``, ``port`` and ``ssh`` in that folder say
+how its VMs misbehave, on which TCP port it listens too, and the configuration of its SSH front.  It stands still for good, with its
+whole event loop, so that a test can end it there as a crash would.
 """
 
 import os
@@ -10,6 +10,7 @@ import signal
 import sys
 from pathlib import Path
 
+from shed.config.server import parse_settings
 from shed.errors import ShedError
 from shed.progress import Progress
 from shed.server.app import Server
@@ -21,10 +22,13 @@ from support.world import World
 def main() -> None:
     """Serve."""
     root = Path(sys.argv[1])
-    faults, port = root / "faults", root / "port"
+    faults, port, ssh = root / "faults", root / "port", root / "ssh"
     world = World(root, *(faults.read_text().split() if faults.exists() else ())).prepare()
     if port.exists():
         world.with_settings(http_port=int(port.read_text()))
+    if ssh.exists():
+        asked = parse_settings(ssh.read_text(), ssh)
+        world.with_settings(**{name: getattr(asked, name) for name in ("ssh_port", "ssh_bind_address", "ssh_authorized_keys")})
     if len(sys.argv) > 2:
         enter = Progress.phase
 

@@ -45,7 +45,7 @@ class World:
     def __init__(self, root: Path, *faults: str) -> None:
         self.paths = Paths(root / "data", root / "run")
         self.backend = FakeBackend(*faults)
-        self.settings = Settings(start_timeout=20, stop_timeout=1)
+        self.settings = Settings(start_timeout=20, stop_timeout=1, ssh_port=0)
         self.blobs = root / "blobs"
         self.resolved: list[str] = []
 

@@ -3,16 +3,66 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable, Mapping
 
 from shed.cli.options import Options
-from shed.client.address import resolve
+from shed.client.address import default_config, resolve
 from shed.client.client import Client
 from shed.errors import UsageError
+from shed.names import check_shed_name
+
+_CREATE_TIMEOUT = 600.0
 
 
 def client(options: Options) -> Client:
     """Return the client of the server that `options` mean."""
     return Client(resolve(options.server, config=options.config))
+
+
+def client_of(shed: str, options: Options) -> Client:
+    """Return the client of the server that has `shed`: the one that `options` name, or whichever says that it has it."""
+    check_shed_name(shed)
+    if not has_config(options):
+        return client(options)
+    from shed.client.locate import locate  # noqa: PLC0415  YAML, for those who have a file
+
+    return Client(locate(shed, options.server, options.config))
+
+
+def known_on(server: Client, options: Options) -> list[str]:
+    """Return the sheds that were seen on `server`, for whoever has several servers."""
+    if server.address.name is None or not has_config(options):
+        return []
+    from shed.client.config import load  # noqa: PLC0415  as above
+
+    return [shed for shed, entry in load(options.config).sheds.items() if entry.server == server.address.name]
+
+
+def create_timeout(options: Options) -> float:
+    """Return the seconds that a create may take when the command line does not say."""
+    if not has_config(options):
+        return _CREATE_TIMEOUT
+    from shed.client.config import load  # noqa: PLC0415  as above
+
+    return load(options.config).create_timeout or _CREATE_TIMEOUT
+
+
+def has_config(options: Options) -> bool:
+    """Say whether there is a configuration to read."""
+    return options.config is not None or os.path.exists(default_config())  # noqa: PTH110
+
+
+def seen(server: Client, options: Options, sheds: Mapping[str, str], *, gone: Iterable[str] = ()) -> None:
+    """Note where sheds are, for whoever has several servers: by name, with their status."""
+    if server.address.name is not None and has_config(options):
+        from shed.client.config import load, remember  # noqa: PLC0415  as above
+
+        remember(load(options.config), server.address.name, sheds, gone=gone)
+
+
+def where(server: Client) -> str:
+    """Return what to say of a server that may not be the one that the user thinks of: nothing for this machine's own."""
+    return "" if server.address.local else f" on {server.address.name or server.address}"
 
 
 def local_dir(path: str, server: Client) -> str:

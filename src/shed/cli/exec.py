@@ -11,9 +11,9 @@ import os
 
 from shed.cli.options import Options, take
 from shed.cli.terminal import RawTerminal, Signals, environment, window
-from shed.client.address import resolve
+from shed.client.address import Address, resolve
 from shed.client.execution import Execution, Exit
-from shed.errors import ShedError, UsageError
+from shed.errors import NotFoundError, ShedError, UsageError
 
 FAILED = 125
 """Exit code when shed itself failed; the command's own codes pass through."""
@@ -30,26 +30,31 @@ options:
   -e, --env KEY=VALUE  set a variable for it; can be repeated
   -w, --workdir DIR    run it in this folder of the shed
   -u, --user USER      run it as this user
+  -S, --session NAME   run it in a new window of this tmux session, which is made when it is missing, and do not wait for its end
   -s, --server SERVER, -c, --config FILE, --json, -v: as everywhere
 
 examples:
   shed exec dev -- make test
   shed exec dev -- sh -c 'ls | wc -l'
   tar c . | shed exec dev -- tar x -C /workspace
+  shed exec dev -S build -- make all
 """
 CONSOLE_HELP = """\
 usage: shed console [OPTION...] NAME
 
 Open a login shell in a shed.  The options are those of: shed exec --help
 """
-_VALUES = {"-e": "env", "--env": "env", "-w": "workdir", "--workdir": "workdir", "-u": "user", "--user": "user"}
-_FLAGS = {"-t": "tty", "--tty": "tty", "-T": "no-tty", "--no-tty": "no-tty", "-n": "no-stdin", "--no-stdin": "no-stdin", "-i": ""}
+OPTIONS = {
+    "-e": "env", "--env": "env", "-w": "workdir", "--workdir": "workdir", "-u": "user", "--user": "user",
+    "-S": "session", "--session": "session",
+}  # fmt: skip
+FLAGS = {"-t": "tty", "--tty": "tty", "-T": "no-tty", "--no-tty": "no-tty", "-n": "no-stdin", "--no-stdin": "no-stdin", "-i": ""}
 
 
 class Request:
     """What the words after `exec` ask for."""
 
-    __slots__ = ("command", "env", "help", "name", "stdin", "tty", "user", "workdir")
+    __slots__ = ("command", "env", "help", "name", "session", "stdin", "tty", "user", "workdir")
 
     def __init__(self) -> None:
         self.name = ""
@@ -59,6 +64,7 @@ class Request:
         self.env: list[str] = []
         self.workdir: str | None = None
         self.user: str | None = None
+        self.session: str | None = None
         self.help = False
 
 
@@ -91,19 +97,19 @@ def _take(words: list[str], request: Request) -> int:
     name, equals, value = word.partition("=")
     if word in ("-h", "--help"):
         request.help = True
-    elif word in _FLAGS:
-        _set_flag(_FLAGS[word], request)
-    elif name in _VALUES:
+    elif word in FLAGS:
+        _set_flag(FLAGS[word], request)
+    elif name in OPTIONS:
         if not equals:
             if len(words) < 2:
                 raise UsageError(f"option {word} needs a value", hint="see: shed exec --help")
             value, used = words[1], 2
-        _set_value(_VALUES[name], value, request)
-    elif word[:2] in _VALUES and word[1] != "-":
-        _set_value(_VALUES[word[:2]], word[2:], request)
-    elif word[1] != "-" and all("-" + letter in _FLAGS for letter in word[1:]):  # -it
+        _set_value(OPTIONS[name], value, request)
+    elif word[:2] in OPTIONS and word[1] != "-":
+        _set_value(OPTIONS[word[:2]], word[2:], request)
+    elif word[1] != "-" and all("-" + letter in FLAGS for letter in word[1:]):  # -it
         for letter in word[1:]:
-            _set_flag(_FLAGS["-" + letter], request)
+            _set_flag(FLAGS["-" + letter], request)
     else:
         raise UsageError(f"unknown option {word}", hint="put -- before a command that starts with '-'; see: shed exec --help")
     return used
@@ -121,10 +127,8 @@ def _set_value(option: str, value: str, request: Request) -> None:
         if "=" not in value[1:]:
             raise UsageError(f"--env {value}: there is no '='", hint="write KEY=VALUE")
         request.env.append(value)
-    elif option == "workdir":
-        request.workdir = value
     else:
-        request.user = value
+        setattr(request, option, value)
 
 
 def exec_command(words: list[str], options: Options) -> int:
@@ -139,6 +143,10 @@ def exec_command(words: list[str], options: Options) -> int:
         raise UsageError(f"what shall run in {request.name}?", hint=f"shed exec {request.name} -- COMMAND, or: shed console {request.name}")
     if not request.command[0]:
         raise UsageError("the command's first word is empty", hint="is a variable in it not set?")
+    if request.session is not None:
+        from shed.cli.attach import run_in_session  # noqa: PLC0415  only those with a session pay for it
+
+        return run_in_session(request, options)
     return _run(request, options)
 
 
@@ -148,7 +156,7 @@ def console_command(words: list[str], options: Options) -> int:
     if request.help:
         print(CONSOLE_HELP, end="")
         return 0
-    if not request.name or request.command:
+    if not request.name or request.command or request.session is not None:
         raise UsageError("console needs the name of a shed, and nothing else", hint="shed console NAME")
     if request.tty is None:
         request.tty = os.isatty(0)
@@ -158,7 +166,7 @@ def console_command(words: list[str], options: Options) -> int:
 def _run(request: Request, options: Options) -> int:
     """Carry out `request`.  Failures of shed are reported here, because their exit code differs from everywhere else."""
     try:
-        ended = _execute(request, options)
+        ended = execute(request, options)
         if not ended.error:
             return ended.code
         error, code = ShedError(f"{request.name}: {ended.error}", code="EXEC_FAILED"), ended.code
@@ -170,13 +178,36 @@ def _run(request: Request, options: Options) -> int:
     return code
 
 
-def _execute(request: Request, options: Options) -> Exit:
-    """Run the command with this process's standard descriptors."""
-    _check_name(request.name)
+def execute(request: Request, options: Options) -> Exit:
+    """Run the command with this process's standard descriptors.  Raises the `ShedError` that kept it from running."""
     _open_missing()
     tty = os.isatty(0) and os.isatty(1) if request.tty is None else request.tty
-    with Execution(
-        resolve(options.server, config=options.config),
+    with begin(request, options, tty=tty) as execution:
+        stdin = 0 if request.stdin else None
+        if not (tty and request.stdin and os.isatty(0)):
+            with Signals(execution) as signals:
+                return execution.run(stdin=stdin, wake=signals)
+        with RawTerminal() as raw, Signals(execution, raw=raw) as signals:
+            return execution.run(stdin=stdin, wake=signals)
+
+
+def begin(request: Request, options: Options, *, tty: bool) -> Execution:
+    """Start the command; the user hears when its shed must be started first.  Raises the `ShedError` that keeps it from running."""
+    _check_name(request.name)
+    address = resolve(options.server, config=options.config, shed=request.name)
+    try:
+        return _begin_at(address, request, options, tty=tty)
+    except NotFoundError as error:
+        if not address.guess:
+            raise
+        from shed.client.locate import elsewhere  # noqa: PLC0415  only for those with several servers
+
+        return _begin_at(elsewhere(request.name, address, options.config, error), request, options, tty=tty)
+
+
+def _begin_at(address: Address, request: Request, options: Options, *, tty: bool) -> Execution:
+    return Execution(
+        address,
         request.name,
         request.command,
         tty=tty,
@@ -186,13 +217,7 @@ def _execute(request: Request, options: Options) -> Exit:
         user=request.user,
         on_wait=lambda: _say_waiting(request.name, options),
         on_start=lambda: _say_starting(request.name, options),
-    ) as execution:
-        stdin = 0 if request.stdin else None
-        if not (tty and request.stdin and os.isatty(0)):
-            with Signals(execution) as signals:
-                return execution.run(stdin=stdin, wake=signals)
-        with RawTerminal() as raw, Signals(execution, raw=raw) as signals:
-            return execution.run(stdin=stdin, wake=signals)
+    )
 
 
 def _check_name(name: str) -> None:

@@ -34,8 +34,13 @@ def note(text: str) -> None:
 
 def pass_on(data: bytes) -> None:
     """Let people see what another program prints, as it comes."""
+    write_all(2, data)
+
+
+def write_all(fd: int, data: bytes) -> None:
+    """Write all of `data` to a descriptor."""
     while data:
-        data = data[os.write(2, data) :]
+        data = data[os.write(fd, data) :]
 
 
 def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
-from shed.cli.options import Options
+from shed.cli.options import Described, Options
 from shed.config.sizes import parse_size
 from shed.errors import ShedError, UsageError
 
@@ -30,7 +30,7 @@ class Parser(argparse.ArgumentParser):
         group = self.add_argument_group("global options")
         group.add_argument("--json", action="store_true", help="machine output on standard output, and nothing else there")
         group.add_argument("-v", "--verbose", action="count", default=0, help="say more; -vv even more")
-        group.add_argument("-s", "--server", metavar="SERVER", help="unix:///path, http://host:port, or a configured name")
+        group.add_argument("-s", "--server", metavar="SERVER", help="configured name, local, unix:///path, http://host:port, ssh://host")
         group.add_argument("-c", "--config", metavar="FILE", help="client configuration (default: ~/.shed/config.yaml)")
 
     def error(self, message: str) -> NoReturn:
@@ -39,6 +39,8 @@ class Parser(argparse.ArgumentParser):
 
     def parse(self, words: list[str], options: Options) -> Any:
         """Return the command's arguments; the global options among them go to `options`."""
+        if options.describe:
+            raise Described(self)
         found = self.parse_args(words)
         options.json = options.json or found.json
         options.verbose += found.verbose
@@ -84,7 +86,23 @@ def parse_count(text: str) -> int:
     raise UsageError(f"{text!r} is not a whole number above 0")
 
 
+def parse_number(text: str) -> int:
+    """Return the number that `text` is, which can be 0.  Raises `UsageError`."""
+    if text.isascii() and text.isdigit():
+        return int(text)
+    raise UsageError(f"{text!r} is not a whole number")
+
+
+def parse_port(text: str) -> int:
+    """Return the TCP port that `text` is.  Raises `UsageError`."""
+    if text.isascii() and text.isdigit() and 1 <= int(text) <= 65535:
+        return int(text)
+    raise UsageError(f"{text!r} is not a port, from 1 to 65535")
+
+
 size = _argument(parse_size)
 memory = _argument(parse_memory)
 duration = _argument(parse_duration)
 count = _argument(parse_count)
+number = _argument(parse_number)
+port = _argument(parse_port)

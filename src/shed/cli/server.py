@@ -1,27 +1,39 @@
-"""`shed server status | start | stop`."""
+"""`shed server status | start | stop`; the others are in `shed.cli.servers` and `shed.cli.dial`."""
 
 from __future__ import annotations
+
+import os
 
 from shed.cli.app import Command, dispatch
 from shed.cli.connection import client
 from shed.cli.options import Options
 from shed.cli.output import done, emit, note
 from shed.cli.parsing import Parser
+from shed.client.address import resolve
+from shed.client.client import Client
 from shed.client.http import other_version
 from shed.client.local import start_server, wait_stopped
 from shed.client.transport import NotRunningError
 from shed.errors import UsageError
+from shed.names import LOCAL
 
 COMMANDS = {
     "status": Command("shed.cli.server:status", "say whether the server runs, and what it is"),
     "start": Command("shed.cli.server:start", "start the local server; other commands do it when they need it"),
     "stop": Command("shed.cli.server:stop", "stop the local server; running sheds stay"),
+    "add": Command("shed.cli.servers:add", "add a server on another machine to the client's configuration"),
+    "list": Command("shed.cli.servers:list_servers", "list the servers of the configuration"),
+    "ls": Command("shed.cli.servers:list_servers", "", "list"),
+    "remove": Command("shed.cli.servers:remove", "take a server out of the configuration"),
+    "rm": Command("shed.cli.servers:remove", "", "remove"),
+    "set-default": Command("shed.cli.servers:choose", "make a server the default"),
+    "dial-stdio": Command("shed.cli.dial:dial_stdio", "carry one connection for a client of an ssh:// address"),
 }
 
 
 def main(words: list[str], options: Options) -> int:
     """Run a command about the server."""
-    return dispatch(COMMANDS, words, options, prefix="server ", about="The server that hosts the sheds.")
+    return dispatch(COMMANDS, words, options, prefix="server ", about="The servers that host the sheds: this machine's own, and others.")
 
 
 def status(words: list[str], options: Options) -> int:
@@ -52,9 +64,7 @@ def status(words: list[str], options: Options) -> int:
 def start(words: list[str], options: Options) -> int:
     """Start the local server."""
     Parser("server start", "Start the local server, detached.").parse(words, options)
-    server = client(options)
-    if not server.address.local:
-        raise UsageError(f"{server.address} is not the local server", hint="start it on its own machine: shed-server serve")
+    server = _own(options)
     started = start_server(server.address)
     done(options, "start", "server", "started the server" if started else "the server is running already", started=started)
     return 0
@@ -63,7 +73,7 @@ def start(words: list[str], options: Options) -> int:
 def stop(words: list[str], options: Options) -> int:
     """Stop the local server."""
     Parser("server stop", "Stop the local server.  Running sheds stay, and the next server finds them again.").parse(words, options)
-    server = client(options)
+    server = _own(options)
     try:
         pid = server.info(start=False).get("pid")  # told on its own machine only
         server.stop_server()
@@ -73,3 +83,12 @@ def stop(words: list[str], options: Options) -> int:
         stopped = False
     done(options, "stop", "server", "stopped the server" if stopped else "the server was not running", stopped=stopped)
     return 0
+
+
+def _own(options: Options) -> Client:
+    """Return the client of this machine's own server, or of the one that was named; the default of the configuration does not count."""
+    named = options.server or os.environ.get("SHED_SERVER")
+    server = Client(resolve(named or LOCAL, config=options.config))
+    if not (server.address.local or server.address.path):
+        raise UsageError(f"{server.address} is not on this machine", hint="start and stop it there: shed-server serve")
+    return server

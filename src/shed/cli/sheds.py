@@ -7,13 +7,14 @@ import sys
 from collections.abc import Callable, Iterator
 
 from shed.cli import parsing
-from shed.cli.connection import client, local_dir
+from shed.cli.connection import client, client_of, create_timeout, known_on, local_dir, seen, where
 from shed.cli.options import Options
-from shed.cli.output import age, confirm, done, emit, note, seconds, table, timings
+from shed.cli.output import age, confirm, done, emit, note, seconds, table, timings, write_all
 from shed.cli.parsing import Parser
 from shed.cli.progress import shown
 from shed.client.models import Shed
 from shed.config.sizes import format_size
+from shed.errors import UsageError
 from shed.progress import Event
 
 _COLD = "boot the VM, even where it could be restored"
@@ -32,7 +33,7 @@ def create(words: list[str], options: Options) -> int:
     parser.add_argument("--memory", metavar="SIZE", type=parsing.memory, help="memory: 4G, 512M; a bare number is megabytes")
     parser.add_argument("--upper-size", metavar="SIZE", type=parsing.size, help="room for what is written in the shed: 1G to 100G")
     parser.add_argument("--local-dir", metavar="DIR", help="folder of this machine to mount read-write at /workspace")
-    parser.add_argument("--timeout", metavar="TIME", type=parsing.duration, default=600.0, help="give up after this long (default: 10m)")
+    parser.add_argument("--timeout", metavar="TIME", type=parsing.duration, help="give up after this long (default: 10m)")
     parser.add_argument("--cold", action="store_true", help=_COLD)
     args = parser.parse(words, options)
     server = client(options)
@@ -45,10 +46,11 @@ def create(words: list[str], options: Options) -> int:
             memory_mb=args.memory,
             upper_size_bytes=args.upper_size,
             local_dir=folder,
-            timeout=args.timeout,
+            timeout=args.timeout or create_timeout(options),
             cold=args.cold,
             on_event=sink,
         )
+    seen(server, options, {shed.name: shed.status})
     _finished(options, "create", "created", shed)
     return 0
 
@@ -59,8 +61,10 @@ def start(words: list[str], options: Options) -> int:
     parser.add_argument("name", metavar="NAME")
     parser.add_argument("--cold", action="store_true", help=_COLD)
     args = parser.parse(words, options)
+    server = client_of(args.name, options)
     with _watched(options) as sink:
-        shed = client(options).start(args.name, cold=args.cold, on_event=sink)
+        shed = server.start(args.name, cold=args.cold, on_event=sink)
+    seen(server, options, {args.name: shed.status})
     _finished(options, "start", "started", shed)
     return 0
 
@@ -68,8 +72,10 @@ def start(words: list[str], options: Options) -> int:
 def stop(words: list[str], options: Options) -> int:
     """Stop a running shed."""
     name = _name_alone("stop", "Stop a running shed.  What was written in it stays.", words, options)
+    server = client_of(name, options)
     with _watched(options) as sink:
-        shed = client(options).stop(name, on_event=sink)
+        shed = server.stop(name, on_event=sink)
+    seen(server, options, {name: shed.status})
     _finished(options, "stop", "stopped", shed)
     return 0
 
@@ -80,12 +86,14 @@ def delete(words: list[str], options: Options) -> int:
     parser.add_argument("name", metavar="NAME")
     parser.add_argument("-f", "--force", action="store_true", help="do not ask")
     args = parser.parse(words, options)
-    if not confirm(f"Delete shed {args.name!r} and everything in it?", options, force=args.force):
+    server = client_of(args.name, options)  # one that has said that it has it, or that was named
+    if not confirm(f"Delete shed {args.name!r}{where(server)} and everything in it?", options, force=args.force):
         note("Cancelled.")
         return 0
     with _watched(options) as sink:
-        client(options).delete(args.name, force=True, on_event=sink)  # whoever was asked has said so
-    done(options, "delete", args.name, f"deleted {args.name}")
+        server.delete(args.name, force=True, on_event=sink)  # whoever was asked has said so
+    seen(server, options, {}, gone=[args.name])
+    done(options, "delete", args.name, f"deleted {args.name}{where(server)}")
     return 0
 
 
@@ -93,18 +101,22 @@ def list_sheds(words: list[str], options: Options) -> int:
     """List sheds."""
     parser = Parser("list", "List the sheds of the server.  -v adds process, size and workspace.")
     parser.add_argument("-q", "--quiet", action="store_true", help="names only")
+    parser.add_argument("-a", "--all", action="store_true", help="of all servers, which are asked at once; those that are down are named")
     args = parser.parse(words, options)
+    if args.all:
+        from shed.cli.everywhere import list_all  # noqa: PLC0415  for those who have several servers
+
+        return list_all(options, quiet=args.quiet)
+    server = client(options)
     with shown(options) as sink:
-        sheds = sorted(client(options).sheds(on_event=sink), key=lambda shed: shed.name)
+        sheds = sorted(server.sheds(on_event=sink), key=lambda shed: shed.name)
+    seen(server, options, {shed.name: shed.status for shed in sheds}, gone=known_on(server, options))
     if options.json:
         emit([shed.wire for shed in sheds])
     elif args.quiet:
         print("".join(f"{shed.name}\n" for shed in sheds), end="")
     elif sheds or not sys.stdout.isatty():
-        headers = ["NAME", "STATUS", "IMAGE", "CPUS", "MEMORY", "CREATED"]
-        if options.verbose:
-            headers += ["PID", "UPPER", "WORKSPACE", "DIGEST"]
-        print(table(headers, [_row(shed, options)[: len(headers)] for shed in sheds]), end="")
+        print(table(headers(options), [row(shed, options) for shed in sheds]), end="")
     else:
         note("no sheds yet; make one: shed create NAME")
     for shed in sheds:
@@ -114,15 +126,29 @@ def list_sheds(words: list[str], options: Options) -> int:
 
 
 def logs(words: list[str], options: Options) -> int:
-    """Show what a shed's console said."""
-    name = _name_alone("logs", "Show what the console of a shed said since its last start.", words, options)
-    text = client(options).logs(name)
+    """Show what a shed's console said, and says."""
+    parser = Parser(
+        "logs",
+        "Show what the console of a shed said since its last start.",
+        examples=["shed logs dev", "shed logs dev -f -n 20"],
+    )
+    parser.add_argument("name", metavar="NAME")
+    parser.add_argument("-f", "--follow", action="store_true", help="go on with what it says, also over restarts, until it is deleted")
+    parser.add_argument("-n", "--tail", metavar="N", type=parsing.number, help="begin with the last N lines")
+    args = parser.parse(words, options)
+    if args.follow and options.json:
+        raise UsageError("what is followed has no machine output", hint="leave out --json, or --follow")
+    if args.follow:
+        sys.stdout.flush()
+        for data in client_of(args.name, options).follow_logs(args.name, tail=args.tail):
+            write_all(1, data)
+        return 0
+    text = client_of(args.name, options).logs(args.name, tail=args.tail)
     if options.json:
-        emit({"name": name, "console": text})
+        emit({"name": args.name, "console": text})
     else:
         sys.stdout.flush()
-        sys.stdout.buffer.write(text.encode(errors="surrogateescape"))
-        sys.stdout.buffer.flush()
+        write_all(1, text.encode(errors="surrogateescape"))
     return 0
 
 
@@ -153,8 +179,14 @@ def _finished(options: Options, action: str, verb: str, shed: Shed) -> None:
         sys.stderr.write((f"  {shed.boot} start\n" if shed.boot else "") + timings(shed.timings))
 
 
-def _row(shed: Shed, options: Options) -> list[str]:
-    return [
+def headers(options: Options) -> list[str]:
+    """Return the heads of the columns in which sheds are listed."""
+    return ["NAME", "STATUS", "IMAGE", "CPUS", "MEMORY", "CREATED", *(["PID", "UPPER", "WORKSPACE", "DIGEST"] if options.verbose else [])]
+
+
+def row(shed: Shed, options: Options) -> list[str]:
+    """Return what stands under `headers` for one shed."""
+    cells = [
         shed.name,
         shed.status,
         shed.image or "-",
@@ -166,3 +198,4 @@ def _row(shed: Shed, options: Options) -> list[str]:
         shed.local_dir or "-",
         shed.image_digest if options.verbose > 1 else shed.image_digest[:19] or "-",
     ]
+    return cells[: len(headers(options))]

@@ -24,9 +24,10 @@ _SCOPES = {
     "instances": "sheds that have been stopped for longer than --until",
     "images": "images that have no name and that nobody needs",
     "orphans": "what crashes have left",
-    "logs": "console logs of failed starts, older than --until",
+    "logs": "console logs of failed starts, older than --until, and the beginning of long console logs of sheds",
 }
-_ONE = {"instances": "shed", "images": "blob", "orphans": "orphan", "logs": "log"}
+_ROWS = {"instances": "shed", "images": "blob", "orphans": "orphan", "logs": "log", "consoles": "console log"}
+"""What an answer has rows of; the last ones are cut, not deleted."""
 
 
 def main(words: list[str], options: Options) -> int:
@@ -85,35 +86,39 @@ def prune(words: list[str], options: Options) -> int:
     for scope, about in _SCOPES.items():
         parser.add_argument(f"--{scope}", action="store_true", help=about)
     parser.add_argument("--until", metavar="TIME", type=parsing.duration, default=72 * 3600.0, help="spare what is younger (default: 72h)")
+    parser.add_argument("--log-tail-bytes", metavar="SIZE", type=parsing.size, help="what --logs leaves of a shed's log (default: 5M)")
     parser.add_argument("--dry-run", action="store_true", help="only say what would be deleted")
     parser.add_argument("-f", "--force", action="store_true", help="do not ask")
     args = parser.parse(words, options)
     scopes = [scope for scope in _SCOPES if getattr(args, scope)]
+    if args.log_tail_bytes is not None and not args.logs:
+        parser.error("--log-tail-bytes says what --logs leaves")
     server = client(options)
     if args.dry_run or not args.force:
-        plan = server.clean(scopes, until=args.until, dry_run=True)
+        plan = server.clean(scopes, until=args.until, log_tail=args.log_tail_bytes, dry_run=True)
         if args.dry_run and options.json:
             emit(plan)
             return 0
-        if not any(plan[scope] for scope in _SCOPES):
+        if not any(plan[scope] for scope in _ROWS):
             return _finished(plan, options)
         if not options.json:
             _preview(plan, options)
         if args.dry_run:
             note(f"would free {format_size(plan['size_bytes'])}")
             return 0
-        if not confirm(f"Delete {_count(plan)} ({format_size(plan['size_bytes'])})?", options, force=False):
+        question = _sentence(plan, "delete", "cut")
+        if not confirm(f"{question[0].upper()}{question[1:]} ({format_size(plan['size_bytes'])})?", options, force=False):
             note("Cancelled.")
             return 0
     with shown(options) as sink:
-        answer = server.clean(scopes, until=args.until, on_event=sink)
+        answer = server.clean(scopes, until=args.until, log_tail=args.log_tail_bytes, on_event=sink)
     return _finished(answer, options)
 
 
 def _preview(plan: dict[str, Any], options: Options) -> None:
     rows = [
-        [row.get("kind") or _ONE[scope], row.get("name") or row["digest"], format_size(row["size_bytes"])]
-        for scope in _SCOPES
+        [row.get("kind") or one, row.get("name") or row["digest"], format_size(row["size_bytes"])]
+        for scope, one in _ROWS.items()
         for row in plan[scope]
         if options.verbose or row.get("kind", "image") == "image"
     ]
@@ -121,18 +126,16 @@ def _preview(plan: dict[str, Any], options: Options) -> None:
         print(table(["KIND", "NAME", "SIZE"], rows), end="")
 
 
-def _count(plan: dict[str, Any]) -> str:
-    counts = [(len(plan[scope]), _ONE[scope]) for scope in _SCOPES if plan[scope]]
-    return ", ".join(f"{number} {one}{'' if number == 1 else 's'}" for number, one in counts)
+def _sentence(plan: dict[str, Any], delete: str, cut: str) -> str:
+    """Return what is done, as half a sentence that uses the two verbs; empty when it is nothing."""
+    counts = {scope: f"{len(plan[scope])} {one}{'' if len(plan[scope]) == 1 else 's'}" for scope, one in _ROWS.items() if plan[scope]}
+    consoles = counts.pop("consoles", None)
+    parts = [f"{delete} {', '.join(counts.values())}"] if counts else []
+    return ", ".join(parts + ([f"{cut} {consoles}"] if consoles else []))
 
 
 def _finished(answer: dict[str, Any], options: Options) -> int:
-    counted = _count(answer)
-    done(
-        options,
-        "prune",
-        "system",
-        f"deleted {counted}, freed {format_size(answer['size_bytes'])}" if counted else "nothing to delete",
-        **answer,
-    )
+    told = _sentence(answer, "deleted", "cut")
+    said = f"{told}, freed {format_size(answer['size_bytes'])}" if told else "nothing to delete"
+    done(options, "prune", "system", said, **answer)
     return 0

@@ -1,8 +1,8 @@
 """Which server to talk to.
 
-First match wins: what the caller names (``-s``), ``SHED_SERVER``, ``default_server`` of the client's configuration, the local server.
-A server is named ``unix:///path/of/socket``, ``http://host:port``, or as the configuration calls it.
-On the way of every `shed exec`: imports nothing that takes time.
+First match wins: what the caller names (``-s``), ``SHED_SERVER``, where the client's configuration says that the shed was seen, its
+``default_server``, the local server.  A server is named ``unix:///path/of/socket``, ``http://host:port``, ``ssh://[user@]host[:port]``, as
+the configuration calls it, or ``local``.  On the way of every `shed exec`: imports nothing that takes time.
 """
 
 from __future__ import annotations
@@ -18,49 +18,65 @@ DEFAULT_PORT = 8080
 class Address:
     """Where a server listens: `path` of a Unix socket, or else `host` and `port`.
 
-    `local` is true for this user's own server, the one that the client may start.
+    With `ssh`, the words for the user's own ssh that lead to `host`, it is the local server of that machine.  `local` is true for this
+    user's own server, the one that the client may start.  `name` is what the configuration calls it, and None for one that is named by
+    its URL.  `guess` says that nobody named it: the shed may be on another server.
     """
 
-    __slots__ = ("host", "local", "path", "port")
+    __slots__ = ("guess", "host", "local", "name", "path", "port", "ssh")
 
-    def __init__(self, *, path: str | None = None, host: str = "", port: int = 0, local: bool = False) -> None:
+    def __init__(
+        self,
+        *,
+        path: str | None = None,
+        host: str = "",
+        port: int = 0,
+        ssh: tuple[str, ...] | None = None,
+        local: bool = False,
+        name: str | None = None,
+    ) -> None:
         self.path = path
         self.host = host
         self.port = port
+        self.ssh = ssh
         self.local = local
+        self.name = name
+        self.guess = False
 
     def __str__(self) -> str:
         if self.path is not None:
             return f"unix://{self.path}"
+        if self.ssh is not None:
+            user = self.ssh[-1].rpartition("@")[0]
+            host = f"[{self.host}]" if ":" in self.host else self.host
+            return f"ssh://{user + '@' if user else ''}{host}{f':{self.port}' if self.port else ''}"
         return f"http://{self.authority()}"
 
     def authority(self) -> str:
         """Return what goes into the Host header."""
-        if self.path is not None:
+        if self.path is not None or self.ssh is not None:
             return "localhost"
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
-def resolve(server: str | None = None, *, config: str | None = None) -> Address:
+def resolve(server: str | None = None, *, config: str | None = None, shed: str | None = None) -> Address:
     """Return the address to use when the user named `server`; `config` is the client's configuration file, if one was named.
 
-    Raises `UsageError` for a name or URL that cannot be used.
+    `shed` is the one that it is about, if any.  Raises `UsageError` for a name, URL or configuration that cannot be used.
     """
-    named = server or os.environ.get("SHED_SERVER")
+    named = server or os.environ.get("SHED_SERVER") or None
     if named is not None and "://" in named:
         return parse(named)
     if named is not None or config is not None or os.path.exists(default_config()):  # noqa: PTH110  no pathlib here
-        from shed.client.config import server_url  # noqa: PLC0415  YAML, only for those who have a file
+        from shed.client.config import load  # noqa: PLC0415  YAML, only for those who have a file
 
-        url = server_url(named, config)
-        if url is not None:
-            return parse(url)
+        return load(config).choose(named, shed)
     return local()
 
 
 def local() -> Address:
     """Return the address of this user's own server on this machine."""
-    return Address(path=server_socket(), local=True)
+    return Address(path=server_socket(), local=True, name="local")
 
 
 def default_config() -> str:
@@ -73,16 +89,20 @@ def parse(url: str) -> Address:
     scheme, _, rest = url.partition("://")
     if scheme == "unix" and rest.startswith("/"):
         return Address(path=rest)
-    if scheme == "http":
-        host, port = _split(rest.removesuffix("/"))
-        if host and port is not None:
+    if scheme in ("http", "ssh"):
+        user, at, authority = rest.removesuffix("/").rpartition("@")
+        host, port = _split(authority, DEFAULT_PORT if scheme == "http" else 0)
+        if host and port is not None and scheme == "http" and not at:
             return Address(host=host, port=port)
+        if host and port is not None and scheme == "ssh" and not (host + user).startswith("-") and bool(user) == bool(at):
+            return Address(host=host, port=port, ssh=(*(("-p", str(port)) if port else ()), "--", f"{user}{at}{host}"))
     if scheme == "https":
-        raise UsageError(f"{url}: shed servers of this version do not speak HTTPS", hint="use http:// through an SSH tunnel")
-    raise UsageError(f"{url!r} is not the address of a server", hint="write unix:///path/of/socket or http://host:port")
+        raise UsageError(f"{url}: shed servers of this version do not speak HTTPS", hint="use ssh://[user@]host")
+    hint = "write unix:///path/of/socket, http://host:port or ssh://[user@]host[:port]"
+    raise UsageError(f"{url!r} is not the address of a server", hint=hint)
 
 
-def _split(authority: str) -> tuple[str, int | None]:
+def _split(authority: str, default: int) -> tuple[str, int | None]:
     """Return host and port of ``host``, ``host:port``, ``[v6]`` or ``[v6]:port``; no host when it is none of them."""
     if authority.startswith("["):
         host, bracket, port = authority[1:].partition("]")
@@ -91,10 +111,10 @@ def _split(authority: str) -> tuple[str, int | None]:
         port = port[1:]
     else:
         host, _, port = authority.partition(":")
-    if "/" in host or "@" in host or " " in host:
+    if any(mark in host for mark in "/@ "):
         return "", None
     if not port:
-        return host, DEFAULT_PORT
+        return host, default
     if port.isascii() and port.isdigit() and 0 < int(port) < 65536:
         return host, int(port)
     return host, None

@@ -4,17 +4,21 @@
 name: builder-1            # how this server calls itself
 bind_address: 127.0.0.1    # TCP beside the Unix socket; loopback only
 http_port: 8080            # absent: no TCP
+ssh_port: 2222             # absent: 2222 when it is free; 0: no SSH
 log_level: info            # debug, info, warning, error
 default_image: base        # a local name, an alias, or a reference
 image_aliases:             # names for references; ${shed.version} is the tag of this release
   base: ghcr.io/charliek/shed-qemu-base:${shed.version}
 pull_policy: missing       # missing, always, never
 pull_concurrency: 3
+ssh:
+  bind_address: 127.0.0.1  # beyond loopback only with authorized_keys
+  authorized_keys: /etc/shed/authorized_keys    # or a list of keys
 qemu:
   default_cpus: 2
   default_memory_mb: 2048
   upper_size_default: 5G
-  start_timeout: 120s      # to the agent's first word, and again to ready
+  start_timeout: 120s      # from the VM's start to ready
   stop_timeout: 10s        # a clean poweroff; then the VM is killed
   warm_start: true         # restore VMs from templates, rather than boot them
   warm_templates: 4        # most templates that are kept
@@ -27,6 +31,7 @@ An unknown key is refused with the nearest known one: a setting that is silently
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -69,6 +74,11 @@ class Settings:
     pull_policy: str = "missing"
     pull_concurrency: int = 3
     """Most blobs that are downloaded at once."""
+    ssh_port: int | None = None
+    """0: no SSH; None: the usual port, when it is free."""
+    ssh_bind_address: str = "127.0.0.1"
+    ssh_authorized_keys: Path | tuple[str, ...] | None = None
+    """A file of keys, or the keys themselves, that may come in by SSH; None: everybody on this machine may."""
 
     def reference(self, name: str) -> str:
         """Return what the image `name` is pulled by when it is not in the store: what its alias stands for, else itself."""
@@ -105,7 +115,8 @@ def load_settings(path: Path | None = None) -> Settings:
     try:
         text = path.read_text()
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot read the configuration {path}: {error}", hint="name another file with --config") from error
+        why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise ConfigError(f"cannot read the configuration {path}: {why}", hint="name another file with --config") from error
     return parse_settings(text, path)
 
 
@@ -139,7 +150,13 @@ def parse_settings(text: str, path: Path) -> Settings:
         document = yaml.load(text, Loader)  # noqa: S506  it is a safe one
     except yaml.YAMLError as error:
         raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}", hint="check the indentation there") from None
-    return _apply(Settings(), document, _TOP, path, "")
+    settings = _apply(Settings(), document, _TOP, path, "")
+    if settings.ssh_authorized_keys is None and not ipaddress.ip_address(settings.ssh_bind_address).is_loopback:
+        raise ConfigError(
+            f"{path}: ssh.bind_address {settings.ssh_bind_address} is open to others, but ssh.authorized_keys does not say to whom",
+            hint="list public keys there, or name a file that holds them",
+        )
+    return settings
 
 
 def _apply(settings: Settings, document: object, known: Mapping[str, _Setting], path: Path, prefix: str) -> Settings:
@@ -170,7 +187,8 @@ def _apply(settings: Settings, document: object, known: Mapping[str, _Setting], 
 def _suggestion(key: str, known: Mapping[str, _Setting]) -> str:
     import difflib  # noqa: PLC0415  for mistakes only
 
-    homes = {**{name: name for name in known}, **{name: f"qemu.{name}" for name in _QEMU}}
+    sections = {f"{section}.{name}": name for section, keys in (("ssh", _SSH), ("qemu", _QEMU)) for name in keys}
+    homes = {**{name: home for home, name in sections.items()}, **{name: name for name in known}}
     near = difflib.get_close_matches(key, homes, n=1)
     return f"did you mean {homes[near[0]]!r}?" if near else f"known keys are {', '.join(sorted(known))}"
 
@@ -189,6 +207,10 @@ class _Section:
 _Setting = _Value | _Section
 
 
+_SSH: dict[str, _Setting] = {
+    "bind_address": _Value("ssh_bind_address", values.address),
+    "authorized_keys": _Value("ssh_authorized_keys", values.authorized_keys),
+}
 _QEMU: dict[str, _Setting] = {
     "default_cpus": _Value("default_cpus", values.number(1, MAX_CPUS)),
     "default_memory_mb": _Value("default_memory_mb", values.number(MIN_MEMORY_MB, MAX_MEMORY_MB)),
@@ -203,11 +225,13 @@ _TOP: dict[str, _Setting] = {
     "name": _Value("name", values.text),
     "bind_address": _Value("bind_address", values.loopback),
     "http_port": _Value("http_port", values.number(1, 65535)),
+    "ssh_port": _Value("ssh_port", values.number(0, 65535)),
     "default_image": _Value("default_image", images.reference),
     "image_aliases": _Value("image_aliases", images.aliases),
     "pull_policy": _Value("pull_policy", images.pull_policy),
     "pull_concurrency": _Value("pull_concurrency", values.number(1, MAX_PULLS)),
     "log_level": _Value("log_level", values.choice(*LOG_LEVELS)),
+    "ssh": _Section(_SSH),
     "qemu": _Section(_QEMU),
 }
 _REMOVED = {"base_rootfs": "default_image", "rootfs_path": "default_image", "images": "image_aliases"}

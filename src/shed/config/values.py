@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import base64
+import contextlib
 import ipaddress
+import itertools
 import re
 from collections.abc import Callable
+from pathlib import Path
 
 from shed.config.sizes import format_size, parse_size
 from shed.errors import UsageError
@@ -68,6 +72,40 @@ def duration(value: object) -> float:
     if match is None or isinstance(value, bool) or float(match[1]) <= 0:
         raise ValueError(f"{value!r} is not a time: write a number and ms, s, m or h")
     return float(match[1]) * _SECONDS[match[2]]
+
+
+def address(value: object) -> str:
+    """An IP address of this machine; ``localhost`` is 127.0.0.1."""
+    host = text(value)
+    try:
+        return str(ipaddress.ip_address("127.0.0.1" if host == "localhost" else host))
+    except ValueError:
+        raise ValueError(f"{host!r} is not an IP address") from None
+
+
+def authorized_keys(value: object) -> Path | tuple[str, ...]:
+    """The absolute path of a file of public keys, or a list of them; either as in OpenSSH's ``authorized_keys``."""
+    if isinstance(value, str):
+        path = Path(value).expanduser()
+        if not path.is_absolute():
+            raise ValueError(f"{value!r} is neither an absolute path nor a list of keys")
+        return path
+    if not isinstance(value, list) or not value:
+        raise ValueError("must be a list of public keys, or the path of a file that holds them")
+    for line in value:
+        if not isinstance(line, str) or not _is_key(line):
+            raise ValueError(f"{str(line)[:40]!r} is not a public key")
+    return tuple(value)
+
+
+def _is_key(line: str) -> bool:
+    """Say whether a word of `line` is a key: base64 that begins with the name of its kind, which is the word before."""
+    words = line.split()
+    for kind, data in itertools.pairwise(words):
+        with contextlib.suppress(ValueError):
+            if base64.b64decode(data, validate=True).startswith(len(kind).to_bytes(4, "big") + kind.encode()):
+                return True
+    return False
 
 
 def loopback(value: object) -> str:

@@ -47,10 +47,13 @@ class Request:
         if not isinstance(value, dict):
             raise ValueError("not an object")
         self.words = _texts(value, "cmd")
+        self.fallback = _texts(value, "fallback")
         self.env = dict(_assignment(text) for text in _texts(value, "env"))
         self.terminal = value.get("tty") is True
         self.rows, self.columns = window_size(value)
+        self.modes = _pairs(value.get("modes"))
         self.folder = _text(value, "working_dir")
+        self.at_home = value.get("home") is True
         self.user = _text(value, "user")
 
 
@@ -78,6 +81,14 @@ def _text(value: dict[str, object], key: str) -> str:
     if not isinstance(found, str) or "\0" in found:
         raise ValueError(f"{key} must be a string without NUL")
     return found
+
+
+def _pairs(found: object) -> list[tuple[int, int]]:
+    if found is None:
+        return []
+    if not isinstance(found, list) or not all(isinstance(pair, list) and [type(part) for part in pair] == [int, int] for pair in found):
+        raise ValueError("modes must be a list of pairs of numbers")
+    return [(opcode, value) for opcode, value in found]
 
 
 def _assignment(text: str) -> tuple[str, str]:
@@ -136,16 +147,17 @@ class Session:
             user = find_user(request.user) if request.user else state.user
         except UnknownUserError as error:
             raise process.StartError(process.NOT_RUN, str(error)) from None
-        words = request.words or ["-" + user.login_shell.rpartition("/")[2]]
+        commands = [(words[0], words) for words in (request.words, request.fallback) if words]
+        if not request.words:
+            commands = [(user.login_shell, ["-" + user.login_shell.rpartition("/")[2]])]
         theirs = self._open_terminal(request, user.uid) if request.terminal else self._open_pipes()
         try:
             self._process = await process.start(
                 self._loop,
-                request.words[0] if request.words else user.login_shell,
-                words,
+                commands,
                 env=command_environment(user, state.env, request.env),
                 user=user,
-                folders=starting_folders(request.folder, state.workspace, user),
+                folders=starting_folders(request.folder, user.home if request.at_home else state.workspace, user),
                 stdio=theirs,
                 terminal=request.terminal,
             )
@@ -239,6 +251,10 @@ class Session:
         self._stdin = Stdin(self._terminal, self._stream)
         self._outputs = [Output(self._loop, self._terminal, self._stream, protocol.DATA_FRAME)]
         self._resize(request.rows, request.columns)
+        if request.modes:
+            from shed.guest.terminal import set_modes
+
+            set_modes(theirs, request.modes)
         return theirs, theirs, theirs
 
     def _resize(self, rows: int, columns: int) -> None:

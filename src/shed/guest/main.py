@@ -39,7 +39,12 @@ def services(loop: Loop, state: State) -> Mapping[int, Callable[[Stream], Corout
 
         await connection.serve(loop, stream)
 
-    return {protocol.PORT_EXEC: run_command, protocol.PORT_CONTROL: control, protocol.PORT_PROXY: proxy}
+    async def listen(stream: Stream) -> None:
+        from shed.guest import listen as listening
+
+        await listening.serve(loop, state, stream)
+
+    return {protocol.PORT_EXEC: run_command, protocol.PORT_CONTROL: control, protocol.PORT_PROXY: proxy, protocol.PORT_LISTEN: listen}
 
 
 def hello(nonce: str) -> bytes:

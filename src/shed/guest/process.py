@@ -63,8 +63,7 @@ class Process:
 
 async def start(
     loop: Loop,
-    program: str,
-    argv: list[str],
+    commands: list[tuple[str, list[str]]],
     *,
     env: dict[str, str],
     user: User,
@@ -72,10 +71,10 @@ async def start(
     stdio: tuple[int, int, int],
     terminal: bool,
 ) -> Process:
-    """Start `program`, found through the PATH in `env`, in the first of `folders` that can be entered.
+    """Start the first of `commands` that is there: a program, found through the PATH in `env`, and its argv.
 
-    `stdio` are its descriptors 0, 1 and 2; with `terminal` the first becomes its controlling terminal.  Raises `StartError`, and
-    `OSError` when the machine has no room for another process.
+    It starts in the first of `folders` that can be entered.  `stdio` are its descriptors 0, 1 and 2; with `terminal` the first becomes its
+    controlling terminal.  Raises `StartError`, and `OSError` when the machine has no room for another process.
     """
     told, telling = os.pipe2(os.O_CLOEXEC)
     try:
@@ -85,7 +84,7 @@ async def start(
         os.close(telling)
         raise
     if pid == 0:
-        _become(program, argv, env=env, user=user, folders=folders, stdio=stdio, terminal=terminal, telling=telling)
+        _become(commands, env=env, user=user, folders=folders, stdio=stdio, terminal=terminal, telling=telling)
     os.close(telling)
     process = Process(loop, pid)
     watch = loop.watch(told)
@@ -101,8 +100,7 @@ async def start(
 
 
 def _become(
-    program: str,
-    argv: list[str],
+    commands: list[tuple[str, list[str]]],
     *,
     env: dict[str, str],
     user: User,
@@ -126,9 +124,9 @@ def _become(
             os.setgroups(user.groups)
             os.setresgid(user.gid, user.gid, user.gid)
             os.setresuid(user.uid, user.uid, user.uid)
-        error = _enter(folders) or _execute(program, argv, env)
+        error = _enter(folders) or _execute_first(commands, env)
     except BaseException as failure:  # noqa: BLE001  nothing may ever leave this function
-        error = f"{NOT_RUN} cannot start {program}: {failure}"
+        error = f"{NOT_RUN} cannot start {commands[0][0]}: {failure}"
     try:
         os.write(telling, error.encode(errors="replace")[:4096])
     finally:
@@ -146,6 +144,16 @@ def _enter(folders: list[str]) -> str:
         else:
             return ""
     return error
+
+
+def _execute_first(commands: list[tuple[str, list[str]]], env: dict[str, str]) -> str:
+    """Execute the first command that is there; return why that failed, or that the first one is not there."""
+    errors = []
+    for program, argv in commands:
+        errors.append(_execute(program, argv, env))
+        if not errors[-1].startswith(f"{NOT_FOUND} "):
+            return errors[-1]
+    return errors[0]
 
 
 def _execute(program: str, argv: list[str], env: dict[str, str]) -> str:

@@ -22,6 +22,9 @@ PORT_CONTROL = 1026
 """Stream port: control requests (CONTROL_REQUEST and CONTROL_RESPONSE frames), several in turn on one stream."""
 PORT_PROXY = 1028
 """Stream port: ``CONNECT <port>`` + newline, answered ``OK`` or ``ERR <text>`` + newline, then raw bytes of a TCP connection."""
+PORT_LISTEN = 1029
+"""Stream port: the guest listens for the host, and hands over what came; `shed.guest.listen` has the lines.  An agent without it resets
+the stream."""
 
 MAGIC = b"\x00\xffshed-mux\xff\x00\r\n\x1a\n\x01\x02"
 """16 bytes that start each side's part of a mux session."""
@@ -50,7 +53,10 @@ MAX_MUX_PAYLOAD = 64 * 1024
 # Exec frame types.
 EXEC_REQUEST = 0x01
 """Host to guest, first: JSON {"cmd": [str], "env": [str "K=V"], "tty": bool, "rows": int, "cols": int, "working_dir": str,
-"user": str}; all but cmd optional."""
+"user": str}; all but cmd optional.
+
+Newer members, which an older agent ignores: "fallback": [str] runs when the program of cmd is not in the image;
+"home": true starts in the user's home instead of the workspace; "modes": [[int, int]] are those of the terminal (RFC 4254, 8)."""
 RESIZE = 0x02
 """JSON {"rows", "cols"}."""
 SIGNAL = 0x03

@@ -10,18 +10,22 @@ from shed.guest.mux import StreamCutError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from shed.guest.loop import Loop, Watch
     from shed.guest.mux import Stream
 
 _LONGEST_LINE = 64
 _DIAL_SECONDS = 10.0
 _CHUNK = 64 * 1024
+_LINGER_NOT = b"\1\0\0\0\0\0\0\0"
+"""struct linger {on, 0 s}: closing the socket sends a reset; socket(7)."""
 _LOOPBACKS = ((_socket.AF_INET, "127.0.0.1"), (_socket.AF_INET6, "::1"))
 
 
 async def serve(loop: Loop, stream: Stream) -> None:
     """Connect the stream to the port it asks for, until both sides have ended."""
-    line, early = await _first_line(stream)
+    line, early = await first_line(stream)
     word, _, number = line.partition(b" ")
     if word != b"CONNECT" or not number.isdigit() or not 1 <= int(number) <= 65535:
         await stream.write(b"ERR expected CONNECT and a port from 1 to 65535\n")
@@ -37,18 +41,25 @@ async def serve(loop: Loop, stream: Stream) -> None:
     if connection is None:
         await stream.write(f"ERR port {int(number)}: {os.strerror(failure.errno or errno.EIO)}\n".encode())
         return
+    await relay(loop, connection, stream, early)
+
+
+async def relay(loop: Loop, connection: Watch, stream: Stream, early: bytes) -> None:
+    """Answer OK, and carry bytes between the stream and a connection until both sides have ended; `early` came already."""
     back = loop.spawn(_from_guest(connection, stream), name="proxy output")
-    stream.gone.then(connection.close)
+    stream.gone.then(lambda: _reset(connection))
     try:
         await stream.write(b"OK\n")
-        await _to_guest(connection, stream, early)
+        taken = await _to_guest(connection, stream, early)
         await back.done.wait()
+        if not taken:
+            stream.reset("the program has closed the connection")
     finally:
         back.cancel()
         connection.close()
 
 
-async def _first_line(stream: Stream) -> tuple[bytes, bytes]:
+async def first_line(stream: Stream) -> tuple[bytes, bytes]:
     """Return the first line without its end, and the bytes that came behind it."""
     received = b""
     while b"\n" not in received and len(received) < _LONGEST_LINE:
@@ -81,16 +92,18 @@ async def _dial(loop: Loop, family: int, address: str, port: int) -> Watch:
     return watch
 
 
-async def _to_guest(connection: Watch, stream: Stream, early: bytes) -> None:
+async def _to_guest(connection: Watch, stream: Stream, early: bytes) -> bool:
+    """Carry what the client sends to its end; False when the program takes no more."""
     data = early or await stream.read()
     try:
         while data:
             await connection.write(data)
             data = await stream.read()
     except OSError:
-        stream.drain()  # the program reads no more; its own output may still go on
-        return
+        stream.drain()  # what the program has sent before may still be on its way
+        return False
     _shut_down(connection)
+    return True
 
 
 async def _from_guest(connection: Watch, stream: Stream) -> None:
@@ -107,11 +120,22 @@ async def _from_guest(connection: Watch, stream: Stream) -> None:
 
 def _shut_down(connection: Watch) -> None:
     """Tell the program that no more comes."""
+    _with_socket(connection, lambda sock: sock.shutdown(_socket.SHUT_WR))
+
+
+def _reset(connection: Watch) -> None:
+    """Close the connection so that the program does not take it for a proper end."""
+    _with_socket(connection, lambda sock: sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_LINGER, _LINGER_NOT))
+    connection.close()
+
+
+def _with_socket(connection: Watch, act: Callable[[_socket.socket], object]) -> None:
+    """Do something with the socket that a watch owns, while it is open."""
     if connection.fd < 0:
         return
     sock = _socket.socket(fileno=connection.fd)
     try:
-        sock.shutdown(_socket.SHUT_WR)
+        act(sock)
     except OSError:
         pass  # it is gone already
     finally:

@@ -41,7 +41,7 @@ def settle(loop: Loop, places: Places, network: Network | None) -> Rest:
     """Get ready to be saved.  Raises `OSError`, `StepError`."""
     import gc
 
-    from shed.guest import environment, exec, poweroff, process, proxy  # noqa: A004, F401
+    from shed.guest import environment, exec, listen, poweroff, process, proxy, terminal  # noqa: A004, F401
 
     prepare(loop, places)
     has_network = network is not None and set_up_network(loop, network)

@@ -5,6 +5,7 @@ from __future__ import annotations
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from shed.guest.exec import Session
+    from shed.guest.loop import Watch
     from shed.guest.rest import Rest
     from shed.guest.users import User
 
@@ -34,3 +35,6 @@ class State:
         self.upper_fd = -1
         """The upper's root folder, kept open: after the move into the new root no path leads there."""
         self.sessions: set[Session] = set()
+        self.arrived: dict[int, Watch] = {}
+        """Connections that came to a listener and wait for the host, by number."""
+        self.arrivals = 0

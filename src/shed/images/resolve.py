@@ -68,7 +68,8 @@ def boot_blobs(manifest: Digest, annotations: BootAnnotations) -> dict[str, Dige
         )
     for what in ("kernel", "initrd", "runtime erofs"):
         if what not in blobs:
-            raise DataError(f"image manifest {digest} names no {what} blob", code="NOT_BOOTABLE", hint="build the image again")
+            hint = "it is of another implementation of shed; make one that boots here: shed image build -n NAME --from REF"
+            raise DataError(f"image manifest {digest} names no {what} blob", code="NOT_BOOTABLE", hint=hint)
     return blobs
 
 

@@ -11,6 +11,7 @@ from shed.config.server import Settings
 from shed.errors import NotFoundError, ShedError, UsageError
 from shed.server.failures import explain
 from shed.server.http import Reply, Request, error_answer
+from shed.server.ssh.front import Front
 from shed.server.work import Workers
 from shed.sheds.manager import Manager
 
@@ -41,6 +42,10 @@ class Server:
     workers: Workers = field(default_factory=Workers)
     stop: asyncio.Event = field(default_factory=asyncio.Event)
     """Set it to end the server; the VMs stay."""
+    ssh: Front = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "ssh", Front(self.paths.data, self.settings, self.manager))
 
 
 Handle = Callable[[Server, Request], Awaitable[Reply]]

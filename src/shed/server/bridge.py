@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
+import struct
 
 from shed.backends.base import Stream
 from shed.errors import BackendError
 
 _READ = 65536
+_LINGER_NOT = struct.pack("ii", 1, 0)
+"""struct linger: a TCP socket that is closed with it sends a reset."""
 
 
 async def bridge(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, stream: Stream, early: bytes, *, half_close: bool) -> None:
     """Carry bytes until both sides are done; `early` came from the client already.
 
     With `half_close`, the end of one direction is passed on and the other one goes on.  Without, the guest's end is the end, and so is
-    the client's: whoever stops sending there has gone.  A stream that is cut aborts the client's connection, so that it is not
-    taken for a proper end.
+    the client's: whoever stops sending there has gone.  A stream that is cut, or a server that ends, resets the client's connection, so
+    that it is not taken for a proper end.
     """
     ways = (
         asyncio.create_task(_to_client(stream, writer, pass_end=half_close)),
@@ -29,7 +33,10 @@ async def bridge(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, str
     except ConnectionError:
         pass  # the client has gone
     except BackendError:
-        writer.transport.abort()
+        _reset(writer)
+    except asyncio.CancelledError:
+        _reset(writer)
+        raise
     finally:
         for way in ways:
             way.cancel()
@@ -52,3 +59,12 @@ async def _to_guest(reader: asyncio.StreamReader, stream: Stream, early: bytes, 
         data = await reader.read(_READ)
     if pass_end:
         await stream.write_eof()
+
+
+def _reset(writer: asyncio.StreamWriter) -> None:
+    """Drop the connection so that a TCP client sees a reset, and one of the Unix socket that it hung up with its own side still open."""
+    connection = writer.get_extra_info("socket")
+    if connection is not None and connection.family != socket.AF_UNIX:
+        with contextlib.suppress(OSError):
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_NOT)
+    writer.transport.abort()

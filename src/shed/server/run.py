@@ -31,6 +31,7 @@ def serve(server: Server) -> None:
         public = None
         if settings.http_port is not None:
             public = held.enter_context(tcp_listener(settings.bind_address, settings.http_port))
+        server.ssh.listen()
         asyncio.run(_serve(server, local, public))
 
 
@@ -44,12 +45,14 @@ async def _serve(server: Server, local: socket.socket, public: socket.socket | N
     listeners = [await asyncio.start_server(connections.local, sock=local)]
     if public is not None:
         listeners.append(await asyncio.start_server(connections.public, sock=public))
+    server.ssh.open()
     log.info("listening at %s%s", server.paths.socket, f" and {public.getsockname()}" if public else "")
     ready()
     await server.stop.wait()
     log.info("stopping; sheds keep running")
     for listener in listeners:
         listener.close()
+    await server.ssh.close()
     await server.workers.close()
     await connections.close()
     await server.manager.close()

@@ -30,6 +30,9 @@ _ENTROPY = 64
 _WARM_SECONDS = 20.0
 """Most that a restored machine is waited for: booting one takes less."""
 
+_LEAST = 1.0
+"""Seconds that a guest gets to be ready, however late its first word was."""
+
 
 def machine(record: Record, image: BootImage, folders: Folders) -> Machine:
     """Describe the VM of a shed: vda its upper, vdb the image's root, vdc the runtime."""
@@ -51,7 +54,7 @@ class Booted:
 async def boot(
     backend: Backend, record: Record, image: BootImage, folders: Folders, warm: WarmStart | None, *, wait: float, progress: Progress
 ) -> Booted:
-    """Bring the VM up, warm when `warm` is given and can; `wait` seconds each for its first word and for ready.
+    """Bring the VM up, warm when `warm` is given and can; `wait` seconds from the VM's start to ready.
 
     On any failure the VM is gone again, its console log is kept, and the error says where.
     """
@@ -87,10 +90,11 @@ async def _bring_up(
     for warning in await backend.start(vm, template):
         progress.warn(warning)
     progress.phase("agent", "waiting for the guest")
+    deadline = time.monotonic() + wait
     connection = await backend.connect(vm.state_dir, timeout=wait)
     try:
         progress.phase("configure", "mounting disks")
-        await configure(connection, record, backend, vm.disks[:-1], wait=wait)
+        await configure(connection, record, backend, vm.disks[:-1], wait=max(_LEAST, deadline - time.monotonic()))
     except BaseException:
         await connection.close()
         raise

@@ -21,6 +21,7 @@ from shed.images import prune
 from shed.oci.store import LayoutStore
 from shed.progress import Progress
 from shed.sheds import folders, metadata
+from shed.sheds.consoles import DEFAULT_TAIL, LongConsole, cut_console, long_consoles
 from shed.sheds.manager import Manager
 from shed.sheds.orphans import Orphan, find_orphans, remove_orphan
 from shed.sheds.pins import pins
@@ -53,6 +54,8 @@ class Cleaning:
     orphans: list[Orphan]
     logs: list[tuple[Path, int]]
     """With the bytes that each takes up."""
+    consoles: list[LongConsole]
+    """Of the sheds that stay, and cut rather than deleted."""
 
     def to_wire(self) -> dict[str, Any]:
         """Return it as the API shows it: rows by scope, and what all of them take up on the disk."""
@@ -61,6 +64,7 @@ class Cleaning:
             "images": self.images.to_wire()["deleted"] if self.images else [],
             "orphans": [{"name": str(orphan.path), "size_bytes": orphan.space.disk} for orphan in self.orphans],
             "logs": [{"name": str(path), "size_bytes": size} for path, size in self.logs],
+            "consoles": [{"name": str(console.path), "size_bytes": console.excess} for console in self.consoles],
         }
         return {**rows, "size_bytes": sum(row["size_bytes"] for scope in rows.values() for row in scope)}
 
@@ -73,24 +77,30 @@ class Cleaner:
         self._manager = manager
         self._configured = configured
 
-    async def clean(self, scopes: frozenset[str], *, until: float, dry_run: bool, progress: Progress) -> dict[str, Any]:
+    async def clean(
+        self, scopes: frozenset[str], *, until: float, log_tail: int = DEFAULT_TAIL, dry_run: bool, progress: Progress
+    ) -> dict[str, Any]:
         """Remove what has not been used for `until` seconds, or with `dry_run` only look; return what it was, as the API shows it.
 
+        The console logs of sheds keep their last `log_tail` bytes.
         Raises `ShedError` before anything is deleted when it cannot be told what is needed.
         """
         progress.phase("plan", "looking for what is not needed")
-        plan = await in_thread(self._plan, scopes, until)
-        done = plan if dry_run else await self._execute(plan, progress)
+        plan = await in_thread(self._plan, scopes, until, log_tail)
+        done = plan if dry_run else await self._execute(plan, log_tail, progress)
         return {**done.to_wire(), "dry_run": dry_run}
 
-    def _plan(self, scopes: frozenset[str], until: float) -> Cleaning:
+    def _plan(self, scopes: frozenset[str], until: float, log_tail: int) -> Cleaning:
         before = time.time() - until
         sheds = self._old_sheds(before) if "instances" in scopes else []
-        images = self._prune({shed.name for shed in sheds}, dry_run=True) if "images" in scopes else None
+        names = {shed.name for shed in sheds}
+        images = self._prune(names, dry_run=True) if "images" in scopes else None
         store = LayoutStore(self._paths.images)
         gone = {store.blob_path(item.digest) for item in images.garbage} if images else set()
         orphans = find_orphans(self._paths, gone=gone) if "orphans" in scopes else []
-        return Cleaning(sheds, images, orphans, self._old_logs(before) if "logs" in scopes else [])
+        if "logs" not in scopes:
+            return Cleaning(sheds, images, orphans, [], [])
+        return Cleaning(sheds, images, orphans, self._old_logs(before), long_consoles(self._paths, log_tail, without=names))
 
     def _old_sheds(self, before: float) -> list[OldShed]:
         """Return the sheds that are surely stopped, and whose records are older than `before`."""
@@ -112,14 +122,14 @@ class Cleaner:
         needs = partial(pins, self._paths, without=without)
         return prune.prune(LayoutStore(self._paths.images), needs, self._configured, dry_run=dry_run)
 
-    async def _execute(self, plan: Cleaning, progress: Progress) -> Cleaning:
+    async def _execute(self, plan: Cleaning, log_tail: int, progress: Progress) -> Cleaning:
         sheds = [shed for shed in plan.sheds if await self._delete(shed, progress)]
         images = None
         if plan.images is not None:
             progress.phase("images", "deleting images")
             images = await in_thread(self._prune, set(), dry_run=False)
         progress.phase("leftovers", "deleting leftovers")
-        return await in_thread(_remove_leftovers, Cleaning(sheds, images, plan.orphans, plan.logs))
+        return await in_thread(_remove_leftovers, replace(plan, sheds=sheds, images=images), log_tail)
 
     async def _delete(self, shed: OldShed, progress: Progress) -> bool:
         if _changed(self._paths.instances / shed.name / metadata.METADATA) != shed.changed:
@@ -134,11 +144,13 @@ class Cleaner:
         return True
 
 
-def _remove_leftovers(plan: Cleaning) -> Cleaning:
+def _remove_leftovers(plan: Cleaning, log_tail: int) -> Cleaning:
+    orphans = [orphan for orphan in plan.orphans if remove_orphan(orphan)]
     for path, _ in plan.logs:
         with storage_errors(path):
             path.unlink(missing_ok=True)
-    return replace(plan, orphans=[orphan for orphan in plan.orphans if remove_orphan(orphan)])
+    cut = (replace(console, excess=cut_console(console.path, log_tail)) for console in plan.consoles)
+    return replace(plan, orphans=orphans, consoles=[console for console in cut if console.excess])
 
 
 def _changed(path: Path) -> float | None:

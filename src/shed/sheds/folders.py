@@ -88,18 +88,18 @@ class Folders:
                     shutil.rmtree(self.upper.parent)
                 shutil.rmtree(self.gone)
 
-    def console_tail(self) -> bytes:
-        """Return the end of the VM's console log; empty when there is none."""
+    def console_tail(self) -> tuple[bytes, int]:
+        """Return the end of the VM's console log, and where in the file that ends; nothing and 0 when there is none."""
         try:
             with self.console.open("rb") as file:
                 file.seek(max(0, file.seek(0, 2) - _KEPT_LOG))
-                return file.read(_KEPT_LOG)
+                return file.read(_KEPT_LOG), file.tell()
         except FileNotFoundError:
-            return b""
+            return b"", 0
 
     def keep_console(self) -> Path | None:
         """Copy the console log to the logs folder and return where it is; None when there is nothing to keep, or no way to."""
-        tail = self.console_tail()
+        tail, _ = self.console_tail()
         if not tail:
             return None
         stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())

@@ -15,14 +15,15 @@ from typing import Any
 from shed.backends.base import Backend, Connection, Liveness, Stream
 from shed.config.paths import Paths
 from shed.config.server import Settings
-from shed.errors import BackendError, ConflictError, NotFoundError, ShedError
-from shed.guest.protocol import PORT_EXEC, PORT_PROXY
+from shed.errors import BackendError, ConflictError, ConnectError, NotFoundError, ShedError, UnavailableError
+from shed.guest.protocol import PORT_EXEC, PORT_LISTEN, PORT_PROXY
 from shed.names import check_shed_name
 from shed.progress import Progress
 from shed.sheds import folders as places
 from shed.sheds import lifecycle, metadata
 from shed.sheds.agent import Link, control
 from shed.sheds.boot import attach
+from shed.sheds.console import ConsoleStream, last_lines
 from shed.sheds.create import CreateRequest, Ensure, Resolve, create, plan
 from shed.sheds.folders import Folders
 from shed.sheds.starts import Starts
@@ -35,6 +36,8 @@ Tell = Callable[[str], Awaitable[None]]
 _ADOPT_TIMEOUT = 15.0
 _HEALTH_TIMEOUT = 3.0
 _MAX_ANSWER = 4096
+_DIAL_TIMEOUT = 25.0
+"""Seconds for the guest to say whether it has connected; it tries both loopback addresses for ten at most."""
 _STARTS = frozenset({"create", "start", "adopt"})
 """What may wait for a guest for minutes, so that a stop or a forced delete ends it."""
 
@@ -161,12 +164,15 @@ class Manager:
                 warnings.append(error.message)
         return sheds, warnings
 
-    def console_log(self, name: str) -> bytes:
-        """Return the end of what the VM's console has said."""
-        folders = self._folders(name)
-        if not folders.instance.exists():
-            raise self._missing(name)
-        return folders.console_tail()
+    def console_log(self, name: str, *, lines: int | None = None) -> bytes:
+        """Return the end of what the VM's console has said, the last `lines` of it."""
+        return last_lines(self._existing(name).console_tail()[0], lines)
+
+    def follow_console(self, name: str, *, lines: int | None = None) -> Stream:
+        """Return what `console_log` does, and then what the console says, until the shed is deleted."""
+        folders = self._existing(name)
+        tail, position = folders.console_tail()
+        return ConsoleStream(folders.console, last_lines(tail, lines), position)
 
     async def health(self, name: str) -> dict[str, Any]:
         """Return what the agent of a running shed says of itself.  Raises `ConflictError`, and `BackendError` when it does not answer."""
@@ -175,29 +181,57 @@ class Manager:
             raise self._not_running(name)
         return await control(await entry.link.get(), "health", wait=_HEALTH_TIMEOUT)
 
-    async def open_exec(self, name: str, tell: Tell | None = None) -> Stream:
-        """Open a stream for one command in the shed `name`, starting it when it is stopped.
+    async def open_exec(self, name: str, tell: Tell | None = None, *, autostart: bool = True) -> Stream:
+        """Open a stream for one command in the shed `name`, starting it when it is stopped, unless `autostart` is false.
 
         `tell` hears ``waiting`` when that takes more than a moment, and ``starting`` when the shed is started.
         """
-        return await self._open(name, PORT_EXEC, tell, autostart=True)
+        return await self._open(name, PORT_EXEC, tell, autostart=autostart)
 
     async def open_port(self, name: str, port: int) -> Stream:
-        """Open a stream to the guest's TCP `port`; raises `BackendError` (CONNECT_FAILED) when nothing listens there."""
-        stream = await self._open(name, PORT_PROXY, None, autostart=False)
+        """Open a stream to the guest's TCP `port`.
+
+        Raises `ConnectError` when nothing listens there, or the guest does not say so in time; `UnavailableError` (SHED_NOT_RUNNING).
+        """
+        what = f"port {port} of shed {name!r}"
         try:
-            await stream.write(b"CONNECT %d\n" % port)
-            answer = await _read_line(stream)
-            if answer != "OK":
-                raise BackendError(
-                    f"port {port} of shed {name!r}: {answer.removeprefix('ERR ')}",
-                    code="CONNECT_FAILED",
-                    hint="is something listening on that port in the shed?",
-                )
+            async with asyncio.timeout(_DIAL_TIMEOUT):
+                stream = await self._open(name, PORT_PROXY, None, autostart=False)
+                try:
+                    await stream.write(b"CONNECT %d\n" % port)
+                    answer = await read_line(stream)
+                    if answer == "OK":
+                        return stream
+                except BaseException:
+                    stream.close()
+                    raise
+        except TimeoutError:
+            raise ConnectError(f"{what}: no answer within {_DIAL_TIMEOUT:g} s", hint=f"`shed logs {name}`") from None
+        except BackendError as error:  # the VM, or its agent, has just gone
+            raise ConnectError(f"{what}: {error.message}", hint=error.hint) from None
+        stream.close()
+        why = answer.removeprefix("ERR ").removeprefix(f"port {port}: ")
+        raise ConnectError(f"{what}: {why}", hint=f"is something listening there? `shed exec {name} -- ss -ltn`")
+
+    async def open_listener(self, name: str, line: str, *, autostart: bool) -> tuple[Stream, str]:
+        """Ask the guest's `shed.guest.listen` for something, in one line; return the stream and the answer's words behind OK.
+
+        Raises `BackendError`: CONNECT_FAILED with the guest's reason.
+        """
+        stream = await self._open(name, PORT_LISTEN, None, autostart=autostart)
+        try:
+            async with asyncio.timeout(_DIAL_TIMEOUT):
+                await stream.write(f"{line}\n".encode())
+                answer = await read_line(stream)
+            if answer.split(" ")[0] != "OK":
+                raise BackendError(f"shed {name!r}: {answer.removeprefix('ERR ')}", code="CONNECT_FAILED")
+        except TimeoutError:
+            stream.close()
+            raise BackendError(f"shed {name!r}: no answer within {_DIAL_TIMEOUT:g} s", code="CONNECT_FAILED") from None
         except BaseException:
             stream.close()
             raise
-        return stream
+        return stream, answer.removeprefix("OK").strip()
 
     async def _open(self, name: str, port: int, tell: Tell | None, *, autostart: bool) -> Stream:
         link = await self._link(name, tell, autostart=autostart)
@@ -219,7 +253,7 @@ class Manager:
             record = self._load(folders)
             if self._backend.liveness(folders.instance) is Liveness.NOT_OURS:
                 if not autostart:
-                    raise self._not_running(name)
+                    raise UnavailableError(f"shed {name!r} is not running", code="SHED_NOT_RUNNING", hint=f"`shed start {name}`")
                 if tell is not None:
                     await tell("starting")
                 await self._boot(record, folders, link, Progress())
@@ -291,6 +325,9 @@ class Manager:
                     with folders.hold():
                         await lifecycle.sweep(folders, self._backend)
                         yield folders, entry.link
+                except ShedError as error:
+                    log.warning("%s of shed %s failed: %s", doing, name, error)
+                    raise
                 finally:
                     entry.doing = ""
 
@@ -301,6 +338,12 @@ class Manager:
 
     def _folders(self, name: str) -> Folders:
         return Folders(self._paths, check_shed_name(name))
+
+    def _existing(self, name: str) -> Folders:
+        folders = self._folders(name)
+        if not folders.instance.exists():
+            raise self._missing(name)
+        return folders
 
     def _load(self, folders: Folders) -> metadata.Record:
         if not folders.instance.exists():
@@ -349,12 +392,12 @@ class Manager:
         return shed
 
 
-async def _read_line(stream: Stream) -> str:
-    """Read the proxy's one-line answer, byte by byte: what follows belongs to the user."""
+async def read_line(stream: Stream) -> str:
+    """Read a line of the guest's, byte by byte: what follows belongs to the user.  Raises `BackendError`."""
     line = b""
     while not line.endswith(b"\n"):
         data = await stream.read(1)
         if not data or len(line) > _MAX_ANSWER:
-            raise BackendError("the guest's proxy gave no answer", code="CONNECT_FAILED", hint="try again")
+            raise BackendError("the guest's proxy gave no answer", hint="try again")
         line += data
     return line.decode(errors="replace").strip()

@@ -21,6 +21,8 @@ SCHEMA_VERSION = 3
 METADATA = "metadata.json"
 MARKER = ".creating"
 _MAX_FILE = 1 << 20
+_FOREIGN = ("firecracker", "vz")
+"""Backends of the implementation in Go, whose records have the same schema and other members."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +78,34 @@ def save(folder: Path, record: Record) -> None:
 def load(folder: Path) -> Record:
     """Return the record of the instance `folder`.
 
-    Raises `DamagedError` when it is missing, unreadable, of another schema, or of another shed.
+    Raises `DamagedError` when it is missing, unreadable, of another schema or implementation, or of another shed.
     """
+    values = _values(folder)
+    if values.get("backend") in _FOREIGN or ("image" not in values and "lower_image_tag" in values):
+        raise DamagedError(
+            f"shed {folder.name!r} was made by another implementation of shed, whose VMs do not run here",
+            code="SHED_FOREIGN",
+            hint=f"use the program that made it, or remove it: shed delete --force {folder.name}",
+        )
+    path = folder / METADATA
+    record: Record = _parse(Record, values, path)
+    if record.name != folder.name:
+        raise _damaged(path, f"it names the shed {record.name!r}")
+    if record.wanted not in {"running", "stopped"}:
+        raise _damaged(path, f"wanted is {record.wanted!r}")
+    return record
+
+
+def pinned(folder: Path) -> str:
+    """Return the digest that the record of the instance `folder` pins; that is read in foreign records, too.  Raises `DamagedError`."""
+    digest = _values(folder).get("lower_digest")
+    if not isinstance(digest, str):
+        raise _damaged(folder / METADATA, "lower_digest is missing")
+    return digest
+
+
+def _values(folder: Path) -> dict[str, Any]:
+    """Return the members of the record of the instance `folder`, which has our schema.  Raises `DamagedError`."""
     path = folder / METADATA
     values = _read(path)
     version = values.get("schema_version")
@@ -90,12 +118,7 @@ def load(folder: Path) -> Record:
         )
     if version != SCHEMA_VERSION:
         raise _damaged(path, "schema_version is missing")
-    record: Record = _parse(Record, values, path)
-    if record.name != folder.name:
-        raise _damaged(path, f"it names the shed {record.name!r}")
-    if record.wanted not in {"running", "stopped"}:
-        raise _damaged(path, f"wanted is {record.wanted!r}")
-    return record
+    return values
 
 
 def save_marker(folder: Path, marker: Marker) -> None:

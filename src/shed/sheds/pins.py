@@ -66,12 +66,12 @@ def _of_shed(folder: Path) -> Pin | None:
     if marker is not None and not (folder / metadata.METADATA).exists():
         return None  # the server sweeps what is left of it
     try:
-        record = metadata.load(folder)
+        digest = metadata.pinned(folder)
     except ShedError:
         if not folder.exists() and not folder.is_symlink():  # deleted while we looked
             return None
         raise
-    return Pin(_digest(record.lower_digest, folder / metadata.METADATA, hint), f"shed {name!r}", hint, strict=True)
+    return Pin(_digest(digest, folder / metadata.METADATA, hint), f"shed {name!r}", hint, strict=True)
 
 
 def _is_fresh(marker: metadata.Marker, folder: Path) -> bool:

@@ -18,6 +18,7 @@ from shed.errors import ShedError
 from shed.images.find import all_tags
 from shed.images.reachable import blobs_of
 from shed.oci.digest import Digest, short
+from shed.oci.partial import partials
 from shed.oci.store import LayoutStore
 from shed.sheds import folders
 from shed.sheds.orphans import find_orphans
@@ -49,8 +50,10 @@ class Kind:
 
 def usage(paths: Paths) -> dict[str, Any]:
     """Return what is taken up, as the API shows it: ``kinds`` by name, and ``total``.  What cannot be read is left out."""
+    store = LayoutStore(paths.images)
     kinds = {
-        "images": _images(LayoutStore(paths.images)),
+        "images": _images(store),
+        "downloads": Kind([(short(digest), space_of(status)) for digest, status in sorted(partials(store.blobs).items())]),
         "sheds": Kind([(name, measure(paths.instances / name, paths.uppers / name)) for name in folders.names(paths)]),
         "snapshots": Kind(_entries(paths.snapshots)),
         "templates": Kind(_entries(paths.templates)),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from pathlib import Path
 
 import pytest
 from hypothesis import example, given
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from shed.cli import exec as exec_words
 from shed.cli.app import COMMANDS, run
-from shed.cli.options import Options, take_all
+from shed.cli.options import Options, refuse_server, take_all
 from shed.cli.parsing import Parser, parse_count, parse_duration, parse_memory
 from shed.errors import UsageError
 from shed.names import check_shed_name
@@ -75,7 +76,25 @@ def test_a_server_is_not_ignored(words: list[str], command: str, *, first: bool)
     options = Options()
     with pytest.raises(UsageError, match=f"^{command} works on the image store of this machine.*http://far:1") as caught:
         run(take_all(named + words if first else words + named, options), options)
-    assert "leave -s out" in (caught.value.hint or "")
+    assert "-s local" in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize("how", ["environment", "default"])
+def test_a_server_that_is_meant_without_an_option_counts_too(how: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """SHED_SERVER and the default of the configuration, unless -s says that this machine is meant."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("SHED_RUNTIME_DIR", str(tmp_path))
+    if how == "environment":
+        monkeypatch.setenv("SHED_SERVER", "http://far:1")
+    else:
+        (tmp_path / ".shed").mkdir()
+        (tmp_path / ".shed/config.yaml").write_text("servers: {lab: {host: far, http_port: 1}}\ndefault_server: lab\n")
+    options = Options()
+    with pytest.raises(UsageError, match=r"cannot use the server http://far:1"):
+        refuse_server(options, "image save")
+    for named in ("local", f"unix://{tmp_path}/shed.sock"):
+        options.server = named
+        refuse_server(options, "image save")
 
 
 def test_a_build_may_be_local_whatever_the_server() -> None:

@@ -113,19 +113,82 @@ def test_what_is_no_port(host: Host, line: bytes) -> None:
     assert read_all(stream).startswith(b"ERR ")
 
 
-def test_a_cut_stream_closes_the_connection(host: Host) -> None:
-    """The program sees the end when the client is gone."""
-    seen = threading.Event()
+def test_a_cut_stream_resets_the_connection(host: Host) -> None:
+    """The program does not take it for a proper end when the client is gone."""
+    seen = []
 
     def handle(connection: socket.socket) -> None:
-        while connection.recv(10):
-            pass
-        seen.set()
+        try:
+            connection.recv(10)
+        except ConnectionResetError:
+            seen.append("reset")
 
     with server(handle) as port:
         stream, _ = dial(host, port)
         stream.reset()
-    assert seen.is_set()
+    assert seen == ["reset"]
+
+
+def test_a_host_that_hangs_up_resets_its_connections(host: Host) -> None:
+    """As when the server is killed in the middle of traffic."""
+    seen = []
+
+    def handle(connection: socket.socket) -> None:
+        try:
+            while connection.recv(10):
+                pass
+        except ConnectionResetError:
+            seen.append("reset")
+
+    with server(handle) as port:
+        stream, _ = dial(host, port)
+        stream.send(b"some")
+        host.close()
+    assert seen == ["reset"]
+
+
+def test_a_program_that_has_closed_is_told_to_the_client(host: Host) -> None:
+    """Its end is an end; what is sent to it after that is refused, instead of being swallowed for ever."""
+    closed = threading.Event()
+
+    def handle(connection: socket.socket) -> None:
+        connection.sendall(b"bye")
+        connection.close()
+        closed.set()
+
+    with server(handle) as port:
+        stream, answer = dial(host, port)
+        assert answer + read_all(stream) == b"OK\nbye"
+        assert closed.wait(PATIENCE)
+        with pytest.raises(CutError, match="closed the connection"):
+            while True:
+                stream.send(b"x" * 1000)
+                host.pump(0.05)
+                stream.check()
+
+
+def test_a_slow_client_holds_up_the_program_alone(host: Host) -> None:
+    """The guest takes no more of it than the credit and the kernel's buffers."""
+    sent = 0
+    go = threading.Event()
+
+    def handle(connection: socket.socket) -> None:
+        nonlocal sent
+        connection.settimeout(0.5)
+        try:
+            while True:
+                sent += connection.send(bytes(65536))
+        except TimeoutError:
+            go.set()
+
+    with server(handle) as port:
+        stream = host.open(p.PORT_PROXY)
+        stream.greedy = False
+        stream.send(f"CONNECT {port}\n".encode())
+        assert go.wait(PATIENCE)
+        assert p.INITIAL_CREDIT < sent < 40_000_000
+        assert len(host.control(op="health")) > 1  # the others are served meanwhile
+        stream.reset()
 
 
 def test_a_connection_that_breaks_cuts_the_stream(host: Host) -> None:

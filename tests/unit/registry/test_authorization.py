@@ -228,14 +228,16 @@ def test_credentials_do_not_follow_an_upload(registry: Registry, connect: Connec
 @pytest.mark.parametrize(
     ("host", "insecure", "scheme"),
     [
-        ("localhost:5000", False, "http"), ("127.0.0.1", False, "http"), ("[::1]:5000", False, "http"), ("ghcr.io", False, "https"),
-        ("localhost.example.com", False, "https"), ("127.0.0.1.example.com:5000", False, "https"), ("registry.lan:5000", True, "http"),
+        ("localhost:5000", True, "http"), ("127.0.0.1", True, "http"), ("registry.lan:5000", True, "http"), ("ghcr.io", False, "https"),
+        ("localhost.example.com", False, "https"), ("127.0.0.1.example.com:5000", False, "https"),
     ],
 )  # fmt: skip
 def test_who_is_spoken_to_without_encryption(host: str, scheme: str, *, insecure: bool) -> None:
-    """This machine, and a registry of which the user says so; nobody whose name only looks like it."""
+    """Who the user says so of; nobody whose name only looks like this machine.  None of them is asked."""
     transport = Transport(host, insecure=insecure)
     assert transport.base == f"{scheme}://{host}"
+    assert transport.plain_allowed(host) == insecure
+    assert transport.plain_allowed("[::1]:5000")
     assert not transport.plain_allowed("other.example.org")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
 import subprocess
 import threading
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from shed.errors import UnavailableError
 from shed.oci import media
 from shed.oci.digest import digest_bytes
 from shed.oci.registry.client import Repository
@@ -71,6 +73,47 @@ def test_certificates(registry: Registry, connect: Connect, encrypted: tuple[str
     assert "SSL_CERT_FILE" in (caught.value.hint or "")
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
     assert connect().get_manifest("v1").data == b"{}"
+
+
+def test_a_registry_on_this_machine_with_encryption(encrypted: tuple[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is found out; the certificate counts as anywhere, and --insecure means what it says."""
+    address, certificate = encrypted
+    reference = parse_reference(f"{address}/me/app:v1")
+    with Repository(reference) as repository, pytest.raises(RegistryError, match=r"self.signed certificate"):
+        repository.get_manifest("v1")
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    with Repository(reference) as repository:
+        assert repository.get_manifest("v1").data == b"{}"
+    with Repository(reference, insecure=True, waits=()) as repository, pytest.raises(UnavailableError):
+        repository.get_manifest("v1")
+
+
+@pytest.mark.parametrize("answer", [b"", b"\x15\x03\x01\x00\x02\x02\x46", b"HTTP/1.0 400 Bad Request\r\n\r\nto an HTTPS server.\n"])
+def test_no_credentials_without_a_plain_answer(answer: bytes) -> None:
+    """Who does not answer a plain request as a plain registry gets a TLS handshake, and when that fails nothing more."""
+    got = []
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            while data := (connection := listener.accept()[0]).recv(4096):
+                with connection:
+                    got.append(data)
+                    connection.sendall(answer)
+            connection.close()
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        reference = parse_reference(f"localhost:{listener.getsockname()[1]}/me/app:v1")
+        with (
+            Repository(reference, credentials=Credentials(registry_token="s3cret"), waits=()) as repository,
+            pytest.raises((RegistryError, UnavailableError)),
+        ):
+            repository.get_manifest("v1")
+        socket.create_connection(listener.getsockname()).close()
+        thread.join()
+    assert [data.split(b" ")[0] for data in got[:1]] == [b"GET"]
+    assert [data[:2] for data in got[1:]] == [b"\x16\x03"]
+    assert b"s3cret" not in b"".join(got)
 
 
 def test_encryption_where_there_is_none(registry: Registry, connect: Connect) -> None:

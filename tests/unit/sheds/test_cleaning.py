@@ -60,10 +60,10 @@ def test_a_shed_that_is_used_between_plan_and_deletion_stays(world: World, store
     async def main() -> dict[str, Any]:
         async with world.manager() as manager:
             cleaner = Cleaner(world.paths, manager, {})
-            plan = cleaner._plan(DEFAULT_SCOPES, 72 * HOUR)
+            plan = cleaner._plan(DEFAULT_SCOPES, 72 * HOUR, 0)
             assert [shed.name for shed in plan.sheds] == ["a-used", "b-unused"]
             age(used, 1)
-            done = await cleaner._execute(plan, Progress(events.append))
+            done = await cleaner._execute(plan, 0, Progress(events.append))
             return done.to_wire()
 
     answer = asyncio.run(main())

@@ -110,6 +110,7 @@ def _runtime_tree(debs: Mapping[str, Deb], scratch: Path) -> Tree:
         libraries=libraries,
         agent=read_agent(_PACKAGE),
         modprobe=_MODPROBE.read_bytes(),
+        helpers={name: debs[package].read(path) for name, (package, path) in recipe.HELPERS.items()},
         scratch=scratch / "runtime",
     )
     mke2fs = debs["e2fsprogs"].read("usr/sbin/mke2fs")

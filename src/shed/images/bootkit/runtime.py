@@ -6,6 +6,7 @@
     lib/python3.13/                        standard library as .pyc files without sources; C modules in lib-dynload/
     bin/python3, bin/busybox               busybox is static
     bin/modprobe                           what the kernel calls when it wants a module: the script guest/modprobe
+    helpers/                               scp and sftp-server for images that lack them: scripts that start bin/NAME by the loader above
     modules/*.ko, modules/aliases          modules that it may want, decompressed, and by which names
     agent/shed/                            the agent, with sources, and .pyc files in __pycache__
     share/upper.ext4                       empty writable layer, see `upper`
@@ -42,6 +43,11 @@ _LEFT_OUT = (
 
 _OPENED_LATER = ("libgcc_s.so.1",)
 """Libraries that no file asks for: the C library opens this one when a thread ends early."""
+
+_HELPER = """\
+#!{top}/bin/busybox sh
+exec {top}/lib/{loader} --inhibit-cache --library-path {top}/lib {top}/bin/{name} "$@"
+"""
 
 _COMPILE = """\
 import os, py_compile, sys
@@ -85,6 +91,7 @@ def build_runtime(
     libraries: Mapping[str, bytes],
     agent: Mapping[str, bytes],
     modprobe: bytes,
+    helpers: Mapping[str, bytes],
     scratch: Path,
 ) -> Tree:
     """Return the tree of the runtime, without modules and the empty writable layer; `scratch` is a new folder for files in between.
@@ -97,7 +104,10 @@ def build_runtime(
     tree.symlink("bin/python3", PYTHON)
     tree.file("bin/busybox", busybox, 0o755)
     tree.file("bin/modprobe", modprobe, 0o755)
-    needed = closure({"python3": python, **modules}, libraries)
+    for name, data in helpers.items():
+        tree.file(f"bin/{name}", data, 0o755)
+        tree.file(f"helpers/{name}", _HELPER.format(top=MOUNT_POINT, loader=LOADER, name=name), 0o755)
+    needed = closure({"python3": python, **modules, **helpers}, libraries)
     for name, data in [*needed.items(), *((name, libraries[name]) for name in _OPENED_LATER)]:
         tree.file(f"lib/{name}", data, 0o755)
     for name, data in modules.items():

@@ -58,8 +58,7 @@ def refused(host: str, what: str, status: int, body: bytes) -> ShedError:
     detail = _detail(body)
     said = f": {detail}" if detail else ""
     if status == 400 and b"HTTPS" in body:  # as Go's servers and nginx say it
-        hint = "leave out --insecure; localhost is never spoken to with encryption: use another name of this machine"
-        return RegistryError(f"{host} wants an encrypted connection", code="REGISTRY_TLS", hint=hint)
+        return RegistryError(f"{host} wants an encrypted connection", code="REGISTRY_TLS", hint="leave out --insecure")
     if status == 401:
         hint = f"log in: docker login {host}, or skopeo login {host}"
         return RegistryError(f"{host} wants credentials for {what}{said}", code="REGISTRY_UNAUTHORIZED", hint=hint)

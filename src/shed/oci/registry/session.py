@@ -32,13 +32,17 @@ class Session:
         transport = Transport(reference.host, insecure=insecure, waits=waits, sleep=sleep)
         credentials = find_credentials(reference) if credentials is None else credentials
         self.reference = reference
-        self.base = f"{transport.base}/v2/{reference.repository}"
         self.retried = transport.retried
         self.abort = transport.abort
         self.close = transport.close
         self._transport = transport
         self._scope = f"repository:{reference.repository}:{'pull,push' if push else 'pull'}"
         self._auth = Authenticator(reference.registry, credentials, transport)
+
+    @property
+    def base(self) -> str:
+        """The repository's URL; see `Transport.base`."""
+        return f"{self._transport.base}/v2/{self.reference.repository}"
 
     def what_manifest(self, target: str) -> str:
         """Return what to call the manifest with this tag or digest."""

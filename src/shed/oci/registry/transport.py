@@ -1,5 +1,6 @@
 """HTTP to registries and wherever they redirect to: who may be spoken to without encryption, redirects, faults that pass.
 
+A registry on this machine may speak plain HTTP or TLS, and is asked; `docs/decisions/0016-registries-on-this-machine.md` says how.
 An Authorization header never follows a redirect to another place.  Proxies come from the environment, and so do the certificates that are
 trusted (``SSL_CERT_FILE``).
 """
@@ -21,7 +22,7 @@ from urllib.request import getproxies, proxy_bypass
 
 import urllib3
 from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.exceptions import HTTPError, NameResolutionError, SSLError
+from urllib3.exceptions import HTTPError, NameResolutionError, ProtocolError, SSLError
 from urllib3.exceptions import TimeoutError as HTTPTimeoutError
 
 from shed.errors import UnavailableError
@@ -37,6 +38,7 @@ _CONNECTIONS = 8
 _TIMEOUT = urllib3.Timeout(connect=20, read=180)
 WRONG = "the registry, or a proxy before it, is set up wrongly"
 """A hint."""
+_HEADERS = {"User-Agent": f"shed/{VERSION}", "Accept-Encoding": "identity"}
 _PORTS = {"http": 80, "https": 443}
 _REDIRECTS = {301, 302, 303, 307, 308}
 _T = TypeVar("_T")
@@ -104,6 +106,7 @@ class Transport:
         self._insecure = insecure
         self._waits = waits
         self._sleep = sleep
+        self._base = ""
         self._pools: dict[str, urllib3.PoolManager] = {}
         self._sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
         self._aborted = False
@@ -115,8 +118,30 @@ class Transport:
 
     @property
     def base(self) -> str:
-        """The registry's URL."""
-        return f"{'http' if self.plain_allowed(self._host) else 'https'}://{self._host}"
+        """The registry's URL.  The first time, a registry on this machine is asked what it speaks, which raises `UnavailableError`."""
+        if not self._base:
+            plain = self._insecure or (self.plain_allowed(self._host) and self.retried(self._speaks_plainly))
+            self._base = f"{'http' if plain else 'https'}://{self._host}"
+        return self._base
+
+    def _speaks_plainly(self) -> bool:
+        """Tell whether the registry answers a request that nobody encrypted and that says nothing.  Raises `TransientError`."""
+        url = f"http://{self._host}/v2/"
+        try:
+            with Answer(self._request("GET", url, _HEADERS), url) as answer:
+                return answer.status != 400  # what a server says, if anything, that expected TLS
+        except ProtocolError:
+            return False
+        except (HTTPError, OSError) as error:
+            raise TransientError(_unreachable(url, error)) from None
+
+    def _request(
+        self, method: str, url: str, headers: Mapping[str, str], data: bytes | IO[bytes] | None = None
+    ) -> urllib3.BaseHTTPResponse:
+        place = urlsplit(url)
+        return self._pool(place.scheme, place.netloc).request(
+            method, url, body=data, headers=headers, redirect=False, retries=False, preload_content=False, decode_content=False
+        )
 
     def abort(self) -> None:
         """Cut all connections, also those still being made, so that whoever waits for one of them waits no more."""
@@ -150,7 +175,7 @@ class Transport:
 
         Raises `TransientError`, and `RegistryError` for what no further try will change.
         """
-        headers = {"User-Agent": f"shed/{VERSION}", "Accept-Encoding": "identity", **headers}
+        headers = {**_HEADERS, **headers}
         for _ in range(_MAX_REDIRECTS):
             answer = self._send(method, url, headers, body)
             host = urlsplit(url).netloc
@@ -176,9 +201,7 @@ class Transport:
         if body is not None:
             headers = {**headers, "Content-Length": str(len(body) if isinstance(body, bytes) else body.size)}
         try:
-            response = self._pool(place.scheme, place.netloc).request(
-                method, url, body=data, headers=headers, redirect=False, retries=False, preload_content=False, decode_content=False
-            )
+            response = self._request(method, url, headers, data)
         except SSLError as error:
             if _was_cut(error):
                 raise TransientError(_unreachable(url, error)) from None

@@ -27,12 +27,12 @@ async def index(server: Server, request: Request) -> Reply:
 
 
 async def inspect(server: Server, request: Request) -> Reply:
-    """Show one image, named by ``?ref=`` because references hold slashes."""
+    """Show one image, named by ``?ref=`` or as the last segment of the path, where a slash is ``%2F``."""
     return json_answer(await asyncio.to_thread(_inspect, server, _reference(request)))
 
 
 async def remove(server: Server, request: Request) -> Reply:
-    """Remove the names of one image, named by ``?ref=``."""
+    """Remove the names of one image, named as in `inspect`."""
     return json_answer(await asyncio.to_thread(_remove, server, _reference(request)))
 
 
@@ -62,7 +62,7 @@ async def verify(server: Server, request: Request) -> Reply:
 
 
 def _reference(request: Request) -> str:
-    reference = request.query.get("ref")
+    reference = request.params.get("ref") or request.query.get("ref")
     if not reference:
         raise UsageError("which image?", hint="name it with ?ref=")
     return reference
@@ -183,11 +183,13 @@ def _verify(server: Server, wanted: dict[str, Any], progress: Progress, stop: St
 ROUTES = (
     Route("GET", "/api/images", index),
     Route("GET", "/api/images/inspect", inspect),
+    Route("GET", "/api/images/inspect/{ref}", inspect),
     Route("GET", "/api/images/history", history),
     Route("POST", "/api/images/tag", tag),
     Route("POST", "/api/images/verify", verify),
     Route("POST", "/api/images/push", push),
     Route("POST", "/api/images/pull", pull),
     Route("DELETE", "/api/images", remove),
+    Route("DELETE", "/api/images/{ref}", remove),
     Route("POST", "/api/images/prune", prune),
 )

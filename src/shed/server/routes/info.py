@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 
 from shed.server.app import ForbiddenError, Route, Server
 from shed.server.http import Reply, Request, json_answer
+from shed.server.ssh.hostkey import public_key
 from shed.version import VERSION
 
 
@@ -14,9 +16,15 @@ async def info(server: Server, request: Request) -> Reply:
     about: dict[str, object] = {"name": server.settings.name, "version": VERSION, "backend": server.manager.backend}
     if server.settings.http_port is not None:
         about["http_port"] = server.settings.http_port
+    about |= {"ssh_port": server.ssh.port} if server.ssh.port is not None else {"ssh": f"off: {server.ssh.off}"}
     if request.local:
         about |= {"pid": os.getpid(), "data_dir": str(server.paths.data), "socket": str(server.paths.socket)}
     return json_answer(about)
+
+
+async def ssh_host_key(server: Server, request: Request) -> Reply:
+    """Say by which key the SSH front is known."""
+    return json_answer({"host_key": await asyncio.to_thread(public_key, server.paths.data)})
 
 
 async def stop(server: Server, request: Request) -> Reply:
@@ -27,4 +35,8 @@ async def stop(server: Server, request: Request) -> Reply:
     return json_answer({"status": "stopping"})
 
 
-ROUTES = (Route("GET", "/api/info", info), Route("POST", "/api/server/stop", stop))
+ROUTES = (
+    Route("GET", "/api/info", info),
+    Route("GET", "/api/ssh-host-key", ssh_host_key),
+    Route("POST", "/api/server/stop", stop),
+)

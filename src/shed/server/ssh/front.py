@@ -1,0 +1,109 @@
+"""The SSH port: a listening socket from the server's start on, and behind it nothing until somebody connects."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import socket
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from shed.config.server import Settings
+from shed.errors import ConflictError, ShedError, UsageError
+from shed.server.listen import BACKLOG
+from shed.sheds.manager import Manager
+
+if TYPE_CHECKING:
+    from shed.server.ssh.service import Service
+
+log = logging.getLogger(__name__)
+DEFAULT_PORT = 2222
+
+
+class Front:
+    """The SSH front of a server: `listen`, then `open`, in the end `close`."""
+
+    def __init__(self, data: Path, settings: Settings, manager: Manager) -> None:
+        self._data = data
+        self._settings = settings
+        self._manager = manager
+        self._socket: socket.socket | None = None
+        self._service: Service | None = None
+        self._starting: asyncio.Task[None] | None = None
+        self.off: str | None = None
+        """Why there is no SSH front, when there is none."""
+
+    @property
+    def port(self) -> int | None:
+        """The port, None when there is no SSH front."""
+        return None if self._socket is None else int(self._socket.getsockname()[1])
+
+    def listen(self) -> None:
+        """Take the port.
+
+        Raises `ConflictError` (PORT_IN_USE) for one that was asked for.  The usual one may be in use, by another server for example: then
+        `off` says so.
+        """
+        port = DEFAULT_PORT if self._settings.ssh_port is None else self._settings.ssh_port
+        if not port:
+            self.off = "switched off"
+            return
+        try:
+            self._socket = _listener(self._settings.ssh_bind_address, port)
+        except ShedError as error:
+            if self._settings.ssh_port is not None or not isinstance(error, ConflictError):
+                raise
+            self.off = error.message
+            log.warning("no SSH front: %s; choose another one with ssh_port", error.message)
+
+    def open(self) -> None:
+        """Wait for the first connection."""
+        if self._socket is not None:
+            self._socket.setblocking(False)
+            asyncio.get_running_loop().add_reader(self._socket, self._somebody_came)
+
+    async def close(self) -> None:
+        """Hang up, and give the port back."""
+        if self._socket is None:
+            return
+        asyncio.get_running_loop().remove_reader(self._socket)
+        if self._starting is not None:
+            self._starting.cancel()
+            await asyncio.gather(self._starting, return_exceptions=True)
+        if self._service is not None:
+            await self._service.close()
+        self._socket.close()
+
+    def _somebody_came(self) -> None:
+        assert self._socket is not None
+        asyncio.get_running_loop().remove_reader(self._socket)
+        self._starting = asyncio.create_task(self._start(self._socket))
+
+    async def _start(self, listener: socket.socket) -> None:
+        try:
+            self._service = await asyncio.to_thread(_service, self._data, self._settings, self._manager)
+        except ShedError as error:
+            self.off = f"it cannot start: {error.message}"
+            log.error("no SSH front: %s", self.off)
+            listener.close()
+            self._socket = None
+            return
+        await self._service.serve(listener)
+
+
+def _service(data: Path, settings: Settings, manager: Manager) -> Service:
+    from shed.server.ssh.hostkey import private_key  # noqa: PLC0415
+    from shed.server.ssh.service import Service  # noqa: PLC0415  see the package
+
+    return Service(private_key(data), settings, manager)
+
+
+def _listener(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=BACKLOG)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise ConflictError(f"port {port} on {host} is in use", code="PORT_IN_USE", hint="choose another one as ssh_port") from None
+        raise UsageError(f"cannot listen for SSH on {host}:{port}: {error.strerror}", hint="see ssh_port and ssh.bind_address") from None

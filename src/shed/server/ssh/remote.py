@@ -1,0 +1,70 @@
+"""What the guest listens on for a client (``-R``, agent forwarding), and the connections that come there."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
+
+import asyncssh
+
+from shed.backends.base import Stream
+from shed.errors import BackendError, ShedError
+from shed.server.ssh.relay import Relay
+from shed.sheds.manager import read_line
+
+if TYPE_CHECKING:
+    from shed.server.ssh.connection import Client
+
+log = logging.getLogger(__name__)
+Open = Callable[[Relay, list[str]], Awaitable[object]]
+"""Opens a channel to the client for a connection; the words say where that came from."""
+
+
+class GuestListener(asyncssh.SSHListener):
+    """Something that the guest of `client` listens on, until it is closed; `open_` opens a channel for each connection that comes."""
+
+    def __init__(self, client: Client, stream: Stream, address: str, open_: Open) -> None:
+        super().__init__()
+        self.address = address
+        """The port, or the path of the socket, in the guest."""
+        self._client = client
+        self._stream = stream
+        self._open = open_
+        client.spawn(self._watch())
+
+    def get_port(self) -> int:
+        """Return the port."""
+        return int(self.address)
+
+    def close(self) -> None:
+        """Stop listening."""
+        self._stream.close()
+
+    async def wait_closed(self) -> None:
+        """There is nothing to wait for."""
+
+    async def _watch(self) -> None:
+        with contextlib.suppress(BackendError):  # it was closed, by us or with the guest
+            while True:
+                number, *origin = (await read_line(self._stream)).split(" ")
+                self._client.spawn(self._take(number, origin))
+
+    async def _take(self, number: str, origin: list[str]) -> None:
+        try:
+            stream, _ = await self._client.manager.open_listener(self._client.shed(), f"ACCEPT {number}", autostart=False)
+        except ShedError as error:
+            log.debug("a connection in the guest of %r was lost: %s", self._client.name, error)
+            return
+        try:
+            await self._open(Relay(self._client, stream), origin)
+        except (asyncssh.Error, OSError) as error:  # the client refuses it, or has left
+            log.debug("the client of %r takes no connection: %s", self._client.name, error)
+            stream.close()
+
+
+async def listen(client: Client, what: str, open_: Open) -> GuestListener:
+    """Have the guest listen on `what`, see `shed.guest.listen`; a stopped shed is started.  Raises `ShedError`."""
+    stream, address = await client.manager.open_listener(client.shed(), f"LISTEN {what}", autostart=True)
+    return GuestListener(client, stream, address, open_)

@@ -1,0 +1,146 @@
+"""A session channel: a login shell, a command, or sftp, in the shed that the user name says."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from typing import TYPE_CHECKING
+
+import asyncssh
+
+from shed.errors import BackendError, NotFoundError
+from shed.server.failures import explain
+from shed.server.ssh.command import Command, Exit
+from shed.server.ssh.duplex import STDERR, Duplex, GoneError
+
+if TYPE_CHECKING:
+    from shed.server.ssh.connection import Client
+
+log = logging.getLogger(__name__)
+SIGNALS = {
+    "HUP": 1, "INT": 2, "QUIT": 3, "ILL": 4, "ABRT": 6, "FPE": 8, "KILL": 9, "USR1": 10, "SEGV": 11, "USR2": 12, "PIPE": 13, "ALRM": 14,
+    "TERM": 15,
+}  # fmt: skip
+"""The signals that SSH has names for (RFC 4254, 6.10), with their numbers in the guest, which is Linux whatever this machine is."""
+_SIGNAL_NAMES = {number: name for name, number in SIGNALS.items()}
+_LOST = 255
+"""Exit status when the command's end is not known, as OpenSSH has it."""
+_HELPERS = "/run/shed-runtime/helpers"
+"""What the guest's runtime has for images that lack it."""
+_SCP = f'command -v scp >/dev/null || scp() {{ {_HELPERS}/scp "$@"; }}\n'
+"""Goes before the command by which an scp client starts the other half of it."""
+
+
+class Session(Duplex, asyncssh.SSHServerSession[bytes]):
+    """One session of `client`."""
+
+    def __init__(self, client: Client) -> None:
+        super().__init__(client.connection)
+        self.channel: asyncssh.SSHServerChannel[bytes]
+        self._client = client
+        self._request: dict[str, object] = {}
+        self._command: Command | None = None
+        self._told = False
+
+    def pty_requested(self, term_type: str, term_size: tuple[int, int, int, int], term_modes: object) -> bool:
+        """Have the command get a terminal."""
+        return True
+
+    def shell_requested(self) -> bool:
+        """Run the login shell."""
+        return True
+
+    def exec_requested(self, command: str) -> bool:
+        """Run a command, as a login shell understands it."""
+        if command.startswith("scp "):
+            command = _SCP + command
+        self._request = {"cmd": ["bash", "-lc", command], "fallback": ["sh", "-lc", command]}
+        return True
+
+    def subsystem_requested(self, subsystem: str) -> bool:
+        """Run sftp; there is no other."""
+        self._request = {"cmd": ["/usr/lib/openssh/sftp-server"], "fallback": [f"{_HELPERS}/sftp-server"]}
+        return subsystem == "sftp"
+
+    def session_started(self) -> None:
+        """Begin."""
+        self._client.spawn(self._run())
+
+    def terminal_size_changed(self, width: int, height: int, pixwidth: int, pixheight: int) -> None:
+        """Pass the new size on."""
+        if self._command is not None:
+            self._command.resize(height, width)
+
+    def signal_received(self, signal: str) -> None:
+        """Pass a signal on."""
+        if self._command is not None and signal in SIGNALS:
+            self._command.signal(SIGNALS[signal])
+
+    async def _run(self) -> None:
+        with contextlib.suppress(GoneError, OSError):  # whom should one tell?
+            try:
+                ended = await self._execute()
+            except GoneError:
+                raise
+            except NotFoundError:
+                await self._complain(f"shed {self._client.name!r} not found", 1)
+            except BackendError as error:
+                await self._complain(error.message, _LOST)
+            except Exception as error:  # noqa: BLE001  explain() logs what is not meant for users
+                await self._complain(explain(error).message, 1)
+            else:
+                await self._exit(ended)
+
+    async def _execute(self) -> Exit:
+        stream = await self._client.manager.open_exec(self._client.shed(), self._tell)
+        try:
+            request = self._request | await self._surroundings()
+            self._command = Command(stream, self)
+            return await self._command.run(request)
+        finally:
+            self._command = None
+            stream.close()
+
+    async def _surroundings(self) -> dict[str, object]:
+        """Return environment and terminal, as the client asked for them."""
+        env = {_text(key): _text(value) for key, value in self.channel.get_environment_bytes().items()}
+        terminal = self.channel.get_terminal_type()
+        request: dict[str, object] = {"home": True}
+        if terminal is not None:
+            columns, rows, *_ = self.channel.get_terminal_size()
+            modes = sorted(self.channel.get_terminal_modes().items())
+            request |= {"tty": True, "rows": rows, "cols": columns, "modes": modes}
+            if terminal:
+                env["TERM"] = terminal
+        if agent := await self._client.agent_socket():
+            env["SSH_AUTH_SOCK"] = agent
+        request["env"] = [f"{key}={value}" for key, value in env.items() if key and "=" not in key and "\0" not in key + value]
+        return request
+
+    async def _tell(self, state: str) -> None:
+        if self._told or self._client.manager.get(self._client.shed())["status"] == "running":
+            return
+        self._told = True
+        with contextlib.suppress(GoneError):  # what was begun goes on
+            await self._say(f"Starting shed '{self._client.name}'...")
+
+    async def _exit(self, ended: Exit) -> None:
+        if ended.error is not None:
+            await self._complain(ended.error, ended.code)
+        elif ended.signal in _SIGNAL_NAMES:
+            self.channel.exit_with_signal(_SIGNAL_NAMES[ended.signal])
+        else:
+            self.channel.exit(ended.code)
+
+    async def _complain(self, text: str, code: int) -> None:
+        await self._say(f"Error: {text}")
+        self.channel.exit(code)
+
+    async def _say(self, line: str) -> None:
+        """Write a line of our own to standard error, fit for a terminal in raw mode when the client has one."""
+        end = "\n" if self.channel.get_terminal_type() is None else "\r\n"
+        await self.write((line + end).encode(errors="replace"), STDERR)
+
+
+def _text(value: bytes) -> str:
+    return value.decode(errors="surrogateescape")

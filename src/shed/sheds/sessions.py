@@ -1,0 +1,94 @@
+"""The tmux sessions in sheds: those of the shed's usual user, as tmux itself knows them.
+
+Nothing of them is kept on the host.  A shed that is not running has none, and is never started to find out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime
+from typing import Any
+
+from shed.errors import BackendError, ConflictError, NotFoundError, ShedError, UnavailableError
+from shed.names import check_session_name
+from shed.sheds.commands import Done, run
+from shed.sheds.manager import Manager
+
+_WAIT = 5.0
+"""Seconds for a shed's tmux to answer."""
+_FORMAT = "#{session_created} #{session_attached} #{session_windows} #{session_name}"
+_NO_SERVER = ("no server running", "error connecting to")
+"""How tmux says that it has no sessions: its server ends with the last one."""
+Session = dict[str, Any]
+
+
+class NoTmuxError(UnavailableError):
+    """The image of a shed has no tmux."""
+
+    code = "TMUX_NOT_AVAILABLE"
+
+
+async def list_sessions(manager: Manager, name: str) -> list[Session]:
+    """Return the sessions of the running shed `name`, by name.
+
+    Raises `NoTmuxError`, `NotFoundError` and `ConflictError` (SHED_NOT_RUNNING) for the shed, and `BackendError`.
+    """
+    done = await _tmux(manager, name, "list-sessions", "-F", _FORMAT)
+    if done.code and done.stderr.startswith(_NO_SERVER):
+        return []
+    _check(done, name)
+    return sorted((_parse(line, name) for line in done.stdout.splitlines()), key=lambda session: str(session["name"]))
+
+
+async def all_sessions(manager: Manager) -> tuple[list[Session], list[str]]:
+    """Return the sessions of all running sheds, and a warning for each shed that could not be asked."""
+    sheds, warnings = await asyncio.to_thread(manager.list)
+    running = [str(shed["name"]) for shed in sheds if shed["status"] == "running"]
+    answers = await asyncio.gather(*(_asked(manager, name) for name in running))
+    found = [session for answer in answers if isinstance(answer, list) for session in answer]
+    return found, [*warnings, *(answer for answer in answers if isinstance(answer, str))]
+
+
+async def kill_session(manager: Manager, name: str, session: str) -> None:
+    """End a session and what runs in it.  Raises `NotFoundError` (SESSION_NOT_FOUND) besides what `list_sessions` raises."""
+    check_session_name(session)
+    done = await _tmux(manager, name, "kill-session", "-t", f"={session}")
+    if done.code and session not in {found["name"] for found in await list_sessions(manager, name)}:
+        raise NotFoundError(
+            f"shed {name!r} has no session {session!r}", code="SESSION_NOT_FOUND", hint=f"`shed sessions {name}` shows what there is"
+        )
+    _check(done, name)
+
+
+async def _asked(manager: Manager, name: str) -> list[Session] | str:
+    """Return the sessions of one of many sheds, or why they are not known."""
+    try:
+        async with asyncio.timeout(_WAIT):
+            return await list_sessions(manager, name)
+    except (NoTmuxError, NotFoundError, ConflictError):  # it can have none, or has stopped meanwhile
+        return []
+    except ShedError as error:
+        return f"{name}: {error.message}"
+    except TimeoutError:
+        return f"{name}: it did not answer within {_WAIT:g} s"
+
+
+async def _tmux(manager: Manager, name: str, *words: str) -> Done:
+    done = await run(await manager.open_exec(name, autostart=False), ["tmux", *words], wait=_WAIT)
+    if done.error is not None and done.code == 127:
+        raise NoTmuxError(f"the image of shed {name!r} has no tmux", hint=f"install it in the shed, or use: shed console {name}")
+    return done
+
+
+def _check(done: Done, name: str) -> None:
+    if done.code:
+        raise BackendError(f"tmux in shed {name!r}: {done.error or done.stderr.strip()}", code="TMUX_FAILED")
+
+
+def _parse(line: str, shed: str) -> Session:
+    try:
+        created, attached, windows, name = line.split(" ", 3)
+        when = datetime.fromtimestamp(int(created), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        return {"name": name, "shed": shed, "created_at": when, "attached": int(attached), "windows": int(windows)}
+    except (ValueError, OverflowError, OSError):
+        raise BackendError(f"tmux in shed {shed!r} said {line[:80]!r}", code="TMUX_FAILED") from None
