@@ -17,7 +17,7 @@ MAY_IMPORT = {
     "backends": {"config", "guest.protocol"},
     "sheds": {"config", "erofs", "oci", "images", "backends", "guest.protocol"},
     "server": {"config", "erofs", "oci", "images", "backends", "sheds", "guest.protocol", "cli.options", "cli.output", "cli.progress"},
-    "client": {"config", "guest.protocol"},
+    "client": {"config", "guest.protocol", "guest.archive"},
     "cli": {"config", "client", "erofs", "oci", "images", "guest.protocol"},
 }
 FILES = sorted(SOURCE.rglob("*.py"))

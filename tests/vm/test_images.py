@@ -42,12 +42,20 @@ def test_the_base_image_is_a_place_to_work(machine: Callable[[LayoutStore], Mach
     assert user.shed("exec", "dev", "--", "sh", "-c", "getcap -r /usr 2>/dev/null; stat -c %a /usr/bin/sudo").endswith("4755\n")
 
 
-def test_an_image_without_a_shell_runs_what_it_has(machine: Callable[[LayoutStore], Machine], small_store: LayoutStore) -> None:
+def test_an_image_without_a_shell_runs_what_it_has(
+    machine: Callable[[LayoutStore], Machine], small_store: LayoutStore, tmp_path: Path
+) -> None:
     """The agent brings all it needs: nothing of the image's is used but the program that was asked for."""
     user = machine(small_store)
     user.shed("create", "bare", "--image", "shell-less", "--memory", "384M")
     assert user.shed("exec", "bare", "--", "/hello") == "hello from a static program\n"
     assert user.try_shed("exec", "bare", "--", "/hello", "7").returncode == 7
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    (kept / "file").write_bytes(b"\0any bytes\xff")
+    user.shed("cp", str(kept), "bare:/var/")  # without a tar, too
+    user.shed("cp", "bare:/var/kept/.", str(tmp_path / "back"))
+    assert (tmp_path / "back/file").read_bytes() == b"\0any bytes\xff"
     missing = user.try_shed("exec", "bare", "--", "sh", "-c", "true")
     assert missing.returncode == 127
     assert b"sh: command not found" in missing.stderr

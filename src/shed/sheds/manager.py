@@ -325,6 +325,9 @@ class Manager:
                     with folders.hold():
                         await lifecycle.sweep(folders, self._backend)
                         yield folders, entry.link
+                except ShedError as error:
+                    log.warning("%s of shed %s failed: %s", doing, name, error)
+                    raise
                 finally:
                     entry.doing = ""
 

@@ -1,0 +1,393 @@
+"""Files and folders as a tar stream, and back: both ends of `shed cp`.
+
+The host imports this file as the guest does, for one end is on either side.  It uses the standard library alone, and neither `pwd` nor
+`grp`: in a guest those would follow /etc/nsswitch.conf into libraries of the image.
+
+The receiver trusts nothing in a stream.  It goes from folder to folder by descriptors and never through a link, so that nothing is written
+outside the folder it was given; a file has its name when all of it is there.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import sys
+import tarfile
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import IO, BinaryIO, Literal, Self
+
+    Warn = Callable[[str], None]
+
+_BUFFER = 256 * 1024
+_LONGEST_HEADER = 1 << 20
+"""Bytes of an extended header, which is held in memory; names and links are far shorter."""
+_EXTENDED = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
+_OPEN_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class ArchiveError(Exception):
+    """What cannot be copied, and why: a sentence."""
+
+
+class _Header(tarfile.TarInfo):
+    """A member that is strict: `tarfile` itself takes a stream that is cut, or damaged, behind a member for one that ends there."""
+
+    @classmethod
+    def fromtarfile(cls, archive: tarfile.TarFile) -> Self:
+        """Return the next member.  Raises `tarfile.ReadError` for anything that is neither one nor the end."""
+        try:
+            return super().fromtarfile(archive)
+        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]
+            raise
+        except tarfile.HeaderError as error:
+            raise tarfile.ReadError(str(error)) from None
+
+    def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
+        if self.type in _EXTENDED and self.size > _LONGEST_HEADER:
+            raise tarfile.ReadError(f"a header of {self.size} bytes")
+        member: tarfile.TarInfo = super()._proc_member(archive)  # type: ignore[misc]
+        return member
+
+
+def pack(path: str, out: BinaryIO, *, follow: bool, warn: Warn) -> None:
+    """Write `path` and all below it to `out`.  The first member has the last part of `path` as its name; for ``FOLDER/.`` it is ``.``.
+
+    With `follow` a link at `path` is followed, as one with a slash behind it always is.  Raises `ArchiveError`, and `BrokenPipeError` when
+    nobody takes it.
+    """
+    real, name = _source(path, follow=follow)
+    with tarfile.open(fileobj=out, mode="w|", bufsize=_BUFFER, format=tarfile.PAX_FORMAT) as archive:
+        seen: dict[tuple[int, int], str] = {}
+        for place, member in _walk(real, name):
+            _add(archive, place, member, seen, warn)
+            archive.members = []  # type: ignore[attr-defined]  # else it remembers all of them
+
+
+def _source(path: str, *, follow: bool) -> tuple[str, str]:
+    """Return what to read, and the name that its root has in the stream."""
+    name = root_name(path)
+    folder = name == "." or path.endswith("/")
+    try:
+        status = os.stat(path) if folder or follow else os.lstat(path)
+    except OSError as error:
+        raise ArchiveError(f"{path}: {_reason(error)}") from None
+    if folder and not stat.S_ISDIR(status.st_mode):
+        raise ArchiveError(f"{path}: not a folder")
+    real = os.path.realpath(path) if folder or follow else path
+    return real, name or os.path.basename(os.path.realpath(path)) or "."
+
+
+def root_name(path: str) -> str:
+    """Return what `pack` calls the root of `path`: ``.`` when its content alone is meant; empty when only its file system can tell."""
+    name = os.path.basename(path.rstrip("/"))
+    return "" if name == ".." else name
+
+
+def _walk(path: str, name: str) -> Iterator[tuple[str, str]]:
+    """Yield all paths from `path` down, each folder before what is in it, with their names in the stream."""
+    ahead = [(path, name)]
+    while ahead:
+        place, name = ahead.pop()
+        yield place, name
+        if os.path.isdir(place) and not os.path.islink(place):
+            try:
+                entries = sorted(os.listdir(place), reverse=True)
+            except OSError as error:
+                raise ArchiveError(f"{place}: {_reason(error)}") from None
+            ahead += [(f"{place}/{entry}", f"{name}/{entry}") for entry in entries]
+
+
+def _add(archive: tarfile.TarFile, path: str, name: str, seen: dict[tuple[int, int], str], warn: Warn) -> None:
+    try:
+        status = os.lstat(path)
+        member = tarfile.TarInfo(name)
+        member.mode, member.uid, member.gid = stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid
+        member.mtime = status.st_mtime
+        if stat.S_ISDIR(status.st_mode):
+            member.type = tarfile.DIRTYPE
+        elif stat.S_ISLNK(status.st_mode):
+            member.type, member.linkname = tarfile.SYMTYPE, os.readlink(path)
+        elif not stat.S_ISREG(status.st_mode):
+            warn(f"{path} is left out: it is neither a file nor a folder nor a link")
+            return
+        elif status.st_nlink > 1 and (status.st_dev, status.st_ino) in seen:
+            member.type, member.linkname = tarfile.LNKTYPE, seen[status.st_dev, status.st_ino]
+        else:
+            seen[status.st_dev, status.st_ino] = name
+            with open(path, "rb", buffering=0, opener=lambda place, flags: os.open(place, flags | os.O_NOFOLLOW | os.O_NONBLOCK)) as file:
+                member.size = os.fstat(file.fileno()).st_size
+                archive.addfile(member, file)
+            return
+        archive.addfile(member)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise ArchiveError(f"{path}: {_reason(error) if error.errno else 'it became shorter while it was read'}") from None
+
+
+def unpack(stream: IO[bytes], path: str, *, called: str, owners: bool, warn: Warn) -> None:
+    """Make `path` what the stream of `pack` holds, or put it into that folder, by the rules of ``docker cp``.
+
+    `called` is the `root_name` of what was asked for, and the stream has no say in it.  With `owners` files keep their owners, and their
+    set-user-ID bits.  Raises `ArchiveError`.
+    """
+    receiver: _Receiver | None = None
+    root: list[str] = []
+    top: list[str] = []
+    with _reading(stream, "r|") as archive:
+        for member in archive:
+            archive.members = []  # type: ignore[attr-defined]  # else it remembers all of them
+            parts = _parts(member.name)
+            if receiver is None:
+                if len(parts) > 1 or (called and bool(parts) == (called == ".")):
+                    raise ArchiveError(f"the stream holds {member.name!r}, which nobody asked for")
+                root = parts
+                folder, top = _destination(path, member.isdir(), parts and [called or parts[0]])
+                receiver = _Receiver(folder, owners=owners, warn=warn)
+            if parts[: len(root)] != root:
+                raise ArchiveError(f"the stream holds {member.name!r} beside {'/'.join(root)!r}")
+            link = _parts(member.linkname)[len(root) :] if member.islnk() else []
+            receiver.take(archive, member, [*top, *parts[len(root) :]], [*top, *link])
+        if receiver is None:
+            raise ArchiveError("the stream is empty")
+        receiver.finish()
+
+
+def extract(stream: IO[bytes], path: str, *, owners: bool, warn: Warn) -> None:
+    """Unpack any tar stream, compressed or not, into the folder `path`.  Raises `ArchiveError`."""
+    if not os.path.isdir(path):
+        raise ArchiveError(f"{path}: a tar stream needs a folder to go to")
+    receiver = _Receiver(path, owners=owners, warn=warn)
+    with _reading(stream, "r|*") as archive:
+        for member in archive:
+            archive.members = []  # type: ignore[attr-defined]  # else it remembers all of them
+            receiver.take(archive, member, _parts(member.name), _parts(member.linkname) if member.islnk() else [])
+        receiver.finish()
+
+
+class _reading:  # noqa: N801  a context manager, without importing contextlib
+    """An archive that is read once, from front to back; what is wrong with it is an `ArchiveError`."""
+
+    def __init__(self, stream: IO[bytes], mode: Literal["r|", "r|*"]) -> None:
+        self._stream = stream
+        self._mode = mode
+
+    def __enter__(self) -> tarfile.TarFile:
+        try:
+            self._archive = tarfile.open(fileobj=self._stream, mode=self._mode, bufsize=_BUFFER, tarinfo=_Header)
+        except (tarfile.TarError, EOFError) as error:
+            raise ArchiveError(f"this is not a tar stream: {error}") from None
+        return self._archive
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
+        self._archive.close()
+        if isinstance(error, (tarfile.TarError, EOFError, ValueError)):
+            raise ArchiveError(f"the tar stream is damaged: {error}") from None
+        if kind is None:
+            while self._stream.read(_BUFFER):
+                pass  # padding: whoever sends it must not find nobody there
+
+
+def _parts(name: str) -> list[str]:
+    """Return the parts of a member's name, none for the folder itself.  Raises `ArchiveError` for one that leads up."""
+    parts = [part for part in name.split("/") if part not in ("", ".")]
+    if ".." in parts:
+        raise ArchiveError(f"the stream holds {name!r}, which leads out of its folder")
+    return parts
+
+
+def _destination(path: str, is_folder: bool, root: list[str]) -> tuple[str, list[str]]:
+    """Return the folder to write to, and what the stream's root is called there: nothing when it is that folder."""
+    named_folder = path.endswith(("/", "/.")) or path in (".", "..")
+    if os.path.isdir(path):
+        return path, root
+    if os.path.exists(path.rstrip("/")):
+        if named_folder or is_folder:
+            raise ArchiveError(f"{path}: not a folder")
+    elif named_folder and not is_folder:
+        raise ArchiveError(f"{path}: there is no such folder")
+    folder, name = os.path.split(os.path.realpath(path))
+    if not os.path.isdir(folder):
+        raise ArchiveError(f"{path}: there is no folder {folder}")
+    return folder, [name]
+
+
+class _Receiver:
+    """Puts members into a folder, and never anywhere else."""
+
+    def __init__(self, folder: str, *, owners: bool, warn: Warn) -> None:
+        self._folder = folder
+        self._owners = owners
+        self._warn = warn
+        self._folders: dict[tuple[str, ...], tarfile.TarInfo] = {}
+        self._parent: tuple[list[str], int] | None = None
+        """The folder that was written to last, and its descriptor."""
+
+    def take(self, archive: tarfile.TarFile, member: tarfile.TarInfo, parts: list[str], link: list[str]) -> None:
+        """Make what `member` is, as `parts` below the folder; `link` is what a hard link names.  Raises `ArchiveError`."""
+        if not parts:
+            if not member.isdir():
+                raise ArchiveError("the stream's root is not a folder")
+            return  # it is there, and stays as it is
+        try:
+            parent = self._enter(parts[:-1])
+            if member.isdir():
+                self._make_folder(parent, parts[-1])
+                self._folders[tuple(parts)] = member
+            elif member.isreg():
+                self._replace(parent, parts, lambda name: self._write(archive, member, parent, name))
+            elif member.issym():
+                self._replace(parent, parts, lambda name: self._make_link(member, parent, name))
+            elif member.islnk():
+                self._link(parts, link)
+            else:
+                self._warn(f"{member.name} is left out: it is neither a file nor a folder nor a link")
+        except OSError as error:
+            raise ArchiveError(f"{'/'.join([self._folder.rstrip('/'), *parts])}: {_reason(error)}") from None
+
+    def finish(self) -> None:
+        """Give the folders their modes and times, now that nothing is written to them any more."""
+        for parts, member in sorted(self._folders.items(), reverse=True):
+            try:
+                self._settle(member, self._enter(list(parts)))
+            except OSError as error:
+                raise ArchiveError(f"{'/'.join([self._folder.rstrip('/'), *parts])}: {_reason(error)}") from None
+        self._leave()
+
+    def _enter(self, parts: list[str]) -> int:
+        """Return a descriptor of a folder below ours, making what is missing of it; it is good until the next call."""
+        if self._parent is not None and self._parent[0] == parts:
+            return self._parent[1]
+        fd = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            for part in parts:
+                try:
+                    below = os.open(part, _OPEN_FOLDER, dir_fd=fd)
+                except FileNotFoundError:
+                    os.mkdir(part, dir_fd=fd)
+                    below = os.open(part, _OPEN_FOLDER, dir_fd=fd)
+                os.close(fd)
+                fd = below
+        except BaseException:
+            os.close(fd)
+            raise
+        self._leave()
+        self._parent = (parts, fd)
+        return fd
+
+    def _leave(self) -> None:
+        if self._parent is not None:
+            os.close(self._parent[1])
+            self._parent = None
+
+    def _make_folder(self, parent: int, name: str) -> None:
+        try:
+            os.mkdir(name, 0o700, dir_fd=parent)
+        except FileExistsError:
+            if not stat.S_ISDIR(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode):
+                raise
+
+    def _replace(self, parent: int, parts: list[str], make: Callable[[str], None]) -> None:
+        """Have `make` make something under another name, and put it where it belongs."""
+        name = f".shed-cp-{os.getpid()}-{os.urandom(4).hex()}"
+        try:
+            make(name)
+            os.rename(name, parts[-1], src_dir_fd=parent, dst_dir_fd=parent)
+        except BaseException:
+            try:
+                os.unlink(name, dir_fd=parent)
+            except OSError:
+                pass
+            raise
+
+    def _write(self, archive: tarfile.TarFile, member: tarfile.TarInfo, parent: int, name: str) -> None:
+        source = archive.extractfile(member)
+        assert source is not None
+        fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=parent)
+        with open(fd, "wb", buffering=0) as file:
+            while data := source.read(_BUFFER):
+                view = memoryview(data)
+                while view:
+                    view = view[file.write(view) :]
+            self._settle(member, file.fileno())
+
+    def _make_link(self, member: tarfile.TarInfo, parent: int, name: str) -> None:
+        os.symlink(member.linkname, name, dir_fd=parent)
+        if self._may_own():
+            os.chown(name, member.uid, member.gid, dir_fd=parent, follow_symlinks=False)
+        os.utime(name, ns=_times(member), dir_fd=parent, follow_symlinks=False)
+
+    def _link(self, parts: list[str], link: list[str]) -> None:
+        """Make a hard link to a file that came before; `parts` and `link` can be in different folders."""
+        if not link:
+            raise ArchiveError("the stream holds a link to its root")
+        source = os.dup(self._enter(link[:-1]))
+        try:
+            if not stat.S_ISREG(os.stat(link[-1], dir_fd=source, follow_symlinks=False).st_mode):
+                raise ArchiveError(f"the stream holds a hard link to {'/'.join(link)!r}, which is no file")
+            parent = self._enter(parts[:-1])
+            self._replace(parent, parts, lambda name: os.link(link[-1], name, src_dir_fd=source, dst_dir_fd=parent, follow_symlinks=False))
+        finally:
+            os.close(source)
+
+    def _settle(self, member: tarfile.TarInfo, fd: int) -> None:
+        if self._may_own():
+            os.fchown(fd, member.uid, member.gid)
+        os.fchmod(fd, member.mode & (0o7777 if self._owners else 0o1777))
+        os.utime(fd, ns=_times(member))
+
+    def _may_own(self) -> bool:
+        return self._owners and os.geteuid() == 0
+
+
+def _times(member: tarfile.TarInfo) -> tuple[int, int]:
+    nanoseconds = int(min(max(member.mtime, 0), 1 << 33) * 1_000_000_000)
+    return nanoseconds, nanoseconds
+
+
+def _reason(error: OSError) -> str:
+    reasons = {
+        FileExistsError: "a file is in the place of a folder",
+        IsADirectoryError: "a folder is in the place of a file",
+        NotADirectoryError: "not a folder",
+    }
+    return reasons.get(type(error)) or error.strerror or str(error)
+
+
+def main(words: list[str]) -> int:
+    """Be one end of a copy in a guest: ``pack | unpack | extract``, a path, the root's name, then ``follow`` or ``owners`` where wanted.
+
+    What is to be told goes to standard error, an object per line: {"warning": …} or {"error": …}.  Returns 0, or 1 after an error.
+    """
+    import signal
+
+    signal.signal(signal.SIGHUP, lambda *_: sys.exit(129))  # the client has gone: what is half done is taken back
+    do, path, called, *options = words
+    os.umask(0o022)
+
+    def tell(what: str, text: str) -> None:
+        os.write(2, json.dumps({what: text}).encode() + b"\n")
+
+    def warn(text: str) -> None:
+        tell("warning", text)
+
+    try:
+        if do == "pack":
+            with open(1, "wb", buffering=0) as out:
+                pack(path, out, follow="follow" in options, warn=warn)
+        else:
+            with open(0, "rb") as stream:
+                if do == "unpack":
+                    unpack(stream, path, called=called, owners="owners" in options, warn=warn)
+                else:
+                    extract(stream, path, owners="owners" in options, warn=warn)
+    except ArchiveError as error:
+        tell("error", str(error))
+        return 1
+    except BrokenPipeError:  # nobody takes it any more
+        return 1
+    return 0
