@@ -1,7 +1,7 @@
 # What a developer of shed types.  `make help` lists it.
 .DEFAULT_GOAL := help
 PYTHON := .venv/bin/python
-CODE := src tests benchmarks packaging scripts/demo.py scripts/images.py scripts/cli_reference.py
+CODE := src tests benchmarks examples packaging scripts/demo.py scripts/images.py scripts/cli_reference.py
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1 — /p' Makefile

@@ -113,9 +113,8 @@ def _forward(listener: socket.socket, server: str) -> None:
     """Forward what comes to `listener` to sshd."""
     while True:
         client, _ = listener.accept()
-        guest, early = upgrade(Address(path=server), "GET", f"/api/sheds/{_NAME}/connect/{_PORT}", "shed-tcp")
+        guest = upgrade(Address(path=server), "GET", f"/api/sheds/{_NAME}/connect/{_PORT}", "shed-tcp")
         guest.settimeout(None)
-        client.sendall(early)
         for source, target in ((client, guest), (guest, client)):
             threading.Thread(target=_pump, args=(source, target), daemon=True).start()
 

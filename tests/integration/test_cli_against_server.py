@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -149,12 +150,10 @@ def test_the_client_as_a_library(shed: Shed, tmp_path: Path) -> None:
     assert caught.value.code == "SHED_ALREADY_RUNNING"
     with client.execute("dev", ["sh", "-c", "exit 5"]) as execution:
         assert execution.run(stdin=None).code == 5
-    sock, first = client.connect("dev", 7)
-    sock.sendall(b"ping")
-    while len(first) < 4:
-        first += sock.recv(4)
-    sock.close()
-    assert first == b"ping"
+    with client.connect("dev", 7) as sock:
+        sock.sendall(b"ping")
+        sock.shutdown(socket.SHUT_WR)
+        assert sock.makefile("rb").read() == b"ping"
     client.delete("dev", force=True)
     with pytest.raises(NotFoundError):
         client.shed("dev")

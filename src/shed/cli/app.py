@@ -35,6 +35,8 @@ COMMANDS: dict[str, Command] = {
     "sessions": Command("shed.cli.sessions:main", "list the tmux sessions in sheds, and end one"),
     "ssh-config": Command("shed.cli.ssh_config:ssh_config", "sheds as hosts of OpenSSH"),
     "logs": Command("shed.cli.sheds:logs", "show what a shed's console said"),
+    "forward": Command("shed.cli.forward:forward", "forward ports of this machine to a shed, until ctrl-C"),
+    "tunnels": Command("shed.cli.tunnels:main", "ports of this machine that lead to a shed, also in the background"),
     "image": Command("shed.cli.image:main", "list, inspect, build and remove images"),
     "system": Command("shed.cli.system:main", "what takes up space, and freeing some of it"),
     "server": Command("shed.cli.server:main", "the local server: status, start, stop; servers elsewhere: add, list, remove"),

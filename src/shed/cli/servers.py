@@ -11,9 +11,9 @@ from shed.cli.parsing import Parser
 from shed.client import http
 from shed.client.address import Address, parse
 from shed.client.client import Client
-from shed.client.config import DEFAULT_SSH_PORT, Config, add_server, load, remove_server, set_default
+from shed.client.config import Config, add_server, load, remove_server, set_default
 from shed.client.known_hosts import pin
-from shed.errors import NotFoundError, ShedError, UnavailableError
+from shed.errors import NotFoundError, UnavailableError
 from shed.names import LOCAL, check_server_name
 
 
@@ -41,7 +41,7 @@ def add(words: list[str], options: Options) -> int:
         info = _info(address)
         told = info.get("ssh_port")
         ssh_port = ssh_port or (told if isinstance(told, int) else None)
-        pinned = _pin(address, ssh_port or DEFAULT_SSH_PORT, config, replace=args.replace_key)
+        pinned = ssh_port is not None and _pin(address, ssh_port, config, replace=args.replace_key)
     replaced = name in config.servers
     add_server(config, name, address, ssh_port=ssh_port, default=args.default)
     is_default = load(options.config).default == name
@@ -124,12 +124,8 @@ def _pin(address: Address, port: int, config: Config, *, replace: bool) -> bool:
     """Pin the key of the server's SSH front; return whether it has one."""
     try:
         answer = http.request(address, "GET", "/api/ssh-host-key")
-    except NotFoundError:
+    except NotFoundError:  # a server without a front
         return False
-    except ShedError as error:
-        if error.http_status == UnavailableError.http_status:  # it has no front now
-            return False
-        raise
     key = answer.get("host_key") if isinstance(answer, dict) else None
     if not isinstance(key, str) or not key:
         return False

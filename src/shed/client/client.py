@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import quote
@@ -17,6 +18,9 @@ from shed.names import check_session_name, check_shed_name
 from shed.progress import BlobEvent, BytesEvent, Event, PhaseEvent, WarningEvent
 
 Sink = Callable[[Event], None]
+CONNECT = "shed-tcp"
+CREATE = "/api/sheds?progress=blob"
+PULL = "/api/images/pull?progress=blob"
 
 
 def _ignore(event: Event) -> None:
@@ -34,11 +38,11 @@ class Client:
 
     def info(self, *, start: bool = True) -> dict[str, Any]:
         """Return what the server says of itself; with `start` false, a local server that is not running is left alone."""
-        return _object(http.request(self.address, "GET", "/api/info", start=start, timeout=ANSWER_TIMEOUT))
+        return object_of(http.request(self.address, "GET", "/api/info", start=start, timeout=ANSWER_TIMEOUT))
 
     def ssh_host_key(self) -> str:
         """Return the public key of the server's SSH front.  Raises `UnavailableError` when it has none."""
-        return str(_object(http.request(self.address, "GET", "/api/ssh-host-key")).get("host_key", ""))
+        return str(object_of(http.request(self.address, "GET", "/api/ssh-host-key")).get("host_key", ""))
 
     def stop_server(self) -> None:
         """Ask the server to end; running sheds stay."""
@@ -47,13 +51,13 @@ class Client:
     def sheds(self, *, timeout: float = ANSWER_TIMEOUT, on_event: Sink = _ignore) -> list[Shed]:
         """Return all sheds; `on_event` gets a warning for each one whose records cannot be read.  `timeout` is in seconds."""
         answer = http.request(self.address, "GET", "/api/sheds", timeout=timeout)
-        for warning in _items(answer, "warnings"):
+        for warning in items_of(answer, "warnings"):
             on_event(WarningEvent(str(warning)))
-        return [Shed.from_wire(_object(item)) for item in _items(answer, "sheds")]
+        return [Shed.from_wire(object_of(item)) for item in items_of(answer, "sheds")]
 
     def shed(self, name: str, *, timeout: float = ANSWER_TIMEOUT) -> Shed:
         """Return one shed; `timeout` is in seconds."""
-        return Shed.from_wire(_object(http.request(self.address, "GET", _path(name), timeout=timeout)))
+        return Shed.from_wire(object_of(http.request(self.address, "GET", shed_target(name), timeout=timeout)))
 
     def create(
         self,
@@ -73,29 +77,28 @@ class Client:
         `local_dir` is an absolute path on the server's machine, `timeout` the seconds after which the server gives up and undoes all.
         `cold` has its VM booted, whatever it could be restored from.
         """
-        options: dict[str, object] = {
-            "image": image,
-            "cpus": cpus,
-            "memory_mb": memory_mb,
-            "upper_size_bytes": upper_size_bytes,
-            "local_dir": local_dir,
-            "timeout": timeout,
-            "cold": cold or None,
-        }
-        body = {"name": check_shed_name(name), **{key: value for key, value in options.items() if value is not None}}
-        return Shed.from_wire(self._work("POST", "/api/sheds?progress=blob", on_event, body=body))
+        body = create_body(
+            name,
+            image=image,
+            cpus=cpus,
+            memory_mb=memory_mb,
+            upper_size_bytes=upper_size_bytes,
+            local_dir=local_dir,
+            timeout=timeout,
+        )
+        return Shed.from_wire(self._work("POST", CREATE, on_event, body=body))
 
     def start(self, name: str, *, cold: bool = False, on_event: Sink = _ignore) -> Shed:
         """Start a stopped shed; `cold` as for `create`."""
-        return Shed.from_wire(self._work("POST", _path(name, "start") + ("?cold=true" if cold else ""), on_event))
+        return Shed.from_wire(self._work("POST", shed_target(name, "start") + ("?cold=true" if cold else ""), on_event))
 
     def stop(self, name: str, *, on_event: Sink = _ignore) -> Shed:
         """Stop a running shed; its files stay."""
-        return Shed.from_wire(self._work("POST", _path(name, "stop"), on_event))
+        return Shed.from_wire(self._work("POST", shed_target(name, "stop"), on_event))
 
     def delete(self, name: str, *, force: bool = False, on_event: Sink = _ignore) -> None:
         """Delete a shed and its files; with `force` also one that runs, or whose records are broken."""
-        self._work("DELETE", _path(name) + ("?force=true" if force else ""), on_event)
+        self._work("DELETE", delete_target(name, force=force), on_event)
 
     def logs(self, name: str, *, tail: int | None = None) -> str:
         """Return the text on the shed's console since its last start, the last `tail` lines of it."""
@@ -107,66 +110,64 @@ class Client:
 
         Closing the iterator drops the connection.
         """
-        sock, data = upgrade(self.address, "GET", _logs(name, tail), "shed-log")
+        sock = upgrade(self.address, "GET", _logs(name, tail), "shed-log")
         try:
-            while True:
-                if data:
-                    yield data
-                data = sock.recv(65536)
-                if not data:
-                    break
+            while data := sock.recv(65536):
+                yield data
         except OSError as error:
             raise UnavailableError(f"lost the connection to the server at {self.address}: {error.strerror}") from None
         finally:
             sock.close()
         try:
-            http.request(self.address, "GET", _path(name), start=False)
+            http.request(self.address, "GET", shed_target(name), start=False)
         except NotFoundError:
             return
         raise UnavailableError(f"the server at {self.address} went away", hint=f"go on with: shed logs -f {name}")
 
     def sessions(self, name: str) -> list[dict[str, Any]]:
         """Return the tmux sessions in a running shed."""
-        return [_object(item) for item in _items(http.request(self.address, "GET", _path(name, "sessions")), "sessions")]
+        return [object_of(item) for item in items_of(http.request(self.address, "GET", shed_target(name, "sessions")), "sessions")]
 
     def all_sessions(self, *, on_event: Sink = _ignore) -> list[dict[str, Any]]:
         """Return the tmux sessions in all running sheds; `on_event` gets a warning for each shed that could not be asked."""
         answer = http.request(self.address, "GET", "/api/sessions")
-        for warning in _items(answer, "warnings"):
+        for warning in items_of(answer, "warnings"):
             on_event(WarningEvent(str(warning)))
-        return [_object(item) for item in _items(answer, "sessions")]
+        return [object_of(item) for item in items_of(answer, "sessions")]
 
     def kill_session(self, name: str, session: str) -> None:
         """End a tmux session in a running shed, and what runs in it."""
-        http.request(self.address, "DELETE", _path(name, "sessions", check_session_name(session)))
+        http.request(self.address, "DELETE", shed_target(name, "sessions", check_session_name(session)))
 
     def images(self, *, on_event: Sink = _ignore) -> list[dict[str, Any]]:
         """Return the images in the server's store; `on_event` gets a warning for each shed of which it cannot be told what it needs."""
         answer = http.request(self.address, "GET", "/api/images")
-        for warning in _items(answer, "warnings"):
+        for warning in items_of(answer, "warnings"):
             on_event(WarningEvent(str(warning)))
-        return [_object(item) for item in _items(answer, "images")]
+        return [object_of(item) for item in items_of(answer, "images")]
 
     def image(self, reference: str) -> dict[str, Any]:
         """Return all that is known of the image with this name or digest."""
-        return _object(http.request(self.address, "GET", f"/api/images/inspect?ref={_quoted(reference)}"))
+        return object_of(http.request(self.address, "GET", f"/api/images/inspect?ref={_quoted(reference)}"))
 
     def remove_image(self, reference: str) -> dict[str, Any]:
         """Remove the tag `reference`, or all names of the image with this reference or digest; return what was removed."""
-        return _object(http.request(self.address, "DELETE", f"/api/images?ref={_quoted(reference)}"))
+        return object_of(http.request(self.address, "DELETE", f"/api/images?ref={_quoted(reference)}"))
 
     def prune_images(self, *, dry_run: bool = False) -> dict[str, Any]:
         """Remove what nobody needs from the server's store and return what that was; with `dry_run` only look."""
-        return _object(http.request(self.address, "POST", f"/api/images/prune?dry_run={str(dry_run).lower()}"))
+        return object_of(http.request(self.address, "POST", f"/api/images/prune?dry_run={str(dry_run).lower()}"))
 
     def image_history(self, reference: str) -> list[dict[str, Any]]:
         """Return the steps that made an image, the last one first."""
         answer = http.request(self.address, "GET", f"/api/images/history?ref={quote(os.fsencode(reference), safe='')}")
-        return [_object(item) for item in _items(answer, "steps")]
+        return [object_of(item) for item in items_of(answer, "steps")]
 
     def tag_image(self, source: str, name: str) -> str:
         """Have the server call the image `source` `name`, too; return its digest."""
-        return str(_object(http.request(self.address, "POST", "/api/images/tag", body={"source": source, "name": name})).get("digest", ""))
+        return str(
+            object_of(http.request(self.address, "POST", "/api/images/tag", body={"source": source, "name": name})).get("digest", "")
+        )
 
     def verify_image(self, reference: str, *, deep: bool = False, on_event: Sink = _ignore) -> dict[str, Any]:
         """Have the server read an image again, with `deep` compare it with its layers; return what it found."""
@@ -189,11 +190,11 @@ class Client:
     ) -> dict[str, Any]:
         """Have the server pull an image and call it `tag`, or by the last part of its path; return what it did."""
         body = {"docker_ref": reference, "tag": tag, "platform": platform, "with_layers": with_layers, "insecure": insecure}
-        return self._work("POST", "/api/images/pull?progress=blob", on_event, body=body)
+        return self._work("POST", PULL, on_event, body=body)
 
     def usage(self) -> dict[str, Any]:
         """Return what the server's data takes up: ``kinds`` by name, and ``total``, with ``size_bytes`` and ``disk_bytes`` each."""
-        return _object(http.request(self.address, "GET", "/api/system/df"))
+        return object_of(http.request(self.address, "GET", "/api/system/df"))
 
     def clean(
         self, scopes: list[str], *, until: float, log_tail: int | None = None, dry_run: bool = False, on_event: Sink = _ignore
@@ -210,46 +211,73 @@ class Client:
         """Start `command` in a shed, which is started first when it is stopped; see `Execution.run`."""
         return Execution(self.address, check_shed_name(name), command, env=env, user=user)
 
-    def connect(self, name: str, port: int) -> tuple[Any, bytes]:
-        """Return a socket connected to the TCP port `port` of the shed's loopback, and the first bytes that came from there."""
-        return upgrade(self.address, "GET", _path(name, f"connect/{port:d}"), "shed-tcp")
+    def connect(self, name: str, port: int) -> socket.socket:
+        """Return a socket that leads to the TCP port `port` of the shed's loopback, with both halves and resets as in TCP.
+
+        Raises `ConnectError` when nothing listens there, `UnavailableError` (SHED_NOT_RUNNING) for a shed that does not run.
+        """
+        return socket.socket(fileno=upgrade(self.address, "GET", connect_target(name, port), CONNECT).detach())
 
     def _work(self, method: str, target: str, on_event: Sink, *, body: object = None) -> dict[str, Any]:
         for event in http.events(self.address, method, target, body=body):
             if event.name == "complete":
                 return event.data
-            if event.name == "progress":
-                phase, message = str(event.data.get("phase", "")), str(event.data.get("message", ""))
-                on_event(WarningEvent(message) if event.data.get("warning") else PhaseEvent(phase, message))
-            elif event.name == "bytes":
-                current, total = _count(event.data.get("current")), _count(event.data.get("total"))
-                on_event(BytesEvent(str(event.data.get("label", "")), current or 0, total))
-            elif event.name == "blob":
-                digest, label, status = (str(event.data.get(key, "")) for key in ("digest", "label", "status"))
-                current, total = _count(event.data.get("current")), _count(event.data.get("total"))
-                on_event(BlobEvent(digest, label, status, current or 0, total))
-        raise UnavailableError("the server went away before the work was done", hint="see how far it came: shed list")
+            if (shown := progress_event(event)) is not None:
+                on_event(shown)
+        raise http.went_away()
 
 
 def _logs(name: str, tail: int | None) -> str:
-    return _path(name, "logs") + ("" if tail is None else f"?tail={tail:d}")
+    return shed_target(name, "logs") + ("" if tail is None else f"?tail={tail:d}")
 
 
 def _quoted(reference: str) -> str:
     return quote(os.fsencode(reference), safe="")
 
 
-def _path(name: str, *more: str) -> str:
+def create_body(name: str, **options: object) -> dict[str, object]:
+    """Return the request for a new shed; what is None is the server's to choose.  Raises `UsageError` for a name that is none."""
+    return {"name": check_shed_name(name), **{key: value for key, value in options.items() if value is not None}}
+
+
+def progress_event(event: http.Event) -> Event | None:
+    """Return what an event of work under way says; None for one that is not known here."""
+    data = event.data
+    if event.name == "progress":
+        phase, message = str(data.get("phase", "")), str(data.get("message", ""))
+        return WarningEvent(message) if data.get("warning") else PhaseEvent(phase, message)
+    current, total = _count(data.get("current")) or 0, _count(data.get("total"))
+    if event.name == "bytes":
+        return BytesEvent(str(data.get("label", "")), current, total)
+    if event.name == "blob":
+        digest, label, status = (str(data.get(key, "")) for key in ("digest", "label", "status"))
+        return BlobEvent(digest, label, status, current, total)
+    return None
+
+
+def delete_target(name: str, *, force: bool) -> str:
+    """Return the path by which a shed is deleted."""
+    return shed_target(name) + ("?force=true" if force else "")
+
+
+def connect_target(name: str, port: int) -> str:
+    """Return the path under which a port of a shed is reached, by an upgrade to the protocol `CONNECT`."""
+    return shed_target(name, f"connect/{port:d}")
+
+
+def shed_target(name: str, *more: str) -> str:
+    """Return the path of a shed, or of something below it."""
     return "/".join(["/api/sheds", check_shed_name(name), *more])
 
 
-def _items(answer: object, key: str) -> list[Any]:
+def items_of(answer: object, key: str) -> list[Any]:
     """Return the list that is the member `key` of an answer."""
     value = answer.get(key) if isinstance(answer, dict) else None
     return value if isinstance(value, list) else []
 
 
-def _object(value: object) -> dict[str, Any]:
+def object_of(value: object) -> dict[str, Any]:
+    """Return a JSON object; an empty one for anything else."""
     return value if isinstance(value, dict) else {}
 
 

@@ -7,6 +7,7 @@ writes there.  On the way of every `shed exec`: imports nothing that takes time.
 
 from __future__ import annotations
 
+import _socket
 import os
 import select
 
@@ -78,24 +79,13 @@ class Execution:
         `size` is (rows, columns) of a `tty`; `env` holds ``KEY=VALUE`` words.  `on_wait` is called when it takes a second or more,
         `on_start` when the shed must be started first.  Raises the `ShedError` the server answers with.
         """
-        if any("\0" in word for word in command):
-            raise UsageError("a command cannot hold NUL characters", hint="pass the bytes on standard input")
-        request = [f'"cmd":[{",".join(map(_quote, command))}]', f'"tty":{"true" if tty else "false"}']
-        if size is not None:
-            request.append(f'"rows":{size[0]},"cols":{size[1]}')
-        if env:
-            request.append(f'"env":[{",".join(map(_quote, env))}]')
-        if working_dir is not None:
-            request.append(f'"working_dir":{_quote(working_dir)}')
-        if user is not None:
-            request.append(f'"user":{_quote(user)}')
+        request = request_frame(command, tty=tty, size=size, env=env, working_dir=working_dir, user=user)
         self._address = address
         self._name = name
-        self._socket, received = upgrade(address, "POST", f"/api/sheds/{name}/exec", "shed-exec", on_wait=on_wait, on_start=on_start)
+        self._socket = upgrade(address, "POST", f"/api/sheds/{name}/exec", "shed-exec", on_wait=on_wait, on_start=on_start)
         self._socket.setblocking(False)
         self._decoder = FrameDecoder()
-        self._decoder.feed(received)
-        self._outbox = bytearray(exec_frame(EXEC_REQUEST, ("{" + ",".join(request) + "}").encode()))
+        self._outbox = bytearray(request)
         self._connected = True
         self._pending = memoryview(b"")
         """Output on its way to the descriptor `_sink`; while there is some, no more is taken from the connection."""
@@ -128,6 +118,13 @@ class Execution:
         except ShedError:  # whoever says no is there
             return True
         return True
+
+    def hang_up(self) -> None:
+        """Have `run`, in another thread, see the connection end; the command gets SIGHUP."""
+        try:  # noqa: SIM105  no contextlib here
+            self._socket.shutdown(_socket.SHUT_RDWR)
+        except OSError:  # it has ended
+            pass
 
     def close(self) -> None:
         """Drop the connection: a command that still runs gets SIGHUP.  Can be called twice."""
@@ -218,7 +215,7 @@ class Execution:
             while frame := self._decoder.frame():
                 kind, payload = frame
                 if kind == EXIT_CODE:
-                    return _exit_of(payload)
+                    return exit_of(payload)
                 if kind == STDIN_TAKEN:
                     self._window += int.from_bytes(payload, "big")
                 elif kind in (DATA_FRAME, STDERR) and payload:
@@ -258,7 +255,32 @@ class Wake:
         raise NotImplementedError
 
 
-def _exit_of(payload: bytes) -> Exit:
+def request_frame(
+    command: list[str],
+    *,
+    tty: bool = False,
+    size: tuple[int, int] | None = None,
+    env: list[str] | None = None,
+    working_dir: str | None = None,
+    user: str | None = None,
+) -> bytes:
+    """Return the frame that asks for a command; see `Execution`."""
+    if any("\0" in word for word in command):
+        raise UsageError("a command cannot hold NUL characters", hint="pass the bytes on standard input")
+    request = [f'"cmd":[{",".join(map(_quote, command))}]', f'"tty":{"true" if tty else "false"}']
+    if size is not None:
+        request.append(f'"rows":{size[0]},"cols":{size[1]}')
+    if env:
+        request.append(f'"env":[{",".join(map(_quote, env))}]')
+    if working_dir is not None:
+        request.append(f'"working_dir":{_quote(working_dir)}')
+    if user is not None:
+        request.append(f'"user":{_quote(user)}')
+    return exec_frame(EXEC_REQUEST, ("{" + ",".join(request) + "}").encode())
+
+
+def exit_of(payload: bytes) -> Exit:
+    """Return what an exit frame says.  Raises `ProtocolError`."""
     if payload in (b'{"code":0}', b'{"code": 0}'):
         return Exit(0)
     import json  # noqa: PLC0415  success does not need it

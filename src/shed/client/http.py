@@ -27,7 +27,7 @@ from shed.version import VERSION
 TIMEOUT = 60.0
 """Seconds without a byte after which an ordinary request fails.  Event streams have none: the server decides how long work may take."""
 _CHUNK = 65536
-_LONGEST_BODY = 256 * 1024 * 1024
+LONGEST_BODY = 256 * 1024 * 1024
 _KINDS = (BackendError, UsageError, NotFoundError, ConflictError, ConnectError, DataError, UnavailableError, StorageError)
 _BY_STATUS: dict[int, type[ShedError]] = {kind.http_status: kind for kind in _KINDS}
 
@@ -46,13 +46,7 @@ def request(address: Address, method: str, target: str, *, body: object = None, 
     `timeout` is how many seconds the server may be silent.  Raises the `ShedError` the server answers with, or `UnavailableError`.
     """
     with _Exchange(address, method, target, body=body, accept="application/json", start=start, timeout=timeout) as exchange:
-        data = exchange.read()
-        kind = exchange.content_type()
-    if not data:
-        return None
-    if kind == "application/json":
-        return _decode(data, address)
-    return data.decode(errors="surrogateescape")
+        return exchange.answer.value(exchange.read())
 
 
 def events(address: Address, method: str, target: str, *, body: object = None) -> Iterator[Event]:
@@ -62,39 +56,66 @@ def events(address: Address, method: str, target: str, *, body: object = None) -
     a stream that ends without ``complete`` is an `UnavailableError`.
     """
     with _Exchange(address, method, target, body=body, accept="text/event-stream", start=True) as exchange:
-        if exchange.content_type() != "text/event-stream":
-            data = exchange.read()
-            yield Event("complete", _object(_decode(data, address)) if data else {})
+        if exchange.answer.content_type() != "text/event-stream":
+            yield plain_event(exchange.answer, exchange.read())
             return
         exchange.patience(None)
         for name, text in parse_events(exchange.chunks()):
-            data_object = _object(_decode(text.encode(), address))
-            if name == "error":
-                status = data_object.get("status")
-                raise error_of(status if isinstance(status, int) else 0, text.encode())
-            yield Event(name, data_object)
+            yield decode_event(name, text, address)
             if name == "complete":
                 return
-    raise UnavailableError("the server went away before the work was done", hint="see how far it came: shed list")
+    raise went_away()
+
+
+def went_away() -> UnavailableError:
+    """Return the error for work whose end nobody told."""
+    return UnavailableError("the server went away before the work was done", hint="see how far it came: shed list")
 
 
 def parse_events(chunks: Iterator[bytes]) -> Iterator[tuple[str, str]]:
     """Yield (event, data) of a ``text/event-stream`` body (WHATWG HTML, server-sent events)."""
-    name, data, rest = "message", list[str](), b""
+    parser = EventParser()
     for chunk in chunks:
-        *lines, rest = (rest + chunk).split(b"\n")
+        yield from parser.feed(chunk)
+
+
+class EventParser:
+    """Turns the bytes of a ``text/event-stream`` body into (event, data) pairs, as they come."""
+
+    def __init__(self) -> None:
+        self._name = "message"
+        self._data: list[str] = []
+        self._rest = b""
+
+    def feed(self, chunk: bytes) -> Iterator[tuple[str, str]]:
+        """Yield what `chunk` completes."""
+        *lines, self._rest = (self._rest + chunk).split(b"\n")
         for raw in lines:
             line = raw.removesuffix(b"\r").decode(errors="replace")
             field, _, value = line.partition(":")
             value = value.removeprefix(" ")
             if not line:
-                if data:
-                    yield name, "\n".join(data)
-                name, data = "message", []
+                if self._data:
+                    yield self._name, "\n".join(self._data)
+                self._name, self._data = "message", []
             elif field == "event":
-                name = value
+                self._name = value
             elif field == "data":
-                data.append(value)
+                self._data.append(value)
+
+
+def plain_event(answer: Answer, body: bytes) -> Event:
+    """Return a plain answer to a request that asked for events as its last one."""
+    return Event("complete", _object(answer.value(body)))
+
+
+def decode_event(name: str, text: str, address: Address) -> Event:
+    """Return an event with its JSON.  An ``error`` event is raised as a `ShedError`."""
+    data = _object(decode(text.encode(), address))
+    if name == "error":
+        status = data.get("status")
+        raise error_of(status if isinstance(status, int) else 0, text.encode())
+    return Event(name, data)
 
 
 def error_of(status: int, body: bytes, *, server: str = "") -> ShedError:
@@ -132,7 +153,8 @@ def _kind_of(code: str) -> type[ShedError]:
     return UsageError if code.startswith("INVALID_") else ShedError
 
 
-def _decode(data: bytes, address: Address) -> Any:
+def decode(data: bytes, address: Address) -> Any:
+    """Return the value of a JSON text.  Raises `UnavailableError` for anything else."""
     try:
         return json.loads(data)
     except ValueError:
@@ -143,47 +165,112 @@ def _object(value: object) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
+def encode_request(connection: h11.Connection, address: Address, method: str, target: str, *, body: object, accept: str) -> bytes:
+    """Return the bytes of a request whose answer ends the connection; `body` is sent as JSON, unless it is None."""
+    headers = [("Host", address.authority()), ("User-Agent", f"shed/{VERSION}"), ("Accept", accept), ("Connection", "close")]
+    payload = b"" if body is None else json.dumps(body).encode()
+    if body is not None:
+        headers.append(("Content-Type", "application/json"))
+    if payload or method != "GET":
+        headers.append(("Content-Length", str(len(payload))))
+    message = connection.send(h11.Request(method=method, target=target, headers=headers)) or b""
+    if payload:
+        message += connection.send(h11.Data(payload)) or b""
+    return message + (connection.send(h11.EndOfMessage()) or b"")
+
+
+class Answer:
+    """The answer to one request, from the bytes that come: no I/O here."""
+
+    def __init__(self, address: Address) -> None:
+        self.address = address
+        self.connection = h11.Connection(h11.CLIENT)
+        self.head: h11.Response | None = None
+        self._ended = False
+
+    def feed(self, data: bytes) -> None:
+        """Take what the server sent; nothing is its end."""
+        self._ended = not data
+        self.connection.receive_data(data)
+
+    def event(self) -> h11.Event | None:
+        """Return what comes next; None until there is more.  Raises `UnavailableError`."""
+        try:
+            event = self.connection.next_event()
+        except h11.RemoteProtocolError:
+            if self._ended and self.head is None:
+                raise left(self.address) from None
+            if self.head is not None:
+                raise self.lost() from None
+            raise UnavailableError(f"what listens at {self.address} is not a shed server", hint="check the address") from None
+        if isinstance(event, h11.Response):
+            self.head = event
+        elif event is h11.PAUSED or isinstance(event, h11.ConnectionClosed):  # more bytes than it announced, or fewer
+            raise self.lost()
+        return None if isinstance(event, type) else event
+
+    def part(self, event: h11.Event) -> bytes | None:
+        """Return a piece of the body; None at its end."""
+        if isinstance(event, h11.EndOfMessage):
+            return None
+        if not isinstance(event, h11.Data):
+            raise self.lost()
+        return bytes(event.data)
+
+    @property
+    def failed(self) -> bool:
+        """Whether it says no; then its body says why."""
+        return self.head is not None and self.head.status_code >= 300
+
+    def failure(self, body: bytes) -> ShedError:
+        """Return the error that it stands for."""
+        assert self.head is not None
+        return error_of(self.head.status_code, body, server=self._header(b"server"))
+
+    def content_type(self) -> str:
+        """Return the media type of the body, without parameters."""
+        return self._header(b"content-type").partition(";")[0].strip().lower()
+
+    def _header(self, wanted: bytes) -> str:
+        assert self.head is not None
+        return next((value.decode("latin-1") for name, value in self.head.headers if name == wanted), "")
+
+    def value(self, body: bytes) -> Any:
+        """Return what the body says: decoded JSON, text, or None when there is none."""
+        if not body:
+            return None
+        return decode(body, self.address) if self.content_type() == "application/json" else body.decode(errors="surrogateescape")
+
+    def lost(self) -> UnavailableError:
+        """Return the error for a connection that broke."""
+        if self.head is None and self.address.ssh is not None:
+            return left(self.address)
+        return UnavailableError(f"lost the connection to the server at {self.address}", hint="try again, or see its log")
+
+    def too_long(self) -> UnavailableError:
+        """Return the error for a body without end."""
+        return UnavailableError(f"the answer of the server at {self.address} is too long")
+
+
 class _Exchange:
     """One request and its answer, on a connection of its own.  Entering it returns when the head of a successful answer is here."""
 
     def __init__(
         self, address: Address, method: str, target: str, *, body: object, accept: str, start: bool, timeout: float = TIMEOUT
     ) -> None:
-        self._address = address
+        self.answer = Answer(address)
         self._timeout = timeout
-        self._http = h11.Connection(h11.CLIENT)
         self._socket = connect(address, start=start)
-        self._head: h11.Response | None = None
-        headers = [
-            ("Host", address.authority()),
-            ("User-Agent", f"shed/{VERSION}"),
-            ("Accept", accept),
-            ("Connection", "close"),
-        ]
-        payload = b"" if body is None else json.dumps(body).encode()
-        if body is not None:
-            headers.append(("Content-Type", "application/json"))
-        if payload or method != "GET":
-            headers.append(("Content-Length", str(len(payload))))
-        self._request = h11.Request(method=method, target=target, headers=headers)
-        self._payload = payload
+        self._message = encode_request(self.answer.connection, address, method, target, body=body, accept=accept)
 
     def __enter__(self) -> _Exchange:
         try:
             self.patience(self._timeout)
-            message = self._http.send(self._request) or b""
-            if self._payload:
-                message += self._http.send(h11.Data(self._payload)) or b""
-            message += self._http.send(h11.EndOfMessage()) or b""
-            self._call(self._socket.sendall, message)
-            event = self._next()
-            while isinstance(event, h11.InformationalResponse):
-                event = self._next()
-            if not isinstance(event, h11.Response):
-                raise self._lost()
-            self._head = event
-            if event.status_code >= 300:
-                raise error_of(event.status_code, self.read(), server=self._header(b"server"))
+            self._call(self._socket.sendall, self._message)
+            while self.answer.head is None:
+                self._next()
+            if self.answer.failed:
+                raise self.answer.failure(self.read())
         except BaseException:
             self._socket.close()
             raise
@@ -196,62 +283,29 @@ class _Exchange:
         """Set how long the server may be silent."""
         self._socket.settimeout(seconds)
 
-    def content_type(self) -> str:
-        """Return the media type of the answer, without parameters."""
-        return self._header(b"content-type").partition(";")[0].strip().lower()
-
-    def _header(self, wanted: bytes) -> str:
-        assert self._head is not None
-        return next((value.decode("latin-1") for name, value in self._head.headers if name == wanted), "")
-
     def chunks(self) -> Iterator[bytes]:
         """Yield the body as it comes."""
-        while True:
-            event = self._next()
-            if isinstance(event, h11.Data):
-                yield bytes(event.data)
-            elif isinstance(event, h11.EndOfMessage):
-                return
-            else:
-                raise self._lost()
+        while (part := self.answer.part(self._next())) is not None:
+            yield part
 
     def read(self) -> bytes:
         """Return the whole body."""
         body = bytearray()
         for chunk in self.chunks():
             body += chunk
-            if len(body) > _LONGEST_BODY:
-                raise UnavailableError(f"the answer of the server at {self._address} is too long")
+            if len(body) > LONGEST_BODY:
+                raise self.answer.too_long()
         return bytes(body)
 
     def _next(self) -> h11.Event:
-        ended = False
-        while True:
-            try:
-                event = self._http.next_event()
-            except h11.RemoteProtocolError:
-                if ended and self._head is None:
-                    raise left(self._address) from None
-                if self._head is not None:
-                    raise self._lost() from None
-                raise UnavailableError(f"what listens at {self._address} is not a shed server", hint="check the address") from None
-            if not isinstance(event, type):
-                return event
-            if event is h11.PAUSED:  # more bytes than it announced
-                raise self._lost()
-            data = self._call(self._socket.recv, _CHUNK)
-            ended = not data
-            self._http.receive_data(data)
+        while (event := self.answer.event()) is None:
+            self.answer.feed(self._call(self._socket.recv, _CHUNK))
+        return event
 
     def _call(self, call: Any, argument: Any) -> Any:
         try:
             return call(argument)
         except TimeoutError:
-            raise silent(self._address, self._timeout) from None
+            raise silent(self.answer.address, self._timeout) from None
         except OSError:
-            raise self._lost() from None
-
-    def _lost(self) -> UnavailableError:
-        if self._head is None and self._address.ssh is not None:
-            return left(self._address)
-        return UnavailableError(f"lost the connection to the server at {self._address}", hint="try again, or see its log")
+            raise self.answer.lost() from None

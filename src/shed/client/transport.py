@@ -29,6 +29,8 @@ PATIENCE = 1.0
 _LONGEST_PATH = 100
 """A longer path may not fit into sockaddr_un (108 bytes on Linux, 104 on macOS)."""
 _LONGEST_HEAD = 64 * 1024
+INTERIM, SWITCHED = b"HTTP/1.1 102 ", b"HTTP/1.1 101 "
+HEAD_END = b"\r\n\r\n"
 
 
 class NotRunningError(UnavailableError):
@@ -149,8 +151,8 @@ def upgrade(
     *,
     on_wait: Callable[[], None] | None = None,
     on_start: Callable[[], None] | None = None,
-) -> tuple[_socket.socket, bytes]:
-    """Ask the server to turn a new connection into a `protocol` stream; return it, and the bytes that came behind the answer.
+) -> _socket.socket:
+    """Ask the server to turn a new connection into a `protocol` stream, and return it; nothing of the stream has been read.
 
     `on_wait` is called once when nothing comes for a second, `on_start` when the server says that it must start the shed first: that takes
     as long as it takes.  Raises the `ShedError` the server answers with, and `UnavailableError` when it does not speak HTTP, is silent, or
@@ -158,49 +160,66 @@ def upgrade(
     """
     sock = connect(address)
     try:
-        sock.sendall(
-            f"{method} {target} HTTP/1.1\r\nHost: {address.authority()}\r\nUser-Agent: shed/{VERSION}\r\nPrefer: processing\r\n"
-            f"Connection: Upgrade\r\nUpgrade: {protocol}\r\nContent-Length: 0\r\n\r\n".encode("ascii")
-        )
+        sock.sendall(upgrade_request(address, method, target, protocol))
         limit: float | None = ANSWER_TIMEOUT
-        head, received = b"HTTP/1.1 102 ", b""
-        while head.startswith(b"HTTP/1.1 102 "):
-            if on_wait is not None and not received and not select.select([sock], [], [], PATIENCE)[0]:
+        head = INTERIM
+        while head.startswith(INTERIM):
+            if on_wait is not None and not select.select([sock], [], [], PATIENCE)[0]:
                 on_wait()
                 on_wait = None
-            head, received = _read_head(sock, address, received, limit)
+            head = _read_head(sock, address, limit)
             if b"\r\nShed-State: starting" in head and on_start is not None:
                 on_start()
                 on_wait = None
             limit = None
-        if head.startswith(b"HTTP/1.1 101 "):
-            return sock, received
-        raise _refusal(sock, head, received, address)
+        if head.startswith(SWITCHED):
+            return sock
+        raise refusal(address, head, _read_body(sock, body_length(head)))
     except OSError as error:
         sock.close()
+        if address.ssh is not None:
+            raise left(address) from None
         raise UnavailableError(f"lost the connection to the server at {address}: {error.strerror}") from None
     except BaseException:
         sock.close()
         raise
 
 
-def _read_head(sock: _socket.socket, address: Address, buffer: bytes, limit: float | None) -> tuple[bytes, bytes]:
-    """Return the head of an answer, without its empty line, and what came after it; `buffer` was read before.
+def upgrade_request(address: Address, method: str, target: str, protocol: str) -> bytes:
+    """Return the request for a `protocol` stream."""
+    return (
+        f"{method} {target} HTTP/1.1\r\nHost: {address.authority()}\r\nUser-Agent: shed/{VERSION}\r\nPrefer: processing\r\n"
+        f"Connection: Upgrade\r\nUpgrade: {protocol}\r\nContent-Length: 0\r\n\r\n"
+    ).encode("ascii")
+
+
+def _read_head(sock: _socket.socket, address: Address, limit: float | None) -> bytes:
+    """Return the head of an answer, without its empty line; what comes after it is left to be read.
 
     `limit` is how many seconds the server may be silent.
     """
-    while b"\r\n\r\n" not in buffer:
+    head = b""
+    while True:
         if limit is not None and not select.select([sock], [], [], limit)[0]:
             raise silent(address, limit)
-        data = sock.recv(65536)
-        if not data or len(buffer) > _LONGEST_HEAD:
+        data = sock.recv(65536, _socket.MSG_PEEK)
+        if not data or len(head) > _LONGEST_HEAD:
             raise left(address)
-        buffer += data
-    head, _, rest = buffer.partition(b"\r\n\r\n")
-    return head, rest
+        end = (head + data).find(HEAD_END)
+        head += sock.recv(len(data) if end < 0 else end + len(HEAD_END) - len(head))
+        if end >= 0:
+            return head[:end]
 
 
-def _refusal(sock: _socket.socket, head: bytes, body: bytes, address: Address) -> ShedError:
+def body_length(head: bytes) -> int:
+    """Return how many bytes follow the head of a refusal; 0 when it does not say."""
+    for line in head.decode("latin-1").lower().split("\r\n"):
+        if line.startswith("content-length:") and line[15:].strip().isdigit():
+            return min(int(line[15:]), _LONGEST_HEAD)
+    return 0
+
+
+def refusal(address: Address, head: bytes, body: bytes) -> ShedError:
     """Return the error that an answer other than 101 stands for."""
     from shed.client.http import error_of  # noqa: PLC0415  only failures pay for it
 
@@ -208,12 +227,12 @@ def _refusal(sock: _socket.socket, head: bytes, body: bytes, address: Address) -
     words = lines[0].split(" ", 2)
     if len(words) < 2 or not words[0].startswith("HTTP/") or not words[1].isdigit():
         return UnavailableError(f"what listens at {address} is not a shed server", hint="check the address")
-    headers = {name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in lines[1:])}
-    length = headers.get("content-length", "")
-    wanted = int(length) if length.isdigit() else _LONGEST_HEAD
-    while len(body) < min(wanted, _LONGEST_HEAD):
-        data = sock.recv(65536)
-        if not data:
-            break
+    server = next((line[7:].strip() for line in lines if line.lower().startswith("server:")), "")
+    return error_of(int(words[1]), body, server=server)
+
+
+def _read_body(sock: _socket.socket, length: int) -> bytes:
+    body = b""
+    while len(body) < length and (data := sock.recv(length - len(body))):
         body += data
-    return error_of(int(words[1]), body, server=headers.get("server", ""))
+    return body

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import logging
 import os
 import time
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -92,7 +94,7 @@ async def _bring_up(
     connection = await backend.connect(vm.state_dir, timeout=wait)
     try:
         progress.phase("configure", "mounting disks")
-        await configure(connection, record, backend, wait=max(_LEAST, deadline - time.monotonic()))
+        await configure(connection, record, backend, vm.disks[:-1], wait=max(_LEAST, deadline - time.monotonic()))
     except BaseException:
         await connection.close()
         raise
@@ -110,17 +112,19 @@ async def _clean_up(backend: Backend, folders: Folders, error: BaseException) ->
         error.hint = f"{error.hint}; {where}" if error.hint else where
 
 
-async def configure(connection: Connection, record: Record, backend: Backend, *, wait: float) -> None:
-    """Send the one message that turns a booted guest into the shed `record`.  Raises `BackendError` with the guest's numbered failure."""
-    network = backend.network
+async def configure(connection: Connection, record: Record, backend: Backend, disks: Sequence[Disk], *, wait: float) -> None:
+    """Send the one message that turns a guest at hello into the shed `record`, whose own `disks` are the upper and the root.
+
+    Raises `BackendError` with the guest's numbered failure.
+    """
     answer = await control(
         connection,
         "configure",
         wait=wait,
         name=record.name,
         hostname=record.name,
-        upper_size=record.upper_size_bytes,
-        network={"address": network.address, "gateway": network.gateway, "dns": network.dns},
+        disks=[disk.path.stat().st_size for disk in disks],
+        network={**asdict(backend.network), "mac": _mac(record)},
         mounts=[{"tag": workspace.TAG, "target": workspace.TARGET, "readonly": False}] if record.local_dir is not None else [],
         clock=time.time(),
         entropy=base64.b64encode(os.urandom(_ENTROPY)).decode(),
@@ -132,6 +136,11 @@ async def configure(connection: Connection, record: Record, backend: Backend, *,
     log.info("shed %s: guest ready, steps %s", record.name, answer.get("steps"))
 
 
+def _mac(record: Record) -> str:
+    """Return the address of a shed's network card, its own for as long as it lives: a local one, of 40 bits."""
+    return f"02{hashlib.sha256(f'{record.name} {record.created_at}'.encode()).hexdigest()[:10]}"
+
+
 async def attach(backend: Backend, record: Record, folders: Folders, *, wait: float) -> Connection:
     """Return a link to the agent of a VM that runs already, configuring it when the server ended before it could.
 
@@ -141,7 +150,7 @@ async def attach(backend: Backend, record: Record, folders: Folders, *, wait: fl
     try:
         state = (await control(connection, "health", wait=wait)).get("state")
         if state == "hello":
-            await configure(connection, record, backend, wait=wait)
+            await configure(connection, record, backend, [Disk(folders.upper, read_only=False)], wait=wait)
         elif state != "ready":
             raise BackendError(f"the guest of shed {record.name!r} is {state}", code="SHED_NOT_RUNNING", hint="try again when it is down")
     except BaseException:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shed.client.execution import _exit_of, _quote
+from shed.client.execution import _quote, exit_of
 from shed.client.http import error_of, parse_events
 from shed.client.models import Shed
 from shed.errors import BackendError, ConflictError, NotFoundError, ShedError, UnavailableError, UsageError
@@ -82,9 +82,9 @@ def test_bytes_that_are_not_utf8_survive_quoting() -> None:
 
 def test_exit_frames() -> None:
     """The quick way for success and the careful way agree; nonsense is a protocol error."""
-    assert _exit_of(b'{"code":0}').code == _exit_of(b'{ "code" : 0 }').code == 0
-    failed = _exit_of(b'{"code": 127, "error": "no such file"}')
+    assert exit_of(b'{"code":0}').code == exit_of(b'{ "code" : 0 }').code == 0
+    failed = exit_of(b'{"code": 127, "error": "no such file"}')
     assert (failed.code, failed.error) == (127, "no such file")
     for nonsense in (b"", b"[]", b"{}", b'{"code": "x"}', b'{"code": null}'):
         with pytest.raises(ProtocolError):
-            _exit_of(nonsense)
+            exit_of(nonsense)
