@@ -9,11 +9,9 @@ import io
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from unittest import mock
 
 from shed.cli import app, erofs, image, image_build, server, sessions, system, tunnels
-from shed.cli.options import Options
-from shed.cli.parsing import Parser
+from shed.cli.options import Described, Options
 from shed.server.main import server_parser
 
 PAGE = Path(__file__).resolve().parents[1] / "docs/reference/cli.md"
@@ -28,14 +26,6 @@ Made from the programs by `make reference`; a test compares the two. Every comma
 before or after its name. Exit codes: 0 done, 1 failed, 2 the command line is wrong, 130 interrupted; `exec` and `console` return what the
 command in the shed returned, and 125 when it could not be run.
 """
-
-
-class _Captured(Exception):  # noqa: N818  not an error
-    """Carries the parser of a command out of it."""
-
-    def __init__(self, parser: argparse.ArgumentParser) -> None:
-        super().__init__()
-        self.parser = parser
 
 
 def page() -> str:
@@ -68,16 +58,14 @@ def _command(path: str, command: app.Command) -> str:
         with contextlib.redirect_stdout(out), contextlib.suppress(SystemExit):
             call(["--help"], Options())
         return f"### shed {path}\n\n```\n{out.getvalue().rstrip()}\n```\n"
-    with mock.patch.object(Parser, "parse", _capture):
-        try:
-            call(["--help"], Options())
-        except _Captured as captured:
-            parser = captured.parser
+    options = Options()
+    options.describe = True
+    try:
+        call([], options)
+    except Described as described:
+        parser = described.found
+    assert isinstance(parser, argparse.ArgumentParser)
     return _section(f"shed {path}", parser.description or "", parser)
-
-
-def _capture(self: Parser, words: list[str], options: Options) -> None:
-    raise _Captured(self)
 
 
 def _section(title: str, description: str, parser: argparse.ArgumentParser) -> str:

@@ -20,8 +20,8 @@ from shed.client import transport
 from shed.client.address import parse
 from shed.client.execution import Execution
 from shed.client.http import request
-from shed.errors import UnavailableError
-from shed.guest.protocol import DATA_FRAME, EXIT_CODE, SIGNAL, STDERR, STDIN_EOF, STDIN_WINDOW
+from shed.errors import UnavailableError, UsageError
+from shed.guest.protocol import DATA_FRAME, EXIT_CODE, SIGNAL, STDERR, STDIN_EOF, STDIN_WINDOW, exec_frame
 from support.scripted_server import Conversation, Script, ScriptedServer
 
 SHED = [sys.executable, "-m", "shed.cli.main"]
@@ -425,6 +425,27 @@ def test_no_stdin_leaves_the_input_alone(serve: Callable[[Script], ScriptedServe
             ["sh", "-c", loop, "sh", *SHED, "exec", "-n", "dev", "x"], input=b"1\n2\n3\n", capture_output=True, check=False
         )
     assert done.stdout == b"1\n2\n3\n"
+
+
+def test_frames_come_in_pieces(serve: Callable[[Script], ScriptedServer]) -> None:
+    """However slowly: the rest of a frame is waited for, and no byte of it is taken for another."""
+
+    def script(c: Conversation) -> None:
+        c.upgrade()
+        for byte in exec_frame(DATA_FRAME, b"slow\x05\0\0") + exec_frame(STDERR, b"err"):
+            time.sleep(0.06)  # in all a second within frames
+            c.socket.sendall(bytes([byte]))
+        c.exit(4)
+
+    with serve(script):
+        done = shed("exec", "dev", "--", "x")
+    assert (done.stdout, done.stderr, done.returncode) == (b"slow\x05\0\0", b"err", 4)
+
+
+def test_a_command_cannot_hold_nul() -> None:
+    """A program cannot even pass one to ours; who calls the library is told before anything is sent."""
+    with pytest.raises(UsageError, match="NUL"):
+        Execution(parse("unix:///nowhere/s.sock"), "dev", ["echo", "a\0b"])
 
 
 def test_a_socket_with_a_long_path(tmp_path: Path) -> None:

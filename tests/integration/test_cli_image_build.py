@@ -133,3 +133,17 @@ def _wait_until_read(pipe: int) -> None:
         assert time.monotonic() < deadline
         fcntl.ioctl(pipe, termios.FIONREAD, waiting)
         os.sched_yield()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [(["--from", "./x"], "is a path"), (["nowhere"], "nowhere is not a folder")],
+)
+def test_wrong_words_are_told_before_the_kit_is_missed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], message: str
+) -> None:
+    """Who types something wrong is told that, not to make a kit first."""
+    monkeypatch.setenv("SHED_DATA_DIR", str(tmp_path))
+    done = subprocess.run([*BUILD[:-1], *words], capture_output=True, text=True, timeout=60, check=False, cwd=tmp_path)
+    assert done.returncode != 0
+    assert message in done.stderr

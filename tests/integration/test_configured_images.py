@@ -158,7 +158,7 @@ def test_the_command(server: DockerRegistry, tmp_path: Path) -> None:
     """It pulls each reference once, by the name it has here; the second time there is nothing to do; an unknown variant names the known."""
     config = tmp_path / "server.yaml"
     names = {"base": reference(server), "also-base": reference(server), "next": reference(server, "v2")}
-    config.write_text(json.dumps({"default_image": "base", "image_aliases": names}))
+    config.write_text(json.dumps({"default_image": "base", "image_aliases": names, "qemu": {"warm_start": False}}))
 
     def run(*words: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "shed.server.main", "pull-images", "--config", str(config), *words]

@@ -3,28 +3,36 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import socket
 import stat
 import subprocess
-from collections.abc import Iterator
+import sys
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from support.running import Running
-from support.ssh import Ssh, free_port, output_of
+from support.ssh import TIMEOUT, Ssh, free_port, output_of
 from support.world import World
 
 
 class Host:
-    """A server, and clients of its SSH front."""
+    """A server, and clients of its SSH front; `settings` are the server's, beside the port."""
 
     def __init__(self, root: Path, **settings: object) -> None:
-        self.root = root
         self.ssh = Ssh(root / "ssh", free_port())
         self.world = World(root / "w")
-        (root / "w").mkdir(exist_ok=True)
-        (root / "w/ssh").write_text(json.dumps({"ssh_port": self.ssh.port, **settings}))
+        (root / "w").mkdir()
+        self.configure(ssh_port=self.ssh.port, **settings)
         self.start()
+
+    def configure(self, **settings: object) -> None:
+        """Have the next server start with other settings."""
+        (self.world.paths.data.parent / "ssh").write_text(json.dumps(settings))
 
     def start(self) -> None:
         """Start the server."""
@@ -41,17 +49,44 @@ class Host:
         assert status == 200, answer
         return json.loads(answer)  # type: ignore[no-any-return]
 
+    def memory(self) -> int:
+        """Return the server's resident set, in bytes."""
+        pages = Path(f"/proc/{self.server.process.pid}/statm").read_text().split()[1]
+        return int(pages) * os.sysconf("SC_PAGE_SIZE")
+
+    def end(self) -> None:
+        """End it all."""
+        if self.server.process.poll() is None:
+            self.server.end()
+        self.world.kill_machines()
+
+
+Make = Callable[..., Host]
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Iterator[Make]:
+    """Return what makes a host of the test's own."""
+    made: list[Host] = []
+
+    def make(**settings: object) -> Host:
+        made.append(Host(tmp_path, **settings))
+        return made[-1]
+
+    yield make
+    for host in made:
+        host.end()
+
 
 @pytest.fixture(scope="module")
 def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
-    """A host with the shed ``dev``."""
+    """A host with the shed ``dev``, for tests that leave it as it was."""
     host = Host(tmp_path_factory.mktemp("host"))
     try:
         host.create("dev")
         yield host
     finally:
-        host.server.end()
-        host.world.kill_machines()
+        host.end()
 
 
 def test_output_errors_and_exit_status(host: Host) -> None:
@@ -85,8 +120,150 @@ def test_the_host_key_is_made_once(host: Host) -> None:
     key = host.world.paths.data / "ssh_host_ed25519_key"
     assert stat.S_IMODE(key.stat().st_mode) == 0o600
     assert subprocess.run(["ssh-keygen", "-y", "-f", key], capture_output=True, text=True, check=True).stdout.split()[:2] == told.split()
-
-
-def test_the_port_is_told(host: Host) -> None:
-    """By the API, for those who make a configuration for ssh."""
     assert host.get("/api/info")["ssh_port"] == host.ssh.port
+
+
+def test_a_port_of_the_shed(host: Host) -> None:
+    """Bytes go both ways, and the end of one half is not the end of the other."""
+    data = os.urandom(3_000_000)
+    assert host.ssh.run("-W", "localhost:7", "dev@shed", stdin=data).stdout == data
+    for target, why in (("localhost:8", b"connection refused"), ("example.com:7", b"only the shed's own ports"), ("[::]:7", b"only")):
+        assert why in host.ssh.run("-v", "-W", target, "dev@shed", code=255).stderr
+
+
+def test_a_client_may_leave_right_after_its_last_byte(host: Host) -> None:
+    """What it sent arrives in any case, and nothing hangs."""
+    port = free_port()
+    forwarding = host.ssh.start("-N", "-L", f"{port}:localhost:7", "dev@shed")
+    try:
+        while True:
+            try:
+                client = socket.create_connection(("127.0.0.1", port))
+                break
+            except ConnectionRefusedError:
+                time.sleep(0.02)
+        with client:
+            client.sendall(b"x" * 100_000)
+            assert client.recv(100_000, socket.MSG_WAITALL) == b"x" * 100_000
+    finally:
+        forwarding.terminate()
+        output_of([forwarding])
+
+
+def test_memory_does_not_follow_the_traffic(host: Host) -> None:
+    """A command that reads nothing, and a client that reads nothing, hold the other side back."""
+    with Path("/dev/zero").open("rb") as endless:
+        deaf = host.ssh.start("dev@shed", "echo up; exec sleep 60", stdin=endless.fileno())
+    stuck = host.ssh.start("dev@shed", "exec head -c 300000000 /dev/zero")
+    assert deaf.stdout is not None
+    assert stuck.stdout is not None
+    assert deaf.stdout.read(3) == b"up\n"
+    assert len(stuck.stdout.read(1_000_000)) == 1_000_000
+    through = host.ssh.run("dev@shed", "cat", stdin=bytes(150_000_000))
+    assert len(through.stdout) == 150_000_000
+    assert host.memory() < 100_000_000
+    for client in (deaf, stuck):
+        client.kill()
+    output_of([deaf, stuck])
+
+
+def test_only_listed_keys(make: Make) -> None:
+    """From the file as it is at that moment; a key with a restriction that is not kept here is none."""
+    host = make()
+    host.create("dev")
+    path, line = host.ssh.key("ours")
+    other, other_line = host.ssh.key("other")
+    keys = host.ssh.folder / "keys"
+    keys.write_text(f"# who may\n{line}\n")
+    host.server.end()
+    host.configure(ssh_port=host.ssh.port, ssh={"authorized_keys": str(keys)})
+    host.start()
+    assert host.ssh.run("-i", str(path), "dev@shed", "echo in").stdout == b"in\n"
+    for words in (["-i", str(other)], []):
+        assert b"Permission denied (publickey)" in host.ssh.run(*words, "dev@shed", "true", code=255).stderr
+    keys.write_text(f"restrict {line}\n{other_line}\n")
+    host.ssh.run("-i", str(path), "dev@shed", "true", code=255)
+    host.ssh.run("-i", str(other), "dev@shed", "true")
+    keys.write_text(f'command="echo forced $SSH_ORIGINAL_COMMAND",no-port-forwarding {line}\n')
+    assert host.ssh.run("-i", str(path), "dev@shed", "echo in").stdout.startswith(b"forced")
+    host.ssh.run("-i", str(path), "-W", "localhost:7", "dev@shed", code=255)
+    keys.unlink()
+    host.ssh.run("-i", str(path), "dev@shed", "true", code=255)
+
+
+def test_a_port_that_is_in_use(make: Make) -> None:
+    """One that was asked for is an error; the usual one is not, and the server says that it has none."""
+    host = make()
+    host.server.end()
+    with socket.create_server(("127.0.0.1", host.ssh.port)):
+        ended = subprocess.run(
+            [sys.executable, "-m", "support.server_process", str(host.world.paths.data.parent)],
+            capture_output=True,
+            text=True,
+            env={**os.environ, "PYTHONPATH": ":".join(sys.path)},
+            check=False,
+        )
+        assert ended.stderr == f"port {host.ssh.port} on 127.0.0.1 is in use\n"
+    with socket.socket() as usual:
+        usual.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            usual.bind(("127.0.0.1", 2222))
+            usual.listen()
+        except OSError:
+            pass  # somebody else's: just as well
+        host.configure()
+        host.start()
+        assert host.get("/api/info")["ssh"] == "off: port 2222 on 127.0.0.1 is in use"
+
+
+def test_a_server_that_is_killed(make: Make) -> None:
+    """Its clients notice; the VM stays, and the next server lets them in at once."""
+    host = make()
+    host.create("dev")
+    client = host.ssh.start("dev@shed", "echo up; exec sleep 100")
+    assert client.stdout is not None
+    assert client.stdout.read(3) == b"up\n"
+    machines = host.world.machines()
+    host.server.end(signal.SIGKILL)
+    assert output_of([client])[0][2] == 255
+    host.start()
+    assert host.ssh.run("dev@shed", "echo again").stdout == b"again\n"
+    assert host.world.machines() == machines
+
+
+def test_a_machine_that_dies(make: Make) -> None:
+    """Its clients are told, in a line."""
+    host = make()
+    host.create("dev")
+    client = host.ssh.start("dev@shed", "echo up; exec cat /dev/zero")
+    assert client.stdout is not None
+    assert client.stdout.read(3) == b"up\n"
+    host.world.kill_machines()
+    _, errors, code = output_of([client])[0]
+    assert (code, errors[:7], errors.count(b"\n")) == (255, b"Error: ", 1)
+
+
+def test_a_start_that_fails(make: Make) -> None:
+    """The reason, in a line."""
+    host = make()
+    host.create("dev")
+    host.server.request("POST", "/api/sheds/dev/stop")
+    host.server.end()
+    (host.world.paths.data.parent / "faults").write_text("no-root")
+    host.start()
+    failed = host.ssh.run("dev@shed", "true", code=255)
+    assert failed.stderr.startswith(b"Starting shed 'dev'...\nError: mounting the root file system failed")
+    assert failed.stderr.count(b"\n") == 2
+
+
+def test_a_start_goes_on_without_who_asked_for_it(make: Make) -> None:
+    """A client that does not wait leaves a shed that is running, and no command."""
+    host = make()
+    host.create("dev")
+    host.server.request("POST", "/api/sheds/dev/stop")
+    client = host.ssh.start("dev@shed", "touch should-not-be")
+    assert client.stderr is not None
+    assert client.stderr.readline() == b"Starting shed 'dev'...\n"
+    client.kill()
+    output_of([client])
+    host.world.until(lambda: host.get("/api/sheds/dev")["status"] == "running", seconds=TIMEOUT)

@@ -47,6 +47,7 @@ def start(folder: Path) -> dict[str, object]:
     """Go all the way and look around."""
     places = machine(folder)
     disks.await_modules(places.modules)
+    overlay.mount_devices(places)
     upper = disks.mount_upper(places)
     size = os.fstatvfs(upper).f_blocks * os.fstatvfs(upper).f_frsize
     disks.mount_root(places)

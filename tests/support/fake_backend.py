@@ -104,7 +104,7 @@ class FakeBackend:
         self.saves = False
         """Whether templates can be made: they are names alone, and a VM restored from one is as any other."""
         self.templates: dict[tuple[int, int], Template] = {}
-        self.made = 0
+        self.tried = self.made = 0
 
     async def probe(self) -> Probe:
         return Probe(usable=True, accel="none", reason="nothing is needed")
@@ -113,6 +113,7 @@ class FakeBackend:
         return self.templates.get((machine.cpus, machine.memory_mb))
 
     async def make_template(self, machine: Machine, rest: Callable[[Connection], Awaitable[None]], *, timeout: float) -> Template:
+        self.tried += 1
         if not self.saves:
             raise BackendError("this backend saves no machines")
         self.made += 1

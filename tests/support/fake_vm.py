@@ -129,15 +129,18 @@ def execute(stream: socket.socket) -> None:
 def feed(stream: socket.socket, lock: threading.Lock, decoder: FrameDecoder, child: subprocess.Popen[bytes]) -> None:
     """Carry standard input; a client that leaves kills the command."""
     assert child.stdin is not None
+    taken = 0
     while True:
         try:
             kind, payload = frames(stream, decoder)
             if kind == DATA_FRAME:
                 child.stdin.write(payload)
                 child.stdin.flush()
-                if len(payload) > 4096:  # a small command never needs it
+                taken += len(payload)
+                if taken > 4096:  # a small command never needs it
                     with lock:
-                        stream.sendall(exec_frame(STDIN_TAKEN, len(payload).to_bytes(4, "big")))
+                        stream.sendall(exec_frame(STDIN_TAKEN, taken.to_bytes(4, "big")))
+                    taken = 0
             elif kind == STDIN_EOF:
                 child.stdin.close()
         except (OSError, ValueError):

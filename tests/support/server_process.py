@@ -1,16 +1,16 @@
 """The program that `support.running` starts: a real server on the fake backend.
 
 Arguments: the world's folder, and optionally the phase in which to stand still.  Files ``faults``, ``port`` and ``ssh`` in that folder say
-how its VMs misbehave, on which TCP port it listens too, and the settings of its SSH front (JSON).  It stands still for good, with its
+how its VMs misbehave, on which TCP port it listens too, and the configuration of its SSH front.  It stands still for good, with its
 whole event loop, so that a test can end it there as a crash would.
 """
 
-import json
 import os
 import signal
 import sys
 from pathlib import Path
 
+from shed.config.server import parse_settings
 from shed.errors import ShedError
 from shed.progress import Progress
 from shed.server.app import Server
@@ -27,7 +27,8 @@ def main() -> None:
     if port.exists():
         world.with_settings(http_port=int(port.read_text()))
     if ssh.exists():
-        world.with_settings(**json.loads(ssh.read_text()))
+        asked = parse_settings(ssh.read_text(), ssh)
+        world.with_settings(**{name: getattr(asked, name) for name in ("ssh_port", "ssh_bind_address", "ssh_authorized_keys")})
     if len(sys.argv) > 2:
         enter = Progress.phase
 

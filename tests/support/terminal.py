@@ -28,8 +28,12 @@ class Terminal:
 
     def run(self, *words: str, stdout: int | None = None, env: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
         """Start `shed` with all three descriptors on the terminal, but for those given."""
+        return self.start(*SHED, *words, stdout=stdout, env=env)
+
+    def start(self, *words: str, stdout: int | None = None, env: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
+        """Start any program likewise."""
         self.process = subprocess.Popen(
-            ["setsid", "--ctty", *SHED, *words],
+            ["setsid", "--ctty", *words],
             stdin=self.line,
             stdout=self.line if stdout is None else stdout,
             stderr=self.line,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import signal
 import subprocess
@@ -147,6 +148,28 @@ def test_a_client_that_is_gone_ends_its_command(machine: Machine, how: str) -> N
     machine.wait_gone("4712")
 
 
+def test_a_process_that_is_killed_in_the_shed_is_an_exit_code(machine: Machine) -> None:
+    """From inside, by somebody else."""
+    process = machine.start("echo $$; exec sleep 4714")
+    assert process.stdout is not None
+    machine.sh(f"kill -9 {int(process.stdout.readline())}")
+    assert process.wait(TIMEOUT) == 137
+    process.communicate()
+
+
+def test_a_server_that_is_killed_ends_its_commands(machine: Machine) -> None:
+    """The client is told, nothing goes on in the shed, and the next command finds a server and the same VM."""
+    boot = machine.sh("cat /proc/sys/kernel/random/boot_id")
+    process = machine.start("echo up; exec sleep 4715")
+    assert process.stdout is not None
+    assert process.stdout.read(3) == b"up\n"
+    os.kill(json.loads(machine.shed("server", "status", "--json").stdout)["pid"], signal.SIGKILL)
+    assert b"error: lost the connection to the command in dev" in process.communicate(timeout=TIMEOUT)[1]
+    assert process.returncode == 125
+    machine.wait_gone("4715")
+    assert machine.sh("cat /proc/sys/kernel/random/boot_id") == boot
+
+
 def test_a_terminal(machine: Machine) -> None:
     """Size, its changes, ctrl-C, ctrl-D and the exit code of a login shell; afterwards the user's terminal is as before."""
     terminal = Terminal()
@@ -193,3 +216,17 @@ def test_exec_starts_a_stopped_shed(machine: Machine) -> None:
     """And the input that was waiting meanwhile arrives."""
     machine.shed("stop", "dev")
     assert machine.sh("cat", stdin=b"patient") == b"patient"
+
+
+def test_a_vm_that_is_killed_ends_its_commands(machine: Machine) -> None:
+    """The client is told, and the shed is stopped."""
+    process = machine.start("echo up; exec sleep 4716")
+    assert process.stdout is not None
+    assert process.stdout.read(3) == b"up\n"
+    (shed,) = json.loads(machine.shed("list", "--json").stdout)
+    os.kill(shed["pid"], signal.SIGKILL)
+    assert b"error: lost the connection to the command in dev" in process.communicate(timeout=TIMEOUT)[1]
+    assert process.returncode == 125
+    deadline = time.monotonic() + TIMEOUT
+    while json.loads(machine.shed("list", "--json").stdout)[0]["status"] != "stopped":
+        assert time.monotonic() < deadline

@@ -69,10 +69,9 @@ def test_the_guide_works(registry: DockerRegistry, small_store: LayoutStore, tmp
     push_image(small_store, "busybox", f"{registry.address}/published/shed-qemu-base:v0.5.2")
     machine = Machine(tmp_path)
     digest = left_by_v051(machine.data)
-    (tmp_path / ".config/shed").mkdir(parents=True)
     aliases = {"base": f"{registry.address}/published/shed-qemu-base:${{shed.version}}"}
     (tmp_path / ".config/shed/server.yaml").write_text(
-        json.dumps({"default_image": "base", "image_aliases": aliases, "qemu": {"default_memory_mb": 512}})
+        json.dumps({"default_image": "base", "image_aliases": aliases, "qemu": {"default_memory_mb": 512, "warm_start": False}})
     )
     programs = tmp_path / "bin"
     programs.mkdir()

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from shed.cli.options import Options, take_all
+from shed.cli.options import Described, Options, take_all
 from shed.errors import UsageError
 from shed.version import VERSION
 
@@ -33,6 +33,7 @@ COMMANDS: dict[str, Command] = {
     "cp": Command("shed.cli.copy:cp", "copy files and folders to and from sheds"),
     "attach": Command("shed.cli.attach:attach", "open a tmux session in a shed"),
     "sessions": Command("shed.cli.sessions:main", "list the tmux sessions in sheds, and end one"),
+    "ssh-config": Command("shed.cli.ssh_config:ssh_config", "sheds as hosts of OpenSSH"),
     "logs": Command("shed.cli.sheds:logs", "show what a shed's console said"),
     "forward": Command("shed.cli.forward:forward", "forward ports of this machine to a shed, until ctrl-C"),
     "tunnels": Command("shed.cli.tunnels:main", "ports of this machine that lead to a shed, also in the background"),
@@ -40,6 +41,7 @@ COMMANDS: dict[str, Command] = {
     "system": Command("shed.cli.system:main", "what takes up space, and freeing some of it"),
     "server": Command("shed.cli.server:main", "the local server: status, start, stop; servers elsewhere: add, list, remove"),
     "erofs": Command("shed.cli.erofs:main", "check and read EROFS images"),
+    "completion": Command("shed.cli.completion:completion", "completion of words by bash, zsh or fish"),
     "version": Command("shed.cli.version:version", "show the version"),
 }
 
@@ -50,11 +52,17 @@ def run(words: list[str], options: Options) -> int:
     words = take_all(words, options)
     if words[:1] == ["--version"]:
         words = ["version", *words[1:]]
+    if words[:1] == ["__complete"]:  # no command for people
+        from shed.cli.completion import answer  # noqa: PLC0415
+
+        return answer(words[1:])
     return dispatch(COMMANDS, words, options, prefix="", about="Persistent microVM development environments.")
 
 
 def dispatch(commands: Mapping[str, Command], words: list[str], options: Options, *, prefix: str, about: str) -> int:
     """Run the command of a table that `words` start with; `prefix` is what stands before them (``image ``)."""
+    if options.describe:
+        raise Described(commands)
     words = take_all(words, options)
     if not words or words[0] in ("-h", "--help", "help"):
         if words[:1] == ["help"] and len(words) > 1:

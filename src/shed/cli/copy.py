@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from shed.cli.connection import client, client_of
+from shed.cli.connection import client_of
 from shed.cli.options import Options
 from shed.cli.output import done
 from shed.cli.parsing import Parser
@@ -35,8 +35,6 @@ def cp(words: list[str], options: Options) -> int:
     source, target = parse_place(args.source), parse_place(args.target)
     if target.is_stream and sys.stdout.isatty():
         raise UsageError("a tar stream is not for a terminal", hint=f"shed cp {args.source} - | tar t")
-    name = source.name or target.name
-    server = client_of(name, options) if name else client(options)
     with shown(options) as sink:
 
         def show(event: Event) -> None:
@@ -46,7 +44,7 @@ def cp(words: list[str], options: Options) -> int:
         if sys.stderr.isatty():
             show(PhaseEvent("copy", f"copying {args.source} to {args.target}"))
         copied = Copy(
-            server.address,
+            lambda name: client_of(name, options).address,
             source,
             target,
             follow=args.follow_link,

@@ -44,11 +44,11 @@ usage: shed console [OPTION...] NAME
 
 Open a login shell in a shed.  The options are those of: shed exec --help
 """
-_VALUES = {
+OPTIONS = {
     "-e": "env", "--env": "env", "-w": "workdir", "--workdir": "workdir", "-u": "user", "--user": "user",
     "-S": "session", "--session": "session",
 }  # fmt: skip
-_FLAGS = {"-t": "tty", "--tty": "tty", "-T": "no-tty", "--no-tty": "no-tty", "-n": "no-stdin", "--no-stdin": "no-stdin", "-i": ""}
+FLAGS = {"-t": "tty", "--tty": "tty", "-T": "no-tty", "--no-tty": "no-tty", "-n": "no-stdin", "--no-stdin": "no-stdin", "-i": ""}
 
 
 class Request:
@@ -97,19 +97,19 @@ def _take(words: list[str], request: Request) -> int:
     name, equals, value = word.partition("=")
     if word in ("-h", "--help"):
         request.help = True
-    elif word in _FLAGS:
-        _set_flag(_FLAGS[word], request)
-    elif name in _VALUES:
+    elif word in FLAGS:
+        _set_flag(FLAGS[word], request)
+    elif name in OPTIONS:
         if not equals:
             if len(words) < 2:
                 raise UsageError(f"option {word} needs a value", hint="see: shed exec --help")
             value, used = words[1], 2
-        _set_value(_VALUES[name], value, request)
-    elif word[:2] in _VALUES and word[1] != "-":
-        _set_value(_VALUES[word[:2]], word[2:], request)
-    elif word[1] != "-" and all("-" + letter in _FLAGS for letter in word[1:]):  # -it
+        _set_value(OPTIONS[name], value, request)
+    elif word[:2] in OPTIONS and word[1] != "-":
+        _set_value(OPTIONS[word[:2]], word[2:], request)
+    elif word[1] != "-" and all("-" + letter in FLAGS for letter in word[1:]):  # -it
         for letter in word[1:]:
-            _set_flag(_FLAGS["-" + letter], request)
+            _set_flag(FLAGS["-" + letter], request)
     else:
         raise UsageError(f"unknown option {word}", hint="put -- before a command that starts with '-'; see: shed exec --help")
     return used

@@ -74,8 +74,9 @@ def build(words: list[str], options: Options) -> int:
     platform = None if args.platform is None else Platform.parse(args.platform)
     writer = choose_writer(compression=args.compression, build_tools=args.build_tools_version)
     store = LayoutStore(Paths().images)
-    kit = load_kit(store)
     request = _request(args, platform) if args.reference is None and args.from_oci_archive is None else None
+    source = None if args.reference is None else parse_source(args.reference)
+    kit = load_kit(store)
     progress = Progress()
     details: dict[str, object] = {}
     archive = None
@@ -89,8 +90,7 @@ def build(words: list[str], options: Options) -> int:
             keep_in = None if args.output_dir is None else Path(args.output_dir)
             archive = stack.enter_context(built(builder, request, store, None if options.json else pass_on, keep_in=keep_in))
         progress.sink = stack.enter_context(shown(options))
-        if args.reference is not None:
-            source = parse_source(args.reference)
+        if source is not None:
             args.source_ref = args.source_ref or source.source_ref
             archive = stack.enter_context(open_source(source, store=store, platform=platform, insecure=args.insecure, progress=progress))
         how: dict[str, Any] = {"kit": kit, "writer": writer, "platform": platform, "force": args.force, "progress": progress}

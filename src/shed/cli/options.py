@@ -5,10 +5,18 @@ from __future__ import annotations
 from shed.errors import UsageError
 
 
+class Described(Exception):  # noqa: N818  not an error
+    """Carries out of a command what it would have understood its words by: a table of commands, or a parser."""
+
+    def __init__(self, found: object) -> None:
+        super().__init__()
+        self.found = found
+
+
 class Options:
     """What the global options ask for."""
 
-    __slots__ = ("config", "json", "server", "verbose")
+    __slots__ = ("config", "describe", "json", "server", "verbose")
 
     def __init__(self) -> None:
         self.json = False
@@ -18,6 +26,8 @@ class Options:
         """URL or configured name of the server to use."""
         self.config: str | None = None
         """Client configuration to read instead of the usual one."""
+        self.describe = False
+        """Do nothing: raise `Described`, for completion and the reference page."""
 
 
 def refuse_server(options: Options, command: str, hint: str = "add `-s local`, or run it on that server's machine") -> None:

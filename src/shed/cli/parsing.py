@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
-from shed.cli.options import Options
+from shed.cli.options import Described, Options
 from shed.config.sizes import parse_size
 from shed.errors import ShedError, UsageError
 
@@ -39,6 +39,8 @@ class Parser(argparse.ArgumentParser):
 
     def parse(self, words: list[str], options: Options) -> Any:
         """Return the command's arguments; the global options among them go to `options`."""
+        if options.describe:
+            raise Described(self)
         found = self.parse_args(words)
         options.json = options.json or found.json
         options.verbose += found.verbose

@@ -11,10 +11,11 @@ from shed.cli.options import Options, take_all
 from shed.cli.output import age, done, emit, note, table
 from shed.cli.parsing import Parser
 from shed.cli.progress import shown
-from shed.client.address import resolve
-from shed.client.client import Client
-from shed.client.config import server_names
+from shed.client.config import load
+from shed.client.locate import ask
+from shed.client.transport import NotRunningError
 from shed.errors import ShedError, UsageError
+from shed.names import LOCAL
 from shed.progress import WarningEvent
 
 COMMANDS = {"kill": Command("shed.cli.sessions:kill", "end a session and what runs in it")}
@@ -69,20 +70,18 @@ def kill(words: list[str], options: Options) -> int:
 
 def _everywhere(options: Options) -> tuple[list[dict[str, Any]], int]:
     """Ask all servers at once; return their sessions, and 1 when one of them did not answer."""
-    from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415  for --all only
-
-    names = server_names(options.config)
+    config = load(options.config)
     found: list[dict[str, Any]] = []
     failed = 0
-    with shown(options) as sink, ThreadPoolExecutor(len(names)) as pool:
-        servers = {name: Client(resolve(name, config=options.config)) for name in names}
-        answers = {name: pool.submit(server.all_sessions, on_event=sink) for name, server in servers.items()}
-        for name, answer in answers.items():
-            try:
-                found += [{"server": name, **session} for session in answer.result()]
-            except ShedError as error:
-                sink(WarningEvent(f"{name}: {error.message}"))
+    with shown(options) as sink:
+        for name, answer in ask(config, config.names(), lambda server: server.all_sessions(on_event=sink)).items():
+            if isinstance(answer, NotRunningError) and name == LOCAL:
+                continue  # nobody has sessions where no server runs
+            if isinstance(answer, ShedError):
+                sink(WarningEvent(f"{name}: {answer.message}"))
                 failed = 1
+            else:
+                found += [{"server": name, **session} for session in answer]
     return found, failed
 
 

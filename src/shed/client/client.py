@@ -40,6 +40,10 @@ class Client:
         """Return what the server says of itself; with `start` false, a local server that is not running is left alone."""
         return object_of(http.request(self.address, "GET", "/api/info", start=start, timeout=ANSWER_TIMEOUT))
 
+    def ssh_host_key(self) -> str:
+        """Return the public key of the server's SSH front.  Raises `UnavailableError` when it has none."""
+        return str(object_of(http.request(self.address, "GET", "/api/ssh-host-key")).get("host_key", ""))
+
     def stop_server(self) -> None:
         """Ask the server to end; running sheds stay."""
         http.request(self.address, "POST", "/api/server/stop", start=False)

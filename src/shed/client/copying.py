@@ -63,15 +63,15 @@ def parse_place(text: str) -> Place:
 
 
 class Copy:
-    """One copy; `run` does it.  With `follow` a link that is to be copied is followed, with `owners` files keep their owners.
+    """One copy; `run` does it, with the servers that `find` tells for the names of sheds.
 
-    In a shed it is done by `user`: by default root when owners are kept, else the shed's usual one.  `on_start` is called with the name of
-    a shed that must be started first.
+    With `follow` a link that is to be copied is followed, with `owners` files keep their owners.  In a shed `user` does it: by default
+    root when owners are kept, else the shed's usual one.  `on_start` is called with the name of a shed that must be started first.
     """
 
     def __init__(
         self,
-        address: Address,
+        find: Callable[[str], Address],
         source: Place,
         target: Place,
         *,
@@ -83,7 +83,7 @@ class Copy:
     ) -> None:
         if not source.name and not target.name:
             raise UsageError("neither of the two is in a shed", hint="write NAME:PATH for what is in one")
-        self._address = address
+        self._addresses = {place.name: find(place.name) for place in (source, target) if place.name}
         self._source, self._target = source, target
         self._follow = follow
         self._options = ["owners"] if owners else []
@@ -152,7 +152,9 @@ class Copy:
         """Run one end in a shed, and tell what it tells."""
         command = [f"{_RUNTIME}/bin/busybox", "sh", "-c", _HELPER, _PROGRAM, *words]
         with tempfile.TemporaryFile() as said:
-            with Execution(self._address, place.name, command, user=self._user, on_start=lambda: self._on_start(place.name)) as execution:
+            with Execution(
+                self._addresses[place.name], place.name, command, user=self._user, on_start=lambda: self._on_start(place.name)
+            ) as execution:
                 ended = execution.run(stdin=stdin, stdout=said.fileno() if stdout is None else stdout, stderr=said.fileno())
             said.seek(0)
             self._conclude(place.name, ended, said.read().decode(errors="replace").splitlines())

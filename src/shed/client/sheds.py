@@ -241,4 +241,4 @@ def copy(address: Address, source: tuple[str, str], target: tuple[str, str], use
     """Copy between this machine and a shed; the places are names, empty for this machine, and paths."""
     from shed.client.copying import Copy, Place  # noqa: PLC0415  tarfile, for those who need it
 
-    Copy(address, Place(*source), Place(*target), user=user, on_event=ignore).run()
+    Copy(lambda name: address, Place(*source), Place(*target), user=user, on_event=ignore).run()

@@ -18,7 +18,7 @@ qemu:
   default_cpus: 2
   default_memory_mb: 2048
   upper_size_default: 5G
-  start_timeout: 120s      # to the agent's first word, and again to ready
+  start_timeout: 120s      # from the VM's start to ready
   stop_timeout: 10s        # a clean poweroff; then the VM is killed
   warm_start: true         # restore VMs from templates, rather than boot them
   warm_templates: 4        # most templates that are kept
@@ -115,7 +115,8 @@ def load_settings(path: Path | None = None) -> Settings:
     try:
         text = path.read_text()
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot read the configuration {path}: {error}", hint="name another file with --config") from error
+        why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise ConfigError(f"cannot read the configuration {path}: {why}", hint="name another file with --config") from error
     return parse_settings(text, path)
 
 

@@ -1,6 +1,6 @@
 """Port 1026: requests about the machine itself, several in turn on one stream.
 
-    rest        {}             get ready to be saved: the next request is configure, in this machine or in one restored from it
+    rest        {"network"}    get ready to be saved: what comes next is configure, in a machine restored from this one
     configure   {…}            make this machine a shed (`shed.guest.configure` says what it takes), once
     health      {}             how it is
     clock       {"clock": s}   set the wall clock, seconds since 1970
@@ -77,15 +77,17 @@ class Control:
         except OSError as error:
             return {"ok": False, "code": "AGENT_ERROR", "error": str(error)}
 
-    async def _rest(self, _request: Answer) -> Answer:
+    async def _rest(self, request: Answer) -> Answer:
         from shed.guest.configure import StepError
+        from shed.guest.configure.request import Network
         from shed.guest.configure.steps import Places
         from shed.guest.rest import settle
 
-        if self._shed.phase != state.HELLO or self._shed.disks_let_go is not None:
+        if self._shed.phase != state.HELLO or self._shed.rest is not None:
             raise RefusedError("NOT_CONFIGURABLE", f"this machine is {self._shed.phase} already")
+        network = Network(request["network"]) if request.get("network") is not None else None
         try:
-            self._shed.disks_let_go = settle(Places())
+            self._shed.rest = settle(self._loop, Places(), network)
         except StepError as error:
             raise RefusedError(error.code, str(error)) from None
         return {}

@@ -9,6 +9,7 @@ import _signal  # type: ignore[import-not-found]
 import os
 
 from shed.guest import syscalls
+from shed.guest.configure import identity
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ async def power_off(loop: Loop, state: State) -> None:
     await loop.sleep(_ANSWER_SECONDS)
     for session in list(state.sessions):
         session.hang_up()
+    _settle(state)
     _signal_all(_signal.SIGTERM)
     deadline = loop.now() + _GRACE_SECONDS
     while loop.now() < deadline and others_run():
@@ -38,6 +40,15 @@ async def power_off(loop: Loop, state: State) -> None:
             loop.log(f"the upper could not be frozen: {error}")
             os.sync()
     syscalls.power_off()
+
+
+def _settle(state: State) -> None:
+    """Record who this shed is, if it was so short that nobody has, unless that takes long: then the next start settles it."""
+    if state.unsettled and not identity.needs_keys(""):
+        try:
+            identity.finish_settling("", state.name)
+        except OSError:
+            pass  # likewise
 
 
 def _signal_all(number: int) -> None:

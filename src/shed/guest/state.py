@@ -6,6 +6,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from shed.guest.exec import Session
     from shed.guest.loop import Watch
+    from shed.guest.rest import Rest
     from shed.guest.users import User
 
 HELLO = "hello"
@@ -27,8 +28,10 @@ class State:
         self.env: dict[str, str] = {}
         self.workspace = "/workspace"
         self.init = "agent"
-        self.disks_let_go: list[str] | None = None
-        """Virtio devices that are to be taken back; None when this machine was never at rest."""
+        self.rest: Rest | None = None
+        """None when this machine was never at rest."""
+        self.unsettled = False
+        """Whether who this shed is is still to be recorded."""
         self.upper_fd = -1
         """The upper's root folder, kept open: after the move into the new root no path leads there."""
         self.sessions: set[Session] = set()

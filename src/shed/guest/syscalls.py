@@ -20,6 +20,8 @@ _RB_POWER_OFF = 0x4321FEDC
 """Command of reboot(2), linux/reboot.h."""
 _FIFREEZE = 0xC0045877
 """ioctl, linux/fs.h."""
+_BLKROSET = 0x125D
+"""ioctl, linux/fs.h."""
 _EXT4_IOC_RESIZE_FS = 0x40086610
 """ioctl, linux/ext4.h: grow a mounted ext4 to a number of blocks (64 bits)."""
 _RNDADDENTROPY = 0x40085203
@@ -65,6 +67,11 @@ def power_off() -> None:
 def freeze(fd: int) -> None:
     """Write everything a file system holds, empty its journal, and stop all writing to it."""
     fcntl.ioctl(fd, _FIFREEZE, 0)
+
+
+def set_read_only(fd: int) -> None:
+    """Have the kernel refuse writes to the disk `fd`."""
+    fcntl.ioctl(fd, _BLKROSET, (1).to_bytes(4, "little"))
 
 
 def grow_ext4(fd: int, blocks: int) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -17,9 +17,10 @@ from shed.errors import ShedError, of_os_error
 from shed.version import VERSION
 
 if TYPE_CHECKING:
+    from shed.backends.base import Backend
     from shed.config.server import Settings
     from shed.images.resolve import BootImage
-    from shed.progress import Progress, Stop
+    from shed.progress import Event, Progress, Stop
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -64,6 +65,11 @@ def server_parser() -> argparse.ArgumentParser:
     pull.add_argument("--config", type=Path, metavar="FILE", help="default: the configuration that a server would find")
     pull.add_argument("--json", action="store_true", help="machine output")
     pull.set_defaults(run=_pull_images)
+    warm = commands.add_parser("warm", help="make the templates that VMs are restored from, before anybody waits for a shed")
+    warm.add_argument("--shape", action="append", default=[], metavar="CPUSxMEMORY", help="for example 2x4G; default: that of a new shed")
+    warm.add_argument("--config", type=Path, metavar="FILE", help="default: the configuration that a server would find")
+    warm.add_argument("--json", action="store_true", help="machine output")
+    warm.set_defaults(run=_warm)
     doctor = commands.add_parser("doctor", help="look for what is wrong with this host; exit code 1 when something is")
     doctor.add_argument("--config", type=Path, metavar="FILE", help="the configuration to check, instead of the one a server would find")
     doctor.add_argument("--json", action="store_true", help="machine output")
@@ -74,8 +80,7 @@ def server_parser() -> argparse.ArgumentParser:
 
 
 def _serve(options: argparse.Namespace) -> int:
-    from shed.backends.qemu import Limits, QemuBackend  # noqa: PLC0415  `version` and a wrong option should not wait for all this
-    from shed.server.app import Server  # noqa: PLC0415
+    from shed.server.app import Server  # noqa: PLC0415  `version` and a wrong option should not wait for all this
     from shed.server.listen import parse_listen  # noqa: PLC0415
     from shed.server.run import serve  # noqa: PLC0415
     from shed.sheds.manager import Manager  # noqa: PLC0415
@@ -89,9 +94,15 @@ def _serve(options: argparse.Namespace) -> int:
     if options.socket is not None:
         paths.socket = options.socket.absolute()
     ensure = partial(_ensure, paths.images, settings)
-    backend = QemuBackend(paths, limits=Limits(settings.warm_templates, settings.warm_templates_size))
-    serve(Server(paths, settings, Manager(paths, backend, partial(_resolve, paths.images), settings, ensure=ensure)))
+    resolve = partial(_resolve, paths.images)
+    serve(Server(paths, settings, Manager(paths, _backend(paths, settings), resolve, settings, ensure=ensure)))
     return 0
+
+
+def _backend(paths: Paths, settings: Settings) -> Backend:
+    from shed.backends.qemu import Limits, QemuBackend  # noqa: PLC0415  `version` and a wrong option should not wait for all this
+
+    return QemuBackend(paths, limits=Limits(settings.warm_templates, settings.warm_templates_size))
 
 
 def _resolve(images: Path, reference: str) -> BootImage:
@@ -118,8 +129,11 @@ def _pull_images(options: argparse.Namespace) -> int:
 
     settings, quiet = load_settings(options.config), Options()
     quiet.json = options.json
+    paths = Paths()
     with shown(quiet) as sink:
-        pulled = pull_images(LayoutStore(Paths().images), settings, variant=options.variant, sink=sink)
+        pulled = pull_images(LayoutStore(paths.images), settings, variant=options.variant, sink=sink)
+        if pulled and settings.warm_start:
+            _warm_quietly(paths, settings, sink)
     if options.json:
         emit([{"name": image.name, "reference": image.reference, "digest": image.result.digest} for image in pulled])
         return 0
@@ -128,6 +142,35 @@ def _pull_images(options: argparse.Namespace) -> int:
         print(f"pulled {image.reference}{f' as {image.name}' if image.name else ''}: {amount}")  # noqa: T201
     if not pulled:
         print("All images already cached.")  # noqa: T201
+    return 0
+
+
+def _warm_quietly(paths: Paths, settings: Settings, sink: Callable[[Event], None]) -> None:
+    """Make what the first shed will be restored from; without it, that one is booted."""
+    from shed.progress import WarningEvent  # noqa: PLC0415  as above
+    from shed.server.warm import warm  # noqa: PLC0415
+
+    try:
+        warm(paths, settings, _backend(paths, settings), [], sink=sink)
+    except ShedError as error:
+        sink(WarningEvent(f"no template made: {error.message}"))
+
+
+def _warm(options: argparse.Namespace) -> int:
+    from shed.cli.options import Options  # noqa: PLC0415  as above
+    from shed.cli.output import emit  # noqa: PLC0415
+    from shed.cli.progress import shown  # noqa: PLC0415
+    from shed.server.warm import parse_shape, warm  # noqa: PLC0415
+
+    settings, quiet, paths = load_settings(options.config), Options(), Paths()
+    quiet.json = options.json
+    shapes = [parse_shape(text) for text in options.shape]
+    with shown(quiet) as sink:
+        names = warm(paths, settings, _backend(paths, settings), shapes, sink=sink)
+    if options.json:
+        emit([{"name": name} for name in names])
+    else:
+        print("".join(f"{name}\n" for name in names), end="")  # noqa: T201
     return 0
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import logging
 import os
 import time
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,6 +29,9 @@ _ENTROPY = 64
 """Bytes of the host's randomness that the guest is given."""
 _WARM_SECONDS = 20.0
 """Most that a restored machine is waited for: booting one takes less."""
+
+_LEAST = 1.0
+"""Seconds that a guest gets to be ready, however late its first word was."""
 
 
 def machine(record: Record, image: BootImage, folders: Folders) -> Machine:
@@ -49,7 +54,7 @@ class Booted:
 async def boot(
     backend: Backend, record: Record, image: BootImage, folders: Folders, warm: WarmStart | None, *, wait: float, progress: Progress
 ) -> Booted:
-    """Bring the VM up, warm when `warm` is given and can; `wait` seconds each for its first word and for ready.
+    """Bring the VM up, warm when `warm` is given and can; `wait` seconds from the VM's start to ready.
 
     On any failure the VM is gone again, its console log is kept, and the error says where.
     """
@@ -85,10 +90,11 @@ async def _bring_up(
     for warning in await backend.start(vm, template):
         progress.warn(warning)
     progress.phase("agent", "waiting for the guest")
+    deadline = time.monotonic() + wait
     connection = await backend.connect(vm.state_dir, timeout=wait)
     try:
         progress.phase("configure", "mounting disks")
-        await configure(connection, record, backend, wait=wait)
+        await configure(connection, record, backend, vm.disks[:-1], wait=max(_LEAST, deadline - time.monotonic()))
     except BaseException:
         await connection.close()
         raise
@@ -106,17 +112,19 @@ async def _clean_up(backend: Backend, folders: Folders, error: BaseException) ->
         error.hint = f"{error.hint}; {where}" if error.hint else where
 
 
-async def configure(connection: Connection, record: Record, backend: Backend, *, wait: float) -> None:
-    """Send the one message that turns a booted guest into the shed `record`.  Raises `BackendError` with the guest's numbered failure."""
-    network = backend.network
+async def configure(connection: Connection, record: Record, backend: Backend, disks: Sequence[Disk], *, wait: float) -> None:
+    """Send the one message that turns a guest at hello into the shed `record`, whose own `disks` are the upper and the root.
+
+    Raises `BackendError` with the guest's numbered failure.
+    """
     answer = await control(
         connection,
         "configure",
         wait=wait,
         name=record.name,
         hostname=record.name,
-        upper_size=record.upper_size_bytes,
-        network={"address": network.address, "gateway": network.gateway, "dns": network.dns},
+        disks=[disk.path.stat().st_size for disk in disks],
+        network={**asdict(backend.network), "mac": _mac(record)},
         mounts=[{"tag": workspace.TAG, "target": workspace.TARGET, "readonly": False}] if record.local_dir is not None else [],
         clock=time.time(),
         entropy=base64.b64encode(os.urandom(_ENTROPY)).decode(),
@@ -128,6 +136,11 @@ async def configure(connection: Connection, record: Record, backend: Backend, *,
     log.info("shed %s: guest ready, steps %s", record.name, answer.get("steps"))
 
 
+def _mac(record: Record) -> str:
+    """Return the address of a shed's network card, its own for as long as it lives: a local one, of 40 bits."""
+    return f"02{hashlib.sha256(f'{record.name} {record.created_at}'.encode()).hexdigest()[:10]}"
+
+
 async def attach(backend: Backend, record: Record, folders: Folders, *, wait: float) -> Connection:
     """Return a link to the agent of a VM that runs already, configuring it when the server ended before it could.
 
@@ -137,7 +150,7 @@ async def attach(backend: Backend, record: Record, folders: Folders, *, wait: fl
     try:
         state = (await control(connection, "health", wait=wait)).get("state")
         if state == "hello":
-            await configure(connection, record, backend, wait=wait)
+            await configure(connection, record, backend, [Disk(folders.upper, read_only=False)], wait=wait)
         elif state != "ready":
             raise BackendError(f"the guest of shed {record.name!r} is {state}", code="SHED_NOT_RUNNING", hint="try again when it is down")
     except BaseException:

@@ -43,7 +43,7 @@ class CreateRequest:
     upper_size_bytes: int | None = None
     local_dir: str | None = None
     timeout: float | None = None
-    """Seconds to the agent's first word, and again to ready."""
+    """Seconds from the VM's start to ready."""
     cold: bool = False
     """Boot it, whatever it could be restored from."""
 

@@ -220,10 +220,14 @@ class Manager:
         """
         stream = await self._open(name, PORT_LISTEN, None, autostart=autostart)
         try:
-            await stream.write(f"{line}\n".encode())
-            answer = await read_line(stream)
+            async with asyncio.timeout(_DIAL_TIMEOUT):
+                await stream.write(f"{line}\n".encode())
+                answer = await read_line(stream)
             if answer.split(" ")[0] != "OK":
                 raise BackendError(f"shed {name!r}: {answer.removeprefix('ERR ')}", code="CONNECT_FAILED")
+        except TimeoutError:
+            stream.close()
+            raise BackendError(f"shed {name!r}: no answer within {_DIAL_TIMEOUT:g} s", code="CONNECT_FAILED") from None
         except BaseException:
             stream.close()
             raise
@@ -321,6 +325,9 @@ class Manager:
                     with folders.hold():
                         await lifecycle.sweep(folders, self._backend)
                         yield folders, entry.link
+                except ShedError as error:
+                    log.warning("%s of shed %s failed: %s", doing, name, error)
+                    raise
                 finally:
                     entry.doing = ""
 

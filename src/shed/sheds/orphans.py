@@ -15,6 +15,9 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from shed.backends.qemu.backend import PROGRAM
+from shed.backends.qemu.templates import LOCK as TEMPLATE_LOCK
+from shed.backends.qemu.templates import runtime_of as saved_runtime
 from shed.config.paths import Paths
 from shed.fsutil import storage_errors
 from shed.oci.store import LayoutStore
@@ -79,6 +82,17 @@ def _templates(paths: Paths) -> Iterator[Orphan]:
         if path.name.startswith("upper-") and path.suffix == ".ext4":
             runtime = LayoutStore(paths.images).blobs / path.stem.removeprefix("upper-")
             yield Orphan(path, "template", paths.templates / ".lock", (runtime,))
+        elif path.name.startswith("vm-"):
+            runtime_name = saved_runtime(path, _qemu())
+            owners = () if runtime_name is None else (LayoutStore(paths.images).blobs / runtime_name,)
+            yield Orphan(path, "template", paths.templates / TEMPLATE_LOCK, owners)
+        elif path.name.startswith(".vm-") and path.suffix == ".gone":
+            yield Orphan(path, "template", paths.templates / TEMPLATE_LOCK)
+
+
+def _qemu() -> Path | None:
+    found = shutil.which(PROGRAM)
+    return None if found is None else Path(found)
 
 
 def _temporaries(paths: Paths) -> Iterator[Orphan]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from dataclasses import asdict
 
 from shed.backends.base import Backend, Connection, Machine, Template
 from shed.errors import ConflictError, ShedError
@@ -17,6 +18,8 @@ from shed.sheds.threads import in_thread
 
 log = logging.getLogger(__name__)
 _REST_SECONDS = 60.0
+_CALM_SECONDS = 2.5
+"""Until the guest's kernel has done what it puts off, such as asking whether its IPv6 address is free: or every restored one does it."""
 
 
 class WarmStart:
@@ -85,7 +88,8 @@ async def make(backend: Backend, machine: Machine, *, wait: float) -> Template:
         return found
 
     async def rest(connection: Connection) -> None:
-        await control(connection, "rest", wait=_REST_SECONDS)
+        await control(connection, "rest", wait=_REST_SECONDS, network=asdict(backend.network))
+        await asyncio.sleep(_CALM_SECONDS)
 
     return await backend.make_template(machine, rest, timeout=wait)
 

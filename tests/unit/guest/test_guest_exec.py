@@ -377,3 +377,24 @@ def test_no_room_for_another_command(agent: Agent) -> None:
             command.send(p.STDIN_EOF)
             assert command.wait().exit == {"code": 0}
         assert run(host, "true").exit == {"code": 0}
+
+
+def test_another_command_when_the_first_is_not_there(host: Host) -> None:
+    """Not when it is there and fails; when neither is, the first is named."""
+    assert run(host, "no-such-shell", "-c", "x", fallback=["sh", "-c", "echo instead"]).stdout == b"instead\n"
+    assert run(host, "sh", "-c", "exit 127", fallback=["echo", "never"]).exit == {"code": 127}
+    assert "no-such-shell" in str(run(host, "no-such-shell", fallback=["no-other-shell"]).exit["error"])
+
+
+def test_a_command_may_start_at_home(host: Host) -> None:
+    """Instead of in the workspace."""
+    assert run(host, "sh", "-c", 'pwd; echo "$HOME"', home=True).stdout.split()[0] == run(host, "sh", "-c", "echo $HOME").stdout.strip()
+
+
+def test_the_modes_of_a_terminal(host: Host) -> None:
+    """As SSH numbers them (RFC 4254, 8): erase is ^H, no quit, no echo, UTF-8; unknown ones are skipped."""
+    modes = [[3, 8], [2, 255], [53, 0], [42, 1], [128, 9600], [99, 1]]
+    shown = run(host, "stty", "-a", tty=True, modes=modes).stdout
+    for wanted in (b"erase = ^H", b"quit = <undef>", b" -echo ", b" iutf8"):
+        assert wanted in shown
+    assert "modes" in str(run(host, "true", tty=True, modes=[[1]]).exit["error"])

@@ -1,4 +1,4 @@
-"""Random sequences of everything that happens to a store, with kills at random moments, checked after each step."""
+"""Random sequences of everything that happens to a store, pulls too, with kills at random moments, checked after each step."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import os
 import shutil
 import signal
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -20,6 +20,8 @@ from shed.errors import ConflictError
 from shed.images import refs
 from shed.images.bootkit.kit import save_kit
 from shed.images.prune import Plan, prune
+from shed.images.pull import pull_image
+from shed.images.push import push_image
 from shed.images.reachable import blobs_of
 from shed.images.remove import remove_image
 from shed.oci import media
@@ -28,6 +30,7 @@ from shed.oci.digest import Digest, digest_bytes
 from shed.oci.leases import unpruned
 from shed.oci.store import LayoutStore
 from shed.sheds.pins import pins
+from support.docker_registry import docker_registry, no_credentials
 from support.minted import mint_small, small_kit
 from support.stored import image_parts, put_image, put_shed, put_snapshot
 from support.tars import file, tar
@@ -38,8 +41,26 @@ SHEDS = st.sampled_from(["one", "two"])
 CONFIGURED = {"default_image": "example.org/red:v1"}
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _published(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A registry with two of the images that are minted."""
+    folder = tmp_path_factory.mktemp("published")
+    store = LayoutStore(folder / "images")
+    save_kit(store, small_kit(store))
+    with pytest.MonkeyPatch.context() as patch, docker_registry(folder / "registry") as server:
+        no_credentials(patch, folder)
+        for content in ("red", "green"):
+            digest = mint_small(store, folder, content, tar(file(content))).manifest_digest
+            reference = f"{server.address}/shed/{content}:v1"
+            push_image(store, content, reference)
+            Storage.published[reference] = digest
+        yield
+
+
 class Storage(RuleBasedStateMachine):
     """A store and what needs it, beside a model of which image must be whole."""
+
+    published: ClassVar[dict[str, Digest]] = {}
 
     @initialize()
     def make(self) -> None:
@@ -50,6 +71,7 @@ class Storage(RuleBasedStateMachine):
         save_kit(self.store, kit)
         self.kit = {kit.kernel, kit.initrd, kit.runtime}
         self.blobs: dict[Digest, set[Digest]] = {}
+        self.optional: dict[Digest, set[Digest]] = {}
         self.tags: dict[str, Digest] = {}
         self.sheds: dict[str, Digest] = {}
         self.snapshots: dict[str, Digest] = {}
@@ -67,8 +89,12 @@ class Storage(RuleBasedStateMachine):
         return {*self.tags.values(), *self.sheds.values(), *self.snapshots.values(), *leased, *({self.configured} - {None})}  # type: ignore[arg-type]
 
     def wanted(self) -> set[Digest]:
-        """Return the blobs that must be there."""
+        """Return the blobs that must not go."""
         return set(self.kit).union(*(self.blobs[digest] for digest in self.needed()))
+
+    def must_be_here(self) -> set[Digest]:
+        """Return the blobs that must be there."""
+        return set(self.kit).union(*(self.blobs[digest] - self.optional[digest] for digest in self.needed()))
 
     @rule(content=CONTENTS, name=NAMES | st.none(), layers=st.integers(0, 2))
     def load(self, content: str, name: str | None, layers: int) -> None:
@@ -83,8 +109,19 @@ class Storage(RuleBasedStateMachine):
         self.know(digest)
         self.tags[name] = digest
 
-    def know(self, digest: Digest) -> None:
-        self.blobs[digest] = blobs_of(digest, self.store.read_manifest(digest))
+    @rule(data=st.data(), name=NAMES, with_layers=st.booleans())
+    def pull(self, data: st.DataObject, name: str, with_layers: bool) -> None:
+        reference = data.draw(st.sampled_from(sorted(self.published)))
+        digest = pull_image(self.store, reference, tag=name, with_layers=with_layers).digest
+        assert digest == self.published[reference]
+        self.know(digest, with_layers=with_layers)
+        self.tags[name] = digest
+
+    def know(self, digest: Digest, *, with_layers: bool = True) -> None:
+        """Note what the image consists of, and which layers need not be here because nobody asked for them."""
+        manifest = self.store.read_manifest(digest)
+        self.blobs[digest] = blobs_of(digest, manifest)
+        self.optional[digest] = set() if with_layers else {layer.digest for layer in manifest.layers if not self.store.has(layer.digest)}
 
     @precondition(lambda self: self.tags)
     @rule(data=st.data(), name=NAMES)
@@ -116,7 +153,7 @@ class Storage(RuleBasedStateMachine):
         expected = {tag for tag, found in self.tags.items() if found == digest} if whole else {name}
         assert set(removed.tags) == expected
         self.tags = {tag: found for tag, found in self.tags.items() if tag not in expected}
-        if removed.references:
+        if CONFIGURED["default_image"] in removed.references:
             self.configured = None
 
     @rule(content=CONTENTS, layers=st.integers(0, 2), name=SHEDS)
@@ -183,25 +220,37 @@ class Storage(RuleBasedStateMachine):
         after = tag.digest if tag else None
         manifest = image_parts(content, layers=layers)[0]
         assert after in (before, digest_bytes(manifest.encode()))
-        if after is not None:
+        if after is not None and after != before:
             self.tags[name] = after
             self.know(after)
+
+    @rule(data=st.data(), name=NAMES, with_layers=st.booleans(), moment=st.integers(1, 80))
+    def kill_a_pull(self, data: st.DataObject, name: str, with_layers: bool, moment: int) -> None:
+        reference, before = data.draw(st.sampled_from(sorted(self.published))), self.tags.get(name)
+        killed(lambda: pull_image(self.store, reference, tag=name, with_layers=with_layers), moment)
+        tag = self.store.tag(name)
+        after = tag.digest if tag else None
+        assert after in (before, self.published[reference])
+        if after is not None and after != before:
+            self.tags[name] = after
+            self.know(after, with_layers=with_layers)
 
     def pruned(self, *, dry_run: bool = False) -> Plan:
         return prune(self.store, lambda: pins(self.paths), CONFIGURED, dry_run=dry_run)
 
     def nothing_else_is_left(self) -> None:
         """After a prune there is what is needed, and not one blob more."""
-        assert set(self.store.inventory()) == self.wanted()
+        assert self.must_be_here() <= set(self.store.inventory()) <= self.wanted()
+        assert not list(self.store.blobs.glob(".partial-*"))
         assert {entry.digest for entry in self.store.index().manifests} == self.needed()
 
     @invariant()
     def check(self) -> None:
         """What is needed is whole, a prune would take all else, the index lists every tag, and every blob is what its name says."""
         present = self.store.inventory()
-        assert {item.digest for item in self.pruned(dry_run=True).garbage} == present.keys() - self.wanted()
-        for digest in self.needed():
-            assert self.blobs[digest] <= present.keys()
+        garbage = {item.digest for item in self.pruned(dry_run=True).garbage if item.kind != "partial"}
+        assert garbage == present.keys() - self.wanted()
+        assert self.must_be_here() <= present.keys()
         listed = {entry.digest for entry in self.store.index().manifests}
         assert set(self.tags.values()) <= listed
         for digest in present:

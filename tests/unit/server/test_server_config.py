@@ -10,6 +10,8 @@ from shed.config.sizes import format_size, parse_size
 from shed.errors import UsageError
 
 FILE = Path("server.yaml")
+KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIKObfD+RHrGTI4UO/Qhf4C9pLu53wpRelKSDml/iZCis a@b"
+"""A public key."""
 
 
 def test_a_whole_file() -> None:
@@ -28,6 +30,14 @@ def test_a_whole_file() -> None:
       stop_timeout: 500ms
     """
     assert parse_settings(text, FILE) == Settings("builder", "127.0.0.1", 8080, "other", "debug", 4, 4096, 20 << 30, 120, 0.5)
+
+
+def test_who_may_come_in_by_ssh() -> None:
+    """A list of keys, with options too, or a file; then any address will do."""
+    listed = parse_settings(f"ssh: {{bind_address: 0.0.0.0, authorized_keys: ['{KEY}', 'no-pty,from=\"10.0.0.0/8\" {KEY}']}}", FILE)
+    assert (listed.ssh_bind_address, listed.ssh_authorized_keys) == ("0.0.0.0", (KEY, f'no-pty,from="10.0.0.0/8" {KEY}'))
+    file = parse_settings("ssh_port: 0\nssh: {bind_address: '::', authorized_keys: /etc/keys}", FILE)
+    assert (file.ssh_port, file.ssh_bind_address, file.ssh_authorized_keys) == (0, "::", Path("/etc/keys"))
 
 
 @pytest.mark.parametrize("text", ["", "# nothing\n", "qemu:\n"])
@@ -56,6 +66,14 @@ def test_an_unknown_key_is_refused_with_the_nearest(text: str, says: str) -> Non
 @pytest.mark.parametrize(
     ("text", "key"),
     [
+        ("ssh_port: 65536", "ssh_port"),
+        ("ssh: {bind_address: example.com}", "ssh.bind_address"),
+        ("ssh: {bind_address: 0.0.0.0}", "ssh.authorized_keys"),
+        ("ssh: {bind_address: '::'}", "ssh.authorized_keys"),
+        ("ssh: {authorized_keys: []}", "ssh.authorized_keys"),
+        ("ssh: {authorized_keys: relative/file}", "ssh.authorized_keys"),
+        ("ssh: {authorized_keys: [ssh-ed25519 AAAA]}", "ssh.authorized_keys"),
+        (f"ssh: {{authorized_keys: [ssh-rsa {KEY.split()[1]}]}}", "ssh.authorized_keys"),
         ("http_port: 0", "http_port"),
         ("http_port: true", "http_port"),
         ("http_port: '80'", "http_port"),

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import signal
 from pathlib import Path
 from typing import Any
@@ -82,7 +83,8 @@ def test_the_guest_is_told_everything_in_one_message(world: World, tmp_path: Pat
             log = manager.console_log("one").decode().splitlines()
             told, other = json.loads(log[-1]), json.loads(manager.console_log("two").decode().splitlines()[-1])
             assert log[0] == "fake kernel: booted"
-            assert (told["op"], told["name"], told["hostname"], told["upper_size"]) == ("configure", "one", "one", 3 * GIB)
+            assert (told["op"], told["name"], told["hostname"], told["disks"]) == ("configure", "one", "one", [3 * GIB, 4])
+            assert re.fullmatch("02[0-9a-f]{10}", told["network"].pop("mac"))
             assert told["network"] == {"address": "10.0.2.15/24", "gateway": "10.0.2.2", "dns": "10.0.2.3"}
             assert abs(told["clock"] - (await asyncio.to_thread((world.instance("one") / "metadata.json").stat)).st_mtime) < 60
             assert told["entropy"] != other["entropy"]

@@ -82,6 +82,25 @@ def test_a_guest_that_does_not_come_up_is_explained(world: World, fault: str, co
     asyncio.run(main())
 
 
+def test_one_time_for_all_of_a_start(world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """To be ready a guest has what its first word left of it; and the log tells that a create failed, and why."""
+    left = []
+
+    async def configure(*_: object, wait: float) -> None:
+        left.append(wait)
+        boom()
+
+    async def main() -> None:
+        async with world.manager() as manager:
+            monkeypatch.setattr("shed.sheds.boot.configure", configure)
+            with pytest.raises(StorageError):
+                await create(manager, "dev", timeout=30.0)
+
+    asyncio.run(main())
+    assert 0 < left[0] < 30
+    assert "create of shed dev failed: the disk is full" in caplog.text
+
+
 def test_a_start_that_fails_leaves_a_stopped_shed_with_its_files(world: World) -> None:
     """Only the VM is undone; the next start works."""
 
@@ -213,7 +232,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     place.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m,mode=700", "tmpfs", place], check=True)
     yield place
-    subprocess.run(["umount", place], check=True)
+    subprocess.run(["umount", "--lazy", place], check=True)
 
 
 @pytest.mark.root

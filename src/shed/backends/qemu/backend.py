@@ -113,7 +113,7 @@ class QemuBackend:
         await asyncio.sleep(_HANG_UP)
         try:
             async with asyncio.timeout(_START_TIMEOUT):
-                await saving.save(plan.state_dir, plan.state_dir / STATE)
+                await saving.save(plan.state_dir, plan.state_dir / STATE, command.disk_names(plan)[:-1])
         except (TimeoutError, saving.MonitorError) as error:
             raise BackendError(f"the machine could not be saved: {error or 'it takes too long'}", code="NOT_SAVED") from error
         await self.kill(plan.state_dir)

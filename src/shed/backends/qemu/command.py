@@ -82,13 +82,18 @@ def board(accel: str, *, one_thread: bool = False, memory: str = "", firmware: s
 def build(machine: Machine, host: Host) -> list[str]:
     """Return the command, program first."""
     command = [str(host.program), *_frame(machine, host)]
-    for index, disk in enumerate(machine.disks):
-        command += _disk(f"vd{'abcdefgh'[index]}", disk)
+    for name, disk in zip(disk_names(machine), machine.disks, strict=True):
+        command += _disk(name, disk)
     command += _agent() + _network() + ["-device", _json(driver="virtio-rng-pci", id="rng")]
     for index, share in enumerate(machine.shares):
         folder = f"local,id=share{index},path={_escaped(share.path)},security_model=none,multidevs=remap"
         command += ["-fsdev", folder, "-device", _json(driver="virtio-9p-pci", fsdev=f"share{index}", mount_tag=share.tag)]
     return command
+
+
+def disk_names(machine: Machine) -> list[str]:
+    """Return what the guest, and QEMU, call the machine's disks."""
+    return [f"vd{letter}" for letter, _ in zip("abcdefgh", machine.disks, strict=False)]
 
 
 def _frame(machine: Machine, host: Host) -> list[str]:

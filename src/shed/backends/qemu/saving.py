@@ -8,26 +8,32 @@ they read from.  A machine that ran while it was saved runs as soon as it is res
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 
 from shed.backends.qemu.monitor import Monitor, MonitorError, connected
 
 __all__ = ["MonitorError", "resume", "save"]
-_POLL = 0.02
+_POLL = 0.002
+_ANOTHER_SIZE = 2 << 20
+"""Bytes; not what placeholders have."""
 _CHANNEL = "state"
 
 
-async def save(state_dir: Path, state: Path) -> None:
-    """Save the running machine of `state_dir` to the new file `state`; it does not run afterwards.  Raises `MonitorError`."""
+async def save(state_dir: Path, state: Path, disks: Sequence[str]) -> None:
+    """Save the running machine of `state_dir` to the new file `state`; it does not run afterwards.  Raises `MonitorError`.
+
+    It is saved with the interrupt pending that says that `disks`, by their names, have another size: who goes on from it looks at once.
+    """
     async with connected(state_dir) as monitor:
+        await monitor.execute("stop")
+        for disk in disks:
+            await monitor.execute("block_resize", **{"node-name": disk, "size": _ANOTHER_SIZE})
         await _ignore_memory(monitor)
         with state.open("xb") as file:
             await monitor.lend(_CHANNEL, file.fileno())
         await monitor.execute("migrate", uri=f"fd:{_CHANNEL}")
-        while (answer := await monitor.execute("query-migrate")).get("status") != "completed":
-            if answer.get("status") in {"failed", "cancelled"}:
-                raise MonitorError(f"QEMU says: {answer.get('error-desc', 'it failed')}")
-            await asyncio.sleep(_POLL)
+        await _migrated(monitor)
 
 
 async def resume(state_dir: Path, state: Path | None) -> None:
@@ -41,6 +47,15 @@ async def resume(state_dir: Path, state: Path | None) -> None:
             with state.open("rb") as file:
                 await monitor.lend(_CHANNEL, file.fileno())
             await monitor.execute("migrate-incoming", uri=f"fd:{_CHANNEL}")
+            await _migrated(monitor)
+            await monitor.execute("cont")
+
+
+async def _migrated(monitor: Monitor) -> None:
+    while (answer := await monitor.execute("query-migrate")).get("status") != "completed":
+        if answer.get("status") in {"failed", "cancelled"}:
+            raise MonitorError(f"QEMU says: {answer.get('error-desc', 'it failed')}")
+        await asyncio.sleep(_POLL)
 
 
 async def _ignore_memory(monitor: Monitor) -> None:

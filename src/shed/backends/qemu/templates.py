@@ -36,6 +36,7 @@ from shed.fsutil import atomic_write, fsync_dir, locked, storage_errors
 
 log = logging.getLogger(__name__)
 MEMORY, STATE, RECORD = "memory", "state", "template.json"
+LOCK = ".vm.lock"
 _FORMAT = 1
 """Of all that is here and not on the command line."""
 _NEEDED = 512 << 20
@@ -63,7 +64,7 @@ class Templates:
         if not path.exists():
             return None
         try:
-            _check(path)
+            check(path)
         except (OSError, ValueError, KeyError, TypeError) as error:
             log.warning("template %s is damaged and will be made again: %s", path.name, error)
             self.drop(Template(path))
@@ -75,7 +76,7 @@ class Templates:
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
         """Be the only one who makes or removes templates.  Raises `ConflictError` (LOCKED) at once when somebody else is."""
-        with locked(self._folder / ".vm.lock", wait=False):
+        with locked(self._folder / LOCK, wait=False):
             yield
 
     def unfinished(self) -> list[Path]:
@@ -91,11 +92,11 @@ class Templates:
                 raise StorageError(f"no space for a template in {self._folder}", code="NO_SPACE", hint="free some space: shed system prune")
             folder.mkdir(mode=0o700)
             disks = []
-            for number, disk in enumerate(machine.disks[:-1]):
+            for number in range(len(machine.disks) - 1):
                 path = folder / f"disk{number}"
                 with path.open("xb") as file:
                     file.truncate(1 << 20)
-                disks.append(Disk(path, disk.read_only))
+                disks.append(Disk(path, read_only=False))
             (folder / "share").mkdir()
             shares = tuple(replace(share, path=folder / "share") for share in machine.shares)
         return replace(machine, name=name, state_dir=folder, disks=(*disks, machine.disks[-1]), shares=shares)
@@ -167,17 +168,34 @@ def identity(machine: Machine, host: command.Host) -> dict[str, Any]:
     return found
 
 
+def runtime_of(path: Path, program: Path | None) -> str | None:
+    """Return the name of the runtime's blob that a template was made with; None when nothing will be restored from it any more.
+
+    That is when its record cannot be read, or it was made by another QEMU than `program`, or by a shed that made templates otherwise.
+    """
+    try:
+        record = json.loads((path / RECORD).read_bytes())
+        found, runtime = record["identity"], record["blobs"][-1]
+        if found["format"] != _FORMAT or (program is not None and found["qemu"] != accel.version(program)):
+            return None
+    except (OSError, ValueError, KeyError, TypeError, IndexError):
+        return None
+    return str(runtime)
+
+
 def _name(machine: Machine, found: dict[str, Any]) -> str:
     digest = hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()
     return f"vm-{machine.cpus}cpus-{machine.memory_mb}mb-{digest[:16]}"
 
 
-def _check(path: Path) -> None:
-    """Raise `ValueError` or `OSError` when a template is not what was published.
+def check(path: Path, *, thoroughly: bool = False) -> None:
+    """Raise `ValueError`, `KeyError`, `TypeError` or `OSError` when a template is not what was published.
 
-    The memory is not read: its times and size tell whether anybody wrote to it.
+    The memory is not read, unless `thoroughly`: its times and size tell whether anybody wrote to it.
     """
     record = json.loads((path / RECORD).read_bytes())
+    if thoroughly and _digest(path / MEMORY) != record["memory"]:
+        raise ValueError("its memory is not what was saved")
     if _digest(path / STATE) != record["state"]:
         raise ValueError("its state is not what was saved")
     if _print(path / MEMORY) != record["memory_file"]:

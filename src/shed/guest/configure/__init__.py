@@ -12,14 +12,17 @@ import time
 from shed.guest import state, syscalls, users
 from shed.guest.configure import disks, identity, init, modules, mounts, network, overlay
 from shed.guest.configure.request import Request
-from shed.guest.configure.steps import HAND_OVER, UPPER_MISSING, Places, StepError
+from shed.guest.configure.steps import HAND_OVER, Places, StepError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from shed.guest.configure.request import Network
     from shed.guest.loop import Loop
     from shed.guest.state import State
 
 __all__ = ["StepError", "configure"]
+_SETTLE_SECONDS = 0.3
+"""Until who this shed is gets recorded, so that the first command need not wait for that."""
 _OPEN_FILES = 524288
 """Limit of open files, as systemd sets it; the kernel's own for the first process is 4096.  Commands start with a lower soft one."""
 
@@ -38,11 +41,17 @@ async def configure(loop: Loop, shed: State, value: dict[str, object], places: P
     watch.lap("clock")
     from shed.guest import exec as _command  # noqa: F401  ready for the first command: free while the modules are still being loaded
 
-    if shed.disks_let_go is None:
-        disks.await_modules(places.modules)
+    if shed.rest is None:
+        prepare(loop, places)
     else:
-        _take_disks(shed.disks_let_go)
-    watch.lap("modules")
+        from shed.guest.rest import await_disks
+
+        await_disks(places, request.disks)
+    watch.lap("machine")
+    if shed.rest is None or not shed.rest.has_network(request.network):
+        set_up_network(loop, request.network)
+    _set_mac(loop, request.network)
+    watch.lap("network")
     shed.upper_fd = disks.mount_upper(places)
     watch.lap("upper")
     disks.mount_root(places)
@@ -50,7 +59,6 @@ async def configure(loop: Loop, shed: State, value: dict[str, object], places: P
     watch.lap("root")
     overlay.enter(places)
     watch.lap("enter")
-    _offer_modules(loop)
     init_mode = init.choose(request.init)
     user = users.default_user(request.user)
     try:
@@ -59,19 +67,18 @@ async def configure(loop: Loop, shed: State, value: dict[str, object], places: P
         if new:
             identity.settle("", request.hostname)
         watch.lap("identity")
-        _set_up_network(loop, request)
-        watch.lap("network")
+        network.write_resolv_conf("", request.network)
         for mount in request.mounts:
             mounts.mount_share(mount)
         mounts.make_workspace(request.workspace, request.mounts, user)
         watch.lap("mounts")
     except OSError as error:
         raise StepError(HAND_OVER, f"cannot prepare the root: {error}") from None
-    resource.setrlimit(resource.RLIMIT_NOFILE, (_OPEN_FILES, _OPEN_FILES))
     if init_mode == "systemd":
         init.hand_over(loop, (lambda: identity.finish_settling("", request.name)) if new else None)
     elif new:
-        identity.finish_settling_beside(loop, "", request.name)
+        shed.unsettled = True
+        loop.call_later(_SETTLE_SECONDS, lambda: _finish_settling(loop, shed))
     watch.lap("init")
     shed.name, shed.user, shed.env, shed.workspace, shed.init = request.name, user, request.env, request.workspace, init_mode
     shed.phase = state.READY
@@ -83,30 +90,39 @@ async def configure(loop: Loop, shed: State, value: dict[str, object], places: P
     }
 
 
-def _take_disks(names: list[str]) -> None:
-    from shed.guest.rest import take_disks
-
-    try:
-        take_disks(names)
-    except OSError as error:
-        raise StepError(UPPER_MISSING, f"cannot take the disks {names}: {error}") from None
-
-
-def _offer_modules(loop: Loop) -> None:
-    """Most sheds use no module but those that are loaded."""
+def prepare(loop: Loop, places: Places) -> None:
+    """Do what is the same for every shed.  Raises `StepError`."""
+    disks.await_modules(places.modules)
+    overlay.mount_devices(places)
     try:
         modules.load_on_demand()
-    except OSError as error:
+    except OSError as error:  # most sheds use no module but those that are loaded
         loop.log(f"no kernel modules on demand: {error}")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (_OPEN_FILES, _OPEN_FILES))
 
 
-def _set_up_network(loop: Loop, request: Request) -> None:
-    """A shed without network still is a shed: say so on the console and go on."""
+def set_up_network(loop: Loop, wanted: Network | None) -> bool:
+    """Tell whether there is a network.  A shed without one still is a shed: say so on the console and go on."""
     try:
-        network.set_up(request.network)
-        network.write_resolv_conf("", request.network)
+        network.set_up(wanted)
     except OSError as error:
         loop.log(f"no network: {error}")
+        return False
+    return True
+
+
+def _set_mac(loop: Loop, wanted: Network | None) -> None:
+    try:
+        if wanted is not None and wanted.mac:
+            network.set_mac(wanted.mac)
+    except OSError as error:
+        loop.log(f"the network card keeps its address: {error}")
+
+
+def _finish_settling(loop: Loop, shed: State) -> None:
+    if shed.unsettled:
+        shed.unsettled = False
+        identity.finish_settling_beside(loop, "", shed.name)
 
 
 class _Stopwatch:

@@ -36,13 +36,17 @@ def settled_name(root: str) -> str:
 
 
 def settle(root: str, hostname: str) -> None:
-    """Write host name, hosts and a new machine-id, and remove host keys that came with the image.  Raises `OSError`."""
+    """Write host name, hosts and a new machine-id, and remove host keys that came with the image; the record is still to be made.
+
+    Raises `OSError`.
+    """
     steps.make_folder(f"{root}/etc")
     steps.write_file(f"{root}/etc/hostname", hostname + "\n")
     steps.write_file(f"{root}/etc/hosts", hosts_with(steps.read_file(f"{root}/etc/hosts"), hostname))
     if not os.path.exists(f"{root}/etc/passwd"):
         steps.write_file(f"{root}/etc/passwd", "root:x:0:0:root:/root:/bin/sh\n")  # who asks who root is would give up
     steps.write_file(f"{root}/etc/machine-id", os.urandom(16).hex() + "\n")
+    steps.make_folder(f"{root}/{_RECORD}".rpartition("/")[0])
     for name in _listdir(f"{root}/etc/ssh"):
         if name.startswith("ssh_host_"):
             os.unlink(f"{root}/etc/ssh/{name}")
@@ -57,11 +61,15 @@ def hosts_with(text: str, hostname: str) -> str:
     return (kept if "localhost" in kept else _HOSTS + kept) + f"{_OWN_ADDRESS}\t{hostname}\n"
 
 
+def needs_keys(root: str) -> bool:
+    """Tell whether the image has an ssh server that wants keys."""
+    return os.path.exists(f"{root}/usr/sbin/sshd") and os.path.exists(root + _KEYGEN)
+
+
 def finish_settling(root: str, name: str) -> None:
     """Make host keys where the image has an ssh server, write it all to the disk, record the name.  Takes seconds.  Raises `OSError`."""
-    if os.path.exists(f"{root}/usr/sbin/sshd") and os.path.exists(root + _KEYGEN):
+    if needs_keys(root):
         os.waitpid(os.posix_spawn(root + _KEYGEN, ["ssh-keygen", "-A"], {"PATH": "/usr/bin:/bin"}), 0)
-    steps.make_folder(f"{root}/{_RECORD}".rpartition("/")[0])
     os.sync()
     steps.write_file(f"{root}/{_RECORD}", wirejson.dumps({"name": name}).decode())
 

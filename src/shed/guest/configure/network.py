@@ -14,8 +14,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from shed.guest.configure.request import Network
 
-_SIOCADDRT, _SIOCSIFFLAGS, _SIOCSIFADDR, _SIOCSIFNETMASK = 0x890B, 0x8914, 0x8916, 0x891C
+_SIOCADDRT, _SIOCSIFFLAGS, _SIOCSIFADDR, _SIOCSIFNETMASK, _SIOCSIFHWADDR = 0x890B, 0x8914, 0x8916, 0x891C, 0x8924
 """ioctls, linux/sockios.h."""
+_ARPHRD_ETHER = 1
 _UP_AND_RUNNING = 0x1 | 0x40
 _RTF_UP_GATEWAY = 0x1 | 0x2
 _CARD_SECONDS = 2.0
@@ -44,6 +45,15 @@ def set_up(network: Network | None) -> None:
             if time.monotonic() > deadline:
                 raise TimeoutError("no virtio network card appeared")
             time.sleep(0.01)
+    finally:
+        sock.close()
+
+
+def set_mac(mac: bytes) -> None:
+    """Give the first virtio network card the address `mac`; it may be up.  Raises `OSError`."""
+    sock = _socket.socket(_socket.AF_INET, _socket.SOCK_DGRAM | _socket.SOCK_CLOEXEC)
+    try:
+        fcntl.ioctl(sock, _SIOCSIFHWADDR, _ifreq(find_card(), pack("H", _ARPHRD_ETHER) + mac))
     finally:
         sock.close()
 

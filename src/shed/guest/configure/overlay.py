@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 _MOVED = ("proc", "sys", "dev")
 _MOUNTED = (
-    # (kind, where, flags, options), inside the new root
-    ("devpts", "dev/pts", syscalls.MS_NOSUID | syscalls.MS_NOEXEC, "gid=5,mode=620,ptmxmode=666"),
-    ("tmpfs", "dev/shm", syscalls.MS_NOSUID | syscalls.MS_NODEV, "mode=1777"),
-    ("cgroup2", "sys/fs/cgroup", syscalls.MS_NOSUID | syscalls.MS_NODEV | syscalls.MS_NOEXEC, ""),
+    # (kind, where, flags, options)
+    ("devpts", "/dev/pts", syscalls.MS_NOSUID | syscalls.MS_NOEXEC, "gid=5,mode=620,ptmxmode=666"),
+    ("tmpfs", "/dev/shm", syscalls.MS_NOSUID | syscalls.MS_NODEV, "mode=1777"),  # noqa: S108
+    ("cgroup2", "/sys/fs/cgroup", syscalls.MS_NOSUID | syscalls.MS_NODEV | syscalls.MS_NOEXEC, ""),
 )
 _DEVICE_LINKS = {"fd": "/proc/self/fd", "stdin": "/proc/self/fd/0", "stdout": "/proc/self/fd/1", "stderr": "/proc/self/fd/2"}
 
@@ -38,8 +38,23 @@ def mount_overlay(places: Places) -> None:
         raise steps.StepError(steps.OVERLAY, f"cannot put the upper over the image's root: {error.strerror}") from None
 
 
+def mount_devices(places: Places) -> None:
+    """Mount what belongs below /dev and /sys, and goes with them into the new root.  Raises `StepError`."""
+    try:
+        for kind, where, flags, options in _MOUNTED:
+            steps.make_folder(where)
+            syscalls.mount(kind, where, kind, flags, options)
+        for name, target in _DEVICE_LINKS.items():
+            if not os.path.lexists(f"/dev/{name}"):
+                os.symlink(target, f"/dev/{name}")
+        for path in places.initramfs:  # gives memory back
+            steps.remove_tree(path)
+    except OSError as error:
+        raise steps.StepError(steps.HAND_OVER, f"cannot prepare /dev and /sys: {error}") from None
+
+
 def enter(places: Places) -> None:
-    """Mount what every root has, take the runtime along, and make the new root the root.  Raises `StepError`."""
+    """Take /proc, /sys, /dev and the runtime along, and make the new root the root.  Raises `StepError`."""
     root = places.newroot
     try:
         for name in (*_MOVED, "run", "tmp"):
@@ -51,22 +66,9 @@ def enter(places: Places) -> None:
         syscalls.move_mount(places.runtime, f"{root}/run/shed-runtime")
         for name in _MOVED:
             syscalls.move_mount(f"/{name}", f"{root}/{name}")
-        for kind, where, flags, options in _MOUNTED:
-            steps.make_folder(f"{root}/{where}")
-            syscalls.mount(kind, f"{root}/{where}", kind, flags, options)
-        for name, target in _DEVICE_LINKS.items():
-            if not os.path.lexists(f"{root}/dev/{name}"):
-                os.symlink(target, f"{root}/dev/{name}")
-        free_initramfs(places)
         os.chdir(root)
         syscalls.move_mount(".", "/")
         os.chroot(".")
         os.chdir("/")
     except OSError as error:
         raise steps.StepError(steps.HAND_OVER, f"cannot move into the new root: {error}") from None
-
-
-def free_initramfs(places: Places) -> None:
-    """Give back the memory of the initramfs: nobody can reach it any more."""
-    for path in places.initramfs:
-        steps.remove_tree(path)

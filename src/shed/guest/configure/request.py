@@ -2,8 +2,9 @@
 
     name        of the shed
     hostname    default: the name
-    network     {"address": "10.0.2.15/24", "gateway", "dns"} or null: none
+    network     {"address": "10.0.2.15/24", "gateway", "dns", "mac"} or null: none
     mounts      [{"tag", "target", "readonly"}]: folders of the host, over 9P
+    disks       sizes in bytes of the upper and of the root, as far as they are known: a restored machine has others in mind
     clock       seconds since 1970; entropy: base64 of 32 bytes or more
     init        "auto", "agent" or "systemd"
     user        whom commands run as when they do not say, if the image has it
@@ -28,9 +29,9 @@ INIT_MODES = ("auto", "agent", "systemd")
 
 
 class Network:
-    """An address with its prefix length, the way out, and who answers names."""
+    """An address with its prefix length, the way out, who answers names, and the card's own address: empty as it is."""
 
-    __slots__ = ("address", "dns", "gateway", "prefix")
+    __slots__ = ("address", "dns", "gateway", "mac", "prefix")
 
     def __init__(self, value: object) -> None:
         address, slash, prefix = _text(value, "address").partition("/")
@@ -40,6 +41,12 @@ class Network:
         self.prefix = int(prefix)
         self.gateway = _text(value, "gateway", "")
         self.dns = _text(value, "dns", "")
+        try:
+            self.mac = bytes.fromhex(_text(value, "mac", "").replace(":", ""))
+        except ValueError:
+            raise ValueError("mac must be hexadecimal digits") from None
+        if len(self.mac) not in {0, 6}:
+            raise ValueError("mac must be six bytes")
 
 
 class Mount:
@@ -64,6 +71,7 @@ class Request:
         self.hostname = _text(value, "hostname", self.name)
         self.network = _part("network", Network, value["network"]) if value.get("network") is not None else None
         self.mounts = [_part("mounts", Mount, entry) for entry in _list(value, "mounts")]
+        self.disks = _sizes(value.get("disks"))
         self.clock = value.get("clock")
         self.entropy = _base64(_text(value, "entropy", ""))
         self.init = _text(value, "init", "auto")
@@ -99,6 +107,14 @@ def _list(value: dict[str, object], key: str) -> list[object]:
     if not isinstance(found, list):
         raise ValueError(f"{key}: a list is needed")
     return found
+
+
+def _sizes(value: object) -> list[int]:
+    if value is None:
+        return []
+    if not isinstance(value, list) or not all(isinstance(size, int) for size in value):
+        raise ValueError("disks: a list of numbers is needed")
+    return value
 
 
 def _strings(value: object) -> dict[str, str]:

@@ -18,6 +18,7 @@ CHECKS: tuple[tuple[str, Check], ...] = (
     ("boot kit", storage.boot_kit),
     ("images", storage.images),
     ("sheds", storage.sheds),
+    ("templates", storage.templates),
     ("leftovers", storage.leftovers),
     ("service", service.service),
     ("server", service.answers),

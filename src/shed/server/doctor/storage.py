@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import shlex
+import shutil
 from collections.abc import Iterator
+from pathlib import Path
 
+from shed.backends.qemu import templates as saved
 from shed.erofs.checker import check
 from shed.errors import DataError, NotFoundError, ShedError
 from shed.images.bootkit.kit import load_kit
@@ -80,6 +83,25 @@ def sheds(host: Host) -> Iterator[Result]:
         except Exception as error:  # noqa: BLE001  as above
             yield Result.of(f"shed {name}", error)
     yield Result("sheds", Status.PASS, f"{len(found)} looked at")
+
+
+def templates(host: Host) -> Iterator[Result]:
+    """What VMs are restored from is what was saved, and can still be used."""
+    found = sorted(host.paths.templates.glob("vm-*"))
+    program = shutil.which(host.program)
+    for path in found:
+        hint = f"remove it, and it is made again when it is needed: rm -rf {shlex.quote(str(path))}"
+        try:
+            saved.check(path, thoroughly=True)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            yield Result(f"template {path.name}", Status.WARN, f"it is damaged: {error}", hint)
+        else:
+            if saved.runtime_of(path, Path(program) if program else None) is None:
+                yield Result(
+                    f"template {path.name}", Status.WARN, "it was made by another QEMU or shed, and is not used", "shed system prune"
+                )
+    detail = f"{len(found)} looked at" if found else "there are none yet: one is made after the first start"
+    yield Result("templates", Status.PASS, detail)
 
 
 def leftovers(host: Host) -> Iterator[Result]:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 STDERR: int = asyncssh.EXTENDED_DATA_STDERR
 _MOST_WAITING = 256 * 1024
-"""Received bytes that wait to be read before the channel is told to hold back the rest; its window bounds that."""
+"""Received bytes that wait to be read before the channel holds back the rest, which is a window at most."""
 
 
 Channel = asyncssh.SSHServerChannel[bytes] | asyncssh.SSHTCPChannel[bytes] | asyncssh.SSHUNIXChannel[bytes]
@@ -63,9 +63,12 @@ class Duplex:
             await self._came.wait()
         data = self._received.popleft()
         self._waiting -= len(data)
-        if self._held and self._waiting < _MOST_WAITING // 2:
-            self._held = False
+        if self._held and not self._received:
+            # All that was held back comes at once, and only then may it be paused again: asyncssh opens the whole window with the first
+            # bytes that it delivers, so what it kept would grow without end.
             self.channel.resume_reading()
+            self._held = False
+            self._hold()
         return data
 
     async def write(self, data: bytes, kind: int | None = None) -> None:
@@ -88,10 +91,13 @@ class Duplex:
         """Take the client's bytes."""
         self._received.append(data)
         self._waiting += len(data)
+        self._hold()
+        self._came.set()
+
+    def _hold(self) -> None:
         if self._waiting > _MOST_WAITING and not self._held:
             self._held = True
             self.channel.pause_reading()
-        self._came.set()
 
     def eof_received(self) -> bool:
         """Take the client's end of file; our side stays open."""

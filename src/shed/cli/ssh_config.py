@@ -1,0 +1,141 @@
+"""`shed ssh-config`: sheds as hosts of OpenSSH, for people, editors and everything else that speaks SSH."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from shed.cli.connection import client, client_of
+from shed.cli.options import Options
+from shed.cli.output import done, emit, note
+from shed.cli.parsing import Parser
+from shed.client.client import Client
+from shed.client.config import DEFAULT_SSH_PORT, Config, load
+from shed.client.known_hosts import pattern, pin
+from shed.client.locate import ask
+from shed.client.ssh_config import Host, install, merged, read, text_of, uninstall
+from shed.client.transport import NotRunningError
+from shed.errors import ShedError, UnavailableError, UsageError
+from shed.names import LOCAL
+
+
+def ssh_config(words: list[str], options: Options) -> int:
+    """Print or install what OpenSSH needs to reach sheds."""
+    parser = Parser(
+        "ssh-config",
+        "Print what OpenSSH needs to reach sheds as hosts called shed-NAME: of one shed, of a server named with -s, or of all servers.\n"
+        "The key of each server's SSH front is pinned in ~/.shed/known_hosts.",
+        examples=["shed ssh-config dev", "shed ssh-config --install", "ssh shed-dev", "shed ssh-config --uninstall"],
+    )
+    parser.add_argument("name", metavar="NAME", nargs="?", help="the shed (default: all)")
+    parser.add_argument("-a", "--all", action="store_true", help="all sheds of all servers, as without a name")
+    parser.add_argument("--install", action="store_true", help="have ~/.ssh/config include them, from ~/.shed/ssh_config")
+    parser.add_argument("--uninstall", action="store_true", help="undo that: ~/.ssh/config is what it was before")
+    parser.add_argument("--dry-run", action="store_true", help="say what --install or --uninstall would write, and write nothing")
+    args = parser.parse(words, options)
+    if args.install and args.uninstall:
+        raise UsageError("--install and --uninstall at once", hint="choose one")
+    if args.name is not None and (args.all or args.uninstall):
+        raise UsageError(f"{'--all' if args.all else '--uninstall'} is about all sheds", hint=f"leave out {args.name}")
+    if args.all and options.server is not None:
+        raise UsageError("--all asks all servers", hint="leave out --all, or -s")
+    config = load(options.config)
+    user_file, ours = Path("~/.ssh/config").expanduser(), config.path.with_name("ssh_config").absolute()
+    if args.uninstall:
+        return _uninstall(user_file, ours, options, dry_run=args.dry_run)
+    writes = args.install or args.dry_run
+    hosts, down = _hosts(config, args.name, options, pinning=not args.dry_run)
+    if not writes:
+        if options.json:
+            emit([_wire(host) for host in hosts])
+        else:
+            print(text_of(hosts), end="")
+        return 1 if down and not hosts else 0
+    text = merged(read(ours), hosts, keep_servers=down, keep_all=args.name is not None or options.server is not None)
+    if not args.dry_run:
+        install(user_file, ours, text)
+    elif not options.json:
+        print(f"{ours} would be:\n\n{text}\n{user_file} would include it.")
+        return 0
+    names = ", ".join(host.alias for host in hosts) or "no sheds yet"
+    sentence = f"{user_file} knows {names}"
+    done(options, "ssh-config", "install", sentence, path=str(user_file), hosts=[_wire(host) for host in hosts], dry_run=args.dry_run)
+    return 1 if down and not hosts else 0
+
+
+def _uninstall(user_file: Path, ours: Path, options: Options, *, dry_run: bool) -> int:
+    from shed.client.ssh_config import aliases  # noqa: PLC0415
+
+    hosts = aliases(read(ours)) if dry_run else uninstall(user_file, ours)
+    sentence = f"{user_file} {'would no longer know' if dry_run else 'no longer knows'} {', '.join(hosts) or 'of sheds'}"
+    done(options, "ssh-config", "uninstall", sentence, path=str(user_file), hosts=hosts, dry_run=dry_run)
+    return 0
+
+
+def _hosts(config: Config, name: str | None, options: Options, *, pinning: bool) -> tuple[list[Host], list[str]]:
+    """Return the hosts that are asked for, and the names of the servers that did not answer."""
+    known_hosts = config.path.with_name("known_hosts").absolute()
+    if name is not None:
+        server = client_of(name, options)
+        server.shed(name)
+        return _of_server(server, [name], config, known_hosts, pinning=pinning), []
+    if options.server is not None or not config.servers:
+        server = client(options)
+        return _of_server(server, [shed.name for shed in server.sheds()], config, known_hosts, pinning=pinning), []
+    answers = ask(
+        config,
+        sorted(config.names(), key=lambda server: server != (config.default or LOCAL)),
+        lambda server: _of_server(server, [shed.name for shed in server.sheds()], config, known_hosts, pinning=pinning),
+    )
+    found: dict[str, Host] = {}
+    down = []
+    for server_name, answer in answers.items():
+        if isinstance(answer, NotRunningError) and server_name == LOCAL:
+            continue
+        if isinstance(answer, ShedError):
+            note(f"warning: {server_name}: {answer.message}")
+            down.append(server_name)
+            continue
+        for host in answer:
+            found[_free(host, found).alias] = _free(host, found)
+    return list(found.values()), down
+
+
+def _free(host: Host, taken: dict[str, Host]) -> Host:
+    """Return the host under a name of its own: that of the server is added where another server has a shed of the same name."""
+    if host.alias not in taken:
+        return host
+    from dataclasses import replace  # noqa: PLC0415  hardly ever
+
+    return replace(host, alias=f"{host.alias}.{host.server}")
+
+
+def _of_server(server: Client, sheds: list[str], config: Config, known_hosts: Path, *, pinning: bool) -> list[Host]:
+    """Return sheds of one server as hosts, and pin its key.  Raises `UnavailableError` (SSH_OFF) without an SSH front."""
+    info = server.info()
+    port, address = info.get("ssh_port"), server.address
+    if not isinstance(port, int):
+        reason = str(info.get("ssh", "")).removeprefix("off: ") or "it does not say more"
+        raise UnavailableError(f"the server at {address} has no SSH front: {reason}", code="SSH_OFF", hint="see ssh_port in server.yaml")
+    entry = config.servers.get(address.name or "")
+    if entry is not None and entry.ssh_port != DEFAULT_SSH_PORT:
+        port = entry.ssh_port
+    host = address.host or "localhost"
+    if pinning:
+        # Nobody can be in between on a Unix socket, or in the user's own ssh.
+        pin(known_hosts, host, port, server.ssh_host_key(), replace=address.path is not None or address.ssh is not None)
+    jump = {} if address.ssh is None else {"jump": str(address), "key_name": pattern(host, port)}
+    hostname = host if address.ssh is None else "localhost"
+    place = address.name or LOCAL
+    return [Host(f"shed-{shed}", place, shed, hostname, port, known_hosts, **jump) for shed in sorted(sheds)]
+
+
+def _wire(host: Host) -> dict[str, object]:
+    return {
+        "host": host.alias,
+        "name": host.shed,
+        "server": host.server,
+        "hostname": host.hostname,
+        "port": host.port,
+        "user": host.shed,
+        "known_hosts_file": str(host.known_hosts),
+    }

@@ -1,0 +1,83 @@
+"""``shed-server warm``: templates made before anybody waits for a shed."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from shed.backends.base import Backend, Disk, Machine
+from shed.config.paths import Paths
+from shed.config.server import MAX_CPUS, MAX_MEMORY_MB, MIN_MEMORY_MB, Settings
+from shed.config.sizes import parse_size
+from shed.errors import NotFoundError, ShedError, UsageError
+from shed.images.find import all_tags
+from shed.images.resolve import BootImage, resolve
+from shed.oci.store import LayoutStore
+from shed.progress import Event, Progress
+from shed.sheds import folders
+from shed.sheds.warm import make
+
+if TYPE_CHECKING:
+    from shed.oci.digest import Digest
+
+_SHAPE = re.compile(r"(\d+)x(.+)")
+_MIB = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """Processors and memory, in MiB, of a machine."""
+
+    cpus: int
+    memory_mb: int
+
+
+def parse_shape(text: str) -> Shape:
+    """Return the shape that ``2x2G`` or ``4x512M`` stands for.  Raises `UsageError`."""
+    found = _SHAPE.fullmatch(text)
+    if found is None:
+        raise UsageError(f"{text!r} is not a shape", hint="write processors, an x and memory: 2x2G")
+    memory = parse_size(found[2])
+    shape = Shape(int(found[1]), memory // _MIB)
+    if not 1 <= shape.cpus <= MAX_CPUS or memory % _MIB or not MIN_MEMORY_MB <= shape.memory_mb <= MAX_MEMORY_MB:
+        raise UsageError(f"no shed can have the shape {text!r}", hint=f"1 to {MAX_CPUS} processors, {MIN_MEMORY_MB}M or more of memory")
+    return shape
+
+
+def warm(
+    paths: Paths, settings: Settings, backend: Backend, shapes: Sequence[Shape], *, sink: Callable[[Event], None] | None = None
+) -> list[str]:
+    """Make the templates of `shapes`, the default one when there is none, for each boot kit that the named images have.
+
+    Return the names of those that are there then.  Raises `NotFoundError` when there is no image, and what making one raises.
+    """
+    folders.prepare(paths)
+    kits = _kits(LayoutStore(paths.images))
+    if not kits:
+        raise NotFoundError("there is no image to boot", code="IMAGE_NOT_FOUND", hint="shed-server pull-images, or shed image build")
+    progress = Progress(sink) if sink else Progress()
+    names = []
+    for shape in shapes or [Shape(settings.default_cpus, settings.default_memory_mb)]:
+        for image in kits:
+            progress.phase("template", f"template for {shape.cpus} cpus and {shape.memory_mb} MB")
+            blank = Disk(image.runtime, read_only=False)
+            disks = (blank, Disk(image.root, read_only=True), Disk(image.runtime, read_only=True))
+            machine = Machine("template", shape.cpus, shape.memory_mb, image.kernel, image.initrd, disks, paths.templates)
+            names.append(asyncio.run(make(backend, machine, wait=settings.start_timeout)).path.name)
+    return list(dict.fromkeys(names))
+
+
+def _kits(store: LayoutStore) -> list[BootImage]:
+    """Return one image for each boot kit; what cannot be booted is left out."""
+    found: dict[tuple[object, ...], BootImage] = {}
+    digests: dict[Digest, None] = dict.fromkeys(digest for _, digest in all_tags(store))
+    for digest in digests:
+        try:
+            image = resolve(store, digest)
+        except ShedError:
+            continue
+        found.setdefault((image.kernel, image.initrd, image.runtime), image)
+    return list(found.values())

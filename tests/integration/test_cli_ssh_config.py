@@ -1,0 +1,118 @@
+"""`shed ssh-config` with a real server's SSH front, and OpenSSH reading what it wrote."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from support.running import Running
+from support.ssh import free_port
+from support.world import World
+
+SHED = [sys.executable, "-m", "shed.cli.main"]
+
+
+class Home:
+    """A user with a home, and a server with an SSH front and the sheds ``dev`` and ``web``."""
+
+    def __init__(self, root: Path) -> None:
+        self.world = World(root / "w")
+        (root / "w").mkdir()
+        self.port = free_port()
+        (root / "w/ssh").write_text(json.dumps({"ssh_port": self.port}))
+        self.server = Running(self.world)
+        self.path = root / "home"
+        self.path.mkdir()
+        self.env = {**os.environ, "HOME": str(self.path), "SHED_SERVER": f"unix://{self.server.socket}"}
+
+    def shed(self, *words: str, code: int = 0) -> subprocess.CompletedProcess[str]:
+        """Run the command line."""
+        done = subprocess.run([*SHED, *words], env=self.env, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+        assert done.returncode == code, done
+        return done
+
+    def ssh(self, host: str, command: str) -> str:
+        """Run a command by OpenSSH, with the file that the user has; nobody is asked whether a key is right."""
+        words = ["ssh", "-F", str(self.path / ".ssh/config"), "-o", "BatchMode=yes", "-o", "IdentityAgent=none", host, command]
+        done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == 0, done
+        return done.stdout
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
+    """The user, for all tests."""
+    home = Home(tmp_path_factory.mktemp("host"))
+    try:
+        for name in ("dev", "web"):
+            home.shed("create", name, "--image", "base")
+        yield home
+    finally:
+        home.server.end()
+        home.world.kill_machines()
+
+
+def test_installed_and_used_and_gone(home: Home) -> None:
+    """OpenSSH knows each shed by name, and the server by its key; afterwards the user's file is what it was."""
+    theirs = home.path / ".ssh/config"
+    theirs.parent.mkdir()
+    theirs.write_text("Host *\n    ConnectTimeout 30")
+    planned = home.shed("ssh-config", "--dry-run").stdout
+    assert "Host shed-dev\n" in planned
+    assert theirs.read_text() == "Host *\n    ConnectTimeout 30"
+    assert not (home.path / ".shed/known_hosts").exists()
+    assert home.shed("ssh-config", "--install").stdout == f"{theirs} knows shed-dev, shed-web\n"
+    assert home.ssh("shed-dev", "echo in the shed") == "in the shed\n"
+    assert home.ssh("shed-web", "echo $((6*7))") == "42\n"
+    said = json.loads(home.shed("ssh-config", "--uninstall", "--json").stdout)
+    assert (said["status"], said["hosts"]) == ("ok", ["shed-dev", "shed-web"])
+    assert theirs.read_text() == "Host *\n    ConnectTimeout 30"
+
+
+def test_printed(home: Home) -> None:
+    """One shed, for people and for machines; the key is pinned so that what is printed works as it stands."""
+    text = home.shed("ssh-config", "dev").stdout
+    assert text.startswith("Host shed-dev\n    # on local\n    HostName localhost\n")
+    config = home.path / "alone"
+    config.write_text(text)
+    words = ["ssh", "-F", str(config), "-o", "BatchMode=yes", "shed-dev", "echo it works"]
+    assert subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=True).stdout == "it works\n"
+    (found,) = json.loads(home.shed("ssh-config", "dev", "--json").stdout)
+    assert (found["host"], found["port"], found["user"]) == ("shed-dev", home.port, "dev")
+
+
+def test_one_shed_more(home: Home) -> None:
+    """Installing one leaves the others; a whole install forgets those whose sheds are gone."""
+    home.shed("ssh-config", "--install", "web")
+    ours = home.path / ".shed/ssh_config"
+    home.shed("ssh-config", "--install", "dev")
+    assert [line for line in ours.read_text().splitlines() if line.startswith("Host")] == ["Host shed-dev", "Host shed-web"]
+    ours.write_text(ours.read_text().replace("web", "old"))
+    home.shed("ssh-config", "--install", "-s", home.env["SHED_SERVER"])
+    assert "Host shed-old" in ours.read_text()  # it may be another server's
+    home.shed("ssh-config", "--install")
+    assert "shed-old" not in ours.read_text()
+    home.shed("ssh-config", "--uninstall")
+
+
+def test_a_server_without_a_front(home: Home, tmp_path: Path) -> None:
+    """Is told as that, with where to switch it on."""
+    world = World(tmp_path)
+    server = Running(world)
+    try:
+        refused = home.shed("-s", f"unix://{server.socket}", "ssh-config", "--json", code=1)
+        assert json.loads(refused.stderr)["error"]["code"] == "SSH_OFF"
+    finally:
+        server.end()
+
+
+@pytest.mark.parametrize("words", [("--install", "--uninstall"), ("--all", "dev"), ("--uninstall", "dev"), ("--all", "-s", "local")])
+def test_what_makes_no_sense(home: Home, words: tuple[str, ...]) -> None:
+    """Is refused before anything is done."""
+    assert home.shed("ssh-config", *words, code=2).stderr.startswith("error: ")

@@ -1,0 +1,193 @@
+"""Templates on disk: what they are found by, what makes one unusable, how many stay, and which nobody needs any more."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from shed.backends.base import Disk, Machine, Share, Template
+from shed.backends.qemu import accel, command, templates
+from shed.backends.qemu.templates import Limits, Templates
+from shed.config.paths import Paths
+from shed.errors import ConflictError, StorageError
+from shed.oci.store import LayoutStore
+from shed.sheds import orphans
+from shed.sheds.folders import prepare
+
+KERNEL, INITRD, RUNTIME = ("a" * 64, "b" * 64, "c" * 64)
+
+
+@pytest.fixture
+def paths(tmp_path: Path) -> Paths:
+    """The folders of a server."""
+    paths = Paths(tmp_path / "data", tmp_path / "run")
+    prepare(paths)
+    return paths
+
+
+@pytest.fixture
+def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A QEMU that says its version and nothing else."""
+    path = tmp_path / "bin/qemu-system-x86_64"
+    path.parent.mkdir()
+    path.write_text("#!/bin/sh\necho QEMU emulator version 7.2.0\n")
+    path.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{path.parent}:{os.environ['PATH']}")
+    return path
+
+
+def machine(paths: Paths, name: str = "demo", *, cpus: int = 2, memory_mb: int = 256) -> Machine:
+    """A machine; none of its files need be there."""
+    blobs = LayoutStore(paths.images).blobs
+    disks = (
+        Disk(paths.uppers / name / "upper.ext4", read_only=False),
+        Disk(blobs / f"root-{name}", read_only=True),
+        Disk(blobs / RUNTIME, read_only=True),
+    )
+    return Machine(name, cpus, memory_mb, blobs / KERNEL, blobs / INITRD, disks, paths.instances / name)
+
+
+def host(program: Path) -> command.Host:
+    """What the host is to a machine."""
+    return command.Host(program, "tcg", "some uuid", one_thread=True)
+
+
+def publish(store: Templates, wanted: Machine, on: command.Host) -> Template:
+    """Make a template, without a VM."""
+    with store.lock():
+        plan = store.begin(wanted, on)
+        (plan.state_dir / "state").write_bytes(random.Random(1).randbytes(5000))
+        with (plan.state_dir / "memory").open("wb") as file:
+            file.write(random.Random(2).randbytes(200_000))
+            file.truncate(wanted.memory_mb << 20)
+        return store.publish(plan, on)
+
+
+def test_one_serves_every_shed_of_its_shape(paths: Paths, program: Path) -> None:
+    """Names, images, uppers and shared folders do not matter; all that a restored machine must have in common does."""
+    store, on = Templates(paths.templates, Limits()), host(program)
+    made = publish(store, machine(paths), on)
+    assert sorted(path.name for path in made.path.iterdir()) == ["memory", "state", "template.json"]
+    assert made.path.stat().st_mode & 0o777 == 0o700
+    assert store.find(machine(paths, "other"), replace(on, uuid="another")) == made
+    demo = machine(paths)
+    share = Share("workspace", paths.data, 1000, 1000)
+    for other in (
+        machine(paths, cpus=1),
+        machine(paths, memory_mb=512),
+        replace(demo, kernel=demo.kernel.with_name("d" * 64)),
+        replace(demo, initrd=demo.initrd.with_name("d" * 64)),
+        replace(demo, disks=(*demo.disks[:2], Disk(demo.kernel, read_only=True))),
+        replace(demo, shares=(share,)),
+    ):
+        assert store.find(other, on) is None
+    assert store.find(demo, replace(on, accel="kvm")) is None
+    assert store.find(demo, replace(on, one_thread=False)) is None
+    shared = publish(store, replace(demo, shares=(share,)), on)
+    assert store.find(replace(demo, shares=(replace(share, path=paths.run, guest_uid=7),)), on) == shared
+
+
+def test_another_qemu_finds_nothing(paths: Paths, program: Path) -> None:
+    """Even one that says the same of itself: the file is another."""
+    store, on = Templates(paths.templates, Limits()), host(program)
+    publish(store, machine(paths), on)
+    program.write_text(program.read_text() + "# patched\n")
+    assert store.find(machine(paths), on) is None
+
+
+@pytest.mark.parametrize("name", ["state", "memory", "template.json"])
+@pytest.mark.parametrize("damage", ["changed", "cut", "gone", "a folder"])
+def test_damage_is_seen_and_removed(paths: Paths, program: Path, name: str, damage: str, caplog: pytest.LogCaptureFixture) -> None:
+    """At whatever place, in whatever file; the next one can be made."""
+    store, on = Templates(paths.templates, Limits()), host(program)
+    chance = random.Random(f"{name} {damage}")
+    for _ in range(5):
+        made = publish(store, machine(paths), on)
+        path = made.path / name
+        size = path.stat().st_size
+        if damage == "changed":
+            with path.open("r+b") as file:
+                file.seek(chance.randrange(size))
+                was = file.read(1)
+                file.seek(-1, 1)
+                file.write(bytes([was[0] ^ 0x80]))
+        elif damage == "cut":
+            os.truncate(path, chance.randrange(size))
+        else:
+            path.unlink()
+            if damage == "a folder":
+                path.mkdir()
+        assert store.find(machine(paths), on) is None
+        assert not made.path.exists()
+        assert "is damaged and will be made again" in caplog.text
+
+
+def test_a_copy_is_read_whole_by_the_doctor_alone(paths: Paths, program: Path) -> None:
+    """Bytes that changed without a trace are not looked for at each start."""
+    store, on = Templates(paths.templates, Limits()), host(program)
+    made = publish(store, machine(paths), on)
+    memory = made.path / "memory"
+    times = memory.stat()
+    with memory.open("r+b") as file:
+        file.write(b"other bytes")
+    os.utime(memory, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert store.find(machine(paths), on) == made
+    with pytest.raises(ValueError, match="memory"):
+        templates.check(made.path, thoroughly=True)
+
+
+def test_the_least_recently_used_goes_first(paths: Paths, program: Path) -> None:
+    """Three are kept, then as many as there is room for; the newest stays in any case."""
+    on = host(program)
+    store = Templates(paths.templates, Limits(count=3))
+    for cpus in (1, 2, 3):
+        made = publish(store, machine(paths, cpus=cpus), on)
+        os.utime(made.path / "template.json", (cpus, cpus))
+    assert store.find(machine(paths, cpus=1), on)  # used just now
+    publish(store, machine(paths, cpus=4), on)
+    assert [cpus for cpus in range(1, 5) if store.find(machine(paths, cpus=cpus), on)] == [1, 3, 4]
+    small = Templates(paths.templates, Limits(disk_bytes=1))
+    publish(small, machine(paths, cpus=5), on)
+    assert [path.name[:7] for path in paths.templates.glob("vm-*")] == ["vm-5cpu"]
+
+
+def test_two_do_not_make_at_once_and_no_room_is_told(paths: Paths, program: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second is told at once; a disk without room is not filled."""
+    store, on = Templates(paths.templates, Limits()), host(program)
+    with store.lock(), pytest.raises(ConflictError), Templates(paths.templates, Limits()).lock():
+        pass
+    monkeypatch.setattr(templates, "_NEEDED", 1 << 60)
+    with pytest.raises(StorageError, match="no space for a template"):
+        store.begin(machine(paths), on)
+    assert store.unfinished() == []
+
+
+def test_prune_takes_what_nobody_restores_from(paths: Paths, program: Path) -> None:
+    """Those of a runtime that is gone, of another QEMU, and what a removal that was cut short has left; a useful one stays."""
+    store, on = Templates(paths.templates, Limits()), host(program)
+    runtime = LayoutStore(paths.images).blobs / RUNTIME
+    runtime.parent.mkdir(parents=True)
+    runtime.touch()
+    made = publish(store, machine(paths), on)
+    then = time.time() - orphans.OLD - 60
+    os.utime(made.path, (then, then))
+    assert orphans.find_orphans(paths) == []
+    assert [orphan.path for orphan in orphans.find_orphans(paths, gone={runtime})] == [made.path]
+    record = json.loads((made.path / "template.json").read_text())
+    assert record["identity"]["qemu"] == accel.version(program)
+    left = paths.templates / ".vm-x.gone"
+    left.mkdir()
+    os.utime(left, (then, then))
+    program.write_text(program.read_text() + "# patched\n")
+    found = orphans.find_orphans(paths)
+    assert [orphan.path for orphan in found] == [left, made.path]
+    with store.lock():
+        assert not any(orphans.remove_orphan(orphan) for orphan in found)
+    assert all(orphans.remove_orphan(orphan) for orphan in found)
+    assert list(paths.templates.glob("*vm-*")) == []

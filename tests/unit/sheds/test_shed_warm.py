@@ -1,0 +1,115 @@
+"""Which way a shed comes up, and when a template is made: with a backend whose templates are names."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from shed.errors import BackendError
+from shed.progress import Event, Progress, WarningEvent
+from shed.sheds.create import CreateRequest
+from shed.sheds.manager import Manager
+from support.world import World, create, until
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    """A world whose backend saves machines."""
+    world = World(tmp_path).prepare()
+    world.backend.saves = True
+    return world
+
+
+async def way(manager: Manager, name: str, **options: object) -> str:
+    """Make a shed and return how it came up."""
+    return str((await create(manager, name, **options))["boot"])
+
+
+def test_the_first_of_a_shape_is_cold_and_the_next_is_warm(world: World) -> None:
+    """Each shape has its template; `cold` is obeyed, by create and by start."""
+
+    async def work() -> None:
+        async with world.manager() as manager:
+            assert await way(manager, "a") == "cold"
+            await until(lambda: len(world.backend.templates) == 1)
+            assert await way(manager, "b") == "warm"
+            assert await way(manager, "c", cold=True) == "cold"
+            assert await way(manager, "d", cpus=1) == "cold"
+            await until(lambda: len(world.backend.templates) == 2)
+            await manager.stop("b", Progress())
+            assert (await manager.start("b", Progress()))["boot"] == "warm"
+            await manager.stop("b", Progress())
+            assert (await manager.start("b", Progress(), cold=True))["boot"] == "cold"
+            assert world.backend.made == 2
+
+    asyncio.run(work())
+    world.kill_machines()
+
+
+def test_none_is_made_or_used_when_the_configuration_says_so(world: World) -> None:
+    """All starts are cold."""
+    world.with_settings(warm_start=False)
+
+    async def work() -> None:
+        async with world.manager() as manager:
+            assert await way(manager, "a") == "cold"
+            assert await way(manager, "b") == "cold"
+            assert world.backend.made == 0
+
+    asyncio.run(work())
+    world.kill_machines()
+
+
+def test_a_template_that_cannot_be_used_costs_a_cold_start_and_is_made_again(world: World) -> None:
+    """The create succeeds, with a warning; the template that was to blame is gone, and there is another one."""
+
+    async def work() -> None:
+        async with world.manager() as manager:
+            await way(manager, "a")
+            await until(lambda: world.backend.made == 1)
+            world.backend.faults.add("no-restore")
+            events: list[Event] = []
+            assert (await manager.create(CreateRequest("b"), Progress(events.append)))["boot"] == "cold"
+            assert [event.message for event in events if isinstance(event, WarningEvent)] == [
+                "restoring the virtual machine failed, so it is booted: the VM cannot be started"
+            ]
+            await until(lambda: world.backend.made == 2)
+            world.backend.faults.clear()
+            assert await way(manager, "c") == "warm"
+
+    asyncio.run(work())
+    world.kill_machines()
+
+
+def test_a_template_is_not_blamed_for_what_a_cold_start_cannot_do_either(world: World) -> None:
+    """Both fail: the error is that of the cold start, and the template stays."""
+
+    async def work() -> None:
+        async with world.manager() as manager:
+            await way(manager, "a")
+            await until(lambda: world.backend.made == 1)
+            world.backend.faults.add("no-start")
+            with pytest.raises(BackendError):
+                await way(manager, "b")
+            assert len(world.backend.templates) == 1
+            world.backend.faults.clear()
+            assert await way(manager, "b") == "warm"
+
+    asyncio.run(work())
+    world.kill_machines()
+
+
+def test_a_shape_that_cannot_be_saved_is_tried_once(world: World) -> None:
+    """A boot kit whose agent cannot rest would cost a boot after every start."""
+    world.backend.saves = False
+
+    async def work() -> None:
+        async with world.manager() as manager:
+            for name in "abc":
+                assert await way(manager, name) == "cold"
+            assert world.backend.tried == 1
+
+    asyncio.run(work())
+    world.kill_machines()
