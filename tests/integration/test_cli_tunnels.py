@@ -72,13 +72,13 @@ def connect(port: int, host: str = "127.0.0.1") -> socket.socket:
 
 def echo(port: int, host: str = "127.0.0.1") -> bool:
     """Say whether what is sent comes back, with the end behind it."""
-    with connect(port, host) as sock:
-        try:
+    try:
+        with connect(port, host) as sock:
             sock.sendall(b"ping")
             sock.shutdown(socket.SHUT_WR)
             return sock.makefile("rb").read() == b"ping"
-        except OSError:  # whichever call meets the reset
-            return False
+    except OSError:  # whichever call meets the reset
+        return False
 
 
 def wait_until(condition: Callable[[], object]) -> None:

@@ -23,7 +23,7 @@ from shed.errors import ConflictError, ShedError, UsageError
 
 LOCALHOST = "localhost"
 """Both of this machine's loopback addresses."""
-PATIENCE = 10.0
+PATIENCE = 20.0
 """Seconds that a connection waits for a server that is being restarted."""
 _PAUSE = 0.2
 _BACKLOG = 128
