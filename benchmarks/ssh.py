@@ -30,7 +30,7 @@ _NAME = "bench-ssh"
 _PACKAGES = ("openssh-server", "libwrap0", "libwtmpdb0", "libsqlite3-0")
 """What the base image lacks to run sshd."""
 _PORT = 2022
-_SIZE = 128 << 20
+_SIZE = 64 << 20
 """Bytes of a throughput run."""
 _SETUP = f"""set -e
 for package in *.deb; do sudo dpkg -x $package /; done

@@ -43,8 +43,8 @@ class Front:
     def listen(self) -> None:
         """Take the port.
 
-        Raises `ConflictError` (PORT_IN_USE) for one that was asked for.  The usual one may be in use, by another server for example: then
-        `off` says so.
+        Raises `ConflictError` (PORT_IN_USE), `UsageError` for one that was asked for.  The usual one may be in use, by another server for
+        example: then `off` says so.
         """
         port = DEFAULT_PORT if self._settings.ssh_port is None else self._settings.ssh_port
         if not port:
@@ -53,7 +53,7 @@ class Front:
         try:
             self._socket = _listener(self._settings.ssh_bind_address, port)
         except ShedError as error:
-            if self._settings.ssh_port is not None or not isinstance(error, ConflictError):
+            if self._settings.ssh_port is not None:
                 raise
             self.off = error.message
             log.warning("no SSH front: %s; choose another one with ssh_port", error.message)
