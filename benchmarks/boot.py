@@ -43,7 +43,7 @@ def main() -> None:
             number += 1
             name = f"bench-{number}"
             start = time.perf_counter()
-            shed("create", name, "--image", "base")
+            shed("create", name, "--image", "base", "--cold")
             shed("exec", name, "--", "true")
             seconds = time.perf_counter() - start
             shed("delete", name, "--force")

@@ -53,12 +53,16 @@ class Machine:
 
 @pytest.fixture(scope="module")
 def machine(small_store: LayoutStore, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
-    """The machine, for all tests: none leaves anything in the shed."""
+    """The machine, for all tests: none leaves anything in the shed, whose VM was restored."""
     root = tmp_path_factory.mktemp("machine")
     copy_store(small_store, root / "data/images")
     machine = Machine(root)
     try:
-        machine.shed("create", "dev", "--image", "busybox", "--memory", "384M")
+        warm = [sys.executable, "-m", "shed.server.main", "warm", "--shape", "2x384M", "--json"]
+        made = json.loads(subprocess.run(warm, env=machine.env, stdout=subprocess.PIPE, check=True).stdout)
+        assert [name["name"].startswith("vm-2cpus-384mb-") for name in made] == [True]
+        created = json.loads(machine.shed("create", "dev", "--image", "busybox", "--memory", "384M", "--json").stdout)
+        assert created["shed"]["boot"] == "warm"
         yield machine
     finally:
         subprocess.run([*SHED, "delete", "dev", "--force"], env=machine.env, capture_output=True, check=False)

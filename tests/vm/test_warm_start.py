@@ -6,6 +6,7 @@ import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,8 @@ from support.machine import Machine, command_line
 
 pytestmark = [pytest.mark.vm, pytest.mark.slow, pytest.mark.timeout(600)]
 SHAPE = ("--cpus", "1", "--memory", "256M")
+IN_A_ROW, AT_ONCE = int(os.environ.get("SHED_TEST_IN_A_ROW", "3")), int(os.environ.get("SHED_TEST_AT_ONCE", "4"))
+"""How often a shed is made and deleted; before a release 200, and 40."""
 MARKER = "marker-q7x2"
 """Name of the shed after whose start the template is made."""
 
@@ -130,6 +133,33 @@ def test_a_restored_shed_lives_as_any_other(machine: Machine) -> None:
     wait_until(lambda: machine.show("dev")["status"] == "stopped")
     assert sh(machine, "dev", "cat /etc/machine-id /sys/class/net/e*/address; cat /root/kept") == identity + "kept\n"
     machine.shed("delete", "--force", "dev")
+
+
+def test_many_in_a_row_and_at_once_leave_nothing(machine: Machine) -> None:
+    """Every create, command and delete succeeds, no two guests draw the same random bytes, and the server holds no more than before."""
+
+    def live(name: str) -> str:
+        assert create(machine, name) == "warm"
+        drawn = sh(machine, name, "od -An -tx1 -N16 /dev/urandom; cat /proc/sys/kernel/random/uuid")
+        machine.shed("delete", "--force", name)
+        return drawn
+
+    def held() -> tuple[int, int, set[str]]:
+        folders = {str(path) for place in ("instances", "uppers", "templates") for path in (machine.data / place).iterdir()}
+        processes = [
+            entry for entry in Path("/proc").iterdir() if entry.name.isdigit() and str(machine.data).encode() in command_line(entry)
+        ]
+        descriptors = len(list(Path(f"/proc/{machine.server_pid()}/fd").iterdir()))
+        return descriptors, len(processes), {path for path in folders if not path.endswith(".lock")}
+
+    drawn = [live("first")]
+    before = held()
+    drawn += [live(f"row-{number}") for number in range(IN_A_ROW)]
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        drawn += pool.map(live, [f"once-{number}" for number in range(AT_ONCE)])
+    assert len({word for lines in drawn for word in lines.splitlines()}) == 2 * len(drawn)
+    wait_until(lambda: held()[1:] == before[1:])
+    assert held()[0] <= before[0]
 
 
 def test_a_template_that_lies_costs_one_cold_start(machine: Machine) -> None:

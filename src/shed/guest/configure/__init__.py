@@ -46,6 +46,7 @@ async def configure(loop: Loop, shed: State, value: dict[str, object], places: P
     else:
         from shed.guest.rest import await_disks
 
+        loop.log("this machine was restored, not booted: what its kernel said is not here")
         await_disks(places, request.disks)
     watch.lap("machine")
     if shed.rest is None or not shed.rest.has_network(request.network):
