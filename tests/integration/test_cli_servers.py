@@ -212,7 +212,7 @@ def test_a_server_behind_ssh(home: Home, tmp_path: Path) -> None:
     done = home.shed("exec", "dev", "--", "sh", "-c", "cat; echo err >&2; exit 3", stdin="in", code=3)
     assert (done.stdout, done.stderr) == ("in", "err\n")
     assert home.names("two") == ["dev"]
-    with subprocess.Popen([*SHED, "forward", "dev", ":10"], env=home.env, stdout=subprocess.PIPE, text=True) as forward:
+    with subprocess.Popen([*SHED, "-s", "far", "forward", "dev", ":10"], env=home.env, stdout=subprocess.PIPE, text=True) as forward:
         assert forward.stdout is not None
         port = int(forward.stdout.readline().split()[2].rpartition(":")[2])
         with socket.create_connection(("127.0.0.1", port), timeout=30) as sock:
