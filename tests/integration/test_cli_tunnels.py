@@ -200,9 +200,10 @@ def test_tunnels_in_the_background(user: User) -> None:
 
 def test_a_server_that_restarts_is_waited_for(tmp_path: Path) -> None:
     """A connection that comes while it is away works once it is back; the log has a line for each change, not for each try."""
-    with fake_server(tmp_path) as env:
+    with fake_server(tmp_path) as env, contextlib.ExitStack() as stack:
         user = User(tmp_path, env)
         user.shed("create", "dev")
+        stack.callback(user.shed, "tunnels", "stop", "--all")
         port = json.loads(user.shed("tunnels", "start", "dev", "-t", ":7", "-d", "--json").stdout)["forwards"][0]["port"]
         assert echo(port)
         user.shed("stop", "dev")

@@ -185,12 +185,22 @@ def test_a_program_that_is_killed_ends_the_client(dev: Shed) -> None:
         assert other.recv(100) == b"still there"
 
 
+def gone(pid: int) -> bool:
+    """Say whether a process has ended, and closed all that it had open."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in {"Z", "X"}
+    except OSError:
+        return True
+
+
 def test_a_server_that_is_killed(machine: Machine, dev: Shed) -> None:
     """Clients notice, so does the program in the shed; the next server finds the shed, and new connections work."""
     with dev.connect(9) as sock:
         assert sock.recv(1) == b"\0"
-        os.kill(machine.server_pid(), signal.SIGKILL)
+        server = machine.server_pid()
+        os.kill(server, signal.SIGKILL)
         drain(sock)
+    wait_until(lambda: gone(server))
     wait_until(lambda: not pouring(dev))
     with dev.connect(7) as sock:
         sock.sendall(b"hello")
