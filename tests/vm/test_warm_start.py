@@ -104,10 +104,11 @@ def test_what_must_differ_differs(machine: Machine) -> None:
 
 
 def test_an_image_without_a_shell_is_restored_too(machine: Machine) -> None:
-    """The template serves every image."""
-    assert create(machine, "bare", image="shell-less") == "warm"
-    assert machine.shed("exec", "bare", "--", "/hello") == "hello from a static program\n"
-    machine.shed("delete", "--force", "bare")
+    """The template serves every image; who wants a boot gets one."""
+    for name, way in (("bare", "warm"), ("cold", "cold")):
+        assert create(machine, name, *([f"--{way}"] if way == "cold" else []), image="shell-less") == way
+        assert machine.shed("exec", name, "--", "/hello") == "hello from a static program\n"
+        machine.shed("delete", "--force", name)
 
 
 def test_a_restored_shed_lives_as_any_other(machine: Machine) -> None:

@@ -85,6 +85,7 @@ class Client:
             upper_size_bytes=upper_size_bytes,
             local_dir=local_dir,
             timeout=timeout,
+            cold=cold or None,
         )
         return Shed.from_wire(self._work("POST", CREATE, on_event, body=body))
 

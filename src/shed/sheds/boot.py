@@ -79,7 +79,7 @@ async def boot(
         raise
     if warm is not None:
         if template is not None:
-            await warm.to_blame(template)
+            await warm.to_blame(template, vm)
         warm.booted(vm)
     return Booted(connection, "cold")
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from dataclasses import asdict
 
 from shed.backends.base import Backend, Connection, Machine, Template
@@ -18,6 +19,7 @@ from shed.sheds.threads import in_thread
 
 log = logging.getLogger(__name__)
 _REST_SECONDS = 60.0
+_MOST_BLAMED = 2
 _CALM_SECONDS = 2.5
 """Until the guest's kernel has done what it puts off, such as asking whether its IPv6 address is free: or every restored one does it."""
 
@@ -31,6 +33,7 @@ class WarmStart:
         self._wait = wait
         self._making: dict[tuple[object, ...], asyncio.Task[None]] = {}
         """By shape; done tasks stay there when they failed: that shape is not tried again by this server."""
+        self._blamed: Counter[tuple[object, ...]] = Counter()
 
     async def open(self) -> None:
         """Remove what a server before us was killed over."""
@@ -53,9 +56,10 @@ class WarmStart:
             log.warning("shed %s: templates cannot be used: %s", machine.name, error)
             return None
 
-    async def to_blame(self, template: Template) -> None:
-        """Drop a template that a machine could not be restored from, and that boots."""
-        log.warning("template %s is dropped and will be made again: it could not be used", template.path.name)
+    async def to_blame(self, template: Template, machine: Machine) -> None:
+        """Drop a template that `machine` could not be restored from, although it boots.  The second of a shape is the last."""
+        self._blamed[_shape(machine)] += 1
+        log.warning("template %s could not be used and is dropped", template.path.name)
         try:
             await in_thread(self._backend.drop_template, template)
         except ShedError as error:
@@ -64,7 +68,7 @@ class WarmStart:
     def booted(self, machine: Machine) -> None:
         """Have a template made in the background for others like `machine`, which has just been booted."""
         shape = _shape(machine)
-        if self._enabled and shape not in self._making:
+        if self._enabled and shape not in self._making and self._blamed[shape] < _MOST_BLAMED:
             self._making[shape] = asyncio.create_task(self._make_quietly(machine, shape), name=f"template like {machine.name}")
 
     async def _make_quietly(self, machine: Machine, shape: tuple[object, ...]) -> None:

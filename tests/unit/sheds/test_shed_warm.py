@@ -83,6 +83,23 @@ def test_a_template_that_cannot_be_used_costs_a_cold_start_and_is_made_again(wor
     world.kill_machines()
 
 
+def test_a_shape_that_can_be_saved_but_not_restored_is_given_up(world: World) -> None:
+    """The second template that is no good is the last: from then on each start costs one boot, not two."""
+
+    async def work() -> None:
+        world.backend.faults.add("no-restore")
+        async with world.manager() as manager:
+            for number in range(1, 3):
+                assert await way(manager, f"a{number}") == "cold"
+                await until(lambda wanted=number: world.backend.made == wanted)
+            for number in range(3):
+                assert await way(manager, f"b{number}") == "cold"
+            assert (world.backend.made, world.backend.templates) == (2, {})
+
+    asyncio.run(work())
+    world.kill_machines()
+
+
 def test_a_template_is_not_blamed_for_what_a_cold_start_cannot_do_either(world: World) -> None:
     """Both fail: the error is that of the cold start, and the template stays."""
 

@@ -68,7 +68,7 @@ async def configure(loop: Loop, shed: State, value: dict[str, object], places: P
         if new:
             identity.settle("", request.hostname)
         watch.lap("identity")
-        network.write_resolv_conf("", request.network)
+        _write_resolv_conf(loop, request.network)
         for mount in request.mounts:
             mounts.mount_share(mount)
         mounts.make_workspace(request.workspace, request.mounts, user)
@@ -118,6 +118,13 @@ def _set_mac(loop: Loop, wanted: Network | None) -> None:
             network.set_mac(wanted.mac)
     except OSError as error:
         loop.log(f"the network card keeps its address: {error}")
+
+
+def _write_resolv_conf(loop: Loop, wanted: Network | None) -> None:
+    try:
+        network.write_resolv_conf("", wanted)
+    except OSError as error:
+        loop.log(f"no name service: {error}")
 
 
 def _finish_settling(loop: Loop, shed: State) -> None:
