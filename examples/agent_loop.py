@@ -7,7 +7,7 @@ IDEAS = ["echo 'print me' > idea.txt", "cat idea.txt", "cat missing.txt", "sleep
 with Client().create() as shed:
     for idea in IDEAS:
         try:
-            result = shed.exec(idea, cwd="/tmp", timeout=10)
+            result = shed.exec(idea, cwd="/tmp", timeout=5)
         except CommandTimeoutError as error:
             print(f"$ {idea}\n  given up: {error}")
             continue

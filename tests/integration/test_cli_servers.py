@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import http.server
 import json
 import os
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from support.fake_server import fake_server
-from support.scripted_server import Conversation, ScriptedServer
 
 SHED = [sys.executable, "-m", "shed.cli.main"]
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ5B1vYw4q0yqkzT1mZ1gBzrvhp3fN0B2bGkPz8mXk0Q"
@@ -89,24 +90,43 @@ def test_no_name_leads_out_of_the_configuration(home: Home, name: str) -> None:
     assert sorted(home.root.rglob("*")) == before
 
 
-def test_the_key_of_the_front_is_pinned(home: Home, tmp_path: Path) -> None:
-    """And another one is refused later, until it is said to be right."""
+@pytest.fixture
+def front() -> Iterator[tuple[str, list[str]]]:
+    """A server on TCP that says that it has an SSH front; yields its port and its host key, which can be changed."""
     keys = [KEY]
 
-    def script(c: Conversation) -> None:
-        body = {"host_key": keys[0]} if "ssh-host-key" in c.request else {"name": "x", "ssh_port": 2022}
-        c.answer(200, json.dumps(body).encode())
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = json.dumps({"host_key": keys[0]} if "ssh-host-key" in self.path else {"name": "x", "ssh_port": 2022}).encode()
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
 
-    with ScriptedServer(tmp_path / "s.sock", script) as server:
-        added = json.loads(home.shed("server", "add", server.url, "-n", "front", "--json").stdout)
-        assert added["host_key_pinned"] is True
-        pinned = home.config.with_name("known_hosts")
-        assert pinned.read_text() == f"[localhost]:2022 {KEY}\n"
-        keys[0] = KEY.replace("Xk0Q", "Xk0R")
-        home.shed("server", "add", server.url, "-n", "front", code=1)
-        assert KEY in pinned.read_text()
-        home.shed("server", "add", server.url, "-n", "front", "--replace-key")
-        assert keys[0] in pinned.read_text()
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield str(server.server_address[1]), keys
+        server.shutdown()
+        thread.join()
+
+
+def test_the_key_of_the_front_is_pinned(home: Home, front: tuple[str, list[str]]) -> None:
+    """And another one is refused later, until it is said to be right."""
+    port, keys = front
+    words = ("server", "add", "127.0.0.1", "-p", port, "-n", "front")
+    assert json.loads(home.shed(*words, "--json").stdout)["host_key_pinned"] is True
+    pinned = home.config.with_name("known_hosts")
+    assert f"[127.0.0.1]:2022 {KEY}\n" in pinned.read_text()
+    keys[0] = KEY.replace("Xk0Q", "Xk0R")
+    assert "HOST_KEY_CHANGED" in home.shed(*words, "--json", code=1).stderr
+    assert KEY in pinned.read_text()
+    home.shed(*words, "--replace-key")
+    assert keys[0] in pinned.read_text()
 
 
 def test_a_shed_is_found_on_the_server_that_has_it(home: Home) -> None:
@@ -192,6 +212,15 @@ def test_a_server_behind_ssh(home: Home, tmp_path: Path) -> None:
     done = home.shed("exec", "dev", "--", "sh", "-c", "cat; echo err >&2; exit 3", stdin="in", code=3)
     assert (done.stdout, done.stderr) == ("in", "err\n")
     assert home.names("two") == ["dev"]
+    with subprocess.Popen([*SHED, "-s", "far", "forward", "dev", ":10"], env=home.env, stdout=subprocess.PIPE, text=True) as forward:
+        assert forward.stdout is not None
+        port = int(forward.stdout.readline().split()[2].rpartition(":")[2])
+        try:
+            with socket.create_connection(("127.0.0.1", port), timeout=30) as sock:
+                assert sock.recv(1) == b""  # a program that ends first is no reset
+        finally:
+            forward.terminate()
+        assert forward.wait(30) == 0
     fake_ssh.write_text("#!/bin/sh\necho 'ssh: no route' >&2\nexit 255\n")
     failed = home.shed("ls", code=1)
     assert "ssh: no route" in failed.stderr

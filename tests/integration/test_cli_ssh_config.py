@@ -116,3 +116,29 @@ def test_a_server_without_a_front(home: Home, tmp_path: Path) -> None:
 def test_what_makes_no_sense(home: Home, words: tuple[str, ...]) -> None:
     """Is refused before anything is done."""
     assert home.shed("ssh-config", *words, code=2).stderr.startswith("error: ")
+
+
+def test_several_servers(home: Home, tmp_path: Path) -> None:
+    """The default one's sheds have the plain names, others of the same name their server's too; those of one that is down stay."""
+    other = Home(tmp_path)
+    other.shed("create", "dev", "--image", "base")
+    config = home.path / ".shed/config.yaml"
+    try:
+        sockets = {"near": home.server.socket, "far": other.server.socket}
+        servers = "".join(f"  {name}: {{url: 'unix://{path}'}}\n" for name, path in sockets.items())
+        config.write_text(f"default_server: near\nservers:\n{servers}")
+        env = {key: value for key, value in home.env.items() if key != "SHED_SERVER"} | {"SHED_RUNTIME_DIR": str(tmp_path / "none")}
+        home.env, before = env, home.env
+        home.shed("ssh-config", "--install")
+        assert home.ssh("shed-dev", "echo near") == "near\n"
+        assert home.ssh("shed-dev.far", "echo far") == "far\n"
+        other.server.end()
+        assert "far" in home.shed("ssh-config", "--install").stderr
+        assert "Host shed-dev.far\n" in (home.path / ".shed/ssh_config").read_text()
+        home.shed("ssh-config", "--uninstall")
+        home.env = before
+    finally:
+        config.unlink()
+        if other.server.process.poll() is None:
+            other.server.end()
+        other.world.kill_machines()

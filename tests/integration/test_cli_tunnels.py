@@ -72,13 +72,13 @@ def connect(port: int, host: str = "127.0.0.1") -> socket.socket:
 
 def echo(port: int, host: str = "127.0.0.1") -> bool:
     """Say whether what is sent comes back, with the end behind it."""
-    with connect(port, host) as sock:
-        try:
+    try:
+        with connect(port, host) as sock:
             sock.sendall(b"ping")
             sock.shutdown(socket.SHUT_WR)
             return sock.makefile("rb").read() == b"ping"
-        except OSError:  # whichever call meets the reset
-            return False
+    except OSError:  # whichever call meets the reset
+        return False
 
 
 def wait_until(condition: Callable[[], object]) -> None:
@@ -200,9 +200,10 @@ def test_tunnels_in_the_background(user: User) -> None:
 
 def test_a_server_that_restarts_is_waited_for(tmp_path: Path) -> None:
     """A connection that comes while it is away works once it is back; the log has a line for each change, not for each try."""
-    with fake_server(tmp_path) as env:
+    with fake_server(tmp_path) as env, contextlib.ExitStack() as stack:
         user = User(tmp_path, env)
         user.shed("create", "dev")
+        stack.callback(user.shed, "tunnels", "stop", "--all")
         port = json.loads(user.shed("tunnels", "start", "dev", "-t", ":7", "-d", "--json").stdout)["forwards"][0]["port"]
         assert echo(port)
         user.shed("stop", "dev")

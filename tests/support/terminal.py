@@ -25,6 +25,8 @@ class Terminal:
         self.resize(31, 97)
         self.before = termios.tcgetattr(self.line)
         self.process: subprocess.Popen[bytes] | None = None
+        self._shown = b""
+        """What was read and not asked for yet."""
 
     def run(self, *words: str, stdout: int | None = None, env: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
         """Start `shed` with all three descriptors on the terminal, but for those given."""
@@ -50,15 +52,17 @@ class Terminal:
         os.write(self.keyboard, keys)
 
     def read_until(self, wanted: bytes) -> bytes:
-        """Return what is shown, up to and with `wanted`."""
-        seen = b""
+        """Return what is shown next, up to and with `wanted`."""
+        seen, self._shown = self._shown, b""
         deadline = time.monotonic() + TIMEOUT
         waiting = select.poll()
         waiting.register(self.keyboard, select.POLLIN)
         while wanted not in seen:
             assert waiting.poll(max(0, deadline - time.monotonic()) * 1000), seen
             seen += os.read(self.keyboard, 65536)
-        return seen
+        end = seen.index(wanted) + len(wanted)
+        self._shown = seen[end:]
+        return seen[:end]
 
     def raw(self) -> bool:
         """Whether keys arrive as they are."""

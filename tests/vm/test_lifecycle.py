@@ -112,6 +112,8 @@ def test_a_workspace_is_shared_with_the_host(machine: Machine, tmp_path: Path) -
     assert machine.shed("exec", "dev", "--", "sh", "-c", "cat /workspace/from-host; echo guest > /workspace/from-guest") == "host\n"
     assert (work / "from-guest").read_text() == "guest\n"
     assert (work / "from-guest").stat().st_uid == work.stat().st_uid
+    machine.shed("cp", str(work / "from-host"), "dev:copied")
+    assert (work / "copied").read_text() == "host\n"
     machine.shed("stop", "dev")
     work.rename(tmp_path / "elsewhere")
     gone = machine.try_shed("start", "dev")

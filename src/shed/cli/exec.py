@@ -198,7 +198,7 @@ def begin(request: Request, options: Options, *, tty: bool) -> Execution:
     try:
         return _begin_at(address, request, options, tty=tty)
     except NotFoundError as error:
-        if not address.guess:
+        if not address.guess or error.code != "SHED_NOT_FOUND":
             raise
         from shed.client.locate import elsewhere  # noqa: PLC0415  only for those with several servers
 

@@ -129,5 +129,6 @@ def _pin(address: Address, port: int, config: Config, *, replace: bool) -> bool:
     key = answer.get("host_key") if isinstance(answer, dict) else None
     if not isinstance(key, str) or not key:
         return False
-    pin(config.path.with_name("known_hosts"), address.host or "localhost", port, key, replace=replace)
+    private = address.path is not None or address.ssh is not None  # nobody can be in between
+    pin(config.path.with_name("known_hosts"), address.host or "localhost", port, key, replace=replace or private)
     return True

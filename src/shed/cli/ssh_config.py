@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from shed.cli.connection import client, client_of
@@ -12,7 +13,7 @@ from shed.client.client import Client
 from shed.client.config import DEFAULT_SSH_PORT, Config, load
 from shed.client.known_hosts import pattern, pin
 from shed.client.locate import ask
-from shed.client.ssh_config import Host, install, merged, read, text_of, uninstall
+from shed.client.ssh_config import Host, aliases, install, merged, read, text_of, uninstall
 from shed.client.transport import NotRunningError
 from shed.errors import ShedError, UnavailableError, UsageError
 from shed.names import LOCAL
@@ -42,9 +43,8 @@ def ssh_config(words: list[str], options: Options) -> int:
     user_file, ours = Path("~/.ssh/config").expanduser(), config.path.with_name("ssh_config").absolute()
     if args.uninstall:
         return _uninstall(user_file, ours, options, dry_run=args.dry_run)
-    writes = args.install or args.dry_run
     hosts, down = _hosts(config, args.name, options, pinning=not args.dry_run)
-    if not writes:
+    if not (args.install or args.dry_run):
         if options.json:
             emit([_wire(host) for host in hosts])
         else:
@@ -63,8 +63,6 @@ def ssh_config(words: list[str], options: Options) -> int:
 
 
 def _uninstall(user_file: Path, ours: Path, options: Options, *, dry_run: bool) -> int:
-    from shed.client.ssh_config import aliases  # noqa: PLC0415
-
     hosts = aliases(read(ours)) if dry_run else uninstall(user_file, ours)
     sentence = f"{user_file} {'would no longer know' if dry_run else 'no longer knows'} {', '.join(hosts) or 'of sheds'}"
     done(options, "ssh-config", "uninstall", sentence, path=str(user_file), hosts=hosts, dry_run=dry_run)
@@ -96,17 +94,10 @@ def _hosts(config: Config, name: str | None, options: Options, *, pinning: bool)
             down.append(server_name)
             continue
         for host in answer:
-            found[_free(host, found).alias] = _free(host, found)
+            taken = host.alias in found  # another server has a shed of the same name
+            named = replace(host, alias=f"{host.alias}.{host.server}") if taken else host
+            found[named.alias] = named
     return list(found.values()), down
-
-
-def _free(host: Host, taken: dict[str, Host]) -> Host:
-    """Return the host under a name of its own: that of the server is added where another server has a shed of the same name."""
-    if host.alias not in taken:
-        return host
-    from dataclasses import replace  # noqa: PLC0415  hardly ever
-
-    return replace(host, alias=f"{host.alias}.{host.server}")
 
 
 def _of_server(server: Client, sheds: list[str], config: Config, known_hosts: Path, *, pinning: bool) -> list[Host]:

@@ -169,8 +169,9 @@ class AsyncProcess:
     async def close(self) -> None:
         """Hang the command up if it still runs."""
         self._task.cancel()
-        with contextlib.suppress(asyncio.CancelledError, BackendError):
-            await self._task
+        await asyncio.wait([self._task])
+        if not self._task.cancelled():
+            self._task.exception()  # whoever wanted it has had it
         self._writer.transport.abort()
         with contextlib.suppress(ConnectionError):
             await self._writer.wait_closed()

@@ -23,7 +23,7 @@ from shed.errors import ConflictError, ShedError, UsageError
 
 LOCALHOST = "localhost"
 """Both of this machine's loopback addresses."""
-PATIENCE = 10.0
+PATIENCE = 20.0
 """Seconds that a connection waits for a server that is being restarted."""
 _PAUSE = 0.2
 _BACKLOG = 128
@@ -109,7 +109,7 @@ class Forwarder:
             raise
         if self._trouble.pop(port, None) is not None:
             self._say(f"port {port} of shed {self._shed!r} works again")
-        await streams.carry((reader, writer), stream)
+        await streams.carry((reader, writer), stream, halves=self._address.ssh is None)
 
     async def _dial(self, port: int) -> streams.Streams:
         deadline = time.monotonic() + PATIENCE

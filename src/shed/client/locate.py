@@ -29,6 +29,8 @@ def locate(shed: str, server: str | None, config: str | None) -> Address:
     try:
         found = Client(guess).shed(shed)
     except NotFoundError as error:
+        if error.code != "SHED_NOT_FOUND":
+            raise
         return elsewhere(shed, guess, config, error)
     except UnavailableError as error:
         error.hint = f"{error.hint}; another server is named with -s" if error.hint else "name another server with -s"

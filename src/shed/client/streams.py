@@ -53,13 +53,13 @@ class CutError(Exception):
     """A connection through a server ended before its time."""
 
 
-async def carry(one: Streams, other: Streams) -> None:
+async def carry(one: Streams, other: Streams, *, halves: bool = True) -> None:
     """Carry bytes between a local connection and `other`, which leads through a server, until both halves have ended.
 
     A reset of one is a reset of the other; so is the end of a server, which has no other sign on a Unix socket than that both of its halves
-    end at once.  Closes both.
+    end at once.  Without `halves`, as over ssh, every end of `other` ends both of its halves, and counts as a proper one.  Closes both.
     """
-    ended: list[bool] = []
+    ended: list[bool] = [] if halves else [True]
     ways = (asyncio.create_task(_carry(one[0], other[1], ended)), asyncio.create_task(_carry_back(other, one[1], ended)))
     try:
         done, _ = await asyncio.wait(ways, return_when=asyncio.FIRST_EXCEPTION)

@@ -86,9 +86,15 @@ def _put(text: str, path: Path, value: object, wanted: dict[Any, Any]) -> str:
     else:
         start = end = len(lines)
         column = 0
-    written = yaml.safe_dump({path[-1]: value}, default_flow_style=False, sort_keys=False, allow_unicode=True)
+    written = _written({path[-1]: value})
     lines[start:end] = [" " * column + line for line in written.splitlines(keepends=True)]
     return "".join(lines)
+
+
+def _written(entry: dict[str, object]) -> str:
+    """Return the lines that say `entry`.  PyYAML writes the line ends of Unicode such that it does not read them again, unless escaped."""
+    text = yaml.safe_dump(entry, default_flow_style=False, sort_keys=False, allow_unicode=True)
+    return text if yaml.safe_load(text) == entry else yaml.safe_dump(entry, default_flow_style=False, sort_keys=False)
 
 
 def _lines(text: str) -> list[str]:

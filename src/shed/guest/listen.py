@@ -148,9 +148,8 @@ class _Listener:
                 fd, address = sock._accept()  # type: ignore[attr-defined]  # noqa: SLF001  what socket.accept is made of
             except BlockingIOError:
                 await watch.readable.wait()
-            except OSError as error:
-                self._loop.log(f"a connection is not taken: {error.strerror}")
-                await self._loop.sleep(0.5)
+            except OSError:
+                await self._loop.sleep(0.5)  # it was gone again, or there is no descriptor left: others wait in the queue
             else:
                 await self._arrived(self._loop.watch(fd), address)
 

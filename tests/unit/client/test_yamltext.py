@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from shed.config.yamltext import drop, load, put
@@ -85,6 +85,8 @@ VALUES = st.one_of(SCALARS, st.dictionaries(st.sampled_from("xy"), SCALARS, max_
 DOCUMENTS = st.dictionaries(KEYS, st.dictionaries(st.sampled_from("abcd"), VALUES, max_size=3), max_size=4)
 
 
+@settings(deadline=None)
+@example({"servers": {"a": False}}, False, "servers", "a", "a\x85")
 @given(DOCUMENTS, st.booleans(), KEYS, st.sampled_from("abcd"), SCALARS)
 def test_any_document_says_what_it_should(document: dict[str, object], flow: bool, section: str, key: str, value: object) -> None:
     """Whatever the document, and however it is written: it is changed as asked, or refused."""

@@ -238,7 +238,7 @@ def test_nothing_leaves_the_folder(tmp_path: Path, name: str) -> None:
         member.linkname = member.linkname.replace("OUT", str(out))
         content = content[:start] + member.tobuf(tarfile.GNU_FORMAT)[-512:] + content[start + 512 :]
     before = (tree(out), (out / "secret").stat().st_nlink)
-    with pytest.raises(ArchiveError, match="a header of 2097152 bytes" if name == "long header" else ""):
+    with pytest.raises(ArchiveError, match="a header of 2097152 bytes" if name == "long header" else None):
         unpack(io.BytesIO(content), str(into), called="dir", owners=False, warn=pytest.fail)
     assert (tree(out), (out / "secret").stat().st_nlink) == before
     assert (into / ".bashrc").read_text() == "mine"

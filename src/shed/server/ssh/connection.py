@@ -94,7 +94,7 @@ class Client(asyncssh.SSHServer):
         try:
             listener = await listen(self, "unix", open_)
         except ShedError as error:
-            log.warning("ssh: no agent in shed %r: %s", self.name, error)
+            log.debug("no agent in shed %r: %s", self.name, error)
             return ""
         self._listeners.append(listener)
         return listener.address
@@ -123,14 +123,14 @@ class Client(asyncssh.SSHServer):
         try:
             self.connection.set_authorized_keys(await asyncio.to_thread(_read_keys, wanted))
         except (OSError, ValueError) as error:
-            log.error("ssh: nobody is let in: %s: %s", wanted if isinstance(wanted, Path) else "ssh.authorized_keys", error)
+            self._service.warn(f"nobody is let in: {wanted if isinstance(wanted, Path) else 'ssh.authorized_keys'}: {error}")
         return True
 
     def auth_completed(self) -> None:
         """Refuse a key with a restriction that is not kept here."""
         for option in _NOT_KEPT:
             if self.connection.get_key_option(option) is not None:
-                log.error("ssh: a key is refused: its option %r in the list of keys is not supported", option)
+                self._service.warn(f"a key of the list is refused: its option {option!r} is not supported")
                 raise asyncssh.PermissionDenied(f"the option {option!r} of your key is not supported here")
 
     async def connection_requested(self, dest_host: str, dest_port: int, orig_host: str, orig_port: int) -> Relay:
@@ -157,7 +157,7 @@ class Client(asyncssh.SSHServer):
         try:
             listener = await listen(self, f"tcp {listen_port}", open_)
         except ShedError as error:
-            log.info("ssh: shed %r does not listen on port %d: %s", self.name, listen_port, error)
+            log.debug("shed %r does not listen on port %d: %s", self.name, listen_port, error)
             return False
         return listener
 

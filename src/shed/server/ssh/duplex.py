@@ -75,7 +75,10 @@ class Duplex:
         """Send `data`, as standard error when `kind` says so; returns when there is room for more.  Raises `GoneError`."""
         if self.gone.is_set() or self.channel.is_closing():
             raise GoneError("the client has closed the channel")
-        self.channel.write(data, kind)
+        try:
+            self.channel.write(data, kind)
+        except OSError:
+            raise GoneError("the channel takes no more") from None
         if not self._room.is_set():
             await self._room.wait()
         if not self._connection.room.is_set():

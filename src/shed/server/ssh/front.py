@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from shed.config.server import Settings
 from shed.errors import ConflictError, ShedError, UsageError
+from shed.server.failures import explain
 from shed.server.listen import BACKLOG
 from shed.sheds.manager import Manager
 
@@ -42,17 +43,17 @@ class Front:
     def listen(self) -> None:
         """Take the port.
 
-        Raises `ConflictError` (PORT_IN_USE) for one that was asked for.  The usual one may be in use, by another server for example: then
-        `off` says so.
+        Raises `ConflictError` (PORT_IN_USE), `UsageError` for one that was asked for.  The usual one may be in use, by another server for
+        example: then `off` says so.
         """
         port = DEFAULT_PORT if self._settings.ssh_port is None else self._settings.ssh_port
         if not port:
-            self.off = "switched off"
+            self.off = "ssh_port is 0"
             return
         try:
             self._socket = _listener(self._settings.ssh_bind_address, port)
         except ShedError as error:
-            if self._settings.ssh_port is not None or not isinstance(error, ConflictError):
+            if self._settings.ssh_port is not None:
                 raise
             self.off = error.message
             log.warning("no SSH front: %s; choose another one with ssh_port", error.message)
@@ -83,8 +84,8 @@ class Front:
     async def _start(self, listener: socket.socket) -> None:
         try:
             self._service = await asyncio.to_thread(_service, self._data, self._settings, self._manager)
-        except ShedError as error:
-            self.off = f"it cannot start: {error.message}"
+        except Exception as error:  # noqa: BLE001  explain() logs what is a bug
+            self.off = f"it cannot start: {explain(error).message}"
             log.error("no SSH front: %s", self.off)
             listener.close()
             self._socket = None
@@ -102,7 +103,9 @@ def _service(data: Path, settings: Settings, manager: Manager) -> Service:
 def _listener(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((host, port), family=family, backlog=BACKLOG)
+        return socket.create_server(
+            (host, port), family=family, backlog=BACKLOG, dualstack_ipv6=host == "::" and socket.has_dualstack_ipv6()
+        )
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             raise ConflictError(f"port {port} on {host} is in use", code="PORT_IN_USE", hint="choose another one as ssh_port") from None

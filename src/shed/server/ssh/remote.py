@@ -11,6 +11,7 @@ import asyncssh
 
 from shed.backends.base import Stream
 from shed.errors import BackendError, ShedError
+from shed.server.ssh.duplex import GoneError
 from shed.server.ssh.relay import Relay
 from shed.sheds.manager import read_line
 
@@ -67,4 +68,7 @@ class GuestListener(asyncssh.SSHListener):
 async def listen(client: Client, what: str, open_: Open) -> GuestListener:
     """Have the guest listen on `what`, see `shed.guest.listen`; a stopped shed is started.  Raises `ShedError`."""
     stream, address = await client.manager.open_listener(client.shed(), f"LISTEN {what}", autostart=True)
+    if client.connection.is_closed():
+        stream.close()
+        raise GoneError("the client has left")
     return GuestListener(client, stream, address, open_)

@@ -15,6 +15,7 @@ from shed.server.ssh.connection import Client, Connection
 from shed.sheds.manager import Manager
 from shed.version import VERSION
 
+log = logging.getLogger(__name__)
 KEEPALIVE = 30.0
 """Seconds of silence after which a client is asked whether it is still there; after three questions it is taken for gone."""
 LOGIN_TIMEOUT = 60.0
@@ -42,6 +43,7 @@ class Service:
             keepalive_interval=KEEPALIVE,
         )
         asyncssh.set_log_level(logging.WARNING)  # else each step of each connection has its line
+        self._warned: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
 
@@ -64,6 +66,12 @@ class Service:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def warn(self, text: str) -> None:
+        """Log what is wrong with the configuration, once, however often clients try."""
+        if text not in self._warned:
+            self._warned.add(text)
+            log.warning("ssh: %s", text)
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Do something that ends with the server at the latest."""

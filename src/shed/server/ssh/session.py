@@ -84,10 +84,10 @@ class Session(Duplex, asyncssh.SSHServerSession[bytes]):
                 raise
             except NotFoundError:
                 await self._complain(f"shed {self._client.name!r} not found", 1)
-            except BackendError as error:
-                await self._complain(error.message, _LOST)
             except Exception as error:  # noqa: BLE001  explain() logs what is not meant for users
-                await self._complain(explain(error).message, 1)
+                told = explain(error)
+                text = f"{told.message}; {told.hint}" if told.hint else told.message
+                await self._complain(text, _LOST if isinstance(error, BackendError) else 1)
             else:
                 await self._exit(ended)
 
