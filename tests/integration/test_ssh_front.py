@@ -108,7 +108,7 @@ def test_ten_clients_start_one_shed(host: Host) -> None:
     clients = [host.ssh.start("dev@shed", f"echo {number}; cat") for number in range(10)]
     ended = output_of(clients)
     assert [(out, code) for out, _, code in ended] == [(b"%d\n" % number, 0) for number in range(10)], ended
-    assert {errors for _, errors, _ in ended} - {b""} == {b"Starting shed 'dev'...\n"}
+    assert b"Starting shed 'dev'..." in {errors.partition(b"\n")[0] for _, errors, _ in ended}  # profiles of this machine may speak too
     assert len(host.world.machines()) == 1
 
 
