@@ -382,7 +382,7 @@ def test_clients_start_a_stopped_shed(machine: Machine) -> None:
     clients = [machine.ssh.start("bare@shed", f"echo {number}") for number in range(10)]
     ended = output_of(clients)
     assert [(out, code) for out, _, code in ended] == [(b"%d\n" % number, 0) for number in range(10)], ended
-    assert {errors for _, errors, _ in ended} - {b""} == {b"Starting shed 'bare'...\n"}
+    assert {errors for _, errors, _ in ended} - {b""} == {b"Starting shed 'bare'...\n"}, ended
 
 
 def test_a_machine_that_dies(machine: Machine) -> None:
