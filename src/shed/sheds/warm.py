@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import Counter
 from dataclasses import asdict
 
@@ -20,6 +21,8 @@ from shed.sheds.threads import in_thread
 log = logging.getLogger(__name__)
 _REST_SECONDS = 60.0
 _MOST_BLAMED = 2
+_PAUSE = 600.0
+"""Seconds from one that could not be made to the next attempt."""
 _CALM_SECONDS = 2.5
 """Until the guest's kernel has done what it puts off, such as asking whether its IPv6 address is free: or every restored one does it."""
 
@@ -32,7 +35,9 @@ class WarmStart:
         self._enabled = enabled
         self._wait = wait
         self._making: dict[tuple[object, ...], asyncio.Task[None]] = {}
-        """By shape; done tasks stay there when they failed: that shape is not tried again by this server."""
+        """By shape."""
+        self._failed: dict[tuple[object, ...], float] = {}
+        """When the making of a shape failed: it costs a boot, and so is not tried again soon."""
         self._blamed: Counter[tuple[object, ...]] = Counter()
 
     async def open(self) -> None:
@@ -68,7 +73,9 @@ class WarmStart:
     def booted(self, machine: Machine) -> None:
         """Have a template made in the background for others like `machine`, which has just been booted."""
         shape = _shape(machine)
-        if self._enabled and shape not in self._making and self._blamed[shape] < _MOST_BLAMED:
+        if not self._enabled or shape in self._making or self._blamed[shape] >= _MOST_BLAMED:
+            return
+        if time.monotonic() >= self._failed.get(shape, -_PAUSE) + _PAUSE:
             self._making[shape] = asyncio.create_task(self._make_quietly(machine, shape), name=f"template like {machine.name}")
 
     async def _make_quietly(self, machine: Machine, shape: tuple[object, ...]) -> None:
@@ -78,11 +85,12 @@ class WarmStart:
             log.info("no template made: %s", error)
         except ShedError as error:
             log.warning("no template for %d cpus and %d MB: %s", machine.cpus, machine.memory_mb, error)
-            return
+            self._failed[shape] = time.monotonic()
         except Exception:
             log.exception("making a template failed")
-            return
-        del self._making[shape]
+            self._failed[shape] = time.monotonic()
+        finally:
+            del self._making[shape]
 
 
 async def make(backend: Backend, machine: Machine, *, wait: float) -> Template:
