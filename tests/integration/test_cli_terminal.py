@@ -183,7 +183,7 @@ def test_delete_asks_on_a_terminal(serve: Callable[[Script], ScriptedServer], te
 
     with serve(script):
         process = terminal.run("delete", "dev")
-        terminal.read_until(b"Delete shed 'dev' and everything in it? [y/N] ")
+        terminal.read_until(b" and everything in it? [y/N] ")
         terminal.type(b"\n")
         terminal.read_until(b"Cancelled.")
         assert process.wait(TIMEOUT) == 0
