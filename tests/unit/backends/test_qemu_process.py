@@ -98,6 +98,15 @@ def test_every_part_of_the_identity_counts(state_dir: Path, change: dict[str, ob
         assert process.identify(record) is Liveness.OURS
 
 
+def test_a_process_that_becomes_another_program_is_ours(state_dir: Path) -> None:
+    """The kernel shows no words in that moment; a VM must not be taken for gone, and left running, because somebody looked just then."""
+    again = ["/bin/sh", "-c", 'exec /bin/sh -c "$0" "$0" "$1"', 'exec /bin/sh -c "$0" "$0" "$1"', UUID]
+    record = launch(state_dir, again)
+    words = Path(f"/proc/{record.pid}/cmdline")
+    assert any(not words.read_bytes() for _ in range(100_000))
+    assert {process.identify(record) for _ in range(2_000)} == {Liveness.OURS}
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"pid": "1"}', "\x00"])
 def test_a_damaged_record_is_unknown(state_dir: Path, text: str) -> None:
     """It may well run: nobody may say that it does not."""

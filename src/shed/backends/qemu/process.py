@@ -14,6 +14,7 @@ import os
 import signal
 import socket
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -32,6 +33,7 @@ _PROC = Path("/proc")
 _START_TIME = 19
 """Index of `starttime` among the fields of /proc/PID/stat that follow the command's name; see proc_pid_stat(5)."""
 _LAUNCH_TIMEOUT = 20.0
+_LOOKS, _BETWEEN_LOOKS = 5, 0.001
 _SAFE_FD = 64
 
 
@@ -98,13 +100,22 @@ def identify(record: Record) -> Liveness:
     try:
         if record.boot_id != boot_id() or start_time(record.pid) != record.start_time:
             return Liveness.NOT_OURS
-        words = (_PROC / str(record.pid) / "cmdline").read_bytes().split(b"\0")
-        # The launcher has the same words; a process that is about to end has none.
-        return Liveness.OURS if record.uuid.encode() in words else Liveness.NOT_OURS
+        words = _words(record.pid)
+        return Liveness.OURS if record.uuid.encode() in words or words == [b""] else Liveness.NOT_OURS
     except (ProcessLookupError, FileNotFoundError):
         return Liveness.NOT_OURS
     except (OSError, ValueError):
         return Liveness.UNKNOWN
+
+
+def _words(pid: int) -> list[bytes]:
+    """Return a process's command line.  The launcher's is QEMU's; in the moment in which it becomes QEMU, or QEMU ends, there is none."""
+    for _ in range(_LOOKS):
+        words = (_PROC / str(pid) / "cmdline").read_bytes().split(b"\0")
+        if words != [b""]:
+            break
+        time.sleep(_BETWEEN_LOOKS)
+    return words
 
 
 def liveness(state_dir: Path) -> Liveness:
