@@ -85,6 +85,8 @@ def parse(words: list[str], options: Options) -> Request:
             continue
         if request.name:
             break
+        if not word:
+            raise UsageError("the name of the shed is empty", hint="is a variable in it not set?")
         request.name = word
         index += 1
     request.command = words[index:]

@@ -9,6 +9,7 @@ outside the folder it was given; a file has its name when all of it is there.
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import stat
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 _BUFFER = 256 * 1024
 _LONGEST_HEADER = 1 << 20
 """Bytes of an extended header, which is held in memory; names and links are far shorter."""
+_PAGE = 4096
+"""Bytes that files in /sys say they have; those in /proc say 0."""
+_LONGEST_KERNEL_FILE = 16 << 20
 _EXTENDED = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
 _OPEN_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -77,6 +81,8 @@ def _source(path: str, *, follow: bool) -> tuple[str, str]:
         raise ArchiveError(f"{path}: {_reason(error)}") from None
     if folder and not stat.S_ISDIR(status.st_mode):
         raise ArchiveError(f"{path}: not a folder")
+    if stat.S_IFMT(status.st_mode) not in (stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK):
+        raise ArchiveError(f"{path}: neither a file nor a folder nor a link")
     real = os.path.realpath(path) if folder or follow else path
     return real, name or os.path.basename(os.path.realpath(path)) or "."
 
@@ -120,13 +126,29 @@ def _add(archive: tarfile.TarFile, path: str, name: str, seen: dict[tuple[int, i
             seen[status.st_dev, status.st_ino] = name
             with open(path, "rb", buffering=0, opener=lambda place, flags: os.open(place, flags | os.O_NOFOLLOW | os.O_NONBLOCK)) as file:
                 member.size = os.fstat(file.fileno()).st_size
-                archive.addfile(member, file)
+                if member.size > _PAGE:
+                    archive.addfile(member, file)
+                else:
+                    content = _content(file)
+                    member.size = len(content)
+                    archive.addfile(member, io.BytesIO(content))
             return
         archive.addfile(member)
     except BrokenPipeError:
         raise
     except OSError as error:
         raise ArchiveError(f"{path}: {_reason(error) if error.errno else 'it became shorter while it was read'}") from None
+
+
+def _content(file: IO[bytes]) -> bytes:
+    """Return all of a file; the size that the kernel tells of its own is not true.  Raises `ArchiveError` when it is longer than those."""
+    parts, size = [], 0
+    while data := file.read(_BUFFER):
+        parts.append(data)
+        size += len(data)
+        if size > _LONGEST_KERNEL_FILE:
+            raise ArchiveError(f"{file.name}: it is longer than its size says")
+    return b"".join(parts)
 
 
 def unpack(stream: IO[bytes], path: str, *, called: str, owners: bool, warn: Warn) -> None:

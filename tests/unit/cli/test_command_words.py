@@ -172,7 +172,15 @@ def test_wrong_exec_options(words: list[str]) -> None:
         exec_words.parse(words, Options())
 
 
-@pytest.mark.parametrize(("words", "says"), [([], "name of a shed"), (["dev"], "what shall run"), (["dev", "--", ""], "is empty")])
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ([], "name of a shed"),
+        (["dev"], "what shall run"),
+        (["dev", "--", ""], "first word is empty"),
+        (["", "--", "dev", "rm"], "shed is empty"),
+    ],
+)
 def test_exec_of_nothing(words: list[str], says: str) -> None:
     """Refused before any server is asked."""
     with pytest.raises(UsageError, match=says) as caught:

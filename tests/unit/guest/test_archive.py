@@ -269,13 +269,31 @@ def test_a_users_own_stream(place: Path) -> None:
         extract(packed, "new", owners=False, warn=warnings.append)
 
 
+@pytest.mark.parametrize("source", ["/proc/meminfo", "/sys/kernel/mm/transparent_hugepage/enabled", "/proc/kallsyms"])
+def test_files_of_the_kernel_have_no_size(source: str, place: Path) -> None:
+    """Those in /proc say 0, and those in /sys a page: they are read to their end."""
+    with open(source, "rb") as file:
+        start = file.read(10)
+    copy(source, "copied")
+    copied = (place / "copied").read_bytes()
+    assert copied.startswith(start)
+    assert copied.endswith(b"\n")
+
+
+def test_a_device_alone(place: Path) -> None:
+    """There is nothing left when it is left out."""
+    with pytest.raises(ArchiveError, match=r"^/dev/null: neither a file nor a folder nor a link"):
+        copy("/dev/null", "copied")
+    assert not (place / "copied").exists()
+
+
 def test_a_file_that_shrinks_is_told(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not padded in silence."""
     fstat = os.fstat
 
     def lie(fd: int) -> os.stat_result:
         found = list(fstat(fd))
-        found[6] += 10
+        found[6] += 10_000
         return os.stat_result(found)
 
     monkeypatch.setattr("shed.guest.archive.os.fstat", lie)
