@@ -35,7 +35,7 @@ def page() -> str:
     parts.append("## shed-server\n")
     (subparsers,) = (action for action in server_parser()._actions if isinstance(action, argparse._SubParsersAction))  # noqa: SLF001
     summaries = {choice.dest: choice.help or "" for choice in subparsers._choices_actions}  # noqa: SLF001
-    parts += [_section(f"shed-server {name}", f"{summaries[name].capitalize()}.", parser) for name, parser in subparsers.choices.items()]
+    parts += [_section(f"shed-server {name}", f"{summaries[name][:1].upper()}{summaries[name][1:]}.", parser) for name, parser in subparsers.choices.items()]
     return "\n".join(parts)
 
 

@@ -151,6 +151,7 @@ def test_a_slow_reader_costs_no_memory(user: User) -> None:
         (["forward", "nope", "80"], 1, "there is no shed 'nope'"),
         (["forward", "dev", "99999"], 2, "'99999' is not a port"),
         (["forward", "dev"], 2, "PORT"),
+        (["forward", "dev", "9300", "9300:80"], 2, "local port 9300 is there twice"),
         (["forward", "dev", "7", "--address", "192.0.2.1"], 2, "cannot listen on 192.0.2.1"),
         (["tunnels", "start", "dev"], 1, "no profile 'default'"),
         (["tunnels", "start", "nope", "-t", "7"], 1, "there is no shed 'nope'"),

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from shed import AsyncClient, Client, Shed
+from shed import AsyncClient, Client, Shed, ShedError
 from shed.client.aio import AsyncShed
 from shed.client.sheds import RUNTIME
 from shed.oci.store import LayoutStore
@@ -49,6 +49,12 @@ def dev(machine: Machine) -> Shed:
     dev = Client().create("dev", image="busybox", memory_mb=384)
     serve(dev)
     return dev
+
+
+def test_a_file_that_is_not_there(dev: Shed) -> None:
+    """The error names the file and says what is wrong with it."""
+    with pytest.raises(ShedError, match=r"^/tmp/nothing: No such file or directory$"):
+        dev.read_file("/tmp/nothing")
 
 
 def serve(dev: Shed) -> None:

@@ -12,7 +12,7 @@ from shed.cli.output import emit, note
 from shed.cli.parsing import Parser
 from shed.client.address import Address
 from shed.client.forward import Forwarder, Rule, parse_rule
-from shed.errors import UnavailableError
+from shed.errors import UnavailableError, UsageError
 
 Forwards = list[dict[str, object]]
 """What is forwarded: ``address`` and ``port`` of this machine, and the shed's ``remote`` port."""
@@ -30,6 +30,9 @@ def forward(words: list[str], options: Options) -> int:
     parser.add_argument("--address", metavar="HOST", action="append", help="address to listen on (default: localhost); can be repeated")
     args = parser.parse(words, options)
     rules = [parse_rule(port, host=host) for host in args.address or [None] for port in args.ports]
+    places = [(rule.host, rule.local) for rule in rules if rule.local]
+    if twice := [place[1] for place in places if places.count(place) > 1]:
+        raise UsageError(f"local port {twice[0]} is there twice", hint="name each one once, or write :PORT for any")
     address = running_shed(args.name, options)
     run(address, args.name, rules, ready=lambda forwards: show(forwards, options), say=note)
     return 0

@@ -13,7 +13,7 @@ from shed.client.address import Address, parse
 from shed.client.client import Client
 from shed.client.config import Config, add_server, load, remove_server, set_default
 from shed.client.known_hosts import pin
-from shed.errors import NotFoundError, UnavailableError
+from shed.errors import ConflictError, NotFoundError, UnavailableError
 from shed.names import LOCAL, check_server_name
 
 
@@ -130,5 +130,9 @@ def _pin(address: Address, port: int, config: Config, *, replace: bool) -> bool:
     if not isinstance(key, str) or not key:
         return False
     private = address.path is not None or address.ssh is not None  # nobody can be in between
-    pin(config.path.with_name("known_hosts"), address.host or "localhost", port, key, replace=replace or private)
+    try:
+        pin(config.path.with_name("known_hosts"), address.host or "localhost", port, key, replace=replace or private)
+    except ConflictError as error:
+        error.hint = "if it is meant to be another one: --replace-key; otherwise somebody may be in between"
+        raise
     return True

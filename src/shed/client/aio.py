@@ -18,7 +18,7 @@ from shed.client.address import Address, resolve
 from shed.client.asynchttp import AsyncExchange
 from shed.client.asyncprocess import AsyncProcess
 from shed.client.client import Sink
-from shed.client.commands import Command, Result
+from shed.client.commands import Command, Result, content_of
 from shed.client.forward import Forwarder, Rule
 from shed.client.http import went_away
 from shed.client.models import Shed as Info
@@ -183,7 +183,7 @@ class AsyncShed:
 
     async def read_file(self, path: str, *, user: str | None = None) -> bytes:
         """Return the content of a file; a path that does not begin with ``/`` is one in the workspace."""
-        return (await self.exec([*READ, path], user=user, check=True)).stdout
+        return content_of(await self.exec([*READ, path], user=user), path)
 
     async def write_file(self, path: str, content: bytes | str, *, mode: int = 0o644, user: str | None = None) -> None:
         """Write a file in one step, and make the folders that lead to it."""

@@ -66,6 +66,14 @@ class CommandTimeoutError(CommandError):
         super().__init__(result, f"{result.command[0]!r} took longer than {seconds:g} s and was killed", code="COMMAND_TIMEOUT")
 
 
+def content_of(result: Result, path: str) -> bytes:
+    """Return what `READ` found in the file `path`.  Raises `CommandError` (FILE_NOT_READ) that says what is wrong with the file."""
+    if result.exit_code:
+        said = result.stderr.decode(errors="replace").strip()
+        raise CommandError(result, f"{path}: {said.rpartition(': ')[2] or 'it cannot be read'}", code="FILE_NOT_READ")
+    return result.stdout
+
+
 def words_of(command: Command) -> list[str]:
     """Return the words of a command."""
     return ["sh", "-c", command] if isinstance(command, str) else list(command)

@@ -13,7 +13,7 @@ from shed.client import client as api
 from shed.client import commands
 from shed.client.address import Address
 from shed.client.client import Sink
-from shed.client.commands import Command, Input, Process, Result
+from shed.client.commands import Command, Input, Process, Result, content_of
 from shed.client.execution import Execution
 from shed.client.models import Shed as Info
 from shed.errors import NotFoundError, ShedError
@@ -203,7 +203,7 @@ class Shed:
 
     def read_file(self, path: str, *, user: str | None = None) -> bytes:
         """Return the content of a file; a path that does not begin with ``/`` is one in the workspace."""
-        return self.exec([*READ, path], user=user, check=True).stdout
+        return content_of(self.exec([*READ, path], user=user), path)
 
     def write_file(self, path: str, content: bytes | str, *, mode: int = 0o644, user: str | None = None) -> None:
         """Write a file in one step, and make the folders that lead to it."""
