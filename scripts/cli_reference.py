@@ -34,8 +34,8 @@ def page() -> str:
     parts += [_command(path, command) for path, command in commands()]
     parts.append("## shed-server\n")
     (subparsers,) = (action for action in server_parser()._actions if isinstance(action, argparse._SubParsersAction))  # noqa: SLF001
-    summaries = {choice.dest: choice.help or "" for choice in subparsers._choices_actions}  # noqa: SLF001
-    parts += [_section(f"shed-server {name}", f"{summaries[name][:1].upper()}{summaries[name][1:]}.", parser) for name, parser in subparsers.choices.items()]
+    summaries = {choice.dest: f"{choice.help}"[0].upper() + f"{choice.help}"[1:] for choice in subparsers._choices_actions}  # noqa: SLF001
+    parts += [_section(f"shed-server {name}", f"{summaries[name]}.", parser) for name, parser in subparsers.choices.items()]
     return "\n".join(parts)
 
 
