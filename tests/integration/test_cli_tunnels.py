@@ -129,7 +129,10 @@ def test_what_ends_in_the_shed_ends_here(user: User) -> None:
         process.wait(PATIENCE)
         assert process.stderr is not None
         said = process.stderr.read().splitlines()
-    assert said == ["port 8 of shed 'dev': connection refused", "shed 'dev' is not running", "port 7 of shed 'dev' works again"]
+    assert said[0] == "port 8 of shed 'dev': connection refused"
+    assert "shed 'dev' is not running" in said  # before that, a stream may be cut that was just being opened
+    assert said[-1] == "port 7 of shed 'dev' works again"
+    assert len(said) <= 5  # each change once
 
 
 def test_a_slow_reader_costs_no_memory(user: User) -> None:
