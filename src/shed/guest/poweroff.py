@@ -27,12 +27,12 @@ async def power_off(loop: Loop, state: State) -> None:
     await loop.sleep(_ANSWER_SECONDS)
     for session in list(state.sessions):
         session.hang_up()
-    _settle(state)
     _signal_all(_signal.SIGTERM)
     deadline = loop.now() + _GRACE_SECONDS
     while loop.now() < deadline and others_run():
         await loop.sleep(_POLL_SECONDS)
     _signal_all(_signal.SIGKILL)
+    _settle(state)  # now that nobody else is at it
     if state.upper_fd >= 0:
         try:
             syscalls.freeze(state.upper_fd)

@@ -128,9 +128,10 @@ def _write_resolv_conf(loop: Loop, wanted: Network | None) -> None:
 
 
 def _finish_settling(loop: Loop, shed: State) -> None:
-    if shed.unsettled:
+    def done() -> None:
         shed.unsettled = False
-        identity.finish_settling_beside(loop, "", shed.name)
+
+    identity.finish_settling_beside(loop, "", shed.name, done)
 
 
 class _Stopwatch:

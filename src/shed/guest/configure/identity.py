@@ -10,6 +10,8 @@ from shed.guest.configure import steps
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from shed.guest.loop import Loop
 
 _RECORD = "var/lib/shed/identity.json"
@@ -74,11 +76,11 @@ def finish_settling(root: str, name: str) -> None:
     steps.write_file(f"{root}/{_RECORD}", wirejson.dumps({"name": name}).decode())
 
 
-def finish_settling_beside(loop: Loop, root: str, name: str) -> None:
-    """As `finish_settling`, without waiting for it."""
+def finish_settling_beside(loop: Loop, root: str, name: str, done: Callable[[], None]) -> None:
+    """As `finish_settling`, without waiting for it; `done` is called once it is recorded."""
     pid = os.fork()
     if pid:
-        loop.on_exit(pid, lambda status: loop.log("identity could not be recorded") if status else None)
+        loop.on_exit(pid, lambda status: loop.log("identity could not be recorded") if status else done())
         return
     try:
         finish_settling(root, name)
