@@ -25,6 +25,7 @@ def serve(server: Server) -> None:
     """Serve until SIGTERM, SIGINT or a request to stop; VMs stay.  Raises `ShedError` when it cannot begin."""
     paths, settings = server.paths, server.settings
     prepare(paths)
+    signal.signal(signal.SIGTERM, _end)  # until the event loop takes it: sockets go away in any case
     with contextlib.ExitStack() as held:
         held.enter_context(only_server(paths.data, f"the data folder {paths.data}"))
         local = held.enter_context(unix_listener(paths.socket))
@@ -33,6 +34,10 @@ def serve(server: Server) -> None:
             public = held.enter_context(tcp_listener(settings.bind_address, settings.http_port))
         server.ssh.listen()
         asyncio.run(_serve(server, local, public))
+
+
+def _end(*_: object) -> None:
+    raise SystemExit(0)
 
 
 async def _serve(server: Server, local: socket.socket, public: socket.socket | None) -> None:
