@@ -20,43 +20,33 @@ LOCAL = "local"
 
 def check_shed_name(name: str) -> str:
     """Return `name` when it can name a shed; raise `UsageError` (INVALID_SHED_NAME) otherwise."""
-    if len(name) <= MAX_NAME and _SHED_NAME.fullmatch(name):
-        return name
-    raise UsageError(
-        f"invalid shed name {name!r}",
-        code="INVALID_SHED_NAME",
-        hint=f"use lower-case letters, digits and '-', start with a letter, end with a letter or digit, {MAX_NAME} at most",
-    )
+    right = len(name) <= MAX_NAME and _SHED_NAME.fullmatch(name)
+    hint = f"use lower-case letters, digits and '-', start with a letter, end with a letter or digit, {MAX_NAME} at most"
+    return _checked(name, right, "shed", hint)
 
 
 def check_image_name(name: str) -> str:
     """Return `name` when it can name an image in the local store; raise `UsageError` (INVALID_IMAGE_NAME) otherwise."""
-    if len(name) <= MAX_TAG and _TAG_NAME.fullmatch(name):
-        return name
-    raise UsageError(
-        f"invalid image name {name!r}",
-        code="INVALID_IMAGE_NAME",
-        hint="use letters, digits, '.', '_' and '-', and start with a letter, digit or '_'",
-    )
+    right = len(name) <= MAX_TAG and _TAG_NAME.fullmatch(name)
+    hint = "use letters, digits, '.', '_' and '-', and start with a letter, digit or '_'"
+    return _checked(name, right, "image", hint)
 
 
 def check_server_name(name: str) -> str:
     """Return `name` when a client can call a server so; raise `UsageError` (INVALID_SERVER_NAME) otherwise.  ``local`` is always ours."""
-    if len(name) <= MAX_NAME and _SERVER_NAME.fullmatch(name) and name != LOCAL:
-        return name
-    raise UsageError(
-        f"invalid server name {name!r}",
-        code="INVALID_SERVER_NAME",
-        hint=f"use letters, digits, '.', '_' and '-', start with a letter or digit, {MAX_NAME} at most; 'local' is this machine's own",
-    )
+    right = len(name) <= MAX_NAME and _SERVER_NAME.fullmatch(name) and name != LOCAL
+    hint = f"use letters, digits, '.', '_' and '-', start with a letter or digit, {MAX_NAME} at most; 'local' is this machine's own"
+    return _checked(name, right, "server", hint)
 
 
 def check_session_name(name: str) -> str:
     """Return `name` when it can name a session in a shed; raise `UsageError` (INVALID_SESSION_NAME) otherwise."""
-    if len(name) <= MAX_NAME and _SESSION_NAME.fullmatch(name):
+    right = len(name) <= MAX_NAME and _SESSION_NAME.fullmatch(name)
+    hint = f"use letters, digits, '_' and '-', start with a letter or digit, {MAX_NAME} at most"
+    return _checked(name, right, "session", hint)
+
+
+def _checked(name: str, right: object, what: str, hint: str) -> str:
+    if right:
         return name
-    raise UsageError(
-        f"invalid session name {name!r}",
-        code="INVALID_SESSION_NAME",
-        hint=f"use letters, digits, '_' and '-', start with a letter or digit, {MAX_NAME} at most",
-    )
+    raise UsageError(f"invalid {what} name {name!r}", code=f"INVALID_{what.upper()}_NAME", hint=hint)

@@ -13,6 +13,7 @@ from shed.errors import BackendError
 from shed.guest.protocol import CONTROL_REQUEST, CONTROL_RESPONSE, PORT_CONTROL, FrameDecoder, ProtocolError, exec_frame
 
 log = logging.getLogger(__name__)
+_LONGEST_LINE = 4096
 
 
 async def control(connection: Connection, op: str, *, wait: float, **fields: object) -> dict[str, Any]:
@@ -52,6 +53,17 @@ async def _response(stream: Stream, op: str) -> dict[str, Any]:
             decoder.feed(data)
     except (ProtocolError, ValueError) as error:
         raise BackendError(f"the agent's answer to {op!r} makes no sense: {error}", code="AGENT_PROTOCOL") from None
+
+
+async def read_line(stream: Stream) -> str:
+    """Read a line of the guest's, byte by byte: what follows belongs to the user.  Raises `BackendError`."""
+    line = b""
+    while not line.endswith(b"\n"):
+        data = await stream.read(1)
+        if not data or len(line) > _LONGEST_LINE:
+            raise BackendError("the guest's proxy gave no answer", hint="try again")
+        line += data
+    return line.decode(errors="replace").strip()
 
 
 class Link:

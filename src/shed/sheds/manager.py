@@ -21,7 +21,7 @@ from shed.names import check_shed_name
 from shed.progress import Progress
 from shed.sheds import folders as places
 from shed.sheds import lifecycle, metadata
-from shed.sheds.agent import Link, control
+from shed.sheds.agent import Link, control, read_line
 from shed.sheds.boot import attach
 from shed.sheds.console import ConsoleStream, last_lines
 from shed.sheds.create import CreateRequest, Ensure, Resolve, create, plan
@@ -35,7 +35,6 @@ Shed = dict[str, Any]
 Tell = Callable[[str], Awaitable[None]]
 _ADOPT_TIMEOUT = 15.0
 _HEALTH_TIMEOUT = 3.0
-_MAX_ANSWER = 4096
 _DIAL_TIMEOUT = 25.0
 """Seconds for the guest to say whether it has connected; it tries both loopback addresses for ten at most."""
 _STARTS = frozenset({"create", "start", "adopt"})
@@ -390,14 +389,3 @@ class Manager:
         if record.local_dir is not None:
             shed["local_dir"] = record.local_dir
         return shed
-
-
-async def read_line(stream: Stream) -> str:
-    """Read a line of the guest's, byte by byte: what follows belongs to the user.  Raises `BackendError`."""
-    line = b""
-    while not line.endswith(b"\n"):
-        data = await stream.read(1)
-        if not data or len(line) > _MAX_ANSWER:
-            raise BackendError("the guest's proxy gave no answer", hint="try again")
-        line += data
-    return line.decode(errors="replace").strip()

@@ -13,7 +13,7 @@ from shed.backends.base import Stream
 from shed.errors import BackendError, ShedError
 from shed.server.ssh.duplex import GoneError
 from shed.server.ssh.relay import Relay
-from shed.sheds.manager import read_line
+from shed.sheds.agent import read_line
 
 if TYPE_CHECKING:
     from shed.server.ssh.connection import Client
