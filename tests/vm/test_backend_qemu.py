@@ -183,7 +183,7 @@ def test_a_vm_lives_through_its_servers(lab: Lab) -> None:
         assert await run(link, "echo", "hello from the guest") == (0, b"hello from the guest\n")
         with pytest.raises(ConflictError, match="runs already"):
             await lab.backend.start(machine)
-        code, uuid = await run(link, "cat", "/sys/class/dmi/id/product_uuid")
+        code, uuid = await run(link, "sh", "-c", "cat /sys/class/dmi/id/product_uuid 2>/dev/null")
         record = process.load(machine.state_dir)
         assert record is not None
         assert (code, uuid.decode().strip()) == ((1, "") if lab.way == WARM else (0, record.uuid))

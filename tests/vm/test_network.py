@@ -192,11 +192,12 @@ def test_a_program_that_is_killed_ends_the_client(dev: Shed) -> None:
 
 
 def gone(pid: int) -> bool:
-    """Say whether a process has ended, and closed all that it had open."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in {"Z", "X"}
-    except OSError:
-        return True
+    """Say whether a process has ended, and closed all that it had open: that is when the last of its threads has."""
+    states = []
+    for stat in Path(f"/proc/{pid}/task").glob("*/stat"):
+        with contextlib.suppress(OSError):
+            states.append(stat.read_text().rpartition(")")[2].split()[0])
+    return set(states) <= {"Z", "X"}
 
 
 def test_a_server_that_is_killed(machine: Machine, dev: Shed) -> None:
