@@ -19,7 +19,7 @@ class Machine:
     def __init__(self, root: Path, *, way: str = "", settings: str = "") -> None:
         """`way` is how its VMs come up: ``cold``, ``warm`` from templates that are lent, ``either`` with its own; empty: there are none.
 
-        `settings` are more lines of the server's configuration.
+        `settings` are more lines of the server's configuration, behind those below ``qemu``.
         """
         self.data = root / "data"
         self.way = way
@@ -31,7 +31,7 @@ class Machine:
         self.command = [sys.executable, "-m", "shed.cli.main"]
         config = root / ".config/shed/server.yaml"
         config.parent.mkdir(parents=True, exist_ok=True)
-        config.write_text(f"{settings}qemu:\n  warm_start: {str(way in (WARM, EITHER)).lower()}\n")
+        config.write_text(f"qemu:\n  warm_start: {str(way in (WARM, EITHER)).lower()}\n{settings}")
 
     def start(self, *words: str) -> subprocess.Popen[bytes]:
         """Start the command line."""
