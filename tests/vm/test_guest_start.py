@@ -39,7 +39,7 @@ class Guest:
         self.folder = folder
         self.upper = folder / "upper" / "upper.ext4"
         (folder / "templates").mkdir()
-        make_upper(upper_template(folder / "templates", image.runtime), self.upper, 3 << 30)
+        make_upper(upper_template(folder / "templates", image.runtime, 3 << 30), self.upper, 3 << 30)
         self.backend = QemuBackend(Paths(folder / "data", folder / "run"))
         self.way = way
         lend(folder / "data", way)
@@ -138,6 +138,7 @@ def test_start_identity_and_clean_end(guest: Guest) -> None:
         await guest.off(link)
         features = subprocess.run(["/sbin/dumpe2fs", "-h", guest.upper], check=True, capture_output=True, text=True).stdout
         assert "needs_recovery" not in features
+        subprocess.run(["/sbin/e2fsck", "-f", "-n", guest.upper], check=True, capture_output=True)
         link = await guest.start()
         await guest.configure(link)
         assert await guest.run(link, "cat", "/etc/machine-id", "/var/file") == (0, f"{machine_id}\nkept\n")
@@ -185,7 +186,8 @@ def test_numbered_failures(guest: Guest, tmp_path: Path) -> None:
         before = guest.upper.stat().st_blocks
         await failing("SHED-INIT-06")
         assert guest.upper.stat().st_blocks == before
-        make_upper(upper_template(guest.folder / "templates", guest.machine.disks[2].path), guest.folder / "u2" / "upper.ext4", 1 << 30)
+        source = upper_template(guest.folder / "templates", guest.machine.disks[2].path, 1 << 30)
+        make_upper(source, guest.folder / "u2" / "upper.ext4", 1 << 30)
         guest.with_disk(0, guest.folder / "u2" / "upper.ext4")
         empty = tmp_path / "empty"
         empty.write_bytes(bytes(1 << 20))

@@ -14,6 +14,7 @@ import pytest
 from shed.oci.store import LayoutStore
 from support.kit import copy_store
 from support.machine import Machine, command_line
+from support.templates import EITHER, WARM
 
 pytestmark = [pytest.mark.vm, pytest.mark.slow, pytest.mark.timeout(600)]
 COUNT = 2
@@ -62,9 +63,9 @@ def machine(base_store: LayoutStore, tmp_path_factory: pytest.TempPathFactory) -
     """A machine with spares of the default shape; all tests share it, and leave it with spares."""
     root = tmp_path_factory.mktemp("spares")
     copy_store(base_store, root / "data/images")
-    machine = Machine(root, warm=True)
-    settings = {"default_cpus": 1, "default_memory_mb": 256, "warm_spares": COUNT}
-    (root / ".config/shed/server.yaml").write_text(json.dumps({"default_image": "busybox", "qemu": settings}))
+    machine = Machine(root, way=WARM)
+    machine.way = EITHER  # a few are booted
+    (root / ".config/shed/server.yaml").write_text(json.dumps({"default_image": "busybox", "qemu": {"warm_spares": COUNT}}))
     machine.shed("list")
     wait_until(lambda: spares(machine))
     yield machine

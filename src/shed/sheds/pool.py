@@ -19,6 +19,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from shed.backends.base import Backend, Connection, Disk, Liveness, Machine, Template
 from shed.config.paths import Paths
@@ -167,11 +168,15 @@ class Pool:
         disk = folder / "upper.ext4"
         runtime = like.disks[-1]
         machine = replace(like, name=f"spare-{folder.name}", state_dir=folder, disks=(Disk(disk, read_only=False), runtime, runtime))
-        await in_thread(upper.make_upper, upper.template(self._templates, runtime.path), disk, self._settings.default_upper_size)
+        await in_thread(self._make_upper, runtime.path, disk)
         began = time.monotonic()
         await self._backend.make_spare(machine, template, _rehearse, timeout=self._settings.start_timeout)
         self._spares.append(Spare(machine, template))
         log.info("spare %s made in %.1f s, there are %d of %d", folder.name, time.monotonic() - began, len(self._spares), self._size)
+
+    def _make_upper(self, runtime: Path, disk: Path) -> None:
+        size = self._settings.default_upper_size
+        upper.make_upper(upper.template(self._templates, runtime, size), disk, size)
 
     async def _sweep(self) -> None:
         """End and remove what is no spare of ours: those of a server that was killed, and what those have left that are sheds now."""
