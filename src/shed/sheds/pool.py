@@ -63,8 +63,8 @@ class Pool:
         self._size = settings.warm_spares if settings.warm_start else 0
         self._like: Machine | None = None
         self._spares: list[Spare] = []
-        self._starts = self._count = 0
-        """Under way now, and since the beginning."""
+        self._starts = 0
+        self._last_start = -_CALM_SECONDS
         self._calm = asyncio.Event()
         self._calm.set()
         self._wanted = asyncio.Event()
@@ -112,12 +112,12 @@ class Pool:
     def standing_back(self) -> Iterator[None]:
         """Make no spare, and remove none, meanwhile."""
         self._starts += 1
-        self._count += 1
         self._calm.clear()
         try:
             yield
         finally:
             self._starts -= 1
+            self._last_start = time.monotonic()
             if not self._starts:
                 self._calm.set()
 
@@ -143,11 +143,9 @@ class Pool:
 
     async def _is_short(self) -> bool:
         """Wait until nobody starts anything, and drop what is of no use; then tell whether a spare is to be made."""
-        seen = -1
-        while seen != self._count:
-            seen = self._count
+        while (rest := self._last_start + _CALM_SECONDS - time.monotonic()) > 0 or self._starts:
             await self._calm.wait()
-            await asyncio.sleep(_CALM_SECONDS)
+            await asyncio.sleep(rest)
         if self._like is None:
             return False
         template = await in_thread(self._backend.template, self._like)
