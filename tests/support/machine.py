@@ -28,6 +28,7 @@ class Machine:
         environment = {"SHED_DATA_DIR": str(self.data), "SHED_RUNTIME_DIR": str(root / "run"), "HOME": str(root)}
         self.environment = {**os.environ, **environment}
         self.environment.pop("SHED_SERVER", None)
+        self.command = [sys.executable, "-m", "shed.cli.main"]
         config = root / ".config/shed/server.yaml"
         config.parent.mkdir(parents=True, exist_ok=True)
         config.write_text(f"{settings}qemu:\n  warm_start: {str(way in (WARM, EITHER)).lower()}\n")
@@ -35,11 +36,11 @@ class Machine:
     def start(self, *words: str) -> subprocess.Popen[bytes]:
         """Start the command line."""
         pipe = subprocess.PIPE
-        return subprocess.Popen([sys.executable, "-m", "shed.cli.main", *words], stdout=pipe, stderr=pipe, env=self.environment)
+        return subprocess.Popen([*self.command, *words], stdout=pipe, stderr=pipe, env=self.environment)
 
     def try_shed(self, *words: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
         """Run the command line."""
-        command = [sys.executable, "-m", "shed.cli.main", *words]
+        command = [*self.command, *words]
         return subprocess.run(command, input=stdin, capture_output=True, env=self.environment, check=False)
 
     def shed(self, *words: str, stdin: bytes = b"") -> str:
