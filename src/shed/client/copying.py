@@ -14,6 +14,7 @@ import shlex
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import PurePosixPath
 from typing import BinaryIO, NamedTuple, cast
 
 from shed.client.address import Address
@@ -225,7 +226,7 @@ def _write_all(target: BinaryIO, data: bytes) -> None:
 
 def _look(place: Place) -> str:
     there = f"shed exec {place.name} -- " if place.name else ""
-    return f"see what there is: {there}ls {shlex.quote(os.path.dirname(place.path.rstrip('/')) or '.')}"
+    return f"see what there is: {there}ls {shlex.quote(str(PurePosixPath(place.path).parent))}"
 
 
 @contextlib.contextmanager

@@ -25,7 +25,7 @@ class User:
 
 
 def find_user(who: str, *, root: str = "") -> User:
-    """Return the user that `who` means: a name or a uid, or one with a group behind a colon.  Ids need no entry.  Raises `UnknownUserError`.
+    """Return the user that `who` means: a name or uid, or one with a group behind a colon.  Ids need no entry.  Raises `UnknownUserError`.
 
     `root` is the folder that holds etc/.
     """
