@@ -207,7 +207,7 @@ def _read(path: Path) -> str | None:
     except FileNotFoundError:
         return None
     except (OSError, UnicodeDecodeError) as error:
-        raise _invalid(path, " ".join(str(error).split())) from None
+        raise _invalid(path, str(error.strerror) if isinstance(error, OSError) else "it is not UTF-8") from None
 
 
 def _parse(text: str, path: Path) -> Config:

@@ -10,7 +10,7 @@ from typing import Any
 import h11
 
 from shed.client.address import Address
-from shed.client.transport import connect, left, silent
+from shed.client.transport import connect, left, silent, stranger
 from shed.errors import (
     BackendError,
     ConflictError,
@@ -202,7 +202,7 @@ class Answer:
                 raise left(self.address) from None
             if self.head is not None:
                 raise self.lost() from None
-            raise UnavailableError(f"what listens at {self.address} is not a shed server", hint="check the address") from None
+            raise stranger(self.address) from None
         if isinstance(event, h11.Response):
             self.head = event
         elif event is h11.PAUSED or isinstance(event, h11.ConnectionClosed):  # more bytes than it announced, or fewer

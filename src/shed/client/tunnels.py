@@ -52,7 +52,9 @@ def profiles(path: Path | None = None) -> dict[str, list[Rule]]:
         return _parse(document or {})
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, yaml.YAMLError) as error:
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+    except (ValueError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
     except ShedError as error:
         reason = error.message

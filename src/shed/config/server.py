@@ -117,7 +117,7 @@ def load_settings(path: Path | None = None) -> Settings:
     if path is None:
         return Settings()
     try:
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
         raise ConfigError(f"cannot read the configuration {path}: {why}", hint="name another file with --config") from error
@@ -131,7 +131,7 @@ def find_settings(places: list[Path] | None = None) -> Path | None:
 
 def _is_there(path: Path) -> bool:
     try:
-        return path.exists()
+        return path.exists() or path.is_symlink()
     except PermissionError:  # then reading it says so
         return True
 

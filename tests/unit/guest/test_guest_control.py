@@ -117,6 +117,7 @@ def test_users_of_the_image(image: str) -> None:
     assert users.find_user("1000", root=image).name == "shed"
     assert users.find_user("nohome", root=image).home == "/"
     assert users.find_user("1000:5", root=image).groups == [5]
+    assert users.find_user("shed:docker", root=image).groups == [999]
     assert users.find_user("4242", root=image).uid == 4242
     assert users.default_user("nobody-here", root=image).name == "root"
     for unknown in ("bad", "nobody-here", "shed:group", ""):
