@@ -100,7 +100,7 @@ class World:
 
     def machines(self) -> list[int]:
         """Return the process ids of all fake VMs of this world that run, whoever started them."""
-        return [pid for pid in _fake_vms() if _console(pid).startswith(f"{self.paths.instances}/")]
+        return [pid for pid in _fake_vms() if _console(pid).startswith(f"{self.paths.data}/")]
 
     def until(self, condition: Callable[[], object], *, seconds: float = 20) -> None:
         """Wait until `condition()` is true; fail after `seconds`."""

@@ -24,7 +24,9 @@ from shed.images.bootkit.upper import READY
 from shed.images.resolve import resolve
 from shed.oci.store import LayoutStore
 from shed.sheds.agent import control
-from shed.sheds.upper import make_upper, template
+from shed.sheds.upper import make_upper
+from shed.sheds.upper import template as upper_template
+from support.templates import COLD, CPUS, MEMORY_MB, WARM, lend
 
 pytestmark = [pytest.mark.vm, pytest.mark.slow, pytest.mark.timeout(300)]
 PATIENCE = 120.0
@@ -35,17 +37,19 @@ SIZE = 9 << 30
 class Guest:
     """One machine of the busybox image."""
 
-    def __init__(self, store: LayoutStore, folder: Path) -> None:
+    def __init__(self, store: LayoutStore, folder: Path, way: str) -> None:
         image = resolve(store, "busybox")
         self.folder = folder
         self.upper = folder / "upper" / "upper.ext4"
         (folder / "templates").mkdir()
-        make_upper(template(folder / "templates", image.runtime, SIZE), self.upper, SIZE)
+        make_upper(upper_template(folder / "templates", image.runtime, SIZE), self.upper, SIZE)
         self.backend = QemuBackend(Paths(folder / "data", folder / "run"))
+        self.way = way
+        lend(folder / "data", way)
         state = folder / "state"
         state.mkdir()
         disks = (Disk(self.upper, read_only=False), Disk(image.root, read_only=True), Disk(image.runtime, read_only=True))
-        self.machine = Machine("demo", 1, 256, image.kernel, image.initrd, disks, state)
+        self.machine = Machine("demo", CPUS, MEMORY_MB, image.kernel, image.initrd, disks, state)
 
     def with_disk(self, index: int, path: Path) -> None:
         """Put another file behind one of the disks."""
@@ -54,15 +58,18 @@ class Guest:
         self.machine = replace(self.machine, disks=tuple(disks))
 
     async def start(self) -> Connection:
-        """Start the machine; return once it said hello."""
-        await self.backend.start(self.machine)
+        """Boot or restore the machine; return once it said hello."""
+        template = self.backend.template(self.machine)
+        assert (template is not None) == (self.way == WARM)
+        await self.backend.start(self.machine, template)
         return await self.backend.connect(self.machine.state_dir, timeout=PATIENCE)
 
     async def configure(self, link: Connection, **change: object) -> dict[str, Any]:
         """Configure it."""
         entropy = base64.b64encode(secrets.token_bytes(32)).decode()
+        disks = [disk.path.stat().st_size for disk in self.machine.disks[:-1]]
         network = {"address": self.backend.network.address, "gateway": self.backend.network.gateway, "dns": self.backend.network.dns}
-        fields = {"name": "demo", "network": network, "clock": time.time(), "entropy": entropy, **change}
+        fields = {"name": "demo", "network": network, "clock": time.time(), "entropy": entropy, "disks": disks, **change}
         return await control(link, "configure", wait=PATIENCE, **fields)
 
     async def run(self, link: Connection, *words: str, **request: object) -> tuple[int, str]:
@@ -107,9 +114,9 @@ class Guest:
 
 
 @pytest.fixture
-def guest(small_store: LayoutStore, tmp_path: Path) -> Guest:
+def guest(way: str, small_store: LayoutStore, tmp_path: Path) -> Guest:
     """A machine that is not started yet."""
-    return Guest(small_store, tmp_path)
+    return Guest(small_store, tmp_path, way)
 
 
 def test_start_identity_and_clean_end(guest: Guest) -> None:
@@ -143,12 +150,13 @@ def test_start_identity_and_clean_end(guest: Guest) -> None:
     guest.play(work)
 
 
-def test_large_ready_made_uppers_mount(guest: Guest) -> None:
+def test_large_ready_made_uppers_mount(small_store: LayoutStore, tmp_path: Path) -> None:
     """By the guest's kernel, as large as they should be; written to, they are still clean and sparse.  Other tests have small ones."""
+    guest = Guest(small_store, tmp_path, COLD)  # no template has so many disks
     sizes = dict(zip((f"/dev/vd{letter}" for letter in "defgh"), READY[-5:], strict=True))
     disks = {device: guest.folder / device.rpartition("/")[2] / "upper.ext4" for device in sizes}
     for device, size in sizes.items():
-        make_upper(template(guest.folder / "templates", guest.machine.disks[2].path, size), disks[device], size)
+        make_upper(upper_template(guest.folder / "templates", guest.machine.disks[2].path, size), disks[device], size)
     guest.machine = replace(guest.machine, disks=(*guest.machine.disks, *(Disk(disk, read_only=False) for disk in disks.values())))
     script = "mkdir -p /mnt; for disk in $@; do mount -t ext4 $disk /mnt; echo kept >/mnt/file; df -k /mnt | tail -1; umount /mnt; done"
 
@@ -192,7 +200,9 @@ def test_numbered_failures(guest: Guest, tmp_path: Path) -> None:
         with pytest.raises(BackendError) as caught:
             await guest.configure(link)
         assert caught.value.code == code
-        assert f"[{code}]" in guest.console()
+        async with asyncio.timeout(PATIENCE):
+            while f"[{code}]" not in guest.console():  # the serial line is slower than the answer
+                await asyncio.sleep(0.05)
         with pytest.raises(BackendError, match="failed already"):
             await guest.configure(link)
         assert (await control(link, "health", wait=PATIENCE))["state"] == "failed"
@@ -204,7 +214,7 @@ def test_numbered_failures(guest: Guest, tmp_path: Path) -> None:
         before = guest.upper.stat().st_blocks
         await failing("SHED-INIT-06")
         assert guest.upper.stat().st_blocks == before
-        source = template(guest.folder / "templates", guest.machine.disks[2].path, 1 << 30)
+        source = upper_template(guest.folder / "templates", guest.machine.disks[2].path, 1 << 30)
         make_upper(source, guest.folder / "u2" / "upper.ext4", 1 << 30)
         guest.with_disk(0, guest.folder / "u2" / "upper.ext4")
         empty = tmp_path / "empty"

@@ -14,6 +14,7 @@ import pytest
 from shed.oci.store import LayoutStore
 from support.kit import copy_store
 from support.machine import Machine, command_line
+from support.templates import EITHER
 
 pytestmark = [pytest.mark.vm, pytest.mark.slow, pytest.mark.timeout(600)]
 SHAPE = ("--cpus", "1", "--memory", "256M")
@@ -56,7 +57,7 @@ def machine(base_store: LayoutStore, tmp_path_factory: pytest.TempPathFactory) -
     """A machine with a template, made after its first shed; all tests share it, and leave a template."""
     root = tmp_path_factory.mktemp("warm")
     copy_store(base_store, root / "data/images")
-    machine = Machine(root, warm=True)
+    machine = Machine(root, way=EITHER)
     assert create(machine, MARKER) == "cold"
     wait_until(lambda: templates(machine))
     yield machine

@@ -1,6 +1,7 @@
 """Port 1026: requests about the machine itself, several in turn on one stream.
 
     rest        {"network"}    get ready to be saved: what comes next is configure, in a machine restored from this one
+    rehearse    {}             go through a start, so that the real one is quicker; the disks are exchanged afterwards
     configure   {…}            make this machine a shed (`shed.guest.configure` says what it takes), once
     health      {}             how it is
     clock       {"clock": s}   set the wall clock, seconds since 1970
@@ -45,6 +46,7 @@ class Control:
         self._shed = shed
         self._operations: dict[str, Callable[[Answer], Awaitable[Answer]]] = {
             "rest": self._rest,
+            "rehearse": self._rehearse,
             "configure": self._configure,
             "health": self._health,
             "clock": self._clock,
@@ -90,6 +92,17 @@ class Control:
             self._shed.rest = settle(self._loop, Places(), network)
         except StepError as error:
             raise RefusedError(error.code, str(error)) from None
+        return {}
+
+    async def _rehearse(self, _request: Answer) -> Answer:
+        from shed.guest.configure.steps import Places
+        from shed.guest.rehearsal import rehearse
+        from shed.guest.users import find_user
+
+        if self._shed.phase != state.HELLO or self._shed.rest is None:
+            raise RefusedError("NOT_CONFIGURABLE", f"this machine is {self._shed.phase}, not at rest")
+        self._shed.user = find_user("0")
+        await rehearse(self._loop, Places())
         return {}
 
     async def _configure(self, request: Answer) -> Answer:

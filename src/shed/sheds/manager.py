@@ -62,7 +62,7 @@ class Manager:
         self._resolve = resolve
         self._ensure = ensure
         self._settings = settings or Settings()
-        self._warm = WarmStart(backend, enabled=self._settings.warm_start, wait=self._settings.start_timeout)
+        self._warm = WarmStart(paths, backend, self._settings)
         self._names: dict[str, _Name] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -74,7 +74,7 @@ class Manager:
     async def open(self) -> None:
         """Make the folders; then, in the background, undo what an earlier server left unfinished and adopt the VMs that run."""
         places.prepare(self._paths)
-        self._background(self._warm.open(), "sweep templates")
+        self._background(self._warm.open(self._resolve), "open templates and spares")
         for name in places.leftovers(self._paths):
             self._background(self._sweep(name), f"sweep {name}")
         for name in places.names(self._paths):

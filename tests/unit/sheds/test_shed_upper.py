@@ -132,7 +132,7 @@ def test_a_layer_that_is_smaller_than_all_ready_ones(tmp_path: Path) -> None:
 )
 def test_a_damaged_one_is_told(tmp_path: Path, data: bytes, problem: str) -> None:
     """By its name and that of the blob; the small one beside it is no way out, and nothing is left that would be taken for a template."""
-    runtime = image(tmp_path / "0123", {b"share/upper.ext4": ext4(), b"share/uppers/1G": data})
+    runtime = image(tmp_path / "0123", {b"share/upper.ext4": ext4()[:4096], b"share/uppers/1G": data})
     with pytest.raises(DataError, match=f"share/uppers/1G in the runtime blob {runtime}: .*{problem}") as caught:
         template(tmp_path, runtime, GIB)
     assert caught.value.hint

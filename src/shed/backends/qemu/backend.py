@@ -32,6 +32,8 @@ _NICE = 10
 """A template is made when nobody else needs the processor."""
 _HANG_UP = 0.2
 """Seconds until the agent has seen the host hang up, and waits for the next one."""
+_SCRATCH = "scratch"
+"""A file beside a spare; see `shed.backends.qemu.saving.exchange`."""
 _LAST_LINES = 15
 _LAST_BYTES = 8192
 
@@ -117,6 +119,40 @@ class QemuBackend:
         except (TimeoutError, saving.MonitorError) as error:
             raise BackendError(f"the machine could not be saved: {error or 'it takes too long'}", code="NOT_SAVED") from error
         await self.kill(plan.state_dir)
+
+    async def make_spare(
+        self, machine: Machine, template: Template, rehearse: Callable[[Connection], Awaitable[None]], *, timeout: float
+    ) -> None:
+        """Restore `machine`, prepare it, and let it stand still; see `shed.backends.base.Backend`."""
+        (machine.state_dir / _SCRATCH).touch(mode=0o600)
+        await self.start(machine, template)
+        try:
+            link = await self.connect(machine.state_dir, timeout=timeout)
+            try:
+                await rehearse(link)
+            finally:
+                await link.close()
+            await asyncio.sleep(_HANG_UP)
+            await _told(machine.name, saving.pause(machine.state_dir))
+        except BaseException:
+            await self.kill(machine.state_dir)
+            raise
+
+    async def claim(self, spare: Machine, machine: Machine) -> None:
+        """Make the VM of `spare` that of `machine`; see `shed.backends.base.Backend`."""
+        own = dict(list(zip(command.disk_names(machine), machine.disks, strict=True))[:-1])
+
+        async def exchange() -> None:
+            await asyncio.to_thread(process.move, spare.state_dir, machine.state_dir, machine.name)
+            await saving.exchange(machine.state_dir, own, spare.state_dir / _SCRATCH)
+
+        try:
+            await _told(machine.name, exchange())
+        except BaseException:
+            for folder in (spare.state_dir, machine.state_dir):
+                with contextlib.suppress(BackendError):
+                    await self.kill(folder)
+            raise
 
     async def sweep_templates(self) -> None:
         """Remove what a server that was killed while it made a template has left; see `shed.backends.base.Backend`."""
@@ -228,6 +264,16 @@ async def _came_up(state_dir: Path, record: process.Record, template: Template |
             await saving.resume(state_dir, None if template is None else template.path / STATE)
     except (OSError, TimeoutError, saving.MonitorError) as error:
         raise BackendError(f"the VM of shed {record.name} did not start{_last_words(state_dir)}", code="VM_START_FAILED") from error
+
+
+async def _told(name: str, work: Awaitable[None]) -> None:
+    """Have `work` tell a VM what to do."""
+    try:
+        async with asyncio.timeout(_START_TIMEOUT):
+            await work
+    except (OSError, TimeoutError, process.BrokenRecordError, saving.MonitorError) as error:
+        problem = error or "it does not answer"
+        raise BackendError(f"the VM of shed {name} does not do what it is told: {problem}", code="VM_START_FAILED") from error
 
 
 def _load(state_dir: Path) -> process.Record | None:

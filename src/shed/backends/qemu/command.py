@@ -140,13 +140,14 @@ def _disk(name: str, disk: Disk) -> list[str]:
 
     When the host has no space left, the guest's write fails; QEMU's default is to stop the machine, which then hangs without a word.
     """
-    node: dict[str, object] = {"node-name": name, "driver": "raw", "file": {"driver": "file", "filename": str(disk.path)}}
-    if disk.read_only:
-        node["read-only"] = True
-    else:
-        node["discard"] = "unmap"
-        node["detect-zeroes"] = "unmap"
+    node = disk_node(name, {"driver": "file", "filename": str(disk.path)}, read_only=disk.read_only)
     return ["-blockdev", json.dumps(node), "-device", _json(driver="virtio-blk-pci", drive=name, id=name, werror="report")]
+
+
+def disk_node(name: str, file: object, *, read_only: bool) -> dict[str, object]:
+    """Return the options of the block node of the disk `name`; `file` is the node below it, or its options."""
+    more: dict[str, object] = {"read-only": True} if read_only else {"discard": "unmap", "detect-zeroes": "unmap"}
+    return {"node-name": name, "driver": "raw", "file": file, **more}
 
 
 def _agent() -> list[str]:
