@@ -7,16 +7,22 @@ file system into it.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
+from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from shed.config.server import MAX_UPPER, MIN_UPPER
 from shed.config.sizes import format_size
 from shed.errors import DataError, NotFoundError, StorageError, UsageError
 from shed.fsutil import atomic_file, clone_file, locked, storage_errors
+
+if TYPE_CHECKING:
+    from shed.erofs.reader import Image
 
 _READY = "share/uppers"
 """Folder of the runtime with ready-made ones: a file named ``5G`` for 5 GiB, in the layout of `shed.images.bootkit.ready`."""
@@ -84,40 +90,45 @@ def make_upper(source: Path, target: Path, size: int) -> None:
 
 
 @lru_cache(maxsize=32)
-def _ready_sizes(runtime: Path) -> list[int]:
+def _ready_sizes(runtime: Path) -> tuple[int, ...]:
     """Return of how many bytes the ready-made ones of `runtime` are; a blob never changes, so it is asked once."""
-    from shed.erofs.reader import Image  # noqa: PLC0415  needed once per runtime
-
-    with Image.open(runtime) as image:
+    with _opened(runtime, _READY) as image:
         try:
             folder = image.lookup(_READY.encode())
         except NotFoundError:
-            return []
+            return ()
         names = [_READY_NAME.fullmatch(entry.name) for entry in image.entries(folder)]
-    return [int(name[1]) << 30 for name in names if name]
+    return tuple(int(name[1]) << 30 for name in names if name)
 
 
 def _extract(runtime: Path, ready: int | None, path: Path) -> None:
-    from shed.erofs.reader import Image  # noqa: PLC0415  needed once per template
-    from shed.images.bootkit.ready import unpack  # noqa: PLC0415
+    from shed.images.bootkit.ready import unpack  # noqa: PLC0415  needed once per template
 
     name = _SMALL if ready is None else f"{_READY}/{ready >> 30}G"
-    with Image.open(runtime) as image:
+    with _opened(runtime, name) as image:
         try:
             inode = image.lookup(name.encode())
         except NotFoundError:
-            raise DataError(f"the runtime blob {runtime} has no {name}", hint=_REBUILD) from None
-        if ready is not None and inode.size > _READY_MOST:
-            raise DataError(f"{name} in the runtime blob {runtime} is too large", hint=_REBUILD)
+            raise DataError("not there") from None
         with atomic_file(path, mode=0o400) as file:
             if ready is None:
                 image.extract(inode, file.fileno())
+            elif inode.size > _READY_MOST:
+                raise DataError(f"{inode.size} bytes are too many")
             else:
-                data = image.read(inode, 0, inode.size)
-                try:
-                    unpack(data, ready, file)
-                except DataError as error:
-                    raise DataError(f"{name} in the runtime blob {runtime} {error.message}", hint=_REBUILD) from None
+                unpack(image.read(inode, 0, inode.size), ready, file)
                 file.flush()
             if os.pread(file.fileno(), len(_MAGIC), _MAGIC_OFFSET) != _MAGIC:
-                raise DataError(f"{name} in the runtime blob {runtime} is not ext4", hint=_REBUILD)
+                raise DataError("not ext4")
+
+
+@contextlib.contextmanager
+def _opened(runtime: Path, name: str) -> Iterator[Image]:
+    """Open a blob to read `name`; a `DataError` then says of both, and what to do."""
+    from shed.erofs.reader import Image  # noqa: PLC0415  needed once per template
+
+    try:
+        with Image.open(runtime) as image:
+            yield image
+    except DataError as error:
+        raise DataError(f"{name} in the runtime blob {runtime}: {error.message}", hint=_REBUILD) from None

@@ -114,26 +114,26 @@ def test_a_layer_that_is_smaller_than_all_ready_ones(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("data", "problem"),
     [
-        (b"", "is not a ready-made"),
-        (packed(0)[:19], "is not a ready-made"),
-        (packed(0, magic=b"shedup02"), "is not a ready-made"),
+        (b"", "not a ready-made"),
+        (packed(0)[:19], "not a ready-made"),
+        (packed(0, magic=b"shedup02"), "not a ready-made"),
         (packed(0, size=2 * GIB), "instead of"),
-        (packed(0)[:-1], "is damaged"),
-        (packed(0) + bytes(4), "is damaged"),
-        (packed(0)[:-1] + b"!", "is damaged"),
-        (packed(0)[:12] + b"\xff\xff\xff\xff" + packed(0)[16:], "is damaged"),
-        (packed(0, GIB // 4096), "in disorder or beyond its end"),
+        (packed(0)[:-1], "damaged"),
+        (packed(0) + bytes(4), "damaged"),
+        (packed(0)[:-1] + b"!", "damaged"),
+        (packed(0)[:12] + b"\xff\xff\xff\xff" + packed(0)[16:], "damaged"),
+        (packed(0, GIB // 4096), "in disorder or beyond the end"),
         (packed(0, 7, 7), "in disorder"),
         (packed(7, 0), "in disorder"),
-        (packed(0, first=bytes(4096)), "is not ext4"),
-        (packed(1), "is not ext4"),
-        (packed(*range(4096)), "is too large"),
+        (packed(0, first=bytes(4096)), "not ext4"),
+        (packed(1), "not ext4"),
+        (packed(*range(4096)), "are too many"),
     ],
 )
 def test_a_damaged_one_is_told(tmp_path: Path, data: bytes, problem: str) -> None:
     """By its name and that of the blob; the small one beside it is no way out, and nothing is left that would be taken for a template."""
-    runtime = image(tmp_path / "0123", {b"share/upper.ext4": ext4(), b"share/uppers/1G": data})
-    with pytest.raises(DataError, match=f"share/uppers/1G in the runtime blob {runtime} .*{problem}") as caught:
+    runtime = image(tmp_path / "0123", {b"share/upper.ext4": ext4()[:4096], b"share/uppers/1G": data})
+    with pytest.raises(DataError, match=f"share/uppers/1G in the runtime blob {runtime}: .*{problem}") as caught:
         template(tmp_path, runtime, GIB)
     assert caught.value.hint
     assert "bootkit build" in caught.value.hint
@@ -141,9 +141,9 @@ def test_a_damaged_one_is_told(tmp_path: Path, data: bytes, problem: str) -> Non
 
 
 def test_ready_ones_that_are_no_folder(tmp_path: Path) -> None:
-    """An error that says so."""
+    """An error that says so, and of which blob."""
     runtime = image(tmp_path / "0123", {b"share/upper.ext4": ext4(), b"share/uppers": b"a file"})
-    with pytest.raises(DataError, match="not a directory"):
+    with pytest.raises(DataError, match=f"share/uppers in the runtime blob {runtime}: .*not a directory"):
         template(tmp_path, runtime, GIB)
 
 
