@@ -191,6 +191,7 @@ def test_system_df(host: Host) -> None:
         "images": 2,
         "downloads": 1,
         "sheds": 1,
+        "spares": 0,
         "snapshots": 1,
         "templates": 1,
         "logs": 1,
