@@ -18,7 +18,7 @@ from pathlib import Path
 
 from benchmarks.harness import Sample, compare, show
 from benchmarks.world import shed, world
-from shed.backends.qemu import accel, command
+from shed.backends.qemu import accel, command, tsc
 from shed.entries import Entry
 from shed.images.bootkit.cpio import write_cpio
 
@@ -78,7 +78,7 @@ def _bare(data: Path) -> Iterator[list[str]]:
         board = command.board(verdict, one_thread=verdict == "tcg" and accel.one_thread(Path(qemu)))
         yield [
             qemu, "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", *board, "-smp", "2", "-m", "2048M",
-            "-kernel", str(blobs / kernel), "-initrd", str(initrd), "-append", command.kernel_command_line(verdict), "-serial", "stdio",
+            "-kernel", str(blobs / kernel), "-initrd", str(initrd), "-append", command.kernel_command_line(verdict, tsc.khz()), "-serial", "stdio",
         ]  # fmt: skip
 
 

@@ -4,7 +4,7 @@
     rehearse    {}             go through a start, so that the real one is quicker; the disks are exchanged afterwards
     configure   {…}            make this machine a shed (`shed.guest.configure` says what it takes), once
     health      {}             how it is
-    clock       {"clock": s}   set the wall clock, seconds since 1970
+    clock       {"clock": s}   set the wall clock, seconds since 1970, unless it is right but for the time that the message took
     sync        {}             write everything to the disk
     poweroff    {}             answers, then ends everything
 
@@ -28,6 +28,10 @@ if TYPE_CHECKING:
     from shed.guest.state import State
 
     Answer = dict[str, object]
+
+
+_CLOCK_ERROR = 0.01
+"""Seconds; nearer than that the wall clock is not set by a message."""
 
 
 class RefusedError(Exception):
@@ -159,7 +163,8 @@ class Control:
 
 
 def set_clock(seconds: object) -> None:
-    """Set the wall clock.  Raises `ValueError` for a time that cannot be now."""
+    """Set the wall clock, unless it is right already.  Raises `ValueError` for a time that cannot be now."""
     if not isinstance(seconds, (int, float)) or not 1_600_000_000 < seconds < 4_102_444_800:
         raise ValueError(f"clock: {seconds!r} is not a time in this century")
-    time.clock_settime(time.CLOCK_REALTIME, seconds)
+    if abs(time.time() - seconds) > _CLOCK_ERROR:
+        time.clock_settime(time.CLOCK_REALTIME, seconds)

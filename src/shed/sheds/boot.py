@@ -18,6 +18,7 @@ from shed.errors import BackendError, ShedError
 from shed.progress import Progress
 from shed.sheds import workspace
 from shed.sheds.agent import control
+from shed.sheds.clock import set_clock
 from shed.sheds.folders import Folders
 from shed.sheds.metadata import Record
 from shed.sheds.pool import Spare
@@ -107,6 +108,7 @@ async def _bring_up(
     try:
         progress.phase("configure", "mounting disks")
         await configure(connection, record, backend, vm.disks[:-1], wait=max(_LEAST, deadline - time.monotonic()))
+        await set_clock(connection)
     except BaseException:
         await connection.close()
         raise
@@ -169,6 +171,7 @@ async def attach(backend: Backend, record: Record, folders: Folders, *, wait: fl
             await configure(connection, record, backend, [Disk(folders.upper, read_only=False)], wait=wait)
         elif state != "ready":
             raise BackendError(f"the guest of shed {record.name!r} is {state}", code="SHED_NOT_RUNNING", hint="try again when it is down")
+        await set_clock(connection)
     except BaseException:
         await connection.close()
         raise

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from typing import Any
 
 from shed.backends.base import Backend, Connection, Liveness, Stream
@@ -23,6 +23,7 @@ from shed.sheds import folders as places
 from shed.sheds import lifecycle, metadata
 from shed.sheds.agent import Link, control, read_line
 from shed.sheds.boot import attach
+from shed.sheds.clock import keep_clocks
 from shed.sheds.console import ConsoleStream, last_lines
 from shed.sheds.create import CreateRequest, Ensure, Resolve, create, plan
 from shed.sheds.folders import Folders
@@ -75,6 +76,7 @@ class Manager:
         """Make the folders; then, in the background, undo what an earlier server left unfinished and adopt the VMs that run."""
         places.prepare(self._paths)
         self._background(self._warm.open(self._resolve), "open templates and spares")
+        self._background(keep_clocks(self._guests), "clocks")
         for name in places.leftovers(self._paths):
             self._background(self._sweep(name), f"sweep {name}")
         for name in places.names(self._paths):
@@ -276,6 +278,9 @@ class Manager:
         except BackendError as error:
             error.hint = error.hint or f"see `shed logs {name}`; `shed stop {name}` ends it, whatever it does"
             raise
+
+    def _guests(self) -> Iterator[Connection]:
+        return (connection for entry in self._names.values() if (connection := entry.link.connection) is not None)
 
     async def _sweep(self, name: str) -> None:
         async with self._holding(name, "sweep"):

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from shed.backends import mux
 from shed.backends.base import Connection, Liveness, Machine, Network, Probe, Template
-from shed.backends.qemu import accel, command, process, saving, userns
+from shed.backends.qemu import accel, command, process, saving, tsc, userns
 from shed.backends.qemu.templates import MEMORY, STATE, Limits, Templates
 from shed.config.paths import Paths
 from shed.errors import BackendError, ConflictError, UnavailableError
@@ -172,8 +172,13 @@ class QemuBackend:
         """Return what this host is to `machine`; blocks for seconds when KVM was not tried since the host's boot."""
         program = self._found()
         accelerator = accel.find(self._cache, program=program, kernel=machine.kernel).accel
+        emulated = accelerator == "tcg"
         return command.Host(
-            program, accelerator, str(uuid.uuid4()), one_thread=accelerator == "tcg" and machine.cpus > 1 and accel.one_thread(program)
+            program,
+            accelerator,
+            str(uuid.uuid4()),
+            tsc_khz=tsc.khz() if emulated else None,
+            one_thread=emulated and machine.cpus > 1 and accel.one_thread(program),
         )
 
     async def connect(self, state_dir: Path, *, timeout: float) -> Connection:
