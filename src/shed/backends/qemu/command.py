@@ -29,11 +29,11 @@ _KERNEL_COMMAND_LINE = "console=ttyS0 panic=-1 quiet cryptomgr.notests initcall_
 """``panic=-1`` with ``-no-reboot``: a panic ends the VM, so it is noticed at once.  Not testing its own cryptography on the way saves the
 kernel 45 % of the instructions up to init (0.85 of 1.87 thousand million)."""
 _TCG_COMMAND_LINE = "no_timer_check mitigations=off norandmaps cgroup.memory=nokmem"
-"""An emulated CPU that has to wait for the host looks like a broken timer (for its clock, see `shed.backends.qemu.tsc`).  Its speculation is
-not real either: guarding against it costs an eighth of the boot and protects from nothing, as the translated code runs without the guards.
-QEMU 7.2 translates a program again for every address it is loaded at: with addresses that stay, a process starts in 0.4 of the time.
-Counting the kernel's memory of each control group would be switched on, with the first group, by patching code that always runs: see
-`docs/decisions/0011-variants.md`."""
+"""An emulated CPU that has to wait for the host looks like a broken timer (for its clock, see `shed.backends.qemu.tsc`).  Its
+speculation is not real either: guarding against it costs an eighth of the boot and protects from nothing, as the translated code runs
+without the guards.  QEMU 7.2 translates a program again for every address it is loaded at: with addresses that stay, a process starts in
+0.4 of the time.  Counting the kernel's memory of each control group would be switched on, with the first group, by patching code that
+always runs: see `docs/decisions/0011-variants.md`."""
 
 
 @dataclass(frozen=True, slots=True)
