@@ -79,8 +79,10 @@ def test_a_vm_outlives_its_server_and_a_shed_its_vm(machine: Machine) -> None:
     assert machine.show("dev")["pid"] != before
 
 
-def test_a_guest_that_hangs_holds_nobody_up(machine: Machine) -> None:
+def test_a_guest_that_hangs_holds_nobody_up(way: str, small_store: LayoutStore, tmp_path: Path) -> None:
     """Its command's client can be ended, the shed stopped, its start given up; who waited for that is told."""
+    copy_store(small_store, tmp_path / "data/images")
+    machine = Machine(tmp_path, way=way, settings="stop_timeout: 2s\n")
     machine.shed("create", "dev", "--image", "busybox")
     with machine.start("exec", "dev", "--", "sh", "-c", "echo up; exec sleep 1000") as command:
         assert command.stdout is not None
@@ -100,6 +102,7 @@ def test_a_guest_that_hangs_holds_nobody_up(machine: Machine) -> None:
         assert b"the start of shed 'dev' was ended: it is being deleted" in start.communicate(timeout=60)[1]
         assert start.returncode == 1
     assert json.loads(machine.shed("list", "--json")) == []
+    machine.end()
 
 
 def test_a_workspace_is_shared_with_the_host(machine: Machine, tmp_path: Path) -> None:
