@@ -19,6 +19,7 @@ from shed.sheds import workspace
 from shed.sheds.agent import control
 from shed.sheds.folders import Folders
 from shed.sheds.metadata import Record
+from shed.sheds.upper import repair
 
 if TYPE_CHECKING:
     from shed.images.resolve import BootImage
@@ -29,7 +30,8 @@ _ENTROPY = 64
 """Bytes of the host's randomness that the guest is given."""
 _WARM_SECONDS = 20.0
 """Most that a restored machine is waited for: booting one takes less."""
-
+_UPPER_MOUNT = "SHED-INIT-08"
+"""How the guest calls it when it cannot mount its upper."""
 _LEAST = 1.0
 """Seconds that a guest gets to be ready, however late its first word was."""
 
@@ -95,7 +97,9 @@ async def _bring_up(
     try:
         progress.phase("configure", "mounting disks")
         await configure(connection, record, backend, vm.disks[:-1], wait=max(_LEAST, deadline - time.monotonic()))
-    except BaseException:
+    except BaseException as error:
+        if isinstance(error, BackendError) and error.code == _UPPER_MOUNT:
+            error.hint = f"free some space, if this machine's disk is full; else: {repair(vm.disks[0].path)}"
         await connection.close()
         raise
     return connection

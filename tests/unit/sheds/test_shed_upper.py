@@ -1,6 +1,7 @@
 """The writable layer out of a runtime blob, and the guest user out of a root: read from real EROFS images."""
 
 import stat
+import subprocess
 import threading
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,7 +11,7 @@ import pytest
 from shed.entries import Entry
 from shed.erofs.writer import write_image
 from shed.errors import DataError, StorageError, UsageError
-from shed.sheds.upper import check_upper_size, make_upper, template
+from shed.sheds.upper import check_upper_size, has_errors, make_upper, repair, template
 from shed.sheds.workspace import guest_owner
 
 MIB = 1 << 20
@@ -44,6 +45,18 @@ def ext4(size: int = 16 * MIB) -> bytes:
     data[1080:1082] = b"\x53\xef"
     data[8 * MIB : 8 * MIB + 9] = b"a bitmap!"
     return bytes(data)
+
+
+def test_what_the_guests_kernel_noted_is_seen_until_it_is_repaired(tmp_path: Path) -> None:
+    """A real file system, with what a failed write leaves in it; the command that the user is told is the one that helps."""
+    path = tmp_path / "an upper.ext4"
+    assert not has_errors(path)
+    subprocess.run(["mkfs.ext4", "-q", str(path), "8M"], check=True)
+    assert not has_errors(path)
+    subprocess.run(["debugfs", "-w", "-R", "set_super_value state 3", str(path)], check=True, capture_output=True)
+    assert has_errors(path)
+    subprocess.run(repair(path), shell=True, check=True, capture_output=True)
+    assert not has_errors(path)
 
 
 def test_the_template_comes_out_of_the_runtime_with_its_holes(tmp_path: Path) -> None:
