@@ -215,11 +215,15 @@ def test_system_df(host: Host) -> None:
 
 
 def test_df_of_all_servers(host: Host, tmp_path: Path) -> None:
-    """Those of the client's configuration; without any, that is said."""
-    assert "names no servers" in host.shed("system", "df", "--all", code=2).stderr
+    """This machine's own, and those of the client's configuration; one that is down is named, and holds nobody up."""
     config = tmp_path / "client.yaml"
     config.write_text("servers:\n  lab: {host: 127.0.0.1, http_port: 9}\n")
-    assert "127.0.0.1:9" in host.shed("system", "df", "--all", "--config", str(config), code=1).stderr
+    done = host.shed("system", "df", "--all", "--config", str(config))
+    assert done.stdout.startswith("local:\nKIND ")
+    assert "lab is down: no server listens at http://127.0.0.1:9" in done.stderr
+    answer = json.loads(host.shed("system", "df", "--all", "--json", "--config", str(config)).stdout)
+    assert (list(answer["servers"]), [row["server"] for row in answer["down"]]) == (["local"], ["lab"])
+    assert answer["servers"]["local"]["kinds"]["images"]["count"] == 0
 
 
 def test_system_prune(host: Host) -> None:

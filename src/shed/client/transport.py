@@ -39,6 +39,10 @@ class NotRunningError(UnavailableError):
     code = "SERVER_NOT_RUNNING"
 
 
+class LeftError(UnavailableError):
+    """A server hung up instead of an answer."""
+
+
 def connect(address: Address, *, start: bool = True) -> _socket.socket:
     """Return a connected, blocking socket.  With `start`, the local server is started when it is not running.
 
@@ -138,12 +142,12 @@ def silent(address: Address, seconds: float) -> UnavailableError:
     return UnavailableError(f"the server at {address} did not answer within {seconds:g} s", code="TIMEOUT", hint=hint)
 
 
-def left(address: Address) -> UnavailableError:
+def left(address: Address) -> LeftError:
     """Return the error for a server that hung up instead of an answer."""
     hint = "see its log: shed server status"
     if address.ssh is not None:
         hint = f"ssh said why; it must be able to run this: {_dial_command(address)}"
-    return UnavailableError(f"the server at {address} left without an answer", hint=hint)
+    return LeftError(f"the server at {address} left without an answer", hint=hint)
 
 
 def stranger(address: Address) -> UnavailableError:

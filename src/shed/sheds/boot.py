@@ -22,6 +22,7 @@ from shed.sheds.clock import set_clock
 from shed.sheds.folders import Folders
 from shed.sheds.metadata import Record
 from shed.sheds.pool import Spare
+from shed.sheds.upper import repair
 
 if TYPE_CHECKING:
     from shed.images.resolve import BootImage
@@ -39,6 +40,8 @@ _PHASES = {
     type(None): ("vm", "starting the virtual machine"),
 }
 _OTHERWISE = {Spare: "restored anew", Template: "booted"}
+_UPPER_MOUNT = "SHED-INIT-08"
+"""How the guest calls it when it cannot mount its upper."""
 _LEAST = 1.0
 """Seconds that a guest gets to be ready, however late its first word was."""
 
@@ -109,7 +112,9 @@ async def _bring_up(
         progress.phase("configure", "mounting disks")
         await configure(connection, record, backend, vm.disks[:-1], wait=max(_LEAST, deadline - time.monotonic()))
         await set_clock(connection)
-    except BaseException:
+    except BaseException as error:
+        if isinstance(error, BackendError) and error.code == _UPPER_MOUNT:
+            error.hint = f"free some space, if this machine's disk is full; else: {repair(vm.disks[0].path)}"
         await connection.close()
         raise
     return connection

@@ -28,6 +28,7 @@ from shed.sheds.console import ConsoleStream, last_lines
 from shed.sheds.create import CreateRequest, Ensure, Resolve, create, plan
 from shed.sheds.folders import Folders
 from shed.sheds.starts import Starts
+from shed.sheds.upper import has_errors, repair
 from shed.sheds.warm import WarmStart
 
 log = logging.getLogger(__name__)
@@ -369,7 +370,8 @@ class Manager:
         return ConflictError(f"shed {name!r} is not running", code="SHED_NOT_RUNNING", hint=f"`shed start {name}`")
 
     def _view(self, record: metadata.Record) -> Shed:
-        instance = self._folders(record.name).instance
+        folders = self._folders(record.name)
+        instance = folders.instance
         liveness = self._backend.liveness(instance)
         entry = self._names.get(record.name)
         shed: Shed = {
@@ -389,6 +391,9 @@ class Manager:
             shed["detail"] = "its VM ended on its own"
         elif liveness is Liveness.UNKNOWN:
             shed["detail"] = "it cannot be told whether its VM runs"
+        elif has_errors(folders.upper):
+            how = f"stop it, then: {repair(folders.upper)}"
+            shed["detail"] = f"its file system has errors, as after a full disk of the host; {how}"
         if liveness is not Liveness.NOT_OURS and (pid := self._backend.pid(instance)) is not None:
             shed["pid"] = pid
         if record.local_dir is not None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shlex
 import shutil
 from collections.abc import Iterator
 from functools import lru_cache
@@ -38,6 +39,8 @@ _RESERVE = 32 << 20
 _MAGIC_OFFSET = 1080
 _MAGIC = b"\x53\xef"
 """``s_magic`` of the ext4 superblock, 56 bytes into it at 1024; kernel documentation, ext4/globals."""
+_STATE_OFFSET, _ERRORS_DETECTED = 1082, 2
+"""``s_state``, behind it, and its bit of a kernel that found an error; only e2fsck takes it away."""
 
 
 def check_upper_size(size: int) -> int:
@@ -87,6 +90,20 @@ def make_upper(source: Path, target: Path, size: int) -> None:
             clone_file(source, file)
             file.truncate(size)
             os.fsync(file.fileno())
+
+
+def has_errors(path: Path) -> bool:
+    """Say whether the guest's kernel has noted in the writable layer `path` that it could not write or not understand something."""
+    try:
+        with path.open("rb", buffering=0) as file:
+            return bool(os.pread(file.fileno(), 1, _STATE_OFFSET)[0] & _ERRORS_DETECTED)
+    except (OSError, IndexError):  # whoever needs the file says what is wrong with it
+        return False
+
+
+def repair(path: Path) -> str:
+    """Return what the user is to do about a writable layer with errors, once its shed is stopped."""
+    return f"e2fsck -fy {shlex.quote(str(path))}"
 
 
 @lru_cache(maxsize=32)

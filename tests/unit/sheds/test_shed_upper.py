@@ -2,6 +2,7 @@
 
 import stat
 import struct
+import subprocess
 import threading
 import zlib
 from pathlib import Path
@@ -13,7 +14,7 @@ from shed.entries import Entry
 from shed.erofs.writer import write_image
 from shed.errors import DataError, StorageError, UsageError
 from shed.images.bootkit.ready import pack
-from shed.sheds.upper import check_upper_size, make_upper, template
+from shed.sheds.upper import check_upper_size, has_errors, make_upper, repair, template
 from shed.sheds.workspace import guest_owner
 
 MIB = 1 << 20
@@ -65,6 +66,18 @@ def packed(*numbers: int, size: int = GIB, magic: bytes = b"shedup01", first: by
     """Return a packed file system with blocks of these numbers; its checksum is right whatever they are."""
     body = struct.pack(f"<{len(numbers)}I", *numbers) + first + bytes(4096 * (len(numbers) - 1))
     return magic + struct.pack("<III", size // 4096, len(numbers), zlib.crc32(body)) + body
+
+
+def test_what_the_guests_kernel_noted_is_seen_until_it_is_repaired(tmp_path: Path) -> None:
+    """A real file system, with what a failed write leaves in it; the command that the user is told is the one that helps."""
+    path = tmp_path / "an upper.ext4"
+    assert not has_errors(path)
+    subprocess.run(["mkfs.ext4", "-q", str(path), "8M"], check=True)
+    assert not has_errors(path)
+    subprocess.run(["debugfs", "-w", "-R", "set_super_value state 3", str(path)], check=True, capture_output=True)
+    assert has_errors(path)
+    subprocess.run(repair(path), shell=True, check=True, capture_output=True)
+    assert not has_errors(path)
 
 
 def test_the_template_comes_out_of_the_runtime_with_its_holes(tmp_path: Path) -> None:
