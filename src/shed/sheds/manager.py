@@ -28,12 +28,10 @@ from shed.sheds.console import ConsoleStream, last_lines
 from shed.sheds.create import CreateRequest, Ensure, Resolve, create, plan
 from shed.sheds.folders import Folders
 from shed.sheds.starts import Starts
-from shed.sheds.upper import has_errors, repair
+from shed.sheds.view import Shed, view
 from shed.sheds.warm import WarmStart
 
 log = logging.getLogger(__name__)
-Shed = dict[str, Any]
-"""A shed as the API shows it: its record, its status, and the VM's process id."""
 Tell = Callable[[str], Awaitable[None]]
 _ADOPT_TIMEOUT = 15.0
 _HEALTH_TIMEOUT = 3.0
@@ -370,32 +368,6 @@ class Manager:
         return ConflictError(f"shed {name!r} is not running", code="SHED_NOT_RUNNING", hint=f"`shed start {name}`")
 
     def _view(self, record: metadata.Record) -> Shed:
-        folders = self._folders(record.name)
-        instance = folders.instance
-        liveness = self._backend.liveness(instance)
         entry = self._names.get(record.name)
-        shed: Shed = {
-            "name": record.name,
-            "status": "stopped" if liveness is Liveness.NOT_OURS else "running",
-            "created_at": record.created_at,
-            "image": record.image,
-            "image_digest": record.lower_digest,
-            "backend": record.backend,
-            "cpus": record.cpus,
-            "memory_mb": record.memory_mb,
-            "upper_size_bytes": record.upper_size_bytes,
-        }
-        if entry is not None and entry.doing == "start" and not entry.link.live:
-            shed["status"] = "starting"
-        elif liveness is Liveness.NOT_OURS and record.wanted == "running":
-            shed["detail"] = "its VM ended on its own"
-        elif liveness is Liveness.UNKNOWN:
-            shed["detail"] = "it cannot be told whether its VM runs"
-        elif has_errors(folders.upper):
-            how = f"stop it, then: {repair(folders.upper)}"
-            shed["detail"] = f"its file system has errors, as after a full disk of the host; {how}"
-        if liveness is not Liveness.NOT_OURS and (pid := self._backend.pid(instance)) is not None:
-            shed["pid"] = pid
-        if record.local_dir is not None:
-            shed["local_dir"] = record.local_dir
-        return shed
+        starting = entry is not None and entry.doing == "start" and not entry.link.live
+        return view(record, self._folders(record.name), self._backend, starting=starting)
