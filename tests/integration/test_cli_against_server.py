@@ -228,6 +228,22 @@ def test_what_is_not_a_shed_server(tmp_path: Path, answer: bytes, command: list[
         assert shed(*command, code=1).stderr.startswith("error: ")
 
 
+def test_a_question_to_a_server_that_just_ends_is_asked_again(tmp_path: Path) -> None:
+    """Once, of the next server; what changes something is not."""
+    asked: list[str] = []
+
+    def script(c: Conversation) -> None:
+        asked.append(c.request)
+        if asked.count(c.request) > 1:
+            c.answer(200, b'{"sheds": []}')
+
+    server, shed = scripted(tmp_path, script)
+    with server:
+        assert shed("list", "-q").stdout == ""
+        assert "left without an answer" in shed("create", "dev", code=1).stderr
+    assert asked == ["GET /api/sheds", "GET /api/sheds", "POST /api/sheds?progress=blob"]
+
+
 @pytest.fixture
 def alone(tmp_path: Path) -> Iterator[Shed]:
     """`shed` with folders of its own and no server."""
@@ -243,6 +259,7 @@ def test_the_local_server_is_started_when_it_is_needed(alone: Shed) -> None:
     assert alone("server", "status", code=1).stdout.startswith("not running")
     assert json.loads(alone("list", "--json").stdout) == []
     status = json.loads(alone("server", "status", "--json").stdout)
+    assert json.loads(alone("server", "list", "--json").stdout)[0]["ssh_port"] == status.get("ssh_port")
     assert (status["running"], status["version"]) == (True, VERSION)
     assert alone("server", "start").stdout == "the server is running already\n"
     assert alone("server", "stop").stdout == "stopped the server\n"

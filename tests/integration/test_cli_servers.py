@@ -228,3 +228,8 @@ def test_a_server_behind_ssh(home: Home, tmp_path: Path) -> None:
     failed = home.shed("ls", code=1)
     assert "ssh: no route" in failed.stderr
     assert "far.example shed server dial-stdio" in failed.stderr
+    fake_ssh.write_text("#!/bin/sh\necho Welcome\nexec cat\n")
+    assert "startup file" in home.shed("ls", code=1).stderr
+    fake_ssh.write_text(f"#!/bin/sh\necho $$ >{tmp_path}/pid\nexec sleep 1000\n")
+    assert "no answer within" in home.shed("ls", "--all").stderr  # a pipe: its end is that of everybody who holds it
+    assert not Path(f"/proc/{(tmp_path / 'pid').read_text().strip()}/cmdline").exists()

@@ -156,6 +156,8 @@ def test_a_slow_reader_costs_no_memory(user: User) -> None:
         (["forward", "dev"], 2, "PORT"),
         (["forward", "dev", "9300", "9300:80"], 2, "local port 9300 is there twice"),
         (["forward", "dev", "7", "--address", "192.0.2.1"], 2, "cannot listen on 192.0.2.1"),
+        (["forward", "dev", "7", "--address", "nowhere.invalid"], 2, "cannot listen on nowhere.invalid port 7: Name or service"),
+        (["tunnels", "start", "dev", "-t", "9300", "-t", "9300:80"], 2, "local port 9300 is there twice"),
         (["tunnels", "start", "dev"], 1, "no profile 'default'"),
         (["tunnels", "start", "nope", "-t", "7"], 1, "there is no shed 'nope'"),
         (["tunnels", "stop"], 2, "--all"),

@@ -22,14 +22,14 @@ from shed.config.server import Settings
 from shed.fsutil import locked
 from shed.images.bootkit.kit import load_kit
 from shed.sheds import folders, workspace
-from shed.sheds.warm import make
+from shed.sheds.templates import make
 from support.kit import CACHE, PACKAGE, built_kit, digest_of, prune
 
 COLD, WARM, EITHER = "cold", "warm", "either"
 VERDICT = "accel.json"
 WAYS = {COLD: [COLD], WARM: [WARM], "both": [COLD, WARM]}[os.environ.get("SHED_TEST_WAY", WARM)]
 CPUS, MEMORY_MB = Settings().default_cpus, Settings().default_memory_mb
-_CODE = [PACKAGE / part for part in ("backends/qemu", "sheds/warm.py")]
+_CODE = [PACKAGE / part for part in ("backends/qemu", "sheds/templates.py")]
 """What decides how one is made, beside what its name stands for."""
 
 

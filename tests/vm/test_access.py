@@ -125,11 +125,11 @@ def test_copies_as_streams_and_between_sheds(machine: Machine, tmp_path: Path) -
 
 
 @pytest.mark.parametrize(("words", "complaint"), [
-    (("dev:/missing", "."), "dev: /missing: No such file or directory"),
+    (("dev:/missing", "."), "dev: /missing: No such file or directory\nhint: see what there is: shed exec dev -- ls /\n"),
     (("dev:/etc/shadow", "."), "dev: /etc/shadow: Permission denied\nhint: --user root may do everything"),
     (("/etc/hostname", "dev:/root/x"), "dev: /root/x: Permission denied"),
     (("/etc/hostname", "dev:/no/x"), "dev: /no/x: there is no folder /no"),
-    (("/no/such", "dev:/tmp"), "/no/such: No such file or directory"),
+    (("/no/such", "dev:/tmp"), "/no/such: No such file or directory\nhint: see what there is: ls /no\n"),
     (("dev:/etc/hostname", "/no/such/"), "/no/such/: there is no such folder"),
     (("-", "dev:/no"), "dev: /no: a tar stream needs a folder to go to"),
     (("-", "dev:/tmp"), "dev: this is not a tar stream"),

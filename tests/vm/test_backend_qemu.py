@@ -62,7 +62,7 @@ class Lab:
         templates = self.root / "templates"
         templates.mkdir(exist_ok=True)
         upper = self.root / f"upper-{name}" / "upper.ext4"
-        make_upper(upper_template(templates, image.runtime), upper, 1 << 30)
+        make_upper(upper_template(templates, image.runtime, 1 << 30), upper, 1 << 30)
         disks = (Disk(upper, read_only=False), Disk(image.root, read_only=True), Disk(image.runtime, read_only=True))
         return Machine(name, CPUS, MEMORY_MB, image.kernel, image.initrd, disks, state_dir, shares)
 

@@ -1,5 +1,6 @@
 """Warm starts with everything real: what must differ differs, what is damaged is done without, and nothing of a user is in a template."""
 
+import asyncio
 import json
 import os
 import random
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from shed import AsyncClient, Client
 from shed.backends.qemu.templates import check
 from shed.oci.store import LayoutStore
 from support.kit import copy_store
@@ -121,6 +123,21 @@ def test_each_start_may_come_up_the_other_way(machine: Machine) -> None:
         seen.add(sh(machine, "changes", look))
     assert len(seen) == 1
     machine.shed("delete", "--force", "changes")
+
+
+def test_a_program_can_have_it_booted_too(machine: Machine) -> None:
+    """As the command line can, by the one SDK and the other."""
+    url = f"unix://{machine.environment['SHED_RUNTIME_DIR']}/shed.sock"
+    with Client(url).create(image="shell-less", cpus=1, memory_mb=256, cold=True) as shed:
+        assert shed.info.boot == "cold"
+        shed.stop()
+
+        async def started() -> str:
+            again = await AsyncClient(url).get(shed.name)
+            await again.start(cold=True)
+            return again.info.boot
+
+        assert asyncio.run(started()) == "cold"
 
 
 def test_many_in_a_row_and_at_once_leave_nothing(machine: Machine) -> None:

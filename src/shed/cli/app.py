@@ -71,6 +71,7 @@ def dispatch(commands: Mapping[str, Command], words: list[str], options: Options
         return 0
     command = commands.get(words[0])
     if command is None:
+        options.json = options.json or "--json" in words
         raise _unknown(words[0], commands, prefix)
     module, _, function = command.target.partition(":")
     code: int = getattr(importlib.import_module(module), function)(words[1:], options)

@@ -127,7 +127,7 @@ def _set_flag(flag: str, request: Request) -> None:
 def _set_value(option: str, value: str, request: Request) -> None:
     if option == "env":
         if "=" not in value[1:]:
-            raise UsageError(f"--env {value}: there is no '='", hint="write KEY=VALUE")
+            raise UsageError(f"--env {value}: that is not KEY=VALUE", hint="write it so, also with an empty VALUE")
         request.env.append(value)
     else:
         setattr(request, option, value)

@@ -11,8 +11,8 @@ from shed.cli.options import Options
 from shed.cli.output import emit, note
 from shed.cli.parsing import Parser
 from shed.client.address import Address
-from shed.client.forward import Forwarder, Rule, parse_rule
-from shed.errors import UnavailableError, UsageError
+from shed.client.forward import Forwarder, Rule, distinct, parse_rule
+from shed.errors import UnavailableError
 
 Forwards = list[dict[str, object]]
 """What is forwarded: ``address`` and ``port`` of this machine, and the shed's ``remote`` port."""
@@ -29,10 +29,7 @@ def forward(words: list[str], options: Options) -> int:
     parser.add_argument("ports", metavar="[LOCAL:]PORT", nargs="+", help="port of the shed, and the local one (default: the same)")
     parser.add_argument("--address", metavar="HOST", action="append", help="address to listen on (default: localhost); can be repeated")
     args = parser.parse(words, options)
-    rules = [parse_rule(port, host=host) for host in args.address or [None] for port in args.ports]
-    places = [(rule.host, rule.local) for rule in rules if rule.local]
-    if twice := [place[1] for place in places if places.count(place) > 1]:
-        raise UsageError(f"local port {twice[0]} is there twice", hint="name each one once, or write :PORT for any")
+    rules = distinct([parse_rule(port, host=host) for host in args.address or [None] for port in args.ports])
     address = running_shed(args.name, options)
     run(address, args.name, rules, ready=lambda forwards: show(forwards, options), say=note)
     return 0
@@ -46,14 +43,19 @@ def running_shed(name: str, options: Options) -> Address:
     return server.address
 
 
+def local_end(forward: dict[str, object]) -> str:
+    """Return where one of `Forwards` listens, as people write it: ``127.0.0.1:80``, ``[::1]:80``."""
+    host = str(forward["address"])
+    return f"{f'[{host}]' if ':' in host else host}:{forward['port']}"
+
+
 def show(forwards: Forwards, options: Options) -> None:
     """Say what is forwarded now."""
     if options.json:
         emit({"forwards": forwards})
     else:
         for one in forwards:
-            host = f"[{one['address']}]" if ":" in str(one["address"]) else one["address"]
-            print(f"Forwarding from {host}:{one['port']} -> {one['remote']}")
+            print(f"Forwarding from {local_end(one)} -> {one['remote']}")
     print(end="", flush=True)
 
 

@@ -41,8 +41,9 @@ class Parser(argparse.ArgumentParser):
         """Return the command's arguments; the global options among them go to `options`."""
         if options.describe:
             raise Described(self)
+        end = words.index("--") if "--" in words else len(words)
+        options.json = options.json or "--json" in words[:end]  # before anything can be wrong with them
         found = self.parse_args(words)
-        options.json = options.json or found.json
         options.verbose += found.verbose
         options.server = found.server or options.server
         options.config = found.config or options.config

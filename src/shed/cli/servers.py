@@ -9,12 +9,15 @@ from shed.cli.options import Options
 from shed.cli.output import done, emit, note, table
 from shed.cli.parsing import Parser
 from shed.client import http
-from shed.client.address import Address, parse
-from shed.client.client import Client
+from shed.client.address import Address, local, parse
+from shed.client.client import Client, object_of
 from shed.client.config import Config, add_server, load, remove_server, set_default
 from shed.client.known_hosts import pin
-from shed.errors import ConflictError, NotFoundError, UnavailableError
+from shed.errors import ConflictError, NotFoundError, ShedError, UnavailableError
 from shed.names import LOCAL, check_server_name
+
+_LOCAL_TIMEOUT = 1.0
+"""Seconds that this machine's own server has to say its port: nobody waits for one that hangs."""
 
 
 def add(words: list[str], options: Options) -> int:
@@ -52,18 +55,28 @@ def add(words: list[str], options: Options) -> int:
 
 def list_servers(words: list[str], options: Options) -> int:
     """List the servers of the configuration."""
-    Parser("server list", "List the servers of the client's configuration.  * marks the default.  Nobody is asked anything.").parse(
-        words, options
-    )
+    about = "List the servers of the client's configuration.  * marks the default.  None but this machine's own is asked anything."
+    Parser("server list", about).parse(words, options)
     config = load(options.config)
     default = config.default or LOCAL
-    rows = [(name, str(config.address(name)), config.servers[name].ssh_port if name in config.servers else None) for name in config.names()]
+    ports = {LOCAL: _local_ssh_port(), **{name: server.ssh_port for name, server in config.servers.items()}}
+    rows = [(name, str(config.address(name)), ports[name]) for name in config.names()]
     if options.json:
         emit([{"name": name, "address": address, "ssh_port": ssh, "default": name == default} for name, address, ssh in rows])
     else:
         shown = [["*" if name == default else "", name, address, str(ssh or "-")] for name, address, ssh in rows]
         print(table(["", "NAME", "ADDRESS", "SSH"], shown), end="")
     return 0
+
+
+def _local_ssh_port() -> int | None:
+    """Return the port of the SSH front of this machine's own server, when it runs."""
+    try:
+        answer = http.request(local(), "GET", "/api/info", start=False, timeout=_LOCAL_TIMEOUT)
+    except ShedError:
+        return None
+    port = object_of(answer).get("ssh_port")
+    return port if isinstance(port, int) else None
 
 
 def remove(words: list[str], options: Options) -> int:

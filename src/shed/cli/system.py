@@ -7,13 +7,12 @@ from typing import Any
 from shed.cli import parsing
 from shed.cli.app import Command, dispatch
 from shed.cli.connection import client
+from shed.cli.everywhere import ask_all, conclude, down_rows
 from shed.cli.options import Options
 from shed.cli.output import confirm, done, emit, note, table
 from shed.cli.parsing import Parser
 from shed.cli.progress import shown
-from shed.client.address import resolve
 from shed.client.client import Client
-from shed.client.config import server_names
 from shed.config.sizes import format_size
 
 COMMANDS = {
@@ -26,6 +25,8 @@ _SCOPES = {
     "orphans": "what crashes have left",
     "logs": "console logs of failed starts, older than --until, and the beginning of long console logs of sheds",
 }
+_USAGE_TIMEOUT = 30.0
+"""Seconds that all servers have together to look at their disks."""
 _ROWS = {"instances": "shed", "images": "blob", "orphans": "orphan", "logs": "log", "consoles": "console log"}
 """What an answer has rows of; the last ones are cut, not deleted."""
 
@@ -41,7 +42,7 @@ def usage(words: list[str], options: Options) -> int:
         "system df",
         "Show what takes up space: SIZE as long as the files are, DISK what the file system has given them.  -v shows each thing.",
     )
-    parser.add_argument("--all", action="store_true", help="all servers of the client's configuration")
+    parser.add_argument("--all", action="store_true", help="of all servers, which are asked at once; those that are down are named")
     args = parser.parse(words, options)
     if not args.all:
         answer = client(options).usage()
@@ -50,14 +51,14 @@ def usage(words: list[str], options: Options) -> int:
         else:
             _show(answer, options)
         return 0
-    answers = {name: Client(resolve(name, config=options.config)).usage() for name in server_names(options.config)}
+    answers, down = ask_all(options, Client.usage, seconds=_USAGE_TIMEOUT)
     if options.json:
-        emit(answers)
-        return 0
-    for name, answer in answers.items():
-        print(f"{name}:")
-        _show(answer, options)
-    return 0
+        emit({"servers": answers, "down": down_rows(down)})
+    else:
+        for name, answer in answers.items():
+            print(f"{name}:")
+            _show(answer, options)
+    return conclude(options, answers, down)
 
 
 def _show(answer: dict[str, Any], options: Options) -> None:

@@ -9,13 +9,13 @@ import sys
 from datetime import UTC, datetime
 
 from shed.cli.app import Command, dispatch
-from shed.cli.forward import Forwards, run, running_shed, show
+from shed.cli.forward import Forwards, local_end, run, running_shed, show
 from shed.cli.options import Options
 from shed.cli.output import age, done, emit, note, table
 from shed.cli.parsing import Parser
 from shed.client import tunnels
 from shed.client.address import Address, resolve
-from shed.client.forward import Rule, parse_rule
+from shed.client.forward import Rule, distinct, parse_rule
 from shed.client.tunnels import DEFAULT_PROFILE, Tunnels
 from shed.errors import ShedError, UsageError
 
@@ -50,6 +50,7 @@ def start(words: list[str], options: Options) -> int:
     rules = [parse_rule(text) for text in args.tunnel]
     if args.profile is not None or not rules:
         rules = tunnels.profile(args.profile or DEFAULT_PROFILE) + rules
+    distinct(rules)
     address = running_shed(args.name, options)
     mine = Tunnels.of(args.name, address)
     if args.replace:
@@ -105,7 +106,7 @@ def list_tunnels(words: list[str], options: Options) -> int:
     rows = []
     for one, pid, about in found:
         since = datetime.fromtimestamp(about.get("since", 0), UTC).isoformat()
-        ways = [(f"{way['address']}:{way['port']}", str(way["remote"])) for way in about.get("forwards", [])]
+        ways = [(local_end(way), str(way["remote"])) for way in about.get("forwards", [])]
         rows += [[one.shed, one.server, *way, str(pid), age(since)] for way in ways]
     print(table(["SHED", "SERVER", "LOCAL", "PORT", "PID", "OPEN SINCE"], rows), end="")
     return 0

@@ -46,6 +46,7 @@ class AsyncClient:
         upper_size_bytes: int | None = None,
         local_dir: str | os.PathLike[str] | None = None,
         timeout: float | None = 600.0,
+        cold: bool = False,
         on_event: Sink = ignore,
     ) -> AsyncShed:
         """Create a shed and return it, running; see `shed.Client.create`.  It is the subject of an ``async with`` block."""
@@ -58,6 +59,7 @@ class AsyncClient:
             upper_size_bytes=upper_size_bytes,
             local_dir=absolute(local_dir),
             timeout=timeout,
+            cold=cold or None,
         )
         try:
             info = await self._work("POST", api.CREATE, body=body, on_event=on_event)
@@ -138,9 +140,9 @@ class AsyncShed:
         self.info = await self._client._info(self.name)  # noqa: SLF001  of this module
         return self
 
-    async def start(self) -> None:
-        """Start it; its files are those it had."""
-        self.info = Info.from_wire(await self._work("POST", api.shed_target(self.name, "start")))
+    async def start(self, *, cold: bool = False) -> None:
+        """Start it; its files are those it had.  `cold` has its VM booted, whatever it could be restored from."""
+        self.info = Info.from_wire(await self._work("POST", api.start_target(self.name, cold=cold)))
 
     async def stop(self) -> None:
         """Stop it; its files stay."""

@@ -91,7 +91,7 @@ class Client:
 
     def start(self, name: str, *, cold: bool = False, on_event: Sink = _ignore) -> Shed:
         """Start a stopped shed; `cold` as for `create`."""
-        return Shed.from_wire(self._work("POST", shed_target(name, "start") + ("?cold=true" if cold else ""), on_event))
+        return Shed.from_wire(self._work("POST", start_target(name, cold=cold), on_event))
 
     def stop(self, name: str, *, on_event: Sink = _ignore) -> Shed:
         """Stop a running shed; its files stay."""
@@ -254,6 +254,11 @@ def progress_event(event: http.Event) -> Event | None:
         digest, label, status = (str(data.get(key, "")) for key in ("digest", "label", "status"))
         return BlobEvent(digest, label, status, current, total)
     return None
+
+
+def start_target(name: str, *, cold: bool) -> str:
+    """Return the path by which a shed is started."""
+    return shed_target(name, "start") + ("?cold=true" if cold else "")
 
 
 def delete_target(name: str, *, force: bool) -> str:

@@ -107,14 +107,6 @@ def load(file: str | None = None) -> Config:
     return _parse(text, path)
 
 
-def server_names(file: str | None) -> list[str]:
-    """Return the names of all configured servers; `file` is the configuration to read instead of the usual one.  Raises `UsageError`."""
-    config = load(file)
-    if not config.servers:
-        raise UsageError(f"{config.path} names no servers", code="UNKNOWN_SERVER", hint="add one: shed server add, or leave out --all")
-    return list(config.servers)
-
-
 def add_server(config: Config, name: str, address: Address, *, ssh_port: int | None = None, default: bool = False) -> None:
     """Write a server into the file, in place of one of the same name; with `default`, or as the first one, it becomes the default."""
     entry: dict[str, object] = {"url": str(address)}
@@ -207,7 +199,7 @@ def _read(path: Path) -> str | None:
     except FileNotFoundError:
         return None
     except (OSError, UnicodeDecodeError) as error:
-        raise _invalid(path, " ".join(str(error).split())) from None
+        raise _invalid(path, str(error.strerror) if isinstance(error, OSError) else "it is not UTF-8") from None
 
 
 def _parse(text: str, path: Path) -> Config:

@@ -7,11 +7,14 @@ the runtime's Python in a shed, whatever its image has, or a stream of the calle
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
+import shlex
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import PurePosixPath
 from typing import BinaryIO, NamedTuple, cast
 
 from shed.client.address import Address
@@ -28,6 +31,7 @@ for loader in {_RUNTIME}/lib/ld-linux-*; do
 done"""
 _PROGRAM = f"import sys; sys.path.insert(0, '{_RUNTIME}/agent'); from shed.guest.archive import main; sys.exit(main(sys.argv[1:]))"
 _BROKEN_PIPE = 128 + 13
+_MISSING = os.strerror(errno.ENOENT)
 _READ = 1 << 16
 _REASON_SECONDS = 2.0
 """How long a receiver that failed waits for the sender, which may have been the reason."""
@@ -127,7 +131,7 @@ class Copy:
         elif source.name:
             self._in_shed(source, ["pack", source.path, "", *(["follow"] if self._follow else [])], stdout=out.fileno())
         else:
-            with _explained():
+            with _explained(source):
                 archive.pack(source.path, cast(BinaryIO, _Counted(out, self._count)), follow=self._follow, warn=self._warn)
 
     def _receive(self, incoming: BinaryIO) -> None:
@@ -140,7 +144,7 @@ class Copy:
             self._in_shed(target, [do, target.path, called, *self._options], stdin=incoming.fileno())
         else:
             counted = cast(BinaryIO, _Counted(incoming, self._count))
-            with _explained():
+            with _explained(target):
                 archive.unpack(counted, target.path, called=called, owners=bool(self._options), warn=self._warn)
 
     def _pass_on(self, source: BinaryIO, target: BinaryIO) -> None:
@@ -157,17 +161,17 @@ class Copy:
             ) as execution:
                 ended = execution.run(stdin=stdin, stdout=said.fileno() if stdout is None else stdout, stderr=said.fileno())
             said.seek(0)
-            self._conclude(place.name, ended, said.read().decode(errors="replace").splitlines())
+            self._conclude(place, ended, said.read().decode(errors="replace").splitlines())
 
-    def _conclude(self, name: str, ended: Exit, lines: list[str]) -> None:
-        error = ended.error
+    def _conclude(self, place: Place, ended: Exit, lines: list[str]) -> None:
+        name, error = place.name, ended.error
         for line in lines:
             try:
                 told = json.loads(line)
                 if "warning" in told:
                     self._warn(f"{name}: {told['warning']}")
                 else:
-                    raise CopyError(f"{name}: {told['error']}", hint=self._hint(told["error"]))
+                    raise CopyError(f"{name}: {told['error']}", hint=self._hint(place, told["error"]))
             except (ValueError, TypeError, KeyError):
                 error = error or line
         if ended.code == _BROKEN_PIPE and not error:
@@ -179,8 +183,10 @@ class Copy:
                 hint="if its image was made by an older shed, pull or build it again",
             )
 
-    def _hint(self, error: str) -> str | None:
-        return "--user root may do everything" if "Permission denied" in error and self._user is None else None
+    def _hint(self, place: Place, error: str) -> str | None:
+        if "Permission denied" in error and self._user is None:
+            return "--user root may do everything"
+        return _look(place) if _MISSING in error else None
 
     def _warn(self, text: str) -> None:
         self._on_event(WarningEvent(text))
@@ -218,9 +224,14 @@ def _write_all(target: BinaryIO, data: bytes) -> None:
         view = view[target.write(view) :]
 
 
+def _look(place: Place) -> str:
+    there = f"shed exec {place.name} -- " if place.name else ""
+    return f"see what there is: {there}ls {shlex.quote(str(PurePosixPath(place.path).parent))}"
+
+
 @contextlib.contextmanager
-def _explained() -> Iterator[None]:
+def _explained(place: Place) -> Iterator[None]:
     try:
         yield
     except archive.ArchiveError as error:
-        raise CopyError(str(error)) from None
+        raise CopyError(str(error), hint=_look(place) if _MISSING in str(error) else None) from None

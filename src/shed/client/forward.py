@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-import os
+import ipaddress
 import socket
 import time
 from collections.abc import Callable, Sequence
@@ -49,13 +49,24 @@ def parse_rule(text: str, *, host: str | None = None) -> Rule:
     """
     rest, _, remote = text.rpartition(":")
     place, _, local = rest.rpartition(":")
-    place = place.removeprefix("[").removesuffix("]")
+    if place.startswith("[") and place.endswith("]"):
+        place = place[1:-1]
     if not rest and not text.startswith(":"):
         local = remote
     numbers = [int(word) if word.isascii() and word.isdigit() else -1 for word in (local or "0", remote)]
-    if not (0 <= numbers[0] <= 65535 and 1 <= numbers[1] <= 65535):
+    named = _is_ipv6(place) if ":" in place else "[" not in place
+    if not (named and 0 <= numbers[0] <= 65535 and 1 <= numbers[1] <= 65535):
         raise UsageError(f"{text!r} is not a port to forward", code="INVALID_PORT", hint="write PORT, LOCAL:PORT, :PORT or HOST:LOCAL:PORT")
     return Rule(numbers[0], numbers[1], place or host or LOCALHOST)
+
+
+def distinct(rules: Sequence[Rule]) -> Sequence[Rule]:
+    """Return `rules`, of which no two have the same local port.  Raises `UsageError` (INVALID_PORT)."""
+    places = [(rule.host, rule.local) for rule in rules if rule.local]
+    if twice := [port for host, port in places if places.count((host, port)) > 1]:
+        hint = "name each one once, or write :PORT for any"
+        raise UsageError(f"local port {twice[0]} is there twice", code="INVALID_PORT", hint=hint)
+    return rules
 
 
 class Forwarder:
@@ -122,6 +133,13 @@ class Forwarder:
                 await asyncio.sleep(_PAUSE)
 
 
+def _is_ipv6(text: str) -> bool:
+    try:
+        return ipaddress.ip_address(text).version == 6
+    except ValueError:
+        return False
+
+
 def _listeners(rule: Rule) -> list[socket.socket]:
     hosts: Sequence[str] = ("127.0.0.1", "::1") if rule.host == LOCALHOST else (rule.host,)
     with contextlib.ExitStack() as made:
@@ -147,5 +165,5 @@ def _refused(rule: Rule, host: str, port: int, error: OSError) -> ShedError:
     if error.errno == errno.EADDRINUSE:
         hint = f"choose another one: {port + 1 if port < 65535 else ''}:{rule.remote}, or any: :{rule.remote}"
         return ConflictError(f"port {port} on {host} is in use", code="PORT_IN_USE", hint=hint)
-    reason = os.strerror(error.errno) if error.errno else str(error)
+    reason = error.strerror or str(error)
     return UsageError(f"cannot listen on {host} port {port}: {reason}", hint="choose another address or port")

@@ -10,7 +10,7 @@ from typing import Any
 import h11
 
 from shed.client.address import Address
-from shed.client.transport import connect, left, silent
+from shed.client.transport import LeftError, connect, left, silent, stranger
 from shed.errors import (
     BackendError,
     ConflictError,
@@ -45,8 +45,17 @@ def request(address: Address, method: str, target: str, *, body: object = None, 
 
     `timeout` is how many seconds the server may be silent.  Raises the `ShedError` the server answers with, or `UnavailableError`.
     """
-    with _Exchange(address, method, target, body=body, accept="application/json", start=start, timeout=timeout) as exchange:
-        return exchange.answer.value(exchange.read())
+
+    def ask() -> Any:
+        with _Exchange(address, method, target, body=body, accept="application/json", start=start, timeout=timeout) as exchange:
+            return exchange.answer.value(exchange.read())
+
+    try:
+        return ask()
+    except LeftError:
+        if method != "GET" or address.ssh is not None:  # ssh has said why, and it would only say so again
+            raise
+    return ask()  # of the next server, when this one was just ending
 
 
 def events(address: Address, method: str, target: str, *, body: object = None) -> Iterator[Event]:
@@ -202,7 +211,7 @@ class Answer:
                 raise left(self.address) from None
             if self.head is not None:
                 raise self.lost() from None
-            raise UnavailableError(f"what listens at {self.address} is not a shed server", hint="check the address") from None
+            raise stranger(self.address) from None
         if isinstance(event, h11.Response):
             self.head = event
         elif event is h11.PAUSED or isinstance(event, h11.ConnectionClosed):  # more bytes than it announced, or fewer
@@ -243,7 +252,7 @@ class Answer:
 
     def lost(self) -> UnavailableError:
         """Return the error for a connection that broke."""
-        if self.head is None and self.address.ssh is not None:
+        if self.head is None:
             return left(self.address)
         return UnavailableError(f"lost the connection to the server at {self.address}", hint="try again, or see its log")
 

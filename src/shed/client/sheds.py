@@ -71,12 +71,14 @@ class Client:
         upper_size_bytes: int | None = None,
         local_dir: str | os.PathLike[str] | None = None,
         timeout: float | None = 600.0,
+        cold: bool = False,
         on_event: Sink = ignore,
     ) -> Shed:
         """Create a shed and return it, running.  As the subject of a ``with`` block it is deleted when the block ends.
 
         Without `name` it gets one of its own.  `local_dir` is a folder of the server's machine, mounted at ``/workspace``.  What is None is
-        the server's to choose; after `timeout` seconds the server gives up and undoes all.
+        the server's to choose; after `timeout` seconds the server gives up and undoes all.  `cold` has its VM booted, whatever it could
+        be restored from.
         """
         chosen = new_name(name)
         try:
@@ -88,6 +90,7 @@ class Client:
                 upper_size_bytes=upper_size_bytes,
                 local_dir=absolute(local_dir),
                 timeout=timeout,
+                cold=cold,
                 on_event=on_event,
             )
         except BaseException as error:
@@ -148,9 +151,9 @@ class Shed:
         self.info = self._client.api.shed(self.name)
         return self
 
-    def start(self) -> None:
-        """Start it; its files are those it had."""
-        self.info = self._client.api.start(self.name)
+    def start(self, *, cold: bool = False) -> None:
+        """Start it; its files are those it had.  `cold` has its VM booted, whatever it could be restored from."""
+        self.info = self._client.api.start(self.name, cold=cold)
 
     def stop(self) -> None:
         """Stop it; its files stay."""

@@ -7,6 +7,7 @@ makes the second one quick.
 from __future__ import annotations
 
 import _socket
+import atexit
 import socket
 import subprocess
 
@@ -31,3 +32,10 @@ def dial(address: Address) -> _socket.socket:
             raise UnavailableError(f"{address} needs ssh, which is not here", hint="install openssh-client") from None
     _running.append(process)
     return _socket.socket(fileno=ours.detach())
+
+
+@atexit.register
+def _leave() -> None:
+    """End what still runs: when the other end hangs, ssh would wait for it, and hold the user's terminal or pipe open."""
+    for process in _running:
+        process.terminate()

@@ -39,6 +39,10 @@ class NotRunningError(UnavailableError):
     code = "SERVER_NOT_RUNNING"
 
 
+class LeftError(UnavailableError):
+    """A server hung up instead of an answer."""
+
+
 def connect(address: Address, *, start: bool = True) -> _socket.socket:
     """Return a connected, blocking socket.  With `start`, the local server is started when it is not running.
 
@@ -69,7 +73,8 @@ def _connect(address: Address) -> _socket.socket:
         raise silent(address, CONNECT_TIMEOUT) from None
     except OSError as error:
         reason = error.strerror or str(error)
-        raise UnavailableError(f"cannot reach the server at {address}: {reason}", hint="check the address") from None
+        hint = "it is another user's: run shed as that user" if isinstance(error, PermissionError) else "check the address"
+        raise UnavailableError(f"cannot reach the server at {address}: {reason}", hint=hint) from None
 
 
 def _connect_unix(path: str) -> _socket.socket:
@@ -130,17 +135,31 @@ def _connect_tcp(address: Address) -> _socket.socket:
 def silent(address: Address, seconds: float) -> UnavailableError:
     """Return the error for a server that is there and says nothing."""
     hint = "check the address"
+    if address.ssh is not None:
+        hint = f"see how far this comes: {_dial_command(address)}"
     if address.path is not None:
         hint = f"see who listens there: `lsof {address.path}`; a shed server that hangs can be ended: sheds keep running"
     return UnavailableError(f"the server at {address} did not answer within {seconds:g} s", code="TIMEOUT", hint=hint)
 
 
-def left(address: Address) -> UnavailableError:
+def left(address: Address) -> LeftError:
     """Return the error for a server that hung up instead of an answer."""
     hint = "see its log: shed server status"
     if address.ssh is not None:
-        hint = f"ssh said why; it must be able to run this: ssh {' '.join(address.ssh)} shed server dial-stdio"
-    return UnavailableError(f"the server at {address} left without an answer", hint=hint)
+        hint = f"ssh said why; it must be able to run this: {_dial_command(address)}"
+    return LeftError(f"the server at {address} left without an answer", hint=hint)
+
+
+def stranger(address: Address) -> UnavailableError:
+    """Return the error for what does not speak HTTP."""
+    hint = "check the address"
+    if address.ssh is not None:
+        hint = f"a startup file of its shell may print something; this must print nothing: ssh {' '.join(address.ssh)} true"
+    return UnavailableError(f"what listens at {address} is not a shed server", hint=hint)
+
+
+def _dial_command(address: Address) -> str:
+    return f"ssh {' '.join(address.ssh or ())} shed server dial-stdio"
 
 
 def upgrade(
@@ -226,7 +245,7 @@ def refusal(address: Address, head: bytes, body: bytes) -> ShedError:
     lines = head.decode("latin-1").split("\r\n")
     words = lines[0].split(" ", 2)
     if len(words) < 2 or not words[0].startswith("HTTP/") or not words[1].isdigit():
-        return UnavailableError(f"what listens at {address} is not a shed server", hint="check the address")
+        return stranger(address)
     server = next((line[7:].strip() for line in lines if line.lower().startswith("server:")), "")
     return error_of(int(words[1]), body, server=server)
 

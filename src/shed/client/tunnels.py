@@ -52,7 +52,9 @@ def profiles(path: Path | None = None) -> dict[str, list[Rule]]:
         return _parse(document or {})
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, yaml.YAMLError) as error:
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+    except (ValueError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
     except ShedError as error:
         reason = error.message
@@ -66,9 +68,12 @@ def _parse(document: object) -> dict[str, list[Rule]]:
         if key != "profiles":
             raise ValueError(f"unknown key {key!r}; known is 'profiles'")
     found = document.get("profiles") or {}
-    if not isinstance(found, dict) or not all(isinstance(ports, list) and ports for ports in found.values()):
+    if not isinstance(found, dict):
         raise ValueError("profiles must hold names, and a list of ports for each")
-    return {name: [parse_rule(str(port)) for port in ports] for name, ports in found.items()}
+    for name, ports in found.items():
+        if not isinstance(ports, list) or not ports or not all(isinstance(port, str) for port in ports):
+            raise ValueError(f"profile {name!r} must be a list of ports")
+    return {name: [parse_rule(port) for port in ports] for name, ports in found.items()}
 
 
 def profile(name: str) -> list[Rule]:

@@ -25,7 +25,7 @@ class User:
 
 
 def find_user(who: str, *, root: str = "") -> User:
-    """Return the user that `who` means: a name, a uid, or "uid:gid".  Ids need no entry.  Raises `UnknownUserError`.
+    """Return the user that `who` means: a name or uid, or one with a group behind a colon.  Ids need no entry.  Raises `UnknownUserError`.
 
     `root` is the folder that holds etc/.
     """
@@ -50,9 +50,7 @@ def find_user(who: str, *, root: str = "") -> User:
         else:
             raise UnknownUserError(f"no user {name!r} in this image")
     if group:
-        if not group.isdecimal():
-            raise UnknownUserError(f"group {group!r} is not a number")
-        user.gid = int(group)
+        user.gid = _gid(group, root)
         user.groups = [user.gid]
     return user
 
@@ -63,6 +61,15 @@ def default_user(wanted: str, *, root: str = "") -> User:
         return find_user(wanted, root=root)
     except UnknownUserError:
         return find_user("root", root=root)
+
+
+def _gid(group: str, root: str) -> int:
+    for fields in _entries(f"{root}/etc/group", 4):
+        if group in {fields[0], fields[2]}:
+            return int(fields[2])
+    if group.isdecimal():
+        return int(group)
+    raise UnknownUserError(f"no group {group!r} in this image")
 
 
 def _groups(name: str, gid: int, root: str) -> list[int]:

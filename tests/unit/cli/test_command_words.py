@@ -42,6 +42,24 @@ def test_global_options_after_the_command_add_up() -> None:
     assert (options.json, options.verbose, options.server) == (True, 2, "Y")
 
 
+@pytest.mark.parametrize(
+    ("words", "json"),
+    [
+        (["create", "x", "--cpus", "0", "--json"], True),
+        (["frob", "--json"], True),
+        (["image", "frob", "--json"], True),
+        (["create", "x", "--cpus", "0"], False),
+        (["create", "--", "x", "--json"], False),
+    ],
+)
+def test_what_is_wrong_with_the_words_is_told_as_they_ask(words: list[str], *, json: bool) -> None:
+    """A program that says --json gets its errors as JSON, wherever it says it."""
+    options = Options()
+    with pytest.raises(UsageError):
+        run(words, options)
+    assert options.json == json
+
+
 @pytest.mark.parametrize("words", [["-s"], ["--config"]])
 def test_an_option_without_its_value(words: list[str]) -> None:
     """It is named."""

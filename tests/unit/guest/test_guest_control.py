@@ -39,7 +39,7 @@ def test_several_requests_on_one_stream(host: Host) -> None:
 @pytest.mark.parametrize(("request_bytes", "code"), [
     (b"", "INVALID_REQUEST"), (b"[]", "INVALID_REQUEST"), (b'{"op": "dance"}', "UNKNOWN_OPERATION"), (b"{}", "UNKNOWN_OPERATION"),
     (b'{"op": "clock", "clock": "noon"}', "INVALID_REQUEST"), (b'{"op": "clock", "clock": 5}', "INVALID_REQUEST"),
-    (b'{"op": "configure"}', "NOT_CONFIGURABLE"), (b"\xff", "INVALID_REQUEST"),
+    (b'{"op": "configure"}', "NOT_CONFIGURABLE"), (b'{"op": "rehearse"}', "NOT_CONFIGURABLE"), (b"\xff", "INVALID_REQUEST"),
 ])  # fmt: skip
 def test_bad_requests(host: Host, request_bytes: bytes, code: str) -> None:
     """Each has an answer with a code and a sentence."""
@@ -117,6 +117,7 @@ def test_users_of_the_image(image: str) -> None:
     assert users.find_user("1000", root=image).name == "shed"
     assert users.find_user("nohome", root=image).home == "/"
     assert users.find_user("1000:5", root=image).groups == [5]
+    assert users.find_user("shed:docker", root=image).groups == [999]
     assert users.find_user("4242", root=image).uid == 4242
     assert users.default_user("nobody-here", root=image).name == "root"
     for unknown in ("bad", "nobody-here", "shed:group", ""):

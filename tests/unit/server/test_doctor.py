@@ -269,16 +269,16 @@ def test_an_image_that_a_kernel_cannot_read(host: Host, minted: MintResult) -> N
 
 
 def test_sheds(host: Host, minted: MintResult) -> None:
-    """Sound, unfinished, torn, of another schema, without its writable layer, without its image."""
+    """Sound, unfinished, torn, of another schema, without its writable layer or its image, with errors in it."""
     record = metadata.Record("good", metadata.now(), "base", minted.manifest_digest, "qemu", 1, 512, 1 << 30)
-    for name in ("good", "torn", "old", "bare", "homeless", "new"):
+    for name in ("good", "torn", "old", "bare", "homeless", "new", "hurt"):
         place = folders.Folders(host.paths, name)
         place.instance.mkdir()
         digest = "sha256:" + "0" * 64 if name == "homeless" else minted.manifest_digest
         metadata.save(place.instance, replace(record, name=name, lower_digest=digest))
         if name != "bare":
             place.upper.parent.mkdir()
-            place.upper.touch()
+            place.upper.write_bytes(bytes(1082) + b"\x03" if name == "hurt" else b"")
     (host.paths.instances / "torn/metadata.json").write_text("{")
     (host.paths.instances / "old/metadata.json").write_text('{"schema_version": 2}')
     metadata.save_marker(host.paths.instances / "new", metadata.Marker("new", "base", "x", metadata.now()))
@@ -289,7 +289,8 @@ def test_sheds(host: Host, minted: MintResult) -> None:
     assert "shed delete --force old" in rows["shed old"].hint
     assert "writable layer" in rows["shed bare"].detail
     assert "no image is called" in rows["shed homeless"].detail
-    assert rows["sheds"].detail == "6 looked at"
+    assert (rows["shed hurt"].status, "e2fsck" in rows["shed hurt"].hint) == (Status.WARN, True)
+    assert rows["sheds"].detail == "7 looked at"
 
 
 def test_what_earlier_versions_left(host: Host, minted: MintResult) -> None:

@@ -113,6 +113,10 @@ def test_the_first_file_found_is_read(tmp_path: Path, monkeypatch: pytest.Monkey
     places[0].write_text("name: a")
     assert load_settings().name == "a"
     assert load_settings(places[1]).name == "b"
+    places[0].unlink()
+    places[0].symlink_to("gone")
+    with pytest.raises(ConfigError, match="cannot read"):  # not the next one: somebody meant this one
+        load_settings()
 
 
 def test_a_named_file_must_be_there(tmp_path: Path) -> None:

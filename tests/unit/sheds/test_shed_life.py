@@ -204,6 +204,22 @@ def test_a_killed_vm_is_noticed_and_starts_again(world: World) -> None:
     asyncio.run(main())
 
 
+def test_a_file_system_with_errors_is_told(world: World) -> None:
+    """With what helps; until then it works as well as it can."""
+
+    async def main() -> None:
+        async with world.manager() as manager:
+            assert "detail" not in await create(manager, "dev")
+            upper = world.paths.uppers / "dev/upper.ext4"
+            with upper.open("r+b") as file:
+                file.seek(1082)
+                file.write(b"\x03")
+            assert f"e2fsck -fy {upper}" in manager.get("dev")["detail"]
+            assert manager.get("dev")["status"] == "running"
+
+    asyncio.run(main())
+
+
 def test_a_guest_that_does_not_power_off_is_killed(world: World) -> None:
     """Stop ends with a stopped shed, and a warning."""
     world.backend.faults.add("stubborn")

@@ -33,14 +33,12 @@ def mount_upper(places: Places) -> int:
     """Mount the upper, grown to the size of its disk, and return its root folder, open.  Raises `StepError`."""
     size, superblock = _look_at(places.upper_device, steps.UPPER_MISSING, "the upper disk")
     if superblock[_MAGIC : _MAGIC + 2] != b"\x53\xef":
-        raise steps.StepError(
-            steps.UPPER_CORRUPT, f"the upper disk {places.upper_device} holds no ext4 file system; it was left as it is (see `shed reset`)"
-        )
+        raise steps.StepError(steps.UPPER_CORRUPT, f"the upper disk {places.upper_device} holds no ext4 file system; it was left as it is")
     steps.make_folder(places.upper)
     try:
         syscalls.mount(places.upper_device, places.upper, "ext4", syscalls.MS_NOATIME)
     except OSError as error:
-        raise steps.StepError(steps.UPPER_MOUNT, f"cannot mount the upper disk: {error.strerror} (see `shed reset`)") from None
+        raise steps.StepError(steps.UPPER_MOUNT, f"cannot mount the upper disk: {error.strerror}") from None
     folder = os.open(places.upper, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     block_size = 1024 << _number(superblock, _BLOCK_SIZE)
     blocks = _number(superblock, _BLOCKS_LOW) | _number(superblock, _BLOCKS_HIGH) << 32

@@ -18,6 +18,7 @@ from shed.oci.store import LayoutStore
 from shed.server.doctor.result import Host, Result, Status
 from shed.sheds import folders, metadata
 from shed.sheds.folders import Folders
+from shed.sheds.upper import has_errors, repair
 
 
 def boot_kit(host: Host) -> Iterator[Result]:
@@ -79,6 +80,9 @@ def sheds(host: Host) -> Iterator[Result]:
             record = metadata.load(places.instance)
             if not places.upper.exists():
                 raise NotFoundError(f"its writable layer {places.upper} is gone", hint=f"shed delete --force {name}")
+            if has_errors(places.upper):
+                hint = f"shed stop {name}, then: {repair(places.upper)}"
+                yield Result(f"shed {name}", Status.WARN, "its file system has errors, as after a full disk", hint)
             resolve(host.store, record.lower_digest)
         except Exception as error:  # noqa: BLE001  as above
             yield Result.of(f"shed {name}", error)
