@@ -96,6 +96,8 @@ def control(stream: socket.socket, faults: set[str]) -> None:
                 say(json.dumps(request))
                 STATE["state"] = "ready"
                 STATE["name"] = request["name"]
+        if request["op"] == "clock":
+            say(f"clock {request['clock']}")
         stream.sendall(exec_frame(CONTROL_RESPONSE, json.dumps(answer).encode()))
         if request["op"] == "poweroff" and "stubborn" not in faults:
             os._exit(0)

@@ -23,6 +23,7 @@ from shed.sheds import folders as places
 from shed.sheds import lifecycle, metadata
 from shed.sheds.agent import Link, control, read_line
 from shed.sheds.boot import attach
+from shed.sheds.clocks import keep_clocks
 from shed.sheds.console import ConsoleStream, last_lines
 from shed.sheds.create import CreateRequest, Ensure, Resolve, create, plan
 from shed.sheds.folders import Folders
@@ -76,6 +77,7 @@ class Manager:
         """Make the folders; then, in the background, undo what an earlier server left unfinished and adopt the VMs that run."""
         places.prepare(self._paths)
         self._background(self._warm.open(), "sweep templates")
+        self._background(keep_clocks(lambda: {name: entry.link for name, entry in self._names.items()}), "keep clocks")
         for name in places.leftovers(self._paths):
             self._background(self._sweep(name), f"sweep {name}")
         for name in places.names(self._paths):

@@ -12,6 +12,7 @@ import pytest
 from shed.errors import ConflictError, NotFoundError, ShedError, UsageError
 from shed.guest.protocol import EXEC_REQUEST, EXIT_CODE, FrameDecoder, exec_frame
 from shed.progress import PhaseEvent, Progress
+from shed.sheds import clocks
 from shed.sheds.manager import Manager
 from support.world import DIGEST, GIB, World, create, until
 
@@ -200,6 +201,24 @@ def test_a_killed_vm_is_noticed_and_starts_again(world: World) -> None:
                 await revive()
                 assert manager.get("dev")["status"] == "running"
                 assert (await command(manager, "dev", "echo", "back"))[0] == b"back\n"
+
+    asyncio.run(main())
+
+
+def test_guests_are_told_when_the_clock_jumps(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As after a night's sleep of the host, and once for each jump; a guest that cannot be told holds nobody up."""
+    monkeypatch.setattr(clocks, "_LOOK_EVERY", 0.01)
+
+    async def main() -> None:
+        async with world.manager() as manager:
+            for name in ("one", "two"):
+                await create(manager, name)
+            os.kill(manager.get("two")["pid"], signal.SIGKILL)
+            ahead = clocks._ahead()
+            for count, jump in enumerate((-3600, 3600), 1):
+                monkeypatch.setattr(clocks, "_ahead", lambda jump=jump: ahead + jump)
+                await until(lambda count=count: manager.console_log("one").count(b"clock ") == count)
+            assert b"clock " not in manager.console_log("two")
 
     asyncio.run(main())
 
