@@ -13,7 +13,7 @@ from shed.client.address import Address, resolve
 from shed.client.execution import Execution
 from shed.client.models import Shed
 from shed.client.transport import ANSWER_TIMEOUT, upgrade
-from shed.errors import NotFoundError, UnavailableError
+from shed.errors import NotFoundError, UnavailableError, UsageError
 from shed.names import check_session_name, check_shed_name
 from shed.progress import BlobEvent, BytesEvent, Event, PhaseEvent, WarningEvent
 
@@ -161,7 +161,7 @@ class Client:
 
     def image_history(self, reference: str) -> list[dict[str, Any]]:
         """Return the steps that made an image, the last one first."""
-        answer = http.request(self.address, "GET", f"/api/images/history?ref={quote(os.fsencode(reference), safe='')}")
+        answer = http.request(self.address, "GET", f"/api/images/history?ref={_quoted(reference)}")
         return [object_of(item) for item in items_of(answer, "steps")]
 
     def tag_image(self, source: str, name: str) -> str:
@@ -233,6 +233,8 @@ def _logs(name: str, tail: int | None) -> str:
 
 
 def _quoted(reference: str) -> str:
+    if not reference:
+        raise UsageError("the name of the image is empty", hint="is a variable in it not set?")
     return quote(os.fsencode(reference), safe="")
 
 
