@@ -13,7 +13,7 @@ images: setup ## make the images base, extensions and full
 	@$(PYTHON) scripts/images.py
 
 test: setup-tests lint ## everything: unit, integration, real VM boots
-	@$(PYTHON) -m pytest
+	@$(PYTHON) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: setup ## style and types
 	@.venv/bin/ruff check $(CODE)

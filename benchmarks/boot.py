@@ -18,7 +18,7 @@ from pathlib import Path
 
 from benchmarks.harness import Sample, compare, show
 from benchmarks.world import shed, world
-from shed.backends.qemu import accel, command
+from shed.backends.qemu import accel, command, tsc
 from shed.entries import Entry
 from shed.images.bootkit.cpio import write_cpio
 
@@ -76,9 +76,10 @@ def _bare(data: Path) -> Iterator[list[str]]:
             write_cpio(entries, out)
         verdict = json.loads((data / "accel.json").read_text())["accel"] if (data / "accel.json").exists() else "tcg"
         board = command.board(verdict, one_thread=verdict == "tcg" and accel.one_thread(Path(qemu)))
+        words = command.kernel_command_line(verdict, tsc.khz())
         yield [
             qemu, "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", *board, "-smp", "2", "-m", "2048M",
-            "-kernel", str(blobs / kernel), "-initrd", str(initrd), "-append", command.kernel_command_line(verdict), "-serial", "stdio",
+            "-kernel", str(blobs / kernel), "-initrd", str(initrd), "-append", words, "-serial", "stdio",
         ]  # fmt: skip
 
 

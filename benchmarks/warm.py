@@ -1,7 +1,7 @@
-"""Warm starts beside cold ones, in turn: create, and start, up to the first successful command; one, four and sixteen at once.
+"""Three ways to come up, in turn: create, and start, up to the first successful command; one, four and sixteen at once.
 
-Also what a restore and a configure are made of, and what memory an idle shed takes that no other shares.  ``BENCH_WARM_SAMPLES`` is how
-many samples there are of each (default: 32).
+``spare`` is a machine that waited, ``warm`` one that is restored, ``cold`` one that is booted.  Also what a restore and a configure are
+made of, and what memory idle sheds take that no others share.  ``BENCH_WARM_SAMPLES`` is how many samples there are of each (default: 32).
 """
 
 from __future__ import annotations
@@ -23,8 +23,13 @@ from benchmarks.world import SHED, shed, world
 
 _SAMPLES = int(os.environ.get("BENCH_WARM_SAMPLES", "32"))
 _AT_ONCE = (1, 4, 16)
-_MEMORY = "512M"
-_WAYS = ("warm", "cold")
+_MEMORY = {"spare": "512M", "warm": "520M", "cold": "512M"}
+"""Not the same, so that there are no spares for those that are to be restored."""
+_WAYS = tuple(_MEMORY)
+_COLD = {"spare": (), "warm": (), "cold": ("--cold",)}
+_BETWEEN = 1.0
+"""Seconds until what a command has left to do is done."""
+_IDLE = (1, 10)
 _CALM = 10.0
 """Seconds after which a shed counts as idle."""
 
@@ -40,33 +45,54 @@ class Times:
 
 def main() -> None:
     """Measure and print."""
-    with world() as data:
-        subprocess.run([SHED.with_name("shed-server"), "warm", "--shape", f"2x{_MEMORY}"], stdout=subprocess.DEVNULL, check=True)
+    qemu = {"default_cpus": 2, "default_memory_mb": 512, "warm_spares": max(_AT_ONCE)}
+    with world({"default_image": "base", "qemu": qemu}) as data:
+        shapes = [f"--shape=2x{memory}" for memory in set(_MEMORY.values())]
+        subprocess.run([SHED.with_name("shed-server"), "warm", *shapes], stdout=subprocess.DEVNULL, check=True)
+        log = data / "logs/server.log"
+        before = log.stat().st_size if log.exists() else 0
         for many in _AT_ONCE:
             times = {way: Times() for way in _WAYS}
-            for batch in range(max(1, _SAMPLES // many)):
-                for way in _WAYS:
-                    names = [f"{way}-{many}-{batch}-{number}" for number in range(many)]
-                    with ThreadPoolExecutor(many) as pool:
-                        list(pool.map(partial(_live, way=way, times=times[way]), names))
+            with ThreadPoolExecutor(many) as pool:
+                for batch in range(max(1, _SAMPLES // many)):
+                    for way in _WAYS:
+                        names = [f"{way}-{many}-{batch}-{number}" for number in range(many)]
+                        _await_spares(data)
+                        list(pool.map(partial(_create, way=way, times=times[way]), names))
+                        list(pool.map(partial(shed, "stop"), names))
+                        _await_spares(data)
+                        list(pool.map(partial(_start, way=way, times=times[way]), names))
+                        list(pool.map(partial(shed, "delete", "--force"), names))
             _show(many, times)
-        _show_steps(data)
+        _show_steps(log, before)
         _show_memory(data)
 
 
-def _live(name: str, way: str, times: Times) -> None:
-    """Create a shed, stop and start it, delete it; each time until a command ran in it."""
-    cold = ["--cold"] if way == "cold" else []
+def _await_spares(data: Path) -> None:
+    """Wait until all spares wait, and nothing else goes on."""
+    shed("list")  # starts the server
+    made = -1
+    while made < max(_AT_ONCE):
+        time.sleep(_BETWEEN)
+        made = len(list(data.glob("spares/*/qmp.sock")))
+    time.sleep(_BETWEEN)
+
+
+def _create(name: str, way: str, times: Times) -> None:
+    """Create a shed and run a command in it."""
     with _timed(times.created):
-        made = json.loads(shed("create", name, "--image", "base", "--memory", _MEMORY, "--json", *cold))["shed"]
+        made = json.loads(shed("create", name, "--image", "base", "--memory", _MEMORY[way], "--json", *_COLD[way]))["shed"]
         shed("exec", name, "--", "true")
-    assert made["boot"] == way
-    times.hello.append((made["timings"].get("restore", 0.0) + made["timings"].get("vm", 0.0) + made["timings"]["agent"]) / 1000)
-    shed("stop", name)
+    timings = made["timings"]
+    assert way == ("spare" if "claim" in timings else made["boot"])
+    times.hello.append(sum(timings.get(step, 0.0) for step in ("claim", "restore", "vm", "agent")) / 1000)
+
+
+def _start(name: str, way: str, times: Times) -> None:
+    """Start a shed and run a command in it."""
     with _timed(times.started):
-        shed("start", name, *cold)
+        shed("start", name, *_COLD[way])
         shed("exec", name, "--", "true")
-    shed("delete", name, "--force")
 
 
 class _timed:  # noqa: N801  reads as a statement
@@ -83,11 +109,12 @@ class _timed:  # noqa: N801  reads as a statement
 def _show(many: int, times: dict[str, Times]) -> None:
     for what in ("created", "started", "hello"):
         found = {way: getattr(times[way], what) for way in _WAYS}
-        ratio = statistics.median(found["warm"]) / statistics.median(found["cold"])
         title = {"created": "create to first exec", "started": "start to first exec", "hello": "process to hello"}[what]
         for way in _WAYS:
             print(f"{title}, {many} at once, {way}: {_percentiles(found[way])}", flush=True)
-        print(f"  ratio of medians {ratio:.3f}", flush=True)
+        cold = statistics.median(found["cold"])
+        ratios = ", ".join(f"{way} {statistics.median(found[way]) / cold:.3f}" for way in _WAYS[:-1])
+        print(f"  ratios of medians to cold: {ratios}", flush=True)
 
 
 def _percentiles(seconds: Sequence[float]) -> str:
@@ -96,19 +123,19 @@ def _percentiles(seconds: Sequence[float]) -> str:
     return f"{', '.join(shown)} of {len(ordered)}"
 
 
-def _show_steps(data: Path) -> None:
-    """Print the medians of the steps of configure, of sheds that ran alone."""
+def _show_steps(log: Path, before: int) -> None:
+    """Print the medians of the steps of configure, of sheds that ran alone, from the server's `log` after its first bytes."""
     for way in _WAYS:
         steps: dict[str, list[float]] = {}
-        for found in _steps(data / "logs/server.log", f"{way}-1-"):
+        for found in _steps(log.read_bytes()[before:].decode(), f"{way}-1-"):
             for name, spent in found.items():
                 steps.setdefault(name, []).append(spent)
         shown = ", ".join(f"{name} {statistics.median(spent):.0f}" for name, spent in steps.items())
         print(f"steps of configure, {way}, ms: {shown}", flush=True)
 
 
-def _steps(log: Path, prefix: str) -> Iterator[dict[str, float]]:
-    for line in log.read_text().splitlines():
+def _steps(log: str, prefix: str) -> Iterator[dict[str, float]]:
+    for line in log.splitlines():
         found = re.search(rf"shed {prefix}\S+: guest ready, steps (\{{.*\}})", line)
         if found:
             yield ast.literal_eval(found[1])
@@ -117,14 +144,14 @@ def _steps(log: Path, prefix: str) -> Iterator[dict[str, float]]:
 def _show_memory(data: Path) -> None:
     """Print the memory that idle sheds take together, divided by their number: proportional sets, and the host's own account."""
     for way in _WAYS:
-        names = [f"idle-{way}-{number}" for number in range(10)]
-        cold = ["--cold"] if way == "cold" else []
-        for number, name in enumerate(names):
-            shed("create", name, "--image", "base", "--memory", _MEMORY, *cold)
-            if number in {0, len(names) - 1}:
+        _await_spares(data)
+        names = [f"idle-{way}-{number}" for number in range(max(_IDLE))]
+        for number, name in enumerate(names, start=1):
+            shed("create", name, "--image", "base", "--memory", _MEMORY[way], *_COLD[way])
+            if number in _IDLE:
                 time.sleep(_CALM)
-                each = statistics.mean(_proportional(data, other) for other in names[: number + 1])
-                print(f"memory of each of {number + 1} idle sheds, {way}: {each:.1f} MB", flush=True)
+                each = statistics.mean(_proportional(data, other) for other in names[:number])
+                print(f"memory of each of {number} idle sheds, {way}: {each:.1f} MB", flush=True)
         for name in names:
             shed("delete", name, "--force")
 

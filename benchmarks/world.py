@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from benchmarks.material import CACHE
@@ -24,11 +25,13 @@ def shed(*words: str | Path) -> str:
 
 
 @contextlib.contextmanager
-def world() -> Iterator[Path]:
-    """Yield the data folder; the server of its own stops at the end, the store stays for the next run."""
-    data = CACHE / "data"
+def world(settings: Mapping[str, object] | None = None) -> Iterator[Path]:
+    """Yield the data folder; the server of its own, configured by `settings`, stops at the end, the store stays for the next run."""
+    data, home = CACHE / "data", CACHE / "home"
     data.mkdir(parents=True, exist_ok=True)
-    os.environ["SHED_DATA_DIR"], os.environ["SHED_RUNTIME_DIR"] = str(data), str(CACHE / "run")
+    (home / ".config/shed").mkdir(parents=True, exist_ok=True)
+    (home / ".config/shed/server.yaml").write_text(json.dumps(settings or {}))  # which is YAML, too
+    os.environ["SHED_DATA_DIR"], os.environ["SHED_RUNTIME_DIR"], os.environ["HOME"] = str(data), str(CACHE / "run"), str(home)
     shed("image", "bootkit", "build")
     archive = CACHE / "base.oci.tar"
     if not archive.exists():

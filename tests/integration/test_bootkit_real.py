@@ -1,27 +1,29 @@
 """The boot kit made from real packages: what is in it, and that it is the same each time."""
 
-import io
+import re
 import stat
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from shed.config.server import MAX_UPPER
 from shed.erofs.checker import check
 from shed.erofs.reader import Image
 from shed.images.bootkit.build import build_kit
 from shed.images.bootkit.kernel import check_pvh
 from shed.images.bootkit.kit import Kit
 from shed.images.bootkit.runtime import start_command
-from shed.images.bootkit.upper import MAX_SIZE, SIZE
+from shed.images.bootkit.upper import READY, SMALL
 from shed.oci.store import LayoutStore
 from shed.progress import PhaseEvent, Progress
+from shed.sheds.upper import template
 from support.kit import CACHE
 
 
 @pytest.fixture(scope="session")
 def runtime_folder(kit_store: LayoutStore, kit: Kit, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder with the runtime's files, without the empty writable layer."""
+    """Return a folder with the runtime's files, without empty writable layers."""
     top = tmp_path_factory.mktemp("runtime")
     with Image.open(kit_store.blob_path(kit.runtime)) as image:
         for path, inode in image.walk():
@@ -125,18 +127,21 @@ def test_the_agent_is_compiled_and_its_modules_load(runtime_folder: Path) -> Non
         assert flags == "1", "hash-based, unchecked: PEP 552"
 
 
-def test_the_empty_writable_layer_is_a_clean_sparse_ext4(kit_store: LayoutStore, kit: Kit, tmp_path: Path) -> None:
-    """fsck finds nothing to repair, it can grow to the largest size, and it takes less than a mebibyte on disk."""
-    path = tmp_path / "upper.ext4"
-    with Image.open(kit_store.blob_path(kit.runtime)) as image, path.open("w+b") as file:
-        image.extract(image.lookup(b"share/upper.ext4"), file.fileno())
-    assert path.stat().st_size == SIZE
-    assert path.stat().st_blocks * 512 < 1 << 20
+@pytest.mark.parametrize("size", [SMALL, *READY], ids=lambda size: f"{size >> 20}M")
+def test_each_empty_writable_layer_is_a_clean_sparse_ext4(kit_store: LayoutStore, kit: Kit, tmp_path: Path, size: int) -> None:
+    """fsck finds nothing to repair, no kernel has inode tables left to zero, it can grow to the largest size, and takes hardly any disk."""
+    path = template(tmp_path, kit_store.blob_path(kit.runtime), size)
+    assert path.stat().st_size == size
+    assert path.stat().st_blocks * 512 < 2 << 20
     subprocess.run(["e2fsck", "-f", "-n", path], check=True, capture_output=True)
-    facts = subprocess.run(["dumpe2fs", "-h", path], check=True, capture_output=True, text=True).stdout
-    value = {line.partition(":")[0]: line.partition(":")[2].strip() for line in io.StringIO(facts)}
+    facts = subprocess.run(["dumpe2fs", path], check=True, capture_output=True, text=True).stdout
+    value = {line.partition(":")[0]: line.partition(":")[2].strip() for line in facts.splitlines()}
     assert value["Filesystem volume name"] == "shed-upper"
+    assert int(value["Block count"]) * 4096 == size
+    groups = re.findall(r"^Group \d+: .*$", facts, re.MULTILINE)
+    assert len(groups) == size // (128 << 20)
+    assert all("ITABLE_ZEROED" in group for group in groups)
     descriptors_per_block = 4096 // int(value["Group descriptor size"])
-    groups = (int(value["Reserved GDT blocks"]) + 1) * descriptors_per_block
-    assert groups * 32768 * 4096 >= MAX_SIZE
+    descriptor_blocks = -(-len(groups) // descriptors_per_block)
+    assert (int(value["Reserved GDT blocks"]) + descriptor_blocks) * descriptors_per_block * (128 << 20) >= MAX_UPPER
     assert "resize_inode" in value["Filesystem features"]

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -182,13 +183,15 @@ def test_all_servers_are_listed_at_once(home: Home, tmp_path: Path) -> None:
     with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as silent:
         home.shed("server", "add", "127.0.0.1", "-p", str(silent.getsockname()[1]), "-n", "hangs", "--no-check")
         home.shed("server", "add", f"unix://{tmp_path}/none.sock", "-n", "off", "--no-check")
-        done = home.shed("list", "--all")
+        with ThreadPoolExecutor() as pool:  # each waits for the one that says nothing
+            listed = [pool.submit(home.shed, "list", "--all", *words) for words in ((), ("--json",))]
+        done = listed[0].result()
         assert done.stdout.splitlines()[1].split()[:3] == ["two", "dev", "running"]
         assert "hangs is down: " in done.stderr
         assert "within 5 s" in done.stderr
         assert "off is down: no server listens" in done.stderr
         assert "local" not in done.stderr
-        wire = json.loads(home.shed("list", "--all", "--json").stdout)
+    wire = json.loads(listed[1].result().stdout)
     assert [(shed["name"], shed["server"]) for shed in wire["sheds"]] == [("dev", "two")]
     assert [(down["server"], down["code"]) for down in wire["down"]] == [("hangs", "TIMEOUT"), ("off", "SERVER_NOT_RUNNING")]
 

@@ -5,16 +5,22 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from support.fake_server import fake_server
+from support.machine import command_line
 from support.world import World
 
 SHED = [sys.executable, "-m", "shed.cli.main"]
+
+
+def until(condition: Callable[[], object]) -> None:
+    """Wait until `condition()` is true."""
+    World(Path("/nowhere")).until(condition, seconds=60)
 
 
 class User:
@@ -130,27 +136,27 @@ def test_exec_in_a_session_takes_words_as_they_are(user: User, tmp_path: Path) -
     """No shell and no tmux takes them apart; the session is made when it is missing, and each command has a window of its own."""
     out, place = tmp_path / "out", tmp_path / "odd #{pid} place;"
     place.mkdir()
-    script = 'import json, os, sys; open(sys.argv[1], "w").write(json.dumps([sys.argv[2:], os.environ["A"], os.getcwd()]))'
+    script = """
+import json, os, sys
+with open(sys.argv[1] + ".new", "w") as file:
+    json.dump([sys.argv[2:], os.environ["A"], os.getcwd()], file)
+os.rename(file.name, sys.argv[1])"""
     command = [sys.executable, "-c", script, str(out), *WORDS]
     for window in ("1", "2"):
         told = user.json("exec", "-e", "A=b c;", "-w", str(place), "dev", "-S", "build", "--", *command)
         assert (told["session"], told["window"]) == ("build", window)
-        wait_ended(user, window)
+        until(out.exists)
         assert json.loads(out.read_text()) == [WORDS, "b c;", str(place)]
         out.unlink()
-
-
-def wait_ended(user: User, window: str) -> None:
-    """Wait until what runs in a window of the session ``build`` has ended.  (With what, tmux 3.3 does not always notice.)"""
-    World(Path("/nowhere")).until(lambda: user.tmux("display", "-p", "-t", f"=build:{window}", "#{pane_dead}") == "1\n")
 
 
 def test_the_output_of_a_command_in_a_session_stays(user: User) -> None:
     """Also when it ended at once."""
     said = user.shed("exec", "-S", "build", "dev", "--", "sh", "-c", "echo all done; exit 3").stdout
     assert said == "runs in window 1 of session build; to see it: shed attach dev -S build\n"
-    wait_ended(user, "1")
-    assert "all done" in user.tmux("capture-pane", "-p", "-t", "=build:1")
+    process = Path("/proc", user.tmux("display", "-p", "-t", "=build:1", "#{pane_pid}").strip())
+    until(lambda: not command_line(process))  # tmux 3.3 does not always notice, and never calls the pane dead then
+    until(lambda: "all done" in user.tmux("capture-pane", "-p", "-t", "=build:1"))
 
 
 def test_exec_in_a_session_refuses(user: User) -> None:

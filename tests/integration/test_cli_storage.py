@@ -20,13 +20,12 @@ from shed.client.address import parse
 from shed.config.paths import Paths
 from shed.errors import NotFoundError, ShedError, UsageError
 from shed.images import refs
-from shed.oci.digest import digest_bytes, hex_of, short
+from shed.oci.digest import digest_bytes, short
 from shed.oci.partial import partial_path
 from shed.oci.store import LayoutStore
 from shed.sheds import metadata
 from support.fake_server import fake_server
 from support.stored import put_image, put_shed, put_snapshot
-from support.world import empty_upper
 
 SHED = [sys.executable, "-m", "shed.cli.main"]
 HOUR = 3600
@@ -68,10 +67,9 @@ class Host:
 
 @pytest.fixture
 def host(tmp_path: Path) -> Iterator[Host]:
-    """A server with an empty store, whose kit has a template."""
+    """A server with an empty store."""
     paths = Paths(tmp_path / "data", tmp_path / "run")
     with fake_server(tmp_path) as env:
-        empty_upper(paths.templates / f"upper-{hex_of(digest_bytes(b'runtime of kit'))}.ext4")
         yield Host(env, paths, LayoutStore(paths.images))
 
 
@@ -181,6 +179,8 @@ def test_system_df(host: Host) -> None:
     with upper.open("wb") as file:
         file.truncate(1 << 30)
     put_snapshot(host.paths, "snap", digest)
+    with (host.paths.templates / "upper-runtime-5G.ext4").open("wb") as file:
+        file.truncate(5 << 30)
     (host.paths.logs / "dev-20200101T000000Z.log").write_text("x" * 100)
     (host.paths.uppers / "lost").mkdir()
     age(host.paths.uppers / "lost", 2 * HOUR)
@@ -191,8 +191,9 @@ def test_system_df(host: Host) -> None:
         "images": 2,
         "downloads": 1,
         "sheds": 1,
+        "spares": 0,
         "snapshots": 1,
-        "templates": 2,
+        "templates": 1,
         "logs": 1,
         "orphans": 1,
     }
@@ -203,6 +204,7 @@ def test_system_df(host: Host) -> None:
     assert unique == [4 * 4096, 4 * 4096]
     assert kinds["sheds"]["size_bytes"] > 1 << 30
     assert kinds["sheds"]["disk_bytes"] < 1 << 20
+    assert (kinds["templates"]["size_bytes"], kinds["templates"]["disk_bytes"]) == (5 << 30, 0)
     lines = host.shed("system", "df").stdout.splitlines()
     assert [line.split()[0] for line in lines[1:]] == [*kinds, "total"]
     lines = host.shed("system", "df", "-v").stdout.splitlines()
@@ -253,7 +255,9 @@ def test_system_prune(host: Host) -> None:
     (host.paths.uppers / "fresh").mkdir()
     temporary = host.store.root / "tags/.x.json.abc.tmp"
     temporary.write_text("x")
-    for path in (lost, temporary, host.paths.templates / "upper-runtime.ext4"):
+    template = host.paths.templates / "upper-runtime-5G.ext4"
+    template.touch()
+    for path in (lost, temporary, template):
         age(path, 2 * HOUR)
     log, young_log = (host.paths.logs / f"{name}.log" for name in ("old", "young"))
     log.write_text("x")
@@ -264,7 +268,7 @@ def test_system_prune(host: Host) -> None:
     assert names["instances"] == ["old"]
     assert image in names["images"]
     assert len(names["images"]) == 4
-    assert names["orphans"] == [str(temporary), str(host.paths.templates / "upper-runtime.ext4"), str(lost)]
+    assert names["orphans"] == [str(temporary), str(template), str(lost)]
     assert names["logs"] == [str(log)]
     assert (host.paths.instances / "old").exists()
     answer = host.json("system", "prune", "--force")

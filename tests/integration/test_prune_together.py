@@ -21,7 +21,7 @@ from support.minted import mint_small
 from support.tars import file, tar
 
 log = logging.getLogger(__name__)
-SECONDS = int(os.environ.get("SHED_TEST_SECONDS", "20"))
+SECONDS = int(os.environ.get("SHED_TEST_SECONDS", "8"))
 WORK = '''
 import json, random, sys, time
 from collections import Counter

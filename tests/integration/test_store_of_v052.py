@@ -18,6 +18,7 @@ from shed.oci.store import LayoutStore
 from shed.server.doctor import storage
 from shed.server.doctor.result import Host, Status
 from support.machine import Machine
+from support.runtimes import small_runtime
 from support.store_v052 import StoreV052
 from support.stored import image_parts
 
@@ -38,7 +39,7 @@ def images(left: StoreV052) -> Digests:
         parts, blobs = image_parts(content, layers=2)
         annotations = {key: value for key, value in parts.annotations.items() if key != RUNTIME_KEY}
         manifest = json.dumps(json.loads(Manifest(parts.config, parts.layers, annotations).encode()), indent=2).encode()
-        blobs.remove(b"runtime of kit")
+        blobs.remove(small_runtime("kit"))
         digests[content] = left.put_image(manifest, blobs, content if content in ("base", "full") else None)
     left.put_shed("old", digests["of-shed"])
     left.put_snapshot("snap", digests["of-snapshot"])

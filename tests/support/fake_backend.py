@@ -101,6 +101,9 @@ class FakeBackend:
         self.faults = set(faults)
         self.unknown = False
         self.started: list[Machine] = []
+        self.claimed: list[Machine] = []
+        self.waiting: set[Path] = set()
+        """Folders of spares."""
         self.saves = False
         """Whether templates can be made: they are names alone, and a VM restored from one is as any other."""
         self.templates: dict[tuple[int, int], Template] = {}
@@ -118,6 +121,24 @@ class FakeBackend:
             raise BackendError("this backend saves no machines")
         self.made += 1
         return self.templates.setdefault((machine.cpus, machine.memory_mb), Template(Path(f"template-{self.made}")))
+
+    async def make_spare(
+        self, machine: Machine, template: Template, rehearse: Callable[[Connection], Awaitable[None]], *, timeout: float
+    ) -> None:
+        await self.start(machine, template)
+        link = await self.connect(machine.state_dir, timeout=timeout)
+        await rehearse(link)
+        await link.close()
+        self.waiting.add(machine.state_dir)
+
+    async def claim(self, spare: Machine, machine: Machine) -> None:
+        self.claimed.append(machine)
+        self.waiting.discard(spare.state_dir)
+        if "no-claim" in self.faults:
+            await self.kill(spare.state_dir)
+            raise BackendError("the VM that waits does not do what it is told")
+        for name in (RECORD, "console.log"):
+            (spare.state_dir / name).rename(machine.state_dir / name)
 
     async def sweep_templates(self) -> None:
         pass
@@ -189,6 +210,7 @@ class FakeBackend:
         if pid is not None and self.liveness(state_dir) is Liveness.OURS:
             os.kill(pid, signal.SIGKILL)
             await self.wait_exit(state_dir, timeout=10)
+        self.waiting.discard(state_dir)
         if self.liveness(state_dir) is Liveness.NOT_OURS:
             (state_dir / RECORD).unlink(missing_ok=True)
 

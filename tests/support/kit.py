@@ -6,6 +6,7 @@
     kit/              a store with the boot kit of the code as it is now; building it again when nothing changed costs nothing
     archives/NAME-*   OCI archives, named by what they are made from
     store-*           stores with the kit and the images; named by all that decides them
+    templates-*       machines to restore VMs from; see `support.templates`
 
 A fixture's store is shared: read it, do not change it.  `images_dir` is a copy of one's own, by hardlinks.
 """
@@ -33,8 +34,8 @@ from support.small_images import busybox_image, shell_less_image
 ROOT = Path(__file__).resolve().parents[2]
 CACHE = Path(os.environ.get("SHED_TEST_CACHE", ROOT / ".cache/tests"))
 PACKAGE = Path(shed.__file__).parent
-_KEPT = 3
-"""How many stores of earlier code are kept."""
+_KEPT = 6
+"""How many of a kind are kept; one run of the tests needs four stores."""
 
 _VARIANTS = ("base", "extensions", "full")
 """The published images, each on the one before it."""
@@ -79,7 +80,7 @@ def archive(name: str) -> Path:
     with locked(folder / f"{name}.lock"):
         if not path.exists():
             make(path)
-            _prune(folder, f"{name}-*.oci.tar")
+            prune(folder, f"{name}-*.oci.tar")
     return path
 
 
@@ -98,7 +99,8 @@ def image_store(*names: str) -> LayoutStore:
             for name, path in zip(names, archives, strict=True):
                 mint_archive(store, path, name, kit=load_kit(store))
             (store.root / "complete").touch()
-            _prune(CACHE, "store-*")
+        os.utime(store.root)
+        prune(CACHE, "store-*")
     return store
 
 
@@ -126,8 +128,8 @@ def digest_of(sources: list[Path] | tuple[Path, ...]) -> str:
     return digest.hexdigest()[:16]
 
 
-def _prune(folder: Path, pattern: str) -> None:
-    """Remove all but the newest of what matches `pattern`."""
+def prune(folder: Path, pattern: str) -> None:
+    """Remove all but the latest used of what matches `pattern`: who uses one sets its time."""
     for path in sorted(folder.glob(pattern), key=lambda path: path.stat().st_mtime)[:-_KEPT]:
         shutil.rmtree(path) if path.is_dir() else path.unlink()
 

@@ -4,33 +4,43 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+from support.templates import EITHER, WARM, lend
+
 
 class Machine:
     """A user's machine with an image store of its own; `shed` starts the server when it needs it."""
 
-    def __init__(self, root: Path, *, warm: bool = False) -> None:
-        """Without `warm` no templates are made: that costs a boot, and most tests start too few sheds to gain from it."""
+    def __init__(self, root: Path, *, way: str = "", settings: str = "") -> None:
+        """`way` is how its VMs come up: ``cold``, ``warm`` from templates that are lent, ``either`` with its own; empty: there are none.
+
+        `settings` are more lines of the server's configuration, behind those below ``qemu``.
+        """
         self.data = root / "data"
+        self.way = way
+        if way:
+            lend(self.data, way)
         environment = {"SHED_DATA_DIR": str(self.data), "SHED_RUNTIME_DIR": str(root / "run"), "HOME": str(root)}
         self.environment = {**os.environ, **environment}
         self.environment.pop("SHED_SERVER", None)
-        settings = root / ".config/shed/server.yaml"
-        settings.parent.mkdir(parents=True, exist_ok=True)
-        settings.write_text(f"qemu:\n  warm_start: {str(warm).lower()}\n")
+        self.command = [sys.executable, "-m", "shed.cli.main"]
+        config = root / ".config/shed/server.yaml"
+        config.parent.mkdir(parents=True, exist_ok=True)
+        config.write_text(f"qemu:\n  warm_start: {str(way in (WARM, EITHER)).lower()}\n{settings}")
 
     def start(self, *words: str) -> subprocess.Popen[bytes]:
         """Start the command line."""
         pipe = subprocess.PIPE
-        return subprocess.Popen([sys.executable, "-m", "shed.cli.main", *words], stdout=pipe, stderr=pipe, env=self.environment)
+        return subprocess.Popen([*self.command, *words], stdout=pipe, stderr=pipe, env=self.environment)
 
     def try_shed(self, *words: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
         """Run the command line."""
-        command = [sys.executable, "-m", "shed.cli.main", *words]
+        command = [*self.command, *words]
         return subprocess.run(command, input=stdin, capture_output=True, env=self.environment, check=False)
 
     def shed(self, *words: str, stdin: bytes = b"") -> str:
@@ -55,12 +65,17 @@ class Machine:
         return "".join(f"\n--- {path.name} of {path.parent.name}\n{path.read_text(errors='replace')[-3000:]}" for path in logs)
 
     def end(self) -> None:
-        """Delete all sheds and stop the server; then nothing of it runs."""
+        """Delete all sheds and stop the server; then nothing of it runs, and all its VMs came up as they were meant to."""
         for path in (self.data / "instances").glob("[a-z]*"):
             self.try_shed("delete", "--force", path.name)
         self.try_shed("server", "stop")
         left = [entry.name for entry in Path("/proc").iterdir() if entry.name.isdigit() and str(self.data).encode() in command_line(entry)]
         assert not left
+        assert self.way == EITHER or self._boots() <= {self.way}
+
+    def _boots(self) -> set[str]:
+        """Return how VMs came up, as the logs say."""
+        return {way for log in self.data.glob("logs/server.log*") for way in re.findall(r" boot=(\w+)", log.read_text())}
 
 
 def command_line(process: Path) -> bytes:

@@ -15,13 +15,14 @@ from shed.oci.leases import Lease
 from shed.oci.manifest import Manifest
 from shed.oci.store import LayoutStore
 from shed.sheds import metadata
+from support.runtimes import small_runtime
 
 
 def image_parts(content: str, *, layers: int = 1, root: bool = True, shared: str = "kit") -> tuple[Manifest, list[bytes]]:
     """Return the manifest and the blobs of an image that is unlike others of other `content`; those of the kit are `shared`."""
     config = b'{"os":"linux","architecture":"amd64","rootfs":{"type":"layers","diff_ids":[]},"x":"%s"}' % content.encode()
     tars = [f"layer {number} of {content}".encode() for number in range(layers)]
-    kernel, initrd, runtime = (f"{part} of {shared}".encode() for part in ("kernel", "initrd", "runtime"))
+    kernel, initrd, runtime = f"kernel of {shared}".encode(), f"initrd of {shared}".encode(), small_runtime(shared)
     erofs = f"root of {content}".encode()
     annotations = BootAnnotations(
         variant=content,

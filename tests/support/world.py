@@ -22,6 +22,7 @@ from shed.sheds import folders
 from shed.sheds.create import CreateRequest, Resolve
 from shed.sheds.manager import Manager
 from support.fake_backend import FakeBackend
+from support.runtimes import small_runtime
 
 DIGEST = "sha256:" + "ab" * 32
 GIB = 1 << 30
@@ -50,12 +51,12 @@ class World:
         self.resolved: list[str] = []
 
     def prepare(self) -> World:
-        """Make the image, and the template that would come out of its runtime."""
+        """Make the image."""
         folders.prepare(self.paths)
         self.blobs.mkdir(exist_ok=True)
-        for name in ("kernel", "initrd", "root", "runtime"):
+        for name in ("kernel", "initrd", "root"):
             (self.blobs / name).write_bytes(name.encode())
-        empty_upper(self.paths.templates / "upper-runtime.ext4")
+        (self.blobs / "runtime").write_bytes(small_runtime("base"))
         return self
 
     @property
@@ -99,7 +100,7 @@ class World:
 
     def machines(self) -> list[int]:
         """Return the process ids of all fake VMs of this world that run, whoever started them."""
-        return [pid for pid in _fake_vms() if _console(pid).startswith(f"{self.paths.instances}/")]
+        return [pid for pid in _fake_vms() if _console(pid).startswith(f"{self.paths.data}/")]
 
     def until(self, condition: Callable[[], object], *, seconds: float = 20) -> None:
         """Wait until `condition()` is true; fail after `seconds`."""
@@ -113,14 +114,6 @@ class World:
         for pid in self.machines():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-
-
-def empty_upper(path: Path) -> None:
-    """Write what passes for an empty ext4."""
-    with path.open("wb") as file:
-        file.seek(1080)
-        file.write(b"\x53\xef")
-        file.truncate(1 << 20)
 
 
 def _fake_vms() -> Iterator[int]:

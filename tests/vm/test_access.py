@@ -22,13 +22,13 @@ pytestmark = [pytest.mark.vm, pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 @pytest.fixture(scope="module")
-def machine(base_store: LayoutStore, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
+def machine(way: str, base_store: LayoutStore, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
     """A machine with one shed, ``dev``, of the base image."""
     root = tmp_path_factory.mktemp("machine")
     copy_store(base_store, root / "data/images")
-    machine = Machine(root)
+    machine = Machine(root, way=way)
     try:
-        machine.shed("create", "dev", "--image", "base", "--memory", "512M")
+        machine.shed("create", "dev", "--image", "base")
         yield machine
     finally:
         machine.end()

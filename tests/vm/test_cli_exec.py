@@ -16,6 +16,7 @@ import pytest
 
 from shed.oci.store import LayoutStore
 from support.kit import copy_store
+from support.machine import Machine as UserMachine
 from support.terminal import TIMEOUT, Terminal
 
 pytestmark = [pytest.mark.vm, pytest.mark.slow, pytest.mark.timeout(600)]
@@ -25,9 +26,9 @@ SHED = [sys.executable, "-m", "shed.cli.main"]
 class Machine:
     """A machine with one shed, ``dev``, made from a static busybox."""
 
-    def __init__(self, root: Path) -> None:
-        folders = {"SHED_DATA_DIR": str(root / "data"), "SHED_RUNTIME_DIR": str(root / "run"), "HOME": str(root)}
-        self.env = {key: value for key, value in os.environ.items() if key != "SHED_SERVER"} | folders
+    def __init__(self, root: Path, way: str) -> None:
+        self.user = UserMachine(root, way=way)
+        self.env = self.user.environment
 
     def shed(self, *words: str | bytes, stdin: bytes = b"", code: int = 0) -> subprocess.CompletedProcess[bytes]:
         """Run the command line."""
@@ -52,21 +53,16 @@ class Machine:
 
 
 @pytest.fixture(scope="module")
-def machine(small_store: LayoutStore, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
-    """The machine, for all tests: none leaves anything in the shed, whose VM was restored."""
+def machine(way: str, small_store: LayoutStore, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
+    """The machine, for all tests: none leaves anything in the shed."""
     root = tmp_path_factory.mktemp("machine")
     copy_store(small_store, root / "data/images")
-    machine = Machine(root)
+    machine = Machine(root, way)
     try:
-        warm = [sys.executable, "-m", "shed.server.main", "warm", "--shape", "2x384M", "--json"]
-        made = json.loads(subprocess.run(warm, env=machine.env, stdout=subprocess.PIPE, check=True).stdout)
-        assert [name["name"].startswith("vm-2cpus-384mb-") for name in made] == [True]
-        created = json.loads(machine.shed("create", "dev", "--image", "busybox", "--memory", "384M", "--json").stdout)
-        assert created["shed"]["boot"] == "warm"
+        machine.shed("create", "dev", "--image", "busybox")
         yield machine
     finally:
-        subprocess.run([*SHED, "delete", "dev", "--force"], env=machine.env, capture_output=True, check=False)
-        machine.shed("server", "stop")
+        machine.user.end()
 
 
 def test_words_arrive_as_they_are(machine: Machine) -> None:

@@ -90,7 +90,7 @@ async def read_in_guest(image: BootImage, disks: list[Path], work: Path) -> list
     for place in (paths.templates, paths.instances / "reader", paths.run):
         place.mkdir(parents=True)
     layer = work / "upper" / "upper.ext4"
-    upper.make_upper(upper.template(paths.templates, image.runtime), layer, 1 << 30)
+    upper.make_upper(upper.template(paths.templates, image.runtime, 1 << 30), layer, 1 << 30)
     own = (Disk(layer, read_only=False), Disk(image.root, read_only=True), Disk(image.runtime, read_only=True))
     state = paths.instances / "reader"
     machine = Machine("reader", 1, 768, image.kernel, image.initrd, (*own, *(Disk(disk, read_only=True) for disk in disks)), state)

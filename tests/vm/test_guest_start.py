@@ -20,29 +20,36 @@ from shed.backends.qemu import QemuBackend
 from shed.config.paths import Paths
 from shed.errors import BackendError
 from shed.guest import protocol
+from shed.images.bootkit.upper import READY
 from shed.images.resolve import resolve
 from shed.oci.store import LayoutStore
 from shed.sheds.agent import control
-from shed.sheds.upper import make_upper, template
+from shed.sheds.upper import make_upper
+from shed.sheds.upper import template as upper_template
+from support.templates import COLD, CPUS, MEMORY_MB, WARM, lend
 
 pytestmark = [pytest.mark.vm, pytest.mark.slow, pytest.mark.timeout(300)]
 PATIENCE = 120.0
+SIZE = 9 << 30
+"""Of the writable layer: between two that come ready-made, and with more group descriptors than fit into the smaller one's block."""
 
 
 class Guest:
     """One machine of the busybox image."""
 
-    def __init__(self, store: LayoutStore, folder: Path) -> None:
+    def __init__(self, store: LayoutStore, folder: Path, way: str) -> None:
         image = resolve(store, "busybox")
         self.folder = folder
         self.upper = folder / "upper" / "upper.ext4"
         (folder / "templates").mkdir()
-        make_upper(template(folder / "templates", image.runtime), self.upper, 3 << 30)
+        make_upper(upper_template(folder / "templates", image.runtime, SIZE), self.upper, SIZE)
         self.backend = QemuBackend(Paths(folder / "data", folder / "run"))
+        self.way = way
+        lend(folder / "data", way)
         state = folder / "state"
         state.mkdir()
         disks = (Disk(self.upper, read_only=False), Disk(image.root, read_only=True), Disk(image.runtime, read_only=True))
-        self.machine = Machine("demo", 1, 256, image.kernel, image.initrd, disks, state)
+        self.machine = Machine("demo", CPUS, MEMORY_MB, image.kernel, image.initrd, disks, state)
 
     def with_disk(self, index: int, path: Path) -> None:
         """Put another file behind one of the disks."""
@@ -51,15 +58,18 @@ class Guest:
         self.machine = replace(self.machine, disks=tuple(disks))
 
     async def start(self) -> Connection:
-        """Start the machine; return once it said hello."""
-        await self.backend.start(self.machine)
+        """Boot or restore the machine; return once it said hello."""
+        template = self.backend.template(self.machine)
+        assert (template is not None) == (self.way == WARM)
+        await self.backend.start(self.machine, template)
         return await self.backend.connect(self.machine.state_dir, timeout=PATIENCE)
 
     async def configure(self, link: Connection, **change: object) -> dict[str, Any]:
         """Configure it."""
         entropy = base64.b64encode(secrets.token_bytes(32)).decode()
+        disks = [disk.path.stat().st_size for disk in self.machine.disks[:-1]]
         network = {"address": self.backend.network.address, "gateway": self.backend.network.gateway, "dns": self.backend.network.dns}
-        fields = {"name": "demo", "network": network, "clock": time.time(), "entropy": entropy, **change}
+        fields = {"name": "demo", "network": network, "clock": time.time(), "entropy": entropy, "disks": disks, **change}
         return await control(link, "configure", wait=PATIENCE, **fields)
 
     async def run(self, link: Connection, *words: str, **request: object) -> tuple[int, str]:
@@ -104,9 +114,9 @@ class Guest:
 
 
 @pytest.fixture
-def guest(small_store: LayoutStore, tmp_path: Path) -> Guest:
+def guest(way: str, small_store: LayoutStore, tmp_path: Path) -> Guest:
     """A machine that is not started yet."""
-    return Guest(small_store, tmp_path)
+    return Guest(small_store, tmp_path, way)
 
 
 def test_start_identity_and_clean_end(guest: Guest) -> None:
@@ -124,7 +134,7 @@ def test_start_identity_and_clean_end(guest: Guest) -> None:
         )
         hostname, machine_id, disk, files, clock, init = output.splitlines()
         assert (code, hostname, files) == (0, "demo", "524288")
-        assert int(disk.split()[1]) > 2500
+        assert int(disk.split()[1]) > SIZE * 0.9 / (1 << 20)
         assert abs(int(clock) - time.time()) < 60
         assert "ld-linux" in init
         await control(link, "clock", wait=30, clock=time.time() + 10_000)
@@ -133,10 +143,36 @@ def test_start_identity_and_clean_end(guest: Guest) -> None:
         await guest.off(link)
         features = subprocess.run(["/sbin/dumpe2fs", "-h", guest.upper], check=True, capture_output=True, text=True).stdout
         assert "needs_recovery" not in features
+        subprocess.run(["/sbin/e2fsck", "-f", "-n", guest.upper], check=True, capture_output=True)
         link = await guest.start()
         await guest.configure(link)
         assert await guest.run(link, "cat", "/etc/machine-id", "/var/file") == (0, f"{machine_id}\nkept\n")
         await guest.off(link)
+
+    guest.play(work)
+
+
+def test_large_ready_made_uppers_mount(small_store: LayoutStore, tmp_path: Path) -> None:
+    """By the guest's kernel, as large as they should be; written to, they are still clean and sparse.  Other tests have small ones."""
+    guest = Guest(small_store, tmp_path, COLD)  # no template has so many disks
+    sizes = dict(zip((f"/dev/vd{letter}" for letter in "defgh"), READY[-5:], strict=True))
+    disks = {device: guest.folder / device.rpartition("/")[2] / "upper.ext4" for device in sizes}
+    for device, size in sizes.items():
+        make_upper(upper_template(guest.folder / "templates", guest.machine.disks[2].path, size), disks[device], size)
+    guest.machine = replace(guest.machine, disks=(*guest.machine.disks, *(Disk(disk, read_only=False) for disk in disks.values())))
+    script = "mkdir -p /mnt; for disk in $@; do mount -t ext4 $disk /mnt; echo kept >/mnt/file; df -k /mnt | tail -1; umount /mnt; done"
+
+    async def work() -> None:
+        link = await guest.start()
+        await guest.configure(link)
+        code, output = await guest.run(link, "sh", "-ec", script, "sh", *sizes, user="root")
+        assert code == 0, output
+        found = {line.split()[0]: int(line.split()[1]) << 10 for line in output.splitlines()}
+        assert all(size * 0.9 < found[device] <= size for device, size in sizes.items()), found
+        await guest.off(link)
+        for disk in disks.values():
+            subprocess.run(["/sbin/e2fsck", "-f", "-n", disk], check=True, capture_output=True)
+            assert disk.stat().st_blocks * 512 < 4 << 20
 
     guest.play(work)
 
@@ -166,7 +202,9 @@ def test_numbered_failures(guest: Guest, tmp_path: Path) -> None:
         with pytest.raises(BackendError) as caught:
             await guest.configure(link)
         assert caught.value.code == code
-        assert f"[{code}]" in guest.console()
+        async with asyncio.timeout(PATIENCE):
+            while f"[{code}]" not in guest.console():  # the serial line is slower than the answer
+                await asyncio.sleep(0.05)
         with pytest.raises(BackendError, match="failed already"):
             await guest.configure(link)
         assert (await control(link, "health", wait=PATIENCE))["state"] == "failed"
@@ -178,7 +216,8 @@ def test_numbered_failures(guest: Guest, tmp_path: Path) -> None:
         before = guest.upper.stat().st_blocks
         await failing("SHED-INIT-06")
         assert guest.upper.stat().st_blocks == before
-        make_upper(template(guest.folder / "templates", guest.machine.disks[2].path), guest.folder / "u2" / "upper.ext4", 1 << 30)
+        source = upper_template(guest.folder / "templates", guest.machine.disks[2].path, 1 << 30)
+        make_upper(source, guest.folder / "u2" / "upper.ext4", 1 << 30)
         guest.with_disk(0, guest.folder / "u2" / "upper.ext4")
         empty = tmp_path / "empty"
         empty.write_bytes(bytes(1 << 20))

@@ -13,13 +13,13 @@ pytestmark = [pytest.mark.vm, pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 @pytest.fixture
-def machine(tmp_path: Path) -> Iterator[Callable[[LayoutStore], Machine]]:
+def machine(way: str, tmp_path: Path) -> Iterator[Callable[[LayoutStore], Machine]]:
     """Make a machine with the images of a store."""
     machines: list[Machine] = []
 
     def make(store: LayoutStore) -> Machine:
         copy_store(store, tmp_path / "data/images")
-        machines.append(Machine(tmp_path))
+        machines.append(Machine(tmp_path, way=way))
         return machines[0]
 
     yield make
@@ -47,7 +47,7 @@ def test_an_image_without_a_shell_runs_what_it_has(
 ) -> None:
     """The agent brings all it needs: nothing of the image's is used but the program that was asked for."""
     user = machine(small_store)
-    user.shed("create", "bare", "--image", "shell-less", "--memory", "384M")
+    user.shed("create", "bare", "--image", "shell-less")
     assert user.shed("exec", "bare", "--", "/hello") == "hello from a static program\n"
     assert user.try_shed("exec", "bare", "--", "/hello", "7").returncode == 7
     kept = tmp_path / "kept"

@@ -16,14 +16,13 @@ from support.kit import copy_store
 from support.machine import Machine, command_line
 
 pytestmark = [pytest.mark.vm, pytest.mark.slow, pytest.mark.timeout(600)]
-MEMORY = "384M"
 
 
 @pytest.fixture
-def machine(small_store: LayoutStore, tmp_path: Path) -> Iterator[Machine]:
+def machine(way: str, small_store: LayoutStore, tmp_path: Path) -> Iterator[Machine]:
     """A machine with the images busybox and shell-less."""
     copy_store(small_store, tmp_path / "data/images")
-    machine = Machine(tmp_path)
+    machine = Machine(tmp_path, way=way)
     yield machine
     machine.end()
 
@@ -37,7 +36,7 @@ def wait_until(condition: Callable[[], object]) -> None:
 
 def test_a_file_survives_stop_and_start(machine: Machine) -> None:
     """create → exec → stop → start → the file is there → delete → nothing is left."""
-    machine.shed("create", "dev", "--image", "busybox", "--memory", MEMORY, "--upper-size", "2G")
+    machine.shed("create", "dev", "--image", "busybox", "--upper-size", "2G")
     assert machine.show("dev")["status"] == "running"
     assert machine.shed("exec", "dev", "--", "sh", "-c", "cat > /root/kept; hostname", stdin=b"a line\n") == "dev\n"
     size = int(machine.shed("exec", "dev", "--", "sh", "-c", "df -k / | tail -n 1").split()[1])
@@ -63,7 +62,7 @@ def test_a_file_survives_stop_and_start(machine: Machine) -> None:
 
 def test_a_vm_outlives_its_server_and_a_shed_its_vm(machine: Machine) -> None:
     """kill -9 of the server: the next one adopts the VM.  kill -9 of the VM: it is noticed, and the next command starts it again."""
-    machine.shed("create", "dev", "--image", "busybox", "--memory", MEMORY)
+    machine.shed("create", "dev", "--image", "busybox")
     before = machine.show("dev")["pid"]
     machine.shed("exec", "dev", "--", "sh", "-c", "echo still > /root/kept; sync")
     boot = machine.shed("exec", "dev", "--", "cat", "/proc/sys/kernel/random/boot_id")
@@ -80,9 +79,11 @@ def test_a_vm_outlives_its_server_and_a_shed_its_vm(machine: Machine) -> None:
     assert machine.show("dev")["pid"] != before
 
 
-def test_a_guest_that_hangs_holds_nobody_up(machine: Machine) -> None:
+def test_a_guest_that_hangs_holds_nobody_up(way: str, small_store: LayoutStore, tmp_path: Path) -> None:
     """Its command's client can be ended, the shed stopped, its start given up; who waited for that is told."""
-    machine.shed("create", "dev", "--image", "busybox", "--memory", MEMORY)
+    copy_store(small_store, tmp_path / "data/images")
+    machine = Machine(tmp_path, way=way, settings="  stop_timeout: 2s\n")
+    machine.shed("create", "dev", "--image", "busybox")
     with machine.start("exec", "dev", "--", "sh", "-c", "echo up; exec sleep 1000") as command:
         assert command.stdout is not None
         assert command.stdout.read(3) == b"up\n"
@@ -101,6 +102,7 @@ def test_a_guest_that_hangs_holds_nobody_up(machine: Machine) -> None:
         assert b"the start of shed 'dev' was ended: it is being deleted" in start.communicate(timeout=60)[1]
         assert start.returncode == 1
     assert json.loads(machine.shed("list", "--json")) == []
+    machine.end()
 
 
 def test_a_workspace_is_shared_with_the_host(machine: Machine, tmp_path: Path) -> None:
@@ -108,7 +110,7 @@ def test_a_workspace_is_shared_with_the_host(machine: Machine, tmp_path: Path) -
     work = tmp_path / "work, with a comma"
     work.mkdir()
     (work / "from-host").write_text("host\n")
-    machine.shed("create", "dev", "--image", "busybox", "--memory", MEMORY, "--local-dir", str(work))
+    machine.shed("create", "dev", "--image", "busybox", "--local-dir", str(work))
     assert machine.shed("exec", "dev", "--", "sh", "-c", "cat /workspace/from-host; echo guest > /workspace/from-guest") == "host\n"
     assert (work / "from-guest").read_text() == "guest\n"
     assert (work / "from-guest").stat().st_uid == work.stat().st_uid
@@ -125,15 +127,15 @@ def test_a_workspace_is_shared_with_the_host(machine: Machine, tmp_path: Path) -
 
 
 @pytest.mark.root
-def test_a_full_disk_is_an_error_in_the_guest_and_not_a_hang(small_store: LayoutStore, tmp_path: Path) -> None:
+def test_a_full_disk_is_an_error_in_the_guest_and_not_a_hang(way: str, small_store: LayoutStore, tmp_path: Path) -> None:
     """What the host has no room for fails at once, the shed goes on answering, what was written before is whole, and it can be deleted."""
     data = tmp_path / "data"
     data.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=700", "tmpfs", data], check=True)
     try:
         copy_store(small_store, data / "images")
-        machine = Machine(tmp_path)
-        machine.shed("create", "dev", "--image", "busybox", "--memory", MEMORY, "--cpus", "1")
+        machine = Machine(tmp_path, way=way)
+        machine.shed("create", "dev", "--image", "busybox")
         machine.shed("exec", "dev", "--", "sh", "-c", "echo before > /root/kept; sync")
         room = shutil.disk_usage(data).used + (16 << 20)
         subprocess.run(["mount", "-o", f"remount,size={room}", data], check=True)
@@ -158,7 +160,7 @@ def test_a_damaged_root_is_refused_and_leaves_nothing(machine: Machine) -> None:
     content[len(content) // 2] ^= 1
     root.unlink()  # the store's copy is a hardlink
     root.write_bytes(content)
-    failed = machine.try_shed("create", "dev", "--image", "busybox", "--memory", MEMORY)
+    failed = machine.try_shed("create", "dev", "--image", "busybox")
     assert failed.returncode == 1
     assert b"damaged" in failed.stderr
     assert json.loads(machine.shed("list", "--json")) == []

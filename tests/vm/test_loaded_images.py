@@ -11,14 +11,14 @@ from support.machine import Machine
 pytestmark = [pytest.mark.vm, pytest.mark.slow, pytest.mark.timeout(600)]
 
 
-def test_save_load_create(small_store: LayoutStore, tmp_path: Path) -> None:
+def test_save_load_create(way: str, small_store: LayoutStore, tmp_path: Path) -> None:
     """Saved from one store, loaded into an empty one, made a shed of, and a command run in it."""
     save_to_file(small_store, ["busybox"], tmp_path / "busybox.tar")
-    user = Machine(tmp_path)
+    user = Machine(tmp_path, way=way)
     try:
         assert user.shed("image", "load", "-i", str(tmp_path / "busybox.tar")).startswith("loaded busybox (sha256:")
         assert " PASS " in user.shed("image", "verify", "busybox", "--deep")
-        user.shed("create", "box", "--image", "busybox", "--memory", "384M")
+        user.shed("create", "box", "--image", "busybox")
         assert user.shed("exec", "box", "--", "cat", "/etc/passwd") == "root:x:0:0:root:/root:/bin/sh\n"
     finally:
         user.end()

@@ -30,10 +30,10 @@ PATIENCE = 30
 
 
 @pytest.fixture(scope="module")
-def machine(small_store: LayoutStore, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
+def machine(way: str, small_store: LayoutStore, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
     """A machine whose server is this process's local one, too."""
     root = tmp_path_factory.mktemp("network")
-    machine = Machine(root)
+    machine = Machine(root, way=way)
     copy_store(small_store, machine.data / "images")
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("SHED_SERVER", raising=False)
@@ -46,7 +46,7 @@ def machine(small_store: LayoutStore, tmp_path_factory: pytest.TempPathFactory) 
 @pytest.fixture(scope="module")
 def dev(machine: Machine) -> Shed:
     """The shed of all tests, with an echo on port 7 and an endless stream on port 9."""
-    dev = Client().create("dev", image="busybox", memory_mb=384)
+    dev = Client().create("dev", image="busybox")
     serve(dev)
     return dev
 
@@ -192,11 +192,12 @@ def test_a_program_that_is_killed_ends_the_client(dev: Shed) -> None:
 
 
 def gone(pid: int) -> bool:
-    """Say whether a process has ended, and closed all that it had open."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in {"Z", "X"}
-    except OSError:
-        return True
+    """Say whether a process has ended, and closed all that it had open: that is when the last of its threads has."""
+    states = []
+    for stat in Path(f"/proc/{pid}/task").glob("*/stat"):
+        with contextlib.suppress(OSError):
+            states.append(stat.read_text().rpartition(")")[2].split()[0])
+    return set(states) <= {"Z", "X"}
 
 
 def test_a_server_that_is_killed(machine: Machine, dev: Shed) -> None:

@@ -12,18 +12,18 @@ from support.machine import Machine
 pytestmark = [pytest.mark.vm, pytest.mark.slow, pytest.mark.timeout(600)]
 
 
-def test_push_wipe_pull_and_boot(tmp_path: Path, small_store: LayoutStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_push_wipe_pull_and_boot(way: str, tmp_path: Path, small_store: LayoutStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """Pushed from one machine, garbage-collected, pulled by another that has nothing but the registry, and run there."""
     no_credentials(monkeypatch, tmp_path)
     copy_store(small_store, tmp_path / "builder/data/images")
-    builder, user = Machine(tmp_path / "builder"), Machine(tmp_path / "user")
+    builder, user = Machine(tmp_path / "builder"), Machine(tmp_path / "user", way=way)
     with docker_registry(tmp_path / "registry") as registry:
         reference = f"{registry.address}/me/shed-fc-busybox:v1"
         builder.shed("image", "push", "busybox", reference, "--local")
         registry.collect_garbage()
         try:
             user.shed("image", "pull", reference)
-            user.shed("create", "dev", "--image", "busybox", "--memory", "384M")
+            user.shed("create", "dev", "--image", "busybox")
             assert user.shed("exec", "dev", "--", "cat", "/proc/sys/kernel/hostname") == "dev\n"
         finally:
             user.end()

@@ -12,20 +12,22 @@ import pytest
 from shed.oci.store import LayoutStore
 from support.kit import copy_store
 from support.private_systemd import private_systemd
+from support.templates import WARM, lend
 
 pytestmark = [pytest.mark.vm, pytest.mark.slow, pytest.mark.root, pytest.mark.timeout(600)]
 SHED = (sys.executable, "-m", "shed.cli.main")
-SETTINGS = "name: here\nqemu: {warm_start: false}\n"
 SERVER = (sys.executable, "-m", "shed.server.main")
 
 
-def test_a_service_and_a_shed_that_outlives_it(small_store: LayoutStore, tmp_path: Path) -> None:
+def test_a_service_and_a_shed_that_outlives_it(way: str, small_store: LayoutStore, tmp_path: Path) -> None:
     """Ready when it is active, started again when it dies, not when its configuration is wrong; the shed runs through all of it."""
     copy_store(small_store, tmp_path / "data/images")
     home = {"HOME": str(tmp_path), "SHED_DATA_DIR": str(tmp_path / "data"), "SHED_RUNTIME_DIR": str(tmp_path / "sockets")}
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("SHED_", "XDG_"))} | home
     config = tmp_path / "server.yaml"
-    config.write_text(SETTINGS)
+    settings = f"name: here\nqemu: {{warm_start: {str(way == WARM).lower()}}}\n"
+    config.write_text(settings)
+    lend(tmp_path / "data", way)
     with private_systemd(tmp_path / "systemd") as systemd:
 
         def main_pid() -> str:
@@ -42,10 +44,10 @@ def test_a_service_and_a_shed_that_outlives_it(small_store: LayoutStore, tmp_pat
         assert systemd.run("systemctl", "is-enabled", "shed-server") == "enabled\n"
         first = main_pid()
         assert json.loads(shed("server", "status", "--json"))["pid"] == int(first)  # the service, none of the client's own
-        shed("create", "dev", "--image", "busybox", "--memory", "384M")
+        assert json.loads(shed("create", "dev", "--image", "busybox", "--json"))["shed"]["boot"] == way
         boot = boot_of_shed()
 
-        config.write_text(f"{SETTINGS}log_level: debug\n")
+        config.write_text(f"{settings}log_level: debug\n")
         assert "is active" in systemd.run(*SERVER, "install", "--config", str(config), env=environment)
         systemd.run("systemctl", "restart", "shed-server")
         second = main_pid()
@@ -59,7 +61,7 @@ def test_a_service_and_a_shed_that_outlives_it(small_store: LayoutStore, tmp_pat
         config.write_text("http_prot: 1\n")
         systemd.run("systemctl", "restart", "shed-server", code=1)
         assert systemd.run("systemctl", "is-active", "shed-server", code=3) == "failed\n"
-        config.write_text(SETTINGS)
+        config.write_text(settings)
         assert "started the service" in systemd.run(*SERVER, "install", "--config", str(config), env=environment)
         assert boot_of_shed() == boot
 

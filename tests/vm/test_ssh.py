@@ -24,6 +24,7 @@ import pytest
 
 from shed.oci.store import LayoutStore
 from support.kit import copy_store
+from support.machine import Machine as UserMachine
 from support.ssh import TIMEOUT, Ssh, free_port, output_of
 from support.terminal import Terminal
 
@@ -36,13 +37,11 @@ IMAGES = {"dev": "base", "bare": "busybox", "none": "shell-less"}
 class Machine:
     """A machine with the sheds of `IMAGES`."""
 
-    def __init__(self, root: Path) -> None:
-        folders = {"SHED_DATA_DIR": str(root / "data"), "SHED_RUNTIME_DIR": str(root / "run"), "HOME": str(root)}
-        self.env = {key: value for key, value in os.environ.items() if key != "SHED_SERVER"} | folders
-        self.root = root
+    def __init__(self, root: Path, way: str) -> None:
         self.ssh = Ssh(root / "ssh", free_port())
-        (root / ".config/shed").mkdir(parents=True)
-        (root / ".config/shed/server.yaml").write_text(f"ssh_port: {self.ssh.port}\n")
+        self.user = UserMachine(root, way=way, settings=f"ssh_port: {self.ssh.port}\n")
+        self.env = self.user.environment
+        self.root = root
 
     def shed(self, *words: str) -> str:
         """Run the command line and return what it prints."""
@@ -66,19 +65,17 @@ def until(condition: Callable[[], object]) -> None:
 
 
 @pytest.fixture(scope="module")
-def machine(base_store: LayoutStore, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
+def machine(way: str, base_store: LayoutStore, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
     """The machine, for all tests: none leaves a process in a shed."""
     root = tmp_path_factory.mktemp("machine")
     copy_store(base_store, root / "data/images")
-    machine = Machine(root)
+    machine = Machine(root, way)
     try:
         for name, image in IMAGES.items():
-            machine.shed("create", name, "--image", image, "--memory", "512M" if image == "base" else "384M")
+            machine.shed("create", name, "--image", image)
         yield machine
     finally:
-        for name in IMAGES:
-            subprocess.run([*SHED, "delete", name, "--force"], env=machine.env, capture_output=True, check=False)
-        machine.shed("server", "stop")
+        machine.user.end()
 
 
 @pytest.mark.parametrize("name", ["dev", "bare"])

@@ -19,6 +19,7 @@ from shed.oci.store import LayoutStore
 from support.docker_registry import DockerRegistry, docker_registry, no_credentials
 from support.machine import Machine
 from support.tars import Image, file, tar
+from support.templates import WARM
 
 pytestmark = [pytest.mark.vm, pytest.mark.slow, pytest.mark.timeout(600)]
 GUIDE = Path(__file__).parents[2] / "docs/upgrades/v0.5.1-to-v0.5.2.md"
@@ -64,14 +65,14 @@ def left_by_v051(data: Path) -> str:
     return str(entry["digest"])
 
 
-def test_the_guide_works(registry: DockerRegistry, small_store: LayoutStore, tmp_path: Path) -> None:
+def test_the_guide_works(way: str, registry: DockerRegistry, small_store: LayoutStore, tmp_path: Path) -> None:
     """Before it the old image is refused with the documented text; after it a shed runs, and nothing of v0.5.1 is left."""
     push_image(small_store, "busybox", f"{registry.address}/published/shed-qemu-base:v0.5.2")
-    machine = Machine(tmp_path)
+    machine = Machine(tmp_path, way=way)
     digest = left_by_v051(machine.data)
     aliases = {"base": f"{registry.address}/published/shed-qemu-base:${{shed.version}}"}
     (tmp_path / ".config/shed/server.yaml").write_text(
-        json.dumps({"default_image": "base", "image_aliases": aliases, "qemu": {"default_memory_mb": 512, "warm_start": False}})
+        json.dumps({"default_image": "base", "image_aliases": aliases, "qemu": {"warm_start": way == WARM}})
     )
     programs = tmp_path / "bin"
     programs.mkdir()

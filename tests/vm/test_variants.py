@@ -10,6 +10,7 @@ import pytest
 from shed.oci.store import LayoutStore
 from support.kit import copy_store
 from support.machine import Machine
+from support.templates import EITHER
 
 pytestmark = [pytest.mark.vm, pytest.mark.slow, pytest.mark.timeout(600)]
 _SECONDS = 240
@@ -17,10 +18,10 @@ _SECONDS = 240
 
 
 @pytest.fixture
-def machine(variant_store: LayoutStore, tmp_path: Path) -> Iterator[Machine]:
+def machine(way: str, variant_store: LayoutStore, tmp_path: Path) -> Iterator[Machine]:
     """A machine with the images extensions and full."""
     copy_store(variant_store, tmp_path / "data/images")
-    made = Machine(tmp_path, warm=True)  # some starts are warm, as it happens: all that is promised holds either way
+    made = Machine(tmp_path, way=way)
     yield made
     made.end()
 
@@ -54,10 +55,11 @@ def host_keys(machine: Machine, name: str) -> set[str]:
 
 def test_systemd_starts_behind_the_agent(machine: Machine) -> None:
     """Two sheds of one image: commands run before systemd is up, nothing fails, each has its own identity, and a restart keeps it."""
-    machine.shed("create", "one", "--image", "extensions", "--memory", "512M")
+    machine.shed("create", "one", "--image", "extensions")
     sh(machine, "one", "touch /tmp/early")
     assert system_state(machine, "one") not in ("running", "degraded")
-    machine.shed("create", "two", "--image", "extensions", "--memory", "512M")
+    machine.shed("create", "two", "--image", "extensions", "--cold")
+    machine.way = EITHER
     for name in ("one", "two"):
         assert await_systemd(machine, name) == "running"
         assert sh(machine, name, "cat /proc/1/comm; cat /etc/hostname; sudo -n id -u") == f"systemd\n{name}\n0\n"
@@ -83,7 +85,7 @@ def test_systemd_starts_behind_the_agent(machine: Machine) -> None:
 
 def test_the_full_image_builds_and_runs_containers(machine: Machine) -> None:
     """A C program, Node.js, Python and its packages, search tools; containers with a network of their own, as root and as the user."""
-    machine.shed("create", "dev", "--image", "full", "--memory", "1G")
+    machine.shed("create", "dev", "--image", "full")
     program = "int main(void) { return 7; }"
     assert sh(machine, "dev", f"cd /tmp; echo '{program}' > a.c; gcc -o a a.c; ./a || echo $?") == "7\n"
     assert sh(machine, "dev", "node -e 'console.log(6 * 7)'") == "42\n"

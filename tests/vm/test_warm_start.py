@@ -3,8 +3,11 @@
 import asyncio
 import json
 import os
+import random
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,14 +16,18 @@ from pathlib import Path
 import pytest
 
 from shed import AsyncClient, Client
+from shed.backends.qemu.templates import check
 from shed.oci.store import LayoutStore
 from support.kit import copy_store
 from support.machine import Machine, command_line
+from support.templates import EITHER
 
 pytestmark = [pytest.mark.vm, pytest.mark.slow, pytest.mark.timeout(600)]
 SHAPE = ("--cpus", "1", "--memory", "256M")
 IN_A_ROW, AT_ONCE = int(os.environ.get("SHED_TEST_IN_A_ROW", "3")), int(os.environ.get("SHED_TEST_AT_ONCE", "4"))
 """How often a shed is made and deleted; before a release 200, and 40."""
+USER = 54321
+"""A user id that nobody has."""
 MARKER = "marker-q7x2"
 """Name of the shed after whose start the template is made."""
 
@@ -55,10 +62,10 @@ def templates(machine: Machine) -> list[Path]:
 
 @pytest.fixture(scope="module")
 def machine(base_store: LayoutStore, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
-    """A machine with a template, made after its first shed; all tests share it, and leave a template."""
+    """A machine with a template, made after its first shed; all tests share it, with sheds of their own names, and leave a template."""
     root = tmp_path_factory.mktemp("warm")
     copy_store(base_store, root / "data/images")
-    machine = Machine(root, warm=True)
+    machine = Machine(root, way=EITHER)
     assert create(machine, MARKER) == "cold"
     wait_until(lambda: templates(machine))
     yield machine
@@ -105,37 +112,17 @@ def test_what_must_differ_differs(machine: Machine) -> None:
         machine.shed("delete", "--force", name)
 
 
-def test_an_image_without_a_shell_is_restored_too(machine: Machine) -> None:
-    """The template serves every image; who wants a boot gets one."""
-    for name, way in (("bare", "warm"), ("cold", "cold")):
-        assert create(machine, name, *([f"--{way}"] if way == "cold" else []), image="shell-less") == way
-        assert machine.shed("exec", name, "--", "/hello") == "hello from a static program\n"
-        machine.shed("delete", "--force", name)
-
-
-def test_a_restored_shed_lives_as_any_other(machine: Machine) -> None:
-    """A clean stop, a warm and a cold start, a server that is killed and one that adopts, a VM that is killed; files stay."""
-    assert create(machine, "dev") == "warm"
-    identity = sh(machine, "dev", "echo kept > /root/kept; cat /etc/machine-id /sys/class/net/e*/address")
-    machine.shed("stop", "dev")
-    assert start(machine, "dev") == "warm"
-    assert sh(machine, "dev", "cat /etc/machine-id /sys/class/net/e*/address; cat /root/kept") == identity + "kept\n"
-    machine.shed("stop", "dev")
-    assert start(machine, "dev", "--cold") == "cold"
-    assert sh(machine, "dev", "cat /etc/machine-id /sys/class/net/e*/address; cat /root/kept") == identity + "kept\n"
-    machine.shed("stop", "dev")
-    assert start(machine, "dev") == "warm"
-    pid, server = machine.show("dev")["pid"], machine.server_pid()
-    boot = sh(machine, "dev", "cat /proc/sys/kernel/random/boot_id")
-    os.kill(server, signal.SIGKILL)
-    wait_until(lambda: not command_line(Path(f"/proc/{server}")))
-    assert sh(machine, "dev", "cat /proc/sys/kernel/random/boot_id") == boot
-    assert machine.show("dev")["pid"] == pid
-    sh(machine, "dev", "sync")
-    os.kill(pid, signal.SIGKILL)
-    wait_until(lambda: machine.show("dev")["status"] == "stopped")
-    assert sh(machine, "dev", "cat /etc/machine-id /sys/class/net/e*/address; cat /root/kept") == identity + "kept\n"
-    machine.shed("delete", "--force", "dev")
+def test_each_start_may_come_up_the_other_way(machine: Machine) -> None:
+    """Warm, cold, and warm again: files, identity and network card stay."""
+    assert create(machine, "changes") == "warm"
+    look = "cat /etc/machine-id /sys/class/net/e*/address /root/kept"
+    seen = {sh(machine, "changes", f"echo kept > /root/kept; {look}")}
+    for way in ("cold", "warm"):
+        machine.shed("stop", "changes")
+        assert start(machine, "changes", *(["--cold"] if way == "cold" else [])) == way
+        seen.add(sh(machine, "changes", look))
+    assert len(seen) == 1
+    machine.shed("delete", "--force", "changes")
 
 
 def test_a_program_can_have_it_booted_too(machine: Machine) -> None:
@@ -180,6 +167,60 @@ def test_many_in_a_row_and_at_once_leave_nothing(machine: Machine) -> None:
     assert held()[0] <= before[0]
 
 
+def test_a_server_that_is_killed_while_it_restores(machine: Machine) -> None:
+    """The next one undoes what was begun: there is no VM without a shed, what is listed works, and the names are free otherwise."""
+    names = [f"restored-{number}" for number in range(4)]
+    clients = [machine.start("create", name, "--image", "busybox", *SHAPE) for name in names]
+    wait_until(lambda: list(machine.data.glob("instances/*restored-*/vm.json")))
+    os.kill(machine.server_pid(), signal.SIGKILL)
+    for client in clients:
+        client.communicate(timeout=120)
+    there = {shed["name"] for shed in json.loads(machine.shed("list", "--json"))}
+    assert {name for name, client in zip(names, clients, strict=True) if client.returncode == 0} <= there
+    assert vms(machine) == there
+    for name in names:
+        if name not in there:
+            assert create(machine, name) == "warm"
+        assert sh(machine, name, "hostname") == f"{name}\n"
+        machine.shed("delete", "--force", name)
+
+
+def vms(machine: Machine) -> set[str]:
+    """Return the names of the sheds of all VMs that run on a machine."""
+    words = [command_line(entry).split(b"\0") for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+    ours = str(machine.data).encode()
+    return {line[line.index(b"-name") + 1].decode().removeprefix("shed-") for line in words if b"-name" in line and ours in b"".join(line)}
+
+
+def flip(path: Path) -> None:
+    with path.open("r+b") as file:
+        place = random.randrange(path.stat().st_size)
+        file.seek(place)
+        was = file.read(1)[0]
+        file.seek(place)
+        file.write(bytes([was ^ 0x80]))  # no JSON any more, either
+
+
+DAMAGES: dict[str, Callable[[Path], None]] = {
+    "a bit": flip,
+    "cut": lambda path: os.truncate(path, random.randrange(path.stat().st_size)),
+    "empty": lambda path: os.truncate(path, 0),
+    "gone": Path.unlink,
+}
+
+
+def test_a_template_that_is_damaged_is_not_used(machine: Machine) -> None:
+    """Any file, in any way: the create succeeds, and there is a whole template afterwards."""
+    (template,) = templates(machine)
+    name, damage = random.choice(["template.json", "state", "memory"]), random.choice(sorted(DAMAGES))
+    DAMAGES[damage](template / name)
+    assert create(machine, "damaged") == "cold", (name, damage)
+    assert sh(machine, "damaged", "hostname") == "damaged\n"
+    machine.shed("delete", "--force", "damaged")
+    wait_until(lambda: templates(machine) == [template])
+    check(template, thoroughly=True)
+
+
 def test_a_template_that_lies_costs_one_cold_start(machine: Machine) -> None:
     """Memory that is damaged behind our back: the create succeeds all the same, says why it took long, and the template is made again."""
     (template,) = templates(machine)
@@ -190,21 +231,21 @@ def test_a_template_that_lies_costs_one_cold_start(machine: Machine) -> None:
         for _ in range(times.st_size >> 20):
             file.write(b"\xa5" * (1 << 20))
     os.utime(memory, ns=(times.st_atime_ns, times.st_mtime_ns))
-    done = machine.try_shed("create", "dev", "--image", "busybox", *SHAPE)
+    done = machine.try_shed("create", "lied-to", "--image", "busybox", *SHAPE)
     assert done.returncode == 0, done.stderr
     assert b"restoring the virtual machine failed, so it is booted" in done.stderr
-    assert sh(machine, "dev", "hostname") == "dev\n"
+    assert sh(machine, "lied-to", "hostname") == "lied-to\n"
     wait_until(lambda: templates(machine) and (templates(machine)[0] / "template.json").stat().st_mtime_ns != before)
-    machine.shed("delete", "--force", "dev")
-    assert create(machine, "dev") == "warm"
-    machine.shed("delete", "--force", "dev")
+    machine.shed("delete", "--force", "lied-to")
+    assert create(machine, "lied-to") == "warm"
+    machine.shed("delete", "--force", "lied-to")
 
 
 def test_a_server_that_is_killed_while_it_makes_a_template(machine: Machine) -> None:
-    """The next one ends the VM that was to be saved, removes its folder, and makes another."""
+    """The next one ends the VM that was to be saved, removes its folder, and can make another."""
     for template in templates(machine):
         shutil.rmtree(template)
-    assert create(machine, "dev") == "cold"
+    assert create(machine, "before") == "cold"
     making = machine.data / "templates"
     wait_until(lambda: list(making.glob(".vm-*.new/vm.json")))
     os.kill(machine.server_pid(), signal.SIGKILL)
@@ -213,20 +254,60 @@ def test_a_server_that_is_killed_while_it_makes_a_template(machine: Machine) -> 
     machine.shed("list")
     wait_until(lambda: not list(making.glob(".vm-*.new")))
     assert not command_line(Path(f"/proc/{pid}"))
-    machine.shed("delete", "--force", "dev")
-    assert create(machine, "dev") == "cold"
-    machine.shed("delete", "--force", "dev")
-    wait_until(lambda: templates(machine))
+    make(machine)
+    assert create(machine, "after") == "warm"
 
 
-def test_a_workspace_is_of_another_shape(machine: Machine, tmp_path: Path) -> None:
-    """A machine that shares a folder has a template of its own; the folder is the shed's, not the one that was there when it was made."""
-    (tmp_path / "from-host").write_text("host\n")
-    assert create(machine, "a", "--local-dir", str(tmp_path)) == "cold"
-    wait_until(lambda: len(templates(machine)) == 2)
-    assert create(machine, "b", "--local-dir", str(tmp_path)) == "warm"
-    assert sh(machine, "b", "cat /workspace/from-host; echo guest > /workspace/from-guest") == "host\n"
-    assert (tmp_path / "from-guest").read_text() == "guest\n"
-    assert (tmp_path / "from-guest").stat().st_uid == tmp_path.stat().st_uid
-    for name in "ab":
-        machine.shed("delete", "--force", name)
+def make(machine: Machine) -> None:
+    """Make the template by command."""
+    command = [sys.executable, "-m", "shed.server.main", "warm", "--shape", "1x256M", "--json"]
+    made = json.loads(subprocess.run(command, env=machine.environment, stdout=subprocess.PIPE, check=True).stdout)
+    assert [template["name"] for template in made] == [template.name for template in templates(machine)]
+
+
+@pytest.mark.root
+def test_a_disk_that_fills_up_while_a_template_is_made(small_store: LayoutStore, tmp_path: Path) -> None:
+    """It is given up and nothing of it stays; sheds go on coming up cold, and once there is room one is made."""
+    copy_store(small_store, tmp_path / "data/images")
+    folder = tmp_path / "data/templates"
+    folder.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=700,size=600m", "tmpfs", folder], check=True)
+    machine = Machine(tmp_path, way=EITHER)
+    try:
+        assert create(machine, "first") == "cold"
+        wait_until(lambda: list(folder.glob(".vm-*.new/vm.json")))
+        subprocess.run(["mount", "-o", f"remount,size={shutil.disk_usage(folder).used + (1 << 20)}", folder], check=True)
+        wait_until(lambda: not list(folder.glob(".vm-*")))
+        assert templates(machine) == []
+        assert sh(machine, "first", "hostname") == "first\n"
+        assert create(machine, "second") == "cold"
+        subprocess.run(["mount", "-o", "remount,size=600m", folder], check=True)
+        make(machine)
+        assert create(machine, "third") == "warm"
+        machine.end()
+    finally:
+        subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+@pytest.mark.root
+def test_a_server_of_an_ordinary_user(small_store: LayoutStore, tmp_path: Path) -> None:
+    """It makes a template that is its own, and restores from it."""
+    copy_store(small_store, tmp_path / "data/images")
+    machine = Machine(tmp_path, way=EITHER)
+    for path in (tmp_path, *tmp_path.rglob("*")):
+        if not path.is_relative_to(machine.data / "images/blobs/sha256"):  # those are hard links
+            os.chown(path, USER, USER)
+    # Reading what root may read is left to it: the interpreter may be in root's home.
+    machine.command = [
+        *("setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups"),
+        *("--inh-caps=-all,+dac_read_search", "--ambient-caps=-all,+dac_read_search", "--bounding-set=-all,+dac_read_search"),
+        *machine.command,
+    ]
+    try:
+        assert create(machine, "first") == "cold"
+        wait_until(lambda: templates(machine))
+        assert create(machine, "second") == "warm"
+        assert sh(machine, "second", "hostname") == "second\n"
+        assert {path.stat().st_uid for path in (*templates(machine), Path(f"/proc/{machine.show('second')['pid']}"))} == {USER}
+    finally:
+        machine.end()

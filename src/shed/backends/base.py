@@ -150,6 +150,22 @@ class Backend(Protocol):
         """
         ...
 
+    async def make_spare(
+        self, machine: Machine, template: Template, rehearse: Callable[[Connection], Awaitable[None]], *, timeout: float
+    ) -> None:
+        """Restore `machine` from `template`, have `rehearse` prepare its agent, and let it stand still, to be claimed.
+
+        Raises `BackendError`; then its VM is gone.
+        """
+        ...
+
+    async def claim(self, spare: Machine, machine: Machine) -> None:
+        """Make the VM of `spare` that of `machine`, with its disks and in its folder, and have it go on; its agent is at hello.
+
+        Raises `BackendError`; then the VM is gone.
+        """
+        ...
+
     async def sweep_templates(self) -> None:
         """Remove what a server that was killed while it made a template has left, its VM too."""
         ...

@@ -28,6 +28,8 @@ class Paths:
         """One folder per snapshot."""
         self.templates = self.data / "templates"
         """Empty uppers to clone."""
+        self.spares = self.data / "spares"
+        """Machines that wait to become sheds."""
         self.logs = self.data / "logs"
         """Console logs kept from failed creates, and the server's own log."""
         self.socket = self.run / "shed.sock"

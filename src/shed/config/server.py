@@ -21,6 +21,7 @@ qemu:
   start_timeout: 120s      # from the VM's start to ready
   stop_timeout: 10s        # a clean poweroff; then the VM is killed
   warm_start: true         # restore VMs from templates, rather than boot them
+  warm_spares: 0           # machines of the default shape that are kept restored, waiting to become sheds
   warm_templates: 4        # most templates that are kept
   warm_templates_size: 2G  # most bytes of the disk that they take up together
 ```
@@ -47,6 +48,7 @@ MIN_MEMORY_MB, MAX_MEMORY_MB, MAX_CPUS = 128, 1 << 20, 64
 LOG_LEVELS = ("debug", "info", "warning", "error")
 MAX_PULLS = 32
 MAX_TEMPLATES = 100
+MAX_SPARES = 100
 MIN_TEMPLATES_SIZE, MAX_TEMPLATES_SIZE = GIB // 4, 1 << 40
 
 
@@ -66,6 +68,8 @@ class Settings:
     stop_timeout: float = 10.0
     warm_start: bool = True
     """Whether VMs are restored from templates, and templates made."""
+    warm_spares: int = 0
+    """Machines that are kept waiting to become sheds."""
     warm_templates: int = 4
     warm_templates_size: int = 2 * GIB
     """Most templates that are kept, and most bytes that they take up together."""
@@ -218,6 +222,7 @@ _QEMU: dict[str, _Setting] = {
     "start_timeout": _Value("start_timeout", values.duration),
     "stop_timeout": _Value("stop_timeout", values.duration),
     "warm_start": _Value("warm_start", values.switch),
+    "warm_spares": _Value("warm_spares", values.number(0, MAX_SPARES)),
     "warm_templates": _Value("warm_templates", values.number(1, MAX_TEMPLATES)),
     "warm_templates_size": _Value("warm_templates_size", values.size(MIN_TEMPLATES_SIZE, MAX_TEMPLATES_SIZE)),
 }

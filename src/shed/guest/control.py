@@ -1,9 +1,10 @@
 """Port 1026: requests about the machine itself, several in turn on one stream.
 
     rest        {"network"}    get ready to be saved: what comes next is configure, in a machine restored from this one
+    rehearse    {}             go through a start, so that the real one is quicker; the disks are exchanged afterwards
     configure   {…}            make this machine a shed (`shed.guest.configure` says what it takes), once
     health      {}             how it is
-    clock       {"clock": s}   set the wall clock, seconds since 1970
+    clock       {"clock": s}   set the wall clock, seconds since 1970, unless it is right but for the time that the message took
     sync        {}             write everything to the disk
     poweroff    {}             answers, then ends everything
 
@@ -29,6 +30,10 @@ if TYPE_CHECKING:
     Answer = dict[str, object]
 
 
+_CLOCK_ERROR = 0.01
+"""Seconds; nearer than that the wall clock is not set by a message."""
+
+
 class RefusedError(Exception):
     """The request cannot be done; `code` is for programs."""
 
@@ -45,6 +50,7 @@ class Control:
         self._shed = shed
         self._operations: dict[str, Callable[[Answer], Awaitable[Answer]]] = {
             "rest": self._rest,
+            "rehearse": self._rehearse,
             "configure": self._configure,
             "health": self._health,
             "clock": self._clock,
@@ -90,6 +96,17 @@ class Control:
             self._shed.rest = settle(self._loop, Places(), network)
         except StepError as error:
             raise RefusedError(error.code, str(error)) from None
+        return {}
+
+    async def _rehearse(self, _request: Answer) -> Answer:
+        from shed.guest.configure.steps import Places
+        from shed.guest.rehearsal import rehearse
+        from shed.guest.users import find_user
+
+        if self._shed.phase != state.HELLO or self._shed.rest is None:
+            raise RefusedError("NOT_CONFIGURABLE", f"this machine is {self._shed.phase}, not at rest")
+        self._shed.user = find_user("0")
+        await rehearse(self._loop, Places())
         return {}
 
     async def _configure(self, request: Answer) -> Answer:
@@ -146,7 +163,8 @@ class Control:
 
 
 def set_clock(seconds: object) -> None:
-    """Set the wall clock.  Raises `ValueError` for a time that cannot be now."""
+    """Set the wall clock, unless it is right already.  Raises `ValueError` for a time that cannot be now."""
     if not isinstance(seconds, (int, float)) or not 1_600_000_000 < seconds < 4_102_444_800:
         raise ValueError(f"clock: {seconds!r} is not a time in this century")
-    time.clock_settime(time.CLOCK_REALTIME, seconds)
+    if abs(time.time() - seconds) > _CLOCK_ERROR:
+        time.clock_settime(time.CLOCK_REALTIME, seconds)

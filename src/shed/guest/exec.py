@@ -17,7 +17,6 @@ from shed.guest.environment import command_environment, starting_folders
 from shed.guest.frames import FrameReader
 from shed.guest.loop import Event
 from shed.guest.mux import StreamCutError
-from shed.guest.state import READY
 from shed.guest.users import UnknownUserError, find_user
 
 TYPE_CHECKING = False
@@ -107,7 +106,7 @@ async def serve(loop: Loop, state: State, stream: Stream) -> None:
     session = Session(loop, stream, frames)
     state.sessions.add(session)
     try:
-        if state.phase != READY:
+        if not state.runs_commands():
             raise process.StartError(process.NOT_RUN, f"this machine is {state.phase}, not ready")
         if first[0] != protocol.EXEC_REQUEST:
             raise process.StartError(process.NOT_RUN, "the first frame must be the request")

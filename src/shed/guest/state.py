@@ -38,3 +38,7 @@ class State:
         self.arrived: dict[int, Watch] = {}
         """Connections that came to a listener and wait for the host, by number."""
         self.arrivals = 0
+
+    def runs_commands(self) -> bool:
+        """Tell whether commands can run: in a shed, and, for a rehearsal, in a machine at rest."""
+        return self.phase == READY or (self.phase == HELLO and self.rest is not None)

@@ -15,7 +15,10 @@ MS_NODEV = 4
 MS_NOEXEC = 8
 MS_NOATIME = 1024
 MS_MOVE = 8192
+_MS_REC_PRIVATE = 16384 | (1 << 18)
 """Flags of mount(2), linux/mount.h."""
+_CLONE_NEWNS, _CLONE_NEWUTS = 0x20000, 0x4000000
+"""Flags of unshare(2), linux/sched.h."""
 _RB_POWER_OFF = 0x4321FEDC
 """Command of reboot(2), linux/reboot.h."""
 _FIFREEZE = 0xC0045877
@@ -57,6 +60,12 @@ def mount(source: str, target: str, kind: str, flags: int = 0, options: str = ""
 def move_mount(source: str, target: str) -> None:
     """Move what is mounted at `source` to `target`."""
     _call("mount", os.fsencode(source), os.fsencode(target), None, MS_MOVE, None, path=target)
+
+
+def leave_mounts() -> None:
+    """Have mounts and a host name of our own, which end with this process."""
+    _call("unshare", _CLONE_NEWNS | _CLONE_NEWUTS)
+    _call("mount", None, b"/", None, _MS_REC_PRIVATE, None, path="/")
 
 
 def power_off() -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from shed.backends.base import Backend, Disk, Machine
+from shed.backends.base import Backend
 from shed.config.paths import Paths
 from shed.config.server import MAX_CPUS, MAX_MEMORY_MB, MIN_MEMORY_MB, Settings
 from shed.config.sizes import parse_size
@@ -18,7 +18,7 @@ from shed.images.resolve import BootImage, resolve
 from shed.oci.store import LayoutStore
 from shed.progress import Event, Progress
 from shed.sheds import folders
-from shed.sheds.warm import make
+from shed.sheds.templates import blank, make
 
 if TYPE_CHECKING:
     from shed.oci.digest import Digest
@@ -63,9 +63,7 @@ def warm(
     for shape in shapes or [Shape(settings.default_cpus, settings.default_memory_mb)]:
         for image in kits:
             progress.phase("template", f"template for {shape.cpus} cpus and {shape.memory_mb} MB")
-            blank = Disk(image.runtime, read_only=False)
-            disks = (blank, Disk(image.root, read_only=True), Disk(image.runtime, read_only=True))
-            machine = Machine("template", shape.cpus, shape.memory_mb, image.kernel, image.initrd, disks, paths.templates)
+            machine = blank(image, shape.cpus, shape.memory_mb, paths.templates)
             names.append(asyncio.run(make(backend, machine, wait=settings.start_timeout)).path.name)
     return list(dict.fromkeys(names))
 

@@ -83,6 +83,11 @@ class Link:
         """Whether there is a connection that has not closed."""
         return self._connection is not None
 
+    @property
+    def connection(self) -> Connection | None:
+        """The connection, if there is one that has not closed."""
+        return self._connection
+
     async def get(self) -> Connection:
         """Return the live connection, dialling when there is none."""
         async with self._making:

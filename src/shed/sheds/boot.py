@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import logging
 import os
@@ -17,8 +18,10 @@ from shed.errors import BackendError, ShedError
 from shed.progress import Progress
 from shed.sheds import workspace
 from shed.sheds.agent import control
+from shed.sheds.clock import set_clock
 from shed.sheds.folders import Folders
 from shed.sheds.metadata import Record
+from shed.sheds.pool import Spare
 from shed.sheds.upper import repair
 
 if TYPE_CHECKING:
@@ -30,6 +33,13 @@ _ENTROPY = 64
 """Bytes of the host's randomness that the guest is given."""
 _WARM_SECONDS = 20.0
 """Most that a restored machine is waited for: booting one takes less."""
+
+_PHASES = {
+    Spare: ("claim", "taking a virtual machine that waits"),
+    Template: ("restore", "restoring the virtual machine"),
+    type(None): ("vm", "starting the virtual machine"),
+}
+_OTHERWISE = {Spare: "restored anew", Template: "booted"}
 _UPPER_MOUNT = "SHED-INIT-08"
 """How the guest calls it when it cannot mount its upper."""
 _LEAST = 1.0
@@ -61,48 +71,57 @@ async def boot(
     On any failure the VM is gone again, its console log is kept, and the error says where.
     """
     vm = machine(record, image, folders)
-    template = None if warm is None else await warm.find(vm)
-    if template is not None:
+    with warm.starting() if warm is not None else contextlib.nullcontext():
+        sources = [] if warm is None else await warm.sources(vm)
+        for source in sources:
+            try:
+                return Booted(await _bring_up(backend, record, vm, source, wait=min(wait, _WARM_SECONDS), progress=progress), "warm")
+            except ShedError as error:
+                await backend.kill(folders.instance)
+                progress.warn(f"restoring the virtual machine failed, so it is {_OTHERWISE[type(source)]}: {_first_line(error)}")
+                log.warning("shed %s: coming up from %s failed: %s", record.name, source, error)
+            except BaseException as error:
+                await _clean_up(backend, folders, error)
+                raise
         try:
-            progress.phase("restore", "restoring the virtual machine")
-            return Booted(await _bring_up(backend, record, vm, template, wait=min(wait, _WARM_SECONDS), progress=progress), "warm")
-        except ShedError as error:
-            await backend.kill(folders.instance)
-            progress.warn(f"restoring the virtual machine failed, so it is booted: {error.message.partition(chr(10))[0]}")
-            log.warning("shed %s: restoring from %s failed: %s", record.name, template.path.name, error)
+            connection = await _bring_up(backend, record, vm, None, wait=wait, progress=progress)
         except BaseException as error:
             await _clean_up(backend, folders, error)
             raise
-    try:
-        progress.phase("vm", "starting the virtual machine")
-        connection = await _bring_up(backend, record, vm, None, wait=wait, progress=progress)
-    except BaseException as error:
-        await _clean_up(backend, folders, error)
-        raise
-    if warm is not None:
-        if template is not None:
-            await warm.to_blame(template, vm)
-        warm.booted(vm)
+        if warm is not None:
+            for source in sources:
+                if isinstance(source, Template):
+                    await warm.to_blame(source, vm)
+            warm.booted(vm)
     return Booted(connection, "cold")
 
 
 async def _bring_up(
-    backend: Backend, record: Record, vm: Machine, template: Template | None, *, wait: float, progress: Progress
+    backend: Backend, record: Record, vm: Machine, source: Spare | Template | None, *, wait: float, progress: Progress
 ) -> Connection:
-    for warning in await backend.start(vm, template):
-        progress.warn(warning)
+    progress.phase(*_PHASES[type(source)])
+    if isinstance(source, Spare):
+        await backend.claim(source.machine, vm)
+    else:
+        for warning in await backend.start(vm, source):
+            progress.warn(warning)
     progress.phase("agent", "waiting for the guest")
     deadline = time.monotonic() + wait
     connection = await backend.connect(vm.state_dir, timeout=wait)
     try:
         progress.phase("configure", "mounting disks")
         await configure(connection, record, backend, vm.disks[:-1], wait=max(_LEAST, deadline - time.monotonic()))
+        await set_clock(connection)
     except BaseException as error:
         if isinstance(error, BackendError) and error.code == _UPPER_MOUNT:
             error.hint = f"free some space, if this machine's disk is full; else: {repair(vm.disks[0].path)}"
         await connection.close()
         raise
     return connection
+
+
+def _first_line(error: ShedError) -> str:
+    return error.message.partition("\n")[0]
 
 
 async def _clean_up(backend: Backend, folders: Folders, error: BaseException) -> None:
@@ -157,6 +176,7 @@ async def attach(backend: Backend, record: Record, folders: Folders, *, wait: fl
             await configure(connection, record, backend, [Disk(folders.upper, read_only=False)], wait=wait)
         elif state != "ready":
             raise BackendError(f"the guest of shed {record.name!r} is {state}", code="SHED_NOT_RUNNING", hint="try again when it is down")
+        await set_clock(connection)
     except BaseException:
         await connection.close()
         raise

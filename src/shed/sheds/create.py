@@ -147,7 +147,7 @@ def _reserve(folders: Folders, wanted: Plan, digest: str, resolve: Resolve) -> N
 
 
 def _make_upper(folders: Folders, image: BootImage, size: int) -> None:
-    upper.make_upper(upper.template(folders.templates, image.runtime), folders.upper, size)
+    upper.make_upper(upper.template(folders.templates, image.runtime, size), folders.upper, size)
 
 
 def _save_record(folders: Folders, image: BootImage, wanted: Plan, backend: str) -> metadata.Record:

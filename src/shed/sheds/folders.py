@@ -113,7 +113,7 @@ class Folders:
 
 def prepare(paths: Paths) -> None:
     """Make the folders that sheds live in.  Raises `StorageError`."""
-    for folder in (paths.data, paths.images, paths.instances, paths.uppers, paths.templates, paths.logs):
+    for folder in (paths.data, paths.images, paths.instances, paths.uppers, paths.templates, paths.spares, paths.logs):
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from typing import Any
 
 from shed.backends.base import Backend, Connection, Liveness, Stream
@@ -23,17 +23,15 @@ from shed.sheds import folders as places
 from shed.sheds import lifecycle, metadata
 from shed.sheds.agent import Link, control, read_line
 from shed.sheds.boot import attach
-from shed.sheds.clocks import keep_clocks
+from shed.sheds.clock import keep_clocks
 from shed.sheds.console import ConsoleStream, last_lines
 from shed.sheds.create import CreateRequest, Ensure, Resolve, create, plan
 from shed.sheds.folders import Folders
 from shed.sheds.starts import Starts
-from shed.sheds.upper import has_errors, repair
+from shed.sheds.view import Shed, view
 from shed.sheds.warm import WarmStart
 
 log = logging.getLogger(__name__)
-Shed = dict[str, Any]
-"""A shed as the API shows it: its record, its status, and the VM's process id."""
 Tell = Callable[[str], Awaitable[None]]
 _ADOPT_TIMEOUT = 15.0
 _HEALTH_TIMEOUT = 3.0
@@ -64,7 +62,7 @@ class Manager:
         self._resolve = resolve
         self._ensure = ensure
         self._settings = settings or Settings()
-        self._warm = WarmStart(backend, enabled=self._settings.warm_start, wait=self._settings.start_timeout)
+        self._warm = WarmStart(paths, backend, self._settings)
         self._names: dict[str, _Name] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -76,8 +74,8 @@ class Manager:
     async def open(self) -> None:
         """Make the folders; then, in the background, undo what an earlier server left unfinished and adopt the VMs that run."""
         places.prepare(self._paths)
-        self._background(self._warm.open(), "sweep templates")
-        self._background(keep_clocks(lambda: {name: entry.link for name, entry in self._names.items()}), "keep clocks")
+        self._background(self._warm.open(self._resolve), "open templates and spares")
+        self._background(keep_clocks(self._guests), "clocks")
         for name in places.leftovers(self._paths):
             self._background(self._sweep(name), f"sweep {name}")
         for name in places.names(self._paths):
@@ -280,6 +278,9 @@ class Manager:
             error.hint = error.hint or f"see `shed logs {name}`; `shed stop {name}` ends it, whatever it does"
             raise
 
+    def _guests(self) -> Iterator[Connection]:
+        return (connection for entry in self._names.values() if (connection := entry.link.connection) is not None)
+
     async def _sweep(self, name: str) -> None:
         async with self._holding(name, "sweep"):
             pass  # taking hold of a name sweeps it
@@ -367,32 +368,6 @@ class Manager:
         return ConflictError(f"shed {name!r} is not running", code="SHED_NOT_RUNNING", hint=f"`shed start {name}`")
 
     def _view(self, record: metadata.Record) -> Shed:
-        folders = self._folders(record.name)
-        instance = folders.instance
-        liveness = self._backend.liveness(instance)
         entry = self._names.get(record.name)
-        shed: Shed = {
-            "name": record.name,
-            "status": "stopped" if liveness is Liveness.NOT_OURS else "running",
-            "created_at": record.created_at,
-            "image": record.image,
-            "image_digest": record.lower_digest,
-            "backend": record.backend,
-            "cpus": record.cpus,
-            "memory_mb": record.memory_mb,
-            "upper_size_bytes": record.upper_size_bytes,
-        }
-        if entry is not None and entry.doing == "start" and not entry.link.live:
-            shed["status"] = "starting"
-        elif liveness is Liveness.NOT_OURS and record.wanted == "running":
-            shed["detail"] = "its VM ended on its own"
-        elif liveness is Liveness.UNKNOWN:
-            shed["detail"] = "it cannot be told whether its VM runs"
-        elif has_errors(folders.upper):
-            how = f"stop it, then: {repair(folders.upper)}"
-            shed["detail"] = f"its file system has errors, as after a full disk of the host; {how}"
-        if liveness is not Liveness.NOT_OURS and (pid := self._backend.pid(instance)) is not None:
-            shed["pid"] = pid
-        if record.local_dir is not None:
-            shed["local_dir"] = record.local_dir
-        return shed
+        starting = entry is not None and entry.doing == "start" and not entry.link.live
+        return view(record, self._folders(record.name), self._backend, starting=starting)

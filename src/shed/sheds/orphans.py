@@ -21,6 +21,7 @@ from shed.backends.qemu.templates import runtime_of as saved_runtime
 from shed.config.paths import Paths
 from shed.fsutil import storage_errors
 from shed.oci.store import LayoutStore
+from shed.sheds import upper
 from shed.sheds.space import NOTHING, Space, measure
 
 OLD = 3600.0
@@ -79,9 +80,8 @@ def _instances(paths: Paths) -> Iterator[Orphan]:
 def _templates(paths: Paths) -> Iterator[Orphan]:
     """Yield the templates; each belongs to a runtime in the store, and is made again when that comes back."""
     for path in _entries(paths.templates):
-        if path.name.startswith("upper-") and path.suffix == ".ext4":
-            runtime = LayoutStore(paths.images).blobs / path.stem.removeprefix("upper-")
-            yield Orphan(path, "template", paths.templates / ".lock", (runtime,))
+        if upper_runtime := upper.runtime_of(path):
+            yield Orphan(path, "template", paths.templates / ".lock", (LayoutStore(paths.images).blobs / upper_runtime,))
         elif path.name.startswith("vm-"):
             runtime_name = saved_runtime(path, _qemu())
             owners = () if runtime_name is None else (LayoutStore(paths.images).blobs / runtime_name,)

@@ -1,22 +1,38 @@
 """The writable layer of a shed: a clone of an empty ext4 that came ready-made in the runtime blob.
 
-The template is taken out of the runtime once per runtime and kept sparse.  Nothing here formats: the clone is only made longer, and the
-guest's kernel grows the file system into it.
+A runtime has some of several sizes.  The largest that is not too large is the template: taken out of the runtime once, and kept sparse.
+Nothing here formats: where the template is smaller than what is wanted, the clone is only made longer, and the guest's kernel grows the
+file system into it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import shlex
 import shutil
+from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from shed.config.server import MAX_UPPER, MIN_UPPER
 from shed.config.sizes import format_size
 from shed.errors import DataError, NotFoundError, StorageError, UsageError
 from shed.fsutil import atomic_file, clone_file, locked, storage_errors
 
-_IN_RUNTIME = b"share/upper.ext4"
+if TYPE_CHECKING:
+    from shed.erofs.reader import Image
+
+_READY = "share/uppers"
+"""Folder of the runtime with ready-made ones: a file named ``5G`` for 5 GiB, in the layout of `shed.images.bootkit.ready`."""
+_READY_NAME = re.compile(rb"([1-9][0-9]{0,3})G")
+_READY_MOST = 16 << 20
+"""Bytes of such a file; the largest has a tenth of that."""
+_SMALL = "share/upper.ext4"
+"""What each runtime has, and those of older boot kits have alone: an ext4 as it is, smaller than any shed's."""
+_TEMPLATE = re.compile(r"upper-([^-]+)(?:-[0-9]+G)?\.ext4")
 _REBUILD = "build the boot kit again: shed image bootkit build"
 _RESERVE = 32 << 20
 """Bytes that must stay free beside the clone: a guest whose disk image cannot grow at all sees I/O errors at its first write."""
@@ -34,20 +50,27 @@ def check_upper_size(size: int) -> int:
     raise UsageError(f"a writable layer of {format_size(size)} is not possible", hint="choose from 1G to 100G")
 
 
-def template(templates: Path, runtime: Path) -> Path:
-    """Return the empty ext4 of the EROFS blob `runtime` (named by its digest), extracting it on first use.
+def template(templates: Path, runtime: Path, size: int) -> Path:
+    """Return an empty ext4 for a layer of `size` bytes: the largest of the EROFS blob `runtime` (named by its digest) that is no larger.
 
-    Raises `DataError` when the blob carries none, `StorageError` when the disk refuses.
+    It is extracted on first use.  Raises `DataError` when the blob has none that is whole, `StorageError` when the disk refuses.
     """
-    path = templates / f"upper-{runtime.name}.ext4"
+    ready = max((each for each in _ready_sizes(runtime) if each <= size), default=None)
+    path = templates / (f"upper-{runtime.name}.ext4" if ready is None else f"upper-{runtime.name}-{ready >> 30}G.ext4")
     if path.exists():
         return path
     with locked(templates / ".lock"):
         if not path.exists():
             for left in templates.glob(".upper-*.tmp"):  # of a server that was killed while it extracted
                 left.unlink()
-            _extract(runtime, path)
+            _extract(runtime, ready, path)
     return path
+
+
+def runtime_of(path: Path) -> str | None:
+    """Return the name of the blob that the template `path` is of; None when it is no template."""
+    match = _TEMPLATE.fullmatch(path.name)
+    return match and match[1]
 
 
 def make_upper(source: Path, target: Path, size: int) -> None:
@@ -83,15 +106,46 @@ def repair(path: Path) -> str:
     return f"e2fsck -fy {shlex.quote(str(path))}"
 
 
-def _extract(runtime: Path, path: Path) -> None:
-    from shed.erofs.reader import Image  # noqa: PLC0415  needed once per runtime
-
-    with Image.open(runtime) as image:
+@lru_cache(maxsize=32)
+def _ready_sizes(runtime: Path) -> tuple[int, ...]:
+    """Return of how many bytes the ready-made ones of `runtime` are; a blob never changes, so it is asked once."""
+    with _opened(runtime, _READY) as image:
         try:
-            inode = image.lookup(_IN_RUNTIME)
+            folder = image.lookup(_READY.encode())
         except NotFoundError:
-            raise DataError(f"the runtime blob {runtime} has no {_IN_RUNTIME.decode()}", hint=_REBUILD) from None
+            return ()
+        names = [_READY_NAME.fullmatch(entry.name) for entry in image.entries(folder)]
+    return tuple(int(name[1]) << 30 for name in names if name)
+
+
+def _extract(runtime: Path, ready: int | None, path: Path) -> None:
+    from shed.images.bootkit.ready import unpack  # noqa: PLC0415  needed once per template
+
+    name = _SMALL if ready is None else f"{_READY}/{ready >> 30}G"
+    with _opened(runtime, name) as image:
+        try:
+            inode = image.lookup(name.encode())
+        except NotFoundError:
+            raise DataError("not there") from None
         with atomic_file(path, mode=0o400) as file:
-            image.extract(inode, file.fileno())
+            if ready is None:
+                image.extract(inode, file.fileno())
+            elif inode.size > _READY_MOST:
+                raise DataError(f"{inode.size} bytes are too many")
+            else:
+                unpack(image.read(inode, 0, inode.size), ready, file)
+                file.flush()
             if os.pread(file.fileno(), len(_MAGIC), _MAGIC_OFFSET) != _MAGIC:
-                raise DataError(f"{_IN_RUNTIME.decode()} in the runtime blob {runtime} is not ext4", hint=_REBUILD)
+                raise DataError("not ext4")
+
+
+@contextlib.contextmanager
+def _opened(runtime: Path, name: str) -> Iterator[Image]:
+    """Open a blob to read `name`; a `DataError` then says of both, and what to do."""
+    from shed.erofs.reader import Image  # noqa: PLC0415  needed once per template
+
+    try:
+        with Image.open(runtime) as image:
+            yield image
+    except DataError as error:
+        raise DataError(f"{name} in the runtime blob {runtime}: {error.message}", hint=_REBUILD) from None

@@ -57,6 +57,7 @@ def usage(paths: Paths) -> dict[str, Any]:
         "sheds": Kind([(name, measure(paths.instances / name, paths.uppers / name)) for name in folders.names(paths)]),
         "snapshots": Kind(_entries(paths.snapshots)),
         "templates": Kind(_entries(paths.templates)),
+        "spares": Kind(_entries(paths.spares)),
         "logs": Kind(_entries(paths.logs)),
         "orphans": Kind([(str(orphan.path), orphan.space) for orphan in find_orphans(paths)]),
     }

@@ -8,58 +8,78 @@ whatever goes wrong with a warm one ends in a cold one; a template whose cold st
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections import Counter
-from dataclasses import asdict
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-from shed.backends.base import Backend, Connection, Machine, Template
-from shed.errors import ConflictError, ShedError
-from shed.sheds.agent import control
+from shed.backends.base import Backend, Machine, Template
+from shed.config.paths import Paths
+from shed.config.server import Settings
+from shed.errors import ConflictError, NotFoundError, ShedError
+from shed.sheds.pool import Pool, Spare
+from shed.sheds.templates import blank, make
 from shed.sheds.threads import in_thread
 
+if TYPE_CHECKING:
+    from shed.images.resolve import BootImage
+
 log = logging.getLogger(__name__)
-_REST_SECONDS = 60.0
 _MOST_BLAMED = 2
 _PAUSE = 600.0
 """Seconds from one that could not be made to the next attempt."""
-_CALM_SECONDS = 2.5
-"""Until the guest's kernel has done what it puts off, such as asking whether its IPv6 address is free: or every restored one does it."""
 
 
 class WarmStart:
-    """What `backend` is asked for templates through; when not `enabled` there are none.  `wait` is for the boot of a machine to save."""
+    """What the `backend` is asked for templates through, and a pool of spares; there are neither when `settings` say so."""
 
-    def __init__(self, backend: Backend, *, enabled: bool, wait: float) -> None:
+    def __init__(self, paths: Paths, backend: Backend, settings: Settings) -> None:
+        self._folder = paths.templates
         self._backend = backend
-        self._enabled = enabled
-        self._wait = wait
+        self._settings = settings
+        self._pool = Pool(paths, backend, settings)
         self._making: dict[tuple[object, ...], asyncio.Task[None]] = {}
         """By shape."""
         self._failed: dict[tuple[object, ...], float] = {}
         """When the making of a shape failed: it costs a boot, and so is not tried again soon."""
         self._blamed: Counter[tuple[object, ...]] = Counter()
 
-    async def open(self) -> None:
-        """Remove what a server before us was killed over."""
-        if self._enabled:
+    async def open(self, resolve: Callable[[str], BootImage]) -> None:
+        """Remove what a server before us was killed over; then have spares made for the default image, if it is here."""
+        settings = self._settings
+        if settings.warm_start:
             await self._backend.sweep_templates()
+        await self._pool.open()
+        if settings.warm_start and settings.warm_spares:
+            with contextlib.suppress(NotFoundError):  # then the first shed shows what they are to be like
+                image = await in_thread(resolve, settings.default_image)
+                self._pool.like(blank(image, settings.default_cpus, settings.default_memory_mb, self._folder))
 
     async def close(self) -> None:
-        """Give up what is being made."""
+        """Give up what is being made, and end what waits."""
+        await self._pool.close()
         for task in self._making.values():
             task.cancel()
         await asyncio.gather(*self._making.values(), return_exceptions=True)
 
-    async def find(self, machine: Machine) -> Template | None:
-        """Return what `machine` can be restored from, if there is anything."""
-        if not self._enabled:
-            return None
+    async def sources(self, machine: Machine) -> list[Spare | Template]:
+        """Return what `machine` can come from, the quickest first."""
+        if not self._settings.warm_start:
+            return []
+        self._pool.like(machine)
         try:
-            return await in_thread(self._backend.template, machine)
+            template = await in_thread(self._backend.template, machine)
         except (ShedError, OSError) as error:
             log.warning("shed %s: templates cannot be used: %s", machine.name, error)
-            return None
+            return []
+        spare = self._pool.take(template) if template else None
+        return [source for source in (spare, template) if source is not None]
+
+    def starting(self) -> contextlib.AbstractContextManager[None]:
+        """Leave the processor to a start meanwhile."""
+        return self._pool.standing_back()
 
     async def to_blame(self, template: Template, machine: Machine) -> None:
         """Drop a template that `machine` could not be restored from, although it boots.  The second of a shape is the last."""
@@ -73,14 +93,14 @@ class WarmStart:
     def booted(self, machine: Machine) -> None:
         """Have a template made in the background for others like `machine`, which has just been booted."""
         shape = _shape(machine)
-        if not self._enabled or shape in self._making or self._blamed[shape] >= _MOST_BLAMED:
+        if not self._settings.warm_start or shape in self._making or self._blamed[shape] >= _MOST_BLAMED:
             return
         if time.monotonic() >= self._failed.get(shape, -_PAUSE) + _PAUSE:
             self._making[shape] = asyncio.create_task(self._make_quietly(machine, shape), name=f"template like {machine.name}")
 
     async def _make_quietly(self, machine: Machine, shape: tuple[object, ...]) -> None:
         try:
-            await make(self._backend, machine, wait=self._wait)
+            await make(self._backend, machine, wait=self._settings.start_timeout)
         except ConflictError as error:
             log.info("no template made: %s", error)
         except ShedError as error:
@@ -91,19 +111,6 @@ class WarmStart:
             self._failed[shape] = time.monotonic()
         finally:
             del self._making[shape]
-
-
-async def make(backend: Backend, machine: Machine, *, wait: float) -> Template:
-    """Make a template for machines like `machine`, unless there is one; `wait` in seconds.  Raises `ShedError`."""
-    found = await in_thread(backend.template, machine)
-    if found is not None:
-        return found
-
-    async def rest(connection: Connection) -> None:
-        await control(connection, "rest", wait=_REST_SECONDS, network=asdict(backend.network))
-        await asyncio.sleep(_CALM_SECONDS)
-
-    return await backend.make_template(machine, rest, timeout=wait)
 
 
 def _shape(machine: Machine) -> tuple[object, ...]:

@@ -94,10 +94,17 @@ def test_the_guest_has_what_it_is_promised() -> None:
 def test_nothing_of_the_shed_is_in_the_kernels_words() -> None:
     """Configure brings all that, so that one boot serves every shed."""
     for accel in ("kvm", "tcg"):
-        words = kernel_command_line(accel).split()
+        words = kernel_command_line(accel, 2_600_000).split()
         assert "console=ttyS0" in words
         assert "panic=-1" in words  # with -no-reboot: a panic ends the VM, and is noticed at once
         assert not any("shed" in word or "demo" in word for word in words)
+
+
+def test_an_emulated_guest_is_told_how_fast_its_clock_is() -> None:
+    """Or it looks at one whose rate is known: what it would find out by itself on a busy host is wrong by a factor."""
+    assert {"tsc=reliable", "tsc_early_khz=2600000"} <= set(kernel_command_line("tcg", 2_600_000).split())
+    assert "tsc=unstable" in kernel_command_line("tcg", None).split()
+    assert "tsc" not in kernel_command_line("kvm", 2_600_000)
 
 
 def test_sockets_are_never_named() -> None:

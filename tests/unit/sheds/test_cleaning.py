@@ -18,8 +18,9 @@ from shed.progress import Event, Progress, WarningEvent
 from shed.sheds import metadata
 from shed.sheds.cleaning import DEFAULT_SCOPES, Cleaner
 from shed.sheds.manager import Manager
+from support.runtimes import small_runtime
 from support.stored import put_image, put_shed
-from support.world import World, create, empty_upper
+from support.world import World, create
 
 HOUR = 3600.0
 
@@ -27,7 +28,6 @@ HOUR = 3600.0
 @pytest.fixture
 def store(world: World) -> LayoutStore:
     """The world's store, with an image that is called mine."""
-    empty_upper(world.paths.templates / f"upper-{hex_of(digest_bytes(b'runtime of kit'))}.ext4")
     store = LayoutStore(world.paths.images)
     put_image(store, "mine", "mine")
     return store
@@ -100,21 +100,23 @@ def test_running_and_doubtful_sheds_stay(world: World, store: LayoutStore, monke
 
 
 def test_a_dry_run_says_what_a_real_one_does(world: World, store: LayoutStore) -> None:
-    """The image of a shed that goes, goes too, and the template of its runtime with it; in the preview as well."""
+    """The image of a shed that goes, goes too, and the templates of its runtime with it; in the preview as well."""
     image = put_image(store, "image", shared="its own kit")
     age(put_shed(world.paths, "old", image))
-    template = world.paths.templates / f"upper-{hex_of(digest_bytes(b'runtime of its own kit'))}.ext4"
-    empty_upper(template)
-    os.utime(template, (1, 1))
+    runtime = hex_of(digest_bytes(small_runtime("its own kit")))
+    templates = [world.paths.templates / f"upper-{runtime}{size}.ext4" for size in ("-5G", "")]
+    for template in templates:
+        template.touch()
+        os.utime(template, (1, 1))
 
     async def main() -> None:
         async with world.manager() as manager:
             preview = await clean(world, manager, [], dry_run=True)
             assert store.has(image)
-            assert [row["name"] for row in preview["orphans"]] == [str(template)]
+            assert [row["name"] for row in preview["orphans"]] == [str(template) for template in templates]
             assert len([row for row in preview["images"] if row["kind"] == "image"]) == 1
             assert await clean(world, manager, []) == {**preview, "dry_run": False}
-            assert not template.exists()
+            assert not any(template.exists() for template in templates)
             assert (await clean(world, manager, []))["size_bytes"] == 0
 
     asyncio.run(main())

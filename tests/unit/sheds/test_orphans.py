@@ -55,6 +55,13 @@ def template(paths: Paths) -> tuple[Path, Path]:
     return path, paths.templates / ".lock"
 
 
+def ready_template(paths: Paths) -> tuple[Path, Path]:
+    """One that is named by its size too."""
+    path = paths.templates / f"upper-{'0' * 64}-5G.ext4"
+    path.touch()
+    return path, paths.templates / ".lock"
+
+
 def atomic_write(paths: Paths) -> tuple[Path, Path]:
     """The temporary file of a write that was cut short."""
     path = paths.images / "tags/.base.json.x.tmp"
@@ -79,7 +86,11 @@ def staging_folder(paths: Paths) -> tuple[Path, Path]:
     return path, path
 
 
-@pytest.mark.parametrize("make", [upper, reservation, template, atomic_write, staging, staging_folder], ids=lambda make: make.__name__)
+@pytest.mark.parametrize(
+    "make",
+    [upper, reservation, template, ready_template, atomic_write, staging, staging_folder],
+    ids=lambda make: make.__name__,
+)
 def test_three_things_make_an_orphan(paths: Paths, make: Callable[[Paths], tuple[Path, Path]]) -> None:
     """It is old, its lock is free, and it has no owner; between the look and the removal that is asked again."""
     path, lock = make(paths)
@@ -117,8 +128,9 @@ def test_what_has_an_owner_is_none(paths: Paths) -> None:
     shutil.rmtree(folder)
     store = LayoutStore(paths.images)
     runtime = store.put_bytes(b"runtime")
-    path = paths.templates / f"upper-{hex_of(runtime)}.ext4"
-    path.touch()
-    age(path)
+    templates = [paths.templates / f"upper-{hex_of(runtime)}{size}.ext4" for size in ("-100G", "-5G", "")]
+    for path in templates:
+        path.touch()
+        age(path)
     assert find_orphans(paths) == []
-    assert [found.path for found in find_orphans(paths, gone={store.blob_path(runtime)})] == [path]
+    assert [found.path for found in find_orphans(paths, gone={store.blob_path(runtime)})] == templates

@@ -10,19 +10,17 @@ import pytest
 from shed.errors import NotFoundError
 from shed.images.prune import prune
 from shed.images.remove import remove_image
-from shed.oci.digest import digest_bytes, hex_of
 from shed.oci.leases import pruning
 from shed.oci.store import LayoutStore
 from shed.progress import Progress
 from shed.sheds.pins import pins
 from support.stored import put_image
-from support.world import World, create, empty_upper
+from support.world import World, create
 
 
 @pytest.fixture
 def store(world: World) -> LayoutStore:
     """The world's store, with an image that is called mine."""
-    empty_upper(world.paths.templates / f"upper-{hex_of(digest_bytes(b'runtime of kit'))}.ext4")
     store = LayoutStore(world.paths.images)
     put_image(store, "mine", "mine")
     return store

@@ -94,7 +94,7 @@ def boots(program: Path, kernel: Path, accel: str, *, seconds: int) -> bool:
         console = Path(folder) / "console"
         qemu: list[str | Path] = [
             program, "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", *command.board(accel), "-m", "256M",
-            "-kernel", kernel, "-append", command.kernel_command_line(accel), "-serial", f"file:{console}",
+            "-kernel", kernel, "-append", command.kernel_command_line(accel, None), "-serial", f"file:{console}",
         ]  # fmt: skip
         done = run(["timeout", "--foreground", "--signal=KILL", str(seconds), *qemu], check=False, timeout=seconds + 10)
         alive = console.exists() and _SIGN_OF_LIFE in console.read_bytes()

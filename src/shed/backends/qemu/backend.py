@@ -16,7 +16,7 @@ from pathlib import Path
 
 from shed.backends import mux
 from shed.backends.base import Connection, Liveness, Machine, Network, Probe, Template
-from shed.backends.qemu import accel, command, process, saving, userns
+from shed.backends.qemu import accel, command, process, saving, tsc, userns
 from shed.backends.qemu.templates import MEMORY, STATE, Limits, Templates
 from shed.config.paths import Paths
 from shed.errors import BackendError, ConflictError, UnavailableError
@@ -32,6 +32,8 @@ _NICE = 10
 """A template is made when nobody else needs the processor."""
 _HANG_UP = 0.2
 """Seconds until the agent has seen the host hang up, and waits for the next one."""
+_SCRATCH = "scratch"
+"""A file beside a spare; see `shed.backends.qemu.saving.exchange`."""
 _LAST_LINES = 15
 _LAST_BYTES = 8192
 
@@ -118,6 +120,40 @@ class QemuBackend:
             raise BackendError(f"the machine could not be saved: {error or 'it takes too long'}", code="NOT_SAVED") from error
         await self.kill(plan.state_dir)
 
+    async def make_spare(
+        self, machine: Machine, template: Template, rehearse: Callable[[Connection], Awaitable[None]], *, timeout: float
+    ) -> None:
+        """Restore `machine`, prepare it, and let it stand still; see `shed.backends.base.Backend`."""
+        (machine.state_dir / _SCRATCH).touch(mode=0o600)
+        await self.start(machine, template)
+        try:
+            link = await self.connect(machine.state_dir, timeout=timeout)
+            try:
+                await rehearse(link)
+            finally:
+                await link.close()
+            await asyncio.sleep(_HANG_UP)
+            await _told(machine.name, saving.pause(machine.state_dir))
+        except BaseException:
+            await self.kill(machine.state_dir)
+            raise
+
+    async def claim(self, spare: Machine, machine: Machine) -> None:
+        """Make the VM of `spare` that of `machine`; see `shed.backends.base.Backend`."""
+        own = dict(list(zip(command.disk_names(machine), machine.disks, strict=True))[:-1])
+
+        async def exchange() -> None:
+            await asyncio.to_thread(process.move, spare.state_dir, machine.state_dir, machine.name)
+            await saving.exchange(machine.state_dir, own, spare.state_dir / _SCRATCH)
+
+        try:
+            await _told(machine.name, exchange())
+        except BaseException:
+            for folder in (spare.state_dir, machine.state_dir):
+                with contextlib.suppress(BackendError):
+                    await self.kill(folder)
+            raise
+
     async def sweep_templates(self) -> None:
         """Remove what a server that was killed while it made a template has left; see `shed.backends.base.Backend`."""
         with contextlib.suppress(ConflictError), self._templates.lock():
@@ -136,8 +172,13 @@ class QemuBackend:
         """Return what this host is to `machine`; blocks for seconds when KVM was not tried since the host's boot."""
         program = self._found()
         accelerator = accel.find(self._cache, program=program, kernel=machine.kernel).accel
+        emulated = accelerator == "tcg"
         return command.Host(
-            program, accelerator, str(uuid.uuid4()), one_thread=accelerator == "tcg" and machine.cpus > 1 and accel.one_thread(program)
+            program,
+            accelerator,
+            str(uuid.uuid4()),
+            tsc_khz=tsc.khz() if emulated else None,
+            one_thread=emulated and machine.cpus > 1 and accel.one_thread(program),
         )
 
     async def connect(self, state_dir: Path, *, timeout: float) -> Connection:
@@ -228,6 +269,16 @@ async def _came_up(state_dir: Path, record: process.Record, template: Template |
             await saving.resume(state_dir, None if template is None else template.path / STATE)
     except (OSError, TimeoutError, saving.MonitorError) as error:
         raise BackendError(f"the VM of shed {record.name} did not start{_last_words(state_dir)}", code="VM_START_FAILED") from error
+
+
+async def _told(name: str, work: Awaitable[None]) -> None:
+    """Have `work` tell a VM what to do."""
+    try:
+        async with asyncio.timeout(_START_TIMEOUT):
+            await work
+    except (OSError, TimeoutError, process.BrokenRecordError, saving.MonitorError) as error:
+        problem = error or "it does not answer"
+        raise BackendError(f"the VM of shed {name} does not do what it is told: {problem}", code="VM_START_FAILED") from error
 
 
 def _load(state_dir: Path) -> process.Record | None:

@@ -28,11 +28,12 @@ AGENT_PORT = "shed.agent"
 _KERNEL_COMMAND_LINE = "console=ttyS0 panic=-1 quiet cryptomgr.notests initcall_blacklist=jent_mod_init"
 """``panic=-1`` with ``-no-reboot``: a panic ends the VM, so it is noticed at once.  Not testing its own cryptography on the way saves the
 kernel 45 % of the instructions up to init (0.85 of 1.87 thousand million)."""
-_TCG_COMMAND_LINE = "tsc=reliable no_timer_check mitigations=off norandmaps cgroup.memory=nokmem"
-"""An emulated CPU that has to wait for the host looks like a broken timer.  Its speculation is not real either: guarding against it costs
-an eighth of the boot and protects from nothing, as the translated code runs without the guards.  QEMU 7.2 translates a program again
-for every address it is loaded at: with addresses that stay, a process starts in 0.4 of the time.  Counting the kernel's memory of each
-control group would be switched on, with the first group, by patching code that always runs: see `docs/decisions/0011-variants.md`."""
+_TCG_COMMAND_LINE = "no_timer_check mitigations=off norandmaps cgroup.memory=nokmem"
+"""An emulated CPU that has to wait for the host looks like a broken timer (for its clock, see `shed.backends.qemu.tsc`).  Its
+speculation is not real either: guarding against it costs an eighth of the boot and protects from nothing, as the translated code runs
+without the guards.  QEMU 7.2 translates a program again for every address it is loaded at: with addresses that stay, a process starts in
+0.4 of the time.  Counting the kernel's memory of each control group would be switched on, with the first group, by patching code that
+always runs: see `docs/decisions/0011-variants.md`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,8 @@ class Host:
     """Made for this start; tells this process from all others."""
     run_as: tuple[int, int] | None = None
     """User and group that QEMU becomes once it has opened its files."""
+    tsc_khz: int | None = None
+    """Rate of the time stamp counter; emulated guests that are not told use another clock."""
     one_thread: bool = False
     """Emulate all processors in one thread; see `shed.backends.qemu.accel.one_thread`."""
     memory: Path | None = None
@@ -54,9 +57,12 @@ class Host:
     """Whether the machine is to go on from what was saved, which comes in by the monitor."""
 
 
-def kernel_command_line(accel: str) -> str:
+def kernel_command_line(accel: str, tsc_khz: int | None) -> str:
     """Return the words the guest's kernel gets.  Nothing in them is about this shed: that comes with configure."""
-    return f"{_KERNEL_COMMAND_LINE} {_TCG_COMMAND_LINE}" if accel == "tcg" else _KERNEL_COMMAND_LINE
+    if accel != "tcg":
+        return _KERNEL_COMMAND_LINE
+    clock = f"tsc=reliable tsc_early_khz={tsc_khz}" if tsc_khz else "tsc=unstable"
+    return f"{_KERNEL_COMMAND_LINE} {clock} {_TCG_COMMAND_LINE}"
 
 
 def board(accel: str, *, one_thread: bool = False, memory: str = "", firmware: str = "qboot.rom") -> list[str]:
@@ -132,7 +138,7 @@ def _saved_board(machine: Machine, host: Host, memory: Path) -> list[str]:
 
 
 def _kernel(machine: Machine, host: Host) -> list[str]:
-    return ["-kernel", str(machine.kernel), "-initrd", str(machine.initrd), "-append", kernel_command_line(host.accel)]
+    return ["-kernel", str(machine.kernel), "-initrd", str(machine.initrd), "-append", kernel_command_line(host.accel, host.tsc_khz)]
 
 
 def _disk(name: str, disk: Disk) -> list[str]:
@@ -140,13 +146,14 @@ def _disk(name: str, disk: Disk) -> list[str]:
 
     When the host has no space left, the guest's write fails; QEMU's default is to stop the machine, which then hangs without a word.
     """
-    node: dict[str, object] = {"node-name": name, "driver": "raw", "file": {"driver": "file", "filename": str(disk.path)}}
-    if disk.read_only:
-        node["read-only"] = True
-    else:
-        node["discard"] = "unmap"
-        node["detect-zeroes"] = "unmap"
+    node = disk_node(name, {"driver": "file", "filename": str(disk.path)}, read_only=disk.read_only)
     return ["-blockdev", json.dumps(node), "-device", _json(driver="virtio-blk-pci", drive=name, id=name, werror="report")]
+
+
+def disk_node(name: str, file: object, *, read_only: bool) -> dict[str, object]:
+    """Return the options of the block node of the disk `name`; `file` is the node below it, or its options."""
+    more: dict[str, object] = {"read-only": True} if read_only else {"discard": "unmap", "detect-zeroes": "unmap"}
+    return {"node-name": name, "driver": "raw", "file": file, **more}
 
 
 def _agent() -> list[str]:

@@ -16,7 +16,7 @@ import socket
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from shed.backends.base import Liveness
@@ -138,6 +138,29 @@ def clear(state_dir: Path) -> None:
         (state_dir / name).unlink(missing_ok=True)
 
 
+def move(source: Path, target: Path, name: str) -> Record:
+    """Have the VM of the folder `source` be that of `target`, called `name`, from now on.  Raises `BrokenRecordError`, `OSError`.
+
+    When this is cut short the VM is still that of `source`, or of both.
+    """
+    record = load(source)
+    if record is None:
+        raise BrokenRecordError(f"no VM runs in {source}")
+    clear(target)
+    _begin_console(target / command.CONSOLE)
+    for file in (AGENT_SOCKET, MONITOR_SOCKET, MESSAGES, command.CONSOLE):
+        (target / file).unlink(missing_ok=True)
+        (target / file).hardlink_to(source / file)
+    record = replace(record, name=name)
+    _save(target, record)
+    clear(source)
+    return record
+
+
+def _save(state_dir: Path, record: Record) -> None:
+    atomic_write(state_dir / RECORD, json.dumps(asdict(record), indent=1) + "\n", mode=0o600)
+
+
 @contextlib.contextmanager
 def reachable(state_dir: Path, name: str) -> Iterator[str]:
     """Yield a short path to a socket in `state_dir`: a socket's path has 108 bytes at most, a folder's may be longer."""
@@ -250,7 +273,7 @@ def launch(state_dir: Path, argv: list[str], host: command.Host, name: str, iden
                 except PermissionError as error:
                     raise NamespaceForbiddenError(str(error)) from error
             record = Record(name, pid, start_time(pid), boot_id(), host.uuid, host.accel)
-            atomic_write(state_dir / RECORD, json.dumps(asdict(record), indent=1) + "\n", mode=0o600)
+            _save(state_dir, record)
             ours.sendall(b"G")
             answer = ours.recv(16)
             if answer:

@@ -8,12 +8,14 @@ they read from.  A machine that ran while it was saved runs as soon as it is res
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from shed.backends.base import Disk
+from shed.backends.qemu import command
 from shed.backends.qemu.monitor import Monitor, MonitorError, connected
 
-__all__ = ["MonitorError", "resume", "save"]
+__all__ = ["MonitorError", "exchange", "pause", "resume", "save"]
 _POLL = 0.002
 _ANOTHER_SIZE = 2 << 20
 """Bytes; not what placeholders have."""
@@ -49,6 +51,35 @@ async def resume(state_dir: Path, state: Path | None) -> None:
             await monitor.execute("migrate-incoming", uri=f"fd:{_CHANNEL}")
             await _migrated(monitor)
             await monitor.execute("cont")
+
+
+async def pause(state_dir: Path) -> None:
+    """Have the machine of `state_dir` stand still.  Raises `MonitorError`."""
+    async with connected(state_dir) as monitor:
+        await monitor.execute("stop")
+
+
+async def exchange(state_dir: Path, disks: Mapping[str, Disk], scratch: Path) -> None:
+    """Put other `disks`, by their names, into the machine of `state_dir`, which stands still, and have it go on.
+
+    Its kernel is told, by the interrupt that says that a disk has another size.  A disk that cannot be written cannot be resized either:
+    for a moment it is the file `scratch`, which gets its size.  Raises `MonitorError`, and `OSError` when a disk is not there.
+    """
+    async with connected(state_dir) as monitor:
+        for name, disk in disks.items():
+            size = disk.path.stat().st_size
+            below = disk.path if not disk.read_only else scratch
+            await _reopen(monitor, name, f"{name}-size", below, read_only=False)
+            await monitor.execute("block_resize", **{"node-name": name, "size": size})
+            if disk.read_only:
+                await _reopen(monitor, name, f"{name}-file", disk.path, read_only=True)
+                await monitor.execute("blockdev-del", **{"node-name": f"{name}-size"})
+        await monitor.execute("cont")
+
+
+async def _reopen(monitor: Monitor, name: str, node: str, file: Path, *, read_only: bool) -> None:
+    await monitor.execute("blockdev-add", **{"node-name": node, "driver": "file", "filename": str(file), "read-only": read_only})
+    await monitor.execute("blockdev-reopen", options=[command.disk_node(name, node, read_only=read_only)])
 
 
 async def _migrated(monitor: Monitor) -> None:

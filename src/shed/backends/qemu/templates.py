@@ -161,7 +161,7 @@ def identity(machine: Machine, host: command.Host) -> dict[str, Any]:
         disks=tuple(Disk(Path(disk.path.name if disk is machine.disks[-1] else "disk"), disk.read_only) for disk in machine.disks),
         shares=tuple(Share(share.tag, Path("share"), 0, 0) for share in machine.shares),
     )
-    bare = command.Host(host.program, host.accel, "uuid", one_thread=host.one_thread, memory=Path(MEMORY))
+    bare = replace(host, uuid="uuid", run_as=None, memory=Path(MEMORY), restored=False)
     found = {"format": _FORMAT, "command": command.build(neutral, bare), "qemu": accel.version(host.program), "cpu": ""}
     if host.accel == "kvm":
         found["cpu"] = f"{platform.release()}\n{_processor()}"

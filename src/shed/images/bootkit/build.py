@@ -19,9 +19,10 @@ from shed.images.bootkit.initrd import build_initrd
 from shed.images.bootkit.kernel_package import KernelPackage, read_kernel_package
 from shed.images.bootkit.kit import Kit, load_kit, save_kit
 from shed.images.bootkit.libraries import LOADER, closure, read_libraries
+from shed.images.bootkit.ready import pack
 from shed.images.bootkit.runtime import PYTHON, build_runtime, read_agent, read_stdlib
 from shed.images.bootkit.tree import Tree
-from shed.images.bootkit.upper import make_upper
+from shed.images.bootkit.upper import READY, SMALL, make_uppers
 from shed.oci.digest import Digest, digest_bytes, digest_fd
 from shed.oci.leases import Lease
 from shed.oci.store import LayoutStore
@@ -115,8 +116,10 @@ def _runtime_tree(debs: Mapping[str, Deb], scratch: Path) -> Tree:
     )
     mke2fs = debs["e2fsprogs"].read("usr/sbin/mke2fs")
     needed = closure({"mke2fs": mke2fs}, read_libraries(debs[name] for name in recipe.MKE2FS))
-    upper = make_upper(scratch / "upper", mke2fs, needed, LOADER)
-    tree.content("share/upper.ext4", FileContent(os.fsencode(upper)), upper.stat().st_size)
+    uppers = make_uppers(scratch / "uppers", mke2fs, needed, LOADER)
+    tree.content("share/upper.ext4", FileContent(os.fsencode(uppers[SMALL])), SMALL)
+    for size in READY:
+        tree.file(f"share/uppers/{size >> 30}G", pack(uppers[size]))
     return tree
 
 

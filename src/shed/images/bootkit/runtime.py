@@ -9,7 +9,8 @@
     helpers/                               scp and sftp-server for images that lack them: scripts that start bin/NAME by the loader above
     modules/*.ko, modules/aliases          modules that it may want, decompressed, and by which names
     agent/shed/                            the agent, with sources, and .pyc files in __pycache__
-    share/upper.ext4                       empty writable layer, see `upper`
+    share/uppers/5G                        empty writable layers by their size, see `upper` and `ready`
+    share/upper.ext4                       one of 256 MiB, for hosts that do not know those
 
 It is started as ``lib/ld-linux-x86-64.so.2 --inhibit-cache --library-path lib bin/python3 -I -S agent/shed/guest/__main__.py``: neither
 the image's loader nor its libraries nor its Python are touched.
@@ -94,7 +95,7 @@ def build_runtime(
     helpers: Mapping[str, bytes],
     scratch: Path,
 ) -> Tree:
-    """Return the tree of the runtime, without modules and the empty writable layer; `scratch` is a new folder for files in between.
+    """Return the tree of the runtime, without modules and empty writable layers; `scratch` is a new folder for files in between.
 
     Raises `DataError` when a library is missing or a source does not compile.
     """

@@ -1,0 +1,67 @@
+"""Going through a start once, in a process with mounts of its own, on disks that are thrown away.
+
+An emulated processor translates code before it runs it for the first time, and that is most of what a start of a restored machine takes.
+A machine that waits to become a shed has been through all of it: what is left is the start itself.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+
+from shed.guest import syscalls, users
+from shed.guest.configure import disks, identity, mounts, overlay, steps
+from shed.guest.loop import Event
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from shed.guest.configure.steps import Places
+    from shed.guest.loop import Loop
+
+_FREE_SECONDS = 5.0
+_BUSYBOX = "/bin/busybox"
+"""Where the runtime has it, which stands for the image."""
+
+
+async def rehearse(loop: Loop, places: Places) -> None:
+    """Do what a start does with the disks that are there, and let go of them.  Raises `OSError` when they stay in use."""
+    ended = Event()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            _start(places)
+        except (OSError, steps.StepError) as error:
+            loop.log(f"the rehearsal failed: {error}")
+        finally:
+            os._exit(0)
+    loop.on_exit(pid, lambda _status: ended.set())
+    await ended.wait()
+    for disk in places.own_disks:
+        _await_free(disk)
+
+
+def _start(places: Places) -> None:
+    """In the child: all that `configure` does about disks, root and identity, and a command."""
+    syscalls.leave_mounts()
+    disks.mount_upper(places)
+    disks.mount_root(places)
+    overlay.mount_overlay(places)
+    overlay.enter(places)
+    identity.set_hostname("rehearsal")
+    identity.settle("", "rehearsal")
+    mounts.make_workspace("/workspace", [], users.default_user("shed"))
+    os.waitpid(os.posix_spawn(_BUSYBOX, ["busybox", "true"], {}, setsid=True), 0)
+
+
+def _await_free(disk: str) -> None:
+    """Wait until nothing holds `disk`, so that the kernel has forgotten what is on it.  Raises `OSError`."""
+    deadline = time.monotonic() + _FREE_SECONDS
+    while True:
+        try:
+            os.close(os.open(disk, os.O_RDONLY | os.O_EXCL | os.O_CLOEXEC))
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.005)
+        else:
+            return

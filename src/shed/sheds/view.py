@@ -1,0 +1,43 @@
+"""A shed as the API shows it: its record, its status, and the VM's process id."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from shed.backends.base import Backend, Liveness
+from shed.sheds.folders import Folders
+from shed.sheds.metadata import Record
+from shed.sheds.upper import has_errors, repair
+
+Shed = dict[str, Any]
+"""Such a view: names and JSON values."""
+
+
+def view(record: Record, folders: Folders, backend: Backend, *, starting: bool) -> Shed:
+    """Return what there is to say of the shed `record`; `starting` when its VM is being brought up."""
+    liveness = backend.liveness(folders.instance)
+    shed: Shed = {
+        "name": record.name,
+        "status": "stopped" if liveness is Liveness.NOT_OURS else "running",
+        "created_at": record.created_at,
+        "image": record.image,
+        "image_digest": record.lower_digest,
+        "backend": record.backend,
+        "cpus": record.cpus,
+        "memory_mb": record.memory_mb,
+        "upper_size_bytes": record.upper_size_bytes,
+    }
+    if starting:
+        shed["status"] = "starting"
+    elif liveness is Liveness.NOT_OURS and record.wanted == "running":
+        shed["detail"] = "its VM ended on its own"
+    elif liveness is Liveness.UNKNOWN:
+        shed["detail"] = "it cannot be told whether its VM runs"
+    elif has_errors(folders.upper):
+        how = f"stop it, then: {repair(folders.upper)}"
+        shed["detail"] = f"its file system has errors, as after a full disk of the host; {how}"
+    if liveness is not Liveness.NOT_OURS and (pid := backend.pid(folders.instance)) is not None:
+        shed["pid"] = pid
+    if record.local_dir is not None:
+        shed["local_dir"] = record.local_dir
+    return shed

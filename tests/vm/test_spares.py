@@ -1,0 +1,155 @@
+"""Machines that wait to become sheds, with everything real: they serve any image, upper and start, and end with the server."""
+
+import json
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from shed.oci.store import LayoutStore
+from support.kit import copy_store
+from support.machine import Machine, command_line
+from support.templates import EITHER, WARM
+
+pytestmark = [pytest.mark.vm, pytest.mark.slow, pytest.mark.timeout(600)]
+COUNT = 2
+
+
+def wait_until(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 90
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def spares(machine: Machine) -> list[int]:
+    """Return the processes that wait, when all of them do, and nothing of others is left."""
+    folders = [path for path in (machine.data / "spares").iterdir() if path.is_dir()]
+    found = [json.loads((path / "vm.json").read_text())["pid"] for path in folders if (path / "vm.json").exists()]
+    return found if len(found) == len(folders) == COUNT and all(map(is_stopped, found)) else []
+
+
+def is_stopped(pid: int) -> bool:
+    """Tell whether the processor of a VM stands still: it takes no time."""
+
+    def ticks() -> int:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return int(fields[11]) + int(fields[12])
+
+    before = ticks()
+    time.sleep(0.3)
+    return ticks() - before <= 1
+
+
+def create(machine: Machine, name: str, *words: str, image: str = "busybox") -> dict[str, Any]:
+    """Make a shed of the default shape and return what the server says of it."""
+    made = json.loads(machine.shed("create", name, "--image", image, "--json", *words))["shed"]
+    assert made["boot"] == "warm"
+    return dict(made)
+
+
+def sh(machine: Machine, name: str, script: str) -> list[str]:
+    """Run a shell script in a shed, which must succeed, and return the lines it prints."""
+    return machine.shed("exec", name, "--", "sh", "-ec", script).splitlines()
+
+
+@pytest.fixture(scope="module")
+def machine(base_store: LayoutStore, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
+    """A machine with spares of the default shape; all tests share it, and leave it with spares."""
+    root = tmp_path_factory.mktemp("spares")
+    copy_store(base_store, root / "data/images")
+    machine = Machine(root, way=WARM)
+    machine.way = EITHER  # a few are booted
+    (root / ".config/shed/server.yaml").write_text(json.dumps({"default_image": "busybox", "qemu": {"warm_spares": COUNT}}))
+    machine.shed("list")
+    wait_until(lambda: spares(machine))
+    yield machine
+    machine.end()
+    assert [path.name for path in (machine.data / "spares").iterdir()] == [".lock"]
+
+
+def test_two_of_two_images_become_what_was_asked_for(machine: Machine) -> None:
+    """Nothing of the rehearsal is left in them, and all that differs between sheds does; disks are of the sizes that were asked for."""
+    waiting = spares(machine)
+    one = create(machine, "one")
+    two = create(machine, "two", "--upper-size", "3G", image="base")
+    assert {one["pid"], two["pid"]} == set(waiting)
+    assert "claim" in one["timings"].keys() & two["timings"].keys()
+    script = """
+        od -An -tx1 -N16 /dev/urandom | tr -d ' \\n'; echo
+        cat /proc/sys/kernel/random/uuid /proc/sys/kernel/random/boot_id /etc/machine-id /sys/class/net/e*/address; hostname
+        cat /sys/class/block/vda/size /sys/class/block/vdb/size; cat /sys/class/block/vd?/ro | tr -d '\\n'; echo
+        date +%s; df -k / | tail -1 | tr -s ' ' | cut -d' ' -f2; grep -c . /proc/mounts; ls -A /workspace | wc -l
+        cat /etc/hostname /etc/hosts | grep -c rehearsal || true"""
+    seen = {name: sh(machine, name, script) for name in ("one", "two")}
+    for what in range(8):
+        assert seen["one"][what] != seen["two"][what], seen
+    for name, made in (("one", one), ("two", two)):
+        lines = seen[name]
+        upper = (machine.data / "uppers" / name / "upper.ext4").stat().st_size
+        assert lines[5] == name
+        assert int(lines[6]) * 512 == upper == made["upper_size_bytes"]
+        assert lines[8] == "011"
+        assert abs(int(lines[9]) - time.time()) < 60
+        assert upper * 0.9 < int(lines[10]) * 1024 <= upper
+        assert lines[12:] == ["0", "0"]
+    machine.shed("create", "cold", "--image", "busybox", "--cold")
+    assert sh(machine, "cold", "grep -c . /proc/mounts") == [seen["one"][11]]
+    for name in ("one", "two", "cold"):
+        machine.shed("delete", "--force", name)
+
+
+def test_a_stopped_shed_starts_in_one_that_waits(machine: Machine) -> None:
+    """With its files; what it writes then is in its own upper; a kill of the server and a stop are as for any other shed."""
+    wait_until(lambda: spares(machine))
+    create(machine, "dev")
+    identity = sh(machine, "dev", "echo kept > /root/kept; cat /etc/machine-id /sys/class/net/e*/address")
+    machine.shed("stop", "dev")
+    wait_until(lambda: spares(machine))
+    started = json.loads(machine.shed("start", "dev", "--json"))["shed"]
+    assert (started["boot"], "claim" in started["timings"]) == ("warm", True)
+    assert sh(machine, "dev", "cat /etc/machine-id /sys/class/net/e*/address /root/kept; echo more >> /root/kept") == [*identity, "kept"]
+    machine.shed("stop", "dev")
+    machine.shed("start", "dev", "--cold")
+    assert sh(machine, "dev", "cat /root/kept") == ["kept", "more"]
+    machine.shed("delete", "--force", "dev")
+
+
+def test_more_than_wait_at_once(machine: Machine) -> None:
+    """Those that find none are restored; none is given out twice; all draw different random bytes; the pool is full again."""
+    wait_until(lambda: spares(machine))
+
+    def live(name: str) -> tuple[int, str]:
+        pid = create(machine, name)["pid"]
+        (drawn,) = sh(machine, name, "od -An -tx1 -N16 /dev/urandom | tr -d ' \\n'; echo")
+        return pid, drawn
+
+    names = [f"once-{number}" for number in range(COUNT + 2)]
+    with ThreadPoolExecutor(len(names)) as pool:
+        made = list(pool.map(live, names))
+    assert len({pid for pid, _ in made}) == len({drawn for _, drawn in made}) == len(names)
+    for name in names:
+        machine.shed("delete", "--force", name)
+    wait_until(lambda: spares(machine))
+
+
+def test_those_that_have_died_are_passed_over_and_a_killed_server_leaves_none(machine: Machine) -> None:
+    """A create beside a dead spare succeeds; the next server ends what the killed one kept, and makes others; a shed that was one lives."""
+    wait_until(lambda: spares(machine))
+    dead, _ = spares(machine)
+    os.kill(dead, signal.SIGKILL)
+    pid = create(machine, "dev")["pid"]
+    wait_until(lambda: spares(machine))
+    before, server = spares(machine), machine.server_pid()
+    os.kill(server, signal.SIGKILL)
+    wait_until(lambda: not command_line(Path(f"/proc/{server}")))
+    assert machine.show("dev")["pid"] == pid
+    wait_until(lambda: spares(machine) and not set(spares(machine)) & set(before))
+    assert not any(str(machine.data).encode() in command_line(Path(f"/proc/{old}")) for old in before)
+    assert sh(machine, "dev", "hostname") == ["dev"]
+    machine.shed("delete", "--force", "dev")
