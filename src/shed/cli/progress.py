@@ -42,7 +42,7 @@ def shown(options: Options, *, stream: TextIO | None = None) -> Iterator[Callabl
 
 @contextlib.contextmanager
 def watched(options: Options, *, see: str = "shed list") -> Iterator[Callable[[Event], None]]:
-    """Yield what `shown` does, for work that the server does to its end also when the user stops watching; the command `see` shows it, if any."""
+    """Yield what `shown` does, for work that the server does to its end also when nobody watches; the command `see` shows it, if any."""
     try:
         with shown(options) as sink:
             yield sink
