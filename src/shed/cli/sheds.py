@@ -137,7 +137,7 @@ def logs(words: list[str], options: Options) -> int:
         raise UsageError("what is followed has no machine output", hint="leave out --json, or --follow")
     if args.follow:
         sys.stdout.flush()
-        for data in client_of(args.name, options).follow_logs(args.name, tail=args.tail):
+        for data in client_of(args.name, options).follow_logs(args.name, tail=args.tail, output=1):
             write_all(1, data)
         return 0
     text = client_of(args.name, options).logs(args.name, tail=args.tail)
