@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import socket
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -106,15 +107,25 @@ class Client:
         answer = http.request(self.address, "GET", _logs(name, tail))
         return answer if isinstance(answer, str) else ""
 
-    def follow_logs(self, name: str, *, tail: int | None = None) -> Iterator[bytes]:
+    def follow_logs(self, name: str, *, tail: int | None = None, output: int | None = None) -> Iterator[bytes]:
         """Yield what `logs` returns, and then what the console says as it comes, over restarts, until the shed is deleted.
 
-        Closing the iterator drops the connection.
+        Closing the iterator drops the connection.  Raises `BrokenPipeError` when nobody reads the descriptor `output` any more.
         """
         sock = upgrade(self.address, "GET", _logs(name, tail), "shed-log")
+        poll = select.poll()
+        poll.register(sock.fileno(), select.POLLIN)
+        if output is not None:
+            poll.register(output, 0)
         try:
-            while data := sock.recv(65536):
+            while True:
+                if any(there == output for there, _ in poll.poll()):
+                    raise BrokenPipeError
+                if not (data := sock.recv(65536)):
+                    break
                 yield data
+        except BrokenPipeError:
+            raise
         except OSError as error:
             raise UnavailableError(f"lost the connection to the server at {self.address}: {error.strerror}") from None
         finally:
