@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -205,6 +206,33 @@ def test_an_event_stream_that_breaks_off(tmp_path: Path) -> None:
     server, shed = scripted(tmp_path, script)
     with server:
         assert "starting\nerror: lost the connection" in shed("create", "dev", code=1).stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["create", "dev"], "the server goes on; see: shed list"),
+        (["image", "pull", "x"], "the server goes on; see: shed image ls"),
+        (["image", "push", "x", "r/x"], "the server goes on"),
+    ],
+)
+def test_work_that_is_not_watched_to_its_end(tmp_path: Path, words: list[str], told: str) -> None:
+    """Ctrl-C ends the watching alone, and says so."""
+    left = threading.Event()
+
+    def script(c: Conversation) -> None:
+        c.begin_events()
+        c.event("progress", '{"phase":"x","message":"working"}')
+        assert left.wait(30)
+
+    server, _ = scripted(tmp_path, script)
+    with server, subprocess.Popen([*SHED, "-s", server.url, *words], stderr=subprocess.PIPE, text=True) as shed:
+        assert shed.stderr is not None
+        assert shed.stderr.readline() == "working\n"
+        shed.send_signal(signal.SIGINT)
+        assert shed.stderr.read() == f"{told}\ninterrupted\n"
+        assert shed.wait() == 130
+        left.set()
 
 
 def test_an_error_event_keeps_its_kind(tmp_path: Path) -> None:

@@ -126,6 +126,16 @@ def test_a_follower_that_leaves_is_forgotten(dev: Shed) -> None:
     dev.world.until(lambda: dev.followers() == 0)
 
 
+def test_a_follower_whose_reader_left_ends(dev: Shed) -> None:
+    """As `tail -f` does: not only with the next line, which may be hours away."""
+    with dev.follow() as process:
+        assert process.stdout is not None
+        dev.world.until(lambda: dev.followers() == 1)
+        process.stdout.close()
+        assert process.wait(30) == 141
+    dev.world.until(lambda: dev.followers() == 0)
+
+
 def test_a_server_that_ends_is_told(dev: Shed) -> None:
     """It does not wait for its followers, and they hear that this is not the shed's end."""
     with dev.follow() as process:

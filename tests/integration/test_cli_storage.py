@@ -214,6 +214,21 @@ def test_system_df(host: Host) -> None:
     ]
 
 
+def test_one_image_that_cannot_be_removed_does_not_keep_the_others(host: Host) -> None:
+    """As with docker: each is told by itself, and the exit code is that of the failure."""
+    for name in ("one", "two", "three"):
+        put_image(host.store, name, name)
+    host.shed("create", "dev", "--image", "two")
+    failed = host.shed("image", "rm", "none", "one", "two", "three", code=1)
+    assert failed.stdout == "removed one\nremoved three\n"
+    assert [line.split(" (")[0] for line in failed.stderr.splitlines() if line.startswith("error")] == [
+        "error: no image is called 'none'",
+        "error: image 'two'",
+    ]
+    assert host.shed("image", "ls", "-q").stdout.splitlines()[0] == "two"
+    assert "the name of the image is empty" in host.shed("image", "rm", "", code=2).stderr
+
+
 def test_df_of_all_servers(host: Host, tmp_path: Path) -> None:
     """This machine's own, and those of the client's configuration; one that is down is named, and holds nobody up."""
     config = tmp_path / "client.yaml"

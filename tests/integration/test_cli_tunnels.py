@@ -201,6 +201,10 @@ def test_tunnels_in_the_background(user: User) -> None:
     assert user.open()[0]["pid"] != started["pid"]
     assert user.shed("tunnels", "stop", "dev").stdout == "closed the tunnels to dev\n"
     assert user.open() == []
+    url = f"unix://{user.env['SHED_RUNTIME_DIR']}/shed.sock"
+    user.shed("-s", url, "tunnels", "start", "dev", "-t", ":7", "-d")
+    assert user.open()[0]["server"] == url  # as it was named
+    assert user.shed("-s", url, "tunnels", "stop", "dev").stdout == "closed the tunnels to dev\n"
     assert user.shed("tunnels", "stop", "--all").stdout == "no tunnels were open\n"
 
 

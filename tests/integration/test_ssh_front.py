@@ -189,8 +189,12 @@ def test_only_listed_keys(make: Make) -> None:
     keys.write_text(f'command="echo forced $SSH_ORIGINAL_COMMAND",no-port-forwarding {line}\n')
     assert host.ssh.run("-i", str(path), "dev@shed", "echo in").stdout.startswith(b"forced")
     host.ssh.run("-i", str(path), "-W", "localhost:7", "dev@shed", code=255)
+    keys.write_text(f"{line}\n")
+    host.ssh.run("-i", str(path), "dev@shed", "true")
+    keys.chmod(0o666)  # then everybody could let himself in
+    assert b"Permission denied (publickey)" in host.ssh.run("-i", str(path), "dev@shed", "true", code=255).stderr
     keys.unlink()
-    host.ssh.run("-i", str(path), "dev@shed", "true", code=255)
+    assert b"Permission denied (publickey)" in host.ssh.run("-i", str(path), "dev@shed", "true", code=255).stderr
 
 
 def test_a_port_that_is_in_use(make: Make) -> None:

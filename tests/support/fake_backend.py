@@ -120,15 +120,22 @@ class FakeBackend:
         if not self.saves:
             raise BackendError("this backend saves no machines")
         self.made += 1
-        return self.templates.setdefault((machine.cpus, machine.memory_mb), Template(Path(f"template-{self.made}")))
+        shape = (machine.cpus, machine.memory_mb)
+        return self.templates.setdefault(shape, Template(Path("template-{}-{}".format(*shape)), str(self.made)))
 
     async def make_spare(
         self, machine: Machine, template: Template, rehearse: Callable[[Connection], Awaitable[None]], *, timeout: float
     ) -> None:
         await self.start(machine, template)
-        link = await self.connect(machine.state_dir, timeout=timeout)
-        await rehearse(link)
-        await link.close()
+        try:
+            link = await self.connect(machine.state_dir, timeout=timeout)
+            try:
+                await rehearse(link)
+            finally:
+                await link.close()
+        except BaseException:
+            await self.kill(machine.state_dir)
+            raise
         self.waiting.add(machine.state_dir)
 
     async def claim(self, spare: Machine, machine: Machine) -> None:

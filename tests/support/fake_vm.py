@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 
 from shed.guest.protocol import (
     CONTROL_REQUEST,
@@ -26,6 +27,8 @@ from shed.guest.protocol import (
 )
 
 STATE = {"state": "hello"}
+CLOCK: list[float] = []
+"""By how many seconds it is ahead, once it was asked for."""
 
 
 def main() -> None:
@@ -59,7 +62,7 @@ def serve(stream: socket.socket, faults: set[str]) -> None:
                 stream.sendall(b'{"agent":"fake","protocol":1}\n')
                 stream.recv(1)
             elif port == 1024:
-                execute(stream)
+                execute(stream, faults)
             elif port == 1026:
                 control(stream, faults)
             elif port == 1028:
@@ -96,17 +99,24 @@ def control(stream: socket.socket, faults: set[str]) -> None:
                 say(json.dumps(request))
                 STATE["state"] = "ready"
                 STATE["name"] = request["name"]
+        if request["op"] == "clock":
+            adjust = request.get("adjust", 0.0)
+            CLOCK.append(CLOCK.pop() + adjust if CLOCK else -100.0 if "late" in faults else 0.0)
+            answer["now"] = time.time() + CLOCK[0]
+            say(f"clock {adjust:.0f}")
         stream.sendall(exec_frame(CONTROL_RESPONSE, json.dumps(answer).encode()))
         if request["op"] == "poweroff" and "stubborn" not in faults:
             os._exit(0)
 
 
-def execute(stream: socket.socket) -> None:
-    """Run one command."""
+def execute(stream: socket.socket, faults: set[str]) -> None:
+    """Run one command; what is asked of a guest's own busybox, this machine's programs do."""
     decoder = FrameDecoder()
     kind, payload = frames(stream, decoder)
     assert kind == EXEC_REQUEST
     words, pipe = json.loads(payload)["cmd"], subprocess.PIPE
+    if words[0].endswith("/busybox"):
+        words = ["false" if "forgets" in faults else words[1]]
     if shutil.which(words[0]) is None:
         stream.sendall(exec_frame(EXIT_CODE, json.dumps({"code": 127, "error": f"{words[0]}: command not found"}).encode()))
         return

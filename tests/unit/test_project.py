@@ -1,6 +1,7 @@
 """The promises that a newcomer relies on, held against the files."""
 
 import re
+import subprocess
 import tomllib
 from pathlib import Path
 
@@ -52,3 +53,9 @@ def test_every_decision_is_a_numbered_page_with_a_title() -> None:
     pages = sorted(path for path in (ROOT / "docs/decisions").glob("*.md") if path.name != "README.md")
     assert [int(page.name[:4]) for page in pages] == list(range(1, len(pages) + 1))
     assert all(page.read_text().startswith("# ") for page in pages)
+
+
+def test_no_merge_is_left_unfinished() -> None:
+    """In no file that git knows."""
+    found = subprocess.run(["git", "grep", "-lE", "^(<<<<<<<|>>>>>>>) "], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (found.returncode, found.stdout) == (1, "")

@@ -137,6 +137,8 @@ def test_start_identity_and_clean_end(guest: Guest) -> None:
         assert int(disk.split()[1]) > SIZE * 0.9 / (1 << 20)
         assert abs(int(clock) - time.time()) < 60
         assert "ld-linux" in init
+        await control(link, "clock", wait=30, adjust=10_000)
+        assert abs(int((await guest.run(link, "sh", "-c", "date +%s"))[1]) - time.time() - 10_000) < 60
         assert await guest.run(link, "sh", "-c", "echo kept >/var/file; exit 3") == (3, "")
         await guest.off(link)
         features = subprocess.run(["/sbin/dumpe2fs", "-h", guest.upper], check=True, capture_output=True, text=True).stdout

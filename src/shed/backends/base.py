@@ -80,6 +80,8 @@ class Template:
 
     path: Path
     """Its folder."""
+    mark: str = ""
+    """Tells it from one that was there before under the same name."""
 
 
 class Stream(Protocol):

@@ -23,7 +23,7 @@ def cp(words: list[str], options: Options) -> int:
         "Copy a file or a folder between this machine and a shed, or between two sheds.  A place in a shed is NAME:PATH; a path that does\n"
         "not begin with / is one in the workspace.  SRC goes into DEST when that is a folder, with SRC/. its content alone; a DEST that\n"
         "does not exist becomes the copy.  With - as SRC or DEST a tar stream comes from standard input, or goes to standard output.",
-        examples=["shed cp notes.txt dev:/tmp/", "shed cp dev:build/. ./out", "shed cp src dev:", "shed cp dev:/etc - | tar t"],
+        examples=["shed cp notes.txt dev:/tmp/", "shed cp dev:build/. ./out", "shed cp src dev:", "shed cp -u root dev:/etc - | tar t"],
     )
     parser.add_argument("source", metavar="SRC", help="PATH, NAME:PATH, or -")
     parser.add_argument("target", metavar="DEST", help="PATH, NAME:PATH, or -")

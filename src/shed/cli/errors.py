@@ -6,7 +6,7 @@ import contextlib
 import os
 
 from shed.cli.options import Options
-from shed.errors import ShedError, of_os_error
+from shed.errors import ShedError, StorageError, of_os_error
 
 INTERRUPTED = 130
 _BROKEN_PIPE = 128 + 13
@@ -18,6 +18,8 @@ def explain(error: BaseException, options: Options) -> int:
         import traceback  # noqa: PLC0415
 
         traceback.print_exception(error)
+    if isinstance(error, FileNotFoundError) and error.filename is None and _is_nowhere():
+        error = StorageError("the folder that this was started in is gone", code="NO_FOLDER", hint="go to another one: cd ~")
     if isinstance(error, ShedError):
         report(error, options)
         return error.exit_code
@@ -53,6 +55,14 @@ def report(error: ShedError, options: Options) -> None:
     _complain(f"{label} {error.message}")
     if error.hint:
         _complain(f"hint: {error.hint}")
+
+
+def _is_nowhere() -> bool:
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        return True
+    return False
 
 
 def _complain(line: str) -> None:

@@ -9,7 +9,7 @@ from shed.cli.connection import client
 from shed.cli.options import Options
 from shed.cli.output import done, note, timings
 from shed.cli.parsing import Parser
-from shed.cli.progress import shown
+from shed.cli.progress import shown, watched
 from shed.config.paths import Paths
 from shed.config.sizes import format_size
 from shed.progress import Progress
@@ -26,7 +26,7 @@ def push(words: list[str], options: Options) -> int:
     parser.add_argument("destination", metavar="REFERENCE", help="registry/repository[:tag]")
     _common(parser)
     args = parser.parse(words, options)
-    with shown(options) as sink:
+    with shown(options) if args.local else watched(options, see="") as sink:
         if args.local:
             from shed.images.push import push_image  # noqa: PLC0415  the server's client needs none of it
             from shed.oci.store import LayoutStore  # noqa: PLC0415
@@ -54,7 +54,7 @@ def pull(words: list[str], options: Options) -> int:
     parser.add_argument("--with-layers", action="store_true", help="fetch the layers too: to push the image again, or to build from it")
     _common(parser)
     args = parser.parse(words, options)
-    with shown(options) as sink:
+    with shown(options) if args.local else watched(options, see="shed image ls") as sink:
         wanted: dict[str, Any] = {"tag": args.tag, "with_layers": args.with_layers, "insecure": args.insecure}
         if args.local:
             from shed.images.pull import pull_image  # noqa: PLC0415  the server's client needs none of it

@@ -7,12 +7,13 @@ import sys
 from typing import Any
 
 from shed.cli.connection import client
+from shed.cli.errors import report
 from shed.cli.options import Options
 from shed.cli.output import confirm, done, emit, note, table
 from shed.cli.parsing import Parser
 from shed.client.client import Client
 from shed.config.sizes import format_size
-from shed.errors import DataError
+from shed.errors import ConflictError, DataError, NotFoundError
 
 _SHORT = len("sha256:") + 12
 
@@ -29,19 +30,25 @@ def remove(words: list[str], options: Options) -> int:
     parser.add_argument("-f", "--force", action="store_true", help="do not ask")
     args = parser.parse(words, options)
     server = client(options)
-    removed = []
+    removed: list[dict[str, Any]] = []
+    code = 0
     ask = not args.force and (options.json or (sys.stdin and sys.stdin.isatty()))  # a script may go on: the blobs stay
     for image in args.images:
-        if ask and not confirm(f'Delete image "{image}"{_size(server, image)}?', options, force=False):
-            note("Cancelled.")
+        try:
+            if ask and not confirm(f'Delete image "{image}"{_size(server, image)}?', options, force=False):
+                note("Cancelled.")
+                continue
+            answer = server.remove_image(image)
+        except (NotFoundError, ConflictError) as error:  # the others are still meant
+            report(error, options)
+            code = error.exit_code
             continue
-        answer = server.remove_image(image)
         removed.append({"name": image, **answer})
         if not options.json:
             _tell(image, answer)
-    if options.json:
-        emit({"status": "ok", "action": "rm", "name": " ".join(args.images), "removed": removed})
-    return 0
+    if options.json and (removed or not code):
+        emit({"status": "ok" if not code else "error", "action": "rm", "name": " ".join(args.images), "removed": removed})
+    return code
 
 
 def _size(server: Client, image: str) -> str:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from typing import TextIO
 
 from shed.cli.options import Options
-from shed.cli.output import printable
+from shed.cli.output import note, printable
 from shed.config.sizes import format_size
 from shed.progress import BlobEvent, BytesEvent, Event, PhaseEvent, WarningEvent
 
@@ -38,6 +38,18 @@ def shown(options: Options, *, stream: TextIO | None = None) -> Iterator[Callabl
             yield live
     else:
         yield PlainLines(stream)
+
+
+@contextlib.contextmanager
+def watched(options: Options, *, see: str = "shed list") -> Iterator[Callable[[Event], None]]:
+    """Yield what `shown` does, for work that the server does to its end also when nobody watches; the command `see` shows it, if any."""
+    try:
+        with shown(options) as sink:
+            yield sink
+    except KeyboardInterrupt:
+        if not options.json:
+            note("the server goes on" + (f"; see: {see}" if see else ""))
+        raise
 
 
 def _warn_machines(event: Event, stream: TextIO) -> None:

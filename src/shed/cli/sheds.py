@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
-from collections.abc import Callable, Iterator
 
 from shed.cli import parsing
 from shed.cli.connection import client, client_of, create_timeout, known_on, local_dir, seen, where
 from shed.cli.options import Options
 from shed.cli.output import age, confirm, done, emit, note, seconds, table, timings, write_all
 from shed.cli.parsing import Parser
-from shed.cli.progress import shown
+from shed.cli.progress import shown, watched
 from shed.client.models import Shed
 from shed.config.sizes import format_size
 from shed.errors import UsageError
-from shed.progress import Event
 
 _COLD = "boot the VM, even where it could be restored"
 
@@ -38,7 +35,7 @@ def create(words: list[str], options: Options) -> int:
     args = parser.parse(words, options)
     server = client(options)
     folder = None if args.local_dir is None else local_dir(args.local_dir, server)
-    with _watched(options) as sink:
+    with watched(options) as sink:
         shed = server.create(
             args.name,
             image=args.image,
@@ -62,7 +59,7 @@ def start(words: list[str], options: Options) -> int:
     parser.add_argument("--cold", action="store_true", help=_COLD)
     args = parser.parse(words, options)
     server = client_of(args.name, options)
-    with _watched(options) as sink:
+    with watched(options) as sink:
         shed = server.start(args.name, cold=args.cold, on_event=sink)
     seen(server, options, {args.name: shed.status})
     _finished(options, "start", "started", shed)
@@ -73,7 +70,7 @@ def stop(words: list[str], options: Options) -> int:
     """Stop a running shed."""
     name = _name_alone("stop", "Stop a running shed.  What was written in it stays.", words, options)
     server = client_of(name, options)
-    with _watched(options) as sink:
+    with watched(options) as sink:
         shed = server.stop(name, on_event=sink)
     seen(server, options, {name: shed.status})
     _finished(options, "stop", "stopped", shed)
@@ -90,7 +87,7 @@ def delete(words: list[str], options: Options) -> int:
     if not confirm(f"Delete shed {args.name!r}{where(server)} and everything in it?", options, force=args.force):
         note("Cancelled.")
         return 0
-    with _watched(options) as sink:
+    with watched(options) as sink:
         server.delete(args.name, force=True, on_event=sink)  # whoever was asked has said so
     seen(server, options, {}, gone=[args.name])
     done(options, "delete", args.name, f"deleted {args.name}{where(server)}")
@@ -140,7 +137,7 @@ def logs(words: list[str], options: Options) -> int:
         raise UsageError("what is followed has no machine output", hint="leave out --json, or --follow")
     if args.follow:
         sys.stdout.flush()
-        for data in client_of(args.name, options).follow_logs(args.name, tail=args.tail):
+        for data in client_of(args.name, options).follow_logs(args.name, tail=args.tail, output=1):
             write_all(1, data)
         return 0
     text = client_of(args.name, options).logs(args.name, tail=args.tail)
@@ -150,18 +147,6 @@ def logs(words: list[str], options: Options) -> int:
         sys.stdout.flush()
         write_all(1, text.encode(errors="surrogateescape"))
     return 0
-
-
-@contextlib.contextmanager
-def _watched(options: Options) -> Iterator[Callable[[Event], None]]:
-    """Yield the sink for the progress of work that the server does, and will do to its end also when the user stops watching."""
-    try:
-        with shown(options) as sink:
-            yield sink
-    except KeyboardInterrupt:
-        if not options.json:
-            note("the server goes on; see: shed list")
-        raise
 
 
 def _name_alone(command: str, description: str, words: list[str], options: Options) -> str:

@@ -11,7 +11,7 @@ from shed.cli.everywhere import ask_all, conclude, down_rows
 from shed.cli.options import Options
 from shed.cli.output import confirm, done, emit, note, table
 from shed.cli.parsing import Parser
-from shed.cli.progress import shown
+from shed.cli.progress import watched
 from shed.client.client import Client
 from shed.config.sizes import format_size
 
@@ -111,7 +111,7 @@ def prune(words: list[str], options: Options) -> int:
         if not confirm(f"{question[0].upper()}{question[1:]} ({format_size(plan['size_bytes'])})?", options, force=False):
             note("Cancelled.")
             return 0
-    with shown(options) as sink:
+    with watched(options, see="shed system df") as sink:
         answer = server.clean(scopes, until=args.until, log_tail=args.log_tail_bytes, on_event=sink)
     return _finished(answer, options)
 

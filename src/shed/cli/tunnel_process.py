@@ -27,7 +27,7 @@ def main() -> int:
     mine = Tunnels(plan["shed"], plan["server"])
 
     def ready(forwards: Forwards) -> None:
-        mine.record(forwards)
+        mine.record(forwards, plan["address"])
         _say(f"open: {' '.join(map(str, plan['rules']))} through {plan['address']}")
         _tell(descriptor, {"forwards": forwards})
 

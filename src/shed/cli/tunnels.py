@@ -73,7 +73,7 @@ def hold(mine: Tunnels, address: Address, rules: list[Rule], options: Options) -
     held = mine.hold()
 
     def ready(forwards: Forwards) -> None:
-        mine.record(forwards)
+        mine.record(forwards, str(address))
         show(forwards, options)
 
     run(address, mine.shed, rules, ready=ready, say=note)
@@ -101,13 +101,18 @@ def list_tunnels(words: list[str], options: Options) -> int:
     Parser("tunnels list", "List the tunnels that are open on this machine.").parse(words, options)
     found = [(one, pid, one.recorded()) for one in tunnels.known() if (pid := one.pid()) is not None]
     if options.json:
-        emit([{"shed": one.shed, "server": one.server, "pid": pid, "forwards": about.get("forwards", [])} for one, pid, about in found])
+        emit(
+            [
+                {"shed": one.shed, "server": one.server_as_named(about), "pid": pid, "forwards": about.get("forwards", [])}
+                for one, pid, about in found
+            ]
+        )
         return 0
     rows = []
     for one, pid, about in found:
         since = datetime.fromtimestamp(about.get("since", 0), UTC).isoformat()
         ways = [(local_end(way), str(way["remote"])) for way in about.get("forwards", [])]
-        rows += [[one.shed, one.server, *way, str(pid), age(since)] for way in ways]
+        rows += [[one.shed, one.server_as_named(about), *way, str(pid), age(since)] for way in ways]
     print(table(["SHED", "SERVER", "LOCAL", "PORT", "PID", "OPEN SINCE"], rows), end="")
     return 0
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import socket
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -13,7 +14,7 @@ from shed.client.address import Address, resolve
 from shed.client.execution import Execution
 from shed.client.models import Shed
 from shed.client.transport import ANSWER_TIMEOUT, upgrade
-from shed.errors import NotFoundError, UnavailableError
+from shed.errors import NotFoundError, UnavailableError, UsageError
 from shed.names import check_session_name, check_shed_name
 from shed.progress import BlobEvent, BytesEvent, Event, PhaseEvent, WarningEvent
 
@@ -106,15 +107,25 @@ class Client:
         answer = http.request(self.address, "GET", _logs(name, tail))
         return answer if isinstance(answer, str) else ""
 
-    def follow_logs(self, name: str, *, tail: int | None = None) -> Iterator[bytes]:
+    def follow_logs(self, name: str, *, tail: int | None = None, output: int | None = None) -> Iterator[bytes]:
         """Yield what `logs` returns, and then what the console says as it comes, over restarts, until the shed is deleted.
 
-        Closing the iterator drops the connection.
+        Closing the iterator drops the connection.  Raises `BrokenPipeError` when nobody reads the descriptor `output` any more.
         """
         sock = upgrade(self.address, "GET", _logs(name, tail), "shed-log")
+        poll = select.poll()
+        poll.register(sock.fileno(), select.POLLIN)
+        if output is not None:
+            poll.register(output, 0)
         try:
-            while data := sock.recv(65536):
+            while True:
+                if any(there == output for there, _ in poll.poll()):
+                    raise BrokenPipeError
+                if not (data := sock.recv(65536)):
+                    break
                 yield data
+        except BrokenPipeError:
+            raise
         except OSError as error:
             raise UnavailableError(f"lost the connection to the server at {self.address}: {error.strerror}") from None
         finally:
@@ -161,7 +172,7 @@ class Client:
 
     def image_history(self, reference: str) -> list[dict[str, Any]]:
         """Return the steps that made an image, the last one first."""
-        answer = http.request(self.address, "GET", f"/api/images/history?ref={quote(os.fsencode(reference), safe='')}")
+        answer = http.request(self.address, "GET", f"/api/images/history?ref={_quoted(reference)}")
         return [object_of(item) for item in items_of(answer, "steps")]
 
     def tag_image(self, source: str, name: str) -> str:
@@ -233,6 +244,8 @@ def _logs(name: str, tail: int | None) -> str:
 
 
 def _quoted(reference: str) -> str:
+    if not reference:
+        raise UsageError("the name of the image is empty", hint="is a variable in it not set?")
     return quote(os.fsencode(reference), safe="")
 
 

@@ -97,7 +97,7 @@ class Tunnels:
     @classmethod
     def of(cls, shed: str, address: Address) -> Tunnels:
         """Return those of `shed` on the server at `address`."""
-        return cls(shed, address.name or hashlib.sha256(str(address).encode()).hexdigest()[:8])
+        return cls(shed, address.name or _short(str(address)))
 
     def file(self, kind: str) -> Path:
         """Return the path of its file of a kind: ``lock``, ``json`` or ``log``."""
@@ -136,9 +136,9 @@ class Tunnels:
         hint = f"add --replace, or: shed tunnels stop {self.shed}"
         return ConflictError(f"tunnels to {self.shed} are open already", code="TUNNELS_RUNNING", hint=hint)
 
-    def record(self, forwards: Sequence[dict[str, object]]) -> None:
-        """Write down what the process forwards."""
-        atomic_write(self.file("json"), json.dumps({"forwards": list(forwards), "since": time.time()}), mode=0o600)
+    def record(self, forwards: Sequence[dict[str, object]], url: str) -> None:
+        """Write down what the process forwards, and the server's `url`."""
+        atomic_write(self.file("json"), json.dumps({"forwards": list(forwards), "since": time.time(), "url": url}), mode=0o600)
 
     def recorded(self) -> dict[str, Any]:
         """Return what was written down; nothing when it cannot be read."""
@@ -147,6 +147,11 @@ class Tunnels:
         except (OSError, ValueError):
             return {}
         return found if isinstance(found, dict) else {}
+
+    def server_as_named(self, recorded: dict[str, Any]) -> str:
+        """Return the server as the user has named it: its name, or the URL that was `recorded`."""
+        url = recorded.get("url")
+        return url if isinstance(url, str) and _short(url) == self.server else self.server
 
     def stop(self) -> bool:
         """End the process, and wait until it is gone; False when there was none.
@@ -187,6 +192,10 @@ def known() -> Iterator[Tunnels]:
 def folder() -> Path:
     """Return where the processes keep their files."""
     return _home() / "tunnels"
+
+
+def _short(url: str) -> str:
+    return hashlib.sha256(url.encode()).hexdigest()[:8]
 
 
 def _home() -> Path:

@@ -4,7 +4,7 @@
     rehearse    {}             go through a start, so that the real one is quicker; the disks are exchanged afterwards
     configure   {…}            make this machine a shed (`shed.guest.configure` says what it takes), once
     health      {}             how it is
-    clock       {"clock": s}   set the wall clock, seconds since 1970, unless it is right but for the time that the message took
+    clock       {"adjust": s}  put the wall clock forward by so many seconds, if given; answers what time it is, {"now"}: since 1970
     sync        {}             write everything to the disk
     poweroff    {}             answers, then ends everything
 
@@ -28,10 +28,6 @@ if TYPE_CHECKING:
     from shed.guest.state import State
 
     Answer = dict[str, object]
-
-
-_CLOCK_ERROR = 0.01
-"""Seconds; nearer than that the wall clock is not set by a message."""
 
 
 class RefusedError(Exception):
@@ -135,8 +131,12 @@ class Control:
         }
 
     async def _clock(self, request: Answer) -> Answer:
-        set_clock(request.get("clock"))
-        return {}
+        adjust = request.get("adjust", 0)
+        if adjust != 0:
+            if not isinstance(adjust, (int, float)):
+                raise ValueError(f"adjust: {adjust!r} is not a number")
+            set_clock(time.time() + adjust)
+        return {"now": time.time()}
 
     async def _sync(self, _request: Answer) -> Answer:
         """In a child, because it can take long and others must go on."""
@@ -163,8 +163,7 @@ class Control:
 
 
 def set_clock(seconds: object) -> None:
-    """Set the wall clock, unless it is right already.  Raises `ValueError` for a time that cannot be now."""
+    """Set the wall clock.  Raises `ValueError` for a time that cannot be now."""
     if not isinstance(seconds, (int, float)) or not 1_600_000_000 < seconds < 4_102_444_800:
         raise ValueError(f"clock: {seconds!r} is not a time in this century")
-    if abs(time.time() - seconds) > _CLOCK_ERROR:
-        time.clock_settime(time.CLOCK_REALTIME, seconds)
+    time.clock_settime(time.CLOCK_REALTIME, seconds)

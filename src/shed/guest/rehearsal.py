@@ -10,7 +10,7 @@ import os
 import time
 
 from shed.guest import syscalls, users
-from shed.guest.configure import disks, identity, mounts, overlay, steps
+from shed.guest.configure import disks, identity, mounts, overlay
 from shed.guest.loop import Event
 
 TYPE_CHECKING = False
@@ -24,18 +24,27 @@ _BUSYBOX = "/bin/busybox"
 
 
 async def rehearse(loop: Loop, places: Places) -> None:
-    """Do what a start does with the disks that are there, and let go of them.  Raises `OSError` when they stay in use."""
-    ended = Event()
+    """Do what a start does with the disks that are there, and let go of them.  Raises `OSError` when it fails, or they stay in use."""
     pid = os.fork()
     if pid == 0:
         try:
             _start(places)
-        except (OSError, steps.StepError) as error:
+            os._exit(0)
+        except BaseException as error:  # noqa: BLE001  nothing may ever leave this block
             loop.log(f"the rehearsal failed: {error}")
         finally:
-            os._exit(0)
-    loop.on_exit(pid, lambda _status: ended.set())
+            os._exit(1)
+    statuses: list[int] = []
+    ended = Event()
+
+    def over(status: int) -> None:
+        statuses.append(status)
+        ended.set()
+
+    loop.on_exit(pid, over)
     await ended.wait()
+    if statuses != [0]:
+        raise OSError("the rehearsal failed; the console says why")
     for disk in places.own_disks:
         _await_free(disk)
 
@@ -50,7 +59,8 @@ def _start(places: Places) -> None:
     identity.set_hostname("rehearsal")
     identity.settle("", "rehearsal")
     mounts.make_workspace("/workspace", [], users.default_user("shed"))
-    os.waitpid(os.posix_spawn(_BUSYBOX, ["busybox", "true"], {}, setsid=True), 0)
+    if os.waitpid(os.posix_spawn(_BUSYBOX, ["busybox", "true"], {}, setsid=True), 0)[1]:
+        raise OSError(f"{_BUSYBOX} true failed")
 
 
 def _await_free(disk: str) -> None:

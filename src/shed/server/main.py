@@ -9,11 +9,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from shed.config.paths import Paths
 from shed.config.server import find_settings, load_settings
-from shed.errors import ShedError, of_os_error
+from shed.errors import ShedError, UsageError, of_os_error
 from shed.version import VERSION
 
 if TYPE_CHECKING:
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run `shed-server` with these command line arguments and return its exit code."""
-    options = server_parser().parse_args(arguments)
     try:
+        options = server_parser().parse_args(arguments)
         return int(options.run(options))
     except ShedError as error:
         told = error
@@ -41,9 +41,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return told.exit_code
 
 
+class _Parser(argparse.ArgumentParser):
+    """Errors are `UsageError`, nothing is abbreviated."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(allow_abbrev=False, **options)
+
+    def error(self, message: str) -> NoReturn:
+        """Raise the problem instead of ending the process."""
+        raise UsageError(message, hint=f"see: {self.prog} --help")
+
+
 def server_parser() -> argparse.ArgumentParser:
     """Return the parser of all commands."""
-    parser = argparse.ArgumentParser(prog="shed-server", description="Hosts sheds on this machine.")
+    parser = _Parser(prog="shed-server", description="Hosts sheds on this machine.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     serve = commands.add_parser("serve", help="run in the foreground, until SIGTERM or ctrl-C; sheds keep running")
     serve.add_argument("--config", type=Path, metavar="FILE", help="default: server.yaml here, in ~/.config/shed, in /etc/shed")

@@ -18,7 +18,7 @@ from shed.errors import BackendError, ShedError
 from shed.progress import Progress
 from shed.sheds import workspace
 from shed.sheds.agent import control
-from shed.sheds.clock import set_clock
+from shed.sheds.clock import set_clock_quietly
 from shed.sheds.folders import Folders
 from shed.sheds.metadata import Record
 from shed.sheds.pool import Spare
@@ -79,7 +79,7 @@ async def boot(
             except ShedError as error:
                 await backend.kill(folders.instance)
                 progress.warn(f"restoring the virtual machine failed, so it is {_OTHERWISE[type(source)]}: {_first_line(error)}")
-                log.warning("shed %s: coming up from %s failed: %s", record.name, source, error)
+                log.warning("shed %s: coming up from %s failed: %s", record.name, _name(source), error)
             except BaseException as error:
                 await _clean_up(backend, folders, error)
                 raise
@@ -92,7 +92,7 @@ async def boot(
             for source in sources:
                 if isinstance(source, Template):
                     await warm.to_blame(source, vm)
-            warm.booted(vm)
+            warm.want(vm)
     return Booted(connection, "cold")
 
 
@@ -111,13 +111,17 @@ async def _bring_up(
     try:
         progress.phase("configure", "mounting disks")
         await configure(connection, record, backend, vm.disks[:-1], wait=max(_LEAST, deadline - time.monotonic()))
-        await set_clock(connection)
+        await set_clock_quietly(record.name, connection)
     except BaseException as error:
         if isinstance(error, BackendError) and error.code == _UPPER_MOUNT:
             error.hint = f"free some space, if this machine's disk is full; else: {repair(vm.disks[0].path)}"
         await connection.close()
         raise
     return connection
+
+
+def _name(source: Spare | Template) -> str:
+    return source.machine.name if isinstance(source, Spare) else source.path.name
 
 
 def _first_line(error: ShedError) -> str:
@@ -176,7 +180,7 @@ async def attach(backend: Backend, record: Record, folders: Folders, *, wait: fl
             await configure(connection, record, backend, [Disk(folders.upper, read_only=False)], wait=wait)
         elif state != "ready":
             raise BackendError(f"the guest of shed {record.name!r} is {state}", code="SHED_NOT_RUNNING", hint="try again when it is down")
-        await set_clock(connection)
+        await set_clock_quietly(record.name, connection)
     except BaseException:
         await connection.close()
         raise

@@ -90,7 +90,7 @@ async def _power_off(instance: Path, backend: Backend, link: Link, *, wait: floa
             connection = await link.get()
         await control(connection, "poweroff", wait=wait)
     except (ShedError, TimeoutError) as error:
-        log.warning("cannot ask the guest of %s to power off: %s", instance.name, error or "its agent does not answer")
+        log.warning("cannot ask the guest of %s to power off: %s", instance.name, str(error) or "its agent does not answer")
         return False
     return await backend.wait_exit(instance, timeout=wait)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from typing import Any
 
 from shed.backends.base import Backend, Connection, Liveness, Stream
@@ -74,7 +74,8 @@ class Manager:
     async def open(self) -> None:
         """Make the folders; then, in the background, undo what an earlier server left unfinished and adopt the VMs that run."""
         places.prepare(self._paths)
-        self._background(self._warm.open(self._resolve), "open templates and spares")
+        await self._warm.open()
+        self._background(self._warm.prepare(self._resolve), "prepare warm starts")
         self._background(keep_clocks(self._guests), "clocks")
         for name in places.leftovers(self._paths):
             self._background(self._sweep(name), f"sweep {name}")
@@ -281,8 +282,8 @@ class Manager:
             error.hint = error.hint or f"see `shed logs {name}`; `shed stop {name}` ends it, whatever it does"
             raise
 
-    def _guests(self) -> Iterator[Connection]:
-        return (connection for entry in self._names.values() if (connection := entry.link.connection) is not None)
+    def _guests(self) -> dict[str, Connection]:
+        return {name: link for name, entry in self._names.items() if (link := entry.link.connection) is not None}
 
     async def _sweep(self, name: str) -> None:
         async with self._holding(name, "sweep"):
@@ -300,7 +301,7 @@ class Manager:
             try:
                 await work
             except (ShedError, TimeoutError) as error:
-                log.warning("%s: %s", what, error or "no answer in time; tried again when it is needed")
+                log.warning("%s: %s", what, str(error) or "no answer in time; tried again when it is needed")
             except Exception:
                 log.exception("%s failed", what)
 

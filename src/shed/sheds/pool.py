@@ -5,8 +5,8 @@
     spares/.lock         flock: held by the server whose spares these are; never removed
     spares/NUMBER/       a spare's disks, and all that the backend keeps of its VM
 
-A spare is of the default shape and serves every image.  It belongs to the server, unlike a shed's VM: it ends with it, and what a server
-that was killed has left is ended by the next.  Spares are made when no shed has been started for a moment.
+A spare is of the default shape and serves every image of its boot kit.  It belongs to the server, unlike a shed's VM: it ends with it, and
+what a server that was killed has left is ended by the next.  Spares are made when no shed has been started for a moment.
 """
 
 from __future__ import annotations
@@ -17,29 +17,32 @@ import itertools
 import logging
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from shed.backends.base import Backend, Connection, Disk, Liveness, Machine, Template
 from shed.config.paths import Paths
 from shed.config.server import Settings
-from shed.errors import ConflictError, ShedError
-from shed.fsutil import locked, storage_errors
+from shed.errors import BackendError, ConflictError, ShedError
+from shed.fsutil import locked
 from shed.guest.protocol import PORT_EXEC
 from shed.sheds import upper
 from shed.sheds.agent import control
 from shed.sheds.commands import run
-from shed.sheds.templates import make
 from shed.sheds.threads import in_thread
 
 log = logging.getLogger(__name__)
 _LOCK = ".lock"
 _CALM_SECONDS = 1.0
 """Without a start, before a spare is made: it would take the processor that a start wants."""
-_PAUSE, _SHORT_PAUSE = 60.0, 2.0
-"""Seconds from one that could not be made to the next attempt; the short one when somebody else is making the template."""
+_LOOK_SECONDS = 60.0
+"""Between two looks at whether those that wait still live."""
+_PAUSE, _LONGEST_PAUSE = 30.0, 3600.0
+"""Seconds after one that could not be made; twice as many after each further one."""
 _REHEARSAL_SECONDS = 30.0
+_TO_GROW = 256 << 20
+"""Bytes by which the disk of a rehearsal is larger than its file system."""
 _BUSYBOX = "/run/shed-runtime/bin/busybox"
 """A command that every guest has."""
 
@@ -53,15 +56,18 @@ class Spare:
 
 
 class Pool:
-    """Keeps as many spares of the default shape as `settings` say."""
+    """Keeps as many spares of the default shape as `settings` say, once `ask` has had a template made for them."""
 
-    def __init__(self, paths: Paths, backend: Backend, settings: Settings) -> None:
+    def __init__(self, paths: Paths, backend: Backend, settings: Settings, ask: Callable[[Machine], None]) -> None:
         self._folder = paths.spares
         self._templates = paths.templates
         self._backend = backend
         self._settings = settings
         self._size = settings.warm_spares if settings.warm_start else 0
+        self._ask = ask
         self._like: Machine | None = None
+        self._seen: tuple[Path, ...] = ()
+        """The boot kit of the last start."""
         self._spares: list[Spare] = []
         self._starts = 0
         self._last_start = -_CALM_SECONDS
@@ -85,32 +91,42 @@ class Pool:
 
     async def close(self) -> None:
         """End all spares."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-            self._spares.clear()
-            await self._sweep()
-        self._held.close()
+        with self._held:
+            if self._task is not None:
+                self._task.cancel()
+                await asyncio.gather(self._task, return_exceptions=True)
+                self._spares.clear()
+                await self._sweep()
 
     def like(self, machine: Machine) -> None:
-        """Have spares that can become `machine` from now on, if it has the default shape."""
+        """Have spares that can become `machine` from now on, if it has the default shape.
+
+        Those of another boot kit are given up only when it is asked for twice in a row.
+        """
         shape = (machine.cpus, machine.memory_mb, machine.shares)
         if shape == (self._settings.default_cpus, self._settings.default_memory_mb, ()):
-            self._like = machine
-            self._wanted.set()
+            kit = _kit(machine)
+            if self._like is None or kit in (_kit(self._like), self._seen):
+                self._like = machine
+                self.look()
+            self._seen = kit
+
+    def look(self) -> None:
+        """Something may have changed: see what there is to do."""
+        self._wanted.set()
 
     def take(self, template: Template) -> Spare | None:
         """Return a spare that was restored from `template`, if there is one; it is the caller's then."""
         for spare in self._spares:
-            if spare.template == template and self._backend.liveness(spare.machine.state_dir) is Liveness.OURS:
+            if self._is_good(spare, template):
                 self._spares.remove(spare)
-                self._wanted.set()
+                self.look()
                 return spare
         return None
 
     @contextlib.contextmanager
     def standing_back(self) -> Iterator[None]:
-        """Make no spare, and remove none, meanwhile."""
+        """Begin to make no spare, and remove none, meanwhile."""
         self._starts += 1
         self._calm.clear()
         try:
@@ -122,49 +138,50 @@ class Pool:
                 self._calm.set()
 
     async def _fill(self) -> None:
+        pause = _PAUSE
         while True:
-            await self._wanted.wait()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_LOOK_SECONDS):
+                    await self._wanted.wait()
             self._wanted.clear()
             try:
-                while await self._is_short():
-                    await self._make()
-            except ConflictError as error:
-                log.info("no spare made yet: %s", error)
-                await asyncio.sleep(_SHORT_PAUSE)
-                self._wanted.set()
-            except (ShedError, OSError) as error:
-                log.warning("no spare made: %s", error)
-                await asyncio.sleep(_PAUSE)
-                self._wanted.set()
-            except Exception:
-                log.exception("making a spare failed")
-                await asyncio.sleep(_PAUSE)
-                self._wanted.set()
+                while (template := await self._next()) is not None:
+                    await self._make(template)
+                    pause = _PAUSE
+            except Exception as error:
+                if isinstance(error, ShedError | OSError):
+                    log.warning("no spare made: %s", error)
+                else:
+                    log.exception("making a spare failed")
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, _LONGEST_PAUSE)
+                self.look()
 
-    async def _is_short(self) -> bool:
-        """Wait until nobody starts anything, and drop what is of no use; then tell whether a spare is to be made."""
+    async def _next(self) -> Template | None:
+        """Wait until nobody starts anything, and drop what is of no use; return what to restore another spare from, if one is wanted."""
+        if self._like is None:
+            return None
+        await self._calmed()
+        template = await in_thread(self._backend.template, self._like)
+        if template is None:
+            self._ask(self._like)
+        self._spares = [spare for spare in self._spares if template is not None and self._is_good(spare, template)]
+        await self._calmed()
+        await self._sweep()
+        return template if len(self._spares) < self._size else None
+
+    async def _calmed(self) -> None:
         while (rest := self._last_start + _CALM_SECONDS - time.monotonic()) > 0 or self._starts:
             await self._calm.wait()
             await asyncio.sleep(rest)
-        if self._like is None:
-            return False
-        template = await in_thread(self._backend.template, self._like)
-        self._spares = [
-            spare
-            for spare in self._spares
-            if spare.template == template and self._backend.liveness(spare.machine.state_dir) is Liveness.OURS
-        ]
-        if not self._starts:
-            await self._sweep()
-        return len(self._spares) < self._size
 
-    async def _make(self) -> None:
+    def _is_good(self, spare: Spare, template: Template) -> bool:
+        return spare.template == template and self._backend.liveness(spare.machine.state_dir) is Liveness.OURS
+
+    async def _make(self, template: Template) -> None:
         assert self._like is not None
-        like = self._like
-        template = await make(self._backend, like, wait=self._settings.start_timeout)
-        folder = self._folder / str(next(self._numbers))
-        disk = folder / "upper.ext4"
-        runtime = like.disks[-1]
+        like, folder = self._like, self._folder / str(next(self._numbers))
+        disk, runtime = folder / "upper.ext4", like.disks[-1]
         machine = replace(like, name=f"spare-{folder.name}", state_dir=folder, disks=(Disk(disk, read_only=False), runtime, runtime))
         await in_thread(self._make_upper, runtime.path, disk)
         began = time.monotonic()
@@ -174,22 +191,29 @@ class Pool:
 
     def _make_upper(self, runtime: Path, disk: Path) -> None:
         size = self._settings.default_upper_size
-        upper.make_upper(upper.template(self._templates, runtime, size), disk, size)
+        upper.make_upper(upper.template(self._templates, runtime, size), disk, size + _TO_GROW)
 
     async def _sweep(self) -> None:
         """End and remove what is no spare of ours: those of a server that was killed, and what those have left that are sheds now."""
         kept = {spare.machine.state_dir for spare in self._spares}
-        for folder in self._folder.iterdir():
-            if folder.is_dir() and folder not in kept:
-                try:
-                    await self._backend.kill(folder)
-                    with storage_errors(folder):
-                        await in_thread(shutil.rmtree, folder)
-                except ShedError as error:
-                    log.warning("spare %s stays: %s", folder.name, error)
+        left = [path for path in self._folder.iterdir() if path.is_dir() and path not in kept]
+        await asyncio.gather(*map(self._remove, left))
+
+    async def _remove(self, folder: Path) -> None:
+        try:
+            await self._backend.kill(folder)
+            await in_thread(shutil.rmtree, folder)
+        except (ShedError, OSError) as error:
+            log.warning("spare %s stays: %s", folder.name, error)
+
+
+def _kit(machine: Machine) -> tuple[Path, ...]:
+    return (machine.kernel, machine.initrd, machine.disks[-1].path)
 
 
 async def _rehearse(connection: Connection) -> None:
-    """Bring the agent through all that a create and its first command ask of it."""
+    """Bring the agent through all that a create and its first command ask of it.  Raises `BackendError` when it does not succeed."""
     await control(connection, "rehearse", wait=_REHEARSAL_SECONDS)
-    await run(await connection.open(PORT_EXEC), [_BUSYBOX, "true"], wait=_REHEARSAL_SECONDS)
+    done = await run(await connection.open(PORT_EXEC), [_BUSYBOX, "true"], wait=_REHEARSAL_SECONDS)
+    if done.code:
+        raise BackendError(f"the rehearsal of a spare failed: {done.error or done.stderr}", code="NOT_REHEARSED")

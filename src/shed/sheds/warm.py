@@ -39,19 +39,22 @@ class WarmStart:
         self._folder = paths.templates
         self._backend = backend
         self._settings = settings
-        self._pool = Pool(paths, backend, settings)
+        self._pool = Pool(paths, backend, settings, self.want)
         self._making: dict[tuple[object, ...], asyncio.Task[None]] = {}
         """By shape."""
         self._failed: dict[tuple[object, ...], float] = {}
         """When the making of a shape failed: it costs a boot, and so is not tried again soon."""
         self._blamed: Counter[tuple[object, ...]] = Counter()
 
-    async def open(self, resolve: Callable[[str], BootImage]) -> None:
+    async def open(self) -> None:
+        """End the spares that a server before us was killed over, so that they hold nobody's disk."""
+        await self._pool.open()
+
+    async def prepare(self, resolve: Callable[[str], BootImage]) -> None:
         """Remove what a server before us was killed over; then have spares made for the default image, if it is here."""
         settings = self._settings
         if settings.warm_start:
             await self._backend.sweep_templates()
-        await self._pool.open()
         if settings.warm_start and settings.warm_spares:
             with contextlib.suppress(NotFoundError):  # then the first shed shows what they are to be like
                 image = await in_thread(resolve, settings.default_image)
@@ -59,10 +62,9 @@ class WarmStart:
 
     async def close(self) -> None:
         """Give up what is being made, and end what waits."""
-        await self._pool.close()
         for task in self._making.values():
             task.cancel()
-        await asyncio.gather(*self._making.values(), return_exceptions=True)
+        await asyncio.gather(*self._making.values(), self._pool.close(), return_exceptions=True)
 
     async def sources(self, machine: Machine) -> list[Spare | Template]:
         """Return what `machine` can come from, the quickest first."""
@@ -90,8 +92,8 @@ class WarmStart:
         except ShedError as error:
             log.warning("cannot remove template %s: %s", template.path.name, error)
 
-    def booted(self, machine: Machine) -> None:
-        """Have a template made in the background for others like `machine`, which has just been booted."""
+    def want(self, machine: Machine) -> None:
+        """Have a template made in the background for machines like `machine`, unless that has failed too often, or lately."""
         shape = _shape(machine)
         if not self._settings.warm_start or shape in self._making or self._blamed[shape] >= _MOST_BLAMED:
             return
@@ -109,6 +111,8 @@ class WarmStart:
         except Exception:
             log.exception("making a template failed")
             self._failed[shape] = time.monotonic()
+        else:
+            self._pool.look()
         finally:
             del self._making[shape]
 

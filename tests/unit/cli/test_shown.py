@@ -7,6 +7,7 @@ import io
 import json
 import re
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 
@@ -80,6 +81,20 @@ def test_what_the_system_refuses_is_no_bug(capfd: pytest.CaptureFixture[str]) ->
         "error: the operating system refused: No space left on device",
         "hint: free some space, for example: shed delete NAME",
     ]
+
+
+def test_a_folder_that_is_gone_is_no_bug(capfd: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The shell stands in it, and wonders."""
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    with pytest.raises(FileNotFoundError) as caught:
+        Path.cwd()
+    assert explain(caught.value, Options()) == 1
+    assert capfd.readouterr().err == "error: the folder that this was started in is gone\nhint: go to another one: cd ~\n"
+    monkeypatch.chdir(tmp_path)
+    explain(caught.value, Options())
+    assert "this is a bug in shed" in capfd.readouterr().err
 
 
 def test_debugging_shows_the_traceback(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

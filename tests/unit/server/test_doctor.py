@@ -314,11 +314,14 @@ def test_what_earlier_versions_left(host: Host, minted: MintResult) -> None:
 
 
 def test_configuration(host: Host, tmp_path: Path) -> None:
-    """A file that is valid, one that is not, one that is not there."""
+    """A file that is valid, one whose list of keys is missing, one that is not valid, one that is not there."""
     path = tmp_path / "server.yaml"
     named = Host(host.paths, path)
     path.write_text("name: here\n")
     assert found(named, service.configuration) == Result("configuration", Status.PASS, f"{path} is valid")
+    path.write_text(f"ssh: {{authorized_keys: {tmp_path}/keys}}\n")
+    row = found(named, service.configuration)
+    assert (row.status, row.detail) == (Status.WARN, f"nobody is let in by SSH: {tmp_path}/keys: No such file or directory")
     path.write_text("http_prot: 1\n")
     row = found(named, service.configuration)
     assert (row.status, row.detail, row.hint) == (Status.FAIL, f"{path}: unknown key 'http_prot'", "did you mean 'http_port'?")

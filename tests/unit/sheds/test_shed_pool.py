@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from shed.backends.base import Disk, Machine
 from shed.progress import Event, Progress, WarningEvent
 from shed.sheds.create import CreateRequest
+from shed.sheds.pool import Pool
 from support.world import World, create, until
 
 
@@ -95,11 +98,39 @@ def test_those_of_a_template_that_is_gone_are_replaced(world: World) -> None:
             before = spares(world)
             (template,) = world.backend.templates.values()
             world.backend.drop_template(template)
-            assert (await create(manager, "a"))["boot"] == "cold"
+            assert (await create(manager, "a"))["pid"] not in before
             await until(lambda: len(spares(world)) == 2 and not set(spares(world)) & set(before))
             assert "claim" in (await create(manager, "b"))["timings"]
 
     asyncio.run(work())
+
+
+def test_one_that_cannot_rehearse_is_none(world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """It is ended, said so, and tried again after a while; creates are restored meanwhile."""
+    monkeypatch.setattr("shed.sheds.pool._PAUSE", 0.1)
+
+    async def work() -> None:
+        world.backend.faults.add("forgets")
+        async with world.manager() as manager:
+            await until(lambda: "the rehearsal of a spare failed" in caplog.text)
+            assert "restore" in (await create(manager, "a"))["timings"]
+            world.backend.faults.clear()
+            await filled(world)
+
+    asyncio.run(work())
+
+
+def test_an_image_of_another_kit_does_not_end_them_at_once(world: World) -> None:
+    """Only when such a one is asked for twice in a row."""
+    pool = Pool(world.paths, world.backend, world.settings, lambda _machine: None)
+    machines = [Machine("m", 2, 2048, Path(name), Path("initrd"), (), Path("state")) for name in ("one", "two")]
+    machines = [replace(machine, disks=(Disk(Path("runtime"), read_only=True),)) for machine in machines]
+    wanted = []
+    for which in (0, 1, 0, 1, 1, 0, 0):
+        pool.like(machines[which])
+        assert pool._like is not None
+        wanted.append(machines.index(pool._like))
+    assert wanted == [0, 0, 0, 0, 1, 1, 0]
 
 
 def test_two_servers_have_one_pool(world: World) -> None:

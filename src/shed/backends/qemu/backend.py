@@ -10,9 +10,10 @@ import platform
 import shutil
 import signal
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import ParamSpec, TypeVar
 
 from shed.backends import mux
 from shed.backends.base import Connection, Liveness, Machine, Network, Probe, Template
@@ -23,10 +24,14 @@ from shed.errors import BackendError, ConflictError, UnavailableError
 from shed.run import missing_tool
 
 log = logging.getLogger(__name__)
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
 PROGRAM = "qemu-system-x86_64"
 INSTALL_HINT = "sudo apt-get install qemu-system-x86"
 _START_TIMEOUT = 30.0
 """Seconds until QEMU has set up the machine; it takes 0.2."""
+_CLAIM_TIMEOUT = 3.0
+"""Seconds for what takes a machine that waits 15 ms."""
 _TERM_SECONDS, _KILL_SECONDS = 2.0, 10.0
 _NICE = 10
 """A template is made when nobody else needs the processor."""
@@ -75,13 +80,10 @@ class QemuBackend:
         if state is not Liveness.NOT_OURS:
             certainly = "runs already" if state is Liveness.OURS else "may be running: its process cannot be identified"
             raise ConflictError(f"the VM of shed {machine.name} {certainly}", code="SHED_ALREADY_RUNNING")
-        launching = asyncio.create_task(asyncio.to_thread(_launch, machine, host, identity))
         try:
-            record, warnings = await asyncio.shield(launching)
+            record, warnings = await _finished(_launch, machine, host, identity)
             await _came_up(machine.state_dir, record, template)
-        except BaseException:
-            with contextlib.suppress(Exception):
-                await launching  # a start that is given up half way leaves nothing running
+        except BaseException:  # a start that is given up half way leaves nothing running
             with contextlib.suppress(BackendError):
                 await self.kill(machine.state_dir)
             raise
@@ -104,7 +106,7 @@ class QemuBackend:
                 await self._sweep()
 
     async def _save(self, plan: Machine, host: command.Host, rest: Callable[[Connection], Awaitable[None]], *, timeout: float) -> None:
-        record = await asyncio.to_thread(process.launch, plan.state_dir, command.build(plan, host), host, plan.name, userns.NOBODY)
+        record = await _finished(process.launch, plan.state_dir, command.build(plan, host), host, plan.name, userns.NOBODY)
         os.setpriority(os.PRIO_PROCESS, record.pid, _NICE)
         await _came_up(plan.state_dir, record, None)
         link = await self.connect(plan.state_dir, timeout=timeout)
@@ -117,7 +119,7 @@ class QemuBackend:
             async with asyncio.timeout(_START_TIMEOUT):
                 await saving.save(plan.state_dir, plan.state_dir / STATE, command.disk_names(plan)[:-1])
         except (TimeoutError, saving.MonitorError) as error:
-            raise BackendError(f"the machine could not be saved: {error or 'it takes too long'}", code="NOT_SAVED") from error
+            raise BackendError(f"the machine could not be saved: {str(error) or 'it takes too long'}", code="NOT_SAVED") from error
         await self.kill(plan.state_dir)
 
     async def make_spare(
@@ -133,21 +135,23 @@ class QemuBackend:
             finally:
                 await link.close()
             await asyncio.sleep(_HANG_UP)
-            await _told(machine.name, saving.pause(machine.state_dir))
+            async with _telling(machine.name, _START_TIMEOUT):
+                await saving.pause(machine.state_dir)
         except BaseException:
             await self.kill(machine.state_dir)
             raise
 
     async def claim(self, spare: Machine, machine: Machine) -> None:
-        """Make the VM of `spare` that of `machine`; see `shed.backends.base.Backend`."""
+        """Make the VM of `spare` that of `machine`; see `shed.backends.base.Backend`.
+
+        It goes on before it changes its folder: who finds it in the new one, after we were killed, can configure it.
+        """
         own = dict(list(zip(command.disk_names(machine), machine.disks, strict=True))[:-1])
-
-        async def exchange() -> None:
-            await asyncio.to_thread(process.move, spare.state_dir, machine.state_dir, machine.name)
-            await saving.exchange(machine.state_dir, own, spare.state_dir / _SCRATCH)
-
         try:
-            await _told(machine.name, exchange())
+            async with _telling(machine.name, _CLAIM_TIMEOUT):
+                await saving.exchange(spare.state_dir, own, spare.state_dir / _SCRATCH)
+            async with _telling(machine.name, None):
+                await _finished(process.move, spare.state_dir, machine.state_dir, machine.name)
         except BaseException:
             for folder in (spare.state_dir, machine.state_dir):
                 with contextlib.suppress(BackendError):
@@ -195,7 +199,8 @@ class QemuBackend:
             except (TimeoutError, asyncio.CancelledError) as error:
                 if connecting.done() and not connecting.cancelled() and connecting.exception() is None:
                     connecting.result().abort(mux.LinkError("it came too late"))
-                if isinstance(error, asyncio.CancelledError) and not gone.done():
+                task = asyncio.current_task()
+                if isinstance(error, asyncio.CancelledError) and (not gone.done() or (task is not None and task.cancelling())):
                     raise
             if gone.done():
                 raise BackendError(
@@ -271,14 +276,25 @@ async def _came_up(state_dir: Path, record: process.Record, template: Template |
         raise BackendError(f"the VM of shed {record.name} did not start{_last_words(state_dir)}", code="VM_START_FAILED") from error
 
 
-async def _told(name: str, work: Awaitable[None]) -> None:
-    """Have `work` tell a VM what to do."""
+@contextlib.asynccontextmanager
+async def _telling(name: str, seconds: float | None) -> AsyncIterator[None]:
+    """Turn what goes wrong when a VM is told what to do, or takes too long, into a `BackendError`."""
     try:
-        async with asyncio.timeout(_START_TIMEOUT):
-            await work
+        async with asyncio.timeout(seconds):
+            yield
     except (OSError, TimeoutError, process.BrokenRecordError, saving.MonitorError) as error:
-        problem = error or "it does not answer"
+        problem = str(error) or "it does not answer"
         raise BackendError(f"the VM of shed {name} does not do what it is told: {problem}", code="VM_START_FAILED") from error
+
+
+async def _finished(work: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
+    """Do `work` in a thread; a caller that is cancelled goes on only when it is done: its undo never races it."""
+    task = asyncio.create_task(asyncio.to_thread(work, *args, **kwargs))
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        raise
 
 
 def _load(state_dir: Path) -> process.Record | None:

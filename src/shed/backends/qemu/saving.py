@@ -2,7 +2,7 @@
 
 The memory is a file that all sides have (capability ``x-ignore-shared``), so what goes through the migration's stream is half a megabyte of
 devices and firmware.  QEMU gets the stream's file from us: its sandbox lets it start no program, and its versions differ in what else
-they read from.  A machine that ran while it was saved runs as soon as it is restored.
+they read from.
 """
 
 from __future__ import annotations
@@ -69,16 +69,18 @@ async def exchange(state_dir: Path, disks: Mapping[str, Disk], scratch: Path) ->
         for name, disk in disks.items():
             size = disk.path.stat().st_size
             below = disk.path if not disk.read_only else scratch
-            await _reopen(monitor, name, f"{name}-size", below, read_only=False)
+            await _reopen(monitor, name, f"{name}-written", below, read_only=False)
             await monitor.execute("block_resize", **{"node-name": name, "size": size})
             if disk.read_only:
                 await _reopen(monitor, name, f"{name}-file", disk.path, read_only=True)
-                await monitor.execute("blockdev-del", **{"node-name": f"{name}-size"})
+                await monitor.execute("blockdev-del", **{"node-name": f"{name}-written"})
         await monitor.execute("cont")
 
 
 async def _reopen(monitor: Monitor, name: str, node: str, file: Path, *, read_only: bool) -> None:
-    await monitor.execute("blockdev-add", **{"node-name": node, "driver": "file", "filename": str(file), "read-only": read_only})
+    """Put `node` below the disk `name`.  A node that is added has to be told to pass on what the guest discards; one within another is."""
+    options = {"node-name": node, "driver": "file", "filename": str(file), "read-only": read_only, "discard": "unmap"}
+    await monitor.execute("blockdev-add", **options)
     await monitor.execute("blockdev-reopen", options=[command.disk_node(name, node, read_only=read_only)])
 
 

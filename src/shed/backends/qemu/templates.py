@@ -64,14 +64,14 @@ class Templates:
         if not path.exists():
             return None
         try:
-            check(path)
+            mark = check(path)
         except (OSError, ValueError, KeyError, TypeError) as error:
             log.warning("template %s is damaged and will be made again: %s", path.name, error)
             self.drop(Template(path))
             return None
         with contextlib.suppress(OSError):
             os.utime(path / RECORD)  # when it was last used
-        return Template(path)
+        return Template(path, mark)
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
@@ -128,7 +128,7 @@ class Templates:
             folder.rename(target)
             fsync_dir(self._folder)
         self._keep_limits(target)
-        return Template(target)
+        return Template(target, str(record["memory"]))
 
     def drop(self, template: Template) -> None:
         """Remove a template, if it is there.  Raises `StorageError`."""
@@ -158,7 +158,10 @@ def identity(machine: Machine, host: command.Host) -> dict[str, Any]:
         name="template",
         kernel=Path(machine.kernel.name),
         initrd=Path(machine.initrd.name),
-        disks=tuple(Disk(Path(disk.path.name if disk is machine.disks[-1] else "disk"), disk.read_only) for disk in machine.disks),
+        disks=(
+            *(Disk(Path("disk"), disk.read_only) for disk in machine.disks[:-1]),
+            Disk(Path(machine.disks[-1].path.name), read_only=True),
+        ),
         shares=tuple(Share(share.tag, Path("share"), 0, 0) for share in machine.shares),
     )
     bare = replace(host, uuid="uuid", run_as=None, memory=Path(MEMORY), restored=False)
@@ -188,10 +191,11 @@ def _name(machine: Machine, found: dict[str, Any]) -> str:
     return f"vm-{machine.cpus}cpus-{machine.memory_mb}mb-{digest[:16]}"
 
 
-def check(path: Path, *, thoroughly: bool = False) -> None:
-    """Raise `ValueError`, `KeyError`, `TypeError` or `OSError` when a template is not what was published.
+def check(path: Path, *, thoroughly: bool = False) -> str:
+    """Return the digest of a template's memory.
 
-    The memory is not read, unless `thoroughly`: its times and size tell whether anybody wrote to it.
+    Raises `ValueError`, `KeyError`, `TypeError` or `OSError` when it is not what was published.  The memory is not read, unless
+    `thoroughly`: its times and size tell whether anybody wrote to it.
     """
     record = json.loads((path / RECORD).read_bytes())
     if thoroughly and _digest(path / MEMORY) != record["memory"]:
@@ -200,6 +204,7 @@ def check(path: Path, *, thoroughly: bool = False) -> None:
         raise ValueError("its state is not what was saved")
     if _print(path / MEMORY) != record["memory_file"]:
         raise ValueError("its memory was written to, or copied")
+    return str(record["memory"])
 
 
 def _print(path: Path) -> list[int]:

@@ -16,7 +16,7 @@ _RDTSC = bytes.fromhex("0f31 48c1e220 4809d0 c3")
 """rdtsc; shl rdx, 32; or rax, rdx; ret: a function of no arguments that returns 64 bits (System V ABI for x86-64)."""
 _SECONDS = 0.05
 _READINGS = 200
-_STEP = 10_000
+_STEP = 1_000
 """kHz to which the rate is rounded, so that two measurements are the same; the guest refines what is nearer than a hundredth."""
 
 

@@ -67,13 +67,13 @@ def _not_zero(fd: int) -> Iterator[tuple[int, bytes]]:
     size, position = os.fstat(fd).st_size, 0
     while position < size:
         try:
-            start = os.lseek(fd, position, os.SEEK_DATA) // _BLOCK * _BLOCK
+            data = os.lseek(fd, position, os.SEEK_DATA)
         except OSError as error:
             if error.errno == errno.ENXIO:  # only a hole is left
                 return
             raise
-        position = -(-os.lseek(fd, start, os.SEEK_HOLE) // _BLOCK) * _BLOCK
-        for offset in range(start, position, _BLOCK):
+        position = -(-os.lseek(fd, data, os.SEEK_HOLE) // _BLOCK) * _BLOCK
+        for offset in range(data // _BLOCK * _BLOCK, position, _BLOCK):
             block = os.pread(fd, _BLOCK, offset)
             if block != zeros:
                 yield offset // _BLOCK, block

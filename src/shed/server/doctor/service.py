@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from shed.config.server import find_settings, load_settings
-from shed.errors import UnavailableError
+from shed.errors import UnavailableError, UsageError
 from shed.server import local
 from shed.server.doctor.result import Host, Result, Status
 from shed.server.service import systemd
@@ -15,7 +15,15 @@ from shed.version import VERSION
 def configuration(host: Host) -> Iterator[Result]:
     """The configuration that a server would read can be read."""
     path = host.config or find_settings()
-    load_settings(path)
+    keys = load_settings(path).ssh_authorized_keys
+    if keys is not None:
+        from shed.server.ssh.keys import read_keys  # noqa: PLC0415  it takes a moment
+
+        try:
+            read_keys(keys)
+        except UsageError as error:
+            yield Result("configuration", Status.WARN, error.message, error.hint or "")
+            return
     yield Result("configuration", Status.PASS, f"{path} is valid" if path else "no file: all is at its default")
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Coroutine
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import asyncssh
 
 from shed.errors import NotFoundError, ShedError, UsageError
 from shed.names import check_shed_name
+from shed.server.ssh.keys import read_keys
 from shed.server.ssh.relay import Relay
 from shed.server.ssh.remote import GuestListener, listen
 from shed.server.ssh.session import Session
@@ -121,9 +121,13 @@ class Client(asyncssh.SSHServer):
         if wanted is None:
             return False
         try:
-            self.connection.set_authorized_keys(await asyncio.to_thread(_read_keys, wanted))
-        except (OSError, ValueError) as error:
-            self._service.warn(f"nobody is let in: {wanted if isinstance(wanted, Path) else 'ssh.authorized_keys'}: {error}")
+            self.connection.set_authorized_keys(await asyncio.to_thread(read_keys, wanted))
+        except UsageError as error:
+            self._service.warn(error.message)
+        return True
+
+    def public_key_auth_supported(self) -> bool:
+        """Tell also those whom nothing helps what would."""
         return True
 
     def auth_completed(self) -> None:
@@ -164,8 +168,3 @@ class Client(asyncssh.SSHServer):
     def session_requested(self) -> Session:
         """Open a session channel."""
         return Session(self)
-
-
-def _read_keys(wanted: Path | tuple[str, ...]) -> asyncssh.SSHAuthorizedKeys:
-    """Return the list of keys.  Raises `OSError`, `ValueError`."""
-    return asyncssh.import_authorized_keys(wanted.read_text() if isinstance(wanted, Path) else "\n".join(wanted))
