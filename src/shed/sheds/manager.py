@@ -236,11 +236,14 @@ class Manager:
 
     async def _open(self, name: str, port: int, tell: Tell | None, *, autostart: bool) -> Stream:
         link = await self._link(name, tell, autostart=autostart)
+        connection: Connection | None = None
         try:
-            return await (await link.get()).open(port)
+            connection = await link.get()
+            return await connection.open(port)
         except BackendError as error:  # the VM, or the connection, died a moment ago
             log.info("shed %s: %s; trying once more", name, error)
-            await link.drop()
+            if link.connection is connection:  # else somebody who also saw it has made another
+                await link.drop()
         link = await self._link(name, tell, autostart=autostart)
         return await (await link.get()).open(port)
 

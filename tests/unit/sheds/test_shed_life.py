@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from shed.errors import ConflictError, NotFoundError, ShedError, UsageError
+from shed.errors import BackendError, ConflictError, NotFoundError, ShedError, UsageError
 from shed.guest.protocol import EXEC_REQUEST, EXIT_CODE, FrameDecoder, exec_frame
 from shed.progress import PhaseEvent, Progress
 from shed.sheds import clock
@@ -380,3 +380,31 @@ def test_an_upper_without_a_shed_is_not_overwritten(world: World) -> None:
 
     asyncio.run(main())
     assert orphan.read_bytes() == b"precious"
+
+
+def test_who_learns_late_of_a_death_does_not_cut_off_who_started_again(world: World) -> None:
+    """Two commands meet a VM that is gone; the second one's failure comes when the first one's shed is up again, and leaves it be."""
+
+    async def main() -> None:
+        async with world.manager() as manager:
+            await create(manager, "dev")
+            old, asked, told = manager._names["dev"].link.connection, asyncio.Event(), asyncio.Event()
+
+            async def fail(port: int) -> Any:
+                asked.set()
+                await told.wait()
+                raise BackendError("stream cut")
+
+            old.open = fail  # type: ignore[union-attr, method-assign]
+            late = asyncio.create_task(command(manager, "dev", "echo", "late"))
+            await asked.wait()
+            world.kill_machines()
+            await until(lambda: not manager._names["dev"].link.live)
+            assert await command(manager, "dev", "echo", "early") == (b"early\n", b'{"code": 0}')
+            new = manager._names["dev"].link.connection
+            told.set()
+            assert await late == (b"late\n", b'{"code": 0}')
+            assert manager._names["dev"].link.connection is new
+
+    asyncio.run(main())
+    world.kill_machines()
