@@ -18,6 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from benchmarks.world import SHED, shed, world
 
@@ -29,6 +30,8 @@ _WAYS = tuple(_MEMORY)
 _COLD = {"spare": (), "warm": (), "cold": ("--cold",)}
 _BETWEEN = 1.0
 """Seconds until what a command has left to do is done."""
+_REHEARSAL = 3.0
+"""Seconds in which one that has just been started is through its rehearsal."""
 _IDLE = (1, 10)
 _CALM = 10.0
 """Seconds after which a shed counts as idle."""
@@ -75,7 +78,7 @@ def _await_spares(data: Path) -> None:
     while made < max(_AT_ONCE):
         time.sleep(_BETWEEN)
         made = len(list(data.glob("spares/*/qmp.sock")))
-    time.sleep(_BETWEEN)
+    time.sleep(_REHEARSAL)
 
 
 def _create(name: str, way: str, times: Times) -> None:
@@ -83,16 +86,20 @@ def _create(name: str, way: str, times: Times) -> None:
     with _timed(times.created):
         made = json.loads(shed("create", name, "--image", "base", "--memory", _MEMORY[way], "--json", *_COLD[way]))["shed"]
         shed("exec", name, "--", "true")
-    timings = made["timings"]
-    assert way == ("spare" if "claim" in timings else made["boot"])
-    times.hello.append(sum(timings.get(step, 0.0) for step in ("claim", "restore", "vm", "agent")) / 1000)
+    assert way == _way(made)
+    times.hello.append(sum(made["timings"].get(step, 0.0) for step in ("claim", "restore", "vm", "agent")) / 1000)
 
 
 def _start(name: str, way: str, times: Times) -> None:
     """Start a shed and run a command in it."""
     with _timed(times.started):
-        shed("start", name, *_COLD[way])
+        started = json.loads(shed("start", name, "--json", *_COLD[way]))["shed"]
         shed("exec", name, "--", "true")
+    assert way == _way(started)
+
+
+def _way(about: dict[str, Any]) -> str:
+    return "spare" if "claim" in about["timings"] else str(about["boot"])
 
 
 class _timed:  # noqa: N801  reads as a statement
@@ -143,21 +150,23 @@ def _steps(log: str, prefix: str) -> Iterator[dict[str, float]]:
 
 def _show_memory(data: Path) -> None:
     """Print the memory that idle sheds take together, divided by their number: proportional sets, and the host's own account."""
-    for way in _WAYS:
-        _await_spares(data)
+    for way in _WAYS[1:]:
         names = [f"idle-{way}-{number}" for number in range(max(_IDLE))]
         for number, name in enumerate(names, start=1):
             shed("create", name, "--image", "base", "--memory", _MEMORY[way], *_COLD[way])
             if number in _IDLE:
                 time.sleep(_CALM)
-                each = statistics.mean(_proportional(data, other) for other in names[:number])
+                each = statistics.mean(_proportional(data / "instances" / other) for other in names[:number])
                 print(f"memory of each of {number} idle sheds, {way}: {each:.1f} MB", flush=True)
         for name in names:
             shed("delete", name, "--force")
+    _await_spares(data)
+    each = statistics.mean(map(_proportional, (path.parent for path in data.glob("spares/*/vm.json"))))
+    print(f"memory of each of {max(_AT_ONCE)} that wait: {each:.1f} MB", flush=True)
 
 
-def _proportional(data: Path, name: str) -> float:
-    """Return the proportional set size of a shed's process, in MB."""
-    pid = json.loads((data / "instances" / name / "vm.json").read_text())["pid"]
+def _proportional(folder: Path) -> float:
+    """Return the proportional set size of the VM of a folder, in MB."""
+    pid = json.loads((folder / "vm.json").read_text())["pid"]
     rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
     return int(re.findall(r"^Pss:\s+(\d+)", rollup, re.MULTILINE)[0]) / 1024
