@@ -84,12 +84,14 @@ class Control:
         from shed.guest.configure.request import Network
         from shed.guest.configure.steps import Places
         from shed.guest.rest import settle
+        from shed.guest.users import find_user
 
         if self._shed.phase != state.HELLO or self._shed.rest is not None:
             raise RefusedError("NOT_CONFIGURABLE", f"this machine is {self._shed.phase} already")
         network = Network(request["network"]) if request.get("network") is not None else None
         try:
             self._shed.rest = settle(self._loop, Places(), network)
+            self._shed.user = find_user("0")  # who runs what commands there are before it is a shed
         except StepError as error:
             raise RefusedError(error.code, str(error)) from None
         return {}
@@ -97,11 +99,9 @@ class Control:
     async def _rehearse(self, _request: Answer) -> Answer:
         from shed.guest.configure.steps import Places
         from shed.guest.rehearsal import rehearse
-        from shed.guest.users import find_user
 
         if self._shed.phase != state.HELLO or self._shed.rest is None:
             raise RefusedError("NOT_CONFIGURABLE", f"this machine is {self._shed.phase}, not at rest")
-        self._shed.user = find_user("0")
         await rehearse(self._loop, Places())
         return {}
 

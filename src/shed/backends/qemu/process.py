@@ -139,9 +139,9 @@ def clear(state_dir: Path) -> None:
 
 
 def move(source: Path, target: Path, name: str) -> Record:
-    """Have the VM of the folder `source` be that of `target`, called `name`, from now on.  Raises `BrokenRecordError`, `OSError`.
+    """Have the VM of the folder `source` be that of `target`, called `name`, from now on.
 
-    When this is cut short the VM is still that of `source`, or of both.
+    Raises `BrokenRecordError`, `OSError`, `StorageError`.  Wherever this is cut short, the record is in `source`, in both, or in `target`.
     """
     record = load(source)
     if record is None:
