@@ -249,6 +249,12 @@ class Command:
         while text not in self.result.stdout:
             self._take()
 
+    def runs_once_it_says(self, text: bytes) -> bool:
+        """Wait until standard output holds `text`, or it has ended; return whether it has not."""
+        while text not in self.result.stdout and not self.result.exit:
+            self._take()
+        return not self.result.exit
+
     def wait(self) -> Result:
         """Wait for the exit frame, and check that it is the last."""
         while not self.result.exit:
