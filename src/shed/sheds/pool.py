@@ -36,6 +36,8 @@ log = logging.getLogger(__name__)
 _LOCK = ".lock"
 _CALM_SECONDS = 1.0
 """Without a start, before a spare is made: it would take the processor that a start wants."""
+_PATIENCE_SECONDS = 3.0
+"""After which a moment without one will do."""
 _LOOK_SECONDS = 60.0
 """Between two looks at whether those that wait still live."""
 _PAUSE, _LONGEST_PAUSE = 30.0, 3600.0
@@ -166,14 +168,15 @@ class Pool:
         if template is None:
             self._ask(self._like)
         self._spares = [spare for spare in self._spares if template is not None and self._is_good(spare, template)]
-        await self._calmed()
+        await self._calm.wait()
         await self._sweep()
         return template if len(self._spares) < self._size else None
 
     async def _calmed(self) -> None:
-        while (rest := self._last_start + _CALM_SECONDS - time.monotonic()) > 0 or self._starts:
+        patient = time.monotonic() + _PATIENCE_SECONDS
+        while self._starts or time.monotonic() < min(patient, self._last_start + _CALM_SECONDS):
             await self._calm.wait()
-            await asyncio.sleep(rest)
+            await asyncio.sleep(min(patient, self._last_start + _CALM_SECONDS) - time.monotonic())
 
     def _is_good(self, spare: Spare, template: Template) -> bool:
         return spare.template == template and self._backend.liveness(spare.machine.state_dir) is Liveness.OURS
