@@ -40,7 +40,7 @@ from support.tars import Image, file, tar
 from support.tree_record import Record, record_folder
 from support.trees import noise, text
 
-pytestmark = [pytest.mark.root, pytest.mark.slow]
+pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 @pytest.fixture(scope="module")
