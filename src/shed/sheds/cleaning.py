@@ -26,7 +26,7 @@ from shed.sheds.manager import Manager
 from shed.sheds.orphans import Orphan, find_orphans, remove_orphan
 from shed.sheds.pins import pins
 from shed.sheds.space import measure
-from shed.sheds.threads import in_thread
+from shed.threads import in_thread
 
 log = logging.getLogger(__name__)
 SCOPES = ("instances", "images", "orphans", "logs")

@@ -20,8 +20,8 @@ from shed.progress import Progress, Stop
 from shed.sheds import metadata, upper, workspace
 from shed.sheds.boot import Booted, boot
 from shed.sheds.folders import Folders
-from shed.sheds.threads import in_thread, stoppable
 from shed.sheds.warm import WarmStart
+from shed.threads import in_thread, stoppable
 
 if TYPE_CHECKING:
     from shed.images.resolve import BootImage

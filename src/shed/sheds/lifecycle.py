@@ -15,8 +15,8 @@ from shed.sheds.agent import Link, control
 from shed.sheds.boot import Booted, boot
 from shed.sheds.create import Resolve, discard
 from shed.sheds.folders import Folders
-from shed.sheds.threads import in_thread
 from shed.sheds.warm import WarmStart
+from shed.threads import in_thread
 
 log = logging.getLogger(__name__)
 _SYNC_TIMEOUT = 5.0

@@ -30,7 +30,7 @@ from shed.guest.protocol import PORT_EXEC
 from shed.sheds import upper
 from shed.sheds.agent import control
 from shed.sheds.commands import run
-from shed.sheds.threads import in_thread
+from shed.threads import in_thread
 
 log = logging.getLogger(__name__)
 _LOCK = ".lock"

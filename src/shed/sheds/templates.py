@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from shed.backends.base import Backend, Connection, Disk, Machine, Template
 from shed.sheds.agent import control
-from shed.sheds.threads import in_thread
+from shed.threads import in_thread
 
 if TYPE_CHECKING:
     from shed.images.resolve import BootImage

@@ -21,7 +21,7 @@ from shed.config.server import Settings
 from shed.errors import ConflictError, NotFoundError, ShedError
 from shed.sheds.pool import Pool, Spare
 from shed.sheds.templates import blank, make
-from shed.sheds.threads import in_thread
+from shed.threads import in_thread
 
 if TYPE_CHECKING:
     from shed.images.resolve import BootImage

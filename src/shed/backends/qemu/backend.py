@@ -13,7 +13,6 @@ import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import ParamSpec, TypeVar
 
 from shed.backends import mux
 from shed.backends.base import Connection, Liveness, Machine, Network, Probe, Template
@@ -22,10 +21,9 @@ from shed.backends.qemu.templates import MEMORY, STATE, Limits, Templates
 from shed.config.paths import Paths
 from shed.errors import BackendError, ConflictError, UnavailableError
 from shed.run import missing_tool
+from shed.threads import in_thread
 
 log = logging.getLogger(__name__)
-_P = ParamSpec("_P")
-_T = TypeVar("_T")
 PROGRAM = "qemu-system-x86_64"
 INSTALL_HINT = "sudo apt-get install qemu-system-x86"
 _START_TIMEOUT = 30.0
@@ -81,7 +79,7 @@ class QemuBackend:
             certainly = "runs already" if state is Liveness.OURS else "may be running: its process cannot be identified"
             raise ConflictError(f"the VM of shed {machine.name} {certainly}", code="SHED_ALREADY_RUNNING")
         try:
-            record, warnings = await _finished(_launch, machine, host, identity)
+            record, warnings = await in_thread(_launch, machine, host, identity)
             await _came_up(machine.state_dir, record, template)
         except BaseException:  # a start that is given up half way leaves nothing running
             with contextlib.suppress(BackendError):
@@ -106,7 +104,7 @@ class QemuBackend:
                 await self._sweep()
 
     async def _save(self, plan: Machine, host: command.Host, rest: Callable[[Connection], Awaitable[None]], *, timeout: float) -> None:
-        record = await _finished(process.launch, plan.state_dir, command.build(plan, host), host, plan.name, userns.NOBODY)
+        record = await in_thread(process.launch, plan.state_dir, command.build(plan, host), host, plan.name, userns.NOBODY)
         os.setpriority(os.PRIO_PROCESS, record.pid, _NICE)
         await _came_up(plan.state_dir, record, None)
         link = await self.connect(plan.state_dir, timeout=timeout)
@@ -151,7 +149,7 @@ class QemuBackend:
             async with _telling(machine.name, _CLAIM_TIMEOUT):
                 await saving.exchange(spare.state_dir, own, spare.state_dir / _SCRATCH)
             async with _telling(machine.name, None):
-                await _finished(process.move, spare.state_dir, machine.state_dir, machine.name)
+                await in_thread(process.move, spare.state_dir, machine.state_dir, machine.name)
         except BaseException:
             for folder in (spare.state_dir, machine.state_dir):
                 with contextlib.suppress(BackendError):
@@ -285,16 +283,6 @@ async def _telling(name: str, seconds: float | None) -> AsyncIterator[None]:
     except (OSError, TimeoutError, process.BrokenRecordError, saving.MonitorError) as error:
         problem = str(error) or "it does not answer"
         raise BackendError(f"the VM of shed {name} does not do what it is told: {problem}", code="VM_START_FAILED") from error
-
-
-async def _finished(work: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
-    """Do `work` in a thread; a caller that is cancelled goes on only when it is done: its undo never races it."""
-    task = asyncio.create_task(asyncio.to_thread(work, *args, **kwargs))
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await asyncio.wait([task])
-        raise
 
 
 def _load(state_dir: Path) -> process.Record | None:

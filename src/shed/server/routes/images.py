@@ -12,7 +12,7 @@ from shed.errors import UsageError
 from shed.progress import Progress, Stop
 from shed.server.app import Route, Server
 from shed.server.http import Reply, Request, flag, json_answer
-from shed.sheds.threads import stoppable
+from shed.threads import stoppable
 
 _TAG: dict[str, type] = {"source": str, "name": str}
 _VERIFY: dict[str, type] = {"ref": str, "deep": bool}
