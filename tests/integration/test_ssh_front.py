@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -197,6 +198,19 @@ def test_only_listed_keys(make: Make) -> None:
     assert b"Permission denied (publickey)" in host.ssh.run("-i", str(path), "dev@shed", "true", code=255).stderr
 
 
+@contextlib.contextmanager
+def usual_port() -> Iterator[None]:
+    """Hold port 2222, which the servers of tests that run beside this one take for a while."""
+    end = time.monotonic() + 30
+    with contextlib.ExitStack() as held:
+        while time.monotonic() < end:  # after that it is somebody's for good, and just as well in use
+            with contextlib.suppress(OSError):
+                held.enter_context(socket.create_server(("127.0.0.1", 2222)))
+                break
+            time.sleep(0.05)
+        yield
+
+
 def test_a_port_that_is_in_use(make: Make) -> None:
     """One that was asked for is an error; the usual one is not, and the server says that it has none."""
     host = make()
@@ -210,13 +224,7 @@ def test_a_port_that_is_in_use(make: Make) -> None:
             check=False,
         )
         assert ended.stderr == f"port {host.ssh.port} on 127.0.0.1 is in use\n"
-    with socket.socket() as usual:
-        usual.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            usual.bind(("127.0.0.1", 2222))
-            usual.listen()
-        except OSError:
-            pass  # somebody else's: just as well
+    with usual_port():
         host.configure()
         host.start()
         assert host.get("/api/info")["ssh"] == "off: port 2222 on 127.0.0.1 is in use"
