@@ -23,7 +23,8 @@ from benchmarks.world import SHED, shed, world
 from shed.client.address import Address
 from shed.client.transport import upgrade
 from shed.images.bootkit.archive import Archive
-from support.ssh import Ssh, free_port
+from support.ports import free_port
+from support.ssh import Ssh
 
 Socket = _socket.socket
 _NAME = "bench-ssh"

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from support.ports import free_port
 from support.running import Running
-from support.ssh import free_port
 from support.world import World
 
 SHED = [sys.executable, "-m", "shed.cli.main"]

@@ -16,8 +16,9 @@ from pathlib import Path
 
 import pytest
 
+from support.ports import free_port
 from support.running import Running
-from support.ssh import TIMEOUT, Ssh, free_port, output_of
+from support.ssh import TIMEOUT, Ssh, output_of
 from support.world import World
 
 

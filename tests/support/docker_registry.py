@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import socket
 import ssl
 import subprocess
 import time
@@ -17,6 +16,7 @@ from typing import Any
 import pytest
 
 from support.certificates import Certificate
+from support.ports import free_port
 
 PASSWORD = "correct horse"
 _HTPASSWD = "me:$2y$05$.xKq6MDXXprdly81x8zQte/cv18fnCKdUDoUVHHUkgG6IArI9DZPe\n"
@@ -31,8 +31,7 @@ class DockerRegistry:
         self.storage = folder / "storage"
         self._folder = folder
         self._config = folder / "config.json"  # JSON is YAML
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            port = free.getsockname()[1]
+        port = free_port()
         self.address = f"{certificate.host if certificate else 'localhost'}:{port}"
         self._base = f"{'https' if certificate else 'http'}://{self.address}"
         self._trust = ssl.create_default_context(cafile=certificate.authority) if certificate else None

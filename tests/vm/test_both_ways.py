@@ -14,7 +14,8 @@ import pytest
 from shed.oci.store import LayoutStore
 from support.kit import copy_store
 from support.machine import Machine
-from support.ssh import Ssh, free_port
+from support.ports import free_port
+from support.ssh import Ssh
 from support.templates import COLD, WARM
 from support.terminal import TIMEOUT, Terminal
 

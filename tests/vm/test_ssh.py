@@ -25,7 +25,8 @@ import pytest
 from shed.oci.store import LayoutStore
 from support.kit import copy_store
 from support.machine import Machine as UserMachine
-from support.ssh import TIMEOUT, Ssh, free_port, output_of
+from support.ports import free_port
+from support.ssh import TIMEOUT, Ssh, output_of
 from support.terminal import Terminal
 
 pytestmark = [pytest.mark.vm, pytest.mark.slow, pytest.mark.timeout(600)]

@@ -8,7 +8,7 @@ import pytest
 
 from shed.guest import protocol as p
 from support.agent import Agent, Host, HostStream, wait_until
-from support.ssh import free_port
+from support.ports import free_port
 
 
 def line(stream: HostStream) -> list[str]:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from support.ports import free_port
 from support.running import Running
 from support.world import World
 
@@ -20,8 +21,7 @@ END_WITHIN = 20
 @pytest.fixture
 def dev(world: World) -> Iterator[Running]:
     """A server that listens on TCP too, with one shed."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        (world.paths.data.parent / "port").write_text(str(free.getsockname()[1]))
+    (world.paths.data.parent / "port").write_text(str(free_port()))
     running = Running(world)
     assert running.request("POST", "/api/sheds", '{"name": "dev"}')[0] == 201
     yield running

@@ -16,6 +16,7 @@ import pytest
 from shed.errors import ConflictError, ShedError, UsageError
 from shed.server import listen
 from shed.server.listen import only_server, parse_listen, tcp_listener, unix_listener
+from support.ports import free_port
 from support.running import Running
 from support.world import World
 
@@ -149,8 +150,7 @@ def test_what_is_no_address_is_refused(text: str) -> None:
 def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     """The TCP port of a server without sheds."""
     root = tmp_path_factory.mktemp("tcp")
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        number: int = free.getsockname()[1]
+    number = free_port()
     (root / "port").write_text(str(number))
     running = Running(World(root))
     yield number
