@@ -216,7 +216,7 @@ class FakeBackend:
         pid = self.pid(state_dir)
         if pid is not None and self.liveness(state_dir) is Liveness.OURS:
             os.kill(pid, signal.SIGKILL)
-            await self.wait_exit(state_dir, timeout=10)
+            await self.wait_exit(state_dir, timeout=60)
         self.waiting.discard(state_dir)
         if self.liveness(state_dir) is Liveness.NOT_OURS:
             (state_dir / RECORD).unlink(missing_ok=True)

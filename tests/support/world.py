@@ -46,7 +46,7 @@ class World:
     def __init__(self, root: Path, *faults: str) -> None:
         self.paths = Paths(root / "data", root / "run")
         self.backend = FakeBackend(*faults)
-        self.settings = Settings(start_timeout=20, stop_timeout=1, ssh_port=0)
+        self.settings = Settings(start_timeout=60, stop_timeout=60, ssh_port=0)
         self.blobs = root / "blobs"
         self.resolved: list[str] = []
 
@@ -102,7 +102,7 @@ class World:
         """Return the process ids of all fake VMs of this world that run, whoever started them."""
         return [pid for pid in _fake_vms() if _console(pid).startswith(f"{self.paths.data}/")]
 
-    def until(self, condition: Callable[[], object], *, seconds: float = 20) -> None:
+    def until(self, condition: Callable[[], object], *, seconds: float = 60) -> None:
         """Wait until `condition()` is true; fail after `seconds`."""
         deadline = time.monotonic() + seconds
         while not condition():
@@ -136,7 +136,7 @@ async def create(manager: Manager, name: str, **options: Any) -> dict[str, Any]:
     return await manager.create(CreateRequest(name, **options), Progress())
 
 
-async def until(condition: Any, *, seconds: float = 20) -> None:
+async def until(condition: Any, *, seconds: float = 60) -> None:
     """Wait until `condition()` is true; fail after `seconds`."""
     async with asyncio.timeout(seconds):
         while not condition():
