@@ -219,11 +219,11 @@ def test_a_server_behind_ssh(home: Home, tmp_path: Path) -> None:
         assert forward.stdout is not None
         port = int(forward.stdout.readline().split()[2].rpartition(":")[2])
         try:
-            with socket.create_connection(("127.0.0.1", port), timeout=30) as sock:
+            with socket.create_connection(("127.0.0.1", port), timeout=60) as sock:
                 assert sock.recv(1) == b""  # a program that ends first is no reset
         finally:
             forward.terminate()
-        assert forward.wait(30) == 0
+        assert forward.wait(60) == 0
     fake_ssh.write_text("#!/bin/sh\necho 'ssh: no route' >&2\nexit 255\n")
     failed = home.shed("ls", code=1)
     assert "ssh: no route" in failed.stderr

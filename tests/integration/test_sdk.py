@@ -221,7 +221,7 @@ def test_the_server_is_named_or_found(monkeypatch: pytest.MonkeyPatch) -> None:
 def connect(port: int) -> Any:
     import socket
 
-    return socket.create_connection(("127.0.0.1", port), timeout=20)
+    return socket.create_connection(("127.0.0.1", port), timeout=60)
 
 
 def runs(pid: int) -> bool:
@@ -232,7 +232,7 @@ def runs(pid: int) -> bool:
 
 
 def wait_until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.01)
