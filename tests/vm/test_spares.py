@@ -24,16 +24,28 @@ COUNT = 2
 
 
 def wait_until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 90
+    deadline = time.monotonic() + 200
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.05)
 
 
+def filled(machine: Machine) -> list[int]:
+    """Return the processes that wait, once all of them do."""
+    deadline = time.monotonic() + 200
+    while not (found := spares(machine)):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    return found
+
+
 def spares(machine: Machine) -> list[int]:
     """Return the processes that wait, when all of them do, and nothing of others is left."""
     folders = [path for path in (machine.data / "spares").iterdir() if path.is_dir()]
-    found = [json.loads((path / "vm.json").read_text())["pid"] for path in folders if (path / "vm.json").exists()]
+    found = []
+    for folder in folders:
+        with contextlib.suppress(FileNotFoundError):
+            found.append(json.loads((folder / "vm.json").read_text())["pid"])
     return found if len(found) == len(folders) == COUNT and all(map(stands_still, folders)) else []
 
 
@@ -41,12 +53,12 @@ def stands_still(folder: Path) -> bool:
     """Tell whether QEMU says that the machine of a folder is paused."""
 
     async def ask() -> bool:
-        async with asyncio.timeout(10), connected(folder) as monitor:
+        async with asyncio.timeout(60), connected(folder) as monitor:
             return bool((await monitor.execute("query-status"))["status"] == "paused")
 
     try:
         return asyncio.run(ask())
-    except MonitorError:
+    except (MonitorError, TimeoutError):
         return False
 
 
@@ -69,9 +81,9 @@ def machine(base_store: LayoutStore, tmp_path_factory: pytest.TempPathFactory) -
     copy_store(base_store, root / "data/images")
     machine = Machine(root, way=WARM)
     machine.way = EITHER  # a few are booted
-    (root / ".config/shed/server.yaml").write_text(json.dumps({"default_image": "busybox", "qemu": {"warm_spares": COUNT}}))
+    (root / ".config/shed/server.yaml").write_text(json.dumps({"ssh_port": 0, "default_image": "busybox", "qemu": {"warm_spares": COUNT}}))
     machine.shed("list")
-    wait_until(lambda: spares(machine))
+    filled(machine)
     yield machine
     machine.end()
     assert [path.name for path in (machine.data / "spares").iterdir()] == [".lock"]
@@ -79,7 +91,7 @@ def machine(base_store: LayoutStore, tmp_path_factory: pytest.TempPathFactory) -
 
 def test_two_of_two_images_become_what_was_asked_for(machine: Machine) -> None:
     """The rehearsal has left no file, mount or name; all that differs between sheds does; disks have the sizes that were asked for."""
-    waiting = spares(machine)
+    waiting = filled(machine)
     one = create(machine, "one")
     two = create(machine, "two", "--upper-size", "3G", image="base")
     assert {one["pid"], two["pid"]} == set(waiting)
@@ -115,11 +127,11 @@ def test_two_of_two_images_become_what_was_asked_for(machine: Machine) -> None:
 
 def test_a_stopped_shed_starts_in_one_that_waits(machine: Machine) -> None:
     """With its files; what it writes then is in its own upper; a kill of the server and a stop are as for any other shed."""
-    wait_until(lambda: spares(machine))
+    filled(machine)
     create(machine, "dev")
     identity = sh(machine, "dev", "echo kept > /root/kept; cat /etc/machine-id /sys/class/net/e*/address")
     machine.shed("stop", "dev")
-    wait_until(lambda: spares(machine))
+    filled(machine)
     started = json.loads(machine.shed("start", "dev", "--json"))["shed"]
     assert (started["boot"], "claim" in started["timings"]) == ("warm", True)
     assert sh(machine, "dev", "cat /etc/machine-id /sys/class/net/e*/address /root/kept; echo more >> /root/kept") == [*identity, "kept"]
@@ -131,7 +143,7 @@ def test_a_stopped_shed_starts_in_one_that_waits(machine: Machine) -> None:
 
 def test_more_than_wait_at_once(machine: Machine) -> None:
     """Those that find none are restored; none is given out twice; all draw different random bytes; the pool is full again."""
-    wait_until(lambda: spares(machine))
+    filled(machine)
 
     def live(name: str) -> tuple[int, str]:
         pid = create(machine, name)["pid"]
@@ -144,18 +156,16 @@ def test_more_than_wait_at_once(machine: Machine) -> None:
     assert len({pid for pid, _ in made}) == len({drawn for _, drawn in made}) == len(names)
     for name in names:
         machine.shed("delete", "--force", name)
-    wait_until(lambda: spares(machine))
+    filled(machine)
 
 
 def test_those_that_have_died_are_passed_over_and_a_killed_server_leaves_none(machine: Machine) -> None:
     """A create beside a dead or a hung spare succeeds; the next server ends what the killed one kept, and makes others."""
-    wait_until(lambda: spares(machine))
-    dead, _ = spares(machine)
+    dead, _ = filled(machine)
     os.kill(dead, signal.SIGKILL)
     pid = create(machine, "dev")["pid"]
     machine.shed("delete", "--force", "dev")
-    wait_until(lambda: spares(machine))
-    hung = spares(machine)
+    hung = filled(machine)
     for each in hung:
         os.kill(each, signal.SIGSTOP)
     made = create(machine, "dev")
@@ -165,12 +175,11 @@ def test_those_that_have_died_are_passed_over_and_a_killed_server_leaves_none(ma
         with contextlib.suppress(ProcessLookupError):  # the one that was claimed has been ended
             os.kill(each, signal.SIGCONT)
     assert made["timings"].keys() >= {"claim", "restore"}
-    wait_until(lambda: spares(machine))
-    before, server = spares(machine), machine.server_pid()
+    before, server = filled(machine), machine.server_pid()
     os.kill(server, signal.SIGKILL)
     wait_until(lambda: not command_line(Path(f"/proc/{server}")))
     assert machine.show("dev")["pid"] == pid
-    wait_until(lambda: spares(machine) and not set(spares(machine)) & set(before))
+    wait_until(lambda: not set(filled(machine)) & set(before))
     assert not any(str(machine.data).encode() in command_line(Path(f"/proc/{old}")) for old in before)
     assert sh(machine, "dev", "hostname") == ["dev"]
     machine.shed("delete", "--force", "dev")
