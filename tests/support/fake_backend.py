@@ -150,6 +150,9 @@ class FakeBackend:
     async def sweep_templates(self) -> None:
         pass
 
+    def is_whole(self, template: Template) -> bool:
+        return "rotten" not in self.faults
+
     def drop_template(self, template: Template) -> None:
         self.templates = {shape: kept for shape, kept in self.templates.items() if kept != template}
 
