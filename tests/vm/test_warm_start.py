@@ -269,6 +269,22 @@ def make(machine: Machine) -> None:
     assert [template["name"] for template in made] == [template.name for template in templates(machine)]
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_making_one_by_command_can_be_ended(machine: Machine, number: signal.Signals) -> None:
+    """The VM that was to be saved ends with it, and one line says so."""
+    command = [sys.executable, "-m", "shed.server.main", "warm", "--json", "--shape", "1x272"]
+    making = machine.data / "templates"
+    with subprocess.Popen(command, env=machine.environment, stderr=subprocess.PIPE, text=True) as process:
+        wait_until(lambda: list(making.glob(".vm-*.new/vm.json")))
+        (record,) = making.glob(".vm-*.new/vm.json")
+        pid = json.loads(record.read_text())["pid"]
+        process.send_signal(number)
+        assert process.communicate()[1] == "shed-server: interrupted\n"
+    assert process.returncode == 130
+    assert list(making.glob(".vm-*.new")) == []
+    assert not command_line(Path(f"/proc/{pid}"))
+
+
 @pytest.mark.root
 def test_a_disk_that_fills_up_while_a_template_is_made(small_store: LayoutStore, tmp_path: Path) -> None:
     """It is given up and nothing of it stays; sheds go on coming up cold, and once there is room one is made."""

@@ -172,6 +172,10 @@ class Backend(Protocol):
         """Remove what a server that was killed while it made a template has left, its VM too."""
         ...
 
+    def is_whole(self, template: Template) -> bool:
+        """Tell whether `template` is what was saved, to the last byte; reads all of it, which can take seconds."""
+        ...
+
     def drop_template(self, template: Template) -> None:
         """Never restore from `template` again: it is not what it should be.  VMs restored from it run on."""
         ...

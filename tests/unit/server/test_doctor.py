@@ -330,6 +330,24 @@ def test_configuration(host: Host, tmp_path: Path) -> None:
     assert "cannot read" in found(named, service.configuration).detail
 
 
+@pytest.mark.root
+def test_spares_that_could_not_become_sheds(host: Host, tmp_path: Path) -> None:
+    """It is said to those who asked for spares, with what to do."""
+    path = tmp_path / "server.yaml"
+    path.write_text("qemu: {warm_spares: 1}\n")
+    named = Host(host.paths, path)
+    assert found(named, service.configuration).status is Status.PASS
+    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", host.paths.spares], check=True)
+    try:
+        row = found(named, service.configuration)
+        assert (row.status, row.hint) == (Status.WARN, "have both on one file system, or set qemu.warm_spares to 0")
+        assert f"{host.paths.spares} and {host.paths.instances} are different mounts" in row.detail
+        path.write_text("name: here\n")
+        assert found(named, service.configuration).status is Status.PASS
+    finally:
+        subprocess.run(["umount", host.paths.spares], check=True)
+
+
 def test_the_server_answers(world: World) -> None:
     """One that runs, one that is of another version, one that hangs, and none."""
     host = Host(world.paths)

@@ -84,7 +84,7 @@ def test_the_guest_is_told_everything_in_one_message(world: World, tmp_path: Pat
             log, other_log = (manager.console_log(name).decode().splitlines() for name in ("one", "two"))
             told, other = json.loads(log[1]), json.loads(other_log[1])
             assert log[0] == "fake kernel: booted"
-            assert (told["op"], told["name"], told["hostname"], told["disks"]) == ("configure", "one", "one", [3 * GIB, 4])
+            assert (told["op"], told["name"], told["hostname"], told["disks"]) == ("configure", "one", "one", [3 * GIB, 512])
             assert re.fullmatch("02[0-9a-f]{10}", told["network"].pop("mac"))
             assert told["network"] == {"address": "10.0.2.15/24", "gateway": "10.0.2.2", "dns": "10.0.2.3"}
             assert abs(told["clock"] - (await asyncio.to_thread((world.instance("one") / "metadata.json").stat)).st_mtime) < 60
@@ -372,6 +372,8 @@ def test_a_lost_upper_is_told_at_start(world: World) -> None:
             await manager.stop("dev", Progress())
             (world.paths.uppers / "dev/upper.ext4").unlink()
             await refused("UPPER_MISSING", manager.start("dev", Progress()))
+            (world.paths.uppers / "dev/upper.ext4").mkdir()
+            await refused("UPPER_UNUSABLE", manager.start("dev", Progress()))
 
     asyncio.run(main())
 

@@ -166,6 +166,10 @@ class QemuBackend:
             await self.kill(folder)
             await asyncio.to_thread(shutil.rmtree, folder)
 
+    def is_whole(self, template: Template) -> bool:
+        """Tell whether `template` is what was saved, to the last byte."""
+        return self._templates.is_whole(template)
+
     def drop_template(self, template: Template) -> None:
         """Never restore from `template` again."""
         self._templates.drop(template)
