@@ -12,7 +12,7 @@ import pytest
 from shed.errors import BackendError, ConflictError, NotFoundError, ShedError, UsageError
 from shed.guest.protocol import EXEC_REQUEST, EXIT_CODE, FrameDecoder, exec_frame
 from shed.progress import PhaseEvent, Progress
-from shed.sheds import boot, clock
+from shed.sheds import boot
 from shed.sheds.manager import Manager
 from support.world import DIGEST, GIB, World, create, until
 
@@ -209,41 +209,6 @@ def test_a_killed_vm_is_noticed_and_starts_again(world: World) -> None:
                 await revive()
                 assert manager.get("dev")["status"] == "running"
                 assert (await command(manager, "dev", "echo", "back"))[0] == b"back\n"
-
-    asyncio.run(main())
-
-
-def test_a_clock_is_corrected_where_it_is_surely_wrong(world: World) -> None:
-    """When the shed is ready, by what it is wrong; one that may be right is left alone."""
-
-    async def main() -> None:
-        async with world.manager() as manager:
-            await create(manager, "right")
-            world.backend.faults.add("late")
-            await create(manager, "late")
-            assert set(re.findall("\nclock (.*)", manager.console_log("right").decode())) == {"0"}
-            assert manager.console_log("late").endswith(b"clock 100\n")
-
-    asyncio.run(main())
-
-
-def test_guests_clocks_are_looked_at_when_ours_jumps(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As after a night's sleep of the host; who does not answer is asked until it does, or is gone, and holds nobody up."""
-    monkeypatch.setattr(clock, "_LOOK", 0.01)
-    monkeypatch.setattr(clock, "_ANSWER_SECONDS", 0.2)
-
-    async def main() -> None:
-        async with world.manager() as manager:
-            for name in ("one", "two"):
-                await create(manager, name)
-            pid = manager.get("two")["pid"]
-            os.kill(pid, signal.SIGSTOP)
-            asked = {name: manager.console_log(name).count(b"\nclock") for name in ("one", "two")}
-            ahead = clock._ahead()
-            monkeypatch.setattr(clock, "_ahead", lambda: ahead + 3600)
-            await until(lambda: manager.console_log("one").count(b"\nclock") > asked["one"])
-            os.kill(pid, signal.SIGCONT)
-            await until(lambda: manager.console_log("two").count(b"\nclock") > asked["two"])
 
     asyncio.run(main())
 
