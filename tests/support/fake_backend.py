@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import select
 import signal
 import sys
@@ -170,8 +171,9 @@ class FakeBackend:
         for disk in machine.disks:
             assert disk.path.exists(), disk
         host = Host(Path(sys.executable), "none", str(uuid.uuid4()))
-        path = f"PYTHONPATH={':'.join(sys.path)}"
-        argv = ["/usr/bin/env", path, sys.executable, "-m", "support.fake_vm", host.uuid, *self.faults]
+        seen = {name: os.environ[name] for name in ("HOME", "TMUX_TMPDIR") if name in os.environ} | {"PYTHONPATH": ":".join(sys.path)}
+        words = [sys.executable, "-m", "support.fake_vm", host.uuid, *self.faults]
+        argv = ["/usr/bin/env", *(f"{name}={value}" for name, value in seen.items()), *words]
         try:
             await in_thread(process.launch, machine.state_dir, argv, host, machine.name, userns.NOBODY)
         except BaseException:
