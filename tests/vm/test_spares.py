@@ -144,7 +144,7 @@ def test_a_stopped_shed_starts_in_one_that_waits(machine: Machine) -> None:
 
 def test_a_shed_whose_disk_is_bad_blames_nobody_else(machine: Machine) -> None:
     """One error that says how to repair it, no second attempt, and all is in good standing; a disk of an odd size is no reason either."""
-    wait_until(lambda: spares(machine))
+    filled(machine)
     create(machine, "dev")
     sh(machine, "dev", "echo kept > /root/kept")
     machine.shed("stop", "dev")
@@ -152,22 +152,20 @@ def test_a_shed_whose_disk_is_bad_blames_nobody_else(machine: Machine) -> None:
     with upper.open("r+b") as file:
         file.seek(1024)
         file.write(bytes(1024))
-    wait_until(lambda: spares(machine))
-    waiting = spares(machine)
+    waiting = filled(machine)
     done = machine.try_shed("start", "dev")
     assert done.returncode == 1
     assert b"error: the upper disk /dev/vda holds no ext4 file system" in done.stderr
     assert f"e2fsck -fy {upper}".encode() in done.stderr
     assert b"warning" not in done.stderr
     assert "could not be used" not in (machine.data / "logs/server.log").read_text()
-    wait_until(lambda: spares(machine))
-    assert len(set(spares(machine)) & set(waiting)) == COUNT - 1
+    assert len(set(filled(machine)) & set(waiting)) == COUNT - 1
     subprocess.run(["e2fsck", "-fy", upper], check=False, stdout=subprocess.DEVNULL)
     assert "claim" in json.loads(machine.shed("start", "dev", "--json"))["shed"]["timings"]
     assert sh(machine, "dev", "cat /root/kept") == ["kept"]
     machine.shed("stop", "dev")
     os.truncate(upper, upper.stat().st_size - 100)  # within the last block, which a guest never needs
-    wait_until(lambda: spares(machine))
+    filled(machine)
     assert b"warning" not in machine.try_shed("start", "dev").stderr
     assert sh(machine, "dev", "cat /root/kept") == ["kept"]
     machine.shed("delete", "--force", "dev")
