@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from shed.backends.base import Connection, Liveness, Machine, Network, Probe, Stream, Template
-from shed.errors import BackendError
+from shed.errors import BackendError, ConflictError
 from shed.guest.protocol import PORT_PROXY
 
 RECORD = "fake.json"
@@ -108,6 +108,7 @@ class FakeBackend:
         """Whether templates can be made: they are names alone, and a VM restored from one is as any other."""
         self.templates: dict[tuple[int, int], Template] = {}
         self.tried = self.made = 0
+        self.saving = asyncio.Lock()
 
     async def probe(self) -> Probe:
         return Probe(usable=True, accel="none", reason="nothing is needed")
@@ -119,6 +120,10 @@ class FakeBackend:
         self.tried += 1
         if not self.saves:
             raise BackendError("this backend saves no machines")
+        if self.saving.locked():
+            raise ConflictError("another one is being made", code="LOCKED")
+        async with self.saving:
+            await asyncio.sleep(0.1)
         self.made += 1
         shape = (machine.cpus, machine.memory_mb)
         return self.templates.setdefault(shape, Template(Path("template-{}-{}".format(*shape)), str(self.made)))
