@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import select
 import signal
 import sys
@@ -19,7 +20,7 @@ from pathlib import Path
 from shed.backends.base import Connection, Liveness, Machine, Network, Probe, Stream, Template
 from shed.backends.qemu import process, userns
 from shed.backends.qemu.command import Host
-from shed.errors import BackendError
+from shed.errors import BackendError, ConflictError
 from shed.guest.protocol import PORT_PROXY
 from shed.threads import in_thread
 
@@ -111,6 +112,7 @@ class FakeBackend:
         """Whether templates can be made: they are names alone, and a VM restored from one is as any other."""
         self.templates: dict[tuple[int, int], Template] = {}
         self.tried = self.made = 0
+        self.saving = asyncio.Lock()
 
     async def probe(self) -> Probe:
         return Probe(usable=True, accel="none", reason="nothing is needed")
@@ -122,6 +124,10 @@ class FakeBackend:
         self.tried += 1
         if not self.saves:
             raise BackendError("this backend saves no machines")
+        if self.saving.locked():
+            raise ConflictError("another one is being made", code="LOCKED")
+        async with self.saving:
+            await asyncio.sleep(0.1)
         self.made += 1
         shape = (machine.cpus, machine.memory_mb)
         return self.templates.setdefault(shape, Template(Path("template-{}-{}".format(*shape)), str(self.made)))
@@ -170,8 +176,9 @@ class FakeBackend:
         for disk in machine.disks:
             assert disk.path.exists(), disk
         host = Host(Path(sys.executable), "none", str(uuid.uuid4()))
-        path = f"PYTHONPATH={':'.join(sys.path)}"
-        argv = ["/usr/bin/env", path, sys.executable, "-m", "support.fake_vm", host.uuid, *self.faults]
+        seen = {name: os.environ[name] for name in ("HOME", "TMUX_TMPDIR") if name in os.environ} | {"PYTHONPATH": ":".join(sys.path)}
+        words = [sys.executable, "-m", "support.fake_vm", host.uuid, *self.faults]
+        argv = ["/usr/bin/env", *(f"{name}={value}" for name, value in seen.items()), *words]
         try:
             await in_thread(process.launch, machine.state_dir, argv, host, machine.name, userns.NOBODY)
         except BaseException:

@@ -1,8 +1,7 @@
 """A process that stands for a virtual machine: it outlives whoever started it, and runs an agent.
 
-It takes from QEMU's launcher what QEMU takes: its folder, where its console goes, and a listening socket.  Every connection is one
-stream: the port in decimal and a newline, then what the protocol says.  Port 0 answers the hello.  Arguments: an id, and words that make
-it misbehave.
+It takes from QEMU's launcher what QEMU takes: its folder, where its console goes, and a listening socket.  Every connection is one stream:
+the port in decimal and a newline, then what the protocol says.  Port 0 answers the hello.  Arguments: an id, words that make it misbehave.
 """
 
 import json

@@ -205,7 +205,7 @@ def test_a_shared_folder_belongs_to_the_guests_user(lab: Lab, owner: int) -> Non
 
 
 def test_a_vm_that_cannot_start_says_why(lab: Lab) -> None:
-    """A disk that is not there, and one that another VM writes: QEMU's own words are in the error, and nothing is left."""
+    """A disk that is not there, one that another VM writes, and too much memory: QEMU's own words are in the error, and nothing is left."""
 
     async def work(lab: Lab) -> None:
         first = lab.machine("first")
@@ -217,6 +217,9 @@ def test_a_vm_that_cannot_start_says_why(lab: Lab) -> None:
             assert caught.value.code == "VM_START_FAILED"
             assert lab.backend.liveness(second.state_dir) is Liveness.NOT_OURS
             assert lab.backend.pid(second.state_dir) is None
+        with pytest.raises(BackendError, match="Cannot allocate memory") as caught:
+            await lab.backend.start(replace(second, memory_mb=1 << 28))  # more than a process can address
+        assert "--memory" in str(caught.value.hint)
         await lab.backend.start(second)
 
     vm_test(work, lab)

@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 
 from shed import AsyncClient, Client
-from shed.backends.qemu.templates import check
+from shed.backends.qemu.templates import LOCK, check
+from shed.fsutil import locked
 from shed.oci.store import LayoutStore
 from support.kit import copy_store
 from support.machine import Machine, command_line
@@ -271,10 +272,15 @@ def make(machine: Machine) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_making_one_by_command_can_be_ended(machine: Machine, number: signal.Signals) -> None:
-    """The VM that was to be saved ends with it, and one line says so."""
-    command = [sys.executable, "-m", "shed.server.main", "warm", "--json", "--shape", "1x272"]
+    """It waits for whoever makes another one; then the VM that was to be saved ends with it, and one line says so."""
+    command = [sys.executable, "-m", "shed.server.main", "warm", "--shape", "1x272"]
     making = machine.data / "templates"
-    with subprocess.Popen(command, env=machine.environment, stderr=subprocess.PIPE, text=True) as process:
+    with locked(making / LOCK):
+        process = subprocess.Popen(command, env=machine.environment, stderr=subprocess.PIPE, text=True)
+        assert process.stderr is not None
+        assert process.stderr.readline() == "template for 1 cpus and 272 MB\n"
+        assert process.stderr.readline() == "waiting for the server, which makes another one\n"
+    with process:
         wait_until(lambda: list(making.glob(".vm-*.new/vm.json")))
         (record,) = making.glob(".vm-*.new/vm.json")
         pid = json.loads(record.read_text())["pid"]

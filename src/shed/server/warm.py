@@ -13,7 +13,7 @@ from shed.backends.base import Backend, Machine, Template
 from shed.config.paths import Paths
 from shed.config.server import MAX_CPUS, MAX_MEMORY_MB, MIN_MEMORY_MB, Settings
 from shed.config.sizes import parse_memory
-from shed.errors import NotFoundError, ShedError, UsageError
+from shed.errors import ConflictError, NotFoundError, ShedError, UsageError
 from shed.images.find import all_tags
 from shed.images.resolve import BootImage, resolve
 from shed.oci.store import LayoutStore
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from shed.oci.digest import Digest
 
 _SHAPE = re.compile(r"([0-9]{1,9})x(.+)")
+_BETWEEN_LOOKS = 0.5
+"""Seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,20 +68,30 @@ def warm(
             progress.phase("template", f"template for {shape.cpus} cpus and {shape.memory_mb} MB")
             machine = blank(image, shape.cpus, shape.memory_mb, paths.templates)
             try:
-                names.append(asyncio.run(_make(backend, machine, settings.start_timeout)).path.name)
+                names.append(asyncio.run(_make(backend, machine, settings.start_timeout, progress)).path.name)
             except asyncio.CancelledError:
                 raise KeyboardInterrupt from None
     return list(dict.fromkeys(names))
 
 
-async def _make(backend: Backend, machine: Machine, wait: float) -> Template:
-    """As `make`; what ends this process ends the machine that is being saved, too."""
+async def _make(backend: Backend, machine: Machine, wait: float, progress: Progress) -> Template:
+    """As `make`, when nobody makes another one any more; what ends this process ends the machine that is being saved, too."""
     task, loop = asyncio.current_task(), asyncio.get_running_loop()
     assert task is not None
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is signal.SIG_DFL:
             loop.add_signal_handler(number, task.cancel)
-    return await make(backend, machine, wait=wait)
+    told = False
+    while True:
+        try:
+            return await make(backend, machine, wait=wait)
+        except ConflictError as error:
+            if error.code != "LOCKED":
+                raise
+        if not told:
+            progress.phase("wait", "waiting for the server, which makes another one")
+            told = True
+        await asyncio.sleep(_BETWEEN_LOOKS)
 
 
 def _kits(store: LayoutStore) -> list[BootImage]:
