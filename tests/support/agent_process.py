@@ -11,6 +11,7 @@ from contextlib import suppress
 
 sys.path.insert(0, sys.argv[1])
 
+from shed.guest import exec as commands
 from shed.guest import main, mux, state, users, wirejson
 from shed.guest.loop import Loop, Watch
 
@@ -75,6 +76,7 @@ if settings:
     shed.user = users.find_user(settings.get("user") or str(os.getuid()))
     shed.env = settings.get("env", {})
     shed.workspace = settings.get("workspace", "/")
+    commands._GRACE = settings.get("grace", commands._GRACE)
 loop.reap_children(adopted=True)
 loop.spawn(mux.serve_port(loop, SocketPort(loop, int(sys.argv[2])), main.services(loop, shed), main.hello), name="port")
 heavy = sorted(HEAVY & set(sys.modules))

@@ -20,7 +20,7 @@ from pathlib import Path
 from shed.backends.base import Connection, Liveness, Machine, Network, Probe, Stream, Template
 from shed.backends.qemu import process, userns
 from shed.backends.qemu.command import Host
-from shed.errors import BackendError
+from shed.errors import BackendError, ConflictError
 from shed.guest.protocol import PORT_PROXY
 from shed.threads import in_thread
 
@@ -112,6 +112,7 @@ class FakeBackend:
         """Whether templates can be made: they are names alone, and a VM restored from one is as any other."""
         self.templates: dict[tuple[int, int], Template] = {}
         self.tried = self.made = 0
+        self.saving = asyncio.Lock()
 
     async def probe(self) -> Probe:
         return Probe(usable=True, accel="none", reason="nothing is needed")
@@ -123,6 +124,10 @@ class FakeBackend:
         self.tried += 1
         if not self.saves:
             raise BackendError("this backend saves no machines")
+        if self.saving.locked():
+            raise ConflictError("another one is being made", code="LOCKED")
+        async with self.saving:
+            await asyncio.sleep(0.1)
         self.made += 1
         shape = (machine.cpus, machine.memory_mb)
         return self.templates.setdefault(shape, Template(Path("template-{}-{}".format(*shape)), str(self.made)))
@@ -216,7 +221,7 @@ class FakeBackend:
         self.waiting.discard(state_dir)
         if record is not None and not self.unknown:
             process.send_signal(record, signal.SIGKILL)
-            await process.wait_exit(record, timeout=10)
+            await process.wait_exit(record, timeout=60)
             process.clear(state_dir)
 
     def pid(self, state_dir: Path) -> int | None:

@@ -124,7 +124,7 @@ def guest(path: Path, *, version: int = protocol.PROTOCOL) -> Iterator[SocketPor
         yield port
     finally:
         os.write(wake_write, b"x")
-        thread.join(10)
+        thread.join(60)
         os.close(wake_write)
         port.close()
         loop.close()

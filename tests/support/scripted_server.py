@@ -11,7 +11,7 @@ from types import TracebackType
 
 from shed.guest.protocol import EXEC_REQUEST, EXIT_CODE, STDIN_TAKEN, FrameDecoder, exec_frame
 
-TIMEOUT = 30.0
+TIMEOUT = 60.0
 """Seconds a script waits for the client."""
 
 

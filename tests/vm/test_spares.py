@@ -26,16 +26,28 @@ COUNT = 2
 
 
 def wait_until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 90
+    deadline = time.monotonic() + 200
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.05)
 
 
+def filled(machine: Machine) -> list[int]:
+    """Return the processes that wait, once all of them do."""
+    deadline = time.monotonic() + 200
+    while not (found := spares(machine)):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    return found
+
+
 def spares(machine: Machine) -> list[int]:
     """Return the processes that wait, when all of them do, and nothing of others is left."""
     folders = [path for path in (machine.data / "spares").iterdir() if path.is_dir()]
-    found = [json.loads((path / "vm.json").read_text())["pid"] for path in folders if (path / "vm.json").exists()]
+    found = []
+    for folder in folders:
+        with contextlib.suppress(FileNotFoundError):
+            found.append(json.loads((folder / "vm.json").read_text())["pid"])
     return found if len(found) == len(folders) == COUNT and all(map(stands_still, folders)) else []
 
 
@@ -43,12 +55,12 @@ def stands_still(folder: Path) -> bool:
     """Tell whether QEMU says that the machine of a folder is paused."""
 
     async def ask() -> bool:
-        async with asyncio.timeout(10), connected(folder) as monitor:
+        async with asyncio.timeout(60), connected(folder) as monitor:
             return bool((await monitor.execute("query-status"))["status"] == "paused")
 
     try:
         return asyncio.run(ask())
-    except MonitorError:
+    except (MonitorError, TimeoutError):
         return False
 
 
@@ -71,9 +83,9 @@ def machine(base_store: LayoutStore, tmp_path_factory: pytest.TempPathFactory) -
     copy_store(base_store, root / "data/images")
     machine = Machine(root, way=WARM)
     machine.way = EITHER  # a few are booted
-    (root / ".config/shed/server.yaml").write_text(json.dumps({"default_image": "busybox", "qemu": {"warm_spares": COUNT}}))
+    (root / ".config/shed/server.yaml").write_text(json.dumps({"ssh_port": 0, "default_image": "busybox", "qemu": {"warm_spares": COUNT}}))
     machine.shed("list")
-    wait_until(lambda: spares(machine))
+    filled(machine)
     yield machine
     machine.end()
     assert [path.name for path in (machine.data / "spares").iterdir()] == [".lock"]
@@ -81,7 +93,7 @@ def machine(base_store: LayoutStore, tmp_path_factory: pytest.TempPathFactory) -
 
 def test_two_of_two_images_become_what_was_asked_for(machine: Machine) -> None:
     """The rehearsal has left no file, mount or name; all that differs between sheds does; disks have the sizes that were asked for."""
-    waiting = spares(machine)
+    waiting = filled(machine)
     one = create(machine, "one")
     two = create(machine, "two", "--upper-size", "3G", image="base")
     assert {one["pid"], two["pid"]} == set(waiting)
@@ -117,11 +129,11 @@ def test_two_of_two_images_become_what_was_asked_for(machine: Machine) -> None:
 
 def test_a_stopped_shed_starts_in_one_that_waits(machine: Machine) -> None:
     """With its files; what it writes then is in its own upper; a kill of the server and a stop are as for any other shed."""
-    wait_until(lambda: spares(machine))
+    filled(machine)
     create(machine, "dev")
     identity = sh(machine, "dev", "echo kept > /root/kept; cat /etc/machine-id /sys/class/net/e*/address")
     machine.shed("stop", "dev")
-    wait_until(lambda: spares(machine))
+    filled(machine)
     started = json.loads(machine.shed("start", "dev", "--json"))["shed"]
     assert (started["boot"], "claim" in started["timings"]) == ("warm", True)
     assert sh(machine, "dev", "cat /etc/machine-id /sys/class/net/e*/address /root/kept; echo more >> /root/kept") == [*identity, "kept"]
@@ -133,7 +145,7 @@ def test_a_stopped_shed_starts_in_one_that_waits(machine: Machine) -> None:
 
 def test_a_shed_whose_disk_is_bad_blames_nobody_else(machine: Machine) -> None:
     """One error that says how to repair it, no second attempt, and all is in good standing; a disk of an odd size is no reason either."""
-    wait_until(lambda: spares(machine))
+    filled(machine)
     create(machine, "dev")
     sh(machine, "dev", "echo kept > /root/kept")
     machine.shed("stop", "dev")
@@ -141,22 +153,20 @@ def test_a_shed_whose_disk_is_bad_blames_nobody_else(machine: Machine) -> None:
     with upper.open("r+b") as file:
         file.seek(1024)
         file.write(bytes(1024))
-    wait_until(lambda: spares(machine))
-    waiting = spares(machine)
+    waiting = filled(machine)
     done = machine.try_shed("start", "dev")
     assert done.returncode == 1
     assert b"error: the upper disk /dev/vda holds no ext4 file system" in done.stderr
     assert f"e2fsck -fy {upper}".encode() in done.stderr
     assert b"warning" not in done.stderr
     assert "could not be used" not in (machine.data / "logs/server.log").read_text()
-    wait_until(lambda: spares(machine))
-    assert len(set(spares(machine)) & set(waiting)) == COUNT - 1
+    assert len(set(filled(machine)) & set(waiting)) == COUNT - 1
     subprocess.run(["e2fsck", "-fy", upper], check=False, stdout=subprocess.DEVNULL)
     assert "claim" in json.loads(machine.shed("start", "dev", "--json"))["shed"]["timings"]
     assert sh(machine, "dev", "cat /root/kept") == ["kept"]
     machine.shed("stop", "dev")
     os.truncate(upper, upper.stat().st_size - 100)  # within the last block, which a guest never needs
-    wait_until(lambda: spares(machine))
+    filled(machine)
     assert b"warning" not in machine.try_shed("start", "dev").stderr
     assert sh(machine, "dev", "cat /root/kept") == ["kept"]
     machine.shed("delete", "--force", "dev")
@@ -164,7 +174,7 @@ def test_a_shed_whose_disk_is_bad_blames_nobody_else(machine: Machine) -> None:
 
 def test_more_than_wait_at_once(machine: Machine) -> None:
     """Those that find none are restored; none is given out twice; all draw different random bytes; the pool is full again."""
-    wait_until(lambda: spares(machine))
+    filled(machine)
 
     def live(name: str) -> tuple[int, str]:
         pid = create(machine, name)["pid"]
@@ -177,7 +187,7 @@ def test_more_than_wait_at_once(machine: Machine) -> None:
     assert len({pid for pid, _ in made}) == len({drawn for _, drawn in made}) == len(names)
     for name in names:
         machine.shed("delete", "--force", name)
-    wait_until(lambda: spares(machine))
+    filled(machine)
 
 
 def holders(machine: Machine, name: str) -> list[int]:
@@ -207,8 +217,7 @@ def test_a_server_that_is_killed_while_it_gives_one_out(machine: Machine, comman
         create(machine, "cut")
         sh(machine, "cut", "echo kept > /root/kept")
         machine.shed("stop", "cut")
-    wait_until(lambda: spares(machine))
-    waiting, server = spares(machine), machine.server_pid()
+    waiting, server = filled(machine), machine.server_pid()
     if step == CLAIM:  # none of them answers
         for pid in waiting:
             os.kill(pid, signal.SIGSTOP)
@@ -226,7 +235,7 @@ def test_a_server_that_is_killed_while_it_gives_one_out(machine: Machine, comman
         for pid in waiting:
             os.kill(pid, signal.SIGCONT)
     machine.shed("list")
-    wait_until(lambda: spares(machine) and not set(spares(machine)) & set(waiting))
+    wait_until(lambda: not set(filled(machine)) & set(waiting))
     if command == "start" or json.loads(machine.shed("list", "--json")):  # a create may have been quicker
         assert sh(machine, "cut", "hostname; ls /root") == ["cut", *(["kept"] if command == "start" else [])]
         assert holders(machine, "cut") == [machine.show("cut")["pid"]]
@@ -251,13 +260,11 @@ def pause(folder: Path) -> None:
 
 def test_those_that_have_died_are_passed_over_and_a_killed_server_leaves_none(machine: Machine) -> None:
     """A create beside a dead or a hung spare succeeds; the next server ends what the killed one kept, and makes others."""
-    wait_until(lambda: spares(machine))
-    dead, _ = spares(machine)
+    dead, _ = filled(machine)
     os.kill(dead, signal.SIGKILL)
     pid = create(machine, "dev")["pid"]
     machine.shed("delete", "--force", "dev")
-    wait_until(lambda: spares(machine))
-    hung = spares(machine)
+    hung = filled(machine)
     for each in hung:
         os.kill(each, signal.SIGSTOP)
     made = create(machine, "dev")
@@ -267,11 +274,10 @@ def test_those_that_have_died_are_passed_over_and_a_killed_server_leaves_none(ma
         with contextlib.suppress(ProcessLookupError):  # the one that was claimed has been ended
             os.kill(each, signal.SIGCONT)
     assert made["timings"].keys() >= {"claim", "restore"}
-    wait_until(lambda: spares(machine))
-    before = spares(machine)
+    before = filled(machine)
     kill(machine.server_pid())
     assert machine.show("dev")["pid"] == pid
-    wait_until(lambda: spares(machine) and not set(spares(machine)) & set(before))
+    wait_until(lambda: not set(filled(machine)) & set(before))
     assert not any(str(machine.data).encode() in command_line(Path(f"/proc/{old}")) for old in before)
     assert sh(machine, "dev", "hostname") == ["dev"]
     machine.shed("delete", "--force", "dev")

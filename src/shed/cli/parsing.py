@@ -8,12 +8,11 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from shed.cli.options import Described, Options
-from shed.config.sizes import parse_size
+from shed.config.sizes import parse_memory, parse_size
 from shed.errors import ShedError, UsageError
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)?")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, None: 1.0}
-MIB = 1 << 20
 
 
 class Parser(argparse.ArgumentParser):
@@ -60,16 +59,6 @@ def _argument(convert: Callable[[str], Any]) -> Callable[[str], Any]:
             raise argparse.ArgumentTypeError(f"{error}{'; ' + error.hint if error.hint else ''}") from None
 
     return converted
-
-
-def parse_memory(text: str) -> int:
-    """Return the MiB that ``2048`` (MiB), ``512M`` or ``4G`` stands for.  Raises `UsageError`."""
-    if text.isascii() and text.isdigit():
-        return int(text)
-    size = parse_size(text)
-    if size % MIB:
-        raise UsageError(f"{text!r} is not a whole number of megabytes")
-    return size // MIB
 
 
 def parse_duration(text: str) -> float:

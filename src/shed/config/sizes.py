@@ -6,8 +6,9 @@ import re
 
 from shed.errors import UsageError
 
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:I?B)?", re.IGNORECASE | re.ASCII)
+_SIZE = re.compile(r"(\d{1,18}(?:\.\d+)?)\s*([KMGT]?)(?:I?B)?", re.IGNORECASE | re.ASCII)
 _UNITS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}
+_MIB = 1 << 20
 
 
 def parse_size(text: str) -> int:
@@ -19,6 +20,14 @@ def parse_size(text: str) -> int:
     if match is None:
         raise UsageError(f"{text!r} is not a size", hint="write a number and a unit: 512M, 5G")
     return int(float(match[1]) * 1024 ** _UNITS[match[2].upper()])
+
+
+def parse_memory(text: str) -> int:
+    """Return the MiB that ``2048`` (MiB), ``512M`` or ``4G`` stands for.  Raises `UsageError`."""
+    size = parse_size(f"{text}M" if text.isascii() and text.isdigit() else text)
+    if size % _MIB:
+        raise UsageError(f"{text!r} is not a whole number of megabytes", hint="write one: 512M, 4G")
+    return size // _MIB
 
 
 def format_size(size: int) -> str:

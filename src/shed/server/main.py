@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from shed.images.resolve import BootImage
     from shed.progress import Event, Progress, Stop
 
+_INTERRUPTED = 130
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run `shed-server` with these command line arguments and return its exit code."""
@@ -35,6 +37,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if refusal is None:
             raise
         told = refusal
+    except KeyboardInterrupt:
+        print("shed-server: interrupted", file=sys.stderr)  # noqa: T201
+        return _INTERRUPTED
     print(f"shed-server: {told.message}", file=sys.stderr)  # noqa: T201
     if told.hint:
         print(f"  {told.hint}", file=sys.stderr)  # noqa: T201

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import re
+import signal
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from shed.backends.base import Backend
+from shed.backends.base import Backend, Machine, Template
 from shed.config.paths import Paths
 from shed.config.server import MAX_CPUS, MAX_MEMORY_MB, MIN_MEMORY_MB, Settings
-from shed.config.sizes import parse_size
-from shed.errors import NotFoundError, ShedError, UsageError
+from shed.config.sizes import parse_memory
+from shed.errors import ConflictError, NotFoundError, ShedError, UsageError
 from shed.images.find import all_tags
 from shed.images.resolve import BootImage, resolve
 from shed.oci.store import LayoutStore
@@ -23,8 +24,9 @@ from shed.sheds.templates import blank, make
 if TYPE_CHECKING:
     from shed.oci.digest import Digest
 
-_SHAPE = re.compile(r"(\d+)x(.+)")
-_MIB = 1 << 20
+_SHAPE = re.compile(r"([0-9]{1,9})x(.+)")
+_BETWEEN_LOOKS = 0.5
+"""Seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,14 +38,14 @@ class Shape:
 
 
 def parse_shape(text: str) -> Shape:
-    """Return the shape that ``2x2G`` or ``4x512M`` stands for.  Raises `UsageError`."""
+    """Return the shape that ``2x2G`` or ``4x512`` (MiB) stands for.  Raises `UsageError`."""
     found = _SHAPE.fullmatch(text)
     if found is None:
         raise UsageError(f"{text!r} is not a shape", hint="write processors, an x and memory: 2x2G")
-    memory = parse_size(found[2])
-    shape = Shape(int(found[1]), memory // _MIB)
-    if not 1 <= shape.cpus <= MAX_CPUS or memory % _MIB or not MIN_MEMORY_MB <= shape.memory_mb <= MAX_MEMORY_MB:
-        raise UsageError(f"no shed can have the shape {text!r}", hint=f"1 to {MAX_CPUS} processors, {MIN_MEMORY_MB}M or more of memory")
+    shape = Shape(int(found[1]), parse_memory(found[2]))
+    if not 1 <= shape.cpus <= MAX_CPUS or not MIN_MEMORY_MB <= shape.memory_mb <= MAX_MEMORY_MB:
+        hint = f"1 to {MAX_CPUS} processors, and {MIN_MEMORY_MB}M to {MAX_MEMORY_MB}M of memory"
+        raise UsageError(f"no shed can have the shape {text!r}", hint=hint)
     return shape
 
 
@@ -52,7 +54,8 @@ def warm(
 ) -> list[str]:
     """Make the templates of `shapes`, the default one when there is none, for each boot kit that the named images have.
 
-    Return the names of those that are there then.  Raises `NotFoundError` when there is no image, and what making one raises.
+    Return the names of those that are there then.  Raises `NotFoundError` when there is no image, what making one raises, and
+    `KeyboardInterrupt` when this process was told to end meanwhile; the machine that was being saved is gone then.
     """
     folders.prepare(paths)
     kits = _kits(LayoutStore(paths.images))
@@ -64,8 +67,31 @@ def warm(
         for image in kits:
             progress.phase("template", f"template for {shape.cpus} cpus and {shape.memory_mb} MB")
             machine = blank(image, shape.cpus, shape.memory_mb, paths.templates)
-            names.append(asyncio.run(make(backend, machine, wait=settings.start_timeout)).path.name)
+            try:
+                names.append(asyncio.run(_make(backend, machine, settings.start_timeout, progress)).path.name)
+            except asyncio.CancelledError:
+                raise KeyboardInterrupt from None
     return list(dict.fromkeys(names))
+
+
+async def _make(backend: Backend, machine: Machine, wait: float, progress: Progress) -> Template:
+    """As `make`, when nobody makes another one any more; what ends this process ends the machine that is being saved, too."""
+    task, loop = asyncio.current_task(), asyncio.get_running_loop()
+    assert task is not None
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_DFL:
+            loop.add_signal_handler(number, task.cancel)
+    told = False
+    while True:
+        try:
+            return await make(backend, machine, wait=wait)
+        except ConflictError as error:
+            if error.code != "LOCKED":
+                raise
+        if not told:
+            progress.phase("wait", "waiting for the server, which makes another one")
+            told = True
+        await asyncio.sleep(_BETWEEN_LOOKS)
 
 
 def _kits(store: LayoutStore) -> list[BootImage]:

@@ -48,6 +48,8 @@ class WarmStart:
         self._pool = Pool(paths, backend, settings, self.want)
         self._making: dict[tuple[object, ...], asyncio.Task[None]] = {}
         """By shape."""
+        self._turn = asyncio.Lock()
+        """Of those that are making one."""
         self._failed: dict[tuple[object, ...], float] = {}
         """When the making of a shape failed: it costs a boot, and so is not tried again soon."""
         self._blamed: Counter[tuple[object, ...]] = Counter()
@@ -116,7 +118,8 @@ class WarmStart:
 
     async def _make_quietly(self, machine: Machine, shape: tuple[object, ...]) -> None:
         try:
-            await make(self._backend, machine, wait=self._settings.start_timeout)
+            async with self._turn:
+                await make(self._backend, machine, wait=self._settings.start_timeout)
         except ConflictError as error:
             log.info("no template made: %s", error)
         except ShedError as error:

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from shed.cli import exec as exec_words
 from shed.cli.app import COMMANDS, run
 from shed.cli.options import Options, refuse_server, take_all
-from shed.cli.parsing import Parser, parse_count, parse_duration, parse_memory
+from shed.cli.parsing import Parser, parse_count, parse_duration
+from shed.config.sizes import parse_memory
 from shed.errors import UsageError
 from shed.names import check_shed_name
 
@@ -233,7 +234,7 @@ def test_memory(text: str, value: int) -> None:
     assert parse_memory(text) == value
 
 
-@pytest.mark.parametrize("text", ["", "G", "-1", "1K", "٣", "5Q"])
+@pytest.mark.parametrize("text", ["", "G", "-1", "1K", "٣", "5Q", "9" * 400 + "G", "9" * 5000])
 def test_wrong_memory(text: str) -> None:
     """No guessing."""
     with pytest.raises(UsageError):

@@ -108,6 +108,7 @@ def test_a_guest_is_really_started(host: Host, kit_store: LayoutStore, monkeypat
     """The boot kit's kernel gets as far as it can; emulation is a warning with its reason."""
     shutil.rmtree(host.paths.images, ignore_errors=True)
     host.paths.images.symlink_to(kit_store.root)
+    monkeypatch.setattr(machine, "_GUEST_SECONDS", 200)
     assert found(host, machine.acceleration, "acceleration") == Result("acceleration", Status.WARN, "tcg: asked for with SHED_ACCEL=tcg")
     guest = found(host, machine.acceleration, "guest")
     assert guest.status is Status.PASS
@@ -360,7 +361,7 @@ def test_the_server_answers(world: World) -> None:
 
 def test_a_server_that_is_not_one(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     """It hangs, hangs up, speaks another language, or is of another version."""
-    monkeypatch.setattr(local, "_TIMEOUT", 0.2)
+    monkeypatch.setattr(local, "_TIMEOUT", 0.2)  # for the one that hangs
     host.paths.run.mkdir(mode=0o700)
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(str(host.paths.socket))
@@ -370,6 +371,7 @@ def test_a_server_that_is_not_one(host: Host, monkeypatch: pytest.MonkeyPatch) -
         assert row.status is Status.FAIL
         assert "timed out" in row.detail
         listener.accept()[0].close()
+        monkeypatch.setattr(local, "_TIMEOUT", 60.0)
         body = b'{"version": "0.1", "pid": 7}'
         for answer, status, says in (
             (b"", Status.FAIL, "does not answer as a server"),

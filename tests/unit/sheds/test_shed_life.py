@@ -12,7 +12,7 @@ import pytest
 from shed.errors import BackendError, ConflictError, NotFoundError, ShedError, UsageError
 from shed.guest.protocol import EXEC_REQUEST, EXIT_CODE, FrameDecoder, exec_frame
 from shed.progress import PhaseEvent, Progress
-from shed.sheds import clock
+from shed.sheds import boot, clock
 from shed.sheds.manager import Manager
 from support.world import DIGEST, GIB, World, create, until
 
@@ -159,14 +159,23 @@ def test_of_two_creates_of_one_name_one_wins(world: World) -> None:
     asyncio.run(main())
 
 
-def test_two_servers_on_one_folder_do_not_work_on_one_name(world: World) -> None:
+def test_two_servers_on_one_folder_do_not_work_on_one_name(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """The name is locked between processes, too."""
 
     async def main() -> None:
+        refusal = asyncio.Event()
+        configure = boot.configure
+
+        async def hold(*arguments: Any, **options: Any) -> None:
+            await refusal.wait()
+            await configure(*arguments, **options)
+
+        monkeypatch.setattr(boot, "configure", hold)
         async with world.manager() as manager, world.manager() as other:
             first = asyncio.create_task(create(manager, "dev"))
             await until(lambda: world.instance("dev").exists())
             await refused("SHED_BUSY", create(other, "dev"))
+            refusal.set()
             assert (await first)["status"] == "running"
 
     asyncio.run(main())
@@ -195,8 +204,7 @@ def test_a_killed_vm_is_noticed_and_starts_again(world: World) -> None:
                 if not world.instance("dev").exists():
                     await create(manager, "dev")
                 os.kill(manager.get("dev")["pid"], signal.SIGKILL)
-                await until(lambda: not manager._names["dev"].link.live)
-                assert manager.get("dev")["status"] == "stopped"
+                await until(lambda: not manager._names["dev"].link.live and manager.get("dev")["status"] == "stopped")
                 assert manager.get("dev")["detail"] == "its VM ended on its own"
                 await revive()
                 assert manager.get("dev")["status"] == "running"
@@ -259,6 +267,7 @@ def test_a_file_system_with_errors_is_told(world: World) -> None:
 def test_a_guest_that_does_not_power_off_is_killed(world: World) -> None:
     """Stop ends with a stopped shed, and a warning."""
     world.backend.faults.add("stubborn")
+    world.with_settings(stop_timeout=1)
     events: list[Any] = []
 
     async def main() -> None:

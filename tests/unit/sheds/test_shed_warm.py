@@ -49,6 +49,19 @@ def test_the_first_of_a_shape_is_cold_and_the_next_is_warm(world: World) -> None
     world.kill_machines()
 
 
+def test_shapes_that_are_asked_for_at_once_have_their_turns(world: World) -> None:
+    """Each gets its template, one after the other."""
+
+    async def work() -> None:
+        async with world.manager() as manager:
+            ways = await asyncio.gather(*(way(manager, f"with-{cpus}", cpus=cpus) for cpus in (1, 2, 3)))
+            assert ways == ["cold"] * 3
+            await until(lambda: len(world.backend.templates) == 3)
+
+    asyncio.run(work())
+    world.kill_machines()
+
+
 def test_none_is_made_or_used_when_the_configuration_says_so(world: World) -> None:
     """All starts are cold."""
     world.with_settings(warm_start=False)

@@ -37,6 +37,8 @@ _HANG_UP = 0.2
 """Seconds until the agent has seen the host hang up, and waits for the next one."""
 _SCRATCH = "scratch"
 """A file beside a spare; see `shed.backends.qemu.saving.exchange`."""
+_NO_MEMORY = "Cannot allocate memory"
+"""What QEMU says."""
 _LAST_LINES = 15
 _LAST_BYTES = 8192
 
@@ -284,7 +286,9 @@ async def _came_up(state_dir: Path, record: process.Record, template: Template |
         async with asyncio.timeout(_START_TIMEOUT):
             await saving.resume(state_dir, None if template is None else template.path / STATE)
     except (OSError, TimeoutError, saving.MonitorError) as error:
-        raise BackendError(f"the VM of shed {record.name} did not start{_last_words(state_dir)}", code="VM_START_FAILED") from error
+        words = _last_words(state_dir)
+        hint = "free some memory of this machine, or ask for less: --memory of create" if _NO_MEMORY in words else None
+        raise BackendError(f"the VM of shed {record.name} did not start{words}", code="VM_START_FAILED", hint=hint) from error
 
 
 @contextlib.asynccontextmanager
