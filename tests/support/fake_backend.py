@@ -209,6 +209,9 @@ class FakeBackend:
         found = process.liveness(state_dir)
         return Liveness.UNKNOWN if self.unknown and process.load(state_dir) is not None else found
 
+    async def half_started(self, state_dir: Path) -> bool:
+        return False
+
     async def wait_exit(self, state_dir: Path, *, timeout: float) -> bool:
         record = process.load(state_dir)
         return record is None or await process.wait_exit(record, timeout=timeout)

@@ -94,6 +94,7 @@ def control(stream: socket.socket, faults: set[str]) -> None:
         answer: dict[str, object] = {"ok": True, **STATE}
         if request["op"] == "configure":
             if "no-root" in faults:
+                STATE["state"] = "failed"
                 answer = {"ok": False, "code": "SHED-INIT-03", "error": "mounting the root file system failed"}
             else:
                 say(json.dumps(request))

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from shed.backends.qemu import saving
 from shed.backends.qemu.monitor import MonitorError, connected
 from shed.oci.store import LayoutStore
 from support.kit import copy_store
@@ -189,6 +190,74 @@ def test_more_than_wait_at_once(machine: Machine) -> None:
     filled(machine)
 
 
+def holders(machine: Machine, name: str) -> list[int]:
+    """Return the processes that have the writable layer of a shed open."""
+    upper = machine.data / "uppers" / name / "upper.ext4"
+    found = []
+    for entry in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            if entry.name.isdigit() and any(link.readlink() == upper for link in (entry / "fd").iterdir()):
+                found.append(int(entry.name))
+    return found
+
+
+def kill(server: int) -> None:
+    """End a server as a crash does, and wait until it is gone."""
+    os.kill(server, signal.SIGKILL)
+    wait_until(lambda: not command_line(Path(f"/proc/{server}")))
+
+
+CLAIM, CONFIGURE = "taking a virtual machine that waits", "mounting disks"
+
+
+@pytest.mark.parametrize(("command", "step"), [("start", CLAIM), ("start", "vm.json"), ("start", CONFIGURE), ("create", CONFIGURE)])
+def test_a_server_that_is_killed_while_it_gives_one_out(machine: Machine, command: str, step: str) -> None:
+    """While the disks are exchanged, when the record is written, and while the guest is configured: one VM has the disk, or none."""
+    if command == "start":
+        create(machine, "cut")
+        sh(machine, "cut", "echo kept > /root/kept")
+        machine.shed("stop", "cut")
+    waiting, server = filled(machine), machine.server_pid()
+    if step == CLAIM:  # none of them answers
+        for pid in waiting:
+            os.kill(pid, signal.SIGSTOP)
+    record = machine.data / "instances/cut/vm.json"
+    assert not record.exists()
+    with machine.start(command, "cut", "-v") as client:
+        assert client.stderr is not None
+        if step == "vm.json":
+            wait_until(record.exists)
+        else:
+            assert any(step.encode() in line for line in client.stderr)
+        kill(server)
+        client.communicate(timeout=120)
+    if step == CLAIM:
+        for pid in waiting:
+            os.kill(pid, signal.SIGCONT)
+    machine.shed("list")
+    wait_until(lambda: not set(filled(machine)) & set(waiting))
+    if command == "start" or json.loads(machine.shed("list", "--json")):  # a create may have been quicker
+        assert sh(machine, "cut", "hostname; ls /root") == ["cut", *(["kept"] if command == "start" else [])]
+        assert holders(machine, "cut") == [machine.show("cut")["pid"]]
+    if step == "vm.json":
+        pause(machine.data / "instances/cut")  # as one is between being restored and going on
+        kill(machine.server_pid())
+        assert sh(machine, "cut", "cat /root/kept") == ["kept"]
+    machine.try_shed("delete", "--force", "cut")
+    assert not [path for place in ("instances", "uppers") for path in (machine.data / place).glob("*cut") if path.is_dir()]
+    assert holders(machine, "cut") == []
+
+
+def pause(folder: Path) -> None:
+    """Have the machine of a folder stand still."""
+
+    async def ask() -> None:
+        async with asyncio.timeout(10):
+            await saving.pause(folder)
+
+    asyncio.run(ask())
+
+
 def test_those_that_have_died_are_passed_over_and_a_killed_server_leaves_none(machine: Machine) -> None:
     """A create beside a dead or a hung spare succeeds; the next server ends what the killed one kept, and makes others."""
     dead, _ = filled(machine)
@@ -205,9 +274,8 @@ def test_those_that_have_died_are_passed_over_and_a_killed_server_leaves_none(ma
         with contextlib.suppress(ProcessLookupError):  # the one that was claimed has been ended
             os.kill(each, signal.SIGCONT)
     assert made["timings"].keys() >= {"claim", "restore"}
-    before, server = filled(machine), machine.server_pid()
-    os.kill(server, signal.SIGKILL)
-    wait_until(lambda: not command_line(Path(f"/proc/{server}")))
+    before = filled(machine)
+    kill(machine.server_pid())
     assert machine.show("dev")["pid"] == pid
     wait_until(lambda: not set(filled(machine)) & set(before))
     assert not any(str(machine.data).encode() in command_line(Path(f"/proc/{old}")) for old in before)

@@ -190,6 +190,31 @@ def test_a_server_that_is_killed_while_it_restores(machine: Machine) -> None:
         machine.shed("delete", "--force", name)
 
 
+def test_a_start_that_is_cut_while_it_restores(machine: Machine) -> None:
+    """What it leaves is a machine that never goes on: it is ended, and the shed starts for the next command."""
+    assert create(machine, "cut") == "warm"
+    sh(machine, "cut", "echo kept > /root/kept")
+    machine.shed("stop", "cut")
+    record = machine.data / "instances/cut/vm.json"
+    client = machine.start("start", "cut")
+    wait_until(record.exists)
+    pid = json.loads(record.read_text())["pid"]
+    os.kill(pid, signal.SIGSTOP)
+    kill_server(machine)
+    client.communicate(timeout=120)
+    os.kill(pid, signal.SIGCONT)
+    assert sh(machine, "cut", "cat /root/kept") == "kept\n"
+    assert vms(machine) >= {"cut"}
+    machine.shed("delete", "--force", "cut")
+
+
+def kill_server(machine: Machine) -> None:
+    """End the server as a crash does, and wait until it is gone."""
+    server = machine.server_pid()
+    os.kill(server, signal.SIGKILL)
+    wait_until(lambda: not command_line(Path(f"/proc/{server}")))
+
+
 def vms(machine: Machine) -> set[str]:
     """Return the names of the sheds of all VMs that run on a machine."""
     words = [command_line(entry).split(b"\0") for entry in Path("/proc").iterdir() if entry.name.isdigit()]

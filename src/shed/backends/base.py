@@ -188,6 +188,10 @@ class Backend(Protocol):
         """Say whether the VM recorded in `state_dir` is alive and ours.  No record means NOT_OURS."""
         ...
 
+    async def half_started(self, state_dir: Path) -> bool:
+        """Tell whether the VM, which is alive and ours, was to be restored, and whoever did that has ended before it was done."""
+        ...
+
     async def wait_exit(self, state_dir: Path, *, timeout: float) -> bool:
         """Wait until the VM's process is gone; False when it still runs after `timeout` seconds."""
         ...

@@ -117,9 +117,7 @@ async def _bring_up(
         progress.phase("configure", "mounting disks")
         await configure(connection, record, backend, vm.disks[:-1], wait=max(_LEAST, deadline - time.monotonic()))
         await set_clock_quietly(record.name, connection)
-    except BaseException as error:
-        if isinstance(error, BackendError) and error.code in _UPPER_BAD:
-            error.hint = f"free some space, if this machine's disk is full; else: {repair(vm.disks[0].path)}"
+    except BaseException:
         await connection.close()
         raise
     return connection
@@ -149,22 +147,27 @@ async def configure(connection: Connection, record: Record, backend: Backend, di
 
     Raises `BackendError` with the guest's numbered failure.
     """
-    answer = await control(
-        connection,
-        "configure",
-        wait=wait,
-        name=record.name,
-        hostname=record.name,
-        disks=[-(-disk.path.stat().st_size // _SECTOR) * _SECTOR for disk in disks],
-        network={**asdict(backend.network), "mac": _mac(record)},
-        mounts=[{"tag": workspace.TAG, "target": workspace.TARGET, "readonly": False}] if record.local_dir is not None else [],
-        clock=time.time(),
-        entropy=base64.b64encode(os.urandom(_ENTROPY)).decode(),
-        init="auto",
-        user="shed",
-        workspace=workspace.TARGET,
-        env={"SHED_NAME": record.name, "SHED_WORKSPACE": workspace.TARGET},
-    )
+    try:
+        answer = await control(
+            connection,
+            "configure",
+            wait=wait,
+            name=record.name,
+            hostname=record.name,
+            disks=[-(-disk.path.stat().st_size // _SECTOR) * _SECTOR for disk in disks],
+            network={**asdict(backend.network), "mac": _mac(record)},
+            mounts=[{"tag": workspace.TAG, "target": workspace.TARGET, "readonly": False}] if record.local_dir is not None else [],
+            clock=time.time(),
+            entropy=base64.b64encode(os.urandom(_ENTROPY)).decode(),
+            init="auto",
+            user="shed",
+            workspace=workspace.TARGET,
+            env={"SHED_NAME": record.name, "SHED_WORKSPACE": workspace.TARGET},
+        )
+    except BackendError as error:
+        if error.code in _UPPER_BAD:
+            error.hint = f"free some space, if this machine's disk is full; else: {repair(disks[0].path)}"
+        raise
     log.info("shed %s: guest ready, steps %s", record.name, answer.get("steps"))
 
 
@@ -184,7 +187,8 @@ async def attach(backend: Backend, record: Record, folders: Folders, *, wait: fl
         if state == "hello":
             await configure(connection, record, backend, [Disk(folders.upper, read_only=False)], wait=wait)
         elif state != "ready":
-            raise BackendError(f"the guest of shed {record.name!r} is {state}", code="SHED_NOT_RUNNING", hint="try again when it is down")
+            hint = "try again when it is down" if state == "stopping" else ""
+            raise BackendError(f"the guest of shed {record.name!r} is {state}", code="SHED_NOT_RUNNING", hint=hint)
         await set_clock_quietly(record.name, connection)
     except BaseException:
         await connection.close()

@@ -134,10 +134,16 @@ async def _sync(link: Link) -> None:
         log.warning("cannot sync before delete: %s", error)
 
 
-async def sweep(folders: Folders, backend: Backend) -> None:
-    """Finish what a server that was killed has left of this name: undo its create, complete its delete."""
+async def sweep(folders: Folders, backend: Backend, *, linked: bool) -> None:
+    """Finish what a server that was killed has left of this name: undo its create or its start, complete its delete.
+
+    A VM that is `linked` is surely up.
+    """
     unfinished = (folders.instance / metadata.MARKER).exists()
     if not (unfinished or folders.reservation.exists() or folders.gone.exists()):
+        if not linked and backend.liveness(folders.instance) is Liveness.OURS and await backend.half_started(folders.instance):
+            log.warning("shed %s: its start was cut short; ending its VM", folders.name)
+            await backend.kill(folders.instance)
         return
     if unfinished:
         if backend.liveness(folders.instance) is Liveness.UNKNOWN:

@@ -294,6 +294,26 @@ def test_a_vm_whose_server_ended_before_configure_is_configured_by_the_next(worl
     asyncio.run(main())
 
 
+def test_a_vm_that_the_next_server_cannot_configure(world: World) -> None:
+    """It is said why, and to whoever comes later, how to be rid of it; then the shed can be started again."""
+
+    async def main() -> None:
+        async with world.manager() as manager:
+            await create(manager, "dev")
+            await manager.stop("dev", Progress())
+            world.backend.faults.add("no-root")
+            await world.backend.start(world.backend.started[-1])
+            for code in ("SHED-INIT-03", "SHED_NOT_RUNNING"):
+                with pytest.raises(BackendError, match=r"mounting the root file system failed|'dev' is failed") as caught:
+                    await manager.open_exec("dev")
+                assert (caught.value.code, "`shed stop dev` ends it" in (caught.value.hint or "")) == (code, True)
+            world.backend.faults.clear()
+            await manager.stop("dev", Progress())
+            assert (await manager.start("dev", Progress()))["status"] == "running"
+
+    asyncio.run(main())
+
+
 def test_a_port_of_the_guest_is_reached_and_a_closed_one_explained(world: World) -> None:
     """Port 7 of the fake guest echoes; port 8 refuses."""
 
