@@ -136,8 +136,8 @@ class Templates:
 
     def drop(self, template: Template) -> None:
         """Remove a template, if it is there.  Raises `StorageError`."""
-        with storage_errors(template.path):
-            gone = template.path.with_name(f".{template.path.name}.gone")
+        gone = template.path.with_name(f".{template.path.name}.gone")
+        with storage_errors(gone):
             with contextlib.suppress(FileNotFoundError):
                 _remove(gone)
             with contextlib.suppress(FileNotFoundError):
