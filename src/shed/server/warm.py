@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import signal
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from shed.backends.base import Backend, Machine, Template
@@ -58,6 +60,7 @@ def warm(
     `KeyboardInterrupt` when this process was told to end meanwhile; the machine that was being saved is gone then.
     """
     folders.prepare(paths)
+    _check_owner(paths.templates)
     kits = _kits(LayoutStore(paths.images))
     if not kits:
         raise NotFoundError("there is no image to boot", code="IMAGE_NOT_FOUND", hint="shed-server pull-images, or shed image build")
@@ -72,6 +75,17 @@ def warm(
             except asyncio.CancelledError:
                 raise KeyboardInterrupt from None
     return list(dict.fromkeys(names))
+
+
+def _check_owner(folder: Path) -> None:
+    """Refuse to make, as root, what another user's server could neither use nor replace.  Raises `ConflictError`."""
+    owner = folder.stat().st_uid
+    if owner != os.geteuid():
+        raise ConflictError(
+            f"{folder} belongs to user {owner}, and not to {os.geteuid()}",
+            code="NOT_OURS",
+            hint=f"make templates as that user: sudo -u '#{owner}' shed-server warm",
+        )
 
 
 async def _make(backend: Backend, machine: Machine, wait: float, progress: Progress) -> Template:

@@ -57,7 +57,7 @@ def remove_orphan(orphan: Orphan) -> bool:
         with _holding(orphan.lock) as free:
             if not free or not _is_left(orphan, ()):
                 return False
-            if orphan.path.is_dir():
+            if orphan.path.is_dir() and not orphan.path.is_symlink():
                 shutil.rmtree(orphan.path)
             else:
                 orphan.path.unlink()

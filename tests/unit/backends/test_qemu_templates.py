@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -128,6 +129,23 @@ def test_damage_is_seen_and_removed(paths: Paths, program: Path, name: str, dama
         assert "is damaged and will be made again" in caplog.text
 
 
+@pytest.mark.parametrize("elsewhere", ["a file", "an empty folder"])
+def test_what_was_put_in_its_place_is_removed(paths: Paths, program: Path, tmp_path: Path, elsewhere: str) -> None:
+    """A link, also one that was left half removed; what it leads to stays, and the next template can be made."""
+    store, on = Templates(paths.templates, Limits()), host(program)
+    made = publish(store, machine(paths), on)
+    shutil.rmtree(made.path)
+    target = tmp_path / "elsewhere"
+    target.touch() if elsewhere == "a file" else target.mkdir()
+    for path in (made.path, made.path.with_name(f".{made.path.name}.gone")):
+        path.symlink_to(target)
+    assert store.find(machine(paths), on) is None
+    assert list(paths.templates.glob("*vm-*cpus*")) == []
+    made.path.touch()
+    assert publish(store, machine(paths), on).path == made.path
+    assert target.exists()
+
+
 def test_bytes_that_changed_without_a_trace(paths: Paths, program: Path) -> None:
     """They are not looked for at each start, but by the doctor, and when a restored guest says that its shed is bad."""
     store, on = Templates(paths.templates, Limits()), host(program)
@@ -168,7 +186,7 @@ def test_two_do_not_make_at_once_and_no_room_is_told(paths: Paths, program: Path
     with store.lock(), pytest.raises(ConflictError), Templates(paths.templates, Limits()).lock():
         pass
     monkeypatch.setattr(templates, "_NEEDED", 1 << 60)
-    with pytest.raises(StorageError, match="no space for a template"):
+    with pytest.raises(StorageError, match=r"no space for a template in .*: .* free, 1048576 TiB needed"):
         store.begin(machine(paths), on)
     assert store.unfinished() == []
 
@@ -186,12 +204,14 @@ def test_prune_takes_what_nobody_restores_from(paths: Paths, program: Path) -> N
     assert [orphan.path for orphan in orphans.find_orphans(paths, gone={runtime})] == [made.path]
     record = json.loads((made.path / "template.json").read_text())
     assert record["identity"]["qemu"] == accel.version(program)
-    left = paths.templates / ".vm-x.gone"
+    left, link = paths.templates / ".vm-x.gone", paths.templates / ".vm-y.gone"
     left.mkdir()
-    os.utime(left, (then, then))
+    link.symlink_to(paths.data)
+    for path in (left, link):
+        os.utime(path, (then, then), follow_symlinks=False)
     program.write_text(program.read_text() + "# patched\n")
     found = orphans.find_orphans(paths)
-    assert [orphan.path for orphan in found] == [left, made.path]
+    assert [orphan.path for orphan in found] == [left, link, made.path]
     with store.lock():
         assert not any(orphans.remove_orphan(orphan) for orphan in found)
     assert all(orphans.remove_orphan(orphan) for orphan in found)

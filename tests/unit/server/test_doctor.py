@@ -25,6 +25,7 @@ from shed.server import local
 from shed.server.doctor import machine, service, storage
 from shed.server.doctor.examine import as_json, as_text, examine
 from shed.server.doctor.result import Check, Host, Result, Status
+from shed.server.main import main
 from shed.server.service import systemd
 from shed.sheds import folders, metadata
 from shed.version import VERSION
@@ -168,9 +169,29 @@ def test_data_folders_of_somebody_else(host: Host) -> None:
     """Both users are named, also one without a name."""
     os.chown(host.paths.uppers, 1, 1)
     os.chown(host.paths.logs, 54321, 1)
+    os.chown(host.paths.spares, 1, 1)
     row = found(host, machine.data_folders)
+    assert f"{host.paths.spares} belongs to daemon" in row.detail
     assert f"{host.paths.uppers} belongs to daemon, and not to root" in row.detail
     assert f"{host.paths.logs} belongs to user 54321, and not to root" in row.detail
+
+
+@pytest.mark.root
+def test_templates_of_somebody_else(
+    host: Host, minted: MintResult, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are in the way of the server's own, as is what is left of one; so none is made for a server of another user."""
+    for name in ("vm-1", ".vm-2.gone", ".vm-3.new"):
+        (host.paths.templates / name).mkdir()
+    for name in ("vm-1", ".vm-2.gone"):
+        os.chown(host.paths.templates / name, 54321, 1)
+    rows = [row for row in examine(host, [("check", storage.templates)]) if "user 54321" in row.detail]
+    assert [(row.name, row.status) for row in rows] == [("template .vm-2.gone", Status.WARN), ("template vm-1", Status.WARN)]
+    assert rows[0].hint == f"sudo rm -rf {host.paths.templates / '.vm-2.gone'}"
+    os.chown(host.paths.templates, 54321, 1)
+    monkeypatch.setenv("SHED_DATA_DIR", str(host.paths.data))
+    assert main(["warm"]) == 1
+    assert f"{host.paths.templates} belongs to user 54321" in capsys.readouterr().err
 
 
 def test_boot_kit(host: Host) -> None:

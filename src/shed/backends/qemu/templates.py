@@ -31,6 +31,7 @@ from typing import Any
 
 from shed.backends.base import Disk, Machine, Share, Template
 from shed.backends.qemu import accel, command
+from shed.config.sizes import format_size
 from shed.errors import StorageError
 from shed.fsutil import atomic_write, fsync_dir, locked, storage_errors
 
@@ -88,8 +89,11 @@ class Templates:
         name = _name(machine, identity(machine, host))
         folder = self._folder / f".{name}.new"
         with storage_errors(folder):
-            if shutil.disk_usage(self._folder).free < _NEEDED:
-                raise StorageError(f"no space for a template in {self._folder}", code="NO_SPACE", hint="free some space: shed system prune")
+            if (free := shutil.disk_usage(self._folder).free) < _NEEDED:
+                sizes = f"{format_size(free)} free, {format_size(_NEEDED)} needed"
+                raise StorageError(
+                    f"no space for a template in {self._folder}: {sizes}", code="NO_SPACE", hint="free some space: shed system prune"
+                )
             folder.mkdir(mode=0o700)
             disks = []
             for number in range(len(machine.disks) - 1):
@@ -140,13 +144,13 @@ class Templates:
 
     def drop(self, template: Template) -> None:
         """Remove a template, if it is there.  Raises `StorageError`."""
-        with storage_errors(template.path):
-            gone = template.path.with_name(f".{template.path.name}.gone")
+        gone = template.path.with_name(f".{template.path.name}.gone")
+        with storage_errors(gone):
             with contextlib.suppress(FileNotFoundError):
-                shutil.rmtree(gone)
+                _remove(gone)
             with contextlib.suppress(FileNotFoundError):
                 template.path.rename(gone)
-                shutil.rmtree(gone)
+                _remove(gone)
 
     def _keep_limits(self, newest: Path) -> None:
         """Remove the least recently used until the limits hold; the newest stays."""
@@ -224,6 +228,14 @@ def _digest(path: Path) -> str:
     """Return the SHA-256 of a file; holes are not read from the disk."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _remove(path: Path) -> None:
+    """Remove a folder, or what somebody has put in its place.  Raises `OSError`."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
 
 
 def _processor() -> str:

@@ -78,7 +78,7 @@ def data_folders(host: Host) -> Iterator[Result]:
         else:
             yield Result("data folders", Status.FAIL, f"{paths.data} cannot be made in {place}", "set SHED_DATA_DIR to a folder of yours")
         return
-    below = (paths.images, paths.instances, paths.uppers, paths.templates, paths.logs, paths.run)
+    below = (paths.images, paths.instances, paths.uppers, paths.snapshots, paths.templates, paths.spares, paths.logs, paths.run)
     trouble = _trouble(paths.data) or "; ".join(filter(None, (_trouble(folder) for folder in below if folder.exists())))
     if trouble:
         yield Result("data folders", Status.FAIL, trouble, "the server's folders must be its user's, and writable by nobody else")
@@ -92,7 +92,7 @@ def _trouble(folder: Path) -> str:
         return f"{folder} is not a folder"
     status = folder.stat()
     if status.st_uid != os.geteuid():
-        return f"{folder} belongs to {_user(status.st_uid)}, and not to {_user(os.geteuid())}"
+        return f"{folder} belongs to {user(status.st_uid)}, and not to {user(os.geteuid())}"
     if status.st_mode & 0o002:
         return f"{folder} can be written to by everybody"
     if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
@@ -100,7 +100,8 @@ def _trouble(folder: Path) -> str:
     return ""
 
 
-def _user(number: int) -> str:
+def user(number: int) -> str:
+    """Return the name of the user `number`."""
     try:
         return pwd.getpwuid(number).pw_name
     except KeyError:
