@@ -86,6 +86,20 @@ def locked(path: Path, *, shared: bool = False, wait: bool = True) -> Iterator[N
         os.close(fd)
 
 
+def can_link(source: Path, target: Path) -> bool:
+    """Tell whether what is in the folder `source` can get another name in the folder `target`: one file system, and one mount of it."""
+    return _mount(source) == _mount(target)
+
+
+def _mount(folder: Path) -> tuple[int, str]:
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        known = Path(f"/proc/self/fdinfo/{fd}").read_text().splitlines()
+        return os.fstat(fd).st_dev, next(line for line in known if line.startswith("mnt_id:"))
+    finally:
+        os.close(fd)
+
+
 def clone_file(source: Path, target: BinaryIO) -> None:
     """Make `target` hold what `source` holds: a reflink where the file system has them, else a copy that keeps holes."""
     with source.open("rb") as origin:

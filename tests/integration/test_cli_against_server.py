@@ -86,14 +86,15 @@ def test_a_stopped_shed_is_started_by_exec(shed: Shed) -> None:
 
 def test_a_guest_that_hangs_does_not_hold_its_clients(tmp_path: Path) -> None:
     """`timeout` ends a command in it, as it ends any other."""
-    words = ["timeout", "-k", "30", "3", *SHED, "exec", "dev", "--", "sh", "-c", "echo up; exec sleep 20"]
+    words = ["timeout", "-k", "60", "600", *SHED, "exec", "dev", "--", "sh", "-c", "echo up; exec sleep 60"]
     with fake_server(tmp_path) as env:
         pid = json.loads(runner(env)("create", "dev", "--json").stdout)["shed"]["pid"]
         with subprocess.Popen(words, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
             assert process.stdout is not None
             assert process.stdout.read(3) == b"up\n"
             os.kill(pid, signal.SIGSTOP)
-            assert b"dev: the shed does not answer" in process.communicate(timeout=40)[1]
+            process.send_signal(signal.SIGALRM)  # its time is up
+            assert b"dev: the shed does not answer" in process.communicate(timeout=120)[1]
             assert process.returncode == 124
 
 
@@ -186,7 +187,7 @@ def test_delete_ends_a_create_that_waits(tmp_path: Path) -> None:
             deleted = runner(env)("delete", "--force", "dev")
             assert (deleted.stdout, deleted.stderr.splitlines()[0]) == ("deleted dev\n", "ending its start")
             assert create.stderr.readline() == "error: the create of shed 'dev' was ended: it is being deleted\n"
-            assert create.wait(20) == 1
+            assert create.wait(60) == 1
         assert json.loads(runner(env)("list", "--json").stdout) == []
 
 
@@ -223,7 +224,7 @@ def test_work_that_is_not_watched_to_its_end(tmp_path: Path, words: list[str], t
     def script(c: Conversation) -> None:
         c.begin_events()
         c.event("progress", '{"phase":"x","message":"working"}')
-        assert left.wait(30)
+        assert left.wait(60)
 
     server, _ = scripted(tmp_path, script)
     with server, subprocess.Popen([*SHED, "-s", server.url, *words], stderr=subprocess.PIPE, text=True) as shed:
@@ -300,7 +301,7 @@ def test_five_commands_at_once_start_one_server(alone: Shed, tmp_path: Path) -> 
     """They queue; one starts it, the others use it."""
     env = {**os.environ, "SHED_DATA_DIR": str(tmp_path / "data"), "SHED_RUNTIME_DIR": str(tmp_path / "run"), "HOME": str(tmp_path)}
     many = [subprocess.Popen([*SHED, "list", "--json"], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE) for _ in range(5)]
-    assert [process.communicate(timeout=60) for process in many] == [(b"[]\n", b"")] * 5
+    assert [process.communicate(timeout=120) for process in many] == [(b"[]\n", b"")] * 5
     assert (tmp_path / "data/logs/server.log").read_text().count("listening at") == 1
 
 

@@ -1,11 +1,10 @@
-"""The real `shed exec` process against a scripted server: every byte, signal, exit code, and every way it can go wrong."""
+"""The real `shed exec` process against a scripted server: every byte, exit code, and every way it can go wrong."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -21,22 +20,10 @@ from shed.client.address import parse
 from shed.client.execution import Execution
 from shed.client.http import request
 from shed.errors import UnavailableError, UsageError
-from shed.guest.protocol import DATA_FRAME, EXIT_CODE, SIGNAL, STDERR, STDIN_EOF, STDIN_WINDOW, exec_frame
+from shed.guest.protocol import DATA_FRAME, EXIT_CODE, STDERR, STDIN_EOF, exec_frame
 from support.scripted_server import Conversation, Script, ScriptedServer
 
 SHED = [sys.executable, "-m", "shed.cli.main"]
-
-
-@pytest.fixture
-def serve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Script], ScriptedServer]:
-    """Return a function that makes a scripted server, which SHED_SERVER then names."""
-
-    def make(script: Script) -> ScriptedServer:
-        server = ScriptedServer(tmp_path / "s.sock", script)
-        monkeypatch.setenv("SHED_SERVER", server.url)
-        return server
-
-    return make
 
 
 def shed(*words: str | bytes, stdin: bytes = b"", timeout: float = 60) -> subprocess.CompletedProcess[bytes]:
@@ -47,14 +34,6 @@ def shed(*words: str | bytes, stdin: bytes = b"", timeout: float = 60) -> subpro
 def start(*words: str, stdin: int = subprocess.DEVNULL) -> subprocess.Popen[bytes]:
     """Start `shed`."""
     return subprocess.Popen([*SHED, *words], stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-
-
-def drain(conversation: Conversation) -> list[tuple[int, bytes]]:
-    """Return all frames up to the end of standard input."""
-    frames = []
-    while (frame := conversation.frame()) is not None and frame[0] != STDIN_EOF:
-        frames.append(frame)
-    return frames
 
 
 def test_words_streams_and_exit_code(serve: Callable[[Script], ScriptedServer]) -> None:
@@ -124,7 +103,7 @@ def test_a_reader_who_leaves_ends_the_command(serve: Callable[[Script], Scripted
         assert process.stderr is not None
         assert process.stdout.read(4) == b"y\ny\n"
         process.stdout.close()
-        assert process.wait(30) == 141
+        assert process.wait(60) == 141
         assert process.stderr.read() == b""
         process.stderr.close()
     assert left.is_set()
@@ -139,138 +118,9 @@ def test_a_command_that_ends_without_reading_its_input(serve: Callable[[Script],
 
     with serve(end):
         process = start("exec", "dev", "--", "true", stdin=subprocess.PIPE)
-        assert process.wait(30) == 7
+        assert process.wait(60) == 7
         process.communicate()
         assert shed("exec", "dev", "--", "true", stdin=bytes(1 << 22)).returncode == 7
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGQUIT])
-def test_signals_reach_the_command(serve: Callable[[Script], ScriptedServer], number: signal.Signals) -> None:
-    """With pipes the command decides what a signal means, and its answer is our exit code."""
-
-    def script(c: Conversation) -> None:
-        c.upgrade()
-        assert drain(c) == []
-        c.say(DATA_FRAME, b"ready")
-        assert c.frame() == (SIGNAL, b'{"signal":%d}' % number)
-        c.exit(128 + number)
-
-    with serve(script):
-        process = start("exec", "dev", "--", "sleep", "9")
-        assert process.stdout is not None
-        assert process.stdout.read(5) == b"ready"
-        process.send_signal(number)
-        assert process.wait(30) == 128 + number
-        assert process.communicate() == (b"", b"")
-
-
-def test_a_signal_gets_past_input_that_nobody_reads(serve: Callable[[Script], ScriptedServer]) -> None:
-    """Only a window of it is sent, so there is room behind it, and what the guest takes makes room for as much again."""
-    sent: list[int] = []
-
-    def window(c: Conversation) -> int:
-        count = 0
-        while count < STDIN_WINDOW:
-            frame = c.frame()
-            assert frame is not None
-            assert frame[0] == DATA_FRAME
-            count += len(frame[1])
-        return count
-
-    def script(c: Conversation) -> None:
-        c.upgrade()
-        sent.append(window(c))
-        c.taken(STDIN_WINDOW)
-        sent.append(window(c))
-        c.say(DATA_FRAME, b"ready")
-        assert c.frame() == (SIGNAL, b'{"signal":15}')
-        c.exit(143)
-
-    with serve(script), Path("/dev/zero").open("rb") as endless:
-        process = start("exec", "dev", "--", "sleep", "9", stdin=endless.fileno())
-        assert process.stdout is not None
-        assert process.stdout.read(5) == b"ready"
-        process.terminate()
-        assert process.wait(30) == 143
-        process.communicate()
-    assert sent == [STDIN_WINDOW, STDIN_WINDOW]
-
-
-def test_three_interrupts_leave(serve: Callable[[Script], ScriptedServer]) -> None:
-    """A command that ignores ctrl-C must not hold the user."""
-
-    def script(c: Conversation) -> None:
-        c.upgrade()
-        c.say(DATA_FRAME, b"1")
-        while (frame := c.frame()) is not None:
-            if frame[0] == SIGNAL:
-                c.say(DATA_FRAME, b"1")
-
-    with serve(script):
-        process = start("exec", "dev", "--", "stubborn")
-        assert process.stdout is not None
-        for _ in range(3):
-            assert process.stdout.read(1) == b"1"
-            process.send_signal(signal.SIGINT)
-        assert process.wait(30) == 130
-        assert process.communicate() == (b"", b"interrupted\n")
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGQUIT])
-def test_a_second_request_to_end_is_the_last(serve: Callable[[Script], ScriptedServer], number: signal.Signals) -> None:
-    """What comes twice at once counts once, as `timeout` sends it; who asks again does not wait for the command."""
-    passed: list[tuple[int, bytes]] = []
-
-    def script(c: Conversation) -> None:
-        c.upgrade()
-        assert drain(c) == []
-        c.say(DATA_FRAME, b"1")
-        while (frame := c.frame()) is not None:
-            passed.append(frame)
-            c.say(DATA_FRAME, b"1")
-
-    with serve(script):
-        process = start("exec", "dev", "--", "stubborn")
-        assert process.stdout is not None
-        for _ in range(2):
-            assert process.stdout.read(1) == b"1"
-            process.send_signal(number)
-            process.send_signal(number)
-            time.sleep(0.6)
-        assert process.wait(30) == 128 + number
-        process.communicate()
-    assert passed == [(SIGNAL, b'{"signal":%d}' % number)]
-
-
-@pytest.mark.parametrize("health", ["silent", "gone", "well"])
-def test_a_command_that_was_told_to_end(serve: Callable[[Script], ScriptedServer], health: str) -> None:
-    """Only a guest that does not answer is left: a command may take its time."""
-    asked = threading.Event()
-
-    def script(c: Conversation) -> None:
-        if c.request == "GET /api/sheds/dev/health":
-            if health == "silent":
-                assert c.socket.recv(1) == b""
-            else:
-                c.answer(200, b"{}") if health == "well" else c.answer(500, b'{"error":{"code":"AGENT_TIMEOUT","message":"no"}}')
-            asked.set()
-            return
-        c.upgrade()
-        assert drain(c) == []
-        c.say(DATA_FRAME, b"ready")
-        assert c.frame() == (SIGNAL, b'{"signal":15}')
-        if health == "well":
-            assert asked.wait(30)
-            c.exit(6)
-        assert c.frame() is None
-
-    with serve(script):
-        process = start("exec", "dev", "--", "sleep", "9")
-        assert process.stdout is not None
-        assert process.stdout.read(5) == b"ready"
-        process.terminate()
-        message = process.communicate(timeout=30)[1]
-        assert (process.returncode, b"error: dev: the shed does not answer" in message) == ((6, False) if health == "well" else (143, True))
 
 
 @pytest.mark.parametrize(
@@ -287,7 +137,7 @@ def test_a_stream_that_breaks(serve: Callable[[Script], ScriptedServer], end: by
 
     def script(c: Conversation) -> None:
         c.upgrade()
-        drain(c)
+        c.drain()
         c.say(DATA_FRAME, b"some")
         c.socket.sendall(end)
 
@@ -324,14 +174,14 @@ def test_a_server_that_is_none(serve: Callable[[Script], ScriptedServer], answer
 
 def test_a_server_that_says_it_is_at_work_is_waited_for(serve: Callable[[Script], ScriptedServer], monkeypatch: pytest.MonkeyPatch) -> None:
     """A start takes as long as it takes; interim responses that are not known mean nothing."""
-    monkeypatch.setattr(transport, "ANSWER_TIMEOUT", 0.2)
+    monkeypatch.setattr(transport, "ANSWER_TIMEOUT", 1.5)
     began: list[str] = []
 
     def script(c: Conversation) -> None:
         assert c.headers["prefer"] == "processing"
         for state in (b"waiting", b"starting", b"other"):
             c.socket.sendall(b"HTTP/1.1 102 Processing\r\nShed-State: " + state + b"\r\n\r\n")
-        time.sleep(0.6)
+        time.sleep(2)
         c.upgrade()
         c.exit(0)
 
@@ -396,7 +246,7 @@ def test_closed_descriptors(serve: Callable[[Script], ScriptedServer], closed: s
 
     def script(c: Conversation) -> None:
         c.upgrade()
-        assert drain(c) == []
+        assert c.drain() == []
         c.say(DATA_FRAME, b"out")
         c.say(STDERR, b"err")
         c.exit(3)
@@ -416,7 +266,7 @@ def test_no_stdin_leaves_the_input_alone(serve: Callable[[Script], ScriptedServe
 
     def script(c: Conversation) -> None:
         c.upgrade()
-        assert drain(c) == []
+        assert c.drain() == []
         c.exit(0)
 
     with serve(script):

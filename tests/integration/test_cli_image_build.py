@@ -118,7 +118,7 @@ def test_a_build_that_is_ended(store: LayoutStore, tmp_path: Path, number: int, 
         process.stdin.flush()
         _wait_until_read(process.stdin.fileno())
         process.send_signal(number)
-        assert process.wait(20) == code
+        assert process.wait(60) == code
         assert process.stderr.read() == (b"interrupted\n" if number == signal.SIGINT else b"")
     assert (blobs(store), store.tag_names()) == (before, [])
     assert build(tmp_path / "a.tar").returncode == 0
@@ -128,7 +128,7 @@ def test_a_build_that_is_ended(store: LayoutStore, tmp_path: Path, number: int, 
 def _wait_until_read(pipe: int) -> None:
     """Return when somebody has read all that is in the pipe."""
     waiting = array.array("i", [1])
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while waiting[0]:
         assert time.monotonic() < deadline
         fcntl.ioctl(pipe, termios.FIONREAD, waiting)

@@ -108,7 +108,7 @@ def test_following(dev: Shed) -> None:
         dev.log.write_bytes(b"restarted\n")
         expect(process, b"restarted\n")
         dev.shed("delete", "--force", "dev")
-        assert process.communicate(timeout=20) == (b"", b"")
+        assert process.communicate(timeout=60) == (b"", b"")
         assert process.returncode == 0
 
 
@@ -118,7 +118,7 @@ def test_a_follower_that_leaves_is_forgotten(dev: Shed) -> None:
         expect(process, b"one\n")
         dev.world.until(lambda: dev.followers() == 2)
         process.send_signal(signal.SIGINT)
-        assert process.wait(20) == 130
+        assert process.wait(60) == 130
         dev.world.until(lambda: dev.followers() == 1)
         dev.append(b"four\n")
         expect(other, b"one\ntwo\nthr\xffe\nfour\n")
@@ -132,7 +132,7 @@ def test_a_follower_whose_reader_left_ends(dev: Shed) -> None:
         assert process.stdout is not None
         dev.world.until(lambda: dev.followers() == 1)
         process.stdout.close()
-        assert process.wait(30) == 141
+        assert process.wait(60) == 141
     dev.world.until(lambda: dev.followers() == 0)
 
 
@@ -141,5 +141,5 @@ def test_a_server_that_ends_is_told(dev: Shed) -> None:
     with dev.follow() as process:
         expect(process, b"one\n")
         assert dev.server.end() == 0
-        assert b"error: " in process.communicate(timeout=20)[1]
+        assert b"error: " in process.communicate(timeout=60)[1]
         assert process.returncode == 1

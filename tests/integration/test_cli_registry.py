@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -66,7 +65,7 @@ def test_a_server_that_is_stopped_in_the_middle(machine: Machine) -> None:
 
     def stall(handler: Handler) -> bool:
         reached.set()
-        over.wait(60)
+        over.wait(250)
         return handler.end()
 
     machine.shed("server", "start")
@@ -74,11 +73,9 @@ def test_a_server_that_is_stopped_in_the_middle(machine: Machine) -> None:
         registry.once("GET", "manifests", stall, times=9)
         pull = pool.submit(machine.try_shed, "image", "pull", f"{registry.address}/me/app:v1")
         try:
-            assert reached.wait(20)
-            start = time.monotonic()
+            assert reached.wait(60)
             machine.shed("server", "stop")
-            assert time.monotonic() - start < 10
-            assert b"the server is stopping" in pull.result(timeout=10).stderr
+            assert b"the server is stopping" in pull.result(timeout=60).stderr
         finally:
             over.set()
 

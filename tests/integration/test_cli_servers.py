@@ -17,6 +17,8 @@ from pathlib import Path
 import pytest
 
 from support.fake_server import fake_server
+from support.machine import command_line
+from support.world import World
 
 SHED = [sys.executable, "-m", "shed.cli.main"]
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ5B1vYw4q0yqkzT1mZ1gBzrvhp3fN0B2bGkPz8mXk0Q"
@@ -219,11 +221,11 @@ def test_a_server_behind_ssh(home: Home, tmp_path: Path) -> None:
         assert forward.stdout is not None
         port = int(forward.stdout.readline().split()[2].rpartition(":")[2])
         try:
-            with socket.create_connection(("127.0.0.1", port), timeout=30) as sock:
+            with socket.create_connection(("127.0.0.1", port), timeout=60) as sock:
                 assert sock.recv(1) == b""  # a program that ends first is no reset
         finally:
             forward.terminate()
-        assert forward.wait(30) == 0
+        assert forward.wait(60) == 0
     fake_ssh.write_text("#!/bin/sh\necho 'ssh: no route' >&2\nexit 255\n")
     failed = home.shed("ls", code=1)
     assert "ssh: no route" in failed.stderr
@@ -232,4 +234,5 @@ def test_a_server_behind_ssh(home: Home, tmp_path: Path) -> None:
     assert "startup file" in home.shed("ls", code=1).stderr
     fake_ssh.write_text(f"#!/bin/sh\necho $$ >{tmp_path}/pid\nexec sleep 1000\n")
     assert "no answer within" in home.shed("ls", "--all").stderr  # a pipe: its end is that of everybody who holds it
-    assert not Path(f"/proc/{(tmp_path / 'pid').read_text().strip()}/cmdline").exists()
+    left = Path("/proc", (tmp_path / "pid").read_text().strip())
+    World(tmp_path).until(lambda: not command_line(left))

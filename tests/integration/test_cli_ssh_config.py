@@ -28,7 +28,8 @@ class Home:
         (root / "w/ssh").write_text(json.dumps({"ssh_port": self.port}))
         self.server = Running(self.world)
         self.path = root / "home"
-        self.path.mkdir()
+        for folder in (".shed", ".ssh"):
+            (self.path / folder).mkdir(parents=True)
         self.env = {**os.environ, "HOME": str(self.path), "SHED_SERVER": f"unix://{self.server.socket}"}
 
     def shed(self, *words: str, code: int = 0) -> subprocess.CompletedProcess[str]:
@@ -60,13 +61,13 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
 
 def test_installed_and_used_and_gone(home: Home) -> None:
     """OpenSSH knows each shed by name, and the server by its key; afterwards the user's file is what it was."""
-    theirs = home.path / ".ssh/config"
-    theirs.parent.mkdir()
+    theirs, ours = home.path / ".ssh/config", home.path / ".shed"
     theirs.write_text("Host *\n    ConnectTimeout 30")
+    before = set(ours.iterdir())
     planned = home.shed("ssh-config", "--dry-run").stdout
     assert "Host shed-dev\n" in planned
     assert theirs.read_text() == "Host *\n    ConnectTimeout 30"
-    assert not (home.path / ".shed/known_hosts").exists()
+    assert set(ours.iterdir()) == before
     assert home.shed("ssh-config", "--install").stdout == f"{theirs} knows shed-dev, shed-web\n"
     assert home.ssh("shed-dev", "echo in the shed") == "in the shed\n"
     assert home.ssh("shed-web", "echo $((6*7))") == "42\n"

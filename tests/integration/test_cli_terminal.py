@@ -25,18 +25,6 @@ def terminal() -> Iterator[Terminal]:
     made.close()
 
 
-@pytest.fixture
-def serve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Script], ScriptedServer]:
-    """Return a function that makes a scripted server, which SHED_SERVER then names."""
-
-    def make(script: Script) -> ScriptedServer:
-        server = ScriptedServer(tmp_path / "s.sock", script)
-        monkeypatch.setenv("SHED_SERVER", server.url)
-        return server
-
-    return make
-
-
 def test_keys_sizes_and_the_way_back(serve: Callable[[Script], ScriptedServer], terminal: Terminal) -> None:
     """Ctrl-C, ctrl-Z and ctrl-D are bytes for the command; it learns size and type of the terminal; afterwards all is as before."""
     requests: list[dict[str, object]] = []

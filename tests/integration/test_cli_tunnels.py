@@ -18,7 +18,7 @@ import pytest
 from support.fake_server import fake_server
 
 SHED = [sys.executable, "-m", "shed.cli.main"]
-PATIENCE = 30
+PATIENCE = 60
 
 
 class User:

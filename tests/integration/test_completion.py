@@ -20,6 +20,13 @@ from shed.cli.complete import complete, split
 from support.scripted_server import Conversation, ScriptedServer
 
 TIMEOUT = 60.0
+PATIENT = f"""\
+import sys
+from shed.cli import complete, main
+complete._PATIENCE = {TIMEOUT}
+sys.exit(main.main())
+"""
+"""`shed`, which waits for a server's answer however busy the machine is."""
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +34,7 @@ def env(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """An environment with a `shed` to call, and a server with two sheds, an image and a session; it must not be asked for more."""
     root = tmp_path_factory.mktemp("user")
     (root / "bin").mkdir()
-    (root / "bin/shed").write_text(f'#!/bin/sh\nexec {sys.executable} -m shed.cli.main "$@"\n')
+    (root / "bin/shed").write_text(f"#!/bin/sh\nexec {sys.executable} -c '{PATIENT}' \"$@\"\n")
     (root / "bin/shed").chmod(0o755)
     (root / "folder").mkdir()
     (root / "file one").touch()
@@ -47,7 +54,7 @@ def env(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
 
 def asked(env: dict[str, str], *words: str) -> list[str]:
     """Ask as a script does; return the kind, and the words without descriptions."""
-    command = [sys.executable, "-m", "shed.cli.main", "__complete", "fish", *words]
+    command = [sys.executable, "-c", PATIENT, "__complete", "fish", *words]
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
     assert done.stderr == ""
     return [line.partition("\t")[0] for line in done.stdout.splitlines()]
@@ -58,6 +65,7 @@ def offered(env: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Callable[..
     """Return a function that tells the kind, and the words without descriptions, that can stand at the end of a line."""
     for name in ("HOME", "SHED_SERVER"):
         monkeypatch.setenv(name, env[name])
+    monkeypatch.setattr("shed.cli.complete._PATIENCE", TIMEOUT)
 
     def offered(*words: str) -> list[str]:
         found = complete(words[:-1], words[-1])

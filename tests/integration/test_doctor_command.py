@@ -30,7 +30,7 @@ def environment(tmp_path: Path, small_store: LayoutStore) -> Environment:
 def doctor(environment: Environment, *words: str) -> subprocess.CompletedProcess[str]:
     """Run it."""
     command = [sys.executable, "-m", "shed.server.main", "doctor", *words]
-    return subprocess.run(command, env=environment, cwd=environment["HOME"], capture_output=True, text=True, check=False, timeout=120)
+    return subprocess.run(command, env=environment, cwd=environment["HOME"], capture_output=True, text=True, check=False, timeout=280)
 
 
 @pytest.mark.slow

@@ -145,7 +145,7 @@ def test_ended_by_an_interrupt(store: LayoutStore, tmp_path: Path) -> None:
         assert process.stdout.read(1000)
         process.send_signal(signal.SIGINT)
         process.stdout.close()
-        assert process.wait(30) == 130
+        assert process.wait(60) == 130
         assert process.stderr.read().endswith(b"interrupted\n")
 
 

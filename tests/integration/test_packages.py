@@ -67,12 +67,13 @@ def test_a_wheel_is_the_same_twice_and_complete(tmp_path: Path) -> None:
         names = set(wheel.namelist())
         scripts = wheel.read(f"shed-{VERSION}.dist-info/entry_points.txt").decode()
     source = ROOT / "src"
-    assert {str(path.relative_to(source)) for path in source.rglob("*") if path.is_file() and path.suffix != ".pyc"} <= names
+    assert {str(path.relative_to(source)) for path in source.rglob("*") if path.is_file() and "__pycache__" not in path.parts} <= names
     assert re.findall(r"^(\S+) = ", scripts, re.MULTILINE) == ["shed", "shed-server"]
 
 
 @pytest.mark.slow
 @pytest.mark.root
+@pytest.mark.timeout(900)
 def test_a_debian_package_from_install_to_purge(tmp_path: Path) -> None:
     """It needs QEMU, works, restarts its service into a valid configuration only, keeps what people wrote, and goes without the data."""
     package = build(tmp_path)
@@ -103,7 +104,7 @@ def test_a_debian_package_from_install_to_purge(tmp_path: Path) -> None:
     assert rows["configuration"]["detail"] == "/etc/shed/server.yaml is valid"
     program = root.folder / "usr/lib/shed/lib/shed"
     for path in (ROOT / "src").rglob("*"):
-        if path.is_file() and path.suffix != ".pyc":
+        if path.is_file() and "__pycache__" not in path.parts:
             assert os.access(program / path.relative_to(ROOT / "src"), os.X_OK) == os.access(path, os.X_OK), path
     listed = root.must("sh", "-c", "shed list && shed server status && shed-server doctor | tail -1; shed server stop")  # Debian's Python
     assert listed.startswith("NAME")

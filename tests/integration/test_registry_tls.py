@@ -12,22 +12,28 @@ import pytest
 from shed.images.resolve import resolve
 from shed.oci.digest import Digest
 from shed.oci.store import LayoutStore
-from support.certificates import HOST, make_certificate
+from support.certificates import HOST, Certificate, make_certificate
 from support.docker_registry import PASSWORD, DockerRegistry, docker_registry, no_credentials
 from support.machine import Machine
 from support.minted import mint_small
 
+HOSTS = HOST, "localhost"
+Certificates = dict[str, Certificate]
+
 
 @pytest.fixture(scope="module")
-def authorities(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder for authorities."""
-    return tmp_path_factory.mktemp("authorities")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    """A certificate for each host, and ``another``, of authorities of their own."""
+    folder = tmp_path_factory.mktemp("authorities")
+    return {**{host: make_certificate(folder / host, host) for host in HOSTS}, "another": make_certificate(folder / "another")}
 
 
-@pytest.fixture(scope="module", params=[HOST, "localhost"])
-def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, authorities: Path) -> Iterator[DockerRegistry]:
+@pytest.fixture(scope="module", params=HOSTS)
+def server(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, certificates: Certificates
+) -> Iterator[DockerRegistry]:
     """The registry."""
-    certificate = make_certificate(authorities / request.param, request.param)
+    certificate = certificates[request.param]
     with docker_registry(tmp_path_factory.mktemp("registry") / "r", password=True, certificate=certificate) as registry:
         yield registry
 
@@ -49,9 +55,9 @@ def _logged_in(server: DockerRegistry, tmp_path: Path, monkeypatch: pytest.Monke
 
 
 @pytest.fixture
-def trusted(server: DockerRegistry, authorities: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def trusted(server: DockerRegistry, certificates: Certificates, monkeypatch: pytest.MonkeyPatch) -> None:
     """Trust the registry's authority."""
-    monkeypatch.setenv("SSL_CERT_FILE", str(authorities / server.address.partition(":")[0] / "ca.pem"))
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificates[server.address.partition(":")[0]].authority))
 
 
 @pytest.mark.usefixtures("trusted")
@@ -87,7 +93,7 @@ def test_a_wrong_password(server: DockerRegistry, store: LayoutStore, tmp_path: 
 def test_an_authority_that_is_not_trusted(
     server: DockerRegistry,
     store: LayoutStore,
-    authorities: Path,
+    certificates: Certificates,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     words: tuple[str, ...],
@@ -95,8 +101,7 @@ def test_an_authority_that_is_not_trusted(
 ) -> None:
     """One clear error, at once, which says how to trust it; the store and the registry stay as they were."""
     if trust:
-        authority = authorities / "another"
-        monkeypatch.setenv("SSL_CERT_FILE", str(authority / "ca.pem" if authority.exists() else make_certificate(authority).authority))
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificates["another"].authority))
     before = store.inventory().keys()
     done = Machine(tmp_path).try_shed("image", *(word.format(f"{server.address}/tls/no:v1") for word in words), "--local")
     lines = done.stderr.decode().splitlines()

@@ -10,6 +10,7 @@ import socket
 import stat
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -201,15 +202,25 @@ def test_only_listed_keys(make: Make) -> None:
 
 @contextlib.contextmanager
 def usual_port() -> Iterator[None]:
-    """Hold port 2222, which the servers of tests that run beside this one take for a while."""
-    end = time.monotonic() + 30
-    with contextlib.ExitStack() as held:
-        while time.monotonic() < end:  # after that it is somebody's for good, and just as well in use
-            with contextlib.suppress(OSError):
-                held.enter_context(socket.create_server(("127.0.0.1", 2222)))
-                break
-            time.sleep(0.05)
+    """Have port 2222 in use: by whoever runs beside this test, and by us as soon as it is free."""
+    tried, over = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        while not over.is_set():
+            with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", 2222)):
+                tried.set()
+                over.wait()
+            tried.set()
+            time.sleep(0.001)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    tried.wait()
+    try:
         yield
+    finally:
+        over.set()
+        thread.join()
 
 
 def test_a_port_that_is_in_use(make: Make) -> None:

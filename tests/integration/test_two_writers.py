@@ -257,7 +257,7 @@ def test_an_interrupt_ends_the_container(build_tools: Engine, tmp_path: Path) ->
         while not (running := _containers(build_tools, process.pid)):
             assert process.poll() is None
         process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=60)
+        _, said = process.communicate(timeout=120)
     assert "KeyboardInterrupt" in said
     assert len(running) == 1
     assert _containers(build_tools, process.pid) == []

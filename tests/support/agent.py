@@ -16,7 +16,7 @@ from pathlib import Path
 from shed.guest import protocol as p
 
 SOURCE = Path(p.__file__).parents[2]
-PATIENCE = 20.0
+PATIENCE = 60.0
 """Seconds after which a test gives up waiting."""
 
 

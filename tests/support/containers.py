@@ -21,7 +21,7 @@ class Containers:
 
     def run(self, *words: str | Path) -> str:
         """Run buildah, or podman."""
-        done = subprocess.run([str(word) for word in words], capture_output=True, text=True, check=False, env=self.env, timeout=120)
+        done = subprocess.run([str(word) for word in words], capture_output=True, text=True, check=False, env=self.env, timeout=280)
         assert done.returncode == 0, done.stderr
         return done.stdout.strip()
 

@@ -19,8 +19,12 @@ class CountingProxy:
     def __init__(self, target: str, rate: int) -> None:
         self.passed = 0
         """Bytes that clients were sent."""
+        self.flows = threading.Event()
+        """Nothing is passed on to clients while it is not set."""
+        self.flows.set()
         self._rate = rate
         self._lock = threading.Lock()
+        self._busy = 0
         host, port = target.split(":")
 
         class Connection(socketserver.BaseRequestHandler):
@@ -28,17 +32,29 @@ class CountingProxy:
 
             def handle(connection) -> None:  # noqa: N805
                 connection.request.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER)
-                with socket.create_connection((host, int(port))) as server, contextlib.suppress(OSError):
+                self._count(1)
+                with contextlib.suppress(OSError), socket.create_connection((host, int(port))) as server:
                     up = threading.Thread(target=_copy, args=(connection.request, server), daemon=True)
                     up.start()
                     self._down(server, connection.request)
+                self._count(-1)
 
         self.server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), Connection)
         self.server.daemon_threads = True
         self.address = f"localhost:{self.server.server_address[1]}"
 
+    def settle(self) -> None:
+        """Wait until all connections have ended: then no more is passed, or still to be counted."""
+        while self._busy:
+            time.sleep(0.005)
+
+    def _count(self, change: int) -> None:
+        with self._lock:
+            self._busy += change
+
     def _down(self, server: socket.socket, client: socket.socket) -> None:
         while data := server.recv(BUFFER):
+            self.flows.wait()
             client.sendall(data)
             with self._lock:
                 self.passed += len(data)
@@ -49,6 +65,7 @@ def _copy(source: socket.socket, target: socket.socket) -> None:
     with contextlib.suppress(OSError):
         while data := source.recv(BUFFER):
             target.sendall(data)
+    with contextlib.suppress(OSError):
         target.shutdown(socket.SHUT_RDWR)
 
 
@@ -61,6 +78,7 @@ def counting_proxy(target: str, *, rate: int = 1 << 40) -> Iterator[CountingProx
     try:
         yield proxy
     finally:
+        proxy.flows.set()
         proxy.server.shutdown()
         proxy.server.server_close()
         thread.join()

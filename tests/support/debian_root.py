@@ -29,7 +29,7 @@ class DebianRoot:
         """Run a program in there as its root, in process and mount namespaces of its own: what it starts ends with it."""
         command = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-c", _ENTER, str(self.folder), *words]
         env = {"PATH": os.defpath + ":/usr/sbin:/sbin", "HOME": "/root", "DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C.UTF-8"}
-        return subprocess.run(command, env=env, capture_output=True, text=True, check=False, timeout=120)
+        return subprocess.run(command, env=env, capture_output=True, text=True, check=False, timeout=280)
 
     def must(self, *words: str) -> str:
         """Run a program that must succeed; return what it prints, errors last."""

@@ -53,7 +53,7 @@ class DockerRegistry:
         """Start it and return when it answers."""
         with (self._folder / "log").open("ab") as log:
             self._process = subprocess.Popen(["docker-registry", "serve", self._config], stdout=log, stderr=log)
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while not self._answers():
             assert self._process.poll() is None, (self._folder / "log").read_text()
             assert time.monotonic() < deadline

@@ -1,4 +1,7 @@
-"""A backend whose virtual machines are real processes of `fake_vm`: they outlive the server, are found by a record, and can be killed."""
+"""A backend whose virtual machines are processes of `fake_vm` in place of QEMU.
+
+Their records, sockets and consoles are QEMU's own, as is the launcher: they outlive the server, are found again, and can be killed.
+"""
 
 from __future__ import annotations
 
@@ -6,20 +9,20 @@ import asyncio
 import contextlib
 import json
 import os
-import secrets
 import select
 import signal
-import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from shed.backends.base import Connection, Liveness, Machine, Network, Probe, Stream, Template
+from shed.backends.qemu import process, userns
+from shed.backends.qemu.command import Host
 from shed.errors import BackendError, ConflictError
 from shed.guest.protocol import PORT_PROXY
-
-RECORD = "fake.json"
+from shed.threads import in_thread
 
 
 class FakeStream:
@@ -64,13 +67,13 @@ def _hung_up(writer: asyncio.StreamWriter) -> bool:
 class FakeConnection:
     """The link is the hello stream: it ends when the process does."""
 
-    def __init__(self, name: str, hello: dict[str, object], stream: FakeStream) -> None:
+    def __init__(self, state_dir: Path, hello: dict[str, object], stream: FakeStream) -> None:
         self.hello = hello
-        self._name = name
+        self._state_dir = state_dir
         self._stream = stream
 
     async def open(self, port: int) -> Stream:
-        return await _open(self._name, port)
+        return await _open(self._state_dir, port)
 
     async def wait_closed(self) -> None:
         with contextlib.suppress(BackendError):
@@ -81,9 +84,10 @@ class FakeConnection:
         self._stream.close()
 
 
-async def _open(name: str, port: int) -> FakeStream:
+async def _open(state_dir: Path, port: int) -> FakeStream:
     try:
-        reader, writer = await asyncio.open_unix_connection("\0" + name)
+        with process.reachable(state_dir, process.AGENT_SOCKET) as path:
+            reader, writer = await asyncio.open_unix_connection(path)
     except OSError:
         raise BackendError("nothing answers", code="STREAM_RESET") from None
     stream = FakeStream(reader, writer, halves=port == PORT_PROXY)
@@ -149,11 +153,18 @@ class FakeBackend:
         if "no-claim" in self.faults:
             await self.kill(spare.state_dir)
             raise BackendError("the VM that waits does not do what it is told")
-        for name in (RECORD, "console.log"):
-            (spare.state_dir / name).rename(machine.state_dir / name)
+        try:
+            await in_thread(process.move, spare.state_dir, machine.state_dir, machine.name)
+        except BaseException:
+            for folder in (spare.state_dir, machine.state_dir):
+                await self.kill(folder)
+            raise
 
     async def sweep_templates(self) -> None:
         pass
+
+    def is_whole(self, template: Template) -> bool:
+        return "rotten" not in self.faults
 
     def drop_template(self, template: Template) -> None:
         self.templates = {shape: kept for shape, kept in self.templates.items() if kept != template}
@@ -164,29 +175,24 @@ class FakeBackend:
             raise BackendError("the VM cannot be started")
         for disk in machine.disks:
             assert disk.path.exists(), disk
-        name = f"shed-fake-{secrets.token_hex(8)}"
-        with (machine.state_dir / "console.log").open("wb") as console:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "support.fake_vm", name, *self.faults],
-                stdin=subprocess.DEVNULL,
-                stdout=console,
-                stderr=console,
-                start_new_session=True,
-                env={**os.environ, "PYTHONPATH": ":".join(sys.path)},
-            )
-        process.returncode = 0  # it is not waited for by this object: see _reap
-        record = {"pid": process.pid, "started": _start_time(process.pid), "name": name}
-        (machine.state_dir / RECORD).write_text(json.dumps(record))
+        host = Host(Path(sys.executable), "none", str(uuid.uuid4()))
+        seen = {name: os.environ[name] for name in ("HOME", "TMUX_TMPDIR") if name in os.environ} | {"PYTHONPATH": ":".join(sys.path)}
+        words = [sys.executable, "-m", "support.fake_vm", host.uuid, *self.faults]
+        argv = ["/usr/bin/env", *(f"{name}={value}" for name, value in seen.items()), *words]
+        try:
+            await in_thread(process.launch, machine.state_dir, argv, host, machine.name, userns.NOBODY)
+        except BaseException:
+            await self.kill(machine.state_dir)
+            raise
         return ("it warns",) if "warning" in self.faults else ()
 
     async def connect(self, state_dir: Path, *, timeout: float) -> Connection:
-        record = _record(state_dir)
         deadline = time.monotonic() + timeout
-        while record is not None and time.monotonic() < deadline:
+        while self.pid(state_dir) is not None and time.monotonic() < deadline:
             if self.liveness(state_dir) is not Liveness.OURS:
                 raise BackendError("the VM ended", code="VM_EXITED")
             with contextlib.suppress(BackendError, TimeoutError):
-                stream = await _open(str(record["name"]), 0)
+                stream = await _open(state_dir, 0)
                 try:
                     async with asyncio.timeout(deadline - time.monotonic()):
                         hello = await stream.read()
@@ -194,61 +200,30 @@ class FakeBackend:
                     stream.close()
                     raise
                 if hello:
-                    return FakeConnection(str(record["name"]), json.loads(hello), stream)
+                    return FakeConnection(state_dir, json.loads(hello), stream)
                 stream.close()
             await asyncio.sleep(0.02)
         raise BackendError(f"no hello within {timeout:g} s", code="AGENT_TIMEOUT")
 
     def liveness(self, state_dir: Path) -> Liveness:
-        record = _record(state_dir)
-        if record is None:
-            return Liveness.NOT_OURS
-        if self.unknown:
-            return Liveness.UNKNOWN
-        _reap(int(str(record["pid"])))
-        started = _start_time(int(str(record["pid"])))
-        return Liveness.OURS if started is not None and started == record["started"] else Liveness.NOT_OURS
+        found = process.liveness(state_dir)
+        return Liveness.UNKNOWN if self.unknown and process.load(state_dir) is not None else found
+
+    async def half_started(self, state_dir: Path) -> bool:
+        return False
 
     async def wait_exit(self, state_dir: Path, *, timeout: float) -> bool:
-        deadline = time.monotonic() + timeout
-        while self.liveness(state_dir) is not Liveness.NOT_OURS:
-            if time.monotonic() > deadline:
-                return False
-            await asyncio.sleep(0.01)
-        return True
+        record = process.load(state_dir)
+        return record is None or await process.wait_exit(record, timeout=timeout)
 
     async def kill(self, state_dir: Path) -> None:
-        pid = self.pid(state_dir)
-        if pid is not None and self.liveness(state_dir) is Liveness.OURS:
-            os.kill(pid, signal.SIGKILL)
-            await self.wait_exit(state_dir, timeout=10)
+        record = process.load(state_dir)
         self.waiting.discard(state_dir)
-        if self.liveness(state_dir) is Liveness.NOT_OURS:
-            (state_dir / RECORD).unlink(missing_ok=True)
+        if record is not None and not self.unknown:
+            process.send_signal(record, signal.SIGKILL)
+            await process.wait_exit(record, timeout=60)
+            process.clear(state_dir)
 
     def pid(self, state_dir: Path) -> int | None:
-        record = _record(state_dir)
-        return None if record is None else int(str(record["pid"]))
-
-
-def _record(state_dir: Path) -> dict[str, object] | None:
-    try:
-        value = json.loads((state_dir / RECORD).read_text())
-    except FileNotFoundError:
-        return None
-    assert isinstance(value, dict)
-    return value
-
-
-def _reap(pid: int) -> None:
-    with contextlib.suppress(ChildProcessError):
-        os.waitpid(pid, os.WNOHANG)
-
-
-def _start_time(pid: int) -> str | None:
-    """Field 22 of /proc/PID/stat; None when there is no such process, or it is dead already."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except (FileNotFoundError, ProcessLookupError):
-        return None
-    return None if fields[0] in {"Z", "X"} else fields[19]
+        record = process.load(state_dir)
+        return None if record is None else record.pid

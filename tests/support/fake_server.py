@@ -31,7 +31,7 @@ def fake_server(root: Path, *faults: str) -> Iterator[dict[str, str]]:
     command = [sys.executable, "-m", "support.fake_server", str(root), *faults]
     with (root / "server.log").open("wb") as log, subprocess.Popen(command, env={**env, "PYTHONPATH": tests}, stderr=log) as process:
         try:
-            deadline = time.monotonic() + 20
+            deadline = time.monotonic() + 60
             while not listens(root / "run/shed.sock"):
                 assert process.poll() is None, (root / "server.log").read_text()
                 assert time.monotonic() < deadline, "the server did not start"
@@ -39,7 +39,7 @@ def fake_server(root: Path, *faults: str) -> Iterator[dict[str, str]]:
             yield env
         finally:
             process.terminate()
-            process.wait(20)
+            process.wait(60)
             end_machines(root)
 
 

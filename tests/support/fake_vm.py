@@ -1,7 +1,7 @@
-"""A process that stands for a virtual machine: it outlives whoever started it, listens on an abstract socket, and runs an agent.
+"""A process that stands for a virtual machine: it outlives whoever started it, and runs an agent.
 
-Every connection is one stream: the port in decimal and a newline, then what the protocol says.  Port 0 answers the hello.
-Arguments: the socket's name, and words that make it misbehave.
+It takes from QEMU's launcher what QEMU takes: its folder, where its console goes, and a listening socket.  Every connection is one stream:
+the port in decimal and a newline, then what the protocol says.  Port 0 answers the hello.  Arguments: an id, words that make it misbehave.
 """
 
 import json
@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 
+from shed.backends.qemu.command import AGENT_FD, CONSOLE
 from shed.guest.protocol import (
     CONTROL_REQUEST,
     CONTROL_RESPONSE,
@@ -33,10 +34,9 @@ CLOCK: list[float] = []
 
 def main() -> None:
     """Serve until poweroff or a signal."""
-    name, faults = sys.argv[1], set(sys.argv[2:])
-    listener = socket.socket(socket.AF_UNIX)
-    listener.bind("\0" + name)
-    listener.listen()
+    faults = set(sys.argv[2:])
+    os.dup2(os.open(CONSOLE, os.O_WRONLY | os.O_APPEND), 1)
+    listener = socket.socket(fileno=AGENT_FD)
     say("fake kernel: booted")
     if "die" in faults:
         os._exit(1)
@@ -94,6 +94,7 @@ def control(stream: socket.socket, faults: set[str]) -> None:
         answer: dict[str, object] = {"ok": True, **STATE}
         if request["op"] == "configure":
             if "no-root" in faults:
+                STATE["state"] = "failed"
                 answer = {"ok": False, "code": "SHED-INIT-03", "error": "mounting the root file system failed"}
             else:
                 say(json.dumps(request))

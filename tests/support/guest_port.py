@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
 import socket
 import threading
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -124,9 +125,19 @@ def guest(path: Path, *, version: int = protocol.PROTOCOL) -> Iterator[SocketPor
         yield port
     finally:
         os.write(wake_write, b"x")
-        thread.join(10)
+        thread.join(60)
         os.close(wake_write)
         port.close()
         loop.close()
         listener.close()
         path.unlink()
+
+
+def run(work: Callable[[], Awaitable[None]], seconds: float = 60) -> None:
+    """Run `work`, a host's, in an event loop, with a deadline."""
+
+    async def bounded() -> None:
+        async with asyncio.timeout(seconds):
+            await work()
+
+    asyncio.run(bounded())

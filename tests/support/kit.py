@@ -123,7 +123,7 @@ def digest_of(sources: list[Path] | tuple[Path, ...]) -> str:
     digest = hashlib.sha256()
     for source in sources:
         for path in sorted(source.rglob("*")) if source.is_dir() else [source]:
-            if path.is_file() and path.suffix != ".pyc":
+            if path.is_file() and "__pycache__" not in path.parts:
                 digest.update(f"{path.relative_to(source.parent)}\0".encode() + path.read_bytes())
     return digest.hexdigest()[:16]
 

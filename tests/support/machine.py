@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,8 @@ class Machine:
         self.command = [sys.executable, "-m", "shed.cli.main"]
         config = root / ".config/shed/server.yaml"
         config.parent.mkdir(parents=True, exist_ok=True)
-        config.write_text(f"qemu:\n  warm_start: {str(way in (WARM, EITHER)).lower()}\n{settings}")
+        front = "" if "ssh_port:" in settings else "ssh_port: 0\n"  # the usual port is one for the whole machine
+        config.write_text(f"{front}qemu:\n  warm_start: {str(way in (WARM, EITHER)).lower()}\n{settings}")
 
     def start(self, *words: str) -> subprocess.Popen[bytes]:
         """Start the command line."""
@@ -69,9 +71,14 @@ class Machine:
         for path in (self.data / "instances").glob("[a-z]*"):
             self.try_shed("delete", "--force", path.name)
         self.try_shed("server", "stop")
-        left = [entry.name for entry in Path("/proc").iterdir() if entry.name.isdigit() and str(self.data).encode() in command_line(entry)]
-        assert not left
+        deadline = time.monotonic() + 60
+        while left := [entry.name for entry in Path("/proc").iterdir() if entry.name.isdigit() and self._is_ours(entry)]:
+            assert time.monotonic() < deadline, left
+            time.sleep(0.05)
         assert self.way == EITHER or self._boots() <= {self.way}
+
+    def _is_ours(self, process: Path) -> bool:
+        return str(self.data).encode() in command_line(process)
 
     def _boots(self) -> set[str]:
         """Return how VMs came up, as the logs say."""

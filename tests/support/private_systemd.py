@@ -43,14 +43,14 @@ class PrivateSystemd:
     def run(self, *command: str, env: Mapping[str, str] | None = None, code: int | None = 0) -> str:
         """Run a command beside it and return what it says; with `code` it must exit so."""
         done = subprocess.run(
-            [*self._enter, *command], env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120, check=False
+            [*self._enter, *command], env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=280, check=False
         )
         assert code in (None, done.returncode), f"{done}\n{self.log.read_text()}"
         return done.stdout + done.stderr
 
     def wait(self, wanted: str, *command: str) -> None:
         """Wait until a command says `wanted`."""
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 120
         while (said := self.run(*command, code=None).strip()) != wanted:
             assert time.monotonic() < deadline, f"{said}\n{self.log.read_text()}"
             time.sleep(0.05)
@@ -74,7 +74,7 @@ def private_systemd(folder: Path) -> Iterator[PrivateSystemd]:
             ["sh", "-c", _BEGIN, "sh", folder, group, PROGRAM], stdin=subprocess.DEVNULL, stdout=output, stderr=output
         )
     try:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 120
         while not (pid := _child(process.pid, "systemd")):
             assert process.poll() is None, log.read_text()
             assert time.monotonic() < deadline, log.read_text()
@@ -99,7 +99,7 @@ def _child(parent: int, name: str) -> int | None:
 
 def _remove_groups(name: str) -> None:
     """Remove the cgroups, the innermost first, when those who were in them are gone."""
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     for root in _CGROUPS:
         for path, _, _ in os.walk(f"{root}/{name}", topdown=False):
             while True:

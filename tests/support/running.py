@@ -25,7 +25,7 @@ class Running:
             stdout=subprocess.PIPE,
             env={**os.environ, "PYTHONPATH": ":".join(sys.path)},
         )
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while True:
             try:
                 self.connect().close()
@@ -39,7 +39,7 @@ class Running:
         """Return a socket connected to the server."""
         folder = os.open(self.socket.parent, os.O_RDONLY)
         client = socket.socket(socket.AF_UNIX)
-        client.settimeout(20)
+        client.settimeout(60)
         try:
             client.connect(f"/proc/self/fd/{folder}/{self.socket.name}")
         except BaseException:
@@ -81,7 +81,7 @@ class Running:
 
     def ended(self) -> int:
         """Wait for the end and return the exit status."""
-        status = self.process.wait(20)
+        status = self.process.wait(60)
         assert self.process.stdout is not None
         self.process.stdout.close()
         return status

@@ -9,9 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 
-from shed.guest.protocol import EXEC_REQUEST, EXIT_CODE, STDIN_TAKEN, FrameDecoder, exec_frame
+from shed.guest.protocol import EXEC_REQUEST, EXIT_CODE, STDIN_EOF, STDIN_TAKEN, FrameDecoder, exec_frame
 
-TIMEOUT = 30.0
+TIMEOUT = 60.0
 """Seconds a script waits for the client."""
 
 
@@ -65,6 +65,13 @@ class Conversation:
                 return None
             self._decoder.feed(data)
         return frame
+
+    def drain(self) -> list[tuple[int, bytes]]:
+        """Return all frames up to the end of standard input."""
+        frames = []
+        while (frame := self.frame()) is not None and frame[0] != STDIN_EOF:
+            frames.append(frame)
+        return frames
 
     def say(self, kind: int, payload: bytes) -> None:
         """Send a frame."""

@@ -14,7 +14,7 @@ import time
 from collections.abc import Mapping
 
 SHED = [sys.executable, "-m", "shed.cli.main"]
-TIMEOUT = 30.0
+TIMEOUT = 120.0
 
 
 class Terminal:

@@ -7,7 +7,7 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -46,7 +46,7 @@ class World:
     def __init__(self, root: Path, *faults: str) -> None:
         self.paths = Paths(root / "data", root / "run")
         self.backend = FakeBackend(*faults)
-        self.settings = Settings(start_timeout=20, stop_timeout=1, ssh_port=0)
+        self.settings = Settings(start_timeout=60, stop_timeout=60, ssh_port=0)
         self.blobs = root / "blobs"
         self.resolved: list[str] = []
 
@@ -100,9 +100,10 @@ class World:
 
     def machines(self) -> list[int]:
         """Return the process ids of all fake VMs of this world that run, whoever started them."""
-        return [pid for pid in _fake_vms() if _console(pid).startswith(f"{self.paths.data}/")]
+        pids = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+        return [pid for pid in pids if _output(pid).startswith(f"{self.paths.data}/")]
 
-    def until(self, condition: Callable[[], object], *, seconds: float = 20) -> None:
+    def until(self, condition: Callable[[], object], *, seconds: float = 60) -> None:
         """Wait until `condition()` is true; fail after `seconds`."""
         deadline = time.monotonic() + seconds
         while not condition():
@@ -116,15 +117,8 @@ class World:
                 os.kill(pid, signal.SIGKILL)
 
 
-def _fake_vms() -> Iterator[int]:
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            with contextlib.suppress(OSError):
-                if b"support.fake_vm" in (entry / "cmdline").read_bytes():
-                    yield int(entry.name)
-
-
-def _console(pid: int) -> str:
+def _output(pid: int) -> str:
+    """Return where a process writes: a VM has that from the first moment, its words not while it becomes another program."""
     try:
         return str(Path(f"/proc/{pid}/fd/1").readlink())
     except OSError:
@@ -136,7 +130,7 @@ async def create(manager: Manager, name: str, **options: Any) -> dict[str, Any]:
     return await manager.create(CreateRequest(name, **options), Progress())
 
 
-async def until(condition: Any, *, seconds: float = 20) -> None:
+async def until(condition: Any, *, seconds: float = 60) -> None:
     """Wait until `condition()` is true; fail after `seconds`."""
     async with asyncio.timeout(seconds):
         while not condition():

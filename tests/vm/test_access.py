@@ -163,7 +163,7 @@ def test_a_copy_that_is_interrupted_leaves_nothing(machine: Machine) -> None:
 
 def until(condition: Callable[[], object]) -> None:
     """Wait until `condition()` is true."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.05)

@@ -179,8 +179,8 @@ def test_a_terminal(machine: Machine) -> None:
         terminal.type(b"busybox stty size; echo $TERM\r")
         terminal.read_until(b"31 97\r\nxterm-256color\r\n")
         terminal.resize(50, 120)
-        terminal.type(b"busybox stty size\r")
-        terminal.read_until(b"50 120\r\n")
+        terminal.type(b"until busybox stty size | busybox grep '^50 120'; do sleep 0.1; done\r")
+        terminal.read_until(b"\r\n50 120\r\n")
         # Keys typed while the shell changes the terminal's mode are plain input: type only when the program, or the prompt, is there.
         terminal.type(b"sh -c 'echo up; exec sleep 4713'\r")
         terminal.read_until(b"\r\nup\r\n")

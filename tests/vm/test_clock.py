@@ -17,9 +17,9 @@ from support.kit import copy_store
 from support.machine import Machine, command_line
 from support.templates import EITHER, WARM
 
-pytestmark = [pytest.mark.vm, pytest.mark.slow, pytest.mark.timeout(300)]
-_ERROR = 0.05
-"""Seconds by which a clock may be wrong."""
+pytestmark = [pytest.mark.vm, pytest.mark.slow]
+_ERROR = 0.5
+"""Seconds by which a clock may be wrong on a busy machine: what is right within the time that an answer takes is left alone."""
 _ASLEEP = 3.0
 
 

@@ -26,7 +26,7 @@ from support.machine import Machine
 
 pytestmark = [pytest.mark.vm, pytest.mark.slow, pytest.mark.timeout(600)]
 EXAMPLES = Path(__file__).parents[2] / "examples"
-PATIENCE = 30
+PATIENCE = 120
 
 
 @pytest.fixture(scope="module")

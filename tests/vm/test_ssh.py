@@ -343,7 +343,8 @@ def test_clients_leave_no_lines_in_the_log(machine: Machine) -> None:
         for sent in (b"GET / HTTP/1.0\r\n\r\n", b"SSH-2.0-x\r\n" + bytes(5000), b""):
             with socket.create_connection(("127.0.0.1", machine.ssh.port)) as client:
                 client.sendall(sent)
-    assert log.read_text() == before
+    said = log.read_text().removeprefix(before).splitlines()
+    assert [line for line in said if " shed.sheds." not in line] == []  # those look after clocks and templates meanwhile
 
 
 @pytest.mark.parametrize("how", ["client", "program"])

@@ -172,6 +172,10 @@ class Backend(Protocol):
         """Remove what a server that was killed while it made a template has left, its VM too."""
         ...
 
+    def is_whole(self, template: Template) -> bool:
+        """Tell whether `template` is what was saved, to the last byte; reads all of it, which can take seconds."""
+        ...
+
     def drop_template(self, template: Template) -> None:
         """Never restore from `template` again: it is not what it should be.  VMs restored from it run on."""
         ...
@@ -182,6 +186,10 @@ class Backend(Protocol):
 
     def liveness(self, state_dir: Path) -> Liveness:
         """Say whether the VM recorded in `state_dir` is alive and ours.  No record means NOT_OURS."""
+        ...
+
+    async def half_started(self, state_dir: Path) -> bool:
+        """Tell whether the VM, which is alive and ours, was to be restored, and whoever did that has ended before it was done."""
         ...
 
     async def wait_exit(self, state_dir: Path, *, timeout: float) -> bool:

@@ -40,8 +40,10 @@ _PHASES = {
     type(None): ("vm", "starting the virtual machine"),
 }
 _OTHERWISE = {Spare: "restored anew", Template: "booted"}
-_UPPER_MOUNT = "SHED-INIT-08"
-"""How the guest calls it when it cannot mount its upper."""
+_UPPER_BAD = frozenset({"SHED-INIT-04", "SHED-INIT-06", "SHED-INIT-07", "SHED-INIT-08"})
+"""How the guest calls it when it cannot understand, mount or grow its upper, or have it as the writable half of its root."""
+_SECTOR = 512
+"""Bytes, of which the guest sees its disks' sizes in full."""
 _LEAST = 1.0
 """Seconds that a guest gets to be ready, however late its first word was."""
 
@@ -78,6 +80,9 @@ async def boot(
                 return Booted(await _bring_up(backend, record, vm, source, wait=min(wait, _WARM_SECONDS), progress=progress), "warm")
             except ShedError as error:
                 await backend.kill(folders.instance)
+                if warm is not None and await warm.is_sheds_own(error, source):
+                    await _clean_up(backend, folders, error)
+                    raise
                 progress.warn(f"restoring the virtual machine failed, so it is {_OTHERWISE[type(source)]}: {_first_line(error)}")
                 log.warning("shed %s: coming up from %s failed: %s", record.name, _name(source), error)
             except BaseException as error:
@@ -112,9 +117,7 @@ async def _bring_up(
         progress.phase("configure", "mounting disks")
         await configure(connection, record, backend, vm.disks[:-1], wait=max(_LEAST, deadline - time.monotonic()))
         await set_clock_quietly(record.name, connection)
-    except BaseException as error:
-        if isinstance(error, BackendError) and error.code == _UPPER_MOUNT:
-            error.hint = f"free some space, if this machine's disk is full; else: {repair(vm.disks[0].path)}"
+    except BaseException:
         await connection.close()
         raise
     return connection
@@ -144,22 +147,27 @@ async def configure(connection: Connection, record: Record, backend: Backend, di
 
     Raises `BackendError` with the guest's numbered failure.
     """
-    answer = await control(
-        connection,
-        "configure",
-        wait=wait,
-        name=record.name,
-        hostname=record.name,
-        disks=[disk.path.stat().st_size for disk in disks],
-        network={**asdict(backend.network), "mac": _mac(record)},
-        mounts=[{"tag": workspace.TAG, "target": workspace.TARGET, "readonly": False}] if record.local_dir is not None else [],
-        clock=time.time(),
-        entropy=base64.b64encode(os.urandom(_ENTROPY)).decode(),
-        init="auto",
-        user="shed",
-        workspace=workspace.TARGET,
-        env={"SHED_NAME": record.name, "SHED_WORKSPACE": workspace.TARGET},
-    )
+    try:
+        answer = await control(
+            connection,
+            "configure",
+            wait=wait,
+            name=record.name,
+            hostname=record.name,
+            disks=[-(-disk.path.stat().st_size // _SECTOR) * _SECTOR for disk in disks],
+            network={**asdict(backend.network), "mac": _mac(record)},
+            mounts=[{"tag": workspace.TAG, "target": workspace.TARGET, "readonly": False}] if record.local_dir is not None else [],
+            clock=time.time(),
+            entropy=base64.b64encode(os.urandom(_ENTROPY)).decode(),
+            init="auto",
+            user="shed",
+            workspace=workspace.TARGET,
+            env={"SHED_NAME": record.name, "SHED_WORKSPACE": workspace.TARGET},
+        )
+    except BackendError as error:
+        if error.code in _UPPER_BAD:
+            error.hint = f"free some space, if this machine's disk is full; else: {repair(disks[0].path)}"
+        raise
     log.info("shed %s: guest ready, steps %s", record.name, answer.get("steps"))
 
 
@@ -179,7 +187,8 @@ async def attach(backend: Backend, record: Record, folders: Folders, *, wait: fl
         if state == "hello":
             await configure(connection, record, backend, [Disk(folders.upper, read_only=False)], wait=wait)
         elif state != "ready":
-            raise BackendError(f"the guest of shed {record.name!r} is {state}", code="SHED_NOT_RUNNING", hint="try again when it is down")
+            hint = "try again when it is down" if state == "stopping" else ""
+            raise BackendError(f"the guest of shed {record.name!r} is {state}", code="SHED_NOT_RUNNING", hint=hint)
         await set_clock_quietly(record.name, connection)
     except BaseException:
         await connection.close()

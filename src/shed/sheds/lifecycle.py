@@ -50,12 +50,7 @@ async def start(
     image = await in_thread(resolve, record.lower_digest)
     if record.local_dir is not None:
         await in_thread(workspace.check_still_there, record.name, record.local_dir)
-    if not await in_thread(folders.upper.exists):
-        raise BackendError(
-            f"the writable layer of shed {record.name!r} is gone: {folders.upper}",
-            code="UPPER_MISSING",
-            hint=f"put the file back, or `shed delete {record.name}`",
-        )
+    await in_thread(_open_upper, record.name, folders.upper)
     booted = await boot(backend, record, image, folders, warm, wait=wait, progress=progress)
     try:
         return await _want(record, folders, "running"), booted
@@ -63,6 +58,18 @@ async def start(
         await booted.connection.close()
         await backend.kill(folders.instance)
         raise
+
+
+def _open_upper(name: str, path: Path) -> None:
+    """Raise the error that says so when the shed's writable layer cannot be opened; what a VM says of that is less clear."""
+    try:
+        path.open("r+b").close()
+    except OSError as error:
+        what, code = "cannot be opened", "UPPER_UNUSABLE"
+        if isinstance(error, FileNotFoundError):
+            what, code = "is gone", "UPPER_MISSING"
+        hint = f"put the file back, or `shed delete {name}`"
+        raise BackendError(f"the writable layer of shed {name!r} {what}: {path}: {error.strerror}", code=code, hint=hint) from None
 
 
 async def stop(
@@ -127,10 +134,16 @@ async def _sync(link: Link) -> None:
         log.warning("cannot sync before delete: %s", error)
 
 
-async def sweep(folders: Folders, backend: Backend) -> None:
-    """Finish what a server that was killed has left of this name: undo its create, complete its delete."""
+async def sweep(folders: Folders, backend: Backend, *, linked: bool) -> None:
+    """Finish what a server that was killed has left of this name: undo its create or its start, complete its delete.
+
+    A VM that is `linked` is surely up.
+    """
     unfinished = (folders.instance / metadata.MARKER).exists()
     if not (unfinished or folders.reservation.exists() or folders.gone.exists()):
+        if not linked and backend.liveness(folders.instance) is Liveness.OURS and await backend.half_started(folders.instance):
+            log.warning("shed %s: its start was cut short; ending its VM", folders.name)
+            await backend.kill(folders.instance)
         return
     if unfinished:
         if backend.liveness(folders.instance) is Liveness.UNKNOWN:

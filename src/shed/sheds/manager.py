@@ -330,7 +330,7 @@ class Manager:
                 entry.doing = doing
                 try:
                     with folders.hold():
-                        await lifecycle.sweep(folders, self._backend)
+                        await lifecycle.sweep(folders, self._backend, linked=entry.link.live)
                         yield folders, entry.link
                 except ShedError as error:
                     log.warning("%s of shed %s failed: %s", doing, name, error)

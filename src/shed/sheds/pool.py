@@ -25,7 +25,7 @@ from shed.backends.base import Backend, Connection, Disk, Liveness, Machine, Tem
 from shed.config.paths import Paths
 from shed.config.server import Settings
 from shed.errors import BackendError, ConflictError, ShedError
-from shed.fsutil import locked
+from shed.fsutil import can_link, locked
 from shed.guest.protocol import PORT_EXEC
 from shed.sheds import upper
 from shed.sheds.agent import control
@@ -62,6 +62,7 @@ class Pool:
 
     def __init__(self, paths: Paths, backend: Backend, settings: Settings, ask: Callable[[Machine], None]) -> None:
         self._folder = paths.spares
+        self._sheds = paths.instances
         self._templates = paths.templates
         self._backend = backend
         self._settings = settings
@@ -88,7 +89,9 @@ class Pool:
             log.info("another server keeps the spares")
             return
         await self._sweep()
-        if self._size:
+        if self._size and not can_link(self._folder, self._sheds):
+            log.warning("no spares are kept: %s and %s are different mounts, and none could become a shed", self._folder, self._sheds)
+        elif self._size:
             self._task = asyncio.create_task(self._fill(), name="spares")
 
     async def close(self) -> None:

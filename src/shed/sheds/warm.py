@@ -2,7 +2,8 @@
 
 A template is one saved machine per shape (boot kit, processors, memory, shares); it serves every image and every shed, because all that
 differs comes with *configure*.  It is made in the background after the first cold start of its shape.  A cold start is always right, so
-whatever goes wrong with a warm one ends in a cold one; a template whose cold start then succeeds was to blame, and is dropped.
+whatever goes wrong with a warm one ends in a cold one, unless it is the shed's own fault; a template whose cold start then succeeds was to
+blame, and is dropped.
 """
 
 from __future__ import annotations
@@ -27,6 +28,11 @@ if TYPE_CHECKING:
     from shed.images.resolve import BootImage
 
 log = logging.getLogger(__name__)
+_SHEDS_OWN = frozenset(f"SHED-INIT-{number:02}" for number in (3, 4, 6, 7, 8, 9, 10))
+"""How the guest calls what is wrong with the image, the upper or the folder that it was given; see `shed.guest.configure.steps`.
+
+Not those that say that a disk is missing: a saved machine that is no good may not see it.
+"""
 _MOST_BLAMED = 2
 _PAUSE = 600.0
 """Seconds from one that could not be made to the next attempt."""
@@ -84,6 +90,14 @@ class WarmStart:
     def starting(self) -> contextlib.AbstractContextManager[None]:
         """Leave the processor to a start meanwhile."""
         return self._pool.standing_back()
+
+    async def is_sheds_own(self, error: ShedError, source: Spare | Template) -> bool:
+        """Tell whether `error` is that of the shed that was to come up from `source`, so that any other start would end in it too.
+
+        The guest says so, and what it was restored from is what was saved: it is a guest that can be believed.
+        """
+        template = source.template if isinstance(source, Spare) else source
+        return error.code in _SHEDS_OWN and await asyncio.to_thread(self._backend.is_whole, template)
 
     async def to_blame(self, template: Template, machine: Machine) -> None:
         """Drop a template that `machine` could not be restored from, although it boots.  The second of a shape is the last."""

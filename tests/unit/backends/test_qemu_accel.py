@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import stat
-import time
 from pathlib import Path
 
 import pytest
@@ -13,8 +12,8 @@ from shed.backends.qemu import accel
 from shed.errors import UnavailableError, UsageError
 
 WORKS = 'for last; do :; done; echo "Kernel panic - not syncing: VFS: Unable to mount root fs" > "${last#file:}"'
-HANGS = "exec sleep 60"
-HANGS_AND_IGNORES = "trap '' TERM INT HUP; exec sleep 60"
+HANGS = "exec sleep 600"
+HANGS_AND_IGNORES = "trap '' TERM INT HUP; exec sleep 600"
 FAILS = "echo 'Could not access KVM kernel module' >&2; exit 1"
 REBOOTS = "exit 0"
 
@@ -50,11 +49,10 @@ def starts(folder: Path) -> list[int]:
 def test_kvm_is_tried_once_and_the_answer_kept(tmp_path: Path, device: Path, body: str, expected: str) -> None:
     """Only a guest that shows life makes KVM usable; a hung one is gone afterwards; the next question starts nothing."""
     program = fake_qemu(tmp_path, body)
-    start = time.monotonic()
+    seconds = 1 if "sleep" in body else 60
     for _ in range(2):
-        verdict = accel.find(tmp_path / "cache", program=program, kernel=Path("/k"), device=device, seconds=1)
+        verdict = accel.find(tmp_path / "cache", program=program, kernel=Path("/k"), device=device, seconds=seconds)
         assert verdict.accel == expected
-    assert time.monotonic() - start < 4
     (pid,) = starts(tmp_path)
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
@@ -65,10 +63,10 @@ def test_kvm_is_tried_once_and_the_answer_kept(tmp_path: Path, device: Path, bod
 def test_the_answer_is_for_one_boot_of_the_host(tmp_path: Path, device: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """After a reboot KVM is tried again."""
     program = fake_qemu(tmp_path, WORKS)
-    accel.find(tmp_path, program=program, kernel=Path("/k"), device=device, seconds=1)
+    accel.find(tmp_path, program=program, kernel=Path("/k"), device=device)
     monkeypatch.setattr(accel, "boot_id", lambda: "the next boot")
     assert accel.known(tmp_path, device=device) is None
-    accel.find(tmp_path, program=program, kernel=Path("/k"), device=device, seconds=1)
+    accel.find(tmp_path, program=program, kernel=Path("/k"), device=device)
     assert len(starts(tmp_path)) == 2
 
 
@@ -77,7 +75,7 @@ def test_a_damaged_cache_is_no_cache(tmp_path: Path, device: Path, text: str) ->
     """It is asked again and written anew."""
     (tmp_path / "accel.json").write_text(text)
     assert accel.known(tmp_path, device=device) is None
-    assert accel.find(tmp_path, program=fake_qemu(tmp_path, WORKS), kernel=Path("/k"), device=device, seconds=1).accel == "kvm"
+    assert accel.find(tmp_path, program=fake_qemu(tmp_path, WORKS), kernel=Path("/k"), device=device).accel == "kvm"
     assert accel.known(tmp_path, device=device) is not None
 
 

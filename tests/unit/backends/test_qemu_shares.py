@@ -102,7 +102,7 @@ def test_a_process_really_gets_its_numbers(tmp_path: Path) -> None:
         pytest.skip(f"user namespaces are forbidden here: {error}")
     assert Path(f"/proc/{record.pid}/uid_map").read_text().split() == ["4242", str(os.geteuid()), "1"]
     with socket.socket(socket.AF_UNIX) as port, process.reachable(tmp_path, process.AGENT_SOCKET) as path:
-        port.settimeout(30)
+        port.settimeout(60)
         port.connect(path)
         assert port.recv(10) == b"4242"
     assert made.stat().st_uid == os.geteuid()

@@ -179,7 +179,7 @@ def test_processes_do_not_overwrite_each_other(file: Path, tmp_path: Path) -> No
     for worker in workers:
         worker.start()
     for worker in workers:
-        worker.join(60)
+        worker.join(200)
         assert worker.exitcode == 0
     assert len(load().servers) == 40
     assert sorted(path.name for path in file.parent.iterdir()) == [".config.yaml.lock", "config.yaml"]

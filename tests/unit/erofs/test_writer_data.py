@@ -81,11 +81,11 @@ def test_small_compressible_files_take_no_block(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("compression", ["lz4", "lz4hc", "zstd", "none"])
 def test_a_hole_of_5_gib_is_cheap(tmp_path: Path, compression: str) -> None:
-    """A file that is nothing but zeros takes no space, and not minutes."""
-    start = time.monotonic()
+    """A file that is nothing but zeros takes no space, and not minutes of a processor."""
+    start = time.process_time()
     result = write(tmp_path / "image", [sparse("hole", 5 * GIB + 1)], compression)
     assert result.size == 2 * 4096
-    assert time.monotonic() - start < 60
+    assert time.process_time() - start < 60
     check(tmp_path / "image", data=False)
     with Image.open(tmp_path / "image") as image:
         inode = image.lookup(b"hole")

@@ -3,13 +3,14 @@
 import errno
 import multiprocessing
 import os
+import subprocess
 from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
 
 from shed.errors import ConflictError, StorageError
-from shed.fsutil import _copy_data_extents, atomic_file, atomic_write, clone_file, locked, storage_errors
+from shed.fsutil import _copy_data_extents, atomic_file, atomic_write, can_link, clone_file, locked, storage_errors
 
 
 def test_atomic_write_replaces_content_and_sets_the_mode(tmp_path: Path) -> None:
@@ -91,3 +92,24 @@ def test_a_clone_has_the_same_bytes_and_keeps_holes(tmp_path: Path, *, by_hand: 
             clone_file(source, out)
     assert target.read_bytes() == source.read_bytes()
     assert target.stat().st_blocks * 512 < 1 << 20
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("mount", [["-t", "tmpfs", "tmpfs"], ["--bind", "."]])
+def test_what_cannot_be_linked_is_told(tmp_path: Path, mount: list[str]) -> None:
+    """Another file system, and another mount of the same one; folders of one mount can."""
+    for name in ("one", "two", "three"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "one/file").touch()
+    subprocess.run(["mount", *mount, tmp_path / "two"], check=True, cwd=tmp_path / "three")
+    try:
+        for name, error in (("two", errno.EXDEV), ("three", 0)):
+            assert can_link(tmp_path / "one", tmp_path / name) == (not error)
+            seen: int | None = 0
+            try:
+                os.link(tmp_path / "one/file", tmp_path / name / "file")
+            except OSError as refusal:
+                seen = refusal.errno
+            assert seen == error
+    finally:
+        subprocess.run(["umount", tmp_path / "two"], check=True)

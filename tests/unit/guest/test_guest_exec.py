@@ -4,13 +4,12 @@ import json
 import os
 import resource
 import signal
-import time
 from pathlib import Path
 
 import pytest
 
 from shed.guest import protocol as p
-from support.agent import Agent, Command, CutError, Host, run, wait_until
+from support.agent import PATIENCE, Agent, Command, CutError, Host, run, wait_until
 
 
 def test_output_and_exit_code(host: Host) -> None:
@@ -217,9 +216,7 @@ def test_a_vanished_client_is_a_hangup(agent: Agent, tmp_path: Path, how: str) -
 
 def test_a_child_in_the_background_does_not_hold_the_command(host: Host) -> None:
     """The command's end is its own: what it left behind may keep the pipe, but not the client."""
-    start = time.monotonic()
-    result = run(host, "sh", "-c", "echo early; sleep 30 & echo $!")
-    assert time.monotonic() - start < 10
+    result = run(host, "sh", "-c", "echo early; sleep 600 & echo $!")
     assert result.exit == {"code": 0}
     early, child = result.stdout.split()
     assert early == b"early"
@@ -234,9 +231,14 @@ def test_a_noisy_child_in_the_background_does_not_hold_the_command(host: Host) -
     wait_until(lambda: not Path(f"/proc/{pid}").exists(), what="the child got SIGPIPE")
 
 
-def test_output_after_the_command_within_the_grace(host: Host) -> None:
-    """A short pipeline of the background still gets its last words in."""
-    assert run(host, "sh", "-c", "(sleep 0.05; echo late) & echo now").stdout.split() == [b"now", b"late"]
+def test_output_after_the_command_within_the_grace(tmp_path: Path) -> None:
+    """A short pipeline of the background still gets its last words in; here however long the machine makes it wait."""
+    agent = Agent(tmp_path, {"grace": PATIENCE / 2})
+    try:
+        with agent.host() as host:
+            assert run(host, "sh", "-c", "(sleep 0.05; echo late) & echo now").stdout.split() == [b"now", b"late"]
+    finally:
+        agent.close()
 
 
 def test_a_command_that_closed_its_output_is_still_waited_for(host: Host) -> None:
@@ -284,45 +286,6 @@ def test_inherited_state_is_plain(host: Host) -> None:
     assert sid.strip() == pid
 
 
-def test_terminal(host: Host) -> None:
-    """A terminal of the right size that is the controlling one; what is typed comes back."""
-    command = Command(host, "sh", "-c", "tty; stty size; read line; echo got $line; exit 4", tty=True, rows=33, cols=101)
-    command.until(b"33 101")
-    command.send(p.DATA_FRAME, b"hello\r")
-    result = command.wait()
-    assert b"/dev/pts/" in result.stdout
-    assert b"got hello\r\n" in result.stdout
-    assert result.exit == {"code": 4}
-
-
-def test_terminal_resize_and_interrupt(host: Host) -> None:
-    """A resize arrives as SIGWINCH, the interrupt key as SIGINT."""
-    command = Command(
-        host, "sh", "-c", "trap 'stty size' WINCH; trap 'echo int; exit 6' INT; sleep 100 & echo up; while :; do wait; done", tty=True
-    )
-    command.until(b"up")
-    command.send(p.RESIZE, b'{"rows": 50, "cols": 132}')
-    command.until(b"50 132")
-    command.send(p.DATA_FRAME, b"\x03")
-    assert command.wait().exit == {"code": 6}
-
-
-def test_terminal_output_is_complete(host: Host) -> None:
-    """Everything printed before the end arrives."""
-    result = run(host, "sh", "-c", "i=0; while [ $i -lt 5000 ]; do echo line $i; i=$((i+1)); done", tty=True)
-    assert result.stdout.count(b"\r\n") == 5000
-    assert result.exit == {"code": 0}
-
-
-def test_terminal_hangup(host: Host) -> None:
-    """A client that goes away takes what runs on its terminal with it."""
-    command = Command(host, "sh", "-c", "sleep 100 & echo $!; wait", tty=True)
-    command.until(b"\n")
-    pid = int(command.result.stdout.split()[0])
-    command.stream.reset()
-    wait_until(lambda: not Path(f"/proc/{pid}").exists(), what="the child is gone")
-
-
 def test_no_command_is_a_login_shell(host: Host) -> None:
     """The user's shell, told by its name that it is a login shell."""
     command = Command(host)
@@ -343,13 +306,6 @@ def test_runs_as_the_user_asked_for(host: Host) -> None:
     assert lines[4] == "/usr/sbin daemon"
     assert run(host, "id", "-u", user="4711:4712").stdout == b"4711\n"
     assert run(host, "id", "-G", user="4711:4712").stdout == b"4712\n"
-
-
-@pytest.mark.root
-def test_a_terminal_belongs_to_its_user(host: Host) -> None:
-    """Otherwise programs could not open it again."""
-    result = run(host, "sh", "-c", "stat -c %u $(tty); echo again > $(tty)", tty=True, user="daemon")
-    assert result.stdout.split() == [b"1", b"again"]
 
 
 def test_no_commands_before_the_machine_is_ready(tmp_path: Path) -> None:
@@ -395,12 +351,3 @@ def test_another_command_when_the_first_is_not_there(host: Host) -> None:
 def test_a_command_may_start_at_home(host: Host) -> None:
     """Instead of in the workspace."""
     assert run(host, "sh", "-c", 'pwd; echo "$HOME"', home=True).stdout.split()[0] == run(host, "sh", "-c", "echo $HOME").stdout.strip()
-
-
-def test_the_modes_of_a_terminal(host: Host) -> None:
-    """As SSH numbers them (RFC 4254, 8): erase is ^H, no quit, no echo, UTF-8; unknown ones are skipped."""
-    modes = [[3, 8], [2, 255], [53, 0], [42, 1], [128, 9600], [99, 1]]
-    shown = run(host, "stty", "-a", tty=True, modes=modes).stdout
-    for wanted in (b"erase = ^H", b"quit = <undef>", b" -echo ", b" iutf8"):
-        assert wanted in shown
-    assert "modes" in str(run(host, "true", tty=True, modes=[[1]]).exit["error"])

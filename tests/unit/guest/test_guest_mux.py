@@ -164,12 +164,11 @@ def test_memory_stays_bounded_when_a_host_takes_nothing(agent: Agent) -> None:
 
 
 def test_many_streams_share_fairly(host: Host) -> None:
-    """A short answer does not wait for the end of long ones."""
-    long = [Command(host, "sh", "-c", "head -c 8000000 /dev/zero") for _ in range(4)]
-    for command in long:
+    """A short answer does not wait for the end of others, which never comes."""
+    endless = [Command(host, "cat", "/dev/zero") for _ in range(4)]
+    for command in endless:
         command.until(b"\0")
     assert run(host, "echo", "short").stdout == b"short\n"
-    taken = [len(command.result.stdout) + len(command.stream.received) for command in long]
-    assert max(taken) < 8_000_000
-    for command in long:
-        assert len(command.wait().stdout) == 8_000_000
+    for command in endless:
+        assert not command.result.exit
+        command.stream.reset()

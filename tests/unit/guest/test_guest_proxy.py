@@ -97,12 +97,12 @@ def test_ipv6_loopback(host: Host) -> None:
 
 def test_nobody_listens(host: Host) -> None:
     """The reason comes back, and the stream ends."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    stream, answer = dial(host, port)
-    assert answer == f"ERR port {port}: Connection refused\n".encode()
-    assert read_all(stream) == b""
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))  # so that nobody else does
+        port = silent.getsockname()[1]
+        stream, answer = dial(host, port)
+        assert answer == f"ERR port {port}: Connection refused\n".encode()
+        assert read_all(stream) == b""
 
 
 @pytest.mark.parametrize("line", [b"CONNECT 0\n", b"CONNECT 65536\n", b"CONNECT x\n", b"GET /\n", b"\n", b"CONNECT " + b"1" * 100])

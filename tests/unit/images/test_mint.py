@@ -361,7 +361,7 @@ def test_two_mints_of_one_name_at_once(store: LayoutStore, tmp_path: Path) -> No
     env = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
     words = [sys.executable, "-c", program, str(store.root), str(archive)]
     running = [subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=env) for _ in range(2)]
-    first, second = (process.communicate(timeout=60)[0].strip() for process in running)
+    first, second = (process.communicate(timeout=120)[0].strip() for process in running)
     assert first == second
     assert [(entry.digest, entry.annotations["org.opencontainers.image.ref.name"]) for entry in store.index().manifests] == [
         (first, "base")

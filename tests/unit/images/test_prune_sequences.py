@@ -288,4 +288,4 @@ def killed(work: Callable[[], object], moment: int) -> bool:
 Storage.TestCase.settings = settings(
     max_examples=15, stateful_step_count=30, deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True
 )
-TestStorage = pytest.mark.slow(Storage.TestCase)
+TestStorage = pytest.mark.slow(pytest.mark.timeout(900)(Storage.TestCase))

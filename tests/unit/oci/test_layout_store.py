@@ -249,7 +249,7 @@ def test_lock_files_stay_and_are_waited_for(store: LayoutStore) -> None:
                 writer.wait(timeout=0.5)
             assert not store.has(digest)
             fcntl.flock(held, fcntl.LOCK_UN)
-            assert writer.communicate(timeout=20)[0].strip() == digest
+            assert writer.communicate(timeout=60)[0].strip() == digest
     assert lock.exists()
 
 
@@ -328,7 +328,7 @@ def test_publishing_at_the_same_time(store: LayoutStore) -> None:
         " store.publish(Descriptor(media.MANIFEST, d, len(data)), f'{sys.argv[2]}-{n}')"
     )
     writers = [subprocess.Popen([sys.executable, "-c", program, store.root, name]) for name in "abc"]
-    assert [writer.wait(timeout=60) for writer in writers] == [0, 0, 0]
+    assert [writer.wait(timeout=120) for writer in writers] == [0, 0, 0]
     assert len(store.tag_names()) == 12
     assert sorted(entry.annotations[REF_NAME] for entry in store.index().manifests) == store.tag_names()
 

@@ -79,7 +79,7 @@ def test_a_prune_under_way_is_waited_for(tmp_path: Path, step: str) -> None:
             task = pool.submit(work)
             assert not done.wait(0.3)
             process.communicate()
-        task.result(timeout=20)
+        task.result(timeout=60)
         with pruning(tmp_path) as found:
             assert found.blobs == ({A} if step == "grow" else set())
 
@@ -96,7 +96,7 @@ def test_a_prune_waits_for_whoever_looks(tmp_path: Path) -> None:
         task = pool.submit(prune)
         assert not done.wait(0.3)
         process.communicate()
-        task.result(timeout=20)
+        task.result(timeout=60)
 
 
 def test_threads_share_a_lease(tmp_path: Path) -> None:

@@ -108,7 +108,7 @@ def test_another_waits_and_finds_it(store: LayoutStore) -> None:
         thread.join(0.3)
         assert found == []
         blob.commit(DIGEST)
-    thread.join(10)
+    thread.join(60)
     assert found == [(0, True)]
     assert [path.name for path in store.blobs.iterdir() if "lock" not in path.name] == [hex_of(DIGEST)]
 

@@ -111,17 +111,17 @@ def test_two_pulls_of_one_blob(registry: Registry, reference: str, root: Digest,
 
     def slow(handler: Handler) -> bool:
         reached.set()
-        assert go.wait(20)
+        assert go.wait(60)
         return False
 
     registry.once("GET", root, slow)
     second = LayoutStore(other.root)
     with ThreadPoolExecutor(2) as pool:
         first = pool.submit(pull_image, other, reference)
-        assert reached.wait(20)
+        assert reached.wait(60)
         waiting = pool.submit(pull_image, second, reference.replace("v1", tag), tag="again")
         threading.Timer(0.5, go.set).start()
-        results = [first.result(20), waiting.result(20)]
+        results = [first.result(60), waiting.result(60)]
     assert ranges(registry, root) == ["all"]
     assert [result.fetched for result in results] == [4, 0]
     assert results[1].fetched_bytes == 0

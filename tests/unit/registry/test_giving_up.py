@@ -35,7 +35,7 @@ def stall(registry: Registry) -> Iterator[Stall]:
 
         def fault(handler: Handler) -> bool:
             reached.set()
-            over.wait(60)
+            over.wait(250)
             return handler.end()
 
         registry.once(method, part, fault, times=9)
@@ -61,10 +61,10 @@ def test_a_pull(registry: Registry, store: LayoutStore, tmp_path: Path, stall: S
     reached, stop, other = stall(method, part), Stop(), LayoutStore(tmp_path / "other")
     with ThreadPoolExecutor(1) as pool:
         pull = pool.submit(pull_image, other, reference, stop=stop)
-        assert reached.wait(20)
+        assert reached.wait(60)
         stop.set()
         with pytest.raises(UnavailableError):
-            pull.result(timeout=10)
+            pull.result(timeout=60)
     assert (other.tag_names(), other.index().manifests) == ([], ())
     assert not list(other.blobs.glob(".*.tmp"))
 
@@ -75,10 +75,10 @@ def test_a_push(registry: Registry, store: LayoutStore, stall: Stall, method: st
     reached, stop = stall(method, part), Stop()
     with ThreadPoolExecutor(1) as pool:
         push = pool.submit(push_image, store, "app", f"{registry.address}/me/app:v1", stop=stop)
-        assert reached.wait(20)
+        assert reached.wait(60)
         stop.set()
         with pytest.raises(UnavailableError):
-            push.result(timeout=10)
+            push.result(timeout=60)
     assert "v1" not in registry.manifests
 
 
@@ -90,9 +90,9 @@ def test_an_interrupted_command(registry: Registry, store: LayoutStore, stall: S
     command = [sys.executable, "-m", "shed.cli.main", "image", "pull", reference, "--local"]
     environment = {"SHED_DATA_DIR": str(tmp_path / "data"), "HOME": str(tmp_path), "PATH": "/usr/bin:/bin"}
     with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE) as process:
-        assert reached.wait(20)
+        assert reached.wait(60)
         process.send_signal(signal.SIGINT)
-        assert process.wait(10) == 130
+        assert process.wait(60) == 130
         assert process.stderr
         assert process.stderr.read().endswith(b"interrupted\n")
     assert not list((tmp_path / "data/images/blobs/sha256").glob("[.0-9a-f]*"))
@@ -106,10 +106,10 @@ def test_the_first_failure_stops_the_others(registry: Registry, store: LayoutSto
     reached = stall("GET", digests["io.shed.rootfs.erofs.digest"])
 
     def refuse(handler: Handler) -> bool:
-        return reached.wait(20) and handler.error(404, "BLOB_UNKNOWN", "gone")
+        return reached.wait(60) and handler.error(404, "BLOB_UNKNOWN", "gone")
 
     registry.once("GET", digests["io.shed.kernel.digest"], refuse)
     other = LayoutStore(tmp_path / "other")
     with ThreadPoolExecutor(1) as pool, pytest.raises(Exception, match="gone"):
-        pool.submit(pull_image, other, reference).result(timeout=10)
+        pool.submit(pull_image, other, reference).result(timeout=60)
     assert (other.tag_names(), other.index().manifests) == ([], ())

@@ -109,6 +109,7 @@ def test_a_guest_is_really_started(host: Host, kit_store: LayoutStore, monkeypat
     """The boot kit's kernel gets as far as it can; emulation is a warning with its reason."""
     shutil.rmtree(host.paths.images, ignore_errors=True)
     host.paths.images.symlink_to(kit_store.root)
+    monkeypatch.setattr(machine, "_GUEST_SECONDS", 200)
     assert found(host, machine.acceleration, "acceleration") == Result("acceleration", Status.WARN, "tcg: asked for with SHED_ACCEL=tcg")
     guest = found(host, machine.acceleration, "guest")
     assert guest.status is Status.PASS
@@ -350,6 +351,24 @@ def test_configuration(host: Host, tmp_path: Path) -> None:
     assert "cannot read" in found(named, service.configuration).detail
 
 
+@pytest.mark.root
+def test_spares_that_could_not_become_sheds(host: Host, tmp_path: Path) -> None:
+    """It is said to those who asked for spares, with what to do."""
+    path = tmp_path / "server.yaml"
+    path.write_text("qemu: {warm_spares: 1}\n")
+    named = Host(host.paths, path)
+    assert found(named, service.configuration).status is Status.PASS
+    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", host.paths.spares], check=True)
+    try:
+        row = found(named, service.configuration)
+        assert (row.status, row.hint) == (Status.WARN, "have both on one file system, or set qemu.warm_spares to 0")
+        assert f"{host.paths.spares} and {host.paths.instances} are different mounts" in row.detail
+        path.write_text("name: here\n")
+        assert found(named, service.configuration).status is Status.PASS
+    finally:
+        subprocess.run(["umount", host.paths.spares], check=True)
+
+
 def test_the_server_answers(world: World) -> None:
     """One that runs, one that is of another version, one that hangs, and none."""
     host = Host(world.paths)
@@ -363,7 +382,7 @@ def test_the_server_answers(world: World) -> None:
 
 def test_a_server_that_is_not_one(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     """It hangs, hangs up, speaks another language, or is of another version."""
-    monkeypatch.setattr(local, "_TIMEOUT", 0.2)
+    monkeypatch.setattr(local, "_TIMEOUT", 0.2)  # for the one that hangs
     host.paths.run.mkdir(mode=0o700)
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(str(host.paths.socket))
@@ -373,6 +392,7 @@ def test_a_server_that_is_not_one(host: Host, monkeypatch: pytest.MonkeyPatch) -
         assert row.status is Status.FAIL
         assert "timed out" in row.detail
         listener.accept()[0].close()
+        monkeypatch.setattr(local, "_TIMEOUT", 60.0)
         body = b'{"version": "0.1", "pid": 7}'
         for answer, status, says in (
             (b"", Status.FAIL, "does not answer as a server"),

@@ -199,7 +199,7 @@ def running(pid: int) -> bool:
 
 
 def wait_until(condition: Any) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.01)
@@ -251,7 +251,7 @@ def test_a_client_that_leaves_does_not_stop_a_create(server: Running) -> None:
 def test_a_bug_is_told_by_a_number_only(server: Running, world: Any) -> None:
     """No traceback reaches the client."""
     create(server)
-    record = world.instance("dev") / "fake.json"
+    record = world.instance("dev") / "vm.json"
     good = record.read_text()
     record.write_text("what the fake backend does not expect")
     status, body = server.request("GET", "/api/sheds/dev")

@@ -15,7 +15,7 @@ from support.ports import free_port
 from support.running import Running
 from support.world import World
 
-END_WITHIN = 20
+END_WITHIN = 60
 
 
 @pytest.fixture

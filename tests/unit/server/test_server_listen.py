@@ -82,8 +82,8 @@ def test_a_server_that_ends_is_waited_for(tmp_path: Path) -> None:
     world = World(tmp_path).prepare()
     with contextlib.ExitStack() as predecessor:
         predecessor.enter_context(only_server(world.paths.data, "it"))
-        threading.Timer(1.5, predecessor.close).start()
         began = time.monotonic()
+        threading.Timer(1.5, predecessor.close).start()
         running = Running(world)
         assert time.monotonic() - began > 1
     assert running.request("GET", "/api/info")[0] == 200
@@ -172,7 +172,7 @@ def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
 )
 def test_web_pages_cannot_use_the_port(port: int, headers: str, status: int) -> None:
     """Neither from another origin, nor by a name that was rebound to 127.0.0.1."""
-    with socket.create_connection(("127.0.0.1", port), timeout=20) as client:
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as client:
         client.sendall(f"GET /api/info HTTP/1.1\r\n{headers.format(port=port)}\r\nConnection: close\r\n\r\n".encode())
         answer = client.makefile("rb").read()
     assert int(answer.split()[1]) == status
@@ -182,7 +182,7 @@ def test_web_pages_cannot_use_the_port(port: int, headers: str, status: int) -> 
 
 def test_the_port_cannot_stop_the_server(port: int) -> None:
     """Any user of the machine can connect to it."""
-    with socket.create_connection(("127.0.0.1", port), timeout=20) as client:
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as client:
         client.sendall(b"POST /api/server/stop HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
         assert client.makefile("rb").readline().startswith(b"HTTP/1.1 403")
-    socket.create_connection(("127.0.0.1", port), timeout=20).close()
+    socket.create_connection(("127.0.0.1", port), timeout=60).close()

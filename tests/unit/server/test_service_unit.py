@@ -52,7 +52,7 @@ def test_the_service_manager_hears_when_requests_are_answered(
     """By file or abstract name; then the server answers."""
     name = str(tmp_path / "notify") if address == "file" else f"@shed-test-{os.getpid()}"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
-        manager.settimeout(20)
+        manager.settimeout(60)
         manager.bind(name.replace("@", "\0"))
         monkeypatch.setenv("NOTIFY_SOCKET", name)
         running = Running(world)

@@ -36,7 +36,7 @@ async def ended(task: asyncio.Task[Any], reason: str) -> None:
 
 async def deleted(manager: Manager, name: str) -> None:
     """Delete with force, in far less time than the guest is given."""
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(PATIENCE / 10):
         await manager.delete(name, force=True, progress=Progress())
 
 
@@ -92,7 +92,7 @@ def test_a_forced_delete_ends_the_start_and_all_that_wait_for_it(world: World) -
             world.backend.faults = {"mute"}
             task = await under_way(world, manager.start("dev", Progress()))
             waiting = [asyncio.create_task(work) for work in (manager.start("dev", Progress()), manager.open_exec("dev"))]
-            await asyncio.sleep(0.05)
+            await until(lambda: len(manager._names["dev"].starts._tasks) == 3)
             said: list[object] = []
             await manager.delete("dev", force=True, progress=Progress(said.append))
             assert said[0] == PhaseEvent("interrupt", "ending its start")
@@ -114,7 +114,7 @@ def test_a_stop_ends_the_start(world: World) -> None:
             await manager.stop("dev", Progress())
             world.backend.faults = {"mute"}
             task = await under_way(world, manager.open_exec("dev"))
-            async with asyncio.timeout(15):
+            async with asyncio.timeout(PATIENCE / 10):
                 assert (await manager.stop("dev", Progress()))["status"] == "stopped"
             await ended(task, "the start of shed 'dev' was ended: it is being stopped")
             assert world.machines() == []

@@ -12,7 +12,7 @@ import pytest
 from shed.errors import BackendError, ConflictError, NotFoundError, ShedError, UsageError
 from shed.guest.protocol import EXEC_REQUEST, EXIT_CODE, FrameDecoder, exec_frame
 from shed.progress import PhaseEvent, Progress
-from shed.sheds import clock
+from shed.sheds import boot
 from shed.sheds.manager import Manager
 from support.world import DIGEST, GIB, World, create, until
 
@@ -84,7 +84,7 @@ def test_the_guest_is_told_everything_in_one_message(world: World, tmp_path: Pat
             log, other_log = (manager.console_log(name).decode().splitlines() for name in ("one", "two"))
             told, other = json.loads(log[1]), json.loads(other_log[1])
             assert log[0] == "fake kernel: booted"
-            assert (told["op"], told["name"], told["hostname"], told["disks"]) == ("configure", "one", "one", [3 * GIB, 4])
+            assert (told["op"], told["name"], told["hostname"], told["disks"]) == ("configure", "one", "one", [3 * GIB, 512])
             assert re.fullmatch("02[0-9a-f]{10}", told["network"].pop("mac"))
             assert told["network"] == {"address": "10.0.2.15/24", "gateway": "10.0.2.2", "dns": "10.0.2.3"}
             assert abs(told["clock"] - (await asyncio.to_thread((world.instance("one") / "metadata.json").stat)).st_mtime) < 60
@@ -159,14 +159,23 @@ def test_of_two_creates_of_one_name_one_wins(world: World) -> None:
     asyncio.run(main())
 
 
-def test_two_servers_on_one_folder_do_not_work_on_one_name(world: World) -> None:
+def test_two_servers_on_one_folder_do_not_work_on_one_name(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """The name is locked between processes, too."""
 
     async def main() -> None:
+        refusal = asyncio.Event()
+        configure = boot.configure
+
+        async def hold(*arguments: Any, **options: Any) -> None:
+            await refusal.wait()
+            await configure(*arguments, **options)
+
+        monkeypatch.setattr(boot, "configure", hold)
         async with world.manager() as manager, world.manager() as other:
             first = asyncio.create_task(create(manager, "dev"))
             await until(lambda: world.instance("dev").exists())
             await refused("SHED_BUSY", create(other, "dev"))
+            refusal.set()
             assert (await first)["status"] == "running"
 
     asyncio.run(main())
@@ -195,47 +204,11 @@ def test_a_killed_vm_is_noticed_and_starts_again(world: World) -> None:
                 if not world.instance("dev").exists():
                     await create(manager, "dev")
                 os.kill(manager.get("dev")["pid"], signal.SIGKILL)
-                await until(lambda: not manager._names["dev"].link.live)
-                assert manager.get("dev")["status"] == "stopped"
+                await until(lambda: not manager._names["dev"].link.live and manager.get("dev")["status"] == "stopped")
                 assert manager.get("dev")["detail"] == "its VM ended on its own"
                 await revive()
                 assert manager.get("dev")["status"] == "running"
                 assert (await command(manager, "dev", "echo", "back"))[0] == b"back\n"
-
-    asyncio.run(main())
-
-
-def test_a_clock_is_corrected_where_it_is_surely_wrong(world: World) -> None:
-    """When the shed is ready, by what it is wrong; one that may be right is left alone."""
-
-    async def main() -> None:
-        async with world.manager() as manager:
-            await create(manager, "right")
-            world.backend.faults.add("late")
-            await create(manager, "late")
-            assert set(re.findall("\nclock (.*)", manager.console_log("right").decode())) == {"0"}
-            assert manager.console_log("late").endswith(b"clock 100\n")
-
-    asyncio.run(main())
-
-
-def test_guests_clocks_are_looked_at_when_ours_jumps(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As after a night's sleep of the host; who does not answer is asked until it does, or is gone, and holds nobody up."""
-    monkeypatch.setattr(clock, "_LOOK", 0.01)
-    monkeypatch.setattr(clock, "_ANSWER_SECONDS", 0.2)
-
-    async def main() -> None:
-        async with world.manager() as manager:
-            for name in ("one", "two"):
-                await create(manager, name)
-            pid = manager.get("two")["pid"]
-            os.kill(pid, signal.SIGSTOP)
-            asked = {name: manager.console_log(name).count(b"\nclock") for name in ("one", "two")}
-            ahead = clock._ahead()
-            monkeypatch.setattr(clock, "_ahead", lambda: ahead + 3600)
-            await until(lambda: manager.console_log("one").count(b"\nclock") > asked["one"])
-            os.kill(pid, signal.SIGCONT)
-            await until(lambda: manager.console_log("two").count(b"\nclock") > asked["two"])
 
     asyncio.run(main())
 
@@ -259,6 +232,7 @@ def test_a_file_system_with_errors_is_told(world: World) -> None:
 def test_a_guest_that_does_not_power_off_is_killed(world: World) -> None:
     """Stop ends with a stopped shed, and a warning."""
     world.backend.faults.add("stubborn")
+    world.with_settings(stop_timeout=1)
     events: list[Any] = []
 
     async def main() -> None:
@@ -320,6 +294,26 @@ def test_a_vm_whose_server_ended_before_configure_is_configured_by_the_next(worl
     asyncio.run(main())
 
 
+def test_a_vm_that_the_next_server_cannot_configure(world: World) -> None:
+    """It is said why, and to whoever comes later, how to be rid of it; then the shed can be started again."""
+
+    async def main() -> None:
+        async with world.manager() as manager:
+            await create(manager, "dev")
+            await manager.stop("dev", Progress())
+            world.backend.faults.add("no-root")
+            await world.backend.start(world.backend.started[-1])
+            for code in ("SHED-INIT-03", "SHED_NOT_RUNNING"):
+                with pytest.raises(BackendError, match=r"mounting the root file system failed|'dev' is failed") as caught:
+                    await manager.open_exec("dev")
+                assert (caught.value.code, "`shed stop dev` ends it" in (caught.value.hint or "")) == (code, True)
+            world.backend.faults.clear()
+            await manager.stop("dev", Progress())
+            assert (await manager.start("dev", Progress()))["status"] == "running"
+
+    asyncio.run(main())
+
+
 def test_a_port_of_the_guest_is_reached_and_a_closed_one_explained(world: World) -> None:
     """Port 7 of the fake guest echoes; port 8 refuses."""
 
@@ -363,6 +357,8 @@ def test_a_lost_upper_is_told_at_start(world: World) -> None:
             await manager.stop("dev", Progress())
             (world.paths.uppers / "dev/upper.ext4").unlink()
             await refused("UPPER_MISSING", manager.start("dev", Progress()))
+            (world.paths.uppers / "dev/upper.ext4").mkdir()
+            await refused("UPPER_UNUSABLE", manager.start("dev", Progress()))
 
     asyncio.run(main())
 

@@ -53,7 +53,7 @@ def test_a_create_waits_for_a_prune_and_is_then_seen(world: World, store: Layout
     """It reserves its name only when the prune is over; the next one keeps the image for the unfinished shed."""
 
     async def main() -> None:
-        async with world.manager() as manager, asyncio.timeout(30):
+        async with world.manager() as manager, asyncio.timeout(60):
             with pruning(world.paths.images):
                 task = asyncio.create_task(create(manager, "dev", image="mine"))
                 while world.resolved != ["mine"]:
@@ -78,7 +78,7 @@ def test_pins_know_a_create_that_is_under_way(world: World, store: LayoutStore) 
     assert tag is not None
 
     async def main() -> None:
-        async with world.manager() as manager, asyncio.timeout(30):
+        async with world.manager() as manager, asyncio.timeout(60):
             task = asyncio.create_task(create(manager, "dev", image="mine"))
             while not (found := pins(world.paths)):
                 await asyncio.sleep(0.001)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -165,3 +166,24 @@ def test_what_a_killed_server_left_is_ended(world: World, tmp_path: Path) -> Non
         assert not world.machines()
 
     asyncio.run(work())
+
+
+@pytest.mark.root
+def test_none_is_made_that_could_not_be_claimed(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    """A second name for a spare's sockets is needed, in the folder of a shed: that is within one mount."""
+    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", world.paths.spares], check=True)
+    try:
+
+        async def work() -> None:
+            async with world.manager() as manager:
+                assert (await create(manager, "a"))["boot"] == "cold"
+                await until(lambda: world.backend.templates)
+                made = await create(manager, "b")
+                assert "restore" in made["timings"]
+                assert "claim" not in made["timings"]
+
+        asyncio.run(work())
+        assert f"no spares are kept: {world.paths.spares} and {world.paths.instances} are different mounts" in caplog.text
+        assert [path.name for path in world.paths.spares.iterdir()] == [".lock"]
+    finally:
+        subprocess.run(["umount", world.paths.spares], check=True)

@@ -60,7 +60,7 @@ def test_a_create_that_fails_leaves_nothing(world: World, monkeypatch: pytest.Mo
 def test_a_guest_that_does_not_come_up_is_explained(world: World, fault: str, code: str) -> None:
     """Every way a VM can fail has its code, leaves nothing, and keeps the console when there was one."""
     world.backend.faults.add(fault)
-    world.with_settings(start_timeout=1.0)
+    world.with_settings(start_timeout=5 if fault == "mute" else 60)
 
     async def main() -> None:
         async with world.manager() as manager:
@@ -76,7 +76,7 @@ def test_a_guest_that_does_not_come_up_is_explained(world: World, fault: str, co
                 assert caught.value.hint is not None
                 assert str(kept) in caught.value.hint
             world.backend.faults.clear()
-            world.with_settings(start_timeout=20)
+            world.with_settings(start_timeout=60)
             assert (await create(manager, "dev"))["status"] == "running"
 
     asyncio.run(main())

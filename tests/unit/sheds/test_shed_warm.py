@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from shed.backends.base import Template
 from shed.errors import BackendError
-from shed.progress import Event, Progress, WarningEvent
+from shed.progress import Event, PhaseEvent, Progress, WarningEvent
 from shed.sheds.create import CreateRequest
 from shed.sheds.manager import Manager
 from support.world import World, create, until
@@ -129,6 +130,38 @@ def test_a_template_is_not_blamed_for_what_a_cold_start_cannot_do_either(world: 
 
     asyncio.run(work())
     world.kill_machines()
+
+
+@pytest.mark.parametrize(
+    ("spares", "faults", "ways"),
+    [(1, ["no-root"], ["claim"]), (0, ["no-root"], ["restore"]), (1, ["no-root", "rotten"], ["claim", "restore", "vm"])],
+)
+def test_what_is_wrong_with_a_shed_is_told_at_once(
+    world: World, monkeypatch: pytest.MonkeyPatch, spares: int, faults: list[str], ways: list[str]
+) -> None:
+    """A restored guest that says that its disks are bad is believed, if its memory is what was saved: one error, and no warning."""
+    monkeypatch.setattr("shed.sheds.pool._CALM_SECONDS", 0.05)
+    world.with_settings(warm_spares=spares, default_image="base")
+    world.backend.faults.update(faults)
+    template = Template(Path("template"), "mark")
+    world.backend.templates[world.settings.default_cpus, world.settings.default_memory_mb] = template
+
+    async def work() -> None:
+        events: list[Event] = []
+        async with world.manager() as manager:
+            await until(lambda: len(world.backend.waiting) == spares)
+            with pytest.raises(BackendError, match="mounting the root file system failed") as caught:
+                await manager.create(CreateRequest("a"), Progress(events.append))
+        assert caught.value.code == "SHED-INIT-03"
+        assert (caught.value.hint or "").startswith("the VM's console is kept in ")
+        tried = [event.name for event in events if isinstance(event, PhaseEvent) and event.name in ("claim", "restore", "vm")]
+        warnings = [event.message for event in events if isinstance(event, WarningEvent)]
+        assert (tried, len(warnings)) == (ways, len(ways) - 1)
+        assert list(world.backend.templates.values()) == [template]
+        assert world.traces() == set()
+
+    asyncio.run(work())
+    assert not world.machines()
 
 
 def test_a_shape_that_cannot_be_saved_is_tried_once(world: World) -> None:

@@ -29,7 +29,7 @@ INSTALL_HINT = "sudo apt-get install qemu-system-x86"
 _START_TIMEOUT = 30.0
 """Seconds until QEMU has set up the machine; it takes 0.2."""
 _CLAIM_TIMEOUT = 3.0
-"""Seconds for what takes a machine that waits 15 ms."""
+"""Seconds for what takes a machine that waits 15 ms, or one that runs less."""
 _TERM_SECONDS, _KILL_SECONDS = 2.0, 10.0
 _NICE = 10
 """A template is made when nobody else needs the processor."""
@@ -168,6 +168,10 @@ class QemuBackend:
             await self.kill(folder)
             await asyncio.to_thread(shutil.rmtree, folder)
 
+    def is_whole(self, template: Template) -> bool:
+        """Tell whether `template` is what was saved, to the last byte."""
+        return self._templates.is_whole(template)
+
     def drop_template(self, template: Template) -> None:
         """Never restore from `template` again."""
         self._templates.drop(template)
@@ -217,6 +221,15 @@ class QemuBackend:
     def liveness(self, state_dir: Path) -> Liveness:
         """Say whether the VM recorded in `state_dir` is alive and ours."""
         return process.liveness(state_dir)
+
+    async def half_started(self, state_dir: Path) -> bool:
+        """Tell whether the VM waits for a state that nobody gives it any more; one that does not answer is left to others."""
+        try:
+            async with asyncio.timeout(_CLAIM_TIMEOUT):
+                return not await saving.goes_on(state_dir)
+        except (OSError, TimeoutError, saving.MonitorError) as error:
+            log.warning("the VM in %s does not say how it is: %s", state_dir, str(error) or "no answer")
+            return False
 
     async def wait_exit(self, state_dir: Path, *, timeout: float) -> bool:
         """Wait until the VM's process is gone; False when it still runs after `timeout` seconds."""

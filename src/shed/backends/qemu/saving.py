@@ -15,7 +15,7 @@ from shed.backends.base import Disk
 from shed.backends.qemu import command
 from shed.backends.qemu.monitor import Monitor, MonitorError, connected
 
-__all__ = ["MonitorError", "exchange", "pause", "resume", "save"]
+__all__ = ["MonitorError", "exchange", "goes_on", "pause", "resume", "save"]
 _POLL = 0.002
 _ANOTHER_SIZE = 2 << 20
 """Bytes; not what placeholders have."""
@@ -51,6 +51,18 @@ async def resume(state_dir: Path, state: Path | None) -> None:
             await monitor.execute("migrate-incoming", uri=f"fd:{_CHANNEL}")
             await _migrated(monitor)
             await monitor.execute("cont")
+
+
+async def goes_on(state_dir: Path) -> bool:
+    """Tell whether the machine of `state_dir` runs, and have it run if it only stands still; one that waits for a state cannot.
+
+    Raises `MonitorError` and `OSError`.
+    """
+    async with connected(state_dir) as monitor:
+        status = (await monitor.execute("query-status"))["status"]
+        if status == "paused":
+            await monitor.execute("cont")
+        return bool(status != "inmigrate")
 
 
 async def pause(state_dir: Path) -> None:

@@ -134,6 +134,14 @@ class Templates:
         self._keep_limits(target)
         return Template(target, str(record["memory"]))
 
+    def is_whole(self, template: Template) -> bool:
+        """Tell whether all of a template is what was saved, and it is the one that it was."""
+        try:
+            return check(template.path, thoroughly=True) == template.mark
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            log.warning("template %s: %s", template.path.name, error)
+            return False
+
     def drop(self, template: Template) -> None:
         """Remove a template, if it is there.  Raises `StorageError`."""
         gone = template.path.with_name(f".{template.path.name}.gone")

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from shed.config.server import find_settings, load_settings
 from shed.errors import UnavailableError, UsageError
+from shed.fsutil import can_link
 from shed.server import local
 from shed.server.doctor.result import Host, Result, Status
 from shed.server.service import systemd
@@ -13,9 +14,14 @@ from shed.version import VERSION
 
 
 def configuration(host: Host) -> Iterator[Result]:
-    """The configuration that a server would read can be read."""
-    path = host.config or find_settings()
-    keys = load_settings(path).ssh_authorized_keys
+    """The configuration that a server would read can be read, and done."""
+    path, paths = host.config or find_settings(), host.paths
+    settings = load_settings(path)
+    if settings.warm_spares and paths.spares.exists() and not can_link(paths.spares, paths.instances):
+        detail = f"no spares are kept: {paths.spares} and {paths.instances} are different mounts, and none could become a shed"
+        yield Result("configuration", Status.WARN, detail, "have both on one file system, or set qemu.warm_spares to 0")
+        return
+    keys = settings.ssh_authorized_keys
     if keys is not None:
         from shed.server.ssh.keys import read_keys  # noqa: PLC0415  it takes a moment
 
