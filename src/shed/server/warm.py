@@ -59,12 +59,14 @@ def warm(
     Return the names of those that are there then.  Raises `NotFoundError` when there is no image, what making one raises, and
     `KeyboardInterrupt` when this process was told to end meanwhile; the machine that was being saved is gone then.
     """
+    progress = Progress(sink) if sink else Progress()
+    if not settings.warm_start:
+        progress.warn("qemu.warm_start is false in the configuration, so the server does not use templates")
     folders.prepare(paths)
     _check_owner(paths.templates)
     kits = _kits(LayoutStore(paths.images))
     if not kits:
         raise NotFoundError("there is no image to boot", code="IMAGE_NOT_FOUND", hint="shed-server pull-images, or shed image build")
-    progress = Progress(sink) if sink else Progress()
     names = []
     for shape in shapes or [Shape(settings.default_cpus, settings.default_memory_mb)]:
         for image in kits:

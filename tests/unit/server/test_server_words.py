@@ -1,5 +1,7 @@
 """The command line of `shed-server`, where it is wrong."""
 
+from pathlib import Path
+
 import pytest
 
 from shed.server.main import main
@@ -30,6 +32,21 @@ def test_one_sentence_and_a_hint(words: list[str], message: str, capsys: pytest.
     assert error.startswith("shed-server: ")
     assert message in error
     assert hint.startswith("  ")
+
+
+def test_templates_that_no_server_uses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Who asks for them is told that the configuration switches them off."""
+    monkeypatch.setenv("SHED_DATA_DIR", str(tmp_path / "data"))
+    monkeypatch.setenv("SHED_RUNTIME_DIR", str(tmp_path / "run"))
+    config = tmp_path / "server.yaml"
+    config.write_text("qemu:\n  warm_start: false\n")
+    assert main(["warm", "--config", str(config)]) == 1
+    warning, error, _ = capsys.readouterr().err.splitlines()
+    assert warning.startswith("warning: qemu.warm_start is false")
+    assert error == "shed-server: there is no image to boot"
+    config.write_text("qemu:\n  warm_start: true\n")
+    main(["warm", "--config", str(config)])
+    assert "warning" not in capsys.readouterr().err
 
 
 def test_a_bare_number_in_a_shape_is_megabytes() -> None:
