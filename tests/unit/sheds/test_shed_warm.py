@@ -16,9 +16,8 @@ from support.world import World, create, until
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> World:
+def world(world: World) -> World:
     """A world whose backend saves machines."""
-    world = World(tmp_path).prepare()
     world.backend.saves = True
     return world
 
@@ -46,7 +45,6 @@ def test_the_first_of_a_shape_is_cold_and_the_next_is_warm(world: World) -> None
             assert world.backend.made == 2
 
     asyncio.run(work())
-    world.kill_machines()
 
 
 def test_shapes_that_are_asked_for_at_once_have_their_turns(world: World) -> None:
@@ -59,7 +57,6 @@ def test_shapes_that_are_asked_for_at_once_have_their_turns(world: World) -> Non
             await until(lambda: len(world.backend.templates) == 3)
 
     asyncio.run(work())
-    world.kill_machines()
 
 
 def test_none_is_made_or_used_when_the_configuration_says_so(world: World) -> None:
@@ -73,7 +70,6 @@ def test_none_is_made_or_used_when_the_configuration_says_so(world: World) -> No
             assert world.backend.made == 0
 
     asyncio.run(work())
-    world.kill_machines()
 
 
 def test_a_template_that_cannot_be_used_costs_a_cold_start_and_is_made_again(world: World) -> None:
@@ -94,7 +90,6 @@ def test_a_template_that_cannot_be_used_costs_a_cold_start_and_is_made_again(wor
             assert await way(manager, "c") == "warm"
 
     asyncio.run(work())
-    world.kill_machines()
 
 
 def test_a_shape_that_can_be_saved_but_not_restored_is_given_up(world: World) -> None:
@@ -111,7 +106,6 @@ def test_a_shape_that_can_be_saved_but_not_restored_is_given_up(world: World) ->
             assert (world.backend.made, world.backend.templates) == (2, {})
 
     asyncio.run(work())
-    world.kill_machines()
 
 
 def test_a_template_is_not_blamed_for_what_a_cold_start_cannot_do_either(world: World) -> None:
@@ -129,7 +123,6 @@ def test_a_template_is_not_blamed_for_what_a_cold_start_cannot_do_either(world: 
             assert await way(manager, "b") == "warm"
 
     asyncio.run(work())
-    world.kill_machines()
 
 
 @pytest.mark.parametrize(
@@ -175,4 +168,3 @@ def test_a_shape_that_cannot_be_saved_is_tried_once(world: World) -> None:
             assert world.backend.tried == 1
 
     asyncio.run(work())
-    world.kill_machines()
