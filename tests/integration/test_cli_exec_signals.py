@@ -111,11 +111,11 @@ def test_a_second_request_to_end_is_the_last(serve: Callable[[Script], ScriptedS
     with serve(script):
         process = start("exec", "dev", "--", "stubborn")
         assert process.stdout is not None
-        for _ in range(2):
+        for times in (2, 1):  # no more: while Python ends, it takes signals as who never asked for them
             assert process.stdout.read(1) == b"1"  # it is up; and then, it has acted on the first two
             time.sleep(0.6)
-            process.send_signal(number)
-            process.send_signal(number)
+            for _ in range(times):
+                process.send_signal(number)
         assert process.wait(60) == 128 + number
         process.communicate()
     assert passed == [(SIGNAL, b'{"signal":%d}' % number)]
