@@ -18,8 +18,8 @@ from support.machine import Machine, command_line
 from support.templates import EITHER, WARM
 
 pytestmark = [pytest.mark.vm, pytest.mark.slow]
-_ERROR = 0.5
-"""Seconds by which a clock may be wrong on a busy machine: what is right within the time that an answer takes is left alone."""
+_ERROR = 0.05
+"""Seconds by which a clock may be wrong."""
 _ASLEEP = 3.0
 
 
@@ -50,6 +50,11 @@ class Clock:
         before, answer, after = min((self.read() for _ in range(10)), key=lambda reading: reading[2] - reading[0])
         return max(before - answer, answer - after, 0.0)
 
+    def is_right(self) -> bool:
+        """Tell whether it is as right as the server could make it: what may be right, for as long as answers take now, it left alone."""
+        slowest = max(after - before for before, _, after in (self.read() for _ in range(10)))
+        return self.error() < max(_ERROR, slowest)
+
 
 @pytest.fixture(scope="module")
 def machine(base_store: LayoutStore, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
@@ -68,12 +73,12 @@ def test_it_is_right_and_runs_as_fast_as_ours(machine: Machine, name: str, optio
     machine.shed("create", name, "--image", "base", *options)
     assert "tsc_early_khz=" in machine.shed("exec", name, "--", "cat", "/proc/cmdline")
     with Clock(machine, name) as clock:
-        assert clock.error() < _ERROR
+        assert clock.is_right()
         first = clock.read()
         time.sleep(2)
         last = clock.read()
         assert (last[0] - first[2]) * 0.98 < last[1] - first[1] < (last[2] - first[0]) * 1.02
-        assert clock.error() < _ERROR
+        assert clock.is_right()
     machine.shed("delete", "--force", name)
 
 
@@ -95,5 +100,5 @@ def test_it_is_set_when_a_server_finds_the_shed(machine: Machine) -> None:
     while command_line(Path(f"/proc/{server}")):
         time.sleep(0.01)
     with Clock(machine, "dev") as clock:
-        assert clock.error() < _ERROR
+        assert clock.is_right()
     machine.shed("delete", "--force", "dev")

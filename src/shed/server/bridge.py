@@ -13,14 +13,16 @@ from shed.errors import BackendError
 _READ = 65536
 _LINGER_NOT = struct.pack("ii", 1, 0)
 """struct linger: a TCP socket that is closed with it sends a reset."""
+_LEAVING = 5.0
+"""Seconds that a client has for leaving, after the last word of the guest."""
 
 
 async def bridge(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, stream: Stream, early: bytes, *, half_close: bool) -> None:
     """Carry bytes until both sides are done; `early` came from the client already.
 
-    With `half_close`, the end of one direction is passed on and the other one goes on.  Without, the guest's end is the end, and so is
-    the client's: whoever stops sending there has gone.  A stream that is cut, or a server that ends, resets the client's connection, so
-    that it is not taken for a proper end.
+    With `half_close`, the end of one direction is passed on and the other one goes on.  Without, the guest's end is the end, once the client
+    has left, and the client's is, too: whoever stops sending there has gone.  A stream that is cut, or a server that ends, resets the
+    client's connection, so that it is not taken for a proper end.
     """
     ways = (
         asyncio.create_task(_to_client(stream, writer, pass_end=half_close)),
@@ -30,6 +32,10 @@ async def bridge(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, str
         done, _ = await asyncio.wait(ways, return_when=asyncio.FIRST_EXCEPTION if half_close else asyncio.FIRST_COMPLETED)
         for way in done:
             way.result()
+        if not half_close and ways[0] in done:
+            ways[1].cancel()
+            await asyncio.wait(ways)
+            await _see_off(reader, writer)
     except ConnectionError:
         pass  # the client has gone
     except BackendError:
@@ -59,6 +65,16 @@ async def _to_guest(reader: asyncio.StreamReader, stream: Stream, early: bytes, 
         data = await reader.read(_READ)
     if pass_end:
         await stream.write_eof()
+
+
+async def _see_off(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Throw away what the client still sends: were that refused, it could lose the guest's last word, which is on its way."""
+    if writer.can_write_eof():
+        writer.write_eof()
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_LEAVING):
+            while await reader.read(_READ):
+                pass
 
 
 def _reset(writer: asyncio.StreamWriter) -> None:

@@ -156,6 +156,18 @@ def test_a_command_runs_over_an_upgraded_connection(server: Running) -> None:
         assert frames_until_exit(reader) == (b"in", b"err\n", 7)
 
 
+def test_a_client_may_say_more_while_it_is_told_the_end(server: Running) -> None:
+    """Such as the end of input of a command that read none: one that met a closed connection could lose the exit code behind it."""
+    create(server)
+    client, reader = server.upgrade("POST", "/api/sheds/dev/exec", "shed-exec", command("echo", "x"))
+    with client, reader:
+        assert frames_until_exit(reader) == (b"x\n", b"", 0)
+        assert reader.read() == b""  # the server has nothing to add
+        for _ in range(10):
+            client.sendall(exec_frame(STDIN_EOF))
+            time.sleep(0.02)
+
+
 def test_a_stopped_shed_is_started_for_a_command(server: Running) -> None:
     """Exec needs no start before it."""
     create(server)
