@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 
+from shed.backends import mux
 from shed.guest import protocol
 
 
@@ -32,6 +33,14 @@ class ScriptedGuest:
 
     async def host(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         return await self._connections.get()
+
+    async def link(self) -> tuple[mux.MuxConnection, asyncio.StreamReader, asyncio.StreamWriter]:
+        """Have the host connect, and say hello to it; return its link, and the guest's end of it."""
+        connecting = asyncio.create_task(mux.connect(self.path))
+        reader, writer = await self.host()
+        writer.write(hello())
+        await take_attach(reader, writer)
+        return await connecting, reader, writer
 
 
 def hello(nonce: str = "n1") -> bytes:

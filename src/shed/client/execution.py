@@ -248,7 +248,6 @@ class Wake:
 
     def handle(self, number: int) -> None:
         """Act on the signal `number`."""
-        raise NotImplementedError
 
     def silence(self) -> Exit | None:
         """Return how the command shall count as ended; None to wait on."""

@@ -65,10 +65,10 @@ def _open_upper(name: str, path: Path) -> None:
     try:
         path.open("r+b").close()
     except OSError as error:
-        what, code = "cannot be opened", "UPPER_UNUSABLE"
+        what, code, cure = "cannot be opened", "UPPER_UNUSABLE", "make it a file that the server's user may write"
         if isinstance(error, FileNotFoundError):
-            what, code = "is gone", "UPPER_MISSING"
-        hint = f"put the file back, or `shed delete {name}`"
+            what, code, cure = "is gone", "UPPER_MISSING", "put the file back"
+        hint = f"{cure}, or `shed delete {name}`"
         raise BackendError(f"the writable layer of shed {name!r} {what}: {path}: {error.strerror}", code=code, hint=hint) from None
 
 

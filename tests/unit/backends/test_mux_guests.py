@@ -73,11 +73,7 @@ def test_an_agent_that_starts_over_cuts_the_streams_and_the_link_goes_on(tmp_pat
 
     async def work() -> None:
         async with ScriptedGuest(str(tmp_path / "s")) as scripted:
-            connecting = asyncio.create_task(mux.connect(scripted.path))
-            reader, writer = await scripted.host()
-            writer.write(hello())
-            await take_attach(reader, writer)
-            link = await connecting
+            link, reader, writer = await scripted.link()
             old = await link.open(ECHO)
             kind, number, _ = await read_frame(reader)
             assert kind == protocol.OPEN
@@ -109,11 +105,7 @@ def test_a_guest_that_vanishes_at_any_byte_is_noticed(tmp_path: Path, cut: int) 
 
     async def work() -> None:
         async with ScriptedGuest(str(tmp_path / "s")) as scripted:
-            connecting = asyncio.create_task(mux.connect(scripted.path))
-            reader, writer = await scripted.host()
-            writer.write(hello())
-            await take_attach(reader, writer)
-            link = await connecting
+            link, _, writer = await scripted.link()
             stream = await link.open(ECHO)
             assert stream._number == 2
             writer.write(SESSION[:cut])
@@ -161,11 +153,7 @@ def test_a_guest_that_breaks_the_protocol_loses_its_link(tmp_path: Path, frame: 
 
     async def work() -> None:
         async with ScriptedGuest(str(tmp_path / "s")) as scripted:
-            connecting = asyncio.create_task(mux.connect(scripted.path))
-            reader, writer = await scripted.host()
-            writer.write(hello())
-            await take_attach(reader, writer)
-            link = await connecting
+            link, _, writer = await scripted.link()
             stream = await link.open(ECHO)
             writer.write(frame)
             await link.wait_closed()

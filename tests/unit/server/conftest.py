@@ -3,6 +3,9 @@ from pathlib import Path
 
 import pytest
 
+from shed.config.paths import Paths
+from shed.server.doctor.result import Host
+from shed.sheds import folders
 from support.running import Running
 from support.world import World
 
@@ -29,3 +32,13 @@ def server(world: World) -> Iterator[Running]:
     running = Running(world)
     yield running
     running.end()
+
+
+@pytest.fixture
+def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
+    """A host with its folders and nothing in them, without units of this machine's."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.setenv("SHED_ACCEL", "tcg")
+    paths = Paths(tmp_path / "data", tmp_path / "run")
+    folders.prepare(paths)
+    return Host(paths)
