@@ -9,6 +9,7 @@ import signal
 import socket
 from collections.abc import Iterable
 
+from shed.server.accept import raise_file_limit
 from shed.server.app import App, Server
 from shed.server.http import HttpConnection
 from shed.server.listen import only_server, tcp_listener, unix_listener
@@ -24,6 +25,7 @@ _FAREWELL = 2.0
 def serve(server: Server) -> None:
     """Serve until SIGTERM, SIGINT or a request to stop; VMs stay.  Raises `ShedError` when it cannot begin."""
     paths, settings = server.paths, server.settings
+    raise_file_limit()
     prepare(paths)
     signal.signal(signal.SIGTERM, _end)  # until the event loop takes it: sockets go away in any case
     with contextlib.ExitStack() as held:
