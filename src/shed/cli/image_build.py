@@ -16,6 +16,7 @@ from shed.cli.output import done, note, pass_on, seconds, timings
 from shed.cli.parsing import Parser
 from shed.cli.progress import shown
 from shed.config.paths import Paths
+from shed.config.server import machine_limits
 from shed.config.sizes import format_size
 from shed.errors import UsageError
 from shed.images.bootkit.build import build_kit
@@ -73,7 +74,7 @@ def build(words: list[str], options: Options) -> int:
     check_image_name(args.name)
     platform = None if args.platform is None else Platform.parse(args.platform)
     writer = choose_writer(compression=args.compression, build_tools=args.build_tools_version)
-    store = LayoutStore(Paths().images)
+    store = LayoutStore(Paths().images, machine_limits())
     request = _request(args, platform) if args.reference is None and args.from_oci_archive is None else None
     source = None if args.reference is None else parse_source(args.reference)
     kit = load_kit(store)
@@ -184,7 +185,7 @@ def bootkit_build(words: list[str], options: Options) -> int:
     paths = Paths()
     with shown(options) as sink:
         progress = Progress(sink)
-        kit = build_kit(LayoutStore(paths.images), progress=progress, locked=args.locked)
+        kit = build_kit(LayoutStore(paths.images, machine_limits()), progress=progress, locked=args.locked)
         spent = progress.finish()
     release = str(kit.record.get("kernel_release", "unknown"))
     done(

@@ -11,6 +11,7 @@ from shed.cli.output import emit, note
 from shed.cli.parsing import Parser
 from shed.cli.progress import shown
 from shed.config.paths import Paths
+from shed.config.server import machine_limits
 from shed.config.sizes import format_size
 from shed.errors import UsageError
 from shed.images.load import load as load_images
@@ -73,7 +74,8 @@ def load(words: list[str], options: Options) -> int:
     if args.input == "-" and (sys.stdin is None or sys.stdin.isatty()):
         raise UsageError("there is no file on standard input", hint="name it: -i FILE")
     with shown(options) as sink:
-        loaded = load_images(LayoutStore(Paths().images), args.input, tag=args.tag, force=args.force, progress=Progress(sink))
+        store = LayoutStore(Paths().images, machine_limits())
+        loaded = load_images(store, args.input, tag=args.tag, force=args.force, progress=Progress(sink))
     if options.json:
         emit({"status": "ok", "action": "load", "images": [asdict(image) for image in loaded]})
         return 0

@@ -11,6 +11,7 @@ from shed.cli.output import done, note, timings
 from shed.cli.parsing import Parser
 from shed.cli.progress import shown, watched
 from shed.config.paths import Paths
+from shed.config.server import machine_limits
 from shed.config.sizes import format_size
 from shed.progress import Progress
 
@@ -31,7 +32,7 @@ def push(words: list[str], options: Options) -> int:
             from shed.images.push import push_image  # noqa: PLC0415  the server's client needs none of it
             from shed.oci.store import LayoutStore  # noqa: PLC0415
 
-            store = LayoutStore(Paths().images)
+            store = LayoutStore(Paths().images, machine_limits())
             result = asdict(push_image(store, args.source, args.destination, insecure=args.insecure, progress=Progress(sink)))
         else:
             result = client(options).push_image(args.source, args.destination, insecure=args.insecure, on_event=sink)
@@ -62,7 +63,7 @@ def pull(words: list[str], options: Options) -> int:
             from shed.oci.store import LayoutStore  # noqa: PLC0415
 
             platform = None if args.platform is None else Platform.parse(args.platform)
-            store = LayoutStore(Paths().images)
+            store = LayoutStore(Paths().images, machine_limits())
             result = asdict(pull_image(store, args.reference, platform=platform, progress=Progress(sink), **wanted))
         else:
             result = client(options).pull_image(args.reference, platform=args.platform, on_event=sink, **wanted)

@@ -14,6 +14,10 @@ pull_concurrency: 3
 ssh:
   bind_address: 127.0.0.1  # beyond loopback only with authorized_keys
   authorized_keys: /etc/shed/authorized_keys    # or a list of keys
+limits:
+  max_image_size: 32G      # most that is fetched for one image
+  disk_reserve: 5G         # what stays free of the disk; absent: 5 %, 2G at least, 20G at most
+  private_hosts: []        # hosts with private addresses that a registry elsewhere may lead to
 qemu:
   default_cpus: 2
   default_memory_mb: 2048
@@ -38,6 +42,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from shed.budget import MAX_IMAGE, Limits
 from shed.config import images, values
 from shed.errors import ShedError, UsageError
 
@@ -49,6 +54,9 @@ LOG_LEVELS = ("debug", "info", "warning", "error")
 MAX_PULLS = 32
 MAX_TEMPLATES = 100
 MAX_SPARES = 100
+MIN_IMAGE, MOST_IMAGE = GIB // 16, 1 << 40
+"""Least and most bytes that an image may be limited to."""
+MOST_RESERVED = 1 << 44
 MIN_TEMPLATES_SIZE, MAX_TEMPLATES_SIZE = GIB // 4, 1 << 40
 
 
@@ -83,6 +91,18 @@ class Settings:
     ssh_bind_address: str = "127.0.0.1"
     ssh_authorized_keys: Path | tuple[str, ...] | None = None
     """A file of keys, or the keys themselves, that may come in by SSH; None: everybody on this machine may."""
+
+    max_image_size: int = MAX_IMAGE
+    """Most bytes that are fetched for one image."""
+    disk_reserve: int | None = None
+    """Bytes of the data folder's file system that stay free; None: a part of it, see `shed.budget`."""
+    private_hosts: tuple[str, ...] = ()
+    """Hosts with private addresses that a registry elsewhere may lead to."""
+
+    @property
+    def limits(self) -> Limits:
+        """What images may take."""
+        return Limits(self.max_image_size, self.disk_reserve, self.private_hosts)
 
     def reference(self, name: str) -> str:
         """Return what the image `name` is pulled by when it is not in the store: what its alias stands for, else itself."""
@@ -122,6 +142,15 @@ def load_settings(path: Path | None = None) -> Settings:
         why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
         raise ConfigError(f"cannot read the configuration {path}: {why}", hint="name another file with --config") from error
     return parse_settings(text, path)
+
+
+def machine_limits() -> Limits:
+    """Return what images may take on this machine, for a command that does without its server.
+
+    A file in the folder where the command runs is not read: it may be somebody else's.  Raises `ConfigError`.
+    """
+    path = find_settings(search_paths()[1:])
+    return load_settings(path).limits if path else Limits()
 
 
 def find_settings(places: list[Path] | None = None) -> Path | None:
@@ -191,7 +220,7 @@ def _apply(settings: Settings, document: object, known: Mapping[str, _Setting], 
 def _suggestion(key: str, known: Mapping[str, _Setting]) -> str:
     import difflib  # noqa: PLC0415  for mistakes only
 
-    sections = {f"{section}.{name}": name for section, keys in (("ssh", _SSH), ("qemu", _QEMU)) for name in keys}
+    sections = {f"{section}.{name}": name for section, keys in (("ssh", _SSH), ("limits", _LIMITS), ("qemu", _QEMU)) for name in keys}
     homes = {**{name: home for home, name in sections.items()}, **{name: name for name in known}}
     near = difflib.get_close_matches(key, homes, n=1)
     return f"did you mean {homes[near[0]]!r}?" if near else f"known keys are {', '.join(sorted(known))}"
@@ -215,6 +244,11 @@ _SSH: dict[str, _Setting] = {
     "bind_address": _Value("ssh_bind_address", values.address),
     "authorized_keys": _Value("ssh_authorized_keys", values.authorized_keys),
 }
+_LIMITS: dict[str, _Setting] = {
+    "max_image_size": _Value("max_image_size", values.size(MIN_IMAGE, MOST_IMAGE)),
+    "disk_reserve": _Value("disk_reserve", values.size(0, MOST_RESERVED)),
+    "private_hosts": _Value("private_hosts", values.hosts),
+}
 _QEMU: dict[str, _Setting] = {
     "default_cpus": _Value("default_cpus", values.number(1, MAX_CPUS)),
     "default_memory_mb": _Value("default_memory_mb", values.number(MIN_MEMORY_MB, MAX_MEMORY_MB)),
@@ -237,6 +271,7 @@ _TOP: dict[str, _Setting] = {
     "pull_concurrency": _Value("pull_concurrency", values.number(1, MAX_PULLS)),
     "log_level": _Value("log_level", values.choice(*LOG_LEVELS)),
     "ssh": _Section(_SSH),
+    "limits": _Section(_LIMITS),
     "qemu": _Section(_QEMU),
 }
 _REMOVED = {"base_rootfs": "default_image", "rootfs_path": "default_image", "images": "image_aliases"}

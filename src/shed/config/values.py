@@ -14,6 +14,7 @@ from shed.config.sizes import format_size, parse_size
 from shed.errors import UsageError
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)?")
+_HOST = re.compile(r"[A-Za-z0-9._-]+|\[?[0-9A-Fa-f:.]+\]?")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, None: 1.0}
 Convert = Callable[[object], object]
 
@@ -72,6 +73,13 @@ def duration(value: object) -> float:
     if match is None or isinstance(value, bool) or float(match[1]) <= 0:
         raise ValueError(f"{value!r} is not a time: write a number and ms, s, m or h")
     return float(match[1]) * _SECONDS[match[2]]
+
+
+def hosts(value: object) -> tuple[str, ...]:
+    """A list of hosts: names or IP addresses, without ports."""
+    if not isinstance(value, list) or not all(isinstance(host, str) and _HOST.fullmatch(host) for host in value):
+        raise ValueError("must be a list of host names or IP addresses, without ports")
+    return tuple(host.strip("[]").lower() for host in value)
 
 
 def address(value: object) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from shed.budget import Budget, Reserve
 from shed.entries import Entry
 from shed.oci.archive import Archive, open_archive, open_blob
 from shed.oci.choose import Chosen, choose_image
@@ -20,7 +21,7 @@ from shed.oci.pack import pack_archive
 from shed.oci.staging import StagedBlob
 from shed.oci.tarstream import read_tar
 from shed.oci.tarwrite import write_tar
-from shed.oci.unpack import Budget, Spool
+from shed.oci.unpack import Spool
 
 _DEVICES = b"dev/"
 
@@ -49,7 +50,7 @@ def open_parent(source: Path, *, scratch: Path) -> Iterator[Parent]:
         layers = []
         for number, (descriptor, diff_id) in enumerate(zip(chosen.manifest.layers, chosen.config.diff_ids, strict=True), 1):
             what = f"{archive.name}: layer {number}"
-            blob = stack.enter_context(StagedBlob.create(scratch))
+            blob = stack.enter_context(StagedBlob.create(scratch, Reserve(scratch)))
             spool = stack.enter_context(Spool(scratch, budget))
             layers.append(read_layer(open_blob(archive, descriptor, what), descriptor, diff_id, blob=blob, spool=spool, what=what))
         yield Parent(archive, chosen, list(flatten(layers)))

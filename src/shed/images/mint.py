@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from shed.budget import Budget
 from shed.entries import Entry
 from shed.errors import REFUSALS, DataError, NotFoundError, ShedError, StorageError, UsageError
 from shed.images import gate
@@ -39,7 +40,7 @@ from shed.oci.manifest import Manifest
 from shed.oci.staging import StagedBlob
 from shed.oci.store import LayoutStore
 from shed.oci.tarstream import Member
-from shed.oci.unpack import Budget, Spool
+from shed.oci.unpack import Spool
 from shed.progress import Progress, Stop
 
 if TYPE_CHECKING:  # the kit's builder is large, and only its result is needed

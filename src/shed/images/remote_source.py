@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
+from shed.budget import Budget
 from shed.images.remote import find_remote
 from shed.images.transfer import Counter, at_once
 from shed.oci import media
@@ -17,7 +18,7 @@ from shed.oci.digest import Digest, hex_of
 from shed.oci.manifest import Index
 from shed.oci.registry.client import Repository
 from shed.oci.registry.reference import parse_reference
-from shed.oci.unpack import Budget, Spool
+from shed.oci.unpack import Spool
 from shed.progress import Progress, Stop
 
 

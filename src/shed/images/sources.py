@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from shed.budget import Budget
 from shed.errors import NotFoundError, ShedError, UnavailableError, UsageError
 from shed.images.builders.base import Builder
 from shed.images.builders.buildah import Buildah
@@ -33,7 +34,7 @@ from shed.oci.descriptor import Descriptor, Platform
 from shed.oci.manifest import REF_NAME, Index
 from shed.oci.staging import staging_folder
 from shed.oci.store import LayoutStore
-from shed.oci.unpack import Budget, Spool
+from shed.oci.unpack import Spool
 from shed.progress import Progress
 
 _REGISTRY = "docker"

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, TypeVar
 
+from shed.budget import Budget
 from shed.erofs.checker import check
 from shed.erofs.errors import ErofsError
 from shed.erofs.verify import verify_contents
@@ -25,7 +26,7 @@ from shed.oci.flatten import flatten
 from shed.oci.layers import MAX_UNPACKED, unpack_layer
 from shed.oci.manifest import ImageConfig, Manifest
 from shed.oci.store import LayoutStore
-from shed.oci.unpack import Budget, Spool
+from shed.oci.unpack import Spool
 from shed.progress import Progress, Stop
 
 _ROOT, _RUNTIME = "rootfs erofs", "runtime erofs"

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
+from shed.budget import Budget
 from shed.errors import DataError, NotFoundError
 from shed.oci.content import FileSlice
 from shed.oci.descriptor import Descriptor
@@ -22,7 +23,7 @@ from shed.oci.docker_archive import DockerArchive
 from shed.oci.fields import MAX_JSON
 from shed.oci.manifest import Index
 from shed.oci.tarstream import read_tar
-from shed.oci.unpack import CHUNK, HEAD, Budget, SourceReader, Spool, compression, decoder_errors, decompressed
+from shed.oci.unpack import CHUNK, HEAD, SourceReader, Spool, compression, decoder_errors, decompressed
 
 MAX_ARCHIVE = 1 << 38
 """Most bytes of a stream or of a compressed archive, unpacked: 256 GiB."""

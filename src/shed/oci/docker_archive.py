@@ -16,6 +16,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from shed.budget import Budget
 from shed.errors import DataError
 from shed.oci import media
 from shed.oci.content import FileSlice
@@ -23,7 +24,7 @@ from shed.oci.descriptor import Descriptor
 from shed.oci.digest import Digest, digest_bytes, hex_of, mismatch
 from shed.oci.fields import MAX_JSON, Fields
 from shed.oci.manifest import MAX_LAYERS, MAX_MANIFESTS, REF_NAME, ImageConfig, Index, Manifest
-from shed.oci.unpack import HEAD, Budget, SourceReader, Spool, compression
+from shed.oci.unpack import HEAD, SourceReader, Spool, compression
 
 if TYPE_CHECKING:
     from shed.oci.archive import Archive

@@ -29,6 +29,7 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from shed.budget import DEFAULT_LIMITS, Budget, Limits, Reserve
 from shed.errors import DataError, NotFoundError, ShedError
 from shed.fsutil import atomic_write, locked, storage_errors
 from shed.names import check_image_name
@@ -57,10 +58,13 @@ class Tag:
 
 
 class LayoutStore:
-    """The store in the folder `root`; the folder is made when something is first written."""
+    """The store in the folder `root`; the folder is made when something is first written.  Images that come in keep to `limits`."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, limits: Limits = DEFAULT_LIMITS) -> None:
         self.root = root
+        self.limits = limits
+        self.reserve = Reserve(root, limits.disk_reserve)
+        """What stays free on its disk, whatever is written to it."""
         self.blobs = root / "blobs/sha256"
         self.tags = root / "tags"
         self._verified = VerifiedBlobs(self.blobs, root / "verified")
@@ -107,13 +111,13 @@ class LayoutStore:
     def stage(self) -> Iterator[StagedBlob]:
         """Yield a new blob to write to; it vanishes with the block unless it was committed."""
         self._prepare()
-        with StagedBlob.create(self.blobs) as blob:
+        with StagedBlob.create(self.blobs, self.reserve) as blob:
             yield blob
 
     def partial(self, digest: Digest, stop: Stop) -> contextlib.AbstractContextManager[PartialBlob]:
         """Have what is here of a blob that is being downloaded, to go on with it; see `shed.oci.partial`."""
         self._prepare()
-        return PartialBlob.opened(self.blobs, digest, stop)
+        return PartialBlob.opened(self.blobs, digest, stop, self.reserve)
 
     def ingest(self, chunks: Iterable[bytes], *, digest: Digest | None = None, size: int | None = None) -> Digest:
         """Write the bytes of `chunks` as a blob and return its digest.
@@ -182,6 +186,15 @@ class LayoutStore:
         except (NotFoundError, DataError):
             return False
         return True
+
+    def budget(self) -> Budget:
+        """Return what one image that is fetched may take."""
+        return Budget(
+            self.limits.max_image_size,
+            reserve=self.reserve,
+            what="the image has",
+            hint="if that is no mistake, raise limits.max_image_size in server.yaml",
+        )
 
     def scratch(self) -> Path:
         """Return the folder for unnamed temporary files, on the disk that holds the blobs."""

@@ -10,7 +10,6 @@ import contextlib
 import hashlib
 import os
 import tempfile
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, BinaryIO, Self, cast
@@ -18,6 +17,7 @@ from typing import IO, BinaryIO, Self, cast
 import zstandard
 from isal import igzip, isal_zlib
 
+from shed.budget import Budget
 from shed.errors import DataError
 from shed.fsutil import storage_errors
 from shed.oci.content import FileSlice
@@ -32,24 +32,6 @@ HEAD = 8
 _MAX_WINDOW = 1 << 27
 """Memory that a zstd frame may ask for: the most that `zstd --long` uses."""
 DECODER_ERRORS: tuple[type[BaseException], ...] = (OSError, EOFError, isal_zlib.error, zstandard.ZstdError)  # type: ignore[assignment]
-
-
-class Budget:
-    """Bytes that may still be unpacked; shared by the threads of one image."""
-
-    def __init__(self, total: int) -> None:
-        self._total = total
-        self._left = total
-        self._lock = threading.Lock()
-
-    def spend(self, count: int) -> None:
-        """Take `count` bytes.  Raises `DataError` when there are not as many left."""
-        with self._lock:
-            self._left -= count
-            if self._left < 0:
-                raise DataError(
-                    f"the image unpacks to more than {self._total >> 30} GiB", hint="if that is no mistake, make the image smaller"
-                )
 
 
 class SourceReader:

@@ -132,7 +132,7 @@ def _ensure(images: Path, settings: Settings, name: str, progress: Progress, sto
     from shed.images.ensure import ensure  # noqa: PLC0415  as above
     from shed.oci.store import LayoutStore  # noqa: PLC0415
 
-    return ensure(LayoutStore(images), name, settings, progress=progress, stop=stop)
+    return ensure(LayoutStore(images, settings.limits), name, settings, progress=progress, stop=stop)
 
 
 def _pull_images(options: argparse.Namespace) -> int:
@@ -147,7 +147,7 @@ def _pull_images(options: argparse.Namespace) -> int:
     quiet.json = options.json
     paths = Paths()
     with shown(quiet) as sink:
-        pulled = pull_images(LayoutStore(paths.images), settings, variant=options.variant, sink=sink)
+        pulled = pull_images(LayoutStore(paths.images, settings.limits), settings, variant=options.variant, sink=sink)
         if pulled and settings.warm_start:
             _warm_quietly(paths, settings, sink)
     if options.json:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import zstandard
 
+from shed.budget import Budget
 from shed.errors import DataError
 from shed.oci import media
 from shed.oci.content import FileSlice
@@ -18,7 +19,7 @@ from shed.oci.digest import digest_bytes
 from shed.oci.layers import read_layer
 from shed.oci.store import LayoutStore
 from shed.oci.tarstream import Member
-from shed.oci.unpack import Budget, Spool
+from shed.oci.unpack import Spool
 from support.tars import file, source, tar
 
 DATA = os.urandom(3_000_000) + bytes(2_000_000)

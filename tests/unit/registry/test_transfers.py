@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from shed.budget import Reserve
 from shed.errors import DataError, NotFoundError, ShedError, StorageError, UnavailableError
 from shed.oci import media
 from shed.oci.content import BytesSource
@@ -49,7 +50,7 @@ def cut_after(count: int) -> Fault:
 def fetch(repository: Repository, folder: Path, digest: Digest = DIGEST, size: int | None = len(BLOB)) -> bytes:
     """Return a blob that was fetched to a file."""
     counted: list[int] = []
-    with StagedBlob.create(folder) as blob:
+    with StagedBlob.create(folder, Reserve(folder)) as blob:
         assert repository.fetch_blob(digest, blob, size=size, on_bytes=counted.append) == sum(counted)
         blob.content()
         return blob.path.read_bytes()

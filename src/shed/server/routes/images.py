@@ -106,7 +106,7 @@ def _push(server: Server, wanted: dict[str, Any], progress: Progress, stop: Stop
     from shed.images.push import push_image  # noqa: PLC0415  a server starts faster without
     from shed.oci.store import LayoutStore  # noqa: PLC0415
 
-    return asdict(push_image(LayoutStore(server.paths.images), **wanted, progress=progress, stop=stop))
+    return asdict(push_image(LayoutStore(server.paths.images, server.settings.limits), **wanted, progress=progress, stop=stop))
 
 
 def _pull(server: Server, wanted: dict[str, Any], progress: Progress, stop: Stop) -> dict[str, Any]:
@@ -116,7 +116,7 @@ def _pull(server: Server, wanted: dict[str, Any], progress: Progress, stop: Stop
 
     platform = Platform.parse(wanted.pop("platform")) if "platform" in wanted else None
     reference = wanted.pop("docker_ref")
-    store = LayoutStore(server.paths.images)
+    store = LayoutStore(server.paths.images, server.settings.limits)
     most = server.settings.pull_concurrency
     return asdict(pull_image(store, reference, platform=platform, concurrency=most, **wanted, progress=progress, stop=stop))
 

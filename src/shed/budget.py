@@ -1,0 +1,115 @@
+"""What may be taken of a disk: so much for one image, and never the last free space of the file system.
+
+Images come from outside: a registry, an archive or a builder may send without end.  Whoever writes what they send asks here first.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+
+from shed.errors import DataError, StorageError
+from shed.fsutil import storage_errors
+
+GIB = 1 << 30
+MAX_IMAGE = 32 * GIB
+"""Most bytes that are fetched for one image, unless the configuration says otherwise."""
+LEAST_RESERVE, MOST_RESERVE, RESERVE_PART = 2 * GIB, 20 * GIB, 0.05
+"""What stays free unless the configuration says otherwise: this part of the file system, within these bounds, in bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What images may take."""
+
+    max_image_size: int = MAX_IMAGE
+    """Most bytes that are fetched for one image."""
+    disk_reserve: int | None = None
+    """Bytes of the file system that stay free; None: `RESERVE_PART` of it, within bounds."""
+    private_hosts: tuple[str, ...] = ()
+    """Hosts with private addresses that a registry elsewhere may lead to."""
+
+
+DEFAULT_LIMITS = Limits()
+
+
+class Reserve:
+    """The space that stays free on the file system of `folder`, which need not be there yet; usable by several threads."""
+
+    def __init__(self, folder: Path, size: int | None = None) -> None:
+        self._folder = folder
+        self._size = size
+
+    def check(self, coming: int = 0) -> None:
+        """Raise `StorageError` (DISK_RESERVE) unless the reserve is still free when `coming` bytes more have been written."""
+        with storage_errors(self._folder):
+            disk = os.statvfs(_existing(self._folder))
+        free = disk.f_bavail * disk.f_frsize
+        kept = self._size
+        if kept is None:
+            kept = int(min(max(LEAST_RESERVE, RESERVE_PART * disk.f_blocks * disk.f_frsize), MOST_RESERVE))
+        if free - coming < kept:
+            wanted = f"{shown(coming)} needed, " if coming else ""
+            raise StorageError(
+                f"too little space at {self._folder}: {wanted}{shown(free)} free, and {shown(kept)} must stay free",
+                code="DISK_RESERVE",
+                hint="free some: shed system prune; or set limits.disk_reserve in server.yaml",
+            )
+
+
+class Budget:
+    """Bytes that may still be written, `total` at first, and as long as the `reserve` stays free; shared by the threads of one image.
+
+    `what` begins the sentence that refuses more; `hint` says what to do then.
+    """
+
+    def __init__(
+        self,
+        total: int,
+        *,
+        reserve: Reserve | None = None,
+        what: str = "the image unpacks to",
+        hint: str = "if that is no mistake, make the image smaller",
+    ) -> None:
+        self._total = total
+        self._left = total
+        self._reserve = reserve
+        self._what = what
+        self._hint = hint
+        self._lock = threading.Lock()
+
+    def expect(self, size: int) -> None:
+        """Refuse `size` bytes more before the first of them comes; takes nothing.  Raises as `spend` does."""
+        if size > self._left:
+            raise self._spent()
+        if self._reserve is not None:
+            self._reserve.check(size)
+
+    def spend(self, count: int) -> None:
+        """Take `count` bytes, which are about to be written.
+
+        Raises `DataError` (IMAGE_TOO_LARGE) when there are not as many left, and `StorageError` (DISK_RESERVE).
+        """
+        with self._lock:
+            self._left -= count
+            if self._left < 0:
+                raise self._spent()
+        if self._reserve is not None:
+            self._reserve.check(count)
+
+    def _spent(self) -> DataError:
+        return DataError(f"{self._what} more than {shown(self._total)}", code="IMAGE_TOO_LARGE", hint=self._hint)
+
+
+def shown(size: int) -> str:
+    """Return `size` bytes for people."""
+    unit, name = next((unit, name) for unit, name in ((GIB, "GiB"), (1 << 20, "MiB"), (1, "bytes")) if size >= unit or unit == 1)
+    return f"{size / unit:.1f}".removesuffix(".0") + f" {name}"
+
+
+def _existing(folder: Path) -> Path:
+    """Return `folder`, or the nearest one above it that is there."""
+    folder = folder.absolute()
+    return next((place for place in (folder, *folder.parents) if place.exists()), folder)
