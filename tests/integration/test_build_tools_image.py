@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -79,3 +80,16 @@ def test_its_tools_run_without_anything_else(build_tools: Engine) -> None:
         assert said in done.stdout + done.stderr
     entrypoint = run([build_tools.program, "image", "inspect", "--format", "{{.Config.Entrypoint}}", DEVELOPMENT], env=environment()).stdout
     assert entrypoint == b"[mkfs.erofs]\n"
+
+
+@pytest.mark.root
+@pytest.mark.slow
+def test_a_host_that_gives_few_open_files(build_tools: Engine) -> None:
+    """Where root may not raise its limits, a container asks for no more than there is; before, podman's 1,048,576 were refused."""
+    script = (
+        "from shed.images.engine import Engine; import sys;"
+        f"sys.stdout.buffer.write(Engine({build_tools.program!r}, rootless=False).run({DEVELOPMENT!r}, ['mkfs.erofs', '--version']).stdout)"
+    )
+    poor = ["setpriv", "--bounding-set=-sys_resource", "prlimit", "--nofile=512:512", "--nproc=900:900"]
+    done = run([*poor, sys.executable, "-c", script], env=environment())
+    assert b"1.9." in done.stdout

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,10 @@ WORK = "/shed/work"
 _HINT = "install podman or docker, or start the docker daemon"
 _PROBES = {"docker": "{{json .SecurityOptions}}", "podman": "{{.Host.Security.Rootless}}"}
 """What to ask for with ``info``, so that the answer tells whether the engine works, and whether it is rootless."""
+_LIMITS = {"nofile": resource.RLIMIT_NOFILE, "nproc": resource.RLIMIT_NPROC}
+_MOST = 1024
+"""Open files, and processes, that a program gets: more than it needs.  As root podman asks for 1,048,576 of each unless it is told, and
+the container does not start where the host gives less and root may not raise that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +51,7 @@ class Engine:
         """
         mounts: list[Argument] = ["-v", f"{work.absolute()}:{WORK}", "-w", WORK, "-e", f"TMPDIR={WORK}"] if work else []
         name = f"shed-{os.getpid()}-{os.urandom(4).hex()}"
-        confined = ["--rm", "--name", name, "--network", "none", "--read-only", "--security-opt", "label=disable", *self._user()]
+        confined = ["--rm", "--name", name, "--network", "none", "--read-only", "--security-opt", "label=disable", *self._user(), *self._limits()]
         program, *arguments = words
         try:
             return run([self.program, "run", *confined, *mounts, "--entrypoint", program, image, *arguments], env=tool_environment())
@@ -62,6 +67,14 @@ class Engine:
             return ["-u", "0:0"]
         own = ["-u", f"{os.geteuid()}:{os.getegid()}"]
         return ["--userns=keep-id", *own] if self.rootless else own
+
+    def _limits(self) -> list[str]:
+        """Return the options that ask for no more than the host gives; docker's engine, and podman without root, do that by themselves."""
+        if self.program == "docker" or self.rootless:
+            return []
+        hard = {name: resource.getrlimit(kind)[1] for name, kind in _LIMITS.items()}
+        most = {name: _MOST if limit == resource.RLIM_INFINITY else min(_MOST, limit) for name, limit in hard.items()}
+        return [f"--ulimit={name}={limit}:{limit}" for name, limit in most.items()]
 
 
 def find_engine() -> Engine:
