@@ -16,7 +16,7 @@ from pathlib import Path
 from shed.errors import DataError, ShedError, UnavailableError
 from shed.images.bootkit.archive import Archive, Package
 from shed.images.bootkit.build import default_cache
-from shed.images.bootkit.debs import Deb, fetch_debs, read_lock, write_lock
+from shed.images.bootkit.debs import Deb, fetch_debs, read_lock, read_released, write_lock
 from shed.images.bootkit.libraries import LOADER, closure, read_libraries
 from shed.images.bootkit.tree import Tree
 from shed.images.build_tools import DEVELOPMENT
@@ -53,7 +53,7 @@ def pack_build_tools(output: Path, *, lock: Path, cache: Path, progress: Progres
     Packages are kept in the folder `cache`.  Raises `ShedError`.
     """
     progress.phase("packages", "getting Debian packages")
-    archive = Archive(suite=SUITE)
+    archive = Archive(suite=SUITE, not_before=read_released(lock))
     debs = _debs(archive, read_lock(lock), cache, progress)
     version = debs[EROFS_UTILS].package.version
     if _numbers(version) < _OLDEST:
@@ -143,7 +143,7 @@ def main() -> int:
     try:
         if options == ["--pin"]:
             archive = Archive(suite=SUITE)
-            write_lock(resolve(archive), archive, lock)
+            write_lock(resolve(archive), archive, lock, released=archive.released())
             return 0
         engine = find_engine()
         with tempfile.TemporaryDirectory(prefix="shed-build-tools-") as scratch:

@@ -51,7 +51,8 @@ class Engine:
         """
         mounts: list[Argument] = ["-v", f"{work.absolute()}:{WORK}", "-w", WORK, "-e", f"TMPDIR={WORK}"] if work else []
         name = f"shed-{os.getpid()}-{os.urandom(4).hex()}"
-        confined = ["--rm", "--name", name, "--network", "none", "--read-only", "--security-opt", "label=disable", *self._user(), *self._limits()]
+        confined = ["--rm", "--name", name, "--network", "none", "--read-only", "--security-opt", "label=disable"]
+        confined += [*self._user(), *self._limits()]
         program, *arguments = words
         try:
             return run([self.program, "run", *confined, *mounts, "--entrypoint", program, image, *arguments], env=tool_environment())

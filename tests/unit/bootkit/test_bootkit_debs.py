@@ -75,14 +75,14 @@ class Mirror:
             index.write_bytes(lzma.compress(text))
             digest = hashlib.sha256(index.read_bytes()).hexdigest()
             (self.root / "dists/test/InRelease").write_text(
-                f"Date: Sat, 12 Sep 2026 07:55:41 UTC\nSHA256:\n {digest} 1 main/binary-amd64/Packages.xz\n"
+                f"Suite: stable\nCodename: test\nDate: Sat, 12 Sep 2026 07:55:41 UTC\nSHA256:\n {digest} 1 main/binary-amd64/Packages.xz\n"
             )
 
 
 class UnsignedArchive(Archive):
     """An archive whose release file is taken as it is: the signature has a test of its own."""
 
-    def _release(self) -> str:
+    def _signed(self) -> str:
         return b"".join(self.fetch(f"dists/{self.suite}/InRelease")).decode()
 
 

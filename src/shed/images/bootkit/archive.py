@@ -8,6 +8,7 @@ import lzma
 import os
 import re
 import tempfile
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -21,9 +22,17 @@ SUITE = "trixie"
 MIRROR = "http://deb.debian.org/debian"
 """Overridden by ``SHED_DEBIAN_MIRROR``.  Plain HTTP is enough: what comes from it is checked against a SHA-256 or a signature."""
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
+_OTHER_MIRROR = "name another mirror in SHED_DEBIAN_MIRROR"
 _INDEX = "main/binary-{architecture}/Packages.xz"
 _TIMEOUT = 60
 _CHUNK = 1 << 18
+_MAX_RELEASE = 4 << 20
+_MAX_INDEX = 256 << 20
+"""Most bytes of a release file and of a compressed list of packages: some ten times what Debian has."""
+_OLD_ALLOWED = "SHED_DEBIAN_CHECK_VALID_UNTIL"
+"""Set to ``no``, a release file may be older than it says it is good for."""
+_SNAPSHOT = re.compile(r"/\d{8}T\d{6}Z(/|$)")
+"""A mirror with a time in its address, as those of snapshot.debian.org: whoever names it wants what is old."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +56,8 @@ class Archive:
     suite: str = SUITE
     architecture: str = "amd64"
     keyring: Path = KEYRING
+    not_before: int = 0
+    """A list of packages from a release before this time, in seconds since the epoch, is a replay of an old one."""
     _index: dict[str, dict[str, str]] | None = None
     _verified: str | None = None
 
@@ -67,7 +78,7 @@ class Archive:
             raise UnavailableError(
                 f"cannot download {url}: {reason}",
                 code="MIRROR_UNAVAILABLE",
-                hint="check the network, or name another mirror in SHED_DEBIAN_MIRROR",
+                hint=f"check the network, or {_OTHER_MIRROR}",
             ) from None
 
     def newest(self, name: str) -> Package:
@@ -84,10 +95,10 @@ class Archive:
 
     def released(self) -> int:
         """Return when the suite was last released, in seconds since the epoch."""
-        match = re.search(r"^Date: (.+)$", self._release(), re.MULTILINE)
-        if match is None:
+        date = _date(self._release(), "Date")
+        if date is None:
             raise DataError(f"the release file of {self.suite} has no date")
-        return int(email.utils.parsedate_to_datetime(match[1].replace("UTC", "+0000")).timestamp())
+        return date
 
     def _fields(self, name: str) -> dict[str, str]:
         if self._index is None:
@@ -99,19 +110,33 @@ class Archive:
     def _verified_index(self) -> bytes:
         """Return the list of packages, checked against the suite's signature."""
         release = self._release()
+        if self.released() < self.not_before and not self._may_be_old():
+            raise self._old(f"is of {_day(self.released())}, the pinned packages are of {_day(self.not_before)}")
         path = _INDEX.format(architecture=self.architecture)
         match = re.search(rf"^ ([0-9a-f]{{64}}) +\d+ {re.escape(path)}$", release, re.MULTILINE)
         if match is None:
             raise DataError(f"the release file of {self.suite} does not list {path}")
-        data = b"".join(self.fetch(f"dists/{self.suite}/{path}"))
+        data = self._read(f"dists/{self.suite}/{path}", _MAX_INDEX)
         if hashlib.sha256(data).hexdigest() != match[1]:
             raise DataError(f"{path} of {self.suite} is not what the release file says", hint="the mirror is being updated: try again")
         return lzma.decompress(data)
 
     def _release(self) -> str:
-        """Return the suite's release file, its signature checked."""
-        if self._verified is not None:
-            return self._verified
+        """Return the suite's release file: its signature checked, and that it is this suite's and still good."""
+        if self._verified is None:
+            text = self._signed()
+            names = {name: _header(text, name) for name in ("Codename", "Suite")}
+            if self.suite not in names.values():
+                said = ", ".join(f"{name}: {value!r}" for name, value in names.items())
+                raise DataError(f"{self.mirror} has the release file of another suite for {self.suite} ({said})", hint=_OTHER_MIRROR)
+            until = _date(text, "Valid-Until")
+            if until is not None and until < time.time() and not self._may_be_old():
+                raise self._old(f"was good until {_day(until)}")
+            self._verified = text
+        return self._verified
+
+    def _signed(self) -> str:
+        """Return the text of the release file, its signature checked."""
         if not self.keyring.exists():
             raise UnavailableError(
                 f"{self.keyring} is not there: signatures of Debian cannot be checked",
@@ -120,10 +145,44 @@ class Archive:
             )
         with tempfile.TemporaryDirectory() as folder:
             signed, text = Path(folder) / "InRelease", Path(folder) / "Release"
-            signed.write_bytes(b"".join(self.fetch(f"dists/{self.suite}/InRelease")))
+            signed.write_bytes(self._read(f"dists/{self.suite}/InRelease", _MAX_RELEASE))
             run(["gpgv", "--quiet", "--keyring", self.keyring, "--output", text, signed], hint="install the package gpgv")
-            self._verified = text.read_text()
-        return self._verified
+            return text.read_text()
+
+    def _may_be_old(self) -> bool:
+        return os.environ.get(_OLD_ALLOWED) == "no" or _SNAPSHOT.search(self.mirror) is not None
+
+    def _old(self, why: str) -> DataError:
+        """Return the error for a release file that somebody may have kept to offer old packages."""
+        hint = f"{_OTHER_MIRROR}; if an old one is what you want: {_OLD_ALLOWED}=no"
+        return DataError(f"the release file of {self.suite} on {self.mirror} {why}", code="RELEASE_TOO_OLD", hint=hint)
+
+    def _read(self, path: str, most: int) -> bytes:
+        """Return a file of the mirror, of `most` bytes or less.  Raises as `fetch` does, and `DataError`."""
+        data = bytearray()
+        for chunk in self.fetch(path):
+            data += chunk
+            if len(data) > most:
+                raise DataError(f"{self.mirror}/{path} has more than {most >> 20} MiB", hint=_OTHER_MIRROR)
+        return bytes(data)
+
+
+def _header(text: str, name: str) -> str | None:
+    match = re.search(rf"^{name}: (.+)$", text, re.MULTILINE)
+    return match[1] if match else None
+
+
+def _date(text: str, name: str) -> int | None:
+    """Return a date of a release file, in seconds since the epoch.  Raises `DataError` for one that cannot be read."""
+    value = _header(text, name)
+    try:
+        return None if value is None else int(email.utils.parsedate_to_datetime(value.replace("UTC", "+0000")).timestamp())
+    except ValueError:
+        raise DataError(f"the release file has {value!r} for {name}") from None
+
+
+def _day(seconds: int) -> str:
+    return time.strftime("%Y-%m-%d", time.gmtime(seconds))
 
 
 def parse_index(text: str) -> dict[str, dict[str, str]]:

@@ -14,7 +14,7 @@ from shed.erofs.writer import WriterOptions, write_image
 from shed.errors import DataError, NotFoundError
 from shed.images.bootkit import recipe
 from shed.images.bootkit.archive import Archive
-from shed.images.bootkit.debs import Deb, fetch_debs
+from shed.images.bootkit.debs import Deb, fetch_debs, read_released
 from shed.images.bootkit.initrd import build_initrd
 from shed.images.bootkit.kernel_package import KernelPackage, read_kernel_package
 from shed.images.bootkit.kit import Kit, load_kit, save_kit
@@ -46,7 +46,7 @@ def build_kit(
     Downloaded packages are kept in the folder `cache`.  Blobs that the store's kit made of the same packages and the same code are kept.
     With `locked`, only the pinned versions of packages will do.  Raises `ShedError`.
     """
-    archive = archive or Archive()
+    archive = archive or Archive(not_before=read_released())
     progress.phase("packages", "getting Debian packages")
     cache = cache or default_cache()
     debs = fetch_debs(recipe.ALL, archive=archive, cache=cache, progress=progress, locked=locked)

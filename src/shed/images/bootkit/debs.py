@@ -78,9 +78,17 @@ def read_lock(path: Path = LOCK_FILE) -> dict[str, Package]:
         raise DataError(f"{path} is not a package lock file: {error}") from None
 
 
-def write_lock(packages: Mapping[str, Package], archive: Archive, path: Path = LOCK_FILE) -> None:
-    """Pin `packages`."""
-    content = {"suite": archive.suite, "packages": {name: asdict(packages[name]) for name in sorted(packages)}}
+def read_released(path: Path = LOCK_FILE) -> int:
+    """Return of which release, in seconds since the epoch, the pinned packages are; 0 when the file does not say.  Raises `DataError`."""
+    try:
+        return int(json.loads(path.read_text()).get("released", 0))
+    except (ValueError, TypeError, AttributeError) as error:
+        raise DataError(f"{path} is not a package lock file: {error}") from None
+
+
+def write_lock(packages: Mapping[str, Package], archive: Archive, path: Path = LOCK_FILE, *, released: int = 0) -> None:
+    """Pin `packages`, which are of the release of the time `released`: an older one is then taken for a replay."""
+    content = {"suite": archive.suite, "released": released, "packages": {name: asdict(packages[name]) for name in sorted(packages)}}
     path.write_text(json.dumps(content, indent=2) + "\n")
 
 

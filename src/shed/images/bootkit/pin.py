@@ -15,10 +15,11 @@ def main() -> int:
     archive = Archive()
     try:
         packages = {name: newest(name, archive) for name in recipe.ALL}
+        released = archive.released()
     except ShedError as error:
         sys.stderr.write(f"pin: {error}\n" + (f"hint: {error.hint}\n" if error.hint else ""))
         return error.exit_code
-    write_lock(packages, archive)
+    write_lock(packages, archive, released=released)
     sys.stdout.writelines(f"{package.name} {package.version}\n" for package in packages.values())
     sys.stdout.write(f"written to {LOCK_FILE}\n")
     return 0

@@ -21,7 +21,7 @@ from shed.server.service.systemd import UNIT, Scope, runs, state, systemctl
 from shed.server.service.unit import Unit
 
 _STOP_TIMEOUT = 30.0
-_PASSED = ("SHED_DATA_DIR", "SHED_RUNTIME_DIR", "SHED_ACCEL", "SHED_DEBIAN_MIRROR")
+_PASSED = ("SHED_DATA_DIR", "SHED_RUNTIME_DIR", "SHED_ACCEL", "SHED_DEBIAN_MIRROR", "SHED_DEBIAN_CHECK_VALID_UNTIL")
 """What is set when the service is installed holds for the service, too: the clients that see it look for the server there."""
 
 
