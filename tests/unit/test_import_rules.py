@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 SOURCE = Path(__file__).parents[2] / "src/shed"
-GROUND = {"budget", "errors", "names", "progress", "fsutil", "run", "entries", "threads", "version"}
+GROUND = {"budget", "errors", "names", "progress", "fsutil", "run", "entries", "text", "threads", "untrusted", "version"}
 MAY_IMPORT = {
     "config": set(),
     "erofs": set(),

@@ -20,6 +20,7 @@ from shed.guest.protocol import (
     STDIN_WINDOW,
     FrameDecoder,
     ProtocolError,
+    counted,
     exec_frame,
 )
 
@@ -189,7 +190,7 @@ class AsyncProcess:
                     if kind == EXIT_CODE:
                         return exit_of(payload)
                     if kind == STDIN_TAKEN:
-                        self._window += int.from_bytes(payload, "big")
+                        self._window += counted(payload)
                         self._room.set()
                     elif kind in (DATA_FRAME, STDERR) and payload:
                         await (self.stdout if kind == DATA_FRAME else self.stderr).feed(payload)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import json
 import os
 import shlex
 import tempfile
@@ -23,6 +22,7 @@ from shed.errors import BackendError, ShedError, UsageError
 from shed.guest import archive
 from shed.names import check_shed_name
 from shed.progress import BytesEvent, Event, WarningEvent
+from shed.untrusted import load_object, told
 
 _RUNTIME = "/run/shed-runtime"
 _HELPER = f"""\
@@ -33,6 +33,8 @@ _PROGRAM = f"import sys; sys.path.insert(0, '{_RUNTIME}/agent'); from shed.guest
 _BROKEN_PIPE = 128 + 13
 _MISSING = os.strerror(errno.ENOENT)
 _READ = 1 << 16
+_MOST_SAID = 1 << 20
+"""Bytes of what an end in a shed says of itself that are looked at."""
 _REASON_SECONDS = 2.0
 """How long a receiver that failed waits for the sender, which may have been the reason."""
 Sink = Callable[[Event], None]
@@ -161,24 +163,24 @@ class Copy:
             ) as execution:
                 ended = execution.run(stdin=stdin, stdout=said.fileno() if stdout is None else stdout, stderr=said.fileno())
             said.seek(0)
-            self._conclude(place, ended, said.read().decode(errors="replace").splitlines())
+            self._conclude(place, ended, said.read(_MOST_SAID).decode(errors="replace").splitlines())
 
     def _conclude(self, place: Place, ended: Exit, lines: list[str]) -> None:
         name, error = place.name, ended.error
         for line in lines:
             try:
-                told = json.loads(line)
-                if "warning" in told:
-                    self._warn(f"{name}: {told['warning']}")
+                says = load_object(line.encode())
+                if "warning" in says:
+                    self._warn(f"{name}: {told(says['warning'])}")
                 else:
-                    raise CopyError(f"{name}: {told['error']}", hint=self._hint(place, told["error"]))
-            except (ValueError, TypeError, KeyError):
-                error = error or line
+                    raise CopyError(f"{name}: {told(says['error'])}", hint=self._hint(place, told(says["error"])))
+            except (ValueError, KeyError):
+                error = error or told(line)
         if ended.code == _BROKEN_PIPE and not error:
             raise BrokenPipeError
         if ended.code:
             raise BackendError(
-                f"copying in shed {name!r} failed: {lines[-1] if lines else error or f'exit code {ended.code}'}",
+                f"copying in shed {name!r} failed: {told(lines[-1]) if lines else error or f'exit code {ended.code}'}",
                 code="COPY_FAILED",
                 hint="if its image was made by an older shed, pull or build it again",
             )

@@ -26,6 +26,7 @@ from shed.guest.protocol import (
     STDIN_WINDOW,
     FrameDecoder,
     ProtocolError,
+    counted,
     exec_frame,
 )
 
@@ -217,7 +218,7 @@ class Execution:
                 if kind == EXIT_CODE:
                     return exit_of(payload)
                 if kind == STDIN_TAKEN:
-                    self._window += int.from_bytes(payload, "big")
+                    self._window += counted(payload)
                 elif kind in (DATA_FRAME, STDERR) and payload:
                     self._pending, self._sink = memoryview(payload), stdout if kind == DATA_FRAME else stderr
                     break
@@ -282,15 +283,13 @@ def exit_of(payload: bytes) -> Exit:
     """Return what an exit frame says.  Raises `ProtocolError`."""
     if payload in (b'{"code":0}', b'{"code": 0}'):
         return Exit(0)
-    import json  # noqa: PLC0415  success does not need it
+    from shed.untrusted import load_exit  # noqa: PLC0415  success does not need it
 
     try:
-        answer = json.loads(payload)
-        code = int(answer["code"])
-    except (ValueError, TypeError, KeyError):
-        raise ProtocolError("an exit frame without a code") from None
-    error = answer.get("error")
-    return Exit(code & 0xFF, error if isinstance(error, str) else None)
+        code, _, error = load_exit(payload)
+    except ValueError as problem:
+        raise ProtocolError(str(problem)) from None
+    return Exit(code, error)
 
 
 def _is_file(fd: int) -> bool:

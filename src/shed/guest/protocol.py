@@ -93,6 +93,13 @@ class ProtocolError(Exception):
     """The other side sent bytes that cannot be a frame."""
 
 
+def counted(payload: bytes) -> int:
+    """Return the number of bytes that a CREDIT or a STDIN_TAKEN tells.  Raises `ProtocolError`."""
+    if len(payload) != 4:
+        raise ProtocolError(f"a count of {len(payload)} bytes, 4 are right")
+    return int.from_bytes(payload, "big")
+
+
 def mux_frame(kind: int, stream: int, payload: bytes | bytearray | memoryview = b"") -> bytes:
     """Return one mux frame."""
     return _MUX.pack(kind, stream, len(payload)) + payload
@@ -160,16 +167,20 @@ class MuxDecoder(_Decoder):
 
 
 class FrameDecoder(_Decoder):
-    """Turns received bytes into exec frames.  Unknown types are returned too: the caller skips them."""
+    """Turns received bytes into exec frames of at most `most` bytes.  Unknown types are returned too: the caller skips them."""
 
-    __slots__ = ()
+    __slots__ = ("_most",)
+
+    def __init__(self, most: int = MAX_PAYLOAD) -> None:
+        super().__init__()
+        self._most = most
 
     def frame(self) -> tuple[int, bytes] | None:
         """Return the next (type, payload), or None until more bytes come.  Raises `ProtocolError`."""
         if self.pending() < FRAME_HEADER:
             return None
         kind, length = _FRAME.unpack_from(self._buffer, self._index)
-        if length > MAX_PAYLOAD:
-            raise ProtocolError(f"frame of {length} bytes, {MAX_PAYLOAD} is the most")
+        if length > self._most:
+            raise ProtocolError(f"frame of {length} bytes, {self._most} is the most")
         payload = self._take(FRAME_HEADER, length)
         return None if payload is None else (kind, payload)

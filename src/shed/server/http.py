@@ -20,6 +20,7 @@ import h11
 from shed.backends.base import Stream
 from shed.errors import ShedError, UsageError
 from shed.server.bridge import bridge
+from shed.untrusted import number, told
 from shed.version import VERSION
 
 log = logging.getLogger(__name__)
@@ -120,6 +121,14 @@ def flag(request: Request, name: str) -> bool:
     if value not in {"true", "false"}:
         raise UsageError(f"{name} is true or false, not {value!r}", hint=f"send ?{name}=true")
     return value == "true"
+
+
+def whole(text: str, what: str, least: int, most: int, *, code: str | None = None) -> int:
+    """Return the number that `text`, a part of the path or the query, is.  Raises `UsageError` (`code`) saying that it is not `what`."""
+    value = number(text, least, most)
+    if value is None:
+        raise UsageError(f"{told(text, 40)!r} is not {what}", code=code, hint=f"choose from {least} to {most}")
+    return value
 
 
 def json_answer(value: object, *, status: int = 200) -> Answer:

@@ -5,15 +5,23 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import re
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 from shed.backends.base import Connection, Stream
 from shed.errors import BackendError
 from shed.guest.protocol import CONTROL_REQUEST, CONTROL_RESPONSE, PORT_CONTROL, FrameDecoder, ProtocolError, exec_frame
+from shed.untrusted import MOST_JSON, load_object, told
 
 log = logging.getLogger(__name__)
 _LONGEST_LINE = 4096
+_MOST_FRAMES = 64
+"""Frames of other kinds before the answer to a control request."""
+_READ = 4096
+"""Bytes of a control answer that are looked at in one turn of the event loop."""
+_CODE = re.compile(r"[A-Z0-9][A-Z0-9_-]{0,39}")
+"""What the code of an agent's refusal looks like."""
 
 
 async def control(connection: Connection, op: str, *, wait: float, **fields: object) -> dict[str, Any]:
@@ -31,23 +39,25 @@ async def control(connection: Connection, op: str, *, wait: float, **fields: obj
     finally:
         stream.close()
     if answer.get("ok") is not True:
-        text = str(answer.get("error") or f"the agent refused {op!r}")
-        raise BackendError(text, code=str(answer.get("code") or "AGENT_ERROR"))
+        code = answer.get("code")
+        known = isinstance(code, str) and _CODE.fullmatch(code) is not None
+        raise BackendError(told(answer.get("error") or f"the agent refused {op!r}"), code=code if known else "AGENT_ERROR")
     return answer
 
 
 async def _response(stream: Stream, op: str) -> dict[str, Any]:
-    decoder = FrameDecoder()
+    decoder = FrameDecoder(MOST_JSON)
+    others = 0
     try:
         while True:
             while frame := decoder.frame():
                 kind, payload = frame
                 if kind == CONTROL_RESPONSE:
-                    answer = json.loads(payload)
-                    if isinstance(answer, dict):
-                        return answer
-                    raise ProtocolError("not a JSON object")
-            data = await stream.read()
+                    return load_object(payload)
+                others += 1
+                if others > _MOST_FRAMES:
+                    raise ProtocolError(f"{others} frames that are no answer")
+            data = await stream.read(_READ)
             if not data:
                 raise ProtocolError("the stream ended")
             decoder.feed(data)
@@ -63,7 +73,7 @@ async def read_line(stream: Stream) -> str:
         if not data or len(line) > _LONGEST_LINE:
             raise BackendError("the guest's proxy gave no answer", hint="try again")
         line += data
-    return line.decode(errors="replace").strip()
+    return told(line.decode(errors="replace").strip())
 
 
 class Link:

@@ -23,6 +23,7 @@ from shed.sheds.folders import Folders
 from shed.sheds.metadata import Record
 from shed.sheds.pool import Spare
 from shed.sheds.upper import repair
+from shed.untrusted import told
 
 if TYPE_CHECKING:
     from shed.images.resolve import BootImage
@@ -168,7 +169,7 @@ async def configure(connection: Connection, record: Record, backend: Backend, di
         if error.code in _UPPER_BAD:
             error.hint = f"free some space, if this machine's disk is full; else: {repair(disks[0].path)}"
         raise
-    log.info("shed %s: guest ready, steps %s", record.name, answer.get("steps"))
+    log.info("shed %s: guest ready, steps %s", record.name, told(answer.get("steps"), 1000))
 
 
 def _mac(record: Record) -> str:
@@ -188,7 +189,7 @@ async def attach(backend: Backend, record: Record, folders: Folders, *, wait: fl
             await configure(connection, record, backend, [Disk(folders.upper, read_only=False)], wait=wait)
         elif state != "ready":
             hint = "try again when it is down" if state == "stopping" else ""
-            raise BackendError(f"the guest of shed {record.name!r} is {state}", code="SHED_NOT_RUNNING", hint=hint)
+            raise BackendError(f"the guest of shed {record.name!r} is {told(state)}", code="SHED_NOT_RUNNING", hint=hint)
         await set_clock_quietly(record.name, connection)
     except BaseException:
         await connection.close()

@@ -13,8 +13,9 @@ import time
 from collections.abc import Callable, Mapping
 
 from shed.backends.base import Connection
-from shed.errors import ShedError
+from shed.errors import BackendError, ShedError
 from shed.sheds.agent import control
+from shed.untrusted import told
 
 log = logging.getLogger(__name__)
 _ANSWER_SECONDS = 5.0
@@ -22,6 +23,8 @@ _PROMPT, _QUESTIONS = 0.02, 3
 """Seconds in which an answer says enough, and how often a guest is asked for one."""
 _JUMP = 0.1
 """Seconds by which the host's wall clock has moved against its monotonic one: it slept, or was set."""
+_LATEST = 1e11
+"""Seconds since 1970 that a guest's clock can show: year 5138."""
 _LOOK, _EVERY = 5.0, 600.0
 """Seconds between two looks at the host's clocks, and after which the guests' are looked at anyhow."""
 
@@ -79,4 +82,8 @@ async def _ask(connection: Connection, **fields: float) -> float:
     """Return what time it is in the guest, after doing as it is asked."""
     answer = await control(connection, "clock", wait=_ANSWER_SECONDS, **fields)
     now = answer.get("now")
-    return float(now) if isinstance(now, int | float) else time.time()  # an older agent does not say, and keeps its clock
+    if now is None:  # an older agent does not say, and keeps its clock
+        return time.time()
+    if isinstance(now, bool) or not isinstance(now, int | float) or abs(now) > _LATEST:
+        raise BackendError(f"the agent says that it is {told(now)} there", code="AGENT_PROTOCOL")
+    return float(now)

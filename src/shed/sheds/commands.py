@@ -18,8 +18,11 @@ from shed.guest.protocol import (
     ProtocolError,
     exec_frame,
 )
+from shed.untrusted import load_exit
 
 _MOST_OUTPUT = 1 << 20
+_READ = 4096
+"""Bytes that are taken apart in one turn of the event loop."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,27 +46,27 @@ async def run(stream: Stream, words: list[str], *, wait: float) -> Done:
             return await _collect(stream)
     except TimeoutError:
         raise BackendError(f"{words[0]} did not end within {wait:g} s", code="COMMAND_TIMEOUT") from None
-    except (ProtocolError, ValueError, KeyError, TypeError) as error:
+    except (ProtocolError, ValueError) as error:
         raise BackendError(f"what came of {words[0]} makes no sense: {error}", code="AGENT_PROTOCOL") from None
     finally:
         stream.close()
 
 
 async def _collect(stream: Stream) -> Done:
-    decoder = FrameDecoder()
+    decoder = FrameDecoder(_MOST_OUTPUT)
     said = {DATA_FRAME: bytearray(), STDERR: bytearray()}
     while True:
         while frame := decoder.frame():
             kind, payload = frame
             if kind == EXIT_CODE:
-                answer = json.loads(payload)
+                code, _, error = load_exit(payload)
                 stdout, stderr = (said[kind].decode(errors="replace") for kind in (DATA_FRAME, STDERR))
-                return Done(int(answer["code"]), stdout, stderr, answer.get("error"))
+                return Done(code, stdout, stderr, error)
             if kind in said:
                 said[kind] += payload
                 if len(said[kind]) > _MOST_OUTPUT:
                     raise ProtocolError("it says too much")
-        data = await stream.read()
+        data = await stream.read(_READ)
         if not data:
             raise ProtocolError("the stream ended before the command")
         decoder.feed(data)

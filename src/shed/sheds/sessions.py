@@ -13,10 +13,16 @@ from shed.errors import BackendError, ConflictError, NotFoundError, ShedError, U
 from shed.names import check_session_name
 from shed.sheds.commands import Done, run
 from shed.sheds.manager import Manager
+from shed.text import visible
+from shed.untrusted import number, told
 
 _WAIT = 5.0
 """Seconds for a shed's tmux to answer."""
 _FORMAT = "#{session_created} #{session_attached} #{session_windows} #{session_name}"
+_MOST_SESSIONS, _LONGEST_LINE = 1000, 500
+"""Of one shed, and in characters of what tmux says of one; no name of a session that `shed attach` takes is longer."""
+_LATEST = 1 << 37
+"""The most that a number in it can be; as seconds since 1970, in the year 6325."""
 _NO_SERVER = ("no server running", "error connecting to")
 """How tmux says that it has no sessions: its server ends with the last one."""
 Session = dict[str, Any]
@@ -37,7 +43,10 @@ async def list_sessions(manager: Manager, name: str) -> list[Session]:
     if done.code and done.stderr.startswith(_NO_SERVER):
         return []
     _check(done, name)
-    return sorted((_parse(line, name) for line in done.stdout.splitlines()), key=lambda session: str(session["name"]))
+    lines = done.stdout.splitlines()
+    if len(lines) > _MOST_SESSIONS:
+        raise BackendError(f"tmux in shed {name!r} names {len(lines)} sessions, {_MOST_SESSIONS} is the most", code="TMUX_FAILED")
+    return sorted((_parse(line, name) for line in lines), key=lambda session: str(session["name"]))
 
 
 async def all_sessions(manager: Manager) -> tuple[list[Session], list[str]]:
@@ -82,13 +91,16 @@ async def _tmux(manager: Manager, name: str, *words: str) -> Done:
 
 def _check(done: Done, name: str) -> None:
     if done.code:
-        raise BackendError(f"tmux in shed {name!r}: {done.error or done.stderr.strip()}", code="TMUX_FAILED")
+        raise BackendError(f"tmux in shed {name!r}: {done.error or told(done.stderr.strip())}", code="TMUX_FAILED")
 
 
 def _parse(line: str, shed: str) -> Session:
     try:
-        created, attached, windows, name = line.split(" ", 3)
-        when = datetime.fromtimestamp(int(created), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        return {"name": name, "shed": shed, "created_at": when, "attached": int(attached), "windows": int(windows)}
-    except (ValueError, OverflowError, OSError):
-        raise BackendError(f"tmux in shed {shed!r} said {line[:80]!r}", code="TMUX_FAILED") from None
+        *words, name = line[:_LONGEST_LINE].split(" ", 3)
+        created, attached, windows = (number(word, 0, _LATEST) for word in words)
+        if created is None or attached is None or windows is None:
+            raise ValueError("no number")
+        when = datetime.fromtimestamp(created, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        return {"name": visible(name), "shed": shed, "created_at": when, "attached": attached, "windows": windows}
+    except ValueError:
+        raise BackendError(f"tmux in shed {shed!r} said {told(line, 80)!r}", code="TMUX_FAILED") from None

@@ -285,3 +285,13 @@ def test_what_the_disk_refuses_is_told_as_that(server: Running, world: Any) -> N
     assert error["hint"]
     world.paths.instances.unlink()
     (world.paths.data / "moved").rename(world.paths.instances)
+
+
+@pytest.mark.parametrize("target", ["logs?tail=", "connect/"])
+@pytest.mark.parametrize("text", ["9" * 5000, "9" * 19, "-1", "x", "1e3", "%EF%BC%91"])
+def test_a_number_that_is_none_is_the_clients_mistake(quiet: Running, target: str, text: str) -> None:
+    """However many digits it has: 400, and the message is short."""
+    status, body = quiet.request("GET", f"/api/sheds/dev/{target}{text}", Connection="Upgrade", Upgrade="shed-tcp")
+    assert status == 400
+    assert b" is not a " in body
+    assert len(body) < 300

@@ -22,6 +22,7 @@ from shed.config.paths import Paths
 from shed.errors import BackendError, ConflictError, UnavailableError
 from shed.run import missing_tool
 from shed.threads import in_thread
+from shed.untrusted import told
 
 log = logging.getLogger(__name__)
 PROGRAM = "qemu-system-x86_64"
@@ -41,6 +42,8 @@ _NO_MEMORY = "Cannot allocate memory"
 """What QEMU says."""
 _LAST_LINES = 15
 _LAST_BYTES = 8192
+_LONGEST_LINE = 500
+"""Characters of a line that are shown."""
 
 
 class QemuBackend:
@@ -317,7 +320,7 @@ def _last_words(state_dir: Path) -> str:
     for title, name in (("QEMU says", process.MESSAGES), ("the console's last lines", command.CONSOLE)):
         with contextlib.suppress(OSError), (state_dir / name).open("rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - _LAST_BYTES))
-            lines = [line.rstrip() for line in file.read().decode(errors="replace").splitlines() if line.strip()]
+            lines = [told(line.rstrip(), _LONGEST_LINE) for line in file.read().decode(errors="replace").splitlines() if line.strip()]
             if lines:
                 words += f"\n{title}:\n" + "\n".join(f"  {line}" for line in lines[-_LAST_LINES:])
     return words

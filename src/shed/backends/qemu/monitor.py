@@ -11,8 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from shed.backends.qemu import process
+from shed.untrusted import load_object, told
 
 _CHUNK = 65536
+_MOST_LINE = 256 * 1024
+"""Bytes of one answer; those to what is asked here have less than a thousand."""
 
 
 class MonitorError(Exception):
@@ -27,15 +30,15 @@ class Monitor:
         self._loop = asyncio.get_running_loop()
         self._received = b""
 
-    async def execute(self, command: str, **arguments: object) -> Any:
-        """Do `command` and return its answer.  Raises `MonitorError`."""
+    async def execute(self, command: str, **arguments: object) -> dict[str, Any]:
+        """Do `command` and return its answer, an object.  Raises `MonitorError`."""
         return await self._ask(command, arguments, [])
 
     async def lend(self, name: str, descriptor: int) -> None:
         """Give QEMU a copy of an open file, to be called ``fd:NAME``.  Raises `MonitorError`."""
         await self._ask("getfd", {"fdname": name}, [descriptor])
 
-    async def _ask(self, command: str, arguments: dict[str, object], descriptors: list[int]) -> Any:
+    async def _ask(self, command: str, arguments: dict[str, object], descriptors: list[int]) -> dict[str, Any]:
         request = json.dumps({"execute": command, "arguments": arguments}).encode() + b"\n"
         try:
             if descriptors:
@@ -43,13 +46,14 @@ class Monitor:
             else:
                 await self._loop.sock_sendall(self._sock, request)
             while True:
-                answer = json.loads(await self._line())
-                if "return" in answer:
-                    return answer["return"]
-                if "error" in answer:
-                    raise MonitorError(f"{command}: {answer['error'].get('desc')}")  # anything else is an event
-        except (OSError, ValueError) as error:
-            raise MonitorError(f"{command}: {error}") from error
+                answer = load_object(await self._line(), most=_MOST_LINE)
+                found, error = answer.get("return"), answer.get("error")
+                if found is not None:
+                    return found if isinstance(found, dict) else {}
+                if error is not None:  # anything else is an event
+                    raise MonitorError(f"{command}: {told(error.get('desc') if isinstance(error, dict) else error)}")
+        except (OSError, ValueError) as problem:
+            raise MonitorError(f"{command}: {problem}") from problem
 
     async def greeting(self) -> None:
         """Begin the session.  It says nothing of the machine yet: a thread of its own sends the greeting, the machine answers commands."""
@@ -61,6 +65,8 @@ class Monitor:
 
     async def _line(self) -> bytes:
         while b"\n" not in self._received:
+            if len(self._received) > _MOST_LINE:
+                raise ConnectionError("QEMU does not speak QMP")
             data = await self._loop.sock_recv(self._sock, _CHUNK)
             if not data:
                 raise ConnectionError("QEMU has ended")

@@ -14,6 +14,7 @@ from pathlib import Path
 from shed.backends.base import Disk
 from shed.backends.qemu import command
 from shed.backends.qemu.monitor import Monitor, MonitorError, connected
+from shed.untrusted import told
 
 __all__ = ["MonitorError", "exchange", "goes_on", "pause", "resume", "save"]
 _POLL = 0.002
@@ -59,7 +60,7 @@ async def goes_on(state_dir: Path) -> bool:
     Raises `MonitorError` and `OSError`.
     """
     async with connected(state_dir) as monitor:
-        status = (await monitor.execute("query-status"))["status"]
+        status = (await monitor.execute("query-status")).get("status")
         if status == "paused":
             await monitor.execute("cont")
         return bool(status != "inmigrate")
@@ -99,7 +100,7 @@ async def _reopen(monitor: Monitor, name: str, node: str, file: Path, *, read_on
 async def _migrated(monitor: Monitor) -> None:
     while (answer := await monitor.execute("query-migrate")).get("status") != "completed":
         if answer.get("status") in {"failed", "cancelled"}:
-            raise MonitorError(f"QEMU says: {answer.get('error-desc', 'it failed')}")
+            raise MonitorError(f"QEMU says: {told(answer.get('error-desc', 'it failed'))}")
         await asyncio.sleep(_POLL)
 
 

@@ -9,11 +9,12 @@ from typing import Any
 from shed.errors import UsageError
 from shed.progress import Progress
 from shed.server.app import Route, Server
-from shed.server.http import Answer, Reply, Request, Upgrade, flag, json_answer
+from shed.server.http import Answer, Reply, Request, Upgrade, flag, json_answer, whole
 from shed.server.routes.exec import check_upgrade
 from shed.sheds.create import CreateRequest
 
 LOG_PROTOCOL = "shed-log"
+MOST_LINES = 1_000_000_000
 _KINDS: dict[str, tuple[type, ...]] = {
     "str": (str,), "str | None": (str,), "int | None": (int,), "float | None": (int, float), "bool": (bool,)
 }  # fmt: skip
@@ -62,9 +63,7 @@ async def delete(server: Server, request: Request) -> Reply:
 async def logs(server: Server, request: Request) -> Reply:
     """Show the end of the VM's console log, with ``?tail=N`` its last N lines; a client that upgrades also gets what follows."""
     text = request.query.get("tail")
-    if text is not None and not (text.isascii() and text.isdigit()):
-        raise UsageError(f"{text!r} is not a number of lines", hint="send ?tail=100")
-    name, lines = request.params["name"], None if text is None else int(text)
+    name, lines = request.params["name"], None if text is None else whole(text, "a number of lines", 0, MOST_LINES)
     if "upgrade" not in request.headers:
         return Answer(200, server.manager.console_log(name, lines=lines), "text/plain; charset=utf-8")
     check_upgrade(request, LOG_PROTOCOL)

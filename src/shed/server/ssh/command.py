@@ -11,6 +11,7 @@ from shed.backends.base import Stream
 from shed.errors import BackendError
 from shed.guest import protocol
 from shed.server.ssh.duplex import STDERR, Duplex, GoneError
+from shed.untrusted import load_exit
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +68,7 @@ class Command:
                 elif kind == protocol.STDERR:
                     await self._client.write(payload, STDERR)
                 elif kind == protocol.STDIN_TAKEN:
-                    self._window += int.from_bytes(payload, "big")
+                    self._window += protocol.counted(payload)
                     self._taken.set()
                 elif kind == protocol.EXIT_CODE:
                     return _exit_of(payload)
@@ -101,8 +102,6 @@ class Command:
 
 def _exit_of(payload: bytes) -> Exit:
     try:
-        value = json.loads(payload)
-        code, signal, error = int(value["code"]), value.get("signal"), value.get("error")
-    except (ValueError, TypeError, KeyError, AttributeError):
-        raise protocol.ProtocolError("an exit frame without a code") from None
-    return Exit(code & 0xFF, signal if isinstance(signal, int) else 0, error if isinstance(error, str) else None)
+        return Exit(*load_exit(payload))
+    except ValueError as error:
+        raise protocol.ProtocolError(str(error)) from None
