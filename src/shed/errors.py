@@ -61,6 +61,20 @@ class UnavailableError(ShedError):
     http_status = 503
 
 
+class UnauthorizedError(ShedError):
+    """The server does not know who asks."""
+
+    code = "UNAUTHORIZED"
+    http_status = 401
+
+
+class ForbiddenError(ShedError):
+    """The server knows who asks, and they may not."""
+
+    code = "FORBIDDEN"
+    http_status = 403
+
+
 class DataError(ShedError):
     """Bytes that are not what they claim to be: a corrupt blob, a bad manifest, a hostile archive."""
 

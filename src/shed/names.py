@@ -46,6 +46,13 @@ def check_session_name(name: str) -> str:
     return _checked(name, right, "session", hint)
 
 
+def check_token_name(name: str) -> str:
+    """Return `name` when it can name a token; raise `UsageError` (INVALID_TOKEN_NAME) otherwise.  ``local`` is the server's own."""
+    right = len(name) <= MAX_NAME and _SERVER_NAME.fullmatch(name) and name != LOCAL
+    hint = f"use letters, digits, '.', '_' and '-', start with a letter or digit, {MAX_NAME} at most; 'local' is the server's own"
+    return _checked(name, right, "token", hint)
+
+
 def _checked(name: str, right: object, what: str, hint: str) -> str:
     if right:
         return name

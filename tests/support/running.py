@@ -2,13 +2,14 @@
 
 import contextlib
 import http.client
+import json
 import os
 import signal
 import socket
 import subprocess
 import sys
 import time
-from typing import IO
+from typing import IO, Any
 
 from support.world import World
 
@@ -57,6 +58,14 @@ class Running:
             connection.request(method, target, body, {name.replace("_", "-"): value for name, value in headers.items()})
             answer = connection.getresponse()
             return answer.status, answer.read()
+
+    def secret(self) -> str:
+        """Return the server's own token; it listens on TCP."""
+        return (self.world.paths.data / "token").read_text().strip()
+
+    def audited(self) -> list[dict[str, Any]]:
+        """Return the records of the audit log."""
+        return [json.loads(line) for line in (self.world.paths.logs / "audit.log").read_text().splitlines()]
 
     def upgrade(self, method: str, target: str, protocol: str, early: bytes = b"") -> tuple[socket.socket, IO[bytes]]:
         """Turn a connection into a stream; `early` goes out with the request.  Return it with a reader behind the answer's head."""

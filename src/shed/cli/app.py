@@ -40,6 +40,7 @@ COMMANDS: dict[str, Command] = {
     "image": Command("shed.cli.image:main", "list, inspect, build and remove images"),
     "system": Command("shed.cli.system:main", "what takes up space, and freeing some of it"),
     "server": Command("shed.cli.server:main", "the local server: status, start, stop; servers elsewhere: add, list, remove"),
+    "token": Command("shed.cli.token:main", "who may use the server's TCP port"),
     "erofs": Command("shed.cli.erofs:main", "check and read EROFS images"),
     "completion": Command("shed.cli.completion:completion", "completion of words by bash, zsh or fish"),
     "version": Command("shed.cli.version:version", "show the version"),

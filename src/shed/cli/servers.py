@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import sys
+from pathlib import Path
 
 from shed.cli import parsing
 from shed.cli.options import Options
@@ -13,9 +15,11 @@ from shed.client.address import Address, local, parse
 from shed.client.client import Client, object_of
 from shed.client.config import Config, add_server, load, remove_server, set_default
 from shed.client.known_hosts import pin
-from shed.errors import ConflictError, NotFoundError, ShedError, UnavailableError
+from shed.client.tokens import default_tokens, keep
+from shed.errors import ConflictError, NotFoundError, ShedError, UnavailableError, UsageError
 from shed.names import LOCAL, check_server_name
 
+_LONGEST_TOKEN = 4096
 _LOCAL_TIMEOUT = 1.0
 """Seconds that this machine's own server has to say its port: nobody waits for one that hangs."""
 
@@ -25,12 +29,15 @@ def add(words: list[str], options: Options) -> int:
     parser = Parser(
         "server add",
         "Add a server to the configuration.  It is asked who it is, and the key of its SSH front is pinned.  The first one is the default.",
-        examples=["shed server add ssh://me@lab.example", "shed server add 127.0.0.1 -p 8081 -n tunnel"],
+        examples=["shed server add ssh://me@lab.example", "shed server add 127.0.0.1 -p 8081 -n tunnel --token-file lab.token"],
     )
     parser.add_argument("host", metavar="HOST", help="host, http://host:port, unix:///path, or ssh://[user@]host[:port]")
     parser.add_argument("-n", "--name", metavar="NAME", help="what to call it (default: the host's first word)")
     parser.add_argument("-p", "--http-port", metavar="PORT", type=parsing.port, help="its HTTP port (default: 8080)")
     parser.add_argument("--ssh-port", metavar="PORT", type=parsing.port, help="port of its SSH front (default: what it says)")
+    parser.add_argument(
+        "--token-file", metavar="FILE", help="holds the token for its HTTP port; - is standard input; kept in ~/.shed/tokens"
+    )
     parser.add_argument("--default", action="store_true", help="make it the default server")
     parser.add_argument("--no-check", action="store_true", help="do not ask it anything: it does not answer now")
     parser.add_argument("--replace-key", action="store_true", help="pin the key that it shows now, also when another one is pinned")
@@ -38,6 +45,8 @@ def add(words: list[str], options: Options) -> int:
     address = _address(args.host, args.http_port)
     name = check_server_name(args.name or _name(address))
     config = _config(options)
+    token = None if args.token_file is None else _token(args.token_file, address)
+    address.token = token
     ssh_port = args.ssh_port
     pinned = False
     if not args.no_check:
@@ -46,6 +55,8 @@ def add(words: list[str], options: Options) -> int:
         ssh_port = ssh_port or (told if isinstance(told, int) else None)
         pinned = ssh_port is not None and _pin(address, ssh_port, config, replace=args.replace_key)
     replaced = name in config.servers
+    if token is not None:
+        keep(default_tokens(), address, token)
     add_server(config, name, address, ssh_port=ssh_port, default=args.default)
     is_default = load(options.config).default == name
     sentence = f"{'changed' if replaced else 'added'} {name} ({address}){', the default server' if is_default else ''}"
@@ -84,7 +95,10 @@ def remove(words: list[str], options: Options) -> int:
     parser = Parser("server remove", "Take a server out of the client's configuration.  Nothing changes on the server itself.")
     parser.add_argument("name", metavar="NAME")
     name = parser.parse(words, options).name
-    was_default = remove_server(_config(options), name)
+    config = _config(options)
+    address = config.address(name)
+    was_default = remove_server(config, name)
+    keep(default_tokens(), address, None)
     if was_default and not options.json:
         note("it was the default; now that is this machine's own server")
     done(options, "remove", name, f"removed {name}", was_default=was_default)
@@ -103,11 +117,24 @@ def choose(words: list[str], options: Options) -> int:
 
 def _config(options: Options) -> Config:
     """Return the configuration to change; unlike for reading, one that was named need not exist yet."""
-    from pathlib import Path  # noqa: PLC0415
-
     if options.config is not None and not Path(options.config).exists():
         return Config(Path(options.config))
     return load(options.config)
+
+
+def _token(file: str, address: Address) -> str:
+    """Return the token that a file holds.  Raises `UsageError`."""
+    if address.path is not None or address.ssh is not None:
+        raise UsageError(f"{address} needs no token", hint="leave out --token-file")
+    try:
+        text = sys.stdin.read(_LONGEST_TOKEN) if file == "-" else Path(file).read_text(encoding="ascii")
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is not text"
+        raise UsageError(f"cannot read the token in {file}: {why}", hint="write it there with: shed token create NAME > FILE") from None
+    if len(text.split()) != 1:
+        what = "standard input" if file == "-" else file
+        raise UsageError(f"{what} does not hold one token, and nothing else", hint="make one with: shed token create NAME")
+    return text.strip()
 
 
 def _address(host: str, port: int | None) -> Address:

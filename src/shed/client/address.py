@@ -20,10 +20,11 @@ class Address:
 
     With `ssh`, the words for the user's own ssh that lead to `host`, it is the local server of that machine.  `local` is true for this
     user's own server, the one that the client may start.  `name` is what the configuration calls it, and None for one that is named by
-    its URL.  `guess` says that nobody named it: the shed may be on another server.
+    its URL.  `guess` says that nobody named it: the shed may be on another server.  `token` is shown to a server
+    that is reached over HTTP; None for the one that is kept for it, see `shed.client.tokens`.
     """
 
-    __slots__ = ("guess", "host", "local", "name", "path", "port", "ssh")
+    __slots__ = ("guess", "host", "local", "name", "path", "port", "ssh", "token")
 
     def __init__(
         self,
@@ -42,6 +43,7 @@ class Address:
         self.local = local
         self.name = name
         self.guess = False
+        self.token: str | None = None
 
     def __str__(self) -> str:
         if self.path is not None:
@@ -57,6 +59,18 @@ class Address:
         if self.path is not None or self.ssh is not None:
             return "localhost"
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    def authorization(self) -> str | None:
+        """Return what goes into the Authorization header; None where it takes none, or nobody has a token for the server.
+
+        To be called once the connection is there.  Raises `UsageError`, see `shed.client.tokens`.
+        """
+        if self.path is not None or self.ssh is not None:
+            return None
+        from shed.client.tokens import token_for  # noqa: PLC0415  few servers are reached so
+
+        token = token_for(self)
+        return f"Bearer {token}" if token else None
 
 
 def resolve(server: str | None = None, *, config: str | None = None, shed: str | None = None) -> Address:

@@ -29,8 +29,9 @@ from shed.errors import NotFoundError, ShedError
 class AsyncClient:
     """What `shed.Client` is, for asyncio."""
 
-    def __init__(self, server: str | None = None) -> None:
+    def __init__(self, server: str | None = None, *, token: str | None = None) -> None:
         self.address: Address = resolve(server)
+        self.address.token = token
 
     async def info(self) -> dict[str, Any]:
         """Return what the server says of itself."""

@@ -17,14 +17,16 @@ class AsyncExchange:
 
     def __init__(self, address: Address, method: str, target: str, *, body: object = None, accept: str = "application/json") -> None:
         self.answer = http.Answer(address)
-        self._message = http.encode_request(self.answer.connection, address, method, target, body=body, accept=accept)
+        self._request = method, target, body, accept
         self._streams: streams.Streams | None = None
 
     async def __aenter__(self) -> AsyncExchange:
         self._streams = await streams.connect(self.answer.address)
         try:
+            method, target, body, accept = self._request
+            message = http.encode_request(self.answer.connection, self.answer.address, method, target, body=body, accept=accept)
             async with asyncio.timeout(http.TIMEOUT):
-                self._streams[1].write(self._message)
+                self._streams[1].write(message)
                 while self.answer.head is None:
                     await self._next()
                 if self.answer.failed:

@@ -15,7 +15,7 @@ from shed.client.execution import Execution
 from shed.client.models import Shed
 from shed.client.transport import ANSWER_TIMEOUT, upgrade
 from shed.errors import NotFoundError, UnavailableError, UsageError
-from shed.names import check_session_name, check_shed_name
+from shed.names import check_session_name, check_shed_name, check_token_name
 from shed.progress import BlobEvent, BytesEvent, Event, PhaseEvent, WarningEvent
 
 Sink = Callable[[Event], None]
@@ -34,8 +34,9 @@ class Client:
     Every method raises the `ShedError` that the server answers with, and `UnavailableError` when it cannot be reached.
     """
 
-    def __init__(self, server: str | Address | None = None) -> None:
+    def __init__(self, server: str | Address | None = None, *, token: str | None = None) -> None:
         self.address = server if isinstance(server, Address) else resolve(server)
+        self.address.token = token or self.address.token
 
     def info(self, *, start: bool = True) -> dict[str, Any]:
         """Return what the server says of itself; with `start` false, a local server that is not running is left alone."""
@@ -44,6 +45,31 @@ class Client:
     def ssh_host_key(self) -> str:
         """Return the public key of the server's SSH front.  Raises `UnavailableError` when it has none."""
         return str(object_of(http.request(self.address, "GET", "/api/ssh-host-key")).get("host_key", ""))
+
+    def create_token(self, name: str, *, right: str = "use", expires_in: float | None = None) -> tuple[dict[str, Any], str]:
+        """Make a token for the server's TCP port; return what the server says of it, and its secret, which the server does not know.
+
+        `right` is ``read``, ``use`` or ``admin``; `expires_in` is in seconds.
+        """
+        import hashlib  # noqa: PLC0415  few make tokens
+        import secrets  # noqa: PLC0415
+
+        secret = f"shed_{secrets.token_urlsafe(32)}"
+        body = {
+            "name": check_token_name(name),
+            "right": right,
+            "sha256": hashlib.sha256(secret.encode()).hexdigest(),
+            "expires_in": expires_in,
+        }
+        return object_of(http.request(self.address, "POST", "/api/tokens", body=body)), secret
+
+    def tokens(self) -> dict[str, Any]:
+        """Return the server's tokens, without their secrets, as ``tokens``."""
+        return object_of(http.request(self.address, "GET", "/api/tokens"))
+
+    def revoke_token(self, name: str) -> None:
+        """Make a token invalid."""
+        http.request(self.address, "DELETE", f"/api/tokens/{check_token_name(name)}")
 
     def stop_server(self) -> None:
         """Ask the server to end; running sheds stay."""

@@ -16,9 +16,11 @@ from shed.errors import (
     ConflictError,
     ConnectError,
     DataError,
+    ForbiddenError,
     NotFoundError,
     ShedError,
     StorageError,
+    UnauthorizedError,
     UnavailableError,
     UsageError,
 )
@@ -28,7 +30,18 @@ TIMEOUT = 60.0
 """Seconds without a byte after which an ordinary request fails.  Event streams have none: the server decides how long work may take."""
 _CHUNK = 65536
 LONGEST_BODY = 256 * 1024 * 1024
-_KINDS = (BackendError, UsageError, NotFoundError, ConflictError, ConnectError, DataError, UnavailableError, StorageError)
+_KINDS = (
+    BackendError,
+    UsageError,
+    UnauthorizedError,
+    ForbiddenError,
+    NotFoundError,
+    ConflictError,
+    ConnectError,
+    DataError,
+    UnavailableError,
+    StorageError,
+)
 _BY_STATUS: dict[int, type[ShedError]] = {kind.http_status: kind for kind in _KINDS}
 
 
@@ -177,6 +190,8 @@ def _object(value: object) -> dict[str, Any]:
 def encode_request(connection: h11.Connection, address: Address, method: str, target: str, *, body: object, accept: str) -> bytes:
     """Return the bytes of a request whose answer ends the connection; `body` is sent as JSON, unless it is None."""
     headers = [("Host", address.authority()), ("User-Agent", f"shed/{VERSION}"), ("Accept", accept), ("Connection", "close")]
+    if authorization := address.authorization():
+        headers.append(("Authorization", authorization))
     payload = b"" if body is None else json.dumps(body).encode()
     if body is not None:
         headers.append(("Content-Type", "application/json"))

@@ -45,11 +45,13 @@ def ignore(event: object) -> None:
 class Client:
     """Talks to one server: the one named (a URL, or a name from ``~/.shed/config.yaml``), else the one that the command line would use.
 
+    `token` is shown to a server that is reached over HTTP; without it the one that ``SHED_TOKEN`` or ``~/.shed/tokens`` holds.
+
     Every method raises a `ShedError`: its `code` is for programs, its message for people.  It may be used by several threads.
     """
 
-    def __init__(self, server: str | None = None) -> None:
-        self.api = api.Client(server)
+    def __init__(self, server: str | None = None, *, token: str | None = None) -> None:
+        self.api = api.Client(server, token=token)
         """The server's API, one method for each of its requests."""
 
     @property

@@ -206,8 +206,10 @@ def upgrade(
 
 def upgrade_request(address: Address, method: str, target: str, protocol: str) -> bytes:
     """Return the request for a `protocol` stream."""
+    authorization = address.authorization()
+    known = f"Authorization: {authorization}\r\n" if authorization else ""
     return (
-        f"{method} {target} HTTP/1.1\r\nHost: {address.authority()}\r\nUser-Agent: shed/{VERSION}\r\nPrefer: processing\r\n"
+        f"{method} {target} HTTP/1.1\r\nHost: {address.authority()}\r\nUser-Agent: shed/{VERSION}\r\n{known}Prefer: processing\r\n"
         f"Connection: Upgrade\r\nUpgrade: {protocol}\r\nContent-Length: 0\r\n\r\n"
     ).encode("ascii")
 

@@ -8,21 +8,15 @@ from dataclasses import dataclass, field, replace
 
 from shed.config.paths import Paths
 from shed.config.server import Settings
-from shed.errors import NotFoundError, ShedError, UsageError
+from shed.errors import NotFoundError, UsageError
+from shed.server.audit import Audit
+from shed.server.caller import Right
 from shed.server.failures import explain
-from shed.server.http import Reply, Request, error_answer
+from shed.server.http import Answer, Events, Reply, Request, error_answer
 from shed.server.ssh.front import Front
+from shed.server.tokens import Tokens
 from shed.server.work import Workers
 from shed.sheds.manager import Manager
-
-LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
-
-
-class ForbiddenError(ShedError):
-    """The request comes from somewhere that may not ask for this."""
-
-    code = "FORBIDDEN"
-    http_status = 403
 
 
 class MethodError(UsageError):
@@ -43,20 +37,28 @@ class Server:
     stop: asyncio.Event = field(default_factory=asyncio.Event)
     """Set it to end the server; the VMs stay."""
     ssh: Front = field(init=False)
+    tokens: Tokens = field(init=False)
+    audit: Audit = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "ssh", Front(self.paths.data, self.settings, self.manager))
+        object.__setattr__(self, "tokens", Tokens(self.paths.data))
+        object.__setattr__(self, "audit", Audit(self.paths.logs))
 
 
+_OK, _SWITCHED, _CLIENT_GONE = 200, 101, 499
+_LONGEST = 200
+"""Characters of an unknown path that the audit log shows."""
 Handle = Callable[[Server, Request], Awaitable[Reply]]
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """`method` and `pattern` (segments in braces match any one segment) and who answers."""
+    """`method` and `pattern` (segments in braces match any one segment), the right that it takes, and who answers."""
 
     method: str
     pattern: str
+    right: Right
     handle: Handle
 
 
@@ -69,13 +71,21 @@ class App:
 
     async def __call__(self, request: Request) -> Reply:
         """Answer `request`.  Raises nothing but cancellation."""
+        action = self._server.audit.begin(request.caller, f"{request.method} /{'/'.join(request.path)}"[:_LONGEST])
         try:
-            if not request.local:
-                _check_origin(request)
             route, params = self._find(request)
-            return await route.handle(self._server, replace(request, params=params))
+            action = self._server.audit.begin(request.caller, f"{route.method} {route.pattern}", params.get("name"))
+            request.caller.require(route.right, f"{route.method} {route.pattern}")
+            reply = await route.handle(self._server, replace(request, params=params, action=action))
+        except asyncio.CancelledError:
+            action.end(_CLIENT_GONE, "CLIENT_GONE")
+            raise
         except Exception as error:  # noqa: BLE001  explain() logs what is not meant for users
-            return error_answer(explain(error))
+            told = explain(error)
+            action.end(told.http_status, told.code)
+            return error_answer(told)
+        action.end(reply.status if isinstance(reply, Answer) else _OK if isinstance(reply, Events) else _SWITCHED)
+        return reply
 
     def _find(self, request: Request) -> tuple[Route, dict[str, str]]:
         others = []
@@ -102,13 +112,3 @@ def _match(pattern: list[str], path: tuple[str, ...]) -> dict[str, str] | None:
         elif expected != found:
             return None
     return params
-
-
-def _check_origin(request: Request) -> None:
-    """Refuse what a web page could make a browser send to the loopback port: by the page's origin, and by a rebound host name."""
-    host = request.headers.get("host", "")
-    name = host if host.endswith("]") else host.rpartition(":")[0] or host
-    if name.lower() not in LOOPBACK_NAMES:
-        raise ForbiddenError(f"this server is not called {host!r}", hint="use localhost or 127.0.0.1")
-    if "origin" in request.headers or request.headers.get("sec-fetch-site", "none") not in {"none", "same-origin"}:
-        raise ForbiddenError("requests from web pages are refused", hint="use the shed command")

@@ -19,13 +19,20 @@ import h11
 
 from shed.backends.base import Stream
 from shed.errors import ShedError, UsageError
+from shed.server.audit import Action
 from shed.server.bridge import bridge
+from shed.server.caller import Caller
 from shed.untrusted import number, told
 from shed.version import VERSION
 
 log = logging.getLogger(__name__)
 MAX_HEAD = 64 * 1024
 MAX_BODY = 1024 * 1024
+MAX_QUERY = 100
+STRANGER_TIMEOUT = 10.0
+"""Seconds that a client has to begin its first request."""
+LINGER_TIMEOUT = 2.0
+"""Seconds for which what a refused client still sends is read, so that the refusal reaches it."""
 IDLE_TIMEOUT = 75.0
 """Seconds a kept-alive connection may be silent between requests."""
 REQUEST_TIMEOUT = 20.0
@@ -58,10 +65,11 @@ class Request:
     headers: dict[str, str]
     """By lower-case name; of repeated ones, the last."""
     body: bytes
-    local: bool
-    """Whether it came over the Unix socket, which only this user can open."""
+    caller: Caller
     params: dict[str, str] = field(default_factory=dict)
     """What the route's pattern found in the path."""
+    action: Action | None = None
+    """What the audit log will say of it."""
     tell: Tell | None = None
     """Sends a client that asked for it, by ``Prefer: processing``, an interim response 102 with the header ``Shed-State``."""
 
@@ -76,6 +84,8 @@ class Request:
             return {}
         try:
             value = json.loads(self.body)
+            if b"\\u" in self.body:
+                json.dumps(value, ensure_ascii=False).encode()  # half a surrogate pair is not text
         except (ValueError, RecursionError):
             value = None
         if not isinstance(value, dict):
@@ -113,6 +123,8 @@ class Upgrade:
 
 Reply = Answer | Events | Upgrade
 Handler = Callable[[Request], Awaitable[Reply]]
+Admit = Callable[[dict[str, str]], Caller]
+"""Says, from a request's headers, whom it is from; raises `ShedError` for a client that is not to be served."""
 
 
 def flag(request: Request, name: str) -> bool:
@@ -148,16 +160,21 @@ def error_object(error: ShedError) -> dict[str, str]:
 
 
 class HttpConnection:
-    """Serves the requests of one client, in turn, until it leaves or stays silent.  `handle` never raises but for cancellation."""
+    """Serves the requests of one client, in turn, until it leaves or stays silent.
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, handle: Handler, *, local: bool) -> None:
+    `admit` is asked before a request's body is read.  `handle` never raises but for cancellation.
+    """
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, handle: Handler, admit: Admit) -> None:
         self._reader = reader
         self._writer = writer
         self._handle = handle
-        self._local = local
+        self._admit = admit
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD)
         self.idle = True
         """Whether no request is under way, so that the server may hang up when it ends."""
+        self.caller: Caller | None = None
+        """Who the client is, once it is known."""
 
     async def serve(self) -> None:
         """Serve until the connection ends, and close it."""
@@ -172,9 +189,10 @@ class HttpConnection:
     async def _serve_one(self) -> bool:
         try:
             request = await self._request()
-        except PayloadError as error:
+        except ShedError as error:
             if self._http.our_state in {h11.IDLE, h11.SEND_RESPONSE}:
                 await self._send_answer(error_answer(error), close=True)
+                await self._linger()
             return False
         if request is None:
             return False
@@ -193,7 +211,7 @@ class HttpConnection:
         event = self._next_event()
         if event is h11.NEED_DATA:
             self.idle = True
-            async with asyncio.timeout(IDLE_TIMEOUT):
+            async with asyncio.timeout(IDLE_TIMEOUT if self.caller else STRANGER_TIMEOUT):
                 self._http.receive_data(await self._reader.read(_READ))
         self.idle = False
         try:
@@ -202,11 +220,22 @@ class HttpConnection:
         except TimeoutError:
             raise PayloadError("the request took too long to arrive", status=408) from None
 
+    async def _linger(self) -> None:
+        """Read what the client still sends, for a while: closing with bytes unread would reset the connection, and lose the answer."""
+        with contextlib.suppress(OSError, TimeoutError):
+            self._writer.write_eof()
+            async with asyncio.timeout(LINGER_TIMEOUT):
+                left = MAX_BODY
+                while left > 0 and (data := await self._reader.read(_READ)):
+                    left -= len(data)
+
     async def _rest_of_request(self, head: _Event) -> Request | None:
         if head is h11.NEED_DATA:
             head = await self._event()
         if not isinstance(head, h11.Request):
             return None
+        headers = {name.decode("ascii"): value.decode("latin-1") for name, value in head.headers}
+        self.caller = caller = self._admit(headers)
         if self._http.they_are_waiting_for_100_continue:
             await self._send(h11.InformationalResponse(status_code=100, headers=[]))
         body = bytearray()
@@ -214,7 +243,7 @@ class HttpConnection:
             body += event.data
             if len(body) > MAX_BODY:
                 raise PayloadError(f"the body of the request is longer than {MAX_BODY} bytes", status=413)
-        return self._parse(head, bytes(body)) if isinstance(event, h11.EndOfMessage) else None
+        return self._parse(head, headers, bytes(body), caller) if isinstance(event, h11.EndOfMessage) else None
 
     async def _event(self) -> _Event:
         while (event := self._next_event()) is h11.NEED_DATA:
@@ -227,18 +256,21 @@ class HttpConnection:
         except h11.RemoteProtocolError as error:
             raise PayloadError(f"not a proper HTTP request: {error}", status=error.error_status_hint) from None
 
-    def _parse(self, head: h11.Request, body: bytes) -> Request:
+    def _parse(self, head: h11.Request, headers: dict[str, str], body: bytes, caller: Caller) -> Request:
         path, _, query = head.target.decode("ascii", "replace").partition("?")
         if not path.startswith("/"):
             raise PayloadError("the target of the request is not a path")
-        headers = {name.decode("ascii"): value.decode("latin-1") for name, value in head.headers}
+        try:
+            members = dict(parse_qsl(query, max_num_fields=MAX_QUERY))
+        except ValueError:
+            raise PayloadError(f"the query has more than {MAX_QUERY} members") from None
         return Request(
             method=head.method.decode("ascii"),
             path=tuple(unquote(segment) for segment in path.split("/")[1:]),
-            query=dict(parse_qsl(query)),
+            query=members,
             headers=headers,
             body=body,
-            local=self._local,
+            caller=caller,
             tell=self._tell if headers.get("prefer") == "processing" else None,
         )
 
@@ -253,6 +285,8 @@ class HttpConnection:
 
     async def _send_answer(self, answer: Answer, *, close: bool = False, head_only: bool = False) -> None:
         headers = [_SERVER, ("Content-Type", answer.content_type), ("Content-Length", str(len(answer.body)))]
+        if answer.status == 401:
+            headers.append(("WWW-Authenticate", "Bearer"))
         if close:
             headers.append(("Connection", "close"))
         response = h11.Response(status_code=answer.status, headers=headers)

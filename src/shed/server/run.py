@@ -7,10 +7,15 @@ import contextlib
 import logging
 import signal
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from functools import partial
 
-from shed.server.accept import raise_file_limit
+from shed.errors import ForbiddenError
+from shed.fsutil import atomic_write
+from shed.server.accept import Acceptor, raise_file_limit
 from shed.server.app import App, Server
+from shed.server.caller import of_unix_socket
+from shed.server.gate import MAX_CONNECTIONS, MAX_STRANGERS, Gate
 from shed.server.http import HttpConnection
 from shed.server.listen import only_server, tcp_listener, unix_listener
 from shed.server.routes import ROUTES
@@ -34,51 +39,100 @@ def serve(server: Server) -> None:
         public = None
         if settings.http_port is not None:
             public = held.enter_context(tcp_listener(settings.bind_address, settings.http_port))
+            held.enter_context(_told_token(server, public))
         server.ssh.listen()
         asyncio.run(_serve(server, local, public))
+
+
+@contextlib.contextmanager
+def _told_token(server: Server, listener: socket.socket) -> Iterator[None]:
+    """Tell this user's clients the server's own token, by the address that it is for."""
+    host, port = listener.getsockname()[:2]
+    url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    path = server.paths.run / "tokens"
+    atomic_write(path, f"{url} {server.tokens.own()}\n", mode=0o600)
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
 
 
 def _end(*_: object) -> None:
     raise SystemExit(0)
 
 
+def _soon(loop: asyncio.AbstractEventLoop, connections: Connections, token: str) -> None:
+    loop.call_soon_threadsafe(connections.hang_up, token)
+
+
 async def _serve(server: Server, local: socket.socket, public: socket.socket | None) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, server.stop.set)
-    connections = Connections(App(server, ROUTES))
+    connections = Connections(App(server, ROUTES), Gate(server.tokens, server.audit))
+    server.tokens.when_removed = partial(_soon, loop, connections)
     await server.manager.open()
-    # Not start_unix_server: from Python 3.13 on it looks up the address that the socket was bound by, and that led through a descriptor.
-    listeners = [await asyncio.start_server(connections.local, sock=local)]
+    acceptors = [Acceptor(local, connections.local, name="the Unix socket")]
     if public is not None:
-        listeners.append(await asyncio.start_server(connections.public, sock=public))
+        acceptors.append(Acceptor(public, connections.public, name="the TCP port", admit=connections.room))
+    for acceptor in acceptors:
+        acceptor.start()
     server.ssh.open()
     log.info("listening at %s%s", server.paths.socket, f" and {public.getsockname()}" if public else "")
     ready()
     await server.stop.wait()
     log.info("stopping; sheds keep running")
-    for listener in listeners:
-        listener.close()
+    for acceptor in acceptors:
+        acceptor.close()
     await server.ssh.close()
     await server.workers.close()
     await connections.close()
     await server.manager.close()
+    server.audit.close()
 
 
 class Connections:
-    """The connections that are open."""
+    """The connections that are open: to the Unix socket any number, to the TCP port as many as `shed.server.gate` allows."""
 
-    def __init__(self, app: App) -> None:
+    def __init__(self, app: App, gate: Gate) -> None:
         self._app = app
+        self._gate = gate
         self._open: dict[asyncio.Task[None], HttpConnection] = {}
+        self._public: dict[HttpConnection, asyncio.Task[None]] = {}
 
-    async def local(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def local(self, accepted: socket.socket) -> None:
         """Serve a client of the Unix socket."""
-        await self._serve(HttpConnection(reader, writer, self._app, local=True))
+        try:
+            caller = of_unix_socket(accepted)
+        except ForbiddenError as error:
+            log.warning("%s", error)
+            accepted.close()
+            return
+        await self._serve(HttpConnection(*await asyncio.open_connection(sock=accepted), self._app, lambda headers: caller))
 
-    async def public(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def public(self, accepted: socket.socket) -> None:
         """Serve a client of the TCP port."""
-        await self._serve(HttpConnection(reader, writer, self._app, local=False))
+        task = asyncio.current_task()
+        assert task is not None
+        connection = HttpConnection(*await asyncio.open_connection(sock=accepted), self._app, self._gate.admit)
+        self._public[connection] = task
+        strangers = [other for other in self._public if other.caller is None]
+        for oldest in strangers[: len(strangers) - MAX_STRANGERS] if len(strangers) > MAX_STRANGERS else ():
+            self._public.pop(oldest).cancel()
+        try:
+            await self._serve(connection)
+        finally:
+            self._public.pop(connection, None)
+
+    def room(self, accepted: socket.socket) -> bool:
+        """Say whether the TCP port takes another connection."""
+        return len(self._public) < MAX_CONNECTIONS + MAX_STRANGERS
+
+    def hang_up(self, token: str) -> None:
+        """End the connections that were opened with a token."""
+        for connection, task in self._public.items():
+            if connection.caller is not None and connection.caller.name == token:
+                task.cancel()
 
     async def _serve(self, connection: HttpConnection) -> None:
         task = asyncio.current_task()
@@ -87,7 +141,7 @@ class Connections:
         try:
             await connection.serve()
         except asyncio.CancelledError:
-            pass  # the server ends; asyncio would log it as an error
+            pass  # the server ends, or the client had to make way; asyncio would log it as an error
         except Exception:
             log.exception("a connection failed")
         finally:

@@ -49,6 +49,8 @@ class Workers:
         task.add_done_callback(self._tasks.discard)
         task.add_done_callback(lambda _: queue.put_nowait(None))
         task.add_done_callback(_look_at)
+        if request.action is not None:
+            request.action.follow(task, status)
         if not request.wants_events:
             return json_answer(await asyncio.shield(task), status=status)
         try:

@@ -34,10 +34,10 @@ def tcp(server: Running) -> socket.socket:
     return socket.create_connection(("127.0.0.1", port), timeout=END_WITHIN)
 
 
-def upgrade(client: socket.socket, port: int, early: bytes = b"") -> socket.SocketIO:
+def upgrade(client: socket.socket, port: int, early: bytes = b"", token: str = "none") -> socket.SocketIO:
     """Connect to a port of the shed."""
-    head = f"GET /api/sheds/dev/connect/{port} HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: shed-tcp\r\n\r\n"
-    client.sendall(head.encode() + early)
+    head = f"GET /api/sheds/dev/connect/{port} HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: shed-tcp\r\n"
+    client.sendall(f"{head}Authorization: Bearer {token}\r\n\r\n".encode() + early)
     reader = client.makefile("rb", buffering=0)
     answer = b""
     while not answer.endswith(b"\r\n\r\n"):
@@ -69,7 +69,7 @@ def vm(server: Running) -> int:
 def test_either_half_may_end_first(dev: Running) -> None:
     """The client's end is passed on, and what comes after it arrives; over TCP and over the Unix socket."""
     for connect in (dev.connect, lambda: tcp(dev)):
-        with connect() as client, upgrade(client, 7, b"early ") as reader:
+        with connect() as client, upgrade(client, 7, b"early ", token=dev.secret()) as reader:
             client.sendall(b"late")
             client.shutdown(socket.SHUT_WR)
             assert reader.readall() == b"early late"
@@ -77,7 +77,7 @@ def test_either_half_may_end_first(dev: Running) -> None:
 
 def test_the_program_may_end_first(dev: Running) -> None:
     """Port 10 ends its side at once, and then tells the console what it reads."""
-    with tcp(dev) as client, upgrade(client, 10) as reader:
+    with tcp(dev) as client, upgrade(client, 10, token=dev.secret()) as reader:
         assert reader.read() == b""
         client.sendall(b"said after your end")
         client.shutdown(socket.SHUT_WR)
@@ -87,7 +87,7 @@ def test_the_program_may_end_first(dev: Running) -> None:
 @pytest.mark.parametrize("how", ["the VM is killed", "the server ends"])
 def test_what_is_cut_is_no_proper_end(dev: Running, how: str) -> None:
     """A client in the middle of a download gets a reset, not the end of the file; also on an idle connection."""
-    with tcp(dev) as pouring, tcp(dev) as idle, upgrade(pouring, 9), upgrade(idle, 7):
+    with tcp(dev) as pouring, tcp(dev) as idle, upgrade(pouring, 9, token=dev.secret()), upgrade(idle, 7, token=dev.secret()):
         if how == "the VM is killed":
             os.kill(vm(dev), signal.SIGKILL)
         else:
@@ -98,7 +98,7 @@ def test_what_is_cut_is_no_proper_end(dev: Running, how: str) -> None:
 
 def test_a_cut_is_told_on_the_unix_socket_too(dev: Running) -> None:
     """There is no reset there: a connection that is cut hangs up with our own half still open, one that ended does not."""
-    with dev.connect() as client, upgrade(client, 10):
+    with dev.connect() as client, upgrade(client, 10, token=dev.secret()):
         assert client.recv(1) == b""
         assert not hung_up(client)
     with dev.connect() as client, upgrade(client, 7):
@@ -118,7 +118,7 @@ def hung_up(client: socket.socket) -> bool:
 def test_a_client_that_is_killed_ends_the_connection_in_the_shed(dev: Running) -> None:
     """Port 9 pours for as long as somebody takes it, and tells the console when nobody does."""
     client = tcp(dev)
-    upgrade(client, 9).close()
+    upgrade(client, 9, token=dev.secret()).close()
     client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
     client.close()
     dev.world.until(lambda: b"nobody takes it" in dev.request("GET", "/api/sheds/dev/logs")[1])
@@ -128,7 +128,7 @@ def test_a_client_that_is_killed_ends_the_connection_in_the_shed(dev: Running) -
 def test_a_slow_side_costs_the_server_no_memory(dev: Running, port: int) -> None:
     """Port 9 pours to a client that does not read; port 11 does not read what the client pours."""
     before = memory(dev.process.pid)
-    with tcp(dev) as client, upgrade(client, port):
+    with tcp(dev) as client, upgrade(client, port, token=dev.secret()):
         client.setblocking(False)
         taken = 0
         while port == 11 and select.select([], [client], [], 1)[1]:

@@ -7,7 +7,10 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 import pytest
 
 from shed.server import http
+from shed.server.caller import Caller, Right
 from shed.server.http import Answer, Events, HttpConnection, Reply, Request
+
+OWNER = Caller("user", "ann", Right.ADMIN)
 
 
 async def hello(request: Request) -> Reply:
@@ -20,7 +23,7 @@ def converse(*parts: bytes, handle: Callable[[Request], Awaitable[Reply]] = hell
     async def main() -> bytes:
         ours, theirs = socket.socketpair()
         reader, writer = await asyncio.open_unix_connection(sock=ours)
-        connection = HttpConnection(*await asyncio.open_unix_connection(sock=theirs), handle, local=True)
+        connection = HttpConnection(*await asyncio.open_unix_connection(sock=theirs), handle, lambda headers: OWNER)
         serving = asyncio.create_task(connection.serve())
         for part in parts:
             writer.write(part)
@@ -97,7 +100,7 @@ def test_events_stop_when_the_client_leaves() -> None:
 
     async def main() -> None:
         ours, theirs = socket.socketpair()
-        connection = HttpConnection(*await asyncio.open_unix_connection(sock=theirs), endless, local=True)
+        connection = HttpConnection(*await asyncio.open_unix_connection(sock=theirs), endless, lambda headers: OWNER)
         serving = asyncio.create_task(connection.serve())
         ours.setblocking(False)
         await asyncio.get_running_loop().sock_sendall(ours, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")

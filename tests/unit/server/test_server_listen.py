@@ -1,14 +1,12 @@
 """Where the server listens, who else may, and what a browser may not."""
 
 import contextlib
-import json
 import os
 import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,7 +14,6 @@ import pytest
 from shed.errors import ConflictError, ShedError, UsageError
 from shed.server import listen
 from shed.server.listen import only_server, parse_listen, tcp_listener, unix_listener
-from support.ports import free_port
 from support.running import Running
 from support.world import World
 
@@ -144,45 +141,3 @@ def test_what_is_no_address_is_refused(text: str) -> None:
     with pytest.raises(ShedError) as caught:
         parse_listen(text)
     assert caught.value.hint
-
-
-@pytest.fixture(scope="module")
-def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    """The TCP port of a server without sheds."""
-    root = tmp_path_factory.mktemp("tcp")
-    number = free_port()
-    (root / "port").write_text(str(number))
-    running = Running(World(root))
-    yield number
-    running.end()
-
-
-@pytest.mark.parametrize(
-    ("headers", "status"),
-    [
-        ("Host: localhost:{port}", 200),
-        ("Host: 127.0.0.1:{port}", 200),
-        ("Host: [::1]:{port}", 200),
-        ("Host: evil.example:{port}", 403),
-        ("Host: localhost.evil.example", 403),
-        ("Host: localhost:{port}\r\nOrigin: https://evil.example", 403),
-        ("Host: localhost:{port}\r\nOrigin: null", 403),
-        ("Host: localhost:{port}\r\nSec-Fetch-Site: cross-site", 403),
-    ],
-)
-def test_web_pages_cannot_use_the_port(port: int, headers: str, status: int) -> None:
-    """Neither from another origin, nor by a name that was rebound to 127.0.0.1."""
-    with socket.create_connection(("127.0.0.1", port), timeout=60) as client:
-        client.sendall(f"GET /api/info HTTP/1.1\r\n{headers.format(port=port)}\r\nConnection: close\r\n\r\n".encode())
-        answer = client.makefile("rb").read()
-    assert int(answer.split()[1]) == status
-    if status == 200:
-        assert "data_dir" not in json.loads(answer.split(b"\r\n\r\n", 1)[1])
-
-
-def test_the_port_cannot_stop_the_server(port: int) -> None:
-    """Any user of the machine can connect to it."""
-    with socket.create_connection(("127.0.0.1", port), timeout=60) as client:
-        client.sendall(b"POST /api/server/stop HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
-        assert client.makefile("rb").readline().startswith(b"HTTP/1.1 403")
-    socket.create_connection(("127.0.0.1", port), timeout=60).close()

@@ -6,6 +6,7 @@ import pytest
 
 from shed.progress import Progress
 from shed.server import work
+from shed.server.caller import Caller, Right
 from shed.server.http import Events, Request
 from shed.server.work import Workers
 
@@ -13,7 +14,7 @@ from shed.server.work import Workers
 def test_work_that_waits_for_its_turn_answers_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its client knows that the server is well, long before the first step."""
     monkeypatch.setattr(work, "_FIRST_EVENT", 0.05)
-    request = Request("POST", ("api",), {}, {"accept": "text/event-stream"}, b"", local=True)
+    request = Request("POST", ("api",), {}, {"accept": "text/event-stream"}, b"", Caller("user", "ann", Right.ADMIN))
 
     async def main() -> None:
         turn = asyncio.Event()

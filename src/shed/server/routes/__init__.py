@@ -3,6 +3,15 @@
 from __future__ import annotations
 
 from shed.server.app import Route
-from shed.server.routes import connect, exec, images, info, sessions, sheds, system  # noqa: A004  named as in the API
+from shed.server.routes import connect, exec, images, info, sessions, sheds, system, tokens  # noqa: A004  named as in the API
 
-ROUTES: tuple[Route, ...] = (*info.ROUTES, *sheds.ROUTES, *exec.ROUTES, *sessions.ROUTES, *connect.ROUTES, *images.ROUTES, *system.ROUTES)
+ROUTES: tuple[Route, ...] = (
+    *info.ROUTES,
+    *tokens.ROUTES,
+    *sheds.ROUTES,
+    *exec.ROUTES,
+    *sessions.ROUTES,
+    *connect.ROUTES,
+    *images.ROUTES,
+    *system.ROUTES,
+)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from shed.server.app import Route, Server
+from shed.server.caller import Right
 from shed.server.http import Reply, Request, Upgrade, whole
 from shed.server.routes.exec import check_upgrade
 
@@ -16,4 +17,4 @@ async def connect(server: Server, request: Request) -> Reply:
     return Upgrade(PROTOCOL, await server.manager.open_port(request.params["name"], port), half_close=True)
 
 
-ROUTES = (Route("GET", "/api/sheds/{name}/connect/{port}", connect),)
+ROUTES = (Route("GET", "/api/sheds/{name}/connect/{port}", Right.USE, connect),)

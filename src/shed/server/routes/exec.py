@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from shed.errors import UsageError
 from shed.server.app import Route, Server
+from shed.server.caller import Right
 from shed.server.http import Reply, Request, Upgrade
 
 PROTOCOL = "shed-exec"
@@ -29,4 +30,4 @@ def check_upgrade(request: Request, protocol: str) -> None:
         raise UpgradeError(f"this path speaks {protocol} alone", hint=f"send `Connection: Upgrade` and `Upgrade: {protocol}`")
 
 
-ROUTES = (Route("POST", "/api/sheds/{name}/exec", execute),)
+ROUTES = (Route("POST", "/api/sheds/{name}/exec", Right.USE, execute),)

@@ -11,6 +11,7 @@ from shed.config.server import configured_images
 from shed.errors import UsageError
 from shed.progress import Progress, Stop
 from shed.server.app import Route, Server
+from shed.server.caller import Right
 from shed.server.http import Reply, Request, flag, json_answer
 from shed.threads import stoppable
 
@@ -181,15 +182,15 @@ def _verify(server: Server, wanted: dict[str, Any], progress: Progress, stop: St
 
 
 ROUTES = (
-    Route("GET", "/api/images", index),
-    Route("GET", "/api/images/inspect", inspect),
-    Route("GET", "/api/images/inspect/{ref}", inspect),
-    Route("GET", "/api/images/history", history),
-    Route("POST", "/api/images/tag", tag),
-    Route("POST", "/api/images/verify", verify),
-    Route("POST", "/api/images/push", push),
-    Route("POST", "/api/images/pull", pull),
-    Route("DELETE", "/api/images", remove),
-    Route("DELETE", "/api/images/{ref}", remove),
-    Route("POST", "/api/images/prune", prune),
+    Route("GET", "/api/images", Right.READ, index),
+    Route("GET", "/api/images/inspect", Right.READ, inspect),
+    Route("GET", "/api/images/inspect/{ref}", Right.READ, inspect),
+    Route("GET", "/api/images/history", Right.READ, history),
+    Route("POST", "/api/images/tag", Right.ADMIN, tag),
+    Route("POST", "/api/images/verify", Right.READ, verify),
+    Route("POST", "/api/images/push", Right.ADMIN, push),
+    Route("POST", "/api/images/pull", Right.USE, pull),
+    Route("DELETE", "/api/images", Right.ADMIN, remove),
+    Route("DELETE", "/api/images/{ref}", Right.ADMIN, remove),
+    Route("POST", "/api/images/prune", Right.ADMIN, prune),
 )

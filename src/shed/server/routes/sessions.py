@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from shed.server.app import Route, Server
+from shed.server.caller import Right
 from shed.server.http import Reply, Request, json_answer
 from shed.sheds import sessions
 
@@ -26,7 +27,7 @@ async def kill(server: Server, request: Request) -> Reply:
 
 
 ROUTES = (
-    Route("GET", "/api/sessions", everywhere),
-    Route("GET", "/api/sheds/{name}/sessions", index),
-    Route("DELETE", "/api/sheds/{name}/sessions/{session}", kill),
+    Route("GET", "/api/sessions", Right.USE, everywhere),
+    Route("GET", "/api/sheds/{name}/sessions", Right.USE, index),
+    Route("DELETE", "/api/sheds/{name}/sessions/{session}", Right.USE, kill),
 )

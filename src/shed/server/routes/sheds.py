@@ -7,8 +7,10 @@ from dataclasses import fields
 from typing import Any
 
 from shed.errors import UsageError
+from shed.names import MAX_NAME
 from shed.progress import Progress
 from shed.server.app import Route, Server
+from shed.server.caller import Right
 from shed.server.http import Answer, Reply, Request, Upgrade, flag, json_answer, whole
 from shed.server.routes.exec import check_upgrade
 from shed.sheds.create import CreateRequest
@@ -35,6 +37,10 @@ async def show(server: Server, request: Request) -> Reply:
 async def create(server: Server, request: Request) -> Reply:
     """Make a shed."""
     wanted = parse_create(request.json_object())
+    if request.action is not None:
+        request.action.shed = wanted.name[:MAX_NAME]
+    if wanted.local_dir is not None:
+        request.caller.require(Right.ADMIN, "a folder of the host")
     return await server.workers.run(request, lambda progress: server.manager.create(wanted, progress), status=201)
 
 
@@ -93,12 +99,12 @@ def parse_create(body: dict[str, Any]) -> CreateRequest:
 
 
 ROUTES = (
-    Route("GET", "/api/sheds", index),
-    Route("POST", "/api/sheds", create),
-    Route("GET", "/api/sheds/{name}", show),
-    Route("DELETE", "/api/sheds/{name}", delete),
-    Route("POST", "/api/sheds/{name}/start", start),
-    Route("POST", "/api/sheds/{name}/stop", stop),
-    Route("GET", "/api/sheds/{name}/logs", logs),
-    Route("GET", "/api/sheds/{name}/health", health),
+    Route("GET", "/api/sheds", Right.READ, index),
+    Route("POST", "/api/sheds", Right.USE, create),
+    Route("GET", "/api/sheds/{name}", Right.READ, show),
+    Route("DELETE", "/api/sheds/{name}", Right.USE, delete),
+    Route("POST", "/api/sheds/{name}/start", Right.USE, start),
+    Route("POST", "/api/sheds/{name}/stop", Right.USE, stop),
+    Route("GET", "/api/sheds/{name}/logs", Right.USE, logs),
+    Route("GET", "/api/sheds/{name}/health", Right.READ, health),
 )

@@ -9,6 +9,7 @@ from shed.config.server import configured_images
 from shed.errors import UsageError
 from shed.progress import Progress
 from shed.server.app import Route, Server
+from shed.server.caller import Right
 from shed.server.http import Reply, Request, json_answer
 
 
@@ -47,4 +48,4 @@ async def prune(server: Server, request: Request) -> Reply:
     return await server.workers.run(request, work)
 
 
-ROUTES = (Route("GET", "/api/system/df", usage), Route("POST", "/api/system/prune", prune))
+ROUTES = (Route("GET", "/api/system/df", Right.READ, usage), Route("POST", "/api/system/prune", Right.ADMIN, prune))
