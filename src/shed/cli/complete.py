@@ -29,7 +29,7 @@ _GLOBAL = (
 )
 _FILES = {"FILE", "PATH", "PATTERN"}
 _FOLDERS = {"DIR", "CONTEXT"}
-_NEW_NAMES = {"create", "image", "server", "tunnels", "erofs", "system"}
+_NEW_NAMES = {"create", "image", "server", "tunnels", "erofs", "system", "token"}
 """First words of commands whose NAME is not that of a shed."""
 Word = tuple[str, str]
 

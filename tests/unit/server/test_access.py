@@ -209,7 +209,7 @@ def test_the_local_client_finds_the_servers_own_token(server: Running, monkeypat
 def test_another_user_of_the_machine_stays_outside(server: Running) -> None:
     """Neither the port nor the socket nor the files give `nobody` anything."""
     program = (
-        "import os, socket\n"
+        "import encodings.idna, os, socket\n"
         "os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
         f"client = socket.create_connection(('127.0.0.1', {port_of(server)}))\n"
         "client.sendall(b'GET /api/sheds HTTP/1.1\\r\\nHost: localhost\\r\\nConnection: close\\r\\n\\r\\n')\n"
