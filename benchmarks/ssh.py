@@ -99,6 +99,7 @@ def _bytes(words: list[str], *, stdin: bool) -> Subject:
 def _direct(data: Path, folder: Path) -> Iterator[tuple[list[str], list[str]]]:
     """Yield the words that run a command through the front, and through an sshd in the guest."""
     front = Ssh(folder, json.loads(shed("server", "status", "--json"))["ssh_port"])
+    shed("ssh-key", "add", front.public)
     key, line = front.key("key")
     front.run("-q", "-b", "-", f"{_NAME}@shed", program="sftp", stdin="".join(f"put {deb}\n" for deb in _debs()).encode())
     front.run(f"{_NAME}@shed", _SETUP, stdin=line.encode() + b"\n")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
+import stat
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -74,6 +77,60 @@ def test_installed_and_used_and_gone(home: Home) -> None:
     said = json.loads(home.shed("ssh-config", "--uninstall", "--json").stdout)
     assert (said["status"], said["hosts"]) == ("ok", ["shed-dev", "shed-web"])
     assert theirs.read_text() == "Host *\n    ConnectTimeout 30"
+
+
+def test_the_first_time(home: Home, tmp_path: Path) -> None:
+    """In a home where shed was never used the key is made, private, and let in; ten at once make one key."""
+    home = copy.copy(home)
+    home.path = tmp_path / "new"
+    home.path.mkdir()
+    home.env = {**home.env, "HOME": str(home.path)}
+    with ThreadPoolExecutor(10) as pool:
+        keys = [json.loads(one)["name"] for one in pool.map(lambda _: home.shed("ssh-key", "add", "--json").stdout, range(10))]
+    assert len(set(keys)) == 1
+    home.shed("ssh-config", "--install")
+    private = home.path / ".shed/id_ed25519"
+    assert [stat.S_IMODE(path.stat().st_mode) for path in (private, private.parent)] == [0o600, 0o700]
+    assert home.ssh("shed-dev", "echo in the shed") == "in the shed\n"
+    (found,) = [key for key in json.loads(home.shed("ssh-key", "list", "--json").stdout) if key["fingerprint"] == keys[0]]
+    assert found["comment"].startswith("shed ")
+    assert keys[0] in home.shed("ssh-key", "list").stdout
+    home.shed("ssh-key", "remove", keys[0])
+    with pytest.raises(AssertionError, match="Permission denied"):
+        home.ssh("shed-dev", "true")
+    assert "lets in no key" in home.shed("ssh-key", "remove", keys[0], code=1).stderr
+    private.with_suffix(".pub").unlink()
+    home.shed("ssh-config", "--install")
+    assert home.ssh("shed-dev", "echo again") == "again\n"
+
+
+def test_what_an_older_version_installed(home: Home) -> None:
+    """Is right again when the command is run again; 6aee119 wrote no key into it."""
+    ours = home.path / ".shed/ssh_config"
+    home.shed("ssh-config", "--install")
+    old = "".join(line for line in ours.read_text().splitlines(keepends=True) if "Identit" not in line)
+    ours.write_text(old)
+    home.shed("ssh-config", "--install")
+    assert ours.read_text().count(f"    IdentityFile {home.path}/.shed/id_ed25519\n    IdentitiesOnly yes\n") == 2
+    assert home.ssh("shed-web", "echo in") == "in\n"
+    home.shed("ssh-config", "--uninstall")
+
+
+@pytest.mark.parametrize("what", ["folder", "key"])
+def test_a_key_that_others_could_take(home: Home, tmp_path: Path, what: str) -> None:
+    """Is not used, and not enrolled: one sentence says what to do."""
+    home = copy.copy(home)
+    home.env = {**home.env, "HOME": str(tmp_path)}
+    home.shed("ssh-config", "dev")
+    changed = tmp_path / ".shed"
+    if what == "key":
+        changed = changed / "id_ed25519"
+        changed.chmod(0o640)
+    else:
+        changed.chmod(0o777)
+    refused = home.shed("ssh-config", "dev", code=2 if what == "folder" else 1).stderr
+    assert f"{changed}" in refused
+    assert "\nhint: chmod " in refused
 
 
 def test_printed(home: Home) -> None:

@@ -1,7 +1,8 @@
-"""The OpenSSH client, with a home of its own: no agent, no configuration, no known host of whoever runs the tests."""
+"""The OpenSSH client, with a home and a key of its own: no agent, no configuration, no known host of whoever runs the tests."""
 
 from __future__ import annotations
 
+import copy
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,11 +17,30 @@ class Ssh:
         folder.mkdir(exist_ok=True)
         self.folder = folder
         self.port = port
-        self.config = folder / "config"
-        self.config.write_text(
-            f"Host *\n  Hostname 127.0.0.1\n  Port {port}\n  UserKnownHostsFile {folder}/known_hosts\n  StrictHostKeyChecking accept-new\n"
-            "  IdentitiesOnly yes\n  IdentityAgent none\n  BatchMode yes\n  LogLevel ERROR\n" + "".join(f"  {line}\n" for line in options)
-        )
+        self.private, self.public = self.key("id")
+        self._use(self.private, "config", *options)
+
+    def by(self, private: Path | None, *options: str) -> Ssh:
+        """Return clients that have this key, or none, and otherwise the same."""
+        other = copy.copy(self)
+        other._use(private, "config-none" if private is None else f"config-{private.name}", *options)
+        return other
+
+    def _use(self, private: Path | None, name: str, *options: str) -> None:
+        self.config = self.folder / name
+        lines = [
+            *options,
+            "Hostname 127.0.0.1",
+            f"Port {self.port}",
+            f"UserKnownHostsFile {self.folder}/known_hosts",
+            "StrictHostKeyChecking accept-new",
+            f"IdentityFile {private or 'none'}",
+            "IdentitiesOnly yes",
+            "IdentityAgent none",
+            "BatchMode yes",
+            "LogLevel ERROR",
+        ]
+        self.config.write_text("Host *\n" + "".join(f"  {line}\n" for line in lines))
 
     def command(self, *words: str, program: str = "ssh") -> list[str]:
         """Return the words of a command: the shed's name is the user, for example ``dev@shed``."""

@@ -40,6 +40,7 @@ class Sheds:
         (self.folder / "from-host").write_text("host\n")
         copy_store(store, root / "data/images")
         self.machine = Machine(root, way=way, settings=f"ssh_port: {self.ssh.port}\n")
+        self.machine.shed("ssh-key", "add", self.ssh.public)
         self.boots = {}
         for image in IMAGES:
             words = ["--local-dir", str(self.folder)] if image == "busybox" else []

@@ -43,6 +43,7 @@ class Machine:
         self.user = UserMachine(root, way=way, settings=f"ssh_port: {self.ssh.port}\n")
         self.env = self.user.environment
         self.root = root
+        self.shed("ssh-key", "add", self.ssh.public)
 
     def shed(self, *words: str) -> str:
         """Run the command line and return what it prints."""
@@ -104,7 +105,9 @@ def test_signals_both_ways(machine: Machine) -> None:
     """One that the client sends, and one that ends the command; a command line cannot hold NUL."""
 
     async def talk() -> None:
-        client = await asyncssh.connect("127.0.0.1", machine.ssh.port, username="dev", known_hosts=None, config=None, client_keys=None)
+        client = await asyncssh.connect(
+            "127.0.0.1", machine.ssh.port, username="dev", known_hosts=None, config=None, client_keys=[str(machine.ssh.private)]
+        )
         async with client:
             process = await client.create_process("trap 'echo got; exit 5' USR1; echo up; while :; do sleep 0.1; done")
             assert await process.stdout.readline() == "up\n"
@@ -208,7 +211,14 @@ def test_paramiko(machine: Machine) -> None:
     """Another client altogether: a command, sftp and a forward on one connection."""
     with paramiko.SSHClient() as client:
         client.set_missing_host_key_policy(paramiko.AutoAddPolicy())
-        client.connect("127.0.0.1", machine.ssh.port, "dev", pkey=paramiko.ECDSAKey.generate(), look_for_keys=False, allow_agent=False)
+        client.connect(
+            "127.0.0.1",
+            machine.ssh.port,
+            "dev",
+            pkey=paramiko.Ed25519Key(filename=str(machine.ssh.private)),
+            look_for_keys=False,
+            allow_agent=False,
+        )
         stdin, stdout, stderr = client.exec_command("cat; echo err >&2; exit 4")
         stdin.write(b"through paramiko")
         stdin.channel.shutdown_write()

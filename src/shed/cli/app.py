@@ -34,6 +34,7 @@ COMMANDS: dict[str, Command] = {
     "attach": Command("shed.cli.attach:attach", "open a tmux session in a shed"),
     "sessions": Command("shed.cli.sessions:main", "list the tmux sessions in sheds, and end one"),
     "ssh-config": Command("shed.cli.ssh_config:ssh_config", "sheds as hosts of OpenSSH"),
+    "ssh-key": Command("shed.cli.ssh_key:main", "keys that are let in by SSH: list, add, remove"),
     "logs": Command("shed.cli.sheds:logs", "show what a shed's console said"),
     "forward": Command("shed.cli.forward:forward", "forward ports of this machine to a shed, until ctrl-C"),
     "tunnels": Command("shed.cli.tunnels:main", "ports of this machine that lead to a shed, also in the background"),

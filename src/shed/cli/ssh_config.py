@@ -11,11 +11,12 @@ from shed.cli.output import done, emit, note
 from shed.cli.parsing import Parser
 from shed.client.client import Client
 from shed.client.config import DEFAULT_SSH_PORT, Config, load
+from shed.client.identity import default_identity, own_key
 from shed.client.known_hosts import pattern, pin
 from shed.client.locate import ask
 from shed.client.ssh_config import Host, aliases, install, merged, read, text_of, uninstall
 from shed.client.transport import NotRunningError
-from shed.errors import ShedError, UnavailableError, UsageError
+from shed.errors import NotFoundError, ShedError, UnavailableError, UsageError
 from shed.names import LOCAL
 
 
@@ -24,7 +25,8 @@ def ssh_config(words: list[str], options: Options) -> int:
     parser = Parser(
         "ssh-config",
         "Print what OpenSSH needs to reach sheds as hosts called shed-NAME: of one shed, of a server named with -s, or of all servers.\n"
-        "The key of each server's SSH front is pinned in ~/.shed/known_hosts.",
+        "Each server's host key is pinned in ~/.shed/known_hosts.  Your own key, ~/.shed/id_ed25519, is made when it is missing, and each\n"
+        "server is told to let it in.",
         examples=["shed ssh-config dev", "shed ssh-config --install", "ssh shed-dev", "shed ssh-config --uninstall"],
     )
     parser.add_argument("name", metavar="NAME", nargs="?", help="the shed (default: all)")
@@ -43,7 +45,7 @@ def ssh_config(words: list[str], options: Options) -> int:
     user_file, ours = Path("~/.ssh/config").expanduser(), config.path.with_name("ssh_config").absolute()
     if args.uninstall:
         return _uninstall(user_file, ours, options, dry_run=args.dry_run)
-    hosts, down = _hosts(config, args.name, options, pinning=not args.dry_run)
+    hosts, down = _hosts(config, args.name, options, changing=not args.dry_run)
     if not (args.install or args.dry_run):
         if options.json:
             emit([_wire(host) for host in hosts])
@@ -69,20 +71,20 @@ def _uninstall(user_file: Path, ours: Path, options: Options, *, dry_run: bool) 
     return 0
 
 
-def _hosts(config: Config, name: str | None, options: Options, *, pinning: bool) -> tuple[list[Host], list[str]]:
+def _hosts(config: Config, name: str | None, options: Options, *, changing: bool) -> tuple[list[Host], list[str]]:
     """Return the hosts that are asked for, and the names of the servers that did not answer."""
     known_hosts = config.path.with_name("known_hosts").absolute()
     if name is not None:
         server = client_of(name, options)
         server.shed(name)
-        return _of_server(server, [name], config, known_hosts, pinning=pinning), []
+        return _of_server(server, [name], config, known_hosts, changing=changing), []
     if options.server is not None or not config.servers:
         server = client(options)
-        return _of_server(server, [shed.name for shed in server.sheds()], config, known_hosts, pinning=pinning), []
+        return _of_server(server, [shed.name for shed in server.sheds()], config, known_hosts, changing=changing), []
     answers = ask(
         config,
         sorted(config.names(), key=lambda server: server != (config.default or LOCAL)),
-        lambda server: _of_server(server, [shed.name for shed in server.sheds()], config, known_hosts, pinning=pinning),
+        lambda server: _of_server(server, [shed.name for shed in server.sheds()], config, known_hosts, changing=changing),
     )
     found: dict[str, Host] = {}
     down = []
@@ -100,8 +102,11 @@ def _hosts(config: Config, name: str | None, options: Options, *, pinning: bool)
     return list(found.values()), down
 
 
-def _of_server(server: Client, sheds: list[str], config: Config, known_hosts: Path, *, pinning: bool) -> list[Host]:
-    """Return sheds of one server as hosts, and pin its key.  Raises `UnavailableError` (SSH_OFF) without an SSH front."""
+def _of_server(server: Client, sheds: list[str], config: Config, known_hosts: Path, *, changing: bool) -> list[Host]:
+    """Return sheds of one server as hosts; with `changing` pin its key and have it let ours in.
+
+    Raises `UnavailableError` (SSH_OFF) without an SSH front.
+    """
     info = server.info()
     port, address = info.get("ssh_port"), server.address
     if not isinstance(port, int):
@@ -111,13 +116,31 @@ def _of_server(server: Client, sheds: list[str], config: Config, known_hosts: Pa
     if entry is not None and entry.ssh_port != DEFAULT_SSH_PORT:
         port = entry.ssh_port
     host = address.host or "localhost"
-    if pinning:
+    identity: Path | None = default_identity()
+    if changing:
         # Nobody can be in between on a Unix socket, or in the user's own ssh.
         pin(known_hosts, host, port, server.ssh_host_key(), replace=address.path is not None or address.ssh is not None)
+        identity = _enrolled(server)
     jump = {} if address.ssh is None else {"jump": str(address), "key_name": pattern(host, port)}
     hostname = host if address.ssh is None else "localhost"
     place = address.name or LOCAL
-    return [Host(f"shed-{shed}", place, shed, hostname, port, known_hosts, **jump) for shed in sorted(sheds)]
+    return [Host(f"shed-{shed}", place, shed, hostname, port, known_hosts, identity=identity, **jump) for shed in sorted(sheds)]
+
+
+def _enrolled(server: Client) -> Path | None:
+    """Have `server` let in our key, and return the private one; None, and a note, where that is another's to decide."""
+    identity = default_identity()
+    key = own_key(identity)
+    try:
+        server.add_ssh_key(f"{key} {key.comment}")
+    except NotFoundError:  # an older server
+        return None
+    except ShedError as error:
+        if error.code != "FORBIDDEN":
+            raise
+        note(f"warning: {server.address} does not let in your key: {error.message}; on its machine: shed ssh-key add '{key}'")
+        return None
+    return identity
 
 
 def _wire(host: Host) -> dict[str, object]:
@@ -129,4 +152,5 @@ def _wire(host: Host) -> dict[str, object]:
         "port": host.port,
         "user": host.shed,
         "known_hosts_file": str(host.known_hosts),
+        "identity_file": None if host.identity is None else str(host.identity),
     }

@@ -21,6 +21,7 @@ from shed.progress import BlobEvent, BytesEvent, Event, PhaseEvent, WarningEvent
 Sink = Callable[[Event], None]
 CONNECT = "shed-tcp"
 CREATE = "/api/sheds?progress=blob"
+_SSH_KEYS = "/api/ssh-keys"
 PULL = "/api/images/pull?progress=blob"
 
 
@@ -70,6 +71,18 @@ class Client:
     def revoke_token(self, name: str) -> None:
         """Make a token invalid."""
         http.request(self.address, "DELETE", f"/api/tokens/{check_token_name(name)}")
+
+    def ssh_keys(self) -> list[dict[str, Any]]:
+        """Return the keys that the server lets in by SSH, without those of its configuration."""
+        return [object_of(item) for item in items_of(http.request(self.address, "GET", _SSH_KEYS), "keys")]
+
+    def add_ssh_key(self, line: str) -> str:
+        """Have the server let in a public key; return its fingerprint."""
+        return str(object_of(http.request(self.address, "POST", _SSH_KEYS, body={"key": line})).get("fingerprint", ""))
+
+    def remove_ssh_key(self, fingerprint: str) -> None:
+        """Have the server let in a key no more, from the next connection on."""
+        http.request(self.address, "DELETE", f"{_SSH_KEYS}/{quote(fingerprint, safe='')}")
 
     def stop_server(self) -> None:
         """Ask the server to end; running sheds stay."""

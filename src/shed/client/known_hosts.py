@@ -5,11 +5,10 @@ What somebody else wrote into it, comments too, stays as it is.
 
 from __future__ import annotations
 
-import base64
-import binascii
 from pathlib import Path
 
-from shed.errors import ConflictError, DataError
+from shed.config.sshkeys import PublicKey
+from shed.errors import ConflictError
 from shed.fsutil import atomic_write, locked, storage_errors
 
 
@@ -24,7 +23,7 @@ def pin(path: Path, host: str, port: int, key: str, *, replace: bool = False) ->
     Raises `ConflictError` (HOST_KEY_CHANGED) when another key is pinned there, unless it is to be replaced, and `DataError` for a key that
     is none.
     """
-    name, key = pattern(host, port), check_key(key)
+    name, key = pattern(host, port), str(PublicKey.parse(key))
     with storage_errors(path):
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with locked(path.with_name(f".{path.name}.lock")):
@@ -47,19 +46,6 @@ def pin(path: Path, host: str, port: int, key: str, *, replace: bool = False) ->
 def pattern(host: str, port: int) -> str:
     """Return how a known_hosts file names `host` and `port`."""
     return host if port == 22 else f"[{host}]:{port}"
-
-
-def check_key(key: str) -> str:
-    """Return type and content of a public key, without its comment.  Raises `DataError` for what is none."""
-    words = key.split()
-    try:
-        blob = base64.b64decode(words[1], validate=True)
-        length = int.from_bytes(blob[:4], "big")
-        if blob[4 : 4 + length] == words[0].encode() and len(blob) > 4 + length:
-            return f"{words[0]} {words[1]}"
-    except (IndexError, binascii.Error):
-        pass
-    raise DataError(f"{key[:80]!r} is not a public host key", hint="it should read: ssh-ed25519 AAAA…")
 
 
 def _read(path: Path) -> list[str]:

@@ -35,11 +35,15 @@ class Host:
     key_name: str | None = None
     """How the file of known hosts calls the server, when that is not the host's name and port."""
     jump: str | None = None
+    identity: Path | None = None
+    """The private key that lets the user in; None where it does not."""
 
     def text(self) -> str:
         """Return its lines."""
         lines = [f"Host {self.alias}", f"# on {self.server}", f"HostName {self.hostname}", f"Port {self.port}", f"User {self.shed}"]
         lines += [f"UserKnownHostsFile {_quoted(self.known_hosts)}", "StrictHostKeyChecking yes"]
+        # Only this one: who tries all keys of a full agent first is turned away.  What ForwardAgent forwards is not limited by it.
+        lines += [f"IdentityFile {_quoted(self.identity)}", "IdentitiesOnly yes"] if self.identity is not None else []
         lines += [f"HostKeyAlias {self.key_name}"] if self.key_name is not None else []
         lines += [f"ProxyJump {self.jump}"] if self.jump is not None else []
         return "\n    ".join(lines) + "\n"

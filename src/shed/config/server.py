@@ -90,7 +90,7 @@ class Settings:
     """0: no SSH; None: the usual port, when it is free."""
     ssh_bind_address: str = "127.0.0.1"
     ssh_authorized_keys: Path | tuple[str, ...] | None = None
-    """A file of keys, or the keys themselves, that may come in by SSH; None: everybody on this machine may."""
+    """A file of keys, or the keys themselves, that may come in by SSH, beside those that were enrolled (`shed ssh-key`)."""
 
     max_image_size: int = MAX_IMAGE
     """Most bytes that are fetched for one image."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import ipaddress
 import itertools
@@ -11,7 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from shed.config.sizes import format_size, parse_size
-from shed.errors import UsageError
+from shed.config.sshkeys import PublicKey
+from shed.errors import DataError, UsageError
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)?")
 _HOST = re.compile(r"[A-Za-z0-9._-]+|\[?[0-9A-Fa-f:.]+\]?")
@@ -109,10 +109,10 @@ def authorized_keys(value: object) -> Path | tuple[str, ...]:
 def _is_key(line: str) -> bool:
     """Say whether a word of `line` is a key: base64 that begins with the name of its kind, which is the word before."""
     words = line.split()
-    for kind, data in itertools.pairwise(words):
-        with contextlib.suppress(ValueError):
-            if base64.b64decode(data, validate=True).startswith(len(kind).to_bytes(4, "big") + kind.encode()):
-                return True
+    for pair in itertools.pairwise(words):
+        with contextlib.suppress(DataError):
+            PublicKey.parse(" ".join(pair))
+            return True
     return False
 
 

@@ -35,6 +35,18 @@ def test_configuration(host: Host, tmp_path: Path) -> None:
     assert "cannot read" in found(named, service.configuration).detail
 
 
+def test_ssh_hosts_without_a_key(host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that an older version installed are told, with the command that makes them right; nothing is said without any."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert list(service.ssh_clients(host)) == []
+    path = tmp_path / ".shed/ssh_config"
+    path.parent.mkdir()
+    path.write_text("# Written\n\nHost shed-dev\n    # on local\n    Port 2222\n\nHost shed-web\n    # on local\n    IdentityFile /k\n")
+    assert (found(host, service.ssh_clients).status, found(host, service.ssh_clients).hint) == (Status.WARN, "shed ssh-config --install")
+    path.write_text("# Written\n\nHost shed-web\n    # on local\n    IdentityFile /k\n")
+    assert found(host, service.ssh_clients).status is Status.PASS
+
+
 @pytest.mark.root
 def test_spares_that_could_not_become_sheds(host: Host, tmp_path: Path) -> None:
     """It is said to those who asked for spares, with what to do."""

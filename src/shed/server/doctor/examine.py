@@ -22,6 +22,7 @@ CHECKS: tuple[tuple[str, Check], ...] = (
     ("leftovers", storage.leftovers),
     ("service", service.service),
     ("server", service.answers),
+    ("ssh clients", service.ssh_clients),
 )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 from shed.config.server import find_settings, load_settings
 from shed.errors import UnavailableError, UsageError
@@ -21,16 +22,26 @@ def configuration(host: Host) -> Iterator[Result]:
         detail = f"no spares are kept: {paths.spares} and {paths.instances} are different mounts, and none could become a shed"
         yield Result("configuration", Status.WARN, detail, "have both on one file system, or set qemu.warm_spares to 0")
         return
-    keys = settings.ssh_authorized_keys
-    if keys is not None:
-        from shed.server.ssh.keys import read_keys  # noqa: PLC0415  it takes a moment
+    from shed.server.ssh.keys import read_keys  # noqa: PLC0415  it takes a moment
 
-        try:
-            read_keys(keys)
-        except UsageError as error:
-            yield Result("configuration", Status.WARN, error.message, error.hint or "")
-            return
+    try:
+        read_keys(settings.ssh_authorized_keys, paths.data)
+    except UsageError as error:
+        yield Result("configuration", Status.WARN, error.message, error.hint or "")
+        return
     yield Result("configuration", Status.PASS, f"{path} is valid" if path else "no file: all is at its default")
+
+
+def ssh_clients(host: Host) -> Iterator[Result]:
+    """What `shed ssh-config --install` wrote for this user names a key."""
+    path = Path("~/.shed/ssh_config").expanduser()
+    if not path.exists():
+        return
+    text = path.read_text(encoding="utf-8", errors="replace")
+    if text.count("\nHost ") > text.count("\n    IdentityFile "):
+        yield Result("ssh clients", Status.WARN, f"{path} has sheds without a key, so they are refused", "shed ssh-config --install")
+    else:
+        yield Result("ssh clients", Status.PASS, f"{path} names the key of each shed")
 
 
 def service(host: Host) -> Iterator[Result]:

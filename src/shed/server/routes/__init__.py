@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from shed.server.app import Route
-from shed.server.routes import connect, exec, images, info, sessions, sheds, system, tokens  # noqa: A004  named as in the API
+from shed.server.routes import connect, exec, images, info, sessions, sheds, ssh_keys, system, tokens  # noqa: A004  named as in the API
 
 ROUTES: tuple[Route, ...] = (
     *info.ROUTES,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from typing import TYPE_CHECKING, Any
 
 import asyncssh
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+ADVICE = "This server lets in nobody without a key.  Run `shed ssh-config --install`, then: ssh shed-NAME"
+"""What a client without a right key is told."""
 _NOT_KEPT = ("restrict", "expiry-time", "permitlisten", "tunnel", "verify-required")
 """Options of a key that OpenSSH knows, and that would limit it."""
 
@@ -65,6 +67,7 @@ class Client(asyncssh.SSHServer):
         """The user name."""
         self.connection: Connection
         self._service = service
+        self._told = False
         self._agent: asyncio.Task[str] | None = None
         self._listeners: list[GuestListener] = []
 
@@ -115,20 +118,33 @@ class Client(asyncssh.SSHServer):
         log.debug("client of %r left: %s", self.name, exc)
 
     async def begin_auth(self, username: str) -> bool:
-        """Take the user name; return whether a key is needed.  The list of keys is read each time: who is struck off it is out."""
+        """Take the user name; a key is needed in any case.  The keys are read each time: whoever is struck off is out."""
         self.name = username
-        wanted = self._service.settings.ssh_authorized_keys
-        if wanted is None:
-            return False
         try:
-            self.connection.set_authorized_keys(await asyncio.to_thread(read_keys, wanted))
+            keys = await asyncio.to_thread(read_keys, self._service.settings.ssh_authorized_keys, self._service.data)
         except UsageError as error:
             self._service.warn(error.message)
+            self.connection.set_authorized_keys(None)
+        else:
+            self.connection.set_authorized_keys(keys)
         return True
 
     def public_key_auth_supported(self) -> bool:
         """Tell also those whom nothing helps what would."""
         return True
+
+    def kbdint_auth_supported(self) -> bool:
+        """Offer it once, so that a client whose keys are all refused, or who has none, shows its user what to do.  There is no question."""
+        return not self._told
+
+    def get_kbdint_challenge(self, username: str, lang: str, submethods: str) -> tuple[str, str, str, list[tuple[str, bool]]]:
+        """Tell.  A banner would be shown to those who get in, too: the server cannot know yet."""
+        self._told = True
+        return "", ADVICE, "", []
+
+    def validate_kbdint_response(self, username: str, responses: Sequence[str]) -> bool:
+        """Let nobody in."""
+        return False
 
     def auth_completed(self) -> None:
         """Refuse a key with a restriction that is not kept here."""

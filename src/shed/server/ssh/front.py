@@ -97,7 +97,7 @@ def _service(data: Path, settings: Settings, manager: Manager) -> Service:
     from shed.server.ssh.hostkey import private_key  # noqa: PLC0415
     from shed.server.ssh.service import Service  # noqa: PLC0415  see the package
 
-    return Service(private_key(data), settings, manager)
+    return Service(private_key(data), data, settings, manager)
 
 
 def _listener(host: str, port: int) -> socket.socket:

@@ -1,4 +1,4 @@
-"""Who may come in by SSH: the list of public keys, as in OpenSSH's ``authorized_keys``."""
+"""Who may come in by SSH: the keys that the configuration lists, and those that were enrolled."""
 
 from __future__ import annotations
 
@@ -8,23 +8,37 @@ from pathlib import Path
 
 import asyncssh
 
-from shed.errors import UsageError
+from shed.errors import DataError, StorageError, UsageError
+from shed.server.ssh.enrolled import enrolled
 
 
-def read_keys(wanted: Path | tuple[str, ...]) -> asyncssh.SSHAuthorizedKeys:
-    """Return the list that `wanted` holds, or the file of that name.  Raises `UsageError`, with what is wrong with it.
+def read_keys(wanted: Path | tuple[str, ...] | None, data: Path) -> asyncssh.SSHAuthorizedKeys:
+    """Return the keys of `wanted`, a list or the file of one, and those enrolled in the data folder `data`.
 
-    A file that others can write to is none: whoever can add a key could let himself in.
+    A key that `wanted` names has the options that it has there, enrolled or not.  Raises `UsageError` with what is wrong: then nobody is
+    let in, for a restriction may be what cannot be read.  A file that others can write to is wrong: they could let themselves in.
     """
+    what: object = wanted if isinstance(wanted, Path) else "ssh.authorized_keys"
     try:
-        if not isinstance(wanted, Path):
-            return asyncssh.import_authorized_keys("\n".join(wanted))
-        with wanted.open(encoding="utf-8") as file:
-            about = os.fstat(file.fileno())
-            if about.st_uid not in (0, os.geteuid()) or about.st_mode & stat.S_IWOTH:
-                raise ValueError("others can write to it")
-            return asyncssh.import_authorized_keys(file.read())
-    except (OSError, ValueError) as error:
+        keys = asyncssh.SSHAuthorizedKeys()
+        named: set[str] = set()
+        if wanted is not None:
+            text = _text(wanted) if isinstance(wanted, Path) else "\n".join(wanted)
+            keys.load(text)
+            named = {word for line in text.splitlines() if not line.lstrip().startswith("#") for word in line.split()}
+        what = "the enrolled keys"
+        more = [str(one.key) for one in enrolled(data) if one.key.data not in named]
+        if more:
+            keys.load("\n".join(more))
+    except (OSError, ValueError, DataError, StorageError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
-        what = wanted if isinstance(wanted, Path) else "ssh.authorized_keys"
         raise UsageError(f"nobody is let in by SSH: {what}: {reason}", hint="correct the list of keys") from None
+    return keys
+
+
+def _text(path: Path) -> str:
+    with path.open(encoding="utf-8") as file:
+        about = os.fstat(file.fileno())
+        if about.st_uid not in (0, os.geteuid()) or about.st_mode & stat.S_IWOTH:
+            raise ValueError("others can write to it")
+        return file.read()

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import socket
 from collections.abc import Coroutine
+from pathlib import Path
 from typing import Any
 
 import asyncssh
@@ -23,10 +24,14 @@ _FAREWELL = 1.0
 
 
 class Service:
-    """Serves clients with the private key `host_key`.  Takes a moment to make: not on the event loop."""
+    """Serves clients with the private key `host_key`; who may come in is said by `settings`, and in `data`.
 
-    def __init__(self, host_key: bytes, settings: Settings, manager: Manager) -> None:
+    Takes a moment to make: not on the event loop.
+    """
+
+    def __init__(self, host_key: bytes, data: Path, settings: Settings, manager: Manager) -> None:
         self.manager = manager
+        self.data = data
         self.settings = settings
         self.connections: set[Connection] = set()
         """All that are open."""
