@@ -8,6 +8,7 @@ from shed.server.routes import connect, exec, images, info, sessions, sheds, ssh
 ROUTES: tuple[Route, ...] = (
     *info.ROUTES,
     *tokens.ROUTES,
+    *ssh_keys.ROUTES,
     *sheds.ROUTES,
     *exec.ROUTES,
     *sessions.ROUTES,
