@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import hashlib
 import http.client
 import json
 import stat
@@ -143,12 +144,16 @@ def test_a_line_break_makes_no_second_key(host: Host) -> None:
     assert len((host.world.paths.data / "ssh_authorized_keys").read_text().splitlines()) == len(keys)
 
 
-def test_the_tcp_port_enrols_nobody(host: Host) -> None:
-    """Every user of the machine, and a guest, may reach it."""
-    connection = http.client.HTTPConnection("127.0.0.1", int((host.world.paths.data.parent / "port").read_text()))
-    for method, path in (("GET", ""), ("POST", ""), ("DELETE", "/SHA256%3Anone")):
-        connection.request(method, f"/api/ssh-keys{path}", json.dumps({"key": host.ssh.public}))
-        answer = connection.getresponse()
-        answer.read()
-        assert answer.status in (401, 403)
-    connection.close()
+@pytest.mark.parametrize(("right", "status"), [(None, 401), ("read", 403), ("use", 403), ("admin", 200)])
+def test_the_tcp_port(host: Host, right: str | None, status: int) -> None:
+    """Who enrols a key there needs a token with the right to administer: a key opens every shed.  6aee119 asks nobody for anything."""
+    headers = {}
+    if right is not None:
+        body = {"name": right, "right": right, "sha256": hashlib.sha256(right.encode()).hexdigest()}
+        assert host.server.request("POST", "/api/tokens", json.dumps(body))[0] == 201
+        headers["Authorization"] = f"Bearer {right}"
+    for method in ("GET", "POST"):
+        connection = http.client.HTTPConnection("127.0.0.1", int((host.world.paths.data.parent / "port").read_text()))
+        connection.request(method, "/api/ssh-keys", json.dumps({"key": host.ssh.public}), headers)
+        assert connection.getresponse().status == status
+        connection.close()
