@@ -89,6 +89,7 @@ def server_parser() -> argparse.ArgumentParser:
     doctor = commands.add_parser("doctor", help="look for what is wrong with this host; exit code 1 when something is")
     doctor.add_argument("--config", type=Path, metavar="FILE", help="the configuration to check, instead of the one a server would find")
     doctor.add_argument("--json", action="store_true", help="machine output")
+    doctor.add_argument("--security", action="store_true", help="look at what keeps guests, other users and strangers out, by trying it")
     doctor.set_defaults(run=_doctor)
     version = commands.add_parser("version", help="print the version")
     version.set_defaults(run=_version)
@@ -217,10 +218,14 @@ def _config_validate(options: argparse.Namespace) -> int:
 
 
 def _doctor(options: argparse.Namespace) -> int:
-    from shed.server.doctor.examine import as_json, as_text, examine  # noqa: PLC0415  as above
+    from shed.server.doctor.examine import CHECKS, as_json, as_text, examine  # noqa: PLC0415  as above
     from shed.server.doctor.result import Host, Status  # noqa: PLC0415
 
-    results = list(examine(Host(Paths(), options.config)))
+    checks = CHECKS
+    if options.security:
+        from shed.server.doctor.security import CHECKS as checks  # noqa: PLC0415, N811
+
+    results = list(examine(Host(Paths(), options.config), checks))
     sys.stdout.write(as_json(results) if options.json else as_text(results))
     return int(any(result.status is Status.FAIL for result in results))
 

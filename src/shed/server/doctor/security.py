@@ -1,0 +1,149 @@
+"""Checks of what keeps guests, other users and strangers out, by trying it on this host: ``shed-server doctor --security``.
+
+What only another user can show is tried as ``nobody``, when root asks; for everybody else the modes of the files have to do.
+"""
+
+from __future__ import annotations
+
+import http.client
+import os
+import stat
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from shed.config.server import Settings, find_settings, load_settings
+from shed.run import run
+from shed.server.doctor.result import Host, Result, Status
+
+_NOBODY = 65534
+_SECONDS = 5.0
+_SECRETS = ("token", "tokens.json", "ssh_host_ed25519_key", "logs/audit.log")
+"""Below the data folder: what no other user may read."""
+_ATTEMPT = f"""
+import os, socket, sys
+os.setgroups([]); os.setgid({_NOBODY}); os.setuid({_NOBODY})
+open(sys.argv[2]) if sys.argv[1] == "open" else socket.socket(socket.AF_UNIX).connect(sys.argv[2])
+"""
+_LISTENS = "0A"
+"""TCP_LISTEN in /proc/net/tcp; proc(5)."""
+_LOOPBACK_V4 = "0100007F"
+
+
+def unix_socket(host: Host) -> Iterator[Result]:
+    """Nobody but this user can open the server's socket."""
+    path = host.paths.socket
+    if not path.exists():
+        yield Result("unix socket", Status.WARN, f"no server listens at {path}, so nothing could be tried", "shed server start")
+        return
+    folder, itself = path.parent.stat(), path.stat()
+    if folder.st_uid != os.geteuid() or itself.st_uid != os.geteuid() or folder.st_mode & 0o077 or itself.st_mode & 0o077:
+        yield Result("unix socket", Status.FAIL, f"others may open {path}", f"chmod 700 {path.parent}; chmod 600 {path}")
+    elif _as_nobody("connect", path):
+        yield Result("unix socket", Status.FAIL, f"another user could connect to {path}", f"look at the modes and ACLs of {path.parent}")
+    else:
+        yield Result("unix socket", Status.PASS, f"only its user can open {path}")
+
+
+def tcp_port(host: Host) -> Iterator[Result]:
+    """The TCP port answers nobody without a token, and no web page."""
+    port, address = _settings(host).http_port, _settings(host).bind_address
+    if port is None:
+        yield Result("tcp port", Status.PASS, "there is none: http_port is not set")
+        return
+    try:
+        stranger = _status(address, port, {})
+        page = _status(address, port, {"Host": "localhost", "Origin": "http://evil.example"})
+    except OSError as error:
+        yield Result("tcp port", Status.WARN, f"nothing could be tried: {address}:{port}: {error}", "start the server first")
+        return
+    if stranger != http.client.UNAUTHORIZED or page != http.client.FORBIDDEN:
+        detail = f"port {port} answers a client without a token with {stranger}, and a web page with {page}"
+        yield Result("tcp port", Status.FAIL, detail, "another program may have that port; or restart the server")
+    else:
+        yield Result("tcp port", Status.PASS, f"port {port} answers only clients with a token: 401 without, 403 for a web page")
+
+
+def secrets(host: Host) -> Iterator[Result]:
+    """Keys, tokens and the audit log are their user's alone."""
+    there = [path for path in (*(host.paths.data / name for name in _SECRETS), host.paths.run / "tokens") if path.exists()]
+    open_ = [path for path in there if path.stat().st_mode & 0o077 or path.stat().st_uid != os.geteuid()]
+    read = [path for path in there if path not in open_ and _as_nobody("open", path)]
+    if open_ or read:
+        hint = f"chmod 600 {open_[0] if open_ else read[0]}; and make new ones, since somebody may know these"
+        yield Result("secrets", Status.FAIL, f"others can read {', '.join(map(str, open_ + read))}", hint)
+    else:
+        yield Result("secrets", Status.PASS, f"{len(there)} files of keys, tokens and the audit log are their user's alone")
+
+
+def guests_network(host: Host) -> Iterator[Result]:
+    """What a guest reaches: this is not closed yet, and the report says so."""
+    ports = sorted(_loopback_ports())
+    shown = ", ".join(map(str, ports[:12])) + (f" and {len(ports) - 12} more" if len(ports) > 12 else "")
+    detail = f"guests reach your network, and what listens on this machine's loopback: TCP ports {shown or 'none'}"
+    yield Result("guest network", Status.WARN, detail, "have what listens there ask who comes; see docs/security/README.md")
+
+
+def vmm_user(host: Host) -> Iterator[Result]:
+    """A guest that breaks out of QEMU is whoever QEMU runs as."""
+    if os.geteuid() == 0:
+        detail = "this server is root's, so QEMU runs as root, but for sheds with a folder of another user"
+        yield Result("vmm user", Status.WARN, detail, "shed-server install --run-as USER; or have users start servers of their own")
+    else:
+        yield Result("vmm user", Status.PASS, "QEMU runs as this user, without privileges, and with its system calls filtered")
+
+
+def audit_log(host: Host) -> Iterator[Result]:
+    """What is done is written down."""
+    path = host.paths.logs / "audit.log"
+    if not path.exists():
+        yield Result("audit log", Status.WARN, f"{path} is not there yet", "it is begun by the first request")
+        return
+    writable = os.access(path, os.W_OK) and stat.S_ISREG(path.lstat().st_mode)
+    if writable:
+        yield Result("audit log", Status.PASS, f"{path}, {path.stat().st_size} bytes")
+    else:
+        yield Result("audit log", Status.FAIL, f"{path} cannot be written to", "check who owns it")
+
+
+def _settings(host: Host) -> Settings:
+    return load_settings(host.config or find_settings())
+
+
+def _status(address: str, port: int, headers: dict[str, str]) -> int:
+    connection = http.client.HTTPConnection(address, port, timeout=_SECONDS)
+    try:
+        connection.request("GET", "/api/sheds", headers=headers)
+        return connection.getresponse().status
+    except http.client.HTTPException as error:
+        raise OSError(f"what listens there does not speak HTTP: {error!r}") from None
+    finally:
+        connection.close()
+
+
+def _loopback_ports() -> set[int]:
+    found = set()
+    for line in Path("/proc/net/tcp").read_text(encoding="ascii").splitlines()[1:]:
+        fields = line.split()
+        address, _, port = fields[1].rpartition(":")
+        if fields[3] == _LISTENS and address in (_LOOPBACK_V4, "00000000"):
+            found.add(int(port, 16))
+    return found
+
+
+def _as_nobody(attempt: str, path: Path) -> bool:
+    """Say whether another user can ``open`` or ``connect`` to `path`; false when this is not root, who alone can become one."""
+    if os.geteuid() != 0:
+        return False
+    done = run([sys.executable, "-I", "-S", "-c", _ATTEMPT, attempt, str(path)], timeout=_SECONDS, check=False)
+    return done.returncode == 0
+
+
+CHECKS = (
+    ("unix socket", unix_socket),
+    ("tcp port", tcp_port),
+    ("secrets", secrets),
+    ("guest network", guests_network),
+    ("vmm user", vmm_user),
+    ("audit log", audit_log),
+)

@@ -1,0 +1,123 @@
+"""The checks of ``shed-server doctor --security``: each on a host that is closed, and on one that is open."""
+
+import http.server
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from shed.server.doctor import security
+from shed.server.doctor.result import Host, Status
+from shed.server.main import main
+from support.doctor import found
+from support.ports import free_port
+from support.running import Running
+from support.world import World
+
+
+@pytest.fixture
+def served(world: World) -> Iterator[Host]:
+    """A host whose server runs, on TCP too."""
+    port = free_port()
+    (world.paths.data.parent / "port").write_text(str(port))
+    running = Running(world)
+    assert running.request("GET", "/api/info")[0] == 200
+    config = world.paths.data.parent / "server.yaml"
+    config.write_text(f"http_port: {port}\n")
+    yield Host(world.paths, config)
+    running.end()
+
+
+def test_a_server_as_it_should_be(served: Host) -> None:
+    """Everything of it that can be tried is closed."""
+    for name, check in (("unix socket", security.unix_socket), ("tcp port", security.tcp_port), ("secrets", security.secrets)):
+        row = found(served, check, name)
+        assert row.status is Status.PASS, row
+    assert "401" in found(served, security.tcp_port).detail
+    assert found(served, security.audit_log).status is Status.PASS
+
+
+def test_what_is_not_closed_is_told(served: Host) -> None:
+    """The guests' network, with what listens there; and QEMU of a root server."""
+    row = found(served, security.guests_network)
+    assert row.status is Status.WARN
+    assert row.detail.startswith("guests reach your network")
+    assert served.config is not None
+    port = int(served.config.read_text().split()[1])
+    assert port in security._loopback_ports()
+    assert found(served, security.vmm_user).status is (Status.PASS if os.geteuid() else Status.WARN)
+
+
+@pytest.mark.parametrize("mode", [0o755, 0o711, 0o770])
+def test_a_socket_that_others_may_open(served: Host, mode: int) -> None:
+    """The folder is the fence."""
+    served.paths.run.chmod(mode)
+    assert found(served, security.unix_socket).status is Status.FAIL
+
+
+@pytest.mark.parametrize("name", ["token", "logs/audit.log"])
+def test_a_secret_that_others_may_read(served: Host, name: str) -> None:
+    """It is named, and so is what to do."""
+    (served.paths.data / name).chmod(0o644)
+    row = found(served, security.secrets)
+    assert row.status is Status.FAIL
+    assert name in row.detail
+    assert "chmod 600" in row.hint
+
+
+def test_a_port_that_answers_everybody(host: Host, tmp_path: Path) -> None:
+    """As a server of an earlier version does."""
+
+    class Open(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Open) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        config = tmp_path / "server.yaml"
+        config.write_text(f"http_port: {server.server_address[1]}\n")
+        row = found(Host(host.paths, config), security.tcp_port)
+        server.shutdown()
+        thread.join()
+    assert row.status is Status.FAIL
+    assert "200" in row.detail
+
+
+def test_nothing_runs(host: Host, tmp_path: Path) -> None:
+    """What cannot be tried is a warning, and no port is fine."""
+    assert found(host, security.unix_socket).status is Status.WARN
+    assert found(host, security.tcp_port).status is Status.PASS
+    assert found(host, security.audit_log).status is Status.WARN
+    config = tmp_path / "server.yaml"
+    config.write_text(f"http_port: {free_port()}\n")
+    assert found(Host(host.paths, config), security.tcp_port).status is Status.WARN
+
+
+@pytest.mark.root
+def test_another_user_is_tried(tmp_path: Path) -> None:
+    """As root, the doctor becomes somebody else for a moment, and no more than that."""
+    if os.geteuid():
+        pytest.skip("only root can become another user")
+    private = tmp_path / "private"
+    private.write_text("x")
+    private.chmod(0o600)
+    assert not security._as_nobody("open", private)
+    assert security._as_nobody("open", Path("/etc/passwd"))
+    assert os.geteuid() == 0
+
+
+def test_the_command(served: Host, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """One line for each row."""
+    monkeypatch.setenv("SHED_DATA_DIR", str(served.paths.data))
+    monkeypatch.setenv("SHED_RUNTIME_DIR", str(served.paths.run))
+    assert main(["doctor", "--security", "--config", str(served.config)]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert len(said) == 1 + len(security.CHECKS)
+    assert any(line.startswith("tcp port ") and " PASS " in line for line in said)
