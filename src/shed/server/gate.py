@@ -15,7 +15,9 @@ LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
 MAX_STRANGERS = 64
 """Most TCP connections at once whose client is not known yet."""
 MAX_CONNECTIONS = 1024
-"""Most TCP connections at once."""
+"""Most TCP connections at once, of clients that are known."""
+MAX_PER_TOKEN = 512
+"""Most of them with one token: the other half is for everybody else."""
 _SCHEME = "bearer"
 
 

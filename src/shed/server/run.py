@@ -10,12 +10,12 @@ import socket
 from collections.abc import Iterable, Iterator
 from functools import partial
 
-from shed.errors import ForbiddenError
+from shed.errors import ForbiddenError, UnavailableError
 from shed.fsutil import atomic_write
 from shed.server.accept import Acceptor, raise_file_limit
 from shed.server.app import App, Server
-from shed.server.caller import of_unix_socket
-from shed.server.gate import MAX_CONNECTIONS, MAX_STRANGERS, Gate
+from shed.server.caller import Caller, of_unix_socket
+from shed.server.gate import MAX_CONNECTIONS, MAX_PER_TOKEN, MAX_STRANGERS, Gate
 from shed.server.http import HttpConnection
 from shed.server.listen import only_server, tcp_listener, unix_listener
 from shed.server.routes import ROUTES
@@ -114,7 +114,7 @@ class Connections:
         """Serve a client of the TCP port."""
         task = asyncio.current_task()
         assert task is not None
-        connection = HttpConnection(*await asyncio.open_connection(sock=accepted), self._app, self._gate.admit)
+        connection = HttpConnection(*await asyncio.open_connection(sock=accepted), self._app, self._admit)
         self._public[connection] = task
         strangers = [other for other in self._public if other.caller is None]
         for oldest in strangers[: len(strangers) - MAX_STRANGERS] if len(strangers) > MAX_STRANGERS else ():
@@ -123,6 +123,14 @@ class Connections:
             await self._serve(connection)
         finally:
             self._public.pop(connection, None)
+
+    def _admit(self, headers: dict[str, str]) -> Caller:
+        caller = self._gate.admit(headers)
+        this = asyncio.current_task()
+        if sum(other.caller == caller for other, task in self._public.items() if task is not this) >= MAX_PER_TOKEN:
+            message = f"the token {caller.name!r} has {MAX_PER_TOKEN} connections open"
+            raise UnavailableError(message, code="TOO_MANY_CONNECTIONS", hint="close some, or use another token for what is apart")
+        return caller
 
     def room(self, accepted: socket.socket) -> bool:
         """Say whether the TCP port takes another connection."""

@@ -14,7 +14,7 @@ import pytest
 from shed.client.address import Address
 from shed.client.client import Client
 from shed.errors import ConflictError, ForbiddenError, NotFoundError, UnauthorizedError, UsageError
-from shed.server.gate import MAX_STRANGERS
+from shed.server.gate import MAX_PER_TOKEN, MAX_STRANGERS
 from shed.server.routes import ROUTES
 from support.ports import free_port
 from support.running import Running
@@ -237,6 +237,28 @@ def test_silent_strangers_make_way(server: Running) -> None:
     finally:
         for client in silent:
             client.close()
+
+
+def test_one_token_cannot_take_all_connections(server: Running) -> None:
+    """Its holder is told; another token is served."""
+    mine = owner(server)
+    _, secret = mine.create_token("greedy", right="read")
+    held = []
+    try:
+        refused = 0
+        for _ in range(MAX_PER_TOKEN + 5):
+            client = http.client.HTTPConnection("127.0.0.1", port_of(server), timeout=60)
+            client.request("GET", "/api/info", headers={"Authorization": f"Bearer {secret}"})
+            answer = client.getresponse()
+            refused += answer.status == 503
+            assert answer.read()
+            held.append(client)
+        assert refused == 5
+        assert with_token(server, server.secret()).info()["version"]
+    finally:
+        for client in held:
+            client.close()
+        mine.revoke_token("greedy")
 
 
 def test_the_audit_log_says_who_did_what(server: Running) -> None:
