@@ -17,13 +17,15 @@ from support.world import World
 class Running:
     """A server process, and ways to talk to it."""
 
-    def __init__(self, world: World, *arguments: str) -> None:
+    def __init__(self, world: World, *arguments: str, log: IO[bytes] | None = None) -> None:
+        """`arguments` are those of `support.server_process`; what it writes to its log goes to `log`, else to this process's."""
         self.world = world
         self.socket = world.paths.socket
         self.process = subprocess.Popen(
             [sys.executable, "-m", "support.server_process", str(world.paths.data.parent), *arguments],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
+            stderr=log,
             env={**os.environ, "PYTHONPATH": ":".join(sys.path)},
         )
         deadline = time.monotonic() + 60

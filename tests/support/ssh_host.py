@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import IO
 from urllib.parse import quote
 
 from shed.config.sshkeys import PublicKey
@@ -15,9 +16,13 @@ from support.world import World
 
 
 class Host:
-    """A server, and clients of its SSH front; `settings` are the server's, beside the port.  With `tcp` it has an HTTP port, too."""
+    """A server, and clients of its SSH front; `settings` are the server's, beside the port.  With `tcp` it has an HTTP port, too.
 
-    def __init__(self, root: Path, *, tcp: int | None = None, **settings: object) -> None:
+    Its log goes to `log`, when that is given.
+    """
+
+    def __init__(self, root: Path, *, tcp: int | None = None, log: IO[bytes] | None = None, **settings: object) -> None:
+        self._log = log
         self.ssh = Ssh(root / "ssh", free_port())
         self.world = World(root / "w")
         (root / "w").mkdir()
@@ -32,7 +37,7 @@ class Host:
 
     def start(self) -> None:
         """Start the server, and have it let in the clients' key."""
-        self.server = Running(self.world)
+        self.server = Running(self.world, log=self._log)
         self.enrol(self.ssh.public)
 
     def enrol(self, key: str, *, status: int = 201) -> None:

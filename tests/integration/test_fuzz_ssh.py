@@ -1,0 +1,119 @@
+"""Whatever a client with a key sends inside the encryption, the SSH front refuses it or serves it: no bug is logged, others go on.
+
+Messages of RFC 4254 with odd contents, and bytes that are no message.  `SHED_FUZZ_SECONDS` asks for a longer, random run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import paramiko
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from paramiko.message import Message
+
+from support.ssh_host import Host
+
+SECONDS = float(os.environ.get("SHED_FUZZ_SECONDS", "0"))
+EXAMPLES = 60
+"""Connections in a run; a longer one is several such runs."""
+GLOBAL, OPEN, DATA, REQUEST = 80, 90, 94, 98
+"""SSH_MSG_GLOBAL_REQUEST, …_CHANNEL_OPEN, …_CHANNEL_DATA, …_CHANNEL_REQUEST."""
+LOG_LIMIT = 256 * 1024
+"""Bytes that the server may log for a whole run."""
+
+words = st.one_of(st.binary(max_size=40), st.text(max_size=20).map(lambda text: text.encode("utf-8", "surrogatepass")))
+numbers = st.one_of(st.sampled_from([0, 1, 22, 65535, 65536, 2**31, 2**32 - 1]), st.integers(0, 2**32 - 1))
+kinds = st.sampled_from(
+    b"pty-req env exec shell subsystem window-change signal break xon-xoff exit-status x11-req auth-agent-req@openssh.com "
+    b"eow@openssh.com keepalive@openssh.com".split()
+)
+globals_ = st.sampled_from(
+    b"tcpip-forward cancel-tcpip-forward streamlocal-forward@openssh.com hostkeys-prove-00@openssh.com no-more-sessions@openssh.com".split()
+)
+channels = st.sampled_from([b"session", b"direct-tcpip", b"forwarded-tcpip", b"x11", b"direct-streamlocal@openssh.com", b"tun@openssh.com"])
+fields = st.lists(st.one_of(words, numbers, st.booleans()), max_size=7)
+messages = st.one_of(
+    st.tuples(st.just(REQUEST), st.one_of(kinds, words), fields),
+    st.tuples(st.just(GLOBAL), st.one_of(globals_, words), fields),
+    st.tuples(st.just(OPEN), st.one_of(channels, words), fields),
+    st.tuples(st.just(DATA), words, fields),
+    st.tuples(st.integers(0, 255), words, fields),
+)
+
+
+@pytest.fixture(scope="module")
+def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
+    """A server with one shed, whose log is looked at in the end."""
+    root = tmp_path_factory.mktemp("fuzz")
+    with (root / "log").open("wb") as log:
+        host = Host(root, log=log)
+        try:
+            host.create("dev")
+            yield host
+        finally:
+            host.end()
+
+
+def encoded(kind: int, word: bytes, rest: list[bytes | int | bool], channel: int) -> Message:
+    """Return one message: to `channel`, or of no channel, with its fields as RFC 4251 has them."""
+    message = Message()
+    message.add_byte(bytes([kind]))
+    if kind in (REQUEST, DATA):
+        message.add_int(channel)
+    message.add_string(word)
+    if kind in (REQUEST, GLOBAL):
+        message.add_boolean(True)
+    for field in rest:
+        if isinstance(field, bool):
+            message.add_boolean(field)
+        elif isinstance(field, int):
+            message.add_int(field)
+        else:
+            message.add_string(field)
+    return message
+
+
+def send(host: Host, sent: list[tuple[int, bytes, list[bytes | int | bool]]]) -> None:
+    """Send messages on a connection of their own, and wait until the server has read them or hung up."""
+    with socket.create_connection(("127.0.0.1", host.ssh.port), timeout=60) as sock, contextlib.closing(paramiko.Transport(sock)) as client:
+        client.connect(username="dev", pkey=paramiko.Ed25519Key.from_private_key_file(str(host.ssh.private)))
+        with contextlib.suppress(paramiko.SSHException, OSError, EOFError):
+            channel = client.open_session(timeout=60)
+            for kind, word, rest in sent:
+                client._send_user_message(encoded(kind, word, rest, channel.remote_chanid))  # type: ignore[attr-defined]
+            client.global_request("keepalive@openssh.com", wait=True)
+
+
+@settings(
+    max_examples=EXAMPLES,
+    deadline=None,
+    database=None,
+    derandomize=not SECONDS,
+    phases=[Phase.generate],
+    suppress_health_check=list(HealthCheck),
+)
+@given(st.lists(messages, min_size=1, max_size=12))
+def a_run(host: Host, sent: list[tuple[int, bytes, list[bytes | int | bool]]]) -> None:
+    """One connection."""
+    send(host, sent)
+
+
+def test_no_message_is_a_bug(host: Host) -> None:
+    """After all of them the front serves others, and the log has neither a traceback nor a flood."""
+    end = time.monotonic() + SECONDS
+    while True:
+        a_run(host)
+        assert host.ssh.run("dev@shed", "echo here").stdout == b"here\n"
+        if time.monotonic() >= end:
+            break
+    said = (Path(host.ssh.folder).parent / "log").read_bytes()
+    assert b"Traceback" not in said, said.decode(errors="replace")[-5000:]
+    assert b"internal error" not in said
+    assert len(said) < LOG_LIMIT
