@@ -80,12 +80,12 @@ class Budget:
         self._hint = hint
         self._lock = threading.Lock()
 
-    def expect(self, size: int) -> None:
-        """Refuse `size` bytes more before the first of them comes; takes nothing.  Raises as `spend` does."""
+    def expect(self, size: int, *, here: int = 0) -> None:
+        """Refuse `size` bytes more, of which `here` are on the disk, before the next one comes.  Raises as `spend`, and takes nothing."""
         if size > self._left:
-            raise self._spent()
+            raise self._spent(f"{self._what} {shown(size)}; at most {shown(self._total)} are allowed")
         if self._reserve is not None:
-            self._reserve.check(size)
+            self._reserve.check(max(0, size - here))
 
     def spend(self, count: int) -> None:
         """Take `count` bytes, which are about to be written.
@@ -95,12 +95,12 @@ class Budget:
         with self._lock:
             self._left -= count
             if self._left < 0:
-                raise self._spent()
+                raise self._spent(f"{self._what} more than {shown(self._total)}")
         if self._reserve is not None:
             self._reserve.check(count)
 
-    def _spent(self) -> DataError:
-        return DataError(f"{self._what} more than {shown(self._total)}", code="IMAGE_TOO_LARGE", hint=self._hint)
+    def _spent(self, message: str) -> DataError:
+        return DataError(message, code="IMAGE_TOO_LARGE", hint=self._hint)
 
 
 def shown(size: int) -> str:

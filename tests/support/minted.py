@@ -10,6 +10,7 @@ from pathlib import Path
 from shed.entries import Entry
 from shed.erofs import layout
 from shed.erofs.writer import write_image
+from shed.images.annotations import SIZE_KEYS
 from shed.images.bootkit.kit import Kit
 from shed.images.mint import MintResult, mint_archive
 from shed.oci import media
@@ -57,9 +58,21 @@ def digest_of(store: LayoutStore, name: str = "base") -> Digest:
 
 
 def variant(store: LayoutStore, name: str, annotations: Mapping[str, str]) -> Digest:
-    """Publish a copy of base with other annotations, and return its digest."""
+    """Publish a copy of base with other annotations, and the sizes of blobs that they name; return its digest."""
     manifest = store.read_manifest(digest_of(store))
-    data = replace(manifest, annotations={**manifest.annotations, **annotations}).encode()
+    sizes = {SIZE_KEYS[key]: str(store.size(blob)) for key, blob in annotations.items() if key in SIZE_KEYS and blob}
+    data = replace(manifest, annotations={**manifest.annotations, **sizes, **annotations}).encode()
+    digest = store.put_bytes(data)
+    store.publish(Descriptor(media.MANIFEST, digest, len(data)), name)
+    return digest
+
+
+def without_sizes(store: LayoutStore, name: str) -> Digest:
+    """Make `name` its image as versions up to 0.5.2 published it: nothing says how large what it boots from is."""
+    manifest = store.read_manifest(digest_of(store, name))
+    data = replace(
+        manifest, annotations={key: text for key, text in manifest.annotations.items() if key not in SIZE_KEYS.values()}
+    ).encode()
     digest = store.put_bytes(data)
     store.publish(Descriptor(media.MANIFEST, digest, len(data)), name)
     return digest

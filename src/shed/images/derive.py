@@ -50,7 +50,7 @@ def open_parent(source: Path, *, scratch: Path) -> Iterator[Parent]:
         layers = []
         for number, (descriptor, diff_id) in enumerate(zip(chosen.manifest.layers, chosen.config.diff_ids, strict=True), 1):
             what = f"{archive.name}: layer {number}"
-            blob = stack.enter_context(StagedBlob.create(scratch, Reserve(scratch)))
+            blob = stack.enter_context(StagedBlob.create(scratch, Reserve(scratch).check))
             spool = stack.enter_context(Spool(scratch, budget))
             layers.append(read_layer(open_blob(archive, descriptor, what), descriptor, diff_id, blob=blob, spool=spool, what=what))
         yield Parent(archive, chosen, list(flatten(layers)))

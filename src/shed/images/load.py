@@ -109,6 +109,8 @@ def _wanted(store: LayoutStore, lease: Lease, archive: Archive, name: str, chose
         found = archive.file(f"blobs/sha256/{hex_of(digest)}")
         if found is None and not store.intact(digest):
             raise DataError(f"{archive.name}: {what} blob {short(digest)} is missing", hint="the file is incomplete: save the image again")
+        if found is not None and found.size != annotations.sizes.get(digest, found.size):
+            raise DataError(f"{archive.name}: {what} blob {short(digest)} has {found.size} bytes, expected {annotations.sizes[digest]}")
         blobs[digest] = f"{what} blob", found
     here = {layer.digest for layer in layers if archive.file(f"blobs/sha256/{hex_of(layer.digest)}") is not None}
     full = bool(here) or all(store.intact(layer.digest) for layer in layers)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import os
 import stat
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
@@ -139,7 +140,7 @@ class _Plan:
     name: str
     source_ref: str
 
-    def manifest(self, root: Digest, logical_size: int) -> Manifest:
+    def manifest(self, root: Digest, root_size: int, logical_size: int) -> Manifest:
         """Return the manifest: config and layers as they came, and what booting needs."""
         annotations = BootAnnotations(
             variant=self.name,
@@ -148,6 +149,7 @@ class _Plan:
             kernel=self.kit.kernel,
             initrd=self.kit.initrd,
             runtime=self.kit.runtime,
+            sizes={root: root_size, **{blob: self.store.size(blob) for blob in (self.kit.kernel, self.kit.initrd, self.kit.runtime)}},
             logical_size=logical_size,
             build_tools=self.writer.name,
         )
@@ -164,7 +166,7 @@ class _Plan:
             annotations = BootAnnotations.parse(manifest.annotations)
             if annotations.root is None or annotations.logical_size is None:
                 return None
-            if manifest != self.manifest(annotations.root, annotations.logical_size):
+            if manifest != self.manifest(annotations.root, self.store.size(annotations.root), annotations.logical_size):
                 return None
             for digest in (manifest.config.digest, *annotations.blobs().values(), *(layer.digest for layer in manifest.layers)):
                 self.store.verify(digest)
@@ -229,7 +231,7 @@ class _Mint:
         total = sum(layer.size for layer in chosen.manifest.layers)
         stop = Stop()
         counter = Counter(self._progress, "layers", total, stop)
-        budget = Budget(MAX_UNPACKED)
+        budget = Budget(MAX_UNPACKED, reserve=self._store.reserve)
         with ThreadPoolExecutor(_LAYER_THREADS) as pool:
             tasks = []
             for number, (descriptor, diff_id) in enumerate(zip(chosen.manifest.layers, chosen.config.diff_ids, strict=True), 1):
@@ -248,12 +250,18 @@ class _Mint:
 
     def _write(self, entries: list[Entry], root: StagedBlob) -> None:
         counter = Counter(self._progress, "root", sum(entry.size for entry in entries), Stop())
-        self._plan.writer.write(entries, root, counter.add)
+
+        def count(size: int) -> None:
+            self._store.reserve.check()  # what the writer writes goes by no budget
+            counter.add(size)
+
+        self._plan.writer.write(entries, root, count)
 
     def _commit(self, root: StagedBlob, root_digest: Digest, logical_size: int) -> Digest:
         for task in self._synced:
             task.result()
-        data = self._plan.manifest(root_digest, logical_size).encode()
+        root_size = os.fstat(root.file.fileno()).st_size  # all of it is synced
+        data = self._plan.manifest(root_digest, root_size, logical_size).encode()
         source = self._plan.chosen.manifest
         self._lease.blobs(source.config.digest, *(layer.digest for layer in source.layers), root_digest, digest_bytes(data))
         for blob in self._staged:

@@ -1,7 +1,8 @@
 """Pulling an image: what it boots from, and its layers only when they are asked for.
 
 Every blob is verified while it comes in, and the root file system is checked too.  Then the blob gets its name, under a lease, so that a
-pull that is killed has not fetched it in vain; of a blob that was on its way, the next pull fetches the rest (`shed.oci.partial`).  When
+pull that is killed has not fetched it in vain; of a blob that was on its way, the next pull fetches the rest (`shed.oci.partial`).  No
+blob grows beyond the size that its manifest says, and all of them keep to the store's budget (`shed.budget`).  When
 all of them are here the manifest is stored byte for byte, and the tag and the record of the reference go last.
 """
 
@@ -11,6 +12,7 @@ import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from shed.budget import Budget
 from shed.erofs.checker import check
 from shed.erofs.errors import ErofsError
 from shed.errors import DataError, NotFoundError
@@ -25,7 +27,7 @@ from shed.oci import media
 from shed.oci.choose import Chosen
 from shed.oci.descriptor import Descriptor, Platform
 from shed.oci.digest import Digest, short
-from shed.oci.partial import PartialBlob
+from shed.oci.partial import PartialBlob, partials
 from shed.oci.registry.client import Repository
 from shed.oci.registry.reference import Reference, parse_reference
 from shed.oci.store import LayoutStore
@@ -87,14 +89,16 @@ def pull_image(
         lease.blobs(*blobs_of(chosen.digest, chosen.manifest))
         labels = _labels(chosen, boot)
         missing = {digest: size for digest, size in wanted.items() if not store.intact(digest)}
-        for what, digest in boot.blobs().items():
-            if digest in missing:
-                missing[digest] = _size(repository, digest, what)
+        for digest, size in missing.items():
+            missing[digest] = _size(repository, digest, labels[digest]) if size is None else size
+        total = sum(size or 0 for size in missing.values())
+        budget = store.budget()
+        budget.expect(total, here=sum(status.st_size for digest, status in partials(store.blobs).items() if digest in missing))
         progress.phase("blobs", f"pulling {remote}")
         for digest in (digest for digest in wanted if digest not in missing):
             size = store.size(digest)
             progress.blob(BlobEvent(digest, labels[digest], "exists", size, size))
-        blobs = _Blobs(store, repository, progress, stop, total=sum(missing.values()), labels=labels)
+        blobs = _Blobs(store, repository, progress, stop, total=total, labels=labels, budget=budget)
         at_once(lambda digest: blobs.fetch(digest, missing[digest], is_root=digest == boot.root), missing, stop, most=concurrency)
         progress.phase("commit", f"storing {name}")
         name = _publish(store, chosen, name, take_tag=take_tag)
@@ -136,21 +140,25 @@ def _boot(chosen: Chosen, reference: Reference, *, with_layers: bool) -> BootAnn
     return annotations
 
 
-def _size(repository: Repository, digest: Digest, what: str) -> int:
-    """Return the size of a blob that the image boots from, which its manifest does not say; 0 when the registry does not either."""
+def _size(repository: Repository, digest: Digest, what: str) -> int | None:
+    """Return the size of a blob that the image boots from, which its manifest does not say; None when the registry does not either."""
     size = repository.has_blob(digest)
     if size is None:
-        raise NotFoundError(
-            f"{repository.reference} lacks the {what} blob {short(digest)} that it boots from",
-            code="NOT_IN_REGISTRY",
-            hint="it was copied in part, or garbage was collected: push it again, or copy all of it: skopeo copy --all",
-        )
-    return size
+        raise _lacking(repository.reference, digest, what)
+    return size or None
 
 
-def _wanted(chosen: Chosen, boot: BootAnnotations, *, with_layers: bool) -> dict[Digest, int]:
-    """Return the blobs to have, the likely largest first; their sizes are 0 where the manifest does not say them."""
-    blobs = dict.fromkeys(reversed(boot.blobs().values()), 0)
+def _lacking(reference: Reference, digest: Digest, what: str) -> NotFoundError:
+    return NotFoundError(
+        f"{reference} lacks the {what} blob {short(digest)}",
+        code="NOT_IN_REGISTRY",
+        hint="it was copied in part, or garbage was collected: push it again, or copy all of it: skopeo copy --all",
+    )
+
+
+def _wanted(chosen: Chosen, boot: BootAnnotations, *, with_layers: bool) -> dict[Digest, int | None]:
+    """Return the blobs to have, the likely largest first; their sizes are None where the manifest does not say them."""
+    blobs = {digest: boot.sizes.get(digest) for digest in reversed(boot.blobs().values())}
     layers = chosen.manifest.layers if with_layers else ()
     return blobs | {layer.digest: layer.size for layer in sorted(layers, key=lambda layer: -layer.size)}
 
@@ -165,7 +173,15 @@ class _Blobs:
     """Fetches blobs, from several threads."""
 
     def __init__(
-        self, store: LayoutStore, repository: Repository, progress: Progress, stop: Stop, *, total: int, labels: Mapping[Digest, str]
+        self,
+        store: LayoutStore,
+        repository: Repository,
+        progress: Progress,
+        stop: Stop,
+        *,
+        total: int,
+        labels: Mapping[Digest, str],
+        budget: Budget,
     ) -> None:
         self.counter = Counter(progress, "image", total, stop)
         self.fetched: list[Digest] = []
@@ -173,17 +189,18 @@ class _Blobs:
         self._repository = repository
         self._progress = progress
         self._labels = labels
+        self._budget = budget
         self._stop = stop
 
-    def fetch(self, digest: Digest, size: int, *, is_root: bool) -> None:
-        """Have a blob in the store; one that is the root is checked first.  Its `size` is 0 when nobody knows."""
-        counter = BlobCounter(self.counter, self._progress, digest, self._labels[digest], size or None)
-        with self._store.partial(digest, self._stop) as blob:
+    def fetch(self, digest: Digest, size: int | None, *, is_root: bool) -> None:
+        """Have a blob in the store; one that is the root is checked first.  Its `size` is None when nobody knows."""
+        counter = BlobCounter(self.counter, self._progress, digest, self._labels[digest], size)
+        with self._store.partial(digest, self._stop, self._budget) as blob:
             if self._store.intact(digest):  # another pull has brought it meanwhile
-                counter.skip(size)
+                counter.skip(size or 0)
                 counter.report("exists")
                 return
-            if blob.size > size:
+            if blob.size > (size or 0):
                 blob.clear()
             self._complete(blob, digest, size, counter)
             blob.sync()
@@ -193,7 +210,7 @@ class _Blobs:
         self.fetched.append(digest)
         counter.report("done")
 
-    def _complete(self, blob: PartialBlob, digest: Digest, size: int, counter: BlobCounter) -> None:
+    def _complete(self, blob: PartialBlob, digest: Digest, size: int | None, counter: BlobCounter) -> None:
         """Fetch what `blob` lacks; all of it when what was kept turns out to be something else."""
         kept = blob.size
         counter.skip(kept)
@@ -207,8 +224,11 @@ class _Blobs:
             blob.clear()
             self._fetch(blob, digest, size, counter)
 
-    def _fetch(self, blob: PartialBlob, digest: Digest, size: int, counter: BlobCounter) -> None:
-        self._repository.fetch_blob(digest, blob, size=size or None, start=blob.size, on_bytes=counter.add)
+    def _fetch(self, blob: PartialBlob, digest: Digest, size: int | None, counter: BlobCounter) -> None:
+        try:
+            self._repository.fetch_blob(digest, blob, size=size, start=blob.size, on_bytes=counter.add)
+        except NotFoundError:
+            raise _lacking(self._repository.reference, digest, self._labels[digest]) from None
 
 
 def _check_root(blob: PartialBlob, digest: Digest, reference: Reference) -> None:

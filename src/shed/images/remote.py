@@ -11,6 +11,9 @@ from shed.oci.fields import MAX_JSON, decode_object
 from shed.oci.manifest import Index
 from shed.oci.registry.client import Repository
 
+_MAX_DOCUMENTS = 64 << 20
+"""Most bytes of all documents that are read to choose an image: an index may list thousands, and indexes too."""
+
 
 def find_remote(repository: Repository, platform: Platform | None) -> Chosen:
     """Return the image that the reference of `repository` means: an image, or one of an index, chosen as `choose_from` says.
@@ -40,6 +43,8 @@ class _Documents:
         if digest not in self.known:
             if descriptor.size > MAX_JSON:
                 raise DataError(f"{self.name}: {what} is too large")
+            if sum(map(len, self.known.values())) + descriptor.size > _MAX_DOCUMENTS:
+                raise DataError(f"{self.name}: there is too much to choose from", hint="name the image by its digest: NAME@sha256:…")
             if descriptor.media_type in (media.INDEX, media.MANIFEST):
                 self.known[digest] = self._repository.get_manifest(digest).data
             else:

@@ -10,7 +10,7 @@ from shed.budget import Budget
 from shed.images.remote import find_remote
 from shed.images.transfer import Counter, at_once
 from shed.oci import media
-from shed.oci.archive import MAX_ARCHIVE, Archive
+from shed.oci.archive import Archive
 from shed.oci.choose import Chosen
 from shed.oci.content import FileSlice
 from shed.oci.descriptor import Descriptor, Platform
@@ -18,17 +18,19 @@ from shed.oci.digest import Digest, hex_of
 from shed.oci.manifest import Index
 from shed.oci.registry.client import Repository
 from shed.oci.registry.reference import parse_reference
+from shed.oci.store import LayoutStore
 from shed.oci.unpack import Spool
 from shed.progress import Progress, Stop
 
 
 @contextlib.contextmanager
 def open_remote(
-    reference: str, *, platform: Platform | None, scratch: Path, insecure: bool = False, progress: Progress
+    reference: str, *, platform: Platform | None, store: LayoutStore, insecure: bool = False, progress: Progress
 ) -> Iterator[Archive]:
     """Yield the image `reference` of a registry, chosen for `platform` as `shed.oci.choose` says, as an archive that holds it alone.
 
-    All of it is fetched, and verified, before the block begins; the files are in the folder `scratch` and vanish with the block.
+    All of it is fetched, within what `store` allows an image, and verified, before the block begins; the files are on the store's disk and
+    vanish with the block.
     Raises `NotFoundError`, `RegistryError` and `UnavailableError`, `DataError` when it is damaged, and `UsageError` when no image fits.
     """
     remote = parse_reference(reference)
@@ -41,8 +43,9 @@ def open_remote(
         layers = {layer.digest: layer.size for layer in chosen.manifest.layers}
         progress.phase("download", f"downloading {remote}")
         counter = Counter(progress, "layers", sum(layers.values()), stop)
-        budget = Budget(MAX_ARCHIVE)
-        archive = _Fetched(str(remote), scratch, stack)
+        budget = store.budget()
+        budget.expect(sum(layers.values()))
+        archive = _Fetched(str(remote), store.scratch(), stack)
         spools = {digest: archive.spool(digest, budget) for digest in layers}
 
         def fetch(digest: Digest) -> None:

@@ -97,7 +97,7 @@ def open_source(
             return
         tool = _tool(source)
         if tool is None:
-            remote = open_remote(source.name, platform=platform, scratch=store.scratch(), insecure=insecure, progress=progress)
+            remote = open_remote(source.name, platform=platform, store=store, insecure=insecure, progress=progress)
             with _looked_around(source):
                 archive = stack.enter_context(remote)
             yield archive

@@ -22,11 +22,10 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from shed.budget import Reserve
 from shed.errors import DataError, StorageError
 from shed.fsutil import storage_errors
 from shed.oci.digest import Digest, hex_of, is_digest
-from shed.oci.staging import StagedBlob
+from shed.oci.staging import Spend, StagedBlob
 from shed.progress import Stop
 
 _PREFIX = ".partial-"
@@ -42,7 +41,7 @@ class PartialBlob(StagedBlob):
 
     @classmethod
     @contextlib.contextmanager
-    def opened(cls, folder: Path, digest: Digest, stop: Stop, reserve: Reserve) -> Iterator[PartialBlob]:
+    def opened(cls, folder: Path, digest: Digest, stop: Stop, spend: Spend) -> Iterator[PartialBlob]:
         """Yield the part that is in `folder` of a blob, an empty one to begin with; wait while another process has it.
 
         It stays when the block fails, unless the data is wrong or the disk full.  Raises what `stop` raises, and `StorageError`.
@@ -52,7 +51,7 @@ class PartialBlob(StagedBlob):
             with storage_errors(path):
                 held.callback(os.close, fd := _lock(path, stop))
                 os.fchmod(fd, 0o644)  # its writer may have ended just before it was to be renamed
-                blob = cls(folder, path, os.open(path, os.O_RDWR | os.O_CLOEXEC), reserve)
+                blob = cls(folder, path, os.open(path, os.O_RDWR | os.O_CLOEXEC), spend)
             try:
                 blob._read(stop)
                 yield blob

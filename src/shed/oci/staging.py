@@ -12,30 +12,31 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from shed.budget import Reserve
 from shed.fsutil import fsync_dir, locked, storage_errors
 from shed.oci.content import FileSlice
 from shed.oci.digest import Digest, digest_fd, hex_of
 
+Spend = Callable[[int], object]
+"""Hears how many bytes are about to be written, and raises what forbids it; see `shed.budget`."""
 _PREFIX, _SUFFIX = ".staging-", ".tmp"
 
 
 class StagedBlob:
     """A blob being written; `commit` gives it its name in the store.
 
-    Write through `write`, which hashes on the way and keeps the `reserve` free, or through `file` at any position.
+    Write through `write`, which hashes on the way and asks `spend` before, or through `file` at any position.
     """
 
-    def __init__(self, folder: Path, path: Path, fd: int, reserve: Reserve) -> None:
+    def __init__(self, folder: Path, path: Path, fd: int, spend: Spend) -> None:
         self.path = path
         self.file = os.fdopen(fd, "w+b")
         self.size = 0
         """Bytes written through `write`."""
         self._folder = folder
-        self._reserve = reserve
+        self._spend = spend
         self._sha = hashlib.sha256()
         self._synced = False
 
@@ -49,11 +50,11 @@ class StagedBlob:
 
     @classmethod
     @contextlib.contextmanager
-    def create(cls, folder: Path, reserve: Reserve) -> Iterator[StagedBlob]:
+    def create(cls, folder: Path, spend: Spend) -> Iterator[StagedBlob]:
         """Yield a new staged blob in `folder`; it is removed with the block unless it was committed."""
         with storage_errors(folder):
             fd, path = _new_file(folder)
-        blob = cls(folder, path, fd, reserve)
+        blob = cls(folder, path, fd, spend)
         try:
             yield blob
         finally:
@@ -62,8 +63,8 @@ class StagedBlob:
             blob.path.unlink(missing_ok=True)
 
     def write(self, data: bytes | memoryview) -> None:
-        """Append `data`.  Raises `StorageError` when the disk refuses, or too little would stay free."""
-        self._reserve.check(len(data))
+        """Append `data`.  Raises `StorageError` when the disk refuses, and what `spend` raises."""
+        self._spend(len(data))
         self._count(data)
         with storage_errors(self.path):
             self.file.write(data)

@@ -111,13 +111,13 @@ class LayoutStore:
     def stage(self) -> Iterator[StagedBlob]:
         """Yield a new blob to write to; it vanishes with the block unless it was committed."""
         self._prepare()
-        with StagedBlob.create(self.blobs, self.reserve) as blob:
+        with StagedBlob.create(self.blobs, self.reserve.check) as blob:
             yield blob
 
-    def partial(self, digest: Digest, stop: Stop) -> contextlib.AbstractContextManager[PartialBlob]:
-        """Have what is here of a blob that is being downloaded, to go on with it; see `shed.oci.partial`."""
+    def partial(self, digest: Digest, stop: Stop, budget: Budget | None = None) -> contextlib.AbstractContextManager[PartialBlob]:
+        """Have what is here of a blob that is being downloaded, to go on with it out of `budget`; see `shed.oci.partial`."""
         self._prepare()
-        return PartialBlob.opened(self.blobs, digest, stop, self.reserve)
+        return PartialBlob.opened(self.blobs, digest, stop, self.reserve.check if budget is None else budget.spend)
 
     def ingest(self, chunks: Iterable[bytes], *, digest: Digest | None = None, size: int | None = None) -> Digest:
         """Write the bytes of `chunks` as a blob and return its digest.

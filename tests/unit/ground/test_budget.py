@@ -39,7 +39,7 @@ def test_a_budget_is_for_all_of_it(tmp_path: Path) -> None:
     allowed = Budget(3 * GIB, reserve=Reserve(tmp_path, 0), what="the image has", hint="less")
     allowed.expect(3 * GIB)
     allowed.spend(2 * GIB)
-    with pytest.raises(DataError, match="the image has more than 3 GiB") as caught:
+    with pytest.raises(DataError, match="the image has 1 GiB; at most 3 GiB are allowed") as caught:
         allowed.expect(GIB + 1)
     assert (caught.value.code, caught.value.hint) == ("IMAGE_TOO_LARGE", "less")
     allowed.spend(GIB)

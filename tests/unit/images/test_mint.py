@@ -70,6 +70,10 @@ def test_minted_image(store: LayoutStore, tmp_path: Path) -> None:
         "io.shed.initrd.digest": kit.initrd,
         "io.shed.runtime.erofs.digest": kit.runtime,
         "io.shed.rootfs.erofs.digest": result.root_digest,
+        "io.shed.rootfs.erofs.size": str(store.size(result.root_digest)),
+        "io.shed.kernel.size": "6",
+        "io.shed.initrd.size": "6",
+        "io.shed.runtime.erofs.size": "7",
         "io.shed.rootfs.logical-size": str(result.logical_size),
         "io.shed.build-tools": manifest.annotations["io.shed.build-tools"],
     }

@@ -50,7 +50,7 @@ def cut_after(count: int) -> Fault:
 def fetch(repository: Repository, folder: Path, digest: Digest = DIGEST, size: int | None = len(BLOB)) -> bytes:
     """Return a blob that was fetched to a file."""
     counted: list[int] = []
-    with StagedBlob.create(folder, Reserve(folder)) as blob:
+    with StagedBlob.create(folder, Reserve(folder).check) as blob:
         assert repository.fetch_blob(digest, blob, size=size, on_bytes=counted.append) == sum(counted)
         blob.content()
         return blob.path.read_bytes()

@@ -201,7 +201,8 @@ def with_runtime(host: Host, minted: MintResult) -> MintResult:
     """Give the image a runtime that is an EROFS image: its own root."""
     store = host.store
     manifest = store.read_manifest(minted.manifest_digest)
-    publish(store, manifest, "base", {"io.shed.runtime.erofs.digest": minted.root_digest})
+    runtime = {"io.shed.runtime.erofs.digest": minted.root_digest, "io.shed.runtime.erofs.size": str(minted.root_size)}
+    publish(store, manifest, "base", runtime)
     return minted
 
 
