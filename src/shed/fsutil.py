@@ -1,4 +1,4 @@
-"""Writing files so that a crash leaves either the old or the new one, and locks between processes."""
+"""Writing files so that a crash leaves either the old or the new one, folders of one's own, and locks between processes."""
 
 from __future__ import annotations
 
@@ -6,16 +6,36 @@ import contextlib
 import errno
 import fcntl
 import os
+import stat
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from pathlib import Path
 from typing import BinaryIO
 
 from shed.errors import REFUSALS, ConflictError, StorageError
+from shed.text import visible
 
 _FICLONE = 0x40049409
 """ioctl FICLONE, linux/fs.h."""
 _COPY_CHUNK = 1 << 20
+LOCK_LIMIT = 120.0
+"""Seconds for which a lock is waited for: what is done under one takes much less."""
+_TOLD_AFTER = 1.0
+"""Seconds of waiting after which it is said whose the lock is."""
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.001, 0.05
+"""Seconds between two tries to lock."""
+
+
+def _log_wait(message: str) -> None:
+    import logging  # noqa: PLC0415  whoever waits has the time
+
+    logging.getLogger(__name__).warning("%s", message)
+
+
+on_wait: ContextVar[Callable[[str], None]] = ContextVar("on_wait", default=_log_wait)
+"""Who is told what a lock is waited for; the log, unless somebody watches."""
 
 
 @contextlib.contextmanager
@@ -39,7 +59,7 @@ def fsync_dir(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def atomic_file(path: Path, *, mode: int = 0o644) -> Iterator[BinaryIO]:
+def atomic_file(path: Path, *, mode: int = 0o600) -> Iterator[BinaryIO]:
     """Yield a file that becomes `path` when the block ends without an exception, and vanishes otherwise.
 
     The temporary file is in the same folder, named ``.NAME.*.tmp``; it is synced, given `mode`, and renamed; then the folder is synced.
@@ -61,29 +81,124 @@ def atomic_file(path: Path, *, mode: int = 0o644) -> Iterator[BinaryIO]:
         fsync_dir(path.parent)
 
 
-def atomic_write(path: Path, data: bytes | str, *, mode: int = 0o644) -> None:
+def atomic_write(path: Path, data: bytes | str, *, mode: int = 0o600) -> None:
     """Replace the content of `path` with `data` (text as UTF-8) in one step."""
     with atomic_file(path, mode=mode) as file:
         file.write(data.encode() if isinstance(data, str) else data)
 
 
-@contextlib.contextmanager
-def locked(path: Path, *, shared: bool = False, wait: bool = True) -> Iterator[None]:
-    """Hold a flock on `path`, which is created and never removed.
+def public_mode() -> int:
+    """Return the mode of a new file that this process's umask allows."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 0o666 & ~next(int(line.split()[1], 8) for line in lines if line.startswith("Umask:"))
 
-    Without `wait`, a lock held by somebody else raises `ConflictError` (LOCKED) at once.
+
+def private_folder(path: Path) -> None:
+    """Make the folder `path` with mode 0700 whatever the umask, and those that are missing above it; one that is there is made so.
+
+    It may be a link that this user, or root, has made.  Raises `StorageError`, with the code NOT_OURS for what is another user's: the
+    folder, or a link in its place.
+    """
+    me = os.geteuid()
+    try:
+        if not path.is_dir():
+            path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+            path.mkdir(mode=0o700, exist_ok=True)
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            link, found = path.lstat(), os.fstat(fd)
+            strangers = {link.st_uid, found.st_uid} - {me, 0}
+            if not strangers and found.st_mode & 0o077 and found.st_uid == me:
+                os.fchmod(fd, 0o700)
+        finally:
+            os.close(fd)
+    except OSError as error:
+        hint = "set SHED_DATA_DIR and SHED_RUNTIME_DIR to folders of yours"
+        raise StorageError(f"cannot make the folder {path}: {error.strerror}", hint=hint) from error
+    if strangers or (found.st_uid != me and found.st_mode & 0o002):
+        what = "is a link of" if stat.S_ISLNK(link.st_mode) and strangers == {link.st_uid} else "belongs to"
+        owner = min(strangers, default=found.st_uid)
+        raise StorageError(
+            f"{path} {what} user {owner}, who could change what is in it; this is user {me}",
+            code="NOT_OURS",
+            hint=f"work as that user, or have it owned by user {me} alone (chown, chmod 0700), or set SHED_DATA_DIR to another",
+        )
+
+
+@contextlib.contextmanager
+def locked(path: Path, *, shared: bool = False, wait: bool = True, limit: float = LOCK_LIMIT) -> Iterator[None]:
+    """Hold a flock on `path`, which is created for this user alone and never removed.
+
+    After a second of waiting, `on_wait` is told who holds it.  Raises `ConflictError` (LOCKED) after `limit` seconds, without `wait` at
+    once.
     """
     with storage_errors(path):
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
-        operation = (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB)
-        try:
-            fcntl.flock(fd, operation)
-        except BlockingIOError:
-            raise ConflictError(f"{path} is in use by another process", code="LOCKED", hint="try again when it is done") from None
+        status = os.fstat(fd)
+        if status.st_mode & 0o077 and status.st_uid == os.geteuid():
+            os.fchmod(fd, 0o600)  # who can open it can hold it
+        _lock(fd, path, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB, limit if wait else 0.0)
         yield
     finally:
         os.close(fd)
+
+
+def _lock(fd: int, path: Path, operation: int, limit: float) -> None:
+    waiting, pause = Waiting(), _FIRST_PAUSE
+    while True:
+        try:
+            fcntl.flock(fd, operation)
+            return
+        except BlockingIOError:
+            pass
+        if waiting.seconds >= limit:
+            after = f", for {limit:g} s now" if limit else ""
+            raise ConflictError(f"{path} is in use by {holder(fd)}{after}", code="LOCKED", hint="try again when it is done")
+        waiting.on(lambda: f"{path} is in use by {holder(fd)}")
+        time.sleep(min(pause, limit))
+        pause = min(2 * pause, _LONGEST_PAUSE)
+
+
+class Waiting:
+    """Tells `on_wait`, once and after a second, what somebody waits for."""
+
+    def __init__(self) -> None:
+        self._began = time.monotonic()
+        self._told = False
+
+    @property
+    def seconds(self) -> float:
+        """For how long by now."""
+        return time.monotonic() - self._began
+
+    def on(self, what: Callable[[], str]) -> None:
+        """Wait on, for what the sentence says."""
+        if self.seconds >= _TOLD_AFTER and not self._told:
+            self._told = True
+            on_wait.get()(f"waiting: {what()}")
+
+
+def holder(fd: int) -> str:
+    """Say which process holds a flock on the open file `fd`, as far as the kernel tells: its number, its name and its user."""
+    found = []
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        status = os.fstat(fd)
+        device = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}"
+        for line in Path("/proc/locks").read_text().splitlines():
+            words = line.split()  # proc_locks(5): 1: FLOCK ADVISORY WRITE PID MAJOR:MINOR:INODE START END; "->" marks one that waits
+            if words[1] == "FLOCK" and int(words[5].rpartition(":")[2]) == status.st_ino:
+                found.append((words[5].startswith(device), int(words[4])))  # btrfs and overlayfs tell stat another device
+    return _process(max(found)[1]) if found else "another process"
+
+
+def _process(pid: int) -> str:
+    folder = Path("/proc") / str(pid)
+    try:
+        name = (folder / "comm").read_text(errors="replace").strip()
+        return f"process {pid} ({visible(name)}, user {folder.stat().st_uid})"
+    except OSError:
+        return f"process {pid}"
 
 
 def can_link(source: Path, target: Path) -> bool:

@@ -13,11 +13,13 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import TextIO
 
 from shed.cli.options import Options
 from shed.cli.output import note, printable
 from shed.config.sizes import format_size
+from shed.fsutil import on_wait
 from shed.progress import BlobEvent, BytesEvent, Event, PhaseEvent, WarningEvent
 
 _TICK = 0.1
@@ -31,13 +33,16 @@ _PLAIN_INTERVAL = 10.0
 def shown(options: Options, *, stream: TextIO | None = None) -> Iterator[Callable[[Event], None]]:
     """Yield the sink that shows progress the way this command should; what is live is gone when the block ends."""
     stream = stream or sys.stderr
-    if options.json:
-        yield lambda event: _warn_machines(event, stream)
-    elif stream.isatty() and os.environ.get("TERM") != "dumb":
-        with LiveLines(stream) as live:
-            yield live
-    else:
-        yield PlainLines(stream)
+    with contextlib.ExitStack() as held:
+        sink: Callable[[Event], None]
+        if options.json:
+            sink = partial(_warn_machines, stream=stream)
+        elif stream.isatty() and os.environ.get("TERM") != "dumb":
+            sink = held.enter_context(LiveLines(stream))
+        else:
+            sink = PlainLines(stream)
+        held.callback(on_wait.reset, on_wait.set(lambda whose: sink(WarningEvent(whose))))
+        yield sink
 
 
 @contextlib.contextmanager

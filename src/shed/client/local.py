@@ -13,8 +13,8 @@ from pathlib import Path
 from shed.client.address import Address
 from shed.client.transport import NotRunningError, connect
 from shed.config.paths import Paths
-from shed.errors import ShedError, StorageError, UnavailableError
-from shed.fsutil import locked
+from shed.errors import ShedError, UnavailableError
+from shed.fsutil import locked, private_folder
 
 START_TIMEOUT = 30.0
 """Seconds a new server has until it answers."""
@@ -31,13 +31,13 @@ def start_server(address: Address, *, timeout: float = START_TIMEOUT) -> bool:
     Raises `UnavailableError` (SERVER_START_FAILED) with the last lines of the server's log.
     """
     paths = Paths()
-    _make_folder(paths.run, 0o700)
-    _make_folder(paths.logs, 0o755)
+    for folder in (paths.run, paths.data, paths.logs):
+        private_folder(folder)
     with locked(paths.run / "start.lock"):
         if is_running(address):
             return False
         log = paths.logs / "server.log"
-        with log.open("ab") as output:
+        with open(log, "ab", opener=_private) as output:
             start = output.tell()
             server = _spawn(output.fileno())
         deadline = time.monotonic() + timeout
@@ -95,12 +95,8 @@ def _spawn(log: int) -> subprocess.Popen[bytes]:
     )
 
 
-def _make_folder(path: Path, mode: int) -> None:
-    try:
-        path.mkdir(mode=mode, parents=True, exist_ok=True)
-    except OSError as error:
-        hint = "set SHED_DATA_DIR and SHED_RUNTIME_DIR to folders that you may write to"
-        raise StorageError(f"cannot make the folder {path}: {error.strerror}", hint=hint) from None
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 def _failed(message: str, log: Path, start: int) -> ShedError:

@@ -13,10 +13,11 @@ import contextlib
 import hashlib
 import json
 from collections.abc import Collection, Iterator
+from functools import partial
 from pathlib import Path
 
 from shed.errors import ConflictError, DataError, ShedError, UsageError
-from shed.fsutil import atomic_write, locked, storage_errors
+from shed.fsutil import Waiting, atomic_write, locked, storage_errors
 from shed.images.annotations import BootAnnotations
 from shed.oci.digest import Digest, parse_digest
 from shed.oci.fields import Fields, decode_object
@@ -32,7 +33,7 @@ def record(store: LayoutStore, reference: str, digest: Digest) -> None:
     """Note that `reference` is the image `digest`: the last step of a pull, when everything else is here.  Raises `StorageError`."""
     path = _path(store, reference)
     with storage_errors(path):
-        path.parent.mkdir(exist_ok=True)
+        path.parent.mkdir(mode=0o700, exist_ok=True)
     atomic_write(path, json.dumps({"ref": canonical(reference), "digest": digest}))
 
 
@@ -41,13 +42,15 @@ def pulling(store: LayoutStore, reference: str, stop: Stop) -> Iterator[None]:
     """Hold `reference` while it is pulled: who wants it too waits, and then finds it here.  Raises what `stop` raises."""
     path = _path(store, reference).with_suffix(".lock")
     with storage_errors(path):
-        path.parent.mkdir(exist_ok=True)
+        path.parent.mkdir(mode=0o700, exist_ok=True)
+    waiting = Waiting()
     with contextlib.ExitStack() as held:
         while True:
             try:
                 held.enter_context(locked(path, wait=False))
                 break
-            except ConflictError:
+            except ConflictError as error:
+                waiting.on(partial(str, error))
                 stop.sleep(_PATIENCE)
         yield
 

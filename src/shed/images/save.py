@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from shed.errors import DataError, NotFoundError
-from shed.fsutil import atomic_file, storage_errors
+from shed.fsutil import atomic_file, public_mode, storage_errors
 from shed.images.annotations import BootAnnotations
 from shed.images.boot_index import EMPTY_CONFIG, boot_manifest, tag_index
 from shed.images.find import find
@@ -75,7 +75,7 @@ def save_to_file(store: LayoutStore, references: Sequence[str], path: Path, prog
             return save(store, references, output, progress)
     if not target.parent.is_dir():
         raise NotFoundError(f"the folder {target.parent} does not exist", hint="make it, or choose another place")
-    with atomic_file(target) as output:
+    with atomic_file(target, mode=public_mode()) as output:
         return save(store, references, output, progress)
 
 

@@ -70,8 +70,8 @@ def lease(root: Path) -> Iterator[Lease]:
     folder = root / _FOLDER
     path = folder / f"{os.getpid()}-{secrets.token_hex(8)}"
     with unpruned(root), storage_errors(path):
-        folder.mkdir(exist_ok=True)
-        fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+        folder.mkdir(mode=0o700, exist_ok=True)
+        fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         fcntl.flock(fd, fcntl.LOCK_EX)
     try:
         yield Lease(root, path, fd)

@@ -17,7 +17,7 @@ from typing import Any, Literal, Protocol
 import zstandard
 from isal import isal_zlib
 
-from shed.fsutil import atomic_file
+from shed.fsutil import atomic_file, public_mode
 from shed.oci import media
 from shed.oci.archive import Archive, open_blob
 from shed.oci.choose import Chosen, choose_image
@@ -65,7 +65,7 @@ def pack_archive(
     diff_ids = image.config.diff_ids if image else ()
     history = image.config.raw.get("history", []) if image else []
     platform = platform or (image.config.platform if image else Platform.of_host())
-    with atomic_file(output) as file, tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as archive:
+    with atomic_file(output, mode=public_mode()) as file, tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as archive:
         _add(archive, "oci-layout", b'{"imageLayoutVersion":"1.0.0"}')
         for descriptor in lower:
             assert parent
@@ -97,7 +97,7 @@ def repack_archive(archive: Archive, output: Path) -> None:
     """Write the only image in `archive` to the OCI archive `output`, its config and layers as they are.  Raises `DataError`."""
     chosen = choose_image(archive)
     manifest = chosen.manifest.encode()
-    with atomic_file(output) as file, tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as packed:
+    with atomic_file(output, mode=public_mode()) as file, tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as packed:
         _add(packed, "oci-layout", b'{"imageLayoutVersion":"1.0.0"}')
         _add_blob(packed, chosen.config_bytes)
         for digest, layer in {layer.digest: layer for layer in chosen.manifest.layers}.items():

@@ -20,10 +20,11 @@ import fcntl
 import os
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 from shed.errors import DataError, StorageError
-from shed.fsutil import storage_errors
+from shed.fsutil import Waiting, holder, storage_errors
 from shed.oci.digest import Digest, hex_of, is_digest
 from shed.oci.staging import Spend, StagedBlob
 from shed.progress import Stop
@@ -50,7 +51,7 @@ class PartialBlob(StagedBlob):
         with contextlib.ExitStack() as held:
             with storage_errors(path):
                 held.callback(os.close, fd := _lock(path, stop))
-                os.fchmod(fd, 0o644)  # its writer may have ended just before it was to be renamed
+                os.fchmod(fd, 0o600)  # its writer may have ended just before it was to be renamed
                 blob = cls(folder, path, os.open(path, os.O_RDWR | os.O_CLOEXEC), spend)
             try:
                 blob._read(stop)
@@ -115,19 +116,24 @@ def sweep_partials(folder: Path) -> int:
 
 def _lock(path: Path, stop: Stop) -> int:
     """Return the file `path`, made if need be, open and locked."""
+    waiting = Waiting()
     while True:
-        fd = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        fd = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if _is(path, fd):
                 return fd
         except BlockingIOError:
-            pass
+            waiting.on(partial(_whose, path, fd))
         except BaseException:
             os.close(fd)
             raise
         os.close(fd)
         stop.sleep(_PATIENCE)
+
+
+def _whose(path: Path, fd: int) -> str:
+    return f"{path} is being downloaded by {holder(fd)}"
 
 
 def _is(path: Path, fd: int) -> bool:

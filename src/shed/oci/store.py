@@ -31,7 +31,7 @@ from pathlib import Path
 
 from shed.budget import DEFAULT_LIMITS, Budget, Limits, Reserve
 from shed.errors import DataError, NotFoundError, ShedError
-from shed.fsutil import atomic_write, locked, storage_errors
+from shed.fsutil import atomic_write, locked, private_folder
 from shed.names import check_image_name
 from shed.oci import media
 from shed.oci.descriptor import Descriptor
@@ -290,9 +290,10 @@ class LayoutStore:
     def _prepare(self) -> None:
         if (self.root / "index.json").exists() and self.blobs.is_dir() and self.tags.is_dir():
             return
-        with storage_errors(self.root):
-            self.blobs.mkdir(parents=True, exist_ok=True)
-            self.tags.mkdir(exist_ok=True)
+        if not self.root.parent.exists():
+            private_folder(self.root.parent)
+        for folder in (self.root, self.blobs.parent, self.blobs, self.tags):
+            private_folder(folder)
         with self._index_locked():
             if not (self.root / "oci-layout").exists():
                 atomic_write(self.root / "oci-layout", _LAYOUT)

@@ -37,7 +37,7 @@ class VerifiedBlobs:
         if actual != digest:
             raise mismatch(f"blob {short(digest)}", digest, actual)
         with contextlib.suppress(OSError, StorageError):  # a store that cannot be written to is read again next time
-            self._records.mkdir(exist_ok=True)
+            self._records.mkdir(mode=0o700, exist_ok=True)
             atomic_write(record, state)
 
 

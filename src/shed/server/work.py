@@ -16,6 +16,7 @@ from dataclasses import asdict
 from typing import Any
 
 from shed.errors import ShedError, UnavailableError, UsageError
+from shed.fsutil import on_wait
 from shed.progress import BlobEvent, BytesEvent, Event, PhaseEvent, Progress, WarningEvent
 from shed.server.failures import explain
 from shed.server.http import Events, Reply, Request, error_object, json_answer
@@ -78,6 +79,7 @@ def _per_blob(request: Request) -> bool:
 
 async def _run(work: Work, progress: Progress, what: str) -> dict[str, Any]:
     """Do `work`; a failure is in the log even when nobody waits for the answer any more."""
+    on_wait.set(progress.warn)  # this is a task of its own, and so is its context
     try:
         return await work(progress)
     except asyncio.CancelledError:

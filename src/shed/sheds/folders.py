@@ -22,7 +22,7 @@ from pathlib import Path
 
 from shed.config.paths import Paths
 from shed.errors import ConflictError, StorageError
-from shed.fsutil import fsync_dir, locked, storage_errors
+from shed.fsutil import atomic_write, fsync_dir, locked, private_folder, storage_errors
 from shed.sheds import metadata
 
 _KEPT_LOG = 1 << 20
@@ -105,21 +105,16 @@ class Folders:
         stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
         target = self._paths.logs / f"{self.name}-{stamp}.log"
         try:
-            target.write_bytes(tail)
-        except OSError:  # most likely the full disk that made the start fail; the error itself must still be told
+            atomic_write(target, tail)
+        except StorageError:  # most likely the full disk that made the start fail; the error itself must still be told
             return None
         return target
 
 
 def prepare(paths: Paths) -> None:
-    """Make the folders that sheds live in.  Raises `StorageError`."""
+    """Make the folders that sheds live in, and close to others those that an earlier version has left open.  Raises `StorageError`."""
     for folder in (paths.data, paths.images, paths.instances, paths.uppers, paths.templates, paths.spares, paths.logs):
-        try:
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        except OSError as error:
-            raise StorageError(
-                f"cannot make the folder {folder}: {error.strerror}", hint="set SHED_DATA_DIR to a folder of yours"
-            ) from error
+        private_folder(folder)
 
 
 def names(paths: Paths) -> list[str]:

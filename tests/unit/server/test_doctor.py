@@ -311,3 +311,14 @@ def test_what_earlier_versions_left(host: Host, minted: MintResult) -> None:
         assert found(host, storage.leftovers, name).status is Status.PASS
     assert before - set(store.blob_digests()) == {f"sha256:{bundle.name}"}
     assert hex_of(minted.root_digest) in {path.name for path in store.blobs.iterdir()}
+
+
+def test_folders_that_others_can_look_into_are_told(host: Host) -> None:
+    """They could hold the locks there; a server closes them when it starts."""
+    folders.prepare(host.paths)
+    assert found(host, machine.data_folders).status is Status.PASS
+    host.paths.images.chmod(0o755)
+    row = found(host, machine.data_folders)
+    assert (row.status, str(host.paths.images) in row.detail) == (Status.WARN, True)
+    folders.prepare(host.paths)
+    assert found(host, machine.data_folders).status is Status.PASS

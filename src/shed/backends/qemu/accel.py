@@ -23,7 +23,7 @@ from pathlib import Path
 from shed.backends.qemu import command
 from shed.backends.qemu.process import boot_id
 from shed.errors import UnavailableError, UsageError
-from shed.fsutil import atomic_write, locked
+from shed.fsutil import atomic_write, locked, private_folder
 from shed.run import run
 
 log = logging.getLogger(__name__)
@@ -74,7 +74,7 @@ def find(cache_dir: Path, *, program: Path, kernel: Path, device: Path = KVM_DEV
     verdict = known(cache_dir, device=device)
     if verdict is not None:
         return verdict
-    cache_dir.mkdir(parents=True, exist_ok=True)
+    private_folder(cache_dir)
     with locked(cache_dir / f".{_CACHE}.lock"):
         verdict = _cached(cache_dir / _CACHE)  # somebody else may have tried while we waited
         if verdict is None:

@@ -101,7 +101,7 @@ class Templates:
                 with path.open("xb") as file:
                     file.truncate(1 << 20)
                 disks.append(Disk(path, read_only=False))
-            (folder / "share").mkdir()
+            (folder / "share").mkdir(mode=0o700)
             shares = tuple(replace(share, path=folder / "share") for share in machine.shares)
         return replace(machine, name=name, state_dir=folder, disks=(*disks, machine.disks[-1]), shares=shares)
 

@@ -119,7 +119,7 @@ def fetch_debs(
     """
     lock = read_lock() if lock is None else lock
     with storage_errors(cache):
-        cache.mkdir(parents=True, exist_ok=True)
+        cache.mkdir(mode=0o700, parents=True, exist_ok=True)
     debs = {}
     for name in names:
         pinned = lock[name]

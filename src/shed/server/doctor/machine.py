@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import pwd
+import shlex
 import shutil
 import time
 from collections.abc import Iterator
@@ -82,8 +83,11 @@ def data_folders(host: Host) -> Iterator[Result]:
     trouble = _trouble(paths.data) or "; ".join(filter(None, (_trouble(folder) for folder in below if folder.exists())))
     if trouble:
         yield Result("data folders", Status.FAIL, trouble, "the server's folders must be its user's, and writable by nobody else")
+    elif exposed := [str(folder) for folder in (paths.data, *below) if folder.exists() and folder.stat().st_mode & 0o077]:
+        hint = f"restart the server, which closes them, or: chmod 0700 {shlex.join(exposed)}"
+        yield Result("data folders", Status.WARN, f"other users can look into {', '.join(exposed)}, and hold the locks there", hint)
     else:
-        yield Result("data folders", Status.PASS, str(paths.data))
+        yield Result("data folders", Status.PASS, f"{paths.data}, closed to other users")
 
 
 def _trouble(folder: Path) -> str:
@@ -95,6 +99,8 @@ def _trouble(folder: Path) -> str:
         return f"{folder} belongs to {user(status.st_uid)}, and not to {user(os.geteuid())}"
     if status.st_mode & 0o002:
         return f"{folder} can be written to by everybody"
+    if folder.is_symlink() and folder.lstat().st_uid not in {0, os.geteuid()}:
+        return f"{folder} is a link of {user(folder.lstat().st_uid)}"
     if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
         return f"{folder} cannot be written to"
     return ""

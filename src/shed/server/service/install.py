@@ -99,7 +99,7 @@ def _write(path: Path, text: str) -> bool:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists() and path.read_text(errors="replace") == text:
             return False
-    atomic_write(path, text)
+    atomic_write(path, text, mode=0o644)
     return True
 
 
