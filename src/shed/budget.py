@@ -87,8 +87,8 @@ class Budget:
         if self._reserve is not None:
             self._reserve.check(max(0, size - here))
 
-    def spend(self, count: int) -> None:
-        """Take `count` bytes, which are about to be written.
+    def spend(self, count: int, *, stored: bool = True) -> None:
+        """Take `count` bytes, which are about to be written; not `stored`, they become a hole.
 
         Raises `DataError` (IMAGE_TOO_LARGE) when there are not as many left, and `StorageError` (DISK_RESERVE).
         """
@@ -96,7 +96,7 @@ class Budget:
             self._left -= count
             if self._left < 0:
                 raise self._spent(f"{self._what} more than {shown(self._total)}")
-        if self._reserve is not None:
+        if stored and self._reserve is not None:
             self._reserve.check(count)
 
     def _spent(self, message: str) -> DataError:

@@ -18,6 +18,7 @@ from shed.oci.content import FileSlice
 from shed.oci.digest import digest_bytes, hex_of
 from shed.oci.flatten import flatten
 from shed.oci.tarstream import Member, read_tar
+from shed.oci.unpacking import Unpacking
 
 Item = tuple[tarfile.TarInfo, bytes]
 
@@ -87,7 +88,7 @@ def close_sources() -> None:
 
 def members(data: bytes) -> list[Member]:
     """Return the members of the archive `data`."""
-    return list(read_tar(source(data)))
+    return list(read_tar(source(data), Unpacking().part("the archive")))
 
 
 def flat(*layers: Iterable[Item]) -> dict[str, Entry]:

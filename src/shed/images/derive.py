@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from shed.budget import Budget, Reserve
+from shed.budget import Reserve
 from shed.entries import Entry
 from shed.oci.archive import Archive, open_archive, open_blob
 from shed.oci.choose import Chosen, choose_image
@@ -16,12 +16,13 @@ from shed.oci.content import FileSlice
 from shed.oci.diff import diff
 from shed.oci.digest import Digest
 from shed.oci.flatten import flatten
-from shed.oci.layers import MAX_UNPACKED, read_layer
+from shed.oci.layers import read_layer
 from shed.oci.pack import pack_archive
 from shed.oci.staging import StagedBlob
-from shed.oci.tarstream import read_tar
+from shed.oci.tarstream import Member, read_tar
 from shed.oci.tarwrite import write_tar
 from shed.oci.unpack import Spool
+from shed.oci.unpacking import Unpacking
 
 _DEVICES = b"dev/"
 
@@ -46,14 +47,18 @@ def open_parent(source: Path, *, scratch: Path) -> Iterator[Parent]:
     with contextlib.ExitStack() as stack:
         archive = stack.enter_context(open_archive(source, scratch=scratch))
         chosen = choose_image(archive)
-        budget = Budget(MAX_UNPACKED)
-        layers = []
-        for number, (descriptor, diff_id) in enumerate(zip(chosen.manifest.layers, chosen.config.diff_ids, strict=True), 1):
-            what = f"{archive.name}: layer {number}"
+        unpacking = Unpacking(Reserve(scratch))
+        layers: dict[tuple[Digest, Digest], list[Member]] = {}
+        wanted = list(zip(chosen.manifest.layers, chosen.config.diff_ids, strict=True))
+        for number, (descriptor, diff_id) in enumerate(wanted, 1):
+            if (descriptor.digest, diff_id) in layers:  # one that is stacked again is read once
+                continue
+            part = unpacking.part(f"{archive.name}: layer {number}")
             blob = stack.enter_context(StagedBlob.create(scratch, Reserve(scratch).check))
-            spool = stack.enter_context(Spool(scratch, budget))
-            layers.append(read_layer(open_blob(archive, descriptor, what), descriptor, diff_id, blob=blob, spool=spool, what=what))
-        yield Parent(archive, chosen, list(flatten(layers)))
+            spool = stack.enter_context(Spool(scratch, part))
+            layer = open_blob(archive, descriptor, part.what)
+            layers[descriptor.digest, diff_id] = read_layer(layer, descriptor, diff_id, blob=blob, spool=spool, part=part)
+        yield Parent(archive, chosen, list(flatten(layers[descriptor.digest, diff_id] for descriptor, diff_id in wanted)))
 
 
 def pack_derived(output: Path, parent: Parent, root: Path, *, settings: Mapping[str, Any], name: str, created_by: str) -> Digest:
@@ -64,7 +69,7 @@ def pack_derived(output: Path, parent: Parent, root: Path, *, settings: Mapping[
     layer = root.with_suffix(".layer")
     with root.open("rb") as tree, layer.open("wb") as file:
         whole = FileSlice(tree.fileno(), 0, root.stat().st_size)
-        file.writelines(write_tar(diff(parent.entries, flatten([read_tar(whole)]))))
+        file.writelines(write_tar(diff(parent.entries, flatten([read_tar(whole, Unpacking().part("the new layer"))]))))
     merged = merge_settings(parent.chosen.config.settings, settings)
     return pack_archive(output, [layer], parent=(parent.archive, parent.chosen), settings=merged, name=name, created_by=created_by)
 

@@ -78,7 +78,7 @@ def load(
     with contextlib.ExitStack() as stack:
         lease = stack.enter_context(store.lease())
         with blaming(origin):
-            archive = stack.enter_context(open_archive(source, scratch=store.scratch()))
+            archive = stack.enter_context(open_archive(source, scratch=store.scratch(), reserve=store.reserve))
             wanted = [_wanted(store, lease, archive, name, chosen) for name, chosen in choose_named(archive)]
         if tag is not None:
             wanted = [_renamed(store, wanted, tag, origin, force=force)]

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from shed.budget import Budget
+from shed.budget import shown
 from shed.entries import Entry
 from shed.errors import REFUSALS, DataError, NotFoundError, ShedError, StorageError, UsageError
 from shed.images import gate
@@ -35,13 +35,14 @@ from shed.oci.choose import Chosen, choose_image
 from shed.oci.descriptor import Descriptor, Platform
 from shed.oci.digest import Digest, digest_bytes, short
 from shed.oci.flatten import flatten
-from shed.oci.layers import MAX_UNPACKED, read_layer
+from shed.oci.layers import read_layer
 from shed.oci.leases import Lease
 from shed.oci.manifest import Manifest
 from shed.oci.staging import StagedBlob
 from shed.oci.store import LayoutStore
 from shed.oci.tarstream import Member
 from shed.oci.unpack import Spool
+from shed.oci.unpacking import MAX_UNPACKED, TOO_LARGE, Unpacking
 from shed.progress import Progress, Stop
 
 if TYPE_CHECKING:  # the kit's builder is large, and only its result is needed
@@ -88,7 +89,7 @@ def mint_archive(
     progress.phase("ingest", f"reading {origin}")
     with contextlib.ExitStack() as stack:
         with blaming(origin):
-            archive = stack.enter_context(open_archive(source, scratch=store.scratch()))
+            archive = stack.enter_context(open_archive(source, scratch=store.scratch(), reserve=store.reserve))
         return mint(store, archive, name, kit=kit, writer=writer, platform=platform, source_ref=source_ref, force=force, progress=progress)
 
 
@@ -228,25 +229,29 @@ class _Mint:
         """Copy config and layers to staged blobs, unpack the layers, and return their members, bottom first."""
         chosen = self._plan.chosen
         self._stage().write(chosen.config_bytes)
-        total = sum(layer.size for layer in chosen.manifest.layers)
+        total = sum({layer.digest: layer.size for layer in chosen.manifest.layers}.values())
         stop = Stop()
         counter = Counter(self._progress, "layers", total, stop)
-        budget = Budget(MAX_UNPACKED, reserve=self._store.reserve)
+        unpacking = Unpacking(self._store.reserve)
+        layers = list(zip(chosen.manifest.layers, chosen.config.diff_ids, strict=True))
+        tasks: dict[tuple[Digest, Digest], Future[list[Member]]] = {}
         with ThreadPoolExecutor(_LAYER_THREADS) as pool:
-            tasks = []
-            for number, (descriptor, diff_id) in enumerate(zip(chosen.manifest.layers, chosen.config.diff_ids, strict=True), 1):
-                what = f"layer {number}"
+            for number, (descriptor, diff_id) in enumerate(layers, 1):
+                if (descriptor.digest, diff_id) in tasks:  # one that is stacked again is read once
+                    continue
+                part = unpacking.part(f"layer {number}")
                 blob = self._stage()
-                spool = self._stack.enter_context(Spool(self._store.scratch(), budget))
-                layer = open_blob(self._archive, descriptor, what)
-                tasks.append(pool.submit(read_layer, layer, descriptor, diff_id, blob=blob, spool=spool, what=what, on_bytes=counter.add))
+                spool = self._stack.enter_context(Spool(self._store.scratch(), part))
+                layer = open_blob(self._archive, descriptor, part.what)
+                read = pool.submit(read_layer, layer, descriptor, diff_id, blob=blob, spool=spool, part=part, on_bytes=counter.add)
+                tasks[descriptor.digest, diff_id] = read
             try:
-                for task in as_completed(tasks):
+                for task in as_completed(tasks.values()):
                     task.result()
             except BaseException:
                 stop.set()
                 raise
-        return [task.result() for task in tasks]
+        return [tasks[descriptor.digest, diff_id].result() for descriptor, diff_id in layers]
 
     def _write(self, entries: list[Entry], root: StagedBlob) -> None:
         counter = Counter(self._progress, "root", sum(entry.size for entry in entries), Stop())
@@ -309,7 +314,7 @@ def _check_size(entries: list[Entry]) -> None:
     """Refuse sparse files that would be larger than any disk; what is stored byte for byte was counted when it was unpacked."""
     total = sum(entry.size for entry in entries)
     if total > MAX_UNPACKED:
-        raise DataError(f"the files of the image have {total >> 30} GiB, at most {MAX_UNPACKED >> 30} are allowed")
+        raise DataError(f"the files of the image have {shown(total)}, at most {shown(MAX_UNPACKED)} are allowed", code=TOO_LARGE)
 
 
 def _check_kit(store: LayoutStore, kit: Kit, writer: RootWriter) -> None:

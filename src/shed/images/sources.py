@@ -105,7 +105,7 @@ def open_source(
         progress.phase("export", f"getting {source.name} from {tool.name}")
         output = stack.enter_context(staging_folder(store.scratch().absolute())) / "image.oci.tar"
         tool.export(source.name, output, None)
-        archive = stack.enter_context(open_archive(output, scratch=store.scratch()))
+        archive = stack.enter_context(open_archive(output, scratch=store.scratch(), reserve=store.reserve))
         archive.name = f"{source.name} of {tool.name}"
         yield archive
 
@@ -153,7 +153,7 @@ def _working(storage: str) -> Builder:
 def _open_file(source: SourceRef, store: LayoutStore, progress: Progress, stack: contextlib.ExitStack) -> Archive:
     progress.phase("ingest", f"reading {source.name}")
     with blaming(source.name):
-        archive = stack.enter_context(open_archive(source.name, scratch=store.scratch()))
+        archive = stack.enter_context(open_archive(source.name, scratch=store.scratch(), reserve=store.reserve))
         return _Tagged(archive, source.tag, store.scratch(), stack) if source.tag else archive
 
 

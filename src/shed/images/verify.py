@@ -12,7 +12,6 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, TypeVar
 
-from shed.budget import Budget
 from shed.erofs.checker import check
 from shed.erofs.errors import ErofsError
 from shed.erofs.verify import verify_contents
@@ -23,10 +22,12 @@ from shed.images.resolve import boot_blobs
 from shed.oci.content import FileSlice
 from shed.oci.digest import Digest, short
 from shed.oci.flatten import flatten
-from shed.oci.layers import MAX_UNPACKED, unpack_layer
+from shed.oci.layers import unpack_layer
 from shed.oci.manifest import ImageConfig, Manifest
 from shed.oci.store import LayoutStore
+from shed.oci.tarstream import Member
 from shed.oci.unpack import Spool
+from shed.oci.unpacking import Unpacking
 from shed.progress import Progress, Stop
 
 _ROOT, _RUNTIME = "rootfs erofs", "runtime erofs"
@@ -180,13 +181,18 @@ class _Run:
 
     def _contents(self, root: Digest, manifest: Manifest, config: ImageConfig, counts: Counts) -> None:
         """Unpack and merge the layers, and compare every name, attribute and byte of the root with them."""
-        budget = Budget(MAX_UNPACKED)
-        layers = []
+        unpacking = Unpacking(self._store.reserve)
+        layers: dict[tuple[Digest, Digest], list[Member]] = {}
+        wanted = [(layer.digest, diff_id) for layer, diff_id in zip(manifest.layers, config.diff_ids, strict=True)]
         with contextlib.ExitStack() as stack:
-            for number, (layer, diff_id) in enumerate(zip(manifest.layers, config.diff_ids, strict=True), 1):
+            for number, (digest, diff_id) in enumerate(wanted, 1):
                 self._stop.check()
-                file = stack.enter_context(self._store.blob_path(layer.digest).open("rb"))
-                spool = stack.enter_context(Spool(self._store.scratch(), budget))
-                layers.append(unpack_layer(FileSlice(file.fileno(), 0, layer.size), diff_id, spool=spool, what=f"layer {number}"))
-            seen = verify_contents(self._store.blob_path(root), flatten(layers))
+                if (digest, diff_id) in layers:  # one that is stacked again is read once
+                    continue
+                part = unpacking.part(f"layer {number}")
+                file = stack.enter_context(self._store.blob_path(digest).open("rb"))
+                spool = stack.enter_context(Spool(self._store.scratch(), part))
+                source = FileSlice(file.fileno(), 0, self._store.size(digest))
+                layers[digest, diff_id] = unpack_layer(source, diff_id, spool=spool, part=part)
+            seen = verify_contents(self._store.blob_path(root), flatten(layers[layer] for layer in wanted))
         counts |= {"names": seen.names, "files": seen.files, "bytes": seen.data_bytes}

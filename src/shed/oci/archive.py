@@ -11,10 +11,11 @@ import os
 import stat
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
-from shed.budget import Budget
+from shed.budget import Reserve
 from shed.errors import DataError, NotFoundError
 from shed.oci.content import FileSlice
 from shed.oci.descriptor import Descriptor
@@ -24,9 +25,12 @@ from shed.oci.fields import MAX_JSON
 from shed.oci.manifest import Index
 from shed.oci.tarstream import read_tar
 from shed.oci.unpack import CHUNK, HEAD, SourceReader, Spool, compression, decoder_errors, decompressed
+from shed.oci.unpacking import TOO_LARGE, Part, Unpacking
 
 MAX_ARCHIVE = 1 << 38
 """Most bytes of a stream or of a compressed archive, unpacked: 256 GiB."""
+MAX_FILES = 100_000
+"""Most files of an archive: an image has one for each layer, and a few more."""
 
 _MAKE_ONE = "make an archive: skopeo copy … oci-archive:FILE"
 
@@ -43,16 +47,16 @@ class Archive(Protocol):
 
 
 @contextlib.contextmanager
-def open_archive(source: Path | str, *, scratch: Path) -> Iterator[Archive]:
+def open_archive(source: Path | str, *, scratch: Path, reserve: Reserve | None = None) -> Iterator[Archive]:
     """Yield the image archive at `source`: a tar file (gzip and zstd are unpacked), a layout folder, a pipe, or ``-`` for stdin.
 
-    A docker archive looks like an OCI archive.  What cannot be read by position is first copied to an unnamed file in the folder `scratch`.
-    Raises `NotFoundError`, `DataError` when it is no OCI image, and OSError when it cannot be read.
+    A docker archive looks like an OCI archive.  What cannot be read by position is first copied to an unnamed file in the folder `scratch`,
+    whose file system keeps the `reserve`, the usual one unless given.  Raises `NotFoundError`, `DataError` when it is no OCI image or too
+    large, `StorageError`, and OSError when it cannot be read.
     """
     with contextlib.ExitStack() as stack:
-        archive: Archive = (
-            _from_stream(sys.stdin.buffer, "stdin", scratch, stack) if str(source) == "-" else _from_path(Path(source), scratch, stack)
-        )
+        place = _Place(scratch, reserve or Reserve(scratch), stack)
+        archive: Archive = _from_stream(sys.stdin.buffer, "stdin", place) if str(source) == "-" else _from_path(Path(source), place)
         if archive.file("index.json") is None:
             if archive.file("manifest.json") is None:
                 raise DataError(f"{archive.name} is not an OCI image: it has no index.json", hint=_MAKE_ONE)
@@ -91,6 +95,23 @@ def read_blob(archive: Archive, descriptor: Descriptor, what: str) -> bytes:
     return data
 
 
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where an archive is unpacked to, until `stack` is closed."""
+
+    scratch: Path
+    reserve: Reserve
+    stack: contextlib.ExitStack
+
+    def part(self, name: str) -> Part:
+        """Return what counts the files and bytes of the archive `name`."""
+        return Unpacking(self.reserve, bytes_=MAX_ARCHIVE, members=MAX_FILES).part(name)
+
+    def spool(self, part: Part) -> Spool:
+        """Return a file to unpack to."""
+        return self.stack.enter_context(Spool(self.scratch, part))
+
+
 class _Folder:
     def __init__(self, folder: Path, stack: contextlib.ExitStack) -> None:
         self.name = str(folder)
@@ -110,11 +131,11 @@ class _Folder:
 
 
 class _Tar:
-    def __init__(self, source: FileSlice, name: str) -> None:
+    def __init__(self, source: FileSlice, name: str, part: Part) -> None:
         self.name = name
         self._files: dict[str, FileSlice | None] = {}
         """None for what is no plain file: folders, links, sparse members."""
-        for member in read_tar(source):
+        for member in read_tar(source, part):
             path = os.fsdecode(member.name.removeprefix(b"./").removesuffix(b"/"))
             whole = member.content or FileSlice(source.fd, 0, 0)
             content = whole if stat.S_ISREG(member.mode) and isinstance(whole, FileSlice) else None
@@ -131,39 +152,44 @@ class _Tar:
         return found
 
 
-def _from_path(path: Path, scratch: Path, stack: contextlib.ExitStack) -> Archive:
+def _from_path(path: Path, place: _Place) -> Archive:
     if path.is_dir():
-        return _Folder(path, stack)
+        return _Folder(path, place.stack)
     try:
-        file = stack.enter_context(path.open("rb"))
+        file = place.stack.enter_context(path.open("rb"))
     except FileNotFoundError:
         raise NotFoundError(f"{path} does not exist", code="ARCHIVE_NOT_FOUND", hint="check the path") from None
     status = os.fstat(file.fileno())
     if not stat.S_ISREG(status.st_mode):
-        return _from_stream(file, str(path), scratch, stack)
-    return _from_file(FileSlice(file.fileno(), 0, status.st_size), str(path), scratch, stack)
+        return _from_stream(file, str(path), place)
+    return _from_file(FileSlice(file.fileno(), 0, status.st_size), str(path), place)
 
 
-def _from_stream(file: BinaryIO, name: str, scratch: Path, stack: contextlib.ExitStack) -> Archive:
-    spool = stack.enter_context(Spool(scratch, Budget(MAX_ARCHIVE)))
+def _from_stream(file: BinaryIO, name: str, place: _Place) -> Archive:
+    part = place.part(name)
+    spool = place.spool(part)
     while data := file.read(CHUNK):
+        part.took(len(data))
         spool.write(data)
-    return _from_file(spool.finish(), name, scratch, stack)
+    return _from_file(spool.finish(), name, place)
 
 
-def _from_file(source: FileSlice, name: str, scratch: Path, stack: contextlib.ExitStack) -> Archive:
+def _from_file(source: FileSlice, name: str, place: _Place) -> Archive:
     if not source.size:
         raise DataError(f"{name} is empty", hint=_MAKE_ONE)
+    part = place.part(name)
     head = source.pread(HEAD, 0)
     if compression(head):
-        spool = stack.enter_context(Spool(scratch, Budget(MAX_ARCHIVE)))
+        spool = place.spool(part)
         with decoder_errors(name):
-            for data in decompressed(SourceReader(source), head):
+            for data in decompressed(SourceReader(source, lambda data: part.took(len(data))), head):
                 spool.write(data)
         source = spool.finish()
     try:
-        return _Tar(source, name)
+        return _Tar(source, name, part)
     except DataError as error:
+        if error.code == TOO_LARGE:
+            raise
         raise DataError(
             f"{name} is not a readable tar archive: {error.message}", hint=error.hint or f"if it was cut, get it again; {_MAKE_ONE}"
         ) from None

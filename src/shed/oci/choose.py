@@ -10,7 +10,7 @@ from shed.oci import media
 from shed.oci.archive import Archive, read_blob, read_index
 from shed.oci.descriptor import Descriptor, Platform
 from shed.oci.digest import Digest
-from shed.oci.manifest import REF_NAME, ImageConfig, Index, Manifest
+from shed.oci.manifest import MAX_DOCUMENTS, REF_NAME, ImageConfig, Index, Manifest
 
 _ATTESTATION = "vnd.docker.reference.type"
 """Annotation that buildx gives to manifests that only say something about an image."""
@@ -58,7 +58,14 @@ def choose_named(archive: Archive) -> list[tuple[str, Chosen]]:
     if not groups:
         raise DataError(f"{archive.name} holds no image")
     source = _InArchive(archive)
-    return [(name, choose_from(source, Index(tuple(entries)))) for (name, _), entries in groups.items()]
+    known: dict[tuple[tuple[Digest, int, str], ...], Chosen] = {}
+    found = []
+    for (name, _), entries in groups.items():
+        same = tuple((entry.digest, entry.size, str(entry.platform)) for entry in entries)  # an image may have thousands of names
+        if same not in known:
+            known[same] = choose_from(source, Index(tuple(entries)))
+        found.append((name, known[same]))
+    return found
 
 
 def choose_from(source: Documents, index: Index, platform: Platform | None = None) -> Chosen:
@@ -89,12 +96,22 @@ def choose_from(source: Documents, index: Index, platform: Platform | None = Non
 
 
 class _InArchive:
+    """The documents of an archive, each read once, whatever its index says how often."""
+
     def __init__(self, archive: Archive) -> None:
         self.name = archive.name
         self._archive = archive
+        self._known: dict[tuple[Digest, int], bytes] = {}
+        self._left = MAX_DOCUMENTS
 
     def read(self, descriptor: Descriptor, what: str) -> bytes:
-        return read_blob(self._archive, descriptor, what)
+        key = descriptor.digest, descriptor.size
+        if key not in self._known:
+            self._known[key] = read_blob(self._archive, descriptor, what)
+            self._left -= len(self._known[key])
+            if self._left < 0:
+                raise DataError(f"{self.name}: its manifests and configs have more than {MAX_DOCUMENTS >> 20} MiB", code="IMAGE_TOO_LARGE")
+        return self._known[key]
 
 
 def _manifests(source: Documents, index: Index, seen: set[Digest], depth: int) -> list[Descriptor]:

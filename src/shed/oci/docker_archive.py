@@ -23,7 +23,7 @@ from shed.oci.content import FileSlice
 from shed.oci.descriptor import Descriptor
 from shed.oci.digest import Digest, digest_bytes, hex_of, mismatch
 from shed.oci.fields import MAX_JSON, Fields
-from shed.oci.manifest import MAX_LAYERS, MAX_MANIFESTS, REF_NAME, ImageConfig, Index, Manifest
+from shed.oci.manifest import MAX_DOCUMENTS, MAX_LAYERS, MAX_MANIFESTS, REF_NAME, ImageConfig, Index, Manifest
 from shed.oci.unpack import HEAD, SourceReader, Spool, compression
 
 if TYPE_CHECKING:
@@ -45,9 +45,15 @@ class DockerArchive:
         self._scratch = scratch
         self._stack = stack
         self._files: dict[str, FileSlice] = {}
-        images = [Fields(image, f"manifest.json of {self.name}") for image in self._images()]
-        index = Index(tuple(entry for image in images for entry in self._entries(image)))
-        self._files["index.json"] = self._write(index.encode())
+        self._layers: dict[str, Descriptor] = {}
+        """By path: several images may have a layer, which is read once."""
+        self._left = MAX_DOCUMENTS
+        entries: list[Descriptor] = []
+        for image in self._images():
+            entries += self._entries(Fields(image, f"manifest.json of {self.name}"))
+            if len(entries) > MAX_MANIFESTS:
+                raise DataError(f"manifest.json of {self.name} has more than {MAX_MANIFESTS} names")
+        self._files["index.json"] = self._write(Index(tuple(entries)).encode())
 
     def file(self, path: str) -> FileSlice | None:
         """Return the file that would be at `path` in an OCI archive, or None."""
@@ -78,22 +84,29 @@ class DockerArchive:
         manifest = Manifest(self._add(media.CONFIG, data), tuple(layers[diff_id] for diff_id in config.diff_ids))
         entry = self._add(media.MANIFEST, manifest.encode())
         names = image.value.get("RepoTags") or [""]
-        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-            raise image.wrong("RepoTags", "a list of strings")
+        if not isinstance(names, list) or len(names) > MAX_MANIFESTS or not all(isinstance(name, str) for name in names):
+            raise image.wrong("RepoTags", f"a list of at most {MAX_MANIFESTS} strings")
         return [Descriptor(entry.media_type, entry.digest, entry.size, {REF_NAME: name} if name else {}, config.platform) for name in names]
 
     def _layer(self, path: object, diff_id: Digest) -> Descriptor:
+        if (known := self._layers.get(str(path))) is not None:
+            return known
         layer = self._archive.file(str(path))
         if layer is None:
-            raise DataError(f"{self.name}: the layer {str(path)[:100]} is missing", hint="the archive is incomplete: make it again")
+            raise DataError(f"{self.name}: the layer {str(path)[:100]!r} is missing", hint="the archive is incomplete: make it again")
         packed = compression(layer.pread(HEAD, 0))
         digest = _digest(layer) if packed else diff_id
         self._files[f"blobs/sha256/{hex_of(digest)}"] = layer
-        return Descriptor(_MEDIA_TYPES[packed], digest, layer.size)
+        described = Descriptor(_MEDIA_TYPES[packed], digest, layer.size)
+        if packed:  # of a plain one the config says the digest
+            self._layers[str(path)] = described
+        return described
 
     def _add(self, media_type: str, data: bytes) -> Descriptor:
         digest = digest_bytes(data)
-        self._files[f"blobs/sha256/{hex_of(digest)}"] = self._write(data)
+        path = f"blobs/sha256/{hex_of(digest)}"
+        if path not in self._files:
+            self._files[path] = self._write(data)
         return Descriptor(media_type, digest, len(data))
 
     def _write(self, data: bytes) -> FileSlice:
@@ -107,6 +120,9 @@ class DockerArchive:
             raise DataError(f"{what} is missing", hint="the archive is incomplete: make it again")
         if file.size > MAX_JSON:
             raise DataError(f"{what} is too large")
+        self._left -= file.size
+        if self._left < 0:
+            raise DataError(f"{self.name}: its configs have more than {MAX_DOCUMENTS >> 20} MiB", code="IMAGE_TOO_LARGE")
         return file.pread(file.size, 0)
 
 

@@ -24,18 +24,26 @@ from shed.errors import DataError
 from shed.oci.tarstream import Member
 
 MAX_FILES = 2_000_000
-"""Most tar members of one image, and parents made for them."""
+"""Most tar members of one image, parents made for them, and whiteouts."""
 MAX_PATH = 4095
 """Most bytes of a path: more cannot be opened by name."""
 MAX_NAME = 255
 MAX_TARGET = 4095
 MAX_LINKS = 40
 """Symlinks followed for one path, as Linux does."""
+MAX_PATHS = 512 << 20
+"""Most bytes of all paths of the tree: a deep folder with many files costs its own path for each of them."""
+MAX_STEPS = 60_000_000
+"""Most components of paths and links to walk for one image: 2,000,000 files at a depth of ten take 20,000,000."""
 _MARK = b".wh."
 _AUFS = b".wh..wh."
 _OPAQUE = b".wh..wh..opq"
 _XATTR_SPACES = (b"user.", b"trusted.", b"security.")
 _XATTR_NAMES = (b"system.posix_acl_access", b"system.posix_acl_default")
+
+
+_PLAIN = Member(b"", stat.S_IFDIR | 0o755)
+"""What a folder is that a layer does not describe; never changed."""
 
 
 class Node:
@@ -58,7 +66,7 @@ def flatten(layers: Iterable[Iterable[Member]]) -> Iterator[Entry]:
         try:
             tree.apply(members)
         except DataError as error:
-            raise DataError(f"layer {number}: {error.message}", hint=error.hint) from None
+            raise DataError(f"layer {number}: {error.message}", code=error.code, hint=error.hint) from None
     return tree.entries()
 
 
@@ -66,35 +74,40 @@ class Tree:
     """The merged tree of the layers applied so far."""
 
     def __init__(self) -> None:
-        self._root = Node(_plain_folder(), {})
+        self._root = Node(_PLAIN, {})
         self._files = 0
-        self._gone: dict[tuple[bytes, ...], Node] = {}
-        """What this layer's whiteouts removed, and its aufs housekeeping: a hardlink may still mean it."""
+        self._steps = 0
+        self._gone: dict[bytes, dict[bytes, Node]] = {}
+        """What this layer's whiteouts removed, and its aufs housekeeping, by folder and name: a hardlink may still mean it."""
 
     def apply(self, members: Iterable[Member]) -> None:
         """Put one layer on top.  Raises `DataError`."""
         self._gone = {}
-        additions: list[tuple[list[bytes], Member]] = []
+        additions: list[Member] = []
         for member in members:
             self._count()
-            parts = split(member.name)
-            if not any(part.startswith(_MARK) for part in parts):
-                additions.append((parts, member))
-            else:
+            parts = split(member.name) if _MARK in member.name else []
+            if any(part.startswith(_MARK) for part in parts):
                 self._whiteout(parts, member)
-        for parts, member in additions:
-            self._add(parts, member)
+            else:
+                additions.append(member)
+        for member in additions:
+            self._add(split(member.name), member)
 
     def entries(self) -> Iterator[Entry]:
         """Yield the tree, sorted by the components of the path."""
         first_names: dict[int, bytes] = {}
         waiting = [(b"", self._root)]
+        total = 0
         while waiting:
             path, node = waiting.pop()
             if len(path) > MAX_PATH:
                 raise DataError(f"{_show([path])} is longer than {MAX_PATH} bytes")
             if node.children is not None:
                 prefix = path + b"/" if path else b""
+                total += len(prefix) * len(node.children) + sum(map(len, node.children))
+                if total > MAX_PATHS:
+                    raise DataError(f"the paths of the image have more than {MAX_PATHS >> 20} MiB", code="IMAGE_TOO_LARGE")
                 waiting += [(prefix + name, node.children[name]) for name in sorted(node.children, reverse=True)]
             elif (first := first_names.setdefault(id(node), path)) != path:
                 yield Entry(path, 0, link=first)
@@ -104,26 +117,33 @@ class Tree:
     def _count(self) -> None:
         self._files += 1
         if self._files > MAX_FILES:
-            raise DataError(f"the image has more than {MAX_FILES} files")
+            raise DataError(f"the image has more than {MAX_FILES:,} files", code="IMAGE_TOO_LARGE")
+
+    def _walk(self, steps: int) -> None:
+        self._steps += steps
+        if self._steps > MAX_STEPS:
+            raise DataError(f"its paths and symlinks have more than {MAX_STEPS:,} components to walk", code="IMAGE_TOO_LARGE")
+
+    def _forget(self, above: list[bytes], name: bytes, node: Node) -> None:
+        self._gone.setdefault(b"/".join(above), {})[name] = node
 
     def _whiteout(self, parts: list[bytes], member: Member) -> None:
         *above, name = parts
         if name == _OPAQUE and not any(part.startswith(_MARK) for part in above):
             folder = self._folder(above)
             if folder is not None and folder.children:
-                for child, node in folder.children.items():
-                    self._gone[*above, child] = node
+                self._gone.setdefault(b"/".join(above), {}).update(folder.children)
                 folder.children.clear()
         elif any(part.startswith(_AUFS) for part in parts):
             if stat.S_ISREG(member.mode):
-                self._gone[tuple(parts)] = Node(member)
+                self._forget(above, name, Node(member))
         elif any(part.startswith(_MARK) for part in above) or name[len(_MARK) :] in (b"", b".", b".."):
             raise DataError(f"{_show(parts)} is not a valid whiteout")
         else:
             hidden = name[len(_MARK) :]
             folder = self._folder(above)
             if folder is not None and folder.children and hidden in folder.children:
-                self._gone[*above, hidden] = folder.children.pop(hidden)
+                self._forget(above, hidden, folder.children.pop(hidden))
 
     def _add(self, parts: list[bytes], member: Member) -> None:
         if not parts:
@@ -161,8 +181,9 @@ class Tree:
         return node
 
     def _removed(self, path: list[bytes]) -> Node | None:
-        for cut in range(len(path), 0, -1):
-            node = self._gone.get(tuple(path[:cut]))
+        for cut in range(len(path), 0, -1) if self._gone else ():
+            self._walk(len(path))
+            node = self._gone.get(b"/".join(path[: cut - 1]), {}).get(path[cut - 1])
             for part in path[cut:]:
                 node = node.children.get(part) if node and node.children else None
             if node is not None:
@@ -181,6 +202,7 @@ class Tree:
         What is missing is made or, without `make`, answered with None.  Raises `DataError` when something in the way is neither folder nor
         symlink and `make` was asked for, or when links lead nowhere.
         """
+        self._walk(len(parts))
         trail = [self._root]
         todo = parts[::-1]
         links = 0
@@ -199,7 +221,7 @@ class Tree:
                 if len(part) > MAX_NAME:
                     raise DataError(f"{_show(parts)} has a name of more than {MAX_NAME} bytes")
                 self._count()
-                node = here[part] = Node(_plain_folder(), {})
+                node = here[part] = Node(_PLAIN, {})
             if node.children is not None:
                 trail.append(node)
                 if len(trail) > MAX_PATH:
@@ -210,7 +232,9 @@ class Tree:
                     raise DataError(f"{_show(parts)} leads through too many symlinks")
                 if node.member.target.startswith(b"/"):
                     del trail[1:]
-                todo += [step for step in reversed(node.member.target.split(b"/")) if step not in (b"", b".")]
+                steps = [step for step in reversed(node.member.target.split(b"/")) if step not in (b"", b".")]
+                self._walk(len(steps))
+                todo += steps
             elif make:
                 raise DataError(f"{_show(parts)} is not a folder, but holds files")
             else:
@@ -231,10 +255,6 @@ def split(name: bytes) -> list[bytes]:
         elif part not in (b"", b"."):
             parts.append(part)
     return parts
-
-
-def _plain_folder() -> Member:
-    return Member(b"", stat.S_IFDIR | 0o755)
 
 
 def _entry(path: bytes, member: Member) -> Entry:

@@ -11,9 +11,7 @@ from shed.oci.digest import Digest, mismatch
 from shed.oci.staging import StagedBlob
 from shed.oci.tarstream import Member, read_tar
 from shed.oci.unpack import HEAD, SourceReader, Spool, compression, decoder_errors, decompressed
-
-MAX_UNPACKED = 1 << 37
-"""Most bytes that the layers of one image may unpack to: 128 GiB, more than a shed's disk can hold."""
+from shed.oci.unpacking import TOO_LARGE, Part
 
 
 def read_layer(
@@ -23,19 +21,22 @@ def read_layer(
     *,
     blob: StagedBlob,
     spool: Spool,
-    what: str,
+    part: Part,
     on_bytes: Callable[[int], None] = lambda count: None,
 ) -> list[Member]:
     """Copy the layer in `source` byte for byte to `blob`, unpack it to `spool`, and return its members.
 
     The source is read once; `on_bytes` hears how many bytes of it were read.  The members' contents stay readable while `blob` and `spool`
-    are open.  Raises `DataError`, which names `what`, when the bytes do not have the digests they should have, or are no layer.
+    are open.  Raises `DataError`, which names the `part`, when the bytes do not have the digests they should have, are no layer, or are
+    more than an image may have.
     """
 
     def tap(data: bytes) -> None:
+        part.took(len(data))
         blob.write(data)
         on_bytes(len(data))
 
+    what = part.what
     head = source.pread(HEAD, 0)
     reader = SourceReader(source, tap)
     packed = _compression(head, what)
@@ -44,32 +45,37 @@ def read_layer(
             with decoder_errors(what):
                 for data in decompressed(reader, head):
                     spool.write(data)
-    except DataError:
+    except DataError as error:
+        if error.code == TOO_LARGE:
+            raise
         reader.drain()
         _compare(f"{what}, blob", descriptor.digest, blob.digest())  # says more than what the decompressor stumbled over
         raise
     reader.drain()
     _compare(f"{what}, blob", descriptor.digest, blob.digest())
     _compare(f"{what}, unpacked", diff_id, spool.digest() if packed else blob.digest())
-    try:
-        return list(read_tar(spool.finish() if packed else blob.content()))
-    except DataError as error:
-        raise DataError(f"{what}: {error.message}", hint=error.hint) from None
+    return _members(spool.finish() if packed else blob.content(), part)
 
 
-def unpack_layer(source: FileSlice, diff_id: Digest, *, spool: Spool, what: str) -> list[Member]:
+def unpack_layer(source: FileSlice, diff_id: Digest, *, spool: Spool, part: Part) -> list[Member]:
     """Unpack to `spool` the layer in `source`, whose blob was compared with its digest, and return its members.
 
-    The members' contents stay readable while `source` and `spool` are open.  Raises `DataError`, which names `what`.
+    The members' contents stay readable while `source` and `spool` are open.  Raises `DataError`, which names the `part`.
     """
-    with decoder_errors(what):
-        for data in decompressed(SourceReader(source), source.pread(HEAD, 0)):
+    with decoder_errors(part.what):
+        for data in decompressed(SourceReader(source, lambda data: part.took(len(data))), source.pread(HEAD, 0)):
             spool.write(data)
-    _compare(f"{what}, unpacked", diff_id, spool.digest())
+    _compare(f"{part.what}, unpacked", diff_id, spool.digest())
+    return _members(spool.finish(), part)
+
+
+def _members(unpacked: FileSlice, part: Part) -> list[Member]:
     try:
-        return list(read_tar(spool.finish()))
+        return list(read_tar(unpacked, part))
     except DataError as error:
-        raise DataError(f"{what}: {error.message}", hint=error.hint) from None
+        if error.code == TOO_LARGE:
+            raise
+        raise DataError(f"{part.what}: {error.message}", hint=error.hint) from None
 
 
 def _compression(head: bytes, what: str) -> str | None:

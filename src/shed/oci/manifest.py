@@ -14,6 +14,8 @@ from shed.oci.fields import Fields, decode_object, encode_object
 MAX_LAYERS = 128
 """As many as container runtimes can stack; a manifest with more is not an image anybody could run."""
 MAX_MANIFESTS = 4096
+MAX_DOCUMENTS = 256 << 20
+"""Most bytes of all manifests and configs of an archive: thousands of images, none of which needs a megabyte."""
 REF_NAME = "org.opencontainers.image.ref.name"
 """Annotation of a descriptor in ``index.json``: the tag."""
 

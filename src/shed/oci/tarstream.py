@@ -7,8 +7,9 @@ files, and refuses what it does not know instead of guessing.  Global PAX header
 from __future__ import annotations
 
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from shed.errors import DataError
 from shed.oci.content import FileSlice, SparseContent
@@ -16,16 +17,19 @@ from shed.oci.pax import MAX_SEGMENTS, Pax, pairs, parse_pax
 from shed.oci.tarheader import BLOCK, ZERO_BLOCK, Header, gnu_sparse_head, gnu_sparse_more, parse_header
 
 MAX_EXTENDED = 1 << 20
-"""Most bytes of one extended header or long name."""
+"""Most bytes of the extended headers and long names of one member, all together; of a global header too."""
+MAX_HEADERS = 64
+"""Most headers that stand before one member: two or three are usual."""
 MAX_SPARSE_MAP = 32 << 20
 """Most bytes of a sparse map that stands before its data."""
-MAX_MEMORY = 1 << 29
-"""Most bytes, about, that the members of one archive may take in memory: a million of them, or fewer with long names and attributes."""
 MAX_FILE = 1 << 40
 """Most bytes of one file, holes included."""
 MAX_ID = (1 << 32) - 2
 """Largest user or group number; the next one means "none" to Linux."""
 _MAX_SECONDS = 1 << 62
+_MAX_NUMBERS = 4096
+_MAX_LINE = 20
+"""Most digits of a number in a sparse map."""
 _TYPES = {
     b"0": stat.S_IFREG,
     b"\0": stat.S_IFREG,
@@ -55,7 +59,7 @@ class Member:
     size: int = 0
     target: bytes = b""
     """Of a symlink or a hardlink."""
-    xattrs: dict[bytes, bytes] = field(default_factory=dict)
+    xattrs: Mapping[bytes, bytes] = field(default_factory=dict)
     content: FileSlice | SparseContent | None = None
     """Of a regular file that is not empty."""
 
@@ -65,21 +69,33 @@ class Member:
         return self.mode == 0
 
 
-def read_tar(source: FileSlice) -> Iterator[Member]:
-    """Yield the members of the archive in `source`, in its order.  Raises `DataError`, which says at which byte."""
+class Counts(Protocol):
+    """What is asked before a member is kept: `shed.oci.unpacking.Part`."""
+
+    def member(self, weight: int) -> None:
+        """Take a file and `weight` bytes of memory for it.  Raises `DataError`."""
+        ...
+
+
+def read_tar(source: FileSlice, counts: Counts) -> Iterator[Member]:
+    """Yield the members of the archive in `source`, in its order; each is counted first.
+
+    Raises `DataError`: what is wrong with the archive and at which byte, or what `counts` says.
+    """
     reader = _Reader(source)
-    memory = 0
     while True:
         try:
             member = reader.next_member()
-            memory += _weight(member) if member else 0
-            if memory > MAX_MEMORY:
-                raise DataError("the archive has too many members", hint="if it is no mistake, make it of fewer files")
         except DataError as error:
             raise DataError(f"{error.message} (at byte {reader.position} of the archive)", hint=error.hint) from None
         if member is None:
             return
+        counts.member(_weight(member))
         yield member
+
+
+_NO_PAX = Pax()
+"""What most members have; never changed."""
 
 
 class _Reader:
@@ -88,12 +104,15 @@ class _Reader:
     def __init__(self, source: FileSlice) -> None:
         self.source = source
         self.position = 0
+        self._numbers: dict[int, int] = {}
+        """Modes and owners, each kept once: a layer has few different ones, and a million times the same."""
 
     def next_member(self) -> Member | None:
-        pax = Pax()
+        pax = _NO_PAX
         long_name: bytes | None = None
         long_link: bytes | None = None
         pending = False
+        extended = headers = 0
         while True:
             block = self.source.pread(BLOCK, self.position)
             if len(block) < BLOCK or block == ZERO_BLOCK:
@@ -101,17 +120,21 @@ class _Reader:
                 return None
             header = parse_header(block)
             data = self.position + BLOCK
-            if header.type in b"xX":
-                parse_pax(self._extended(header, data), pax)
-                pending = True
-            elif header.type == b"L":
-                long_name = self._extended(header, data).rstrip(b"\0")
-                pending = True
-            elif header.type == b"K":
-                long_link = self._extended(header, data).rstrip(b"\0")
-                pending = True
-            elif header.type == b"g":
-                self._extended(header, data)
+            if header.type in b"xXLKg":
+                content = self._extended(header, data)
+                extended, headers = extended + len(content), headers + 1
+                if extended > MAX_EXTENDED or headers > MAX_HEADERS:
+                    raise DataError(
+                        f"a member has {headers} extended headers of {extended} bytes, {MAX_HEADERS} of {MAX_EXTENDED} are allowed"
+                    )
+                pending = pending or header.type != b"g"
+                if header.type in b"xX":
+                    pax = Pax() if pax is _NO_PAX else pax
+                    parse_pax(content, pax)
+                elif header.type == b"L":
+                    long_name = content.rstrip(b"\0")
+                elif header.type == b"K":
+                    long_link = content.rstrip(b"\0")
             elif header.type == b"V":  # a GNU volume label, without data
                 header.size = 0
             else:
@@ -149,9 +172,9 @@ class _Reader:
         seconds, nanoseconds = (header.mtime, 0) if pax.mtime is None else pax.mtime
         member = Member(
             name=header.name,
-            mode=header.mode | _TYPES[kind] if kind != b"1" else 0,
-            uid=header.uid if pax.uid is None else pax.uid,
-            gid=header.gid if pax.gid is None else pax.gid,
+            mode=self._once(header.mode | _TYPES[kind] if kind != b"1" else 0),
+            uid=self._once(header.uid if pax.uid is None else pax.uid),
+            gid=self._once(header.gid if pax.gid is None else pax.gid),
             mtime=seconds,
             mtime_ns=nanoseconds,
             major=header.major,
@@ -181,6 +204,12 @@ class _Reader:
         self._advance(data, stored)
         return member
 
+    def _once(self, number: int) -> int:
+        """Return the number that is kept for `number`."""
+        if len(self._numbers) > _MAX_NUMBERS:
+            self._numbers.clear()
+        return self._numbers.setdefault(number, number)
+
     def _old_sparse(self, member: Member, block: bytes, data: int, stored: int) -> int:
         """Set the content of a GNU sparse member (type ``S``) and return where its data starts: behind the rest of the map."""
         segments, more, real_size = gnu_sparse_head(block)
@@ -203,13 +232,13 @@ class _Reader:
         while len(numbers) < wanted:
             line, newline, rest = text.partition(b"\n")
             if newline:
-                if not line.isdigit() or len(line) > 20:
+                if not line.isdigit() or len(line) > _MAX_LINE:
                     raise DataError(f"tar member {_show(member.name)} has a broken sparse map")
                 numbers.append(int(line))
                 text = rest
                 if len(numbers) == 1:
                     wanted = 1 + 2 * numbers[0]
-            elif used >= min(stored, MAX_SPARSE_MAP) or wanted > 2 * MAX_SEGMENTS:
+            elif used >= min(stored, MAX_SPARSE_MAP) or wanted > 2 * MAX_SEGMENTS + 1 or len(text) > _MAX_LINE:
                 raise DataError(f"tar member {_show(member.name)} has a broken sparse map")
             else:
                 text += self.source.pread(BLOCK, data + used)
@@ -243,8 +272,8 @@ def _check(member: Member) -> None:
 def _weight(member: Member) -> int:
     """Return about how many bytes of memory the member takes."""
     segments = len(member.content.segments) if isinstance(member.content, SparseContent) else 0
-    xattrs = sum(len(name) + len(value) + 100 for name, value in member.xattrs.items()) if member.xattrs else 0
-    return 500 + len(member.name) + len(member.target) + xattrs + 200 * segments
+    xattrs = 100 + sum(len(name) + len(value) + 120 for name, value in member.xattrs.items()) if member.xattrs else 0
+    return 320 + len(member.name) + len(member.target) + xattrs + 200 * segments
 
 
 def _show(name: bytes) -> str:

@@ -1,7 +1,7 @@
 """Decompression of layers and archives: gzip, zstd, or none, told apart by their first bytes.
 
 Everything streams: a piece is read once, hashed, kept as it was and decompressed.  What comes out goes to an unnamed file, with holes
-where there is a megabyte of zeros, so that a bomb costs time up to `Budget` and little space.
+where there is a megabyte of zeros; what it may come to is counted in `shed.oci.unpacking`.
 """
 
 from __future__ import annotations
@@ -12,12 +12,11 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, BinaryIO, Self, cast
+from typing import IO, BinaryIO, Protocol, Self, cast
 
 import zstandard
 from isal import igzip, isal_zlib
 
-from shed.budget import Budget
 from shed.errors import DataError
 from shed.fsutil import storage_errors
 from shed.oci.content import FileSlice
@@ -32,6 +31,14 @@ HEAD = 8
 _MAX_WINDOW = 1 << 27
 """Memory that a zstd frame may ask for: the most that `zstd --long` uses."""
 DECODER_ERRORS: tuple[type[BaseException], ...] = (OSError, EOFError, isal_zlib.error, zstandard.ZstdError)  # type: ignore[assignment]
+
+
+class Spending(Protocol):
+    """What is asked before bytes are written: `shed.budget.Budget`, or `shed.oci.unpacking.Part`."""
+
+    def spend(self, count: int, *, stored: bool = True) -> None:
+        """Take `count` bytes; not `stored`, they become a hole.  Raises `DataError` and `StorageError`."""
+        ...
 
 
 class SourceReader:
@@ -97,7 +104,7 @@ def decompressed(reader: SourceReader, head: bytes) -> Iterator[bytes]:
 class Spool:
     """An unnamed file that is written once from start to end and then read by position."""
 
-    def __init__(self, folder: Path, budget: Budget) -> None:
+    def __init__(self, folder: Path, budget: Spending) -> None:
         with storage_errors(folder):
             self._file = _unnamed(folder)
         self._folder = folder
@@ -113,9 +120,10 @@ class Spool:
 
     def write(self, data: bytes) -> None:
         """Append `data`.  Raises `StorageError` when the disk refuses and `DataError` when the budget is spent."""
-        self._budget.spend(len(data))
+        stored = data != _ZEROS
+        self._budget.spend(len(data), stored=stored)
         self._sha.update(data)
-        if data != _ZEROS:
+        if stored:
             view = memoryview(data)
             with storage_errors(self._folder):
                 while view:

@@ -4,8 +4,7 @@ from pathlib import Path
 
 from shed.images.derive import merge_settings, open_parent, pack_derived
 from shed.oci.pack import pack_archive
-from shed.oci.tarstream import read_tar
-from support.tars import device, file, folder, hardlink, source, tar
+from support.tars import device, file, folder, hardlink, members, tar
 
 
 def test_settings_go_over_the_parents() -> None:
@@ -30,7 +29,7 @@ def test_a_derived_image_shows_the_new_tree(tmp_path: Path) -> None:
     with open_parent(tmp_path / "lower", scratch=tmp_path) as parent:
         parent.write_root(tmp_path / "root.tar")
         pack_derived(tmp_path / "upper", parent, tmp_path / "new.tar", settings={"Cmd": ["x"]}, name="n", created_by="test")
-    names = [member.name for member in read_tar(source((tmp_path / "root.tar").read_bytes()))]
+    names = [member.name for member in members((tmp_path / "root.tar").read_bytes())]
     assert names == [b"./", b"a", b"b", b"dev/"]
     with open_parent(tmp_path / "upper", scratch=tmp_path) as derived:
         assert [(entry.path, entry.link) for entry in derived.entries] == [

@@ -20,6 +20,7 @@ from shed.oci.layers import read_layer
 from shed.oci.store import LayoutStore
 from shed.oci.tarstream import Member
 from shed.oci.unpack import Spool
+from shed.oci.unpacking import Unpacking
 from support.tars import file, source, tar
 
 DATA = os.urandom(3_000_000) + bytes(2_000_000)
@@ -43,8 +44,9 @@ def read(
     """Read a layer into a new store and commit it; `check` sees the members while their contents are there."""
     store = LayoutStore(tmp_path / "images")
     descriptor = Descriptor(media.LAYER_GZIP, digest_bytes(packed if digest is None else digest), len(packed))
-    with store.stage() as blob, Spool(store.scratch(), Budget(budget)) as spool:
-        check(read_layer(source(packed), descriptor, digest_bytes(diff), blob=blob, spool=spool, what="layer 1"))
+    part = Unpacking(bytes_=budget).part("layer 1")
+    with store.stage() as blob, Spool(store.scratch(), part) as spool:
+        check(read_layer(source(packed), descriptor, digest_bytes(diff), blob=blob, spool=spool, part=part))
         blob.commit()
     return store
 

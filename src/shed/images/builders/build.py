@@ -61,7 +61,7 @@ def built(
         except CommandError as error:
             error.hint = f"what {builder.name} printed says why"
             raise
-        with open_archive(output, scratch=store.scratch()) as archive:
+        with open_archive(output, scratch=store.scratch(), reserve=store.reserve) as archive:
             archive.name = f"the image that {builder.name} built"
             if keep_in is not None:
                 _keep(archive, output, keep_in / f"{request.name}.oci.tar")
