@@ -11,6 +11,7 @@ import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import paramiko
 import pytest
@@ -30,22 +31,59 @@ LOG_LIMIT = 256 * 1024
 
 words = st.one_of(st.binary(max_size=40), st.text(max_size=20).map(lambda text: text.encode("utf-8", "surrogatepass")))
 numbers = st.one_of(st.sampled_from([0, 1, 22, 65535, 65536, 2**31, 2**32 - 1]), st.integers(0, 2**32 - 1))
-kinds = st.sampled_from(
-    b"pty-req env exec shell subsystem window-change signal break xon-xoff exit-status x11-req auth-agent-req@openssh.com "
-    b"eow@openssh.com keepalive@openssh.com".split()
+flags = st.booleans()
+four: list[Any] = [numbers] * 4
+REQUESTS: dict[bytes, list[Any]] = {
+    b"pty-req": [words, *four, words],
+    b"env": [words, words],
+    b"exec": [words],
+    b"shell": [],
+    b"subsystem": [words],
+    b"window-change": four,
+    b"signal": [st.one_of(st.sampled_from([b"TERM", b"KILL", b"WINCH"]), words)],
+    b"break": [numbers],
+    b"xon-xoff": [flags],
+    b"exit-status": [numbers],
+    b"x11-req": [flags, words, words, numbers],
+    b"auth-agent-req@openssh.com": [],
+    b"eow@openssh.com": [],
+}
+GLOBALS: dict[bytes, list[Any]] = {
+    b"tcpip-forward": [words, numbers],
+    b"cancel-tcpip-forward": [words, numbers],
+    b"streamlocal-forward@openssh.com": [words],
+    b"hostkeys-prove-00@openssh.com": [words],
+    b"no-more-sessions@openssh.com": [],
+}
+OPENS: dict[bytes, list[Any]] = {
+    b"session": [numbers, numbers, numbers],
+    b"direct-tcpip": [numbers, numbers, numbers, st.one_of(st.just(b"localhost"), words), numbers, words, numbers],
+    b"forwarded-tcpip": [numbers, numbers, numbers, words, numbers, words, numbers],
+    b"direct-streamlocal@openssh.com": [numbers, numbers, numbers, words, words, numbers],
+    b"x11": [numbers, numbers, numbers, words, numbers],
+}
+Sent = tuple[int, bytes, list[bytes | int | bool]]
+
+
+def well_formed(kind: int, layouts: dict[bytes, list[Any]]) -> st.SearchStrategy[Sent]:
+    """Messages of the right form, with odd contents."""
+    return st.one_of(*(st.tuples(st.just(kind), st.just(word), st.tuples(*layout).map(list)) for word, layout in layouts.items()))
+
+
+any_fields = st.lists(st.one_of(words, numbers, flags), max_size=7)
+malformed: st.SearchStrategy[Sent] = st.tuples(
+    st.one_of(st.sampled_from([REQUEST, GLOBAL, OPEN, DATA]), st.integers(0, 255)),
+    st.one_of(words, st.sampled_from(list(REQUESTS))),
+    any_fields,
 )
-globals_ = st.sampled_from(
-    b"tcpip-forward cancel-tcpip-forward streamlocal-forward@openssh.com hostkeys-prove-00@openssh.com no-more-sessions@openssh.com".split()
+proper: st.SearchStrategy[Sent] = st.one_of(
+    well_formed(REQUEST, REQUESTS),
+    well_formed(GLOBAL, GLOBALS),
+    well_formed(OPEN, OPENS),
+    st.tuples(st.just(DATA), words, st.just([])),
 )
-channels = st.sampled_from([b"session", b"direct-tcpip", b"forwarded-tcpip", b"x11", b"direct-streamlocal@openssh.com", b"tun@openssh.com"])
-fields = st.lists(st.one_of(words, numbers, st.booleans()), max_size=7)
-messages = st.one_of(
-    st.tuples(st.just(REQUEST), st.one_of(kinds, words), fields),
-    st.tuples(st.just(GLOBAL), st.one_of(globals_, words), fields),
-    st.tuples(st.just(OPEN), st.one_of(channels, words), fields),
-    st.tuples(st.just(DATA), words, fields),
-    st.tuples(st.integers(0, 255), words, fields),
-)
+connections = st.tuples(st.lists(proper, min_size=1, max_size=12), st.lists(malformed, max_size=1)).map(lambda both: both[0] + both[1])
+"""What is sent on one connection; the first malformed message ends it."""
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +118,7 @@ def encoded(kind: int, word: bytes, rest: list[bytes | int | bool], channel: int
     return message
 
 
-def send(host: Host, sent: list[tuple[int, bytes, list[bytes | int | bool]]]) -> None:
+def send(host: Host, sent: list[Sent]) -> None:
     """Send messages on a connection of their own, and wait until the server has read them or hung up."""
     with socket.create_connection(("127.0.0.1", host.ssh.port), timeout=60) as sock, contextlib.closing(paramiko.Transport(sock)) as client:
         client.connect(username="dev", pkey=paramiko.Ed25519Key.from_private_key_file(str(host.ssh.private)))
@@ -99,8 +137,8 @@ def send(host: Host, sent: list[tuple[int, bytes, list[bytes | int | bool]]]) ->
     phases=[Phase.generate],
     suppress_health_check=list(HealthCheck),
 )
-@given(st.lists(messages, min_size=1, max_size=12))
-def a_run(host: Host, sent: list[tuple[int, bytes, list[bytes | int | bool]]]) -> None:
+@given(connections)
+def a_run(host: Host, sent: list[Sent]) -> None:
     """One connection."""
     send(host, sent)
 

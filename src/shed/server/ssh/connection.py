@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 from collections.abc import Coroutine, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -50,6 +51,12 @@ class Connection(asyncssh.SSHServerConnection):
         """The socket is closed."""
         self.room.set()
         super().connection_lost(exc)
+
+    def internal_error(self, exc_info: Any = None, error_logger: Any = None) -> None:
+        """End the connection because of a bug, and have the log say so: asyncssh would keep it to itself."""
+        if not self.is_closed():  # asyncssh finishes what it was asked on connections that are gone, and stumbles
+            log.error("ssh: a bug ended a connection", exc_info=exc_info or sys.exc_info())
+        super().internal_error(exc_info, error_logger)
 
     async def create_agent_listener(self) -> bool:
         """Take the offer: the socket in the guest is made when the shed runs."""
