@@ -23,6 +23,8 @@ Environment = dict[str, str]
 def environment(tmp_path: Path, small_store: LayoutStore) -> Environment:
     """A host with the real boot kit and two real images, and with nothing else."""
     copy_store(small_store, tmp_path / "data/images")
+    for folder in ("data", "data/images"):
+        (tmp_path / folder).chmod(0o700)
     home = {"HOME": str(tmp_path), "XDG_CONFIG_HOME": str(tmp_path / "config"), "SHED_ACCEL": "tcg"}
     return {**os.environ, **home, "SHED_DATA_DIR": str(tmp_path / "data"), "SHED_RUNTIME_DIR": str(tmp_path / "run")}
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from shed.cli.options import Described, Options, take_all
+from shed.cli.output import say
 from shed.errors import UsageError
 from shed.version import VERSION
 
@@ -69,7 +70,7 @@ def dispatch(commands: Mapping[str, Command], words: list[str], options: Options
     if not words or words[0] in ("-h", "--help", "help"):
         if words[:1] == ["help"] and len(words) > 1:
             return dispatch(commands, [*words[1:], "--help"], options, prefix=prefix, about=about)
-        print(overview(commands, prefix=prefix, about=about), end="")
+        say(overview(commands, prefix=prefix, about=about), end="")
         return 0
     command = commands.get(words[0])
     if command is None:

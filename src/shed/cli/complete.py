@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import importlib
+import re
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from shed.client import http
 from shed.client.address import Address, resolve
 from shed.client.config import load
 from shed.errors import UsageError
+from shed.text import visible
 
 _PATIENCE = 1.5
 """Seconds for a server to tell its names: the user is typing."""
@@ -32,6 +34,8 @@ _FOLDERS = {"DIR", "CONTEXT"}
 _NEW_NAMES = {"create", "image", "server", "tunnels", "erofs", "system", "token"}
 """First words of commands whose NAME is not that of a shed."""
 Word = tuple[str, str]
+_PLAIN = re.compile(r"[A-Za-z0-9_.:/@=-]+")
+"""Words that no shell sees more in."""
 
 
 @dataclass(slots=True)
@@ -183,7 +187,9 @@ def _of_global(option: str, current: str) -> Found:
 
 
 def _starting(current: str, words: Iterable[Word], kind: str = "words") -> Found:
-    return Found([(word, " ".join(text.split()).replace("%%", "%")) for word, text in words if word.startswith(current)], kind)
+    """Return those that go on where the user is; what a server calls a thing may not be a name, and a shell would take it apart."""
+    fitting = ((word, text) for word, text in words if word.startswith(current) and _PLAIN.fullmatch(word))
+    return Found([(word, visible(" ".join(text.split())).replace("%%", "%")) for word, text in fitting], kind)
 
 
 def _commands(table: Mapping[str, Command]) -> list[Word]:

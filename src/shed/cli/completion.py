@@ -6,6 +6,7 @@ import contextlib
 import os
 
 from shed.cli.options import Options
+from shed.cli.output import say
 from shed.cli.parsing import Parser
 
 BASH = """\
@@ -85,7 +86,7 @@ def completion(words: list[str], options: Options) -> int:
     )
     parser.add_argument("shell", choices=sorted(_SCRIPTS), help="bash, zsh or fish")
     args = parser.parse(words, options)
-    print(_SCRIPTS[args.shell], end="")
+    say(_SCRIPTS[args.shell], end="")
     return 0
 
 
@@ -102,5 +103,5 @@ def answer(words: list[str]) -> int:
         *before, current = split(words[1]) if words[0] == "bash" else words[1:]
         found = complete(before, current)
         lines = [found.kind, *("\t".join(filter(None, word)) for word in found.words)]
-        print("".join(f"{line}\n" for line in lines), end="")
+        say("".join(f"{line}\n" for line in lines), end="")
     return 0

@@ -7,7 +7,7 @@ import sys
 
 from shed.cli.connection import client_of
 from shed.cli.options import Options
-from shed.cli.output import done
+from shed.cli.output import done, note
 from shed.cli.parsing import Parser
 from shed.cli.progress import shown
 from shed.client.copying import Copy, Place, parse_place
@@ -63,4 +63,4 @@ def _say(options: Options, source: Place, target: Place, copied: int, *, quiet: 
         done(options, "cp", target.name or source.name, "", source=source.path, target=target.path, bytes=copied)
     elif not quiet and os.isatty(2):
         size = f", {format_size(copied)}" if copied else ""
-        sys.stderr.write(f"copied {source.path} to {f'{target.name}:' if target.name else ''}{target.path}{size}\n")
+        note(f"copied {source.path} to {f'{target.name}:' if target.name else ''}{target.path}{size}")

@@ -13,7 +13,7 @@ from typing import Any
 
 from shed.cli.app import Command, dispatch
 from shed.cli.options import Options
-from shed.cli.output import emit, printable, table
+from shed.cli.output import emit, say, table
 from shed.cli.parsing import Parser
 from shed.config.sizes import format_size
 from shed.erofs import layout
@@ -24,6 +24,7 @@ from shed.erofs.extents import Extent, Form
 from shed.erofs.inode import Inode
 from shed.erofs.reader import Image
 from shed.errors import UsageError
+from shed.text import visible
 
 COMMANDS = {
     "check": Command("shed.cli.erofs:check", "say whether an image is valid, or which inode breaks which rule"),
@@ -56,7 +57,7 @@ def check(words: list[str], options: Options) -> int:
     if options.json:
         emit({"file": str(args.file), "valid": True, **_statistics(report)})
     else:
-        print(f"{args.file}: valid, {report.inodes} inodes, {report.extents} extents")
+        say(f"{args.file}: valid, {report.inodes} inodes, {report.extents} extents")
     return 0
 
 
@@ -75,7 +76,7 @@ def list_files(words: list[str], options: Options) -> int:
             emit([_described(image, path, inode) for path, inode in listed])
             return 0
         for path, inode in listed:
-            print(_long(image, path, inode) if args.long else printable(os.fsdecode(path)))
+            say(_long(image, path, inode) if args.long else visible(os.fsdecode(path)))
     return 0
 
 
@@ -118,8 +119,8 @@ def dump(words: list[str], options: Options) -> int:
                 return 0
             _print_fields(shown)
             if extents:
-                print()
-                print(table(list(extents[0]), [[str(value) for value in extent.values()] for extent in extents]), end="")
+                say()
+                say(table(list(extents[0]), [[str(value) for value in extent.values()] for extent in extents]), end="")
             return 0
         shown = {**_superblock(image), **_statistics(check_image(image))}
     if options.json:
@@ -152,7 +153,7 @@ def _long(image: Image, path: bytes, inode: Inode) -> str:
     arrow = f" -> {os.fsdecode(image.readlink(inode))}" if stat.S_ISLNK(inode.mode) else ""
     return (
         f"{stat.filemode(inode.mode)} {inode.nlink:>3} {inode.uid:>5} {inode.gid:>5} {size:>12} {_time(inode)} "
-        f"{printable(os.fsdecode(path) + arrow)}"
+        f"{visible(os.fsdecode(path) + arrow)}"
     )
 
 
@@ -239,7 +240,7 @@ def _print_fields(fields: dict[str, Any]) -> None:
             text = f"{value} ({format_size(value)})"
         else:
             text = str(value)
-        print(f"{name.replace('_', ' '):<{width}}  {printable(text) or '-'}")
+        say(f"{name.replace('_', ' '):<{width}}  {visible(text) or '-'}")
 
 
 def _has_data(inode: Inode) -> bool:

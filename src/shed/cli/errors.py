@@ -7,6 +7,7 @@ import os
 
 from shed.cli.options import Options
 from shed.errors import ShedError, StorageError, of_os_error
+from shed.text import visible_lines
 
 INTERRUPTED = 130
 _BROKEN_PIPE = 128 + 13
@@ -52,9 +53,15 @@ def report(error: ShedError, options: Options) -> None:
         _complain(json.dumps({"error": {**body, "hint": error.hint} if error.hint else body}))
         return
     label = "\x1b[1;31merror:\x1b[0m" if _colours() else "error:"
-    _complain(f"{label} {error.message}")
+    _complain(f"{label} {_indented(error.message)}")
     if error.hint:
-        _complain(f"hint: {error.hint}")
+        _complain(f"hint: {_indented(error.hint)}")
+
+
+def _indented(text: str) -> str:
+    """Return `text`, which may have lines of a registry's or a guest's in it: none of them looks like one of ours."""
+    first, *more = visible_lines(text).split("\n")
+    return "".join([first, *("\n" + (line if line.startswith("  ") else f"  {line}") for line in more)])
 
 
 def _is_nowhere() -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from shed.cli.options import Options
-from shed.cli.output import emit, note, table
+from shed.cli.output import emit, note, say, table
 from shed.cli.sheds import headers, row
 from shed.client.client import Client
 from shed.client.config import load, remember
@@ -33,9 +33,9 @@ def list_all(options: Options, *, quiet: bool) -> int:
             }
         )
     elif quiet:
-        print("".join(f"{shed.name}\n" for _, shed in sheds), end="")
+        say("".join(f"{shed.name}\n" for _, shed in sheds), end="")
     else:
-        print(table(["SERVER", *headers(options)], [[server, *row(shed, options)] for server, shed in sheds]), end="")
+        say(table(["SERVER", *headers(options)], [[server, *row(shed, options)] for server, shed in sheds]), end="")
     return conclude(options, answers, down)
 
 

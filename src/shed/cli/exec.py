@@ -137,7 +137,7 @@ def exec_command(words: list[str], options: Options) -> int:
     """Run a command in a shed; return its exit code."""
     request = parse(words, options)
     if request.help:
-        print(EXEC_HELP, end="")
+        print(EXEC_HELP, end="")  # noqa: T201  no import for it
         return 0
     if not request.name:
         raise UsageError("exec needs the name of a shed", hint="shed exec NAME -- COMMAND")
@@ -156,7 +156,7 @@ def console_command(words: list[str], options: Options) -> int:
     """Open a login shell in a shed; return its exit code."""
     request = parse(words, options)
     if request.help:
-        print(CONSOLE_HELP, end="")
+        print(CONSOLE_HELP, end="")  # noqa: T201  as above
         return 0
     if not request.name or request.command or request.session is not None:
         raise UsageError("console needs the name of a shed, and nothing else", hint="shed console NAME")

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 from shed.cli.connection import client_of
 from shed.cli.options import Options
-from shed.cli.output import emit, note
+from shed.cli.output import emit, note, say
 from shed.cli.parsing import Parser
 from shed.client.address import Address
 from shed.client.forward import Forwarder, Rule, distinct, parse_rule
@@ -55,8 +55,7 @@ def show(forwards: Forwards, options: Options) -> None:
         emit({"forwards": forwards})
     else:
         for one in forwards:
-            print(f"Forwarding from {local_end(one)} -> {one['remote']}")
-    print(end="", flush=True)
+            say(f"Forwarding from {local_end(one)} -> {one['remote']}", flush=True)
 
 
 def run(address: Address, shed: str, rules: Sequence[Rule], *, ready: Callable[[Forwards], None], say: Callable[[str], None]) -> None:

@@ -8,10 +8,11 @@ from typing import Any
 from shed.cli.app import Command, dispatch
 from shed.cli.connection import client
 from shed.cli.options import Options
-from shed.cli.output import age, emit, note, printable, table
+from shed.cli.output import age, emit, note, say, table
 from shed.cli.parsing import Parser
 from shed.cli.progress import shown
 from shed.config.sizes import format_size
+from shed.text import visible
 
 _SHORT = len("sha256:") + 12
 COMMANDS = {
@@ -48,15 +49,15 @@ def list_images(words: list[str], options: Options) -> int:
     if options.json:
         emit(images)
     elif args.quiet:
-        print("".join(f"{_text(image, 'name') or _text(image, 'digest')}\n" for image in images), end="")
+        say("".join(f"{_text(image, 'name') or _text(image, 'digest')}\n" for image in images), end="")
     elif images or not sys.stdout.isatty():
         headers = ["IMAGE", "DIGEST", "SOURCE", "SIZE", "LAYERS", "IN USE", *(["REFERENCE", "UPDATED"] if options.verbose else [])]
-        print(table(headers, [_row(image, options)[: len(headers)] for image in images]), end="")
+        say(table(headers, [_row(image, options)[: len(headers)] for image in images]), end="")
     else:
         note("no images yet; make one: shed image build")
     for image in images:
         if (warning := _text(image, "warning")) and not options.json:
-            note(f"warning: {_text(image, 'name') or _short(image)}: {printable(warning)}")
+            note(f"warning: {_text(image, 'name') or _short(image)}: {visible(warning)}")
     return 0
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from shed.cli.app import Command, dispatch
 from shed.cli.options import Options, refuse_server
-from shed.cli.output import done, note, pass_on, seconds, timings
+from shed.cli.output import done, note, passing_on, seconds, timings
 from shed.cli.parsing import Parser
 from shed.cli.progress import shown
 from shed.config.paths import Paths
@@ -89,7 +89,7 @@ def build(words: list[str], options: Options) -> int:
             if not options.json:
                 note(f"building with {builder.name}")
             keep_in = None if args.output_dir is None else Path(args.output_dir)
-            archive = stack.enter_context(built(builder, request, store, None if options.json else pass_on, keep_in=keep_in))
+            archive = stack.enter_context(built(builder, request, store, None if options.json else passing_on(2), keep_in=keep_in))
         progress.sink = stack.enter_context(shown(options))
         if source is not None:
             args.source_ref = args.source_ref or source.source_ref
@@ -167,7 +167,7 @@ def _built(result: MintResult, options: Options, details: Mapping[str, object]) 
         **details,
     )
     if options.verbose and not options.json:
-        sys.stderr.write(timings(result.timings))
+        note(timings(result.timings).rstrip("\n"))
 
 
 def bootkit(words: list[str], options: Options) -> int:

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from shed.cli.options import Options, refuse_server
-from shed.cli.output import emit, note
+from shed.cli.output import emit, note, say
 from shed.cli.parsing import Parser
 from shed.cli.progress import shown
 from shed.config.paths import Paths
@@ -46,7 +46,7 @@ def save(words: list[str], options: Options) -> int:
         emit({"status": "ok", "action": "save", "file": str(path), "size_bytes": size, "images": [asdict(image) for image in saved]})
     else:
         what = ", ".join(_called(image.name, image.digest) for image in saved)
-        print(f"saved {what} to {path} ({format_size(path.stat().st_size)})")
+        say(f"saved {what} to {path} ({format_size(path.stat().st_size)})")
     return 0
 
 
@@ -80,7 +80,7 @@ def load(words: list[str], options: Options) -> int:
         emit({"status": "ok", "action": "load", "images": [asdict(image) for image in loaded]})
         return 0
     for image in loaded:
-        print(f"loaded {_called(image.name, image.digest)}")
+        say(f"loaded {_called(image.name, image.digest)}")
         if not image.layers and options.verbose:
             note(f"{image.digest[:_SHORT]} has no layers here: it boots, but nothing can be built from it")
     return 0

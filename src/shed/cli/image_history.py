@@ -6,7 +6,7 @@ from typing import Any
 
 from shed.cli.connection import client
 from shed.cli.options import Options
-from shed.cli.output import age, done, emit, table
+from shed.cli.output import age, done, emit, say, table
 from shed.cli.parsing import Parser
 from shed.config.sizes import format_size
 
@@ -23,7 +23,7 @@ def history(words: list[str], options: Options) -> int:
     if options.json:
         emit(steps)
     else:
-        print(table(["CREATED", "CREATED BY", "SIZE", "COMMENT"], [_row(step, options) for step in steps]), end="")
+        say(table(["CREATED", "CREATED BY", "SIZE", "COMMENT"], [_row(step, options) for step in steps]), end="")
     return 0
 
 

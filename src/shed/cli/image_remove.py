@@ -9,7 +9,7 @@ from typing import Any
 from shed.cli.connection import client
 from shed.cli.errors import report
 from shed.cli.options import Options
-from shed.cli.output import confirm, done, emit, note, table
+from shed.cli.output import confirm, done, emit, note, say, table
 from shed.cli.parsing import Parser
 from shed.client.client import Client
 from shed.config.sizes import format_size
@@ -59,7 +59,7 @@ def _size(server: Client, image: str) -> str:
 
 
 def _tell(image: str, answer: dict[str, Any]) -> None:
-    print(f"removed {image}")
+    say(f"removed {image}")
     others = [name for key in ("tags", "references") for name in answer.get(key) or [] if name != image]
     if others:
         note(f"with it: {', '.join(map(str, others))}")
@@ -101,7 +101,7 @@ def _preview(plan: dict[str, Any], options: Options) -> None:
         shown = [
             [str(row["kind"]), str(row["digest"])[:_SHORT], format_size(row["size_bytes"]), row.get("docker_ref") or "-"] for row in rows
         ]
-        print(table(["KIND", "DIGEST", "SIZE", "REFERENCE"], shown), end="")
+        say(table(["KIND", "DIGEST", "SIZE", "REFERENCE"], shown), end="")
 
 
 def _finished(answer: dict[str, Any], options: Options) -> int:

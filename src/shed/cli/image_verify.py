@@ -6,7 +6,7 @@ from typing import Any
 
 from shed.cli.connection import client
 from shed.cli.options import Options
-from shed.cli.output import emit, note, table, timings
+from shed.cli.output import emit, note, say, table, timings
 from shed.cli.parsing import Parser
 from shed.cli.progress import shown
 from shed.config.paths import Paths
@@ -38,7 +38,7 @@ def verify(words: list[str], options: Options) -> int:
     if options.json:
         emit(result)
         return 0 if result["valid"] else 1
-    print(table(["CHECK", "RESULT", "WHAT"], [_row(check) for check in result["checks"]]), end="")
+    say(table(["CHECK", "RESULT", "WHAT"], [_row(check) for check in result["checks"]]), end="")
     if options.verbose:
         note(timings(result["timings"]).rstrip("\n"))
     if not result["valid"]:

@@ -5,18 +5,25 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from functools import partial
 
 from shed.cli.options import Options
 from shed.errors import UsageError
+from shed.text import Watched, visible, visible_lines
 
 _AGES = (("year", 365 * 86400), ("month", 30 * 86400), ("day", 86400), ("hour", 3600), ("minute", 60), ("second", 1))
 
 
+def say(text: str = "", *, end: str = "\n", flush: bool = False) -> None:
+    """Print lines for people, in which nothing is hidden from them and nothing is obeyed by their terminal."""
+    print(visible_lines(text), end=end, flush=flush)  # noqa: T201  everything else goes through here
+
+
 def emit(value: object) -> None:
     """Print machine output."""
-    print(json.dumps(value, indent=2))
+    say(json.dumps(value, indent=2))
 
 
 def done(options: Options, action: str, name: str, sentence: str, **details: object) -> None:
@@ -24,17 +31,20 @@ def done(options: Options, action: str, name: str, sentence: str, **details: obj
     if options.json:
         emit({"status": "ok", "action": action, "name": name, **details})
     else:
-        print(sentence)
+        say(sentence)
 
 
 def note(text: str) -> None:
     """Tell people something that is not the command's output."""
-    print(text, file=sys.stderr)
+    print(visible_lines(text), file=sys.stderr)  # noqa: T201  as above
 
 
-def pass_on(data: bytes) -> None:
-    """Let people see what another program prints, as it comes."""
-    write_all(2, data)
+def passing_on(fd: int) -> Callable[[bytes], None]:
+    """Return what lets people see what others print, as it comes: as it is, but for a terminal, which obeys none of it."""
+    if not os.isatty(fd):
+        return partial(write_all, fd)
+    watched = Watched()
+    return lambda data: write_all(fd, watched.feed(data).encode())
 
 
 def write_all(fd: int, data: bytes) -> None:
@@ -44,15 +54,10 @@ def write_all(fd: int, data: bytes) -> None:
 
 
 def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return rows under headers, in columns two spaces apart; characters that would move the cursor are shown as ``?``."""
-    lines = [tuple(headers), *(tuple(printable(cell) for cell in row) for row in rows)]
+    """Return rows under headers, in columns two spaces apart."""
+    lines = [tuple(headers), *(tuple(visible(cell) for cell in row) for row in rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(headers))]
     return "".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() + "\n" for line in lines)
-
-
-def printable(text: str) -> str:
-    """Return `text` without characters that a terminal would obey."""
-    return "".join(character if character.isprintable() else "?" for character in text)
 
 
 def age(timestamp: str, *, now: datetime | None = None) -> str:
@@ -92,6 +97,6 @@ def confirm(question: str, options: Options, *, force: bool) -> bool:
     if options.json or not sys.stdin or not sys.stdin.isatty():
         why = "--json asks no questions" if options.json else "standard input is not a terminal, so nobody can be asked"
         raise UsageError(f"refusing to delete: {why}", code="CONFIRMATION_NEEDED", hint="add --force to go ahead")
-    sys.stderr.write(f"{question} [y/N] ")
+    sys.stderr.write(f"{visible_lines(question)} [y/N] ")
     sys.stderr.flush()
     return sys.stdin.readline().strip().lower() in ("y", "yes")

@@ -17,10 +17,11 @@ from functools import partial
 from typing import TextIO
 
 from shed.cli.options import Options
-from shed.cli.output import note, printable
+from shed.cli.output import note
 from shed.config.sizes import format_size
 from shed.fsutil import on_wait
 from shed.progress import BlobEvent, BytesEvent, Event, PhaseEvent, WarningEvent
+from shed.text import visible
 
 _TICK = 0.1
 _FRAMES = "|/-\\"
@@ -86,7 +87,7 @@ class PlainLines:
 
     def _line(self, text: str) -> None:
         self._last = self._clock()
-        self._stream.write(printable(text) + "\n")
+        self._stream.write(visible(text) + "\n")
         self._stream.flush()
 
 
@@ -129,7 +130,7 @@ class LiveLines:
                     del self._blobs[event.digest]
                 return
             if isinstance(event, WarningEvent):
-                self._stream.write(f"{self._erased()}warning: {printable(event.message)}\n")
+                self._stream.write(f"{self._erased()}warning: {visible(event.message)}\n")
             else:
                 self._message, self._bytes, self._blobs, self._start = event.message, None, {}, self._clock()
             self._draw()
@@ -157,7 +158,7 @@ class LiveLines:
 
 def line(message: str, transfer: BytesEvent | None, elapsed: float, frame: str) -> str:
     """Return the text of the first live line; `elapsed` is in seconds."""
-    parts = [f"{frame} {printable(message)}"]
+    parts = [f"{frame} {visible(message)}"]
     if transfer is not None:
         parts += _bar(transfer)
     if elapsed >= 1:
@@ -171,7 +172,7 @@ def blob_line(blob: BlobEvent) -> str:
 
 
 def _name(blob: BlobEvent) -> str:
-    return printable(f"{blob.label} {blob.digest.removeprefix('sha256:')[:12]}")
+    return visible(f"{blob.label} {blob.digest.removeprefix('sha256:')[:12]}")
 
 
 def _bar(transfer: BytesEvent | BlobEvent) -> list[str]:

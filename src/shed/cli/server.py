@@ -7,7 +7,7 @@ import os
 from shed.cli.app import Command, dispatch
 from shed.cli.connection import client
 from shed.cli.options import Options
-from shed.cli.output import done, emit, note
+from shed.cli.output import done, emit, note, say
 from shed.cli.parsing import Parser
 from shed.client.address import resolve
 from shed.client.client import Client
@@ -46,16 +46,16 @@ def status(words: list[str], options: Options) -> int:
         if options.json:
             emit({"running": False, "address": str(server.address)})
         else:
-            print(f"not running ({server.address})")
+            say(f"not running ({server.address})")
         return 1
     if options.json:
         emit({"running": True, "address": str(server.address), **info})
         return 0
-    print(f"running ({server.address})")
+    say(f"running ({server.address})")
     width = max(map(len, info), default=0)
     for key, value in info.items():
         if isinstance(value, str | int | float):
-            print(f"  {key:<{width}}  {value}")
+            say(f"  {key:<{width}}  {value}")
     if warning := other_version(info.get("version")):
         note(f"warning: {warning}")
     return 0

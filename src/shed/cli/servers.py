@@ -8,7 +8,7 @@ from pathlib import Path
 
 from shed.cli import parsing
 from shed.cli.options import Options
-from shed.cli.output import done, emit, note, table
+from shed.cli.output import done, emit, note, say, table
 from shed.cli.parsing import Parser
 from shed.client import http
 from shed.client.address import Address, local, parse
@@ -76,7 +76,7 @@ def list_servers(words: list[str], options: Options) -> int:
         emit([{"name": name, "address": address, "ssh_port": ssh, "default": name == default} for name, address, ssh in rows])
     else:
         shown = [["*" if name == default else "", name, address, str(ssh or "-")] for name, address, ssh in rows]
-        print(table(["", "NAME", "ADDRESS", "SSH"], shown), end="")
+        say(table(["", "NAME", "ADDRESS", "SSH"], shown), end="")
     return 0
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from shed.cli.app import Command
 from shed.cli.connection import client, client_of
 from shed.cli.options import Options, take_all
-from shed.cli.output import age, done, emit, note, table
+from shed.cli.output import age, done, emit, note, say, table
 from shed.cli.parsing import Parser
 from shed.cli.progress import shown
 from shed.client.config import load
@@ -51,7 +51,7 @@ def list_sessions(words: list[str], options: Options) -> int:
         emit(sessions)
     elif sessions or not sys.stdout.isatty():
         headers = [*(["SERVER"] if args.all else []), "SHED", "SESSION", "WINDOWS", "ATTACHED", "CREATED"]
-        print(table(headers, [_row(session)[not args.all :] for session in sessions]), end="")
+        say(table(headers, [_row(session)[not args.all :] for session in sessions]), end="")
     else:
         note("no sessions; make one: shed attach NAME")
     return failed

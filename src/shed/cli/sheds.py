@@ -7,7 +7,7 @@ import sys
 from shed.cli import parsing
 from shed.cli.connection import client, client_of, create_timeout, known_on, local_dir, seen, where
 from shed.cli.options import Options
-from shed.cli.output import age, confirm, done, emit, note, seconds, table, timings, write_all
+from shed.cli.output import age, confirm, done, emit, note, passing_on, say, seconds, table, timings
 from shed.cli.parsing import Parser
 from shed.cli.progress import shown, watched
 from shed.client.models import Shed
@@ -111,9 +111,9 @@ def list_sheds(words: list[str], options: Options) -> int:
     if options.json:
         emit([shed.wire for shed in sheds])
     elif args.quiet:
-        print("".join(f"{shed.name}\n" for shed in sheds), end="")
+        say("".join(f"{shed.name}\n" for shed in sheds), end="")
     elif sheds or not sys.stdout.isatty():
-        print(table(headers(options), [row(shed, options) for shed in sheds]), end="")
+        say(table(headers(options), [row(shed, options) for shed in sheds]), end="")
     else:
         note("no sheds yet; make one: shed create NAME")
     for shed in sheds:
@@ -137,15 +137,16 @@ def logs(words: list[str], options: Options) -> int:
         raise UsageError("what is followed has no machine output", hint="leave out --json, or --follow")
     if args.follow:
         sys.stdout.flush()
+        show = passing_on(1)
         for data in client_of(args.name, options).follow_logs(args.name, tail=args.tail, output=1):
-            write_all(1, data)
+            show(data)
         return 0
     text = client_of(args.name, options).logs(args.name, tail=args.tail)
     if options.json:
         emit({"name": args.name, "console": text})
     else:
         sys.stdout.flush()
-        write_all(1, text.encode(errors="surrogateescape"))
+        passing_on(1)(text.encode(errors="surrogateescape"))
     return 0
 
 
@@ -161,7 +162,7 @@ def _finished(options: Options, action: str, verb: str, shed: Shed) -> None:
     sentence = f"{verb} {shed.name}{f' in {seconds(total)}' if total else ''}"
     done(options, action, shed.name, sentence, shed=shed.wire)
     if options.verbose and not options.json:
-        sys.stderr.write((f"  {shed.boot} start\n" if shed.boot else "") + timings(shed.timings))
+        note(((f"  {shed.boot} start\n" if shed.boot else "") + timings(shed.timings)).rstrip("\n"))
 
 
 def headers(options: Options) -> list[str]:

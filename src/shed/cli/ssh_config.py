@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 from shed.cli.connection import client, client_of
 from shed.cli.options import Options
-from shed.cli.output import done, emit, note
+from shed.cli.output import done, emit, note, say
 from shed.cli.parsing import Parser
+from shed.client.address import Address
 from shed.client.client import Client
 from shed.client.config import DEFAULT_SSH_PORT, Config, load
 from shed.client.identity import default_identity, own_key
@@ -17,7 +19,7 @@ from shed.client.locate import ask
 from shed.client.ssh_config import Host, aliases, install, merged, read, text_of, uninstall
 from shed.client.transport import NotRunningError
 from shed.errors import NotFoundError, ShedError, UnavailableError, UsageError
-from shed.names import LOCAL
+from shed.names import LOCAL, check_shed_name
 
 
 def ssh_config(words: list[str], options: Options) -> int:
@@ -50,13 +52,13 @@ def ssh_config(words: list[str], options: Options) -> int:
         if options.json:
             emit([_wire(host) for host in hosts])
         else:
-            print(text_of(hosts), end="")
+            say(text_of(hosts), end="")
         return 1 if down and not hosts else 0
     text = merged(read(ours), hosts, keep_servers=down, keep_all=args.name is not None or options.server is not None)
     if not args.dry_run:
         install(user_file, ours, text)
     elif not options.json:
-        print(f"{ours} would be:\n\n{text}\n{user_file} would include it.")
+        say(f"{ours} would be:\n\n{text}\n{user_file} would include it.")
         return 0
     names = ", ".join(host.alias for host in hosts) or "no sheds yet"
     sentence = f"{user_file} knows {names}"
@@ -124,7 +126,16 @@ def _of_server(server: Client, sheds: list[str], config: Config, known_hosts: Pa
     jump = {} if address.ssh is None else {"jump": str(address), "key_name": pattern(host, port)}
     hostname = host if address.ssh is None else "localhost"
     place = address.name or LOCAL
-    return [Host(f"shed-{shed}", place, shed, hostname, port, known_hosts, identity=identity, **jump) for shed in sorted(sheds)]
+    return [Host(f"shed-{shed}", place, shed, hostname, port, known_hosts, identity=identity, **jump) for shed in _names(sheds, address)]
+
+
+def _names(sheds: list[str], address: Address) -> Iterator[str]:
+    """Yield the names among what a server calls its sheds: whatever else it says would be lines that OpenSSH reads."""
+    for name in sorted(sheds):
+        try:
+            yield check_shed_name(name)
+        except UsageError as error:
+            note(f"warning: {address} lists a shed that is left out: {error.message}")
 
 
 def _enrolled(server: Client) -> Path | None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from shed.cli.app import Command, dispatch
 from shed.cli.connection import client
 from shed.cli.options import Options
-from shed.cli.output import age, done, emit, note, table
+from shed.cli.output import age, done, emit, note, say, table
 from shed.cli.parsing import Parser
 from shed.client.identity import default_identity, own_key
 from shed.config.sshkeys import PublicKey
@@ -36,7 +36,7 @@ def list_keys(words: list[str], options: Options) -> int:
         emit(keys)
     elif keys or not sys.stdout.isatty():
         rows = [[str(key.get("fingerprint")), str(key.get("comment") or "-"), age(str(key.get("added_at", "")))] for key in keys]
-        print(table(["FINGERPRINT", "COMMENT", "ADDED"], rows), end="")
+        say(table(["FINGERPRINT", "COMMENT", "ADDED"], rows), end="")
     else:
         note("no keys; let your own in: shed ssh-config --install")
     return 0

@@ -9,7 +9,7 @@ from shed.cli.app import Command, dispatch
 from shed.cli.connection import client
 from shed.cli.everywhere import ask_all, conclude, down_rows
 from shed.cli.options import Options
-from shed.cli.output import confirm, done, emit, note, table
+from shed.cli.output import confirm, done, emit, note, say, table
 from shed.cli.parsing import Parser
 from shed.cli.progress import watched
 from shed.client.client import Client
@@ -56,7 +56,7 @@ def usage(words: list[str], options: Options) -> int:
         emit({"servers": answers, "down": down_rows(down)})
     else:
         for name, answer in answers.items():
-            print(f"{name}:")
+            say(f"{name}:")
             _show(answer, options)
     return conclude(options, answers, down)
 
@@ -69,7 +69,7 @@ def _show(answer: dict[str, Any], options: Options) -> None:
             rows += [[f"  {item['name']}", "", format_size(item["size_bytes"]), _disk(item)] for item in about["items"]]
     total = answer["total"]
     rows.append(["total", "", format_size(total["size_bytes"]), format_size(total["disk_bytes"])])
-    print(table(["KIND", "COUNT", "SIZE", "DISK"], rows), end="")
+    say(table(["KIND", "COUNT", "SIZE", "DISK"], rows), end="")
 
 
 def _disk(item: dict[str, Any]) -> str:
@@ -124,7 +124,7 @@ def _preview(plan: dict[str, Any], options: Options) -> None:
         if options.verbose or row.get("kind", "image") == "image"
     ]
     if rows:
-        print(table(["KIND", "NAME", "SIZE"], rows), end="")
+        say(table(["KIND", "NAME", "SIZE"], rows), end="")
 
 
 def _sentence(plan: dict[str, Any], delete: str, cut: str) -> str:

@@ -6,7 +6,7 @@ from shed.cli import parsing
 from shed.cli.app import Command, dispatch
 from shed.cli.connection import client
 from shed.cli.options import Options
-from shed.cli.output import age, done, emit, note, table
+from shed.cli.output import age, done, emit, note, say, table
 from shed.cli.parsing import Parser
 from shed.client.client import items_of, object_of
 
@@ -48,7 +48,7 @@ def create(words: list[str], options: Options) -> int:
         emit({**token, "token": secret})
         return 0
     note(f"the token {args.name!r}, with the right {args.right!r}:")
-    print(secret)
+    say(secret)
     return 0
 
 
@@ -60,7 +60,7 @@ def list_tokens(words: list[str], options: Options) -> int:
         emit(tokens)
         return 0
     rows = [[str(t.get("name")), str(t.get("right")), age(str(t.get("created_at"))), str(t.get("expires_at") or "never")] for t in tokens]
-    print(table(["NAME", "RIGHT", "CREATED", "EXPIRES"], rows), end="")
+    say(table(["NAME", "RIGHT", "CREATED", "EXPIRES"], rows), end="")
     return 0
 
 

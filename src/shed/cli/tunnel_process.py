@@ -16,6 +16,7 @@ from shed.client.address import parse
 from shed.client.forward import parse_rule
 from shed.client.tunnels import Tunnels
 from shed.errors import ShedError, of_os_error
+from shed.text import visible
 
 _LONGEST_LOG = 256 * 1024
 
@@ -56,7 +57,7 @@ def _say(sentence: str) -> None:
     with contextlib.suppress(OSError):
         if os.fstat(1).st_size > _LONGEST_LOG:
             os.ftruncate(1, 0)
-        os.write(1, f"{time.strftime('%Y-%m-%dT%H:%M:%S%z')} {sentence}\n".encode())
+        os.write(1, f"{time.strftime('%Y-%m-%dT%H:%M:%S%z')} {visible(sentence)}\n".encode())
 
 
 if __name__ == "__main__":

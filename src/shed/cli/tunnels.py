@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from shed.cli.app import Command, dispatch
 from shed.cli.forward import Forwards, local_end, run, running_shed, show
 from shed.cli.options import Options
-from shed.cli.output import age, done, emit, note, table
+from shed.cli.output import age, done, emit, note, say, table
 from shed.cli.parsing import Parser
 from shed.client import tunnels
 from shed.client.address import Address, resolve
@@ -113,7 +113,7 @@ def list_tunnels(words: list[str], options: Options) -> int:
         since = datetime.fromtimestamp(about.get("since", 0), UTC).isoformat()
         ways = [(local_end(way), str(way["remote"])) for way in about.get("forwards", [])]
         rows += [[one.shed, one.server_as_named(about), *way, str(pid), age(since)] for way in ways]
-    print(table(["SHED", "SERVER", "LOCAL", "PORT", "PID", "OPEN SINCE"], rows), end="")
+    say(table(["SHED", "SERVER", "LOCAL", "PORT", "PID", "OPEN SINCE"], rows), end="")
     return 0
 
 
@@ -127,7 +127,7 @@ def config(words: list[str], options: Options) -> int:
         return 0
     if not found:
         note(f"no profiles; write some into {path}, for example: profiles: {{default: [3000]}}")
-    print(table(["PROFILE", "TUNNELS"], [[name, " ".join(map(str, rules))] for name, rules in found.items()]), end="")
+    say(table(["PROFILE", "TUNNELS"], [[name, " ".join(map(str, rules))] for name, rules in found.items()]), end="")
     return 0
 
 

@@ -6,7 +6,7 @@ import platform
 
 from shed.cli.connection import client
 from shed.cli.options import Options
-from shed.cli.output import emit
+from shed.cli.output import emit, say
 from shed.cli.parsing import Parser
 from shed.errors import ShedError
 from shed.version import VERSION
@@ -25,7 +25,7 @@ def version(words: list[str], options: Options) -> int:
     if options.json:
         emit(facts)
         return 0
-    print("shed", facts.pop("version"))
+    say(f"shed {facts.pop('version')}")
     for name, value in facts.items():
-        print(f"  {name:<6}  {value}")
+        say(f"  {name:<6}  {value}")
     return 0

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from shed.config.paths import Paths
 from shed.config.server import find_settings, load_settings
 from shed.errors import ShedError, UsageError, of_os_error
+from shed.text import visible, visible_lines
 from shed.version import VERSION
 
 if TYPE_CHECKING:
@@ -40,10 +41,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("shed-server: interrupted", file=sys.stderr)  # noqa: T201
         return _INTERRUPTED
-    print(f"shed-server: {told.message}", file=sys.stderr)  # noqa: T201
+    print(f"shed-server: {visible_lines(told.message)}", file=sys.stderr)  # noqa: T201
     if told.hint:
-        print(f"  {told.hint}", file=sys.stderr)  # noqa: T201
+        print(f"  {visible_lines(told.hint)}", file=sys.stderr)  # noqa: T201
     return told.exit_code
+
+
+class OneLine(logging.Formatter):
+    """A line for each record, whatever is in it; only the lines of a traceback follow, each of them indented."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  logging's name
+        """Return the record's line."""
+        return visible(super().formatMessage(record))
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802  as above
+        """Return a traceback's lines."""
+        return "\n".join(f"  {line}" for line in visible_lines(super().formatException(ei)).split("\n"))
 
 
 class _Parser(argparse.ArgumentParser):
@@ -106,7 +119,9 @@ def _serve(options: argparse.Namespace) -> int:
     if options.listen is not None:
         host, port = parse_listen(options.listen)
         settings = replace(settings, bind_address=host, http_port=port)
-    logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(OneLine("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=settings.log_level.upper(), handlers=[handler])
     paths = Paths()
     if options.socket is not None:
         paths.socket = options.socket.absolute()

@@ -37,7 +37,7 @@ def minted(host: Host, tmp_path: Path) -> MintResult:
 def test_every_row_of_the_report(host: Host) -> None:
     """Counts, then name, status and detail in columns; the same for programs."""
     rows = [Result("a", Status.PASS, "fine"), Result("b", Status.FAIL, "bad\n  \x1b[2J", "mend it")]
-    assert as_text(rows) == f"shed-server doctor: 1 PASS, 0 WARN, 1 FAIL\n{'a':<24} PASS fine\n{'b':<24} FAIL bad ?[2J; mend it\n"
+    assert as_text(rows) == f"shed-server doctor: 1 PASS, 0 WARN, 1 FAIL\n{'a':<24} PASS fine\n{'b':<24} FAIL bad \\x1b[2J; mend it\n"
     assert json.loads(as_json(rows)) == {
         "summary": {"PASS": 1, "WARN": 0, "FAIL": 1},
         "checks": [

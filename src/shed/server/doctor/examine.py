@@ -8,6 +8,7 @@ from dataclasses import asdict
 
 from shed.server.doctor import machine, service, storage
 from shed.server.doctor.result import Check, Host, Result, Status
+from shed.text import visible
 
 CHECKS: tuple[tuple[str, Check], ...] = (
     ("vmm", machine.vmm),
@@ -54,5 +55,4 @@ def as_json(results: Sequence[Result]) -> str:
 
 def _line(result: Result) -> str:
     """Return detail and hint in one line, without what a terminal would obey."""
-    text = " ".join(f"{result.detail}; {result.hint}".split() if result.hint else result.detail.split())
-    return "".join(character if character.isprintable() else "?" for character in text)
+    return visible(" ".join(f"{result.detail}; {result.hint}".split() if result.hint else result.detail.split()))
