@@ -9,6 +9,7 @@ from collections.abc import Coroutine, Sequence
 from typing import TYPE_CHECKING, Any
 
 import asyncssh
+from asyncssh.packet import PacketDecodeError
 
 from shed.errors import NotFoundError, ShedError, UsageError
 from shed.names import check_shed_name
@@ -53,9 +54,13 @@ class Connection(asyncssh.SSHServerConnection):
         super().connection_lost(exc)
 
     def internal_error(self, exc_info: Any = None, error_logger: Any = None) -> None:
-        """End the connection because of a bug, and have the log say so: asyncssh would keep it to itself."""
-        if not self.is_closed():  # asyncssh finishes what it was asked on connections that are gone, and stumbles
-            log.error("ssh: a bug ended a connection", exc_info=exc_info or sys.exc_info())
+        """End the connection because of a bug, and have the log say so: asyncssh would keep it to itself.
+
+        No bugs of ours: half a message, and what asyncssh stumbles over when it finishes a request of a connection that is gone.
+        """
+        found = exc_info or sys.exc_info()
+        if not self.is_closed() and not isinstance(found[1], PacketDecodeError):
+            log.error("ssh: a bug ended a connection", exc_info=found)
         super().internal_error(exc_info, error_logger)
 
     async def create_agent_listener(self) -> bool:
