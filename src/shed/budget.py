@@ -16,8 +16,8 @@ from shed.fsutil import storage_errors
 GIB = 1 << 30
 MAX_IMAGE = 32 * GIB
 """Most bytes that are fetched for one image, unless the configuration says otherwise."""
-LEAST_RESERVE, MOST_RESERVE, RESERVE_PART = 2 * GIB, 20 * GIB, 0.05
-"""What stays free unless the configuration says otherwise: this part of the file system, within these bounds, in bytes."""
+MOST_RESERVE, RESERVE_PART = GIB, 0.05
+"""What stays free unless the configuration says otherwise: this part of the file system, and so many bytes at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class Limits:
     max_image_size: int = MAX_IMAGE
     """Most bytes that are fetched for one image."""
     disk_reserve: int | None = None
-    """Bytes of the file system that stay free; None: `RESERVE_PART` of it, within bounds."""
+    """Bytes of the file system that stay free; None: `RESERVE_PART` of it, `MOST_RESERVE` at most."""
     private_hosts: tuple[str, ...] = ()
     """Hosts with private addresses that a registry elsewhere may lead to."""
 
@@ -49,7 +49,7 @@ class Reserve:
         free = disk.f_bavail * disk.f_frsize
         kept = self._size
         if kept is None:
-            kept = int(min(max(LEAST_RESERVE, RESERVE_PART * disk.f_blocks * disk.f_frsize), MOST_RESERVE))
+            kept = min(int(RESERVE_PART * disk.f_blocks * disk.f_frsize), MOST_RESERVE)
         if free - coming < kept:
             wanted = f"{shown(coming)} needed, " if coming else ""
             raise StorageError(

@@ -16,7 +16,7 @@ ssh:
   authorized_keys: /etc/shed/authorized_keys    # or a list of keys
 limits:
   max_image_size: 32G      # most that is fetched for one image
-  disk_reserve: 5G         # what stays free of the disk; absent: 5 %, 2G at least, 20G at most
+  disk_reserve: 5G         # what stays free of the disk; absent: 1G, of small disks 5 %
   private_hosts: []        # hosts with private addresses that a registry elsewhere may lead to
 qemu:
   default_cpus: 2
