@@ -28,6 +28,12 @@ class Share:
     path: Path
     guest_uid: int
     guest_gid: int
+    mode: str = "rw"
+    """What the guest may do there: one of `SHARE_MODES`, enforced on the host."""
+
+
+SHARE_MODES = ("rw", "ro", "git-rw")
+"""Write, but nothing by which git would run programs on the host; read; write whatever it wants, except set-id bits."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,7 +30,7 @@ _GLOBAL = (
     ("--help", "what a command does"),
 )
 _FILES = {"FILE", "PATH", "PATTERN"}
-_FOLDERS = {"DIR", "CONTEXT"}
+_FOLDERS = {"DIR", "DIR[:MODE]", "CONTEXT"}
 _NEW_NAMES = {"create", "image", "server", "tunnels", "erofs", "system", "token"}
 """First words of commands whose NAME is not that of a shed."""
 Word = tuple[str, str]

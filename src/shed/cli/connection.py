@@ -12,6 +12,8 @@ from shed.errors import UsageError
 from shed.names import check_shed_name
 
 _CREATE_TIMEOUT = 600.0
+_MODES = ("rw", "ro", "git-rw")
+"""How a folder may be shared; the server knows what they mean."""
 
 
 def client(options: Options) -> Client:
@@ -65,10 +67,16 @@ def where(server: Client) -> str:
     return "" if server.address.local else f" on {server.address.name or server.address}"
 
 
-def local_dir(path: str, server: Client) -> str:
-    """Return the absolute path of a folder to mount in a shed, after checking it where that is possible.  Raises `UsageError`."""
+def local_dir(words: str, server: Client) -> tuple[str, str | None]:
+    """Return the absolute path of a folder to mount in a shed, and how if ``:MODE`` stands behind it.  Raises `UsageError`.
+
+    It is checked where that is possible.
+    """
+    path, _, mode = words.rpartition(":")
+    if not path or mode not in _MODES:
+        path, mode = words, ""
     path = os.path.abspath(path)  # noqa: PTH100  keeps links as they are written
     if server.address.path is not None and not os.path.isdir(path):  # noqa: PTH112
         what = "is not a folder" if os.path.lexists(path) else "does not exist"
         raise UsageError(f"{path} {what}", code="INVALID_LOCAL_DIR", hint="name an existing folder, or make it: mkdir")
-    return path
+    return path, mode or None

@@ -29,12 +29,16 @@ def create(words: list[str], options: Options) -> int:
     parser.add_argument("--cpus", metavar="N", type=parsing.count, help="virtual processors")
     parser.add_argument("--memory", metavar="SIZE", type=parsing.memory, help="memory: 4G, 512M; a bare number is megabytes")
     parser.add_argument("--upper-size", metavar="SIZE", type=parsing.size, help="room for what is written in the shed: 1G to 100G")
-    parser.add_argument("--local-dir", metavar="DIR", help="folder of this machine to mount read-write at /workspace")
+    parser.add_argument(
+        "--local-dir",
+        metavar="DIR[:MODE]",
+        help="folder of this machine to mount at /workspace; MODE: rw (default), ro, or git-rw, which opens git's settings and hooks too",
+    )
     parser.add_argument("--timeout", metavar="TIME", type=parsing.duration, help="give up after this long (default: 10m)")
     parser.add_argument("--cold", action="store_true", help=_COLD)
     args = parser.parse(words, options)
     server = client(options)
-    folder = None if args.local_dir is None else local_dir(args.local_dir, server)
+    folder, mode = (None, None) if args.local_dir is None else local_dir(args.local_dir, server)
     with watched(options) as sink:
         shed = server.create(
             args.name,
@@ -43,6 +47,7 @@ def create(words: list[str], options: Options) -> int:
             memory_mb=args.memory,
             upper_size_bytes=args.upper_size,
             local_dir=folder,
+            local_dir_mode=mode,
             timeout=args.timeout or create_timeout(options),
             cold=args.cold,
             on_event=sink,
@@ -165,6 +170,10 @@ def _finished(options: Options, action: str, verb: str, shed: Shed) -> None:
         note(((f"  {shed.boot} start\n" if shed.boot else "") + timings(shed.timings)).rstrip("\n"))
 
 
+def _workspace(shed: Shed) -> str:
+    return (shed.local_dir or "-") + (f":{shed.local_dir_mode}" if shed.local_dir_mode not in {"", "rw"} else "")
+
+
 def headers(options: Options) -> list[str]:
     """Return the heads of the columns in which sheds are listed."""
     return ["NAME", "STATUS", "IMAGE", "CPUS", "MEMORY", "CREATED", *(["PID", "UPPER", "WORKSPACE", "DIGEST"] if options.verbose else [])]
@@ -181,7 +190,7 @@ def row(shed: Shed, options: Options) -> list[str]:
         age(shed.created_at),
         str(shed.pid or "-"),
         format_size(shed.upper_size_bytes) if shed.upper_size_bytes else "-",
-        shed.local_dir or "-",
+        _workspace(shed),
         shed.image_digest if options.verbose > 1 else shed.image_digest[:19] or "-",
     ]
     return cells[: len(headers(options))]

@@ -46,6 +46,7 @@ class AsyncClient:
         memory_mb: int | None = None,
         upper_size_bytes: int | None = None,
         local_dir: str | os.PathLike[str] | None = None,
+        local_dir_mode: str | None = None,
         timeout: float | None = 600.0,
         cold: bool = False,
         on_event: Sink = ignore,
@@ -59,6 +60,7 @@ class AsyncClient:
             memory_mb=memory_mb,
             upper_size_bytes=upper_size_bytes,
             local_dir=absolute(local_dir),
+            local_dir_mode=local_dir_mode,
             timeout=timeout,
             cold=cold or None,
         )

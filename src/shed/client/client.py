@@ -108,13 +108,15 @@ class Client:
         memory_mb: int | None = None,
         upper_size_bytes: int | None = None,
         local_dir: str | None = None,
+        local_dir_mode: str | None = None,
         timeout: float | None = None,
         cold: bool = False,
         on_event: Sink = _ignore,
     ) -> Shed:
         """Create and start a shed; what is None is the server's to choose.
 
-        `local_dir` is an absolute path on the server's machine, `timeout` the seconds after which the server gives up and undoes all.
+        `local_dir` is an absolute path on the server's machine, `local_dir_mode` one of ``rw``, ``ro`` and ``git-rw``, `timeout` the
+        seconds after which the server gives up and undoes all.
         `cold` has its VM booted, whatever it could be restored from.
         """
         body = create_body(
@@ -124,6 +126,7 @@ class Client:
             memory_mb=memory_mb,
             upper_size_bytes=upper_size_bytes,
             local_dir=local_dir,
+            local_dir_mode=local_dir_mode,
             timeout=timeout,
             cold=cold or None,
         )

@@ -25,6 +25,8 @@ class Shed:
     local_dir: str
     """Folder of the server's machine that is mounted at ``/workspace``; empty when there is none."""
     backend: str
+    local_dir_mode: str = ""
+    """``rw``, ``ro`` or ``git-rw``: what the shed may do with it."""
     detail: str = ""
     """What is unusual about the status; empty when nothing is."""
     boot: str = ""
@@ -50,6 +52,7 @@ class Shed:
             pid=_number(wire, "pid"),
             local_dir=_text(wire, "local_dir"),
             backend=_text(wire, "backend"),
+            local_dir_mode=_text(wire, "local_dir_mode"),
             detail=_text(wire, "detail"),
             boot=_text(wire, "boot"),
             timings=timings if isinstance(timings, dict) else {},

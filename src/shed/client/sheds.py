@@ -72,14 +72,16 @@ class Client:
         memory_mb: int | None = None,
         upper_size_bytes: int | None = None,
         local_dir: str | os.PathLike[str] | None = None,
+        local_dir_mode: str | None = None,
         timeout: float | None = 600.0,
         cold: bool = False,
         on_event: Sink = ignore,
     ) -> Shed:
         """Create a shed and return it, running.  As the subject of a ``with`` block it is deleted when the block ends.
 
-        Without `name` it gets one of its own.  `local_dir` is a folder of the server's machine, mounted at ``/workspace``.  What is None is
-        the server's to choose; after `timeout` seconds the server gives up and undoes all.  `cold` has its VM booted, whatever it could
+        Without `name` it gets one of its own.  `local_dir` is a folder of the server's machine, mounted at ``/workspace``, which may
+        be written (`local_dir_mode` ``rw``), also git's settings and hooks (``git-rw``), or only be read (``ro``).  What is None is the
+        server's to choose; after `timeout` seconds the server gives up and undoes all.  `cold` has its VM booted, whatever it could
         be restored from.
         """
         chosen = new_name(name)
@@ -91,6 +93,7 @@ class Client:
                 memory_mb=memory_mb,
                 upper_size_bytes=upper_size_bytes,
                 local_dir=absolute(local_dir),
+                local_dir_mode=local_dir_mode,
                 timeout=timeout,
                 cold=cold,
                 on_event=on_event,

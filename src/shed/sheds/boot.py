@@ -53,7 +53,7 @@ def machine(record: Record, image: BootImage, folders: Folders) -> Machine:
     """Describe the VM of a shed: vda its upper, vdb the image's root, vdc the runtime."""
     shares: tuple[Share, ...] = ()
     if record.local_dir is not None:
-        shares = (Share(workspace.TAG, Path(record.local_dir), record.guest_uid, record.guest_gid),)
+        shares = (Share(workspace.TAG, Path(record.local_dir), record.guest_uid, record.guest_gid, record.local_dir_mode),)
     disks = (Disk(folders.upper, read_only=False), Disk(image.root, read_only=True), Disk(image.runtime, read_only=True))
     return Machine(record.name, record.cpus, record.memory_mb, image.kernel, image.initrd, disks, folders.instance, shares)
 
@@ -157,7 +157,9 @@ async def configure(connection: Connection, record: Record, backend: Backend, di
             hostname=record.name,
             disks=[-(-disk.path.stat().st_size // _SECTOR) * _SECTOR for disk in disks],
             network={**asdict(backend.network), "mac": _mac(record)},
-            mounts=[{"tag": workspace.TAG, "target": workspace.TARGET, "readonly": False}] if record.local_dir is not None else [],
+            mounts=[]
+            if record.local_dir is None
+            else [{"tag": workspace.TAG, "target": workspace.TARGET, "readonly": record.local_dir_mode == "ro"}],
             clock=time.time(),
             entropy=base64.b64encode(os.urandom(_ENTROPY)).decode(),
             init="auto",

@@ -42,6 +42,7 @@ class CreateRequest:
     memory_mb: int | None = None
     upper_size_bytes: int | None = None
     local_dir: str | None = None
+    local_dir_mode: str | None = None
     timeout: float | None = None
     """Seconds from the VM's start to ready."""
     cold: bool = False
@@ -58,6 +59,7 @@ class Plan:
     memory_mb: int
     upper_size_bytes: int
     local_dir: str | None
+    local_dir_mode: str
     wait: float
     cold: bool
 
@@ -80,6 +82,7 @@ def plan(request: CreateRequest, settings: Settings) -> Plan:
         memory_mb,
         upper.check_upper_size(settings.default_upper_size if request.upper_size_bytes is None else request.upper_size_bytes),
         None if request.local_dir is None else workspace.check_local_dir(request.local_dir),
+        workspace.check_mode(request.local_dir_mode, request.local_dir),
         wait,
         request.cold,
     )
@@ -162,6 +165,7 @@ def _save_record(folders: Folders, image: BootImage, wanted: Plan, backend: str)
         memory_mb=wanted.memory_mb,
         upper_size_bytes=wanted.upper_size_bytes,
         local_dir=wanted.local_dir,
+        local_dir_mode=wanted.local_dir_mode,
         guest_uid=uid,
         guest_gid=gid,
     )

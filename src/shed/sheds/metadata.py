@@ -14,6 +14,7 @@ from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from shed.backends.base import SHARE_MODES
 from shed.errors import DataError
 from shed.fsutil import atomic_write
 
@@ -43,6 +44,8 @@ class Record:
     """``running`` or ``stopped``: what the user asked for last."""
     local_dir: str | None = None
     """Host folder at ``/workspace``, absolute and without symlinks."""
+    local_dir_mode: str = "rw"
+    """One of `shed.backends.base.SHARE_MODES`."""
     guest_uid: int = 0
     guest_gid: int = 0
     """The guest user who stands for the owner of `local_dir`."""
@@ -93,6 +96,8 @@ def load(folder: Path) -> Record:
         raise _damaged(path, f"it names the shed {record.name!r}")
     if record.wanted not in {"running", "stopped"}:
         raise _damaged(path, f"wanted is {record.wanted!r}")
+    if record.local_dir_mode not in SHARE_MODES:
+        raise _damaged(path, f"local_dir_mode is {record.local_dir_mode!r}")
     return record
 
 

@@ -40,4 +40,5 @@ def view(record: Record, folders: Folders, backend: Backend, *, starting: bool) 
         shed["pid"] = pid
     if record.local_dir is not None:
         shed["local_dir"] = record.local_dir
+        shed["local_dir_mode"] = record.local_dir_mode
     return shed

@@ -6,6 +6,7 @@ import os
 import stat
 from pathlib import Path
 
+from shed.backends.base import SHARE_MODES
 from shed.errors import ConflictError, NotFoundError, UsageError
 
 TAG = "workspace"
@@ -26,6 +27,18 @@ def check_local_dir(text: str) -> str:
         if problem is None:
             return resolved
     raise UsageError(f"{text!r} cannot be a workspace: {problem}", code="INVALID_LOCAL_DIR", hint="name a folder that exists here")
+
+
+def check_mode(mode: str | None, local_dir: str | None) -> str:
+    """Return how the guest gets its workspace, the safe way when nothing is said.  Raises `UsageError` (INVALID_LOCAL_DIR_MODE)."""
+    code = "INVALID_LOCAL_DIR_MODE"
+    if mode is None:
+        return SHARE_MODES[0]
+    if mode not in SHARE_MODES:
+        raise UsageError(f"a workspace cannot be {mode!r}", code=code, hint=f"choose from {', '.join(SHARE_MODES)}")
+    if local_dir is None:
+        raise UsageError("local_dir_mode is for a shed with a local_dir", code=code, hint="name the folder, too")
+    return mode
 
 
 def check_still_there(name: str, local_dir: str) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from shed.backends.base import Machine, Share
 from shed.backends.qemu import backend, command, process, userns
+from shed.backends.qemu.guard import mode
 from shed.backends.qemu.userns import Identity, plan
 from shed.errors import UsageError
 
@@ -114,7 +115,8 @@ def test_forbidden_namespaces_are_done_without(tmp_path: Path, monkeypatch: pyte
     """One warning, and a second start that asks for none."""
     calls: list[tuple[list[str], Identity]] = []
 
-    def launch(_: Path, argv: list[str], host: command.Host, name: str, identity: Identity) -> process.Record:
+    def launch(_: Path, argv: list[str], host: command.Host, name: str, identity: Identity, *, guard: mode.Guard) -> process.Record:
+        assert guard == mode.plan((share(tmp_path),))
         calls.append((argv, identity))
         if identity.namespace:
             raise process.NamespaceForbiddenError("Operation not permitted")

@@ -17,6 +17,7 @@ from pathlib import Path
 from shed.backends import mux
 from shed.backends.base import Connection, Liveness, Machine, Network, Probe, Template
 from shed.backends.qemu import accel, command, process, saving, tsc, userns
+from shed.backends.qemu.guard import mode
 from shed.backends.qemu.templates import MEMORY, STATE, Limits, Templates
 from shed.config.paths import Paths
 from shed.errors import BackendError, ConflictError, UnavailableError
@@ -280,7 +281,8 @@ def _launch(machine: Machine, host: command.Host, identity: userns.Identity) -> 
 
 def _launch_as(machine: Machine, host: command.Host, identity: userns.Identity) -> process.Record:
     host = replace(host, run_as=identity.become)
-    return process.launch(machine.state_dir, command.build(machine, host), host, machine.name, identity)
+    guard = mode.plan(machine.shares)
+    return process.launch(machine.state_dir, command.build(machine, host), host, machine.name, identity, guard=guard)
 
 
 async def _came_up(state_dir: Path, record: process.Record, template: Template | None) -> None:

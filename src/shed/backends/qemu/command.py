@@ -92,7 +92,8 @@ def build(machine: Machine, host: Host) -> list[str]:
         command += _disk(name, disk)
     command += _agent() + _network() + ["-device", _json(driver="virtio-rng-pci", id="rng")]
     for index, share in enumerate(machine.shares):
-        folder = f"local,id=share{index},path={_escaped(share.path)},security_model=none,multidevs=remap"
+        access = ",readonly=on" if share.mode == "ro" else ""
+        folder = f"local,id=share{index},path={_escaped(share.path)},security_model=none,multidevs=remap{access}"
         command += ["-fsdev", folder, "-device", _json(driver="virtio-9p-pci", fsdev=f"share{index}", mount_tag=share.tag)]
     return command
 

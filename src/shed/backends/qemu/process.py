@@ -21,6 +21,7 @@ from pathlib import Path
 
 from shed.backends.base import Liveness
 from shed.backends.qemu import command, userns
+from shed.backends.qemu.guard.mode import OPEN, Guard
 from shed.errors import BackendError
 from shed.fsutil import atomic_write
 
@@ -242,10 +243,10 @@ def _reap(pid: int) -> None:
         os.waitpid(pid, os.WNOHANG)
 
 
-def launch(state_dir: Path, argv: list[str], host: command.Host, name: str, identity: userns.Identity) -> Record:
+def launch(state_dir: Path, argv: list[str], host: command.Host, name: str, identity: userns.Identity, *, guard: Guard = OPEN) -> Record:
     """Start QEMU in a session of its own and return its record, which is on disk before QEMU runs.
 
-    Raises `NamespaceForbiddenError`, and `BackendError` when the program cannot be executed.
+    Raises `NamespaceForbiddenError`, and `BackendError` when the program cannot be executed, or not be held to what `guard` says.
     """
     clear(state_dir)
     _begin_console(state_dir / command.CONSOLE)
@@ -258,7 +259,8 @@ def launch(state_dir: Path, argv: list[str], host: command.Host, name: str, iden
         monitor = stack.enter_context(_listener(state_dir, MONITOR_SOCKET))
         messages = stack.enter_context((state_dir / MESSAGES).open("wb"))
         try:
-            pid = _spawn(state_dir, argv, identity.namespace, (messages.fileno(), theirs.fileno(), agent.fileno(), monitor.fileno()))
+            words = ["1" if identity.namespace else "0", guard.program.hex(), guard.supervisor, *argv]
+            pid = _spawn(state_dir, words, (messages.fileno(), theirs.fileno(), agent.fileno(), monitor.fileno()))
         except OSError as error:
             clear(state_dir)
             raise BackendError(f"cannot start a process for the VM of shed {name}: {error}") from error
@@ -276,6 +278,12 @@ def launch(state_dir: Path, argv: list[str], host: command.Host, name: str, iden
             _save(state_dir, record)
             ours.sendall(b"G")
             answer = ours.recv(16)
+            if answer.startswith(b"S"):
+                raise BackendError(
+                    f"the folder cannot be shared safely with shed {name}: {os.strerror(int(answer[1:]))}",
+                    code="SHARE_UNGUARDED",
+                    hint="it needs Linux 5.5 with seccomp on the host; or share it to be read: --local-dir DIR:ro",
+                )
             if answer:
                 raise BackendError(f"cannot execute {argv[0]}: {os.strerror(int(answer[1:]))}")
         except BaseException as error:
@@ -297,14 +305,14 @@ def _begin_console(path: Path) -> None:
     path.touch(mode=0o600)
 
 
-def _spawn(state_dir: Path, argv: list[str], namespace: bool, descriptors: tuple[int, int, int, int]) -> int:
+def _spawn(state_dir: Path, arguments: list[str], descriptors: tuple[int, int, int, int]) -> int:
     """Start the launcher with `descriptors` as its standard output and error, 3, 4 and 5."""
     high = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _SAFE_FD) for fd in descriptors]  # none of them is in the way of another
     actions: list[tuple[int, ...] | tuple[int, int, str, int, int]] = [
         (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
         *((os.POSIX_SPAWN_DUP2, fd, target) for fd, target in zip((high[0], *high), (1, 2, 3, 4, 5), strict=True)),
     ]
-    words = [sys.executable, "-I", "-S", str(_LAUNCHER), str(state_dir), "1" if namespace else "0", *argv]
+    words = [sys.executable, "-I", "-S", str(_LAUNCHER), str(state_dir), *arguments]
     environment = {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C.UTF-8"}
     defaults = [signal.SIGPIPE, signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
     try:

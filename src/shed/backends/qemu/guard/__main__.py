@@ -1,0 +1,9 @@
+"""``python -I -S …/guard PID MODE``: the supervisor as a program, which finds our sources by itself."""
+
+import sys
+
+if __name__ == "__main__":
+    sys.path[0] = __file__.removesuffix("/shed/backends/qemu/guard/__main__.py")
+    from shed.backends.qemu.guard.supervisor import run
+
+    run(int(sys.argv[1]), sys.argv[2])

@@ -1,0 +1,110 @@
+"""Which settings a guest may write into a repository: those that run nothing, lead nowhere else and leave the others as they are.  Pure.
+
+The new file must be one that can be read in one way only: a setting to a line, no line that goes on in the next, no control characters.
+All that this does not know is refused.
+
+Source: git-config(1), "Syntax"; config.c of git.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+MAX_BYTES = 256 << 10
+_HEADER = re.compile(rb'[ \t]*\[([A-Za-z0-9-]+)(?:[ \t]+"((?:[^"\\\n]|\\["\\])*)")?\][ \t]*')
+_SETTING = re.compile(rb"[ \t]*([A-Za-z][A-Za-z0-9-]*)[ \t]*(?:=(.*)|)", re.DOTALL)
+_EMPTY = re.compile(rb"[ \t]*(?:[#;].*)?", re.DOTALL)
+_CONTROL = re.compile(rb"[\x00-\x08\x0b-\x1f\x7f]")
+
+_HARMLESS = {
+    "advice.*", "color.*", "column.*", "gc.auto", "gc.autodetach", "gc.pruneexpire", "gc.reflogexpire", "gc.reflogexpireunreachable",
+    "core.abbrev", "core.autocrlf", "core.bare", "core.commitgraph", "core.compression", "core.eol", "core.filemode", "core.ignorecase",
+    "core.logallrefupdates", "core.multipackindex", "core.precomposeunicode", "core.preloadindex", "core.quotepath",
+    "core.repositoryformatversion", "core.safecrlf", "core.sparsecheckout", "core.sparsecheckoutcone",
+    "core.symlinks", "core.untrackedcache",
+    "branch.?.description", "branch.?.merge", "branch.?.pushremote", "branch.?.rebase", "branch.?.remote", "branch.autosetupmerge",
+    "branch.autosetuprebase", "branch.sort",
+    "diff.algorithm", "diff.colormoved", "diff.renames", "extensions.noop", "extensions.objectformat", "extensions.worktreeconfig",
+    "fetch.prune", "index.skiphash", "index.sparse", "index.threads", "index.version", "init.defaultbranch",
+    "lfs.repositoryformatversion", "log.date", "maintenance.auto", "maintenance.strategy", "merge.conflictstyle", "merge.ff",
+    "pull.ff", "pull.rebase", "push.autosetupremote", "push.default", "rebase.autosquash", "rebase.autostash",
+    "remote.?.fetch", "remote.?.prune", "remote.?.prunetags", "remote.?.pushurl", "remote.?.tagopt", "remote.?.url",
+    "rerere.autoupdate", "rerere.enabled", "status.*",
+    "submodule.?.active", "submodule.?.branch", "submodule.?.ignore", "submodule.?.shallow", "submodule.?.url", "submodule.active",
+    "submodule.recurse", "tag.sort", "user.email", "user.name",
+}  # fmt: skip
+"""``?`` stands for the name between quotes, ``*`` for any key of a section without one."""
+_ADDRESSES = frozenset({"url", "pushurl"})
+_ADDRESS = re.compile(rb"(?!.*::)[A-Za-z0-9._~/@][A-Za-z0-9._:~/@%+=,-]*")
+_REMOTE = re.compile(rb"[A-Za-z0-9._/][A-Za-z0-9._/-]*")
+_VALUES = {
+    "remote.?.url": _ADDRESS, "remote.?.pushurl": _ADDRESS, "submodule.?.url": _ADDRESS,
+    "branch.?.remote": _REMOTE, "branch.?.pushremote": _REMOTE,
+}  # fmt: skip
+"""What is named by a value: no options, and none of the transports that are programs (``ext::``)."""
+
+
+class Setting(NamedTuple):
+    """One setting; section and key in lower case, as git compares them."""
+
+    section: str
+    name: bytes | None
+    """What stands between quotes behind the section."""
+    key: str
+    value: bytes | None
+    """As it is written, without the blanks around it."""
+
+
+class UnclearError(Exception):
+    """The file may be read in several ways."""
+
+
+def parse(text: bytes) -> list[Setting]:
+    """Return the settings in `text`.  Raises `UnclearError`."""
+    if len(text) > MAX_BYTES or _CONTROL.search(text):
+        raise UnclearError
+    found = []
+    section: tuple[str, bytes | None] | None = None
+    for line in text.split(b"\n"):
+        if line.endswith(b"\\"):
+            raise UnclearError
+        if _EMPTY.fullmatch(line):
+            continue
+        if header := _HEADER.fullmatch(line):
+            section = header[1].decode().lower(), header[2]
+        elif (setting := _SETTING.fullmatch(line)) and section is not None:
+            value = None if setting[2] is None else setting[2].strip(b" \t")
+            found.append(Setting(*section, setting[1].decode().lower(), value))
+        else:
+            raise UnclearError
+    return found
+
+
+def allowed(new: bytes, old: bytes) -> bool:
+    """Tell whether a guest may replace the settings `old` by `new`.
+
+    What is not harmless stays as it is, in its order, and so does where an existing remote or submodule is.
+    """
+    try:
+        before, after = parse(old), parse(new)
+    except UnclearError:
+        return False
+    known = {(setting.section, setting.name) for setting in before if setting.key in _ADDRESSES}
+
+    def kept(settings: list[Setting]) -> list[Setting]:
+        return [
+            setting for setting in settings
+            if not harmless(setting) or (setting.key in _ADDRESSES and (setting.section, setting.name) in known)
+        ]  # fmt: skip
+
+    return kept(before) == kept(after)
+
+
+def harmless(setting: Setting) -> bool:
+    """Tell whether a setting runs no program."""
+    path = f"{setting.section}.{setting.key}" if setting.name is None else f"{setting.section}.?.{setting.key}"
+    if path not in _HARMLESS and (setting.name is not None or f"{setting.section}.*" not in _HARMLESS):
+        return False
+    form = _VALUES.get(path)
+    return form is None or (setting.value is not None and form.fullmatch(setting.value) is not None)

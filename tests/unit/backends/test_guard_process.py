@@ -1,0 +1,177 @@
+"""The guard of a real process: the kernel asks, the supervisor answers; when that has ended, nothing is allowed that it would be asked."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+import sys
+from pathlib import Path
+
+import pytest
+
+from shed.backends.base import Share
+from shed.backends.qemu import command, process, userns
+from shed.backends.qemu.guard import mode
+from shed.errors import BackendError
+
+UUID = "7b1d9d9e-1c3f-4d69-9d5a-0a3b4f4e9f10"
+PROGRAM = f"""
+import os, socket
+port, _ = socket.socket(fileno={command.AGENT_FD}).accept()
+shared = os.open({{share!r}}, os.O_PATH | os.O_DIRECTORY)
+os.umask(0o022)
+def at(path):
+    return os.open(path, os.O_PATH | os.O_DIRECTORY, dir_fd=shared)
+def write(folder, name, text=b"", mode=0o644, how=os.O_CREAT | os.O_WRONLY | os.O_TRUNC):
+    file = os.open(name, how, mode, dir_fd=at(folder))
+    os.write(file, text)
+    return file
+def move(folder, name, target, new):
+    os.rename(name, new, src_dir_fd=at(folder), dst_dir_fd=at(target))
+def make(folder, name):
+    os.mkdir(name, 0o2755, dir_fd=at(folder))
+def chmod(path, mode):
+    os.chmod("/proc/self/fd/%d" % os.open(path, os.O_PATH, dir_fd=shared), mode)
+while line := port.recv(65536):
+    try:
+        eval(line.decode())
+        port.send(b"works")
+    except OSError as error:
+        port.send(error.strerror.encode())
+"""
+REFUSED = "Operation not permitted"
+
+
+class Held:
+    """A process in QEMU's place."""
+
+    def __init__(self, folder: Path, how: str = "rw") -> None:
+        self.share, self._state = folder / "share", folder / "state"
+        self.share.mkdir()
+        self._state.mkdir()
+        shares = [Share("workspace", self.share, 1000, 1000, how)]
+        identity = userns.plan(shares, uid=os.geteuid(), gid=os.getegid())
+        argv = [sys.executable, "-S", "-c", PROGRAM.format(share=str(self.share)), UUID]
+        host = command.Host(Path(sys.executable), "tcg", UUID)
+        try:
+            self.record = process.launch(self._state, argv, host, "demo", identity, guard=mode.plan(shares))
+        except process.NamespaceForbiddenError:
+            self.record = process.launch(self._state, argv, host, "demo", identity.without_namespace(), guard=mode.plan(shares))
+        self._port = socket.socket(socket.AF_UNIX)
+        self._port.settimeout(60)
+        with process.reachable(self._state, process.AGENT_SOCKET) as path:
+            self._port.connect(path)
+
+    def __enter__(self) -> Held:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._port.close()
+        process.send_signal(self.record, signal.SIGKILL)
+        guards = [os.pidfd_open(pid) for pid in self.guards()]
+        os.waitpid(self.record.pid, 0)
+        for guard in guards:  # it ends with what it watches
+            assert select.select([guard], [], [], 60)[0]
+            os.close(guard)
+
+    def guards(self) -> list[int]:
+        children = Path(f"/proc/{self.record.pid}/task/{self.record.pid}/children")
+        return [int(pid) for pid in children.read_text().split()]
+
+    def does(self, what: str) -> str:
+        self._port.sendall(what.encode())
+        return self._port.recv(1000).decode()
+
+
+def test_a_repository_is_made_and_held(tmp_path: Path) -> None:
+    """Its settings are written by way of a lock, as far as they are harmless, into a file that was never the guest's."""
+    with Held(tmp_path) as held:
+        git = held.share / ".git"
+        assert held.does("make('.', '.git')") == "works"
+        assert held.does("write('.git', 'config', b'[core]')") == REFUSED
+        assert held.does("globals().update(kept=write('.git', 'config.lock', b'[core]\\n\\tbare = false\\n'))") == "works"
+        inode = (git / "config.lock").stat().st_ino
+        assert held.does("move('.git', 'config.lock', '.git', 'config')") == "works"
+        assert held.does("os.write(kept, b'\\tfsmonitor = x\\n')") == "works"
+        assert (git / "config").read_bytes() == b"[core]\n\tbare = false\n"
+        assert (git / "config").stat().st_ino != inode
+        assert (git / "config").stat().st_mode & 0o7777 == 0o644
+        assert held.does("write('.git', 'config.lock', b'[core]\\n\\tbare = false\\n\\tfsmonitor = x\\n')") == "works"
+        assert held.does("move('.git', 'config.lock', '.git', 'config')") == REFUSED
+        assert {path.name for path in git.iterdir()} == {"config", "config.lock"}
+        (git / "config.lock").unlink()
+        (git / "config.lock").symlink_to(tmp_path / "elsewhere")
+        assert held.does("move('.git', 'config.lock', '.git', 'config')") == "Too many levels of symbolic links"
+        assert held.does("write('.', 'HEAD')") == REFUSED
+        assert held.does("write('.', 'file')") == "works"
+
+
+def test_a_name_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
+    """One that is too long, and one that is a path."""
+    with Held(tmp_path) as held:
+        assert held.does("make('.', 'a')") == "works"
+        assert held.does("write('.', 'a/b')") == REFUSED
+        assert held.does("write('.', 'x' * 256)") == "File name too long"
+
+
+@pytest.mark.parametrize("how", ["rw", "git-rw"])
+def test_setgid_stays_where_the_host_gave_it(tmp_path: Path, how: str) -> None:
+    """A folder inherits it and keeps it, also when its mode is changed; no other file or folder gets it."""
+    with Held(tmp_path, how) as held:
+        assert held.does("make('.', 'plain')") == "works"
+        assert not (held.share / "plain").stat().st_mode & 0o6000
+        assert held.does("chmod('plain', 0o2755)") == REFUSED
+        held.share.chmod(0o2755)
+        assert held.does("make('.', 'inherits')") == "works"
+        assert held.does("chmod('inherits', 0o2770)") == "works"
+        assert (held.share / "inherits").stat().st_mode & 0o7777 == 0o2770
+        assert held.does("write('.', 'file')") == "works"
+        assert held.does("chmod('file', 0o2755)") == "Not a directory"
+        assert held.does("chmod('file', 0o4755)") == REFUSED
+
+
+def test_whoever_wants_the_guests_hooks_gets_them(tmp_path: Path) -> None:
+    """With git-rw the names of git are names, and set-id bits are still refused."""
+    with Held(tmp_path, "git-rw") as held:
+        assert held.does("write('.', 'HEAD')") == "works"
+        assert held.does("make('.', '.git')") == "works"
+        assert held.does("write('.git', 'config')") == "works"
+        assert held.does("write('.', 'made', mode=0o4755)") == REFUSED
+
+
+def test_without_its_supervisor_nothing_is_made(tmp_path: Path) -> None:
+    """It fails closed; what is there can be read and written on."""
+    with Held(tmp_path) as held:
+        assert held.does("globals().update(kept=write('.', 'file'))") == "works"
+        (guard,) = held.guards()
+        os.kill(guard, signal.SIGKILL)
+        handle = os.pidfd_open(guard)
+        assert select.select([handle], [], [], 60)[0]
+        os.close(handle)
+        assert held.does("write('.', 'another')") == "Function not implemented"
+        assert held.does("os.write(kept, b'on')") == "works"
+        assert held.does("os.close(os.open('file', os.O_RDONLY, dir_fd=shared))") == "works"
+
+
+def test_a_folder_to_be_read_needs_no_supervisor(tmp_path: Path) -> None:
+    """QEMU itself refuses to write; set-id bits are refused all the same."""
+    with Held(tmp_path, "ro") as held:
+        assert held.guards() == []
+        assert held.does("write('.', 'made', mode=0o4755)") == REFUSED
+
+
+def test_a_kernel_that_cannot_guard_shares_nothing(tmp_path: Path) -> None:
+    """A program that the kernel does not take: the error says so, nothing runs, and nothing is left."""
+    with pytest.raises(BackendError, match="cannot be shared safely") as caught:
+        process.launch(
+            tmp_path,
+            [sys.executable, "-c", "", UUID],
+            command.Host(Path(sys.executable), "tcg", UUID),
+            "demo",
+            userns.NOBODY,
+            guard=mode.Guard(b"\xff" * 8, "rw"),
+        )
+    assert (caught.value.code, process.load(tmp_path)) == ("SHARE_UNGUARDED", None)
+    assert caught.value.hint
