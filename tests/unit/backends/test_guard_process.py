@@ -68,10 +68,10 @@ class Held:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._port.close()
-        process.send_signal(self.record, signal.SIGKILL)
         guards = [os.pidfd_open(pid) for pid in self.guards()]
+        process.send_signal(self.record, signal.SIGKILL)
         os.waitpid(self.record.pid, 0)
+        self._port.close()
         for guard in guards:  # it ends with what it watches
             assert select.select([guard], [], [], 60)[0]
             os.close(guard)
