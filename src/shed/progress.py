@@ -57,6 +57,36 @@ def _ignore(event: Event) -> None:
     """The sink of work that nobody watches."""
 
 
+class Stop:
+    """Tells work in other threads to give up: `sleep` ends early, `check` raises, and what `also` was given is called."""
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+        self._also: list[Callable[[], object]] = []
+
+    def also(self, call: Callable[[], object]) -> None:
+        """Have `call` called when the work is to be given up, which may be now; it ends what other threads wait for."""
+        self._also.append(call)
+        if self._event.is_set():
+            call()
+
+    def set(self) -> None:
+        """Have all of it give up."""
+        self._event.set()
+        for call in [*self._also]:
+            call()
+
+    def check(self) -> None:
+        """Raise `UnavailableError` when the work should be given up."""
+        if self._event.is_set():
+            raise UnavailableError("stopped before it was done", code="STOPPED", hint="try again")
+
+    def sleep(self, seconds: float) -> None:
+        """Wait.  Raises `UnavailableError` when there is nothing more to wait for."""
+        self._event.wait(seconds)
+        self.check()
+
+
 @dataclass(slots=True)
 class Progress:
     """Passes events to `sink` and keeps the milliseconds each phase took, in `timings`, merged by name.
@@ -66,6 +96,8 @@ class Progress:
 
     sink: Callable[[Event], None] = _ignore
     timings: dict[str, float] = field(default_factory=dict)
+    left: Stop = field(default_factory=Stop)
+    """Set when nobody waits for the work any more.  Most work goes on all the same; what should not asks to be told (`Stop.also`)."""
     _current: str = "setup"
     _since: float = field(default_factory=time.monotonic)
 
@@ -96,31 +128,3 @@ class Progress:
         now = time.monotonic()
         self.timings[self._current] = self.timings.get(self._current, 0.0) + (now - self._since) * 1000
         self._current, self._since = following, now
-
-
-class Stop:
-    """Tells work in other threads to give up: `sleep` ends early, `check` raises, and what `also` was given is called."""
-
-    def __init__(self) -> None:
-        self._event = threading.Event()
-        self._also: list[Callable[[], object]] = []
-
-    def also(self, call: Callable[[], object]) -> None:
-        """Have `call` called when the work is to be given up; it ends what other threads wait for."""
-        self._also.append(call)
-
-    def set(self) -> None:
-        """Have all of it give up."""
-        self._event.set()
-        for call in self._also:
-            call()
-
-    def check(self) -> None:
-        """Raise `UnavailableError` when the work should be given up."""
-        if self._event.is_set():
-            raise UnavailableError("stopped before it was done", code="STOPPED", hint="try again")
-
-    def sleep(self, seconds: float) -> None:
-        """Wait.  Raises `UnavailableError` when there is nothing more to wait for."""
-        self._event.wait(seconds)
-        self.check()

@@ -22,9 +22,11 @@ async def in_thread(work: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs)
         raise
 
 
-async def stoppable(work: Callable[[Stop], _T]) -> _T:
-    """Do `work` in a thread; when the caller is cancelled it is told to give up, and waited for."""
+async def stoppable(work: Callable[[Stop], _T], left: Stop | None = None) -> _T:
+    """Do `work` in a thread; when the caller is cancelled, or nobody is left to wait for it, it is told to give up, and waited for."""
     stop = Stop()
+    if left is not None:
+        left.also(stop.set)
     task = asyncio.ensure_future(asyncio.to_thread(work, stop))
     try:
         return await asyncio.shield(task)

@@ -212,8 +212,10 @@ def test_an_event_stream_that_breaks_off(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["create", "dev"], "the server goes on; see: shed list"),
-        (["image", "pull", "x"], "the server goes on; see: shed image ls"),
+        (["create", "dev"], "the server goes on, but a pull ends; see: shed list"),
+        (["start", "dev"], "the server goes on; see: shed list"),
+        (["image", "pull", "x"], "the pull has ended; what is here is kept for the next one"),
+        (["image", "pull", "x", "--detach"], "the server goes on; see: shed image ls"),
         (["image", "push", "x", "r/x"], "the server goes on"),
     ],
 )

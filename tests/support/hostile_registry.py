@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import select
+import socket
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -40,3 +43,43 @@ class Flood:
         finally:
             self.ended.set()
         return True
+
+
+@dataclass
+class Tap:
+    """Sends the first bytes of what is asked for of `data`, and the rest when it is opened; tells when the other side has hung up."""
+
+    data: bytes
+    first: int
+    begun: threading.Event = field(default_factory=threading.Event)
+    open: threading.Event = field(default_factory=threading.Event)
+    left: threading.Event = field(default_factory=threading.Event)
+    start: int = 0
+    """From where on it was asked for."""
+
+    def __call__(self, handler: Handler) -> bool:
+        """Answer a request."""
+        match = re.fullmatch(r"bytes=(\d+)-", handler.headers.get("Range", ""))
+        self.start = int(match[1]) if match else 0
+        wanted = self.data[self.start :]
+        handler.send_response(206 if match else 200)
+        handler.send_header("Content-Length", str(len(wanted)))
+        if match:
+            handler.send_header("Content-Range", f"bytes {self.start}-{len(self.data) - 1}/{len(self.data)}")
+        handler.end_headers()
+        handler.wfile.write(wanted[: self.first])
+        handler.wfile.flush()
+        self.begun.set()
+        while not self.open.is_set():
+            if select.select([handler.connection], [], [], 0.02)[0] and not _peeked(handler.connection):
+                self.left.set()
+                return handler.end()
+        handler.wfile.write(wanted[self.first :])
+        return True
+
+
+def _peeked(connection: socket.socket) -> bytes:
+    try:
+        return connection.recv(1, socket.MSG_PEEK)
+    except ConnectionError:
+        return b""

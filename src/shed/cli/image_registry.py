@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import asdict
 from typing import Any
 
@@ -13,7 +14,8 @@ from shed.cli.progress import shown, watched
 from shed.config.paths import Paths
 from shed.config.server import machine_limits
 from shed.config.sizes import format_size
-from shed.progress import Progress
+from shed.errors import UsageError
+from shed.progress import Event, PhaseEvent, Progress
 
 
 def push(words: list[str], options: Options) -> int:
@@ -27,7 +29,7 @@ def push(words: list[str], options: Options) -> int:
     parser.add_argument("destination", metavar="REFERENCE", help="registry/repository[:tag]")
     _common(parser)
     args = parser.parse(words, options)
-    with shown(options) if args.local else watched(options, see="") as sink:
+    with shown(options) if args.local else watched(options, left="the server goes on") as sink:
         if args.local:
             from shed.images.push import push_image  # noqa: PLC0415  the server's client needs none of it
             from shed.oci.store import LayoutStore  # noqa: PLC0415
@@ -53,9 +55,14 @@ def pull(words: list[str], options: Options) -> int:
     parser.add_argument("-t", "--tag", metavar="NAME", help="what to call it (default: the last part of the repository)")
     parser.add_argument("--platform", metavar="OS/ARCH", help="which image, when there are several")
     parser.add_argument("--with-layers", action="store_true", help="fetch the layers too: to push the image again, or to build from it")
+    parser.add_argument("--detach", action="store_true", help="return when the download has begun; the server goes on to its end")
     _common(parser)
     args = parser.parse(words, options)
-    with shown(options) if args.local else watched(options, see="shed image ls") as sink:
+    if args.detach:
+        if args.local:
+            raise UsageError("--local and --detach do not go together", hint="the server goes on by itself; this process does not")
+        return _detached(args, options)
+    with shown(options) if args.local else watched(options, left="the pull has ended; what is here is kept for the next one") as sink:
         wanted: dict[str, Any] = {"tag": args.tag, "with_layers": args.with_layers, "insecure": args.insecure}
         if args.local:
             from shed.images.pull import pull_image  # noqa: PLC0415  the server's client needs none of it
@@ -70,6 +77,32 @@ def pull(words: list[str], options: Options) -> int:
     what = f"{result['fetched']} blobs fetched ({format_size(result['fetched_bytes'])}), {result['exists']} were here"
     _finished(options, "pull", result["tag"], f"pulled {result['tag']}: {what}, {result['digest'][:19]}", result)
     return 0
+
+
+def _detached(args: Any, options: Options) -> int:
+    """Have the server begin a pull, and leave."""
+
+    def leave(event: Event) -> None:
+        sink(event)
+        if isinstance(event, PhaseEvent) and event.name == "blobs":
+            raise _Begun
+
+    with contextlib.suppress(_Begun), watched(options, left="the server goes on; see: shed image ls") as sink:
+        client(options).pull_image(
+            args.reference,
+            tag=args.tag,
+            platform=args.platform,
+            with_layers=args.with_layers,
+            insecure=args.insecure,
+            detach=True,
+            on_event=leave,
+        )
+    done(options, "pull", args.reference, f"the server is pulling {args.reference}; see: shed image ls", detached=True)
+    return 0
+
+
+class _Begun(Exception):  # noqa: N818  no error
+    """The server has found the image, and downloads it."""
 
 
 def _common(parser: Parser) -> None:

@@ -47,14 +47,14 @@ def shown(options: Options, *, stream: TextIO | None = None) -> Iterator[Callabl
 
 
 @contextlib.contextmanager
-def watched(options: Options, *, see: str = "shed list") -> Iterator[Callable[[Event], None]]:
-    """Yield what `shown` does, for work that the server does to its end also when nobody watches; the command `see` shows it, if any."""
+def watched(options: Options, *, left: str = "the server goes on; see: shed list") -> Iterator[Callable[[Event], None]]:
+    """Yield what `shown` does, for work of the server; `left` says what becomes of it when nobody watches any more."""
     try:
         with shown(options) as sink:
             yield sink
     except KeyboardInterrupt:
         if not options.json:
-            note("the server goes on" + (f"; see: {see}" if see else ""))
+            note(left)
         raise
 
 

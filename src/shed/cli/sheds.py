@@ -39,7 +39,7 @@ def create(words: list[str], options: Options) -> int:
     args = parser.parse(words, options)
     server = client(options)
     folder, mode = (None, None) if args.local_dir is None else local_dir(args.local_dir, server)
-    with watched(options) as sink:
+    with watched(options, left="the server goes on, but a pull ends; see: shed list") as sink:
         shed = server.create(
             args.name,
             image=args.image,

@@ -111,7 +111,7 @@ def prune(words: list[str], options: Options) -> int:
         if not confirm(f"{question[0].upper()}{question[1:]} ({format_size(plan['size_bytes'])})?", options, force=False):
             note("Cancelled.")
             return 0
-    with watched(options, see="shed system df") as sink:
+    with watched(options, left="the server goes on; see: shed system df") as sink:
         answer = server.clean(scopes, until=args.until, log_tail=args.log_tail_bytes, on_event=sink)
     return _finished(answer, options)
 

@@ -81,9 +81,10 @@ class AsyncClient:
         """Return the images in the server's store."""
         return [api.object_of(item) for item in api.items_of(await self._ask("GET", "/api/images"), "images")]
 
-    async def pull(self, reference: str, *, tag: str | None = None, on_event: Sink = ignore) -> dict[str, Any]:
-        """Have the server pull an image; return its tag and digest."""
-        return await self._work("POST", api.PULL, body={"docker_ref": reference, "tag": tag}, on_event=on_event)
+    async def pull(self, reference: str, *, tag: str | None = None, detach: bool = False, on_event: Sink = ignore) -> dict[str, Any]:
+        """Have the server pull an image; return its tag and digest.  The pull ends when this program does, unless it is to `detach`."""
+        target = f"{api.PULL}&detach=true" if detach else api.PULL
+        return await self._work("POST", target, body={"docker_ref": reference, "tag": tag}, on_event=on_event)
 
     async def list(self) -> list[AsyncShed]:
         """Return all sheds of the server."""

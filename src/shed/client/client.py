@@ -240,11 +240,15 @@ class Client:
         platform: str | None = None,
         with_layers: bool = False,
         insecure: bool = False,
+        detach: bool = False,
         on_event: Sink = _ignore,
     ) -> dict[str, Any]:
-        """Have the server pull an image and call it `tag`, or by the last part of its path; return what it did."""
+        """Have the server pull an image and call it `tag`, or by the last part of its path; return what it did.
+
+        The pull ends when this process does, or the connection, unless it is to `detach`.
+        """
         body = {"docker_ref": reference, "tag": tag, "platform": platform, "with_layers": with_layers, "insecure": insecure}
-        return self._work("POST", PULL, on_event, body=body)
+        return self._work("POST", f"{PULL}&detach=true" if detach else PULL, on_event, body=body)
 
     def usage(self) -> dict[str, Any]:
         """Return what the server's data takes up: ``kinds`` by name, and ``total``, with ``size_bytes`` and ``disk_bytes`` each."""

@@ -113,9 +113,9 @@ class Client:
         """Return the images in the server's store."""
         return self.api.images()
 
-    def pull(self, reference: str, *, tag: str | None = None, on_event: Sink = ignore) -> dict[str, Any]:
-        """Have the server pull an image; return its tag and digest."""
-        return self.api.pull_image(reference, tag=tag, on_event=on_event)
+    def pull(self, reference: str, *, tag: str | None = None, detach: bool = False, on_event: Sink = ignore) -> dict[str, Any]:
+        """Have the server pull an image; return its tag and digest.  The pull ends when this program does, unless it is to `detach`."""
+        return self.api.pull_image(reference, tag=tag, detach=detach, on_event=on_event)
 
     def list(self) -> list[Shed]:
         """Return all sheds of the server."""

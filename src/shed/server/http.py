@@ -70,6 +70,8 @@ class Request:
     """What the route's pattern found in the path."""
     action: Action | None = None
     """What the audit log will say of it."""
+    left: Callable[[], Awaitable[None]] | None = None
+    """Waits until the client has hung up.  Who calls it ends that before the request is answered."""
     tell: Tell | None = None
     """Sends a client that asked for it, by ``Prefer: processing``, an interim response 102 with the header ``Shed-State``."""
 
@@ -271,8 +273,15 @@ class HttpConnection:
             headers=headers,
             body=body,
             caller=caller,
+            left=self._left,
             tell=self._tell if headers.get("prefer") == "processing" else None,
         )
+
+    async def _left(self) -> None:
+        kept = 0
+        while (data := await self._reader.read(_READ)) and kept < MAX_HEAD:  # who sends more than that does not wait for an answer
+            self._http.receive_data(data)  # of the next request
+            kept += len(data)
 
     async def _tell(self, state: str) -> None:
         with contextlib.suppress(ConnectionError):  # a client that left finds out nothing, and what it began goes on

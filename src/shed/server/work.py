@@ -1,7 +1,9 @@
 """Long work that a request asks for: it belongs to the server, not to the request, and may be watched as server-sent events.
 
-A client that leaves does not stop it: a create goes on to its end, and `shed list` shows it.  The server's own end cancels it, and a stop
-or a forced delete of the shed that it brings up; then its undo runs.
+A client that leaves does not stop it: a create goes on to its end, and `shed list` shows it.  A pull, also one that a create begins with,
+ends with the client that it is for, unless that said ``?detach=true``: what comes from outside comes only as long as somebody waits for it.
+Of several clients that want the same image one pulls and the others wait, so the last one to leave ends it.  The server's own end cancels
+all work, and a stop or a forced delete of the shed that it brings up; then its undo runs.
 
 ``?progress=blob`` adds an event for each blob of an image that is pulled, again and again until it is here.
 """
@@ -9,6 +11,7 @@ or a forced delete of the shed that it brings up; then its undo runs.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -17,9 +20,9 @@ from typing import Any
 
 from shed.errors import ShedError, UnavailableError, UsageError
 from shed.fsutil import on_wait
-from shed.progress import BlobEvent, BytesEvent, Event, PhaseEvent, Progress, WarningEvent
+from shed.progress import BlobEvent, BytesEvent, Event, PhaseEvent, Progress, Stop, WarningEvent
 from shed.server.failures import explain
-from shed.server.http import Events, Reply, Request, error_object, json_answer
+from shed.server.http import Events, Reply, Request, error_object, flag, json_answer
 
 log = logging.getLogger(__name__)
 KEEPALIVE = 15.0
@@ -41,7 +44,7 @@ class Workers:
 
         A failure before the first event is raised: the answer then carries its proper status.
         """
-        per_blob = _per_blob(request)
+        per_blob, detached = _per_blob(request), flag(request, "detach")
         queue: asyncio.Queue[Event | None] = asyncio.Queue()
         loop = asyncio.get_running_loop()
         progress = Progress(lambda event: None if isinstance(event, BlobEvent) and not per_blob else _put(loop, queue, event))
@@ -52,22 +55,63 @@ class Workers:
         task.add_done_callback(_look_at)
         if request.action is not None:
             request.action.follow(task, status)
+        watch = _Watch(request, Stop() if detached else progress.left)
         if not request.wants_events:
-            return json_answer(await asyncio.shield(task), status=status)
+            try:
+                return json_answer(await asyncio.shield(task), status=status)
+            finally:
+                await watch.end()
         try:
             async with asyncio.timeout(_FIRST_EVENT):
                 first = await queue.get()
         except TimeoutError:
             first = PhaseEvent("wait", "waiting")
         if first is None:
+            await watch.end()
             await task
-        return Events(_blocks(first, queue, task))
+        return Events(_watched(_blocks(first, queue, task), watch))
 
     async def close(self) -> None:
         """Cancel what is under way and wait until all of it is undone."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+class _Watch:
+    """Sets `left` when the client of `request` has hung up before the answer was sent."""
+
+    def __init__(self, request: Request, left: Stop) -> None:
+        self._left = left
+        self._task = asyncio.create_task(self._run(request))
+
+    async def _run(self, request: Request) -> None:
+        if request.left is not None:
+            with contextlib.suppress(ConnectionError):
+                await request.left()
+            self._left.set()
+
+    async def end(self) -> None:
+        """Look no more: the connection is free for what comes next."""
+        self._task.cancel()
+        await asyncio.wait([self._task])
+
+    def give_up(self) -> None:
+        """Take the client for gone."""
+        self._left.set()
+
+
+async def _watched(blocks: AsyncGenerator[bytes, None], watch: _Watch) -> AsyncGenerator[bytes, None]:
+    """Yield `blocks`; when they are not taken to their end, the client has left."""
+    try:
+        async with contextlib.aclosing(blocks):
+            async for block in blocks:
+                yield block
+    except GeneratorExit:
+        watch.give_up()
+        raise
+    finally:
+        await watch.end()
 
 
 def _per_blob(request: Request) -> bool:

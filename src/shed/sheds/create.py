@@ -102,7 +102,7 @@ async def create(
         )
     async with AsyncExitStack() as undo:
         progress.phase("image", f"image {wanted.image}")
-        here = wanted.image if ensure is None else await stoppable(lambda stop: ensure(wanted.image, progress, stop))
+        here = wanted.image if ensure is None else await stoppable(lambda stop: ensure(wanted.image, progress, stop), progress.left)
         image = await in_thread(resolve, here)
 
         progress.phase("reserve")

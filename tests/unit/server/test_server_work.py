@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import socket
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from shed import fsutil
 from shed.progress import Progress
 from shed.server import work
 from shed.server.caller import Caller, Right
-from shed.server.http import Events, Request
+from shed.server.http import MAX_HEAD, Events, HttpConnection, Reply, Request
 from shed.server.work import Workers
 
 
@@ -66,5 +67,104 @@ def test_who_watches_hears_whose_lock_the_work_waits_for(tmp_path: Path, monkeyp
         assert b'"warning":true' in first
         assert f"{tmp_path}/.lock is in use by process {os.getpid()} (".encode() in first
         assert len(rest) == 1
+
+    asyncio.run(main())
+
+
+class Client:
+    """A client of a server whose every request is work that lasts until `turn`, and that notes in `left` that nobody waits for it."""
+
+    def __init__(self) -> None:
+        self.begun, self.turn, self.left = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        self.paths: list[str] = []
+        self._workers = Workers()
+
+    async def work(self, progress: Progress) -> dict[str, object]:
+        """Last."""
+        progress.left.also(self.left.set)
+        progress.phase("blobs", "pulling")
+        self.begun.set()
+        await self.turn.wait()
+        return {"done": True}
+
+    async def handle(self, request: Request) -> Reply:
+        """Answer a request."""
+        self.paths.append("/".join(request.path))
+        return await self._workers.run(request, self.work)
+
+    async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """Connect; the server ends with its client."""
+        ours, theirs = socket.socketpair()
+        owner = Caller("user", "ann", Right.ADMIN)
+        connection = HttpConnection(*await asyncio.open_unix_connection(sock=theirs), self.handle, lambda headers: owner)
+        self.serving = asyncio.create_task(connection.serve())
+        return await asyncio.open_unix_connection(sock=ours)
+
+
+def ask(target: str, accept: str) -> bytes:
+    """Return a request."""
+    return f"POST {target} HTTP/1.1\r\nHost: x\r\nAccept: {accept}\r\n\r\n".encode()
+
+
+ACCEPT = pytest.mark.parametrize("accept", ["application/json", "text/event-stream"])
+
+
+@ACCEPT
+@pytest.mark.parametrize("detach", [False, True])
+def test_work_is_told_that_its_client_has_left(accept: str, *, detach: bool) -> None:
+    """Whether that wants events or not, unless it has said that it would leave; work that does not care goes on to its end."""
+
+    async def main() -> None:
+        client = Client()
+        _, writer = await client.connect()
+        writer.write(ask("/a?detach=true" if detach else "/a", accept))
+        await client.begun.wait()
+        writer.close()
+        if not detach:
+            async with asyncio.timeout(60):
+                await client.left.wait()
+        client.turn.set()
+        async with asyncio.timeout(60):
+            await client.serving
+        assert client.left.is_set() is not detach
+
+    asyncio.run(main())
+
+
+@ACCEPT
+def test_a_client_that_sends_its_next_request_early(accept: str) -> None:
+    """It has not left: what it sent is kept, and answered in its turn."""
+
+    async def main() -> None:
+        client = Client()
+        reader, writer = await client.connect()
+        writer.write(ask("/a", accept))
+        await client.begun.wait()
+        writer.write(ask("/b", accept))
+        client.turn.set()
+        async with asyncio.timeout(60):
+            for _ in range(2):
+                await reader.readuntil(b'{"done":true}')
+        assert (client.paths, client.left.is_set()) == (["a", "b"], False)
+        writer.close()
+        await client.serving
+
+    asyncio.run(main())
+
+
+def test_a_client_that_sends_without_end() -> None:
+    """It does not wait for an answer, and is no client any more."""
+
+    async def main() -> None:
+        client = Client()
+        _, writer = await client.connect()
+        writer.write(ask("/a", "text/event-stream"))
+        await client.begun.wait()
+        writer.write(b"x" * (2 * MAX_HEAD + 1))
+        async with asyncio.timeout(60):
+            await client.left.wait()
+        writer.close()
+        client.turn.set()
+        await client.serving
 
     asyncio.run(main())

@@ -80,11 +80,11 @@ async def push(server: Server, request: Request) -> Reply:
 
 
 async def pull(server: Server, request: Request) -> Reply:
-    """Pull an image from a registry."""
+    """Pull an image from a registry, as long as its client waits for it."""
     wanted = _members(request, _PULL, "docker_ref")
 
     async def work(progress: Progress) -> dict[str, Any]:
-        return await stoppable(lambda stop: _pull(server, wanted, progress, stop))
+        return await stoppable(lambda stop: _pull(server, wanted, progress, stop), progress.left)
 
     return await server.workers.run(request, work)
 
