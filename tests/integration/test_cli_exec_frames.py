@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import resource
 import socket
 import subprocess
 import sys
@@ -310,3 +311,29 @@ def test_a_socket_with_a_long_path(tmp_path: Path) -> None:
     with ScriptedServer(tmp_path / "s", script):
         (tmp_path / "s").rename(folder / "s")
         assert shed("-s", f"unix://{folder}/s", "exec", "dev", "--", "x").returncode == 5
+
+
+def test_a_program_with_many_open_files_runs_commands(serve: Callable[[Script], ScriptedServer]) -> None:
+    """Descriptors have numbers above 1023 then, which select(2) does not know."""
+
+    def script(c: Conversation) -> None:
+        c.upgrade()
+        c.say(DATA_FRAME, b"out")
+        c.exit(0 if c.drain() == [(DATA_FRAME, b"in")] else 1)
+
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (2048, limits[1]))
+    with contextlib.ExitStack() as held, serve(script) as server:
+        held.callback(resource.setrlimit, resource.RLIMIT_NOFILE, limits)
+        for _ in range(1100):
+            held.callback(os.close, os.open(os.devnull, os.O_RDONLY))
+        (stdin, keys), (shown, stdout) = os.pipe(), os.pipe()
+        for fd in (stdin, shown, stdout):
+            held.callback(os.close, fd)
+        os.write(keys, b"in")
+        os.close(keys)
+        waited: list[str] = []
+        with Execution(parse(server.url), "dev", ["cat"], on_wait=lambda: waited.append("a second")) as execution:
+            assert min(stdin, stdout, execution._socket.fileno()) > 1023
+            assert execution.run(stdin=stdin, stdout=stdout).code == 0
+        assert os.read(shown, 100) == b"out"

@@ -1,6 +1,6 @@
 """One command in a shed, and the bytes between it and three file descriptors.
 
-One loop over `select`, for one thread.  What cannot be written is kept and its source is not read until it is gone, so memory is
+One loop over `ready`, for one thread.  What cannot be written is kept and its source is not read until it is gone, so memory is
 bounded whatever the speeds.  The descriptors stay in blocking mode: they are shared with the shell that started us, and with whoever else
 writes there.  On the way of every `shed exec`: imports nothing that takes time.
 """
@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import _socket
 import os
-import select
 
 from shed.client.address import Address
-from shed.client.transport import upgrade
+from shed.client.transport import ready, upgrade
 from shed.errors import BackendError, ShedError, UnavailableError, UsageError
 from shed.guest.protocol import (
     DATA_FRAME,
@@ -36,7 +35,7 @@ if TYPE_CHECKING:
 
 _READ = 128 * 1024
 _PIPE_BUF = 4096
-"""When `select` says that a pipe is writable, this many bytes go in without blocking (POSIX; PIPE_BUF of Linux)."""
+"""When poll(2) says that a pipe is writable, this many bytes go in without blocking (POSIX; PIPE_BUF of Linux)."""
 _SIGPIPE_STATUS = 128 + 13
 _ANSWER_TIMEOUT = 5.0
 """Seconds for the server to say whether the guest answers; it gives the guest three."""
@@ -157,7 +156,7 @@ class Execution:
                 sinks.append(connection)
             elif stdin is not None and self._connected and self._window > 0:
                 sources.append(stdin)
-            readable, writable, _ = select.select(sources, sinks, [], None if wake is None else wake.patience)
+            readable, writable = ready(sources, sinks, None if wake is None else wake.patience)
             if wake is not None and not readable and not writable:
                 ended = wake.silence()
                 if ended is not None:

@@ -132,6 +132,22 @@ def _connect_tcp(address: Address) -> _socket.socket:
     raise problem or OSError(f"{address.host} has no address")
 
 
+def ready(sources: list[int], sinks: list[int], seconds: float | None) -> tuple[set[int], set[int]]:
+    """Return which of `sources` can be read and which of `sinks` written to, or have ended, when one is or `seconds` have passed.
+
+    As select(2), but for descriptors of any number: that knows only those below 1024.
+    """
+    asked = dict.fromkeys(sources, select.POLLIN)
+    for fd in sinks:
+        asked[fd] = asked.get(fd, 0) | select.POLLOUT
+    poll = select.poll()
+    for fd, events in asked.items():
+        poll.register(fd, events)
+    found = poll.poll(None if seconds is None else seconds * 1000)
+    readable = {fd for fd, events in found if events & ~select.POLLOUT and asked[fd] & select.POLLIN}
+    return readable, {fd for fd, events in found if events & ~select.POLLIN and asked[fd] & select.POLLOUT}
+
+
 def silent(address: Address, seconds: float) -> UnavailableError:
     """Return the error for a server that is there and says nothing."""
     hint = "check the address"
@@ -183,7 +199,7 @@ def upgrade(
         limit: float | None = ANSWER_TIMEOUT
         head = INTERIM
         while head.startswith(INTERIM):
-            if on_wait is not None and not select.select([sock], [], [], PATIENCE)[0]:
+            if on_wait is not None and not ready([sock.fileno()], [], PATIENCE)[0]:
                 on_wait()
                 on_wait = None
             head = _read_head(sock, address, limit)
@@ -221,7 +237,7 @@ def _read_head(sock: _socket.socket, address: Address, limit: float | None) -> b
     """
     head = b""
     while True:
-        if limit is not None and not select.select([sock], [], [], limit)[0]:
+        if limit is not None and not ready([sock.fileno()], [], limit)[0]:
             raise silent(address, limit)
         data = sock.recv(65536, _socket.MSG_PEEK)
         if not data or len(head) > _LONGEST_HEAD:
