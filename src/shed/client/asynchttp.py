@@ -9,7 +9,6 @@ import h11
 
 from shed.client import http, streams
 from shed.client.address import Address
-from shed.client.transport import silent
 
 
 class AsyncExchange:
@@ -17,6 +16,7 @@ class AsyncExchange:
 
     def __init__(self, address: Address, method: str, target: str, *, body: object = None, accept: str = "application/json") -> None:
         self.answer = http.Answer(address)
+        self._patience = http.Patience(address, http.TIMEOUT)
         self._request = method, target, body, accept
         self._streams: streams.Streams | None = None
 
@@ -25,15 +25,11 @@ class AsyncExchange:
         try:
             method, target, body, accept = self._request
             message = http.encode_request(self.answer.connection, self.answer.address, method, target, body=body, accept=accept)
-            async with asyncio.timeout(http.TIMEOUT):
-                self._streams[1].write(message)
-                while self.answer.head is None:
-                    await self._next()
-                if self.answer.failed:
-                    raise self.answer.failure(await self.read())
-        except TimeoutError:
-            self._streams[1].transport.abort()
-            raise silent(self.answer.address, http.TIMEOUT) from None
+            self._streams[1].write(message)
+            while self.answer.head is None:
+                await self._next()
+            if self.answer.failed:
+                raise self.answer.failure(await self.read())
         except BaseException:
             self._streams[1].transport.abort()
             raise
@@ -57,6 +53,7 @@ class AsyncExchange:
         if self.answer.content_type() != "text/event-stream":
             yield http.plain_event(self.answer, await self.read())
             return
+        self._patience.lift()
         parser = http.EventParser()
         async for chunk in self._chunks():
             for name, text in parser.feed(chunk):
@@ -70,7 +67,10 @@ class AsyncExchange:
         assert self._streams is not None
         while (event := self.answer.event()) is None:
             try:
-                self.answer.feed(await self._streams[0].read(streams.CHUNK))
+                async with asyncio.timeout(self._patience.next()):
+                    self.answer.feed(await self._streams[0].read(streams.CHUNK))
+            except TimeoutError:
+                raise self._patience.over() from None
             except OSError:
                 raise self.answer.lost() from None
         return event

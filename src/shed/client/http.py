@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -28,8 +29,12 @@ from shed.version import VERSION
 
 TIMEOUT = 60.0
 """Seconds without a byte after which an ordinary request fails.  Event streams have none: the server decides how long work may take."""
+_WHOLE = 10
+"""How many times as long a whole answer may take: a server that sends a byte now and then is never silent."""
 _CHUNK = 65536
 LONGEST_BODY = 256 * 1024 * 1024
+LONGEST_EVENT = 16 * 1024 * 1024
+"""Bytes of one event, and of a line of it."""
 _KINDS = (
     BackendError,
     UsageError,
@@ -81,7 +86,7 @@ def events(address: Address, method: str, target: str, *, body: object = None) -
         if exchange.answer.content_type() != "text/event-stream":
             yield plain_event(exchange.answer, exchange.read())
             return
-        exchange.patience(None)
+        exchange.patience.lift()
         for name, text in parse_events(exchange.chunks()):
             yield decode_event(name, text, address)
             if name == "complete":
@@ -107,11 +112,19 @@ class EventParser:
     def __init__(self) -> None:
         self._name = "message"
         self._data: list[str] = []
-        self._rest = b""
+        self._rest = bytearray()
+        self._size = 0
+        """Bytes of the event that has begun."""
 
     def feed(self, chunk: bytes) -> Iterator[tuple[str, str]]:
-        """Yield what `chunk` completes."""
-        *lines, self._rest = (self._rest + chunk).split(b"\n")
+        """Yield what `chunk` completes.  Raises `UnavailableError` for an event without end."""
+        self._size += len(chunk)
+        if self._size > LONGEST_EVENT:
+            raise UnavailableError(f"the server sends an event of more than {LONGEST_EVENT >> 20} MiB", hint="check the address")
+        self._rest += chunk
+        if b"\n" not in chunk:
+            return
+        *lines, self._rest = self._rest.split(b"\n")
         for raw in lines:
             line = raw.removesuffix(b"\r").decode(errors="replace")
             field, _, value = line.partition(":")
@@ -119,7 +132,7 @@ class EventParser:
             if not line:
                 if self._data:
                     yield self._name, "\n".join(self._data)
-                self._name, self._data = "message", []
+                self._name, self._data, self._size = "message", [], len(self._rest)
             elif field == "event":
                 self._name = value
             elif field == "data":
@@ -147,7 +160,7 @@ def error_of(status: int, body: bytes, *, server: str = "") -> ShedError:
     """
     try:
         document = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         document = None
     inner = document.get("error", document) if isinstance(document, dict) else None
     if not isinstance(inner, dict) or not isinstance(inner.get("message"), str):
@@ -179,8 +192,12 @@ def decode(data: bytes, address: Address) -> Any:
     """Return the value of a JSON text.  Raises `UnavailableError` for anything else."""
     try:
         return json.loads(data)
-    except ValueError:
-        raise UnavailableError(f"what listens at {address} does not answer like a shed server", hint="check the address") from None
+    except (ValueError, RecursionError):
+        raise _no_server(address) from None
+
+
+def _no_server(address: Address) -> UnavailableError:
+    return UnavailableError(f"what listens at {address} does not answer like a shed server", hint="check the address")
 
 
 def _object(value: object) -> dict[str, Any]:
@@ -260,10 +277,13 @@ class Answer:
         return next((value.decode("latin-1") for name, value in self.head.headers if name == wanted), "")
 
     def value(self, body: bytes) -> Any:
-        """Return what the body says: decoded JSON, text, or None when there is none."""
+        """Return what the body says: decoded JSON, text, or None when there is none.  Raises `UnavailableError` for anything else."""
         if not body:
             return None
-        return decode(body, self.address) if self.content_type() == "application/json" else body.decode(errors="surrogateescape")
+        kind = self.content_type()
+        if kind not in {"application/json", "text/plain"}:  # a web page, most likely
+            raise _no_server(self.address)
+        return decode(body, self.address) if kind == "application/json" else body.decode(errors="surrogateescape")
 
     def lost(self) -> UnavailableError:
         """Return the error for a connection that broke."""
@@ -276,6 +296,33 @@ class Answer:
         return UnavailableError(f"the answer of the server at {self.address} is too long")
 
 
+class Patience:
+    """How long an answer is waited for: `silence` is the seconds without a byte; the whole may take ten times as long."""
+
+    def __init__(self, address: Address, silence: float) -> None:
+        self._address = address
+        self._silence = silence
+        self._end = time.monotonic() + _WHOLE * silence
+        self._endless = False
+
+    def lift(self) -> None:
+        """Wait for what follows as long as it takes."""
+        self._endless = True
+
+    def next(self) -> float | None:
+        """Return the seconds for the next bytes, None for no limit.  Raises `UnavailableError` (TIMEOUT) when there are none left."""
+        if self._endless:
+            return None
+        left = self._end - time.monotonic()
+        if left <= 0:
+            raise silent(self._address, _WHOLE * self._silence)
+        return min(left, self._silence)
+
+    def over(self) -> UnavailableError:
+        """Return the error for a server that was silent for that time."""
+        return silent(self._address, self._silence)
+
+
 class _Exchange:
     """One request and its answer, on a connection of its own.  Entering it returns when the head of a successful answer is here."""
 
@@ -283,13 +330,12 @@ class _Exchange:
         self, address: Address, method: str, target: str, *, body: object, accept: str, start: bool, timeout: float = TIMEOUT
     ) -> None:
         self.answer = Answer(address)
-        self._timeout = timeout
         self._socket = connect(address, start=start)
+        self.patience = Patience(address, timeout)
         self._message = encode_request(self.answer.connection, address, method, target, body=body, accept=accept)
 
     def __enter__(self) -> _Exchange:
         try:
-            self.patience(self._timeout)
             self._call(self._socket.sendall, self._message)
             while self.answer.head is None:
                 self._next()
@@ -302,10 +348,6 @@ class _Exchange:
 
     def __exit__(self, *_: object) -> None:
         self._socket.close()
-
-    def patience(self, seconds: float | None) -> None:
-        """Set how long the server may be silent."""
-        self._socket.settimeout(seconds)
 
     def chunks(self) -> Iterator[bytes]:
         """Yield the body as it comes."""
@@ -327,9 +369,10 @@ class _Exchange:
         return event
 
     def _call(self, call: Any, argument: Any) -> Any:
+        self._socket.settimeout(self.patience.next())
         try:
             return call(argument)
         except TimeoutError:
-            raise silent(self.answer.address, self._timeout) from None
+            raise self.patience.over() from None
         except OSError:
             raise self.answer.lost() from None

@@ -10,7 +10,7 @@ import struct
 
 from shed.client import transport
 from shed.client.address import Address
-from shed.client.transport import ANSWER_TIMEOUT, HEAD_END, INTERIM, SWITCHED
+from shed.client.transport import ANSWER_TIMEOUT, HEAD_END, INTERIM, MOST_INTERIM, SWITCHED
 
 CHUNK = 1 << 17
 _LINGER_NOT = struct.pack("ii", 1, 0)
@@ -30,14 +30,17 @@ async def upgrade(address: Address, method: str, target: str, protocol: str, *, 
     try:
         writer.write(transport.upgrade_request(address, method, target, protocol))
         limit: float | None = ANSWER_TIMEOUT
-        head = INTERIM
-        while head.startswith(INTERIM):
+        for _ in range(MOST_INTERIM):
             async with asyncio.timeout(limit):
                 head = (await reader.readuntil(HEAD_END)).removesuffix(HEAD_END)
             limit = None
+            if not head.startswith(INTERIM):
+                break
         if head.startswith(SWITCHED):
             return reader, writer
-        raise transport.refusal(address, head, await reader.readexactly(transport.body_length(head)))
+        async with asyncio.timeout(ANSWER_TIMEOUT):
+            body = await reader.readexactly(transport.body_length(head))
+        raise transport.refusal(address, head, body)
     except TimeoutError:
         writer.transport.abort()
         raise transport.silent(address, ANSWER_TIMEOUT) from None

@@ -31,6 +31,8 @@ _LONGEST_PATH = 100
 _LONGEST_HEAD = 64 * 1024
 INTERIM, SWITCHED = b"HTTP/1.1 102 ", b"HTTP/1.1 101 "
 HEAD_END = b"\r\n\r\n"
+MOST_INTERIM = 16
+"""Answers that only say that another follows; a shed server sends one."""
 
 
 class NotRunningError(UnavailableError):
@@ -197,8 +199,7 @@ def upgrade(
     try:
         sock.sendall(upgrade_request(address, method, target, protocol))
         limit: float | None = ANSWER_TIMEOUT
-        head = INTERIM
-        while head.startswith(INTERIM):
+        for _ in range(MOST_INTERIM):
             if on_wait is not None and not ready([sock.fileno()], [], PATIENCE)[0]:
                 on_wait()
                 on_wait = None
@@ -207,9 +208,11 @@ def upgrade(
                 on_start()
                 on_wait = None
             limit = None
+            if not head.startswith(INTERIM):
+                break
         if head.startswith(SWITCHED):
             return sock
-        raise refusal(address, head, _read_body(sock, body_length(head)))
+        raise refusal(address, head, _read_body(sock, body_length(head), address))
     except OSError as error:
         sock.close()
         if address.ssh is not None:
@@ -268,8 +271,15 @@ def refusal(address: Address, head: bytes, body: bytes) -> ShedError:
     return error_of(int(words[1]), body, server=server)
 
 
-def _read_body(sock: _socket.socket, length: int) -> bytes:
+def _read_body(sock: _socket.socket, length: int, address: Address) -> bytes:
+    """Return the body of a refusal, as much as comes."""
     body = b""
-    while len(body) < length and (data := sock.recv(length - len(body))):
+    deadline = time.monotonic() + ANSWER_TIMEOUT
+    while len(body) < length:
+        if not ready([sock.fileno()], [], max(0.0, deadline - time.monotonic()))[0]:
+            raise silent(address, ANSWER_TIMEOUT)
+        data = sock.recv(length - len(body))
+        if not data:
+            break
         body += data
     return body
