@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import subprocess
 from pathlib import Path
@@ -43,7 +44,7 @@ def _archive() -> Path:
     source = Archive()
     path = CACHE / f"root-{source.suite}.tar"
     CACHE.mkdir(parents=True, exist_ok=True)
-    with locked(CACHE / "root.lock"):
+    with locked(CACHE / "root.lock", limit=math.inf):
         if not path.exists():
             new = path.with_suffix(".new")
             options = ["--quiet", "--variant=minbase", "--include=python3", f"--keyring={KEYRING}", "--format=tar"]

@@ -9,6 +9,7 @@ Its settings ask for as little of the machine as can be: no systemd, no overlay 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -77,7 +78,7 @@ def engine() -> Iterator[Engine]:
 @pytest.fixture(scope="session")
 def build_tools(engine: Engine) -> Engine:
     """Return an engine that has the image `DEVELOPMENT` of the recipe as it is now, smoke runs included."""
-    with locked(CACHE / "engine.lock"):
+    with locked(CACHE / "engine.lock", limit=math.inf):
         archive = build_tools_archive()
         loaded = archive.with_suffix(".loaded")
         if not loaded.exists() or loaded.read_text() != engine.image_id(DEVELOPMENT):

@@ -13,6 +13,7 @@ silently absent proves nothing.
 from __future__ import annotations
 
 import functools
+import math
 import os
 import shutil
 from collections.abc import Mapping, Sequence
@@ -70,7 +71,7 @@ def _root() -> Path:
     root = cache / "root"
     if not root.is_dir():
         cache.mkdir(parents=True, exist_ok=True)
-        with locked(cache / "lock"):
+        with locked(cache / "lock", limit=math.inf):
             if not root.is_dir():
                 _fetch(cache / "apt", root)
     return root

@@ -14,6 +14,7 @@ A fixture's store is shared: read it, do not change it.  `images_dir` is a copy 
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import shutil
 from collections.abc import Callable
@@ -66,7 +67,7 @@ def built_kit() -> LayoutStore:
     """Return a store with the boot kit of the code as it is now."""
     CACHE.mkdir(parents=True, exist_ok=True)
     store = LayoutStore(CACHE / "kit")
-    with locked(CACHE / "kit.lock"):
+    with locked(CACHE / "kit.lock", limit=math.inf):
         build_kit(store, cache=CACHE / "debs", progress=Progress())
     return store
 
@@ -77,7 +78,7 @@ def archive(name: str) -> Path:
     folder = CACHE / "archives"
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}-{digest_of(sources)}.oci.tar"
-    with locked(folder / f"{name}.lock"):
+    with locked(folder / f"{name}.lock", limit=math.inf):
         if not path.exists():
             make(path)
             prune(folder, f"{name}-*.oci.tar")
@@ -92,7 +93,7 @@ def image_store(*names: str) -> LayoutStore:
     kit = hashlib.sha256((kit_store.root / KIT_FILE).read_bytes()).hexdigest()
     key = hashlib.sha256("\n".join([code, kit, *(path.name for path in archives)]).encode()).hexdigest()[:16]
     store = LayoutStore(CACHE / f"store-{key}")
-    with locked(CACHE / "store.lock"):
+    with locked(CACHE / "store.lock", limit=math.inf):
         if not (store.root / "complete").exists():
             shutil.rmtree(store.root, ignore_errors=True)
             copy_store(kit_store, store.root)

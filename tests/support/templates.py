@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import math
 import os
 import shutil
 from pathlib import Path
@@ -68,7 +69,7 @@ def _made() -> list[Template]:
     kernel, initrd, runtime = (store.blob_path(digest) for digest in (kit.kernel, kit.initrd, kit.runtime))
     disks = (Disk(runtime, read_only=False), Disk(runtime, read_only=True), Disk(runtime, read_only=True))
     made = []
-    with locked(CACHE / "templates.lock"):
+    with locked(CACHE / "templates.lock", limit=math.inf):
         folders.prepare(paths)
         lend(root, COLD)
         for shares in (), (Share(workspace.TAG, root, 0, 0),):
