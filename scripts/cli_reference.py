@@ -10,13 +10,14 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from shed.cli import app, erofs, image, image_build, server, sessions, ssh_key, system, token, tunnels
+from shed.cli import app, erofs, image, image_build, server, sessions, ssh_key, system, token, tunnels, workspace
 from shed.cli.options import Described, Options
 from shed.server.main import server_parser
 
 PAGE = Path(__file__).resolve().parents[1] / "docs/reference/cli.md"
 _GROUPS = {"image": image.COMMANDS, "image bootkit": image_build.BOOTKIT_COMMANDS, "system": system.COMMANDS, "server": server.COMMANDS,
            "tunnels": tunnels.COMMANDS, "token": token.COMMANDS, "ssh-key": ssh_key.COMMANDS,
+           "workspace": workspace.COMMANDS,
            "erofs": erofs.COMMANDS}  # fmt: skip
 _BY_HAND = ("exec", "console")
 """Commands that read their words themselves, for the sake of their start, and hold their help as a text."""

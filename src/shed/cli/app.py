@@ -39,6 +39,7 @@ COMMANDS: dict[str, Command] = {
     "logs": Command("shed.cli.sheds:logs", "show what a shed's console said"),
     "forward": Command("shed.cli.forward:forward", "forward ports of this machine to a shed, until ctrl-C"),
     "tunnels": Command("shed.cli.tunnels:main", "ports of this machine that lead to a shed, also in the background"),
+    "workspace": Command("shed.cli.workspace:main", "what a shed has left in the folder that it shares"),
     "image": Command("shed.cli.image:main", "list, inspect, build and remove images"),
     "system": Command("shed.cli.system:main", "what takes up space, and freeing some of it"),
     "server": Command("shed.cli.server:main", "the local server: status, start, stop; servers elsewhere: add, list, remove"),

@@ -178,6 +178,19 @@ class Client:
             return
         raise UnavailableError(f"the server at {self.address} went away", hint=f"go on with: shed logs -f {name}")
 
+    def check_workspace(self, name: str) -> dict[str, Any]:
+        """Return what in the folder that a shed shares may run on its host by itself: ``findings`` of ``path``, ``why`` and ``changed``.
+
+        ``changed`` means since the shed was made.  A large folder takes several requests.
+        """
+        target = shed_target(name, "workspace")
+        answer = object_of(http.request(self.address, "GET", target))
+        found = items_of(answer, "findings")
+        while isinstance(after := answer.get("after"), str):
+            answer = object_of(http.request(self.address, "GET", f"{target}?after={_quoted(after)}"))
+            found += items_of(answer, "findings")
+        return {**answer, "findings": [object_of(item) for item in found]}
+
     def sessions(self, name: str) -> list[dict[str, Any]]:
         """Return the tmux sessions in a running shed."""
         return [object_of(item) for item in items_of(http.request(self.address, "GET", shed_target(name, "sessions")), "sessions")]

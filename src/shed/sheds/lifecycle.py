@@ -20,6 +20,8 @@ from shed.threads import in_thread
 
 log = logging.getLogger(__name__)
 _SYNC_TIMEOUT = 5.0
+_LONGEST_START = 600.0
+"""Seconds that a guest may have run before its record said so."""
 _FIND_AGENT = 5.0
 """Seconds to reach an agent that is only wanted for a clean end."""
 
@@ -88,7 +90,22 @@ async def stop(
     progress.phase("vm")
     await link.drop()
     await backend.kill(folders.instance)  # clears the record of a VM that is gone, too
+    for words in await in_thread(_leftovers, record, folders):
+        progress.warn(words)
     return await _want(record, folders, "stopped")
+
+
+def _leftovers(record: metadata.Record, folders: Folders) -> list[str]:
+    """Return what to tell of the shed's workspace; its record was written when it was last started, or a start before."""
+    if record.local_dir is None:
+        return []
+    from shed.sheds import leftovers  # noqa: PLC0415  most sheds have no shared folder
+
+    try:
+        since = (folders.instance / metadata.METADATA).stat().st_mtime - _LONGEST_START
+        return leftovers.changed(record, since)
+    except OSError as error:
+        return [f"the workspace of shed {record.name!r} cannot be looked at: {error.strerror}"]
 
 
 async def _power_off(instance: Path, backend: Backend, link: Link, *, wait: float) -> bool:

@@ -182,6 +182,12 @@ class Manager:
             raise self._not_running(name)
         return await control(await entry.link.get(), "health", wait=_HEALTH_TIMEOUT)
 
+    def look_at_workspace(self, name: str, after: str | None) -> dict[str, Any]:
+        """Return what in the shed's workspace may run on the host; see `shed.sheds.leftovers`.  Raises `UsageError` when it has none."""
+        from shed.sheds import leftovers  # noqa: PLC0415  few ask
+
+        return leftovers.view(self._load(self._folders(name)), after)
+
     async def open_exec(self, name: str, tell: Tell | None = None, *, autostart: bool = True) -> Stream:
         """Open a stream for one command in the shed `name`, starting it when it is stopped, unless `autostart` is false.
 

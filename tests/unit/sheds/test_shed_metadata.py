@@ -43,7 +43,16 @@ def test_unknown_members_are_ignored(folder: Path) -> None:
 
 @pytest.mark.parametrize(
     "changes",
-    [{"cpus": "2"}, {"cpus": True}, {"name": "other"}, {"local_dir": 3}, {"wanted": "?"}, {"lower_digest": None}, {"schema_version": "3"}],
+    [
+        {"cpus": "2"},
+        {"cpus": True},
+        {"name": "other"},
+        {"local_dir": 3},
+        {"local_dir_mode": "wild"},
+        {"wanted": "?"},
+        {"lower_digest": None},
+        {"schema_version": "3"},
+    ],
 )
 def test_a_wrong_member_is_named(folder: Path, changes: dict[str, Any]) -> None:
     """The error names the file and the member."""

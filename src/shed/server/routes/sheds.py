@@ -81,6 +81,12 @@ async def health(server: Server, request: Request) -> Reply:
     return json_answer(await server.manager.health(request.params["name"]))
 
 
+async def workspace(server: Server, request: Request) -> Reply:
+    """Tell what in a shed's workspace may run on this machine; ``?after=FOLDER`` goes on where the last answer ended."""
+    name, after = request.params["name"], request.query.get("after")
+    return json_answer(await asyncio.to_thread(server.manager.look_at_workspace, name, after))
+
+
 def parse_create(body: dict[str, Any]) -> CreateRequest:
     """Return the create that the JSON `body` asks for; null is as good as absent.  Raises `UsageError` naming the member."""
     known = {field.name: str(field.type) for field in fields(CreateRequest)}
@@ -107,4 +113,5 @@ ROUTES = (
     Route("POST", "/api/sheds/{name}/stop", Right.USE, stop),
     Route("GET", "/api/sheds/{name}/logs", Right.USE, logs),
     Route("GET", "/api/sheds/{name}/health", Right.READ, health),
+    Route("GET", "/api/sheds/{name}/workspace", Right.READ, workspace),
 )

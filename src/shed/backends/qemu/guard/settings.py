@@ -11,7 +11,7 @@ import errno
 import os
 import stat
 
-from shed.backends.qemu.guard.gitconfig import MAX_BYTES, allowed
+from shed.backends.gitconfig import MAX_BYTES, allowed
 
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC

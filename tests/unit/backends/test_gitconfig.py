@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from shed.backends.qemu.guard.gitconfig import MAX_BYTES, Setting, UnclearError, allowed, harmless, parse
+from shed.backends.gitconfig import MAX_BYTES, Setting, UnclearError, allowed, harmless, parse
 
 OLD = b"""[core]
 	repositoryformatversion = 0

@@ -1,4 +1,6 @@
-"""Which settings a guest may write into a repository: those that run nothing, lead nowhere else and leave the others as they are.  Pure.
+"""git's settings: those that a guest may write into a repository, and those that run programs.  Pure.
+
+A guest may write what runs nothing, leads nowhere else and leaves the other settings as they are.
 
 The new file must be one that can be read in one way only: a setting to a line, no line that goes on in the next, no control characters.
 All that this does not know is refused.
@@ -108,3 +110,34 @@ def harmless(setting: Setting) -> bool:
         return False
     form = _VALUES.get(path)
     return form is None or (setting.value is not None and form.fullmatch(setting.value) is not None)
+
+
+_PROGRAMS = re.compile(
+    r"alias\..*|core\.(askpass|attributesfile|editor|fsmonitor|gitproxy|hookspath|pager|sshcommand|worktree)|credential\.(\?\.)?helper"
+    r"|(diff|difftool|merge|mergetool|browser|man|guitool|filter|trailer|tar|gpg)\..*|sequence\.editor|pager\..*|interactive\.difffilter"
+    r"|include(if)?\..*|url\..*|protocol\..*|sendemail\..*|remote\.\?\.(uploadpack|receivepack|vcs)|submodule\.\?\.update"
+    r"|uploadpack\.packobjectshook|receive\.procreceiverefs|web\.browser|instaweb\..*|http\..*"
+)
+
+
+def runs_programs(text: bytes) -> list[str]:
+    """Return the names of the settings in `text` that run programs, or lead to others that may, each once; all that is unclear is one."""
+    try:
+        settings = parse(text)
+    except UnclearError:
+        return ["(not all of it can be read for certain)"]
+    found = []
+    for setting in settings:
+        path = f"{setting.section}.{setting.key}" if setting.name is None else f"{setting.section}.?.{setting.key}"
+        if not harmless(setting) and _PROGRAMS.fullmatch(path):
+            found.append(path.replace("?", (setting.name or b"").decode(errors="replace")))
+    return list(dict.fromkeys(found))
+
+
+def hooks_path(text: bytes) -> bytes | None:
+    """Return where the settings `text` say that hooks are; None when they do not."""
+    try:
+        found = [setting.value for setting in parse(text) if setting[:3] == ("core", None, "hookspath")]
+    except UnclearError:
+        return None
+    return found[-1].strip(b'"') if found and found[-1] else None

@@ -1,0 +1,212 @@
+"""What in a shared folder may run on the host by itself: looked for when a shed stops, and when somebody asks.
+
+Bounded in entries and time; who wants all of a larger folder goes on where the last look ended.  The guest may change the folder meanwhile,
+so it is walked by descriptors, without following links, and no file is read but settings.  Times of change are the kernel's: a guest cannot
+set them.
+"""
+
+from __future__ import annotations
+
+import calendar
+import os
+import stat
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from shed.backends import gitconfig
+from shed.errors import UsageError
+from shed.fsutil import storage_errors
+from shed.sheds.metadata import Record
+
+LOOK = 200_000
+"""Entries that one look takes in."""
+LOOK_SECONDS = 5.0
+STOP_LOOK, STOP_SECONDS = 100_000, 2.0
+"""What a stop waits for."""
+_DEPTH = 64
+"""Folders in each other that are looked at."""
+_TOLD = 5
+_NOTHING_THERE = frozenset({"objects", "lfs"})
+"""Folders of a repository that hold data alone."""
+_TODO_BYTES = 64 << 10
+_BY_NAME = {
+    ".envrc": "direnv runs it, once you have allowed it",
+    ".hg/hgrc": "Mercurial takes programs from it",
+    ".vscode/tasks.json": "Visual Studio Code runs tasks from it",
+    ".vscode/settings.json": "Visual Studio Code takes programs from it",
+    ".vscode/launch.json": "Visual Studio Code runs programs from it",
+    ".devcontainer/devcontainer.json": "editors run commands from it",
+    ".idea/workspace.xml": "JetBrains' editors run programs from it",
+    ".zed/tasks.json": "Zed runs tasks from it",
+    ".claude/settings.json": "Claude Code runs hooks from it",
+    ".mcp.json": "coding agents run servers from it",
+    ".exrc": "vi may run it",
+    ".nvim.lua": "Neovim may run it",
+    ".dir-locals.el": "Emacs may run it",
+    ".mise.toml": "mise runs it",
+    "mise.toml": "mise runs it",
+    ".pre-commit-config.yaml": "pre-commit runs programs from it",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something that may run."""
+
+    path: str
+    """Below the folder."""
+    why: str
+    changed_at: float
+    """Seconds since 1970."""
+    held: bool
+    """Whether a guest cannot change it, unless it was given git's settings and hooks, too."""
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What one look has found."""
+
+    findings: list[Finding]
+    after: str | None
+    """Where the next look begins; None when all of the folder was looked at."""
+
+
+def look(root: Path, *, after: str | None = None, entries: int = LOOK, seconds: float = LOOK_SECONDS) -> Look:
+    """Look through `root`, behind the folder `after` of it; `entries` and `seconds` are the most that it takes.  Raises `OSError`."""
+    findings: list[Finding] = []
+    begin = () if after in {None, "."} else tuple(str(after).split("/"))
+    end = time.monotonic() + seconds
+    previous: str | None = None
+    os.stat(root)  # noqa: PTH116  a folder that is gone is no empty one
+    for path, folders, files, descriptor in os.fwalk(root):
+        place = os.path.relpath(path, root)
+        here = () if place == "." else tuple(place.split("/"))
+        is_git = _is_git(here, folders, files)
+        entries -= len(folders) + len(files)
+        ahead = (name for name in folders if (*here, name) >= begin[: len(here) + 1] and not (is_git and name in _NOTHING_THERE))
+        folders[:] = sorted(ahead) if len(here) < _DEPTH else []
+        if after is not None and here <= begin:
+            continue
+        if previous is not None and (entries <= 0 or time.monotonic() > end):
+            return Look(findings, previous)
+        previous = place
+        findings += _in_folder(root, here, files, descriptor)
+        if is_git:
+            findings += _in_repository(root, here, files, descriptor)
+    return Look(findings, None)
+
+
+def view(record: Record, after: str | None) -> dict[str, Any]:
+    """Return one look at the workspace of the shed `record`, as the API shows it.  Raises `UsageError`, `StorageError`."""
+    if record.local_dir is None:
+        raise UsageError(f"shed {record.name!r} has no folder of this machine", code="NO_LOCAL_DIR", hint="see: shed list -v")
+    made = calendar.timegm(time.strptime(record.created_at, "%Y-%m-%dT%H:%M:%SZ"))
+    with storage_errors(Path(record.local_dir)):
+        found = look(Path(record.local_dir), after=after)
+    return {
+        "name": record.name,
+        "local_dir": record.local_dir,
+        "local_dir_mode": record.local_dir_mode,
+        "findings": [{"path": one.path, "why": one.why, "changed": one.changed_at >= made} for one in found.findings],
+        "after": found.after,
+    }
+
+
+def changed(record: Record, since: float) -> list[str]:
+    """Return what to tell when the shed `record` stops, a sentence each: what it can have changed since then that may run on the host."""
+    root = record.local_dir
+    if root is None or record.local_dir_mode == "ro":
+        return []
+    found = look(Path(root), entries=STOP_LOOK, seconds=STOP_SECONDS)
+    mine = record.local_dir_mode != "rw"
+    new = [finding for finding in found.findings if finding.changed_at >= since and (mine or not finding.held)]
+    told = [f"{root}/{finding.path} has changed while the shed ran: {finding.why}" for finding in new[:_TOLD]]
+    if len(new) > _TOLD or found.after is not None:
+        rest = f"{len(new) - _TOLD} more things that may run here have changed in {root}" if len(new) > _TOLD else f"{root} is large"
+        told.append(f"{rest}; to see all: shed workspace check {record.name}")
+    return told
+
+
+def _is_git(here: tuple[str, ...], folders: list[str], files: list[str]) -> bool:
+    return "HEAD" in files and ("objects" in folders or "commondir" in files or here[-1:] == (".git",))
+
+
+def _in_folder(root: Path, here: tuple[str, ...], files: list[str], descriptor: int) -> Iterator[Finding]:
+    """Tell of files that run by their names, or their modes."""
+    for name in files:
+        status = _status(name, descriptor)
+        if status is None:
+            continue
+        held = False
+        known = _BY_NAME.get(name) or _BY_NAME.get(f"{here[-1]}/{name}" if here else "")
+        if status.st_mode & 0o6000 and stat.S_ISREG(status.st_mode):
+            known = "it runs as somebody else: a set-id bit"
+        if here[-1:] == ("hooks",) and not name.endswith(".sample") and status.st_mode & 0o111 and _holds_head(descriptor):
+            known, held = "git runs it: a hook", True
+        if here[-1:] == ("rebase-merge",) and name == "git-rebase-todo":
+            lines = _read(name, descriptor, _TODO_BYTES).split(b"\n")
+            known = "`git rebase --continue` runs it" if any(line.split()[:1] in ([b"exec"], [b"x"]) for line in lines) else None
+        if known is not None:
+            yield _finding(here, name, known, status, held=held)
+
+
+def _in_repository(root: Path, here: tuple[str, ...], files: list[str], descriptor: int) -> Iterator[Finding]:
+    """Tell of settings that run programs, and of the hooks that they lead to."""
+    for name in ("config", "config.worktree"):
+        status = _status(name, descriptor) if name in files else None
+        if status is not None:
+            text = _read(name, descriptor, gitconfig.MAX_BYTES + 1)
+            if programs := gitconfig.runs_programs(text):
+                yield _finding(here, name, f"git runs programs by it: {', '.join(programs[:5])}", status, held=True)
+            yield from _named_hooks(root, here, gitconfig.hooks_path(text))
+
+
+def _named_hooks(root: Path, here: tuple[str, ...], where: bytes | None) -> Iterator[Finding]:
+    """Tell of hooks that a repository has among its sources."""
+    if where is None or here[-1:] != (".git",):
+        return
+    place = os.path.normpath("/".join((*here[:-1], os.fsdecode(where))))  # text alone
+    if place.startswith(("/", "..")):
+        return
+    with suppress(OSError):
+        descriptor = os.open(root / place, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        try:
+            for name in sorted(os.listdir(descriptor)):  # noqa: PTH208  a descriptor
+                status = _status(name, descriptor)
+                if status is not None and stat.S_ISREG(status.st_mode) and status.st_mode & 0o111:
+                    yield _finding((place,), name, "git runs it: core.hooksPath leads here", status)
+        finally:
+            os.close(descriptor)
+
+
+def _finding(here: tuple[str, ...], name: str, why: str, status: os.stat_result, *, held: bool = False) -> Finding:
+    return Finding(_plain("/".join((*here, name))), _plain(why), status.st_ctime, held)
+
+
+def _plain(text: str) -> str:
+    """Return `text` without what a terminal would obey."""
+    return "".join(char if char.isprintable() else "?" for char in text)
+
+
+def _status(name: str, folder: int) -> os.stat_result | None:
+    with suppress(OSError):
+        return os.stat(name, dir_fd=folder, follow_symlinks=False)
+    return None
+
+
+def _holds_head(folder: int) -> bool:
+    return _status("../HEAD", folder) is not None
+
+
+def _read(name: str, folder: int, limit: int) -> bytes:
+    with suppress(OSError):
+        file = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY, dir_fd=folder)
+        try:
+            return os.read(file, limit) if stat.S_ISREG(os.fstat(file).st_mode) else b""
+        finally:
+            os.close(file)
+    return b""
