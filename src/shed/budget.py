@@ -36,11 +36,15 @@ DEFAULT_LIMITS = Limits()
 
 
 class Reserve:
-    """The space that stays free on the file system of `folder`, which need not be there yet; usable by several threads."""
+    """The space that stays free on the file system of `folder`, which need not be there yet; usable by several threads.
 
-    def __init__(self, folder: Path, size: int | None = None) -> None:
+    `setting` is what it is configured by.
+    """
+
+    def __init__(self, folder: Path, size: int | None = None, *, setting: str = "limits.disk_reserve") -> None:
         self._folder = folder
         self._size = size
+        self._setting = setting
 
     def check(self, coming: int = 0) -> None:
         """Raise `StorageError` (DISK_RESERVE) unless the reserve is still free when `coming` bytes more have been written."""
@@ -55,7 +59,7 @@ class Reserve:
             raise StorageError(
                 f"too little space at {self._folder}: {wanted}{shown(free)} free, and {shown(kept)} must stay free",
                 code="DISK_RESERVE",
-                hint="free some: shed system prune; or set limits.disk_reserve in server.yaml",
+                hint=f"free some: shed system prune; or set {self._setting} in server.yaml",
             )
 
 

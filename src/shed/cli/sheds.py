@@ -15,6 +15,7 @@ from shed.config.sizes import format_size
 from shed.errors import UsageError
 
 _COLD = "boot the VM, even where it could be restored"
+_FORCE = "start it even when the host is short of memory"
 
 
 def create(words: list[str], options: Options) -> int:
@@ -36,6 +37,7 @@ def create(words: list[str], options: Options) -> int:
     )
     parser.add_argument("--timeout", metavar="TIME", type=parsing.duration, help="give up after this long (default: 10m)")
     parser.add_argument("--cold", action="store_true", help=_COLD)
+    parser.add_argument("--force", action="store_true", help=_FORCE)
     args = parser.parse(words, options)
     server = client(options)
     folder, mode = (None, None) if args.local_dir is None else local_dir(args.local_dir, server)
@@ -50,6 +52,7 @@ def create(words: list[str], options: Options) -> int:
             local_dir_mode=mode,
             timeout=args.timeout or create_timeout(options),
             cold=args.cold,
+            force=args.force,
             on_event=sink,
         )
     seen(server, options, {shed.name: shed.status})
@@ -62,10 +65,11 @@ def start(words: list[str], options: Options) -> int:
     parser = Parser("start", "Start a stopped shed.")
     parser.add_argument("name", metavar="NAME")
     parser.add_argument("--cold", action="store_true", help=_COLD)
+    parser.add_argument("--force", action="store_true", help=_FORCE)
     args = parser.parse(words, options)
     server = client_of(args.name, options)
     with watched(options) as sink:
-        shed = server.start(args.name, cold=args.cold, on_event=sink)
+        shed = server.start(args.name, cold=args.cold, force=args.force, on_event=sink)
     seen(server, options, {args.name: shed.status})
     _finished(options, "start", "started", shed)
     return 0

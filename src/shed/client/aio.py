@@ -49,6 +49,7 @@ class AsyncClient:
         local_dir_mode: str | None = None,
         timeout: float | None = 600.0,
         cold: bool = False,
+        force: bool = False,
         on_event: Sink = ignore,
     ) -> AsyncShed:
         """Create a shed and return it, running; see `shed.Client.create`.  It is the subject of an ``async with`` block."""
@@ -63,6 +64,7 @@ class AsyncClient:
             local_dir_mode=local_dir_mode,
             timeout=timeout,
             cold=cold or None,
+            force=force or None,
         )
         try:
             info = await self._work("POST", api.CREATE, body=body, on_event=on_event)
@@ -144,9 +146,9 @@ class AsyncShed:
         self.info = await self._client._info(self.name)  # noqa: SLF001  of this module
         return self
 
-    async def start(self, *, cold: bool = False) -> None:
-        """Start it; its files are those it had.  `cold` has its VM booted, whatever it could be restored from."""
-        self.info = Info.from_wire(await self._work("POST", api.start_target(self.name, cold=cold)))
+    async def start(self, *, cold: bool = False, force: bool = False) -> None:
+        """Start it; its files are those it had.  `cold` and `force` as for `shed.Client.create`."""
+        self.info = Info.from_wire(await self._work("POST", api.start_target(self.name, cold=cold, force=force)))
 
     async def stop(self) -> None:
         """Stop it; its files stay."""

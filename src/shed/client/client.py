@@ -111,13 +111,14 @@ class Client:
         local_dir_mode: str | None = None,
         timeout: float | None = None,
         cold: bool = False,
+        force: bool = False,
         on_event: Sink = _ignore,
     ) -> Shed:
         """Create and start a shed; what is None is the server's to choose.
 
         `local_dir` is an absolute path on the server's machine, `local_dir_mode` one of ``rw``, ``ro`` and ``git-rw``, `timeout` the
         seconds after which the server gives up and undoes all.
-        `cold` has its VM booted, whatever it could be restored from.
+        `cold` has its VM booted, whatever it could be restored from; `force` has it started on a host that is short of memory, too.
         """
         body = create_body(
             name,
@@ -129,12 +130,13 @@ class Client:
             local_dir_mode=local_dir_mode,
             timeout=timeout,
             cold=cold or None,
+            force=force or None,
         )
         return Shed.from_wire(self._work("POST", CREATE, on_event, body=body))
 
-    def start(self, name: str, *, cold: bool = False, on_event: Sink = _ignore) -> Shed:
-        """Start a stopped shed; `cold` as for `create`."""
-        return Shed.from_wire(self._work("POST", start_target(name, cold=cold), on_event))
+    def start(self, name: str, *, cold: bool = False, force: bool = False, on_event: Sink = _ignore) -> Shed:
+        """Start a stopped shed; `cold` and `force` as for `create`."""
+        return Shed.from_wire(self._work("POST", start_target(name, cold=cold, force=force), on_event))
 
     def stop(self, name: str, *, on_event: Sink = _ignore) -> Shed:
         """Stop a running shed; its files stay."""
@@ -328,9 +330,10 @@ def progress_event(event: http.Event) -> Event | None:
     return None
 
 
-def start_target(name: str, *, cold: bool) -> str:
+def start_target(name: str, *, cold: bool, force: bool) -> str:
     """Return the path by which a shed is started."""
-    return shed_target(name, "start") + ("?cold=true" if cold else "")
+    query = "&".join(f"{flag}=true" for flag, wanted in (("cold", cold), ("force", force)) if wanted)
+    return shed_target(name, "start") + (f"?{query}" if query else "")
 
 
 def delete_target(name: str, *, force: bool) -> str:

@@ -75,6 +75,7 @@ class Client:
         local_dir_mode: str | None = None,
         timeout: float | None = 600.0,
         cold: bool = False,
+        force: bool = False,
         on_event: Sink = ignore,
     ) -> Shed:
         """Create a shed and return it, running.  As the subject of a ``with`` block it is deleted when the block ends.
@@ -82,7 +83,7 @@ class Client:
         Without `name` it gets one of its own.  `local_dir` is a folder of the server's machine, mounted at ``/workspace``, which may
         be written (`local_dir_mode` ``rw``), also git's settings and hooks (``git-rw``), or only be read (``ro``).  What is None is the
         server's to choose; after `timeout` seconds the server gives up and undoes all.  `cold` has its VM booted, whatever it could
-        be restored from.
+        be restored from; `force` has it started on a host that is short of memory, too.
         """
         chosen = new_name(name)
         try:
@@ -96,6 +97,7 @@ class Client:
                 local_dir_mode=local_dir_mode,
                 timeout=timeout,
                 cold=cold,
+                force=force,
                 on_event=on_event,
             )
         except BaseException as error:
@@ -156,9 +158,9 @@ class Shed:
         self.info = self._client.api.shed(self.name)
         return self
 
-    def start(self, *, cold: bool = False) -> None:
-        """Start it; its files are those it had.  `cold` has its VM booted, whatever it could be restored from."""
-        self.info = self._client.api.start(self.name, cold=cold)
+    def start(self, *, cold: bool = False, force: bool = False) -> None:
+        """Start it; its files are those it had.  `cold` and `force` as for `Client.create`."""
+        self.info = self._client.api.start(self.name, cold=cold, force=force)
 
     def stop(self) -> None:
         """Stop it; its files stay."""

@@ -18,6 +18,8 @@ limits:
   max_image_size: 32G      # most that is fetched for one image
   disk_reserve: 5G         # what stays free of the disk; absent: 1G, of small disks 5 %
   private_hosts: []        # hosts with private addresses that a registry elsewhere may lead to
+  max_running: 200         # most sheds that run; more such keys are in the reference
+  memory_overcommit: 2
 qemu:
   default_cpus: 2
   default_memory_mb: 2048
@@ -57,6 +59,9 @@ MAX_SPARES = 100
 MIN_IMAGE, MOST_IMAGE = GIB // 16, 1 << 40
 """Least and most bytes that an image may be limited to."""
 MOST_RESERVED = 1 << 44
+MAX_COUNT = 100_000
+"""Of sheds."""
+MAX_OVERCOMMIT = 1000
 MIN_TEMPLATES_SIZE, MAX_TEMPLATES_SIZE = GIB // 4, 1 << 40
 
 
@@ -81,6 +86,20 @@ class Settings:
     warm_templates: int = 4
     warm_templates_size: int = 2 * GIB
     """Most templates that are kept, and most bytes that they take up together."""
+    control_groups: str = "auto"
+    """Whether each VM gets a control group: when it can, always, or never."""
+    max_sheds: int = 1000
+    max_running: int = 200
+    """Most sheds, and most of them that run."""
+    memory_overcommit: float = 2.0
+    """How often the memory that VMs have, and the host has left, may be promised."""
+    memory_reserve: int = 256 << 20
+    start_reserve: int = 256 << 20
+    """Bytes of memory and of the data folder's file system that must be free for a VM to start."""
+    memory_pressure: int = 25
+    io_pressure: int = 0
+    cpu_pressure: int = 0
+    """Most percent of the time that programs may wait for these for a VM to start; 0: however much."""
     image_aliases: Mapping[str, str] = field(default_factory=images.published_images)
     """Names for references; those of the published images unless the file has its own."""
     pull_policy: str = "missing"
@@ -248,6 +267,15 @@ _LIMITS: dict[str, _Setting] = {
     "max_image_size": _Value("max_image_size", values.size(MIN_IMAGE, MOST_IMAGE)),
     "disk_reserve": _Value("disk_reserve", values.size(0, MOST_RESERVED)),
     "private_hosts": _Value("private_hosts", values.hosts),
+    "control_groups": _Value("control_groups", values.choice("auto", "require", "never")),
+    "max_sheds": _Value("max_sheds", values.number(1, MAX_COUNT)),
+    "max_running": _Value("max_running", values.number(1, MAX_COUNT)),
+    "memory_overcommit": _Value("memory_overcommit", values.factor(1, MAX_OVERCOMMIT)),
+    "memory_reserve": _Value("memory_reserve", values.size(0, MOST_RESERVED)),
+    "start_reserve": _Value("start_reserve", values.size(0, MOST_RESERVED)),
+    "memory_pressure": _Value("memory_pressure", values.number(0, 100)),
+    "io_pressure": _Value("io_pressure", values.number(0, 100)),
+    "cpu_pressure": _Value("cpu_pressure", values.number(0, 100)),
 }
 _QEMU: dict[str, _Setting] = {
     "default_cpus": _Value("default_cpus", values.number(1, MAX_CPUS)),

@@ -55,6 +55,17 @@ def number(least: int, most: int) -> Convert:
     return convert
 
 
+def factor(least: int, most: int) -> Convert:
+    """A number from `least` to `most`, whole or not."""
+
+    def convert(value: object) -> float:
+        if not isinstance(value, int | float) or isinstance(value, bool) or not least <= value <= most:
+            raise ValueError(f"must be a number from {least} to {most}")
+        return float(value)
+
+    return convert
+
+
 def size(least: int, most: int) -> Convert:
     """A size from `least` to `most` bytes, as people write it."""
 

@@ -134,7 +134,8 @@ def _serve(options: argparse.Namespace) -> int:
 def _backend(paths: Paths, settings: Settings) -> Backend:
     from shed.backends.qemu import Limits, QemuBackend  # noqa: PLC0415  `version` and a wrong option should not wait for all this
 
-    return QemuBackend(paths, limits=Limits(settings.warm_templates, settings.warm_templates_size))
+    limits = Limits(settings.warm_templates, settings.warm_templates_size)
+    return QemuBackend(paths, limits=limits, control_groups=settings.control_groups)
 
 
 def _resolve(images: Path, reference: str) -> BootImage:

@@ -18,6 +18,7 @@ from shed.names import check_shed_name
 from shed.oci.leases import unpruned
 from shed.progress import Progress, Stop
 from shed.sheds import metadata, upper, workspace
+from shed.sheds.admission import Admission
 from shed.sheds.boot import Booted, boot
 from shed.sheds.folders import Folders
 from shed.sheds.warm import WarmStart
@@ -47,6 +48,8 @@ class CreateRequest:
     """Seconds from the VM's start to ready."""
     cold: bool = False
     """Boot it, whatever it could be restored from."""
+    force: bool = False
+    """Start it although the host is short of memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +65,7 @@ class Plan:
     local_dir_mode: str
     wait: float
     cold: bool
+    force: bool
 
 
 def plan(request: CreateRequest, settings: Settings) -> Plan:
@@ -85,11 +89,20 @@ def plan(request: CreateRequest, settings: Settings) -> Plan:
         workspace.check_mode(request.local_dir_mode, request.local_dir),
         wait,
         request.cold,
+        request.force,
     )
 
 
 async def create(
-    wanted: Plan, folders: Folders, backend: Backend, resolve: Resolve, ensure: Ensure | None, *, warm: WarmStart, progress: Progress
+    wanted: Plan,
+    folders: Folders,
+    backend: Backend,
+    resolve: Resolve,
+    ensure: Ensure | None,
+    *,
+    admission: Admission,
+    warm: WarmStart,
+    progress: Progress,
 ) -> tuple[metadata.Record, Booted]:
     """Make the shed; the caller holds its name.  Returns its record and its VM with a ready agent; on failure nothing is left."""
     if folders.instance.exists():
@@ -100,7 +113,10 @@ async def create(
             code="UPPER_EXISTS",
             hint="move it away if it is precious, or remove it",
         )
-    async with AsyncExitStack() as undo:
+    async with (
+        admission.admitted(wanted.name, wanted.memory_mb, new=True, force=wanted.force),
+        AsyncExitStack() as undo,
+    ):
         progress.phase("image", f"image {wanted.image}")
         here = wanted.image if ensure is None else await stoppable(lambda stop: ensure(wanted.image, progress, stop), progress.left)
         image = await in_thread(resolve, here)

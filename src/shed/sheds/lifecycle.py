@@ -11,6 +11,7 @@ from shed.backends.base import Backend, Liveness
 from shed.errors import BackendError, ConflictError, ShedError
 from shed.progress import Progress
 from shed.sheds import metadata, workspace
+from shed.sheds.admission import Admission
 from shed.sheds.agent import Link, control
 from shed.sheds.boot import Booted, boot
 from shed.sheds.create import Resolve, discard
@@ -42,10 +43,15 @@ async def start(
     resolve: Resolve,
     warm: WarmStart | None,
     *,
+    admission: Admission,
+    force: bool,
     wait: float,
     progress: Progress,
 ) -> tuple[metadata.Record, Booted]:
-    """Bring up the stopped shed `record` with the image it was made from; returns its new record and its VM with a ready agent."""
+    """Bring up the stopped shed `record` with the image it was made from; returns its new record and its VM with a ready agent.
+
+    With `force`, also when the host is short of memory.
+    """
     if backend.liveness(folders.instance) is Liveness.UNKNOWN:
         raise in_doubt(record.name, backend.pid(folders.instance))
     progress.phase("image")
@@ -53,7 +59,8 @@ async def start(
     if record.local_dir is not None:
         await in_thread(workspace.check_still_there, record.name, record.local_dir)
     await in_thread(_open_upper, record.name, folders.upper)
-    booted = await boot(backend, record, image, folders, warm, wait=wait, progress=progress)
+    async with admission.admitted(record.name, record.memory_mb, force=force):
+        booted = await boot(backend, record, image, folders, warm, wait=wait, progress=progress)
     try:
         return await _want(record, folders, "running"), booted
     except BaseException:  # a VM whose start has failed does not run on

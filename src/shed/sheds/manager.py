@@ -21,6 +21,7 @@ from shed.names import check_shed_name
 from shed.progress import Progress
 from shed.sheds import folders as places
 from shed.sheds import lifecycle, metadata
+from shed.sheds.admission import Admission
 from shed.sheds.agent import Link, control, read_line
 from shed.sheds.boot import attach
 from shed.sheds.clock import keep_clocks
@@ -62,7 +63,8 @@ class Manager:
         self._resolve = resolve
         self._ensure = ensure
         self._settings = settings or Settings()
-        self._warm = WarmStart(paths, backend, self._settings)
+        self._admission = Admission(paths, backend, self._settings)
+        self._warm = WarmStart(paths, backend, self._settings, self._admission)
         self._names: dict[str, _Name] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -97,12 +99,21 @@ class Manager:
         if entry.doing == "create":
             raise ConflictError(f"shed {wanted.name!r} is being created", code="SHED_ALREADY_EXISTS", hint="choose another name")
         async with self._holding(wanted.name, "create") as (folders, link):
-            record, booted = await create(wanted, folders, self._backend, self._resolve, self._ensure, warm=self._warm, progress=progress)
+            record, booted = await create(
+                wanted,
+                folders,
+                self._backend,
+                self._resolve,
+                self._ensure,
+                admission=self._admission,
+                warm=self._warm,
+                progress=progress,
+            )
             link.set(booted.connection)
         return self._done("create", record, progress, booted.way)
 
-    async def start(self, name: str, progress: Progress, *, cold: bool = False) -> Shed:
-        """Start a stopped shed and return it, ready, with timings; `cold` boots it in any case.
+    async def start(self, name: str, progress: Progress, *, cold: bool = False, force: bool = False) -> Shed:
+        """Start a stopped shed and return it, ready, with timings; `cold` boots it in any case, `force` on a host short of memory, too.
 
         Raises `ConflictError` (SHED_ALREADY_RUNNING).
         """
@@ -110,7 +121,7 @@ class Manager:
             record = self._load(folders)
             if self._backend.liveness(folders.instance) is Liveness.OURS:
                 raise ConflictError(f"shed {name!r} is running already", code="SHED_ALREADY_RUNNING", hint=f"`shed exec {name} -- COMMAND`")
-            record, way = await self._boot(record, folders, link, progress, cold=cold)
+            record, way = await self._boot(record, folders, link, progress, cold=cold, force=force)
         return self._done("start", record, progress, way)
 
     async def stop(self, name: str, progress: Progress) -> Shed:
@@ -272,11 +283,20 @@ class Manager:
         return link
 
     async def _boot(
-        self, record: metadata.Record, folders: Folders, link: Link, progress: Progress, *, cold: bool = False
+        self, record: metadata.Record, folders: Folders, link: Link, progress: Progress, *, cold: bool = False, force: bool = False
     ) -> tuple[metadata.Record, str]:
         await link.drop()
-        wait, warm = self._settings.start_timeout, None if cold else self._warm
-        record, booted = await lifecycle.start(record, folders, self._backend, self._resolve, warm, wait=wait, progress=progress)
+        record, booted = await lifecycle.start(
+            record,
+            folders,
+            self._backend,
+            self._resolve,
+            None if cold else self._warm,
+            admission=self._admission,
+            force=force,
+            wait=self._settings.start_timeout,
+            progress=progress,
+        )
         link.set(booted.connection)
         return record, booted.way
 
@@ -380,4 +400,4 @@ class Manager:
     def _view(self, record: metadata.Record) -> Shed:
         entry = self._names.get(record.name)
         starting = entry is not None and entry.doing == "start" and not entry.link.live
-        return view(record, self._folders(record.name), self._backend, starting=starting)
+        return view(record, self._folders(record.name), self._backend, self._admission.space, starting=starting)

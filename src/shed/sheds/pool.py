@@ -28,6 +28,7 @@ from shed.errors import BackendError, ConflictError, ShedError
 from shed.fsutil import can_link, locked
 from shed.guest.protocol import PORT_EXEC
 from shed.sheds import upper
+from shed.sheds.admission import Admission
 from shed.sheds.agent import control
 from shed.sheds.commands import run
 from shed.threads import in_thread
@@ -60,12 +61,13 @@ class Spare:
 class Pool:
     """Keeps as many spares of the default shape as `settings` say, once `ask` has had a template made for them."""
 
-    def __init__(self, paths: Paths, backend: Backend, settings: Settings, ask: Callable[[Machine], None]) -> None:
+    def __init__(self, paths: Paths, backend: Backend, settings: Settings, admission: Admission, ask: Callable[[Machine], None]) -> None:
         self._folder = paths.spares
         self._sheds = paths.instances
         self._templates = paths.templates
         self._backend = backend
         self._settings = settings
+        self._admission = admission
         self._size = settings.warm_spares if settings.warm_start else 0
         self._ask = ask
         self._like: Machine | None = None
@@ -189,6 +191,7 @@ class Pool:
         like, folder = self._like, self._folder / str(next(self._numbers))
         disk, runtime = folder / "upper.ext4", like.disks[-1]
         machine = replace(like, name=f"spare-{folder.name}", state_dir=folder, disks=(Disk(disk, read_only=False), runtime, runtime))
+        await self._admission.check_idle("a spare", machine.memory_mb)
         await in_thread(self._make_upper, runtime.path, disk)
         began = time.monotonic()
         await self._backend.make_spare(machine, template, _rehearse, timeout=self._settings.start_timeout)

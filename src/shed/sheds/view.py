@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from shed.backends.base import Backend, Liveness
+from shed.budget import Reserve
+from shed.errors import StorageError
 from shed.sheds.folders import Folders
 from shed.sheds.metadata import Record
 from shed.sheds.upper import has_errors, repair
@@ -13,8 +15,11 @@ Shed = dict[str, Any]
 """Such a view: names and JSON values."""
 
 
-def view(record: Record, folders: Folders, backend: Backend, *, starting: bool) -> Shed:
-    """Return what there is to say of the shed `record`; `starting` when its VM is being brought up."""
+def view(record: Record, folders: Folders, backend: Backend, space: Reserve, *, starting: bool) -> Shed:
+    """Return what there is to say of the shed `record`; `starting` when its VM is being brought up.
+
+    A running one is told when `space` is not free any more.
+    """
     liveness = backend.liveness(folders.instance)
     shed: Shed = {
         "name": record.name,
@@ -36,9 +41,19 @@ def view(record: Record, folders: Folders, backend: Backend, *, starting: bool) 
     elif has_errors(folders.upper):
         how = f"stop it, then: {repair(folders.upper)}"
         shed["detail"] = f"its file system has errors, as after a full disk of the host; {how}"
+    elif liveness is Liveness.OURS and (trouble := _trouble(space)):
+        shed["detail"] = f"what it writes may soon fail: {trouble}"
     if liveness is not Liveness.NOT_OURS and (pid := backend.pid(folders.instance)) is not None:
         shed["pid"] = pid
     if record.local_dir is not None:
         shed["local_dir"] = record.local_dir
         shed["local_dir_mode"] = record.local_dir_mode
     return shed
+
+
+def _trouble(space: Reserve) -> str:
+    try:
+        space.check()
+    except StorageError as error:
+        return error.message
+    return ""

@@ -20,6 +20,7 @@ from shed.backends.base import Backend, Machine, Template
 from shed.config.paths import Paths
 from shed.config.server import Settings
 from shed.errors import ConflictError, NotFoundError, ShedError
+from shed.sheds.admission import Admission
 from shed.sheds.pool import Pool, Spare
 from shed.sheds.templates import blank, make
 from shed.threads import in_thread
@@ -41,11 +42,12 @@ _PAUSE = 600.0
 class WarmStart:
     """What the `backend` is asked for templates through, and a pool of spares; there are neither when `settings` say so."""
 
-    def __init__(self, paths: Paths, backend: Backend, settings: Settings) -> None:
+    def __init__(self, paths: Paths, backend: Backend, settings: Settings, admission: Admission) -> None:
         self._folder = paths.templates
         self._backend = backend
         self._settings = settings
-        self._pool = Pool(paths, backend, settings, self.want)
+        self._admission = admission
+        self._pool = Pool(paths, backend, settings, admission, self.want)
         self._making: dict[tuple[object, ...], asyncio.Task[None]] = {}
         """By shape."""
         self._turn = asyncio.Lock()
@@ -119,6 +121,7 @@ class WarmStart:
     async def _make_quietly(self, machine: Machine, shape: tuple[object, ...]) -> None:
         try:
             async with self._turn:
+                await self._admission.check_idle("a template's VM", machine.memory_mb)
                 await make(self._backend, machine, wait=self._settings.start_timeout)
         except ConflictError as error:
             log.info("no template made: %s", error)

@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -115,7 +116,9 @@ def test_forbidden_namespaces_are_done_without(tmp_path: Path, monkeypatch: pyte
     """One warning, and a second start that asks for none."""
     calls: list[tuple[list[str], Identity]] = []
 
-    def launch(_: Path, argv: list[str], host: command.Host, name: str, identity: Identity, *, guard: mode.Guard) -> process.Record:
+    def launch(
+        _: Path, argv: list[str], host: command.Host, name: str, identity: Identity, *, guard: mode.Guard, prepare: Callable[[int], None]
+    ) -> process.Record:
         assert guard == mode.plan((share(tmp_path),))
         calls.append((argv, identity))
         if identity.namespace:
@@ -125,7 +128,7 @@ def test_forbidden_namespaces_are_done_without(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(process, "launch", launch)
     machine = Machine("demo", 1, 256, Path("/k"), Path("/i"), (), tmp_path, (share(tmp_path),))
     wanted = Identity(((0, 0), (1000, 500)), ((0, 0), (1000, 501)), (1000, 1000))
-    _, warnings = backend._launch(machine, command.Host(Path("/qemu"), "tcg", "uuid"), wanted)
+    _, warnings = backend._launch(machine, command.Host(Path("/qemu"), "tcg", "uuid"), wanted, lambda _: None)
     assert [identity.namespace for _, identity in calls] == [True, False]
     assert [argv[argv.index("-runas") + 1] for argv, _ in calls] == ["1000:1000", "500:501"]
     assert len(warnings) == 1

@@ -38,6 +38,14 @@ def test_what_lets_sheds_outlive_the_server() -> None:
         assert not any(line.startswith(("User=", "Environment=")) for line in lines)
 
 
+def test_the_server_is_served_before_its_vms() -> None:
+    """More weight than a VM's group has; the machine's is ended after the VMs when memory is short.  Fails on 6aee119."""
+    for scope in Scope:
+        lines = Unit(scope, ["/usr/bin/shed-server", "serve"]).text().splitlines()
+        assert {"CPUWeight=500", "IOWeight=500"} <= set(lines)
+        assert ("OOMScoreAdjust=-500" in lines) == (scope is Scope.SYSTEM)
+
+
 def test_odd_words_are_one_word_each() -> None:
     """With what systemd would expand taken as it is."""
     text = Unit(Scope.USER, ["/x", ODD, ""], None, {"A": ODD}).text()

@@ -13,6 +13,7 @@ import pytest
 
 from shed.backends.base import Disk, Machine
 from shed.progress import Event, Progress, WarningEvent
+from shed.sheds.admission import Admission
 from shed.sheds.create import CreateRequest
 from shed.sheds.pool import Pool
 from support.world import World, create, until
@@ -123,7 +124,8 @@ def test_one_that_cannot_rehearse_is_none(world: World, monkeypatch: pytest.Monk
 
 def test_an_image_of_another_kit_does_not_end_them_at_once(world: World) -> None:
     """Only when such a one is asked for twice in a row."""
-    pool = Pool(world.paths, world.backend, world.settings, lambda _machine: None)
+    admission = Admission(world.paths, world.backend, world.settings)
+    pool = Pool(world.paths, world.backend, world.settings, admission, lambda _machine: None)
     machines = [Machine("m", 2, 2048, Path(name), Path("initrd"), (), Path("state")) for name in ("one", "two")]
     machines = [replace(machine, disks=(Disk(Path("runtime"), read_only=True),)) for machine in machines]
     wanted = []

@@ -239,6 +239,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 def test_no_space_is_one_clear_error_and_a_retry_works(small_disk: Path) -> None:
     """Too full for a shed: refused before the VM; really full: the write's error; space again: it works."""
     world = World(small_disk).prepare()
+    world.with_settings(start_reserve=0)
     ballast = small_disk / "ballast"
 
     async def attempt(manager: Manager, fill: int | None) -> StorageError:

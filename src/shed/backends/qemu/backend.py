@@ -16,7 +16,7 @@ from pathlib import Path
 
 from shed.backends import mux
 from shed.backends.base import Connection, Liveness, Machine, Network, Probe, Template
-from shed.backends.qemu import accel, command, process, saving, tsc, userns
+from shed.backends.qemu import accel, budget, command, groups, process, saving, tsc, userns
 from shed.backends.qemu.guard import mode
 from shed.backends.qemu.templates import MEMORY, STATE, Limits, Templates
 from shed.config.paths import Paths
@@ -33,8 +33,6 @@ _START_TIMEOUT = 30.0
 _CLAIM_TIMEOUT = 3.0
 """Seconds for what takes a machine that waits 15 ms, or one that runs less."""
 _TERM_SECONDS, _KILL_SECONDS = 2.0, 10.0
-_NICE = 10
-"""A template is made when nobody else needs the processor."""
 _HANG_UP = 0.2
 """Seconds until the agent has seen the host hang up, and waits for the next one."""
 _SCRATCH = "scratch"
@@ -50,15 +48,18 @@ _LONGEST_LINE = 500
 class QemuBackend:
     """VMs as QEMU processes; see `shed.backends.base.Backend`.
 
-    `program` is QEMU's name or path.  The verdict on KVM is kept in `paths.data`.
+    `program` is QEMU's name or path.  The verdict on KVM is kept in `paths.data`.  `control_groups` is ``auto``, ``require`` or ``never``.
     """
 
     name = "qemu"
     network = Network("10.0.2.15/24", "10.0.2.2", "10.0.2.3")
 
-    def __init__(self, paths: Paths, *, program: str = PROGRAM, limits: Limits | None = None) -> None:
+    def __init__(self, paths: Paths, *, program: str = PROGRAM, limits: Limits | None = None, control_groups: str = "auto") -> None:
         self._cache = paths.data
         self._program = program
+        self._control_groups = control_groups
+        self._told: set[str] = set()
+        """Why VMs run without a control group, as the log has it."""
         self._templates = Templates(paths.templates, limits or Limits())
 
     async def probe(self) -> Probe:
@@ -85,7 +86,7 @@ class QemuBackend:
             certainly = "runs already" if state is Liveness.OURS else "may be running: its process cannot be identified"
             raise ConflictError(f"the VM of shed {machine.name} {certainly}", code="SHED_ALREADY_RUNNING")
         try:
-            record, warnings = await in_thread(_launch, machine, host, identity)
+            record, warnings = await in_thread(_launch, machine, host, identity, self._holding(machine, host))
             await _came_up(machine.state_dir, record, template)
         except BaseException:  # a start that is given up half way leaves nothing running
             with contextlib.suppress(BackendError):
@@ -110,8 +111,8 @@ class QemuBackend:
                 await self._sweep()
 
     async def _save(self, plan: Machine, host: command.Host, rest: Callable[[Connection], Awaitable[None]], *, timeout: float) -> None:
-        record = await in_thread(process.launch, plan.state_dir, command.build(plan, host), host, plan.name, userns.NOBODY)
-        os.setpriority(os.PRIO_PROCESS, record.pid, _NICE)
+        prepare = self._holding(plan, host, template=True)
+        record = await in_thread(process.launch, plan.state_dir, command.build(plan, host), host, plan.name, userns.NOBODY, prepare=prepare)
         await _came_up(plan.state_dir, record, None)
         link = await self.connect(plan.state_dir, timeout=timeout)
         try:
@@ -193,6 +194,25 @@ class QemuBackend:
             one_thread=emulated and machine.cpus > 1 and accel.one_thread(program),
         )
 
+    def _holding(self, machine: Machine, host: command.Host, *, template: bool = False) -> Callable[[int], None]:
+        """Return what holds the process of `machine`, before it is QEMU, to the machine's budget."""
+        allowed = budget.plan(machine.cpus, machine.memory_mb, host.accel, template=template)
+
+        def hold(pid: int) -> None:
+            budget.apply(pid, allowed)
+            if self._control_groups == "never":
+                return
+            try:
+                groups.find().place(pid, f"{machine.name}-{host.uuid[:8]}", allowed)
+            except BackendError as error:
+                if self._control_groups == "require":
+                    raise
+                if error.message not in self._told:
+                    self._told.add(error.message)
+                    log.warning("%s; its memory and processor time are not bounded on the host", error)
+
+        return hold
+
     async def connect(self, state_dir: Path, *, timeout: float) -> Connection:
         """Return a link to the agent once it said hello; see `shed.backends.base.Backend`."""
         record = _load(state_dir)
@@ -269,20 +289,23 @@ class QemuBackend:
         return Path(found)
 
 
-def _launch(machine: Machine, host: command.Host, identity: userns.Identity) -> tuple[process.Record, tuple[str, ...]]:
+def _launch(
+    machine: Machine, host: command.Host, identity: userns.Identity, prepare: Callable[[int], None]
+) -> tuple[process.Record, tuple[str, ...]]:
     """Start QEMU; where user namespaces are forbidden, without one, and with a warning."""
     try:
-        return _launch_as(machine, host, identity), ()
+        return _launch_as(machine, host, identity, prepare), ()
     except process.NamespaceForbiddenError as error:
         warning = f"this host forbids user namespaces: files in {machine.shares[0].path} keep their owners' numbers in the shed"
         log.warning("shed %s: %s (%s)", machine.name, warning, error)
-    return _launch_as(machine, host, identity.without_namespace()), (warning,)
+    return _launch_as(machine, host, identity.without_namespace(), prepare), (warning,)
 
 
-def _launch_as(machine: Machine, host: command.Host, identity: userns.Identity) -> process.Record:
+def _launch_as(machine: Machine, host: command.Host, identity: userns.Identity, prepare: Callable[[int], None]) -> process.Record:
     host = replace(host, run_as=identity.become)
     guard = mode.plan(machine.shares)
-    return process.launch(machine.state_dir, command.build(machine, host), host, machine.name, identity, guard=guard)
+    words = command.build(machine, host)
+    return process.launch(machine.state_dir, words, host, machine.name, identity, guard=guard, prepare=prepare)
 
 
 async def _came_up(state_dir: Path, record: process.Record, template: Template | None) -> None:

@@ -15,7 +15,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -243,10 +243,20 @@ def _reap(pid: int) -> None:
         os.waitpid(pid, os.WNOHANG)
 
 
-def launch(state_dir: Path, argv: list[str], host: command.Host, name: str, identity: userns.Identity, *, guard: Guard = OPEN) -> Record:
+def launch(
+    state_dir: Path,
+    argv: list[str],
+    host: command.Host,
+    name: str,
+    identity: userns.Identity,
+    *,
+    guard: Guard = OPEN,
+    prepare: Callable[[int], None] = lambda _: None,
+) -> Record:
     """Start QEMU in a session of its own and return its record, which is on disk before QEMU runs.
 
-    Raises `NamespaceForbiddenError`, and `BackendError` when the program cannot be executed, or not be held to what `guard` says.
+    `prepare` is given the process id before that, too.  Raises what it raises, `NamespaceForbiddenError`, and `BackendError` when the
+    program cannot be executed, or not be held to what `guard` says.
     """
     clear(state_dir)
     _begin_console(state_dir / command.CONSOLE)
@@ -266,6 +276,7 @@ def launch(state_dir: Path, argv: list[str], host: command.Host, name: str, iden
             raise BackendError(f"cannot start a process for the VM of shed {name}: {error}") from error
         theirs.close()
         try:
+            prepare(pid)
             if identity.namespace:
                 answer = ours.recv(16)
                 if answer.startswith(b"N"):

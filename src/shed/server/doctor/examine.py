@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 
-from shed.server.doctor import machine, service, storage
+from shed.server.doctor import limits, machine, service, storage
 from shed.server.doctor.result import Check, Host, Result, Status
 from shed.text import visible
 
@@ -16,6 +16,9 @@ CHECKS: tuple[tuple[str, Check], ...] = (
     ("configuration", service.configuration),
     ("data folders", machine.data_folders),
     ("disk space", machine.disk_space),
+    ("control groups", limits.control_groups),
+    ("memory", limits.memory),
+    ("pressure", limits.pressure),
     ("boot kit", storage.boot_kit),
     ("images", storage.images),
     ("sheds", storage.sheds),

@@ -19,6 +19,7 @@ from shed.images.annotations import BootAnnotations
 from shed.images.bootkit.kit import load_kit
 from shed.run import missing_tool, run
 from shed.server.doctor.result import Host, Result, Status
+from shed.sheds.space import measure
 
 LITTLE_SPACE, NO_SPACE = 5 << 30, 1 << 30
 """Free bytes below which there is a warning, and below which creating a shed is likely to fail."""
@@ -61,12 +62,15 @@ def acceleration(host: Host) -> Iterator[Result]:
 
 def disk_space(host: Host) -> Iterator[Result]:
     """There is room for images and writable layers."""
-    place = _existing(host.paths.data)
-    found = os.statvfs(place)
+    place, uppers = _existing(host.paths.data), measure(host.paths.uppers)
+    found, reserve = os.statvfs(place), host.settings.start_reserve
     free = found.f_bavail * found.f_frsize
-    status = Status.FAIL if free < NO_SPACE else Status.WARN if free < LITTLE_SPACE else Status.PASS
+    status = Status.FAIL if free < max(NO_SPACE, reserve) else Status.WARN if free < LITTLE_SPACE else Status.PASS
     hint = "" if status is Status.PASS else "free some space, for example: shed delete NAME, shed image prune"
-    yield Result("disk space", status, f"{format_size(free)} free at {place}", hint)
+    detail = f"{format_size(free)} free at {place}; sheds may write {format_size(max(0, uppers.size - uppers.disk))} more"
+    if free < reserve:
+        detail += f"; no shed is started below {format_size(reserve)} (limits.start_reserve)"
+    yield Result("disk space", status, detail, hint)
 
 
 def data_folders(host: Host) -> Iterator[Result]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from shed.backends.qemu.backend import PROGRAM
 from shed.config.paths import Paths
+from shed.config.server import Settings, load_settings
 from shed.errors import ShedError, of_os_error
 from shed.oci.store import LayoutStore
 
@@ -49,6 +50,14 @@ class Host:
     paths: Paths
     config: Path | None = None
     program: str = PROGRAM
+
+    @property
+    def settings(self) -> Settings:
+        """The configuration; the defaults while it cannot be used, which its own check tells."""
+        try:
+            return load_settings(self.config)
+        except ShedError:
+            return Settings()
 
     @property
     def store(self) -> LayoutStore:

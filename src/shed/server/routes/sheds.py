@@ -45,9 +45,9 @@ async def create(server: Server, request: Request) -> Reply:
 
 
 async def start(server: Server, request: Request) -> Reply:
-    """Start a stopped shed; ``?cold=true`` boots it in any case."""
-    name, cold = request.params["name"], flag(request, "cold")
-    return await server.workers.run(request, lambda progress: server.manager.start(name, progress, cold=cold))
+    """Start a stopped shed; ``?cold=true`` boots it in any case, ``?force=true`` starts it on a host that is short of memory, too."""
+    name, cold, force = request.params["name"], flag(request, "cold"), flag(request, "force")
+    return await server.workers.run(request, lambda progress: server.manager.start(name, progress, cold=cold, force=force))
 
 
 async def stop(server: Server, request: Request) -> Reply:

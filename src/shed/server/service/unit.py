@@ -2,7 +2,8 @@
 
 What matters in it: the VMs are the server's children and must outlive it, so a stop ends the main process alone (``KillMode``), the folder
 of the sockets stays (``RuntimeDirectoryPreserve``), and a VM that the kernel kills for want of memory does not take the server with it
-(``OOMPolicy``).  A configuration that is wrong does not get better by trying again (exit code 2).
+(``OOMPolicy``).  The server is served before the VMs, whose groups have the usual weight; that of the machine is ended after them when
+memory is short (``OOMScoreAdjust``; a user may not ask for that).  A configuration that is wrong does not get better by trying again (exit code 2).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ RuntimeDirectoryPreserve=yes
 StateDirectory=shed/qemu
 StateDirectoryMode=0700
 """
+_LAST = "OOMScoreAdjust=-500\n"
 _WANTED_BY = {Scope.SYSTEM: "multi-user.target", Scope.USER: "default.target"}
 
 
@@ -50,6 +52,8 @@ Type=notify
 {service}WorkingDirectory=/
 {_FOLDERS if machine else ""}KillMode=process
 OOMPolicy=continue
+{_LAST if machine else ""}CPUWeight=500
+IOWeight=500
 TasksMax=infinity
 Restart=on-failure
 RestartSec=2

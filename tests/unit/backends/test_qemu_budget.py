@@ -1,0 +1,71 @@
+"""What holds a VM's process on every host: limits, priority, and its place when memory is short; seen in the kernel's own files."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from shed.backends.qemu import budget, command, process, userns
+
+UUID = "0f0c9a51-7e0a-4a58-9d2f-3a6c0f6a3a10"
+SLEEP = [sys.executable, "-S", "-c", "import time; time.sleep(600)", "-uuid", UUID]
+MIB = 1 << 20
+
+
+@pytest.fixture
+def pid(tmp_path: Path) -> Iterator[int]:
+    """A process that was held to a budget before it ran."""
+    allowed = budget.plan(2, 256, "kvm")
+    host = command.Host(Path(sys.executable), "kvm", UUID)
+    record = process.launch(tmp_path, SLEEP, host, "demo", userns.NOBODY, prepare=lambda pid: budget.apply(pid, allowed))
+    yield record.pid
+    os.kill(record.pid, signal.SIGKILL)
+    os.waitpid(record.pid, 0)
+
+
+def test_a_vm_is_ended_before_its_server_and_leaves_no_core(pid: int) -> None:
+    """Fails on 6aee119: a VM had the server's limits, its priority and its place when memory is short."""
+    assert resource.prlimit(pid, resource.RLIMIT_CORE) == (0, 0)
+    assert resource.prlimit(pid, resource.RLIMIT_NOFILE)[1] <= 4096
+    assert os.getpriority(os.PRIO_PROCESS, pid) == max(5, os.getpriority(os.PRIO_PROCESS, 0))
+    score = int(Path(f"/proc/{pid}/oom_score_adj").read_text())
+    assert score == 500 > int(Path("/proc/self/oom_score_adj").read_text())
+
+
+@pytest.mark.root
+def test_a_busy_session_of_a_vm_gets_less_of_the_processor(pid: int) -> None:
+    """Where the kernel shares the processor out by sessions, in which a process's own priority does not count."""
+    group = Path(f"/proc/{pid}/autogroup")
+    if not group.exists():
+        pytest.skip("this kernel does not share by sessions")
+    assert group.read_text().split()[-2:] == ["nice", "5"]
+
+
+def test_a_budget_is_the_promised_and_what_qemu_needs() -> None:
+    """More where the processor is emulated; the same for all of a shape; a machine that is saved goes first."""
+    kvm, tcg, template = budget.plan(2, 1024, "kvm"), budget.plan(2, 1024, "tcg"), budget.plan(2, 1024, "tcg", template=True)
+    assert 1024 * MIB < kvm.memory_bytes < tcg.memory_bytes < 4096 * MIB
+    assert (kvm.swap_bytes, kvm.cpu_percent, kvm.tasks) == (1024 * MIB, 300, 258)
+    assert template.oom_score > tcg.oom_score > 0
+    assert template.nice > tcg.nice > 0
+
+
+def test_what_a_host_refuses_is_logged_and_done_without(
+    pid: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A container may forbid each of these; a shed starts all the same."""
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "setpriority", refuse)
+    monkeypatch.setattr(resource, "prlimit", refuse)
+    budget.apply(pid, budget.plan(1, 128, "kvm"))
+    assert "its priority: Operation not permitted" in caplog.text
+    assert "its limits: Operation not permitted" in caplog.text
