@@ -3,7 +3,8 @@
 What matters in it: the VMs are the server's children and must outlive it, so a stop ends the main process alone (``KillMode``), the folder
 of the sockets stays (``RuntimeDirectoryPreserve``), and a VM that the kernel kills for want of memory does not take the server with it
 (``OOMPolicy``).  The server is served before the VMs, whose groups have the usual weight; that of the machine is ended after them when
-memory is short (``OOMScoreAdjust``; a user may not ask for that).  A configuration that is wrong does not get better by trying again (exit code 2).
+memory is short (``OOMScoreAdjust``; a user may not ask for that).  A configuration that is wrong does not get better by trying again (exit
+code 2).
 """
 
 from __future__ import annotations
