@@ -94,7 +94,7 @@ class Settings:
     memory_overcommit: float = 2.0
     """How often the memory that VMs have, and the host has left, may be promised."""
     memory_reserve: int = 256 << 20
-    start_reserve: int = 256 << 20
+    start_reserve: int = 64 << 20
     """Bytes of memory and of the data folder's file system that must be free for a VM to start."""
     memory_pressure: int = 25
     io_pressure: int = 0
