@@ -277,6 +277,7 @@ def launch(
         theirs.close()
         try:
             prepare(pid)
+            ours.sendall(b"P")
             if identity.namespace:
                 answer = ours.recv(16)
                 if answer.startswith(b"N"):
