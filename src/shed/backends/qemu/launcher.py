@@ -4,9 +4,9 @@ Run as ``python -I -S launcher.py CWD NAMESPACE FILTER GUARD COMMAND...`` with a
 records this process before the VMM starts, so that no VM can run unrecorded: when the parent dies first, its end of the socket closes and
 this ends too.
 
-Over the socket: the parent sends ``P`` when this process is held to its budget, and with it all that it starts.  With NAMESPACE ``1``, a new
-user namespace is entered and ``U`` sent, so that the parent can write the maps, or ``N`` and the error number when that is forbidden.  Then
-the parent sends ``G``.  A command that cannot be executed is answered with ``E`` and the error number; success closes the socket.
+Over the socket: the parent sends ``P`` when this process, and with it all that it starts, is held to its budget.  With NAMESPACE ``1``, a
+new user namespace is entered and ``U`` sent, so that the parent can write the maps, or ``N`` and the error number when that is forbidden.
+Then the parent sends ``G``.  A command that cannot be executed is answered with ``E`` and the error number; success closes the socket.
 
 FILTER, if it is not empty, is a seccomp program in hexadecimal that holds the command, and GUARD the mode of the supervisor that is started
 for it (see `shed.backends.qemu.guard`).  Where the kernel does not do that, ``S`` and the error number is the answer, and nothing runs.
