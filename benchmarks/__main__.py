@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 
-NAMES = ("startup", "minting", "push", "pull", "store", "boot", "warm", "exec", "ssh", "access", "connect")
+NAMES = ("startup", "minting", "push", "pull", "store", "boot", "warm", "exec", "ssh", "access", "connect", "hostile")
 
 
 def main() -> None:
