@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -144,7 +143,7 @@ HOSTILE = {
 
 
 def test_hostile_sheds_take_what_they_may_and_no_more(machine: Machine) -> None:
-    """They fork, eat memory and write without end; another is made and answers beside them.  Fails on 6aee119, by the priorities."""
+    """They fork, eat memory and write without end; another is made and answers beside them.  On 6aee119 they are ended no sooner than the server."""
     for name, script in HOSTILE.items():
         machine.shed("create", name, "--image", "busybox", "--cpus", "1", "--memory", "256M", "--upper-size", "1G")
         machine.shed("exec", name, "--", "sh", "-c", f"({script}) >/dev/null 2>&1 </dev/null &")
@@ -160,7 +159,6 @@ def test_hostile_sheds_take_what_they_may_and_no_more(machine: Machine) -> None:
         assert int(status["VmRSS"].split()[0]) << 10 <= allowed.memory_bytes
         assert int(status["Threads"]) <= allowed.tasks
         assert int((vm / "oom_score_adj").read_text()) > int((server / "oom_score_adj").read_text())
-        assert os.getpriority(os.PRIO_PROCESS, shown["pid"]) > os.getpriority(os.PRIO_PROCESS, int(server.name))
         upper = (machine.data / "uppers" / name / "upper.ext4").stat()
         assert upper.st_blocks * 512 <= upper.st_size == 1 << 30
         others = sum(path.stat().st_size for path in (machine.data / "instances" / name).iterdir() if path.is_file())

@@ -24,8 +24,6 @@ _TASKS = 256
 """Beside the processors' threads: QEMU's pool for disks and shares has 64 at most, for each of a few event loops."""
 _OPEN_FILES = 4096
 """Each connection through the user-mode network is one, and each file that is open in a share (QEMU closes those again at half)."""
-_NICE = 5
-"""An idle host gives a VM all the same; a busy one serves its other programs first, the server among them."""
 _NICE_TEMPLATE = 10
 """A template is made when nobody else needs the processor."""
 _OOM_SHED, _OOM_TEMPLATE = 500, 900
@@ -42,7 +40,7 @@ class Budget:
     tasks: int
     cpu_percent: int
     """Of one processor."""
-    nice: int = _NICE
+    nice: int = 0
     oom_score: int = _OOM_SHED
 
 
@@ -54,7 +52,7 @@ def plan(cpus: int, memory_mb: int, accel: str, *, template: bool = False) -> Bu
         swap_bytes=memory_mb * _MIB,
         tasks=cpus + _TASKS,
         cpu_percent=(cpus + 1) * 100,  # QEMU's own thread does the guest's input and output
-        nice=_NICE_TEMPLATE if template else _NICE,
+        nice=_NICE_TEMPLATE if template else 0,
         oom_score=_OOM_TEMPLATE if template else _OOM_SHED,
     )
 
@@ -64,13 +62,14 @@ def apply(pid: int, budget: Budget) -> None:
     _limit(pid, resource.RLIMIT_CORE, 0)  # a core file would hold the guest's memory, and fill the disk
     _limit(pid, resource.RLIMIT_NOFILE, _OPEN_FILES)
     process = _PROC / str(pid)
-    with _allowed("its priority"):
-        os.setpriority(os.PRIO_PROCESS, pid, max(budget.nice, os.getpriority(os.PRIO_PROCESS, pid)))
+    if budget.nice:
+        with _allowed("its priority"):
+            os.setpriority(os.PRIO_PROCESS, pid, max(budget.nice, os.getpriority(os.PRIO_PROCESS, pid)))
+        with contextlib.suppress(OSError):  # a kernel without, or an ordinary user twice within 0.1 s
+            (process / "autogroup").write_text(str(budget.nice))  # where sessions share the processor, `nice` counts only within one
     with _allowed("its place when memory is short"):
         score = process / "oom_score_adj"
         score.write_text(str(max(budget.oom_score, int(score.read_text()))))
-    with contextlib.suppress(OSError):  # a kernel without, or an ordinary user twice within 0.1 s
-        (process / "autogroup").write_text(str(budget.nice))  # where sessions share the processor, `nice` counts only within one
 
 
 def _limit(pid: int, which: int, most: int) -> None:
