@@ -143,7 +143,7 @@ HOSTILE = {
 
 
 def test_hostile_sheds_take_what_they_may_and_no_more(machine: Machine) -> None:
-    """They fork, eat memory and write without end; another is made and answers beside them.  On 6aee119 they are ended no sooner than the server."""
+    """They fork, eat memory and write; another is made and answers.  On 6aee119 they are ended no sooner than the server."""
     for name, script in HOSTILE.items():
         machine.shed("create", name, "--image", "busybox", "--cpus", "1", "--memory", "256M", "--upper-size", "1G")
         machine.shed("exec", name, "--", "sh", "-c", f"({script}) >/dev/null 2>&1 </dev/null &")
