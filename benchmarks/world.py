@@ -26,7 +26,7 @@ def shed(*words: str | Path) -> str:
 
 @contextlib.contextmanager
 def world(settings: Mapping[str, object] | None = None) -> Iterator[Path]:
-    """Yield the data folder; the server of its own, configured by `settings`, stops at the end, the store stays for the next run."""
+    """Yield the data folder; at the end its sheds and its server, configured by `settings`, end, and the store stays for the next run."""
     data, home = CACHE / "data", CACHE / "home"
     data.mkdir(parents=True, exist_ok=True)
     (home / ".config/shed").mkdir(parents=True, exist_ok=True)
@@ -40,4 +40,8 @@ def world(settings: Mapping[str, object] | None = None) -> Iterator[Path]:
     try:
         yield data
     finally:
-        shed("server", "stop")
+        try:
+            for name in shed("list", "--quiet").split():  # of a benchmark that was ended; a server that starts for it ends what is left
+                shed("delete", "--force", name)
+        finally:
+            shed("server", "stop")
