@@ -15,12 +15,14 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from shed.backends.base import Liveness
 from shed.backends.qemu import command, process, userns
 from shed.errors import BackendError
+from shed.threads import stoppable
 
 UUID = "5f0c9a51-7e0a-4a58-9d2f-3a6c0f6a3a10"
 HOST = command.Host(Path(sys.executable), "tcg", UUID)
@@ -199,3 +201,47 @@ process.launch(Path({str(state_dir)!r}), {SLEEP!r}, command.Host(Path(sys.execut
 """
     subprocess.run([sys.executable, "-c", script], check=True, timeout=120)
     assert process.liveness(state_dir) is Liveness.OURS
+
+
+STOPPED = """
+import os, signal, sys
+{before}
+os.kill(os.getpid(), signal.SIGSTOP)
+"""
+"""A launcher that stops before it is what it was told to be."""
+
+
+@pytest.mark.parametrize(
+    ("namespace", "before"), [(False, ""), (False, "os.read(3, 1), os.read(3, 1)"), (True, "")], ids=["at once", "recorded", "namespace"]
+)
+def test_a_start_that_does_not_get_on_is_given_up_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, namespace: bool, before: str
+) -> None:
+    """Who cancels it waits for nothing, however long a start may take: the process is gone, and so is its record."""
+    launcher = tmp_path / "launcher.py"
+    launcher.write_text(STOPPED.format(before=before))
+    monkeypatch.setattr(process, "_LAUNCHER", launcher)
+    monkeypatch.setattr(process, "_LAUNCH_TIMEOUT", 3600.0)
+    spawned: list[int] = []
+    spawn = process._spawn
+
+    def noted(*words: Any) -> int:
+        spawned.append(spawn(*words))
+        return spawned[0]
+
+    monkeypatch.setattr(process, "_spawn", noted)
+    identity = userns.Identity(((7, 8),), ((7, 8),)) if namespace else NOBODY
+
+    async def main() -> None:
+        work = stoppable(lambda stop: process.launch(tmp_path, SLEEP, HOST, "demo", identity, stop=stop))
+        task = asyncio.create_task(work)
+        while not spawned or Path(f"/proc/{spawned[0]}/stat").read_text().rpartition(")")[2].split()[0] != "T":
+            await asyncio.sleep(0.001)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(main())
+    with pytest.raises(ProcessLookupError):
+        os.kill(spawned[0], 0)
+    assert process.load(tmp_path) is None

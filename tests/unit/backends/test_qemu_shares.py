@@ -16,6 +16,7 @@ from shed.backends.qemu import backend, command, process, userns
 from shed.backends.qemu.guard import mode
 from shed.backends.qemu.userns import Identity, plan
 from shed.errors import UsageError
+from shed.progress import Stop
 
 UUID = "2a39b2a9-5e6c-4a43-9a2e-6f7f33e3a3ff"
 
@@ -117,7 +118,15 @@ def test_forbidden_namespaces_are_done_without(tmp_path: Path, monkeypatch: pyte
     calls: list[tuple[list[str], Identity]] = []
 
     def launch(
-        _: Path, argv: list[str], host: command.Host, name: str, identity: Identity, *, guard: mode.Guard, prepare: Callable[[int], None]
+        _: Path,
+        argv: list[str],
+        host: command.Host,
+        name: str,
+        identity: Identity,
+        *,
+        guard: mode.Guard,
+        prepare: Callable[[int], None],
+        stop: Stop,
     ) -> process.Record:
         assert guard == mode.plan((share(tmp_path),))
         calls.append((argv, identity))
@@ -128,7 +137,7 @@ def test_forbidden_namespaces_are_done_without(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(process, "launch", launch)
     machine = Machine("demo", 1, 256, Path("/k"), Path("/i"), (), tmp_path, (share(tmp_path),))
     wanted = Identity(((0, 0), (1000, 500)), ((0, 0), (1000, 501)), (1000, 1000))
-    _, warnings = backend._launch(machine, command.Host(Path("/qemu"), "tcg", "uuid"), wanted, lambda _: None)
+    _, warnings = backend._launch(machine, command.Host(Path("/qemu"), "tcg", "uuid"), wanted, lambda _: None, Stop())
     assert [identity.namespace for _, identity in calls] == [True, False]
     assert [argv[argv.index("-runas") + 1] for argv, _ in calls] == ["1000:1000", "500:501"]
     assert len(warnings) == 1

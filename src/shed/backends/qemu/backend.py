@@ -12,6 +12,7 @@ import signal
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from shed.backends import mux
@@ -21,8 +22,9 @@ from shed.backends.qemu.guard import mode
 from shed.backends.qemu.templates import MEMORY, STATE, Limits, Templates
 from shed.config.paths import Paths
 from shed.errors import BackendError, ConflictError, UnavailableError
+from shed.progress import Stop
 from shed.run import missing_tool
-from shed.threads import in_thread
+from shed.threads import in_thread, stoppable
 from shed.untrusted import told
 
 log = logging.getLogger(__name__)
@@ -86,7 +88,7 @@ class QemuBackend:
             certainly = "runs already" if state is Liveness.OURS else "may be running: its process cannot be identified"
             raise ConflictError(f"the VM of shed {machine.name} {certainly}", code="SHED_ALREADY_RUNNING")
         try:
-            record, warnings = await in_thread(_launch, machine, host, identity, self._holding(machine, host))
+            record, warnings = await stoppable(partial(_launch, machine, host, identity, self._holding(machine, host)))
             await _came_up(machine.state_dir, record, template)
         except BaseException:  # a start that is given up half way leaves nothing running
             with contextlib.suppress(BackendError):
@@ -111,8 +113,10 @@ class QemuBackend:
                 await self._sweep()
 
     async def _save(self, plan: Machine, host: command.Host, rest: Callable[[Connection], Awaitable[None]], *, timeout: float) -> None:
-        prepare = self._holding(plan, host, template=True)
-        record = await in_thread(process.launch, plan.state_dir, command.build(plan, host), host, plan.name, userns.NOBODY, prepare=prepare)
+        words, prepare = command.build(plan, host), self._holding(plan, host, template=True)
+        record = await stoppable(
+            lambda stop: process.launch(plan.state_dir, words, host, plan.name, userns.NOBODY, prepare=prepare, stop=stop)
+        )
         await _came_up(plan.state_dir, record, None)
         link = await self.connect(plan.state_dir, timeout=timeout)
         try:
@@ -290,22 +294,24 @@ class QemuBackend:
 
 
 def _launch(
-    machine: Machine, host: command.Host, identity: userns.Identity, prepare: Callable[[int], None]
+    machine: Machine, host: command.Host, identity: userns.Identity, prepare: Callable[[int], None], stop: Stop
 ) -> tuple[process.Record, tuple[str, ...]]:
     """Start QEMU; where user namespaces are forbidden, without one, and with a warning."""
     try:
-        return _launch_as(machine, host, identity, prepare), ()
+        return _launch_as(machine, host, identity, prepare, stop), ()
     except process.NamespaceForbiddenError as error:
         warning = f"this host forbids user namespaces: files in {machine.shares[0].path} keep their owners' numbers in the shed"
         log.warning("shed %s: %s (%s)", machine.name, warning, error)
-    return _launch_as(machine, host, identity.without_namespace(), prepare), (warning,)
+    return _launch_as(machine, host, identity.without_namespace(), prepare, stop), (warning,)
 
 
-def _launch_as(machine: Machine, host: command.Host, identity: userns.Identity, prepare: Callable[[int], None]) -> process.Record:
+def _launch_as(
+    machine: Machine, host: command.Host, identity: userns.Identity, prepare: Callable[[int], None], stop: Stop
+) -> process.Record:
     host = replace(host, run_as=identity.become)
     guard = mode.plan(machine.shares)
     words = command.build(machine, host)
-    return process.launch(machine.state_dir, words, host, machine.name, identity, guard=guard, prepare=prepare)
+    return process.launch(machine.state_dir, words, host, machine.name, identity, guard=guard, prepare=prepare, stop=stop)
 
 
 async def _came_up(state_dir: Path, record: process.Record, template: Template | None) -> None:

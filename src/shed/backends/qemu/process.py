@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from shed.backends.base import Liveness
@@ -24,6 +25,7 @@ from shed.backends.qemu import command, userns
 from shed.backends.qemu.guard.mode import OPEN, Guard
 from shed.errors import BackendError
 from shed.fsutil import atomic_write
+from shed.progress import Stop
 
 RECORD = "vm.json"
 AGENT_SOCKET, MONITOR_SOCKET = "agent.sock", "qmp.sock"
@@ -252,12 +254,15 @@ def launch(
     *,
     guard: Guard = OPEN,
     prepare: Callable[[int], None] = lambda _: None,
+    stop: Stop | None = None,
 ) -> Record:
     """Start QEMU in a session of its own and return its record, which is on disk before QEMU runs.
 
-    `prepare` is given the process id before that, too.  Raises what it raises, `NamespaceForbiddenError`, and `BackendError` when the
-    program cannot be executed, or not be held to what `guard` says.
+    `prepare` is given the process id before that, too.  Who sets `stop`, in another thread, ends the wait for a process that does not come
+    to it; nothing runs then.  Raises what these raise, `NamespaceForbiddenError`, and `BackendError` when the program cannot be executed,
+    or not be held to what `guard` says.
     """
+    stop = stop or Stop()
     clear(state_dir)
     _begin_console(state_dir / command.CONSOLE)
     with contextlib.ExitStack() as stack:
@@ -275,11 +280,14 @@ def launch(
             clear(state_dir)
             raise BackendError(f"cannot start a process for the VM of shed {name}: {error}") from error
         theirs.close()
+        stop.also(partial(_hang_up, ours))
         try:
+            stop.check()
             prepare(pid)
             ours.sendall(b"P")
             if identity.namespace:
                 answer = ours.recv(16)
+                stop.check()
                 if answer.startswith(b"N"):
                     raise NamespaceForbiddenError(os.strerror(int(answer[1:])))
                 try:
@@ -288,8 +296,10 @@ def launch(
                     raise NamespaceForbiddenError(str(error)) from error
             record = Record(name, pid, start_time(pid), boot_id(), host.uuid, host.accel)
             _save(state_dir, record)
+            stop.check()
             ours.sendall(b"G")
             answer = ours.recv(16)
+            stop.check()  # its end of the socket, or ours
             if answer.startswith(b"S"):
                 raise BackendError(
                     f"the folder cannot be shared safely with shed {name}: {os.strerror(int(answer[1:]))}",
@@ -307,6 +317,12 @@ def launch(
                 raise BackendError(f"cannot start a process for the VM of shed {name}: {said or error}") from error
             raise
     return record
+
+
+def _hang_up(sock: socket.socket) -> None:
+    """End the wait of another thread for what comes through `sock`, which it may have closed by now."""
+    with contextlib.suppress(OSError):
+        sock.shutdown(socket.SHUT_RDWR)
 
 
 def _begin_console(path: Path) -> None:
