@@ -78,7 +78,6 @@ def test_a_client_that_is_killed_ends_its_pull(machine: Machine, registry: Regis
     assert stuck.left.wait(60)
     wait_until(lambda: not held(machine), what="the pull has ended")
     kept = partials(machine.data / "images/blobs/sha256")
-    assert kept.keys() <= {root}
     assert all(status.st_size <= FIRST for status in kept.values())
     counted = json.loads(machine.shed("system", "df", "--json"))["kinds"]["downloads"]
     assert (counted["count"], counted["size_bytes"]) == (len(kept), sum(status.st_size for status in kept.values()))
@@ -86,7 +85,7 @@ def test_a_client_that_is_killed_ends_its_pull(machine: Machine, registry: Regis
     again = tap(registry, root)
     again.open.set()
     machine.shed("image", "pull", f"{registry.address}/me/app:v1")
-    assert again.start == sum(status.st_size for status in kept.values())
+    assert again.start == (kept[root].st_size if root in kept else 0)
 
 
 def test_the_last_client_to_leave_ends_it(machine: Machine, registry: Registry, root: Digest) -> None:
