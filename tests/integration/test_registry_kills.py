@@ -24,7 +24,7 @@ from shed.images.reachable import blobs_of
 from shed.images.resolve import resolve
 from shed.oci.digest import Digest
 from shed.oci.partial import partial_path
-from shed.oci.registry.transport import CHUNK
+from shed.oci.registry.connections import CHUNK
 from shed.oci.store import LayoutStore
 from support.counting_proxy import BUFFER, CountingProxy, counting_proxy
 from support.docker_registry import DockerRegistry, docker_registry, no_credentials

@@ -78,6 +78,28 @@ class Tap:
         return True
 
 
+@dataclass
+class Drip:
+    """Sends `before`, and then `piece` again and again, with `pause` seconds between, until the other side hangs up; raw bytes."""
+
+    before: bytes
+    piece: bytes
+    pause: float = 0.0
+    sent: int = 0
+
+    def __call__(self, handler: Handler) -> bool:
+        """Answer a request."""
+        handler.close_connection = True
+        try:
+            handler.wfile.write(self.before)
+            while self.sent < MOST and not select.select([handler.connection], [], [], self.pause)[0]:
+                handler.wfile.write(self.piece)
+                self.sent += len(self.piece)
+        except OSError:
+            pass
+        return True
+
+
 def _peeked(connection: socket.socket) -> bytes:
     try:
         return connection.recv(1, socket.MSG_PEEK)

@@ -291,12 +291,12 @@ def basic(user: str, password: str) -> str:
 
 
 @contextmanager
-def scripted_registry() -> Iterator[Registry]:
-    """Yield a registry that listens on a free port of loopback."""
+def scripted_registry(host: str = "127.0.0.1", port: int = 0) -> Iterator[Registry]:
+    """Yield a registry that listens at an address of loopback, on a free port unless one is given."""
     registry = Registry()
-    server = ThreadingHTTPServer(("127.0.0.1", 0), type("OneHandler", (Handler,), {"registry": registry}))
+    server = ThreadingHTTPServer((host, port), type("OneHandler", (Handler,), {"registry": registry}))
     server.daemon_threads = True
-    registry.address = f"127.0.0.1:{server.server_address[1]}"
+    registry.address = f"{host}:{server.server_address[1]}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     try:

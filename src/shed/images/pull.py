@@ -19,7 +19,7 @@ from shed.errors import DataError, NotFoundError
 from shed.images import refs
 from shed.images.annotations import BootAnnotations
 from shed.images.reachable import blobs_of
-from shed.images.remote import find_remote
+from shed.images.remote import find_remote, told_plainly
 from shed.images.resolve import boot_blobs
 from shed.images.transfer import AT_ONCE, BlobCounter, Counter, at_once
 from shed.names import check_image_name
@@ -81,7 +81,7 @@ def pull_image(
     with contextlib.ExitStack() as stack:
         lease = stack.enter_context(store.lease())  # which makes a store that is not there yet
         stack.enter_context(refs.pulling(store, reference, stop))
-        repository = stack.enter_context(Repository(remote, insecure=insecure, sleep=stop.sleep))
+        repository = stack.enter_context(Repository(remote, insecure=insecure, private_hosts=store.limits.private_hosts, sleep=stop.sleep))
         stop.also(repository.abort)
         chosen = find_remote(repository, platform)
         boot = _boot(chosen, remote, with_layers=with_layers)
@@ -125,6 +125,7 @@ def _publish(store: LayoutStore, chosen: Chosen, name: str, *, take_tag: bool) -
     return name
 
 
+@told_plainly()
 def _boot(chosen: Chosen, reference: Reference, *, with_layers: bool) -> BootAnnotations:
     """Return what the image boots from.  Raises `DataError` (NOT_BOOTABLE) for an image without a root, unless its layers are wanted."""
     annotations = BootAnnotations.parse(chosen.manifest.annotations)

@@ -66,7 +66,10 @@ def push_image(
     stop = stop or Stop()
     progress.phase("check", f"checking {source}")
     found = find(store, source).digest
-    with store.lease() as lease, Repository(reference, push=True, insecure=insecure, sleep=stop.sleep) as repository:
+    with (
+        store.lease() as lease,
+        Repository(reference, push=True, insecure=insecure, private_hosts=store.limits.private_hosts, sleep=stop.sleep) as repository,
+    ):
         lease.image(found)
         image = _Image(store, source, found)
         stop.also(repository.abort)

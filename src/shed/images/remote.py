@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from shed.errors import DataError
+import contextlib
+from collections.abc import Iterator
+
+from shed.errors import DataError, ShedError
 from shed.oci import media
 from shed.oci.choose import Chosen, choose_from
 from shed.oci.descriptor import Descriptor, Platform
@@ -10,11 +13,24 @@ from shed.oci.digest import Digest, digest_bytes
 from shed.oci.fields import MAX_JSON, decode_object
 from shed.oci.manifest import Index
 from shed.oci.registry.client import Repository
+from shed.untrusted import told
 
+_MOST_TEXT = 500
 _MAX_DOCUMENTS = 64 << 20
 """Most bytes of all documents that are read to choose an image: an index may list thousands, and indexes too."""
 
 
+@contextlib.contextmanager
+def told_plainly() -> Iterator[None]:
+    """Keep what the documents of a registry say, as far as it comes into an error, short and visible."""
+    try:
+        yield
+    except ShedError as error:
+        error.message = told(error.message, _MOST_TEXT)
+        raise
+
+
+@told_plainly()
 def find_remote(repository: Repository, platform: Platform | None) -> Chosen:
     """Return the image that the reference of `repository` means: an image, or one of an index, chosen as `choose_from` says.
 

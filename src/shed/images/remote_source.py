@@ -36,7 +36,7 @@ def open_remote(
     remote = parse_reference(reference)
     stop = Stop()
     with contextlib.ExitStack() as stack:
-        repository = stack.enter_context(Repository(remote, insecure=insecure, sleep=stop.sleep))
+        repository = stack.enter_context(Repository(remote, insecure=insecure, private_hosts=store.limits.private_hosts, sleep=stop.sleep))
         stop.also(repository.abort)
         progress.phase("manifest", f"looking up {remote}")
         chosen = find_remote(repository, platform)

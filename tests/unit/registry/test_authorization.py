@@ -106,7 +106,7 @@ def test_a_token_that_is_revoked(registry: Registry, connect: Connect) -> None:
     registry.tokens.clear()
     assert repository.has_blob(DIGEST) is None
     assert len(registry.requests("GET", "/token")) == 2
-    registry.once("GET", "/token", lambda handler: handler.answer(200, b'{"token": "never good"}'))
+    registry.once("GET", "/token", lambda handler: handler.answer(200, b'{"token": "never-good"}'))
     registry.tokens.clear()
     with pytest.raises(RegistryError, match="wants credentials"):
         repository.has_blob(DIGEST)
@@ -143,7 +143,9 @@ def test_a_registry_token(registry: Registry, connect: Connect) -> None:
         connect(credentials=Credentials(registry_token="stale")).has_blob(DIGEST)
 
 
-@pytest.mark.parametrize("body", [b"", b"[]", b"{}", b'{"token": 5}', b'{"token": ""}'])
+@pytest.mark.parametrize(
+    "body", [b"", b"[]", b"{}", b'{"token": 5}', b'{"token": ""}', b'{"token": "a\\nb: c"}', b'{"token": "%s"}' % (b"x" * 40_000)]
+)
 def test_a_token_server_that_answers_nonsense(registry: Registry, connect: Connect, body: bytes) -> None:
     """One sentence that names it."""
     registry.bearer = True
@@ -233,11 +235,11 @@ def test_credentials_do_not_follow_an_upload(registry: Registry, connect: Connec
     ],
 )  # fmt: skip
 def test_who_is_spoken_to_without_encryption(host: str, scheme: str, *, insecure: bool) -> None:
-    """Who the user says so of; nobody whose name only looks like this machine.  None of them is asked."""
+    """Who the user says so of; nobody whose name only looks like this machine.  None of them is asked, or may lead to this machine so."""
     transport = Transport(host, insecure=insecure)
     assert transport.base == f"{scheme}://{host}"
     assert transport.plain_allowed(host) == insecure
-    assert transport.plain_allowed("[::1]:5000")
+    assert transport.plain_allowed("[::1]:5000") is (host in ("localhost:5000", "127.0.0.1"))
     assert not transport.plain_allowed("other.example.org")
 
 

@@ -158,10 +158,10 @@ def test_the_reserve_stops_a_pull_on_the_way(
     """When somebody else fills the disk meanwhile."""
     reference, root, size = published(registry, made)
     store = LayoutStore(tmp_path / "other", Limits(disk_reserve=1 << 30))
-    free = [*[(1 << 30) + 2 * size] * 2, *[1 << 30] * 99]
+    free = [(1 << 30) + 2 * size, *[1 << 30] * 99]
     monkeypatch.setattr("shed.budget.os.statvfs", lambda path: SimpleNamespace(f_frsize=1, f_blocks=1 << 40, f_bavail=free.pop(0)))
     with pytest.raises(StorageError, match="too little space"):
-        pull_image(store, reference)
+        pull_image(store, reference, concurrency=1)
     nothing_left(store, root)
 
 

@@ -124,7 +124,9 @@ def test_encryption_where_there_is_none(registry: Registry, connect: Connect) ->
     assert "--insecure" in (caught.value.hint or "")
 
 
-@pytest.mark.parametrize("url", ["http://ghcr.io/v2/a", "http://localhost.example.com/a", "http://10.0.0.1/a"])
+@pytest.mark.parametrize(
+    "url", ["http://ghcr.io/v2/a", "http://localhost.example.com/a", "http://10.0.0.1/a", "http://127.0.0.1/a", "http://localhost:5000/a"]
+)
 def test_what_is_encrypted_stays_so(url: str) -> None:
     """Wherever a registry that is spoken to with encryption leads, by redirect or as the place of an upload."""
     with pytest.raises(RegistryError, match="which is not encrypted"):

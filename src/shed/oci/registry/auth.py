@@ -24,8 +24,13 @@ _SHORTEST_LIFE = 60.0
 _MARGIN = 0.9
 """Part of its life for which a token is used."""
 _MAX_ANSWER = 1 << 20
-_SCHEME = re.compile(r"\s*,?\s*([A-Za-z]+)(?:\s+|$|(?=,))")
-_PARAMETER = re.compile(r'\s*,?\s*([A-Za-z_]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]+))')
+_MAX_CHALLENGE = 8 << 10
+"""Most characters of a challenge; of a longer one nothing is read."""
+_MAX_TOKEN = 32 << 10
+_LONGEST_LIFE = 86400.0
+_TOKEN = re.compile(r"[!-~]+")
+_SCHEME = re.compile(r"[\s,]*([A-Za-z]+)(?:\s+|$|(?=,))")
+_PARAMETER = re.compile(r'[\s,]*([A-Za-z_]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]+))')
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +44,7 @@ class Challenge:
 def parse_challenges(header: str) -> list[Challenge]:
     """Return the challenges in a WWW-Authenticate header (RFC 9110, 11.6.1)."""
     found: list[Challenge] = []
-    position = 0
+    position = len(header) if len(header) > _MAX_CHALLENGE else 0
     while position < len(header):
         if found and (parameter := _PARAMETER.match(header, position)):
             name, quoted, bare = parameter.groups()
@@ -118,8 +123,8 @@ class Authenticator:
                 raise refused(place.netloc, what, answer.status, data)
         fields = Fields(decode_object(data, f"the answer of {place.netloc}"), f"the answer of {place.netloc}")
         token = fields.text("token", "") or fields.text("access_token", "")
-        if not token:
+        if not _TOKEN.fullmatch(token) or len(token) > _MAX_TOKEN:
             raise RegistryError(f"{place.netloc} gave no token for {self._host}", hint=WRONG)
         life = fields.value.get("expires_in")
-        seconds = float(life) if isinstance(life, int | float) and life > 0 else _SHORTEST_LIFE
+        seconds = float(min(life, _LONGEST_LIFE)) if isinstance(life, int | float) and life > 0 else _SHORTEST_LIFE
         return f"Bearer {token}", time.monotonic() + seconds * _MARGIN

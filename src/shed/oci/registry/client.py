@@ -6,7 +6,7 @@ Source: https://github.com/opencontainers/distribution-spec/blob/v1.1.1/spec.md.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import urlencode
 
@@ -15,12 +15,14 @@ from shed.oci import media
 from shed.oci.content import Source
 from shed.oci.descriptor import Descriptor
 from shed.oci.digest import Digest, digest_bytes, is_digest, mismatch, parse_digest
+from shed.oci.fields import MAX_SIZE
 from shed.oci.registry.credentials import Credentials
 from shed.oci.registry.download import Download, Sink
 from shed.oci.registry.errors import WAITS, RegistryError
 from shed.oci.registry.reference import Reference
 from shed.oci.registry.session import MAX_ERROR, Session
 from shed.oci.registry.upload import Upload
+from shed.untrusted import number
 
 MAX_MANIFEST = 4 << 20
 """Most bytes of a manifest, as in the specification."""
@@ -43,7 +45,8 @@ class RemoteManifest:
 class Repository:
     """The repository of `reference`; usable by several threads.
 
-    `push` asks for the right to write.  Credentials are those that docker or podman keep, unless given.  Faults that may pass are tried
+    `push` asks for the right to write.  Credentials are those that docker or podman keep, unless given.  The registry may lead to
+    `private_hosts`, even if it is not inside itself; see `shed.oci.registry.connections`.  Faults that may pass are tried
     three times, after `waits` in seconds, by `sleep`.  Connections are kept for the next request, and closed when a ``with`` block ends.
     Every method raises `RegistryError` when it is refused, `UnavailableError` when the registry cannot be reached.
     """
@@ -55,11 +58,14 @@ class Repository:
         push: bool = False,
         insecure: bool = False,
         credentials: Credentials | None = None,
+        private_hosts: Collection[str] = (),
         waits: Sequence[float] = WAITS,
         sleep: Callable[[float], object] = time.sleep,
     ) -> None:
         self.reference = reference
-        self._session = Session(reference, push=push, insecure=insecure, credentials=credentials, waits=waits, sleep=sleep)
+        self._session = Session(
+            reference, push=push, insecure=insecure, credentials=credentials, private_hosts=private_hosts, waits=waits, sleep=sleep
+        )
 
     def abort(self) -> None:
         """Cut all connections: what is under way fails at once, as if the network had gone."""
@@ -165,5 +171,4 @@ class Repository:
 
 
 def _length(headers: Mapping[str, str]) -> int:
-    text = headers.get("Content-Length", "")
-    return int(text) if text.isdigit() else 0
+    return number(headers.get("Content-Length", ""), 0, MAX_SIZE) or 0

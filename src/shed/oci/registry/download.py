@@ -12,8 +12,9 @@ from shed.oci.fields import MAX_SIZE
 from shed.oci.registry.errors import RegistryError, TransientError
 from shed.oci.registry.session import Session
 from shed.oci.registry.transport import Answer
+from shed.untrusted import number
 
-_CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
+_CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19}|\*)")
 
 
 class Sink(Protocol):
@@ -80,11 +81,11 @@ class Download:
                 raise RegistryError(f"{self._what}: asked for the bytes from {self._done}, got {text[:100]!r}")
             return 0
         self._session.expect(self._what, answer, 200)
-        length = answer.headers.get("Content-Length", "")
-        if length.isdigit():
-            if self._size not in (None, int(length)):
+        length = number(answer.headers.get("Content-Length", ""), 0, MAX_SIZE)
+        if length is not None:
+            if self._size not in (None, length):
                 raise self._lie(f"{length} bytes, expected {self._size}")
-            self._size = int(length)
+            self._size = length
         return self._done
 
     def _lie(self, what: str) -> DataError:

@@ -7,12 +7,17 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from shed.errors import NotFoundError, ShedError, UnavailableError
+from shed.untrusted import told
 
 WAITS = (1.0, 4.0)
 """Seconds between three tries."""
 MAX_WAIT = 60.0
 """Longest wait that a registry may ask for, in seconds."""
+MAX_TRIES = 100
+"""Most tries of one transfer, whatever they bring: who sends a megabyte and hangs up could otherwise go on for ever."""
 _PROGRESS = 1 << 20
+MOST_TEXT = 300
+"""Characters of a registry's text that are told."""
 _T = TypeVar("_T")
 
 
@@ -38,24 +43,24 @@ def retried(
 ) -> _T:
     """Return what `call` returns, calling again after a `TransientError`; when the waits are used up, it ends in its `ShedError`.
 
-    `done` says how many bytes are through: a try that brought more than a megabyte starts the count of tries anew.
+    `done` says how many bytes are through: a try that brought more than a megabyte starts the count of tries anew, within `MAX_TRIES`.
     """
-    before, failures = done(), 0
+    before, failures, tries = done(), 0, 0
     while True:
         try:
             return call()
         except TransientError as error:
             now = done()
             failures = 1 if now > before + _PROGRESS else failures + 1
-            before = now
-            if failures > len(waits):
+            before, tries = now, tries + 1
+            if failures > len(waits) or tries >= MAX_TRIES:
                 raise error.told from None
             sleep(waits[failures - 1] if error.wait is None else min(error.wait, MAX_WAIT))
 
 
 def refused(host: str, what: str, status: int, body: bytes) -> ShedError:
     """Return the error for an answer with `status` and `body` to the request for `what`."""
-    detail = _detail(body)
+    host, detail = told(host, 100), _detail(body)
     said = f": {detail}" if detail else ""
     if status == 400 and b"HTTPS" in body:  # as Go's servers and nginx say it
         return RegistryError(f"{host} wants an encrypted connection", code="REGISTRY_TLS", hint="leave out --insecure")
@@ -76,10 +81,13 @@ def refused(host: str, what: str, status: int, body: bytes) -> ShedError:
 
 
 def _detail(body: bytes) -> str:
-    """Return what a registry's ``{"errors": […]}`` says, in one line; empty when it says nothing."""
+    """Return what a registry's ``{"errors": […]}`` says, in one line in which nothing is hidden; empty when it says nothing.
+
+    All words of registries come in here.
+    """
     try:
         errors = json.loads(body)["errors"]
         parts = [error.get("message") or error.get("code") for error in errors]
     except (ValueError, RecursionError, TypeError, KeyError, AttributeError):
         return ""
-    return "; ".join(" ".join(part.split()) for part in parts if isinstance(part, str))[:300]
+    return told("; ".join(" ".join(part.split()) for part in parts if isinstance(part, str)), MOST_TEXT)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from shed.oci.digest import Digest, short
 from shed.oci.registry.auth import Authenticator
@@ -26,10 +26,11 @@ class Session:
         push: bool = False,
         insecure: bool = False,
         credentials: Credentials | None = None,
+        private_hosts: Collection[str] = (),
         waits: Sequence[float] = WAITS,
         sleep: Callable[[float], object] = time.sleep,
     ) -> None:
-        transport = Transport(reference.host, insecure=insecure, waits=waits, sleep=sleep)
+        transport = Transport(reference.host, insecure=insecure, private_hosts=private_hosts, waits=waits, sleep=sleep)
         credentials = find_credentials(reference) if credentials is None else credentials
         self.reference = reference
         self.retried = transport.retried

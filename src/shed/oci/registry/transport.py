@@ -7,35 +7,27 @@ trusted (``SSL_CERT_FILE``).
 
 from __future__ import annotations
 
-import contextlib
 import email.utils
-import functools
-import socket
 import ssl
-import threading
 import time
-import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import IO, Protocol, Self, TypeVar, cast
 from urllib.parse import urljoin, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import urllib3
-from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import HTTPError, NameResolutionError, ProtocolError, SSLError
 from urllib3.exceptions import TimeoutError as HTTPTimeoutError
 
 from shed.errors import UnavailableError
+from shed.oci.registry.connections import CHUNK, Connections, SlowError
 from shed.oci.registry.errors import WAITS, RegistryError, TransientError, refused, retried
 from shed.oci.registry.reference import is_loopback, split_host
+from shed.untrusted import number, told
 from shed.version import VERSION
 
-CHUNK = 1 << 20
 _MAX_ERROR = 1 << 16
 _MAX_REDIRECTS = 8
-_CONNECTIONS = 8
-"""Kept open to each host."""
-_TIMEOUT = urllib3.Timeout(connect=20, read=180)
 WRONG = "the registry, or a proxy before it, is set up wrongly"
 """A hint."""
 _HEADERS = {"User-Agent": f"shed/{VERSION}", "Accept-Encoding": "identity"}
@@ -100,21 +92,30 @@ class Transport:
     """Connections to the registry `host`, without encryption when it is `insecure`, and to others; usable by several threads."""
 
     def __init__(
-        self, host: str, *, insecure: bool = False, waits: Sequence[float] = WAITS, sleep: Callable[[float], object] = time.sleep
+        self,
+        host: str,
+        *,
+        insecure: bool = False,
+        private_hosts: Collection[str] = (),
+        waits: Sequence[float] = WAITS,
+        sleep: Callable[[float], object] = time.sleep,
     ) -> None:
         self._host = host
         self._insecure = insecure
         self._waits = waits
         self._sleep = sleep
         self._base = ""
-        self._pools: dict[str, urllib3.PoolManager] = {}
-        self._sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
-        self._aborted = False
-        self._lock = threading.Lock()
+        self._connections = Connections(host, private_hosts)
+        self.abort = self._connections.abort
+        self.close = self._connections.close
 
     def plain_allowed(self, authority: str) -> bool:
-        """Tell whether ``host[:port]`` may be spoken to without encryption: this machine, and a registry that the user says so of."""
-        return is_loopback(split_host(authority)) or (self._insecure and authority == self._host)
+        """Tell whether ``host[:port]`` may be spoken to without encryption.
+
+        What is on this machine, if the registry is there, too; and a registry that the user says so of.
+        """
+        here = is_loopback(split_host(authority)) and is_loopback(split_host(self._host))
+        return here or (self._insecure and authority == self._host)
 
     @property
     def base(self) -> str:
@@ -139,23 +140,11 @@ class Transport:
         self, method: str, url: str, headers: Mapping[str, str], data: bytes | IO[bytes] | None = None
     ) -> urllib3.BaseHTTPResponse:
         place = urlsplit(url)
-        return self._pool(place.scheme, place.netloc).request(
+        host = split_host(place.netloc)
+        proxy = "" if is_loopback(host) or proxy_bypass(place.netloc) else getproxies().get(place.scheme, "")
+        return self._connections.pool(proxy).request(
             method, url, body=data, headers=headers, redirect=False, retries=False, preload_content=False, decode_content=False
         )
-
-    def abort(self) -> None:
-        """Cut all connections, also those still being made, so that whoever waits for one of them waits no more."""
-        self._aborted = True
-        with self._lock:
-            sockets = list(self._sockets)
-        for each in sockets:
-            _cut(each)
-
-    def close(self) -> None:
-        """Close all connections that nobody uses; new requests make new ones."""
-        with self._lock:
-            for pool in self._pools.values():
-                pool.clear()
 
     def retried(self, call: Callable[[], _T], *, done: Callable[[], int] = lambda: 0) -> _T:
         """Return what `call` returns, calling it again while it raises `TransientError`; see `errors.retried`."""
@@ -197,6 +186,8 @@ class Transport:
         place = urlsplit(url)
         if place.scheme == "http" and self.base.startswith("https:") and not self.plain_allowed(place.netloc):
             raise RegistryError(f"{self._host} leads to {url[:200]!r}, which is not encrypted", hint=WRONG)
+        target = urllib3.util.parse_url(url)
+        self._connections.check(target.host or "", target.port or _PORTS[place.scheme])
         data = body if isinstance(body, bytes) or body is None else cast(IO[bytes], body.open())
         if body is not None:
             headers = {**headers, "Content-Length": str(len(body) if isinstance(body, bytes) else body.size)}
@@ -211,39 +202,6 @@ class Transport:
             raise TransientError(_unreachable(url, error)) from None
         return Answer(response, url)
 
-    def _pool(self, scheme: str, authority: str) -> urllib3.PoolManager:
-        host = split_host(authority)
-        proxy = "" if is_loopback(host) or proxy_bypass(authority) else getproxies().get(scheme, "")
-        with self._lock:
-            if proxy not in self._pools:
-                self._pools[proxy] = _pool(proxy)
-                self._pools[proxy].pool_classes_by_scheme = self._watched()
-            return self._pools[proxy]
-
-    def _watched(self) -> dict[str, type[urllib3.HTTPConnectionPool]]:
-        """Return pools whose connections `abort` knows."""
-
-        def note(connection: HTTPConnection) -> None:
-            with self._lock:
-                self._sockets.add(connection.sock)
-            if self._aborted:
-                _cut(connection.sock)
-
-        class Plain(HTTPConnection):
-            def connect(self) -> None:
-                super().connect()
-                note(self)
-
-        class Encrypted(HTTPSConnection):
-            def connect(self) -> None:
-                super().connect()
-                note(self)
-
-        return {
-            "http": type("PlainPool", (urllib3.HTTPConnectionPool,), {"ConnectionCls": Plain}),
-            "https": type("EncryptedPool", (urllib3.HTTPSConnectionPool,), {"ConnectionCls": Encrypted}),
-        }
-
 
 def same_origin(one: str, other: str) -> bool:
     """Tell whether two URLs have the same scheme, host and port (RFC 6454)."""
@@ -255,35 +213,31 @@ def resolve(url: str, location: str) -> str:
     """Return where `location`, as the answer from `url` gives it, is.  Raises `RegistryError` when it is no web address."""
     try:
         target = urljoin(url, location)
-        if urllib3.util.parse_url(target).host and urlsplit(target).scheme in _PORTS:
+        if target.isascii() and target.isprintable() and urllib3.util.parse_url(target).host and urlsplit(target).scheme in _PORTS:
             return target
     except ValueError:
         pass
     raise RegistryError(f"{urlsplit(url).netloc} leads to {location[:200]!r}, which is no web address", hint=WRONG)
 
 
-def _pool(proxy: str) -> urllib3.PoolManager:
-    make: Callable[..., urllib3.PoolManager] = urllib3.PoolManager
-    if proxy:
-        url = urllib3.util.parse_url(proxy if "://" in proxy else f"http://{proxy}")
-        headers = urllib3.make_headers(proxy_basic_auth=url.auth) if url.auth else None
-        make = functools.partial(urllib3.ProxyManager, url._replace(auth=None).url, proxy_headers=headers)
-    return make(maxsize=_CONNECTIONS, timeout=_TIMEOUT, blocksize=CHUNK, ssl_context=ssl.create_default_context())
-
-
 def _retry_after(headers: Mapping[str, str]) -> float | None:
     """Return the seconds that a Retry-After header asks for (RFC 9110, 10.2.3)."""
     text = headers.get("Retry-After", "").strip()
-    if text.isascii() and text.isdigit():
-        return float(text)
+    seconds = number(text, 0, 1 << 30)
+    if seconds is not None:
+        return float(seconds)
     try:
-        return max(0.0, email.utils.parsedate_to_datetime(text).timestamp() - time.time())
-    except ValueError:
+        return max(0.0, email.utils.parsedate_to_datetime(text[:100]).timestamp() - time.time())
+    except (ValueError, TypeError, IndexError, OverflowError):
         return None
 
 
 def _unreachable(url: str, error: Exception) -> UnavailableError:
-    host = urlsplit(url).netloc
+    host = told(urlsplit(url).netloc, 100)
+    for cause in _causes(error):
+        if isinstance(cause, SlowError):
+            hint = "try again later: what is here is kept"
+            return UnavailableError(f"{host} was hung up on: {cause}", code="REGISTRY_SLOW", hint=hint)
     return UnavailableError(f"cannot reach {host}: {_reason(error)}", code="REGISTRY_UNAVAILABLE", hint="check the name and the network")
 
 
@@ -298,11 +252,6 @@ def _reason(error: BaseException) -> str:
         if isinstance(cause, OSError) and cause.strerror:
             return cause.strerror.lower()
     return "it does not answer" if isinstance(error, HTTPTimeoutError) else "the connection was cut"
-
-
-def _cut(connection: socket.socket) -> None:
-    with contextlib.suppress(OSError):
-        socket.socket.shutdown(connection, socket.SHUT_RDWR)  # not the method of an SSLSocket, which takes TLS away from who is reading
 
 
 def _was_cut(error: SSLError) -> bool:

@@ -12,14 +12,17 @@ from collections.abc import Callable
 from shed.errors import StorageError
 from shed.oci.content import Source
 from shed.oci.digest import Digest
+from shed.oci.fields import MAX_SIZE
+from shed.oci.registry.connections import CHUNK
 from shed.oci.registry.errors import RegistryError
 from shed.oci.registry.session import MAX_ERROR, Session
-from shed.oci.registry.transport import CHUNK, Answer, resolve
+from shed.oci.registry.transport import Answer, resolve
+from shed.untrusted import number
 
 _SMALL = 1 << 20
 """Up to so many bytes, a blob goes along with the request that completes it."""
 _PIECE = 4 << 20
-_RANGE = re.compile(r"(?:bytes=)?0-(\d+)")
+_RANGE = re.compile(r"(?:bytes=)?0-([0-9]{1,18})")
 _NO_STREAMS = frozenset({400, 405, 411, 413, 416})
 """Statuses of registries, and of proxies before them, that want chunks."""
 _BYTES = {"Content-Type": "application/octet-stream"}
@@ -65,8 +68,7 @@ class Upload:
             self._session.expect(self._what, answer, 202)
             answer.read(MAX_ERROR)
         self._location, self._offset = self._session.location(answer), 0
-        least = answer.headers.get("OCI-Chunk-Min-Length", "")
-        self._piece = max(_PIECE, int(least) if least.isdigit() else 0)
+        self._piece = max(_PIECE, number(answer.headers.get("OCI-Chunk-Min-Length", ""), 0, MAX_SIZE) or 0)
 
     def _resumed(self) -> bool:
         """Ask the registry how much it has; return whether the upload can go on from there."""
