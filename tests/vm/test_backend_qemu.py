@@ -18,9 +18,9 @@ from pathlib import Path
 import pytest
 
 from shed.backends.base import Disk, Liveness, Share
-from shed.backends.mux import StreamResetError
 from shed.backends.qemu import QemuBackend, accel, process
 from shed.backends.qemu.backend import PROGRAM
+from shed.backends.stream import StreamResetError
 from shed.errors import BackendError, ConflictError
 from shed.guest import protocol
 from shed.images.resolve import resolve

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from shed.errors import BackendError
+
 
 @dataclass(frozen=True, slots=True)
 class Disk:
@@ -90,6 +92,18 @@ class Template:
     """Tells it from one that was there before under the same name."""
 
 
+class LinkError(BackendError):
+    """The link to the agent is not usable."""
+
+    code = "LINK_LOST"
+
+
+class LinkAbusedError(LinkError):
+    """The guest broke the protocol, or sent more that is of no use than a link may cost, so the link was dropped."""
+
+    code = "LINK_ABUSED"
+
+
 class Stream(Protocol):
     """A byte stream into the guest, with backpressure and half-close.  All methods belong to one event loop."""
 
@@ -120,8 +134,8 @@ class Connection(Protocol):
         """Open a stream to the guest's `port` (see `shed.guest.protocol`)."""
         ...
 
-    async def wait_closed(self) -> None:
-        """Return when the link is gone: the VM ended, or the agent fell silent."""
+    async def wait_closed(self) -> LinkAbusedError | None:
+        """Return when the link is gone: the VM ended, the agent fell silent, or, then with the reason, the guest misused it."""
         ...
 
     async def close(self) -> None:

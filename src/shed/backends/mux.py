@@ -9,18 +9,22 @@ How a session comes to be (frames are described in `shed.guest.protocol`):
 
 Backpressure runs end to end without a buffer that grows: a stream keeps at most the credit it gave the guest, and a writer waits for
 the guest's credit and for room in the socket.  Writers wait for room together and then send one frame each, in turn.
+
+A guest is not trusted.  Its link gets a bounded share of each turn of the event loop, whatever it sends, and is dropped when that is more
+nonsense than its `LinkBudget` allows.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
-from collections import deque
 from typing import cast
 
-from shed.errors import BackendError
+from shed.backends.base import LinkAbusedError, LinkError
+from shed.backends.link_budget import LinkBudget
+from shed.backends.stream import MuxStream
 from shed.guest import protocol
+from shed.untrusted import MOST_TEXT, load_object, told
 
 log = logging.getLogger(__name__)
 HELLO_TIMEOUT = 0.2
@@ -30,16 +34,14 @@ _RETRY_PAUSE = 0.1
 _PATIENCE_GROWTH, _MOST_PATIENCE = 1.5, 5.0
 _PAUSE_GROWTH, _LONGEST_PAUSE = 1.1, 0.3
 """Each try gives the guest more time than the one before: it may be booting, or the host has more VMs than processors."""
-_CREDIT_STEP = protocol.INITIAL_CREDIT // 4
 _SOCKET_HIGH, _SOCKET_LOW = 256 * 1024, 64 * 1024
 _PORT_NOBODY = 0
 _CLOSE_TIMEOUT = 1.0
-
-
-class LinkError(BackendError):
-    """The link to the agent is not usable."""
-
-    code = "LINK_LOST"
+FRAMES_PER_TURN = 128
+"""Frames of one guest that are handled before others have a turn; 128 of them take a third of a millisecond."""
+MOST_UNSENT = 4 << 20
+"""Bytes on their way to a guest that takes none; data waits for room much earlier."""
+_LONGEST_NONCE = 128
 
 
 class ProtocolMismatchError(LinkError):
@@ -48,152 +50,20 @@ class ProtocolMismatchError(LinkError):
     code = "PROTOCOL_MISMATCH"
 
 
-class StreamResetError(BackendError):
-    """The stream was cut before its end: by the agent, or because the link is gone."""
-
-    code = "STREAM_RESET"
-
-
-class MuxStream:
-    """One stream; see `shed.backends.base.Stream`."""
-
-    __slots__ = ("_changed", "_chunks", "_consumed", "_credit", "_ended_by_guest", "_ended_by_us", "_granted", "_link", "_number", "_reset",
-                 "_skip", "_writing")  # fmt: skip
-
-    def __init__(self, link: MuxConnection, number: int) -> None:
-        self._link = link
-        self._number = number
-        self._chunks: deque[bytes] = deque()
-        self._skip = 0
-        """Bytes of the first chunk that were read already."""
-        self._granted = protocol.INITIAL_CREDIT
-        self._consumed = 0
-        self._credit = protocol.INITIAL_CREDIT
-        self._ended_by_guest = False
-        self._ended_by_us = False
-        self._reset: str | None = None
-        self._changed: list[asyncio.Future[None]] = []
-        self._writing = asyncio.Lock()
-
-    async def read(self, limit: int = 65536) -> bytes:
-        """Return up to `limit` bytes; empty at the guest's end of file.  Raises `StreamResetError`, after what came before the cut."""
-        while not self._chunks:
-            if self._reset is not None:
-                raise self._error()
-            if self._ended_by_guest:
-                return b""
-            await self._change()
-        chunk = self._chunks[0]
-        if len(chunk) - self._skip <= limit:
-            data = chunk[self._skip :] if self._skip else chunk
-            self._chunks.popleft()
-            self._skip = 0
-        else:
-            data = chunk[self._skip : self._skip + limit]
-            self._skip += len(data)
-        self._consume(len(data))
-        return data
-
-    async def write(self, data: bytes | bytearray | memoryview) -> None:
-        """Send all of `data`, in one piece even when several tasks write; see `shed.backends.base.Stream`."""
-        async with self._writing:
-            rest = memoryview(data).cast("B")
-            while rest:
-                await self._link.room()
-                if self._reset is not None:
-                    raise self._error()
-                if self._ended_by_us:
-                    raise StreamResetError("the stream was ended for writing before")
-                if not self._credit:
-                    await self._change()
-                    continue
-                size = min(len(rest), self._credit, protocol.MAX_MUX_PAYLOAD)
-                self._credit -= size
-                self._link.send(protocol.DATA, self._number, rest[:size])
-                rest = rest[size:]
-
-    async def write_eof(self) -> None:
-        """Say that no more data follows, after all that is being written; reading goes on."""
-        async with self._writing:
-            if self._reset is None and not self._ended_by_us:
-                self._ended_by_us = True
-                self._link.send(protocol.EOF, self._number)
-                self._forget_when_over()
-
-    def close(self) -> None:
-        """Drop the stream and what was not read of it."""
-        if self._reset is None and not (self._ended_by_us and self._ended_by_guest):
-            self._link.send(protocol.RESET, self._number, b"closed by the host")
-            self._link.forget(self._number)
-            self.was_reset("it was closed")
-        self._chunks.clear()
-
-    # From the link:
-
-    def came(self, data: bytes) -> None:
-        """Take bytes of the guest's."""
-        if self._ended_by_guest or len(data) > self._granted:
-            raise protocol.ProtocolError(f"stream {self._number} carries data beyond its credit, or after its end")
-        self._granted -= len(data)
-        if data:
-            self._chunks.append(data)
-            self._wake()
-
-    def credited(self, size: int) -> None:
-        """Take the guest's leave to send `size` bytes more."""
-        self._credit += size
-        self._wake()
-
-    def ended(self) -> None:
-        """Take the guest's end of file."""
-        self._ended_by_guest = True
-        self._forget_when_over()
-        self._wake()
-
-    def was_reset(self, reason: str) -> None:
-        """Take the end of everything; what came before can still be read."""
-        self._reset = reason
-        self._wake()
-
-    def _error(self) -> StreamResetError:
-        return StreamResetError(f"the stream into the shed was cut: {self._reset}")
-
-    def _consume(self, size: int) -> None:
-        self._consumed += size
-        if self._consumed >= _CREDIT_STEP and not self._ended_by_guest and self._reset is None:
-            self._granted += self._consumed
-            self._link.send(protocol.CREDIT, self._number, self._consumed.to_bytes(4, "big"))
-            self._consumed = 0
-
-    def _forget_when_over(self) -> None:
-        if self._ended_by_us and self._ended_by_guest:
-            self._link.forget(self._number)
-
-    async def _change(self) -> None:
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._changed.append(future)
-        await future
-
-    def _wake(self) -> None:
-        for future in self._changed:
-            if not future.done():
-                future.set_result(None)
-        self._changed.clear()
-
-
 class MuxConnection(asyncio.Protocol):
     """A session with one guest; see `shed.backends.base.Connection`.  `connect` makes one.
 
-    `patience` is how many seconds the agent has for its hello and for taking our attach.
+    `patience` is how many seconds the agent has for its hello and for taking our attach; `budget` is what the guest may cost.
     """
 
-    def __init__(self, *, patience: float = HELLO_TIMEOUT) -> None:
+    def __init__(self, *, patience: float = HELLO_TIMEOUT, budget: LinkBudget | None = None) -> None:
         self.hello: dict[str, object] = {}
         loop = asyncio.get_running_loop()
         self.attached: asyncio.Future[None] = loop.create_future()
         """Done when the guest has taken our first attach; has an exception when the link was lost before."""
         self._gone: asyncio.Future[None] = loop.create_future()
         self._patience = patience
+        self._budget = budget or LinkBudget()
         self._room = asyncio.Event()
         self._room.set()
         self._decoder = protocol.MuxDecoder()
@@ -204,19 +74,21 @@ class MuxConnection(asyncio.Protocol):
         self._greeted = False
         self._hello_timer: asyncio.TimerHandle | None = None
         self._transport: asyncio.Transport | None = None
-        self._failure = LinkError("the link to the agent is gone: the VM closed it")
+        self._failure: LinkError = LinkError("the link to the agent is gone: the VM closed it")
+        self._paused = False
 
     async def open(self, port: int) -> MuxStream:
         """Open a stream to the guest's `port`; a port where nothing listens shows as a reset."""
         if not self._greeted or self._gone.done():
-            raise LinkError(self._failure.message)
+            raise type(self._failure)(self._failure.message)
         number = self._open(port)
         stream = self._streams[number] = MuxStream(self, number)
         return stream
 
-    async def wait_closed(self) -> None:
-        """Return when the link is gone."""
+    async def wait_closed(self) -> LinkAbusedError | None:
+        """Return when the link is gone; see `shed.backends.base.Connection`."""
         await asyncio.shield(self._gone)
+        return self._failure if isinstance(self._failure, LinkAbusedError) else None
 
     async def close(self) -> None:
         """End the link once what was sent has left; a guest that takes nothing is not waited for."""
@@ -232,8 +104,11 @@ class MuxConnection(asyncio.Protocol):
 
     def send(self, kind: int, stream: int, payload: bytes | bytearray | memoryview = b"") -> None:
         """Put a frame on its way; DATA only after `room`."""
-        if self._transport is not None and not self._gone.done():
-            self._transport.write(protocol.mux_frame(kind, stream, payload))
+        if self._transport is None or self._gone.done():
+            return
+        self._transport.write(protocol.mux_frame(kind, stream, payload))
+        if not self._room.is_set() and self._transport.get_write_buffer_size() > MOST_UNSENT:
+            self.abort(LinkAbusedError("the guest takes nothing of what it asks for"))
 
     async def room(self) -> None:
         """Wait until the socket takes more."""
@@ -263,20 +138,48 @@ class MuxConnection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Take the guest's bytes."""
         self._decoder.feed(data)
+        self._work()
+
+    def _work(self) -> None:
+        """Handle so many of the frames that are here; while there are more, nothing more is read, and others have their turn."""
+        assert self._transport is not None
+        if self._transport.is_closing():
+            return
         try:
-            while self._synchronised or self._decoder.synchronise():
-                self._synchronised = True
-                try:
-                    frame = self._decoder.frame()
-                except protocol.ProtocolError:
-                    self._start_over()
-                    continue
-                if frame is None:
-                    return
-                self._take(*frame)
-        except (protocol.ProtocolError, LinkError) as error:
-            log.warning("link to an agent is given up: %s", error)
-            self.abort(error if isinstance(error, LinkError) else LinkError(f"the agent broke the protocol: {error}"))
+            try:
+                more = self._take_frames()
+            except protocol.ProtocolError as error:
+                if not self.attached.done():  # it may be what another session left over
+                    self._budget.broken(str(error))
+                    raise LinkError(f"what the agent said makes no sense: {error}") from None
+                raise LinkAbusedError(f"the agent broke the protocol: {error}") from None
+        except LinkError as error:
+            self.abort(error)
+            return
+        if more != self._paused:
+            self._paused = more
+            (self._transport.pause_reading if more else self._transport.resume_reading)()
+        if more:
+            asyncio.get_running_loop().call_soon(self._work)
+
+    def _take_frames(self) -> bool:
+        """Take frames; return whether there are more than may be taken in one go."""
+        for _ in range(FRAMES_PER_TURN):
+            if not self._synchronised:
+                before = self._decoder.pending()
+                self._synchronised = self._decoder.synchronise()
+                self._budget.noise(before - self._decoder.pending())
+                if not self._synchronised:
+                    return False
+            try:
+                frame = self._decoder.frame()
+            except protocol.ProtocolError as error:
+                self._start_over(str(error))
+                continue
+            if frame is None:
+                return False
+            self._take(*frame)
+        return True
 
     def connection_lost(self, error: Exception | None) -> None:
         """The socket is closed: by the VMM, by us, or because its process ended."""
@@ -302,19 +205,22 @@ class MuxConnection(asyncio.Protocol):
                 self.attached.set_result(None)
             return
         stream = self._streams.get(number)
-        if kind == protocol.DATA:
-            if stream is not None:  # else it was closed here and the guest does not know yet
-                stream.came(payload)
-        elif kind == protocol.CREDIT:
+        if kind == protocol.DATA and stream is not None and payload:
+            stream.came(payload)
+            return
+        self._budget.idle(len(payload))
+        if kind == protocol.DATA:  # empty, or for a stream that was closed here, which the guest does not know yet
+            return
+        if kind == protocol.CREDIT:
             if stream is not None:
-                stream.credited(int.from_bytes(payload, "big"))
+                stream.credited(protocol.counted(payload))
         elif kind == protocol.EOF:
             if stream is not None:
                 stream.ended()
         elif kind == protocol.RESET:
             if stream is not None:
                 self.forget(number)
-                stream.was_reset(payload.decode(errors="replace") or "by the agent")
+                stream.was_reset(payload[:MOST_TEXT].decode(errors="replace") or "by the agent")
         else:
             raise protocol.ProtocolError(f"the agent sent a mux frame of unknown kind {kind}")
 
@@ -334,8 +240,9 @@ class MuxConnection(asyncio.Protocol):
         self.send(protocol.OPEN, self._number, port.to_bytes(4, "big"))
         return self._number
 
-    def _start_over(self) -> None:
+    def _start_over(self, why: str) -> None:
         """Bytes that are no frame: the guest began a new session, or its old one is lost."""
+        self._budget.broken(why)
         log.info("an agent's session ended unexpectedly; waiting for its next hello")
         self._synchronised = self._greeted = False
         self._failure = LinkError("the agent started over")
@@ -366,15 +273,16 @@ class MuxConnection(asyncio.Protocol):
 
 def _parse_hello(payload: bytes) -> dict[str, object]:
     try:
-        hello = json.loads(payload)
-    except ValueError:
-        raise protocol.ProtocolError("the agent's hello is not JSON") from None
-    if not isinstance(hello, dict) or not isinstance(hello.get("nonce"), str):
+        hello = load_object(payload)
+    except ValueError as error:
+        raise protocol.ProtocolError(f"the agent's hello: {error}") from None
+    nonce = hello.get("nonce")
+    if not isinstance(nonce, str) or len(nonce) > _LONGEST_NONCE:
         raise protocol.ProtocolError("the agent's hello has no nonce")
     version = hello.get("protocol")
-    if version not in {protocol.PROTOCOL, protocol.PROTOCOL - 1} or isinstance(version, bool):
+    if type(version) is not int or version not in {protocol.PROTOCOL, protocol.PROTOCOL - 1}:
         raise ProtocolMismatchError(
-            f"the agent speaks protocol {version!r}, this server {protocol.PROTOCOL - 1} and {protocol.PROTOCOL}",
+            f"the agent speaks protocol {told(version)}, this server {protocol.PROTOCOL - 1} and {protocol.PROTOCOL}",
             hint="boot kit and shed do not belong together: `shed image bootkit build`, then build the image again",
         )
     return hello
@@ -383,14 +291,14 @@ def _parse_hello(payload: bytes) -> dict[str, object]:
 async def connect(path: str) -> MuxConnection:
     """Return a session with the guest whose port is the Unix socket `path`, however often it takes: the guest may still be booting.
 
-    The caller limits the time.  Raises `ProtocolMismatchError`, which no further try would change.
+    The caller limits the time.  Raises `ProtocolMismatchError`, which no further try would change, and `LinkAbusedError`.
     """
     loop = asyncio.get_running_loop()
-    patience, pause = HELLO_TIMEOUT, _RETRY_PAUSE
+    patience, pause, budget = HELLO_TIMEOUT, _RETRY_PAUSE, LinkBudget()
     while True:
         try:
-            return await _try(loop, path, patience)
-        except ProtocolMismatchError:
+            return await _try(loop, path, patience, budget)
+        except (ProtocolMismatchError, LinkAbusedError):
             raise
         except (OSError, LinkError) as error:
             log.debug("no agent at %s yet: %s", path, error)
@@ -398,8 +306,8 @@ async def connect(path: str) -> MuxConnection:
         patience, pause = min(patience * _PATIENCE_GROWTH, _MOST_PATIENCE), min(pause * _PAUSE_GROWTH, _LONGEST_PAUSE)
 
 
-async def _try(loop: asyncio.AbstractEventLoop, path: str, patience: float) -> MuxConnection:
-    _, link = await loop.create_unix_connection(lambda: MuxConnection(patience=patience), path)
+async def _try(loop: asyncio.AbstractEventLoop, path: str, patience: float, budget: LinkBudget) -> MuxConnection:
+    _, link = await loop.create_unix_connection(lambda: MuxConnection(patience=patience, budget=budget), path)
     try:
         await asyncio.shield(link.attached)
     except BaseException:

@@ -1,12 +1,10 @@
-"""Talking to the agent of a running shed: control requests, and the one live connection that all its streams share."""
+"""Talking to the agent of a running shed: control requests, and lines."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import re
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 from shed.backends.base import Connection, Stream
@@ -14,7 +12,6 @@ from shed.errors import BackendError
 from shed.guest.protocol import CONTROL_REQUEST, CONTROL_RESPONSE, PORT_CONTROL, FrameDecoder, ProtocolError, exec_frame
 from shed.untrusted import MOST_JSON, load_object, told
 
-log = logging.getLogger(__name__)
 _LONGEST_LINE = 4096
 _MOST_FRAMES = 64
 """Frames of other kinds before the answer to a control request."""
@@ -74,54 +71,3 @@ async def read_line(stream: Stream) -> str:
             raise BackendError("the guest's proxy gave no answer", hint="try again")
         line += data
     return told(line.decode(errors="replace").strip())
-
-
-class Link:
-    """The connection to one shed's agent: made when first needed, shared, dropped when it closes.
-
-    `dial` makes a new connection to an agent that is configured and ready.
-    """
-
-    def __init__(self, dial: Callable[[], Awaitable[Connection]]) -> None:
-        self._dial = dial
-        self._connection: Connection | None = None
-        self._watcher: asyncio.Task[None] | None = None
-        self._making = asyncio.Lock()
-
-    @property
-    def live(self) -> bool:
-        """Whether there is a connection that has not closed."""
-        return self._connection is not None
-
-    @property
-    def connection(self) -> Connection | None:
-        """The connection, if there is one that has not closed."""
-        return self._connection
-
-    async def get(self) -> Connection:
-        """Return the live connection, dialling when there is none."""
-        async with self._making:
-            if self._connection is None:
-                self.set(await self._dial())
-            assert self._connection is not None
-            return self._connection
-
-    def set(self, connection: Connection) -> None:
-        """Take over `connection`, which somebody else made."""
-        self._connection = connection
-        self._watcher = asyncio.create_task(self._watch(connection))
-
-    async def drop(self) -> None:
-        """Close the connection, if any; the VM runs on."""
-        connection, self._connection = self._connection, None
-        watcher, self._watcher = self._watcher, None
-        if watcher is not None:
-            watcher.cancel()
-        if connection is not None:
-            await connection.close()
-
-    async def _watch(self, connection: Connection) -> None:
-        await connection.wait_closed()
-        if self._connection is connection:
-            self._connection = self._watcher = None
-        await connection.close()

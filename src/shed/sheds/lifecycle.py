@@ -12,10 +12,11 @@ from shed.errors import BackendError, ConflictError, ShedError
 from shed.progress import Progress
 from shed.sheds import metadata, workspace
 from shed.sheds.admission import Admission
-from shed.sheds.agent import Link, control
+from shed.sheds.agent import control
 from shed.sheds.boot import Booted, boot
 from shed.sheds.create import Resolve, discard
 from shed.sheds.folders import Folders
+from shed.sheds.link import Link
 from shed.sheds.warm import WarmStart
 from shed.threads import in_thread
 

@@ -22,12 +22,13 @@ from shed.progress import Progress
 from shed.sheds import folders as places
 from shed.sheds import lifecycle, metadata
 from shed.sheds.admission import Admission
-from shed.sheds.agent import Link, control, read_line
+from shed.sheds.agent import control, read_line
 from shed.sheds.boot import attach
 from shed.sheds.clock import keep_clocks
 from shed.sheds.console import ConsoleStream, last_lines
 from shed.sheds.create import CreateRequest, Ensure, Resolve, create, plan
 from shed.sheds.folders import Folders
+from shed.sheds.link import Link
 from shed.sheds.starts import Starts
 from shed.sheds.view import Shed, view
 from shed.sheds.warm import WarmStart
@@ -259,8 +260,8 @@ class Manager:
             return await connection.open(port)
         except BackendError as error:  # the VM, or the connection, died a moment ago
             log.info("shed %s: %s; trying once more", name, error)
-            if link.connection is connection:  # else somebody who also saw it has made another
-                await link.drop()
+            if connection is not None and link.connection is connection:  # else somebody who also saw it has made another
+                await link.drop(error)
         link = await self._link(name, tell, autostart=autostart)
         return await (await link.get()).open(port)
 
@@ -366,7 +367,7 @@ class Manager:
 
     def _entry(self, name: str) -> _Name:
         if name not in self._names:
-            self._names[name] = _Name(name, Link(lambda: self._attach(name)))
+            self._names[name] = _Name(name, Link(name, lambda: self._attach(name)))
         return self._names[name]
 
     def _folders(self, name: str) -> Folders:
@@ -400,4 +401,5 @@ class Manager:
     def _view(self, record: metadata.Record) -> Shed:
         entry = self._names.get(record.name)
         starting = entry is not None and entry.doing == "start" and not entry.link.live
-        return view(record, self._folders(record.name), self._backend, self._admission.space, starting=starting)
+        misuse = entry.link.misuse if entry is not None else ""
+        return view(record, self._folders(record.name), self._backend, self._admission.space, starting=starting, misuse=misuse)

@@ -15,8 +15,8 @@ Shed = dict[str, Any]
 """Such a view: names and JSON values."""
 
 
-def view(record: Record, folders: Folders, backend: Backend, space: Reserve, *, starting: bool) -> Shed:
-    """Return what there is to say of the shed `record`; `starting` when its VM is being brought up.
+def view(record: Record, folders: Folders, backend: Backend, space: Reserve, *, starting: bool, misuse: str) -> Shed:
+    """Return what there is to say of the shed `record`; `starting` when its VM is being brought up, `misuse` what its guest did wrong.
 
     A running one is told when `space` is not free any more.
     """
@@ -38,6 +38,8 @@ def view(record: Record, folders: Folders, backend: Backend, space: Reserve, *, 
         shed["detail"] = "its VM ended on its own"
     elif liveness is Liveness.UNKNOWN:
         shed["detail"] = "it cannot be told whether its VM runs"
+    elif misuse and liveness is not Liveness.NOT_OURS:
+        shed["detail"] = f"its link was dropped: {misuse}; `shed stop {record.name}` ends it"
     elif has_errors(folders.upper):
         how = f"stop it, then: {repair(folders.upper)}"
         shed["detail"] = f"its file system has errors, as after a full disk of the host; {how}"

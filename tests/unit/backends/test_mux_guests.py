@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from shed.backends import mux
-from shed.backends.mux import LinkError, StreamResetError
+from shed.backends.base import LinkError
+from shed.backends.stream import StreamResetError
 from shed.guest import protocol
 from support.guest_port import ECHO, run
 from support.scripted_guest import ScriptedGuest, hello, read_frame, take_attach

@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 
 from shed.backends import mux
-from shed.backends.mux import LinkError, MuxConnection, ProtocolMismatchError, StreamResetError
+from shed.backends.base import LinkError
+from shed.backends.mux import MuxConnection, ProtocolMismatchError
+from shed.backends.stream import MuxStream, StreamResetError
 from shed.guest import protocol
 from support.guest_port import COUNT, ECHO, SINK, SOURCE, guest, run
 
@@ -32,7 +34,7 @@ async def linked(path: str) -> AsyncIterator[MuxConnection]:
         await link.close()
 
 
-async def read_all(stream: mux.MuxStream) -> bytes:
+async def read_all(stream: MuxStream) -> bytes:
     parts = []
     while data := await stream.read():
         parts.append(data)

@@ -32,13 +32,18 @@ def answered(folder: Path, said: list[bytes], ask: Callable[[Connection], Awaita
             link, reader, writer = await scripted.link()
 
             async def guest() -> None:
-                left = list(said)
+                left, saying, credit = list(said), b"", 0
                 while True:
-                    kind, number, _ = await read_frame(reader)
+                    kind, number, payload = await read_frame(reader)
                     if kind == protocol.OPEN:
-                        data = left.pop(0) if left else b""
-                        for at in range(0, len(data), protocol.MAX_MUX_PAYLOAD):
-                            writer.write(protocol.mux_frame(protocol.DATA, number, data[at : at + protocol.MAX_MUX_PAYLOAD]))
+                        saying, credit = left.pop(0) if left else b"", protocol.INITIAL_CREDIT
+                    elif kind == protocol.CREDIT:
+                        credit += int.from_bytes(payload, "big")
+                    while saying and credit:
+                        piece = saying[: min(credit, protocol.MAX_MUX_PAYLOAD)]
+                        saying, credit = saying[len(piece) :], credit - len(piece)
+                        writer.write(protocol.mux_frame(protocol.DATA, number, piece))
+                    if kind in {protocol.OPEN, protocol.CREDIT} and not saying:
                         writer.write(protocol.mux_frame(protocol.EOF, number))
 
             answering = asyncio.create_task(guest())

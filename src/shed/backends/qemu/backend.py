@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 
 from shed.backends import mux
-from shed.backends.base import Connection, Liveness, Machine, Network, Probe, Template
+from shed.backends.base import Connection, LinkError, Liveness, Machine, Network, Probe, Template
 from shed.backends.qemu import accel, budget, command, groups, process, saving, tsc, userns
 from shed.backends.qemu.guard import mode
 from shed.backends.qemu.templates import MEMORY, STATE, Limits, Templates
@@ -230,7 +230,7 @@ class QemuBackend:
                     return await connecting
             except (TimeoutError, asyncio.CancelledError) as error:
                 if connecting.done() and not connecting.cancelled() and connecting.exception() is None:
-                    connecting.result().abort(mux.LinkError("it came too late"))
+                    connecting.result().abort(LinkError("it came too late"))
                 task = asyncio.current_task()
                 if isinstance(error, asyncio.CancelledError) and (not gone.done() or (task is not None and task.cancelling())):
                     raise

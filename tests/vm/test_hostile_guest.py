@@ -1,0 +1,58 @@
+"""What the root of one guest can do to the server and to other sheds by its link: very little, and everybody sees which guest it is."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from shed.oci.store import LayoutStore
+from support import hostile
+from support.kit import copy_store
+from support.machine import Machine
+
+pytestmark = [pytest.mark.vm, pytest.mark.slow, pytest.mark.timeout(600)]
+
+
+@pytest.fixture
+def machine(way: str, small_store: LayoutStore, tmp_path: Path) -> Iterator[Machine]:
+    """A machine with two sheds, ``bad`` and ``good``."""
+    copy_store(small_store, tmp_path / "data/images")
+    machine = Machine(tmp_path, way=way)
+    for name in ("bad", "good"):
+        machine.shed("create", name, "--image", "busybox")
+    yield machine
+    machine.end()
+
+
+def wait_until(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 200
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("flood", [hostile.JUNK, hostile.EMPTY], ids=["junk", "empty"])
+def test_a_guest_that_floods_its_link(machine: Machine, flood: bytes) -> None:
+    """Its link is dropped, `shed list` says why and what to do, the log stays short, and the other shed works on."""
+    log = machine.data / "logs/server.log"
+    before = log.stat().st_size
+    waker = hostile.take_over(machine, "bad", flood)
+    wait_until(lambda: "detail" in machine.show("bad"))
+    assert machine.shed("exec", "good", "--", "echo", "fine") == "fine\n"
+    detail = machine.show("bad")["detail"]
+    assert detail.startswith("its link was dropped: the guest ")
+    assert detail.endswith("`shed stop bad` ends it")
+    assert "detail" not in machine.show("good")
+    for _ in range(3):
+        refused = machine.try_shed("--json", "exec", "bad", "--", "true")
+        assert json.loads(refused.stderr)["error"]["code"] == "LINK_ABUSED"
+    assert log.stat().st_size - before < 10_000
+    waker.close()
+    machine.shed("stop", "bad")
+    machine.shed("start", "bad")
+    assert machine.shed("exec", "bad", "--", "echo", "well again") == "well again\n"
+    assert "detail" not in machine.show("bad")
