@@ -260,27 +260,30 @@ def test_system_prune(host: Host) -> None:
     for path in (lost, temporary, template):
         age(path, 2 * HOUR)
     log, young_log = (host.paths.logs / f"{name}.log" for name in ("old", "young"))
-    log.write_text("x")
-    young_log.write_text("x")
-    age(log, 100 * HOUR)
+    put_aside, audit = host.paths.logs / "server.log.1", host.paths.logs / "audit.log"
+    for path in (log, young_log, put_aside, audit):
+        path.write_text("x")
+    for path in (log, put_aside, audit):
+        age(path, 100 * HOUR)
     plan = host.json("system", "prune", "--dry-run", "--instances", "--images", "--orphans", "--logs")
     names = {scope: [row.get("name", row.get("digest")) for row in plan[scope]] for scope in ("instances", "images", "orphans", "logs")}  # type: ignore[attr-defined]
     assert names["instances"] == ["old"]
     assert image in names["images"]
     assert len(names["images"]) == 4
     assert names["orphans"] == [str(temporary), str(template), str(lost)]
-    assert names["logs"] == [str(log)]
+    assert names["logs"] == [str(log), str(put_aside)]
     assert (host.paths.instances / "old").exists()
     answer = host.json("system", "prune", "--force")
     assert {scope: [row.get("name", row.get("digest")) for row in answer[scope]] for scope in names} == {**names, "logs": []}  # type: ignore[attr-defined]
-    assert answer["size_bytes"] == plan["size_bytes"] - 4096  # type: ignore[operator]
+    assert answer["size_bytes"] == plan["size_bytes"] - 2 * 4096  # type: ignore[operator]
     assert sorted(path.name for path in host.paths.instances.iterdir() if not path.name.startswith(".")) == ["running", "young"]
     assert not host.store.has(image)
     assert host.store.has(kept)
     assert not lost.exists()
     assert (host.paths.uppers / "fresh").exists()
     assert log.exists()
-    assert "deleted 1 log, freed " in host.shed("system", "prune", "--logs", "--force").stdout
+    assert "deleted 2 logs, freed " in host.shed("system", "prune", "--logs", "--force").stdout
+    assert (put_aside.exists(), audit.exists()) == (False, True)
     assert (log.exists(), young_log.exists(), (host.paths.instances / ".old.lock").exists()) == (False, True, True)
     assert host.shed("system", "prune", "--force").stdout == "nothing to delete\n"
 

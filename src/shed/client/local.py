@@ -109,5 +109,5 @@ def _tail(log: Path, start: int) -> Iterator[str]:
     """Yield the last lines that were written to `log` after the offset `start`."""
     with contextlib.suppress(OSError), log.open("rb") as file:
         size = file.seek(0, os.SEEK_END)
-        file.seek(max(start, size - _LOG_TAIL))
+        file.seek(max(start if start <= size else 0, size - _LOG_TAIL))  # it may be a new file since
         yield from file.read().decode(errors="replace").splitlines()[-_LOG_LINES:]

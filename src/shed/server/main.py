@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from shed.config.paths import Paths
 from shed.config.server import find_settings, load_settings
 from shed.errors import ShedError, UsageError, of_os_error
-from shed.text import visible, visible_lines
+from shed.text import visible_lines
 from shed.version import VERSION
 
 if TYPE_CHECKING:
@@ -45,18 +44,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if told.hint:
         print(f"  {visible_lines(told.hint)}", file=sys.stderr)  # noqa: T201
     return told.exit_code
-
-
-class OneLine(logging.Formatter):
-    """A line for each record, whatever is in it; only the lines of a traceback follow, each of them indented."""
-
-    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  logging's name
-        """Return the record's line."""
-        return visible(super().formatMessage(record))
-
-    def formatException(self, ei: Any) -> str:  # noqa: N802  as above
-        """Return a traceback's lines."""
-        return "\n".join(f"  {line}" for line in visible_lines(super().formatException(ei)).split("\n"))
 
 
 class _Parser(argparse.ArgumentParser):
@@ -110,7 +97,8 @@ def server_parser() -> argparse.ArgumentParser:
 
 
 def _serve(options: argparse.Namespace) -> int:
-    from shed.server.app import Server  # noqa: PLC0415  `version` and a wrong option should not wait for all this
+    from shed.server import logfile  # noqa: PLC0415  `version` and a wrong option should not wait for all this
+    from shed.server.app import Server  # noqa: PLC0415
     from shed.server.listen import parse_listen  # noqa: PLC0415
     from shed.server.run import serve  # noqa: PLC0415
     from shed.sheds.manager import Manager  # noqa: PLC0415
@@ -119,10 +107,8 @@ def _serve(options: argparse.Namespace) -> int:
     if options.listen is not None:
         host, port = parse_listen(options.listen)
         settings = replace(settings, bind_address=host, http_port=port)
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(OneLine("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    logging.basicConfig(level=settings.log_level.upper(), handlers=[handler])
     paths = Paths()
+    logfile.begin(settings.log_level, paths.logs)
     if options.socket is not None:
         paths.socket = options.socket.absolute()
     ensure = partial(_ensure, paths.images, settings)

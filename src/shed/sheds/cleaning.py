@@ -33,6 +33,8 @@ SCOPES = ("instances", "images", "orphans", "logs")
 DEFAULT_SCOPES = frozenset({"instances", "images", "orphans"})
 DEFAULT_UNTIL = 72 * 3600.0
 _SERVER_LOG = "server.log"
+_STAY = (_SERVER_LOG, "audit.log")
+"""Logs that are written to, each of which keeps itself small."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +117,8 @@ class Cleaner:
         return found
 
     def _old_logs(self, before: float) -> list[tuple[Path, int]]:
-        kept = sorted(path for path in self._paths.logs.glob("*.log") if path.name != _SERVER_LOG)
+        logs = self._paths.logs
+        kept = sorted([*(path for path in logs.glob("*.log") if path.name not in _STAY), *logs.glob(f"{_SERVER_LOG}.[0-9]*")])
         return [(path, measure(path).disk) for path in kept if (when := _changed(path)) is not None and when < before]
 
     def _prune(self, without: set[str], *, dry_run: bool) -> prune.Plan:

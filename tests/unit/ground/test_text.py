@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shed.server.main import OneLine
+from shed.server.logfile import OneLine
 from shed.text import Watched, visible, visible_lines
 
 HOSTILE = {
