@@ -81,29 +81,31 @@ class Admission:
         coming = {name: memory_mb for name, memory_mb in self._coming.items() if name != without}
         counted = {self._paths.instances / name for name in (*coming, without) if name}
         running, promised, held = len(coming), sum(coming.values()), 0
-        for folder, memory_mb in self._machines():
+        for folder in self._folders():
             if self._backend.liveness(folder) is Liveness.NOT_OURS:
                 continue
             with contextlib.suppress(ShedError):
                 held += headroom.held(self._backend.pid(folder) or 0)
             if folder not in counted:
                 running += folder.parent == self._paths.instances
-                promised += memory_mb
+                promised += self._promise(folder)
         return Load(running, promised, held)
 
-    def _machines(self) -> Iterator[tuple[Path, int]]:
-        """Yield the folder and the MiB of every machine that may run."""
+    def _folders(self) -> Iterator[Path]:
+        """Yield the folder of every machine that may run: of sheds, of spares, and one that is being saved."""
         for name in folders.names(self._paths):
-            folder = self._paths.instances / name
-            try:
-                yield folder, metadata.load(folder).memory_mb
-            except ShedError:  # damaged, or on its way
-                yield folder, self._settings.default_memory_mb
-        for folder in sorted(self._paths.spares.glob("[0-9]*")):
-            yield folder, self._settings.default_memory_mb
-        for folder in sorted(self._paths.templates.glob(".vm-*.new")):
-            found = _SAVED.fullmatch(folder.name)
-            yield folder, int(found[1]) if found else self._settings.default_memory_mb
+            yield self._paths.instances / name
+        yield from self._paths.spares.glob("[0-9]*")
+        yield from self._paths.templates.glob(".vm-*.new")
+
+    def _promise(self, folder: Path) -> int:
+        """Return the MiB that the machine of `folder` was promised; the default where that is not known."""
+        if found := _SAVED.fullmatch(folder.name):
+            return int(found[1])
+        with contextlib.suppress(ShedError):  # damaged, or a spare
+            if folder.parent == self._paths.instances:
+                return metadata.load(folder).memory_mb
+        return self._settings.default_memory_mb
 
     def _check(self, name: str, memory_mb: int, *, new: bool, force: bool) -> None:
         settings = self._settings

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 
 from shed.backends.qemu import QemuBackend, groups
+from shed.backends.qemu.budget import Budget
 from shed.config.sizes import format_size
 from shed.errors import ShedError
 from shed.server.doctor.result import Host, Result, Status
 from shed.sheds import headroom
 from shed.sheds.admission import Admission
+
+_GREEDY = "import sys; sys.stdin.read(1); eaten = [b'x' * (1 << 20) for _ in range(256)]"
+_TRIED = Budget(memory_bytes=64 << 20, swap_bytes=0, tasks=16, cpu_percent=100)
+_SECONDS = 60.0
 
 
 def control_groups(host: Host) -> Iterator[Result]:
@@ -49,3 +57,21 @@ def pressure(host: Host) -> Iterator[Result]:
         yield Result("pressure", Status.WARN, detail, "boot with psi=1, if the kernel has it")
         return
     yield Result("pressure", Status.PASS, ", ".join(f"{name} {value:.0f} %" for name, value in found.items() if value is not None))
+
+
+def bounds(host: Host) -> Iterator[Result]:
+    """A process in a group such as VMs have is ended when it takes more memory than it may."""
+    with subprocess.Popen([sys.executable, "-I", "-S", "-c", _GREEDY], stdin=subprocess.PIPE) as greedy:
+        try:
+            groups.find().place(greedy.pid, f"doctor-{greedy.pid}", _TRIED)
+            greedy.communicate(b"g", timeout=_SECONDS)
+        except ShedError as error:
+            yield Result.of("vm bounds", error, Status.FAIL if host.settings.control_groups == "require" else Status.WARN)
+            return
+        finally:
+            greedy.kill()
+    if greedy.returncode == -signal.SIGKILL:
+        yield Result("vm bounds", Status.PASS, f"a process that took more than its {_TRIED.memory_bytes >> 20} MiB was ended")
+    else:
+        detail = f"a process took 256 MiB in a group of {_TRIED.memory_bytes >> 20} MiB"
+        yield Result("vm bounds", Status.FAIL, detail, "look at the kernel's log; this host's groups do not bound memory")

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from shed.config.server import Settings, find_settings, load_settings
 from shed.run import run
+from shed.server.doctor import limits
 from shed.server.doctor.result import Host, Result, Status
 
 _NOBODY = 65534
@@ -145,5 +146,6 @@ CHECKS = (
     ("secrets", secrets),
     ("guest network", guests_network),
     ("vmm user", vmm_user),
+    ("vm bounds", limits.bounds),
     ("audit log", audit_log),
 )
