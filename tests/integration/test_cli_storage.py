@@ -109,6 +109,9 @@ def test_an_image_from_its_names_to_its_last_byte(host: Host) -> None:
     assert not host.store.has(image)
     assert host.shed("image", "ls", "-q").stdout == "other\n"
     assert host.store.has(other)
+    blob = host.store.ingest([b"of no image"])
+    for scope in (("image", "prune"), ("system", "prune", "--images")):  # what goes is shown, also when it is no image
+        assert short(blob) in host.shed(*scope, "--dry-run").stdout
     assert host.shed("create", "dev", "--image", "other").stdout.startswith("created dev")
 
 

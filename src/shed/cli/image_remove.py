@@ -96,12 +96,10 @@ def prune(words: list[str], options: Options) -> int:
 
 
 def _preview(plan: dict[str, Any], options: Options) -> None:
-    rows = [row for row in plan["deleted"] if options.verbose or row.get("kind") == "image"]
-    if rows:
-        shown = [
-            [str(row["kind"]), str(row["digest"])[:_SHORT], format_size(row["size_bytes"]), row.get("docker_ref") or "-"] for row in rows
-        ]
-        say(table(["KIND", "DIGEST", "SIZE", "REFERENCE"], shown), end="")
+    images = [] if options.verbose else [row for row in plan["deleted"] if row.get("kind") == "image"]
+    rows = images or plan["deleted"]
+    shown = [[str(row["kind"]), str(row["digest"])[:_SHORT], format_size(row["size_bytes"]), row.get("docker_ref") or "-"] for row in rows]
+    say(table(["KIND", "DIGEST", "SIZE", "REFERENCE"], shown), end="")
 
 
 def _finished(answer: dict[str, Any], options: Options) -> int:

@@ -117,14 +117,13 @@ def prune(words: list[str], options: Options) -> int:
 
 
 def _preview(plan: dict[str, Any], options: Options) -> None:
+    images = [] if options.verbose else [row for row in plan["images"] if row.get("kind") == "image"]
     rows = [
         [row.get("kind") or one, row.get("name") or row["digest"], format_size(row["size_bytes"])]
         for scope, one in _ROWS.items()
-        for row in plan[scope]
-        if options.verbose or row.get("kind", "image") == "image"
+        for row in ((images or plan[scope]) if scope == "images" else plan[scope])
     ]
-    if rows:
-        say(table(["KIND", "NAME", "SIZE"], rows), end="")
+    say(table(["KIND", "NAME", "SIZE"], rows), end="")
 
 
 def _sentence(plan: dict[str, Any], delete: str, cut: str) -> str:

@@ -37,6 +37,8 @@ Not those that say that a disk is missing: a saved machine that is no good may n
 _MOST_BLAMED = 2
 _PAUSE = 600.0
 """Seconds from one that could not be made to the next attempt."""
+_SPACE_PAUSE, _NO_SPACE = 10.0, frozenset({"NO_SPACE", "DISK_RESERVE"})
+"""The same where it was found out before anything was booted."""
 
 
 class WarmStart:
@@ -127,7 +129,8 @@ class WarmStart:
             log.info("no template made: %s", error)
         except ShedError as error:
             log.warning("no template for %d cpus and %d MB: %s", machine.cpus, machine.memory_mb, error)
-            self._failed[shape] = time.monotonic()
+            again = _SPACE_PAUSE if error.code in _NO_SPACE else _PAUSE
+            self._failed[shape] = time.monotonic() + again - _PAUSE
         except Exception:
             log.exception("making a template failed")
             self._failed[shape] = time.monotonic()

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from shed.backends.base import Template
-from shed.errors import BackendError
+from shed.errors import BackendError, StorageError
 from shed.progress import Event, PhaseEvent, Progress, WarningEvent
+from shed.sheds import warm
 from shed.sheds.create import CreateRequest
 from shed.sheds.manager import Manager
 from support.world import World, create, until
@@ -166,5 +168,27 @@ def test_a_shape_that_cannot_be_saved_is_tried_once(world: World) -> None:
             for name in "abc":
                 assert await way(manager, name) == "cold"
             assert world.backend.tried == 1
+
+    asyncio.run(work())
+
+
+def test_a_template_that_there_was_no_space_for_is_tried_again_soon(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing was booted for it, so the next start asks again; one that failed otherwise waits longer."""
+    monkeypatch.setattr(warm, "_SPACE_PAUSE", 0.0)
+    make, problems = world.backend.make_template, [StorageError("full", code="NO_SPACE")]
+
+    async def refused(*words: Any, **named: Any) -> Template:
+        if problems:
+            raise problems.pop()
+        return await make(*words, **named)
+
+    monkeypatch.setattr(world.backend, "make_template", refused)
+
+    async def work() -> None:
+        async with world.manager() as manager:
+            assert await way(manager, "a") == "cold"
+            await until(lambda: not problems and not manager._warm._making)
+            assert await way(manager, "b") == "cold"
+            await until(lambda: len(world.backend.templates) == 1)
 
     asyncio.run(work())
