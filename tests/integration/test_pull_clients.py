@@ -140,3 +140,18 @@ def test_the_pull_of_a_create_ends_with_its_client(machine: Machine, registry: R
     assert stuck.left.wait(60)
     wait_until(lambda: not held(machine), what="the pull has ended")
     assert json.loads(machine.shed("list", "--json")) == []
+
+
+def test_old_parts_go_when_the_server_starts(machine: Machine) -> None:
+    """A day after they were last written to; younger ones stay, and are counted."""
+    blobs = machine.data / "images/blobs/sha256"
+    blobs.mkdir(parents=True)
+    old, young = (blobs / f".partial-{digit * 64}" for digit in "ab")
+    old.write_bytes(b"old")
+    young.write_bytes(b"young")
+    os.utime(old, (1, 1))
+    machine.shed("server", "stop")
+    machine.shed("server", "start")
+    wait_until(lambda: not old.exists(), what="the old part is gone")
+    assert json.loads(machine.shed("system", "df", "--json"))["kinds"]["downloads"]["count"] == 1
+    assert young.exists()

@@ -9,6 +9,7 @@ import signal
 import socket
 from collections.abc import Iterable, Iterator
 from functools import partial
+from pathlib import Path
 
 from shed.errors import ForbiddenError, UnavailableError
 from shed.fsutil import atomic_write
@@ -72,6 +73,7 @@ async def _serve(server: Server, local: socket.socket, public: socket.socket | N
     connections = Connections(App(server, ROUTES), Gate(server.tokens, server.audit))
     server.tokens.when_removed = partial(_soon, loop, connections)
     await server.manager.open()
+    sweeping = asyncio.create_task(asyncio.to_thread(_sweep, server.paths.images))
     acceptors = [Acceptor(local, connections.local, name="the Unix socket")]
     if public is not None:
         acceptors.append(Acceptor(public, connections.public, name="the TCP port", admit=connections.room))
@@ -88,7 +90,20 @@ async def _serve(server: Server, local: socket.socket, public: socket.socket | N
     await server.workers.close()
     await connections.close()
     await server.manager.close()
+    await sweeping
     server.audit.close()
+
+
+def _sweep(images: Path) -> None:
+    """Remove parts of blobs that nobody goes on with, and what killed builds have left."""
+    from shed.oci.store import LayoutStore  # noqa: PLC0415  a server starts faster without
+
+    try:
+        removed = LayoutStore(images).sweep()
+    except OSError as error:
+        log.warning("cannot look for leftovers of downloads: %s", error)
+    else:
+        log.log(logging.INFO if removed else logging.DEBUG, "%d leftovers of downloads and builds removed", removed)
 
 
 class Connections:
