@@ -12,7 +12,7 @@ from shed.errors import ShedError
 from shed.progress import Progress
 from shed.sheds import headroom
 from shed.sheds.admission import Admission
-from support.world import World, create
+from support.world import World, create, until
 
 GIB = 1 << 30
 
@@ -203,3 +203,17 @@ def test_a_kernel_that_says_nothing_refuses_nothing(world: World, host: Host, mo
     """Neither pressure nor memory: a start goes on, and the log says so."""
     monkeypatch.setattr(headroom, "PROC", tmp_path / "nothing")
     made(world, "fine")
+
+
+def test_nothing_is_made_that_nobody_waits_for_on_a_full_host(world: World, host: Host, caplog: pytest.LogCaptureFixture) -> None:
+    """Neither templates nor spares, while a shed would be refused.  6aee119 makes them in any case."""
+    world.backend.saves = True
+    world.with_settings(warm_spares=1)
+    host.memory(100 << 20)
+
+    async def main() -> None:
+        async with world.manager():
+            await until(lambda: "cannot carry a template's VM now" in caplog.text)
+            assert (world.backend.tried, world.backend.started) == (0, [])
+
+    asyncio.run(main())
