@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import signal
 import socket
 import subprocess
@@ -33,6 +34,12 @@ def host(root: Path, controllers: str = "cpuset cpu io memory pids", *, systemd:
         (root / socket).parent.mkdir(parents=True, exist_ok=True)
         (root / socket).touch()
     return root
+
+
+def own_group(root: Path, group: str) -> None:
+    """Have the server itself be in a group."""
+    (root / "proc/self").mkdir(parents=True)
+    (root / "proc/self/cgroup").write_text(f"0::{group}\n")
 
 
 class Manager(threading.Thread):
@@ -85,9 +92,22 @@ def test_the_first_way_that_works_is_taken(tmp_path: Path) -> None:
     for number, place in enumerate(("run/dbus/system_bus_socket", "run/systemd/private")):
         assert groups.find(uid=0, root=host(tmp_path / f"a{number}", systemd=True, socket=place)).way is Way.SYSTEM
     for number, place in enumerate(("run/user/1000/bus", "run/user/1000/systemd/private")):
-        assert groups.find(uid=1000, root=host(tmp_path / f"b{number}", systemd=True, socket=place)).way is Way.USER
+        root = host(tmp_path / f"b{number}", systemd=True, socket=place)
+        own_group(root, "/user.slice/user-1000.slice/user@1000.service/app.slice/shed-server.service")
+        assert groups.find(uid=1000, root=root).way is Way.USER
     assert groups.find(uid=0, root=host(tmp_path / "c")).way is Way.FILES
     assert groups.find(uid=1000, root=host(tmp_path / "d")).way is Way.NONE
+
+
+def test_a_vm_does_not_end_when_its_user_logs_out(tmp_path: Path) -> None:
+    """A user's systemd does, so VMs of a server that was started by hand get no scope of it, unless it stays."""
+    root, uid = host(tmp_path, systemd=True, socket=f"run/user/{(me := os.getuid() or 65534)}/bus"), me
+    own_group(root, f"/user.slice/user-{uid}.slice/session-3.scope")
+    found = groups.find(uid=uid, root=root)
+    assert (found.way, "logs out" in found.reason, found.hint) == (Way.NONE, True, f"have it stay: loginctl enable-linger {uid}")
+    (root / "var/lib/systemd/linger").mkdir(parents=True)
+    (root / "var/lib/systemd/linger" / pwd.getpwuid(uid).pw_name).touch()
+    assert groups.find(uid=uid, root=root).way is Way.USER
 
 
 def test_a_host_without_says_why(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import enum
 import os
+import pwd
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,15 +100,28 @@ def find(*, uid: int | None = None, root: Path = Path("/")) -> Groups:
     if missing := [name for name in NEEDED if name not in controllers]:
         return Groups(Way.NONE, f"the control groups of this host do not count {' and '.join(missing)}")
     if (root / "run/systemd/system").is_dir():
+        linger = f"loginctl enable-linger {uid}"
         if scopes.manager(root, uid) is None:
-            return Groups(Way.NONE, f"no systemd is reached for user {uid}", f"have one run: loginctl enable-linger {uid}")
+            return Groups(Way.NONE, f"no systemd is reached for user {uid}", f"have one run: {linger}")
+        if uid and not _outlives_logins(root, uid):
+            return Groups(
+                Way.NONE, f"the systemd of user {uid} ends when that user logs out, and VMs would with it", f"have it stay: {linger}"
+            )
         return Groups(Way.USER if uid else Way.SYSTEM, root=root)
     if uid or not os.access(root / _HIERARCHY / "cgroup.subtree_control", os.W_OK):
         return Groups(Way.NONE, "systemd does not run here, and the control group files cannot be written")
     return Groups(Way.FILES, root=root)
 
 
-def group_of(pid: int, root: Path = Path("/")) -> str:
+def _outlives_logins(root: Path, uid: int) -> bool:
+    """Tell whether the systemd of a user stays when the user has logged out, or this server, and so its VMs, end with it anyhow."""
+    with contextlib.suppress(KeyError):
+        if (root / "var/lib/systemd/linger" / pwd.getpwuid(uid).pw_name).exists():
+            return True
+    return f"/user@{uid}.service/" in group_of("self", root)
+
+
+def group_of(pid: int | str, root: Path = Path("/")) -> str:
     """Return the path of the group of a process, from the hierarchy's root.  Raises OSError."""
     for line in (root / f"proc/{pid}/cgroup").read_text().splitlines():
         if line.startswith("0::"):
