@@ -18,14 +18,28 @@ from support.world import World
 class Host:
     """A server, and clients of its SSH front; `settings` are the server's, beside the port.  With `tcp` it has an HTTP port, too.
 
-    Its log goes to `log`, when that is given.
+    Its standard error goes to `log`, when that is given; with `logged` it logs to the file `log_file`.  `limits` replace constants of
+    `shed.server.ssh.limits`.
     """
 
-    def __init__(self, root: Path, *, tcp: int | None = None, log: IO[bytes] | None = None, **settings: object) -> None:
+    def __init__(
+        self,
+        root: Path,
+        *,
+        tcp: int | None = None,
+        log: IO[bytes] | None = None,
+        logged: bool = False,
+        limits: dict[str, float] | None = None,
+        **settings: object,
+    ) -> None:
         self._log = log
         self.ssh = Ssh(root / "ssh", free_port())
         self.world = World(root / "w")
         (root / "w").mkdir()
+        (root / "w/limits").write_text(json.dumps(limits or {}))
+        self.log_file = root / "w/log"
+        if logged:
+            self.log_file.touch()
         if tcp is not None:
             (root / "w/port").write_text(str(tcp))
         self.configure(ssh_port=self.ssh.port, **settings)

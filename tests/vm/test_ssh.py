@@ -23,6 +23,7 @@ import paramiko
 import pytest
 
 from shed.oci.store import LayoutStore
+from shed.server.ssh.limits import MOST_LISTENERS
 from support.kit import copy_store
 from support.machine import Machine as UserMachine
 from support.ports import free_port
@@ -270,6 +271,52 @@ def test_forwards_and_jumps(machine: Machine) -> None:
     until(lambda: not machine.listens(there))
 
 
+def test_listeners_of_one_connection(machine: Machine) -> None:
+    """So many and no more, and none is left when the client leaves; 6aee119 takes any number."""
+    words = [word for number in range(MOST_LISTENERS + 3) for word in ("-R", f"0:localhost:{number + 1}")]
+    wait = f"for i in $(seq 300); do [ $(grep -c ' 0100007F:.* 0A ' /proc/net/tcp) -ge {MOST_LISTENERS} ] && break; sleep 0.1; done"
+    client = machine.ssh.start("-o", "LogLevel=INFO", *words, "dev@shed", f"{wait}; cat /proc/net/tcp; echo up; read line")
+    assert client.stdout is not None
+    assert client.stdin is not None
+    listening = list(iter(client.stdout.readline, b"up\n"))
+    assert sum(b" 0100007F:" in line and b" 0A " in line for line in listening) == MOST_LISTENERS
+    client.stdin.close()
+    client.stdin = None
+    assert output_of([client])[0][1].count(b"remote port forwarding failed for listen port 0") == 3
+    until(lambda: not re.search(r" 0100007F:\w+ 0+:0+ 0A ", machine.sh("cat /proc/net/tcp")))
+
+
+def test_a_guest_gets_into_no_shed(machine: Machine, tmp_path: Path) -> None:
+    """Neither with a key nor without, and it keeps nobody out: in a home without any key `ssh shed-dev` works, after one command.
+
+    6aee119 lets a guest log in to all other sheds.
+    """
+    there = f"-p {machine.ssh.port} bare@10.0.2.2 echo inside another shed"
+    ask = f"ssh -o BatchMode=yes -o ConnectTimeout=20 -o StrictHostKeyChecking=no {there}; echo $?"
+    attack = (
+        f"rm -f ~/k; ssh-keygen -q -t ed25519 -N '' -f ~/k; for key in none ~/k; do {ask.replace('ssh ', 'ssh -i $key ', 1)}; done 2>&1"
+    )
+    said = machine.sh(attack)
+    assert "inside" not in said
+    assert said.count("255\n") == 2
+    if "Permission denied" in said:
+        log = machine.root / "data/logs/server.log"
+        until(lambda: re.search(r"no login to bare from \S+ \(the guest of shed dev\): refused SHA256:", log.read_text()))
+    flood = f"for i in {{1..250}}; do exec {{f}}<>/dev/tcp/10.0.2.2/{machine.ssh.port} || break; done 2>&1; echo open; read line"
+    flooding = machine.ssh.start("dev@shed", flood)
+    try:
+        assert flooding.stdout is not None
+        while flooding.stdout.readline() != b"open\n":
+            pass
+        env = {**machine.env, "HOME": str(tmp_path)}
+        subprocess.run([*SHED, "ssh-config", "--install"], env=env, stdin=subprocess.DEVNULL, check=True, stdout=subprocess.DEVNULL)
+        words = ["ssh", "-F", str(tmp_path / ".ssh/config"), "-o", "BatchMode=yes", "-o", "IdentityAgent=none", "shed-bare", "echo in"]
+        assert subprocess.run(words, env=env, stdin=subprocess.DEVNULL, capture_output=True, check=True).stdout == b"in\n"
+    finally:
+        flooding.terminate()
+        output_of([flooding])
+
+
 def test_only_the_shed_itself_is_forwarded_to(machine: Machine) -> None:
     """Neither other machines nor, by its name for the host, this one; and nothing listens on port 1."""
     for target in ("example.com:80", "10.0.2.2:22", "localhost:1"):
@@ -341,8 +388,8 @@ def receive(source: int) -> tuple[int, str]:
     return count, digest.hexdigest()
 
 
-def test_clients_leave_no_lines_in_the_log(machine: Machine) -> None:
-    """However often they come, and whatever goes wrong with them."""
+def test_clients_leave_a_line_each_in_the_log(machine: Machine) -> None:
+    """That they came, and that they left, however often they come and whatever goes wrong with them; who says nothing leaves none."""
     log = machine.root / "data/logs/server.log"
     machine.sh("true")
     before = log.read_text()
@@ -353,8 +400,10 @@ def test_clients_leave_no_lines_in_the_log(machine: Machine) -> None:
         for sent in (b"GET / HTTP/1.0\r\n\r\n", b"SSH-2.0-x\r\n" + bytes(5000), b""):
             with socket.create_connection(("127.0.0.1", machine.ssh.port)) as client:
                 client.sendall(sent)
-    said = log.read_text().removeprefix(before).splitlines()
-    assert [line for line in said if " shed.sheds." not in line] == []  # those look after clocks and templates meanwhile
+    until(lambda: log.read_text().removeprefix(before).count("logout of ") == 15)
+    said = [line for line in log.read_text().removeprefix(before).splitlines() if " shed.sheds." not in line]  # clocks and templates
+    assert [line for line in said if " INFO shed.server.ssh.logins: log" not in line] == []
+    assert sum("login to nope by SHA256:" in line for line in said) == 5
 
 
 @pytest.mark.parametrize("how", ["client", "program"])

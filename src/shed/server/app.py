@@ -41,9 +41,9 @@ class Server:
     audit: Audit = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "ssh", Front(self.paths.data, self.settings, self.manager))
-        object.__setattr__(self, "tokens", Tokens(self.paths.data))
         object.__setattr__(self, "audit", Audit(self.paths.logs))
+        object.__setattr__(self, "ssh", Front(self.paths.data, self.settings, self.manager, self.audit))
+        object.__setattr__(self, "tokens", Tokens(self.paths.data))
 
 
 _OK, _SWITCHED, _CLIENT_GONE = 200, 101, 499

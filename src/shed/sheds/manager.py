@@ -187,6 +187,11 @@ class Manager:
         tail, position = folders.console_tail()
         return ConsoleStream(folders.console, last_lines(tail, lines), position)
 
+    def machines(self) -> dict[int, str]:
+        """Return the names of sheds by the recorded process ids of their VMs, whether or not their agents answer."""
+        found = ((name, self._backend.pid(Folders(self._paths, name).instance)) for name in places.names(self._paths))
+        return {process: name for name, process in found if process is not None}
+
     async def health(self, name: str) -> dict[str, Any]:
         """Return what the agent of a running shed says of itself.  Raises `ConflictError`, and `BackendError` when it does not answer."""
         entry = self._names.get(name)

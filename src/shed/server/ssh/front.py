@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from shed.config.server import Settings
 from shed.errors import ConflictError, ShedError, UsageError
+from shed.server.audit import Audit
 from shed.server.failures import explain
 from shed.server.listen import BACKLOG
 from shed.sheds.manager import Manager
@@ -25,10 +26,11 @@ DEFAULT_PORT = 2222
 class Front:
     """The SSH front of a server: `listen`, then `open`, in the end `close`."""
 
-    def __init__(self, data: Path, settings: Settings, manager: Manager) -> None:
+    def __init__(self, data: Path, settings: Settings, manager: Manager, audit: Audit) -> None:
         self._data = data
         self._settings = settings
         self._manager = manager
+        self._audit = audit
         self._socket: socket.socket | None = None
         self._service: Service | None = None
         self._starting: asyncio.Task[None] | None = None
@@ -83,21 +85,21 @@ class Front:
 
     async def _start(self, listener: socket.socket) -> None:
         try:
-            self._service = await asyncio.to_thread(_service, self._data, self._settings, self._manager)
+            self._service = await asyncio.to_thread(_service, self._data, self._settings, self._manager, self._audit)
         except Exception as error:  # noqa: BLE001  explain() logs what is a bug
             self.off = f"it cannot start: {explain(error).message}"
             log.error("no SSH front: %s", self.off)
             listener.close()
             self._socket = None
             return
-        await self._service.serve(listener)
+        self._service.serve(listener)
 
 
-def _service(data: Path, settings: Settings, manager: Manager) -> Service:
+def _service(data: Path, settings: Settings, manager: Manager, audit: Audit) -> Service:
     from shed.server.ssh.hostkey import private_key  # noqa: PLC0415
     from shed.server.ssh.service import Service  # noqa: PLC0415  see the package
 
-    return Service(private_key(data), data, settings, manager)
+    return Service(private_key(data), data, settings, manager, audit)
 
 
 def _listener(host: str, port: int) -> socket.socket:

@@ -13,7 +13,7 @@ from shed.errors import BackendError
 from shed.server.ssh.duplex import Duplex, GoneError
 
 if TYPE_CHECKING:
-    from shed.server.ssh.connection import Client
+    from shed.server.ssh.client import Client
 
 _LAST_WORDS = 1.0
 """Seconds that what a client sent before it left has to reach the guest, and the program there to take leave."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
+import re
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
@@ -16,9 +16,11 @@ from shed.server.ssh.relay import Relay
 from shed.sheds.agent import read_line
 
 if TYPE_CHECKING:
-    from shed.server.ssh.connection import Client
+    from shed.server.ssh.client import Client
 
 log = logging.getLogger(__name__)
+_ARRIVED = re.compile(r"[0-9]{1,18}( [0-9a-f.:]{2,45} [0-9]{1,5})?")
+"""What the guest says of a connection: its number, for TCP the address and port that it came from."""
 Open = Callable[[Relay, list[str]], Awaitable[object]]
 """Opens a channel to the client for a connection; the words say where that came from."""
 
@@ -33,7 +35,12 @@ class GuestListener(asyncssh.SSHListener):
         self._client = client
         self._stream = stream
         self._open = open_
+        self._at_end: list[Callable[[], None]] = []
         client.spawn(self._watch())
+
+    def when_closed(self, callback: Callable[[], None]) -> None:
+        """Call back once nothing listens any more."""
+        self._at_end.append(callback)
 
     def get_port(self) -> int:
         """Return the port."""
@@ -47,27 +54,47 @@ class GuestListener(asyncssh.SSHListener):
         """There is nothing to wait for."""
 
     async def _watch(self) -> None:
-        with contextlib.suppress(BackendError):  # it was closed, by us or with the guest
+        try:
             while True:
-                number, *origin = (await read_line(self._stream)).split(" ")
+                told = _ARRIVED.fullmatch(await read_line(self._stream))
+                if told is None:
+                    log.warning("the agent of %r tells of a connection that is none", self._client.name)
+                    return
+                number, *origin = told.group().split(" ")
+                await self._client.arriving.acquire()  # more of them wait in the guest
                 self._client.spawn(self._take(number, origin))
+        except BackendError:
+            pass  # it was closed, by us or with the guest
+        finally:
+            self._stream.close()
+            for callback in self._at_end:
+                callback()
 
     async def _take(self, number: str, origin: list[str]) -> None:
+        room = self._client.arriving
         try:
             stream, _ = await self._client.manager.open_listener(self._client.shed(), f"ACCEPT {number}", autostart=False)
         except ShedError as error:
             log.debug("a connection in the guest of %r was lost: %s", self._client.name, error)
+            room.release()
             return
+        relay = Relay(self._client, stream)
         try:
-            await self._open(Relay(self._client, stream), origin)
+            await self._open(relay, origin)
         except (asyncssh.Error, OSError) as error:  # the client refuses it, or has left
             log.debug("the client of %r takes no connection: %s", self._client.name, error)
             stream.close()
+            room.release()
+        else:
+            relay.when_gone(room.release)
 
 
 async def listen(client: Client, what: str, open_: Open) -> GuestListener:
     """Have the guest listen on `what`, see `shed.guest.listen`; a stopped shed is started.  Raises `ShedError`."""
     stream, address = await client.manager.open_listener(client.shed(), f"LISTEN {what}", autostart=True)
+    if what.startswith("tcp ") and not re.fullmatch(r"[0-9]{1,5}", address):
+        stream.close()
+        raise BackendError(f"the agent listens on {address[:40]!r}, which is no port", code="AGENT_PROTOCOL")
     if client.connection.is_closed():
         stream.close()
         raise GoneError("the client has left")

@@ -12,14 +12,17 @@ from typing import Any
 import asyncssh
 
 from shed.config.server import Settings
-from shed.server.ssh.connection import Client, Connection
+from shed.server.accept import Acceptor
+from shed.server.audit import Audit
+from shed.server.peer import peer_of
+from shed.server.ssh.client import Client
+from shed.server.ssh.connection import Connection
+from shed.server.ssh.limits import KEEPALIVE_QUESTIONS, KEEPALIVE_SECONDS, LOGIN_SECONDS, Crowd
+from shed.server.ssh.logins import Logins
 from shed.sheds.manager import Manager
 from shed.version import VERSION
 
 log = logging.getLogger(__name__)
-KEEPALIVE = 30.0
-"""Seconds of silence after which a client is asked whether it is still there; after three questions it is taken for gone."""
-LOGIN_TIMEOUT = 60.0
 _FAREWELL = 1.0
 
 
@@ -29,12 +32,12 @@ class Service:
     Takes a moment to make: not on the event loop.
     """
 
-    def __init__(self, host_key: bytes, data: Path, settings: Settings, manager: Manager) -> None:
+    def __init__(self, host_key: bytes, data: Path, settings: Settings, manager: Manager, audit: Audit) -> None:
         self.manager = manager
         self.data = data
         self.settings = settings
-        self.connections: set[Connection] = set()
-        """All that are open."""
+        self.crowd = Crowd()
+        self.logins = Logins(audit)
         self._options = asyncssh.SSHServerConnectionOptions(
             server_factory=lambda: Client(self),
             server_host_keys=[asyncssh.import_private_key(host_key)],
@@ -44,29 +47,45 @@ class Service:
             encoding=None,
             line_editor=False,
             compression_algs=["none"],
-            login_timeout=LOGIN_TIMEOUT,
-            keepalive_interval=KEEPALIVE,
+            login_timeout=LOGIN_SECONDS,
+            keepalive_interval=KEEPALIVE_SECONDS,
+            keepalive_count_max=KEEPALIVE_QUESTIONS,
         )
         asyncssh.set_log_level(logging.WARNING)  # else each step of each connection has its line
         self._warned: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._server: asyncio.Server | None = None
+        self._acceptor: Acceptor | None = None
 
-    async def serve(self, listener: socket.socket) -> None:
+    def serve(self, listener: socket.socket) -> None:
         """Accept what comes to `listener`."""
-        loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(lambda: Connection(self._options), sock=listener)
+        self._acceptor = Acceptor(listener, self._accepted, name="the SSH port")
+        self._acceptor.start()
+
+    async def _accepted(self, accepted: socket.socket) -> None:
+        peer = peer_of(accepted, self.manager.machines())
+        connection = Connection(self._options, peer)
+        if not self.crowd.enter(connection, peer.key):
+            self.logins.refused(peer, "too many connections of it are open")
+            connection.abort()
+            accepted.close()
+            return
+        try:
+            await asyncio.get_running_loop().connect_accepted_socket(lambda: connection, accepted)
+        except OSError:
+            self.crowd.leave(connection)
+            connection.abort()
+            raise
 
     async def close(self) -> None:
         """Hang up on everybody."""
-        if self._server is not None:
-            self._server.close()
-        leaving = list(self.connections)
+        if self._acceptor is not None:
+            self._acceptor.close()
+        leaving = self.crowd.everybody()
         for connection in leaving:
             connection.close()
         if leaving:
             await asyncio.wait([asyncio.ensure_future(connection.wait_closed()) for connection in leaving], timeout=_FAREWELL)
-        for connection in list(self.connections):
+        for connection in self.crowd.everybody():
             connection.abort()
         for task in self._tasks:
             task.cancel()

@@ -12,9 +12,10 @@ from shed.errors import BackendError, NotFoundError
 from shed.server.failures import explain
 from shed.server.ssh.command import Command, Exit
 from shed.server.ssh.duplex import STDERR, Duplex, GoneError
+from shed.text import visible
 
 if TYPE_CHECKING:
-    from shed.server.ssh.connection import Client
+    from shed.server.ssh.client import Client
 
 log = logging.getLogger(__name__)
 SIGNALS = {
@@ -48,10 +49,12 @@ class Session(Duplex, asyncssh.SSHServerSession[bytes]):
 
     def shell_requested(self) -> bool:
         """Run the login shell."""
+        self._client.opened("shell")
         return True
 
     def exec_requested(self, command: str) -> bool:
         """Run a command, as a login shell understands it."""
+        self._client.opened("exec")
         if command.startswith("scp "):
             command = _SCP + command
         self._request = {"cmd": ["bash", "-lc", command], "fallback": ["sh", "-lc", command]}
@@ -60,6 +63,8 @@ class Session(Duplex, asyncssh.SSHServerSession[bytes]):
     def subsystem_requested(self, subsystem: str) -> bool:
         """Run sftp; there is no other."""
         self._request = {"cmd": ["/usr/lib/openssh/sftp-server"], "fallback": [f"{_HELPERS}/sftp-server"]}
+        if subsystem == "sftp":
+            self._client.opened("sftp")
         return subsystem == "sftp"
 
     def session_started(self) -> None:
@@ -137,9 +142,9 @@ class Session(Duplex, asyncssh.SSHServerSession[bytes]):
         self.channel.exit(code)
 
     async def _say(self, line: str) -> None:
-        """Write a line of our own to standard error, fit for a terminal in raw mode when the client has one."""
+        """Write a line of ours, in which a guest may have a part, to standard error; a terminal that the client has is in raw mode."""
         end = "\n" if self.channel.get_terminal_type() is None else "\r\n"
-        await self.write((line + end).encode(errors="replace"), STDERR)
+        await self.write((visible(line) + end).encode(errors="replace"), STDERR)
 
 
 def _text(value: bytes) -> str:
