@@ -39,6 +39,16 @@ def test_a_server_as_it_should_be(served: Host) -> None:
     assert found(served, security.audit_log).status is Status.PASS
 
 
+def test_locks_that_others_may_hold(served: Host) -> None:
+    """A lock is held by whoever can open it: its folder is the fence, and its mode is another."""
+    assert found(served, security.locks).status is Status.PASS
+    served.paths.data.chmod(0o755)
+    assert found(served, security.locks).status is Status.PASS
+    (served.paths.data / "server.lock").chmod(0o644)
+    row = found(served, security.locks)
+    assert (row.status, str(served.paths.data / "server.lock") in row.detail) == (Status.FAIL, True)
+
+
 def test_what_is_not_closed_is_told(served: Host) -> None:
     """The guests' network, with what listens there; and QEMU of a root server."""
     row = found(served, security.guests_network)

@@ -77,6 +77,25 @@ def secrets(host: Host) -> Iterator[Result]:
         yield Result("secrets", Status.PASS, f"{len(there)} files of keys, tokens and the audit log are their user's alone")
 
 
+def locks(host: Host) -> Iterator[Result]:
+    """No other user can hold what the server waits for."""
+    paths = host.paths
+    folders = (paths.data, paths.images, paths.instances, paths.templates, paths.spares, paths.run)
+    found = [sorted(path for path in folder.glob("*lock") if path.is_file()) for folder in folders]
+    there = [path for locks in found for path in locks]
+    held = [path for path in there if _is_open(path)] or [locks[0] for locks in found if locks and _as_nobody("open", locks[0])]
+    if held:
+        hint = "restart the server, which closes its folders"
+        yield Result("locks", Status.FAIL, f"other users can hold {len(held)} locks, {held[0]} among them, and have you wait", hint)
+    else:
+        yield Result("locks", Status.PASS, f"{len(there)} locks are their user's alone")
+
+
+def _is_open(path: Path) -> bool:
+    """Say whether another user can get at a file by the modes of it and its folder; what is above that is for root to try."""
+    return bool(path.stat().st_mode & 0o077 and path.parent.stat().st_mode & 0o011)
+
+
 def guests_network(host: Host) -> Iterator[Result]:
     """What a guest reaches: this is not closed yet, and the report says so."""
     ports = sorted(_loopback_ports())
@@ -144,6 +163,7 @@ CHECKS = (
     ("unix socket", unix_socket),
     ("tcp port", tcp_port),
     ("secrets", secrets),
+    ("locks", locks),
     ("guest network", guests_network),
     ("vmm user", vmm_user),
     ("vm bounds", limits.bounds),
