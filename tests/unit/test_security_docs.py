@@ -30,4 +30,4 @@ def test_each_row_of_promises_names_one() -> None:
                 assert "`tests/" in line, line
             elif not line.startswith("|"):
                 promises = False
-    assert rows >= len(NAMED) - 1
+    assert rows > 20
