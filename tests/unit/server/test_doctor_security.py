@@ -1,15 +1,20 @@
 """The checks of ``shed-server doctor --security``: each on a host that is closed, and on one that is open."""
 
+import asyncio
 import http.server
 import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from queue import Queue
 
+import asyncssh
 import pytest
 
+from shed.config.paths import Paths
 from shed.server.doctor import security
 from shed.server.doctor.result import Host, Status
+from shed.server.doctor.ssh import ssh_port
 from shed.server.main import main
 from support.doctor import found
 from support.ports import free_port
@@ -22,6 +27,7 @@ def served(world: World) -> Iterator[Host]:
     """A host whose server runs, on TCP too."""
     port = free_port()
     (world.paths.data.parent / "port").write_text(str(port))
+    (world.paths.data.parent / "ssh").write_text(f"ssh_port: {free_port()}\n")
     running = Running(world)
     assert running.request("GET", "/api/info")[0] == 200
     config = world.paths.data.parent / "server.yaml"
@@ -32,11 +38,47 @@ def served(world: World) -> Iterator[Host]:
 
 def test_a_server_as_it_should_be(served: Host) -> None:
     """Everything of it that can be tried is closed."""
-    for name, check in (("unix socket", security.unix_socket), ("tcp port", security.tcp_port), ("secrets", security.secrets)):
+    for name, check in (
+        ("unix socket", security.unix_socket),
+        ("tcp port", security.tcp_port),
+        ("ssh port", ssh_port),
+        ("secrets", security.secrets),
+    ):
         row = found(served, check, name)
         assert row.status is Status.PASS, row
     assert "401" in found(served, security.tcp_port).detail
     assert found(served, security.audit_log).status is Status.PASS
+
+
+def test_an_ssh_port_that_lets_everybody_in(served: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As that of 6aee119 did: the doctor gets in, and says so; one where nothing speaks SSH, and a server that does not run, are told."""
+    told = {"ssh_port": 0}
+    monkeypatch.setattr("shed.server.doctor.ssh.local.ask", lambda *_: told)
+
+    class Open(asyncssh.SSHServer):
+        def begin_auth(self, username: str) -> bool:
+            return False
+
+    async def serve(started: Queue[int], over: threading.Event) -> None:
+        key = asyncssh.generate_private_key("ssh-ed25519")
+        async with asyncssh.listen("127.0.0.1", 0, server_factory=Open, server_host_keys=[key]) as server:
+            started.put(server.get_port())
+            await asyncio.to_thread(over.wait)
+
+    started: Queue[int] = Queue()
+    over = threading.Event()
+    thread = threading.Thread(target=lambda: asyncio.run(serve(started, over)))
+    thread.start()
+    try:
+        told["ssh_port"] = started.get(timeout=30)
+        assert found(served, ssh_port).status is Status.FAIL
+    finally:
+        over.set()
+        thread.join()
+    told["ssh_port"] = free_port()
+    assert found(served, ssh_port).status is Status.WARN
+    monkeypatch.undo()
+    assert found(Host(Paths(served.paths.data / "none", served.paths.data / "none")), ssh_port).status is Status.WARN
 
 
 def test_locks_that_others_may_hold(served: Host) -> None:

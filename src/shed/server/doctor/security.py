@@ -16,10 +16,11 @@ from shed.config.server import Settings, find_settings, load_settings
 from shed.run import run
 from shed.server.doctor import limits
 from shed.server.doctor.result import Host, Result, Status
+from shed.server.doctor.ssh import ssh_port
 
 _NOBODY = 65534
 _SECONDS = 5.0
-_SECRETS = ("token", "tokens.json", "ssh_host_ed25519_key", "logs/audit.log")
+_SECRETS = ("token", "tokens.json", "ssh_host_ed25519_key", "ssh_authorized_keys", "logs/audit.log")
 """Below the data folder: what no other user may read."""
 _ATTEMPT = f"""
 import os, socket, sys
@@ -162,6 +163,7 @@ def _as_nobody(attempt: str, path: Path) -> bool:
 CHECKS = (
     ("unix socket", unix_socket),
     ("tcp port", tcp_port),
+    ("ssh port", ssh_port),
     ("secrets", secrets),
     ("locks", locks),
     ("guest network", guests_network),

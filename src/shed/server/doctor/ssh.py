@@ -1,0 +1,54 @@
+"""The check of the SSH port, by a stranger's login."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+from collections.abc import Iterator
+
+from shed.config.server import find_settings, load_settings
+from shed.errors import UnavailableError
+from shed.server import local
+from shed.server.doctor.result import Host, Result, Status
+
+_SECONDS = 20.0
+
+
+def ssh_port(host: Host) -> Iterator[Result]:
+    """The SSH port lets in nobody by a key that it does not know."""
+    try:
+        port = local.ask(host.paths.socket, "GET", "/api/info").get("ssh_port")
+    except UnavailableError as error:
+        yield Result("ssh port", Status.WARN, f"nothing could be tried: {error.message}", "shed server start")
+        return
+    if not isinstance(port, int):
+        yield Result("ssh port", Status.PASS, "there is none")
+        return
+    address = ipaddress.ip_address(load_settings(host.config or find_settings()).ssh_bind_address)
+    reached = ("::1" if address.version == 6 else "127.0.0.1") if address.is_unspecified else str(address)
+    try:
+        entered = asyncio.run(_entered(reached, port))
+    except (OSError, TimeoutError) as error:
+        yield Result("ssh port", Status.WARN, f"nothing could be tried: {reached}:{port}: {error}", "start the server again")
+        return
+    if entered:
+        detail = f"port {port} lets in whoever comes, by a key that nobody knows"
+        yield Result("ssh port", Status.FAIL, detail, "another program may have that port; or start the server again")
+    else:
+        yield Result("ssh port", Status.PASS, f"port {port} refuses who has no key, and a key that it does not know")
+
+
+async def _entered(address: str, port: int) -> bool:
+    """Say whether a stranger, with a key that was just made, gets in."""
+    import asyncssh  # noqa: PLC0415  it takes a moment
+
+    key = asyncssh.generate_private_key("ssh-ed25519")
+    try:
+        async with asyncio.timeout(_SECONDS):
+            options = {"username": "doctor", "client_keys": [key], "agent_path": None, "known_hosts": None, "config": None}
+            async with asyncssh.connect(address, port, **options):
+                return True
+    except asyncssh.PermissionDenied:
+        return False
+    except asyncssh.Error as error:
+        raise OSError(f"it is not as SSH should be: {error.reason}") from None
