@@ -41,14 +41,11 @@ def test_a_vm_is_ended_before_its_server_and_leaves_no_core(pid: int) -> None:
     assert score == 500 > int(Path("/proc/self/oom_score_adj").read_text())
 
 
-@pytest.mark.root
-def test_a_template_is_made_with_what_the_processor_has_left(tmp_path: Path) -> None:
-    """Its process and its session: where the kernel shares the processor out by sessions, a process's own priority does not count."""
+def test_a_template_is_made_with_what_others_leave(tmp_path: Path) -> None:
+    """All threads of its process have a low priority, as it was there before them; a shed's has none."""
     record = launched(tmp_path, budget.plan(2, 256, "kvm", template=True))
     try:
         assert os.getpriority(os.PRIO_PROCESS, record.pid) == 10
-        group = Path(f"/proc/{record.pid}/autogroup")
-        assert not group.exists() or group.read_text().split()[-2:] == ["nice", "10"]
     finally:
         os.kill(record.pid, signal.SIGKILL)
         os.waitpid(record.pid, 0)

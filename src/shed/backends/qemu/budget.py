@@ -61,14 +61,11 @@ def apply(pid: int, budget: Budget) -> None:
     """Hold the process `pid`, a child of ours that does not run QEMU yet, to what needs no control group."""
     _limit(pid, resource.RLIMIT_CORE, 0)  # a core file would hold the guest's memory, and fill the disk
     _limit(pid, resource.RLIMIT_NOFILE, _OPEN_FILES)
-    process = _PROC / str(pid)
     if budget.nice:
         with _allowed("its priority"):
             os.setpriority(os.PRIO_PROCESS, pid, max(budget.nice, os.getpriority(os.PRIO_PROCESS, pid)))
-        with contextlib.suppress(OSError):  # a kernel without, or an ordinary user twice within 0.1 s
-            (process / "autogroup").write_text(str(budget.nice))  # where sessions share the processor, `nice` counts only within one
     with _allowed("its place when memory is short"):
-        score = process / "oom_score_adj"
+        score = _PROC / str(pid) / "oom_score_adj"
         score.write_text(str(max(budget.oom_score, int(score.read_text()))))
 
 
