@@ -126,6 +126,18 @@ def test_many_keys_on_one_connection(make: Make) -> None:
     assert host.ssh.run("dev@shed", "echo in").stdout == b"in\n"
 
 
+def test_a_name_that_changes(make: Make) -> None:
+    """Ends the connection: each name would have the server read its keys again."""
+    host = make()
+    with contextlib.closing(paramiko.Transport(("127.0.0.1", host.ssh.port))) as client:
+        client.start_client(timeout=TIMEOUT)
+        for name in ("dev", "web"):
+            assert client.is_active()
+            with pytest.raises(paramiko.SSHException):
+                client.auth_none(name)
+        host.world.until(lambda: not client.is_active(), seconds=TIMEOUT)
+
+
 def test_channels_of_one_connection(make: Make) -> None:
     """So many and no more; one that is closed makes room, and other connections have their own."""
     host = make(limits={"MOST_CHANNELS": 5})

@@ -14,7 +14,7 @@ from shed.errors import NotFoundError, ShedError, UsageError
 from shed.names import check_shed_name
 from shed.server.ssh.connection import Connection
 from shed.server.ssh.keys import read_keys
-from shed.server.ssh.limits import MOST_ARRIVING, MOST_CHANNELS, MOST_LISTENERS
+from shed.server.ssh.limits import LOGIN_SECONDS, MOST_ARRIVING, MOST_CHANNELS, MOST_LISTENERS
 from shed.server.ssh.relay import Relay
 from shed.server.ssh.remote import GuestListener, Open, listen
 from shed.server.ssh.session import Session
@@ -43,8 +43,8 @@ class Client(asyncssh.SSHServer):
         """Room for connections that come from the guest."""
         self._service = service
         self._channels = 0
-        self._entered = 0.0
-        self._told = False
+        self._came = self._entered = 0.0
+        self._told = self._named = False
         self._agent: asyncio.Task[str] | None = None
         self._listeners: set[GuestListener] = set()
         self._listening = 0
@@ -117,6 +117,7 @@ class Client(asyncssh.SSHServer):
         """Take the connection."""
         assert isinstance(conn, Connection)
         self.connection = conn
+        self._came = time.monotonic()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is closed."""
@@ -127,12 +128,14 @@ class Client(asyncssh.SSHServer):
             self._service.logins.left(self, time.monotonic() - self._entered)
         elif self.connection.refused:
             self._service.logins.refused(self.connection.peer, f"refused {', '.join(self.connection.refused)}", self.name)
-        elif self.name or isinstance(exc, asyncssh.ConnectionLost):
+        elif self.name or time.monotonic() - self._came > LOGIN_SECONDS - 1:  # else it only looked whether SSH is spoken here
             self._service.logins.refused(self.connection.peer, "it showed no key", self.name)
 
     async def begin_auth(self, username: str) -> bool:
         """Take the user name; a key is needed in any case.  The keys are read each time: whoever is struck off is out."""
-        self.name = username
+        if self._named:
+            raise asyncssh.ProtocolError("the user name may not change")
+        self._named, self.name = True, username
         try:
             keys = await asyncio.to_thread(read_keys, self._service.settings.ssh_authorized_keys, self._service.data)
         except UsageError as error:

@@ -42,8 +42,8 @@ class Crowd:
         self._strangers: dict[Connection, str] = {}
         self._known: dict[Connection, str] = {}
 
-    def enter(self, connection: Connection, peer: str) -> bool:
-        """Take a new connection of `peer`; return false when there is no room for it."""
+    def room(self, peer: str) -> bool:
+        """Say whether another connection of `peer` may come; another peer's oldest may have to leave for it."""
         waiting = Counter(self._strangers.values())
         if waiting[peer] + sum(other == peer for other in self._known.values()) >= MOST_OF_PEER or self._dropped(waiting[peer]):
             return False
@@ -54,8 +54,11 @@ class Crowd:
             oldest = next(other for other, whose in self._strangers.items() if whose == most)
             self.leave(oldest)
             oldest.abort()
-        self._strangers[connection] = peer
         return True
+
+    def enter(self, connection: Connection, peer: str) -> None:
+        """Count a new connection, for which there is room."""
+        self._strangers[connection] = peer
 
     def known(self, connection: Connection) -> None:
         """The client of a connection is known now."""

@@ -63,12 +63,12 @@ class Service:
 
     async def _accepted(self, accepted: socket.socket) -> None:
         peer = peer_of(accepted, self.manager.machines())
-        connection = Connection(self._options, peer)
-        if not self.crowd.enter(connection, peer.key):
+        if not self.crowd.room(peer.key):
             self.logins.refused(peer, "too many connections of it are open")
-            connection.abort()
             accepted.close()
             return
+        connection = Connection(self._options, peer)
+        self.crowd.enter(connection, peer.key)
         try:
             await asyncio.get_running_loop().connect_accepted_socket(lambda: connection, accepted)
         except OSError:
