@@ -1,33 +1,32 @@
-"""A guest whose root has taken the agent's place: what is written to the port is the attacker's."""
+"""A guest whose root has taken hold of the agent's port, and writes to it what it likes."""
 
 from __future__ import annotations
-
-import socket
 
 from shed.guest import protocol
 from support.machine import Machine
 
-_SERVICE = """\
-import os, time
-
-async def serve(loop, stream):
-    os.write(1, b"the agent is taken over\\n")
-    (port,) = [int(fd) for fd in os.listdir("/proc/self/fd") if "vport" in os.readlink(f"/proc/self/fd/{fd}") ]
-    os.set_blocking(port, True)
-    with open("/tmp/flood", "rb") as file:
-        flood = file.read()
-    while True:
-        try:
-            os.write(port, flood)
-        except OSError:
-            time.sleep(0.01)
+_PROGRAM = """\
+import ctypes, os, time
+(port,) = [int(fd) for fd in os.listdir("/proc/1/fd") if "vport" in os.readlink(f"/proc/1/fd/{fd}")]
+libc = ctypes.CDLL(None, use_errno=True)
+port = libc.syscall(438, os.pidfd_open(1), port, 0)
+assert port >= 0, os.strerror(ctypes.get_errno())
+with open("/tmp/flood", "rb") as file:
+    flood = file.read()
+os.write(1, b"the port is taken\\n")
+while True:
+    try:
+        os.write(port, flood)
+    except OSError:
+        time.sleep(0.001)
 """
-_TAKE_OVER = """\
-set -e
-cd /tmp && mkdir evil && cp -a /run/shed-runtime/agent/shed/guest/. evil
-rm -f evil/__pycache__/proxy.*
-cat > evil/proxy.py
-mount -o bind evil /run/shed-runtime/agent/shed/guest
+"""438 is pidfd_getfd: the port itself can be opened once only, and the agent has it open."""
+_START = """\
+runtime=/run/shed-runtime
+cat > /tmp/attack.py
+exec $runtime/bin/busybox setsid $runtime/lib/ld-linux-* --library-path $runtime/lib $runtime/bin/python3 -I -S /tmp/attack.py \\
+    > /tmp/attack.log 2>&1 < /dev/null &
+until $runtime/bin/busybox grep taken /tmp/attack.log; do $runtime/bin/busybox sleep 0.1; done
 """
 JUNK = (protocol.MAGIC + b"\xff" * protocol.MUX_HEADER) * 2000
 """Sessions that begin, and break."""
@@ -35,11 +34,7 @@ EMPTY = protocol.mux_frame(protocol.DATA, 1) * 7000
 """Frames that carry nothing."""
 
 
-def take_over(machine: Machine, name: str, flood: bytes) -> socket.socket:
-    """Have the agent of the shed `name` replaced by what writes `flood` to its port, again and again; return who woke it."""
+def take_port(machine: Machine, name: str, flood: bytes) -> None:
+    """Have root in the shed `name` write `flood` to the agent's port, again and again, from a moment on."""
     machine.shed("exec", "--user", "root", name, "--", "sh", "-c", "cat > /tmp/flood", stdin=flood)
-    machine.shed("exec", "--user", "root", name, "--", "sh", "-c", _TAKE_OVER, stdin=_SERVICE.encode())
-    client = socket.socket(socket.AF_UNIX)
-    client.connect(machine.environment["SHED_RUNTIME_DIR"] + "/shed.sock")
-    client.sendall(f"GET /api/sheds/{name}/connect/80 HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: shed-tcp\r\n\r\n".encode())
-    return client
+    machine.try_shed("exec", "--user", "root", name, "--", "sh", "-c", _START, stdin=_PROGRAM.encode())  # it may lose its link

@@ -40,7 +40,7 @@ def test_a_guest_that_floods_its_link(machine: Machine, flood: bytes) -> None:
     """Its link is dropped, `shed list` says why and what to do, the log stays short, and the other shed works on."""
     log = machine.data / "logs/server.log"
     before = log.stat().st_size
-    waker = hostile.take_over(machine, "bad", flood)
+    hostile.take_port(machine, "bad", flood)
     wait_until(lambda: "detail" in machine.show("bad"))
     assert machine.shed("exec", "good", "--", "echo", "fine") == "fine\n"
     detail = machine.show("bad")["detail"]
@@ -51,8 +51,32 @@ def test_a_guest_that_floods_its_link(machine: Machine, flood: bytes) -> None:
         refused = machine.try_shed("--json", "exec", "bad", "--", "true")
         assert json.loads(refused.stderr)["error"]["code"] == "LINK_ABUSED"
     assert log.stat().st_size - before < 10_000
-    waker.close()
     machine.shed("stop", "bad")
     machine.shed("start", "bad")
     assert machine.shed("exec", "bad", "--", "echo", "well again") == "well again\n"
     assert "detail" not in machine.show("bad")
+
+
+def test_a_guest_that_floods_its_console(machine: Machine) -> None:
+    """Its log stays small while a server runs and while none does, has what came last, and nobody waits for its keeper."""
+    folder = machine.data / "instances/bad"
+    log = folder / "console.log"
+    flood = "yes $(head -c 200 /dev/zero | tr '\\0' x) > /dev/ttyS0 & yes $(head -c 200 /dev/zero | tr '\\0' y) > /dev/kmsg"
+    attack = machine.start("exec", "--user", "root", "bad", "--", "sh", "-c", flood)
+    sizes = {0}
+
+    def grown() -> bool:
+        sizes.add(log.stat().st_size)
+        return max(sizes) >= 1 << 20
+
+    wait_until(grown)
+    assert machine.shed("exec", "good", "--", "echo", "fine") == "fine\n"
+    assert len(machine.shed("logs", "bad")) <= 1 << 20
+    machine.shed("server", "stop")
+    before = log.stat().st_size
+    wait_until(lambda: log.stat().st_size != before)
+    attack.kill()
+    attack.communicate()
+    assert machine.shed("exec", "bad", "--", "echo", "fine, too") == "fine, too\n"
+    machine.shed("stop", "bad")
+    assert log.stat().st_size <= 8 << 20

@@ -1,22 +1,32 @@
-"""Cutting the console logs of sheds: a VM appends to its own as long as it runs, and nothing else bounds them.
+"""Cutting the console logs of sheds, in place: whoever writes to one appends (``O_APPEND``), and goes on at its new end.
 
-A log is cut in place, because the VM holds the file open; it appends (``O_APPEND``), so it goes on at the new end and leaves no hole.
+A VM's keeper bounds its log; see `shed.backends.qemu.launcher`.  VMs that were started by a shed of before have none: QEMU itself appends
+to the file, and the server cuts it.
 """
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import os
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
 from shed.config.paths import Paths
+from shed.errors import ShedError
 from shed.fsutil import storage_errors
 from shed.sheds import folders
+from shed.threads import in_thread
 
+log = logging.getLogger(__name__)
 DEFAULT_TAIL = 5 << 20
 """Bytes of a log that are kept."""
 _CHUNK = 1 << 20
+_MOST = 16 << 20
+"""Bytes of a log that nobody keeps short; a keeper's has half as many."""
+_LOOK = 60.0
+"""Seconds between two looks at the logs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +50,17 @@ def long_consoles(paths: Paths, tail: int, *, without: Collection[str] = ()) -> 
             if excess > 0:
                 found.append(LongConsole(path, excess))
     return found
+
+
+async def keep_short(paths: Paths) -> None:
+    """Cut the logs that have no keeper, now and then; never returns."""
+    while True:
+        try:
+            for console in await in_thread(long_consoles, paths, _MOST):
+                await in_thread(cut_console, console.path, DEFAULT_TAIL)
+        except ShedError as error:
+            log.warning("a console log stays long: %s", error)
+        await asyncio.sleep(_LOOK)
 
 
 def cut_console(path: Path, tail: int) -> int:

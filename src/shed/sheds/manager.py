@@ -26,6 +26,7 @@ from shed.sheds.agent import control, read_line
 from shed.sheds.boot import attach
 from shed.sheds.clock import keep_clocks
 from shed.sheds.console import ConsoleStream, last_lines
+from shed.sheds.consoles import keep_short
 from shed.sheds.create import CreateRequest, Ensure, Resolve, create, plan
 from shed.sheds.folders import Folders
 from shed.sheds.link import Link
@@ -80,6 +81,7 @@ class Manager:
         await self._warm.open()
         self._background(self._warm.prepare(self._resolve), "prepare warm starts")
         self._background(keep_clocks(self._guests), "clocks")
+        self._background(keep_short(self._paths), "console logs")
         for name in places.leftovers(self._paths):
             self._background(self._sweep(name), f"sweep {name}")
         for name in places.names(self._paths):

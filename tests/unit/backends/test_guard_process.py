@@ -78,7 +78,8 @@ class Held:
 
     def guards(self) -> list[int]:
         children = Path(f"/proc/{self.record.pid}/task/{self.record.pid}/children")
-        return [int(pid) for pid in children.read_text().split()]
+        found = [int(pid) for pid in children.read_text().split()]  # the other one keeps the console
+        return [pid for pid in found if b"/qemu/guard\0" in Path(f"/proc/{pid}/cmdline").read_bytes()]
 
     def does(self, what: str) -> str:
         self._port.sendall(what.encode())

@@ -20,7 +20,7 @@ from shed.sheds.cleaning import DEFAULT_SCOPES, Cleaner
 from shed.sheds.manager import Manager
 from support.runtimes import small_runtime
 from support.stored import put_image, put_shed
-from support.world import World, create
+from support.world import World, create, until
 
 HOUR = 3600.0
 
@@ -138,5 +138,21 @@ def test_a_record_in_doubt_stops_it_before_it_begins(world: World, store: Layout
             answer = await clean(world, manager, [], scopes=frozenset({"instances"}))
             assert [row["name"] for row in answer["instances"]] == ["old"]
             assert broken.exists()
+
+    asyncio.run(main())
+
+
+def test_a_console_log_without_a_keeper_is_cut(world: World) -> None:
+    """One that QEMU itself appends to, as it did before there were keepers, is cut by the server that runs."""
+
+    async def main() -> None:
+        log = world.instance("old") / "console.log"
+        log.parent.mkdir()
+        log.write_bytes(b"a" * (17 << 20) + b"the end\n")
+        with log.open("ab", buffering=0) as vm:
+            async with world.manager():
+                await until(lambda: log.stat().st_size == 5 << 20)
+            vm.write(b"and on\n")
+        assert log.read_bytes().endswith(b"aathe end\nand on\n")
 
     asyncio.run(main())

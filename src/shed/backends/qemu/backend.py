@@ -235,6 +235,7 @@ class QemuBackend:
                 if isinstance(error, asyncio.CancelledError) and (not gone.done() or (task is not None and task.cancelling())):
                     raise
             if gone.done():
+                await process.console_settled(state_dir)
                 raise BackendError(
                     f"the VM of shed {record.name} ended before its agent answered{_last_words(state_dir)}",
                     code="VM_EXITED",
@@ -276,6 +277,7 @@ class QemuBackend:
                 raise BackendError(
                     f"process {record.pid}, the VM of shed {record.name}, does not end", hint="the kernel log may say what it waits for"
                 )
+            await process.console_settled(state_dir)
         process.clear(state_dir)
 
     def pid(self, state_dir: Path) -> int | None:
@@ -320,6 +322,7 @@ async def _came_up(state_dir: Path, record: process.Record, template: Template |
         async with asyncio.timeout(_START_TIMEOUT):
             await saving.resume(state_dir, None if template is None else template.path / STATE)
     except (OSError, TimeoutError, saving.MonitorError) as error:
+        await process.console_settled(state_dir)
         words = _last_words(state_dir)
         hint = "free some memory of this machine, or ask for less: --memory of create" if _NO_MEMORY in words else None
         raise BackendError(f"the VM of shed {record.name} did not start{words}", code="VM_START_FAILED", hint=hint) from error

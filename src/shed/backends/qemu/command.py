@@ -20,9 +20,11 @@ from pathlib import Path
 from shed.backends.base import Disk, Machine
 
 CONSOLE = "console.log"
-"""The guest's serial console since the VM was started, in the state folder."""
+"""The end of what the guest's serial console said since the VM was started, in the state folder; see `shed.backends.qemu.launcher`."""
 AGENT_FD, MONITOR_FD = 4, 5
 """The inherited sockets: the agent's virtio-serial port, and QMP."""
+CONSOLE_FD = 6
+"""The pipe to the keeper of the console log.  QEMU does not wait for it: what it does not take is tried again, and then dropped."""
 AGENT_PORT = "shed.agent"
 
 _KERNEL_COMMAND_LINE = "console=ttyS0 panic=-1 quiet cryptomgr.notests initcall_blacklist=jent_mod_init"
@@ -118,7 +120,8 @@ def _frame(machine: Machine, host: Host) -> list[str]:
         "-smp", str(machine.cpus),
         "-m", f"{machine.memory_mb}M",
         *(["-incoming", "defer"] if host.restored else _kernel(machine, host)),
-        "-chardev", f"file,id=console,path={CONSOLE},append=on",
+        "-add-fd", f"fd={CONSOLE_FD},set=1",
+        "-chardev", "file,id=console,path=/dev/fdset/1,append=on",
         "-serial", "chardev:console",
         "-chardev", f"socket,id=monitor,fd={MONITOR_FD},server=on,wait=off",
         "-mon", "chardev=monitor,mode=control",

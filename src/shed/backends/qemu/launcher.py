@@ -8,12 +8,17 @@ Over the socket: the parent sends ``P`` when this process, and with it all that 
 new user namespace is entered and ``U`` sent, so that the parent can write the maps, or ``N`` and the error number when that is forbidden.
 Then the parent sends ``G``.  A command that cannot be executed is answered with ``E`` and the error number; success closes the socket.
 
+Whatever the guest says on its console comes through a pipe, descriptor 6 of the command, and is kept by a child of this process, its
+keeper: the end of it, in ``console.log``.  It lives as long as the VMM, whether a server runs or not, and reads whatever comes, so that
+the guest waits for nobody.
+
 FILTER, if it is not empty, is a seccomp program in hexadecimal that holds the command, and GUARD the mode of the supervisor that is started
 for it (see `shed.backends.qemu.guard`).  Where the kernel does not do that, ``S`` and the error number is the answer, and nothing runs.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
 import sys
 
@@ -24,6 +29,12 @@ if TYPE_CHECKING:
 _PARENT = 3
 _PASSED = 6
 """Descriptors below this one are for the command: standard ones, the socket (closed on success), two listening sockets."""
+_CONSOLE, _CONSOLE_LOG = 6, "console.log"
+_MOST_LOG, _KEPT_LOG = 8 << 20, 4 << 20
+"""Bytes of a console log from which on its beginning is cut off, and that are left then."""
+_CHUNK = 64 * 1024
+_PAUSE = 0.01
+"""Seconds after each look into the pipe: a guest that writes byte by byte wakes the keeper a hundred times a second, and no more."""
 _CLONE_NEWUSER = 0x10000000
 
 
@@ -100,6 +111,55 @@ def _hold(program: bytes, guard: _Guard | None) -> None:
         guard.take(listener)
 
 
+def _keep_console(source: int, log: int) -> None:
+    """Append what comes from `source` to the file `log`, and keep that short, until the VMM has ended; never returns."""
+    try:
+        import time  # noqa: PLC0415  only the keeper needs it
+
+        end = os.open(f"/proc/self/fd/{log}", os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+        nothing = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        for descriptor in range(_PASSED):  # above all the socket to the parent, which waits for its end
+            os.dup2(nothing, descriptor, inheritable=False)
+        with open("/proc/self/comm", "w") as name:
+            name.write("shed-console")
+        while data := os.read(source, _CHUNK):
+            try:
+                os.write(end, data)
+                if os.fstat(log).st_size > _MOST_LOG:
+                    _cut(log)
+            except OSError:
+                pass  # most likely the disk is full: the guest goes on, and so does its log when there is room again
+            time.sleep(_PAUSE)
+    finally:
+        os._exit(0)
+
+
+def _cut(log: int) -> None:
+    """Keep the end of a log, in place: others have the file open, or know it by another name."""
+    start, position = os.fstat(log).st_size - _KEPT_LOG, 0
+    while data := os.pread(log, _CHUNK, start + position):
+        position += os.pwrite(log, data, position)
+    os.truncate(log, position)
+
+
+def _start_keeper() -> None:
+    """Start the keeper, and leave the way to it as the descriptor that the command gets.
+
+    It holds a lock on the log, which tells who waits for the last words of a VM that there may be more.
+    """
+    log = os.open(_CONSOLE_LOG, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    fcntl.flock(log, fcntl.LOCK_EX)
+    source, sink = os.pipe()
+    if os.fork() == 0:
+        os.close(sink)
+        _keep_console(source, log)
+    os.close(log)
+    os.close(source)
+    os.dup2(sink, _CONSOLE, inheritable=False)
+    if sink != _CONSOLE:
+        os.close(sink)
+
+
 def _main(cwd: str, namespace: str, program: str, mode: str, *command: str) -> None:
     os.set_inheritable(_PARENT, False)
     for name in os.listdir("/proc/self/fd"):  # noqa: PTH208  few imports: this runs at every start
@@ -111,6 +171,7 @@ def _main(cwd: str, namespace: str, program: str, mode: str, *command: str) -> N
     os.chdir(cwd)
     if os.read(_PARENT, 1) != b"P":
         return
+    _start_keeper()
     guard = _Guard(mode) if mode else None
     if namespace == "1":
         try:
@@ -127,6 +188,7 @@ def _main(cwd: str, namespace: str, program: str, mode: str, *command: str) -> N
     except OSError as error:
         os.write(_PARENT, b"S%d" % (error.errno or 0))
         return
+    os.set_inheritable(_CONSOLE, True)
     try:
         os.execv(command[0], command)
     except OSError as error:

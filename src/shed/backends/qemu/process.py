@@ -38,6 +38,7 @@ _START_TIME = 19
 _LAUNCH_TIMEOUT = 20.0
 _LOOKS, _BETWEEN_LOOKS = 5, 0.001
 _SAFE_FD = 64
+_SETTLING, _BETWEEN_TRIES = 100, 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -323,6 +324,16 @@ def _hang_up(sock: socket.socket) -> None:
     """End the wait of another thread for what comes through `sock`, which it may have closed by now."""
     with contextlib.suppress(OSError):
         sock.shutdown(socket.SHUT_RDWR)
+
+
+async def console_settled(state_dir: Path) -> None:
+    """Wait until the console log has all that a VM said that has ended: its keeper lets go of it then.  Takes a second at most."""
+    with contextlib.suppress(OSError), (state_dir / command.CONSOLE).open("rb") as log:
+        for _ in range(_SETTLING):
+            with contextlib.suppress(BlockingIOError):
+                fcntl.flock(log, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                return
+            await asyncio.sleep(_BETWEEN_TRIES)
 
 
 def _begin_console(path: Path) -> None:

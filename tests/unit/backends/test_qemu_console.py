@@ -1,0 +1,139 @@
+"""The keeper of the console log: it takes all that a VM says, keeps the end of it, and lives exactly as long as the VM."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from shed.backends.base import Liveness
+from shed.backends.qemu import command, launcher, process, userns
+from shed.sheds.console import ConsoleStream
+
+HOST = command.Host(Path(sys.executable), "tcg", "5f0c9a51-7e0a-4a58-9d2f-3a6c0f6a3a11")
+_SAY = "import os, signal\n"
+_SAY += f"signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])\nsay = lambda data: os.write({command.CONSOLE_FD}, data)\n"
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[[str], process.Record]]:
+    """Start a VMM that runs a program, in ``vm``."""
+    folder = tmp_path / "vm"
+    folder.mkdir()
+    records = []
+
+    def start(program: str) -> process.Record:
+        words = [sys.executable, "-S", "-c", _SAY + program, "-uuid", HOST.uuid]
+        records.append(process.launch(folder, words, HOST, "demo", userns.Identity((), ())))
+        return records[-1]
+
+    yield start
+    for record in records:
+        process.send_signal(record, signal.SIGKILL)
+        assert asyncio.run(process.wait_exit(record, timeout=60))
+
+
+def until(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def keeper(record: process.Record) -> int:
+    """Return the process id of the keeper."""
+    (pid,) = (int(word) for word in Path(f"/proc/{record.pid}/task/{record.pid}/children").read_text().split())
+    until(lambda: Path(f"/proc/{pid}/comm").read_text() == "shed-console\n")
+    return pid
+
+
+def ended(record: process.Record, folder: Path) -> bytes:
+    """Wait for the end of a VMM, and return its console log."""
+
+    async def wait() -> None:
+        assert await process.wait_exit(record, timeout=60)
+        await process.console_settled(folder)
+
+    asyncio.run(wait())
+    return (folder / command.CONSOLE).read_bytes()
+
+
+def test_the_log_keeps_the_end(start: Callable[[str], process.Record], tmp_path: Path) -> None:
+    """30 MB of lines become at most 8 MiB, of which none is lost or twice, and the last one is there."""
+    record = start("for n in range(300_000): say(b'%099d\\n' % n)")
+    text = ended(record, tmp_path / "vm")
+    assert len(text) <= launcher._MOST_LOG
+    lines = [int(line) for line in text.splitlines()[1:]]
+    assert lines == list(range(300_000 - len(lines), 300_000))
+    assert len(lines) >= launcher._KEPT_LOG // 100 - 1
+
+
+def test_last_words_are_not_lost(start: Callable[[str], process.Record], tmp_path: Path) -> None:
+    """A VM that ends right after it said why: whoever waits for the log finds that, each time."""
+    for number in range(10):
+        said = b"panic %d\n" % number
+        assert ended(start(f"say({said!r})"), tmp_path / "vm") == said
+
+
+def test_the_keeper_ends_with_its_vm(start: Callable[[str], process.Record], tmp_path: Path) -> None:
+    """Also one that is killed; it holds nothing of the VM's, and is nobody's output."""
+    record = start("say(b'up\\n'); signal.pause()")
+    pid = keeper(record)
+    links = {str(Path(f"/proc/{pid}/fd/{descriptor}").readlink()) for descriptor in range(6)}
+    assert links == {os.devnull}
+    until(lambda: (tmp_path / "vm" / command.CONSOLE).read_bytes() == b"up\n")
+    process.send_signal(record, signal.SIGKILL)
+    assert ended(record, tmp_path / "vm") == b"up\n"
+    until(lambda: not Path(f"/proc/{pid}/cmdline").exists() or not Path(f"/proc/{pid}/cmdline").read_bytes())
+
+
+def test_a_vm_that_moves_keeps_its_log(start: Callable[[str], process.Record], tmp_path: Path) -> None:
+    """What it says goes on in its new folder, bounded there too; the log of the VM before stays beside it."""
+    record = start("say(b'spare\\n'); signal.sigwait({signal.SIGUSR1}); say(b'x' * (20 << 20)); say(b'shed\\n'); signal.pause()")
+    source, target = tmp_path / "vm", tmp_path / "shed"
+    target.mkdir()
+    (target / command.CONSOLE).write_text("before\n")
+    until(lambda: (source / command.CONSOLE).read_bytes() == b"spare\n")
+    process.move(source, target, "shed")
+    process.send_signal(record, signal.SIGUSR1)
+    until(lambda: (target / command.CONSOLE).read_bytes().endswith(b"shed\n"))
+    assert (target / command.CONSOLE).stat().st_size <= launcher._MOST_LOG
+    assert (target / "console.before.log").read_text() == "before\n"
+    assert process.liveness(target) is Liveness.OURS
+
+
+def test_a_vm_does_not_need_its_keeper(start: Callable[[str], process.Record], tmp_path: Path) -> None:
+    """When that was killed, what the VM says is refused, and it goes on."""
+    record = start(
+        "signal.signal(signal.SIGPIPE, signal.SIG_IGN)\nsay(b'up\\n'); signal.sigwait({signal.SIGUSR1})\n"
+        "try: say(b'lost')\nexcept BrokenPipeError: open('alive', 'w').close()\nsignal.pause()"
+    )
+    until(lambda: (tmp_path / "vm" / command.CONSOLE).read_bytes() == b"up\n")
+    pid = keeper(record)
+    os.kill(pid, signal.SIGKILL)
+    until(lambda: not Path(f"/proc/{pid}/cmdline").read_bytes())  # its VM does not take its exit status
+    process.send_signal(record, signal.SIGUSR1)
+    until((tmp_path / "vm/alive").exists)
+    assert process.liveness(tmp_path / "vm") is Liveness.OURS
+
+
+def test_a_log_that_is_cut_is_followed(start: Callable[[str], process.Record], tmp_path: Path) -> None:
+    """Who follows it while it is cut again and again misses lines, or sees some twice, and comes to the last one all the same."""
+
+    async def follow() -> bytes:
+        stream = ConsoleStream(tmp_path / "vm" / command.CONSOLE, b"", 0)
+        seen = b""
+        async with asyncio.timeout(60):
+            while not seen.endswith(b"the end\n"):
+                seen += await stream.read()
+        stream.close()
+        return seen
+
+    start("for n in range(300_000): say(b'%099d\\n' % n)\nsay(b'the end\\n'); signal.pause()")
+    assert asyncio.run(follow()).endswith(b"%099d\nthe end\n" % 299_999)
