@@ -28,9 +28,9 @@ exec $runtime/bin/busybox setsid $runtime/lib/ld-linux-* --library-path $runtime
     > /tmp/attack.log 2>&1 < /dev/null &
 until $runtime/bin/busybox grep taken /tmp/attack.log; do $runtime/bin/busybox sleep 0.1; done
 """
-JUNK = (protocol.MAGIC + b"\xff" * protocol.MUX_HEADER) * 2000
+JUNK = (protocol.MAGIC + b"\xff" * protocol.MUX_HEADER) * 1300
 """Sessions that begin, and break."""
-EMPTY = protocol.mux_frame(protocol.DATA, 1) * 7000
+EMPTY = protocol.mux_frame(protocol.DATA, 1) * 3600
 """Frames that carry nothing."""
 
 

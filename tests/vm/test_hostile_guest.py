@@ -44,12 +44,12 @@ def test_a_guest_that_floods_its_link(machine: Machine, flood: bytes) -> None:
     wait_until(lambda: "detail" in machine.show("bad"))
     assert machine.shed("exec", "good", "--", "echo", "fine") == "fine\n"
     detail = machine.show("bad")["detail"]
-    assert detail.startswith("its link was dropped: the guest ")
+    assert detail.startswith("its link was dropped: the ")
     assert detail.endswith("`shed stop bad` ends it")
     assert "detail" not in machine.show("good")
     for _ in range(3):
         refused = machine.try_shed("--json", "exec", "bad", "--", "true")
-        assert json.loads(refused.stderr)["error"]["code"] == "LINK_ABUSED"
+        assert json.loads(refused.stderr.splitlines()[-1])["error"]["code"] == "LINK_ABUSED"
     assert log.stat().st_size - before < 10_000
     machine.shed("stop", "bad")
     machine.shed("start", "bad")

@@ -173,6 +173,7 @@ class HttpConnection:
         self._handle = handle
         self._admit = admit
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD)
+        self._asks_for_head = False
         self.idle = True
         """Whether no request is under way, so that the server may hang up when it ends."""
         self.caller: Caller | None = None
@@ -193,7 +194,7 @@ class HttpConnection:
             request = await self._request()
         except ShedError as error:
             if self._http.our_state in {h11.IDLE, h11.SEND_RESPONSE}:
-                await self._send_answer(error_answer(error), close=True)
+                await self._send_answer(error_answer(error), close=True, head_only=self._asks_for_head)
                 await self._linger()
             return False
         if request is None:
@@ -236,6 +237,7 @@ class HttpConnection:
             head = await self._event()
         if not isinstance(head, h11.Request):
             return None
+        self._asks_for_head = head.method == b"HEAD"
         headers = {name.decode("ascii"): value.decode("latin-1") for name, value in head.headers}
         self.caller = caller = self._admit(headers)
         if self._http.they_are_waiting_for_100_continue:

@@ -68,6 +68,14 @@ def test_a_head_request_has_no_body() -> None:
     assert b"HEAD x" not in answer
 
 
+@pytest.mark.parametrize("rest", [b"Content-Length: 3\r\n\r\n", b"Transfer-Encoding: chunked\r\n\r\nx\r\n"])
+def test_a_head_request_whose_body_is_wrong(rest: bytes) -> None:
+    """Is refused with a head alone, as an answer to it must be."""
+    answer = converse(b"HEAD /x HTTP/1.1\r\nHost: a\r\n" + rest)
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert answer.endswith(b"\r\n\r\n")
+
+
 @pytest.mark.parametrize("part", [b"GET /x HTT", b"POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nab"])
 def test_half_a_request_is_not_waited_for(monkeypatch: pytest.MonkeyPatch, part: bytes) -> None:
     """Neither half a head nor half a body."""

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import strategies as st
 
+from shed.backends import mux
 from shed.backends.base import Connection
 from shed.errors import BackendError
 from shed.guest import protocol
@@ -22,6 +23,12 @@ from support.guest_port import run
 from support.scripted_guest import ScriptedGuest, read_frame
 
 RESPONSE, OUTPUT, ERRORS, EXIT = protocol.CONTROL_RESPONSE, protocol.DATA_FRAME, protocol.STDERR, protocol.EXIT_CODE
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A guest that this process is slow to play is not hung up on."""
+    monkeypatch.setattr(mux, "HELLO_TIMEOUT", 30.0)
 
 
 def answered(folder: Path, said: list[bytes], ask: Callable[[Connection], Awaitable[None]]) -> None:
