@@ -11,6 +11,7 @@ import logging
 import os
 from collections.abc import Collection
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from shed.config.paths import Paths
@@ -38,11 +39,11 @@ class LongConsole:
     """Bytes at its beginning that are not kept."""
 
 
-def long_consoles(paths: Paths, tail: int, *, without: Collection[str] = ()) -> list[LongConsole]:
+def long_consoles(paths: Paths, tail: int, *, without: Collection[str] = (), pattern: str = "console*.log") -> list[LongConsole]:
     """Return the logs, of this start and of the one before, that have more than `tail` bytes; sheds `without` are passed over."""
     found = []
     for name in folders.names(paths):
-        for path in sorted((paths.instances / name).glob("console*.log")) if name not in without else ():
+        for path in sorted((paths.instances / name).glob(pattern)) if name not in without else ():
             try:
                 excess = path.stat().st_size - tail
             except FileNotFoundError:  # deleted, or begun anew
@@ -53,10 +54,10 @@ def long_consoles(paths: Paths, tail: int, *, without: Collection[str] = ()) -> 
 
 
 async def keep_short(paths: Paths) -> None:
-    """Cut the logs that have no keeper, now and then; never returns."""
+    """Cut the logs that have no keeper, now and then: those of VMs of before, and what VMMs say of themselves; never returns."""
     while True:
         try:
-            for console in await in_thread(long_consoles, paths, _MOST):
+            for console in await in_thread(partial(long_consoles, paths, _MOST, pattern="*.log")):
                 await in_thread(cut_console, console.path, DEFAULT_TAIL)
         except ShedError as error:
             log.warning("a console log stays long: %s", error)

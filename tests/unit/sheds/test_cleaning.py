@@ -142,11 +142,12 @@ def test_a_record_in_doubt_stops_it_before_it_begins(world: World, store: Layout
     asyncio.run(main())
 
 
-def test_a_console_log_without_a_keeper_is_cut(world: World) -> None:
-    """One that QEMU itself appends to, as it did before there were keepers, is cut by the server that runs."""
+@pytest.mark.parametrize("name", ["console.log", "qemu.log"])
+def test_a_log_without_a_keeper_is_cut(world: World, name: str) -> None:
+    """One that QEMU itself appends to, as it did to consoles before there were keepers, is cut by the server that runs."""
 
     async def main() -> None:
-        log = world.instance("old") / "console.log"
+        log = world.instance("old") / name
         log.parent.mkdir()
         log.write_bytes(b"a" * (17 << 20) + b"the end\n")
         with log.open("ab", buffering=0) as vm:

@@ -273,7 +273,8 @@ def launch(
         ours.settimeout(_LAUNCH_TIMEOUT)
         agent = stack.enter_context(_listener(state_dir, AGENT_SOCKET))
         monitor = stack.enter_context(_listener(state_dir, MONITOR_SOCKET))
-        messages = stack.enter_context((state_dir / MESSAGES).open("wb"))
+        (state_dir / MESSAGES).unlink(missing_ok=True)
+        messages = stack.enter_context((state_dir / MESSAGES).open("ab"))  # it may be cut while the VMM writes to it
         try:
             words = ["1" if identity.namespace else "0", guard.program.hex(), guard.supervisor, *argv]
             pid = _spawn(state_dir, words, (messages.fileno(), theirs.fileno(), agent.fileno(), monitor.fileno()))
