@@ -106,6 +106,8 @@ class FakeBackend:
         self.unknown = False
         self.started: list[Machine] = []
         self.claimed: list[Machine] = []
+        self.full: set[str] = set()
+        """Names of sheds that wait for room on the disk."""
         self.waiting: set[Path] = set()
         """Folders of spares."""
         self.saves = False
@@ -211,6 +213,11 @@ class FakeBackend:
 
     async def half_started(self, state_dir: Path) -> bool:
         return False
+
+    async def waits_for_room(self, state_dir: Path, *, go_on: bool) -> bool:
+        if go_on:
+            self.full.discard(state_dir.name)
+        return state_dir.name in self.full
 
     async def wait_exit(self, state_dir: Path, *, timeout: float) -> bool:
         record = process.load(state_dir)

@@ -212,6 +212,13 @@ class Backend(Protocol):
         """Tell whether the VM, which is alive and ours, was to be restored, and whoever did that has ended before it was done."""
         ...
 
+    async def waits_for_room(self, state_dir: Path, *, go_on: bool) -> bool:
+        """Tell whether the VM, which is alive and ours, stands still because the host's disk was full; with `go_on`, have it try again.
+
+        Raises `BackendError` when it does not say.
+        """
+        ...
+
     async def wait_exit(self, state_dir: Path, *, timeout: float) -> bool:
         """Wait until the VM's process is gone; False when it still runs after `timeout` seconds."""
         ...

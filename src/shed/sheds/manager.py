@@ -30,6 +30,7 @@ from shed.sheds.consoles import keep_short
 from shed.sheds.create import CreateRequest, Ensure, Resolve, create, plan
 from shed.sheds.folders import Folders
 from shed.sheds.link import Link
+from shed.sheds.room import Room
 from shed.sheds.starts import Starts
 from shed.sheds.view import Shed, view
 from shed.sheds.warm import WarmStart
@@ -67,6 +68,7 @@ class Manager:
         self._settings = settings or Settings()
         self._admission = Admission(paths, backend, self._settings)
         self._warm = WarmStart(paths, backend, self._settings, self._admission)
+        self._room = Room(paths, backend)
         self._names: dict[str, _Name] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -82,6 +84,7 @@ class Manager:
         self._background(self._warm.prepare(self._resolve), "prepare warm starts")
         self._background(keep_clocks(self._guests), "clocks")
         self._background(keep_short(self._paths), "console logs")
+        self._background(self._room.keep(), "room")
         for name in places.leftovers(self._paths):
             self._background(self._sweep(name), f"sweep {name}")
         for name in places.names(self._paths):
@@ -408,5 +411,6 @@ class Manager:
     def _view(self, record: metadata.Record) -> Shed:
         entry = self._names.get(record.name)
         starting = entry is not None and entry.doing == "start" and not entry.link.live
-        misuse = entry.link.misuse if entry is not None else ""
-        return view(record, self._folders(record.name), self._backend, self._admission.space, starting=starting, misuse=misuse)
+        misuse, waits = entry.link.misuse if entry is not None else "", self._room.waits(record.name)
+        folders, space = self._folders(record.name), self._admission.space
+        return view(record, folders, self._backend, space, starting=starting, misuse=misuse, waits=waits)

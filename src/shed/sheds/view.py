@@ -15,10 +15,10 @@ Shed = dict[str, Any]
 """Such a view: names and JSON values."""
 
 
-def view(record: Record, folders: Folders, backend: Backend, space: Reserve, *, starting: bool, misuse: str) -> Shed:
+def view(record: Record, folders: Folders, backend: Backend, space: Reserve, *, starting: bool, misuse: str, waits: bool) -> Shed:
     """Return what there is to say of the shed `record`; `starting` when its VM is being brought up, `misuse` what its guest did wrong.
 
-    A running one is told when `space` is not free any more.
+    With `waits` it waits for room on the host's disk.  A running one is told when `space` is not free any more.
     """
     liveness = backend.liveness(folders.instance)
     shed: Shed = {
@@ -40,11 +40,13 @@ def view(record: Record, folders: Folders, backend: Backend, space: Reserve, *, 
         shed["detail"] = "it cannot be told whether its VM runs"
     elif misuse and liveness is not Liveness.NOT_OURS:
         shed["detail"] = f"its link was dropped: {misuse}; `shed stop {record.name}` ends it"
+    elif waits and liveness is Liveness.OURS:
+        shed["detail"] = "it stands still: the disk of its host is full; free some space there, and it goes on by itself"
     elif has_errors(folders.upper):
         how = f"stop it, then: {repair(folders.upper)}"
         shed["detail"] = f"its file system has errors, as after a full disk of the host; {how}"
     elif liveness is Liveness.OURS and (trouble := _trouble(space)):
-        shed["detail"] = f"what it writes may soon fail: {trouble}"
+        shed["detail"] = f"it may soon stand still: {trouble}"
     if liveness is not Liveness.NOT_OURS and (pid := backend.pid(folders.instance)) is not None:
         shed["pid"] = pid
     if record.local_dir is not None:

@@ -196,7 +196,7 @@ def test_space_that_is_to_stay_free_is_kept_and_told(world: World, host: Host) -
         async with world.manager() as manager:
             return str(manager.get("a")["detail"])
 
-    assert "what it writes may soon fail" in asyncio.run(listed())
+    assert "it may soon stand still" in asyncio.run(listed())
 
 
 def test_a_kernel_that_says_nothing_refuses_nothing(world: World, host: Host, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -260,6 +260,11 @@ class QemuBackend:
             log.warning("the VM in %s does not say how it is: %s", state_dir, str(error) or "no answer")
             return False
 
+    async def waits_for_room(self, state_dir: Path, *, go_on: bool) -> bool:
+        """Tell whether the VM stands still because the host's disk was full; see `shed.backends.base.Backend`."""
+        async with _telling(state_dir.name, _CLAIM_TIMEOUT):
+            return await saving.waits_for_room(state_dir, go_on=go_on)
+
     async def wait_exit(self, state_dir: Path, *, timeout: float) -> bool:
         """Wait until the VM's process is gone; False when it still runs after `timeout` seconds."""
         record = _load(state_dir)

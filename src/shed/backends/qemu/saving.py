@@ -66,6 +66,18 @@ async def goes_on(state_dir: Path) -> bool:
         return bool(status != "inmigrate")
 
 
+async def waits_for_room(state_dir: Path, *, go_on: bool) -> bool:
+    """Tell whether the machine of `state_dir` stands still at a write that found the disk full; with `go_on`, it is tried again.
+
+    Raises `MonitorError` and `OSError`.
+    """
+    async with connected(state_dir) as monitor:
+        waits = bool((await monitor.execute("query-status"))["status"] == "io-error")
+        if waits and go_on:
+            await monitor.execute("cont")
+        return waits and not go_on
+
+
 async def pause(state_dir: Path) -> None:
     """Have the machine of `state_dir` stand still.  Raises `MonitorError`."""
     async with connected(state_dir) as monitor:
