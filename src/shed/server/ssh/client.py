@@ -167,6 +167,7 @@ class Client(asyncssh.SSHServer):
         for option in _NOT_KEPT:
             if self.connection.get_key_option(option) is not None:
                 self._service.warn(f"a key of the list is refused: its option {option!r} is not supported")
+                self.connection.refused.append(self.fingerprint)
                 raise asyncssh.PermissionDenied(f"the option {option!r} of your key is not supported here")
         self._entered = time.monotonic()
         self._service.crowd.known(self.connection)
