@@ -400,7 +400,7 @@ def test_clients_leave_a_line_each_in_the_log(machine: Machine) -> None:
         for sent in (b"GET / HTTP/1.0\r\n\r\n", b"SSH-2.0-x\r\n" + bytes(5000), b""):
             with socket.create_connection(("127.0.0.1", machine.ssh.port)) as client:
                 client.sendall(sent)
-    until(lambda: log.read_text().removeprefix(before).count("logout of ") == 15)
+    until(lambda: log.read_text().removeprefix(before).count("logout of ") >= 15)  # of the first one too, perhaps
     said = [line for line in log.read_text().removeprefix(before).splitlines() if " shed.sheds." not in line]  # clocks and templates
     assert [line for line in said if " INFO shed.server.ssh.logins: log" not in line] == []
     assert sum("login to nope by SHA256:" in line for line in said) == 5
