@@ -20,6 +20,7 @@ class Flood:
     """Sends without end, whatever it was asked for, after a head with `headers`; counts what the other side's socket took."""
 
     headers: Mapping[str, str] = field(default_factory=dict)
+    status: int = 200
     sent: int = 0
     begun: threading.Event = field(default_factory=threading.Event)
     ended: threading.Event = field(default_factory=threading.Event)
@@ -28,7 +29,7 @@ class Flood:
     def __call__(self, handler: Handler) -> bool:
         """Answer a request."""
         handler.close_connection = True
-        handler.send_response(200)
+        handler.send_response(self.status)
         for name, value in self.headers.items():
             handler.send_header(name, value)
         handler.send_header("Connection", "close")
