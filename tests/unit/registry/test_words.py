@@ -38,9 +38,9 @@ def test_errors(registry: Registry, connect: Connect, status: int) -> None:
 
 def test_errors_without_end(registry: Registry, connect: Connect) -> None:
     """The beginning is enough."""
-    flood = Flood()
-    registry.once("GET", "manifests", lambda handler: handler.send_response(403) or flood(handler))  # type: ignore[func-returns-value]
-    with pytest.raises(ShedError):
+    flood = Flood(status=403)
+    registry.once("GET", "manifests", flood)
+    with pytest.raises(RegistryError, match="does not allow access"):
         connect(waits=()).get_manifest("v1")
     assert flood.ended.wait(60)
     assert flood.sent < MOST
@@ -84,6 +84,5 @@ def test_places(registry: Registry, connect: Connect, place: str) -> None:
     registry.once("HEAD", "blobs", lambda handler: handler.answer(307, Location=place))
     with pytest.raises(ShedError) as caught:
         connect(waits=()).has_blob(DIGEST)
-    assert isinstance(caught.value, RegistryError | ShedError)
     assert caught.value.message.isprintable()
     assert len(caught.value.message) < 500
