@@ -211,6 +211,7 @@ class HttpConnection:
 
     async def _request(self) -> Request | None:
         """Return the next request, None when the client has none.  Raises `PayloadError`, and `TimeoutError` when it is silent."""
+        self._asks_for_head = False
         event = self._next_event()
         if event is h11.NEED_DATA:
             self.idle = True

@@ -76,6 +76,13 @@ def test_a_head_request_whose_body_is_wrong(rest: bytes) -> None:
     assert answer.endswith(b"\r\n\r\n")
 
 
+def test_nonsense_behind_a_head_request() -> None:
+    """Is refused by an answer of its own, which is whole."""
+    answer = converse(b"HEAD /x HTTP/1.1\r\nHost: a\r\n\r\n", b"\0")
+    assert answer.count(b"HTTP/1.1 ") == 2
+    assert answer.endswith(b"}}\n")
+
+
 @pytest.mark.parametrize("part", [b"GET /x HTT", b"POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nab"])
 def test_half_a_request_is_not_waited_for(monkeypatch: pytest.MonkeyPatch, part: bytes) -> None:
     """Neither half a head nor half a body."""
