@@ -129,7 +129,7 @@ def test_boot_only_and_later_the_layers(server: DockerRegistry, minted: tuple[La
     other = LayoutStore(tmp_path / "other")
     first = pull_image(other, reference, tag="mine")
     assert (first.tag, first.fetched, first.exists) == ("mine", 4, 0)
-    assert resolve(other, "mine").digest == resolve(other, reference).digest == digest
+    assert resolve(other, "mine", trusted=None).digest == resolve(other, reference, trusted=None).digest == digest
     (listed,) = list_images(other)
     assert (listed.layers, listed.bootable) == ("boot-only", True)
     with pytest.raises(ConflictError, match="image layers not present locally") as caught:
@@ -156,7 +156,7 @@ def test_a_damaged_blob_is_pulled_again(server: DockerRegistry, minted: tuple[La
     root.chmod(0o644)
     root.write_bytes(b"x" * root.stat().st_size)
     assert pull_image(other, reference).fetched == 1
-    assert resolve(other, "app", verify=True).root == root
+    assert resolve(other, "app", verify=True, trusted=None).root == root
 
 
 def test_copies_by_skopeo(server: DockerRegistry, minted: tuple[LayoutStore, Digest], tmp_path: Path) -> None:
@@ -169,7 +169,7 @@ def test_copies_by_skopeo(server: DockerRegistry, minted: tuple[LayoutStore, Dig
             skopeo("copy", "--all", *tls, f"docker://{server.address}/copied/app:v1", f"docker://{target}")
             other = LayoutStore(tmp_path / f"other{number}")
             assert pull_image(other, target, with_layers=True).digest == digest
-            resolve(other, "app", verify=True)
+            resolve(other, "app", verify=True, trusted=None)
 
 
 def test_mounts_between_repositories(server: DockerRegistry, tmp_path: Path) -> None:
@@ -197,7 +197,7 @@ def test_an_image_of_the_reference_implementation(server: DockerRegistry, minted
     pulled = pull_image(other, str(repository.reference))
     assert (pulled.tag, pulled.digest, pulled.fetched) == ("base", digest_bytes(plain), 3)
     with pytest.raises(DataError, match="names no runtime erofs blob"):
-        resolve(other, "base")
+        resolve(other, "base", trusted=None)
 
 
 def test_an_ordinary_image(server: DockerRegistry, tmp_path: Path) -> None:

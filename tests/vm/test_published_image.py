@@ -13,7 +13,10 @@ pytestmark = [pytest.mark.vm, pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 def test_push_wipe_pull_and_boot(way: str, tmp_path: Path, small_store: LayoutStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pushed from one machine, garbage-collected, pulled by another that has nothing but the registry, and run there."""
+    """Pushed from one machine, garbage-collected, pulled by another that has nothing but the registry, and run there.
+
+    The other one does not know the kernel, so it has to be told to trust it.
+    """
     no_credentials(monkeypatch, tmp_path)
     copy_store(small_store, tmp_path / "builder/data/images")
     builder, user = Machine(tmp_path / "builder"), Machine(tmp_path / "user", way=way)
@@ -23,6 +26,11 @@ def test_push_wipe_pull_and_boot(way: str, tmp_path: Path, small_store: LayoutSt
         registry.collect_garbage()
         try:
             user.shed("image", "pull", reference)
+            refused = user.try_shed("create", "dev", "--image", "busybox")
+            assert refused.returncode == 1
+            assert b"image busybox brings the kernel sha256:" in refused.stderr
+            assert b"shed image trust busybox" in refused.stderr
+            assert user.shed("image", "trust", "busybox").startswith("known from now on: sha256:")
             user.shed("create", "dev", "--image", "busybox")
             assert user.shed("exec", "dev", "--", "cat", "/proc/sys/kernel/hostname") == "dev\n"
         finally:

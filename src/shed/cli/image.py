@@ -30,6 +30,7 @@ COMMANDS = {
     "verify": Command("shed.cli.image_verify:verify", "read an image again and say whether all of it is sound"),
     "history": Command("shed.cli.image_history:history", "show what an image's layers were made by"),
     "tag": Command("shed.cli.image_history:tag", "give an image another name"),
+    "trust": Command("shed.cli.image_history:trust", "let the kernel that an image brings boot here"),
     "bootkit": Command("shed.cli.image_build:bootkit", "the kernel, initrd and agent that images boot with"),
 }
 

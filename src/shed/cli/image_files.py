@@ -69,13 +69,15 @@ def load(words: list[str], options: Options) -> int:
     parser.add_argument("-i", "--input", metavar="FILE", default="-", help="archive or layout folder (default: standard input)")
     parser.add_argument("-t", "--tag", metavar="NAME", help="what to call the image, when there is only one")
     parser.add_argument("-f", "--force", action="store_true", help="take names that other images have")
+    parser.add_argument("--trust-kernel", action="store_true", help="let the kernels and initrds that the images bring boot here")
     args = parser.parse(words, options)
     refuse_server(options, "image load")
     if args.input == "-" and (sys.stdin is None or sys.stdin.isatty()):
         raise UsageError("there is no file on standard input", hint="name it: -i FILE")
     with shown(options) as sink:
         store = LayoutStore(Paths().images, machine_limits())
-        loaded = load_images(store, args.input, tag=args.tag, force=args.force, progress=Progress(sink))
+        wanted = {"tag": args.tag, "force": args.force, "trust_kernel": args.trust_kernel}
+        loaded = load_images(store, args.input, **wanted, progress=Progress(sink))
     if options.json:
         emit({"status": "ok", "action": "load", "images": [asdict(image) for image in loaded]})
         return 0

@@ -1,4 +1,4 @@
-"""`shed image history` and `shed image tag`, which the server does."""
+"""`shed image history`, `shed image tag` and `shed image trust`, which the server does."""
 
 from __future__ import annotations
 
@@ -46,4 +46,18 @@ def tag(words: list[str], options: Options) -> int:
     args = parser.parse(words, options)
     digest = client(options).tag_image(args.source, args.name)
     done(options, "tag", args.name, f"{args.name} is {digest[:19]}", digest=digest)
+    return 0
+
+
+def trust(words: list[str], options: Options) -> int:
+    """Let the kernel and the initrd that an image brings boot."""
+    parser = Parser(
+        "image trust",
+        "Let the kernel and the initrd that an image brings boot on the server's machine, in this image and in others, from now on.",
+        examples=["shed image trust base"],
+    )
+    parser.add_argument("image", metavar="IMAGE", help="name, reference or digest")
+    args = parser.parse(words, options)
+    digests = client(options).trust_image(args.image)
+    done(options, "trust", args.image, f"known from now on: {', '.join(digests)}", digests=digests)
     return 0

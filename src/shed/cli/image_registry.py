@@ -56,6 +56,7 @@ def pull(words: list[str], options: Options) -> int:
     parser.add_argument("--platform", metavar="OS/ARCH", help="which image, when there are several")
     parser.add_argument("--with-layers", action="store_true", help="fetch the layers too: to push the image again, or to build from it")
     parser.add_argument("--detach", action="store_true", help="return when the download has begun; the server goes on to its end")
+    parser.add_argument("--trust-kernel", action="store_true", help="let the kernel and the initrd that the image brings boot here")
     _common(parser)
     args = parser.parse(words, options)
     if args.detach:
@@ -64,6 +65,7 @@ def pull(words: list[str], options: Options) -> int:
         return _detached(args, options)
     with shown(options) if args.local else watched(options, left="the pull has ended; what is here is kept for the next one") as sink:
         wanted: dict[str, Any] = {"tag": args.tag, "with_layers": args.with_layers, "insecure": args.insecure}
+        wanted["trust_kernel"] = args.trust_kernel
         if args.local:
             from shed.images.pull import pull_image  # noqa: PLC0415  the server's client needs none of it
             from shed.oci.descriptor import Platform  # noqa: PLC0415
@@ -94,6 +96,7 @@ def _detached(args: Any, options: Options) -> int:
             platform=args.platform,
             with_layers=args.with_layers,
             insecure=args.insecure,
+            trust_kernel=args.trust_kernel,
             detach=True,
             on_event=leave,
         )

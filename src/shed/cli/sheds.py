@@ -38,6 +38,7 @@ def create(words: list[str], options: Options) -> int:
     parser.add_argument("--timeout", metavar="TIME", type=parsing.duration, help="give up after this long (default: 10m)")
     parser.add_argument("--cold", action="store_true", help=_COLD)
     parser.add_argument("--force", action="store_true", help=_FORCE)
+    parser.add_argument("--trust-kernel", action="store_true", help="let the kernel and the initrd that the image brings boot here")
     args = parser.parse(words, options)
     server = client(options)
     folder, mode = (None, None) if args.local_dir is None else local_dir(args.local_dir, server)
@@ -53,6 +54,7 @@ def create(words: list[str], options: Options) -> int:
             timeout=args.timeout or create_timeout(options),
             cold=args.cold,
             force=args.force,
+            trust_kernel=args.trust_kernel,
             on_event=sink,
         )
     seen(server, options, {shed.name: shed.status})

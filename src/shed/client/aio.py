@@ -50,6 +50,7 @@ class AsyncClient:
         timeout: float | None = 600.0,
         cold: bool = False,
         force: bool = False,
+        trust_kernel: bool = False,
         on_event: Sink = ignore,
     ) -> AsyncShed:
         """Create a shed and return it, running; see `shed.Client.create`.  It is the subject of an ``async with`` block."""
@@ -65,6 +66,7 @@ class AsyncClient:
             timeout=timeout,
             cold=cold or None,
             force=force or None,
+            trust_kernel=trust_kernel or None,
         )
         try:
             info = await self._work("POST", api.CREATE, body=body, on_event=on_event)

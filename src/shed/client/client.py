@@ -112,6 +112,7 @@ class Client:
         timeout: float | None = None,
         cold: bool = False,
         force: bool = False,
+        trust_kernel: bool = False,
         on_event: Sink = _ignore,
     ) -> Shed:
         """Create and start a shed; what is None is the server's to choose.
@@ -119,6 +120,7 @@ class Client:
         `local_dir` is an absolute path on the server's machine, `local_dir_mode` one of ``rw``, ``ro`` and ``git-rw``, `timeout` the
         seconds after which the server gives up and undoes all.
         `cold` has its VM booted, whatever it could be restored from; `force` has it started on a host that is short of memory, too.
+        `trust_kernel` lets the kernel and the initrd of the image boot there from then on; that needs the right to administer.
         """
         body = create_body(
             name,
@@ -131,6 +133,7 @@ class Client:
             timeout=timeout,
             cold=cold or None,
             force=force or None,
+            trust_kernel=trust_kernel or None,
         )
         return Shed.from_wire(self._work("POST", CREATE, on_event, body=body))
 
@@ -238,6 +241,11 @@ class Client:
             object_of(http.request(self.address, "POST", "/api/images/tag", body={"source": source, "name": name})).get("digest", "")
         )
 
+    def trust_image(self, reference: str) -> list[str]:
+        """Let the kernel and the initrd that an image brings boot on the server from now on; return their digests."""
+        answer = object_of(http.request(self.address, "POST", "/api/images/trust", body={"ref": reference}))
+        return [str(digest) for digest in answer.get("digests") or []]
+
     def verify_image(self, reference: str, *, deep: bool = False, on_event: Sink = _ignore) -> dict[str, Any]:
         """Have the server read an image again, with `deep` compare it with its layers; return what it found."""
         return self._work("POST", "/api/images/verify", on_event, body={"ref": reference, "deep": deep})
@@ -256,13 +264,16 @@ class Client:
         with_layers: bool = False,
         insecure: bool = False,
         detach: bool = False,
+        trust_kernel: bool = False,
         on_event: Sink = _ignore,
     ) -> dict[str, Any]:
         """Have the server pull an image and call it `tag`, or by the last part of its path; return what it did.
 
         The pull ends when this process does, or the connection, unless it is to `detach`.
+        With `trust_kernel` the kernel and the initrd that it brings may boot there from then on; that needs the right to administer.
         """
         body = {"docker_ref": reference, "tag": tag, "platform": platform, "with_layers": with_layers, "insecure": insecure}
+        body["trust_kernel"] = trust_kernel or None
         return self._work("POST", f"{PULL}&detach=true" if detach else PULL, on_event, body=body)
 
     def usage(self) -> dict[str, Any]:

@@ -11,6 +11,7 @@ image_aliases:             # names for references; ${shed.version} is the tag of
   base: ghcr.io/charliek/shed-qemu-base:${shed.version}
 pull_policy: missing       # missing, always, never
 pull_concurrency: 3
+trusted_kernels: []        # digests of kernels and initrds that images may bring, beside those that are known here
 ssh:
   bind_address: 127.0.0.1  # beyond loopback only with authorized_keys
   authorized_keys: /etc/shed/authorized_keys    # or a list of keys
@@ -117,6 +118,8 @@ class Settings:
     """Bytes of the data folder's file system that stay free; None: a part of it, see `shed.budget`."""
     private_hosts: tuple[str, ...] = ()
     """Hosts with private addresses that a registry elsewhere may lead to."""
+    trusted_kernels: tuple[str, ...] = ()
+    """Digests of kernels and initrds that images may bring, beside those that the store knows (`shed.images.trust`)."""
 
     @property
     def limits(self) -> Limits:
@@ -297,6 +300,7 @@ _TOP: dict[str, _Setting] = {
     "image_aliases": _Value("image_aliases", images.aliases),
     "pull_policy": _Value("pull_policy", images.pull_policy),
     "pull_concurrency": _Value("pull_concurrency", values.number(1, MAX_PULLS)),
+    "trusted_kernels": _Value("trusted_kernels", values.digests),
     "log_level": _Value("log_level", values.choice(*LOG_LEVELS)),
     "ssh": _Section(_SSH),
     "limits": _Section(_LIMITS),

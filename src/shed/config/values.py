@@ -14,6 +14,7 @@ from shed.config.sshkeys import PublicKey
 from shed.errors import DataError, UsageError
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)?")
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _HOST = re.compile(r"[A-Za-z0-9._-]+|\[?[0-9A-Fa-f:.]+\]?")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, None: 1.0}
 Convert = Callable[[object], object]
@@ -42,6 +43,13 @@ def switch(value: object) -> bool:
     if not isinstance(value, bool):
         raise ValueError("must be true or false")
     return value
+
+
+def digests(value: object) -> tuple[str, ...]:
+    """A list of digests."""
+    if not isinstance(value, list) or not all(isinstance(item, str) and _DIGEST.fullmatch(item) for item in value):
+        raise ValueError("must be a list of digests, each sha256: and 64 hex digits")
+    return tuple(value)
 
 
 def number(least: int, most: int) -> Convert:

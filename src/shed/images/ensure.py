@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from shed.config.server import Settings
+from shed.config.server import Settings, configured_images
 from shed.errors import NotFoundError, ShedError
-from shed.images import refs
+from shed.images import refs, trust
 from shed.images.find import find
 from shed.images.pull import PullResult, pull_image
 from shed.oci.digest import Digest
@@ -14,6 +14,19 @@ from shed.progress import Progress, Stop
 
 
 def ensure(store: LayoutStore, name: str, settings: Settings, *, progress: Progress, stop: Stop | None = None) -> Digest:
+    """Return the manifest digest of the image that `name` means, as `_find_or_pull` does; what the configuration names may boot here."""
+    digest = _find_or_pull(store, name, settings, progress=progress, stop=stop)
+    _trust_configured(store, settings.reference(name), digest, settings)
+    return digest
+
+
+def _trust_configured(store: LayoutStore, reference: str, digest: Digest, settings: Settings) -> None:
+    """Know the kernel of an image that was pulled by a reference which the configuration names."""
+    if reference in configured_images(settings).values() and digest == refs.lookup(store, reference):
+        trust.add_image(store, digest, f"the configuration names {reference}")
+
+
+def _find_or_pull(store: LayoutStore, name: str, settings: Settings, *, progress: Progress, stop: Stop | None = None) -> Digest:
     """Return the manifest digest of the image that `name` means, pulling it when the policy of `settings` says so.
 
     What was built or named here goes first.  Else what an alias stands for, or `name` itself, is a reference of a registry: it was pulled
@@ -49,7 +62,7 @@ def pull_configured(
     """Pull `reference` and call it `alias`, or by the last part of its path; a name that means something else here goes on to do so."""
     tag = alias or parse_reference(reference).image_name()
     there = _here(store, tag)
-    return pull_image(
+    pulled = pull_image(
         store,
         reference,
         tag=tag,
@@ -58,6 +71,8 @@ def pull_configured(
         progress=progress,
         stop=stop,
     )
+    _trust_configured(store, reference, pulled.digest, settings)
+    return pulled
 
 
 def is_remote(reference: str) -> bool:

@@ -14,6 +14,7 @@ from pathlib import Path
 from shed.erofs.checker import check
 from shed.erofs.errors import ErofsError
 from shed.errors import ConflictError, DataError, UsageError
+from shed.images import trust
 from shed.images.annotations import BootAnnotations
 from shed.images.mint import blaming
 from shed.images.reachable import blobs_of
@@ -60,17 +61,25 @@ class _Wanted:
 
 
 def load(
-    store: LayoutStore, source: Path | str, *, tag: str | None = None, force: bool = False, progress: Progress | None = None
+    store: LayoutStore,
+    source: Path | str,
+    *,
+    tag: str | None = None,
+    force: bool = False,
+    trust_kernel: bool = False,
+    progress: Progress | None = None,
 ) -> list[Loaded]:
     """Load all images of `source` (archive, compressed or not, layout folder, or ``-`` for stdin) and return them.
 
     An image keeps its name of the file unless that means another image here; `force` takes the name from that one.  `tag` is the name for
-    the only image of the file.  Raises `DataError` (NOT_BOOTABLE, DIGEST_MISMATCH, …), `UsageError`, `ConflictError` (NAME_TAKEN) when
-    `tag` is taken, and `StorageError`; then the store is as it was.
+    the only image of the file.  With `trust_kernel`, what the images boot with may boot here from then on (`shed.images.trust`).
+    Raises `DataError` (NOT_BOOTABLE, DIGEST_MISMATCH, …), `UsageError`, `ConflictError` (NAME_TAKEN) when `tag` is taken, and
+    `StorageError`; then the store is as it was.
     """
     if tag is not None:
         check_image_name(tag)
     progress = progress or Progress()
+    trust.prepare(store)
     store.sweep()
     store.index()  # a damaged one is told now, not when all the work is done
     origin = "stdin" if str(source) == "-" else str(source)
@@ -90,6 +99,8 @@ def load(
         for digest, blob in staged.items():
             blob.commit(digest)
         loaded = [_name(store, image, progress, force=force) for image in wanted]
+        for image in loaded if trust_kernel else ():
+            trust.add_image(store, image.digest, f"--trust-kernel, with {origin}")
     progress.finish()
     return loaded
 

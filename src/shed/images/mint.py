@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 from shed.budget import shown
 from shed.entries import Entry
 from shed.errors import REFUSALS, DataError, NotFoundError, ShedError, StorageError, UsageError
-from shed.images import gate
+from shed.images import gate, trust
 from shed.images.annotations import BootAnnotations
 from shed.images.transfer import Counter
 from shed.images.writers.base import RootWriter
@@ -269,6 +269,7 @@ class _Mint:
         data = self._plan.manifest(root_digest, root_size, logical_size).encode()
         source = self._plan.chosen.manifest
         self._lease.blobs(source.config.digest, *(layer.digest for layer in source.layers), root_digest, digest_bytes(data))
+        trust.add_kit(self._store, self._plan.kit)
         for blob in self._staged:
             blob.commit(root_digest if blob is root else None)
         digest = self._store.put_bytes(data)

@@ -16,7 +16,7 @@ from shed.budget import Budget
 from shed.erofs.checker import check
 from shed.erofs.errors import ErofsError
 from shed.errors import DataError, NotFoundError
-from shed.images import refs
+from shed.images import refs, trust
 from shed.images.annotations import BootAnnotations
 from shed.images.reachable import blobs_of
 from shed.images.remote import find_remote, told_plainly
@@ -59,6 +59,7 @@ def pull_image(
     take_tag: bool = True,
     with_layers: bool = False,
     insecure: bool = False,
+    trust_kernel: bool = False,
     concurrency: int = AT_ONCE,
     progress: Progress | None = None,
     stop: Stop | None = None,
@@ -67,6 +68,7 @@ def pull_image(
 
     Unless `take_tag`, a name that means another image goes on to do so; the image is then known by its reference alone.
 
+    With `trust_kernel`, what the image boots with may boot here from then on, see `shed.images.trust`.
     `with_layers` fetches the layers as well, also those of an image that is here without them.  The store then knows the image by
     `reference`, too.  Raises `NotFoundError`, `RegistryError` and `UnavailableError`, and `DataError` for an image that is damaged or
     cannot be booted; then no name means anything else than before, and the sound blobs that came stay for another try, or for a prune.
@@ -75,6 +77,7 @@ def pull_image(
     name = check_image_name(tag or remote.image_name())
     progress = progress or Progress()
     stop = stop or Stop()
+    trust.prepare(store)
     store.sweep()
     store.index()  # a damaged one is told now, not when all the work is done
     progress.phase("manifest", f"looking up {remote}")
@@ -103,6 +106,8 @@ def pull_image(
         progress.phase("commit", f"storing {name}")
         name = _publish(store, chosen, name, take_tag=take_tag)
         refs.record(store, reference, chosen.digest)
+        if trust_kernel:
+            trust.add_image(store, chosen.digest, f"--trust-kernel, with {remote}")
     return PullResult(
         tag=name,
         digest=chosen.digest,

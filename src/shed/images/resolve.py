@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from shed.errors import DataError, NotFoundError
+from shed.images import trust
 from shed.images.annotations import ROOT_KEY, BootAnnotations
 from shed.images.find import Found, find
 from shed.oci.digest import Digest, short
@@ -31,19 +33,21 @@ class BootImage:
     """How the image wants to be run: the ``config`` object of the OCI config (User, Env, WorkingDir, …)."""
 
 
-def resolve(store: LayoutStore, reference: str, *, verify: bool = False) -> BootImage:
+def resolve(store: LayoutStore, reference: str, *, verify: bool = False, trusted: Collection[str] | None = ()) -> BootImage:
     """Return what `reference` (a tag, a digest, 12 or more of its hex digits) boots from.
 
     Every blob is compared with its digest unless it is known to be unchanged since that was last done; `verify` reads them all again.
-    Raises `NotFoundError` (IMAGE_NOT_FOUND, BLOB_NOT_FOUND) and `DataError` (NOT_BOOTABLE, DIGEST_MISMATCH).
+    Kernel and initrd must be known here, see `shed.images.trust`, or among `trusted`; None: any will do, for who boots nothing.
+    Raises `NotFoundError` (IMAGE_NOT_FOUND, BLOB_NOT_FOUND), `DataError` (NOT_BOOTABLE, DIGEST_MISMATCH) and `ConflictError`
+    (KERNEL_NOT_TRUSTED).
     """
     found = find(store, reference)
     manifest = store.read_manifest(found.digest)
     annotations = BootAnnotations.parse(manifest.annotations)
-    paths = {
-        what: _blob(store, digest, what, found, annotations, verify=verify)
-        for what, digest in boot_blobs(found.digest, annotations).items()
-    }
+    boot = boot_blobs(found.digest, annotations)
+    if trusted is not None:
+        trust.check(store, found.name or short(found.digest).removeprefix("sha256:"), annotations, trusted)
+    paths = {what: _blob(store, digest, what, found, annotations, verify=verify) for what, digest in boot.items()}
     return BootImage(
         digest=found.digest,
         name=found.name,

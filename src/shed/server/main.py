@@ -112,7 +112,7 @@ def _serve(options: argparse.Namespace) -> int:
     if options.socket is not None:
         paths.socket = options.socket.absolute()
     ensure = partial(_ensure, paths.images, settings)
-    resolve = partial(_resolve, paths.images)
+    resolve = partial(_resolve, paths.images, settings)
     serve(Server(paths, settings, Manager(paths, _backend(paths, settings), resolve, settings, ensure=ensure)))
     return 0
 
@@ -124,11 +124,11 @@ def _backend(paths: Paths, settings: Settings) -> Backend:
     return QemuBackend(paths, limits=limits, control_groups=settings.control_groups)
 
 
-def _resolve(images: Path, reference: str) -> BootImage:
+def _resolve(images: Path, settings: Settings, reference: str) -> BootImage:
     from shed.images.resolve import resolve  # noqa: PLC0415  needed when the first shed is made
     from shed.oci.store import LayoutStore  # noqa: PLC0415
 
-    return resolve(LayoutStore(images), reference)
+    return resolve(LayoutStore(images), reference, trusted=settings.trusted_kernels)
 
 
 def _ensure(images: Path, settings: Settings, name: str, progress: Progress, stop: Stop) -> str:

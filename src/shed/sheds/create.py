@@ -50,6 +50,8 @@ class CreateRequest:
     """Boot it, whatever it could be restored from."""
     force: bool = False
     """Start it although the host is short of memory."""
+    trust_kernel: bool = False
+    """Know the kernel and the initrd that the image brings from now on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +68,7 @@ class Plan:
     wait: float
     cold: bool
     force: bool
+    trust_kernel: bool
 
 
 def plan(request: CreateRequest, settings: Settings) -> Plan:
@@ -90,6 +93,7 @@ def plan(request: CreateRequest, settings: Settings) -> Plan:
         wait,
         request.cold,
         request.force,
+        request.trust_kernel,
     )
 
 
@@ -119,6 +123,8 @@ async def create(
     ):
         progress.phase("image", f"image {wanted.image}")
         here = wanted.image if ensure is None else await stoppable(lambda stop: ensure(wanted.image, progress, stop), progress.left)
+        if wanted.trust_kernel:
+            await in_thread(_trust, folders, here)
         image = await in_thread(resolve, here)
 
         progress.phase("reserve")
@@ -156,6 +162,13 @@ async def discard(folders: Folders, backend: Backend) -> None:
         await in_thread(folders.remove)
     except ShedError as error:  # the first error is the one to tell
         log.warning("shed %s: cannot remove what the create left: %s", folders.name, error)
+
+
+def _trust(folders: Folders, image: str) -> None:
+    from shed.images.trust import add_image  # noqa: PLC0415  seldom asked for
+    from shed.oci.store import LayoutStore  # noqa: PLC0415
+
+    add_image(LayoutStore(folders.images), image, "shed create --trust-kernel")
 
 
 def _reserve(folders: Folders, wanted: Plan, digest: str, resolve: Resolve) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 from shed.errors import DataError, NotFoundError
 from shed.fsutil import atomic_write
+from shed.images import trust
 from shed.oci.digest import Digest, parse_digest, short
 from shed.oci.store import LayoutStore
 
@@ -37,7 +38,8 @@ class Kit:
 
 
 def save_kit(store: LayoutStore, kit: Kit) -> None:
-    """Make `kit` the one that new images are minted with."""
+    """Make `kit` the one that new images are minted with; its kernel may boot here from then on."""
+    trust.add_kit(store, kit)
     atomic_write(store.root / KIT_FILE, json.dumps(asdict(kit), indent=2, sort_keys=True) + "\n")
 
 

@@ -21,6 +21,7 @@ CHECKS: tuple[tuple[str, Check], ...] = (
     ("pressure", limits.pressure),
     ("boot kit", storage.boot_kit),
     ("images", storage.images),
+    ("kernels", storage.kernels),
     ("sheds", storage.sheds),
     ("templates", storage.templates),
     ("leftovers", storage.leftovers),

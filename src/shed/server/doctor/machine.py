@@ -15,6 +15,7 @@ from shed.backends.qemu import accel
 from shed.backends.qemu.backend import INSTALL_HINT
 from shed.config.sizes import format_size
 from shed.errors import ShedError
+from shed.images import trust
 from shed.images.annotations import BootAnnotations
 from shed.images.bootkit.kit import load_kit
 from shed.run import missing_tool, run
@@ -130,7 +131,7 @@ def _found(host: Host) -> Path:
 
 
 def _kernel(host: Host) -> Path | None:
-    """Return a kernel to try: the boot kit's, else that of any image."""
+    """Return a kernel to try: the boot kit's, else that of any image, if it is known here."""
     store = host.store
     try:
         return store.blob_path(load_kit(store).kernel)
@@ -139,7 +140,7 @@ def _kernel(host: Host) -> Path | None:
     try:
         for entry in store.index().manifests:
             kernel = BootAnnotations.parse(store.read_manifest(entry.digest).annotations).kernel
-            if kernel and store.has(kernel):
+            if kernel and store.has(kernel) and kernel not in trust.unknown(store, entry.digest, ()):
                 return store.blob_path(kernel)
     except ShedError:
         pass  # told by the check of the images

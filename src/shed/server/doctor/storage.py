@@ -10,8 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from shed.backends.qemu import templates as saved
+from shed.config.server import find_settings, load_settings
 from shed.erofs.checker import check
 from shed.errors import DataError, NotFoundError, ShedError
+from shed.images import trust
 from shed.images.bootkit.kit import load_kit
 from shed.images.find import all_tags
 from shed.images.resolve import resolve
@@ -64,12 +66,28 @@ def images(host: Host) -> Iterator[Result]:
 
 def _image(store: LayoutStore, digest: Digest, name: str) -> Result:
     try:
-        image = resolve(store, digest, verify=True)
+        image = resolve(store, digest, verify=True, trusted=None)
         for path in (image.root, image.runtime):
             check(path)
     except Exception as error:  # noqa: BLE001  one that is damaged must not hide the others
         return Result.of(name, error)
     return Result(name, Status.PASS, f"{digest[:19]}: all blobs are what they were, and the root is sound")
+
+
+def kernels(host: Host) -> Iterator[Result]:
+    """Every image boots with a kernel that this host knows."""
+    store = host.store
+    if not (store.root / trust.FILE).exists():
+        yield Result(
+            "kernels", Status.PASS, "nothing is noted yet: what the images that are here boot with is known from the next start on"
+        )
+        return
+    configured = load_settings(host.config or find_settings()).trusted_kernels
+    for name, digest in all_tags(store):
+        if unknown := trust.unknown(store, digest, configured):
+            detail = f"it brings a kernel or an initrd that this host does not know, so no shed is made of it: {', '.join(unknown)}"
+            yield Result(f"image {name}", Status.WARN, detail, f"if you trust who made it: shed image trust {name}")
+    yield Result("kernels", Status.PASS, f"{len(trust.prepare(store)) + len(configured)} kernels and initrds are known here")
 
 
 def sheds(host: Host) -> Iterator[Result]:
@@ -86,7 +104,7 @@ def sheds(host: Host) -> Iterator[Result]:
             if has_errors(places.upper):
                 hint = f"shed stop {name}, then: {repair(places.upper)}"
                 yield Result(f"shed {name}", Status.WARN, "its file system has errors, as after a full disk", hint)
-            resolve(host.store, record.lower_digest)
+            resolve(host.store, record.lower_digest, trusted=None)
         except Exception as error:  # noqa: BLE001  as above
             yield Result.of(f"shed {name}", error)
     yield Result("sheds", Status.PASS, f"{len(found)} looked at")

@@ -15,10 +15,11 @@ from shed.server.caller import Right
 from shed.server.http import Reply, Request, flag, json_answer
 from shed.threads import stoppable
 
+_TRUST: dict[str, type] = {"ref": str}
 _TAG: dict[str, type] = {"source": str, "name": str}
 _VERIFY: dict[str, type] = {"ref": str, "deep": bool}
 _PUSH: dict[str, type] = {"source": str, "destination": str, "insecure": bool}
-_PULL: dict[str, type] = {"docker_ref": str, "tag": str, "platform": str, "with_layers": bool, "insecure": bool}
+_PULL: dict[str, type] = {"docker_ref": str, "tag": str, "platform": str, "with_layers": bool, "insecure": bool, "trust_kernel": bool}
 
 
 async def index(server: Server, request: Request) -> Reply:
@@ -52,6 +53,11 @@ async def tag(server: Server, request: Request) -> Reply:
     return json_answer(await asyncio.to_thread(_tag, server, **_members(request, _TAG, "source", "name")))
 
 
+async def trust(server: Server, request: Request) -> Reply:
+    """Let the kernel and the initrd that an image brings boot here from now on."""
+    return json_answer(await asyncio.to_thread(_trust, server, **_members(request, _TRUST, "ref")))
+
+
 async def verify(server: Server, request: Request) -> Reply:
     """Read an image again and say what is wrong with it."""
     wanted = _members(request, _VERIFY, "ref")
@@ -82,6 +88,8 @@ async def push(server: Server, request: Request) -> Reply:
 async def pull(server: Server, request: Request) -> Reply:
     """Pull an image from a registry, as long as its client waits for it."""
     wanted = _members(request, _PULL, "docker_ref")
+    if wanted.get("trust_kernel"):
+        request.caller.require(Right.ADMIN, "the kernel of an image")
 
     async def work(progress: Progress) -> dict[str, Any]:
         return await stoppable(lambda stop: _pull(server, wanted, progress, stop), progress.left)
@@ -173,6 +181,13 @@ def _tag(server: Server, source: str, name: str) -> dict[str, Any]:
     return {"name": name, "digest": tag_image(LayoutStore(server.paths.images), source, name)}
 
 
+def _trust(server: Server, ref: str) -> dict[str, Any]:
+    from shed.images.trust import add_image  # noqa: PLC0415  a server starts faster without
+    from shed.oci.store import LayoutStore  # noqa: PLC0415
+
+    return {"digests": add_image(LayoutStore(server.paths.images), ref, f"shed image trust {ref}")}
+
+
 def _verify(server: Server, wanted: dict[str, Any], progress: Progress, stop: Stop) -> dict[str, Any]:
     from shed.images.verify import verify_image  # noqa: PLC0415  a server starts faster without
     from shed.oci.store import LayoutStore  # noqa: PLC0415
@@ -187,6 +202,7 @@ ROUTES = (
     Route("GET", "/api/images/inspect/{ref}", Right.READ, inspect),
     Route("GET", "/api/images/history", Right.READ, history),
     Route("POST", "/api/images/tag", Right.ADMIN, tag),
+    Route("POST", "/api/images/trust", Right.ADMIN, trust),
     Route("POST", "/api/images/verify", Right.READ, verify),
     Route("POST", "/api/images/push", Right.ADMIN, push),
     Route("POST", "/api/images/pull", Right.USE, pull),

@@ -41,6 +41,8 @@ async def create(server: Server, request: Request) -> Reply:
         request.action.shed = wanted.name[:MAX_NAME]
     if wanted.local_dir is not None:
         request.caller.require(Right.ADMIN, "a folder of the host")
+    if wanted.trust_kernel:
+        request.caller.require(Right.ADMIN, "the kernel of an image")
     return await server.workers.run(request, lambda progress: server.manager.create(wanted, progress), status=201)
 
 
