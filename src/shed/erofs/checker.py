@@ -12,7 +12,7 @@ the image           magic, checksum, block-size, directory-block-size, superbloc
 its features        big-pcluster-undeclared, ztailpacking-undeclared, fragments-undeclared, chunked-file-undeclared,
                     compr-head2-undeclared, xattr-prefixes-undeclared, algorithm-undeclared, unknown-algorithm
 places              inode-outside, data-outside, index-outside, xattr-outside, inline-crosses-block, metadata-overlap
-inodes              inode-format, inode-size, file-type, nlink, symlink-target, xattr-index, xattr-name, xattr-duplicate
+inodes              inode-format, inode-size, file-type, nlink, symlink-target, xattr-index, xattr-name, xattr-duplicate, inode-count
 directories         dirent-offset, dirent-order, dirent-name, dirent-type, dirent-dots, directory-loop
 compressed data     map-header, chunk-format, index-head, index-offset, index-distance, index-size, pcluster-size, pcluster-undeclared,
                     fragment-loop, compressed-data
@@ -21,8 +21,10 @@ compressed data     map-header, chunk-format, index-head, index-offset, index-di
 
 from __future__ import annotations
 
+import contextlib
+import mmap
 import stat
-from collections import deque
+from array import array
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -33,8 +35,12 @@ from shed.erofs.extents import Form, chunk_table, extents
 from shed.erofs.inode import Inode
 from shed.erofs.reader import Image
 
+MAX_INODES = 4_000_000
+"""Most inodes of an image: twice as many as an image may have files.  What is kept of so many takes 0.5 GB at the worst."""
 _DIRECTORY_RATIO = 64
 """Directories that decode to more than this many times the image are an attack on our time."""
+_MAX_PARTS = 64
+"""Components of a path that a message shows."""
 
 
 @dataclass(slots=True)
@@ -87,11 +93,12 @@ class _Walk:
         self.data = data
         superblock = image.description.superblock
         self.report = Report(image.file.size, _features(superblock), _algorithms(image))
-        self.inodes: dict[int, Inode] = {}
+        self.met = mmap.mmap(-1, image.file.size // layout.NID_SIZE // 8 + 1)
+        """A bit for each nid that there can be.  Pages that nobody writes to take no memory."""
         self.links: dict[int, int] = {}
-        """Names of each inode met so far; of a directory, its subdirectories and the two dots."""
-        self.place: dict[int, tuple[int, bytes]] = {}
-        """By nid: the directory where it was met first, and its name there."""
+        """Names that are still to be met, of inodes that say they have several: a few of an honest image."""
+        self.queue = array("Q")
+        """Directories to look into, with their parents: nid, nid, ...  Objects would take 20 times as much, of which an image decides."""
         self.metadata = self.directories = 0
 
     def run(self) -> Report:
@@ -100,15 +107,16 @@ class _Walk:
         root = self.meet(superblock.root_nid)
         if not stat.S_ISDIR(root.mode):
             raise ErofsError(f"the root is a {root.kind}", rule="file-type", nid=root.nid)
-        self.links[root.nid] = 2
-        queue = deque([(root, root.nid)])
-        while queue:
-            directory, parent = queue.popleft()
-            queue.extend((child, directory.nid) for child in self.directory(directory, parent))
-        for nid, inode in self.inodes.items():
-            if inode.nlink != self.links[nid] and not (inode.nlink == 1 and stat.S_ISDIR(inode.mode)):
-                raise ErofsError(f"says {inode.nlink} links, has {self.links[nid]}", rule="nlink", nid=nid)
-        self.report.inodes = len(self.inodes)
+        self.queue.extend((root.nid, root.nid))
+        done = 0
+        while done < len(self.queue):
+            nid, parent = self.queue[done : done + 2]
+            done += 2
+            self.directory(root if nid == root.nid else image.inode(nid), parent)
+        for nid, missing in self.links.items():
+            if missing:
+                inode = image.inode(nid)
+                raise ErofsError(f"says {inode.nlink} links, has {inode.nlink - missing}", rule="nlink", nid=nid)
         if superblock.packed_nid and image.description.declares(layout.INCOMPAT_FRAGMENTS):
             logical = self.report.logical
             self.content(image.inode(superblock.packed_nid))
@@ -119,53 +127,83 @@ class _Walk:
         """Return `error` with the path of its inode in the message."""
         if error.nid is None:
             return error
-        path, nid = b"", error.nid
-        while nid in self.place:
-            nid, name = self.place[nid]
-            path = b"/" + name + path
-        where = f" ({shown(path.lstrip(b'/'))})" if path else ""
+        path = self.path(error.nid)
+        where = f" ({shown(path)})" if path else ""
         return ErofsError(f"inode {error.nid}{where}: {error.message}", rule=error.rule, nid=error.nid, hint=error.hint)
 
-    def directory(self, directory: Inode, parent: int) -> list[Inode]:
-        """Check the entries of a directory, meet what it holds, and return its subdirectories."""
+    def path(self, nid: int) -> bytes:
+        """Return the path by which the inode was met first, looked up again; empty when there is none.  Of a deep one, the end."""
+        parts: list[bytes] = []
+        with contextlib.suppress(ErofsError):
+            while nid != self.image.description.superblock.root_nid and len(parts) < _MAX_PARTS:
+                parent = self.parent(nid)
+                name = self.name(parent, nid) if parent is not None else None
+                for directory in self.queue[::2] if parent is None else ():  # what is no directory may be in any
+                    if (name := self.name(directory, nid)) is not None:
+                        parent = directory
+                        break
+                if parent is None or name is None:
+                    break
+                parts.append(name)
+                nid = parent
+        return b"/".join(reversed(parts))
+
+    def parent(self, nid: int) -> int | None:
+        """Return the directory in which the directory `nid` is; None when it is none."""
+        at = -1
+        with contextlib.suppress(ValueError):
+            while (at := self.queue.index(nid, at + 1)) % 2:
+                pass
+            return self.queue[at + 1]
+        return None
+
+    def name(self, directory: int, nid: int) -> bytes | None:
+        """Return the first name of `nid` in a directory.  Raises `ErofsError` where that is malformed."""
+        entries = self.image.entries(self.image.inode(directory))
+        return next((name for name, target, _ in entries if target == nid and name not in (b".", b"..")), None)
+
+    def directory(self, directory: Inode, parent: int) -> None:
+        """Check the entries of a directory, and meet what it holds."""
         self.directories += directory.size
         limit = self.image.file.size * (_DIRECTORY_RATIO if directory.compressed else 1)
         if self.directories > limit:
             raise ErofsError("directories hold more than the image can", rule="metadata-overlap", nid=directory.nid)
-        nid, links, place, inodes = directory.nid, self.links, self.place, self.inodes
+        nid, met = directory.nid, self.met
         dots = {b".": nid, b"..": parent}
-        below: list[Inode] = []
+        subdirectories = 0
         for name, target, file_type in self.image.entries(directory):
             if name in dots:
                 if dots.pop(name) != target or file_type != layout.FT_DIR:
                     raise ErofsError(f"entry {name.decode()!r} is inode {target}", rule="dirent-dots", nid=nid)
                 continue
             self.report.names += 1
-            inode = inodes.get(target)
-            if inode is None:
-                place[target] = (nid, name)
+            if target >> 3 >= len(met) or not met[target >> 3] & 1 << (target & 7):
                 inode = self.meet(target)
                 if stat.S_ISDIR(inode.mode):
-                    links[target] = 2
-                    links[nid] += 1
-                    below.append(inode)
-                else:
-                    links[target] = 1
-            elif stat.S_ISDIR(inode.mode):
-                raise ErofsError(f"directory {name!r} is in the tree already", rule="directory-loop", nid=target)
+                    subdirectories += 1
+                    self.queue.extend((target, nid))
+                elif inode.nlink != 1:
+                    self.links[target] = inode.nlink - 1
             else:
-                links[target] += 1
+                inode = self.image.inode(target)
+                if stat.S_ISDIR(inode.mode):
+                    raise ErofsError(f"directory {name!r} is in the tree already", rule="directory-loop", nid=target)
+                self.links[target] = self.links.get(target, 0) - 1
             if layout.FILE_TYPES[inode.mode & 0o170000] != file_type:
                 raise ErofsError(f"entry {name!r} has type {file_type}, but is a {inode.kind}", rule="dirent-type", nid=nid)
         if dots:
             raise ErofsError(f"directory without {b' and '.join(dots).decode()!r}", rule="dirent-dots", nid=nid)
-        return below
+        if directory.nlink not in (1, subdirectories + 2):
+            raise ErofsError(f"says {directory.nlink} links, has {subdirectories + 2}", rule="nlink", nid=nid)
 
     def meet(self, nid: int) -> Inode:
         """Load and check an inode that was not met before."""
         image, report = self.image, self.report
         inode = image.inode(nid)
-        self.inodes[nid] = inode
+        self.met[nid >> 3] |= 1 << (nid & 7)
+        report.inodes += 1
+        if report.inodes > MAX_INODES:
+            raise ErofsError(f"more than {MAX_INODES:,} inodes", rule="inode-count")
         kind = inode.kind
         report.kinds[kind] = report.kinds.get(kind, 0) + 1
         self.metadata += inode.body - inode.offset + inode.tail

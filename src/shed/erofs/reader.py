@@ -126,20 +126,22 @@ class Image:
         """
         top = top or self.root
         seen = {top.nid}
-        stack: list[tuple[bytes, Inode]] = [(b"", top)]
+        yield b"", top
+        if not stat.S_ISDIR(top.mode):
+            return
+        stack = [(b"", self.iterdir(top))]
         while stack:
-            path, inode = stack.pop()
-            yield path, inode
-            if not stat.S_ISDIR(inode.mode):
-                continue
-            below = []
-            for name, child in self.iterdir(inode):
-                if stat.S_ISDIR(child.mode):
-                    if child.nid in seen:
-                        raise ErofsError(f"directory {name!r} is in the tree already", rule="directory-loop", nid=child.nid)
-                    seen.add(child.nid)
-                below.append((path + b"/" + name if path else name, child))
-            stack.extend(reversed(below))
+            prefix, below = stack[-1]
+            for name, inode in below:
+                yield prefix + name, inode
+                if stat.S_ISDIR(inode.mode):
+                    if inode.nid in seen:
+                        raise ErofsError(f"directory {name!r} is in the tree already", rule="directory-loop", nid=inode.nid)
+                    seen.add(inode.nid)
+                    stack.append((prefix + name + b"/", self.iterdir(inode)))
+                    break
+            else:
+                stack.pop()
 
     # data
 

@@ -51,32 +51,39 @@ def verify_contents(path: Path, expected: Iterable[Entry], *, threads: int | Non
 
 def _compare_tree(image: Image, expected: Iterable[Entry]) -> tuple[int, list[tuple[Entry, Inode]]]:
     """Compare names and attributes; return how many names there are, and the regular files with data."""
-    found: dict[bytes, Inode] = dict(image.walk())
-    count = len(found)
+    found = image.walk()
+    path: bytes | None
+    path, inode = next(found)
+    count = 1
     files = []
-    links: list[Entry] = []
+    links: list[tuple[Entry, int]] = []
     nids: dict[bytes, int] = {}
-    root_given = False
-    for entry in expected:
-        inode = found.pop(entry.path, None)
-        if inode is None:
-            raise _differs("tree", entry.path, "is not in the image")
-        nids[entry.path] = inode.nid
-        root_given = root_given or not entry.path
+    """Of what has several names."""
+    for number, entry in enumerate(expected):
+        if number or entry.path:  # the writer makes up a root that is not given
+            path, inode = next(found, (None, inode))
+            count += 1
+        if path != entry.path:
+            missing = path is None or entry.path.split(b"/") < path.split(b"/")
+            raise _differs("tree", entry.path, "is not in the image") if missing else _not_put_in(path or b"")
+        if inode.nlink > 1 and not stat.S_ISDIR(inode.mode):
+            nids[entry.path] = inode.nid
         if entry.link is not None:
-            links.append(entry)
+            links.append((entry, inode.nid))
             continue
         _compare_attributes(image, entry, inode)
         if stat.S_ISREG(entry.mode) and entry.size:
             files.append((entry, inode))
-    if not root_given:
-        found.pop(b"", None)  # the writer makes up a root that is not given
-    for extra in found:
-        raise _differs("tree", extra, "is in the image, but was not put in")
-    for entry in links:
-        if nids.get(entry.link or b"") != nids[entry.path]:
+    for extra, _ in found:
+        raise _not_put_in(extra)
+    for entry, nid in links:
+        if nids.get(entry.link or b"") != nid:
             raise _differs("tree", entry.path, f"is not the same inode as {shown(entry.link or b'')}")
     return count, files
+
+
+def _not_put_in(path: bytes) -> ErofsError:
+    return _differs("tree", path, "is in the image, but was not put in")
 
 
 def _compare_attributes(image: Image, entry: Entry, inode: Inode) -> None:
