@@ -13,6 +13,7 @@ from shed.images.annotations import ROOT_KEY, BootAnnotations
 from shed.images.find import Found, find
 from shed.oci.digest import Digest, short
 from shed.oci.store import LayoutStore
+from shed.text import visible
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +79,7 @@ def boot_blobs(manifest: Digest, annotations: BootAnnotations) -> dict[str, Dige
 
 
 def _blob(store: LayoutStore, digest: Digest, what: str, found: Found, annotations: BootAnnotations, *, verify: bool) -> Path:
-    recover = f"shed image pull {annotations.source_ref or '<ref>'} -t {found.name or '<name>'}"
+    recover = f"shed image pull {visible(annotations.source_ref) or '<ref>'} -t {found.name or '<name>'}"
     try:
         store.verify(digest, again=verify)
     except NotFoundError:

@@ -36,6 +36,7 @@ from shed.oci.staging import staging_folder
 from shed.oci.store import LayoutStore
 from shed.oci.unpack import Spool
 from shed.progress import Progress
+from shed.text import visible
 
 _REGISTRY = "docker"
 _ARCHIVES = ("oci", "oci-archive", "docker-archive")
@@ -166,7 +167,7 @@ class _Tagged:
         entries = read_index(archive).manifests
         chosen = tuple(entry for entry in entries if any(_means(tag, name) for name in _names(entry)))
         if not chosen:
-            there = ", ".join(sorted({name for entry in entries for name in _names(entry)})) or "no names"
+            there = ", ".join(sorted({visible(name) for entry in entries for name in _names(entry)})) or "no names"
             raise NotFoundError(f"{self.name} has no image {tag!r}, only {there}", code="IMAGE_NOT_FOUND", hint="choose one of them")
         data = Index(chosen).encode()
         spool = stack.enter_context(Spool(scratch, Budget(len(data))))

@@ -26,6 +26,7 @@ from shed.oci.manifest import Index
 from shed.oci.tarstream import read_tar
 from shed.oci.unpack import CHUNK, HEAD, SourceReader, Spool, compression, decoder_errors, decompressed
 from shed.oci.unpacking import TOO_LARGE, Part, Unpacking
+from shed.text import visible
 
 MAX_ARCHIVE = 1 << 38
 """Most bytes of a stream or of a compressed archive, unpacked: 256 GiB."""
@@ -126,7 +127,7 @@ class _Folder:
         self._stack.callback(os.close, fd)
         status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode):
-            raise DataError(f"{self.name}: {path} is not a regular file")
+            raise DataError(f"{self.name}: {visible(path)} is not a regular file")
         return FileSlice(fd, 0, status.st_size)
 
 
@@ -148,7 +149,7 @@ class _Tar:
             return None
         found = self._files[path]
         if found is None:
-            raise DataError(f"{self.name}: {path} is not a regular file")
+            raise DataError(f"{self.name}: {visible(path)} is not a regular file")
         return found
 
 

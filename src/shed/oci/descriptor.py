@@ -9,6 +9,7 @@ from typing import Any
 from shed.errors import UsageError
 from shed.oci.digest import Digest, parse_digest
 from shed.oci.fields import Fields
+from shed.text import visible
 
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "arm64": "arm64", "AMD64": "amd64"}
 """What `platform.machine` says, and what OCI calls it."""
@@ -23,7 +24,8 @@ class Platform:
     variant: str = ""
 
     def __str__(self) -> str:
-        return "/".join(part for part in (self.os, self.architecture, self.variant) if part)
+        """As above, and visible, whatever the document that it is from says."""
+        return visible("/".join(part for part in (self.os, self.architecture, self.variant) if part))
 
     def matches(self, other: Platform) -> bool:
         """Tell whether both mean the same machine; a variant counts only when both name one."""

@@ -25,6 +25,7 @@ from shed.oci.digest import Digest, digest_bytes, hex_of, mismatch
 from shed.oci.fields import MAX_JSON, Fields
 from shed.oci.manifest import MAX_DOCUMENTS, MAX_LAYERS, MAX_MANIFESTS, REF_NAME, ImageConfig, Index, Manifest
 from shed.oci.unpack import HEAD, SourceReader, Spool, compression
+from shed.text import visible
 
 if TYPE_CHECKING:
     from shed.oci.archive import Archive
@@ -93,7 +94,9 @@ class DockerArchive:
             return known
         layer = self._archive.file(str(path))
         if layer is None:
-            raise DataError(f"{self.name}: the layer {str(path)[:100]!r} is missing", hint="the archive is incomplete: make it again")
+            raise DataError(
+                f"{self.name}: the layer {visible(str(path)[:100])} is missing", hint="the archive is incomplete: make it again"
+            )
         packed = compression(layer.pread(HEAD, 0))
         digest = _digest(layer) if packed else diff_id
         self._files[f"blobs/sha256/{hex_of(digest)}"] = layer

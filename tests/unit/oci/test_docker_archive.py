@@ -106,7 +106,7 @@ def _link(saved: Saved) -> None:
     [
         (_other_layer, "layer 1, blob: digest mismatch"),
         (_other_config, "image config: digest mismatch"),
-        (_no_layer, "the layer '0/layer.tar' is missing"),
+        (_no_layer, "the layer 0/layer.tar is missing"),
         (_link, "0/layer.tar is not a regular file"),
         (lambda saved: saved.manifest[0]["Layers"].append("x"), "the config lists 1 layers, manifest.json 2"),
         (lambda saved: saved.manifest[0].pop("Config"), "'Config' is missing"),
