@@ -114,6 +114,6 @@ def _all(store: LayoutStore) -> list[Digest]:
         if status.st_size <= MAX_JSON:
             try:
                 found += _of(BootAnnotations.parse(store.read_manifest(digest).annotations))
-            except ShedError:  # a config, or no document at all
+            except (ShedError, OSError):  # a config, or no document at all
                 continue
     return found

@@ -6,7 +6,7 @@ import asyncio
 import os
 import re
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -64,7 +64,7 @@ def warm(
         progress.warn("qemu.warm_start is false in the configuration, so the server does not use templates")
     folders.prepare(paths)
     _check_owner(paths.templates)
-    kits = _kits(LayoutStore(paths.images))
+    kits = _kits(LayoutStore(paths.images), settings.trusted_kernels)
     if not kits:
         raise NotFoundError("there is no image to boot", code="IMAGE_NOT_FOUND", hint="shed-server pull-images, or shed image build")
     names = []
@@ -110,13 +110,13 @@ async def _make(backend: Backend, machine: Machine, wait: float, progress: Progr
         await asyncio.sleep(_BETWEEN_LOOKS)
 
 
-def _kits(store: LayoutStore) -> list[BootImage]:
+def _kits(store: LayoutStore, trusted: Collection[str]) -> list[BootImage]:
     """Return one image for each boot kit; what cannot be booted is left out."""
     found: dict[tuple[object, ...], BootImage] = {}
     digests: dict[Digest, None] = dict.fromkeys(digest for _, digest in all_tags(store))
     for digest in digests:
         try:
-            image = resolve(store, digest)
+            image = resolve(store, digest, trusted=trusted)
         except ShedError:
             continue
         found.setdefault((image.kernel, image.initrd, image.runtime), image)

@@ -133,7 +133,7 @@ def test_each_route_says_what_right_it_takes() -> None:
 
 
 def test_rights_by_token(server: Running) -> None:
-    """Each token does what its right allows, and no more; a folder of the host is for admins alone."""
+    """Each token does what its right allows, and no more; a folder of the host, and the kernel of an image, are for admins alone."""
     mine = owner(server)
     secrets = {right: mine.create_token(f"t-{right}", right=right)[1] for right in ("read", "use", "admin")}
     assert [shed.name for shed in with_token(server, secrets["read"]).sheds()] == ["dev"]
@@ -151,6 +151,13 @@ def test_rights_by_token(server: Running) -> None:
     user = with_token(server, secrets["use"])
     with pytest.raises(ForbiddenError, match="a folder of the host needs the right 'admin'"):
         user.create("sneaky", local_dir="/etc")
+    for trusting in (
+        lambda: user.create("sneaky", trust_kernel=True),
+        lambda: user.pull_image("registry.example/evil:1", trust_kernel=True),
+        lambda: user.trust_image("evil"),
+    ):
+        with pytest.raises(ForbiddenError, match="needs the right 'admin'"):
+            trusting()
     with pytest.raises(ForbiddenError):
         user.create_token("more", right="admin")
     with pytest.raises(ForbiddenError):
