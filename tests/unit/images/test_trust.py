@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from shed.config.paths import Paths
 from shed.config.server import ConfigError, Settings, parse_settings
 from shed.errors import ConflictError, DataError
 from shed.images import refs, trust
@@ -26,6 +27,9 @@ from shed.oci.manifest import Manifest
 from shed.oci.registry.client import Repository
 from shed.oci.store import LayoutStore
 from shed.progress import Progress
+from shed.server.doctor.result import Host, Status
+from shed.server.doctor.storage import kernels
+from support.doctor import found
 from support.minted import digest_of, mint_sound, small_kit, variant
 
 EVIL = b"evil kernel"
@@ -165,3 +169,9 @@ def test_the_doctor_names_them(store: LayoutStore) -> None:
     assert trust.unknown(store, "evil", [digest_bytes(EVIL)]) == []
     manifest = store.put_bytes(Manifest(store.read_manifest(digest_of(store)).config, ()).encode())
     assert trust.unknown(store, manifest, ()) == []
+    (store.root.parent / "images").symlink_to(store.root)
+    host = Host(Paths(store.root.parent, store.root.parent / "run"), config=store.root.parent / "server.yaml")
+    host.config.write_text("{}")  # type: ignore[union-attr]
+    row = found(host, kernels, "image evil")
+    assert (row.status, digest_bytes(EVIL) in row.detail) == (Status.WARN, True)
+    assert "shed image trust evil" in row.hint
