@@ -49,7 +49,7 @@ def _() -> None:
 @attack
 def _() -> None:
     """settings, by a lock"""
-    write(f"{G}/config.lock", EVIL)
+    write(f"{G}/config.lock", EVIL, "x")
     os.rename(f"{G}/config.lock", f"{G}/config")
 
 
@@ -220,7 +220,7 @@ def held_open() -> None:
     os.makedirs("/workspace/fresh/.git/refs")
     os.makedirs("/workspace/fresh/.git/objects")
     write("/workspace/fresh/.git/HEAD", "ref: refs/heads/main\n")
-    with open("/workspace/fresh/.git/config.lock", "w") as lock:
+    with open("/workspace/fresh/.git/config.lock", "x") as lock:
         lock.write("[core]\n\tbare = false\n")
         lock.flush()
         os.rename("/workspace/fresh/.git/config.lock", "/workspace/fresh/.git/config")

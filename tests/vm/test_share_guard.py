@@ -41,6 +41,8 @@ git init -q -b main /workspace/new && cd /workspace/new && echo a > a && git add
 git clone -q /workspace/origin.git /workspace/clone && cd /workspace/clone && git log --oneline | cat
 mkdir -p /workspace/new/hooks /workspace/new/refs && echo x > /workspace/new/config && mv /workspace/new /workspace/renamed
 rm -rf /workspace/clone
+cd /workspace/project && git worktree add -q ../tree -b tree && cd ../tree
+echo tree > tree && git add tree && git commit -qm tree && git status && cd ../project && git worktree remove ../tree
 """
 
 

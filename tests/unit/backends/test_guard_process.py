@@ -6,7 +6,9 @@ import os
 import select
 import signal
 import socket
+import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -22,6 +24,7 @@ import os, socket
 port, _ = socket.socket(fileno={command.AGENT_FD}).accept()
 shared = os.open({{share!r}}, os.O_PATH | os.O_DIRECTORY)
 os.umask(0o022)
+lock = os.O_CREAT | os.O_EXCL | os.O_RDWR
 def at(path):
     return os.open(path, os.O_PATH | os.O_DIRECTORY, dir_fd=shared)
 def write(folder, name, text=b"", mode=0o644, how=os.O_CREAT | os.O_WRONLY | os.O_TRUNC):
@@ -41,6 +44,8 @@ while line := port.recv(65536):
     except OSError as error:
         port.send(error.strerror.encode())
 """
+PYTHON = "/usr/bin/python3" if Path("/usr/bin/python3").exists() else sys.executable
+"""One that everybody may execute: ours may be in somebody's home."""
 REFUSED = "Operation not permitted"
 
 
@@ -53,7 +58,7 @@ class Held:
         self._state.mkdir()
         shares = [Share("workspace", self.share, 1000, 1000, how)]
         identity = userns.plan(shares, uid=os.geteuid(), gid=os.getegid())
-        argv = [sys.executable, "-S", "-c", PROGRAM.format(share=str(self.share)), UUID]
+        argv = [PYTHON, "-S", "-c", PROGRAM.format(share=str(self.share)), UUID]
         host = command.Host(Path(sys.executable), "tcg", UUID)
         try:
             self.record = process.launch(self._state, argv, host, "demo", identity, guard=mode.plan(shares))
@@ -92,21 +97,58 @@ def test_a_repository_is_made_and_held(tmp_path: Path) -> None:
         git = held.share / ".git"
         assert held.does("make('.', '.git')") == "works"
         assert held.does("write('.git', 'config', b'[core]')") == REFUSED
-        assert held.does("globals().update(kept=write('.git', 'config.lock', b'[core]\\n\\tbare = false\\n'))") == "works"
+        assert held.does("write('.git', 'config.lock')") == REFUSED  # not without O_EXCL
+        assert held.does("globals().update(kept=write('.git', 'config.lock', b'[core]\\n\\tbare = false\\n', how=lock))") == "works"
         inode = (git / "config.lock").stat().st_ino
         assert held.does("move('.git', 'config.lock', '.git', 'config')") == "works"
         assert held.does("os.write(kept, b'\\tfsmonitor = x\\n')") == "works"
         assert (git / "config").read_bytes() == b"[core]\n\tbare = false\n"
         assert (git / "config").stat().st_ino != inode
         assert (git / "config").stat().st_mode & 0o7777 == 0o644
-        assert held.does("write('.git', 'config.lock', b'[core]\\n\\tbare = false\\n\\tfsmonitor = x\\n')") == "works"
+        assert held.does("write('.git', 'config.lock', b'[core]\\n\\tbare = false\\n\\tfsmonitor = x\\n', how=lock)") == "works"
         assert held.does("move('.git', 'config.lock', '.git', 'config')") == REFUSED
         assert {path.name for path in git.iterdir()} == {"config", "config.lock"}
-        (git / "config.lock").unlink()
+        assert held.does("os.unlink('config.lock', dir_fd=at('.git'))") == "works"
         (git / "config.lock").symlink_to(tmp_path / "elsewhere")
         assert held.does("move('.git', 'config.lock', '.git', 'config')") == "Too many levels of symbolic links"
+        assert {path.name for path in git.iterdir()} == {"config", "config.lock"}
         assert held.does("write('.', 'HEAD')") == REFUSED
         assert held.does("write('.', 'file')") == "works"
+
+
+def test_a_lock_of_the_hosts_is_left_alone(tmp_path: Path) -> None:
+    """The host's git renames by name what it has made: the guest cannot write it, remove it or put another one in its place."""
+    with Held(tmp_path) as held:
+        assert held.does("make('.', '.git')") == "works"
+        mine = held.share / ".git/config.lock"
+        mine.write_text("[core]\n")
+        inode = mine.stat().st_ino
+        assert held.does("write('.git', 'config.lock', how=lock)") == "File exists"
+        assert held.does("write('.git', 'other')") == "works"
+        for attack in (
+            "write('.git', 'config.lock', how=os.O_WRONLY)",
+            "os.unlink('config.lock', dir_fd=at('.git'))",
+            "move('.git', 'config.lock', '.git', 'x')",
+            "move('.git', 'config.lock', '.git', 'config')",
+            "move('.git', 'other', '.git', 'config.lock')",
+            "os.link('config.lock', 'x', src_dir_fd=at('.git'), dst_dir_fd=at('.git'))",
+        ):
+            assert held.does(attack) == REFUSED, attack
+        assert (mine.stat().st_ino, mine.read_text()) == (inode, "[core]\n")
+        assert held.does("os.unlink('other', dir_fd=at('.git'))") == "works"
+
+
+def test_a_work_tree_leads_to_its_repository_alone(tmp_path: Path) -> None:
+    """What the guest writes into the file goes nowhere; it holds what git writes."""
+    with Held(tmp_path) as held:
+        for folder, name in ((".", ".git"), (".git", "worktrees"), (".git/worktrees", "w")):
+            assert held.does(f"make({folder!r}, {name!r})") == "works"
+        where = held.share / ".git/worktrees/w"
+        for _ in range(2):
+            assert held.does("write('.git/worktrees/w', 'commondir', b'../../../evil')") == "works"
+            assert {path.name: path.read_text() for path in where.iterdir()} == {"commondir": "../..\n"}
+        assert held.does("write('.git/worktrees/w', 'commondir', b'x', how=os.O_WRONLY)") == REFUSED
+        assert held.does("move('.git/worktrees', 'w', '.git', 'w')") == REFUSED
 
 
 def test_a_name_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
@@ -172,7 +214,30 @@ def test_a_kernel_that_cannot_guard_shares_nothing(tmp_path: Path) -> None:
             command.Host(Path(sys.executable), "tcg", UUID),
             "demo",
             userns.NOBODY,
-            guard=mode.Guard(b"\xff" * 8, "rw"),
+            guard=mode.Guard(b"\xff" * 8, supervised=True),
         )
     assert (caught.value.code, process.load(tmp_path)) == ("SHARE_UNGUARDED", None)
     assert caught.value.hint
+
+
+@pytest.mark.root
+def test_it_is_the_same_for_an_ordinary_user() -> None:
+    """These tests again, as somebody whose QEMU runs in a user namespace."""
+    user = 54321
+    with tempfile.TemporaryDirectory() as folder:  # others may not look into those of pytest
+        os.chown(folder, user, user)
+        _again_as(user, Path(folder))
+
+
+def _again_as(user: int, folder: Path) -> None:
+    tests = ("a_repository_is_made_and_held", "a_work_tree_leads_to_its_repository_alone", "setgid_stays_where_the_host_gave_it")
+    everything = "-all,+dac_read_search"  # the interpreter may be in root's home
+    command = [
+        *("setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups"),
+        *(f"--inh-caps={everything}", f"--ambient-caps={everything}", f"--bounding-set={everything}"),
+        *(sys.executable, "-m", "pytest", "-q", "-n0", "-p", "no:cacheprovider", f"--basetemp={folder / 'base'}"),
+        *("-k", " or ".join(tests), __file__),
+    ]
+    done = subprocess.run(command, env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+    assert "4 passed" in done.stdout

@@ -73,7 +73,7 @@ def test_a_bare_repositorys_hooks_are_found_by_what_is_above_them() -> None:
         (OUT, ".gitattributes", ALLOW, ALLOW),
         (GIT, "HEAD", ALLOW, ALLOW),
         (GIT, "index.lock", ALLOW, ALLOW),
-        (GIT, "config.lock", ALLOW, ALLOW),
+        (GIT, "config.lock", DENY, DENY),
         (GIT, "config", DENY, DENY),
         (GIT, "CONFIG", DENY, DENY),
         (GIT, "con\ufb01g", DENY, DENY),
@@ -172,6 +172,26 @@ def test_a_name_is_moved_or_not(source: Place, name: str, target: Place, new: st
 def test_what_is_held_gets_no_other_name(folder: Place, name: str, expected: Verdict) -> None:
     """By a second name it could be written."""
     assert rules.link(folder, name.encode(), OUT, b"alias") is expected
+
+
+def test_a_work_tree_gets_its_own_way_to_the_repository() -> None:
+    """And no other: whatever the guest writes, it leads two folders up, which are always those."""
+    assert rules.write(Place("/s/.git/worktrees/w"), b"commondir", creates=True) is Verdict.COMMON
+    assert rules.write(Place("/s/.git/modules/m/worktrees/w"), b"commondir", creates=True) is Verdict.COMMON
+    for path in ("/s/.git/worktrees", "/s/.git/worktrees/w/x", "/s/.git/x/w"):
+        assert rules.write(Place(path), b"commondir", creates=True) is DENY
+    assert rules.write(Place("/s/.git/worktrees/w"), b"commondir", creates=False) is DENY
+    assert rules.rename(GIT, b"worktrees", GIT, b"x") is DENY
+
+
+def test_a_lock_is_made_where_there_is_none() -> None:
+    """In a repository, and only removed by who made it; anywhere else it is a file."""
+    for folder in (GIT, BARE, Place("/s/.git/modules/m")):
+        assert rules.write(folder, b"config.lock", creates=True, exclusive=True) is Verdict.LOCK
+        assert rules.remove(folder, b"config.lock") is Verdict.UNLOCK
+        assert rules.remove(folder, b"config") is ALLOW
+    assert rules.write(OUT, b"config.lock", creates=True) is ALLOW
+    assert rules.remove(OUT, b"config.lock") is ALLOW
 
 
 def test_what_is_there_may_be_written_but_not_made() -> None:

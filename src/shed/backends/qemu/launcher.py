@@ -12,8 +12,8 @@ Whatever the guest says on its console comes through a pipe, descriptor 6 of the
 keeper: the end of it, in ``console.log``.  It lives as long as the VMM, whether a server runs or not, and reads whatever comes, so that
 the guest waits for nobody.
 
-FILTER, if it is not empty, is a seccomp program in hexadecimal that holds the command, and GUARD the mode of the supervisor that is started
-for it (see `shed.backends.qemu.guard`).  Where the kernel does not do that, ``S`` and the error number is the answer, and nothing runs.
+FILTER, if it is not empty, is a seccomp program in hexadecimal that holds the command, GUARD ``1`` when a supervisor is started for it
+(see `shed.backends.qemu.guard`).  Where the kernel does not do that, ``S`` and the error number is the answer, and nothing runs.
 """
 
 from __future__ import annotations
@@ -69,12 +69,12 @@ def _failed(what: str) -> OSError:
 class _Guard:
     """The supervisor, a process that is started before this one is held to anything."""
 
-    def __init__(self, mode: str) -> None:
+    def __init__(self) -> None:
         import _socket  # noqa: PLC0415  few need it
 
         self._link, theirs = _socket.socketpair()
         actions = [(os.POSIX_SPAWN_DUP2, theirs.fileno(), _PARENT), *((os.POSIX_SPAWN_CLOSE, fd) for fd in range(_PARENT + 1, _PASSED))]
-        words = [sys.executable, "-I", "-S", _GUARD, str(os.getpid()), mode]
+        words = [sys.executable, "-I", "-S", _GUARD, str(os.getpid())]
         self.pid = os.posix_spawn(sys.executable, words, os.environ, file_actions=actions)
         theirs.close()
 
@@ -160,7 +160,7 @@ def _start_keeper() -> None:
         os.close(sink)
 
 
-def _main(cwd: str, namespace: str, program: str, mode: str, *command: str) -> None:
+def _main(cwd: str, namespace: str, program: str, supervised: str, *command: str) -> None:
     os.set_inheritable(_PARENT, False)
     for name in os.listdir("/proc/self/fd"):  # noqa: PTH208  few imports: this runs at every start
         if int(name) >= _PASSED:
@@ -172,7 +172,7 @@ def _main(cwd: str, namespace: str, program: str, mode: str, *command: str) -> N
     if os.read(_PARENT, 1) != b"P":
         return
     _start_keeper()
-    guard = _Guard(mode) if mode else None
+    guard = _Guard() if supervised == "1" else None
     if namespace == "1":
         try:
             _unshare()

@@ -276,7 +276,7 @@ def launch(
         (state_dir / MESSAGES).unlink(missing_ok=True)
         messages = stack.enter_context((state_dir / MESSAGES).open("ab"))  # it may be cut while the VMM writes to it
         try:
-            words = ["1" if identity.namespace else "0", guard.program.hex(), guard.supervisor, *argv]
+            words = ["1" if identity.namespace else "0", guard.program.hex(), "1" if guard.supervised else "0", *argv]
             pid = _spawn(state_dir, words, (messages.fileno(), theirs.fileno(), agent.fileno(), monitor.fileno()))
         except OSError as error:
             clear(state_dir)

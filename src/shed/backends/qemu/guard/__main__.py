@@ -1,4 +1,4 @@
-"""``python -I -S …/guard PID MODE``: the supervisor as a program, which finds our sources by itself."""
+"""``python -I -S …/guard PID``: the supervisor as a program, which finds our sources by itself."""
 
 import sys
 
@@ -6,4 +6,4 @@ if __name__ == "__main__":
     sys.path[0] = __file__.removesuffix("/shed/backends/qemu/guard/__main__.py")
     from shed.backends.qemu.guard.supervisor import run
 
-    run(int(sys.argv[1]), sys.argv[2])
+    run(int(sys.argv[1]))

@@ -2,8 +2,8 @@
 
 It holds whoever has taken over QEMU, too, in this: **no set-id bits, no devices**.  A mode is an argument, so the kernel's BPF sees it.
 
-For a guarded QEMU it also hands to the supervisor all calls by which the 9P server makes, changes or moves a name: those with a folder's
-descriptor.  QEMU's own (``AT_FDCWD``: disks, sockets, logs) go their way.  Calls that take arguments from memory or a ring (`openat2`,
+It can also hand to the supervisor all calls by which the 9P server makes, changes, moves or removes a name: those with the descriptor of a
+folder.  QEMU's own (``AT_FDCWD``: disks, sockets, logs) go their way.  Calls that take arguments from memory or a ring (`openat2`,
 `io_uring_setup`), and ones newer than this list, do not exist for it: QEMU does without them.
 
 Source: seccomp(2); include/uapi/linux/filter.h; arch/x86/entry/syscalls/syscall_64.tbl.
@@ -17,8 +17,9 @@ import struct
 ARCH_X86_64 = 0xC000003E
 KILL, NOTIFY, ALLOW, ERRNO = 0x80000000, 0x7FC00000, 0x7FFF0000, 0x00050000
 SYSCALLS = {
-    "open": 2, "mknod": 133, "creat": 85, "chmod": 90, "fchmod": 91, "openat": 257, "mkdirat": 258, "mknodat": 259, "renameat": 264,
-    "linkat": 265, "symlinkat": 266, "fchmodat": 268, "renameat2": 316, "io_uring_setup": 425, "openat2": 437, "fchmodat2": 452,
+    "open": 2, "mknod": 133, "creat": 85, "chmod": 90, "fchmod": 91, "openat": 257, "mkdirat": 258, "mknodat": 259, "unlinkat": 263,
+    "renameat": 264, "linkat": 265, "symlinkat": 266, "fchmodat": 268, "renameat2": 316, "io_uring_setup": 425, "openat2": 437,
+    "fchmodat2": 452,
 }  # fmt: skip
 _NEWEST = 451
 """Calls after this one (`cachestat`) have not been looked at."""
@@ -36,13 +37,16 @@ _MODES = {"chmod": 1, "fchmod": 1, "fchmodat": 2, "fchmodat2": 2, "creat": 1, "m
 """Which argument is the mode."""
 _OPENS = {"open": (1, 2), "openat": (2, 3)}
 """Which are flags and mode."""
-_MAKES = ("openat", "mkdirat", "mknodat", "renameat", "renameat2", "linkat", "symlinkat")
+_MAKES = ("openat", "mkdirat", "mknodat", "unlinkat", "renameat", "renameat2", "linkat", "symlinkat")
 _FOLDER = {"symlinkat": 1}
 """Which argument is the folder's descriptor, where it is not the first."""
 
 
-def program(*, guarded: bool) -> bytes:
-    """Return the instructions (struct sock_filter each); `guarded` when there is a supervisor to ask."""
+def program(*, supervised: bool, names: bool) -> bytes:
+    """Return the instructions (struct sock_filter each).
+
+    `supervised` when there is a supervisor to ask, `names` when it is asked about names, too.
+    """
     code = [
         *_load(_ARCHITECTURE),
         *_when(_JEQ, ARCH_X86_64, otherwise=[_ret(KILL)]),
@@ -51,13 +55,13 @@ def program(*, guarded: bool) -> bytes:
     ]
     for name in ("openat2", "io_uring_setup"):
         code += _when(_JEQ, SYSCALLS[name], then=[_ret(_MISSING)])
-    for name in dict.fromkeys((*_MODES, *_OPENS, *(_MAKES if guarded else ()))):
+    for name in dict.fromkeys((*_MODES, *_OPENS, *(_MAKES if names else ()))):
         if (number := SYSCALLS[name]) <= _NEWEST:
-            code += _when(_JEQ, number, then=[*_modes(name, guarded), *(_asks(name) if guarded else []), _ret(ALLOW)])
+            code += _when(_JEQ, number, then=[*_modes(name, supervised), *(_asks(name) if names else []), _ret(ALLOW)])
     return b"".join([*code, _ret(ALLOW)])
 
 
-def _modes(name: str, guarded: bool) -> list[bytes]:
+def _modes(name: str, supervised: bool) -> list[bytes]:
     """Refuse set-id bits and devices; a folder that inherited its setgid may keep it, which the supervisor can tell."""
     if name in _OPENS:
         flags, mode = _OPENS[name]
@@ -65,7 +69,7 @@ def _modes(name: str, guarded: bool) -> list[bytes]:
     if name not in _MODES:
         return []
     code = _argument(_MODES[name])
-    if name == "chmod" and guarded:
+    if name == "chmod" and supervised:
         return [*code, *_when(_JSET, SET_ID & ~SETGID, then=[_ret(_REFUSED)]), *_when(_JSET, SETGID, then=[_ret(NOTIFY)])]
     code += _when(_JSET, SET_ID, then=[_ret(_REFUSED)])
     if name in {"mknod", "mknodat"}:

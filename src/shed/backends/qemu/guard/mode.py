@@ -11,13 +11,13 @@ from shed.backends.qemu.guard.filter import program
 
 @dataclass(frozen=True, slots=True)
 class Guard:
-    """For the launcher: a seccomp program, and the mode of the supervisor; empty when there is none."""
+    """For the launcher: a seccomp program, empty when there is none, and whether it has a supervisor."""
 
     program: bytes
-    supervisor: str
+    supervised: bool
 
 
-OPEN = Guard(b"", "")
+OPEN = Guard(b"", supervised=False)
 """Nothing is shared."""
 
 
@@ -26,5 +26,5 @@ def plan(shares: Sequence[Share]) -> Guard:
     if not shares:
         return OPEN
     modes = {share.mode for share in shares}
-    supervisor = "rw" if "rw" in modes else "git-rw" if "git-rw" in modes else ""
-    return Guard(program(guarded=bool(supervisor)), supervisor)
+    supervised = modes != {"ro"}
+    return Guard(program(supervised=supervised, names="rw" in modes), supervised)

@@ -8,7 +8,7 @@ search for bare repositories lead there.  So what counts is where such entries c
 space     where                                      there
 ========  =========================================  ==================================================================
 OUT       not below a `.git`                         no `HEAD` is made; where one is already (a bare repository) as in GIT
-GIT       `.git`, and below                          no `commondir` and `hooks` are made; `config` only by `gitconfig`
+GIT       `.git`, and below                          no `hooks` are made; `config` only by `gitconfig`; `commondir` only for a work tree
 REFS      below its `refs`, `logs`                   branches may have any name, but no `objects` and `commondir` are made
 HOOKS     below its `hooks`                          `*.sample` files are made, nothing else
 ========  =========================================  ==================================================================
@@ -28,10 +28,12 @@ from typing import Protocol
 _GIT = frozenset({b".git", b"git~1"})
 """The second is the short name that FAT gives the first."""
 _SETTINGS = frozenset({b"config", b"config.worktree"})
+_LOCKS = frozenset(name + b".lock" for name in _SETTINGS)
+"""git writes these and renames them: one that the host has made must not be taken from it, and no other put in its place."""
 _REDIRECTS = frozenset({b"commondir"})
 _PLACES = frozenset({b"hooks", b"refs", b"logs", b"worktrees"})
 """Folders by whose name a space begins; and `worktrees`, whose folders lead to what is two folders above them."""
-_HELD = _SETTINGS | _REDIRECTS | _PLACES
+_HELD = _SETTINGS | _LOCKS | _REDIRECTS | _PLACES
 _HEAD = b"head"
 
 
@@ -57,6 +59,12 @@ class Verdict(enum.Enum):
     DENY = "deny"
     SETTINGS = "settings"
     """Put new settings in place of the old, if they may be."""
+    LOCK = "lock"
+    """Make the file by which settings are written, if it is not there."""
+    UNLOCK = "unlock"
+    """Remove it, if it is the guest's own."""
+    COMMON = "common"
+    """Make the file that says that a work tree's common folder is two above, whatever the guest writes."""
 
 
 class Space(enum.Enum):
@@ -93,14 +101,23 @@ def space(folder: Folder) -> Space:
     return Space.HOOKS if any(folder.holds(b"HEAD", up) for up in above) else Space.OUT
 
 
-def write(folder: Folder, name: bytes, *, creates: bool) -> Verdict:
-    """Open a file for writing, or make one."""
+def write(folder: Folder, name: bytes, *, creates: bool, exclusive: bool = False) -> Verdict:
+    """Open a file for writing, or make one, or (`exclusive`) only make one."""
     where, plain = space(folder), fold(name)
     if plain in _GIT:  # a `.git` file leads to a git directory, and all of them are held
         return _verdict(where is Space.OUT and name == b".git")
     if where is Space.HOOKS:
         return _verdict(name.endswith(b".sample") and fold(folder.path.rpartition(b"/")[2]) == b"hooks")
+    if where is Space.GIT and creates and name == b"commondir" and folder.path.split(b"/")[-2] == b"worktrees":
+        return Verdict.COMMON
+    if creates and exclusive and name in _LOCKS and _is_repository(folder, where):
+        return Verdict.LOCK
     return _verdict(not _held(folder, where, name, plain, entry=creates))
+
+
+def remove(folder: Folder, name: bytes) -> Verdict:
+    """Remove a name: anything but a lock of the host's, which it is about to rename."""
+    return Verdict.UNLOCK if fold(name) in _LOCKS and _is_repository(folder, space(folder)) else Verdict.ALLOW
 
 
 def make_folder(folder: Folder, name: bytes) -> Verdict:

@@ -3,7 +3,7 @@
 The names are in QEMU's memory, where the guest cannot change them; the folders are the descriptors that QEMU holds, which the 9P server has
 reached step by step, without following links.  So what is looked at is what the call will use.
 
-Run by ``python guard PID MODE`` with a socket to the launcher as descriptor 3, over which the kernel's listener comes.  One call is
+Run by ``python guard PID`` with a socket to the launcher as descriptor 3, over which the kernel's listener comes.  One call is
 answered at a time.  A call that cannot be understood is refused.  It ends with QEMU.
 
 Source: seccomp_unotify(2).
@@ -28,10 +28,8 @@ from shed.backends.qemu.guard.rules import Verdict
 
 LAUNCHER = 3
 READY = b"R"
-NO_RULES = "git-rw"
-"""Instead of ``rw``: only set-id bits are watched."""
-_RECEIVE, _SEND, _STILL = 0xC0502100, 0xC0182101, 0x40082102
-_QUESTION, _ANSWER = struct.Struct("=QIIiIQ6Q"), struct.Struct("=Qqii")
+_RECEIVE, _SEND, _STILL, _GIVE = 0xC0502100, 0xC0182101, 0x40082102, 0x40182103
+_QUESTION, _ANSWER, _GIFT = struct.Struct("=QIIiIQ6Q"), struct.Struct("=Qqii"), struct.Struct("=QIIII")
 _GO_ON = 1
 """SECCOMP_USER_NOTIF_FLAG_CONTINUE."""
 _NAME_BYTES = 256
@@ -71,13 +69,13 @@ class _Folder:
 
 
 class Supervisor:
-    """Answers for QEMU, process `pid`; without `guarded`, git's names are anybody's."""
+    """Answers for QEMU, process `pid`."""
 
-    def __init__(self, listener: int, pid: int, *, guarded: bool) -> None:
+    def __init__(self, listener: int, pid: int) -> None:
         self._listener = listener
         self._pid = pid
-        self._guarded = guarded
         self._memory = -1
+        self._locks = settings.Locks()
 
     def serve(self) -> None:
         """Answer one call after the other."""
@@ -97,39 +95,62 @@ class Supervisor:
                 problem = errno.EPERM
             go_on = _GO_ON if problem is None else 0
             try:
-                fcntl.ioctl(self._listener, _SEND, _ANSWER.pack(identity, 0, -(problem or 0), go_on))
+                fcntl.ioctl(self._listener, _SEND, _ANSWER.pack(identity, max(0, -(problem or 0)), min(0, -(problem or 0)), go_on))
             except FileNotFoundError:
                 continue
 
     def _answer(self, identity: int, call: str, arguments: list[int]) -> int | None:
-        """Return None when the call may go on, 0 when it was done here, or an error number."""
+        """Return None when the call may go on, an error number, or when it was done here what it returns, less than 1."""
         if call == "chmod":
             return self._keep_setgid(self._text(arguments[0]), arguments[1] & 0o7777)
-        if not self._guarded:
-            return None
         verdict, folder, name = self._judge(call, arguments)
+        if verdict is Verdict.ALLOW:
+            return None
         fcntl.ioctl(self._listener, _STILL, struct.pack("=Q", identity))  # what was read was this call's
-        if verdict is Verdict.SETTINGS and folder is not None:
-            return settings.replace(folder.way, name, self._user())
-        return None if verdict is Verdict.ALLOW else errno.EPERM
+        if verdict is Verdict.SETTINGS:
+            self._locks.replace(folder.way, name, self._user())
+            return 0
+        if verdict is Verdict.UNLOCK:
+            self._locks.remove(folder.way, name)
+            return 0
+        if verdict is Verdict.LOCK and call == "openat":
+            return self._give(
+                identity,
+                self._locks.make(folder.way, name, arguments[2], arguments[3] & 0o777 & ~self._number("Umask:", 1, 8), self._user()),
+            )
+        if verdict is Verdict.COMMON and call == "openat":
+            return self._give(identity, settings.make_common(folder.way, self._user()))
+        return errno.EPERM
 
-    def _judge(self, call: str, arguments: list[int]) -> tuple[Verdict, _Folder | None, bytes]:
+    def _give(self, identity: int, descriptor: int) -> int:
+        """Give QEMU a descriptor of ours; return its number there, negative, as the call's answer."""
+        try:
+            return -int(fcntl.ioctl(self._listener, _GIVE, bytearray(_GIFT.pack(identity, 0, descriptor, 0, os.O_CLOEXEC))))
+        finally:
+            os.close(descriptor)
+
+    def _judge(self, call: str, arguments: list[int]) -> tuple[Verdict, _Folder, bytes]:
+        """Return what is done with a call, and the folder and the name that it makes or changes."""
         first, second, third, fourth, fifth, _ = arguments
         if call == "symlinkat":
-            return rules.make_entry(self._folder(second), self._name(third)), None, b""
+            folder, name = self._folder(second), self._name(third)
+            return rules.make_entry(folder, name), folder, name
         folder, name = self._folder(first), self._name(second)
         if call == "openat":
-            return rules.write(folder, name, creates=bool(third & calls.CREATES)), None, b""
+            creates, exclusive = bool(third & calls.CREATES), bool(third & os.O_EXCL)
+            return rules.write(folder, name, creates=creates, exclusive=exclusive), folder, name
+        if call == "unlinkat":
+            return rules.remove(folder, name), folder, name
         if call == "mknodat":
-            return rules.write(folder, name, creates=True), None, b""
+            return rules.write(folder, name, creates=True), folder, name
         if call == "mkdirat":
-            return rules.make_folder(folder, name), None, b""
+            return rules.make_folder(folder, name), folder, name
         target, new = self._folder(third), self._name(fourth)
         if call == "linkat" and not fifth & 0xFFFFFFFF:
-            return rules.link(folder, name, target, new), None, b""
+            return rules.link(folder, name, target, new), target, new
         if call == "renameat" or (call == "renameat2" and not fifth & 0xFFFFFFFF):
-            return rules.rename(folder, name, target, new), folder, new
-        return Verdict.DENY, None, b""
+            return rules.rename(folder, name, target, new), target, new
+        return Verdict.DENY, target, new
 
     def _keep_setgid(self, path: bytes, mode: int) -> int:
         """Change the mode of a folder that has its setgid already, from the one above it or from the host; nothing else gets one."""
@@ -165,9 +186,12 @@ class Supervisor:
 
     def _user(self) -> tuple[int, int]:
         """Return the user and group as which QEMU makes files, in our numbers."""
+        return self._number("Uid:", 4), self._number("Gid:", 4)
+
+    def _number(self, name: str, word: int, base: int = 10) -> int:
+        """Return a number from what the kernel says of QEMU; see proc_pid_status(5)."""
         lines = Path(f"/proc/{self._pid}/status").read_text().splitlines()
-        found = {words[0]: int(words[4]) for words in map(str.split, lines) if words[0] in {"Uid:", "Gid:"}}
-        return found["Uid:"], found["Gid:"]
+        return next(int(words[word], base) for words in map(str.split, lines) if words[0] == name)
 
 
 def _file_system(descriptor: int) -> bytes:
@@ -181,7 +205,7 @@ def _file_system(descriptor: int) -> bytes:
     return b""
 
 
-def run(pid: int, mode: str) -> None:
+def run(pid: int) -> None:
     """Take the listener, say that we are there, and serve until QEMU ends."""
     ended = select.poll()
     ended.register(os.pidfd_open(pid), select.POLLIN)
@@ -198,4 +222,4 @@ def run(pid: int, mode: str) -> None:
     (listener,) = struct.unpack("=i", messages[0][2][:4])
     launcher.sendall(READY)
     launcher.close()
-    Supervisor(listener, pid, guarded=mode != NO_RULES).serve()
+    Supervisor(listener, pid).serve()
