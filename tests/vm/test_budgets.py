@@ -76,9 +76,8 @@ while "nr_throttled 0" in (group / "cpu.stat").read_text():
     time.sleep(0.05)
 found["cpu"] = (group / "cpu.max").read_text().split()
 os.kill(pid, signal.SIGKILL)
-pid, _, group = placed("eats", eat)
-with (group / "memory.events").open() as events:
-    found["signal"] = os.WTERMSIG(os.waitpid(pid, 0)[1])
+pid, _, _ = placed("eats", eat)
+found["signal"] = os.WTERMSIG(os.waitpid(pid, 0)[1])
 print(json.dumps(found))
 """
 
