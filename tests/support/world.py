@@ -118,9 +118,10 @@ class World:
 
 
 def _output(pid: int) -> str:
-    """Return where a process writes: a VM has that from the first moment, its words not while it becomes another program."""
+    """Return where a process writes, or, if its keeper does that, works: a VM has that from the first moment, and its words not always."""
     try:
-        return str(Path(f"/proc/{pid}/fd/1").readlink())
+        output = str(Path(f"/proc/{pid}/fd/1").readlink())
+        return f"{Path(f'/proc/{pid}/cwd').readlink()}/" if output.startswith("pipe:") else output
     except OSError:
         return ""
 

@@ -137,3 +137,14 @@ def test_a_log_that_is_cut_is_followed(start: Callable[[str], process.Record], t
 
     start("for n in range(300_000): say(b'%099d\\n' % n)\nsay(b'the end\\n'); signal.pause()")
     assert asyncio.run(follow()).endswith(b"%099d\nthe end\n" % 299_999)
+
+
+def test_what_the_vmm_itself_prints_is_bounded(start: Callable[[str], process.Record], tmp_path: Path) -> None:
+    """A guest can make QEMU complain without end: the end of that is kept, its last words too.  On 6aee119 it filled the host's disk."""
+    record = start("for n in range(300_000): os.write(1 + n % 2, b'%099d\\n' % n)")
+    ended(record, tmp_path / "vm")
+    text = (tmp_path / "vm" / process.MESSAGES).read_bytes()
+    assert len(text) <= launcher._MOST_LOG
+    lines = [int(line) for line in text.splitlines()[1:]]
+    assert lines == list(range(300_000 - len(lines), 300_000))
+    assert len(lines) >= launcher._KEPT_LOG // 100 - 1

@@ -9,8 +9,8 @@ new user namespace is entered and ``U`` sent, so that the parent can write the m
 Then the parent sends ``G``.  A command that cannot be executed is answered with ``E`` and the error number; success closes the socket.
 
 Whatever the guest says on its console comes through a pipe, descriptor 6 of the command, and is kept by a child of this process, its
-keeper: the end of it, in ``console.log``.  It lives as long as the VMM, whether a server runs or not, and reads whatever comes, so that
-the guest waits for nobody.
+keeper: the end of it, in ``console.log``.  So is what the command itself prints, which a guest can make it do, in ``qemu.log``.  The
+keeper lives as long as the VMM, whether a server runs or not, and reads whatever comes, so that the guest waits for nobody.
 
 FILTER, if it is not empty, is a seccomp program in hexadecimal that holds the command, GUARD ``1`` when a supervisor is started for it
 (see `shed.backends.qemu.guard`).  Where the kernel does not do that, ``S`` and the error number is the answer, and nothing runs.
@@ -29,10 +29,12 @@ if TYPE_CHECKING:
 _PARENT = 3
 _PASSED = 6
 """Descriptors below this one are for the command: standard ones, the socket (closed on success), two listening sockets."""
-_CONSOLE, _CONSOLE_LOG = 6, "console.log"
+_CONSOLE, _MESSAGES = 6, 7
+_LOGS = {_CONSOLE: "console.log", _MESSAGES: "qemu.log"}
 _MOST_LOG, _KEPT_LOG = 8 << 20, 4 << 20
-"""Bytes of a console log from which on its beginning is cut off, and that are left then."""
+"""Bytes of a log from which on its beginning is cut off, and that are left then."""
 _CHUNK = 64 * 1024
+_SAFE_FD = 64
 _PAUSE = 0.01
 """Seconds after each look into the pipe: a guest that writes byte by byte wakes the keeper a hundred times a second, and no more."""
 _CLONE_NEWUSER = 0x10000000
@@ -111,24 +113,34 @@ def _hold(program: bytes, guard: _Guard | None) -> None:
         guard.take(listener)
 
 
-def _keep_console(source: int, log: int) -> None:
-    """Append what comes from `source` to the file `log`, and keep that short, until the VMM has ended; never returns."""
+def _keep(logs: dict[int, int]) -> None:
+    """Append what comes from each pipe to its log, and keep that short, until the VMM has ended; never returns."""
     try:
-        import time  # noqa: PLC0415  only the keeper needs it
+        import select  # noqa: PLC0415  only the keeper needs these
+        import time  # noqa: PLC0415
 
-        end = os.open(f"/proc/self/fd/{log}", os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+        ends = {source: os.open(f"/proc/self/fd/{log}", os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC) for source, log in logs.items()}
         nothing = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
         for descriptor in range(_PASSED):  # above all the socket to the parent, which waits for its end
             os.dup2(nothing, descriptor, inheritable=False)
         with open("/proc/self/comm", "w") as name:
             name.write("shed-console")
-        while data := os.read(source, _CHUNK):
-            try:
-                os.write(end, data)
-                if os.fstat(log).st_size > _MOST_LOG:
-                    _cut(log)
-            except OSError:
-                pass  # most likely the disk is full: the guest goes on, and so does its log when there is room again
+        poll = select.poll()
+        for source in ends:
+            poll.register(source, select.POLLIN)
+        while ends:
+            for source, _ in poll.poll():
+                data = os.read(source, _CHUNK)
+                if not data:
+                    poll.unregister(source)
+                    del ends[source]
+                    continue
+                try:
+                    os.write(ends[source], data)
+                    if os.fstat(logs[source]).st_size > _MOST_LOG:
+                        _cut(logs[source])
+                except OSError:
+                    pass  # most likely the disk is full: the guest goes on, and so does its log when there is room again
             time.sleep(_PAUSE)
     finally:
         os._exit(0)
@@ -143,20 +155,27 @@ def _cut(log: int) -> None:
 
 
 def _start_keeper() -> None:
-    """Start the keeper, and leave the way to it as the descriptor that the command gets.
+    """Start the keeper, and leave the ways to it as the descriptors that the command gets.
 
-    It holds a lock on the log, which tells who waits for the last words of a VM that there may be more.
+    It holds a lock on the logs, which tells who waits for the last words of a VM that there may be more.
     """
-    log = os.open(_CONSOLE_LOG, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    fcntl.flock(log, fcntl.LOCK_EX)
-    source, sink = os.pipe()
-    if os.fork() == 0:
+    logs, sinks = {}, {}
+    for target, name in _LOGS.items():
+        log = os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        fcntl.flock(log, fcntl.LOCK_EX)
+        source, sinks[target] = os.pipe()
+        logs[source] = log
+    high = {target: fcntl.fcntl(sink, fcntl.F_DUPFD_CLOEXEC, _SAFE_FD) for target, sink in sinks.items()}
+    for sink in sinks.values():
         os.close(sink)
-        _keep_console(source, log)
-    os.close(log)
-    os.close(source)
-    os.dup2(sink, _CONSOLE, inheritable=False)
-    if sink != _CONSOLE:
+    if os.fork() == 0:
+        for sink in high.values():
+            os.close(sink)
+        _keep(logs)
+    for descriptor in (*logs, *logs.values()):
+        os.close(descriptor)
+    for target, sink in high.items():
+        os.dup2(sink, target, inheritable=False)
         os.close(sink)
 
 
@@ -189,6 +208,8 @@ def _main(cwd: str, namespace: str, program: str, supervised: str, *command: str
         os.write(_PARENT, b"S%d" % (error.errno or 0))
         return
     os.set_inheritable(_CONSOLE, True)
+    for descriptor in (1, 2):
+        os.dup2(_MESSAGES, descriptor)
     try:
         os.execv(command[0], command)
     except OSError as error:
