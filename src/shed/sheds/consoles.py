@@ -54,7 +54,7 @@ def long_consoles(paths: Paths, tail: int, *, without: Collection[str] = (), pat
 
 
 async def keep_short(paths: Paths) -> None:
-    """Cut the logs that have no keeper, now and then: those of VMs of before, and what VMMs say of themselves; never returns."""
+    """Cut the logs that have no keeper, now and then: those of VMs that an earlier shed started; never returns."""
     while True:
         try:
             for console in await in_thread(partial(long_consoles, paths, _MOST, pattern="*.log")):
