@@ -78,7 +78,8 @@ class Admission:
 
     def load(self, *, without: str = "") -> Load:
         """Return what runs, or is on its way, but for the shed `without`."""
-        coming = {name: memory_mb for name, memory_mb in self._coming.items() if name != without}
+        coming = self._coming.copy()  # the event loop changes it meanwhile
+        coming.pop(without, None)
         counted = {self._paths.instances / name for name in (*coming, without) if name}
         running, promised, held = len(coming), sum(coming.values()), 0
         for folder in self._folders():
@@ -109,7 +110,7 @@ class Admission:
 
     def _check(self, name: str, memory_mb: int, *, new: bool, force: bool) -> None:
         settings = self._settings
-        if new and (count := len(folders.names(self._paths))) >= settings.max_sheds:
+        if new and (count := len({*folders.names(self._paths), *self._coming.copy()} - {name})) >= settings.max_sheds:
             why = f"there are {count} sheds, and {settings.max_sheds} may be (limits.max_sheds)"
             raise UnavailableError(why, code="TOO_MANY_SHEDS", hint="delete one that is not needed: shed delete NAME")
         load = self.load(without=name)

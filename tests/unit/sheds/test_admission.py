@@ -184,6 +184,18 @@ def test_there_are_no_more_sheds_than_may_be(world: World, host: Host) -> None:
     assert (error.code, "there are 2 sheds, and 2 may be (limits.max_sheds)" in error.message) == ("TOO_MANY_SHEDS", True)
 
 
+def test_of_creates_at_once_no_more_go_on_than_sheds_may_be(world: World, host: Host) -> None:
+    """Those that are on their way have no folder yet, and count."""
+    world.with_settings(max_sheds=2)
+
+    async def main() -> tuple[object, ...]:
+        async with world.manager() as manager:
+            creates = (create(manager, f"s{number}", memory_mb=128) for number in range(5))
+            return tuple(await asyncio.gather(*creates, return_exceptions=True))
+
+    assert sorted(getattr(result, "code", "") for result in asyncio.run(main())) == ["", "", *["TOO_MANY_SHEDS"] * 3]
+
+
 def test_space_that_is_to_stay_free_is_kept_and_told(world: World, host: Host) -> None:
     """No start below the reserve; running sheds are told in the list."""
     made(world, "a", memory_mb=128)
