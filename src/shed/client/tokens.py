@@ -11,8 +11,10 @@ while a server or a tunnel is down, any other user of the machine could take its
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import os
 import stat
+import sys
 from pathlib import Path
 
 from shed.client.address import Address, parse
@@ -42,7 +44,7 @@ def token_for(address: Address) -> str | None:
     if not _is_loopback(address.host):
         hint = f"use ssh://{address.host}, or a tunnel of your own to that machine's loopback port"
         raise UsageError(f"a token is not sent to {address}: anybody on the way could read it", code="UNSAFE_TOKEN", hint=hint)
-    stranger = _stranger_at(address.port)
+    stranger = _stranger_at(address)
     if stranger is not None:
         hint = "that server or tunnel is down, and somebody else has its port"
         raise UsageError(f"a token is not sent to {address}: user {stranger} listens there", code="UNSAFE_TOKEN", hint=hint)
@@ -93,15 +95,26 @@ def _is_loopback(host: str) -> bool:
     return host.lower() == "localhost" or host == "::1" or (host.startswith("127.") and host.replace(".", "").isdigit())
 
 
-def _stranger_at(port: int) -> int | None:
-    """Return the user, other than this one and root, who listens at a TCP port of this machine, None when there is none such.
+def _stranger_at(address: Address) -> int | None:
+    """Return the user, other than this one and root, who listens at a loopback address of this machine, None when there is none such.
 
     Where there is no /proc (macOS), nobody can be asked.
     """
+    meant = {ipaddress.ip_address(host) for host in (("127.0.0.1", "::1") if address.host.lower() == "localhost" else (address.host,))}
     for table in ("/proc/net/tcp", "/proc/net/tcp6"):
         with contextlib.suppress(FileNotFoundError), open(table, encoding="ascii") as file:
             for line in file.readlines()[1:]:
                 fields = line.split()
-                if fields[3] == _LISTEN and int(fields[1].rpartition(":")[2], 16) == port and int(fields[7]) not in (os.geteuid(), 0):
-                    return int(fields[7])
+                where, _, port = fields[1].rpartition(":")
+                if fields[3] == _LISTEN and int(port, 16) == address.port and int(fields[7]) not in (os.geteuid(), 0):
+                    listens = _ip_address(where)
+                    if listens in meant or listens.is_unspecified:
+                        return int(fields[7])
     return None
+
+
+def _ip_address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    """Return an address as /proc/net/tcp has it: words of 32 bits in this machine's byte order."""
+    words = (int(text[start : start + 8], 16).to_bytes(4, sys.byteorder) for start in range(0, len(text), 8))
+    found = ipaddress.ip_address(b"".join(words))
+    return found.ipv4_mapped or found if isinstance(found, ipaddress.IPv6Address) else found

@@ -131,6 +131,16 @@ class Settings:
         return self.image_aliases.get(name, name)
 
 
+def is_configured(settings: Settings, image: str) -> bool:
+    """Tell whether `image` can only be one of the store, or one that the configuration names; else it is a reference of any registry."""
+    return image in settings.image_aliases or image == settings.default_image or not is_remote(image)
+
+
+def is_remote(reference: str) -> bool:
+    """Tell whether `reference` can only be an image of a registry: a bare name is one of the store."""
+    return "/" in reference or ":" in reference.removeprefix("sha256:")
+
+
 def configured_images(settings: Settings) -> dict[str, str]:
     """Return the references of images that the configuration names, by their keys."""
     aliases = {f"image_aliases.{name}": reference for name, reference in settings.image_aliases.items()}

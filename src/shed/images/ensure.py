@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from shed.config.server import Settings, configured_images
+from shed.config.server import Settings, configured_images, is_remote
 from shed.errors import NotFoundError, ShedError
 from shed.images import refs, trust
 from shed.images.find import find
@@ -73,11 +73,6 @@ def pull_configured(
     )
     _trust_configured(store, reference, pulled.digest, settings)
     return pulled
-
-
-def is_remote(reference: str) -> bool:
-    """Tell whether `reference` can only be an image of a registry: a bare name is one of the store."""
-    return "/" in reference or ":" in reference.removeprefix("sha256:")
 
 
 def _here(store: LayoutStore, name: str) -> Digest | None:

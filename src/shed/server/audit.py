@@ -19,6 +19,7 @@ import logging.handlers
 import os
 import sys
 import time
+from collections import Counter
 from datetime import UTC, datetime
 from io import TextIOWrapper
 from pathlib import Path
@@ -32,8 +33,9 @@ FILE_SIZE = 8 * 1024 * 1024
 """Bytes after which another file is begun."""
 FILES = 4
 """Older files that are kept: ``audit.log.1`` is the newest of them."""
-STRANGERS = 20
-"""Most records per minute of callers that nobody knows; the others are counted."""
+STRANGERS, KNOWN = 20, 600
+"""Most records per minute: of all callers that nobody knows, and of each token and key; the others are counted.  So nobody pushes out what
+others did, but for the user of the server, who could remove the file."""
 _LONGEST = 200
 """Characters of a word that a stranger chose."""
 
@@ -44,7 +46,8 @@ class Audit:
     def __init__(self, logs: Path) -> None:
         self._handler = _PrivateFile(logs / "audit.log")
         self._minute = 0
-        self._strangers = 0
+        self._written: Counter[str] = Counter()
+        """How many of this minute, by caller."""
 
     def begin(self, who: Caller, action: str, shed: str | None = None) -> Action:
         """Return an action that begins now; its end is what is recorded."""
@@ -57,16 +60,28 @@ class Audit:
         line = json.dumps({"time": now, "who": who, "action": action, **known}, separators=(",", ":"))
         self._handler.handle(logging.LogRecord("audit", logging.INFO, "", 0, line, None, None))
 
+    def of_caller(self, who: Caller, action: str, **details: object) -> None:
+        """Record what a caller did; of a token and a key only so much in a minute."""
+        if who.local or self._room(f"{who.kind} {who.name}", KNOWN):
+            self.record(who.to_json(), action, **details)
+
     def stranger(self, kind: str, action: str, error: ShedError, *, peer: str | None = None) -> None:
         """Record what somebody tried whom nobody knows: ``kind`` is ``tcp`` or ``ssh``."""
+        if self._room("strangers", STRANGERS):
+            self.record({"kind": "stranger", "by": kind, "peer": peer}, action[:_LONGEST], code=error.code)
+
+    def _room(self, whose: str, most: int) -> bool:
+        """Count a record of this minute; tell how many of the last one were left out when another begins."""
         minute = int(time.monotonic() // 60)
         if minute != self._minute:
-            if self._strangers > STRANGERS:
-                self.record({"kind": "stranger"}, "refused", count=self._strangers - STRANGERS)
-            self._minute, self._strangers = minute, 0
-        self._strangers += 1
-        if self._strangers <= STRANGERS:
-            self.record({"kind": "stranger", "by": kind, "peer": peer}, action[:_LONGEST], code=error.code)
+            for name, count in self._written.items():
+                limit = STRANGERS if name == "strangers" else KNOWN
+                if count > limit:
+                    self.record({"kind": "audit"}, "left out", of=name, count=count - limit)
+            self._minute = minute
+            self._written.clear()
+        self._written[whose] += 1
+        return self._written[whose] <= most
 
     def close(self) -> None:
         """Close the file."""
@@ -91,7 +106,7 @@ class Action:
             return
         self._open = False
         seconds = round(time.monotonic() - self._began, 3)
-        self._audit.record(self._who.to_json(), self._action, shed=self.shed, status=status, code=code, seconds=seconds)
+        self._audit.of_caller(self._who, self._action, shed=self.shed, status=status, code=code, seconds=seconds)
 
     def follow(self, task: asyncio.Task[Any], status: int) -> None:
         """Record the end of `task`, whenever that is, rather than that of the request; it ends with `status` when it succeeds."""

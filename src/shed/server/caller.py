@@ -54,6 +54,8 @@ class Caller:
     right: Right
     uid: int | None = None
     pid: int | None = None
+    expires_at: float | None = None
+    """When the token ends, in seconds since the epoch."""
 
     @property
     def local(self) -> bool:

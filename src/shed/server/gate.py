@@ -1,7 +1,6 @@
 """Who comes in by TCP: clients that show a token, and are no web page.
 
-Everybody on this machine reaches the port, and what they send is read only once they are known.  So that strangers cannot keep others out,
-their connections are few, and the oldest makes way for the next one.
+Everybody on this machine reaches the port, and what they send is read only once they are known.
 """
 
 from __future__ import annotations
@@ -12,12 +11,6 @@ from shed.server.caller import Caller
 from shed.server.tokens import Tokens
 
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
-MAX_STRANGERS = 64
-"""Most TCP connections at once whose client is not known yet."""
-MAX_CONNECTIONS = 1024
-"""Most TCP connections at once, of clients that are known."""
-MAX_PER_TOKEN = 512
-"""Most of them with one token: the other half is for everybody else."""
 _SCHEME = "bearer"
 
 

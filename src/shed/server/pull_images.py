@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from shed.config.server import Settings
+from shed.config.server import Settings, is_remote
 from shed.errors import UsageError
-from shed.images.ensure import is_remote, pull_configured
+from shed.images.ensure import pull_configured
 from shed.images.pull import PullResult
 from shed.images.refs import lookup
 from shed.oci.store import LayoutStore

@@ -7,25 +7,22 @@ import contextlib
 import logging
 import signal
 import socket
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from shed.errors import ForbiddenError, UnavailableError
 from shed.fsutil import atomic_write
 from shed.server.accept import Acceptor, raise_file_limit
 from shed.server.app import App, Server
-from shed.server.caller import Caller, of_unix_socket
-from shed.server.gate import MAX_CONNECTIONS, MAX_PER_TOKEN, MAX_STRANGERS, Gate
-from shed.server.http import HttpConnection
+from shed.server.connections import Connections
+from shed.server.gate import Gate
 from shed.server.listen import only_server, tcp_listener, unix_listener
 from shed.server.routes import ROUTES
 from shed.server.service.notify import ready
 from shed.sheds.folders import prepare
+from shed.threads import use_pools
 
 log = logging.getLogger(__name__)
-_FAREWELL = 2.0
-"""Seconds that connections with a request under way have to send their answer when the server ends."""
 
 
 def serve(server: Server) -> None:
@@ -68,9 +65,10 @@ def _soon(loop: asyncio.AbstractEventLoop, connections: Connections, token: str)
 
 async def _serve(server: Server, local: socket.socket, public: socket.socket | None) -> None:
     loop = asyncio.get_running_loop()
+    use_pools(loop)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, server.stop.set)
-    connections = Connections(App(server, ROUTES), Gate(server.tokens, server.audit))
+    connections = Connections(App(server, ROUTES), Gate(server.tokens, server.audit), server.manager.machines)
     server.tokens.when_removed = partial(_soon, loop, connections)
     await server.manager.open()
     sweeping = asyncio.create_task(asyncio.to_thread(_sweep, server.paths.images))
@@ -104,82 +102,3 @@ def _sweep(images: Path) -> None:
         log.warning("cannot look for leftovers of downloads: %s", error)
     else:
         log.log(logging.INFO if removed else logging.DEBUG, "%d leftovers of downloads and builds removed", removed)
-
-
-class Connections:
-    """The connections that are open: to the Unix socket any number, to the TCP port as many as `shed.server.gate` allows."""
-
-    def __init__(self, app: App, gate: Gate) -> None:
-        self._app = app
-        self._gate = gate
-        self._open: dict[asyncio.Task[None], HttpConnection] = {}
-        self._public: dict[HttpConnection, asyncio.Task[None]] = {}
-
-    async def local(self, accepted: socket.socket) -> None:
-        """Serve a client of the Unix socket."""
-        try:
-            caller = of_unix_socket(accepted)
-        except ForbiddenError as error:
-            log.warning("%s", error)
-            accepted.close()
-            return
-        await self._serve(HttpConnection(*await asyncio.open_connection(sock=accepted), self._app, lambda headers: caller))
-
-    async def public(self, accepted: socket.socket) -> None:
-        """Serve a client of the TCP port."""
-        task = asyncio.current_task()
-        assert task is not None
-        connection = HttpConnection(*await asyncio.open_connection(sock=accepted), self._app, self._admit)
-        self._public[connection] = task
-        strangers = [other for other in self._public if other.caller is None]
-        for oldest in strangers[: len(strangers) - MAX_STRANGERS] if len(strangers) > MAX_STRANGERS else ():
-            self._public.pop(oldest).cancel()
-        try:
-            await self._serve(connection)
-        finally:
-            self._public.pop(connection, None)
-
-    def _admit(self, headers: dict[str, str]) -> Caller:
-        caller = self._gate.admit(headers)
-        this = asyncio.current_task()
-        if sum(other.caller == caller for other, task in self._public.items() if task is not this) >= MAX_PER_TOKEN:
-            message = f"the token {caller.name!r} has {MAX_PER_TOKEN} connections open"
-            raise UnavailableError(message, code="TOO_MANY_CONNECTIONS", hint="close some, or use another token for what is apart")
-        return caller
-
-    def room(self, accepted: socket.socket) -> bool:
-        """Say whether the TCP port takes another connection."""
-        return len(self._public) < MAX_CONNECTIONS + MAX_STRANGERS
-
-    def hang_up(self, token: str) -> None:
-        """End the connections that were opened with a token."""
-        for connection, task in self._public.items():
-            if connection.caller is not None and connection.caller.name == token:
-                task.cancel()
-
-    async def _serve(self, connection: HttpConnection) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._open[task] = connection
-        try:
-            await connection.serve()
-        except asyncio.CancelledError:
-            pass  # the server ends, or the client had to make way; asyncio would log it as an error
-        except Exception:
-            log.exception("a connection failed")
-        finally:
-            del self._open[task]
-
-    async def close(self) -> None:
-        """Let answers under way be sent, then hang up."""
-        await _cancel(task for task, connection in self._open.items() if connection.idle)
-        if self._open:
-            await asyncio.wait(list(self._open), timeout=_FAREWELL)
-        await _cancel(self._open)
-
-
-async def _cancel(tasks: Iterable[asyncio.Task[None]]) -> None:
-    chosen = list(tasks)
-    for task in chosen:
-        task.cancel()
-    await asyncio.gather(*chosen, return_exceptions=True)

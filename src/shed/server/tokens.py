@@ -86,7 +86,7 @@ class Tokens:
                 found = token
         if found is None or (found.expires_at is not None and found.expires_at <= time.time()):
             return None
-        return Caller("token", found.name, Right.parse(found.right))
+        return Caller("token", found.name, Right.parse(found.right), expires_at=found.expires_at)
 
     def all(self) -> list[Token]:
         """Return all tokens but the server's own, by name."""

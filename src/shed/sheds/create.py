@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from shed.images.resolve import BootImage
 
 log = logging.getLogger(__name__)
+MAX_WAIT = 86400.0
+"""Most seconds that a start may take."""
 Resolve = Callable[[str], "BootImage"]
 Ensure = Callable[[str, Progress, Stop], str]
 """Has an image here, pulling it if need be, and returns what to resolve."""
@@ -80,8 +82,8 @@ def plan(request: CreateRequest, settings: Settings) -> Plan:
     if not MIN_MEMORY_MB <= memory_mb <= MAX_MEMORY_MB:
         raise UsageError(f"a shed cannot have {memory_mb} MB of memory", hint=f"choose from {MIN_MEMORY_MB} to {MAX_MEMORY_MB}")
     wait = settings.start_timeout if request.timeout is None else request.timeout
-    if not wait > 0:
-        raise UsageError(f"a timeout of {wait:g} s is not possible", hint="choose more than 0")
+    if not 0 < wait <= MAX_WAIT:
+        raise UsageError(f"a timeout of {wait:g} s is not possible", hint=f"choose more than 0, and {MAX_WAIT:g} at most")
     return Plan(
         check_shed_name(request.name),
         settings.default_image if request.image is None else request.image,
@@ -117,16 +119,15 @@ async def create(
             code="UPPER_EXISTS",
             hint="move it away if it is precious, or remove it",
         )
+    progress.phase("image", f"image {wanted.image}")
+    here = wanted.image if ensure is None else await stoppable(lambda stop: ensure(wanted.image, progress, stop), progress.left, long=True)
+    if wanted.trust_kernel:
+        await in_thread(_trust, folders, here)
+    image = await in_thread(resolve, here)
     async with (
         admission.admitted(wanted.name, wanted.memory_mb, new=True, force=wanted.force),
         AsyncExitStack() as undo,
     ):
-        progress.phase("image", f"image {wanted.image}")
-        here = wanted.image if ensure is None else await stoppable(lambda stop: ensure(wanted.image, progress, stop), progress.left)
-        if wanted.trust_kernel:
-            await in_thread(_trust, folders, here)
-        image = await in_thread(resolve, here)
-
         progress.phase("reserve")
         undo.push_async_callback(discard, folders, backend)
         await in_thread(_reserve, folders, wanted, image.digest, resolve)

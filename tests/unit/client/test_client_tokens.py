@@ -88,6 +88,33 @@ def test_a_token_does_not_go_to_another_user(monkeypatch: pytest.MonkeyPatch, fa
         assert token_for(near(port)) == "shed_env"
 
 
+@pytest.mark.root
+def test_another_users_port_of_the_same_number_is_no_matter(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On another loopback address; on all of them it is."""
+    if os.geteuid():
+        pytest.skip("only root can become another user")
+    program = (
+        "import encodings.idna, os, socket, sys\n"
+        "os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
+        "server = socket.create_server((sys.argv[1], int(sys.argv[2])))\n"
+        "print('listening', flush=True)\n"
+        "sys.stdin.read()\n"
+    )
+    monkeypatch.setenv("SHED_TOKEN", "shed_env")
+    for there, refused in (("127.0.0.2", False), ("0.0.0.0", True)):
+        port = free_port()
+        command = [sys.executable, "-c", program, there, str(port)]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "listening\n"
+            if refused:
+                with pytest.raises(UsageError, match="user 65534 listens there"):
+                    token_for(near(port))
+            else:
+                assert token_for(near(port)) == "shed_env"
+            process.communicate("")
+
+
 @pytest.mark.parametrize("mode", [0o644, 0o660])
 def test_a_file_that_others_can_read_is_refused(home: Path, mode: int) -> None:
     """Whoever could read it has the token."""

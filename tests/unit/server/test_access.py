@@ -14,7 +14,8 @@ import pytest
 from shed.client.address import Address
 from shed.client.client import Client
 from shed.errors import ConflictError, ForbiddenError, NotFoundError, UnauthorizedError, UsageError
-from shed.server.gate import MAX_PER_TOKEN, MAX_STRANGERS
+from shed.server.audit import KNOWN
+from shed.server.connections import MAX_PER_TOKEN, MAX_STRANGERS
 from shed.server.routes import ROUTES
 from support.ports import free_port
 from support.running import Running
@@ -123,13 +124,15 @@ def test_each_route_says_what_right_it_takes() -> None:
     """The table of rights is the promise: what sees is `read`, what runs is `use`, what leaves the sheds is `admin`."""
     rights = {f"{route.method} {route.pattern}": route.right.word for route in ROUTES}
     admin = {name for name, right in rights.items() if right == "admin"}
-    assert {
-        "POST /api/images/push", "POST /api/images/tag", "DELETE /api/images", "DELETE /api/images/{ref}", "POST /api/images/prune",
-        "POST /api/system/prune", "POST /api/server/stop", "GET /api/tokens", "POST /api/tokens", "DELETE /api/tokens/{token}",
-    } <= admin  # fmt: skip
+    assert admin == {
+        "POST /api/images/push", "POST /api/images/pull", "POST /api/images/tag", "POST /api/images/trust", "POST /api/images/verify", "POST /api/images/prune",
+        "DELETE /api/images", "DELETE /api/images/{ref}", "POST /api/system/prune", "POST /api/server/stop",
+        "GET /api/tokens", "POST /api/tokens", "DELETE /api/tokens/{token}",
+        "GET /api/ssh-keys", "POST /api/ssh-keys", "DELETE /api/ssh-keys/{fingerprint}",
+    }  # fmt: skip
     readers = {name for name, right in rights.items() if right == "read"}
-    assert all(name.startswith("GET ") or name == "POST /api/images/verify" for name in readers)
-    assert not any(word in name for name in readers for word in ("exec", "connect", "logs", "sessions", "tokens"))
+    assert all(name.startswith("GET ") for name in readers)
+    assert not any(word in name for name in readers for word in ("exec", "connect", "logs", "sessions", "tokens", "workspace", "keys"))
 
 
 def test_rights_by_token(server: Running) -> None:
@@ -158,6 +161,16 @@ def test_rights_by_token(server: Running) -> None:
     ):
         with pytest.raises(ForbiddenError, match="needs the right 'admin'"):
             trusting()
+    with pytest.raises(ForbiddenError, match="neither in the store nor in the configuration"):
+        user.create("sneaky", image="registry.example/evil:1")
+    with pytest.raises(ForbiddenError, match="force needs"):
+        user.create("sneaky", force=True)
+    with pytest.raises(ForbiddenError, match="force needs"):
+        user.start("dev", force=True)
+    with pytest.raises(ForbiddenError):
+        user.pull_image("registry.example/evil:1", tag="base")
+    with pytest.raises(ForbiddenError):
+        user.verify_image("base")
     with pytest.raises(ForbiddenError):
         user.create_token("more", right="admin")
     with pytest.raises(ForbiddenError):
@@ -189,6 +202,11 @@ def test_a_token_can_be_revoked_and_can_end(server: Running) -> None:
     _, secret = mine.create_token("short", expires_in=0.001)
     with pytest.raises(UnauthorizedError):
         with_token(server, secret).sheds()
+    _, secret = mine.create_token("soon", expires_in=2)
+    with with_token(server, secret).connect("dev", 7) as echo:
+        echo.settimeout(60)
+        with pytest.raises(ConnectionResetError):  # when its time is over, and not before
+            echo.recv(1)
     for wrong in ("local", "", "a b", "../x"):
         with pytest.raises(UsageError):
             mine.create_token(wrong)
@@ -246,6 +264,28 @@ def test_silent_strangers_make_way(server: Running) -> None:
             client.close()
 
 
+@pytest.mark.root
+def test_a_flood_of_another_users_takes_nothing_from_this_one(server: Running) -> None:
+    """Who has most strangers makes way for the next: a connection of ours that has not spoken yet is still there behind 300 of theirs."""
+    if os.geteuid():
+        pytest.skip("only root can become another user")
+    program = (
+        "import encodings.idna, os, socket, sys\n"
+        "os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
+        f"held = [socket.create_connection(('127.0.0.1', {port_of(server)})) for _ in range(300)]\n"
+        "print(len(held), flush=True)\n"
+        "sys.stdin.read()\n"
+    )
+    with socket.create_connection(("127.0.0.1", port_of(server)), timeout=60) as ours:
+        with subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as flood:
+            assert flood.stdout is not None
+            assert flood.stdout.readline() == "300\n"
+            ours.sendall(f"GET /api/info HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {server.secret()}\r\n\r\n".encode())
+            with ours.makefile("rb") as reader:
+                assert reader.readline().startswith(b"HTTP/1.1 200")
+            flood.communicate("")
+
+
 def test_one_token_cannot_take_all_connections(server: Running) -> None:
     """Its holder is told; another token is served."""
     mine = owner(server)
@@ -289,6 +329,22 @@ def test_the_audit_log_says_who_did_what(server: Running) -> None:
     made = next(record for record in reversed(records) if record["action"] == "POST /api/tokens")
     assert made["who"]["kind"] == "user"
     assert (made["who"]["uid"], made["who"]["pid"]) == (os.geteuid(), os.getpid())
+
+
+def test_a_token_cannot_push_out_the_log(server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It gets so many lines a minute, and a count; what the owner does is written whatever it does."""
+    mine = owner(server)
+    _, secret = mine.create_token("noisy", right="read")
+    before = len(server.audited())
+    connection = http.client.HTTPConnection("127.0.0.1", port_of(server), timeout=60)
+    for _ in range(KNOWN + 100):
+        connection.request("GET", "/api/nowhere", headers={"Authorization": f"Bearer {secret}"})
+        connection.getresponse().read()
+    connection.close()
+    mine.revoke_token("noisy")
+    records = server.audited()[before:]
+    assert sum(record["who"].get("name") == "noisy" for record in records) <= 2 * KNOWN  # a minute may begin in between
+    assert records[-1]["action"] == "DELETE /api/tokens/{token}"
 
 
 def test_strangers_cannot_push_out_the_log(server: Running) -> None:

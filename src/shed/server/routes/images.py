@@ -13,7 +13,7 @@ from shed.progress import Progress, Stop
 from shed.server.app import Route, Server
 from shed.server.caller import Right
 from shed.server.http import Reply, Request, flag, json_answer
-from shed.threads import stoppable
+from shed.threads import in_long_thread, stoppable
 
 _TRUST: dict[str, type] = {"ref": str}
 _TAG: dict[str, type] = {"source": str, "name": str}
@@ -40,7 +40,7 @@ async def remove(server: Server, request: Request) -> Reply:
 
 async def prune(server: Server, request: Request) -> Reply:
     """Remove what nobody needs; with ``?dry_run=true`` only say what that is."""
-    return json_answer(await asyncio.to_thread(_prune, server, flag(request, "dry_run")))
+    return json_answer(await in_long_thread(_prune, server, flag(request, "dry_run")))
 
 
 async def history(server: Server, request: Request) -> Reply:
@@ -63,7 +63,7 @@ async def verify(server: Server, request: Request) -> Reply:
     wanted = _members(request, _VERIFY, "ref")
 
     async def work(progress: Progress) -> dict[str, Any]:
-        return await stoppable(lambda stop: _verify(server, wanted, progress, stop))
+        return await stoppable(lambda stop: _verify(server, wanted, progress, stop), long=True)
 
     return await server.workers.run(request, work)
 
@@ -80,7 +80,7 @@ async def push(server: Server, request: Request) -> Reply:
     wanted = _members(request, _PUSH, "source", "destination")
 
     async def work(progress: Progress) -> dict[str, Any]:
-        return await stoppable(lambda stop: _push(server, wanted, progress, stop))
+        return await stoppable(lambda stop: _push(server, wanted, progress, stop), long=True)
 
     return await server.workers.run(request, work)
 
@@ -88,11 +88,9 @@ async def push(server: Server, request: Request) -> Reply:
 async def pull(server: Server, request: Request) -> Reply:
     """Pull an image from a registry, as long as its client waits for it."""
     wanted = _members(request, _PULL, "docker_ref")
-    if wanted.get("trust_kernel"):
-        request.caller.require(Right.ADMIN, "the kernel of an image")
 
     async def work(progress: Progress) -> dict[str, Any]:
-        return await stoppable(lambda stop: _pull(server, wanted, progress, stop), progress.left)
+        return await stoppable(lambda stop: _pull(server, wanted, progress, stop), progress.left, long=True)
 
     return await server.workers.run(request, work)
 
@@ -203,9 +201,9 @@ ROUTES = (
     Route("GET", "/api/images/history", Right.READ, history),
     Route("POST", "/api/images/tag", Right.ADMIN, tag),
     Route("POST", "/api/images/trust", Right.ADMIN, trust),
-    Route("POST", "/api/images/verify", Right.READ, verify),
+    Route("POST", "/api/images/verify", Right.ADMIN, verify),
     Route("POST", "/api/images/push", Right.ADMIN, push),
-    Route("POST", "/api/images/pull", Right.USE, pull),
+    Route("POST", "/api/images/pull", Right.ADMIN, pull),
     Route("DELETE", "/api/images", Right.ADMIN, remove),
     Route("DELETE", "/api/images/{ref}", Right.ADMIN, remove),
     Route("POST", "/api/images/prune", Right.ADMIN, prune),

@@ -6,6 +6,7 @@ import asyncio
 from dataclasses import fields
 from typing import Any
 
+from shed.config.server import is_configured
 from shed.errors import UsageError
 from shed.names import MAX_NAME
 from shed.progress import Progress
@@ -14,6 +15,7 @@ from shed.server.caller import Right
 from shed.server.http import Answer, Reply, Request, Upgrade, flag, json_answer, whole
 from shed.server.routes.exec import check_upgrade
 from shed.sheds.create import CreateRequest
+from shed.threads import in_long_thread
 
 LOG_PROTOCOL = "shed-log"
 MOST_LINES = 1_000_000_000
@@ -43,12 +45,18 @@ async def create(server: Server, request: Request) -> Reply:
         request.caller.require(Right.ADMIN, "a folder of the host")
     if wanted.trust_kernel:
         request.caller.require(Right.ADMIN, "the kernel of an image")
+    if wanted.force:
+        request.caller.require(Right.ADMIN, "force")
+    if wanted.image is not None and not is_configured(server.settings, wanted.image):
+        request.caller.require(Right.ADMIN, "an image that is neither in the store nor in the configuration")
     return await server.workers.run(request, lambda progress: server.manager.create(wanted, progress), status=201)
 
 
 async def start(server: Server, request: Request) -> Reply:
     """Start a stopped shed; ``?cold=true`` boots it in any case, ``?force=true`` starts it on a host that is short of memory, too."""
     name, cold, force = request.params["name"], flag(request, "cold"), flag(request, "force")
+    if force:
+        request.caller.require(Right.ADMIN, "force")
     return await server.workers.run(request, lambda progress: server.manager.start(name, progress, cold=cold, force=force))
 
 
@@ -86,7 +94,7 @@ async def health(server: Server, request: Request) -> Reply:
 async def workspace(server: Server, request: Request) -> Reply:
     """Tell what in a shed's workspace may run on this machine; ``?after=FOLDER`` goes on where the last answer ended."""
     name, after = request.params["name"], request.query.get("after")
-    return json_answer(await asyncio.to_thread(server.manager.look_at_workspace, name, after))
+    return json_answer(await in_long_thread(server.manager.look_at_workspace, name, after))
 
 
 def parse_create(body: dict[str, Any]) -> CreateRequest:
@@ -115,5 +123,5 @@ ROUTES = (
     Route("POST", "/api/sheds/{name}/stop", Right.USE, stop),
     Route("GET", "/api/sheds/{name}/logs", Right.USE, logs),
     Route("GET", "/api/sheds/{name}/health", Right.READ, health),
-    Route("GET", "/api/sheds/{name}/workspace", Right.READ, workspace),
+    Route("GET", "/api/sheds/{name}/workspace", Right.USE, workspace),
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 from shed.config.server import configured_images
@@ -11,13 +10,14 @@ from shed.progress import Progress
 from shed.server.app import Route, Server
 from shed.server.caller import Right
 from shed.server.http import Reply, Request, json_answer
+from shed.threads import in_long_thread
 
 
 async def usage(server: Server, request: Request) -> Reply:
     """Say what is taken up, by kind."""
     from shed.sheds.usage import usage as look  # noqa: PLC0415  a server starts faster without
 
-    return json_answer(await asyncio.to_thread(look, server.paths))
+    return json_answer(await in_long_thread(look, server.paths))
 
 
 async def prune(server: Server, request: Request) -> Reply:

@@ -61,7 +61,7 @@ class Logins:
 
     def _record(self, client: Client, action: str) -> None:
         who = Caller("key", client.fingerprint, Right.USE)
-        self._audit.record(who.to_json(), action, shed=_shown(client.name), peer=str(client.connection.peer))
+        self._audit.of_caller(who, action, shed=_shown(client.name), peer=str(client.connection.peer))
 
 
 def _shown(name: str) -> str:
