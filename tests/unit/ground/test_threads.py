@@ -37,7 +37,7 @@ def test_short_work_does_not_wait_for_long_work() -> None:
 
     async def main() -> None:
         async with full() as go:
-            assert await in_thread(lambda: go.is_set()) is False
+            assert await in_thread(go.is_set) is False
             assert await asyncio.to_thread(lambda: 7) == 7
             assert await stoppable(lambda stop: 8) == 8
             later = asyncio.create_task(in_long_thread(lambda: 9))
@@ -52,9 +52,10 @@ def test_what_waits_for_its_turn_can_be_given_up() -> None:
 
     async def main() -> None:
         async with full() as go:
-            left, ran = Stop(), []
-            waiting = asyncio.create_task(stoppable(lambda stop: ran.append(stop), left, long=True))
-            cancelled = asyncio.create_task(stoppable(lambda stop: ran.append(stop), long=True))
+            left = Stop()
+            ran: list[Stop] = []
+            waiting = asyncio.create_task(stoppable(ran.append, left, long=True))
+            cancelled = asyncio.create_task(stoppable(ran.append, long=True))
             await asyncio.sleep(0)
             left.set()
             with pytest.raises(UnavailableError) as caught:

@@ -125,7 +125,8 @@ def test_each_route_says_what_right_it_takes() -> None:
     rights = {f"{route.method} {route.pattern}": route.right.word for route in ROUTES}
     admin = {name for name, right in rights.items() if right == "admin"}
     assert admin == {
-        "POST /api/images/push", "POST /api/images/pull", "POST /api/images/tag", "POST /api/images/trust", "POST /api/images/verify", "POST /api/images/prune",
+        "POST /api/images/push", "POST /api/images/pull", "POST /api/images/tag", "POST /api/images/trust",
+        "POST /api/images/verify", "POST /api/images/prune",
         "DELETE /api/images", "DELETE /api/images/{ref}", "POST /api/system/prune", "POST /api/server/stop",
         "GET /api/tokens", "POST /api/tokens", "DELETE /api/tokens/{token}",
         "GET /api/ssh-keys", "POST /api/ssh-keys", "DELETE /api/ssh-keys/{fingerprint}",
