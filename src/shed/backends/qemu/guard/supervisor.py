@@ -3,15 +3,14 @@
 The names are in QEMU's memory, where the guest cannot change them; the folders are the descriptors that QEMU holds, which the 9P server has
 reached step by step, without following links.  So what is looked at is what the call will use.
 
-Run by ``python guard PID`` with a socket to the launcher as descriptor 3, over which the kernel's listener comes.  One call is
-answered at a time.  A call that cannot be understood is refused.  It ends with QEMU.
+Run by ``python guard PID`` with a socket to the launcher as descriptor 3, see `handover`.  One call is answered at a time.  A call that
+cannot be understood is refused.  It ends with QEMU.
 
 Source: seccomp_unotify(2).
 """
 
 from __future__ import annotations
 
-import _socket
 import _thread
 import errno
 import fcntl
@@ -26,8 +25,6 @@ from shed.backends.qemu.guard import filter as calls
 from shed.backends.qemu.guard import rules, settings
 from shed.backends.qemu.guard.rules import Verdict
 
-LAUNCHER = 3
-READY = b"R"
 _RECEIVE, _SEND, _STILL, _GIVE = 0xC0502100, 0xC0182101, 0x40082102, 0x40182103
 _QUESTION, _ANSWER, _GIFT = struct.Struct("=QIIiIQ6Q"), struct.Struct("=Qqii"), struct.Struct("=QIIII")
 _GO_ON = 1
@@ -205,8 +202,8 @@ def _file_system(descriptor: int) -> bytes:
     return b""
 
 
-def run(pid: int) -> None:
-    """Take the listener, say that we are there, and serve until QEMU ends."""
+def run(listener: int, pid: int) -> None:
+    """Serve until QEMU ends."""
     ended = select.poll()
     ended.register(os.pidfd_open(pid), select.POLLIN)
 
@@ -215,11 +212,4 @@ def run(pid: int) -> None:
         os._exit(0)
 
     _thread.start_new_thread(end, ())
-    launcher = _socket.socket(fileno=LAUNCHER)
-    _, messages, _, _ = launcher.recvmsg(1, _socket.CMSG_SPACE(4))
-    if not messages:
-        return  # the launcher has given up
-    (listener,) = struct.unpack("=i", messages[0][2][:4])
-    launcher.sendall(READY)
-    launcher.close()
     Supervisor(listener, pid).serve()
