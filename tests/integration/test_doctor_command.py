@@ -29,6 +29,10 @@ def environment(tmp_path: Path, small_store: LayoutStore) -> Environment:
     return {**os.environ, **home, "SHED_DATA_DIR": str(tmp_path / "data"), "SHED_RUNTIME_DIR": str(tmp_path / "run")}
 
 
+OF_THE_HOST = {"control groups", "memory", "pressure"}
+"""Rows that differ from one machine, and one moment, to the next."""
+
+
 def doctor(environment: Environment, *words: str) -> subprocess.CompletedProcess[str]:
     """Run it."""
     command = [sys.executable, "-m", "shed.server.main", "doctor", *words]
@@ -41,7 +45,8 @@ def test_a_host_that_is_well_and_then_is_not(environment: Environment) -> None:
     done = doctor(environment, "--json")
     rows = {row["name"]: row for row in json.loads(done.stdout)["checks"]}
     assert done.returncode == 0, done.stdout
-    assert {name for name, row in rows.items() if row["status"] == "WARN"} == {"acceleration", "service", "server"}
+    warnings = {name for name, row in rows.items() if row["status"] == "WARN"}
+    assert warnings - OF_THE_HOST == {"acceleration", "service", "server"}
     assert {"guest", "boot kit", "image busybox", "image shell-less"} <= rows.keys()
     store = LayoutStore(Path(environment["SHED_DATA_DIR"]) / "images")
     digest = find(store, "busybox").digest
@@ -52,7 +57,7 @@ def test_a_host_that_is_well_and_then_is_not(environment: Environment) -> None:
     done = doctor(environment)
     head, *lines = done.stdout.splitlines()
     assert (done.returncode, done.stderr) == (1, "")
-    assert head == f"shed-server doctor: {len(rows) - 4} PASS, 3 WARN, 1 FAIL"
+    assert head == f"shed-server doctor: {len(rows) - len(warnings) - 1} PASS, {len(warnings)} WARN, 1 FAIL"
     assert len(lines) == len(rows)
     (failed,) = [line for line in lines if line[25:29] == "FAIL"]
     assert failed.startswith(f"{'image busybox':<24} FAIL rootfs erofs blob of image manifest {short(digest)} is damaged: ")
