@@ -1,15 +1,16 @@
 """What this host has left: memory, free space, and how long its programs wait for memory, disk and processor.
 
-Sources: proc_meminfo(5); kernel, Documentation/accounting/psi.rst.
+Sources: proc_meminfo(5); kernel, Documentation/accounting/psi.rst, Documentation/admin-guide/cgroup-v2.rst.
 """
 
 from __future__ import annotations
 
+import contextlib
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
-PROC = Path("/proc")
+PROC, GROUPS = Path("/proc"), Path("/sys/fs/cgroup")
 _KIB = 1024
 _STALLED = re.compile(r"^(some|full) avg10=([0-9]+\.[0-9]+) ", re.MULTILINE)
 
@@ -27,7 +28,27 @@ def memory() -> Memory:
     found = dict(re.findall(r"^(MemAvailable|SwapFree): +([0-9]+) kB$", (PROC / "meminfo").read_text(), re.MULTILINE))
     if "MemAvailable" not in found:
         raise FileNotFoundError(2, "no MemAvailable", str(PROC / "meminfo"))
-    return Memory(int(found["MemAvailable"]) * _KIB, int(found.get("SwapFree", 0)) * _KIB)
+    available, swap = int(found["MemAvailable"]) * _KIB, int(found.get("SwapFree", 0)) * _KIB
+    mine = _of_my_groups()
+    return Memory(available, swap) if mine is None or mine >= available else Memory(mine, 0)
+
+
+def _of_my_groups() -> int | None:
+    """Return the bytes that the control groups (version 2) of this process still allow, as those of a container; None without a limit."""
+    left = []
+    with contextlib.suppress(OSError, ValueError, StopIteration):
+        lines = (PROC / "self/cgroup").read_text().splitlines()
+        group = GROUPS / next(line for line in lines if line.startswith("0::/")).removeprefix("0::/")
+        for folder in (group, *group.parents):
+            if not folder.is_relative_to(GROUPS):
+                break
+            with contextlib.suppress(FileNotFoundError):
+                most = (folder / "memory.max").read_text().strip()
+                if most != "max":
+                    cached = re.search(r"^inactive_file ([0-9]+)$", (folder / "memory.stat").read_text(), re.MULTILINE)
+                    used = int((folder / "memory.current").read_text()) - (int(cached[1]) if cached else 0)
+                    left.append(max(0, int(most) - used))
+    return min(left, default=None)
 
 
 def held(pid: int) -> int:
