@@ -29,6 +29,7 @@ KEEPALIVE = 15.0
 """Seconds of silence after which a comment is sent, so that nobody in between hangs up."""
 _FIRST_EVENT = 10.0
 """Seconds of silence after which the answer begins all the same, before its client gives up: the work waits for other work, most likely."""
+_MOST_UNREAD = 1000
 Task = asyncio.Task[dict[str, Any]]
 Work = Callable[[Progress], Awaitable[dict[str, Any]]]
 
@@ -140,7 +141,9 @@ def _look_at(task: Task) -> None:
 
 
 def _put(loop: asyncio.AbstractEventLoop, queue: asyncio.Queue[Event | None], event: Event) -> None:
-    loop.call_soon_threadsafe(queue.put_nowait, event)
+    """Have a client be told of `event`; one that does not read is not told how many bytes came meanwhile."""
+    if queue.qsize() < _MOST_UNREAD or not isinstance(event, BytesEvent | BlobEvent):
+        loop.call_soon_threadsafe(queue.put_nowait, event)
 
 
 async def _blocks(first: Event | None, queue: asyncio.Queue[Event | None], task: Task) -> AsyncGenerator[bytes, None]:
