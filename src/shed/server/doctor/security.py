@@ -14,7 +14,7 @@ from pathlib import Path
 
 from shed.config.server import Settings, find_settings, load_settings
 from shed.run import run
-from shed.server.doctor import limits
+from shed.server.doctor import hostile, limits, storage
 from shed.server.doctor.result import Host, Result, Status
 from shed.server.doctor.ssh import ssh_port
 
@@ -169,5 +169,10 @@ CHECKS = (
     ("guest network", guests_network),
     ("vmm user", vmm_user),
     ("vm bounds", limits.bounds),
+    ("shared folders", hostile.shared_folders),
+    ("consoles", hostile.consoles),
+    ("guests", hostile.guests),
+    ("kernels", storage.kernels),
+    ("registries", hostile.registries),
     ("audit log", audit_log),
 )
