@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from shed.backends.qemu.guard.filter import ALLOW, ARCH_X86_64, ERRNO, KILL, NOTIFY, SYSCALLS, program
+from shed.backends.guard.filter import ALLOW, ARCH_X86_64, ERRNO, KILL, NOTIFY, SYSCALLS, program
+from shed.backends.qemu import process
 
 AT_FDCWD = -100
 FOLDER = 7
@@ -110,7 +111,7 @@ def test_there_is_no_way_around() -> None:
 
 def test_the_kernel_takes_it(tmp_path: Path) -> None:
     """A real process under the program: what is refused, is."""
-    source = Path(program.__code__.co_filename).parent.parent / "launcher.py"
+    source = Path(process.__file__).with_name("launcher.py")
     script = f"""
 import os, runpy
 launcher = runpy.run_path({str(source)!r})

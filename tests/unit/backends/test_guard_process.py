@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from shed.backends.base import Share
+from shed.backends.guard import mode
 from shed.backends.qemu import command, process, userns
-from shed.backends.qemu.guard import mode
 from shed.errors import BackendError
 
 UUID = "7b1d9d9e-1c3f-4d69-9d5a-0a3b4f4e9f10"
@@ -84,7 +84,7 @@ class Held:
     def guards(self) -> list[int]:
         children = Path(f"/proc/{self.record.pid}/task/{self.record.pid}/children")
         found = [int(pid) for pid in children.read_text().split()]  # the other one keeps the console
-        return [pid for pid in found if b"/qemu/guard\0" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        return [pid for pid in found if b"/backends/guard\0" in Path(f"/proc/{pid}/cmdline").read_bytes()]
 
     def does(self, what: str) -> str:
         self._port.sendall(what.encode())
@@ -241,3 +241,12 @@ def _again_as(user: int, folder: Path) -> None:
     done = subprocess.run(command, env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
     assert "4 passed" in done.stdout
+
+
+def test_the_supervisor_is_light() -> None:
+    """There is one beside each VM with a writable folder: it imports nothing of the backend, nor an event loop."""
+    script = (
+        "import sys; import shed.backends.guard.supervisor; print(*(set(sys.modules) & {'asyncio', 'shed.backends.qemu', 'subprocess'}))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == "\n"

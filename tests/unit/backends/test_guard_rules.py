@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from shed.backends.qemu.guard import rules
-from shed.backends.qemu.guard.rules import Space, Verdict
+from shed.backends.guard import rules
+from shed.backends.guard.rules import Space, Verdict
 
 ALLOW, DENY, SETTINGS = Verdict.ALLOW, Verdict.DENY, Verdict.SETTINGS
 

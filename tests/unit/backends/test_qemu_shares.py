@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from shed.backends.base import Machine, Share
+from shed.backends.guard import mode
 from shed.backends.qemu import backend, command, process, userns
-from shed.backends.qemu.guard import mode
 from shed.backends.qemu.userns import Identity, plan
 from shed.errors import UsageError
 from shed.progress import Stop

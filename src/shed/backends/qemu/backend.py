@@ -17,8 +17,8 @@ from pathlib import Path
 
 from shed.backends import mux
 from shed.backends.base import Connection, LinkError, Liveness, Machine, Network, Probe, Template
+from shed.backends.guard import mode
 from shed.backends.qemu import accel, budget, command, groups, process, saving, tsc, userns
-from shed.backends.qemu.guard import mode
 from shed.backends.qemu.templates import MEMORY, STATE, Limits, Templates
 from shed.config.paths import Paths
 from shed.errors import BackendError, ConflictError, UnavailableError

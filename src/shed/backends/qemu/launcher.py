@@ -13,7 +13,7 @@ keeper: the end of it, in ``console.log``.  So is what the command itself prints
 keeper lives as long as the VMM, whether a server runs or not, and reads whatever comes, so that the guest waits for nobody.
 
 FILTER, if it is not empty, is a seccomp program in hexadecimal that holds the command, GUARD ``1`` when a supervisor is started for it
-(see `shed.backends.qemu.guard`).  Where the kernel does not do that, ``S`` and the error number is the answer, and nothing runs.
+(see `shed.backends.guard`).  Where the kernel does not do that, ``S`` and the error number is the answer, and nothing runs.
 """
 
 from __future__ import annotations
@@ -44,7 +44,8 @@ _PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS, _PR_SET_PTRACER = 24, 38, 0x59616D61
 _SECCOMP, _SET_MODE_FILTER, _NEW_LISTENER = 317, 1, 8
 _CAPABILITIES = 4, 27, 31
 """FSETID, MKNOD, SETFCAP: without them, not even root's VMM keeps set-id bits of what it writes to, or gives a file capabilities."""
-_GUARD = os.path.join(os.path.dirname(os.path.abspath(__file__)), "guard")  # noqa: PTH100, PTH118, PTH120  few imports, as below
+_GUARD = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "guard")  # noqa: PTH100, PTH118, PTH120  few imports
+"""Not in our own folder, whose package imports all of the backend: this one starts with each VM."""
 
 
 def _libc() -> ctypes.CDLL:

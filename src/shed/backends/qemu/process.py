@@ -21,8 +21,8 @@ from functools import partial
 from pathlib import Path
 
 from shed.backends.base import Liveness
+from shed.backends.guard.mode import OPEN, Guard
 from shed.backends.qemu import command, userns
-from shed.backends.qemu.guard.mode import OPEN, Guard
 from shed.errors import BackendError
 from shed.fsutil import atomic_write
 from shed.progress import Stop

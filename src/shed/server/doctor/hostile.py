@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from shed.backends.qemu.guard.filter import NOTIFY
+from shed.backends.guard.filter import NOTIFY
 from shed.config.sizes import format_size
 from shed.errors import ShedError, UnavailableError
 from shed.server import local

@@ -21,9 +21,9 @@ import struct
 import sys
 from pathlib import Path
 
-from shed.backends.qemu.guard import filter as calls
-from shed.backends.qemu.guard import rules, settings
-from shed.backends.qemu.guard.rules import Verdict
+from shed.backends.guard import filter as calls
+from shed.backends.guard import rules, settings
+from shed.backends.guard.rules import Verdict
 
 _RECEIVE, _SEND, _STILL, _GIVE = 0xC0502100, 0xC0182101, 0x40082102, 0x40182103
 _QUESTION, _ANSWER, _GIFT = struct.Struct("=QIIiIQ6Q"), struct.Struct("=Qqii"), struct.Struct("=QIIII")

@@ -3,11 +3,11 @@
 import sys
 
 if __name__ == "__main__":
-    sys.path[0] = __file__.removesuffix("/shed/backends/qemu/guard/__main__.py")
-    from shed.backends.qemu.guard.handover import take
+    sys.path[0] = __file__.removesuffix("/shed/backends/guard/__main__.py")
+    from shed.backends.guard.handover import take
 
     listener = take()
     if listener is not None:
-        from shed.backends.qemu.guard.supervisor import run
+        from shed.backends.guard.supervisor import run
 
         run(listener, int(sys.argv[1]))

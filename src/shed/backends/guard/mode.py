@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from shed.backends.base import Share
-from shed.backends.qemu.guard.filter import program
+from shed.backends.guard.filter import program
 
 
 @dataclass(frozen=True, slots=True)
