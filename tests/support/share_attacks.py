@@ -1,6 +1,6 @@
 """Runs in the guest, as its root, with ``PROGRAM`` set before it: all that it gets through is told at the end."""
 
-# ruff: noqa: PTH101, PTH102, PTH103, PTH104, PTH108, PTH116, PTH211, T201
+# ruff: noqa: PTH101, PTH102, PTH103, PTH104, PTH106, PTH108, PTH116, PTH211, T201
 import os
 import shutil
 from collections.abc import Callable
@@ -38,6 +38,12 @@ def prepare(folder: str, *, head: bool = False) -> None:
 os.chdir("/workspace/project")
 prepare("/workspace/prepared")
 G = ".git"
+
+
+@attack
+def _() -> None:
+    """settings, removed"""
+    os.unlink(f"{G}/config")
 
 
 @attack
@@ -199,6 +205,89 @@ def _() -> None:
 def _() -> None:
     """the remote's hooks"""
     write("/workspace/origin.git/hooks/post-update", f"#!/bin/sh\n{PROGRAM}\n")
+
+
+@attack
+def _() -> None:
+    """a `.git` file that leads to a folder of sources"""
+    os.makedirs("sub3")
+    write("sub3/.git", "gitdir: ../doc\n")
+
+
+@attack
+def _() -> None:
+    """a `.git` file in the place of the repository"""
+    os.makedirs("sub4/.git")
+    os.rmdir("sub4/.git")
+    write("sub4/.git", "gitdir: ../doc\n")
+
+
+@attack
+def _() -> None:
+    """settings among the branches"""
+    write(f"{G}/refs/remotes/evil/config", EVIL)
+
+
+@attack
+def _() -> None:
+    """a link to sources among the repositories of submodules"""
+    os.symlink("../../doc", f"{G}/modules/linked")
+
+
+@attack
+def _() -> None:
+    """another common folder, above a repository"""
+    os.makedirs("/workspace/worktrees/.git")
+    write("/workspace/worktrees/.git/commondir", "../..\n")
+
+
+@attack
+def _() -> None:
+    """other objects, by a folder that gets its name later"""
+    os.makedirs(f"{G}/objects/inf", exist_ok=True)
+    write(f"{G}/objects/inf/alternates", "/etc\n")
+
+
+@attack
+def _() -> None:
+    """a remote that is a file, and a folder of the host"""
+    os.makedirs(f"{G}/branches", exist_ok=True)
+    write(f"{G}/branches/evil", "doc/store\n")
+
+
+@attack
+def _() -> None:
+    """an index that leads into the repository"""
+    import hashlib
+
+    path = b".git/hooks/post-checkout"
+    entry = bytes(40) + bytes(20) + len(path).to_bytes(2, "big") + path
+    data = b"DIRC" + (2).to_bytes(4, "big") + (1).to_bytes(4, "big") + entry + bytes(8 - len(entry) % 8)
+    file = os.open(f"{G}/index.lock", os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+    os.write(file, data + hashlib.sha1(data).digest())
+    os.close(file)
+    try:
+        os.rename(f"{G}/index.lock", f"{G}/index")
+    finally:
+        os.unlink(f"{G}/index.lock")
+
+
+@attack
+def _() -> None:
+    """a list of files that git copies"""
+    write(f"{G}/MERGE_RR", f"{'1' * 40}\t/etc/shadow\0")
+
+
+@attack
+def _() -> None:
+    """a log that is a link to a file of the host's"""
+    os.symlink("../../../profile", f"{G}/logs/other")
+
+
+@attack
+def _() -> None:
+    """an index, written directly"""
+    write(f"{G}/index", "DIRC")
 
 
 @attack

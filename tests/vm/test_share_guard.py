@@ -35,14 +35,14 @@ git branch -d topic && git branch -m feature renamed
 git push -q -u origin renamed
 git config user.nickname x 2>/dev/null && exit 9
 git config user.name someone && git config branch.main.description words
-git remote add fork ../fork.git
+git remote add fork https://example.org/fork.git
 git tag v1 && git gc -q && git fsck
 git init -q -b main /workspace/new && cd /workspace/new && echo a > a && git add a && git commit -qm a
 git clone -q /workspace/origin.git /workspace/clone && cd /workspace/clone && git log --oneline | cat
 mkdir -p /workspace/new/hooks /workspace/new/refs && echo x > /workspace/new/config && mv /workspace/new /workspace/renamed
 rm -rf /workspace/clone
-cd /workspace/project && git worktree add -q ../tree -b tree && cd ../tree
-echo tree > tree && git add tree && git commit -qm tree && git status && cd ../project && git worktree remove ../tree
+cd /workspace/project && git worktree add -q /root/tree -b tree && cd /root/tree
+echo tree > tree && git add tree && git commit -qm tree && git status && cd /workspace/project && git worktree remove /root/tree
 """
 
 

@@ -27,8 +27,8 @@ _HARMLESS = {
     "core.symlinks", "core.untrackedcache",
     "branch.?.description", "branch.?.merge", "branch.?.pushremote", "branch.?.rebase", "branch.?.remote", "branch.autosetupmerge",
     "branch.autosetuprebase", "branch.sort",
-    "diff.algorithm", "diff.colormoved", "diff.renames", "extensions.noop", "extensions.objectformat", "extensions.worktreeconfig",
-    "fetch.prune", "index.skiphash", "index.sparse", "index.threads", "index.version", "init.defaultbranch",
+    "diff.algorithm", "diff.colormoved", "diff.renames", "extensions.noop", "extensions.worktreeconfig",
+    "fetch.prune", "index.skiphash", "index.sparse", "index.version", "init.defaultbranch",
     "lfs.repositoryformatversion", "log.date", "maintenance.auto", "maintenance.strategy", "merge.conflictstyle", "merge.ff",
     "pull.ff", "pull.rebase", "push.autosetupremote", "push.default", "rebase.autosquash", "rebase.autostash",
     "remote.?.fetch", "remote.?.prune", "remote.?.prunetags", "remote.?.pushurl", "remote.?.tagopt", "remote.?.url",
@@ -38,13 +38,19 @@ _HARMLESS = {
 }  # fmt: skip
 """``?`` stands for the name between quotes, ``*`` for any key of a section without one."""
 _ADDRESSES = frozenset({"url", "pushurl"})
-_ADDRESS = re.compile(rb"(?!.*::)[A-Za-z0-9._~/@][A-Za-z0-9._:~/@%+=,-]*")
-_REMOTE = re.compile(rb"[A-Za-z0-9._/][A-Za-z0-9._/-]*")
+_ADDRESS = re.compile(
+    rb"(?!.*::)((https?|ssh|git)://|([A-Za-z0-9._-]+@)?[A-Za-z0-9][A-Za-z0-9.-]*:(?!//)|/workspace/)[A-Za-z0-9_~/@][A-Za-z0-9._:~/@%+=,-]*"
+)
+_FETCH = re.compile(rb"\+?refs/[A-Za-z0-9._/+@*-]+:(refs/[A-Za-z0-9._/+@*-]+)")
+_NOT_FETCHED = frozenset({b"config", b"config.worktree", b"hooks", b"objects", b"commondir", b"index"})
+_REMOTE = re.compile(rb"[A-Za-z0-9._][A-Za-z0-9._/-]*")
 _VALUES = {
-    "remote.?.url": _ADDRESS, "remote.?.pushurl": _ADDRESS, "submodule.?.url": _ADDRESS,
+    "remote.?.url": _ADDRESS, "remote.?.pushurl": _ADDRESS, "submodule.?.url": _ADDRESS, "remote.?.fetch": _FETCH,
     "branch.?.remote": _REMOTE, "branch.?.pushremote": _REMOTE,
 }  # fmt: skip
-"""What is named by a value: no options, and none of the transports that are programs (``ext::``)."""
+"""What is named by a value: no options, no transports that are programs (``ext::``), and no folders of the host: what git is led to by a
+push runs hooks.  ``/workspace`` is a folder of the guest's alone."""
+_LEADS = frozenset({"remote", "pushremote"})
 
 
 class Setting(NamedTuple):
@@ -92,7 +98,7 @@ def allowed(new: bytes, old: bytes) -> bool:
         before, after = parse(old), parse(new)
     except UnclearError:
         return False
-    known = {(setting.section, setting.name) for setting in before if setting.key in _ADDRESSES}
+    known = {(setting.section, setting.name) for setting in before if setting.section == "remote" or setting.key in _ADDRESSES}
 
     def kept(settings: list[Setting]) -> list[Setting]:
         return [
@@ -100,7 +106,25 @@ def allowed(new: bytes, old: bytes) -> bool:
             if not harmless(setting) or (setting.key in _ADDRESSES and (setting.section, setting.name) in known)
         ]  # fmt: skip
 
-    return kept(before) == kept(after)
+    return kept(before) == kept(after) and _goes_where_it_went(before, after)
+
+
+def _goes_where_it_went(before: list[Setting], after: list[Setting]) -> bool:
+    """Tell whether branches go to remotes that are the user's: those that branches had, the only one, and `origin`.
+
+    A branch may take its remote to another name, or be removed; so what counts are the remotes.
+    """
+    remotes = {setting.name for setting in before if setting.section == "remote" and setting.name is not None}
+    if not remotes:
+        return True
+    known = {setting.value for setting in before if _leads(setting)} | {b"."}
+    known |= remotes if len(remotes) == 1 else remotes & {b"origin"}
+    new = {setting.name for setting in after if setting.section == "remote"} - remotes
+    return b"origin" not in new and all(setting.value in known for setting in after if _leads(setting))
+
+
+def _leads(setting: Setting) -> bool:
+    return setting.section == "branch" and setting.key in _LEADS
 
 
 def harmless(setting: Setting) -> bool:
@@ -108,8 +132,16 @@ def harmless(setting: Setting) -> bool:
     path = f"{setting.section}.{setting.key}" if setting.name is None else f"{setting.section}.?.{setting.key}"
     if path not in _HARMLESS and (setting.name is not None or f"{setting.section}.*" not in _HARMLESS):
         return False
-    form = _VALUES.get(path)
-    return form is None or (setting.value is not None and form.fullmatch(setting.value) is not None)
+    if (form := _VALUES.get(path)) is None:
+        return True
+    if setting.value is None or (match := form.fullmatch(setting.value)) is None:
+        return False
+    return form is not _FETCH or _is_below(match[1], setting.name or b"")
+
+
+def _is_below(reference: bytes, remote: bytes) -> bool:
+    """Tell whether what is fetched goes to where it belongs, and does not look like a git directory there."""
+    return reference.startswith((b"refs/remotes/%s/" % remote, b"refs/tags/")) and not _NOT_FETCHED & set(reference.split(b"/"))
 
 
 _PROGRAMS = re.compile(

@@ -96,7 +96,7 @@ def look(root: Path, *, after: str | None = None, entries: int = LOOK, seconds: 
         previous = place
         findings += _in_folder(root, here, files, descriptor)
         if is_git:
-            findings += _in_repository(root, here, files, descriptor)
+            findings += _in_repository(root, here, folders, files, descriptor)
     return Look(findings, None)
 
 
@@ -154,8 +154,11 @@ def _in_folder(root: Path, here: tuple[str, ...], files: list[str], descriptor: 
             yield _finding(here, name, known, status, held=held)
 
 
-def _in_repository(root: Path, here: tuple[str, ...], files: list[str], descriptor: int) -> Iterator[Finding]:
-    """Tell of settings that run programs, and of the hooks that they lead to."""
+def _in_repository(root: Path, here: tuple[str, ...], folders: list[str], files: list[str], descriptor: int) -> Iterator[Finding]:
+    """Tell of repositories among the sources, of settings that run programs, and of the hooks that they lead to."""
+    status = _status("HEAD", descriptor) if ".git" not in here and "refs" in folders else None
+    if status is not None:
+        yield _finding(here, "HEAD", "git takes this folder for a repository, and runs what its settings say", status)
     for name in ("config", "config.worktree"):
         status = _status(name, descriptor) if name in files else None
         if status is not None:

@@ -170,3 +170,62 @@ def test_only_what_is_known_is_harmless() -> None:
     assert not harmless(Setting("branch", None, "remote", b"origin"))
     assert not harmless(Setting("color", b"x", "y", b"z"))
     assert harmless(Setting("color", None, "ui", b"auto"))
+
+
+ROOTED = OLD + b'[branch "main"]\n\tremote = origin\n\tmerge = refs/heads/main\n'
+FORK = ROOTED + b'[remote "fork"]\n\turl = https://example.com/fork.git\n'
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        (ROOTED, FORK, True),
+        (ROOTED, FORK + b'[branch "main"]\n\tpushremote = fork\n', False),
+        (FORK, FORK + b'[branch "main"]\n\tpushremote = fork\n', False),
+        (FORK, FORK.replace(b"\tremote = origin\n", b"\tremote = fork\n"), False),
+        (FORK, FORK.replace(b'[branch "main"]\n\tremote = origin\n\tmerge = refs/heads/main\n', b""), True),
+        (FORK, FORK + b'[branch "topic"]\n\tremote = fork\n', False),
+        (FORK, FORK + b'[branch "topic"]\n\tremote = origin\n', True),
+        (FORK, FORK + b'[branch "topic"]\n\tremote = .\n', True),
+        (FORK, FORK.replace(b'"main"', b'"other"'), True),
+        (FORK, FORK + b'[branch "topic"]\n\tremote = doc/store\n', False),
+        (
+            OLD.replace(b"origin", b"upstream"),
+            OLD.replace(b"origin", b"upstream") + b'[remote "origin"]\n\turl = https://example.com/x\n',
+            False,
+        ),
+        (OLD.replace(b"origin", b"upstream"), OLD.replace(b"origin", b"upstream") + b'[branch "a"]\n\tremote = upstream\n', True),
+        (b"", b'[remote "origin"]\n\turl = /workspace/a.git\n', True),
+        (b'[remote "origin"]\n\turl = x\n', b'[remote "origin"]\n\turl = x\n\tpushurl = https://example.com/x\n', False),
+    ],
+)
+def test_a_push_goes_where_it_went(old: bytes, new: bytes, expected: bool) -> None:
+    """Branches lead to the user's remotes; a new one of the guest's is none, also when it was there a while."""
+    assert allowed(new, old) is expected
+
+
+@pytest.mark.parametrize(
+    "address", ["doc/store", "./doc", "../x.git", "/home/me/x", "file:///x", "~/x", "-x:y", "ext::x", "/workspace/../x::y"]
+)
+def test_a_new_remote_is_no_folder_of_the_hosts(address: str) -> None:
+    """What git is led to runs hooks there."""
+    assert not allowed(OLD + b'[remote "new"]\n\turl = %s\n' % address.encode(), OLD)
+    assert not allowed(b'[remote "new"]\n\turl = %s\n' % address.encode(), b"")
+
+
+@pytest.mark.parametrize(
+    ("fetch", "expected"),
+    [
+        ("+refs/heads/*:refs/remotes/new/*", True),
+        ("+refs/heads/main:refs/remotes/new/main", True),
+        ("+refs/tags/v1:refs/tags/v1", True),
+        ("+refs/heads/*:refs/remotes/new/objects/*", False),
+        ("+refs/heads/*:refs/remotes/new/a/hooks/*", False),
+        ("+refs/heads/*:refs/remotes/origin/*", False),
+        ("+refs/heads/*:refs/heads/*", False),
+        ("+refs/*:refs/*", False),
+    ],
+)
+def test_what_is_fetched_goes_to_its_remotes_branches(fetch: str, expected: bool) -> None:
+    """Not to where the host's git would make a git directory of it."""
+    assert allowed(OLD + b'[remote "new"]\n\turl = https://example.com/x\n\tfetch = %s\n' % fetch.encode(), OLD) is expected

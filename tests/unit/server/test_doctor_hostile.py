@@ -33,6 +33,18 @@ def test_shared_folders_need_a_kernel_that_asks(host: Host, monkeypatch: pytest.
     assert ":ro" in row.hint
 
 
+def test_git_is_told_to_take_no_files_of_a_branch_for_a_repository(host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the user's settings say; a host without git has nothing to fear."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("GIT_CONFIG_NOSYSTEM", "1")
+    assert found(host, hostile.repositories).status is Status.WARN
+    (tmp_path / ".gitconfig").write_text("[safe]\n\tbareRepository = explicit\n")
+    assert found(host, hostile.repositories).status is Status.PASS
+    (tmp_path / ".gitconfig").unlink()
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert found(host, hostile.repositories).status is Status.PASS
+
+
 @contextmanager
 def running(host: Host, name: str, *, kept: bool) -> Iterator[Path]:
     """Have a shed whose VM is recorded as running, with a keeper or without."""

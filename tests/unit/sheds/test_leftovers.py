@@ -51,7 +51,7 @@ def test_each_kind_is_found(tmp_path: Path) -> None:
     everything = found(tmp_path)
     assert sorted(everything) == [
         "a/.envrc", "a/.git/config", "a/.git/hooks/pre-commit", "a/.git/rebase-merge/git-rebase-todo", "a/.husky/pre-commit",
-        "a/.vscode/tasks.json", "bare/config", "set",
+        "a/.vscode/tasks.json", "bare/HEAD", "bare/config", "set",
     ]  # fmt: skip
     assert everything["a/.git/config"] == "git runs programs by it: core.fsmonitor, core.hookspath, alias.st"
     assert everything["bare/config"] == "git runs programs by it: include.path"
@@ -102,6 +102,18 @@ def test_a_hostile_folder_is_no_trap(tmp_path: Path) -> None:
         assert found(root) == {"?[31mred/.envrc": "direnv runs it, once you have allowed it"}
     finally:
         os.system(f"rm -rf '{root}/d'")
+
+
+def test_a_repository_among_the_sources_is_told(tmp_path: Path) -> None:
+    """A branch of the guest's had it, the host checked it out: git runs its settings for whoever works in it, so the stop says so, too."""
+    repository(tmp_path / "project/.git")
+    repository(tmp_path / "project/doc/store")
+    (tmp_path / "project/refs").mkdir()
+    (tmp_path / "project/HEAD").touch()
+    record = Record(**{**{name: getattr(RECORD, name) for name in RECORD.__slots__}, "local_dir": str(tmp_path)})
+    now = (tmp_path / "project/HEAD").stat().st_ctime
+    (told,) = changed(record, now - 100)
+    assert told.startswith(f"{tmp_path}/project/doc/store/HEAD has changed while the shed ran: git takes this folder for a repository")
 
 
 def test_a_stop_tells_what_the_shed_can_have_changed(tmp_path: Path) -> None:

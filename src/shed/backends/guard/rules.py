@@ -1,40 +1,45 @@
 """Which names a guest may make or change in a shared folder, so that git on the host runs nothing of the guest's.  Pure.
 
-git takes programs to run from `config`, `config.worktree` and `hooks` of its *git directory*, or of the one that `commondir` there
-leads to.  A git directory has an entry `HEAD`, and (without a `commondir`) `objects`.  Any folder can be one: a `.git` file, a link and the
-search for bare repositories lead there.  So what counts is where such entries can be, whatever leads to them and whoever made them:
+git takes programs to run from `config`, `config.worktree` and `hooks` of its *git directory*, or of the one that `commondir` there leads
+to; it writes files where `index` there says, and reads those that `MERGE_RR` names.  Any folder with an entry `HEAD` can be one; `objects`
+and `refs` make it whole.  The host's own git makes any of these: below `refs` by a fetch, and among the sources whatever a branch of the
+guest's has.  So nothing below `.git` depends on what a folder lacks, and the guest makes no way from a `.git` to any other place:
 
-========  =========================================  ==================================================================
-space     where                                      there
-========  =========================================  ==================================================================
-OUT       not below a `.git`                         no `HEAD` is made; where one is already (a bare repository) as in GIT
-GIT       `.git`, and below                          no `hooks` are made; `config` only by `gitconfig`; `commondir` only for a work tree
-REFS      below its `refs`, `logs`                   branches may have any name, but no `objects` and `commondir` are made
-HOOKS     below its `hooks`                          `*.sample` files are made, nothing else
-========  =========================================  ==================================================================
+========  =================================================  ========================================================================
+space     where                                              there
+========  =================================================  ========================================================================
+OUT       all else                                           no file `HEAD` is made, moved or removed; `.git` is made as a folder alone
+GIT       `.git` and below; any folder that has a `HEAD`     settings and `index` only by way of their lock, if they do no harm; no
+                                                             `hooks`, alternates, symbolic links; `commondir` only for a work tree;
+                                                             no folder is moved: some lead to others by where they are
+CLOSED    below `hooks` there; lists of remotes in files     `*.sample` files are made, nothing else
+========  =================================================  ========================================================================
 
-A folder's space never changes while a call is under way: nothing is renamed from one space to another, nor is a folder that names one.
-So it does no harm that a call is made a moment after it was allowed, beside others.
+Nothing is renamed or linked from one space to another.  So a folder's space never changes while a call is under way, and it does no harm
+that a call is made a moment after it was allowed, beside others.
 
-The rules do not look at files' types, which may change in that moment.  Where some file system takes two names for the same (upper and
-lower case; characters that it ignores), so do they.
+Where some file system takes two names for the same (case, characters that it ignores, short names), so do the rules.
 """
 
 from __future__ import annotations
 
 import enum
+import re
 from typing import Protocol
 
-_GIT = frozenset({b".git", b"git~1"})
-"""The second is the short name that FAT gives the first."""
 _SETTINGS = frozenset({b"config", b"config.worktree"})
-_LOCKS = frozenset(name + b".lock" for name in _SETTINGS)
+_WRITTEN = _SETTINGS | {b"index", b"MERGE_RR"}
+"""Files that say what git runs, and which files it reads and writes."""
+_LOCKS = frozenset(name + b".lock" for name in _WRITTEN)
 """git writes these and renames them: one that the host has made must not be taken from it, and no other put in its place."""
-_REDIRECTS = frozenset({b"commondir"})
-_PLACES = frozenset({b"hooks", b"refs", b"logs", b"worktrees"})
-"""Folders by whose name a space begins; and `worktrees`, whose folders lead to what is two folders above them."""
-_HELD = _SETTINGS | _LOCKS | _REDIRECTS | _PLACES
-_HEAD = b"head"
+COPY = b"config."
+"""What another supervisor's copies of settings begin with, while they are made."""
+_HELD = frozenset(name.lower() for name in _WRITTEN | _LOCKS) | {b"commondir", b"hooks", b"alternates", b"http-alternates"}
+_SHORT, _SHORT_GIT = re.compile(rb"~[0-9]"), re.compile(rb"git~[0-9]+")
+_STASH = b"index.stash."
+"""What `git stash` makes of the index's lock."""
+_PROBE = b"testing"
+"""git makes a link to it, to see whether it can."""
 
 
 class Folder(Protocol):
@@ -45,6 +50,14 @@ class Folder(Protocol):
 
     def holds(self, name: bytes, up: int = 0) -> bool:
         """Tell whether it has an entry `name`, or the folder `up` levels above it has."""
+        ...
+
+    def is_folder(self, name: bytes) -> bool:
+        """Tell whether its entry `name` is a folder."""
+        ...
+
+    def has_submodules(self, name: bytes) -> bool:
+        """Tell whether its entry `name` is, or has in it, the work tree of a submodule; or is too large to say."""
         ...
 
     def insensitive(self) -> bool:
@@ -63,6 +76,8 @@ class Verdict(enum.Enum):
     """Make the file by which settings are written, if it is not there."""
     UNLOCK = "unlock"
     """Remove it, if it is the guest's own."""
+    UNSET = "unset"
+    """Remove settings, if the guest has made the repository."""
     COMMON = "common"
     """Make the file that says that a work tree's common folder is two above, whatever the guest writes."""
 
@@ -72,8 +87,7 @@ class Space(enum.Enum):
 
     OUT = "out"
     GIT = "git"
-    REFS = "refs"
-    HOOKS = "hooks"
+    CLOSED = "closed"
 
 
 def fold(name: bytes) -> bytes:
@@ -83,91 +97,122 @@ def fold(name: bytes) -> bytes:
 
         text = unicodedata.normalize("NFKD", name.decode(errors="ignore").casefold())
         name = text.encode("ascii", errors="ignore")
-    return name.lower()
+    return name.partition(b":")[0].rstrip(b". ").lower()
+
+
+def is_git(plain: bytes) -> bool:
+    """Tell whether a folded name may be `.git`, also by the short names that FAT gives it."""
+    return plain == b".git" or _SHORT_GIT.fullmatch(plain) is not None
 
 
 def space(folder: Folder) -> Space:
     """Return the space that `folder` is in."""
     parts = [fold(part) for part in folder.path.split(b"/")]
-    start = next((index for index, part in enumerate(parts) if part in _GIT), None)
+    start = next((index for index, part in enumerate(parts) if is_git(part)), None)
     if start is not None:
+        refs = False
         for part in parts[start + 1 :]:
-            if part in {b"refs", b"logs"}:
-                return Space.REFS
-            if part == b"hooks":
-                return Space.HOOKS
+            refs = refs or part == b"refs"
+            if part == b"hooks" or (part in {b"remotes", b"branches"} and not refs):
+                return Space.CLOSED
         return Space.GIT
+    if _SHORT.search(folder.path) and folder.insensitive():
+        return Space.CLOSED
     above = (up for up, part in enumerate(reversed(parts), start=1) if part == b"hooks")
-    return Space.HOOKS if any(folder.holds(b"HEAD", up) for up in above) else Space.OUT
+    if any(folder.holds(b"HEAD", up) for up in above):
+        return Space.CLOSED
+    return Space.GIT if folder.holds(b"HEAD") else Space.OUT
 
 
 def write(folder: Folder, name: bytes, *, creates: bool, exclusive: bool = False) -> Verdict:
     """Open a file for writing, or make one, or (`exclusive`) only make one."""
-    where, plain = space(folder), fold(name)
-    if plain in _GIT:  # a `.git` file leads to a git directory, and all of them are held
-        return _verdict(where is Space.OUT and name == b".git")
-    if where is Space.HOOKS:
-        return _verdict(name.endswith(b".sample") and fold(folder.path.rpartition(b"/")[2]) == b"hooks")
-    if where is Space.GIT and creates and name == b"commondir" and folder.path.split(b"/")[-2] == b"worktrees":
-        return Verdict.COMMON
-    if creates and exclusive and name in _LOCKS and _is_repository(folder, where):
+    where = space(folder)
+    if where is Space.CLOSED:
+        return _verdict(name.endswith(b".sample") and folder.path.endswith(b"/hooks") and b":" not in name)
+    if where is Space.GIT and creates and name == b"commondir":
+        *above, place, _ = folder.path.split(b"/")
+        return Verdict.COMMON if place == b"worktrees" and _in_git(above) else Verdict.DENY
+    if where is Space.GIT and creates and exclusive and name in _LOCKS:
         return Verdict.LOCK
-    return _verdict(not _held(folder, where, name, plain, entry=creates))
+    return _verdict(not _held(folder, where, name) and not (creates and _is_head(folder, name)))
 
 
 def remove(folder: Folder, name: bytes) -> Verdict:
-    """Remove a name: anything but a lock of the host's, which it is about to rename."""
-    return Verdict.UNLOCK if fold(name) in _LOCKS and _is_repository(folder, space(folder)) else Verdict.ALLOW
+    """Remove a file: not the mark of a bare repository, nor what is the host's, of settings and locks, which it is about to rename."""
+    if _is_head(folder, name):
+        return Verdict.DENY
+    plain = fold(name)
+    if plain not in _HELD or space(folder) is not Space.GIT:
+        return Verdict.ALLOW
+    if plain in _SETTINGS:
+        return Verdict.UNSET
+    return Verdict.UNLOCK if plain.endswith(b".lock") else Verdict.ALLOW
 
 
 def make_folder(folder: Folder, name: bytes) -> Verdict:
     """Make a folder; a new one is empty."""
-    where, plain = space(folder), fold(name)
-    if plain in _GIT:
+    where = space(folder)
+    if is_git(fold(name)):
         return _verdict(where is Space.OUT and name == b".git")
-    return _verdict(where is not Space.HOOKS and not (where is Space.REFS and plain == b"objects"))
+    return _verdict(where is not Space.CLOSED and not _is_short(folder, name))
 
 
-def make_entry(folder: Folder, name: bytes) -> Verdict:
-    """Make a symbolic link, or another name of a file."""
-    where, plain = space(folder), fold(name)
-    return _verdict(plain not in _GIT and where is not Space.HOOKS and not _held(folder, where, name, plain, entry=True))
+def make_link(folder: Folder, name: bytes, target: bytes) -> Verdict:
+    """Make a symbolic link."""
+    where = space(folder)
+    return _verdict(_is_free(folder, where, name) and (where is Space.OUT or target == _PROBE))
 
 
 def link(source: Folder, name: bytes, target: Folder, new: bytes) -> Verdict:
     """Give a file another name, by which it can be written."""
-    where, plain = space(source), fold(name)
-    if plain in _GIT or where is Space.HOOKS or _held(source, where, name, plain, entry=False):
-        return Verdict.DENY
-    return make_entry(target, new)
+    where = space(source)
+    return _verdict(where is space(target) and _is_free(source, where, name) and _is_free(target, where, new))
 
 
 def rename(source: Folder, name: bytes, target: Folder, new: bytes) -> Verdict:
     """Move a file or a folder."""
-    where, plain = space(source), fold(name)
-    if new in _SETTINGS and name == new + b".lock" and source.path == target.path and _is_repository(source, where):
+    where = space(source)
+    if (
+        where is Space.GIT
+        and source.path == target.path
+        and ((new in _WRITTEN and name == new + b".lock") or (name == b"index.lock" and new.startswith(_STASH)))
+    ):
         return Verdict.SETTINGS
-    if plain in _GIT or where is Space.HOOKS or where is not space(target) or _held(source, where, name, plain, entry=False):
+    if where is not space(target) or not _is_free(source, where, name) or not _is_free(target, where, new):
         return Verdict.DENY
-    if where is Space.GIT and fold(source.path.rpartition(b"/")[2]) == b"worktrees":
-        return Verdict.DENY
-    return make_entry(target, new)
-
-
-def _held(folder: Folder, where: Space, name: bytes, plain: bytes, *, entry: bool) -> bool:
-    """Tell whether a name is one by which git finds programs, or becomes one with what is there; `entry` when it comes to be."""
-    if where is Space.REFS:
-        return plain in {b"objects", b"commondir"}
     if where is Space.GIT:
-        alternates = plain.endswith(b"alternates") and fold(folder.path).endswith(b"/objects/info")
-        return plain in _HELD or alternates
-    if plain == _HEAD:
-        return entry and (name == b"HEAD" or folder.insensitive())
-    return plain in _HELD and folder.holds(b"HEAD")
+        return _verdict(not source.is_folder(name))
+    if fold(name) == b"worktrees" or (fold(source.path.rpartition(b"/")[2]) == b"worktrees" and source.path != target.path):
+        return _verdict(not source.is_folder(name))  # what is below it leads to what is two folders above
+    return _verdict(not source.has_submodules(name))
 
 
-def _is_repository(folder: Folder, where: Space) -> bool:
-    return where is Space.GIT or (where is Space.OUT and folder.holds(b"HEAD"))
+def _is_free(folder: Folder, where: Space, name: bytes) -> bool:
+    return where is not Space.CLOSED and not _held(folder, where, name) and not _is_head(folder, name)
+
+
+def _held(folder: Folder, where: Space, name: bytes) -> bool:
+    """Tell whether a name is one by which git finds programs, or may stand for one."""
+    plain = fold(name)
+    if where is Space.GIT and (plain in _HELD or plain.startswith(COPY)):
+        return True
+    return is_git(plain) or _is_short(folder, name)
+
+
+def _is_short(folder: Folder, name: bytes) -> bool:
+    """Tell whether it may be a short name that FAT gives another one."""
+    return _SHORT.search(name) is not None and folder.insensitive()
+
+
+def _is_head(folder: Folder, name: bytes) -> bool:
+    """Tell whether a name is the mark of a bare repository; in a `.git`, it is a file like others."""
+    if fold(name) != b"head" or (name != b"HEAD" and not folder.insensitive()):
+        return False
+    return not _in_git(folder.path.split(b"/"))
+
+
+def _in_git(parts: list[bytes]) -> bool:
+    return any(is_git(fold(part)) for part in parts)
 
 
 def _verdict(allowed: bool) -> Verdict:

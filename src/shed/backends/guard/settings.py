@@ -1,7 +1,7 @@
-"""Putting a repository's new settings in place of the old, and a work tree's way to its repository, for a guest.
+"""Putting a repository's new settings or index in place of the old, and a work tree's way to its repository, for a guest.
 
-git writes `config.lock` and renames it to `config`.  The guest may hold the file open, and go on writing to it.  So what is put in place
-is a copy: a file that the guest never could write.
+git writes `config.lock` and renames it to `config`, and does the same for `index`.  The guest may hold the file open, and go on writing to
+it.  So what is put in place is a copy: a file that the guest never could write.
 
 The host's git does the same, by the name.  So the guest opens and removes no lock but its own, and makes one only where none is.
 """
@@ -14,10 +14,15 @@ import os
 import stat
 from collections.abc import Iterator
 
-from shed.backends.gitconfig import MAX_BYTES, allowed
+from shed.backends import gitconfig, gitindex
+from shed.backends.guard.rules import COPY
 
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _MOST_LOCKS = 64
+_GUESTS = b"/workspace/"
+"""Where remotes of a guest's may be, unless the host has such a folder itself."""
+MADE = b"# made in a shed\n"
+"""Begins the settings of a repository that the guest has made, the only ones that it may remove, and so make anew."""
 _COMMON = b"../..\n"
 """What git writes there itself."""
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -32,6 +37,9 @@ class Locks:
     def make(self, folder: str, name: bytes, flags: int, mode: int, user: tuple[int, int]) -> int:
         """Make the lock `name`, to be read and written as `flags` say, `user`'s; return a descriptor.  Raises `OSError`."""
         if len(self._open) >= _MOST_LOCKS:
+            for status in [status for status in map(os.fstat, self._open.values()) if not status.st_nlink]:
+                self._forget(status)  # somebody else has removed it
+        if len(self._open) >= _MOST_LOCKS:
             raise OSError(errno.EMFILE, "locks")
         with _folder(folder) as where:
             file = os.open(name, (flags & os.O_ACCMODE) | _NEW & ~os.O_ACCMODE, 0o600, dir_fd=where)
@@ -45,26 +53,28 @@ class Locks:
         """Remove a lock.  Raises `OSError`, also when it is not the guest's."""
         with _folder(folder) as where:
             status = os.stat(name, dir_fd=where, follow_symlinks=False)
-            if _identity(status) not in self._open:
-                raise PermissionError(errno.EPERM, "not the guest's")
+            _check(_identity(status) in self._open)
             os.unlink(name, dir_fd=where)
             self._forget(status)
 
-    def replace(self, folder: str, name: bytes, user: tuple[int, int]) -> None:
-        """Replace `name` in `folder` by its lock, the guest's, and remove that; the file is `user`'s.
+    def replace(self, folder: str, lock: bytes, name: bytes, user: tuple[int, int]) -> None:
+        """Replace `name` in `folder` by a lock of the guest's, and remove that; the file is `user`'s.
 
         Raises `OSError`, also when it may not be.
         """
         with _folder(folder) as where:
-            new, status = _read(where, name + b".lock")
-            old = b""
+            is_index = lock == b"index.lock"
+            new, status = _read(where, lock, gitindex.MAX_BYTES if is_index else gitconfig.MAX_BYTES)
+            _check(_identity(status) in self._open)
+            if is_index:
+                _check(gitindex.allowed(new, _hash_bytes(where)))
+            elif name == b"MERGE_RR":
+                _check(not new)  # git keeps a copy of each file named there, wherever it is
+            else:
+                new = _settled(new, _settings(where, name))
+            _put(where, name, new, status, user)
             with contextlib.suppress(FileNotFoundError):
-                old, _ = _read(where, name)
-            if _identity(status) not in self._open or not allowed(new, old):
-                raise PermissionError(errno.EPERM, "settings")
-            _put(where, name, new, status.st_mode & 0o777, user)
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(name + b".lock", dir_fd=where)
+                os.unlink(lock, dir_fd=where)
             self._forget(status)
 
     def _forget(self, status: os.stat_result) -> None:
@@ -74,7 +84,7 @@ class Locks:
 def make_common(folder: str, user: tuple[int, int]) -> int:
     """Make ``commondir`` of a work tree; return a descriptor that takes what the guest writes to it, for nobody.  Raises `OSError`."""
     with _folder(folder) as where:
-        _put(where, b"commondir", _COMMON, 0o644, user)
+        _put(where, b"commondir", _COMMON, None, user)
     return os.memfd_create("commondir")
 
 
@@ -91,16 +101,55 @@ def _identity(status: os.stat_result) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
-def _put(folder: int, name: bytes, text: bytes, mode: int, user: tuple[int, int]) -> None:
-    copy = b"%s.%s" % (name, os.urandom(8).hex().encode())
+def remove(folder: str, name: bytes) -> None:
+    """Remove the settings of a repository.  Raises `OSError`, also when it is not the guest's."""
+    with _folder(folder) as where:
+        _check((_settings(where, name) or b"").startswith(MADE))
+        os.unlink(name, dir_fd=where)
+
+
+def _check(allowed: bool) -> None:
+    if not allowed:
+        raise PermissionError(errno.EPERM, "not allowed")
+
+
+def _settled(new: bytes, old: bytes | None) -> bytes:
+    """Return what is put in place of settings, which begins with `MADE` when there were none, or did before.  Raises `OSError`."""
+    there = old or b""
+    _check(gitconfig.allowed(new, there))
+    _check(new.count(_GUESTS) <= there.count(_GUESTS) or not os.path.lexists(_GUESTS))
+    while new.startswith(MADE):
+        new = new.removeprefix(MADE)
+    return MADE + new if old is None or old.startswith(MADE) else new
+
+
+def _hash_bytes(folder: int) -> int:
+    """Return the length of objects' names in the repository, or the work tree's part of one, at `folder`; a guest cannot change it."""
+    texts = [_settings(folder, name) or b"" for name in (b"config", b"../../config")]
+    return 32 if any(b"sha256" in text.lower() for text in texts) else 20
+
+
+def _settings(folder: int, name: bytes) -> bytes | None:
+    with contextlib.suppress(FileNotFoundError):
+        return _read(folder, name, gitconfig.MAX_BYTES)[0]
+    return None
+
+
+def _put(folder: int, name: bytes, text: bytes, like: os.stat_result | None, user: tuple[int, int]) -> None:
+    """Put a file of `user`'s in place; mode and times are those of `like`: git compares an index's with those of files."""
+    copy = COPY + os.urandom(8).hex().encode()
     try:
         file = os.open(copy, _NEW, 0o600, dir_fd=folder)
         try:
-            while text:
-                text = text[os.write(file, text) :]
+            with memoryview(text) as left:
+                done = 0
+                while done < len(left):
+                    done += os.write(file, left[done:])
             if os.geteuid() == 0:
                 os.fchown(file, *user)
-            os.fchmod(file, mode)
+            os.fchmod(file, 0o644 if like is None else like.st_mode & 0o777)
+            if like is not None:
+                os.utime(file, ns=(like.st_atime_ns, like.st_mtime_ns))
         finally:
             os.close(file)
         os.rename(copy, name, src_dir_fd=folder, dst_dir_fd=folder)
@@ -110,16 +159,18 @@ def _put(folder: int, name: bytes, text: bytes, mode: int, user: tuple[int, int]
         raise
 
 
-def _read(folder: int, name: bytes) -> tuple[bytes, os.stat_result]:
-    """Return a plain file's bytes, one more than is allowed at most, and its status."""
+def _read(folder: int, name: bytes, limit: int) -> tuple[bytes, os.stat_result]:
+    """Return a plain file's bytes, and its status.  Raises `OSError`, also when it has more than `limit` bytes."""
     file = os.open(name, _READ, dir_fd=folder)
     try:
         status = os.fstat(file)
         if not stat.S_ISREG(status.st_mode):
             raise PermissionError(errno.EPERM, "no plain file")
-        text = b""
-        while len(text) <= MAX_BYTES and (more := os.read(file, MAX_BYTES + 1 - len(text))):
+        text = bytearray()
+        while more := os.read(file, min(1 << 20, limit + 1 - len(text))):
             text += more
-        return text, status
+            if len(text) > limit:
+                raise OSError(errno.EFBIG, "too large")
+        return bytes(text), status
     finally:
         os.close(file)

@@ -37,6 +37,9 @@ _GET_FLAGS = 0x80086601
 """FS_CASEFOLD_FL, FS_IOC_GETFLAGS of <linux/fs.h>."""
 _SENSITIVE = frozenset({b"ext2", b"ext3", b"ext4", b"xfs", b"btrfs", b"f2fs", b"tmpfs", b"overlay", b"zfs", b"nfs", b"nfs4", b"bcachefs"})
 """File systems where upper and lower case differ, unless the folder says otherwise."""
+_MOST_MOVED = 100_000
+"""Entries of a folder in which submodules are looked for when it is moved."""
+_AT_REMOVEDIR = 0x200
 _NAMES = {number: name for name, number in calls.SYSCALLS.items()}
 
 
@@ -48,7 +51,26 @@ class _Folder:
         self.path = os.readlink(os.fsencode(self.way))  # noqa: PTH115  bytes
 
     def holds(self, name: bytes, up: int = 0) -> bool:
-        return os.path.lexists(os.fsencode(f"{self.way}/{'../' * up}") + name)
+        return os.path.lexists(self._of(b"../" * up + name))
+
+    def _of(self, name: bytes) -> bytes:
+        return os.fsencode(self.way) + b"/" + name
+
+    def is_folder(self, name: bytes) -> bool:
+        try:
+            return stat.S_ISDIR(os.lstat(self._of(name)).st_mode)
+        except FileNotFoundError:
+            return False
+
+    def has_submodules(self, name: bytes) -> bool:
+        if not self.is_folder(name) or not any(self.holds(b".git/modules", up) for up in range(self.path.count(b"/"))):
+            return False
+        left = _MOST_MOVED
+        for _, folders, files in os.walk(self._of(name)):
+            left -= len(folders) + len(files)
+            if b".git" in files or left < 0:
+                return True
+        return False
 
     def insensitive(self) -> bool:
         descriptor = os.open(self.way, os.O_RDONLY | os.O_DIRECTORY)
@@ -105,10 +127,13 @@ class Supervisor:
             return None
         fcntl.ioctl(self._listener, _STILL, struct.pack("=Q", identity))  # what was read was this call's
         if verdict is Verdict.SETTINGS:
-            self._locks.replace(folder.way, name, self._user())
+            self._locks.replace(folder.way, self._name(arguments[1]), name, self._user())
             return 0
         if verdict is Verdict.UNLOCK:
             self._locks.remove(folder.way, name)
+            return 0
+        if verdict is Verdict.UNSET:
+            settings.remove(folder.way, name)
             return 0
         if verdict is Verdict.LOCK and call == "openat":
             return self._give(
@@ -131,13 +156,13 @@ class Supervisor:
         first, second, third, fourth, fifth, _ = arguments
         if call == "symlinkat":
             folder, name = self._folder(second), self._name(third)
-            return rules.make_entry(folder, name), folder, name
+            return rules.make_link(folder, name, self._bytes(first).partition(b"\0")[0]), folder, name
         folder, name = self._folder(first), self._name(second)
         if call == "openat":
             creates, exclusive = bool(third & calls.CREATES), bool(third & os.O_EXCL)
             return rules.write(folder, name, creates=creates, exclusive=exclusive), folder, name
         if call == "unlinkat":
-            return rules.remove(folder, name), folder, name
+            return Verdict.ALLOW if third & _AT_REMOVEDIR else rules.remove(folder, name), folder, name
         if call == "mknodat":
             return rules.write(folder, name, creates=True), folder, name
         if call == "mkdirat":
@@ -174,12 +199,16 @@ class Supervisor:
         return name
 
     def _text(self, address: int) -> bytes:
-        if self._memory < 0:  # QEMU's, which was not there yet when we were started
-            self._memory = os.open(f"/proc/{self._pid}/mem", os.O_RDONLY)
-        text, end, _ = os.pread(self._memory, _NAME_BYTES, address).partition(b"\0")
+        text, end, _ = self._bytes(address).partition(b"\0")
         if not end:
             raise OSError(errno.ENAMETOOLONG, "no end")
         return text
+
+    def _bytes(self, address: int) -> bytes:
+        """Return what is in QEMU's memory, a name's length of it."""
+        if self._memory < 0:  # QEMU's, which was not there yet when we were started
+            self._memory = os.open(f"/proc/{self._pid}/mem", os.O_RDONLY)
+        return os.pread(self._memory, _NAME_BYTES, address)
 
     def _user(self) -> tuple[int, int]:
         """Return the user and group as which QEMU makes files, in our numbers."""

@@ -306,7 +306,7 @@ def launch(
                 raise BackendError(
                     f"the folder cannot be shared safely with shed {name}: {os.strerror(int(answer[1:]))}",
                     code="SHARE_UNGUARDED",
-                    hint="it needs Linux 5.5 with seccomp on the host; or share it to be read: --local-dir DIR:ro",
+                    hint="it needs Linux 5.9 with seccomp on the host; or share it to be read: --local-dir DIR:ro",
                 )
             if answer:
                 raise BackendError(f"cannot execute {argv[0]}: {os.strerror(int(answer[1:]))}")

@@ -12,6 +12,7 @@ from pathlib import Path
 from shed.backends.guard.filter import NOTIFY
 from shed.config.sizes import format_size
 from shed.errors import ShedError, UnavailableError
+from shed.run import run
 from shed.server import local
 from shed.server.doctor.result import Host, Result, Status
 from shed.sheds import folders
@@ -20,6 +21,7 @@ from shed.text import visible
 _SECCOMP, _GET_ACTION_AVAILABLE = 317, 2
 """seccomp(2), x86-64."""
 _LONGEST_CONSOLE = 16 << 20
+_GIT_SECONDS = 10.0
 _METADATA = "169.254.169.254"
 """Where clouds tell the machines in them their secrets."""
 
@@ -30,10 +32,24 @@ def shared_folders(host: Host) -> Iterator[Result]:
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.syscall(_SECCOMP, _GET_ACTION_AVAILABLE, 0, ctypes.byref(action)):
         why = os.strerror(ctypes.get_errno())
-        hint = "use Linux 5.5 or newer with seccomp, or share folders with :ro"
+        hint = "use Linux 5.9 or newer with seccomp, or share folders with :ro"
         yield Result("shared folders", Status.WARN, f"sheds with a writable folder do not start: no seccomp user notification: {why}", hint)
     else:
         yield Result("shared folders", Status.PASS, "the kernel asks about each name that a guest makes in one")
+
+
+def repositories(host: Host) -> Iterator[Result]:
+    """Git takes no files of a branch for a repository, whose settings it would obey."""
+    try:
+        answer = run(["git", "config", "--get", "safe.bareRepository"], cwd=Path("/"), check=False, timeout=_GIT_SECONDS)
+    except ShedError:
+        yield Result("repositories", Status.PASS, "there is no git on this machine")
+        return
+    if answer.stdout.strip() == b"explicit":
+        yield Result("repositories", Status.PASS, "git takes no files of a branch for a repository")
+    else:
+        detail = "git runs what a repository among the files of a branch says, when you work in that folder"
+        yield Result("repositories", Status.WARN, detail, "git config --global safe.bareRepository explicit")
 
 
 def consoles(host: Host) -> Iterator[Result]:

@@ -170,6 +170,7 @@ CHECKS = (
     ("vmm user", vmm_user),
     ("vm bounds", limits.bounds),
     ("shared folders", hostile.shared_folders),
+    ("repositories", hostile.repositories),
     ("consoles", hostile.consoles),
     ("guests", hostile.guests),
     ("kernels", storage.kernels),
