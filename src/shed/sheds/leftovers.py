@@ -95,6 +95,8 @@ def look(root: Path, *, after: str | None = None, entries: int = LOOK, seconds: 
             return Look(findings, previous)
         previous = place
         findings += _in_folder(root, here, files, descriptor)
+        if ".git" in here or ".git" in files:
+            findings += _leading_elsewhere(here, [*folders, *files], descriptor)
         if is_git:
             findings += _in_repository(root, here, folders, files, descriptor)
     return Look(findings, None)
@@ -152,6 +154,20 @@ def _in_folder(root: Path, here: tuple[str, ...], files: list[str], descriptor: 
             known = "`git rebase --continue` runs it" if any(line.split()[:1] in ([b"exec"], [b"x"]) for line in lines) else None
         if known is not None:
             yield _finding(here, name, known, status, held=held)
+
+
+def _leading_elsewhere(here: tuple[str, ...], names: list[str], descriptor: int) -> Iterator[Finding]:
+    """Tell of links in a repository, and of `.git` files that lead to none: a guest cannot make them, but could in earlier versions."""
+    for name in names:
+        status = _status(name, descriptor)
+        if status is None:
+            continue
+        if ".git" in here and stat.S_ISLNK(status.st_mode):
+            yield _finding(here, name, "a link in a repository: git reads and writes what it leads to", status, held=True)
+        if name == ".git" and stat.S_ISREG(status.st_mode) and b".git/" not in _read(name, descriptor, _TODO_BYTES):
+            yield _finding(
+                here, name, "git takes the folder that it names for a repository, and runs what its settings say", status, held=True
+            )
 
 
 def _in_repository(root: Path, here: tuple[str, ...], folders: list[str], files: list[str], descriptor: int) -> Iterator[Finding]:

@@ -116,6 +116,19 @@ def test_a_repository_among_the_sources_is_told(tmp_path: Path) -> None:
     assert told.startswith(f"{tmp_path}/project/doc/store/HEAD has changed while the shed ran: git takes this folder for a repository")
 
 
+def test_ways_out_of_a_repository_are_found(tmp_path: Path) -> None:
+    """Links below `.git`, to folders and to files, and a `.git` file that leads to sources; a submodule's own leads to its repository."""
+    git = repository(tmp_path / "a/.git")
+    (git / "logs").mkdir()
+    (git / "logs/HEAD").symlink_to(tmp_path / "profile")
+    (git / "modules").symlink_to(tmp_path)
+    (tmp_path / "a/link").symlink_to(tmp_path)
+    for name, text in (("sub", "gitdir: ../.git/modules/sub\n"), ("evil", "gitdir: ../doc/store\n")):
+        (tmp_path / "a" / name).mkdir()
+        (tmp_path / "a" / name / ".git").write_text(text)
+    assert sorted(found(tmp_path)) == ["a/.git/logs/HEAD", "a/.git/modules", "a/evil/.git"]
+
+
 def test_a_stop_tells_what_the_shed_can_have_changed(tmp_path: Path) -> None:
     """Not what was so before, nor what the shed could not write; a few at most, and how to see the others."""
     git = repository(tmp_path / ".git", "[core]\n\tfsmonitor = x\n")
