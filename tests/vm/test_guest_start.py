@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from shed.backends.base import Connection, Disk, Machine
-from shed.backends.qemu import QemuBackend
+from shed.backends.qemu import QemuBackend, process
 from shed.config.paths import Paths
 from shed.errors import BackendError
 from shed.guest import protocol
@@ -91,7 +91,9 @@ class Guest:
         before = time.monotonic()
         await control(link, "poweroff", wait=PATIENCE)
         assert await self.backend.wait_exit(self.machine.state_dir, timeout=PATIENCE)
-        return time.monotonic() - before
+        took = time.monotonic() - before
+        await process.console_settled(self.machine.state_dir)
+        return took
 
     def console(self) -> str:
         """What it printed."""
