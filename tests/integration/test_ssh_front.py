@@ -204,10 +204,10 @@ def test_a_server_that_is_killed(make: Make) -> None:
     """Its clients notice; the VM stays, and the next server lets them in at once."""
     host = make()
     host.create("dev")
+    machines = host.world.machines()
     client = host.ssh.start("dev@shed", "echo up; exec sleep 100")
     assert client.stdout is not None
     assert client.stdout.read(3) == b"up\n"
-    machines = host.world.machines()
     host.server.end(signal.SIGKILL)
     assert output_of([client])[0][2] == 255
     host.start()

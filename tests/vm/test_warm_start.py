@@ -299,7 +299,7 @@ def make(machine: Machine) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_making_one_by_command_can_be_ended(machine: Machine, number: signal.Signals) -> None:
-    """It waits for whoever makes another one; then the VM that was to be saved ends with it, and one line says so."""
+    """It waits for whoever makes another one; then the VM that was to be saved ends with it, and the last line says so."""
     command = [sys.executable, "-m", "shed.server.main", "warm", "--shape", "1x272"]
     making = machine.data / "templates"
     with locked(making / LOCK):
@@ -312,7 +312,7 @@ def test_making_one_by_command_can_be_ended(machine: Machine, number: signal.Sig
         (record,) = making.glob(".vm-*.new/vm.json")
         pid = json.loads(record.read_text())["pid"]
         process.send_signal(number)
-        assert process.communicate()[1] == "shed-server: interrupted\n"
+        assert process.communicate()[1].splitlines()[-1] == "shed-server: interrupted"  # a host without control groups is told before
     assert process.returncode == 130
     assert list(making.glob(".vm-*.new")) == []
     assert not command_line(Path(f"/proc/{pid}"))
