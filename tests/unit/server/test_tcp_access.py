@@ -203,7 +203,7 @@ def test_a_token_can_be_revoked_and_can_end(server: Running) -> None:
     _, secret = mine.create_token("short", expires_in=0.001)
     with pytest.raises(UnauthorizedError):
         with_token(server, secret).sheds()
-    _, secret = mine.create_token("soon", expires_in=2)
+    _, secret = mine.create_token("soon", expires_in=6)
     with with_token(server, secret).connect("dev", 7) as echo:
         echo.settimeout(60)
         with pytest.raises(ConnectionResetError):  # when its time is over, and not before
@@ -338,13 +338,13 @@ def test_a_token_cannot_push_out_the_log(server: Running, monkeypatch: pytest.Mo
     _, secret = mine.create_token("noisy", right="read")
     before = len(server.audited())
     connection = http.client.HTTPConnection("127.0.0.1", port_of(server), timeout=60)
-    for _ in range(KNOWN + 100):
+    for _ in range(2 * KNOWN + 100):  # more than two minutes allow, one of which may begin in between
         connection.request("GET", "/api/nowhere", headers={"Authorization": f"Bearer {secret}"})
         connection.getresponse().read()
     connection.close()
     mine.revoke_token("noisy")
     records = server.audited()[before:]
-    assert sum(record["who"].get("name") == "noisy" for record in records) <= 2 * KNOWN  # a minute may begin in between
+    assert sum(record["who"].get("name") == "noisy" for record in records) <= 2 * KNOWN
     assert records[-1]["action"] == "DELETE /api/tokens/{token}"
 
 
