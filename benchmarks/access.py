@@ -42,7 +42,8 @@ def _times(subject: Subject) -> float:
 def _at_once() -> Sample:
     start = time.perf_counter()
     running = [
-        subprocess.Popen([SHED, "exec", "bench-access", "--", "echo", str(number)], stdout=subprocess.PIPE) for number in range(_CLIENTS)
+        subprocess.Popen([SHED, "exec", "bench-access", "--", "echo", str(number)], stdout=subprocess.PIPE)
+        for number in range(_CLIENTS)
     ]
     for number, process in enumerate(running):
         assert process.communicate()[0] == b"%d\n" % number

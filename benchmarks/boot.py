@@ -1,6 +1,7 @@
 """A create up to the first successful exec, beside a bare QEMU that boots the same kernel to its init.
 
-The bare boot is the same board, processors, memory and kernel with an initrd of one static busybox, whose init prints a line.
+The bare boot is the same board, processors, memory and kernel with an initrd of one static busybox, whose init prints a
+line.
 """
 
 from __future__ import annotations
@@ -94,7 +95,10 @@ def _boot(words: list[str]) -> float:
             if b"SHED-BENCH-INIT" in line:
                 break
         else:
-            sys.exit(f"the bare boot ended without reaching its init (exit code {child.wait()}):\n{console.decode(errors='replace')}")
+            sys.exit(
+                "the bare boot ended without reaching its init (exit code "
+                f"{child.wait()}):\n{console.decode(errors='replace')}"
+            )
         seconds = time.perf_counter() - start
         child.kill()
     return seconds

@@ -1,4 +1,7 @@
-"""Ports of a shed beside a plain TCP copy on loopback; and `shed list --all` with a server that hangs, beside `shed list`."""
+"""Ports of a shed beside a plain TCP copy on loopback.
+
+And `shed list --all` with a server that hangs, beside `shed list`.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,9 @@ def main() -> None:
     """Compare, and print the server's memory at rest."""
     with world():
         with Client().create(image="base", memory_mb=512) as guest:
-            guest.exec(f"{RUNTIME} nc -ll -p {_PORT} -e cat /dev/zero < /dev/null > /dev/null 2>&1 &", user="root", check=True)
+            guest.exec(
+                f"{RUNTIME} nc -ll -p {_PORT} -e cat /dev/zero < /dev/null > /dev/null 2>&1 &", user="root", check=True
+            )
             _wait(guest)
             with _plain() as port:
                 plain = _read(lambda: socket.create_connection(("127.0.0.1", port)))

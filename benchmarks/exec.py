@@ -14,7 +14,10 @@ def main() -> None:
         shed("create", "bench-exec", "--image", "base")
         try:
             result = compare(
-                command([SHED, "exec", "bench-exec", "--", "true"]), command([sys.executable, "-c", "pass"]), runs=30, warmup=3
+                command([SHED, "exec", "bench-exec", "--", "true"]),
+                command([sys.executable, "-c", "pass"]),
+                runs=30,
+                warmup=3,
             )
         finally:
             shed("delete", "bench-exec", "--force")

@@ -26,13 +26,18 @@ Subject = Callable[[], Sample]
 
 
 def command(words: Sequence[Word], *, before: Callable[[], None] | None = None) -> Subject:
-    """Return a subject that runs a command to its end, after `before`, which is not timed; a command that fails ends the benchmark."""
+    """Return a subject that runs a command to its end, after `before`, which is not timed.
+
+    A command that fails ends the benchmark.
+    """
 
     def subject() -> Sample:
         if before:
             before()
         start = time.perf_counter()
-        child = subprocess.Popen([str(word) for word in words], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        child = subprocess.Popen(
+            [str(word) for word in words], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
         assert child.stdout is not None
         output = child.stdout.read()
         _, status, usage = os.wait4(child.pid, 0)
@@ -75,6 +80,7 @@ def compare(a: Subject, b: Subject, *, runs: int = 5, warmup: int = 1) -> Compar
 def show(title: str, a: str, b: str, result: Comparison) -> None:
     """Print one comparison as a line that can be quoted."""
     print(
-        f"{title}: {a} {result.a:.3f} s, {b} {result.b:.3f} s, ratio {result.ratio:.2f} ({result.low:.2f} to {result.high:.2f})",
+        f"{title}: {a} {result.a:.3f} s, {b} {result.b:.3f} s, ratio {result.ratio:.2f} ({result.low:.2f} to "
+        f"{result.high:.2f})",
         flush=True,
     )

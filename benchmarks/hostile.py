@@ -1,7 +1,9 @@
-"""A shed beside ten hostile ones: what they fork, eat, write and burn is theirs; a command and the API answer nearly as without them.
+"""A shed beside ten hostile ones: what they fork, eat, write and burn is theirs.
 
-The hostile VMs run and stand still (SIGCONT, SIGSTOP) in turn, so that both sides of a pair are measured a moment apart.  Then they run in
-turn with the priority that they have, and with the server's.
+A command and the API answer nearly as without them.
+
+The hostile VMs run and stand still (SIGCONT, SIGSTOP) in turn, so that both sides of a pair are measured a moment
+apart.  Then they run in turn with the priority that they have, and with the server's.
 """
 
 from __future__ import annotations
@@ -43,12 +45,22 @@ def main() -> None:
             for title, words in (("exec", ("exec", "quiet", "--", "true")), ("list", ("list", "--json"))):
                 beside = command([SHED, *words], before=sending(pids, signal.SIGCONT))
                 alone = command([SHED, *words], before=sending(pids, signal.SIGSTOP))
-                show(f"shed {title}, {COUNT} hostile sheds", "running", "standing still", compare(beside, alone, runs=RUNS))
+                show(
+                    f"shed {title}, {COUNT} hostile sheds",
+                    "running",
+                    "standing still",
+                    compare(beside, alone, runs=RUNS),
+                )
             sending(pids, signal.SIGCONT)()
             if os.geteuid() == 0:
                 lower = command([SHED, "exec", "quiet", "--", "true"], before=with_nice(pids, 5))
                 same = command([SHED, "exec", "quiet", "--", "true"], before=with_nice(pids, 0))
-                show(f"shed exec beside {COUNT} hostile sheds", "their priority", "the server's", compare(lower, same, runs=RUNS))
+                show(
+                    f"shed exec beside {COUNT} hostile sheds",
+                    "their priority",
+                    "the server's",
+                    compare(lower, same, runs=RUNS),
+                )
         finally:
             sending(pids, signal.SIGCONT)()
             for each in json.loads(shed("list", "--json")):

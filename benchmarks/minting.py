@@ -1,8 +1,8 @@
 """Minting: from the layers to a checked EROFS blob, beside `umoci unpack` and then erofs-utils' `mkfs.erofs` on the folder.
 
-All start at the same OCI layers, and use the same algorithm: shed with each of its two writers, and what it replaces.  What shed does more
-is inside its time: the image is checked, and every extent is read back and compared.  Then all files of the images are read through the
-kernel, with nothing of them in memory before.
+All start at the same OCI layers, and use the same algorithm: shed with each of its two writers, and what it replaces.
+What shed does more is inside its time: the image is checked, and every extent is read back and compared.  Then all
+files of the images are read through the kernel, with nothing of them in memory before.
 """
 
 from __future__ import annotations
@@ -58,7 +58,17 @@ def _compare(archive: Path, scratch: Path, algorithm: str, options: tuple[str, .
         f"mkfs_erofs(Path({str(theirs)!r}), Path({f'{bundle}/rootfs'!r}), *{options!r}, '--quiet')"
     )
     rootless = [] if os.geteuid() == 0 else ["--rootless"]
-    build: list[str | Path] = [SHED, "image", "build", "--from-oci-archive", layout, "-n", "bench", "--compression", algorithm]
+    build: list[str | Path] = [
+        SHED,
+        "image",
+        "build",
+        "--from-oci-archive",
+        layout,
+        "-n",
+        "bench",
+        "--compression",
+        algorithm,
+    ]
     replaced = command([sys.executable, "-c", program, *rootless], before=clear_theirs)
     for writer, words in WRITERS.items():
         result = compare(command([*build, *words], before=clear_ours), replaced, runs=3)
@@ -71,7 +81,12 @@ def _compare(archive: Path, scratch: Path, algorithm: str, options: tuple[str, .
             print("  reading all files, cold: takes root")
             continue
         with mounted(ours, scratch / "ours") as first, mounted(theirs, scratch / "replaced") as second:
-            show(f"  reading all files, cold, {algorithm}", f"shed ({writer})", "mkfs.erofs", compare(_reading(first), _reading(second)))
+            show(
+                f"  reading all files, cold, {algorithm}",
+                f"shed ({writer})",
+                "mkfs.erofs",
+                compare(_reading(first), _reading(second)),
+            )
 
 
 def _reading(folder: Path) -> Subject:

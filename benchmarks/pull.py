@@ -1,4 +1,6 @@
-"""Pulling: `shed image pull` beside `skopeo copy` of the same blobs; a server's memory meanwhile; and how much less it takes to boot.
+"""Pulling: `shed image pull` beside `skopeo copy` of the same blobs; a server's memory meanwhile.
+
+And how much less it takes to boot.
 
 The image for the first two is 2 GB of random bytes, half of them in layers, which nobody unpacks, and half in the root.
 """
@@ -68,7 +70,15 @@ def _throughput(registry: DockerRegistry, images: Path, layout: Path) -> None:
         os.sync()
 
     ours = command([SHED, "image", "pull", reference, "--with-layers", "--local"], before=empty)
-    copy = ["skopeo", "copy", "--all", "--preserve-digests", "--src-tls-verify=false", f"docker://{reference}", f"oci:{layout}:noise"]
+    copy = [
+        "skopeo",
+        "copy",
+        "--all",
+        "--preserve-digests",
+        "--src-tls-verify=false",
+        f"docker://{reference}",
+        f"oci:{layout}:noise",
+    ]
     result = compare(ours, command(copy, before=empty), runs=3)
     size = sum(path.stat().st_size for path in (layout / "blobs/sha256").iterdir())
     empty()
@@ -83,7 +93,10 @@ def _memory(registry: DockerRegistry, images: Path) -> None:
         status = Path(f"/proc/{json.loads(shed('server', 'status', '--json'))['pid']}/status")
         before = _peak(status)
         size = _pull(registry, "noise", "--with-layers", local=False)["fetched_bytes"]
-        print(f"  a server's peak memory: {before / 1e6:.0f} MB before, {_peak(status) / 1e6:.0f} MB after a pull of {size / 1e6:.0f} MB")
+        print(
+            f"  a server's peak memory: {before / 1e6:.0f} MB before, {_peak(status) / 1e6:.0f} MB after a pull of "
+            f"{size / 1e6:.0f} MB"
+        )
     finally:
         shed("server", "stop")
     shutil.rmtree(images)
@@ -92,7 +105,9 @@ def _memory(registry: DockerRegistry, images: Path) -> None:
 def _pull(registry: DockerRegistry, name: str, *words: str, local: bool = True) -> dict[str, int]:
     """Pull an image and return what the command says of it."""
     where = ("--local",) if local else ()
-    result: dict[str, int] = json.loads(shed("image", "pull", f"{registry.address}/{name}:v1", *words, *where, "--json"))
+    result: dict[str, int] = json.loads(
+        shed("image", "pull", f"{registry.address}/{name}:v1", *words, *where, "--json")
+    )
     return result
 
 
@@ -116,5 +131,9 @@ def _make(store: LayoutStore, name: str) -> None:
     boot = BootAnnotations(variant=name, kernel=kernel, initrd=initrd, runtime=runtime, root=root)
     rootfs = {"type": "layers", "diff_ids": [layer.digest for layer in layers]}
     config = json.dumps({"os": "linux", "architecture": "amd64", "rootfs": rootfs}).encode()
-    data = Manifest(Descriptor(media.CONFIG, store.put_bytes(config), len(config)), tuple(layers), boot.encode()).encode()
-    store.publish(Descriptor(media.MANIFEST, store.put_bytes(data), len(data), platform=Platform("linux", "amd64")), name)
+    data = Manifest(
+        Descriptor(media.CONFIG, store.put_bytes(config), len(config)), tuple(layers), boot.encode()
+    ).encode()
+    store.publish(
+        Descriptor(media.MANIFEST, store.put_bytes(data), len(data), platform=Platform("linux", "amd64")), name
+    )

@@ -36,7 +36,16 @@ def main() -> None:
 
             ours = command([SHED, "image", "push", "bench", reference, "--local"], before=empty)
             theirs = command(
-                ["skopeo", "copy", "--all", "--preserve-digests", "--dest-tls-verify=false", layout, f"docker://{reference}"], before=empty
+                [
+                    "skopeo",
+                    "copy",
+                    "--all",
+                    "--preserve-digests",
+                    "--dest-tls-verify=false",
+                    layout,
+                    f"docker://{reference}",
+                ],
+                before=empty,
             )
             result = compare(ours, theirs)
     show("push", "shed", "skopeo copy", result)

@@ -1,7 +1,8 @@
 """A command in a shed three ways: `shed exec`, ssh to the front, and ssh to an OpenSSH server inside the same guest.
 
-The server in the guest is Debian's sshd on a port of the guest's loopback; its port is forwarded by a thread of this process over the
-server's API, so the bytes cross the same QEMU and the same agent.  ssh is this machine's OpenSSH in all cases.
+The server in the guest is Debian's sshd on a port of the guest's loopback; its port is forwarded by a thread of this
+process over the server's API, so the bytes cross the same QEMU and the same agent.  ssh is this machine's OpenSSH in
+all cases.
 """
 
 from __future__ import annotations
@@ -101,10 +102,14 @@ def _direct(data: Path, folder: Path) -> Iterator[tuple[list[str], list[str]]]:
     front = Ssh(folder, json.loads(shed("server", "status", "--json"))["ssh_port"])
     shed("ssh-key", "add", front.public)
     key, line = front.key("key")
-    front.run("-q", "-b", "-", f"{_NAME}@shed", program="sftp", stdin="".join(f"put {deb}\n" for deb in _debs()).encode())
+    front.run(
+        "-q", "-b", "-", f"{_NAME}@shed", program="sftp", stdin="".join(f"put {deb}\n" for deb in _debs()).encode()
+    )
     front.run(f"{_NAME}@shed", _SETUP, stdin=line.encode() + b"\n")
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        threading.Thread(target=_forward, args=(listener, str(Path(data).parent / "run/shed.sock")), daemon=True).start()
+        threading.Thread(
+            target=_forward, args=(listener, str(Path(data).parent / "run/shed.sock")), daemon=True
+        ).start()
         port = str(listener.getsockname()[1])
         yield front.command(f"{_NAME}@shed"), front.command("-i", str(key), "-p", port, "shed@guest")
 

@@ -58,7 +58,9 @@ def _fill(paths: Paths) -> None:
         if number % 10 == 1:
             put_shed(paths, f"shed-{number}", digest)
         entries.append(entry)
-    (paths.images / "index.json").write_text(json.dumps({"schemaVersion": 2, "mediaType": media.INDEX, "manifests": entries}))
+    (paths.images / "index.json").write_text(
+        json.dumps({"schemaVersion": 2, "mediaType": media.INDEX, "manifests": entries})
+    )
     (paths.images / "oci-layout").write_text('{"imageLayoutVersion":"1.0.0"}')
 
 

@@ -1,7 +1,8 @@
 """Three ways to come up, in turn: create, and start, up to the first successful command; one, four and sixteen at once.
 
-``spare`` is a machine that waited, ``warm`` one that is restored, ``cold`` one that is booted.  Also what a restore and a configure are
-made of, and what memory idle sheds take that no others share.  ``BENCH_WARM_SAMPLES`` is how many samples there are of each (default: 32).
+``spare`` is a machine that waited, ``warm`` one that is restored, ``cold`` one that is booted.  Also what a restore and
+a configure are made of, and what memory idle sheds take that no others share.  ``BENCH_WARM_SAMPLES`` is how many
+samples there are of each (default: 32).
 """
 
 from __future__ import annotations
@@ -84,7 +85,9 @@ def _await_spares(data: Path) -> None:
 def _create(name: str, way: str, times: Times) -> None:
     """Create a shed and run a command in it."""
     with _timed(times.created):
-        made = json.loads(shed("create", name, "--image", "base", "--memory", _MEMORY[way], "--json", *_COLD[way]))["shed"]
+        made = json.loads(shed("create", name, "--image", "base", "--memory", _MEMORY[way], "--json", *_COLD[way]))[
+            "shed"
+        ]
         shed("exec", name, "--", "true")
     assert way == _way(made)
     times.hello.append(sum(made["timings"].get(step, 0.0) for step in ("claim", "restore", "vm", "agent")) / 1000)
@@ -126,7 +129,9 @@ def _show(many: int, times: dict[str, Times]) -> None:
 
 def _percentiles(seconds: Sequence[float]) -> str:
     ordered = sorted(seconds)
-    shown = (f"p{percent} {ordered[min(len(ordered) - 1, len(ordered) * percent // 100)]:.3f} s" for percent in (50, 90, 99))
+    shown = (
+        f"p{percent} {ordered[min(len(ordered) - 1, len(ordered) * percent // 100)]:.3f} s" for percent in (50, 90, 99)
+    )
     return f"{', '.join(shown)} of {len(ordered)}"
 
 

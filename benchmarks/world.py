@@ -31,7 +31,11 @@ def world(settings: Mapping[str, object] | None = None) -> Iterator[Path]:
     data.mkdir(parents=True, exist_ok=True)
     (home / ".config/shed").mkdir(parents=True, exist_ok=True)
     (home / ".config/shed/server.yaml").write_text(json.dumps(settings or {}))  # which is YAML, too
-    os.environ["SHED_DATA_DIR"], os.environ["SHED_RUNTIME_DIR"], os.environ["HOME"] = str(data), str(CACHE / "run"), str(home)
+    os.environ["SHED_DATA_DIR"], os.environ["SHED_RUNTIME_DIR"], os.environ["HOME"] = (
+        str(data),
+        str(CACHE / "run"),
+        str(home),
+    )
     shed("image", "bootkit", "build")
     archive = CACHE / "base.oci.tar"
     if not archive.exists():
@@ -41,7 +45,9 @@ def world(settings: Mapping[str, object] | None = None) -> Iterator[Path]:
         yield data
     finally:
         try:
-            for name in shed("list", "--quiet").split():  # of a benchmark that was ended; a server that starts for it ends what is left
+            for name in shed(
+                "list", "--quiet"
+            ).split():  # of a benchmark that was ended; a server that starts for it ends what is left
                 shed("delete", "--force", name)
         finally:
             shed("server", "stop")

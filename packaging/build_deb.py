@@ -1,8 +1,9 @@
 """Makes the Debian package: ``build_deb.py OUTPUT_FOLDER``, run by ``make deb`` with the project's own Python.
 
-The package is a virtual environment in ``/usr/lib/shed``, whose interpreter is whatever ``python3`` the host has: beside shed itself it
-holds the libraries of the lock file for each of `PYTHONS`.  Wheels are downloaded once, to ``.cache/wheels``, and checked against the
-lock; with them there, nothing is fetched.  The same sources give the same bytes, dated ``SOURCE_DATE_EPOCH``.
+The package is a virtual environment in ``/usr/lib/shed``, whose interpreter is whatever ``python3`` the host has:
+beside shed itself it holds the libraries of the lock file for each of `PYTHONS`.  Wheels are downloaded once, to
+``.cache/wheels``, and checked against the lock; with them there, nothing is fetched.  The same sources give the same
+bytes, dated ``SOURCE_DATE_EPOCH``.
 """
 
 from __future__ import annotations
@@ -128,9 +129,13 @@ def system(tree: Path) -> None:
 
 def changelog() -> str:
     """Return this version's part of the change log, as Debian writes one."""
-    (changes,) = re.findall(rf"^## {re.escape(VERSION)}\n(.*?)(?=^## |\Z)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE | re.DOTALL)
+    (changes,) = re.findall(
+        rf"^## {re.escape(VERSION)}\n(.*?)(?=^## |\Z)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE | re.DOTALL
+    )
     paragraphs = re.split(r"\n(?=- )|\n\n", changes.strip())
-    lines = "\n".join(textwrap.fill(" ".join(text.split()), 78, initial_indent="  ", subsequent_indent="    ") for text in paragraphs)
+    lines = "\n".join(
+        textwrap.fill(" ".join(text.split()), 78, initial_indent="  ", subsequent_indent="    ") for text in paragraphs
+    )
     date = email.utils.formatdate(int(os.environ["SOURCE_DATE_EPOCH"]))
     return f"shed-server ({debian_version()}) unstable; urgency=medium\n\n{lines}\n\n -- {MAINTAINER}  {date}\n"
 
@@ -140,10 +145,19 @@ def metadata(tree: Path) -> None:
     size = sum(path.lstat().st_size for path in tree.rglob("*") if path.is_file() and not path.is_symlink())
     control = tree / "DEBIAN"
     control.mkdir()
-    fields = {"version": debian_version(), "installed": size >> 10, "oldest": PYTHONS[0], "too_new": TOO_NEW, "maintainer": MAINTAINER}
+    fields = {
+        "version": debian_version(),
+        "installed": size >> 10,
+        "oldest": PYTHONS[0],
+        "too_new": TOO_NEW,
+        "maintainer": MAINTAINER,
+    }
     (control / "control").write_text((ROOT / "packaging/deb/control").read_text().format(**fields))
     (control / "conffiles").write_text("/etc/shed/server.yaml\n")
-    sums = [f"{hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()}  {path.relative_to(tree)}\n" for path in contents(tree)]
+    sums = [
+        f"{hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()}  {path.relative_to(tree)}\n"
+        for path in contents(tree)
+    ]
     (control / "md5sums").write_text("".join(sums))
     for name in ("postinst", "prerm", "postrm"):
         shutil.copy(ROOT / "packaging/deb" / name, control / name)

@@ -35,8 +35,11 @@ def page() -> str:
     parts += [_command(path, command) for path, command in commands()]
     parts.append("## shed-server\n")
     (subparsers,) = (action for action in server_parser()._actions if isinstance(action, argparse._SubParsersAction))  # noqa: SLF001
-    summaries = {choice.dest: f"{choice.help}"[0].upper() + f"{choice.help}"[1:] for choice in subparsers._choices_actions}  # noqa: SLF001
-    parts += [_section(f"shed-server {name}", f"{summaries[name]}.", parser) for name, parser in subparsers.choices.items()]
+    choices = subparsers._choices_actions  # noqa: SLF001
+    summaries = {choice.dest: f"{choice.help}"[0].upper() + f"{choice.help}"[1:] for choice in choices}
+    parts += [
+        _section(f"shed-server {name}", f"{summaries[name]}.", parser) for name, parser in subparsers.choices.items()
+    ]
     return "\n".join(parts)
 
 
@@ -76,7 +79,10 @@ def _section(title: str, description: str, parser: argparse.ArgumentParser) -> s
         if isinstance(action, argparse._HelpAction):  # noqa: SLF001
             continue
         value = str(action.metavar or "") if action.nargs != 0 else ""
-        names = ", ".join(f"`{name}{f' {value}' if value else ''}`" for name in action.option_strings) or f"`{value or action.dest}`"
+        names = (
+            ", ".join(f"`{name}{f' {value}' if value else ''}`" for name in action.option_strings)
+            or f"`{value or action.dest}`"
+        )
         required = " (required)" if action.required and action.option_strings else ""
         rows.append(f"| {names} | {_cell(action.help or '')}{required} |")
     text = f"### {title}\n\n{description}\n"

@@ -1,6 +1,7 @@
 """The whole of shed in one go: from Debian packages to a command run in a VM, and back.  `make demo` runs it.
 
-It uses the real command line and your ordinary store; a second run finds kernel and image there and makes nothing again.
+It uses the real command line and your ordinary store; a second run finds kernel and image there and makes nothing
+again.
 """
 
 from __future__ import annotations
@@ -28,8 +29,14 @@ class Demo:
         self.took: list[tuple[str, float]] = []
 
     def step(self, title: str, *command: str | Path) -> str:
-        """Run one command and return what it printed; its progress goes to the terminal.  A failure ends the demo with its exit code."""
-        print(f"\n{_bold(title)}\n  $ {' '.join(str(word).removeprefix(f'{SHED.parent}/') for word in command)}", flush=True)
+        """Run one command and return what it printed; its progress goes to the terminal.
+
+        A failure ends the demo with its exit code.
+        """
+        print(
+            f"\n{_bold(title)}\n  $ {' '.join(str(word).removeprefix(f'{SHED.parent}/') for word in command)}",
+            flush=True,
+        )
         start = time.monotonic()
         done = subprocess.run([str(word) for word in command], stdout=subprocess.PIPE, text=True, check=False)
         self.took.append((title, time.monotonic() - start))
@@ -64,10 +71,21 @@ def main() -> None:
         archive = HERE / ".cache/base.oci.tar"
         archive.parent.mkdir(exist_ok=True)
         demo.step("Base image: an ordinary OCI image from Debian packages", HERE / "images/base/build", archive)
-        demo.step("Mint: its layers become one EROFS root", SHED, "image", "build", "--from-oci-archive", archive, "-n", "base")
+        demo.step(
+            "Mint: its layers become one EROFS root",
+            SHED,
+            "image",
+            "build",
+            "--from-oci-archive",
+            archive,
+            "-n",
+            "base",
+        )
     demo.step("Create a shed", SHED, "create", NAME, "--image", "base", "-v")
     try:
-        demo.step("Run a command in it", SHED, "exec", NAME, "--", "sh", "-c", "id; uname -srm; grep PRETTY /etc/os-release")
+        demo.step(
+            "Run a command in it", SHED, "exec", NAME, "--", "sh", "-c", "id; uname -srm; grep PRETTY /etc/os-release"
+        )
         demo.step("Write a file", SHED, "exec", NAME, "--", "sh", "-c", f"echo {MESSAGE} > /workspace/note")
         demo.step("Stop it", SHED, "stop", NAME)
         demo.step("Start it again", SHED, "start", NAME)

@@ -1,7 +1,7 @@
 """Makes the published images, base, extensions and full, and mints them into your store.  `make images` runs it.
 
-Archives are kept in ``.cache/images``, named by the recipes and the code that they were made with; a second run makes nothing again.
-Remove that folder to have the newest packages.
+Archives are kept in ``.cache/images``, named by the recipes and the code that they were made with; a second run makes
+nothing again. Remove that folder to have the newest packages.
 """
 
 from __future__ import annotations
@@ -19,12 +19,19 @@ ARCHIVES = HERE / ".cache/images"
 VARIANTS = ("base", "extensions", "full")
 """In the order in which they build on each other."""
 _PACKAGE = Path(shed.__file__).parent
-CODE = (*sorted(_PACKAGE.joinpath("images").glob("recipe*")), _PACKAGE / "images/derive.py", *sorted(_PACKAGE.joinpath("oci").glob("*.py")))
+CODE = (
+    *sorted(_PACKAGE.joinpath("images").glob("recipe*")),
+    _PACKAGE / "images/derive.py",
+    *sorted(_PACKAGE.joinpath("oci").glob("*.py")),
+)
 
 
 def run(*command: str | Path) -> None:
     """Run one command, shown as a user would type it.  A failure ends the script with its exit code."""
-    print(f"\n  $ {' '.join(str(word).removeprefix(f'{SHED.parent}/').removeprefix(f'{HERE}/') for word in command)}", flush=True)
+    print(
+        f"\n  $ {' '.join(str(word).removeprefix(f'{SHED.parent}/').removeprefix(f'{HERE}/') for word in command)}",
+        flush=True,
+    )
     if status := subprocess.run([str(word) for word in command], check=False).returncode:
         sys.exit(status)
 

@@ -11,8 +11,8 @@ from support.tars import close_sources
 
 pytest_plugins = ["support.kit", "support.engine"]
 
-# Whoever runs the tests may ignore these (nohup does, and a shell for what it runs in the background), and what is ignored stays so in
-# every program that a test starts.
+# Whoever runs the tests may ignore these (nohup does, and a shell for what it runs in the background), and what is
+# ignored stays so in every program that a test starts.
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 signal.signal(signal.SIGINT, signal.default_int_handler)

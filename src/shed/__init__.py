@@ -1,7 +1,7 @@
 """shed: persistent microVM development environments made from OCI images.
 
-The Python SDK is here: ``from shed import Client``.  Its names are imported when they are asked for, because every `shed exec` imports
-this file.
+The Python SDK is here: ``from shed import Client``.  Its names are imported when they are asked for, because every
+`shed exec` imports this file.
 """
 
 TYPE_CHECKING = False

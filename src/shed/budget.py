@@ -1,6 +1,7 @@
 """What may be taken of a disk: so much for one image, and never the last free space of the file system.
 
-Images come from outside: a registry, an archive or a builder may send without end.  Whoever writes what they send asks here first.
+Images come from outside: a registry, an archive or a builder may send without end.  Whoever writes what they send asks
+here first.
 """
 
 from __future__ import annotations
@@ -64,7 +65,9 @@ class Reserve:
 
 
 class Budget:
-    """Bytes that may still be written, `total` at first, and as long as the `reserve` stays free; shared by the threads of one image.
+    """Bytes that may still be written, `total` at first, and as long as the `reserve` stays free.
+
+    Shared by the threads of one image.
 
     `what` begins the sentence that refuses more; `hint` says what to do then.
     """
@@ -85,7 +88,10 @@ class Budget:
         self._lock = threading.Lock()
 
     def expect(self, size: int, *, here: int = 0) -> None:
-        """Refuse `size` bytes more, of which `here` are on the disk, before the next one comes.  Raises as `spend`, and takes nothing."""
+        """Refuse `size` bytes more, of which `here` are on the disk, before the next one comes.
+
+        Raises as `spend`, and takes nothing.
+        """
         if size > self._left:
             raise self._spent(f"{self._what} {shown(size)}; at most {shown(self._total)} are allowed")
         if self._reserve is not None:
@@ -109,7 +115,9 @@ class Budget:
 
 def shown(size: int) -> str:
     """Return `size` bytes for people."""
-    unit, name = next((unit, name) for unit, name in ((GIB, "GiB"), (1 << 20, "MiB"), (1, "bytes")) if size >= unit or unit == 1)
+    unit, name = next(
+        (unit, name) for unit, name in ((GIB, "GiB"), (1 << 20, "MiB"), (1, "bytes")) if size >= unit or unit == 1
+    )
     return f"{size / unit:.1f}".removesuffix(".0") + f" {name}"
 
 

@@ -19,8 +19,9 @@ class Content(Protocol):
 class Entry:
     """One path of the tree.
 
-    `path` is relative to the root, without a leading or trailing slash, raw bytes; the root itself is ``b""``.  A stream of entries is
-    sorted by the path's components (``path.split(b"/")``), so that a folder comes before what it holds, and each path occurs once.
+    `path` is relative to the root, without a leading or trailing slash, raw bytes; the root itself is ``b""``.  A
+    stream of entries is sorted by the path's components (``path.split(b"/")``), so that a folder comes before what it
+    holds, and each path occurs once.
     """
 
     path: bytes
@@ -42,5 +43,6 @@ class Entry:
     content: Content | None = None
     """For a regular file that is not empty."""
     link: bytes | None = None
-    """When set, this is another name of the inode of the entry with that path (a hardlink); all else but `path` is ignored.
-    The entry it names is not a link itself, may come later in the stream, and is never a folder."""
+    """When set, this is another name of the inode of the entry with that path (a hardlink); all else but `path` is
+    ignored. The entry it names is not a link itself, may come later in the stream, and is never a folder.
+    """

@@ -1,8 +1,8 @@
 """The one exception tree.
 
-Every failure a user can meet is a `ShedError`: a stable `code` for programs, one sentence for people, and a `hint` that says
-what to do next.  Anything else that reaches the top is a bug and is reported as one, but for what
-the operating system refuses (`of_os_error`).
+Every failure a user can meet is a `ShedError`: a stable `code` for programs, one sentence for people, and a `hint` that
+says what to do next.  Anything else that reaches the top is a bug and is reported as one, but for what the operating
+system refuses (`of_os_error`).
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import errno
 class ShedError(Exception):
     """A failure that is explained to the user.
 
-    `code` is the API's error code, `http_status` what the server answers with, `exit_code` what the command line exits with.
-    A subclass sets defaults; a raise may name a more specific `code`.
+    `code` is the API's error code, `http_status` what the server answers with, `exit_code` what the command line exits
+    with. A subclass sets defaults; a raise may name a more specific `code`.
     """
 
     code = "INTERNAL"
@@ -111,7 +111,11 @@ REFUSALS = {
 def of_os_error(error: OSError) -> StorageError | None:
     """Return what to tell of a refusal that nobody on the way had a better sentence for; None when `error` looks like a bug."""
     vanished = isinstance(error, FileNotFoundError) and error.filename is not None
-    hint = "it was there a moment ago, or its folder cannot exist: check the path" if vanished else REFUSALS.get(error.errno or 0)
+    hint = (
+        "it was there a moment ago, or its folder cannot exist: check the path"
+        if vanished
+        else REFUSALS.get(error.errno or 0)
+    )
     if hint is None:
         return None
     what = f"cannot use {error.filename}" if error.filename is not None else "the operating system refused"

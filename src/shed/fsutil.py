@@ -62,8 +62,8 @@ def fsync_dir(path: Path) -> None:
 def atomic_file(path: Path, *, mode: int = 0o600) -> Iterator[BinaryIO]:
     """Yield a file that becomes `path` when the block ends without an exception, and vanishes otherwise.
 
-    The temporary file is in the same folder, named ``.NAME.*.tmp``; it is synced, given `mode`, and renamed; then the folder is synced.
-    Raises `StorageError` when the disk refuses.
+    The temporary file is in the same folder, named ``.NAME.*.tmp``; it is synced, given `mode`, and renamed; then the
+    folder is synced. Raises `StorageError` when the disk refuses.
     """
     with storage_errors(path):
         fd, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
@@ -94,10 +94,12 @@ def public_mode() -> int:
 
 
 def private_folder(path: Path) -> None:
-    """Make the folder `path` with mode 0700 whatever the umask, and those that are missing above it; one that is there is made so.
+    """Make the folder `path` with mode 0700 whatever the umask, and those that are missing above it.
 
-    It may be a link that this user, or root, has made.  Raises `StorageError`, with the code NOT_OURS for what is another user's: the
-    folder, or a link in its place.
+    One that is there is made so.
+
+    It may be a link that this user, or root, has made.  Raises `StorageError`, with the code NOT_OURS for what is
+    another user's: the folder, or a link in its place.
     """
     me = os.geteuid()
     try:
@@ -121,7 +123,8 @@ def private_folder(path: Path) -> None:
         raise StorageError(
             f"{path} {what} user {owner}, who could change what is in it; this is user {me}",
             code="NOT_OURS",
-            hint=f"work as that user, or have it owned by user {me} alone (chown, chmod 0700), or set SHED_DATA_DIR to another",
+            hint=f"work as that user, or have it owned by user {me} alone (chown, chmod 0700), or set SHED_DATA_DIR "
+            "to another",
         )
 
 
@@ -129,8 +132,8 @@ def private_folder(path: Path) -> None:
 def locked(path: Path, *, shared: bool = False, wait: bool = True, limit: float = LOCK_LIMIT) -> Iterator[None]:
     """Hold a flock on `path`, which is created for this user alone and never removed.
 
-    After a second of waiting, `on_wait` is told who holds it.  Raises `ConflictError` (LOCKED) after `limit` seconds, without `wait` at
-    once.
+    After a second of waiting, `on_wait` is told who holds it.  Raises `ConflictError` (LOCKED) after `limit` seconds,
+    without `wait` at once.
     """
     with storage_errors(path):
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
@@ -154,7 +157,9 @@ def _lock(fd: int, path: Path, operation: int, limit: float) -> None:
             pass
         if waiting.seconds >= limit:
             after = f", for {limit:g} s now" if limit else ""
-            raise ConflictError(f"{path} is in use by {holder(fd)}{after}", code="LOCKED", hint="try again when it is done")
+            raise ConflictError(
+                f"{path} is in use by {holder(fd)}{after}", code="LOCKED", hint="try again when it is done"
+            )
         waiting.on(lambda: f"{path} is in use by {holder(fd)}")
         time.sleep(min(pause, limit))
         pause = min(2 * pause, _LONGEST_PAUSE)
@@ -186,9 +191,13 @@ def holder(fd: int) -> str:
         status = os.fstat(fd)
         device = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}"
         for line in Path("/proc/locks").read_text().splitlines():
-            words = line.split()  # proc_locks(5): 1: FLOCK ADVISORY WRITE PID MAJOR:MINOR:INODE START END; "->" marks one that waits
+            words = (
+                line.split()
+            )  # proc_locks(5): 1: FLOCK ADVISORY WRITE PID MAJOR:MINOR:INODE START END; "->" marks one that waits
             if words[1] == "FLOCK" and int(words[5].rpartition(":")[2]) == status.st_ino:
-                found.append((words[5].startswith(device), int(words[4])))  # btrfs and overlayfs tell stat another device
+                found.append(
+                    (words[5].startswith(device), int(words[4]))
+                )  # btrfs and overlayfs tell stat another device
     return _process(max(found)[1]) if found else "another process"
 
 

@@ -21,7 +21,9 @@ LOCAL = "local"
 def check_shed_name(name: str) -> str:
     """Return `name` when it can name a shed; raise `UsageError` (INVALID_SHED_NAME) otherwise."""
     right = len(name) <= MAX_NAME and _SHED_NAME.fullmatch(name)
-    hint = f"use lower-case letters, digits and '-', start with a letter, end with a letter or digit, {MAX_NAME} at most"
+    hint = (
+        f"use lower-case letters, digits and '-', start with a letter, end with a letter or digit, {MAX_NAME} at most"
+    )
     return _checked(name, right, "shed", hint)
 
 
@@ -33,9 +35,15 @@ def check_image_name(name: str) -> str:
 
 
 def check_server_name(name: str) -> str:
-    """Return `name` when a client can call a server so; raise `UsageError` (INVALID_SERVER_NAME) otherwise.  ``local`` is always ours."""
+    """Return `name` when a client can call a server so; raise `UsageError` (INVALID_SERVER_NAME) otherwise.
+
+    ``local`` is always ours.
+    """
     right = len(name) <= MAX_NAME and _SERVER_NAME.fullmatch(name) and name != LOCAL
-    hint = f"use letters, digits, '.', '_' and '-', start with a letter or digit, {MAX_NAME} at most; 'local' is this machine's own"
+    hint = (
+        f"use letters, digits, '.', '_' and '-', start with a letter or digit, {MAX_NAME} at most; 'local' is this "
+        "machine's own"
+    )
     return _checked(name, right, "server", hint)
 
 
@@ -47,9 +55,15 @@ def check_session_name(name: str) -> str:
 
 
 def check_token_name(name: str) -> str:
-    """Return `name` when it can name a token; raise `UsageError` (INVALID_TOKEN_NAME) otherwise.  ``local`` is the server's own."""
+    """Return `name` when it can name a token; raise `UsageError` (INVALID_TOKEN_NAME) otherwise.
+
+    ``local`` is the server's own.
+    """
     right = len(name) <= MAX_NAME and _SERVER_NAME.fullmatch(name) and name != LOCAL
-    hint = f"use letters, digits, '.', '_' and '-', start with a letter or digit, {MAX_NAME} at most; 'local' is the server's own"
+    hint = (
+        f"use letters, digits, '.', '_' and '-', start with a letter or digit, {MAX_NAME} at most; 'local' is the "
+        "server's own"
+    )
     return _checked(name, right, "token", hint)
 
 

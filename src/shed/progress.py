@@ -1,6 +1,7 @@
 """Progress of long work: named phases with timings, byte counts, warnings.
 
-Work takes a `Progress` and reports to it; who made it decides what is shown (a bar, plain lines, server-sent events, nothing).
+Work takes a `Progress` and reports to it; who made it decides what is shown (a bar, plain lines, server-sent events,
+nothing).
 """
 
 from __future__ import annotations
@@ -97,7 +98,9 @@ class Progress:
     sink: Callable[[Event], None] = _ignore
     timings: dict[str, float] = field(default_factory=dict)
     left: Stop = field(default_factory=Stop)
-    """Set when nobody waits for the work any more.  Most work goes on all the same; what should not asks to be told (`Stop.also`)."""
+    """Set when nobody waits for the work any more.  Most work goes on all the same; what should not asks to be told
+    (`Stop.also`).
+    """
     _current: str = "setup"
     _since: float = field(default_factory=time.monotonic)
 

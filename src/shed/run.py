@@ -57,8 +57,8 @@ def run(
 ) -> Completed:
     """Run `command` to its end and return what it printed.
 
-    No stdin unless given; `timeout` is in seconds.  Raises `UnavailableError` (TOOL_MISSING) when the program is not there, with `hint`,
-    and `CommandError` when it takes too long or, with `check`, when it fails.
+    No stdin unless given; `timeout` is in seconds.  Raises `UnavailableError` (TOOL_MISSING) when the program is not
+    there, with `hint`, and `CommandError` when it takes too long or, with `check`, when it fails.
     """
     words = [str(word) for word in command]
     log.debug("run: %s", shlex.join(words))
@@ -76,7 +76,9 @@ def run(
     except FileNotFoundError:
         raise missing_tool(words[0], hint) from None
     except subprocess.TimeoutExpired:
-        raise CommandError(f"{words[0]} did not end within {timeout:g} s", hint=f"run it by hand: {shlex.join(words)}") from None
+        raise CommandError(
+            f"{words[0]} did not end within {timeout:g} s", hint=f"run it by hand: {shlex.join(words)}"
+        ) from None
     result = Completed(done.returncode, done.stdout, done.stderr)
     if check and result.returncode:
         raise failed(words, result)
@@ -115,16 +117,24 @@ def run_streaming(
     env: Mapping[str, str] | None = None,
     hint: str | None = None,
 ) -> None:
-    """Run `command` to its end; what it prints, on either stream, goes to `show` at once, or, without one, the last of it into the error.
+    """Run `command` to its end.
 
-    It gets a process group of its own: an exception here, such as an interrupt, ends all of its processes.  Raises as `run` does.
+    What it prints, on either stream, goes to `show` at once, or, without one, the last of it into the error.
+
+    It gets a process group of its own: an exception here, such as an interrupt, ends all of its processes.  Raises as
+    `run` does.
     """
     words = [str(word) for word in command]
     log.debug("run: %s", shlex.join(words))
     tail = b""
     try:
         process = subprocess.Popen(
-            words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment(env), process_group=0
+            words,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env=environment(env),
+            process_group=0,
         )
     except FileNotFoundError:
         raise missing_tool(words[0], hint) from None
@@ -145,7 +155,10 @@ def run_streaming(
 
 
 def _end_group(process: subprocess.Popen[bytes]) -> None:
-    """End a process group: what its first process started, which this one sees fail and cleans up; then that one; then all, by force."""
+    """End a process group: what its first process started, which this one sees fail and cleans up; then that one.
+
+    Then all, by force.
+    """
     try:
         for number, pids in ((signal.SIGTERM, _group(process.pid) - {process.pid}), (signal.SIGINT, {process.pid})):
             for pid in pids if process.poll() is None else ():

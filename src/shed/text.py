@@ -10,8 +10,8 @@ if TYPE_CHECKING:
 def visible(text: str) -> str:
     r"""Return `text` in one line, with ``\x1b``, ``\n`` or ``\u202e`` for whatever is not to be printed.
 
-    That is all of C0, DEL and C1, what changes the direction of writing, other format characters, line separators, unassigned
-    characters, and lone surrogates, which stand for bytes that are no UTF-8.
+    That is all of C0, DEL and C1, what changes the direction of writing, other format characters, line separators,
+    unassigned characters, and lone surrogates, which stand for bytes that are no UTF-8.
     """
     if text.isprintable():
         return text

@@ -1,7 +1,7 @@
 """Blocking work beside the event loop: short work in one pool of threads, long work in another, so that none waits for the other.
 
-Long is what waits for others (registries), or reads without end in sight (images, folders, what takes up space).  What waits there for its
-turn is given up at once, without a thread, when nobody wants it any more.
+Long is what waits for others (registries), or reads without end in sight (images, folders, what takes up space).  What
+waits there for its turn is given up at once, without a thread, when nobody wants it any more.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What a guest says, taken apart with care: its JSON, its text, its numbers.
 
-A guest's root can send whatever it likes, so nothing here trusts a size, a depth or a type, and every failure is a `ValueError`.
-The sizes are small enough to be decoded in the event loop: the longest text takes a few milliseconds.
+A guest's root can send whatever it likes, so nothing here trusts a size, a depth or a type, and every failure is a
+`ValueError`. The sizes are small enough to be decoded in the event loop: the longest text takes a few milliseconds.
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ MOST_TEXT = 300
 
 
 def load_object(data: bytes, *, most: int = MOST_JSON, depth: int = MOST_DEPTH) -> dict[str, Any]:
-    """Return the JSON object in `data`, which has `most` bytes and is `depth` deep at most.  Raises `ValueError` saying what is wrong.
+    """Return the JSON object in `data`, which has `most` bytes and is `depth` deep at most.
+
+    Raises `ValueError` saying what is wrong.
 
     Whole numbers have at most 18 digits, others are finite, and text is Unicode: no lone surrogates.
     """

@@ -65,11 +65,19 @@ def test_the_kernel_starts_directly_and_reads_our_images(kit_store: LayoutStore,
     assert {"lz4", "zstd"} <= set(kit.erofs_algorithms)
 
 
-def test_the_initrd_holds_what_it_lists_in_an_order_that_loads(kit_store: LayoutStore, kit: Kit, tmp_path: Path) -> None:
+def test_the_initrd_holds_what_it_lists_in_an_order_that_loads(
+    kit_store: LayoutStore, kit: Kit, tmp_path: Path
+) -> None:
     """Every module named is there; dependencies come first; what the runtime's mount needs is early."""
     data = kit_store.blob_path(kit.initrd).read_bytes()
     # Unpacked without the device node, which only root may make.
-    subprocess.run(["busybox", "cpio", "-i", "-d", "init", "bin/*", "modules/*"], cwd=tmp_path, input=data, check=True, capture_output=True)
+    subprocess.run(
+        ["busybox", "cpio", "-i", "-d", "init", "bin/*", "modules/*"],
+        cwd=tmp_path,
+        input=data,
+        check=True,
+        capture_output=True,
+    )
     early, late = ((tmp_path / "modules" / name).read_text().split() for name in ("early", "late"))
     assert {path.name for path in (tmp_path / "modules").glob("*.ko")} == {*early, *late}
     assert early.index("crc32c_generic.ko") < early.index("libcrc32c.ko") < early.index("erofs.ko")
@@ -87,8 +95,13 @@ def test_the_runtime_is_a_valid_image(kit_store: LayoutStore, kit: Kit) -> None:
 
 
 def test_the_runtime_brings_the_modules_that_it_offers(runtime_folder: Path, kit: Kit) -> None:
-    """By the names that the kernel uses for a bridge, nftables and /dev/net/tun; each of this kernel, behind what it needs."""
-    table = {name: modules for name, *modules in map(str.split, (runtime_folder / "modules/aliases").read_text().splitlines())}
+    """By the names that the kernel uses for a bridge, nftables and /dev/net/tun; each of this kernel, behind what it
+    needs.
+    """
+    table = {
+        name: modules
+        for name, *modules in map(str.split, (runtime_folder / "modules/aliases").read_text().splitlines())
+    }
     files = {path.stem: path.read_bytes() for path in (runtime_folder / "modules").glob("*.ko")}
     assert set(files) == {module for modules in table.values() for module in modules}
     assert table["rtnl_link_bridge"] == ["llc", "stp", "bridge"]
@@ -128,8 +141,12 @@ def test_the_agent_is_compiled_and_its_modules_load(runtime_folder: Path) -> Non
 
 
 @pytest.mark.parametrize("size", [SMALL, *READY], ids=lambda size: f"{size >> 20}M")
-def test_each_empty_writable_layer_is_a_clean_sparse_ext4(kit_store: LayoutStore, kit: Kit, tmp_path: Path, size: int) -> None:
-    """fsck finds nothing to repair, no kernel has inode tables left to zero, it can grow to the largest size, and takes hardly any disk."""
+def test_each_empty_writable_layer_is_a_clean_sparse_ext4(
+    kit_store: LayoutStore, kit: Kit, tmp_path: Path, size: int
+) -> None:
+    """fsck finds nothing to repair, no kernel has inode tables left to zero, it can grow to the largest size, and takes
+    hardly any disk.
+    """
     path = template(tmp_path, kit_store.blob_path(kit.runtime), size)
     assert path.stat().st_size == size
     assert path.stat().st_blocks * 512 < 2 << 20

@@ -1,4 +1,6 @@
-"""The image of build tools: the same packages give the same image, a mirror that has moved on gives another, and it says what is in it."""
+"""The image of build tools: the same packages give the same image, a mirror that has moved on gives another, and it
+says what is in it.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,8 @@ def labels(archive: Path) -> dict[str, str]:
 
 def test_the_same_packages_give_the_same_image(tmp_path: Path) -> None:
     first, second = (
-        pack_build_tools(tmp_path / name, lock=LOCK, cache=CACHE / "debs", progress=Progress()) for name in ("first.tar", "second.tar")
+        pack_build_tools(tmp_path / name, lock=LOCK, cache=CACHE / "debs", progress=Progress())
+        for name in ("first.tar", "second.tar")
     )
     assert first == second
     assert (tmp_path / "first.tar").read_bytes() == (tmp_path / "second.tar").read_bytes()
@@ -57,7 +60,9 @@ def test_a_mirror_that_has_moved_on(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     """
     monkeypatch.setenv("SHED_DEBIAN_CHECK_VALID_UNTIL", "no")
     gone = read_lock(LOCK)
-    gone["liblz4-1"] = replace(gone["liblz4-1"], version="0.1", path="pool/main/l/lz4/liblz4-1_0.1_amd64.deb", sha256="0" * 64)
+    gone["liblz4-1"] = replace(
+        gone["liblz4-1"], version="0.1", path="pool/main/l/lz4/liblz4-1_0.1_amd64.deb", sha256="0" * 64
+    )
     lock = tmp_path / LOCK_NAME
     write_lock(gone, Archive(suite=SUITE), lock)
     events: list[Event] = []
@@ -79,20 +84,29 @@ def test_tools_that_are_too_old(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.slow
 def test_its_tools_run_without_anything_else(build_tools: Engine) -> None:
     """Loading it used each tool once; here they say who they are."""
-    for words, said in [(["mkfs.erofs", "--version"], b"1.9."), (["fsck.erofs", "--version"], b"1.9."), (["mkfs.ext4", "-V"], b"mke2fs")]:
+    for words, said in [
+        (["mkfs.erofs", "--version"], b"1.9."),
+        (["fsck.erofs", "--version"], b"1.9."),
+        (["mkfs.ext4", "-V"], b"mke2fs"),
+    ]:
         done = build_tools.run(DEVELOPMENT, words)
         assert said in done.stdout + done.stderr
-    entrypoint = run([build_tools.program, "image", "inspect", "--format", "{{.Config.Entrypoint}}", DEVELOPMENT], env=environment()).stdout
+    entrypoint = run(
+        [build_tools.program, "image", "inspect", "--format", "{{.Config.Entrypoint}}", DEVELOPMENT], env=environment()
+    ).stdout
     assert entrypoint == b"[mkfs.erofs]\n"
 
 
 @pytest.mark.root
 @pytest.mark.slow
 def test_a_host_that_gives_few_open_files(build_tools: Engine) -> None:
-    """Where root may not raise its limits, a container asks for no more than there is; before, podman's 1,048,576 were refused."""
+    """Where root may not raise its limits, a container asks for no more than there is; before, podman's 1,048,576 were
+    refused.
+    """
     script = (
         "from shed.images.engine import Engine; import sys;"
-        f"sys.stdout.buffer.write(Engine({build_tools.program!r}, rootless=False).run({DEVELOPMENT!r}, ['mkfs.erofs', '--version']).stdout)"
+        f"sys.stdout.buffer.write(Engine({build_tools.program!r}, rootless=False).run({DEVELOPMENT!r}, ['mkfs.erofs', "
+        "'--version']).stdout)"
     )
     poor = ["setpriv", "--bounding-set=-sys_resource", "prlimit", "--nofile=512:512", "--nproc=900:900"]
     done = run([*poor, sys.executable, "-c", script], env=environment())

@@ -33,7 +33,9 @@ def runner(env: dict[str, str]) -> Shed:
     """Return a function that runs `shed` in an environment."""
 
     def shed(*words: str, code: int = 0, stdin: str = "") -> subprocess.CompletedProcess[str]:
-        done = subprocess.run([*SHED, *words], env=env, input=stdin, capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(
+            [*SHED, *words], env=env, input=stdin, capture_output=True, text=True, timeout=60, check=False
+        )
         assert done.returncode == code, done
         assert "Traceback" not in done.stderr
         return done
@@ -62,12 +64,33 @@ def test_the_life_of_a_shed(shed: Shed) -> None:
     assert len(created.stderr.splitlines()) > 1  # one plain line per phase
     assert shed("exec", "dev", "--", "sh", "-c", "cat; echo err >&2; exit 3", stdin="in\n", code=3).stdout == "in\n"
     listed = shed("list", "-v").stdout.splitlines()
-    assert listed[0].split() == ["NAME", "STATUS", "IMAGE", "CPUS", "MEMORY", "CREATED", "PID", "UPPER", "WORKSPACE", "DIGEST"]
+    assert listed[0].split() == [
+        "NAME",
+        "STATUS",
+        "IMAGE",
+        "CPUS",
+        "MEMORY",
+        "CREATED",
+        "PID",
+        "UPPER",
+        "WORKSPACE",
+        "DIGEST",
+    ]
     assert listed[1].split()[:6] == ["dev", "running", "base", "1", "512", "MiB"]
     (wire,) = json.loads(shed("--json", "ls").stdout)
-    assert (wire["name"], wire["status"], wire["memory_mb"], wire["upper_size_bytes"]) == ("dev", "running", 512, 2 << 30)
+    assert (wire["name"], wire["status"], wire["memory_mb"], wire["upper_size_bytes"]) == (
+        "dev",
+        "running",
+        512,
+        2 << 30,
+    )
     stopped = json.loads(shed("stop", "dev", "--json").stdout)
-    assert (stopped["status"], stopped["action"], stopped["name"], stopped["shed"]["status"]) == ("ok", "stop", "dev", "stopped")
+    assert (stopped["status"], stopped["action"], stopped["name"], stopped["shed"]["status"]) == (
+        "ok",
+        "stop",
+        "dev",
+        "stopped",
+    )
     assert shed("start", "dev", "-v").stderr.rstrip().endswith(("ms", "s"))
     assert "fake kernel: booted" in shed("logs", "dev").stdout
     assert shed("delete", "dev", "--force").stdout == "deleted dev\n"
@@ -128,7 +151,9 @@ def test_json_holds_nothing_else(shed: Shed) -> None:
     ],
 )
 def test_mistakes(shared: Shed, words: list[str], code: int, message: str) -> None:
-    """One sentence that names the thing, one hint, nothing on standard output, and an exit code that tells whose mistake it is."""
+    """One sentence that names the thing, one hint, nothing on standard output, and an exit code that tells whose
+    mistake it is.
+    """
     done = shared(*words, code=code)
     assert done.stdout == ""
     error, hint = done.stderr.splitlines()[-2:]
@@ -180,7 +205,9 @@ def test_a_failing_create_says_why(tmp_path: Path) -> None:
 def test_delete_ends_a_create_that_waits(tmp_path: Path) -> None:
     """From another terminal: nobody waits for the guest any more, and who did is told why."""
     with fake_server(tmp_path, "mute") as env:
-        with subprocess.Popen([*SHED, "create", "dev"], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as create:
+        with subprocess.Popen(
+            [*SHED, "create", "dev"], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        ) as create:
             assert create.stderr is not None
             while "waiting for the guest" not in create.stderr.readline():
                 assert create.poll() is None
@@ -250,7 +277,9 @@ def test_an_error_event_keeps_its_kind(tmp_path: Path) -> None:
         assert shed("create", "dev", code=2).stderr == "error: gone\nhint: look\n"
 
 
-@pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n{", b"220 smtp\r\n"])
+@pytest.mark.parametrize(
+    "answer", [b"", b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n{", b"220 smtp\r\n"]
+)
 @pytest.mark.parametrize("command", [["list"], ["create", "dev"]])
 def test_what_is_not_a_shed_server(tmp_path: Path, answer: bytes, command: list[str]) -> None:
     """One sentence, whatever listens there."""
@@ -278,7 +307,12 @@ def test_a_question_to_a_server_that_just_ends_is_asked_again(tmp_path: Path) ->
 @pytest.fixture
 def alone(tmp_path: Path) -> Iterator[Shed]:
     """`shed` with folders of its own and no server."""
-    env = {**os.environ, "SHED_DATA_DIR": str(tmp_path / "data"), "SHED_RUNTIME_DIR": str(tmp_path / "run"), "HOME": str(tmp_path)}
+    env = {
+        **os.environ,
+        "SHED_DATA_DIR": str(tmp_path / "data"),
+        "SHED_RUNTIME_DIR": str(tmp_path / "run"),
+        "HOME": str(tmp_path),
+    }
     env.pop("SHED_SERVER", None)
     shed = runner(env)
     yield shed
@@ -301,8 +335,16 @@ def test_the_local_server_is_started_when_it_is_needed(alone: Shed) -> None:
 
 def test_five_commands_at_once_start_one_server(alone: Shed, tmp_path: Path) -> None:
     """They queue; one starts it, the others use it."""
-    env = {**os.environ, "SHED_DATA_DIR": str(tmp_path / "data"), "SHED_RUNTIME_DIR": str(tmp_path / "run"), "HOME": str(tmp_path)}
-    many = [subprocess.Popen([*SHED, "list", "--json"], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE) for _ in range(5)]
+    env = {
+        **os.environ,
+        "SHED_DATA_DIR": str(tmp_path / "data"),
+        "SHED_RUNTIME_DIR": str(tmp_path / "run"),
+        "HOME": str(tmp_path),
+    }
+    many = [
+        subprocess.Popen([*SHED, "list", "--json"], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        for _ in range(5)
+    ]
     assert [process.communicate(timeout=120) for process in many] == [(b"[]\n", b"")] * 5
     assert (tmp_path / "data/logs/server.log").read_text().count("listening at") == 1
 

@@ -38,7 +38,9 @@ def start(*words: str, stdin: int = subprocess.DEVNULL) -> subprocess.Popen[byte
 
 
 def test_words_streams_and_exit_code(serve: Callable[[Script], ScriptedServer]) -> None:
-    """Words arrive as they are, bytes that are not UTF-8 included; the two outputs stay apart; the exit code is the command's."""
+    """Words arrive as they are, bytes that are not UTF-8 included; the two outputs stay apart; the exit code is the
+    command's.
+    """
     seen: list[bytes] = []
 
     def script(c: Conversation) -> None:
@@ -154,7 +156,9 @@ def test_a_refusal_of_the_server(serve: Callable[[Script], ScriptedServer]) -> N
     """Its sentence and hint, exit code 125; as JSON when asked."""
 
     def script(c: Conversation) -> None:
-        c.answer(404, b'{"error":{"code":"SHED_NOT_FOUND","message":"there is no shed \'dev\'","hint":"see: shed list"}}')
+        c.answer(
+            404, b'{"error":{"code":"SHED_NOT_FOUND","message":"there is no shed \'dev\'","hint":"see: shed list"}}'
+        )
 
     with serve(script):
         done = shed("exec", "dev", "--", "x")
@@ -163,7 +167,9 @@ def test_a_refusal_of_the_server(serve: Callable[[Script], ScriptedServer]) -> N
         assert (done.returncode, json.loads(done.stderr)["error"]["code"]) == (125, "SHED_NOT_FOUND")
 
 
-@pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 200 OK\r\n", b"SSH-2.0-x\r\n\r\n", b"HTTP/1.1 500 X\r\nContent-Length: 9\r\n\r\n<html"])
+@pytest.mark.parametrize(
+    "answer", [b"", b"HTTP/1.1 200 OK\r\n", b"SSH-2.0-x\r\n\r\n", b"HTTP/1.1 500 X\r\nContent-Length: 9\r\n\r\n<html"]
+)
 def test_a_server_that_is_none(serve: Callable[[Script], ScriptedServer], answer: bytes) -> None:
     """One sentence, 125."""
     with serve(lambda c: c.socket.sendall(answer)):
@@ -173,7 +179,9 @@ def test_a_server_that_is_none(serve: Callable[[Script], ScriptedServer], answer
     assert b"Traceback" not in done.stderr
 
 
-def test_a_server_that_says_it_is_at_work_is_waited_for(serve: Callable[[Script], ScriptedServer], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_says_it_is_at_work_is_waited_for(
+    serve: Callable[[Script], ScriptedServer], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A start takes as long as it takes; interim responses that are not known mean nothing."""
     monkeypatch.setattr(transport, "ANSWER_TIMEOUT", 1.5)
     began: list[str] = []
@@ -234,13 +242,20 @@ def test_output_that_cannot_be_written(serve: Callable[[Script], ScriptedServer]
         c.frame()
 
     with serve(script), Path("/dev/full").open("wb") as full:
-        done = subprocess.run([*SHED, "exec", "dev", "--", "x"], stdin=subprocess.DEVNULL, stdout=full, stderr=subprocess.PIPE, check=False)
+        done = subprocess.run(
+            [*SHED, "exec", "dev", "--", "x"],
+            stdin=subprocess.DEVNULL,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            check=False,
+        )
     assert done.returncode == 125
     assert b"No space left" in done.stderr
 
 
 @pytest.mark.parametrize(
-    ("closed", "out", "err"), [("<&-", b"out", b"err"), (">&-", b"", b"err"), ("2>&-", b"out", b""), ("<&- >&- 2>&-", b"", b"")]
+    ("closed", "out", "err"),
+    [("<&-", b"out", b"err"), (">&-", b"", b"err"), ("2>&-", b"out", b""), ("<&- >&- 2>&-", b"", b"")],
 )
 def test_closed_descriptors(serve: Callable[[Script], ScriptedServer], closed: str, out: bytes, err: bytes) -> None:
     """A daemon may start us with none; the connection must not become one of them."""
@@ -273,7 +288,10 @@ def test_no_stdin_leaves_the_input_alone(serve: Callable[[Script], ScriptedServe
     with serve(script):
         loop = 'while read -r x; do "$@" && echo "$x"; done'
         done = subprocess.run(
-            ["sh", "-c", loop, "sh", *SHED, "exec", "-n", "dev", "x"], input=b"1\n2\n3\n", capture_output=True, check=False
+            ["sh", "-c", loop, "sh", *SHED, "exec", "-n", "dev", "x"],
+            input=b"1\n2\n3\n",
+            capture_output=True,
+            check=False,
         )
     assert done.stdout == b"1\n2\n3\n"
 

@@ -44,7 +44,9 @@ def test_signals_reach_the_command(serve: Callable[[Script], ScriptedServer], nu
 
 
 def test_a_signal_gets_past_input_that_nobody_reads(serve: Callable[[Script], ScriptedServer]) -> None:
-    """Only a window of it is sent, so there is room behind it, and what the guest takes makes room for as much again."""
+    """Only a window of it is sent, so there is room behind it, and what the guest takes makes room for as much
+    again.
+    """
     sent: list[int] = []
 
     def window(c: Conversation) -> int:
@@ -131,7 +133,9 @@ def test_a_command_that_was_told_to_end(serve: Callable[[Script], ScriptedServer
             if health == "silent":
                 assert c.socket.recv(1) == b""
             else:
-                c.answer(200, b"{}") if health == "well" else c.answer(500, b'{"error":{"code":"AGENT_TIMEOUT","message":"no"}}')
+                c.answer(200, b"{}") if health == "well" else c.answer(
+                    500, b'{"error":{"code":"AGENT_TIMEOUT","message":"no"}}'
+                )
             asked.set()
             return
         c.upgrade()
@@ -149,4 +153,6 @@ def test_a_command_that_was_told_to_end(serve: Callable[[Script], ScriptedServer
         assert process.stdout.read(5) == b"ready"
         process.terminate()
         message = process.communicate(timeout=60)[1]
-        assert (process.returncode, b"error: dev: the shed does not answer" in message) == ((6, False) if health == "well" else (143, True))
+        assert (process.returncode, b"error: dev: the shed does not answer" in message) == (
+            (6, False) if health == "well" else (143, True)
+        )

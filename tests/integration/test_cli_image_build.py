@@ -1,4 +1,6 @@
-"""`shed image build` as its user meets it: wrong archives, an interrupt, a kill; the store stays whole, and the next build works."""
+"""`shed image build` as its user meets it: wrong archives, an interrupt, a kill; the store stays whole, and the next
+build works.
+"""
 
 from __future__ import annotations
 
@@ -77,12 +79,18 @@ def folder(path: Path) -> Path:
         (folder, 1, "is not an OCI image: it has no index.json"),
         (lambda path: path, 1, "does not exist"),
         (lambda path: Image(LAYER, architecture="arm64").archive(path), 2, "the image is for linux/arm64"),
-        (lambda path: written(Image(LAYER).archive(path).read_bytes()[:-9000])(path), 1, "is not a readable tar archive"),
+        (
+            lambda path: written(Image(LAYER).archive(path).read_bytes()[:-9000])(path),
+            1,
+            "is not a readable tar archive",
+        ),
         (lambda path: Image(tar(file("../x"))).archive(path), 1, "leads out of the root"),
     ],
     ids=["docker", "empty", "text", "folder", "nothing", "platform", "cut", "hostile"],
 )
-def test_what_cannot_be_built(store: LayoutStore, tmp_path: Path, make: Callable[[Path], Path], code: int, message: str) -> None:
+def test_what_cannot_be_built(
+    store: LayoutStore, tmp_path: Path, make: Callable[[Path], Path], code: int, message: str
+) -> None:
     """One sentence and one hint for people, one object for machines, no traceback, and the store as it was."""
     before = blobs(store)
     source = make(tmp_path / "source")

@@ -1,4 +1,6 @@
-"""`shed logs` and its -f against the real server: what is appended, cut off and replaced behind its back, and who leaves first."""
+"""`shed logs` and its -f against the real server: what is appended, cut off and replaced behind its back, and who
+leaves first.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,9 @@ class Shed:
 
     def shed(self, *words: str, code: int = 0) -> subprocess.CompletedProcess[bytes]:
         """Run the command line."""
-        done = subprocess.run([*SHED, *words], env=self.env, stdin=subprocess.DEVNULL, capture_output=True, timeout=60, check=False)
+        done = subprocess.run(
+            [*SHED, *words], env=self.env, stdin=subprocess.DEVNULL, capture_output=True, timeout=60, check=False
+        )
         assert done.returncode == code, done
         return done
 
@@ -37,7 +41,9 @@ class Shed:
     def follow(self, *words: str) -> Iterator[subprocess.Popen[bytes]]:
         """Follow the log while the block lasts."""
         words, pipe = ("logs", "-f", *words, "dev"), subprocess.PIPE
-        with subprocess.Popen([*SHED, *words], env=self.env, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe) as process:
+        with subprocess.Popen(
+            [*SHED, *words], env=self.env, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe
+        ) as process:
             try:
                 yield process
             finally:

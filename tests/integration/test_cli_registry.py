@@ -55,7 +55,9 @@ def test_push_and_pull(server: DockerRegistry, machine: Machine, *, local: bool)
     assert (again["action"], again["digest"], again["uploaded"], again["exists"]) == ("push", digest, 0, 8)
     pulled = json.loads(machine.shed("image", "pull", reference, "--json", *where))
     assert (pulled["tag"], pulled["digest"], pulled["fetched"], pulled["exists"]) == (f"app{len(where)}", digest, 0, 4)
-    assert machine.shed("image", "pull", reference, "-t", "mine", "--with-layers", *where).startswith("pulled mine: 0 blobs fetched")
+    assert machine.shed("image", "pull", reference, "-t", "mine", "--with-layers", *where).startswith(
+        "pulled mine: 0 blobs fetched"
+    )
     assert {"app", f"app{len(where)}", "mine"} <= set(machine.shed("image", "ls", "-q").split())
 
 
@@ -91,7 +93,9 @@ def test_a_server_that_is_stopped_in_the_middle(machine: Machine) -> None:
         (("pull", "{}/a/nothing", "--platform", "x"), 2, "invalid platform 'x'"),
     ],
 )
-def test_what_fails(server: DockerRegistry, machine: Machine, words: tuple[str, ...], code: int, message: str, *, local: bool) -> None:
+def test_what_fails(
+    server: DockerRegistry, machine: Machine, words: tuple[str, ...], code: int, message: str, *, local: bool
+) -> None:
     """One sentence and one hint, and the same for machines."""
     command = ["image", *(word.format(server.address) for word in words), *(["--local"] if local else [])]
     done = machine.try_shed(*command)

@@ -1,4 +1,6 @@
-"""Several servers: which one a command works on.  Real servers with fake VMs, one of them behind an `ssh` of the test's own."""
+"""Several servers: which one a command works on.  Real servers with fake VMs, one of them behind an `ssh` of the test's
+own.
+"""
 
 from __future__ import annotations
 
@@ -29,13 +31,20 @@ class Home:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.env = {**os.environ, "HOME": str(root), "SHED_RUNTIME_DIR": str(root / "run"), "SHED_DATA_DIR": str(root / "data")}
+        self.env = {
+            **os.environ,
+            "HOME": str(root),
+            "SHED_RUNTIME_DIR": str(root / "run"),
+            "SHED_DATA_DIR": str(root / "data"),
+        }
         self.env.pop("SHED_SERVER", None)
         self.config = root / ".shed/config.yaml"
 
     def shed(self, *words: str, code: int = 0, stdin: str = "") -> subprocess.CompletedProcess[str]:
         """Run `shed`."""
-        done = subprocess.run([*SHED, *words], env=self.env, input=stdin, capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(
+            [*SHED, *words], env=self.env, input=stdin, capture_output=True, text=True, timeout=60, check=False
+        )
         assert done.returncode == code, done
         assert "Traceback" not in done.stderr
         return done
@@ -48,7 +57,10 @@ class Home:
         """Return which server the configuration holds for each shed."""
         import yaml
 
-        return {name: entry["server"] for name, entry in (yaml.safe_load(self.config.read_text()).get("sheds") or {}).items()}
+        return {
+            name: entry["server"]
+            for name, entry in (yaml.safe_load(self.config.read_text()).get("sheds") or {}).items()
+        }
 
 
 @pytest.fixture
@@ -66,7 +78,11 @@ def home(tmp_path: Path) -> Iterator[Home]:
 def test_servers_are_kept_by_name(home: Home) -> None:
     """Added, listed, made the default, removed; the sheds on them stay."""
     listed = json.loads(home.shed("server", "list", "--json").stdout)
-    assert [(server["name"], server["default"]) for server in listed] == [("local", False), ("one", True), ("two", False)]
+    assert [(server["name"], server["default"]) for server in listed] == [
+        ("local", False),
+        ("one", True),
+        ("two", False),
+    ]
     home.shed("create", "dev")
     assert home.shed("server", "set-default", "two").stdout == "two is the default server\n"
     assert home.shed("ls", "-q").stdout == ""
@@ -100,7 +116,9 @@ def front() -> Iterator[tuple[str, list[str]]]:
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            body = json.dumps({"host_key": keys[0]} if "ssh-host-key" in self.path else {"name": "x", "ssh_port": 2022}).encode()
+            body = json.dumps(
+                {"host_key": keys[0]} if "ssh-host-key" in self.path else {"name": "x", "ssh_port": 2022}
+            ).encode()
             self.send_response(200)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(body)))
@@ -195,18 +213,24 @@ def test_all_servers_are_listed_at_once(home: Home, tmp_path: Path) -> None:
         assert "local" not in done.stderr
     wire = json.loads(listed[1].result().stdout)
     assert [(shed["name"], shed["server"]) for shed in wire["sheds"]] == [("dev", "two")]
-    assert [(down["server"], down["code"]) for down in wire["down"]] == [("hangs", "TIMEOUT"), ("off", "SERVER_NOT_RUNNING")]
+    assert [(down["server"], down["code"]) for down in wire["down"]] == [
+        ("hangs", "TIMEOUT"),
+        ("off", "SERVER_NOT_RUNNING"),
+    ]
 
 
 def test_a_server_behind_ssh(home: Home, tmp_path: Path) -> None:
-    """Every command works over it: requests, commands with both streams, and their ends.  `ssh` runs what it is told at the other end."""
+    """Every command works over it: requests, commands with both streams, and their ends.  `ssh` runs what it is told at
+    the other end.
+    """
     programs = tmp_path / "bin"
     programs.mkdir()
     fake_ssh = programs / "ssh"
     far = tmp_path / "two"
     fake_ssh.write_text(
         f'#!/bin/sh\necho "$@" >> {tmp_path}/asked\nwhile [ "$1" != -- ]; do shift; done\nshift 2\n'
-        f'[ "$*" = "shed server dial-stdio" ] || exit 9\nexport SHED_RUNTIME_DIR={far}/run SHED_DATA_DIR={far}/data HOME={far}\n'
+        f'[ "$*" = "shed server dial-stdio" ] || exit 9\nexport SHED_RUNTIME_DIR={far}/run SHED_DATA_DIR={far}/data '
+        f"HOME={far}\n"
         f"exec {sys.executable} -m shed.cli.main server dial-stdio\n"
     )
     fake_ssh.chmod(0o755)
@@ -217,7 +241,9 @@ def test_a_server_behind_ssh(home: Home, tmp_path: Path) -> None:
     done = home.shed("exec", "dev", "--", "sh", "-c", "cat; echo err >&2; exit 3", stdin="in", code=3)
     assert (done.stdout, done.stderr) == ("in", "err\n")
     assert home.names("two") == ["dev"]
-    with subprocess.Popen([*SHED, "-s", "far", "forward", "dev", ":10"], env=home.env, stdout=subprocess.PIPE, text=True) as forward:
+    with subprocess.Popen(
+        [*SHED, "-s", "far", "forward", "dev", ":10"], env=home.env, stdout=subprocess.PIPE, text=True
+    ) as forward:
         assert forward.stdout is not None
         port = int(forward.stdout.readline().split()[2].rpartition(":")[2])
         try:

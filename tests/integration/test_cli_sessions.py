@@ -1,4 +1,6 @@
-"""`shed sessions`, `shed sessions kill` and `shed exec -S` with the real server and tmux; the sheds are processes of this machine."""
+"""`shed sessions`, `shed sessions kill` and `shed exec -S` with the real server and tmux; the sheds are processes of
+this machine.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,9 @@ class User:
 
     def shed(self, *words: str, code: int = 0) -> subprocess.CompletedProcess[str]:
         """Run the command line."""
-        done = subprocess.run([*SHED, *words], env=self.env, input="", capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(
+            [*SHED, *words], env=self.env, input="", capture_output=True, text=True, timeout=60, check=False
+        )
         assert done.returncode == code, done
         return done
 
@@ -76,7 +80,9 @@ def test_sessions_are_listed_and_ended(user: User) -> None:
     gone = user.shed("sessions", "kill", "dev", "build", code=1)
     assert gone.stderr.startswith("error: shed 'dev' has no session 'build'\nhint: ")
     assert "invalid session name 'buil*'" in user.shed("sessions", "kill", "dev", "buil*", code=2).stderr
-    assert "no session 'bui'" in user.shed("sessions", "kill", "dev", "bui", code=1).stderr  # not the one that begins so
+    assert (
+        "no session 'bui'" in user.shed("sessions", "kill", "dev", "bui", code=1).stderr
+    )  # not the one that begins so
 
 
 def test_a_stopped_shed_is_not_started_to_look(user: User) -> None:
@@ -133,7 +139,9 @@ WORDS = [
 
 
 def test_exec_in_a_session_takes_words_as_they_are(user: User, tmp_path: Path) -> None:
-    """No shell and no tmux takes them apart; the session is made when it is missing, and each command has a window of its own."""
+    """No shell and no tmux takes them apart; the session is made when it is missing, and each command has a window of
+    its own.
+    """
     out, place = tmp_path / "out", tmp_path / "odd #{pid} place;"
     place.mkdir()
     script = """

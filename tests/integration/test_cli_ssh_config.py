@@ -37,13 +37,25 @@ class Home:
 
     def shed(self, *words: str, code: int = 0) -> subprocess.CompletedProcess[str]:
         """Run the command line."""
-        done = subprocess.run([*SHED, *words], env=self.env, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [*SHED, *words], env=self.env, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+        )
         assert done.returncode == code, done
         return done
 
     def ssh(self, host: str, command: str) -> str:
         """Run a command by OpenSSH, with the file that the user has; nobody is asked whether a key is right."""
-        words = ["ssh", "-F", str(self.path / ".ssh/config"), "-o", "BatchMode=yes", "-o", "IdentityAgent=none", host, command]
+        words = [
+            "ssh",
+            "-F",
+            str(self.path / ".ssh/config"),
+            "-o",
+            "BatchMode=yes",
+            "-o",
+            "IdentityAgent=none",
+            host,
+            command,
+        ]
         done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False)
         assert done.returncode == 0, done
         return done.stdout
@@ -86,13 +98,18 @@ def test_the_first_time(home: Home, tmp_path: Path) -> None:
     home.path.mkdir()
     home.env = {**home.env, "HOME": str(home.path)}
     with ThreadPoolExecutor(10) as pool:
-        keys = [json.loads(one)["name"] for one in pool.map(lambda _: home.shed("ssh-key", "add", "--json").stdout, range(10))]
+        keys = [
+            json.loads(one)["name"]
+            for one in pool.map(lambda _: home.shed("ssh-key", "add", "--json").stdout, range(10))
+        ]
     assert len(set(keys)) == 1
     home.shed("ssh-config", "--install")
     private = home.path / ".shed/id_ed25519"
     assert [stat.S_IMODE(path.stat().st_mode) for path in (private, private.parent)] == [0o600, 0o700]
     assert home.ssh("shed-dev", "echo in the shed") == "in the shed\n"
-    (found,) = [key for key in json.loads(home.shed("ssh-key", "list", "--json").stdout) if key["fingerprint"] == keys[0]]
+    (found,) = [
+        key for key in json.loads(home.shed("ssh-key", "list", "--json").stdout) if key["fingerprint"] == keys[0]
+    ]
     assert found["comment"].startswith("shed ")
     assert keys[0] in home.shed("ssh-key", "list").stdout
     home.shed("ssh-key", "remove", keys[0])
@@ -140,7 +157,10 @@ def test_printed(home: Home) -> None:
     config = home.path / "alone"
     config.write_text(text)
     words = ["ssh", "-F", str(config), "-o", "BatchMode=yes", "shed-dev", "echo it works"]
-    assert subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=True).stdout == "it works\n"
+    assert (
+        subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=True).stdout
+        == "it works\n"
+    )
     (found,) = json.loads(home.shed("ssh-config", "dev", "--json").stdout)
     assert (found["host"], found["port"], found["user"]) == ("shed-dev", home.port, "dev")
 
@@ -150,7 +170,10 @@ def test_one_shed_more(home: Home) -> None:
     home.shed("ssh-config", "--install", "web")
     ours = home.path / ".shed/ssh_config"
     home.shed("ssh-config", "--install", "dev")
-    assert [line for line in ours.read_text().splitlines() if line.startswith("Host")] == ["Host shed-dev", "Host shed-web"]
+    assert [line for line in ours.read_text().splitlines() if line.startswith("Host")] == [
+        "Host shed-dev",
+        "Host shed-web",
+    ]
     ours.write_text(ours.read_text().replace("web", "old"))
     home.shed("ssh-config", "--install", "-s", home.env["SHED_SERVER"])
     assert "Host shed-old" in ours.read_text()  # it may be another server's
@@ -170,14 +193,18 @@ def test_a_server_without_a_front(home: Home, tmp_path: Path) -> None:
         server.end()
 
 
-@pytest.mark.parametrize("words", [("--install", "--uninstall"), ("--all", "dev"), ("--uninstall", "dev"), ("--all", "-s", "local")])
+@pytest.mark.parametrize(
+    "words", [("--install", "--uninstall"), ("--all", "dev"), ("--uninstall", "dev"), ("--all", "-s", "local")]
+)
 def test_what_makes_no_sense(home: Home, words: tuple[str, ...]) -> None:
     """Is refused before anything is done."""
     assert home.shed("ssh-config", *words, code=2).stderr.startswith("error: ")
 
 
 def test_several_servers(home: Home, tmp_path: Path) -> None:
-    """The default one's sheds have the plain names, others of the same name their server's too; those of one that is down stay."""
+    """The default one's sheds have the plain names, others of the same name their server's too; those of one that is
+    down stay.
+    """
     other = Home(tmp_path)
     other.shed("create", "dev", "--image", "base")
     config = home.path / ".shed/config.yaml"
@@ -185,7 +212,9 @@ def test_several_servers(home: Home, tmp_path: Path) -> None:
         sockets = {"near": home.server.socket, "far": other.server.socket}
         servers = "".join(f"  {name}: {{url: 'unix://{path}'}}\n" for name, path in sockets.items())
         config.write_text(f"default_server: near\nservers:\n{servers}")
-        env = {key: value for key, value in home.env.items() if key != "SHED_SERVER"} | {"SHED_RUNTIME_DIR": str(tmp_path / "none")}
+        env = {key: value for key, value in home.env.items() if key != "SHED_SERVER"} | {
+            "SHED_RUNTIME_DIR": str(tmp_path / "none")
+        }
         home.env, before = env, home.env
         home.shed("ssh-config", "--install")
         assert home.ssh("shed-dev", "echo near") == "near\n"

@@ -10,7 +10,20 @@ from support.scripted_server import Conversation, ScriptedServer
 
 SHOW = "import sys; from shed.cli.main import main; code = main(); print(code, *sorted(sys.modules), file=sys.stderr)"
 SLOW = {
-    *("argparse", "asyncio", "collections", "contextlib", "dataclasses", "enum", "functools", "h11", "inspect", "json", "pathlib", "re"),
+    *(
+        "argparse",
+        "asyncio",
+        "collections",
+        "contextlib",
+        "dataclasses",
+        "enum",
+        "functools",
+        "h11",
+        "inspect",
+        "json",
+        "pathlib",
+        "re",
+    ),
     *("selectors", "signal", "socket", "subprocess", "tempfile", "threading", "typing", "urllib", "yaml"),
 }
 """Each of these takes longer to import than all that `exec` needs."""
@@ -18,9 +31,17 @@ SLOW = {
 
 def modules(*words: str, env: dict[str, str]) -> set[str]:
     """Return what is imported when `shed` has done its work; -S and -I keep out what this Python's site adds."""
-    path = f"import sys; sys.path.insert(0, {str(Path(__file__).parents[2] / 'src')!r}); sys.argv[:] = ['shed', *{words!r}]; "
+    path = (
+        f"import sys; sys.path.insert(0, {str(Path(__file__).parents[2] / 'src')!r}); sys.argv[:] = ['shed', "
+        f"*{words!r}]; "
+    )
     done = subprocess.run(
-        [sys.executable, "-I", "-S", "-c", path + SHOW], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=True, env=env
+        [sys.executable, "-I", "-S", "-c", path + SHOW],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=True,
+        env=env,
     )
     code, *found = done.stderr.split()
     assert code == "0"
@@ -44,4 +65,7 @@ def test_exec_imports_little(tmp_path: Path) -> None:
     with ScriptedServer(tmp_path / "s.sock", script) as server:
         found = modules("exec", "dev-1", "--", "true", env={"SHED_SERVER": server.url, "HOME": str(tmp_path)})
     assert not found & SLOW
-    assert not {name for name in found if name.startswith("shed.") and "config" in name} - {"shed.config", "shed.config.rundir"}
+    assert not {name for name in found if name.startswith("shed.") and "config" in name} - {
+        "shed.config",
+        "shed.config.rundir",
+    }

@@ -1,4 +1,6 @@
-"""Removing, pruning and measuring by the real `shed` and the real server; VMs are the fake backend's, the store is real."""
+"""Removing, pruning and measuring by the real `shed` and the real server; VMs are the fake backend's, the store is
+real.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +14,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -42,7 +45,13 @@ class Host:
     def shed(self, *words: str, code: int = 0) -> subprocess.CompletedProcess[str]:
         """Run a command to its end."""
         done = subprocess.run(
-            [*SHED, *words], env=self.env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False
+            [*SHED, *words],
+            env=self.env,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
         )
         assert done.returncode == code, done
         assert "Traceback" not in done.stderr
@@ -56,7 +65,9 @@ class Host:
     def asked(self, answer: str, *words: str) -> str:
         """Run a command on a terminal, answer its question, and return all it printed."""
         master, slave = pty.openpty()
-        with subprocess.Popen([*SHED, *words], env=self.env, stdin=slave, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
+        with subprocess.Popen(
+            [*SHED, *words], env=self.env, stdin=slave, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        ) as process:
             os.close(slave)
             os.write(master, f"{answer}\n".encode())
             output = process.communicate(timeout=60)[0].decode()
@@ -80,7 +91,9 @@ def age(path: Path, seconds: float) -> None:
 
 
 def test_an_image_from_its_names_to_its_last_byte(host: Host) -> None:
-    """In use it cannot be removed; removed it cannot be used; pruned its space is free; what is needed stays throughout."""
+    """In use it cannot be removed; removed it cannot be used; pruned its space is free; what is needed stays
+    throughout.
+    """
     image, other = put_image(host.store, "mine", "mine", layers=2), put_image(host.store, "other", "other")
     refs.record(host.store, "example.org/mine:v1", image)
     host.shed("create", "dev", "--image", "example.org/mine:v1")
@@ -116,7 +129,9 @@ def test_an_image_from_its_names_to_its_last_byte(host: Host) -> None:
 
 
 def test_the_commands_of_the_upgrade_guide(host: Host) -> None:
-    """Images of the version before are listed, marked, removed through a pipe, and pruned; two names of one image are no obstacle."""
+    """Images of the version before are listed, marked, removed through a pipe, and pruned; two names of one image are
+    no obstacle.
+    """
     for name in ("base", "full", None):
         put_image(host.store, name or "dangling", name, root=False)
     put_image(host.store, "base", "again", root=False)
@@ -143,7 +158,9 @@ def test_questions(host: Host) -> None:
     assert output.startswith('Delete image "mine" (')
     assert output.endswith(")? [y/N] Cancelled.\n")
     assert host.store.tag_names() == ["mine"]
-    assert json.loads(host.shed("image", "rm", "mine", "--json", code=2).stderr)["error"]["code"] == "CONFIRMATION_NEEDED"
+    assert (
+        json.loads(host.shed("image", "rm", "mine", "--json", code=2).stderr)["error"]["code"] == "CONFIRMATION_NEEDED"
+    )
     assert "removed mine" in host.asked("y", "image", "rm", "mine")
     assert "Delete 1 image (" in host.asked("", "image", "prune")
     assert host.store.blob_digests()
@@ -268,18 +285,23 @@ def test_system_prune(host: Host) -> None:
         path.write_text("x")
     for path in (log, put_aside, audit):
         age(path, 100 * HOUR)
-    plan = host.json("system", "prune", "--dry-run", "--instances", "--images", "--orphans", "--logs")
-    names = {scope: [row.get("name", row.get("digest")) for row in plan[scope]] for scope in ("instances", "images", "orphans", "logs")}  # type: ignore[attr-defined]
+    plan: dict[str, Any] = host.json("system", "prune", "--dry-run", "--instances", "--images", "--orphans", "--logs")
+    scopes = ("instances", "images", "orphans", "logs")
+    names = {scope: [row.get("name", row.get("digest")) for row in plan[scope]] for scope in scopes}
     assert names["instances"] == ["old"]
     assert image in names["images"]
     assert len(names["images"]) == 4
     assert names["orphans"] == [str(temporary), str(template), str(lost)]
     assert names["logs"] == [str(log), str(put_aside)]
     assert (host.paths.instances / "old").exists()
-    answer = host.json("system", "prune", "--force")
-    assert {scope: [row.get("name", row.get("digest")) for row in answer[scope]] for scope in names} == {**names, "logs": []}  # type: ignore[attr-defined]
-    assert answer["size_bytes"] == plan["size_bytes"] - 2 * 4096  # type: ignore[operator]
-    assert sorted(path.name for path in host.paths.instances.iterdir() if not path.name.startswith(".")) == ["running", "young"]
+    answer: dict[str, Any] = host.json("system", "prune", "--force")
+    removed = {scope: [row.get("name", row.get("digest")) for row in answer[scope]] for scope in scopes}
+    assert removed == {**names, "logs": []}
+    assert answer["size_bytes"] == plan["size_bytes"] - 2 * 4096
+    assert sorted(path.name for path in host.paths.instances.iterdir() if not path.name.startswith(".")) == [
+        "running",
+        "young",
+    ]
     assert not host.store.has(image)
     assert host.store.has(kept)
     assert not lost.exists()
@@ -292,7 +314,9 @@ def test_system_prune(host: Host) -> None:
 
 
 def test_console_logs_are_cut(host: Host) -> None:
-    """To their end, in place, after the old sheds have gone; a dry run says the same, and the short ones stay as they are."""
+    """To their end, in place, after the old sheds have gone; a dry run says the same, and the short ones stay as they
+    are.
+    """
     digest = put_image(host.store, "kept", "kept")
     logs = {name: put_shed(host.paths, name, digest) / "console.log" for name in ("long", "old", "short")}
     age(logs["old"].parent / metadata.METADATA, 100 * HOUR)
@@ -331,7 +355,9 @@ def test_an_image_is_named_in_the_path(host: Host) -> None:
     assert http.request(server, "GET", "/api/images/inspect/example.org%2Fa%2Fb:v1")["digest"] == digest
     put_image(host.store, "image", "another")
     assert http.request(server, "DELETE", "/api/images/pull")["tags"] == ["pull"]
-    assert http.request(server, "DELETE", "/api/images/example.org%2Fa%2Fb%3Av1")["references"] == ["example.org/a/b:v1"]
+    assert http.request(server, "DELETE", "/api/images/example.org%2Fa%2Fb%3Av1")["references"] == [
+        "example.org/a/b:v1"
+    ]
     with pytest.raises(NotFoundError):
         http.request(server, "DELETE", "/api/images/pull")
 

@@ -1,4 +1,6 @@
-"""The real `shed exec` on a real pseudo-terminal: raw mode comes and goes, sizes and keys arrive, nothing is left behind."""
+"""The real `shed exec` on a real pseudo-terminal: raw mode comes and goes, sizes and keys arrive, nothing is left
+behind.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,9 @@ def terminal() -> Iterator[Terminal]:
 
 
 def test_keys_sizes_and_the_way_back(serve: Callable[[Script], ScriptedServer], terminal: Terminal) -> None:
-    """Ctrl-C, ctrl-Z and ctrl-D are bytes for the command; it learns size and type of the terminal; afterwards all is as before."""
+    """Ctrl-C, ctrl-Z and ctrl-D are bytes for the command; it learns size and type of the terminal; afterwards all is
+    as before.
+    """
     requests: list[dict[str, object]] = []
     keys: list[bytes] = []
 
@@ -91,7 +95,9 @@ def test_a_lost_connection_restores_the_terminal(serve: Callable[[Script], Scrip
     assert terminal.restored()
 
 
-def test_a_stopped_and_continued_shed_is_raw_again(serve: Callable[[Script], ScriptedServer], terminal: Terminal) -> None:
+def test_a_stopped_and_continued_shed_is_raw_again(
+    serve: Callable[[Script], ScriptedServer], terminal: Terminal
+) -> None:
     """A shell that took the terminal meanwhile has changed its mode."""
 
     def script(c: Conversation) -> None:
@@ -146,7 +152,9 @@ def test_console_is_a_login_shell(serve: Callable[[Script], ScriptedServer], ter
     assert (requests[0]["cmd"], requests[0]["tty"]) == ([], True)
 
 
-def test_a_shed_that_must_start_first_is_waited_for_visibly(serve: Callable[[Script], ScriptedServer], terminal: Terminal) -> None:
+def test_a_shed_that_must_start_first_is_waited_for_visibly(
+    serve: Callable[[Script], ScriptedServer], terminal: Terminal
+) -> None:
     """After a second of silence the user learns why; ctrl-C still works then."""
 
     def script(c: Conversation) -> None:

@@ -1,4 +1,6 @@
-"""`shed token` and the servers that are reached over HTTP, as a user meets them: a real server with fake VMs, on TCP."""
+"""`shed token` and the servers that are reached over HTTP, as a user meets them: a real server with fake VMs, on
+TCP.
+"""
 
 from __future__ import annotations
 
@@ -36,8 +38,16 @@ class Host:
         home = self.root / user
         home.mkdir(exist_ok=True)
         run = self.root / "run" if user == "owner" else home / "run"
-        env = {**self.environment, "HOME": str(home), "SHED_RUNTIME_DIR": str(run), "SHED_DATA_DIR": str(home / "data"), **environment}
-        done = subprocess.run([*SHED, *words], env=env, input=stdin, capture_output=True, text=True, timeout=60, check=False)
+        env = {
+            **self.environment,
+            "HOME": str(home),
+            "SHED_RUNTIME_DIR": str(run),
+            "SHED_DATA_DIR": str(home / "data"),
+            **environment,
+        }
+        done = subprocess.run(
+            [*SHED, *words], env=env, input=stdin, capture_output=True, text=True, timeout=60, check=False
+        )
         assert done.returncode == code, done
         assert "Traceback" not in done.stderr
         return done
@@ -66,7 +76,10 @@ def test_the_upgrade_path_is_one_sentence(host: Host) -> None:
     assert "asks for a token" in refused
     assert "shed token create NAME" in refused
     assert "SHED_TOKEN" in refused
-    assert "asks for a token" in host.shed("server", "add", "127.0.0.1", "-p", str(host.port), "-n", "lab", user="other", code=1).stderr
+    assert (
+        "asks for a token"
+        in host.shed("server", "add", "127.0.0.1", "-p", str(host.port), "-n", "lab", user="other", code=1).stderr
+    )
     assert "asks for a token" in host.shed("-s", host.url, "exec", "x", "--", "true", user="other", code=125).stderr
 
 
@@ -77,7 +90,9 @@ def test_a_token_for_somebody_else(host: Host) -> None:
     assert made.stdout == f"{token}\n"
     assert token.startswith("shed_")
     (host.root / "token-file").write_text(made.stdout)
-    added = host.shed("server", "add", host.url, "-n", "lab", "--token-file", str(host.root / "token-file"), user="other")
+    added = host.shed(
+        "server", "add", host.url, "-n", "lab", "--token-file", str(host.root / "token-file"), user="other"
+    )
     assert token not in added.stdout + added.stderr + (host.root / "other/.shed/config.yaml").read_text()
     assert (host.root / "other/.shed/tokens").stat().st_mode & 0o777 == 0o600
     host.shed("create", "theirs", user="other")
@@ -96,9 +111,13 @@ def test_a_token_for_somebody_else(host: Host) -> None:
 
 def test_a_token_from_the_environment_or_standard_input(host: Host) -> None:
     """As programs in CI have them."""
-    token = json.loads(host.shed("token", "create", "ci", "--right", "read", "--expires", "1h", "--json").stdout)["token"]
+    token = json.loads(host.shed("token", "create", "ci", "--right", "read", "--expires", "1h", "--json").stdout)[
+        "token"
+    ]
     assert host.shed("-s", host.url, "ls", "-q", user="ci", SHED_TOKEN=token).stdout == ""
-    assert "needs the right 'use'" in host.shed("-s", host.url, "create", "x", user="ci", code=1, SHED_TOKEN=token).stderr
+    assert (
+        "needs the right 'use'" in host.shed("-s", host.url, "create", "x", user="ci", code=1, SHED_TOKEN=token).stderr
+    )
     host.shed("server", "add", host.url, "-n", "lab", "--token-file", "-", user="ci", stdin=token)
     assert host.shed("ls", "-q", user="ci").stdout == ""
 

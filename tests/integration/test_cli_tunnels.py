@@ -43,7 +43,9 @@ class User:
             try:
                 assert process.stdout is not None
                 line = process.stdout.readline()
-                assert line.startswith("Forwarding from 127.0.0.1:"), line + (process.stderr.read() if process.stderr else "")
+                assert line.startswith("Forwarding from 127.0.0.1:"), line + (
+                    process.stderr.read() if process.stderr else ""
+                )
                 yield process, int(line.split()[2].rpartition(":")[2])
             finally:
                 process.kill()
@@ -107,7 +109,9 @@ def test_forward_until_ctrl_c(user: User, number: int) -> None:
 
 
 def test_what_ends_in_the_shed_ends_here(user: User) -> None:
-    """A VM that dies resets its connections; a port where nobody listens, and a shed that was stopped, too; each is said once."""
+    """A VM that dies resets its connections; a port where nobody listens, and a shed that was stopped, too; each is
+    said once.
+    """
     with user.running("forward", "dev", ":7", ":9", ":8") as (process, port):
         assert process.stdout is not None
         lines = [process.stdout.readline() for _ in range(5)]
@@ -156,7 +160,11 @@ def test_a_slow_reader_costs_no_memory(user: User) -> None:
         (["forward", "dev"], 2, "PORT"),
         (["forward", "dev", "9300", "9300:80"], 2, "local port 9300 is there twice"),
         (["forward", "dev", "7", "--address", "192.0.2.1"], 2, "cannot listen on 192.0.2.1"),
-        (["forward", "dev", "7", "--address", "nowhere.invalid"], 2, "cannot listen on nowhere.invalid port 7: Name or service"),
+        (
+            ["forward", "dev", "7", "--address", "nowhere.invalid"],
+            2,
+            "cannot listen on nowhere.invalid port 7: Name or service",
+        ),
         (["tunnels", "start", "dev", "-t", "9300", "-t", "9300:80"], 2, "local port 9300 is there twice"),
         (["tunnels", "start", "dev"], 1, "no profile 'default'"),
         (["tunnels", "start", "nope", "-t", "7"], 1, "there is no shed 'nope'"),
@@ -174,7 +182,10 @@ def test_a_port_in_use_is_one_clear_error(user: User) -> None:
     """In the foreground, and from the background too; nothing is left running."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        for words in (["forward", "dev", f"{port}:7"], ["tunnels", "start", "dev", "-t", ":9", "-t", f"{port}:7", "-d"]):
+        for words in (
+            ["forward", "dev", f"{port}:7"],
+            ["tunnels", "start", "dev", "-t", ":9", "-t", f"{port}:7", "-d"],
+        ):
             failed = user.shed(*words, code=1)
             assert failed.stderr.startswith(f"error: port {port} on 127.0.0.1 is in use\nhint: ")
     assert user.open() == []
@@ -194,7 +205,9 @@ def test_tunnels_in_the_background(user: User) -> None:
     assert echo(port)
     (listed,) = user.open()
     assert (listed["shed"], listed["server"], listed["pid"]) == ("dev", "local", started["pid"])
-    assert Path(f"/proc/{started['pid']}/stat").read_text().rpartition(")")[2].split()[3] == str(started["pid"])  # a session of its own
+    assert Path(f"/proc/{started['pid']}/stat").read_text().rpartition(")")[2].split()[3] == str(
+        started["pid"]
+    )  # a session of its own
     assert "are open already" in user.shed("tunnels", "start", "dev", "-d", code=1).stderr
     user.shed("tunnels", "start", "dev", "-t", f"{port}:7", "-d", "--replace")
     assert echo(port)
@@ -209,12 +222,16 @@ def test_tunnels_in_the_background(user: User) -> None:
 
 
 def test_a_server_that_restarts_is_waited_for(tmp_path: Path) -> None:
-    """A connection that comes while it is away works once it is back; the log has a line for each change, not for each try."""
+    """A connection that comes while it is away works once it is back; the log has a line for each change, not for each
+    try.
+    """
     with fake_server(tmp_path) as env, contextlib.ExitStack() as stack:
         user = User(tmp_path, env)
         user.shed("create", "dev")
         stack.callback(user.shed, "tunnels", "stop", "--all")
-        port = json.loads(user.shed("tunnels", "start", "dev", "-t", ":7", "-d", "--json").stdout)["forwards"][0]["port"]
+        port = json.loads(user.shed("tunnels", "start", "dev", "-t", ":7", "-d", "--json").stdout)["forwards"][0][
+            "port"
+        ]
         assert echo(port)
         user.shed("stop", "dev")
         for _ in range(20):
@@ -230,7 +247,10 @@ def test_a_server_that_restarts_is_waited_for(tmp_path: Path) -> None:
                 try:
                     assert waiting.makefile("rb").read() == b"patient"
                     log = next((tmp_path / ".shed/tunnels").glob("*.log")).read_text().splitlines()
-                    assert [line.split(" ", 1)[1] for line in log[1:]] == ["shed 'dev' is not running", "port 7 of shed 'dev' works again"]
+                    assert [line.split(" ", 1)[1] for line in log[1:]] == [
+                        "shed 'dev' is not running",
+                        "port 7 of shed 'dev' works again",
+                    ]
                     user.shed("tunnels", "stop", "dev")
                 finally:
                     server.terminate()

@@ -1,4 +1,6 @@
-"""A server that stalls, or sends without end: each request of the client ends, in one clear error, with little memory taken."""
+"""A server that stalls, or sends without end: each request of the client ends, in one clear error, with little memory
+taken.
+"""
 
 from __future__ import annotations
 
@@ -92,7 +94,9 @@ def both(url: str) -> tuple[UnavailableError, UnavailableError]:
     ids=["silent", "in the head", "in the body", "in an error", "interim"],
 )
 def test_a_server_that_stalls(serve: Callable[[Script], ScriptedServer], script: Say) -> None:
-    """Wherever it does, or when it only says that it is about to answer: both clients have the same rule, and say the same."""
+    """Wherever it does, or when it only says that it is about to answer: both clients have the same rule, and say the
+    same.
+    """
     with serve(script) as server:
         for error in both(server.url):
             assert (error.code, "did not answer within" in error.message) == ("TIMEOUT", True)
@@ -136,7 +140,10 @@ def _answer(body: bytes, status: int, kind: str, talk: Conversation) -> None:
 def test_an_event_without_end(serve: Callable[[Script], ScriptedServer], line: bytes) -> None:
     """It is not kept."""
     head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n"
-    with serve(endless(head, line * 4096)) as server, pytest.raises(UnavailableError, match="an event of more than 1 MiB"):
+    with (
+        serve(endless(head, line * 4096)) as server,
+        pytest.raises(UnavailableError, match="an event of more than 1 MiB"),
+    ):
         Client(server.url).start("dev")
 
 

@@ -31,7 +31,9 @@ sys.exit(main.main())
 
 @pytest.fixture(scope="module")
 def env(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """An environment with a `shed` to call, and a server with two sheds, an image and a session; it must not be asked for more."""
+    """An environment with a `shed` to call, and a server with two sheds, an image and a session; it must not be asked
+    for more.
+    """
     root = tmp_path_factory.mktemp("user")
     (root / "bin").mkdir()
     (root / "bin/shed").write_text(f"#!/bin/sh\nexec {sys.executable} -c '{PATIENT}' \"$@\"\n")
@@ -39,7 +41,10 @@ def env(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     (root / "folder").mkdir()
     (root / "file one").touch()
     answers = {
-        "GET /api/sheds": {"sheds": [{"name": "alpha", "status": "running"}, {"name": "beta", "status": "stopped"}], "warnings": []},
+        "GET /api/sheds": {
+            "sheds": [{"name": "alpha", "status": "running"}, {"name": "beta", "status": "stopped"}],
+            "warnings": [],
+        },
         "GET /api/images": {"images": [{"name": "debian-12"}, {"digest": "sha256:0"}], "warnings": []},
         "GET /api/sheds/alpha/sessions": {"sessions": [{"name": "build"}]},
     }
@@ -49,7 +54,14 @@ def env(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
 
     with ScriptedServer(root / "s.sock", script) as server:
         path = f"{root}/bin:{os.environ['PATH']}"
-        yield {"PATH": path, "HOME": str(root), "SHED_SERVER": server.url, "PS1": "> ", "TERM": "dumb", "LANG": "C.UTF-8"}
+        yield {
+            "PATH": path,
+            "HOME": str(root),
+            "SHED_SERVER": server.url,
+            "PS1": "> ",
+            "TERM": "dumb",
+            "LANG": "C.UTF-8",
+        }
 
 
 def asked(env: dict[str, str], *words: str) -> list[str]:
@@ -62,7 +74,9 @@ def asked(env: dict[str, str], *words: str) -> list[str]:
 
 @pytest.fixture
 def offered(env: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
-    """Return a function that tells the kind, and the words without descriptions, that can stand at the end of a line."""
+    """Return a function that tells the kind, and the words without descriptions, that can stand at the end of a
+    line.
+    """
     for name in ("HOME", "SHED_SERVER"):
         monkeypatch.setenv(name, env[name])
     monkeypatch.setattr("shed.cli.complete._PATIENCE", TIMEOUT)
@@ -120,7 +134,18 @@ def test_all_commands_are_known(offered: Callable[..., list[str]]) -> None:
         if path and path[0] in ("exec", "console"):
             return
         for word in found:
-            if len(path) < 2 and word not in ("alpha", "beta", "alpha:", "beta:", "debian-12", "build", "bash", "fish", "zsh", "local"):
+            if len(path) < 2 and word not in (
+                "alpha",
+                "beta",
+                "alpha:",
+                "beta:",
+                "debian-12",
+                "build",
+                "bash",
+                "fish",
+                "zsh",
+                "local",
+            ):
                 visit([*path, word])
 
     assert offered("") == ["words", *(name for name, command in COMMANDS.items() if not command.alias_of)]
@@ -162,7 +187,9 @@ class Shell:
 
     def __init__(self, command: list[str], env: dict[str, str]) -> None:
         self.keyboard, line = pty.openpty()
-        self.process = subprocess.Popen(["setsid", "--ctty", *command], stdin=line, stdout=line, stderr=line, env=env, cwd=env["HOME"])
+        self.process = subprocess.Popen(
+            ["setsid", "--ctty", *command], stdin=line, stdout=line, stderr=line, env=env, cwd=env["HOME"]
+        )
         os.close(line)
 
     def __enter__(self) -> Shell:
@@ -213,7 +240,9 @@ def test_fish(env: dict[str, str]) -> None:
 
     def shown(line: str) -> list[str]:
         script = f"shed completion fish | source; complete -C {line!r}"
-        done = subprocess.run(["fish", "--no-config", "-c", script], env=env, cwd=env["HOME"], capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            ["fish", "--no-config", "-c", script], env=env, cwd=env["HOME"], capture_output=True, text=True, check=True
+        )
         return done.stdout.splitlines()
 
     assert shown("shed sto") == ["stop\tstop a running shed; its files stay"]

@@ -68,12 +68,19 @@ def reference(server: DockerRegistry, version: str = "v1") -> str:
 def phases(store: LayoutStore, name: str, how: Settings) -> tuple[Digest, list[str]]:
     """Have an image here; return its digest, and the phases of a pull, none when there was no need."""
     events: list[str] = []
-    digest = ensure(store, name, how, progress=Progress(lambda event: events.append(event.name) if isinstance(event, PhaseEvent) else None))
+    digest = ensure(
+        store,
+        name,
+        how,
+        progress=Progress(lambda event: events.append(event.name) if isinstance(event, PhaseEvent) else None),
+    )
     return digest, events
 
 
 def test_what_is_missing_is_pulled_once(server: DockerRegistry, store: LayoutStore) -> None:
-    """An alias is pulled the first time, gets its name, and is then found without asking the registry, also by its reference."""
+    """An alias is pulled the first time, gets its name, and is then found without asking the registry, also by its
+    reference.
+    """
     digest, events = phases(store, "base", settings(server))
     assert events == ["manifest", "blobs", "commit"]
     assert phases(store, "base", settings(server)) == (digest, [])
@@ -94,7 +101,9 @@ def test_another_version_in_the_configuration_is_noticed(server: DockerRegistry,
 
 
 def test_what_was_built_here_goes_first(server: DockerRegistry, store: LayoutStore, tmp_path: Path) -> None:
-    """A local image keeps its name: it is neither pulled over nor renamed, and the published one is known by its reference."""
+    """A local image keeps its name: it is neither pulled over nor renamed, and the published one is known by its
+    reference.
+    """
     mine = mint_small(store, tmp_path, layer=tar(file("mine"))).manifest_digest
     assert phases(store, "base", settings(server, policy="always")) == (mine, [])
     published, _ = phases(store, reference(server), settings(server))
@@ -146,7 +155,8 @@ def test_an_alias_that_cannot_be_pulled_says_what_to_do(server: DockerRegistry, 
     """The error names the image as it was asked for, the reference, and both ways on; nothing is left."""
     missing = replace(settings(server), image_aliases={"base": f"{server.address}/pub/nothing:v1"})
     with pytest.raises(
-        ShedError, match=f"no image called 'base' here, and it could not be pulled: {server.address} has no manifest pub/nothing"
+        ShedError,
+        match=f"no image called 'base' here, and it could not be pulled: {server.address} has no manifest pub/nothing",
     ) as caught:
         phases(store, "base", missing)
     assert "shed image build -n base" in (caught.value.hint or "")
@@ -155,7 +165,9 @@ def test_an_alias_that_cannot_be_pulled_says_what_to_do(server: DockerRegistry, 
 
 
 def test_the_command(server: DockerRegistry, tmp_path: Path) -> None:
-    """It pulls each reference once, by the name it has here; the second time there is nothing to do; an unknown variant names the known."""
+    """It pulls each reference once, by the name it has here; the second time there is nothing to do; an unknown variant
+    names the known.
+    """
     config = tmp_path / "server.yaml"
     names = {"base": reference(server), "also-base": reference(server), "next": reference(server, "v2")}
     config.write_text(json.dumps({"default_image": "base", "image_aliases": names, "qemu": {"warm_start": False}}))

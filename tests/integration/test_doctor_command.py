@@ -37,12 +37,16 @@ OF_THE_HOST = {"control groups", "memory", "pressure"}
 def doctor(environment: Environment, *words: str) -> subprocess.CompletedProcess[str]:
     """Run it."""
     command = [sys.executable, "-m", "shed.server.main", "doctor", *words]
-    return subprocess.run(command, env=environment, cwd=environment["HOME"], capture_output=True, text=True, check=False, timeout=280)
+    return subprocess.run(
+        command, env=environment, cwd=environment["HOME"], capture_output=True, text=True, check=False, timeout=280
+    )
 
 
 @pytest.mark.slow
 def test_a_host_that_is_well_and_then_is_not(environment: Environment) -> None:
-    """Exit code 0 and no FAIL; then a root file system rots, and the row of that image alone says so; no server is started."""
+    """Exit code 0 and no FAIL; then a root file system rots, and the row of that image alone says so; no server is
+    started.
+    """
     done = doctor(environment, "--json")
     rows = {row["name"]: row for row in json.loads(done.stdout)["checks"]}
     assert done.returncode == 0, done.stdout
@@ -63,7 +67,9 @@ def test_a_host_that_is_well_and_then_is_not(environment: Environment) -> None:
     assert int(counts[1]) + int(counts[2]) + 1 == len(rows)
     assert len(lines) == len(rows)
     (failed,) = [line for line in lines if line[25:29] == "FAIL"]
-    assert failed.startswith(f"{'image busybox':<24} FAIL rootfs erofs blob of image manifest {short(digest)} is damaged: ")
+    assert failed.startswith(
+        f"{'image busybox':<24} FAIL rootfs erofs blob of image manifest {short(digest)} is damaged: "
+    )
     assert not Path(environment["SHED_RUNTIME_DIR"]).exists()
     assert load_kit(store)
 

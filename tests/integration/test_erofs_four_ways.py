@@ -1,4 +1,5 @@
-"""Images of our writer hold exactly what was put in: so say our reader, a kernel that reads every file, and erofs-utils 1.9.
+"""Images of our writer hold exactly what was put in: so say our reader, a kernel that reads every file, and erofs-utils
+1.9.
 
 The fourth way, inside a booted guest, is in tests/vm, with the same trees and records.
 """

@@ -38,7 +38,11 @@ def test_a_file_over_four_gigabytes(tmp_path: Path) -> None:
         write_image(entries(), out)
     assert check(path, data=True).logical == SIZE
     assert verify_contents(path, entries()).data_bytes == SIZE
-    with Image.open(path) as image, mounted(path, tmp_path / "mount") as folder_, (folder_ / "large").open("rb") as file:
+    with (
+        Image.open(path) as image,
+        mounted(path, tmp_path / "mount") as folder_,
+        (folder_ / "large").open("rb") as file,
+    ):
         inode = image.lookup(b"large")
         assert os.fstat(file.fileno()).st_size == inode.size == SIZE
         for offset, data in PIECES:

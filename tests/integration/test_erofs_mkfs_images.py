@@ -1,4 +1,6 @@
-"""Images of mkfs.erofs 1.9, with every feature we read: our reader finds what is in the source folder, our checker takes them."""
+"""Images of mkfs.erofs 1.9, with every feature we read: our reader finds what is in the source folder, our checker
+takes them.
+"""
 
 from __future__ import annotations
 
@@ -65,7 +67,9 @@ def source_entries() -> list[Entry]:
         "mixed": trees.mixed(8192),
         "holes": trees.holes(16384),
         "links": trees.links(0),
-        "devices": [entry for entry in trees.devices(0) if entry.path != b"char/0-0"],  # mkfs.erofs takes it for a whiteout
+        "devices": [
+            entry for entry in trees.devices(0) if entry.path != b"char/0-0"
+        ],  # mkfs.erofs takes it for a whiteout
         "twins": trees.twins(16384),
         "names": [entry for entry in trees.names(0) if not entry.path.startswith(b"fill")],
     }
@@ -76,10 +80,15 @@ def source_entries() -> list[Entry]:
             if entry.link is not None:
                 entry.link = name.encode() + b"/" + entry.link
             entries.append(entry)
-    alike = {b"user.long.prefix.same": b"same", b"security.capability": bytes.fromhex("0100000200200000000000000000000000000000")}
+    alike = {
+        b"user.long.prefix.same": b"same",
+        b"security.capability": bytes.fromhex("0100000200200000000000000000000000000000"),
+    }
     entries.append(trees.folder("xattrs", xattrs=alike))
     own = {number: {b"user.own": b"%d" % number, b"trusted.t": b"t"} for number in range(20)}
-    entries += [trees.file(f"xattrs/{number}", b"x" * number, xattrs={**alike, **xattrs}) for number, xattrs in own.items()]
+    entries += [
+        trees.file(f"xattrs/{number}", b"x" * number, xattrs={**alike, **xattrs}) for number, xattrs in own.items()
+    ]
     return entries
 
 
@@ -93,19 +102,29 @@ def wanted(source: Path) -> dict[str, Record]:
     return record_folder(os.fsencode(source))
 
 
-@pytest.mark.parametrize("options", [pytest.param(name, marks=pytest.mark.slow if name == "dedupe" else ()) for name in OPTIONS])
-def test_our_reader_finds_what_is_in_the_source(source: Path, wanted: dict[str, Record], tmp_path: Path, options: str) -> None:
+@pytest.mark.parametrize(
+    "options", [pytest.param(name, marks=pytest.mark.slow if name == "dedupe" else ()) for name in OPTIONS]
+)
+def test_our_reader_finds_what_is_in_the_source(
+    source: Path, wanted: dict[str, Record], tmp_path: Path, options: str
+) -> None:
     image = tmp_path / "image"
     mkfs_erofs(image, source, "--quiet", *OPTIONS[options])
     report = check(image, data=True)
-    assert f"count: {report.inodes}" in " ".join(dump_erofs(image, "-s").split()) or "fragments/dedupe" in report.features
+    assert (
+        f"count: {report.inodes}" in " ".join(dump_erofs(image, "-s").split()) or "fragments/dedupe" in report.features
+    )
     with Image.open(image) as opened:
         ignore = ["mtime"] if options == "compact" else []
         assert differences(record_image(opened), wanted, ignore=ignore) == []
 
 
-@pytest.mark.parametrize(("options", "feature"), [(["-E48bit"], "48bit"), (["-m4096", "--MZ=i"], "metabox")], ids=["48bit", "metabox"])
-def test_features_that_are_not_supported_are_named(source: Path, tmp_path: Path, options: list[str], feature: str) -> None:
+@pytest.mark.parametrize(
+    ("options", "feature"), [(["-E48bit"], "48bit"), (["-m4096", "--MZ=i"], "metabox")], ids=["48bit", "metabox"]
+)
+def test_features_that_are_not_supported_are_named(
+    source: Path, tmp_path: Path, options: list[str], feature: str
+) -> None:
     image = tmp_path / "image"
     mkfs_erofs(image, source / "xattrs", "--quiet", "-zlz4", *options)
     with pytest.raises(ErofsError, match=feature) as caught:
@@ -128,7 +147,9 @@ def test_the_bug_of_erofs_utils_1_7_1(source: Path, tmp_path: Path, layout_optio
     mkfs_erofs(valid, source / "mixed", "--quiet", "-zlz4", "-C65536", *layout_option)
     check(valid)
     damaged = Damaged(valid, tmp_path / "damaged")
-    damaged.superblock(feature_incompat=damaged.description().feature_incompat & ~layout.INCOMPAT_BIG_PCLUSTER, compression=0)
+    damaged.superblock(
+        feature_incompat=damaged.description().feature_incompat & ~layout.INCOMPAT_BIG_PCLUSTER, compression=0
+    )
     image = damaged.save()
     with pytest.raises(ErofsError) as caught:
         check(image)

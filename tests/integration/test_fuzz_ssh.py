@@ -1,6 +1,8 @@
-"""Whatever a client with a key sends inside the encryption, the SSH front refuses it or serves it: no bug is logged, others go on.
+"""Whatever a client with a key sends inside the encryption, the SSH front refuses it or serves it: no bug is logged,
+others go on.
 
-Messages of RFC 4254 with odd contents, and bytes that are no message.  `SHED_FUZZ_SECONDS` asks for a longer, random run.
+Messages of RFC 4254 with odd contents, and bytes that are no message.  `SHED_FUZZ_SECONDS` asks for a longer, random
+run.
 """
 
 from __future__ import annotations
@@ -67,7 +69,9 @@ Sent = tuple[int, bytes, list[bytes | int | bool]]
 
 def well_formed(kind: int, layouts: dict[bytes, list[Any]]) -> st.SearchStrategy[Sent]:
     """Messages of the right form, with odd contents."""
-    return st.one_of(*(st.tuples(st.just(kind), st.just(word), st.tuples(*layout).map(list)) for word, layout in layouts.items()))
+    return st.one_of(
+        *(st.tuples(st.just(kind), st.just(word), st.tuples(*layout).map(list)) for word, layout in layouts.items())
+    )
 
 
 any_fields = st.lists(st.one_of(words, st.binary(max_size=40), numbers, flags), max_size=7)
@@ -82,7 +86,9 @@ proper: st.SearchStrategy[Sent] = st.one_of(
     well_formed(OPEN, OPENS),
     st.tuples(st.just(DATA), words, st.just([])),
 )
-connections = st.tuples(st.lists(proper, min_size=1, max_size=12), st.lists(malformed, max_size=1)).map(lambda both: both[0] + both[1])
+connections = st.tuples(st.lists(proper, min_size=1, max_size=12), st.lists(malformed, max_size=1)).map(
+    lambda both: both[0] + both[1]
+)
 """What is sent on one connection; the first malformed message ends it."""
 
 
@@ -120,7 +126,10 @@ def encoded(kind: int, word: bytes, rest: list[bytes | int | bool], channel: int
 
 def send(host: Host, sent: list[Sent]) -> None:
     """Send messages on a connection of their own, and wait until the server has read them or hung up."""
-    with socket.create_connection(("127.0.0.1", host.ssh.port), timeout=60) as sock, contextlib.closing(paramiko.Transport(sock)) as client:
+    with (
+        socket.create_connection(("127.0.0.1", host.ssh.port), timeout=60) as sock,
+        contextlib.closing(paramiko.Transport(sock)) as client,
+    ):
         client.connect(username="dev", pkey=paramiko.Ed25519Key.from_private_key_file(str(host.ssh.private)))
         with contextlib.suppress(paramiko.SSHException, OSError, EOFError):
             channel = client.open_session(timeout=60)

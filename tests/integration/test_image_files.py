@@ -1,4 +1,6 @@
-"""`shed image save` and `shed image load` as their users meet them, and other people's tools on the file between them."""
+"""`shed image save` and `shed image load` as their users meet them, and other people's tools on the file between
+them.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,9 @@ def store(tmp_path: Path) -> LayoutStore:
 def shed(store: LayoutStore, *words: str | Path, stdin: bytes | None = None) -> subprocess.CompletedProcess[bytes]:
     """Run a command about images as the user that `store` belongs to."""
     environment = {**os.environ, "SHED_DATA_DIR": str(store.root.parent)}
-    return subprocess.run([*SHED, *words], input=stdin or b"", capture_output=True, env=environment, timeout=120, check=False)
+    return subprocess.run(
+        [*SHED, *words], input=stdin or b"", capture_output=True, env=environment, timeout=120, check=False
+    )
 
 
 def succeed(store: LayoutStore, *words: str | Path, stdin: bytes | None = None) -> bytes:
@@ -154,14 +158,23 @@ def test_memory(store: LayoutStore, tmp_path: Path) -> None:
     kernel = store.ingest(bytes(1 << 20) for _ in range(300))
     variant(store, "large", {KERNEL_KEY: kernel})
     theirs = others(tmp_path)
-    measure = "import resource as r, subprocess as s, sys; s.run(sys.argv[1:], check=True); print(r.getrusage(r.RUSAGE_CHILDREN).ru_maxrss)"
+    measure = (
+        "import resource as r, subprocess as s, sys; s.run(sys.argv[1:], check=True); "
+        "print(r.getrusage(r.RUSAGE_CHILDREN).ru_maxrss)"
+    )
     runs: list[tuple[LayoutStore, list[str | Path]]] = [
         (store, ["save", "large", "-o", tmp_path / "a.tar"]),
         (theirs, ["load", "-i", tmp_path / "a.tar"]),
     ]
     for owner, words in runs:
         environment = {**os.environ, "SHED_DATA_DIR": str(owner.root.parent)}
-        done = subprocess.run([sys.executable, "-c", measure, *SHED, *words], capture_output=True, env=environment, timeout=120, check=True)
+        done = subprocess.run(
+            [sys.executable, "-c", measure, *SHED, *words],
+            capture_output=True,
+            env=environment,
+            timeout=120,
+            check=True,
+        )
         assert int(done.stdout.split()[-1]) < 100_000  # KiB
     assert resolve(theirs, "large", trusted=None).kernel.stat().st_size == 300 << 20
 
@@ -171,9 +184,18 @@ def test_a_terminal_gets_no_image(store: LayoutStore) -> None:
     terminal, other = pty.openpty()
     environment = {**os.environ, "SHED_DATA_DIR": str(store.root.parent)}
     try:
-        for words, message in ((["save", "base", "-o", "-"], b"not for a terminal"), (["load"], b"no file on standard input")):
+        for words, message in (
+            (["save", "base", "-o", "-"], b"not for a terminal"),
+            (["load"], b"no file on standard input"),
+        ):
             done = subprocess.run(
-                [*SHED, *words], stdin=other, stdout=other, stderr=subprocess.PIPE, env=environment, timeout=60, check=False
+                [*SHED, *words],
+                stdin=other,
+                stdout=other,
+                stderr=subprocess.PIPE,
+                env=environment,
+                timeout=60,
+                check=False,
             )
             assert done.returncode == 2
             assert message in done.stderr
@@ -183,18 +205,28 @@ def test_a_terminal_gets_no_image(store: LayoutStore) -> None:
 
 
 def test_a_server_verifies_and_names(tmp_path: Path) -> None:
-    """By the server or in the command's own process: the same result; a damaged image ends in one error that names the blob."""
+    """By the server or in the command's own process: the same result; a damaged image ends in one error that names the
+    blob.
+    """
     machine = Machine(tmp_path)
     store = LayoutStore(machine.data / "images")
     mint_sound(store, tmp_path)
     try:
-        by_server, by_itself = (json.loads(machine.shed("image", "verify", "base", "--deep", "--json", *how)) for how in ([], ["--local"]))
+        by_server, by_itself = (
+            json.loads(machine.shed("image", "verify", "base", "--deep", "--json", *how)) for how in ([], ["--local"])
+        )
         assert by_server.pop("timings").keys() == by_itself.pop("timings").keys()
         assert by_server == by_itself
         assert by_server["valid"]
         assert "contents" in machine.shed("image", "verify", "base", "--deep")
         assert machine.shed("image", "tag", "base", "stable").startswith("stable is sha256:")
-        assert machine.shed("image", "history", "stable").splitlines()[0].split() == ["CREATED", "CREATED", "BY", "SIZE", "COMMENT"]
+        assert machine.shed("image", "history", "stable").splitlines()[0].split() == [
+            "CREATED",
+            "CREATED",
+            "BY",
+            "SIZE",
+            "COMMENT",
+        ]
         kernel = resolve(store, "base", trusted=None).kernel
         kernel.chmod(0o644)
         kernel.write_bytes(b"KERNEL")

@@ -1,4 +1,6 @@
-"""The wheel and the Debian package: made twice, and the latter installed, upgraded, removed and purged in a clean Debian."""
+"""The wheel and the Debian package: made twice, and the latter installed, upgraded, removed and purged in a clean
+Debian.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,13 @@ DATED = {**os.environ, "SOURCE_DATE_EPOCH": "1700000000"}
 
 def build(output: Path) -> Path:
     """Build the Debian package in `output`."""
-    done = subprocess.run([sys.executable, ROOT / "packaging/build_deb.py", output], env=DATED, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, ROOT / "packaging/build_deb.py", output],
+        env=DATED,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     return Path(done.stdout.strip())
 
@@ -30,7 +38,10 @@ def with_version(package: Path, version: str) -> Path:
     """Return the package with another version, its own and that of the program."""
     tree = package.with_name(version)
     subprocess.run(["dpkg-deb", "-R", package, tree], check=True)
-    for path, pattern in ((tree / "DEBIAN/control", "Version: {}\n"), (tree / "usr/lib/shed/lib/shed/shed/version.py", 'VERSION = "{}"\n')):
+    for path, pattern in (
+        (tree / "DEBIAN/control", "Version: {}\n"),
+        (tree / "usr/lib/shed/lib/shed/shed/version.py", 'VERSION = "{}"\n'),
+    ):
         text = path.read_text()
         assert pattern.format(VERSION) in text
         path.write_text(text.replace(pattern.format(VERSION), pattern.format(version)))
@@ -59,7 +70,12 @@ def test_a_wheel_is_the_same_twice_and_complete(tmp_path: Path) -> None:
     """Every file of the sources is in it, and the two commands."""
     wheels: list[Path] = []
     for name in ("a", "b"):
-        subprocess.run([sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", tmp_path / name], cwd=ROOT, env=DATED, check=True)
+        subprocess.run(
+            [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", tmp_path / name],
+            cwd=ROOT,
+            env=DATED,
+            check=True,
+        )
         wheels += (tmp_path / name).iterdir()
     assert wheels[0].name == f"shed-{VERSION}-py3-none-any.whl"
     assert wheels[0].read_bytes() == wheels[1].read_bytes()
@@ -67,7 +83,11 @@ def test_a_wheel_is_the_same_twice_and_complete(tmp_path: Path) -> None:
         names = set(wheel.namelist())
         scripts = wheel.read(f"shed-{VERSION}.dist-info/entry_points.txt").decode()
     source = ROOT / "src"
-    assert {str(path.relative_to(source)) for path in source.rglob("*") if path.is_file() and "__pycache__" not in path.parts} <= names
+    assert {
+        str(path.relative_to(source))
+        for path in source.rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    } <= names
     assert re.findall(r"^(\S+) = ", scripts, re.MULTILINE) == ["shed", "shed-server"]
 
 
@@ -75,7 +95,9 @@ def test_a_wheel_is_the_same_twice_and_complete(tmp_path: Path) -> None:
 @pytest.mark.root
 @pytest.mark.timeout(900)
 def test_a_debian_package_from_install_to_purge(tmp_path: Path) -> None:
-    """It needs QEMU, works, restarts its service into a valid configuration only, keeps what people wrote, and goes without the data."""
+    """It needs QEMU, works, restarts its service into a valid configuration only, keeps what people wrote, and goes
+    without the data.
+    """
     package = build(tmp_path)
     assert package.name == f"shed-server_{VERSION}_amd64.deb"
     first = package.read_bytes()
@@ -106,7 +128,9 @@ def test_a_debian_package_from_install_to_purge(tmp_path: Path) -> None:
     for path in (ROOT / "src").rglob("*"):
         if path.is_file() and "__pycache__" not in path.parts:
             assert os.access(program / path.relative_to(ROOT / "src"), os.X_OK) == os.access(path, os.X_OK), path
-    listed = root.must("sh", "-c", "shed list && shed server status && shed-server doctor | tail -1; shed server stop")  # Debian's Python
+    listed = root.must(
+        "sh", "-c", "shed list && shed server status && shed-server doctor | tail -1; shed server stop"
+    )  # Debian's Python
     assert listed.startswith("NAME")
     assert f"{VERSION} answers at /run/shed/shed.sock" in listed
     precious = root.folder / "var/lib/shed/qemu/uppers/dev/upper.ext4"

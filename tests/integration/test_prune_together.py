@@ -1,4 +1,6 @@
-"""Four processes that build, load, pull, push, use, remove and prune at once: nothing that is needed is ever seen to be missing."""
+"""Four processes that build, load, pull, push, use, remove and prune at once: nothing that is needed is ever seen to be
+missing.
+"""
 
 from __future__ import annotations
 
@@ -113,7 +115,9 @@ print(*(counts[what] for what in WORKS))
 
 @pytest.mark.slow
 def test_four_processes_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each verifies, digest by digest, what it has just added and what it holds; at the end there is what the tags need, no more."""
+    """Each verifies, digest by digest, what it has just added and what it holds; at the end there is what the tags
+    need, no more.
+    """
     no_credentials(monkeypatch, tmp_path)
     origin = LayoutStore(tmp_path / "origin")
     with docker_registry(tmp_path / "registry") as registry:
@@ -138,7 +142,9 @@ def test_four_processes_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert [worker.returncode for worker in workers] == [0] * 4, results
     counts = [list(map(int, output.split())) for output, _ in results]
     totals = [sum(column) for column in zip(*counts, strict=True)]
-    log.info("%d s: %d loads, %d pulls, %d builds, %d pushes, %d uses, %d prunes that removed something", SECONDS, *totals)
+    log.info(
+        "%d s: %d loads, %d pulls, %d builds, %d pushes, %d uses, %d prunes that removed something", SECONDS, *totals
+    )
     assert all(totals), results
     store = LayoutStore(tmp_path / "images")
     prune(store, list, {})

@@ -1,4 +1,6 @@
-"""A pull lasts as long as somebody waits for it: what the server does is seen at the registry, in the store and in what commands say."""
+"""A pull lasts as long as somebody waits for it: what the server does is seen at the registry, in the store and in what
+commands say.
+"""
 
 from __future__ import annotations
 
@@ -68,7 +70,9 @@ def held(machine: Machine) -> list[Path]:
 
 
 def test_a_client_that_is_killed_ends_its_pull(machine: Machine, registry: Registry, root: Digest) -> None:
-    """The server hangs up on the registry; what came is kept, counted, no larger than it was sent, and the next pull goes on there."""
+    """The server hangs up on the registry; what came is kept, counted, no larger than it was sent, and the next pull
+    goes on there.
+    """
     stuck = tap(registry, root)
     client = machine.start("image", "pull", f"{registry.address}/me/app:v1")
     assert stuck.begun.wait(60)

@@ -1,4 +1,6 @@
-"""A disk that is full at any moment of a pull: one error, what is there is whole, and the blob that did not fit is gone."""
+"""A disk that is full at any moment of a pull: one error, what is there is whole, and the blob that did not fit is
+gone.
+"""
 
 from __future__ import annotations
 

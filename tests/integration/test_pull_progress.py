@@ -1,4 +1,6 @@
-"""What is told of each blob while an image is pulled: as events of the server, on a terminal, and where there is none."""
+"""What is told of each blob while an image is pulled: as events of the server, on a terminal, and where there is
+none.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +44,10 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> LayoutStore:
 @pytest.fixture(scope="module")
 def proxy(tmp_path_factory: pytest.TempPathFactory, store: LayoutStore) -> Iterator[CountingProxy]:
     """A slow way to a registry with that image."""
-    with docker_registry(tmp_path_factory.mktemp("registry") / "r") as registry, counting_proxy(registry.address, rate=8 << 20) as proxy:
+    with (
+        docker_registry(tmp_path_factory.mktemp("registry") / "r") as registry,
+        counting_proxy(registry.address, rate=8 << 20) as proxy,
+    ):
         push_image(store, "app", f"{registry.address}/told/app:v1")
         yield proxy
 
@@ -62,7 +67,14 @@ def labels(store: LayoutStore) -> dict[Digest, str]:
     boot = BootAnnotations.parse(manifest.annotations)
     assert boot.kernel and boot.initrd and boot.runtime and boot.root  # noqa: PT018
     first, second = (layer.digest for layer in manifest.layers)
-    return {boot.kernel: "kernel", boot.initrd: "initrd", boot.runtime: "runtime", boot.root: "rootfs", first: "layer 1", second: "layer 2"}
+    return {
+        boot.kernel: "kernel",
+        boot.initrd: "initrd",
+        boot.runtime: "runtime",
+        boot.root: "rootfs",
+        first: "layer 1",
+        second: "layer 2",
+    }
 
 
 def told(machine: Machine, target: str, body: dict[str, Any]) -> tuple[list[str], dict[str, list[dict[str, Any]]]]:
@@ -80,13 +92,17 @@ def told(machine: Machine, target: str, body: dict[str, Any]) -> tuple[list[str]
 
 
 def test_events_of_a_pull(machine: Machine, store: LayoutStore, proxy: CountingProxy) -> None:
-    """Each blob from its first byte to its end, and what was here; nothing of it for who did not ask, and no other word than `blob`."""
+    """Each blob from its first byte to its end, and what was here; nothing of it for who did not ask, and no other word
+    than `blob`.
+    """
     machine.shed("server", "start")
     body = {"docker_ref": f"{proxy.address}/told/app:v1"}
     names, blobs = told(machine, "/api/images/pull?progress=blob", body)
     assert names[-1] == "complete"
     known = labels(store)
-    assert {digest: rows[0]["label"] for digest, rows in blobs.items()} == {key: text for key, text in known.items() if "layer" not in text}
+    assert {digest: rows[0]["label"] for digest, rows in blobs.items()} == {
+        key: text for key, text in known.items() if "layer" not in text
+    }
     for digest, rows in blobs.items():
         size = store.size(digest)
         assert all(set(row) == {"digest", "label", "status", "current", "total"} for row in rows)
@@ -107,13 +123,17 @@ def test_events_of_a_pull(machine: Machine, store: LayoutStore, proxy: CountingP
 def test_events_of_a_create(machine: Machine, store: LayoutStore, proxy: CountingProxy) -> None:
     """The pull that it implies is told in the same way; that this image boots nothing is seen later."""
     machine.shed("server", "start")
-    names, blobs = told(machine, "/api/sheds?progress=blob", {"name": "dev", "image": f"{proxy.address}/told/app:v1", "timeout": 5})
+    names, blobs = told(
+        machine, "/api/sheds?progress=blob", {"name": "dev", "image": f"{proxy.address}/told/app:v1", "timeout": 5}
+    )
     assert {rows[-1]["status"] for rows in blobs.values()} == {"done"}
     assert {labels(store)[Digest(digest)] for digest in blobs} == {"kernel", "initrd", "runtime", "rootfs"}
     assert names[-1] == "error"
 
 
-@pytest.mark.parametrize("words", [("image", "pull", "{}", "--with-layers"), ("create", "dev", "--image", "{}")], ids=["pull", "create"])
+@pytest.mark.parametrize(
+    "words", [("image", "pull", "{}", "--with-layers"), ("create", "dev", "--image", "{}")], ids=["pull", "create"]
+)
 def test_bars_on_a_terminal(machine: Machine, store: LayoutStore, proxy: CountingProxy, words: tuple[str, ...]) -> None:
     """One for each blob that is on its way, below the line about all of it."""
     root = next(digest for digest, label in labels(store).items() if label == "rootfs")

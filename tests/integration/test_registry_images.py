@@ -1,4 +1,6 @@
-"""Images in a real registry: pushed, seen by others' tools, kept by its garbage collector, copied, and pulled again byte for byte."""
+"""Images in a real registry: pushed, seen by others' tools, kept by its garbage collector, copied, and pulled again
+byte for byte.
+"""
 
 from __future__ import annotations
 
@@ -76,7 +78,9 @@ def skopeo(*words: str) -> str:
 
 
 def test_push_and_what_others_see(server: DockerRegistry, minted: tuple[LayoutStore, Digest], tmp_path: Path) -> None:
-    """All blobs are there, the manifest is the store's byte for byte, skopeo finds the image, and a second push sends nothing."""
+    """All blobs are there, the manifest is the store's byte for byte, skopeo finds the image, and a second push sends
+    nothing.
+    """
     store, digest = minted
     reference = f"{server.address}/seen/shed-fc-app:v1"
     first = push_image(store, "app", reference)
@@ -87,7 +91,11 @@ def test_push_and_what_others_see(server: DockerRegistry, minted: tuple[LayoutSt
     assert server.get(f"seen/shed-fc-app/manifests/{digest}", accept=media.MANIFEST) == (200, store.read_bytes(digest))
     index = json.loads(skopeo("inspect", "--raw", "--tls-verify=false", f"docker://{reference}"))
     image, boot = index["manifests"]
-    assert (index["mediaType"], image["digest"], image["platform"]) == (media.INDEX, digest, {"os": "linux", "architecture": "amd64"})
+    assert (index["mediaType"], image["digest"], image["platform"]) == (
+        media.INDEX,
+        digest,
+        {"os": "linux", "architecture": "amd64"},
+    )
     assert boot["annotations"] == {"vnd.docker.reference.type": "shed-boot", "vnd.docker.reference.digest": digest}
     assert boot["platform"] == {"os": "unknown", "architecture": "unknown"}
     listed = json.loads(server.get(f"seen/shed-fc-app/manifests/{boot['digest']}", accept=media.MANIFEST)[1])
@@ -101,11 +109,20 @@ def test_push_and_what_others_see(server: DockerRegistry, minted: tuple[LayoutSt
     about = json.loads(skopeo("inspect", "--tls-verify=false", f"docker://{reference}"))
     assert len(about["Layers"]) == 2
     again = push_image(store, "app", reference)
-    assert (again.uploaded, again.uploaded_bytes, again.exists, again.index_digest) == (0, 0, len(parts) + 1, first.index_digest)
+    assert (again.uploaded, again.uploaded_bytes, again.exists, again.index_digest) == (
+        0,
+        0,
+        len(parts) + 1,
+        first.index_digest,
+    )
 
 
-def test_garbage_collection_keeps_all_of_it(server: DockerRegistry, minted: tuple[LayoutStore, Digest], tmp_path: Path) -> None:
-    """The registry removes what nothing refers to, and nothing of the image: it is pulled into an empty store, and is the same."""
+def test_garbage_collection_keeps_all_of_it(
+    server: DockerRegistry, minted: tuple[LayoutStore, Digest], tmp_path: Path
+) -> None:
+    """The registry removes what nothing refers to, and nothing of the image: it is pulled into an empty store, and is
+    the same.
+    """
     store, digest = minted
     reference = f"{server.address}/kept/app:v1"
     push_image(store, "app", reference)
@@ -117,12 +134,19 @@ def test_garbage_collection_keeps_all_of_it(server: DockerRegistry, minted: tupl
     other = LayoutStore(tmp_path / "other")
     pulled = pull_image(other, reference, with_layers=True)
     assert (pulled.tag, pulled.digest) == ("app", digest)
-    assert all(other.blob_path(blob).read_bytes() == store.blob_path(blob).read_bytes() for blob in blobs(store, digest).values())
+    assert all(
+        other.blob_path(blob).read_bytes() == store.blob_path(blob).read_bytes()
+        for blob in blobs(store, digest).values()
+    )
     assert other.read_bytes(digest) == store.read_bytes(digest)
 
 
-def test_boot_only_and_later_the_layers(server: DockerRegistry, minted: tuple[LayoutStore, Digest], tmp_path: Path) -> None:
-    """A pull brings what boots; such an image cannot be pushed, which is told before anything is sent; its layers come later, alone."""
+def test_boot_only_and_later_the_layers(
+    server: DockerRegistry, minted: tuple[LayoutStore, Digest], tmp_path: Path
+) -> None:
+    """A pull brings what boots; such an image cannot be pushed, which is told before anything is sent; its layers come
+    later, alone.
+    """
     store, digest = minted
     reference = f"{server.address}/parts/app:v1"
     push_image(store, "app", reference)
@@ -145,7 +169,9 @@ def test_boot_only_and_later_the_layers(server: DockerRegistry, minted: tuple[La
     assert push_image(other, "mine", f"{server.address}/parts/again:v1").digest == digest
 
 
-def test_a_damaged_blob_is_pulled_again(server: DockerRegistry, minted: tuple[LayoutStore, Digest], tmp_path: Path) -> None:
+def test_a_damaged_blob_is_pulled_again(
+    server: DockerRegistry, minted: tuple[LayoutStore, Digest], tmp_path: Path
+) -> None:
     """Pulling mends a store."""
     store, digest = minted
     reference = f"{server.address}/mended/app:v1"
@@ -183,8 +209,12 @@ def test_mounts_between_repositories(server: DockerRegistry, tmp_path: Path) -> 
     assert (copied.uploaded, copied.mounted, copied.digest) == (0, len(blobs(store, digest)) + 1, digest)
 
 
-def test_an_image_of_the_reference_implementation(server: DockerRegistry, minted: tuple[LayoutStore, Digest], tmp_path: Path) -> None:
-    """A plain manifest under the tag, loose blobs beside it, no runtime: it is pulled, and booting says what it lacks."""
+def test_an_image_of_the_reference_implementation(
+    server: DockerRegistry, minted: tuple[LayoutStore, Digest], tmp_path: Path
+) -> None:
+    """A plain manifest under the tag, loose blobs beside it, no runtime: it is pulled, and booting says what it
+    lacks.
+    """
     store, digest = minted
     manifest = store.read_manifest(digest)
     annotations = {key: value for key, value in manifest.annotations.items() if key != RUNTIME_KEY}
@@ -201,7 +231,9 @@ def test_an_image_of_the_reference_implementation(server: DockerRegistry, minted
 
 
 def test_an_ordinary_image(server: DockerRegistry, tmp_path: Path) -> None:
-    """Refused, word for word, unless its layers are asked for; then it is here to be pushed; and it is minted without being stored."""
+    """Refused, word for word, unless its layers are asked for; then it is here to be pushed; and it is minted without
+    being stored.
+    """
     archive = Image(LAYER, media_types="docker").archive(tmp_path / "a.tar")
     reference = f"{server.address}/ordinary/app:v1"
     skopeo("copy", "--dest-tls-verify=false", f"oci-archive:{archive}", f"docker://{reference}")
@@ -236,7 +268,9 @@ def test_platforms(server: DockerRegistry, tmp_path: Path, platform: str | None,
         data = image.blobs[entry["digest"].removeprefix("sha256:")]
         repository.put_manifest(entry["digest"], data, media.MANIFEST)
         entries.append(entry | {"platform": {"os": "linux", "architecture": name}})
-    repository.put_manifest("v1", json.dumps({"schemaVersion": 2, "mediaType": media.INDEX, "manifests": entries}).encode(), media.INDEX)
+    repository.put_manifest(
+        "v1", json.dumps({"schemaVersion": 2, "mediaType": media.INDEX, "manifests": entries}).encode(), media.INDEX
+    )
     store = LayoutStore(tmp_path / "images")
     wanted = Platform.parse(platform) if platform else None
     pulled = pull_image(store, str(repository.reference), platform=wanted, with_layers=True)
@@ -245,7 +279,9 @@ def test_platforms(server: DockerRegistry, tmp_path: Path, platform: str | None,
         pull_image(store, str(repository.reference), platform=Platform.parse("linux/s390x"), with_layers=True)
 
 
-def test_a_root_with_the_bug_of_erofs_utils(server: DockerRegistry, minted: tuple[LayoutStore, Digest], tmp_path: Path) -> None:
+def test_a_root_with_the_bug_of_erofs_utils(
+    server: DockerRegistry, minted: tuple[LayoutStore, Digest], tmp_path: Path
+) -> None:
     """A root that a kernel mounts and then cannot read is refused, naming the inode; the store stays as it was."""
     store, digest = minted
     damaged = Damaged(make_image(tmp_path / "image", sample_entries()), tmp_path / "damaged")
@@ -263,15 +299,21 @@ def test_a_root_with_the_bug_of_erofs_utils(server: DockerRegistry, minted: tupl
     bad.publish(Descriptor(media.MANIFEST, bad.put_bytes(data), len(data)), "bad")
     push_image(bad, "bad", f"{server.address}/bug/app:v1")
     other = LayoutStore(tmp_path / "other")
-    with pytest.raises(DataError, match=r"the root file system sha256:\w+ of .*/bug/app:v1 is unusable: inode \d+") as caught:
+    with pytest.raises(
+        DataError, match=r"the root file system sha256:\w+ of .*/bug/app:v1 is unusable: inode \d+"
+    ) as caught:
         pull_image(other, f"{server.address}/bug/app:v1")
     assert caught.value.hint
     assert (other.tag_names(), other.has(digest_bytes(root)), other.index().manifests) == ([], False, ())
     assert not list(other.blobs.glob(".*.tmp"))
-    assert not partial_path(other.blobs, digest_bytes(root)).exists()  # of another blob a part may be kept for the next pull
+    assert not partial_path(
+        other.blobs, digest_bytes(root)
+    ).exists()  # of another blob a part may be kept for the next pull
 
 
-def test_a_blob_is_missing_in_the_registry(server: DockerRegistry, minted: tuple[LayoutStore, Digest], tmp_path: Path) -> None:
+def test_a_blob_is_missing_in_the_registry(
+    server: DockerRegistry, minted: tuple[LayoutStore, Digest], tmp_path: Path
+) -> None:
     """A tag that is here keeps its old image when the pull of a new one fails half way."""
     store, digest = minted
     reference = f"{server.address}/missing/app:v1"

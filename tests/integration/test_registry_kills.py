@@ -1,4 +1,6 @@
-"""A push, or a pull, that is killed at any moment: the next one succeeds, and in between nobody is shown half an image."""
+"""A push, or a pull, that is killed at any moment: the next one succeeds, and in between nobody is shown half an
+image.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,9 @@ MOMENTS = int(os.environ.get("SHED_TEST_KILLS", "20"))
 AT_ONCE = 2
 """Blobs of the image that are so large that they may be on their way when a pull is killed."""
 IN_FLIGHT = AT_ONCE * (CHUNK + 4 * BUFFER)
-"""Bytes that a killed pull was sent and had not written: a chunk of each blob, and what lay in both sockets, twice what is asked for."""
+"""Bytes that a killed pull was sent and had not written: a chunk of each blob, and what lay in both sockets, twice what
+is asked for.
+"""
 DOCUMENTS = 64 << 10
 """More bytes than manifests, configs, and the heads of answers have."""
 BIG = tar(folder("usr"), *(file(f"usr/{number}", os.urandom(1_000_000)) for number in range(10)))
@@ -71,7 +75,9 @@ def push(folder: Path, reference: str) -> None:
 
 
 def pull(folder: Path, reference: str) -> None:
-    """Pull into a store, by sockets that hold little: what lies in them is lost with the process, megabytes on a busy machine."""
+    """Pull into a store, by sockets that hold little: what lies in them is lost with the process, megabytes on a busy
+    machine.
+    """
     cast(list[object], HTTPConnection.default_socket_options).append((socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER))
     pull_image(LayoutStore(folder), reference, with_layers=True)
 
@@ -94,7 +100,9 @@ def after(seconds: float) -> Callable[[], bool]:
 
 
 def when(proxy: CountingProxy, count: int) -> Callable[[], bool]:
-    """Return a moment that comes when so many bytes more have been passed, or a little later, as blobs get their names then."""
+    """Return a moment that comes when so many bytes more have been passed, or a little later, as blobs get their names
+    then.
+    """
     enough = proxy.passed + count
 
     def come() -> bool:
@@ -138,7 +146,9 @@ def test_a_push_that_is_killed(server: DockerRegistry, minted: tuple[LayoutStore
 
 @pytest.mark.slow
 def test_a_pull_that_is_killed(server: DockerRegistry, minted: tuple[LayoutStore, Digest], tmp_path: Path) -> None:
-    """The tag is not there, or it is the whole image; every blob is what its name says; and the next pull fetches only what is missing."""
+    """The tag is not there, or it is the whole image; every blob is what its name says; and the next pull fetches only
+    what is missing.
+    """
     store, digest = minted
     manifest = store.read_manifest(digest)
     wanted = blobs_of(digest, manifest) - {digest, manifest.config.digest}
@@ -165,7 +175,9 @@ def test_a_pull_that_is_killed(server: DockerRegistry, minted: tuple[LayoutStore
             pulled = pull_image(target, reference, with_layers=True)
             proxy.settle()
             second = proxy.passed - before
-            assert (pulled.digest, resolve(target, "pulled", verify=True, trusted=None).digest) == (digest, digest), moment
+            assert (pulled.digest, resolve(target, "pulled", verify=True, trusted=None).digest) == (digest, digest), (
+                moment
+            )
             assert pulled.fetched_bytes == sum(map(store.size, wanted)) - here, moment
             assert second - pulled.fetched_bytes < DOCUMENTS, moment
             assert first + second < size + IN_FLIGHT + DOCUMENTS, (moment, first, second, size)
@@ -178,7 +190,9 @@ def test_a_pull_that_is_killed(server: DockerRegistry, minted: tuple[LayoutStore
 
 
 @pytest.mark.slow
-def test_who_waits_for_a_pull_that_is_killed(server: DockerRegistry, minted: tuple[LayoutStore, Digest], tmp_path: Path) -> None:
+def test_who_waits_for_a_pull_that_is_killed(
+    server: DockerRegistry, minted: tuple[LayoutStore, Digest], tmp_path: Path
+) -> None:
     """Another process, which pulls the same blobs by another reference, goes on where it ended."""
     store, digest = minted
     for version in ("v1", "v2"):
@@ -186,7 +200,8 @@ def test_who_waits_for_a_pull_that_is_killed(server: DockerRegistry, minted: tup
     target = LayoutStore(tmp_path / "store")
     with counting_proxy(server.address, rate=8 << 20) as proxy:
         first, second = (
-            _processes.Process(target=pull, args=(target.root, f"{proxy.address}/kill/both:{version}")) for version in ("v1", "v2")
+            _processes.Process(target=pull, args=(target.root, f"{proxy.address}/kill/both:{version}"))
+            for version in ("v1", "v2")
         )
         first.start()
         while proxy.passed < 4 * CHUNK:

@@ -1,4 +1,6 @@
-"""A registry as companies run it, and one that a developer runs at localhost: TLS by an authority of its own, and a password."""
+"""A registry as companies run it, and one that a developer runs at localhost: TLS by an authority of its own, and a
+password.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,10 @@ Certificates = dict[str, Certificate]
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
     """A certificate for each host, and ``another``, of authorities of their own."""
     folder = tmp_path_factory.mktemp("authorities")
-    return {**{host: make_certificate(folder / host, host) for host in HOSTS}, "another": make_certificate(folder / "another")}
+    return {
+        **{host: make_certificate(folder / host, host) for host in HOSTS},
+        "another": make_certificate(folder / "another"),
+    }
 
 
 @pytest.fixture(scope="module", params=HOSTS)
@@ -103,10 +108,14 @@ def test_an_authority_that_is_not_trusted(
     if trust:
         monkeypatch.setenv("SSL_CERT_FILE", str(certificates["another"].authority))
     before = store.inventory().keys()
-    done = Machine(tmp_path).try_shed("image", *(word.format(f"{server.address}/tls/no:v1") for word in words), "--local")
+    done = Machine(tmp_path).try_shed(
+        "image", *(word.format(f"{server.address}/tls/no:v1") for word in words), "--local"
+    )
     lines = done.stderr.decode().splitlines()
     assert (done.returncode, done.stdout) == (1, b"")
-    assert lines[-2].startswith(f"error: no encrypted connection to {server.address}: unable to get local issuer certificate")
+    assert lines[-2].startswith(
+        f"error: no encrypted connection to {server.address}: unable to get local issuer certificate"
+    )
     assert lines[-1] == "hint: if it has a certificate of its own, set SSL_CERT_FILE; if it has none, use --insecure"
     assert sum(line.startswith("error:") for line in lines) == 1
     assert store.inventory().keys() == before

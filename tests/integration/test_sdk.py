@@ -31,9 +31,17 @@ def url(tmp_path: Path) -> Iterator[str]:
 
 def test_a_plain_import_is_cheap() -> None:
     """The names come when they are asked for."""
-    script = "import sys, shed; print(*sorted(name for name in sys.modules if name.startswith('shed.') or name in {'h11', 'asyncio'}))"
+    script = (
+        "import sys, shed; print(*sorted(name for name in sys.modules if name.startswith('shed.') or name in "
+        "{'h11', 'asyncio'}))"
+    )
     source = str(Path(__file__).parents[2] / "src")
-    assert subprocess.check_output([sys.executable, "-I", "-S", "-c", f"import sys; sys.path.insert(0, {source!r}); {script}"]) == b"\n"
+    assert (
+        subprocess.check_output(
+            [sys.executable, "-I", "-S", "-c", f"import sys; sys.path.insert(0, {source!r}); {script}"]
+        )
+        == b"\n"
+    )
     assert {"Client", "AsyncClient", "ShedError"} <= set(dir(shed))
     with pytest.raises(AttributeError):
         shed.Nothing  # noqa: B018

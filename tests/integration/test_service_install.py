@@ -26,20 +26,28 @@ def systemctl(tmp_path: Path) -> FakeSystemctl:
 @pytest.fixture
 def environment(tmp_path: Path, systemctl: FakeSystemctl) -> Environment:
     """A user with a home and nothing in it."""
-    home = {"HOME": str(tmp_path), "XDG_CONFIG_HOME": str(tmp_path / "config"), "PATH": f"{systemctl.bin}:{os.environ['PATH']}"}
+    home = {
+        "HOME": str(tmp_path),
+        "XDG_CONFIG_HOME": str(tmp_path / "config"),
+        "PATH": f"{systemctl.bin}:{os.environ['PATH']}",
+    }
     return {**os.environ, **home, "SHED_DATA_DIR": str(tmp_path / "data"), "SHED_RUNTIME_DIR": str(tmp_path / "run")}
 
 
 def server(environment: Environment, *words: str, code: int = 0, before: tuple[str, ...] = ()) -> str:
     """Run `shed-server` and return what it says."""
     command = [*before, sys.executable, "-m", "shed.server.main", *words]
-    done = subprocess.run(command, env=environment, cwd=environment["HOME"], capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(
+        command, env=environment, cwd=environment["HOME"], capture_output=True, text=True, check=False, timeout=60
+    )
     assert done.returncode == code, done
     assert "Traceback" not in done.stderr
     return done.stdout + done.stderr
 
 
-def test_a_users_service_from_beginning_to_end(environment: Environment, systemctl: FakeSystemctl, tmp_path: Path) -> None:
+def test_a_users_service_from_beginning_to_end(
+    environment: Environment, systemctl: FakeSystemctl, tmp_path: Path
+) -> None:
     """Installed, installed again, changed, removed, removed again; the data is never touched."""
     unit = tmp_path / "config/systemd/user/shed-server.service"
     (tmp_path / "data").mkdir()
@@ -52,18 +60,26 @@ def test_a_users_service_from_beginning_to_end(environment: Environment, systemc
     assert "the service is active" in server(environment, "install", "--user")
     assert (systemctl.calls(), unit.read_text()) == (["daemon-reload", "enable"], first)
     (tmp_path / "here.yaml").write_text("name: here\n")
-    assert "restarted the service; sheds keep running" in server(environment, "install", "--user", "--config", "here.yaml")
+    assert "restarted the service; sheds keep running" in server(
+        environment, "install", "--user", "--config", "here.yaml"
+    )
     assert systemctl.calls() == ["daemon-reload", "enable", "restart"]
     assert f"serve --config {tmp_path}/here.yaml\n" in unit.read_text()
     assert f"all data stays in {tmp_path}/data" in server(environment, "uninstall", "--user")
-    assert (systemctl.calls(), systemctl.state(), unit.exists()) == (["disable --now", "daemon-reload"], "inactive", False)
+    assert (systemctl.calls(), systemctl.state(), unit.exists()) == (
+        ["disable --now", "daemon-reload"],
+        "inactive",
+        False,
+    )
     assert f"there is no {unit}" in server(environment, "uninstall", "--user")
     assert systemctl.calls() == []
     assert (tmp_path / "data/kept").exists()
 
 
 @pytest.mark.parametrize("place", ["--config", "home"])
-def test_an_invalid_configuration_changes_nothing(environment: Environment, systemctl: FakeSystemctl, tmp_path: Path, place: str) -> None:
+def test_an_invalid_configuration_changes_nothing(
+    environment: Environment, systemctl: FakeSystemctl, tmp_path: Path, place: str
+) -> None:
     """Neither the unit nor the service that runs."""
     server(environment, "install", "--user")
     unit = tmp_path / "config/systemd/user/shed-server.service"
@@ -100,7 +116,9 @@ def test_where_systemd_does_not_run(environment: Environment, tmp_path: Path, sy
     assert "removed" in server(environment, "uninstall", "--user")
 
 
-def test_a_server_that_runs_already_makes_room(environment: Environment, systemctl: FakeSystemctl, tmp_path: Path) -> None:
+def test_a_server_that_runs_already_makes_room(
+    environment: Environment, systemctl: FakeSystemctl, tmp_path: Path
+) -> None:
     """It was started by `shed`, and would keep the service from starting."""
     with fake_server(tmp_path):
         assert "stopped the server that ran here" in server(environment, "install", "--user")
@@ -113,13 +131,17 @@ def test_wrong_words(environment: Environment, systemctl: FakeSystemctl) -> None
     """One sentence each, before anything is done."""
     assert "runs as that user" in server(environment, "install", "--user", "--run-as", "root", code=2)
     if os.geteuid() == 0:
-        assert "there is no user 'nobody-like-this'" in server(environment, "install", "--run-as", "nobody-like-this", code=2)
+        assert "there is no user 'nobody-like-this'" in server(
+            environment, "install", "--run-as", "nobody-like-this", code=2
+        )
     assert systemctl.calls() == []
 
 
 @pytest.mark.root
 def test_the_machines_service(environment: Environment, systemctl: FakeSystemctl, tmp_path: Path) -> None:
-    """Root's, in a mount namespace where /etc/systemd is the test's own; for another user with folders that it can reach."""
+    """Root's, in a mount namespace where /etc/systemd is the test's own; for another user with folders that it can
+    reach.
+    """
     etc = tmp_path / "etc"
     (etc / "system").mkdir(parents=True)
     private = ("unshare", "--mount", "sh", "-c", f'mount --bind {etc} /etc/systemd && exec "$@"', "sh")

@@ -1,4 +1,6 @@
-"""Other people's tools and ours on the same bytes: skopeo reads the store, umoci unpacks to the same tree, their archives are minted."""
+"""Other people's tools and ours on the same bytes: skopeo reads the store, umoci unpacks to the same tree, their
+archives are minted.
+"""
 
 import json
 import os
@@ -42,7 +44,9 @@ UPPER: list[Item] = [
     file(".wh.linked"),
     hardlink("third-name", "other-name"),
     file("dir/nested/file", b"z", uid=1000, gid=1000),
-    file("ping", b"capable", mode=0o755, pax_headers={"SCHILY.xattr.security.capability": CAPABILITY.decode("latin-1")}),
+    file(
+        "ping", b"capable", mode=0o755, pax_headers={"SCHILY.xattr.security.capability": CAPABILITY.decode("latin-1")}
+    ),
 ]
 
 
@@ -123,7 +127,9 @@ def test_umoci_unpacks_the_same_tree(store: LayoutStore, archive: Path, tmp_path
     if os.geteuid():
         pytest.skip("needs root")
     _, root = mint(store, archive)
-    subprocess.run(["umoci", "unpack", "--image", f"{store.root}:two", tmp_path / "bundle"], check=True, capture_output=True)
+    subprocess.run(
+        ["umoci", "unpack", "--image", f"{store.root}:two", tmp_path / "bundle"], check=True, capture_output=True
+    )
     theirs = tmp_path / "bundle/rootfs"
     with ErofsImage.open(store.blob_path(root)) as image:
         ours = dict(image.walk())
@@ -154,10 +160,13 @@ def test_buildah_image_with_layers(store: LayoutStore, tmp_path: Path, buildah: 
     (context / "Containerfile").write_text(
         "FROM scratch\nCOPY busybox /bin/busybox\nCOPY busybox /bin/sh\nENV PATH=/bin\n"
         "RUN busybox mkdir -p /d/e && echo one > /d/one && echo two > /d/e/two && busybox ln /d/one /d/hard\n"
-        "RUN busybox rm -r /d/e && busybox rm /d/one && busybox chmod 4711 /d/hard && busybox ln -s d /s && busybox mknod /fifo p\n"
+        "RUN busybox rm -r /d/e && busybox rm /d/one && busybox chmod 4711 /d/hard && busybox ln -s d /s && busybox "
+        "mknod /fifo p\n"
     )
     for kind in ("oci", "docker"):
-        buildah("bud", "--layers", "--isolation", "chroot", "--format", kind, "-t", f"localhost/shed-test-{kind}", context)
+        buildah(
+            "bud", "--layers", "--isolation", "chroot", "--format", kind, "-t", f"localhost/shed-test-{kind}", context
+        )
         buildah("push", f"localhost/shed-test-{kind}", f"oci-archive:{tmp_path}/{kind}.tar")
         _, root = mint(store, tmp_path / f"{kind}.tar", kind)
         with ErofsImage.open(store.blob_path(root)) as image:
@@ -176,7 +185,9 @@ def buildah(tmp_path: Path) -> Callable[..., str]:
 
     def call(command: str, *words: str | Path) -> str:
         options = ["--storage-driver", "vfs", "--root", tmp_path / "storage", "--runroot", tmp_path / "run"]
-        done = subprocess.run(["buildah", *map(str, options), command, *map(str, words)], check=False, capture_output=True, text=True)
+        done = subprocess.run(
+            ["buildah", *map(str, options), command, *map(str, words)], check=False, capture_output=True, text=True
+        )
         assert done.returncode == 0, done.stderr
         return done.stdout
 

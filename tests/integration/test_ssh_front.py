@@ -68,7 +68,9 @@ def test_ten_clients_start_one_shed(host: Host) -> None:
     clients = [host.ssh.start("dev@shed", f"echo {number}; cat") for number in range(10)]
     ended = output_of(clients)
     assert [(out, code) for out, _, code in ended] == [(b"%d\n" % number, 0) for number in range(10)], ended
-    assert b"Starting shed 'dev'..." in {errors.partition(b"\n")[0] for _, errors, _ in ended}  # profiles of this machine may speak too
+    assert b"Starting shed 'dev'..." in {
+        errors.partition(b"\n")[0] for _, errors, _ in ended
+    }  # profiles of this machine may speak too
     assert len(host.world.machines()) == 1
 
 
@@ -79,7 +81,10 @@ def test_the_host_key_is_made_once(host: Host) -> None:
     assert told in (host.ssh.folder / "known_hosts").read_text()
     key = host.world.paths.data / "ssh_host_ed25519_key"
     assert stat.S_IMODE(key.stat().st_mode) == 0o600
-    assert subprocess.run(["ssh-keygen", "-y", "-f", key], capture_output=True, text=True, check=True).stdout.split()[:2] == told.split()
+    assert (
+        subprocess.run(["ssh-keygen", "-y", "-f", key], capture_output=True, text=True, check=True).stdout.split()[:2]
+        == told.split()
+    )
     assert host.get("/api/info")["ssh_port"] == host.ssh.port
 
 
@@ -87,7 +92,11 @@ def test_a_port_of_the_shed(host: Host) -> None:
     """Bytes go both ways, and the end of one half is not the end of the other."""
     data = os.urandom(3_000_000)
     assert host.ssh.run("-W", "localhost:7", "dev@shed", stdin=data).stdout == data
-    for target, why in (("localhost:8", b"connection refused"), ("example.com:7", b"only the shed's own ports"), ("[::]:7", b"only")):
+    for target, why in (
+        ("localhost:8", b"connection refused"),
+        ("example.com:7", b"only the shed's own ports"),
+        ("[::]:7", b"only"),
+    ):
         assert why in host.ssh.run("-v", "-W", target, "dev@shed", code=255).stderr
 
 

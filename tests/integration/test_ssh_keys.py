@@ -24,7 +24,9 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
     """A host with the shed ``dev``, whose key file tests change."""
     root = tmp_path_factory.mktemp("host")
     keys = root / "keys"
-    keys.write_text("ssh-ed25519 " + base64.b64encode(b"\0\0\0\x0bssh-ed25519\0\0\0\x20" + bytes(32)).decode() + " nobody\n")
+    keys.write_text(
+        "ssh-ed25519 " + base64.b64encode(b"\0\0\0\x0bssh-ed25519\0\0\0\x20" + bytes(32)).decode() + " nobody\n"
+    )
     host = Host(root, tcp=free_port(), ssh={"authorized_keys": str(keys)})
     try:
         host.create("dev")
@@ -34,9 +36,15 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
 
 
 def test_no_key_no_entry(host: Host) -> None:
-    """Not without a key, not by a key that nobody enrolled, by no other method, whatever the user's name.  6aee119 lets all of them in."""
+    """Not without a key, not by a key that nobody enrolled, by no other method, whatever the user's name.  6aee119 lets
+    all of them in.
+    """
     stranger, _ = host.ssh.key("stranger")
-    for client in (host.ssh.by(None), host.ssh.by(stranger), host.ssh.by(None, "PreferredAuthentications keyboard-interactive")):
+    for client in (
+        host.ssh.by(None),
+        host.ssh.by(stranger),
+        host.ssh.by(None, "PreferredAuthentications keyboard-interactive"),
+    ):
         for name in ("dev", "_api", "nope"):
             refused = client.run(f"{name}@shed", "echo in", code=255)
             assert refused.stdout == b""
@@ -64,7 +72,9 @@ def test_what_to_do_is_told(host: Host) -> None:
 
 
 def test_a_key_is_enrolled_and_revoked(host: Host) -> None:
-    """It is listed, private on disk, and let in; revoked, it is out at the next connection, while one that is open stays."""
+    """It is listed, private on disk, and let in; revoked, it is out at the next connection, while one that is open
+    stays.
+    """
     path, line = host.ssh.key("more")
     mine = host.ssh.by(path)
     host.enrol(line + "\x1b]0;title\x07")
@@ -146,7 +156,9 @@ def test_a_line_break_makes_no_second_key(host: Host) -> None:
 
 @pytest.mark.parametrize(("right", "status"), [(None, 401), ("read", 403), ("use", 403), ("admin", 200)])
 def test_the_tcp_port(host: Host, right: str | None, status: int) -> None:
-    """Who enrols a key there needs a token with the right to administer: a key opens every shed.  6aee119 asks nobody for anything."""
+    """Who enrols a key there needs a token with the right to administer: a key opens every shed.  6aee119 asks nobody
+    for anything.
+    """
     headers = {}
     if right is not None:
         body = {"name": right, "right": right, "sha256": hashlib.sha256(right.encode()).hexdigest()}

@@ -67,7 +67,8 @@ def make(tmp_path: Path) -> Iterator[Make]:
 
 @pytest.mark.root
 def test_silent_connections(make: Make) -> None:
-    """300 of another user's: some are dropped at once, the others when their time is over, and everybody else gets in meanwhile.
+    """300 of another user's: some are dropped at once, the others when their time is over, and everybody else gets in
+    meanwhile.
 
     6aee119 keeps all of them open for a minute, and takes any number more.
     """
@@ -85,11 +86,16 @@ def test_silent_connections(make: Make) -> None:
         attacker.wait()
     refusals = [line for line in host.log_file.read_text().splitlines() if " no login from " in line]
     assert 0 < len(refusals) <= 20  # ten in a minute, of which two may have begun
-    assert all(line.endswith("(user nobody): too many connections of it are open") or "showed no key" in line for line in refusals)
+    assert all(
+        line.endswith("(user nobody): too many connections of it are open") or "showed no key" in line
+        for line in refusals
+    )
 
 
 def test_descriptors_that_run_out(make: Make) -> None:
-    """The server goes on, serves whoever waits, and its log has a line about it; 6aee119 logs a traceback for each try."""
+    """The server goes on, serves whoever waits, and its log has a line about it; 6aee119 logs a traceback for each
+    try.
+    """
     host = make()
     host.ssh.run("dev@shed", "true")
     files = len(list(Path(f"/proc/{host.server.process.pid}/fd").iterdir()))
@@ -98,7 +104,9 @@ def test_descriptors_that_run_out(make: Make) -> None:
     with contextlib.ExitStack() as held:
         for _ in range(40):
             held.enter_context(socket.create_connection(("127.0.0.1", host.ssh.port)))
-        host.world.until(lambda: "new connections wait: Too many open files" in host.log_file.read_text(), seconds=TIMEOUT)
+        host.world.until(
+            lambda: "new connections wait: Too many open files" in host.log_file.read_text(), seconds=TIMEOUT
+        )
     assert host.ssh.run("dev@shed", "echo in").stdout == b"in\n"
     assert host.get("/api/info")["ssh_port"] == host.ssh.port
     assert host.log_file.read_text().count("new connections wait") <= 2  # one for each port
@@ -144,13 +152,17 @@ def test_channels_of_one_connection(make: Make) -> None:
 
     async def until_there_is_room(client: asyncssh.SSHClientConnection) -> None:
         while True:
-            with contextlib.suppress(asyncssh.ChannelOpenError):  # the server is just about to notice that a channel is closed
+            with contextlib.suppress(
+                asyncssh.ChannelOpenError
+            ):  # the server is just about to notice that a channel is closed
                 assert (await client.run("echo room")).stdout == "room\n"
                 return
 
     async def open_them() -> None:
         keys = [str(host.ssh.private)]
-        async with asyncssh.connect("127.0.0.1", host.ssh.port, username="dev", known_hosts=None, config=None, client_keys=keys) as client:
+        async with asyncssh.connect(
+            "127.0.0.1", host.ssh.port, username="dev", known_hosts=None, config=None, client_keys=keys
+        ) as client:
             sessions = [await client.create_process("read line") for _ in range(4)]
             _, forwarded = await client.open_connection("localhost", 7)
             with pytest.raises(asyncssh.ChannelOpenError, match="5 channels are open"):
@@ -184,7 +196,9 @@ def test_a_client_that_is_dead(make: Make) -> None:
 
 
 def test_logins_are_written_down(make: Make) -> None:
-    """Who came, who was refused, what was opened, who left: in the log and in the audit log, by the key's fingerprint."""
+    """Who came, who was refused, what was opened, who left: in the log and in the audit log, by the key's
+    fingerprint.
+    """
     host = make()
     stranger, _ = host.ssh.key("stranger")
     shown = {
@@ -210,7 +224,11 @@ def test_logins_are_written_down(make: Make) -> None:
     records = [record for record in host.server.audited() if record["action"].startswith("ssh ")]
     mine = [(record["action"], record["shed"]) for record in records if record["who"] == {"kind": "key", "name": ours}]
     assert mine == [("ssh login", "dev"), ("ssh exec", "dev"), ("ssh login", "dev"), ("ssh forward 7", "dev")]
-    others = [(record["action"], record["who"]["by"], record["code"]) for record in records if record["who"]["kind"] == "stranger"]
+    others = [
+        (record["action"], record["who"]["by"], record["code"])
+        for record in records
+        if record["who"]["kind"] == "stranger"
+    ]
     assert others == [("ssh login", "ssh", "UNAUTHORIZED")] * 2
     assert "secret" not in str(records)
 
@@ -221,7 +239,11 @@ def test_names_that_a_terminal_would_obey(make: Make, name: str) -> None:
     host = make()
     for client in (host.ssh, host.ssh.by(None)):
         done = subprocess.run(
-            client.command("-l", name, "shed", "true"), stdin=subprocess.DEVNULL, capture_output=True, timeout=TIMEOUT, check=False
+            client.command("-l", name, "shed", "true"),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=TIMEOUT,
+            check=False,
         )
         assert done.returncode != 0
         assert b"Traceback" not in done.stderr

@@ -33,7 +33,9 @@ def left(tmp_path: Path) -> StoreV052:
 
 @pytest.fixture
 def images(left: StoreV052) -> Digests:
-    """Four images, of which two have a tag, one is a shed's and one a snapshot's, and a fifth that nobody needs; none has a runtime."""
+    """Four images, of which two have a tag, one is a shed's and one a snapshot's, and a fifth that nobody needs; none
+    has a runtime.
+    """
     digests = {}
     for content in ("base", "full", "of-shed", "of-snapshot", "nobodys"):
         parts, blobs = image_parts(content, layers=2)
@@ -58,7 +60,10 @@ def test_what_is_there_is_shown(machine: Machine, images: Digests) -> None:
     """Every image, who needs it, and why it does not boot here; the shed, as a warning that says what can be done."""
     listed = {image["digest"]: image for image in json.loads(machine.shed("image", "ls", "--json"))}
     assert {image["name"] for image in listed.values()} == {"base", "full", ""}
-    shown = {content: (listed[digest]["source"], listed[digest]["in_use"], listed[digest]["layers"]) for content, digest in images.items()}
+    shown = {
+        content: (listed[digest]["source"], listed[digest]["in_use"], listed[digest]["layers"])
+        for content, digest in images.items()
+    }
     assert shown == {
         "base": ("user", [], "full"),
         "full": ("user", [], "full"),
@@ -92,14 +97,18 @@ def test_doctor(images: Digests, tmp_path: Path) -> None:
 
 
 def test_prune(machine: Machine, left: StoreV052, images: Digests) -> None:
-    """What nobody needs goes, blob by blob; what tags, the shed and the snapshot need stays, and so do the lock files."""
+    """What nobody needs goes, blob by blob; what tags, the shed and the snapshot need stays, and so do the lock
+    files.
+    """
     locks = {name for name in left.names() if name.endswith(".lock")}
     gone = json.loads(machine.shed("image", "prune", "--dry-run", "--json"))["deleted"]
     assert {row["digest"] for row in gone if row["kind"] == "image"} == {images["nobodys"]}
     assert len(gone) == 5  # manifest, config, two layers, root
     before = left.names()
     machine.shed("image", "prune", "--force")
-    assert {f"sha256:{name}" for name in before - left.names() if not name.startswith(".")} == {row["digest"] for row in gone}
+    assert {f"sha256:{name}" for name in before - left.names() if not name.startswith(".")} == {
+        row["digest"] for row in gone
+    }
     assert locks <= left.names()
     assert len(json.loads((left.root / "index.json").read_text())["manifests"]) == 4
     machine.shed("delete", "--force", "old")
@@ -108,7 +117,9 @@ def test_prune(machine: Machine, left: StoreV052, images: Digests) -> None:
     assert LayoutStore(left.root).has(images["of-snapshot"])
 
 
-@pytest.mark.parametrize("record", ["instances/old/metadata.json", "snapshots/snap/snapshot.json", "tags/base.json", "index.json"])
+@pytest.mark.parametrize(
+    "record", ["instances/old/metadata.json", "snapshots/snap/snapshot.json", "tags/base.json", "index.json"]
+)
 def test_prune_refuses_what_it_cannot_read(machine: Machine, left: StoreV052, record: str) -> None:
     """It names the file, and nothing goes."""
     path = (left.root if record.startswith(("tags", "index")) else left.data) / record
@@ -116,7 +127,9 @@ def test_prune_refuses_what_it_cannot_read(machine: Machine, left: StoreV052, re
     before = left.names()
     refused = machine.try_shed("image", "prune", "--force")
     assert (refused.returncode, str(path) in refused.stderr.decode()) == (1, True)
-    assert {name for name in before - left.names() if not name.startswith(".staging-")} == set()  # those go when the server starts
+    assert {
+        name for name in before - left.names() if not name.startswith(".staging-")
+    } == set()  # those go when the server starts
 
 
 def test_what_a_crash_left(machine: Machine, left: StoreV052) -> None:
@@ -126,6 +139,8 @@ def test_what_a_crash_left(machine: Machine, left: StoreV052) -> None:
     named.write_bytes(b"begun")
     for path in (staged, named):
         os.utime(path, (time.time() - 7200,) * 2)
-    machine.shed("system", "prune", "--orphans", "--force")  # one of them goes when the server starts, before it or meanwhile
+    machine.shed(
+        "system", "prune", "--orphans", "--force"
+    )  # one of them goes when the server starts, before it or meanwhile
     assert not staged.exists()
     assert not named.exists()

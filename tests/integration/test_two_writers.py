@@ -64,7 +64,9 @@ class Case:
 
 
 @pytest.fixture(scope="module", params=LAYER_SETS)
-def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, container: ContainerWriter) -> Iterator[Case]:
+def case(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, container: ContainerWriter
+) -> Iterator[Case]:
     layers = LAYER_SETS[request.param]()
     folder = tmp_path_factory.mktemp("case")
     source = layers.image().archive(folder / "archive.tar")
@@ -75,7 +77,9 @@ def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 def _minted(folder: Path, source: Path, writer: RootWriter) -> Path:
     """Return the root of the image `source`, minted by `writer` in a store of its own."""
     store = LayoutStore(folder / type(writer).__name__)
-    return store.blob_path(mint_archive(store, source, "case", kit=small_kit(store, algorithms=("lz4", "zstd")), writer=writer).root_digest)
+    return store.blob_path(
+        mint_archive(store, source, "case", kit=small_kit(store, algorithms=("lz4", "zstd")), writer=writer).root_digest
+    )
 
 
 def _records(path: Path) -> dict[str, Record]:
@@ -99,7 +103,13 @@ def test_the_tree_is_what_umoci_unpacks(case: Case, tmp_path: Path) -> None:
     """All that differs is listed in the set, with its reason, and all that is listed differs."""
     image = Image(*case.layers.layers)
     image.seal(annotations={REF_NAME: "set"})
-    command: list[str | Path] = ["umoci", "unpack", "--image", f"{image.layout(tmp_path / 'layout')}:set", tmp_path / "bundle"]
+    command: list[str | Path] = [
+        "umoci",
+        "unpack",
+        "--image",
+        f"{image.layout(tmp_path / 'layout')}:set",
+        tmp_path / "bundle",
+    ]
     done = subprocess.run(command, capture_output=True, check=False)
     if case.layers.umoci_refuses:
         assert done.returncode, case.layers.umoci_refuses
@@ -128,14 +138,18 @@ def test_both_writers_write_an_image_the_same(name: str, compression: str, build
     assert differences(_records(theirs), _records(ours)) == []
 
 
-def test_both_writers_write_the_largest_image_the_same(variant_store: LayoutStore, build_tools: Engine, tmp_path: Path) -> None:
+def test_both_writers_write_the_largest_image_the_same(
+    variant_store: LayoutStore, build_tools: Engine, tmp_path: Path
+) -> None:
     """As it is published; it has the layers of the other two."""
     how = best_compression(load_kit(variant_store).erofs_algorithms)
     theirs = _minted(tmp_path, archive("full"), ContainerWriter("dev", how, engine=build_tools))
     assert differences(_records(theirs), _records(resolve(variant_store, "full").root)) == []
 
 
-def test_the_same_tree_gives_the_same_bytes(container: ContainerWriter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_same_tree_gives_the_same_bytes(
+    container: ContainerWriter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """In another place, time zone and umask, and on fewer processors; another tree has another UUID."""
     source = LAYER_SETS["clusters"]().image().archive(tmp_path / "archive.tar")
     first = _minted(tmp_path / "first", source, container)
@@ -157,7 +171,9 @@ def _uuid(path: Path) -> bytes:
         return image.description.superblock.uuid
 
 
-def test_the_engine_is_found_and_the_image_can_be_named(build_tools: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_engine_is_found_and_the_image_can_be_named(
+    build_tools: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The command line alone: the image that it makes says what wrote it."""
     program(tmp_path / "docker", "exit 1")  # whatever this machine has of docker, the test's own podman is next
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
@@ -165,8 +181,20 @@ def test_the_engine_is_found_and_the_image_can_be_named(build_tools: Engine, tmp
     store = LayoutStore(tmp_path / "data/images")
     save_kit(store, small_kit(store, algorithms=("lz4", "zstd")))
     source = LAYER_SETS["times"]().image().archive(tmp_path / "archive.tar")
-    command: list[str | Path] = [sys.executable, "-m", "shed.cli.main", "image", "build", "-n", "base", "--from-oci-archive", source]
-    missing = subprocess.run([*command, "--build-tools-version", "never-made"], check=False, capture_output=True, text=True)
+    command: list[str | Path] = [
+        sys.executable,
+        "-m",
+        "shed.cli.main",
+        "image",
+        "build",
+        "-n",
+        "base",
+        "--from-oci-archive",
+        source,
+    ]
+    missing = subprocess.run(
+        [*command, "--build-tools-version", "never-made"], check=False, capture_output=True, text=True
+    )
     assert missing.returncode == 1
     assert "podman has no image shed-build-tools:never-made" in missing.stderr
     assert "make build-tools" in missing.stderr
@@ -180,10 +208,16 @@ def test_the_engine_is_found_and_the_image_can_be_named(build_tools: Engine, tmp
 
 @pytest.mark.parametrize(
     ("megabytes", "problem"),
-    [(8, "cannot write|too little space"), (15, "erofs: .*Could not format the device"), (20, "cannot write|No space|too little space")],
+    [
+        (8, "cannot write|too little space"),
+        (15, "erofs: .*Could not format the device"),
+        (20, "cannot write|No space|too little space"),
+    ],
 )
 def test_a_full_disk(container: ContainerWriter, tmp_path: Path, megabytes: int, problem: str) -> None:
-    """Whether the layers, what the tool unpacks, or the tar does not fit: it is told as want of space, and the store is as it was."""
+    """Whether the layers, what the tool unpacks, or the tar does not fit: it is told as want of space, and the store is
+    as it was.
+    """
     source = Image(tar(file("big", noise(6 << 20))), compress=False).archive(tmp_path / "archive.tar")
     disk = tmp_path / "disk"
     disk.mkdir()
@@ -253,7 +287,8 @@ def test_an_interrupt_ends_the_container(build_tools: Engine, tmp_path: Path) ->
     os.mkfifo(tmp_path / "rootfs.tar")
     code = (
         "import sys; from pathlib import Path; from shed.images.engine import Engine\n"
-        "Engine('podman', rootless=False).run('shed-build-tools:dev', ['mkfs.erofs', '--tar=f', 'x', 'rootfs.tar'], work=Path(sys.argv[1]))"
+        "Engine('podman', rootless=False).run('shed-build-tools:dev', ['mkfs.erofs', '--tar=f', 'x', 'rootfs.tar'], "
+        "work=Path(sys.argv[1]))"
     )
     with subprocess.Popen([sys.executable, "-c", code, tmp_path], stderr=subprocess.PIPE, text=True) as process:
         while not (running := _containers(build_tools, process.pid)):

@@ -41,8 +41,13 @@ def test_the_same_packages_give_the_same_bytes(variant_archives: dict[str, Path]
 
 @pytest.mark.root
 def test_other_tools_unpack_the_same(variant_archives: dict[str, Path], tmp_path: Path) -> None:
-    """umoci applies the layers one by one: nothing that was taken away is there, and links, owners and modes are right."""
-    subprocess.run(["skopeo", "copy", "-q", f"oci-archive:{variant_archives['extensions']}", f"oci:{tmp_path}/layout:x"], check=True)
+    """umoci applies the layers one by one: nothing that was taken away is there, and links, owners and modes are
+    right.
+    """
+    subprocess.run(
+        ["skopeo", "copy", "-q", f"oci-archive:{variant_archives['extensions']}", f"oci:{tmp_path}/layout:x"],
+        check=True,
+    )
     subprocess.run(["umoci", "raw", "unpack", "--image", f"{tmp_path}/layout:x", tmp_path / "root"], check=True)
     root = tmp_path / "root"
     assert not list(root.rglob(".wh.*"))
@@ -59,7 +64,15 @@ def test_other_tools_unpack_the_same(variant_archives: dict[str, Path], tmp_path
 def test_a_builder_makes_the_same_of_the_containerfile(variant_archives: dict[str, Path], tmp_path: Path) -> None:
     """The same packages, and units enabled and masked alike; who runs it, and where, is inherited."""
     made = tmp_path / "made.oci.tar"
-    buildah: list[str | Path] = ["buildah", "--root", tmp_path / "storage", "--runroot", tmp_path / "run", "--storage-driver", "overlay"]
+    buildah: list[str | Path] = [
+        "buildah",
+        "--root",
+        tmp_path / "storage",
+        "--runroot",
+        tmp_path / "run",
+        "--storage-driver",
+        "overlay",
+    ]
     build = ["bud", "-q", "--isolation", "chroot", "--identity-label=false", "-t", "x", "-f", "Containerfile"]
     base = ["--build-arg", f"BASE=oci-archive:{variant_archives['base']}"]
     try:
@@ -76,7 +89,9 @@ def _facts(archive: Path, scratch: Path) -> dict[str, object]:
         settings = opened.chosen.config.settings
         return {
             "packages": {entry.path for entry in opened.entries if fnmatch(entry.path, b"var/lib/dpkg/info/*.list")},
-            "units": {entry.path: entry.target for entry in opened.entries if entry.path.startswith(b"etc/systemd/system/")},
+            "units": {
+                entry.path: entry.target for entry in opened.entries if entry.path.startswith(b"etc/systemd/system/")
+            },
             "host keys": [entry.path for entry in opened.entries if entry.path.startswith(b"etc/ssh/ssh_host_")],
             **{key: settings[key] for key in ("User", "WorkingDir", "Cmd", "Env", "Labels")},
         }

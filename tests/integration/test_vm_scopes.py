@@ -26,7 +26,9 @@ print(json.dumps({"pid": process.pid, "group": groups.group_of(process.pid), "sa
 
 
 def test_a_process_gets_a_scope_of_its_own(tmp_path: Path) -> None:
-    """It is there when `place` returns, with each bound; where its controllers are of version 1, that is refused.  Fails on 6aee119."""
+    """It is there when `place` returns, with each bound; where its controllers are of version 1, that is refused.
+    Fails on 6aee119.
+    """
     with private_systemd(tmp_path / "systemd") as systemd:
         placed = json.loads(systemd.run(sys.executable, "-c", _PLACE, env={"PATH": "/usr/bin:/bin"}))
         assert placed["group"].endswith("/shed.slice/shed-dev-1.scope")
@@ -41,6 +43,8 @@ def test_a_process_gets_a_scope_of_its_own(tmp_path: Path) -> None:
             "ActiveState=active",
         }
         version_2 = Path("/sys/fs/cgroup/cgroup.controllers").exists()
-        assert placed["said"] == ("" if version_2 else "no control group for a VM: the controller memory is not at work for VMs")
+        assert placed["said"] == (
+            "" if version_2 else "no control group for a VM: the controller memory is not at work for VMs"
+        )
         systemd.run("kill", "-9", str(placed["pid"]))
         systemd.wait("LoadState=not-found", "systemctl", "show", "--property=LoadState", "shed-dev-1.scope")

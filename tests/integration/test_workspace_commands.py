@@ -1,4 +1,6 @@
-"""A shared folder by the command line: how it is shared, and what the shed has left in it.  VMs are the fake backend's."""
+"""A shared folder by the command line: how it is shared, and what the shed has left in it.  VMs are the fake
+backend's.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ def shed(tmp_path: Path) -> Iterator[Shed]:
 
         def run(*words: str, code: int = 0) -> subprocess.CompletedProcess[str]:
             command = [sys.executable, "-m", "shed.cli.main", *words]
-            done = subprocess.run(command, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False)
+            done = subprocess.run(
+                command, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False
+            )
             assert done.returncode == code, done
             assert "Traceback" not in done.stderr
             return done

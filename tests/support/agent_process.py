@@ -1,7 +1,7 @@
 """The agent's services as an ordinary process, for tests: everything of the agent but the machine around it.
 
-Started as ``python -I -S agent_process.py SOURCE SOCKET_FD STATE_JSON``.  Its port to the host is a listening Unix socket: a connection is
-a host that came, its end a host that hung up, just as on a virtio-serial port.
+Started as ``python -I -S agent_process.py SOURCE SOCKET_FD STATE_JSON``.  Its port to the host is a listening Unix
+socket: a connection is a host that came, its end a host that hung up, just as on a virtio-serial port.
 """
 
 import os

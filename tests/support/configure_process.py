@@ -1,4 +1,5 @@
-"""The mounting half of a start, on this host: run as root in a mount namespace of its own (`unshare -m -u`), with loop devices as disks.
+"""The mounting half of a start, on this host: run as root in a mount namespace of its own (`unshare -m -u`), with loop
+devices as disks.
 
 Arguments: the source folder, and the folder with the disks ``vda`` and ``vdb``.  Prints one JSON object.
 """

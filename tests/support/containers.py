@@ -21,7 +21,9 @@ class Containers:
 
     def run(self, *words: str | Path) -> str:
         """Run buildah, or podman."""
-        done = subprocess.run([str(word) for word in words], capture_output=True, text=True, check=False, env=self.env, timeout=280)
+        done = subprocess.run(
+            [str(word) for word in words], capture_output=True, text=True, check=False, env=self.env, timeout=280
+        )
         assert done.returncode == 0, done.stderr
         return done.stdout.strip()
 
@@ -33,8 +35,15 @@ def make_containers(folder: Path, path: str) -> Containers:
     storage.write_text(f'[storage]\ndriver = "overlay"\ngraphroot = "{folder}/storage"\nrunroot = "{folder}/run"\n')
     settings = folder / "containers.conf"
     settings.write_text('[engine]\ncgroup_manager = "cgroupfs"\nevents_logger = "none"\n')
-    env = {"PATH": path, "CONTAINERS_STORAGE_CONF": str(storage), "CONTAINERS_CONF": str(settings), "BUILDAH_ISOLATION": "chroot"}
+    env = {
+        "PATH": path,
+        "CONTAINERS_STORAGE_CONF": str(storage),
+        "CONTAINERS_CONF": str(settings),
+        "BUILDAH_ISOLATION": "chroot",
+    }
     env["HOME"] = str(folder)
     containers = Containers(folder, env)
-    containers.run("buildah", "tag", containers.run("buildah", "pull", "--quiet", f"oci-archive:{archive('busybox')}"), BUSYBOX)
+    containers.run(
+        "buildah", "tag", containers.run("buildah", "pull", "--quiet", f"oci-archive:{archive('busybox')}"), BUSYBOX
+    )
     return containers

@@ -1,4 +1,6 @@
-"""A clean Debian to install a package in: a folder to chroot to, unpacked from an archive that is kept for all later test runs."""
+"""A clean Debian to install a package in: a folder to chroot to, unpacked from an archive that is kept for all later
+test runs.
+"""
 
 from __future__ import annotations
 
@@ -27,9 +29,27 @@ class DebianRoot:
         (folder / "usr/bin/systemctl").symlink_to("/var/fake/bin/systemctl")
 
     def run(self, *words: str) -> subprocess.CompletedProcess[str]:
-        """Run a program in there as its root, in process and mount namespaces of its own: what it starts ends with it."""
-        command = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-c", _ENTER, str(self.folder), *words]
-        env = {"PATH": os.defpath + ":/usr/sbin:/sbin", "HOME": "/root", "DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C.UTF-8"}
+        """Run a program in there as its root, in process and mount namespaces of its own: what it starts ends with
+        it.
+        """
+        command = [
+            "unshare",
+            "--mount",
+            "--pid",
+            "--fork",
+            "--kill-child",
+            "sh",
+            "-c",
+            _ENTER,
+            str(self.folder),
+            *words,
+        ]
+        env = {
+            "PATH": os.defpath + ":/usr/sbin:/sbin",
+            "HOME": "/root",
+            "DEBIAN_FRONTEND": "noninteractive",
+            "LC_ALL": "C.UTF-8",
+        }
         return subprocess.run(command, env=env, capture_output=True, text=True, check=False, timeout=280)
 
     def must(self, *words: str) -> str:

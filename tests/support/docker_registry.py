@@ -91,7 +91,9 @@ class DockerRegistry:
 
 
 @contextlib.contextmanager
-def docker_registry(folder: Path, *, password: bool = False, certificate: Certificate | None = None) -> Iterator[DockerRegistry]:
+def docker_registry(
+    folder: Path, *, password: bool = False, certificate: Certificate | None = None
+) -> Iterator[DockerRegistry]:
     """Yield a registry with its storage in the new folder `folder`; with `password` it lets in the user ``me`` alone.
 
     With a `certificate` it speaks TLS.
@@ -106,7 +108,12 @@ def docker_registry(folder: Path, *, password: bool = False, certificate: Certif
 
 def no_credentials(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     """Keep whoever runs the tests, and their credentials, out of it."""
-    for name in ("REGISTRY_AUTH_FILE", "XDG_RUNTIME_DIR", "XDG_CONFIG_HOME", *(f"{kind}_proxy" for kind in ("http", "https"))):
+    for name in (
+        "REGISTRY_AUTH_FILE",
+        "XDG_RUNTIME_DIR",
+        "XDG_CONFIG_HOME",
+        *(f"{kind}_proxy" for kind in ("http", "https")),
+    ):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
     monkeypatch.setenv("DOCKER_CONFIG", str(folder / "docker"))

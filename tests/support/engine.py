@@ -4,7 +4,8 @@
 
     .cache/tests/engine/        containers.conf, storage.conf; graph/: podman's store; build-tools.oci.tar
 
-Its settings ask for as little of the machine as can be: no systemd, no overlay mounts.  Limits of files and processes are podman's own.
+Its settings ask for as little of the machine as can be: no systemd, no overlay mounts.  Limits of files and processes
+are podman's own.
 """
 
 from __future__ import annotations
@@ -41,7 +42,12 @@ runroot = "{_FOLDER}/run"
 def build_tools_archive() -> Path:
     """Return the OCI archive of build tools, making it when its recipe has changed."""
     _FOLDER.mkdir(parents=True, exist_ok=True)
-    sources = [RECIPE / LOCK_NAME, PACKAGE / "images/build_tools_image.py", PACKAGE / "oci/pack.py", PACKAGE / "oci/tarwrite.py"]
+    sources = [
+        RECIPE / LOCK_NAME,
+        PACKAGE / "images/build_tools_image.py",
+        PACKAGE / "oci/pack.py",
+        PACKAGE / "oci/tarwrite.py",
+    ]
     path = _FOLDER / f"build-tools-{digest_of(sources)}.oci.tar"
     if not path.exists():
         for old in _FOLDER.glob("build-tools-*"):
@@ -58,7 +64,9 @@ def program(path: Path, script: str) -> str:
 
 
 def environment() -> dict[str, str]:
-    """Return the variables with which podman uses a store of the tests' own, and asks for nothing that root may lack."""
+    """Return the variables with which podman uses a store of the tests' own, and asks for nothing that root may
+    lack.
+    """
     _FOLDER.mkdir(parents=True, exist_ok=True)
     settings = {"CONTAINERS_CONF": _FOLDER / "containers.conf", "CONTAINERS_STORAGE_CONF": _FOLDER / "storage.conf"}
     for path, text in zip(settings.values(), (_CONTAINERS, _STORAGE), strict=True):

@@ -91,7 +91,8 @@ class Damaged:
 
 
 def forget_big_clusters(image: Path) -> None:
-    """Make `image` one of erofs-utils 1.7.1's broken ones: inodes with clusters larger than a block, and a superblock that says none are.
+    """Make `image` one of erofs-utils 1.7.1's broken ones: inodes with clusters larger than a block, and a superblock
+    that says none are.
 
     It mounts, passes fsck.erofs, and a kernel fails with EUCLEAN when such a file is read.
     """

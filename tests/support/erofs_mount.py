@@ -26,7 +26,9 @@ def mounted(image: Path, target: Path) -> Iterator[Path]:
 
 
 def differences(entries: Iterable[Entry], root: Path, *, owners: bool = True) -> list[str]:
-    """Return, one line each, how what is in the folder `root` differs from `entries`; `owners` includes uid, gid and trusted xattrs."""
+    """Return, one line each, how what is in the folder `root` differs from `entries`; `owners` includes uid, gid and
+    trusted xattrs.
+    """
     top = os.fsencode(root)
     found = []
     by_path = {entry.path: entry for entry in entries}
@@ -53,7 +55,9 @@ def _compare(entry: Entry, full: bytes, names: int, owners: bool) -> Iterator[st
     if owners:
         wanted["owner"], actual["owner"] = (entry.uid, entry.gid), (status.st_uid, status.st_gid)
         wanted["xattrs"] = {os.fsdecode(name): value for name, value in entry.xattrs.items()}
-        actual["xattrs"] = {name: os.getxattr(full, name, follow_symlinks=False) for name in os.listxattr(full, follow_symlinks=False)}
+        actual["xattrs"] = {
+            name: os.getxattr(full, name, follow_symlinks=False) for name in os.listxattr(full, follow_symlinks=False)
+        }
     if not stat.S_ISDIR(entry.mode):
         wanted["links"], actual["links"] = names, status.st_nlink
     if stat.S_ISREG(entry.mode):

@@ -1,8 +1,8 @@
 """The oracle: erofs-utils 1.9 of Debian sid, unpacked into a cache folder and run through its own dynamic loader.
 
-The machine's own erofs-utils (bookworm has 1.5) is never used.  apt verifies signatures and hashes in a private apt root, so neither root
-nor a change to the machine's package lists is needed.  A machine that cannot fetch the packages fails the test: an oracle that is
-silently absent proves nothing.
+The machine's own erofs-utils (bookworm has 1.5) is never used.  apt verifies signatures and hashes in a private apt
+root, so neither root nor a change to the machine's package lists is needed.  A machine that cannot fetch the packages
+fails the test: an oracle that is silently absent proves nothing.
 
     ~/.cache/shed/erofs-utils/        or $SHED_TEST_CACHE/erofs-utils
         lock                          one process fetches, the others wait
@@ -40,7 +40,9 @@ def mkfs_erofs(image: Path, source: Path, *options: str, env: Mapping[str, str] 
 
 
 def fsck_erofs(image: Path, *options: str, extract: Path | None = None, check: bool = True) -> Completed:
-    """Check `image`, or extract it into the folder `extract` (owners, modes and xattrs too, as far as we may set them)."""
+    """Check `image`, or extract it into the folder `extract` (owners, modes and xattrs too, as far as we may set
+    them).
+    """
     extraction = [] if extract is None else [f"--extract={extract}", "--preserve", "--overwrite", "--xattrs"]
     return _tool("fsck.erofs", *extraction, *options, str(image), check=check)
 

@@ -1,6 +1,7 @@
 """A backend whose virtual machines are processes of `fake_vm` in place of QEMU.
 
-Their records, sockets and consoles are QEMU's own, as is the launcher: they outlive the server, are found again, and can be killed.
+Their records, sockets and consoles are QEMU's own, as is the launcher: they outlive the server, are found again, and
+can be killed.
 """
 
 from __future__ import annotations
@@ -122,7 +123,9 @@ class FakeBackend:
     def template(self, machine: Machine) -> Template | None:
         return self.templates.get((machine.cpus, machine.memory_mb))
 
-    async def make_template(self, machine: Machine, rest: Callable[[Connection], Awaitable[None]], *, timeout: float) -> Template:
+    async def make_template(
+        self, machine: Machine, rest: Callable[[Connection], Awaitable[None]], *, timeout: float
+    ) -> Template:
         self.tried += 1
         if not self.saves:
             raise BackendError("this backend saves no machines")
@@ -178,7 +181,9 @@ class FakeBackend:
         for disk in machine.disks:
             assert disk.path.exists(), disk
         host = Host(Path(sys.executable), "none", str(uuid.uuid4()))
-        seen = {name: os.environ[name] for name in ("HOME", "TMUX_TMPDIR") if name in os.environ} | {"PYTHONPATH": ":".join(sys.path)}
+        seen = {name: os.environ[name] for name in ("HOME", "TMUX_TMPDIR") if name in os.environ} | {
+            "PYTHONPATH": ":".join(sys.path)
+        }
         words = [sys.executable, "-m", "support.fake_vm", host.uuid, *self.faults]
         argv = ["/usr/bin/env", *(f"{name}={value}" for name, value in seen.items()), *words]
         try:

@@ -1,4 +1,6 @@
-"""The real server with the fake backend, as a process of its own: ``python -m support.fake_server FOLDER [FAULT...]``."""
+"""The real server with the fake backend, as a process of its own: ``python -m support.fake_server FOLDER
+[FAULT...]``.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,8 @@ from support.world import World
 
 @contextlib.contextmanager
 def fake_server(root: Path, *faults: str) -> Iterator[dict[str, str]]:
-    """Run the server below `root` while the block lasts; yield the environment in which `shed` takes it for the local one.
+    """Run the server below `root` while the block lasts; yield the environment in which `shed` takes it for the local
+    one.
 
     Fake VMs that are left are ended.
     """
@@ -29,7 +32,10 @@ def fake_server(root: Path, *faults: str) -> Iterator[dict[str, str]]:
     env.pop("SHED_SERVER", None)
     tests = str(Path(__file__).parents[1])
     command = [sys.executable, "-m", "support.fake_server", str(root), *faults]
-    with (root / "server.log").open("wb") as log, subprocess.Popen(command, env={**env, "PYTHONPATH": tests}, stderr=log) as process:
+    with (
+        (root / "server.log").open("wb") as log,
+        subprocess.Popen(command, env={**env, "PYTHONPATH": tests}, stderr=log) as process,
+    ):
         try:
             deadline = time.monotonic() + 60
             while not listens(root / "run/shed.sock"):

@@ -36,11 +36,16 @@ class FakeSystemctl:
         script.chmod(0o755)
 
     def calls(self) -> list[str]:
-        """Return the calls since the last time that change the service, without the scope and the name of the service."""
+        """Return the calls since the last time that change the service, without the scope and the name of the
+        service.
+        """
         path = self._folder / "calls"
         lines = path.read_text().splitlines() if path.exists() else []
         path.unlink(missing_ok=True)
-        calls = (" ".join(word for word in line.split() if word == "--now" or not (word.startswith("-") or word == UNIT)) for line in lines)
+        calls = (
+            " ".join(word for word in line.split() if word == "--now" or not (word.startswith("-") or word == UNIT))
+            for line in lines
+        )
         return [call for call in calls if not call.startswith("is-")]
 
     def state(self) -> str:

@@ -1,7 +1,8 @@
 """A process that stands for a virtual machine: it outlives whoever started it, and runs an agent.
 
-It takes from QEMU's launcher what QEMU takes: its folder, where its console goes, and a listening socket.  Every connection is one stream:
-the port in decimal and a newline, then what the protocol says.  Port 0 answers the hello.  Arguments: an id, words that make it misbehave.
+It takes from QEMU's launcher what QEMU takes: its folder, where its console goes, and a listening socket.  Every
+connection is one stream: the port in decimal and a newline, then what the protocol says.  Port 0 answers the hello.
+Arguments: an id, words that make it misbehave.
 """
 
 import json
@@ -119,14 +120,19 @@ def execute(stream: socket.socket, faults: set[str]) -> None:
     if words[0].endswith("/busybox"):
         words = ["false" if "forgets" in faults else words[1]]
     if shutil.which(words[0]) is None:
-        stream.sendall(exec_frame(EXIT_CODE, json.dumps({"code": 127, "error": f"{words[0]}: command not found"}).encode()))
+        stream.sendall(
+            exec_frame(EXIT_CODE, json.dumps({"code": 127, "error": f"{words[0]}: command not found"}).encode())
+        )
         return
     with subprocess.Popen(words, stdin=pipe, stdout=pipe, stderr=pipe) as child:
         assert child.stdin is not None
         assert child.stdout is not None
         assert child.stderr is not None
         lock = threading.Lock()
-        pumps = [threading.Thread(target=pump, args=(stream, lock, *way)) for way in ((child.stdout, DATA_FRAME), (child.stderr, STDERR))]
+        pumps = [
+            threading.Thread(target=pump, args=(stream, lock, *way))
+            for way in ((child.stdout, DATA_FRAME), (child.stderr, STDERR))
+        ]
         threading.Thread(target=feed, args=(stream, lock, decoder, child), daemon=True).start()
         for thread in pumps:
             thread.start()

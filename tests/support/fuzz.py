@@ -1,4 +1,6 @@
-"""Fuzzing with hypothesis: a few hundred examples, the same ones each time; `SHED_FUZZ_SECONDS` asks for a longer, random run."""
+"""Fuzzing with hypothesis: a few hundred examples, the same ones each time; `SHED_FUZZ_SECONDS` asks for a longer,
+random run.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ SECONDS = float(os.environ.get("SHED_FUZZ_SECONDS", "0"))
 
 
 def fuzz(check: Callable[[T], None], strategy: SearchStrategy[T], *, examples: int = 300) -> None:
-    """Run `check` on what `strategy` draws, `examples` times, and again and again until the seconds asked for have passed."""
+    """Run `check` on what `strategy` draws, `examples` times, and again and again until the seconds asked for have
+    passed.
+    """
     count = 0
 
     def counted(drawn: T) -> None:

@@ -41,7 +41,10 @@ async def install(link: Connection) -> None:
 
 async def in_guest(link: Connection, script: str) -> tuple[int, bytes]:
     """Run a shell script in the guest, where git is."""
-    settings = "export LD_LIBRARY_PATH=/lib64 GIT_TEMPLATE_DIR=/usr/share/git-templates GIT_CONFIG_SYSTEM=/etc/gitconfig HOME=/root"
+    settings = (
+        "export LD_LIBRARY_PATH=/lib64 GIT_TEMPLATE_DIR=/usr/share/git-templates "
+        "GIT_CONFIG_SYSTEM=/etc/gitconfig HOME=/root"
+    )
     return await run(link, "/bin/busybox", "sh", "-ec", f"{settings} GIT_EDITOR=true PAGER=cat\nexec 2>&1\n{script}")
 
 
@@ -51,7 +54,9 @@ def on_host(folder: Path, *words: str, home: Path) -> str:
     settings = (("user.name", "host"), ("user.email", "host@example.org"), ("safe.directory", "*"))
     for index, (key, value) in enumerate(settings):
         environment |= {f"GIT_CONFIG_KEY_{index}": key, f"GIT_CONFIG_VALUE_{index}": value}
-    done = subprocess.run(["git", *words], cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(
+        ["git", *words], cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=60
+    )
     return done.stdout + done.stderr
 
 

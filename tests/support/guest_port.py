@@ -1,4 +1,6 @@
-"""The guest's real multiplexer in a thread, behind a Unix socket that behaves like QEMU's virtio-serial port: one host at a time."""
+"""The guest's real multiplexer in a thread, behind a Unix socket that behaves like QEMU's virtio-serial port: one host
+at a time.
+"""
 
 from __future__ import annotations
 
@@ -17,11 +19,15 @@ from shed.guest.loop import Event, Loop, Watch
 from shed.guest.mux import Stream, StreamCutError, serve_port
 
 ECHO, SINK, SOURCE, COUNT = 10, 11, 12, 13
-"""Ports: gives back what it gets; reads nothing; writes zeroes for ever; reads to the end and answers how many bytes that were."""
+"""Ports: gives back what it gets; reads nothing; writes zeroes for ever; reads to the end and answers how many bytes
+that were.
+"""
 
 
 class SocketPort:
-    """What `shed.guest.transport.Port` is for a VM: an empty read is the host's hang-up, and writing waits for the next host."""
+    """What `shed.guest.transport.Port` is for a VM: an empty read is the host's hang-up, and writing waits for the next
+    host.
+    """
 
     def __init__(self, loop: Loop, listener: socket.socket) -> None:
         self._loop = loop
@@ -93,7 +99,12 @@ async def _count(stream: Stream) -> None:
     await stream.write(str(total).encode())
 
 
-SERVICES: dict[int, Callable[[Stream], Coroutine[Any, Any, None]]] = {ECHO: _echo, SINK: _sink, SOURCE: _source, COUNT: _count}
+SERVICES: dict[int, Callable[[Stream], Coroutine[Any, Any, None]]] = {
+    ECHO: _echo,
+    SINK: _sink,
+    SOURCE: _source,
+    COUNT: _count,
+}
 
 
 @contextlib.contextmanager

@@ -58,7 +58,9 @@ class Held:
         try:
             self.record = process.launch(self._state, argv, host, "demo", identity, guard=mode.plan(shares))
         except process.NamespaceForbiddenError:
-            self.record = process.launch(self._state, argv, host, "demo", identity.without_namespace(), guard=mode.plan(shares))
+            self.record = process.launch(
+                self._state, argv, host, "demo", identity.without_namespace(), guard=mode.plan(shares)
+            )
         self._port = socket.socket(socket.AF_UNIX)
         self._port.settimeout(60)
         with process.reachable(self._state, process.AGENT_SOCKET) as path:

@@ -37,4 +37,6 @@ EMPTY = protocol.mux_frame(protocol.DATA, 1) * 3600
 def take_port(machine: Machine, name: str, flood: bytes) -> None:
     """Have root in the shed `name` write `flood` to the agent's port, again and again, from a moment on."""
     machine.shed("exec", "--user", "root", name, "--", "sh", "-c", "cat > /tmp/flood", stdin=flood)
-    machine.try_shed("exec", "--user", "root", name, "--", "sh", "-c", _START, stdin=_PROGRAM.encode())  # it may lose its link
+    machine.try_shed(
+        "exec", "--user", "root", name, "--", "sh", "-c", _START, stdin=_PROGRAM.encode()
+    )  # it may lose its link

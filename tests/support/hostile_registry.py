@@ -17,7 +17,9 @@ MOST = 256 << 20
 
 @dataclass
 class Flood:
-    """Sends without end, whatever it was asked for, after a head with `headers`; counts what the other side's socket took."""
+    """Sends without end, whatever it was asked for, after a head with `headers`; counts what the other side's socket
+    took.
+    """
 
     headers: Mapping[str, str] = field(default_factory=dict)
     status: int = 200
@@ -48,7 +50,9 @@ class Flood:
 
 @dataclass
 class Tap:
-    """Sends the first bytes of what is asked for of `data`, and the rest when it is opened; tells when the other side has hung up."""
+    """Sends the first bytes of what is asked for of `data`, and the rest when it is opened; tells when the other side
+    has hung up.
+    """
 
     data: bytes
     first: int
@@ -81,7 +85,9 @@ class Tap:
 
 @dataclass
 class Drip:
-    """Sends `before`, and then `piece` again and again, with `pause` seconds between, until the other side hangs up; raw bytes."""
+    """Sends `before`, and then `piece` again and again, with `pause` seconds between, until the other side hangs up;
+    raw bytes.
+    """
 
     before: bytes
     piece: bytes

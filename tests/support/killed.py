@@ -1,4 +1,6 @@
-"""A server that is killed at a step: before it changes something on the disk, starts a process, or hears what a guest answers."""
+"""A server that is killed at a step: before it changes something on the disk, starts a process, or hears what a guest
+answers.
+"""
 
 from __future__ import annotations
 
@@ -27,9 +29,12 @@ _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 def killed_at(step: int, world: World, work: Work, *, warm: bool = True, spares: int = 0) -> bool:
     """Have a server do `work` and kill it before its `step`th step, or when it is done; return whether it came so far.
 
-    With `warm` it has a template.  It has its `spares` before it begins to count, without any it counts from its own start.
+    With `warm` it has a template.  It has its `spares` before it begins to count, without any it counts from its own
+    start.
     """
-    process = multiprocessing.get_context("fork").Process(target=_serve, args=(step, world.paths.data.parent, work, warm, spares))
+    process = multiprocessing.get_context("fork").Process(
+        target=_serve, args=(step, world.paths.data.parent, work, warm, spares)
+    )
     process.start()
     process.join()
     assert process.exitcode in {0, -signal.SIGKILL}
@@ -39,7 +44,9 @@ def killed_at(step: int, world: World, work: Work, *, warm: bool = True, spares:
 def _serve(step: int, root: Path, work: Work, warm: bool, spares: int) -> None:
     world = World(root)
     world.with_settings(warm_start=warm, warm_spares=spares, default_image="base")
-    world.backend.templates[world.settings.default_cpus, world.settings.default_memory_mb] = Template(Path("template"), "mark")
+    world.backend.templates[world.settings.default_cpus, world.settings.default_memory_mb] = Template(
+        Path("template"), "mark"
+    )
 
     async def serve() -> None:
         if not spares:

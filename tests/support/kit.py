@@ -1,4 +1,5 @@
-"""The real boot kit and real images, made once and kept in ``.cache/tests`` for all later test runs (``SHED_TEST_CACHE`` overrides).
+"""The real boot kit and real images, made once and kept in ``.cache/tests`` for all later test runs
+(``SHED_TEST_CACHE`` overrides).
 
 ::
 
@@ -44,7 +45,10 @@ _VARIANTS = ("base", "extensions", "full")
 
 def _variant(name: str) -> tuple[Callable[[Path], object], tuple[Path, ...]]:
     chain = _VARIANTS[: _VARIANTS.index(name) + 1]
-    code = [*PACKAGE.glob("images/recipe*"), *((PACKAGE / "images/derive.py", *PACKAGE.glob("oci/*.py")) if chain[1:] else ())]
+    code = [
+        *PACKAGE.glob("images/recipe*"),
+        *((PACKAGE / "images/derive.py", *PACKAGE.glob("oci/*.py")) if chain[1:] else ()),
+    ]
 
     def make(output: Path) -> object:
         return build_image(read_recipe(ROOT / "images" / name), output, archive(chain[-2]) if chain[1:] else None)

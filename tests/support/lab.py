@@ -60,7 +60,9 @@ class Lab:
         assert (template is not None) == (self.way == WARM)
         await self.backend.start(machine, template)
         link = await self.backend.connect(machine.state_dir, timeout=HELLO_SECONDS)
-        mounts = [{"tag": share.tag, "target": "/workspace", "readonly": share.mode == "ro"} for share in machine.shares]
+        mounts = [
+            {"tag": share.tag, "target": "/workspace", "readonly": share.mode == "ro"} for share in machine.shares
+        ]
         await control(
             link,
             "configure",

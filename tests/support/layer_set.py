@@ -17,7 +17,9 @@ class LayerSet:
 
     layers: tuple[bytes, ...]
     pack: Callable[[bytes], tuple[bytes, str]] | None = None
-    """How each is compressed, and its media type; gzip unless given.  (Of these, Debian's umoci knows gzip alone, and is given that.)"""
+    """How each is compressed, and its media type; gzip unless given.  (Of these, Debian's umoci knows gzip alone, and
+    is given that.)
+    """
     umoci: Mapping[tuple[str, str], str] = field(default_factory=dict)
     """By path and field (``exists``, ``mtime``, …): why umoci shows something else."""
     umoci_refuses: str = ""
@@ -31,7 +33,9 @@ class LayerSet:
         return image
 
 
-def layer_set(*layers: tuple[Item, ...] | bytes, umoci: Mapping[tuple[str, str], str] | None = None, refuses: str = "") -> LayerSet:
+def layer_set(
+    *layers: tuple[Item, ...] | bytes, umoci: Mapping[tuple[str, str], str] | None = None, refuses: str = ""
+) -> LayerSet:
     """Return the set of `layers`, each a tar or its members; `ROOT` comes first."""
     first, *others = layers
     lowest = tar(ROOT, *first) if isinstance(first, tuple) else first

@@ -1,7 +1,7 @@
 """Layers that are hard to merge or to write: what images in the wild hold, and what the formats allow.
 
-`LAYER_SETS` names them all.  Each says where `umoci unpack` shows something else than our flattening, and why; everything that is not
-listed there must be equal.
+`LAYER_SETS` names them all.  Each says where `umoci unpack` shows something else than our flattening, and why;
+everything that is not listed there must be equal.
 """
 
 from __future__ import annotations

@@ -19,14 +19,26 @@ def whiteouts() -> LayerSet:
 def whiteout_of_the_same_layer() -> LayerSet:
     """A whiteout hides what is below its layer, wherever it stands among the layer's members."""
     return layer_set(
-        LOWER, (file("etc/one", b"new", mtime=20), file("etc/.wh.one"), file("etc/.wh.two"), file("etc/two", b"new", mtime=21))
+        LOWER,
+        (
+            file("etc/one", b"new", mtime=20),
+            file("etc/.wh.one"),
+            file("etc/.wh.two"),
+            file("etc/two", b"new", mtime=21),
+        ),
     )
 
 
 def opaque() -> LayerSet:
     """An opaque folder keeps what its own layer puts in, before and behind the mark."""
     return layer_set(
-        LOWER, (folder("etc", mtime=20), file("etc/before", b"b", mtime=21), file("etc/.wh..wh..opq"), file("etc/four", mtime=22))
+        LOWER,
+        (
+            folder("etc", mtime=20),
+            file("etc/before", b"b", mtime=21),
+            file("etc/.wh..wh..opq"),
+            file("etc/four", mtime=22),
+        ),
     )
 
 
@@ -37,7 +49,9 @@ def opaque_root() -> LayerSet:
 
 def opaque_and_new() -> LayerSet:
     """An opaque mark in a folder that no lower layer has, and in one below a symlink."""
-    return layer_set(LOWER, (folder("new", mtime=20), file("new/.wh..wh..opq"), file("new/a", mtime=21)), (file("lib/.wh..wh..opq"),))
+    return layer_set(
+        LOWER, (folder("new", mtime=20), file("new/.wh..wh..opq"), file("new/a", mtime=21)), (file("lib/.wh..wh..opq"),)
+    )
 
 
 def three_layers_of_whiteouts() -> LayerSet:
@@ -67,15 +81,26 @@ def type_changes() -> LayerSet:
 
 def hardlinks() -> LayerSet:
     """Within a layer, to lower layers, to a symlink and a device, and chains of them."""
-    one = (*LOWER, hardlink("etc/again", "etc/one"), hardlink("chain", "etc/again"), device("null", tarfile.CHRTYPE, 1, 3))
-    two = (hardlink("upper", "etc/two"), hardlink("null-too", "null"), hardlink("lib-too", "lib"), hardlink("more", "chain"))
+    one = (
+        *LOWER,
+        hardlink("etc/again", "etc/one"),
+        hardlink("chain", "etc/again"),
+        device("null", tarfile.CHRTYPE, 1, 3),
+    )
+    two = (
+        hardlink("upper", "etc/two"),
+        hardlink("null-too", "null"),
+        hardlink("lib-too", "lib"),
+        hardlink("more", "chain"),
+    )
     return layer_set(one, two)
 
 
 def hardlinks_whose_target_changes() -> LayerSet:
     """A link keeps the file it was made to, whatever comes to be at the target's place."""
     return layer_set(
-        (*LOWER, hardlink("keeps", "etc/one"), hardlink("keeps-too", "etc/two")), (file("etc/one", b"new", mtime=60), file("etc/.wh.two"))
+        (*LOWER, hardlink("keeps", "etc/one"), hardlink("keeps-too", "etc/two")),
+        (file("etc/one", b"new", mtime=60), file("etc/.wh.two")),
     )
 
 
@@ -86,7 +111,10 @@ def hardlink_to_a_whited_out_target() -> LayerSet:
 
 def hardlink_to_a_target_whited_out_before() -> LayerSet:
     """As above, with the whiteout in front of the link."""
-    reason = "umoci applies whiteouts where they stand; the specification says before all additions, and order has no meaning there"
+    reason = (
+        "umoci applies whiteouts where they stand; the specification says before all additions, and order has no "
+        "meaning there"
+    )
     return layer_set(LOWER, (file("etc/.wh.one"), hardlink("a", "etc/one")), refuses=reason)
 
 
@@ -98,7 +126,10 @@ def symlinked_parents() -> LayerSet:
         symlink("etc/chain", "../abs", mtime=91),
         symlink("usr/loop", "../usr", mtime=92),
     )
-    above = tuple(file(f"{parent}/{n}", b"n", mtime=93) for n, parent in enumerate(("lib", "abs", "up", "etc/chain", "usr/loop/lib")))
+    above = tuple(
+        file(f"{parent}/{n}", b"n", mtime=93)
+        for n, parent in enumerate(("lib", "abs", "up", "etc/chain", "usr/loop/lib"))
+    )
     above += (file("lib/.wh.x"), hardlink("link", "lib/0"), folder("abs/sub", mtime=94))
     return layer_set(links, above)
 
@@ -125,7 +156,15 @@ def duplicates() -> LayerSet:
 def odd_spellings() -> LayerSet:
     """Leading dots and slashes, doubled slashes, trailing slashes, dots on the way."""
     files = [file(name, name.encode(), mtime=2) for name in ("/a/b", "./a/./c", "a/x/../d", "a//e")]
-    return layer_set((folder("./a//", mtime=1), *files, hardlink("./f", "/a//b"), folder("g/", mtime=3), symlink("./h", "./a//b", mtime=4)))
+    return layer_set(
+        (
+            folder("./a//", mtime=1),
+            *files,
+            hardlink("./f", "/a//b"),
+            folder("g/", mtime=3),
+            symlink("./h", "./a//b", mtime=4),
+        )
+    )
 
 
 def parents_that_no_layer_has() -> LayerSet:
@@ -156,7 +195,9 @@ def chance(seed: int) -> LayerSet:
         hidden = [path for path in found if dice.random() < 0.3]
         marks = [file(f"{path}/.wh..wh..opq") for path in hidden if found[path][0].isdir()]
         marks += [file("/".join([*path.split("/")[:-1], f".wh.{dice.choice('abc')}"])) for path in hidden]
-        layers.append((*marks, *found.values()))  # a whiteout behind a folder's own entry would date that folder now in umoci
+        layers.append(
+            (*marks, *found.values())
+        )  # a whiteout behind a folder's own entry would date that folder now in umoci
     return layer_set(*layers)
 
 
@@ -166,4 +207,8 @@ def _any(dice: random.Random, path: str, files: list[str]) -> Item:
         return folder(path, mtime=dice.randint(1, 99))
     if kind == 1:
         return symlink(path, "nowhere", mtime=dice.randint(1, 99))
-    return hardlink(path, dice.choice(files)) if kind == 3 else file(path, dice.randbytes(dice.randint(0, 9)), mtime=dice.randint(1, 99))
+    return (
+        hardlink(path, dice.choice(files))
+        if kind == 3
+        else file(path, dice.randbytes(dice.randint(0, 9)), mtime=dice.randint(1, 99))
+    )

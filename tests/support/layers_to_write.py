@@ -37,8 +37,14 @@ def many_xattrs() -> LayerSet:
     some = {"user.name": b"value", "user.binary": bytes(range(256)), "user.record": b"a=b\n7 c=d\n", "trusted.t": b"t"}
     acls = {"system.posix_acl_access": ACL, "system.posix_acl_default": ACL}
     items = [with_xattrs(folder("dir", mode=0o664), {**some, **acls}), with_xattrs(file("some", b"x"), some)]
-    items += [with_xattrs(file(f"many/{n}", b"x" * n), {f"user.{i:03}": b"%d" % i for i in range(n)}) for n in (1, 2, 3, 30, 100)]
-    items += [with_xattrs(symlink("link", "dir"), {"trusted.link": b"1"}), with_xattrs(file("empty", b"x"), {"user.empty": b""})]
+    items += [
+        with_xattrs(file(f"many/{n}", b"x" * n), {f"user.{i:03}": b"%d" % i for i in range(n)})
+        for n in (1, 2, 3, 30, 100)
+    ]
+    items += [
+        with_xattrs(symlink("link", "dir"), {"trusted.link": b"1"}),
+        with_xattrs(file("empty", b"x"), {"user.empty": b""}),
+    ]
     items.append(with_xattrs(folder("overlay"), {"trusted.overlay.opaque": b"y"}))
     umoci = {
         ("empty", "xattrs"): "Go's tar reader takes a record without a value for one that is taken back",
@@ -49,14 +55,24 @@ def many_xattrs() -> LayerSet:
 
 def large_xattrs() -> LayerSet:
     """Values up to the most that Linux allows, and more names than fit into a block."""
-    items = [with_xattrs(file(f"value-{size}", b"x"), {"user.v": noise(size)}) for size in (3000, 4000, 4096, 9000, 65535)]
+    items = [
+        with_xattrs(file(f"value-{size}", b"x"), {"user.v": noise(size)}) for size in (3000, 4000, 4096, 9000, 65535)
+    ]
     items.append(with_xattrs(file("thousand", b"x"), {f"user.{n:04}": b"%d" % n for n in range(1000)}))
     return layer_set(tuple(items), refuses="ext4 and most other file systems hold at most one block of xattrs")
 
 
 def _sparse(*ways: list[str]) -> list[bytes]:
-    """Return a layer for each way that GNU tar has: sparse files with data first, last, in the middle, in many places, nowhere."""
-    offsets = {"first": [0], "last": [(1 << 20) - 5], "middle": [300_000], "none": [], "many": list(range(0, 1 << 20, 70_000))}
+    """Return a layer for each way that GNU tar has: sparse files with data first, last, in the middle, in many places,
+    nowhere.
+    """
+    offsets = {
+        "first": [0],
+        "last": [(1 << 20) - 5],
+        "middle": [300_000],
+        "none": [],
+        "many": list(range(0, 1 << 20, 70_000)),
+    }
     layers = []
     for number, way in enumerate(ways):
         with tempfile.TemporaryDirectory() as folder_name:
@@ -67,7 +83,19 @@ def _sparse(*ways: list[str]) -> list[bytes]:
                         out.seek(place)
                         out.write(b"data!")
                     out.truncate(1 << 20)
-            command = ["tar", "-C", folder_name, "--sparse", *way, "--owner=0", "--group=0", "--mtime=@70", "-cf", "-", *names]
+            command = [
+                "tar",
+                "-C",
+                folder_name,
+                "--sparse",
+                *way,
+                "--owner=0",
+                "--group=0",
+                "--mtime=@70",
+                "-cf",
+                "-",
+                *names,
+            ]
             layers.append(subprocess.run(command, check=True, capture_output=True).stdout)
     return layers
 
@@ -79,7 +107,9 @@ def sparse_gnu() -> LayerSet:
 
 def sparse_pax() -> LayerSet:
     """Sparse members of PAX, in all three versions."""
-    return layer_set((), *_sparse(*(["--format=posix", f"--sparse-version={version}"] for version in ("0.0", "0.1", "1.0"))))
+    return layer_set(
+        (), *_sparse(*(["--format=posix", f"--sparse-version={version}"] for version in ("0.0", "0.1", "1.0")))
+    )
 
 
 def long_names() -> LayerSet:
@@ -144,7 +174,9 @@ def gzip_members() -> LayerSet:
     """Several gzip members one after another, cut anywhere."""
 
     def pack(layer: bytes) -> tuple[bytes, str]:
-        return b"".join(gzip.compress(layer[start : start + 70_001], mtime=0) for start in range(0, len(layer), 70_001)), media.LAYER_GZIP
+        return b"".join(
+            gzip.compress(layer[start : start + 70_001], mtime=0) for start in range(0, len(layer), 70_001)
+        ), media.LAYER_GZIP
 
     return LayerSet((tar(ROOT, *LOWER), tar(file("etc/.wh.one"), file("big", noise(300_000)))), pack=pack)
 
@@ -160,7 +192,9 @@ def empty_things() -> LayerSet:
 
 
 def devices() -> LayerSet:
-    """Character and block devices with small and large numbers, fifos, and whiteouts of overlayfs, which are nothing but devices here."""
+    """Character and block devices with small and large numbers, fifos, and whiteouts of overlayfs, which are nothing
+    but devices here.
+    """
     numbers = [(0, 0), (1, 3), (8, 1), (255, 255), (256, 256), (4095, 1_048_575)]
     items = [
         device(f"{kind.decode()}-{major}-{minor}", kind, major, minor)
@@ -173,10 +207,16 @@ def devices() -> LayerSet:
 def modes_and_owners() -> LayerSet:
     """Setuid, setgid, sticky, nothing at all; owners up to the largest; a folder whose mode a higher layer changes."""
     modes = [0, 0o7777, 0o4755, 0o2755, 0o1777, 0o644]
-    items = [make(f"{kind}-{mode:o}", mode=mode, mtime=1) for mode in modes for kind, make in (("file", file), ("folder", folder))]
+    items = [
+        make(f"{kind}-{mode:o}", mode=mode, mtime=1)
+        for mode in modes
+        for kind, make in (("file", file), ("folder", folder))
+    ]
     owners = [0, 1000, 65535, 65536, 2_097_151, 2_097_152, 4_294_967_294]
     items += [file(f"owner-{owner}", b"o", uid=owner, gid=4_294_967_294 - owner, mode=0o4711) for owner in owners]
-    return layer_set((*items, folder("d", mode=0o700, uid=1), file("d/in", b"i")), (folder("d", mode=0o1755, uid=7, gid=8, mtime=3),))
+    return layer_set(
+        (*items, folder("d", mode=0o700, uid=1), file("d/in", b"i")), (folder("d", mode=0o1755, uid=7, gid=8, mtime=3),)
+    )
 
 
 def times() -> LayerSet:
@@ -212,6 +252,10 @@ def wide_and_deep() -> LayerSet:
     """A folder with many files, and folders in folders."""
     deep = ["/".join(["d"] * count) for count in range(1, 60)]
     return layer_set(
-        (folder("wide"), *(file(f"wide/{n:04}", b"%d" % n, mtime=n) for n in range(1500)), *(folder(path) for path in deep)),
+        (
+            folder("wide"),
+            *(file(f"wide/{n:04}", b"%d" % n, mtime=n) for n in range(1500)),
+            *(folder(path) for path in deep),
+        ),
         (file("wide/.wh.0007"),),
     )

@@ -18,7 +18,8 @@ class Machine:
     """A user's machine with an image store of its own; `shed` starts the server when it needs it."""
 
     def __init__(self, root: Path, *, way: str = "", settings: str = "") -> None:
-        """`way` is how its VMs come up: ``cold``, ``warm`` from templates that are lent, ``either`` with its own; empty: there are none.
+        """`way` is how its VMs come up: ``cold``, ``warm`` from templates that are lent, ``either`` with its own;
+        empty: there are none.
 
         `settings` are more lines of the server's configuration, behind those below ``qemu``.
         """
@@ -64,15 +65,21 @@ class Machine:
     def consoles(self) -> str:
         """Return the ends of all consoles and of the server's log, for a test that fails."""
         logs = [*self.data.glob("instances/*/console.log"), *self.data.glob("logs/*.log")]
-        return "".join(f"\n--- {path.name} of {path.parent.name}\n{path.read_text(errors='replace')[-3000:]}" for path in logs)
+        return "".join(
+            f"\n--- {path.name} of {path.parent.name}\n{path.read_text(errors='replace')[-3000:]}" for path in logs
+        )
 
     def end(self) -> None:
-        """Delete all sheds and stop the server; then nothing of it runs, and all its VMs came up as they were meant to."""
+        """Delete all sheds and stop the server; then nothing of it runs, and all its VMs came up as they were meant
+        to.
+        """
         for path in (self.data / "instances").glob("[a-z]*"):
             self.try_shed("delete", "--force", path.name)
         self.try_shed("server", "stop")
         deadline = time.monotonic() + 60
-        while left := [entry.name for entry in Path("/proc").iterdir() if entry.name.isdigit() and self._is_ours(entry)]:
+        while left := [
+            entry.name for entry in Path("/proc").iterdir() if entry.name.isdigit() and self._is_ours(entry)
+        ]:
             assert time.monotonic() < deadline, left
             time.sleep(0.05)
         assert self.way == EITHER or self._boots() <= {self.way}
@@ -82,7 +89,9 @@ class Machine:
 
     def _boots(self) -> set[str]:
         """Return how VMs came up, as the logs say."""
-        return {way for log in self.data.glob("logs/server.log*") for way in re.findall(r" boot=(\w+)", log.read_text())}
+        return {
+            way for log in self.data.glob("logs/server.log*") for way in re.findall(r" boot=(\w+)", log.read_text())
+        }
 
 
 def command_line(process: Path) -> bytes:

@@ -1,6 +1,8 @@
-"""A real systemd as process 1 of namespaces of its own: services, cgroups and ``systemctl`` as on a host, and nothing of the host's units.
+"""A real systemd as process 1 of namespaces of its own: services, cgroups and ``systemctl`` as on a host, and nothing
+of the host's units.
 
-It sees the host's disk, but for ``/run``, ``/var/lib`` and ``/etc/systemd``, which are its own; its cgroups are below one of the test's.
+It sees the host's disk, but for ``/run``, ``/var/lib`` and ``/etc/systemd``, which are its own; its cgroups are below
+one of the test's.
 """
 
 from __future__ import annotations
@@ -43,7 +45,13 @@ class PrivateSystemd:
     def run(self, *command: str, env: Mapping[str, str] | None = None, code: int | None = 0) -> str:
         """Run a command beside it and return what it says; with `code` it must exit so."""
         done = subprocess.run(
-            [*self._enter, *command], env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=280, check=False
+            [*self._enter, *command],
+            env=env,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=280,
+            check=False,
         )
         assert code in (None, done.returncode), f"{done}\n{self.log.read_text()}"
         return done.stdout + done.stderr
@@ -58,7 +66,8 @@ class PrivateSystemd:
 
 @contextlib.contextmanager
 def private_systemd(folder: Path) -> Iterator[PrivateSystemd]:
-    """Yield a systemd with its files in the new folder `folder`; when the block ends, it and all that it started are gone.
+    """Yield a systemd with its files in the new folder `folder`; when the block ends, it and all that it started are
+    gone.
 
     Skips the test where no cgroup can be made.
     """

@@ -18,7 +18,9 @@ class Running:
     """A server process, and ways to talk to it."""
 
     def __init__(self, world: World, *arguments: str, log: IO[bytes] | None = None) -> None:
-        """`arguments` are those of `support.server_process`; what it writes to its log goes to `log`, else to this process's."""
+        """`arguments` are those of `support.server_process`; what it writes to its log goes to `log`, else to this
+        process's.
+        """
         self.world = world
         self.socket = world.paths.socket
         self.process = subprocess.Popen(
@@ -70,7 +72,9 @@ class Running:
         return [json.loads(line) for line in (self.world.paths.logs / "audit.log").read_text().splitlines()]
 
     def upgrade(self, method: str, target: str, protocol: str, early: bytes = b"") -> tuple[socket.socket, IO[bytes]]:
-        """Turn a connection into a stream; `early` goes out with the request.  Return it with a reader behind the answer's head."""
+        """Turn a connection into a stream; `early` goes out with the request.  Return it with a reader behind the
+        answer's head.
+        """
         client = self.connect()
         head = f"{method} {target} HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: {protocol}\r\n\r\n"
         client.sendall(head.encode() + early)

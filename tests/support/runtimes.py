@@ -15,6 +15,8 @@ def small_runtime(kit: str) -> bytes:
     upper = bytearray(1 << 16)
     upper[1080:1082] = b"\x53\xef"  # what passes for an empty ext4
     with tempfile.TemporaryFile() as out:
-        write_image([folder(""), file("kit", kit.encode()), folder("share"), file("share/upper.ext4", bytes(upper))], out)
+        write_image(
+            [folder(""), file("kit", kit.encode()), folder("share"), file("share/upper.ext4", bytes(upper))], out
+        )
         out.seek(0)
         return out.read()

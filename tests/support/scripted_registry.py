@@ -1,6 +1,8 @@
-"""A registry on loopback that keeps to the distribution specification, until a test tells it to fail, to lie, or to ask for credentials.
+"""A registry on loopback that keeps to the distribution specification, until a test tells it to fail, to lie, or to ask
+for credentials.
 
-It holds everything in memory and shows every request that it got, but for ``GET /v2/``, by which a client learns whether it is encrypted.
+It holds everything in memory and shows every request that it got, but for ``GET /v2/``, by which a client learns
+whether it is encrypted.
 """
 
 from __future__ import annotations
@@ -180,7 +182,9 @@ class Handler(BaseHTTPRequestHandler):
         registry, given = self.registry, self.headers.get("Authorization", "")
         if registry.basic and given != basic(*registry.basic):
             self.close_connection = True
-            self.error(401, "UNAUTHORIZED", "authentication required", WWW_Authenticate='Basic realm="a \\"registry\\""')
+            self.error(
+                401, "UNAUTHORIZED", "authentication required", WWW_Authenticate='Basic realm="a \\"registry\\""'
+            )
             return False
         if registry.bearer and given.removeprefix("Bearer ") not in registry.tokens:
             self.close_connection = True
@@ -215,7 +219,10 @@ class Handler(BaseHTTPRequestHandler):
             if is_digest(target) and digest_bytes(data) != target:
                 self.error(400, "DIGEST_INVALID", "provided digest did not match")
                 return
-            self.registry.manifests[target] = self.registry.manifests[digest_bytes(data)] = self.headers["Content-Type"], data
+            self.registry.manifests[target] = self.registry.manifests[digest_bytes(data)] = (
+                self.headers["Content-Type"],
+                data,
+            )
             self.answer(201, Location=self.path, Docker_Content_Digest=digest_bytes(data))
         elif target not in self.registry.manifests:
             self.error(404, "MANIFEST_UNKNOWN", "manifest unknown")
@@ -274,7 +281,9 @@ class Handler(BaseHTTPRequestHandler):
         data, place = self.body(), self.headers.get("Content-Range")
         if len(data) > self.registry.largest_piece and (place or not self.registry.streams):
             self.error(416, "SIZE_INVALID", "too large")
-        elif (place is None and not self.registry.streams) or (place and place != f"{len(upload)}-{len(upload) + len(data) - 1}"):
+        elif (place is None and not self.registry.streams) or (
+            place and place != f"{len(upload)}-{len(upload) + len(data) - 1}"
+        ):
             self.error(416, "RANGE_INVALID", "wrong range")
         else:
             upload += data
@@ -282,7 +291,12 @@ class Handler(BaseHTTPRequestHandler):
 
     def place(self, status: int, repository: str, name: str, **headers: str) -> None:
         """Answer with the place where an upload goes on."""
-        self.answer(status, b"", Location=self.registry.location(f"/v2/{repository}/blobs/uploads/{name}?state=x%2Fy"), **headers)
+        self.answer(
+            status,
+            b"",
+            Location=self.registry.location(f"/v2/{repository}/blobs/uploads/{name}?state=x%2Fy"),
+            **headers,
+        )
 
 
 def basic(user: str, password: str) -> str:

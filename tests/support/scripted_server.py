@@ -1,4 +1,6 @@
-"""A server on a Unix socket that says what a test scripts: answers that a healthy server never gives; it shows what a client sends."""
+"""A server on a Unix socket that says what a test scripts: answers that a healthy server never gives; it shows what a
+client sends.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,10 @@ class Conversation:
 
     def answer(self, status: int, body: bytes, *, kind: str = "application/json") -> None:
         """Send a whole response."""
-        self.socket.sendall(b"HTTP/1.1 %d X\r\nContent-Type: %s\r\nContent-Length: %d\r\n\r\n%s" % (status, kind.encode(), len(body), body))
+        self.socket.sendall(
+            b"HTTP/1.1 %d X\r\nContent-Type: %s\r\nContent-Length: %d\r\n\r\n%s"
+            % (status, kind.encode(), len(body), body)
+        )
 
     def begin_events(self) -> None:
         """Send the head of a stream of events; what follows goes through `event`."""
@@ -105,7 +110,9 @@ class ScriptedServer:
         self._threads[0].start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         for thread in self._threads:

@@ -1,7 +1,7 @@
 """The program that `support.running` starts: a real server on the fake backend.
 
-Arguments: the world's folder, and optionally the phase in which to stand still.  It stands still for good, with its whole event loop,
-so that a test can end it there as a crash would.  Files in that folder say more:
+Arguments: the world's folder, and optionally the phase in which to stand still.  It stands still for good, with its
+whole event loop, so that a test can end it there as a crash would.  Files in that folder say more:
 
     faults   how its VMs misbehave
     port     on which TCP port it listens too
@@ -37,7 +37,9 @@ def main() -> None:
         world.with_settings(http_port=int(port.read_text()))
     if ssh.exists():
         asked = parse_settings(ssh.read_text(), ssh)
-        world.with_settings(**{name: getattr(asked, name) for name in ("ssh_port", "ssh_bind_address", "ssh_authorized_keys")})
+        world.with_settings(
+            **{name: getattr(asked, name) for name in ("ssh_port", "ssh_bind_address", "ssh_authorized_keys")}
+        )
     if limits.exists():
         for name, value in json.loads(limits.read_text()).items():
             assert hasattr(ssh_limits, name)

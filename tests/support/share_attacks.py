@@ -6,7 +6,9 @@ import shutil
 from collections.abc import Callable
 
 PROGRAM = str(globals().get("PROGRAM", ""))
-EVIL = f"[core]\n\trepositoryformatversion = 0\n\tbare = false\n\tfsmonitor = {PROGRAM}\n\thooksPath = /workspace/hooked\n"
+EVIL = (
+    f"[core]\n\trepositoryformatversion = 0\n\tbare = false\n\tfsmonitor = {PROGRAM}\n\thooksPath = /workspace/hooked\n"
+)
 got_through: list[str] = []
 
 

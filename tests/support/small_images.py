@@ -15,7 +15,10 @@ from shed.images.bootkit.debs import fetch_debs
 from shed.oci.pack import pack_archive
 from shed.progress import Progress
 
-HELLO = "int main(int argc, char **argv) { return argc > 1 ? argv[1][0] - '0' : (puts(\"hello from a static program\"), 0); }"
+HELLO = (
+    "int main(int argc, char **argv) { return argc > 1 ? argv[1][0] - '0' : (puts(\"hello from a static "
+    'program"), 0); }'
+)
 """Prints a line and exits with 0, or exits with the digit that it is given."""
 APPLETS = (
     "sh",
@@ -54,11 +57,15 @@ def busybox_image(output: Path, cache: Path) -> Path:
 
 def shell_less_image(output: Path) -> Path:
     """Make an image with no shell and no passwd: two static programs, ``/hello`` and ``/true``."""
-    return _pack(output, {"hello": _static(HELLO), "true": _static("int main(void) { return 0; }")}, {"Cmd": ["/hello"]})
+    return _pack(
+        output, {"hello": _static(HELLO), "true": _static("int main(void) { return 0; }")}, {"Cmd": ["/hello"]}
+    )
 
 
 def _static(source: str) -> bytes:
-    """Return a static program, compiled with musl where that is installed, and with the C library of this machine elsewhere."""
+    """Return a static program, compiled with musl where that is installed, and with the C library of this machine
+    elsewhere.
+    """
     compiler = shutil.which("musl-gcc") or "gcc"
     with tempfile.TemporaryDirectory() as folder:
         program = Path(folder) / "program"

@@ -1,4 +1,6 @@
-"""The OpenSSH client, with a home and a key of its own: no agent, no configuration, no known host of whoever runs the tests."""
+"""The OpenSSH client, with a home and a key of its own: no agent, no configuration, no known host of whoever runs the
+tests.
+"""
 
 from __future__ import annotations
 
@@ -46,9 +48,13 @@ class Ssh:
         """Return the words of a command: the shed's name is the user, for example ``dev@shed``."""
         return [program, "-F", str(self.config), *words]
 
-    def run(self, *words: str, program: str = "ssh", stdin: bytes = b"", code: int = 0) -> subprocess.CompletedProcess[bytes]:
+    def run(
+        self, *words: str, program: str = "ssh", stdin: bytes = b"", code: int = 0
+    ) -> subprocess.CompletedProcess[bytes]:
         """Run a client to its end, which must have the exit status `code`."""
-        done = subprocess.run(self.command(*words, program=program), input=stdin, capture_output=True, timeout=TIMEOUT, check=False)
+        done = subprocess.run(
+            self.command(*words, program=program), input=stdin, capture_output=True, timeout=TIMEOUT, check=False
+        )
         assert done.returncode == code, done
         return done
 

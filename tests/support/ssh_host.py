@@ -16,10 +16,11 @@ from support.world import World
 
 
 class Host:
-    """A server, and clients of its SSH front; `settings` are the server's, beside the port.  With `tcp` it has an HTTP port, too.
+    """A server, and clients of its SSH front; `settings` are the server's, beside the port.  With `tcp` it has an HTTP
+    port, too.
 
-    Its standard error goes to `log`, when that is given; with `logged` it logs to the file `log_file`.  `limits` replace constants of
-    `shed.server.ssh.limits`.
+    Its standard error goes to `log`, when that is given; with `logged` it logs to the file `log_file`.  `limits`
+    replace constants of `shed.server.ssh.limits`.
     """
 
     def __init__(

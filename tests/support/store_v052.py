@@ -1,7 +1,7 @@
 """A data folder as v0.5.2 of the implementation in Go leaves it, written file by file, without any code of ours.
 
-Blobs are 0444 beside their lock files; every manifest is in the index, 2-space JSON; tags have nanoseconds and a zone; there is no
-``refs``, ``leases``, ``verified`` or ``kit.json``.
+Blobs are 0444 beside their lock files; every manifest is in the index, 2-space JSON; tags have nanoseconds and a zone;
+there is no ``refs``, ``leases``, ``verified`` or ``kit.json``.
 """
 
 from __future__ import annotations

@@ -18,9 +18,15 @@ from shed.sheds import metadata
 from support.runtimes import small_runtime
 
 
-def image_parts(content: str, *, layers: int = 1, root: bool = True, shared: str = "kit") -> tuple[Manifest, list[bytes]]:
-    """Return the manifest and the blobs of an image that is unlike others of other `content`; those of the kit are `shared`."""
-    config = b'{"os":"linux","architecture":"amd64","rootfs":{"type":"layers","diff_ids":[]},"x":"%s"}' % content.encode()
+def image_parts(
+    content: str, *, layers: int = 1, root: bool = True, shared: str = "kit"
+) -> tuple[Manifest, list[bytes]]:
+    """Return the manifest and the blobs of an image that is unlike others of other `content`; those of the kit are
+    `shared`.
+    """
+    config = (
+        b'{"os":"linux","architecture":"amd64","rootfs":{"type":"layers","diff_ids":[]},"x":"%s"}' % content.encode()
+    )
     tars = [f"layer {number} of {content}".encode() for number in range(layers)]
     kernel, initrd, runtime = f"kernel of {shared}".encode(), f"initrd of {shared}".encode(), small_runtime(shared)
     erofs = f"root of {content}".encode()
@@ -50,7 +56,9 @@ def put_image(
     shared: str = "kit",
     held: Lease | None = None,
 ) -> Digest:
-    """Store the image `content`, tagged when it gets a `name`, and return its digest; `held` is the lease to do it under."""
+    """Store the image `content`, tagged when it gets a `name`, and return its digest; `held` is the lease to do it
+    under.
+    """
     manifest, blobs = image_parts(content, layers=layers, root=root, shared=shared)
     data = manifest.encode()
     digest = digest_bytes(data)
@@ -60,7 +68,9 @@ def put_image(
         for blob in blobs:
             store.put_bytes(blob)
         store.put_bytes(data)
-        store.publish(Descriptor(media.MANIFEST, digest, len(data), platform=Platform("linux", "amd64")), name or "to-be-removed")
+        store.publish(
+            Descriptor(media.MANIFEST, digest, len(data), platform=Platform("linux", "amd64")), name or "to-be-removed"
+        )
         if name is None:
             store.untag("to-be-removed")
     return digest

@@ -105,7 +105,9 @@ def text(entry: Entry) -> str:
 class Image:
     """An OCI image in memory, every part of which a test can bend before it is written."""
 
-    def __init__(self, *layers: bytes, compress: bool = True, architecture: str = "amd64", media_types: str = "oci") -> None:
+    def __init__(
+        self, *layers: bytes, compress: bool = True, architecture: str = "amd64", media_types: str = "oci"
+    ) -> None:
         self.blobs: dict[str, bytes] = {}
         self.files: dict[str, bytes] = {"oci-layout": b'{"imageLayoutVersion":"1.0.0"}'}
         docker = media_types == "docker"
@@ -133,7 +135,9 @@ class Image:
         return {"mediaType": media_type, "digest": digest, "size": len(data)}
 
     def seal(self, **descriptor: Any) -> dict[str, Any]:
-        """Encode config and manifest, list them in the index with the extra members `descriptor`, and return the descriptor."""
+        """Encode config and manifest, list them in the index with the extra members `descriptor`, and return the
+        descriptor.
+        """
         self.manifest["config"] = self.blob(json.dumps(self.config).encode(), self.config_type)
         entry = self.blob(json.dumps(self.manifest).encode(), self.manifest["mediaType"]) | descriptor
         self.index["manifests"].append(entry)

@@ -1,8 +1,8 @@
 """What the VM tests need to start VMs quickly, found out or made once and lent to the machines of tests.
 
-That is whether KVM works here, which costs seconds where it does not, and templates of the default shape, with and without a shared folder.
-`SHED_TEST_WAY` says how the VMs of the VM tests come up: ``warm`` (restored from these, as most VMs of users are), ``cold`` (booted), or
-``both``, one after the other.
+That is whether KVM works here, which costs seconds where it does not, and templates of the default shape, with and
+without a shared folder. `SHED_TEST_WAY` says how the VMs of the VM tests come up: ``warm`` (restored from these, as
+most VMs of users are), ``cold`` (booted), or ``both``, one after the other.
 """
 
 from __future__ import annotations

@@ -28,11 +28,15 @@ class Terminal:
         self._shown = b""
         """What was read and not asked for yet."""
 
-    def run(self, *words: str, stdout: int | None = None, env: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
+    def run(
+        self, *words: str, stdout: int | None = None, env: Mapping[str, str] | None = None
+    ) -> subprocess.Popen[bytes]:
         """Start `shed` with all three descriptors on the terminal, but for those given."""
         return self.start(*SHED, *words, stdout=stdout, env=env)
 
-    def start(self, *words: str, stdout: int | None = None, env: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
+    def start(
+        self, *words: str, stdout: int | None = None, env: Mapping[str, str] | None = None
+    ) -> subprocess.Popen[bytes]:
         """Start any program likewise."""
         self.process = subprocess.Popen(
             ["setsid", "--ctty", *words],

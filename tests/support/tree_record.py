@@ -1,6 +1,7 @@
 """A folder as comparable records: every name, attribute and byte of it.
 
-Run as a program it prints the records as JSON.  It needs the standard library alone, so that it also runs inside a guest.
+Run as a program it prints the records as JSON.  It needs the standard library alone, so that it also runs inside a
+guest.
 """
 
 # The paths here are bytes.
@@ -62,7 +63,9 @@ def named_by_least(records: dict[str, Record]) -> dict[str, Record]:
 
 
 def _xattrs(path: bytes) -> dict[str, str]:
-    return {name: os.getxattr(path, name, follow_symlinks=False).hex() for name in os.listxattr(path, follow_symlinks=False)}
+    return {
+        name: os.getxattr(path, name, follow_symlinks=False).hex() for name in os.listxattr(path, follow_symlinks=False)
+    }
 
 
 def _digest(path: bytes) -> str:

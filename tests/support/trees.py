@@ -1,7 +1,7 @@
 """Generated file trees at the boundaries of the EROFS format, as the entry streams a writer is given.
 
-`TREES` names them all: a function of the cluster size for each.  The same call always gives the same tree, and contents are
-made when they are read, so that a file may be larger than memory.
+`TREES` names them all: a function of the cluster size for each.  The same call always gives the same tree, and contents
+are made when they are read, so that a file may be larger than memory.
 """
 
 from __future__ import annotations
@@ -61,9 +61,18 @@ class Trickle:
         return self._data[offset : offset + min(length, self._step)]
 
 
-def file(path: str | bytes, data: bytes = b"", *, mode: int = 0o644, xattrs: Mapping[bytes, bytes] | None = None) -> Entry:
+def file(
+    path: str | bytes, data: bytes = b"", *, mode: int = 0o644, xattrs: Mapping[bytes, bytes] | None = None
+) -> Entry:
     """A regular file that holds `data`."""
-    return Entry(_raw(path), stat.S_IFREG | mode, mtime=EPOCH, size=len(data), content=Bytes(data) if data else None, xattrs=xattrs or {})
+    return Entry(
+        _raw(path),
+        stat.S_IFREG | mode,
+        mtime=EPOCH,
+        size=len(data),
+        content=Bytes(data) if data else None,
+        xattrs=xattrs or {},
+    )
 
 
 def sparse(path: str | bytes, size: int, *pieces: tuple[int, bytes]) -> Entry:
@@ -122,7 +131,25 @@ def text(size: int, seed: int = 0) -> bytes:
 
 def sizes(cluster: int) -> list[Entry]:
     """Files one byte below, at and above every boundary, of bytes that compress well, somewhat, and not at all."""
-    around = [1, 31, 32, 33, 1000, 2048, 3000, 3500, 4000, 4032, 4064, BLOCK, 2 * BLOCK, 3 * BLOCK, cluster // 2, cluster, cluster + BLOCK]
+    around = [
+        1,
+        31,
+        32,
+        33,
+        1000,
+        2048,
+        3000,
+        3500,
+        4000,
+        4032,
+        4064,
+        BLOCK,
+        2 * BLOCK,
+        3 * BLOCK,
+        cluster // 2,
+        cluster,
+        cluster + BLOCK,
+    ]
     around += [cluster + cluster // 2, 2 * cluster, 3 * cluster, 1 << 20, (1 << 20) + cluster]
     wanted = sorted({size + shift for size in around for shift in (-1, 0, 1)})
     entries = []
@@ -142,7 +169,8 @@ def mixed(cluster: int) -> list[Entry]:
         start = b"".join(kinds[letter](cluster, number) for number, letter in enumerate(letters))
         ends = (0, 1, 100, BLOCK, BLOCK + 100, cluster // 2 + 5)
         entries += [file(f"{''.join(letters)}/{size}", start + kinds[letters[-1]](size, 9)) for size in ends]
-    # With so many indexes and so long a tail, the inode begins in the last 32 bytes of a block for the tail to be within one.
+    # With so many indexes and so long a tail, the inode begins in the last 32 bytes of a block for the tail to be
+    # within one.
     entries.append(file("crossing", text(2 * cluster) + noise(max(506 * BLOCK - 2 * cluster, cluster)) + noise(4060)))
     return tree(entries)
 
@@ -158,14 +186,19 @@ def xattrs(_cluster: int) -> list[Entry]:
         b"user.empty": b"",
         b"user.name": b"value",
     }
-    entries = [folder("", xattrs={b"user.root": b"1"}), folder("dir", xattrs={**some, b"system.posix_acl_default": acl})]
+    entries = [
+        folder("", xattrs={b"user.root": b"1"}),
+        folder("dir", xattrs={**some, b"system.posix_acl_default": acl}),
+    ]
     entries += [file(f"one/{name.decode()}", b"x", xattrs={name: value}) for name, value in some.items()]
     entries.append(file("longest-name", b"x", xattrs={b"user." + b"n" * 250: b"v"}))
     entries += [
-        file(f"value/{size}", b"tail", xattrs={b"user.v": noise(size)}) for size in (1, 2, 3, 4, 3000, 3900, 4000, 4096, 9000, 65535)
+        file(f"value/{size}", b"tail", xattrs={b"user.v": noise(size)})
+        for size in (1, 2, 3, 4, 3000, 3900, 4000, 4096, 9000, 65535)
     ]
     entries += [
-        file(f"many/{count}", noise(count), xattrs={b"user.%d" % n: b"%d" % n for n in range(count)}) for count in (10, 150, 400, 3000)
+        file(f"many/{count}", noise(count), xattrs={b"user.%d" % n: b"%d" % n for n in range(count)})
+        for count in (10, 150, 400, 3000)
     ]
     entries.append(symlink("link", "target", xattrs={b"trusted.l": b"1"}))
     entries.append(symlink("link-full", "t" * 3000, xattrs={b"trusted.l": noise(2000)}))
@@ -179,10 +212,28 @@ def xattrs(_cluster: int) -> list[Entry]:
 
 
 def names(_cluster: int) -> list[Entry]:
-    """Names that sort before "." and "..", that are not text, and that are as long as can be, in folders of every fill."""
-    odd = [b"!", b"-", b"...", b".a", b"..a", b"\xff\xfe", b"a b", b"new\nline", b"\x01", b"\xc3\xa4", b"~", b"%s", b"\\"]
+    """Names that sort before "." and "..", that are not text, and that are as long as can be, in folders of every
+    fill.
+    """
+    odd = [
+        b"!",
+        b"-",
+        b"...",
+        b".a",
+        b"..a",
+        b"\xff\xfe",
+        b"a b",
+        b"new\nline",
+        b"\x01",
+        b"\xc3\xa4",
+        b"~",
+        b"%s",
+        b"\\",
+    ]
     entries = [file(b"odd/" + name, name) for name in odd]
-    entries += [file(b"long/" + bytes([97 + n % 26]) * length, b"x") for n, length in enumerate((1, 127, 128, 254, 255))]
+    entries += [
+        file(b"long/" + bytes([97 + n % 26]) * length, b"x") for n, length in enumerate((1, 127, 128, 254, 255))
+    ]
     for count in (1, 14, 15, 16, 17, 30, 31):
         entries += [file(f"full/{count}/{n:0255d}") for n in range(count)]
     # Folders whose entries end just below, at and just above the space of an inline tail and of a block.
@@ -221,7 +272,9 @@ def links(_cluster: int) -> list[Entry]:
         special("null", stat.S_IFCHR, major=1, minor=3),
         hardlink("null-again", "null"),
     ]
-    entries += [symlink(f"symlinks/{size}", "s" * size) for size in (1, 60, 255, 3000, 4000, 4031, 4032, 4033, 4064, 4094, 4095)]
+    entries += [
+        symlink(f"symlinks/{size}", "s" * size) for size in (1, 60, 255, 3000, 4000, 4031, 4032, 4033, 4064, 4094, 4095)
+    ]
     return tree(entries)
 
 
@@ -260,7 +313,10 @@ def metadata(_cluster: int) -> list[Entry]:
 
 def holes(cluster: int) -> list[Entry]:
     """Zeros: files that are nothing else, and files with data before, behind and between."""
-    entries = [sparse(f"zero/{size}", size) for size in (1, 4095, 4096, 4097, 8192, cluster - 1, cluster, cluster + 1, 10 * cluster + 77)]
+    entries = [
+        sparse(f"zero/{size}", size)
+        for size in (1, 4095, 4096, 4097, 8192, cluster - 1, cluster, cluster + 1, 10 * cluster + 77)
+    ]
     far = 40 * cluster
     entries += [
         sparse("start", far, (0, text(5000))),

@@ -94,7 +94,9 @@ class World:
     def traces(self) -> set[str]:
         """Return what there is of any shed on disk, locks and templates aside."""
         found = {
-            str(path.relative_to(self.paths.data)) for place in ("instances", "uppers") for path in (self.paths.data / place).iterdir()
+            str(path.relative_to(self.paths.data))
+            for place in ("instances", "uppers")
+            for path in (self.paths.data / place).iterdir()
         }
         return {path for path in found if not path.endswith(".lock")}
 
@@ -118,7 +120,9 @@ class World:
 
 
 def _output(pid: int) -> str:
-    """Return where a process writes, or, if its keeper does that, works: a VM has that from the first moment, and its words not always."""
+    """Return where a process writes, or, if its keeper does that, works: a VM has that from the first moment, and its
+    words not always.
+    """
     try:
         output = str(Path(f"/proc/{pid}/fd/1").readlink())
         return f"{Path(f'/proc/{pid}/cwd').readlink()}/" if output.startswith("pipe:") else output

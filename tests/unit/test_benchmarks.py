@@ -49,4 +49,9 @@ def test_what_was_started_ends_with_it(tmp_path: Path, number: signal.Signals) -
         process.send_signal(number)
         code = process.wait(60)
     assert code == (-number if number == signal.SIGINT else 128 + number)
-    assert log.read_text().splitlines()[2:] == ["list --quiet", "delete --force one", "delete --force two", "server stop"]
+    assert log.read_text().splitlines()[2:] == [
+        "list --quiet",
+        "delete --force one",
+        "delete --force two",
+        "server stop",
+    ]

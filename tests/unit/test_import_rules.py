@@ -7,7 +7,19 @@ from pathlib import Path
 import pytest
 
 SOURCE = Path(__file__).parents[2] / "src/shed"
-GROUND = {"budget", "errors", "names", "progress", "fsutil", "run", "entries", "text", "threads", "untrusted", "version"}
+GROUND = {
+    "budget",
+    "errors",
+    "names",
+    "progress",
+    "fsutil",
+    "run",
+    "entries",
+    "text",
+    "threads",
+    "untrusted",
+    "version",
+}
 MAY_IMPORT = {
     "config": set(),
     "erofs": set(),
@@ -16,7 +28,18 @@ MAY_IMPORT = {
     "images": {"config", "erofs", "oci"},
     "backends": {"config", "guest.protocol"},
     "sheds": {"config", "erofs", "oci", "images", "backends", "guest.protocol"},
-    "server": {"config", "erofs", "oci", "images", "backends", "sheds", "guest.protocol", "cli.options", "cli.output", "cli.progress"},
+    "server": {
+        "config",
+        "erofs",
+        "oci",
+        "images",
+        "backends",
+        "sheds",
+        "guest.protocol",
+        "cli.options",
+        "cli.output",
+        "cli.progress",
+    },
     "client": {"config", "guest.protocol", "guest.archive"},
     "cli": {"config", "client", "erofs", "oci", "images", "guest.protocol"},
 }
@@ -50,13 +73,17 @@ def test_a_file_imports_only_what_lies_below_it(path: Path) -> None:
         if not name.startswith("shed."):  # the bare package holds nothing; who ships our sources asks it where they are
             continue
         module = name.removeprefix("shed.")
-        assert any(module == a or module.startswith(a + ".") for a in allowed), f"{path.relative_to(SOURCE)} imports {name}"
+        assert any(module == a or module.startswith(a + ".") for a in allowed), (
+            f"{path.relative_to(SOURCE)} imports {name}"
+        )
 
 
 @pytest.mark.parametrize("path", sorted((SOURCE / "guest").rglob("*.py")), ids=lambda path: path.name)
 def test_the_guest_uses_the_standard_library_alone(path: Path) -> None:
     """The agent runs in any image, so nothing from PyPI can be there."""
-    foreign = {name for name in imported(path) if name.split(".")[0] not in {*sys.stdlib_module_names, "shed", "__future__"}}
+    foreign = {
+        name for name in imported(path) if name.split(".")[0] not in {*sys.stdlib_module_names, "shed", "__future__"}
+    }
     assert not foreign
 
 

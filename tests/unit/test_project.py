@@ -59,5 +59,7 @@ def test_every_decision_is_a_numbered_page_with_a_title() -> None:
 
 def test_no_merge_is_left_unfinished() -> None:
     """In no file that git knows."""
-    found = subprocess.run(["git", "grep", "-lE", "^(<<<<<<<|>>>>>>>) "], cwd=ROOT, capture_output=True, text=True, check=False)
+    found = subprocess.run(
+        ["git", "grep", "-lE", "^(<<<<<<<|>>>>>>>) "], cwd=ROOT, capture_output=True, text=True, check=False
+    )
     assert (found.returncode, found.stdout) == (1, "")

@@ -7,7 +7,11 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 NAMED = sorted(
-    {match for page in (ROOT / "docs/security").glob("*.md") for match in re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", page.read_text())}
+    {
+        match
+        for page in (ROOT / "docs/security").glob("*.md")
+        for match in re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", page.read_text())
+    }
 )
 
 

@@ -35,7 +35,9 @@ def machine(way: str, base_store: LayoutStore, tmp_path_factory: pytest.TempPath
 
 
 def test_a_session_outlives_its_client(machine: Machine) -> None:
-    """Attach, work, be killed, attach again: all is as it was; a command started in it from outside has its window there."""
+    """Attach, work, be killed, attach again: all is as it was; a command started in it from outside has its window
+    there.
+    """
     terminal = Terminal()
     try:
         process = terminal.run("attach", "dev", env=machine.environment)
@@ -48,7 +50,9 @@ def test_a_session_outlives_its_client(machine: Machine) -> None:
         terminal.close()
     (session,) = json.loads(machine.shed("--json", "sessions"))
     assert (session["shed"], session["name"], session["windows"]) == ("dev", "default", 1)
-    said = json.loads(machine.shed("exec", "--json", "dev", "-S", "default", "--", "sh", "-c", "echo from outside; exec cat"))
+    said = json.loads(
+        machine.shed("exec", "--json", "dev", "-S", "default", "--", "sh", "-c", "echo from outside; exec cat")
+    )
     terminal = Terminal()
     try:
         process = terminal.run("attach", "dev", "-S", "default", env=machine.environment)
@@ -102,7 +106,10 @@ def test_copies_go_both_ways(machine: Machine, tmp_path: Path) -> None:
     machine.shed("cp", "dev:source", str(tmp_path / "back"))
     assert same(source, tmp_path / "back")
     machine.shed("cp", "-a", f"{source}/run", "dev:/root/run")
-    assert machine.shed("exec", "-u", "root", "dev", "--", "stat", "-c", "%u", "/root/run") == f"{(source / 'run').stat().st_uid}\n"
+    assert (
+        machine.shed("exec", "-u", "root", "dev", "--", "stat", "-c", "%u", "/root/run")
+        == f"{(source / 'run').stat().st_uid}\n"
+    )
     said = json.loads(machine.shed("cp", "--json", "dev:/etc/hostname", str(tmp_path)))
     assert (said["action"], said["name"], said["source"]) == ("cp", "dev", "/etc/hostname")
     assert (tmp_path / "hostname").read_text() == "dev\n"
@@ -115,7 +122,9 @@ def same(one: Path, other: Path) -> bool:
 
 def test_copies_as_streams_and_between_sheds(machine: Machine, tmp_path: Path) -> None:
     """Through standard output and input as tar, and from one place in a shed to another."""
-    packed = subprocess.run([*SHED, "cp", "dev:/etc/apt", "-"], env=machine.environment, capture_output=True, check=True).stdout
+    packed = subprocess.run(
+        [*SHED, "cp", "dev:/etc/apt", "-"], env=machine.environment, capture_output=True, check=True
+    ).stdout
     with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
         assert "apt/sources.list.d" in archive.getnames()
     machine.shed("cp", "-", "dev:/tmp", stdin=packed)
@@ -125,7 +134,8 @@ def test_copies_as_streams_and_between_sheds(machine: Machine, tmp_path: Path) -
 
 
 @pytest.mark.parametrize(("words", "complaint"), [
-    (("dev:/missing", "."), "dev: /missing: No such file or directory\nhint: see what there is: shed exec dev -- ls /\n"),
+    (("dev:/missing", "."), ("dev: /missing: No such file or directory\nhint: see what there is: shed exec dev -- ls "
+                            "/\n")),
     (("dev:/etc/shadow", "."), "dev: /etc/shadow: Permission denied\nhint: --user root may do everything"),
     (("/etc/hostname", "dev:/root/x"), "dev: /root/x: Permission denied"),
     (("/etc/hostname", "dev:/no/x"), "dev: /no/x: there is no folder /no"),

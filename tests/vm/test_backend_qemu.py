@@ -74,7 +74,9 @@ def test_a_vm_lives_through_its_servers(lab: Lab) -> None:
 
 
 def test_the_link_carries_much_and_many(lab: Lab, record_property: Callable[[str, object], None]) -> None:
-    """A great deal of data goes each way, whole, and a short command beside a stream that nobody reads is not held up."""
+    """A great deal of data goes each way, whole, and a short command beside a stream that nobody reads is not held
+    up.
+    """
 
     async def work(lab: Lab) -> None:
         link = await lab.ready(lab.machine())
@@ -178,8 +180,10 @@ def test_a_shared_folder_belongs_to_the_guests_user(lab: Lab, owner: int) -> Non
     async def work(lab: Lab) -> None:
         link = await lab.ready(lab.machine(shares=(Share("workspace", folder, 1000, 1000),)))
         script = (
-            "cd /workspace && cat from-host && echo guest > made && echo more >> from-host && mkdir dir && ln -s made link"
-            " && ! chmod 4711 made 2>/dev/null && mv made moved && touch gone && rm gone && stat -c %u:%g:%a . from-host moved dir"
+            "cd /workspace && cat from-host && echo guest > made && echo more >> from-host && mkdir dir && ln -s made "
+            "link"
+            " && ! chmod 4711 made 2>/dev/null && mv made moved && touch gone && rm gone && stat -c %u:%g:%a . "
+            "from-host moved dir"
         )
         code, output = await run(link, "/bin/busybox", "sh", "-c", script)
         assert (code, output) == (0, b"host\n1000:1000:755\n1000:1000:644\n1000:1000:644\n1000:1000:755\n"), output
@@ -199,13 +203,17 @@ def test_a_shared_folder_belongs_to_the_guests_user(lab: Lab, owner: int) -> Non
         assert {path.name for path in folder.iterdir()} == {"dir", "from-host", "later", "link", "moved", "secret"}
         assert (folder / "moved").stat().st_uid == owner
         code, output = await run(link, "cat", "/workspace/secret")
-        assert (code == 0) == (owner in {0, os.geteuid()}), output  # guest's root reads what the owner can read, no more
+        assert (code == 0) == (owner in {0, os.geteuid()}), (
+            output
+        )  # guest's root reads what the owner can read, no more
 
     vm_test(work, lab)
 
 
 def test_a_vm_that_cannot_start_says_why(lab: Lab) -> None:
-    """A disk that is not there, one that another VM writes, and too much memory: QEMU's own words are in the error, and nothing is left."""
+    """A disk that is not there, one that another VM writes, and too much memory: QEMU's own words are in the error, and
+    nothing is left.
+    """
 
     async def work(lab: Lab) -> None:
         first = lab.machine("first")
@@ -295,7 +303,9 @@ def test_the_probes_guest_shows_life_and_ends_by_itself(small_store: LayoutStore
 
 
 @pytest.mark.skipif(not os.access(accel.KVM_DEVICE, os.R_OK | os.W_OK), reason="no /dev/kvm to try")
-def test_a_real_kvm_device_gets_its_verdict_in_time(small_store: LayoutStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_real_kvm_device_gets_its_verdict_in_time(
+    small_store: LayoutStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Working or hanging, the answer comes soon, once, and no process stays."""
     monkeypatch.delenv("SHED_ACCEL", raising=False)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # by which its guest is told from others'

@@ -65,7 +65,11 @@ def test_a_command(sheds: Sheds, image: str) -> None:
     """Its input, both outputs, exit code, environment and user; the shed knows its name, size, time and randomness."""
     script = 'cat; echo "$A $SHED_NAME" >&2; id -u; hostname; cat /etc/hostname; test -s /etc/machine-id; exit 7'
     done = sheds.machine.try_shed("exec", "-u", "root", "-e", "A=b c", image, "--", "sh", "-c", script, stdin=b"in\n")
-    assert (done.returncode, done.stdout.decode(), done.stderr.decode()) == (7, f"in\n0\n{image}\n{image}\n", f"b c {image}\n")
+    assert (done.returncode, done.stdout.decode(), done.stderr.decode()) == (
+        7,
+        f"in\n0\n{image}\n{image}\n",
+        f"b c {image}\n",
+    )
 
 
 def test_a_program_where_there_is_nothing_else(sheds: Sheds) -> None:

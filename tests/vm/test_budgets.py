@@ -1,4 +1,6 @@
-"""What a VM may take: its group's limits on a real kernel, with and without systemd; and hostile sheds beside one that is not."""
+"""What a VM may take: its group's limits on a real kernel, with and without systemd; and hostile sheds beside one that
+is not.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,15 @@ from support.templates import EITHER
 
 pytestmark = [pytest.mark.vm, pytest.mark.slow, pytest.mark.timeout(600)]
 RUNTIME = "/run/shed-runtime"
-PYTHON = [f"{RUNTIME}/lib/ld-linux-x86-64.so.2", "--library-path", f"{RUNTIME}/lib", f"{RUNTIME}/bin/python3", "-I", "-S", "-"]
+PYTHON = [
+    f"{RUNTIME}/lib/ld-linux-x86-64.so.2",
+    "--library-path",
+    f"{RUNTIME}/lib",
+    f"{RUNTIME}/bin/python3",
+    "-I",
+    "-S",
+    "-",
+]
 _TRY = """
 import json, os, pathlib, signal, sys, time
 
@@ -89,7 +99,11 @@ def sources() -> dict[str, str]:
     ours = ("errors.py", "backends/qemu/budget.py", "backends/qemu/groups.py", "backends/qemu/scopes.py")
     empty = {f"shed/{folder}__init__.py": "" for folder in ("", "backends/", "backends/qemu/")}
     library = Path(jeepney.__file__).parent
-    files = {f"jeepney/{path.relative_to(library)}": path.read_text() for path in library.rglob("*.py") if "tests" not in path.parts}
+    files = {
+        f"jeepney/{path.relative_to(library)}": path.read_text()
+        for path in library.rglob("*.py")
+        if "tests" not in path.parts
+    }
     return {**empty, **files, **{f"shed/{name}": (here / name).read_text() for name in ours}}
 
 
@@ -110,7 +124,9 @@ def machine(way: str, small_store: LayoutStore, tmp_path: Path) -> Iterator[Mach
 
 
 def test_a_group_holds_on_a_real_kernel(machine: Machine) -> None:
-    """Root without systemd: a fork bomb gets sixteen tasks, a burner is throttled, and what eats memory is ended.  Fails on 6aee119."""
+    """Root without systemd: a fork bomb gets sixteen tasks, a burner is throttled, and what eats memory is ended.
+    Fails on 6aee119.
+    """
     machine.shed("create", "dev", "--image", "busybox")
     found = tried(machine)
     assert (found["way"], found["fork_group"]) == ("FILES", "/sys/fs/cgroup/shed/forks")
@@ -125,7 +141,10 @@ def test_a_scope_holds_on_a_real_systemd(way: str, tmp_path: Path) -> None:
     machine = Machine(tmp_path, way=way)
     machine.shed("create", "dev", "--image", "extensions")
     deadline = time.monotonic() + 240
-    while machine.try_shed("exec", "dev", "--", "systemctl", "is-system-running").stdout not in (b"running\n", b"degraded\n"):
+    while machine.try_shed("exec", "dev", "--", "systemctl", "is-system-running").stdout not in (
+        b"running\n",
+        b"degraded\n",
+    ):
         assert time.monotonic() < deadline, machine.consoles()
         time.sleep(0.5)
     found = tried(machine, "sudo", "-n")
@@ -144,7 +163,9 @@ HOSTILE = {
 
 
 def test_hostile_sheds_take_what_they_may_and_no_more(machine: Machine) -> None:
-    """They fork, eat memory and write; another is made and answers.  On 6aee119 they are ended no sooner than the server."""
+    """They fork, eat memory and write; another is made and answers.  On 6aee119 they are ended no sooner than the
+    server.
+    """
     for name, script in HOSTILE.items():
         machine.shed("create", name, "--image", "busybox", "--cpus", "1", "--memory", "256M", "--upper-size", "1G")
         machine.shed("exec", name, "--", "sh", "-c", f"({script}) >/dev/null 2>&1 </dev/null &")

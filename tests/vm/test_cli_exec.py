@@ -1,4 +1,6 @@
-"""`shed exec` and `shed console` in a real VM: every byte, signal and exit code crosses client, server, QEMU and agent."""
+"""`shed exec` and `shed console` in a real VM: every byte, signal and exit code crosses client, server, QEMU and
+agent.
+"""
 
 from __future__ import annotations
 
@@ -94,7 +96,9 @@ def test_outputs_stay_apart(machine: Machine) -> None:
 
 def test_environment_folder_and_user(machine: Machine) -> None:
     """As the options say."""
-    done = machine.shed("exec", "-e", "A=b c", "-w", "/tmp", "-u", "root", "dev", "--", "sh", "-c", 'echo "$A $PWD"; id -u')
+    done = machine.shed(
+        "exec", "-e", "A=b c", "-w", "/tmp", "-u", "root", "dev", "--", "sh", "-c", 'echo "$A $PWD"; id -u'
+    )
     assert done.stdout == b"b c /tmp\n0\n"
 
 
@@ -171,7 +175,9 @@ def test_a_server_that_is_killed_ends_its_commands(machine: Machine) -> None:
 
 
 def test_a_terminal(machine: Machine) -> None:
-    """Size, its changes, ctrl-C, ctrl-D and the exit code of a login shell; afterwards the user's terminal is as before."""
+    """Size, its changes, ctrl-C, ctrl-D and the exit code of a login shell; afterwards the user's terminal is as
+    before.
+    """
     terminal = Terminal()
     try:
         process = terminal.run("console", "dev", env=machine.env)
@@ -181,7 +187,8 @@ def test_a_terminal(machine: Machine) -> None:
         terminal.resize(50, 120)
         terminal.type(b"until busybox stty size | busybox grep '^50 120'; do sleep 0.1; done\r")
         terminal.read_until(b"\r\n50 120\r\n")
-        # Keys typed while the shell changes the terminal's mode are plain input: type only when the program, or the prompt, is there.
+        # Keys typed while the shell changes the terminal's mode are plain input: type only when the program, or the
+        # prompt, is there.
         terminal.type(b"sh -c 'echo up; exec sleep 4713'\r")
         terminal.read_until(b"\r\nup\r\n")
         terminal.type(b"\x03")

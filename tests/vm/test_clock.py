@@ -27,7 +27,17 @@ class Clock:
     """A command in a shed that says what time it is there when it is asked."""
 
     def __init__(self, machine: Machine, name: str) -> None:
-        words = [sys.executable, "-m", "shed.cli.main", "exec", name, "--", "sh", "-c", "while read line; do date +%s.%N; done"]
+        words = [
+            sys.executable,
+            "-m",
+            "shed.cli.main",
+            "exec",
+            name,
+            "--",
+            "sh",
+            "-c",
+            "while read line; do date +%s.%N; done",
+        ]
         self._process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=machine.environment)
 
     def __enter__(self) -> "Clock":
@@ -51,7 +61,9 @@ class Clock:
         return max(before - answer, answer - after, 0.0)
 
     def is_right(self) -> bool:
-        """Tell whether it is as right as the server could make it: what may be right, for as long as answers take now, it left alone."""
+        """Tell whether it is as right as the server could make it: what may be right, for as long as answers take now,
+        it left alone.
+        """
         slowest = max(after - before for before, _, after in (self.read() for _ in range(10)))
         return self.error() < max(_ERROR, slowest)
 

@@ -1,4 +1,6 @@
-"""From inside a real guest, whose network leads to the host's loopback: the TCP port gives it nothing, and goes on serving others."""
+"""From inside a real guest, whose network leads to the host's loopback: the TCP port gives it nothing, and goes on
+serving others.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,8 @@ HOST = "10.0.2.2"
 """What a guest calls the machine that it is on."""
 PYTHON = [
     "/run/shed-runtime/bin/busybox", "sh", "-c",
-    'r=/run/shed-runtime; for l in $r/lib/ld-linux-*; do exec $l --library-path $r/lib $r/bin/python3 -ISBc "$0" "$@"; done',
+    ('r=/run/shed-runtime; for l in $r/lib/ld-linux-*; do exec $l --library-path $r/lib $r/bin/python3 -ISBc "$0" '
+    '"$@"; done'),
 ]  # fmt: skip
 """The agent's own interpreter, which is in every image: the attacker has tools."""
 FLOOD = """
@@ -72,13 +75,18 @@ def ask(guest: Shed, port: str, request: str) -> str:
 
 
 def test_a_guest_gets_nothing_from_the_port(machine: Machine, guest: Shed, tmp_path: Path) -> None:
-    """It listed all sheds, and made one with a folder of the host: now it is told that it needs a token, and no more."""
+    """It listed all sheds, and made one with a folder of the host: now it is told that it needs a token, and no
+    more.
+    """
     port = machine.environment["PORT"]
     body = json.dumps({"name": "evil", "image": "busybox", "local_dir": str(tmp_path)})
     head = "Host: localhost\r\nConnection: close\r\n"
     assert ask(guest, port, f"GET /api/sheds HTTP/1.1\r\n{head}\r\n") == "HTTP/1.1 401 "
     assert ask(guest, port, f"GET /api/info HTTP/1.1\r\n{head}Authorization: Bearer shed_x\r\n\r\n") == "HTTP/1.1 401 "
-    assert ask(guest, port, f"POST /api/sheds HTTP/1.1\r\n{head}Content-Length: {len(body)}\r\n\r\n{body}") == "HTTP/1.1 401 "
+    assert (
+        ask(guest, port, f"POST /api/sheds HTTP/1.1\r\n{head}Content-Length: {len(body)}\r\n\r\n{body}")
+        == "HTTP/1.1 401 "
+    )
     assert [shed.name for shed in Client().list()] == ["guest"]
     assert list(tmp_path.iterdir()) == []
 
@@ -112,7 +120,10 @@ def test_the_guest_cannot_use_a_token_that_it_may_not(machine: Machine, guest: S
     head = f"Host: localhost\r\nConnection: close\r\nAuthorization: Bearer {secret}\r\n"
     body = json.dumps({"name": "evil", "image": "busybox", "local_dir": "/"})
     assert ask(guest, port, f"GET /api/sheds HTTP/1.1\r\n{head}\r\n") == "HTTP/1.1 200 "
-    assert ask(guest, port, f"POST /api/sheds HTTP/1.1\r\n{head}Content-Length: {len(body)}\r\n\r\n{body}") == "HTTP/1.1 403 "
+    assert (
+        ask(guest, port, f"POST /api/sheds HTTP/1.1\r\n{head}Content-Length: {len(body)}\r\n\r\n{body}")
+        == "HTTP/1.1 403 "
+    )
     Client().api.revoke_token("agent")
     assert ask(guest, port, f"GET /api/sheds HTTP/1.1\r\n{head}\r\n") == "HTTP/1.1 401 "
     with pytest.raises(ShedError):

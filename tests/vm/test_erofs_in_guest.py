@@ -1,7 +1,7 @@
 """The fourth way to read our writer's images: by the kit's own kernel, inside a booted guest.
 
-Each image is one more disk of a guest of the busybox image.  A Python script there mounts it, reads every file, and sends back the records
-that the host compares with what went in.
+Each image is one more disk of a guest of the busybox image.  A Python script there mounts it, reads every file, and
+sends back the records that the host compares with what went in.
 """
 
 from __future__ import annotations
@@ -23,7 +23,16 @@ from shed.backends.qemu.backend import QemuBackend
 from shed.config.paths import Paths
 from shed.entries import Entry
 from shed.erofs.writer import Compression, WriterOptions, write_image
-from shed.guest.protocol import DATA_FRAME, EXEC_REQUEST, EXIT_CODE, PORT_EXEC, STDERR, STDIN_EOF, FrameDecoder, exec_frame
+from shed.guest.protocol import (
+    DATA_FRAME,
+    EXEC_REQUEST,
+    EXIT_CODE,
+    PORT_EXEC,
+    STDERR,
+    STDIN_EOF,
+    FrameDecoder,
+    exec_frame,
+)
 from shed.images.bootkit.kit import load_kit
 from shed.images.bootkit.runtime import MOUNT_POINT
 from shed.images.resolve import BootImage, resolve
@@ -47,7 +56,15 @@ WRITERS: dict[str, tuple[str, int, tuple[str, ...]]] = {
 }
 """Compression, cluster size, and trees of each image."""
 FIRST_DISK = "d"
-PYTHON = [f"{MOUNT_POINT}/lib/ld-linux-x86-64.so.2", "--library-path", f"{MOUNT_POINT}/lib", f"{MOUNT_POINT}/bin/python3", "-I", "-S", "-"]
+PYTHON = [
+    f"{MOUNT_POINT}/lib/ld-linux-x86-64.so.2",
+    "--library-path",
+    f"{MOUNT_POINT}/lib",
+    f"{MOUNT_POINT}/bin/python3",
+    "-I",
+    "-S",
+    "-",
+]
 SCRIPT = f"""
 import base64, os, subprocess, sys, zlib
 {Path(tree_record.__file__).read_text().partition('if __name__ == "__main__":')[0]}
@@ -93,14 +110,18 @@ async def read_in_guest(image: BootImage, disks: list[Path], work: Path) -> list
     upper.make_upper(upper.template(paths.templates, image.runtime, 1 << 30), layer, 1 << 30)
     own = (Disk(layer, read_only=False), Disk(image.root, read_only=True), Disk(image.runtime, read_only=True))
     state = paths.instances / "reader"
-    machine = Machine("reader", 1, 768, image.kernel, image.initrd, (*own, *(Disk(disk, read_only=True) for disk in disks)), state)
+    machine = Machine(
+        "reader", 1, 768, image.kernel, image.initrd, (*own, *(Disk(disk, read_only=True) for disk in disks)), state
+    )
     backend = QemuBackend(paths)
     await backend.start(machine)
     try:
         connection = await backend.connect(state, timeout=120)
         try:
             await control(connection, "configure", wait=120, **configuration())
-            return [await record_disk(connection, f"/dev/vd{chr(ord(FIRST_DISK) + number)}") for number in range(len(disks))]
+            return [
+                await record_disk(connection, f"/dev/vd{chr(ord(FIRST_DISK) + number)}") for number in range(len(disks))
+            ]
         finally:
             await connection.close()
     except BaseException as error:
@@ -113,8 +134,22 @@ async def read_in_guest(image: BootImage, disks: list[Path], work: Path) -> list
 
 def configuration() -> dict[str, object]:
     entropy = base64.b64encode(os.urandom(64)).decode()
-    fixed: dict[str, object] = {"name": "reader", "hostname": "reader", "upper_size": 1 << 30, "network": None, "mounts": [], "env": {}}
-    return {**fixed, "clock": time.time(), "entropy": entropy, "init": "agent", "user": "root", "workspace": "/workspace"}
+    fixed: dict[str, object] = {
+        "name": "reader",
+        "hostname": "reader",
+        "upper_size": 1 << 30,
+        "network": None,
+        "mounts": [],
+        "env": {},
+    }
+    return {
+        **fixed,
+        "clock": time.time(),
+        "entropy": entropy,
+        "init": "agent",
+        "user": "root",
+        "workspace": "/workspace",
+    }
 
 
 async def record_disk(connection: Connection, device: str) -> dict[str, Record]:
@@ -122,7 +157,9 @@ async def record_disk(connection: Connection, device: str) -> dict[str, Record]:
     stream = await connection.open(PORT_EXEC)
     request = {"cmd": PYTHON, "user": "root"}
     await stream.write(exec_frame(EXEC_REQUEST, json.dumps(request).encode()))
-    await stream.write(exec_frame(DATA_FRAME, SCRIPT.replace("{device!r}", repr(device)).encode()) + exec_frame(STDIN_EOF))
+    await stream.write(
+        exec_frame(DATA_FRAME, SCRIPT.replace("{device!r}", repr(device)).encode()) + exec_frame(STDIN_EOF)
+    )
     decoder, output, complaints = FrameDecoder(), bytearray(), bytearray()
     while data := await stream.read():
         decoder.feed(data)

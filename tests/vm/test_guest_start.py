@@ -31,7 +31,9 @@ from support.templates import COLD, CPUS, MEMORY_MB, WARM, lend
 pytestmark = [pytest.mark.vm, pytest.mark.slow]
 PATIENCE = 120.0
 SIZE = 9 << 30
-"""Of the writable layer: between two that come ready-made, and with more group descriptors than fit into the smaller one's block."""
+"""Of the writable layer: between two that come ready-made, and with more group descriptors than fit into the smaller
+one's block.
+"""
 
 
 class Guest:
@@ -48,7 +50,11 @@ class Guest:
         lend(folder / "data", way)
         state = folder / "state"
         state.mkdir()
-        disks = (Disk(self.upper, read_only=False), Disk(image.root, read_only=True), Disk(image.runtime, read_only=True))
+        disks = (
+            Disk(self.upper, read_only=False),
+            Disk(image.root, read_only=True),
+            Disk(image.runtime, read_only=True),
+        )
         self.machine = Machine("demo", CPUS, MEMORY_MB, image.kernel, image.initrd, disks, state)
 
     def with_disk(self, index: int, path: Path) -> None:
@@ -68,8 +74,19 @@ class Guest:
         """Configure it."""
         entropy = base64.b64encode(secrets.token_bytes(32)).decode()
         disks = [disk.path.stat().st_size for disk in self.machine.disks[:-1]]
-        network = {"address": self.backend.network.address, "gateway": self.backend.network.gateway, "dns": self.backend.network.dns}
-        fields = {"name": "demo", "network": network, "clock": time.time(), "entropy": entropy, "disks": disks, **change}
+        network = {
+            "address": self.backend.network.address,
+            "gateway": self.backend.network.gateway,
+            "dns": self.backend.network.dns,
+        }
+        fields = {
+            "name": "demo",
+            "network": network,
+            "clock": time.time(),
+            "entropy": entropy,
+            "disks": disks,
+            **change,
+        }
         return await control(link, "configure", wait=PATIENCE, **fields)
 
     async def run(self, link: Connection, *words: str, **request: object) -> tuple[int, str]:
@@ -143,7 +160,9 @@ def test_start_identity_and_clean_end(guest: Guest) -> None:
         assert abs(int((await guest.run(link, "sh", "-c", "date +%s"))[1]) - time.time() - 10_000) < 60
         assert await guest.run(link, "sh", "-c", "echo kept >/var/file; exit 3") == (3, "")
         await guest.off(link)
-        features = subprocess.run(["/sbin/dumpe2fs", "-h", guest.upper], check=True, capture_output=True, text=True).stdout
+        features = subprocess.run(
+            ["/sbin/dumpe2fs", "-h", guest.upper], check=True, capture_output=True, text=True
+        ).stdout
         assert "needs_recovery" not in features
         subprocess.run(["/sbin/e2fsck", "-f", "-n", guest.upper], check=True, capture_output=True)
         link = await guest.start()
@@ -155,14 +174,21 @@ def test_start_identity_and_clean_end(guest: Guest) -> None:
 
 
 def test_large_ready_made_uppers_mount(small_store: LayoutStore, tmp_path: Path) -> None:
-    """By the guest's kernel, as large as they should be; written to, they are still clean and sparse.  Other tests have small ones."""
+    """By the guest's kernel, as large as they should be; written to, they are still clean and sparse.  Other tests have
+    small ones.
+    """
     guest = Guest(small_store, tmp_path, COLD)  # no template has so many disks
     sizes = dict(zip((f"/dev/vd{letter}" for letter in "defgh"), READY[-5:], strict=True))
     disks = {device: guest.folder / device.rpartition("/")[2] / "upper.ext4" for device in sizes}
     for device, size in sizes.items():
         make_upper(upper_template(guest.folder / "templates", guest.machine.disks[2].path, size), disks[device], size)
-    guest.machine = replace(guest.machine, disks=(*guest.machine.disks, *(Disk(disk, read_only=False) for disk in disks.values())))
-    script = "mkdir -p /mnt; for disk in $@; do mount -t ext4 $disk /mnt; echo kept >/mnt/file; df -k /mnt | tail -1; umount /mnt; done"
+    guest.machine = replace(
+        guest.machine, disks=(*guest.machine.disks, *(Disk(disk, read_only=False) for disk in disks.values()))
+    )
+    script = (
+        "mkdir -p /mnt; for disk in $@; do mount -t ext4 $disk /mnt; echo kept >/mnt/file; df -k /mnt | tail -1; "
+        "umount /mnt; done"
+    )
 
     async def work() -> None:
         link = await guest.start()
@@ -185,9 +211,16 @@ def test_poweroff_waits_for_nobody(guest: Guest) -> None:
     async def work() -> None:
         link = await guest.start()
         await guest.configure(link)
-        stubborn = "trap '' TERM HUP INT; echo written >/root/file 2>/dev/null || echo written >/file; echo up; while :; do sleep 1; done"
+        stubborn = (
+            "trap '' TERM HUP INT; echo written >/root/file 2>/dev/null || echo written >/file; echo up; while "
+            ":; do sleep 1; done"
+        )
         stream = await link.open(protocol.PORT_EXEC)
-        await stream.write(protocol.exec_frame(protocol.EXEC_REQUEST, json.dumps({"cmd": ["sh", "-c", stubborn], "user": "root"}).encode()))
+        await stream.write(
+            protocol.exec_frame(
+                protocol.EXEC_REQUEST, json.dumps({"cmd": ["sh", "-c", stubborn], "user": "root"}).encode()
+            )
+        )
         while b"up" not in await stream.read():
             pass
         assert await guest.off(link) < PATIENCE / 2  # below one second on a machine that does nothing else

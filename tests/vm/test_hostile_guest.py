@@ -1,4 +1,6 @@
-"""What the root of one guest can do to the server and to other sheds by its link: very little, and everybody sees which guest it is."""
+"""What the root of one guest can do to the server and to other sheds by its link: very little, and everybody sees which
+guest it is.
+"""
 
 from __future__ import annotations
 
@@ -58,11 +60,15 @@ def test_a_guest_that_floods_its_link(machine: Machine, flood: bytes) -> None:
 
 
 def test_a_guest_that_floods_its_console(machine: Machine) -> None:
-    """Its log stays small while a server runs and while none does, has what came last, and nobody waits for its keeper."""
+    """Its log stays small while a server runs and while none does, has what came last, and nobody waits for its
+    keeper.
+    """
     folder = machine.data / "instances/bad"
     log = folder / "console.log"
     line = "yes $(head -c 200 /dev/zero | tr '\\0' x)"
-    flood = f'exec > /dev/null 2>&1 < /dev/null; setsid sh -c "{line} > /dev/ttyS0" & setsid sh -c "{line} > /dev/kmsg" &'
+    flood = (
+        f'exec > /dev/null 2>&1 < /dev/null; setsid sh -c "{line} > /dev/ttyS0" & setsid sh -c "{line} > /dev/kmsg" &'
+    )
     machine.shed("exec", "--user", "root", "bad", "--", "sh", "-c", flood)
     sizes = {0}
 

@@ -36,10 +36,15 @@ def test_the_base_image_is_a_place_to_work(machine: Callable[[LayoutStore], Mach
     assert user.shed("exec", "dev", "--", "sudo", "-n", "id", "-u") == "0\n"
     for tool in ("bash", "git", "tmux", "sudo", "ssh", "curl", "python3"):
         assert user.shed("exec", "dev", "--", "sh", "-c", f"command -v {tool}").endswith(f"/{tool}\n")
-    script = "git init -q r && cd r && echo x > f && git add f && git -c user.name=n -c user.email=e commit -qm m && git log --format=%s"
+    script = (
+        "git init -q r && cd r && echo x > f && git add f && git -c user.name=n -c user.email=e commit -qm m && "
+        "git log --format=%s"
+    )
     assert user.shed("exec", "dev", "--", "bash", "-c", script) == "m\n"
     assert user.shed("exec", "dev", "--", "cat", "/etc/hostname") == "dev\n"
-    assert user.shed("exec", "dev", "--", "sh", "-c", "getcap -r /usr 2>/dev/null; stat -c %a /usr/bin/sudo").endswith("4755\n")
+    assert user.shed("exec", "dev", "--", "sh", "-c", "getcap -r /usr 2>/dev/null; stat -c %a /usr/bin/sudo").endswith(
+        "4755\n"
+    )
 
 
 def test_an_image_without_a_shell_runs_what_it_has(

@@ -62,7 +62,9 @@ def test_a_file_survives_stop_and_start(machine: Machine) -> None:
 
 
 def test_a_vm_outlives_its_server_and_a_shed_its_vm(machine: Machine) -> None:
-    """kill -9 of the server: the next one adopts the VM.  kill -9 of the VM: it is noticed, and the next command starts it again."""
+    """kill -9 of the server: the next one adopts the VM.  kill -9 of the VM: it is noticed, and the next command starts
+    it again.
+    """
     machine.shed("create", "dev", "--image", "busybox")
     before = machine.show("dev")["pid"]
     machine.shed("exec", "dev", "--", "sh", "-c", "echo still > /root/kept; sync")
@@ -112,7 +114,10 @@ def test_a_workspace_is_shared_with_the_host(machine: Machine, tmp_path: Path) -
     work.mkdir()
     (work / "from-host").write_text("host\n")
     machine.shed("create", "dev", "--image", "busybox", "--local-dir", str(work))
-    assert machine.shed("exec", "dev", "--", "sh", "-c", "cat /workspace/from-host; echo guest > /workspace/from-guest") == "host\n"
+    assert (
+        machine.shed("exec", "dev", "--", "sh", "-c", "cat /workspace/from-host; echo guest > /workspace/from-guest")
+        == "host\n"
+    )
     assert (work / "from-guest").read_text() == "guest\n"
     assert (work / "from-guest").stat().st_uid == work.stat().st_uid
     machine.shed("cp", str(work / "from-host"), "dev:copied")
@@ -129,7 +134,9 @@ def test_a_workspace_is_shared_with_the_host(machine: Machine, tmp_path: Path) -
 
 @pytest.mark.root
 def test_a_full_disk_holds_a_shed_up_and_breaks_nothing(way: str, small_store: LayoutStore, tmp_path: Path) -> None:
-    """What the host has no room for waits, `shed list` says so, and with room it is written; a shed that waits can be deleted."""
+    """What the host has no room for waits, `shed list` says so, and with room it is written; a shed that waits can be
+    deleted.
+    """
     data = tmp_path / "data"
     data.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=700", "tmpfs", data], check=True)
@@ -151,7 +158,10 @@ def test_a_full_disk_holds_a_shed_up_and_breaks_nothing(way: str, small_store: L
         machine.shed("stop", "dev")
         subprocess.run(["e2fsck", "-fn", data / "uppers/dev/upper.ext4"], check=True, stdout=subprocess.DEVNULL)
         machine.shed("start", "dev")
-        assert machine.shed("exec", "dev", "--", "sh", "-c", "cat /root/kept; md5sum < /root/big | cmp - /root/sum") == "before\n"
+        assert (
+            machine.shed("exec", "dev", "--", "sh", "-c", "cat /root/kept; md5sum < /root/big | cmp - /root/sum")
+            == "before\n"
+        )
         room = shutil.disk_usage(data).used + (8 << 20)
         subprocess.run(["mount", "-o", f"remount,size={room}", data], check=True)
         with machine.start("exec", "dev", "--", "sh", "-c", script):

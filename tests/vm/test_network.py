@@ -184,7 +184,11 @@ def test_a_program_that_is_killed_ends_the_client(dev: Shed) -> None:
     with dev.connect(9) as sock, dev.connect(7) as other:
         other.settimeout(PATIENCE)
         assert sock.recv(1) == b"\0"
-        (program,) = [line.split()[0] for line in dev.exec([RUNTIME, "ps"]).text.splitlines() if line.split()[2:4] == ["cat", "/dev/zero"]]
+        (program,) = [
+            line.split()[0]
+            for line in dev.exec([RUNTIME, "ps"]).text.splitlines()
+            if line.split()[2:4] == ["cat", "/dev/zero"]
+        ]
         dev.exec(f"kill -9 {program}", user="root", check=True)
         drain(sock)
         other.sendall(b"still there")

@@ -12,7 +12,9 @@ from support.machine import Machine
 pytestmark = [pytest.mark.vm, pytest.mark.slow, pytest.mark.timeout(600)]
 
 
-def test_push_wipe_pull_and_boot(way: str, tmp_path: Path, small_store: LayoutStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_push_wipe_pull_and_boot(
+    way: str, tmp_path: Path, small_store: LayoutStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Pushed from one machine, garbage-collected, pulled by another that has nothing but the registry, and run there.
 
     The other one does not know the kernel, so it has to be told to trust it.

@@ -20,9 +20,15 @@ SERVER = (sys.executable, "-m", "shed.server.main")
 
 
 def test_a_service_and_a_shed_that_outlives_it(way: str, small_store: LayoutStore, tmp_path: Path) -> None:
-    """Ready when it is active, started again when it dies, not when its configuration is wrong; the shed runs through all of it."""
+    """Ready when it is active, started again when it dies, not when its configuration is wrong; the shed runs through
+    all of it.
+    """
     copy_store(small_store, tmp_path / "data/images")
-    home = {"HOME": str(tmp_path), "SHED_DATA_DIR": str(tmp_path / "data"), "SHED_RUNTIME_DIR": str(tmp_path / "sockets")}
+    home = {
+        "HOME": str(tmp_path),
+        "SHED_DATA_DIR": str(tmp_path / "data"),
+        "SHED_RUNTIME_DIR": str(tmp_path / "sockets"),
+    }
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("SHED_", "XDG_"))} | home
     config = tmp_path / "server.yaml"
     settings = f"name: here\nqemu: {{warm_start: {str(way == WARM).lower()}}}\n"
@@ -43,7 +49,9 @@ def test_a_service_and_a_shed_that_outlives_it(way: str, small_store: LayoutStor
         assert systemd.run("systemctl", "is-active", "shed-server") == "active\n"
         assert systemd.run("systemctl", "is-enabled", "shed-server") == "enabled\n"
         first = main_pid()
-        assert json.loads(shed("server", "status", "--json"))["pid"] == int(first)  # the service, none of the client's own
+        assert json.loads(shed("server", "status", "--json"))["pid"] == int(
+            first
+        )  # the service, none of the client's own
         assert json.loads(shed("create", "dev", "--image", "busybox", "--json"))["shed"]["boot"] == way
         boot = boot_of_shed()
 

@@ -1,4 +1,6 @@
-"""What a hostile guest can leave in a shared folder: attacks that were real, with the host's git; and an honest day of git, as ever."""
+"""What a hostile guest can leave in a shared folder: attacks that were real, with the host's git; and an honest day of
+git, as ever.
+"""
 
 from __future__ import annotations
 
@@ -63,11 +65,14 @@ def _folder(lab: Lab) -> tuple[Path, Path]:
 
 async def _python(link: Connection, text: str) -> tuple[int, bytes]:
     lib = "/run/shed-runtime/lib"
-    return await run(link, f"{lib}/ld-linux-x86-64.so.2", "--library-path", lib, "/run/shed-runtime/bin/python3", "-c", text)
+    return await run(
+        link, f"{lib}/ld-linux-x86-64.so.2", "--library-path", lib, "/run/shed-runtime/bin/python3", "-c", text
+    )
 
 
 def test_nothing_of_a_guests_runs_by_the_hosts_git(lab: Lab) -> None:
-    """The guest's root tries all ways to settings and hooks; then the host's git works in each folder, and runs nothing.
+    """The guest's root tries all ways to settings and hooks; then the host's git works in each folder, and runs
+    nothing.
 
     On the commit before the guard, each of the first ones leaves a file by the host's `git status`.
     """
@@ -82,7 +87,10 @@ def test_nothing_of_a_guests_runs_by_the_hosts_git(lab: Lab) -> None:
         link = await lab.ready(lab.machine(shares=(Share("workspace", folder, 1000, 1000),)))
         code, output = await _python(link, f"PROGRAM = {str(program)!r}\n{_ATTACKS.read_text()}")
         assert code == 0, output.decode()
-        for place in (folder, *(Path(where) for where, folders, _ in os.walk(folder) if not {"objects"} & set(Path(where).parts))):
+        for place in (
+            folder,
+            *(Path(where) for where, folders, _ in os.walk(folder) if not {"objects"} & set(Path(where).parts)),
+        ):
             on_host(place, "status", home=home)
             assert not mark.exists(), place
         on_host(project, "commit", "--allow-empty", "-m", "hooks", home=home)
@@ -95,7 +103,9 @@ def test_nothing_of_a_guests_runs_by_the_hosts_git(lab: Lab) -> None:
 
 
 def test_an_honest_day_of_git(lab: Lab) -> None:
-    """Status to gc in the host's repository, new ones beside it; the host's own settings are still there, and both see one repository."""
+    """Status to gc in the host's repository, new ones beside it; the host's own settings are still there, and both see
+    one repository.
+    """
     folder, home = _folder(lab)
 
     async def work(lab: Lab) -> None:
@@ -119,7 +129,10 @@ def test_a_folder_to_be_read(lab: Lab) -> None:
 
     async def work(lab: Lab) -> None:
         link = await lab.ready(lab.machine(shares=(Share("workspace", folder, 1000, 1000, "ro"),)))
-        script = "cat /workspace/project/src/code; mount -o remount,rw /workspace; echo x > /workspace/x; rm /workspace/project/src/code"
+        script = (
+            "cat /workspace/project/src/code; mount -o remount,rw /workspace; echo x > /workspace/x; rm "
+            "/workspace/project/src/code"
+        )
         code, output = await run(link, "/bin/busybox", "sh", "-c", f"exec 2>&1; {script}")
         assert code
         assert output.startswith(b"code\n")

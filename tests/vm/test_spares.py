@@ -1,4 +1,6 @@
-"""Machines that wait to become sheds, with everything real: they serve any image, upper and start, and end with the server."""
+"""Machines that wait to become sheds, with everything real: they serve any image, upper and start, and end with the
+server.
+"""
 
 import asyncio
 import contextlib
@@ -83,7 +85,9 @@ def machine(base_store: LayoutStore, tmp_path_factory: pytest.TempPathFactory) -
     copy_store(base_store, root / "data/images")
     machine = Machine(root, way=WARM)
     machine.way = EITHER  # a few are booted
-    (root / ".config/shed/server.yaml").write_text(json.dumps({"ssh_port": 0, "default_image": "busybox", "qemu": {"warm_spares": COUNT}}))
+    (root / ".config/shed/server.yaml").write_text(
+        json.dumps({"ssh_port": 0, "default_image": "busybox", "qemu": {"warm_spares": COUNT}})
+    )
     machine.shed("list")
     filled(machine)
     yield machine
@@ -92,7 +96,9 @@ def machine(base_store: LayoutStore, tmp_path_factory: pytest.TempPathFactory) -
 
 
 def test_two_of_two_images_become_what_was_asked_for(machine: Machine) -> None:
-    """The rehearsal has left no file, mount or name; all that differs between sheds does; disks have the sizes that were asked for."""
+    """The rehearsal has left no file, mount or name; all that differs between sheds does; disks have the sizes that
+    were asked for.
+    """
     waiting = filled(machine)
     one = create(machine, "one")
     two = create(machine, "two", "--upper-size", "3G", image="base")
@@ -128,7 +134,9 @@ def test_two_of_two_images_become_what_was_asked_for(machine: Machine) -> None:
 
 
 def test_a_stopped_shed_starts_in_one_that_waits(machine: Machine) -> None:
-    """With its files; what it writes then is in its own upper; a kill of the server and a stop are as for any other shed."""
+    """With its files; what it writes then is in its own upper; a kill of the server and a stop are as for any other
+    shed.
+    """
     filled(machine)
     create(machine, "dev")
     identity = sh(machine, "dev", "echo kept > /root/kept; cat /etc/machine-id /sys/class/net/e*/address")
@@ -136,7 +144,10 @@ def test_a_stopped_shed_starts_in_one_that_waits(machine: Machine) -> None:
     filled(machine)
     started = json.loads(machine.shed("start", "dev", "--json"))["shed"]
     assert (started["boot"], "claim" in started["timings"]) == ("warm", True)
-    assert sh(machine, "dev", "cat /etc/machine-id /sys/class/net/e*/address /root/kept; echo more >> /root/kept") == [*identity, "kept"]
+    assert sh(machine, "dev", "cat /etc/machine-id /sys/class/net/e*/address /root/kept; echo more >> /root/kept") == [
+        *identity,
+        "kept",
+    ]
     machine.shed("stop", "dev")
     machine.shed("start", "dev", "--cold")
     assert sh(machine, "dev", "cat /root/kept") == ["kept", "more"]
@@ -144,7 +155,9 @@ def test_a_stopped_shed_starts_in_one_that_waits(machine: Machine) -> None:
 
 
 def test_a_shed_whose_disk_is_bad_blames_nobody_else(machine: Machine) -> None:
-    """One error that says how to repair it, no second attempt, and all is in good standing; a disk of an odd size is no reason either."""
+    """One error that says how to repair it, no second attempt, and all is in good standing; a disk of an odd size is no
+    reason either.
+    """
     filled(machine)
     create(machine, "dev")
     sh(machine, "dev", "echo kept > /root/kept")
@@ -173,7 +186,9 @@ def test_a_shed_whose_disk_is_bad_blames_nobody_else(machine: Machine) -> None:
 
 
 def test_more_than_wait_at_once(machine: Machine) -> None:
-    """Those that find none are restored; none is given out twice; all draw different random bytes; the pool is full again."""
+    """Those that find none are restored; none is given out twice; all draw different random bytes; the pool is full
+    again.
+    """
     filled(machine)
 
     def live(name: str) -> tuple[int, str]:
@@ -210,9 +225,13 @@ def kill(server: int) -> None:
 CLAIM, CONFIGURE = "taking a virtual machine that waits", "mounting disks"
 
 
-@pytest.mark.parametrize(("command", "step"), [("start", CLAIM), ("start", "vm.json"), ("start", CONFIGURE), ("create", CONFIGURE)])
+@pytest.mark.parametrize(
+    ("command", "step"), [("start", CLAIM), ("start", "vm.json"), ("start", CONFIGURE), ("create", CONFIGURE)]
+)
 def test_a_server_that_is_killed_while_it_gives_one_out(machine: Machine, command: str, step: str) -> None:
-    """While the disks are exchanged, when the record is written, and while the guest is configured: one VM has the disk, or none."""
+    """While the disks are exchanged, when the record is written, and while the guest is configured: one VM has the
+    disk, or none.
+    """
     if command == "start":
         create(machine, "cut")
         sh(machine, "cut", "echo kept > /root/kept")
@@ -245,7 +264,9 @@ def test_a_server_that_is_killed_while_it_gives_one_out(machine: Machine, comman
         kill(machine.server_pid())
         assert sh(machine, "cut", "cat /root/kept") == ["kept"]
     machine.try_shed("delete", "--force", "cut")
-    assert not [path for place in ("instances", "uppers") for path in (machine.data / place).glob("*cut") if path.is_dir()]
+    assert not [
+        path for place in ("instances", "uppers") for path in (machine.data / place).glob("*cut") if path.is_dir()
+    ]
     assert holders(machine, "cut") == []
 
 
@@ -260,7 +281,9 @@ def pause(folder: Path) -> None:
 
 
 def test_those_that_have_died_are_passed_over_and_a_killed_server_leaves_none(machine: Machine) -> None:
-    """A create beside a dead or a hung spare succeeds; the next server ends what the killed one kept, and makes others."""
+    """A create beside a dead or a hung spare succeeds; the next server ends what the killed one kept, and makes
+    others.
+    """
     dead, _ = filled(machine)
     os.kill(dead, signal.SIGKILL)
     pid = create(machine, "dev")["pid"]

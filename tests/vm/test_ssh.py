@@ -33,7 +33,9 @@ from support.terminal import Terminal
 pytestmark = [pytest.mark.vm, pytest.mark.slow, pytest.mark.timeout(600)]
 SHED = [sys.executable, "-m", "shed.cli.main"]
 IMAGES = {"dev": "base", "bare": "busybox", "none": "shell-less"}
-"""Sheds and their images: a Debian; a busybox without bash, scp and sftp-server; two static programs without so much as a shell."""
+"""Sheds and their images: a Debian; a busybox without bash, scp and sftp-server; two static programs without so much as
+a shell.
+"""
 
 
 class Machine:
@@ -48,7 +50,9 @@ class Machine:
 
     def shed(self, *words: str) -> str:
         """Run the command line and return what it prints."""
-        return subprocess.run([*SHED, *words], env=self.env, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=True).stdout
+        return subprocess.run(
+            [*SHED, *words], env=self.env, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=True
+        ).stdout
 
     def sh(self, command: str, *, name: str = "dev", stdin: bytes = b"") -> str:
         """Run a command over SSH and return what it prints."""
@@ -91,7 +95,10 @@ def test_outputs_and_exit_status(machine: Machine, name: str) -> None:
 def test_a_raw_command_is_for_the_login_shell(machine: Machine) -> None:
     """Every kind of quote, substitution and character means what it means there, and profiles were read."""
     machine.sh("echo export FROM_PROFILE=yes | sudo tee /etc/profile.d/test.sh")
-    command = "echo $FROM_PROFILE \"$HOME\" '$HOME' $(echo sub) `echo tick` a\\;b | cat; printf '%s\\n' 'ü😀' 'two\nlines' \"it's\""
+    command = (
+        "echo $FROM_PROFILE \"$HOME\" '$HOME' $(echo sub) `echo tick` a\\;b | cat; printf '%s\\n' 'ü😀' "
+        "'two\nlines' \"it's\""
+    )
     assert machine.sh(command) == "yes /home/shed $HOME sub tick a;b\nü😀\ntwo\nlines\nit's\n"
 
 
@@ -107,7 +114,12 @@ def test_signals_both_ways(machine: Machine) -> None:
 
     async def talk() -> None:
         client = await asyncssh.connect(
-            "127.0.0.1", machine.ssh.port, username="dev", known_hosts=None, config=None, client_keys=[str(machine.ssh.private)]
+            "127.0.0.1",
+            machine.ssh.port,
+            username="dev",
+            known_hosts=None,
+            config=None,
+            client_keys=[str(machine.ssh.private)],
         )
         async with client:
             process = await client.create_process("trap 'echo got; exit 5' USR1; echo up; while :; do sleep 0.1; done")
@@ -125,7 +137,9 @@ def test_signals_both_ways(machine: Machine) -> None:
 
 
 def test_a_terminal(machine: Machine) -> None:
-    """A login shell with the client's terminal: kind, size, its changes, modes, ctrl-C, the exit status of the last command."""
+    """A login shell with the client's terminal: kind, size, its changes, modes, ctrl-C, the exit status of the last
+    command.
+    """
     terminal = Terminal()
     try:
         attributes = termios.tcgetattr(terminal.line)
@@ -238,7 +252,10 @@ def agent(machine: Machine, tmp_path: Path) -> Iterator[tuple[str, str]]:
     try:
         until(Path(address).exists)
         subprocess.run(["ssh-add", "-q", path], env={**machine.env, "SSH_AUTH_SOCK": address}, check=True)
-        yield address, subprocess.run(["ssh-keygen", "-lf", path], capture_output=True, text=True, check=True).stdout.split()[1]
+        yield (
+            address,
+            subprocess.run(["ssh-keygen", "-lf", path], capture_output=True, text=True, check=True).stdout.split()[1],
+        )
     finally:
         process.terminate()
         process.wait()
@@ -256,13 +273,18 @@ def test_an_agent_is_forwarded(machine: Machine, agent: tuple[str, str]) -> None
 
 
 def test_forwards_and_jumps(machine: Machine) -> None:
-    """-R brings the front into the shed: back through -L it is reached from here, and through -J a shed behind a shed."""
+    """-R brings the front into the shed: back through -L it is reached from here, and through -J a shed behind a
+    shed.
+    """
     local, there = free_port(), 2200
     words = ["-N", "-L", f"{local}:localhost:{there}", "-R", f"{there}:127.0.0.1:{machine.ssh.port}", "dev@shed"]
     forwarding = machine.ssh.start("-o", "ExitOnForwardFailure=yes", *words)
     try:
         until(lambda: machine.listens(there))
-        assert machine.ssh.run("-p", str(local), "bare@shed", "echo there and back; cat", stdin=b"!").stdout == b"there and back\n!"
+        assert (
+            machine.ssh.run("-p", str(local), "bare@shed", "echo there and back; cat", stdin=b"!").stdout
+            == b"there and back\n!"
+        )
         jump = ["-J", f"dev@127.0.0.1:{machine.ssh.port}", "-p", str(there)]
         assert machine.ssh.run(*jump, "bare@shed", "echo jumped; exit 3", code=3).stdout == b"jumped\n"
     finally:
@@ -274,8 +296,13 @@ def test_forwards_and_jumps(machine: Machine) -> None:
 def test_listeners_of_one_connection(machine: Machine) -> None:
     """So many and no more, and none is left when the client leaves; 6aee119 takes any number."""
     words = [word for number in range(MOST_LISTENERS + 3) for word in ("-R", f"0:localhost:{number + 1}")]
-    wait = f"for i in $(seq 300); do [ $(grep -c ' 0100007F:.* 0A ' /proc/net/tcp) -ge {MOST_LISTENERS} ] && break; sleep 0.1; done"
-    client = machine.ssh.start("-o", "LogLevel=INFO", *words, "dev@shed", f"{wait}; cat /proc/net/tcp; echo up; read line")
+    wait = (
+        f"for i in $(seq 300); do [ $(grep -c ' 0100007F:.* 0A ' /proc/net/tcp) -ge {MOST_LISTENERS} ] && break; "
+        "sleep 0.1; done"
+    )
+    client = machine.ssh.start(
+        "-o", "LogLevel=INFO", *words, "dev@shed", f"{wait}; cat /proc/net/tcp; echo up; read line"
+    )
     assert client.stdout is not None
     assert client.stdin is not None
     listening = list(iter(client.stdout.readline, b"up\n"))
@@ -287,31 +314,52 @@ def test_listeners_of_one_connection(machine: Machine) -> None:
 
 
 def test_a_guest_gets_into_no_shed(machine: Machine, tmp_path: Path) -> None:
-    """Neither with a key nor without, and it keeps nobody out: in a home without any key `ssh shed-dev` works, after one command.
+    """Neither with a key nor without, and it keeps nobody out: in a home without any key `ssh shed-dev` works, after
+    one command.
 
     6aee119 lets a guest log in to all other sheds.
     """
     there = f"-p {machine.ssh.port} bare@10.0.2.2 echo inside another shed"
     ask = f"ssh -o BatchMode=yes -o ConnectTimeout=20 -o StrictHostKeyChecking=no {there}; echo $?"
     attack = (
-        f"rm -f ~/k; ssh-keygen -q -t ed25519 -N '' -f ~/k; for key in none ~/k; do {ask.replace('ssh ', 'ssh -i $key ', 1)}; done 2>&1"
+        "rm -f ~/k; ssh-keygen -q -t ed25519 -N '' -f ~/k; for key in none ~/k; do "
+        f"{ask.replace('ssh ', 'ssh -i $key ', 1)}; done 2>&1"
     )
     said = machine.sh(attack)
     assert "inside" not in said
     assert said.count("255\n") == 2
     if "Permission denied" in said:
         log = machine.root / "data/logs/server.log"
-        until(lambda: re.search(r"no login to bare from \S+ \(the guest of shed dev\): refused SHA256:", log.read_text()))
-    flood = f"for i in {{1..250}}; do exec {{f}}<>/dev/tcp/10.0.2.2/{machine.ssh.port} || break; done 2>&1; echo open; read line"
+        until(
+            lambda: re.search(r"no login to bare from \S+ \(the guest of shed dev\): refused SHA256:", log.read_text())
+        )
+    flood = (
+        f"for i in {{1..250}}; do exec {{f}}<>/dev/tcp/10.0.2.2/{machine.ssh.port} || break; done 2>&1; echo "
+        "open; read line"
+    )
     flooding = machine.ssh.start("dev@shed", flood)
     try:
         assert flooding.stdout is not None
         while flooding.stdout.readline() != b"open\n":
             pass
         env = {**machine.env, "HOME": str(tmp_path)}
-        subprocess.run([*SHED, "ssh-config", "--install"], env=env, stdin=subprocess.DEVNULL, check=True, stdout=subprocess.DEVNULL)
-        words = ["ssh", "-F", str(tmp_path / ".ssh/config"), "-o", "BatchMode=yes", "-o", "IdentityAgent=none", "shed-bare", "echo in"]
-        assert subprocess.run(words, env=env, stdin=subprocess.DEVNULL, capture_output=True, check=True).stdout == b"in\n"
+        subprocess.run(
+            [*SHED, "ssh-config", "--install"], env=env, stdin=subprocess.DEVNULL, check=True, stdout=subprocess.DEVNULL
+        )
+        words = [
+            "ssh",
+            "-F",
+            str(tmp_path / ".ssh/config"),
+            "-o",
+            "BatchMode=yes",
+            "-o",
+            "IdentityAgent=none",
+            "shed-bare",
+            "echo in",
+        ]
+        assert (
+            subprocess.run(words, env=env, stdin=subprocess.DEVNULL, capture_output=True, check=True).stdout == b"in\n"
+        )
     finally:
         flooding.terminate()
         output_of([flooding])
@@ -325,16 +373,21 @@ def test_only_the_shed_itself_is_forwarded_to(machine: Machine) -> None:
 
 
 def test_editors(machine: Machine, tmp_path: Path) -> None:
-    """As VS Code and Zed do: one shared connection; a program is sent and started; three channels are busy with bytes of all kinds.
+    """As VS Code and Zed do: one shared connection; a program is sent and started; three channels are busy with bytes
+    of all kinds.
 
     SHED_TEST_SECONDS says how long.
     """
     shared = ["-o", f"ControlPath={tmp_path}/c"]
     socks, local = free_port(), free_port()
-    master = machine.ssh.start("-o", "ControlMaster=yes", *shared, "-D", str(socks), "-L", f"{local}:localhost:7000", "-N", "dev@shed")
+    master = machine.ssh.start(
+        "-o", "ControlMaster=yes", *shared, "-D", str(socks), "-L", f"{local}:localhost:7000", "-N", "dev@shed"
+    )
     try:
         until((tmp_path / "c").exists)
-        machine.ssh.run(*shared, "-b", "-", "dev@shed", program="sftp", stdin=b"put /bin/busybox busybox-7\nchmod 755 busybox-7\n")
+        machine.ssh.run(
+            *shared, "-b", "-", "dev@shed", program="sftp", stdin=b"put /bin/busybox busybox-7\nchmod 755 busybox-7\n"
+        )
         server = machine.ssh.start(*shared, "dev@shed", "exec ./busybox-7 nc -ll -p 7000 -e ./busybox-7 cat")
         until(lambda: machine.listens(7000))
         standard = machine.ssh.start(*shared, "dev@shed", "./busybox-7 cat")
@@ -347,7 +400,10 @@ def test_editors(machine: Machine, tmp_path: Path) -> None:
             (standard.stdin.fileno(), standard.stdout.fileno()),
             *((line.fileno(), line.fileno()) for line in lines),
         ]
-        ends: list[Callable[[], None]] = [standard.stdin.close, *(functools.partial(line.shutdown, socket.SHUT_WR) for line in lines)]
+        ends: list[Callable[[], None]] = [
+            standard.stdin.close,
+            *(functools.partial(line.shutdown, socket.SHUT_WR) for line in lines),
+        ]
         seconds = float(os.environ.get("SHED_TEST_SECONDS", "3"))
         with ThreadPoolExecutor(2 * len(ways)) as pool:
             sent = [pool.submit(send, out, seconds, end) for (out, _), end in zip(ways, ends, strict=True)]
@@ -389,7 +445,9 @@ def receive(source: int) -> tuple[int, str]:
 
 
 def test_clients_leave_a_line_each_in_the_log(machine: Machine) -> None:
-    """That they came, and that they left, however often they come and whatever goes wrong with them; who says nothing leaves none."""
+    """That they came, and that they left, however often they come and whatever goes wrong with them; who says nothing
+    leaves none.
+    """
     log = machine.root / "data/logs/server.log"
     machine.sh("true")
     before = log.read_text()
@@ -401,7 +459,9 @@ def test_clients_leave_a_line_each_in_the_log(machine: Machine) -> None:
             with socket.create_connection(("127.0.0.1", machine.ssh.port)) as client:
                 client.sendall(sent)
     until(lambda: log.read_text().removeprefix(before).count("logout of ") >= 15)  # of the first one too, perhaps
-    said = [line for line in log.read_text().removeprefix(before).splitlines() if " shed.sheds." not in line]  # clocks and templates
+    said = [
+        line for line in log.read_text().removeprefix(before).splitlines() if " shed.sheds." not in line
+    ]  # clocks and templates
     assert [line for line in said if " INFO shed.server.ssh.logins: log" not in line] == []
     assert sum("login to nope by SHA256:" in line for line in said) == 5
 

@@ -39,7 +39,9 @@ def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Docker
 
 
 def left_by_v051(data: Path) -> str:
-    """Make what v0.5.1 leaves: an image without the annotation, its tag, the file system it made of it, and a shed; return the digest."""
+    """Make what v0.5.1 leaves: an image without the annotation, its tag, the file system it made of it, and a shed;
+    return the digest.
+    """
     store = LayoutStore(data / "images")
     image = Image(tar(file("etc/os-release", b"NAME=old\n")))
     image.manifest["annotations"] = {
@@ -66,7 +68,9 @@ def left_by_v051(data: Path) -> str:
 
 
 def test_the_guide_works(way: str, registry: DockerRegistry, small_store: LayoutStore, tmp_path: Path) -> None:
-    """Before it the old image is refused with the documented text; after it a shed runs, and nothing of v0.5.1 is left."""
+    """Before it the old image is refused with the documented text; after it a shed runs, and nothing of v0.5.1 is
+    left.
+    """
     push_image(small_store, "busybox", f"{registry.address}/published/shed-qemu-base:v0.5.2")
     machine = Machine(tmp_path, way=way)
     digest = left_by_v051(machine.data)
@@ -89,7 +93,13 @@ def test_the_guide_works(way: str, registry: DockerRegistry, small_store: Layout
 
     def run(line: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            ["sh", "-c", line], check=False, capture_output=True, text=True, env=environment, stdin=subprocess.DEVNULL, cwd=tmp_path
+            ["sh", "-c", line],
+            check=False,
+            capture_output=True,
+            text=True,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            cwd=tmp_path,
         )
 
     try:

@@ -1,4 +1,6 @@
-"""The published images with systemd, in real VMs: the agent is there before the init is done, and what is promised works."""
+"""The published images with systemd, in real VMs: the agent is there before the init is done, and what is promised
+works.
+"""
 
 import re
 import time
@@ -54,9 +56,14 @@ def host_keys(machine: Machine, name: str) -> set[str]:
 
 
 def test_systemd_starts_behind_the_agent(machine: Machine) -> None:
-    """Two sheds of one image: commands run before systemd is up, nothing fails, each has its own identity, and a restart keeps it."""
+    """Two sheds of one image: commands run before systemd is up, nothing fails, each has its own identity, and a
+    restart keeps it.
+    """
     machine.shed("create", "one", "--image", "extensions")
-    assert sh(machine, "one", "touch /tmp/early; systemctl is-system-running || true") not in ("running\n", "degraded\n")
+    assert sh(machine, "one", "touch /tmp/early; systemctl is-system-running || true") not in (
+        "running\n",
+        "degraded\n",
+    )
     machine.shed("create", "two", "--image", "extensions", "--cold")
     machine.way = EITHER
     for name in ("one", "two"):
@@ -81,21 +88,39 @@ def test_systemd_starts_behind_the_agent(machine: Machine) -> None:
 
 
 def test_the_full_image_builds_and_runs_containers(machine: Machine) -> None:
-    """A C program, Node.js, Python and its packages, search tools; containers with a network of their own, as root and as the user."""
+    """A C program, Node.js, Python and its packages, search tools; containers with a network of their own, as root and
+    as the user.
+    """
     machine.shed("create", "dev", "--image", "full")
     program = "int main(void) { return 7; }"
     assert sh(machine, "dev", f"cd /tmp; echo '{program}' > a.c; gcc -o a a.c; ./a || echo $?") == "7\n"
     assert sh(machine, "dev", "node -e 'console.log(6 * 7)'") == "42\n"
     assert sh(machine, "dev", "python -m venv --without-pip /tmp/v; /tmp/v/bin/python -c 'print(6 * 7)'") == "42\n"
     assert sh(machine, "dev", "cd /tmp; rg -l 'return 7' a.c; fd -e c . .") == "a.c\n./a.c\n"
-    for tool in ("npm", "pip", "cmake", "pkg-config", "gh", "git-lfs", "sqlite3", "shellcheck", "strace", "vim", "docker"):
+    for tool in (
+        "npm",
+        "pip",
+        "cmake",
+        "pkg-config",
+        "gh",
+        "git-lfs",
+        "sqlite3",
+        "shellcheck",
+        "strace",
+        "vim",
+        "docker",
+    ):
         assert sh(machine, "dev", f"command -v {tool}").endswith(f"/{tool}\n")
     await_systemd(machine, "dev")
     sh(
         machine,
         "dev",
-        "mkdir -p /tmp/root/bin; cp /run/shed-runtime/bin/busybox /tmp/root/bin; cd /tmp/root/bin; ln busybox sh; ln busybox ip",
+        "mkdir -p /tmp/root/bin; cp /run/shed-runtime/bin/busybox /tmp/root/bin; cd /tmp/root/bin; ln busybox sh; ln "
+        "busybox ip",
     )
     for become, address in (("sudo -n", "10.88."), ("", "10.0.2.")):
-        run = f"tar -C /tmp/root -c . | {become} podman import -q - tiny >/dev/null; {become} podman run --rm tiny /bin/sh -c 'ip -4 addr'"
+        run = (
+            f"tar -C /tmp/root -c . | {become} podman import -q - tiny >/dev/null; {become} podman run --rm tiny "
+            "/bin/sh -c 'ip -4 addr'"
+        )
         assert address in sh(machine, "dev", run)

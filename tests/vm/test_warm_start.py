@@ -1,4 +1,6 @@
-"""Warm starts with everything real: what must differ differs, what is damaged is done without, and nothing of a user is in a template."""
+"""Warm starts with everything real: what must differ differs, what is damaged is done without, and nothing of a user is
+in a template.
+"""
 
 import asyncio
 import contextlib
@@ -64,7 +66,9 @@ def templates(machine: Machine) -> list[Path]:
 
 @pytest.fixture(scope="module")
 def machine(base_store: LayoutStore, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
-    """A machine with a template, made after its first shed; all tests share it, with sheds of their own names, and leave a template."""
+    """A machine with a template, made after its first shed; all tests share it, with sheds of their own names, and
+    leave a template.
+    """
     root = tmp_path_factory.mktemp("warm")
     copy_store(base_store, root / "data/images")
     machine = Machine(root, way=EITHER)
@@ -86,7 +90,9 @@ def test_a_template_knows_nothing_of_the_shed_before_it(machine: Machine) -> Non
 
 
 def test_what_must_differ_differs(machine: Machine) -> None:
-    """Four sheds of three images from one template, and the cold one: random numbers, identity, clock, disks and cards are their own."""
+    """Four sheds of three images from one template, and the cold one: random numbers, identity, clock, disks and cards
+    are their own.
+    """
     images = {"one": "busybox", "two": "busybox", "three": "base", "four": "base"}
     script = """
         od -An -tx1 -N16 /dev/urandom | tr -d ' \\n'; echo
@@ -143,7 +149,9 @@ def test_a_program_can_have_it_booted_too(machine: Machine) -> None:
 
 
 def test_many_in_a_row_and_at_once_leave_nothing(machine: Machine) -> None:
-    """Every create, command and delete succeeds, no two guests draw the same random bytes, and the server holds no more than before."""
+    """Every create, command and delete succeeds, no two guests draw the same random bytes, and the server holds no more
+    than before.
+    """
 
     def live(name: str) -> str:
         assert create(machine, name) == "warm"
@@ -152,9 +160,13 @@ def test_many_in_a_row_and_at_once_leave_nothing(machine: Machine) -> None:
         return drawn
 
     def held() -> tuple[int, int, set[str]]:
-        folders = {str(path) for place in ("instances", "uppers", "templates") for path in (machine.data / place).iterdir()}
+        folders = {
+            str(path) for place in ("instances", "uppers", "templates") for path in (machine.data / place).iterdir()
+        }
         processes = [
-            entry for entry in Path("/proc").iterdir() if entry.name.isdigit() and str(machine.data).encode() in command_line(entry)
+            entry
+            for entry in Path("/proc").iterdir()
+            if entry.name.isdigit() and str(machine.data).encode() in command_line(entry)
         ]
         descriptors = len(list(Path(f"/proc/{machine.server_pid()}/fd").iterdir()))
         return descriptors, len(processes), {path for path in folders if not path.endswith(".lock")}
@@ -174,7 +186,9 @@ def test_many_in_a_row_and_at_once_leave_nothing(machine: Machine) -> None:
 
 
 def test_a_server_that_is_killed_while_it_restores(machine: Machine) -> None:
-    """The next one undoes what was begun: there is no VM without a shed, what is listed works, and the names are free otherwise."""
+    """The next one undoes what was begun: there is no VM without a shed, what is listed works, and the names are free
+    otherwise.
+    """
     names = [f"restored-{number}" for number in range(4)]
     clients = [machine.start("create", name, "--image", "busybox", *SHAPE) for name in names]
     wait_until(lambda: list(machine.data.glob("instances/*restored-*/vm.json")))
@@ -221,7 +235,11 @@ def vms(machine: Machine) -> set[str]:
     """Return the names of the sheds of all VMs that run on a machine."""
     words = [command_line(entry).split(b"\0") for entry in Path("/proc").iterdir() if entry.name.isdigit()]
     ours = str(machine.data).encode()
-    return {line[line.index(b"-name") + 1].decode().removeprefix("shed-") for line in words if b"-name" in line and ours in b"".join(line)}
+    return {
+        line[line.index(b"-name") + 1].decode().removeprefix("shed-")
+        for line in words
+        if b"-name" in line and ours in b"".join(line)
+    }
 
 
 def flip(path: Path) -> None:
@@ -254,7 +272,9 @@ def test_a_template_that_is_damaged_is_not_used(machine: Machine) -> None:
 
 
 def test_a_template_that_lies_costs_one_cold_start(machine: Machine) -> None:
-    """Memory that is damaged behind our back: the create succeeds all the same, says why it took long, and the template is made again."""
+    """Memory that is damaged behind our back: the create succeeds all the same, says why it took long, and the template
+    is made again.
+    """
     (template,) = templates(machine)
     before = (template / "template.json").stat().st_mtime_ns
     memory = template / "memory"
@@ -299,7 +319,9 @@ def make(machine: Machine) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_making_one_by_command_can_be_ended(machine: Machine, number: signal.Signals) -> None:
-    """It waits for whoever makes another one; then the VM that was to be saved ends with it, and the last line says so."""
+    """It waits for whoever makes another one; then the VM that was to be saved ends with it, and the last line says
+    so.
+    """
     command = [sys.executable, "-m", "shed.server.main", "warm", "--shape", "1x272"]
     making = machine.data / "templates"
     with locked(making / LOCK):
@@ -312,7 +334,9 @@ def test_making_one_by_command_can_be_ended(machine: Machine, number: signal.Sig
         (record,) = making.glob(".vm-*.new/vm.json")
         pid = json.loads(record.read_text())["pid"]
         process.send_signal(number)
-        assert process.communicate()[1].splitlines()[-1] == "shed-server: interrupted"  # a host without control groups is told before
+        assert (
+            process.communicate()[1].splitlines()[-1] == "shed-server: interrupted"
+        )  # a host without control groups is told before
     assert process.returncode == 130
     assert list(making.glob(".vm-*.new")) == []
     assert not command_line(Path(f"/proc/{pid}"))
@@ -330,7 +354,9 @@ def test_a_disk_that_fills_up_while_a_template_is_made(small_store: LayoutStore,
         assert create(machine, "first") == "cold"
         wait_until(lambda: list(folder.glob(".vm-*.new/vm.json")))
         remount = "mount -o remount,size=$(($(stat -f -c '(%b-%f)*%S' $0) + (1 << 20))) $0"
-        wait_until(lambda: subprocess.run(["sh", "-c", remount, folder], check=False).returncode == 0)  # it fills meanwhile
+        wait_until(
+            lambda: subprocess.run(["sh", "-c", remount, folder], check=False).returncode == 0
+        )  # it fills meanwhile
         wait_until(lambda: not list(folder.glob(".vm-*")))
         assert templates(machine) == []
         assert sh(machine, "first", "hostname") == "first\n"
@@ -354,7 +380,11 @@ def test_a_server_of_an_ordinary_user(small_store: LayoutStore, tmp_path: Path) 
     # Reading what root may read is left to it: the interpreter may be in root's home.
     machine.command = [
         *("setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups"),
-        *("--inh-caps=-all,+dac_read_search", "--ambient-caps=-all,+dac_read_search", "--bounding-set=-all,+dac_read_search"),
+        *(
+            "--inh-caps=-all,+dac_read_search",
+            "--ambient-caps=-all,+dac_read_search",
+            "--bounding-set=-all,+dac_read_search",
+        ),
         *machine.command,
     ]
     try:
@@ -362,6 +392,8 @@ def test_a_server_of_an_ordinary_user(small_store: LayoutStore, tmp_path: Path) 
         wait_until(lambda: templates(machine))
         assert create(machine, "second") == "warm"
         assert sh(machine, "second", "hostname") == "second\n"
-        assert {path.stat().st_uid for path in (*templates(machine), Path(f"/proc/{machine.show('second')['pid']}"))} == {USER}
+        assert {
+            path.stat().st_uid for path in (*templates(machine), Path(f"/proc/{machine.show('second')['pid']}"))
+        } == {USER}
     finally:
         machine.end()

@@ -49,7 +49,9 @@ class Machine:
     initrd: Path
     disks: tuple[Disk, ...]
     state_dir: Path
-    """Folder of this shed's own; the backend keeps sockets (or the way to them), its record and ``console.log`` here."""
+    """Folder of this shed's own; the backend keeps sockets (or the way to them), its record and ``console.log``
+    here.
+    """
     shares: tuple[Share, ...] = ()
 
 
@@ -108,11 +110,17 @@ class Stream(Protocol):
     """A byte stream into the guest, with backpressure and half-close.  All methods belong to one event loop."""
 
     async def read(self, limit: int = 65536) -> bytes:
-        """Return up to `limit` bytes; empty at the guest's end of file.  Raises `BackendError` (STREAM_RESET) when it was cut."""
+        """Return up to `limit` bytes; empty at the guest's end of file.
+
+        Raises `BackendError` (STREAM_RESET) when it was cut.
+        """
         ...
 
     async def write(self, data: bytes | bytearray | memoryview) -> None:
-        """Send all of `data`; returns when the guest's window had room for it.  Raises `BackendError` (STREAM_RESET)."""
+        """Send all of `data`; returns when the guest's window had room for it.
+
+        Raises `BackendError` (STREAM_RESET).
+        """
         ...
 
     async def write_eof(self) -> None:
@@ -144,7 +152,10 @@ class Connection(Protocol):
 
 
 class Backend(Protocol):
-    """One virtual machine monitor.  The VM processes outlive this object: all it knows of them is on disk, in `Machine.state_dir`."""
+    """One virtual machine monitor.
+
+    The VM processes outlive this object: all it knows of them is on disk, in `Machine.state_dir`.
+    """
 
     name: str
     network: Network
@@ -156,8 +167,8 @@ class Backend(Protocol):
     async def start(self, machine: Machine, template: Template | None = None) -> tuple[str, ...]:
         """Start the VM process, detached from this one; return what the user should be warned of, a sentence each.
 
-        With a `template` it goes on from there, and its agent will be at hello.  ``console.log`` begins anew.  Raises `BackendError` with
-        its last lines when the process ends at once.
+        With a `template` it goes on from there, and its agent will be at hello.  ``console.log`` begins anew.  Raises
+        `BackendError` with its last lines when the process ends at once.
         """
         ...
 
@@ -165,10 +176,15 @@ class Backend(Protocol):
         """Return what `machine` can be restored from, checked; None when there is nothing, or this backend does not do that."""
         ...
 
-    async def make_template(self, machine: Machine, rest: Callable[[Connection], Awaitable[None]], *, timeout: float) -> Template:
-        """Boot a machine like `machine`, with empty disks, have `rest` bring its agent to rest, and save it; `timeout` as for `connect`.
+    async def make_template(
+        self, machine: Machine, rest: Callable[[Connection], Awaitable[None]], *, timeout: float
+    ) -> Template:
+        """Boot a machine like `machine`, with empty disks, have `rest` bring its agent to rest, and save it.
 
-        Raises `ConflictError` when somebody is at it already, `BackendError` when it cannot be done; then nothing is left.
+        `timeout` as for `connect`.
+
+        Raises `ConflictError` when somebody is at it already, `BackendError` when it cannot be done; then nothing is
+        left.
         """
         ...
 
@@ -182,7 +198,9 @@ class Backend(Protocol):
         ...
 
     async def claim(self, spare: Machine, machine: Machine) -> None:
-        """Make the VM of `spare` that of `machine`, with its disks and in its folder, and have it go on; its agent is at hello.
+        """Make the VM of `spare` that of `machine`, with its disks and in its folder, and have it go on.
+
+        Its agent is at hello.
 
         Raises `BackendError`; then the VM is gone.
         """
@@ -201,7 +219,10 @@ class Backend(Protocol):
         ...
 
     async def connect(self, state_dir: Path, *, timeout: float) -> Connection:
-        """Return a link to the agent once it said hello; `timeout` in seconds.  Raises `BackendError` (AGENT_TIMEOUT, VM_EXITED)."""
+        """Return a link to the agent once it said hello; `timeout` in seconds.
+
+        Raises `BackendError` (AGENT_TIMEOUT, VM_EXITED).
+        """
         ...
 
     def liveness(self, state_dir: Path) -> Liveness:
@@ -213,7 +234,9 @@ class Backend(Protocol):
         ...
 
     async def waits_for_room(self, state_dir: Path, *, go_on: bool) -> bool:
-        """Tell whether the VM, which is alive and ours, stands still because the host's disk was full; with `go_on`, have it try again.
+        """Tell whether the VM, which is alive and ours, stands still because the host's disk was full.
+
+        With `go_on`, have it try again.
 
         Raises `BackendError` when it does not say.
         """

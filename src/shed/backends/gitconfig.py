@@ -2,8 +2,8 @@
 
 A guest may write what runs nothing, leads nowhere else and leaves the other settings as they are.
 
-The new file must be one that can be read in one way only: a setting to a line, no line that goes on in the next, no control characters.
-All that this does not know is refused.
+The new file must be one that can be read in one way only: a setting to a line, no line that goes on in the next, no
+control characters. All that this does not know is refused.
 
 Source: git-config(1), "Syntax"; config.c of git.
 """
@@ -48,8 +48,9 @@ _VALUES = {
     "remote.?.url": _ADDRESS, "remote.?.pushurl": _ADDRESS, "submodule.?.url": _ADDRESS, "remote.?.fetch": _FETCH,
     "branch.?.remote": _REMOTE, "branch.?.pushremote": _REMOTE,
 }  # fmt: skip
-"""What is named by a value: no options, no transports that are programs (``ext::``), and no folders of the host: what git is led to by a
-push runs hooks.  ``/workspace`` is a folder of the guest's alone."""
+"""What is named by a value: no options, no transports that are programs (``ext::``), and no folders of the host: what
+git is led to by a push runs hooks.  ``/workspace`` is a folder of the guest's alone.
+"""
 _LEADS = frozenset({"remote", "pushremote"})
 
 
@@ -98,7 +99,11 @@ def allowed(new: bytes, old: bytes) -> bool:
         before, after = parse(old), parse(new)
     except UnclearError:
         return False
-    known = {(setting.section, setting.name) for setting in before if setting.section == "remote" or setting.key in _ADDRESSES}
+    known = {
+        (setting.section, setting.name)
+        for setting in before
+        if setting.section == "remote" or setting.key in _ADDRESSES
+    }
 
     def kept(settings: list[Setting]) -> list[Setting]:
         return [
@@ -141,7 +146,9 @@ def harmless(setting: Setting) -> bool:
 
 def _is_below(reference: bytes, remote: bytes) -> bool:
     """Tell whether what is fetched goes to where it belongs, and does not look like a git directory there."""
-    return reference.startswith((b"refs/remotes/%s/" % remote, b"refs/tags/")) and not _NOT_FETCHED & set(reference.split(b"/"))
+    return reference.startswith((b"refs/remotes/%s/" % remote, b"refs/tags/")) and not _NOT_FETCHED & set(
+        reference.split(b"/")
+    )
 
 
 _PROGRAMS = re.compile(
@@ -153,7 +160,10 @@ _PROGRAMS = re.compile(
 
 
 def runs_programs(text: bytes) -> list[str]:
-    """Return the names of the settings in `text` that run programs, or lead to others that may, each once; all that is unclear is one."""
+    """Return the names of the settings in `text` that run programs, or lead to others that may, each once.
+
+    All that is unclear is one.
+    """
     try:
         settings = parse(text)
     except UnclearError:

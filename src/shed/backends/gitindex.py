@@ -1,6 +1,7 @@
 """git's index: where it says that files are.  Pure.
 
-git writes files to the paths that its index has, and believes them: `.git/hooks/post-checkout` is one like others for `git restore .`.
+git writes files to the paths that its index has, and believes them: `.git/hooks/post-checkout` is one like others for
+`git restore .`.
 
 Source: gitformat-index(5); read-cache.c of git.
 """
@@ -20,12 +21,17 @@ _ELSEWHERE = (b"//", b"/./", b"/../")
 
 
 def allowed(data: bytes, hash_bytes: int) -> bool:
-    """Tell whether all paths of an index are below its work tree, and not in a `.git`; `hash_bytes` is the length of an object's name."""
+    """Tell whether all paths of an index are below its work tree, and not in a `.git`.
+
+    `hash_bytes` is the length of an object's name.
+    """
     try:
         paths = list(_paths(data, hash_bytes))
     except (ValueError, IndexError):
         return False
-    text = b"/" + b"/\n/".join(path.removesuffix(b"/") for path in paths) + b"/"  # a folder of a sparse index ends with one
+    text = (
+        b"/" + b"/\n/".join(path.removesuffix(b"/") for path in paths) + b"/"
+    )  # a folder of a sparse index ends with one
     if paths and any(words in text for words in _ELSEWHERE):
         return False
     suspect = (path for path in paths if b"git" in path.lower() or not path.isascii())

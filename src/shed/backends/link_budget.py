@@ -1,7 +1,10 @@
-"""What a guest may cost the server by its link alone.  Its root can send whatever it likes, as fast as the port takes it.
+"""What a guest may cost the server by its link alone.
 
-Bytes of open streams are not counted: a guest sends them only when somebody has read those before.  What is counted moves nothing: frames
-about streams, frames without data, bytes that belong to no session, and sessions that break.  An honest guest stays far below.
+Its root can send whatever it likes, as fast as the port takes it.
+
+Bytes of open streams are not counted: a guest sends them only when somebody has read those before.  What is counted
+moves nothing: frames about streams, frames without data, bytes that belong to no session, and sessions that break.  An
+honest guest stays far below.
 """
 
 from __future__ import annotations
@@ -12,8 +15,9 @@ from collections.abc import Callable
 from shed.backends.base import LinkAbusedError
 
 IDLE_FRAMES, IDLE_BURST = 20_000, 40_000
-"""Frames that carry no byte of an open stream: a second, and in one go.  At 60 MB/s into the guest there are 500 credits a second, and
-three for each stream that comes and goes; they take a twentieth of a processor at the limit."""
+"""Frames that carry no byte of an open stream: a second, and in one go.  At 60 MB/s into the guest there are 500
+credits a second, and three for each stream that comes and goes; they take a twentieth of a processor at the limit.
+"""
 _FRAME_BYTES = 64
 """Bytes of payload of such a frame that count as another one."""
 NOISE, NOISE_BURST = 64 * 1024, 4 << 20

@@ -7,11 +7,12 @@ How a session comes to be (frames are described in `shed.guest.protocol`):
    took *this* attach, and that the hello was not left over too.
 3. When a `MAGIC` comes where a frame should begin, the guest has started over: all streams are cut and we are at 1 again.
 
-Backpressure runs end to end without a buffer that grows: a stream keeps at most the credit it gave the guest, and a writer waits for
-the guest's credit and for room in the socket.  Writers wait for room together and then send one frame each, in turn.
+Backpressure runs end to end without a buffer that grows: a stream keeps at most the credit it gave the guest, and a
+writer waits for the guest's credit and for room in the socket.  Writers wait for room together and then send one frame
+each, in turn.
 
-A guest is not trusted.  Its link gets a bounded share of each turn of the event loop, whatever it sends, and is dropped when that is more
-nonsense than its `LinkBudget` allows.
+A guest is not trusted.  Its link gets a bounded share of each turn of the event loop, whatever it sends, and is dropped
+when that is more nonsense than its `LinkBudget` allows.
 """
 
 from __future__ import annotations
@@ -28,12 +29,16 @@ from shed.untrusted import MOST_TEXT, load_object, told
 
 log = logging.getLogger(__name__)
 HELLO_TIMEOUT = 0.2
-"""Seconds for a running agent to say hello after we connected, the first time; then the socket is closed and tried again."""
+"""Seconds for a running agent to say hello after we connected, the first time; then the socket is closed and tried
+again.
+"""
 _RETRY_PAUSE = 0.1
 """Seconds between two connections, the first time: the guest must see the hang-up, or it says no new hello."""
 _PATIENCE_GROWTH, _MOST_PATIENCE = 1.5, 5.0
 _PAUSE_GROWTH, _LONGEST_PAUSE = 1.1, 0.3
-"""Each try gives the guest more time than the one before: it may be booting, or the host has more VMs than processors."""
+"""Each try gives the guest more time than the one before: it may be booting, or the host has more VMs than
+processors.
+"""
 _SOCKET_HIGH, _SOCKET_LOW = 256 * 1024, 64 * 1024
 _PORT_NOBODY = 0
 _CLOSE_TIMEOUT = 1.0
@@ -53,7 +58,8 @@ class ProtocolMismatchError(LinkError):
 class MuxConnection(asyncio.Protocol):
     """A session with one guest; see `shed.backends.base.Connection`.  `connect` makes one.
 
-    `patience` is how many seconds the agent has for its hello and for taking our attach; `budget` is what the guest may cost.
+    `patience` is how many seconds the agent has for its hello and for taking our attach; `budget` is what the guest may
+    cost.
     """
 
     def __init__(self, *, patience: float = HELLO_TIMEOUT, budget: LinkBudget | None = None) -> None:
@@ -141,7 +147,10 @@ class MuxConnection(asyncio.Protocol):
         self._work()
 
     def _work(self) -> None:
-        """Handle so many of the frames that are here; while there are more, nothing more is read, and others have their turn."""
+        """Handle so many of the frames that are here.
+
+        While there are more, nothing more is read, and others have their turn.
+        """
         assert self._transport is not None
         if self._transport.is_closing():
             return
@@ -230,7 +239,9 @@ class MuxConnection(asyncio.Protocol):
         self.hello = _parse_hello(payload)
         self._greeted = True
         if self._transport is not None:
-            self._transport.write(protocol.MAGIC + protocol.mux_frame(protocol.ATTACH, 0, str(self.hello["nonce"]).encode()))
+            self._transport.write(
+                protocol.MAGIC + protocol.mux_frame(protocol.ATTACH, 0, str(self.hello["nonce"]).encode())
+            )
         self._ping = self._open(_PORT_NOBODY)
 
     def _open(self, port: int) -> int:
@@ -291,7 +302,8 @@ def _parse_hello(payload: bytes) -> dict[str, object]:
 async def connect(path: str) -> MuxConnection:
     """Return a session with the guest whose port is the Unix socket `path`, however often it takes: the guest may still be booting.
 
-    The caller limits the time.  Raises `ProtocolMismatchError`, which no further try would change, and `LinkAbusedError`.
+    The caller limits the time.  Raises `ProtocolMismatchError`, which no further try would change, and
+    `LinkAbusedError`.
     """
     loop = asyncio.get_running_loop()
     patience, pause, budget = HELLO_TIMEOUT, _RETRY_PAUSE, LinkBudget()

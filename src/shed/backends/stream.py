@@ -14,7 +14,9 @@ _CREDIT_STEP = protocol.INITIAL_CREDIT // 4
 _MOST_CREDIT = 1 << 30
 """Bytes that a guest can let us send; an honest one never has more than `INITIAL_CREDIT` open."""
 _SMALL = 4096
-"""Bytes of data below which they are put together, so that a guest that sends single bytes costs neither memory nor a read each."""
+"""Bytes of data below which they are put together, so that a guest that sends single bytes costs neither memory nor a
+read each.
+"""
 
 
 class StreamResetError(BackendError):
@@ -61,7 +63,10 @@ class MuxStream:
         self._writing = asyncio.Lock()
 
     async def read(self, limit: int = 65536) -> bytes:
-        """Return up to `limit` bytes; empty at the guest's end of file.  Raises `StreamResetError`, after what came before the cut."""
+        """Return up to `limit` bytes; empty at the guest's end of file.
+
+        Raises `StreamResetError`, after what came before the cut.
+        """
         if self._chunks:
             await asyncio.sleep(0)  # who takes apart what is there already lets others have a turn
         while not self._chunks:

@@ -42,7 +42,9 @@ COMMANDS: dict[str, Command] = {
     "workspace": Command("shed.cli.workspace:main", "what a shed has left in the folder that it shares"),
     "image": Command("shed.cli.image:main", "list, inspect, build and remove images"),
     "system": Command("shed.cli.system:main", "what takes up space, and freeing some of it"),
-    "server": Command("shed.cli.server:main", "the local server: status, start, stop; servers elsewhere: add, list, remove"),
+    "server": Command(
+        "shed.cli.server:main", "the local server: status, start, stop; servers elsewhere: add, list, remove"
+    ),
     "token": Command("shed.cli.token:main", "who may use the server's TCP port"),
     "erofs": Command("shed.cli.erofs:main", "check and read EROFS images"),
     "completion": Command("shed.cli.completion:completion", "completion of words by bash, zsh or fish"),
@@ -92,7 +94,10 @@ def overview(commands: Mapping[str, Command], *, prefix: str, about: str) -> str
         "options, before or after the command:",
         "  --json               machine output on standard output, and nothing else there",
         "  -v, --verbose        say more; -vv even more",
-        "  -s, --server SERVER  configured name, local, unix:///path, http://host:port, or ssh://host (default: the local server)",
+        (
+            "  -s, --server SERVER  configured name, local, unix:///path, http://host:port, or ssh://host (default: the "
+            "local server)"
+        ),
         "  -c, --config FILE    client configuration (default: ~/.shed/config.yaml)",
         "",
         f"`shed {prefix}COMMAND --help` tells more.",

@@ -16,8 +16,9 @@ from shed.names import check_session_name
 DEFAULT_SESSION = "default"
 _NOT_FOUND = 127
 _IN_WINDOW = 'tmux set-option -wt "$TMUX_PANE" remain-on-exit on; echo; exec "$@"'
-"""What a window of `run_in_session` runs: it stays when its command has ended, so that its output can be read.  When it tells that end,
-tmux moves all lines up by one: the empty one leaves the window first."""
+"""What a window of `run_in_session` runs: it stays when its command has ended, so that its output can be read.  When it
+tells that end, tmux moves all lines up by one: the empty one leaves the window first.
+"""
 _NEW_WINDOW = """\
 session=$1; shift
 command -v tmux >/dev/null || exit 127
@@ -30,18 +31,24 @@ def attach(words: list[str], options: Options) -> int:
     """Open a tmux session in a shed; return the exit code of the client that showed it."""
     parser = Parser(
         "attach",
-        "Open a tmux session in a shed, which goes on when the connection ends.  A stopped shed is started first.  Where the image has no\n"
+        "Open a tmux session in a shed, which goes on when the connection ends.  A stopped shed is started first.  "
+        "Where the image has no\n"
         "tmux, and no session was named, this is a login shell.",
         examples=["shed attach dev", "shed attach dev -S build", "shed attach dev --new"],
     )
     parser.add_argument("name", metavar="NAME")
-    parser.add_argument("-S", "--session", metavar="SESSION", help=f"the session, made when it is missing (default: {DEFAULT_SESSION})")
+    parser.add_argument(
+        "-S", "--session", metavar="SESSION", help=f"the session, made when it is missing (default: {DEFAULT_SESSION})"
+    )
     parser.add_argument("--new", action="store_true", help="make a new session; without -S tmux chooses its name")
     args = parser.parse(words, options)
     if args.session is not None:
         check_session_name(args.session)
     if not (os.isatty(0) and os.isatty(1)):
-        raise UsageError("attach needs a terminal", hint=f"to run something in a session: shed exec {args.name} -S SESSION -- COMMAND")
+        raise UsageError(
+            "attach needs a terminal",
+            hint=f"to run something in a session: shed exec {args.name} -S SESSION -- COMMAND",
+        )
     request = Request()
     request.name, request.tty = args.name, True
     if args.new and args.session is not None:
@@ -65,7 +72,10 @@ def attach(words: list[str], options: Options) -> int:
 
 
 def run_in_session(request: Request, options: Options) -> int:
-    """Start the command of `request` in a window of its session, and return; its words arrive as they are.  The code is 0, or 125."""
+    """Start the command of `request` in a window of its session, and return; its words arrive as they are.
+
+    The code is 0, or 125.
+    """
     session = check_session_name(request.session or "")
     if request.tty is not None:
         raise UsageError("with --session a command has the terminal of its session", hint="leave out -t and -T")
@@ -81,11 +91,22 @@ def run_in_session(request: Request, options: Options) -> int:
         error.exit_code = FAILED
         raise
     if ended.code:
-        failure = _no_tmux(request.name) if ended.code == _NOT_FOUND else BackendError(f"{request.name}: {ended.error or complaint}")
+        failure = (
+            _no_tmux(request.name)
+            if ended.code == _NOT_FOUND
+            else BackendError(f"{request.name}: {ended.error or complaint}")
+        )
         failure.exit_code = FAILED
         raise failure
     see = f"shed attach {request.name} -S {session}"
-    done(options, "exec", request.name, f"runs in window {window} of session {session}; to see it: {see}", session=session, window=window)
+    done(
+        options,
+        "exec",
+        request.name,
+        f"runs in window {window} of session {session}; to see it: {see}",
+        session=session,
+        window=window,
+    )
     return 0
 
 
@@ -108,7 +129,9 @@ def _literal(word: str) -> str:
 
 def _no_tmux(name: str) -> ShedError:
     return UnavailableError(
-        f"the image of shed {name!r} has no tmux", code="TMUX_NOT_AVAILABLE", hint=f"install it in the shed, or use: shed console {name}"
+        f"the image of shed {name!r} has no tmux",
+        code="TMUX_NOT_AVAILABLE",
+        hint=f"install it in the shed, or use: shed console {name}",
     )
 
 

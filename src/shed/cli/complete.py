@@ -101,7 +101,13 @@ def _described(command: Command) -> tuple[object, Mapping[str, Command]]:
 
 
 def _of_parser(
-    parser: argparse.ArgumentParser, path: list[str], words: list[str], current: str, options: Options, *, more: Mapping[str, Command]
+    parser: argparse.ArgumentParser,
+    path: list[str],
+    words: list[str],
+    current: str,
+    options: Options,
+    *,
+    more: Mapping[str, Command],
 ) -> Found:
     """Return what can stand behind `words` of the command `path`."""
     actions = parser._actions  # noqa: SLF001  argparse has no other way to ask
@@ -131,8 +137,12 @@ def _of_parser(
         name, equals, _ = current.partition("=")
         if equals:
             found = _values(by_name[name], path, given, options) if name in by_name else ([], "words")
-            return Found([(f"{name}={word}", text) for word, text in found[0] if f"{name}={word}".startswith(current)], found[1])
-        return _starting(current, [(name, action.help or "") for name, action in by_name.items() if name.startswith("--")])
+            return Found(
+                [(f"{name}={word}", text) for word, text in found[0] if f"{name}={word}".startswith(current)], found[1]
+            )
+        return _starting(
+            current, [(name, action.help or "") for name, action in by_name.items() if name.startswith("--")]
+        )
     places = [action for action in actions if not action.option_strings]
     first = _commands(more) if not given else []
     if len(given) >= len(places) and not (places and places[-1].nargs in ("*", "+")):
@@ -187,7 +197,10 @@ def _of_global(option: str, current: str) -> Found:
 
 
 def _starting(current: str, words: Iterable[Word], kind: str = "words") -> Found:
-    """Return those that go on where the user is; what a server calls a thing may not be a name, and a shell would take it apart."""
+    """Return those that go on where the user is.
+
+    What a server calls a thing may not be a name, and a shell would take it apart.
+    """
     fitting = ((word, text) for word, text in words if word.startswith(current) and _PLAIN.fullmatch(word))
     return Found([(word, visible(" ".join(text.split())).replace("%%", "%")) for word, text in fitting], kind)
 
@@ -218,7 +231,10 @@ def _sessions(shed: str, options: Options) -> list[Word]:
 
 
 def _asked(target: str, key: str, options: Options) -> list[dict[str, object]]:
-    """Return a list that the server tells; nothing when it does not run, or takes too long.  A connection by ssh is never made for it."""
+    """Return a list that the server tells; nothing when it does not run, or takes too long.
+
+    A connection by ssh is never made for it.
+    """
     address: Address = resolve(options.server, config=options.config)
     if address.ssh is not None:
         return []

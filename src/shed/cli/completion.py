@@ -80,7 +80,8 @@ def completion(words: list[str], options: Options) -> int:
     """Print the script of a shell."""
     parser = Parser(
         "completion",
-        "Print the script by which a shell completes commands, options, and the names of sheds and images.  Its first lines say where to\n"
+        "Print the script by which a shell completes commands, options, and the names of sheds and images.  Its first "
+        "lines say where to\n"
         "put it.  Names come from a server that runs; none is started for them.",
         examples=["source <(shed completion bash)", "shed completion fish > ~/.config/fish/completions/shed.fish"],
     )
@@ -93,8 +94,8 @@ def completion(words: list[str], options: Options) -> int:
 def answer(words: list[str]) -> int:
     """Answer a script: on the first line ``files``, ``folders`` or ``words``, then a word per line, with a tab and a description.
 
-    The arguments are the shell, and the words up to the cursor, the last one unfinished; from bash they come as one line.  Says nothing
-    else, whatever happens: the user is in the middle of typing.
+    The arguments are the shell, and the words up to the cursor, the last one unfinished; from bash they come as one
+    line.  Says nothing else, whatever happens: the user is in the middle of typing.
     """
     with contextlib.suppress(Exception):
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)

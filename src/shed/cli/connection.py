@@ -68,7 +68,9 @@ def where(server: Client) -> str:
 
 
 def local_dir(words: str, server: Client) -> tuple[str, str | None]:
-    """Return the absolute path of a folder to mount in a shed, and how if ``:MODE`` stands behind it.  Raises `UsageError`.
+    """Return the absolute path of a folder to mount in a shed, and how if ``:MODE`` stands behind it.
+
+    Raises `UsageError`.
 
     It is checked where that is possible.
     """

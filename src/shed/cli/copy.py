@@ -20,17 +20,27 @@ def cp(words: list[str], options: Options) -> int:
     """Copy files and folders between this machine and sheds."""
     parser = Parser(
         "cp",
-        "Copy a file or a folder between this machine and a shed, or between two sheds.  A place in a shed is NAME:PATH; a path that does\n"
-        "not begin with / is one in the workspace.  SRC goes into DEST when that is a folder, with SRC/. its content alone; a DEST that\n"
-        "does not exist becomes the copy.  With - as SRC or DEST a tar stream comes from standard input, or goes to standard output.",
-        examples=["shed cp notes.txt dev:/tmp/", "shed cp dev:build/. ./out", "shed cp src dev:", "shed cp -u root dev:/etc - | tar t"],
+        "Copy a file or a folder between this machine and a shed, or between two sheds.  A place in a shed is "
+        "NAME:PATH; a path that does\n"
+        "not begin with / is one in the workspace.  SRC goes into DEST when that is a folder, with SRC/. its content "
+        "alone; a DEST that\n"
+        "does not exist becomes the copy.  With - as SRC or DEST a tar stream comes from standard input, or goes to "
+        "standard output.",
+        examples=[
+            "shed cp notes.txt dev:/tmp/",
+            "shed cp dev:build/. ./out",
+            "shed cp src dev:",
+            "shed cp -u root dev:/etc - | tar t",
+        ],
     )
     parser.add_argument("source", metavar="SRC", help="PATH, NAME:PATH, or -")
     parser.add_argument("target", metavar="DEST", help="PATH, NAME:PATH, or -")
     parser.add_argument("-a", "--archive", action="store_true", help="keep owners too; in a shed this is done by root")
     parser.add_argument("-L", "--follow-link", action="store_true", help="when SRC is a link, copy what it leads to")
     parser.add_argument("-q", "--quiet", action="store_true", help="show no progress")
-    parser.add_argument("-u", "--user", metavar="USER", help="read and write in the shed as this user (default: the shed's own)")
+    parser.add_argument(
+        "-u", "--user", metavar="USER", help="read and write in the shed as this user (default: the shed's own)"
+    )
     args = parser.parse(words, options)
     source, target = parse_place(args.source), parse_place(args.target)
     if target.is_stream and sys.stdout.isatty():

@@ -16,7 +16,10 @@ _CHUNK = 1 << 16
 
 def dial_stdio(words: list[str], options: Options) -> int:
     """Carry bytes until both halves have ended, or the server's has and nobody is left to read."""
-    about = "Carry one connection to the server over standard input and output.  It is what `ssh://` addresses run at the other end."
+    about = (
+        "Carry one connection to the server over standard input and output.  It is what `ssh://` addresses run at "
+        "the other end."
+    )
     Parser("server dial-stdio", about).parse(words, options)
     server = socket.socket(fileno=connect(resolve(options.server or "local", config=options.config)).detach())
     threading.Thread(target=_feed, args=(server,), daemon=True).start()

@@ -36,12 +36,20 @@ COMMANDS = {
 
 def main(words: list[str], options: Options) -> int:
     """Run a command about EROFS images."""
-    return dispatch(COMMANDS, words, options, prefix="erofs ", about="Check and read EROFS images, without a kernel and without root.")
+    return dispatch(
+        COMMANDS,
+        words,
+        options,
+        prefix="erofs ",
+        about="Check and read EROFS images, without a kernel and without root.",
+    )
 
 
 def check(words: list[str], options: Options) -> int:
     """Check an image; exit code 1 when it breaks a rule."""
-    parser = Parser("erofs check", "Check an image.  Exit code 1 when it breaks a rule; the inode and the rule are named.")
+    parser = Parser(
+        "erofs check", "Check an image.  Exit code 1 when it breaks a rule; the inode and the rule are named."
+    )
     parser.add_argument("file", metavar="FILE", type=Path)
     parser.add_argument("--data", action="store_true", help="decode all that is compressed, too")
     args = parser.parse(words, options)
@@ -51,7 +59,9 @@ def check(words: list[str], options: Options) -> int:
     except ErofsError as error:
         if not options.json:
             where = "" if str(args.file) in error.message else f"{args.file}: "
-            raise ErofsError(f"{where}{error.message} [{error.rule}]", rule=error.rule, nid=error.nid, hint=error.hint) from None
+            raise ErofsError(
+                f"{where}{error.message} [{error.rule}]", rule=error.rule, nid=error.nid, hint=error.hint
+            ) from None
         emit({"file": str(args.file), "valid": False, "rule": error.rule, "inode": error.nid, "message": error.message})
         return 1
     if options.json:
@@ -63,11 +73,17 @@ def check(words: list[str], options: Options) -> int:
 
 def list_files(words: list[str], options: Options) -> int:
     """List what is in an image."""
-    parser = Parser("erofs ls", "List what is in an image.", examples=["shed erofs ls -l root.erofs /etc", "shed erofs ls -R root.erofs"])
+    parser = Parser(
+        "erofs ls",
+        "List what is in an image.",
+        examples=["shed erofs ls -l root.erofs /etc", "shed erofs ls -R root.erofs"],
+    )
     parser.add_argument("-l", "--long", action="store_true", help="mode, links, owner, size and time as well")
     parser.add_argument("-R", "--recursive", action="store_true", help="what is in the folders, too")
     parser.add_argument("file", metavar="FILE", type=Path)
-    parser.add_argument("path", metavar="PATH", nargs="?", default="/", help="a folder or file of the image (default: /)")
+    parser.add_argument(
+        "path", metavar="PATH", nargs="?", default="/", help="a folder or file of the image (default: /)"
+    )
     args = parser.parse(words, options)
     with Image.open(args.file) as image:
         start = os.fsencode(args.path)
@@ -158,7 +174,10 @@ def _long(image: Image, path: bytes, inode: Inode) -> str:
 
 
 def _described(image: Image, path: bytes, inode: Inode) -> dict[str, Any]:
-    """Return an inode for machines; names that are not UTF-8 have their bytes as lone surrogates, as Python has them."""
+    """Return an inode for machines.
+
+    Names that are not UTF-8 have their bytes as lone surrogates, as Python has them.
+    """
     described: dict[str, Any] = {
         "path": os.fsdecode(path),
         "inode": inode.nid,
@@ -191,7 +210,13 @@ def _inode_details(image: Image, inode: Inode) -> dict[str, Any]:
 
 def _extent(extent: Extent) -> dict[str, Any]:
     form = layout.ALGORITHM_NAMES[extent.algorithm] if extent.form == Form.ENCODED else extent.form.name.lower()
-    return {"start": extent.start, "length": extent.length, "form": form, "position": extent.position, "stored": extent.stored}
+    return {
+        "start": extent.start,
+        "length": extent.length,
+        "form": form,
+        "position": extent.position,
+        "stored": extent.stored,
+    }
 
 
 def _superblock(image: Image) -> dict[str, Any]:
@@ -208,7 +233,8 @@ def _superblock(image: Image) -> dict[str, Any]:
         "metadata_block": superblock.meta_blkaddr,
         "shared_xattr_block": superblock.xattr_blkaddr,
         "compression_settings": {
-            layout.ALGORITHM_NAMES[number]: list(fields) for number, fields in sorted(image.description.settings.items())
+            layout.ALGORITHM_NAMES[number]: list(fields)
+            for number, fields in sorted(image.description.settings.items())
         },
     }
 

@@ -1,4 +1,7 @@
-"""How failures are shown: one sentence, one hint, an exit code; never a traceback, unless ``SHED_DEBUG`` asks for it."""
+"""How failures are shown: one sentence, one hint, an exit code.
+
+Never a traceback, unless ``SHED_DEBUG`` asks for it.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,9 @@ def explain(error: BaseException, options: Options) -> int:
 
         traceback.print_exception(error)
     if isinstance(error, FileNotFoundError) and error.filename is None and _is_nowhere():
-        error = StorageError("the folder that this was started in is gone", code="NO_FOLDER", hint="go to another one: cd ~")
+        error = StorageError(
+            "the folder that this was started in is gone", code="NO_FOLDER", hint="go to another one: cd ~"
+        )
     if isinstance(error, ShedError):
         report(error, options)
         return error.exit_code

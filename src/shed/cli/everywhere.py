@@ -18,7 +18,10 @@ from shed.names import LOCAL
 
 
 def list_all(options: Options, *, quiet: bool) -> int:
-    """List the sheds of all servers, and those servers that do not answer, with the reason.  Exit code 1 when none does."""
+    """List the sheds of all servers, and those servers that do not answer, with the reason.
+
+    Exit code 1 when none does.
+    """
     answers, down = ask_all(options, lambda client: client.sheds(timeout=ASK_TIMEOUT), seconds=ASK_TIMEOUT)
     sheds: list[tuple[str, Shed]] = []
     for server, answer in answers.items():
@@ -39,8 +42,13 @@ def list_all(options: Options, *, quiet: bool) -> int:
     return conclude(options, answers, down)
 
 
-def ask_all(options: Options, question: Callable[[Client], Result], *, seconds: float) -> tuple[dict[str, Result], dict[str, ShedError]]:
-    """Return what each server answers, and what kept the others from it; this machine's own is left out when nobody uses it."""
+def ask_all(
+    options: Options, question: Callable[[Client], Result], *, seconds: float
+) -> tuple[dict[str, Result], dict[str, ShedError]]:
+    """Return what each server answers, and what kept the others from it.
+
+    This machine's own is left out when nobody uses it.
+    """
     config = load(options.config)
     answers = ask(config, config.names(), question, seconds=seconds)
     if isinstance(answers[LOCAL], NotRunningError) and _has_no_sheds() and len(answers) > 1:

@@ -1,8 +1,8 @@
 """`shed exec` and `shed console`.
 
-Agents and scripts call `exec` thousands of times, so what it imports on its way to the server is counted in microseconds: no argparse, no
-json, no signal (enum), no contextlib.  Its words are parsed here, by hand, for another reason as
-well: from the command on they belong to the command, whatever they look like.
+Agents and scripts call `exec` thousands of times, so what it imports on its way to the server is counted in
+microseconds: no argparse, no json, no signal (enum), no contextlib.  Its words are parsed here, by hand, for another
+reason as well: from the command on they belong to the command, whatever they look like.
 """
 
 from __future__ import annotations
@@ -48,7 +48,15 @@ OPTIONS = {
     "-e": "env", "--env": "env", "-w": "workdir", "--workdir": "workdir", "-u": "user", "--user": "user",
     "-S": "session", "--session": "session",
 }  # fmt: skip
-FLAGS = {"-t": "tty", "--tty": "tty", "-T": "no-tty", "--no-tty": "no-tty", "-n": "no-stdin", "--no-stdin": "no-stdin", "-i": ""}
+FLAGS = {
+    "-t": "tty",
+    "--tty": "tty",
+    "-T": "no-tty",
+    "--no-tty": "no-tty",
+    "-n": "no-stdin",
+    "--no-stdin": "no-stdin",
+    "-i": "",
+}
 
 
 class Request:
@@ -113,7 +121,9 @@ def _take(words: list[str], request: Request) -> int:
         for letter in word[1:]:
             _set_flag(FLAGS["-" + letter], request)
     else:
-        raise UsageError(f"unknown option {word}", hint="put -- before a command that starts with '-'; see: shed exec --help")
+        raise UsageError(
+            f"unknown option {word}", hint="put -- before a command that starts with '-'; see: shed exec --help"
+        )
     return used
 
 
@@ -142,7 +152,10 @@ def exec_command(words: list[str], options: Options) -> int:
     if not request.name:
         raise UsageError("exec needs the name of a shed", hint="shed exec NAME -- COMMAND")
     if not request.command:
-        raise UsageError(f"what shall run in {request.name}?", hint=f"shed exec {request.name} -- COMMAND, or: shed console {request.name}")
+        raise UsageError(
+            f"what shall run in {request.name}?",
+            hint=f"shed exec {request.name} -- COMMAND, or: shed console {request.name}",
+        )
     if not request.command[0]:
         raise UsageError("the command's first word is empty", hint="is a variable in it not set?")
     if request.session is not None:
@@ -194,7 +207,10 @@ def execute(request: Request, options: Options) -> Exit:
 
 
 def begin(request: Request, options: Options, *, tty: bool) -> Execution:
-    """Start the command; the user hears when its shed must be started first.  Raises the `ShedError` that keeps it from running."""
+    """Start the command; the user hears when its shed must be started first.
+
+    Raises the `ShedError` that keeps it from running.
+    """
     _check_name(request.name)
     address = resolve(options.server, config=options.config, shed=request.name)
     try:
@@ -223,9 +239,19 @@ def _begin_at(address: Address, request: Request, options: Options, *, tty: bool
 
 
 def _check_name(name: str) -> None:
-    """Refuse what cannot be a shed's name.  The rule itself needs `re`, so only names that look wrong are held against it."""
+    """Refuse what cannot be a shed's name.
+
+    The rule itself needs `re`, so only names that look wrong are held against it.
+    """
     letters = name.replace("-", "")
-    if not (name[0].isalpha() and name[-1] != "-" and letters.isascii() and letters.isalnum() and letters.islower() and len(name) <= 63):
+    if not (
+        name[0].isalpha()
+        and name[-1] != "-"
+        and letters.isascii()
+        and letters.isalnum()
+        and letters.islower()
+        and len(name) <= 63
+    ):
         from shed.names import check_shed_name  # noqa: PLC0415
 
         check_shed_name(name)

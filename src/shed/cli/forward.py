@@ -22,12 +22,17 @@ def forward(words: list[str], options: Options) -> int:
     """Forward ports of this machine to a shed until ctrl-C."""
     parser = Parser(
         "forward",
-        "Forward ports of this machine to ports of a shed's loopback, until ctrl-C.  What is to stay open: shed tunnels.",
+        "Forward ports of this machine to ports of a shed's loopback, until ctrl-C.  What is to stay open: shed "
+        "tunnels.",
         examples=["shed forward dev 3000", "shed forward dev 8080:80 :5432", "shed forward dev 80 --address 192.0.2.7"],
     )
     parser.add_argument("name", metavar="NAME")
-    parser.add_argument("ports", metavar="[LOCAL:]PORT", nargs="+", help="port of the shed, and the local one (default: the same)")
-    parser.add_argument("--address", metavar="HOST", action="append", help="address to listen on (default: localhost); can be repeated")
+    parser.add_argument(
+        "ports", metavar="[LOCAL:]PORT", nargs="+", help="port of the shed, and the local one (default: the same)"
+    )
+    parser.add_argument(
+        "--address", metavar="HOST", action="append", help="address to listen on (default: localhost); can be repeated"
+    )
     args = parser.parse(words, options)
     rules = distinct([parse_rule(port, host=host) for host in args.address or [None] for port in args.ports])
     address = running_shed(args.name, options)
@@ -36,10 +41,15 @@ def forward(words: list[str], options: Options) -> int:
 
 
 def running_shed(name: str, options: Options) -> Address:
-    """Return the address of the server that has the shed `name`.  Raises `UnavailableError` (SHED_NOT_RUNNING), `NotFoundError`."""
+    """Return the address of the server that has the shed `name`.
+
+    Raises `UnavailableError` (SHED_NOT_RUNNING), `NotFoundError`.
+    """
     server = client_of(name, options)
     if server.shed(name).status == "stopped":
-        raise UnavailableError(f"shed {name!r} is not running", code="SHED_NOT_RUNNING", hint=f"start it: shed start {name}")
+        raise UnavailableError(
+            f"shed {name!r} is not running", code="SHED_NOT_RUNNING", hint=f"start it: shed start {name}"
+        )
     return server.address
 
 
@@ -58,16 +68,20 @@ def show(forwards: Forwards, options: Options) -> None:
             say(f"Forwarding from {local_end(one)} -> {one['remote']}", flush=True)
 
 
-def run(address: Address, shed: str, rules: Sequence[Rule], *, ready: Callable[[Forwards], None], say: Callable[[str], None]) -> None:
+def run(
+    address: Address, shed: str, rules: Sequence[Rule], *, ready: Callable[[Forwards], None], say: Callable[[str], None]
+) -> None:
     """Forward until SIGINT, SIGTERM or SIGHUP; open connections are dropped then.
 
-    `ready` is called when all ports are open, `say` with a sentence when connections begin to fail, and when they work again.  Raises
-    `ShedError` when a port cannot be opened.
+    `ready` is called when all ports are open, `say` with a sentence when connections begin to fail, and when they work
+    again.  Raises `ShedError` when a port cannot be opened.
     """
     asyncio.run(_run(address, shed, rules, ready, say))
 
 
-async def _run(address: Address, shed: str, rules: Sequence[Rule], ready: Callable[[Forwards], None], say: Callable[[str], None]) -> None:
+async def _run(
+    address: Address, shed: str, rules: Sequence[Rule], ready: Callable[[Forwards], None], say: Callable[[str], None]
+) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) != signal.SIG_IGN:  # as nohup wants it
@@ -76,7 +90,9 @@ async def _run(address: Address, shed: str, rules: Sequence[Rule], ready: Callab
     try:
         forwards: Forwards = []
         for rule in rules:
-            forwards += [{"address": host, "port": port, "remote": rule.remote} for host, port in await forwarder.listen(rule)]
+            forwards += [
+                {"address": host, "port": port, "remote": rule.remote} for host, port in await forwarder.listen(rule)
+            ]
         ready(forwards)
         await stop.wait()
     finally:

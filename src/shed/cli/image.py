@@ -52,7 +52,15 @@ def list_images(words: list[str], options: Options) -> int:
     elif args.quiet:
         say("".join(f"{_text(image, 'name') or _text(image, 'digest')}\n" for image in images), end="")
     elif images or not sys.stdout.isatty():
-        headers = ["IMAGE", "DIGEST", "SOURCE", "SIZE", "LAYERS", "IN USE", *(["REFERENCE", "UPDATED"] if options.verbose else [])]
+        headers = [
+            "IMAGE",
+            "DIGEST",
+            "SOURCE",
+            "SIZE",
+            "LAYERS",
+            "IN USE",
+            *(["REFERENCE", "UPDATED"] if options.verbose else []),
+        ]
         say(table(headers, [_row(image, options)[: len(headers)] for image in images]), end="")
     else:
         note("no images yet; make one: shed image build")

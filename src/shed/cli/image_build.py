@@ -33,7 +33,9 @@ from shed.oci.store import LayoutStore
 from shed.progress import Progress
 
 BOOTKIT_COMMANDS = {
-    "build": Command("shed.cli.image_build:bootkit_build", "make the boot kit from Debian packages; does nothing when it is there"),
+    "build": Command(
+        "shed.cli.image_build:bootkit_build", "make the boot kit from Debian packages; does nothing when it is there"
+    ),
 }
 
 
@@ -41,7 +43,8 @@ def build(words: list[str], options: Options) -> int:
     """Make a bootable image from a Containerfile or from an image that exists."""
     parser = Parser(
         "image build",
-        "Make a bootable image: the layers of an ordinary OCI image, built here or taken as they are, become one EROFS root file system.",
+        "Make a bootable image: the layers of an ordinary OCI image, built here or taken as they are, become one "
+        "EROFS root file system.",
         examples=[
             "shed image build -n dev .",
             "shed image build -n dev --from docker.io/library/debian:13",
@@ -51,25 +54,50 @@ def build(words: list[str], options: Options) -> int:
     )
     parser.add_argument("context", metavar="CONTEXT", nargs="?", help="folder to build from (default: this one)")
     parser.add_argument("-n", "--name", metavar="NAME", required=True, help="what to call it")
-    parser.add_argument("-f", "--file", metavar="FILE", help=f"default: the first there is of {', '.join(DEFAULT_FILES)} in CONTEXT")
+    parser.add_argument(
+        "-f", "--file", metavar="FILE", help=f"default: the first there is of {', '.join(DEFAULT_FILES)} in CONTEXT"
+    )
     parser.add_argument("--target", metavar="STAGE", help="stage to build (default: the last)")
-    parser.add_argument("--build-arg", metavar="K[=V]", action="append", default=[], help="value of an ARG; K alone: from the environment")
-    parser.add_argument("--builder", metavar="NAME", help="docker, podman or buildah (default: the first of these that works)")
+    parser.add_argument(
+        "--build-arg",
+        metavar="K[=V]",
+        action="append",
+        default=[],
+        help="value of an ARG; K alone: from the environment",
+    )
+    parser.add_argument(
+        "--builder", metavar="NAME", help="docker, podman or buildah (default: the first of these that works)"
+    )
     parser.add_argument("--output-dir", metavar="DIR", help="keep what the builder made, as DIR/NAME.oci.tar")
     parser.add_argument(
-        "--from", dest="reference", metavar="REF", help="use this image, of a local container store, a registry or an archive"
+        "--from",
+        dest="reference",
+        metavar="REF",
+        help="use this image, of a local container store, a registry or an archive",
     )
     parser.add_argument("--insecure", action="store_true", help="speak to the registry of --from without encryption")
-    parser.add_argument("--from-oci-archive", metavar="FILE", help="use this OCI or docker archive, or layout folder; - is stdin")
-    parser.add_argument("--platform", metavar="OS/ARCH", help="platform to build for, or which image when there are several")
+    parser.add_argument(
+        "--from-oci-archive", metavar="FILE", help="use this OCI or docker archive, or layout folder; - is stdin"
+    )
+    parser.add_argument(
+        "--platform", metavar="OS/ARCH", help="platform to build for, or which image when there are several"
+    )
     parser.add_argument("--compression", metavar="HOW", help="zstd[:1-22] (default), lz4hc[:1-12], lz4 or none")
-    parser.add_argument("--build-tools-version", metavar="X", help="write with mkfs.erofs of this release, tag or image of the build tools")
+    parser.add_argument(
+        "--build-tools-version",
+        metavar="X",
+        help="write with mkfs.erofs of this release, tag or image of the build tools",
+    )
     parser.add_argument("--source-ref", metavar="REF", default="", help="the reference that this image is built for")
     parser.add_argument("--force", action="store_true", help="do the work even when the store has the result")
-    parser.add_argument("--local", action="store_true", help="use the store of this machine without its server, as is done anyhow")
+    parser.add_argument(
+        "--local", action="store_true", help="use the store of this machine without its server, as is done anyhow"
+    )
     args = parser.parse(words, options)
     if not args.local:
-        refuse_server(options, "image build", "add `-s local`, or --local, to build here; then: shed image push, or save and load")
+        refuse_server(
+            options, "image build", "add `-s local`, or --local, to build here; then: shed image push, or save and load"
+        )
     _check_combination(args)
     check_image_name(args.name)
     platform = None if args.platform is None else Platform.parse(args.platform)
@@ -89,12 +117,22 @@ def build(words: list[str], options: Options) -> int:
             if not options.json:
                 note(f"building with {builder.name}")
             keep_in = None if args.output_dir is None else Path(args.output_dir)
-            archive = stack.enter_context(built(builder, request, store, None if options.json else passing_on(2), keep_in=keep_in))
+            archive = stack.enter_context(
+                built(builder, request, store, None if options.json else passing_on(2), keep_in=keep_in)
+            )
         progress.sink = stack.enter_context(shown(options))
         if source is not None:
             args.source_ref = args.source_ref or source.source_ref
-            archive = stack.enter_context(open_source(source, store=store, platform=platform, insecure=args.insecure, progress=progress))
-        how: dict[str, Any] = {"kit": kit, "writer": writer, "platform": platform, "force": args.force, "progress": progress}
+            archive = stack.enter_context(
+                open_source(source, store=store, platform=platform, insecure=args.insecure, progress=progress)
+            )
+        how: dict[str, Any] = {
+            "kit": kit,
+            "writer": writer,
+            "platform": platform,
+            "force": args.force,
+            "progress": progress,
+        }
         how["source_ref"] = args.source_ref
         if archive is None:
             result = mint_archive(store, _archive(args.from_oci_archive), args.name, **how)
@@ -123,7 +161,10 @@ def _check_combination(args: Any) -> None:
                 given.append("--from")
             if given:
                 what = "an image that exists" if option == "--from" else "an archive"
-                raise UsageError(f"{option} takes {what} as it is: it cannot be combined with {', '.join(given)}", hint="leave one out")
+                raise UsageError(
+                    f"{option} takes {what} as it is: it cannot be combined with {', '.join(given)}",
+                    hint="leave one out",
+                )
 
 
 def _request(args: Any, platform: Platform | None) -> BuildRequest:
@@ -178,8 +219,14 @@ def bootkit(words: list[str], options: Options) -> int:
 
 def bootkit_build(words: list[str], options: Options) -> int:
     """Make the boot kit."""
-    parser = Parser("image bootkit build", "Make the boot kit from Debian packages: kernel, initrd, and the runtime of the agent.")
-    parser.add_argument("--locked", action="store_true", help="use exactly the package versions that this version of shed was tested with")
+    parser = Parser(
+        "image bootkit build", "Make the boot kit from Debian packages: kernel, initrd, and the runtime of the agent."
+    )
+    parser.add_argument(
+        "--locked",
+        action="store_true",
+        help="use exactly the package versions that this version of shed was tested with",
+    )
     args = parser.parse(words, options)
     refuse_server(options, "image bootkit build")
     paths = Paths()

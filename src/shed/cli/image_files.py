@@ -27,7 +27,8 @@ def save(words: list[str], options: Options) -> int:
     """Write images to a file."""
     parser = Parser(
         "image save",
-        "Write images to one file, with all that they boot from and their layers: an OCI archive.  The same images give the same file.",
+        "Write images to one file, with all that they boot from and their layers: an OCI archive.  The same images "
+        "give the same file.",
         examples=["shed image save base -o base.tar", "shed image save base full -o - | ssh host shed image load"],
     )
     parser.add_argument("images", metavar="IMAGE", nargs="+", help="name or digest")
@@ -43,7 +44,15 @@ def save(words: list[str], options: Options) -> int:
         saved = save_to_file(store, args.images, path, Progress(sink))
     if options.json:
         size = path.stat().st_size
-        emit({"status": "ok", "action": "save", "file": str(path), "size_bytes": size, "images": [asdict(image) for image in saved]})
+        emit(
+            {
+                "status": "ok",
+                "action": "save",
+                "file": str(path),
+                "size_bytes": size,
+                "images": [asdict(image) for image in saved],
+            }
+        )
     else:
         what = ", ".join(_called(image.name, image.digest) for image in saved)
         say(f"saved {what} to {path} ({format_size(path.stat().st_size)})")
@@ -52,9 +61,13 @@ def save(words: list[str], options: Options) -> int:
 
 def _save_to_stdout(store: LayoutStore, images: list[str], options: Options) -> None:
     if options.json:
-        raise UsageError("--json and the images cannot both go to standard output", hint="write the images to a file: -o FILE")
+        raise UsageError(
+            "--json and the images cannot both go to standard output", hint="write the images to a file: -o FILE"
+        )
     if sys.stdout.isatty():
-        raise UsageError("an image is not for a terminal", hint="write it to a file: -o FILE, or pipe it into something")
+        raise UsageError(
+            "an image is not for a terminal", hint="write it to a file: -o FILE, or pipe it into something"
+        )
     with shown(options) as sink:
         save_images(store, images, sys.stdout.buffer, Progress(sink))
 
@@ -66,10 +79,14 @@ def load(words: list[str], options: Options) -> int:
         "Read images from a file that `shed image save` wrote.  All of it is verified before any of it is used.",
         examples=["shed image load -i base.tar", "ssh host shed image save base -o - | shed image load"],
     )
-    parser.add_argument("-i", "--input", metavar="FILE", default="-", help="archive or layout folder (default: standard input)")
+    parser.add_argument(
+        "-i", "--input", metavar="FILE", default="-", help="archive or layout folder (default: standard input)"
+    )
     parser.add_argument("-t", "--tag", metavar="NAME", help="what to call the image, when there is only one")
     parser.add_argument("-f", "--force", action="store_true", help="take names that other images have")
-    parser.add_argument("--trust-kernel", action="store_true", help="let the kernels and initrds that the images bring boot here")
+    parser.add_argument(
+        "--trust-kernel", action="store_true", help="let the kernels and initrds that the images bring boot here"
+    )
     args = parser.parse(words, options)
     refuse_server(options, "image load")
     if args.input == "-" and (sys.stdin is None or sys.stdin.isatty()):

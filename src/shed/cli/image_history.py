@@ -16,7 +16,9 @@ _WIDTH = 60
 
 def history(words: list[str], options: Options) -> int:
     """Show what an image's layers were made by."""
-    parser = Parser("image history", "Show the steps that made an image, the last one first.  -v shows commands at full length.")
+    parser = Parser(
+        "image history", "Show the steps that made an image, the last one first.  -v shows commands at full length."
+    )
     parser.add_argument("image", metavar="IMAGE", help="name or digest")
     args = parser.parse(words, options)
     steps = client(options).image_history(args.image)
@@ -31,7 +33,12 @@ def _row(step: dict[str, Any], options: Options) -> list[str]:
     command = " ".join(str(step["created_by"]).split())
     if not options.verbose and len(command) > _WIDTH:
         command = command[: _WIDTH - 1] + "…"
-    return [age(step["created"]), command or "-", format_size(step["size_bytes"]) if step["layer"] else "-", step["comment"]]
+    return [
+        age(step["created"]),
+        command or "-",
+        format_size(step["size_bytes"]) if step["layer"] else "-",
+        step["comment"],
+    ]
 
 
 def tag(words: list[str], options: Options) -> int:
@@ -53,7 +60,8 @@ def trust(words: list[str], options: Options) -> int:
     """Let the kernel and the initrd that an image brings boot."""
     parser = Parser(
         "image trust",
-        "Let the kernel and the initrd that an image brings boot on the server's machine, in this image and in others, from now on.",
+        "Let the kernel and the initrd that an image brings boot on the server's machine, in this image and in "
+        "others, from now on.",
         examples=["shed image trust base"],
     )
     parser.add_argument("image", metavar="IMAGE", help="name, reference or digest")

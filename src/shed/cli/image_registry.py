@@ -22,7 +22,8 @@ def push(words: list[str], options: Options) -> int:
     """Push an image to a registry."""
     parser = Parser(
         "image push",
-        "Push an image to a registry: what it boots from, its layers, its manifest.  Credentials are those of docker and podman.",
+        "Push an image to a registry: what it boots from, its layers, its manifest.  Credentials are those of docker "
+        "and podman.",
         examples=["shed image push base ghcr.io/me/base:v1"],
     )
     parser.add_argument("source", metavar="IMAGE", help="name or digest")
@@ -35,7 +36,9 @@ def push(words: list[str], options: Options) -> int:
             from shed.oci.store import LayoutStore  # noqa: PLC0415
 
             store = LayoutStore(Paths().images, machine_limits())
-            result = asdict(push_image(store, args.source, args.destination, insecure=args.insecure, progress=Progress(sink)))
+            result = asdict(
+                push_image(store, args.source, args.destination, insecure=args.insecure, progress=Progress(sink))
+            )
         else:
             result = client(options).push_image(args.source, args.destination, insecure=args.insecure, on_event=sink)
     exists = result["exists"] + result["mounted"]
@@ -48,22 +51,37 @@ def pull(words: list[str], options: Options) -> int:
     """Pull an image from a registry."""
     parser = Parser(
         "image pull",
-        "Pull an image from a registry: what it boots from, and its layers if asked.  Credentials are those of docker and podman.",
+        "Pull an image from a registry: what it boots from, and its layers if asked.  Credentials are those of docker "
+        "and podman.",
         examples=["shed image pull ghcr.io/me/base:v1", "shed image pull ghcr.io/me/base:v1 --with-layers -t mine"],
     )
     parser.add_argument("reference", metavar="REFERENCE", help="registry/repository[:tag][@digest]")
-    parser.add_argument("-t", "--tag", metavar="NAME", help="what to call it (default: the last part of the repository)")
+    parser.add_argument(
+        "-t", "--tag", metavar="NAME", help="what to call it (default: the last part of the repository)"
+    )
     parser.add_argument("--platform", metavar="OS/ARCH", help="which image, when there are several")
-    parser.add_argument("--with-layers", action="store_true", help="fetch the layers too: to push the image again, or to build from it")
-    parser.add_argument("--detach", action="store_true", help="return when the download has begun; the server goes on to its end")
-    parser.add_argument("--trust-kernel", action="store_true", help="let the kernel and the initrd that the image brings boot here")
+    parser.add_argument(
+        "--with-layers", action="store_true", help="fetch the layers too: to push the image again, or to build from it"
+    )
+    parser.add_argument(
+        "--detach", action="store_true", help="return when the download has begun; the server goes on to its end"
+    )
+    parser.add_argument(
+        "--trust-kernel", action="store_true", help="let the kernel and the initrd that the image brings boot here"
+    )
     _common(parser)
     args = parser.parse(words, options)
     if args.detach:
         if args.local:
-            raise UsageError("--local and --detach do not go together", hint="the server goes on by itself; this process does not")
+            raise UsageError(
+                "--local and --detach do not go together", hint="the server goes on by itself; this process does not"
+            )
         return _detached(args, options)
-    with shown(options) if args.local else watched(options, left="the pull has ended; what is here is kept for the next one") as sink:
+    with (
+        shown(options)
+        if args.local
+        else watched(options, left="the pull has ended; what is here is kept for the next one") as sink
+    ):
         wanted: dict[str, Any] = {"tag": args.tag, "with_layers": args.with_layers, "insecure": args.insecure}
         wanted["trust_kernel"] = args.trust_kernel
         if args.local:
@@ -109,7 +127,9 @@ class _Begun(Exception):  # noqa: N818  no error
 
 
 def _common(parser: Parser) -> None:
-    parser.add_argument("--local", action="store_true", help="do it in this process, on this machine's store, without a server")
+    parser.add_argument(
+        "--local", action="store_true", help="do it in this process, on this machine's store, without a server"
+    )
     parser.add_argument("--insecure", action="store_true", help="speak to the registry without encryption")
 
 

@@ -47,7 +47,9 @@ def remove(words: list[str], options: Options) -> int:
         if not options.json:
             _tell(image, answer)
     if options.json and (removed or not code):
-        emit({"status": "ok" if not code else "error", "action": "rm", "name": " ".join(args.images), "removed": removed})
+        emit(
+            {"status": "ok" if not code else "error", "action": "rm", "name": " ".join(args.images), "removed": removed}
+        )
     return code
 
 
@@ -71,7 +73,8 @@ def prune(words: list[str], options: Options) -> int:
     """Free the space of what nobody needs."""
     parser = Parser(
         "image prune",
-        "Remove the images that have no name and that no shed, no snapshot and no setting needs, and what is left of such images.",
+        "Remove the images that have no name and that no shed, no snapshot and no setting needs, and what is left of "
+        "such images.",
     )
     parser.add_argument("-f", "--force", action="store_true", help="do not ask")
     parser.add_argument("--dry-run", action="store_true", help="only say what would be removed")
@@ -98,7 +101,10 @@ def prune(words: list[str], options: Options) -> int:
 def _preview(plan: dict[str, Any], options: Options) -> None:
     images = [] if options.verbose else [row for row in plan["deleted"] if row.get("kind") == "image"]
     rows = images or plan["deleted"]
-    shown = [[str(row["kind"]), str(row["digest"])[:_SHORT], format_size(row["size_bytes"]), row.get("docker_ref") or "-"] for row in rows]
+    shown = [
+        [str(row["kind"]), str(row["digest"])[:_SHORT], format_size(row["size_bytes"]), row.get("docker_ref") or "-"]
+        for row in rows
+    ]
     say(table(["KIND", "DIGEST", "SIZE", "REFERENCE"], shown), end="")
 
 

@@ -24,15 +24,21 @@ def verify(words: list[str], options: Options) -> int:
         examples=["shed image verify base", "shed image verify base --deep"],
     )
     parser.add_argument("image", metavar="IMAGE", help="name or digest")
-    parser.add_argument("--deep", action="store_true", help="compare every name, attribute and byte of the root with the layers, too")
-    parser.add_argument("--local", action="store_true", help="do it in this process, on this machine's store, without a server")
+    parser.add_argument(
+        "--deep", action="store_true", help="compare every name, attribute and byte of the root with the layers, too"
+    )
+    parser.add_argument(
+        "--local", action="store_true", help="do it in this process, on this machine's store, without a server"
+    )
     args = parser.parse(words, options)
     with shown(options) as sink:
         if args.local:
             from shed.images.verify import verify_image  # noqa: PLC0415  the server's client needs none of it
             from shed.oci.store import LayoutStore  # noqa: PLC0415
 
-            result = verify_image(LayoutStore(Paths().images), args.image, deep=args.deep, progress=Progress(sink)).to_json()
+            result = verify_image(
+                LayoutStore(Paths().images), args.image, deep=args.deep, progress=Progress(sink)
+            ).to_json()
         else:
             result = client(options).verify_image(args.image, deep=args.deep, on_event=sink)
     if options.json:

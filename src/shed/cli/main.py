@@ -1,7 +1,7 @@
 """`shed`: the first thing that runs.
 
-Starting up is felt on every use, so this file imports next to nothing, answers `version` by itself, and hands `exec` to a module that is as
-frugal.  Every other command goes through `shed.cli.app`.
+Starting up is felt on every use, so this file imports next to nothing, answers `version` by itself, and hands `exec` to
+a module that is as frugal.  Every other command goes through `shed.cli.app`.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import sys
 def main() -> int:
     """Run the command line of this process and return its exit code.
 
-    0: done.  1: failed.  2: the command line itself is wrong.  125: `exec` could not run its command.  130: interrupted.
-    Otherwise `exec` and `console` return what the command in the shed returned.
+    0: done.  1: failed.  2: the command line itself is wrong.  125: `exec` could not run its command.  130:
+    interrupted. Otherwise `exec` and `console` return what the command in the shed returned.
     """
     words = sys.argv[1:]
     if words in (["version"], ["--version"]):

@@ -30,20 +30,27 @@ class Options:
         """Do nothing: raise `Described`, for completion and the reference page."""
 
 
-def refuse_server(options: Options, command: str, hint: str = "add `-s local`, or run it on that server's machine") -> None:
+def refuse_server(
+    options: Options, command: str, hint: str = "add `-s local`, or run it on that server's machine"
+) -> None:
     """Raise `UsageError` when another server is meant, by whatever, for a command that works on the store of this machine alone."""
     from shed.client.address import local, resolve  # noqa: PLC0415  few commands ask
 
     meant = resolve(options.server, config=options.config)
     if meant.path != local().path:
-        raise UsageError(f"{command} works on the image store of this machine, so it cannot use the server {meant}", hint=hint)
+        raise UsageError(
+            f"{command} works on the image store of this machine, so it cannot use the server {meant}", hint=hint
+        )
 
 
 _WITH_VALUE = {"-s": "server", "--server": "server", "-c": "config", "--config": "config"}
 
 
 def take(words: list[str], options: Options) -> int:
-    """Note the global option that `words` starts with; return how many words it is, 0 when they start with something else."""
+    """Note the global option that `words` starts with.
+
+    Return how many words it is, 0 when they start with something else.
+    """
     word = words[0]
     name, equals, value = word.partition("=")
     if word == "--json":

@@ -57,7 +57,9 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Return rows under headers, in columns two spaces apart."""
     lines = [tuple(headers), *(tuple(visible(cell) for cell in row) for row in rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(headers))]
-    return "".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() + "\n" for line in lines)
+    return "".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() + "\n" for line in lines
+    )
 
 
 def age(timestamp: str, *, now: datetime | None = None) -> str:

@@ -27,9 +27,16 @@ class Parser(argparse.ArgumentParser):
             allow_abbrev=False,
         )
         group = self.add_argument_group("global options")
-        group.add_argument("--json", action="store_true", help="machine output on standard output, and nothing else there")
+        group.add_argument(
+            "--json", action="store_true", help="machine output on standard output, and nothing else there"
+        )
         group.add_argument("-v", "--verbose", action="count", default=0, help="say more; -vv even more")
-        group.add_argument("-s", "--server", metavar="SERVER", help="configured name, local, unix:///path, http://host:port, ssh://host")
+        group.add_argument(
+            "-s",
+            "--server",
+            metavar="SERVER",
+            help="configured name, local, unix:///path, http://host:port, ssh://host",
+        )
         group.add_argument("-c", "--config", metavar="FILE", help="client configuration (default: ~/.shed/config.yaml)")
 
     def error(self, message: str) -> NoReturn:

@@ -81,7 +81,9 @@ class PlainLines:
             self._line(f"warning: {event.message}")
         elif isinstance(event, BlobEvent):
             if event.status != "downloading":
-                self._line(f"{_name(event)}: {format_size(event.current)}{', was here' if event.status == 'exists' else ''}")
+                self._line(
+                    f"{_name(event)}: {format_size(event.current)}{', was here' if event.status == 'exists' else ''}"
+                )
         elif self._clock() - self._last >= _PLAIN_INTERVAL:
             self._line(f"{event.label}: {amount(event)}")
 
@@ -92,7 +94,10 @@ class PlainLines:
 
 
 class LiveLines:
-    """A line that is drawn over and over: what goes on, how far it is, for how long; below it one for each blob on its way."""
+    """A line that is drawn over and over: what goes on, how far it is, for how long.
+
+    Below it one for each blob on its way.
+    """
 
     def __init__(self, stream: TextIO, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._stream = stream

@@ -33,12 +33,20 @@ COMMANDS = {
 
 def main(words: list[str], options: Options) -> int:
     """Run a command about the server."""
-    return dispatch(COMMANDS, words, options, prefix="server ", about="The servers that host the sheds: this machine's own, and others.")
+    return dispatch(
+        COMMANDS,
+        words,
+        options,
+        prefix="server ",
+        about="The servers that host the sheds: this machine's own, and others.",
+    )
 
 
 def status(words: list[str], options: Options) -> int:
     """Say whether the server runs; exit code 1 when it does not."""
-    Parser("server status", "Say whether the server runs, and what it is.  Exit code 1 when it does not run.").parse(words, options)
+    Parser("server status", "Say whether the server runs, and what it is.  Exit code 1 when it does not run.").parse(
+        words, options
+    )
     server = client(options)
     try:
         info = server.info(start=False)
@@ -66,13 +74,21 @@ def start(words: list[str], options: Options) -> int:
     Parser("server start", "Start the local server, detached.").parse(words, options)
     server = _own(options)
     started = start_server(server.address)
-    done(options, "start", "server", "started the server" if started else "the server is running already", started=started)
+    done(
+        options,
+        "start",
+        "server",
+        "started the server" if started else "the server is running already",
+        started=started,
+    )
     return 0
 
 
 def stop(words: list[str], options: Options) -> int:
     """Stop the local server."""
-    Parser("server stop", "Stop the local server.  Running sheds stay, and the next server finds them again.").parse(words, options)
+    Parser("server stop", "Stop the local server.  Running sheds stay, and the next server finds them again.").parse(
+        words, options
+    )
     server = _own(options)
     try:
         pid = server.info(start=False).get("pid")  # told on its own machine only
@@ -86,7 +102,10 @@ def stop(words: list[str], options: Options) -> int:
 
 
 def _own(options: Options) -> Client:
-    """Return the client of this machine's own server, or of the one that was named; the default of the configuration does not count."""
+    """Return the client of this machine's own server, or of the one that was named.
+
+    The default of the configuration does not count.
+    """
     named = options.server or os.environ.get("SHED_SERVER")
     server = Client(resolve(named or LOCAL, config=options.config))
     if not (server.address.local or server.address.path):

@@ -28,19 +28,31 @@ def add(words: list[str], options: Options) -> int:
     """Add a server to the configuration, after asking it who it is."""
     parser = Parser(
         "server add",
-        "Add a server to the configuration.  It is asked who it is, and the key of its SSH front is pinned.  The first one is the default.",
-        examples=["shed server add ssh://me@lab.example", "shed server add 127.0.0.1 -p 8081 -n tunnel --token-file lab.token"],
+        "Add a server to the configuration.  It is asked who it is, and the key of its SSH front is pinned.  The "
+        "first one is the default.",
+        examples=[
+            "shed server add ssh://me@lab.example",
+            "shed server add 127.0.0.1 -p 8081 -n tunnel --token-file lab.token",
+        ],
     )
-    parser.add_argument("host", metavar="HOST", help="host, http://host:port, unix:///path, or ssh://[user@]host[:port]")
+    parser.add_argument(
+        "host", metavar="HOST", help="host, http://host:port, unix:///path, or ssh://[user@]host[:port]"
+    )
     parser.add_argument("-n", "--name", metavar="NAME", help="what to call it (default: the host's first word)")
     parser.add_argument("-p", "--http-port", metavar="PORT", type=parsing.port, help="its HTTP port (default: 8080)")
-    parser.add_argument("--ssh-port", metavar="PORT", type=parsing.port, help="port of its SSH front (default: what it says)")
     parser.add_argument(
-        "--token-file", metavar="FILE", help="holds the token for its HTTP port; - is standard input; kept in ~/.shed/tokens"
+        "--ssh-port", metavar="PORT", type=parsing.port, help="port of its SSH front (default: what it says)"
+    )
+    parser.add_argument(
+        "--token-file",
+        metavar="FILE",
+        help="holds the token for its HTTP port; - is standard input; kept in ~/.shed/tokens",
     )
     parser.add_argument("--default", action="store_true", help="make it the default server")
     parser.add_argument("--no-check", action="store_true", help="do not ask it anything: it does not answer now")
-    parser.add_argument("--replace-key", action="store_true", help="pin the key that it shows now, also when another one is pinned")
+    parser.add_argument(
+        "--replace-key", action="store_true", help="pin the key that it shows now, also when another one is pinned"
+    )
     args = parser.parse(words, options)
     address = _address(args.host, args.http_port)
     name = check_server_name(args.name or _name(address))
@@ -66,14 +78,22 @@ def add(words: list[str], options: Options) -> int:
 
 def list_servers(words: list[str], options: Options) -> int:
     """List the servers of the configuration."""
-    about = "List the servers of the client's configuration.  * marks the default.  None but this machine's own is asked anything."
+    about = (
+        "List the servers of the client's configuration.  * marks the default.  None but this machine's own is "
+        "asked anything."
+    )
     Parser("server list", about).parse(words, options)
     config = load(options.config)
     default = config.default or LOCAL
     ports = {LOCAL: _local_ssh_port(), **{name: server.ssh_port for name, server in config.servers.items()}}
     rows = [(name, str(config.address(name)), ports[name]) for name in config.names()]
     if options.json:
-        emit([{"name": name, "address": address, "ssh_port": ssh, "default": name == default} for name, address, ssh in rows])
+        emit(
+            [
+                {"name": name, "address": address, "ssh_port": ssh, "default": name == default}
+                for name, address, ssh in rows
+            ]
+        )
     else:
         shown = [["*" if name == default else "", name, address, str(ssh or "-")] for name, address, ssh in rows]
         say(table(["", "NAME", "ADDRESS", "SSH"], shown), end="")
@@ -92,7 +112,9 @@ def _local_ssh_port() -> int | None:
 
 def remove(words: list[str], options: Options) -> int:
     """Take a server out of the configuration; nothing on it changes."""
-    parser = Parser("server remove", "Take a server out of the client's configuration.  Nothing changes on the server itself.")
+    parser = Parser(
+        "server remove", "Take a server out of the client's configuration.  Nothing changes on the server itself."
+    )
     parser.add_argument("name", metavar="NAME")
     name = parser.parse(words, options).name
     config = _config(options)
@@ -130,10 +152,14 @@ def _token(file: str, address: Address) -> str:
         text = sys.stdin.read(_LONGEST_TOKEN) if file == "-" else Path(file).read_text(encoding="ascii")
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "it is not text"
-        raise UsageError(f"cannot read the token in {file}: {why}", hint="write it there with: shed token create NAME > FILE") from None
+        raise UsageError(
+            f"cannot read the token in {file}: {why}", hint="write it there with: shed token create NAME > FILE"
+        ) from None
     if len(text.split()) != 1:
         what = "standard input" if file == "-" else file
-        raise UsageError(f"{what} does not hold one token, and nothing else", hint="make one with: shed token create NAME")
+        raise UsageError(
+            f"{what} does not hold one token, and nothing else", hint="make one with: shed token create NAME"
+        )
     return text.strip()
 
 
@@ -156,7 +182,10 @@ def _info(address: Address) -> dict[str, object]:
         return Client(address).info(start=False)
     except UnavailableError as error:
         if address.host and address.ssh is None:
-            error.hint = f"servers listen on loopback only: shed server add ssh://{address.host}; or --no-check to add it all the same"
+            error.hint = (
+                f"servers listen on loopback only: shed server add ssh://{address.host}; or --no-check to "
+                "add it all the same"
+            )
         raise
 
 

@@ -31,7 +31,8 @@ def list_sessions(words: list[str], options: Options) -> int:
     """List the sessions of a shed, of all sheds, or of all servers' sheds."""
     parser = Parser(
         "sessions",
-        "List the tmux sessions in running sheds.  No shed is started for it.  To end one: shed sessions kill NAME SESSION",
+        "List the tmux sessions in running sheds.  No shed is started for it.  To end one: shed sessions kill NAME "
+        "SESSION",
         examples=["shed sessions", "shed sessions dev", "shed sessions --all", "shed sessions kill dev build"],
     )
     parser.add_argument("name", metavar="NAME", nargs="?", help="the shed (default: all of the server)")
@@ -59,7 +60,9 @@ def list_sessions(words: list[str], options: Options) -> int:
 
 def kill(words: list[str], options: Options) -> int:
     """End a session."""
-    parser = Parser("sessions kill", "End a tmux session in a shed, and what runs in it.", examples=["shed sessions kill dev build"])
+    parser = Parser(
+        "sessions kill", "End a tmux session in a shed, and what runs in it.", examples=["shed sessions kill dev build"]
+    )
     parser.add_argument("name", metavar="NAME", help="the shed")
     parser.add_argument("session", metavar="SESSION")
     args = parser.parse(words, options)

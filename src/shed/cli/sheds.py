@@ -28,17 +28,26 @@ def create(words: list[str], options: Options) -> int:
     parser.add_argument("name", metavar="NAME", help="lower-case letters, digits and '-'; at most 63")
     parser.add_argument("-i", "--image", metavar="IMAGE", help="name or digest of an image (default: the server's)")
     parser.add_argument("--cpus", metavar="N", type=parsing.count, help="virtual processors")
-    parser.add_argument("--memory", metavar="SIZE", type=parsing.memory, help="memory: 4G, 512M; a bare number is megabytes")
-    parser.add_argument("--upper-size", metavar="SIZE", type=parsing.size, help="room for what is written in the shed: 1G to 100G")
+    parser.add_argument(
+        "--memory", metavar="SIZE", type=parsing.memory, help="memory: 4G, 512M; a bare number is megabytes"
+    )
+    parser.add_argument(
+        "--upper-size", metavar="SIZE", type=parsing.size, help="room for what is written in the shed: 1G to 100G"
+    )
     parser.add_argument(
         "--local-dir",
         metavar="DIR[:MODE]",
-        help="folder of this machine to mount at /workspace; MODE: rw (default), ro, or git-rw, which opens git's settings and hooks too",
+        help="folder of this machine to mount at /workspace; MODE: rw (default), ro, or git-rw, which opens git's "
+        "settings and hooks too",
     )
-    parser.add_argument("--timeout", metavar="TIME", type=parsing.duration, help="give up after this long (default: 10m)")
+    parser.add_argument(
+        "--timeout", metavar="TIME", type=parsing.duration, help="give up after this long (default: 10m)"
+    )
     parser.add_argument("--cold", action="store_true", help=_COLD)
     parser.add_argument("--force", action="store_true", help=_FORCE)
-    parser.add_argument("--trust-kernel", action="store_true", help="let the kernel and the initrd that the image brings boot here")
+    parser.add_argument(
+        "--trust-kernel", action="store_true", help="let the kernel and the initrd that the image brings boot here"
+    )
     args = parser.parse(words, options)
     server = client(options)
     folder, mode = (None, None) if args.local_dir is None else local_dir(args.local_dir, server)
@@ -90,7 +99,9 @@ def stop(words: list[str], options: Options) -> int:
 
 def delete(words: list[str], options: Options) -> int:
     """Delete a shed and its files."""
-    parser = Parser("delete", "Delete a shed and everything that was written in it.  A folder given with --local-dir stays.")
+    parser = Parser(
+        "delete", "Delete a shed and everything that was written in it.  A folder given with --local-dir stays."
+    )
     parser.add_argument("name", metavar="NAME")
     parser.add_argument("-f", "--force", action="store_true", help="do not ask")
     args = parser.parse(words, options)
@@ -109,7 +120,12 @@ def list_sheds(words: list[str], options: Options) -> int:
     """List sheds."""
     parser = Parser("list", "List the sheds of the server.  -v adds process, size and workspace.")
     parser.add_argument("-q", "--quiet", action="store_true", help="names only")
-    parser.add_argument("-a", "--all", action="store_true", help="of all servers, which are asked at once; those that are down are named")
+    parser.add_argument(
+        "-a",
+        "--all",
+        action="store_true",
+        help="of all servers, which are asked at once; those that are down are named",
+    )
     args = parser.parse(words, options)
     if args.all:
         from shed.cli.everywhere import list_all  # noqa: PLC0415  for those who have several servers
@@ -141,7 +157,9 @@ def logs(words: list[str], options: Options) -> int:
         examples=["shed logs dev", "shed logs dev -f -n 20"],
     )
     parser.add_argument("name", metavar="NAME")
-    parser.add_argument("-f", "--follow", action="store_true", help="go on with what it says, also over restarts, until it is deleted")
+    parser.add_argument(
+        "-f", "--follow", action="store_true", help="go on with what it says, also over restarts, until it is deleted"
+    )
     parser.add_argument("-n", "--tail", metavar="N", type=parsing.number, help="begin with the last N lines")
     args = parser.parse(words, options)
     if args.follow and options.json:
@@ -182,7 +200,15 @@ def _workspace(shed: Shed) -> str:
 
 def headers(options: Options) -> list[str]:
     """Return the heads of the columns in which sheds are listed."""
-    return ["NAME", "STATUS", "IMAGE", "CPUS", "MEMORY", "CREATED", *(["PID", "UPPER", "WORKSPACE", "DIGEST"] if options.verbose else [])]
+    return [
+        "NAME",
+        "STATUS",
+        "IMAGE",
+        "CPUS",
+        "MEMORY",
+        "CREATED",
+        *(["PID", "UPPER", "WORKSPACE", "DIGEST"] if options.verbose else []),
+    ]
 
 
 def row(shed: Shed, options: Options) -> list[str]:

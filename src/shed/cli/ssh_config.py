@@ -26,16 +26,22 @@ def ssh_config(words: list[str], options: Options) -> int:
     """Print or install what OpenSSH needs to reach sheds."""
     parser = Parser(
         "ssh-config",
-        "Print what OpenSSH needs to reach sheds as hosts called shed-NAME: of one shed, of a server named with -s, or of all servers.\n"
-        "Each server's host key is pinned in ~/.shed/known_hosts.  Your own key, ~/.shed/id_ed25519, is made when it is missing, and each\n"
+        "Print what OpenSSH needs to reach sheds as hosts called shed-NAME: of one shed, of a server named with -s, "
+        "or of all servers.\n"
+        "Each server's host key is pinned in ~/.shed/known_hosts.  Your own key, ~/.shed/id_ed25519, is made when it "
+        "is missing, and each\n"
         "server is told to let it in.",
         examples=["shed ssh-config dev", "shed ssh-config --install", "ssh shed-dev", "shed ssh-config --uninstall"],
     )
     parser.add_argument("name", metavar="NAME", nargs="?", help="the shed (default: all)")
     parser.add_argument("-a", "--all", action="store_true", help="all sheds of all servers, as without a name")
-    parser.add_argument("--install", action="store_true", help="have ~/.ssh/config include them, from ~/.shed/ssh_config")
+    parser.add_argument(
+        "--install", action="store_true", help="have ~/.ssh/config include them, from ~/.shed/ssh_config"
+    )
     parser.add_argument("--uninstall", action="store_true", help="undo that: ~/.ssh/config is what it was before")
-    parser.add_argument("--dry-run", action="store_true", help="say what --install or --uninstall would write, and write nothing")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="say what --install or --uninstall would write, and write nothing"
+    )
     args = parser.parse(words, options)
     if args.install and args.uninstall:
         raise UsageError("--install and --uninstall at once", hint="choose one")
@@ -62,13 +68,23 @@ def ssh_config(words: list[str], options: Options) -> int:
         return 0
     names = ", ".join(host.alias for host in hosts) or "no sheds yet"
     sentence = f"{user_file} knows {names}"
-    done(options, "ssh-config", "install", sentence, path=str(user_file), hosts=[_wire(host) for host in hosts], dry_run=args.dry_run)
+    done(
+        options,
+        "ssh-config",
+        "install",
+        sentence,
+        path=str(user_file),
+        hosts=[_wire(host) for host in hosts],
+        dry_run=args.dry_run,
+    )
     return 1 if down and not hosts else 0
 
 
 def _uninstall(user_file: Path, ours: Path, options: Options, *, dry_run: bool) -> int:
     hosts = aliases(read(ours)) if dry_run else uninstall(user_file, ours)
-    sentence = f"{user_file} {'would no longer know' if dry_run else 'no longer knows'} {', '.join(hosts) or 'of sheds'}"
+    sentence = (
+        f"{user_file} {'would no longer know' if dry_run else 'no longer knows'} {', '.join(hosts) or 'of sheds'}"
+    )
     done(options, "ssh-config", "uninstall", sentence, path=str(user_file), hosts=hosts, dry_run=dry_run)
     return 0
 
@@ -86,7 +102,9 @@ def _hosts(config: Config, name: str | None, options: Options, *, changing: bool
     answers = ask(
         config,
         sorted(config.names(), key=lambda server: server != (config.default or LOCAL)),
-        lambda server: _of_server(server, [shed.name for shed in server.sheds()], config, known_hosts, changing=changing),
+        lambda server: _of_server(
+            server, [shed.name for shed in server.sheds()], config, known_hosts, changing=changing
+        ),
     )
     found: dict[str, Host] = {}
     down = []
@@ -113,7 +131,9 @@ def _of_server(server: Client, sheds: list[str], config: Config, known_hosts: Pa
     port, address = info.get("ssh_port"), server.address
     if not isinstance(port, int):
         reason = str(info.get("ssh", "")).removeprefix("off: ") or "it does not say more"
-        raise UnavailableError(f"the server at {address} has no SSH front: {reason}", code="SSH_OFF", hint="see ssh_port in server.yaml")
+        raise UnavailableError(
+            f"the server at {address} has no SSH front: {reason}", code="SSH_OFF", hint="see ssh_port in server.yaml"
+        )
     entry = config.servers.get(address.name or "")
     if entry is not None and entry.ssh_port != DEFAULT_SSH_PORT:
         port = entry.ssh_port
@@ -126,7 +146,10 @@ def _of_server(server: Client, sheds: list[str], config: Config, known_hosts: Pa
     jump = {} if address.ssh is None else {"jump": str(address), "key_name": pattern(host, port)}
     hostname = host if address.ssh is None else "localhost"
     place = address.name or LOCAL
-    return [Host(f"shed-{shed}", place, shed, hostname, port, known_hosts, identity=identity, **jump) for shed in _names(sheds, address)]
+    return [
+        Host(f"shed-{shed}", place, shed, hostname, port, known_hosts, identity=identity, **jump)
+        for shed in _names(sheds, address)
+    ]
 
 
 def _names(sheds: list[str], address: Address) -> Iterator[str]:
@@ -149,7 +172,10 @@ def _enrolled(server: Client) -> Path | None:
     except ShedError as error:
         if error.code != "FORBIDDEN":
             raise
-        note(f"warning: {server.address} does not let in your key: {error.message}; on its machine: shed ssh-key add '{key}'")
+        note(
+            f"warning: {server.address} does not let in your key: {error.message}; on its machine: shed ssh-key add "
+            f"'{key}'"
+        )
         return None
     return identity
 

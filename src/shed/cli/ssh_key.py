@@ -29,13 +29,19 @@ def main(words: list[str], options: Options) -> int:
 
 def list_keys(words: list[str], options: Options) -> int:
     """List the keys."""
-    about = "List the keys that were let in by SSH.  Those of ssh.authorized_keys in the server's configuration are not shown."
+    about = (
+        "List the keys that were let in by SSH.  Those of ssh.authorized_keys in the server's configuration are "
+        "not shown."
+    )
     Parser("ssh-key list", about).parse(words, options)
     keys = client(options).ssh_keys()
     if options.json:
         emit(keys)
     elif keys or not sys.stdout.isatty():
-        rows = [[str(key.get("fingerprint")), str(key.get("comment") or "-"), age(str(key.get("added_at", "")))] for key in keys]
+        rows = [
+            [str(key.get("fingerprint")), str(key.get("comment") or "-"), age(str(key.get("added_at", "")))]
+            for key in keys
+        ]
         say(table(["FINGERPRINT", "COMMENT", "ADDED"], rows), end="")
     else:
         note("no keys; let your own in: shed ssh-config --install")
@@ -47,10 +53,17 @@ def add(words: list[str], options: Options) -> int:
     parser = Parser(
         "ssh-key add",
         "Have the server let in a public key by SSH: whoever has the private one can enter every shed.",
-        examples=["shed ssh-key add", "shed ssh-key add ~/.ssh/id_ed25519.pub", "shed ssh-key add 'ssh-ed25519 AAAA... me@laptop'"],
+        examples=[
+            "shed ssh-key add",
+            "shed ssh-key add ~/.ssh/id_ed25519.pub",
+            "shed ssh-key add 'ssh-ed25519 AAAA... me@laptop'",
+        ],
     )
     parser.add_argument(
-        "key", metavar="KEY", nargs="?", help="a file that holds one public key, or its line (default: ~/.shed/id_ed25519.pub)"
+        "key",
+        metavar="KEY",
+        nargs="?",
+        help="a file that holds one public key, or its line (default: ~/.shed/id_ed25519.pub)",
     )
     wanted = parser.parse(words, options).key
     key = own_key(default_identity()) if wanted is None else _key(wanted)
@@ -61,11 +74,15 @@ def add(words: list[str], options: Options) -> int:
 
 def remove(words: list[str], options: Options) -> int:
     """Let a key in no more."""
-    parser = Parser("ssh-key remove", "Have the server let in a key no more, from the next connection on; those that are open stay.")
+    parser = Parser(
+        "ssh-key remove", "Have the server let in a key no more, from the next connection on; those that are open stay."
+    )
     parser.add_argument("key", metavar="FINGERPRINT", help="as `shed ssh-key list` shows it, or the key's comment")
     wanted = parser.parse(words, options).key
     server = client(options)
-    found = [str(key["fingerprint"]) for key in server.ssh_keys() if wanted in (key.get("fingerprint"), key.get("comment"))]
+    found = [
+        str(key["fingerprint"]) for key in server.ssh_keys() if wanted in (key.get("fingerprint"), key.get("comment"))
+    ]
     if len(found) != 1:
         many = f"{len(found)} keys are called {wanted!r}" if found else f"the server lets in no key {wanted!r}"
         raise NotFoundError(many, code="SSH_KEY_NOT_FOUND", hint="name it by its fingerprint: shed ssh-key list")
@@ -85,4 +102,6 @@ def _key(wanted: str) -> PublicKey:
     try:
         return PublicKey.parse(text)
     except DataError:
-        raise UsageError(f"{what} is not a public key", code="INVALID_SSH_KEY", hint="it should read: ssh-ed25519 AAAA…") from None
+        raise UsageError(
+            f"{what} is not a public key", code="INVALID_SSH_KEY", hint="it should read: ssh-ed25519 AAAA…"
+        ) from None

@@ -40,9 +40,12 @@ def usage(words: list[str], options: Options) -> int:
     """Show what takes up space."""
     parser = Parser(
         "system df",
-        "Show what takes up space: SIZE as long as the files are, DISK what the file system has given them.  -v shows each thing.",
+        "Show what takes up space: SIZE as long as the files are, DISK what the file system has given them.  -v shows "
+        "each thing.",
     )
-    parser.add_argument("--all", action="store_true", help="of all servers, which are asked at once; those that are down are named")
+    parser.add_argument(
+        "--all", action="store_true", help="of all servers, which are asked at once; those that are down are named"
+    )
     args = parser.parse(words, options)
     if not args.all:
         answer = client(options).usage()
@@ -81,13 +84,22 @@ def prune(words: list[str], options: Options) -> int:
     """Free space."""
     parser = Parser(
         "system prune",
-        "Delete what is not needed.  Without a scope: --instances, --images and --orphans.  A running shed is never deleted.",
+        "Delete what is not needed.  Without a scope: --instances, --images and --orphans.  A running shed is never "
+        "deleted.",
         examples=["shed system prune --dry-run", "shed system prune --images --logs --until 24h"],
     )
     for scope, about in _SCOPES.items():
         parser.add_argument(f"--{scope}", action="store_true", help=about)
-    parser.add_argument("--until", metavar="TIME", type=parsing.duration, default=72 * 3600.0, help="spare what is younger (default: 72h)")
-    parser.add_argument("--log-tail-bytes", metavar="SIZE", type=parsing.size, help="what --logs leaves of a shed's log (default: 5M)")
+    parser.add_argument(
+        "--until",
+        metavar="TIME",
+        type=parsing.duration,
+        default=72 * 3600.0,
+        help="spare what is younger (default: 72h)",
+    )
+    parser.add_argument(
+        "--log-tail-bytes", metavar="SIZE", type=parsing.size, help="what --logs leaves of a shed's log (default: 5M)"
+    )
     parser.add_argument("--dry-run", action="store_true", help="only say what would be deleted")
     parser.add_argument("-f", "--force", action="store_true", help="do not ask")
     args = parser.parse(words, options)
@@ -108,7 +120,9 @@ def prune(words: list[str], options: Options) -> int:
             note(f"would free {format_size(plan['size_bytes'])}")
             return 0
         question = _sentence(plan, "delete", "cut")
-        if not confirm(f"{question[0].upper()}{question[1:]} ({format_size(plan['size_bytes'])})?", options, force=False):
+        if not confirm(
+            f"{question[0].upper()}{question[1:]} ({format_size(plan['size_bytes'])})?", options, force=False
+        ):
             note("Cancelled.")
             return 0
     with watched(options, left="the server goes on; see: shed system df") as sink:
@@ -128,7 +142,11 @@ def _preview(plan: dict[str, Any], options: Options) -> None:
 
 def _sentence(plan: dict[str, Any], delete: str, cut: str) -> str:
     """Return what is done, as half a sentence that uses the two verbs; empty when it is nothing."""
-    counts = {scope: f"{len(plan[scope])} {one}{'' if len(plan[scope]) == 1 else 's'}" for scope, one in _ROWS.items() if plan[scope]}
+    counts = {
+        scope: f"{len(plan[scope])} {one}{'' if len(plan[scope]) == 1 else 's'}"
+        for scope, one in _ROWS.items()
+        if plan[scope]
+    }
     consoles = counts.pop("consoles", None)
     parts = [f"{delete} {', '.join(counts.values())}"] if counts else []
     return ", ".join(parts + ([f"{cut} {consoles}"] if consoles else []))

@@ -1,4 +1,7 @@
-"""The user's terminal and signals while a command runs in a shed.  No contextlib, no signal (enum): every `shed exec` comes here."""
+"""The user's terminal and signals while a command runs in a shed.
+
+No contextlib, no signal (enum): every `shed exec` comes here.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,9 @@ _KNOWN_TERMS = (
 """Terminal types that Debian's ncurses-base and most other minimal systems describe."""
 _LEAVE_COUNT, _LEAVE_SECONDS = 3, 2.0
 _TWICE = 0.5
-"""Seconds within which a signal counts once: `timeout` sends it to its child, and again to the child's process group."""
+"""Seconds within which a signal counts once: `timeout` sends it to its child, and again to the child's process
+group.
+"""
 _SILENCE = 3.0
 """Seconds without a sign of the command, after it was told to end, until the guest is asked whether it is well."""
 
@@ -84,9 +89,10 @@ class RawTerminal:
 class Signals(Wake):
     """What signals do while a command runs, until the block ends.
 
-    With pipes, the command gets the ones that ask it to end.  For a command that does not listen, three ctrl-C within two seconds end
-    `shed` itself, a second SIGTERM or SIGQUIT does, and so does a guest that no longer answers.  With a `raw` terminal the keys that raise
-    signals are bytes like others: the window's size is passed on, and who asks `shed` to end gets that.
+    With pipes, the command gets the ones that ask it to end.  For a command that does not listen, three ctrl-C within
+    two seconds end `shed` itself, a second SIGTERM or SIGQUIT does, and so does a guest that no longer answers.  With a
+    `raw` terminal the keys that raise signals are bytes like others: the window's size is passed on, and who asks
+    `shed` to end gets that.
     """
 
     def __init__(self, execution: Execution, *, raw: RawTerminal | None = None) -> None:
@@ -113,7 +119,9 @@ class Signals(Wake):
                 _signal.signal(number, _noted)
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         _signal.set_wakeup_fd(self._wakeup)
         for number, handler in self._before.items():
             _signal.signal(number, handler)
@@ -139,7 +147,10 @@ class Signals(Wake):
         """Give up a guest that does not answer; a command that takes its time to end is waited for."""
         if self._execution.answers():
             return None
-        return Exit(128 + max(self._asked, key=self._asked.__getitem__), "the shed does not answer, so its command was left alone")
+        return Exit(
+            128 + max(self._asked, key=self._asked.__getitem__),
+            "the shed does not answer, so its command was left alone",
+        )
 
     def _pass_on(self, number: int) -> None:
         if number == _signal.SIGINT:

@@ -37,10 +37,14 @@ def create(words: list[str], options: Options) -> int:
         "--right",
         choices=("read", "use", "admin"),
         default="use",
-        help="read: see what there is; use: make, run and delete sheds (default); admin: also host folders, images, tokens, the server",
+        help="read: see what there is; use: make, run and delete sheds (default); admin: also host folders, images, "
+        "tokens, the server",
     )
     parser.add_argument(
-        "--expires", metavar="TIME", type=parsing.duration, help="how long it is valid, for example 24h (default: for ever)"
+        "--expires",
+        metavar="TIME",
+        type=parsing.duration,
+        help="how long it is valid, for example 24h (default: for ever)",
     )
     args = parser.parse(words, options)
     token, secret = client(options).create_token(args.name, right=args.right, expires_in=args.expires)
@@ -59,7 +63,10 @@ def list_tokens(words: list[str], options: Options) -> int:
     if options.json:
         emit(tokens)
         return 0
-    rows = [[str(t.get("name")), str(t.get("right")), age(str(t.get("created_at"))), str(t.get("expires_at") or "never")] for t in tokens]
+    rows = [
+        [str(t.get("name")), str(t.get("right")), age(str(t.get("created_at"))), str(t.get("expires_at") or "never")]
+        for t in tokens
+    ]
     say(table(["NAME", "RIGHT", "CREATED", "EXPIRES"], rows), end="")
     return 0
 

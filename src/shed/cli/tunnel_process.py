@@ -1,6 +1,7 @@
 """The process behind ``shed tunnels start -d``: ``python -m shed.cli.tunnel_process DESCRIPTOR PLAN``.
 
-It tells the descriptor once, as JSON, that its ports are open, or what kept it from that.  Its standard output and error are its log.
+It tells the descriptor once, as JSON, that its ports are open, or what kept it from that.  Its standard output and
+error are its log.
 """
 
 from __future__ import annotations

@@ -31,19 +31,30 @@ _READY_TIMEOUT = 30.0
 
 def main(words: list[str], options: Options) -> int:
     """Run a command about tunnels."""
-    return dispatch(COMMANDS, words, options, prefix="tunnels ", about="Ports of this machine that lead to ports of a shed.")
+    return dispatch(
+        COMMANDS, words, options, prefix="tunnels ", about="Ports of this machine that lead to ports of a shed."
+    )
 
 
 def start(words: list[str], options: Options) -> int:
     """Open tunnels, in the foreground or the background."""
     parser = Parser(
         "tunnels start",
-        "Open tunnels to a shed: those of a profile in ~/.shed/tunnels.yaml, or those named.  Without -d they are open until ctrl-C.",
-        examples=["shed tunnels start dev", "shed tunnels start dev -t 3000 -t 8080:80 -d", "shed tunnels start dev -p db -d --replace"],
+        "Open tunnels to a shed: those of a profile in ~/.shed/tunnels.yaml, or those named.  Without -d they are "
+        "open until ctrl-C.",
+        examples=[
+            "shed tunnels start dev",
+            "shed tunnels start dev -t 3000 -t 8080:80 -d",
+            "shed tunnels start dev -p db -d --replace",
+        ],
     )
     parser.add_argument("name", metavar="NAME")
-    parser.add_argument("-p", "--profile", metavar="PROFILE", help=f"profile to open (default without -t: {DEFAULT_PROFILE})")
-    parser.add_argument("-t", "--tunnel", metavar="[LOCAL:]PORT", action="append", default=[], help="port to open; can be repeated")
+    parser.add_argument(
+        "-p", "--profile", metavar="PROFILE", help=f"profile to open (default without -t: {DEFAULT_PROFILE})"
+    )
+    parser.add_argument(
+        "-t", "--tunnel", metavar="[LOCAL:]PORT", action="append", default=[], help="port to open; can be repeated"
+    )
     parser.add_argument("-d", "--detach", action="store_true", help="in the background; returns when they are open")
     parser.add_argument("--replace", action="store_true", help="close those to this shed that are open already")
     args = parser.parse(words, options)
@@ -103,7 +114,12 @@ def list_tunnels(words: list[str], options: Options) -> int:
     if options.json:
         emit(
             [
-                {"shed": one.shed, "server": one.server_as_named(about), "pid": pid, "forwards": about.get("forwards", [])}
+                {
+                    "shed": one.shed,
+                    "server": one.server_as_named(about),
+                    "pid": pid,
+                    "forwards": about.get("forwards", []),
+                }
                 for one, pid, about in found
             ]
         )
@@ -132,7 +148,10 @@ def config(words: list[str], options: Options) -> int:
 
 
 def _detach(mine: Tunnels, address: Address, rules: list[Rule]) -> tuple[int, Forwards]:
-    """Start a process of its own session that keeps the tunnels open; return when they are.  Raises what kept it from that."""
+    """Start a process of its own session that keeps the tunnels open; return when they are.
+
+    Raises what kept it from that.
+    """
     tunnels.folder().mkdir(mode=0o700, parents=True, exist_ok=True)
     plan = {"shed": mine.shed, "server": mine.server, "address": str(address), "rules": [str(rule) for rule in rules]}
     hear, tell = os.pipe()
@@ -154,7 +173,9 @@ def _detach(mine: Tunnels, address: Address, rules: list[Rule]) -> tuple[int, Fo
     try:
         value = json.loads(told)
     except ValueError:
-        raise ShedError("the process of the tunnels ended at once", code="TUNNELS_FAILED", hint=f"its log is {mine.file('log')}") from None
+        raise ShedError(
+            "the process of the tunnels ended at once", code="TUNNELS_FAILED", hint=f"its log is {mine.file('log')}"
+        ) from None
     if "error" in value:
         error = ShedError(value["error"], code=value["code"], hint=value["hint"])
         error.exit_code = value["exit_code"]

@@ -13,14 +13,21 @@ COMMANDS = {"check": Command("shed.cli.workspace:check", "tell what in a shed's 
 
 def main(words: list[str], options: Options) -> int:
     """Run a command about workspaces."""
-    return dispatch(COMMANDS, words, options, prefix="workspace ", about="Folders that sheds share with their host (create --local-dir).")
+    return dispatch(
+        COMMANDS,
+        words,
+        options,
+        prefix="workspace ",
+        about="Folders that sheds share with their host (create --local-dir).",
+    )
 
 
 def check(words: list[str], options: Options) -> int:
     """Tell what in a shed's folder may run on its host."""
     parser = Parser(
         "workspace check",
-        "Tell what in the folder of a shed may run on its host by itself, when git, an editor or a shell comes by.  Scripts and programs "
+        "Tell what in the folder of a shed may run on its host by itself, when git, an editor or a shell comes by.  "
+        "Scripts and programs "
         "that you start are not listed.  The exit code is 1 when something has changed since the shed was made.",
         examples=["shed workspace check dev"],
     )

@@ -1,8 +1,9 @@
 """Which server to talk to.
 
-First match wins: what the caller names (``-s``), ``SHED_SERVER``, where the client's configuration says that the shed was seen, its
-``default_server``, the local server.  A server is named ``unix:///path/of/socket``, ``http://host:port``, ``ssh://[user@]host[:port]``, as
-the configuration calls it, or ``local``.  On the way of every `shed exec`: imports nothing that takes time.
+First match wins: what the caller names (``-s``), ``SHED_SERVER``, where the client's configuration says that the shed
+was seen, its ``default_server``, the local server.  A server is named ``unix:///path/of/socket``, ``http://host:port``,
+``ssh://[user@]host[:port]``, as the configuration calls it, or ``local``.  On the way of every `shed exec`: imports
+nothing that takes time.
 """
 
 from __future__ import annotations
@@ -18,10 +19,11 @@ DEFAULT_PORT = 8080
 class Address:
     """Where a server listens: `path` of a Unix socket, or else `host` and `port`.
 
-    With `ssh`, the words for the user's own ssh that lead to `host`, it is the local server of that machine.  `local` is true for this
-    user's own server, the one that the client may start.  `name` is what the configuration calls it, and None for one that is named by
-    its URL.  `guess` says that nobody named it: the shed may be on another server.  `token` is shown to a server
-    that is reached over HTTP; None for the one that is kept for it, see `shed.client.tokens`.
+    With `ssh`, the words for the user's own ssh that lead to `host`, it is the local server of that machine.  `local`
+    is true for this user's own server, the one that the client may start.  `name` is what the configuration calls it,
+    and None for one that is named by its URL.  `guess` says that nobody named it: the shed may be on another server.
+    `token` is shown to a server that is reached over HTTP; None for the one that is kept for it, see
+    `shed.client.tokens`.
     """
 
     __slots__ = ("guess", "host", "local", "name", "path", "port", "ssh", "token")
@@ -74,9 +76,12 @@ class Address:
 
 
 def resolve(server: str | None = None, *, config: str | None = None, shed: str | None = None) -> Address:
-    """Return the address to use when the user named `server`; `config` is the client's configuration file, if one was named.
+    """Return the address to use when the user named `server`.
 
-    `shed` is the one that it is about, if any.  Raises `UsageError` for a name, URL or configuration that cannot be used.
+    `config` is the client's configuration file, if one was named.
+
+    `shed` is the one that it is about, if any.  Raises `UsageError` for a name, URL or configuration that cannot be
+    used.
     """
     named = server or os.environ.get("SHED_SERVER") or None
     if named is not None and "://" in named:
@@ -108,7 +113,13 @@ def parse(url: str) -> Address:
         host, port = _split(authority, DEFAULT_PORT if scheme == "http" else 0)
         if host and port is not None and scheme == "http" and not at:
             return Address(host=host, port=port)
-        if host and port is not None and scheme == "ssh" and not (host + user).startswith("-") and bool(user) == bool(at):
+        if (
+            host
+            and port is not None
+            and scheme == "ssh"
+            and not (host + user).startswith("-")
+            and bool(user) == bool(at)
+        ):
             return Address(host=host, port=port, ssh=(*(("-p", str(port)) if port else ()), "--", f"{user}{at}{host}"))
     if scheme == "https":
         raise UsageError(f"{url}: shed servers of this version do not speak HTTPS", hint="use ssh://[user@]host")

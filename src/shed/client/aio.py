@@ -1,7 +1,7 @@
 """The Python SDK for asyncio: `AsyncClient` and `AsyncShed`.  ``from shed import AsyncClient``.
 
-Requests, commands and connections are asyncio's own streams; what they say is encoded and decoded by the code that the other client
-uses.  Folders are copied in a thread, since reading and writing them here waits for the disk in any case.
+Requests, commands and connections are asyncio's own streams; what they say is encoded and decoded by the code that the
+other client uses.  Folders are copied in a thread, since reading and writing them here waits for the disk in any case.
 """
 
 from __future__ import annotations
@@ -53,7 +53,10 @@ class AsyncClient:
         trust_kernel: bool = False,
         on_event: Sink = ignore,
     ) -> AsyncShed:
-        """Create a shed and return it, running; see `shed.Client.create`.  It is the subject of an ``async with`` block."""
+        """Create a shed and return it, running; see `shed.Client.create`.
+
+        It is the subject of an ``async with`` block.
+        """
         chosen = new_name(name)
         body = api.create_body(
             chosen,
@@ -85,8 +88,13 @@ class AsyncClient:
         """Return the images in the server's store."""
         return [api.object_of(item) for item in api.items_of(await self._ask("GET", "/api/images"), "images")]
 
-    async def pull(self, reference: str, *, tag: str | None = None, detach: bool = False, on_event: Sink = ignore) -> dict[str, Any]:
-        """Have the server pull an image; return its tag and digest.  The pull ends when this program does, unless it is to `detach`."""
+    async def pull(
+        self, reference: str, *, tag: str | None = None, detach: bool = False, on_event: Sink = ignore
+    ) -> dict[str, Any]:
+        """Have the server pull an image; return its tag and digest.
+
+        The pull ends when this program does, unless it is to `detach`.
+        """
         target = f"{api.PULL}&detach=true" if detach else api.PULL
         return await self._work("POST", target, body={"docker_ref": reference, "tag": tag}, on_event=on_event)
 
@@ -104,7 +112,10 @@ class AsyncClient:
             return exchange.answer.value(await exchange.read())
 
     async def _work(self, method: str, target: str, *, body: object = None, on_event: Sink = ignore) -> dict[str, Any]:
-        """Have the server do something that takes long, and return its result; what happens meanwhile goes to `on_event`."""
+        """Have the server do something that takes long, and return its result.
+
+        What happens meanwhile goes to `on_event`.
+        """
         async with AsyncExchange(self.address, method, target, body=body, accept="text/event-stream") as exchange:
             async for event in exchange.events():
                 if event.name == "complete":
@@ -173,7 +184,9 @@ class AsyncShed:
     ) -> AsyncProcess:
         """Start a command and return it with its streams; a stopped shed is started first."""
         words = commands.words_of(command)
-        return await AsyncProcess.start(self._client.address, self.name, words, env=commands.assignments(env), working_dir=cwd, user=user)
+        return await AsyncProcess.start(
+            self._client.address, self.name, words, env=commands.assignments(env), working_dir=cwd, user=user
+        )
 
     async def exec(
         self,
@@ -208,12 +221,18 @@ class AsyncShed:
         await asyncio.to_thread(copy, self._client.address, (self.name, source), ("", os.fspath(target)), user)
 
     async def connect(self, port: int) -> streams.Streams:
-        """Return a reader and a writer of a TCP port of the shed's loopback.  Raises `ConnectError` when nothing listens there."""
+        """Return a reader and a writer of a TCP port of the shed's loopback.
+
+        Raises `ConnectError` when nothing listens there.
+        """
         return await streams.upgrade(self._client.address, "GET", api.connect_target(self.name, port), api.CONNECT)
 
     @contextlib.asynccontextmanager
     async def forward(self, port: int, *, local: int = 0) -> AsyncIterator[int]:
-        """Have a port of this machine's loopback lead to a port of the shed while the block lasts; yields the local port."""
+        """Have a port of this machine's loopback lead to a port of the shed while the block lasts.
+
+        Yields the local port.
+        """
         forwarder = Forwarder(self._client.address, self.name, start=True)
         try:
             bound = await forwarder.listen(Rule(local, port))

@@ -14,7 +14,9 @@ from shed.client.address import Address
 class AsyncExchange:
     """One request and its answer.  Entering it returns when the head of a successful answer is here."""
 
-    def __init__(self, address: Address, method: str, target: str, *, body: object = None, accept: str = "application/json") -> None:
+    def __init__(
+        self, address: Address, method: str, target: str, *, body: object = None, accept: str = "application/json"
+    ) -> None:
         self.answer = http.Answer(address)
         self._patience = http.Patience(address, http.TIMEOUT)
         self._request = method, target, body, accept
@@ -24,7 +26,9 @@ class AsyncExchange:
         self._streams = await streams.connect(self.answer.address)
         try:
             method, target, body, accept = self._request
-            message = http.encode_request(self.answer.connection, self.answer.address, method, target, body=body, accept=accept)
+            message = http.encode_request(
+                self.answer.connection, self.answer.address, method, target, body=body, accept=accept
+            )
             self._streams[1].write(message)
             while self.answer.head is None:
                 await self._next()
@@ -49,7 +53,10 @@ class AsyncExchange:
         return bytes(body)
 
     async def events(self) -> AsyncIterator[http.Event]:
-        """Yield the server's events as they come; a plain answer is one ``complete`` event.  An ``error`` event is raised."""
+        """Yield the server's events as they come; a plain answer is one ``complete`` event.
+
+        An ``error`` event is raised.
+        """
         if self.answer.content_type() != "text/event-stream":
             yield http.plain_event(self.answer, await self.read())
             return

@@ -38,7 +38,10 @@ class Output:
         self._changed = asyncio.Condition()
 
     async def read(self, limit: int = -1) -> bytes:
-        """Return up to `limit` bytes as soon as there are some, or all to the end when it is negative; empty at the end."""
+        """Return up to `limit` bytes as soon as there are some, or all to the end when it is negative.
+
+        Empty at the end.
+        """
         found = bytearray()
         while True:
             async with self._changed:
@@ -89,7 +92,10 @@ class Output:
 
 
 class AsyncProcess:
-    """A command that runs; leaving its ``async with`` block hangs it up.  What is not read of its outputs holds it up."""
+    """A command that runs; leaving its ``async with`` block hangs it up.
+
+    What is not read of its outputs holds it up.
+    """
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, words: list[str]) -> None:
         self._reader = reader
@@ -118,7 +124,10 @@ class AsyncProcess:
         await self.close()
 
     async def write(self, data: bytes) -> None:
-        """Write to the command's standard input; waits while the command is far behind.  What an ended one does not take is dropped."""
+        """Write to the command's standard input; waits while the command is far behind.
+
+        What an ended one does not take is dropped.
+        """
         rest = memoryview(data)
         while rest and not self._task.done():
             if self._window <= 0:
@@ -141,13 +150,19 @@ class AsyncProcess:
         self._writer.write(exec_frame(SIGNAL, b'{"signal":%d}' % number))
 
     async def wait(self) -> int:
-        """Return the exit code, as a shell counts it.  Raises `BackendError` (EXEC_LOST), and `CommandError` when it did not start."""
+        """Return the exit code, as a shell counts it.
+
+        Raises `BackendError` (EXEC_LOST), and `CommandError` when it did not start.
+        """
         ended = await asyncio.shield(self._task)
         started(Result(self._words, ended.code, b"", b""), ended)
         return ended.code
 
     async def communicate(self, stdin: bytes = b"", *, timeout: float | None = None) -> Result:
-        """Write `stdin`, read both outputs to their ends, and return what the command did.  Raises `CommandTimeoutError`."""
+        """Write `stdin`, read both outputs to their ends, and return what the command did.
+
+        Raises `CommandTimeoutError`.
+        """
         outputs = [asyncio.create_task(output.read()) for output in (self.stdout, self.stderr)]
         feeding = asyncio.create_task(self._feed(stdin))
         try:
@@ -196,10 +211,14 @@ class AsyncProcess:
                         await (self.stdout if kind == DATA_FRAME else self.stderr).feed(payload)
                 data = await self._reader.read(streams.CHUNK)
                 if not data:
-                    raise BackendError("lost the connection to the command", code="EXEC_LOST", hint="see what happened: shed logs")
+                    raise BackendError(
+                        "lost the connection to the command", code="EXEC_LOST", hint="see what happened: shed logs"
+                    )
                 decoder.feed(data)
         except ConnectionError:
-            raise BackendError("lost the connection to the command", code="EXEC_LOST", hint="see what happened: shed logs") from None
+            raise BackendError(
+                "lost the connection to the command", code="EXEC_LOST", hint="see what happened: shed logs"
+            ) from None
         except ProtocolError as error:
             raise BackendError(f"the agent does not speak our protocol: {error}", code="PROTOCOL") from None
         finally:

@@ -30,7 +30,9 @@ def _ignore(event: Event) -> None:
 
 
 class Client:
-    """Talks to one server: the one named, or whichever `shed.client.address.resolve` finds.  The local one is started when needed.
+    """Talks to one server: the one named, or whichever `shed.client.address.resolve` finds.
+
+    The local one is started when needed.
 
     Every method raises the `ShedError` that the server answers with, and `UnavailableError` when it cannot be reached.
     """
@@ -40,15 +42,22 @@ class Client:
         self.address.token = token or self.address.token
 
     def info(self, *, start: bool = True) -> dict[str, Any]:
-        """Return what the server says of itself; with `start` false, a local server that is not running is left alone."""
+        """Return what the server says of itself.
+
+        With `start` false, a local server that is not running is left alone.
+        """
         return object_of(http.request(self.address, "GET", "/api/info", start=start, timeout=ANSWER_TIMEOUT))
 
     def ssh_host_key(self) -> str:
         """Return the public key of the server's SSH front.  Raises `UnavailableError` when it has none."""
         return str(object_of(http.request(self.address, "GET", "/api/ssh-host-key")).get("host_key", ""))
 
-    def create_token(self, name: str, *, right: str = "use", expires_in: float | None = None) -> tuple[dict[str, Any], str]:
-        """Make a token for the server's TCP port; return what the server says of it, and its secret, which the server does not know.
+    def create_token(
+        self, name: str, *, right: str = "use", expires_in: float | None = None
+    ) -> tuple[dict[str, Any], str]:
+        """Make a token for the server's TCP port.
+
+        Return what the server says of it, and its secret, which the server does not know.
 
         `right` is ``read``, ``use`` or ``admin``; `expires_in` is in seconds.
         """
@@ -89,7 +98,10 @@ class Client:
         http.request(self.address, "POST", "/api/server/stop", start=False)
 
     def sheds(self, *, timeout: float = ANSWER_TIMEOUT, on_event: Sink = _ignore) -> list[Shed]:
-        """Return all sheds; `on_event` gets a warning for each one whose records cannot be read.  `timeout` is in seconds."""
+        """Return all sheds; `on_event` gets a warning for each one whose records cannot be read.
+
+        `timeout` is in seconds.
+        """
         answer = http.request(self.address, "GET", "/api/sheds", timeout=timeout)
         for warning in items_of(answer, "warnings"):
             on_event(WarningEvent(str(warning)))
@@ -117,10 +129,10 @@ class Client:
     ) -> Shed:
         """Create and start a shed; what is None is the server's to choose.
 
-        `local_dir` is an absolute path on the server's machine, `local_dir_mode` one of ``rw``, ``ro`` and ``git-rw``, `timeout` the
-        seconds after which the server gives up and undoes all.
-        `cold` has its VM booted, whatever it could be restored from; `force` has it started on a host that is short of memory, too.
-        `trust_kernel` lets the kernel and the initrd of the image boot there from then on; that needs the right to administer.
+        `local_dir` is an absolute path on the server's machine, `local_dir_mode` one of ``rw``, ``ro`` and ``git-rw``,
+        `timeout` the seconds after which the server gives up and undoes all. `cold` has its VM booted, whatever it
+        could be restored from; `force` has it started on a host that is short of memory, too. `trust_kernel` lets the
+        kernel and the initrd of the image boot there from then on; that needs the right to administer.
         """
         body = create_body(
             name,
@@ -157,7 +169,8 @@ class Client:
     def follow_logs(self, name: str, *, tail: int | None = None, output: int | None = None) -> Iterator[bytes]:
         """Yield what `logs` returns, and then what the console says as it comes, over restarts, until the shed is deleted.
 
-        Closing the iterator drops the connection.  Raises `BrokenPipeError` when nobody reads the descriptor `output` any more.
+        Closing the iterator drops the connection.  Raises `BrokenPipeError` when nobody reads the descriptor `output`
+        any more.
         """
         sock = upgrade(self.address, "GET", _logs(name, tail), "shed-log")
         poll = select.poll()
@@ -198,10 +211,16 @@ class Client:
 
     def sessions(self, name: str) -> list[dict[str, Any]]:
         """Return the tmux sessions in a running shed."""
-        return [object_of(item) for item in items_of(http.request(self.address, "GET", shed_target(name, "sessions")), "sessions")]
+        return [
+            object_of(item)
+            for item in items_of(http.request(self.address, "GET", shed_target(name, "sessions")), "sessions")
+        ]
 
     def all_sessions(self, *, on_event: Sink = _ignore) -> list[dict[str, Any]]:
-        """Return the tmux sessions in all running sheds; `on_event` gets a warning for each shed that could not be asked."""
+        """Return the tmux sessions in all running sheds.
+
+        `on_event` gets a warning for each shed that could not be asked.
+        """
         answer = http.request(self.address, "GET", "/api/sessions")
         for warning in items_of(answer, "warnings"):
             on_event(WarningEvent(str(warning)))
@@ -212,7 +231,10 @@ class Client:
         http.request(self.address, "DELETE", shed_target(name, "sessions", check_session_name(session)))
 
     def images(self, *, on_event: Sink = _ignore) -> list[dict[str, Any]]:
-        """Return the images in the server's store; `on_event` gets a warning for each shed of which it cannot be told what it needs."""
+        """Return the images in the server's store.
+
+        `on_event` gets a warning for each shed of which it cannot be told what it needs.
+        """
         answer = http.request(self.address, "GET", "/api/images")
         for warning in items_of(answer, "warnings"):
             on_event(WarningEvent(str(warning)))
@@ -223,7 +245,10 @@ class Client:
         return object_of(http.request(self.address, "GET", f"/api/images/inspect?ref={_quoted(reference)}"))
 
     def remove_image(self, reference: str) -> dict[str, Any]:
-        """Remove the tag `reference`, or all names of the image with this reference or digest; return what was removed."""
+        """Remove the tag `reference`, or all names of the image with this reference or digest.
+
+        Return what was removed.
+        """
         return object_of(http.request(self.address, "DELETE", f"/api/images?ref={_quoted(reference)}"))
 
     def prune_images(self, *, dry_run: bool = False) -> dict[str, Any]:
@@ -238,7 +263,9 @@ class Client:
     def tag_image(self, source: str, name: str) -> str:
         """Have the server call the image `source` `name`, too; return its digest."""
         return str(
-            object_of(http.request(self.address, "POST", "/api/images/tag", body={"source": source, "name": name})).get("digest", "")
+            object_of(http.request(self.address, "POST", "/api/images/tag", body={"source": source, "name": name})).get(
+                "digest", ""
+            )
         )
 
     def trust_image(self, reference: str) -> list[str]:
@@ -250,8 +277,13 @@ class Client:
         """Have the server read an image again, with `deep` compare it with its layers; return what it found."""
         return self._work("POST", "/api/images/verify", on_event, body={"ref": reference, "deep": deep})
 
-    def push_image(self, source: str, destination: str, *, insecure: bool = False, on_event: Sink = _ignore) -> dict[str, Any]:
-        """Have the server push the image `source` to `destination`, ``registry/repository[:tag]``; return what it did."""
+    def push_image(
+        self, source: str, destination: str, *, insecure: bool = False, on_event: Sink = _ignore
+    ) -> dict[str, Any]:
+        """Have the server push the image `source` to `destination`, ``registry/repository[:tag]``.
+
+        Return what it did.
+        """
         body = {"source": source, "destination": destination, "insecure": insecure}
         return self._work("POST", "/api/images/push", on_event, body=body)
 
@@ -269,10 +301,16 @@ class Client:
     ) -> dict[str, Any]:
         """Have the server pull an image and call it `tag`, or by the last part of its path; return what it did.
 
-        The pull ends when this process does, or the connection, unless it is to `detach`.
-        With `trust_kernel` the kernel and the initrd that it brings may boot there from then on; that needs the right to administer.
+        The pull ends when this process does, or the connection, unless it is to `detach`. With `trust_kernel` the
+        kernel and the initrd that it brings may boot there from then on; that needs the right to administer.
         """
-        body = {"docker_ref": reference, "tag": tag, "platform": platform, "with_layers": with_layers, "insecure": insecure}
+        body = {
+            "docker_ref": reference,
+            "tag": tag,
+            "platform": platform,
+            "with_layers": with_layers,
+            "insecure": insecure,
+        }
         body["trust_kernel"] = trust_kernel or None
         return self._work("POST", f"{PULL}&detach=true" if detach else PULL, on_event, body=body)
 
@@ -281,9 +319,17 @@ class Client:
         return object_of(http.request(self.address, "GET", "/api/system/df"))
 
     def clean(
-        self, scopes: list[str], *, until: float, log_tail: int | None = None, dry_run: bool = False, on_event: Sink = _ignore
+        self,
+        scopes: list[str],
+        *,
+        until: float,
+        log_tail: int | None = None,
+        dry_run: bool = False,
+        on_event: Sink = _ignore,
     ) -> dict[str, Any]:
-        """Delete what has not been used for `until` seconds in `scopes` (the usual ones when there is none); with `dry_run` only look.
+        """Delete what has not been used for `until` seconds in `scopes` (the usual ones when there is none).
+
+        With `dry_run` only look.
 
         The scope ``logs`` also cuts the console logs of sheds to their last `log_tail` bytes, 5 MiB when it is None.
         Returns what it was: rows by scope, ``consoles`` for logs that are cut, and ``size_bytes``.
@@ -291,14 +337,17 @@ class Client:
         body = {**dict.fromkeys(scopes, True), "until_seconds": until, "log_tail_bytes": log_tail, "dry_run": dry_run}
         return self._work("POST", "/api/system/prune", on_event, body=body)
 
-    def execute(self, name: str, command: list[str], *, env: list[str] | None = None, user: str | None = None) -> Execution:
+    def execute(
+        self, name: str, command: list[str], *, env: list[str] | None = None, user: str | None = None
+    ) -> Execution:
         """Start `command` in a shed, which is started first when it is stopped; see `Execution.run`."""
         return Execution(self.address, check_shed_name(name), command, env=env, user=user)
 
     def connect(self, name: str, port: int) -> socket.socket:
         """Return a socket that leads to the TCP port `port` of the shed's loopback, with both halves and resets as in TCP.
 
-        Raises `ConnectError` when nothing listens there, `UnavailableError` (SHED_NOT_RUNNING) for a shed that does not run.
+        Raises `ConnectError` when nothing listens there, `UnavailableError` (SHED_NOT_RUNNING) for a shed that does not
+        run.
         """
         return socket.socket(fileno=upgrade(self.address, "GET", connect_target(name, port), CONNECT).detach())
 
@@ -322,7 +371,10 @@ def _quoted(reference: str) -> str:
 
 
 def create_body(name: str, **options: object) -> dict[str, object]:
-    """Return the request for a new shed; what is None is the server's to choose.  Raises `UsageError` for a name that is none."""
+    """Return the request for a new shed; what is None is the server's to choose.
+
+    Raises `UsageError` for a name that is none.
+    """
     return {"name": check_shed_name(name), **{key: value for key, value in options.items() if value is not None}}
 
 

@@ -63,11 +63,16 @@ class CommandTimeoutError(CommandError):
     """A command took longer than it may, and was killed; `result` holds what it wrote until then."""
 
     def __init__(self, result: Result, seconds: float) -> None:
-        super().__init__(result, f"{result.command[0]!r} took longer than {seconds:g} s and was killed", code="COMMAND_TIMEOUT")
+        super().__init__(
+            result, f"{result.command[0]!r} took longer than {seconds:g} s and was killed", code="COMMAND_TIMEOUT"
+        )
 
 
 def content_of(result: Result, path: str) -> bytes:
-    """Return what `READ` found in the file `path`.  Raises `CommandError` (FILE_NOT_READ) that says what is wrong with the file."""
+    """Return what `READ` found in the file `path`.
+
+    Raises `CommandError` (FILE_NOT_READ) that says what is wrong with the file.
+    """
     if result.exit_code:
         said = result.stderr.decode(errors="replace").strip()
         raise CommandError(result, f"{path}: {said.rpartition(': ')[2] or 'it cannot be read'}", code="FILE_NOT_READ")
@@ -85,7 +90,9 @@ def assignments(env: Mapping[str, str] | None) -> list[str]:
 
 
 def run(start: Callable[[], Execution], words: list[str], stdin: Input, timeout: float | None) -> Result:
-    """Run a command to its end.  Its outputs go through temporary files, so nothing waits for anything, whatever their size.
+    """Run a command to its end.
+
+    Its outputs go through temporary files, so nothing waits for anything, whatever their size.
 
     Raises `CommandTimeoutError` after `timeout` seconds, and the `ShedError` that kept the command from running.
     """
@@ -210,7 +217,10 @@ class Process:
         self.close()
 
     def wait(self, timeout: float | None = None) -> int:
-        """Return the exit code, as a shell counts it.  Raises `TimeoutError` after `timeout` seconds, and `BackendError` (EXEC_LOST)."""
+        """Return the exit code, as a shell counts it.
+
+        Raises `TimeoutError` after `timeout` seconds, and `BackendError` (EXEC_LOST).
+        """
         self._thread.join(timeout)
         if self._thread.is_alive():
             raise TimeoutError(f"the command still runs after {timeout:g} s")

@@ -10,8 +10,9 @@ sheds:                       # written by shed, so that `shed exec NAME` finds t
   dev: {server: lab, status: running, updated_at: "2026-11-24T19:30:00Z"}
 ```
 
-These keys are ours: one that is unknown among them is refused, with the nearest known one.  Sections of other names belong to the user,
-and stay as they are.  Programs change the file under a lock, after reading it again, entry by entry.
+These keys are ours: one that is unknown among them is refused, with the nearest known one.  Sections of other names
+belong to the user, and stay as they are.  Programs change the file under a lock, after reading it again, entry by
+entry.
 """
 
 from __future__ import annotations
@@ -35,7 +36,9 @@ _TOP = ("servers", "default_server", "sheds", "create_timeout")
 _SERVER = ("url", "host", "http_port", "ssh_port", "added_at")
 _SHED = ("server", "status", "updated_at")
 _NEAR = 0.8
-"""How like one of ours an unknown top-level key must be to be taken for a mistake instead of a section of the user's."""
+"""How like one of ours an unknown top-level key must be to be taken for a mistake instead of a section of the
+user's.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,20 +76,28 @@ class Config:
         if name not in self.servers:
             near = difflib.get_close_matches(name, [*self.servers, LOCAL], n=1)
             hint = (
-                f"did you mean {near[0]}?" if near else "see `shed server list`, or name a URL: unix:///path, http://host:port, ssh://host"
+                f"did you mean {near[0]}?"
+                if near
+                else "see `shed server list`, or name a URL: unix:///path, http://host:port, ssh://host"
             )
             raise UsageError(f"{self.path} knows no server {name!r}", code="UNKNOWN_SERVER", hint=hint)
         return self.servers[name].address
 
     def choose(self, name: str | None, shed: str | None) -> Address:
-        """Return the address of the server called `name`; without one, of where `shed` was seen, the default, or the local server.
+        """Return the address of the server called `name`.
+
+        Without one, of where `shed` was seen, the default, or the local server.
 
         With `shed` and without `name` it is a guess, unless no other server is known.
         """
         if name is not None:
             return self.address(name)
         seen = self.sheds.get(shed) if shed is not None else None
-        chosen = seen.server if seen is not None and (seen.server in self.servers or seen.server == LOCAL) else self.default or LOCAL
+        chosen = (
+            seen.server
+            if seen is not None and (seen.server in self.servers or seen.server == LOCAL)
+            else self.default or LOCAL
+        )
         address = self.address(chosen)
         address.guess = shed is not None and bool(self.servers)
         return address
@@ -97,7 +108,10 @@ class Config:
 
 
 def load(file: str | None = None) -> Config:
-    """Return what the configuration says; `file` is the one to read instead of the usual one.  Raises `UsageError` (INVALID_CONFIG)."""
+    """Return what the configuration says; `file` is the one to read instead of the usual one.
+
+    Raises `UsageError` (INVALID_CONFIG).
+    """
     path = Path(file or default_config())
     text = _read(path)
     if text is None:
@@ -107,8 +121,13 @@ def load(file: str | None = None) -> Config:
     return _parse(text, path)
 
 
-def add_server(config: Config, name: str, address: Address, *, ssh_port: int | None = None, default: bool = False) -> None:
-    """Write a server into the file, in place of one of the same name; with `default`, or as the first one, it becomes the default."""
+def add_server(
+    config: Config, name: str, address: Address, *, ssh_port: int | None = None, default: bool = False
+) -> None:
+    """Write a server into the file, in place of one of the same name.
+
+    With `default`, or as the first one, it becomes the default.
+    """
     entry: dict[str, object] = {"url": str(address)}
     if address.host and address.ssh is None:
         entry = {"host": address.host, "http_port": address.port}
@@ -126,7 +145,10 @@ def add_server(config: Config, name: str, address: Address, *, ssh_port: int | N
 
 
 def remove_server(config: Config, name: str) -> bool:
-    """Take a server, and where sheds were seen on it, out of the file; return whether it was the default.  Raises `UsageError`."""
+    """Take a server, and where sheds were seen on it, out of the file; return whether it was the default.
+
+    Raises `UsageError`.
+    """
     was_default = False
 
     def edit(text: str, current: Config) -> str:

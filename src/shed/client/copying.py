@@ -1,7 +1,7 @@
 """Copying files and folders between this machine and sheds, by the rules of ``docker cp``.
 
-A copy is a tar stream from one end to the other; either end is a folder here (`shed.guest.archive` in this process), the same code run by
-the runtime's Python in a shed, whatever its image has, or a stream of the caller's own.
+A copy is a tar stream from one end to the other; either end is a folder here (`shed.guest.archive` in this process),
+the same code run by the runtime's Python in a shed, whatever its image has, or a stream of the caller's own.
 """
 
 from __future__ import annotations
@@ -29,7 +29,10 @@ _HELPER = f"""\
 for loader in {_RUNTIME}/lib/ld-linux-*; do
     exec "$loader" --inhibit-cache --library-path {_RUNTIME}/lib {_RUNTIME}/bin/python3 -I -S -B -X utf8 -c "$0" "$@"
 done"""
-_PROGRAM = f"import sys; sys.path.insert(0, '{_RUNTIME}/agent'); from shed.guest.archive import main; sys.exit(main(sys.argv[1:]))"
+_PROGRAM = (
+    f"import sys; sys.path.insert(0, '{_RUNTIME}/agent'); from shed.guest.archive import main; "
+    "sys.exit(main(sys.argv[1:]))"
+)
 _BROKEN_PIPE = 128 + 13
 _MISSING = os.strerror(errno.ENOENT)
 _READ = 1 << 16
@@ -47,7 +50,10 @@ class CopyError(ShedError):
 
 
 class Place(NamedTuple):
-    """One end of a copy: a path in the shed `name`, or on this machine when that is empty; the path ``-`` of this machine is a stream."""
+    """One end of a copy: a path in the shed `name`, or on this machine when that is empty.
+
+    The path ``-`` of this machine is a stream.
+    """
 
     name: str
     path: str
@@ -59,7 +65,10 @@ class Place(NamedTuple):
 
 
 def parse_place(text: str) -> Place:
-    """Return what ``NAME:PATH`` or ``PATH`` means; one that begins with ``/`` or ``.`` is of this machine.  Raises `UsageError`."""
+    """Return what ``NAME:PATH`` or ``PATH`` means; one that begins with ``/`` or ``.`` is of this machine.
+
+    Raises `UsageError`.
+    """
     name, colon, path = text.partition(":")
     if not colon or text.startswith(("/", ".")):
         if not text:
@@ -71,8 +80,9 @@ def parse_place(text: str) -> Place:
 class Copy:
     """One copy; `run` does it, with the servers that `find` tells for the names of sheds.
 
-    With `follow` a link that is to be copied is followed, with `owners` files keep their owners.  In a shed `user` does it: by default
-    root when owners are kept, else the shed's usual one.  `on_start` is called with the name of a shed that must be started first.
+    With `follow` a link that is to be copied is followed, with `owners` files keep their owners.  In a shed `user` does
+    it: by default root when owners are kept, else the shed's usual one.  `on_start` is called with the name of a shed
+    that must be started first.
     """
 
     def __init__(
@@ -134,7 +144,9 @@ class Copy:
             self._in_shed(source, ["pack", source.path, "", *(["follow"] if self._follow else [])], stdout=out.fileno())
         else:
             with _explained(source):
-                archive.pack(source.path, cast(BinaryIO, _Counted(out, self._count)), follow=self._follow, warn=self._warn)
+                archive.pack(
+                    source.path, cast(BinaryIO, _Counted(out, self._count)), follow=self._follow, warn=self._warn
+                )
 
     def _receive(self, incoming: BinaryIO) -> None:
         target, called = self._target, archive.root_name(self._source.path)
@@ -159,9 +171,15 @@ class Copy:
         command = [f"{_RUNTIME}/bin/busybox", "sh", "-c", _HELPER, _PROGRAM, *words]
         with tempfile.TemporaryFile() as said:
             with Execution(
-                self._addresses[place.name], place.name, command, user=self._user, on_start=lambda: self._on_start(place.name)
+                self._addresses[place.name],
+                place.name,
+                command,
+                user=self._user,
+                on_start=lambda: self._on_start(place.name),
             ) as execution:
-                ended = execution.run(stdin=stdin, stdout=said.fileno() if stdout is None else stdout, stderr=said.fileno())
+                ended = execution.run(
+                    stdin=stdin, stdout=said.fileno() if stdout is None else stdout, stderr=said.fileno()
+                )
             said.seek(0)
             self._conclude(place, ended, said.read(_MOST_SAID).decode(errors="replace").splitlines())
 
@@ -199,7 +217,10 @@ class Copy:
 
 
 class _Counted:
-    """A pipe's end that tells how many bytes go through it; what it reads is as much as was asked for, until the end."""
+    """A pipe's end that tells how many bytes go through it.
+
+    What it reads is as much as was asked for, until the end.
+    """
 
     def __init__(self, pipe: BinaryIO, count: Callable[[int], None]) -> None:
         self._pipe = pipe

@@ -1,8 +1,8 @@
 """One command in a shed, and the bytes between it and three file descriptors.
 
-One loop over `ready`, for one thread.  What cannot be written is kept and its source is not read until it is gone, so memory is
-bounded whatever the speeds.  The descriptors stay in blocking mode: they are shared with the shell that started us, and with whoever else
-writes there.  On the way of every `shed exec`: imports nothing that takes time.
+One loop over `ready`, for one thread.  What cannot be written is kept and its source is not read until it is gone, so
+memory is bounded whatever the speeds.  The descriptors stay in blocking mode: they are shared with the shell that
+started us, and with whoever else writes there.  On the way of every `shed exec`: imports nothing that takes time.
 """
 
 from __future__ import annotations
@@ -48,7 +48,10 @@ class OutputError(ShedError):
 
 
 class Exit:
-    """How a command ended: `code` 0 to 255, the way a shell counts (128 + signal); `error` when it did not even start."""
+    """How a command ended: `code` 0 to 255, the way a shell counts (128 + signal).
+
+    `error` when it did not even start.
+    """
 
     __slots__ = ("code", "error")
 
@@ -58,7 +61,10 @@ class Exit:
 
 
 class Execution:
-    """A running command.  `run` carries its bytes until it ends; `resize` and `signal` may be called from `on_wake` meanwhile."""
+    """A running command.  `run` carries its bytes until it ends.
+
+    `resize` and `signal` may be called from `on_wake` meanwhile.
+    """
 
     def __init__(
         self,
@@ -76,13 +82,15 @@ class Execution:
     ) -> None:
         """Start `command`, each word as it is, in the shed `name`; an empty one is the user's login shell.
 
-        `size` is (rows, columns) of a `tty`; `env` holds ``KEY=VALUE`` words.  `on_wait` is called when it takes a second or more,
-        `on_start` when the shed must be started first.  Raises the `ShedError` the server answers with.
+        `size` is (rows, columns) of a `tty`; `env` holds ``KEY=VALUE`` words.  `on_wait` is called when it takes a
+        second or more, `on_start` when the shed must be started first.  Raises the `ShedError` the server answers with.
         """
         request = request_frame(command, tty=tty, size=size, env=env, working_dir=working_dir, user=user)
         self._address = address
         self._name = name
-        self._socket = upgrade(address, "POST", f"/api/sheds/{name}/exec", "shed-exec", on_wait=on_wait, on_start=on_start)
+        self._socket = upgrade(
+            address, "POST", f"/api/sheds/{name}/exec", "shed-exec", on_wait=on_wait, on_start=on_start
+        )
         self._socket.setblocking(False)
         self._decoder = FrameDecoder()
         self._outbox = bytearray(request)
@@ -134,8 +142,9 @@ class Execution:
     def run(self, *, stdin: int | None = 0, stdout: int = 1, stderr: int = 2, wake: Wake | None = None) -> Exit:
         """Carry bytes between the command and these descriptors until it ends.
 
-        Without `stdin` the command reads end of file.  A reader of `stdout` who leaves ends the command as SIGPIPE would.
-        Raises `BackendError` (EXEC_LOST) when the connection breaks first, `OutputError` when a descriptor refuses the output.
+        Without `stdin` the command reads end of file.  A reader of `stdout` who leaves ends the command as SIGPIPE
+        would. Raises `BackendError` (EXEC_LOST) when the connection breaks first, `OutputError` when a descriptor
+        refuses the output.
         """
         plain = {fd: _is_file(fd) for fd in (stdout, stderr)}
         connection = self._socket.fileno()
@@ -205,7 +214,9 @@ class Execution:
             data = b""
         if not data:
             raise BackendError(
-                f"lost the connection to the command in {self._name}", code="EXEC_LOST", hint=f"see what happened: shed logs {self._name}"
+                f"lost the connection to the command in {self._name}",
+                code="EXEC_LOST",
+                hint=f"see what happened: shed logs {self._name}",
             )
         self._decoder.feed(data)
 
@@ -222,7 +233,9 @@ class Execution:
                     self._pending, self._sink = memoryview(payload), stdout if kind == DATA_FRAME else stderr
                     break
         except ProtocolError as error:
-            raise BackendError(f"the agent of {self._name} does not speak our protocol: {error}", code="PROTOCOL") from None
+            raise BackendError(
+                f"the agent of {self._name} does not speak our protocol: {error}", code="PROTOCOL"
+            ) from None
         return None
 
     def _print(self, plain: bool) -> bool:
@@ -234,7 +247,9 @@ class Execution:
         except BrokenPipeError:
             return False
         except OSError as error:
-            raise OutputError(f"cannot write the command's output: {error.strerror}", hint="the command was hung up") from None
+            raise OutputError(
+                f"cannot write the command's output: {error.strerror}", hint="the command was hung up"
+            ) from None
         self._pending = self._pending[written:]
         return True
 

@@ -1,7 +1,7 @@
 """Ports of this machine that lead to ports of a shed, through its server.
 
-Each local connection is one of the Connect API.  So there is nothing that could be lost and had to be restored: a server, or a shed, that
-comes back is there for the next connection, and one that is away for a moment is waited for.
+Each local connection is one of the Connect API.  So there is nothing that could be lost and had to be restored: a
+server, or a shed, that comes back is there for the next connection, and one that is away for a moment is waited for.
 """
 
 from __future__ import annotations
@@ -43,7 +43,9 @@ class Rule:
 
 
 def parse_rule(text: str, *, host: str | None = None) -> Rule:
-    """Return the rule ``PORT``, ``LOCAL:PORT``, ``:PORT`` (any local port) or ``HOST:LOCAL:PORT``; `host` is for those without one.
+    """Return the rule ``PORT``, ``LOCAL:PORT``, ``:PORT`` (any local port) or ``HOST:LOCAL:PORT``.
+
+    `host` is for those without one.
 
     Raises `UsageError`.
     """
@@ -56,7 +58,11 @@ def parse_rule(text: str, *, host: str | None = None) -> Rule:
     numbers = [int(word) if word.isascii() and word.isdigit() else -1 for word in (local or "0", remote)]
     named = _is_ipv6(place) if ":" in place else "[" not in place
     if not (named and 0 <= numbers[0] <= 65535 and 1 <= numbers[1] <= 65535):
-        raise UsageError(f"{text!r} is not a port to forward", code="INVALID_PORT", hint="write PORT, LOCAL:PORT, :PORT or HOST:LOCAL:PORT")
+        raise UsageError(
+            f"{text!r} is not a port to forward",
+            code="INVALID_PORT",
+            hint="write PORT, LOCAL:PORT, :PORT or HOST:LOCAL:PORT",
+        )
     return Rule(numbers[0], numbers[1], place or host or LOCALHOST)
 
 
@@ -70,9 +76,14 @@ def distinct(rules: Sequence[Rule]) -> Sequence[Rule]:
 
 
 class Forwarder:
-    """Listens for some rules, until it is closed.  `say` hears a sentence when a port begins to fail, and when it works again."""
+    """Listens for some rules, until it is closed.
 
-    def __init__(self, address: Address, shed: str, *, start: bool = False, say: Callable[[str], None] = lambda _: None) -> None:
+    `say` hears a sentence when a port begins to fail, and when it works again.
+    """
+
+    def __init__(
+        self, address: Address, shed: str, *, start: bool = False, say: Callable[[str], None] = lambda _: None
+    ) -> None:
         self._address = address
         self._shed = shed
         self._start = start
@@ -87,7 +98,9 @@ class Forwarder:
         bound = []
         for listener in _listeners(rule):
             bound.append(listener.getsockname()[:2])
-            self._servers.append(await asyncio.start_server(self._serve(rule.remote), sock=listener, limit=streams.CHUNK))
+            self._servers.append(
+                await asyncio.start_server(self._serve(rule.remote), sock=listener, limit=streams.CHUNK)
+            )
         return bound
 
     async def close(self) -> None:
@@ -126,7 +139,9 @@ class Forwarder:
         deadline = time.monotonic() + PATIENCE
         while True:
             try:
-                return await streams.upgrade(self._address, "GET", connect_target(self._shed, port), CONNECT, start=self._start)
+                return await streams.upgrade(
+                    self._address, "GET", connect_target(self._shed, port), CONNECT, start=self._start
+                )
             except NotRunningError:
                 if time.monotonic() > deadline:
                     raise

@@ -28,7 +28,9 @@ from shed.errors import (
 from shed.version import VERSION
 
 TIMEOUT = 60.0
-"""Seconds without a byte after which an ordinary request fails.  Event streams have none: the server decides how long work may take."""
+"""Seconds without a byte after which an ordinary request fails.  Event streams have none: the server decides how long
+work may take.
+"""
 _WHOLE = 10
 """How many times as long a whole answer may take: a server that sends a byte now and then is never silent."""
 _CHUNK = 65536
@@ -58,14 +60,19 @@ class Event:
     data: dict[str, Any]
 
 
-def request(address: Address, method: str, target: str, *, body: object = None, start: bool = True, timeout: float = TIMEOUT) -> Any:
+def request(
+    address: Address, method: str, target: str, *, body: object = None, start: bool = True, timeout: float = TIMEOUT
+) -> Any:
     """Send one request and return what the server answers: decoded JSON, text, or None when there is no body.
 
-    `timeout` is how many seconds the server may be silent.  Raises the `ShedError` the server answers with, or `UnavailableError`.
+    `timeout` is how many seconds the server may be silent.  Raises the `ShedError` the server answers with, or
+    `UnavailableError`.
     """
 
     def ask() -> Any:
-        with _Exchange(address, method, target, body=body, accept="application/json", start=start, timeout=timeout) as exchange:
+        with _Exchange(
+            address, method, target, body=body, accept="application/json", start=start, timeout=timeout
+        ) as exchange:
             return exchange.answer.value(exchange.read())
 
     try:
@@ -79,8 +86,8 @@ def request(address: Address, method: str, target: str, *, body: object = None, 
 def events(address: Address, method: str, target: str, *, body: object = None) -> Iterator[Event]:
     """Send one request and yield its events as they come.  Closing the iterator drops the connection.
 
-    A server that answers with plain JSON yields it as one ``complete`` event.  An ``error`` event is raised as a `ShedError`;
-    a stream that ends without ``complete`` is an `UnavailableError`.
+    A server that answers with plain JSON yields it as one ``complete`` event.  An ``error`` event is raised as a
+    `ShedError`; a stream that ends without ``complete`` is an `UnavailableError`.
     """
     with _Exchange(address, method, target, body=body, accept="text/event-stream", start=True) as exchange:
         if exchange.answer.content_type() != "text/event-stream":
@@ -120,7 +127,9 @@ class EventParser:
         """Yield what `chunk` completes.  Raises `UnavailableError` for an event without end."""
         self._size += len(chunk)
         if self._size > LONGEST_EVENT:
-            raise UnavailableError(f"the server sends an event of more than {LONGEST_EVENT >> 20} MiB", hint="check the address")
+            raise UnavailableError(
+                f"the server sends an event of more than {LONGEST_EVENT >> 20} MiB", hint="check the address"
+            )
         self._rest += chunk
         if b"\n" not in chunk:
             return
@@ -154,7 +163,9 @@ def decode_event(name: str, text: str, address: Address) -> Event:
 
 
 def error_of(status: int, body: bytes, *, server: str = "") -> ShedError:
-    """Return the error that an answer with `status` and `body` stands for; `status` 0 means that the code alone must tell its kind.
+    """Return the error that an answer with `status` and `body` stands for.
+
+    `status` 0 means that the code alone must tell its kind.
 
     `server` is the answer's Server header: when it is of another version than this client, the hint says so.
     """
@@ -177,7 +188,9 @@ def other_version(version: object) -> str | None:
     """Return what to do when the server says that it is of another version than this client, else None."""
     if version == VERSION:
         return None
-    return f"the server is version {version}, this is {VERSION}: restart it with `shed server stop` (sheds keep running)"
+    return (
+        f"the server is version {version}, this is {VERSION}: restart it with `shed server stop` (sheds keep running)"
+    )
 
 
 def _kind_of(code: str) -> type[ShedError]:
@@ -204,9 +217,16 @@ def _object(value: object) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def encode_request(connection: h11.Connection, address: Address, method: str, target: str, *, body: object, accept: str) -> bytes:
+def encode_request(
+    connection: h11.Connection, address: Address, method: str, target: str, *, body: object, accept: str
+) -> bytes:
     """Return the bytes of a request whose answer ends the connection; `body` is sent as JSON, unless it is None."""
-    headers = [("Host", address.authority()), ("User-Agent", f"shed/{VERSION}"), ("Accept", accept), ("Connection", "close")]
+    headers = [
+        ("Host", address.authority()),
+        ("User-Agent", f"shed/{VERSION}"),
+        ("Accept", accept),
+        ("Connection", "close"),
+    ]
     if authorization := address.authorization():
         headers.append(("Authorization", authorization))
     payload = b"" if body is None else json.dumps(body).encode()
@@ -277,7 +297,10 @@ class Answer:
         return next((value.decode("latin-1") for name, value in self.head.headers if name == wanted), "")
 
     def value(self, body: bytes) -> Any:
-        """Return what the body says: decoded JSON, text, or None when there is none.  Raises `UnavailableError` for anything else."""
+        """Return what the body says: decoded JSON, text, or None when there is none.
+
+        Raises `UnavailableError` for anything else.
+        """
         if not body:
             return None
         kind = self.content_type()
@@ -289,7 +312,9 @@ class Answer:
         """Return the error for a connection that broke."""
         if self.head is None:
             return left(self.address)
-        return UnavailableError(f"lost the connection to the server at {self.address}", hint="try again, or see its log")
+        return UnavailableError(
+            f"lost the connection to the server at {self.address}", hint="try again, or see its log"
+        )
 
     def too_long(self) -> UnavailableError:
         """Return the error for a body without end."""
@@ -297,7 +322,10 @@ class Answer:
 
 
 class Patience:
-    """How long an answer is waited for: `silence` is the seconds without a byte; the whole may take ten times as long."""
+    """How long an answer is waited for: `silence` is the seconds without a byte.
+
+    The whole may take ten times as long.
+    """
 
     def __init__(self, address: Address, silence: float) -> None:
         self._address = address
@@ -310,7 +338,10 @@ class Patience:
         self._endless = True
 
     def next(self) -> float | None:
-        """Return the seconds for the next bytes, None for no limit.  Raises `UnavailableError` (TIMEOUT) when there are none left."""
+        """Return the seconds for the next bytes, None for no limit.
+
+        Raises `UnavailableError` (TIMEOUT) when there are none left.
+        """
         if self._endless:
             return None
         left = self._end - time.monotonic()
@@ -324,10 +355,21 @@ class Patience:
 
 
 class _Exchange:
-    """One request and its answer, on a connection of its own.  Entering it returns when the head of a successful answer is here."""
+    """One request and its answer, on a connection of its own.
+
+    Entering it returns when the head of a successful answer is here.
+    """
 
     def __init__(
-        self, address: Address, method: str, target: str, *, body: object, accept: str, start: bool, timeout: float = TIMEOUT
+        self,
+        address: Address,
+        method: str,
+        target: str,
+        *,
+        body: object,
+        accept: str,
+        start: bool,
+        timeout: float = TIMEOUT,
     ) -> None:
         self.answer = Answer(address)
         self._socket = connect(address, start=start)

@@ -19,7 +19,8 @@ def default_identity() -> Path:
 def own_key(path: Path) -> PublicKey:
     """Return the public half of the private key `path`, which is made when it is not there.
 
-    Raises `UsageError` for a folder in which others could exchange it, `DataError` for a key that others can read, `StorageError`.
+    Raises `UsageError` for a folder in which others could exchange it, `DataError` for a key that others can read,
+    `StorageError`.
     """
     with storage_errors(path):
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

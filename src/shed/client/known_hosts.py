@@ -20,8 +20,8 @@ def default_known_hosts() -> Path:
 def pin(path: Path, host: str, port: int, key: str, *, replace: bool = False) -> None:
     """Have `path` say that `key` (``TYPE BASE64``, a comment may follow) is the one and only host key of `host` and `port`.
 
-    Raises `ConflictError` (HOST_KEY_CHANGED) when another key is pinned there, unless it is to be replaced, and `DataError` for a key that
-    is none.
+    Raises `ConflictError` (HOST_KEY_CHANGED) when another key is pinned there, unless it is to be replaced, and
+    `DataError` for a key that is none.
     """
     name, key = pattern(host, port), str(PublicKey.parse(key))
     with storage_errors(path):
@@ -35,7 +35,8 @@ def pin(path: Path, host: str, port: int, key: str, *, replace: bool = False) ->
             raise ConflictError(
                 f"the host key of {name} is not the one that {path} knows",
                 code="HOST_KEY_CHANGED",
-                hint=f"if it is meant to be another one: ssh-keygen -R '{name}' -f {path}; otherwise somebody may be in between",
+                hint=f"if it is meant to be another one: ssh-keygen -R '{name}' -f {path}; otherwise somebody may be "
+                "in between",
             )
         kept = [line for line in lines if _names(line) != [name]]
         if kept and not kept[-1].endswith("\n"):

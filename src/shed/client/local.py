@@ -64,9 +64,12 @@ def is_running(address: Address) -> bool:
 
 
 def wait_stopped(address: Address, pid: int | None = None, *, timeout: float = STOP_TIMEOUT) -> None:
-    """Return when nothing listens at `address` any more, and process `pid`, if given, is gone.  Raises `UnavailableError`.
+    """Return when nothing listens at `address` any more, and process `pid`, if given, is gone.
 
-    A server stops listening first and undoes what it was doing then: only its end frees the data folder for the next one.
+    Raises `UnavailableError`.
+
+    A server stops listening first and undoes what it was doing then: only its end frees the data folder for the next
+    one.
     """
     deadline = time.monotonic() + timeout
     while is_running(address) or (pid is not None and _lives(pid)):

@@ -21,7 +21,8 @@ Result = TypeVar("Result")
 def locate(shed: str, server: str | None, config: str | None) -> Address:
     """Return the address of the server that has `shed`: the one that the user named, whatever it has, or one that says so itself.
 
-    A memory that turns out wrong is corrected.  Raises `NotFoundError`, and `UsageError` (AMBIGUOUS_SHED) when several have one.
+    A memory that turns out wrong is corrected.  Raises `NotFoundError`, and `UsageError` (AMBIGUOUS_SHED) when several
+    have one.
     """
     guess = resolve(server, config=config, shed=shed)
     if not guess.guess:
@@ -40,18 +41,29 @@ def locate(shed: str, server: str | None, config: str | None) -> Address:
 
 
 def elsewhere(shed: str, wrong: Address, config: str | None, error: NotFoundError) -> Address:
-    """Return the address of the one server, other than `wrong`, that has `shed`; `error` is what `wrong` said.  See `locate`."""
+    """Return the address of the one server, other than `wrong`, that has `shed`; `error` is what `wrong` said.
+
+    See `locate`.
+    """
     known = load(config)
     remember(known, wrong.name, {}, gone=[shed])
-    answers = ask(known, [name for name in known.names() if name != wrong.name], lambda client: client.shed(shed, timeout=ASK_TIMEOUT))
+    answers = ask(
+        known,
+        [name for name in known.names() if name != wrong.name],
+        lambda client: client.shed(shed, timeout=ASK_TIMEOUT),
+    )
     found = {name: answer for name, answer in answers.items() if isinstance(answer, Shed)}
     if len(found) > 1:
         places = " and ".join(found)
-        raise UsageError(f"{places} both have a shed {shed!r}", code="AMBIGUOUS_SHED", hint="say which one is meant: -s SERVER")
+        raise UsageError(
+            f"{places} both have a shed {shed!r}", code="AMBIGUOUS_SHED", hint="say which one is meant: -s SERVER"
+        )
     down = [name for name, answer in answers.items() if isinstance(answer, UnavailableError)]
     if not found:
         more = f" ({', '.join(down)} could not be asked)" if down else ""
-        raise NotFoundError(f"no server has a shed {shed!r}{more}", code=error.code, hint="see: shed list --all") from None
+        raise NotFoundError(
+            f"no server has a shed {shed!r}{more}", code=error.code, hint="see: shed list --all"
+        ) from None
     (name,) = found
     remember(known, name, {shed: found[name].status})
     return known.address(name)
@@ -60,7 +72,9 @@ def elsewhere(shed: str, wrong: Address, config: str | None, error: NotFoundErro
 def ask(
     config: Config, servers: Iterable[str], question: Callable[[Client], Result], *, seconds: float = ASK_TIMEOUT
 ) -> dict[str, Result | ShedError]:
-    """Return what each server answers, or the error that it ends with; all are asked at once, and have `seconds` together.
+    """Return what each server answers, or the error that it ends with.
+
+    All are asked at once, and have `seconds` together.
 
     This machine's own server is not started for it.
     """

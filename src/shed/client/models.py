@@ -1,4 +1,7 @@
-"""What the server says about its things.  Unknown members are kept in `wire` and otherwise ignored; missing ones have plain defaults."""
+"""What the server says about its things.  Unknown members are kept in `wire` and otherwise ignored.
+
+Missing ones have plain defaults.
+"""
 
 from __future__ import annotations
 

@@ -45,9 +45,11 @@ def ignore(event: object) -> None:
 class Client:
     """Talks to one server: the one named (a URL, or a name from ``~/.shed/config.yaml``), else the one that the command line would use.
 
-    `token` is shown to a server that is reached over HTTP; without it the one that ``SHED_TOKEN`` or ``~/.shed/tokens`` holds.
+    `token` is shown to a server that is reached over HTTP; without it the one that ``SHED_TOKEN`` or ``~/.shed/tokens``
+    holds.
 
-    Every method raises a `ShedError`: its `code` is for programs, its message for people.  It may be used by several threads.
+    Every method raises a `ShedError`: its `code` is for programs, its message for people.  It may be used by several
+    threads.
     """
 
     def __init__(self, server: str | None = None, *, token: str | None = None) -> None:
@@ -80,10 +82,11 @@ class Client:
     ) -> Shed:
         """Create a shed and return it, running.  As the subject of a ``with`` block it is deleted when the block ends.
 
-        Without `name` it gets one of its own.  `local_dir` is a folder of the server's machine, mounted at ``/workspace``, which may
-        be written (`local_dir_mode` ``rw``), also git's settings and hooks (``git-rw``), or only be read (``ro``).  What is None is the
-        server's to choose; after `timeout` seconds the server gives up and undoes all.  `cold` has its VM booted, whatever it could
-        be restored from; `force` has it started on a host that is short of memory, too.
+        Without `name` it gets one of its own.  `local_dir` is a folder of the server's machine, mounted at
+        ``/workspace``, which may be written (`local_dir_mode` ``rw``), also git's settings and hooks (``git-rw``), or
+        only be read (``ro``).  What is None is the server's to choose; after `timeout` seconds the server gives up and
+        undoes all.  `cold` has its VM booted, whatever it could be restored from; `force` has it started on a host that
+        is short of memory, too.
         """
         chosen = new_name(name)
         try:
@@ -115,8 +118,13 @@ class Client:
         """Return the images in the server's store."""
         return self.api.images()
 
-    def pull(self, reference: str, *, tag: str | None = None, detach: bool = False, on_event: Sink = ignore) -> dict[str, Any]:
-        """Have the server pull an image; return its tag and digest.  The pull ends when this program does, unless it is to `detach`."""
+    def pull(
+        self, reference: str, *, tag: str | None = None, detach: bool = False, on_event: Sink = ignore
+    ) -> dict[str, Any]:
+        """Have the server pull an image; return its tag and digest.
+
+        The pull ends when this program does, unless it is to `detach`.
+        """
         return self.api.pull_image(reference, tag=tag, detach=detach, on_event=on_event)
 
     def list(self) -> list[Shed]:
@@ -191,8 +199,9 @@ class Shed:
     ) -> Result:
         """Run a command to its end and return what it did; a stopped shed is started first.
 
-        A list holds words that arrive as they are; a text is run by ``sh -c``.  `stdin` is bytes, text, or an open file.  With `check`, an
-        exit code other than 0 raises `CommandError`; after `timeout` seconds the command is killed and `CommandTimeoutError` raised.
+        A list holds words that arrive as they are; a text is run by ``sh -c``.  `stdin` is bytes, text, or an open
+        file.  With `check`, an exit code other than 0 raises `CommandError`; after `timeout` seconds the command is
+        killed and `CommandTimeoutError` raised.
         """
         words = commands.words_of(command)
         result = commands.run(lambda: self._execution(words, env, cwd, user), words, stdin, timeout)
@@ -207,7 +216,10 @@ class Shed:
         user: str | None = None,
         merge: bool = False,
     ) -> Process:
-        """Start a command and return it with its pipes; with `merge`, its standard error comes with its standard output."""
+        """Start a command and return it with its pipes.
+
+        With `merge`, its standard error comes with its standard output.
+        """
         words = commands.words_of(command)
         return Process(lambda: self._execution(words, env, cwd, user), merge=merge)
 
@@ -228,18 +240,26 @@ class Shed:
         self._copy((self.name, source), ("", os.fspath(target)), user)
 
     def connect(self, port: int) -> socket.socket:
-        """Return a socket that leads to a TCP port of the shed's loopback.  Raises `ConnectError` when nothing listens there."""
+        """Return a socket that leads to a TCP port of the shed's loopback.
+
+        Raises `ConnectError` when nothing listens there.
+        """
         return self._client.api.connect(self.name, port)
 
     @contextlib.contextmanager
     def forward(self, port: int, *, local: int = 0) -> Iterator[int]:
-        """Have a port of this machine's loopback lead to a port of the shed while the block lasts; yields the local port."""
+        """Have a port of this machine's loopback lead to a port of the shed while the block lasts.
+
+        Yields the local port.
+        """
         from shed.client.background import forwarded  # noqa: PLC0415  asyncio, for those who need it
 
         with forwarded(self._client.address, self.name, port, local) as chosen:
             yield chosen
 
-    def _execution(self, words: list[str], env: Mapping[str, str] | None, cwd: str | None, user: str | None) -> Execution:
+    def _execution(
+        self, words: list[str], env: Mapping[str, str] | None, cwd: str | None, user: str | None
+    ) -> Execution:
         assignments = commands.assignments(env)
         return Execution(self._client.address, self.name, words, env=assignments, working_dir=cwd, user=user)
 

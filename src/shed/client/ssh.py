@@ -1,7 +1,7 @@
 """Servers on other machines, through the user's own ssh: its keys, its agent, its ``~/.ssh/config``.
 
-Each connection is one ``ssh HOST shed server dial-stdio``, at the other end of a pair of sockets; ControlMaster in the user's configuration
-makes the second one quick.
+Each connection is one ``ssh HOST shed server dial-stdio``, at the other end of a pair of sockets; ControlMaster in the
+user's configuration makes the second one quick.
 """
 
 from __future__ import annotations
@@ -20,13 +20,18 @@ _running: list[subprocess.Popen[bytes]] = []
 
 
 def dial(address: Address) -> _socket.socket:
-    """Return a socket that leads to the server of another machine.  Raises `UnavailableError` without ssh; what ssh says is on stderr."""
+    """Return a socket that leads to the server of another machine.  Raises `UnavailableError` without ssh.
+
+    What ssh says is on stderr.
+    """
     assert address.ssh is not None
     _running[:] = [process for process in _running if process.poll() is None]
     ours, theirs = socket.socketpair()
     with theirs:
         try:
-            process = subprocess.Popen(["ssh", "-T", *address.ssh, *REMOTE], stdin=theirs.fileno(), stdout=theirs.fileno())
+            process = subprocess.Popen(
+                ["ssh", "-T", *address.ssh, *REMOTE], stdin=theirs.fileno(), stdout=theirs.fileno()
+            )
         except FileNotFoundError:
             ours.close()
             raise UnavailableError(f"{address} needs ssh, which is not here", hint="install openssh-client") from None

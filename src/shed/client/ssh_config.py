@@ -1,8 +1,8 @@
 """What OpenSSH needs to know of sheds (ssh_config(5)), and having it read that.
 
-The sheds' hosts are in a file of ours, ``~/.shed/ssh_config``.  The user's own file gets three lines at its top that include it, between
-marks: an ``Include`` behind a ``Host`` would be that host's alone.  All other bytes of the user's file stay, and taking the lines out again
-gives back the file as it was.
+The sheds' hosts are in a file of ours, ``~/.shed/ssh_config``.  The user's own file gets three lines at its top that
+include it, between marks: an ``Include`` behind a ``Host`` would be that host's alone.  All other bytes of the user's
+file stay, and taking the lines out again gives back the file as it was.
 """
 
 from __future__ import annotations
@@ -40,9 +40,16 @@ class Host:
 
     def text(self) -> str:
         """Return its lines."""
-        lines = [f"Host {self.alias}", f"# on {self.server}", f"HostName {self.hostname}", f"Port {self.port}", f"User {self.shed}"]
+        lines = [
+            f"Host {self.alias}",
+            f"# on {self.server}",
+            f"HostName {self.hostname}",
+            f"Port {self.port}",
+            f"User {self.shed}",
+        ]
         lines += [f"UserKnownHostsFile {_quoted(self.known_hosts)}", "StrictHostKeyChecking yes"]
-        # Only this one: who tries all keys of a full agent first is turned away.  What ForwardAgent forwards is not limited by it.
+        # Only this one: who tries all keys of a full agent first is turned away.  What ForwardAgent forwards is not
+        # limited by it.
         lines += [f"IdentityFile {_quoted(self.identity)}", "IdentitiesOnly yes"] if self.identity is not None else []
         lines += [f"HostKeyAlias {self.key_name}"] if self.key_name is not None else []
         lines += [f"ProxyJump {self.jump}"] if self.jump is not None else []
@@ -55,7 +62,10 @@ def text_of(hosts: Iterable[Host]) -> str:
 
 
 def merged(before: str, hosts: Iterable[Host], *, keep_servers: Iterable[str], keep_all: bool) -> str:
-    """Return our file with `hosts` in it; of those `before`, the ones on `keep_servers` stay, or with `keep_all` all that are not new."""
+    """Return our file with `hosts` in it.
+
+    Of those `before`, the ones on `keep_servers` stay, or with `keep_all` all that are not new.
+    """
     blocks = {match[1]: match[0] for match in _HOST.finditer(before) if keep_all or match[2] in set(keep_servers)}
     blocks |= {host.alias: host.text() for host in hosts}
     return _HEAD + "".join("\n" + blocks[alias] for alias in sorted(blocks))
@@ -86,7 +96,10 @@ def install(user_file: Path, ours: Path, text: str) -> None:
 
 
 def uninstall(user_file: Path, ours: Path) -> list[str]:
-    """Take our lines out of the user's file, and our file away; return the hosts that were in it.  Raises `DataError`, `StorageError`."""
+    """Take our lines out of the user's file, and our file away; return the hosts that were in it.
+
+    Raises `DataError`, `StorageError`.
+    """
     if not ours.parent.exists():
         return []
     with locked(ours.with_name(f".{ours.name}.lock")):
@@ -111,7 +124,10 @@ def _without_lines(content: bytes, path: Path) -> tuple[bytes, bool]:
         return content, False
     end = content.find(_END, start)
     if end < 0:
-        raise DataError(f"{path}: the lines of shed begin, but do not end", hint=f"remove what is left of them by hand: {_BEGIN.decode()}…")
+        raise DataError(
+            f"{path}: the lines of shed begin, but do not end",
+            hint=f"remove what is left of them by hand: {_BEGIN.decode()}…",
+        )
     made = content[start + len(_BEGIN) :].startswith(_MADE)
     return content[:start] + content[end + len(_END) :], made
 

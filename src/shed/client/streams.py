@@ -19,7 +19,10 @@ Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 async def connect(address: Address, *, start: bool = True) -> Streams:
-    """Return a connection to the server; `shed.client.transport.connect` makes it, in a thread: it may have to start the server."""
+    """Return a connection to the server.
+
+    `shed.client.transport.connect` makes it, in a thread: it may have to start the server.
+    """
     sock = await asyncio.to_thread(transport.connect, address, start=start)
     return await asyncio.open_connection(sock=socket.socket(fileno=sock.detach()), limit=CHUNK)
 
@@ -59,11 +62,15 @@ class CutError(Exception):
 async def carry(one: Streams, other: Streams, *, halves: bool = True) -> None:
     """Carry bytes between a local connection and `other`, which leads through a server, until both halves have ended.
 
-    A reset of one is a reset of the other; so is the end of a server, which has no other sign on a Unix socket than that both of its halves
-    end at once.  Without `halves`, as over ssh, every end of `other` ends both of its halves, and counts as a proper one.  Closes both.
+    A reset of one is a reset of the other; so is the end of a server, which has no other sign on a Unix socket than
+    that both of its halves end at once.  Without `halves`, as over ssh, every end of `other` ends both of its halves,
+    and counts as a proper one.  Closes both.
     """
     ended: list[bool] = [] if halves else [True]
-    ways = (asyncio.create_task(_carry(one[0], other[1], ended)), asyncio.create_task(_carry_back(other, one[1], ended)))
+    ways = (
+        asyncio.create_task(_carry(one[0], other[1], ended)),
+        asyncio.create_task(_carry_back(other, one[1], ended)),
+    )
     try:
         done, _ = await asyncio.wait(ways, return_when=asyncio.FIRST_EXCEPTION)
         for way in done:
@@ -99,7 +106,10 @@ async def _carry_back(server: Streams, writer: asyncio.StreamWriter, ended: list
 
 
 def hung_up(writer: asyncio.StreamWriter) -> bool:
-    """Say whether the other side has closed both halves of a connection; where ours is open yet, that is no proper end."""
+    """Say whether the other side has closed both halves of a connection.
+
+    Where ours is open yet, that is no proper end.
+    """
     poll = select.poll()
     poll.register(writer.get_extra_info("socket"), 0)
     return bool(poll.poll(0))

@@ -1,11 +1,12 @@
 """The tokens of servers that are reached over HTTP: which one is shown to whom.
 
-First match wins: the caller's own (`Address.token`), ``SHED_TOKEN``, ``~/.shed/tokens`` (written by `shed server add --token-file`), and
-``tokens`` in the folder of the local server's socket, where this user's own server says which address its own token is for.  In both files
-each line is an address and a token.
+First match wins: the caller's own (`Address.token`), ``SHED_TOKEN``, ``~/.shed/tokens`` (written by `shed server add
+--token-file`), and ``tokens`` in the folder of the local server's socket, where this user's own server says which
+address its own token is for.  In both files each line is an address and a token.
 
-A token goes to loopback addresses alone, as nothing keeps it secret on a network, and only to a port at which this user or root listens:
-while a server or a tunnel is down, any other user of the machine could take its port and wait for the token.
+A token goes to loopback addresses alone, as nothing keeps it secret on a network, and only to a port at which this user
+or root listens: while a server or a tunnel is down, any other user of the machine could take its port and wait for the
+token.
 """
 
 from __future__ import annotations
@@ -34,32 +35,47 @@ def default_tokens() -> Path:
 def token_for(address: Address) -> str | None:
     """Return the token to show to the server at `address`, None when nobody has one.
 
-    Raises `UsageError`: UNSAFE_TOKEN when it would go where others can see it, or comes from a file that others can read.
+    Raises `UsageError`: UNSAFE_TOKEN when it would go where others can see it, or comes from a file that others can
+    read.
     """
-    token = address.token or os.environ.get("SHED_TOKEN") or _kept(default_tokens(), address) or _kept(Path(run_dir(), "tokens"), address)
+    token = (
+        address.token
+        or os.environ.get("SHED_TOKEN")
+        or _kept(default_tokens(), address)
+        or _kept(Path(run_dir(), "tokens"), address)
+    )
     if not token:
         return None
     if not token.isascii() or not token.isprintable() or " " in token:
         raise UsageError(f"the token for {address} is none", hint="it reads: shed_…, without spaces or line ends")
     if not _is_loopback(address.host):
         hint = f"use ssh://{address.host}, or a tunnel of your own to that machine's loopback port"
-        raise UsageError(f"a token is not sent to {address}: anybody on the way could read it", code="UNSAFE_TOKEN", hint=hint)
+        raise UsageError(
+            f"a token is not sent to {address}: anybody on the way could read it", code="UNSAFE_TOKEN", hint=hint
+        )
     stranger = _stranger_at(address)
     if stranger is not None:
         hint = "that server or tunnel is down, and somebody else has its port"
-        raise UsageError(f"a token is not sent to {address}: user {stranger} listens there", code="UNSAFE_TOKEN", hint=hint)
+        raise UsageError(
+            f"a token is not sent to {address}: user {stranger} listens there", code="UNSAFE_TOKEN", hint=hint
+        )
     return token
 
 
 def keep(path: Path, address: Address, token: str | None) -> None:
-    """Write into the file `path` which token is for `address`; None: there is none any more.  Raises `UsageError`, `StorageError`."""
+    """Write into the file `path` which token is for `address`; None: there is none any more.
+
+    Raises `UsageError`, `StorageError`.
+    """
     if token is None and not path.exists():
         return
     with storage_errors(path):
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with locked(path.with_name(f".{path.name}.lock")):
         kept = [line for line in _lines(path) if line and _key_of(line.split()[0]) != _key(address)]
-        atomic_write(path, "".join(f"{line}\n" for line in [*kept, *([f"{address} {token}"] if token else [])]), mode=0o600)
+        atomic_write(
+            path, "".join(f"{line}\n" for line in [*kept, *([f"{address} {token}"] if token else [])]), mode=0o600
+        )
 
 
 def _kept(path: Path, address: Address) -> str | None:
@@ -75,7 +91,11 @@ def _lines(path: Path) -> list[str]:
         with storage_errors(path), path.open(encoding="utf-8", errors="replace") as file:
             status = os.fstat(file.fileno())
             if status.st_uid not in (os.geteuid(), 0) or stat.S_IMODE(status.st_mode) & 0o077:
-                raise UsageError(f"others can read or write {path}", code="UNSAFE_TOKEN", hint=f"chmod 600 {path}; and make new tokens")
+                raise UsageError(
+                    f"others can read or write {path}",
+                    code="UNSAFE_TOKEN",
+                    hint=f"chmod 600 {path}; and make new tokens",
+                )
             return file.read().splitlines()
     except (FileNotFoundError, NotADirectoryError):
         return []
@@ -100,7 +120,10 @@ def _stranger_at(address: Address) -> int | None:
 
     Where there is no /proc (macOS), nobody can be asked.
     """
-    meant = {ipaddress.ip_address(host) for host in (("127.0.0.1", "::1") if address.host.lower() == "localhost" else (address.host,))}
+    meant = {
+        ipaddress.ip_address(host)
+        for host in (("127.0.0.1", "::1") if address.host.lower() == "localhost" else (address.host,))
+    }
     for table in ("/proc/net/tcp", "/proc/net/tcp6"):
         with contextlib.suppress(FileNotFoundError), open(table, encoding="ascii") as file:
             for line in file.readlines()[1:]:

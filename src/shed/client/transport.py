@@ -1,7 +1,7 @@
 """A connection to the server, and the upgrade that turns it into a stream of raw bytes.
 
-On the way of every `shed exec`: the C socket module alone (`socket` brings enum and selectors, which take longer than the command),
-and a request written by hand.  Everything else goes through `shed.client.http`.
+On the way of every `shed exec`: the C socket module alone (`socket` brings enum and selectors, which take longer than
+the command), and a request written by hand.  Everything else goes through `shed.client.http`.
 """
 
 from __future__ import annotations
@@ -75,7 +75,9 @@ def _connect(address: Address) -> _socket.socket:
         raise silent(address, CONNECT_TIMEOUT) from None
     except OSError as error:
         reason = error.strerror or str(error)
-        hint = "it is another user's: run shed as that user" if isinstance(error, PermissionError) else "check the address"
+        hint = (
+            "it is another user's: run shed as that user" if isinstance(error, PermissionError) else "check the address"
+        )
         raise UnavailableError(f"cannot reach the server at {address}: {reason}", hint=hint) from None
 
 
@@ -83,7 +85,9 @@ def _connect_unix(path: str) -> _socket.socket:
     folder, name = os.path.split(path)
     if os.stat(folder).st_uid not in (os.geteuid(), 0):  # noqa: PTH116  no pathlib here
         # The fallback is a folder in /tmp, where anybody can put one first and answer in the server's place.
-        raise UnavailableError(f"{folder} belongs to somebody else", hint="set SHED_RUNTIME_DIR to a folder of your own")
+        raise UnavailableError(
+            f"{folder} belongs to somebody else", hint="set SHED_RUNTIME_DIR to a folder of your own"
+        )
     sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
     directory = -1
     try:
@@ -101,7 +105,10 @@ def _connect_unix(path: str) -> _socket.socket:
 
 
 def _connect_in_time(sock: _socket.socket, path: str) -> None:
-    """Connect; a listener with a full queue, who may have stopped to accept, is tried for a while.  Raises BlockingIOError."""
+    """Connect; a listener with a full queue, who may have stopped to accept, is tried for a while.
+
+    Raises BlockingIOError.
+    """
     sock.setblocking(False)
     deadline = 0.0
     while True:
@@ -156,7 +163,9 @@ def silent(address: Address, seconds: float) -> UnavailableError:
     if address.ssh is not None:
         hint = f"see how far this comes: {_dial_command(address)}"
     if address.path is not None:
-        hint = f"see who listens there: `lsof {address.path}`; a shed server that hangs can be ended: sheds keep running"
+        hint = (
+            f"see who listens there: `lsof {address.path}`; a shed server that hangs can be ended: sheds keep running"
+        )
     return UnavailableError(f"the server at {address} did not answer within {seconds:g} s", code="TIMEOUT", hint=hint)
 
 
@@ -172,7 +181,10 @@ def stranger(address: Address) -> UnavailableError:
     """Return the error for what does not speak HTTP."""
     hint = "check the address"
     if address.ssh is not None:
-        hint = f"a startup file of its shell may print something; this must print nothing: ssh {' '.join(address.ssh)} true"
+        hint = (
+            "a startup file of its shell may print something; this must print nothing: ssh "
+            f"{' '.join(address.ssh)} true"
+        )
     return UnavailableError(f"what listens at {address} is not a shed server", hint=hint)
 
 
@@ -189,11 +201,13 @@ def upgrade(
     on_wait: Callable[[], None] | None = None,
     on_start: Callable[[], None] | None = None,
 ) -> _socket.socket:
-    """Ask the server to turn a new connection into a `protocol` stream, and return it; nothing of the stream has been read.
+    """Ask the server to turn a new connection into a `protocol` stream, and return it.
 
-    `on_wait` is called once when nothing comes for a second, `on_start` when the server says that it must start the shed first: that takes
-    as long as it takes.  Raises the `ShedError` the server answers with, and `UnavailableError` when it does not speak HTTP, is silent, or
-    leaves.
+    Nothing of the stream has been read.
+
+    `on_wait` is called once when nothing comes for a second, `on_start` when the server says that it must start the
+    shed first: that takes as long as it takes.  Raises the `ShedError` the server answers with, and `UnavailableError`
+    when it does not speak HTTP, is silent, or leaves.
     """
     sock = connect(address)
     try:
@@ -228,7 +242,8 @@ def upgrade_request(address: Address, method: str, target: str, protocol: str) -
     authorization = address.authorization()
     known = f"Authorization: {authorization}\r\n" if authorization else ""
     return (
-        f"{method} {target} HTTP/1.1\r\nHost: {address.authority()}\r\nUser-Agent: shed/{VERSION}\r\n{known}Prefer: processing\r\n"
+        f"{method} {target} HTTP/1.1\r\nHost: {address.authority()}\r\nUser-Agent: shed/{VERSION}\r\n{known}Prefer: "
+        "processing\r\n"
         f"Connection: Upgrade\r\nUpgrade: {protocol}\r\nContent-Length: 0\r\n\r\n"
     ).encode("ascii")
 

@@ -58,7 +58,9 @@ def profiles(path: Path | None = None) -> dict[str, list[Rule]]:
         reason = " ".join(str(error).split())
     except ShedError as error:
         reason = error.message
-    raise UsageError(f"cannot use {path}: {reason}", code="INVALID_CONFIG", hint='write `profiles: {default: [3000, "8080:80"]}`')
+    raise UsageError(
+        f"cannot use {path}: {reason}", code="INVALID_CONFIG", hint='write `profiles: {default: [3000, "8080:80"]}`'
+    )
 
 
 def _parse(document: object) -> dict[str, list[Rule]]:
@@ -81,7 +83,9 @@ def profile(name: str) -> list[Rule]:
     found = profiles()
     if name not in found:
         near = difflib.get_close_matches(name, found, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"add it to {_home() / 'tunnels.yaml'}, or name ports: -t 8080:80"
+        hint = (
+            f"did you mean {near[0]}?" if near else f"add it to {_home() / 'tunnels.yaml'}, or name ports: -t 8080:80"
+        )
         raise NotFoundError(f"there is no profile {name!r}", code="UNKNOWN_PROFILE", hint=hint)
     return found[name]
 
@@ -138,7 +142,9 @@ class Tunnels:
 
     def record(self, forwards: Sequence[dict[str, object]], url: str) -> None:
         """Write down what the process forwards, and the server's `url`."""
-        atomic_write(self.file("json"), json.dumps({"forwards": list(forwards), "since": time.time(), "url": url}), mode=0o600)
+        atomic_write(
+            self.file("json"), json.dumps({"forwards": list(forwards), "since": time.time(), "url": url}), mode=0o600
+        )
 
     def recorded(self) -> dict[str, Any]:
         """Return what was written down; nothing when it cannot be read."""
@@ -156,7 +162,8 @@ class Tunnels:
     def stop(self) -> bool:
         """End the process, and wait until it is gone; False when there was none.
 
-        Only a process that holds the lock is ever signalled: it is looked up again once it can no longer be mistaken for another.
+        Only a process that holds the lock is ever signalled: it is looked up again once it can no longer be mistaken
+        for another.
         """
         pid = self.pid()
         if pid is None:

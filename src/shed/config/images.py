@@ -21,7 +21,10 @@ _LONGEST = 512
 
 
 def published_images(version: str = VERSION) -> dict[str, str]:
-    """Return the aliases of a release build that has none configured.  For a development build no images are published: it has none."""
+    """Return the aliases of a release build that has none configured.
+
+    For a development build no images are published: it has none.
+    """
     tag = release_tag(version)
     return {variant: f"{REGISTRY_PREFIX}{variant}:{tag}" for variant in VARIANTS} if tag else {}
 
@@ -37,7 +40,9 @@ def reference(value: object, *, version: str = VERSION) -> str:
     if _TOKEN in value:
         tag = release_tag(version)
         if tag is None:
-            raise ValueError(f"{_TOKEN} stands for a release, and {version} is a development build: write the tag that you mean")
+            raise ValueError(
+                f"{_TOKEN} stands for a release, and {version} is a development build: write the tag that you mean"
+            )
         found = value.replace(_TOKEN, tag)
     if not _REFERENCE.fullmatch(found) or len(found) > _LONGEST:
         raise ValueError(f"{value!r} is not the name or the reference of an image")

@@ -110,7 +110,9 @@ class Settings:
     """0: no SSH; None: the usual port, when it is free."""
     ssh_bind_address: str = "127.0.0.1"
     ssh_authorized_keys: Path | tuple[str, ...] | None = None
-    """A file of keys, or the keys themselves, that may come in by SSH, beside those that were enrolled (`shed ssh-key`)."""
+    """A file of keys, or the keys themselves, that may come in by SSH, beside those that were enrolled (`shed
+    ssh-key`).
+    """
 
     max_image_size: int = MAX_IMAGE
     """Most bytes that are fetched for one image."""
@@ -132,7 +134,10 @@ class Settings:
 
 
 def is_configured(settings: Settings, image: str) -> bool:
-    """Tell whether `image` can only be one of the store, or one that the configuration names; else it is a reference of any registry."""
+    """Tell whether `image` can only be one of the store, or one that the configuration names.
+
+    Else it is a reference of any registry.
+    """
     return image in settings.image_aliases or image == settings.default_image or not is_remote(image)
 
 
@@ -156,7 +161,10 @@ class ConfigError(ShedError):
 
 
 def search_paths(home: Path | None = None) -> list[Path]:
-    """Return where a configuration is looked for, first match wins; `home` is that of the server's user, ours unless named."""
+    """Return where a configuration is looked for, first match wins.
+
+    `home` is that of the server's user, ours unless named.
+    """
     return [Path("server.yaml"), (home or Path.home()) / ".config/shed/server.yaml", Path("/etc/shed/server.yaml")]
 
 
@@ -172,7 +180,9 @@ def load_settings(path: Path | None = None) -> Settings:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-        raise ConfigError(f"cannot read the configuration {path}: {why}", hint="name another file with --config") from error
+        raise ConfigError(
+            f"cannot read the configuration {path}: {why}", hint="name another file with --config"
+        ) from error
     return parse_settings(text, path)
 
 
@@ -214,11 +224,14 @@ def parse_settings(text: str, path: Path) -> Settings:
     try:
         document = yaml.load(text, Loader)  # noqa: S506  it is a safe one
     except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}", hint="check the indentation there") from None
+        raise ConfigError(
+            f"{path} is not YAML: {' '.join(str(error).split())}", hint="check the indentation there"
+        ) from None
     settings = _apply(Settings(), document, _TOP, path, "")
     if settings.ssh_authorized_keys is None and not ipaddress.ip_address(settings.ssh_bind_address).is_loopback:
         raise ConfigError(
-            f"{path}: ssh.bind_address {settings.ssh_bind_address} is open to others, but ssh.authorized_keys does not say to whom",
+            f"{path}: ssh.bind_address {settings.ssh_bind_address} is open to others, but ssh.authorized_keys does "
+            "not say to whom",
             hint="list public keys there, or name a file that holds them",
         )
     return settings
@@ -228,7 +241,9 @@ def _apply(settings: Settings, document: object, known: Mapping[str, _Setting], 
     if document is None:
         return settings
     if not isinstance(document, dict):
-        raise ConfigError(f"{path}: {prefix.rstrip('.') or 'the file'} must hold keys and values", hint="write `key: value` lines")
+        raise ConfigError(
+            f"{path}: {prefix.rstrip('.') or 'the file'} must hold keys and values", hint="write `key: value` lines"
+        )
     for key, value in document.items():
         name = f"{prefix}{key}"
         if key in _REMOVED:
@@ -252,7 +267,11 @@ def _apply(settings: Settings, document: object, known: Mapping[str, _Setting], 
 def _suggestion(key: str, known: Mapping[str, _Setting]) -> str:
     import difflib  # noqa: PLC0415  for mistakes only
 
-    sections = {f"{section}.{name}": name for section, keys in (("ssh", _SSH), ("limits", _LIMITS), ("qemu", _QEMU)) for name in keys}
+    sections = {
+        f"{section}.{name}": name
+        for section, keys in (("ssh", _SSH), ("limits", _LIMITS), ("qemu", _QEMU))
+        for name in keys
+    }
     homes = {**{name: home for home, name in sections.items()}, **{name: name for name in known}}
     near = difflib.get_close_matches(key, homes, n=1)
     return f"did you mean {homes[near[0]]!r}?" if near else f"known keys are {', '.join(sorted(known))}"

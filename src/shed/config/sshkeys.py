@@ -27,7 +27,10 @@ class PublicKey:
 
     @classmethod
     def parse(cls, line: str) -> PublicKey:
-        """Return the key of a line ``TYPE BASE64 COMMENT``.  Raises `DataError` for what is none, and for a key with options."""
+        """Return the key of a line ``TYPE BASE64 COMMENT``.
+
+        Raises `DataError` for what is none, and for a key with options.
+        """
         words = line.split(None, 2)
         try:
             blob = base64.b64decode(words[1], validate=True)
@@ -54,9 +57,12 @@ def fingerprint(blob: bytes) -> str:
 
 
 def make_pair(path: Path, comment: str) -> None:
-    """Have the private key `path`, mode 0600, and `path` with ``.pub``, unless they are there; processes may do so at the same time.
+    """Have the private key `path`, mode 0600, and `path` with ``.pub``, unless they are there.
 
-    Takes a moment when asyncssh is imported for it.  Raises `DataError` for a private key that others can read, `StorageError`.
+    Processes may do so at the same time.
+
+    Takes a moment when asyncssh is imported for it.  Raises `DataError` for a private key that others can read,
+    `StorageError`.
     """
     public = _public(path)
     with locked(path.with_name(f".{path.name}.lock")):
@@ -67,7 +73,10 @@ def make_pair(path: Path, comment: str) -> None:
             public.unlink(missing_ok=True)
             atomic_write(path, key.export_private_key(), mode=0o600)
         if stat.S_IMODE(path.stat().st_mode) & 0o077:
-            raise DataError(f"others can read the private key {path}", hint=f"chmod 600 {path}; or remove it, and another one is made")
+            raise DataError(
+                f"others can read the private key {path}",
+                hint=f"chmod 600 {path}; or remove it, and another one is made",
+            )
         if not public.exists():
             import asyncssh  # noqa: PLC0415  as above
 
@@ -88,7 +97,9 @@ def read_public(path: Path) -> PublicKey:
     try:
         return PublicKey.parse(text)
     except DataError:
-        raise DataError(f"{public} does not hold a key", hint="remove it: it is made again from the private one") from None
+        raise DataError(
+            f"{public} does not hold a key", hint="remove it: it is made again from the private one"
+        ) from None
 
 
 def _public(path: Path) -> Path:

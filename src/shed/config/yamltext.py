@@ -1,7 +1,8 @@
 """YAML files that people write and programs change: read strictly, and changed in place, so that comments and all else stay as they were.
 
-A change touches the lines of one entry: a top-level key, or a key of one of the mappings under it.  The result is read again and compared
-with what it should say before anybody gets it, so a file written in a way that this does not understand is refused, never damaged.
+A change touches the lines of one entry: a top-level key, or a key of one of the mappings under it.  The result is read
+again and compared with what it should say before anybody gets it, so a file written in a way that this does not
+understand is refused, never damaged.
 """
 
 from __future__ import annotations
@@ -26,7 +27,10 @@ class _Loader(yaml.SafeLoader):
 
 
 def load(text: str) -> dict[Any, Any]:
-    """Return the mapping that `text` holds; an empty one when it holds nothing.  Raises `ValueError` with one line that says why."""
+    """Return the mapping that `text` holds; an empty one when it holds nothing.
+
+    Raises `ValueError` with one line that says why.
+    """
     try:
         document = yaml.load(text, _Loader)  # noqa: S506  it is a safe one
     except (yaml.YAMLError, RecursionError) as error:
@@ -92,7 +96,10 @@ def _put(text: str, path: Path, value: object, wanted: dict[Any, Any]) -> str:
 
 
 def _written(entry: dict[str, object]) -> str:
-    """Return the lines that say `entry`.  PyYAML writes the line ends of Unicode such that it does not read them again, unless escaped."""
+    """Return the lines that say `entry`.
+
+    PyYAML writes the line ends of Unicode such that it does not read them again, unless escaped.
+    """
     text = yaml.safe_dump(entry, default_flow_style=False, sort_keys=False, allow_unicode=True)
     return text if yaml.safe_load(text) == entry else yaml.safe_dump(entry, default_flow_style=False, sort_keys=False)
 
@@ -106,7 +113,10 @@ def _lines(text: str) -> list[str]:
 
 
 def _entries(text: str, path: Path) -> dict[str, tuple[int, int, int]]:
-    """Return the first line of each entry of a mapping, the line behind its last, and its column; nothing for one that is in braces."""
+    """Return the first line of each entry of a mapping, the line behind its last, and its column.
+
+    Nothing for one that is in braces.
+    """
     node: yaml.Node | None = yaml.compose(text, yaml.SafeLoader)
     lines = text.splitlines()
     end = len(lines)

@@ -1,8 +1,8 @@
 """Judging an image before anything boots from it.
 
-A mount proves little: a kernel mounts an image whose inodes use features that its superblock does not declare, and then fails to read files
-(erofs-utils 1.7.1 made such images; fsck.erofs passes them).  So `check` walks every inode, all its xattrs, its map header and all its
-indexes.  With `data` it decodes every extent as well.
+A mount proves little: a kernel mounts an image whose inodes use features that its superblock does not declare, and then
+fails to read files (erofs-utils 1.7.1 made such images; fsck.erofs passes them).  So `check` walks every inode, all its
+xattrs, its map header and all its indexes.  With `data` it decodes every extent as well.
 
 The first broken rule ends the check with an `ErofsError`, whose `rule` is one of:
 
@@ -36,7 +36,9 @@ from shed.erofs.inode import Inode
 from shed.erofs.reader import Image
 
 MAX_INODES = 4_000_000
-"""Most inodes of an image: twice as many as an image may have files.  What is kept of so many takes 0.5 GB at the worst."""
+"""Most inodes of an image: twice as many as an image may have files.  What is kept of so many takes 0.5 GB at the
+worst.
+"""
 _DIRECTORY_RATIO = 64
 """Directories that decode to more than this many times the image are an attack on our time."""
 _MAX_PARTS = 64
@@ -70,7 +72,8 @@ class Report:
 def check(path: Path, *, data: bool = False) -> Report:
     """Check the image `path`, and with `data` decode all there is in it.
 
-    Raises `ErofsError` for the first rule that is broken, naming the inode and its path, and `NotFoundError` when there is no such file.
+    Raises `ErofsError` for the first rule that is broken, naming the inode and its path, and `NotFoundError` when there
+    is no such file.
     """
     with Image.open(path) as image:
         return check_image(image, data=data)
@@ -98,7 +101,9 @@ class _Walk:
         self.links: dict[int, int] = {}
         """Names that are still to be met, of inodes that say they have several: a few of an honest image."""
         self.queue = array("Q")
-        """Directories to look into, with their parents: nid, nid, ...  Objects would take 20 times as much, of which an image decides."""
+        """Directories to look into, with their parents: nid, nid, ...  Objects would take 20 times as much, of which an
+        image decides.
+        """
         self.metadata = self.directories = 0
 
     def run(self) -> Report:
@@ -132,7 +137,10 @@ class _Walk:
         return ErofsError(f"inode {error.nid}{where}: {error.message}", rule=error.rule, nid=error.nid, hint=error.hint)
 
     def path(self, nid: int) -> bytes:
-        """Return the path by which the inode was met first, looked up again; empty when there is none.  Of a deep one, the end."""
+        """Return the path by which the inode was met first, looked up again; empty when there is none.
+
+        Of a deep one, the end.
+        """
         parts: list[bytes] = []
         with contextlib.suppress(ErofsError):
             while nid != self.image.description.superblock.root_nid and len(parts) < _MAX_PARTS:
@@ -190,7 +198,9 @@ class _Walk:
                     raise ErofsError(f"directory {name!r} is in the tree already", rule="directory-loop", nid=target)
                 self.links[target] = self.links.get(target, 0) - 1
             if layout.FILE_TYPES[inode.mode & 0o170000] != file_type:
-                raise ErofsError(f"entry {name!r} has type {file_type}, but is a {inode.kind}", rule="dirent-type", nid=nid)
+                raise ErofsError(
+                    f"entry {name!r} has type {file_type}, but is a {inode.kind}", rule="dirent-type", nid=nid
+                )
         if dots:
             raise ErofsError(f"directory without {b' and '.join(dots).decode()!r}", rule="dirent-dots", nid=nid)
         if directory.nlink not in (1, subdirectories + 2):
@@ -211,7 +221,9 @@ class _Walk:
             report.xattrs += len(image.xattr_places(inode))
         if kind in ("file", "directory", "symlink"):
             if inode.size:
-                report.layouts[layout.LAYOUT_NAMES[inode.layout]] = report.layouts.get(layout.LAYOUT_NAMES[inode.layout], 0) + 1
+                report.layouts[layout.LAYOUT_NAMES[inode.layout]] = (
+                    report.layouts.get(layout.LAYOUT_NAMES[inode.layout], 0) + 1
+                )
                 self.content(inode)
             if kind == "symlink":
                 image.readlink(inode)

@@ -1,8 +1,9 @@
 """Indexes of logical clusters: how a compressed inode says where its data is.
 
-Each 4096 bytes (a logical cluster) of a file has one index.  A head says that an encoded extent begins in it, at which byte, and in which
-block its encoded data is; a non-head says how far back the head is, or, right behind the head of an extent of several blocks, how many.
-Full indexes take 8 bytes each; compact ones come in packs of 2 or 16 that share one block address (see Linux ``fs/erofs/zmap.c``).
+Each 4096 bytes (a logical cluster) of a file has one index.  A head says that an encoded extent begins in it, at which
+byte, and in which block its encoded data is; a non-head says how far back the head is, or, right behind the head of an
+extent of several blocks, how many. Full indexes take 8 bytes each; compact ones come in packs of 2 or 16 that share one
+block address (see Linux ``fs/erofs/zmap.c``).
 """
 
 from __future__ import annotations
@@ -42,7 +43,9 @@ class ClusterMap(NamedTuple):
     inline_size: int
     """Encoded bytes of the last extent, when it lies behind the indexes; else 0."""
     fragment: int | None
-    """Where in the packed inode the last extent (the whole file, when there are no indexes) is; None when it is not there."""
+    """Where in the packed inode the last extent (the whole file, when there are no indexes) is; None when it is not
+    there.
+    """
 
 
 class Index(NamedTuple):
@@ -50,7 +53,9 @@ class Index(NamedTuple):
 
     type: int
     value: int
-    """Of a head, the byte of the logical cluster where the extent begins; of a non-head, the distance back to the head, in clusters."""
+    """Of a head, the byte of the logical cluster where the extent begins; of a non-head, the distance back to the head,
+    in clusters.
+    """
     block: int
     """Of a head, the block of its data; of a non-head, the blocks of its extent when it says so, else 0."""
     partial: bool = False
@@ -100,9 +105,13 @@ def _check_header(description: Description, inode: Inode, advise: int, algorithm
         raise ErofsError(f"unknown flags in the map header: {advise:#x}, {cluster:#x}", rule="map-header", nid=nid)
     big = advise & (layout.ADVISE_BIG_PCLUSTER_1 | layout.ADVISE_BIG_PCLUSTER_2)
     if big:
-        _require(description, layout.INCOMPAT_BIG_PCLUSTER, "big-pcluster", "map header says big physical clusters", nid)
+        _require(
+            description, layout.INCOMPAT_BIG_PCLUSTER, "big-pcluster", "map header says big physical clusters", nid
+        )
     if compact and big and big != layout.ADVISE_BIG_PCLUSTER_1 | layout.ADVISE_BIG_PCLUSTER_2:
-        raise ErofsError("compact indexes with big physical clusters for one kind of head alone", rule="map-header", nid=nid)
+        raise ErofsError(
+            "compact indexes with big physical clusters for one kind of head alone", rule="map-header", nid=nid
+        )
     if advise & layout.ADVISE_INLINE_PCLUSTER:
         _require(description, layout.INCOMPAT_ZTAILPACKING, "ztailpacking", "last cluster is inline", nid)
     if advise & layout.ADVISE_FRAGMENT_PCLUSTER:
@@ -126,7 +135,8 @@ def check_algorithm(description: Description, algorithm: int, nid: int) -> None:
 def _require(description: Description, feature: int, name: str, what: str, nid: int) -> None:
     if not description.declares(feature):
         raise ErofsError(f"{what}, which the superblock does not declare", rule=f"{name}-undeclared", nid=nid,
-                         hint="a kernel mounts this image and then fails to read it: make it again with a newer writer")  # fmt: skip
+                         hint="a kernel mounts this image and then fails to read it: make it again with a newer "
+                              "writer")  # fmt: skip
 
 
 _FOLLOWERS = tuple(Index(NONHEAD, distance, 0) for distance in range(_CBLKCNT))
@@ -178,8 +188,9 @@ def _compact(file: ImageFile, table: ClusterMap, start: int) -> Iterator[Index]:
 def _unpack(pack: bytes, items: int, width: int, table: ClusterMap) -> list[Index]:
     """Return the indexes of one pack.
 
-    The block of a head is the pack's own address and the blocks of all extents whose size is told in the pack before that head.  The last
-    non-head of a pack tells the distance to the next head, which we do not need; its distance back follows from the one before.
+    The block of a head is the pack's own address and the blocks of all extents whose size is told in the pack before
+    that head.  The last non-head of a pack tells the distance to the next head, which we do not need; its distance back
+    follows from the one before.
     """
     stream = int.from_bytes(pack[:-4], "little")
     block = int.from_bytes(pack[-4:], "little")

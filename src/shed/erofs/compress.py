@@ -14,14 +14,17 @@ from shed.erofs import layout
 from shed.errors import UsageError
 
 Codec = Callable[[bytes], bytes]
-"""Compresses one piece of data; safe to call from several threads at once, and always gives the same bytes for the same input."""
+"""Compresses one piece of data; safe to call from several threads at once, and always gives the same bytes for the same
+input.
+"""
 
 _LEVELS = {"lz4hc": (1, 12, 9), "zstd": (1, 22, 3)}
 """Lowest, highest and default level of the algorithms that have levels."""
 _CLUSTER_SIZES = {"none": 64 << 10, "lz4": 64 << 10, "lz4hc": 128 << 10, "zstd": 128 << 10}
-"""Default cluster sizes.  On a Debian root of 700 MB these give 1.00 (lz4), 0.97 (lz4hc) and 0.97 (zstd) of the bytes that mkfs.erofs 1.9
-writes with `-C65536`.  Reading one page decompresses what lies before it in its cluster, so larger ones cost the guest; lz4 is also at
-its fastest up to 64 KiB, where it uses its smallest tables."""
+"""Default cluster sizes.  On a Debian root of 700 MB these give 1.00 (lz4), 0.97 (lz4hc) and 0.97 (zstd) of the bytes
+that mkfs.erofs 1.9 writes with `-C65536`.  Reading one page decompresses what lies before it in its cluster, so larger
+ones cost the guest; lz4 is also at its fastest up to 64 KiB, where it uses its smallest tables.
+"""
 MAX_CLUSTER_SIZE = 512 << 10
 """Our limit: the last cluster of a file may be half as long again, and must stay within EROFS's 1 MiB."""
 
@@ -41,7 +44,9 @@ class Compression:
             raise UsageError(f"unknown compression {text!r}", hint="use lz4, lz4hc[:1-12], zstd[:1-22] or none")
         if algorithm not in _LEVELS:
             if colon:
-                raise UsageError(f"{algorithm} has no levels: {text!r}", hint=f"use {algorithm}, or lz4hc[:1-12] or zstd[:1-22]")
+                raise UsageError(
+                    f"{algorithm} has no levels: {text!r}", hint=f"use {algorithm}, or lz4hc[:1-12] or zstd[:1-22]"
+                )
             return cls(algorithm)
         low, high, default = _LEVELS[algorithm]
         if not colon:
@@ -56,7 +61,12 @@ class Compression:
     @property
     def format(self) -> int | None:
         """The number EROFS has for the format (`layout.ALGORITHM_*`), None for ``none``: what the kernel must be able to read."""
-        return {"none": None, "lz4": layout.ALGORITHM_LZ4, "lz4hc": layout.ALGORITHM_LZ4, "zstd": layout.ALGORITHM_ZSTD}[self.algorithm]
+        return {
+            "none": None,
+            "lz4": layout.ALGORITHM_LZ4,
+            "lz4hc": layout.ALGORITHM_LZ4,
+            "zstd": layout.ALGORITHM_ZSTD,
+        }[self.algorithm]
 
     @property
     def decoder(self) -> str:
@@ -79,7 +89,9 @@ class Compression:
             return lambda data: bytes(lz4.block.compress(data, store_size=False))
         if self.algorithm == "lz4hc":
             level = self.level
-            return lambda data: bytes(lz4.block.compress(data, mode="high_compression", compression=level, store_size=False))
+            return lambda data: bytes(
+                lz4.block.compress(data, mode="high_compression", compression=level, store_size=False)
+            )
         if self.algorithm == "zstd":
             return _zstd(self.level)
         return None
@@ -87,8 +99,8 @@ class Compression:
     def settings(self, *, max_blocks: int, max_cluster: int) -> bytes:
         """Return the settings record that follows the superblock, empty for ``none``.
 
-        `max_blocks` is the largest encoded cluster in blocks, which is what a kernel reserves buffers for; `max_cluster` the
-        largest decoded one in bytes, which zstd's window must not exceed.
+        `max_blocks` is the largest encoded cluster in blocks, which is what a kernel reserves buffers for;
+        `max_cluster` the largest decoded one in bytes, which zstd's window must not exceed.
         """
         if self.format is None:
             return b""
@@ -101,7 +113,8 @@ class Compression:
 
 
 def _zstd(level: int) -> Codec:
-    # The frame must carry the content size (fsck.erofs asks for it) and nothing else; a compressor belongs to one thread.
+    # The frame must carry the content size (fsck.erofs asks for it) and nothing else; a compressor belongs to one
+    # thread.
     local = threading.local()
 
     def compress(data: bytes) -> bytes:

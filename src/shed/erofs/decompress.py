@@ -1,8 +1,8 @@
 """Decoding one physical cluster: exact sizes, bounded memory, hostile input.
 
-An encoded cluster holds one stream.  With 0PADDING it ends where the cluster ends, with zeros before it, and decodes to exactly the extent.
-Without (images of before Linux 5.3), an LZ4 stream begins where the cluster begins, with anything behind it, and may hold more than the
-extent: it is decoded until there is enough.
+An encoded cluster holds one stream.  With 0PADDING it ends where the cluster ends, with zeros before it, and decodes to
+exactly the extent. Without (images of before Linux 5.3), an LZ4 stream begins where the cluster begins, with anything
+behind it, and may hold more than the extent: it is decoded until there is enough.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ def decode(
 ) -> bytes:
     """Return the `length` bytes that the cluster `data` decodes to (its first `length`, when `partial`).
 
-    `window` is the most history, in bytes, that a zstd stream may ask for.  Raises `ErofsError` when the cluster decodes to more or fewer
-    bytes, or not at all, or when the algorithm is not supported.
+    `window` is the most history, in bytes, that a zstd stream may ask for.  Raises `ErofsError` when the cluster
+    decodes to more or fewer bytes, or not at all, or when the algorithm is not supported.
     """
     try:
         if zero_padding or algorithm != layout.ALGORITHM_LZ4:
@@ -46,7 +46,11 @@ def decode(
         elif algorithm == layout.ALGORITHM_DEFLATE:
             out = zlib.decompressobj(_RAW_DEFLATE).decompress(data, length)
         else:
-            raise ErofsError(f"compression with {layout.ALGORITHM_NAMES[algorithm]} is not supported", rule="unsupported-feature", nid=nid)
+            raise ErofsError(
+                f"compression with {layout.ALGORITHM_NAMES[algorithm]} is not supported",
+                rule="unsupported-feature",
+                nid=nid,
+            )
     except (lz4.block.LZ4BlockError, zstandard.ZstdError, zlib.error, ValueError) as error:
         raise ErofsError(f"compressed data is damaged: {error}", rule="compressed-data", nid=nid) from None
     if len(out) != length:
@@ -74,7 +78,11 @@ def _zstd(data: bytes, length: int, *, partial: bool, window: int) -> bytes:
     if asked > window:
         raise ValueError(f"it needs a window of {asked} bytes, {window} are declared")
     if partial:
-        return zstandard.ZstdDecompressor(max_window_size=max(window, 1 << 10)).stream_reader(data, read_size=len(data)).read(length)
+        return (
+            zstandard.ZstdDecompressor(max_window_size=max(window, 1 << 10))
+            .stream_reader(data, read_size=len(data))
+            .read(length)
+        )
     claimed = zstandard.frame_content_size(data)
     if claimed > length:  # it would be allocated
         raise ValueError(f"frame claims to hold {claimed} bytes, not {length}")
@@ -82,7 +90,9 @@ def _zstd(data: bytes, length: int, *, partial: bool, window: int) -> bytes:
 
 
 def lz4_prefix(data: bytes, length: int) -> bytes:
-    """Return the first `length` bytes that the LZ4 block `data` decodes to, whatever follows in it; raises `ValueError`.
+    """Return the first `length` bytes that the LZ4 block `data` decodes to, whatever follows in it.
+
+    Raises `ValueError`.
 
     In Python, for the few old images that need it: the LZ4 library decodes exact streams alone.
     """

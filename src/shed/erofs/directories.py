@@ -1,7 +1,8 @@
 """Blocks of directory entries.
 
-A block holds an array of 12-byte records, then the names, back to back; the first record's name offset says where names begin, and so how
-many records there are.  Names are sorted bytewise through the whole directory, `.` and `..` among them.
+A block holds an array of 12-byte records, then the names, back to back; the first record's name offset says where names
+begin, and so how many records there are.  Names are sorted bytewise through the whole directory, `.` and `..` among
+them.
 """
 
 from __future__ import annotations
@@ -26,7 +27,10 @@ class Dirent(NamedTuple):
 
 
 def parse_directory(blocks: Iterable[bytes], nid: int) -> Iterator[Dirent]:
-    """Yield the entries of a directory, `.` and `..` too, from its blocks; raises `ErofsError` at the first that breaks a rule."""
+    """Yield the entries of a directory, `.` and `..` too, from its blocks.
+
+    Raises `ErofsError` at the first that breaks a rule.
+    """
     previous = b""
     for block in blocks:
         for entry in _parse_block(block, nid):

@@ -8,8 +8,8 @@ from shed.errors import DataError
 class ErofsError(DataError):
     """A tree that cannot be written as EROFS, or bytes that are not a valid EROFS image.
 
-    `rule` is the stable name of the rule that is broken (``unsorted``, ``checksum``); `nid` the number of the inode that breaks it,
-    None when no inode is to blame.
+    `rule` is the stable name of the rule that is broken (``unsorted``, ``checksum``); `nid` the number of the inode
+    that breaks it, None when no inode is to blame.
     """
 
     code = "EROFS_INVALID"

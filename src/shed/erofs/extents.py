@@ -51,8 +51,8 @@ def extents(
 ) -> Iterator[Extent]:
     """Yield the extents of `inode` in order, without gaps, from the one that holds byte `offset` to the end of the file.
 
-    `table` is the cluster map of a compressed inode, if the caller has it.  Raises `ErofsError` when an extent breaks a rule; every one
-    that is yielded lies inside the image.
+    `table` is the cluster map of a compressed inode, if the caller has it.  Raises `ErofsError` when an extent breaks a
+    rule; every one that is yielded lies inside the image.
     """
     if offset >= inode.size:
         return iter(())
@@ -78,21 +78,27 @@ def _chunks(file: ImageFile, description: Description, inode: Inode, offset: int
         field = file.map[start + number * unit : start + (number + 1) * unit]
         high, device, block = layout.CHUNK_INDEX.unpack(field) if unit == 8 else (0, 0, int.from_bytes(field, "little"))
         if device or (high and block != layout.NULL_ADDRESS):
-            raise ErofsError(f"chunk {number} is on another device or past 16 TiB", rule="unsupported-feature", nid=inode.nid)
+            raise ErofsError(
+                f"chunk {number} is on another device or past 16 TiB", rule="unsupported-feature", nid=inode.nid
+            )
         length = min(1 << bits, inode.size - (number << bits))
         if block == layout.NULL_ADDRESS:
             yield Extent(number << bits, length, Form.HOLE)
             continue
         position = block * layout.BLOCK_SIZE
         if position + length > description.limit:
-            raise ErofsError(f"chunk {number} at block {block} is outside the image", rule="data-outside", nid=inode.nid)
+            raise ErofsError(
+                f"chunk {number} at block {block} is outside the image", rule="data-outside", nid=inode.nid
+            )
         yield Extent(number << bits, length, Form.VERBATIM, position, length)
 
 
 def chunk_table(file: ImageFile, description: Description, inode: Inode) -> tuple[int, int, int]:
     """Return where the table of a chunk-based inode begins, the bytes of each entry, and the bits of the chunk size."""
     if not description.declares(layout.INCOMPAT_CHUNKED_FILE):
-        raise ErofsError("file of chunks, which the superblock does not declare", rule="chunked-file-undeclared", nid=inode.nid)
+        raise ErofsError(
+            "file of chunks, which the superblock does not declare", rule="chunked-file-undeclared", nid=inode.nid
+        )
     known = layout.CHUNK_FORMAT_BLKBITS_MASK | layout.CHUNK_FORMAT_INDEXES
     if inode.union & ~known:
         raise ErofsError(f"unknown chunk format {inode.union:#x}", rule="chunk-format", nid=inode.nid)
@@ -103,7 +109,9 @@ def chunk_table(file: ImageFile, description: Description, inode: Inode) -> tupl
     return start, unit, bits
 
 
-def _compressed(file: ImageFile, description: Description, inode: Inode, table: ClusterMap, offset: int) -> Iterator[Extent]:
+def _compressed(
+    file: ImageFile, description: Description, inode: Inode, table: ClusterMap, offset: int
+) -> Iterator[Extent]:
     if not table.clusters:
         yield Extent(0, inode.size, Form.FRAGMENT, table.fragment or 0)
         return
@@ -118,7 +126,9 @@ def _compressed(file: ImageFile, description: Description, inode: Inode, table: 
             continue
         start = (number << table.bits) + index.value
         if index.value >> table.bits or start > inode.size or (number == 0 and start):
-            raise ErofsError(f"extent begins {index.value} bytes into cluster {number}", rule="index-offset", nid=inode.nid)
+            raise ErofsError(
+                f"extent begins {index.value} bytes into cluster {number}", rule="index-offset", nid=inode.nid
+            )
         if run is not None:
             run.clusters = number - run.number
             yield _extent(description, inode, table, run, start, last=start == inode.size)
@@ -150,10 +160,16 @@ def _follow(run: _Run, number: int, index: Index, nid: int) -> None:
     distance = number - run.number
     if index.block:
         if distance != 1:
-            raise ErofsError(f"cluster {number} tells a size, but is not the first behind its head", rule="index-size", nid=nid)
+            raise ErofsError(
+                f"cluster {number} tells a size, but is not the first behind its head", rule="index-size", nid=nid
+            )
         run.blocks = index.block
-    elif not (0 < index.value < distance and distance >= layout.LI_D0_CBLKCNT):  # a larger distance than fits is told in steps
-        raise ErofsError(f"cluster {number} is {distance} behind its head, but says {index.value}", rule="index-distance", nid=nid)
+    elif not (
+        0 < index.value < distance and distance >= layout.LI_D0_CBLKCNT
+    ):  # a larger distance than fits is told in steps
+        raise ErofsError(
+            f"cluster {number} is {distance} behind its head, but says {index.value}", rule="index-distance", nid=nid
+        )
 
 
 def _head_before(file: ImageFile, inode: Inode, table: ClusterMap, offset: int) -> int:
@@ -177,9 +193,13 @@ def _extent(description: Description, inode: Inode, table: ClusterMap, run: _Run
     nid = inode.nid
     if head.type == layout.LCLUSTER_HEAD2:
         if not description.declares(layout.INCOMPAT_COMPR_HEAD2):
-            raise ErofsError("a second algorithm, which the superblock does not declare", rule="compr-head2-undeclared", nid=nid)
+            raise ErofsError(
+                "a second algorithm, which the superblock does not declare", rule="compr-head2-undeclared", nid=nid
+            )
         check_algorithm(description, table.algorithms[1], nid)
-    big = table.advise & (layout.ADVISE_BIG_PCLUSTER_1 if head.type == layout.LCLUSTER_HEAD1 else layout.ADVISE_BIG_PCLUSTER_2)
+    big = table.advise & (
+        layout.ADVISE_BIG_PCLUSTER_1 if head.type == layout.LCLUSTER_HEAD1 else layout.ADVISE_BIG_PCLUSTER_2
+    )
     if last and table.fragment is not None:
         high = head.block << 32 if inode.layout == layout.LAYOUT_COMPRESSED_FULL else 0
         return Extent(start, length, Form.FRAGMENT, table.fragment | high)
@@ -193,7 +213,9 @@ def _extent(description: Description, inode: Inode, table: ClusterMap, run: _Run
             raise ErofsError(f"extent at {start} does not tell its size", rule="index-size", nid=nid)
         position, stored = head.block * layout.BLOCK_SIZE, (run.blocks or 1 if big else 1) * layout.BLOCK_SIZE
         if position + stored > description.limit:
-            raise ErofsError(f"extent at {start}: block {head.block} is outside the image", rule="data-outside", nid=nid)
+            raise ErofsError(
+                f"extent at {start}: block {head.block} is outside the image", rule="data-outside", nid=nid
+            )
     if head.type == layout.LCLUSTER_PLAIN:
         if length > stored:
             raise ErofsError(f"extent at {start}: {length} bytes are stored as {stored}", rule="index-size", nid=nid)
@@ -201,9 +223,13 @@ def _extent(description: Description, inode: Inode, table: ClusterMap, run: _Run
         return Extent(start, length, Form.INTERLACED if interlaced else Form.VERBATIM, position, stored)
     algorithm = table.algorithms[head.type == layout.LCLUSTER_HEAD2]
     if stored > layout.PCLUSTER_MAX_SIZE or length > layout.PCLUSTER_MAX_DSIZE:
-        raise ErofsError(f"extent at {start}: {length} bytes in {stored} are more than a kernel takes", rule="pcluster-size", nid=nid)
+        raise ErofsError(
+            f"extent at {start}: {length} bytes in {stored} are more than a kernel takes", rule="pcluster-size", nid=nid
+        )
     if algorithm == layout.ALGORITHM_LZ4 and stored > description.lz4_limit:
         raise ErofsError(
-            f"extent at {start}: {stored} bytes encoded, more than the superblock declares", rule="pcluster-undeclared", nid=nid
+            f"extent at {start}: {stored} bytes encoded, more than the superblock declares",
+            rule="pcluster-undeclared",
+            nid=nid,
         )
     return Extent(start, length, Form.ENCODED, position, stored, algorithm, head.partial)

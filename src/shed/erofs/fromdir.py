@@ -30,8 +30,8 @@ class FileContent:
 def entries_from_dir(root: Path, *, mtime: int | None = None, owner: tuple[int, int] | None = None) -> Iterator[Entry]:
     """Yield what is in the folder `root`, sorted as a writer wants it.
 
-    `mtime` replaces every time and `owner` every uid and gid, so that the result does not depend on who made the folder, and when.
-    Hardlinks within the tree stay hardlinks.  Errors of reading the folder are passed on.
+    `mtime` replaces every time and `owner` every uid and gid, so that the result does not depend on who made the
+    folder, and when. Hardlinks within the tree stay hardlinks.  Errors of reading the folder are passed on.
     """
     seen: dict[tuple[int, int], bytes] = {}
     pending = [b""]
@@ -59,7 +59,10 @@ def _entry(path: bytes, full: bytes, status: os.stat_result, seen: dict[tuple[in
         status.st_gid,
         status.st_mtime_ns // 1_000_000_000,
         status.st_mtime_ns % 1_000_000_000,
-        xattrs={os.fsencode(name): os.getxattr(full, name, follow_symlinks=False) for name in os.listxattr(full, follow_symlinks=False)},
+        xattrs={
+            os.fsencode(name): os.getxattr(full, name, follow_symlinks=False)
+            for name in os.listxattr(full, follow_symlinks=False)
+        },
     )
     if status.st_nlink > 1 and not stat.S_ISDIR(status.st_mode):
         first = seen.setdefault((status.st_dev, status.st_ino), path)

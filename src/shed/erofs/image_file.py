@@ -17,8 +17,9 @@ from shed.errors import NotFoundError, StorageError
 class ImageFile:
     """An image open for reading.
 
-    Metadata comes through a memory map, which suits many small reads; data through `pread`, which lets other threads run while the disk
-    works.  Both are safe to use from several threads.  The file must not shrink while it is open (stored blobs never change).
+    Metadata comes through a memory map, which suits many small reads; data through `pread`, which lets other threads
+    run while the disk works.  Both are safe to use from several threads.  The file must not shrink while it is open
+    (stored blobs never change).
     """
 
     def __init__(self, path: Path) -> None:
@@ -53,7 +54,9 @@ class ImageFile:
     def __enter__(self) -> ImageFile:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def metadata(self, offset: int, length: int, *, rule: str, nid: int | None = None) -> bytes:
@@ -62,12 +65,18 @@ class ImageFile:
         return self.map[offset : offset + length]
 
     def unpack(self, structure: Struct, offset: int, *, rule: str, nid: int | None = None) -> tuple[Any, ...]:
-        """Return the fields of `structure` at `offset`; raises `ErofsError` with `rule` when it is not inside the file."""
+        """Return the fields of `structure` at `offset`.
+
+        Raises `ErofsError` with `rule` when it is not inside the file.
+        """
         self.check(offset, structure.size, rule=rule, nid=nid)
         return structure.unpack_from(self.map, offset)
 
     def data(self, offset: int, length: int, *, nid: int | None = None) -> bytes:
-        """Return exactly `length` bytes at `offset`; raises `ErofsError` (``data-outside``) when the file ends before."""
+        """Return exactly `length` bytes at `offset`.
+
+        Raises `ErofsError` (``data-outside``) when the file ends before.
+        """
         self.check(offset, length, rule="data-outside", nid=nid)
         piece = os.pread(self._fd, length, offset)
         if len(piece) == length:
@@ -85,4 +94,6 @@ class ImageFile:
     def check(self, offset: int, length: int, *, rule: str, nid: int | None = None) -> None:
         """Raise `ErofsError` with `rule` unless `length` bytes at `offset` are inside the file."""
         if offset < 0 or length < 0 or offset + length > self.size:
-            raise ErofsError(f"bytes {offset} to {offset + length} are outside the image of {self.size} bytes", rule=rule, nid=nid)
+            raise ErofsError(
+                f"bytes {offset} to {offset + length} are outside the image of {self.size} bytes", rule=rule, nid=nid
+            )

@@ -69,7 +69,10 @@ class Inode:
 
     @property
     def tail(self) -> int:
-        """Bytes of data that lie behind the inode (FLAT_INLINE), the last ones of the file; a full block counts as tail too."""
+        """Bytes of data that lie behind the inode (FLAT_INLINE), the last ones of the file.
+
+        A full block counts as tail too.
+        """
         if self.layout != layout.LAYOUT_FLAT_INLINE or self.size == 0:
             return 0
         return (self.size - 1) % layout.BLOCK_SIZE + 1
@@ -107,7 +110,9 @@ def _check_flat(inode: Inode, limit: int) -> None:
     tail = inode.tail
     outside = inode.size - tail
     if outside and inode.union * layout.BLOCK_SIZE + outside > limit:
-        raise ErofsError(f"data of {outside} bytes at block {inode.union} is outside the image", rule="data-outside", nid=inode.nid)
+        raise ErofsError(
+            f"data of {outside} bytes at block {inode.union} is outside the image", rule="data-outside", nid=inode.nid
+        )
     if tail:
         if inode.body % layout.BLOCK_SIZE + tail > layout.BLOCK_SIZE:
             raise ErofsError(f"inline tail of {tail} bytes crosses a block", rule="inline-crosses-block", nid=inode.nid)

@@ -1,8 +1,9 @@
 """The on-disk format: constants, and codecs of each structure.
 
-Source: Linux ``fs/erofs/erofs_fs.h`` (names follow it), ``fs/erofs/zmap.c`` for where indexes lie, ``fs/erofs/super.c`` for the
-checksum and ``fs/erofs/decompressor*.c`` for the records of compression settings.  All numbers are little-endian.  This module does no I/O
-and checks nothing: writer, reader and checker share it, and each applies its own rules.
+Source: Linux ``fs/erofs/erofs_fs.h`` (names follow it), ``fs/erofs/zmap.c`` for where indexes lie, ``fs/erofs/super.c``
+for the checksum and ``fs/erofs/decompressor*.c`` for the records of compression settings.  All numbers are
+little-endian.  This module does no I/O and checks nothing: writer, reader and checker share it, and each applies its
+own rules.
 
 ::
 
@@ -160,8 +161,9 @@ LCLUSTER_TYPE_MASK = 0x0003
 LI_PARTIAL_REF = 1 << 15
 LI_D0_CBLKCNT = 1 << 11
 """Set in delta[0] of the first NONHEAD after a head of a big pcluster: the rest is the encoded size in blocks."""
-# Compact indexes: a pack is N items of (2 bits of type above a low value as wide as a logical cluster's bits), then a 32-bit block address.
-# For 4096-byte logical clusters: 2 items of 16 bits in 8 bytes ("4B"), or 16 items of 14 bits in 32 bytes ("2B", aligned to 32).
+# Compact indexes: a pack is N items of (2 bits of type above a low value as wide as a logical cluster's bits), then a
+# 32-bit block address. For 4096-byte logical clusters: 2 items of 16 bits in 8 bytes ("4B"), or 16 items of 14 bits in
+# 32 bytes ("2B", aligned to 32).
 COMPACT_4B_ITEMS = 2
 COMPACT_4B_PACK = 8
 COMPACT_2B_ITEMS = 16
@@ -297,12 +299,19 @@ class InodeRecord(NamedTuple):
 
 
 def parse_inode(data: bytes | memoryview, offset: int, superblock: Superblock) -> InodeRecord:
-    """Read the inode record at `offset`, compact or extended as its first bit says; raises `struct.error` when it is cut off."""
+    """Read the inode record at `offset`, compact or extended as its first bit says.
+
+    Raises `struct.error` when it is cut off.
+    """
     if data[offset] & FORMAT_EXTENDED:
-        form, icount, mode, _, size, union, ino, uid, gid, mtime, mtime_ns, nlink = INODE_EXTENDED.unpack_from(data, offset)
+        form, icount, mode, _, size, union, ino, uid, gid, mtime, mtime_ns, nlink = INODE_EXTENDED.unpack_from(
+            data, offset
+        )
         return InodeRecord(form, icount, mode, size, union, ino, uid, gid, mtime, mtime_ns, nlink)
     form, icount, mode, nlink, size, mtime, union, ino, uid, gid, _ = INODE_COMPACT.unpack_from(data, offset)
-    return InodeRecord(form, icount, mode, size, union, ino, uid, gid, superblock.epoch + mtime, superblock.fixed_nsec, nlink)
+    return InodeRecord(
+        form, icount, mode, size, union, ino, uid, gid, superblock.epoch + mtime, superblock.fixed_nsec, nlink
+    )
 
 
 def xattr_ibody_size(icount: int) -> int:

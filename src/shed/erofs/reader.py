@@ -1,7 +1,8 @@
 """Reading an image: names, inodes, xattrs and data.
 
-Nothing in the image is trusted: a pointer that leads outside, a directory that loops, data that does not decode end in an `ErofsError` that
-names the inode and the rule.  Memory stays bounded by one physical cluster (12 MiB decoded at most) whatever the image claims.
+Nothing in the image is trusted: a pointer that leads outside, a directory that loops, data that does not decode end in
+an `ErofsError` that names the inode and the rule.  Memory stays bounded by one physical cluster (12 MiB decoded at
+most) whatever the image claims.
 """
 
 from __future__ import annotations
@@ -54,7 +55,9 @@ class Image:
     def __enter__(self) -> Image:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     @property
@@ -69,7 +72,10 @@ class Image:
     # names
 
     def entries(self, directory: Inode) -> Iterator[Dirent]:
-        """Yield the entries of `directory` in their order, `.` and `..` too; raises `ErofsError` when it is none, or malformed."""
+        """Yield the entries of `directory` in their order, `.` and `..` too.
+
+        Raises `ErofsError` when it is none, or malformed.
+        """
         if not stat.S_ISDIR(directory.mode):
             raise ErofsError(f"a {directory.kind}, not a directory", rule="not-a-directory", nid=directory.nid)
         return parse_directory(self._blocks(directory), directory.nid)
@@ -87,7 +93,8 @@ class Image:
     def lookup(self, path: bytes, *, follow: bool = False) -> Inode:
         """Return the inode at `path`, from the root; raises `NotFoundError`.
 
-        Symlinks are not followed, as the last component or before it; with `follow` they are, inside the image, and so are `.` and `..`.
+        Symlinks are not followed, as the last component or before it; with `follow` they are, inside the image, and so
+        are `.` and `..`.
         """
         inode = self.root
         above: list[Inode] = []
@@ -122,7 +129,8 @@ class Image:
     def walk(self, top: Inode | None = None) -> Iterator[tuple[bytes, Inode]]:
         """Yield path and inode of the directory `top` (the root) and everything below it, parents first, names sorted.
 
-        Paths are relative to `top`, which itself is ``b""``.  Raises `ErofsError` (``directory-loop``) when a directory has two names.
+        Paths are relative to `top`, which itself is ``b""``.  Raises `ErofsError` (``directory-loop``) when a directory
+        has two names.
         """
         top = top or self.root
         seen = {top.nid}
@@ -136,7 +144,9 @@ class Image:
                 yield prefix + name, inode
                 if stat.S_ISDIR(inode.mode):
                     if inode.nid in seen:
-                        raise ErofsError(f"directory {name!r} is in the tree already", rule="directory-loop", nid=inode.nid)
+                        raise ErofsError(
+                            f"directory {name!r} is in the tree already", rule="directory-loop", nid=inode.nid
+                        )
                     seen.add(inode.nid)
                     stack.append((prefix + name + b"/", self.iterdir(inode)))
                     break
@@ -254,10 +264,14 @@ class Image:
     def check_fragment(self, inode: Inode, extent: Extent) -> None:
         """Raise `ErofsError` unless a fragment of `inode` is inside the packed inode."""
         if inode.nid == self._packed.nid:
-            raise ErofsError("the packed inode has a part that is in the packed inode", rule="fragment-loop", nid=inode.nid)
+            raise ErofsError(
+                "the packed inode has a part that is in the packed inode", rule="fragment-loop", nid=inode.nid
+            )
         if extent.position + extent.length > self._packed.size:
             raise ErofsError(
-                f"fragment of {extent.length} bytes at {extent.position} is outside the packed inode", rule="data-outside", nid=inode.nid
+                f"fragment of {extent.length} bytes at {extent.position} is outside the packed inode",
+                rule="data-outside",
+                nid=inode.nid,
             )
 
     def _fragment(self, inode: Inode, extent: Extent, start: int, stop: int) -> bytes:

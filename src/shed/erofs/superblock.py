@@ -39,7 +39,11 @@ class Description:
     @property
     def zstd_window(self) -> int:
         """Bytes of history that kernels make room for."""
-        return 1 << (self.settings[layout.ALGORITHM_ZSTD][1] + layout.ZSTD_WINDOWLOG_BASE) if layout.ALGORITHM_ZSTD in self.settings else 0
+        return (
+            1 << (self.settings[layout.ALGORITHM_ZSTD][1] + layout.ZSTD_WINDOWLOG_BASE)
+            if layout.ALGORITHM_ZSTD in self.settings
+            else 0
+        )
 
     @property
     def meta_start(self) -> int:
@@ -58,14 +62,18 @@ def read_description(file: ImageFile) -> Description:
         raise ErofsError(f"{file.path} is too short for an EROFS image: {file.size} bytes", rule="truncated")
     superblock = Superblock.parse(file.map[: layout.BLOCK_SIZE], layout.SUPER_OFFSET)
     if superblock.magic != layout.MAGIC:
-        raise ErofsError(f"{file.path} is not an EROFS image: its magic number is {superblock.magic:#010x}", rule="magic")
+        raise ErofsError(
+            f"{file.path} is not an EROFS image: its magic number is {superblock.magic:#010x}", rule="magic"
+        )
     if superblock.blkszbits != layout.BLOCK_BITS:
         raise ErofsError(f"{file.path}: block size is 2^{superblock.blkszbits}, not {layout.BLOCK_SIZE}", rule="block-size",
                          hint="make the image with mkfs.erofs -b 4096: other sizes need a kernel with pages as large")  # fmt: skip
     if superblock.feature_compat & layout.COMPAT_SB_CHKSUM:
         checksum = layout.superblock_checksum(file.map[: layout.BLOCK_SIZE])
         if checksum != superblock.checksum:
-            raise ErofsError(f"superblock checksum is {superblock.checksum:#010x}, its bytes give {checksum:#010x}", rule="checksum")
+            raise ErofsError(
+                f"superblock checksum is {superblock.checksum:#010x}, its bytes give {checksum:#010x}", rule="checksum"
+            )
     _check_features(superblock)
     if superblock.size > layout.BLOCK_SIZE - layout.SUPER_OFFSET:
         raise ErofsError(f"superblock of {superblock.size} bytes does not fit its block", rule="superblock-size")
@@ -75,7 +83,11 @@ def read_description(file: ImageFile) -> Description:
     if declared > file.size:
         raise ErofsError(f"{file.path} is cut off: {file.size} bytes of {declared}", rule="truncated")
     settings = _read_settings(file, superblock)
-    algorithms = frozenset(settings) if superblock.feature_incompat & layout.INCOMPAT_COMPR_CFGS else frozenset({layout.ALGORITHM_LZ4})
+    algorithms = (
+        frozenset(settings)
+        if superblock.feature_incompat & layout.INCOMPAT_COMPR_CFGS
+        else frozenset({layout.ALGORITHM_LZ4})
+    )
     return Description(superblock, declared, algorithms, settings)
 
 
@@ -103,7 +115,10 @@ _RECORDS = {
 
 
 def _read_settings(file: ImageFile, superblock: Superblock) -> dict[int, tuple[int, ...]]:
-    """Return the settings record of each algorithm; they follow the superblock in the order of the algorithms' numbers."""
+    """Return the settings record of each algorithm.
+
+    They follow the superblock in the order of the algorithms' numbers.
+    """
     settings: dict[int, tuple[int, ...]] = {}
     if not superblock.feature_incompat & layout.INCOMPAT_COMPR_CFGS:
         return settings
@@ -117,7 +132,9 @@ def _read_settings(file: ImageFile, superblock: Superblock) -> dict[int, tuple[i
         position = layout.round_up(position, 4)
         (size,) = file.unpack(layout.COMPR_CFG_SIZE, position, rule="compression-settings")
         if size < record.size:
-            raise ErofsError(f"settings record of {name} has {size} bytes, not {record.size}", rule="compression-settings")
+            raise ErofsError(
+                f"settings record of {name} has {size} bytes, not {record.size}", rule="compression-settings"
+            )
         settings[algorithm] = file.unpack(record, position + layout.COMPR_CFG_SIZE.size, rule="compression-settings")
         position += layout.COMPR_CFG_SIZE.size + size
     if layout.ALGORITHM_LZ4 in settings:

@@ -33,9 +33,9 @@ class Verified:
 def verify_contents(path: Path, expected: Iterable[Entry], *, threads: int | None = None) -> Verified:
     """Read the image `path` back, without anything that made it, and compare it with the entries that went in.
 
-    `expected` is what the writer was given, in the same order; contents are read again through `Entry.content`, by `threads` threads (as
-    many as there are processors).  Raises `ErofsError` with the path and what differs; the rule is ``content-differs``,
-    ``attribute-differs`` or ``tree-differs``, or one of `shed.erofs.checker`.
+    `expected` is what the writer was given, in the same order; contents are read again through `Entry.content`, by
+    `threads` threads (as many as there are processors).  Raises `ErofsError` with the path and what differs; the rule
+    is ``content-differs``, ``attribute-differs`` or ``tree-differs``, or one of `shed.erofs.checker`.
     """
     with Image.open(path) as image:
         names, files = _compare_tree(image, expected)
@@ -153,8 +153,12 @@ def _compare_extent(image: Image, window: _Window, extent: Extent) -> int:
         start, end = max(start, window.start), min(end, window.end)
     for position in range(start, end, layout.PCLUSTER_MAX_DSIZE):
         length = min(layout.PCLUSTER_MAX_DSIZE, end - position)
-        if image.part(inode, extent, position - extent.start, position - extent.start + length) != _original(entry, length, position):
-            raise _differs("content", entry.path, f"differs from what went in, between bytes {position} and {position + length}")
+        if image.part(inode, extent, position - extent.start, position - extent.start + length) != _original(
+            entry, length, position
+        ):
+            raise _differs(
+                "content", entry.path, f"differs from what went in, between bytes {position} and {position + length}"
+            )
     return end - start
 
 
@@ -172,4 +176,6 @@ def _original(entry: Entry, length: int, position: int) -> bytes:
 
 
 def _differs(kind: str, path: bytes, how: str) -> ErofsError:
-    return ErofsError(f"{shown(path)} {how}", rule=f"{kind}-differs", hint="the image is not used; report this as a bug")
+    return ErofsError(
+        f"{shown(path)} {how}", rule=f"{kind}-differs", hint="the image is not used; report this as a bug"
+    )

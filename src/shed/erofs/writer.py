@@ -53,7 +53,9 @@ class WriterOptions:
     def __post_init__(self) -> None:
         cluster = self.cluster_size
         if cluster is not None and (cluster & (cluster - 1) or not BLOCK_SIZE <= cluster <= MAX_CLUSTER_SIZE):
-            raise UsageError(f"cluster size {cluster} is not a power of two from {BLOCK_SIZE} to {MAX_CLUSTER_SIZE} bytes")
+            raise UsageError(
+                f"cluster size {cluster} is not a power of two from {BLOCK_SIZE} to {MAX_CLUSTER_SIZE} bytes"
+            )
         if self.threads is not None and not 1 <= self.threads <= _MAX_THREADS:
             raise UsageError(f"{self.threads} threads: use 1 to {_MAX_THREADS}")
 
@@ -81,8 +83,9 @@ def writer_name(compression: Compression) -> str:
 def write_image(entries: Iterable[Entry], out: BinaryIO, options: WriterOptions | None = None) -> WriteResult:
     """Write the tree of `entries` as an EROFS image into `out`, a new, empty file that can be read, written and sought.
 
-    Raises `ErofsError` for a tree that breaks the contract of `Entry`, that EROFS cannot hold, or whose contents are shorter than they
-    should be; what is in `out` is no image then.  Errors of reading contents and of writing are passed on.
+    Raises `ErofsError` for a tree that breaks the contract of `Entry`, that EROFS cannot hold, or whose contents are
+    shorter than they should be; what is in `out` is no image then.  Errors of reading contents and of writing are
+    passed on.
     """
     options = options or WriterOptions()
     compression = options.compression
@@ -100,9 +103,13 @@ def write_image(entries: Iterable[Entry], out: BinaryIO, options: WriterOptions 
         fingerprint=fingerprint.update,
     ) as data:
         data.write(files, on_progress=options.on_progress)
-        metadata = MetadataWriter(nodes, first_block=data.next_block, algorithm=compression.format or 0, tails=data.tails)
+        metadata = MetadataWriter(
+            nodes, first_block=data.next_block, algorithm=compression.format or 0, tails=data.tails
+        )
         if metadata.end_block >= layout.BLOCK_LIMIT:
-            raise ErofsError(f"the image would have {metadata.end_block} blocks, more than EROFS can address", rule="too-large")
+            raise ErofsError(
+                f"the image would have {metadata.end_block} blocks, more than EROFS can address", rule="too-large"
+            )
         metadata.write(out, fingerprint.update)
     settings = compression.settings(max_blocks=data.max_blocks, max_cluster=cluster + cluster // 2)
     identity = content_uuid(fingerprint.digest())

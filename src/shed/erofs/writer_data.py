@@ -1,8 +1,8 @@
 """Writing the bytes of regular files: read, compressed by threads, written in order.
 
-Files are cut into clusters, clusters are put into batches of about a megabyte, and batches are encoded by a pool of threads while the
-caller's thread writes finished ones in their order.  Where batches begin depends on the tree alone, so the bytes do not depend on the
-number of threads.  A few batches are in memory at any time.
+Files are cut into clusters, clusters are put into batches of about a megabyte, and batches are encoded by a pool of
+threads while the caller's thread writes finished ones in their order.  Where batches begin depends on the tree alone,
+so the bytes do not depend on the number of threads.  A few batches are in memory at any time.
 """
 
 from __future__ import annotations
@@ -66,7 +66,13 @@ class DataWriter:
     """
 
     def __init__(
-        self, out: BinaryIO, *, codec: Codec | None, cluster_size: int, threads: int, fingerprint: Callable[[bytes], None]
+        self,
+        out: BinaryIO,
+        *,
+        codec: Codec | None,
+        cluster_size: int,
+        threads: int,
+        fingerprint: Callable[[bytes], None],
     ) -> None:
         self._out = out
         self._codec = codec
@@ -90,9 +96,12 @@ class DataWriter:
         self.tails.close()
 
     def write(self, nodes: Iterable[DataNode], *, on_progress: Callable[[int], None] | None = None) -> None:
-        """Write the data of `nodes`, which are regular files, and set their `data`; files that are equal are stored once.
+        """Write the data of `nodes`, which are regular files, and set their `data`.
 
-        `on_progress` is told the number of file bytes done since it was last told.  Raises `ErofsError` (``short-content``).
+        Files that are equal are stored once.
+
+        `on_progress` is told the number of file bytes done since it was last told.  Raises `ErofsError`
+        (``short-content``).
         """
         with ThreadPoolExecutor(self._threads, thread_name_prefix="erofs") as pool:
             try:
@@ -101,7 +110,9 @@ class DataWriter:
                 pool.shutdown(cancel_futures=True)
                 raise
 
-    def _write(self, nodes: list[DataNode], pool: ThreadPoolExecutor, on_progress: Callable[[int], None] | None) -> None:
+    def _write(
+        self, nodes: list[DataNode], pool: ThreadPoolExecutor, on_progress: Callable[[int], None] | None
+    ) -> None:
         twins = _find_twins(nodes, pool)
         unique = []
         for node in nodes:
@@ -148,7 +159,8 @@ class DataWriter:
                     padding = -len(stored) % BLOCK_SIZE
                     used += (len(stored) + padding) // BLOCK_SIZE
                     if padding:
-                        # A compressed cluster ends where its last block ends, all else begins where its first block begins.
+                        # A compressed cluster ends where its last block ends, all else begins where its first block
+                        # begins.
                         blob.insert(len(blob) - (extents[-1].kind is Kind.COMPRESSED), bytes(padding))
             pieces.append((piece, extents, tail))
         joined = b"".join(blob)
@@ -158,7 +170,10 @@ class DataWriter:
         return _Encoded(pieces, joined, checksum)
 
     def _encode_cluster(self, data: bytes, extents: list[Extent], block: int, *, inline: bool) -> tuple[bytes, bytes]:
-        """Add the extents of one cluster that would be stored from `block` on; return what to store in blocks, and what inline."""
+        """Add the extents of one cluster that would be stored from `block` on.
+
+        Return what to store in blocks, and what inline.
+        """
         length = len(data)
         blocks = -(-length // BLOCK_SIZE)
         if self._codec is not None:
@@ -228,7 +243,9 @@ class DataWriter:
         if kinds == {Kind.ZERO}:
             size = sum(extent.length for extent in extents)
             chunk_bits = min((size - 1).bit_length(), _HOLE_CHUNK_BITS)
-            return FileData(layout.LAYOUT_CHUNK_BASED, chunk_bits - layout.BLOCK_BITS, [Extent(Kind.ZERO, size)], chunk_bits)
+            return FileData(
+                layout.LAYOUT_CHUNK_BASED, chunk_bits - layout.BLOCK_BITS, [Extent(Kind.ZERO, size)], chunk_bits
+            )
         plain = [extent for extent in extents if extent.kind is Kind.PLAIN]
         if kinds <= {Kind.PLAIN, Kind.INLINE_PLAIN} and len(plain) <= 1:
             start = plain[0].block if plain else 0
@@ -279,7 +296,10 @@ def _read_rest(entry: Entry, content: Content, data: bytes, offset: int, length:
     while have < length:
         data = content.pread(length - have, offset + have)
         if not data:
-            raise ErofsError(f"{shown(entry.path)} has {offset + have} bytes, not the {entry.size} it should have", rule="short-content")
+            raise ErofsError(
+                f"{shown(entry.path)} has {offset + have} bytes, not the {entry.size} it should have",
+                rule="short-content",
+            )
         parts.append(data)
         have += len(data)
     if have > length:
@@ -316,7 +336,10 @@ def _batches(nodes: Iterable[DataNode], cluster: int, *, merge: bool) -> Iterato
 
 
 def _find_twins(nodes: Iterable[DataNode], pool: ThreadPoolExecutor) -> dict[int, DataNode]:
-    """Return, by the id() of each file that equals an earlier one, that earlier file.  Only files of equal size are read."""
+    """Return, by the id() of each file that equals an earlier one, that earlier file.
+
+    Only files of equal size are read.
+    """
     by_size: dict[int, list[DataNode]] = {}
     for node in nodes:
         if node.entry.size >= _SHARED_MIN:

@@ -44,7 +44,8 @@ def pack_directory(entries: Iterable[Dirent]) -> Iterator[bytes]:
 
 
 def _pack_block(entries: list[Dirent]) -> bytes:
-    # A reader learns the number of entries from the first name's offset, and a name's length from where the next one begins.
+    # A reader learns the number of entries from the first name's offset, and a name's length from where the next one
+    # begins.
     offset = layout.DIRENT.size * len(entries)
     parts = []
     for name, nid, file_type in entries:

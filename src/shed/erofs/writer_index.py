@@ -28,7 +28,10 @@ class Kind(enum.IntEnum):
 
 
 class Extent(NamedTuple):
-    """A run of a file's bytes.  Each begins at a multiple of the block size; only a file's last one may end elsewhere."""
+    """A run of a file's bytes.  Each begins at a multiple of the block size.
+
+    Only a file's last one may end elsewhere.
+    """
 
     kind: Kind
     length: int
@@ -82,7 +85,9 @@ def _lclusters(extent: Extent) -> bytes:
     count, rest = divmod(extent.length, BLOCK_SIZE)
     if extent.kind is Kind.PLAIN:
         total = count + (rest > 0)
-        return struct.pack(f"<{total}Q", *((extent.block + number) << 32 | layout.LCLUSTER_PLAIN for number in range(total)))
+        return struct.pack(
+            f"<{total}Q", *((extent.block + number) << 32 | layout.LCLUSTER_PLAIN for number in range(total))
+        )
     if extent.kind is Kind.INLINE_PLAIN:
         return layout.LCLUSTER_INDEX.pack(layout.LCLUSTER_PLAIN, 0, 0)
     head = layout.LCLUSTER_INDEX.pack(layout.LCLUSTER_HEAD1, 0, extent.block)

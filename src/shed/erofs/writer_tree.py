@@ -43,10 +43,13 @@ class Node:
 
 
 def build_tree(entries: Iterable[Entry]) -> list[Node]:
-    """Return the inodes of the tree, the root first, each folder before what it holds.  A root that is not given is made up.
+    """Return the inodes of the tree, the root first, each folder before what it holds.
 
-    Raises `ErofsError` (rules ``unsorted``, ``duplicate``, ``missing-parent``, ``bad-name``, ``bad-entry``, ``missing-target``,
-    ``xattr-name``, ``xattr-too-large``) for a stream that breaks the contract of `Entry`, or that EROFS cannot hold.
+    A root that is not given is made up.
+
+    Raises `ErofsError` (rules ``unsorted``, ``duplicate``, ``missing-parent``, ``bad-name``, ``bad-entry``,
+    ``missing-target``, ``xattr-name``, ``xattr-too-large``) for a stream that breaks the contract of `Entry`, or that
+    EROFS cannot hold.
     """
     nodes: list[Node] = []
     links: list[tuple[Entry, Node, int]] = []
@@ -61,11 +64,14 @@ def build_tree(entries: Iterable[Entry]) -> list[Node]:
             while stack and stack[-1][0] != folder:
                 stack.pop()
             siblings = stack[-1][1].children if stack else ()
-            # With its folder among those we are in, and its name behind that of the last one there, an entry is in order.
+            # With its folder among those we are in, and its name behind that of the last one there, an entry is in
+            # order.
             if not path or not stack or (siblings and name <= siblings[-1][0]):
                 raise _order_error(path, last)
             if not name or len(name) > layout.NAME_MAX or name in {b".", b".."} or b"\0" in name:
-                raise ErofsError(f"{shown(path)} is not a path EROFS can hold: a name has 1 to 255 bytes", rule="bad-name")
+                raise ErofsError(
+                    f"{shown(path)} is not a path EROFS can hold: a name has 1 to 255 bytes", rule="bad-name"
+                )
         last = path
         parent = stack[-1][1] if stack else None
         if entry.link is not None:
@@ -109,10 +115,13 @@ def _resolve_links(nodes: list[Node], links: list[tuple[Entry, Node, int]]) -> N
         target = by_path.get(entry.link or b"")
         if target is None:
             raise ErofsError(
-                f"{shown(entry.path)} is a hardlink to {shown(entry.link or b'')}, which is not in the tree", rule="missing-target"
+                f"{shown(entry.path)} is a hardlink to {shown(entry.link or b'')}, which is not in the tree",
+                rule="missing-target",
             )
         if target.type == stat.S_IFDIR:
-            raise ErofsError(f"{shown(entry.path)} is a hardlink to the folder {shown(entry.link or b'')}", rule="missing-target")
+            raise ErofsError(
+                f"{shown(entry.path)} is a hardlink to the folder {shown(entry.link or b'')}", rule="missing-target"
+            )
         target.nlink += 1
         parent.children[position] = (parent.children[position][0], target)
 

@@ -25,7 +25,8 @@ def pack_xattrs(xattrs: Mapping[bytes, bytes], what: str) -> bytes:
         index, rest = _split_name(name, what)
         if len(value) > _VALUE_MAX:
             raise ErofsError(
-                f"xattr {name.decode(errors='backslashreplace')!r} of {what} has {len(value)} bytes; at most {_VALUE_MAX} fit",
+                f"xattr {name.decode(errors='backslashreplace')!r} of {what} has {len(value)} bytes; at most "
+                f"{_VALUE_MAX} fit",
                 rule="xattr-too-large",
                 hint="drop it where the layer is made",
             )
@@ -54,4 +55,6 @@ def _split_name(name: bytes, what: str) -> tuple[int, bytes]:
             if not (whole or rest) or len(rest) > _REST_MAX or b"\0" in rest:
                 break
             return index, rest
-    raise ErofsError(f"xattr name {name.decode(errors='backslashreplace')!r} of {what} cannot be stored", rule="xattr-name")
+    raise ErofsError(
+        f"xattr name {name.decode(errors='backslashreplace')!r} of {what} cannot be stored", rule="xattr-name"
+    )

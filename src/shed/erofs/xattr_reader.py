@@ -19,7 +19,9 @@ def read_xattrs(file: ImageFile, description: Description, inode: Inode, prefixe
     return {name: file.map[start:end] for name, start, end in locate_xattrs(file, description, inode, prefixes)}
 
 
-def locate_xattrs(file: ImageFile, description: Description, inode: Inode, prefixes: Prefixes) -> list[tuple[bytes, int, int]]:
+def locate_xattrs(
+    file: ImageFile, description: Description, inode: Inode, prefixes: Prefixes
+) -> list[tuple[bytes, int, int]]:
     """Return the full name of each xattr of `inode`, and from which to which byte of the image its value is."""
     if not inode.xattr_icount:
         return []
@@ -33,7 +35,9 @@ def locate_xattrs(file: ImageFile, description: Description, inode: Inode, prefi
     found = []
     for index in range(shared, inline, layout.XATTR_SHARED_ID_SIZE):
         identity = int.from_bytes(file.map[index : index + layout.XATTR_SHARED_ID_SIZE], "little")
-        found.append(_entry(file, base + identity * layout.XATTR_SHARED_ID_SIZE, description.limit, prefixes, inode.nid))
+        found.append(
+            _entry(file, base + identity * layout.XATTR_SHARED_ID_SIZE, description.limit, prefixes, inode.nid)
+        )
     while inline < inode.body:
         found.append(_entry(file, inline, inode.body, prefixes, inode.nid))
         inline = layout.round_up(found[-1][2], 4)
@@ -54,7 +58,9 @@ def _entry(file: ImageFile, position: int, limit: int, prefixes: Prefixes, nid: 
     if index & layout.XATTR_LONG_PREFIX:
         number = index & layout.XATTR_LONG_PREFIX_MASK
         if number >= len(prefixes):
-            raise ErofsError(f"xattr uses the undeclared long prefix {number}", rule="xattr-prefixes-undeclared", nid=nid)
+            raise ErofsError(
+                f"xattr uses the undeclared long prefix {number}", rule="xattr-prefixes-undeclared", nid=nid
+            )
         prefix = prefixes[number]
     elif index in layout.XATTR_PREFIXES:
         prefix = layout.XATTR_PREFIXES[index]

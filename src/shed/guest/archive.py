@@ -1,10 +1,10 @@
 """Files and folders as a tar stream, and back: both ends of `shed cp`.
 
-The host imports this file as the guest does, for one end is on either side.  It uses the standard library alone, and neither `pwd` nor
-`grp`: in a guest those would follow /etc/nsswitch.conf into libraries of the image.
+The host imports this file as the guest does, for one end is on either side.  It uses the standard library alone, and
+neither `pwd` nor `grp`: in a guest those would follow /etc/nsswitch.conf into libraries of the image.
 
-The receiver trusts nothing in a stream.  It goes from folder to folder by descriptors and never through a link, so that nothing is written
-outside the folder it was given; a file has its name when all of it is there.
+The receiver trusts nothing in a stream.  It goes from folder to folder by descriptors and never through a link, so that
+nothing is written outside the folder it was given; a file has its name when all of it is there.
 """
 
 from __future__ import annotations
@@ -29,7 +29,13 @@ _LONGEST_HEADER = 1 << 20
 _PAGE = 4096
 """Bytes that files in /sys say they have; those in /proc say 0."""
 _LONGEST_KERNEL_FILE = 16 << 20
-_EXTENDED = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
+_EXTENDED = (
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+)
 _OPEN_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -58,10 +64,12 @@ class _Header(tarfile.TarInfo):
 
 
 def pack(path: str, out: BinaryIO, *, follow: bool, warn: Warn) -> None:
-    """Write `path` and all below it to `out`.  The first member has the last part of `path` as its name; for ``FOLDER/.`` it is ``.``.
+    """Write `path` and all below it to `out`.  The first member has the last part of `path` as its name.
 
-    With `follow` a link at `path` is followed, as one with a slash behind it always is.  Raises `ArchiveError`, and `BrokenPipeError` when
-    nobody takes it.
+    For ``FOLDER/.`` it is ``.``.
+
+    With `follow` a link at `path` is followed, as one with a slash behind it always is.  Raises `ArchiveError`, and
+    `BrokenPipeError` when nobody takes it.
     """
     real, name = _source(path, follow=follow)
     with tarfile.open(fileobj=out, mode="w|", bufsize=_BUFFER, format=tarfile.PAX_FORMAT) as archive:
@@ -88,7 +96,10 @@ def _source(path: str, *, follow: bool) -> tuple[str, str]:
 
 
 def root_name(path: str) -> str:
-    """Return what `pack` calls the root of `path`: ``.`` when its content alone is meant; empty when only its file system can tell."""
+    """Return what `pack` calls the root of `path`: ``.`` when its content alone is meant.
+
+    Empty when only its file system can tell.
+    """
     name = os.path.basename(path.rstrip("/"))
     return "" if name == ".." else name
 
@@ -124,7 +135,12 @@ def _add(archive: tarfile.TarFile, path: str, name: str, seen: dict[tuple[int, i
             member.type, member.linkname = tarfile.LNKTYPE, seen[status.st_dev, status.st_ino]
         else:
             seen[status.st_dev, status.st_ino] = name
-            with open(path, "rb", buffering=0, opener=lambda place, flags: os.open(place, flags | os.O_NOFOLLOW | os.O_NONBLOCK)) as file:
+            with open(
+                path,
+                "rb",
+                buffering=0,
+                opener=lambda place, flags: os.open(place, flags | os.O_NOFOLLOW | os.O_NONBLOCK),
+            ) as file:
                 member.size = os.fstat(file.fileno()).st_size
                 if member.size > _PAGE:
                     archive.addfile(member, file)
@@ -137,11 +153,16 @@ def _add(archive: tarfile.TarFile, path: str, name: str, seen: dict[tuple[int, i
     except BrokenPipeError:
         raise
     except OSError as error:
-        raise ArchiveError(f"{path}: {_reason(error) if error.errno else 'it became shorter while it was read'}") from None
+        raise ArchiveError(
+            f"{path}: {_reason(error) if error.errno else 'it became shorter while it was read'}"
+        ) from None
 
 
 def _content(file: IO[bytes]) -> bytes:
-    """Return all of a file; the size that the kernel tells of its own is not true.  Raises `ArchiveError` when it is longer than those."""
+    """Return all of a file; the size that the kernel tells of its own is not true.
+
+    Raises `ArchiveError` when it is longer than those.
+    """
     parts, size = [], 0
     while data := file.read(_BUFFER):
         parts.append(data)
@@ -154,8 +175,8 @@ def _content(file: IO[bytes]) -> bytes:
 def unpack(stream: IO[bytes], path: str, *, called: str, owners: bool, warn: Warn) -> None:
     """Make `path` what the stream of `pack` holds, or put it into that folder, by the rules of ``docker cp``.
 
-    `called` is the `root_name` of what was asked for, and the stream has no say in it.  With `owners` files keep their owners, and their
-    set-user-ID bits.  Raises `ArchiveError`.
+    `called` is the `root_name` of what was asked for, and the stream has no say in it.  With `owners` files keep their
+    owners, and their set-user-ID bits.  Raises `ArchiveError`.
     """
     receiver: _Receiver | None = None
     root: list[str] = []
@@ -250,7 +271,10 @@ class _Receiver:
         """The folder that was written to last, and its descriptor."""
 
     def take(self, archive: tarfile.TarFile, member: tarfile.TarInfo, parts: list[str], link: list[str]) -> None:
-        """Make what `member` is, as `parts` below the folder; `link` is what a hard link names.  Raises `ArchiveError`."""
+        """Make what `member` is, as `parts` below the folder; `link` is what a hard link names.
+
+        Raises `ArchiveError`.
+        """
         if not parts:
             if not member.isdir():
                 raise ArchiveError("the stream's root is not a folder")
@@ -352,7 +376,11 @@ class _Receiver:
             if not stat.S_ISREG(os.stat(link[-1], dir_fd=source, follow_symlinks=False).st_mode):
                 raise ArchiveError(f"the stream holds a hard link to {'/'.join(link)!r}, which is no file")
             parent = self._enter(parts[:-1])
-            self._replace(parent, parts, lambda name: os.link(link[-1], name, src_dir_fd=source, dst_dir_fd=parent, follow_symlinks=False))
+            self._replace(
+                parent,
+                parts,
+                lambda name: os.link(link[-1], name, src_dir_fd=source, dst_dir_fd=parent, follow_symlinks=False),
+            )
         finally:
             os.close(source)
 
@@ -383,7 +411,8 @@ def _reason(error: OSError) -> str:
 def main(words: list[str]) -> int:
     """Be one end of a copy in a guest: ``pack | unpack | extract``, a path, the root's name, then ``follow`` or ``owners`` where wanted.
 
-    What is to be told goes to standard error, an object per line: {"warning": …} or {"error": …}.  Returns 0, or 1 after an error.
+    What is to be told goes to standard error, an object per line: {"warning": …} or {"error": …}.  Returns 0, or 1
+    after an error.
     """
     import signal
 

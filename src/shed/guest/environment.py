@@ -13,7 +13,9 @@ _DEFAULTS = {"PATH": _PATH, "LANG": "C.UTF-8", "TERM": "xterm-256color"}
 _ENVIRONMENT_D = "/etc/environment.d"
 
 
-def command_environment(user: User, configured: dict[str, str], asked: dict[str, str], *, root: str = "") -> dict[str, str]:
+def command_environment(
+    user: User, configured: dict[str, str], asked: dict[str, str], *, root: str = ""
+) -> dict[str, str]:
     """Return a command's environment, later winning: defaults, what the image and the shed say, environment.d, the user's own, `asked`.
 
     HOME, USER, LOGNAME and SHELL are always the user's: what a service or an image set them to must not leak in.
@@ -29,7 +31,10 @@ def starting_folders(asked: str, workspace: str, user: User) -> list[str]:
 
 
 def _environment_d(folder: str) -> dict[str, str]:
-    """Return what the `*.conf` files of `folder` set, in the order of their names.  Lines are KEY=VALUE, the value maybe in quotes."""
+    """Return what the `*.conf` files of `folder` set, in the order of their names.
+
+    Lines are KEY=VALUE, the value maybe in quotes.
+    """
     found: dict[str, str] = {}
     try:
         names = sorted(name for name in os.listdir(folder) if name.endswith(".conf"))

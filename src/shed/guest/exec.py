@@ -1,8 +1,8 @@
 """Port 1024: one stream, one command.
 
-The rules: argv is taken literally; standard output and standard error are frames of their own; the exit frame is the last, after all
-output; a client that is gone (its side of the stream ended, or cut) means SIGHUP to the command's process group; the end of standard
-input (STDIN_EOF) stops neither signals nor resizes; unknown frames are skipped.
+The rules: argv is taken literally; standard output and standard error are frames of their own; the exit frame is the
+last, after all output; a client that is gone (its side of the stream ended, or cut) means SIGHUP to the command's
+process group; the end of standard input (STDIN_EOF) stops neither signals nor resizes; unknown frames are skipped.
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ if TYPE_CHECKING:
 _CHUNK = protocol.MAX_MUX_PAYLOAD - protocol.FRAME_HEADER
 """Output is read in pieces that fill one mux frame."""
 _STDIN_LIMIT = protocol.STDIN_WINDOW + 1
-"""Bytes of standard input that wait for the command before frames are left unread: more than a host that keeps to the rules sends."""
+"""Bytes of standard input that wait for the command before frames are left unread: more than a host that keeps to the
+rules sends.
+"""
 _STDIN_STEP = protocol.STDIN_WINDOW // 4
 _GRACE = 0.25
 """Seconds that output may still come after the command ended, when a process it left behind keeps the pipe open."""
@@ -85,7 +87,9 @@ def _text(value: dict[str, object], key: str) -> str:
 def _pairs(found: object) -> list[tuple[int, int]]:
     if found is None:
         return []
-    if not isinstance(found, list) or not all(isinstance(pair, list) and [type(part) for part in pair] == [int, int] for pair in found):
+    if not isinstance(found, list) or not all(
+        isinstance(pair, list) and [type(part) for part in pair] == [int, int] for pair in found
+    ):
         raise ValueError("modes must be a list of pairs of numbers")
     return [(opcode, value) for opcode, value in found]
 
@@ -118,7 +122,9 @@ async def serve(loop: Loop, state: State, stream: Stream) -> None:
     except process.StartError as error:
         await _tell_exit(stream, {"code": error.code, "error": str(error)})
     except OSError as error:
-        await _tell_exit(stream, {"code": process.NOT_RUN, "error": f"the machine has no room for another command: {error}"})
+        await _tell_exit(
+            stream, {"code": process.NOT_RUN, "error": f"the machine has no room for another command: {error}"}
+        )
     finally:
         state.sessions.discard(session)
 
@@ -277,7 +283,10 @@ def _object(payload: bytes) -> dict[str, object]:
 
 
 class Stdin:
-    """Standard input on its way to the command; the host is told what was taken.  What the command does not want is thrown away."""
+    """Standard input on its way to the command; the host is told what was taken.
+
+    What the command does not want is thrown away.
+    """
 
     def __init__(self, watch: Watch, stream: Stream) -> None:
         self._watch = watch
@@ -371,7 +380,10 @@ class Output:
             pass  # a terminal's end is an error (EIO); a cut stream has ended the session already
 
     async def finish(self, deadline: float) -> None:
-        """The command has ended: carry what it wrote, and what a process it left behind writes until `deadline`; then stop."""
+        """The command has ended: carry what it wrote, and what a process it left behind writes until `deadline`.
+
+        Then stop.
+        """
         if self.task is None or await self.task.done.wait(max(0.0, deadline - self._loop.now())):
             return
         if self._reading:

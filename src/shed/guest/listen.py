@@ -4,8 +4,9 @@
     LISTEN unix          answered OK PATH: a socket for the shed's user alone
     ACCEPT NUMBER        answered OK; then the raw bytes of that connection
 
-A line each; what cannot be done is answered ERR TEXT.  On a stream that listens, each connection that came is told by a line: NUMBER, and
-for TCP the address and port that it came from.  The host opens another stream to accept it.  The end of the stream ends the listening.
+A line each; what cannot be done is answered ERR TEXT.  On a stream that listens, each connection that came is told by a
+line: NUMBER, and for TCP the address and port that it came from.  The host opens another stream to accept it.  The end
+of the stream ends the listening.
 """
 
 from __future__ import annotations
@@ -149,7 +150,9 @@ class _Listener:
             except BlockingIOError:
                 await watch.readable.wait()
             except OSError:
-                await self._loop.sleep(0.5)  # it was gone again, or there is no descriptor left: others wait in the queue
+                await self._loop.sleep(
+                    0.5
+                )  # it was gone again, or there is no descriptor left: others wait in the queue
             else:
                 await self._arrived(self._loop.watch(fd), address)
 

@@ -1,8 +1,10 @@
 """A small event loop: tasks made of coroutines, epoll, timers and child processes.
 
-asyncio does all of this and more, but importing it costs a second and a half on an emulated CPU, in the middle of every cold start.
+asyncio does all of this and more, but importing it costs a second and a half on an emulated CPU, in the middle of every
+cold start.
 
-File descriptors are watched edge-triggered and must be non-blocking: read or write first, and wait only after `BlockingIOError`.
+File descriptors are watched edge-triggered and must be non-blocking: read or write first, and wait only after
+`BlockingIOError`.
 """
 
 from __future__ import annotations
@@ -303,7 +305,10 @@ class Loop:
             self._epoll.unregister(watch.fd)
 
     def reap_children(self, *, adopted: bool) -> None:
-        """From now on collect children that end and tell who asked with `on_exit`; with `adopted`, those nobody asked for too."""
+        """From now on collect children that end and tell who asked with `on_exit`.
+
+        With `adopted`, those nobody asked for too.
+        """
         self._adopted = adopted
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._epoll.register(self._wake_read, select.EPOLLIN)

@@ -22,7 +22,10 @@ AGENT_VERSION = "0.5.2"
 
 
 def services(loop: Loop, state: State) -> Mapping[int, Callable[[Stream], Coroutine[Any, Any, None]]]:
-    """Return what answers on which port.  Their modules are imported with their first stream: hello must not wait for them."""
+    """Return what answers on which port.
+
+    Their modules are imported with their first stream: hello must not wait for them.
+    """
 
     async def run_command(stream: Stream) -> None:
         from shed.guest import exec as command
@@ -44,7 +47,12 @@ def services(loop: Loop, state: State) -> Mapping[int, Callable[[Stream], Corout
 
         await listening.serve(loop, state, stream)
 
-    return {protocol.PORT_EXEC: run_command, protocol.PORT_CONTROL: control, protocol.PORT_PROXY: proxy, protocol.PORT_LISTEN: listen}
+    return {
+        protocol.PORT_EXEC: run_command,
+        protocol.PORT_CONTROL: control,
+        protocol.PORT_PROXY: proxy,
+        protocol.PORT_LISTEN: listen,
+    }
 
 
 def hello(nonce: str) -> bytes:
@@ -60,7 +68,10 @@ def hello(nonce: str) -> bytes:
 
 
 def main() -> None:
-    """Run as the machine's first process; never returns.  When the agent itself breaks, the machine goes off: nobody could reach it."""
+    """Run as the machine's first process; never returns.
+
+    When the agent itself breaks, the machine goes off: nobody could reach it.
+    """
     try:
         os.umask(0o022)
         loop = Loop()

@@ -1,8 +1,8 @@
 """The guest's side of the multiplexer: one byte channel to the host, many streams (see `protocol` for the frames).
 
-A session begins when the host answers our hello with its nonce, and ends when the host hangs up or breaks the protocol; then all its
-streams are cut and a new hello is said.  Memory stays bounded: a stream holds at most the credit it gave, and who writes waits while
-`_OUTPUT_LIMIT` bytes are on their way.
+A session begins when the host answers our hello with its nonce, and ends when the host hangs up or breaks the protocol;
+then all its streams are cut and a new hello is said.  Memory stays bounded: a stream holds at most the credit it gave,
+and who writes waits while `_OUTPUT_LIMIT` bytes are on their way.
 """
 
 from __future__ import annotations
@@ -83,7 +83,10 @@ class Stream:
             await self._data_came.wait()
 
     async def write(self, data: bytes | bytearray | memoryview) -> None:
-        """Send all of `data` in one piece, after what others are writing; returns when it is on its way.  Raises `StreamCutError`."""
+        """Send all of `data` in one piece, after what others are writing; returns when it is on its way.
+
+        Raises `StreamCutError`.
+        """
         async with self._writing:
             rest = memoryview(data)
             while rest:
@@ -320,7 +323,10 @@ async def serve_port(loop: Loop, port: Channel, services: Mapping[int, Serve], h
 
 
 async def _attached(port: Channel, answer: bytes) -> bytes | None:
-    """Throw bytes away until the host's `answer` to our hello; return what follows it, or None when the host hangs up first."""
+    """Throw bytes away until the host's `answer` to our hello.
+
+    Return what follows it, or None when the host hangs up first.
+    """
     received = bytearray()
     while True:
         data = await port.read(_READ_SIZE)

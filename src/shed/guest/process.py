@@ -73,8 +73,9 @@ async def start(
 ) -> Process:
     """Start the first of `commands` that is there: a program, found through the PATH in `env`, and its argv.
 
-    It starts in the first of `folders` that can be entered.  `stdio` are its descriptors 0, 1 and 2; with `terminal` the first becomes its
-    controlling terminal.  Raises `StartError`, and `OSError` when the machine has no room for another process.
+    It starts in the first of `folders` that can be entered.  `stdio` are its descriptors 0, 1 and 2; with `terminal`
+    the first becomes its controlling terminal.  Raises `StartError`, and `OSError` when the machine has no room for
+    another process.
     """
     told, telling = os.pipe2(os.O_CLOEXEC)
     try:
@@ -158,7 +159,9 @@ def _execute_first(commands: list[tuple[str, list[str]]], env: dict[str, str]) -
 
 def _execute(program: str, argv: list[str], env: dict[str, str]) -> str:
     """Execute the program; return why that failed."""
-    places = [program] if "/" in program else [f"{folder or '.'}/{program}" for folder in env.get("PATH", "").split(":")]
+    places = (
+        [program] if "/" in program else [f"{folder or '.'}/{program}" for folder in env.get("PATH", "").split(":")]
+    )
     why = ""
     for place in places:
         try:

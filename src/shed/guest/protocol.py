@@ -21,10 +21,13 @@ PORT_EXEC = 1024
 PORT_CONTROL = 1026
 """Stream port: control requests (CONTROL_REQUEST and CONTROL_RESPONSE frames), several in turn on one stream."""
 PORT_PROXY = 1028
-"""Stream port: ``CONNECT <port>`` + newline, answered ``OK`` or ``ERR <text>`` + newline, then raw bytes of a TCP connection."""
+"""Stream port: ``CONNECT <port>`` + newline, answered ``OK`` or ``ERR <text>`` + newline, then raw bytes of a TCP
+connection.
+"""
 PORT_LISTEN = 1029
-"""Stream port: the guest listens for the host, and hands over what came; `shed.guest.listen` has the lines.  An agent without it resets
-the stream."""
+"""Stream port: the guest listens for the host, and hands over what came; `shed.guest.listen` has the lines.  An agent
+without it resets the stream.
+"""
 
 MAGIC = b"\x00\xffshed-mux\xff\x00\r\n\x1a\n\x01\x02"
 """16 bytes that start each side's part of a mux session."""
@@ -52,11 +55,12 @@ MAX_MUX_PAYLOAD = 64 * 1024
 
 # Exec frame types.
 EXEC_REQUEST = 0x01
-"""Host to guest, first: JSON {"cmd": [str], "env": [str "K=V"], "tty": bool, "rows": int, "cols": int, "working_dir": str,
-"user": str}; all but cmd optional.
+"""Host to guest, first: JSON {"cmd": [str], "env": [str "K=V"], "tty": bool, "rows": int, "cols": int, "working_dir":
+str, "user": str}; all but cmd optional.
 
-Newer members, which an older agent ignores: "fallback": [str] runs when the program of cmd is not in the image;
-"home": true starts in the user's home instead of the workspace; "modes": [[int, int]] are those of the terminal (RFC 4254, 8)."""
+Newer members, which an older agent ignores: "fallback": [str] runs when the program of cmd is not in the image; "home":
+true starts in the user's home instead of the workspace; "modes": [[int, int]] are those of the terminal (RFC 4254, 8).
+"""
 RESIZE = 0x02
 """JSON {"rows", "cols"}."""
 SIGNAL = 0x03
@@ -80,8 +84,10 @@ MAX_PAYLOAD = 16 * 1024 * 1024
 """Longest payload of an exec frame, in bytes; both sides refuse more."""
 
 STDIN_WINDOW = 256 * 1024
-"""Bytes of standard input that the host sends beyond what STDIN_TAKEN has told.  So input that the command does not read never fills the
-stream, and signals still get through.  The guest tells in steps of a quarter of this, or coarser ones."""
+"""Bytes of standard input that the host sends beyond what STDIN_TAKEN has told.  So input that the command does not
+read never fills the stream, and signals still get through.  The guest tells in steps of a quarter of this, or coarser
+ones.
+"""
 
 _MUX = struct.Struct(">BII")
 _FRAME = struct.Struct(">BI")
@@ -141,7 +147,10 @@ class _Decoder:
 
 
 class MuxDecoder(_Decoder):
-    """Turns received bytes into mux frames.  Before the first frame of a session, `synchronise` must have found `MAGIC`."""
+    """Turns received bytes into mux frames.
+
+    Before the first frame of a session, `synchronise` must have found `MAGIC`.
+    """
 
     __slots__ = ()
 
@@ -167,7 +176,10 @@ class MuxDecoder(_Decoder):
 
 
 class FrameDecoder(_Decoder):
-    """Turns received bytes into exec frames of at most `most` bytes.  Unknown types are returned too: the caller skips them."""
+    """Turns received bytes into exec frames of at most `most` bytes.
+
+    Unknown types are returned too: the caller skips them.
+    """
 
     __slots__ = ("_most",)
 

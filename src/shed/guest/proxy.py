@@ -45,7 +45,10 @@ async def serve(loop: Loop, stream: Stream) -> None:
 
 
 async def relay(loop: Loop, connection: Watch, stream: Stream, early: bytes) -> None:
-    """Answer OK, and carry bytes between the stream and a connection until both sides have ended; `early` came already."""
+    """Answer OK, and carry bytes between the stream and a connection until both sides have ended.
+
+    `early` came already.
+    """
     back = loop.spawn(_from_guest(connection, stream), name="proxy output")
     stream.gone.then(lambda: _reset(connection))
     try:

@@ -1,7 +1,8 @@
 """Going through a start once, in a process with mounts of its own, on disks that are thrown away.
 
-An emulated processor translates code before it runs it for the first time, and that is most of what a start of a restored machine takes.
-A machine that waits to become a shed has been through all of it: what is left is the start itself.
+An emulated processor translates code before it runs it for the first time, and that is most of what a start of a
+restored machine takes. A machine that waits to become a shed has been through all of it: what is left is the start
+itself.
 """
 
 from __future__ import annotations
@@ -24,7 +25,10 @@ _BUSYBOX = "/bin/busybox"
 
 
 async def rehearse(loop: Loop, places: Places) -> None:
-    """Do what a start does with the disks that are there, and let go of them.  Raises `OSError` when it fails, or they stay in use."""
+    """Do what a start does with the disks that are there, and let go of them.
+
+    Raises `OSError` when it fails, or they stay in use.
+    """
     pid = os.fork()
     if pid == 0:
         try:

@@ -1,8 +1,8 @@
 """A machine at rest: what the host saves when it has said hello, and restores later as the beginning of many machines.
 
-What is the same for every shed is done by then, and what every shed needs is loaded: a restored machine has it for nothing.  The two disks
-that will be others stay as they are, unused.  The host saves the machine with word that they have changed on its way to the driver: so the
-first thing that a restored kernel does is to look how large they are.
+What is the same for every shed is done by then, and what every shed needs is loaded: a restored machine has it for
+nothing.  The two disks that will be others stay as they are, unused.  The host saves the machine with word that they
+have changed on its way to the driver: so the first thing that a restored kernel does is to look how large they are.
 """
 
 from __future__ import annotations
@@ -60,5 +60,7 @@ def await_disks(places: Places, sizes: list[int]) -> None:
         name = os.path.basename(device)
         while int(steps.read_file(f"/sys/block/{name}/size") or 0) * _SECTOR != size:
             if time.monotonic() > deadline:
-                raise steps.StepError(steps.UPPER_MISSING, f"the kernel does not see that {device} has {size} bytes now")
+                raise steps.StepError(
+                    steps.UPPER_MISSING, f"the kernel does not see that {device} has {size} bytes now"
+                )
             time.sleep(0.002)

@@ -54,7 +54,15 @@ def _call(name: str, *arguments: bytes | int | None, path: str | None = None) ->
 
 def mount(source: str, target: str, kind: str, flags: int = 0, options: str = "") -> None:
     """Mount a file system."""
-    _call("mount", os.fsencode(source), os.fsencode(target), os.fsencode(kind), flags, os.fsencode(options) or None, path=target)
+    _call(
+        "mount",
+        os.fsencode(source),
+        os.fsencode(target),
+        os.fsencode(kind),
+        flags,
+        os.fsencode(options) or None,
+        path=target,
+    )
 
 
 def move_mount(source: str, target: str) -> None:

@@ -25,7 +25,10 @@ _NO_CHARACTER = 255
 
 
 def set_modes(fd: int, modes: list[tuple[int, int]]) -> None:
-    """Set the modes of the terminal `fd`.  What is not known is skipped, and so is what only makes sense on a line: parity, speed."""
+    """Set the modes of the terminal `fd`.
+
+    What is not known is skipped, and so is what only makes sense on a line: parity, speed.
+    """
     attributes = termios.tcgetattr(fd)
     characters = attributes[6]
     for opcode, value in modes:

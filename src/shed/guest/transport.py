@@ -1,6 +1,7 @@
 """The agent's byte channel to the host: a virtio-serial port.
 
-Backends with vsock will listen here instead and hand each connection to the services as a stream of its own, without the multiplexer.
+Backends with vsock will listen here instead and hand each connection to the services as a stream of its own, without
+the multiplexer.
 """
 
 from __future__ import annotations

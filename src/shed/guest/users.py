@@ -1,6 +1,7 @@
 """The image's users, read from its own /etc/passwd and /etc/group.
 
-Not through `pwd` and `grp`: those follow /etc/nsswitch.conf into shared libraries of the image, which do not fit our libc.
+Not through `pwd` and `grp`: those follow /etc/nsswitch.conf into shared libraries of the image, which do not fit our
+libc.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ class User:
 
 
 def find_user(who: str, *, root: str = "") -> User:
-    """Return the user that `who` means: a name or uid, or one with a group behind a colon.  Ids need no entry.  Raises `UnknownUserError`.
+    """Return the user that `who` means: a name or uid, or one with a group behind a colon.  Ids need no entry.
+
+    Raises `UnknownUserError`.
 
     `root` is the folder that holds etc/.
     """
@@ -81,7 +84,10 @@ def _groups(name: str, gid: int, root: str) -> list[int]:
 
 
 def _entries(path: str, count: int) -> list[list[str]]:
-    """Return the lines of a passwd-like file that have `count` fields and a number in the third; none when there is no file."""
+    """Return the lines of a passwd-like file that have `count` fields and a number in the third.
+
+    None when there is no file.
+    """
     try:
         with open(path, "rb", buffering=0) as file:
             text = file.read().decode(errors="surrogateescape")

@@ -59,7 +59,9 @@ class BootAnnotations:
         """
         version = annotations.get(SCHEMA_KEY, SCHEMA_VERSION)
         if version != SCHEMA_VERSION:
-            raise DataError(f"{SCHEMA_KEY} is {version!r}, only {SCHEMA_VERSION!r} is known", hint="use a newer shed for this image")
+            raise DataError(
+                f"{SCHEMA_KEY} is {version!r}, only {SCHEMA_VERSION!r} is known", hint="use a newer shed for this image"
+            )
         size = annotations.get(LOGICAL_SIZE_KEY, "")
         return cls(
             variant=annotations.get(VARIANT_KEY, ""),
@@ -84,7 +86,9 @@ class BootAnnotations:
             BUILD_TOOLS_KEY: self.build_tools,
         }
         named = {ROOT_KEY: self.root, KERNEL_KEY: self.kernel, INITRD_KEY: self.initrd, RUNTIME_KEY: self.runtime}
-        optional |= {SIZE_KEYS[key]: str(self.sizes[digest]) for key, digest in named.items() if digest and digest in self.sizes}
+        optional |= {
+            SIZE_KEYS[key]: str(self.sizes[digest]) for key, digest in named.items() if digest and digest in self.sizes
+        }
         always = {SCHEMA_KEY: SCHEMA_VERSION, VARIANT_KEY: self.variant, SOURCE_REF_KEY: self.source_ref}
         return always | {key: value for key, value in optional.items() if value}
 
@@ -113,5 +117,7 @@ def _sizes(annotations: Mapping[str, str]) -> dict[Digest, int]:
         if not text.isascii() or not text.isdigit() or len(text) > _MAX_DIGITS:
             raise DataError(f"{size_key} is not a number of bytes: {text[:40]!r}")
         if found.setdefault(digest, int(text)) != int(text):
-            raise DataError(f"{size_key} is {text}, but the same blob has {found[digest]} bytes elsewhere in the manifest")
+            raise DataError(
+                f"{size_key} is {text}, but the same blob has {found[digest]} bytes elsewhere in the manifest"
+            )
     return found

@@ -1,8 +1,9 @@
 """How an image lies in a registry: an index of the image manifest and, beside it, a manifest of what the image boots from.
 
-The image manifest names kernel, initrd, runtime and root by annotation alone, where neither a registry's garbage collector nor a tool that
-copies images would see them.  The boot manifest lists them as layers.  It is marked as build attestations are, so that whoever pulls a
-platform passes it over: https://docs.docker.com/build/metadata/attestations/attestation-storage/.
+The image manifest names kernel, initrd, runtime and root by annotation alone, where neither a registry's garbage
+collector nor a tool that copies images would see them.  The boot manifest lists them as layers.  It is marked as build
+attestations are, so that whoever pulls a platform passes it over:
+https://docs.docker.com/build/metadata/attestations/attestation-storage/.
 """
 
 from __future__ import annotations

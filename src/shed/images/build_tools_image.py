@@ -1,8 +1,8 @@
 """Makes the image of build tools from Debian packages, where the release's image cannot be had: ``make build-tools``.
 
-It holds mkfs.erofs, dump.erofs, fsck.erofs and mkfs.ext4 with the libraries that they need, and nothing else.  The packages are pinned in
-the recipe's ``packages.lock.json``.  When the mirror no longer has one of them, all are taken as the suite has them now: libraries of
-different days may not fit each other.  The same packages give the same image.
+It holds mkfs.erofs, dump.erofs, fsck.erofs and mkfs.ext4 with the libraries that they need, and nothing else.  The
+packages are pinned in the recipe's ``packages.lock.json``.  When the mirror no longer has one of them, all are taken as
+the suite has them now: libraries of different days may not fit each other.  The same packages give the same image.
 """
 
 from __future__ import annotations
@@ -120,7 +120,9 @@ def _tree(debs: Mapping[str, Deb]) -> Tree:
 
 
 def _settings(debs: Mapping[str, Deb]) -> dict[str, object]:
-    packages = " ".join(f"{deb.package.name}={deb.package.version}" for deb in sorted(debs.values(), key=lambda deb: deb.package.name))
+    packages = " ".join(
+        f"{deb.package.name}={deb.package.version}" for deb in sorted(debs.values(), key=lambda deb: deb.package.name)
+    )
     return {
         "Entrypoint": ["mkfs.erofs"],
         "Env": ["PATH=/usr/bin", "LC_ALL=C"],

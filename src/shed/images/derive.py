@@ -43,7 +43,10 @@ class Parent:
 
 @contextlib.contextmanager
 def open_parent(source: Path, *, scratch: Path) -> Iterator[Parent]:
-    """Yield the image in the archive `source`; its layers are unpacked into `scratch`.  Raises `DataError` when it is damaged."""
+    """Yield the image in the archive `source`; its layers are unpacked into `scratch`.
+
+    Raises `DataError` when it is damaged.
+    """
     with contextlib.ExitStack() as stack:
         archive = stack.enter_context(open_archive(source, scratch=scratch))
         chosen = choose_image(archive)
@@ -57,12 +60,20 @@ def open_parent(source: Path, *, scratch: Path) -> Iterator[Parent]:
             blob = stack.enter_context(StagedBlob.create(scratch, Reserve(scratch).check))
             spool = stack.enter_context(Spool(scratch, part))
             layer = open_blob(archive, descriptor, part.what)
-            layers[descriptor.digest, diff_id] = read_layer(layer, descriptor, diff_id, blob=blob, spool=spool, part=part)
-        yield Parent(archive, chosen, list(flatten(layers[descriptor.digest, diff_id] for descriptor, diff_id in wanted)))
+            layers[descriptor.digest, diff_id] = read_layer(
+                layer, descriptor, diff_id, blob=blob, spool=spool, part=part
+            )
+        yield Parent(
+            archive, chosen, list(flatten(layers[descriptor.digest, diff_id] for descriptor, diff_id in wanted))
+        )
 
 
-def pack_derived(output: Path, parent: Parent, root: Path, *, settings: Mapping[str, Any], name: str, created_by: str) -> Digest:
-    """Write an archive of `parent` and one more layer, which makes its tree that of the tar file `root`; return the manifest's digest.
+def pack_derived(
+    output: Path, parent: Parent, root: Path, *, settings: Mapping[str, Any], name: str, created_by: str
+) -> Digest:
+    """Write an archive of `parent` and one more layer, which makes its tree that of the tar file `root`.
+
+    Return the manifest's digest.
 
     `settings` go over the parent's, as a Containerfile's would.
     """
@@ -71,7 +82,9 @@ def pack_derived(output: Path, parent: Parent, root: Path, *, settings: Mapping[
         whole = FileSlice(tree.fileno(), 0, root.stat().st_size)
         file.writelines(write_tar(diff(parent.entries, flatten([read_tar(whole, Unpacking().part("the new layer"))]))))
     merged = merge_settings(parent.chosen.config.settings, settings)
-    return pack_archive(output, [layer], parent=(parent.archive, parent.chosen), settings=merged, name=name, created_by=created_by)
+    return pack_archive(
+        output, [layer], parent=(parent.archive, parent.chosen), settings=merged, name=name, created_by=created_by
+    )
 
 
 def merge_settings(parent: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:

@@ -19,8 +19,9 @@ _PROBES = {"docker": "{{json .SecurityOptions}}", "podman": "{{.Host.Security.Ro
 """What to ask for with ``info``, so that the answer tells whether the engine works, and whether it is rootless."""
 _LIMITS = {"nofile": resource.RLIMIT_NOFILE, "nproc": resource.RLIMIT_NPROC}
 _MOST = 1024
-"""Open files, and processes, that a program gets: more than it needs.  As root podman asks for 1,048,576 of each unless it is told, and
-the container does not start where the host gives less and root may not raise that."""
+"""Open files, and processes, that a program gets: more than it needs.  As root podman asks for 1,048,576 of each unless
+it is told, and the container does not start where the host gives less and root may not raise that.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +33,9 @@ class Engine:
 
     def image_id(self, reference: str) -> str | None:
         """Return the identifier of an image that the engine has, ``sha256:HEX``, or None."""
-        done = run([self.program, "image", "inspect", "--format", "{{.Id}}", reference], env=tool_environment(), check=False)
+        done = run(
+            [self.program, "image", "inspect", "--format", "{{.Id}}", reference], env=tool_environment(), check=False
+        )
         text = done.stdout.decode().strip().removeprefix("sha256:")
         return f"sha256:{text}" if done.returncode == 0 and text else None
 
@@ -55,7 +58,10 @@ class Engine:
         confined += [*self._user(), *self._limits()]
         program, *arguments = words
         try:
-            return run([self.program, "run", *confined, *mounts, "--entrypoint", program, image, *arguments], env=tool_environment())
+            return run(
+                [self.program, "run", *confined, *mounts, "--entrypoint", program, image, *arguments],
+                env=tool_environment(),
+            )
         except CommandError:
             raise
         except BaseException:
@@ -70,7 +76,10 @@ class Engine:
         return ["--userns=keep-id", *own] if self.rootless else own
 
     def _limits(self) -> list[str]:
-        """Return the options that ask for no more than the host gives; docker's engine, and podman without root, do that by themselves."""
+        """Return the options that ask for no more than the host gives.
+
+        Docker's engine, and podman without root, do that by themselves.
+        """
         if self.program == "docker" or self.rootless:
             return []
         hard = {name: resource.getrlimit(kind)[1] for name, kind in _LIMITS.items()}

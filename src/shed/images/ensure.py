@@ -13,8 +13,13 @@ from shed.oci.store import LayoutStore
 from shed.progress import Progress, Stop
 
 
-def ensure(store: LayoutStore, name: str, settings: Settings, *, progress: Progress, stop: Stop | None = None) -> Digest:
-    """Return the manifest digest of the image that `name` means, as `_find_or_pull` does; what the configuration names may boot here."""
+def ensure(
+    store: LayoutStore, name: str, settings: Settings, *, progress: Progress, stop: Stop | None = None
+) -> Digest:
+    """Return the manifest digest of the image that `name` means, as `_find_or_pull` does.
+
+    What the configuration names may boot here.
+    """
     digest = _find_or_pull(store, name, settings, progress=progress, stop=stop)
     _trust_configured(store, settings.reference(name), digest, settings)
     return digest
@@ -26,12 +31,15 @@ def _trust_configured(store: LayoutStore, reference: str, digest: Digest, settin
         trust.add_image(store, digest, f"the configuration names {reference}")
 
 
-def _find_or_pull(store: LayoutStore, name: str, settings: Settings, *, progress: Progress, stop: Stop | None = None) -> Digest:
+def _find_or_pull(
+    store: LayoutStore, name: str, settings: Settings, *, progress: Progress, stop: Stop | None = None
+) -> Digest:
     """Return the manifest digest of the image that `name` means, pulling it when the policy of `settings` says so.
 
-    What was built or named here goes first.  Else what an alias stands for, or `name` itself, is a reference of a registry: it was pulled
-    before, or is pulled now; an alias that stands for another version than before is pulled anew.  With ``always`` the registry is asked
-    each time, with ``never`` not at all.  Raises `NotFoundError` (IMAGE_NOT_FOUND) and all that `pull_image` raises.
+    What was built or named here goes first.  Else what an alias stands for, or `name` itself, is a reference of a
+    registry: it was pulled before, or is pulled now; an alias that stands for another version than before is pulled
+    anew.  With ``always`` the registry is asked each time, with ``never`` not at all.  Raises `NotFoundError`
+    (IMAGE_NOT_FOUND) and all that `pull_image` raises.
     """
     reference = settings.reference(name)
     if not is_remote(reference):
@@ -42,7 +50,9 @@ def _find_or_pull(store: LayoutStore, name: str, settings: Settings, *, progress
     pulled = refs.lookup(store, reference)
     if settings.pull_policy == "never" and pulled is None:
         raise NotFoundError(
-            f"image not present locally and pull_policy=never: {reference}", code="IMAGE_NOT_FOUND", hint=f"shed image pull {reference}"
+            f"image not present locally and pull_policy=never: {reference}",
+            code="IMAGE_NOT_FOUND",
+            hint=f"shed image pull {reference}",
         )
     if settings.pull_policy != "always" and pulled is not None:
         return pulled
@@ -57,9 +67,18 @@ def _find_or_pull(store: LayoutStore, name: str, settings: Settings, *, progress
 
 
 def pull_configured(
-    store: LayoutStore, alias: str | None, reference: str, settings: Settings, *, progress: Progress, stop: Stop | None = None
+    store: LayoutStore,
+    alias: str | None,
+    reference: str,
+    settings: Settings,
+    *,
+    progress: Progress,
+    stop: Stop | None = None,
 ) -> PullResult:
-    """Pull `reference` and call it `alias`, or by the last part of its path; a name that means something else here goes on to do so."""
+    """Pull `reference` and call it `alias`, or by the last part of its path.
+
+    A name that means something else here goes on to do so.
+    """
     tag = alias or parse_reference(reference).image_name()
     there = _here(store, tag)
     pulled = pull_image(
@@ -85,4 +104,6 @@ def _here(store: LayoutStore, name: str) -> Digest | None:
 def _came_from(store: LayoutStore, digest: Digest, reference: str) -> bool:
     """Tell whether the image was pulled from the repository of `reference`, in this version or another."""
     repository = parse_reference(reference).name
-    return any(found == digest and parse_reference(pulled).name == repository for pulled, found in refs.all_references(store))
+    return any(
+        found == digest and parse_reference(pulled).name == repository for pulled, found in refs.all_references(store)
+    )

@@ -39,13 +39,19 @@ def find(store: LayoutStore, reference: str) -> Found:
         found = sorted(digest for digest in known if digest.startswith(start))
         if len(found) > 1:
             shown = ", ".join(digest[: len(start) + 4] for digest in found)
-            raise UsageError(f"{reference} means {len(found)} images: {shown}", code="AMBIGUOUS_REFERENCE", hint="give more digits")
+            raise UsageError(
+                f"{reference} means {len(found)} images: {shown}", code="AMBIGUOUS_REFERENCE", hint="give more digits"
+            )
         if found:
             return Found(found[0], names.get(found[0], ""))
     elif match and reference.startswith("sha256:"):
-        raise UsageError(f"{reference} is too short to be an image's digest", hint=f"give at least {SHORT_HEX} hex digits")
+        raise UsageError(
+            f"{reference} is too short to be an image's digest", hint=f"give at least {SHORT_HEX} hex digits"
+        )
     raise NotFoundError(
-        f"no image is called {reference!r}", code="IMAGE_NOT_FOUND", hint="see `shed image ls`; make one with `shed image build`"
+        f"no image is called {reference!r}",
+        code="IMAGE_NOT_FOUND",
+        hint="see `shed image ls`; make one with `shed image build`",
     )
 
 

@@ -1,7 +1,7 @@
 """The gate: no root file system gets into a manifest, whoever wrote it, before it went through here.
 
-Mounting is no test of an EROFS image, and neither is ``fsck.erofs``: both let pass what a kernel then cannot read.  So every inode is
-checked, and every name, attribute and extent is read back by code that had no part in writing it.
+Mounting is no test of an EROFS image, and neither is ``fsck.erofs``: both let pass what a kernel then cannot read.  So
+every inode is checked, and every name, attribute and extent is read back by code that had no part in writing it.
 """
 
 from __future__ import annotations

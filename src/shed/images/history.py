@@ -30,7 +30,8 @@ class Step:
 def image_history(store: LayoutStore, reference: str) -> list[Step]:
     """Return the steps that made the image `reference`, the last one first, as container tools show them.
 
-    Layers that the history does not tell of are steps of their own.  Raises `NotFoundError`, and `DataError` for a damaged image.
+    Layers that the history does not tell of are steps of their own.  Raises `NotFoundError`, and `DataError` for a
+    damaged image.
     """
     manifest = store.read_manifest(find(store, reference).digest)
     told = store.read_config(manifest).raw.get("history")
@@ -52,7 +53,9 @@ def _step(fields: dict[str, Any], layer: Descriptor | None) -> Step:
 
 
 def tag_image(store: LayoutStore, source: str, name: str) -> Digest:
-    """Make `name` a name of the image `source` and return its digest; an image that was called so stays, without that name.
+    """Make `name` a name of the image `source` and return its digest.
+
+    An image that was called so stays, without that name.
 
     Raises `UsageError` (INVALID_IMAGE_NAME), `NotFoundError` (IMAGE_NOT_FOUND), and `DataError` for a damaged image.
     """

@@ -1,4 +1,7 @@
-"""Listing images and showing what is known of one.  What is damaged is listed with a warning; nothing here fails because of it."""
+"""Listing images and showing what is known of one.  What is damaged is listed with a warning.
+
+Nothing here fails because of it.
+"""
 
 from __future__ import annotations
 
@@ -41,11 +44,18 @@ class ImageInfo:
     in_use: list[str] = field(default_factory=list)
     """Who needs it, for example ``shed 'dev'``."""
     source: str = "user"
-    """``config`` when the server's configuration names it, ``dangling`` when nothing does and nobody needs it, else ``user``."""
+    """``config`` when the server's configuration names it, ``dangling`` when nothing does and nobody needs it, else
+    ``user``.
+    """
 
 
-def list_images(store: LayoutStore, pins: Iterable[Pin] = (), configured: Mapping[str, str] | None = None) -> list[ImageInfo]:
-    """Return all images: tags by name, then images without one by digest; `pins` and `configured` say who needs them."""
+def list_images(
+    store: LayoutStore, pins: Iterable[Pin] = (), configured: Mapping[str, str] | None = None
+) -> list[ImageInfo]:
+    """Return all images: tags by name, then images without one by digest.
+
+    `pins` and `configured` say who needs them.
+    """
     look = _Look(store, pins, (configured or {}).values())
     result = []
     tagged = set()
@@ -68,7 +78,10 @@ def list_images(store: LayoutStore, pins: Iterable[Pin] = (), configured: Mappin
 def inspect_image(
     store: LayoutStore, reference: str, pins: Iterable[Pin] = (), configured: Mapping[str, str] | None = None
 ) -> dict[str, Any]:
-    """Return all that is known of the image `reference`.  Raises `NotFoundError`, and `DataError` when its manifest is damaged."""
+    """Return all that is known of the image `reference`.
+
+    Raises `NotFoundError`, and `DataError` when its manifest is damaged.
+    """
     found = find(store, reference)
     manifest = store.read_manifest(found.digest)
     annotations = BootAnnotations.parse(manifest.annotations)
@@ -76,7 +89,12 @@ def inspect_image(
     names = [name for name, digest in all_tags(store) if digest == found.digest]
     boot = {what: {"digest": digest, **_on_disk(store, digest)} for what, digest in annotations.blobs().items()}
     layers = [
-        {"digest": layer.digest, "media_type": layer.media_type, "size_bytes": layer.size, "present": store.has(layer.digest)}
+        {
+            "digest": layer.digest,
+            "media_type": layer.media_type,
+            "size_bytes": layer.size,
+            "present": store.has(layer.digest),
+        }
         for layer in manifest.layers
     ]
     config: dict[str, Any] = {}

@@ -1,7 +1,8 @@
 """Loading images from a file that `shed.images.save`, or any tool that copies such a file as a whole, has written.
 
-Blobs that are not here yet are copied to staged ones and compared with their digests and sizes; the root and runtime file systems go
-through the checker.  Only when all images of the file are complete do the blobs get their names, and tags go last.
+Blobs that are not here yet are copied to staged ones and compared with their digests and sizes; the root and runtime
+file systems go through the checker.  Only when all images of the file are complete do the blobs get their names, and
+tags go last.
 """
 
 from __future__ import annotations
@@ -71,10 +72,10 @@ def load(
 ) -> list[Loaded]:
     """Load all images of `source` (archive, compressed or not, layout folder, or ``-`` for stdin) and return them.
 
-    An image keeps its name of the file unless that means another image here; `force` takes the name from that one.  `tag` is the name for
-    the only image of the file.  With `trust_kernel`, what the images boot with may boot here from then on (`shed.images.trust`).
-    Raises `DataError` (NOT_BOOTABLE, DIGEST_MISMATCH, …), `UsageError`, `ConflictError` (NAME_TAKEN) when `tag` is taken, and
-    `StorageError`; then the store is as it was.
+    An image keeps its name of the file unless that means another image here; `force` takes the name from that one.
+    `tag` is the name for the only image of the file.  With `trust_kernel`, what the images boot with may boot here from
+    then on (`shed.images.trust`). Raises `DataError` (NOT_BOOTABLE, DIGEST_MISMATCH, …), `UsageError`, `ConflictError`
+    (NAME_TAKEN) when `tag` is taken, and `StorageError`; then the store is as it was.
     """
     if tag is not None:
         check_image_name(tag)
@@ -119,9 +120,15 @@ def _wanted(store: LayoutStore, lease: Lease, archive: Archive, name: str, chose
     for what, digest in boot.items():
         found = archive.file(f"blobs/sha256/{hex_of(digest)}")
         if found is None and not store.intact(digest):
-            raise DataError(f"{archive.name}: {what} blob {short(digest)} is missing", hint="the file is incomplete: save the image again")
+            raise DataError(
+                f"{archive.name}: {what} blob {short(digest)} is missing",
+                hint="the file is incomplete: save the image again",
+            )
         if found is not None and found.size != annotations.sizes.get(digest, found.size):
-            raise DataError(f"{archive.name}: {what} blob {short(digest)} has {found.size} bytes, expected {annotations.sizes[digest]}")
+            raise DataError(
+                f"{archive.name}: {what} blob {short(digest)} has {found.size} bytes, expected "
+                f"{annotations.sizes[digest]}"
+            )
         blobs[digest] = f"{what} blob", found
     here = {layer.digest for layer in layers if archive.file(f"blobs/sha256/{hex_of(layer.digest)}") is not None}
     full = bool(here) or all(store.intact(layer.digest) for layer in layers)
@@ -138,16 +145,27 @@ def _renamed(store: LayoutStore, wanted: list[_Wanted], tag: str, origin: str, *
     """Return the only image of the file, called `tag`."""
     digests = {image.chosen.digest for image in wanted}
     if len(digests) > 1:
-        raise UsageError(f"{origin} holds {len(digests)} images: they cannot all be called {tag}", hint="load it without -t")
+        raise UsageError(
+            f"{origin} holds {len(digests)} images: they cannot all be called {tag}", hint="load it without -t"
+        )
     image = wanted[0]
     if not force and _taken(store, tag, image.chosen.digest):
-        raise ConflictError(f"{tag} is the name of another image", code="NAME_TAKEN", hint="choose another, or add --force to take it")
+        raise ConflictError(
+            f"{tag} is the name of another image", code="NAME_TAKEN", hint="choose another, or add --force to take it"
+        )
     return _Wanted(tag, image.chosen, image.blobs, image.checked, image.layers)
 
 
-def _stage(store: LayoutStore, wanted: list[_Wanted], progress: Progress, stack: contextlib.ExitStack) -> dict[Digest, StagedBlob]:
+def _stage(
+    store: LayoutStore, wanted: list[_Wanted], progress: Progress, stack: contextlib.ExitStack
+) -> dict[Digest, StagedBlob]:
     """Copy what is not here to staged blobs, which live as long as `stack` is open."""
-    found = {digest: (what, source) for image in wanted for digest, (what, source) in image.blobs.items() if source is not None}
+    found = {
+        digest: (what, source)
+        for image in wanted
+        for digest, (what, source) in image.blobs.items()
+        if source is not None
+    }
     missing = {digest: blob for digest, blob in found.items() if not store.intact(digest)}
     counter = Counter(progress, "image", sum(source.size for _, source in missing.values()), Stop())
     staged = {}
@@ -169,7 +187,9 @@ def _check(store: LayoutStore, wanted: list[_Wanted], staged: Mapping[Digest, St
             check(staged[digest].path if digest in staged else store.blob_path(digest))
         except ErofsError as error:
             hint = "whoever made the image must build it again, with a current shed"
-            raise DataError(f"{what} {short(digest)} is unusable: {error.message} [{error.rule}]", code=error.code, hint=hint) from None
+            raise DataError(
+                f"{what} {short(digest)} is unusable: {error.message} [{error.rule}]", code=error.code, hint=hint
+            ) from None
 
 
 def _name(store: LayoutStore, image: _Wanted, progress: Progress, *, force: bool) -> Loaded:
@@ -181,10 +201,14 @@ def _name(store: LayoutStore, image: _Wanted, progress: Progress, *, force: bool
     name = image.name
     try:
         if name and not force and _taken(store, name, chosen.digest):
-            progress.warn(f"{name} is another image here: what was loaded is {short(chosen.digest)}; --force gives it the name")
+            progress.warn(
+                f"{name} is another image here: what was loaded is {short(chosen.digest)}; --force gives it the name"
+            )
             name = ""
     except UsageError:
-        progress.warn(f"the file calls it {name!r}, which cannot be a name here: it is {short(chosen.digest)}; -t gives it a name")
+        progress.warn(
+            f"the file calls it {name!r}, which cannot be a name here: it is {short(chosen.digest)}; -t gives it a name"
+        )
         name = ""
     if name:
         store.publish(described, name)

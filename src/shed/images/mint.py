@@ -1,11 +1,12 @@
 """Minting: from an ordinary OCI image to a shed image, whose root file system is ready to be mounted.
 
-The phases: **ingest** copies config and layers byte for byte and unpacks the layers beside them; **flatten** merges them; **write** makes
-the EROFS blob; **check** is the gate: the checker, and a second reading of every name, attribute and extent, compared with what went in;
-**commit** gives the blobs their names, then writes the manifest, the index and, last, the tag.
+The phases: **ingest** copies config and layers byte for byte and unpacks the layers beside them; **flatten** merges
+them; **write** makes the EROFS blob; **check** is the gate: the checker, and a second reading of every name, attribute
+and extent, compared with what went in; **commit** gives the blobs their names, then writes the manifest, the index and,
+last, the tag.
 
-Until the gate has passed, nothing in the store refers to the new blobs, and when it does not pass they are gone.  The same archive, kit
-and options give the same digests on every machine.
+Until the gate has passed, nothing in the store refers to the new blobs, and when it does not pass they are gone.  The
+same archive, kit and options give the same digests on every machine.
 """
 
 from __future__ import annotations
@@ -90,7 +91,17 @@ def mint_archive(
     with contextlib.ExitStack() as stack:
         with blaming(origin):
             archive = stack.enter_context(open_archive(source, scratch=store.scratch(), reserve=store.reserve))
-        return mint(store, archive, name, kit=kit, writer=writer, platform=platform, source_ref=source_ref, force=force, progress=progress)
+        return mint(
+            store,
+            archive,
+            name,
+            kit=kit,
+            writer=writer,
+            platform=platform,
+            source_ref=source_ref,
+            force=force,
+            progress=progress,
+        )
 
 
 def mint(
@@ -107,8 +118,9 @@ def mint(
 ) -> MintResult:
     """Mint the image in `archive` as `name`, its root written by `writer` (the built-in one with `best_compression` unless given).
 
-    `platform` chooses among several images; `force` does the work even when the store has the result.  Raises `ShedError`s: the archive's
-    faults are `DataError`, a full disk is `StorageError`; then the store is as it was, and the name still means what it meant.
+    `platform` chooses among several images; `force` does the work even when the store has the result.  Raises
+    `ShedError`s: the archive's faults are `DataError`, a full disk is `StorageError`; then the store is as it was, and
+    the name still means what it meant.
     """
     check_image_name(name)
     writer = writer or BuiltinWriter(best_compression(kit.erofs_algorithms))
@@ -150,7 +162,10 @@ class _Plan:
             kernel=self.kit.kernel,
             initrd=self.kit.initrd,
             runtime=self.kit.runtime,
-            sizes={root: root_size, **{blob: self.store.size(blob) for blob in (self.kit.kernel, self.kit.initrd, self.kit.runtime)}},
+            sizes={
+                root: root_size,
+                **{blob: self.store.size(blob) for blob in (self.kit.kernel, self.kit.initrd, self.kit.runtime)},
+            },
             logical_size=logical_size,
             build_tools=self.writer.name,
         )
@@ -169,14 +184,27 @@ class _Plan:
                 return None
             if manifest != self.manifest(annotations.root, self.store.size(annotations.root), annotations.logical_size):
                 return None
-            for digest in (manifest.config.digest, *annotations.blobs().values(), *(layer.digest for layer in manifest.layers)):
+            for digest in (
+                manifest.config.digest,
+                *annotations.blobs().values(),
+                *(layer.digest for layer in manifest.layers),
+            ):
                 self.store.verify(digest)
         except ShedError:  # whatever is wrong with what is there, minting makes it anew
             return None
-        return self.result(tag.digest, annotations.root, self.store.size(annotations.root), annotations.logical_size, {}, reused=True)
+        return self.result(
+            tag.digest, annotations.root, self.store.size(annotations.root), annotations.logical_size, {}, reused=True
+        )
 
     def result(
-        self, manifest: Digest, root: Digest, root_size: int, logical_size: int, timings: dict[str, float], *, reused: bool
+        self,
+        manifest: Digest,
+        root: Digest,
+        root_size: int,
+        logical_size: int,
+        timings: dict[str, float],
+        *,
+        reused: bool,
     ) -> MintResult:
         """Return the result of minting this."""
         layers_size = sum(layer.size for layer in self.chosen.manifest.layers)
@@ -186,7 +214,9 @@ class _Plan:
 class _Mint:
     """One run; staged blobs and unpacked layers live until `stack` is closed."""
 
-    def __init__(self, plan: _Plan, archive: Archive, lease: Lease, stack: contextlib.ExitStack, progress: Progress) -> None:
+    def __init__(
+        self, plan: _Plan, archive: Archive, lease: Lease, stack: contextlib.ExitStack, progress: Progress
+    ) -> None:
         self._plan = plan
         self._store = plan.store
         self._archive = archive
@@ -243,7 +273,9 @@ class _Mint:
                 blob = self._stage()
                 spool = self._stack.enter_context(Spool(self._store.scratch(), part))
                 layer = open_blob(self._archive, descriptor, part.what)
-                read = pool.submit(read_layer, layer, descriptor, diff_id, blob=blob, spool=spool, part=part, on_bytes=counter.add)
+                read = pool.submit(
+                    read_layer, layer, descriptor, diff_id, blob=blob, spool=spool, part=part, on_bytes=counter.add
+                )
                 tasks[descriptor.digest, diff_id] = read
             try:
                 for task in as_completed(tasks.values()):
@@ -268,7 +300,9 @@ class _Mint:
         root_size = os.fstat(root.file.fileno()).st_size  # all of it is synced
         data = self._plan.manifest(root_digest, root_size, logical_size).encode()
         source = self._plan.chosen.manifest
-        self._lease.blobs(source.config.digest, *(layer.digest for layer in source.layers), root_digest, digest_bytes(data))
+        self._lease.blobs(
+            source.config.digest, *(layer.digest for layer in source.layers), root_digest, digest_bytes(data)
+        )
         trust.add_kit(self._store, self._plan.kit)
         for blob in self._staged:
             blob.commit(root_digest if blob is root else None)
@@ -291,7 +325,9 @@ def blaming(origin: str) -> Iterator[None]:
     except OSError as error:
         if error.errno is None:
             raise
-        raise StorageError(f"cannot read {origin}: {error.strerror}", hint=REFUSALS.get(error.errno, "check the path")) from error
+        raise StorageError(
+            f"cannot read {origin}: {error.strerror}", hint=REFUSALS.get(error.errno, "check the path")
+        ) from error
 
 
 @contextlib.contextmanager
@@ -312,20 +348,29 @@ def _foreign(annotations: Mapping[str, str]) -> dict[str, str]:
 
 
 def _check_size(entries: list[Entry]) -> None:
-    """Refuse sparse files that would be larger than any disk; what is stored byte for byte was counted when it was unpacked."""
+    """Refuse sparse files that would be larger than any disk.
+
+    What is stored byte for byte was counted when it was unpacked.
+    """
     total = sum(entry.size for entry in entries)
     if total > MAX_UNPACKED:
-        raise DataError(f"the files of the image have {shown(total)}, at most {shown(MAX_UNPACKED)} are allowed", code=TOO_LARGE)
+        raise DataError(
+            f"the files of the image have {shown(total)}, at most {shown(MAX_UNPACKED)} are allowed", code=TOO_LARGE
+        )
 
 
 def _check_kit(store: LayoutStore, kit: Kit, writer: RootWriter) -> None:
     for what, digest in (("kernel", kit.kernel), ("initrd", kit.initrd), ("runtime", kit.runtime)):
         if not store.has(digest):
-            raise NotFoundError(f"the boot kit's {what} {short(digest)} is missing from the local store", hint="shed image bootkit build")
+            raise NotFoundError(
+                f"the boot kit's {what} {short(digest)} is missing from the local store",
+                hint="shed image bootkit build",
+            )
     algorithm, readable = writer.algorithm, kit.erofs_algorithms
     if algorithm != "none" and algorithm not in readable:
         raise UsageError(
-            f"the boot kit's kernel {kit.record.get('kernel_release', '')} cannot read EROFS compressed with {algorithm}",
+            f"the boot kit's kernel {kit.record.get('kernel_release', '')} cannot read EROFS compressed with "
+            f"{algorithm}",
             code="COMPRESSION_NOT_READABLE",
             hint=f"it reads {', '.join(readable)}",
         )

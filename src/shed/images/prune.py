@@ -1,8 +1,9 @@
 """Removing what nobody needs from the store: first a plan, then its execution.
 
-A prune keeps everybody who adds to the store waiting while it looks and deletes (`shed.oci.leases`), and deletes nothing at all when it
-cannot read something that may need an image (`shed.images.reachable`).  It goes from names to contents, so that a crash at any moment
-leaves a layout in which everything that is listed is complete; what was left is removed by the next one.
+A prune keeps everybody who adds to the store waiting while it looks and deletes (`shed.oci.leases`), and deletes
+nothing at all when it cannot read something that may need an image (`shed.images.reachable`).  It goes from names to
+contents, so that a crash at any moment leaves a layout in which everything that is listed is complete; what was left is
+removed by the next one.
 """
 
 from __future__ import annotations
@@ -29,7 +30,9 @@ class Garbage:
     """One thing that nobody needs."""
 
     kind: str
-    """``image`` (its manifest), ``blob``, ``partial`` (what a download left), or ``cache`` (a root that v0.5.1 made on the host)."""
+    """``image`` (its manifest), ``blob``, ``partial`` (what a download left), or ``cache`` (a root that v0.5.1 made on
+    the host).
+    """
     digest: Digest
     size_bytes: int
     """What it takes up on the disk."""
@@ -68,12 +71,14 @@ class Plan:
         return {"deleted": rows, "images": self.images, "size_bytes": self.size_bytes}
 
 
-def prune(store: LayoutStore, pins: Callable[[], Iterable[Pin]], configured: Mapping[str, str], *, dry_run: bool = False) -> Plan:
+def prune(
+    store: LayoutStore, pins: Callable[[], Iterable[Pin]], configured: Mapping[str, str], *, dry_run: bool = False
+) -> Plan:
     """Remove what nobody needs and return what that was; with `dry_run` only look.
 
-    `pins` is called when nobody can add to the store any more, and raises what keeps it from knowing all of them; `configured` are the
-    references that the configuration names, by their keys.  Raises `ShedError`; then nothing was removed, or, when the disk refused in the
-    midst of it, what remains is whole.
+    `pins` is called when nobody can add to the store any more, and raises what keeps it from knowing all of them;
+    `configured` are the references that the configuration names, by their keys.  Raises `ShedError`; then nothing was
+    removed, or, when the disk refused in the midst of it, what remains is whole.
     """
     if not store.root.is_dir():
         return Plan((), frozenset(), ())
@@ -85,7 +90,10 @@ def prune(store: LayoutStore, pins: Callable[[], Iterable[Pin]], configured: Map
 
 
 def plan(store: LayoutStore, leased: Leased, pins: Iterable[Pin], configured: Mapping[str, str]) -> Plan:
-    """Return what nobody needs.  Nobody may add to the store meanwhile.  Raises `ShedError` when that cannot be told for certain."""
+    """Return what nobody needs.  Nobody may add to the store meanwhile.
+
+    Raises `ShedError` when that cannot be told for certain.
+    """
     needed = reachable(store, leased, pins, configured)
     present = store.inventory()
     for digest, status in present.items():
@@ -100,7 +108,9 @@ def plan(store: LayoutStore, leased: Leased, pins: Iterable[Pin], configured: Ma
     for digest in sorted(present.keys() - needed.blobs):
         size = present[digest].st_blocks * 512
         is_image = digest in unlisted
-        garbage.append(Garbage("image" if is_image else "blob", digest, size, _source_ref(store, digest) if is_image else ""))
+        garbage.append(
+            Garbage("image" if is_image else "blob", digest, size, _source_ref(store, digest) if is_image else "")
+        )
     garbage.sort(key=lambda item: item.kind != "image")
     return Plan(
         garbage=(*garbage, *_partials(store, leased), *_cached(store, needed)),
@@ -139,7 +149,10 @@ def _partials(store: LayoutStore, leased: Leased) -> Iterable[Garbage]:
 
 
 def _cached(store: LayoutStore, needed: Reachable) -> Iterable[Garbage]:
-    """Return what is left of the root file systems that v0.5.1 kept by manifest; nothing reads them, but who goes back there wants them."""
+    """Return what is left of the root file systems that v0.5.1 kept by manifest.
+
+    Nothing reads them, but who goes back there wants them.
+    """
     for path in sorted(_cache(store).glob("*.erofs")):
         digest = Digest(f"sha256:{path.stem}")
         if is_digest(digest) and digest not in needed.manifests:

@@ -1,9 +1,10 @@
 """Pulling an image: what it boots from, and its layers only when they are asked for.
 
-Every blob is verified while it comes in, and the root file system is checked too.  Then the blob gets its name, under a lease, so that a
-pull that is killed has not fetched it in vain; of a blob that was on its way, the next pull fetches the rest (`shed.oci.partial`).  No
-blob grows beyond the size that its manifest says, and all of them keep to the store's budget (`shed.budget`).  When
-all of them are here the manifest is stored byte for byte, and the tag and the record of the reference go last.
+Every blob is verified while it comes in, and the root file system is checked too.  Then the blob gets its name, under a
+lease, so that a pull that is killed has not fetched it in vain; of a blob that was on its way, the next pull fetches
+the rest (`shed.oci.partial`).  No blob grows beyond the size that its manifest says, and all of them keep to the
+store's budget (`shed.budget`).  When all of them are here the manifest is stored byte for byte, and the tag and the
+record of the reference go last.
 """
 
 from __future__ import annotations
@@ -64,14 +65,17 @@ def pull_image(
     progress: Progress | None = None,
     stop: Stop | None = None,
 ) -> PullResult:
-    """Pull the image `reference` and call it `tag`, or by the last part of its path; at most `concurrency` blobs are fetched at a time.
+    """Pull the image `reference` and call it `tag`, or by the last part of its path.
+
+    At most `concurrency` blobs are fetched at a time.
 
     Unless `take_tag`, a name that means another image goes on to do so; the image is then known by its reference alone.
 
-    With `trust_kernel`, what the image boots with may boot here from then on, see `shed.images.trust`.
-    `with_layers` fetches the layers as well, also those of an image that is here without them.  The store then knows the image by
-    `reference`, too.  Raises `NotFoundError`, `RegistryError` and `UnavailableError`, and `DataError` for an image that is damaged or
-    cannot be booted; then no name means anything else than before, and the sound blobs that came stay for another try, or for a prune.
+    With `trust_kernel`, what the image boots with may boot here from then on, see `shed.images.trust`. `with_layers`
+    fetches the layers as well, also those of an image that is here without them.  The store then knows the image by
+    `reference`, too.  Raises `NotFoundError`, `RegistryError` and `UnavailableError`, and `DataError` for an image that
+    is damaged or cannot be booted; then no name means anything else than before, and the sound blobs that came stay for
+    another try, or for a prune.
     """
     remote = parse_reference(reference)
     name = check_image_name(tag or remote.image_name())
@@ -84,7 +88,9 @@ def pull_image(
     with contextlib.ExitStack() as stack:
         lease = stack.enter_context(store.lease())  # which makes a store that is not there yet
         stack.enter_context(refs.pulling(store, reference, stop))
-        repository = stack.enter_context(Repository(remote, insecure=insecure, private_hosts=store.limits.private_hosts, sleep=stop.sleep))
+        repository = stack.enter_context(
+            Repository(remote, insecure=insecure, private_hosts=store.limits.private_hosts, sleep=stop.sleep)
+        )
         stop.also(repository.abort)
         chosen = find_remote(repository, platform)
         boot = _boot(chosen, remote, with_layers=with_layers)
@@ -96,13 +102,20 @@ def pull_image(
             missing[digest] = _size(repository, digest, labels[digest]) if size is None else size
         total = sum(size or 0 for size in missing.values())
         budget = store.budget()
-        budget.expect(total, here=sum(status.st_size for digest, status in partials(store.blobs).items() if digest in missing))
+        budget.expect(
+            total, here=sum(status.st_size for digest, status in partials(store.blobs).items() if digest in missing)
+        )
         progress.phase("blobs", f"pulling {remote}")
         for digest in (digest for digest in wanted if digest not in missing):
             size = store.size(digest)
             progress.blob(BlobEvent(digest, labels[digest], "exists", size, size))
         blobs = _Blobs(store, repository, progress, stop, total=total, labels=labels, budget=budget)
-        at_once(lambda digest: blobs.fetch(digest, missing[digest], is_root=digest == boot.root), missing, stop, most=concurrency)
+        at_once(
+            lambda digest: blobs.fetch(digest, missing[digest], is_root=digest == boot.root),
+            missing,
+            stop,
+            most=concurrency,
+        )
         progress.phase("commit", f"storing {name}")
         name = _publish(store, chosen, name, take_tag=take_tag)
         refs.record(store, reference, chosen.digest)
@@ -132,7 +145,10 @@ def _publish(store: LayoutStore, chosen: Chosen, name: str, *, take_tag: bool) -
 
 @told_plainly()
 def _boot(chosen: Chosen, reference: Reference, *, with_layers: bool) -> BootAnnotations:
-    """Return what the image boots from.  Raises `DataError` (NOT_BOOTABLE) for an image without a root, unless its layers are wanted."""
+    """Return what the image boots from.
+
+    Raises `DataError` (NOT_BOOTABLE) for an image without a root, unless its layers are wanted.
+    """
     annotations = BootAnnotations.parse(chosen.manifest.annotations)
     if annotations.root is None and not with_layers:
         try:
@@ -225,7 +241,9 @@ class _Blobs:
         except DataError as error:
             if not kept or error.code != "DIGEST_MISMATCH":
                 raise
-            self._progress.warn(f"what an earlier pull left of blob {short(digest)} is damaged: all of it is fetched again")
+            self._progress.warn(
+                f"what an earlier pull left of blob {short(digest)} is damaged: all of it is fetched again"
+            )
             counter.skip(-blob.size)
             blob.clear()
             self._fetch(blob, digest, size, counter)

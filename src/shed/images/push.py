@@ -1,6 +1,7 @@
 """Pushing an image: its blobs, its manifest byte for byte, and an index that keeps what it boots from alive.
 
-Whatever refers to something goes after it, and the tag goes last, so that a registry never shows an image that is not whole.
+Whatever refers to something goes after it, and the tag goes last, so that a registry never shows an image that is not
+whole.
 """
 
 from __future__ import annotations
@@ -56,19 +57,24 @@ def push_image(
 ) -> PushResult:
     """Push the image that `source` means to `destination`, ``registry/repository[:tag]``.
 
-    Raises, before anything is sent, `ConflictError` (BACKEND_ERROR) when layers of it are not here, and `UsageError` for a destination that
-    is a digest; later `RegistryError` and `UnavailableError`, and `DataError` when a blob here is damaged.
+    Raises, before anything is sent, `ConflictError` (BACKEND_ERROR) when layers of it are not here, and `UsageError`
+    for a destination that is a digest; later `RegistryError` and `UnavailableError`, and `DataError` when a blob here
+    is damaged.
     """
     reference = parse_reference(destination)
     if reference.digest:
-        raise UsageError(f"cannot push to {destination!r}: a digest is not a name", hint="push to a tag: registry/repository:tag")
+        raise UsageError(
+            f"cannot push to {destination!r}: a digest is not a name", hint="push to a tag: registry/repository:tag"
+        )
     progress = progress or Progress()
     stop = stop or Stop()
     progress.phase("check", f"checking {source}")
     found = find(store, source).digest
     with (
         store.lease() as lease,
-        Repository(reference, push=True, insecure=insecure, private_hosts=store.limits.private_hosts, sleep=stop.sleep) as repository,
+        Repository(
+            reference, push=True, insecure=insecure, private_hosts=store.limits.private_hosts, sleep=stop.sleep
+        ) as repository,
     ):
         lease.image(found)
         image = _Image(store, source, found)
@@ -121,7 +127,9 @@ class _Image:
         if self.boot_sizes:
             sizes[digest_bytes(EMPTY_CONFIG)] = len(EMPTY_CONFIG)
         self.blobs = dict(sorted(sizes.items(), key=lambda item: -item[1]))
-        """All that is pushed before the manifests, with sizes; the largest first, so that none of them is left alone at the end."""
+        """All that is pushed before the manifests, with sizes; the largest first, so that none of them is left alone at
+        the end.
+        """
 
 
 class _Blobs:

@@ -1,7 +1,8 @@
 """What of a store is needed: from those who need an image to every blob that it consists of.
 
-Whatever cannot be read makes the answer uncertain, and then there is no answer: every function here raises, naming the file and what to
-do about it.  That something is *missing* is no doubt: the name of an image that is not here keeps nothing.
+Whatever cannot be read makes the answer uncertain, and then there is no answer: every function here raises, naming the
+file and what to do about it.  That something is *missing* is no doubt: the name of an image that is not here keeps
+nothing.
 """
 
 from __future__ import annotations
@@ -62,7 +63,10 @@ def reachable(store: LayoutStore, leased: Leased, pins: Iterable[Pin], configure
 
 
 def blobs_of(digest: Digest, manifest: Manifest) -> set[Digest]:
-    """Return all blobs of the image, its manifest `digest` too.  Raises `DataError` for annotations that are not valid."""
+    """Return all blobs of the image, its manifest `digest` too.
+
+    Raises `DataError` for annotations that are not valid.
+    """
     return all_blobs(digest, manifest, BootAnnotations.parse(manifest.annotations))
 
 
@@ -106,6 +110,10 @@ def _add_indexes(store: LayoutStore, result: Reachable) -> None:
                 result.manifests.add(entry.digest)
                 result.blobs.add(entry.digest)
                 for manifest in listed.manifests:
-                    pin = Pin(manifest.digest, f"image index {short(entry.digest)}", "remove that file, or copy the image in again")
+                    pin = Pin(
+                        manifest.digest,
+                        f"image index {short(entry.digest)}",
+                        "remove that file, or copy the image in again",
+                    )
                     result.manifests.add(pin.digest)
                     result.blobs |= _needs(store, pin)

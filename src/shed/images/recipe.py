@@ -6,9 +6,9 @@ FOLDER holds ::
     packages       names, one a line; ``#`` begins a comment
     customize      executable, called with the unpacked root file system when the packages are installed; not everyone needs one
 
-mmdebstrap does the work, as root or as an ordinary user.  An image that builds on another has that one's layers, byte for byte, and one
-more.  PARENT is an archive of the other image, which is made when none is given.  The same packages give the same bytes: times are no later
-than that of the suite's release.
+mmdebstrap does the work, as root or as an ordinary user.  An image that builds on another has that one's layers, byte
+for byte, and one more.  PARENT is an archive of the other image, which is made when none is given.  The same packages
+give the same bytes: times are no later than that of the suite's release.
 """
 
 from __future__ import annotations
@@ -38,7 +38,9 @@ _DPKG_OPTIONS = (
     "path-exclude=/usr/share/doc/*", "path-include=/usr/share/doc/*/copyright", "path-exclude=/usr/share/man/*",
     "path-exclude=/usr/share/info/*", "path-exclude=/usr/share/locale/*", "path-exclude=/usr/share/lintian/*",
 )  # fmt: skip
-"""Options for dpkg, which stay in the image, as in Debian's container images: no waiting for the disk, no documentation."""
+"""Options for dpkg, which stay in the image, as in Debian's container images: no waiting for the disk, no
+documentation.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +60,10 @@ class Recipe:
 
 
 def read_recipe(folder: Path) -> Recipe:
-    """Return the recipe in `folder`, with those it builds on.  Raises `UsageError` for keys and types that a recipe does not have."""
+    """Return the recipe in `folder`, with those it builds on.
+
+    Raises `UsageError` for keys and types that a recipe does not have.
+    """
     return _read_recipe(folder, ())
 
 
@@ -82,7 +87,9 @@ def _read_fields(path: Path) -> object:
     try:
         return yaml.safe_load(path.read_text())
     except FileNotFoundError:
-        raise UsageError(f"{path} does not exist", hint="name a folder with a recipe, for example images/base") from None
+        raise UsageError(
+            f"{path} does not exist", hint="name a folder with a recipe, for example images/base"
+        ) from None
     except yaml.YAMLError as error:
         raise UsageError(f"{path} is not YAML: {error}") from None
 
@@ -98,7 +105,8 @@ def _read_packages(path: Path) -> tuple[str, ...]:
 def build_image(recipe: Recipe, output: Path, parent: Path | None = None) -> Digest:
     """Write the image to the OCI archive `output` and return its manifest's digest.
 
-    `parent` is an archive of the image that the recipe builds on; without it, that is made on the way.  Raises `ShedError`.
+    `parent` is an archive of the image that the recipe builds on; without it, that is made on the way.  Raises
+    `ShedError`.
     """
     archive = Archive(suite=recipe.suite)
     created_by = f"recipe {recipe.name}"
@@ -114,24 +122,44 @@ def build_image(recipe: Recipe, output: Path, parent: Path | None = None) -> Dig
             build_image(recipe.parent, parent)
         with open_parent(parent, scratch=folder) as opened:
             opened.write_root(folder / "parent.tar")
-            run(mmdebstrap_command(recipe, archive, root, folder / "parent.tar"), env=environment, hint="install the package mmdebstrap")
+            run(
+                mmdebstrap_command(recipe, archive, root, folder / "parent.tar"),
+                env=environment,
+                hint="install the package mmdebstrap",
+            )
             return pack_derived(output, opened, root, settings=recipe.config, name=recipe.name, created_by=created_by)
 
 
 def mmdebstrap_command(recipe: Recipe, archive: Archive, output: Path, parent: Path | None = None) -> list[Argument]:
-    """Return the command that makes the root file system of `recipe` as the tar file `output`; `parent` is that of the image below."""
-    command: list[Argument] = ["mmdebstrap", f"--architectures={archive.architecture}", "--format=tar", f"--keyring={archive.keyring}"]
+    """Return the command that makes the root file system of `recipe` as the tar file `output`.
+
+    `parent` is that of the image below.
+    """
+    command: list[Argument] = [
+        "mmdebstrap",
+        f"--architectures={archive.architecture}",
+        "--format=tar",
+        f"--keyring={archive.keyring}",
+    ]
     command += [f"--dpkgopt={option}" for option in _DPKG_OPTIONS]
     if parent is None:
         command += ["--variant=minbase", f"--include={','.join(recipe.packages)}"]
     else:  # the tree is Debian already: its own apt goes on from there
         install = shlex.join([*_INSTALL, *recipe.packages])
-        command += ["--variant=custom", f"--setup-hook=tar-in {shlex.quote(str(parent))} /", f'--customize-hook=chroot "$1" {install}']
+        command += [
+            "--variant=custom",
+            f"--setup-hook=tar-in {shlex.quote(str(parent))} /",
+            f'--customize-hook=chroot "$1" {install}',
+        ]
     customize = recipe.folder.absolute() / "customize"
     if customize.exists():
         command.append(f"--customize-hook={customize}")
     command += [f'--customize-hook=sh {shlex.quote(str(_CLEAN))} "$1"', recipe.suite, output]
-    sources = {recipe.suite: archive.mirror, f"{recipe.suite}-updates": archive.mirror, f"{recipe.suite}-security": SECURITY_MIRROR}
+    sources = {
+        recipe.suite: archive.mirror,
+        f"{recipe.suite}-updates": archive.mirror,
+        f"{recipe.suite}-security": SECURITY_MIRROR,
+    }
     return [*command, *(f"deb [signed-by={KEYRING}] {mirror} {name} main" for name, mirror in sources.items())]
 
 

@@ -1,10 +1,10 @@
 """References: which image was pulled by which name of a registry.
 
 ``refs/HEX.json`` holds ``{"ref": …, "digest": …}``, HEX being the SHA-256 of the reference, written out in full;
-``HEX.lock`` is held while it is pulled, and never removed.  The reference is the one that was pulled *by*,
-which need not be the one that the image was built for.  An entry counts only as long as what it names can be used: it must hold the
-reference that is asked for, and the manifest and the root file system must be here.  It protects nothing from being pruned; tags, sheds
-and the server's configuration do.
+``HEX.lock`` is held while it is pulled, and never removed.  The reference is the one that was pulled *by*, which need
+not be the one that the image was built for.  An entry counts only as long as what it names can be used: it must hold
+the reference that is asked for, and the manifest and the root file system must be here.  It protects nothing from being
+pruned; tags, sheds and the server's configuration do.
 """
 
 from __future__ import annotations
@@ -30,7 +30,10 @@ _PATIENCE = 0.1
 
 
 def record(store: LayoutStore, reference: str, digest: Digest) -> None:
-    """Note that `reference` is the image `digest`: the last step of a pull, when everything else is here.  Raises `StorageError`."""
+    """Note that `reference` is the image `digest`: the last step of a pull, when everything else is here.
+
+    Raises `StorageError`.
+    """
     path = _path(store, reference)
     with storage_errors(path):
         path.parent.mkdir(mode=0o700, exist_ok=True)
@@ -39,7 +42,10 @@ def record(store: LayoutStore, reference: str, digest: Digest) -> None:
 
 @contextlib.contextmanager
 def pulling(store: LayoutStore, reference: str, stop: Stop) -> Iterator[None]:
-    """Hold `reference` while it is pulled: who wants it too waits, and then finds it here.  Raises what `stop` raises."""
+    """Hold `reference` while it is pulled: who wants it too waits, and then finds it here.
+
+    Raises what `stop` raises.
+    """
     path = _path(store, reference).with_suffix(".lock")
     with storage_errors(path):
         path.parent.mkdir(mode=0o700, exist_ok=True)
@@ -66,7 +72,10 @@ def lookup(store: LayoutStore, reference: str) -> Digest | None:
 
 
 def recorded(store: LayoutStore, reference: str) -> Digest | None:
-    """Return what the entry of `reference` names, usable or not; None without one.  Raises `DataError` when it is damaged."""
+    """Return what the entry of `reference` names, usable or not; None without one.
+
+    Raises `DataError` when it is damaged.
+    """
     found = _read(_path(store, reference))
     return found[1] if found and found[0] == canonical(reference) else None
 
@@ -110,7 +119,11 @@ def remove(path: Path) -> None:
 
 def _files(store: LayoutStore) -> list[Path]:
     folder = store.root / "refs"
-    return sorted(path for path in folder.iterdir() if path.suffix == ".json" and not path.name.startswith(".")) if folder.is_dir() else []
+    return (
+        sorted(path for path in folder.iterdir() if path.suffix == ".json" and not path.name.startswith("."))
+        if folder.is_dir()
+        else []
+    )
 
 
 def _path(store: LayoutStore, reference: str) -> Path:

@@ -34,7 +34,8 @@ def told_plainly() -> Iterator[None]:
 def find_remote(repository: Repository, platform: Platform | None) -> Chosen:
     """Return the image that the reference of `repository` means: an image, or one of an index, chosen as `choose_from` says.
 
-    Raises `NotFoundError`, `DataError` for documents that are not what they should be, and `UsageError` when no image fits `platform`.
+    Raises `NotFoundError`, `DataError` for documents that are not what they should be, and `UsageError` when no image
+    fits `platform`.
     """
     documents = _Documents(repository)
     found = repository.get_manifest(repository.reference.target)
@@ -60,7 +61,9 @@ class _Documents:
             if descriptor.size > MAX_JSON:
                 raise DataError(f"{self.name}: {what} is too large")
             if sum(map(len, self.known.values())) + descriptor.size > _MAX_DOCUMENTS:
-                raise DataError(f"{self.name}: there is too much to choose from", hint="name the image by its digest: NAME@sha256:…")
+                raise DataError(
+                    f"{self.name}: there is too much to choose from", hint="name the image by its digest: NAME@sha256:…"
+                )
             if descriptor.media_type in (media.INDEX, media.MANIFEST):
                 self.known[digest] = self._repository.get_manifest(digest).data
             else:

@@ -29,14 +29,16 @@ def open_remote(
 ) -> Iterator[Archive]:
     """Yield the image `reference` of a registry, chosen for `platform` as `shed.oci.choose` says, as an archive that holds it alone.
 
-    All of it is fetched, within what `store` allows an image, and verified, before the block begins; the files are on the store's disk and
-    vanish with the block.
-    Raises `NotFoundError`, `RegistryError` and `UnavailableError`, `DataError` when it is damaged, and `UsageError` when no image fits.
+    All of it is fetched, within what `store` allows an image, and verified, before the block begins; the files are on
+    the store's disk and vanish with the block. Raises `NotFoundError`, `RegistryError` and `UnavailableError`,
+    `DataError` when it is damaged, and `UsageError` when no image fits.
     """
     remote = parse_reference(reference)
     stop = Stop()
     with contextlib.ExitStack() as stack:
-        repository = stack.enter_context(Repository(remote, insecure=insecure, private_hosts=store.limits.private_hosts, sleep=stop.sleep))
+        repository = stack.enter_context(
+            Repository(remote, insecure=insecure, private_hosts=store.limits.private_hosts, sleep=stop.sleep)
+        )
         stop.also(repository.abort)
         progress.phase("manifest", f"looking up {remote}")
         chosen = find_remote(repository, platform)

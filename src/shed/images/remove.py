@@ -27,7 +27,9 @@ class Removed:
 
 
 def remove_image(store: LayoutStore, name: str, pins: Iterable[Pin], configured: Mapping[str, str]) -> Removed:
-    """Remove the tag `name`, or, when `name` is a reference or a digest, all names of that image; with its last tag its references go too.
+    """Remove the tag `name`, or, when `name` is a reference or a digest, all names of that image.
+
+    With its last tag its references go too.
 
     Raises `ConflictError` (IMAGE_IN_USE) when one of `pins` needs the image, and `NotFoundError`.
     """

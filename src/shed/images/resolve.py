@@ -34,13 +34,15 @@ class BootImage:
     """How the image wants to be run: the ``config`` object of the OCI config (User, Env, WorkingDir, …)."""
 
 
-def resolve(store: LayoutStore, reference: str, *, verify: bool = False, trusted: Collection[str] | None = ()) -> BootImage:
+def resolve(
+    store: LayoutStore, reference: str, *, verify: bool = False, trusted: Collection[str] | None = ()
+) -> BootImage:
     """Return what `reference` (a tag, a digest, 12 or more of its hex digits) boots from.
 
-    Every blob is compared with its digest unless it is known to be unchanged since that was last done; `verify` reads them all again.
-    Kernel and initrd must be known here, see `shed.images.trust`, or among `trusted`; None: any will do, for who boots nothing.
-    Raises `NotFoundError` (IMAGE_NOT_FOUND, BLOB_NOT_FOUND), `DataError` (NOT_BOOTABLE, DIGEST_MISMATCH) and `ConflictError`
-    (KERNEL_NOT_TRUSTED).
+    Every blob is compared with its digest unless it is known to be unchanged since that was last done; `verify` reads
+    them all again. Kernel and initrd must be known here, see `shed.images.trust`, or among `trusted`; None: any will
+    do, for who boots nothing. Raises `NotFoundError` (IMAGE_NOT_FOUND, BLOB_NOT_FOUND), `DataError` (NOT_BOOTABLE,
+    DIGEST_MISMATCH) and `ConflictError` (KERNEL_NOT_TRUSTED).
     """
     found = find(store, reference)
     manifest = store.read_manifest(found.digest)
@@ -61,7 +63,10 @@ def resolve(store: LayoutStore, reference: str, *, verify: bool = False, trusted
 
 
 def boot_blobs(manifest: Digest, annotations: BootAnnotations) -> dict[str, Digest]:
-    """Return the four blobs that booting needs, by what people call them.  Raises `DataError` (NOT_BOOTABLE) when one is not named."""
+    """Return the four blobs that booting needs, by what people call them.
+
+    Raises `DataError` (NOT_BOOTABLE) when one is not named.
+    """
     digest = short(manifest)
     blobs = annotations.blobs()
     if annotations.root is None:
@@ -73,23 +78,32 @@ def boot_blobs(manifest: Digest, annotations: BootAnnotations) -> dict[str, Dige
         )
     for what in ("kernel", "initrd", "runtime erofs"):
         if what not in blobs:
-            hint = "it is of another implementation of shed; make one that boots here: shed image build -n NAME --from REF"
+            hint = (
+                "it is of another implementation of shed; make one that boots here: shed image build -n NAME --from REF"
+            )
             raise DataError(f"image manifest {digest} names no {what} blob", code="NOT_BOOTABLE", hint=hint)
     return blobs
 
 
-def _blob(store: LayoutStore, digest: Digest, what: str, found: Found, annotations: BootAnnotations, *, verify: bool) -> Path:
+def _blob(
+    store: LayoutStore, digest: Digest, what: str, found: Found, annotations: BootAnnotations, *, verify: bool
+) -> Path:
     recover = f"shed image pull {visible(annotations.source_ref) or '<ref>'} -t {found.name or '<name>'}"
     try:
         store.verify(digest, again=verify)
     except NotFoundError:
         raise NotFoundError(
-            f"{what} blob {short(digest)} referenced by manifest {short(found.digest)} is missing from the local store; "
+            f"{what} blob {short(digest)} referenced by manifest {short(found.digest)} is missing from the local "
+            "store; "
             f"re-pull the image ({recover}) to recover",
             code="BLOB_NOT_FOUND",
         ) from None
     except DataError as error:
         message = f"{what} blob of image manifest {short(found.digest)} is damaged: {error.message}"
-        again = "build the image again" if digest == annotations.root else "build the boot kit again (shed image bootkit build)"
+        again = (
+            "build the image again"
+            if digest == annotations.root
+            else "build the boot kit again (shed image bootkit build)"
+        )
         raise DataError(message, code=error.code, hint=f"{again}, or re-pull the image: {recover}") from None
     return store.blob_path(digest)

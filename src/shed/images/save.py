@@ -1,9 +1,11 @@
 """Saving images to one file: an OCI archive with all that the images boot from, and their layers.
 
-The entry of ``index.json`` that carries an image's name is what a push puts under a tag of a registry: an index of the image manifest and,
-beside it, the boot manifest.  So tools that copy whole images, as ``skopeo copy --all`` does, take along what the image boots from.
+The entry of ``index.json`` that carries an image's name is what a push puts under a tag of a registry: an index of the
+image manifest and, beside it, the boot manifest.  So tools that copy whole images, as ``skopeo copy --all`` does, take
+along what the image boots from.
 
-The same images give the same bytes: documents first, then layers, then what is booted from; every time and owner is zero.
+The same images give the same bytes: documents first, then layers, then what is booted from; every time and owner is
+zero.
 """
 
 from __future__ import annotations
@@ -64,7 +66,9 @@ class _Contents:
         return self.layers | self.boot
 
 
-def save_to_file(store: LayoutStore, references: Sequence[str], path: Path, progress: Progress | None = None) -> list[Saved]:
+def save_to_file(
+    store: LayoutStore, references: Sequence[str], path: Path, progress: Progress | None = None
+) -> list[Saved]:
     """Save the images that `references` mean to the file `path`, which appears when it is complete; see `save`.
 
     What is there and no regular file (a pipe, a device) is written to as it is.
@@ -79,11 +83,14 @@ def save_to_file(store: LayoutStore, references: Sequence[str], path: Path, prog
         return save(store, references, output, progress)
 
 
-def save(store: LayoutStore, references: Sequence[str], output: BinaryIO, progress: Progress | None = None) -> list[Saved]:
+def save(
+    store: LayoutStore, references: Sequence[str], output: BinaryIO, progress: Progress | None = None
+) -> list[Saved]:
     """Write the images that `references` mean to `output`, one after another, and return what was written.
 
-    Every blob is compared with its digest on its way.  An image whose layers are not here is saved without, with a warning.
-    Raises `NotFoundError` (IMAGE_NOT_FOUND, BLOB_NOT_FOUND) before anything is written, and `DataError` for what is damaged.
+    Every blob is compared with its digest on its way.  An image whose layers are not here is saved without, with a
+    warning. Raises `NotFoundError` (IMAGE_NOT_FOUND, BLOB_NOT_FOUND) before anything is written, and `DataError` for
+    what is damaged.
     """
     progress = progress or Progress()
     progress.phase("check")
@@ -123,7 +130,10 @@ def _plan(store: LayoutStore, lease: Lease, reference: str, contents: _Contents,
     if saved in contents.saved:
         return
     if not has_layers:
-        progress.warn(f"{reference}: its layers are not here, so they are not in the file: it boots, but nothing can be built from it")
+        progress.warn(
+            f"{reference}: its layers are not here, so they are not in the file: it boots, but nothing can be built "
+            "from it"
+        )
     boot = {digest: _size(store, digest, f"{label} blob", reference) for label, digest in annotations.blobs().items()}
     config = store.read_bytes(manifest.config.digest, what="image config")
     kind = Fields(decode_object(data, what), what).text("mediaType", media.MANIFEST)
@@ -135,7 +145,9 @@ def _plan(store: LayoutStore, lease: Lease, reference: str, contents: _Contents,
         entry = Descriptor(media.INDEX, digest_bytes(index), len(index))
         documents |= {digest_bytes(document): document for document in (index, boot_data, EMPTY_CONFIG)}
     contents.saved.append(saved)
-    contents.index.append(Descriptor(entry.media_type, entry.digest, entry.size, {REF_NAME: name} if name else {}, entry.platform))
+    contents.index.append(
+        Descriptor(entry.media_type, entry.digest, entry.size, {REF_NAME: name} if name else {}, entry.platform)
+    )
     contents.documents |= documents
     contents.layers |= {layer.digest: layer.size for layer in manifest.layers if has_layers}
     contents.boot |= boot
@@ -175,7 +187,9 @@ class _Tar:
         with store.blob_path(digest).open("rb", buffering=0) as file:
             actual = os.fstat(file.fileno()).st_size
             if actual != size:
-                raise DataError(f"blob {short(digest)} has {actual} bytes, expected {size}", hint="pull or build the image again")
+                raise DataError(
+                    f"blob {short(digest)} has {actual} bytes, expected {size}", hint="pull or build the image again"
+                )
             self._header(_blob_name(digest), size)
             left = size
             while left and (data := file.read(min(_CHUNK, left))):

@@ -10,7 +10,8 @@
     docker-archive:FILE[:REF]  what `docker save` writes
     REF                        the first of these that has it: containers-storage, docker-daemon, and then its registry
 
-These are the transports of containers/image: https://github.com/containers/image/blob/main/docs/containers-transports.5.md.
+These are the transports of containers/image:
+https://github.com/containers/image/blob/main/docs/containers-transports.5.md.
 """
 
 from __future__ import annotations
@@ -42,7 +43,10 @@ _REGISTRY = "docker"
 _ARCHIVES = ("oci", "oci-archive", "docker-archive")
 _STORAGES: dict[str, tuple[Builder, ...]] = {"containers-storage": (Podman(), Buildah()), "docker-daemon": (Docker(),)}
 """The tools that can read a store; the first that works is used."""
-_NEXT_STEP = {"containers-storage": "install the package podman or buildah", "docker-daemon": "install docker and start its engine"}
+_NEXT_STEP = {
+    "containers-storage": "install the package podman or buildah",
+    "docker-daemon": "install docker and start its engine",
+}
 _CONTAINERD_NAME = "io.containerd.image.name"
 """Annotation by which docker's newer archives name an image in full."""
 
@@ -79,7 +83,9 @@ def parse_source(text: str) -> SourceRef:
     if not found.transport and text[0:1] in "./":
         raise UsageError(f"{text!r} is a path, not an image", hint=f"when it is an archive, write oci-archive:{text}")
     if not found.name or found.name.startswith("-"):
-        raise UsageError(f"{text!r} names no image", hint="for example docker.io/library/debian:13, or oci-archive:FILE")
+        raise UsageError(
+            f"{text!r} names no image", hint="for example docker.io/library/debian:13, or oci-archive:FILE"
+        )
     return found
 
 
@@ -87,10 +93,12 @@ def parse_source(text: str) -> SourceRef:
 def open_source(
     source: SourceRef, *, store: LayoutStore, platform: Platform | None, insecure: bool = False, progress: Progress
 ) -> Iterator[Archive]:
-    """Yield the image `source` as an archive; what has to be copied or fetched is on the store's disk until the block ends.
+    """Yield the image `source` as an archive.
 
-    Raises `NotFoundError` when it is not there, `UnavailableError` when the tool that has it does not work, and as `open_archive` and
-    `open_remote` do.
+    What has to be copied or fetched is on the store's disk until the block ends.
+
+    Raises `NotFoundError` when it is not there, `UnavailableError` when the tool that has it does not work, and as
+    `open_archive` and `open_remote` do.
     """
     with contextlib.ExitStack() as stack:
         if source.transport in _ARCHIVES:
@@ -129,7 +137,9 @@ def _tool(source: SourceRef) -> Builder | None:
     if source.transport:
         tool = _working(source.transport)
         if not tool.has(source.name):
-            raise NotFoundError(f"{tool.name} has no image {source.name!r}", code="IMAGE_NOT_FOUND", hint=f"see: {tool.name} images")
+            raise NotFoundError(
+                f"{tool.name} has no image {source.name!r}", code="IMAGE_NOT_FOUND", hint=f"see: {tool.name} images"
+            )
         return tool
     for storage in _STORAGES:
         with contextlib.suppress(UnavailableError):
@@ -168,7 +178,9 @@ class _Tagged:
         chosen = tuple(entry for entry in entries if any(_means(tag, name) for name in _names(entry)))
         if not chosen:
             there = ", ".join(sorted({visible(name) for entry in entries for name in _names(entry)})) or "no names"
-            raise NotFoundError(f"{self.name} has no image {tag!r}, only {there}", code="IMAGE_NOT_FOUND", hint="choose one of them")
+            raise NotFoundError(
+                f"{self.name} has no image {tag!r}, only {there}", code="IMAGE_NOT_FOUND", hint="choose one of them"
+            )
         data = Index(chosen).encode()
         spool = stack.enter_context(Spool(scratch, Budget(len(data))))
         spool.write(data)

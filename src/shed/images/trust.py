@@ -1,12 +1,13 @@
 """Which kernels and initrds may boot on this host: those that it knows, whatever an image brings.
 
-A pulled image names its own kernel and initrd, and a name of a registry may mean another image tomorrow.  So what an image boots with
-must be known, by digest: a kit that was built here or that images were built with, what came with an image that the server's configuration
-names or for which somebody said ``--trust-kernel`` or ``shed image trust``, and the digests under ``trusted_kernels`` in the configuration.
+A pulled image names its own kernel and initrd, and a name of a registry may mean another image tomorrow.  So what an
+image boots with must be known, by digest: a kit that was built here or that images were built with, what came with an
+image that the server's configuration names or for which somebody said ``--trust-kernel`` or ``shed image trust``, and
+the digests under ``trusted_kernels`` in the configuration.
 
-``{images}/trusted.json`` holds them: ``{"digests": {"sha256:…": "why"}}``; ``.trusted.lock`` is held while it is changed.  A store
-without the file is one of before there was any: what its images boot with is known from then on.  Whatever brings an image in calls
-`prepare` first, so that nothing new is taken for old.
+``{images}/trusted.json`` holds them: ``{"digests": {"sha256:…": "why"}}``; ``.trusted.lock`` is held while it is
+changed.  A store without the file is one of before there was any: what its images boot with is known from then on.
+Whatever brings an image in calls `prepare` first, so that nothing new is taken for old.
 """
 
 from __future__ import annotations
@@ -32,7 +33,10 @@ _BEFORE = "an image of before kernels were checked"
 
 
 def prepare(store: LayoutStore) -> dict[Digest, str]:
-    """Return what is known and why; of a store of before, make the file, with what its images boot with.  Raises `DataError`."""
+    """Return what is known and why; of a store of before, make the file, with what its images boot with.
+
+    Raises `DataError`.
+    """
     try:
         data = (store.root / FILE).read_bytes()
     except FileNotFoundError:
@@ -66,7 +70,10 @@ def add_image(store: LayoutStore, reference: str, why: str) -> list[Digest]:
 
 
 def unknown(store: LayoutStore, reference: str, configured: Collection[str]) -> list[Digest]:
-    """Return what the image boots with and this host does not know; nothing for an image that cannot be booted anyway."""
+    """Return what the image boots with and this host does not know.
+
+    Nothing for an image that cannot be booted anyway.
+    """
     try:
         digests = _of(BootAnnotations.parse(store.read_manifest(find(store, reference).digest).annotations))
     except ShedError:
@@ -82,7 +89,8 @@ def check(store: LayoutStore, name: str, annotations: BootAnnotations, configure
             raise ConflictError(
                 f"image {name} brings the {what} {digest}, which this host does not know",
                 code="KERNEL_NOT_TRUSTED",
-                hint=f"if you trust who made the image: shed image trust {name}; or list the digest under trusted_kernels in server.yaml",
+                hint=f"if you trust who made the image: shed image trust {name}; or list the digest under "
+                "trusted_kernels in server.yaml",
             )
 
 

@@ -1,8 +1,9 @@
 """Verifying an image of the store: what minting and pulling made sure of, once more, on what the disk holds now.
 
-All blobs that are here are read and compared with their digests; the file systems go through the checker.  A deep verification unpacks and
-merges the layers again and compares every name, attribute and byte of the root with them.  Where the layers are not here, it reads and
-decompresses every file of the root instead, which shows that it can be read, but not that it is what the layers say.
+All blobs that are here are read and compared with their digests; the file systems go through the checker.  A deep
+verification unpacks and merges the layers again and compares every name, attribute and byte of the root with them.
+Where the layers are not here, it reads and decompresses every file of the root instead, which shows that it can be
+read, but not that it is what the layers say.
 """
 
 from __future__ import annotations
@@ -67,7 +68,12 @@ class Verification:
 
 
 def verify_image(
-    store: LayoutStore, reference: str, *, deep: bool = False, progress: Progress | None = None, stop: Stop | None = None
+    store: LayoutStore,
+    reference: str,
+    *,
+    deep: bool = False,
+    progress: Progress | None = None,
+    stop: Stop | None = None,
 ) -> Verification:
     """Verify the image that `reference` means; what is wrong with it is in the result.
 
@@ -120,7 +126,10 @@ class _Run:
                 self._try("contents", lambda counts: self._contents(boot[_ROOT], manifest, config, counts))
 
     def _try(self, name: str, work: Callable[[Counts], _T], detail: str = "") -> _T | None:
-        """Do `work`, which counts what it looks at, and note what came of it; return its result, None when it failed."""
+        """Do `work`, which counts what it looks at, and note what came of it.
+
+        Return its result, None when it failed.
+        """
         self._stop.check()
         counts: Counts = {}
         try:
@@ -166,7 +175,9 @@ class _Run:
                 sound = self._blob(f"layer {number}", layer.digest, layer.size) and sound
             else:
                 here = False
-                self.checks.append(Check(f"layer {number}", "SKIP", f"blob {short(layer.digest)} is not here; booting needs no layers"))
+                self.checks.append(
+                    Check(f"layer {number}", "SKIP", f"blob {short(layer.digest)} is not here; booting needs no layers")
+                )
         return "FAIL" if not sound else "PASS" if here else "SKIP"
 
     def _file_system(self, name: str, digest: Digest, *, data: bool, detail: str = "") -> bool:
@@ -174,7 +185,12 @@ class _Run:
 
         def work(counts: Counts) -> bool:
             report = check(self._store.blob_path(digest), data=data)
-            counts |= {"inodes": report.inodes, "files": report.kinds.get("file", 0), "extents": report.extents, "bytes": report.logical}
+            counts |= {
+                "inodes": report.inodes,
+                "files": report.kinds.get("file", 0),
+                "extents": report.extents,
+                "bytes": report.logical,
+            }
             return True
 
         return self._try(name, work, detail) is not None

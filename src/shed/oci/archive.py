@@ -1,7 +1,7 @@
 """Images as they come from outside: an OCI archive (a tar file), a layout folder, what `docker save` writes, or a stream.
 
-Nothing in them is trusted: names are looked up, never used as paths on disk; sizes are compared with what is there; links are refused.
-Who reads a blob compares its digest.
+Nothing in them is trusted: names are looked up, never used as paths on disk; sizes are compared with what is there;
+links are refused. Who reads a blob compares its digest.
 """
 
 from __future__ import annotations
@@ -43,7 +43,10 @@ class Archive(Protocol):
     """For messages."""
 
     def file(self, path: str) -> FileSlice | None:
-        """Return the file at `path`, as in ``index.json``, or None when there is none.  Raises `DataError` when it is no regular file."""
+        """Return the file at `path`, as in ``index.json``, or None when there is none.
+
+        Raises `DataError` when it is no regular file.
+        """
         ...
 
 
@@ -51,13 +54,15 @@ class Archive(Protocol):
 def open_archive(source: Path | str, *, scratch: Path, reserve: Reserve | None = None) -> Iterator[Archive]:
     """Yield the image archive at `source`: a tar file (gzip and zstd are unpacked), a layout folder, a pipe, or ``-`` for stdin.
 
-    A docker archive looks like an OCI archive.  What cannot be read by position is first copied to an unnamed file in the folder `scratch`,
-    whose file system keeps the `reserve`, the usual one unless given.  Raises `NotFoundError`, `DataError` when it is no OCI image or too
-    large, `StorageError`, and OSError when it cannot be read.
+    A docker archive looks like an OCI archive.  What cannot be read by position is first copied to an unnamed file in
+    the folder `scratch`, whose file system keeps the `reserve`, the usual one unless given.  Raises `NotFoundError`,
+    `DataError` when it is no OCI image or too large, `StorageError`, and OSError when it cannot be read.
     """
     with contextlib.ExitStack() as stack:
         place = _Place(scratch, reserve or Reserve(scratch), stack)
-        archive: Archive = _from_stream(sys.stdin.buffer, "stdin", place) if str(source) == "-" else _from_path(Path(source), place)
+        archive: Archive = (
+            _from_stream(sys.stdin.buffer, "stdin", place) if str(source) == "-" else _from_path(Path(source), place)
+        )
         if archive.file("index.json") is None:
             if archive.file("manifest.json") is None:
                 raise DataError(f"{archive.name} is not an OCI image: it has no index.json", hint=_MAKE_ONE)
@@ -76,12 +81,20 @@ def read_index(archive: Archive) -> Index:
 
 
 def open_blob(archive: Archive, descriptor: Descriptor, what: str) -> FileSlice:
-    """Return the blob of `descriptor`, its size checked and its digest not yet.  Raises `DataError`, which names `what`."""
+    """Return the blob of `descriptor`, its size checked and its digest not yet.
+
+    Raises `DataError`, which names `what`.
+    """
     blob = archive.file(f"blobs/sha256/{hex_of(descriptor.digest)}")
     if blob is None:
-        raise DataError(f"{archive.name}: {what} {short(descriptor.digest)} is missing", hint="the archive is incomplete: make it again")
+        raise DataError(
+            f"{archive.name}: {what} {short(descriptor.digest)} is missing",
+            hint="the archive is incomplete: make it again",
+        )
     if blob.size != descriptor.size:
-        raise DataError(f"{archive.name}: {what} {short(descriptor.digest)} has {blob.size} bytes, expected {descriptor.size}")
+        raise DataError(
+            f"{archive.name}: {what} {short(descriptor.digest)} has {blob.size} bytes, expected {descriptor.size}"
+        )
     return blob
 
 
@@ -141,7 +154,9 @@ class _Tar:
             whole = member.content or FileSlice(source.fd, 0, 0)
             content = whole if stat.S_ISREG(member.mode) and isinstance(whole, FileSlice) else None
             if content and self._files.get(path):
-                raise DataError(f"it holds {path!r} twice", hint="readers would not agree on what it holds: make it again")
+                raise DataError(
+                    f"it holds {path!r} twice", hint="readers would not agree on what it holds: make it again"
+                )
             self._files[path] = content
 
     def file(self, path: str) -> FileSlice | None:
@@ -192,5 +207,6 @@ def _from_file(source: FileSlice, name: str, place: _Place) -> Archive:
         if error.code == TOO_LARGE:
             raise
         raise DataError(
-            f"{name} is not a readable tar archive: {error.message}", hint=error.hint or f"if it was cut, get it again; {_MAKE_ONE}"
+            f"{name} is not a readable tar archive: {error.message}",
+            hint=error.hint or f"if it was cut, get it again; {_MAKE_ONE}",
         ) from None

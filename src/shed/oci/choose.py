@@ -48,7 +48,8 @@ def choose_image(archive: Archive, platform: Platform | None = None) -> Chosen:
 def choose_named(archive: Archive) -> list[tuple[str, Chosen]]:
     """Return all images of an archive with their names, empty for those without one, in its order.
 
-    Of several images under one name, the one for this machine is returned.  Raises `DataError` when there is no image in the archive.
+    Of several images under one name, the one for this machine is returned.  Raises `DataError` when there is no image
+    in the archive.
     """
     groups: dict[tuple[str, int], list[Descriptor]] = {}
     for number, entry in enumerate(read_index(archive).manifests, 1):
@@ -61,7 +62,9 @@ def choose_named(archive: Archive) -> list[tuple[str, Chosen]]:
     known: dict[tuple[tuple[Digest, int, str], ...], Chosen] = {}
     found = []
     for (name, _), entries in groups.items():
-        same = tuple((entry.digest, entry.size, str(entry.platform)) for entry in entries)  # an image may have thousands of names
+        same = tuple(
+            (entry.digest, entry.size, str(entry.platform)) for entry in entries
+        )  # an image may have thousands of names
         if same not in known:
             known[same] = choose_from(source, Index(tuple(entries)))
         found.append((name, known[same]))
@@ -69,7 +72,9 @@ def choose_named(archive: Archive) -> list[tuple[str, Chosen]]:
 
 
 def choose_from(source: Documents, index: Index, platform: Platform | None = None) -> Chosen:
-    """Return the image for `platform` among those of `index`; without one, the only image, or else the one for this machine.
+    """Return the image for `platform` among those of `index`.
+
+    Without one, the only image, or else the one for this machine.
 
     Raises `DataError` when there is no image in the index, `UsageError` when it has none or several that fit.
     """
@@ -84,7 +89,9 @@ def choose_from(source: Documents, index: Index, platform: Platform | None = Non
     if not fitting:
         there = ", ".join(sorted({str(its_platform) for its_platform, _ in stated}))
         raise UsageError(
-            f"{source.name} holds no image for {wanted}, only for {there}", code="PLATFORM_NOT_FOUND", hint="choose one with --platform"
+            f"{source.name} holds no image for {wanted}, only for {there}",
+            code="PLATFORM_NOT_FOUND",
+            hint="choose one with --platform",
         )
     if len(fitting) > 1:
         hint = "copy one into an archive of its own: skopeo copy oci-archive:FILE:TAG oci-archive:NEW.tar"
@@ -110,7 +117,10 @@ class _InArchive:
             self._known[key] = read_blob(self._archive, descriptor, what)
             self._left -= len(self._known[key])
             if self._left < 0:
-                raise DataError(f"{self.name}: its manifests and configs have more than {MAX_DOCUMENTS >> 20} MiB", code="IMAGE_TOO_LARGE")
+                raise DataError(
+                    f"{self.name}: its manifests and configs have more than {MAX_DOCUMENTS >> 20} MiB",
+                    code="IMAGE_TOO_LARGE",
+                )
         return self._known[key]
 
 
@@ -138,12 +148,17 @@ def _read(source: Documents, entry: Descriptor) -> Chosen:
     manifest_bytes = source.read(entry, "image manifest")
     manifest = Manifest.parse(manifest_bytes, f"image manifest of {source.name}")
     if manifest.config.media_type != media.CONFIG:
-        raise DataError(f"{source.name}: the config has the media type {manifest.config.media_type!r}: this is not a container image")
+        raise DataError(
+            f"{source.name}: the config has the media type {manifest.config.media_type!r}: this is not a container "
+            "image"
+        )
     for number, layer in enumerate(manifest.layers, 1):
         if layer.media_type not in media.LAYERS:
             raise DataError(f"{source.name}: layer {number} has the unsupported media type {layer.media_type!r}")
     data = source.read(manifest.config, "image config")
     config = ImageConfig.parse(data, f"image config of {source.name}")
     if len(config.diff_ids) != len(manifest.layers):
-        raise DataError(f"{source.name}: the config lists {len(config.diff_ids)} layers, the manifest {len(manifest.layers)}")
+        raise DataError(
+            f"{source.name}: the config lists {len(config.diff_ids)} layers, the manifest {len(manifest.layers)}"
+        )
     return Chosen(entry.digest, manifest, config, data, manifest_bytes)

@@ -1,8 +1,8 @@
 """What one file tree has and another has not, as a layer.  Pure: no input or output but the reading of contents.
 
-A layer holds whole files: an inode of which anything changed (an attribute, its content, one of its names) comes with all its names,
-because a hardlink into a lower layer is not understood everywhere.  The folders above whatever a layer holds are in it too: engines that
-unpack layers one by one would otherwise make them up.
+A layer holds whole files: an inode of which anything changed (an attribute, its content, one of its names) comes with
+all its names, because a hardlink into a lower layer is not understood everywhere.  The folders above whatever a layer
+holds are in it too: engines that unpack layers one by one would otherwise make them up.
 
 Source: OCI image layer specification, "Change Types" and "Whiteouts".
 """
@@ -21,7 +21,10 @@ _ATTRIBUTES = ("mode", "uid", "gid", "mtime", "mtime_ns", "rdev", "size", "targe
 
 
 def diff(old: Iterable[Entry], new: Iterable[Entry]) -> Iterator[Entry]:
-    """Yield, sorted, the entries of the layer that makes `new` of `old`; whiteouts are empty files.  Neither tree may hold whiteouts."""
+    """Yield, sorted, the entries of the layer that makes `new` of `old`; whiteouts are empty files.
+
+    Neither tree may hold whiteouts.
+    """
     before = {entry.path: entry for entry in old}
     after = {entry.path: entry for entry in new}
     names_before, names_after = _names(before), _names(after)
@@ -34,7 +37,9 @@ def diff(old: Iterable[Entry], new: Iterable[Entry]) -> Iterator[Entry]:
     for path in [*paths, *(whiteout.path for whiteout in whiteouts)]:
         while path and (path := _parent(path)) not in paths:
             paths.add(path)
-    return iter(sorted([*_with_links(sorted(paths, key=_order), after), *whiteouts], key=lambda entry: _order(entry.path)))
+    return iter(
+        sorted([*_with_links(sorted(paths, key=_order), after), *whiteouts], key=lambda entry: _order(entry.path))
+    )
 
 
 def _names(tree: Mapping[bytes, Entry]) -> dict[bytes, set[bytes]]:
@@ -46,7 +51,9 @@ def _names(tree: Mapping[bytes, Entry]) -> dict[bytes, set[bytes]]:
 
 
 def _same(old: Entry, new: Entry) -> bool:
-    same = all(getattr(old, name) == getattr(new, name) for name in _ATTRIBUTES) and dict(old.xattrs) == dict(new.xattrs)
+    same = all(getattr(old, name) == getattr(new, name) for name in _ATTRIBUTES) and dict(old.xattrs) == dict(
+        new.xattrs
+    )
     return same and _same_data(old, new)
 
 

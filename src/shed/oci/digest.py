@@ -66,5 +66,7 @@ def digest_fd(fd: int) -> Digest:
 def mismatch(what: str, wanted: str, got: str) -> DataError:
     """Return the error for bytes that do not have the digest they should have."""
     return DataError(
-        f"{what}: digest mismatch: wanted {wanted}, got {got}", code="DIGEST_MISMATCH", hint="the data is damaged: get it again"
+        f"{what}: digest mismatch: wanted {wanted}, got {got}",
+        code="DIGEST_MISMATCH",
+        hint="the data is damaged: get it again",
     )

@@ -1,10 +1,12 @@
 """Archives as ``docker save`` writes them, read as if they were OCI archives.
 
-``manifest.json`` lists the images: ``Config``, the path of the config; ``Layers``, the paths of the layers, bottom first; ``RepoTags``.
+``manifest.json`` lists the images: ``Config``, the path of the config; ``Layers``, the paths of the layers, bottom
+first; ``RepoTags``.
 https://github.com/moby/docker-image-spec/blob/main/v1.2.md#combined-image-json--filesystem-changeset-format
 
-The format has no descriptors, so they are made here, and the layers stay as they are: mostly plain tar files, whose digests are the
-config's diffIDs.  Layers that are the same are stored once, elsewhere as links, which are not followed: the diffID finds them.
+The format has no descriptors, so they are made here, and the layers stay as they are: mostly plain tar files, whose
+digests are the config's diffIDs.  Layers that are the same are stored once, elsewhere as links, which are not followed:
+the diffID finds them.
 """
 
 from __future__ import annotations
@@ -35,9 +37,12 @@ _CONFIG_NAME = re.compile(r"(?:.*/)?([0-9a-f]{64})(?:\.json)?")
 
 
 class DockerArchive:
-    """The images of a docker archive, as a layout; the documents that it lacks are in unnamed files in the folder `scratch`.
+    """The images of a docker archive, as a layout.
 
-    Raises `DataError` when the archive is damaged; that the layers are what the config says is for their reader to check.
+    The documents that it lacks are in unnamed files in the folder `scratch`.
+
+    Raises `DataError` when the archive is damaged; that the layers are what the config says is for their reader to
+    check.
     """
 
     def __init__(self, archive: Archive, scratch: Path, stack: contextlib.ExitStack) -> None:
@@ -85,9 +90,16 @@ class DockerArchive:
         manifest = Manifest(self._add(media.CONFIG, data), tuple(layers[diff_id] for diff_id in config.diff_ids))
         entry = self._add(media.MANIFEST, manifest.encode())
         names = image.value.get("RepoTags") or [""]
-        if not isinstance(names, list) or len(names) > MAX_MANIFESTS or not all(isinstance(name, str) for name in names):
+        if (
+            not isinstance(names, list)
+            or len(names) > MAX_MANIFESTS
+            or not all(isinstance(name, str) for name in names)
+        ):
             raise image.wrong("RepoTags", f"a list of at most {MAX_MANIFESTS} strings")
-        return [Descriptor(entry.media_type, entry.digest, entry.size, {REF_NAME: name} if name else {}, config.platform) for name in names]
+        return [
+            Descriptor(entry.media_type, entry.digest, entry.size, {REF_NAME: name} if name else {}, config.platform)
+            for name in names
+        ]
 
     def _layer(self, path: object, diff_id: Digest) -> Descriptor:
         if (known := self._layers.get(str(path))) is not None:
@@ -95,7 +107,8 @@ class DockerArchive:
         layer = self._archive.file(str(path))
         if layer is None:
             raise DataError(
-                f"{self.name}: the layer {visible(str(path)[:100])} is missing", hint="the archive is incomplete: make it again"
+                f"{self.name}: the layer {visible(str(path)[:100])} is missing",
+                hint="the archive is incomplete: make it again",
             )
         packed = compression(layer.pread(HEAD, 0))
         digest = _digest(layer) if packed else diff_id
@@ -125,7 +138,9 @@ class DockerArchive:
             raise DataError(f"{what} is too large")
         self._left -= file.size
         if self._left < 0:
-            raise DataError(f"{self.name}: its configs have more than {MAX_DOCUMENTS >> 20} MiB", code="IMAGE_TOO_LARGE")
+            raise DataError(
+                f"{self.name}: its configs have more than {MAX_DOCUMENTS >> 20} MiB", code="IMAGE_TOO_LARGE"
+            )
         return file.pread(file.size, 0)
 
 

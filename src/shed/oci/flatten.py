@@ -6,11 +6,13 @@ The tree is built in memory, layer upon layer; contents stay in the layers' file
    stand in the archive;
 2. everything else in the order of the archive, so that the later of two entries of one path wins.
 
-A path is looked up inside the root: a parent that is a symlink is followed, ``..`` in a link's target stops at the root.  Names lose a
-leading ``/``; a name that climbs out of the root with ``..`` is refused.  Missing parents are made ``0755 root:root``.  A hardlink is
-another name of the very file its target names at that moment, so whatever happens to the target later leaves the link alone.
+A path is looked up inside the root: a parent that is a symlink is followed, ``..`` in a link's target stops at the
+root.  Names lose a leading ``/``; a name that climbs out of the root with ``..`` is refused.  Missing parents are made
+``0755 root:root``.  A hardlink is another name of the very file its target names at that moment, so whatever happens to
+the target later leaves the link alone.
 
-Sources: OCI image layer specification; publish.md's list of traps; the behaviour of containerd and umoci where the specification is silent.
+Sources: OCI image layer specification; publish.md's list of traps; the behaviour of containerd and umoci where the
+specification is silent.
 """
 
 from __future__ import annotations
@@ -47,7 +49,10 @@ _PLAIN = Member(b"", stat.S_IFDIR | 0o755)
 
 
 class Node:
-    """A file of the tree; `children` is None for everything but folders.  Hardlinks are one node under several names."""
+    """A file of the tree; `children` is None for everything but folders.
+
+    Hardlinks are one node under several names.
+    """
 
     __slots__ = ("children", "member")
 
@@ -78,7 +83,9 @@ class Tree:
         self._files = 0
         self._steps = 0
         self._gone: dict[bytes, dict[bytes, Node]] = {}
-        """What this layer's whiteouts removed, and its aufs housekeeping, by folder and name: a hardlink may still mean it."""
+        """What this layer's whiteouts removed, and its aufs housekeeping, by folder and name: a hardlink may still mean
+        it.
+        """
 
     def apply(self, members: Iterable[Member]) -> None:
         """Put one layer on top.  Raises `DataError`."""
@@ -107,7 +114,9 @@ class Tree:
                 prefix = path + b"/" if path else b""
                 total += len(prefix) * len(node.children) + sum(map(len, node.children))
                 if total > MAX_PATHS:
-                    raise DataError(f"the paths of the image have more than {MAX_PATHS >> 20} MiB", code="IMAGE_TOO_LARGE")
+                    raise DataError(
+                        f"the paths of the image have more than {MAX_PATHS >> 20} MiB", code="IMAGE_TOO_LARGE"
+                    )
                 waiting += [(prefix + name, node.children[name]) for name in sorted(node.children, reverse=True)]
             elif (first := first_names.setdefault(id(node), path)) != path:
                 yield Entry(path, 0, link=first)
@@ -122,7 +131,9 @@ class Tree:
     def _walk(self, steps: int) -> None:
         self._steps += steps
         if self._steps > MAX_STEPS:
-            raise DataError(f"its paths and symlinks have more than {MAX_STEPS:,} components to walk", code="IMAGE_TOO_LARGE")
+            raise DataError(
+                f"its paths and symlinks have more than {MAX_STEPS:,} components to walk", code="IMAGE_TOO_LARGE"
+            )
 
     def _forget(self, above: list[bytes], name: bytes, node: Node) -> None:
         self._gone.setdefault(b"/".join(above), {})[name] = node
@@ -165,7 +176,9 @@ class Tree:
                 children[name] = Node(member, {})
         else:
             if stat.S_ISLNK(member.mode) and not 0 < len(member.target) <= MAX_TARGET:
-                raise DataError(f"{_show(parts)} is a symlink to {len(member.target)} bytes, 1 to {MAX_TARGET} are possible")
+                raise DataError(
+                    f"{_show(parts)} is a symlink to {len(member.target)} bytes, 1 to {MAX_TARGET} are possible"
+                )
             children[name] = Node(member)
 
     def _link_target(self, parts: list[bytes], member: Member) -> Node:
@@ -199,8 +212,8 @@ class Tree:
     def _folder(self, parts: list[bytes], *, make: bool = False) -> Node | None:
         """Return the folder that `parts` lead to inside the root, symlinks followed.
 
-        What is missing is made or, without `make`, answered with None.  Raises `DataError` when something in the way is neither folder nor
-        symlink and `make` was asked for, or when links lead nowhere.
+        What is missing is made or, without `make`, answered with None.  Raises `DataError` when something in the way is
+        neither folder nor symlink and `make` was asked for, or when links lead nowhere.
         """
         self._walk(len(parts))
         trail = [self._root]
@@ -243,14 +256,19 @@ class Tree:
 
 
 def split(name: bytes) -> list[bytes]:
-    """Return the components of a tar member's name below the root.  Raises `DataError` when it climbs out, or is too long."""
+    """Return the components of a tar member's name below the root.
+
+    Raises `DataError` when it climbs out, or is too long.
+    """
     if len(name) > MAX_PATH:
         raise DataError(f"{_show([name])} is longer than {MAX_PATH} bytes")
     parts: list[bytes] = []
     for part in name.split(b"/"):
         if part == b"..":
             if not parts:
-                raise DataError(f"{_show([name])} leads out of the root", hint="the archive is broken or hostile: do not use it")
+                raise DataError(
+                    f"{_show([name])} leads out of the root", hint="the archive is broken or hostile: do not use it"
+                )
             parts.pop()
         elif part not in (b"", b"."):
             parts.append(part)
@@ -269,7 +287,9 @@ def _entry(path: bytes, member: Member) -> Entry:
         size=member.size,
         target=member.target,
         xattrs=member.xattrs
-        and {key: value for key, value in member.xattrs.items() if key.startswith(_XATTR_SPACES) or key in _XATTR_NAMES},
+        and {
+            key: value for key, value in member.xattrs.items() if key.startswith(_XATTR_SPACES) or key in _XATTR_NAMES
+        },
         content=member.content,
     )
 

@@ -26,9 +26,9 @@ def read_layer(
 ) -> list[Member]:
     """Copy the layer in `source` byte for byte to `blob`, unpack it to `spool`, and return its members.
 
-    The source is read once; `on_bytes` hears how many bytes of it were read.  The members' contents stay readable while `blob` and `spool`
-    are open.  Raises `DataError`, which names the `part`, when the bytes do not have the digests they should have, are no layer, or are
-    more than an image may have.
+    The source is read once; `on_bytes` hears how many bytes of it were read.  The members' contents stay readable while
+    `blob` and `spool` are open.  Raises `DataError`, which names the `part`, when the bytes do not have the digests
+    they should have, are no layer, or are more than an image may have.
     """
 
     def tap(data: bytes) -> None:
@@ -49,7 +49,9 @@ def read_layer(
         if error.code == TOO_LARGE:
             raise
         reader.drain()
-        _compare(f"{what}, blob", descriptor.digest, blob.digest())  # says more than what the decompressor stumbled over
+        _compare(
+            f"{what}, blob", descriptor.digest, blob.digest()
+        )  # says more than what the decompressor stumbled over
         raise
     reader.drain()
     _compare(f"{what}, blob", descriptor.digest, blob.digest())
@@ -60,7 +62,8 @@ def read_layer(
 def unpack_layer(source: FileSlice, diff_id: Digest, *, spool: Spool, part: Part) -> list[Member]:
     """Unpack to `spool` the layer in `source`, whose blob was compared with its digest, and return its members.
 
-    The members' contents stay readable while `source` and `spool` are open.  Raises `DataError`, which names the `part`.
+    The members' contents stay readable while `source` and `spool` are open.  Raises `DataError`, which names the
+    `part`.
     """
     with decoder_errors(part.what):
         for data in decompressed(SourceReader(source, lambda data: part.took(len(data))), source.pread(HEAD, 0)):

@@ -6,13 +6,13 @@
     leases/PID-RANDOM    one line for each thing: ``blob sha256:…``, or ``image sha256:…`` (a manifest and all that it names);
                          flock: held by the lease's owner until its work is done
 
-The rule is **lease first, look afterwards**.  Who wants a blob that may be there already writes it into a lease and only then looks, and
-who adds a blob leases it before it gets its name.  A prune that began earlier has ended by then, and what it took is seen to be missing;
-one that begins later reads the lease.  A prune reads leases before everything else: an image whose lease ends meanwhile already has its
-tag.
+The rule is **lease first, look afterwards**.  Who wants a blob that may be there already writes it into a lease and
+only then looks, and who adds a blob leases it before it gets its name.  A prune that began earlier has ended by then,
+and what it took is seen to be missing; one that begins later reads the lease.  A prune reads leases before everything
+else: an image whose lease ends meanwhile already has its tag.
 
-An owner that dies drops its flock, and the next prune removes the file.  That is safe here and nowhere else: each name is used once, and
-the file appears locked, because both happen under ``.gc.lock``.
+An owner that dies drops its flock, and the next prune removes the file.  That is safe here and nowhere else: each name
+is used once, and the file appears locked, because both happen under ``.gc.lock``.
 """
 
 from __future__ import annotations
@@ -46,7 +46,10 @@ class Lease:
         self._add("blob", *digests)
 
     def image(self, digest: Digest) -> None:
-        """Keep the image with this manifest, as much as is or will be here of it.  Waits for a prune that is under way."""
+        """Keep the image with this manifest, as much as is or will be here of it.
+
+        Waits for a prune that is under way.
+        """
         self._add("image", digest)
 
     def _add(self, kind: str, *digests: Digest) -> None:

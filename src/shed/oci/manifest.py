@@ -74,12 +74,21 @@ class Index:
         if "layers" in fields.value or "config" in fields.value:
             raise DataError(f"{what} is also an image manifest")
         manifests = fields.items("manifests", MAX_MANIFESTS)
-        return cls(tuple(_canonical(Descriptor.parse(entry, f"{what}: manifest {number}")) for number, entry in enumerate(manifests, 1)))
+        return cls(
+            tuple(
+                _canonical(Descriptor.parse(entry, f"{what}: manifest {number}"))
+                for number, entry in enumerate(manifests, 1)
+            )
+        )
 
     def encode(self) -> bytes:
         """Return the index as JSON."""
         return encode_object(
-            {"schemaVersion": 2, "mediaType": media.INDEX, "manifests": [descriptor.to_json() for descriptor in self.manifests]}
+            {
+                "schemaVersion": 2,
+                "mediaType": media.INDEX,
+                "manifests": [descriptor.to_json() for descriptor in self.manifests],
+            }
         )
 
 
@@ -96,7 +105,11 @@ class ImageConfig:
         """Return the config in `data`.  Raises `DataError`."""
         fields = Fields(decode_object(data, what), what)
         rootfs = Fields(fields.object("rootfs"), f"{what}: rootfs")
-        diff_ids = tuple(parse_digest(item) for item in rootfs.items("diff_ids", MAX_LAYERS)) if rootfs.value.get("diff_ids") else ()
+        diff_ids = (
+            tuple(parse_digest(item) for item in rootfs.items("diff_ids", MAX_LAYERS))
+            if rootfs.value.get("diff_ids")
+            else ()
+        )
         platform = Platform(fields.text("os"), fields.text("architecture"), fields.text("variant", ""))
         settings = fields.value.get("config")
         if settings is not None and not isinstance(settings, dict):

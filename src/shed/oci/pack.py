@@ -56,16 +56,20 @@ def pack_archive(
 ) -> Digest:
     """Write an OCI archive of one image to `output` and return its manifest's digest.
 
-    `layers` are uncompressed tar files, bottom first; they go on top of those of the image `parent`, which are copied as they are.
-    `settings` is the config's ``config`` object (Env, User, …); `platform` is the parent's or this machine's unless given; `name` becomes
-    the tag in ``index.json``, and in a ``manifest.json`` for `docker load`.  Raises `DataError` when a layer of `parent` is damaged.
+    `layers` are uncompressed tar files, bottom first; they go on top of those of the image `parent`, which are copied
+    as they are. `settings` is the config's ``config`` object (Env, User, …); `platform` is the parent's or this
+    machine's unless given; `name` becomes the tag in ``index.json``, and in a ``manifest.json`` for `docker load`.
+    Raises `DataError` when a layer of `parent` is damaged.
     """
     image = parent[1] if parent else None
     lower = image.manifest.layers if image else ()
     diff_ids = image.config.diff_ids if image else ()
     history = image.config.raw.get("history", []) if image else []
     platform = platform or (image.config.platform if image else Platform.of_host())
-    with atomic_file(output, mode=public_mode()) as file, tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as archive:
+    with (
+        atomic_file(output, mode=public_mode()) as file,
+        tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as archive,
+    ):
         _add(archive, "oci-layout", b'{"imageLayoutVersion":"1.0.0"}')
         for descriptor in lower:
             assert parent
@@ -87,17 +91,27 @@ def pack_archive(
         manifest = Manifest(config_descriptor, stacked).encode()
         digest = _add_blob(archive, manifest)
         annotations = {REF_NAME: name} if name else {}
-        _add(archive, "index.json", Index((Descriptor(media.MANIFEST, digest, len(manifest), annotations, platform),)).encode())
+        _add(
+            archive,
+            "index.json",
+            Index((Descriptor(media.MANIFEST, digest, len(manifest), annotations, platform),)).encode(),
+        )
         if name:
             _add(archive, "manifest.json", _for_docker(name, config_descriptor, stacked))
     return digest
 
 
 def repack_archive(archive: Archive, output: Path) -> None:
-    """Write the only image in `archive` to the OCI archive `output`, its config and layers as they are.  Raises `DataError`."""
+    """Write the only image in `archive` to the OCI archive `output`, its config and layers as they are.
+
+    Raises `DataError`.
+    """
     chosen = choose_image(archive)
     manifest = chosen.manifest.encode()
-    with atomic_file(output, mode=public_mode()) as file, tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as packed:
+    with (
+        atomic_file(output, mode=public_mode()) as file,
+        tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as packed,
+    ):
         _add(packed, "oci-layout", b'{"imageLayoutVersion":"1.0.0"}')
         _add_blob(packed, chosen.config_bytes)
         for digest, layer in {layer.digest: layer for layer in chosen.manifest.layers}.items():
@@ -110,10 +124,14 @@ def repack_archive(archive: Archive, output: Path) -> None:
 def _for_docker(name: str, config: Descriptor, layers: Sequence[Descriptor]) -> bytes:
     """Return what `docker load` reads in place of an OCI index."""
     tag = name if ":" in name else f"{name}:latest"
-    return json.dumps([{"Config": _path(config.digest), "RepoTags": [tag], "Layers": [_path(layer.digest) for layer in layers]}]).encode()
+    return json.dumps(
+        [{"Config": _path(config.digest), "RepoTags": [tag], "Layers": [_path(layer.digest) for layer in layers]}]
+    ).encode()
 
 
-def _add_layer(archive: tarfile.TarFile, layer: Path, folder: Path, compression: Compression) -> tuple[Descriptor, Digest]:
+def _add_layer(
+    archive: tarfile.TarFile, layer: Path, folder: Path, compression: Compression
+) -> tuple[Descriptor, Digest]:
     """Add the layer, compressed, and return its descriptor and its diffID."""
     unpacked, packed = hashlib.sha256(), hashlib.sha256()
     with layer.open("rb") as source, tempfile.TemporaryFile(dir=folder) as file:

@@ -4,13 +4,14 @@
 
     blobs/sha256/.partial-HEX    what is here of the blob HEX; flock: held by who fetches it
 
-Whoever wants the blob locks that file, looks whether somebody has brought the blob while it waited, and otherwise goes on where the file
-ends: the hash is rebuilt by reading what is there.  So one process fetches and the others wait, whatever references they pull, and a
-process that is killed leaves its bytes to the next.  What is there is not trusted: only a blob with the right digest gets its name.
+Whoever wants the blob locks that file, looks whether somebody has brought the blob while it waited, and otherwise goes
+on where the file ends: the hash is rebuilt by reading what is there.  So one process fetches and the others wait,
+whatever references they pull, and a process that is killed leaves its bytes to the next.  What is there is not trusted:
+only a blob with the right digest gets its name.
 
-The file is renamed to the blob, or removed, by who holds the lock; who waited for it then sees that the name is no longer that file's, and
-opens it anew.  A pull leases its blobs before it opens a file, so a prune may remove what no lease names; a sweep removes what nobody holds
-and nobody has written to for a day.
+The file is renamed to the blob, or removed, by who holds the lock; who waited for it then sees that the name is no
+longer that file's, and opens it anew.  A pull leases its blobs before it opens a file, so a prune may remove what no
+lease names; a sweep removes what nobody holds and nobody has written to for a day.
 """
 
 from __future__ import annotations
@@ -45,7 +46,8 @@ class PartialBlob(StagedBlob):
     def opened(cls, folder: Path, digest: Digest, stop: Stop, spend: Spend) -> Iterator[PartialBlob]:
         """Yield the part that is in `folder` of a blob, an empty one to begin with; wait while another process has it.
 
-        It stays when the block fails, unless the data is wrong or the disk full.  Raises what `stop` raises, and `StorageError`.
+        It stays when the block fails, unless the data is wrong or the disk full.  Raises what `stop` raises, and
+        `StorageError`.
         """
         path = partial_path(folder, digest)
         with contextlib.ExitStack() as held:

@@ -88,7 +88,10 @@ def parse_pax(data: bytes, into: Pax) -> None:
 
 
 def pairs(numbers: list[int]) -> list[tuple[int, int]]:
-    """Return the (offset, length) pairs in a flat list.  Raises `DataError` when one number is left over, or there are too many."""
+    """Return the (offset, length) pairs in a flat list.
+
+    Raises `DataError` when one number is left over, or there are too many.
+    """
     if len(numbers) % 2 or len(numbers) > 2 * MAX_SEGMENTS:
         raise DataError("a PAX header has a broken sparse map")
     return list(zip(numbers[::2], numbers[1::2], strict=True))

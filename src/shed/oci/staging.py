@@ -1,4 +1,6 @@
-"""Blobs on their way into the store: files that nothing refers to until they are complete and verified; and folders to make them in.
+"""Blobs on their way into the store: files that nothing refers to until they are complete and verified.
+
+And folders to make them in.
 
 What is made here goes with its maker; what is downloaded is kept, see `shed.oci.partial`.
 """
@@ -91,8 +93,8 @@ class StagedBlob:
     def commit(self, digest: Digest | None = None) -> Digest:
         """Install the blob under its digest and return that.
 
-        `digest` must be the digest of the content; without it the one of `write` is used, or, when the content went through `file`,
-        the content is read.  A blob that is there already stays, unless it is damaged.
+        `digest` must be the digest of the content; without it the one of `write` is used, or, when the content went
+        through `file`, the content is read.  A blob that is there already stays, unless it is damaged.
         """
         with storage_errors(self.path):
             self.file.flush()
@@ -111,7 +113,10 @@ class StagedBlob:
 
 
 def _intact(path: Path, digest: Digest, size: int) -> bool:
-    """Tell whether `path` is the blob it is named after; a damaged one must not survive the retry that would mend it."""
+    """Tell whether `path` is the blob it is named after.
+
+    A damaged one must not survive the retry that would mend it.
+    """
     try:
         with path.open("rb") as file:
             return os.fstat(file.fileno()).st_size == size and digest_fd(file.fileno()) == digest

@@ -14,9 +14,9 @@
     refs/HEX.json                       see `shed.images.refs`
     leases/, .gc.lock                   see `shed.oci.leases`
 
-Other OCI tools read the layout.  Lock files are never removed: a second process could lock a new file of the same name while the first
-still holds the old one.  A blob that is wanted is written as a `StagedBlob` first; until it is committed nothing refers to it, and a
-crash leaves a ``.tmp`` file that `sweep` removes.
+Other OCI tools read the layout.  Lock files are never removed: a second process could lock a new file of the same name
+while the first still holds the old one.  A blob that is wanted is written as a `StagedBlob` first; until it is
+committed nothing refers to it, and a crash leaves a ``.tmp`` file that `sweep` removes.
 """
 
 from __future__ import annotations
@@ -58,7 +58,10 @@ class Tag:
 
 
 class LayoutStore:
-    """The store in the folder `root`; the folder is made when something is first written.  Images that come in keep to `limits`."""
+    """The store in the folder `root`; the folder is made when something is first written.
+
+    Images that come in keep to `limits`.
+    """
 
     def __init__(self, root: Path, limits: Limits = DEFAULT_LIMITS) -> None:
         self.root = root
@@ -103,7 +106,10 @@ class LayoutStore:
         return found
 
     def lease(self) -> contextlib.AbstractContextManager[Lease]:
-        """Keep blobs and images that nothing refers to yet from being pruned, until the block ends; see `shed.oci.leases`."""
+        """Keep blobs and images that nothing refers to yet from being pruned, until the block ends.
+
+        See `shed.oci.leases`.
+        """
         self._prepare()
         return lease(self.root)
 
@@ -114,15 +120,21 @@ class LayoutStore:
         with StagedBlob.create(self.blobs, self.reserve.check) as blob:
             yield blob
 
-    def partial(self, digest: Digest, stop: Stop, budget: Budget | None = None) -> contextlib.AbstractContextManager[PartialBlob]:
-        """Have what is here of a blob that is being downloaded, to go on with it out of `budget`; see `shed.oci.partial`."""
+    def partial(
+        self, digest: Digest, stop: Stop, budget: Budget | None = None
+    ) -> contextlib.AbstractContextManager[PartialBlob]:
+        """Have what is here of a blob that is being downloaded, to go on with it out of `budget`.
+
+        See `shed.oci.partial`.
+        """
         self._prepare()
         return PartialBlob.opened(self.blobs, digest, stop, self.reserve.check if budget is None else budget.spend)
 
     def ingest(self, chunks: Iterable[bytes], *, digest: Digest | None = None, size: int | None = None) -> Digest:
         """Write the bytes of `chunks` as a blob and return its digest.
 
-        Raises `DataError` when they are not what `digest` and `size` say, and `StorageError` when the disk refuses; then nothing is left.
+        Raises `DataError` when they are not what `digest` and `size` say, and `StorageError` when the disk refuses;
+        then nothing is left.
         """
         with self.stage() as blob:
             for chunk in chunks:
@@ -131,7 +143,9 @@ class LayoutStore:
                     break
             if size is not None and blob.size != size:
                 got = f"more than {size}" if blob.size > size else str(blob.size)
-                raise DataError(f"blob {short(digest) if digest else ''} has {got} bytes, expected {size}".replace("  ", " "))
+                raise DataError(
+                    f"blob {short(digest) if digest else ''} has {got} bytes, expected {size}".replace("  ", " ")
+                )
             if digest is not None and blob.digest() != digest:
                 raise mismatch(f"blob {short(digest)}", digest, blob.digest())
             return blob.commit()
@@ -153,7 +167,9 @@ class LayoutStore:
         except FileNotFoundError:
             raise _missing(digest, what) from None
         except IsADirectoryError:
-            raise DataError(f"{what} {short(digest)} is a folder: the store was made by v0.4", hint=f"move {self.root} away") from None
+            raise DataError(
+                f"{what} {short(digest)} is a folder: the store was made by v0.4", hint=f"move {self.root} away"
+            ) from None
         if len(data) > MAX_JSON:
             raise DataError(f"{what} {short(digest)} is too large")
         if digest_bytes(data) != digest:
@@ -170,7 +186,9 @@ class LayoutStore:
         return ImageConfig.parse(self.read_bytes(digest, what="image config"), f"image config {short(digest)}")
 
     def verify(self, digest: str, *, again: bool = False) -> None:
-        """Compare a blob with its digest, unless that was done and the file is unchanged since; with `again`, in any case.
+        """Compare a blob with its digest, unless that was done and the file is unchanged since.
+
+        With `again`, in any case.
 
         Raises `NotFoundError` and `DataError` (DIGEST_MISMATCH).
         """
@@ -202,7 +220,10 @@ class LayoutStore:
         return self.blobs
 
     def sweep(self) -> int:
-        """Remove what crashed writers left in ``blobs`` and nobody will go on with; return how many files.  Safe while others write."""
+        """Remove what crashed writers left in ``blobs`` and nobody will go on with; return how many files.
+
+        Safe while others write.
+        """
         return sweep(self.blobs) + sweep_partials(self.blobs) if self.blobs.is_dir() else 0
 
     # tags and the index
@@ -220,13 +241,17 @@ class LayoutStore:
             return Tag(name, parse_digest(fields.text("digest")), fields.text("updated_at", ""))
         except DataError as error:
             where = "" if what in error.message else f"{what}: "
-            raise DataError(f"{where}{error.message}", hint=f"build or pull the image again under the name {name}") from None
+            raise DataError(
+                f"{where}{error.message}", hint=f"build or pull the image again under the name {name}"
+            ) from None
 
     def tag_names(self) -> list[str]:
         """Return the names of all tags, sorted, those with damaged files too."""
         if not self.tags.is_dir():
             return []
-        return sorted(path.stem for path in self.tags.iterdir() if path.suffix == ".json" and not path.name.startswith("."))
+        return sorted(
+            path.stem for path in self.tags.iterdir() if path.suffix == ".json" and not path.name.startswith(".")
+        )
 
     def index(self) -> Index:
         """Return ``index.json``; of a store that is not there yet, an empty one.  Raises `DataError`."""
@@ -259,7 +284,9 @@ class LayoutStore:
                 self._write_index(Index((*index.manifests, replace(manifest, annotations={}))))
 
     def untag(self, name: str, *, digest: Digest | None = None) -> None:
-        """Remove the tag `name`, when `digest` is given only as long as it means that; its manifest stays listed without a name.
+        """Remove the tag `name`, when `digest` is given only as long as it means that.
+
+        Its manifest stays listed without a name.
 
         Raises `NotFoundError`.
         """
@@ -268,7 +295,9 @@ class LayoutStore:
             raise NotFoundError(f"no image is called {name!r}", code="IMAGE_NOT_FOUND", hint="see `shed image ls`")
         with locked(self.tags / f"{name}.lock"):
             if digest is not None and (tag := self.tag(name)) and tag.digest != digest:
-                raise NotFoundError(f"{name!r} means another image by now", code="IMAGE_NOT_FOUND", hint="see `shed image ls`")
+                raise NotFoundError(
+                    f"{name!r} means another image by now", code="IMAGE_NOT_FOUND", hint="see `shed image ls`"
+                )
             path.unlink(missing_ok=True)
             with self._index_locked():
                 self._write_index(without_tag(self.index(), name))
@@ -308,9 +337,13 @@ class LayoutStore:
                 tag = self.tag(name)
                 if tag is not None:
                     platform = self.read_config(self.read_manifest(tag.digest)).platform
-                    entries.append(Descriptor(media.MANIFEST, tag.digest, self.size(tag.digest), {REF_NAME: name}, platform))
+                    entries.append(
+                        Descriptor(media.MANIFEST, tag.digest, self.size(tag.digest), {REF_NAME: name}, platform)
+                    )
         return Index(tuple(entries))
 
 
 def _missing(digest: str, what: str = "blob") -> NotFoundError:
-    return NotFoundError(f"{what} {short(digest)} is not in the local store", code="BLOB_NOT_FOUND", hint="build or pull the image again")
+    return NotFoundError(
+        f"{what} {short(digest)} is not in the local store", code="BLOB_NOT_FOUND", hint="build or pull the image again"
+    )

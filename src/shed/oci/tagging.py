@@ -25,7 +25,9 @@ def without_tag(index: Index, name: str) -> Index:
             result.append(entry)
         elif entry.digest not in named:
             named.add(entry.digest)
-            result.append(replace(entry, annotations={key: value for key, value in entry.annotations.items() if key != REF_NAME}))
+            result.append(
+                replace(entry, annotations={key: value for key, value in entry.annotations.items() if key != REF_NAME})
+            )
     return Index(tuple(result))
 
 

@@ -38,8 +38,13 @@ class Header:
 
 
 def parse_header(block: bytes) -> Header:
-    """Return the fields of `block`; of an extended header only its type and size.  Raises `DataError` when it is no tar header."""
-    name, mode, uid, gid, size, mtime, checksum, kind, linkname, magic, _, _, major, minor, prefix, trailer = _LAYOUT.unpack(block)
+    """Return the fields of `block`; of an extended header only its type and size.
+
+    Raises `DataError` when it is no tar header.
+    """
+    name, mode, uid, gid, size, mtime, checksum, kind, linkname, magic, _, _, major, minor, prefix, trailer = (
+        _LAYOUT.unpack(block)
+    )
     _check(block, checksum)
     if kind in _EXTENDED:
         return Header(kind, parse_number(size))

@@ -1,7 +1,8 @@
 """The members of a tar archive, read by position from an open file: only headers are read, contents stay where they are.
 
-`tarfile` of the standard library is 3 to 15 times slower and keeps every member; this one also expands all four ways to store sparse
-files, and refuses what it does not know instead of guessing.  Global PAX headers are skipped, as container runtimes do.
+`tarfile` of the standard library is 3 to 15 times slower and keeps every member; this one also expands all four ways to
+store sparse files, and refuses what it does not know instead of guessing.  Global PAX headers are skipped, as container
+runtimes do.
 """
 
 from __future__ import annotations
@@ -125,7 +126,8 @@ class _Reader:
                 extended, headers = extended + len(content), headers + 1
                 if extended > MAX_EXTENDED or headers > MAX_HEADERS:
                     raise DataError(
-                        f"a member has {headers} extended headers of {extended} bytes, {MAX_HEADERS} of {MAX_EXTENDED} are allowed"
+                        f"a member has {headers} extended headers of {extended} bytes, {MAX_HEADERS} of "
+                        f"{MAX_EXTENDED} are allowed"
                     )
                 pending = pending or header.type != b"g"
                 if header.type in b"xX":
@@ -188,7 +190,8 @@ class _Reader:
             stored = 0
         elif stored < 0 or stored > self.source.size - data:
             raise DataError(
-                f"tar member {_show(member.name)} claims {stored} bytes, the archive has {max(0, self.source.size - data)} more"
+                f"tar member {_show(member.name)} claims {stored} bytes, the archive has "
+                f"{max(0, self.source.size - data)} more"
             )
         if kind == b"S":
             data = self._old_sparse(member, block, data, stored)
@@ -245,7 +248,9 @@ class _Reader:
                 used += BLOCK
         self._set_sparse(member, self.source.slice(data + used, stored - used), pairs(numbers[1:]), real_size)
 
-    def _set_sparse(self, member: Member, packed: FileSlice, segments: list[tuple[int, int]], real_size: int | None) -> None:
+    def _set_sparse(
+        self, member: Member, packed: FileSlice, segments: list[tuple[int, int]], real_size: int | None
+    ) -> None:
         end = 0
         for offset, length in segments:
             if offset < end:
@@ -266,7 +271,9 @@ def _check(member: Member) -> None:
     if not -_MAX_SECONDS < member.mtime < _MAX_SECONDS:
         raise DataError(f"tar member {_show(member.name)} has an impossible time, {member.mtime}")
     if not 0 <= member.major < 1 << 12 or not 0 <= member.minor < 1 << 20:
-        raise DataError(f"tar member {_show(member.name)} has an impossible device number, {member.major}:{member.minor}")
+        raise DataError(
+            f"tar member {_show(member.name)} has an impossible device number, {member.major}:{member.minor}"
+        )
 
 
 def _weight(member: Member) -> int:

@@ -1,8 +1,8 @@
 """A tree of entries as one tar stream, for writers that read tars.
 
-POSIX ustar headers, and a PAX header before those whose values do not fit: long names and targets, large numbers, times before 1970 and
-with nanoseconds, xattrs (``SCHILY.xattr.NAME``, raw).  Names and targets are written as the bytes they are, whatever their encoding.
-Sparse files are expanded.  The same entries give the same bytes.
+POSIX ustar headers, and a PAX header before those whose values do not fit: long names and targets, large numbers, times
+before 1970 and with nanoseconds, xattrs (``SCHILY.xattr.NAME``, raw).  Names and targets are written as the bytes they
+are, whatever their encoding. Sparse files are expanded.  The same entries give the same bytes.
 
 Sources: POSIX.1-2017 pax; star(5) for the xattrs.
 """
@@ -39,8 +39,8 @@ _MAX_ID, _MAX_LONG = 8**7 - 1, 8**11 - 1
 def write_tar(entries: Iterable[Entry], on_bytes: Callable[[int], None] = lambda count: None) -> Iterator[bytes]:
     """Yield the tar of `entries`, piece by piece; `on_bytes` hears how many more bytes of contents are in it.
 
-    A hardlink follows the file that it is another name of.  Raises `DataError` for a socket, which a tar cannot hold, and for a content
-    that is shorter than its entry says.
+    A hardlink follows the file that it is another name of.  Raises `DataError` for a socket, which a tar cannot hold,
+    and for a content that is shorter than its entry says.
     """
     written: set[bytes] = set()
     waiting: dict[bytes, list[bytes]] = {}
@@ -78,7 +78,9 @@ def _entry_head(entry: Entry) -> bytes:
         size=entry.size if kind == b"0" else 0,
         mtime=(entry.mtime, entry.mtime_ns),
         device=(os.major(entry.rdev), os.minor(entry.rdev)) if is_device else (0, 0),
-        records=[(b"SCHILY.xattr." + name, entry.xattrs[name]) for name in sorted(entry.xattrs)] if entry.xattrs else [],
+        records=[(b"SCHILY.xattr." + name, entry.xattrs[name]) for name in sorted(entry.xattrs)]
+        if entry.xattrs
+        else [],
     )
 
 

@@ -1,7 +1,7 @@
 """Decompression of layers and archives: gzip, zstd, or none, told apart by their first bytes.
 
-Everything streams: a piece is read once, hashed, kept as it was and decompressed.  What comes out goes to an unnamed file, with holes
-where there is a megabyte of zeros; what it may come to is counted in `shed.oci.unpacking`.
+Everything streams: a piece is read once, hashed, kept as it was and decompressed.  What comes out goes to an unnamed
+file, with holes where there is a megabyte of zeros; what it may come to is counted in `shed.oci.unpacking`.
 """
 
 from __future__ import annotations
@@ -70,7 +70,10 @@ class SourceReader:
 
 
 def compression(head: bytes) -> str | None:
-    """Return ``gzip``, ``zstd``, or None, as the first `HEAD` bytes tell.  Raises `DataError` for a compression not known here."""
+    """Return ``gzip``, ``zstd``, or None, as the first `HEAD` bytes tell.
+
+    Raises `DataError` for a compression not known here.
+    """
     if head.startswith(_GZIP):
         return "gzip"
     if head.startswith(_ZSTD) or head[1:4] == _ZSTD_SKIPPABLE:
@@ -93,7 +96,9 @@ def decompressed(reader: SourceReader, head: bytes) -> Iterator[bytes]:
                 yield data
     elif kind == "zstd":
         decoder = zstandard.ZstdDecompressor(max_window_size=_MAX_WINDOW)
-        with decoder.stream_reader(cast("IO[bytes]", reader), read_size=CHUNK, read_across_frames=True, closefd=False) as frames:
+        with decoder.stream_reader(
+            cast("IO[bytes]", reader), read_size=CHUNK, read_across_frames=True, closefd=False
+        ) as frames:
             while data := frames.read(CHUNK):
                 yield data
     else:

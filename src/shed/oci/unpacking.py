@@ -1,7 +1,8 @@
 """What an image may come to while its layers are unpacked and listed: counted over all of them, as they are read.
 
-A few megabytes can unpack to terabytes, and a list of names can fill the memory.  So bytes, files and memory are counted before they are
-taken, and the first one too many ends the work with an error that names the layer, the count and the limit.
+A few megabytes can unpack to terabytes, and a list of names can fill the memory.  So bytes, files and memory are
+counted before they are taken, and the first one too many ends the work with an error that names the layer, the count
+and the limit.
 """
 
 from __future__ import annotations
@@ -14,12 +15,15 @@ from shed.errors import DataError
 MAX_UNPACKED = 1 << 37
 """Most bytes that the layers of one image may unpack to: 128 GiB, more than a shed's disk can hold."""
 MAX_RATIO, RATIO_FROM = 100, 1 << 30
-"""Most bytes that may be written for each byte that was read, once more than `RATIO_FROM` are.  Megabytes of zeros are holes, which are not
-written: an honest layer may have gigabytes of them.  Text and code come to 3 to 20."""
+"""Most bytes that may be written for each byte that was read, once more than `RATIO_FROM` are.  Megabytes of zeros are
+holes, which are not written: an honest layer may have gigabytes of them.  Text and code come to 3 to 20.
+"""
 MAX_MEMBERS = 2_000_000
 """Most files that the layers of one image may list, all together."""
 MAX_MEMORY = 768 << 20
-"""Most bytes of memory, about, that all lists of one image may take: 2,000,000 files, or fewer with long names and attributes."""
+"""Most bytes of memory, about, that all lists of one image may take: 2,000,000 files, or fewer with long names and
+attributes.
+"""
 TOO_LARGE = "IMAGE_TOO_LARGE"
 
 
@@ -27,7 +31,12 @@ class Unpacking:
     """The counts of one image, for all its layers; used by several threads."""
 
     def __init__(
-        self, reserve: Reserve | None = None, *, bytes_: int = MAX_UNPACKED, members: int = MAX_MEMBERS, memory: int = MAX_MEMORY
+        self,
+        reserve: Reserve | None = None,
+        *,
+        bytes_: int = MAX_UNPACKED,
+        members: int = MAX_MEMBERS,
+        memory: int = MAX_MEMORY,
     ) -> None:
         self.reserve = reserve
         self.most_bytes, self.most_members, self.most_memory = bytes_, members, memory
@@ -79,10 +88,13 @@ class Part:
             image.members += 1
             image.memory += weight
         if image.members > image.most_members:
-            raise self._refused(f"the image has more than {image.most_members:,} files, all layers together", "make it of fewer files")
+            raise self._refused(
+                f"the image has more than {image.most_members:,} files, all layers together", "make it of fewer files"
+            )
         if image.memory > image.most_memory:
             raise self._refused(
-                f"the names and attributes of {image.members:,} files take more than {shown(image.most_memory)} of memory",
+                f"the names and attributes of {image.members:,} files take more than {shown(image.most_memory)} of "
+                "memory",
                 "make it of fewer files",
             )
 

@@ -1,7 +1,7 @@
 """Remembering which blobs were compared with their digests, so that a shed starts without reading its image twice.
 
-For each blob a small file keeps what `stat` said of the blob when it was last compared.  Whoever changes the blob changes that; a disk
-that returns other bytes than were written does not, and is found by `again` alone.
+For each blob a small file keeps what `stat` said of the blob when it was last compared.  Whoever changes the blob
+changes that; a disk that returns other bytes than were written does not, and is found by `again` alone.
 """
 
 from __future__ import annotations

@@ -7,12 +7,14 @@ For one listening socket, on the event loop:
     ...
     acceptor.close()
 
-`serve` is a coroutine function; it gets each accepted socket, non-blocking and its own to close, in a task of its own.  For streams, begin
-it with ``reader, writer = await asyncio.open_connection(sock=accepted)``; for a protocol, with ``loop.connect_accepted_socket``.  `admit`,
-when given, is asked first, and what it refuses is closed at once: limits on connections, in all or for each peer, belong there.
+`serve` is a coroutine function; it gets each accepted socket, non-blocking and its own to close, in a task of its own.
+For streams, begin it with ``reader, writer = await asyncio.open_connection(sock=accepted)``; for a protocol, with
+``loop.connect_accepted_socket``.  `admit`, when given, is asked first, and what it refuses is closed at once: limits on
+connections, in all or for each peer, belong there.
 
-asyncio's own servers answer a lack of file descriptors with a traceback for each try (up to its backlog at once).  Here accepting pauses,
-connections wait in the kernel's queue, and the log gets one line in a minute.  `raise_file_limit` makes that lack unlikely.
+asyncio's own servers answer a lack of file descriptors with a traceback for each try (up to its backlog at once).  Here
+accepting pauses, connections wait in the kernel's queue, and the log gets one line in a minute.  `raise_file_limit`
+makes that lack unlikely.
 """
 
 from __future__ import annotations
@@ -27,7 +29,9 @@ from typing import Any
 
 log = logging.getLogger(__name__)
 MOST_FILES = 1 << 20
-"""Most file descriptors that the server asks for: some machines allow a billion, and there are programs that go through all of them."""
+"""Most file descriptors that the server asks for: some machines allow a billion, and there are programs that go through
+all of them.
+"""
 PAUSE = 0.5
 """Seconds without accepting after a failure."""
 QUIET = 60.0
@@ -40,7 +44,9 @@ Serve = Callable[[socket.socket], Coroutine[Any, Any, None]]
 class Acceptor:
     """Accepts what comes to `listener`, and has `serve` serve it; `name` is for the log."""
 
-    def __init__(self, listener: socket.socket, serve: Serve, *, name: str, admit: Callable[[socket.socket], bool] | None = None) -> None:
+    def __init__(
+        self, listener: socket.socket, serve: Serve, *, name: str, admit: Callable[[socket.socket], bool] | None = None
+    ) -> None:
         self._listener = listener
         self._serve = serve
         self._name = name

@@ -5,9 +5,9 @@
     {"time": "2026-11-29T19:30:00.120Z", "who": {"kind": "user", "name": "ann", "uid": 1000, "pid": 4711},
      "action": "POST /api/sheds", "shed": "dev", "status": 201, "seconds": 0.412}
 
-`action` is the method and the path of the API's route, or what was done by SSH; `code` is there when it failed, and is the error's.  What
-strangers try is written too, but only so much of it that it cannot push out what callers did.  Commands and their words are not written:
-they may hold secrets.
+`action` is the method and the path of the API's route, or what was done by SSH; `code` is there when it failed, and is
+the error's.  What strangers try is written too, but only so much of it that it cannot push out what callers did.
+Commands and their words are not written: they may hold secrets.
 """
 
 from __future__ import annotations
@@ -34,14 +34,18 @@ FILE_SIZE = 8 * 1024 * 1024
 FILES = 4
 """Older files that are kept: ``audit.log.1`` is the newest of them."""
 STRANGERS, KNOWN = 20, 600
-"""Most records per minute: of all callers that nobody knows, and of each token and key; the others are counted.  So nobody pushes out what
-others did, but for the user of the server, who could remove the file."""
+"""Most records per minute: of all callers that nobody knows, and of each token and key; the others are counted.  So
+nobody pushes out what others did, but for the user of the server, who could remove the file.
+"""
 _LONGEST = 200
 """Characters of a word that a stranger chose."""
 
 
 class Audit:
-    """The audit log in the folder `logs`.  A record that cannot be written is told in the server's log, and what it is about goes on."""
+    """The audit log in the folder `logs`.
+
+    A record that cannot be written is told in the server's log, and what it is about goes on.
+    """
 
     def __init__(self, logs: Path) -> None:
         self._handler = _PrivateFile(logs / "audit.log")
@@ -109,7 +113,10 @@ class Action:
         self._audit.of_caller(self._who, self._action, shed=self.shed, status=status, code=code, seconds=seconds)
 
     def follow(self, task: asyncio.Task[Any], status: int) -> None:
-        """Record the end of `task`, whenever that is, rather than that of the request; it ends with `status` when it succeeds."""
+        """Record the end of `task`, whenever that is, rather than that of the request.
+
+        It ends with `status` when it succeeds.
+        """
         self._open = False
 
         def ended(task: asyncio.Task[Any]) -> None:
@@ -135,7 +142,9 @@ class _PrivateFile(logging.handlers.RotatingFileHandler):
         self._told = False
 
     def _open(self) -> TextIOWrapper:
-        return open(self.baseFilename, self.mode, encoding=self.encoding, opener=lambda path, flags: os.open(path, flags, 0o600))  # type: ignore[return-value]
+        return open(
+            self.baseFilename, self.mode, encoding=self.encoding, opener=lambda path, flags: os.open(path, flags, 0o600)
+        )  # type: ignore[return-value]
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  logging's name
         """Say once that the log cannot be written."""

@@ -17,19 +17,23 @@ _LEAVING = 5.0
 """Seconds that a client has for leaving, after the last word of the guest."""
 
 
-async def bridge(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, stream: Stream, early: bytes, *, half_close: bool) -> None:
+async def bridge(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, stream: Stream, early: bytes, *, half_close: bool
+) -> None:
     """Carry bytes until both sides are done; `early` came from the client already.
 
-    With `half_close`, the end of one direction is passed on and the other one goes on.  Without, the guest's end is the end, once the
-    client has left, and the client's is, too: whoever stops sending there has gone.  A stream that is cut, or a server that ends, resets
-    the client's connection, so that it is not taken for a proper end.
+    With `half_close`, the end of one direction is passed on and the other one goes on.  Without, the guest's end is the
+    end, once the client has left, and the client's is, too: whoever stops sending there has gone.  A stream that is
+    cut, or a server that ends, resets the client's connection, so that it is not taken for a proper end.
     """
     ways = (
         asyncio.create_task(_to_client(stream, writer, pass_end=half_close)),
         asyncio.create_task(_to_guest(reader, stream, early, pass_end=half_close)),
     )
     try:
-        done, _ = await asyncio.wait(ways, return_when=asyncio.FIRST_EXCEPTION if half_close else asyncio.FIRST_COMPLETED)
+        done, _ = await asyncio.wait(
+            ways, return_when=asyncio.FIRST_EXCEPTION if half_close else asyncio.FIRST_COMPLETED
+        )
         for way in done:
             way.result()
         if not half_close and ways[0] in done:

@@ -1,7 +1,7 @@
 """Who asks, and what they may do.
 
-A client of the Unix socket is the user that the server belongs to (or root): the kernel says so.  A client of the TCP port is whoever its
-token was made for: every user of the machine reaches that port, and so may a guest.
+A client of the Unix socket is the user that the server belongs to (or root): the kernel says so.  A client of the TCP
+port is whoever its token was made for: every user of the machine reaches that port, and so may a guest.
 """
 
 from __future__ import annotations
@@ -83,7 +83,9 @@ def of_unix_socket(client: socket.socket) -> Caller:
     """
     pid, uid, _ = _PEERCRED.unpack(client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEERCRED.size))
     if uid not in (os.geteuid(), 0):
-        raise ForbiddenError(f"this server is not user {uid}'s", hint="each user has a server of their own: leave SHED_RUNTIME_DIR alone")
+        raise ForbiddenError(
+            f"this server is not user {uid}'s", hint="each user has a server of their own: leave SHED_RUNTIME_DIR alone"
+        )
     return Caller("user", _user_name(uid), Right.ADMIN, uid, pid)
 
 

@@ -18,7 +18,9 @@ from shed.server.peer import peer_of
 
 log = logging.getLogger(__name__)
 MAX_STRANGERS = 64
-"""Most TCP connections at once whose client is not known yet.  For another one, the oldest of the peer that has most makes way."""
+"""Most TCP connections at once whose client is not known yet.  For another one, the oldest of the peer that has most
+makes way.
+"""
 MAX_CONNECTIONS = 1024
 """Most TCP connections at once, of clients that are known."""
 MAX_PER_TOKEN = 512
@@ -30,7 +32,10 @@ _FAREWELL = 2.0
 
 
 class Connections:
-    """To the Unix socket there may be any number of connections.  `guests` tells the names of sheds by the processes of their VMs."""
+    """To the Unix socket there may be any number of connections.
+
+    `guests` tells the names of sheds by the processes of their VMs.
+    """
 
     def __init__(self, app: App, gate: Gate, guests: Callable[[], Mapping[int, str]]) -> None:
         self._app = app
@@ -51,7 +56,9 @@ class Connections:
             log.warning("%s", error)
             accepted.close()
             return
-        await self._serve(HttpConnection(*await asyncio.open_connection(sock=accepted), self._app, lambda headers: caller))
+        await self._serve(
+            HttpConnection(*await asyncio.open_connection(sock=accepted), self._app, lambda headers: caller)
+        )
 
     async def public(self, accepted: socket.socket) -> None:
         """Serve a client of the TCP port."""
@@ -84,7 +91,9 @@ class Connections:
         caller, this = self._gate.admit(headers), _this_task()
         if sum(other.caller == caller for task, other in self._public.items() if task is not this) >= MAX_PER_TOKEN:
             message = f"the token {caller.name!r} has {MAX_PER_TOKEN} connections open"
-            raise UnavailableError(message, code="TOO_MANY_CONNECTIONS", hint="close some, or use another token for what is apart")
+            raise UnavailableError(
+                message, code="TOO_MANY_CONNECTIONS", hint="close some, or use another token for what is apart"
+            )
         if self._strangers.pop(this, None) is not None and caller.expires_at is not None:
             ending = asyncio.get_running_loop().call_later(max(0.0, caller.expires_at - time.time()), this.cancel)
             this.add_done_callback(lambda _: ending.cancel())

@@ -19,4 +19,6 @@ def explain(error: Exception) -> ShedError:
         return told
     number = secrets.token_hex(4)
     log.error("internal error %s", number, exc_info=error)
-    return ShedError(f"internal error {number}", hint="this is a bug in shed; the server's log has the details under that number")
+    return ShedError(
+        f"internal error {number}", hint="this is a bug in shed; the server's log has the details under that number"
+    )

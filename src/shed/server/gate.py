@@ -22,7 +22,10 @@ class Gate:
         self._audit = audit
 
     def admit(self, headers: dict[str, str]) -> Caller:
-        """Return who sent a request with these headers.  Raises `ForbiddenError` for a web page, else `UnauthorizedError`."""
+        """Return who sent a request with these headers.
+
+        Raises `ForbiddenError` for a web page, else `UnauthorizedError`.
+        """
         try:
             _check_origin(headers)
             return self._caller(headers)
@@ -33,7 +36,9 @@ class Gate:
     def _caller(self, headers: dict[str, str]) -> Caller:
         scheme, _, secret = headers.get("authorization", "").partition(" ")
         if scheme.lower() != _SCHEME or not secret.strip():
-            hint = "on its machine: shed token create NAME; then: shed server add URL --token-file FILE, or set SHED_TOKEN"
+            hint = (
+                "on its machine: shed token create NAME; then: shed server add URL --token-file FILE, or set SHED_TOKEN"
+            )
             raise UnauthorizedError("this server asks for a token on its TCP port", hint=hint)
         caller = self._tokens.caller(secret.strip())
         if caller is None:

@@ -1,7 +1,7 @@
 """HTTP/1.1 for one connection: h11 speaks the protocol, asyncio moves the bytes, and what comes out is a `Request` and one answer.
 
-Limits keep a client from holding more than its share: the head's size, the body's size, the time for both, the time of silence.
-An answer is a whole body, a stream of events, or the end of HTTP on this connection (`Upgrade`).
+Limits keep a client from holding more than its share: the head's size, the body's size, the time for both, the time of
+silence. An answer is a whole body, a stream of events, or the end of HTTP on this connection (`Upgrade`).
 """
 
 from __future__ import annotations
@@ -73,7 +73,9 @@ class Request:
     left: Callable[[], Awaitable[None]] | None = None
     """Waits until the client has hung up.  Who calls it ends that before the request is answered."""
     tell: Tell | None = None
-    """Sends a client that asked for it, by ``Prefer: processing``, an interim response 102 with the header ``Shed-State``."""
+    """Sends a client that asked for it, by ``Prefer: processing``, an interim response 102 with the header
+    ``Shed-State``.
+    """
 
     @property
     def wants_events(self) -> bool:
@@ -138,7 +140,10 @@ def flag(request: Request, name: str) -> bool:
 
 
 def whole(text: str, what: str, least: int, most: int, *, code: str | None = None) -> int:
-    """Return the number that `text`, a part of the path or the query, is.  Raises `UsageError` (`code`) saying that it is not `what`."""
+    """Return the number that `text`, a part of the path or the query, is.
+
+    Raises `UsageError` (`code`) saying that it is not `what`.
+    """
     value = number(text, least, most)
     if value is None:
         raise UsageError(f"{told(text, 40)!r} is not {what}", code=code, hint=f"choose from {least} to {most}")
@@ -167,7 +172,9 @@ class HttpConnection:
     `admit` is asked before a request's body is read.  `handle` never raises but for cancellation.
     """
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, handle: Handler, admit: Admit) -> None:
+    def __init__(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, handle: Handler, admit: Admit
+    ) -> None:
         self._reader = reader
         self._writer = writer
         self._handle = handle
@@ -210,7 +217,10 @@ class HttpConnection:
         return self._http.our_state is h11.DONE and self._http.their_state is h11.DONE
 
     async def _request(self) -> Request | None:
-        """Return the next request, None when the client has none.  Raises `PayloadError`, and `TimeoutError` when it is silent."""
+        """Return the next request, None when the client has none.
+
+        Raises `PayloadError`, and `TimeoutError` when it is silent.
+        """
         self._asks_for_head = False
         event = self._next_event()
         if event is h11.NEED_DATA:
@@ -282,7 +292,9 @@ class HttpConnection:
 
     async def _left(self) -> None:
         kept = 0
-        while (data := await self._reader.read(_READ)) and kept < MAX_HEAD:  # who sends more than that does not wait for an answer
+        while (
+            data := await self._reader.read(_READ)
+        ) and kept < MAX_HEAD:  # who sends more than that does not wait for an answer
             self._http.receive_data(data)  # of the next request
             kept += len(data)
 

@@ -1,7 +1,7 @@
 """The sockets that the server listens on, and the locks that make it the only one.
 
-A lock file decides which server serves, not the socket: a socket file that is left by a killed server is removed by the next holder of the
-lock, and never while somebody listens at it, server or not.
+A lock file decides which server serves, not the socket: a socket file that is left by a killed server is removed by the
+next holder of the lock, and never while somebody listens at it, server or not.
 """
 
 from __future__ import annotations
@@ -69,15 +69,22 @@ def unix_listener(path: Path) -> Iterator[socket.socket]:
 
 
 def tcp_listener(host: str, port: int) -> socket.socket:
-    """Return a socket that listens on the loopback address `host`.  Raises `UsageError` for others, `ConflictError` for a port in use."""
+    """Return a socket that listens on the loopback address `host`.
+
+    Raises `UsageError` for others, `ConflictError` for a port in use.
+    """
     address = loopback(host)
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     try:
         return socket.create_server((address, port), family=family, backlog=BACKLOG)
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
-            raise ConflictError(f"port {port} on {host} is in use", code="PORT_IN_USE", hint="choose another one with --listen") from None
-        raise UsageError(f"cannot listen on {host}:{port}: {error.strerror}", hint="choose another address with --listen") from None
+            raise ConflictError(
+                f"port {port} on {host} is in use", code="PORT_IN_USE", hint="choose another one with --listen"
+            ) from None
+        raise UsageError(
+            f"cannot listen on {host}:{port}: {error.strerror}", hint="choose another address with --listen"
+        ) from None
 
 
 def parse_listen(text: str) -> tuple[str, int]:
@@ -107,11 +114,15 @@ def _private_folder(folder: Path) -> None:
 def _remove_stale(path: Path) -> None:
     with contextlib.suppress(FileNotFoundError):
         if not stat.S_ISSOCK(path.lstat().st_mode):
-            raise ConflictError(f"{path} is in the way: it is not a socket", hint="move it away, or choose another place with --socket")
+            raise ConflictError(
+                f"{path} is in the way: it is not a socket", hint="move it away, or choose another place with --socket"
+            )
         owner = _listener_at(path)
         if owner is not None:
             raise ConflictError(
-                f"{owner} listens at {path} already", code="SOCKET_IN_USE", hint="end it, or choose another place with --socket"
+                f"{owner} listens at {path} already",
+                code="SOCKET_IN_USE",
+                hint="end it, or choose another place with --socket",
             )
         path.unlink()
 
@@ -151,6 +162,8 @@ def _bind(listener: socket.socket, path: Path) -> None:
         with _folder(path) as folder:
             listener.bind(f"{folder}/{path.name}")
     except OSError as error:
-        raise StorageError(f"cannot make the socket {path}: {error.strerror}", hint="choose another place with --socket") from error
+        raise StorageError(
+            f"cannot make the socket {path}: {error.strerror}", hint="choose another place with --socket"
+        ) from error
     finally:
         os.umask(before)

@@ -19,8 +19,8 @@ _TIMEOUT = 5.0
 def ask(path: Path, method: str, target: str) -> dict[str, Any]:
     """Return what the server at the Unix socket `path` answers.
 
-    Raises `UnavailableError`: SERVER_NOT_RUNNING when nothing listens, SERVER_SILENT when what listens cannot be reached or does not answer
-    as a server.
+    Raises `UnavailableError`: SERVER_NOT_RUNNING when nothing listens, SERVER_SILENT when what listens cannot be
+    reached or does not answer as a server.
     """
     connection = http.client.HTTPConnection("localhost")
     with contextlib.closing(connection):
@@ -31,7 +31,9 @@ def ask(path: Path, method: str, target: str) -> dict[str, Any]:
             raise UnavailableError(f"no server listens at {path}", code="SERVER_NOT_RUNNING", hint=hint) from None
         except OSError as error:
             why = error.strerror or str(error)
-            raise UnavailableError(f"cannot reach what listens at {path}: {why}", code="SERVER_SILENT", hint="check who owns it") from None
+            raise UnavailableError(
+                f"cannot reach what listens at {path}: {why}", code="SERVER_SILENT", hint="check who owns it"
+            ) from None
         try:
             connection.request(method, target)
             answer = json.loads(connection.getresponse().read())
@@ -58,4 +60,6 @@ def _connect(path: Path) -> socket.socket:
 
 
 def _silent(path: Path, error: Exception) -> UnavailableError:
-    return UnavailableError(f"what listens at {path} does not answer as a server: {error}", code="SERVER_SILENT", hint="see its log")
+    return UnavailableError(
+        f"what listens at {path} does not answer as a server: {error}", code="SERVER_SILENT", hint="see its log"
+    )

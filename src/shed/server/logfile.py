@@ -1,8 +1,9 @@
 """The server's log: lines on standard error that nobody can forge, in a number and a size that nobody can raise.
 
-A server that a command line started has standard output and error on the file ``logs/server.log`` of its data, so that a crash ends up
-there, too.  When it has grown, it becomes ``server.log.1``, that one ``server.log.2``, and so on, and both descriptors are put on a new
-file.  As a service of systemd the server writes to the journal, which has bounds of its own; then no file is touched.
+A server that a command line started has standard output and error on the file ``logs/server.log`` of its data, so that
+a crash ends up there, too.  When it has grown, it becomes ``server.log.1``, that one ``server.log.2``, and so on, and
+both descriptors are put on a new file.  As a service of systemd the server writes to the journal, which has bounds of
+its own; then no file is touched.
 """
 
 from __future__ import annotations
@@ -42,7 +43,10 @@ def begin(level: str, logs: Path) -> LogHandler:
 
 
 class OneLine(logging.Formatter):
-    """A line for each record, whatever is in it; only the lines of a traceback follow, each of them indented.  Neither is too long."""
+    """A line for each record, whatever is in it; only the lines of a traceback follow, each of them indented.
+
+    Neither is too long.
+    """
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  logging's name
         """Return the record's line."""
@@ -76,7 +80,10 @@ class Repeats:
         return True
 
     def due(self, *, now: bool = False) -> list[logging.LogRecord]:
-        """Return an entry for each kind of those that were left out, once the time is over, or `now`; then all may come again."""
+        """Return an entry for each kind of those that were left out, once the time is over, or `now`.
+
+        Then all may come again.
+        """
         if not now and self._clock() < self._since + SECONDS:
             return []
         counted = list(self._left_out.values())
@@ -97,7 +104,10 @@ class LogFile:
                 os.fchmod(_STDERR, 0o600)  # one of an earlier version is not
 
     def keep_small(self) -> None:
-        """Put it aside when it is too large, and have standard output and error go to a new one.  What fails is tried again."""
+        """Put it aside when it is too large, and have standard output and error go to a new one.
+
+        What fails is tried again.
+        """
         if not self._ours or os.fstat(_STDERR).st_size < MOST_BYTES:
             return
         with contextlib.suppress(OSError):
@@ -164,7 +174,13 @@ def _repeated(count: int, record: logging.LogRecord) -> logging.LogRecord:
     text = record.getMessage()
     shown = text if len(text) <= 200 else f"{text[:200]}…"
     return logging.LogRecord(
-        record.name, record.levelno, record.pathname, record.lineno, "… repeated %s times, last: %s", (f"{count:,}", shown), None
+        record.name,
+        record.levelno,
+        record.pathname,
+        record.lineno,
+        "… repeated %s times, last: %s",
+        (f"{count:,}", shown),
+        None,
     )
 
 

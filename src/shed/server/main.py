@@ -62,34 +62,58 @@ def server_parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="shed-server", description="Hosts sheds on this machine.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     serve = commands.add_parser("serve", help="run in the foreground, until SIGTERM or ctrl-C; sheds keep running")
-    serve.add_argument("--config", type=Path, metavar="FILE", help="default: server.yaml here, in ~/.config/shed, in /etc/shed")
+    serve.add_argument(
+        "--config", type=Path, metavar="FILE", help="default: server.yaml here, in ~/.config/shed, in /etc/shed"
+    )
     serve.add_argument("--listen", metavar="HOST:PORT", help="also listen on TCP, loopback only")
     serve.add_argument("--socket", type=Path, metavar="PATH", help="Unix socket (default: in SHED_RUNTIME_DIR)")
     serve.set_defaults(run=_serve)
-    install = commands.add_parser("install", help="make the server a service of systemd, which starts with this machine; root's, or yours")
-    install.add_argument("--config", type=Path, metavar="FILE", help="the configuration that it reads; default: as serve")
+    install = commands.add_parser(
+        "install", help="make the server a service of systemd, which starts with this machine; root's, or yours"
+    )
+    install.add_argument(
+        "--config", type=Path, metavar="FILE", help="the configuration that it reads; default: as serve"
+    )
     install.add_argument("--run-as", metavar="USER", help="whom the machine's service runs as (default: root)")
     uninstall = commands.add_parser("uninstall", help="remove the service; sheds keep running, and all data stays")
     for command, run in ((install, _install), (uninstall, _uninstall)):
-        command.add_argument("--user", action="store_true", help="the service of this user; the default for all but root")
+        command.add_argument(
+            "--user", action="store_true", help="the service of this user; the default for all but root"
+        )
         command.set_defaults(run=run)
-    validate = commands.add_parser("config-validate", help="say whether a server would start with the configuration; exit code 2 when not")
-    validate.add_argument("--config", type=Path, metavar="FILE", help="default: the configuration that a server would find")
+    validate = commands.add_parser(
+        "config-validate", help="say whether a server would start with the configuration; exit code 2 when not"
+    )
+    validate.add_argument(
+        "--config", type=Path, metavar="FILE", help="default: the configuration that a server would find"
+    )
     validate.set_defaults(run=_config_validate)
     pull = commands.add_parser("pull-images", help="pull the images that the configuration names and that are not here")
     pull.add_argument("--variant", metavar="NAME", help="only this one of image_aliases")
     pull.add_argument("--config", type=Path, metavar="FILE", help="default: the configuration that a server would find")
     pull.add_argument("--json", action="store_true", help="machine output")
     pull.set_defaults(run=_pull_images)
-    warm = commands.add_parser("warm", help="make the templates that VMs are restored from, before anybody waits for a shed")
-    warm.add_argument("--shape", action="append", default=[], metavar="CPUSxMEMORY", help="for example 2x4G; default: that of a new shed")
+    warm = commands.add_parser(
+        "warm", help="make the templates that VMs are restored from, before anybody waits for a shed"
+    )
+    warm.add_argument(
+        "--shape",
+        action="append",
+        default=[],
+        metavar="CPUSxMEMORY",
+        help="for example 2x4G; default: that of a new shed",
+    )
     warm.add_argument("--config", type=Path, metavar="FILE", help="default: the configuration that a server would find")
     warm.add_argument("--json", action="store_true", help="machine output")
     warm.set_defaults(run=_warm)
     doctor = commands.add_parser("doctor", help="look for what is wrong with this host; exit code 1 when something is")
-    doctor.add_argument("--config", type=Path, metavar="FILE", help="the configuration to check, instead of the one a server would find")
+    doctor.add_argument(
+        "--config", type=Path, metavar="FILE", help="the configuration to check, instead of the one a server would find"
+    )
     doctor.add_argument("--json", action="store_true", help="machine output")
-    doctor.add_argument("--security", action="store_true", help="look at what keeps guests, other users and strangers out, by trying it")
+    doctor.add_argument(
+        "--security", action="store_true", help="look at what keeps guests, other users and strangers out, by trying it"
+    )
     doctor.set_defaults(run=_doctor)
     version = commands.add_parser("version", help="print the version")
     version.set_defaults(run=_version)

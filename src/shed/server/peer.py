@@ -1,7 +1,8 @@
 """Who is at the other end of a TCP connection: another machine, a user of this one, or the guest of a shed.
 
-All clients of loopback have the same address, so limits by address would let one keep all others out.  The kernel knows more: sock_diag(7)
-says to which user the other socket belongs, and its inode.  A guest's connections are made by its QEMU, whose open files have that inode.
+All clients of loopback have the same address, so limits by address would let one keep all others out.  The kernel knows
+more: sock_diag(7) says to which user the other socket belongs, and its inode.  A guest's connections are made by its
+QEMU, whose open files have that inode.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ _HEADER = struct.Struct("=IHHII")
 _REQUEST = struct.Struct("=BBBBI")
 """The head of struct inet_diag_req_v2: family, protocol, extensions, padding, states."""
 _SOCKET = struct.Struct(">HH16s16s")
-"""struct inet_diag_sockid: ports and addresses of source and destination, in network order; interface and cookie follow."""
+"""struct inet_diag_sockid: ports and addresses of source and destination, in network order; interface and cookie
+follow.
+"""
 _ANY_INTERFACE = struct.pack("=III", 0, 0xFFFFFFFF, 0xFFFFFFFF)
 _OWNER = struct.Struct("=II")
 """The end of struct inet_diag_msg: user, inode."""
@@ -55,7 +58,9 @@ def peer_of(accepted: socket.socket, guests: Mapping[int, str] | None = None) ->
         address = address.ipv4_mapped
     shown = f"[{address}]:{theirs[1]}" if address.version == 6 else f"{address}:{theirs[1]}"
     if not address.is_loopback:
-        return Peer(str(ipaddress.ip_network((address, _PREFIX), strict=False)) if address.version == 6 else str(address), shown)
+        return Peer(
+            str(ipaddress.ip_network((address, _PREFIX), strict=False)) if address.version == 6 else str(address), shown
+        )
     owner = _owner(accepted.family, theirs, ours)
     if owner is None:
         return Peer("loopback", shown)
@@ -68,7 +73,11 @@ def peer_of(accepted: socket.socket, guests: Mapping[int, str] | None = None) ->
 def _owner(family: int, theirs: tuple[str, int], ours: tuple[str, int]) -> tuple[int, int] | None:
     """Return user and inode of the socket at the other end; None when the kernel does not say."""
     addresses = [socket.inet_pton(family, end[0].partition("%")[0]) for end in (theirs, ours)]
-    wanted = _REQUEST.pack(family, socket.IPPROTO_TCP, 0, 0, 0xFFFFFFFF) + _SOCKET.pack(theirs[1], ours[1], *addresses) + _ANY_INTERFACE
+    wanted = (
+        _REQUEST.pack(family, socket.IPPROTO_TCP, 0, 0, 0xFFFFFFFF)
+        + _SOCKET.pack(theirs[1], ours[1], *addresses)
+        + _ANY_INTERFACE
+    )
     header = _HEADER.pack(_HEADER.size + len(wanted), _SOCK_DIAG_BY_FAMILY, _NLM_F_REQUEST, 0, 0)
     try:
         with socket.socket(socket.AF_NETLINK, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC, _NETLINK_SOCK_DIAG) as kernel:

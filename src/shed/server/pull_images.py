@@ -26,10 +26,13 @@ class Pulled:
 def pull_images(
     store: LayoutStore, settings: Settings, *, variant: str | None = None, sink: Callable[[Event], None] | None = None
 ) -> list[Pulled]:
-    """Pull what `settings` names and is not here, each reference once; with `variant` that alias alone, and return what was pulled.
+    """Pull what `settings` names and is not here, each reference once.
 
-    With the pull policy ``always``, registries are asked for newer images of those that are here, too.  Names of the local store are left
-    out.  The first failure ends it, as the `ShedError` it is; what was pulled before stays.  Raises `UsageError` for an unknown variant.
+    With `variant` that alias alone, and return what was pulled.
+
+    With the pull policy ``always``, registries are asked for newer images of those that are here, too.  Names of the
+    local store are left out.  The first failure ends it, as the `ShedError` it is; what was pulled before stays.
+    Raises `UsageError` for an unknown variant.
     """
     pulled = []
     for alias, reference in _wanted(settings, variant).items():
@@ -47,7 +50,9 @@ def _wanted(settings: Settings, variant: str | None) -> dict[str | None, str]:
     if variant is not None:
         if variant not in aliases:
             known = ", ".join(sorted(aliases)) or "none"
-            raise UsageError(f"the configuration has no image {variant!r}", hint=f"its image_aliases that can be pulled: {known}")
+            raise UsageError(
+                f"the configuration has no image {variant!r}", hint=f"its image_aliases that can be pulled: {known}"
+            )
         return {variant: aliases[variant]}
     default = settings.reference(settings.default_image)
     wanted: dict[str | None, str] = dict(aliases.items())

@@ -1,8 +1,9 @@
 """The tokens that clients of the TCP port show: made by whom the server belongs to, kept as hashes.
 
-``DATA/tokens.json`` holds name, right, hash and end of each token.  A token's secret never comes here: the client that makes one sends its
-hash.  The one exception is the server's own, ``local``: ``DATA/token`` holds it, so that programs of the same user find it.
-While a server listens, ``RUN/tokens`` says by which address it is reached with that token, for the client of the same user.
+``DATA/tokens.json`` holds name, right, hash and end of each token.  A token's secret never comes here: the client that
+makes one sends its hash.  The one exception is the server's own, ``local``: ``DATA/token`` holds it, so that programs
+of the same user find it. While a server listens, ``RUN/tokens`` says by which address it is reached with that token,
+for the client of the same user.
 """
 
 from __future__ import annotations
@@ -46,7 +47,11 @@ class Token:
 
     def to_wire(self) -> dict[str, object]:
         """Return what the API shows of it."""
-        ends = None if self.expires_at is None else datetime.fromtimestamp(self.expires_at, UTC).isoformat(timespec="seconds")
+        ends = (
+            None
+            if self.expires_at is None
+            else datetime.fromtimestamp(self.expires_at, UTC).isoformat(timespec="seconds")
+        )
         return {"name": self.name, "right": self.right, "created_at": self.created_at, "expires_at": ends}
 
 
@@ -93,16 +98,23 @@ class Tokens:
         return sorted(self._tokens.values(), key=lambda token: token.name)
 
     def add(self, name: str, right: Right, sha256: str, lifetime: float | None = None) -> Token:
-        """Keep a token that is valid for `lifetime` seconds, for ever without.  Raises `UsageError`, `ConflictError`, `StorageError`."""
+        """Keep a token that is valid for `lifetime` seconds, for ever without.
+
+        Raises `UsageError`, `ConflictError`, `StorageError`.
+        """
         check_token_name(name)
         if not _HASH.fullmatch(sha256):
-            raise UsageError("sha256 must be the hash of the token's secret: 64 hexadecimal digits", hint="use: shed token create")
+            raise UsageError(
+                "sha256 must be the hash of the token's secret: 64 hexadecimal digits", hint="use: shed token create"
+            )
         with self._lock:
             if name in self._tokens:
                 hint = f"choose another name, or revoke it first: shed token revoke {name}"
                 raise ConflictError(f"there is a token {name!r} already", code="TOKEN_EXISTS", hint=hint)
             if len(self._tokens) >= MAX_TOKENS:
-                raise ConflictError(f"there are {MAX_TOKENS} tokens already", hint="revoke those that nobody needs: shed token list")
+                raise ConflictError(
+                    f"there are {MAX_TOKENS} tokens already", hint="revoke those that nobody needs: shed token list"
+                )
             token = Token(name, right.word, sha256, _now(), None if lifetime is None else time.time() + lifetime)
             self._save({**self._tokens, name: token})
         return token

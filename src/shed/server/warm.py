@@ -52,12 +52,18 @@ def parse_shape(text: str) -> Shape:
 
 
 def warm(
-    paths: Paths, settings: Settings, backend: Backend, shapes: Sequence[Shape], *, sink: Callable[[Event], None] | None = None
+    paths: Paths,
+    settings: Settings,
+    backend: Backend,
+    shapes: Sequence[Shape],
+    *,
+    sink: Callable[[Event], None] | None = None,
 ) -> list[str]:
     """Make the templates of `shapes`, the default one when there is none, for each boot kit that the named images have.
 
-    Return the names of those that are there then.  Raises `NotFoundError` when there is no image, what making one raises, and
-    `KeyboardInterrupt` when this process was told to end meanwhile; the machine that was being saved is gone then.
+    Return the names of those that are there then.  Raises `NotFoundError` when there is no image, what making one
+    raises, and `KeyboardInterrupt` when this process was told to end meanwhile; the machine that was being saved is
+    gone then.
     """
     progress = Progress(sink) if sink else Progress()
     if not settings.warm_start:
@@ -66,7 +72,9 @@ def warm(
     _check_owner(paths.templates)
     kits = _kits(LayoutStore(paths.images), settings.trusted_kernels)
     if not kits:
-        raise NotFoundError("there is no image to boot", code="IMAGE_NOT_FOUND", hint="shed-server pull-images, or shed image build")
+        raise NotFoundError(
+            "there is no image to boot", code="IMAGE_NOT_FOUND", hint="shed-server pull-images, or shed image build"
+        )
     names = []
     for shape in shapes or [Shape(settings.default_cpus, settings.default_memory_mb)]:
         for image in kits:
@@ -91,7 +99,10 @@ def _check_owner(folder: Path) -> None:
 
 
 async def _make(backend: Backend, machine: Machine, wait: float, progress: Progress) -> Template:
-    """As `make`, when nobody makes another one any more; what ends this process ends the machine that is being saved, too."""
+    """As `make`, when nobody makes another one any more.
+
+    What ends this process ends the machine that is being saved, too.
+    """
     task, loop = asyncio.current_task(), asyncio.get_running_loop()
     assert task is not None
     for number in (signal.SIGTERM, signal.SIGHUP):

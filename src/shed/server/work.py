@@ -1,9 +1,10 @@
 """Long work that a request asks for: it belongs to the server, not to the request, and may be watched as server-sent events.
 
-A client that leaves does not stop it: a create goes on to its end, and `shed list` shows it.  A pull, also one that a create begins with,
-ends with the client that it is for, unless that said ``?detach=true``: what comes from outside comes only as long as somebody waits for it.
-Of several clients that want the same image one pulls and the others wait, so the last one to leave ends it.  The server's own end cancels
-all work, and a stop or a forced delete of the shed that it brings up; then its undo runs.
+A client that leaves does not stop it: a create goes on to its end, and `shed list` shows it.  A pull, also one that a
+create begins with, ends with the client that it is for, unless that said ``?detach=true``: what comes from outside
+comes only as long as somebody waits for it. Of several clients that want the same image one pulls and the others wait,
+so the last one to leave ends it.  The server's own end cancels all work, and a stop or a forced delete of the shed that
+it brings up; then its undo runs.
 
 ``?progress=blob`` adds an event for each blob of an image that is pulled, again and again until it is here.
 """
@@ -28,7 +29,9 @@ log = logging.getLogger(__name__)
 KEEPALIVE = 15.0
 """Seconds of silence after which a comment is sent, so that nobody in between hangs up."""
 _FIRST_EVENT = 10.0
-"""Seconds of silence after which the answer begins all the same, before its client gives up: the work waits for other work, most likely."""
+"""Seconds of silence after which the answer begins all the same, before its client gives up: the work waits for other
+work, most likely.
+"""
 _MOST_UNREAD = 1000
 Task = asyncio.Task[dict[str, Any]]
 Work = Callable[[Progress], Awaitable[dict[str, Any]]]
@@ -48,7 +51,9 @@ class Workers:
         per_blob, detached = _per_blob(request), flag(request, "detach")
         queue: asyncio.Queue[Event | None] = asyncio.Queue()
         loop = asyncio.get_running_loop()
-        progress = Progress(lambda event: None if isinstance(event, BlobEvent) and not per_blob else _put(loop, queue, event))
+        progress = Progress(
+            lambda event: None if isinstance(event, BlobEvent) and not per_blob else _put(loop, queue, event)
+        )
         task = asyncio.create_task(_run(work, progress, f"{request.method} /{'/'.join(request.path)}"))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -128,7 +133,9 @@ async def _run(work: Work, progress: Progress, what: str) -> dict[str, Any]:
     try:
         return await work(progress)
     except asyncio.CancelledError:
-        raise UnavailableError("the server is stopping", code="SERVER_STOPPING", hint="what was begun is undone; try again") from None
+        raise UnavailableError(
+            "the server is stopping", code="SERVER_STOPPING", hint="what was begun is undone; try again"
+        ) from None
     except ShedError as error:
         log.warning("%s: %s: %s", what, error.code, error)
         raise

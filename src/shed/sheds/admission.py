@@ -1,7 +1,8 @@
 """Whether this host can carry one more VM: asked before one is started, so that those that run keep what they were promised.
 
-A VM is promised its whole memory, and takes it bit by bit.  All VMs of the server together (sheds, spares, one that is being saved, those
-that are on their way) may be promised `memory_overcommit` times what they have and what the host has left.
+A VM is promised its whole memory, and takes it bit by bit.  All VMs of the server together (sheds, spares, one that is
+being saved, those that are on their way) may be promised `memory_overcommit` times what they have and what the host has
+left.
 """
 
 from __future__ import annotations
@@ -57,8 +58,12 @@ class Admission:
         self._turn = asyncio.Lock()
 
     @contextlib.asynccontextmanager
-    async def admitted(self, name: str, memory_mb: int, *, new: bool = False, force: bool = False) -> AsyncIterator[None]:
-        """Count a VM of `memory_mb` called `name` as promised meanwhile, in which it is started; `new` when its shed is made, too.
+    async def admitted(
+        self, name: str, memory_mb: int, *, new: bool = False, force: bool = False
+    ) -> AsyncIterator[None]:
+        """Count a VM of `memory_mb` called `name` as promised meanwhile, in which it is started.
+
+        `new` when its shed is made, too.
 
         Raises `UnavailableError` (TOO_MANY_SHEDS), `StorageError` (DISK_RESERVE) and, unless `force`, `HostBusyError`.
         """
@@ -143,21 +148,35 @@ class Admission:
             return ""
         reserve, factor = self._settings.memory_reserve, self._settings.memory_overcommit
         if found.available < reserve:
-            return f"{format_size(found.available)} of its memory are free, {format_size(reserve)} are to stay free (limits.memory_reserve)"
-        wanted, room = (load.promised_mb + memory_mb) << 20, int(factor * (found.available + found.swap_free + load.held))
+            return (
+                f"{format_size(found.available)} of its memory are free, {format_size(reserve)} are to stay free "
+                "(limits.memory_reserve)"
+            )
+        wanted, room = (
+            (load.promised_mb + memory_mb) << 20,
+            int(factor * (found.available + found.swap_free + load.held)),
+        )
         if wanted <= room:
             return ""
         return (
             f"its VMs would be promised {format_size(wanted)} of memory, and may be promised {format_size(room)}: "
-            f"{factor:g} times (limits.memory_overcommit) the {format_size(found.available + found.swap_free)} that are free "
+            f"{factor:g} times (limits.memory_overcommit) the {format_size(found.available + found.swap_free)} that "
+            "are free "
             f"and the {format_size(load.held)} that they have"
         )
 
     def _pressed(self) -> str:
-        most = {"memory": self._settings.memory_pressure, "io": self._settings.io_pressure, "cpu": self._settings.cpu_pressure}
+        most = {
+            "memory": self._settings.memory_pressure,
+            "io": self._settings.io_pressure,
+            "cpu": self._settings.cpu_pressure,
+        }
         for resource, limit in most.items():
             if limit and (found := headroom.pressure(resource)) is not None and found >= limit:
-                return f"its programs wait for {resource} {found:.0f} % of the time, and may {limit} % (limits.{resource}_pressure)"
+                return (
+                    f"its programs wait for {resource} {found:.0f} % of the time, and may {limit} % "
+                    f"(limits.{resource}_pressure)"
+                )
         return ""
 
 

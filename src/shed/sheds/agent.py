@@ -24,7 +24,8 @@ _CODE = re.compile(r"[A-Z0-9][A-Z0-9_-]{0,39}")
 async def control(connection: Connection, op: str, *, wait: float, **fields: object) -> dict[str, Any]:
     """Ask the agent to do `op` and return its answer.
 
-    Raises `BackendError`: with the agent's own code when it says no, AGENT_TIMEOUT after `wait` seconds, AGENT_PROTOCOL for nonsense.
+    Raises `BackendError`: with the agent's own code when it says no, AGENT_TIMEOUT after `wait` seconds, AGENT_PROTOCOL
+    for nonsense.
     """
     stream = await connection.open(PORT_CONTROL)
     try:
@@ -38,7 +39,9 @@ async def control(connection: Connection, op: str, *, wait: float, **fields: obj
     if answer.get("ok") is not True:
         code = answer.get("code")
         known = isinstance(code, str) and _CODE.fullmatch(code) is not None
-        raise BackendError(told(answer.get("error") or f"the agent refused {op!r}"), code=code if known else "AGENT_ERROR")
+        raise BackendError(
+            told(answer.get("error") or f"the agent refused {op!r}"), code=code if known else "AGENT_ERROR"
+        )
     return answer
 
 

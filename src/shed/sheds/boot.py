@@ -1,4 +1,7 @@
-"""From a shed at rest to a ready one: start the VM, wait for the agent's first word, configure.  Shared by create and start."""
+"""From a shed at rest to a ready one: start the VM, wait for the agent's first word, configure.
+
+Shared by create and start.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +45,9 @@ _PHASES = {
 }
 _OTHERWISE = {Spare: "restored anew", Template: "booted"}
 _UPPER_BAD = frozenset({"SHED-INIT-04", "SHED-INIT-06", "SHED-INIT-07", "SHED-INIT-08"})
-"""How the guest calls it when it cannot understand, mount or grow its upper, or have it as the writable half of its root."""
+"""How the guest calls it when it cannot understand, mount or grow its upper, or have it as the writable half of its
+root.
+"""
 _SECTOR = 512
 """Bytes, of which the guest sees its disks' sizes in full."""
 _LEAST = 1.0
@@ -53,9 +58,17 @@ def machine(record: Record, image: BootImage, folders: Folders) -> Machine:
     """Describe the VM of a shed: vda its upper, vdb the image's root, vdc the runtime."""
     shares: tuple[Share, ...] = ()
     if record.local_dir is not None:
-        shares = (Share(workspace.TAG, Path(record.local_dir), record.guest_uid, record.guest_gid, record.local_dir_mode),)
-    disks = (Disk(folders.upper, read_only=False), Disk(image.root, read_only=True), Disk(image.runtime, read_only=True))
-    return Machine(record.name, record.cpus, record.memory_mb, image.kernel, image.initrd, disks, folders.instance, shares)
+        shares = (
+            Share(workspace.TAG, Path(record.local_dir), record.guest_uid, record.guest_gid, record.local_dir_mode),
+        )
+    disks = (
+        Disk(folders.upper, read_only=False),
+        Disk(image.root, read_only=True),
+        Disk(image.runtime, read_only=True),
+    )
+    return Machine(
+        record.name, record.cpus, record.memory_mb, image.kernel, image.initrd, disks, folders.instance, shares
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +80,14 @@ class Booted:
 
 
 async def boot(
-    backend: Backend, record: Record, image: BootImage, folders: Folders, warm: WarmStart | None, *, wait: float, progress: Progress
+    backend: Backend,
+    record: Record,
+    image: BootImage,
+    folders: Folders,
+    warm: WarmStart | None,
+    *,
+    wait: float,
+    progress: Progress,
 ) -> Booted:
     """Bring the VM up, warm when `warm` is given and can; `wait` seconds from the VM's start to ready.
 
@@ -78,13 +98,18 @@ async def boot(
         sources = [] if warm is None else await warm.sources(vm)
         for source in sources:
             try:
-                return Booted(await _bring_up(backend, record, vm, source, wait=min(wait, _WARM_SECONDS), progress=progress), "warm")
+                return Booted(
+                    await _bring_up(backend, record, vm, source, wait=min(wait, _WARM_SECONDS), progress=progress),
+                    "warm",
+                )
             except ShedError as error:
                 await backend.kill(folders.instance)
                 if warm is not None and await warm.is_sheds_own(error, source):
                     await _clean_up(backend, folders, error)
                     raise
-                progress.warn(f"restoring the virtual machine failed, so it is {_OTHERWISE[type(source)]}: {_first_line(error)}")
+                progress.warn(
+                    f"restoring the virtual machine failed, so it is {_OTHERWISE[type(source)]}: {_first_line(error)}"
+                )
                 log.warning("shed %s: coming up from %s failed: %s", record.name, _name(source), error)
             except BaseException as error:
                 await _clean_up(backend, folders, error)
@@ -143,7 +168,9 @@ async def _clean_up(backend: Backend, folders: Folders, error: BaseException) ->
         error.hint = f"{error.hint}; {where}" if error.hint else where
 
 
-async def configure(connection: Connection, record: Record, backend: Backend, disks: Sequence[Disk], *, wait: float) -> None:
+async def configure(
+    connection: Connection, record: Record, backend: Backend, disks: Sequence[Disk], *, wait: float
+) -> None:
     """Send the one message that turns a guest at hello into the shed `record`, whose own `disks` are the upper and the root.
 
     Raises `BackendError` with the guest's numbered failure.
@@ -191,7 +218,9 @@ async def attach(backend: Backend, record: Record, folders: Folders, *, wait: fl
             await configure(connection, record, backend, [Disk(folders.upper, read_only=False)], wait=wait)
         elif state != "ready":
             hint = "try again when it is down" if state == "stopping" else ""
-            raise BackendError(f"the guest of shed {record.name!r} is {told(state)}", code="SHED_NOT_RUNNING", hint=hint)
+            raise BackendError(
+                f"the guest of shed {record.name!r} is {told(state)}", code="SHED_NOT_RUNNING", hint=hint
+            )
         await set_clock_quietly(record.name, connection)
     except BaseException:
         await connection.close()

@@ -1,7 +1,7 @@
 """Freeing space in one go: sheds that have been stopped for long, images, orphans, logs, in this order.
 
-The plan is made whole before anything is deleted, and with the sheds that are to go already gone, so that a dry run says what a real one
-does, and a record that cannot be read stops it before it begins.
+The plan is made whole before anything is deleted, and with the sheds that are to go already gone, so that a dry run
+says what a real one does, and a record that cannot be read stops it before it begins.
 """
 
 from __future__ import annotations
@@ -82,7 +82,9 @@ class Cleaner:
     async def clean(
         self, scopes: frozenset[str], *, until: float, log_tail: int = DEFAULT_TAIL, dry_run: bool, progress: Progress
     ) -> dict[str, Any]:
-        """Remove what has not been used for `until` seconds, or with `dry_run` only look; return what it was, as the API shows it.
+        """Remove what has not been used for `until` seconds, or with `dry_run` only look.
+
+        Return what it was, as the API shows it.
 
         The console logs of sheds keep their last `log_tail` bytes.
         Raises `ShedError` before anything is deleted when it cannot be told what is needed.
@@ -102,23 +104,31 @@ class Cleaner:
         orphans = find_orphans(self._paths, gone=gone) if "orphans" in scopes else []
         if "logs" not in scopes:
             return Cleaning(sheds, images, orphans, [], [])
-        return Cleaning(sheds, images, orphans, self._old_logs(before), long_consoles(self._paths, log_tail, without=names))
+        return Cleaning(
+            sheds, images, orphans, self._old_logs(before), long_consoles(self._paths, log_tail, without=names)
+        )
 
     def _old_sheds(self, before: float) -> list[OldShed]:
         """Return the sheds that are surely stopped, and whose records are older than `before`."""
-        changed = {name: _changed(self._paths.instances / name / metadata.METADATA) for name in folders.names(self._paths)}
+        changed = {
+            name: _changed(self._paths.instances / name / metadata.METADATA) for name in folders.names(self._paths)
+        }
         found = []
         for name, when in changed.items():
             try:
                 if when is not None and when < before and self._manager.get(name)["status"] == "stopped":
-                    found.append(OldShed(name, when, measure(self._paths.instances / name, self._paths.uppers / name).disk))
+                    found.append(
+                        OldShed(name, when, measure(self._paths.instances / name, self._paths.uppers / name).disk)
+                    )
             except ShedError as error:
                 log.warning("not cleaned: %s", error)
         return found
 
     def _old_logs(self, before: float) -> list[tuple[Path, int]]:
         logs = self._paths.logs
-        kept = sorted([*(path for path in logs.glob("*.log") if path.name not in _STAY), *logs.glob(f"{_SERVER_LOG}.[0-9]*")])
+        kept = sorted(
+            [*(path for path in logs.glob("*.log") if path.name not in _STAY), *logs.glob(f"{_SERVER_LOG}.[0-9]*")]
+        )
         return [(path, measure(path).disk) for path in kept if (when := _changed(path)) is not None and when < before]
 
     def _prune(self, without: set[str], *, dry_run: bool) -> prune.Plan:

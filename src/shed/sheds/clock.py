@@ -1,8 +1,8 @@
 """The guests' wall clocks: right when a guest is ready, and kept so.
 
-A guest gets the time with *configure*, and its clock runs on its own from there: it stands still while the host sleeps, does not know when
-the host's is set, and drifts.  How wrong it is shows in an answer that says what time it is there: whatever the message took, that was
-between sending and receiving.  What may be right is left alone.
+A guest gets the time with *configure*, and its clock runs on its own from there: it stands still while the host sleeps,
+does not know when the host's is set, and drifts.  How wrong it is shows in an answer that says what time it is there:
+whatever the message took, that was between sending and receiving.  What may be right is left alone.
 """
 
 from __future__ import annotations
@@ -58,7 +58,9 @@ async def set_clock_quietly(name: str, connection: Connection) -> bool:
 
 
 async def keep_clocks(guests: Callable[[], Mapping[str, Connection]]) -> None:
-    """Correct the clocks of the `guests` there are after the host slept or its clock was set, and now and then; never returns.
+    """Correct the clocks of the `guests` there are after the host slept or its clock was set, and now and then.
+
+    Never returns.
 
     Those that do not answer are asked again as long as they are there.
     """

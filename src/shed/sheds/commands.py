@@ -38,7 +38,8 @@ class Done:
 async def run(stream: Stream, words: list[str], *, wait: float) -> Done:
     """Run `words` over an exec stream, with an empty standard input, and close it.
 
-    Raises `BackendError`: COMMAND_TIMEOUT after `wait` seconds, AGENT_PROTOCOL when what comes makes no sense, or is more than a mebibyte.
+    Raises `BackendError`: COMMAND_TIMEOUT after `wait` seconds, AGENT_PROTOCOL when what comes makes no sense, or is
+    more than a mebibyte.
     """
     try:
         async with asyncio.timeout(wait):

@@ -1,6 +1,7 @@
 """Following a shed's console log: what it said last, and then what it says, over restarts of the VM, until the shed is deleted.
 
-The log is a plain file that the VMM appends to.  A start puts a new file in its place; a prune may cut the file's beginning off.
+The log is a plain file that the VMM appends to.  A start puts a new file in its place; a prune may cut the file's
+beginning off.
 """
 
 from __future__ import annotations

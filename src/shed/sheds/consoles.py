@@ -1,7 +1,7 @@
 """Cutting the console logs of sheds, in place: whoever writes to one appends (``O_APPEND``), and goes on at its new end.
 
-A VM's keeper bounds its log; see `shed.backends.qemu.launcher`.  VMs that were started by a shed of before have none: QEMU itself appends
-to the file, and the server cuts it.
+A VM's keeper bounds its log; see `shed.backends.qemu.launcher`.  VMs that were started by a shed of before have none:
+QEMU itself appends to the file, and the server cuts it.
 """
 
 from __future__ import annotations
@@ -39,8 +39,13 @@ class LongConsole:
     """Bytes at its beginning that are not kept."""
 
 
-def long_consoles(paths: Paths, tail: int, *, without: Collection[str] = (), pattern: str = "console*.log") -> list[LongConsole]:
-    """Return the logs, of this start and of the one before, that have more than `tail` bytes; sheds `without` are passed over."""
+def long_consoles(
+    paths: Paths, tail: int, *, without: Collection[str] = (), pattern: str = "console*.log"
+) -> list[LongConsole]:
+    """Return the logs, of this start and of the one before, that have more than `tail` bytes.
+
+    Sheds `without` are passed over.
+    """
     found = []
     for name in folders.names(paths):
         for path in sorted((paths.instances / name).glob(pattern)) if name not in without else ():

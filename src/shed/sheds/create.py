@@ -80,16 +80,22 @@ def plan(request: CreateRequest, settings: Settings) -> Plan:
         raise UsageError(f"a shed cannot have {cpus} cpus", hint=f"choose from 1 to {MAX_CPUS}")
     memory_mb = settings.default_memory_mb if request.memory_mb is None else request.memory_mb
     if not MIN_MEMORY_MB <= memory_mb <= MAX_MEMORY_MB:
-        raise UsageError(f"a shed cannot have {memory_mb} MB of memory", hint=f"choose from {MIN_MEMORY_MB} to {MAX_MEMORY_MB}")
+        raise UsageError(
+            f"a shed cannot have {memory_mb} MB of memory", hint=f"choose from {MIN_MEMORY_MB} to {MAX_MEMORY_MB}"
+        )
     wait = settings.start_timeout if request.timeout is None else request.timeout
     if not 0 < wait <= MAX_WAIT:
-        raise UsageError(f"a timeout of {wait:g} s is not possible", hint=f"choose more than 0, and {MAX_WAIT:g} at most")
+        raise UsageError(
+            f"a timeout of {wait:g} s is not possible", hint=f"choose more than 0, and {MAX_WAIT:g} at most"
+        )
     return Plan(
         check_shed_name(request.name),
         settings.default_image if request.image is None else request.image,
         cpus,
         memory_mb,
-        upper.check_upper_size(settings.default_upper_size if request.upper_size_bytes is None else request.upper_size_bytes),
+        upper.check_upper_size(
+            settings.default_upper_size if request.upper_size_bytes is None else request.upper_size_bytes
+        ),
         None if request.local_dir is None else workspace.check_local_dir(request.local_dir),
         workspace.check_mode(request.local_dir_mode, request.local_dir),
         wait,
@@ -110,7 +116,10 @@ async def create(
     warm: WarmStart,
     progress: Progress,
 ) -> tuple[metadata.Record, Booted]:
-    """Make the shed; the caller holds its name.  Returns its record and its VM with a ready agent; on failure nothing is left."""
+    """Make the shed; the caller holds its name.  Returns its record and its VM with a ready agent.
+
+    On failure nothing is left.
+    """
     if folders.instance.exists():
         raise exists(wanted.name)
     if folders.upper.parent.exists():
@@ -120,7 +129,11 @@ async def create(
             hint="move it away if it is precious, or remove it",
         )
     progress.phase("image", f"image {wanted.image}")
-    here = wanted.image if ensure is None else await stoppable(lambda stop: ensure(wanted.image, progress, stop), progress.left, long=True)
+    here = (
+        wanted.image
+        if ensure is None
+        else await stoppable(lambda stop: ensure(wanted.image, progress, stop), progress.left, long=True)
+    )
     if wanted.trust_kernel:
         await in_thread(_trust, folders, here)
     image = await in_thread(resolve, here)
@@ -151,7 +164,11 @@ async def create(
 
 def exists(name: str) -> ConflictError:
     """Return the error for a name that is taken."""
-    return ConflictError(f"shed {name!r} already exists", code="SHED_ALREADY_EXISTS", hint=f"`shed delete {name}`, or choose another name")
+    return ConflictError(
+        f"shed {name!r} already exists",
+        code="SHED_ALREADY_EXISTS",
+        hint=f"`shed delete {name}`, or choose another name",
+    )
 
 
 async def discard(folders: Folders, backend: Backend) -> None:
@@ -173,7 +190,10 @@ def _trust(folders: Folders, image: str) -> None:
 
 
 def _reserve(folders: Folders, wanted: Plan, digest: str, resolve: Resolve) -> None:
-    """Take the name.  From then on the marker keeps the image; it is looked at again because a prune may have come in between."""
+    """Take the name.  From then on the marker keeps the image.
+
+    It is looked at again because a prune may have come in between.
+    """
     with unpruned(folders.images):
         resolve(digest)
         folders.reserve(metadata.Marker(wanted.name, wanted.image, digest, metadata.now()))

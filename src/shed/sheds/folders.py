@@ -9,7 +9,8 @@ uppers/NAME/upper.ext4      the writable layer
 logs/NAME-TIME.log          console log of a start that failed
 ```
 
-A shed exists from the first rename to the second.  Every state that a crash can leave is one of these, and `leftovers` finds it.
+A shed exists from the first rename to the second.  Every state that a crash can leave is one of these, and `leftovers`
+finds it.
 """
 
 from __future__ import annotations
@@ -45,14 +46,19 @@ class Folders:
 
     @contextlib.contextmanager
     def hold(self) -> Iterator[None]:
-        """Hold the name against every other server of this data folder; raises `ConflictError` (SHED_BUSY) when one has it."""
+        """Hold the name against every other server of this data folder.
+
+        Raises `ConflictError` (SHED_BUSY) when one has it.
+        """
         try:
             with locked(self._paths.instances / f".{self.name}.lock", wait=False):
                 yield
         except ConflictError as error:
             if error.code != "LOCKED":
                 raise
-            raise ConflictError(f"another server is working on shed {self.name!r}", code="SHED_BUSY", hint="try again shortly") from None
+            raise ConflictError(
+                f"another server is working on shed {self.name!r}", code="SHED_BUSY", hint="try again shortly"
+            ) from None
 
     def reserve(self, marker: metadata.Marker) -> None:
         """Take the name: the instance folder appears with its marker in it, in one step."""
@@ -112,7 +118,10 @@ class Folders:
 
 
 def prepare(paths: Paths) -> None:
-    """Make the folders that sheds live in, and close to others those that an earlier version has left open.  Raises `StorageError`."""
+    """Make the folders that sheds live in, and close to others those that an earlier version has left open.
+
+    Raises `StorageError`.
+    """
     for folder in (paths.data, paths.images, paths.instances, paths.uppers, paths.templates, paths.spares, paths.logs):
         private_folder(folder)
 

@@ -57,7 +57,10 @@ def held(pid: int) -> int:
         status = (PROC / str(pid) / "status").read_text()
     except OSError:
         return 0
-    return sum(int(number) for number in re.findall(r"^(?:RssAnon|RssShmem|VmSwap):\s+([0-9]+) kB$", status, re.MULTILINE)) * _KIB
+    return (
+        sum(int(number) for number in re.findall(r"^(?:RssAnon|RssShmem|VmSwap):\s+([0-9]+) kB$", status, re.MULTILINE))
+        * _KIB
+    )
 
 
 def pressure(resource: str) -> float | None:

@@ -1,8 +1,8 @@
 """What in a shared folder may run on the host by itself: looked for when a shed stops, and when somebody asks.
 
-Bounded in entries and time; who wants all of a larger folder goes on where the last look ended.  The guest may change the folder meanwhile,
-so it is walked by descriptors, without following links, and no file is read but settings.  Times of change are the kernel's: a guest cannot
-set them.
+Bounded in entries and time; who wants all of a larger folder goes on where the last look ended.  The guest may change
+the folder meanwhile, so it is walked by descriptors, without following links, and no file is read but settings.  Times
+of change are the kernel's: a guest cannot set them.
 """
 
 from __future__ import annotations
@@ -76,7 +76,10 @@ class Look:
 
 
 def look(root: Path, *, after: str | None = None, entries: int = LOOK, seconds: float = LOOK_SECONDS) -> Look:
-    """Look through `root`, behind the folder `after` of it; `entries` and `seconds` are the most that it takes.  Raises `OSError`."""
+    """Look through `root`, behind the folder `after` of it; `entries` and `seconds` are the most that it takes.
+
+    Raises `OSError`.
+    """
     findings: list[Finding] = []
     begin = () if after in {None, "."} else tuple(str(after).split("/"))
     end = time.monotonic() + seconds
@@ -87,7 +90,11 @@ def look(root: Path, *, after: str | None = None, entries: int = LOOK, seconds: 
         here = () if place == "." else tuple(place.split("/"))
         is_git = _is_git(here, folders, files)
         entries -= len(folders) + len(files)
-        ahead = (name for name in folders if (*here, name) >= begin[: len(here) + 1] and not (is_git and name in _NOTHING_THERE))
+        ahead = (
+            name
+            for name in folders
+            if (*here, name) >= begin[: len(here) + 1] and not (is_git and name in _NOTHING_THERE)
+        )
         folders[:] = sorted(ahead) if len(here) < _DEPTH else []
         if after is not None and here <= begin:
             continue
@@ -103,9 +110,14 @@ def look(root: Path, *, after: str | None = None, entries: int = LOOK, seconds: 
 
 
 def view(record: Record, after: str | None) -> dict[str, Any]:
-    """Return one look at the workspace of the shed `record`, as the API shows it.  Raises `UsageError`, `StorageError`."""
+    """Return one look at the workspace of the shed `record`, as the API shows it.
+
+    Raises `UsageError`, `StorageError`.
+    """
     if record.local_dir is None:
-        raise UsageError(f"shed {record.name!r} has no folder of this machine", code="NO_LOCAL_DIR", hint="see: shed list -v")
+        raise UsageError(
+            f"shed {record.name!r} has no folder of this machine", code="NO_LOCAL_DIR", hint="see: shed list -v"
+        )
     made = calendar.timegm(time.strptime(record.created_at, "%Y-%m-%dT%H:%M:%SZ"))
     with storage_errors(Path(record.local_dir)):
         found = look(Path(record.local_dir), after=after)
@@ -128,7 +140,11 @@ def changed(record: Record, since: float) -> list[str]:
     new = [finding for finding in found.findings if finding.changed_at >= since and (mine or not finding.held)]
     told = [f"{root}/{finding.path} has changed while the shed ran: {finding.why}" for finding in new[:_TOLD]]
     if len(new) > _TOLD or found.after is not None:
-        rest = f"{len(new) - _TOLD} more things that may run here have changed in {root}" if len(new) > _TOLD else f"{root} is large"
+        rest = (
+            f"{len(new) - _TOLD} more things that may run here have changed in {root}"
+            if len(new) > _TOLD
+            else f"{root} is large"
+        )
         told.append(f"{rest}; to see all: shed workspace check {record.name}")
     return told
 
@@ -147,11 +163,20 @@ def _in_folder(root: Path, here: tuple[str, ...], files: list[str], descriptor: 
         known = _BY_NAME.get(name) or _BY_NAME.get(f"{here[-1]}/{name}" if here else "")
         if status.st_mode & 0o6000 and stat.S_ISREG(status.st_mode):
             known = "it runs as somebody else: a set-id bit"
-        if here[-1:] == ("hooks",) and not name.endswith(".sample") and status.st_mode & 0o111 and _holds_head(descriptor):
+        if (
+            here[-1:] == ("hooks",)
+            and not name.endswith(".sample")
+            and status.st_mode & 0o111
+            and _holds_head(descriptor)
+        ):
             known, held = "git runs it: a hook", True
         if here[-1:] == ("rebase-merge",) and name == "git-rebase-todo":
             lines = _read(name, descriptor, _TODO_BYTES).split(b"\n")
-            known = "`git rebase --continue` runs it" if any(line.split()[:1] in ([b"exec"], [b"x"]) for line in lines) else None
+            known = (
+                "`git rebase --continue` runs it"
+                if any(line.split()[:1] in ([b"exec"], [b"x"]) for line in lines)
+                else None
+            )
         if known is not None:
             yield _finding(here, name, known, status, held=held)
 
@@ -163,14 +188,22 @@ def _leading_elsewhere(here: tuple[str, ...], names: list[str], descriptor: int)
         if status is None:
             continue
         if ".git" in here and stat.S_ISLNK(status.st_mode):
-            yield _finding(here, name, "a link in a repository: git reads and writes what it leads to", status, held=True)
+            yield _finding(
+                here, name, "a link in a repository: git reads and writes what it leads to", status, held=True
+            )
         if name == ".git" and stat.S_ISREG(status.st_mode) and b".git/" not in _read(name, descriptor, _TODO_BYTES):
             yield _finding(
-                here, name, "git takes the folder that it names for a repository, and runs what its settings say", status, held=True
+                here,
+                name,
+                "git takes the folder that it names for a repository, and runs what its settings say",
+                status,
+                held=True,
             )
 
 
-def _in_repository(root: Path, here: tuple[str, ...], folders: list[str], files: list[str], descriptor: int) -> Iterator[Finding]:
+def _in_repository(
+    root: Path, here: tuple[str, ...], folders: list[str], files: list[str], descriptor: int
+) -> Iterator[Finding]:
     """Tell of repositories among the sources, of settings that run programs, and of the hooks that they lead to."""
     status = _status("HEAD", descriptor) if ".git" not in here and "refs" in folders else None
     if status is not None:

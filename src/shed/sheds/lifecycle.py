@@ -1,4 +1,7 @@
-"""Start, stop, delete and sweep of one shed.  The caller holds its name; nothing is signalled or removed while its VM is in doubt."""
+"""Start, stop, delete and sweep of one shed.  The caller holds its name.
+
+Nothing is signalled or removed while its VM is in doubt.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +52,9 @@ async def start(
     wait: float,
     progress: Progress,
 ) -> tuple[metadata.Record, Booted]:
-    """Bring up the stopped shed `record` with the image it was made from; returns its new record and its VM with a ready agent.
+    """Bring up the stopped shed `record` with the image it was made from.
+
+    Returns its new record and its VM with a ready agent.
 
     With `force`, also when the host is short of memory.
     """
@@ -71,7 +76,10 @@ async def start(
 
 
 def _open_upper(name: str, path: Path) -> None:
-    """Raise the error that says so when the shed's writable layer cannot be opened; what a VM says of that is less clear."""
+    """Raise the error that says so when the shed's writable layer cannot be opened.
+
+    What a VM says of that is less clear.
+    """
     try:
         path.open("r+b").close()
     except OSError as error:
@@ -79,18 +87,25 @@ def _open_upper(name: str, path: Path) -> None:
         if isinstance(error, FileNotFoundError):
             what, code, cure = "is gone", "UPPER_MISSING", "put the file back"
         hint = f"{cure}, or `shed delete {name}`"
-        raise BackendError(f"the writable layer of shed {name!r} {what}: {path}: {error.strerror}", code=code, hint=hint) from None
+        raise BackendError(
+            f"the writable layer of shed {name!r} {what}: {path}: {error.strerror}", code=code, hint=hint
+        ) from None
 
 
 async def stop(
     record: metadata.Record, folders: Folders, backend: Backend, link: Link, *, wait: float, progress: Progress
 ) -> metadata.Record:
-    """Power the guest off, or after `wait` seconds end its VM.  Raises `ConflictError` when it does not run or is in doubt."""
+    """Power the guest off, or after `wait` seconds end its VM.
+
+    Raises `ConflictError` when it does not run or is in doubt.
+    """
     match backend.liveness(folders.instance):
         case Liveness.UNKNOWN:
             raise in_doubt(record.name, backend.pid(folders.instance))
         case Liveness.NOT_OURS if record.wanted == "stopped":
-            raise ConflictError(f"shed {record.name!r} is not running", code="SHED_ALREADY_STOPPED", hint=f"`shed start {record.name}`")
+            raise ConflictError(
+                f"shed {record.name!r} is not running", code="SHED_ALREADY_STOPPED", hint=f"`shed start {record.name}`"
+            )
         case Liveness.OURS:
             progress.phase("poweroff", "powering off")
             if not await _power_off(folders.instance, backend, link, wait=wait):
@@ -104,7 +119,10 @@ async def stop(
 
 
 def _leftovers(record: metadata.Record, folders: Folders) -> list[str]:
-    """Return what to tell of the shed's workspace; its record was written when it was last started, or a start before."""
+    """Return what to tell of the shed's workspace.
+
+    Its record was written when it was last started, or a start before.
+    """
     if record.local_dir is None:
         return []
     from shed.sheds import leftovers  # noqa: PLC0415  most sheds have no shared folder
@@ -122,7 +140,9 @@ async def _power_off(instance: Path, backend: Backend, link: Link, *, wait: floa
             connection = await link.get()
         await control(connection, "poweroff", wait=wait)
     except (ShedError, TimeoutError) as error:
-        log.warning("cannot ask the guest of %s to power off: %s", instance.name, str(error) or "its agent does not answer")
+        log.warning(
+            "cannot ask the guest of %s to power off: %s", instance.name, str(error) or "its agent does not answer"
+        )
         return False
     return await backend.wait_exit(instance, timeout=wait)
 
@@ -166,7 +186,11 @@ async def sweep(folders: Folders, backend: Backend, *, linked: bool) -> None:
     """
     unfinished = (folders.instance / metadata.MARKER).exists()
     if not (unfinished or folders.reservation.exists() or folders.gone.exists()):
-        if not linked and backend.liveness(folders.instance) is Liveness.OURS and await backend.half_started(folders.instance):
+        if (
+            not linked
+            and backend.liveness(folders.instance) is Liveness.OURS
+            and await backend.half_started(folders.instance)
+        ):
             log.warning("shed %s: its start was cut short; ending its VM", folders.name)
             await backend.kill(folders.instance)
         return

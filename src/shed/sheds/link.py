@@ -22,7 +22,9 @@ class Link:
     `dial` makes a new connection to an agent that is configured and ready.
     """
 
-    def __init__(self, name: str, dial: Callable[[], Awaitable[Connection]], *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, name: str, dial: Callable[[], Awaitable[Connection]], *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._name = name
         self._dial = dial
         self._clock = clock

@@ -1,7 +1,7 @@
 """All sheds of one server: who may work on which name, what state each is in, and the live links to their agents.
 
-The VMs do not belong to this object.  It can be closed, or killed, at any time; the next one finds every VM by its record, links to its
-agent again, and undoes creates that were cut short.
+The VMs do not belong to this object.  It can be closed, or killed, at any time; the next one finds every VM by its
+record, links to its agent again, and undoes creates that were cut short.
 """
 
 from __future__ import annotations
@@ -59,7 +59,13 @@ class Manager:
     """The sheds below `paths`, run by `backend`, with images found by `resolve`, once `ensure`, if given, has had them pulled."""
 
     def __init__(
-        self, paths: Paths, backend: Backend, resolve: Resolve, settings: Settings | None = None, *, ensure: Ensure | None = None
+        self,
+        paths: Paths,
+        backend: Backend,
+        resolve: Resolve,
+        settings: Settings | None = None,
+        *,
+        ensure: Ensure | None = None,
     ) -> None:
         self._paths = paths
         self._backend = backend
@@ -99,11 +105,16 @@ class Manager:
         await asyncio.gather(*(entry.link.drop() for entry in self._names.values()))
 
     async def create(self, request: CreateRequest, progress: Progress) -> Shed:
-        """Make a shed and return it, ready, with the timings of its steps in milliseconds.  On failure nothing is left."""
+        """Make a shed and return it, ready, with the timings of its steps in milliseconds.
+
+        On failure nothing is left.
+        """
         wanted = plan(request, self._settings)
         entry = self._entry(wanted.name)
         if entry.doing == "create":
-            raise ConflictError(f"shed {wanted.name!r} is being created", code="SHED_ALREADY_EXISTS", hint="choose another name")
+            raise ConflictError(
+                f"shed {wanted.name!r} is being created", code="SHED_ALREADY_EXISTS", hint="choose another name"
+            )
         async with self._holding(wanted.name, "create") as (folders, link):
             record, booted = await create(
                 wanted,
@@ -119,26 +130,41 @@ class Manager:
         return self._done("create", record, progress, booted.way)
 
     async def start(self, name: str, progress: Progress, *, cold: bool = False, force: bool = False) -> Shed:
-        """Start a stopped shed and return it, ready, with timings; `cold` boots it in any case, `force` on a host short of memory, too.
+        """Start a stopped shed and return it, ready, with timings.
+
+        `cold` boots it in any case, `force` on a host short of memory, too.
 
         Raises `ConflictError` (SHED_ALREADY_RUNNING).
         """
         async with self._holding(name, "start") as (folders, link):
             record = self._load(folders)
             if self._backend.liveness(folders.instance) is Liveness.OURS:
-                raise ConflictError(f"shed {name!r} is running already", code="SHED_ALREADY_RUNNING", hint=f"`shed exec {name} -- COMMAND`")
+                raise ConflictError(
+                    f"shed {name!r} is running already",
+                    code="SHED_ALREADY_RUNNING",
+                    hint=f"`shed exec {name} -- COMMAND`",
+                )
             record, way = await self._boot(record, folders, link, progress, cold=cold, force=force)
         return self._done("start", record, progress, way)
 
     async def stop(self, name: str, progress: Progress) -> Shed:
-        """Power a running shed off, or end its start, and return it.  Raises `ConflictError` (SHED_ALREADY_STOPPED, SHED_BUSY)."""
+        """Power a running shed off, or end its start, and return it.
+
+        Raises `ConflictError` (SHED_ALREADY_STOPPED, SHED_BUSY).
+        """
         entry = self._names.get(name)
         if entry is not None and entry.doing == "create":
-            raise ConflictError(f"shed {name!r} is being created", code="SHED_BUSY", hint=f"`shed delete --force {name}` ends that")
+            raise ConflictError(
+                f"shed {name!r} is being created", code="SHED_BUSY", hint=f"`shed delete --force {name}` ends that"
+            )
         ended = self._end_starts(name, "it is being stopped", progress)
         async with self._holding(name, "stop") as (folders, link):
             record = self._load(folders)
-            if not ended or record.wanted == "running" or self._backend.liveness(folders.instance) is not Liveness.NOT_OURS:
+            if (
+                not ended
+                or record.wanted == "running"
+                or self._backend.liveness(folders.instance) is not Liveness.NOT_OURS
+            ):
                 wait = self._settings.stop_timeout
                 record = await lifecycle.stop(record, folders, self._backend, link, wait=wait, progress=progress)
         return self._done("stop", record, progress)
@@ -198,14 +224,20 @@ class Manager:
         return {process: name for name, process in found if process is not None}
 
     async def health(self, name: str) -> dict[str, Any]:
-        """Return what the agent of a running shed says of itself.  Raises `ConflictError`, and `BackendError` when it does not answer."""
+        """Return what the agent of a running shed says of itself.
+
+        Raises `ConflictError`, and `BackendError` when it does not answer.
+        """
         entry = self._names.get(name)
         if entry is None or not entry.link.live:
             raise self._not_running(name)
         return await control(await entry.link.get(), "health", wait=_HEALTH_TIMEOUT)
 
     def look_at_workspace(self, name: str, after: str | None) -> dict[str, Any]:
-        """Return what in the shed's workspace may run on the host; see `shed.sheds.leftovers`.  Raises `UsageError` when it has none."""
+        """Return what in the shed's workspace may run on the host; see `shed.sheds.leftovers`.
+
+        Raises `UsageError` when it has none.
+        """
         from shed.sheds import leftovers  # noqa: PLC0415  few ask
 
         return leftovers.view(self._load(self._folders(name)), after)
@@ -220,7 +252,8 @@ class Manager:
     async def open_port(self, name: str, port: int) -> Stream:
         """Open a stream to the guest's TCP `port`.
 
-        Raises `ConnectError` when nothing listens there, or the guest does not say so in time; `UnavailableError` (SHED_NOT_RUNNING).
+        Raises `ConnectError` when nothing listens there, or the guest does not say so in time; `UnavailableError`
+        (SHED_NOT_RUNNING).
         """
         what = f"port {port} of shed {name!r}"
         try:
@@ -243,7 +276,9 @@ class Manager:
         raise ConnectError(f"{what}: {why}", hint=f"is something listening there? `shed exec {name} -- ss -ltn`")
 
     async def open_listener(self, name: str, line: str, *, autostart: bool) -> tuple[Stream, str]:
-        """Ask the guest's `shed.guest.listen` for something, in one line; return the stream and the answer's words behind OK.
+        """Ask the guest's `shed.guest.listen` for something, in one line.
+
+        Return the stream and the answer's words behind OK.
 
         Raises `BackendError`: CONNECT_FAILED with the guest's reason.
         """
@@ -270,7 +305,9 @@ class Manager:
             return await connection.open(port)
         except BackendError as error:  # the VM, or the connection, died a moment ago
             log.info("shed %s: %s; trying once more", name, error)
-            if connection is not None and link.connection is connection:  # else somebody who also saw it has made another
+            if (
+                connection is not None and link.connection is connection
+            ):  # else somebody who also saw it has made another
                 await link.drop(error)
         link = await self._link(name, tell, autostart=autostart)
         return await (await link.get()).open(port)
@@ -285,7 +322,9 @@ class Manager:
             record = self._load(folders)
             if self._backend.liveness(folders.instance) is Liveness.NOT_OURS:
                 if not autostart:
-                    raise UnavailableError(f"shed {name!r} is not running", code="SHED_NOT_RUNNING", hint=f"`shed start {name}`")
+                    raise UnavailableError(
+                        f"shed {name!r} is not running", code="SHED_NOT_RUNNING", hint=f"`shed start {name}`"
+                    )
                 if tell is not None:
                     await tell("starting")
                 await self._boot(record, folders, link, Progress())
@@ -294,7 +333,14 @@ class Manager:
         return link
 
     async def _boot(
-        self, record: metadata.Record, folders: Folders, link: Link, progress: Progress, *, cold: bool = False, force: bool = False
+        self,
+        record: metadata.Record,
+        folders: Folders,
+        link: Link,
+        progress: Progress,
+        *,
+        cold: bool = False,
+        force: bool = False,
     ) -> tuple[metadata.Record, str]:
         await link.drop()
         record, booted = await lifecycle.start(
@@ -399,11 +445,15 @@ class Manager:
         steps = " ".join(f"{name}={spent:.0f}" for name, spent in timings.items())
         total = sum(timings.values())
         boot = f" boot={way}" if way else ""
-        log.info("timing: %s name=%s backend=%s%s total=%.0fms %s", what, record.name, record.backend, boot, total, steps)
+        log.info(
+            "timing: %s name=%s backend=%s%s total=%.0fms %s", what, record.name, record.backend, boot, total, steps
+        )
         return {**self._view(record), **({"boot": way} if way else {}), "timings": timings}
 
     def _missing(self, name: str) -> NotFoundError:
-        return NotFoundError(f"there is no shed {name!r}", code="SHED_NOT_FOUND", hint="`shed list` shows what there is")
+        return NotFoundError(
+            f"there is no shed {name!r}", code="SHED_NOT_FOUND", hint="`shed list` shows what there is"
+        )
 
     def _not_running(self, name: str) -> ConflictError:
         return ConflictError(f"shed {name!r} is not running", code="SHED_NOT_RUNNING", hint=f"`shed start {name}`")

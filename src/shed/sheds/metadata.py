@@ -1,7 +1,7 @@
 """What is known of a shed on disk: `metadata.json` in its instance folder, and the `.creating` marker of an unfinished create.
 
-Both are written atomically and read with suspicion: every member's type is checked, unknown members are ignored.  What runs is not
-written here (the backend knows), only what the user asked for.
+Both are written atomically and read with suspicion: every member's type is checked, unknown members are ignored.  What
+runs is not written here (the backend knows), only what the user asked for.
 """
 
 from __future__ import annotations
@@ -102,7 +102,10 @@ def load(folder: Path) -> Record:
 
 
 def pinned(folder: Path) -> str:
-    """Return the digest that the record of the instance `folder` pins; that is read in foreign records, too.  Raises `DamagedError`."""
+    """Return the digest that the record of the instance `folder` pins; that is read in foreign records, too.
+
+    Raises `DamagedError`.
+    """
     digest = _values(folder).get("lower_digest")
     if not isinstance(digest, str):
         raise _damaged(folder / METADATA, "lower_digest is missing")
@@ -117,7 +120,8 @@ def _values(folder: Path) -> dict[str, Any]:
     if isinstance(version, int) and not isinstance(version, bool) and version != SCHEMA_VERSION:
         age = "an older" if version < SCHEMA_VERSION else "a newer"
         raise DamagedError(
-            f"shed {folder.name!r} was made by {age} version of shed (metadata schema {version}, this one reads {SCHEMA_VERSION})",
+            f"shed {folder.name!r} was made by {age} version of shed (metadata schema {version}, this one reads "
+            f"{SCHEMA_VERSION})",
             code="SHED_SCHEMA",
             hint=f"use the version that made it, or remove it: shed delete --force {folder.name}",
         )

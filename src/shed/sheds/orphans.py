@@ -1,7 +1,7 @@
 """What crashes have left behind: files whose owner is gone.
 
-Something is an orphan only when all three hold: what it belongs to does not exist, nobody holds the lock of that, and it has not been
-touched for an hour.  Lock files are never orphans.
+Something is an orphan only when all three hold: what it belongs to does not exist, nobody holds the lock of that, and
+it has not been touched for an hour.  Lock files are never orphans.
 """
 
 from __future__ import annotations
@@ -34,7 +34,9 @@ class Orphan:
 
     path: Path
     kind: str
-    """``upper``, ``instance`` (what a create or a delete that was cut short has left), ``template`` or ``temporary``."""
+    """``upper``, ``instance`` (what a create or a delete that was cut short has left), ``template`` or
+    ``temporary``.
+    """
     lock: Path
     """Whoever holds this is at work on it; of a temporary file, itself."""
     owners: tuple[Path, ...] = ()
@@ -44,7 +46,9 @@ class Orphan:
 
 def find_orphans(paths: Paths, *, gone: Collection[Path] = ()) -> list[Orphan]:
     """Return what belongs to nobody, in the order of its paths; owners in `gone` count as not there."""
-    candidates = sorted((*_uppers(paths), *_instances(paths), *_templates(paths), *_temporaries(paths)), key=lambda orphan: orphan.path)
+    candidates = sorted(
+        (*_uppers(paths), *_instances(paths), *_templates(paths), *_temporaries(paths)), key=lambda orphan: orphan.path
+    )
     found = [orphan for orphan in candidates if _is_left(orphan, gone) and _is_free(orphan)]
     return [replace(orphan, space=measure(orphan.path)) for orphan in found]
 
@@ -66,7 +70,11 @@ def remove_orphan(orphan: Orphan) -> bool:
 
 def _uppers(paths: Paths) -> Iterator[Orphan]:
     for path in _entries(paths.uppers):
-        owners = (paths.instances / path.name, paths.instances / f".{path.name}.new", paths.instances / f".{path.name}.gone")
+        owners = (
+            paths.instances / path.name,
+            paths.instances / f".{path.name}.new",
+            paths.instances / f".{path.name}.gone",
+        )
         yield Orphan(path, "upper", paths.instances / f".{path.name}.lock", owners)
 
 
@@ -81,7 +89,9 @@ def _templates(paths: Paths) -> Iterator[Orphan]:
     """Yield the templates; each belongs to a runtime in the store, and is made again when that comes back."""
     for path in _entries(paths.templates):
         if upper_runtime := upper.runtime_of(path):
-            yield Orphan(path, "template", paths.templates / ".lock", (LayoutStore(paths.images).blobs / upper_runtime,))
+            yield Orphan(
+                path, "template", paths.templates / ".lock", (LayoutStore(paths.images).blobs / upper_runtime,)
+            )
         elif path.name.startswith("vm-"):
             runtime_name = saved_runtime(path, _qemu())
             owners = () if runtime_name is None else (LayoutStore(paths.images).blobs / runtime_name,)
@@ -98,7 +108,15 @@ def _qemu() -> Path | None:
 def _temporaries(paths: Paths) -> Iterator[Orphan]:
     """Yield what atomic writes, and the making of blobs, never gave its name."""
     images = paths.images
-    places = [images, images / "blobs/sha256", images / "tags", images / "refs", images / "verified", paths.templates, paths.logs]
+    places = [
+        images,
+        images / "blobs/sha256",
+        images / "tags",
+        images / "refs",
+        images / "verified",
+        paths.templates,
+        paths.logs,
+    ]
     for parent in (paths.instances, paths.uppers, paths.snapshots):
         places += [path for path in (parent, *_entries(parent)) if path.is_dir()]
     for place in places:
@@ -128,7 +146,10 @@ def _is_free(orphan: Orphan) -> bool:
 
 @contextlib.contextmanager
 def _holding(lock: Path) -> Iterator[bool]:
-    """Hold `lock`, a file or a folder, as long as the block lasts; yield whether nobody else has it.  Nobody has one that is not there."""
+    """Hold `lock`, a file or a folder, as long as the block lasts; yield whether nobody else has it.
+
+    Nobody has one that is not there.
+    """
     try:
         fd = os.open(lock, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:

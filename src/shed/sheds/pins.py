@@ -18,7 +18,9 @@ from shed.sheds import metadata
 
 SNAPSHOT = "snapshot.json"
 _FRESH = dt.timedelta(hours=1)
-"""How long a create that is not done keeps its image; none takes that long, so an older marker is of one that was cut short."""
+"""How long a create that is not done keeps its image; none takes that long, so an older marker is of one that was cut
+short.
+"""
 
 
 def pins(paths: Paths, *, without: Collection[str] = ()) -> list[Pin]:
@@ -42,7 +44,10 @@ def pins_and_warnings(paths: Paths) -> tuple[list[Pin], list[str]]:
 
 
 def _looks(paths: Paths, without: Collection[str]) -> Iterator[Callable[[], Pin | None]]:
-    """Yield one look at each record.  Sheds come first: a snapshot of a shed that vanishes meanwhile is there by then."""
+    """Yield one look at each record.
+
+    Sheds come first: a snapshot of a shed that vanishes meanwhile is there by then.
+    """
     for folder in _folders(paths.instances):
         if folder.name not in without:
             yield lambda folder=folder: _of_shed(folder)  # type: ignore[misc]
@@ -51,7 +56,10 @@ def _looks(paths: Paths, without: Collection[str]) -> Iterator[Callable[[], Pin 
 
 
 def _folders(parent: Path) -> list[Path]:
-    """Return what is in `parent` and is no plain file; a link that leads nowhere may be somebody's shed on a disk that is not mounted."""
+    """Return what is in `parent` and is no plain file.
+
+    A link that leads nowhere may be somebody's shed on a disk that is not mounted.
+    """
     if not parent.exists():
         return []
     return sorted(path for path in parent.iterdir() if not path.name.startswith(".") and not path.is_file())
@@ -62,7 +70,12 @@ def _of_shed(folder: Path) -> Pin | None:
     marker = metadata.load_marker(folder)  # first: by the time it goes, the record is there
     hint = f"get the image again, or remove the shed: shed delete --force {name}"
     if marker is not None and _is_fresh(marker, folder):
-        return Pin(_digest(marker.digest, folder / metadata.MARKER, hint), f"shed {name!r}, which is being created", hint, strict=True)
+        return Pin(
+            _digest(marker.digest, folder / metadata.MARKER, hint),
+            f"shed {name!r}, which is being created",
+            hint,
+            strict=True,
+        )
     if marker is not None and not (folder / metadata.METADATA).exists():
         return None  # the server sweeps what is left of it
     try:
@@ -80,7 +93,8 @@ def _is_fresh(marker: metadata.Marker, folder: Path) -> bool:
         return dt.datetime.now(dt.UTC) - created < _FRESH
     except (ValueError, TypeError):
         raise metadata.DamagedError(
-            f"{folder / metadata.MARKER}: created_at is not a time", hint=f"remove the shed: shed delete --force {folder.name}"
+            f"{folder / metadata.MARKER}: created_at is not a time",
+            hint=f"remove the shed: shed delete --force {folder.name}",
         ) from None
 
 

@@ -5,8 +5,9 @@
     spares/.lock         flock: held by the server whose spares these are; never removed
     spares/NUMBER/       a spare's disks, and all that the backend keeps of its VM
 
-A spare is of the default shape and serves every image of its boot kit.  It belongs to the server, unlike a shed's VM: it ends with it, and
-what a server that was killed has left is ended by the next.  Spares are made when no shed has been started for a moment.
+A spare is of the default shape and serves every image of its boot kit.  It belongs to the server, unlike a shed's VM:
+it ends with it, and what a server that was killed has left is ended by the next.  Spares are made when no shed has been
+started for a moment.
 """
 
 from __future__ import annotations
@@ -61,7 +62,9 @@ class Spare:
 class Pool:
     """Keeps as many spares of the default shape as `settings` say, once `ask` has had a template made for them."""
 
-    def __init__(self, paths: Paths, backend: Backend, settings: Settings, admission: Admission, ask: Callable[[Machine], None]) -> None:
+    def __init__(
+        self, paths: Paths, backend: Backend, settings: Settings, admission: Admission, ask: Callable[[Machine], None]
+    ) -> None:
         self._folder = paths.spares
         self._sheds = paths.instances
         self._templates = paths.templates
@@ -84,7 +87,10 @@ class Pool:
         self._task: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
-        """End what a server before us has left, and begin to keep spares.  Two servers of one data folder have one pool."""
+        """End what a server before us has left, and begin to keep spares.
+
+        Two servers of one data folder have one pool.
+        """
         try:
             self._held.enter_context(locked(self._folder / _LOCK, wait=False))
         except ConflictError:
@@ -92,7 +98,11 @@ class Pool:
             return
         await self._sweep()
         if self._size and not can_link(self._folder, self._sheds):
-            log.warning("no spares are kept: %s and %s are different mounts, and none could become a shed", self._folder, self._sheds)
+            log.warning(
+                "no spares are kept: %s and %s are different mounts, and none could become a shed",
+                self._folder,
+                self._sheds,
+            )
         elif self._size:
             self._task = asyncio.create_task(self._fill(), name="spares")
 
@@ -165,7 +175,10 @@ class Pool:
                 self.look()
 
     async def _next(self) -> Template | None:
-        """Wait until nobody starts anything, and drop what is of no use; return what to restore another spare from, if one is wanted."""
+        """Wait until nobody starts anything, and drop what is of no use.
+
+        Return what to restore another spare from, if one is wanted.
+        """
         if self._like is None:
             return None
         await self._calmed()
@@ -190,13 +203,21 @@ class Pool:
         assert self._like is not None
         like, folder = self._like, self._folder / str(next(self._numbers))
         disk, runtime = folder / "upper.ext4", like.disks[-1]
-        machine = replace(like, name=f"spare-{folder.name}", state_dir=folder, disks=(Disk(disk, read_only=False), runtime, runtime))
+        machine = replace(
+            like, name=f"spare-{folder.name}", state_dir=folder, disks=(Disk(disk, read_only=False), runtime, runtime)
+        )
         await self._admission.check_idle("a spare", machine.memory_mb)
         await in_thread(self._make_upper, runtime.path, disk)
         began = time.monotonic()
         await self._backend.make_spare(machine, template, _rehearse, timeout=self._settings.start_timeout)
         self._spares.append(Spare(machine, template))
-        log.info("spare %s made in %.1f s, there are %d of %d", folder.name, time.monotonic() - began, len(self._spares), self._size)
+        log.info(
+            "spare %s made in %.1f s, there are %d of %d",
+            folder.name,
+            time.monotonic() - began,
+            len(self._spares),
+            self._size,
+        )
 
     def _make_upper(self, runtime: Path, disk: Path) -> None:
         size = self._settings.default_upper_size
@@ -221,7 +242,10 @@ def _kit(machine: Machine) -> tuple[Path, ...]:
 
 
 async def _rehearse(connection: Connection) -> None:
-    """Bring the agent through all that a create and its first command ask of it.  Raises `BackendError` when it does not succeed."""
+    """Bring the agent through all that a create and its first command ask of it.
+
+    Raises `BackendError` when it does not succeed.
+    """
     await control(connection, "rehearse", wait=_REHEARSAL_SECONDS)
     done = await run(await connection.open(PORT_EXEC), [_BUSYBOX, "true"], wait=_REHEARSAL_SECONDS)
     if done.code:

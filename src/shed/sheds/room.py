@@ -1,7 +1,7 @@
 """When the host's disk is full: a shed's VM stands still at the write that there is no room for, and goes on when there is some.
 
-So a full disk breaks no file system of a guest: it sees a slow disk.  VMMs tell nobody of it, so those that run are asked: now and then,
-and more often while space is short or one of them stands still.
+So a full disk breaks no file system of a guest: it sees a slow disk.  VMMs tell nobody of it, so those that run are
+asked: now and then, and more often while space is short or one of them stands still.
 """
 
 from __future__ import annotations
@@ -61,7 +61,11 @@ class Room:
             return
         if waits and name not in self._waiting:
             self._waiting.add(name)
-            log.warning("shed %s stands still: the disk with %s is full; it goes on when there is room", name, self._paths.uppers)
+            log.warning(
+                "shed %s stands still: the disk with %s is full; it goes on when there is room",
+                name,
+                self._paths.uppers,
+            )
         elif not waits and name in self._waiting:
             self._waiting.remove(name)
             log.info("shed %s goes on", name)

@@ -45,7 +45,9 @@ async def list_sessions(manager: Manager, name: str) -> list[Session]:
     _check(done, name)
     lines = done.stdout.splitlines()
     if len(lines) > _MOST_SESSIONS:
-        raise BackendError(f"tmux in shed {name!r} names {len(lines)} sessions, {_MOST_SESSIONS} is the most", code="TMUX_FAILED")
+        raise BackendError(
+            f"tmux in shed {name!r} names {len(lines)} sessions, {_MOST_SESSIONS} is the most", code="TMUX_FAILED"
+        )
     return sorted((_parse(line, name) for line in lines), key=lambda session: str(session["name"]))
 
 
@@ -59,12 +61,17 @@ async def all_sessions(manager: Manager) -> tuple[list[Session], list[str]]:
 
 
 async def kill_session(manager: Manager, name: str, session: str) -> None:
-    """End a session and what runs in it.  Raises `NotFoundError` (SESSION_NOT_FOUND) besides what `list_sessions` raises."""
+    """End a session and what runs in it.
+
+    Raises `NotFoundError` (SESSION_NOT_FOUND) besides what `list_sessions` raises.
+    """
     check_session_name(session)
     done = await _tmux(manager, name, "kill-session", "-t", f"={session}")
     if done.code and session not in {found["name"] for found in await list_sessions(manager, name)}:
         raise NotFoundError(
-            f"shed {name!r} has no session {session!r}", code="SESSION_NOT_FOUND", hint=f"`shed sessions {name}` shows what there is"
+            f"shed {name!r} has no session {session!r}",
+            code="SESSION_NOT_FOUND",
+            hint=f"`shed sessions {name}` shows what there is",
         )
     _check(done, name)
 
@@ -85,7 +92,9 @@ async def _asked(manager: Manager, name: str) -> list[Session] | str:
 async def _tmux(manager: Manager, name: str, *words: str) -> Done:
     done = await run(await manager.open_exec(name, autostart=False), ["tmux", *words], wait=_WAIT)
     if done.error is not None and done.code == 127:
-        raise NoTmuxError(f"the image of shed {name!r} has no tmux", hint=f"install it in the shed, or use: shed console {name}")
+        raise NoTmuxError(
+            f"the image of shed {name!r} has no tmux", hint=f"install it in the shed, or use: shed console {name}"
+        )
     return done
 
 

@@ -31,7 +31,10 @@ class Starts:
 
     @contextlib.contextmanager
     def under_way(self, doing: str) -> Iterator[None]:
-        """Have this task be one of them.  Raises `ConflictError` (SHED_START_ENDED) when it was told to give up and has."""
+        """Have this task be one of them.
+
+        Raises `ConflictError` (SHED_START_ENDED) when it was told to give up and has.
+        """
         task = asyncio.current_task()
         assert task is not None
         self._tasks[task] = None
@@ -42,7 +45,9 @@ class Starts:
             if reason is None or task.cancelling() > 1:  # the server ends
                 raise
             raise ConflictError(
-                f"the {doing} of shed {self._name!r} was ended: {reason}", code="SHED_START_ENDED", hint="`shed list` shows what there is"
+                f"the {doing} of shed {self._name!r} was ended: {reason}",
+                code="SHED_START_ENDED",
+                hint="`shed list` shows what there is",
             ) from None
         finally:
             if self._tasks.pop(task) is not None:

@@ -16,12 +16,18 @@ if TYPE_CHECKING:
 
 _REST_SECONDS = 60.0
 _CALM_SECONDS = 2.5
-"""Until the guest's kernel has done what it puts off, such as asking whether its IPv6 address is free: or every restored one does it."""
+"""Until the guest's kernel has done what it puts off, such as asking whether its IPv6 address is free: or every
+restored one does it.
+"""
 
 
 def blank(image: BootImage, cpus: int, memory_mb: int, folder: Path) -> Machine:
     """Return a machine of no shed's, for a template: its disks only say of which kind they are."""
-    disks = (Disk(image.runtime, read_only=False), Disk(image.root, read_only=True), Disk(image.runtime, read_only=True))
+    disks = (
+        Disk(image.runtime, read_only=False),
+        Disk(image.root, read_only=True),
+        Disk(image.runtime, read_only=True),
+    )
     return Machine("blank", cpus, memory_mb, image.kernel, image.initrd, disks, folder)
 
 

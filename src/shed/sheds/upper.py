@@ -1,8 +1,8 @@
 """The writable layer of a shed: a clone of an empty ext4 that came ready-made in the runtime blob.
 
-A runtime has some of several sizes.  The largest that is not too large is the template: taken out of the runtime once, and kept sparse.
-Nothing here formats: where the template is smaller than what is wanted, the clone is only made longer, and the guest's kernel grows the
-file system into it.
+A runtime has some of several sizes.  The largest that is not too large is the template: taken out of the runtime once,
+and kept sparse. Nothing here formats: where the template is smaller than what is wanted, the clone is only made longer,
+and the guest's kernel grows the file system into it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ if TYPE_CHECKING:
     from shed.erofs.reader import Image
 
 _READY = "share/uppers"
-"""Folder of the runtime with ready-made ones: a file named ``5G`` for 5 GiB, in the layout of `shed.images.bootkit.ready`."""
+"""Folder of the runtime with ready-made ones: a file named ``5G`` for 5 GiB, in the layout of
+`shed.images.bootkit.ready`.
+"""
 _READY_NAME = re.compile(rb"([1-9][0-9]{0,3})G")
 _READY_MOST = 16 << 20
 """Bytes of such a file; the largest has a tenth of that."""
@@ -35,7 +37,9 @@ _SMALL = "share/upper.ext4"
 _TEMPLATE = re.compile(r"upper-([^-]+)(?:-[0-9]+G)?\.ext4")
 _REBUILD = "build the boot kit again: shed image bootkit build"
 _RESERVE = 32 << 20
-"""Bytes that must stay free beside the clone: a guest whose disk image cannot grow at all sees I/O errors at its first write."""
+"""Bytes that must stay free beside the clone: a guest whose disk image cannot grow at all sees I/O errors at its first
+write.
+"""
 _MAGIC_OFFSET = 1080
 _MAGIC = b"\x53\xef"
 """``s_magic`` of the ext4 superblock, 56 bytes into it at 1024; kernel documentation, ext4/globals."""
@@ -53,7 +57,8 @@ def check_upper_size(size: int) -> int:
 def template(templates: Path, runtime: Path, size: int) -> Path:
     """Return an empty ext4 for a layer of `size` bytes: the largest of the EROFS blob `runtime` (named by its digest) that is no larger.
 
-    It is extracted on first use.  Raises `DataError` when the blob has none that is whole, `StorageError` when the disk refuses.
+    It is extracted on first use.  Raises `DataError` when the blob has none that is whole, `StorageError` when the disk
+    refuses.
     """
     ready = max((each for each in _ready_sizes(runtime) if each <= size), default=None)
     path = templates / (f"upper-{runtime.name}.ext4" if ready is None else f"upper-{runtime.name}-{ready >> 30}G.ext4")
@@ -74,14 +79,18 @@ def runtime_of(path: Path) -> str | None:
 
 
 def make_upper(source: Path, target: Path, size: int) -> None:
-    """Make `target`, in a new folder, a sparse clone of the template `source` of `size` bytes.  Raises `StorageError`."""
+    """Make `target`, in a new folder, a sparse clone of the template `source` of `size` bytes.
+
+    Raises `StorageError`.
+    """
     with storage_errors(target):
         target.parent.mkdir(mode=0o700)
         needed = source.stat().st_blocks * 512 + _RESERVE
         free = shutil.disk_usage(target.parent).free
         if free < needed:
             raise StorageError(
-                f"no space for a writable layer in {target.parent.parent}: {format_size(free)} free, {format_size(needed)} needed",
+                f"no space for a writable layer in {target.parent.parent}: {format_size(free)} free, "
+                f"{format_size(needed)} needed",
                 code="NO_SPACE",
                 hint="free some space, for example: shed delete NAME",
             )

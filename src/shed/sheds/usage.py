@@ -1,8 +1,8 @@
 """What a server's data takes up on the disk, by kind.
 
-Two numbers each: ``size_bytes``, as long as the files are, and ``disk_bytes``, what the file system has given them.  They differ for
-writable layers, which are sparse.  A blob counts once however many images share it, and a hard link once; extents that reflinked clones
-share count in each, because only the file system knows of them.
+Two numbers each: ``size_bytes``, as long as the files are, and ``disk_bytes``, what the file system has given them.
+They differ for writable layers, which are sparse.  A blob counts once however many images share it, and a hard link
+once; extents that reflinked clones share count in each, because only the file system knows of them.
 """
 
 from __future__ import annotations
@@ -49,11 +49,16 @@ class Kind:
 
 
 def usage(paths: Paths) -> dict[str, Any]:
-    """Return what is taken up, as the API shows it: ``kinds`` by name, and ``total``.  What cannot be read is left out."""
+    """Return what is taken up, as the API shows it: ``kinds`` by name, and ``total``.
+
+    What cannot be read is left out.
+    """
     store = LayoutStore(paths.images)
     kinds = {
         "images": _images(store),
-        "downloads": Kind([(short(digest), space_of(status)) for digest, status in sorted(partials(store.blobs).items())]),
+        "downloads": Kind(
+            [(short(digest), space_of(status)) for digest, status in sorted(partials(store.blobs).items())]
+        ),
         "sheds": Kind([(name, measure(paths.instances / name, paths.uppers / name)) for name in folders.names(paths)]),
         "snapshots": Kind(_entries(paths.snapshots)),
         "templates": Kind(_entries(paths.templates)),
@@ -82,7 +87,9 @@ def _images(store: LayoutStore) -> Kind:
     images: dict[str, set[Digest]] = {}
     for digest in sorted(manifests, key=lambda digest: names.get(digest, [digest])):
         with contextlib.suppress(ShedError):
-            images[", ".join(names.get(digest, [short(digest)]))] = blobs_of(digest, store.read_manifest(digest)) & present.keys()
+            images[", ".join(names.get(digest, [short(digest)]))] = (
+                blobs_of(digest, store.read_manifest(digest)) & present.keys()
+            )
     holders = Counter(blob for blobs in images.values() for blob in blobs)
     kind = Kind([], measure(store.root / "cache"))
     for name, blobs in images.items():

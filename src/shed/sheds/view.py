@@ -15,8 +15,12 @@ Shed = dict[str, Any]
 """Such a view: names and JSON values."""
 
 
-def view(record: Record, folders: Folders, backend: Backend, space: Reserve, *, starting: bool, misuse: str, waits: bool) -> Shed:
-    """Return what there is to say of the shed `record`; `starting` when its VM is being brought up, `misuse` what its guest did wrong.
+def view(
+    record: Record, folders: Folders, backend: Backend, space: Reserve, *, starting: bool, misuse: str, waits: bool
+) -> Shed:
+    """Return what there is to say of the shed `record`.
+
+    `starting` when its VM is being brought up, `misuse` what its guest did wrong.
 
     With `waits` it waits for room on the host's disk.  A running one is told when `space` is not free any more.
     """
@@ -41,7 +45,9 @@ def view(record: Record, folders: Folders, backend: Backend, space: Reserve, *, 
     elif misuse and liveness is not Liveness.NOT_OURS:
         shed["detail"] = f"its link was dropped: {misuse}; `shed stop {record.name}` ends it"
     elif waits and liveness is Liveness.OURS:
-        shed["detail"] = "it stands still: the disk of its host is full; free some space there, and it goes on by itself"
+        shed["detail"] = (
+            "it stands still: the disk of its host is full; free some space there, and it goes on by itself"
+        )
     elif has_errors(folders.upper):
         how = f"stop it, then: {repair(folders.upper)}"
         shed["detail"] = f"its file system has errors, as after a full disk of the host; {how}"

@@ -1,9 +1,9 @@
 """Warm starts: restoring a shed's VM from a template instead of booting it, and the making of templates.
 
-A template is one saved machine per shape (boot kit, processors, memory, shares); it serves every image and every shed, because all that
-differs comes with *configure*.  It is made in the background after the first cold start of its shape.  A cold start is always right, so
-whatever goes wrong with a warm one ends in a cold one, unless it is the shed's own fault; a template whose cold start then succeeds was to
-blame, and is dropped.
+A template is one saved machine per shape (boot kit, processors, memory, shares); it serves every image and every shed,
+because all that differs comes with *configure*.  It is made in the background after the first cold start of its shape.
+A cold start is always right, so whatever goes wrong with a warm one ends in a cold one, unless it is the shed's own
+fault; a template whose cold start then succeeds was to blame, and is dropped.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 _SHEDS_OWN = frozenset(f"SHED-INIT-{number:02}" for number in (3, 4, 6, 7, 8, 9, 10))
-"""How the guest calls what is wrong with the image, the upper or the folder that it was given; see `shed.guest.configure.steps`.
+"""How the guest calls what is wrong with the image, the upper or the folder that it was given; see
+`shed.guest.configure.steps`.
 
 Not those that say that a disk is missing: a saved machine that is no good may not see it.
 """
@@ -42,7 +43,10 @@ _SPACE_PAUSE, _NO_SPACE = 10.0, frozenset({"NO_SPACE", "DISK_RESERVE"})
 
 
 class WarmStart:
-    """What the `backend` is asked for templates through, and a pool of spares; there are neither when `settings` say so."""
+    """What the `backend` is asked for templates through, and a pool of spares.
+
+    There are neither when `settings` say so.
+    """
 
     def __init__(self, paths: Paths, backend: Backend, settings: Settings, admission: Admission) -> None:
         self._folder = paths.templates
@@ -63,7 +67,10 @@ class WarmStart:
         await self._pool.open()
 
     async def prepare(self, resolve: Callable[[str], BootImage]) -> None:
-        """Remove what a server before us was killed over; then have spares made for the default image, if it is here."""
+        """Remove what a server before us was killed over.
+
+        Then have spares made for the default image, if it is here.
+        """
         settings = self._settings
         if settings.warm_start:
             await self._backend.sweep_templates()
@@ -104,7 +111,10 @@ class WarmStart:
         return error.code in _SHEDS_OWN and await asyncio.to_thread(self._backend.is_whole, template)
 
     async def to_blame(self, template: Template, machine: Machine) -> None:
-        """Drop a template that `machine` could not be restored from, although it boots.  The second of a shape is the last."""
+        """Drop a template that `machine` could not be restored from, although it boots.
+
+        The second of a shape is the last.
+        """
         self._blamed[_shape(machine)] += 1
         log.warning("template %s could not be used and is dropped", template.path.name)
         try:
@@ -118,7 +128,9 @@ class WarmStart:
         if not self._settings.warm_start or shape in self._making or self._blamed[shape] >= _MOST_BLAMED:
             return
         if time.monotonic() >= self._failed.get(shape, -_PAUSE) + _PAUSE:
-            self._making[shape] = asyncio.create_task(self._make_quietly(machine, shape), name=f"template like {machine.name}")
+            self._making[shape] = asyncio.create_task(
+                self._make_quietly(machine, shape), name=f"template like {machine.name}"
+            )
 
     async def _make_quietly(self, machine: Machine, shape: tuple[object, ...]) -> None:
         try:
@@ -141,4 +153,11 @@ class WarmStart:
 
 
 def _shape(machine: Machine) -> tuple[object, ...]:
-    return (machine.cpus, machine.memory_mb, len(machine.shares), machine.kernel, machine.initrd, machine.disks[-1].path)
+    return (
+        machine.cpus,
+        machine.memory_mb,
+        len(machine.shares),
+        machine.kernel,
+        machine.initrd,
+        machine.disks[-1].path,
+    )

@@ -17,7 +17,10 @@ _MAX_PASSWD = 1 << 20
 
 
 def check_local_dir(text: str) -> str:
-    """Return the folder `text` without symlinks when it can be a workspace.  Raises `UsageError` (INVALID_LOCAL_DIR)."""
+    """Return the folder `text` without symlinks when it can be a workspace.
+
+    Raises `UsageError` (INVALID_LOCAL_DIR).
+    """
     problem = None
     if "\0" in text or not text.startswith("/"):
         problem = "it is not an absolute path"
@@ -26,11 +29,16 @@ def check_local_dir(text: str) -> str:
         problem = _problem(resolved)
         if problem is None:
             return resolved
-    raise UsageError(f"{text!r} cannot be a workspace: {problem}", code="INVALID_LOCAL_DIR", hint="name a folder that exists here")
+    raise UsageError(
+        f"{text!r} cannot be a workspace: {problem}", code="INVALID_LOCAL_DIR", hint="name a folder that exists here"
+    )
 
 
 def check_mode(mode: str | None, local_dir: str | None) -> str:
-    """Return how the guest gets its workspace, the safe way when nothing is said.  Raises `UsageError` (INVALID_LOCAL_DIR_MODE)."""
+    """Return how the guest gets its workspace, the safe way when nothing is said.
+
+    Raises `UsageError` (INVALID_LOCAL_DIR_MODE).
+    """
     code = "INVALID_LOCAL_DIR_MODE"
     if mode is None:
         return SHARE_MODES[0]

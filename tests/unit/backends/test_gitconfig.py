@@ -23,7 +23,9 @@ def said_by_git(text: bytes, path: Path) -> list[tuple[str, bytes | None]] | Non
     """Return the settings as git reads them; None when it refuses the file."""
     path.write_bytes(text)
     words = ["git", "config", "--file", str(path), "--no-includes", "--null", "--list"]
-    done = subprocess.run(words, capture_output=True, check=False, env={"PATH": "/usr/bin:/bin", "HOME": "/nonexistent"})
+    done = subprocess.run(
+        words, capture_output=True, check=False, env={"PATH": "/usr/bin:/bin", "HOME": "/nonexistent"}
+    )
     if done.returncode:
         return None
     found: list[tuple[str, bytes | None]] = []
@@ -34,12 +36,18 @@ def said_by_git(text: bytes, path: Path) -> list[tuple[str, bytes | None]] | Non
 
 
 def key_of(setting: Setting) -> str:
-    middle = "" if setting.name is None else f".{setting.name.decode(errors='surrogateescape')}".replace('\\"', '"').replace("\\\\", "\\")
+    middle = (
+        ""
+        if setting.name is None
+        else f".{setting.name.decode(errors='surrogateescape')}".replace('\\"', '"').replace("\\\\", "\\")
+    )
     return f"{setting.section}{middle}.{setting.key}"
 
 
 def test_what_git_reads_is_what_was_looked_at(tmp_path: Path) -> None:
-    """Random files of all that is special: when one is clear, git refuses it, or finds the same settings in it and no others."""
+    """Random files of all that is special: when one is clear, git refuses it, or finds the same settings in it and no
+    others.
+    """
     rng = random.Random(29)
     pieces = [
         "[core]",
@@ -194,9 +202,17 @@ FORK = ROOTED + b'[remote "fork"]\n\turl = https://example.com/fork.git\n'
             OLD.replace(b"origin", b"upstream") + b'[remote "origin"]\n\turl = https://example.com/x\n',
             False,
         ),
-        (OLD.replace(b"origin", b"upstream"), OLD.replace(b"origin", b"upstream") + b'[branch "a"]\n\tremote = upstream\n', True),
+        (
+            OLD.replace(b"origin", b"upstream"),
+            OLD.replace(b"origin", b"upstream") + b'[branch "a"]\n\tremote = upstream\n',
+            True,
+        ),
         (b"", b'[remote "origin"]\n\turl = /workspace/a.git\n', True),
-        (b'[remote "origin"]\n\turl = x\n', b'[remote "origin"]\n\turl = x\n\tpushurl = https://example.com/x\n', False),
+        (
+            b'[remote "origin"]\n\turl = x\n',
+            b'[remote "origin"]\n\turl = x\n\tpushurl = https://example.com/x\n',
+            False,
+        ),
     ],
 )
 def test_a_push_goes_where_it_went(old: bytes, new: bytes, expected: bool) -> None:
@@ -205,7 +221,8 @@ def test_a_push_goes_where_it_went(old: bytes, new: bytes, expected: bool) -> No
 
 
 @pytest.mark.parametrize(
-    "address", ["doc/store", "./doc", "../x.git", "/home/me/x", "file:///x", "~/x", "-x:y", "ext::x", "/workspace/../x::y"]
+    "address",
+    ["doc/store", "./doc", "../x.git", "/home/me/x", "file:///x", "~/x", "-x:y", "ext::x", "/workspace/../x::y"],
 )
 def test_a_new_remote_is_no_folder_of_the_hosts(address: str) -> None:
     """What git is led to runs hooks there."""
@@ -228,4 +245,7 @@ def test_a_new_remote_is_no_folder_of_the_hosts(address: str) -> None:
 )
 def test_what_is_fetched_goes_to_its_remotes_branches(fetch: str, expected: bool) -> None:
     """Not to where the host's git would make a git directory of it."""
-    assert allowed(OLD + b'[remote "new"]\n\turl = https://example.com/x\n\tfetch = %s\n' % fetch.encode(), OLD) is expected
+    assert (
+        allowed(OLD + b'[remote "new"]\n\turl = https://example.com/x\n\tfetch = %s\n' % fetch.encode(), OLD)
+        is expected
+    )

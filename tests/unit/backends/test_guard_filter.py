@@ -20,7 +20,9 @@ REFUSED, MISSING = ERRNO | errno.EPERM, ERRNO | errno.ENOSYS
 
 
 def answer(code: bytes, number: int, *arguments: int, arch: int = ARCH_X86_64) -> int:
-    """Return what the kernel would do with a call; the instructions are those of linux/filter.h that seccomp knows and we use."""
+    """Return what the kernel would do with a call; the instructions are those of linux/filter.h that seccomp knows and
+    we use.
+    """
     words = [value & (1 << 64) - 1 for value in arguments] + [0] * (6 - len(arguments))
     data = struct.pack("=iIQ6Q", number, arch, 0, *words)
     instructions = list(struct.iter_unpack("=HBBI", code))
@@ -61,7 +63,9 @@ def answer(code: bytes, number: int, *arguments: int, arch: int = ARCH_X86_64) -
     ],
 )
 def test_no_call_gives_set_id_bits(guarded: bool, bits: int, call: str, arguments: tuple[int, ...]) -> None:
-    """By whatever call, with or without a supervisor; what stands above the 32 bits that the kernel takes changes nothing."""
+    """By whatever call, with or without a supervisor; what stands above the 32 bits that the kernel takes changes
+    nothing.
+    """
     for above in (0, 1 << 40):
         assert answer(program(supervised=guarded, names=guarded), SYSCALLS[call], *arguments, bits | above) == REFUSED
 
@@ -131,6 +135,8 @@ print(attempt(lambda: os.chmod("plain", 0o755)))
 os.mkdir("folder", 0o6755)
 print(oct(os.stat("folder").st_mode & 0o6000))
 """
-    done = subprocess.run([sys.executable, "-S", "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
     refused = "Operation not permitted"
     assert done.stdout.splitlines() == [refused, refused, "works", refused, "works", "0o0"], done.stderr

@@ -1,6 +1,7 @@
 """The host's own git, at work between a guest's calls: what it makes completes nothing for the guest.
 
-Each of these ran a program on the host, or wrote where it must not, on the commit before this file came; the last one could be raced.
+Each of these ran a program on the host, or wrote where it must not, on the commit before this file came; the last one
+could be raced.
 """
 
 from __future__ import annotations
@@ -26,7 +27,10 @@ class Scene:
         (self.share / "file").write_text("words\n")
         self.git("add", ".")
         self.git("commit", "-qm", "first")
-        self.evil = f'[core]\n\trepositoryformatversion = 0\n\tworktree = {self.share}\n\tfsmonitor = "touch {self.mark}; false"\n'
+        self.evil = (
+            f'[core]\n\trepositoryformatversion = 0\n\tworktree = {self.share}\n\tfsmonitor = "touch '
+            f'{self.mark}; false"\n'
+        )
 
     def git(self, *words: str, where: str = ".") -> str:
         return on_host(self.share / where, *words, home=self.root)
@@ -56,7 +60,9 @@ class Scene:
     def index(self, data: bytes) -> str:
         """Have the guest write an index as git does; it comes by way of a file, as it is larger than a line."""
         (self.share / "data").write_bytes(data)
-        self.works("write('.git', 'index.lock', open(os.open('data', os.O_RDONLY, dir_fd=shared), 'rb').read(), how=lock)")
+        self.works(
+            "write('.git', 'index.lock', open(os.open('data', os.O_RDONLY, dir_fd=shared), 'rb').read(), how=lock)"
+        )
         answer = self.guest("move('.git', 'index.lock', '.git', 'index')")
         if answer != "works":
             self.works("os.unlink('index.lock', dir_fd=at('.git'))")
@@ -64,7 +70,9 @@ class Scene:
 
 
 def test_a_fetch_makes_no_repository_of_branches(tmp_path: Path) -> None:
-    """Branches `objects/…` and `refs/…` make a whole git directory of remote ones; it gets no settings, and nothing leads there."""
+    """Branches `objects/…` and `refs/…` make a whole git directory of remote ones; it gets no settings, and nothing
+    leads there.
+    """
     with Held(tmp_path) as held:
         it = Scene(held, tmp_path)
         it.git("clone", "-q", "--bare", ".", str(tmp_path / "up"))
@@ -89,7 +97,9 @@ def test_a_fetch_makes_no_repository_of_branches(tmp_path: Path) -> None:
 
 
 def test_a_checkout_makes_no_repository_to_be_led_to(tmp_path: Path) -> None:
-    """A branch of the guest's has a whole bare repository in it, and the host checks it out: the guest cannot lead git there."""
+    """A branch of the guest's has a whole bare repository in it, and the host checks it out: the guest cannot lead git
+    there.
+    """
     with Held(tmp_path) as held:
         it = Scene(held, tmp_path)
         store = it.share / "doc/store"
@@ -158,7 +168,9 @@ def evil_index(index: Path, path: bytes) -> bytes:
 )
 @pytest.mark.parametrize("version", [2, 3, 4])
 def test_an_index_leads_only_to_the_work_tree(tmp_path: Path, path: bytes, version: int) -> None:
-    """`git restore .` writes what the index says to where it says, also to `.git/hooks`; the guest cannot have it say that."""
+    """`git restore .` writes what the index says to where it says, also to `.git/hooks`; the guest cannot have it say
+    that.
+    """
     with Held(tmp_path) as held:
         it = Scene(held, tmp_path)
         hook = it.share / "xgit/hooks/post-checkout"
@@ -190,12 +202,16 @@ def test_an_index_leads_only_to_the_work_tree(tmp_path: Path, path: bytes, versi
 
 
 def test_git_copies_no_file_of_the_hosts_for_the_guest(tmp_path: Path) -> None:
-    """`git commit` keeps each file that `MERGE_RR` names, when there is a folder for it: a way to read whatever the user can."""
+    """`git commit` keeps each file that `MERGE_RR` names, when there is a folder for it: a way to read whatever the
+    user can.
+    """
     with Held(tmp_path) as held:
         it = Scene(held, tmp_path)
         secret, key = tmp_path / "secret", "1" * 40
         secret.write_text("the user's\n")
-        it.works("make('.git', 'rr-cache')", f"make('.git/rr-cache', {key!r})", f"write('.git/rr-cache/{key}', 'preimage')")
+        it.works(
+            "make('.git', 'rr-cache')", f"make('.git/rr-cache', {key!r})", f"write('.git/rr-cache/{key}', 'preimage')"
+        )
         it.refused(
             f"write('.git', 'MERGE_RR', b'{key}\\t{secret}\\0')",
             "write('.git', 'MERGE_RR')",
@@ -210,7 +226,9 @@ def test_git_copies_no_file_of_the_hosts_for_the_guest(tmp_path: Path) -> None:
 
 
 def test_git_writes_no_file_of_the_hosts_for_the_guest(tmp_path: Path) -> None:
-    """Messages and logs are written in place: by a link in the repository, into a file elsewhere, as lines that the guest chose."""
+    """Messages and logs are written in place: by a link in the repository, into a file elsewhere, as lines that the
+    guest chose.
+    """
     with Held(tmp_path) as held:
         it = Scene(held, tmp_path)
         profile = tmp_path / "profile"
@@ -231,7 +249,9 @@ def test_git_writes_no_file_of_the_hosts_for_the_guest(tmp_path: Path) -> None:
 
 
 def test_the_host_pushes_to_no_folder_of_the_guests(tmp_path: Path) -> None:
-    """A push into a repository runs its hooks: a remote of the guest's is none of the host's folders, and no branch goes to it."""
+    """A push into a repository runs its hooks: a remote of the guest's is none of the host's folders, and no branch
+    goes to it.
+    """
     with Held(tmp_path) as held:
         it = Scene(held, tmp_path)
         it.git("clone", "-q", "--bare", ".", str(tmp_path / "up"))
@@ -277,7 +297,9 @@ def test_objects_come_from_no_other_place(tmp_path: Path) -> None:
         it = Scene(held, tmp_path)
         (it.share / ".git/objects/info").rmdir()
         it.works("make('.git/objects', 'inf')")
-        it.refused("write('.git/objects/inf', 'alternates', b'/etc\\n')", "move('.git/objects', 'inf', '.git/objects', 'info')")
+        it.refused(
+            "write('.git/objects/inf', 'alternates', b'/etc\\n')", "move('.git/objects', 'inf', '.git/objects', 'info')"
+        )
 
 
 def test_a_repository_leads_to_no_folder_above_it(tmp_path: Path) -> None:
@@ -287,13 +309,17 @@ def test_a_repository_leads_to_no_folder_above_it(tmp_path: Path) -> None:
         shutil.rmtree(it.share / ".git")
         for folder, name in ((".", "worktrees"), ("worktrees", ".git"), (".", "objects"), (".", "refs")):
             it.works(f"make({folder!r}, {name!r})")
-        it.works("write('worktrees/.git', 'HEAD', b'ref: refs/heads/main\\n')", f"write('.', 'config', {it.evil.encode()!r})")
+        it.works(
+            "write('worktrees/.git', 'HEAD', b'ref: refs/heads/main\\n')", f"write('.', 'config', {it.evil.encode()!r})"
+        )
         it.refused("write('worktrees/.git', 'commondir', b'../..\\n')")
         it.nothing_runs("worktrees")
 
 
 def test_a_bare_repository_with_work_trees_is_held(tmp_path: Path) -> None:
-    """Each work tree takes its settings: they cannot be changed by removing what marks it, nor by another folder in its place."""
+    """Each work tree takes its settings: they cannot be changed by removing what marks it, nor by another folder in its
+    place.
+    """
     with Held(tmp_path) as held:
         it = Scene(held, tmp_path)
         it.git("clone", "-q", "--bare", ".", ".bare")
@@ -311,7 +337,9 @@ def test_a_bare_repository_with_work_trees_is_held(tmp_path: Path) -> None:
 
 
 def test_a_submodules_files_go_to_its_own_folder(tmp_path: Path) -> None:
-    """Its repository says where its files are, whatever leads there: no link is put in that place, and no repository in another's."""
+    """Its repository says where its files are, whatever leads there: no link is put in that place, and no repository in
+    another's.
+    """
     with Held(tmp_path) as held:
         it = Scene(held, tmp_path)
         it.git("clone", "-q", "--bare", ".", str(tmp_path / "up"))

@@ -1,4 +1,6 @@
-"""The guard of a real process: the kernel asks, the supervisor answers; when that has ended, nothing is allowed that it would be asked."""
+"""The guard of a real process: the kernel asks, the supervisor answers; when that has ended, nothing is allowed that it
+would be asked.
+"""
 
 from __future__ import annotations
 
@@ -19,20 +21,28 @@ from support.held import REFUSED, UUID, Held
 
 
 def test_a_repository_is_made_and_held(tmp_path: Path) -> None:
-    """Its settings are written by way of a lock, as far as they are harmless, into a file that was never the guest's."""
+    """Its settings are written by way of a lock, as far as they are harmless, into a file that was never the
+    guest's.
+    """
     with Held(tmp_path) as held:
         git = held.share / ".git"
         assert held.does("make('.', '.git')") == "works"
         assert held.does("write('.git', 'config', b'[core]')") == REFUSED
         assert held.does("write('.git', 'config.lock')") == REFUSED  # not without O_EXCL
-        assert held.does("globals().update(kept=write('.git', 'config.lock', b'[core]\\n\\tbare = false\\n', how=lock))") == "works"
+        assert (
+            held.does("globals().update(kept=write('.git', 'config.lock', b'[core]\\n\\tbare = false\\n', how=lock))")
+            == "works"
+        )
         inode = (git / "config.lock").stat().st_ino
         assert held.does("move('.git', 'config.lock', '.git', 'config')") == "works"
         assert held.does("os.write(kept, b'\\tfsmonitor = x\\n')") == "works"
         assert (git / "config").read_bytes() == settings.MADE + b"[core]\n\tbare = false\n"
         assert (git / "config").stat().st_ino != inode
         assert (git / "config").stat().st_mode & 0o7777 == 0o644
-        assert held.does("write('.git', 'config.lock', b'[core]\\n\\tbare = false\\n\\tfsmonitor = x\\n', how=lock)") == "works"
+        assert (
+            held.does("write('.git', 'config.lock', b'[core]\\n\\tbare = false\\n\\tfsmonitor = x\\n', how=lock)")
+            == "works"
+        )
         assert held.does("move('.git', 'config.lock', '.git', 'config')") == REFUSED
         assert {path.name for path in git.iterdir()} == {"config", "config.lock"}
         assert held.does("os.unlink('config.lock', dir_fd=at('.git'))") == "works"
@@ -44,7 +54,9 @@ def test_a_repository_is_made_and_held(tmp_path: Path) -> None:
 
 
 def test_a_lock_of_the_hosts_is_left_alone(tmp_path: Path) -> None:
-    """The host's git renames by name what it has made: the guest cannot write it, remove it or put another one in its place."""
+    """The host's git renames by name what it has made: the guest cannot write it, remove it or put another one in its
+    place.
+    """
     with Held(tmp_path) as held:
         assert held.does("make('.', '.git')") == "works"
         mine = held.share / ".git/config.lock"
@@ -157,7 +169,11 @@ def test_it_is_the_same_for_an_ordinary_user() -> None:
 
 
 def _again_as(user: int, folder: Path) -> None:
-    tests = ("a_repository_is_made_and_held", "a_work_tree_leads_to_its_repository_alone", "setgid_stays_where_the_host_gave_it")
+    tests = (
+        "a_repository_is_made_and_held",
+        "a_work_tree_leads_to_its_repository_alone",
+        "setgid_stays_where_the_host_gave_it",
+    )
     everything = "-all,+dac_read_search"  # the interpreter may be in root's home
     command = [
         *("setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups"),
@@ -165,7 +181,9 @@ def _again_as(user: int, folder: Path) -> None:
         *(sys.executable, "-m", "pytest", "-q", "-n0", "-p", "no:cacheprovider", f"--basetemp={folder / 'base'}"),
         *("-k", " or ".join(tests), __file__),
     ]
-    done = subprocess.run(command, env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stdout
     assert "4 passed" in done.stdout
 
@@ -173,7 +191,8 @@ def _again_as(user: int, folder: Path) -> None:
 def test_the_supervisor_is_light() -> None:
     """There is one beside each VM with a writable folder: it imports nothing of the backend, nor an event loop."""
     script = (
-        "import sys; import shed.backends.guard.supervisor; print(*(set(sys.modules) & {'asyncio', 'shed.backends.qemu', 'subprocess'}))"
+        "import sys; import shed.backends.guard.supervisor; print(*(set(sys.modules) & {'asyncio', "
+        "'shed.backends.qemu', 'subprocess'}))"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout == "\n"

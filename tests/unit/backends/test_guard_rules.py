@@ -11,9 +11,13 @@ ALLOW, DENY, SETTINGS = Verdict.ALLOW, Verdict.DENY, Verdict.SETTINGS
 
 
 class Place:
-    """A folder that is only a name; `repository` when it, or the folder above its `hooks`, holds a HEAD; `folders` are in it."""
+    """A folder that is only a name; `repository` when it, or the folder above its `hooks`, holds a HEAD; `folders` are
+    in it.
+    """
 
-    def __init__(self, path: str, *, repository: bool = False, insensitive: bool = False, folders: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, path: str, *, repository: bool = False, insensitive: bool = False, folders: tuple[str, ...] = ()
+    ) -> None:
         self._folders = [name.encode() for name in folders]
         self.path = path.encode()
         self._repository = repository
@@ -140,7 +144,9 @@ def test_a_name_is_made_or_not(folder: Place, name: str, written: Verdict, linke
     assert rules.write(folder, name.encode(), creates=True) is written
     assert rules.make_link(folder, name.encode(), b"testing") is linked
     assert rules.link(folder, b"words", folder, name.encode()) is linked
-    assert rules.link(Place("/s/docs"), b"words", folder, name.encode()) is (linked if rules.space(folder) is Space.OUT else DENY)
+    assert rules.link(Place("/s/docs"), b"words", folder, name.encode()) is (
+        linked if rules.space(folder) is Space.OUT else DENY
+    )
 
 
 @pytest.mark.parametrize(
@@ -219,7 +225,13 @@ def test_a_name_is_moved_or_not(source: Place, name: str, target: Place, new: st
 
 @pytest.mark.parametrize(
     ("folder", "name", "expected"),
-    [(GIT, "config", DENY), (HOOKS, "pre-commit", DENY), (BARE, "config", DENY), (GIT, "index", DENY), (OUT, "config", ALLOW)],
+    [
+        (GIT, "config", DENY),
+        (HOOKS, "pre-commit", DENY),
+        (BARE, "config", DENY),
+        (GIT, "index", DENY),
+        (OUT, "config", ALLOW),
+    ],
 )
 def test_what_is_held_gets_no_other_name(folder: Place, name: str, expected: Verdict) -> None:
     """By a second name it could be written."""

@@ -1,4 +1,6 @@
-"""The host's side of the multiplexer, against guests that send what nobody asked for: it costs little, and then the link is dropped."""
+"""The host's side of the multiplexer, against guests that send what nobody asked for: it costs little, and then the
+link is dropped.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +51,9 @@ def greeting(**members: Any) -> bytes:
 def test_a_guest_that_never_says_hello_properly(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, flood: bytes, why: str
 ) -> None:
-    """It is given up soon, with one error that says why; nothing escapes into the event loop, and the log gets a few lines."""
+    """It is given up soon, with one error that says why; nothing escapes into the event loop, and the log gets a few
+    lines.
+    """
     monkeypatch.setattr(mux, "_RETRY_PAUSE", 0.001)
     caplog.set_level(logging.INFO)
     escaped: list[dict[str, Any]] = []
@@ -77,11 +81,19 @@ def test_a_guest_that_never_says_hello_properly(
 
 @pytest.mark.parametrize(
     "frame",
-    [said(protocol.DATA, 1), said(protocol.DATA, 99, b"x"), said(protocol.RESET, 99), said(protocol.CREDIT, 99), said(protocol.EOF, 99)],
+    [
+        said(protocol.DATA, 1),
+        said(protocol.DATA, 99, b"x"),
+        said(protocol.RESET, 99),
+        said(protocol.CREDIT, 99),
+        said(protocol.EOF, 99),
+    ],
     ids=["empty", "unknown", "reset", "credit", "eof"],
 )
 def test_frames_that_carry_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture, frame: bytes) -> None:
-    """A flood of them takes a bounded share of each turn of the event loop, and then the link is dropped, without a line for each."""
+    """A flood of them takes a bounded share of each turn of the event loop, and then the link is dropped, without a
+    line for each.
+    """
     caplog.set_level(logging.DEBUG)
 
     async def work() -> None:
@@ -248,7 +260,9 @@ class Transport(asyncio.Transport):
 
 
 def test_any_bytes_at_all() -> None:
-    """Whatever comes in whatever pieces, before the hello and behind it: the link lives on or is dropped, and keeps little."""
+    """Whatever comes in whatever pieces, before the hello and behind it: the link lives on or is dropped, and keeps
+    little.
+    """
     kinds, numbers = st.integers(0, 9), st.integers(0, 4)
     payloads = st.binary(max_size=40) | st.sampled_from([b"\0\0\0\1", b"\xff" * 4, bytes(65536), greeting()[25:]])
     frames = st.builds(said, kinds, numbers, payloads)
@@ -284,5 +298,7 @@ def test_any_bytes_at_all() -> None:
         assert not escaped
 
     fuzz(
-        check, st.lists(pieces, max_size=12) | st.lists(pieces, max_size=12).map(lambda sent: [greeting(), said(protocol.RESET, 1), *sent])
+        check,
+        st.lists(pieces, max_size=12)
+        | st.lists(pieces, max_size=12).map(lambda sent: [greeting(), said(protocol.RESET, 1), *sent]),
     )

@@ -41,7 +41,9 @@ async def read_all(stream: MuxStream) -> bytes:
     return b"".join(parts)
 
 
-@pytest.mark.parametrize("size", [0, 1, 65535, 65536, 65537, protocol.INITIAL_CREDIT, protocol.INITIAL_CREDIT + 1, 3_000_000])
+@pytest.mark.parametrize(
+    "size", [0, 1, 65535, 65536, 65537, protocol.INITIAL_CREDIT, protocol.INITIAL_CREDIT + 1, 3_000_000]
+)
 def test_bytes_come_back_as_they_were_sent(path: str, size: int) -> None:
     """Data of every size around a frame and a window survives both ways, and both ends end the stream."""
     data = os.urandom(size)
@@ -215,7 +217,9 @@ def test_a_guest_that_boots_late_is_waited_for(tmp_path: Path) -> None:
 
 
 def test_a_round_trip_costs_little(path: str) -> None:
-    """A thousand small questions and answers take far less than a millisecond of a processor each, guest side included."""
+    """A thousand small questions and answers take far less than a millisecond of a processor each, guest side
+    included.
+    """
 
     async def work() -> None:
         async with linked(path) as link:

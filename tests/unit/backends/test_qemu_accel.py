@@ -47,7 +47,9 @@ def starts(folder: Path) -> list[int]:
     ids=["works", "hangs", "hangs and ignores signals", "fails", "ends without a word"],
 )
 def test_kvm_is_tried_once_and_the_answer_kept(tmp_path: Path, device: Path, body: str, expected: str) -> None:
-    """Only a guest that shows life makes KVM usable; a hung one is gone afterwards; the next question starts nothing."""
+    """Only a guest that shows life makes KVM usable; a hung one is gone afterwards; the next question starts
+    nothing.
+    """
     program = fake_qemu(tmp_path, body)
     seconds = 1 if "sleep" in body else 60
     for _ in range(2):
@@ -89,7 +91,9 @@ def test_without_a_device_nothing_is_tried(tmp_path: Path, device: Path) -> None
 
 
 @pytest.mark.parametrize("asked", ["kvm", "tcg"])
-def test_the_environment_decides_without_trying(tmp_path: Path, device: Path, monkeypatch: pytest.MonkeyPatch, asked: str) -> None:
+def test_the_environment_decides_without_trying(
+    tmp_path: Path, device: Path, monkeypatch: pytest.MonkeyPatch, asked: str
+) -> None:
     """SHED_ACCEL is taken at its word."""
     monkeypatch.setenv("SHED_ACCEL", asked)
     assert accel.find(tmp_path, program=fake_qemu(tmp_path, HANGS), kernel=Path("/k"), device=device).accel == asked

@@ -51,7 +51,9 @@ def test_a_folder_that_is_not_there_stops_the_start(tmp_path: Path) -> None:
 
 
 def test_a_qemu_that_ends_at_once_is_an_error_with_its_words(tmp_path: Path) -> None:
-    """What it printed and the console's last lines of this boot, not of the one before, which stays beside it; the record goes."""
+    """What it printed and the console's last lines of this boot, not of the one before, which stays beside it; the
+    record goes.
+    """
     (tmp_path / "console.log").write_text("yesterday\n")
     failing = backend(tmp_path, "echo 'no such machine' >&2; echo 'guest went wrong' >> console.log; exit 1")
     with pytest.raises(BackendError) as caught:

@@ -1,4 +1,6 @@
-"""What holds a VM's process on every host: limits, priority, and its place when memory is short; seen in the kernel's own files."""
+"""What holds a VM's process on every host: limits, priority, and its place when memory is short; seen in the kernel's
+own files.
+"""
 
 from __future__ import annotations
 
@@ -53,7 +55,11 @@ def test_a_template_is_made_with_what_others_leave(tmp_path: Path) -> None:
 
 def test_a_budget_is_the_promised_and_what_qemu_needs() -> None:
     """More where the processor is emulated; the same for all of a shape; a machine that is saved goes first."""
-    kvm, tcg, template = budget.plan(2, 1024, "kvm"), budget.plan(2, 1024, "tcg"), budget.plan(2, 1024, "tcg", template=True)
+    kvm, tcg, template = (
+        budget.plan(2, 1024, "kvm"),
+        budget.plan(2, 1024, "tcg"),
+        budget.plan(2, 1024, "tcg", template=True),
+    )
     assert 1024 * MIB < kvm.memory_bytes < tcg.memory_bytes < 4096 * MIB
     assert (kvm.swap_bytes, kvm.cpu_percent, kvm.tasks) == (1024 * MIB, 300, 258)
     assert template.oom_score > tcg.oom_score > 0

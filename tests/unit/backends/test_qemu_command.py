@@ -17,7 +17,11 @@ MACHINE = Machine(
     memory_mb=1536,
     kernel=Path("/k/vmlinux"),
     initrd=Path("/k/initrd"),
-    disks=(Disk(Path("/u/upper.ext4"), read_only=False), Disk(Path("/b/root"), read_only=True), Disk(Path("/b/runtime"), read_only=True)),
+    disks=(
+        Disk(Path("/u/upper.ext4"), read_only=False),
+        Disk(Path("/b/root"), read_only=True),
+        Disk(Path("/b/runtime"), read_only=True),
+    ),
     state_dir=Path("/s"),
 )
 HOST = Host(Path("/usr/bin/qemu-system-x86_64"), "tcg", "0d9d1f6e-53e5-4a4d-9c8b-3c7d1c1e8a11")
@@ -79,7 +83,11 @@ def test_disks_come_in_order_and_only_the_first_is_writable() -> None:
     assert [node["file"]["filename"] for node in nodes] == ['/u/a,b"c=d/upper', "/b/root", "/b/runtime"]
     assert [node.get("read-only", False) for node in nodes] == [False, True, True]
     assert nodes[0]["discard"] == nodes[0]["detect-zeroes"] == "unmap"
-    assert [device["drive"] for device in devices(command) if device["driver"] == "virtio-blk-pci"] == ["vda", "vdb", "vdc"]
+    assert [device["drive"] for device in devices(command) if device["driver"] == "virtio-blk-pci"] == [
+        "vda",
+        "vdb",
+        "vdc",
+    ]
 
 
 def test_the_guest_has_what_it_is_promised() -> None:
@@ -111,4 +119,7 @@ def test_sockets_are_never_named() -> None:
     """They are inherited, so the length of the state folder's path does not matter."""
     command = build(replace(MACHINE, state_dir=Path("/" + "x" * 300)), HOST)
     assert not any("xxx" in word for word in command)
-    assert [value.split(",")[2] for value in values(command, "-chardev") if value.startswith("socket")] == ["fd=5", "fd=4"]
+    assert [value.split(",")[2] for value in values(command, "-chardev") if value.startswith("socket")] == [
+        "fd=5",
+        "fd=4",
+    ]

@@ -1,4 +1,6 @@
-"""The keeper of the console log: it takes all that a VM says, keeps the end of it, and lives exactly as long as the VM."""
+"""The keeper of the console log: it takes all that a VM says, keeps the end of it, and lives exactly as long as the
+VM.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,10 @@ from shed.sheds.console import ConsoleStream
 
 HOST = command.Host(Path(sys.executable), "tcg", "5f0c9a51-7e0a-4a58-9d2f-3a6c0f6a3a11")
 _SAY = "import os, signal\n"
-_SAY += f"signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])\nsay = lambda data: os.write({command.CONSOLE_FD}, data)\n"
+_SAY += (
+    "signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])\nsay = lambda data: "
+    f"os.write({command.CONSOLE_FD}, data)\n"
+)
 
 
 @pytest.fixture
@@ -95,7 +100,9 @@ def test_the_keeper_ends_with_its_vm(start: Callable[[str], process.Record], tmp
 
 def test_a_vm_that_moves_keeps_its_log(start: Callable[[str], process.Record], tmp_path: Path) -> None:
     """What it says goes on in its new folder, bounded there too; the log of the VM before stays beside it."""
-    record = start("say(b'spare\\n'); signal.sigwait({signal.SIGUSR1}); say(b'x' * (20 << 20)); say(b'shed\\n'); signal.pause()")
+    record = start(
+        "say(b'spare\\n'); signal.sigwait({signal.SIGUSR1}); say(b'x' * (20 << 20)); say(b'shed\\n'); signal.pause()"
+    )
     source, target = tmp_path / "vm", tmp_path / "shed"
     target.mkdir()
     (target / command.CONSOLE).write_text("before\n")
@@ -125,7 +132,9 @@ def test_a_vm_does_not_need_its_keeper(start: Callable[[str], process.Record], t
 
 
 def test_a_log_that_is_cut_is_followed(start: Callable[[str], process.Record], tmp_path: Path) -> None:
-    """Who follows it while it is cut again and again misses lines, or sees some twice, and comes to the last one all the same."""
+    """Who follows it while it is cut again and again misses lines, or sees some twice, and comes to the last one all
+    the same.
+    """
 
     async def follow() -> bytes:
         stream = ConsoleStream(tmp_path / "vm" / command.CONSOLE, b"", 0)
@@ -141,7 +150,9 @@ def test_a_log_that_is_cut_is_followed(start: Callable[[str], process.Record], t
 
 
 def test_what_the_vmm_itself_prints_is_bounded(start: Callable[[str], process.Record], tmp_path: Path) -> None:
-    """A guest can make QEMU complain without end: the end of that is kept, its last words too.  On 6aee119 it filled the host's disk."""
+    """A guest can make QEMU complain without end: the end of that is kept, its last words too.  On 6aee119 it filled
+    the host's disk.
+    """
     record = start("for n in range(300_000): os.write(1 + n % 2, b'%099d\\n' % n)")
     ended(record, tmp_path / "vm")
     text = (tmp_path / "vm" / process.MESSAGES).read_bytes()

@@ -1,4 +1,6 @@
-"""How VMs get control groups, on hosts of every kind: a tree of files stands for a host, and is as strict as the kernel's is."""
+"""How VMs get control groups, on hosts of every kind: a tree of files stands for a host, and is as strict as the
+kernel's is.
+"""
 
 from __future__ import annotations
 
@@ -23,8 +25,12 @@ BUDGET = budget.plan(2, 256, "kvm")
 NAME = "dev-0f0c9a51"
 
 
-def host(root: Path, controllers: str = "cpuset cpu io memory pids", *, systemd: bool = False, socket: str = "") -> Path:
-    """Make the files by which a host is known: one tree of version 2, systemd, and the socket by which it is reached."""
+def host(
+    root: Path, controllers: str = "cpuset cpu io memory pids", *, systemd: bool = False, socket: str = ""
+) -> Path:
+    """Make the files by which a host is known: one tree of version 2, systemd, and the socket by which it is
+    reached.
+    """
     (root / "sys/fs/cgroup").mkdir(parents=True)
     (root / "sys/fs/cgroup/cgroup.controllers").write_text(f"{controllers}\n")
     (root / "sys/fs/cgroup/cgroup.subtree_control").touch()
@@ -43,7 +49,8 @@ def own_group(root: Path, group: str) -> None:
 
 
 class Manager(threading.Thread):
-    """A systemd's end of the talk, and a bus's: it notes what is asked, and answers; of what systemd then does, it does nothing.
+    """A systemd's end of the talk, and a bus's: it notes what is asked, and answers; of what systemd then does, it does
+    nothing.
 
     It is strict: who calls over a bus without having said Hello is hung up on, as by a bus.
     """
@@ -88,7 +95,9 @@ class Manager(threading.Thread):
 
 
 def test_the_first_way_that_works_is_taken(tmp_path: Path) -> None:
-    """The machine's systemd for root, the user's for a user; the files for root alone, and where systemd does not run."""
+    """The machine's systemd for root, the user's for a user; the files for root alone, and where systemd does not
+    run.
+    """
     for number, place in enumerate(("run/dbus/system_bus_socket", "run/systemd/private")):
         assert groups.find(uid=0, root=host(tmp_path / f"a{number}", systemd=True, socket=place)).way is Way.SYSTEM
     for number, place in enumerate(("run/user/1000/bus", "run/user/1000/systemd/private")):
@@ -104,7 +113,11 @@ def test_a_vm_does_not_end_when_its_user_logs_out(tmp_path: Path) -> None:
     root, uid = host(tmp_path, systemd=True, socket=f"run/user/{(me := os.getuid() or 65534)}/bus"), me
     own_group(root, f"/user.slice/user-{uid}.slice/session-3.scope")
     found = groups.find(uid=uid, root=root)
-    assert (found.way, "logs out" in found.reason, found.hint) == (Way.NONE, True, f"have it stay: loginctl enable-linger {uid}")
+    assert (found.way, "logs out" in found.reason, found.hint) == (
+        Way.NONE,
+        True,
+        f"have it stay: loginctl enable-linger {uid}",
+    )
     (root / "var/lib/systemd/linger").mkdir(parents=True)
     (root / "var/lib/systemd/linger" / pwd.getpwuid(uid).pw_name).touch()
     assert groups.find(uid=uid, root=root).way is Way.USER
@@ -125,7 +138,9 @@ def test_a_host_without_says_why(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("place", ["run/user/{uid}/bus", "run/user/{uid}/systemd/private"])
-def test_systemd_is_asked_for_a_scope_with_the_budget(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str) -> None:
+def test_systemd_is_asked_for_a_scope_with_the_budget(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
     """Every property; over a bus, or without one; a refusal ends in one error that has systemd's words."""
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     root = host(tmp_path / ("long" * 30), systemd=True)

@@ -1,4 +1,6 @@
-"""Which process is a VM of ours: three answers, with real processes; and starting one so that it outlives us, recorded first."""
+"""Which process is a VM of ours: three answers, with real processes; and starting one so that it outlives us, recorded
+first.
+"""
 
 from __future__ import annotations
 
@@ -52,7 +54,9 @@ def store(state_dir: Path, record: process.Record) -> None:
 
 
 def test_a_started_process_is_ours_detached_and_recorded(state_dir: Path) -> None:
-    """Own session, nothing on its standard input, messages in the log, private sockets and record, no descriptor of ours."""
+    """Own session, nothing on its standard input, messages in the log, private sockets and record, no descriptor of
+    ours.
+    """
     leak_read, leak_write = os.pipe()
     os.set_inheritable(leak_write, True)
     try:
@@ -104,11 +108,15 @@ def test_every_part_of_the_identity_counts(state_dir: Path, change: dict[str, ob
 
 
 def test_a_process_that_becomes_another_program_is_ours(state_dir: Path) -> None:
-    """The kernel shows no words in that moment; a VM must not be taken for gone, and left running, because somebody looked just then."""
+    """The kernel shows no words in that moment; a VM must not be taken for gone, and left running, because somebody
+    looked just then.
+    """
     again = ["/bin/sh", "-c", 'exec /bin/sh -c "$0" "$0" "$1"', 'exec /bin/sh -c "$0" "$0" "$1"', UUID]
     record = launch(state_dir, again)
     words = Path(f"/proc/{record.pid}/cmdline")
-    assert any(not words.read_bytes() for _ in range(1_000_000))  # how often one is looked at in between, the scheduler decides
+    assert any(
+        not words.read_bytes() for _ in range(1_000_000)
+    )  # how often one is looked at in between, the scheduler decides
     assert {process.identify(record) for _ in range(2_000)} == {Liveness.OURS}
 
 
@@ -212,7 +220,9 @@ os.kill(os.getpid(), signal.SIGSTOP)
 
 
 @pytest.mark.parametrize(
-    ("namespace", "before"), [(False, ""), (False, "os.read(3, 1), os.read(3, 1)"), (True, "")], ids=["at once", "recorded", "namespace"]
+    ("namespace", "before"),
+    [(False, ""), (False, "os.read(3, 1), os.read(3, 1)"), (True, "")],
+    ids=["at once", "recorded", "namespace"],
 )
 def test_a_start_that_does_not_get_on_is_given_up_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, namespace: bool, before: str

@@ -68,7 +68,9 @@ def test_numbers_that_agree_need_no_namespace(tmp_path: Path, monkeypatch: pytes
 
 def test_without_namespaces_root_still_becomes_the_owner() -> None:
     """The guest then sees the host's numbers, but makes no file of root's."""
-    assert Identity(((0, 0), (1000, 500)), ((0, 0), (1000, 501)), (1000, 1000)).without_namespace() == Identity((), (), (500, 501))
+    assert Identity(((0, 0), (1000, 500)), ((0, 0), (1000, 501)), (1000, 1000)).without_namespace() == Identity(
+        (), (), (500, 501)
+    )
     assert Identity(((1000, 500),), ((1000, 501),)).without_namespace() == Identity((), ())
 
 
@@ -94,7 +96,8 @@ def test_a_process_really_gets_its_numbers(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     made = tmp_path / "folder" / "made"
     program = (
-        f"import os, socket, time; os.mkdir({str(made)!r}); port, _ = socket.socket(fileno={command.AGENT_FD}).accept();"
+        f"import os, socket, time; os.mkdir({str(made)!r}); port, _ = "
+        f"socket.socket(fileno={command.AGENT_FD}).accept();"
         " port.send(str(os.getuid()).encode()); time.sleep(60)"
     )
     argv = [sys.executable, "-S", "-c", program, UUID]
@@ -113,7 +116,9 @@ def test_a_process_really_gets_its_numbers(tmp_path: Path) -> None:
     os.waitpid(record.pid, 0)
 
 
-def test_forbidden_namespaces_are_done_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+def test_forbidden_namespaces_are_done_without(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     """One warning, and a second start that asks for none."""
     calls: list[tuple[list[str], Identity]] = []
 

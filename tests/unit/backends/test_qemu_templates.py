@@ -1,4 +1,6 @@
-"""Templates on disk: what they are found by, what makes one unusable, how many stay, and which nobody needs any more."""
+"""Templates on disk: what they are found by, what makes one unusable, how many stay, and which nobody needs any
+more.
+"""
 
 from __future__ import annotations
 
@@ -104,7 +106,9 @@ def test_another_qemu_finds_nothing(paths: Paths, program: Path) -> None:
 
 @pytest.mark.parametrize("name", ["state", "memory", "template.json"])
 @pytest.mark.parametrize("damage", ["changed", "cut", "gone", "a folder"])
-def test_damage_is_seen_and_removed(paths: Paths, program: Path, name: str, damage: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_damage_is_seen_and_removed(
+    paths: Paths, program: Path, name: str, damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
     """At whatever place, in whatever file; the next one can be made."""
     store, on = Templates(paths.templates, Limits()), host(program)
     chance = random.Random(f"{name} {damage}")
@@ -180,7 +184,9 @@ def test_the_least_recently_used_goes_first(paths: Paths, program: Path) -> None
     assert [path.name[:7] for path in paths.templates.glob("vm-*")] == ["vm-5cpu"]
 
 
-def test_two_do_not_make_at_once_and_no_room_is_told(paths: Paths, program: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_do_not_make_at_once_and_no_room_is_told(
+    paths: Paths, program: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The second is told at once; a disk without room is not filled."""
     store, on = Templates(paths.templates, Limits()), host(program)
     with store.lock(), pytest.raises(ConflictError), Templates(paths.templates, Limits()).lock():
@@ -192,7 +198,9 @@ def test_two_do_not_make_at_once_and_no_room_is_told(paths: Paths, program: Path
 
 
 def test_prune_takes_what_nobody_restores_from(paths: Paths, program: Path) -> None:
-    """Those of a runtime that is gone, of another QEMU, and what a removal that was cut short has left; a useful one stays."""
+    """Those of a runtime that is gone, of another QEMU, and what a removal that was cut short has left; a useful one
+    stays.
+    """
     store, on = Templates(paths.templates, Limits()), host(program)
     runtime = LayoutStore(paths.images).blobs / RUNTIME
     runtime.parent.mkdir(parents=True)

@@ -33,7 +33,13 @@ def written(tree: Tree) -> bytes:
 
 def test_another_program_reads_what_was_written(tmp_path: Path) -> None:
     """Names, types, modes, contents and targets come back."""
-    done = subprocess.run(["busybox", "cpio", "-i", "-d"], cwd=tmp_path, input=written(without_devices()), capture_output=True, check=False)
+    done = subprocess.run(
+        ["busybox", "cpio", "-i", "-d"],
+        cwd=tmp_path,
+        input=written(without_devices()),
+        capture_output=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "bin/tool").read_bytes() == b"\x7fELF" * 33
     assert stat.S_IMODE((tmp_path / "bin/tool").stat().st_mode) == 0o755
@@ -67,7 +73,9 @@ def test_the_same_tree_gives_the_same_bytes_in_any_order_of_adding() -> None:
     assert len(written(sample())) % 512 == 0
 
 
-@pytest.mark.parametrize("entry", [Entry(b"b", stat.S_IFREG, link=b"a"), Entry(b"c", stat.S_IFREG, xattrs={b"user.x": b""})])
+@pytest.mark.parametrize(
+    "entry", [Entry(b"b", stat.S_IFREG, link=b"a"), Entry(b"c", stat.S_IFREG, xattrs={b"user.x": b""})]
+)
 def test_what_the_format_cannot_hold_is_refused(entry: Entry) -> None:
     """A hardlink or an xattr would be lost silently."""
     with pytest.raises(ValueError, match="no hardlinks or xattrs"):

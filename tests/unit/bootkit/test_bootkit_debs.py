@@ -31,8 +31,16 @@ def make_deb(files: dict[str, bytes | str], suffix: str = ".xz") -> bytes:
                 info.type, info.linkname = tarfile.SYMTYPE, content
             info.size = 0 if isinstance(content, str) else len(content)
             tar.addfile(info, io.BytesIO(content if isinstance(content, bytes) else b""))
-    compress: dict[str, Callable[[bytes], bytes]] = {".xz": lzma.compress, ".zst": zstandard.ZstdCompressor().compress, "": bytes}
-    members = [("debian-binary", b"2.0\n"), ("control.tar.xz", b"odd"), (f"data.tar{suffix}", compress[suffix](out.getvalue()))]
+    compress: dict[str, Callable[[bytes], bytes]] = {
+        ".xz": lzma.compress,
+        ".zst": zstandard.ZstdCompressor().compress,
+        "": bytes,
+    }
+    members = [
+        ("debian-binary", b"2.0\n"),
+        ("control.tar.xz", b"odd"),
+        (f"data.tar{suffix}", compress[suffix](out.getvalue())),
+    ]
     return b"!<arch>\n" + b"".join(_ar_member(name, data) for name, data in members)
 
 
@@ -42,7 +50,9 @@ def _ar_member(name: str, data: bytes) -> bytes:
 
 def package_of(data: bytes, version: str = "1.0", name: str = "tool") -> Package:
     """Return the description of the package `data`."""
-    return Package(name, version, "amd64", f"pool/{name}_{version}_amd64.deb", len(data), hashlib.sha256(data).hexdigest())
+    return Package(
+        name, version, "amd64", f"pool/{name}_{version}_amd64.deb", len(data), hashlib.sha256(data).hexdigest()
+    )
 
 
 class Quiet(SimpleHTTPRequestHandler):
@@ -75,7 +85,8 @@ class Mirror:
             index.write_bytes(lzma.compress(text))
             digest = hashlib.sha256(index.read_bytes()).hexdigest()
             (self.root / "dists/test/InRelease").write_text(
-                f"Suite: stable\nCodename: test\nDate: Sat, 12 Sep 2026 07:55:41 UTC\nSHA256:\n {digest} 1 main/binary-amd64/Packages.xz\n"
+                f"Suite: stable\nCodename: test\nDate: Sat, 12 Sep 2026 07:55:41 UTC\nSHA256:\n {digest} 1 "
+                "main/binary-amd64/Packages.xz\n"
             )
 
 
@@ -131,7 +142,9 @@ def test_a_pinned_package_is_downloaded_once(mirror: Mirror, lock: Path, tmp_pat
     assert fetch(mirror, tmp_path / "cache", locked=True)[0].file == deb.file
 
 
-def test_a_version_that_is_gone_is_replaced_by_the_newest_and_the_user_is_told(mirror: Mirror, lock: Path, tmp_path: Path) -> None:
+def test_a_version_that_is_gone_is_replaced_by_the_newest_and_the_user_is_told(
+    mirror: Mirror, lock: Path, tmp_path: Path
+) -> None:
     """Without the lock the build goes on; with it, it ends with what to do."""
     old, new = make_deb({"f": b"old"}), make_deb({"f": b"new"})
     write_lock({"tool": package_of(old)}, mirror.archive, lock)
@@ -144,7 +157,9 @@ def test_a_version_that_is_gone_is_replaced_by_the_newest_and_the_user_is_told(m
     assert caught.value.code == "PACKAGE_GONE"
 
 
-@pytest.mark.parametrize("change", [lambda data: data[:-10], lambda data: data[:-1] + b"!", lambda data: data + b"more"])
+@pytest.mark.parametrize(
+    "change", [lambda data: data[:-10], lambda data: data[:-1] + b"!", lambda data: data + b"more"]
+)
 def test_an_altered_package_is_refused_and_leaves_nothing(
     mirror: Mirror, lock: Path, tmp_path: Path, change: Callable[[bytes], bytes]
 ) -> None:
@@ -216,7 +231,8 @@ def test_the_kernel_is_what_the_meta_package_depends_on(mirror: Mirror) -> None:
     """The package's name changes with each kernel."""
     mirror.archive._index = parse_index(
         "Package: linux-image-amd64\nDepends: linux-image-6.12.9+deb13-amd64 (= 6.12.9-1)\n\n"
-        "Package: linux-image-6.12.9+deb13-amd64\nVersion: 6.12.9-1\nArchitecture: amd64\nFilename: p\nSize: 1\nSHA256: 00\n"
+        "Package: linux-image-6.12.9+deb13-amd64\nVersion: 6.12.9-1\nArchitecture: amd64\nFilename: p\nSize: "
+        "1\nSHA256: 00\n"
     )
     assert newest("linux-image-amd64", mirror.archive).name == "linux-image-6.12.9+deb13-amd64"
     with pytest.raises(NotFoundError, match="no package nonsense"):
@@ -227,7 +243,10 @@ def test_the_lock_file_pins_everything_the_recipe_names() -> None:
     """And nothing else; each by a complete digest."""
     pinned = read_lock()
     assert set(pinned) == set(recipe.ALL)
-    assert all(len(package.sha256) == 64 and package.size > 0 and package.path.startswith("pool/") for package in pinned.values())
+    assert all(
+        len(package.sha256) == 64 and package.size > 0 and package.path.startswith("pool/")
+        for package in pinned.values()
+    )
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"packages": {"a": {"name": 1}}}', '{"packages": {"a": []}}'])
@@ -246,7 +265,9 @@ def test_a_real_package_reads_as_dpkg_reads_it(tmp_path: Path, base_tools: Path)
     subprocess.run(["dpkg-deb", "-x", deb.file, tmp_path], check=True)
     ours = {path: content for path, content in deb.members(lambda name: True) if isinstance(content, bytes)}
     theirs = {
-        str(path.relative_to(tmp_path)): path.read_bytes() for path in tmp_path.rglob("*") if path.is_file() and not path.is_symlink()
+        str(path.relative_to(tmp_path)): path.read_bytes()
+        for path in tmp_path.rglob("*")
+        if path.is_file() and not path.is_symlink()
     }
     assert ours == theirs
 

@@ -10,17 +10,29 @@ import pytest
 import zstandard
 
 from shed.errors import DataError
-from shed.images.bootkit.kernel import REQUIRED, XEN_ELFNOTE_PHYS32_ENTRY, check_pvh, load_kernel, parse_config, unpack_bzimage
+from shed.images.bootkit.kernel import (
+    REQUIRED,
+    XEN_ELFNOTE_PHYS32_ENTRY,
+    check_pvh,
+    load_kernel,
+    parse_config,
+    unpack_bzimage,
+)
 
 RELEASE = "6.12.1+deb13-amd64"
 ZSTD = zstandard.ZstdCompressor().compress
-CONFIG = "".join(f"{option}=m\n" for option in REQUIRED) + "CONFIG_EROFS_FS_ZIP_ZSTD=y\n# CONFIG_EROFS_FS_ZIP_LZMA is not set\n"
+CONFIG = (
+    "".join(f"{option}=m\n" for option in REQUIRED)
+    + "CONFIG_EROFS_FS_ZIP_ZSTD=y\n# CONFIG_EROFS_FS_ZIP_LZMA is not set\n"
+)
 
 
 def vmlinux(note: int = XEN_ELFNOTE_PHYS32_ENTRY, release: str = RELEASE) -> bytes:
     """Return an ELF file with one Xen note and a kernel's banner."""
     notes = struct.pack("<III4sQ", 4, 8, note, b"Xen\0", 0x1000C43)
-    header = b"\x7fELF\x02\x01\x01".ljust(16, b"\0") + struct.pack("<HHIQQQIHHHHHH", 2, 62, 1, 0, 64, 0, 0, 64, 56, 1, 64, 0, 0)
+    header = b"\x7fELF\x02\x01\x01".ljust(16, b"\0") + struct.pack(
+        "<HHIQQQIHHHHHH", 2, 62, 1, 0, 64, 0, 0, 64, 56, 1, 64, 0, 0
+    )
     segment = struct.pack("<IIQQQQQQ", 4, 4, 120, 0, 0, len(notes), len(notes), 4)
     return header + segment + notes + f"Linux version {release} (debian) #1".encode() + bytes(5000)
 

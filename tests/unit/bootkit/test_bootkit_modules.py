@@ -14,7 +14,9 @@ def elf_with_modinfo(modinfo: bytes) -> bytes:
     names = b"\0.modinfo\0.shstrtab\0"
     body = modinfo + names
     sections = 64 + len(body)
-    header = b"\x7fELF\x02\x01\x01".ljust(16, b"\0") + struct.pack("<HHIQQQIHHHHHH", 1, 62, 1, 0, 0, sections, 0, 64, 56, 0, 64, 3, 2)
+    header = b"\x7fELF\x02\x01\x01".ljust(16, b"\0") + struct.pack(
+        "<HHIQQQIHHHHHH", 1, 62, 1, 0, 0, sections, 0, 64, 56, 0, 64, 3, 2
+    )
     table = bytes(64)
     table += struct.pack("<IIQQQQIIQQ", 1, 1, 0, 0, 64, len(modinfo), 0, 0, 1, 0)
     table += struct.pack("<IIQQQQIIQQ", 10, 3, 0, 0, 64 + len(modinfo), len(names), 0, 0, 1, 0)
@@ -33,7 +35,14 @@ def names(order: list[Module]) -> list[str]:
 
 def test_a_compressed_module_tells_what_it_needs() -> None:
     """Symbols, and what is to be loaded before, with `-` read as `_`; what is to be loaded after does not count."""
-    info = b"\0".join([b"depends=jbd2,crc16", b"softdep=pre: crypto-crc32c post: late-one", b"vermagic=6.12.1-amd64 SMP preempt ", b""])
+    info = b"\0".join(
+        [
+            b"depends=jbd2,crc16",
+            b"softdep=pre: crypto-crc32c post: late-one",
+            b"vermagic=6.12.1-amd64 SMP preempt ",
+            b"",
+        ]
+    )
     module = parse_module("kernel/fs/some-fs.ko.xz", lzma.compress(elf_with_modinfo(info)))
     assert module.name == "some_fs"
     assert module.depends == ("jbd2", "crc16", "crc32c_generic")
@@ -76,7 +85,12 @@ def test_a_file_that_is_no_module_is_refused() -> None:
 def test_a_module_comes_behind_all_that_it_needs() -> None:
     """Each once, at any depth, and nothing that is built in."""
     known = modules(
-        erofs="libcrc32c", libcrc32c="crc32c_generic", crc32c_generic="", ext4="jbd2 mbcache lib", jbd2="crc32c_generic", mbcache=""
+        erofs="libcrc32c",
+        libcrc32c="crc32c_generic",
+        crc32c_generic="",
+        ext4="jbd2 mbcache lib",
+        jbd2="crc32c_generic",
+        mbcache="",
     )
     order = names(load_order(["erofs", "ext4"], known.get, builtin=frozenset({"lib"})))
     assert order == ["crc32c_generic", "libcrc32c", "erofs", "jbd2", "mbcache", "ext4"]

@@ -15,7 +15,9 @@ BASE = IMAGES / "base"
 def test_the_base_recipe_has_what_sheds_promise() -> None:
     """Tools, the user and the folder to work in."""
     recipe = read_recipe(BASE)
-    assert {"bash", "git", "tmux", "sudo", "openssh-client", "curl", "python3", "ca-certificates"} <= set(recipe.packages)
+    assert {"bash", "git", "tmux", "sudo", "openssh-client", "curl", "python3", "ca-certificates"} <= set(
+        recipe.packages
+    )
     assert (recipe.config["User"], recipe.config["WorkingDir"]) == ("shed", "/workspace")
 
 
@@ -52,7 +54,15 @@ def test_packages_are_named_once(name: str) -> None:
     assert sorted(set(names)) == sorted(names)
 
 
-WRONG = ["", "suite: x", "suite: 1\nconfig: {}", "suite: x\nconfig: {}\nextra: 1", "suite: x\nfrom: ../y\nconfig: {}", "a: [", "- x"]
+WRONG = [
+    "",
+    "suite: x",
+    "suite: 1\nconfig: {}",
+    "suite: x\nconfig: {}\nextra: 1",
+    "suite: x\nfrom: ../y\nconfig: {}",
+    "a: [",
+    "- x",
+]
 
 
 @pytest.mark.parametrize("text", WRONG)

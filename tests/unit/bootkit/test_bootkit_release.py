@@ -1,4 +1,6 @@
-"""A release file that Debian once signed is not enough: it must be this suite's, still good, and no older than the pins."""
+"""A release file that Debian once signed is not enough: it must be this suite's, still good, and no older than the
+pins.
+"""
 
 from __future__ import annotations
 
@@ -44,10 +46,23 @@ def release(key: Path, tmp_path: Path) -> Release:
         index = folder / "main/binary-amd64/Packages.xz"
         index.parent.mkdir(parents=True)
         index.write_bytes(lzma.compress(_INDEX))
-        said = {"Codename": suite, "Date": date(-DAY), **{name.replace("_", "-"): value for name, value in fields.items()}}
+        said = {
+            "Codename": suite,
+            "Date": date(-DAY),
+            **{name.replace("_", "-"): value for name, value in fields.items()},
+        }
         text = "".join(f"{name}: {value}\n" for name, value in said.items())
         text += f"SHA256:\n {hashlib.sha256(index.read_bytes()).hexdigest()} 1 main/binary-amd64/Packages.xz\n"
-        sign = ["gpg", "--homedir", str(key), "--batch", "--quiet", "--output", str(folder / "InRelease"), "--clearsign"]
+        sign = [
+            "gpg",
+            "--homedir",
+            str(key),
+            "--batch",
+            "--quiet",
+            "--output",
+            str(folder / "InRelease"),
+            "--clearsign",
+        ]
         subprocess.run(sign, check=True, input=text.encode())
         return Archive(mirror=f"file://{tmp_path}", suite=suite, keyring=key / "keyring.gpg")
 

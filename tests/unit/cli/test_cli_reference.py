@@ -43,14 +43,20 @@ def test_the_page_is_what_the_commands_say() -> None:
 def test_commands_in_the_documentation_exist(page: Path) -> None:
     """Whatever a page's code calls is a command, with options that it has."""
     known = options()
-    for block in re.findall(r"^```[^\n]*\n(.*?)^```", re.sub(r"\$\([^)]*\)", "", page.read_text()), re.DOTALL | re.MULTILINE):
+    for block in re.findall(
+        r"^```[^\n]*\n(.*?)^```", re.sub(r"\$\([^)]*\)", "", page.read_text()), re.DOTALL | re.MULTILINE
+    ):
         for call in re.findall(
-            r"(?:^|[|;&(]\s*|\$ |sudo |xargs (?:-\S+ )*|bin/)(shed(?:-server)? (?!doctor:)[^|;&#\n]*)", block, re.MULTILINE
+            r"(?:^|[|;&(]\s*|\$ |sudo |xargs (?:-\S+ )*|bin/)(shed(?:-server)? (?!doctor:)[^|;&#\n]*)",
+            block,
+            re.MULTILINE,
         ):
             words = [word.rstrip(".,)\"'") for word in call.split()]
             path = next((" ".join(words[:count]) for count in (4, 3, 2) if " ".join(words[:count]) in known), None)
             if path is None:
-                assert words[1].startswith("-") or words[1].isupper() or words[-1] == "...", f"{page.name}: there is no `{call}`"
+                assert words[1].startswith("-") or words[1].isupper() or words[-1] == "...", (
+                    f"{page.name}: there is no `{call}`"
+                )
                 continue
             own = words[: words.index("--")] if "--" in words else words
             for word in own[len(path.split()) :]:

@@ -69,7 +69,8 @@ def test_an_option_without_its_value(words: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("wrong", "right"), [("lst", "shed list"), ("craete", "shed create"), ("exce", "shed exec"), ("sever", "shed server")]
+    ("wrong", "right"),
+    [("lst", "shed list"), ("craete", "shed create"), ("exce", "shed exec"), ("sever", "shed server")],
 )
 def test_a_wrong_command_gets_a_suggestion(wrong: str, right: str) -> None:
     """A typing error costs one look."""
@@ -93,13 +94,17 @@ def test_a_server_is_not_ignored(words: list[str], command: str, *, first: bool)
     """What works on this machine alone says so, instead of doing it in another place than the user named."""
     named = ["-s", "http://far:1"]
     options = Options()
-    with pytest.raises(UsageError, match=f"^{command} works on the image store of this machine.*http://far:1") as caught:
+    with pytest.raises(
+        UsageError, match=f"^{command} works on the image store of this machine.*http://far:1"
+    ) as caught:
         run(take_all(named + words if first else words + named, options), options)
     assert "-s local" in (caught.value.hint or "")
 
 
 @pytest.mark.parametrize("how", ["environment", "default"])
-def test_a_server_that_is_meant_without_an_option_counts_too(how: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_server_that_is_meant_without_an_option_counts_too(
+    how: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     """SHED_SERVER and the default of the configuration, unless -s says that this machine is meant."""
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("SHED_RUNTIME_DIR", str(tmp_path))
@@ -184,7 +189,9 @@ def test_exec_options(words: list[str]) -> None:
     assert (request.workdir, request.user, options.verbose) == ("/x", "me", 2)
 
 
-@pytest.mark.parametrize("words", [["-x", "dev"], ["--nope", "dev"], ["-e"], ["-e", "novalue", "dev"], ["-e", "=x", "dev"], ["-ix", "dev"]])
+@pytest.mark.parametrize(
+    "words", [["-x", "dev"], ["--nope", "dev"], ["-e"], ["-e", "novalue", "dev"], ["-e", "=x", "dev"], ["-ix", "dev"]]
+)
 def test_wrong_exec_options(words: list[str]) -> None:
     """They are refused, not passed on."""
     with pytest.raises(UsageError):
@@ -228,7 +235,9 @@ def test_the_last_of_tty_and_no_tty_wins() -> None:
     assert exec_words.parse(["-n", "dev", "x"], Options()).stdin is False
 
 
-@pytest.mark.parametrize(("text", "value"), [("2048", 2048), ("512M", 512), ("4G", 4096), ("1.5GiB", 1536), ("1024K", 1)])
+@pytest.mark.parametrize(
+    ("text", "value"), [("2048", 2048), ("512M", 512), ("4G", 4096), ("1.5GiB", 1536), ("1024K", 1)]
+)
 def test_memory(text: str, value: int) -> None:
     """A bare number is megabytes, as in the API."""
     assert parse_memory(text) == value

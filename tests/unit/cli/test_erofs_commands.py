@@ -27,7 +27,9 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def broken(image: Path, tmp_path: Path) -> Path:
     damaged = Damaged(image, tmp_path / "broken.erofs")
-    damaged.superblock(feature_incompat=damaged.description().feature_incompat & ~layout.INCOMPAT_BIG_PCLUSTER, compression=0)
+    damaged.superblock(
+        feature_incompat=damaged.description().feature_incompat & ~layout.INCOMPAT_BIG_PCLUSTER, compression=0
+    )
     return damaged.save()
 
 
@@ -56,7 +58,9 @@ def test_check_names_the_inode_and_the_rule(image: Path, broken: Path, capsys: p
         assert part in caught.value.message
 
 
-def test_check_for_machines_answers_even_when_the_image_is_broken(broken: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_check_for_machines_answers_even_when_the_image_is_broken(
+    broken: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert run(["erofs", "check", str(broken), "--json"], Options()) == 1
     report = json.loads(capsys.readouterr().out)
     assert (report["valid"], report["rule"]) == (False, "big-pcluster-undeclared")
@@ -100,7 +104,9 @@ def test_cat_writes_the_bytes_and_follows_links(image: Path, capsysbinary: pytes
 def test_names_that_are_no_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Bytes that are not UTF-8, and those that a terminal would obey, are listed, found, and harmless in messages."""
     folder = Entry(b"d\xff", 0o40755, 0, 0, 0)
-    image = make_image(tmp_path / "odd.erofs", [Entry(b"", 0o40755, 0, 0, 0), folder, Entry(b"d\xff/\x1b[31m\n", 0o100644, 0, 0, 0)])
+    image = make_image(
+        tmp_path / "odd.erofs", [Entry(b"", 0o40755, 0, 0, 0), folder, Entry(b"d\xff/\x1b[31m\n", 0o100644, 0, 0, 0)]
+    )
     assert lines(capsys, "ls", "-R", image) == [r"d\xff", r"d\xff/\x1b[31m\n"]
     assert [file["path"] for file in answer(capsys, "ls", "-R", image)] == ["d\udcff", "d\udcff/\x1b[31m\n"]
     for words, message in (

@@ -83,7 +83,9 @@ def test_what_the_system_refuses_is_no_bug(capfd: pytest.CaptureFixture[str]) ->
     ]
 
 
-def test_a_folder_that_is_gone_is_no_bug(capfd: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_is_gone_is_no_bug(
+    capfd: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The shell stands in it, and wonders."""
     (tmp_path / "gone").mkdir()
     monkeypatch.chdir(tmp_path / "gone")
@@ -91,7 +93,9 @@ def test_a_folder_that_is_gone_is_no_bug(capfd: pytest.CaptureFixture[str], tmp_
     with pytest.raises(FileNotFoundError) as caught:
         Path.cwd()
     assert explain(caught.value, Options()) == 1
-    assert capfd.readouterr().err == "error: the folder that this was started in is gone\nhint: go to another one: cd ~\n"
+    assert (
+        capfd.readouterr().err == "error: the folder that this was started in is gone\nhint: go to another one: cd ~\n"
+    )
     monkeypatch.chdir(tmp_path)
     explain(caught.value, Options())
     assert "this is a bug in shed" in capfd.readouterr().err
@@ -189,13 +193,22 @@ def test_a_blob_is_one_plain_line() -> None:
     for event in (blob("downloading", 0), blob("downloading", 2), blob("done", 4), blob("exists", 4, "kernel")):
         PlainLines(stream)(event)
     assert stream.getvalue() == "rootfs 726f6f746673: 4 MiB\nkernel 6b65726e656c: 4 MiB, was here\n"
-    assert blob_line(BlobEvent("sha256:" + "0" * 64, "layer 1", "downloading", 0, None)).split() == ["layer", "1", "0" * 12, "0", "bytes"]
+    assert blob_line(BlobEvent("sha256:" + "0" * 64, "layer 1", "downloading", 0, None)).split() == [
+        "layer",
+        "1",
+        "0" * 12,
+        "0",
+        "bytes",
+    ]
 
 
 def test_the_live_line() -> None:
     """A bar where the end is known, an amount where it is not, a time where it is long."""
     assert line("work", None, 0.2, "|") == "| work"
-    assert line("work", BytesEvent("x", 50, 100), 3.4, "|") == "| work  [============            ]  50 bytes of 100 bytes  3s"
+    assert (
+        line("work", BytesEvent("x", 50, 100), 3.4, "|")
+        == "| work  [============            ]  50 bytes of 100 bytes  3s"
+    )
     assert line("work", BytesEvent("x", 2048, None), 0, "|") == "| work  2 KiB"
     assert "=" * 24 + "]" in line("work", BytesEvent("x", 200, 100), 0, "|")
 

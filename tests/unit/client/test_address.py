@@ -62,7 +62,9 @@ def test_a_configured_server_is_found_by_name(tmp_path: Path) -> None:
     """The configuration's default is used without -s; with it, the one that is named."""
     file = tmp_path / ".shed/config.yaml"
     file.parent.mkdir()
-    file.write_text("default_server: lab\nservers:\n  lab: {host: lab.example}\n  six: {host: '::1', http_port: 81}\nother: 1\n")
+    file.write_text(
+        "default_server: lab\nservers:\n  lab: {host: lab.example}\n  six: {host: '::1', http_port: 81}\nother: 1\n"
+    )
     assert str(resolve()) == "http://lab.example:8080"
     assert str(resolve("six")) == "http://[::1]:81"
     with pytest.raises(UsageError, match="knows no server 'lap'") as caught:
@@ -78,7 +80,8 @@ def test_a_configuration_without_default_leaves_the_local_server(tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    "text", ["[1]", "servers: [a]\ndefault_server: x", "a: {", "servers: {x: 1}\ndefault_server: x", "default_server: [1]"]
+    "text",
+    ["[1]", "servers: [a]\ndefault_server: x", "a: {", "servers: {x: 1}\ndefault_server: x", "default_server: [1]"],
 )
 def test_a_broken_configuration_is_named(tmp_path: Path, text: str) -> None:
     """The message holds the file, never a traceback."""

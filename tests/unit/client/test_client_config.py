@@ -114,7 +114,8 @@ def test_a_file_of_the_reference_program_is_read(file: Path) -> None:
     write(
         file,
         "servers:\n  lab:\n    host: lab\n    http_port: 8080\n    ssh_port: 2222\n    added_at: 2025-01-01T10:00:00Z\n"
-        "default_server: lab\nsheds:\n  dev:\n    server: lab\n    status: running\n    updated_at: 2025-01-01T10:00:00.5Z\n"
+        "default_server: lab\nsheds:\n  dev:\n    server: lab\n    status: running\n    updated_at: "
+        "2025-01-01T10:00:00.5Z\n"
         "create_timeout: 10m\ntheirs: {a: 1}\n",
     )
     found = load()
@@ -123,7 +124,9 @@ def test_a_file_of_the_reference_program_is_read(file: Path) -> None:
 
 
 def test_who_is_meant(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The option, the environment, where the shed was seen, the default: in this order, and only the last two are guesses."""
+    """The option, the environment, where the shed was seen, the default: in this order, and only the last two are
+    guesses.
+    """
     add("lab", "http://127.0.0.1:1")
     add("near", "http://127.0.0.1:2")
     remember(load(), "near", {"dev": "running"})

@@ -73,12 +73,15 @@ def test_a_token_does_not_go_to_another_user(monkeypatch: pytest.MonkeyPatch, fa
     program = (
         "import os, socket, sys\n"
         "os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
-        f"server = socket.create_server(({'::' if family == socket.AF_INET6 else '127.0.0.1'!r}, {port}), family={int(family)})\n"
+        f"server = socket.create_server(({'::' if family == socket.AF_INET6 else '127.0.0.1'!r}, {port}), "
+        f"family={int(family)})\n"
         "print('listening', flush=True)\n"
         "sys.stdin.read()\n"
     )
     monkeypatch.setenv("SHED_TOKEN", "shed_env")
-    with subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "listening\n"
         with pytest.raises(UsageError, match="user 65534 listens there"):

@@ -32,7 +32,24 @@ def test_rules(text: str, rule: Rule) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", ":", "x", "0", "80:", "80:0", "65536", "-1", "1:2:x", "٣", "8080:65536", "1.5", "0.0.0.0:1:2:3", "[::1:1:2", "[x]y:1:2"]
+    "text",
+    [
+        "",
+        ":",
+        "x",
+        "0",
+        "80:",
+        "80:0",
+        "65536",
+        "-1",
+        "1:2:x",
+        "٣",
+        "8080:65536",
+        "1.5",
+        "0.0.0.0:1:2:3",
+        "[::1:1:2",
+        "[x]y:1:2",
+    ],
 )
 def test_what_is_no_rule(text: str) -> None:
     """Named, with how it is written."""
@@ -51,7 +68,16 @@ def test_profiles(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["profils: {}", "[1]", "profiles: {a: 3000}", "profiles: {a: []}", "profiles: {a: [x]}", "profiles: {a: [[1]]}", "a: {"]
+    "text",
+    [
+        "profils: {}",
+        "[1]",
+        "profiles: {a: 3000}",
+        "profiles: {a: []}",
+        "profiles: {a: [x]}",
+        "profiles: {a: [[1]]}",
+        "a: {",
+    ],
 )
 def test_profiles_with_mistakes(tmp_path: Path, text: str) -> None:
     """The file is named, never a traceback."""

@@ -1,4 +1,6 @@
-"""Whatever a guest answers to a command, the client ends with an exit code or a `BackendError`, and prints no more than came."""
+"""Whatever a guest answers to a command, the client ends with an exit code or a `BackendError`, and prints no more than
+came.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,14 @@ from shed.errors import BackendError
 from shed.guest.protocol import DATA_FRAME, EXIT_CODE, STDERR, STDIN_TAKEN, exec_frame
 from support.fuzz import fuzz
 
-_PAYLOADS = [b'{"code":0}', b'{"code":' + b"1" * 5000 + b"}", b"[" * 5000, b"\0\0\0\1", b'{"code":1,"error":"\\ud800"}', b'{"code":1e999}']
+_PAYLOADS = [
+    b'{"code":0}',
+    b'{"code":' + b"1" * 5000 + b"}",
+    b"[" * 5000,
+    b"\0\0\0\1",
+    b'{"code":1,"error":"\\ud800"}',
+    b'{"code":1e999}',
+]
 
 
 def test_any_exec_stream_at_all(monkeypatch: pytest.MonkeyPatch) -> None:

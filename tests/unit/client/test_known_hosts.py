@@ -17,7 +17,10 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """Three public keys, with their comments."""
     folder = tmp_path_factory.mktemp("keys")
     for number in range(3):
-        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", f"key {number}", "-f", folder / str(number)], check=True)
+        subprocess.run(
+            ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", f"key {number}", "-f", folder / str(number)],
+            check=True,
+        )
     return [(folder / f"{number}.pub").read_text() for number in range(3)]
 
 
@@ -76,7 +79,9 @@ def test_many_at_once_lose_nothing(tmp_path: Path, keys: list[str]) -> None:
     assert len(path.read_text().splitlines()) == 10
 
 
-@pytest.mark.parametrize("key", ["", "ssh-ed25519", "ssh-ed25519 not-base64", "ssh-rsa AAAAC3NzaC1lZDI1NTE5AAAAIA==", "\n", "a b\nx"])
+@pytest.mark.parametrize(
+    "key", ["", "ssh-ed25519", "ssh-ed25519 not-base64", "ssh-rsa AAAAC3NzaC1lZDI1NTE5AAAAIA==", "\n", "a b\nx"]
+)
 def test_what_is_no_key_is_not_pinned(tmp_path: Path, key: str) -> None:
     """A server's answer is not trusted to be one line of the right form."""
     with pytest.raises(DataError, match="is not a public key"):

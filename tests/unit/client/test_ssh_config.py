@@ -53,7 +53,9 @@ def test_openssh_reads_it(tmp_path: Path) -> None:
     theirs.write_text("Host other\n    User me\n\nHost *\n    Port 9\n    User everybody")
     hosts = [
         host(home, "dev"),
-        Host("shed-far", "lab", "far", "localhost", 2022, home / "known", key_name="[lab]:2022", jump="ssh://me@lab:2200"),
+        Host(
+            "shed-far", "lab", "far", "localhost", 2022, home / "known", key_name="[lab]:2022", jump="ssh://me@lab:2200"
+        ),
     ]
     install(theirs, ours, merged("", hosts, keep_servers=(), keep_all=False))
 
@@ -62,7 +64,12 @@ def test_openssh_reads_it(tmp_path: Path) -> None:
         return dict(line.split(" ", 1) for line in done.stdout.splitlines() if " " in line)
 
     dev, far, other = asked("shed-dev"), asked("shed-far"), asked("other")
-    assert (dev["hostname"], dev["port"], dev["user"], dev["stricthostkeychecking"]) == ("localhost", "2222", "dev", "true")
+    assert (dev["hostname"], dev["port"], dev["user"], dev["stricthostkeychecking"]) == (
+        "localhost",
+        "2222",
+        "dev",
+        "true",
+    )
     assert dev["userknownhostsfile"].replace("%%", "%") == str(home / "known hosts")
     assert (far["proxyjump"], far["hostkeyalias"], far["user"]) == ("me@lab:2200", "[lab]:2022", "far")
     assert (other["user"], other["port"]) == ("me", "9")

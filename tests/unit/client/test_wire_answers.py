@@ -16,14 +16,17 @@ from shed.guest.protocol import ProtocolError
 from shed.version import VERSION
 
 STREAM = (
-    b'event: progress\r\ndata: {"a":\r\ndata: 1}\r\n\r\n:\n\nid: 7\nevent:complete\ndata:x\xc3\xa9\n\ndata: last\n\nevent: cut\ndata: never'
+    b'event: progress\r\ndata: {"a":\r\ndata: 1}\r\n\r\n:\n\nid: 7\nevent:complete\ndata:x\xc3\xa9\n\ndata: '
+    b"last\n\nevent: cut\ndata: never"
 )
 EVENTS = [("progress", '{"a":\n1}'), ("complete", "xé"), ("message", "last")]
 
 
 @given(st.lists(st.integers(0, len(STREAM)), max_size=12).map(sorted))
 def test_events_do_not_depend_on_how_they_arrive(cuts: list[int]) -> None:
-    """Cut anywhere, inside a character or a line end, the stream holds the same events; comments and a cut-off event are none."""
+    """Cut anywhere, inside a character or a line end, the stream holds the same events; comments and a cut-off event
+    are none.
+    """
     chunks = [STREAM[a:b] for a, b in zip([0, *cuts], [*cuts, len(STREAM)], strict=True)]
     assert list(parse_events(iter(chunks))) == EVENTS
 

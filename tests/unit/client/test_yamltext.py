@@ -32,14 +32,18 @@ default_server: lab
 def test_an_entry_is_added_behind_the_others() -> None:
     """Comments, blank lines, and odd spacing stay."""
     changed = put(HAND_WRITTEN, ("servers", "new"), {"host": "n", "http_port": 1})
-    assert changed == HAND_WRITTEN.replace("    http_port: 81\n", "    http_port: 81\n  new:\n    host: n\n    http_port: 1\n")
+    assert changed == HAND_WRITTEN.replace(
+        "    http_port: 81\n", "    http_port: 81\n  new:\n    host: n\n    http_port: 1\n"
+    )
 
 
 def test_an_entry_is_replaced_in_its_place() -> None:
     """Its own comment goes with it, no other does."""
     changed = put(HAND_WRITTEN, ("servers", "lab"), {"host": "b"})
     assert changed == HAND_WRITTEN.replace("  lab: {host: lab.example}   # under the desk\n", "  lab:\n    host: b\n")
-    assert put(HAND_WRITTEN, ("default_server",), "old") == HAND_WRITTEN.replace("default_server: lab", "default_server: old")
+    assert put(HAND_WRITTEN, ("default_server",), "old") == HAND_WRITTEN.replace(
+        "default_server: lab", "default_server: old"
+    )
 
 
 def test_an_entry_is_dropped_and_its_section_with_the_last() -> None:
@@ -53,7 +57,8 @@ def test_an_entry_is_dropped_and_its_section_with_the_last() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "# nothing yet\n", "---\n", "servers:\n", "servers: {}\n", "servers: {a: {host: b}}", "x: |\n  # text\n\n"]
+    "text",
+    ["", "# nothing yet\n", "---\n", "servers:\n", "servers: {}\n", "servers: {a: {host: b}}", "x: |\n  # text\n\n"],
 )
 def test_whatever_there_was(text: str) -> None:
     """A file that is new, empty, or written in braces gets the entry, too."""
@@ -71,7 +76,8 @@ def test_what_cannot_be_changed_is_refused(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "reason"), [("a: 1\na: 2\n", "a is there twice"), ("a: {", "not YAML"), ("[1]", "keys and values"), ("a\n", "keys")]
+    ("text", "reason"),
+    [("a: 1\na: 2\n", "a is there twice"), ("a: {", "not YAML"), ("[1]", "keys and values"), ("a\n", "keys")],
 )
 def test_what_is_not_read(text: str, reason: str) -> None:
     """One line that says why."""
@@ -88,7 +94,9 @@ DOCUMENTS = st.dictionaries(KEYS, st.dictionaries(st.sampled_from("abcd"), VALUE
 @settings(deadline=None)
 @example({"servers": {"a": False}}, False, "servers", "a", "a\x85")
 @given(DOCUMENTS, st.booleans(), KEYS, st.sampled_from("abcd"), SCALARS)
-def test_any_document_says_what_it_should(document: dict[str, object], flow: bool, section: str, key: str, value: object) -> None:
+def test_any_document_says_what_it_should(
+    document: dict[str, object], flow: bool, section: str, key: str, value: object
+) -> None:
     """Whatever the document, and however it is written: it is changed as asked, or refused."""
     text = yaml.safe_dump(document, default_flow_style=None if flow else False, allow_unicode=True)
     try:

@@ -1,4 +1,5 @@
-"""What the checker keeps of each inode is a bit, or a few bytes: an image of tiny files does not fill the memory of the server.
+"""What the checker keeps of each inode is a bit, or a few bytes: an image of tiny files does not fill the memory of the
+server.
 
 Commit 6aee119 kept an object of each inode, its place and its count of links: 600 bytes, or 6 GiB for a root of 1 GiB.
 """
@@ -31,7 +32,11 @@ def tree(kind: str) -> Iterator[Entry]:
             yield Entry(folder, stat.S_IFDIR | 0o755)
             for number in range(COUNT):
                 name = b"%06d" % number
-                yield Entry(b"b/" + name, 0, link=b"a/" + name) if folder == b"b" else Entry(b"a/" + name, stat.S_IFREG | 0o644)
+                yield (
+                    Entry(b"b/" + name, 0, link=b"a/" + name)
+                    if folder == b"b"
+                    else Entry(b"a/" + name, stat.S_IFREG | 0o644)
+                )
         return
     mode = (stat.S_IFREG if kind == "files" else stat.S_IFDIR) | 0o755
     yield from (Entry(b"%06d" % number, mode) for number in range(COUNT))
@@ -56,7 +61,9 @@ def checked(path: Path) -> tuple[Report, float]:
 
 @pytest.mark.parametrize(("kind", "most"), [("files", 40), ("folders", 60), ("links", 160)])
 def test_memory_for_each_inode(images: dict[str, Path], kind: str, most: int) -> None:
-    """Of most inodes next to nothing; of folders their numbers, while they wait; of what has several names, how many are missing."""
+    """Of most inodes next to nothing; of folders their numbers, while they wait; of what has several names, how many
+    are missing.
+    """
     report, taken = checked(images[kind])
     assert report.inodes > COUNT
     assert taken < most
@@ -80,7 +87,9 @@ def test_what_is_wrong_is_named_by_its_path(images: dict[str, Path], tmp_path: P
     data = bytearray(images[kind].read_bytes())
     data[inode.offset + (44 if inode.extended else 6)] = 7  # i_nlink
     (tmp_path / "bent").write_bytes(data)
-    with pytest.raises(ErofsError, match=rf"inode {inode.nid} \(/{last.decode()}\): says 7 links, has {inode.nlink}") as caught:
+    with pytest.raises(
+        ErofsError, match=rf"inode {inode.nid} \(/{last.decode()}\): says 7 links, has {inode.nlink}"
+    ) as caught:
         check(tmp_path / "bent")
     assert caught.value.rule == "nlink"
 

@@ -1,4 +1,6 @@
-"""The checker takes what is valid and names inode and rule of what is not: one change to a valid image for each rule."""
+"""The checker takes what is valid and names inode and rule of what is not: one change to a valid image for each
+rule.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,18 @@ from shed.errors import NotFoundError
 from support.erofs_images import Damaged, make_image, sample_entries
 from support.trees import file, folder, noise, text
 
-SOURCES = ("checker", "clusters", "decompress", "directories", "extents", "image_file", "inode", "reader", "superblock", "xattr_reader")
+SOURCES = (
+    "checker",
+    "clusters",
+    "decompress",
+    "directories",
+    "extents",
+    "image_file",
+    "inode",
+    "reader",
+    "superblock",
+    "xattr_reader",
+)
 BLOCK = layout.BLOCK_SIZE
 
 
@@ -81,7 +94,14 @@ Superblock = dict[str, int]
         ({"extra_devices": 1}, "unsupported-feature"),
         ({"compression": 1 << 9}, "unknown-algorithm"),
         ({"compression": 0x3}, "compression-settings"),
-        ({"feature_incompat": layout.INCOMPAT_XATTR_PREFIXES, "xattr_prefix_count": 1, "xattr_prefix_start": 1 << 30}, "xattr-prefixes"),
+        (
+            {
+                "feature_incompat": layout.INCOMPAT_XATTR_PREFIXES,
+                "xattr_prefix_count": 1,
+                "xattr_prefix_start": 1 << 30,
+            },
+            "xattr-prefixes",
+        ),
     ],
 )
 def test_superblocks_that_cannot_be_right(damaged: Damaged, fields: Superblock, rule: str) -> None:
@@ -138,7 +158,9 @@ EXTENDED = layout.FORMAT_EXTENDED
         ("link", SIZE, 0, "symlink-target"),
     ],
 )
-def test_inodes_that_cannot_be_right(damaged: Damaged, path: str, where: tuple[int, int], value: int, rule: str) -> None:
+def test_inodes_that_cannot_be_right(
+    damaged: Damaged, path: str, where: tuple[int, int], value: int, rule: str
+) -> None:
     inode = damaged.inode(path)
     damaged.put_number(inode.offset + where[0], value, where[1])
     refused(damaged, rule, inode.nid)
@@ -193,12 +215,16 @@ def entry_at(damaged: Damaged, path: str, name: bytes) -> int:
         (8, 2, 0, "dirent-offset", None),
     ],
 )
-def test_directory_entries_that_cannot_be_right(damaged: Damaged, field: int, size: int, value: int, rule: str, blamed: int | None) -> None:
+def test_directory_entries_that_cannot_be_right(
+    damaged: Damaged, field: int, size: int, value: int, rule: str, blamed: int | None
+) -> None:
     damaged.put_number(entry_at(damaged, "folder", b"inner") + field, value, size)
     refused(damaged, rule, damaged.inode("folder").nid if blamed is None else blamed)
 
 
-@pytest.mark.parametrize(("name", "rule"), [(b"in/er", "dirent-name"), (b"in\0er", "dirent-name"), (b"!nner", "dirent-order")])
+@pytest.mark.parametrize(
+    ("name", "rule"), [(b"in/er", "dirent-name"), (b"in\0er", "dirent-name"), (b"!nner", "dirent-order")]
+)
 def test_names_that_cannot_be_right(damaged: Damaged, name: bytes, rule: str) -> None:
     inode = damaged.inode("folder")
     if name == b"in\0er":  # a zero in the last name of a block would end it: this one is not the last
@@ -376,11 +402,14 @@ def test_the_list_of_rules_is_complete() -> None:
     folder_ = Path(checker.__file__).parent
     raised = set()
     for name in SOURCES:
-        raised.update(re.findall(r'rule="([a-z-]+[a-z0-9-]*)"', (folder_ / f"{name}.py").read_text()))
-        for feature in re.findall(r'_require\(description, layout\.\w+, "([a-z-]+)"', (folder_ / f"{name}.py").read_text()):
-            raised.add(f"{feature}-undeclared")
+        text = (folder_ / f"{name}.py").read_text()
+        raised.update(re.findall(r'rule="([a-z-]+[a-z0-9-]*)"', text))
+        features = re.findall(r'_require\(\s*description,\s*layout\.\w+,\s*"([a-z-]+)"', text)
+        raised.update(f"{feature}-undeclared" for feature in features)
     raised -= {"not-a-directory", "not-a-symlink"}  # mistakes of who asks, not of the image
     assert checker.__doc__
     table = checker.__doc__.split("====\n", 1)[1]
-    documented = {word.strip(",") for line in table.splitlines() for word in line[20:].split() if not word.startswith("=")}
+    documented = {
+        word.strip(",") for line in table.splitlines() for word in line[20:].split() if not word.startswith("=")
+    }
     assert documented == raised

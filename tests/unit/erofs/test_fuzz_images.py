@@ -1,6 +1,7 @@
 """Whatever bytes an image has, reader and checker end with an `ErofsError` or a result: soon, and in little memory.
 
-Valid images of our writer and of mkfs.erofs are changed at places that matter.  `SHED_FUZZ_SECONDS` asks for a longer, random run.
+Valid images of our writer and of mkfs.erofs are changed at places that matter.  `SHED_FUZZ_SECONDS` asks for a longer,
+random run.
 """
 
 from __future__ import annotations
@@ -90,7 +91,9 @@ mutations = st.lists(
         st.integers(0, 1 << 16),
         st.integers(0, 1 << 16),
         st.one_of(
-            st.sampled_from([0, 1, 2, 3, 0x7FFF, 0x8000, 0xFFFF, 0x7FFFFFFF, 0xFFFFFFFF, 1 << 32, 1 << 63, (1 << 64) - 1]),
+            st.sampled_from(
+                [0, 1, 2, 3, 0x7FFF, 0x8000, 0xFFFF, 0x7FFFFFFF, 0xFFFFFFFF, 1 << 32, 1 << 63, (1 << 64) - 1]
+            ),
             st.integers(0, 300),
             st.integers(0, (1 << 64) - 1),
         ),
@@ -198,6 +201,8 @@ def test_any_bytes_at_all(tmp_path_factory: pytest.TempPathFactory, data: bytes)
     path.write_bytes(data)
     with pytest.raises(ErofsError):
         check(path)
-    path.write_bytes(bytes(layout.SUPER_OFFSET) + layout.Superblock(blocks=2).pack() + data.ljust(2 * layout.BLOCK_SIZE, b"\0"))
+    path.write_bytes(
+        bytes(layout.SUPER_OFFSET) + layout.Superblock(blocks=2).pack() + data.ljust(2 * layout.BLOCK_SIZE, b"\0")
+    )
     with contextlib.suppress(ErofsError):
         check(path, data=True)

@@ -19,7 +19,11 @@ from support.trees import text
 DATA = text(20_000)
 LZ4 = lz4.block.compress(DATA, store_size=False)
 ZSTD = zstandard.ZstdCompressor().compress(DATA)
-ENCODED = {layout.ALGORITHM_LZ4: LZ4, layout.ALGORITHM_ZSTD: ZSTD, layout.ALGORITHM_DEFLATE: zlib.compress(DATA, wbits=-15)}
+ENCODED = {
+    layout.ALGORITHM_LZ4: LZ4,
+    layout.ALGORITHM_ZSTD: ZSTD,
+    layout.ALGORITHM_DEFLATE: zlib.compress(DATA, wbits=-15),
+}
 
 
 @pytest.mark.parametrize("algorithm", ENCODED)
@@ -64,7 +68,10 @@ def test_lzma_is_refused_by_name() -> None:
     assert caught.value.rule == "unsupported-feature"
 
 
-@given(st.lists(st.sampled_from([b"a", b"bc", b"\0\0\0", b"hello world", bytes(range(50))]), min_size=1, max_size=200), st.data())
+@given(
+    st.lists(st.sampled_from([b"a", b"bc", b"\0\0\0", b"hello world", bytes(range(50))]), min_size=1, max_size=200),
+    st.data(),
+)
 def test_every_prefix_is_what_the_library_decodes(pieces: list[bytes], draw: st.DataObject) -> None:
     data = b"".join(pieces)
     stream = lz4.block.compress(data, store_size=False)

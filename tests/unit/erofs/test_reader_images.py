@@ -81,7 +81,11 @@ def test_attributes_come_back(image: Image) -> None:
     assert inner.device is None
     assert image.lookup(b"large").nid == image.lookup(b"large-too").nid
     assert image.lookup(b"large").nlink == 2
-    assert image.xattrs(image.lookup(b"attributes")) == {b"user.one": b"1", b"user.two": b"2", b"security.capability": bytes(20)}
+    assert image.xattrs(image.lookup(b"attributes")) == {
+        b"user.one": b"1",
+        b"user.two": b"2",
+        b"security.capability": bytes(20),
+    }
     assert image.xattrs(inner) == {}
 
 
@@ -119,7 +123,9 @@ def test_extract_keeps_holes(image: Image, tmp_path: Path) -> None:
 
 
 def test_an_absolute_link_stays_inside_the_image(tmp_path: Path) -> None:
-    image = make_image(tmp_path / "image", [folder(""), folder("etc"), symlink("etc/self", "/etc"), file("passwd", b"here")])
+    image = make_image(
+        tmp_path / "image", [folder(""), folder("etc"), symlink("etc/self", "/etc"), file("passwd", b"here")]
+    )
     with Image.open(image) as opened:
         assert opened.lookup(b"etc/self/../passwd", follow=True).nid == opened.lookup(b"passwd").nid
 

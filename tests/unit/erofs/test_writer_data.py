@@ -20,7 +20,9 @@ GIB = 1 << 30
 
 def write(path: Path, entries: list[Entry], compression: str = "lz4", cluster_size: int | None = None) -> WriteResult:
     with path.open("w+b") as out:
-        return write_image(tree(entries), out, WriterOptions(compression=Compression.parse(compression), cluster_size=cluster_size))
+        return write_image(
+            tree(entries), out, WriterOptions(compression=Compression.parse(compression), cluster_size=cluster_size)
+        )
 
 
 def extents(path: Path, name: bytes) -> list[Extent]:
@@ -109,7 +111,9 @@ def test_data_behind_4_gib_is_found(tmp_path: Path, compression: str) -> None:
 
 def test_zero_clusters_share_one_block(tmp_path: Path) -> None:
     """In a file with data, all clusters of zeros are one block of the image."""
-    write(tmp_path / "image", [sparse("f", 64 * 65536, (0, text(65536)), (40 * 65536, text(65536)))], cluster_size=65536)
+    write(
+        tmp_path / "image", [sparse("f", 64 * 65536, (0, text(65536)), (40 * 65536, text(65536)))], cluster_size=65536
+    )
     zeros = [extent for extent in extents(tmp_path / "image", b"f") if extent.start not in (0, 40 * 65536)]
     assert len(zeros) == 62
     assert len({extent.position for extent in zeros}) == 1
@@ -118,13 +122,19 @@ def test_zero_clusters_share_one_block(tmp_path: Path) -> None:
 
 def test_a_short_last_cluster_joins_the_one_before(tmp_path: Path) -> None:
     """Less than half a cluster at the end is compressed together with the cluster before it."""
-    write(tmp_path / "image", [file("short", text(65536 * 2 + 20_000)), file("long", text(65536 * 2 + 40_000, 1))], cluster_size=65536)
+    write(
+        tmp_path / "image",
+        [file("short", text(65536 * 2 + 20_000)), file("long", text(65536 * 2 + 40_000, 1))],
+        cluster_size=65536,
+    )
     assert [extent.length for extent in extents(tmp_path / "image", b"short")] == [65536, 65536 + 20_000]
     assert [extent.length for extent in extents(tmp_path / "image", b"long")] == [65536, 65536, 40_000]
 
 
 def test_the_kernel_need_reserve_no_more_than_the_largest_cluster(tmp_path: Path) -> None:
-    """The settings record holds the largest encoded cluster in use, since a kernel allocates that for each processor."""
+    """The settings record holds the largest encoded cluster in use, since a kernel allocates that for each
+    processor.
+    """
     write(tmp_path / "image", [file("f", text(65536 * 4))], cluster_size=65536)
     largest = max(extent.stored for extent in extents(tmp_path / "image", b"f")) // 4096
     block = (tmp_path / "image").read_bytes()[:4096]

@@ -33,7 +33,11 @@ def refusal(entries: Iterable[Entry]) -> ErofsError:
     [
         ("unsorted", "/a", [folder(""), file("b"), file("a")]),
         ("unsorted", "/a/y", [folder(""), folder("a"), file("a/x"), file("b"), file("a/y")]),
-        ("unsorted", "/d/x", [folder(""), folder("d"), folder("d-"), file("d/x")]),  # sorted as bytes, not by components
+        (
+            "unsorted",
+            "/d/x",
+            [folder(""), folder("d"), folder("d-"), file("d/x")],
+        ),  # sorted as bytes, not by components
         ("duplicate", "/a", [folder(""), file("a"), file("a")]),
         ("duplicate", "/a", [folder(""), folder("a"), hardlink("a", "a")]),
         ("duplicate", "/", [folder(""), folder("")]),
@@ -153,7 +157,8 @@ def test_a_root_that_is_not_given_is_made_up(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "gzip", "lz4:3", "none:1", "lz4hc:0", "lz4hc:13", "zstd:23", "zstd:", "zstd:x", "zstd:-1", "LZ4", "zstd:٣"]
+    "text",
+    ["", "gzip", "lz4:3", "none:1", "lz4hc:0", "lz4hc:13", "zstd:23", "zstd:", "zstd:x", "zstd:-1", "LZ4", "zstd:٣"],
 )
 def test_unknown_compressions_are_refused(text: str) -> None:
     """A compression or level that does not exist is a usage error that says what exists."""

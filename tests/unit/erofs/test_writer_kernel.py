@@ -16,7 +16,9 @@ pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="mo
 
 
 ALL_TREES = [(name, "lz4") for name in TREES]
-TREES_OF_DATA = [(name, compression) for compression in ("zstd", "none") for name in ("sizes", "mixed", "holes", "twins", "xattrs")]
+TREES_OF_DATA = [
+    (name, compression) for compression in ("zstd", "none") for name in ("sizes", "mixed", "holes", "twins", "xattrs")
+]
 
 
 @pytest.mark.parametrize(("name", "compression"), ALL_TREES + TREES_OF_DATA)
@@ -32,7 +34,8 @@ def test_kernel_sees_what_went_in(tmp_path: Path, name: str, compression: str) -
 
 
 @pytest.mark.parametrize(
-    ("compression", "cluster"), [("lz4", 4096), ("lz4", 8192), ("lz4", 524288), ("lz4hc:1", 32768), ("zstd:1", 8192), ("zstd:1", 524288)]
+    ("compression", "cluster"),
+    [("lz4", 4096), ("lz4", 8192), ("lz4", 524288), ("lz4hc:1", 32768), ("zstd:1", 8192), ("zstd:1", 524288)],
 )
 def test_kernel_reads_every_cluster_size(tmp_path: Path, compression: str, cluster: int) -> None:
     """Sizes around the boundaries are read back whatever the cluster size."""
@@ -60,4 +63,8 @@ def test_kernel_reads_single_pages_in_any_order(tmp_path: Path, name: str) -> No
             assert entry.content is not None
             with open(os.fsencode(root) + b"/" + entry.path, "rb", buffering=0) as file:
                 os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_RANDOM)
-                assert os.pread(file.fileno(), length, offset) == entry.content.pread(length, offset), (entry.path, offset, length)
+                assert os.pread(file.fileno(), length, offset) == entry.content.pread(length, offset), (
+                    entry.path,
+                    offset,
+                    length,
+                )

@@ -46,7 +46,13 @@ print(result.data_bytes, result.inodes, before, peak())
 def test_memory_stays_small(tmp_path: Path, compression: str) -> None:
     """13,000 files, 700 MB: the whole process stays under 120 MB."""
     paths = [str(Path(__file__).parents[2]), str(Path(__file__).parents[3] / "src")]
-    command = [sys.executable, "-c", f"import sys; sys.path[:0] = {paths!r}\n{MEASURE}", str(tmp_path / "image"), compression]
+    command = [
+        sys.executable,
+        "-c",
+        f"import sys; sys.path[:0] = {paths!r}\n{MEASURE}",
+        str(tmp_path / "image"),
+        compression,
+    ]
     done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=250)
     data, inodes, before, peak = map(int, done.stdout.split())
     assert data > 700_000_000

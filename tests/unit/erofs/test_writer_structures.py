@@ -44,7 +44,11 @@ def test_indexes_of_whole_clusters() -> None:
 
 def test_a_partial_last_cluster_has_a_plain_head_that_holds_nothing() -> None:
     """Its offset says where the compressed extent ends."""
-    assert indexes(Extent(Kind.COMPRESSED, 10_000, 9, 1)) == [(1, 0, 9, 0), (2, 0, CBLKCNT | 1, 1), (0, 10_000 - 8192, 0, 0)]
+    assert indexes(Extent(Kind.COMPRESSED, 10_000, 9, 1)) == [
+        (1, 0, 9, 0),
+        (2, 0, CBLKCNT | 1, 1),
+        (0, 10_000 - 8192, 0, 0),
+    ]
 
 
 def test_an_extent_of_one_cluster_and_a_bit_has_no_size() -> None:
@@ -54,10 +58,19 @@ def test_an_extent_of_one_cluster_and_a_bit_has_no_size() -> None:
 
 def test_indexes_of_inline_pieces() -> None:
     """An inline piece has no address; the header has its size and says that there is one."""
-    assert indexes(Extent(Kind.PLAIN, 4096, 5, 1), Extent(Kind.INLINE_PLAIN, 100), tail=100) == [(0, 0, 5, 0), (0, 0, 0, 0)]
+    assert indexes(Extent(Kind.PLAIN, 4096, 5, 1), Extent(Kind.INLINE_PLAIN, 100), tail=100) == [
+        (0, 0, 5, 0),
+        (0, 0, 0, 0),
+    ]
     assert indexes(Extent(Kind.INLINE_COMPRESSED, 3000), tail=900) == [(1, 0, 0, 0)]
-    assert indexes(Extent(Kind.INLINE_COMPRESSED, 9000), tail=900) == [(1, 0, 0, 0), (2, 0, CBLKCNT | 1, 1), (0, 808, 0, 0)]
-    packed = pack_index(FileData(1, 0, [Extent(Kind.INLINE_COMPRESSED, 3000)], tail_size=900), 68, layout.ALGORITHM_ZSTD)
+    assert indexes(Extent(Kind.INLINE_COMPRESSED, 9000), tail=900) == [
+        (1, 0, 0, 0),
+        (2, 0, CBLKCNT | 1, 1),
+        (0, 808, 0, 0),
+    ]
+    packed = pack_index(
+        FileData(1, 0, [Extent(Kind.INLINE_COMPRESSED, 3000)], tail_size=900), 68, layout.ALGORITHM_ZSTD
+    )
     assert packed[:4] == bytes(4)
     flags = layout.ADVISE_BIG_PCLUSTER_1 | layout.ADVISE_INLINE_PCLUSTER
     assert layout.MAP_HEADER.unpack_from(packed, 4) == (900 << 16, flags, layout.ALGORITHM_ZSTD, 0)
@@ -74,7 +87,9 @@ def test_chunk_maps() -> None:
 
 @given(st.lists(st.tuples(st.integers(64, 9000).map(lambda size: size // 4 * 4), st.integers(0, 4064)), max_size=200))
 def test_places_are_apart_and_tails_are_whole(wanted: list[tuple[int, int]]) -> None:
-    """Whatever the sizes: no two inodes overlap, no tail crosses a block, what fits in a block is in one, nobody is nid 0."""
+    """Whatever the sizes: no two inodes overlap, no tail crosses a block, what fits in a block is in one, nobody is nid
+    0.
+    """
     space = Space()
     taken: list[tuple[int, int]] = []
     for size, tail in wanted:
@@ -99,9 +114,15 @@ def test_places_fill_blocks() -> None:
     assert space.blocks <= 1 + 1000 * 96 // 4096 + 1
 
 
-@given(st.sets(st.binary(min_size=1, max_size=255).filter(lambda name: b"\0" not in name and b"/" not in name), max_size=300))
+@given(
+    st.sets(
+        st.binary(min_size=1, max_size=255).filter(lambda name: b"\0" not in name and b"/" not in name), max_size=300
+    )
+)
 def test_directories_are_read_back(names: set[bytes]) -> None:
-    """Blocks hold whole entries; the number of entries and each name's length follow from the offsets; the size is as announced."""
+    """Blocks hold whole entries; the number of entries and each name's length follow from the offsets; the size is as
+    announced.
+    """
     entries = [Dirent(name, number, number % 8) for number, name in enumerate(sorted(names | {b".", b".."}), 1)]
     blocks = list(pack_directory(entries))
     assert directory_size(entry.name for entry in entries) == sum(map(len, blocks))
@@ -119,7 +140,9 @@ def test_directories_are_read_back(names: set[bytes]) -> None:
 
 @given(
     st.dictionaries(
-        st.tuples(st.sampled_from([b"user.", b"trusted.", b"security."]), st.binary(min_size=1, max_size=255)).map(b"".join),
+        st.tuples(st.sampled_from([b"user.", b"trusted.", b"security."]), st.binary(min_size=1, max_size=255)).map(
+            b"".join
+        ),
         st.binary(max_size=100),
         max_size=20,
     )
@@ -164,7 +187,9 @@ def test_structures_have_their_sizes() -> None:
         layout.MAP_HEADER: 8, layout.LCLUSTER_INDEX: 8, layout.CHUNK_INDEX: 8, layout.DIRENT: 12,
         layout.LZ4_CFG: 14, layout.LZMA_CFG: 14, layout.DEFLATE_CFG: 6, layout.ZSTD_CFG: 6,
     }  # fmt: skip
-    assert {structure.format: structure.size for structure in sizes} == {structure.format: size for structure, size in sizes.items()}
+    assert {structure.format: structure.size for structure in sizes} == {
+        structure.format: size for structure, size in sizes.items()
+    }
 
 
 def test_crc32c_of_the_standard_check_string() -> None:

@@ -21,7 +21,9 @@ def write(path: Path, entries: list[Entry], compression: str = "lz4", **options:
 
 
 ALL_TREES = [(name, compression) for compression in ("lz4", "none") for name in TREES]
-TREES_OF_DATA = [(name, compression) for compression in ("lz4hc:2", "zstd:1") for name in ("sizes", "mixed", "holes", "twins")]
+TREES_OF_DATA = [
+    (name, compression) for compression in ("lz4hc:2", "zstd:1") for name in ("sizes", "mixed", "holes", "twins")
+]
 
 
 @pytest.mark.parametrize(("name", "compression"), ALL_TREES + TREES_OF_DATA)
@@ -56,10 +58,18 @@ def test_bytes_do_not_depend_on_the_number_of_threads(tmp_path: Path, name: str,
     ],
 )
 def test_bytes_are_the_ones_of_this_release(tmp_path: Path, compression: str, digest: str) -> None:
-    """The pinned digests: whoever changes a byte of what the writer makes changes them knowingly, and the version with them."""
+    """The pinned digests: whoever changes a byte of what the writer makes changes them knowingly, and the version with
+    them.
+    """
     entries = tree([*TREES["metadata"](65536), *TREES["links"](65536), *TREES["names"](65536)][1:])
     entries = tree(
-        [*entries, file("text", text(1_000_000)), file("noise", noise(300_000)), file("twin", text(1_000_000)), file("zero", bytes(99_999))]
+        [
+            *entries,
+            file("text", text(1_000_000)),
+            file("noise", noise(300_000)),
+            file("twin", text(1_000_000)),
+            file("zero", bytes(99_999)),
+        ]
     )
     write(tmp_path / "image", entries, compression)
     assert hashlib.sha256((tmp_path / "image").read_bytes()).hexdigest() == digest
@@ -79,12 +89,18 @@ def test_uuid_tells_trees_apart(tmp_path: Path) -> None:
 
 
 def test_superblock_says_what_the_image_needs(tmp_path: Path) -> None:
-    """Features are declared when an inode uses them, and only then; the checksum is right; no time of the host is in it."""
+    """Features are declared when an inode uses them, and only then; the checksum is right; no time of the host is in
+    it.
+    """
     cases = [
         ("none", [file("a", text(5000))], 0),
         ("none", [file("a", bytes(5000))], layout.INCOMPAT_CHUNKED_FILE),
         ("lz4", [file("a", noise(5000))], layout.INCOMPAT_LZ4_0PADDING | layout.INCOMPAT_BIG_PCLUSTER),
-        ("lz4", [file("a", text(5000))], layout.INCOMPAT_LZ4_0PADDING | layout.INCOMPAT_BIG_PCLUSTER | layout.INCOMPAT_ZTAILPACKING),
+        (
+            "lz4",
+            [file("a", text(5000))],
+            layout.INCOMPAT_LZ4_0PADDING | layout.INCOMPAT_BIG_PCLUSTER | layout.INCOMPAT_ZTAILPACKING,
+        ),
         ("zstd", [file("a", text(500_000))], layout.INCOMPAT_LZ4_0PADDING | layout.INCOMPAT_BIG_PCLUSTER),
     ]
     for compression, entries, features in cases:
@@ -109,7 +125,10 @@ def test_result_names_what_decides_the_bytes(tmp_path: Path) -> None:
 
     from shed.version import VERSION
 
-    written = {compression: write(tmp_path / "image", [], compression).writer for compression in ("none", "lz4", "lz4hc", "zstd")}
+    written = {
+        compression: write(tmp_path / "image", [], compression).writer
+        for compression in ("none", "lz4", "lz4hc", "zstd")
+    }
     assert written["none"] == f"shed-erofs/{VERSION}"
     assert written["lz4"] == written["lz4hc"] == f"shed-erofs/{VERSION} lz4/{version('lz4')}"
     assert written["zstd"] == f"shed-erofs/{VERSION} zstandard/{version('zstandard')}"

@@ -1,4 +1,6 @@
-"""Folders and locks of one's own: closed to the other users of the machine, whatever the umask, and mended where they were open."""
+"""Folders and locks of one's own: closed to the other users of the machine, whatever the umask, and mended where they
+were open.
+"""
 
 import contextlib
 import os
@@ -86,14 +88,20 @@ def test_what_is_made_is_for_this_user_alone_under_any_umask(tmp_path: Path) -> 
     modes = {path: stat.S_IMODE(path.stat().st_mode) for path in (paths.data, *paths.data.rglob("*"))}
     assert len(modes) > 15
     blobs = [path for path in modes if len(path.name) == 64 and path.parent.name == "sha256"]
-    wrong = {path: oct(mode) for path, mode in modes.items() if mode != (0o700 if path.is_dir() else 0o444 if path in blobs else 0o600)}
+    wrong = {
+        path: oct(mode)
+        for path, mode in modes.items()
+        if mode != (0o700 if path.is_dir() else 0o444 if path in blobs else 0o600)
+    }
     assert not wrong
     assert not paths.data.parent.stat().st_mode & 0o022
 
 
 @pytest.mark.root
 def test_another_user_cannot_hold_the_locks_of_a_server(open_place: Path) -> None:
-    """Not those that are made, and not those that an earlier version has left open to everybody, once the server has started."""
+    """Not those that are made, and not those that an earlier version has left open to everybody, once the server has
+    started.
+    """
     paths = Paths(open_place / "data", open_place / "run")
     use(paths)
     for path in (paths.data, *paths.data.rglob("*")):  # as version 0.5.2 left them

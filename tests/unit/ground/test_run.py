@@ -115,7 +115,9 @@ def test_a_streamed_failure_tells_what_was_not_shown(shown: bool, told: str) -> 
     ],
     ids=["it cleans up", "its command fails", "stubborn"],
 )
-def test_an_interrupt_ends_the_whole_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, last: bytes) -> None:
+def test_an_interrupt_ends_the_whole_group(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, last: bytes
+) -> None:
     """What the command started fails first, so that it can clean up; in the end, nobody of the group is left."""
     monkeypatch.setattr("shed.run._GRACE", 0.5 if last == b"began\n" else 60.0)
     group = 0
@@ -135,5 +137,7 @@ def test_an_interrupt_ends_the_whole_group(tmp_path: Path, monkeypatch: pytest.M
 
 def _running(group: int) -> list[str]:
     """Return the processes of a group that have not ended, though nobody may have reaped them yet."""
-    lines = subprocess.run(["ps", "-e", "-o", "pgid=,stat=,args="], capture_output=True, text=True, check=True).stdout.splitlines()
+    lines = subprocess.run(
+        ["ps", "-e", "-o", "pgid=,stat=,args="], capture_output=True, text=True, check=True
+    ).stdout.splitlines()
     return [line for line in lines if int(line.split()[0]) == group and not line.split()[1].startswith("Z")]

@@ -14,10 +14,16 @@ from shed.errors import DataError
 def test_made_once_by_many_processes(tmp_path: Path) -> None:
     """All find the same pair, whole, and ssh-keygen agrees on its fingerprint."""
     path = tmp_path / "id_ed25519"
-    code = "import sys, pathlib; from shed.config.sshkeys import *; p = pathlib.Path(sys.argv[1]); make_pair(p, 'c'); print(read_public(p))"
+    code = (
+        "import sys, pathlib; from shed.config.sshkeys import *; p = pathlib.Path(sys.argv[1]); make_pair(p, 'c'); "
+        "print(read_public(p))"
+    )
     words = [sys.executable, "-c", code, str(path)]
     with ThreadPoolExecutor(6) as pool:
-        lines = {done.stdout for done in pool.map(lambda _: subprocess.run(words, capture_output=True, text=True, check=True), range(6))}
+        lines = {
+            done.stdout
+            for done in pool.map(lambda _: subprocess.run(words, capture_output=True, text=True, check=True), range(6))
+        }
     assert lines == {f"{read_public(path)}\n"}
     assert path.stat().st_mode & 0o777 == 0o600
     shown = subprocess.run(["ssh-keygen", "-lf", path], capture_output=True, text=True, check=True).stdout.split()
@@ -40,7 +46,9 @@ def test_the_public_half_is_made_again(tmp_path: Path) -> None:
         read_public(path)
 
 
-@pytest.mark.parametrize("text", ["", "not a key", "-----BEGIN OPENSSH PRIVATE KEY-----\n-----END OPENSSH PRIVATE KEY-----\n"])
+@pytest.mark.parametrize(
+    "text", ["", "not a key", "-----BEGIN OPENSSH PRIVATE KEY-----\n-----END OPENSSH PRIVATE KEY-----\n"]
+)
 def test_a_private_key_that_is_none(tmp_path: Path, text: str) -> None:
     """Is said by name, and kept: it may be mended."""
     path = tmp_path / "key"

@@ -55,7 +55,9 @@ def test_a_record_of_the_log_is_one_line() -> None:
     try:
         raise ValueError("no\nERROR shed: forged\x1b[2J")
     except ValueError:
-        record = logging.LogRecord("shed", logging.INFO, "", 0, "the guest says %s", ("a\nERROR shed: forged\x1b[2J",), sys.exc_info())
+        record = logging.LogRecord(
+            "shed", logging.INFO, "", 0, "the guest says %s", ("a\nERROR shed: forged\x1b[2J",), sys.exc_info()
+        )
     first, *more = format_.format(record).split("\n")
     assert first == r"INFO shed: the guest says a\nERROR shed: forged\x1b[2J"
     assert all(line.startswith("  ") and line.isprintable() for line in more)

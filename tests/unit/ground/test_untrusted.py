@@ -65,7 +65,9 @@ def test_an_exit_frame(payload: bytes, expected: tuple[int, int, str | None]) ->
     assert load_exit(payload) == expected
 
 
-@pytest.mark.parametrize("payload", [b"{}", b'{"code":"1"}', b'{"code":true}', b'{"code":1.5}', b'{"code":' + b"1" * 5000 + b"}", b"5"])
+@pytest.mark.parametrize(
+    "payload", [b"{}", b'{"code":"1"}', b'{"code":true}', b'{"code":1.5}', b'{"code":' + b"1" * 5000 + b"}", b"5"]
+)
 def test_an_exit_frame_without_a_code(payload: bytes) -> None:
     """Is an error, whatever is there instead."""
     with pytest.raises(ValueError, match=r"code|digits|object"):

@@ -34,7 +34,9 @@ def tree(folder: Path) -> dict[str, str]:
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder to copy in: a file, a folder with things in it, links to both, another file and an empty folder to copy to."""
+    """A folder to copy in: a file, a folder with things in it, links to both, another file and an empty folder to copy
+    to.
+    """
     (tmp_path / "file").write_text("file")
     (tmp_path / "dir/sub").mkdir(parents=True)
     (tmp_path / "dir/a").write_text("a")
@@ -107,7 +109,9 @@ def test_links(place: Path) -> None:
     assert Path("new").readlink() == Path("file")
     copy("to-file", "empty", follow=True)
     copy("to-dir", "empty", follow=True)
-    assert tree(place / "empty") == {"to-file": "file", "to-dir": "/"} | {f"to-dir/{name}": what for name, what in CONTENT.items()}
+    assert tree(place / "empty") == {"to-file": "file", "to-dir": "/"} | {
+        f"to-dir/{name}": what for name, what in CONTENT.items()
+    }
     with pytest.raises(ArchiveError, match=r"^dangling: No such file"):
         copy("dangling", "empty", follow=True)
 
@@ -133,7 +137,9 @@ def test_merging(place: Path) -> None:
 
 
 def test_what_is_kept(place: Path) -> None:
-    """Modes, times, hard links, names of any bytes, empty files; a read-only folder is no obstacle.  Set-user-ID bits are not kept."""
+    """Modes, times, hard links, names of any bytes, empty files; a read-only folder is no obstacle.  Set-user-ID bits
+    are not kept.
+    """
     name = os.fsdecode(b"odd \xff\xfe\nname")
     (place / "dir" / name).write_text("odd")
     (place / "dir/void").touch()
@@ -208,8 +214,12 @@ HOSTILE = {
     "absolute link": stream(ROOT, entry("dir/l", tarfile.SYMTYPE, "OUT"), (entry("dir/l/x"), b"x")),
     "link below a link": stream(ROOT, entry("dir/l", tarfile.SYMTYPE, "OUT"), entry("dir/l/d", tarfile.DIRTYPE)),
     "hard link up": stream(ROOT, entry("dir/h", tarfile.LNKTYPE, "dir/../../out/secret")),
-    "hard link through a link": stream(ROOT, entry("dir/l", tarfile.SYMTYPE, "OUT"), entry("dir/h", tarfile.LNKTYPE, "dir/l/secret")),
-    "hard link to a link": stream(ROOT, entry("dir/l", tarfile.SYMTYPE, "OUT/secret"), entry("dir/h", tarfile.LNKTYPE, "dir/l")),
+    "hard link through a link": stream(
+        ROOT, entry("dir/l", tarfile.SYMTYPE, "OUT"), entry("dir/h", tarfile.LNKTYPE, "dir/l/secret")
+    ),
+    "hard link to a link": stream(
+        ROOT, entry("dir/l", tarfile.SYMTYPE, "OUT/secret"), entry("dir/h", tarfile.LNKTYPE, "dir/l")
+    ),
     "hard link to the root": stream(ROOT, entry("dir/h", tarfile.LNKTYPE, "dir")),
     "another root": stream((entry(".bashrc/x/y"), b"x")),
     "its content": stream(entry(".", tarfile.DIRTYPE), (entry("./.bashrc"), b"x")),

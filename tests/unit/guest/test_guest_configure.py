@@ -1,4 +1,6 @@
-"""Disks, overlay, the move into the new root, identity: the real thing, with this host's kernel, in a mount namespace of its own."""
+"""Disks, overlay, the move into the new root, identity: the real thing, with this host's kernel, in a mount namespace
+of its own.
+"""
 
 import json
 import os
@@ -21,7 +23,8 @@ pytestmark = [
     pytest.mark.root,
     pytest.mark.skipif(os.geteuid() != 0, reason="mounts"),
     pytest.mark.skipif(
-        "erofs" not in Path("/proc/filesystems").read_text() or not shutil.which("mke2fs"), reason="no EROFS or mke2fs here"
+        "erofs" not in Path("/proc/filesystems").read_text() or not shutil.which("mke2fs"),
+        reason="no EROFS or mke2fs here",
     ),
 ]
 MIB = 1 << 20
@@ -79,7 +82,9 @@ def start(folder: Path) -> dict[str, Any]:
         ["unshare", "--mount", "--uts", "--propagation", "private", sys.executable, "-I", str(script), str(SOURCE), str(folder)],
         capture_output=True, check=False,
     )  # fmt: skip
-    loops = subprocess.run(["losetup", "--noheadings", "--output", "NAME,BACK-FILE"], capture_output=True, check=True, text=True).stdout
+    loops = subprocess.run(
+        ["losetup", "--noheadings", "--output", "NAME,BACK-FILE"], capture_output=True, check=True, text=True
+    ).stdout
     for line in loops.splitlines():
         name, _, file = line.partition(" ")
         if file.strip().startswith(str(folder)):
@@ -97,7 +102,9 @@ def test_a_first_start_and_a_second(disks: Path) -> None:
     assert first["runtime"] == "runtime"
     assert first["ssh"] == ["ssh_config"]
     assert first["hosts"].endswith("127.0.1.1\tdemo\n")
-    assert {"/", "/proc", "/sys", "/dev", "/dev/pts", "/dev/shm", "/run", "/run/shed-runtime", "/sys/fs/cgroup"} <= set(first["mounts"])
+    assert {"/", "/proc", "/sys", "/dev", "/dev/pts", "/dev/shm", "/run", "/run/shed-runtime", "/sys/fs/cgroup"} <= set(
+        first["mounts"]
+    )
     assert {"proc", "sys", "dev", "run", "tmp"} <= set(first["root"])
     second = start(disks)
     assert second["kept"] == "written before"

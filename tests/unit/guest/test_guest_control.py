@@ -30,7 +30,9 @@ def test_several_requests_on_one_stream(host: Host) -> None:
     """In turn; frames that are no requests are skipped."""
     stream = host.open(protocol.PORT_CONTROL)
     for _ in range(3):
-        stream.send(protocol.exec_frame(0x55, b"?") + protocol.exec_frame(protocol.CONTROL_REQUEST, b'{"op": "health"}'))
+        stream.send(
+            protocol.exec_frame(0x55, b"?") + protocol.exec_frame(protocol.CONTROL_REQUEST, b'{"op": "health"}')
+        )
         assert stream.frame()[0] == protocol.CONTROL_RESPONSE
     stream.end()
     assert stream.read() == b""
@@ -113,7 +115,13 @@ def image(tmp_path: Path) -> str:
 def test_users_of_the_image(image: str) -> None:
     """Names, numbers, groups, and entries that make no sense."""
     shed = users.find_user("shed", root=image)
-    assert (shed.uid, shed.gid, shed.home, shed.login_shell, shed.groups) == (1000, 1000, "/home/shed", "/bin/bash", [1000, 27, 999])
+    assert (shed.uid, shed.gid, shed.home, shed.login_shell, shed.groups) == (
+        1000,
+        1000,
+        "/home/shed",
+        "/bin/bash",
+        [1000, 27, 999],
+    )
     assert users.find_user("1000", root=image).name == "shed"
     assert users.find_user("nohome", root=image).home == "/"
     assert users.find_user("1000:5", root=image).groups == [5]

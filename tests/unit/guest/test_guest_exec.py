@@ -58,7 +58,8 @@ def test_not_a_program(host: Host, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("payload", [
-    b"", b"[]", b"{", b'{"cmd": "ls"}', b'{"cmd": [1]}', b'{"cmd": ["a\\u0000b"]}', b'{"cmd": ["true"], "env": ["no-equals"]}',
+    b"", b"[]", b"{", b'{"cmd": "ls"}', b'{"cmd": [1]}', b'{"cmd": ["a\\u0000b"]}', (b'{"cmd": ["true"], "env": '
+                                                                                    b'["no-equals"]}'),
     b'{"cmd": ["true"], "user": "nobody-here"}', b'{"cmd": ["true"], "working_dir": 3}',
 ])  # fmt: skip
 def test_bad_requests_are_answered(host: Host, payload: bytes) -> None:
@@ -198,7 +199,9 @@ def test_unknown_frames_are_skipped(host: Host) -> None:
 
 @pytest.mark.parametrize("how", ["reset", "end", "hang up"])
 def test_a_vanished_client_is_a_hangup(agent: Agent, tmp_path: Path, how: str) -> None:
-    """SIGHUP to the process group: when the stream is cut, when the client's side ends, and when the whole host goes."""
+    """SIGHUP to the process group: when the stream is cut, when the client's side ends, and when the whole host
+    goes.
+    """
     sign = tmp_path / "hup"
     with agent.host() as host:
         command = Command(host, "sh", "-c", f"trap 'echo got > {sign}; exit' HUP; sleep 100 & echo up; wait")
@@ -262,7 +265,9 @@ def test_a_slow_reader_holds_up_nobody_else(host: Host) -> None:
 
 def test_many_at_once(host: Host) -> None:
     """Streams do not mix."""
-    commands = [Command(host, "sh", "-c", f"head -c 300000 /dev/zero | tr '\\0' {chr(97 + i)}; exit {i}") for i in range(20)]
+    commands = [
+        Command(host, "sh", "-c", f"head -c 300000 /dev/zero | tr '\\0' {chr(97 + i)}; exit {i}") for i in range(20)
+    ]
     for index, command in enumerate(commands):
         result = command.wait()
         assert result.exit == {"code": index}
@@ -280,7 +285,9 @@ def test_inherited_state_is_plain(host: Host) -> None:
     """Default signal actions, no stray descriptors, own session, umask 022 or the tester's."""
     result = run(host, "sh", "-c", "grep SigIgn /proc/self/status; ls /proc/self/fd; ps -o sid= -p $$; echo $$")
     ignored, *fds, sid, pid = result.stdout.split(b"\n")[:-1]
-    libc_own = 1 << 31 | 1 << 32  # 32 and 33: the C library refuses to change them, so they stay as whoever runs the tests left them
+    libc_own = (
+        1 << 31 | 1 << 32
+    )  # 32 and 33: the C library refuses to change them, so they stay as whoever runs the tests left them
     assert int(ignored.split()[1], 16) & ~libc_own == 0
     assert {int(fd) for fd in fds} <= {0, 1, 2, 3}
     assert sid.strip() == pid
@@ -298,7 +305,9 @@ def test_no_command_is_a_login_shell(host: Host) -> None:
 @pytest.mark.root
 def test_runs_as_the_user_asked_for(host: Host) -> None:
     """Uid, gid and supplementary groups change; nothing of root is left."""
-    result = run(host, "sh", "-c", "id -u; id -g; id -G; grep CapEff /proc/self/status; echo $HOME $USER", user="daemon")
+    result = run(
+        host, "sh", "-c", "id -u; id -g; id -G; grep CapEff /proc/self/status; echo $HOME $USER", user="daemon"
+    )
     lines = result.stdout.decode().split("\n")
     assert lines[:2] == ["1", "1"]
     assert lines[2].split() == ["1"]
@@ -330,7 +339,9 @@ def test_no_room_for_another_command(agent: Agent) -> None:
         for _ in range(12):
             command = Command(host, "cat")
             command.send(p.DATA_FRAME, b"there")
-            (running if command.runs_once_it_says(b"there") else refused).append(command)  # while one starts it has more open
+            (running if command.runs_once_it_says(b"there") else refused).append(
+                command
+            )  # while one starts it has more open
         assert len(refused) >= 6
         assert len(running) >= 2
         assert all(command.wait().exit["code"] == 125 for command in refused)
@@ -350,4 +361,7 @@ def test_another_command_when_the_first_is_not_there(host: Host) -> None:
 
 def test_a_command_may_start_at_home(host: Host) -> None:
     """Instead of in the workspace."""
-    assert run(host, "sh", "-c", 'pwd; echo "$HOME"', home=True).stdout.split()[0] == run(host, "sh", "-c", "echo $HOME").stdout.strip()
+    assert (
+        run(host, "sh", "-c", 'pwd; echo "$HOME"', home=True).stdout.split()[0]
+        == run(host, "sh", "-c", "echo $HOME").stdout.strip()
+    )

@@ -27,11 +27,20 @@ def runtime(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize(
     ("name", "loaded", "status"),
-    [("net-pf-16-proto-12", ["no_such_a", "no_such_b"], 0), ("no_such_a", ["no_such_a"], 0), ("no-such", [], 1), ("*", [], 1)],
+    [
+        ("net-pf-16-proto-12", ["no_such_a", "no_such_b"], 0),
+        ("no_such_a", ["no_such_a"], 0),
+        ("no-such", [], 1),
+        ("*", [], 1),
+    ],
 )
 def test_the_kernel_gets_what_it_asks_for(runtime: Path, name: str, loaded: list[str], status: int) -> None:
-    """All that the name stands for, in order; nothing for a name that is not in the table, whatever characters it has."""
-    done = subprocess.run(["busybox", "sh", runtime / "bin/modprobe", "-q", "--", name], capture_output=True, text=True, check=False)
+    """All that the name stands for, in order; nothing for a name that is not in the table, whatever characters it
+    has.
+    """
+    done = subprocess.run(
+        ["busybox", "sh", runtime / "bin/modprobe", "-q", "--", name], capture_output=True, text=True, check=False
+    )
     assert done.returncode == status
     assert done.stdout.splitlines() == [f"insmod {runtime}/modules/{module}.ko" for module in loaded]
 

@@ -105,7 +105,9 @@ def test_nobody_listens(host: Host) -> None:
         assert read_all(stream) == b""
 
 
-@pytest.mark.parametrize("line", [b"CONNECT 0\n", b"CONNECT 65536\n", b"CONNECT x\n", b"GET /\n", b"\n", b"CONNECT " + b"1" * 100])
+@pytest.mark.parametrize(
+    "line", [b"CONNECT 0\n", b"CONNECT 65536\n", b"CONNECT x\n", b"GET /\n", b"\n", b"CONNECT " + b"1" * 100]
+)
 def test_what_is_no_port(host: Host, line: bytes) -> None:
     """Refused, without dialling."""
     stream = host.open(p.PORT_PROXY)

@@ -10,7 +10,9 @@ from support.agent import Command, Host, run, wait_until
 
 def test_terminal(host: Host) -> None:
     """A terminal of the right size that is the controlling one; what is typed comes back."""
-    command = Command(host, "sh", "-c", "tty; stty size; read line; echo got $line; exit 4", tty=True, rows=33, cols=101)
+    command = Command(
+        host, "sh", "-c", "tty; stty size; read line; echo got $line; exit 4", tty=True, rows=33, cols=101
+    )
     command.until(b"33 101")
     command.send(p.DATA_FRAME, b"hello\r")
     result = command.wait()
@@ -22,7 +24,11 @@ def test_terminal(host: Host) -> None:
 def test_terminal_resize_and_interrupt(host: Host) -> None:
     """A resize arrives as SIGWINCH, the interrupt key as SIGINT."""
     command = Command(
-        host, "sh", "-c", "trap 'stty size' WINCH; trap 'echo int; exit 6' INT; sleep 100 & echo up; while :; do wait; done", tty=True
+        host,
+        "sh",
+        "-c",
+        "trap 'stty size' WINCH; trap 'echo int; exit 6' INT; sleep 100 & echo up; while :; do wait; done",
+        tty=True,
     )
     command.until(b"up")
     command.send(p.RESIZE, b'{"rows": 50, "cols": 132}')

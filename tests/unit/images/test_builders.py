@@ -82,14 +82,18 @@ class Tool:
         raise NotImplementedError
 
 
-@pytest.mark.parametrize(("make", "start", "dated"), COMMANDS, ids=["buildah", "podman", "buildx", "buildx into the engine", "classic"])
+@pytest.mark.parametrize(
+    ("make", "start", "dated"), COMMANDS, ids=["buildah", "podman", "buildx", "buildx into the engine", "classic"]
+)
 def test_the_command_that_builds(make: Callable[[BuildRequest], list[Argument]], start: str, dated: str) -> None:
     """Every option of a request becomes options of the builder; the context is last."""
     assert [str(word) for word in make(PLAIN)] == f"{start} --file ctx/Dockerfile ctx".split()
     assert [str(word).replace(" ", "_") for word in make(FULL)] == f"{start}{dated} {_FULL}".split()
 
 
-def test_a_build_argument_without_a_value_travels_in_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_build_argument_without_a_value_travels_in_the_environment(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     """Its value is no process argument; what nobody asked for does not travel."""
     monkeypatch.setenv("TOKEN", "secret")
     monkeypatch.setenv("OTHER", "secret")
@@ -121,7 +125,10 @@ def test_when_none_works_every_reason_is_told() -> None:
     with pytest.raises(UnavailableError, match="docker: no engine; podman: it is not installed") as caught:
         choose_builder(builders=[Tool("docker", "no engine"), Tool("podman", "it is not installed")])
     assert caught.value.code == "NO_BUILDER"
-    assert all(word in (caught.value.hint or "") for word in ("start its engine", "install the package podman", "--from-oci-archive"))
+    assert all(
+        word in (caught.value.hint or "")
+        for word in ("start its engine", "install the package podman", "--from-oci-archive")
+    )
 
 
 def test_an_unknown_builder() -> None:

@@ -45,7 +45,9 @@ def fails(store: LayoutStore, tmp_path: Path, action: str, error: type[ShedError
     """Mint with an engine that does `action`, which must fail, and leave the store as it was."""
     kit = small_kit(store)
     archive = Image(LAYER).archive(tmp_path / "archive.tar")
-    writer = ContainerWriter("dev", engine=Engine(program(tmp_path / "engine", HELPFUL.replace("@", action)), rootless=False))
+    writer = ContainerWriter(
+        "dev", engine=Engine(program(tmp_path / "engine", HELPFUL.replace("@", action)), rootless=False)
+    )
     before = sorted(store.blobs.iterdir())
     with pytest.raises(error, match=match) as caught:
         mint_archive(store, archive, "base", kit=kit, writer=writer)
@@ -55,16 +57,30 @@ def fails(store: LayoutStore, tmp_path: Path, action: str, error: type[ShedError
 
 
 def test_what_the_tool_says_last_is_told(store: LayoutStore, tmp_path: Path) -> None:
-    error = fails(store, tmp_path, "echo 'long story' >&2; echo 'Fatal error: no such luck' >&2; exit 1", CommandError, "no such luck")
+    error = fails(
+        store,
+        tmp_path,
+        "echo 'long story' >&2; echo 'Fatal error: no such luck' >&2; exit 1",
+        CommandError,
+        "no such luck",
+    )
     assert "run it by hand" in (error.hint or "")
 
 
 def test_no_space_for_the_tool_is_no_space(store: LayoutStore, tmp_path: Path) -> None:
-    error = fails(store, tmp_path, "echo '<E> erofs: failed to write: No space left on device' >&2; exit 1", StorageError, "No space left")
+    error = fails(
+        store,
+        tmp_path,
+        "echo '<E> erofs: failed to write: No space left on device' >&2; exit 1",
+        StorageError,
+        "No space left",
+    )
     assert re.search(r"it may take \d+ MiB of space in .*: free some", error.hint or "")
 
 
-@pytest.mark.parametrize("action", ["true", "for word; do case $word in */images/*) echo text > ${word%%:*}/rootfs.erofs; esac; done"])
+@pytest.mark.parametrize(
+    "action", ["true", "for word; do case $word in */images/*) echo text > ${word%%:*}/rootfs.erofs; esac; done"]
+)
 def test_success_without_an_image_is_refused(store: LayoutStore, tmp_path: Path, action: str) -> None:
     fails(store, tmp_path, action, DataError, "wrote no EROFS image")
 
@@ -76,7 +92,9 @@ def test_no_space_for_the_tar(store: LayoutStore, tmp_path: Path, monkeypatch: p
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     kit = small_kit(store)
     archive = Image(LAYER).archive(tmp_path / "archive.tar")
-    writer = ContainerWriter("dev", engine=Engine(program(tmp_path / "engine", HELPFUL.replace("@", "true")), rootless=False))
+    writer = ContainerWriter(
+        "dev", engine=Engine(program(tmp_path / "engine", HELPFUL.replace("@", "true")), rootless=False)
+    )
     monkeypatch.setattr("shed.images.mint.gate.let_through", lambda *_: pytest.fail("it came too far"))
     resource.setrlimit(resource.RLIMIT_FSIZE, (12 << 10, hard))
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -126,7 +144,9 @@ def test_no_engine_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     """Each is named with its own reason."""
     monkeypatch.setenv("PATH", str(tmp_path))
     program(tmp_path / "docker", "echo 'Cannot connect to the Docker daemon' >&2; exit 1")
-    with pytest.raises(UnavailableError, match=r"Cannot connect to the Docker daemon; podman is not installed") as caught:
+    with pytest.raises(
+        UnavailableError, match=r"Cannot connect to the Docker daemon; podman is not installed"
+    ) as caught:
         find_engine()
     assert (caught.value.code, bool(caught.value.hint)) == ("NO_CONTAINER_ENGINE", True)
 
@@ -143,7 +163,9 @@ def test_no_engine_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 def test_files_are_ours_with_every_engine(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, answer: str, rootless: bool, user: list[str]
 ) -> None:
-    """What a rootless engine calls a user is another one outside; docker's root is us, and podman can keep our number."""
+    """What a rootless engine calls a user is another one outside; docker's root is us, and podman can keep our
+    number.
+    """
     monkeypatch.setenv("PATH", str(tmp_path))
     program(tmp_path / name, f"[ $1 != info ] || {{ echo '{answer}'; exit; }}\nprintf '%s\\n' \"$@\"")
     engine = find_engine()
@@ -158,7 +180,8 @@ def test_a_build_that_is_killed_leaves_what_the_next_one_removes(store: LayoutSt
     engine = program(tmp_path / "engine", HELPFUL.replace("@", "echo $$ > $0.new; mv $0.new $0.pid; exec sleep 1000"))
     archive = Image(LAYER).archive(tmp_path / "archive.tar")
     code = (
-        "import sys; from pathlib import Path; from shed.images.engine import Engine; from shed.images.mint import mint_archive\n"
+        "import sys; from pathlib import Path; from shed.images.engine import Engine; from shed.images.mint import "
+        "mint_archive\n"
         "from shed.images.writers.container import ContainerWriter; from shed.oci.store import LayoutStore\n"
         "from support.minted import small_kit\nstore = LayoutStore(Path(sys.argv[1]))\n"
         "writer = ContainerWriter('dev', engine=Engine(sys.argv[3], rootless=False))\n"

@@ -28,7 +28,9 @@ def test_a_derived_image_shows_the_new_tree(tmp_path: Path) -> None:
     (tmp_path / "new.tar").write_bytes(new)
     with open_parent(tmp_path / "lower", scratch=tmp_path) as parent:
         parent.write_root(tmp_path / "root.tar")
-        pack_derived(tmp_path / "upper", parent, tmp_path / "new.tar", settings={"Cmd": ["x"]}, name="n", created_by="test")
+        pack_derived(
+            tmp_path / "upper", parent, tmp_path / "new.tar", settings={"Cmd": ["x"]}, name="n", created_by="test"
+        )
     names = [member.name for member in members((tmp_path / "root.tar").read_bytes())]
     assert names == [b"./", b"a", b"b", b"dev/"]
     with open_parent(tmp_path / "upper", scratch=tmp_path) as derived:

@@ -27,7 +27,9 @@ from shed.version import VERSION
 from support.minted import LAYER, mint_small, small_kit
 from support.tars import Image, file, folder, hardlink, symlink, tar
 
-UPPER = tar(file("etc/.wh.passwd"), symlink("lib", "usr/lib"), file("lib/x", os.urandom(300_000)), hardlink("sh", "bin/sh"))
+UPPER = tar(
+    file("etc/.wh.passwd"), symlink("lib", "usr/lib"), file("lib/x", os.urandom(300_000)), hardlink("sh", "bin/sh")
+)
 
 
 @pytest.fixture
@@ -46,7 +48,9 @@ def used(store: LayoutStore, tmp_path: Path) -> LayoutStore:
 def state(store: LayoutStore) -> dict[str, bytes]:
     """Return all files of the store and their contents, without locks."""
     return {
-        str(path.relative_to(store.root)): path.read_bytes() for path in store.root.rglob("*") if path.is_file() and path.suffix != ".lock"
+        str(path.relative_to(store.root)): path.read_bytes()
+        for path in store.root.rglob("*")
+        if path.is_file() and path.suffix != ".lock"
     }
 
 
@@ -107,14 +111,20 @@ def test_same_input_same_digests(store: LayoutStore, tmp_path: Path) -> None:
 
 
 def test_minting_again_does_nothing(store: LayoutStore, tmp_path: Path) -> None:
-    """The same archive, kit and options are known; another name, compression or `force` is not; a damaged blob is mended."""
+    """The same archive, kit and options are known; another name, compression or `force` is not; a damaged blob is
+    mended.
+    """
     archive = Image(LAYER).archive(tmp_path / "a.tar")
     kit = small_kit(store, algorithms=("lz4", "zstd"))
     first = mint_archive(store, archive, "base", kit=kit)
     before = state(store)
     again = mint_archive(store, archive, "base", kit=kit)
     assert again.reused
-    assert (again.manifest_digest, again.root_digest, again.root_size) == (first.manifest_digest, first.root_digest, first.root_size)
+    assert (again.manifest_digest, again.root_digest, again.root_size) == (
+        first.manifest_digest,
+        first.root_digest,
+        first.root_size,
+    )
     assert {path: data for path, data in state(store).items() if not path.startswith("verified/")} == before
     assert not mint_archive(store, archive, "base", kit=kit, force=True).reused
     other = mint_archive(store, archive, "base", kit=kit, writer=BuiltinWriter(Compression.parse("lz4")))
@@ -162,7 +172,9 @@ class ForgetfulWriter(BuiltinWriter):
     """Writes files as owned by somebody else."""
 
     def write(self, entries: Sequence[Entry], blob: StagedBlob, on_bytes: Callable[[int], None]) -> None:
-        super().write([replace(entry, uid=entry.uid + 1) if entry.content else entry for entry in entries], blob, on_bytes)
+        super().write(
+            [replace(entry, uid=entry.uid + 1) if entry.content else entry for entry in entries], blob, on_bytes
+        )
 
 
 class FlippingWriter(BuiltinWriter):
@@ -191,7 +203,10 @@ def test_failing_gate_leaves_nothing(store: LayoutStore, tmp_path: Path, writer:
         (tar(hardlink("a", "nothing")), "layer 2: .*not there"),
         (tar(file("a", b"x" * 5000))[:2000], "layer 2: tar member 'a' claims 5000 bytes"),
         (b"no tar" * 1000, "layer 2: bad"),
-        (tar(file("a", pax_headers={"GNU.sparse.map": "0,0", "GNU.sparse.size": str(1 << 39)})), "the files of the image have 512 GiB"),
+        (
+            tar(file("a", pax_headers={"GNU.sparse.map": "0,0", "GNU.sparse.size": str(1 << 39)})),
+            "the files of the image have 512 GiB",
+        ),
     ],
     ids=["dot-dot", "link out", "dangling link", "cut", "garbage", "half a terabyte of nothing"],
 )
@@ -219,7 +234,9 @@ def test_every_fault_of_an_archive_names_it(used: LayoutStore, tmp_path: Path) -
     """Whatever is found, in whichever phase, the message says in which file, and the hint what to do."""
     lying = Image(LAYER)
     lying.config["rootfs"]["diff_ids"] = ["sha256:zz"]
-    for number, image in enumerate((Image(b"junk" * 500), Image(tar(file("../../etc/x"))), Image(tar(hardlink("a", "../b"))), lying)):
+    for number, image in enumerate(
+        (Image(b"junk" * 500), Image(tar(file("../../etc/x"))), Image(tar(hardlink("a", "../b"))), lying)
+    ):
         archive = image.archive(tmp_path / f"bad-{number}.tar")
         assert fails(used, archive, DataError, rf"bad-{number}\.tar").hint
     for content in (b"", b"text\n" * 200, (tmp_path / "bad-0.tar").read_bytes()[:700]):
@@ -290,7 +307,9 @@ def test_compression_the_kernel_cannot_read(used: LayoutStore, tmp_path: Path) -
     error = fails(used, archive, UsageError, "6.12.0-test cannot read EROFS compressed with zstd", writer=zstd)
     assert "lz4" in (error.hint or "")
     for text in ("lz4hc:9", "none"):
-        assert mint_archive(used, archive, "base", kit=small_kit(used), writer=BuiltinWriter(Compression.parse(text))).root_size
+        assert mint_archive(
+            used, archive, "base", kit=small_kit(used), writer=BuiltinWriter(Compression.parse(text))
+        ).root_size
 
 
 def test_wrong_platform(used: LayoutStore, tmp_path: Path) -> None:
@@ -325,7 +344,13 @@ def test_progress_is_told(store: LayoutStore, tmp_path: Path) -> None:
     events: list[Event] = []
     archive = Image(LAYER, UPPER).archive(tmp_path / "a.tar")
     mint_archive(store, archive, "base", kit=small_kit(store), progress=Progress(events.append))
-    assert [event.name for event in events if isinstance(event, PhaseEvent)] == ["ingest", "flatten", "write", "check", "commit"]
+    assert [event.name for event in events if isinstance(event, PhaseEvent)] == [
+        "ingest",
+        "flatten",
+        "write",
+        "check",
+        "commit",
+    ]
     for label in ("layers", "root"):
         counts = [event for event in events if isinstance(event, BytesEvent) and event.label == label]
         assert counts[-1].current == counts[-1].total
@@ -335,10 +360,12 @@ def test_mint_killed_at_any_time(tmp_path: Path) -> None:
     """A mint that is killed leaves no tag and no manifest, and the next one works and clears up."""
     archive = Image(LAYER, UPPER).archive(tmp_path / "a.tar")
     program = (
-        "import os, sys; from pathlib import Path; from shed.images import gate, mint; from shed.images.writers import builtin\n"
+        "import os, sys; from pathlib import Path; from shed.images import gate, mint; from shed.images.writers "
+        "import builtin\n"
         "from shed.oci.store import LayoutStore\n"
         "from support.minted import small_kit\nstore = LayoutStore(Path(sys.argv[1]))\n"
-        "module, step = sys.argv[3].split('.')\nsetattr(globals()[module], step, lambda *a, **k: os.kill(os.getpid(), 9))\n"
+        "module, step = sys.argv[3].split('.')\nsetattr(globals()[module], step, lambda *a, **k: os.kill(os.getpid(), "
+        "9))\n"
         "mint.mint_archive(store, Path(sys.argv[2]), 'base', kit=small_kit(store))"
     )
     for step in ("mint.read_layer", "mint.flatten", "builtin.write_image", "gate.verify_contents"):
@@ -358,7 +385,8 @@ def test_two_mints_of_one_name_at_once(store: LayoutStore, tmp_path: Path) -> No
     """Both succeed, with the same digests, and the store holds one image."""
     archive = Image(LAYER, UPPER).archive(tmp_path / "a.tar")
     program = (
-        "import sys; from pathlib import Path; from shed.images.mint import mint_archive; from shed.oci.store import LayoutStore\n"
+        "import sys; from pathlib import Path; from shed.images.mint import mint_archive; from shed.oci.store import "
+        "LayoutStore\n"
         "from support.minted import small_kit\nstore = LayoutStore(Path(sys.argv[1]))\n"
         "print(mint_archive(store, Path(sys.argv[2]), 'base', kit=small_kit(store)).manifest_digest)"
     )
@@ -367,9 +395,9 @@ def test_two_mints_of_one_name_at_once(store: LayoutStore, tmp_path: Path) -> No
     running = [subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=env) for _ in range(2)]
     first, second = (process.communicate(timeout=120)[0].strip() for process in running)
     assert first == second
-    assert [(entry.digest, entry.annotations["org.opencontainers.image.ref.name"]) for entry in store.index().manifests] == [
-        (first, "base")
-    ]
+    assert [
+        (entry.digest, entry.annotations["org.opencontainers.image.ref.name"]) for entry in store.index().manifests
+    ] == [(first, "base")]
     assert list(store.blobs.glob(".staging-*")) == []
 
 

@@ -74,7 +74,9 @@ def test_what_nobody_needs_goes(store: LayoutStore, paths: Paths) -> None:
     plan = pruned(paths)
     assert plan == preview
     assert {item.digest for item in plan.garbage} == blobs("gone", layers=3) - blobs("kept")
-    assert [(item.digest, item.reference) for item in plan.garbage if item.kind == "image"] == [(gone, "example.org/gone:v1")]
+    assert [(item.digest, item.reference) for item in plan.garbage if item.kind == "image"] == [
+        (gone, "example.org/gone:v1")
+    ]
     assert plan.images == 1
     assert plan.size_bytes == 6 * 4096
     assert set(store.inventory()) == blobs("kept")
@@ -137,7 +139,12 @@ def test_configured_references_keep_their_image(store: LayoutStore, paths: Paths
     by_ref, by_digest, rootless = put_image(store, "a"), put_image(store, "b"), put_image(store, "c", root=False)
     refs.record(store, "example.org/a:v1", by_ref)
     refs.record(store, "example.org/c:v1", rootless)
-    names = {"default_image": "example.org/a:v1", "alias b": by_digest, "alias c": "example.org/c:v1", "alias d": "example.org/none:v1"}
+    names = {
+        "default_image": "example.org/a:v1",
+        "alias b": by_digest,
+        "alias c": "example.org/c:v1",
+        "alias d": "example.org/none:v1",
+    }
     assert pruned(paths, configured=names).garbage == ()
     del names["alias c"]
     assert [item.digest for item in pruned(paths, configured=names).garbage if item.kind == "image"] == [rootless]
@@ -209,7 +216,9 @@ def test_entries_that_say_nothing_go(store: LayoutStore, paths: Paths) -> None:
 
 
 @pytest.mark.parametrize("make_doubt", DOUBTS, ids=lambda make: make.__name__)
-def test_any_doubt_keeps_everything(store: LayoutStore, paths: Paths, make_doubt: Callable[[Paths, Digest], Path]) -> None:
+def test_any_doubt_keeps_everything(
+    store: LayoutStore, paths: Paths, make_doubt: Callable[[Paths, Digest], Path]
+) -> None:
     """The prune refuses before it deletes anything, names the file, and says what to do; a dry run does the same."""
     put_image(store, "garbage")
     named = make_doubt(paths, put_image(store, "base", "base"))
@@ -263,7 +272,9 @@ def test_a_crash_at_any_moment_leaves_a_valid_layout(
         pruned(paths)
     for entry in store.index().manifests:
         manifest = store.read_manifest(entry.digest)
-        assert all(store.has(digest) for digest in (manifest.config.digest, *(layer.digest for layer in manifest.layers)))
+        assert all(
+            store.has(digest) for digest in (manifest.config.digest, *(layer.digest for layer in manifest.layers))
+        )
     assert blobs("kept") <= set(store.inventory())
     assert refs.lookup(store, "example.org/one:v1") is None or find(store, "example.org/one:v1")
     pruned(paths)

@@ -1,4 +1,6 @@
-"""Random sequences of everything that happens to a store, pulls too, with kills at random moments, checked after each step."""
+"""Random sequences of everything that happens to a store, pulls too, with kills at random moments, checked after each
+step.
+"""
 
 from __future__ import annotations
 
@@ -86,7 +88,8 @@ class Storage(RuleBasedStateMachine):
     def needed(self) -> set[Digest]:
         """Return the images that must be whole."""
         leased = {digest for _, digest in self.leases}
-        return {*self.tags.values(), *self.sheds.values(), *self.snapshots.values(), *leased, *({self.configured} - {None})}  # type: ignore[arg-type]
+        configured = {self.configured} if self.configured else set()
+        return {*self.tags.values(), *self.sheds.values(), *self.snapshots.values(), *leased, *configured}
 
     def wanted(self) -> set[Digest]:
         """Return the blobs that must not go."""
@@ -121,7 +124,9 @@ class Storage(RuleBasedStateMachine):
         """Note what the image consists of, and which layers need not be here because nobody asked for them."""
         manifest = self.store.read_manifest(digest)
         self.blobs[digest] = blobs_of(digest, manifest)
-        self.optional[digest] = set() if with_layers else {layer.digest for layer in manifest.layers if not self.store.has(layer.digest)}
+        self.optional[digest] = (
+            set() if with_layers else {layer.digest for layer in manifest.layers if not self.store.has(layer.digest)}
+        )
 
     @precondition(lambda self: self.tags)
     @rule(data=st.data(), name=NAMES)
@@ -246,7 +251,9 @@ class Storage(RuleBasedStateMachine):
 
     @invariant()
     def check(self) -> None:
-        """What is needed is whole, a prune would take all else, the index lists every tag, and every blob is what its name says."""
+        """What is needed is whole, a prune would take all else, the index lists every tag, and every blob is what its
+        name says.
+        """
         present = self.store.inventory()
         garbage = {item.digest for item in self.pruned(dry_run=True).garbage if item.kind != "partial"}
         assert garbage == present.keys() - self.wanted()
@@ -258,7 +265,9 @@ class Storage(RuleBasedStateMachine):
 
 
 def killed(work: Callable[[], object], moment: int) -> bool:
-    """Do `work` in a child that is killed at its `moment`-th change of a name or sync of a file; tell whether it came to that."""
+    """Do `work` in a child that is killed at its `moment`-th change of a name or sync of a file; tell whether it came
+    to that.
+    """
     child = os.fork()
     if not child:
         left = moment
@@ -286,6 +295,10 @@ def killed(work: Callable[[], object], moment: int) -> bool:
 
 
 Storage.TestCase.settings = settings(
-    max_examples=15, stateful_step_count=30, deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True
+    max_examples=15,
+    stateful_step_count=30,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+    print_blob=True,
 )
 TestStorage = pytest.mark.slow(pytest.mark.timeout(900)(Storage.TestCase))

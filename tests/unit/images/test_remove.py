@@ -66,7 +66,9 @@ def test_a_tag_that_moves_meanwhile_stays(store: LayoutStore, base: Digest, monk
 
 @pytest.mark.parametrize("by", ["reference", "digest", "short"])
 def test_a_reference_or_a_digest_takes_all_names(store: LayoutStore, base: Digest, by: str) -> None:
-    """Nothing names the image afterwards; doing it twice by digest is no failure, so that a script can go through a list."""
+    """Nothing names the image afterwards; doing it twice by digest is no failure, so that a script can go through a
+    list.
+    """
     name = {"reference": REF, "digest": base, "short": short(base)}[by]
     assert remove_image(store, name, [], {}) == Removed(base, ["base", "second"], [REF], [])
     assert store.tag_names() == []
@@ -87,8 +89,12 @@ def test_what_is_in_use_stays(store: LayoutStore, paths: Paths, base: Digest) ->
 def test_the_configuration_is_warned_of(store: LayoutStore, base: Digest) -> None:
     """Whoever creates a shed next may wonder."""
     configured = {"default_image": "base", "image_aliases.b": REF, "image_aliases.c": "other"}
-    assert remove_image(store, "base", [], configured).warnings == ["default_image in the server's configuration names base"]
-    assert remove_image(store, base, [], configured).warnings == [f"image_aliases.b in the server's configuration names {REF}"]
+    assert remove_image(store, "base", [], configured).warnings == [
+        "default_image in the server's configuration names base"
+    ]
+    assert remove_image(store, base, [], configured).warnings == [
+        f"image_aliases.b in the server's configuration names {REF}"
+    ]
 
 
 def test_damage_can_be_removed(store: LayoutStore, base: Digest) -> None:
@@ -113,7 +119,13 @@ def test_a_reference_is_only_a_hit_when_all_is_right(store: LayoutStore, base: D
     assert find(store, REF).name == "base"
     path = store.root / f"refs/{hex_of(digest_bytes(REF.encode()))}.json"
     good = path.read_text()
-    for junk in ("", "[]", '{"ref": "example.org/base:v1"}', good.replace("base:v1", "base:v2"), good.replace(base, "sha256:x")):
+    for junk in (
+        "",
+        "[]",
+        '{"ref": "example.org/base:v1"}',
+        good.replace("base:v1", "base:v2"),
+        good.replace(base, "sha256:x"),
+    ):
         path.write_text(junk)
         assert refs.lookup(store, REF) is None
     path.unlink()

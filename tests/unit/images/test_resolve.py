@@ -50,7 +50,11 @@ def test_resolve(store: LayoutStore, minted: MintResult) -> None:
     image = resolve(store, "base")
     assert (image.digest, image.name, image.config) == (minted.manifest_digest, "base", {"Cmd": ["sh"]})
     assert image.root == store.blob_path(minted.root_digest)
-    assert [path.read_bytes() for path in (image.kernel, image.initrd, image.runtime)] == [b"kernel", b"initrd", b"runtime"]
+    assert [path.read_bytes() for path in (image.kernel, image.initrd, image.runtime)] == [
+        b"kernel",
+        b"initrd",
+        b"runtime",
+    ]
 
 
 def test_every_way_to_name_an_image(store: LayoutStore, minted: MintResult) -> None:
@@ -64,7 +68,8 @@ def test_every_way_to_name_an_image(store: LayoutStore, minted: MintResult) -> N
 
 
 @pytest.mark.parametrize(
-    "reference", ["nothing", "sha256:" + "0" * 64, "0" * 12, "", "a/b", "../base", "base:latest", "BASE", "sha256:" + "0" * 65]
+    "reference",
+    ["nothing", "sha256:" + "0" * 64, "0" * 12, "", "a/b", "../base", "base:latest", "BASE", "sha256:" + "0" * 65],
 )
 def test_unknown_images(store: LayoutStore, minted: MintResult, reference: str) -> None:
     """What is not there is said so, with what to do."""
@@ -110,7 +115,11 @@ def test_missing_annotation_has_the_documented_text(store: LayoutStore, minted: 
 
 @pytest.mark.parametrize(
     ("key", "what"),
-    [("io.shed.kernel.digest", "kernel"), ("io.shed.initrd.digest", "initrd"), ("io.shed.runtime.erofs.digest", "runtime erofs")],
+    [
+        ("io.shed.kernel.digest", "kernel"),
+        ("io.shed.initrd.digest", "initrd"),
+        ("io.shed.runtime.erofs.digest", "runtime erofs"),
+    ],
 )
 def test_other_missing_annotations(store: LayoutStore, minted: MintResult, key: str, what: str) -> None:
     """An image that names no kernel, initrd or runtime cannot be booted either."""
@@ -125,7 +134,8 @@ def test_missing_blob_has_the_documented_text(store: LayoutStore, minted: MintRe
     with pytest.raises(NotFoundError) as caught:
         resolve(store, "base")
     assert str(caught.value) == (
-        f"rootfs erofs blob {short(minted.root_digest)} referenced by manifest {short(minted.manifest_digest)} is missing from the "
+        f"rootfs erofs blob {short(minted.root_digest)} referenced by manifest {short(minted.manifest_digest)} is "
+        "missing from the "
         "local store; re-pull the image (shed image pull base -t base) to recover"
     )
 
@@ -139,7 +149,8 @@ def test_damaged_root(store: LayoutStore, minted: MintResult, damage: str) -> No
     path.chmod(0o644)
     path.write_bytes(data[:5000] + b"!" + data[5001:] if damage == "altered" else data[:5000])
     with pytest.raises(
-        DataError, match=f"rootfs erofs blob of image manifest {short(minted.manifest_digest)} is damaged: .*digest mismatch"
+        DataError,
+        match=f"rootfs erofs blob of image manifest {short(minted.manifest_digest)} is damaged: .*digest mismatch",
     ) as caught:
         resolve(store, "base")
     assert caught.value.code == "DIGEST_MISMATCH"
@@ -203,7 +214,9 @@ def test_list(store: LayoutStore, minted: MintResult, tmp_path: Path) -> None:
     assert (second.name, second.digest, second.warning) == ("", other.manifest_digest, "")
     manifest = store.read_manifest(minted.manifest_digest)
     blobs = [minted.manifest_digest, manifest.config.digest, manifest.layers[0].digest, minted.root_digest]
-    assert first.size_bytes == sum(store.size(blob) for blob in blobs) + len(b"kernel") + len(b"initrd") + len(b"runtime")
+    assert first.size_bytes == sum(store.size(blob) for blob in blobs) + len(b"kernel") + len(b"initrd") + len(
+        b"runtime"
+    )
 
 
 def test_list_with_damage(store: LayoutStore, minted: MintResult, tmp_path: Path) -> None:
@@ -226,7 +239,10 @@ def test_list_with_damage(store: LayoutStore, minted: MintResult, tmp_path: Path
     assert "not valid JSON" in images["broken"].warning
     assert "not in the local store" in images["lost"].warning
     assert "lacks io.shed.rootfs.erofs.digest" in images["old"].warning
-    assert (images["rootless"].warning, images["rootless"].layers) == ("missing from the local store: rootfs erofs", "boot-only")
+    assert (images["rootless"].warning, images["rootless"].layers) == (
+        "missing from the local store: rootfs erofs",
+        "boot-only",
+    )
     (store.root / "index.json").write_text("junk")
     assert len(list_images(store)) == 5
     assert resolve(store, "base").name == "base"

@@ -79,18 +79,25 @@ def test_the_same_images_give_the_same_bytes(store: LayoutStore, theirs: LayoutS
     load(theirs, path)
     assert saved(theirs) == path.read_bytes()
     with tarfile.open(path) as archive:
-        assert {(member.mtime, member.uid, member.gid, member.uname, member.mode) for member in archive} == {(0, 0, 0, "", 0o644)}
+        assert {(member.mtime, member.uid, member.gid, member.uname, member.mode) for member in archive} == {
+            (0, 0, 0, "", 0o644)
+        }
 
 
 def test_what_the_file_says(store: LayoutStore) -> None:
-    """The name is that of an index of the image manifest and the boot manifest, all blobs of which are there with their sizes."""
+    """The name is that of an index of the image manifest and the boot manifest, all blobs of which are there with their
+    sizes.
+    """
     files = files_of(saved(store))
     (entry,) = json.loads(files["index.json"])["manifests"]
     assert entry["annotations"] == {"org.opencontainers.image.ref.name": "base"}
     image, boot = json.loads(files[f"blobs/sha256/{hex_of(entry['digest'])}"])["manifests"]
     assert image["digest"] == digest_of(store)
     assert image["platform"] == {"architecture": "amd64", "os": "linux"}
-    assert boot["annotations"] == {"vnd.docker.reference.type": "shed-boot", "vnd.docker.reference.digest": image["digest"]}
+    assert boot["annotations"] == {
+        "vnd.docker.reference.type": "shed-boot",
+        "vnd.docker.reference.digest": image["digest"],
+    }
     for manifest in (image, boot):
         document = json.loads(files[f"blobs/sha256/{hex_of(manifest['digest'])}"])
         for blob in (document["config"], *document["layers"]):
@@ -113,7 +120,9 @@ def test_several_images_in_one_file(store: LayoutStore, theirs: LayoutStore, tmp
 
 
 @pytest.mark.parametrize("pack", [gzip.compress, zstandard.compress], ids=["gzip", "zstd"])
-def test_a_compressed_file(store: LayoutStore, theirs: LayoutStore, tmp_path: Path, pack: Callable[[bytes], bytes]) -> None:
+def test_a_compressed_file(
+    store: LayoutStore, theirs: LayoutStore, tmp_path: Path, pack: Callable[[bytes], bytes]
+) -> None:
     """Whoever compresses the file on its way need not unpack it."""
     (tmp_path / "a").write_bytes(pack(saved(store)))
     assert [image.name for image in load(theirs, tmp_path / "a", trust_kernel=True)] == ["base"]
@@ -250,7 +259,9 @@ def test_files_that_are_cut(store: LayoutStore, theirs: LayoutStore, tmp_path: P
 
 
 @pytest.mark.parametrize("make", [folder, lambda name: symlink(name, "/etc/passwd")], ids=["folder", "link"])
-def test_blobs_that_are_no_files(store: LayoutStore, theirs: LayoutStore, tmp_path: Path, make: Callable[[str], Any]) -> None:
+def test_blobs_that_are_no_files(
+    store: LayoutStore, theirs: LayoutStore, tmp_path: Path, make: Callable[[str], Any]
+) -> None:
     """They are refused by name."""
     files = files_of(saved(store))
     name = f"blobs/sha256/{hex_of(store.read_manifest(digest_of(store)).annotations[KERNEL_KEY])}"
@@ -260,7 +271,9 @@ def test_blobs_that_are_no_files(store: LayoutStore, theirs: LayoutStore, tmp_pa
 
 
 def test_files_with_more_than_they_should_have(store: LayoutStore, theirs: LayoutStore, tmp_path: Path) -> None:
-    """The same name twice is refused; names that lead elsewhere, and blobs that nothing refers to, are never looked at."""
+    """The same name twice is refused; names that lead elsewhere, and blobs that nothing refers to, are never looked
+    at.
+    """
     files = files_of(saved(store))
     path = tmp_path / "a.tar"
     path.write_bytes(tar(*(file(*item) for item in files.items()), file("index.json", files["index.json"])))
@@ -276,13 +289,17 @@ def test_files_with_more_than_they_should_have(store: LayoutStore, theirs: Layou
 def test_an_ordinary_image_is_refused(theirs: LayoutStore, tmp_path: Path) -> None:
     """With the words that are documented, and the command that makes it bootable."""
     error = refused(
-        theirs, Image(LAYER).archive(tmp_path / "a.tar"), r"lacks io\.shed\.rootfs\.erofs\.digest annotation \(built with pre-v0"
+        theirs,
+        Image(LAYER).archive(tmp_path / "a.tar"),
+        r"lacks io\.shed\.rootfs\.erofs\.digest annotation \(built with pre-v0",
     )
     assert error.code == "NOT_BOOTABLE"
     assert "shed image build --from-oci-archive" in (error.hint or "")
 
 
-def test_a_root_that_a_kernel_could_not_read_is_refused(store: LayoutStore, theirs: LayoutStore, tmp_path: Path) -> None:
+def test_a_root_that_a_kernel_could_not_read_is_refused(
+    store: LayoutStore, theirs: LayoutStore, tmp_path: Path
+) -> None:
     """Its digest is right, and it is refused all the same; the inode and the rule are named."""
     root = store.put_bytes(root_of_erofs_utils_1_7_1(tmp_path).read_bytes())
     variant(store, "broken", {ROOT_KEY: root})

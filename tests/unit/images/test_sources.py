@@ -51,10 +51,15 @@ def test_what_is_no_reference(text: str) -> None:
 
 
 def test_a_tag_chooses_among_the_images_of_an_archive(tmp_path: Path) -> None:
-    """By its name there, by the last part of it, or by the full name that docker adds; the names are told when there is none."""
+    """By its name there, by the last part of it, or by the full name that docker adds; the names are told when there is
+    none.
+    """
     whole = Image()
     digests = {}
-    names = {"one": {REF_NAME: "one"}, "two": {REF_NAME: "example.org/two:1", "io.containerd.image.name": "docker.io/library/two:2"}}
+    names = {
+        "one": {REF_NAME: "one"},
+        "two": {REF_NAME: "example.org/two:1", "io.containerd.image.name": "docker.io/library/two:2"},
+    }
     for name, said in names.items():
         image = Image(LAYER, tar(file(name)))
         digests[name] = image.seal(annotations=said)["digest"]

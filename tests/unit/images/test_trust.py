@@ -57,7 +57,9 @@ def forget(store: LayoutStore) -> None:
 def test_an_image_that_brings_its_own_is_refused(store: LayoutStore, key: str, what: str) -> None:
     """With one sentence that names the image and the digest, and says how to trust it; saying so once is enough."""
     bring(store, key=key)
-    with pytest.raises(ConflictError, match=f"image evil brings the {what} {digest_bytes(EVIL)}, which this host does not know") as caught:
+    with pytest.raises(
+        ConflictError, match=f"image evil brings the {what} {digest_bytes(EVIL)}, which this host does not know"
+    ) as caught:
         resolve(store, "evil")
     assert caught.value.code == "KERNEL_NOT_TRUSTED"
     assert "shed image trust evil" in (caught.value.hint or "")
@@ -119,17 +121,26 @@ def test_nothing_that_comes_in_is_taken_for_old(store: LayoutStore, tmp_path: Pa
 def test_a_pull_looks_first(store: LayoutStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """Before anything is fetched, what is here is noted."""
     forget(store)
-    monkeypatch.setattr(Repository, "__enter__", lambda self: pytest.fail("too early") if not (store.root / trust.FILE).exists() else 1 / 0)
+    monkeypatch.setattr(
+        Repository,
+        "__enter__",
+        lambda self: pytest.fail("too early") if not (store.root / trust.FILE).exists() else 1 / 0,
+    )
     with pytest.raises(ZeroDivisionError):
         pull_image(store, "registry.example/evil:1")
     assert trust.prepare(store)
 
 
-def test_what_the_configuration_names_is_trusted_and_nothing_else(store: LayoutStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_the_configuration_names_is_trusted_and_nothing_else(
+    store: LayoutStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The image that was pulled by that very reference: not one of the same name, and not one that the user named."""
     reference = "registry.example/base:1"
     bring(store)
-    for settings, name in ((Settings(image_aliases={"ours": reference}), "ours"), (Settings(image_aliases={}), reference)):
+    for settings, name in (
+        (Settings(image_aliases={"ours": reference}), "ours"),
+        (Settings(image_aliases={}), reference),
+    ):
         refs.record(store, reference, digest_of(store, "evil"))
         forget(store)
         evil = store.root / "tags/evil.json"

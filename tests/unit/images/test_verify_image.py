@@ -56,7 +56,16 @@ def test_a_sound_image(store: LayoutStore) -> None:
     checks = by_name(store, deep=True)
     assert states(checks, "PASS") == list(checks)
     assert list(checks) == [
-        *("manifest", "config", "annotations", "kernel blob", "initrd blob", "runtime erofs blob", "rootfs erofs blob", "layer 1"),
+        *(
+            "manifest",
+            "config",
+            "annotations",
+            "kernel blob",
+            "initrd blob",
+            "runtime erofs blob",
+            "rootfs erofs blob",
+            "layer 1",
+        ),
         *("runtime erofs inodes", "rootfs erofs inodes", "contents"),
     ]
     assert checks["kernel blob"].counts == {"bytes": 6}
@@ -161,14 +170,18 @@ def test_history(store: LayoutStore) -> None:
     """The last step first; steps without a layer have none; odd entries and untold layers do no harm."""
     manifest = store.read_manifest(digest_of(store))
     (layer,) = manifest.layers
-    assert [(step.layer, step.size_bytes, step.created) for step in image_history(store, "base")] == [(layer.digest, layer.size, "")]
+    assert [(step.layer, step.size_bytes, step.created) for step in image_history(store, "base")] == [
+        (layer.digest, layer.size, "")
+    ]
     told: list[Any] = [
         {"created": "2024-01-01T00:00:00Z", "created_by": "COPY a b", "comment": "c"},
         {"created_by": "ENV X=1", "empty_layer": True},
         "junk",
     ]
     config = store.put_bytes(encode_object({**store.read_config(manifest).raw, "history": told}))
-    data = Manifest(Descriptor(media.CONFIG, config, store.size(config)), manifest.layers, manifest.annotations).encode()
+    data = Manifest(
+        Descriptor(media.CONFIG, config, store.size(config)), manifest.layers, manifest.annotations
+    ).encode()
     store.publish(Descriptor(media.MANIFEST, store.put_bytes(data), len(data)), "told")
     steps = image_history(store, "told")
     assert [(step.created_by, step.layer, step.comment) for step in steps] == [

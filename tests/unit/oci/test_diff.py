@@ -73,7 +73,10 @@ CAPABLE = file("d/a", b"1", pax_headers={"SCHILY.xattr.security.capability": "\x
         ([folder(".", mode=0o700), *BASE], ["./"]),
         ([*BASE, hardlink("e/a", "d/a")], ["./", "d/", "d/a", "e/", "e/a"]),
         ([*BASE[:1], CAPABLE, *BASE[2:]], ["./", "d/", "d/a"]),
-        ([*BASE, symlink("l", "d/a"), device("n", tarfile.CHRTYPE, 1, 3), device("p", tarfile.FIFOTYPE)], ["./", "l", "n", "p"]),
+        (
+            [*BASE, symlink("l", "d/a"), device("n", tarfile.CHRTYPE, 1, 3), device("p", tarfile.FIFOTYPE)],
+            ["./", "l", "n", "p"],
+        ),
     ],
 )
 def test_a_layer_holds_what_changed_and_the_folders_above(new: list[Item], layer_holds: list[str]) -> None:
@@ -97,9 +100,14 @@ def test_what_ustar_cannot_hold_survives() -> None:
     any_bytes = {b"user.x": bytes(range(256))}
     entries = [
         Entry(b"", stat.S_IFDIR | 0o755, mtime=-5, mtime_ns=250_000_000),
-        Entry(b"\xff\xfe", stat.S_IFREG | 0o4755, uid=3_000_000, gid=4_000_000_000, mtime=7, mtime_ns=1, xattrs=any_bytes),
+        Entry(
+            b"\xff\xfe", stat.S_IFREG | 0o4755, uid=3_000_000, gid=4_000_000_000, mtime=7, mtime_ns=1, xattrs=any_bytes
+        ),
         Entry(b"l", stat.S_IFLNK | 0o777, target=long, mtime=1 << 40),
-        *(Entry(b"/".join([b"n" * 200] * depth), stat.S_IFDIR | 0o755, mtime=-1, mtime_ns=999_999_999) for depth in range(1, 5)),
+        *(
+            Entry(b"/".join([b"n" * 200] * depth), stat.S_IFDIR | 0o755, mtime=-1, mtime_ns=999_999_999)
+            for depth in range(1, 5)
+        ),
     ]
     assert facts(tree(layer(entries))) == facts(entries)
 

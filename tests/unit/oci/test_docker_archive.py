@@ -41,7 +41,11 @@ class Saved:
 
     def write(self, path: Path) -> Path:
         """Write the archive."""
-        items = [file(self.name, self.config), *self.layers.values(), file("manifest.json", json.dumps(self.manifest).encode())]
+        items = [
+            file(self.name, self.config),
+            *self.layers.values(),
+            file("manifest.json", json.dumps(self.manifest).encode()),
+        ]
         path.write_bytes(tar(*items))
         return path
 
@@ -50,7 +54,9 @@ def test_it_gives_the_image_that_an_oci_archive_gives(tmp_path: Path) -> None:
     """With plain layers: the same manifest, byte for byte, whatever brought it."""
     image = Image(LAYER, UPPER, compress=False)
     results = []
-    for number, source in enumerate((Saved(LAYER, UPPER).write(tmp_path / "docker.tar"), image.archive(tmp_path / "oci.tar"))):
+    for number, source in enumerate(
+        (Saved(LAYER, UPPER).write(tmp_path / "docker.tar"), image.archive(tmp_path / "oci.tar"))
+    ):
         store = LayoutStore(tmp_path / str(number))
         results.append(mint_archive(store, source, "base", kit=small_kit(store)).manifest_digest)
     assert results[0] == results[1]

@@ -75,7 +75,9 @@ def test_whiteout_of_nothing_is_nothing() -> None:
 
 
 def test_opaque_hides_lower_children_only() -> None:
-    """`.wh..wh..opq` empties the folder of lower layers; the folder and its own layer's files stay, whatever the order."""
+    """`.wh..wh..opq` empties the folder of lower layers; the folder and its own layer's files stay, whatever the
+    order.
+    """
     lower = [folder("d", mode=0o711), file("d/old"), file("d/sub/old")]
     assert paths(lower, [file("d/new"), file("d/.wh..wh..opq")]) == ["d", "d/new"]
     tree = flat(lower, [file("d/.wh..wh..opq"), file("d/new")])
@@ -175,7 +177,8 @@ def test_bad_hardlinks_are_refused(items: list[Item], problem: str) -> None:
 def test_parent_that_is_a_symlink_is_followed_inside_the_root() -> None:
     """With `lib -> usr/lib`, the entry `lib/foo` lands in usr/lib, and the symlink stays."""
     tree = flat(
-        [folder("usr/lib"), symlink("lib", "usr/lib")], [file("lib/foo", b"x"), hardlink("lib/bar", "lib/foo"), file("lib/.wh.gone")]
+        [folder("usr/lib"), symlink("lib", "usr/lib")],
+        [file("lib/foo", b"x"), hardlink("lib/bar", "lib/foo"), file("lib/.wh.gone")],
     )
     assert [path for path in tree if path] == ["lib", "usr", "usr/lib", "usr/lib/bar", "usr/lib/foo"]
     assert stat.S_ISLNK(tree["lib"].mode)
@@ -264,8 +267,18 @@ def test_special_files_and_attributes_are_kept() -> None:
     assert tree["disk"].mode == stat.S_IFBLK | 0o600
     assert tree["pipe"].mode == stat.S_IFIFO | 0o600
     ping = tree["ping"]
-    assert (ping.mode, ping.uid, ping.gid, ping.mtime, ping.mtime_ns) == (stat.S_IFREG | 0o6755, 100000, 4294967294, -2, 750_000_000)
-    member = Member(b"f", stat.S_IFREG | 0o755, xattrs={b"security.capability": capability, b"user.x": b"", b"com.apple.quarantine": b"q"})
+    assert (ping.mode, ping.uid, ping.gid, ping.mtime, ping.mtime_ns) == (
+        stat.S_IFREG | 0o6755,
+        100000,
+        4294967294,
+        -2,
+        750_000_000,
+    )
+    member = Member(
+        b"f",
+        stat.S_IFREG | 0o755,
+        xattrs={b"security.capability": capability, b"user.x": b"", b"com.apple.quarantine": b"q"},
+    )
     _, entry = flatten([[member]])
     assert entry.xattrs == {b"security.capability": capability, b"user.x": b""}
 

@@ -1,7 +1,8 @@
-"""Whatever an archive holds, reading it ends with a result or a `ShedError` whose text is printable: soon, and in little memory.
+"""Whatever an archive holds, reading it ends with a result or a `ShedError` whose text is printable: soon, and in
+little memory.
 
-Three kinds: layers (headers, PAX records, sparse maps, whiteouts, links), layouts (index, manifest, config, annotations), and what
-`docker save` writes.  `SHED_FUZZ_SECONDS` asks for a longer, random run.
+Three kinds: layers (headers, PAX records, sparse maps, whiteouts, links), layouts (index, manifest, config,
+annotations), and what `docker save` writes.  `SHED_FUZZ_SECONDS` asks for a longer, random run.
 """
 
 from __future__ import annotations
@@ -78,7 +79,9 @@ LAYER = (
     ),
     tar(file("n" * 300, b"x" * 700), symlink("k" * 120, "t" * 300), format=tarfile.GNU_FORMAT),
 )
-numbers = st.one_of(st.sampled_from([0, 1, 2, -1, 7, 511, 512, 1 << 31, 1 << 32, (1 << 63) - 1, 1 << 64, 10**30]), st.integers(-5, 5000))
+numbers = st.one_of(
+    st.sampled_from([0, 1, 2, -1, 7, 511, 512, 1 << 31, 1 << 32, (1 << 63) - 1, 1 << 64, 10**30]), st.integers(-5, 5000)
+)
 junk = st.recursive(
     st.none()
     | st.booleans()
@@ -139,7 +142,9 @@ def layers(draw: st.DrawFn) -> bytes:
         if how == "byte":
             data[place] = draw(st.integers(0, 255))
         elif how == "field":
-            start = place // BLOCK * BLOCK + draw(st.sampled_from([0, 100, 108, 116, 124, 136, 156, 157, 257, 345, 386, 482, 483]))
+            start = place // BLOCK * BLOCK + draw(
+                st.sampled_from([0, 100, 108, 116, 124, 136, 156, 157, 257, 345, 386, 482, 483])
+            )
             value = draw(
                 st.sampled_from(
                     [
@@ -160,7 +165,9 @@ def layers(draw: st.DrawFn) -> bytes:
             data[start : start + len(value)] = value
         elif how == "text":
             value = draw(
-                st.sampled_from([b"30 GNU.sparse.offset=", b"999999999 x=", b"=", b"\n", b"1\n" * 40, b"9" * 60, b"SCHILY.xattr."])
+                st.sampled_from(
+                    [b"30 GNU.sparse.offset=", b"999999999 x=", b"=", b"\n", b"1\n" * 40, b"9" * 60, b"SCHILY.xattr."]
+                )
             )
             data[place : place + len(value)] = value
         elif how == "cut" and place % 4 == 0:
@@ -179,7 +186,10 @@ def use_layers(below: bytes, above: bytes) -> None:
     unpacking = Unpacking()
     try:
         with told():
-            lists = [list(read_tar(source(data), unpacking.part(f"layer {number}"))) for number, data in enumerate((below, above), 1)]
+            lists = [
+                list(read_tar(source(data), unpacking.part(f"layer {number}")))
+                for number, data in enumerate((below, above), 1)
+            ]
             for entry in flatten(lists):
                 if entry.content:
                     entry.content.pread(1 << 16, max(0, entry.size - (1 << 15)))
@@ -198,7 +208,11 @@ def bend(value: Any, draw: st.DrawFn) -> Any:
     if isinstance(value, list) and value and draw(st.integers(0, 4)):
         at = draw(st.integers(0, len(value) - 1))
         how = draw(st.sampled_from(["inside", "inside", "repeat", "remove"]))
-        return value[:at] + {"inside": [bend(value[at], draw)], "repeat": [value[at]] * 3, "remove": []}[how] + value[at + 1 :]
+        return (
+            value[:at]
+            + {"inside": [bend(value[at], draw)], "repeat": [value[at]] * 3, "remove": []}[how]
+            + value[at + 1 :]
+        )
     return draw(junk)
 
 
@@ -206,15 +220,23 @@ def bend(value: Any, draw: st.DrawFn) -> Any:
 def layouts(draw: st.DrawFn) -> Image:
     """An image whose documents are bent, with right digests all the same."""
     image = Image(tar(file("a", b"x")), tar(file("b")))
-    boot = {f"io.shed.{name}.digest": digest_bytes(name.encode()) for name in ("kernel", "initrd", "rootfs.erofs", "runtime.erofs")}
+    boot = {
+        f"io.shed.{name}.digest": digest_bytes(name.encode())
+        for name in ("kernel", "initrd", "rootfs.erofs", "runtime.erofs")
+    }
     image.manifest["annotations"] = {"io.shed.schema-version": "1", "io.shed.rootfs.logical-size": "7", **boot}
     for name in draw(st.lists(st.sampled_from(["config", "manifest"]), max_size=2)):
         bent = bend(getattr(image, name), draw)
         setattr(
-            image, name, bent if isinstance(bent, dict) and (name == "config" or bent.keys() >= {"mediaType"}) else getattr(image, name)
+            image,
+            name,
+            bent
+            if isinstance(bent, dict) and (name == "config" or bent.keys() >= {"mediaType"})
+            else getattr(image, name),
         )
     image.seal(
-        annotations={"org.opencontainers.image.ref.name": draw(st.text(max_size=5))}, platform={"os": "linux", "architecture": "amd64"}
+        annotations={"org.opencontainers.image.ref.name": draw(st.text(max_size=5))},
+        platform={"os": "linux", "architecture": "amd64"},
     )
     if draw(st.booleans()):
         image.index = bend(image.index, draw)
@@ -231,7 +253,9 @@ def use_archive(path: Path, folder: Path) -> None:
             with told():
                 boot_blobs(chosen.digest, BootAnnotations.parse(chosen.manifest.annotations))
             unpacking = Unpacking()
-            for number, (layer, diff_id) in enumerate(zip(chosen.manifest.layers, chosen.config.diff_ids, strict=True), 1):
+            for number, (layer, diff_id) in enumerate(
+                zip(chosen.manifest.layers, chosen.config.diff_ids, strict=True), 1
+            ):
                 part = unpacking.part(f"layer {number}")
                 with store.stage() as blob, Spool(folder, part) as spool:
                     read_layer(open_blob(archive, layer, part.what), layer, diff_id, blob=blob, spool=spool, part=part)
@@ -241,12 +265,25 @@ def use_archive(path: Path, folder: Path) -> None:
 def saved(draw: st.DrawFn) -> bytes:
     """What `docker save` writes, bent."""
     layer = tar(file("a", b"x"))
-    config: Any = {"os": "linux", "architecture": "amd64", "rootfs": {"type": "layers", "diff_ids": [digest_bytes(layer)]}}
+    config: Any = {
+        "os": "linux",
+        "architecture": "amd64",
+        "rootfs": {"type": "layers", "diff_ids": [digest_bytes(layer)]},
+    }
     manifest: Any = [{"Config": "c.json", "RepoTags": ["a:b"], "Layers": ["0/layer.tar"]}]
     config, manifest = (bend(value, draw) if draw(st.booleans()) else value for value in (config, manifest))
-    members = [("manifest.json", json.dumps(manifest).encode()), ("c.json", json.dumps(config).encode()), ("0/layer.tar", layer)]
+    members = [
+        ("manifest.json", json.dumps(manifest).encode()),
+        ("c.json", json.dumps(config).encode()),
+        ("0/layer.tar", layer),
+    ]
     kept = [member for member in members if draw(st.integers(0, 9))]
-    return tar(*(file(name, data[: draw(st.integers(0, len(data)))] if not draw(st.integers(0, 9)) else data) for name, data in kept))
+    return tar(
+        *(
+            file(name, data[: draw(st.integers(0, len(data)))] if not draw(st.integers(0, 9)) else data)
+            for name, data in kept
+        )
+    )
 
 
 def repeat(run: Callable[[], None]) -> None:

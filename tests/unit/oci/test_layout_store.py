@@ -22,7 +22,10 @@ from shed.oci.manifest import REF_NAME
 from shed.oci.store import LayoutStore
 from support.minted import mint_small
 
-OPEN_STORE = "import sys; from pathlib import Path; from shed.oci.store import LayoutStore; store = LayoutStore(Path(sys.argv[1]))\n"
+OPEN_STORE = (
+    "import sys; from pathlib import Path; from shed.oci.store import LayoutStore; store = "
+    "LayoutStore(Path(sys.argv[1]))\n"
+)
 """How the programs start that tests run as other processes."""
 
 
@@ -34,7 +37,11 @@ def store(tmp_path: Path) -> LayoutStore:
 
 def files(store: LayoutStore) -> list[str]:
     """Return what is in the blob folder, lock files aside."""
-    return sorted(path.name for path in store.blobs.iterdir() if not path.name.endswith(".lock")) if store.blobs.exists() else []
+    return (
+        sorted(path.name for path in store.blobs.iterdir() if not path.name.endswith(".lock"))
+        if store.blobs.exists()
+        else []
+    )
 
 
 def published(store: LayoutStore, data: bytes, name: str) -> str:
@@ -226,7 +233,10 @@ def test_a_sweep_before_the_lock(store: LayoutStore, monkeypatch: pytest.MonkeyP
 
 def test_killed_writer_leaves_nothing_visible(store: LayoutStore) -> None:
     """A process killed while it writes leaves a temporary file that no reader sees and `sweep` removes."""
-    program = OPEN_STORE + "import os\nwith store.stage() as blob:\n blob.write(bytes(1000)); blob.file.flush(); os.kill(os.getpid(), 9)"
+    program = (
+        OPEN_STORE
+        + "import os\nwith store.stage() as blob:\n blob.write(bytes(1000)); blob.file.flush(); os.kill(os.getpid(), 9)"
+    )
     done = subprocess.run([sys.executable, "-c", program, store.root], check=False)
     assert done.returncode == -9
     assert store.blob_digests() == []
@@ -335,7 +345,9 @@ def test_publishing_at_the_same_time(store: LayoutStore) -> None:
 
 
 def test_read_bytes_verifies(store: LayoutStore) -> None:
-    """Small blobs are compared with their digest whenever they are read; a v0.4 folder in a blob's place is explained."""
+    """Small blobs are compared with their digest whenever they are read; a v0.4 folder in a blob's place is
+    explained.
+    """
     digest = store.put_bytes(b"data")
     assert store.read_bytes(digest) == b"data"
     path = store.blob_path(digest)

@@ -24,7 +24,9 @@ HOLD = "import sys; from pathlib import Path; from shed.oci.leases import *\nroo
 def holding(root: Path, body: str) -> subprocess.Popen[str]:
     """Run a program that holds something, and wait until it does; it lets go when its standard input ends."""
     program = f"{HOLD}{body}\n print('held', flush=True); sys.stdin.read()"
-    process = subprocess.Popen([sys.executable, "-c", program, root], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, root], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
     assert process.stdout is not None
     assert process.stdout.readline() == "held\n"
     return process

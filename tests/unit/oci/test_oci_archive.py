@@ -247,7 +247,9 @@ def test_nested_indexes_end(tmp_path: Path) -> None:
         entry = image.blob(json.dumps({"schemaVersion": 2, "manifests": [entry] * 1000}).encode(), media.INDEX)
     image.index["manifests"] = [entry] * 1000
     assert choose(image.archive(tmp_path / "a.tar")).manifest
-    image.index["manifests"] = [image.blob(json.dumps({"schemaVersion": 2, "manifests": [entry]}).encode(), media.INDEX)]
+    image.index["manifests"] = [
+        image.blob(json.dumps({"schemaVersion": 2, "manifests": [entry]}).encode(), media.INDEX)
+    ]
     with pytest.raises(DataError, match="nested too deeply"):
         choose(image.archive(tmp_path / "b.tar"))
 

@@ -32,7 +32,19 @@ def test_digest_of_bytes() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "sha256:", DIGEST[:-1], DIGEST + "0", DIGEST.upper(), "sha512:" + "0" * 128, DIGEST[7:], DIGEST + "\n", None, 5]
+    "text",
+    [
+        "",
+        "sha256:",
+        DIGEST[:-1],
+        DIGEST + "0",
+        DIGEST.upper(),
+        "sha512:" + "0" * 128,
+        DIGEST[7:],
+        DIGEST + "\n",
+        None,
+        5,
+    ],
 )
 def test_what_is_no_digest(text: object) -> None:
     """Anything but `sha256:` and 64 lower-case hex digits is refused, so that a digest is always a safe file name."""
@@ -154,4 +166,8 @@ def test_platforms() -> None:
 
 def test_descriptor_json_leaves_out_what_is_empty() -> None:
     """Only what is there is written."""
-    assert Descriptor(media.LAYER, parse_digest(DIGEST), 1).to_json() == {"mediaType": media.LAYER, "digest": DIGEST, "size": 1}
+    assert Descriptor(media.LAYER, parse_digest(DIGEST), 1).to_json() == {
+        "mediaType": media.LAYER,
+        "digest": DIGEST,
+        "size": 1,
+    }

@@ -20,7 +20,12 @@ def test_packed_image_is_read_back(tmp_path: Path, compression: Compression) -> 
         layer.write_bytes(tar(file(f"f{number}", b"x" * 100_000)))
     made = [
         pack_archive(
-            tmp_path / name, layers, settings={"User": "shed"}, platform=Platform("linux", "arm64"), name="base", compression=compression
+            tmp_path / name,
+            layers,
+            settings={"User": "shed"},
+            platform=Platform("linux", "arm64"),
+            name="base",
+            compression=compression,
         )
         for name in ("a", "b")
     ]
@@ -45,7 +50,13 @@ def test_an_image_on_another_has_its_layers_as_they_are(tmp_path: Path) -> None:
     """The parent's descriptors, diffIDs and platform come first; its blobs are in the archive too."""
     for number in range(2):
         (tmp_path / f"{number}.tar").write_bytes(tar(file(f"f{number}", b"x" * 100_000)))
-    pack_archive(tmp_path / "lower", [tmp_path / "0.tar"], platform=Platform("linux", "arm64"), compression="zstd", created_by="one")
+    pack_archive(
+        tmp_path / "lower",
+        [tmp_path / "0.tar"],
+        platform=Platform("linux", "arm64"),
+        compression="zstd",
+        created_by="one",
+    )
     with open_archive(tmp_path / "lower", scratch=tmp_path) as archive:
         lower = choose_image(archive)
         pack_archive(tmp_path / "upper", [tmp_path / "1.tar"], parent=(archive, lower), created_by="two")

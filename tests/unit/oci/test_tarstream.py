@@ -40,10 +40,24 @@ def patched(data: bytes, offset: int, value: bytes) -> bytes:
 def test_every_kind_of_member(format: int) -> None:  # noqa: A002
     """Names, types, attributes and contents come out as they went in, in all three formats."""
     long = "d" * 60 + "/" + "n" * 95
-    items = [folder("d/", uid=7, gid=8), file(long, b"x" * 1000, mode=0o4755, mtime=1234567890), symlink("s", "t"), hardlink("h", "d/")]
+    items = [
+        folder("d/", uid=7, gid=8),
+        file(long, b"x" * 1000, mode=0o4755, mtime=1234567890),
+        symlink("s", "t"),
+        hardlink("h", "d/"),
+    ]
     items += [device("c", b"3", 10, 200), device("b", b"4", 8, 1), device("f", b"6"), file("empty")]
     found = members(tar(*items, format=format))
-    assert [member.name.rstrip(b"/") for member in found] == [b"d", long.encode(), b"s", b"h", b"c", b"b", b"f", b"empty"]
+    assert [member.name.rstrip(b"/") for member in found] == [
+        b"d",
+        long.encode(),
+        b"s",
+        b"h",
+        b"c",
+        b"b",
+        b"f",
+        b"empty",
+    ]
     kinds = [stat.S_IFDIR, stat.S_IFREG, stat.S_IFLNK, 0, stat.S_IFCHR, stat.S_IFBLK, stat.S_IFIFO, stat.S_IFREG]
     assert [stat.S_IFMT(member.mode) for member in found] == kinds
     assert (found[0].uid, found[0].gid) == (7, 8)
@@ -79,14 +93,19 @@ def test_pax_fields() -> None:
 def test_global_headers_and_labels_are_skipped() -> None:
     """A global PAX header does not change members, as in container runtimes."""
     out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT, pax_headers={"path": "evil", "uid": "5"}) as archive:
+    with tarfile.open(
+        fileobj=out, mode="w", format=tarfile.PAX_FORMAT, pax_headers={"path": "evil", "uid": "5"}
+    ) as archive:
         archive.addfile(file("f", b"x")[0], io.BytesIO(b"x"))
     label = patched(tar(file("label")), 156, b"V")[:BLOCK]
     (member,) = members(label + out.getvalue())
     assert (member.name, member.uid) == (b"f", 0)
 
 
-SPARSE_WAYS = [["--format=gnu"], *(["--format=posix", f"--sparse-version={version}"] for version in ("0.0", "0.1", "1.0"))]
+SPARSE_WAYS = [
+    ["--format=gnu"],
+    *(["--format=posix", f"--sparse-version={version}"] for version in ("0.0", "0.1", "1.0")),
+]
 
 
 def sparse_file(path: Path, pieces: list[tuple[int, bytes]], size: int) -> bytes:
@@ -115,7 +134,9 @@ def test_sparse_files_are_expanded(tmp_path: Path, options: list[str], pieces: l
     """All four ways in which GNU tar stores holes give the file back, and the member after it is found."""
     wanted = sparse_file(tmp_path / "sparse", pieces, 4 << 20)
     (tmp_path / "after").write_bytes(b"after")
-    subprocess.run(["tar", "-C", tmp_path, "--sparse", *options, "-cf", tmp_path / "t.tar", "sparse", "after"], check=True)
+    subprocess.run(
+        ["tar", "-C", tmp_path, "--sparse", *options, "-cf", tmp_path / "t.tar", "sparse", "after"], check=True
+    )
     found = members((tmp_path / "t.tar").read_bytes())
     assert [member.name for member in found] == [b"sparse", b"after"]
     assert content(found[0]) == wanted
@@ -203,16 +224,23 @@ def test_hostile_headers_are_refused(name: str) -> None:
 
 def test_sparse_1_0_map_that_never_ends() -> None:
     """A map that claims a billion segments is refused after a bounded look."""
-    data = tar(file("name", b"1000000000\n" + b"0\n" * 5000, pax_headers={"GNU.sparse.major": "1", "GNU.sparse.minor": "0"}))
+    data = tar(
+        file("name", b"1000000000\n" + b"0\n" * 5000, pax_headers={"GNU.sparse.major": "1", "GNU.sparse.minor": "0"})
+    )
     with pytest.raises(DataError, match="broken sparse map"):
         members(data)
 
 
 def test_too_many_members() -> None:
     """Memory is bounded: by the number of members, and by what they carry."""
-    for items in ([file(f"f{number}") for number in range(40)], [file("f", pax_headers={"SCHILY.xattr.user.a": "x" * 10_000})]):
+    for items in (
+        [file(f"f{number}") for number in range(40)],
+        [file("f", pax_headers={"SCHILY.xattr.user.a": "x" * 10_000})],
+    ):
         counts = Unpacking(memory=10_000).part("layer 1")
-        with pytest.raises(DataError, match=r"layer 1: the names and attributes of \d+ files take more than 10000 bytes of memory"):
+        with pytest.raises(
+            DataError, match=r"layer 1: the names and attributes of \d+ files take more than 10000 bytes of memory"
+        ):
             list(read_tar(source(tar(*items)), counts))
     few = [file(f"f{number}") for number in range(15)]
     assert len(list(read_tar(source(tar(*few)), Unpacking(memory=10_000).part("layer 1")))) == 15
@@ -266,12 +294,15 @@ def test_any_honest_archive_is_read(items: list[Item], format: int) -> None:  # 
 def test_damaged_archives_end_in_one_error(data: st.DataObject) -> None:
     """Flipped, cut and shuffled bytes give members or a `DataError`, never anything else, and never a hang."""
     archive = bytearray(
-        pax(**{"GNU.sparse.map": "0,50,60,50", "GNU.sparse.size": "120", "mtime": "5.5"}) + tar(file("n" * 300, b"x" * 700))
+        pax(**{"GNU.sparse.map": "0,50,60,50", "GNU.sparse.size": "120", "mtime": "5.5"})
+        + tar(file("n" * 300, b"x" * 700))
     )
     for _ in range(data.draw(st.integers(1, 6))):
         place = data.draw(st.integers(0, len(archive) - 1))
         archive[place : place + 1] = data.draw(st.binary(max_size=3))
-    for header in range(0, len(archive) - BLOCK, BLOCK):  # so that a change behind a header is not always stopped by its checksum
+    for header in range(
+        0, len(archive) - BLOCK, BLOCK
+    ):  # so that a change behind a header is not always stopped by its checksum
         if data.draw(st.booleans()):
             archive[header : header + BLOCK] = patched(bytes(archive[header : header + BLOCK]), 0, b"")
     try:

@@ -50,7 +50,9 @@ def test_python_reads_it_too() -> None:
         assert (info.mode, info.uid, info.gid) == (stat.S_IMODE(entry.mode), entry.uid, entry.gid)
         assert float(info.mtime) == pytest.approx(entry.mtime + entry.mtime_ns / 1e9)
         assert info.linkname.encode() == entry.target
-        assert {key for key in info.pax_headers if "xattr" in key} == {f"SCHILY.xattr.{name.decode()}" for name in entry.xattrs}
+        assert {key for key in info.pax_headers if "xattr" in key} == {
+            f"SCHILY.xattr.{name.decode()}" for name in entry.xattrs
+        }
 
 
 @pytest.mark.root
@@ -58,8 +60,12 @@ def test_gnu_tar_unpacks_it(tmp_path: Path) -> None:
     """With every attribute that GNU tar knows."""
     from support.tree_record import record_folder
 
-    entries = [entry for entry in TREES["metadata"](4096) if entry.mtime < 1 << 33] + [file("z", b"z", xattrs={b"user.z": b"\0\xff\n"})]
-    subprocess.run(["tar", "-C", tmp_path, "--xattrs", "--xattrs-include=*", "-xpf", "-"], input=written(tree(entries)), check=True)
+    entries = [entry for entry in TREES["metadata"](4096) if entry.mtime < 1 << 33] + [
+        file("z", b"z", xattrs={b"user.z": b"\0\xff\n"})
+    ]
+    subprocess.run(
+        ["tar", "-C", tmp_path, "--xattrs", "--xattrs-include=*", "-xpf", "-"], input=written(tree(entries)), check=True
+    )
     assert differences(record_folder(bytes(tmp_path)), record_entries(tree(entries))) == []
 
 

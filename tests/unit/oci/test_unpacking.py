@@ -1,7 +1,8 @@
-"""Hostile archives stop early: bytes, files, names and memory are counted over all layers while they are read, and nothing stays behind.
+"""Hostile archives stop early: bytes, files, names and memory are counted over all layers while they are read, and
+nothing stays behind.
 
-Commit 6aee119 had one limit of bytes and one of memory for each layer: 8 MiB wrote 8 GiB, and a list that is stacked many times filled the
-memory.  Its limits have other names, so this file cannot be imported there.
+Commit 6aee119 had one limit of bytes and one of memory for each layer: 8 MiB wrote 8 GiB, and a list that is stacked
+many times filled the memory.  Its limits have other names, so this file cannot be imported there.
 """
 
 from __future__ import annotations
@@ -89,12 +90,18 @@ def mint(store: LayoutStore, path: Path) -> None:
 
 @pytest.mark.usefixtures("low")
 @pytest.mark.parametrize("compress", [gzip.compress, zstandard.compress])
-def test_a_bomb_stops_at_its_ratio(store: LayoutStore, tmp_path: Path, written: list[int], compress: Callable[[bytes], bytes]) -> None:
-    """Not at the most that any image may have: little was written, and none of it stays; the error says what came of what, and where."""
+def test_a_bomb_stops_at_its_ratio(
+    store: LayoutStore, tmp_path: Path, written: list[int], compress: Callable[[bytes], bytes]
+) -> None:
+    """Not at the most that any image may have: little was written, and none of it stays; the error says what came of
+    what, and where.
+    """
     image = Image(tar(file("small")), BOMB)
     image.manifest["layers"][1] = image.blob(compress(BOMB), "application/vnd.oci.image.layer.v1.tar+gzip")
     before = store.blob_digests()
-    with pytest.raises(DataError, match=r"layer 2: .* bytes unpack to \S+ MiB and more, over 100 times as much") as caught:
+    with pytest.raises(
+        DataError, match=r"layer 2: .* bytes unpack to \S+ MiB and more, over 100 times as much"
+    ) as caught:
         mint(store, image.archive(tmp_path / "bomb.tar"))
     assert caught.value.code == "IMAGE_TOO_LARGE"
     assert "docker-archive" in (caught.value.hint or "")
@@ -108,7 +115,9 @@ def test_zeros_are_no_bomb(store: LayoutStore, tmp_path: Path) -> None:
     image = Image(tar(file("disk", bytes(64 * MIB))))
     assert len(image.archive(tmp_path / "zeros.tar").read_bytes()) * 100 < 64 * MIB
     mint(store, tmp_path / "zeros.tar")
-    assert "contents" in {check.name for check in verify_image(store, "hostile", deep=True).checks if check.status == "PASS"}
+    assert "contents" in {
+        check.name for check in verify_image(store, "hostile", deep=True).checks if check.status == "PASS"
+    }
 
 
 @pytest.mark.usefixtures("low")
@@ -164,12 +173,16 @@ def test_files_are_counted_over_all_layers(store: LayoutStore, tmp_path: Path, m
 
 
 def test_a_layer_that_is_stacked_many_times_is_read_once(store: LayoutStore, tmp_path: Path) -> None:
-    """Its list is in memory once, and its bytes on the disk; on 6aee119 as often as it is stacked, which took 60 MiB here."""
+    """Its list is in memory once, and its bytes on the disk; on 6aee119 as often as it is stacked, which took 60 MiB
+    here.
+    """
     layer = tar(*(file(f"{number:05}") for number in range(2000)))
     image = Image(*[layer] * 64)
     with memory(24 * MIB):
         mint(store, image.archive(tmp_path / "stacked.tar"))
-        assert "contents" in {check.name for check in verify_image(store, "hostile", deep=True).checks if check.status == "PASS"}
+        assert "contents" in {
+            check.name for check in verify_image(store, "hostile", deep=True).checks if check.status == "PASS"
+        }
 
 
 def test_a_stacked_layer_counts_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -182,7 +195,9 @@ def test_a_stacked_layer_counts_each_time(monkeypatch: pytest.MonkeyPatch) -> No
 
 @pytest.mark.parametrize("kind", [b"x", b"g", b"L"])
 def test_headers_without_end(kind: bytes) -> None:
-    """A hundred extended headers before one file, or megabytes of them, are refused before they are kept; 6aee119 took any number."""
+    """A hundred extended headers before one file, or megabytes of them, are refused before they are kept; 6aee119 took
+    any number.
+    """
     record = b"2000 SCHILY.xattr.user.%03d=" if kind == b"x" else b""
     headers = b""
     for number in range(100):
@@ -198,9 +213,19 @@ def test_headers_without_end(kind: bytes) -> None:
 
 def test_xattrs_are_counted_before_all_are_kept() -> None:
     """What a file carries counts as memory."""
-    many = tar(*(file(f"{number}", pax_headers={f"SCHILY.xattr.user.{n}": "v" * 500 for n in range(100)}) for number in range(200)))
+    many = tar(
+        *(
+            file(f"{number}", pax_headers={f"SCHILY.xattr.user.{n}": "v" * 500 for n in range(100)})
+            for number in range(200)
+        )
+    )
     counts = Unpacking(memory=2 * MIB).part("layer 7")
-    with memory(8 * MIB), pytest.raises(DataError, match=r"layer 7: the names and attributes of \d\d files take more than 2 MiB of memory"):
+    with (
+        memory(8 * MIB),
+        pytest.raises(
+            DataError, match=r"layer 7: the names and attributes of \d\d files take more than 2 MiB of memory"
+        ),
+    ):
         list(read_tar(source(many), counts))
 
 
@@ -230,7 +255,9 @@ def test_names_of_many_components_take_no_more_memory_than_they_have_bytes() -> 
 
 
 def test_what_a_deep_whiteout_hides_is_noted_once() -> None:
-    """A folder that is reached through a link, so with short names, may lie deep; 6aee119 noted a path of 1,300 parts for each file."""
+    """A folder that is reached through a link, so with short names, may lie deep; 6aee119 noted a path of 1,300 parts
+    for each file.
+    """
     deep = "/".join(["ab"] * 1300)
     lower = [folder(deep), symlink("in", deep), *(file(f"in/{number:04}") for number in range(600))]
     layers = [members(tar(*lower)), members(tar(file(f"{deep}/.wh..wh..opq")))]
@@ -248,7 +275,9 @@ def test_paths_come_to_so_much(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_links_to_follow_come_to_so_many(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A link may have 2,000 components, lead to another, and be used by each file: hours of work, in a few megabytes."""
+    """A link may have 2,000 components, lead to another, and be used by each file: hours of work, in a few
+    megabytes.
+    """
     monkeypatch.setattr("shed.oci.flatten.MAX_STEPS", 1_000_000)
     long = "a/../" * 800
     links = [symlink(f"l{number}", f"{long}l{number + 1}") for number in range(30)]
@@ -261,7 +290,9 @@ def test_an_image_with_thousands_of_names_is_read_once(tmp_path: Path) -> None:
     image = Image(tar(file("a")))
     image.config["config"]["Labels"] = {"large": "x" * MIB}
     entry = image.seal()
-    image.index["manifests"] = [entry | {"annotations": {"org.opencontainers.image.ref.name": f"n{number}"}} for number in range(4096)]
+    image.index["manifests"] = [
+        entry | {"annotations": {"org.opencontainers.image.ref.name": f"n{number}"}} for number in range(4096)
+    ]
     path = image.archive(tmp_path / "names.tar")
     with open_archive(path, scratch=tmp_path) as archive, memory(64 * MIB):
         assert len(choose_named(archive)) == 4096
@@ -283,5 +314,8 @@ def test_an_archive_of_very_many_files(tmp_path: Path, monkeypatch: pytest.Monke
     """An image has one for each layer: a hundred thousand are somebody's attack on our memory."""
     monkeypatch.setattr("shed.oci.archive.MAX_FILES", 50)
     path = Image(tar(file("a"))).archive(tmp_path / "many.tar", *(file(f"f{number}") for number in range(60)))
-    with pytest.raises(DataError, match=r"many\.tar: the image has more than 50 files"), open_archive(path, scratch=tmp_path):
+    with (
+        pytest.raises(DataError, match=r"many\.tar: the image has more than 50 files"),
+        open_archive(path, scratch=tmp_path),
+    ):
         pass

@@ -1,6 +1,7 @@
 """Names in a hostile archive are shown and never obeyed: no message holds a character that a terminal acts on.
 
-On commit 6aee119 platforms, layers' paths, names in an index and a reference to pull again went into messages as they were.
+On commit 6aee119 platforms, layers' paths, names in an index and a reference to pull again went into messages as they
+were.
 """
 
 from __future__ import annotations
@@ -101,7 +102,10 @@ def test_names_of_an_index(tmp_path: Path) -> None:
     entry = {"mediaType": media.MANIFEST, "digest": digest_bytes(manifest), "size": len(manifest)}
     index = {"schemaVersion": 2, "manifests": [{**entry, "annotations": {"org.opencontainers.image.ref.name": WIRE}}]}
     blobs = {digest[7:]: store.blob_path(digest).read_bytes() for digest in store.blob_digests()}
-    items = [file("index.json", json.dumps(index).encode()), *(file(f"blobs/sha256/{name}", data) for name, data in blobs.items())]
+    items = [
+        file("index.json", json.dumps(index).encode()),
+        *(file(f"blobs/sha256/{name}", data) for name, data in blobs.items()),
+    ]
     (tmp_path / "load.tar").write_bytes(tar(*items))
     warnings: list[str] = []
     load(
@@ -115,7 +119,9 @@ def test_names_of_an_index(tmp_path: Path) -> None:
 
 def test_paths_of_a_docker_archive(tmp_path: Path) -> None:
     """Of a layer that is missing, and of one that is a link."""
-    config = json.dumps({"os": "linux", "architecture": "amd64", "rootfs": {"diff_ids": [digest_bytes(LAYER)]}}).encode()
+    config = json.dumps(
+        {"os": "linux", "architecture": "amd64", "rootfs": {"diff_ids": [digest_bytes(LAYER)]}}
+    ).encode()
     name = "\x1b]0;owned\x07"
     manifest = json.dumps([{"Config": "c.json", "Layers": [name], "RepoTags": [WIRE]}]).encode()
     for extra in ([], [symlink(name, "elsewhere")]):

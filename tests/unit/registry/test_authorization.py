@@ -73,7 +73,9 @@ def test_basic_refused(registry: Registry, connect: Connect, waits: list[float],
 
 
 def test_bearer(registry: Registry, connect: Connect) -> None:
-    """One token for many requests, of the scope that is needed; a push asks for more, a mount for the other repository too."""
+    """One token for many requests, of the scope that is needed; a push asks for more, a mount for the other repository
+    too.
+    """
     registry.bearer, registry.tokens_password = True, ("me", "s3cret")
     reader = connect(credentials=ME)
     for _ in range(3):
@@ -144,7 +146,16 @@ def test_a_registry_token(registry: Registry, connect: Connect) -> None:
 
 
 @pytest.mark.parametrize(
-    "body", [b"", b"[]", b"{}", b'{"token": 5}', b'{"token": ""}', b'{"token": "a\\nb: c"}', b'{"token": "%s"}' % (b"x" * 40_000)]
+    "body",
+    [
+        b"",
+        b"[]",
+        b"{}",
+        b'{"token": 5}',
+        b'{"token": ""}',
+        b'{"token": "a\\nb: c"}',
+        b'{"token": "%s"}' % (b"x" * 40_000),
+    ],
 )
 def test_a_token_server_that_answers_nonsense(registry: Registry, connect: Connect, body: bytes) -> None:
     """One sentence that names it."""
@@ -197,7 +208,12 @@ def test_credentials_do_not_follow_a_redirect(registry: Registry, connect: Conne
     with scripted_registry() as other:
         other.basic = ("me", "s3cret")
         place = f"http://{other.address}/v2/me/app/manifests/v1"
-        registry.once(method, "manifests", lambda handler: not handler.authorized() or handler.answer(307, Location=place), times=2)
+        registry.once(
+            method,
+            "manifests",
+            lambda handler: not handler.authorized() or handler.answer(307, Location=place),
+            times=2,
+        )
         repository = connect(credentials=ME)
         with pytest.raises(RegistryError, match="wants credentials"):
             repository.get_manifest("v1") if method == "GET" else repository.head_manifest("v1")
@@ -235,7 +251,9 @@ def test_credentials_do_not_follow_an_upload(registry: Registry, connect: Connec
     ],
 )  # fmt: skip
 def test_who_is_spoken_to_without_encryption(host: str, scheme: str, *, insecure: bool) -> None:
-    """Who the user says so of; nobody whose name only looks like this machine.  None of them is asked, or may lead to this machine so."""
+    """Who the user says so of; nobody whose name only looks like this machine.  None of them is asked, or may lead to
+    this machine so.
+    """
     transport = Transport(host, insecure=insecure)
     assert transport.base == f"{scheme}://{host}"
     assert transport.plain_allowed(host) == insecure

@@ -84,7 +84,9 @@ def test_all_of_it_is_here(registry: Registry, reference: str, root: Digest, oth
 
 
 @pytest.mark.parametrize("more", [0, 1 << 20], ids=["wrong", "longer"])
-def test_what_was_kept_is_something_else(registry: Registry, reference: str, root: Digest, other: LayoutStore, more: int) -> None:
+def test_what_was_kept_is_something_else(
+    registry: Registry, reference: str, root: Digest, other: LayoutStore, more: int
+) -> None:
     """After a power cut: it is told, and all of it is fetched; what is too long is not even tried."""
     keep(other, root, b"\0" * (KEPT + more))
     told: list[Event] = []
@@ -96,7 +98,9 @@ def test_what_was_kept_is_something_else(registry: Registry, reference: str, roo
     assert all("is damaged: all of it is fetched again" in text for text in warnings)
 
 
-def test_a_registry_that_lies_leaves_nothing(registry: Registry, reference: str, root: Digest, other: LayoutStore) -> None:
+def test_a_registry_that_lies_leaves_nothing(
+    registry: Registry, reference: str, root: Digest, other: LayoutStore
+) -> None:
     """Bytes that are not the blob are not kept for the next try."""
     registry.blobs[root] = b"x" * len(registry.blobs[root])
     with pytest.raises(DataError, match="digest mismatch"):

@@ -67,7 +67,9 @@ def test_entries_of_docker(docker: Callable[[object], Path], name: str) -> None:
     assert find_credentials(APP) == Credentials("me", "pass:word")
 
 
-@pytest.mark.parametrize("name", ["https://index.docker.io/v1/", "docker.io", "index.docker.io", "registry-1.docker.io"])
+@pytest.mark.parametrize(
+    "name", ["https://index.docker.io/v1/", "docker.io", "index.docker.io", "registry-1.docker.io"]
+)
 def test_entries_of_docker_hub(docker: Callable[[object], Path], name: str) -> None:
     """It has several names."""
     docker({"auths": {name: auth("me", "x")}})
@@ -96,7 +98,9 @@ def test_other_kinds_of_entries(docker: Callable[[object], Path]) -> None:
     assert not find_credentials(APP)
 
 
-def test_the_order_of_the_files(docker: Callable[[object], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_order_of_the_files(
+    docker: Callable[[object], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Podman's, docker's, and the file that is named explicitly; each only when it knows the registry."""
     host = "reg.example.org:5000"
     assert find_credentials(APP) == Credentials()
@@ -115,7 +119,9 @@ def test_the_order_of_the_files(docker: Callable[[object], Path], tmp_path: Path
 
 
 def test_helpers(docker: Callable[[object], Path], helper: Callable[[str, str], None]) -> None:
-    """The registry's own one before the general one, before what lies in the file; asked about the host, on standard input."""
+    """The registry's own one before the general one, before what lies in the file; asked about the host, on standard
+    input.
+    """
     helper("one", 'echo "{\\"Username\\": \\"$server\\", \\"Secret\\": \\"x\\"}"')
     helper("all", 'echo "{\\"Username\\": \\"<token>\\", \\"Secret\\": \\"$server\\"}"')
     helper("none", "echo credentials not found in native keychain; exit 1")
@@ -137,7 +143,11 @@ def test_helpers(docker: Callable[[object], Path], helper: Callable[[str, str], 
     ],
 )
 def test_helpers_that_fail(
-    docker: Callable[[object], Path], helper: Callable[[str, str], None], script: str | None, kind: type[ShedError], message: str
+    docker: Callable[[object], Path],
+    helper: Callable[[str, str], None],
+    script: str | None,
+    kind: type[ShedError],
+    message: str,
 ) -> None:
     """One sentence, one hint, and nothing of what they printed."""
     if script:

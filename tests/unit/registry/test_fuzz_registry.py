@@ -1,7 +1,8 @@
-"""Whatever a registry answers, in heads, challenges, errors and documents: what we want, or one error of ours, short and visible.
+"""Whatever a registry answers, in heads, challenges, errors and documents: what we want, or one error of ours, short
+and visible.
 
-`SHED_FUZZ_SECONDS` asks for a longer, random run.  Answers come over real connections; names are not looked up, and only this machine is
-connected to.
+`SHED_FUZZ_SECONDS` asks for a longer, random run.  Answers come over real connections; names are not looked up, and
+only this machine is connected to.
 """
 
 from __future__ import annotations
@@ -49,9 +50,12 @@ DIGEST = digest_bytes(DATA)
 ZERO = f"sha256:{'0' * 64}"
 
 odd_text = st.one_of(
-    st.text(st.characters(codec="latin-1", exclude_characters="\r\n\0"), max_size=60), st.text('\x1b\x9b[31m \t,="\\', max_size=40)
+    st.text(st.characters(codec="latin-1", exclude_characters="\r\n\0"), max_size=60),
+    st.text('\x1b\x9b[31m \t,="\\', max_size=40),
 )
-numbers = st.sampled_from(["0", "1", "-1", "400", "401", "1e3", "\xb2", "9" * 30, "9" * 5000, str(2**63), "4,4", "0x10", "", " 400"])
+numbers = st.sampled_from(
+    ["0", "1", "-1", "400", "401", "1e3", "\xb2", "9" * 30, "9" * 5000, str(2**63), "4,4", "0x10", "", " 400"]
+)
 places = st.one_of(
     st.sampled_from(
         ["/v2/x", "//", "http://HERE/x", "https://HERE/", "http://[::1", "http://:80", "http://a b/", "ftp://a", "x", "?", "#", "http://HERE:1/",
@@ -62,7 +66,9 @@ places = st.one_of(
 )  # fmt: skip
 challenges = st.one_of(
     st.builds('Bearer realm="http://HERE/token{}",service="{}",scope="{}"'.format, odd_text, odd_text, odd_text),
-    st.builds("{} realm={}".format, st.sampled_from(["Basic", "Bearer", "Negotiate", ",", ""]), st.one_of(places, odd_text)),
+    st.builds(
+        "{} realm={}".format, st.sampled_from(["Basic", "Bearer", "Negotiate", ",", ""]), st.one_of(places, odd_text)
+    ),
     odd_text,
 )
 headers = st.lists(
@@ -73,15 +79,40 @@ headers = st.lists(
         st.tuples(st.just("Content-Range"), st.builds("bytes {}-{}/{}".format, numbers, numbers, numbers)),
         st.tuples(st.just("Range"), st.builds("0-{}".format, numbers)),
         st.tuples(
-            st.sampled_from(["Transfer-Encoding", "Connection", "Content-Encoding"]), st.sampled_from(["chunked", "gzip", "close", "x"])
+            st.sampled_from(["Transfer-Encoding", "Connection", "Content-Encoding"]),
+            st.sampled_from(["chunked", "gzip", "close", "x"]),
         ),
-        st.tuples(st.sampled_from(["Docker-Content-Digest", "Content-Type"]), st.one_of(st.just(ZERO), st.just(DIGEST), odd_text)),
+        st.tuples(
+            st.sampled_from(["Docker-Content-Digest", "Content-Type"]),
+            st.one_of(st.just(ZERO), st.just(DIGEST), odd_text),
+        ),
         st.tuples(st.sampled_from(["X", " ", "X Y", ":", "X\x1b"]), odd_text),
     ),
     max_size=6,
 )
 statuses = st.sampled_from(
-    ["200", "201", "202", "204", "206", "301", "302", "307", "400", "401", "403", "404", "416", "429", "500", "100", "999", "0", "x", "-1"]
+    [
+        "200",
+        "201",
+        "202",
+        "204",
+        "206",
+        "301",
+        "302",
+        "307",
+        "400",
+        "401",
+        "403",
+        "404",
+        "416",
+        "429",
+        "500",
+        "100",
+        "999",
+        "0",
+        "x",
+        "-1",
+    ]
 )
 words = st.one_of(odd_text, st.text(max_size=30), st.just("x" * 5000), st.none(), st.integers(), st.just({"a": []}))
 bodies = st.one_of(
@@ -150,7 +181,9 @@ def lasting(run: Callable[[], None], tried: list[int]) -> None:
     print(f"{tried[0]} tried")  # noqa: T201
 
 
-def fuzz(strategy: st.SearchStrategy[Any], examples: int = EXAMPLES) -> Callable[[Callable[[Any], None]], Callable[[], None]]:
+def fuzz(
+    strategy: st.SearchStrategy[Any], examples: int = EXAMPLES
+) -> Callable[[Callable[[Any], None]], Callable[[], None]]:
     """Return a decorator for what is done with each example."""
     how = settings(
         max_examples=examples,
@@ -200,7 +233,10 @@ def test_answers(registry: Registry, call: str) -> None:
     def run(value: Answers) -> None:
         tried[0] += 1
         script[:] = value
-        with Repository(reference, push=True, waits=(), credentials=Credentials("me", "s3cret")) as repository, promised():
+        with (
+            Repository(reference, push=True, waits=(), credentials=Credentials("me", "s3cret")) as repository,
+            promised(),
+        ):
             CALLS[call](repository)
 
     lasting(run, tried)
@@ -210,7 +246,14 @@ def test_challenges_and_times() -> None:
     """By themselves, and quickly."""
     tried = [0]
 
-    @fuzz(st.one_of(challenges, odd_text.map(lambda text: text * 200), st.text(' ,="\\ab', max_size=300).map(lambda text: text * 20)), 400)
+    @fuzz(
+        st.one_of(
+            challenges,
+            odd_text.map(lambda text: text * 200),
+            st.text(' ,="\\ab', max_size=300).map(lambda text: text * 20),
+        ),
+        400,
+    )
     def run(text: str) -> None:
         tried[0] += 1
         with promised():
@@ -248,14 +291,26 @@ MANIFEST: dict[str, Any] = {
     "mediaType": media.MANIFEST,
     "config": {"mediaType": media.CONFIG, "digest": ZERO, "size": 0},
     "layers": [{"mediaType": media.LAYER_GZIP, "digest": ZERO, "size": 5}],
-    "annotations": {"io.shed.schema-version": "1"} | dict.fromkeys(SIZE_KEYS, ZERO) | dict.fromkeys(SIZE_KEYS.values(), "5"),
+    "annotations": {"io.shed.schema-version": "1"}
+    | dict.fromkeys(SIZE_KEYS, ZERO)
+    | dict.fromkeys(SIZE_KEYS.values(), "5"),
 }
 INDEX: dict[str, Any] = {
     "schemaVersion": 2,
     "mediaType": media.INDEX,
     "manifests": [
-        {"mediaType": media.MANIFEST, "digest": ZERO, "size": 0, "platform": {"os": "linux", "architecture": CONFIG["architecture"]}},
-        {"mediaType": media.MANIFEST, "digest": ZERO, "size": 0, "platform": {"os": "unknown", "architecture": "unknown"}},
+        {
+            "mediaType": media.MANIFEST,
+            "digest": ZERO,
+            "size": 0,
+            "platform": {"os": "linux", "architecture": CONFIG["architecture"]},
+        },
+        {
+            "mediaType": media.MANIFEST,
+            "digest": ZERO,
+            "size": 0,
+            "platform": {"os": "unknown", "architecture": "unknown"},
+        },
     ],
 }
 odd_values = st.one_of(
@@ -263,12 +318,16 @@ odd_values = st.one_of(
     st.just([]), st.just({}), st.sampled_from([ZERO, DIGEST, media.INDEX, media.MANIFEST, 1 << 50, 10**400, "2", "sha512:00"]),
     st.just([{}] * 200),
 )  # fmt: skip
-changes = st.lists(st.tuples(st.integers(0, 2), st.integers(0, 1000), st.integers(0, 3), odd_values), min_size=1, max_size=4)
+changes = st.lists(
+    st.tuples(st.integers(0, 2), st.integers(0, 1000), st.integers(0, 3), odd_values), min_size=1, max_size=4
+)
 
 
 def nodes(value: Any) -> list[tuple[Any, Any]]:
     """Return every place in a document: what holds it, and its key there."""
-    items = list(value.items()) if isinstance(value, dict) else list(enumerate(value)) if isinstance(value, list) else []
+    items = (
+        list(value.items()) if isinstance(value, dict) else list(enumerate(value)) if isinstance(value, list) else []
+    )
     return [place for key, child in items for place in ((value, key), *nodes(child))]
 
 
@@ -296,7 +355,9 @@ def with_child(document: dict[str, Any], child: bytes) -> dict[str, Any]:
 
 
 def test_documents() -> None:
-    """Index, manifest and config with odd values anywhere; digests and sizes are right where they can be, so that all of it is read."""
+    """Index, manifest and config with odd values anywhere; digests and sizes are right where they can be, so that all
+    of it is read.
+    """
     tried = [0]
 
     @fuzz(changes, 600)
@@ -320,7 +381,12 @@ def test_bytes_of_documents() -> None:
     manifest = json.dumps(MANIFEST).encode()
 
     @fuzz(
-        st.tuples(st.integers(0, len(manifest) - 1), st.binary(max_size=8), st.booleans(), st.one_of(st.none(), st.binary(max_size=60))),
+        st.tuples(
+            st.integers(0, len(manifest) - 1),
+            st.binary(max_size=8),
+            st.booleans(),
+            st.one_of(st.none(), st.binary(max_size=60)),
+        ),
         300,
     )
     def run(value: tuple[int, bytes, bool, bytes | None]) -> None:

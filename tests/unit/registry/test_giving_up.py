@@ -100,7 +100,9 @@ def test_an_interrupted_command(registry: Registry, store: LayoutStore, stall: S
     assert not list((tmp_path / "data/images/blobs/sha256").glob("[.0-9a-f]*"))
 
 
-def test_the_first_failure_stops_the_others(registry: Registry, store: LayoutStore, stall: Stall, tmp_path: Path) -> None:
+def test_the_first_failure_stops_the_others(
+    registry: Registry, store: LayoutStore, stall: Stall, tmp_path: Path
+) -> None:
     """A blob that is refused does not wait for one that stalls."""
     reference = f"{registry.address}/me/app:v1"
     push_image(store, "app", reference)

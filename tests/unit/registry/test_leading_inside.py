@@ -1,4 +1,6 @@
-"""A registry that leads into this machine or this network: by redirect, by a token server, by a name that changes its address."""
+"""A registry that leads into this machine or this network: by redirect, by a token server, by a name that changes its
+address.
+"""
 
 from __future__ import annotations
 
@@ -67,19 +69,26 @@ def refused(call: Callable[[], object], host: str) -> None:
     """Check that nobody is led there, and that the error says how to allow it."""
     with pytest.raises(RegistryError, match=f"{host}") as caught:
         call()
-    assert (caught.value.code, f"add {host} to limits.private_hosts" in (caught.value.hint or "")) == ("REGISTRY_LEADS_INSIDE", True)
+    assert (caught.value.code, f"add {host} to limits.private_hosts" in (caught.value.hint or "")) == (
+        "REGISTRY_LEADS_INSIDE",
+        True,
+    )
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "inside.test", "[::ffff:127.0.0.1]", "0.0.0.0"])
 @pytest.mark.parametrize("how", ["redirect", "upload", "realm"])
-def test_no_way_inside(outside: tuple[Registry, str], inside: Registry, names: dict[str, list[str]], host: str, how: str) -> None:
+def test_no_way_inside(
+    outside: tuple[Registry, str], inside: Registry, names: dict[str, list[str]], host: str, how: str
+) -> None:
     """By no way and under no name; nothing is sent there, and no credentials."""
     registry, name = outside
     names["inside.test"] = ["127.0.0.1"]
     place = f"http://{host}:{inside.address.rpartition(':')[2]}/v2/me/app/blobs/{DIGEST}"
     with to(name, push=how == "upload") as repository:
         if how == "realm":
-            registry.once("HEAD", "blobs", lambda handler: handler.answer(401, WWW_Authenticate=f'Bearer realm="{place}"'))
+            registry.once(
+                "HEAD", "blobs", lambda handler: handler.answer(401, WWW_Authenticate=f'Bearer realm="{place}"')
+            )
             with pytest.raises(RegistryError):
                 repository.has_blob(DIGEST)
         elif how == "redirect":
@@ -91,7 +100,9 @@ def test_no_way_inside(outside: tuple[Registry, str], inside: Registry, names: d
     assert inside.seen == []
 
 
-def test_a_name_that_changes_its_address(outside: tuple[Registry, str], inside: Registry, names: dict[str, list[str]]) -> None:
+def test_a_name_that_changes_its_address(
+    outside: tuple[Registry, str], inside: Registry, names: dict[str, list[str]]
+) -> None:
     """The registry's own name, public at first, then this machine: what listens here on the same port hears nothing."""
     registry, name = outside
     names["registry.test"] = ["127.0.0.2", "127.0.0.1"]
@@ -109,16 +120,28 @@ def test_what_the_user_allows(outside: tuple[Registry, str], inside: Registry, n
     names["storage.test"] = names["other.test"] = ["127.0.0.1"]
     port = inside.address.rpartition(":")[2]
     with to(name, private_hosts=("storage.test",)) as repository:
-        registry.once("HEAD", "blobs", lambda handler: handler.answer(307, Location=f"http://storage.test:{port}/v2/me/app/blobs/{DIGEST}"))
+        registry.once(
+            "HEAD",
+            "blobs",
+            lambda handler: handler.answer(307, Location=f"http://storage.test:{port}/v2/me/app/blobs/{DIGEST}"),
+        )
         assert repository.has_blob(DIGEST) == 4
-        registry.once("HEAD", "blobs", lambda handler: handler.answer(307, Location=f"http://other.test:{port}/v2/me/app/blobs/{DIGEST}"))
+        registry.once(
+            "HEAD",
+            "blobs",
+            lambda handler: handler.answer(307, Location=f"http://other.test:{port}/v2/me/app/blobs/{DIGEST}"),
+        )
         refused(lambda: repository.has_blob(DIGEST), "other.test")
     assert ["authorization" in seen.headers for seen in inside.seen] == [False]
 
 
 def test_a_registry_inside_may_lead_around_there(registry: Registry, connect: Connect, inside: Registry) -> None:
     """As one on this machine does whose storage is here, too."""
-    registry.once("HEAD", "blobs", lambda handler: handler.answer(307, Location=f"http://{inside.address}/v2/me/app/blobs/{DIGEST}"))
+    registry.once(
+        "HEAD",
+        "blobs",
+        lambda handler: handler.answer(307, Location=f"http://{inside.address}/v2/me/app/blobs/{DIGEST}"),
+    )
     assert connect().has_blob(DIGEST) == 4
 
 
@@ -143,10 +166,14 @@ def test_where_a_registry_may_lead(registry: str, address: str, *, allowed: bool
             places.check("storage.example", 443, address)
 
 
-def test_a_literal_address_behind_a_proxy(monkeypatch: pytest.MonkeyPatch, registry: Registry, names: dict[str, list[str]]) -> None:
+def test_a_literal_address_behind_a_proxy(
+    monkeypatch: pytest.MonkeyPatch, registry: Registry, names: dict[str, list[str]]
+) -> None:
     """The proxy resolves names, but an address that is written out is refused here."""
     monkeypatch.setenv("http_proxy", f"http://{registry.address}")
-    registry.once("HEAD", "blobs", lambda handler: handler.answer(307, Location=f"http://10.0.0.1/v2/me/app/blobs/{DIGEST}"))
+    registry.once(
+        "HEAD", "blobs", lambda handler: handler.answer(307, Location=f"http://10.0.0.1/v2/me/app/blobs/{DIGEST}")
+    )
     with to("registry.invalid:5000") as repository:
         refused(lambda: repository.has_blob(DIGEST), "10.0.0.1")
     assert len(registry.seen) == 1

@@ -89,7 +89,9 @@ def test_what_does_not_end_and_is_no_content(registry: Registry, connect: Connec
 
 
 @pytest.mark.parametrize("before", [OK + LONG, OK + b"X: ", b"HTTP/1.1 2"], ids=["body", "head", "status"])
-def test_a_byte_now_and_then(registry: Registry, connect: Connect, monkeypatch: pytest.MonkeyPatch, before: bytes) -> None:
+def test_a_byte_now_and_then(
+    registry: Registry, connect: Connect, monkeypatch: pytest.MonkeyPatch, before: bytes
+) -> None:
     """It keeps the connection alive, and is hung up on all the same; with a shorter window than the real one."""
     monkeypatch.setattr(connections, "WINDOW", 0.2)
     monkeypatch.setattr(connections, "HEAD_TIME", 0.2)
@@ -100,7 +102,9 @@ def test_a_byte_now_and_then(registry: Registry, connect: Connect, monkeypatch: 
     assert len(registry.requests("GET", DIGEST)) == 2
 
 
-def test_a_slow_one_is_taken_up_where_it_was(registry: Registry, connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_slow_one_is_taken_up_where_it_was(
+    registry: Registry, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What came before it became slow is not fetched again."""
     registry.blobs[DIGEST] = DATA
     half = len(DATA) - (1 << 20)

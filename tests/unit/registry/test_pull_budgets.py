@@ -1,4 +1,6 @@
-"""What a registry may make this machine take: not a byte more than is published, nothing too large, nothing of the reserve."""
+"""What a registry may make this machine take: not a byte more than is published, nothing too large, nothing of the
+reserve.
+"""
 
 from __future__ import annotations
 
@@ -73,7 +75,9 @@ def test_sizes_are_published(registry: Registry, made: LayoutStore, other: Layou
 
 
 @pytest.mark.parametrize("sizes", [True, False], ids=["published", "of 0.5.2"])
-def test_an_image_without_sizes_is_pulled_too(registry: Registry, made: LayoutStore, other: LayoutStore, *, sizes: bool) -> None:
+def test_an_image_without_sizes_is_pulled_too(
+    registry: Registry, made: LayoutStore, other: LayoutStore, *, sizes: bool
+) -> None:
     """As versions up to 0.5.2 have published it: its digest is the same, and the registry says the sizes."""
     reference, _, _ = published(registry, made, sizes=sizes)
     assert pull_image(other, reference).digest == digest_of(made, "app")
@@ -104,7 +108,9 @@ def test_sizes_that_are_lies(registry: Registry, made: LayoutStore, other: Layou
 
 
 @pytest.mark.parametrize("where", ["manifest", "registry"])
-def test_a_huge_image_is_refused_before_its_first_byte(registry: Registry, made: LayoutStore, other: LayoutStore, where: str) -> None:
+def test_a_huge_image_is_refused_before_its_first_byte(
+    registry: Registry, made: LayoutStore, other: LayoutStore, where: str
+) -> None:
     """Whoever says that it is huge."""
     if where == "manifest":
         made.publish(Descriptor(media.MANIFEST, digest_of(made, "app"), 1), "base")
@@ -159,7 +165,9 @@ def test_the_reserve_stops_a_pull_on_the_way(
     reference, root, size = published(registry, made)
     store = LayoutStore(tmp_path / "other", Limits(disk_reserve=1 << 30))
     free = [(1 << 30) + 2 * size, *[1 << 30] * 99]
-    monkeypatch.setattr("shed.budget.os.statvfs", lambda path: SimpleNamespace(f_frsize=1, f_blocks=1 << 40, f_bavail=free.pop(0)))
+    monkeypatch.setattr(
+        "shed.budget.os.statvfs", lambda path: SimpleNamespace(f_frsize=1, f_blocks=1 << 40, f_bavail=free.pop(0))
+    )
     with pytest.raises(StorageError, match="too little space"):
         pull_image(store, reference, concurrency=1)
     nothing_left(store, root)
@@ -170,7 +178,9 @@ def test_what_a_build_fetches(registry: Registry, made: LayoutStore, other: Layo
     """The layers of an image to build from keep to the same limit."""
     reference, _, _ = published(registry, made)
     layer = made.read_manifest(digest_of(made, "app")).layers[0]
-    data = registry.manifests[digest_of(made, "app")][1].replace(f'"size": {layer.size}'.encode(), f'"size": {size}'.encode())
+    data = registry.manifests[digest_of(made, "app")][1].replace(
+        f'"size": {layer.size}'.encode(), f'"size": {size}'.encode()
+    )
     registry.add_manifest("v1", data, media.MANIFEST)
     with (
         pytest.raises(DataError, match="at most 4 MiB are allowed"),
@@ -204,7 +214,12 @@ def test_annotations_that_are_no_sizes(text: str) -> None:
 def test_one_blob_of_two_sizes() -> None:
     """What is kernel and initrd at once has one size."""
     same = f"sha256:{'0' * 64}"
-    named = {"io.shed.kernel.digest": same, "io.shed.initrd.digest": same, "io.shed.kernel.size": "1", "io.shed.initrd.size": "2"}
+    named = {
+        "io.shed.kernel.digest": same,
+        "io.shed.initrd.digest": same,
+        "io.shed.kernel.size": "1",
+        "io.shed.initrd.size": "2",
+    }
     with pytest.raises(DataError, match="has 1 bytes elsewhere"):
         BootAnnotations.parse(named)
 

@@ -52,7 +52,12 @@ def test_what_is_no_reference(text: str) -> None:
 
 @pytest.mark.parametrize(
     ("text", "name"),
-    [("ghcr.io/me/shed-fc-base:v1", "base"), ("ghcr.io/me/shed-vz-full@" + DIGEST, "full"), ("debian:12", "debian"), ("a.b/x/y", "y")],
+    [
+        ("ghcr.io/me/shed-fc-base:v1", "base"),
+        ("ghcr.io/me/shed-vz-full@" + DIGEST, "full"),
+        ("debian:12", "debian"),
+        ("a.b/x/y", "y"),
+    ],
 )
 def test_the_name_of_a_pulled_image(text: str, name: str) -> None:
     """The last part of the path, without what the published images start with."""

@@ -78,7 +78,9 @@ def test_a_blob(registry: Registry, connect: Connect, tmp_path: Path, size: int 
 def test_faults_that_pass(
     registry: Registry, connect: Connect, tmp_path: Path, waits: list[float], fault: Fault, waited: list[float]
 ) -> None:
-    """A server error, too many requests, a reset, an end without an answer: the next try has it, after the wait that is due."""
+    """A server error, too many requests, a reset, an end without an answer: the next try has it, after the wait that is
+    due.
+    """
     registry.add(BLOB)
     registry.once("GET", DIGEST, fault)
     assert fetch(connect(), tmp_path) == BLOB
@@ -94,10 +96,20 @@ def test_retry_after_as_a_date(registry: Registry, connect: Connect, waits: list
 
 @pytest.mark.parametrize(
     ("code", "kind", "tries"),
-    [(400, RegistryError, 1), (403, RegistryError, 1), (404, NotFoundError, 1), (429, UnavailableError, 3), (502, UnavailableError, 3)],
+    [
+        (400, RegistryError, 1),
+        (403, RegistryError, 1),
+        (404, NotFoundError, 1),
+        (429, UnavailableError, 3),
+        (502, UnavailableError, 3),
+    ],
 )
-def test_what_is_refused(registry: Registry, connect: Connect, waits: list[float], code: int, kind: type[ShedError], tries: int) -> None:
-    """What the client got wrong is told at once, the rest after three tries; one sentence with what the registry says, and a hint."""
+def test_what_is_refused(
+    registry: Registry, connect: Connect, waits: list[float], code: int, kind: type[ShedError], tries: int
+) -> None:
+    """What the client got wrong is told at once, the rest after three tries; one sentence with what the registry says,
+    and a hint.
+    """
     registry.once("GET", "manifests", status(code), times=9)
     with pytest.raises(kind) as caught:
         connect().get_manifest("v1")
@@ -117,7 +129,9 @@ def test_nobody_answers(connect: Connect, waits: list[float]) -> None:
 
 
 @pytest.mark.parametrize("ranges", [True, False])
-def test_a_blob_that_is_cut(registry: Registry, connect: Connect, tmp_path: Path, waits: list[float], *, ranges: bool) -> None:
+def test_a_blob_that_is_cut(
+    registry: Registry, connect: Connect, tmp_path: Path, waits: list[float], *, ranges: bool
+) -> None:
     """It is taken up where it was cut, again and again while it gets on; a registry without ranges sends it anew."""
     registry.add(BLOB)
     registry.ranges = ranges
@@ -146,8 +160,16 @@ def test_a_blob_that_never_gets_on(registry: Registry, connect: Connect, tmp_pat
         (lambda handler: handler.answer(200, b"short"), None, "DIGEST_MISMATCH"),
         (lambda handler: handler.answer(200, b"short"), len(BLOB), "SIZE_MISMATCH"),
         (lambda handler: handler.answer(200, BLOB + b"x"), len(BLOB), "SIZE_MISMATCH"),
-        (lambda handler: bool(handler.wfile.write(b"HTTP/1.1 200 OK\r\n\r\n" + BLOB + b"x")) and handler.end(), len(BLOB), "SIZE_MISMATCH"),
-        (lambda handler: handler.answer(206, BLOB, Content_Range=f"bytes 0-4999999/{len(BLOB)}"), len(BLOB), "REGISTRY_ERROR"),
+        (
+            lambda handler: bool(handler.wfile.write(b"HTTP/1.1 200 OK\r\n\r\n" + BLOB + b"x")) and handler.end(),
+            len(BLOB),
+            "SIZE_MISMATCH",
+        ),
+        (
+            lambda handler: handler.answer(206, BLOB, Content_Range=f"bytes 0-4999999/{len(BLOB)}"),
+            len(BLOB),
+            "REGISTRY_ERROR",
+        ),
     ],
     ids=["digest", "digest-of-unknown-size", "too-short", "too-long", "without-length", "unasked-range"],
 )
@@ -162,8 +184,12 @@ def test_a_registry_that_lies(
     assert (caught.value.code, waits, len(registry.seen)) == (code, [], 1)
 
 
-@pytest.mark.parametrize("content_range", ["bytes 2999999-4999999/5000000", "bytes 3000000-4999999/6000000", "items 1-2/3", ""])
-def test_a_range_that_was_not_asked_for(registry: Registry, connect: Connect, tmp_path: Path, content_range: str) -> None:
+@pytest.mark.parametrize(
+    "content_range", ["bytes 2999999-4999999/5000000", "bytes 3000000-4999999/6000000", "items 1-2/3", ""]
+)
+def test_a_range_that_was_not_asked_for(
+    registry: Registry, connect: Connect, tmp_path: Path, content_range: str
+) -> None:
     """A cut blob is not continued with the wrong part."""
     registry.once("GET", DIGEST, cut_after(3_000_000))
     registry.once("GET", DIGEST, lambda handler: handler.answer(206, BLOB[3_000_000:], Content_Range=content_range))
@@ -266,7 +292,11 @@ def test_a_registry_that_wants_pieces(registry: Registry, connect: Connect) -> N
     registry.streams = False
     connect(push=True).upload_blob(DIGEST, BytesSource(BLOB))
     assert registry.blobs[DIGEST] == BLOB
-    assert [int(seen.headers["content-length"]) for seen in registry.requests("PATCH")] == [len(BLOB), 4 << 20, len(BLOB) - (4 << 20)]
+    assert [int(seen.headers["content-length"]) for seen in registry.requests("PATCH")] == [
+        len(BLOB),
+        4 << 20,
+        len(BLOB) - (4 << 20),
+    ]
     registry.headers_of_upload = {"OCI-Chunk-Min-Length": "4500000"}
     registry.seen.clear()
     connect(push=True).upload_blob(DIGEST, BytesSource(BLOB))
@@ -327,7 +357,9 @@ def test_a_source_that_cannot_be_read(registry: Registry, connect: Connect) -> N
 
 
 def test_mounts(registry: Registry, connect: Connect) -> None:
-    """Taken over from another repository; when the registry begins an upload instead, that is given up; a refusal is a no."""
+    """Taken over from another repository; when the registry begins an upload instead, that is given up; a refusal is a
+    no.
+    """
     repository = connect(push=True)
     registry.mountable = {DIGEST}
     assert repository.mount_blob(DIGEST, "you/app")
@@ -345,7 +377,9 @@ def test_a_redirected_blob(registry: Registry, connect: Connect, tmp_path: Path)
         store.add(BLOB)
         store.once("GET", "blobs", cut_after(2_000_000))
         place = f"http://{store.address}/v2/cdn/blobs/{DIGEST}?signature=1"
-        registry.once("GET", DIGEST, lambda handler: not handler.authorized() or handler.answer(307, Location=place), times=4)
+        registry.once(
+            "GET", DIGEST, lambda handler: not handler.authorized() or handler.answer(307, Location=place), times=4
+        )
         assert fetch(connect(credentials=Credentials("me", "secret")), tmp_path) == BLOB
         assert [seen.headers.get("authorization") for seen in store.seen] == [None, None]
         assert store.seen[1].headers["range"] == "bytes=2000000-"
@@ -360,9 +394,12 @@ def test_redirects_without_end(registry: Registry, connect: Connect, tmp_path: P
 
 
 @pytest.mark.parametrize(
-    "location", ["ftp://example.org/x", "file:///etc/passwd", "http://[::x/", "http://a:99999/", "http://a b/", "https:///x"]
+    "location",
+    ["ftp://example.org/x", "file:///etc/passwd", "http://[::x/", "http://a:99999/", "http://a b/", "https:///x"],
 )
-def test_redirects_to_what_is_no_web_address(registry: Registry, connect: Connect, tmp_path: Path, location: str) -> None:
+def test_redirects_to_what_is_no_web_address(
+    registry: Registry, connect: Connect, tmp_path: Path, location: str
+) -> None:
     """Only HTTP is followed."""
     registry.once("GET", DIGEST, lambda handler: handler.answer(302, Location=location))
     with pytest.raises(RegistryError, match="no web address"):

@@ -28,7 +28,9 @@ DIGEST = digest_bytes(b"blob")
 
 @pytest.fixture
 def encrypted(tmp_path: Path) -> Iterator[tuple[str, Path]]:
-    """A server with a certificate of its own making, which answers everything with ``{}``: its address, and the certificate."""
+    """A server with a certificate of its own making, which answers everything with ``{}``: its address, and the
+    certificate.
+    """
     key, certificate = tmp_path / "key.pem", tmp_path / "cert.pem"
     command = [
         "openssl",
@@ -63,7 +65,9 @@ def encrypted(tmp_path: Path) -> Iterator[tuple[str, Path]]:
     server.server_close()
 
 
-def test_certificates(registry: Registry, connect: Connect, encrypted: tuple[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_certificates(
+    registry: Registry, connect: Connect, encrypted: tuple[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """One that nobody vouches for is refused at once, with what can be done; SSL_CERT_FILE makes it good."""
     address, certificate = encrypted
     registry.once("GET", "v1", lambda handler: handler.answer(307, Location=f"https://{address}/x"), times=2)
@@ -75,7 +79,9 @@ def test_certificates(registry: Registry, connect: Connect, encrypted: tuple[str
     assert connect().get_manifest("v1").data == b"{}"
 
 
-def test_a_registry_on_this_machine_with_encryption(encrypted: tuple[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_registry_on_this_machine_with_encryption(
+    encrypted: tuple[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It is found out; the certificate counts as anywhere, and --insecure means what it says."""
     address, certificate = encrypted
     reference = parse_reference(f"{address}/me/app:v1")
@@ -88,9 +94,13 @@ def test_a_registry_on_this_machine_with_encryption(encrypted: tuple[str, Path],
         repository.get_manifest("v1")
 
 
-@pytest.mark.parametrize("answer", [b"", b"\x15\x03\x01\x00\x02\x02\x46", b"HTTP/1.0 400 Bad Request\r\n\r\nto an HTTPS server.\n"])
+@pytest.mark.parametrize(
+    "answer", [b"", b"\x15\x03\x01\x00\x02\x02\x46", b"HTTP/1.0 400 Bad Request\r\n\r\nto an HTTPS server.\n"]
+)
 def test_no_credentials_without_a_plain_answer(answer: bytes) -> None:
-    """Who does not answer a plain request as a plain registry gets a TLS handshake, and when that fails nothing more."""
+    """Who does not answer a plain request as a plain registry gets a TLS handshake, and when that fails nothing
+    more.
+    """
     got = []
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
@@ -125,7 +135,14 @@ def test_encryption_where_there_is_none(registry: Registry, connect: Connect) ->
 
 
 @pytest.mark.parametrize(
-    "url", ["http://ghcr.io/v2/a", "http://localhost.example.com/a", "http://10.0.0.1/a", "http://127.0.0.1/a", "http://localhost:5000/a"]
+    "url",
+    [
+        "http://ghcr.io/v2/a",
+        "http://localhost.example.com/a",
+        "http://10.0.0.1/a",
+        "http://127.0.0.1/a",
+        "http://localhost:5000/a",
+    ],
 )
 def test_what_is_encrypted_stays_so(url: str) -> None:
     """Wherever a registry that is spoken to with encryption leads, by redirect or as the place of an upload."""
@@ -148,10 +165,14 @@ def test_origins(one: str, other: str, *, same: bool) -> None:
 
 
 def test_proxies(registry: Registry, monkeypatch: pytest.MonkeyPatch, connect: Connect) -> None:
-    """The environment's proxy is used, with its password, except for this machine and for what the environment excepts."""
+    """The environment's proxy is used, with its password, except for this machine and for what the environment
+    excepts.
+    """
     registry.blobs[DIGEST] = b"blob"
     monkeypatch.setenv("http_proxy", f"http://me:s3cret@{registry.address}")
-    far = Repository(parse_reference("registry.invalid:5000/me/app"), insecure=True, credentials=Credentials(), waits=())
+    far = Repository(
+        parse_reference("registry.invalid:5000/me/app"), insecure=True, credentials=Credentials(), waits=()
+    )
     assert far.has_blob(DIGEST) == 4
     assert registry.seen[-1].headers["host"] == "registry.invalid:5000"
     assert registry.seen[-1].headers["proxy-authorization"].startswith("Basic ")

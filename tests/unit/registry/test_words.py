@@ -1,4 +1,6 @@
-"""What a registry says reaches people as one short line in which nothing is hidden, and no more of it is read than that takes."""
+"""What a registry says reaches people as one short line in which nothing is hidden, and no more of it is read than that
+takes.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,9 @@ EVIL = "\x1b]0;owned\x07\x1b[2J\r\nerror: all is well\u202e" + "x" * 10_000
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 416, 429, 500])
 def test_errors(registry: Registry, connect: Connect, status: int) -> None:
     """Escape sequences are shown, lines joined, and the rest left out."""
-    registry.once("GET", "manifests", lambda handler: handler.error(status, "X", EVIL, WWW_Authenticate="Basic realm=x"), times=9)
+    registry.once(
+        "GET", "manifests", lambda handler: handler.error(status, "X", EVIL, WWW_Authenticate="Basic realm=x"), times=9
+    )
     with pytest.raises(ShedError) as caught:
         connect(waits=()).get_manifest("v1")
     message = caught.value.message
@@ -69,7 +73,8 @@ def test_a_manifest_without_end(registry: Registry, connect: Connect) -> None:
 def test_documents(registry: Registry, tmp_path: Path) -> None:
     """What an index says of its platforms comes into an error, too."""
     entries = [
-        Descriptor(media.MANIFEST, digest_bytes(b"%d" % number), 5, platform=Platform("linux", f"{EVIL}{number}")) for number in range(50)
+        Descriptor(media.MANIFEST, digest_bytes(b"%d" % number), 5, platform=Platform("linux", f"{EVIL}{number}"))
+        for number in range(50)
     ]
     registry.add_manifest("v1", Index(tuple(entries)).encode(), media.INDEX)
     with pytest.raises(UsageError, match="holds no image for") as caught:

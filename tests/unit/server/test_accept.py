@@ -29,7 +29,9 @@ async def _until(condition: asyncio.Event) -> None:
     await asyncio.wait_for(condition.wait(), SOON)
 
 
-def test_descriptors_that_run_out(listener: socket.socket, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+def test_descriptors_that_run_out(
+    listener: socket.socket, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     """Accepting pauses, the log gets one line for any number of failures, and who waits is served once there is room.
 
     asyncio's server, which 6aee119 used, logs a traceback for each of them.
@@ -123,7 +125,9 @@ def test_one_connection_that_fails(listener: socket.socket, caplog: pytest.LogCa
         return received
 
     assert asyncio.run(scenario()) == [b"", b"served"]
-    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR] == ["test: a connection failed"]
+    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR] == [
+        "test: a connection failed"
+    ]
 
 
 def test_the_limit_is_raised() -> None:

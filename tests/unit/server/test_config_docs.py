@@ -9,14 +9,21 @@ from shed.config.images import published_images
 from shed.config.server import _TOP, ConfigError, Settings, _Section, _Setting, _Value, find_settings, parse_settings
 
 PAGE = (Path(__file__).parents[3] / "docs/reference/configuration.md").read_text()
-ROWS = {key: (default, values) for key, default, values in re.findall(r"^\| `([a-z_.]+)` \| (.+?) \| (.+?) \| .+ \|$", PAGE, re.MULTILINE)}
+ROWS = {
+    key: (default, values)
+    for key, default, values in re.findall(r"^\| `([a-z_.]+)` \| (.+?) \| (.+?) \| .+ \|$", PAGE, re.MULTILINE)
+}
 
 
 def flat(table: dict[str, _Setting], prefix: str = "") -> dict[str, _Value]:
     """Return every key with the section that it is in."""
     keys: dict[str, _Value] = {}
     for key, setting in table.items():
-        keys |= flat(dict(setting.keys), f"{prefix}{key}.") if isinstance(setting, _Section) else {f"{prefix}{key}": setting}
+        keys |= (
+            flat(dict(setting.keys), f"{prefix}{key}.")
+            if isinstance(setting, _Section)
+            else {f"{prefix}{key}": setting}
+        )
     return keys
 
 
@@ -43,7 +50,9 @@ def test_the_documented_default_is_the_default(key: str) -> None:
         assert getattr(Settings(), flat(_TOP)[key].field) is None
     else:
         shown = dict(re.findall(r"^\| `(\w+)` \| `(\S+)` \|$", PAGE, re.MULTILINE))
-        assert published_images("7.8.9") == {name: target.replace("${shed.version}", "v7.8.9") for name, target in shown.items()}
+        assert published_images("7.8.9") == {
+            name: target.replace("${shed.version}", "v7.8.9") for name, target in shown.items()
+        }
 
 
 @pytest.mark.parametrize("key", [key for key, (_, values) in ROWS.items() if " to " in values])
@@ -52,7 +61,10 @@ def test_the_documented_range_is_the_range(key: str) -> None:
     least, most = ROWS[key][1].split(" to ")
     for value in (least, most):
         parsed(key, value)
-    for value in (re.sub(r"\d+", lambda end: str(int(end[0]) - 1), least), re.sub(r"\d+", lambda end: str(int(end[0]) + 1), most)):
+    for value in (
+        re.sub(r"\d+", lambda end: str(int(end[0]) - 1), least),
+        re.sub(r"\d+", lambda end: str(int(end[0]) + 1), most),
+    ):
         with pytest.raises(ConfigError):
             parsed(key, value)
 

@@ -80,13 +80,16 @@ def test_a_wrong_pull_policy_has_the_documented_text() -> None:
 )
 def test_what_cannot_be(text: str) -> None:
     """It is said at once, and not when an image is wanted or a port is bound."""
-    with pytest.raises(ConfigError, match=r"server\.yaml: (image_aliases|default_image|pull_concurrency|bind_address): "):
+    with pytest.raises(
+        ConfigError, match=r"server\.yaml: (image_aliases|default_image|pull_concurrency|bind_address): "
+    ):
         parse_settings(text, FILE)
 
 
 @pytest.mark.parametrize("where", ["{}", "qemu: {{{}}}"])
 @pytest.mark.parametrize(
-    ("key", "instead"), [("base_rootfs", "default_image"), ("rootfs_path", "default_image"), ("images", "image_aliases")]
+    ("key", "instead"),
+    [("base_rootfs", "default_image"), ("rootfs_path", "default_image"), ("images", "image_aliases")],
 )
 def test_a_key_that_is_gone_names_its_successor(where: str, key: str, instead: str) -> None:
     """And the upgrade guide."""

@@ -1,4 +1,6 @@
-"""What each check of the doctor says of a host that is well, and of one that is not; on real stores and real folders."""
+"""What each check of the doctor says of a host that is well, and of one that is not; on real stores and real
+folders.
+"""
 
 import json
 import os
@@ -37,7 +39,10 @@ def minted(host: Host, tmp_path: Path) -> MintResult:
 def test_every_row_of_the_report(host: Host) -> None:
     """Counts, then name, status and detail in columns; the same for programs."""
     rows = [Result("a", Status.PASS, "fine"), Result("b", Status.FAIL, "bad\n  \x1b[2J", "mend it")]
-    assert as_text(rows) == f"shed-server doctor: 1 PASS, 0 WARN, 1 FAIL\n{'a':<24} PASS fine\n{'b':<24} FAIL bad \\x1b[2J; mend it\n"
+    assert (
+        as_text(rows)
+        == f"shed-server doctor: 1 PASS, 0 WARN, 1 FAIL\n{'a':<24} PASS fine\n{'b':<24} FAIL bad \\x1b[2J; mend it\n"
+    )
     assert json.loads(as_json(rows)) == {
         "summary": {"PASS": 1, "WARN": 0, "FAIL": 1},
         "checks": [
@@ -87,7 +92,9 @@ def test_a_guest_is_really_started(host: Host, kit_store: LayoutStore, monkeypat
     shutil.rmtree(host.paths.images, ignore_errors=True)
     host.paths.images.symlink_to(kit_store.root)
     monkeypatch.setattr(machine, "_GUEST_SECONDS", 200)
-    assert found(host, machine.acceleration, "acceleration") == Result("acceleration", Status.WARN, "tcg: asked for with SHED_ACCEL=tcg")
+    assert found(host, machine.acceleration, "acceleration") == Result(
+        "acceleration", Status.WARN, "tcg: asked for with SHED_ACCEL=tcg"
+    )
     guest = found(host, machine.acceleration, "guest")
     assert guest.status is Status.PASS
     assert "a guest started with tcg in" in guest.detail
@@ -157,13 +164,18 @@ def test_data_folders_of_somebody_else(host: Host) -> None:
 def test_templates_of_somebody_else(
     host: Host, minted: MintResult, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """They are in the way of the server's own, as is what is left of one; so none is made for a server of another user."""
+    """They are in the way of the server's own, as is what is left of one; so none is made for a server of another
+    user.
+    """
     for name in ("vm-1", ".vm-2.gone", ".vm-3.new"):
         (host.paths.templates / name).mkdir()
     for name in ("vm-1", ".vm-2.gone"):
         os.chown(host.paths.templates / name, 54321, 1)
     rows = [row for row in examine(host, [("check", storage.templates)]) if "user 54321" in row.detail]
-    assert [(row.name, row.status) for row in rows] == [("template .vm-2.gone", Status.WARN), ("template vm-1", Status.WARN)]
+    assert [(row.name, row.status) for row in rows] == [
+        ("template .vm-2.gone", Status.WARN),
+        ("template vm-1", Status.WARN),
+    ]
     assert rows[0].hint == f"sudo rm -rf {host.paths.templates / '.vm-2.gone'}"
     os.chown(host.paths.templates, 54321, 1)
     monkeypatch.setenv("SHED_DATA_DIR", str(host.paths.data))
@@ -284,7 +296,12 @@ def test_sheds(host: Host, minted: MintResult) -> None:
     metadata.save_marker(host.paths.instances / "new", metadata.Marker("new", "base", "x", metadata.now()))
     (host.paths.instances / "new/metadata.json").unlink()
     rows = {row.name: row for row in examine(host, [("sheds", storage.sheds)])}
-    assert {name for name, row in rows.items() if row.status is Status.FAIL} == {"shed torn", "shed old", "shed bare", "shed homeless"}
+    assert {name for name, row in rows.items() if row.status is Status.FAIL} == {
+        "shed torn",
+        "shed old",
+        "shed bare",
+        "shed homeless",
+    }
     assert str(host.paths.instances / "torn/metadata.json") in rows["shed torn"].detail
     assert "shed delete --force old" in rows["shed old"].hint
     assert "writable layer" in rows["shed bare"].detail

@@ -1,4 +1,6 @@
-"""The checks of ``shed-server doctor --security`` about guests, images and registries: on a host that is well, and on one that is not."""
+"""The checks of ``shed-server doctor --security`` about guests, images and registries: on a host that is well, and on
+one that is not.
+"""
 
 import ctypes
 import fcntl
@@ -33,7 +35,9 @@ def test_shared_folders_need_a_kernel_that_asks(host: Host, monkeypatch: pytest.
     assert ":ro" in row.hint
 
 
-def test_git_is_told_to_take_no_files_of_a_branch_for_a_repository(host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_git_is_told_to_take_no_files_of_a_branch_for_a_repository(
+    host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As the user's settings say; a host without git has nothing to fear."""
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("GIT_CONFIG_NOSYSTEM", "1")
@@ -76,7 +80,9 @@ def test_guests_that_were_caught(host: Host, monkeypatch: pytest.MonkeyPatch) ->
     assert found(host, hostile.guests).status is Status.WARN
 
     def answers(*details: str) -> None:
-        sheds: list[dict[str, Any]] = [{"name": f"s{number}", "detail": detail} for number, detail in enumerate(details)]
+        sheds: list[dict[str, Any]] = [
+            {"name": f"s{number}", "detail": detail} for number, detail in enumerate(details)
+        ]
         monkeypatch.setattr(local, "ask", lambda *_: json.loads(json.dumps({"sheds": sheds})))
 
     answers("", "its VM ended on its own")

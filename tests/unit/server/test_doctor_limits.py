@@ -39,7 +39,11 @@ def test_control_groups_are_there_or_it_is_said_why_not(host: Host, monkeypatch:
     (row,) = limits.control_groups(host)
     assert (row.status, "the user's systemd" in row.detail) == (Status.PASS, True)
     monkeypatch.setattr(groups, "find", lambda: NONE)
-    for line, status in (("", Status.WARN), ("control_groups: require", Status.FAIL), ("control_groups: never", Status.WARN)):
+    for line, status in (
+        ("", Status.WARN),
+        ("control_groups: require", Status.FAIL),
+        ("control_groups: never", Status.WARN),
+    ):
         configure(host, line)
         (row,) = limits.control_groups(host)
         assert row.status is status
@@ -56,7 +60,9 @@ def test_memory_and_pressure_are_told(host: Host, monkeypatch: pytest.MonkeyPatc
     (row,) = limits.pressure(host)
     assert row.status is Status.WARN
     (tmp_path / "pressure").mkdir()
-    (tmp_path / "pressure/memory").write_text("some avg10=3.00 avg60=0 avg300=0 total=1\nfull avg10=2.00 avg60=0 avg300=0 total=1\n")
+    (tmp_path / "pressure/memory").write_text(
+        "some avg10=3.00 avg60=0 avg300=0 total=1\nfull avg10=2.00 avg60=0 avg300=0 total=1\n"
+    )
     (row,) = limits.pressure(host)
     assert (row.status, row.detail) == (Status.PASS, "memory 2 %")
 

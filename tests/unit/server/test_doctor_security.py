@@ -51,7 +51,9 @@ def test_a_server_as_it_should_be(served: Host) -> None:
 
 
 def test_an_ssh_port_that_lets_everybody_in(served: Host, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As that of 6aee119 did: the doctor gets in, and says so; one where nothing speaks SSH, and a server that does not run, are told."""
+    """As that of 6aee119 did: the doctor gets in, and says so; one where nothing speaks SSH, and a server that does not
+    run, are told.
+    """
     told = {"ssh_port": 0}
     monkeypatch.setattr("shed.server.doctor.ssh.local.ask", lambda *_: told)
 

@@ -27,22 +27,37 @@ def test_configuration(host: Host, tmp_path: Path) -> None:
     assert found(named, service.configuration) == Result("configuration", Status.PASS, f"{path} is valid")
     path.write_text(f"ssh: {{authorized_keys: {tmp_path}/keys}}\n")
     row = found(named, service.configuration)
-    assert (row.status, row.detail) == (Status.WARN, f"nobody is let in by SSH: {tmp_path}/keys: No such file or directory")
+    assert (row.status, row.detail) == (
+        Status.WARN,
+        f"nobody is let in by SSH: {tmp_path}/keys: No such file or directory",
+    )
     path.write_text("http_prot: 1\n")
     row = found(named, service.configuration)
-    assert (row.status, row.detail, row.hint) == (Status.FAIL, f"{path}: unknown key 'http_prot'", "did you mean 'http_port'?")
+    assert (row.status, row.detail, row.hint) == (
+        Status.FAIL,
+        f"{path}: unknown key 'http_prot'",
+        "did you mean 'http_port'?",
+    )
     path.unlink()
     assert "cannot read" in found(named, service.configuration).detail
 
 
 def test_ssh_hosts_without_a_key(host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Those that an older version installed are told, with the command that makes them right; nothing is said without any."""
+    """Those that an older version installed are told, with the command that makes them right; nothing is said without
+    any.
+    """
     monkeypatch.setenv("HOME", str(tmp_path))
     assert list(service.ssh_clients(host)) == []
     path = tmp_path / ".shed/ssh_config"
     path.parent.mkdir()
-    path.write_text("# Written\n\nHost shed-dev\n    # on local\n    Port 2222\n\nHost shed-web\n    # on local\n    IdentityFile /k\n")
-    assert (found(host, service.ssh_clients).status, found(host, service.ssh_clients).hint) == (Status.WARN, "shed ssh-config --install")
+    path.write_text(
+        "# Written\n\nHost shed-dev\n    # on local\n    Port 2222\n\nHost shed-web\n    # on local\n    IdentityFile "
+        "/k\n"
+    )
+    assert (found(host, service.ssh_clients).status, found(host, service.ssh_clients).hint) == (
+        Status.WARN,
+        "shed ssh-config --install",
+    )
     path.write_text("# Written\n\nHost shed-web\n    # on local\n    IdentityFile /k\n")
     assert found(host, service.ssh_clients).status is Status.PASS
 
@@ -71,7 +86,9 @@ def test_the_server_answers(world: World) -> None:
     assert found(host, service.answers).status is Status.WARN
     running = Running(world)
     row = found(host, service.answers)
-    assert row == Result("server", Status.PASS, f"{VERSION} answers at {world.paths.socket}, process {running.process.pid}")
+    assert row == Result(
+        "server", Status.PASS, f"{VERSION} answers at {world.paths.socket}, process {running.process.pid}"
+    )
     running.end()
     assert "no server listens" in found(host, service.answers).detail
 
@@ -120,7 +137,9 @@ def test_service(host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     unit.parent.mkdir(parents=True)
     unit.touch()
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert found(host, service.service) == Result("service", Status.WARN, f"{unit} is there, but systemd does not run here")
+    assert found(host, service.service) == Result(
+        "service", Status.WARN, f"{unit} is there, but systemd does not run here"
+    )
     monkeypatch.setenv("PATH", f"{systemctl.bin}:{path}")
     assert found(host, service.service) == Result(
         "service", Status.WARN, f"{unit} is inactive", "systemctl --user status shed-server.service"

@@ -56,11 +56,19 @@ async def _echo(request: Request) -> Reply:
 def test_any_bytes_at_all() -> None:
     """Heads, bodies and pieces of them: each answer is one of HTTP/1.1, and the connection comes to its end."""
     methods = st.sampled_from(["GET", "POST", "HEAD", "BREW", "G T", ""])
-    lines = st.builds("{} {} HTTP/{}".format, methods, st.sampled_from(_TARGETS), st.sampled_from(["1.1", "1.0", "2", "x"]))
-    heads = st.builds(
-        lambda line, headers: "\r\n".join([line, *headers]) + "\r\n\r\n", lines, st.lists(st.sampled_from(_HEADERS), max_size=5)
+    lines = st.builds(
+        "{} {} HTTP/{}".format, methods, st.sampled_from(_TARGETS), st.sampled_from(["1.1", "1.0", "2", "x"])
     )
-    pieces = heads.map(_encoded) | st.binary(max_size=40) | st.sampled_from([b"abc", b"3\r\nabc\r\n0\r\n\r\n", b'{"a":' * 500, b"\r\n"])
+    heads = st.builds(
+        lambda line, headers: "\r\n".join([line, *headers]) + "\r\n\r\n",
+        lines,
+        st.lists(st.sampled_from(_HEADERS), max_size=5),
+    )
+    pieces = (
+        heads.map(_encoded)
+        | st.binary(max_size=40)
+        | st.sampled_from([b"abc", b"3\r\nabc\r\n0\r\n\r\n", b'{"a":' * 500, b"\r\n"])
+    )
 
     def check(sent: bytes) -> None:
         answer = asyncio.run(_converse(sent))

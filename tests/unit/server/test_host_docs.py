@@ -20,7 +20,8 @@ def options(command: str) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    ("page", "command"), [("doctor", "doctor"), ("install", "install"), ("install", "uninstall"), ("configuration", "config-validate")]
+    ("page", "command"),
+    [("doctor", "doctor"), ("install", "install"), ("install", "uninstall"), ("configuration", "config-validate")],
 )
 def test_each_command_is_shown_with_its_options(page: str, command: str) -> None:
     """All of them, and no others."""
@@ -30,7 +31,10 @@ def test_each_command_is_shown_with_its_options(page: str, command: str) -> None
 
 def test_every_row_of_the_doctor_is_explained() -> None:
     """By its name, and none that there is not."""
-    rows = {row.replace("NAME", "").strip() for row in re.findall(r"^\| `([^`]+)` \|", (DOCS / "doctor.md").read_text(), re.MULTILINE)}
+    rows = {
+        row.replace("NAME", "").strip()
+        for row in re.findall(r"^\| `([^`]+)` \|", (DOCS / "doctor.md").read_text(), re.MULTILINE)
+    }
     sources = "".join(path.read_text() for path in SOURCES.glob("*.py"))
     named = set(re.findall(r'(?:Result|Result\.of|_image)\((?:store, digest, )?f?"([a-z ]+)', sources))
     checks = set(re.findall(r'^    \("([a-z ]+)", ', sources, re.MULTILINE)) - {"leftovers"}

@@ -1,4 +1,6 @@
-"""The server's log: bounded, rotated with everything that goes to standard error, and its entries cannot be multiplied."""
+"""The server's log: bounded, rotated with everything that goes to standard error, and its entries cannot be
+multiplied.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ log = logging.getLogger("t")
 
 
 def server(logs: Path, program: str, *, name: str = "server.log") -> str:
-    """Run a process whose output goes to the log, as the command line starts a server; return the names of the logs there are then."""
+    """Run a process whose output goes to the log, as the command line starts a server; return the names of the logs
+    there are then.
+    """
     with (logs / name).open("ab") as output:
         subprocess.run(
             [sys.executable, "-c", _SERVER + program, str(logs)],
@@ -38,7 +42,9 @@ def entry(text: str, *arguments: object) -> logging.LogRecord:
 
 
 def test_the_log_is_rotated(tmp_path: Path) -> None:
-    """However much is logged: a few files, each of a bounded size, for this user alone; the last one has what came last."""
+    """However much is logged: a few files, each of a bounded size, for this user alone; the last one has what came
+    last.
+    """
     program = f"""
 logfile.ALIKE = 1 << 30
 for number in range({(OLDER + 3) * MOST_BYTES // LONGEST}): log.info("%d " + "x" * {LONGEST - 100}, number)
@@ -81,7 +87,10 @@ def test_a_log_that_cannot_be_put_aside_is_written_to(tmp_path: Path) -> None:
 
 def test_entries_that_repeat_are_counted(tmp_path: Path) -> None:
     """A hundred thousand of the same words are a few lines, and so are as many of other words from one place."""
-    server(tmp_path, 'for n in range(100_000): log.warning("it floods"); log.warning("guest says %s", n)\nlog.error("other")\n')
+    server(
+        tmp_path,
+        'for n in range(100_000): log.warning("it floods"); log.warning("guest says %s", n)\nlog.error("other")\n',
+    )
     text = (tmp_path / "server.log").read_text()
     assert text.count("\n") == SAME + ALIKE + 3
     assert "… repeated 99,995 times, last: it floods\n" in text

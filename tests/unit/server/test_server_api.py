@@ -88,7 +88,13 @@ def test_a_failure_before_any_progress_has_its_status(quiet: Running) -> None:
         ("POST", "/api/sheds", '{"name": "a", "image_": "x"}', 400, "INVALID_REQUEST"),
         ("POST", "/api/sheds", '{"name": "a", "upper_size_bytes": 1}', 400, "INVALID_REQUEST"),
         ("POST", "/api/sheds", '{"name": "a", "local_dir": "/nowhere"}', 400, "INVALID_LOCAL_DIR"),
-        ("POST", "/api/sheds", '{"name": "a", "local_dir": "/tmp", "local_dir_mode": "wild"}', 400, "INVALID_LOCAL_DIR_MODE"),
+        (
+            "POST",
+            "/api/sheds",
+            '{"name": "a", "local_dir": "/tmp", "local_dir_mode": "wild"}',
+            400,
+            "INVALID_LOCAL_DIR_MODE",
+        ),
         ("POST", "/api/sheds", '{"name": "a", "local_dir_mode": "ro"}', 400, "INVALID_LOCAL_DIR_MODE"),
         ("GET", "/api/sheds/none/workspace", None, 404, "SHED_NOT_FOUND"),
         ("DELETE", "/api/sheds/none?force=maybe", None, 400, "INVALID_REQUEST"),
@@ -97,7 +103,9 @@ def test_a_failure_before_any_progress_has_its_status(quiet: Running) -> None:
         ("POST", "/api/sheds", "x" * (1 << 20) + "x", 413, "BAD_REQUEST"),
     ],
 )
-def test_a_wrong_request_is_one_json_error(quiet: Running, method: str, target: str, body: str | None, status: int, code: str) -> None:
+def test_a_wrong_request_is_one_json_error(
+    quiet: Running, method: str, target: str, body: str | None, status: int, code: str
+) -> None:
     """Status, code, a sentence, a hint; and the server goes on."""
     got, text = quiet.request(method, target, body)
     error = json.loads(text)["error"]
@@ -109,7 +117,12 @@ def test_a_wrong_request_is_one_json_error(quiet: Running, method: str, target: 
 
 def test_what_is_not_http_is_refused(quiet: Running) -> None:
     """Garbage, endless heads, and half a request do not take the server down."""
-    for garbage in (b"\x16\x03\x01\x02\x00\x01\x00\r\n\r\n", b"GET / HTTP/1.1\r\n\r\n", b"GET /" + b"a" * 70000, b"GET / HTTP/1.1\r\nHost"):
+    for garbage in (
+        b"\x16\x03\x01\x02\x00\x01\x00\r\n\r\n",
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"GET /" + b"a" * 70000,
+        b"GET / HTTP/1.1\r\nHost",
+    ):
         with quiet.connect() as client:
             client.sendall(garbage)
             client.shutdown(socket.SHUT_WR)
@@ -160,7 +173,9 @@ def test_a_command_runs_over_an_upgraded_connection(server: Running) -> None:
 
 
 def test_a_client_may_say_more_while_it_is_told_the_end(server: Running) -> None:
-    """Such as the end of input of a command that read none: one that met a closed connection could lose the exit code behind it."""
+    """Such as the end of input of a command that read none: one that met a closed connection could lose the exit code
+    behind it.
+    """
     create(server)
     client, reader = server.upgrade("POST", "/api/sheds/dev/exec", "shed-exec", command("echo", "x"))
     with client, reader:
@@ -184,7 +199,9 @@ def test_large_output_is_held_back_by_a_slow_reader(server: Running) -> None:
     """The server does not collect what the client does not read; all of it arrives."""
     create(server)
     size = 64 << 20
-    client, reader = server.upgrade("POST", "/api/sheds/dev/exec", "shed-exec", command("head", "-c", str(size), "/dev/zero"))
+    client, reader = server.upgrade(
+        "POST", "/api/sheds/dev/exec", "shed-exec", command("head", "-c", str(size), "/dev/zero")
+    )
     with client, reader:
         time.sleep(0.5)  # the slow reader: it takes nothing while the command produces
         rss = int(Path(f"/proc/{server.process.pid}/statm").read_text().split()[1]) * 4096
@@ -196,7 +213,9 @@ def test_large_output_is_held_back_by_a_slow_reader(server: Running) -> None:
 def test_a_client_that_leaves_ends_its_command(server: Running, tmp_path: Path) -> None:
     """The guest hears of it, and the server forgets the connection."""
     create(server)
-    client, reader = server.upgrade("POST", "/api/sheds/dev/exec", "shed-exec", command("sh", "-c", "echo $$; exec sleep 1000"))
+    client, reader = server.upgrade(
+        "POST", "/api/sheds/dev/exec", "shed-exec", command("sh", "-c", "echo $$; exec sleep 1000")
+    )
     decoder = FrameDecoder()
     while (frame := decoder.frame()) is None:
         decoder.feed(reader.read1(65536))  # type: ignore[attr-defined]
@@ -256,7 +275,8 @@ def test_a_client_that_leaves_does_not_stop_a_create(server: Running) -> None:
     """The create goes on to its end."""
     with server.connect() as client:
         client.sendall(
-            b"POST /api/sheds HTTP/1.1\r\nHost: x\r\nAccept: text/event-stream\r\nContent-Length: 15\r\n\r\n" + b'{"name": "dev"}'
+            b"POST /api/sheds HTTP/1.1\r\nHost: x\r\nAccept: text/event-stream\r\nContent-Length: 15\r\n\r\n"
+            b'{"name": "dev"}'
         )
         client.recv(1)
         client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

@@ -29,13 +29,20 @@ def test_a_whole_file() -> None:
       start_timeout: 2m
       stop_timeout: 500ms
     """
-    assert parse_settings(text, FILE) == Settings("builder", "127.0.0.1", 8080, "other", "debug", 4, 4096, 20 << 30, 120, 0.5)
+    assert parse_settings(text, FILE) == Settings(
+        "builder", "127.0.0.1", 8080, "other", "debug", 4, 4096, 20 << 30, 120, 0.5
+    )
 
 
 def test_who_may_come_in_by_ssh() -> None:
     """A list of keys, with options too, or a file; then any address will do."""
-    listed = parse_settings(f"ssh: {{bind_address: 0.0.0.0, authorized_keys: ['{KEY}', 'no-pty,from=\"10.0.0.0/8\" {KEY}']}}", FILE)
-    assert (listed.ssh_bind_address, listed.ssh_authorized_keys) == ("0.0.0.0", (KEY, f'no-pty,from="10.0.0.0/8" {KEY}'))
+    listed = parse_settings(
+        f"ssh: {{bind_address: 0.0.0.0, authorized_keys: ['{KEY}', 'no-pty,from=\"10.0.0.0/8\" {KEY}']}}", FILE
+    )
+    assert (listed.ssh_bind_address, listed.ssh_authorized_keys) == (
+        "0.0.0.0",
+        (KEY, f'no-pty,from="10.0.0.0/8" {KEY}'),
+    )
     file = parse_settings("ssh_port: 0\nssh: {bind_address: '::', authorized_keys: /etc/keys}", FILE)
     assert (file.ssh_port, file.ssh_bind_address, file.ssh_authorized_keys) == (0, "::", Path("/etc/keys"))
 
@@ -129,7 +136,8 @@ def test_a_named_file_must_be_there(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "size"), [("5G", 5 << 30), ("512M", 512 << 20), ("1.5GiB", 3 << 29), ("1024", 1024), ("2 tb", 2 << 40), ("1k", 1024)]
+    ("text", "size"),
+    [("5G", 5 << 30), ("512M", 512 << 20), ("1.5GiB", 3 << 29), ("1024", 1024), ("2 tb", 2 << 40), ("1k", 1024)],
 )
 def test_sizes_are_parsed(text: str, size: int) -> None:
     """Units of 1024."""
@@ -143,7 +151,9 @@ def test_what_is_no_size_is_refused(text: str) -> None:
         parse_size(text)
 
 
-@pytest.mark.parametrize(("size", "text"), [(0, "0 bytes"), (1023, "1023 bytes"), (1 << 30, "1 GiB"), (3 << 29, "1.5 GiB")])
+@pytest.mark.parametrize(
+    ("size", "text"), [(0, "0 bytes"), (1023, "1023 bytes"), (1 << 30, "1 GiB"), (3 << 29, "1.5 GiB")]
+)
 def test_sizes_are_shown(size: int, text: str) -> None:
     """The largest unit that fits."""
     assert format_size(size) == text

@@ -1,4 +1,6 @@
-"""The Connect API of a real server process: halves, resets, slow readers, and what is refused.  Fake VMs: port 7 echoes, port 9 pours."""
+"""The Connect API of a real server process: halves, resets, slow readers, and what is refused.  Fake VMs: port 7
+echoes, port 9 pours.
+"""
 
 import contextlib
 import json
@@ -36,7 +38,9 @@ def tcp(server: Running) -> socket.socket:
 
 def upgrade(client: socket.socket, port: int, early: bytes = b"", token: str = "none") -> socket.SocketIO:
     """Connect to a port of the shed."""
-    head = f"GET /api/sheds/dev/connect/{port} HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: shed-tcp\r\n"
+    head = (
+        f"GET /api/sheds/dev/connect/{port} HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: shed-tcp\r\n"
+    )
     client.sendall(f"{head}Authorization: Bearer {token}\r\n\r\n".encode() + early)
     reader = client.makefile("rb", buffering=0)
     answer = b""
@@ -87,7 +91,12 @@ def test_the_program_may_end_first(dev: Running) -> None:
 @pytest.mark.parametrize("how", ["the VM is killed", "the server ends"])
 def test_what_is_cut_is_no_proper_end(dev: Running, how: str) -> None:
     """A client in the middle of a download gets a reset, not the end of the file; also on an idle connection."""
-    with tcp(dev) as pouring, tcp(dev) as idle, upgrade(pouring, 9, token=dev.secret()), upgrade(idle, 7, token=dev.secret()):
+    with (
+        tcp(dev) as pouring,
+        tcp(dev) as idle,
+        upgrade(pouring, 9, token=dev.secret()),
+        upgrade(idle, 7, token=dev.secret()),
+    ):
         if how == "the VM is killed":
             os.kill(vm(dev), signal.SIGKILL)
         else:
@@ -97,7 +106,9 @@ def test_what_is_cut_is_no_proper_end(dev: Running, how: str) -> None:
 
 
 def test_a_cut_is_told_on_the_unix_socket_too(dev: Running) -> None:
-    """There is no reset there: a connection that is cut hangs up with our own half still open, one that ended does not."""
+    """There is no reset there: a connection that is cut hangs up with our own half still open, one that ended does
+    not.
+    """
     with dev.connect() as client, upgrade(client, 10, token=dev.secret()):
         assert client.recv(1) == b""
         assert not hung_up(client)

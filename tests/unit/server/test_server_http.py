@@ -14,10 +14,16 @@ OWNER = Caller("user", "ann", Right.ADMIN)
 
 
 async def hello(request: Request) -> Reply:
-    return Answer(200, f"{request.method} {'/'.join(request.path)} {sorted(request.query.items())} {request.body!r}".encode(), "text/plain")
+    return Answer(
+        200,
+        f"{request.method} {'/'.join(request.path)} {sorted(request.query.items())} {request.body!r}".encode(),
+        "text/plain",
+    )
 
 
-def converse(*parts: bytes, handle: Callable[[Request], Awaitable[Reply]] = hello, pause: float = 0.0, end: bool = True) -> bytes:
+def converse(
+    *parts: bytes, handle: Callable[[Request], Awaitable[Reply]] = hello, pause: float = 0.0, end: bool = True
+) -> bytes:
     """Send the parts, with a pause between them, and return everything that comes back."""
 
     async def main() -> bytes:

@@ -66,7 +66,10 @@ def test_a_socket_that_somebody_listens_at_is_not_replaced(tmp_path: Path, *, bu
         stranger.listen(0)
         if busy:
             client.connect(str(path))
-        with pytest.raises(ConflictError, match="something" if busy else rf"process {os.getpid()} \(\w+") as caught, unix_listener(path):
+        with (
+            pytest.raises(ConflictError, match="something" if busy else rf"process {os.getpid()} \(\w+") as caught,
+            unix_listener(path),
+        ):
             pass
         assert caught.value.code == "SOCKET_IN_USE"
         stranger.accept()[0].close()

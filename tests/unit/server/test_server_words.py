@@ -34,7 +34,9 @@ def test_one_sentence_and_a_hint(words: list[str], message: str, capsys: pytest.
     assert hint.startswith("  ")
 
 
-def test_templates_that_no_server_uses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_templates_that_no_server_uses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Who asks for them is told that the configuration switches them off."""
     monkeypatch.setenv("SHED_DATA_DIR", str(tmp_path / "data"))
     monkeypatch.setenv("SHED_RUNTIME_DIR", str(tmp_path / "run"))

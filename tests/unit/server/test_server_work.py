@@ -72,7 +72,9 @@ def test_who_watches_hears_whose_lock_the_work_waits_for(tmp_path: Path, monkeyp
 
 
 class Client:
-    """A client of a server whose every request is work that lasts until `turn`, and that notes in `left` that nobody waits for it."""
+    """A client of a server whose every request is work that lasts until `turn`, and that notes in `left` that nobody
+    waits for it.
+    """
 
     def __init__(self) -> None:
         self.begun, self.turn, self.left = asyncio.Event(), asyncio.Event(), asyncio.Event()
@@ -96,7 +98,9 @@ class Client:
         """Connect; the server ends with its client."""
         ours, theirs = socket.socketpair()
         owner = Caller("user", "ann", Right.ADMIN)
-        connection = HttpConnection(*await asyncio.open_unix_connection(sock=theirs), self.handle, lambda headers: owner)
+        connection = HttpConnection(
+            *await asyncio.open_unix_connection(sock=theirs), self.handle, lambda headers: owner
+        )
         self.serving = asyncio.create_task(connection.serve())
         return await asyncio.open_unix_connection(sock=ours)
 
@@ -112,7 +116,9 @@ ACCEPT = pytest.mark.parametrize("accept", ["application/json", "text/event-stre
 @ACCEPT
 @pytest.mark.parametrize("detach", [False, True])
 def test_work_is_told_that_its_client_has_left(accept: str, *, detach: bool) -> None:
-    """Whether that wants events or not, unless it has said that it would leave; work that does not care goes on to its end."""
+    """Whether that wants events or not, unless it has said that it would leave; work that does not care goes on to its
+    end.
+    """
 
     async def main() -> None:
         client = Client()

@@ -21,11 +21,18 @@ def test_systemd_understands_the_unit(tmp_path: Path, scope: Scope) -> None:
     """It has no complaint, and reads back each word as it was meant."""
     program = tmp_path / "true"
     program.symlink_to("/bin/true")
-    unit = Unit(scope, [str(program), "serve", "--config", f"/etc/{ODD}"], "daemon" if scope is Scope.SYSTEM else None, {"A": ODD})
+    unit = Unit(
+        scope,
+        [str(program), "serve", "--config", f"/etc/{ODD}"],
+        "daemon" if scope is Scope.SYSTEM else None,
+        {"A": ODD},
+    )
     path = tmp_path / "shed-server.service"
     path.write_text(unit.text())
     env = {**os.environ, "XDG_RUNTIME_DIR": str(tmp_path)}
-    done = subprocess.run(["systemd-analyze", "verify", f"--{scope}", path], capture_output=True, text=True, check=False, env=env)
+    done = subprocess.run(
+        ["systemd-analyze", "verify", f"--{scope}", path], capture_output=True, text=True, check=False, env=env
+    )
     assert (done.returncode, [line for line in done.stderr.splitlines() if "shed" in line]) == (0, [])
 
 
@@ -33,13 +40,21 @@ def test_what_lets_sheds_outlive_the_server() -> None:
     """For the machine and for a user; a restart ends the main process alone."""
     for scope in Scope:
         lines = Unit(scope, ["/usr/bin/shed-server", "serve"]).text().splitlines()
-        assert {"KillMode=process", "OOMPolicy=continue", "Type=notify", "RestartPreventExitStatus=2", "WorkingDirectory=/"} <= set(lines)
+        assert {
+            "KillMode=process",
+            "OOMPolicy=continue",
+            "Type=notify",
+            "RestartPreventExitStatus=2",
+            "WorkingDirectory=/",
+        } <= set(lines)
         assert ("RuntimeDirectoryPreserve=yes" in lines) == (scope is Scope.SYSTEM)
         assert not any(line.startswith(("User=", "Environment=")) for line in lines)
 
 
 def test_the_server_is_served_before_its_vms() -> None:
-    """More weight than a VM's group has; the machine's is ended after the VMs when memory is short.  Fails on 6aee119."""
+    """More weight than a VM's group has; the machine's is ended after the VMs when memory is short.  Fails on
+    6aee119.
+    """
     for scope in Scope:
         lines = Unit(scope, ["/usr/bin/shed-server", "serve"]).text().splitlines()
         assert {"CPUWeight=500", "IOWeight=500"} <= set(lines)

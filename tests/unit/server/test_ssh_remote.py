@@ -34,7 +34,9 @@ class Told:
 
 
 class Somebody:
-    """Stands for a client, and for the manager: each connection from the guest is accepted, and then goes on for ever."""
+    """Stands for a client, and for the manager: each connection from the guest is accepted, and then goes on for
+    ever.
+    """
 
     name = "dev"
 
@@ -98,7 +100,9 @@ def test_what_is_no_connection(text: str, caplog: pytest.LogCaptureFixture) -> N
 
     with caplog.at_level(logging.INFO):
         asyncio.run(scenario())
-    assert [record.getMessage() for record in caplog.records] == ["the agent of 'dev' tells of a connection that is none"]
+    assert [record.getMessage() for record in caplog.records] == [
+        "the agent of 'dev' tells of a connection that is none"
+    ]
 
 
 @pytest.mark.parametrize("address", ["", "x", "99999999", "1 2", "\x1b[2J"])

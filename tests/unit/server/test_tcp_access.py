@@ -1,4 +1,6 @@
-"""The TCP port of a real server: who comes in, what each right allows, and what strangers cost.  The Unix socket stays its user's."""
+"""The TCP port of a real server: who comes in, what each right allows, and what strangers cost.  The Unix socket stays
+its user's.
+"""
 
 import http.client
 import json
@@ -70,7 +72,9 @@ def with_token(server: Running, token: str | None) -> Client:
     ],
 )
 @pytest.mark.parametrize("token", [None, "Bearer ", "Bearer shed_guess", "Basic cm9vdDo=", "Bearer x\xff"])
-def test_nothing_is_to_be_had_without_a_token(server: Running, method: str, target: str, body: str | None, token: str | None) -> None:
+def test_nothing_is_to_be_had_without_a_token(
+    server: Running, method: str, target: str, body: str | None, token: str | None
+) -> None:
     """A guest, and any user of the machine, could list sheds and make one with a folder of the host."""
     headers = {} if token is None else {"Authorization": token}
     status, answer = over_tcp(server, method, target, body, **headers)
@@ -97,7 +101,9 @@ def test_web_pages_cannot_use_the_port(server: Running, headers: str, status: in
     """Neither from another origin, nor by a name that was rebound to 127.0.0.1, even if they knew the token."""
     lines = headers.format(port=port_of(server))
     with socket.create_connection(("127.0.0.1", port_of(server)), timeout=60) as client:
-        head = f"GET /api/info HTTP/1.1\r\n{lines}\r\nAuthorization: Bearer {server.secret()}\r\nConnection: close\r\n\r\n"
+        head = (
+            f"GET /api/info HTTP/1.1\r\n{lines}\r\nAuthorization: Bearer {server.secret()}\r\nConnection: close\r\n\r\n"
+        )
         client.sendall(head.encode())
         with client.makefile("rb") as reader:
             answer = reader.read()
@@ -115,7 +121,9 @@ def test_the_port_cannot_stop_the_server(server: Running) -> None:
 def test_a_refusal_reaches_a_client_that_is_still_sending(server: Running) -> None:
     """The body is not waited for, nor does it reset the connection before the answer is read."""
     with socket.create_connection(("127.0.0.1", port_of(server)), timeout=60) as client:
-        client.sendall(b"POST /api/sheds HTTP/1.1\r\nHost: localhost\r\nContent-Length: 500000\r\n\r\n" + b"x" * 300_000)
+        client.sendall(
+            b"POST /api/sheds HTTP/1.1\r\nHost: localhost\r\nContent-Length: 500000\r\n\r\n" + b"x" * 300_000
+        )
         with client.makefile("rb") as reader:
             assert reader.readline().startswith(b"HTTP/1.1 401")
 
@@ -133,11 +141,17 @@ def test_each_route_says_what_right_it_takes() -> None:
     }  # fmt: skip
     readers = {name for name, right in rights.items() if right == "read"}
     assert all(name.startswith("GET ") for name in readers)
-    assert not any(word in name for name in readers for word in ("exec", "connect", "logs", "sessions", "tokens", "workspace", "keys"))
+    assert not any(
+        word in name
+        for name in readers
+        for word in ("exec", "connect", "logs", "sessions", "tokens", "workspace", "keys")
+    )
 
 
 def test_rights_by_token(server: Running) -> None:
-    """Each token does what its right allows, and no more; a folder of the host, and the kernel of an image, are for admins alone."""
+    """Each token does what its right allows, and no more; a folder of the host, and the kernel of an image, are for
+    admins alone.
+    """
     mine = owner(server)
     secrets = {right: mine.create_token(f"t-{right}", right=right)[1] for right in ("read", "use", "admin")}
     assert [shed.name for shed in with_token(server, secrets["read"]).sheds()] == ["dev"]
@@ -214,12 +228,19 @@ def test_a_token_can_be_revoked_and_can_end(server: Running) -> None:
 
 
 def test_what_is_kept_of_tokens_is_private_and_has_no_secret(server: Running) -> None:
-    """The files are 0600; hashes alone are kept, but for the server's own token, which is for programs of the same user."""
+    """The files are 0600; hashes alone are kept, but for the server's own token, which is for programs of the same
+    user.
+    """
     secret = owner(server).create_token("kept")[1]
     data = server.world.paths.data
     assert secret not in (data / "tokens.json").read_text()
     assert secret not in json.dumps(owner(server).tokens())
-    for path in (data / "tokens.json", data / "token", server.world.paths.run / "tokens", server.world.paths.logs / "audit.log"):
+    for path in (
+        data / "tokens.json",
+        data / "token",
+        server.world.paths.run / "tokens",
+        server.world.paths.logs / "audit.log",
+    ):
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert not any(secret in record or server.secret() in record for record in map(json.dumps, server.audited()))
 
@@ -253,7 +274,9 @@ def test_another_user_of_the_machine_stays_outside(server: Running) -> None:
 
 
 def test_silent_strangers_make_way(server: Running) -> None:
-    """More connections than strangers may have: the oldest are hung up on, and who shows a token is served all the while."""
+    """More connections than strangers may have: the oldest are hung up on, and who shows a token is served all the
+    while.
+    """
     silent = [socket.create_connection(("127.0.0.1", port_of(server)), timeout=60) for _ in range(MAX_STRANGERS + 20)]
     try:
         for client in silent[:20]:
@@ -267,7 +290,9 @@ def test_silent_strangers_make_way(server: Running) -> None:
 
 @pytest.mark.root
 def test_a_flood_of_another_users_takes_nothing_from_this_one(server: Running) -> None:
-    """Who has most strangers makes way for the next: a connection of ours that has not spoken yet is still there behind 300 of theirs."""
+    """Who has most strangers makes way for the next: a connection of ours that has not spoken yet is still there behind
+    300 of theirs.
+    """
     if os.geteuid():
         pytest.skip("only root can become another user")
     program = (
@@ -278,10 +303,14 @@ def test_a_flood_of_another_users_takes_nothing_from_this_one(server: Running) -
         "sys.stdin.read()\n"
     )
     with socket.create_connection(("127.0.0.1", port_of(server)), timeout=60) as ours:
-        with subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as flood:
+        with subprocess.Popen(
+            [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        ) as flood:
             assert flood.stdout is not None
             assert flood.stdout.readline() == "300\n"
-            ours.sendall(f"GET /api/info HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {server.secret()}\r\n\r\n".encode())
+            ours.sendall(
+                f"GET /api/info HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {server.secret()}\r\n\r\n".encode()
+            )
             with ours.makefile("rb") as reader:
                 assert reader.readline().startswith(b"HTTP/1.1 200")
             flood.communicate("")

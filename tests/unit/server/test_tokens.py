@@ -55,7 +55,9 @@ def test_an_own_token_that_others_know_is_not_used(tmp_path: Path, mode: int) ->
         json.dumps({"tokens": [{"name": "a", "right": "root", "sha256": HASH, "created_at": "x"}]}),
         json.dumps({"tokens": [{"name": "a", "right": "use", "sha256": "12", "created_at": "x"}]}),
         json.dumps({"tokens": [{"name": "local", "right": "use", "sha256": HASH, "created_at": "x"}]}),
-        json.dumps({"tokens": [{"name": "a", "right": "use", "sha256": HASH, "created_at": "x", "expires_at": "never"}]}),
+        json.dumps(
+            {"tokens": [{"name": "a", "right": "use", "sha256": HASH, "created_at": "x", "expires_at": "never"}]}
+        ),
         "[" * 100_000,
     ],
 )
@@ -74,7 +76,10 @@ def test_the_audit_log_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         audit.record({"kind": "user"}, "x" * 100, number=number)
     audit.close()
     files = sorted(tmp_path.iterdir())
-    assert [path.name for path in files] == ["audit.log", *(f"audit.log.{number}" for number in range(1, audit_module.FILES + 1))]
+    assert [path.name for path in files] == [
+        "audit.log",
+        *(f"audit.log.{number}" for number in range(1, audit_module.FILES + 1)),
+    ]
     assert all(path.stat().st_size <= 2000 and path.stat().st_mode & 0o777 == 0o600 for path in files)
     assert json.loads(files[0].read_text().splitlines()[-1])["number"] == 199
 

@@ -1,4 +1,6 @@
-"""Whether the host can carry one more VM: with the memory and the pressure of a made-up /proc, and real processes for VMs."""
+"""Whether the host can carry one more VM: with the memory and the pressure of a made-up /proc, and real processes for
+VMs.
+"""
 
 from __future__ import annotations
 
@@ -25,10 +27,15 @@ class Host:
         (proc / "pressure").mkdir(parents=True)
 
     def memory(self, available: int, swap: int = 0) -> None:
-        self._proc.joinpath("meminfo").write_text(f"MemTotal: 99999999 kB\nMemAvailable: {available >> 10} kB\nSwapFree: {swap >> 10} kB\n")
+        self._proc.joinpath("meminfo").write_text(
+            f"MemTotal: 99999999 kB\nMemAvailable: {available >> 10} kB\nSwapFree: {swap >> 10} kB\n"
+        )
 
     def waits(self, resource: str, some: float, full: float) -> None:
-        lines = (f"{kind} avg10={value:.2f} avg60=0.00 avg300=0.00 total=1" for kind, value in (("some", some), ("full", full)))
+        lines = (
+            f"{kind} avg10={value:.2f} avg60=0.00 avg300=0.00 total=1"
+            for kind, value in (("some", some), ("full", full))
+        )
         self._proc.joinpath("pressure", resource).write_text("\n".join(lines) + "\n")
 
 
@@ -68,11 +75,16 @@ def made(world: World, *names: str, **options: object) -> None:
 
 
 def test_memory_is_promised_as_often_as_is_allowed_and_no_more(world: World, host: Host) -> None:
-    """Four sheds of 2 GiB fit twice into 4 GiB; the fifth is refused, with the figures and the next step.  6aee119 starts any number."""
+    """Four sheds of 2 GiB fit twice into 4 GiB; the fifth is refused, with the figures and the next step.  6aee119
+    starts any number.
+    """
     made(world, "a", "b", "c", "d", memory_mb=2048)
     error = refused(world, memory_mb=2048)
     assert (error.code, error.http_status) == ("HOST_BUSY", 503)
-    assert "would be promised 10 GiB of memory, and may be promised 8 GiB: 2 times (limits.memory_overcommit) the 4 GiB" in error.message
+    assert (
+        "would be promised 10 GiB of memory, and may be promised 8 GiB: 2 times (limits.memory_overcommit) the 4 GiB"
+        in error.message
+    )
     assert "shed stop NAME" in (error.hint or "")
     world.with_settings(memory_overcommit=2.5)
     made(world, "more", memory_mb=2048)
@@ -110,7 +122,9 @@ def test_two_at_once_are_not_both_let_in(world: World, host: Host) -> None:
     assert sorted(getattr(result, "code", "") for result in results) == ["", "", "HOST_BUSY", "HOST_BUSY"]
 
 
-def test_swap_and_what_vms_have_already_count_as_room(world: World, host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_swap_and_what_vms_have_already_count_as_room(
+    world: World, host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A VM that has filled its memory is not counted twice."""
     made(world, "full", memory_mb=4096)
     host.memory(1 * GIB)
@@ -140,7 +154,10 @@ def test_spares_and_machines_that_are_saved_count(world: World, host: Host) -> N
 def test_a_host_whose_memory_is_used_up_starts_nothing(world: World, host: Host) -> None:
     """However little is asked for."""
     host.memory(100 << 20, swap=64 * GIB)
-    assert "100 MiB of its memory are free, 256 MiB are to stay free (limits.memory_reserve)" in refused(world, memory_mb=128).message
+    assert (
+        "100 MiB of its memory are free, 256 MiB are to stay free (limits.memory_reserve)"
+        in refused(world, memory_mb=128).message
+    )
 
 
 @pytest.mark.parametrize(
@@ -158,7 +175,9 @@ def test_a_host_whose_memory_is_used_up_starts_nothing(world: World, host: Host)
 def test_pressure_refuses_where_a_limit_says_so(
     world: World, host: Host, resource: str, some: float, full: float, settings: dict[str, int], code: str
 ) -> None:
-    """By default that of memory alone: emulated guests keep a small machine's processors busy, and that is no reason."""
+    """By default that of memory alone: emulated guests keep a small machine's processors busy, and that is no
+    reason.
+    """
     host.waits(resource, some, full)
     world.with_settings(**settings)
     if code:
@@ -181,7 +200,10 @@ def test_there_are_no_more_sheds_than_may_be(world: World, host: Host) -> None:
     asyncio.run(stop())
     made(world, "b", memory_mb=128)
     error = refused(world, memory_mb=128, force=True)
-    assert (error.code, "there are 2 sheds, and 2 may be (limits.max_sheds)" in error.message) == ("TOO_MANY_SHEDS", True)
+    assert (error.code, "there are 2 sheds, and 2 may be (limits.max_sheds)" in error.message) == (
+        "TOO_MANY_SHEDS",
+        True,
+    )
 
 
 def test_of_creates_at_once_no_more_go_on_than_sheds_may_be(world: World, host: Host) -> None:
@@ -211,13 +233,17 @@ def test_space_that_is_to_stay_free_is_kept_and_told(world: World, host: Host) -
     assert "it may soon stand still" in asyncio.run(listed())
 
 
-def test_a_kernel_that_says_nothing_refuses_nothing(world: World, host: Host, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_kernel_that_says_nothing_refuses_nothing(
+    world: World, host: Host, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     """Neither pressure nor memory: a start goes on, and the log says so."""
     monkeypatch.setattr(headroom, "PROC", tmp_path / "nothing")
     made(world, "fine")
 
 
-def test_nothing_is_made_that_nobody_waits_for_on_a_full_host(world: World, host: Host, caplog: pytest.LogCaptureFixture) -> None:
+def test_nothing_is_made_that_nobody_waits_for_on_a_full_host(
+    world: World, host: Host, caplog: pytest.LogCaptureFixture
+) -> None:
     """Neither templates nor spares, while a shed would be refused.  6aee119 makes them in any case."""
     world.backend.saves = True
     world.with_settings(warm_spares=1)

@@ -54,7 +54,9 @@ def clean(world: World, manager: Manager, events: list[Event], **options: Any) -
 def test_a_shed_that_is_used_between_plan_and_deletion_stays(world: World, store: LayoutStore) -> None:
     """And so does its image, of which the plan had it that nobody needs it."""
     image, other = put_image(store, "image"), put_image(store, "other")
-    used, unused = (age(put_shed(world.paths, name, digest)) for name, digest in (("a-used", image), ("b-unused", other)))
+    used, unused = (
+        age(put_shed(world.paths, name, digest)) for name, digest in (("a-used", image), ("b-unused", other))
+    )
     events: list[Event] = []
 
     async def main() -> dict[str, Any]:
@@ -144,7 +146,9 @@ def test_a_record_in_doubt_stops_it_before_it_begins(world: World, store: Layout
 
 @pytest.mark.parametrize("name", ["console.log", "qemu.log"])
 def test_a_log_without_a_keeper_is_cut(world: World, name: str) -> None:
-    """One that QEMU itself appends to, as it did to consoles before there were keepers, is cut by the server that runs."""
+    """One that QEMU itself appends to, as it did to consoles before there were keepers, is cut by the server that
+    runs.
+    """
 
     async def main() -> None:
         log = world.instance("old") / name

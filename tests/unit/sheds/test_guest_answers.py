@@ -1,4 +1,6 @@
-"""What a guest answers to the server's own questions: whatever it is, the asker gets one `BackendError`, and nothing else goes wrong."""
+"""What a guest answers to the server's own questions: whatever it is, the asker gets one `BackendError`, and nothing
+else goes wrong.
+"""
 
 from __future__ import annotations
 
@@ -80,7 +82,9 @@ def answered(folder: Path, said: list[bytes], ask: Callable[[Connection], Awaita
     ids=range(11),
 )
 def test_an_answer_that_makes_no_sense(tmp_path: Path, payload: bytes) -> None:
-    """A question of the clock's, which everybody's guests are asked in one task, ends with the error that it expects."""
+    """A question of the clock's, which everybody's guests are asked in one task, ends with the error that it
+    expects.
+    """
 
     async def ask(link: Connection) -> None:
         with pytest.raises(BackendError) as caught:
@@ -112,7 +116,11 @@ def test_a_refusal_is_shown_and_not_obeyed(tmp_path: Path) -> None:
     ]
 
     async def ask(link: Connection) -> None:
-        for code, beginning in (("SHED-INIT-03", r"a\x1b[2J\nbcc"), ("AGENT_ERROR", "7"), ("AGENT_ERROR", "the agent refused 'sync'")):
+        for code, beginning in (
+            ("SHED-INIT-03", r"a\x1b[2J\nbcc"),
+            ("AGENT_ERROR", "7"),
+            ("AGENT_ERROR", "the agent refused 'sync'"),
+        ):
             with pytest.raises(BackendError) as caught:
                 await control(link, "sync", wait=60)
             assert caught.value.code == code
@@ -147,7 +155,9 @@ def test_a_command_of_the_servers_own_that_ends_in_nonsense(tmp_path: Path, said
 def test_any_answer_at_all(tmp_path: Path) -> None:
     """To a question of control and to a command: a result or a `BackendError`."""
     members = st.sampled_from(["ok", "code", "error", "now", "state"])
-    objects = st.dictionaries(members, st.none() | st.booleans() | st.integers() | st.floats() | st.text()).map(json.dumps)
+    objects = st.dictionaries(members, st.none() | st.booleans() | st.integers() | st.floats() | st.text()).map(
+        json.dumps
+    )
     payloads = st.binary(max_size=60) | objects.map(str.encode)
     frames = st.builds(protocol.exec_frame, st.sampled_from([RESPONSE, EXIT, OUTPUT, ERRORS, 0, 0x7F]), payloads)
 

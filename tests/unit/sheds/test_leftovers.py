@@ -1,4 +1,6 @@
-"""What in a shared folder may run on the host: each kind is found, a large folder takes several looks, a hostile one is no trap."""
+"""What in a shared folder may run on the host: each kind is found, a large folder takes several looks, a hostile one is
+no trap.
+"""
 
 from __future__ import annotations
 
@@ -32,8 +34,13 @@ def found(root: Path) -> dict[str, str]:
 
 
 def test_each_kind_is_found(tmp_path: Path) -> None:
-    """Settings, hooks, hooks among the sources, a rebase with commands, what editors and shells run, set-id bits; and nothing else."""
-    git = repository(tmp_path / "a/.git", "[core]\n\tfsmonitor = x\n\thooksPath = .husky\n[alias]\n\tst = status\n[user]\n\tname = me\n")
+    """Settings, hooks, hooks among the sources, a rebase with commands, what editors and shells run, set-id bits; and
+    nothing else.
+    """
+    git = repository(
+        tmp_path / "a/.git",
+        "[core]\n\tfsmonitor = x\n\thooksPath = .husky\n[alias]\n\tst = status\n[user]\n\tname = me\n",
+    )
     script(git / "hooks/pre-commit")
     script(git / "hooks/pre-push.sample")
     script(git / "objects/ab/.envrc")
@@ -80,7 +87,9 @@ def test_a_large_folder_takes_several_looks(tmp_path: Path, entries: int) -> Non
 
 
 def test_a_hostile_folder_is_no_trap(tmp_path: Path) -> None:
-    """Links are not followed, a fifo is not opened, names cannot speak to the terminal, and a tree may be as deep as it likes."""
+    """Links are not followed, a fifo is not opened, names cannot speak to the terminal, and a tree may be as deep as it
+    likes.
+    """
     outside = tmp_path / "outside"
     outside.mkdir()
     (outside / ".envrc").touch()
@@ -105,7 +114,9 @@ def test_a_hostile_folder_is_no_trap(tmp_path: Path) -> None:
 
 
 def test_a_repository_among_the_sources_is_told(tmp_path: Path) -> None:
-    """A branch of the guest's had it, the host checked it out: git runs its settings for whoever works in it, so the stop says so, too."""
+    """A branch of the guest's had it, the host checked it out: git runs its settings for whoever works in it, so the
+    stop says so, too.
+    """
     repository(tmp_path / "project/.git")
     repository(tmp_path / "project/doc/store")
     (tmp_path / "project/refs").mkdir()
@@ -113,11 +124,15 @@ def test_a_repository_among_the_sources_is_told(tmp_path: Path) -> None:
     record = Record(**{**{name: getattr(RECORD, name) for name in RECORD.__slots__}, "local_dir": str(tmp_path)})
     now = (tmp_path / "project/HEAD").stat().st_ctime
     (told,) = changed(record, now - 100)
-    assert told.startswith(f"{tmp_path}/project/doc/store/HEAD has changed while the shed ran: git takes this folder for a repository")
+    assert told.startswith(
+        f"{tmp_path}/project/doc/store/HEAD has changed while the shed ran: git takes this folder for a repository"
+    )
 
 
 def test_ways_out_of_a_repository_are_found(tmp_path: Path) -> None:
-    """Links below `.git`, to folders and to files, and a `.git` file that leads to sources; a submodule's own leads to its repository."""
+    """Links below `.git`, to folders and to files, and a `.git` file that leads to sources; a submodule's own leads to
+    its repository.
+    """
     git = repository(tmp_path / "a/.git")
     (git / "logs").mkdir()
     (git / "logs/HEAD").symlink_to(tmp_path / "profile")

@@ -114,7 +114,9 @@ def test_three_things_make_an_orphan(paths: Paths, make: Callable[[Paths], tuple
 
 
 def test_what_has_an_owner_is_none(paths: Paths) -> None:
-    """A shed, one that is being made or deleted, a runtime in the store; also when that comes between look and removal."""
+    """A shed, one that is being made or deleted, a runtime in the store; also when that comes between look and
+    removal.
+    """
     folder, _ = upper(paths)
     age(folder)
     (orphan,) = find_orphans(paths)

@@ -26,7 +26,9 @@ def test_a_clock_is_corrected_where_it_is_surely_wrong(world: World) -> None:
 
 
 def test_guests_clocks_are_looked_at_when_ours_jumps(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As after a night's sleep of the host; who does not answer is asked until it does, or is gone, and holds nobody up."""
+    """As after a night's sleep of the host; who does not answer is asked until it does, or is gone, and holds nobody
+    up.
+    """
     monkeypatch.setattr(clock, "_LOOK", 0.01)
     monkeypatch.setattr(clock, "_ANSWER_SECONDS", 0.2)
 

@@ -91,7 +91,9 @@ def test_a_forced_delete_ends_the_start_and_all_that_wait_for_it(world: World) -
             await manager.stop("dev", Progress())
             world.backend.faults = {"mute"}
             task = await under_way(world, manager.start("dev", Progress()))
-            waiting = [asyncio.create_task(work) for work in (manager.start("dev", Progress()), manager.open_exec("dev"))]
+            waiting = [
+                asyncio.create_task(work) for work in (manager.start("dev", Progress()), manager.open_exec("dev"))
+            ]
             await until(lambda: len(manager._names["dev"].starts._tasks) == 3)
             said: list[object] = []
             await manager.delete("dev", force=True, progress=Progress(said.append))

@@ -1,4 +1,6 @@
-"""A server that is killed at each step of a create and a start, and the next one too: what the third finds, and makes of it."""
+"""A server that is killed at each step of a create and a start, and the next one too: what the third finds, and makes
+of it.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ WAYS: dict[str, dict[str, Any]] = {"claimed": {"spares": 1}, "restored": {}}
 
 @pytest.fixture(params=WAYS)
 def deaths(request: pytest.FixtureRequest, world: World) -> Callable[[Work], Iterator[bool]]:
-    """Have servers do some work, killed one step later each time, and the next ones; yield after both, saying whether it was done."""
+    """Have servers do some work, killed one step later each time, and the next ones; yield after both, saying whether
+    it was done.
+    """
 
     async def tidy(_manager: Manager) -> None:
         await until(lambda: not folders.leftovers(world.paths))
@@ -38,10 +42,14 @@ def deaths(request: pytest.FixtureRequest, world: World) -> Callable[[Work], Ite
 
 
 async def opened(world: World, manager: Manager) -> list[str]:
-    """Wait until a server that has begun has looked through what is there; return the states of its sheds: none has more than it says."""
+    """Wait until a server that has begun has looked through what is there; return the states of its sheds: none has
+    more than it says.
+    """
     await until(lambda: not folders.leftovers(world.paths))
     states = [str(shed["status"]) for shed in manager.list()[0]]
-    await until(lambda: len(world.machines()) == states.count("running"))  # a launcher needs a moment to see that nobody is there
+    await until(
+        lambda: len(world.machines()) == states.count("running")
+    )  # a launcher needs a moment to see that nobody is there
     assert [path.name for path in world.paths.spares.iterdir()] == [".lock"]
     return states
 

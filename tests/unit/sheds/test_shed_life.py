@@ -40,7 +40,9 @@ def test_a_shed_is_created_used_stopped_started_and_deleted(world: World) -> Non
     async def main() -> None:
         async with world.manager() as manager:
             shed = await create(manager, "dev", cpus=3, memory_mb=512, upper_size_bytes=2 * GIB)
-            assert {key: shed[key] for key in ("name", "status", "image", "image_digest", "backend", "cpus", "memory_mb")} == {
+            assert {
+                key: shed[key] for key in ("name", "status", "image", "image_digest", "backend", "cpus", "memory_mb")
+            } == {
                 "name": "dev",
                 "status": "running",
                 "image": "base",
@@ -84,10 +86,18 @@ def test_the_guest_is_told_everything_in_one_message(world: World, tmp_path: Pat
             log, other_log = (manager.console_log(name).decode().splitlines() for name in ("one", "two"))
             told, other = json.loads(log[1]), json.loads(other_log[1])
             assert log[0] == "fake kernel: booted"
-            assert (told["op"], told["name"], told["hostname"], told["disks"]) == ("configure", "one", "one", [3 * GIB, 512])
+            assert (told["op"], told["name"], told["hostname"], told["disks"]) == (
+                "configure",
+                "one",
+                "one",
+                [3 * GIB, 512],
+            )
             assert re.fullmatch("02[0-9a-f]{10}", told["network"].pop("mac"))
             assert told["network"] == {"address": "10.0.2.15/24", "gateway": "10.0.2.2", "dns": "10.0.2.3"}
-            assert abs(told["clock"] - (await asyncio.to_thread((world.instance("one") / "metadata.json").stat)).st_mtime) < 60
+            assert (
+                abs(told["clock"] - (await asyncio.to_thread((world.instance("one") / "metadata.json").stat)).st_mtime)
+                < 60
+            )
             assert told["entropy"] != other["entropy"]
             assert len(told["entropy"]) >= 44
             assert told["mounts"] == []
@@ -304,7 +314,9 @@ def test_a_vm_that_the_next_server_cannot_configure(world: World) -> None:
             world.backend.faults.add("no-root")
             await world.backend.start(world.backend.started[-1])
             for code in ("SHED-INIT-03", "SHED_NOT_RUNNING"):
-                with pytest.raises(BackendError, match=r"mounting the root file system failed|'dev' is failed") as caught:
+                with pytest.raises(
+                    BackendError, match=r"mounting the root file system failed|'dev' is failed"
+                ) as caught:
                     await manager.open_exec("dev")
                 assert (caught.value.code, "`shed stop dev` ends it" in (caught.value.hint or "")) == (code, True)
             world.backend.faults.clear()
@@ -336,7 +348,13 @@ def test_a_port_of_the_guest_is_reached_and_a_closed_one_explained(world: World)
 def test_a_workspace_that_is_no_folder_is_refused(world: World, tmp_path: Path, kind: str) -> None:
     """Refused before anything is made, with the reason."""
     (tmp_path / "file").write_text("")
-    path = {"missing": tmp_path / "gone", "file": tmp_path / "file", "relative": "work", "nul": "/a\0b", "closed": "/proc/1/fd/none"}[kind]
+    path = {
+        "missing": tmp_path / "gone",
+        "file": tmp_path / "file",
+        "relative": "work",
+        "nul": "/a\0b",
+        "closed": "/proc/1/fd/none",
+    }[kind]
 
     async def main() -> None:
         async with world.manager() as manager:
@@ -379,7 +397,9 @@ def test_an_upper_without_a_shed_is_not_overwritten(world: World) -> None:
 
 
 def test_who_learns_late_of_a_death_does_not_cut_off_who_started_again(world: World) -> None:
-    """Two commands meet a VM that is gone; the second one's failure comes when the first one's shed is up again, and leaves it be."""
+    """Two commands meet a VM that is gone; the second one's failure comes when the first one's shed is up again, and
+    leaves it be.
+    """
 
     async def main() -> None:
         async with world.manager() as manager:

@@ -20,7 +20,9 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "dev"
 
 
-@pytest.mark.parametrize("record", [RECORD, replace(RECORD, local_dir="/home/me/ü", guest_uid=1000, guest_gid=1000, wanted="stopped")])
+@pytest.mark.parametrize(
+    "record", [RECORD, replace(RECORD, local_dir="/home/me/ü", guest_uid=1000, guest_gid=1000, wanted="stopped")]
+)
 def test_what_is_saved_is_loaded(folder: Path, record: Record) -> None:
     """A record survives the way to disk and back, readable by its owner alone."""
     save(folder, record)
@@ -78,7 +80,10 @@ def test_a_missing_file_is_damage(folder: Path) -> None:
         load(folder)
 
 
-@given(st.binary(max_size=200) | st.recursive(st.none() | st.integers() | st.text(), st.lists).map(lambda v: json.dumps(v).encode()))
+@given(
+    st.binary(max_size=200)
+    | st.recursive(st.none() | st.integers() | st.text(), st.lists).map(lambda v: json.dumps(v).encode())
+)
 def test_any_bytes_end_in_one_error(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
     """No content of the file makes loading crash."""
     folder = tmp_path_factory.mktemp("x") / "dev"

@@ -26,7 +26,9 @@ def store(world: World) -> LayoutStore:
     return store
 
 
-def test_an_image_that_is_pruned_after_it_was_found(world: World, store: LayoutStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_image_that_is_pruned_after_it_was_found(
+    world: World, store: LayoutStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The create says that it is gone, and leaves nothing."""
     resolve = world.resolve
 

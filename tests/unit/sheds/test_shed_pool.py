@@ -34,11 +34,15 @@ def spares(world: World) -> list[int]:
 
 async def filled(world: World) -> None:
     """Wait until all spares are there and what their predecessors left is gone."""
-    await until(lambda: len(spares(world)) == 2 == len([path for path in world.paths.spares.iterdir() if path.is_dir()]))
+    await until(
+        lambda: len(spares(world)) == 2 == len([path for path in world.paths.spares.iterdir() if path.is_dir()])
+    )
 
 
 def test_a_create_and_a_start_take_a_machine_that_waits(world: World) -> None:
-    """They are there before the first shed is; each that is taken is replaced; the server's end is theirs, and no shed's."""
+    """They are there before the first shed is; each that is taken is replaced; the server's end is theirs, and no
+    shed's.
+    """
 
     async def work() -> None:
         async with world.manager() as manager:
@@ -85,7 +89,10 @@ def test_one_that_fails_or_has_died_costs_nothing_but_time(world: World) -> None
             assert made["boot"] == "warm"
             assert made["timings"].keys() >= {"claim", "restore"}
         assert [event.message for event in events if isinstance(event, WarningEvent)] == [
-            "restoring the virtual machine failed, so it is restored anew: the VM that waits does not do what it is told"
+            (
+                "restoring the virtual machine failed, so it is restored anew: the VM that waits does not do what it is "
+                "told"
+            )
         ]
 
     asyncio.run(work())
@@ -107,7 +114,9 @@ def test_those_of_a_template_that_is_gone_are_replaced(world: World) -> None:
     asyncio.run(work())
 
 
-def test_one_that_cannot_rehearse_is_none(world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+def test_one_that_cannot_rehearse_is_none(
+    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     """It is ended, said so, and tried again after a while; creates are restored meanwhile."""
     monkeypatch.setattr("shed.sheds.pool._PAUSE", 0.1)
 
@@ -185,7 +194,9 @@ def test_none_is_made_that_could_not_be_claimed(world: World, caplog: pytest.Log
                 assert "claim" not in made["timings"]
 
         asyncio.run(work())
-        assert f"no spares are kept: {world.paths.spares} and {world.paths.instances} are different mounts" in caplog.text
+        assert (
+            f"no spares are kept: {world.paths.spares} and {world.paths.instances} are different mounts" in caplog.text
+        )
         assert [path.name for path in world.paths.spares.iterdir()] == [".lock"]
     finally:
         subprocess.run(["umount", world.paths.spares], check=True)

@@ -55,7 +55,8 @@ def test_a_create_that_fails_leaves_nothing(world: World, monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize(
-    ("fault", "code"), [("no-start", "BACKEND_ERROR"), ("die", "VM_EXITED"), ("mute", "AGENT_TIMEOUT"), ("no-root", "SHED-INIT-03")]
+    ("fault", "code"),
+    [("no-start", "BACKEND_ERROR"), ("die", "VM_EXITED"), ("mute", "AGENT_TIMEOUT"), ("no-root", "SHED-INIT-03")],
 )
 def test_a_guest_that_does_not_come_up_is_explained(world: World, fault: str, code: str) -> None:
     """Every way a VM can fail has its code, leaves nothing, and keeps the console when there was one."""
@@ -82,7 +83,9 @@ def test_a_guest_that_does_not_come_up_is_explained(world: World, fault: str, co
     asyncio.run(main())
 
 
-def test_one_time_for_all_of_a_start(world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+def test_one_time_for_all_of_a_start(
+    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     """To be ready a guest has what its first word left of it; and the log tells that a create failed, and why."""
     left = []
 
@@ -120,7 +123,9 @@ def test_a_start_that_fails_leaves_a_stopped_shed_with_its_files(world: World) -
     asyncio.run(main())
 
 
-def test_a_workspace_that_vanished_is_told_at_start(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_workspace_that_vanished_is_told_at_start(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Start names the folder; when it is back, start works."""
     monkeypatch.setattr("shed.sheds.workspace.guest_owner", lambda root: (1000, 1000))
     work = tmp_path / "real"
@@ -184,7 +189,9 @@ def test_a_failed_undo_keeps_the_marker_for_the_next_sweep(world: World, monkeyp
 
 @pytest.mark.parametrize("cut", ["instance", "upper"])
 def test_a_delete_cut_short_is_completed(world: World, monkeypatch: pytest.MonkeyPatch, cut: str) -> None:
-    """After its first step the shed is gone for everybody; the next server removes the rest, and no other shed's files."""
+    """After its first step the shed is gone for everybody; the next server removes the rest, and no other shed's
+    files.
+    """
     real = shutil.rmtree
 
     def rmtree(path: Path) -> None:

@@ -34,7 +34,9 @@ class Bytes:
 
 def image(path: Path, files: dict[bytes, bytes]) -> Path:
     """Write an EROFS image with these files."""
-    folders = {b"/".join(parts[:depth]) for parts in (name.split(b"/") for name in files) for depth in range(1, len(parts))}
+    folders = {
+        b"/".join(parts[:depth]) for parts in (name.split(b"/") for name in files) for depth in range(1, len(parts))
+    }
     entries = [Entry(b"", stat.S_IFDIR | 0o755), *(Entry(folder, stat.S_IFDIR | 0o755) for folder in sorted(folders))]
     entries += [Entry(name, stat.S_IFREG | 0o644, size=len(data), content=Bytes(data)) for name, data in files.items()]
     with path.open("w+b") as out:
@@ -69,7 +71,9 @@ def packed(*numbers: int, size: int = GIB, magic: bytes = b"shedup01", first: by
 
 
 def test_what_the_guests_kernel_noted_is_seen_until_it_is_repaired(tmp_path: Path) -> None:
-    """A real file system, with what a failed write leaves in it; the command that the user is told is the one that helps."""
+    """A real file system, with what a failed write leaves in it; the command that the user is told is the one that
+    helps.
+    """
     path = tmp_path / "an upper.ext4"
     assert not has_errors(path)
     subprocess.run(["mkfs.ext4", "-q", str(path), "8M"], check=True)
@@ -144,7 +148,9 @@ def test_a_layer_that_is_smaller_than_all_ready_ones(tmp_path: Path) -> None:
     ],
 )
 def test_a_damaged_one_is_told(tmp_path: Path, data: bytes, problem: str) -> None:
-    """By its name and that of the blob; the small one beside it is no way out, and nothing is left that would be taken for a template."""
+    """By its name and that of the blob; the small one beside it is no way out, and nothing is left that would be taken
+    for a template.
+    """
     runtime = image(tmp_path / "0123", {b"share/upper.ext4": ext4()[:4096], b"share/uppers/1G": data})
     with pytest.raises(DataError, match=f"share/uppers/1G in the runtime blob {runtime}: .*{problem}") as caught:
         template(tmp_path, runtime, GIB)
@@ -164,7 +170,9 @@ def test_many_creates_at_once_extract_once(tmp_path: Path) -> None:
     """They wait for the first one, and all get a whole file."""
     runtime = image(tmp_path / "0123", {b"share/upper.ext4": ext4()})
     inodes = []
-    threads = [threading.Thread(target=lambda: inodes.append(template(tmp_path, runtime, GIB).stat().st_ino)) for _ in range(8)]
+    threads = [
+        threading.Thread(target=lambda: inodes.append(template(tmp_path, runtime, GIB).stat().st_ino)) for _ in range(8)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -234,7 +242,9 @@ def test_sizes_out_of_range_are_refused(size: int) -> None:
         (None, (0, 0)),
     ],
 )
-def test_the_workspace_belongs_to_the_user_who_runs_commands(tmp_path: Path, passwd: bytes | None, owner: tuple[int, int]) -> None:
+def test_the_workspace_belongs_to_the_user_who_runs_commands(
+    tmp_path: Path, passwd: bytes | None, owner: tuple[int, int]
+) -> None:
     """`shed` of the image, else root."""
     root = image(tmp_path / "root", {b"etc/other": b"x"} if passwd is None else {b"etc/passwd": passwd})
     assert guest_owner(root) == owner

@@ -129,12 +129,18 @@ def test_a_template_is_not_blamed_for_what_a_cold_start_cannot_do_either(world: 
 
 @pytest.mark.parametrize(
     ("spares", "faults", "ways"),
-    [(1, ["no-root"], ["claim"]), (0, ["no-root"], ["restore"]), (1, ["no-root", "rotten"], ["claim", "restore", "vm"])],
+    [
+        (1, ["no-root"], ["claim"]),
+        (0, ["no-root"], ["restore"]),
+        (1, ["no-root", "rotten"], ["claim", "restore", "vm"]),
+    ],
 )
 def test_what_is_wrong_with_a_shed_is_told_at_once(
     world: World, monkeypatch: pytest.MonkeyPatch, spares: int, faults: list[str], ways: list[str]
 ) -> None:
-    """A restored guest that says that its disks are bad is believed, if its memory is what was saved: one error, and no warning."""
+    """A restored guest that says that its disks are bad is believed, if its memory is what was saved: one error, and no
+    warning.
+    """
     monkeypatch.setattr("shed.sheds.pool._CALM_SECONDS", 0.05)
     world.with_settings(warm_spares=spares, default_image="base")
     world.backend.faults.update(faults)
@@ -149,7 +155,9 @@ def test_what_is_wrong_with_a_shed_is_told_at_once(
                 await manager.create(CreateRequest("a"), Progress(events.append))
         assert caught.value.code == "SHED-INIT-03"
         assert (caught.value.hint or "").startswith("the VM's console is kept in ")
-        tried = [event.name for event in events if isinstance(event, PhaseEvent) and event.name in ("claim", "restore", "vm")]
+        tried = [
+            event.name for event in events if isinstance(event, PhaseEvent) and event.name in ("claim", "restore", "vm")
+        ]
         warnings = [event.message for event in events if isinstance(event, WarningEvent)]
         assert (tried, len(warnings)) == (ways, len(ways) - 1)
         assert list(world.backend.templates.values()) == [template]
@@ -172,7 +180,9 @@ def test_a_shape_that_cannot_be_saved_is_tried_once(world: World) -> None:
     asyncio.run(work())
 
 
-def test_a_template_that_there_was_no_space_for_is_tried_again_soon(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_template_that_there_was_no_space_for_is_tried_again_soon(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Nothing was booted for it, so the next start asks again; one that failed otherwise waits longer."""
     monkeypatch.setattr(warm, "_SPACE_PAUSE", 0.0)
     make, problems = world.backend.make_template, [StorageError("full", code="NO_SPACE")]

@@ -1,10 +1,12 @@
 """The seccomp program of a QEMU that serves folders.  Pure: builds bytes.
 
-It holds whoever has taken over QEMU, too, in this: **no set-id bits, no devices**.  A mode is an argument, so the kernel's BPF sees it.
+It holds whoever has taken over QEMU, too, in this: **no set-id bits, no devices**.  A mode is an argument, so the
+kernel's BPF sees it.
 
-It can also hand to the supervisor all calls by which the 9P server makes, changes, moves or removes a name: those with the descriptor of a
-folder.  QEMU's own (``AT_FDCWD``: disks, sockets, logs) go their way.  Calls that take arguments from memory or a ring (`openat2`,
-`io_uring_setup`), and ones newer than this list, do not exist for it: QEMU does without them.
+It can also hand to the supervisor all calls by which the 9P server makes, changes, moves or removes a name: those with
+the descriptor of a folder.  QEMU's own (``AT_FDCWD``: disks, sockets, logs) go their way.  Calls that take arguments
+from memory or a ring (`openat2`, `io_uring_setup`), and ones newer than this list, do not exist for it: QEMU does
+without them.
 
 Source: seccomp(2); include/uapi/linux/filter.h; arch/x86/entry/syscalls/syscall_64.tbl.
 """
@@ -65,12 +67,19 @@ def _modes(name: str, supervised: bool) -> list[bytes]:
     """Refuse set-id bits and devices; a folder that inherited its setgid may keep it, which the supervisor can tell."""
     if name in _OPENS:
         flags, mode = _OPENS[name]
-        return [*_argument(flags), *_when(_JSET, CREATES, then=[*_argument(mode), *_when(_JSET, SET_ID, then=[_ret(_REFUSED)])])]
+        return [
+            *_argument(flags),
+            *_when(_JSET, CREATES, then=[*_argument(mode), *_when(_JSET, SET_ID, then=[_ret(_REFUSED)])]),
+        ]
     if name not in _MODES:
         return []
     code = _argument(_MODES[name])
     if name == "chmod" and supervised:
-        return [*code, *_when(_JSET, SET_ID & ~SETGID, then=[_ret(_REFUSED)]), *_when(_JSET, SETGID, then=[_ret(NOTIFY)])]
+        return [
+            *code,
+            *_when(_JSET, SET_ID & ~SETGID, then=[_ret(_REFUSED)]),
+            *_when(_JSET, SETGID, then=[_ret(NOTIFY)]),
+        ]
     code += _when(_JSET, SET_ID, then=[_ret(_REFUSED)])
     if name in {"mknod", "mknodat"}:
         code += [_word(_AND, _FORMAT)]
@@ -105,8 +114,13 @@ def _ret(value: int) -> bytes:
     return _word(_RET, value)
 
 
-def _when(test: int, value: int, *, then: list[bytes] | None = None, otherwise: list[bytes] | None = None) -> list[bytes]:
-    """Return a test that goes through `then` when it holds, or through `otherwise` when it does not; either may fall out at the end."""
+def _when(
+    test: int, value: int, *, then: list[bytes] | None = None, otherwise: list[bytes] | None = None
+) -> list[bytes]:
+    """Return a test that goes through `then` when it holds, or through `otherwise` when it does not.
+
+    Either may fall out at the end.
+    """
     if then is not None:
         return [_word(test, value, 0, len(then)), *then]
     return [_word(test, value, len(otherwise or []), 0), *(otherwise or [])]

@@ -1,4 +1,7 @@
-"""How the supervisor gets the kernel's listener.  Imports next to nothing: the VM's start waits for this, and for no more."""
+"""How the supervisor gets the kernel's listener.
+
+Imports next to nothing: the VM's start waits for this, and for no more.
+"""
 
 from __future__ import annotations
 

@@ -1,9 +1,12 @@
-"""Which names a guest may make or change in a shared folder, so that git on the host runs nothing of the guest's.  Pure.
+"""Which names a guest may make or change in a shared folder, so that git on the host runs nothing of the guest's.
 
-git takes programs to run from `config`, `config.worktree` and `hooks` of its *git directory*, or of the one that `commondir` there leads
-to; it writes files where `index` there says, and reads those that `MERGE_RR` names.  Any folder with an entry `HEAD` can be one; `objects`
-and `refs` make it whole.  The host's own git makes any of these: below `refs` by a fetch, and among the sources whatever a branch of the
-guest's has.  So nothing below `.git` depends on what a folder lacks, and the guest makes no way from a `.git` to any other place:
+Pure.
+
+git takes programs to run from `config`, `config.worktree` and `hooks` of its *git directory*, or of the one that
+`commondir` there leads to; it writes files where `index` there says, and reads those that `MERGE_RR` names.  Any folder
+with an entry `HEAD` can be one; `objects` and `refs` make it whole.  The host's own git makes any of these: below
+`refs` by a fetch, and among the sources whatever a branch of the guest's has.  So nothing below `.git` depends on what
+a folder lacks, and the guest makes no way from a `.git` to any other place:
 
 ========  =================================================  ========================================================================
 space     where                                              there
@@ -15,8 +18,8 @@ GIT       `.git` and below; any folder that has a `HEAD`     settings and `index
 CLOSED    below `hooks` there; lists of remotes in files     `*.sample` files are made, nothing else
 ========  =================================================  ========================================================================
 
-Nothing is renamed or linked from one space to another.  So a folder's space never changes while a call is under way, and it does no harm
-that a call is made a moment after it was allowed, beside others.
+Nothing is renamed or linked from one space to another.  So a folder's space never changes while a call is under way,
+and it does no harm that a call is made a moment after it was allowed, beside others.
 
 Where some file system takes two names for the same (case, characters that it ignores, short names), so do the rules.
 """
@@ -31,10 +34,17 @@ _SETTINGS = frozenset({b"config", b"config.worktree"})
 _WRITTEN = _SETTINGS | {b"index", b"MERGE_RR"}
 """Files that say what git runs, and which files it reads and writes."""
 _LOCKS = frozenset(name + b".lock" for name in _WRITTEN)
-"""git writes these and renames them: one that the host has made must not be taken from it, and no other put in its place."""
+"""git writes these and renames them: one that the host has made must not be taken from it, and no other put in its
+place.
+"""
 COPY = b"config."
 """What another supervisor's copies of settings begin with, while they are made."""
-_HELD = frozenset(name.lower() for name in _WRITTEN | _LOCKS) | {b"commondir", b"hooks", b"alternates", b"http-alternates"}
+_HELD = frozenset(name.lower() for name in _WRITTEN | _LOCKS) | {
+    b"commondir",
+    b"hooks",
+    b"alternates",
+    b"http-alternates",
+}
 _SHORT, _SHORT_GIT = re.compile(rb"~[0-9]"), re.compile(rb"git~[0-9]+")
 _STASH = b"index.stash."
 """What `git stash` makes of the index's lock."""
@@ -182,7 +192,9 @@ def rename(source: Folder, name: bytes, target: Folder, new: bytes) -> Verdict:
         return Verdict.DENY
     if where is Space.GIT:
         return _verdict(not source.is_folder(name))
-    if fold(name) == b"worktrees" or (fold(source.path.rpartition(b"/")[2]) == b"worktrees" and source.path != target.path):
+    if fold(name) == b"worktrees" or (
+        fold(source.path.rpartition(b"/")[2]) == b"worktrees" and source.path != target.path
+    ):
         return _verdict(not source.is_folder(name))  # what is below it leads to what is two folders above
     return _verdict(not source.has_submodules(name))
 

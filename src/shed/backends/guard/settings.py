@@ -1,9 +1,10 @@
 """Putting a repository's new settings or index in place of the old, and a work tree's way to its repository, for a guest.
 
-git writes `config.lock` and renames it to `config`, and does the same for `index`.  The guest may hold the file open, and go on writing to
-it.  So what is put in place is a copy: a file that the guest never could write.
+git writes `config.lock` and renames it to `config`, and does the same for `index`.  The guest may hold the file open,
+and go on writing to it.  So what is put in place is a copy: a file that the guest never could write.
 
-The host's git does the same, by the name.  So the guest opens and removes no lock but its own, and makes one only where none is.
+The host's git does the same, by the name.  So the guest opens and removes no lock but its own, and makes one only where
+none is.
 """
 
 from __future__ import annotations
@@ -35,7 +36,10 @@ class Locks:
         self._open: dict[tuple[int, int], int] = {}
 
     def make(self, folder: str, name: bytes, flags: int, mode: int, user: tuple[int, int]) -> int:
-        """Make the lock `name`, to be read and written as `flags` say, `user`'s; return a descriptor.  Raises `OSError`."""
+        """Make the lock `name`, to be read and written as `flags` say, `user`'s; return a descriptor.
+
+        Raises `OSError`.
+        """
         if len(self._open) >= _MOST_LOCKS:
             for status in [status for status in map(os.fstat, self._open.values()) if not status.st_nlink]:
                 self._forget(status)  # somebody else has removed it
@@ -82,7 +86,10 @@ class Locks:
 
 
 def make_common(folder: str, user: tuple[int, int]) -> int:
-    """Make ``commondir`` of a work tree; return a descriptor that takes what the guest writes to it, for nobody.  Raises `OSError`."""
+    """Make ``commondir`` of a work tree; return a descriptor that takes what the guest writes to it, for nobody.
+
+    Raises `OSError`.
+    """
     with _folder(folder) as where:
         _put(where, b"commondir", _COMMON, None, user)
     return os.memfd_create("commondir")
@@ -114,7 +121,10 @@ def _check(allowed: bool) -> None:
 
 
 def _settled(new: bytes, old: bytes | None) -> bytes:
-    """Return what is put in place of settings, which begins with `MADE` when there were none, or did before.  Raises `OSError`."""
+    """Return what is put in place of settings, which begins with `MADE` when there were none, or did before.
+
+    Raises `OSError`.
+    """
     there = old or b""
     _check(gitconfig.allowed(new, there))
     _check(new.count(_GUESTS) <= there.count(_GUESTS) or not os.path.lexists(_GUESTS))
@@ -124,7 +134,10 @@ def _settled(new: bytes, old: bytes | None) -> bytes:
 
 
 def _hash_bytes(folder: int) -> int:
-    """Return the length of objects' names in the repository, or the work tree's part of one, at `folder`; a guest cannot change it."""
+    """Return the length of objects' names in the repository, or the work tree's part of one, at `folder`.
+
+    A guest cannot change it.
+    """
     texts = [_settings(folder, name) or b"" for name in (b"config", b"../../config")]
     return 32 if any(b"sha256" in text.lower() for text in texts) else 20
 
@@ -136,7 +149,10 @@ def _settings(folder: int, name: bytes) -> bytes | None:
 
 
 def _put(folder: int, name: bytes, text: bytes, like: os.stat_result | None, user: tuple[int, int]) -> None:
-    """Put a file of `user`'s in place; mode and times are those of `like`: git compares an index's with those of files."""
+    """Put a file of `user`'s in place.
+
+    Mode and times are those of `like`: git compares an index's with those of files.
+    """
     copy = COPY + os.urandom(8).hex().encode()
     try:
         file = os.open(copy, _NEW, 0o600, dir_fd=folder)

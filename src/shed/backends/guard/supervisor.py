@@ -1,10 +1,10 @@
 """The supervisor: answers what the kernel asks about the calls of one QEMU.
 
-The names are in QEMU's memory, where the guest cannot change them; the folders are the descriptors that QEMU holds, which the 9P server has
-reached step by step, without following links.  So what is looked at is what the call will use.
+The names are in QEMU's memory, where the guest cannot change them; the folders are the descriptors that QEMU holds,
+which the 9P server has reached step by step, without following links.  So what is looked at is what the call will use.
 
-Run by ``python guard PID`` with a socket to the launcher as descriptor 3, see `handover`.  One call is answered at a time.  A call that
-cannot be understood is refused.  It ends with QEMU.
+Run by ``python guard PID`` with a socket to the launcher as descriptor 3, see `handover`.  One call is answered at a
+time.  A call that cannot be understood is refused.  It ends with QEMU.
 
 Source: seccomp_unotify(2).
 """
@@ -35,7 +35,9 @@ _LINK = b"/proc/self/fd/"
 _INSENSITIVE = 0x40000000
 _GET_FLAGS = 0x80086601
 """FS_CASEFOLD_FL, FS_IOC_GETFLAGS of <linux/fs.h>."""
-_SENSITIVE = frozenset({b"ext2", b"ext3", b"ext4", b"xfs", b"btrfs", b"f2fs", b"tmpfs", b"overlay", b"zfs", b"nfs", b"nfs4", b"bcachefs"})
+_SENSITIVE = frozenset(
+    {b"ext2", b"ext3", b"ext4", b"xfs", b"btrfs", b"f2fs", b"tmpfs", b"overlay", b"zfs", b"nfs", b"nfs4", b"bcachefs"}
+)
 """File systems where upper and lower case differ, unless the folder says otherwise."""
 _MOST_MOVED = 100_000
 """Entries of a folder in which submodules are looked for when it is moved."""
@@ -114,7 +116,11 @@ class Supervisor:
                 problem = errno.EPERM
             go_on = _GO_ON if problem is None else 0
             try:
-                fcntl.ioctl(self._listener, _SEND, _ANSWER.pack(identity, max(0, -(problem or 0)), min(0, -(problem or 0)), go_on))
+                fcntl.ioctl(
+                    self._listener,
+                    _SEND,
+                    _ANSWER.pack(identity, max(0, -(problem or 0)), min(0, -(problem or 0)), go_on),
+                )
             except FileNotFoundError:
                 continue
 
@@ -138,7 +144,9 @@ class Supervisor:
         if verdict is Verdict.LOCK and call == "openat":
             return self._give(
                 identity,
-                self._locks.make(folder.way, name, arguments[2], arguments[3] & 0o777 & ~self._number("Umask:", 1, 8), self._user()),
+                self._locks.make(
+                    folder.way, name, arguments[2], arguments[3] & 0o777 & ~self._number("Umask:", 1, 8), self._user()
+                ),
             )
         if verdict is Verdict.COMMON and call == "openat":
             return self._give(identity, settings.make_common(folder.way, self._user()))
@@ -147,7 +155,9 @@ class Supervisor:
     def _give(self, identity: int, descriptor: int) -> int:
         """Give QEMU a descriptor of ours; return its number there, negative, as the call's answer."""
         try:
-            return -int(fcntl.ioctl(self._listener, _GIVE, bytearray(_GIFT.pack(identity, 0, descriptor, 0, os.O_CLOEXEC))))
+            return -int(
+                fcntl.ioctl(self._listener, _GIVE, bytearray(_GIFT.pack(identity, 0, descriptor, 0, os.O_CLOEXEC)))
+            )
         finally:
             os.close(descriptor)
 
@@ -175,7 +185,10 @@ class Supervisor:
         return Verdict.DENY, target, new
 
     def _keep_setgid(self, path: bytes, mode: int) -> int:
-        """Change the mode of a folder that has its setgid already, from the one above it or from the host; nothing else gets one."""
+        """Change the mode of a folder that has its setgid already, from the one above it or from the host.
+
+        Nothing else gets one.
+        """
         number = path.removeprefix(_LINK)
         if number == path or not number.isdigit():
             return errno.EPERM

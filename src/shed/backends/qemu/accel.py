@@ -1,12 +1,14 @@
 """How guests run here: with KVM, or emulated (TCG).
 
-``/dev/kvm`` can open and still hang every guest (nested virtualisation that is half there), so its word is not enough: once per boot of
-this host the kernel is started with KVM and must get as far as it can alone, which takes well under a second where KVM works.  Without
-an initrd and a root disk it ends in a panic; with ``panic=-1`` and ``-no-reboot`` the panic ends QEMU.  Success is that message
-on the console and QEMU gone; a guest that hangs is killed after `PROBE_SECONDS`, by ``timeout``, even if we are killed ourselves.
+``/dev/kvm`` can open and still hang every guest (nested virtualisation that is half there), so its word is not enough:
+once per boot of this host the kernel is started with KVM and must get as far as it can alone, which takes well under a
+second where KVM works.  Without an initrd and a root disk it ends in a panic; with ``panic=-1`` and ``-no-reboot`` the
+panic ends QEMU.  Success is that message on the console and QEMU gone; a guest that hangs is killed after
+`PROBE_SECONDS`, by ``timeout``, even if we are killed ourselves.
 
-QEMU before 8.1 can run code that another of the guest's processors has just changed.  The kernel patches itself while it runs, most of
-all during boot, so about one emulated boot in a hundred with two processors ended in ``Oops: int3``; there they have to share one thread.
+QEMU before 8.1 can run code that another of the guest's processors has just changed.  The kernel patches itself while
+it runs, most of all during boot, so about one emulated boot in a hundred with two processors ended in ``Oops: int3``;
+there they have to share one thread.
 """
 
 from __future__ import annotations
@@ -60,7 +62,8 @@ def known(cache_dir: Path, *, device: Path = KVM_DEVICE) -> Verdict | None:
         raise UnavailableError(
             f"SHED_ACCEL asks for KVM, but {trouble}",
             code="KVM_UNAVAILABLE",
-            hint=f"unset SHED_ACCEL, or give your user access to {device}: `sudo usermod -aG kvm $USER`, then log in again",
+            hint=f"unset SHED_ACCEL, or give your user access to {device}: `sudo usermod -aG kvm $USER`, then log in "
+            "again",
         )
     if asked:
         return Verdict(asked, f"asked for with SHED_ACCEL={asked}")
@@ -69,8 +72,13 @@ def known(cache_dir: Path, *, device: Path = KVM_DEVICE) -> Verdict | None:
     return _cached(cache_dir / _CACHE)
 
 
-def find(cache_dir: Path, *, program: Path, kernel: Path, device: Path = KVM_DEVICE, seconds: int = PROBE_SECONDS) -> Verdict:
-    """Return the verdict, trying KVM with `kernel` when that has not been done since this host's boot.  Blocks for that time."""
+def find(
+    cache_dir: Path, *, program: Path, kernel: Path, device: Path = KVM_DEVICE, seconds: int = PROBE_SECONDS
+) -> Verdict:
+    """Return the verdict, trying KVM with `kernel` when that has not been done since this host's boot.
+
+    Blocks for that time.
+    """
     verdict = known(cache_dir, device=device)
     if verdict is not None:
         return verdict
@@ -99,7 +107,12 @@ def boots(program: Path, kernel: Path, accel: str, *, seconds: int) -> bool:
         done = run(["timeout", "--foreground", "--signal=KILL", str(seconds), *qemu], check=False, timeout=seconds + 10)
         alive = console.exists() and _SIGN_OF_LIFE in console.read_bytes()
         if not alive:
-            log.info("the guest did not come up with %s (exit status %d): %s", accel, done.returncode, done.stderr.decode(errors="replace"))
+            log.info(
+                "the guest did not come up with %s (exit status %d): %s",
+                accel,
+                done.returncode,
+                done.stderr.decode(errors="replace"),
+            )
         return alive and done.returncode == 0
 
 

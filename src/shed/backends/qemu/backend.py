@@ -50,13 +50,16 @@ _LONGEST_LINE = 500
 class QemuBackend:
     """VMs as QEMU processes; see `shed.backends.base.Backend`.
 
-    `program` is QEMU's name or path.  The verdict on KVM is kept in `paths.data`.  `control_groups` is ``auto``, ``require`` or ``never``.
+    `program` is QEMU's name or path.  The verdict on KVM is kept in `paths.data`.  `control_groups` is ``auto``,
+    ``require`` or ``never``.
     """
 
     name = "qemu"
     network = Network("10.0.2.15/24", "10.0.2.2", "10.0.2.3")
 
-    def __init__(self, paths: Paths, *, program: str = PROGRAM, limits: Limits | None = None, control_groups: str = "auto") -> None:
+    def __init__(
+        self, paths: Paths, *, program: str = PROGRAM, limits: Limits | None = None, control_groups: str = "auto"
+    ) -> None:
         self._cache = paths.data
         self._program = program
         self._control_groups = control_groups
@@ -74,7 +77,9 @@ class QemuBackend:
         except UnavailableError as error:
             return Probe(False, "", f"{error}; {error.hint}")
         if verdict is None:
-            return Probe(True, "kvm", f"{accel.KVM_DEVICE} opens; whether guests run with it is tried at the first start")
+            return Probe(
+                True, "kvm", f"{accel.KVM_DEVICE} opens; whether guests run with it is tried at the first start"
+            )
         return Probe(True, verdict.accel, verdict.reason)
 
     async def start(self, machine: Machine, template: Template | None = None) -> tuple[str, ...]:
@@ -100,7 +105,9 @@ class QemuBackend:
         """Return what `machine` can be restored from; see `shed.backends.base.Backend`."""
         return self._templates.find(machine, self._host(machine))
 
-    async def make_template(self, machine: Machine, rest: Callable[[Connection], Awaitable[None]], *, timeout: float) -> Template:
+    async def make_template(
+        self, machine: Machine, rest: Callable[[Connection], Awaitable[None]], *, timeout: float
+    ) -> Template:
         """Boot a machine like `machine` and save it at hello; see `shed.backends.base.Backend`."""
         host = await asyncio.to_thread(self._host, machine)
         with self._templates.lock():
@@ -112,10 +119,14 @@ class QemuBackend:
             finally:
                 await self._sweep()
 
-    async def _save(self, plan: Machine, host: command.Host, rest: Callable[[Connection], Awaitable[None]], *, timeout: float) -> None:
+    async def _save(
+        self, plan: Machine, host: command.Host, rest: Callable[[Connection], Awaitable[None]], *, timeout: float
+    ) -> None:
         words, prepare = command.build(plan, host), self._holding(plan, host, template=True)
         record = await stoppable(
-            lambda stop: process.launch(plan.state_dir, words, host, plan.name, userns.NOBODY, prepare=prepare, stop=stop)
+            lambda stop: process.launch(
+                plan.state_dir, words, host, plan.name, userns.NOBODY, prepare=prepare, stop=stop
+            )
         )
         await _came_up(plan.state_dir, record, None)
         link = await self.connect(plan.state_dir, timeout=timeout)
@@ -128,7 +139,9 @@ class QemuBackend:
             async with asyncio.timeout(_START_TIMEOUT):
                 await saving.save(plan.state_dir, plan.state_dir / STATE, command.disk_names(plan)[:-1])
         except (TimeoutError, saving.MonitorError) as error:
-            raise BackendError(f"the machine could not be saved: {str(error) or 'it takes too long'}", code="NOT_SAVED") from error
+            raise BackendError(
+                f"the machine could not be saved: {str(error) or 'it takes too long'}", code="NOT_SAVED"
+            ) from error
         await self.kill(plan.state_dir)
 
     async def make_spare(
@@ -232,7 +245,9 @@ class QemuBackend:
                 if connecting.done() and not connecting.cancelled() and connecting.exception() is None:
                     connecting.result().abort(LinkError("it came too late"))
                 task = asyncio.current_task()
-                if isinstance(error, asyncio.CancelledError) and (not gone.done() or (task is not None and task.cancelling())):
+                if isinstance(error, asyncio.CancelledError) and (
+                    not gone.done() or (task is not None and task.cancelling())
+                ):
                     raise
             if gone.done():
                 await process.console_settled(state_dir)
@@ -244,7 +259,8 @@ class QemuBackend:
         raise BackendError(
             f"the agent of shed {record.name} did not answer within {timeout:g} s{_last_words(state_dir)}",
             code="AGENT_TIMEOUT",
-            hint="give it more time when the host is busy: --timeout of create, start_timeout of the server's configuration",
+            hint="give it more time when the host is busy: --timeout of create, start_timeout of the server's "
+            "configuration",
         )
 
     def liveness(self, state_dir: Path) -> Liveness:
@@ -252,7 +268,10 @@ class QemuBackend:
         return process.liveness(state_dir)
 
     async def half_started(self, state_dir: Path) -> bool:
-        """Tell whether the VM waits for a state that nobody gives it any more; one that does not answer is left to others."""
+        """Tell whether the VM waits for a state that nobody gives it any more.
+
+        One that does not answer is left to others.
+        """
         try:
             async with asyncio.timeout(_CLAIM_TIMEOUT):
                 return not await saving.goes_on(state_dir)
@@ -280,7 +299,8 @@ class QemuBackend:
                     break
             else:
                 raise BackendError(
-                    f"process {record.pid}, the VM of shed {record.name}, does not end", hint="the kernel log may say what it waits for"
+                    f"process {record.pid}, the VM of shed {record.name}, does not end",
+                    hint="the kernel log may say what it waits for",
                 )
             await process.console_settled(state_dir)
         process.clear(state_dir)
@@ -307,7 +327,10 @@ def _launch(
     try:
         return _launch_as(machine, host, identity, prepare, stop), ()
     except process.NamespaceForbiddenError as error:
-        warning = f"this host forbids user namespaces: files in {machine.shares[0].path} keep their owners' numbers in the shed"
+        warning = (
+            f"this host forbids user namespaces: files in {machine.shares[0].path} keep their owners' numbers "
+            "in the shed"
+        )
         log.warning("shed %s: %s (%s)", machine.name, warning, error)
     return _launch_as(machine, host, identity.without_namespace(), prepare, stop), (warning,)
 
@@ -318,7 +341,9 @@ def _launch_as(
     host = replace(host, run_as=identity.become)
     guard = mode.plan(machine.shares)
     words = command.build(machine, host)
-    return process.launch(machine.state_dir, words, host, machine.name, identity, guard=guard, prepare=prepare, stop=stop)
+    return process.launch(
+        machine.state_dir, words, host, machine.name, identity, guard=guard, prepare=prepare, stop=stop
+    )
 
 
 async def _came_up(state_dir: Path, record: process.Record, template: Template | None) -> None:
@@ -330,7 +355,9 @@ async def _came_up(state_dir: Path, record: process.Record, template: Template |
         await process.console_settled(state_dir)
         words = _last_words(state_dir)
         hint = "free some memory of this machine, or ask for less: --memory of create" if _NO_MEMORY in words else None
-        raise BackendError(f"the VM of shed {record.name} did not start{words}", code="VM_START_FAILED", hint=hint) from error
+        raise BackendError(
+            f"the VM of shed {record.name} did not start{words}", code="VM_START_FAILED", hint=hint
+        ) from error
 
 
 @contextlib.asynccontextmanager
@@ -341,7 +368,9 @@ async def _telling(name: str, seconds: float | None) -> AsyncIterator[None]:
             yield
     except (OSError, TimeoutError, process.BrokenRecordError, saving.MonitorError) as error:
         problem = str(error) or "it does not answer"
-        raise BackendError(f"the VM of shed {name} does not do what it is told: {problem}", code="VM_START_FAILED") from error
+        raise BackendError(
+            f"the VM of shed {name} does not do what it is told: {problem}", code="VM_START_FAILED"
+        ) from error
 
 
 def _load(state_dir: Path) -> process.Record | None:
@@ -359,7 +388,11 @@ def _last_words(state_dir: Path) -> str:
     for title, name in (("QEMU says", process.MESSAGES), ("the console's last lines", command.CONSOLE)):
         with contextlib.suppress(OSError), (state_dir / name).open("rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - _LAST_BYTES))
-            lines = [told(line.rstrip(), _LONGEST_LINE) for line in file.read().decode(errors="replace").splitlines() if line.strip()]
+            lines = [
+                told(line.rstrip(), _LONGEST_LINE)
+                for line in file.read().decode(errors="replace").splitlines()
+                if line.strip()
+            ]
             if lines:
                 words += f"\n{title}:\n" + "\n".join(f"  {line}" for line in lines[-_LAST_LINES:])
     return words

@@ -1,6 +1,7 @@
 """What one VM may take from its host, and what every process can be held to: limits, priority, and who goes first when memory is short.
 
-The memory, processor and task limits need a control group: see `shed.backends.qemu.groups`.  What is here holds on every host.
+The memory, processor and task limits need a control group: see `shed.backends.qemu.groups`.  What is here holds on
+every host.
 """
 
 from __future__ import annotations
@@ -17,17 +18,23 @@ log = logging.getLogger(__name__)
 _PROC = Path("/proc")
 _MIB = 1 << 20
 _OVERHEAD_MB = 512
-"""Beside the guest's memory: QEMU itself (43 MiB beside an idle guest), its buffers for disks, network and shares, and its page cache."""
+"""Beside the guest's memory: QEMU itself (43 MiB beside an idle guest), its buffers for disks, network and shares, and
+its page cache.
+"""
 _TRANSLATED_MB = 1024
 """QEMU's buffer of translated code, where the processor is emulated; its default size."""
 _TASKS = 256
 """Beside the processors' threads: QEMU's pool for disks and shares has 64 at most, for each of a few event loops."""
 _OPEN_FILES = 4096
-"""Each connection through the user-mode network is one, and each file that is open in a share (QEMU closes those again at half)."""
+"""Each connection through the user-mode network is one, and each file that is open in a share (QEMU closes those again
+at half).
+"""
 _NICE_TEMPLATE = 10
 """A template is made when nobody else needs the processor."""
 _OOM_SHED, _OOM_TEMPLATE = 500, 900
-"""Who the kernel ends first when memory is short, from 0 to 1000: a VM goes before the server, what nobody waits for before a VM."""
+"""Who the kernel ends first when memory is short, from 0 to 1000: a VM goes before the server, what nobody waits for
+before a VM.
+"""
 
 
 @dataclass(frozen=True, slots=True)

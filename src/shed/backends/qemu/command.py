@@ -1,13 +1,14 @@
 """From a machine's description to QEMU's command line.  Pure: touches nothing.
 
-The machine: q35 without the parts a server never uses, the kernel entered directly (PVH, through qboot), everything virtio over PCI.
-File names go through JSON or are relative to the state folder, so commas and long folders do no harm.  QEMU's working directory is the
-state folder; its two sockets are inherited, listening already.
+The machine: q35 without the parts a server never uses, the kernel entered directly (PVH, through qboot), everything
+virtio over PCI. File names go through JSON or are relative to the state folder, so commas and long folders do no harm.
+QEMU's working directory is the state folder; its two sockets are inherited, listening already.
 
-A machine that is saved, and those restored from it, differ in four things: their memory is a file, shared while the machine is made and
-copied on write afterwards; they have a VMGENID device, which tells the kernel that it is another machine now; their firmware is SeaBIOS,
-because qboot halts on the ACPI table which that device brings (QEMU 7.2); and they have no UUID in their SMBIOS tables, where it would be
-the same in all of them.  A restored one is given neither kernel nor initrd: they are in its memory.
+A machine that is saved, and those restored from it, differ in four things: their memory is a file, shared while the
+machine is made and copied on write afterwards; they have a VMGENID device, which tells the kernel that it is another
+machine now; their firmware is SeaBIOS, because qboot halts on the ACPI table which that device brings (QEMU 7.2); and
+they have no UUID in their SMBIOS tables, where it would be the same in all of them.  A restored one is given neither
+kernel nor initrd: they are in its memory.
 """
 
 from __future__ import annotations
@@ -20,22 +21,29 @@ from pathlib import Path
 from shed.backends.base import Disk, Machine
 
 CONSOLE = "console.log"
-"""The end of what the guest's serial console said since the VM was started, in the state folder; see `shed.backends.qemu.launcher`."""
+"""The end of what the guest's serial console said since the VM was started, in the state folder; see
+`shed.backends.qemu.launcher`.
+"""
 AGENT_FD, MONITOR_FD = 4, 5
 """The inherited sockets: the agent's virtio-serial port, and QMP."""
 CONSOLE_FD = 6
-"""The pipe to the keeper of the console log.  QEMU does not wait for it: what it does not take is tried again, and then dropped."""
+"""The pipe to the keeper of the console log.  QEMU does not wait for it: what it does not take is tried again, and then
+dropped.
+"""
 AGENT_PORT = "shed.agent"
 
 _KERNEL_COMMAND_LINE = "console=ttyS0 panic=-1 quiet cryptomgr.notests initcall_blacklist=jent_mod_init"
-"""``panic=-1`` with ``-no-reboot``: a panic ends the VM, so it is noticed at once.  Not testing its own cryptography on the way saves the
-kernel 45 % of the instructions up to init (0.85 of 1.87 thousand million)."""
+"""``panic=-1`` with ``-no-reboot``: a panic ends the VM, so it is noticed at once.  Not testing its own cryptography on
+the way saves the kernel 45 % of the instructions up to init (0.85 of 1.87 thousand million).
+"""
 _TCG_COMMAND_LINE = "no_timer_check mitigations=off norandmaps cgroup.memory=nokmem"
-"""An emulated CPU that has to wait for the host looks like a broken timer (for its clock, see `shed.backends.qemu.tsc`).  Its
-speculation is not real either: guarding against it costs an eighth of the boot and protects from nothing, as the translated code runs
-without the guards.  QEMU 7.2 translates a program again for every address it is loaded at: with addresses that stay, a process starts in
-0.4 of the time.  Counting the kernel's memory of each control group would be switched on, with the first group, by patching code that
-always runs: see `docs/decisions/0011-variants.md`."""
+"""An emulated CPU that has to wait for the host looks like a broken timer (for its clock, see
+`shed.backends.qemu.tsc`).  Its speculation is not real either: guarding against it costs an eighth of the boot and
+protects from nothing, as the translated code runs without the guards.  QEMU 7.2 translates a program again for every
+address it is loaded at: with addresses that stay, a process starts in 0.4 of the time.  Counting the kernel's memory of
+each control group would be switched on, with the first group, by patching code that always runs: see
+`docs/decisions/0011-variants.md`.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +76,9 @@ def kernel_command_line(accel: str, tsc_khz: int | None) -> str:
 
 
 def board(accel: str, *, one_thread: bool = False, memory: str = "", firmware: str = "qboot.rom") -> list[str]:
-    """Return the options that make the machine's board and processor; with `one_thread`, emulated processors take turns.
+    """Return the options that make the machine's board and processor.
+
+    With `one_thread`, emulated processors take turns.
 
     `memory` is the id of the object that is its memory, if there is one.
 
@@ -96,7 +106,12 @@ def build(machine: Machine, host: Host) -> list[str]:
     for index, share in enumerate(machine.shares):
         access = ",readonly=on" if share.mode == "ro" else ""
         folder = f"local,id=share{index},path={_escaped(share.path)},security_model=none,multidevs=remap{access}"
-        command += ["-fsdev", folder, "-device", _json(driver="virtio-9p-pci", fsdev=f"share{index}", mount_tag=share.tag)]
+        command += [
+            "-fsdev",
+            folder,
+            "-device",
+            _json(driver="virtio-9p-pci", fsdev=f"share{index}", mount_tag=share.tag),
+        ]
     return command
 
 
@@ -108,7 +123,9 @@ def disk_names(machine: Machine) -> list[str]:
 def _frame(machine: Machine, host: Host) -> list[str]:
     """The machine itself, its console and its monitor."""
     changes_user = host.run_as is not None
-    sandbox = f"on,obsolete=deny,elevateprivileges={'allow' if changes_user else 'deny'},spawn=deny,resourcecontrol=deny"
+    sandbox = (
+        f"on,obsolete=deny,elevateprivileges={'allow' if changes_user else 'deny'},spawn=deny,resourcecontrol=deny"
+    )
     return [
         "-name", f"shed-{machine.name}",
         "-uuid", host.uuid,
@@ -142,16 +159,29 @@ def _saved_board(machine: Machine, host: Host, memory: Path) -> list[str]:
 
 
 def _kernel(machine: Machine, host: Host) -> list[str]:
-    return ["-kernel", str(machine.kernel), "-initrd", str(machine.initrd), "-append", kernel_command_line(host.accel, host.tsc_khz)]
+    return [
+        "-kernel",
+        str(machine.kernel),
+        "-initrd",
+        str(machine.initrd),
+        "-append",
+        kernel_command_line(host.accel, host.tsc_khz),
+    ]
 
 
 def _disk(name: str, disk: Disk) -> list[str]:
     """A raw image; what the guest discards or zeroes becomes a hole in it.
 
-    When the host has no space left, the machine stands still, and `shed.sheds.room` has it go on; any other error is the guest's.
+    When the host has no space left, the machine stands still, and `shed.sheds.room` has it go on; any other error is
+    the guest's.
     """
     node = disk_node(name, {"driver": "file", "filename": str(disk.path)}, read_only=disk.read_only)
-    return ["-blockdev", json.dumps(node), "-device", _json(driver="virtio-blk-pci", drive=name, id=name, werror="enospc")]
+    return [
+        "-blockdev",
+        json.dumps(node),
+        "-device",
+        _json(driver="virtio-blk-pci", drive=name, id=name, werror="enospc"),
+    ]
 
 
 def disk_node(name: str, file: object, *, read_only: bool) -> dict[str, object]:

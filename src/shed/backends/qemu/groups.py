@@ -51,7 +51,10 @@ class Way(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Groups:
-    """How VMs get their groups here; with `Way.NONE`, `reason` says why they do not, and `hint` what would change that."""
+    """How VMs get their groups here.
+
+    With `Way.NONE`, `reason` says why they do not, and `hint` what would change that.
+    """
 
     way: Way
     reason: str = ""
@@ -95,7 +98,9 @@ def find(*, uid: int | None = None, root: Path = Path("/")) -> Groups:
         controllers = (root / _HIERARCHY / "cgroup.controllers").read_text().split()
     except OSError:
         return Groups(
-            Way.NONE, "this host has no control groups of version 2 at /sys/fs/cgroup", "boot with systemd.unified_cgroup_hierarchy=1"
+            Way.NONE,
+            "this host has no control groups of version 2 at /sys/fs/cgroup",
+            "boot with systemd.unified_cgroup_hierarchy=1",
         )
     if missing := [name for name in NEEDED if name not in controllers]:
         return Groups(Way.NONE, f"the control groups of this host do not count {' and '.join(missing)}")
@@ -105,7 +110,9 @@ def find(*, uid: int | None = None, root: Path = Path("/")) -> Groups:
             return Groups(Way.NONE, f"no systemd is reached for user {uid}", f"have one run: {linger}")
         if uid and not _outlives_logins(root, uid):
             return Groups(
-                Way.NONE, f"the systemd of user {uid} ends when that user logs out, and VMs would with it", f"have it stay: {linger}"
+                Way.NONE,
+                f"the systemd of user {uid} ends when that user logs out, and VMs would with it",
+                f"have it stay: {linger}",
             )
         return Groups(Way.USER if uid else Way.SYSTEM, root=root)
     if uid or not os.access(root / _HIERARCHY / "cgroup.subtree_control", os.W_OK):
@@ -195,5 +202,7 @@ def _remove_empty(parent: Path) -> None:
 def _error(why: str, hint: str = "") -> BackendError:
     more = f"{hint}; " if hint else ""
     return BackendError(
-        f"no control group for a VM: {why}", code="NO_CONTROL_GROUP", hint=f"{more}limits.control_groups says whether a VM may run without"
+        f"no control group for a VM: {why}",
+        code="NO_CONTROL_GROUP",
+        hint=f"{more}limits.control_groups says whether a VM may run without",
     )

@@ -1,19 +1,22 @@
 """Becomes the VMM: a process of its own that waits for its parent's word and then executes the command it was given.
 
-Run as ``python -I -S launcher.py CWD NAMESPACE FILTER GUARD COMMAND...`` with a socket to the parent as file descriptor 3.  The parent
-records this process before the VMM starts, so that no VM can run unrecorded: when the parent dies first, its end of the socket closes and
-this ends too.
+Run as ``python -I -S launcher.py CWD NAMESPACE FILTER GUARD COMMAND...`` with a socket to the parent as file descriptor
+3.  The parent records this process before the VMM starts, so that no VM can run unrecorded: when the parent dies first,
+its end of the socket closes and this ends too.
 
-Over the socket: the parent sends ``P`` when this process, and with it all that it starts, is held to its budget.  With NAMESPACE ``1``, a
-new user namespace is entered and ``U`` sent, so that the parent can write the maps, or ``N`` and the error number when that is forbidden.
-Then the parent sends ``G``.  A command that cannot be executed is answered with ``E`` and the error number; success closes the socket.
+Over the socket: the parent sends ``P`` when this process, and with it all that it starts, is held to its budget.  With
+NAMESPACE ``1``, a new user namespace is entered and ``U`` sent, so that the parent can write the maps, or ``N`` and the
+error number when that is forbidden. Then the parent sends ``G``.  A command that cannot be executed is answered with
+``E`` and the error number; success closes the socket.
 
-Whatever the guest says on its console comes through a pipe, descriptor 6 of the command, and is kept by a child of this process, its
-keeper: the end of it, in ``console.log``.  So is what the command itself prints, which a guest can make it do, in ``qemu.log``.  The
-keeper lives as long as the VMM, whether a server runs or not, and reads whatever comes, so that the guest waits for nobody.
+Whatever the guest says on its console comes through a pipe, descriptor 6 of the command, and is kept by a child of this
+process, its keeper: the end of it, in ``console.log``.  So is what the command itself prints, which a guest can make it
+do, in ``qemu.log``.  The keeper lives as long as the VMM, whether a server runs or not, and reads whatever comes, so
+that the guest waits for nobody.
 
-FILTER, if it is not empty, is a seccomp program in hexadecimal that holds the command, GUARD ``1`` when a supervisor is started for it
-(see `shed.backends.guard`).  Where the kernel does not do that, ``S`` and the error number is the answer, and nothing runs.
+FILTER, if it is not empty, is a seccomp program in hexadecimal that holds the command, GUARD ``1`` when a supervisor is
+started for it (see `shed.backends.guard`).  Where the kernel does not do that, ``S`` and the error number is the
+answer, and nothing runs.
 """
 
 from __future__ import annotations
@@ -28,7 +31,9 @@ if TYPE_CHECKING:
 
 _PARENT = 3
 _PASSED = 6
-"""Descriptors below this one are for the command: standard ones, the socket (closed on success), two listening sockets."""
+"""Descriptors below this one are for the command: standard ones, the socket (closed on success), two listening
+sockets.
+"""
 _CONSOLE, _MESSAGES = 6, 7
 _LOGS = {_CONSOLE: "console.log", _MESSAGES: "qemu.log"}
 _MOST_LOG, _KEPT_LOG = 8 << 20, 4 << 20
@@ -36,14 +41,18 @@ _MOST_LOG, _KEPT_LOG = 8 << 20, 4 << 20
 _CHUNK = 64 * 1024
 _SAFE_FD = 64
 _PAUSE = 0.01
-"""Seconds after each look into the pipe: a guest that writes byte by byte wakes the keeper a hundred times a second, and no more."""
+"""Seconds after each look into the pipe: a guest that writes byte by byte wakes the keeper a hundred times a second,
+and no more.
+"""
 _CLONE_NEWUSER = 0x10000000
 
 
 _PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS, _PR_SET_PTRACER = 24, 38, 0x59616D61
 _SECCOMP, _SET_MODE_FILTER, _NEW_LISTENER = 317, 1, 8
 _CAPABILITIES = 4, 27, 31
-"""FSETID, MKNOD, SETFCAP: without them, not even root's VMM keeps set-id bits of what it writes to, or gives a file capabilities."""
+"""FSETID, MKNOD, SETFCAP: without them, not even root's VMM keeps set-id bits of what it writes to, or gives a file
+capabilities.
+"""
 _GUARD = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "guard")  # noqa: PTH100, PTH118, PTH120  few imports
 """Not in our own folder, whose package imports all of the backend: this one starts with each VM."""
 
@@ -76,7 +85,10 @@ class _Guard:
         import _socket  # noqa: PLC0415  few need it
 
         self._link, theirs = _socket.socketpair()
-        actions = [(os.POSIX_SPAWN_DUP2, theirs.fileno(), _PARENT), *((os.POSIX_SPAWN_CLOSE, fd) for fd in range(_PARENT + 1, _PASSED))]
+        actions = [
+            (os.POSIX_SPAWN_DUP2, theirs.fileno(), _PARENT),
+            *((os.POSIX_SPAWN_CLOSE, fd) for fd in range(_PARENT + 1, _PASSED)),
+        ]
         words = [sys.executable, "-I", "-S", _GUARD, str(os.getpid())]
         self.pid = os.posix_spawn(sys.executable, words, os.environ, file_actions=actions)
         theirs.close()
@@ -120,7 +132,10 @@ def _keep(logs: dict[int, int]) -> None:
         import select  # noqa: PLC0415  only the keeper needs these
         import time  # noqa: PLC0415
 
-        ends = {source: os.open(f"/proc/self/fd/{log}", os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC) for source, log in logs.items()}
+        ends = {
+            source: os.open(f"/proc/self/fd/{log}", os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+            for source, log in logs.items()
+        }
         nothing = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
         for descriptor in range(_PASSED):  # above all the socket to the parent, which waits for its end
             os.dup2(nothing, descriptor, inheritable=False)

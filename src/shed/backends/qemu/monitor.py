@@ -1,4 +1,7 @@
-"""QEMU's monitor (QMP): commands in, answers out, over the Unix socket in the state folder.  Source: QEMU, docs/interop/qmp-spec.txt."""
+"""QEMU's monitor (QMP): commands in, answers out, over the Unix socket in the state folder.
+
+Source: QEMU, docs/interop/qmp-spec.txt.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +45,9 @@ class Monitor:
         request = json.dumps({"execute": command, "arguments": arguments}).encode() + b"\n"
         try:
             if descriptors:
-                socket.send_fds(self._sock, [request], descriptors)  # a request always has room: each waits for the answer before
+                socket.send_fds(
+                    self._sock, [request], descriptors
+                )  # a request always has room: each waits for the answer before
             else:
                 await self._loop.sock_sendall(self._sock, request)
             while True:
@@ -77,7 +82,10 @@ class Monitor:
 
 @contextlib.asynccontextmanager
 async def connected(state_dir: Path) -> AsyncIterator[Monitor]:
-    """Yield a session with the QEMU of `state_dir` once its machine is set up; who waits limits the time.  Raises `MonitorError`."""
+    """Yield a session with the QEMU of `state_dir` once its machine is set up; who waits limits the time.
+
+    Raises `MonitorError`.
+    """
     with socket.socket(socket.AF_UNIX) as sock, process.reachable(state_dir, process.MONITOR_SOCKET) as path:
         sock.setblocking(False)
         try:

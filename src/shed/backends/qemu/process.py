@@ -1,7 +1,7 @@
 """The VMM's process: started so that it outlives us, recorded before it runs, recognised later, signalled only when it is ours.
 
-The record is ``vm.json`` in the state folder: process id, the process's start time, this host boot's id, and the UUID on its command line.
-All four must fit; a process id alone says nothing, because numbers are used again.
+The record is ``vm.json`` in the state folder: process id, the process's start time, this host boot's id, and the UUID
+on its command line. All four must fit; a process id alone says nothing, because numbers are used again.
 """
 
 from __future__ import annotations
@@ -68,7 +68,10 @@ def boot_id() -> str:
 
 
 def start_time(pid: int) -> int:
-    """Return when the process started, in clock ticks after boot.  Raises ProcessLookupError for no process, or one that ended (zombie)."""
+    """Return when the process started, in clock ticks after boot.
+
+    Raises ProcessLookupError for no process, or one that ended (zombie).
+    """
     try:
         stat = (_PROC / str(pid) / "stat").read_bytes()
     except FileNotFoundError:
@@ -113,7 +116,10 @@ def identify(record: Record) -> Liveness:
 
 
 def _words(pid: int) -> list[bytes]:
-    """Return a process's command line.  The launcher's is QEMU's; in the moment in which it becomes QEMU, or QEMU ends, there is none."""
+    """Return a process's command line.  The launcher's is QEMU's.
+
+    In the moment in which it becomes QEMU, or QEMU ends, there is none.
+    """
     for _ in range(_LOOKS):
         words = (_PROC / str(pid) / "cmdline").read_bytes().split(b"\0")
         if words != [b""]:
@@ -145,7 +151,8 @@ def clear(state_dir: Path) -> None:
 def move(source: Path, target: Path, name: str) -> Record:
     """Have the VM of the folder `source` be that of `target`, called `name`, from now on.
 
-    Raises `BrokenRecordError`, `OSError`, `StorageError`.  Wherever this is cut short, the record is in `source`, in both, or in `target`.
+    Raises `BrokenRecordError`, `OSError`, `StorageError`.  Wherever this is cut short, the record is in `source`, in
+    both, or in `target`.
     """
     record = load(source)
     if record is None:
@@ -177,7 +184,10 @@ def reachable(state_dir: Path, name: str) -> Iterator[str]:
 
 @contextlib.contextmanager
 def exit_event(record: Record) -> Iterator[asyncio.Future[None]]:
-    """Yield a future that is done when the recorded process is gone.  Nothing is polled.  Raises `BackendError` when it cannot be told."""
+    """Yield a future that is done when the recorded process is gone.  Nothing is polled.
+
+    Raises `BackendError` when it cannot be told.
+    """
     loop = asyncio.get_running_loop()
     gone: asyncio.Future[None] = loop.create_future()
     with _handle(record) as handle:
@@ -207,7 +217,10 @@ async def wait_exit(record: Record, *, timeout: float) -> bool:
 
 
 def send_signal(record: Record, number: signal.Signals) -> None:
-    """Signal the recorded process, unless it is gone.  Raises `BackendError` when it cannot be told whether it is ours."""
+    """Signal the recorded process, unless it is gone.
+
+    Raises `BackendError` when it cannot be told whether it is ours.
+    """
     with _handle(record) as handle:
         if handle is not None:
             with contextlib.suppress(ProcessLookupError):
@@ -259,9 +272,9 @@ def launch(
 ) -> Record:
     """Start QEMU in a session of its own and return its record, which is on disk before QEMU runs.
 
-    `prepare` is given the process id before that, too.  Who sets `stop`, in another thread, ends the wait for a process that does not come
-    to it; nothing runs then.  Raises what these raise, `NamespaceForbiddenError`, and `BackendError` when the program cannot be executed,
-    or not be held to what `guard` says.
+    `prepare` is given the process id before that, too.  Who sets `stop`, in another thread, ends the wait for a process
+    that does not come to it; nothing runs then.  Raises what these raise, `NamespaceForbiddenError`, and `BackendError`
+    when the program cannot be executed, or not be held to what `guard` says.
     """
     stop = stop or Stop()
     clear(state_dir)
@@ -328,7 +341,10 @@ def _hang_up(sock: socket.socket) -> None:
 
 
 async def console_settled(state_dir: Path) -> None:
-    """Wait until the console log has all that a VM said that has ended: its keeper lets go of it then.  Takes a second at most."""
+    """Wait until the console log has all that a VM said that has ended: its keeper lets go of it then.
+
+    Takes a second at most.
+    """
     with contextlib.suppress(OSError), (state_dir / command.CONSOLE).open("rb") as log:
         for _ in range(_SETTLING):
             with contextlib.suppress(BlockingIOError):
@@ -347,7 +363,9 @@ def _begin_console(path: Path) -> None:
 
 def _spawn(state_dir: Path, arguments: list[str], descriptors: tuple[int, int, int, int]) -> int:
     """Start the launcher with `descriptors` as its standard output and error, 3, 4 and 5."""
-    high = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _SAFE_FD) for fd in descriptors]  # none of them is in the way of another
+    high = [
+        fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _SAFE_FD) for fd in descriptors
+    ]  # none of them is in the way of another
     actions: list[tuple[int, ...] | tuple[int, int, str, int, int]] = [
         (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
         *((os.POSIX_SPAWN_DUP2, fd, target) for fd, target in zip((high[0], *high), (1, 2, 3, 4, 5), strict=True)),
@@ -356,7 +374,9 @@ def _spawn(state_dir: Path, arguments: list[str], descriptors: tuple[int, int, i
     environment = {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C.UTF-8"}
     defaults = [signal.SIGPIPE, signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
     try:
-        return os.posix_spawn(words[0], words, environment, file_actions=actions, setsid=True, setsigdef=defaults, setsigmask=[])
+        return os.posix_spawn(
+            words[0], words, environment, file_actions=actions, setsid=True, setsigdef=defaults, setsigmask=[]
+        )
     finally:
         for fd in high:
             os.close(fd)

@@ -1,8 +1,8 @@
 """Saving a machine and going on from it, through QEMU's migration.
 
-The memory is a file that all sides have (capability ``x-ignore-shared``), so what goes through the migration's stream is half a megabyte of
-devices and firmware.  QEMU gets the stream's file from us: its sandbox lets it start no program, and its versions differ in what else
-they read from.
+The memory is a file that all sides have (capability ``x-ignore-shared``), so what goes through the migration's stream
+is half a megabyte of devices and firmware.  QEMU gets the stream's file from us: its sandbox lets it start no program,
+and its versions differ in what else they read from.
 """
 
 from __future__ import annotations
@@ -24,9 +24,12 @@ _CHANNEL = "state"
 
 
 async def save(state_dir: Path, state: Path, disks: Sequence[str]) -> None:
-    """Save the running machine of `state_dir` to the new file `state`; it does not run afterwards.  Raises `MonitorError`.
+    """Save the running machine of `state_dir` to the new file `state`; it does not run afterwards.
 
-    It is saved with the interrupt pending that says that `disks`, by their names, have another size: who goes on from it looks at once.
+    Raises `MonitorError`.
+
+    It is saved with the interrupt pending that says that `disks`, by their names, have another size: who goes on from
+    it looks at once.
     """
     async with connected(state_dir) as monitor:
         await monitor.execute("stop")
@@ -40,7 +43,9 @@ async def save(state_dir: Path, state: Path, disks: Sequence[str]) -> None:
 
 
 async def resume(state_dir: Path, state: Path | None) -> None:
-    """Wait until the machine of `state_dir` is set up, and have it go on from `state`, if given.  Raises `MonitorError` and `OSError`.
+    """Wait until the machine of `state_dir` is set up, and have it go on from `state`, if given.
+
+    Raises `MonitorError` and `OSError`.
 
     A QEMU that cannot read the state ends.
     """
@@ -55,7 +60,9 @@ async def resume(state_dir: Path, state: Path | None) -> None:
 
 
 async def goes_on(state_dir: Path) -> bool:
-    """Tell whether the machine of `state_dir` runs, and have it run if it only stands still; one that waits for a state cannot.
+    """Tell whether the machine of `state_dir` runs, and have it run if it only stands still.
+
+    One that waits for a state cannot.
 
     Raises `MonitorError` and `OSError`.
     """
@@ -67,7 +74,9 @@ async def goes_on(state_dir: Path) -> bool:
 
 
 async def waits_for_room(state_dir: Path, *, go_on: bool) -> bool:
-    """Tell whether the machine of `state_dir` stands still at a write that found the disk full; with `go_on`, it is tried again.
+    """Tell whether the machine of `state_dir` stands still at a write that found the disk full.
+
+    With `go_on`, it is tried again.
 
     Raises `MonitorError` and `OSError`.
     """
@@ -87,8 +96,9 @@ async def pause(state_dir: Path) -> None:
 async def exchange(state_dir: Path, disks: Mapping[str, Disk], scratch: Path) -> None:
     """Put other `disks`, by their names, into the machine of `state_dir`, which stands still, and have it go on.
 
-    Its kernel is told, by the interrupt that says that a disk has another size.  A disk that cannot be written cannot be resized either:
-    for a moment it is the file `scratch`, which gets its size.  Raises `MonitorError`, and `OSError` when a disk is not there.
+    Its kernel is told, by the interrupt that says that a disk has another size.  A disk that cannot be written cannot
+    be resized either: for a moment it is the file `scratch`, which gets its size.  Raises `MonitorError`, and `OSError`
+    when a disk is not there.
     """
     async with connected(state_dir) as monitor:
         for name, disk in disks.items():
@@ -103,7 +113,10 @@ async def exchange(state_dir: Path, disks: Mapping[str, Disk], scratch: Path) ->
 
 
 async def _reopen(monitor: Monitor, name: str, node: str, file: Path, *, read_only: bool) -> None:
-    """Put `node` below the disk `name`.  A node that is added has to be told to pass on what the guest discards; one within another is."""
+    """Put `node` below the disk `name`.  A node that is added has to be told to pass on what the guest discards.
+
+    One within another is.
+    """
     options = {"node-name": node, "driver": "file", "filename": str(file), "read-only": read_only, "discard": "unmap"}
     await monitor.execute("blockdev-add", **options)
     await monitor.execute("blockdev-reopen", options=[command.disk_node(name, node, read_only=read_only)])

@@ -1,6 +1,7 @@
 """Asking systemd for a scope: a unit around a process that runs already.  Source: org.freedesktop.systemd1(5).
 
-Over the bus, or, where there is none, over the socket by which ``systemctl`` itself speaks to the manager; both speak D-Bus.
+Over the bus, or, where there is none, over the socket by which ``systemctl`` itself speaks to the manager; both speak
+D-Bus.
 """
 
 from __future__ import annotations
@@ -17,7 +18,10 @@ from shed.errors import BackendError
 _TIMEOUT = 10.0
 """Seconds for each step of the talk."""
 _CHUNK = 4096
-_PLACES = {True: ("run/dbus/system_bus_socket", "run/systemd/private"), False: ("run/user/{uid}/bus", "run/user/{uid}/systemd/private")}
+_PLACES = {
+    True: ("run/dbus/system_bus_socket", "run/systemd/private"),
+    False: ("run/user/{uid}/bus", "run/user/{uid}/systemd/private"),
+}
 Properties = Mapping[str, tuple[str, object]]
 """With the D-Bus type of each value."""
 
@@ -29,13 +33,18 @@ def manager(root: Path, uid: int) -> Path | None:
 
 
 def start_scope(address: Path, unit: str, properties: Properties) -> None:
-    """Have the systemd at `address` begin to make the scope `unit`; it is done a moment later.  Raises `BackendError` and `OSError`."""
+    """Have the systemd at `address` begin to make the scope `unit`; it is done a moment later.
+
+    Raises `BackendError` and `OSError`.
+    """
     from jeepney import DBusAddress, MessageType, new_method_call  # noqa: PLC0415  needed at the first start
     from jeepney.bus_messages import message_bus  # noqa: PLC0415
     from jeepney.io.blocking import prep_socket  # noqa: PLC0415
 
     systemd = DBusAddress("/org/freedesktop/systemd1", "org.freedesktop.systemd1", "org.freedesktop.systemd1.Manager")
-    call = new_method_call(systemd, "StartTransientUnit", "ssa(sv)a(sa(sv))", (unit, "fail", list(properties.items()), []))
+    call = new_method_call(
+        systemd, "StartTransientUnit", "ssa(sv)a(sa(sv))", (unit, "fail", list(properties.items()), [])
+    )
     folder = os.open(address.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         with contextlib.closing(prep_socket(f"/proc/self/fd/{folder}/{address.name}", timeout=_TIMEOUT)) as sock:

@@ -7,11 +7,12 @@
     templates/.vm-….gone/                 one that is being removed
     templates/vm-2cpus-2048mb-ID/         state, memory, template.json: all of it, or it is not there
 
-ID is the beginning of the digest of everything that a restored machine must have in common with the saved one: the whole command line,
-which names the blobs of the boot kit by their digests, QEMU itself, and with KVM the processor.  Whatever changes, the name does.
+ID is the beginning of the digest of everything that a restored machine must have in common with the saved one: the
+whole command line, which names the blobs of the boot kit by their digests, QEMU itself, and with KVM the processor.
+Whatever changes, the name does.
 
-The memory file is mapped by every VM that was restored from it, so its bytes never change; a template is removed as a whole, and its file
-lives on until the last of those VMs has ended.
+The memory file is mapped by every VM that was restored from it, so its bytes never change; a template is removed as a
+whole, and its file lives on until the last of those VMs has ended.
 """
 
 from __future__ import annotations
@@ -46,7 +47,10 @@ _NEEDED = 512 << 20
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How many templates are kept, and how many bytes they may take up on the disk; the least recently used go first."""
+    """How many templates are kept, and how many bytes they may take up on the disk.
+
+    The least recently used go first.
+    """
 
     count: int = 4
     disk_bytes: int = 2 << 30
@@ -60,7 +64,10 @@ class Templates:
         self._limits = limits
 
     def find(self, machine: Machine, host: command.Host) -> Template | None:
-        """Return the template that `machine` can be restored from on `host`; one that is damaged is removed, and said so in the log."""
+        """Return the template that `machine` can be restored from on `host`.
+
+        One that is damaged is removed, and said so in the log.
+        """
         path = self._folder / _name(machine, identity(machine, host))
         if not path.exists():
             return None
@@ -76,12 +83,18 @@ class Templates:
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
-        """Be the only one who makes or removes templates.  Raises `ConflictError` (LOCKED) at once when somebody else is."""
+        """Be the only one who makes or removes templates.
+
+        Raises `ConflictError` (LOCKED) at once when somebody else is.
+        """
         with locked(self._folder / LOCK, wait=False):
             yield
 
     def unfinished(self) -> list[Path]:
-        """Return the folders of templates that were being made when their maker was killed; the caller holds the lock."""
+        """Return the folders of templates that were being made when their maker was killed.
+
+        The caller holds the lock.
+        """
         return sorted(self._folder.glob(".vm-*.new"))
 
     def begin(self, machine: Machine, host: command.Host) -> Machine:
@@ -92,7 +105,9 @@ class Templates:
             if (free := shutil.disk_usage(self._folder).free) < _NEEDED:
                 sizes = f"{format_size(free)} free, {format_size(_NEEDED)} needed"
                 raise StorageError(
-                    f"no space for a template in {self._folder}: {sizes}", code="NO_SPACE", hint="free some space: shed system prune"
+                    f"no space for a template in {self._folder}: {sizes}",
+                    code="NO_SPACE",
+                    hint="free some space: shed system prune",
                 )
             folder.mkdir(mode=0o700)
             disks = []
@@ -186,7 +201,8 @@ def identity(machine: Machine, host: command.Host) -> dict[str, Any]:
 def runtime_of(path: Path, program: Path | None) -> str | None:
     """Return the name of the runtime's blob that a template was made with; None when nothing will be restored from it any more.
 
-    That is when its record cannot be read, or it was made by another QEMU than `program`, or by a shed that made templates otherwise.
+    That is when its record cannot be read, or it was made by another QEMU than `program`, or by a shed that made
+    templates otherwise.
     """
     try:
         record = json.loads((path / RECORD).read_bytes())
@@ -206,8 +222,8 @@ def _name(machine: Machine, found: dict[str, Any]) -> str:
 def check(path: Path, *, thoroughly: bool = False) -> str:
     """Return the digest of a template's memory.
 
-    Raises `ValueError`, `KeyError`, `TypeError` or `OSError` when it is not what was published.  The memory is not read, unless
-    `thoroughly`: its times and size tell whether anybody wrote to it.
+    Raises `ValueError`, `KeyError`, `TypeError` or `OSError` when it is not what was published.  The memory is not
+    read, unless `thoroughly`: its times and size tell whether anybody wrote to it.
     """
     record = json.loads((path / RECORD).read_bytes())
     if thoroughly and _digest(path / MEMORY) != record["memory"]:

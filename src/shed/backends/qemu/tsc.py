@@ -1,7 +1,8 @@
 """How fast this host's time stamp counter runs, which is how fast an emulated guest's does.
 
-QEMU gives emulated guests the host's counter.  A guest's kernel finds the rate by looking at emulated timers, and on a busy host it can be
-wrong by a factor: it takes one that fired late for one that fired in time, and its clock then runs five times too fast.  So it is told.
+QEMU gives emulated guests the host's counter.  A guest's kernel finds the rate by looking at emulated timers, and on a
+busy host it can be wrong by a factor: it takes one that fired late for one that fired in time, and its clock then runs
+five times too fast.  So it is told.
 """
 
 from __future__ import annotations
@@ -17,16 +18,23 @@ _RDTSC = bytes.fromhex("0f31 48c1e220 4809d0 c3")
 _SECONDS = 0.05
 _READINGS = 200
 _STEP = 1_000
-"""kHz to which the rate is rounded, so that two measurements are the same; the guest refines what is nearer than a hundredth."""
+"""kHz to which the rate is rounded, so that two measurements are the same; the guest refines what is nearer than a
+hundredth.
+"""
 
 
 @functools.cache
 def khz() -> int | None:
-    """Return the counter's rate in kHz, rounded; None when it cannot be read here.  Blocks for a twentieth of a second."""
+    """Return the counter's rate in kHz, rounded; None when it cannot be read here.
+
+    Blocks for a twentieth of a second.
+    """
     try:
         ticks, seconds = _measure()
     except OSError as error:  # memory that can be written and executed may be forbidden
-        log.warning("the time stamp counter cannot be read (%s): clocks of emulated guests are right, but slower to read", error)
+        log.warning(
+            "the time stamp counter cannot be read (%s): clocks of emulated guests are right, but slower to read", error
+        )
         return None
     return round(ticks / seconds / 1000 / _STEP) * _STEP or None
 

@@ -1,7 +1,7 @@
 """User namespaces for 9P shares: in the guest, the owner of a shared folder is the guest's own user.
 
-QEMU's 9P server shows the guest the numbers it sees itself, and makes files as the user it runs as.  So QEMU runs in a user namespace
-where the folder's owner has the number of the guest's user:
+QEMU's 9P server shows the guest the numbers it sees itself, and makes files as the user it runs as.  So QEMU runs in a
+user namespace where the folder's owner has the number of the guest's user:
 
 * **An ordinary user's server**: one map, {guest user ← this user}.  All the guest writes belongs to this user, whoever wrote it there.
 * **Root's server, a folder of root's**: the same.
@@ -10,7 +10,8 @@ where the folder's owner has the number of the guest's user:
 
 * **Root's server, somebody else's folder, a guest whose user is its root**: no map; root is root on both sides.
 
-Files of other users show as nobody's (65534).  QEMU's 9P server makes no sockets and fifos in a share: it refuses to touch special files.
+Files of other users show as nobody's (65534).  QEMU's 9P server makes no sockets and fifos in a share: it refuses to
+touch special files.
 """
 
 from __future__ import annotations
@@ -66,7 +67,9 @@ def check_folder(path: Path) -> os.stat_result:
     except OSError as error:
         reason = f"cannot be used: {error.strerror}"
     if reason:
-        raise UsageError(f"local folder {path} {reason}", code="INVALID_LOCAL_DIR", hint="name an existing folder of yours")
+        raise UsageError(
+            f"local folder {path} {reason}", code="INVALID_LOCAL_DIR", hint="name an existing folder of yours"
+        )
     return status
 
 

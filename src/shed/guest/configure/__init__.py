@@ -1,7 +1,8 @@
 """The second half of a start: from a machine that said hello to a shed.
 
-One request (see `request`) brings disks, root, identity, network, folders, clock and entropy; the answer is {"ready_ms", "steps" in
-milliseconds, "init", "user"}, or one of the numbered failures of `steps`, which also goes to the console.
+One request (see `request`) brings disks, root, identity, network, folders, clock and entropy; the answer is
+{"ready_ms", "steps" in milliseconds, "init", "user"}, or one of the numbered failures of `steps`, which also goes to
+the console.
 """
 
 from __future__ import annotations
@@ -24,11 +25,18 @@ __all__ = ["StepError", "configure"]
 _SETTLE_SECONDS = 0.3
 """Until who this shed is gets recorded, so that the first command need not wait for that."""
 _OPEN_FILES = 524288
-"""Limit of open files, as systemd sets it; the kernel's own for the first process is 4096.  Commands start with a lower soft one."""
+"""Limit of open files, as systemd sets it; the kernel's own for the first process is 4096.  Commands start with a lower
+soft one.
+"""
 
 
-async def configure(loop: Loop, shed: State, value: dict[str, object], places: Places | None = None) -> dict[str, object]:
-    """Make this machine the shed that `value` describes.  Raises `ValueError` before anything is touched, and `StepError`."""
+async def configure(
+    loop: Loop, shed: State, value: dict[str, object], places: Places | None = None
+) -> dict[str, object]:
+    """Make this machine the shed that `value` describes.
+
+    Raises `ValueError` before anything is touched, and `StepError`.
+    """
     from shed.guest.control import set_clock
 
     request = Request(value)
@@ -81,7 +89,13 @@ async def configure(loop: Loop, shed: State, value: dict[str, object], places: P
         shed.unsettled = True
         loop.call_later(_SETTLE_SECONDS, lambda: _finish_settling(loop, shed))
     watch.lap("init")
-    shed.name, shed.user, shed.env, shed.workspace, shed.init = request.name, user, request.env, request.workspace, init_mode
+    shed.name, shed.user, shed.env, shed.workspace, shed.init = (
+        request.name,
+        user,
+        request.env,
+        request.workspace,
+        init_mode,
+    )
     shed.phase = state.READY
     return {
         "ready_ms": watch.total(),

@@ -16,12 +16,17 @@ _DEVICE_SECONDS = 5.0
 _MODULES_LOOKS, _BETWEEN_LOOKS = 12_000, 0.005
 """A minute at least.  It is no time because a guest's clock runs on while its processor waits for a busy host."""
 _SUPERBLOCK = 1024
-"""Where ext4's superblock is, in bytes; offsets below are within it (Linux: Documentation/filesystems/ext4/super.rst)."""
+"""Where ext4's superblock is, in bytes; offsets below are within it (Linux:
+Documentation/filesystems/ext4/super.rst).
+"""
 _BLOCKS_LOW, _BLOCK_SIZE, _MAGIC, _BLOCKS_HIGH = 0x04, 0x18, 0x38, 0x150
 
 
 def await_modules(folder: str) -> None:
-    """Wait until the init script has loaded the modules that the rest needs; one that failed is on the console, and its mount will fail."""
+    """Wait until the init script has loaded the modules that the rest needs.
+
+    One that failed is on the console, and its mount will fail.
+    """
     for _ in range(_MODULES_LOOKS):
         if os.path.exists(f"{folder}/loaded"):
             return
@@ -33,7 +38,9 @@ def mount_upper(places: Places) -> int:
     """Mount the upper, grown to the size of its disk, and return its root folder, open.  Raises `StepError`."""
     size, superblock = _look_at(places.upper_device, steps.UPPER_MISSING, "the upper disk")
     if superblock[_MAGIC : _MAGIC + 2] != b"\x53\xef":
-        raise steps.StepError(steps.UPPER_CORRUPT, f"the upper disk {places.upper_device} holds no ext4 file system; it was left as it is")
+        raise steps.StepError(
+            steps.UPPER_CORRUPT, f"the upper disk {places.upper_device} holds no ext4 file system; it was left as it is"
+        )
     steps.make_folder(places.upper)
     try:
         syscalls.mount(places.upper_device, places.upper, "ext4", syscalls.MS_NOATIME)
@@ -47,7 +54,9 @@ def mount_upper(places: Places) -> int:
             syscalls.grow_ext4(folder, size // block_size)
         except OSError as error:
             os.close(folder)
-            raise steps.StepError(steps.UPPER_GROW, f"cannot grow the upper to {size} bytes: {error.strerror}") from None
+            raise steps.StepError(
+                steps.UPPER_GROW, f"cannot grow the upper to {size} bytes: {error.strerror}"
+            ) from None
     return folder
 
 
@@ -60,7 +69,8 @@ def mount_root(places: Places) -> None:
         os.listdir(places.lower)
     except OSError as error:
         raise steps.StepError(
-            steps.ROOT_MOUNT, f"cannot mount the image's root {places.root_device}: {error.strerror}; the image does not fit this kernel"
+            steps.ROOT_MOUNT,
+            f"cannot mount the image's root {places.root_device}: {error.strerror}; the image does not fit this kernel",
         ) from None
 
 

@@ -1,4 +1,7 @@
-"""Who this shed is: host name, machine-id, ssh host keys.  Settled once per name, so that no two sheds of an image share any of it."""
+"""Who this shed is: host name, machine-id, ssh host keys.
+
+Settled once per name, so that no two sheds of an image share any of it.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +41,9 @@ def settled_name(root: str) -> str:
 
 
 def settle(root: str, hostname: str) -> None:
-    """Write host name, hosts and a new machine-id, and remove host keys that came with the image; the record is still to be made.
+    """Write host name, hosts and a new machine-id, and remove host keys that came with the image.
+
+    The record is still to be made.
 
     Raises `OSError`.
     """
@@ -69,7 +74,10 @@ def needs_keys(root: str) -> bool:
 
 
 def finish_settling(root: str, name: str) -> None:
-    """Make host keys where the image has an ssh server, write it all to the disk, record the name.  Takes seconds.  Raises `OSError`."""
+    """Make host keys where the image has an ssh server, write it all to the disk, record the name.  Takes seconds.
+
+    Raises `OSError`.
+    """
     if needs_keys(root):
         os.waitpid(os.posix_spawn(root + _KEYGEN, ["ssh-keygen", "-A"], {"PATH": "/usr/bin:/bin"}), 0)
     os.sync()

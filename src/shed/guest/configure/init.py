@@ -15,10 +15,17 @@ if TYPE_CHECKING:
 
 _INIT = "/sbin/init"
 _RUNTIME_UNITS = "/run/systemd/system"
-_MASKED = ("getty@.service", "serial-getty@.service", "systemd-firstboot.service", "systemd-modules-load.service", "tmp.mount")
-"""Units that have no place here: nobody logs in on a terminal (and a serial one is waited for a minute and a half), questions at the first
-boot would never be answered, the kernel's modules are not in the image, and a mount would hide what commands that systemd did not wait for
-have put into /tmp.  What an image says in /etc wins over this."""
+_MASKED = (
+    "getty@.service",
+    "serial-getty@.service",
+    "systemd-firstboot.service",
+    "systemd-modules-load.service",
+    "tmp.mount",
+)
+"""Units that have no place here: nobody logs in on a terminal (and a serial one is waited for a minute and a half),
+questions at the first boot would never be answered, the kernel's modules are not in the image, and a mount would hide
+what commands that systemd did not wait for have put into /tmp.  What an image says in /etc wins over this.
+"""
 
 
 def choose(asked: str, *, root: str = "") -> str:
@@ -35,15 +42,20 @@ def choose(asked: str, *, root: str = "") -> str:
 def has_systemd(root: str = "") -> bool:
     """Return whether the image's init is systemd."""
     try:
-        return os.readlink(root + _INIT).rpartition("/")[2] == "systemd" and os.access(f"{root}/lib/systemd/systemd", os.X_OK)
+        return os.readlink(root + _INIT).rpartition("/")[2] == "systemd" and os.access(
+            f"{root}/lib/systemd/systemd", os.X_OK
+        )
     except OSError:
         return False
 
 
 def hand_over(loop: Loop, before: Callable[[], None] | None = None) -> None:
-    """Make PID 1 the image's init; who returns from here is a child of it that goes on as the agent, with everything open as before.
+    """Make PID 1 the image's init.
 
-    PID 1 calls `before` first: what the image's services need is there when they start, and the agent does not wait for it.
+    Who returns from here is a child of it that goes on as the agent, with everything open as before.
+
+    PID 1 calls `before` first: what the image's services need is there when they start, and the agent does not wait for
+    it.
     """
     steps.make_folder(_RUNTIME_UNITS)
     for unit in _MASKED:
@@ -60,7 +72,9 @@ def hand_over(loop: Loop, before: Callable[[], None] | None = None) -> None:
     _signal.signal(_signal.SIGPIPE, _signal.SIG_DFL)
     _signal.signal(_signal.SIGXFSZ, _signal.SIG_DFL)
     try:
-        os.execve(_INIT, [_INIT], {"TERM": "linux", "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"})
+        os.execve(
+            _INIT, [_INIT], {"TERM": "linux", "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
+        )
     finally:
         os.write(2, f"shed-agent: PANIC [{steps.HAND_OVER}]: cannot execute {_INIT}\n".encode())
         while True:

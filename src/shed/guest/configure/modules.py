@@ -10,7 +10,9 @@ from shed.guest.configure import steps
 _HELPER = "/proc/sys/kernel/modprobe"
 _MODPROBE = "/run/shed-runtime/bin/modprobe"
 _DEVICES = {"net/tun": (10, 200, 0o666), "fuse": (10, 229, 0o666), "loop-control": (10, 237, 0o600)}
-"""Number and mode, as udev sets it; opening one of these loads its module (Linux: Documentation/admin-guide/devices.txt)."""
+"""Number and mode, as udev sets it; opening one of these loads its module (Linux:
+Documentation/admin-guide/devices.txt).
+"""
 
 
 def load_on_demand(dev: str = "/dev", helper: str = _HELPER) -> None:

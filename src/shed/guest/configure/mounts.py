@@ -14,12 +14,17 @@ if TYPE_CHECKING:
     from shed.guest.users import User
 
 _OPTIONS = "trans=virtio,version=9p2000.L,cache=none,access=client,msize=512000"
-"""Nothing is cached, so that either side sees the other's edits at once; 512000 is about the most that virtio carries in one piece."""
+"""Nothing is cached, so that either side sees the other's edits at once; 512000 is about the most that virtio carries
+in one piece.
+"""
 _ATTEMPTS = 3
 
 
 def mount_share(mount: Mount) -> None:
-    """Mount a host folder.  Its owners are the host's business: nothing is ever changed after mounting.  Raises `StepError`."""
+    """Mount a host folder.  Its owners are the host's business: nothing is ever changed after mounting.
+
+    Raises `StepError`.
+    """
     try:
         steps.make_folder(mount.target)
     except OSError as error:
@@ -32,7 +37,8 @@ def mount_share(mount: Mount) -> None:
         except OSError as error:
             if attempt == _ATTEMPTS:
                 raise steps.StepError(
-                    steps.SHARE_MOUNT, f"cannot mount the host's folder {mount.tag!r} at {mount.target}: {error.strerror}"
+                    steps.SHARE_MOUNT,
+                    f"cannot mount the host's folder {mount.tag!r} at {mount.target}: {error.strerror}",
                 ) from None
             time.sleep(0.05)
         else:
@@ -40,6 +46,9 @@ def mount_share(mount: Mount) -> None:
 
 
 def make_workspace(folder: str, mounts: list[Mount], user: User) -> None:
-    """Make the workspace, the user's own, unless the image has it or the host's folder is mounted there.  Raises `OSError`."""
+    """Make the workspace, the user's own, unless the image has it or the host's folder is mounted there.
+
+    Raises `OSError`.
+    """
     if all(mount.target != folder for mount in mounts) and steps.make_folder(folder):
         os.chown(folder, user.uid, user.gid)

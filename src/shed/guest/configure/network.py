@@ -24,7 +24,10 @@ _NET = "/sys/class/net"
 
 
 def set_up(network: Network | None) -> None:
-    """Bring up the loopback and, with `network`, the first virtio card.  Raises `OSError`; `TimeoutError` when there is no card."""
+    """Bring up the loopback and, with `network`, the first virtio card.  Raises `OSError`.
+
+    `TimeoutError` when there is no card.
+    """
     sock = _socket.socket(_socket.AF_INET, _socket.SOCK_DGRAM | _socket.SOCK_CLOEXEC)
     try:
         _set_flags(sock, "lo")
@@ -90,7 +93,12 @@ def _set_address(sock: _socket.socket, card: str, network: Network) -> None:
     if network.gateway:
         # struct rtentry: padding, destination, gateway, mask, flags, …
         route = pack(
-            "L16s16s16sH", 0, _address(bytes(4)), _address(_socket.inet_aton(network.gateway)), _address(bytes(4)), _RTF_UP_GATEWAY
+            "L16s16s16sH",
+            0,
+            _address(bytes(4)),
+            _address(_socket.inet_aton(network.gateway)),
+            _address(bytes(4)),
+            _RTF_UP_GATEWAY,
         )
         fcntl.ioctl(sock, _SIOCADDRT, route.ljust(120, b"\0"))
 

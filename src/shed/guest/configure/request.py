@@ -120,7 +120,9 @@ def _sizes(value: object) -> list[int]:
 def _strings(value: object) -> dict[str, str]:
     if value is None:
         return {}
-    if not isinstance(value, dict) or not all(isinstance(text, str) and "\0" not in text for item in value.items() for text in item):
+    if not isinstance(value, dict) or not all(
+        isinstance(text, str) and "\0" not in text for item in value.items() for text in item
+    ):
         raise ValueError("env: an object of strings is needed")
     return value
 

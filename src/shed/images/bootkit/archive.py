@@ -20,7 +20,9 @@ from shed.run import run
 
 SUITE = "trixie"
 MIRROR = "http://deb.debian.org/debian"
-"""Overridden by ``SHED_DEBIAN_MIRROR``.  Plain HTTP is enough: what comes from it is checked against a SHA-256 or a signature."""
+"""Overridden by ``SHED_DEBIAN_MIRROR``.  Plain HTTP is enough: what comes from it is checked against a SHA-256 or a
+signature.
+"""
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 _OTHER_MIRROR = "name another mirror in SHED_DEBIAN_MIRROR"
 _INDEX = "main/binary-{architecture}/Packages.xz"
@@ -62,7 +64,10 @@ class Archive:
     _verified: str | None = None
 
     def fetch(self, path: str) -> Iterator[bytes]:
-        """Yield the bytes of a file of the mirror.  Raises `NotFoundError` or `UnavailableError` (MIRROR_UNAVAILABLE)."""
+        """Yield the bytes of a file of the mirror.
+
+        Raises `NotFoundError` or `UnavailableError` (MIRROR_UNAVAILABLE).
+        """
         url = f"{self.mirror}/{path}"
         try:
             with urllib.request.urlopen(url, timeout=_TIMEOUT) as response:  # noqa: S310  # the mirror is a setting of the user's
@@ -72,7 +77,9 @@ class Archive:
             error.close()
             if error.code == 404:
                 raise NotFoundError(f"{url} is not there (404)") from None
-            raise UnavailableError(f"{url}: the mirror answers {error.code}", code="MIRROR_UNAVAILABLE", hint="try again later") from None
+            raise UnavailableError(
+                f"{url}: the mirror answers {error.code}", code="MIRROR_UNAVAILABLE", hint="try again later"
+            ) from None
         except OSError as error:
             reason = getattr(error, "reason", error)
             raise UnavailableError(
@@ -85,7 +92,12 @@ class Archive:
         """Return the suite's version of the package `name`.  Raises `NotFoundError`."""
         fields = self._fields(name)
         return Package(
-            fields["Package"], fields["Version"], fields["Architecture"], fields["Filename"], int(fields["Size"]), fields["SHA256"]
+            fields["Package"],
+            fields["Version"],
+            fields["Architecture"],
+            fields["Filename"],
+            int(fields["Size"]),
+            fields["SHA256"],
         )
 
     def dependencies(self, name: str) -> list[str]:
@@ -118,7 +130,10 @@ class Archive:
             raise DataError(f"the release file of {self.suite} does not list {path}")
         data = self._read(f"dists/{self.suite}/{path}", _MAX_INDEX)
         if hashlib.sha256(data).hexdigest() != match[1]:
-            raise DataError(f"{path} of {self.suite} is not what the release file says", hint="the mirror is being updated: try again")
+            raise DataError(
+                f"{path} of {self.suite} is not what the release file says",
+                hint="the mirror is being updated: try again",
+            )
         return lzma.decompress(data)
 
     def _release(self) -> str:
@@ -128,7 +143,9 @@ class Archive:
             names = {name: _header(text, name) for name in ("Codename", "Suite")}
             if self.suite not in names.values():
                 said = ", ".join(f"{name}: {value!r}" for name, value in names.items())
-                raise DataError(f"{self.mirror} has the release file of another suite for {self.suite} ({said})", hint=_OTHER_MIRROR)
+                raise DataError(
+                    f"{self.mirror} has the release file of another suite for {self.suite} ({said})", hint=_OTHER_MIRROR
+                )
             until = _date(text, "Valid-Until")
             if until is not None and until < time.time() and not self._may_be_old():
                 raise self._old(f"was good until {_day(until)}")
@@ -146,7 +163,10 @@ class Archive:
         with tempfile.TemporaryDirectory() as folder:
             signed, text = Path(folder) / "InRelease", Path(folder) / "Release"
             signed.write_bytes(self._read(f"dists/{self.suite}/InRelease", _MAX_RELEASE))
-            run(["gpgv", "--quiet", "--keyring", self.keyring, "--output", text, signed], hint="install the package gpgv")
+            run(
+                ["gpgv", "--quiet", "--keyring", self.keyring, "--output", text, signed],
+                hint="install the package gpgv",
+            )
             return text.read_text()
 
     def _may_be_old(self) -> bool:
@@ -176,7 +196,9 @@ def _date(text: str, name: str) -> int | None:
     """Return a date of a release file, in seconds since the epoch.  Raises `DataError` for one that cannot be read."""
     value = _header(text, name)
     try:
-        return None if value is None else int(email.utils.parsedate_to_datetime(value.replace("UTC", "+0000")).timestamp())
+        return (
+            None if value is None else int(email.utils.parsedate_to_datetime(value.replace("UTC", "+0000")).timestamp())
+        )
     except ValueError:
         raise DataError(f"the release file has {value!r} for {name}") from None
 
@@ -186,10 +208,15 @@ def _day(seconds: int) -> str:
 
 
 def parse_index(text: str) -> dict[str, dict[str, str]]:
-    """Return the fields of each package in a ``Packages`` file, by name; of several versions the last.  Continued lines are dropped."""
+    """Return the fields of each package in a ``Packages`` file, by name; of several versions the last.
+
+    Continued lines are dropped.
+    """
     packages: dict[str, dict[str, str]] = {}
     for paragraph in text.split("\n\n"):
-        fields = dict(line.split(": ", 1) for line in paragraph.splitlines() if ": " in line and not line.startswith(" "))
+        fields = dict(
+            line.split(": ", 1) for line in paragraph.splitlines() if ": " in line and not line.startswith(" ")
+        )
         if "Package" in fields:
             packages[fields["Package"]] = fields
     return packages

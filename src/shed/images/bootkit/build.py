@@ -39,12 +39,17 @@ def default_cache() -> Path:
 
 
 def build_kit(
-    store: LayoutStore, *, progress: Progress, cache: Path | None = None, locked: bool = False, archive: Archive | None = None
+    store: LayoutStore,
+    *,
+    progress: Progress,
+    cache: Path | None = None,
+    locked: bool = False,
+    archive: Archive | None = None,
 ) -> Kit:
     """Build the boot kit, put its blobs into `store`, and make it the store's kit.
 
-    Downloaded packages are kept in the folder `cache`.  Blobs that the store's kit made of the same packages and the same code are kept.
-    With `locked`, only the pinned versions of packages will do.  Raises `ShedError`.
+    Downloaded packages are kept in the folder `cache`.  Blobs that the store's kit made of the same packages and the
+    same code are kept. With `locked`, only the pinned versions of packages will do.  Raises `ShedError`.
     """
     archive = archive or Archive(not_before=read_released())
     progress.phase("packages", "getting Debian packages")
@@ -71,7 +76,9 @@ def build_kit(
     return kit
 
 
-def _boot(store: LayoutStore, lease: Lease, debs: Mapping[str, Deb], package: KernelPackage) -> tuple[Digest, Digest, dict[str, Any]]:
+def _boot(
+    store: LayoutStore, lease: Lease, debs: Mapping[str, Deb], package: KernelPackage
+) -> tuple[Digest, Digest, dict[str, Any]]:
     """Store kernel and initrd; return their digests, and what the kit's record says of them."""
     initrd = build_initrd(busybox=_busybox(debs), init=_INIT.read_bytes(), early=package.early, late=package.late)
     lease.blobs(digest_bytes(package.kernel.image), digest_bytes(initrd))
@@ -81,13 +88,21 @@ def _boot(store: LayoutStore, lease: Lease, debs: Mapping[str, Deb], package: Ke
         {
             "kernel_release": package.kernel.release,
             "erofs_algorithms": package.kernel.erofs_algorithms,
-            "modules": {"early": [module.name for module in package.early], "late": [module.name for module in package.late]},
+            "modules": {
+                "early": [module.name for module in package.early],
+                "late": [module.name for module in package.late],
+            },
         },
     )
 
 
-def _runtime(store: LayoutStore, lease: Lease, debs: Mapping[str, Deb], package: KernelPackage, cache: Path) -> tuple[Digest, str]:
-    """Store the runtime; return its digest, and what wrote its EROFS.  Programs run in `cache`: other places may forbid that."""
+def _runtime(
+    store: LayoutStore, lease: Lease, debs: Mapping[str, Deb], package: KernelPackage, cache: Path
+) -> tuple[Digest, str]:
+    """Store the runtime; return its digest, and what wrote its EROFS.
+
+    Programs run in `cache`: other places may forbid that.
+    """
     with tempfile.TemporaryDirectory(prefix="kit-", dir=cache) as folder:
         tree = _runtime_tree(debs, Path(folder))
         for module in package.on_demand:

@@ -17,7 +17,9 @@ _BLOCK = 512
 
 
 def write_cpio(entries: Iterable[Entry], out: BinaryIO) -> None:
-    """Write `entries` to `out` as one archive, padded to 512 bytes.  Hardlinks and xattrs do not exist in it and are refused.
+    """Write `entries` to `out` as one archive, padded to 512 bytes.
+
+    Hardlinks and xattrs do not exist in it and are refused.
 
     The same entries give the same bytes: inode numbers are counted, owners and times are those of the entries.
     """

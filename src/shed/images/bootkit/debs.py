@@ -1,7 +1,8 @@
 """Debian packages: which ones, how they get here, and what is in them.
 
-The packages are pinned in ``packages.lock.json`` by name, version, size and SHA-256, so that a locked download needs no signature check
-and no apt.  Mirrors drop old versions; then the suite's newest is taken, from an index whose signature is checked, and the user is told.
+The packages are pinned in ``packages.lock.json`` by name, version, size and SHA-256, so that a locked download needs no
+signature check and no apt.  Mirrors drop old versions; then the suite's newest is taken, from an index whose signature
+is checked, and the user is told.
 """
 
 from __future__ import annotations
@@ -79,7 +80,10 @@ def read_lock(path: Path = LOCK_FILE) -> dict[str, Package]:
 
 
 def read_released(path: Path = LOCK_FILE) -> int:
-    """Return of which release, in seconds since the epoch, the pinned packages are; 0 when the file does not say.  Raises `DataError`."""
+    """Return of which release, in seconds since the epoch, the pinned packages are; 0 when the file does not say.
+
+    Raises `DataError`.
+    """
     try:
         return int(json.loads(path.read_text()).get("released", 0))
     except (ValueError, TypeError, AttributeError) as error:
@@ -88,7 +92,11 @@ def read_released(path: Path = LOCK_FILE) -> int:
 
 def write_lock(packages: Mapping[str, Package], archive: Archive, path: Path = LOCK_FILE, *, released: int = 0) -> None:
     """Pin `packages`, which are of the release of the time `released`: an older one is then taken for a replay."""
-    content = {"suite": archive.suite, "released": released, "packages": {name: asdict(packages[name]) for name in sorted(packages)}}
+    content = {
+        "suite": archive.suite,
+        "released": released,
+        "packages": {name: asdict(packages[name]) for name in sorted(packages)},
+    }
     path.write_text(json.dumps(content, indent=2) + "\n")
 
 
@@ -113,9 +121,9 @@ def fetch_debs(
 ) -> dict[str, Deb]:
     """Return the packages `names`, downloaded into the folder `cache` unless they are there.
 
-    `lock` says which versions; the boot kit's lock file, unless it is given.  A version that the mirror no longer has is replaced by the
-    suite's newest with a warning; with `locked`, `UnavailableError` (PACKAGE_GONE) is raised instead.  Also raises `DataError` for bytes
-    that are not what the lock says.
+    `lock` says which versions; the boot kit's lock file, unless it is given.  A version that the mirror no longer has
+    is replaced by the suite's newest with a warning; with `locked`, `UnavailableError` (PACKAGE_GONE) is raised
+    instead.  Also raises `DataError` for bytes that are not what the lock says.
     """
     lock = read_lock() if lock is None else lock
     with storage_errors(cache):
@@ -133,7 +141,9 @@ def fetch_debs(
                     hint="build without the lock, or pin new versions: python -m shed.images.bootkit.pin",
                 ) from None
             package = newest(name, archive)
-            progress.warn(f"{pinned.name} {pinned.version} is not on the mirror any more: using {package.name} {package.version}")
+            progress.warn(
+                f"{pinned.name} {pinned.version} is not on the mirror any more: using {package.name} {package.version}"
+            )
             debs[name] = Deb(package, _download(package, archive, cache, progress), False)
     return debs
 
@@ -154,7 +164,8 @@ def _download(package: Package, archive: Archive, cache: Path, progress: Progres
             progress.bytes(package.name, size, package.size)
         if size != package.size or sha.hexdigest() != package.sha256:
             raise DataError(
-                f"{package.name} {package.version} from {archive.mirror} is not the pinned package (SHA-256 {sha.hexdigest()})",
+                f"{package.name} {package.version} from {archive.mirror} is not the pinned package (SHA-256 "
+                f"{sha.hexdigest()})",
                 hint="something between here and the mirror alters or cuts downloads",
             )
     return target
@@ -162,7 +173,10 @@ def _download(package: Package, archive: Archive, cache: Path, progress: Progres
 
 @contextlib.contextmanager
 def _data_tar(file: BinaryIO) -> Iterator[tarfile.TarFile]:
-    """Yield the tar of a package's files.  A package is an ar archive (deb(5)): debian-binary, control.tar.*, data.tar.*."""
+    """Yield the tar of a package's files.
+
+    A package is an ar archive (deb(5)): debian-binary, control.tar.*, data.tar.*.
+    """
     if file.read(len(_AR_MAGIC)) != _AR_MAGIC:
         raise ValueError("no ar archive")
     while len(header := file.read(_AR_HEADER)) == _AR_HEADER:
@@ -173,7 +187,10 @@ def _data_tar(file: BinaryIO) -> Iterator[tarfile.TarFile]:
     else:
         raise ValueError("no data.tar in it")
     if name.endswith(".zst"):
-        with zstandard.ZstdDecompressor().stream_reader(file) as plain, tarfile.open(fileobj=cast(BinaryIO, plain), mode="r|") as archive:
+        with (
+            zstandard.ZstdDecompressor().stream_reader(file) as plain,
+            tarfile.open(fileobj=cast(BinaryIO, plain), mode="r|") as archive,
+        ):
             yield archive
     else:
         with tarfile.open(fileobj=file, mode="r|*") as archive:

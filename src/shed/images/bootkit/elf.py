@@ -1,4 +1,7 @@
-"""As much of the ELF format as checking a kernel, a module and a library needs.  Format: elf(5), 64-bit little-endian only."""
+"""As much of the ELF format as checking a kernel, a module and a library needs.
+
+Format: elf(5), 64-bit little-endian only.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,10 @@ class _Segment:
 
 
 class Elf:
-    """One ELF file held in memory.  Raises `DataError` when `data` is not a 64-bit little-endian ELF file; `name` is for messages."""
+    """One ELF file held in memory.  Raises `DataError` when `data` is not a 64-bit little-endian ELF file.
+
+    `name` is for messages.
+    """
 
     def __init__(self, data: bytes, name: str) -> None:
         if data[:6] != b"\x7fELF\x02\x01" or len(data) < 64:
@@ -68,12 +74,18 @@ class Elf:
                 if tag == _DT_NEEDED:
                     found.append(value)
                 elif tag == _DT_STRTAB:
-                    strings = next(s.offset + value - s.address for s in segments if s.kind == 1 and 0 <= value - s.address < s.size)
+                    strings = next(
+                        s.offset + value - s.address
+                        for s in segments
+                        if s.kind == 1 and 0 <= value - s.address < s.size
+                    )
         return [self._text(strings + offset).decode() for offset in found] if strings is not None else []
 
     def _segments(self) -> Iterator[_Segment]:
         for index in range(self._segment_count):
-            kind, _, offset, address, _, size, _, _ = self._unpack(_SEGMENT.format, self._segments_at + index * _SEGMENT.size)
+            kind, _, offset, address, _, size, _, _ = self._unpack(
+                _SEGMENT.format, self._segments_at + index * _SEGMENT.size
+            )
             yield _Segment(kind, offset, address, size)
 
     def _section_header(self, index: int) -> tuple[int, ...]:

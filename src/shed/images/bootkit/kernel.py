@@ -1,7 +1,7 @@
 """Takes a Linux kernel package apart: the bootable ELF file, its release, and what it was configured to do.
 
-The boot protocol's header is described in Documentation/arch/x86/boot.rst of the kernel, the PVH entry note in QEMU's and Xen's
-``elfnote.h`` (XEN_ELFNOTE_PHYS32_ENTRY).
+The boot protocol's header is described in Documentation/arch/x86/boot.rst of the kernel, the PVH entry note in QEMU's
+and Xen's ``elfnote.h`` (XEN_ELFNOTE_PHYS32_ENTRY).
 """
 
 from __future__ import annotations
@@ -63,7 +63,9 @@ def load_kernel(*, release: str, bzimage: bytes, config: str) -> Kernel:
     options = parse_config(config)
     missing = [option for option in REQUIRED if options.get(option) not in ("y", "m")]
     if missing:
-        raise DataError(f"kernel {release} lacks {', '.join(missing)}", hint="use Debian's generic kernel, not a cloud flavour")
+        raise DataError(
+            f"kernel {release} lacks {', '.join(missing)}", hint="use Debian's generic kernel, not a cloud flavour"
+        )
     image = unpack_bzimage(bzimage)
     check_pvh(image)
     if f"Linux version {release} ".encode() not in image:

@@ -7,9 +7,29 @@ from dataclasses import dataclass
 from shed.errors import DataError
 from shed.images.bootkit.debs import Deb
 from shed.images.bootkit.kernel import Kernel, load_kernel
-from shed.images.bootkit.modules import EARLY, LATE, ON_DEMAND, Module, alias_table, check_release, load_order, module_name, parse_module
+from shed.images.bootkit.modules import (
+    EARLY,
+    LATE,
+    ON_DEMAND,
+    Module,
+    alias_table,
+    check_release,
+    load_order,
+    module_name,
+    parse_module,
+)
 
-_PARTS = ("fs/", "lib/", "crypto/", "net/", "arch/", "drivers/block/", "drivers/net/", "drivers/char/", "drivers/virtio/")
+_PARTS = (
+    "fs/",
+    "lib/",
+    "crypto/",
+    "net/",
+    "arch/",
+    "drivers/block/",
+    "drivers/net/",
+    "drivers/char/",
+    "drivers/virtio/",
+)
 """Folders of a package's modules in which those that we want can be, with all that they depend on."""
 
 
@@ -35,7 +55,9 @@ def read_kernel_package(deb: Deb) -> KernelPackage:
     parts = tuple(f"{top}kernel/{part}" for part in _PARTS)
     alone = {f"boot/vmlinuz-{release}", f"boot/config-{release}", f"{top}modules.builtin"}
     files = {
-        path: content for path, content in deb.members(lambda path: path in alone or path.startswith(parts)) if isinstance(content, bytes)
+        path: content
+        for path, content in deb.members(lambda path: path in alone or path.startswith(parts))
+        if isinstance(content, bytes)
     }
     if missing := sorted(alone - set(files)):
         raise DataError(f"{deb.package.name} has no {missing[0]}")
@@ -50,5 +72,7 @@ def read_kernel_package(deb: Deb) -> KernelPackage:
     on_demand = load_order(ON_DEMAND, find, builtin=builtin, loaded=[*early, *late])
     check_release([*early, *late, *on_demand], release)
     aliases = alias_table([module.name for module in on_demand], find, builtin=builtin, loaded=[*early, *late])
-    kernel = load_kernel(release=release, bzimage=files[f"boot/vmlinuz-{release}"], config=files[f"boot/config-{release}"].decode())
+    kernel = load_kernel(
+        release=release, bzimage=files[f"boot/vmlinuz-{release}"], config=files[f"boot/config-{release}"].decode()
+    )
     return KernelPackage(kernel, early, late, on_demand, aliases)

@@ -28,8 +28,9 @@ class Kit:
     initrd: Digest
     runtime: Digest
     record: Mapping[str, Any]
-    """What they are: ``architecture``, ``kernel_release``, ``erofs_algorithms`` that the kernel reads, ``modules``, ``packages`` (name,
-    version, sha256, whether it is the locked one), ``writer`` of the runtime's EROFS."""
+    """What they are: ``architecture``, ``kernel_release``, ``erofs_algorithms`` that the kernel reads, ``modules``,
+    ``packages`` (name, version, sha256, whether it is the locked one), ``writer`` of the runtime's EROFS.
+    """
 
     @property
     def erofs_algorithms(self) -> list[str]:
@@ -44,23 +45,36 @@ def save_kit(store: LayoutStore, kit: Kit) -> None:
 
 
 def load_kit(store: LayoutStore) -> Kit:
-    """Return the kit of `store`.  Raises `NotFoundError` (NO_BOOT_KIT) when there is none or a blob of it is gone, `DataError`."""
+    """Return the kit of `store`.
+
+    Raises `NotFoundError` (NO_BOOT_KIT) when there is none or a blob of it is gone, `DataError`.
+    """
     kit = read_kit(store)
     if kit is None:
         raise NotFoundError("there is no boot kit yet", code="NO_BOOT_KIT", hint=_HINT)
     for name in ("kernel", "initrd", "runtime"):
         digest = getattr(kit, name)
         if not store.has(digest):
-            raise NotFoundError(f"the {name} of the boot kit, {short(digest)}, is not in the store", code="NO_BOOT_KIT", hint=_HINT)
+            raise NotFoundError(
+                f"the {name} of the boot kit, {short(digest)}, is not in the store", code="NO_BOOT_KIT", hint=_HINT
+            )
     return kit
 
 
 def read_kit(store: LayoutStore) -> Kit | None:
-    """Return what `store` says its kit is, whether or not its blobs are here; None when it says nothing.  Raises `DataError`."""
+    """Return what `store` says its kit is, whether or not its blobs are here; None when it says nothing.
+
+    Raises `DataError`.
+    """
     path = store.root / KIT_FILE
     try:
         fields = json.loads(path.read_text())
-        kit = Kit(parse_digest(fields["kernel"]), parse_digest(fields["initrd"]), parse_digest(fields["runtime"]), dict(fields["record"]))
+        kit = Kit(
+            parse_digest(fields["kernel"]),
+            parse_digest(fields["initrd"]),
+            parse_digest(fields["runtime"]),
+            dict(fields["record"]),
+        )
         _check_record(kit.record)
     except FileNotFoundError:
         return None

@@ -16,7 +16,9 @@ def read_libraries(debs: Iterable[Deb]) -> dict[str, bytes]:
     """Return the libraries in `debs` by the names that programs ask for."""
     files: dict[str, bytes | str] = {}
     for deb in debs:
-        for path, content in deb.members(lambda path: path.startswith(_FOLDER) and "/" not in path[len(_FOLDER) :] and ".so" in path):
+        for path, content in deb.members(
+            lambda path: path.startswith(_FOLDER) and "/" not in path[len(_FOLDER) :] and ".so" in path
+        ):
             files[path[len(_FOLDER) :]] = content
     resolved = {name: files.get(content) if isinstance(content, str) else content for name, content in files.items()}
     return {name: content for name, content in resolved.items() if isinstance(content, bytes)}

@@ -1,7 +1,7 @@
 """Chooses kernel modules and puts them in the order in which they must be loaded.
 
-What a module needs is in its own ``.modinfo`` section: ``depends`` (symbols) and ``softdep`` (for example libcrc32c, which finds its
-algorithm by name).  No depmod, no host tools.
+What a module needs is in its own ``.modinfo`` section: ``depends`` (symbols) and ``softdep`` (for example libcrc32c,
+which finds its algorithm by name).  No depmod, no host tools.
 """
 
 from __future__ import annotations
@@ -79,13 +79,16 @@ def parse_module(path: str, data: bytes) -> Module:
     for value in info.get("softdep", []):
         depends += _before(value)
     aliases = [alias.replace("-", "_") for alias in info.get("alias", []) if not _PATTERN & set(alias)]
-    return Module(name, data, tuple(word.replace("-", "_") for word in depends), info["vermagic"][0].split()[0], tuple(aliases))
+    return Module(
+        name, data, tuple(word.replace("-", "_") for word in depends), info["vermagic"][0].split()[0], tuple(aliases)
+    )
 
 
 def without_signature(data: bytes) -> bytes:
     """Return a module without the signature behind it, if there is one.
 
-    The initrd is verified as a whole and these kernels do not insist; checking one signature takes an emulated CPU 60 million instructions.
+    The initrd is verified as a whole and these kernels do not insist; checking one signature takes an emulated CPU 60
+    million instructions.
     """
     if not data.endswith(_SIGNED):
         return data
@@ -106,9 +109,15 @@ def _before(softdep: str) -> list[str]:
 
 
 def load_order(
-    wanted: Iterable[str], find: Callable[[str], Module | None], *, builtin: frozenset[str], loaded: Iterable[Module] = ()
+    wanted: Iterable[str],
+    find: Callable[[str], Module | None],
+    *,
+    builtin: frozenset[str],
+    loaded: Iterable[Module] = (),
 ) -> list[Module]:
-    """Return `wanted` and all that they need, each behind what it depends on; not what is `builtin` or already `loaded`.
+    """Return `wanted` and all that they need, each behind what it depends on.
+
+    Not what is `builtin` or already `loaded`.
 
     `find` returns the module of a name.  Raises `DataError` for a module that is nowhere, or that needs itself.
     """
@@ -122,7 +131,9 @@ def load_order(
             raise DataError(f"kernel modules need each other: {' -> '.join((*chain, name))}")
         module = find(name)
         if module is None:
-            raise DataError(f"the kernel package has no module {name}" + (f", which {chain[-1]} needs" if chain else ""))
+            raise DataError(
+                f"the kernel package has no module {name}" + (f", which {chain[-1]} needs" if chain else "")
+            )
         for needed in module.depends:
             visit(needed, (*chain, name))
         done.add(name)
@@ -133,8 +144,13 @@ def load_order(
     return order
 
 
-def alias_table(wanted: Iterable[str], find: Callable[[str], Module | None], *, builtin: frozenset[str], loaded: Iterable[Module]) -> str:
-    """Return lines of a name that the kernel may ask for and the modules to load for it, in order; names have ``_`` for ``-``."""
+def alias_table(
+    wanted: Iterable[str], find: Callable[[str], Module | None], *, builtin: frozenset[str], loaded: Iterable[Module]
+) -> str:
+    """Return lines of a name that the kernel may ask for and the modules to load for it, in order.
+
+    Names have ``_`` for ``-``.
+    """
     loaded = list(loaded)
     lines = set()
     for name in wanted:

@@ -12,10 +12,11 @@
     share/uppers/5G                        empty writable layers by their size, see `upper` and `ready`
     share/upper.ext4                       one of 256 MiB, for hosts that do not know those
 
-It is started as ``lib/ld-linux-x86-64.so.2 --inhibit-cache --library-path lib bin/python3 -I -S agent/shed/guest/__main__.py``: neither
-the image's loader nor its libraries nor its Python are touched.
+It is started as ``lib/ld-linux-x86-64.so.2 --inhibit-cache --library-path lib bin/python3 -I -S
+agent/shed/guest/__main__.py``: neither the image's loader nor its libraries nor its Python are touched.
 
-The .pyc files are made by the very interpreter that will read them, and are never compared with a source ("unchecked hash", PEP 552).
+The .pyc files are made by the very interpreter that will read them, and are never compared with a source ("unchecked
+hash", PEP 552).
 """
 
 from __future__ import annotations
@@ -65,7 +66,8 @@ for line in sys.stdin:
 def read_stdlib(debs: Iterable[Deb], libraries: Mapping[str, bytes]) -> dict[str, bytes]:
     """Return the standard library's files by path below ``lib/python3.13/``, without what is left out.
 
-    C modules that need a library which is not among `libraries` (``_ssl``, ``_sqlite3``, ``readline``) are left out too.
+    C modules that need a library which is not among `libraries` (``_ssl``, ``_sqlite3``, ``readline``) are left out
+    too.
     """
     files = {}
     for deb in debs:
@@ -95,7 +97,9 @@ def build_runtime(
     helpers: Mapping[str, bytes],
     scratch: Path,
 ) -> Tree:
-    """Return the tree of the runtime, without modules and empty writable layers; `scratch` is a new folder for files in between.
+    """Return the tree of the runtime, without modules and empty writable layers.
+
+    `scratch` is a new folder for files in between.
 
     Raises `DataError` when a library is missing or a source does not compile.
     """
@@ -126,18 +130,33 @@ def build_runtime(
 def _cached(name: str) -> str:
     """Return the path of the .pyc of the source `name` (PEP 3147)."""
     folder, _, file = name.rpartition("/")
-    return f"{folder}/__pycache__/{file.removesuffix('.py')}.cpython-{PYTHON.removeprefix('python').replace('.', '')}.pyc"
+    return (
+        f"{folder}/__pycache__/{file.removesuffix('.py')}.cpython-{PYTHON.removeprefix('python').replace('.', '')}.pyc"
+    )
 
 
 def _compile(tree: Tree, sources: Mapping[str, bytes], compiled: Mapping[str, str], scratch: Path) -> dict[str, bytes]:
-    """Compile with the Python in `tree`; `compiled` says which source becomes which file.  The standard library is given in `sources`."""
+    """Compile with the Python in `tree`; `compiled` says which source becomes which file.
+
+    The standard library is given in `sources`.
+    """
     for name, data in {**tree.regular_files(), **sources}.items():
         path = scratch / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
     (scratch / "lib" / LOADER).chmod(0o755)
     work = "".join(f"{source}\0{target}\n" for source, target in sorted(compiled.items()))
-    command = [*start_command(scratch, scratch / "bin" / PYTHON), "-B", "-S", "-P", "-s", "-c", _COMPILE, scratch, f"{MOUNT_POINT}/"]
+    command = [
+        *start_command(scratch, scratch / "bin" / PYTHON),
+        "-B",
+        "-S",
+        "-P",
+        "-s",
+        "-c",
+        _COMPILE,
+        scratch,
+        f"{MOUNT_POINT}/",
+    ]
     result = run(command, stdin=work.encode(), env={"PYTHONHASHSEED": "0", "PYTHONHOME": str(scratch)})
     if result.stderr:
         raise DataError(f"compiling for the runtime: {result.stderr.decode(errors='replace').strip()[:500]}")

@@ -1,7 +1,7 @@
 """Makes the empty ext4 file systems that the writable layers of sheds start as, one of each size that many will want.
 
-A shed of another size gets the next smaller one, which grows while mounted: its group descriptors have room for that.  Nothing in them
-depends on the machine or the time.
+A shed of another size gets the next smaller one, which grows while mounted: its group descriptors have room for that.
+Nothing in them depends on the machine or the time.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ SMALL = 256 << 20
 READY = tuple(gib << 30 for gib in (1, 2, 5, 10, 20, 50, 100))
 """Bytes of the others."""
 ROOM = 128 << 30
-"""Bytes that each can grow to: more than a shed may have, because mke2fs refuses to leave room for no more than there is."""
+"""Bytes that each can grow to: more than a shed may have, because mke2fs refuses to leave room for no more than there
+is.
+"""
 LABEL = "shed-upper"
 _BLOCK = 4096
 _JOURNAL_MB = 32

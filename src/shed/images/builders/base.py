@@ -71,7 +71,8 @@ class Builder(Protocol):
     def build(self, request: BuildRequest, output: Path, show: Show | None) -> None:
         """Build what `request` says and write it to the archive `output`, in a folder that is removed afterwards with all that is in it.
 
-        What the tool prints goes to `show`, or the last of it into the error.  Raises `CommandError` when the build fails.
+        What the tool prints goes to `show`, or the last of it into the error.  Raises `CommandError` when the build
+        fails.
         """
         ...
 
@@ -85,7 +86,10 @@ class Builder(Protocol):
 
 
 def tool_environment(scratch: Path | None = None) -> dict[str, str]:
-    """Return the variables that a builder gets besides those every command gets; its temporary files go to the folder `scratch`."""
+    """Return the variables that a builder gets besides those every command gets.
+
+    Its temporary files go to the folder `scratch`.
+    """
     env = {name: os.environ[name] for name in _PASSED if name in os.environ}
     return env if scratch is None else env | {"TMPDIR": str(scratch)}
 

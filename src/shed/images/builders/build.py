@@ -38,7 +38,9 @@ def find_file(context: Path, file: str | None = None) -> Path:
         if (context / name).is_file():
             return context / name
     raise NotFoundError(
-        f"{context} has none of {', '.join(DEFAULT_FILES)}", code="CONTAINERFILE_NOT_FOUND", hint="write one, or name yours with --file"
+        f"{context} has none of {', '.join(DEFAULT_FILES)}",
+        code="CONTAINERFILE_NOT_FOUND",
+        hint="write one, or name yours with --file",
     )
 
 

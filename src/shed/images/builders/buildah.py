@@ -30,7 +30,11 @@ class Buildah:
 
     def export(self, reference: str, output: Path, show: Show | None) -> None:
         """Copy an image."""
-        run_streaming(["buildah", "push", "--quiet", reference, f"oci-archive:{output}"], env=tool_environment(output.parent), show=show)
+        run_streaming(
+            ["buildah", "push", "--quiet", reference, f"oci-archive:{output}"],
+            env=tool_environment(output.parent),
+            show=show,
+        )
 
 
 def build_command(request: BuildRequest, record: Path) -> list[Argument]:
@@ -38,5 +42,9 @@ def build_command(request: BuildRequest, record: Path) -> list[Argument]:
     command: list[Argument] = ["buildah", "build", "--layers", "--force-rm", "--iidfile", record]
     command += ["--tag", f"localhost/shed-build:{request.name}"]
     if request.epoch:
-        command += ["--timestamp", request.epoch, "--no-cache"]  # what is cached keeps the times of the build that made it
+        command += [
+            "--timestamp",
+            request.epoch,
+            "--no-cache",
+        ]  # what is cached keeps the times of the build that made it
     return [*command, *request.options(), request.context]

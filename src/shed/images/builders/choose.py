@@ -22,12 +22,15 @@ _NEXT_STEP = {
 def choose_builder(name: str | None = None, *, builders: Sequence[Builder] = BUILDERS) -> Builder:
     """Return the builder called `name`, or the first that works.
 
-    Raises `UsageError` for a name that there is not, and `UnavailableError` (NO_BUILDER) with every reason when none works.
+    Raises `UsageError` for a name that there is not, and `UnavailableError` (NO_BUILDER) with every reason when none
+    works.
     """
     if name is not None:
         builders = [builder for builder in builders if builder.name == name]
         if not builders:
-            raise UsageError(f"there is no builder {name!r}", hint=f"choose one of {', '.join(builder.name for builder in BUILDERS)}")
+            raise UsageError(
+                f"there is no builder {name!r}", hint=f"choose one of {', '.join(builder.name for builder in BUILDERS)}"
+            )
     reasons: dict[str, str] = {}
     for builder in builders:
         reason = builder.probe()

@@ -1,7 +1,7 @@
 """docker: BuildKit through buildx, or the classic builder where buildx is missing or ``DOCKER_BUILDKIT=0`` asks for it.
 
-BuildKit writes an OCI archive itself, unless the engine builds into its old image store (driver ``docker`` without containerd's
-snapshotter), which cannot; from there, as with the classic builder, the image comes by ``docker save``.
+BuildKit writes an OCI archive itself, unless the engine builds into its old image store (driver ``docker`` without
+containerd's snapshotter), which cannot; from there, as with the classic builder, the image comes by ``docker save``.
 """
 
 from __future__ import annotations
@@ -48,7 +48,10 @@ class Docker:
 
 
 def export_command(request: BuildRequest, output: Path) -> list[Argument]:
-    """Return the command that builds with BuildKit and writes the archive; without attestations, which say when and where it was built."""
+    """Return the command that builds with BuildKit and writes the archive.
+
+    Without attestations, which say when and where it was built.
+    """
     quoted = str(output).replace('"', '""')  # the value is CSV, and a path may hold a comma
     destination = f'type=oci,"dest={quoted}"' + (",rewrite-timestamp=true" if request.epoch else "")
     quiet = ["--progress=plain", "--provenance=false", "--sbom=false"]
@@ -58,7 +61,16 @@ def export_command(request: BuildRequest, output: Path) -> list[Argument]:
 def build_command(start: list[str], request: BuildRequest, record: Path) -> list[Argument]:
     """Return the command that builds into the engine's image store and writes the image's identifier to `record`."""
     plain = ["--progress=plain", "--provenance=false", "--sbom=false"] if "buildx" in start else []
-    return [*start, *plain, "--iidfile", record, "--tag", f"shed-build:{request.name}", *request.options(), request.context]
+    return [
+        *start,
+        *plain,
+        "--iidfile",
+        record,
+        "--tag",
+        f"shed-build:{request.name}",
+        *request.options(),
+        request.context,
+    ]
 
 
 def _exports() -> bool:

@@ -30,7 +30,16 @@ class Podman:
 
     def export(self, reference: str, output: Path, show: Show | None) -> None:
         """Save an image."""
-        command: list[Argument] = ["podman", "save", "--quiet", "--format", "oci-archive", "--output", output, reference]
+        command: list[Argument] = [
+            "podman",
+            "save",
+            "--quiet",
+            "--format",
+            "oci-archive",
+            "--output",
+            output,
+            reference,
+        ]
         run_streaming(command, env=tool_environment(output.parent), show=show)
 
 
@@ -39,5 +48,9 @@ def build_command(request: BuildRequest, record: Path) -> list[Argument]:
     command: list[Argument] = ["podman", "build", "--layers", "--force-rm", "--iidfile", record]
     command += ["--tag", f"localhost/shed-build:{request.name}"]
     if request.epoch:
-        command += ["--timestamp", request.epoch, "--no-cache"]  # what is cached keeps the times of the build that made it
+        command += [
+            "--timestamp",
+            request.epoch,
+            "--no-cache",
+        ]  # what is cached keeps the times of the build that made it
     return [*command, *request.options(), request.context]

@@ -14,7 +14,8 @@ from shed.oci.staging import StagedBlob
 def best_compression(readable: Collection[str]) -> Compression:
     """Return what images are written with unless asked otherwise: zstd where the kernel, which reads `readable`, has it, else LZ4.
 
-    zstd at its level 3 is 0.73 of LZ4's size and written in little more time; a guest that reads it cold takes a tenth longer.
+    zstd at its level 3 is 0.73 of LZ4's size and written in little more time; a guest that reads it cold takes a tenth
+    longer.
     """
     return Compression.parse("zstd" if "zstd" in readable else "lz4")
 

@@ -17,4 +17,6 @@ def choose_writer(*, compression: str | None, build_tools: str | None) -> RootWr
         return None if how is None else BuiltinWriter(how)
     from shed.images.writers.container import ContainerWriter  # noqa: PLC0415  needs more than most builds do
 
-    return ContainerWriter(build_tools, how or Compression.parse("zstd"))  # minting refuses it for a kernel that cannot read it
+    return ContainerWriter(
+        build_tools, how or Compression.parse("zstd")
+    )  # minting refuses it for a kernel that cannot read it

@@ -27,19 +27,23 @@ _MKFS = "mkfs.erofs"
 _TAR, _IMAGE = "rootfs.tar", "rootfs.erofs"
 _CLUSTER_SIZE = 64 << 10
 _OPTIONS = ("--quiet", "-b4096", f"-C{_CLUSTER_SIZE}", "-T0", "--mkfs-time", "-Eforce-inode-extended", "--tar=f")
-"""Blocks of 4 KiB, as hosts with larger pages would choose others; ``--mkfs-time`` lets ``-T0`` date the image alone and not its files.
-A compact inode cannot carry a time, and mkfs.erofs 1.9.4 takes one, and loses the nanoseconds, when the seconds are those of ``-T``."""
+"""Blocks of 4 KiB, as hosts with larger pages would choose others; ``--mkfs-time`` lets ``-T0`` date the image alone
+and not its files. A compact inode cannot carry a time, and mkfs.erofs 1.9.4 takes one, and loses the nanoseconds, when
+the seconds are those of ``-T``.
+"""
 _VERSION = re.compile(r"mkfs\.erofs \(erofs-utils\) (\S+)")
 
 
 class ContainerWriter:
     """Writes with mkfs.erofs; pinned by the image that it is taken from, which holds its compressors too."""
 
-    def __init__(self, wanted: str | None = None, compression: Compression | None = None, *, engine: Engine | None = None) -> None:
+    def __init__(
+        self, wanted: str | None = None, compression: Compression | None = None, *, engine: Engine | None = None
+    ) -> None:
         """Find the image that `wanted` means, in `engine` or in the one that works.
 
-        Raises `UnavailableError` (NO_CONTAINER_ENGINE), `NotFoundError` (NO_BUILD_TOOLS), `CommandError` when the image cannot be pulled
-        or run, and `DataError` when it is another.
+        Raises `UnavailableError` (NO_CONTAINER_ENGINE), `NotFoundError` (NO_BUILD_TOOLS), `CommandError` when the image
+        cannot be pulled or run, and `DataError` when it is another.
         """
         self._compression = compression or Compression()
         self._engine = engine or find_engine()
@@ -88,7 +92,9 @@ def _image(engine: Engine, reference: str) -> str:
         engine.pull(reference)
         image = engine.image_id(reference)
     if image is None:
-        raise NotFoundError(f"{engine.program} has no image {reference}", code="NO_BUILD_TOOLS", hint="make it: make build-tools")
+        raise NotFoundError(
+            f"{engine.program} has no image {reference}", code="NO_BUILD_TOOLS", hint="make it: make build-tools"
+        )
     return image
 
 
@@ -97,7 +103,9 @@ def _version(engine: Engine, image: str, reference: str) -> str:
     text = engine.run(image, [_MKFS, "--version"]).stdout.decode(errors="replace")
     match = _VERSION.search(text)
     if match is None:
-        raise DataError(f"{_MKFS} of {reference} is not the one of erofs-utils: {text[:100]!r}", hint="name an image of build tools")
+        raise DataError(
+            f"{_MKFS} of {reference} is not the one of erofs-utils: {text[:100]!r}", hint="name an image of build tools"
+        )
     return match[1]
 
 
@@ -119,4 +127,6 @@ def _check_magic(blob: StagedBlob) -> None:
     """Refuse what is no EROFS image, before anybody reads more of it."""
     magic = os.pread(blob.file.fileno(), 4, layout.SUPER_OFFSET)
     if magic != layout.MAGIC.to_bytes(4, "little"):
-        raise DataError(f"{_MKFS} wrote no EROFS image: it begins with {magic.hex() or 'nothing'}", hint="report this as a bug")
+        raise DataError(
+            f"{_MKFS} wrote no EROFS image: it begins with {magic.hex() or 'nothing'}", hint="report this as a bug"
+        )

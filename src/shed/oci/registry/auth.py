@@ -1,7 +1,7 @@
 """Authorization: answering a registry's challenge with Basic credentials or with a token fetched for a scope.
 
-Source: https://distribution.github.io/distribution/spec/auth/token/ and /oauth/.  Credentials go to the registry itself and to the token
-realm it names, that one over HTTPS (or to this machine) only.
+Source: https://distribution.github.io/distribution/spec/auth/token/ and /oauth/.  Credentials go to the registry itself
+and to the token realm it names, that one over HTTPS (or to this machine) only.
 """
 
 from __future__ import annotations
@@ -80,7 +80,9 @@ class Authenticator:
         return header if time.monotonic() < until else None
 
     def answer(self, challenge: str, scopes: tuple[str, ...], used: str | None) -> bool:
-        """Prepare for a registry that answered 401 to a request with the header `used`; return whether another try makes sense.
+        """Prepare for a registry that answered 401 to a request with the header `used`.
+
+        Return whether another try makes sense.
 
         Raises `RegistryError` when the token server refuses, and `TransientError`.
         """
@@ -116,7 +118,9 @@ class Authenticator:
         else:
             query = urlencode([*service, *(("scope", scope) for scope in wanted)])
             url = f"{realm}{'&' if place.query else '?'}{query}"
-            answer = self._transport.send(what, "GET", url, {"Authorization": secret.basic} if secret.basic else {}, redirects=False)
+            answer = self._transport.send(
+                what, "GET", url, {"Authorization": secret.basic} if secret.basic else {}, redirects=False
+            )
         with answer:
             data = answer.read(_MAX_ANSWER)
             if answer.status != 200:

@@ -45,10 +45,11 @@ class RemoteManifest:
 class Repository:
     """The repository of `reference`; usable by several threads.
 
-    `push` asks for the right to write.  Credentials are those that docker or podman keep, unless given.  The registry may lead to
-    `private_hosts`, even if it is not inside itself; see `shed.oci.registry.connections`.  Faults that may pass are tried
-    three times, after `waits` in seconds, by `sleep`.  Connections are kept for the next request, and closed when a ``with`` block ends.
-    Every method raises `RegistryError` when it is refused, `UnavailableError` when the registry cannot be reached.
+    `push` asks for the right to write.  Credentials are those that docker or podman keep, unless given.  The registry
+    may lead to `private_hosts`, even if it is not inside itself; see `shed.oci.registry.connections`.  Faults that may
+    pass are tried three times, after `waits` in seconds, by `sleep`.  Connections are kept for the next request, and
+    closed when a ``with`` block ends. Every method raises `RegistryError` when it is refused, `UnavailableError` when
+    the registry cannot be reached.
     """
 
     def __init__(
@@ -64,7 +65,13 @@ class Repository:
     ) -> None:
         self.reference = reference
         self._session = Session(
-            reference, push=push, insecure=insecure, credentials=credentials, private_hosts=private_hosts, waits=waits, sleep=sleep
+            reference,
+            push=push,
+            insecure=insecure,
+            credentials=credentials,
+            private_hosts=private_hosts,
+            waits=waits,
+            sleep=sleep,
         )
 
     def abort(self) -> None:
@@ -78,7 +85,10 @@ class Repository:
         self._session.close()
 
     def get_manifest(self, target: str) -> RemoteManifest:
-        """Return the manifest or index with the tag or digest `target`, verified.  Raises `NotFoundError` and `DataError`."""
+        """Return the manifest or index with the tag or digest `target`, verified.
+
+        Raises `NotFoundError` and `DataError`.
+        """
         what = self._session.what_manifest(target)
 
         def get() -> tuple[bytes, Mapping[str, str]]:
@@ -108,14 +118,18 @@ class Repository:
         headers = self._session.retried(head)
         if headers is None:
             return None
-        return Descriptor(headers.get("Content-Type", ""), parse_digest(headers.get("Docker-Content-Digest")), _length(headers))
+        return Descriptor(
+            headers.get("Content-Type", ""), parse_digest(headers.get("Docker-Content-Digest")), _length(headers)
+        )
 
     def put_manifest(self, target: str, data: bytes, media_type: str) -> Digest:
         """Store `data` as the manifest `target`, a tag or its own digest; return its digest."""
         what = self._session.what_manifest(target)
 
         def put() -> None:
-            with self._session.send(what, "PUT", self._manifest(target), {"Content-Type": media_type}, body=data) as answer:
+            with self._session.send(
+                what, "PUT", self._manifest(target), {"Content-Type": media_type}, body=data
+            ) as answer:
                 self._session.expect(what, answer, 201)
                 answer.read(MAX_ERROR)
 
@@ -135,7 +149,13 @@ class Repository:
         return self._session.retried(head)
 
     def fetch_blob(
-        self, digest: Digest, sink: Sink, *, size: int | None = None, start: int = 0, on_bytes: Callable[[int], object] = _ignore
+        self,
+        digest: Digest,
+        sink: Sink,
+        *,
+        size: int | None = None,
+        start: int = 0,
+        on_bytes: Callable[[int], object] = _ignore,
     ) -> int:
         """Write a blob to `sink`, which has its first `start` bytes, verified, and return its size, which is `size` where that is known.
 
@@ -144,7 +164,10 @@ class Repository:
         return Download(self._session, digest, size, sink, start=start, on_bytes=on_bytes).run()
 
     def mount_blob(self, digest: Digest, repository: str) -> bool:
-        """Have the registry take a blob over from another of its repositories; return whether it did.  Any refusal is just a no."""
+        """Have the registry take a blob over from another of its repositories; return whether it did.
+
+        Any refusal is just a no.
+        """
         what = self._session.what_blob(digest)
         url = f"{self._session.base}/blobs/uploads/?{urlencode({'mount': digest, 'from': repository})}"
         scope = (f"repository:{repository}:pull",)

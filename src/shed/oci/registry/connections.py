@@ -1,11 +1,12 @@
 """Connections to a registry and to where it leads: to which addresses they may go, how slow they may be, and how they are cut.
 
-**Addresses.**  A registry may lead elsewhere: by redirect, by the place of an upload, by the token server that it names.  It could lead
-into a network that it cannot reach itself.  So the address that a connection really has, whatever its name resolved to, must be no
-further inside than the registry's own: public, private, link-local, this machine.  That is looked at before a byte is sent.
+**Addresses.**  A registry may lead elsewhere: by redirect, by the place of an upload, by the token server that it
+names.  It could lead into a network that it cannot reach itself.  So the address that a connection really has, whatever
+its name resolved to, must be no further inside than the registry's own: public, private, link-local, this machine.
+That is looked at before a byte is sent.
 
-**Patience.**  Who sends less than `LEAST_RATE` is hung up on, and so is who sends much that is no content.  Only the time is counted in
-which we wait.
+**Patience.**  Who sends less than `LEAST_RATE` is hung up on, and so is who sends much that is no content.  Only the
+time is counted in which we wait.
 """
 
 from __future__ import annotations
@@ -126,7 +127,9 @@ class _Response(http.client.HTTPResponse):
 
 
 class Connections:
-    """The connections of one client to the registry `authority` (``host[:port]``) and to where that leads; usable by several threads.
+    """The connections of one client to the registry `authority` (``host[:port]``) and to where that leads.
+
+    Usable by several threads.
 
     `private_hosts` may be inside although the registry is not.
     """
@@ -178,7 +181,9 @@ class Connections:
         where, own = _inside(address), self._is_own(host, port)
         most = self._inside if self._inside is not None else where if own else _PUBLIC
         if where > most:
-            what = f"the registry {host} is now at" if own else f"the registry {self._host} leads to {host}, which is at"
+            what = (
+                f"the registry {host} is now at" if own else f"the registry {self._host} leads to {host}, which is at"
+            )
             hint = f"if that is meant to be, add {host} to limits.private_hosts in server.yaml"
             raise RegistryError(f"{what} {_WHERE[where]} address {address}", code="REGISTRY_LEADS_INSIDE", hint=hint)
 
@@ -248,7 +253,9 @@ def _pool(proxy: str) -> urllib3.PoolManager:
 
 def _cut(connection: socket.socket) -> None:
     with contextlib.suppress(OSError):
-        socket.socket.shutdown(connection, socket.SHUT_RDWR)  # not the method of an SSLSocket, which takes TLS away from who is reading
+        socket.socket.shutdown(
+            connection, socket.SHUT_RDWR
+        )  # not the method of an SSLSocket, which takes TLS away from who is reading
 
 
 def _plain(host: str | None) -> str:

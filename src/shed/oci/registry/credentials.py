@@ -1,7 +1,8 @@
 """The credentials that docker, podman and skopeo keep for a registry, found where they keep them.
 
-Looked at in this order, the first that knows the registry wins: ``$REGISTRY_AUTH_FILE``, docker's ``config.json``, podman's ``auth.json``.
-Sources: https://docs.docker.com/reference/cli/docker/login/ and containers-auth.json(5).  What is secret is in no message and no `repr`.
+Looked at in this order, the first that knows the registry wins: ``$REGISTRY_AUTH_FILE``, docker's ``config.json``,
+podman's ``auth.json``. Sources: https://docs.docker.com/reference/cli/docker/login/ and containers-auth.json(5).  What
+is secret is in no message and no `repr`.
 """
 
 from __future__ import annotations

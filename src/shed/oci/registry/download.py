@@ -33,7 +33,14 @@ class Download:
     """One blob on its way from a repository into `sink`, which has `start` bytes of it."""
 
     def __init__(
-        self, session: Session, digest: Digest, size: int | None, sink: Sink, *, start: int, on_bytes: Callable[[int], object]
+        self,
+        session: Session,
+        digest: Digest,
+        size: int | None,
+        sink: Sink,
+        *,
+        start: int,
+        on_bytes: Callable[[int], object],
     ) -> None:
         self._session = session
         self._digest = digest
@@ -70,14 +77,20 @@ class Download:
                 self._on_bytes(len(fresh))
         if self._size is not None and self._done < self._size:
             cut = f"{self._what} was cut after {self._done} of {self._size} bytes"
-            raise TransientError(UnavailableError(cut, code="REGISTRY_UNAVAILABLE", hint="check the network and try again"))
+            raise TransientError(
+                UnavailableError(cut, code="REGISTRY_UNAVAILABLE", hint="check the network and try again")
+            )
 
     def _begin(self, answer: Answer) -> int:
         """Check what the head of `answer` promises; return how many of its bytes are here already."""
         if answer.status == 206 and self._done:
             text = answer.headers.get("Content-Range", "")
             match = _CONTENT_RANGE.fullmatch(text)
-            if match is None or int(match[1]) != self._done or (match[3] != "*" and self._size not in (None, int(match[3]))):
+            if (
+                match is None
+                or int(match[1]) != self._done
+                or (match[3] != "*" and self._size not in (None, int(match[3])))
+            ):
                 raise RegistryError(f"{self._what}: asked for the bytes from {self._done}, got {text[:100]!r}")
             return 0
         self._session.expect(self._what, answer, 200)

@@ -39,11 +39,18 @@ class TransientError(Exception):
 
 
 def retried(
-    call: Callable[[], _T], *, sleep: Callable[[float], object], waits: Sequence[float] = WAITS, done: Callable[[], int] = lambda: 0
+    call: Callable[[], _T],
+    *,
+    sleep: Callable[[float], object],
+    waits: Sequence[float] = WAITS,
+    done: Callable[[], int] = lambda: 0,
 ) -> _T:
-    """Return what `call` returns, calling again after a `TransientError`; when the waits are used up, it ends in its `ShedError`.
+    """Return what `call` returns, calling again after a `TransientError`.
 
-    `done` says how many bytes are through: a try that brought more than a megabyte starts the count of tries anew, within `MAX_TRIES`.
+    When the waits are used up, it ends in its `ShedError`.
+
+    `done` says how many bytes are through: a try that brought more than a megabyte starts the count of tries anew,
+    within `MAX_TRIES`.
     """
     before, failures, tries = done(), 0, 0
     while True:
@@ -74,14 +81,20 @@ def refused(host: str, what: str, status: int, body: bytes) -> ShedError:
         hint = "check the name; a registry may say so of what needs a login, too"
         return NotFoundError(f"{host} has no {what}{said}", code="NOT_IN_REGISTRY", hint=hint)
     if status == 429:
-        return UnavailableError(f"{host} gets too many requests{said}", code="REGISTRY_BUSY", hint="wait a while, or log in")
+        return UnavailableError(
+            f"{host} gets too many requests{said}", code="REGISTRY_BUSY", hint="wait a while, or log in"
+        )
     if status >= 500:
-        return UnavailableError(f"{host} failed with status {status} for {what}{said}", code="REGISTRY_UNAVAILABLE", hint="try again later")
+        return UnavailableError(
+            f"{host} failed with status {status} for {what}{said}", code="REGISTRY_UNAVAILABLE", hint="try again later"
+        )
     return RegistryError(f"{host} refused {what} with status {status}{said}", hint="the registry may not support this")
 
 
 def _detail(body: bytes) -> str:
-    """Return what a registry's ``{"errors": […]}`` says, in one line in which nothing is hidden; empty when it says nothing.
+    """Return what a registry's ``{"errors": […]}`` says, in one line in which nothing is hidden.
+
+    Empty when it says nothing.
 
     All words of registries come in here.
     """

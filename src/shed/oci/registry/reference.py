@@ -61,7 +61,10 @@ class Reference:
 
 
 def parse_reference(text: str) -> Reference:
-    """Return what `text` refers to; without tag and digest, the tag is ``latest``.  Raises `UsageError` (INVALID_REFERENCE)."""
+    """Return what `text` refers to; without tag and digest, the tag is ``latest``.
+
+    Raises `UsageError` (INVALID_REFERENCE).
+    """
     name, at, digest = text.partition("@")
     if at and not is_digest(digest):
         raise _invalid(text, "the digest after '@' is not `sha256:` and 64 lower-case hex digits")
@@ -113,4 +116,6 @@ def _registry(text: str, host: str) -> str:
 
 
 def _invalid(text: str, why: str) -> UsageError:
-    return UsageError(f"invalid image reference {text!r}: {why}", code="INVALID_REFERENCE", hint="write it as ghcr.io/me/image:tag")
+    return UsageError(
+        f"invalid image reference {text!r}: {why}", code="INVALID_REFERENCE", hint="write it as ghcr.io/me/image:tag"
+    )

@@ -63,7 +63,9 @@ class Session:
         body: Body | bytes | None = None,
         scopes: tuple[str, ...] = (),
     ) -> Answer:
-        """Send one request and return the answer, which may be anything but 5xx and 429; `scopes` are needed besides the repository's own.
+        """Send one request and return the answer, which may be anything but 5xx and 429.
+
+        `scopes` are needed besides the repository's own.
 
         Raises `TransientError`, and `RegistryError` when there are no credentials or they do not suffice.
         """

@@ -1,8 +1,8 @@
 """HTTP to registries and wherever they redirect to: who may be spoken to without encryption, redirects, faults that pass.
 
-A registry on this machine may speak plain HTTP or TLS, and is asked; `docs/decisions/0016-registries-on-this-machine.md` says how.
-An Authorization header never follows a redirect to another place.  Proxies come from the environment, and so do the certificates that are
-trusted (``SSL_CERT_FILE``).
+A registry on this machine may speak plain HTTP or TLS, and is asked;
+`docs/decisions/0016-registries-on-this-machine.md` says how. An Authorization header never follows a redirect to
+another place.  Proxies come from the environment, and so do the certificates that are trusted (``SSL_CERT_FILE``).
 """
 
 from __future__ import annotations
@@ -89,7 +89,10 @@ class Answer:
 
 
 class Transport:
-    """Connections to the registry `host`, without encryption when it is `insecure`, and to others; usable by several threads."""
+    """Connections to the registry `host`, without encryption when it is `insecure`, and to others.
+
+    Usable by several threads.
+    """
 
     def __init__(
         self,
@@ -126,7 +129,10 @@ class Transport:
         return self._base
 
     def _speaks_plainly(self) -> bool:
-        """Tell whether the registry answers a request that nobody encrypted and that says nothing.  Raises `TransientError`."""
+        """Tell whether the registry answers a request that nobody encrypted and that says nothing.
+
+        Raises `TransientError`.
+        """
         url = f"http://{self._host}/v2/"
         try:
             with Answer(self._request("GET", url, _HEADERS), url) as answer:
@@ -143,7 +149,14 @@ class Transport:
         host = split_host(place.netloc)
         proxy = "" if is_loopback(host) or proxy_bypass(place.netloc) else getproxies().get(place.scheme, "")
         return self._connections.pool(proxy).request(
-            method, url, body=data, headers=headers, redirect=False, retries=False, preload_content=False, decode_content=False
+            method,
+            url,
+            body=data,
+            headers=headers,
+            redirect=False,
+            retries=False,
+            preload_content=False,
+            decode_content=False,
         )
 
     def retried(self, call: Callable[[], _T], *, done: Callable[[], int] = lambda: 0) -> _T:
@@ -160,7 +173,9 @@ class Transport:
         body: Body | bytes | None = None,
         redirects: bool = True,
     ) -> Answer:
-        """Send one request and return the answer, which is neither 5xx nor 429 and, with `redirects`, no redirect; `what` is for messages.
+        """Send one request and return the answer, which is neither 5xx nor 429 and, with `redirects`, no redirect.
+
+        `what` is for messages.
 
         Raises `TransientError`, and `RegistryError` for what no further try will change.
         """
@@ -170,7 +185,9 @@ class Transport:
             host = urlsplit(url).netloc
             if answer.status == 429 or answer.status >= 500:
                 with answer:
-                    raise TransientError(refused(host, what, answer.status, answer.read(_MAX_ERROR)), wait=_retry_after(answer.headers))
+                    raise TransientError(
+                        refused(host, what, answer.status, answer.read(_MAX_ERROR)), wait=_retry_after(answer.headers)
+                    )
             location = answer.headers.get("Location")
             if not redirects or answer.status not in _REDIRECTS or location is None:
                 return answer
@@ -197,7 +214,9 @@ class Transport:
             if _was_cut(error):
                 raise TransientError(_unreachable(url, error)) from None
             hint = "if it has a certificate of its own, set SSL_CERT_FILE; if it has none, use --insecure"
-            raise RegistryError(f"no encrypted connection to {place.netloc}: {_reason(error)}", code="REGISTRY_TLS", hint=hint) from None
+            raise RegistryError(
+                f"no encrypted connection to {place.netloc}: {_reason(error)}", code="REGISTRY_TLS", hint=hint
+            ) from None
         except (HTTPError, OSError) as error:
             raise TransientError(_unreachable(url, error)) from None
         return Answer(response, url)
@@ -206,14 +225,26 @@ class Transport:
 def same_origin(one: str, other: str) -> bool:
     """Tell whether two URLs have the same scheme, host and port (RFC 6454)."""
     a, b = (urllib3.util.parse_url(url) for url in (one, other))
-    return (a.scheme, a.host, a.port or _PORTS.get(a.scheme or "")) == (b.scheme, b.host, b.port or _PORTS.get(b.scheme or ""))
+    return (a.scheme, a.host, a.port or _PORTS.get(a.scheme or "")) == (
+        b.scheme,
+        b.host,
+        b.port or _PORTS.get(b.scheme or ""),
+    )
 
 
 def resolve(url: str, location: str) -> str:
-    """Return where `location`, as the answer from `url` gives it, is.  Raises `RegistryError` when it is no web address."""
+    """Return where `location`, as the answer from `url` gives it, is.
+
+    Raises `RegistryError` when it is no web address.
+    """
     try:
         target = urljoin(url, location)
-        if target.isascii() and target.isprintable() and urllib3.util.parse_url(target).host and urlsplit(target).scheme in _PORTS:
+        if (
+            target.isascii()
+            and target.isprintable()
+            and urllib3.util.parse_url(target).host
+            and urlsplit(target).scheme in _PORTS
+        ):
             return target
     except ValueError:
         pass
@@ -238,7 +269,9 @@ def _unreachable(url: str, error: Exception) -> UnavailableError:
         if isinstance(cause, SlowError):
             hint = "try again later: what is here is kept"
             return UnavailableError(f"{host} was hung up on: {cause}", code="REGISTRY_SLOW", hint=hint)
-    return UnavailableError(f"cannot reach {host}: {_reason(error)}", code="REGISTRY_UNAVAILABLE", hint="check the name and the network")
+    return UnavailableError(
+        f"cannot reach {host}: {_reason(error)}", code="REGISTRY_UNAVAILABLE", hint="check the name and the network"
+    )
 
 
 def _reason(error: BaseException) -> str:

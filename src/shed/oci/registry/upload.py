@@ -1,7 +1,7 @@
 """Storing one blob: in one stream, as docker does, and after a cut, or where the registry refuses streams, in chunks.
 
-A stream is what every registry takes, of any length.  Chunks are small because of the registries that limit them (ghcr.io: 4 MiB).
-Source: https://github.com/opencontainers/distribution-spec/blob/v1.1.1/spec.md#pushing-blobs.
+A stream is what every registry takes, of any length.  Chunks are small because of the registries that limit them
+(ghcr.io: 4 MiB). Source: https://github.com/opencontainers/distribution-spec/blob/v1.1.1/spec.md#pushing-blobs.
 """
 
 from __future__ import annotations
@@ -99,7 +99,9 @@ class Upload:
         self._location = self._session.location(answer)
         self._offset = _held(answer) if "Range" in answer.headers else start + size
         if not start < self._offset <= start + size:
-            raise RegistryError(f"{self._what}: the registry says it has {self._offset} bytes after {start + size} were sent")
+            raise RegistryError(
+                f"{self._what}: the registry says it has {self._offset} bytes after {start + size} were sent"
+            )
         return True
 
     def _complete(self, body: _Part | None) -> None:

@@ -33,7 +33,12 @@ def shared_folders(host: Host) -> Iterator[Result]:
     if libc.syscall(_SECCOMP, _GET_ACTION_AVAILABLE, 0, ctypes.byref(action)):
         why = os.strerror(ctypes.get_errno())
         hint = "use Linux 5.9 or newer with seccomp, or share folders with :ro"
-        yield Result("shared folders", Status.WARN, f"sheds with a writable folder do not start: no seccomp user notification: {why}", hint)
+        yield Result(
+            "shared folders",
+            Status.WARN,
+            f"sheds with a writable folder do not start: no seccomp user notification: {why}",
+            hint,
+        )
     else:
         yield Result("shared folders", Status.PASS, "the kernel asks about each name that a guest makes in one")
 
@@ -41,7 +46,9 @@ def shared_folders(host: Host) -> Iterator[Result]:
 def repositories(host: Host) -> Iterator[Result]:
     """Git takes no files of a branch for a repository, whose settings it would obey."""
     try:
-        answer = run(["git", "config", "--get", "safe.bareRepository"], cwd=Path("/"), check=False, timeout=_GIT_SECONDS)
+        answer = run(
+            ["git", "config", "--get", "safe.bareRepository"], cwd=Path("/"), check=False, timeout=_GIT_SECONDS
+        )
     except ShedError:
         yield Result("repositories", Status.PASS, "there is no git on this machine")
         return
@@ -66,7 +73,9 @@ def consoles(host: Host) -> Iterator[Result]:
         detail = f"longer than {format_size(_LONGEST_CONSOLE)}: the consoles of {', '.join(long)}"
         yield Result("consoles", Status.FAIL, detail, "shed system prune --logs")
     elif without:
-        detail = f"bounded only while a server runs: the consoles of {', '.join(without)}, started by an earlier version"
+        detail = (
+            f"bounded only while a server runs: the consoles of {', '.join(without)}, started by an earlier version"
+        )
         yield Result("consoles", Status.WARN, detail, "stop and start them")
     else:
         yield Result("consoles", Status.PASS, "each VM that runs has a keeper that bounds its console")
@@ -98,11 +107,23 @@ def registries(host: Host) -> Iterator[Result]:
             let_in.append(address)
     allowed = host.settings.private_hosts
     if let_in:
-        yield Result("registries", Status.FAIL, f"a registry can lead to {', '.join(let_in)}", "this is a bug in shed: please report it")
+        yield Result(
+            "registries",
+            Status.FAIL,
+            f"a registry can lead to {', '.join(let_in)}",
+            "this is a bug in shed: please report it",
+        )
     elif allowed:
-        yield Result("registries", Status.WARN, f"registries may lead inside, to {', '.join(allowed)}", "see limits.private_hosts")
+        yield Result(
+            "registries",
+            Status.WARN,
+            f"registries may lead inside, to {', '.join(allowed)}",
+            "see limits.private_hosts",
+        )
     else:
-        yield Result("registries", Status.PASS, "none can lead a pull to this machine, your network, or a cloud's metadata")
+        yield Result(
+            "registries", Status.PASS, "none can lead a pull to this machine, your network, or a cloud's metadata"
+        )
 
 
 def _is_kept(console: Path) -> bool:

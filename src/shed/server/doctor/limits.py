@@ -40,7 +40,10 @@ def memory(host: Host) -> Iterator[Result]:
     backend = QemuBackend(host.paths, program=host.program)
     admission = Admission(host.paths, backend, settings)
     load, left = admission.load(), headroom.memory()
-    shown = f"{load.running} sheds run; VMs were promised {format_size(load.promised_mb << 20)}, {format_size(left.available)} are free"
+    shown = (
+        f"{load.running} sheds run; VMs were promised {format_size(load.promised_mb << 20)}, "
+        f"{format_size(left.available)} are free"
+    )
     try:
         admission.check_memory("a shed of the default size", settings.default_memory_mb, load)
     except ShedError as error:
@@ -56,7 +59,11 @@ def pressure(host: Host) -> Iterator[Result]:
         detail = "this kernel does not say how long programs wait (PSI), so no start is refused for that"
         yield Result("pressure", Status.WARN, detail, "boot with psi=1, if the kernel has it")
         return
-    yield Result("pressure", Status.PASS, ", ".join(f"{name} {value:.0f} %" for name, value in found.items() if value is not None))
+    yield Result(
+        "pressure",
+        Status.PASS,
+        ", ".join(f"{name} {value:.0f} %" for name, value in found.items() if value is not None),
+    )
 
 
 def bounds(host: Host) -> Iterator[Result]:
@@ -66,12 +73,18 @@ def bounds(host: Host) -> Iterator[Result]:
             groups.find().place(greedy.pid, f"doctor-{greedy.pid}", _TRIED)
             greedy.communicate(b"g", timeout=_SECONDS)
         except ShedError as error:
-            yield Result.of("vm bounds", error, Status.FAIL if host.settings.control_groups == "require" else Status.WARN)
+            yield Result.of(
+                "vm bounds", error, Status.FAIL if host.settings.control_groups == "require" else Status.WARN
+            )
             return
         finally:
             greedy.kill()
     if greedy.returncode == -signal.SIGKILL:
-        yield Result("vm bounds", Status.PASS, f"a process that took more than its {_TRIED.memory_bytes >> 20} MiB was ended")
+        yield Result(
+            "vm bounds", Status.PASS, f"a process that took more than its {_TRIED.memory_bytes >> 20} MiB was ended"
+        )
     else:
         detail = f"a process took 256 MiB in a group of {_TRIED.memory_bytes >> 20} MiB"
-        yield Result("vm bounds", Status.FAIL, detail, "look at the kernel's log; this host's groups do not bound memory")
+        yield Result(
+            "vm bounds", Status.FAIL, detail, "look at the kernel's log; this host's groups do not bound memory"
+        )

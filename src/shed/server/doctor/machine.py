@@ -45,7 +45,9 @@ def acceleration(host: Host) -> Iterator[Result]:
     if verdict is None and kernel is not None:
         verdict = accel.find(host.paths.data, program=_found(host), kernel=kernel)
     if verdict is None:
-        yield Result("acceleration", Status.WARN, f"{accel.KVM_DEVICE} opens; with no kernel in the store, no guest can be tried")
+        yield Result(
+            "acceleration", Status.WARN, f"{accel.KVM_DEVICE} opens; with no kernel in the store, no guest can be tried"
+        )
         return
     slow = verdict.accel == "tcg"
     yield Result("acceleration", Status.WARN if slow else Status.PASS, f"{verdict.accel}: {verdict.reason}")
@@ -55,7 +57,9 @@ def acceleration(host: Host) -> Iterator[Result]:
     start = time.monotonic()
     if accel.boots(_found(host), kernel, verdict.accel, seconds=_GUEST_SECONDS):
         took = time.monotonic() - start
-        yield Result("guest", Status.PASS, f"a guest started with {verdict.accel} in {took:.1f} s, to where it misses its root")
+        yield Result(
+            "guest", Status.PASS, f"a guest started with {verdict.accel} in {took:.1f} s, to where it misses its root"
+        )
     else:
         hint = "build the boot kit again: shed image bootkit build"
         yield Result("guest", Status.FAIL, f"a guest does not start with {verdict.accel} and the kernel {kernel}", hint)
@@ -68,7 +72,9 @@ def disk_space(host: Host) -> Iterator[Result]:
     free = found.f_bavail * found.f_frsize
     status = Status.FAIL if free < max(NO_SPACE, reserve) else Status.WARN if free < LITTLE_SPACE else Status.PASS
     hint = "" if status is Status.PASS else "free some space, for example: shed delete NAME, shed image prune"
-    detail = f"{format_size(free)} free at {place}; sheds may write {format_size(max(0, uppers.size - uppers.disk))} more"
+    detail = (
+        f"{format_size(free)} free at {place}; sheds may write {format_size(max(0, uppers.size - uppers.disk))} more"
+    )
     if free < reserve:
         detail += f"; no shed is started below {format_size(reserve)} (limits.start_reserve)"
     yield Result("disk space", status, detail, hint)
@@ -82,15 +88,38 @@ def data_folders(host: Host) -> Iterator[Result]:
         if place.is_dir() and os.access(place, os.W_OK | os.X_OK):
             yield Result("data folders", Status.PASS, f"{paths.data} is made when it is needed")
         else:
-            yield Result("data folders", Status.FAIL, f"{paths.data} cannot be made in {place}", "set SHED_DATA_DIR to a folder of yours")
+            yield Result(
+                "data folders",
+                Status.FAIL,
+                f"{paths.data} cannot be made in {place}",
+                "set SHED_DATA_DIR to a folder of yours",
+            )
         return
-    below = (paths.images, paths.instances, paths.uppers, paths.snapshots, paths.templates, paths.spares, paths.logs, paths.run)
+    below = (
+        paths.images,
+        paths.instances,
+        paths.uppers,
+        paths.snapshots,
+        paths.templates,
+        paths.spares,
+        paths.logs,
+        paths.run,
+    )
     trouble = _trouble(paths.data) or "; ".join(filter(None, (_trouble(folder) for folder in below if folder.exists())))
     if trouble:
-        yield Result("data folders", Status.FAIL, trouble, "the server's folders must be its user's, and writable by nobody else")
-    elif exposed := [str(folder) for folder in (paths.data, *below) if folder.exists() and folder.stat().st_mode & 0o077]:
+        yield Result(
+            "data folders", Status.FAIL, trouble, "the server's folders must be its user's, and writable by nobody else"
+        )
+    elif exposed := [
+        str(folder) for folder in (paths.data, *below) if folder.exists() and folder.stat().st_mode & 0o077
+    ]:
         hint = f"restart the server, which closes them, or: chmod 0700 {shlex.join(exposed)}"
-        yield Result("data folders", Status.WARN, f"other users can look into {', '.join(exposed)}, and hold the locks there", hint)
+        yield Result(
+            "data folders",
+            Status.WARN,
+            f"other users can look into {', '.join(exposed)}, and hold the locks there",
+            hint,
+        )
     else:
         yield Result("data folders", Status.PASS, f"{paths.data}, closed to other users")
 

@@ -1,6 +1,7 @@
 """Checks of what keeps guests, other users and strangers out, by trying it on this host: ``shed-server doctor --security``.
 
-What only another user can show is tried as ``nobody``, when root asks; for everybody else the modes of the files have to do.
+What only another user can show is tried as ``nobody``, when root asks; for everybody else the modes of the files have
+to do.
 """
 
 from __future__ import annotations
@@ -36,13 +37,27 @@ def unix_socket(host: Host) -> Iterator[Result]:
     """Nobody but this user can open the server's socket."""
     path = host.paths.socket
     if not path.exists():
-        yield Result("unix socket", Status.WARN, f"no server listens at {path}, so nothing could be tried", "shed server start")
+        yield Result(
+            "unix socket", Status.WARN, f"no server listens at {path}, so nothing could be tried", "shed server start"
+        )
         return
     folder, itself = path.parent.stat(), path.stat()
-    if folder.st_uid != os.geteuid() or itself.st_uid != os.geteuid() or folder.st_mode & 0o077 or itself.st_mode & 0o077:
-        yield Result("unix socket", Status.FAIL, f"others may open {path}", f"chmod 700 {path.parent}; chmod 600 {path}")
+    if (
+        folder.st_uid != os.geteuid()
+        or itself.st_uid != os.geteuid()
+        or folder.st_mode & 0o077
+        or itself.st_mode & 0o077
+    ):
+        yield Result(
+            "unix socket", Status.FAIL, f"others may open {path}", f"chmod 700 {path.parent}; chmod 600 {path}"
+        )
     elif _as_nobody("connect", path):
-        yield Result("unix socket", Status.FAIL, f"another user could connect to {path}", f"look at the modes and ACLs of {path.parent}")
+        yield Result(
+            "unix socket",
+            Status.FAIL,
+            f"another user could connect to {path}",
+            f"look at the modes and ACLs of {path.parent}",
+        )
     else:
         yield Result("unix socket", Status.PASS, f"only its user can open {path}")
 
@@ -57,25 +72,33 @@ def tcp_port(host: Host) -> Iterator[Result]:
         stranger = _status(address, port, {})
         page = _status(address, port, {"Host": "localhost", "Origin": "http://evil.example"})
     except OSError as error:
-        yield Result("tcp port", Status.WARN, f"nothing could be tried: {address}:{port}: {error}", "start the server first")
+        yield Result(
+            "tcp port", Status.WARN, f"nothing could be tried: {address}:{port}: {error}", "start the server first"
+        )
         return
     if stranger != http.client.UNAUTHORIZED or page != http.client.FORBIDDEN:
         detail = f"port {port} answers a client without a token with {stranger}, and a web page with {page}"
         yield Result("tcp port", Status.FAIL, detail, "another program may have that port; or restart the server")
     else:
-        yield Result("tcp port", Status.PASS, f"port {port} answers only clients with a token: 401 without, 403 for a web page")
+        yield Result(
+            "tcp port", Status.PASS, f"port {port} answers only clients with a token: 401 without, 403 for a web page"
+        )
 
 
 def secrets(host: Host) -> Iterator[Result]:
     """Keys, tokens and the audit log are their user's alone."""
-    there = [path for path in (*(host.paths.data / name for name in _SECRETS), host.paths.run / "tokens") if path.exists()]
+    there = [
+        path for path in (*(host.paths.data / name for name in _SECRETS), host.paths.run / "tokens") if path.exists()
+    ]
     open_ = [path for path in there if path.stat().st_mode & 0o077 or path.stat().st_uid != os.geteuid()]
     read = [path for path in there if path not in open_ and _as_nobody("open", path)]
     if open_ or read:
         hint = f"chmod 600 {open_[0] if open_ else read[0]}; and make new ones, since somebody may know these"
         yield Result("secrets", Status.FAIL, f"others can read {', '.join(map(str, open_ + read))}", hint)
     else:
-        yield Result("secrets", Status.PASS, f"{len(there)} files of keys, tokens and the audit log are their user's alone")
+        yield Result(
+            "secrets", Status.PASS, f"{len(there)} files of keys, tokens and the audit log are their user's alone"
+        )
 
 
 def locks(host: Host) -> Iterator[Result]:
@@ -84,16 +107,26 @@ def locks(host: Host) -> Iterator[Result]:
     folders = (paths.data, paths.images, paths.instances, paths.templates, paths.spares, paths.run)
     found = [sorted(path for path in folder.glob("*lock") if path.is_file()) for folder in folders]
     there = [path for locks in found for path in locks]
-    held = [path for path in there if _is_open(path)] or [locks[0] for locks in found if locks and _as_nobody("open", locks[0])]
+    held = [path for path in there if _is_open(path)] or [
+        locks[0] for locks in found if locks and _as_nobody("open", locks[0])
+    ]
     if held:
         hint = "restart the server, which closes its folders"
-        yield Result("locks", Status.FAIL, f"other users can hold {len(held)} locks, {held[0]} among them, and have you wait", hint)
+        yield Result(
+            "locks",
+            Status.FAIL,
+            f"other users can hold {len(held)} locks, {held[0]} among them, and have you wait",
+            hint,
+        )
     else:
         yield Result("locks", Status.PASS, f"{len(there)} locks are their user's alone")
 
 
 def _is_open(path: Path) -> bool:
-    """Say whether another user can get at a file by the modes of it and its folder; what is above that is for root to try."""
+    """Say whether another user can get at a file by the modes of it and its folder.
+
+    What is above that is for root to try.
+    """
     return bool(path.stat().st_mode & 0o077 and path.parent.stat().st_mode & 0o011)
 
 
@@ -102,16 +135,25 @@ def guests_network(host: Host) -> Iterator[Result]:
     ports = sorted(_loopback_ports())
     shown = ", ".join(map(str, ports[:12])) + (f" and {len(ports) - 12} more" if len(ports) > 12 else "")
     detail = f"guests reach your network, and what listens on this machine's loopback: TCP ports {shown or 'none'}"
-    yield Result("guest network", Status.WARN, detail, "have what listens there ask who comes; see docs/security/README.md")
+    yield Result(
+        "guest network", Status.WARN, detail, "have what listens there ask who comes; see docs/security/README.md"
+    )
 
 
 def vmm_user(host: Host) -> Iterator[Result]:
     """A guest that breaks out of QEMU is whoever QEMU runs as."""
     if os.geteuid() == 0:
         detail = "this server is root's, so QEMU runs as root, but for sheds with a folder of another user"
-        yield Result("vmm user", Status.WARN, detail, "shed-server install --run-as USER; or have users start servers of their own")
+        yield Result(
+            "vmm user",
+            Status.WARN,
+            detail,
+            "shed-server install --run-as USER; or have users start servers of their own",
+        )
     else:
-        yield Result("vmm user", Status.PASS, "QEMU runs as this user, without privileges, and with its system calls filtered")
+        yield Result(
+            "vmm user", Status.PASS, "QEMU runs as this user, without privileges, and with its system calls filtered"
+        )
 
 
 def audit_log(host: Host) -> Iterator[Result]:
@@ -153,7 +195,10 @@ def _loopback_ports() -> set[int]:
 
 
 def _as_nobody(attempt: str, path: Path) -> bool:
-    """Say whether another user can ``open`` or ``connect`` to `path`; false when this is not root, who alone can become one."""
+    """Say whether another user can ``open`` or ``connect`` to `path`.
+
+    False when this is not root, who alone can become one.
+    """
     if os.geteuid() != 0:
         return False
     done = run([sys.executable, "-I", "-S", "-c", _ATTEMPT, attempt, str(path)], timeout=_SECONDS, check=False)

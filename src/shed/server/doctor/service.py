@@ -19,7 +19,10 @@ def configuration(host: Host) -> Iterator[Result]:
     path, paths = host.config or find_settings(), host.paths
     settings = load_settings(path)
     if settings.warm_spares and paths.spares.exists() and not can_link(paths.spares, paths.instances):
-        detail = f"no spares are kept: {paths.spares} and {paths.instances} are different mounts, and none could become a shed"
+        detail = (
+            f"no spares are kept: {paths.spares} and {paths.instances} are different mounts, and none could "
+            "become a shed"
+        )
         yield Result("configuration", Status.WARN, detail, "have both on one file system, or set qemu.warm_spares to 0")
         return
     from shed.server.ssh.keys import read_keys  # noqa: PLC0415  it takes a moment
@@ -39,7 +42,12 @@ def ssh_clients(host: Host) -> Iterator[Result]:
         return
     text = path.read_text(encoding="utf-8", errors="replace")
     if text.count("\nHost ") > text.count("\n    IdentityFile "):
-        yield Result("ssh clients", Status.WARN, f"{path} has sheds without a key, so they are refused", "shed ssh-config --install")
+        yield Result(
+            "ssh clients",
+            Status.WARN,
+            f"{path} has sheds without a key, so they are refused",
+            "shed ssh-config --install",
+        )
     else:
         yield Result("ssh clients", Status.PASS, f"{path} names the key of each shed")
 
@@ -49,7 +57,9 @@ def service(host: Host) -> Iterator[Result]:
     scope = systemd.Scope.mine()
     unit = systemd.find_unit(scope)
     if unit is None:
-        detail = "not installed: the server runs from the first `shed` command on, and not from the start of this machine"
+        detail = (
+            "not installed: the server runs from the first `shed` command on, and not from the start of this machine"
+        )
         yield Result("service", Status.WARN, detail, "shed-server install")
     elif not systemd.runs(scope):
         yield Result("service", Status.WARN, f"{unit} is there, but systemd does not run here")

@@ -29,7 +29,9 @@ def ssh_port(host: Host) -> Iterator[Result]:
     try:
         entered = asyncio.run(_entered(reached, port))
     except (OSError, TimeoutError) as error:
-        yield Result("ssh port", Status.WARN, f"nothing could be tried: {reached}:{port}: {error}", "start the server again")
+        yield Result(
+            "ssh port", Status.WARN, f"nothing could be tried: {reached}:{port}: {error}", "start the server again"
+        )
         return
     if entered:
         detail = f"port {port} lets in whoever comes, by a key that nobody knows"
@@ -45,7 +47,13 @@ async def _entered(address: str, port: int) -> bool:
     key = asyncssh.generate_private_key("ssh-ed25519")
     try:
         async with asyncio.timeout(_SECONDS):
-            options = {"username": "doctor", "client_keys": [key], "agent_path": None, "known_hosts": None, "config": None}
+            options = {
+                "username": "doctor",
+                "client_keys": [key],
+                "agent_path": None,
+                "known_hosts": None,
+                "config": None,
+            }
             async with asyncssh.connect(address, port, **options):
                 return True
     except asyncssh.PermissionDenied:

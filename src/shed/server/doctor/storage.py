@@ -37,7 +37,9 @@ def boot_kit(host: Host) -> Iterator[Result]:
     for digest in (kit.kernel, kit.initrd, kit.runtime):
         store.verify(digest, again=True)
     check(store.blob_path(kit.runtime))
-    yield Result("boot kit", Status.PASS, f"kernel {kit.record['kernel_release']}, initrd and runtime are what they were")
+    yield Result(
+        "boot kit", Status.PASS, f"kernel {kit.record['kernel_release']}, initrd and runtime are what they were"
+    )
 
 
 def images(host: Host) -> Iterator[Result]:
@@ -79,15 +81,22 @@ def kernels(host: Host) -> Iterator[Result]:
     store = host.store
     if not (store.root / trust.FILE).exists():
         yield Result(
-            "kernels", Status.PASS, "nothing is noted yet: what the images that are here boot with is known from the next start on"
+            "kernels",
+            Status.PASS,
+            "nothing is noted yet: what the images that are here boot with is known from the next start on",
         )
         return
     configured = load_settings(host.config or find_settings()).trusted_kernels
     for name, digest in all_tags(store):
         if unknown := trust.unknown(store, digest, configured):
-            detail = f"it brings a kernel or an initrd that this host does not know, so no shed is made of it: {', '.join(unknown)}"
+            detail = (
+                "it brings a kernel or an initrd that this host does not know, so no shed is made of it: "
+                f"{', '.join(unknown)}"
+            )
             yield Result(f"image {name}", Status.WARN, detail, f"if you trust who made it: shed image trust {name}")
-    yield Result("kernels", Status.PASS, f"{len(trust.prepare(store)) + len(configured)} kernels and initrds are known here")
+    yield Result(
+        "kernels", Status.PASS, f"{len(trust.prepare(store)) + len(configured)} kernels and initrds are known here"
+    )
 
 
 def sheds(host: Host) -> Iterator[Result]:
@@ -134,7 +143,12 @@ def _template(path: Path, program: Path | None) -> Iterator[Result]:
         yield Result(f"template {path.name}", Status.WARN, f"it is damaged: {error}", hint)
     else:
         if saved.runtime_of(path, program) is None:
-            yield Result(f"template {path.name}", Status.WARN, "it was made by another QEMU or shed, and is not used", "shed system prune")
+            yield Result(
+                f"template {path.name}",
+                Status.WARN,
+                "it was made by another QEMU or shed, and is not used",
+                "shed system prune",
+            )
 
 
 def leftovers(host: Host) -> Iterator[Result]:

@@ -27,7 +27,9 @@ def check_upgrade(request: Request, protocol: str) -> None:
     """Raise `UpgradeError` unless the client asks to go on with `protocol`."""
     asked = [word.strip().lower() for word in request.headers.get("connection", "").split(",")]
     if "upgrade" not in asked or request.headers.get("upgrade", "").lower() != protocol:
-        raise UpgradeError(f"this path speaks {protocol} alone", hint=f"send `Connection: Upgrade` and `Upgrade: {protocol}`")
+        raise UpgradeError(
+            f"this path speaks {protocol} alone", hint=f"send `Connection: Upgrade` and `Upgrade: {protocol}`"
+        )
 
 
 ROUTES = (Route("POST", "/api/sheds/{name}/exec", Right.USE, execute),)

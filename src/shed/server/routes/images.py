@@ -19,7 +19,14 @@ _TRUST: dict[str, type] = {"ref": str}
 _TAG: dict[str, type] = {"source": str, "name": str}
 _VERIFY: dict[str, type] = {"ref": str, "deep": bool}
 _PUSH: dict[str, type] = {"source": str, "destination": str, "insecure": bool}
-_PULL: dict[str, type] = {"docker_ref": str, "tag": str, "platform": str, "with_layers": bool, "insecure": bool, "trust_kernel": bool}
+_PULL: dict[str, type] = {
+    "docker_ref": str,
+    "tag": str,
+    "platform": str,
+    "with_layers": bool,
+    "insecure": bool,
+    "trust_kernel": bool,
+}
 
 
 async def index(server: Server, request: Request) -> Reply:
@@ -96,13 +103,18 @@ async def pull(server: Server, request: Request) -> Reply:
 
 
 def _members(request: Request, kinds: dict[str, type], *needed: str) -> dict[str, Any]:
-    """Return the members of the request's JSON object that are not null.  Raises `UsageError` naming the one that is wrong."""
+    """Return the members of the request's JSON object that are not null.
+
+    Raises `UsageError` naming the one that is wrong.
+    """
     body = {key: value for key, value in request.json_object().items() if value is not None}
     for key, value in body.items():
         if key not in kinds:
             raise UsageError(f"unknown member {key!r}", hint=f"known are {', '.join(kinds)}")
         if not isinstance(value, kinds[key]):
-            raise UsageError(f"{key} must be {'text' if kinds[key] is str else 'true or false'}", hint=f"it is {value!r}")
+            raise UsageError(
+                f"{key} must be {'text' if kinds[key] is str else 'true or false'}", hint=f"it is {value!r}"
+            )
     for key in needed:
         if not body.get(key):
             raise UsageError(f"{key} is missing", hint=f"send it as the member {key!r}")
@@ -113,7 +125,9 @@ def _push(server: Server, wanted: dict[str, Any], progress: Progress, stop: Stop
     from shed.images.push import push_image  # noqa: PLC0415  a server starts faster without
     from shed.oci.store import LayoutStore  # noqa: PLC0415
 
-    return asdict(push_image(LayoutStore(server.paths.images, server.settings.limits), **wanted, progress=progress, stop=stop))
+    return asdict(
+        push_image(LayoutStore(server.paths.images, server.settings.limits), **wanted, progress=progress, stop=stop)
+    )
 
 
 def _pull(server: Server, wanted: dict[str, Any], progress: Progress, stop: Stop) -> dict[str, Any]:
@@ -125,7 +139,9 @@ def _pull(server: Server, wanted: dict[str, Any], progress: Progress, stop: Stop
     reference = wanted.pop("docker_ref")
     store = LayoutStore(server.paths.images, server.settings.limits)
     most = server.settings.pull_concurrency
-    return asdict(pull_image(store, reference, platform=platform, concurrency=most, **wanted, progress=progress, stop=stop))
+    return asdict(
+        pull_image(store, reference, platform=platform, concurrency=most, **wanted, progress=progress, stop=stop)
+    )
 
 
 def _list(server: Server) -> tuple[list[dict[str, Any]], list[str]]:

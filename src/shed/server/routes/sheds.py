@@ -57,7 +57,9 @@ async def start(server: Server, request: Request) -> Reply:
     name, cold, force = request.params["name"], flag(request, "cold"), flag(request, "force")
     if force:
         request.caller.require(Right.ADMIN, "force")
-    return await server.workers.run(request, lambda progress: server.manager.start(name, progress, cold=cold, force=force))
+    return await server.workers.run(
+        request, lambda progress: server.manager.start(name, progress, cold=cold, force=force)
+    )
 
 
 async def stop(server: Server, request: Request) -> Reply:
@@ -77,7 +79,10 @@ async def delete(server: Server, request: Request) -> Reply:
 
 
 async def logs(server: Server, request: Request) -> Reply:
-    """Show the end of the VM's console log, with ``?tail=N`` its last N lines; a client that upgrades also gets what follows."""
+    """Show the end of the VM's console log, with ``?tail=N`` its last N lines.
+
+    A client that upgrades also gets what follows.
+    """
     text = request.query.get("tail")
     name, lines = request.params["name"], None if text is None else whole(text, "a number of lines", 0, MOST_LINES)
     if "upgrade" not in request.headers:
@@ -92,22 +97,33 @@ async def health(server: Server, request: Request) -> Reply:
 
 
 async def workspace(server: Server, request: Request) -> Reply:
-    """Tell what in a shed's workspace may run on this machine; ``?after=FOLDER`` goes on where the last answer ended."""
+    """Tell what in a shed's workspace may run on this machine.
+
+    ``?after=FOLDER`` goes on where the last answer ended.
+    """
     name, after = request.params["name"], request.query.get("after")
     return json_answer(await in_long_thread(server.manager.look_at_workspace, name, after))
 
 
 def parse_create(body: dict[str, Any]) -> CreateRequest:
-    """Return the create that the JSON `body` asks for; null is as good as absent.  Raises `UsageError` naming the member."""
+    """Return the create that the JSON `body` asks for; null is as good as absent.
+
+    Raises `UsageError` naming the member.
+    """
     known = {field.name: str(field.type) for field in fields(CreateRequest)}
     for key, value in body.items():
         if key not in known:
             import difflib  # noqa: PLC0415  for mistakes only
 
             near = difflib.get_close_matches(key, known, n=1)
-            raise UsageError(f"unknown member {key!r}", hint=f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}")
+            raise UsageError(
+                f"unknown member {key!r}",
+                hint=f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}",
+            )
         kind = known[key]
-        if value is not None and (not isinstance(value, _KINDS[kind]) or isinstance(value, bool) is not (kind == "bool")):
+        if value is not None and (
+            not isinstance(value, _KINDS[kind]) or isinstance(value, bool) is not (kind == "bool")
+        ):
             raise UsageError(f"{key} must be {_KIND_NAMES[kind.removesuffix(' | None')]}", hint=f"it is {value!r}")
     if body.get("name") is None:
         raise UsageError("a shed needs a name", hint="send it as the member 'name'")

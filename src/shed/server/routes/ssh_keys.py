@@ -1,4 +1,7 @@
-"""``/api/ssh-keys``: whose keys are let in by SSH, beside those that the configuration lists.  Who adds one can enter every shed."""
+"""``/api/ssh-keys``: whose keys are let in by SSH, beside those that the configuration lists.
+
+Who adds one can enter every shed.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +33,11 @@ async def add(server: Server, request: Request) -> Reply:
     except DataError as error:
         raise UsageError(error.message, code="INVALID_SSH_KEY", hint=error.hint) from None
     if not key.kind.startswith(_KINDS) or "-cert-" in key.kind:
-        raise UsageError(f"keys of the kind {key.kind!r} are not taken", code="INVALID_SSH_KEY", hint="make one: ssh-keygen -t ed25519")
+        raise UsageError(
+            f"keys of the kind {key.kind!r} are not taken",
+            code="INVALID_SSH_KEY",
+            hint="make one: ssh-keygen -t ed25519",
+        )
     new = await asyncio.to_thread(enrol, server.paths.data, key)
     return json_answer({"fingerprint": key.fingerprint, "added": new}, status=201 if new else 200)
 

@@ -28,8 +28,12 @@ async def create(server: Server, request: Request) -> Reply:
         if key != "expires_in" and not isinstance(value, str):
             raise UsageError(f"{key} must be text", hint=f"it is {value!r}")
     lifetime = body.get("expires_in")
-    if lifetime is not None and (not isinstance(lifetime, int | float) or isinstance(lifetime, bool) or not 0 < lifetime <= _LONGEST):
-        raise UsageError("expires_in must be a number of seconds, ten years at most", hint="leave it out for a token without an end")
+    if lifetime is not None and (
+        not isinstance(lifetime, int | float) or isinstance(lifetime, bool) or not 0 < lifetime <= _LONGEST
+    ):
+        raise UsageError(
+            "expires_in must be a number of seconds, ten years at most", hint="leave it out for a token without an end"
+        )
     right = Right.parse(body.get("right", Right.USE.word))
     token = await asyncio.to_thread(server.tokens.add, body.get("name", ""), right, body.get("sha256", ""), lifetime)
     return json_answer(token.to_wire(), status=201)

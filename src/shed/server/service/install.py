@@ -1,6 +1,7 @@
 """``shed-server install | uninstall``: the server as a service that starts with the machine, or with its user.
 
-Both can be called again at any time.  Nothing is stopped or written before the configuration is known to be valid, and no data is removed.
+Both can be called again at any time.  Nothing is stopped or written before the configuration is known to be valid, and
+no data is removed.
 """
 
 from __future__ import annotations
@@ -22,14 +23,16 @@ from shed.server.service.unit import Unit
 
 _STOP_TIMEOUT = 30.0
 _PASSED = ("SHED_DATA_DIR", "SHED_RUNTIME_DIR", "SHED_ACCEL", "SHED_DEBIAN_MIRROR", "SHED_DEBIAN_CHECK_VALID_UNTIL")
-"""What is set when the service is installed holds for the service, too: the clients that see it look for the server there."""
+"""What is set when the service is installed holds for the service, too: the clients that see it look for the server
+there.
+"""
 
 
 def install(scope: Scope, *, config: Path | None = None, run_as: str | None = None) -> Iterator[str]:
     """Install the service or bring it up to date, start it, and yield a sentence for each thing done.
 
-    It is restarted when something about it changed.  Raises `ConfigError` for a configuration that it would not start with, `UsageError`,
-    `StorageError`, and `CommandError` when systemd refuses.
+    It is restarted when something about it changed.  Raises `ConfigError` for a configuration that it would not start
+    with, `UsageError`, `StorageError`, and `CommandError` when systemd refuses.
     """
     home = _home(run_as, scope)
     found = config.absolute() if config else find_settings(search_paths(home)[1:])
@@ -42,7 +45,9 @@ def install(scope: Scope, *, config: Path | None = None, run_as: str | None = No
     changed = _write(scope.folder / UNIT, Unit(scope, command, run_as, environment).text())
     yield f"wrote {scope.folder / UNIT}" if changed else f"{scope.folder / UNIT} is as it should be"
     if not runs(scope):
-        yield "systemd does not run here, so nothing was started: run `shed-server serve`, or let `shed` start the server"
+        yield (
+            "systemd does not run here, so nothing was started: run `shed-server serve`, or let `shed` start the server"
+        )
         return
     systemctl(scope, "daemon-reload")
     if state(scope) == "active":
@@ -59,7 +64,10 @@ def install(scope: Scope, *, config: Path | None = None, run_as: str | None = No
 
 
 def uninstall(scope: Scope) -> Iterator[str]:
-    """Stop the service and remove its unit; yield a sentence for each thing done.  Sheds keep running, and all data stays."""
+    """Stop the service and remove its unit; yield a sentence for each thing done.
+
+    Sheds keep running, and all data stays.
+    """
     unit = scope.folder / UNIT
     if not unit.exists():
         yield f"there is no {unit}"
@@ -80,11 +88,15 @@ def _home(run_as: str | None, scope: Scope) -> Path:
     if run_as is None:
         return Path.home()
     if scope is Scope.USER:
-        raise UsageError("a user's service runs as that user", hint="leave out --run-as, or install it for the machine as root")
+        raise UsageError(
+            "a user's service runs as that user", hint="leave out --run-as, or install it for the machine as root"
+        )
     try:
         return Path(pwd.getpwnam(run_as).pw_dir)
     except KeyError:
-        raise UsageError(f"there is no user {run_as!r}", hint="make the user first, for example: adduser --system shed") from None
+        raise UsageError(
+            f"there is no user {run_as!r}", hint="make the user first, for example: adduser --system shed"
+        ) from None
 
 
 def _program() -> list[str]:
@@ -104,7 +116,10 @@ def _write(path: Path, text: str) -> bool:
 
 
 def _stop_other(socket: Path) -> Iterator[str]:
-    """End a server that nobody installed, which has the data folder; its VMs stay.  Raises `UnavailableError` when it does not end."""
+    """End a server that nobody installed, which has the data folder; its VMs stay.
+
+    Raises `UnavailableError` when it does not end.
+    """
     if _answers(socket, "POST", "/api/server/stop"):
         deadline = time.monotonic() + _STOP_TIMEOUT
         while _answers(socket, "GET", "/api/info"):

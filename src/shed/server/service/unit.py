@@ -1,10 +1,10 @@
 """The unit: what systemd is told of the server.  Pure: touches nothing.
 
-What matters in it: the VMs are the server's children and must outlive it, so a stop ends the main process alone (``KillMode``), the folder
-of the sockets stays (``RuntimeDirectoryPreserve``), and a VM that the kernel kills for want of memory does not take the server with it
-(``OOMPolicy``).  The server is served before the VMs, whose groups have the usual weight; that of the machine is ended after them when
-memory is short (``OOMScoreAdjust``; a user may not ask for that).  A configuration that is wrong does not get better by trying again (exit
-code 2).
+What matters in it: the VMs are the server's children and must outlive it, so a stop ends the main process alone
+(``KillMode``), the folder of the sockets stays (``RuntimeDirectoryPreserve``), and a VM that the kernel kills for want
+of memory does not take the server with it (``OOMPolicy``).  The server is served before the VMs, whose groups have the
+usual weight; that of the machine is ended after them when memory is short (``OOMScoreAdjust``; a user may not ask for
+that).  A configuration that is wrong does not get better by trying again (exit code 2).
 """
 
 from __future__ import annotations
@@ -41,7 +41,9 @@ class Unit:
         machine = self.scope is Scope.SYSTEM
         service = f"ExecStart={' '.join(_quoted(word).replace('$', '$$') for word in self.command)}\n"
         service += f"User={self.run_as}\n" if self.run_as else ""
-        service += "".join(f"Environment={_quoted(f'{name}={value}')}\n" for name, value in sorted(self.environment.items()))
+        service += "".join(
+            f"Environment={_quoted(f'{name}={value}')}\n" for name, value in sorted(self.environment.items())
+        )
         return f"""\
 # Written by shed-server.  Add to it with: {self.scope.command} edit shed-server
 [Unit]

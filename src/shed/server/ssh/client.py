@@ -67,7 +67,10 @@ class Client(asyncssh.SSHServer):
         self._service.spawn(work)
 
     async def agent_socket(self) -> str:
-        """Return the path of a socket in the guest that leads to the client's agent; empty when it offers none, or none can be made."""
+        """Return the path of a socket in the guest that leads to the client's agent.
+
+        Empty when it offers none, or none can be made.
+        """
         if not self.connection.forwards_agent:
             return ""
         if self._agent is None:
@@ -105,7 +108,9 @@ class Client(asyncssh.SSHServer):
 
     def _take_channel(self) -> None:
         if self._channels >= MOST_CHANNELS:
-            raise asyncssh.ChannelOpenError(asyncssh.OPEN_RESOURCE_SHORTAGE, f"{MOST_CHANNELS} channels are open on this connection")
+            raise asyncssh.ChannelOpenError(
+                asyncssh.OPEN_RESOURCE_SHORTAGE, f"{MOST_CHANNELS} channels are open on this connection"
+            )
         self._channels += 1
 
     def _give_channel(self) -> None:
@@ -127,12 +132,19 @@ class Client(asyncssh.SSHServer):
         if self._entered:
             self._service.logins.left(self, time.monotonic() - self._entered)
         elif self.connection.refused:
-            self._service.logins.refused(self.connection.peer, f"refused {', '.join(self.connection.refused)}", self.name)
-        elif self.name or time.monotonic() - self._came > LOGIN_SECONDS - 1:  # else it only looked whether SSH is spoken here
+            self._service.logins.refused(
+                self.connection.peer, f"refused {', '.join(self.connection.refused)}", self.name
+            )
+        elif (
+            self.name or time.monotonic() - self._came > LOGIN_SECONDS - 1
+        ):  # else it only looked whether SSH is spoken here
             self._service.logins.refused(self.connection.peer, "it showed no key", self.name)
 
     async def begin_auth(self, username: str) -> bool:
-        """Take the user name; a key is needed in any case.  The keys are read each time: whoever is struck off is out."""
+        """Take the user name; a key is needed in any case.
+
+        The keys are read each time: whoever is struck off is out.
+        """
         if self._named:
             raise asyncssh.ProtocolError("the user name may not change")
         self._named, self.name = True, username
@@ -150,10 +162,15 @@ class Client(asyncssh.SSHServer):
         return True
 
     def kbdint_auth_supported(self) -> bool:
-        """Offer it once, so that a client whose keys are all refused, or who has none, shows its user what to do.  There is no question."""
+        """Offer it once, so that a client whose keys are all refused, or who has none, shows its user what to do.
+
+        There is no question.
+        """
         return not self._told
 
-    def get_kbdint_challenge(self, username: str, lang: str, submethods: str) -> tuple[str, str, str, list[tuple[str, bool]]]:
+    def get_kbdint_challenge(
+        self, username: str, lang: str, submethods: str
+    ) -> tuple[str, str, str, list[tuple[str, bool]]]:
         """Tell.  A banner would be shown to those who get in, too: the server cannot know yet."""
         self._told = True
         return "", ADVICE, "", []
@@ -174,10 +191,14 @@ class Client(asyncssh.SSHServer):
         self._service.logins.entered(self)
 
     async def connection_requested(self, dest_host: str, dest_port: int, orig_host: str, orig_port: int) -> Relay:
-        """Open a connection to a port of the shed's loopback; there is no way from here to other machines, or to this one."""
+        """Open a connection to a port of the shed's loopback.
+
+        There is no way from here to other machines, or to this one.
+        """
         if dest_host.lower() not in LOOPBACK:
             raise asyncssh.ChannelOpenError(
-                asyncssh.OPEN_ADMINISTRATIVELY_PROHIBITED, f"only the shed's own ports, as localhost, not those of {dest_host!r}"
+                asyncssh.OPEN_ADMINISTRATIVELY_PROHIBITED,
+                f"only the shed's own ports, as localhost, not those of {dest_host!r}",
             )
         self._take_channel()
         try:

@@ -37,7 +37,8 @@ class Command:
     async def run(self, request: dict[str, object]) -> Exit:
         """Run what `request` asks for, see `EXEC_REQUEST`.
 
-        Raises `BackendError` when the guest is lost, `GoneError` when the client is, and the guest then hangs the command up.
+        Raises `BackendError` when the guest is lost, `GoneError` when the client is, and the guest then hangs the
+        command up.
         """
         self._client.when_gone(self._stream.close)
         await self._stream.write(protocol.exec_frame(protocol.EXEC_REQUEST, json.dumps(request).encode()))

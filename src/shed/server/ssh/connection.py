@@ -68,7 +68,8 @@ class Connection(asyncssh.SSHServerConnection):
     def internal_error(self, exc_info: Any = None, error_logger: Any = None) -> None:
         """End the connection because of a bug, and have the log say so: asyncssh would keep it to itself.
 
-        No bugs of ours: half a message, and what asyncssh stumbles over when it finishes a request of a connection that is gone.
+        No bugs of ours: half a message, and what asyncssh stumbles over when it finishes a request of a connection that
+        is gone.
         """
         found = exc_info or sys.exc_info()
         if not self.is_closed() and not isinstance(found[1], PacketDecodeError):
@@ -77,6 +78,8 @@ class Connection(asyncssh.SSHServerConnection):
 
     async def create_agent_listener(self) -> bool:
         """Take the offer: the socket in the guest is made when the shed runs."""
-        allowed = self.check_key_permission("agent-forwarding") and self.check_certificate_permission("agent-forwarding")
+        allowed = self.check_key_permission("agent-forwarding") and self.check_certificate_permission(
+            "agent-forwarding"
+        )
         self.forwards_agent = self.forwards_agent or allowed
         return allowed

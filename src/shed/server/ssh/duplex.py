@@ -29,7 +29,10 @@ class GoneError(ShedError):
 
 
 class Duplex:
-    """What asyncssh's sessions have in common: to be mixed into one of them.  Its callbacks turn into `read` and `write`."""
+    """What asyncssh's sessions have in common: to be mixed into one of them.
+
+    Its callbacks turn into `read` and `write`.
+    """
 
     def __init__(self, connection: Connection) -> None:
         self.channel: Channel
@@ -64,15 +67,18 @@ class Duplex:
         data = self._received.popleft()
         self._waiting -= len(data)
         if self._held and not self._received:
-            # All that was held back comes at once, and only then may it be paused again: asyncssh opens the whole window with the first
-            # bytes that it delivers, so what it kept would grow without end.
+            # All that was held back comes at once, and only then may it be paused again: asyncssh opens the whole
+            # window with the first bytes that it delivers, so what it kept would grow without end.
             self.channel.resume_reading()
             self._held = False
             self._hold()
         return data
 
     async def write(self, data: bytes, kind: int | None = None) -> None:
-        """Send `data`, as standard error when `kind` says so; returns when there is room for more.  Raises `GoneError`."""
+        """Send `data`, as standard error when `kind` says so; returns when there is room for more.
+
+        Raises `GoneError`.
+        """
         if self.gone.is_set() or self.channel.is_closing():
             raise GoneError("the client has closed the channel")
         try:

@@ -1,7 +1,7 @@
 """The keys that this server's user has let in by SSH: ``ssh_authorized_keys`` in the data folder, mode 0600, a line for each.
 
-A line reads ``TYPE BASE64 TIME COMMENT``.  Who may add one is the API's to say: a client of the Unix socket, which only the server's user
-can open, may.  asyncssh is not needed here.
+A line reads ``TYPE BASE64 TIME COMMENT``.  Who may add one is the API's to say: a client of the Unix socket, which only
+the server's user can open, may.  asyncssh is not needed here.
 """
 
 from __future__ import annotations
@@ -35,7 +35,10 @@ class Enrolled:
 
 
 def enrolled(data: Path) -> list[Enrolled]:
-    """Return the keys that are kept in `data`.  Raises `DataError` when others could have written them, `StorageError`."""
+    """Return the keys that are kept in `data`.
+
+    Raises `DataError` when others could have written them, `StorageError`.
+    """
     path = data / _NAME
     try:
         with storage_errors(path), path.open(encoding="utf-8", errors="replace") as file:
@@ -49,14 +52,19 @@ def enrolled(data: Path) -> list[Enrolled]:
 
 
 def enrol(data: Path, key: PublicKey) -> bool:
-    """Let `key` in; return whether it was not before.  Raises `ConflictError` when there are too many, and as `enrolled` does."""
+    """Let `key` in; return whether it was not before.
+
+    Raises `ConflictError` when there are too many, and as `enrolled` does.
+    """
     path = data / _NAME
     with locked(data / f".{_NAME}.lock"):
         known = enrolled(data)
         if any(str(one.key) == str(key) for one in known):
             return False
         if len(known) >= MOST_KEYS:
-            raise ConflictError(f"{len(known)} keys are let in already", code="TOO_MANY_SSH_KEYS", hint="remove some: shed ssh-key list")
+            raise ConflictError(
+                f"{len(known)} keys are let in already", code="TOO_MANY_SSH_KEYS", hint="remove some: shed ssh-key list"
+            )
         _write(path, [*known, Enrolled(key, datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"))])
     return True
 
@@ -70,7 +78,9 @@ def revoke(data: Path, fingerprint: str) -> Enrolled:
             if one.key.fingerprint == fingerprint:
                 _write(path, [other for other in known if other is not one])
                 return one
-    raise NotFoundError(f"no key {fingerprint[:60]!r} was let in", code="SSH_KEY_NOT_FOUND", hint="see: shed ssh-key list")
+    raise NotFoundError(
+        f"no key {fingerprint[:60]!r} was let in", code="SSH_KEY_NOT_FOUND", hint="see: shed ssh-key list"
+    )
 
 
 def _parse(line: str) -> Enrolled:

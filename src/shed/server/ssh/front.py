@@ -45,8 +45,8 @@ class Front:
     def listen(self) -> None:
         """Take the port.
 
-        Raises `ConflictError` (PORT_IN_USE), `UsageError` for one that was asked for.  The usual one may be in use, by another server for
-        example: then `off` says so.
+        Raises `ConflictError` (PORT_IN_USE), `UsageError` for one that was asked for.  The usual one may be in use, by
+        another server for example: then `off` says so.
         """
         port = DEFAULT_PORT if self._settings.ssh_port is None else self._settings.ssh_port
         if not port:
@@ -110,5 +110,9 @@ def _listener(host: str, port: int) -> socket.socket:
         )
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
-            raise ConflictError(f"port {port} on {host} is in use", code="PORT_IN_USE", hint="choose another one as ssh_port") from None
-        raise UsageError(f"cannot listen for SSH on {host}:{port}: {error.strerror}", hint="see ssh_port and ssh.bind_address") from None
+            raise ConflictError(
+                f"port {port} on {host} is in use", code="PORT_IN_USE", hint="choose another one as ssh_port"
+            ) from None
+        raise UsageError(
+            f"cannot listen for SSH on {host}:{port}: {error.strerror}", hint="see ssh_port and ssh.bind_address"
+        ) from None

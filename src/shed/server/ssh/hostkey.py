@@ -22,6 +22,9 @@ def private_key(data: Path) -> bytes:
 
 
 def public_key(data: Path) -> str:
-    """Return the public key as a line for ``known_hosts``: ``ssh-ed25519 AAAA…``.  Raises `DataError`, `StorageError`."""
+    """Return the public key as a line for ``known_hosts``: ``ssh-ed25519 AAAA…``.
+
+    Raises `DataError`, `StorageError`.
+    """
     make_pair(data / _NAME, "shed")
     return str(read_public(data / _NAME))

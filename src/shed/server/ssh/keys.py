@@ -15,8 +15,9 @@ from shed.server.ssh.enrolled import enrolled
 def read_keys(wanted: Path | tuple[str, ...] | None, data: Path) -> asyncssh.SSHAuthorizedKeys:
     """Return the keys of `wanted`, a list or the file of one, and those enrolled in the data folder `data`.
 
-    A key that `wanted` names has the options that it has there, enrolled or not.  Raises `UsageError` with what is wrong: then nobody is
-    let in, for a restriction may be what cannot be read.  A file that others can write to is wrong: they could let themselves in.
+    A key that `wanted` names has the options that it has there, enrolled or not.  Raises `UsageError` with what is
+    wrong: then nobody is let in, for a restriction may be what cannot be read.  A file that others can write to is
+    wrong: they could let themselves in.
     """
     what: object = wanted if isinstance(wanted, Path) else "ssh.authorized_keys"
     try:

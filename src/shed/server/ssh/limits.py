@@ -13,7 +13,9 @@ if TYPE_CHECKING:
 LOGIN_SECONDS = 60.0
 """From a connection's start until its client must be known."""
 MOST_TRIES = 6
-"""Refused keys of one connection; then it is hung up on.  A first question for what is possible, without a key, is free."""
+"""Refused keys of one connection; then it is hung up on.  A first question for what is possible, without a key, is
+free.
+"""
 KEEPALIVE_SECONDS = 30.0
 """Of silence, after which a client is asked whether it is still there."""
 KEEPALIVE_QUESTIONS = 3
@@ -25,7 +27,9 @@ MOST_LISTENERS = 32
 MOST_ARRIVING = 64
 """Connections from the guest, of one client, that are being carried; more wait in the guest."""
 DROP_FROM, DROP_ALL = 100, 200
-"""Connections of one peer whose client is not known yet: from here on some new ones are dropped at random, from there on all."""
+"""Connections of one peer whose client is not known yet: from here on some new ones are dropped at random, from there
+on all.
+"""
 _FIRST_DROP = 0.3
 """The part of them that is dropped at `DROP_FROM`; it grows evenly to all."""
 MOST_STRANGERS = 400
@@ -45,7 +49,9 @@ class Crowd:
     def room(self, peer: str) -> bool:
         """Say whether another connection of `peer` may come; another peer's oldest may have to leave for it."""
         waiting = Counter(self._strangers.values())
-        if waiting[peer] + sum(other == peer for other in self._known.values()) >= MOST_OF_PEER or self._dropped(waiting[peer]):
+        if waiting[peer] + sum(other == peer for other in self._known.values()) >= MOST_OF_PEER or self._dropped(
+            waiting[peer]
+        ):
             return False
         if len(self._strangers) >= MOST_STRANGERS or len(self._strangers) + len(self._known) >= MOST_CONNECTIONS:
             (most, _), *_ = waiting.most_common(1) or [(peer, 0)]

@@ -1,6 +1,7 @@
 """Who came in by SSH, who was refused, and what they opened: a line of the server's log for each, and a record of the audit log.
 
-Whoever is not let in causes a few lines in a minute at most, the others are counted; what clients say is shown, and obeyed by no terminal.
+Whoever is not let in causes a few lines in a minute at most, the others are counted; what clients say is shown, and
+obeyed by no terminal.
 """
 
 from __future__ import annotations
@@ -41,7 +42,13 @@ class Logins:
 
     def left(self, client: Client, seconds: float) -> None:
         """A client that was let in has left."""
-        log.info("logout of %s by %s from %s after %.0f s", _shown(client.name), client.fingerprint, client.connection.peer, seconds)
+        log.info(
+            "logout of %s by %s from %s after %.0f s",
+            _shown(client.name),
+            client.fingerprint,
+            client.connection.peer,
+            seconds,
+        )
 
     def opened(self, client: Client, what: str) -> None:
         """A client opens a channel; `what` are words of ours, a port at most."""

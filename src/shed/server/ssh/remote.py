@@ -26,7 +26,10 @@ Open = Callable[[Relay, list[str]], Awaitable[object]]
 
 
 class GuestListener(asyncssh.SSHListener):
-    """Something that the guest of `client` listens on, until it is closed; `open_` opens a channel for each connection that comes."""
+    """Something that the guest of `client` listens on, until it is closed.
+
+    `open_` opens a channel for each connection that comes.
+    """
 
     def __init__(self, client: Client, stream: Stream, address: str, open_: Open) -> None:
         super().__init__()
@@ -73,7 +76,9 @@ class GuestListener(asyncssh.SSHListener):
     async def _take(self, number: str, origin: list[str]) -> None:
         room = self._client.arriving
         try:
-            stream, _ = await self._client.manager.open_listener(self._client.shed(), f"ACCEPT {number}", autostart=False)
+            stream, _ = await self._client.manager.open_listener(
+                self._client.shed(), f"ACCEPT {number}", autostart=False
+            )
         except ShedError as error:
             log.debug("a connection in the guest of %r was lost: %s", self._client.name, error)
             room.release()

@@ -84,7 +84,9 @@ class Service:
         for connection in leaving:
             connection.close()
         if leaving:
-            await asyncio.wait([asyncio.ensure_future(connection.wait_closed()) for connection in leaving], timeout=_FAREWELL)
+            await asyncio.wait(
+                [asyncio.ensure_future(connection.wait_closed()) for connection in leaving], timeout=_FAREWELL
+            )
         for connection in self.crowd.everybody():
             connection.abort()
         for task in self._tasks:

@@ -22,7 +22,9 @@ SIGNALS = {
     "HUP": 1, "INT": 2, "QUIT": 3, "ILL": 4, "ABRT": 6, "FPE": 8, "KILL": 9, "USR1": 10, "SEGV": 11, "USR2": 12, "PIPE": 13, "ALRM": 14,
     "TERM": 15,
 }  # fmt: skip
-"""The signals that SSH has names for (RFC 4254, 6.10), with their numbers in the guest, which is Linux whatever this machine is."""
+"""The signals that SSH has names for (RFC 4254, 6.10), with their numbers in the guest, which is Linux whatever this
+machine is.
+"""
 _SIGNAL_NAMES = {number: name for name, number in SIGNALS.items()}
 _LOST = 255
 """Exit status when the command's end is not known, as OpenSSH has it."""
@@ -119,7 +121,9 @@ class Session(Duplex, asyncssh.SSHServerSession[bytes]):
                 env["TERM"] = terminal
         if agent := await self._client.agent_socket():
             env["SSH_AUTH_SOCK"] = agent
-        request["env"] = [f"{key}={value}" for key, value in env.items() if key and "=" not in key and "\0" not in key + value]
+        request["env"] = [
+            f"{key}={value}" for key, value in env.items() if key and "=" not in key and "\0" not in key + value
+        ]
         return request
 
     async def _tell(self, state: str) -> None:
@@ -142,7 +146,10 @@ class Session(Duplex, asyncssh.SSHServerSession[bytes]):
         self.channel.exit(code)
 
     async def _say(self, line: str) -> None:
-        """Write a line of ours, in which a guest may have a part, to standard error; a terminal that the client has is in raw mode."""
+        """Write a line of ours, in which a guest may have a part, to standard error.
+
+        A terminal that the client has is in raw mode.
+        """
         end = "\n" if self.channel.get_terminal_type() is None else "\r\n"
         await self.write((visible(line) + end).encode(errors="replace"), STDERR)
 
