@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from shed.cli.options import Described, Options, take_all
-from shed.cli.output import say
 from shed.errors import UsageError
+from shed.terminal.output import say
 from shed.version import VERSION
 
 

@@ -7,11 +7,12 @@ import tempfile
 
 from shed.cli.exec import FAILED, Request, begin, execute
 from shed.cli.options import Options
-from shed.cli.output import done, note
+from shed.cli.output import done
 from shed.cli.parsing import Parser
 from shed.client.execution import Exit
 from shed.errors import BackendError, ConflictError, ShedError, UnavailableError, UsageError
 from shed.names import check_session_name
+from shed.terminal.output import note
 
 DEFAULT_SESSION = "default"
 _NOT_FOUND = 127

@@ -6,8 +6,8 @@ import contextlib
 import os
 
 from shed.cli.options import Options
-from shed.cli.output import say
 from shed.cli.parsing import Parser
+from shed.terminal.output import say
 
 BASH = """\
 # Completion of shed for bash.  In ~/.bashrc:  source <(shed completion bash)

@@ -7,13 +7,13 @@ import sys
 
 from shed.cli.connection import client_of
 from shed.cli.options import Options
-from shed.cli.output import done, note
+from shed.cli.output import done, shown
 from shed.cli.parsing import Parser
-from shed.cli.progress import shown
 from shed.client.copying import Copy, Place, parse_place
 from shed.config.sizes import format_size
 from shed.errors import UsageError
 from shed.progress import Event, PhaseEvent, WarningEvent
+from shed.terminal.output import note
 
 
 def cp(words: list[str], options: Options) -> int:

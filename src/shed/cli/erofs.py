@@ -13,7 +13,6 @@ from typing import Any
 
 from shed.cli.app import Command, dispatch
 from shed.cli.options import Options
-from shed.cli.output import emit, say, table
 from shed.cli.parsing import Parser
 from shed.config.sizes import format_size
 from shed.erofs import layout
@@ -24,6 +23,7 @@ from shed.erofs.extents import Extent, Form
 from shed.erofs.inode import Inode
 from shed.erofs.reader import Image
 from shed.errors import UsageError
+from shed.terminal.output import emit, say, table
 from shed.text import visible
 
 COMMANDS = {

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from shed.cli.options import Options
-from shed.cli.output import emit, note, say, table
 from shed.cli.sheds import headers, row
 from shed.client.client import Client
 from shed.client.config import load, remember
@@ -15,6 +14,7 @@ from shed.client.transport import NotRunningError
 from shed.config.paths import Paths
 from shed.errors import ShedError
 from shed.names import LOCAL
+from shed.terminal.output import emit, note, say, table
 
 
 def list_all(options: Options, *, quiet: bool) -> int:

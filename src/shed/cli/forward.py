@@ -8,11 +8,11 @@ from collections.abc import Callable, Sequence
 
 from shed.cli.connection import client_of
 from shed.cli.options import Options
-from shed.cli.output import emit, note, say
 from shed.cli.parsing import Parser
 from shed.client.address import Address
 from shed.client.forward import Forwarder, Rule, distinct, parse_rule
 from shed.errors import UnavailableError
+from shed.terminal.output import emit, note, say
 
 Forwards = list[dict[str, object]]
 """What is forwarded: ``address`` and ``port`` of this machine, and the shed's ``remote`` port."""

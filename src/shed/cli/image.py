@@ -8,10 +8,10 @@ from typing import Any
 from shed.cli.app import Command, dispatch
 from shed.cli.connection import client
 from shed.cli.options import Options
-from shed.cli.output import age, emit, note, say, table
+from shed.cli.output import shown
 from shed.cli.parsing import Parser
-from shed.cli.progress import shown
 from shed.config.sizes import format_size
+from shed.terminal.output import age, emit, note, say, table
 from shed.text import visible
 
 _SHORT = len("sha256:") + 12

@@ -12,9 +12,8 @@ from typing import Any
 
 from shed.cli.app import Command, dispatch
 from shed.cli.options import Options, refuse_server
-from shed.cli.output import done, note, passing_on, seconds, timings
+from shed.cli.output import done, shown
 from shed.cli.parsing import Parser
-from shed.cli.progress import shown
 from shed.config.paths import Paths
 from shed.config.server import machine_limits
 from shed.config.sizes import format_size
@@ -31,6 +30,7 @@ from shed.names import check_image_name
 from shed.oci.descriptor import Platform
 from shed.oci.store import LayoutStore
 from shed.progress import Progress
+from shed.terminal.output import note, passing_on, seconds, timings
 
 BOOTKIT_COMMANDS = {
     "build": Command(

@@ -7,9 +7,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from shed.cli.options import Options, refuse_server
-from shed.cli.output import emit, note, say
+from shed.cli.output import shown
 from shed.cli.parsing import Parser
-from shed.cli.progress import shown
 from shed.config.paths import Paths
 from shed.config.server import machine_limits
 from shed.config.sizes import format_size
@@ -19,6 +18,7 @@ from shed.images.save import save as save_images
 from shed.images.save import save_to_file
 from shed.oci.store import LayoutStore
 from shed.progress import Progress
+from shed.terminal.output import emit, note, say
 
 _SHORT = len("sha256:") + 12
 

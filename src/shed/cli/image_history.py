@@ -6,9 +6,10 @@ from typing import Any
 
 from shed.cli.connection import client
 from shed.cli.options import Options
-from shed.cli.output import age, done, emit, say, table
+from shed.cli.output import done
 from shed.cli.parsing import Parser
 from shed.config.sizes import format_size
+from shed.terminal.output import age, emit, say, table
 
 _WIDTH = 60
 """Characters of a command that are shown without ``-v``."""

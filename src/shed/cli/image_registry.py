@@ -8,14 +8,14 @@ from typing import Any
 
 from shed.cli.connection import client
 from shed.cli.options import Options
-from shed.cli.output import done, note, timings
+from shed.cli.output import done, shown, watched
 from shed.cli.parsing import Parser
-from shed.cli.progress import shown, watched
 from shed.config.paths import Paths
 from shed.config.server import machine_limits
 from shed.config.sizes import format_size
 from shed.errors import UsageError
 from shed.progress import Event, PhaseEvent, Progress
+from shed.terminal.output import note, timings
 
 
 def push(words: list[str], options: Options) -> int:

@@ -9,11 +9,12 @@ from typing import Any
 from shed.cli.connection import client
 from shed.cli.errors import report
 from shed.cli.options import Options
-from shed.cli.output import confirm, done, emit, note, say, table
+from shed.cli.output import confirm, done
 from shed.cli.parsing import Parser
 from shed.client.client import Client
 from shed.config.sizes import format_size
 from shed.errors import ConflictError, DataError, NotFoundError
+from shed.terminal.output import emit, note, say, table
 
 _SHORT = len("sha256:") + 12
 

@@ -6,13 +6,13 @@ from typing import Any
 
 from shed.cli.connection import client
 from shed.cli.options import Options
-from shed.cli.output import emit, note, say, table, timings
+from shed.cli.output import shown
 from shed.cli.parsing import Parser
-from shed.cli.progress import shown
 from shed.config.paths import Paths
 from shed.config.sizes import format_size
 from shed.errors import DataError
 from shed.progress import Progress
+from shed.terminal.output import emit, note, say, table, timings
 
 
 def verify(words: list[str], options: Options) -> int:

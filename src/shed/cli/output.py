@@ -1,98 +1,48 @@
-"""What commands print: tables, machine output, questions."""
+"""What a command shows by the global options: what it did, progress, questions."""
 
 from __future__ import annotations
 
-import json
-import os
+import contextlib
 import sys
-from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
-from functools import partial
+from collections.abc import Callable, Iterator
 
 from shed.cli.options import Options
 from shed.errors import UsageError
-from shed.text import Watched, visible, visible_lines
-
-_AGES = (("year", 365 * 86400), ("month", 30 * 86400), ("day", 86400), ("hour", 3600), ("minute", 60), ("second", 1))
-
-
-def say(text: str = "", *, end: str = "\n", flush: bool = False) -> None:
-    """Print lines for people, in which nothing is hidden from them and nothing is obeyed by their terminal."""
-    print(visible_lines(text), end=end, flush=flush)  # noqa: T201  everything else goes through here
-
-
-def emit(value: object) -> None:
-    """Print machine output."""
-    say(json.dumps(value, indent=2))
+from shed.progress import Event
+from shed.terminal import progress
+from shed.terminal.output import emit, note, say
+from shed.text import visible_lines
 
 
 def done(options: Options, action: str, name: str, sentence: str, **details: object) -> None:
-    """Say that `action` on `name` is done: `sentence` for people, an object with `details` for machines."""
+    """Say that `action` on `name` is done: `sentence` for people, an object with `details` for programs."""
     if options.json:
         emit({"status": "ok", "action": action, "name": name, **details})
     else:
         say(sentence)
 
 
-def note(text: str) -> None:
-    """Tell people something that is not the command's output."""
-    print(visible_lines(text), file=sys.stderr)  # noqa: T201  as above
+def shown(options: Options) -> contextlib.AbstractContextManager[Callable[[Event], None]]:
+    """Return a context that yields a function which shows progress events, as `options` ask for it."""
+    return progress.shown(json=options.json)
 
 
-def passing_on(fd: int) -> Callable[[bytes], None]:
-    """Return what lets people see what others print, as it comes: as it is, but for a terminal, which obeys none of it."""
-    if not os.isatty(fd):
-        return partial(write_all, fd)
-    watched = Watched()
-    return lambda data: write_all(fd, watched.feed(data).encode())
-
-
-def write_all(fd: int, data: bytes) -> None:
-    """Write all of `data` to a descriptor."""
-    while data:
-        data = data[os.write(fd, data) :]
-
-
-def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return rows under headers, in columns two spaces apart."""
-    lines = [tuple(headers), *(tuple(visible(cell) for cell in row) for row in rows)]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(headers))]
-    return "".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() + "\n" for line in lines
-    )
-
-
-def age(timestamp: str, *, now: datetime | None = None) -> str:
-    """Return how long ago an RFC 3339 time was, for people; the text itself when it is none."""
+@contextlib.contextmanager
+def watched(options: Options, *, left: str = "the server goes on; see: shed list") -> Iterator[Callable[[Event], None]]:
+    """Yield what `shown` does, for work of the server.  On ctrl-C, `left` tells what becomes of that work."""
     try:
-        then = datetime.fromisoformat(timestamp)
-    except ValueError:
-        return timestamp or "-"
-    if then.tzinfo is None:
-        then = then.replace(tzinfo=UTC)
-    seconds = int(((now or datetime.now(UTC)) - then).total_seconds())
-    for unit, length in _AGES:
-        if seconds >= length:
-            number = seconds // length
-            return f"{number} {unit}{'s' if number > 1 else ''} ago"
-    return "just now"
-
-
-def seconds(milliseconds: float) -> str:
-    """Return a duration for people."""
-    return f"{milliseconds:.0f} ms" if milliseconds < 1000 else f"{milliseconds / 1000:.1f} s"
-
-
-def timings(phases: dict[str, float]) -> str:
-    """Return one line per phase with the time it took."""
-    width = max(map(len, phases), default=0)
-    return "".join(f"  {name:<{width}}  {seconds(spent):>8}\n" for name, spent in phases.items() if spent >= 0.5)
+        with shown(options) as sink:
+            yield sink
+    except KeyboardInterrupt:
+        if not options.json:
+            note(left)
+        raise
 
 
 def confirm(question: str, options: Options, *, force: bool) -> bool:
-    """Return whether the user wants it: with `force` always, on a terminal when the answer is yes.
+    """Return whether the user agrees: with `force` always, on a terminal when the answer is yes.
 
-    Raises `UsageError` where nobody can be asked.
+    Raises `UsageError` (CONFIRMATION_NEEDED) where nobody can be asked.
     """
     if force:
         return True

@@ -7,7 +7,7 @@ import os
 from shed.cli.app import Command, dispatch
 from shed.cli.connection import client
 from shed.cli.options import Options
-from shed.cli.output import done, emit, note, say
+from shed.cli.output import done
 from shed.cli.parsing import Parser
 from shed.client.address import resolve
 from shed.client.client import Client
@@ -16,6 +16,7 @@ from shed.client.local import start_server, wait_stopped
 from shed.client.transport import NotRunningError
 from shed.errors import UsageError
 from shed.names import LOCAL
+from shed.terminal.output import emit, note, say
 
 COMMANDS = {
     "status": Command("shed.cli.server:status", "say whether the server runs, and what it is"),

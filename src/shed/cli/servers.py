@@ -8,7 +8,7 @@ from pathlib import Path
 
 from shed.cli import parsing
 from shed.cli.options import Options
-from shed.cli.output import done, emit, note, say, table
+from shed.cli.output import done
 from shed.cli.parsing import Parser
 from shed.client import http
 from shed.client.address import Address, local, parse
@@ -18,6 +18,7 @@ from shed.client.known_hosts import pin
 from shed.client.tokens import default_tokens, keep
 from shed.errors import ConflictError, NotFoundError, ShedError, UnavailableError, UsageError
 from shed.names import LOCAL, check_server_name
+from shed.terminal.output import emit, note, say, table
 
 _LONGEST_TOKEN = 4096
 _LOCAL_TIMEOUT = 1.0

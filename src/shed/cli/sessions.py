@@ -8,15 +8,15 @@ from typing import Any
 from shed.cli.app import Command
 from shed.cli.connection import client, client_of
 from shed.cli.options import Options, take_all
-from shed.cli.output import age, done, emit, note, say, table
+from shed.cli.output import done, shown
 from shed.cli.parsing import Parser
-from shed.cli.progress import shown
 from shed.client.config import load
 from shed.client.locate import ask
 from shed.client.transport import NotRunningError
 from shed.errors import ShedError, UsageError
 from shed.names import LOCAL
 from shed.progress import WarningEvent
+from shed.terminal.output import age, emit, note, say, table
 
 COMMANDS = {"kill": Command("shed.cli.sessions:kill", "end a session and what runs in it")}
 

@@ -7,12 +7,12 @@ import sys
 from shed.cli import parsing
 from shed.cli.connection import client, client_of, create_timeout, known_on, local_dir, seen, where
 from shed.cli.options import Options
-from shed.cli.output import age, confirm, done, emit, note, passing_on, say, seconds, table, timings
+from shed.cli.output import confirm, done, shown, watched
 from shed.cli.parsing import Parser
-from shed.cli.progress import shown, watched
 from shed.client.models import Shed
 from shed.config.sizes import format_size
 from shed.errors import UsageError
+from shed.terminal.output import age, emit, note, passing_on, say, seconds, table, timings
 
 _COLD = "boot the VM, even where it could be restored"
 _FORCE = "start it even when the host is short of memory"

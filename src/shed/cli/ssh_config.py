@@ -8,7 +8,7 @@ from pathlib import Path
 
 from shed.cli.connection import client, client_of
 from shed.cli.options import Options
-from shed.cli.output import done, emit, note, say
+from shed.cli.output import done
 from shed.cli.parsing import Parser
 from shed.client.address import Address
 from shed.client.client import Client
@@ -20,6 +20,7 @@ from shed.client.ssh_config import Host, aliases, install, merged, read, text_of
 from shed.client.transport import NotRunningError
 from shed.errors import NotFoundError, ShedError, UnavailableError, UsageError
 from shed.names import LOCAL, check_shed_name
+from shed.terminal.output import emit, note, say
 
 
 def ssh_config(words: list[str], options: Options) -> int:

@@ -8,11 +8,12 @@ from pathlib import Path
 from shed.cli.app import Command, dispatch
 from shed.cli.connection import client
 from shed.cli.options import Options
-from shed.cli.output import age, done, emit, note, say, table
+from shed.cli.output import done
 from shed.cli.parsing import Parser
 from shed.client.identity import default_identity, own_key
 from shed.config.sshkeys import PublicKey
 from shed.errors import DataError, NotFoundError, UsageError
+from shed.terminal.output import age, emit, note, say, table
 
 COMMANDS = {
     "list": Command("shed.cli.ssh_key:list_keys", "list the keys"),

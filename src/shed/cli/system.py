@@ -9,11 +9,11 @@ from shed.cli.app import Command, dispatch
 from shed.cli.connection import client
 from shed.cli.everywhere import ask_all, conclude, down_rows
 from shed.cli.options import Options
-from shed.cli.output import confirm, done, emit, note, say, table
+from shed.cli.output import confirm, done, watched
 from shed.cli.parsing import Parser
-from shed.cli.progress import watched
 from shed.client.client import Client
 from shed.config.sizes import format_size
+from shed.terminal.output import emit, note, say, table
 
 COMMANDS = {
     "df": Command("shed.cli.system:usage", "show what takes up space"),

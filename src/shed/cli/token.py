@@ -6,9 +6,10 @@ from shed.cli import parsing
 from shed.cli.app import Command, dispatch
 from shed.cli.connection import client
 from shed.cli.options import Options
-from shed.cli.output import age, done, emit, note, say, table
+from shed.cli.output import done
 from shed.cli.parsing import Parser
 from shed.client.client import items_of, object_of
+from shed.terminal.output import age, emit, note, say, table
 
 COMMANDS = {
     "create": Command("shed.cli.token:create", "make a token, and print it"),

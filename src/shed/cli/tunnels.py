@@ -11,13 +11,14 @@ from datetime import UTC, datetime
 from shed.cli.app import Command, dispatch
 from shed.cli.forward import Forwards, local_end, run, running_shed, show
 from shed.cli.options import Options
-from shed.cli.output import age, done, emit, note, say, table
+from shed.cli.output import done
 from shed.cli.parsing import Parser
 from shed.client import tunnels
 from shed.client.address import Address, resolve
 from shed.client.forward import Rule, distinct, parse_rule
 from shed.client.tunnels import DEFAULT_PROFILE, Tunnels
 from shed.errors import ShedError, UsageError
+from shed.terminal.output import age, emit, note, say, table
 
 COMMANDS = {
     "start": Command("shed.cli.tunnels:start", "open the tunnels of a profile, or named ones"),

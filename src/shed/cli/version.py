@@ -6,9 +6,9 @@ import platform
 
 from shed.cli.connection import client
 from shed.cli.options import Options
-from shed.cli.output import emit, say
 from shed.cli.parsing import Parser
 from shed.errors import ShedError
+from shed.terminal.output import emit, say
 from shed.version import VERSION
 
 

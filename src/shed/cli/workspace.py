@@ -5,8 +5,8 @@ from __future__ import annotations
 from shed.cli.app import Command, dispatch
 from shed.cli.connection import client_of
 from shed.cli.options import Options
-from shed.cli.output import emit, note, say
 from shed.cli.parsing import Parser
+from shed.terminal.output import emit, note, say
 
 COMMANDS = {"check": Command("shed.cli.workspace:check", "tell what in a shed's folder may run on its host")}
 

@@ -163,17 +163,15 @@ def _ensure(images: Path, settings: Settings, name: str, progress: Progress, sto
 
 
 def _pull_images(options: argparse.Namespace) -> int:
-    from shed.cli.options import Options  # noqa: PLC0415  as above
-    from shed.cli.output import emit  # noqa: PLC0415
-    from shed.cli.progress import shown  # noqa: PLC0415
-    from shed.config.sizes import format_size  # noqa: PLC0415
+    from shed.config.sizes import format_size  # noqa: PLC0415  as above
     from shed.oci.store import LayoutStore  # noqa: PLC0415
     from shed.server.pull_images import pull_images  # noqa: PLC0415
+    from shed.terminal.output import emit  # noqa: PLC0415
+    from shed.terminal.progress import shown  # noqa: PLC0415
 
-    settings, quiet = load_settings(options.config), Options()
-    quiet.json = options.json
+    settings = load_settings(options.config)
     paths = Paths()
-    with shown(quiet) as sink:
+    with shown(json=options.json) as sink:
         pulled = pull_images(LayoutStore(paths.images, settings.limits), settings, variant=options.variant, sink=sink)
         if pulled and settings.warm_start:
             _warm_quietly(paths, settings, sink)
@@ -200,15 +198,13 @@ def _warm_quietly(paths: Paths, settings: Settings, sink: Callable[[Event], None
 
 
 def _warm(options: argparse.Namespace) -> int:
-    from shed.cli.options import Options  # noqa: PLC0415  as above
-    from shed.cli.output import emit  # noqa: PLC0415
-    from shed.cli.progress import shown  # noqa: PLC0415
-    from shed.server.warm import parse_shape, warm  # noqa: PLC0415
+    from shed.server.warm import parse_shape, warm  # noqa: PLC0415  as above
+    from shed.terminal.output import emit  # noqa: PLC0415
+    from shed.terminal.progress import shown  # noqa: PLC0415
 
-    settings, quiet, paths = load_settings(options.config), Options(), Paths()
-    quiet.json = options.json
+    settings, paths = load_settings(options.config), Paths()
     shapes = [parse_shape(text) for text in options.shape]
-    with shown(quiet) as sink:
+    with shown(json=options.json) as sink:
         names = warm(paths, settings, _backend(paths, settings), shapes, sink=sink)
     if options.json:
         emit([{"name": name} for name in names])

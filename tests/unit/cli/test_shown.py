@@ -11,12 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from shed.cli import output
 from shed.cli.errors import explain
 from shed.cli.options import Options
-from shed.cli.progress import LiveLines, PlainLines, blob_line, line, shown
+from shed.cli.output import confirm
 from shed.errors import NotFoundError, UsageError
 from shed.progress import BlobEvent, BytesEvent, Event, PhaseEvent, WarningEvent
+from shed.terminal import output
+from shed.terminal.progress import LiveLines, PlainLines, blob_line, line, shown
 
 
 def test_a_table_lines_up_and_has_no_trailing_spaces() -> None:
@@ -142,9 +143,8 @@ def test_plain_progress_is_one_line_per_phase_and_now_and_then_a_transfer() -> N
 
 def test_machines_get_warnings_alone() -> None:
     """One JSON object each, on standard error."""
-    stream, options = io.StringIO(), Options()
-    options.json = True
-    with shown(options, stream=stream) as sink:
+    stream = io.StringIO()
+    with shown(json=True, stream=stream) as sink:
         for event in EVENTS:
             sink(event)
     assert json.loads(stream.getvalue()) == {"warning": "it is \x1b[31mslow"}
@@ -217,5 +217,5 @@ def test_nobody_to_ask(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a terminal, or with --json, a question is a refusal; --force goes ahead."""
     monkeypatch.setattr("sys.stdin", io.StringIO("y\n"))
     with pytest.raises(UsageError, match="refusing to delete"):
-        output.confirm("Delete?", Options(), force=False)
-    assert output.confirm("Delete?", Options(), force=True)
+        confirm("Delete?", Options(), force=False)
+    assert confirm("Delete?", Options(), force=True)

@@ -6,7 +6,6 @@ With ``--json`` there is nothing but warnings.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shutil
 import sys
@@ -16,8 +15,6 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TextIO
 
-from shed.cli.options import Options
-from shed.cli.output import note
 from shed.config.sizes import format_size
 from shed.fsutil import on_wait
 from shed.progress import BlobEvent, BytesEvent, Event, PhaseEvent, WarningEvent
@@ -31,12 +28,16 @@ _PLAIN_INTERVAL = 10.0
 
 
 @contextlib.contextmanager
-def shown(options: Options, *, stream: TextIO | None = None) -> Iterator[Callable[[Event], None]]:
-    """Yield the sink that shows progress the way this command should; what is live is gone when the block ends."""
+def shown(*, json: bool = False, stream: TextIO | None = None) -> Iterator[Callable[[Event], None]]:
+    """Yield a function that shows progress events on `stream` (default: standard error) until the block ends.
+
+    A terminal gets lines that are drawn over and erased at the end, everything else plain lines.  With `json` only
+    warnings are shown, each as one JSON object on its line.
+    """
     stream = stream or sys.stderr
     with contextlib.ExitStack() as held:
         sink: Callable[[Event], None]
-        if options.json:
+        if json:
             sink = partial(_warn_machines, stream=stream)
         elif stream.isatty() and os.environ.get("TERM") != "dumb":
             sink = held.enter_context(LiveLines(stream))
@@ -46,20 +47,10 @@ def shown(options: Options, *, stream: TextIO | None = None) -> Iterator[Callabl
         yield sink
 
 
-@contextlib.contextmanager
-def watched(options: Options, *, left: str = "the server goes on; see: shed list") -> Iterator[Callable[[Event], None]]:
-    """Yield what `shown` does, for work of the server; `left` says what becomes of it when nobody watches any more."""
-    try:
-        with shown(options) as sink:
-            yield sink
-    except KeyboardInterrupt:
-        if not options.json:
-            note(left)
-        raise
-
-
 def _warn_machines(event: Event, stream: TextIO) -> None:
     """Write a warning as one JSON object on its line, as errors are."""
+    import json  # noqa: PLC0415  few commands warn
+
     if isinstance(event, WarningEvent):
         stream.write(json.dumps({"warning": event.message}) + "\n")
         stream.flush()

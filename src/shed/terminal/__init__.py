@@ -1,0 +1,1 @@
+"""What `shed` and `shed-server` print: lines, tables, machine output, progress."""

@@ -1,0 +1,79 @@
+"""What commands print: lines, tables, machine output, times in words."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from functools import partial
+
+from shed.text import Watched, visible, visible_lines
+
+_AGES = (("year", 365 * 86400), ("month", 30 * 86400), ("day", 86400), ("hour", 3600), ("minute", 60), ("second", 1))
+
+
+def say(text: str = "", *, end: str = "\n", flush: bool = False) -> None:
+    """Print lines for people, in which nothing is hidden from them and nothing is obeyed by their terminal."""
+    print(visible_lines(text), end=end, flush=flush)  # noqa: T201  everything else goes through here
+
+
+def emit(value: object) -> None:
+    """Print machine output."""
+    say(json.dumps(value, indent=2))
+
+
+def note(text: str) -> None:
+    """Tell people something that is not the command's output."""
+    print(visible_lines(text), file=sys.stderr)  # noqa: T201  as above
+
+
+def passing_on(fd: int) -> Callable[[bytes], None]:
+    """Return what lets people see what others print, as it comes: as it is, but for a terminal, which obeys none of it."""
+    if not os.isatty(fd):
+        return partial(write_all, fd)
+    watched = Watched()
+    return lambda data: write_all(fd, watched.feed(data).encode())
+
+
+def write_all(fd: int, data: bytes) -> None:
+    """Write all of `data` to a descriptor."""
+    while data:
+        data = data[os.write(fd, data) :]
+
+
+def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return rows under headers, in columns two spaces apart."""
+    lines = [tuple(headers), *(tuple(visible(cell) for cell in row) for row in rows)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(headers))]
+    return "".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() + "\n" for line in lines
+    )
+
+
+def age(timestamp: str, *, now: datetime | None = None) -> str:
+    """Return how long ago an RFC 3339 time was, for people; the text itself when it is none."""
+    try:
+        then = datetime.fromisoformat(timestamp)
+    except ValueError:
+        return timestamp or "-"
+    if then.tzinfo is None:
+        then = then.replace(tzinfo=UTC)
+    seconds = int(((now or datetime.now(UTC)) - then).total_seconds())
+    for unit, length in _AGES:
+        if seconds >= length:
+            number = seconds // length
+            return f"{number} {unit}{'s' if number > 1 else ''} ago"
+    return "just now"
+
+
+def seconds(milliseconds: float) -> str:
+    """Return a duration for people."""
+    return f"{milliseconds:.0f} ms" if milliseconds < 1000 else f"{milliseconds / 1000:.1f} s"
+
+
+def timings(phases: dict[str, float]) -> str:
+    """Return one line per phase with the time it took."""
+    width = max(map(len, phases), default=0)
+    return "".join(f"  {name:<{width}}  {seconds(spent):>8}\n" for name, spent in phases.items() if spent >= 0.5)
