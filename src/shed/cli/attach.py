@@ -9,8 +9,8 @@ from shed.cli.exec import FAILED, Request, begin, execute
 from shed.cli.options import Options
 from shed.cli.output import done
 from shed.cli.parsing import Parser
-from shed.client.execution import Exit
 from shed.errors import BackendError, ConflictError, ShedError, UnavailableError, UsageError
+from shed.execstream import Exit
 from shed.names import check_session_name
 from shed.terminal.output import note
 

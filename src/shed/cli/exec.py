@@ -12,8 +12,9 @@ import os
 from shed.cli.options import Options, take
 from shed.cli.terminal import RawTerminal, Signals, environment, window
 from shed.client.address import Address, resolve
-from shed.client.execution import Execution, Exit
+from shed.client.execution import Execution
 from shed.errors import NotFoundError, ShedError, UsageError
+from shed.execstream import Exit
 
 FAILED = 125
 """Exit code when shed itself failed; the command's own codes pass through."""

@@ -9,7 +9,8 @@ import _signal  # type: ignore[import-not-found]  # typeshed describes `signal` 
 import os
 import time
 
-from shed.client.execution import Execution, Exit, Wake
+from shed.client.execution import Execution, Wake
+from shed.execstream import Exit
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

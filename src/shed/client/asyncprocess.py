@@ -8,28 +8,16 @@ import contextlib
 from shed.client import streams
 from shed.client.address import Address
 from shed.client.commands import CommandTimeoutError, Result, started
-from shed.client.execution import Exit, exit_of, request_frame
 from shed.errors import BackendError
-from shed.guest.protocol import (
-    DATA_FRAME,
-    EXIT_CODE,
-    SIGNAL,
-    STDERR,
-    STDIN_EOF,
-    STDIN_TAKEN,
-    STDIN_WINDOW,
-    FrameDecoder,
-    ProtocolError,
-    counted,
-    exec_frame,
-)
+from shed.execstream import ExecStream, Exit, Output, StreamEndedError, request_frame
+from shed.guest.protocol import ProtocolError
 
 _MOST = 256 * 1024
 """Bytes of an output that wait for their reader before the connection is not read any more."""
 _SIGKILL = 9
 
 
-class Output:
+class OutputReader:
     """What a command writes, as it comes; iterate over it for lines."""
 
     def __init__(self) -> None:
@@ -67,7 +55,7 @@ class Output:
                 self._changed.notify_all()
         return bytes(line)
 
-    def __aiter__(self) -> Output:
+    def __aiter__(self) -> OutputReader:
         return self
 
     async def __anext__(self) -> bytes:
@@ -101,11 +89,11 @@ class AsyncProcess:
         self._reader = reader
         self._writer = writer
         self._words = tuple(words)
-        self._window = STDIN_WINDOW
+        self._stream = ExecStream()
         self._room = asyncio.Event()
-        self.stdout = Output()
-        self.stderr = Output()
-        self._task = asyncio.create_task(self._take_frames())
+        self.stdout = OutputReader()
+        self.stderr = OutputReader()
+        self._task = asyncio.create_task(self._take_events())
 
     @classmethod
     async def start(
@@ -130,24 +118,22 @@ class AsyncProcess:
         """
         rest = memoryview(data)
         while rest and not self._task.done():
-            if self._window <= 0:
+            if self._stream.room <= 0:
                 self._room.clear()
                 await self._room.wait()
                 continue
-            piece = rest[: self._window]
-            self._window -= len(piece)
-            self._writer.write(exec_frame(DATA_FRAME, piece))
-            rest = rest[len(piece) :]
+            piece, rest = rest[: self._stream.room], rest[self._stream.room :]
+            self._writer.write(self._stream.stdin(piece))
             with contextlib.suppress(ConnectionError):
                 await self._writer.drain()
 
     def end_input(self) -> None:
         """Have the command read the end of its standard input."""
-        self._writer.write(exec_frame(STDIN_EOF))
+        self._writer.write(self._stream.stdin_end())
 
     def signal(self, number: int) -> None:
         """Send a signal to the command's process group."""
-        self._writer.write(exec_frame(SIGNAL, b'{"signal":%d}' % number))
+        self._writer.write(self._stream.signal(number))
 
     async def wait(self) -> int:
         """Return the exit code, as a shell counts it.
@@ -196,26 +182,18 @@ class AsyncProcess:
         await self.write(stdin)
         self.end_input()
 
-    async def _take_frames(self) -> Exit:
-        decoder = FrameDecoder()
+    async def _take_events(self) -> Exit:
         try:
             while True:
-                while frame := decoder.frame():
-                    kind, payload = frame
-                    if kind == EXIT_CODE:
-                        return exit_of(payload)
-                    if kind == STDIN_TAKEN:
-                        self._window += counted(payload)
+                while (event := self._stream.next()) is not None:
+                    if isinstance(event, Exit):
+                        return event
+                    if isinstance(event, Output):
+                        await (self.stderr if event.error else self.stdout).feed(event.data)
+                    else:
                         self._room.set()
-                    elif kind in (DATA_FRAME, STDERR) and payload:
-                        await (self.stdout if kind == DATA_FRAME else self.stderr).feed(payload)
-                data = await self._reader.read(streams.CHUNK)
-                if not data:
-                    raise BackendError(
-                        "lost the connection to the command", code="EXEC_LOST", hint="see what happened: shed logs"
-                    )
-                decoder.feed(data)
-        except ConnectionError:
+                self._stream.feed(await self._reader.read(streams.CHUNK))
+        except (ConnectionError, StreamEndedError):
             raise BackendError(
                 "lost the connection to the command", code="EXEC_LOST", hint="see what happened: shed logs"
             ) from None

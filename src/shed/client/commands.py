@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import IO, BinaryIO
 
-from shed.client.execution import Execution, Exit, Wake
+from shed.client.execution import Execution, Wake
 from shed.errors import ShedError
+from shed.execstream import Exit
 
 Command = str | Sequence[str]
 """Words that arrive as they are, or one text that ``sh -c`` runs."""

@@ -17,8 +17,9 @@ from pathlib import PurePosixPath
 from typing import BinaryIO, NamedTuple, cast
 
 from shed.client.address import Address
-from shed.client.execution import Execution, Exit
+from shed.client.execution import Execution
 from shed.errors import BackendError, ShedError, UsageError
+from shed.execstream import Exit
 from shed.guest import archive
 from shed.names import check_shed_name
 from shed.progress import BytesEvent, Event, WarningEvent

@@ -12,22 +12,9 @@ import os
 
 from shed.client.address import Address
 from shed.client.transport import ready, upgrade
-from shed.errors import BackendError, ShedError, UnavailableError, UsageError
-from shed.guest.protocol import (
-    DATA_FRAME,
-    EXEC_REQUEST,
-    EXIT_CODE,
-    RESIZE,
-    SIGNAL,
-    STDERR,
-    STDIN_EOF,
-    STDIN_TAKEN,
-    STDIN_WINDOW,
-    FrameDecoder,
-    ProtocolError,
-    counted,
-    exec_frame,
-)
+from shed.errors import BackendError, ShedError, UnavailableError
+from shed.execstream import ExecStream, Exit, Output, StreamEndedError, request_frame
+from shed.guest.protocol import ProtocolError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -45,19 +32,6 @@ class OutputError(ShedError):
     """What the command printed cannot be written here."""
 
     code = "OUTPUT_FAILED"
-
-
-class Exit:
-    """How a command ended: `code` 0 to 255, the way a shell counts (128 + signal).
-
-    `error` when it did not even start.
-    """
-
-    __slots__ = ("code", "error")
-
-    def __init__(self, code: int, error: str | None = None) -> None:
-        self.code = code
-        self.error = error
 
 
 class Execution:
@@ -85,21 +59,19 @@ class Execution:
         `size` is (rows, columns) of a `tty`; `env` holds ``KEY=VALUE`` words.  `on_wait` is called when it takes a
         second or more, `on_start` when the shed must be started first.  Raises the `ShedError` the server answers with.
         """
-        request = request_frame(command, tty=tty, size=size, env=env, working_dir=working_dir, user=user)
+        request = request_frame(command, tty=tty, size=size, env=env or (), working_dir=working_dir, user=user)
         self._address = address
         self._name = name
         self._socket = upgrade(
             address, "POST", f"/api/sheds/{name}/exec", "shed-exec", on_wait=on_wait, on_start=on_start
         )
         self._socket.setblocking(False)
-        self._decoder = FrameDecoder()
+        self._stream = ExecStream()
         self._outbox = bytearray(request)
         self._connected = True
         self._pending = memoryview(b"")
         """Output on its way to the descriptor `_sink`; while there is some, no more is taken from the connection."""
         self._sink = -1
-        self._window = STDIN_WINDOW
-        """Bytes of standard input that may be sent before the guest tells that it has taken some."""
 
     def __enter__(self) -> Execution:
         return self
@@ -109,11 +81,11 @@ class Execution:
 
     def resize(self, rows: int, cols: int) -> None:
         """Tell the command's terminal its new size."""
-        self._send(exec_frame(RESIZE, b'{"rows":%d,"cols":%d}' % (rows, cols)))
+        self._send(self._stream.resize(rows, cols))
 
     def signal(self, number: int) -> None:
         """Send a signal to the command's process group."""
-        self._send(exec_frame(SIGNAL, b'{"signal":%d}' % number))
+        self._send(self._stream.signal(number))
 
     def answers(self) -> bool:
         """Say whether the guest still answers; a few seconds pass when it does not."""
@@ -149,10 +121,10 @@ class Execution:
         plain = {fd: _is_file(fd) for fd in (stdout, stderr)}
         connection = self._socket.fileno()
         if stdin is None:
-            self._send(exec_frame(STDIN_EOF))
+            self._send(self._stream.stdin_end())
         while True:
             if not self._pending:
-                ended = self._take_frames(stdout, stderr)
+                ended = self._take_events(stdout, stderr)
                 if ended is not None:
                     return ended
             sources = [] if wake is None else [wake.fd]
@@ -163,7 +135,7 @@ class Execution:
                 sources.append(connection)
             if self._outbox:
                 sinks.append(connection)
-            elif stdin is not None and self._connected and self._window > 0:
+            elif stdin is not None and self._connected and self._stream.room > 0:
                 sources.append(stdin)
             readable, writable = ready(sources, sinks, None if wake is None else wake.patience)
             if wake is not None and not readable and not writable:
@@ -198,11 +170,10 @@ class Execution:
     def _forward(self, stdin: int) -> bool:
         """Pass on what can be read; False at the end of file."""
         try:
-            data = os.read(stdin, min(_READ, self._window))
+            data = os.read(stdin, min(_READ, self._stream.room))
         except OSError:  # a terminal that hung up, a folder
             data = b""
-        self._window -= len(data)
-        self._send(exec_frame(DATA_FRAME, data) if data else exec_frame(STDIN_EOF))
+        self._send(self._stream.stdin(data) if data else self._stream.stdin_end())
         return bool(data)
 
     def _receive(self) -> None:
@@ -212,26 +183,23 @@ class Execution:
             return
         except OSError:
             data = b""
-        if not data:
+        self._stream.feed(data)
+
+    def _take_events(self, stdout: int, stderr: int) -> Exit | None:
+        """Look at what has arrived up to the next output, which becomes pending, or the end, which is returned."""
+        try:
+            while (event := self._stream.next()) is not None:
+                if isinstance(event, Exit):
+                    return event
+                if isinstance(event, Output):
+                    self._pending, self._sink = memoryview(event.data), stderr if event.error else stdout
+                    break
+        except StreamEndedError:
             raise BackendError(
                 f"lost the connection to the command in {self._name}",
                 code="EXEC_LOST",
                 hint=f"see what happened: shed logs {self._name}",
-            )
-        self._decoder.feed(data)
-
-    def _take_frames(self, stdout: int, stderr: int) -> Exit | None:
-        """Look at what has arrived up to the next output, which becomes pending, or the end, which is returned."""
-        try:
-            while frame := self._decoder.frame():
-                kind, payload = frame
-                if kind == EXIT_CODE:
-                    return exit_of(payload)
-                if kind == STDIN_TAKEN:
-                    self._window += counted(payload)
-                elif kind in (DATA_FRAME, STDERR) and payload:
-                    self._pending, self._sink = memoryview(payload), stdout if kind == DATA_FRAME else stderr
-                    break
+            ) from None
         except ProtocolError as error:
             raise BackendError(
                 f"the agent of {self._name} does not speak our protocol: {error}", code="PROTOCOL"
@@ -269,52 +237,6 @@ class Wake:
         return None
 
 
-def request_frame(
-    command: list[str],
-    *,
-    tty: bool = False,
-    size: tuple[int, int] | None = None,
-    env: list[str] | None = None,
-    working_dir: str | None = None,
-    user: str | None = None,
-) -> bytes:
-    """Return the frame that asks for a command; see `Execution`."""
-    if any("\0" in word for word in command):
-        raise UsageError("a command cannot hold NUL characters", hint="pass the bytes on standard input")
-    request = [f'"cmd":[{",".join(map(_quote, command))}]', f'"tty":{"true" if tty else "false"}']
-    if size is not None:
-        request.append(f'"rows":{size[0]},"cols":{size[1]}')
-    if env:
-        request.append(f'"env":[{",".join(map(_quote, env))}]')
-    if working_dir is not None:
-        request.append(f'"working_dir":{_quote(working_dir)}')
-    if user is not None:
-        request.append(f'"user":{_quote(user)}')
-    return exec_frame(EXEC_REQUEST, ("{" + ",".join(request) + "}").encode())
-
-
-def exit_of(payload: bytes) -> Exit:
-    """Return what an exit frame says.  Raises `ProtocolError`."""
-    if payload in (b'{"code":0}', b'{"code": 0}'):
-        return Exit(0)
-    from shed.untrusted import load_exit  # noqa: PLC0415  success does not need it
-
-    try:
-        code, _, error = load_exit(payload)
-    except ValueError as problem:
-        raise ProtocolError(str(problem)) from None
-    return Exit(code, error)
-
-
 def _is_file(fd: int) -> bool:
     """Say whether writes to `fd` never wait for a reader, so that they need not be cut into small ones."""
     return os.fstat(fd).st_mode & 0o170000 == 0o100000
-
-
-def _quote(text: str) -> str:
-    """Return `text` as a JSON string."""
-    try:
-        from _json import encode_basestring_ascii  # noqa: PLC0415  json itself brings re
-    except ImportError:
-        from json.encoder import encode_basestring_ascii  # noqa: PLC0415
-    return encode_basestring_ascii(text)

@@ -3,22 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from dataclasses import dataclass
 
 from shed.backends.base import Stream
 from shed.errors import BackendError
-from shed.guest.protocol import (
-    DATA_FRAME,
-    EXEC_REQUEST,
-    EXIT_CODE,
-    STDERR,
-    STDIN_EOF,
-    FrameDecoder,
-    ProtocolError,
-    exec_frame,
-)
-from shed.untrusted import load_exit
+from shed.execstream import ExecStream, Exit, Output, request_frame
+from shed.guest.protocol import ProtocolError
 
 _MOST_OUTPUT = 1 << 20
 _READ = 4096
@@ -43,31 +33,26 @@ async def run(stream: Stream, words: list[str], *, wait: float) -> Done:
     """
     try:
         async with asyncio.timeout(wait):
-            await stream.write(exec_frame(EXEC_REQUEST, json.dumps({"cmd": words}).encode()) + exec_frame(STDIN_EOF))
-            return await _collect(stream)
+            command = ExecStream(_MOST_OUTPUT)
+            await stream.write(request_frame(words) + command.stdin_end())
+            return await _collect(stream, command)
     except TimeoutError:
         raise BackendError(f"{words[0]} did not end within {wait:g} s", code="COMMAND_TIMEOUT") from None
-    except (ProtocolError, ValueError) as error:
+    except ProtocolError as error:
         raise BackendError(f"what came of {words[0]} makes no sense: {error}", code="AGENT_PROTOCOL") from None
     finally:
         stream.close()
 
 
-async def _collect(stream: Stream) -> Done:
-    decoder = FrameDecoder(_MOST_OUTPUT)
-    said = {DATA_FRAME: bytearray(), STDERR: bytearray()}
+async def _collect(stream: Stream, command: ExecStream) -> Done:
+    stdout, stderr = bytearray(), bytearray()
     while True:
-        while frame := decoder.frame():
-            kind, payload = frame
-            if kind == EXIT_CODE:
-                code, _, error = load_exit(payload)
-                stdout, stderr = (said[kind].decode(errors="replace") for kind in (DATA_FRAME, STDERR))
-                return Done(code, stdout, stderr, error)
-            if kind in said:
-                said[kind] += payload
-                if len(said[kind]) > _MOST_OUTPUT:
+        while (event := command.next()) is not None:
+            if isinstance(event, Exit):
+                return Done(event.code, stdout.decode(errors="replace"), stderr.decode(errors="replace"), event.error)
+            if isinstance(event, Output):
+                said = stderr if event.error else stdout
+                said += event.data
+                if len(said) > _MOST_OUTPUT:
                     raise ProtocolError("it says too much")
-        data = await stream.read(_READ)
-        if not data:
-            raise ProtocolError("the stream ended before the command")
-        decoder.feed(data)
+        command.feed(await stream.read(_READ))

@@ -8,11 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shed.client.execution import _quote, exit_of
 from shed.client.http import error_of, parse_events
 from shed.client.models import Shed
 from shed.errors import BackendError, ConflictError, NotFoundError, ShedError, UnavailableError, UsageError
-from shed.guest.protocol import ProtocolError
+from shed.execstream import quote
 from shed.version import VERSION
 
 STREAM = (
@@ -74,20 +73,10 @@ def test_a_shed_is_read_with_suspicion() -> None:
 @given(st.text())
 def test_words_are_quoted_as_json(text: str) -> None:
     """Quotes, newlines, and characters outside the BMP survive."""
-    assert json.loads(_quote(text)) == text
+    assert json.loads(quote(text)) == text
 
 
 def test_bytes_that_are_not_utf8_survive_quoting() -> None:
     """An argument of any bytes reaches the guest: as lone surrogates, which it turns back."""
     word = b"\xff\x80/a".decode(errors="surrogateescape")
-    assert json.loads(_quote(word)).encode(errors="surrogateescape") == b"\xff\x80/a"
-
-
-def test_exit_frames() -> None:
-    """The quick way for success and the careful way agree; nonsense is a protocol error."""
-    assert exit_of(b'{"code":0}').code == exit_of(b'{ "code" : 0 }').code == 0
-    failed = exit_of(b'{"code": 127, "error": "no such file"}')
-    assert (failed.code, failed.error) == (127, "no such file")
-    for nonsense in (b"", b"[]", b"{}", b'{"code": "x"}', b'{"code": null}'):
-        with pytest.raises(ProtocolError):
-            exit_of(nonsense)
+    assert json.loads(quote(word)).encode(errors="surrogateescape") == b"\xff\x80/a"

@@ -4,23 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
-from dataclasses import dataclass
 
 from shed.backends.base import Stream
 from shed.errors import BackendError
-from shed.guest import protocol
+from shed.execstream import ExecStream, Exit, Output, StreamEndedError
+from shed.guest.protocol import ProtocolError
 from shed.server.ssh.duplex import STDERR, Duplex, GoneError
-from shed.untrusted import load_exit
-
-
-@dataclass(frozen=True, slots=True)
-class Exit:
-    """How a command ended: its `code`, the number of the `signal` that ended it or 0, and `error` when it did not start."""
-
-    code: int
-    signal: int = 0
-    error: str | None = None
 
 
 class Command:
@@ -29,23 +18,24 @@ class Command:
     def __init__(self, stream: Stream, client: Duplex) -> None:
         self._stream = stream
         self._client = client
-        self._decoder = protocol.FrameDecoder()
-        self._window = protocol.STDIN_WINDOW
-        self._taken = asyncio.Event()
+        self._state = ExecStream()
+        self._room = asyncio.Event()
         self._sending: set[asyncio.Task[None]] = set()
 
-    async def run(self, request: dict[str, object]) -> Exit:
-        """Run what `request` asks for, see `EXEC_REQUEST`.
+    async def run(self, request: bytes) -> Exit:
+        """Run what the frame `request` asks for.
 
         Raises `BackendError` when the guest is lost, `GoneError` when the client is, and the guest then hangs the
         command up.
         """
         self._client.when_gone(self._stream.close)
-        await self._stream.write(protocol.exec_frame(protocol.EXEC_REQUEST, json.dumps(request).encode()))
+        await self._stream.write(request)
         feeding = asyncio.create_task(self._input())
         try:
             return await self._output()
-        except protocol.ProtocolError as error:
+        except StreamEndedError:
+            raise BackendError("the guest ended the stream before the command", code="EXEC_LOST") from None
+        except ProtocolError as error:
             raise BackendError(f"the agent does not speak our protocol: {error}", code="AGENT_PROTOCOL") from None
         finally:
             for task in (feeding, *self._sending):
@@ -54,55 +44,40 @@ class Command:
 
     def signal(self, number: int) -> None:
         """Send a signal to the command's process group."""
-        self._send(protocol.SIGNAL, {"signal": number})
+        self._send(self._state.signal(number))
 
     def resize(self, rows: int, columns: int) -> None:
         """Tell the command's terminal its new size."""
-        self._send(protocol.RESIZE, {"rows": rows, "cols": columns})
+        self._send(self._state.resize(rows, columns))
 
     async def _output(self) -> Exit:
         while True:
-            while frame := self._decoder.frame():
-                kind, payload = frame
-                if kind == protocol.DATA_FRAME:
-                    await self._client.write(payload)
-                elif kind == protocol.STDERR:
-                    await self._client.write(payload, STDERR)
-                elif kind == protocol.STDIN_TAKEN:
-                    self._window += protocol.counted(payload)
-                    self._taken.set()
-                elif kind == protocol.EXIT_CODE:
-                    return _exit_of(payload)
-            data = await self._stream.read()
-            if not data:
-                raise BackendError("the guest ended the stream before the command", code="EXEC_LOST")
-            self._decoder.feed(data)
+            while (event := self._state.next()) is not None:
+                if isinstance(event, Exit):
+                    return event
+                if isinstance(event, Output):
+                    await self._client.write(event.data, STDERR if event.error else None)
+                else:
+                    self._room.set()
+            self._state.feed(await self._stream.read())
 
     async def _input(self) -> None:
         with contextlib.suppress(BackendError, GoneError):
             while data := await self._client.read():
                 rest = memoryview(data)
                 while rest:
-                    while self._window <= 0:
-                        self._taken.clear()
-                        await self._taken.wait()
-                    piece, rest = rest[: self._window], rest[self._window :]
-                    self._window -= len(piece)
-                    await self._stream.write(protocol.exec_frame(protocol.DATA_FRAME, piece))
-            await self._stream.write(protocol.exec_frame(protocol.STDIN_EOF))
+                    while self._state.room <= 0:
+                        self._room.clear()
+                        await self._room.wait()
+                    piece, rest = rest[: self._state.room], rest[self._state.room :]
+                    await self._stream.write(self._state.stdin(piece))
+            await self._stream.write(self._state.stdin_end())
 
-    def _send(self, kind: int, value: dict[str, int]) -> None:
-        task = asyncio.create_task(self._write(protocol.exec_frame(kind, json.dumps(value).encode())))
+    def _send(self, frame: bytes) -> None:
+        task = asyncio.create_task(self._write(frame))
         self._sending.add(task)
         task.add_done_callback(self._sending.discard)
 
     async def _write(self, frame: bytes) -> None:
         with contextlib.suppress(BackendError):  # the command has ended, which is told in another way
             await self._stream.write(frame)
-
-
-def _exit_of(payload: bytes) -> Exit:
-    try:
-        return Exit(*load_exit(payload))
-    except ValueError as error:
-        raise protocol.ProtocolError(str(error)) from None

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import asyncssh
 
 from shed.errors import BackendError, NotFoundError
+from shed.execstream import Exit, request_frame
 from shed.server.failures import explain
-from shed.server.ssh.command import Command, Exit
+from shed.server.ssh.command import Command
 from shed.server.ssh.duplex import STDERR, Duplex, GoneError
 from shed.text import visible
 
@@ -41,7 +42,8 @@ class Session(Duplex, asyncssh.SSHServerSession[bytes]):
         super().__init__(client.connection)
         self.channel: asyncssh.SSHServerChannel[bytes]
         self._client = client
-        self._request: dict[str, object] = {}
+        self._words: list[str] = []
+        self._fallback: list[str] = []
         self._command: Command | None = None
         self._told = False
 
@@ -59,12 +61,12 @@ class Session(Duplex, asyncssh.SSHServerSession[bytes]):
         self._client.opened("exec")
         if command.startswith("scp "):
             command = _SCP + command
-        self._request = {"cmd": ["bash", "-lc", command], "fallback": ["sh", "-lc", command]}
+        self._words, self._fallback = ["bash", "-lc", command], ["sh", "-lc", command]
         return True
 
     def subsystem_requested(self, subsystem: str) -> bool:
         """Run sftp; there is no other."""
-        self._request = {"cmd": ["/usr/lib/openssh/sftp-server"], "fallback": [f"{_HELPERS}/sftp-server"]}
+        self._words, self._fallback = ["/usr/lib/openssh/sftp-server"], [f"{_HELPERS}/sftp-server"]
         if subsystem == "sftp":
             self._client.opened("sftp")
         return subsystem == "sftp"
@@ -101,30 +103,36 @@ class Session(Duplex, asyncssh.SSHServerSession[bytes]):
     async def _execute(self) -> Exit:
         stream = await self._client.manager.open_exec(self._client.shed(), self._tell)
         try:
-            request = self._request | await self._surroundings()
+            request = await self._request()
             self._command = Command(stream, self)
             return await self._command.run(request)
         finally:
             self._command = None
             stream.close()
 
-    async def _surroundings(self) -> dict[str, object]:
-        """Return environment and terminal, as the client asked for them."""
+    async def _request(self) -> bytes:
+        """Return the frame that asks for the command, with environment and terminal as the client asked for them."""
         env = {_text(key): _text(value) for key, value in self.channel.get_environment_bytes().items()}
         terminal = self.channel.get_terminal_type()
-        request: dict[str, object] = {"home": True}
+        size = None
+        modes: list[tuple[int, int]] = []
         if terminal is not None:
             columns, rows, *_ = self.channel.get_terminal_size()
+            size = (rows, columns)
             modes = sorted(self.channel.get_terminal_modes().items())
-            request |= {"tty": True, "rows": rows, "cols": columns, "modes": modes}
             if terminal:
                 env["TERM"] = terminal
         if agent := await self._client.agent_socket():
             env["SSH_AUTH_SOCK"] = agent
-        request["env"] = [
-            f"{key}={value}" for key, value in env.items() if key and "=" not in key and "\0" not in key + value
-        ]
-        return request
+        return request_frame(
+            self._words,
+            fallback=self._fallback,
+            tty=terminal is not None,
+            size=size,
+            modes=modes,
+            env=[f"{key}={value}" for key, value in env.items() if key and "=" not in key and "\0" not in key + value],
+            home=True,
+        )
 
     async def _tell(self, state: str) -> None:
         if self._told or self._client.manager.get(self._client.shed())["status"] == "running":
