@@ -44,8 +44,13 @@ deb: setup-tests ## a Debian package, in dist/
 reference: setup ## write docs/reference/cli.md anew
 	@$(PYTHON) scripts/cli_reference.py
 
+docs: export NO_MKDOCS_2_WARNING := 1
+docs: setup ## the documentation as a site, in build/docs
+	@$(PYTHON) -m mkdocs build --strict --quiet
+	@echo "build/docs/index.html; with search: $(PYTHON) -m http.server -d build/docs"
+
 lock: ## renew the two lock files from pyproject.toml
 	@uv pip compile -q --generate-hashes --no-emit-find-links --custom-compile-command "make lock" pyproject.toml -o requirements.lock
 	@uv pip compile -q --generate-hashes --no-emit-find-links --custom-compile-command "make lock" --group dev pyproject.toml -o requirements-dev.lock
 
-.PHONY: help demo images test lint bench setup setup-tests wheel deb build-tools reference lock
+.PHONY: help demo images test lint bench setup setup-tests wheel deb build-tools reference docs lock

@@ -27,7 +27,7 @@ GUIDE = Path(__file__).parents[2] / "docs/upgrades/v0.5.1-to-v0.5.2.md"
 
 def commands(kind: str) -> list[str]:
     """Return the lines of the guide's blocks of a kind, in order."""
-    blocks = re.findall(rf"^```sh {kind}\n(.*?)^```$", GUIDE.read_text(), re.DOTALL | re.MULTILINE)
+    blocks = re.findall(rf"^```sh title=\"{kind}\"\n(.*?)^```$", GUIDE.read_text(), re.DOTALL | re.MULTILINE)
     return [line for block in blocks for line in block.splitlines()]
 
 
