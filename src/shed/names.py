@@ -1,4 +1,4 @@
-"""Names that users choose, and the rules they must follow."""
+"""What users choose, and the rules for it: names, and the size of a shed."""
 
 from __future__ import annotations
 
@@ -10,6 +10,10 @@ _SHED_NAME = re.compile(r"[a-z](?:[a-z0-9-]*[a-z0-9])?")
 _SERVER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _TAG_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 _SESSION_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+MIN_UPPER, MAX_UPPER = 1 << 30, 100 << 30
+"""Least and most bytes of a shed's writable layer."""
+MIN_MEMORY_MB, MAX_MEMORY_MB, MAX_CPUS = 128, 1 << 20, 64
+"""Least and most MiB of a shed's memory, and most of its processors."""
 MAX_NAME = 63
 """Longest shed name: it becomes a host name, one DNS label."""
 MAX_TAG = 128

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from shed.config.server import MAX_UPPER
 from shed.erofs.checker import check
 from shed.erofs.reader import Image
 from shed.images.bootkit.build import build_kit
@@ -15,6 +14,7 @@ from shed.images.bootkit.kernel import check_pvh
 from shed.images.bootkit.kit import Kit
 from shed.images.bootkit.runtime import start_command
 from shed.images.bootkit.upper import READY, SMALL
+from shed.names import MAX_UPPER
 from shed.oci.store import LayoutStore
 from shed.progress import PhaseEvent, Progress
 from shed.sheds.upper import template

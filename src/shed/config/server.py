@@ -48,11 +48,9 @@ from typing import Any
 from shed.budget import MAX_IMAGE, Limits
 from shed.config import images, values
 from shed.errors import ShedError, UsageError
+from shed.names import MAX_CPUS, MAX_MEMORY_MB, MAX_UPPER, MIN_MEMORY_MB, MIN_UPPER
 
 GIB = 1 << 30
-MIN_UPPER, MAX_UPPER = 1 * GIB, 100 * GIB
-"""Least and most bytes of a shed's writable layer."""
-MIN_MEMORY_MB, MAX_MEMORY_MB, MAX_CPUS = 128, 1 << 20, 64
 LOG_LEVELS = ("debug", "info", "warning", "error")
 MAX_PULLS = 32
 MAX_TEMPLATES = 100

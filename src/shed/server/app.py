@@ -6,11 +6,11 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field, replace
 
+from shed.api.access import Right
 from shed.config.paths import Paths
 from shed.config.server import Settings
 from shed.errors import NotFoundError, UsageError
 from shed.server.audit import Audit
-from shed.server.caller import Right
 from shed.server.failures import explain
 from shed.server.http import Answer, Events, Reply, Request, error_answer
 from shed.server.ssh.front import Front

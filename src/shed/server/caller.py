@@ -6,41 +6,17 @@ port is whoever its token was made for: every user of the machine reaches that p
 
 from __future__ import annotations
 
-import enum
 import os
 import pwd
 import socket
 import struct
 from dataclasses import dataclass
 
-from shed.errors import ForbiddenError, UsageError
+from shed.api.access import Right
+from shed.errors import ForbiddenError
 
 _PEERCRED = struct.Struct("3i")
 """struct ucred: process, user, group; unix(7)."""
-
-
-class Right(enum.IntEnum):
-    """What a caller may do; each right includes the ones before it."""
-
-    READ = 1
-    """See what there is: sheds, images, sizes."""
-    USE = 2
-    """Make, run and delete sheds, and see inside them."""
-    ADMIN = 3
-    """Everything: host folders, the image store, tokens, keys, the server."""
-
-    @property
-    def word(self) -> str:
-        """How people write it."""
-        return self.name.lower()
-
-    @classmethod
-    def parse(cls, word: object) -> Right:
-        """Return the right that `word` names.  Raises `UsageError`."""
-        for right in cls:
-            if right.word == word:
-                return right
-        raise UsageError(f"{word!r} is not a right", hint=f"choose one of {', '.join(right.word for right in cls)}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,10 +22,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from shed.api.access import Right
 from shed.errors import ConflictError, DataError, NotFoundError, UsageError
 from shed.fsutil import atomic_write, storage_errors
 from shed.names import LOCAL, check_token_name
-from shed.server.caller import Caller, Right
+from shed.server.caller import Caller
 
 PREFIX = "shed_"
 """What each secret begins with, so that people and scanners know one when they see it."""

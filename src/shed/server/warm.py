@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING
 
 from shed.backends.base import Backend, Machine, Template
 from shed.config.paths import Paths
-from shed.config.server import MAX_CPUS, MAX_MEMORY_MB, MIN_MEMORY_MB, Settings
+from shed.config.server import Settings
 from shed.config.sizes import parse_memory
 from shed.errors import ConflictError, NotFoundError, ShedError, UsageError
 from shed.images.find import all_tags
 from shed.images.resolve import BootImage, resolve
+from shed.names import MAX_CPUS, MAX_MEMORY_MB, MIN_MEMORY_MB
 from shed.oci.store import LayoutStore
 from shed.progress import Event, Progress
 from shed.sheds import folders

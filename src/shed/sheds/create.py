@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from shed.backends.base import Backend, Liveness
-from shed.config.server import MAX_CPUS, MAX_MEMORY_MB, MIN_MEMORY_MB, Settings
+from shed.config.server import Settings
 from shed.errors import ConflictError, ShedError, UsageError
-from shed.names import check_shed_name
+from shed.names import MAX_CPUS, MAX_MEMORY_MB, MIN_MEMORY_MB, check_shed_name
 from shed.oci.leases import unpruned
 from shed.progress import Progress, Stop
 from shed.sheds import metadata, upper, workspace

@@ -8,7 +8,8 @@ import socket
 
 from hypothesis import strategies as st
 
-from shed.server.caller import Caller, Right
+from shed.api.access import Right
+from shed.server.caller import Caller
 from shed.server.http import Answer, HttpConnection, Reply, Request, whole
 from support.fuzz import fuzz
 

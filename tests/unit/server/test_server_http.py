@@ -6,8 +6,9 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 
 import pytest
 
+from shed.api.access import Right
 from shed.server import http
-from shed.server.caller import Caller, Right
+from shed.server.caller import Caller
 from shed.server.http import Answer, Events, HttpConnection, Reply, Request
 
 OWNER = Caller("user", "ann", Right.ADMIN)

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from shed import fsutil
+from shed.api.access import Right
 from shed.progress import Progress
 from shed.server import work
-from shed.server.caller import Caller, Right
+from shed.server.caller import Caller
 from shed.server.http import MAX_HEAD, Events, HttpConnection, Reply, Request
 from shed.server.work import Workers
 

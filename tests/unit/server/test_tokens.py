@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from shed.api.access import Right
 from shed.errors import DataError
 from shed.server import audit as audit_module
 from shed.server.audit import Audit
-from shed.server.caller import Caller, Right
+from shed.server.caller import Caller
 from shed.server.tokens import Tokens
 
 HASH = hashlib.sha256(b"shed_secret").hexdigest()

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from shed.api.access import Right
 from shed.errors import UsageError
 from shed.server.app import Route, Server
-from shed.server.caller import Right
 from shed.server.http import Reply, Request, Upgrade
 
 PROTOCOL = "shed-exec"

@@ -7,11 +7,11 @@ from dataclasses import asdict
 from functools import partial
 from typing import Any
 
+from shed.api.access import Right
 from shed.config.server import configured_images
 from shed.errors import UsageError
 from shed.progress import Progress, Stop
 from shed.server.app import Route, Server
-from shed.server.caller import Right
 from shed.server.http import Reply, Request, flag, json_answer
 from shed.threads import in_long_thread, stoppable
 

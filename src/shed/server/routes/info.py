@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 
+from shed.api.access import Right
 from shed.errors import ForbiddenError
 from shed.server.app import Route, Server
-from shed.server.caller import Right
 from shed.server.http import Reply, Request, json_answer
 from shed.server.ssh.hostkey import public_key
 from shed.version import VERSION

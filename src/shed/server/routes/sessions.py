@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from shed.api.access import Right
 from shed.server.app import Route, Server
-from shed.server.caller import Right
 from shed.server.http import Reply, Request, json_answer
 from shed.sheds import sessions
 

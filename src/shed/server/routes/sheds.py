@@ -6,12 +6,12 @@ import asyncio
 from dataclasses import fields
 from typing import Any
 
+from shed.api.access import Right
 from shed.config.server import is_configured
 from shed.errors import UsageError
 from shed.names import MAX_NAME
 from shed.progress import Progress
 from shed.server.app import Route, Server
-from shed.server.caller import Right
 from shed.server.http import Answer, Reply, Request, Upgrade, flag, json_answer, whole
 from shed.server.routes.exec import check_upgrade
 from shed.sheds.create import CreateRequest

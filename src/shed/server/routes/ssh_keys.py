@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import asyncio
 
+from shed.api.access import Right
 from shed.config.sshkeys import PublicKey
 from shed.errors import DataError, UsageError
 from shed.server.app import Route, Server
-from shed.server.caller import Right
 from shed.server.http import Reply, Request, json_answer
 from shed.server.ssh.enrolled import Enrolled, enrol, enrolled, revoke
 

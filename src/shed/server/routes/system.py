@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from shed.api.access import Right
 from shed.config.server import configured_images
 from shed.errors import UsageError
 from shed.progress import Progress
 from shed.server.app import Route, Server
-from shed.server.caller import Right
 from shed.server.http import Reply, Request, json_answer
 from shed.threads import in_long_thread
 

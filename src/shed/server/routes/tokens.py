@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
+from shed.api.access import Right
 from shed.errors import UsageError
 from shed.server.app import Route, Server
-from shed.server.caller import Right
 from shed.server.http import Reply, Request, json_answer
 
 _MEMBERS = ("name", "right", "sha256", "expires_in")

@@ -10,8 +10,9 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
+from shed.api.access import Right
 from shed.errors import UnauthorizedError
-from shed.server.caller import Caller, Right
+from shed.server.caller import Caller
 from shed.text import visible
 
 if TYPE_CHECKING:

@@ -1,0 +1,417 @@
+"""The table of all that a server answers: the one place where an endpoint is described.
+
+`shed.server.routes` has a handler for each; the OpenAPI document and ``docs/reference/api.md`` are made from here.
+
+Options of an action are members of the JSON body of a POST; GET and DELETE have no body, and theirs are in the query.
+How a client wants to hear of long work (`WorkParams`) is always in the query.  An image is called ``image``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Generic, Literal, TypeVar
+
+from msgspec import Struct
+
+from shed.api import access, images, server, sheds, upgrades
+from shed.api.access import Right
+from shed.api.base import NoBody, Nothing, WorkParams
+
+P = TypeVar("P", bound=Struct)
+B = TypeVar("B", bound=Struct)
+A = TypeVar("A")
+
+
+@dataclass(frozen=True, slots=True)
+class Old:
+    """A spelling that earlier clients, or those of the reference, use: it is understood, and means `member`."""
+
+    place: Literal["path", "query", "body"]
+    name: str
+    member: str
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint(Generic[P, B, A]):
+    """One request that the server answers."""
+
+    name: str
+    """For programs: the ``operationId``."""
+    method: Literal["GET", "POST", "DELETE"]
+    path: str
+    """Segments in braces are members of `params`."""
+    right: Right
+    """What the caller must have; a handler may ask for more."""
+    params: type[P]
+    """What its path and its query say."""
+    body: type[B]
+    answer: type[A]
+    """The JSON of a success, also of the event ``complete``; ``str`` is text, ``bytes`` an upgrade only."""
+    summary: str
+    status: int = 200
+    events: bool = False
+    """Whether it answers as server-sent events when it is asked to."""
+    upgrade: str = ""
+    """The protocol that it goes on with when the client asks for it: a key of `shed.api.upgrades.UPGRADES`."""
+    old_path: str = ""
+    """Another path, of earlier clients."""
+    old: tuple[Old, ...] = ()
+
+    @property
+    def old_names(self) -> dict[tuple[str, str], str]:
+        """Return which member an old spelling means, by its place and name."""
+        return {(old.place, old.name): old.member for old in self.old}
+
+
+_FORCED = Old("query", "force", "force")
+_REF = (Old("query", "ref", "image"), Old("path", "ref", "image"))
+
+INFO = Endpoint("info", "GET", "/api/info", Right.READ, Nothing, NoBody, server.Info, "Say who this server is")
+OPENAPI = Endpoint(
+    "openapi",
+    "GET",
+    "/api/openapi.json",
+    Right.READ,
+    Nothing,
+    NoBody,
+    dict[str, Any],
+    "Describe this API (OpenAPI 3.1)",
+)
+SSH_HOST_KEY = Endpoint(
+    "ssh_host_key",
+    "GET",
+    "/api/ssh-host-key",
+    Right.READ,
+    Nothing,
+    NoBody,
+    server.HostKey,
+    "Say by which key the SSH front is known",
+)
+STOP_SERVER = Endpoint(
+    "stop_server",
+    "POST",
+    "/api/server/stop",
+    Right.ADMIN,
+    Nothing,
+    NoBody,
+    server.Stopping,
+    "End the server; running sheds stay.  Over the Unix socket only",
+)
+
+LIST_SHEDS = Endpoint("list_sheds", "GET", "/api/sheds", Right.READ, Nothing, NoBody, sheds.ShedList, "List all sheds")
+CREATE_SHED = Endpoint(
+    "create_shed",
+    "POST",
+    "/api/sheds",
+    Right.USE,
+    WorkParams,
+    sheds.CreateShed,
+    sheds.Shed,
+    "Make a shed and start it",
+    status=201,
+    events=True,
+)
+GET_SHED = Endpoint(
+    "get_shed", "GET", "/api/sheds/{name}", Right.READ, sheds.ShedParams, NoBody, sheds.Shed, "Show a shed"
+)
+DELETE_SHED = Endpoint(
+    "delete_shed",
+    "DELETE",
+    "/api/sheds/{name}",
+    Right.USE,
+    sheds.DeleteParams,
+    NoBody,
+    sheds.Deleted,
+    "Delete a shed and its files",
+    events=True,
+)
+START_SHED = Endpoint(
+    "start_shed",
+    "POST",
+    "/api/sheds/{name}/start",
+    Right.USE,
+    sheds.ShedWorkParams,
+    sheds.StartShed,
+    sheds.Shed,
+    "Start a stopped shed",
+    events=True,
+    old=(Old("query", "cold", "cold"), _FORCED),
+)
+STOP_SHED = Endpoint(
+    "stop_shed",
+    "POST",
+    "/api/sheds/{name}/stop",
+    Right.USE,
+    sheds.ShedWorkParams,
+    NoBody,
+    sheds.Shed,
+    "Stop a running shed; its files stay",
+    events=True,
+)
+SHED_LOGS = Endpoint(
+    "shed_logs",
+    "GET",
+    "/api/sheds/{name}/logs",
+    Right.USE,
+    sheds.LogParams,
+    NoBody,
+    str,
+    "Show the end of a shed's console log; with an upgrade also what follows",
+    upgrade=upgrades.LOG,
+)
+SHED_HEALTH = Endpoint(
+    "shed_health",
+    "GET",
+    "/api/sheds/{name}/health",
+    Right.READ,
+    sheds.ShedParams,
+    NoBody,
+    sheds.Health,
+    "Ask the agent in a running shed how it is",
+)
+CHECK_WORKSPACE = Endpoint(
+    "check_workspace",
+    "GET",
+    "/api/sheds/{name}/workspace",
+    Right.USE,
+    sheds.WorkspaceParams,
+    NoBody,
+    sheds.Workspace,
+    "Tell what in a shed's shared folder may run on the host",
+)
+EXEC = Endpoint(
+    "exec",
+    "POST",
+    "/api/sheds/{name}/exec",
+    Right.USE,
+    sheds.ShedParams,
+    NoBody,
+    bytes,
+    "Run a command in a shed; a stopped one is started",
+    upgrade=upgrades.EXEC,
+)
+CONNECT = Endpoint(
+    "connect",
+    "GET",
+    "/api/sheds/{name}/connect/{port}",
+    Right.USE,
+    sheds.PortParams,
+    NoBody,
+    bytes,
+    "Connect to a TCP port of a shed's loopback",
+    upgrade=upgrades.CONNECT,
+)
+SHED_SESSIONS = Endpoint(
+    "shed_sessions",
+    "GET",
+    "/api/sheds/{name}/sessions",
+    Right.USE,
+    sheds.ShedParams,
+    NoBody,
+    sheds.ShedSessions,
+    "List the tmux sessions in a shed",
+)
+LIST_SESSIONS = Endpoint(
+    "list_sessions",
+    "GET",
+    "/api/sessions",
+    Right.USE,
+    Nothing,
+    NoBody,
+    sheds.SessionList,
+    "List the tmux sessions in all running sheds",
+)
+KILL_SESSION = Endpoint(
+    "kill_session",
+    "DELETE",
+    "/api/sheds/{name}/sessions/{session}",
+    Right.USE,
+    sheds.SessionParams,
+    NoBody,
+    sheds.EndedSession,
+    "End a tmux session and what runs in it",
+)
+
+LIST_IMAGES = Endpoint(
+    "list_images", "GET", "/api/images", Right.READ, Nothing, NoBody, images.ImageList, "List the images of the store"
+)
+INSPECT_IMAGE = Endpoint(
+    "inspect_image",
+    "GET",
+    "/api/images/inspect",
+    Right.READ,
+    images.ImageParams,
+    NoBody,
+    images.ImageDetails,
+    "Show an image",
+    old_path="/api/images/inspect/{ref}",
+    old=_REF,
+)
+IMAGE_HISTORY = Endpoint(
+    "image_history",
+    "GET",
+    "/api/images/history",
+    Right.READ,
+    images.ImageParams,
+    NoBody,
+    images.History,
+    "Show how an image was made",
+    old=_REF[:1],
+)
+REMOVE_IMAGE = Endpoint(
+    "remove_image",
+    "DELETE",
+    "/api/images",
+    Right.ADMIN,
+    images.ImageParams,
+    NoBody,
+    images.RemovedImage,
+    "Remove a tag, or all names of an image",
+    old_path="/api/images/{ref}",
+    old=_REF,
+)
+TAG_IMAGE = Endpoint(
+    "tag_image",
+    "POST",
+    "/api/images/tag",
+    Right.ADMIN,
+    Nothing,
+    images.TagImage,
+    images.TaggedImage,
+    "Give an image another name",
+    old=(Old("body", "source", "image"), Old("body", "target", "name")),
+)
+TRUST_IMAGE = Endpoint(
+    "trust_image",
+    "POST",
+    "/api/images/trust",
+    Right.ADMIN,
+    Nothing,
+    images.TrustImage,
+    images.TrustedImage,
+    "Let the kernel and the initrd of an image boot here",
+    old=(Old("body", "ref", "image"),),
+)
+VERIFY_IMAGE = Endpoint(
+    "verify_image",
+    "POST",
+    "/api/images/verify",
+    Right.ADMIN,
+    WorkParams,
+    images.VerifyImage,
+    images.Verification,
+    "Read an image again and say what is wrong with it",
+    events=True,
+    old=(Old("body", "ref", "image"),),
+)
+PUSH_IMAGE = Endpoint(
+    "push_image",
+    "POST",
+    "/api/images/push",
+    Right.ADMIN,
+    WorkParams,
+    images.PushImage,
+    images.Pushed,
+    "Push an image to a registry",
+    events=True,
+    old=(Old("body", "source", "image"),),
+)
+PULL_IMAGE = Endpoint(
+    "pull_image",
+    "POST",
+    "/api/images/pull",
+    Right.ADMIN,
+    WorkParams,
+    images.PullImage,
+    images.Pulled,
+    "Pull an image from a registry, as long as the client waits",
+    events=True,
+    old=(Old("body", "docker_ref", "image"),),
+)
+PRUNE_IMAGES = Endpoint(
+    "prune_images",
+    "POST",
+    "/api/images/prune",
+    Right.ADMIN,
+    Nothing,
+    images.PruneImages,
+    images.PrunedImages,
+    "Remove from the store what nobody needs",
+    old=(Old("query", "dry_run", "dry_run"),),
+)
+
+USAGE = Endpoint(
+    "usage", "GET", "/api/system/df", Right.READ, Nothing, NoBody, server.Usage, "Say what the server's data takes up"
+)
+PRUNE = Endpoint(
+    "prune",
+    "POST",
+    "/api/system/prune",
+    Right.ADMIN,
+    WorkParams,
+    server.Prune,
+    server.Pruned,
+    "Delete what has not been used for long",
+    events=True,
+)
+
+LIST_TOKENS = Endpoint(
+    "list_tokens", "GET", "/api/tokens", Right.ADMIN, Nothing, NoBody, access.TokenList, "List the tokens"
+)
+CREATE_TOKEN = Endpoint(
+    "create_token",
+    "POST",
+    "/api/tokens",
+    Right.ADMIN,
+    Nothing,
+    access.CreateToken,
+    access.Token,
+    "Make a token valid",
+    status=201,
+)
+REVOKE_TOKEN = Endpoint(
+    "revoke_token",
+    "DELETE",
+    "/api/tokens/{token}",
+    Right.ADMIN,
+    access.TokenParams,
+    NoBody,
+    access.RevokedToken,
+    "Revoke a token, and hang up on who uses it",
+)
+LIST_SSH_KEYS = Endpoint(
+    "list_ssh_keys",
+    "GET",
+    "/api/ssh-keys",
+    Right.ADMIN,
+    Nothing,
+    NoBody,
+    access.SshKeyList,
+    "List the keys that are let in by SSH",
+)
+ADD_SSH_KEY = Endpoint(
+    "add_ssh_key",
+    "POST",
+    "/api/ssh-keys",
+    Right.ADMIN,
+    Nothing,
+    access.AddSshKey,
+    access.AddedSshKey,
+    "Let a key in by SSH",
+    status=201,
+)
+REMOVE_SSH_KEY = Endpoint(
+    "remove_ssh_key",
+    "DELETE",
+    "/api/ssh-keys/{fingerprint}",
+    Right.ADMIN,
+    access.SshKeyParams,
+    NoBody,
+    access.SshKey,
+    "Let a key in no more",
+)
+
+ENDPOINTS: tuple[Endpoint[Any, Any, Any], ...] = tuple(
+    value for value in list(globals().values()) if isinstance(value, Endpoint)
+)
+"""All of them, in their order above."""

@@ -1,0 +1,206 @@
+"""Sheds, their life, and the tmux sessions in them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from msgspec import Meta
+
+from shed.api.base import Answer, Body, Params, PartialAnswer, Time, Timings, Warnings, WorkParams, says
+from shed.names import MAX_CPUS, MAX_MEMORY_MB, MAX_NAME, MAX_UPPER, MIN_MEMORY_MB, MIN_UPPER
+
+MAX_WAIT = 86400.0
+"""Most seconds that a start may take."""
+MOST_LINES = 1_000_000_000
+ShedName = Annotated[
+    str,
+    says("The name of the shed.", pattern=r"^[a-z]([a-z0-9-]*[a-z0-9])?$", minLength=1, maxLength=MAX_NAME),
+]
+Status = Literal["running", "stopped", "starting", "error"]
+Mode = Literal["rw", "ro", "git-rw"]
+_COLD = "Boot the VM, whatever it could be restored from."
+_FORCE = "Start it although the host is short of memory.  Needs the right `admin`."
+
+
+class Shed(PartialAnswer, kw_only=True, frozen=True):
+    """One shed.  While it is made, only the members up to `backend` are known."""
+
+    name: ShedName = ""
+    status: Annotated[str, says("`running`, `stopped` or `starting`.")] = ""
+    created_at: Time = ""
+    image: Annotated[str, says("The image, as it was asked for.")] = ""
+    image_digest: Annotated[str, says("Digest of the image's manifest.")] = ""
+    backend: Annotated[str, says("What runs its VM.")] = ""
+    cpus: Annotated[int, says("Number of processors.", optional=True)] = 0
+    memory_mb: Annotated[int, says("Memory in MiB.", optional=True)] = 0
+    upper_size_bytes: Annotated[int, says("Size of its writable layer.", optional=True)] = 0
+    pid: Annotated[int, says("Process of its VM on the server's machine.", optional=True)] = 0
+    local_dir: Annotated[str, says("Folder of the server's machine at `/workspace`.", optional=True)] = ""
+    local_dir_mode: Annotated[str, says("What it may do there: `rw`, `ro` or `git-rw`.", optional=True)] = ""
+    detail: Annotated[str, says("What is unusual about its status.", optional=True)] = ""
+    boot: Annotated[
+        str, says("How its VM came up: `warm` or `cold`.  In the answer to a create or a start.", optional=True)
+    ] = ""
+    timings: Annotated[
+        dict[str, float], says("Milliseconds by phase.  In the answer to a create, start or stop.", optional=True)
+    ] = {}
+
+
+class ShedList(Answer, kw_only=True, frozen=True):
+    """All sheds."""
+
+    sheds: Annotated[list[Shed], says("By name.")] = []
+    warnings: Warnings = []
+
+
+class CreateShed(Body, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """A shed to make.  What is absent is the server's to choose."""
+
+    name: ShedName
+    image: Annotated[
+        str | None,
+        says("Name in the store, alias, digest or reference.  One not named by the server needs the right `admin`."),
+    ] = None
+    cpus: Annotated[int | None, says("Number of processors.", minimum=1, maximum=MAX_CPUS)] = None
+    memory_mb: Annotated[int | None, says("Memory in MiB.", minimum=MIN_MEMORY_MB, maximum=MAX_MEMORY_MB)] = None
+    upper_size_bytes: Annotated[
+        int | None, says("Size of its writable layer.", minimum=MIN_UPPER, maximum=MAX_UPPER)
+    ] = None
+    local_dir: Annotated[
+        str | None,
+        says("Absolute path on the server's machine, mounted at `/workspace`.  Needs the right `admin`.", pattern="^/"),
+    ] = None
+    local_dir_mode: Annotated[
+        Mode | None,
+        says(
+            "What it may do there: write (`rw`), also git's settings and hooks (`git-rw`), or read (`ro`).",
+            code="INVALID_LOCAL_DIR_MODE",
+        ),
+    ] = None
+    timeout: Annotated[
+        float | None,
+        says("Seconds from the VM's start to ready, after which all is undone.", exclusiveMinimum=0, maximum=MAX_WAIT),
+    ] = None
+    cold: Annotated[bool, says(_COLD)] = False
+    force: Annotated[bool, says(_FORCE)] = False
+    trust_kernel: Annotated[
+        bool,
+        says("Trust the kernel and the initrd of the image from now on.  Needs the right `admin`."),
+    ] = False
+
+
+class StartShed(Body, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """How to start a shed."""
+
+    cold: Annotated[bool, says(_COLD)] = False
+    force: Annotated[bool, says(_FORCE)] = False
+
+
+class ShedParams(Params, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """One shed."""
+
+    name: ShedName
+
+
+class ShedWorkParams(WorkParams, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """Long work on one shed."""
+
+    name: ShedName
+
+
+class DeleteParams(ShedWorkParams, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """A shed to delete."""
+
+    force: Annotated[bool, says("Also when it runs, is being made, or its record is damaged.")] = False
+
+
+class Deleted(Answer, kw_only=True, frozen=True):
+    """A shed that is gone."""
+
+    name: ShedName = ""
+    timings: Timings = {}
+
+
+class LogParams(ShedParams, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """Which part of a console log."""
+
+    tail: Annotated[Annotated[int, Meta(ge=0, le=MOST_LINES)] | None, says("Only so many lines from its end.")] = None
+
+
+class PortParams(ShedParams, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """A TCP port in a shed."""
+
+    port: Annotated[int, Meta(ge=1, le=65535), says("TCP port of the shed's loopback.", code="INVALID_PORT")]
+
+
+class Health(Answer, kw_only=True, frozen=True):
+    """What the agent in a shed says of itself.  It is the shed's own word: its root may say anything."""
+
+    ok: Annotated[bool, says("Always true: a refusal is an error.")] = True
+    uptime: Annotated[float, says("Seconds since the VM's start.")] = 0.0
+    state: Annotated[str, says("How far the agent is: `ready`, when it can run commands.")] = ""
+    sessions: Annotated[int, says("Commands that run.")] = 0
+    name: Annotated[str, says("The name that it was told.")] = ""
+    init: Annotated[str, says("Which init the image has.")] = ""
+
+
+class WorkspaceParams(ShedParams, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """Where to go on."""
+
+    after: Annotated[str | None, says("`after` of the last answer.")] = None
+
+
+class Finding(Answer, kw_only=True, frozen=True):
+    """Something in a shared folder that may run on the host by itself."""
+
+    path: Annotated[str, says("Below the folder.")] = ""
+    why: Annotated[str, says("What runs it.")] = ""
+    changed: Annotated[bool, says("Whether it changed since the shed was made.")] = False
+
+
+class Workspace(Answer, kw_only=True, frozen=True):
+    """What in a shed's shared folder may run on the host.  A large folder takes several requests."""
+
+    name: ShedName = ""
+    local_dir: Annotated[str, says("The folder, on the server's machine.")] = ""
+    local_dir_mode: Annotated[str, says("What the shed may do there: `rw`, `ro` or `git-rw`.")] = ""
+    findings: Annotated[list[Finding], says("What was found.")] = []
+    after: Annotated[str | None, says("Where the next request goes on; null at the end.")] = None
+
+
+class Session(Answer, kw_only=True, frozen=True):
+    """One tmux session."""
+
+    name: Annotated[str, says("Its name.")] = ""
+    shed: Annotated[str, says("The shed that it is in.")] = ""
+    created_at: Time = ""
+    attached: Annotated[int, says("How many terminals are attached to it.")] = 0
+    windows: Annotated[int, says("How many windows it has.")] = 0
+
+
+class ShedSessions(Answer, kw_only=True, frozen=True):
+    """The sessions in one shed."""
+
+    sessions: Annotated[list[Session], says("By name.")] = []
+
+
+class SessionList(Answer, kw_only=True, frozen=True):
+    """The sessions in all running sheds."""
+
+    sessions: Annotated[list[Session], says("By shed.")] = []
+    warnings: Warnings = []
+
+
+class SessionParams(ShedParams, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """One session."""
+
+    session: Annotated[
+        str, says("The name of the session.", pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", minLength=1, maxLength=MAX_NAME)
+    ]
+
+
+class EndedSession(Answer, kw_only=True, frozen=True):
+    """A session that is gone."""
+
+    name: Annotated[str, says("Its name.")] = ""
+    shed: Annotated[str, says("The shed that it was in.")] = ""
