@@ -10,7 +10,7 @@ import pytest
 from shed.entries import Entry
 from shed.erofs.checker import check
 from shed.erofs.reader import Image
-from shed.erofs.verify import verify_contents
+from shed.erofs.verifier import verify_contents
 from shed.erofs.writer import write_image
 from support.erofs_mount import mounted
 from support.trees import folder, noise, sparse, text

@@ -14,7 +14,7 @@ import pytest
 
 from shed.budget import Limits
 from shed.erofs.checker import check
-from shed.erofs.compress import Compression
+from shed.erofs.compression import Compression
 from shed.erofs.errors import ErofsError
 from shed.erofs.reader import Image as ErofsImage
 from shed.errors import StorageError

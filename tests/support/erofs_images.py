@@ -12,6 +12,7 @@ from shed.entries import Entry
 from shed.erofs import layout
 from shed.erofs.inode import Inode
 from shed.erofs.reader import Image
+from shed.erofs.superblock import Superblock, superblock_checksum
 from shed.erofs.writer import Compression, WriterOptions, write_image
 from support.trees import file, folder, hardlink, noise, special, symlink, text
 
@@ -78,14 +79,14 @@ class Damaged:
         changed = dataclasses.replace(self.description(), **fields)
         self.put(layout.SUPER_OFFSET, changed.pack())
 
-    def description(self) -> layout.Superblock:
+    def description(self) -> Superblock:
         """Return the superblock as it is now."""
-        return layout.Superblock.parse(bytes(self.bytes[: layout.BLOCK_SIZE]), layout.SUPER_OFFSET)
+        return Superblock.parse(bytes(self.bytes[: layout.BLOCK_SIZE]), layout.SUPER_OFFSET)
 
     def save(self, *, sealed: bool = True) -> Path:
         """Write the copy, with a right checksum when `sealed`, and return its path."""
         if sealed:
-            self.superblock(checksum=layout.superblock_checksum(bytes(self.bytes[: layout.BLOCK_SIZE])))
+            self.superblock(checksum=superblock_checksum(bytes(self.bytes[: layout.BLOCK_SIZE])))
         self._target.write_bytes(self.bytes)
         return self._target
 

@@ -34,6 +34,7 @@ from shed.erofs.errors import ErofsError, shown
 from shed.erofs.extents import Form, chunk_table, extents
 from shed.erofs.inode import Inode
 from shed.erofs.reader import Image
+from shed.erofs.superblock import Superblock
 
 MAX_INODES = 4_000_000
 """Most inodes of an image: twice as many as an image may have files.  What is kept of so many takes 0.5 GB at the
@@ -258,7 +259,7 @@ class _Walk:
                 image.extent_data(inode, extent)
 
 
-def _features(superblock: layout.Superblock) -> tuple[str, ...]:
+def _features(superblock: Superblock) -> tuple[str, ...]:
     compat = [name for bit, name in layout.COMPAT_NAMES.items() if superblock.feature_compat & bit]
     return (*compat, *(name for bit, name in layout.INCOMPAT_NAMES.items() if superblock.feature_incompat & bit))
 

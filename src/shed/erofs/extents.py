@@ -116,7 +116,7 @@ def _compressed(
         yield Extent(0, inode.size, Form.FRAGMENT, table.fragment or 0)
         return
     first = _head_before(file, inode, table, offset) if offset else 0
-    run: _Run | None = None
+    run: _Head | None = None
     for number, index in enumerate(indexes(file, inode, table, first), first):
         if index.type == NONHEAD:
             if run is None:
@@ -132,7 +132,7 @@ def _compressed(
         if run is not None:
             run.clusters = number - run.number
             yield _extent(description, inode, table, run, start, last=start == inode.size)
-        run = _Run(index, number, start)
+        run = _Head(index, number, start)
         if start == inode.size:  # a head of nothing, which tells where the extent before it ends
             return
     if run is not None:
@@ -141,7 +141,7 @@ def _compressed(
 
 
 @dataclass(slots=True)
-class _Run:
+class _Head:
     """A head and the non-heads behind it, as far as they are read."""
 
     head: Index
@@ -155,7 +155,7 @@ class _Run:
     """How many indexes it has, once they are all read."""
 
 
-def _follow(run: _Run, number: int, index: Index, nid: int) -> None:
+def _follow(run: _Head, number: int, index: Index, nid: int) -> None:
     """Take a non-head that tells more, or something else, than its distance."""
     distance = number - run.number
     if index.block:
@@ -187,7 +187,7 @@ def _head_before(file: ImageFile, inode: Inode, table: ClusterMap, offset: int) 
     return number
 
 
-def _extent(description: Description, inode: Inode, table: ClusterMap, run: _Run, end: int, *, last: bool) -> Extent:
+def _extent(description: Description, inode: Inode, table: ClusterMap, run: _Head, end: int, *, last: bool) -> Extent:
     """Return the extent of `run`, which ends at byte `end` of the file."""
     head, start, length = run.head, run.start, end - run.start
     nid = inode.nid

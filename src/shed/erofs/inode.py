@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import stat
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from shed.erofs import layout
 from shed.erofs.errors import ErofsError
 from shed.erofs.image_file import ImageFile
-from shed.erofs.superblock import Description
+from shed.erofs.superblock import Description, Superblock
 
 _DEVICES = (stat.S_IFCHR, stat.S_IFBLK)
 _KINDS = {
@@ -20,6 +21,56 @@ _KINDS = {
     stat.S_IFIFO: "fifo",
     stat.S_IFSOCK: "socket",
 }
+
+
+class InodeRecord(NamedTuple):
+    """An inode as it lies on disk, in either form, with the times of a compact one already made absolute."""
+
+    format: int
+    xattr_icount: int
+    mode: int
+    size: int
+    union: int
+    """i_u: blocks of a compressed inode, first block of a flat one, device number, or chunk format."""
+    ino: int
+    uid: int
+    gid: int
+    mtime: int
+    mtime_ns: int
+    nlink: int
+
+    @property
+    def extended(self) -> bool:
+        """Whether the record has 64 bytes, not 32."""
+        return bool(self.format & layout.FORMAT_EXTENDED)
+
+    @property
+    def layout(self) -> int:
+        """One of LAYOUT_*; 5 to 7 are reserved."""
+        return self.format >> layout.FORMAT_LAYOUT_SHIFT & layout.FORMAT_LAYOUT_MASK
+
+    def pack_extended(self) -> bytes:
+        """Return the 64-byte form."""
+        return layout.INODE_EXTENDED.pack(
+            self.format, self.xattr_icount, self.mode, 0, self.size, self.union, self.ino, self.uid, self.gid,
+            self.mtime, self.mtime_ns, self.nlink,
+        )  # fmt: skip
+
+
+def parse_inode(data: bytes | memoryview, offset: int, superblock: Superblock) -> InodeRecord:
+    """Read the inode record at `offset`, compact or extended as its first bit says.
+
+    Raises `struct.error` when it is cut off.
+    """
+    if data[offset] & layout.FORMAT_EXTENDED:
+        form, icount, mode, _, size, union, ino, uid, gid, mtime, mtime_ns, nlink = layout.INODE_EXTENDED.unpack_from(
+            data, offset
+        )
+        return InodeRecord(form, icount, mode, size, union, ino, uid, gid, mtime, mtime_ns, nlink)
+    form, icount, mode, nlink, size, mtime, union, ino, uid, gid, _ = layout.INODE_COMPACT.unpack_from(data, offset)
+    return InodeRecord(
+        form, icount, mode, size, union, ino, uid, gid, superblock.epoch + mtime, superblock.fixed_nsec, nlink
+    )
 
 
 @dataclass(slots=True, eq=False)
@@ -65,7 +116,7 @@ class Inode:
     @property
     def device(self) -> tuple[int, int] | None:
         """Major and minor number of a device, None for all else."""
-        return layout.decode_device(self.union) if self.type in _DEVICES else None
+        return decode_device(self.union) if self.type in _DEVICES else None
 
     @property
     def tail(self) -> int:
@@ -86,7 +137,7 @@ def load_inode(file: ImageFile, description: Description, nid: int) -> Inode:
     extended = file.map[offset] & layout.FORMAT_EXTENDED
     size = layout.EXTENDED_INODE_SIZE if extended else layout.COMPACT_INODE_SIZE
     file.check(offset, size, rule="inode-outside", nid=nid)
-    record = layout.parse_inode(file.map[offset : offset + size], 0, superblock)
+    record = parse_inode(file.map[offset : offset + size], 0, superblock)
     form = record.format
     kind = form >> layout.FORMAT_LAYOUT_SHIFT & layout.FORMAT_LAYOUT_MASK
     if form > layout.FORMAT_ALL or form & layout.FORMAT_NLINK_1 or kind >= len(layout.LAYOUT_NAMES):
@@ -124,3 +175,13 @@ def _signed(seconds: int) -> int:
     """Return a time as the kernel reads it, a signed number of 64 bits."""
     seconds &= (1 << 64) - 1
     return seconds - (1 << 64) if seconds >> 63 else seconds
+
+
+def encode_device(major: int, minor: int) -> int:
+    """Return a device number as on disk (``new_encode_dev`` of linux/kdev_t.h)."""
+    return (minor & 0xFF) | (major & 0xFFF) << 8 | (minor & 0xFFF00) << 12
+
+
+def decode_device(value: int) -> tuple[int, int]:
+    """Return major and minor of a device number on disk (``new_decode_dev``)."""
+    return value >> 8 & 0xFFF, (value & 0xFF) | value >> 12 & 0xFFF00

@@ -19,9 +19,7 @@ own rules.
 from __future__ import annotations
 
 import stat
-from dataclasses import dataclass
 from struct import Struct
-from typing import NamedTuple
 
 MAGIC = 0xE0F5E1E2
 SUPER_OFFSET = 1024
@@ -198,122 +196,6 @@ ZSTD_CFG = Struct("<BB4x")
 """format (0), window log - 10."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Superblock:
-    """erofs_super_block, field by field, less what only 48BIT and METABOX use."""
-
-    magic: int = MAGIC
-    checksum: int = 0
-    feature_compat: int = 0
-    blkszbits: int = BLOCK_BITS
-    sb_extslots: int = 0
-    """The superblock has 128 bytes, and 16 more for each of these."""
-    root_nid: int = 0
-    inos: int = 0
-    epoch: int = 0
-    """Base of the times of compact inodes, seconds (older kernels: the time of every compact inode)."""
-    fixed_nsec: int = 0
-    blocks: int = 0
-    meta_blkaddr: int = 0
-    xattr_blkaddr: int = 0
-    uuid: bytes = bytes(16)
-    volume_name: bytes = bytes(16)
-    feature_incompat: int = 0
-    compression: int = 0
-    """With COMPR_CFGS a bit for each algorithm in use, else LZ4's largest distance (0: 65535)."""
-    extra_devices: int = 0
-    devt_slotoff: int = 0
-    dirblkbits: int = 0
-    """Directory block size in bits beyond blkszbits; kernels take 0 alone."""
-    xattr_prefix_count: int = 0
-    xattr_prefix_start: int = 0
-    packed_nid: int = 0
-    xattr_filter_reserved: int = 0
-    ishare_xattr_prefix_id: int = 0
-    build_time: int = 0
-    root_nid_8b: int = 0
-
-    def pack(self) -> bytes:
-        """Return the 128 bytes on disk."""
-        return SUPERBLOCK.pack(
-            self.magic, self.checksum, self.feature_compat, self.blkszbits, self.sb_extslots, self.root_nid, self.inos, self.epoch,
-            self.fixed_nsec, self.blocks, self.meta_blkaddr, self.xattr_blkaddr, self.uuid, self.volume_name, self.feature_incompat,
-            self.compression, self.extra_devices, self.devt_slotoff, self.dirblkbits, self.xattr_prefix_count, self.xattr_prefix_start,
-            self.packed_nid, self.xattr_filter_reserved, self.ishare_xattr_prefix_id, self.build_time, self.root_nid_8b,
-        )  # fmt: skip
-
-    @classmethod
-    def parse(cls, data: bytes | memoryview, offset: int = 0) -> Superblock:
-        """Read the 128 bytes at `offset`; raises `struct.error` when they are not there."""
-        (magic, checksum, feature_compat, blkszbits, sb_extslots, root_nid, inos, epoch, fixed_nsec, blocks, meta_blkaddr, xattr_blkaddr,
-         uuid, volume_name, feature_incompat, compression, extra_devices, devt_slotoff, dirblkbits, xattr_prefix_count, xattr_prefix_start,
-         packed_nid, xattr_filter_reserved, ishare_xattr_prefix_id, build_time, root_nid_8b,
-        ) = SUPERBLOCK.unpack_from(data, offset)  # fmt: skip
-        return cls(
-            magic=magic, checksum=checksum, feature_compat=feature_compat, blkszbits=blkszbits, sb_extslots=sb_extslots, root_nid=root_nid,
-            inos=inos, epoch=epoch, fixed_nsec=fixed_nsec, blocks=blocks, meta_blkaddr=meta_blkaddr, xattr_blkaddr=xattr_blkaddr, uuid=uuid,
-            volume_name=volume_name, feature_incompat=feature_incompat, compression=compression, extra_devices=extra_devices,
-            devt_slotoff=devt_slotoff, dirblkbits=dirblkbits, xattr_prefix_count=xattr_prefix_count, xattr_prefix_start=xattr_prefix_start,
-            packed_nid=packed_nid, xattr_filter_reserved=xattr_filter_reserved, ishare_xattr_prefix_id=ishare_xattr_prefix_id,
-            build_time=build_time, root_nid_8b=root_nid_8b,
-        )  # fmt: skip
-
-    @property
-    def size(self) -> int:
-        """Bytes of the superblock; compression settings follow it."""
-        return SUPERBLOCK.size + 16 * self.sb_extslots
-
-
-class InodeRecord(NamedTuple):
-    """An inode as it lies on disk, in either form, with the times of a compact one already made absolute."""
-
-    format: int
-    xattr_icount: int
-    mode: int
-    size: int
-    union: int
-    """i_u: blocks of a compressed inode, first block of a flat one, device number, or chunk format."""
-    ino: int
-    uid: int
-    gid: int
-    mtime: int
-    mtime_ns: int
-    nlink: int
-
-    @property
-    def extended(self) -> bool:
-        """Whether the record has 64 bytes, not 32."""
-        return bool(self.format & FORMAT_EXTENDED)
-
-    @property
-    def layout(self) -> int:
-        """One of LAYOUT_*; 5 to 7 are reserved."""
-        return self.format >> FORMAT_LAYOUT_SHIFT & FORMAT_LAYOUT_MASK
-
-    def pack_extended(self) -> bytes:
-        """Return the 64-byte form."""
-        return INODE_EXTENDED.pack(
-            self.format, self.xattr_icount, self.mode, 0, self.size, self.union, self.ino, self.uid, self.gid,
-            self.mtime, self.mtime_ns, self.nlink,
-        )  # fmt: skip
-
-
-def parse_inode(data: bytes | memoryview, offset: int, superblock: Superblock) -> InodeRecord:
-    """Read the inode record at `offset`, compact or extended as its first bit says.
-
-    Raises `struct.error` when it is cut off.
-    """
-    if data[offset] & FORMAT_EXTENDED:
-        form, icount, mode, _, size, union, ino, uid, gid, mtime, mtime_ns, nlink = INODE_EXTENDED.unpack_from(
-            data, offset
-        )
-        return InodeRecord(form, icount, mode, size, union, ino, uid, gid, mtime, mtime_ns, nlink)
-    form, icount, mode, nlink, size, mtime, union, ino, uid, gid, _ = INODE_COMPACT.unpack_from(data, offset)
-    return InodeRecord(
-        form, icount, mode, size, union, ino, uid, gid, superblock.epoch + mtime, superblock.fixed_nsec, nlink
-    )
-
-
 def xattr_ibody_size(icount: int) -> int:
     """Return the bytes that the inline xattrs of an inode take, header included, from its i_xattr_icount."""
     return XATTR_IBODY_HEADER.size + 4 * (icount - 1) if icount else 0
@@ -339,44 +221,6 @@ def compact_index_start(end: int) -> int:
     return round_up(end, 8) + MAP_HEADER.size
 
 
-def encode_device(major: int, minor: int) -> int:
-    """Return a device number as on disk (``new_encode_dev`` of linux/kdev_t.h)."""
-    return (minor & 0xFF) | (major & 0xFFF) << 8 | (minor & 0xFFF00) << 12
-
-
-def decode_device(value: int) -> tuple[int, int]:
-    """Return major and minor of a device number on disk (``new_decode_dev``)."""
-    return value >> 8 & 0xFFF, (value & 0xFF) | value >> 12 & 0xFFF00
-
-
 def round_up(value: int, multiple: int) -> int:
     """Return the least multiple of `multiple` that is not below `value`."""
     return -(-value // multiple) * multiple
-
-
-def _crc32c_table() -> tuple[int, ...]:
-    table = []
-    for index in range(256):
-        value = index
-        for _ in range(8):
-            value = value >> 1 ^ (0x82F63B78 if value & 1 else 0)
-        table.append(value)
-    return tuple(table)
-
-
-_CRC32C = _crc32c_table()
-
-
-def crc32c(data: bytes | memoryview, value: int = 0xFFFFFFFF) -> int:
-    """Return the CRC-32C register after `data`, without the final inversion, as Linux has it."""
-    table = _CRC32C
-    for byte in data:
-        value = table[(value ^ byte) & 0xFF] ^ value >> 8
-    return value
-
-
-def superblock_checksum(block: bytes | memoryview) -> int:
-    """Return the checksum of the first block of an image: of bytes 1024 to the end of the block, the checksum field taken as zero."""
-    data = bytearray(block[SUPER_OFFSET:BLOCK_SIZE])
-    data[4:8] = bytes(4)
-    return crc32c(bytes(data))

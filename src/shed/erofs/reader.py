@@ -15,14 +15,14 @@ from pathlib import Path
 from types import TracebackType
 
 from shed.erofs import layout
-from shed.erofs.decompress import decode
+from shed.erofs.compression import decode
 from shed.erofs.directories import Dirent, parse_directory
 from shed.erofs.errors import ErofsError, shown
 from shed.erofs.extents import Extent, Form, extents
 from shed.erofs.image_file import ImageFile
 from shed.erofs.inode import Inode, load_inode
 from shed.erofs.superblock import Description, read_description
-from shed.erofs.xattr_reader import Prefixes, locate_xattrs, read_prefixes, read_xattrs
+from shed.erofs.xattrs import Prefixes, locate_xattrs, read_prefixes, read_xattrs
 from shed.errors import NotFoundError
 
 _PIECE = 1 << 20

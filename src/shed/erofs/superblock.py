@@ -1,4 +1,7 @@
-"""Reading and judging what an image says about itself: superblock and compression settings."""
+"""The superblock: its fields, its checksum, and what an image says about itself with it.
+
+Compression settings follow the superblock in the first block.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +10,76 @@ from dataclasses import dataclass, field
 from shed.erofs import layout
 from shed.erofs.errors import ErofsError
 from shed.erofs.image_file import ImageFile
-from shed.erofs.layout import Superblock
 
 _MAX_ZSTD_WINDOW = 10
 """Of the field windowlog, which is less 10: 1 MiB, the most that kernels take."""
 _REFUSED = {layout.INCOMPAT_48BIT: "48bit", layout.INCOMPAT_METABOX: "metabox"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Superblock:
+    """erofs_super_block, field by field, less what only 48BIT and METABOX use."""
+
+    magic: int = layout.MAGIC
+    checksum: int = 0
+    feature_compat: int = 0
+    blkszbits: int = layout.BLOCK_BITS
+    sb_extslots: int = 0
+    """The superblock has 128 bytes, and 16 more for each of these."""
+    root_nid: int = 0
+    inos: int = 0
+    epoch: int = 0
+    """Base of the times of compact inodes, seconds (older kernels: the time of every compact inode)."""
+    fixed_nsec: int = 0
+    blocks: int = 0
+    meta_blkaddr: int = 0
+    xattr_blkaddr: int = 0
+    uuid: bytes = bytes(16)
+    volume_name: bytes = bytes(16)
+    feature_incompat: int = 0
+    compression: int = 0
+    """With COMPR_CFGS a bit for each algorithm in use, else LZ4's largest distance (0: 65535)."""
+    extra_devices: int = 0
+    devt_slotoff: int = 0
+    dirblkbits: int = 0
+    """Directory block size in bits beyond blkszbits; kernels take 0 alone."""
+    xattr_prefix_count: int = 0
+    xattr_prefix_start: int = 0
+    packed_nid: int = 0
+    xattr_filter_reserved: int = 0
+    ishare_xattr_prefix_id: int = 0
+    build_time: int = 0
+    root_nid_8b: int = 0
+
+    def pack(self) -> bytes:
+        """Return the 128 bytes on disk."""
+        return layout.SUPERBLOCK.pack(
+            self.magic, self.checksum, self.feature_compat, self.blkszbits, self.sb_extslots, self.root_nid, self.inos, self.epoch,
+            self.fixed_nsec, self.blocks, self.meta_blkaddr, self.xattr_blkaddr, self.uuid, self.volume_name, self.feature_incompat,
+            self.compression, self.extra_devices, self.devt_slotoff, self.dirblkbits, self.xattr_prefix_count, self.xattr_prefix_start,
+            self.packed_nid, self.xattr_filter_reserved, self.ishare_xattr_prefix_id, self.build_time, self.root_nid_8b,
+        )  # fmt: skip
+
+    @classmethod
+    def parse(cls, data: bytes | memoryview, offset: int = 0) -> Superblock:
+        """Read the 128 bytes at `offset`; raises `struct.error` when they are not there."""
+        (magic, checksum, feature_compat, blkszbits, sb_extslots, root_nid, inos, epoch, fixed_nsec, blocks, meta_blkaddr, xattr_blkaddr,
+         uuid, volume_name, feature_incompat, compression, extra_devices, devt_slotoff, dirblkbits, xattr_prefix_count, xattr_prefix_start,
+         packed_nid, xattr_filter_reserved, ishare_xattr_prefix_id, build_time, root_nid_8b,
+        ) = layout.SUPERBLOCK.unpack_from(data, offset)  # fmt: skip
+        return cls(
+            magic=magic, checksum=checksum, feature_compat=feature_compat, blkszbits=blkszbits, sb_extslots=sb_extslots, root_nid=root_nid,
+            inos=inos, epoch=epoch, fixed_nsec=fixed_nsec, blocks=blocks, meta_blkaddr=meta_blkaddr, xattr_blkaddr=xattr_blkaddr, uuid=uuid,
+            volume_name=volume_name, feature_incompat=feature_incompat, compression=compression, extra_devices=extra_devices,
+            devt_slotoff=devt_slotoff, dirblkbits=dirblkbits, xattr_prefix_count=xattr_prefix_count, xattr_prefix_start=xattr_prefix_start,
+            packed_nid=packed_nid, xattr_filter_reserved=xattr_filter_reserved, ishare_xattr_prefix_id=ishare_xattr_prefix_id,
+            build_time=build_time, root_nid_8b=root_nid_8b,
+        )  # fmt: skip
+
+    @property
+    def size(self) -> int:
+        """Bytes of the superblock; compression settings follow it."""
+        return layout.SUPERBLOCK.size + 16 * self.sb_extslots
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +137,7 @@ def read_description(file: ImageFile) -> Description:
         raise ErofsError(f"{file.path}: block size is 2^{superblock.blkszbits}, not {layout.BLOCK_SIZE}", rule="block-size",
                          hint="make the image with mkfs.erofs -b 4096: other sizes need a kernel with pages as large")  # fmt: skip
     if superblock.feature_compat & layout.COMPAT_SB_CHKSUM:
-        checksum = layout.superblock_checksum(file.map[: layout.BLOCK_SIZE])
+        checksum = superblock_checksum(file.map[: layout.BLOCK_SIZE])
         if checksum != superblock.checksum:
             raise ErofsError(
                 f"superblock checksum is {superblock.checksum:#010x}, its bytes give {checksum:#010x}", rule="checksum"
@@ -144,3 +212,31 @@ def _read_settings(file: ImageFile, superblock: Superblock) -> dict[int, tuple[i
     if layout.ALGORITHM_ZSTD in settings and settings[layout.ALGORITHM_ZSTD][1] > _MAX_ZSTD_WINDOW:
         raise ErofsError("zstd streams with a window of more than 1 MiB", rule="compression-settings")
     return settings
+
+
+def _crc32c_table() -> tuple[int, ...]:
+    table = []
+    for index in range(256):
+        value = index
+        for _ in range(8):
+            value = value >> 1 ^ (0x82F63B78 if value & 1 else 0)
+        table.append(value)
+    return tuple(table)
+
+
+_CRC32C = _crc32c_table()
+
+
+def crc32c(data: bytes | memoryview, value: int = 0xFFFFFFFF) -> int:
+    """Return the CRC-32C register after `data`, without the final inversion, as Linux has it."""
+    table = _CRC32C
+    for byte in data:
+        value = table[(value ^ byte) & 0xFF] ^ value >> 8
+    return value
+
+
+def superblock_checksum(block: bytes | memoryview) -> int:
+    """Return the checksum of the first block of an image: of bytes 1024 to the end of the block, the checksum field taken as zero."""
+    data = bytearray(block[layout.SUPER_OFFSET : layout.BLOCK_SIZE])
+    data[4:8] = bytes(4)
+    return crc32c(bytes(data))

@@ -18,10 +18,10 @@ from typing import BinaryIO, NamedTuple, Protocol
 
 from shed.entries import Content, Entry
 from shed.erofs import layout
-from shed.erofs.compress import Codec
+from shed.erofs.clusters import FileData, Run, Storage
+from shed.erofs.compression import Codec
 from shed.erofs.errors import ErofsError, shown
 from shed.erofs.layout import BLOCK_SIZE
-from shed.erofs.writer_index import Extent, FileData, Kind
 
 _BATCH_BYTES = 1 << 20
 _BATCH_PIECES = 128
@@ -52,9 +52,9 @@ class _Piece(NamedTuple):
 
 
 class _Encoded(NamedTuple):
-    """A batch when it is encoded; extents hold block numbers relative to the start of `blob`."""
+    """A batch when it is encoded; runs hold block numbers relative to the start of `blob`."""
 
-    pieces: list[tuple[_Piece, list[Extent], bytes]]
+    pieces: list[tuple[_Piece, list[Run], bytes]]
     blob: bytes
     checksum: int
 
@@ -80,8 +80,8 @@ class DataWriter:
         self._threads = threads
         self._fingerprint = fingerprint
         self._zeros = bytes(cluster_size)
-        self._zero_extents: dict[int, Extent] = {}
-        self._unfinished: list[Extent] = []
+        self._zero_runs: dict[int, Run] = {}
+        self._unfinished: list[Run] = []
         self.tails: BinaryIO = tempfile.SpooledTemporaryFile(max_size=_SPOOL_MEMORY)  # type: ignore[assignment]  # noqa: SIM115
         """Inline tails, in no particular place of the image yet."""
         self._tails_size = 0
@@ -141,19 +141,19 @@ class DataWriter:
         used = 0
         pieces = []
         for piece in batch:
-            extents: list[Extent] = []
+            runs: list[Run] = []
             tail = b""
             offset = piece.offset
             for number, length in enumerate(piece.lengths, 1):
                 data = _read(piece.node.entry, offset, length)
                 offset += length
                 if offset >= BLOCK_SIZE and self._is_zero(data):
-                    extents.append(Extent(Kind.ZERO, length))
+                    runs.append(Run(Storage.ZERO, length))
                     continue
                 last = piece.last and number == len(piece.lengths)
                 # A chunk map has no room for a tail, and only at the end is it known whether a file will need one.
                 inline = last and (self._codec is not None or offset == length)
-                stored, tail = self._encode_cluster(data, extents, used, inline=inline)
+                stored, tail = self._encode_cluster(data, runs, used, inline=inline)
                 if stored:
                     blob.append(stored)
                     padding = -len(stored) % BLOCK_SIZE
@@ -161,16 +161,16 @@ class DataWriter:
                     if padding:
                         # A compressed cluster ends where its last block ends, all else begins where its first block
                         # begins.
-                        blob.insert(len(blob) - (extents[-1].kind is Kind.COMPRESSED), bytes(padding))
-            pieces.append((piece, extents, tail))
+                        blob.insert(len(blob) - (runs[-1].kind is Storage.COMPRESSED), bytes(padding))
+            pieces.append((piece, runs, tail))
         joined = b"".join(blob)
         checksum = zlib.crc32(joined)
         for _, _, tail in pieces:
             checksum = zlib.crc32(tail, checksum)
         return _Encoded(pieces, joined, checksum)
 
-    def _encode_cluster(self, data: bytes, extents: list[Extent], block: int, *, inline: bool) -> tuple[bytes, bytes]:
-        """Add the extents of one cluster that would be stored from `block` on.
+    def _encode_cluster(self, data: bytes, runs: list[Run], block: int, *, inline: bool) -> tuple[bytes, bytes]:
+        """Add the runs of one cluster that would be stored from `block` on.
 
         Return what to store in blocks, and what inline.
         """
@@ -179,19 +179,19 @@ class DataWriter:
         if self._codec is not None:
             packed = self._codec(data)
             if inline and len(packed) < min(length - length // 8, _INLINE_MAX):
-                extents.append(Extent(Kind.INLINE_COMPRESSED, length))
+                runs.append(Run(Storage.INLINE_COMPRESSED, length))
                 return b"", packed
             packed_blocks = -(-len(packed) // BLOCK_SIZE)
             if packed_blocks < blocks:
-                extents.append(Extent(Kind.COMPRESSED, length, block, packed_blocks))
+                runs.append(Run(Storage.COMPRESSED, length, block, packed_blocks))
                 return packed, b""
         rest = length % BLOCK_SIZE
         if not inline or not 0 < rest <= _INLINE_MAX:
-            extents.append(Extent(Kind.PLAIN, length, block, blocks))
+            runs.append(Run(Storage.PLAIN, length, block, blocks))
             return data, b""
         if length > rest:
-            extents.append(Extent(Kind.PLAIN, length - rest, block, blocks - 1))
-        extents.append(Extent(Kind.INLINE_PLAIN, rest))
+            runs.append(Run(Storage.PLAIN, length - rest, block, blocks - 1))
+        runs.append(Run(Storage.INLINE_PLAIN, rest))
         return data[: length - rest], data[length - rest :]
 
     def _is_zero(self, data: bytes) -> bool:
@@ -207,9 +207,9 @@ class DataWriter:
         self.next_block += len(encoded.blob) // BLOCK_SIZE
         self._fingerprint(struct.pack("<I", encoded.checksum))
         done = 0
-        for piece, extents, tail in encoded.pieces:
-            for extent in extents:
-                self._append(extent, base)
+        for piece, runs, tail in encoded.pieces:
+            for run in runs:
+                self._append(run, base)
             if piece.last:
                 piece.node.data = self._conclude(self._unfinished, tail)
                 self._unfinished = []
@@ -217,67 +217,67 @@ class DataWriter:
         if on_progress is not None:
             on_progress(done)
 
-    def _append(self, extent: Extent, base: int) -> None:
-        if extent.kind is Kind.ZERO and extent.length == self._cluster:
-            extent = _FULL_ZERO.setdefault(self._cluster, extent)
-        elif extent.blocks:
-            extent = Extent(extent.kind, extent.length, base + extent.block, extent.blocks)
-            if extent.kind is Kind.COMPRESSED:
-                self.max_blocks = max(self.max_blocks, extent.blocks)
+    def _append(self, run: Run, base: int) -> None:
+        if run.kind is Storage.ZERO and run.length == self._cluster:
+            run = _FULL_ZERO.setdefault(self._cluster, run)
+        elif run.blocks:
+            run = Run(run.kind, run.length, base + run.block, run.blocks)
+            if run.kind is Storage.COMPRESSED:
+                self.max_blocks = max(self.max_blocks, run.blocks)
             elif self._unfinished:
                 previous = self._unfinished[-1]
-                if previous.kind is Kind.PLAIN and previous.block + previous.blocks == extent.block:
-                    self._unfinished[-1] = Extent(
-                        Kind.PLAIN, previous.length + extent.length, previous.block, previous.blocks + extent.blocks
+                if previous.kind is Storage.PLAIN and previous.block + previous.blocks == run.block:
+                    self._unfinished[-1] = Run(
+                        Storage.PLAIN, previous.length + run.length, previous.block, previous.blocks + run.blocks
                     )
                     return
-        self._unfinished.append(extent)
+        self._unfinished.append(run)
 
-    def _conclude(self, extents: list[Extent], tail: bytes) -> FileData:
+    def _conclude(self, runs: list[Run], tail: bytes) -> FileData:
         """Choose the data layout of a file whose bytes are all encoded."""
         tail_at = self._tails_size
         if tail:
             self.tails.write(tail)
             self._tails_size += len(tail)
-        kinds = {extent[0] for extent in extents}
-        if kinds == {Kind.ZERO}:
-            size = sum(extent.length for extent in extents)
+        kinds = {run[0] for run in runs}
+        if kinds == {Storage.ZERO}:
+            size = sum(run.length for run in runs)
             chunk_bits = min((size - 1).bit_length(), _HOLE_CHUNK_BITS)
             return FileData(
-                layout.LAYOUT_CHUNK_BASED, chunk_bits - layout.BLOCK_BITS, [Extent(Kind.ZERO, size)], chunk_bits
+                layout.LAYOUT_CHUNK_BASED, chunk_bits - layout.BLOCK_BITS, [Run(Storage.ZERO, size)], chunk_bits
             )
-        plain = [extent for extent in extents if extent.kind is Kind.PLAIN]
-        if kinds <= {Kind.PLAIN, Kind.INLINE_PLAIN} and len(plain) <= 1:
+        plain = [run for run in runs if run.kind is Storage.PLAIN]
+        if kinds <= {Storage.PLAIN, Storage.INLINE_PLAIN} and len(plain) <= 1:
             start = plain[0].block if plain else 0
             flat = layout.LAYOUT_FLAT_INLINE if tail else layout.LAYOUT_FLAT_PLAIN
             return FileData(flat, start, tail_at=tail_at, tail_size=len(tail))
         if self._codec is None:
             chunk_bits = self._cluster.bit_length() - 1
-            return FileData(layout.LAYOUT_CHUNK_BASED, chunk_bits - layout.BLOCK_BITS, extents, chunk_bits)
-        if Kind.ZERO in kinds:
-            extents = [self._store_zeros(extent) if extent.kind is Kind.ZERO else extent for extent in extents]
-        blocks = sum(extent.blocks for extent in extents)
-        return FileData(layout.LAYOUT_COMPRESSED_FULL, blocks, extents, tail_at=tail_at, tail_size=len(tail))
+            return FileData(layout.LAYOUT_CHUNK_BASED, chunk_bits - layout.BLOCK_BITS, runs, chunk_bits)
+        if Storage.ZERO in kinds:
+            runs = [self._store_zeros(run) if run.kind is Storage.ZERO else run for run in runs]
+        blocks = sum(run.blocks for run in runs)
+        return FileData(layout.LAYOUT_COMPRESSED_FULL, blocks, runs, tail_at=tail_at, tail_size=len(tail))
 
-    def _store_zeros(self, extent: Extent) -> Extent:
-        """Return `extent` as stored: zeros of each length are stored once, in one block, after the batch at hand."""
-        stored = self._zero_extents.get(extent.length)
+    def _store_zeros(self, run: Run) -> Run:
+        """Return `run` as stored: zeros of each length are stored once, in one block, after the batch at hand."""
+        stored = self._zero_runs.get(run.length)
         if stored is None:
-            if extent.length <= BLOCK_SIZE:
-                stored = Extent(Kind.PLAIN, extent.length, self.next_block, 1)
+            if run.length <= BLOCK_SIZE:
+                stored = Run(Storage.PLAIN, run.length, self.next_block, 1)
                 data = bytes(BLOCK_SIZE)
             else:
                 assert self._codec is not None
-                data = self._codec(bytes(extent.length)).rjust(BLOCK_SIZE, b"\0")
+                data = self._codec(bytes(run.length)).rjust(BLOCK_SIZE, b"\0")
                 assert len(data) == BLOCK_SIZE
-                stored = Extent(Kind.COMPRESSED, extent.length, self.next_block, 1)
+                stored = Run(Storage.COMPRESSED, run.length, self.next_block, 1)
             self._out.write(data)
             self.next_block += 1
-            self._zero_extents[extent.length] = stored
+            self._zero_runs[run.length] = stored
         return stored
 
 
-_FULL_ZERO: dict[int, Extent] = {}
+_FULL_ZERO: dict[int, Run] = {}
 """One object for all full clusters of zeros: a file of some terabytes of holes is a list of them."""
 
 

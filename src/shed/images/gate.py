@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 from shed.entries import Entry
 from shed.erofs.checker import check
-from shed.erofs.verify import verify_contents
+from shed.erofs.verifier import verify_contents
 from shed.oci.digest import Digest, digest_fd
 
 

@@ -15,7 +15,7 @@ from typing import Any, Literal, TypeVar
 
 from shed.erofs.checker import check
 from shed.erofs.errors import ErofsError
-from shed.erofs.verify import verify_contents
+from shed.erofs.verifier import verify_contents
 from shed.errors import DataError, ShedError
 from shed.images.annotations import BootAnnotations
 from shed.images.find import find

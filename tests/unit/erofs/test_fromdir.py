@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from shed.erofs.fromdir import entries_from_dir
-from shed.erofs.verify import verify_contents
+from shed.erofs.tree import entries_from_dir
+from shed.erofs.verifier import verify_contents
 from shed.erofs.writer import write_image
 
 

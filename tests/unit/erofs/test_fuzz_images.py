@@ -22,6 +22,7 @@ from shed.erofs import layout
 from shed.erofs.checker import check
 from shed.erofs.errors import ErofsError
 from shed.erofs.reader import Image
+from shed.erofs.superblock import Superblock, superblock_checksum
 from shed.errors import NotFoundError
 from support.erofs_images import make_image, sample_entries
 from support.erofs_utils import mkfs_erofs
@@ -126,7 +127,7 @@ def mutate(seed: Seed, changes: list[Mutation], *, sealed: bool) -> bytes:
             del data[max((offset * len(data)) >> 16, layout.BLOCK_SIZE) :]
     del data[len(seed.data) :]
     if sealed and len(data) >= layout.BLOCK_SIZE:
-        checksum = layout.superblock_checksum(bytes(data[: layout.BLOCK_SIZE]))
+        checksum = superblock_checksum(bytes(data[: layout.BLOCK_SIZE]))
         data[layout.SUPER_OFFSET + 4 : layout.SUPER_OFFSET + 8] = checksum.to_bytes(4, "little")
     return bytes(data)
 
@@ -202,7 +203,7 @@ def test_any_bytes_at_all(tmp_path_factory: pytest.TempPathFactory, data: bytes)
     with pytest.raises(ErofsError):
         check(path)
     path.write_bytes(
-        bytes(layout.SUPER_OFFSET) + layout.Superblock(blocks=2).pack() + data.ljust(2 * layout.BLOCK_SIZE, b"\0")
+        bytes(layout.SUPER_OFFSET) + Superblock(blocks=2).pack() + data.ljust(2 * layout.BLOCK_SIZE, b"\0")
     )
     with contextlib.suppress(ErofsError):
         check(path, data=True)

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shed.erofs import layout
-from shed.erofs.decompress import decode, lz4_prefix
+from shed.erofs.compression import decode, lz4_prefix
 from shed.erofs.errors import ErofsError
 from support.trees import text
 

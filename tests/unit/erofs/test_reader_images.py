@@ -14,7 +14,7 @@ from shed.erofs import layout
 from shed.erofs.errors import ErofsError
 from shed.erofs.extents import Form
 from shed.erofs.reader import Image
-from shed.erofs.verify import verify_contents
+from shed.erofs.verifier import verify_contents
 from shed.errors import NotFoundError
 from support.erofs_images import Damaged, make_image, sample_entries
 from support.trees import Bytes, file, folder, noise, symlink, text

@@ -12,7 +12,7 @@ import pytest
 from shed.entries import Entry
 from shed.erofs.errors import ErofsError
 from shed.erofs.reader import Image
-from shed.erofs.verify import verify_contents
+from shed.erofs.verifier import verify_contents
 from shed.erofs.writer import Compression, WriterOptions, write_image
 from shed.errors import DataError, UsageError
 from support.trees import Bytes, Trickle, file, folder, hardlink, special, symlink

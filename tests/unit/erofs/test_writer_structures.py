@@ -11,19 +11,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shed.erofs import layout
+from shed.erofs.clusters import FileData, Run, Storage, index_size, pack_index
+from shed.erofs.directories import Dirent, directory_size, pack_directory
 from shed.erofs.errors import ErofsError
-from shed.erofs.writer_dirs import Dirent, directory_size, pack_directory
-from shed.erofs.writer_index import Extent, FileData, Kind, index_size, pack_index
-from shed.erofs.writer_meta import Space
-from shed.erofs.writer_tree import split_device
-from shed.erofs.writer_xattrs import pack_xattrs, xattr_icount
+from shed.erofs.inode import InodeRecord, decode_device, encode_device, parse_inode
+from shed.erofs.superblock import Superblock, crc32c
+from shed.erofs.tree import split_device
+from shed.erofs.writer import Space
+from shed.erofs.xattrs import pack_xattrs, xattr_icount
 
 CBLKCNT = layout.LI_D0_CBLKCNT
 
 
-def indexes(*extents: Extent, tail: int = 0) -> list[tuple[int, int, int, int]]:
+def indexes(*extents: Run, tail: int = 0) -> list[tuple[int, int, int, int]]:
     """The full indexes of a file: type, clusterofs, and the union's two halves."""
-    data = FileData(layout.LAYOUT_COMPRESSED_FULL, extents=extents, tail_size=tail)
+    data = FileData(layout.LAYOUT_COMPRESSED_FULL, runs=extents, tail_size=tail)
     packed = pack_index(data, 64, layout.ALGORITHM_LZ4)
     size = sum(extent.length for extent in extents)
     assert len(packed) == index_size(data, size, 64)
@@ -32,7 +34,7 @@ def indexes(*extents: Extent, tail: int = 0) -> list[tuple[int, int, int, int]]:
 
 def test_indexes_of_whole_clusters() -> None:
     """A head, the encoded size at the next index, then distances back and forth."""
-    assert indexes(Extent(Kind.COMPRESSED, 4 * 4096, 0x12345, 2), Extent(Kind.PLAIN, 8192, 7, 2)) == [
+    assert indexes(Run(Storage.COMPRESSED, 4 * 4096, 0x12345, 2), Run(Storage.PLAIN, 8192, 7, 2)) == [
         (1, 0, 0x2345, 1),
         (2, 0, CBLKCNT | 2, 3),
         (2, 0, 2, 2),
@@ -44,7 +46,7 @@ def test_indexes_of_whole_clusters() -> None:
 
 def test_a_partial_last_cluster_has_a_plain_head_that_holds_nothing() -> None:
     """Its offset says where the compressed extent ends."""
-    assert indexes(Extent(Kind.COMPRESSED, 10_000, 9, 1)) == [
+    assert indexes(Run(Storage.COMPRESSED, 10_000, 9, 1)) == [
         (1, 0, 9, 0),
         (2, 0, CBLKCNT | 1, 1),
         (0, 10_000 - 8192, 0, 0),
@@ -53,23 +55,23 @@ def test_a_partial_last_cluster_has_a_plain_head_that_holds_nothing() -> None:
 
 def test_an_extent_of_one_cluster_and_a_bit_has_no_size() -> None:
     """Without a second whole cluster there is no index for the encoded size: it is one block."""
-    assert indexes(Extent(Kind.COMPRESSED, 4097, 9, 1)) == [(1, 0, 9, 0), (0, 1, 0, 0)]
+    assert indexes(Run(Storage.COMPRESSED, 4097, 9, 1)) == [(1, 0, 9, 0), (0, 1, 0, 0)]
 
 
 def test_indexes_of_inline_pieces() -> None:
     """An inline piece has no address; the header has its size and says that there is one."""
-    assert indexes(Extent(Kind.PLAIN, 4096, 5, 1), Extent(Kind.INLINE_PLAIN, 100), tail=100) == [
+    assert indexes(Run(Storage.PLAIN, 4096, 5, 1), Run(Storage.INLINE_PLAIN, 100), tail=100) == [
         (0, 0, 5, 0),
         (0, 0, 0, 0),
     ]
-    assert indexes(Extent(Kind.INLINE_COMPRESSED, 3000), tail=900) == [(1, 0, 0, 0)]
-    assert indexes(Extent(Kind.INLINE_COMPRESSED, 9000), tail=900) == [
+    assert indexes(Run(Storage.INLINE_COMPRESSED, 3000), tail=900) == [(1, 0, 0, 0)]
+    assert indexes(Run(Storage.INLINE_COMPRESSED, 9000), tail=900) == [
         (1, 0, 0, 0),
         (2, 0, CBLKCNT | 1, 1),
         (0, 808, 0, 0),
     ]
     packed = pack_index(
-        FileData(1, 0, [Extent(Kind.INLINE_COMPRESSED, 3000)], tail_size=900), 68, layout.ALGORITHM_ZSTD
+        FileData(1, 0, [Run(Storage.INLINE_COMPRESSED, 3000)], tail_size=900), 68, layout.ALGORITHM_ZSTD
     )
     assert packed[:4] == bytes(4)
     flags = layout.ADVISE_BIG_PCLUSTER_1 | layout.ADVISE_INLINE_PCLUSTER
@@ -78,7 +80,7 @@ def test_indexes_of_inline_pieces() -> None:
 
 def test_chunk_maps() -> None:
     """Data chunks have their addresses, holes the null address."""
-    extents = [Extent(Kind.PLAIN, 3 * 8192, 100, 6), Extent(Kind.ZERO, 8192), Extent(Kind.PLAIN, 5000, 106, 2)]
+    extents = [Run(Storage.PLAIN, 3 * 8192, 100, 6), Run(Storage.ZERO, 8192), Run(Storage.PLAIN, 5000, 106, 2)]
     data = FileData(layout.LAYOUT_CHUNK_BASED, 1, extents, chunk_bits=13)
     packed = pack_index(data, 64, 0)
     assert struct.unpack("<5I", packed) == (100, 102, 104, 0xFFFFFFFF, 106)
@@ -172,7 +174,7 @@ def test_xattr_errors_name_file_and_attribute() -> None:
 def test_device_numbers(major: int, minor: int) -> None:
     """From what os.makedev makes to what is on disk, and back."""
     assert split_device(os.makedev(major, minor)) == (major, minor)
-    assert layout.decode_device(layout.encode_device(major, minor)) == (major, minor)
+    assert decode_device(encode_device(major, minor)) == (major, minor)
 
 
 def test_large_device_numbers_are_seen_as_such() -> None:
@@ -194,23 +196,23 @@ def test_structures_have_their_sizes() -> None:
 
 def test_crc32c_of_the_standard_check_string() -> None:
     """The value published for CRC-32C, before its final inversion."""
-    assert layout.crc32c(b"123456789") ^ 0xFFFFFFFF == 0xE3069283
+    assert crc32c(b"123456789") ^ 0xFFFFFFFF == 0xE3069283
 
 
 def test_superblock_is_read_back() -> None:
     """Every field survives."""
-    fields = {name: 1 + number for number, name in enumerate(layout.Superblock.__dataclass_fields__)}
-    superblock = layout.Superblock(**{**fields, "uuid": bytes(range(16)), "volume_name": b"n" * 16})  # type: ignore[arg-type]
-    assert layout.Superblock.parse(b"xy" + superblock.pack(), 2) == superblock
+    fields = {name: 1 + number for number, name in enumerate(Superblock.__dataclass_fields__)}
+    superblock = Superblock(**{**fields, "uuid": bytes(range(16)), "volume_name": b"n" * 16})  # type: ignore[arg-type]
+    assert Superblock.parse(b"xy" + superblock.pack(), 2) == superblock
 
 
 @pytest.mark.parametrize("mtime", [-(1 << 63), -1, 0, (1 << 63) - 1])
 def test_extended_inodes_are_read_back(mtime: int) -> None:
     """Times of any sign survive."""
-    record = layout.InodeRecord(0b11, 5, 0o100644, 1 << 40, 7, 8, 9, 0xFFFFFFFF, mtime, 999, 3)
+    record = InodeRecord(0b11, 5, 0o100644, 1 << 40, 7, 8, 9, 0xFFFFFFFF, mtime, 999, 3)
     packed = record.pack_extended()
     assert len(packed) == layout.EXTENDED_INODE_SIZE
-    assert layout.parse_inode(packed, 0, layout.Superblock()) == record
+    assert parse_inode(packed, 0, Superblock()) == record
     assert record.extended
     assert record.layout == layout.LAYOUT_COMPRESSED_FULL
 
@@ -218,5 +220,5 @@ def test_extended_inodes_are_read_back(mtime: int) -> None:
 def test_compact_inodes_take_their_time_from_the_superblock() -> None:
     """The seconds add to the epoch; the nanoseconds are everybody's."""
     packed = layout.INODE_COMPACT.pack(0, 0, 0o100644, 2, 100, 5, 6, 7, 8, 9, 0)
-    record = layout.parse_inode(packed, 0, layout.Superblock(epoch=1000, fixed_nsec=11))
+    record = parse_inode(packed, 0, Superblock(epoch=1000, fixed_nsec=11))
     assert (record.mtime, record.mtime_ns, record.nlink, record.extended) == (1005, 11, 2, False)

@@ -10,7 +10,8 @@ import pytest
 from shed.entries import Entry
 from shed.erofs import layout
 from shed.erofs.checker import check
-from shed.erofs.verify import verify_contents
+from shed.erofs.superblock import Superblock, superblock_checksum
+from shed.erofs.verifier import verify_contents
 from shed.erofs.writer import Compression, WriteResult, WriterOptions, write_image
 from support.trees import EPOCH, TREES, file, folder, noise, text, tree
 
@@ -107,11 +108,11 @@ def test_superblock_says_what_the_image_needs(tmp_path: Path) -> None:
         path = tmp_path / "image"
         result = write(path, tree(entries), compression)
         block = path.read_bytes()[:4096]
-        superblock = layout.Superblock.parse(block, layout.SUPER_OFFSET)
+        superblock = Superblock.parse(block, layout.SUPER_OFFSET)
         assert superblock.magic == 0xE0F5E1E2
         assert superblock.feature_incompat == features
         assert superblock.feature_compat == layout.COMPAT_SB_CHKSUM | layout.COMPAT_MTIME
-        assert superblock.checksum == layout.superblock_checksum(block)
+        assert superblock.checksum == superblock_checksum(block)
         assert superblock.blocks * 4096 == result.size
         assert superblock.compression == {"none": 0, "lz4": 1, "zstd": 8}[compression]
         assert 0 < superblock.root_nid < layout.ROOT_NID_LIMIT

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from shed.entries import Entry
-from shed.erofs.compress import Compression
+from shed.erofs.compression import Compression
 from shed.erofs.errors import ErofsError
 from shed.erofs.reader import Image as ErofsImage
 from shed.errors import DataError, NotFoundError, ShedError, StorageError, UsageError

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import shed
-from shed.erofs.fromdir import FileContent
+from shed.erofs.tree import FileContent
 from shed.erofs.writer import WriterOptions, write_image
 from shed.errors import DataError, NotFoundError
 from shed.images.bootkit import recipe

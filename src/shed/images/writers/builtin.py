@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 
 from shed.entries import Entry
-from shed.erofs.compress import Compression
+from shed.erofs.compression import Compression
 from shed.erofs.writer import WriterOptions, write_image, writer_name
 from shed.fsutil import storage_errors
 from shed.oci.staging import StagedBlob

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from shed.erofs.compress import Compression
+from shed.erofs.compression import Compression
 from shed.images.writers.base import RootWriter
 from shed.images.writers.builtin import BuiltinWriter
 

@@ -13,7 +13,7 @@ from uuid import UUID
 
 from shed.entries import Entry
 from shed.erofs import layout
-from shed.erofs.compress import Compression
+from shed.erofs.compression import Compression
 from shed.erofs.writer import content_uuid
 from shed.errors import DataError, NotFoundError, StorageError
 from shed.fsutil import storage_errors

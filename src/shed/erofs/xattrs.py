@@ -1,14 +1,18 @@
-"""Reading extended attributes: inline entries, shared ones, and long name prefixes."""
+"""Extended attributes, read and written: inline entries behind an inode, shared ones, and long name prefixes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 from shed.erofs import layout
 from shed.erofs.errors import ErofsError
 from shed.erofs.image_file import ImageFile
 from shed.erofs.inode import Inode
 from shed.erofs.superblock import Description
+
+_VALUE_MAX = 0xFFFF
+_ICOUNT_MAX = 0xFFFF
+_REST_MAX = 0xFF
 
 Prefixes = tuple[bytes, ...]
 """Long name prefixes, by their number."""
@@ -36,17 +40,17 @@ def locate_xattrs(
     for index in range(shared, inline, layout.XATTR_SHARED_ID_SIZE):
         identity = int.from_bytes(file.map[index : index + layout.XATTR_SHARED_ID_SIZE], "little")
         found.append(
-            _entry(file, base + identity * layout.XATTR_SHARED_ID_SIZE, description.limit, prefixes, inode.nid)
+            _read_entry(file, base + identity * layout.XATTR_SHARED_ID_SIZE, description.limit, prefixes, inode.nid)
         )
     while inline < inode.body:
-        found.append(_entry(file, inline, inode.body, prefixes, inode.nid))
+        found.append(_read_entry(file, inline, inode.body, prefixes, inode.nid))
         inline = layout.round_up(found[-1][2], 4)
     if len(found) > 1 and len({name for name, _, _ in found}) < len(found):
         raise ErofsError("an xattr occurs twice", rule="xattr-duplicate", nid=inode.nid)
     return found
 
 
-def _entry(file: ImageFile, position: int, limit: int, prefixes: Prefixes, nid: int) -> tuple[bytes, int, int]:
+def _read_entry(file: ImageFile, position: int, limit: int, prefixes: Prefixes, nid: int) -> tuple[bytes, int, int]:
     """Return the name of the entry at `position`, which must end before `limit`, and from where to where its value is."""
     start = position + layout.XATTR_ENTRY.size
     if start > limit:
@@ -93,3 +97,54 @@ def _prefixes(description: Description, read: Callable[[int, int], bytes]) -> It
             raise ErofsError(f"long xattr prefix has unknown name index {record[0]}", rule="xattr-prefixes")
         yield base + record[1:]
         position = layout.round_up(position + 2 + size, 4)
+
+
+# writing
+
+
+def pack_xattrs(xattrs: Mapping[bytes, bytes], what: str) -> bytes:
+    """Return header and entries, sorted by name; empty when there are none.
+
+    `what` names the file for the `ErofsError` that is raised for names and values EROFS cannot hold.
+    """
+    if not xattrs:
+        return b""
+    parts = [layout.XATTR_IBODY_HEADER.pack(0, 0)]
+    for name in sorted(xattrs):
+        value = xattrs[name]
+        index, rest = _split_name(name, what)
+        if len(value) > _VALUE_MAX:
+            raise ErofsError(
+                f"xattr {name.decode(errors='backslashreplace')!r} of {what} has {len(value)} bytes; at most "
+                f"{_VALUE_MAX} fit",
+                rule="xattr-too-large",
+                hint="drop it where the layer is made",
+            )
+        entry = layout.XATTR_ENTRY.pack(len(rest), index, len(value)) + rest + value
+        parts.append(entry.ljust(layout.xattr_entry_size(len(rest), len(value)), b"\0"))
+    packed = b"".join(parts)
+    if xattr_icount(packed) > _ICOUNT_MAX:
+        raise ErofsError(
+            f"the xattrs of {what} have {len(packed)} bytes, more than an inode can hold",
+            rule="xattr-too-large",
+            hint="drop some where the layer is made",
+        )
+    return packed
+
+
+def xattr_icount(packed: bytes) -> int:
+    """Return i_xattr_icount for what `pack_xattrs` returned."""
+    return (len(packed) - layout.XATTR_IBODY_HEADER.size) // 4 + 1 if packed else 0
+
+
+def _split_name(name: bytes, what: str) -> tuple[int, bytes]:
+    for index, prefix in layout.XATTR_PREFIXES.items():
+        whole = not prefix.endswith(b".")
+        if name == prefix if whole else name.startswith(prefix):
+            rest = name[len(prefix) :]
+            if not (whole or rest) or len(rest) > _REST_MAX or b"\0" in rest:
+                break
+            return index, rest
+    raise ErofsError(
+        f"xattr name {name.decode(errors='backslashreplace')!r} of {what} cannot be stored", rule="xattr-name"
+    )
