@@ -18,10 +18,10 @@ from benchmarks.harness import Subject, command, compare, show
 from benchmarks.material import debian_archive
 from benchmarks.world import SHED, shed
 from shed.run import run
-from support.engine import environment
-from support.erofs_mount import mounted
-from support.erofs_utils import version
-from support.kit import ROOT
+from support.erofs.mount import mounted
+from support.erofs.utils import version
+from support.images.kit import ROOT
+from support.tools.engine import environment
 
 WRITERS = {"builtin": (), "container": ("--build-tools-version", "dev")}
 ALGORITHMS = {"lz4": ("-zlz4", "-C65536"), "lz4hc": ("-zlz4hc,9", "-C65536"), "zstd": ("-zzstd,3", "-C65536")}
@@ -53,7 +53,7 @@ def _compare(archive: Path, scratch: Path, algorithm: str, options: tuple[str, .
         shed("image", "bootkit", "build")
 
     program = (
-        "import sys; from pathlib import Path; from shed.run import run; from support.erofs_utils import mkfs_erofs;"
+        "import sys; from pathlib import Path; from shed.run import run; from support.erofs.utils import mkfs_erofs;"
         f"run(['umoci', 'unpack', *sys.argv[1:], '--image', {f'{layout}:debian'!r}, {str(bundle)!r}]);"
         f"mkfs_erofs(Path({str(theirs)!r}), Path({f'{bundle}/rootfs'!r}), *{options!r}, '--quiet')"
     )

@@ -26,7 +26,7 @@ from shed.oci import media
 from shed.oci.descriptor import Descriptor, Platform
 from shed.oci.manifest import Manifest
 from shed.oci.store import LayoutStore
-from support.docker_registry import DockerRegistry, docker_registry
+from support.registries.docker_registry import DockerRegistry, docker_registry
 
 _LAYER = 512 << 20
 _PIECE = 1 << 20

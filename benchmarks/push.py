@@ -11,7 +11,7 @@ from benchmarks.harness import command, compare, show
 from benchmarks.material import debian_archive
 from benchmarks.world import SHED, shed
 from shed.run import run
-from support.docker_registry import docker_registry
+from support.registries.docker_registry import docker_registry
 
 
 def main() -> None:

@@ -25,7 +25,7 @@ from shed.client.address import Address
 from shed.client.transport import upgrade
 from shed.images.bootkit.archive import Archive
 from support.ports import free_port
-from support.ssh import Ssh
+from support.tools.ssh import Ssh
 
 Socket = _socket.socket
 _NAME = "bench-ssh"

@@ -14,7 +14,7 @@ from shed.config.paths import Paths
 from shed.oci import media
 from shed.oci.digest import digest_bytes, hex_of
 from shed.oci.manifest import REF_NAME
-from support.stored import image_parts, put_shed
+from support.images.stored import image_parts, put_shed
 
 IMAGES, LAYERS = 500, 7
 """With manifest, config and root that is ten blobs an image."""

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import HealthCheck, settings
 
-from support.tars import close_sources
+from support.layers.tars import close_sources
 
-pytest_plugins = ["support.kit", "support.engine"]
+pytest_plugins = ["support.images.kit", "support.tools.engine"]
 
 # Whoever runs the tests may ignore these (nohup does, and a shell for what it runs in the background), and what is
 # ignored stays so in every program that a test starts.

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from support.scripted_server import Script, ScriptedServer
+from support.servers.scripted_server import Script, ScriptedServer
 
 
 @pytest.fixture

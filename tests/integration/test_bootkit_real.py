@@ -18,7 +18,7 @@ from shed.names import MAX_UPPER
 from shed.oci.store import LayoutStore
 from shed.progress import PhaseEvent, Progress
 from shed.sheds.upper import template
-from support.kit import CACHE
+from support.images.kit import CACHE
 
 
 @pytest.fixture(scope="session")

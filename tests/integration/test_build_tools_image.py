@@ -22,8 +22,8 @@ from shed.oci.archive import open_archive
 from shed.oci.choose import choose_image
 from shed.progress import Event, Progress, WarningEvent
 from shed.run import run
-from support.engine import RECIPE, environment
-from support.kit import CACHE
+from support.images.kit import CACHE
+from support.tools.engine import RECIPE, environment
 
 LOCK = RECIPE / LOCK_NAME
 

@@ -21,9 +21,9 @@ from shed.client.client import Client
 from shed.errors import ConflictError, NotFoundError
 from shed.progress import Event, PhaseEvent
 from shed.version import VERSION
-from support.fake_server import fake_server
-from support.machine import command_line
-from support.scripted_server import Conversation, ScriptedServer
+from support.servers.fake_server import fake_server
+from support.servers.scripted_server import Conversation, ScriptedServer
+from support.vms.machine import command_line
 
 SHED = [sys.executable, "-m", "shed.cli.main"]
 Shed = Callable[..., subprocess.CompletedProcess[str]]

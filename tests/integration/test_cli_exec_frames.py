@@ -22,7 +22,7 @@ from shed.client.execution import Execution
 from shed.client.http import request
 from shed.errors import UnavailableError, UsageError
 from shed.guest.protocol import DATA_FRAME, EXIT_CODE, STDERR, STDIN_EOF, exec_frame
-from support.scripted_server import Conversation, Script, ScriptedServer
+from support.servers.scripted_server import Conversation, Script, ScriptedServer
 
 SHED = [sys.executable, "-m", "shed.cli.main"]
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from shed.guest.protocol import DATA_FRAME, SIGNAL, STDIN_WINDOW
-from support.scripted_server import Conversation, Script, ScriptedServer
+from support.servers.scripted_server import Conversation, Script, ScriptedServer
 
 SHED = [sys.executable, "-m", "shed.cli.main"]
 

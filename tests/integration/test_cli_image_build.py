@@ -22,8 +22,8 @@ import zstandard
 from shed.images.bootkit.kit import save_kit
 from shed.oci import media
 from shed.oci.store import LayoutStore
-from support.minted import LAYER, small_kit
-from support.tars import Image, file, tar
+from support.images.minted import LAYER, small_kit
+from support.layers.tars import Image, file, tar
 
 BUILD = [sys.executable, "-m", "shed.cli.main", "image", "build", "-n", "base", "--from-oci-archive"]
 

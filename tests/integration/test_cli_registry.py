@@ -12,11 +12,11 @@ import pytest
 
 from shed.images.mint import mint_archive
 from shed.oci.store import LayoutStore
-from support.docker_registry import DockerRegistry, docker_registry, no_credentials
-from support.machine import Machine
-from support.minted import LAYER, small_kit
-from support.scripted_registry import Handler, scripted_registry
-from support.tars import Image, file, folder, tar
+from support.images.minted import LAYER, small_kit
+from support.layers.tars import Image, file, folder, tar
+from support.registries.docker_registry import DockerRegistry, docker_registry, no_credentials
+from support.registries.scripted_registry import Handler, scripted_registry
+from support.vms.machine import Machine
 
 BIG = tar(folder("usr"), *(file(f"usr/{number}", os.urandom(1_000_000)) for number in range(10)))
 

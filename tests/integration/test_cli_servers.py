@@ -18,9 +18,9 @@ from pathlib import Path
 
 import pytest
 
-from support.fake_server import fake_server
-from support.machine import command_line
-from support.world import World
+from support.servers.fake_server import fake_server
+from support.servers.world import World
+from support.vms.machine import command_line
 
 SHED = [sys.executable, "-m", "shed.cli.main"]
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ5B1vYw4q0yqkzT1mZ1gBzrvhp3fN0B2bGkPz8mXk0Q"

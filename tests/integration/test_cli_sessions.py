@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from support.fake_server import fake_server
-from support.machine import command_line
-from support.world import World
+from support.servers.fake_server import fake_server
+from support.servers.world import World
+from support.vms.machine import command_line
 
 SHED = [sys.executable, "-m", "shed.cli.main"]
 

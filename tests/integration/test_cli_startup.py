@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from support.scripted_server import Conversation, ScriptedServer
+from support.servers.scripted_server import Conversation, ScriptedServer
 
 SHOW = "import sys; from shed.cli.main import main; code = main(); print(code, *sorted(sys.modules), file=sys.stderr)"
 SLOW = {

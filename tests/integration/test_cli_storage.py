@@ -27,8 +27,8 @@ from shed.oci.digest import digest_bytes, short
 from shed.oci.partial import partial_path
 from shed.oci.store import LayoutStore
 from shed.sheds import metadata
-from support.fake_server import fake_server
-from support.stored import put_image, put_shed, put_snapshot
+from support.images.stored import put_image, put_shed, put_snapshot
+from support.servers.fake_server import fake_server
 
 SHED = [sys.executable, "-m", "shed.cli.main"]
 HOUR = 3600

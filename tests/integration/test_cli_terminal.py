@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from shed.guest.protocol import DATA_FRAME, RESIZE
-from support.scripted_server import Conversation, Script, ScriptedServer
-from support.terminal import TIMEOUT, Terminal
+from support.servers.scripted_server import Conversation, Script, ScriptedServer
+from support.tools.terminal import TIMEOUT, Terminal
 
 
 @pytest.fixture

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from support.ports import free_port
-from support.running import Running
-from support.world import World
+from support.servers.running import Running
+from support.servers.world import World
 
 SHED = [sys.executable, "-m", "shed.cli.main"]
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from support.fake_server import fake_server
+from support.servers.fake_server import fake_server
 
 SHED = [sys.executable, "-m", "shed.cli.main"]
 PATIENCE = 60
@@ -242,7 +242,7 @@ def test_a_server_that_restarts_is_waited_for(tmp_path: Path) -> None:
             waiting.sendall(b"patient")
             waiting.shutdown(socket.SHUT_WR)
             # Another server on the same folders: it finds the VM that the first one left.
-            words = [sys.executable, "-m", "support.fake_server", str(tmp_path)]
+            words = [sys.executable, "-m", "support.servers.fake_server", str(tmp_path)]
             with subprocess.Popen(words, env={**env, "PYTHONPATH": str(Path(__file__).parents[1])}) as server:
                 try:
                     assert waiting.makefile("rb").read() == b"patient"

@@ -19,7 +19,7 @@ from shed.client.address import parse
 from shed.client.aio import AsyncClient
 from shed.client.client import Client
 from shed.errors import UnavailableError
-from support.scripted_server import Conversation, Script, ScriptedServer
+from support.servers.scripted_server import Conversation, Script, ScriptedServer
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n"
 CHUNKED = HEAD.replace(b"Content-Length: 1000", b"Transfer-Encoding: chunked")

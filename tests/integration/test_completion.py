@@ -17,7 +17,7 @@ import pytest
 
 from shed.cli.app import COMMANDS
 from shed.cli.complete import complete, split
-from support.scripted_server import Conversation, ScriptedServer
+from support.servers.scripted_server import Conversation, ScriptedServer
 
 TIMEOUT = 60.0
 PATIENT = f"""\

@@ -21,9 +21,9 @@ from shed.images.push import push_image
 from shed.oci.digest import Digest
 from shed.oci.store import LayoutStore
 from shed.progress import BytesEvent, Event, PhaseEvent, Progress
-from support.docker_registry import DockerRegistry, docker_registry, no_credentials
-from support.minted import mint_small
-from support.tars import file, tar
+from support.images.minted import mint_small
+from support.layers.tars import file, tar
+from support.registries.docker_registry import DockerRegistry, docker_registry, no_credentials
 
 
 @pytest.fixture(autouse=True)

@@ -15,7 +15,7 @@ from shed.images.bootkit.kit import load_kit
 from shed.images.find import find
 from shed.oci.digest import short
 from shed.oci.store import LayoutStore
-from support.kit import copy_store
+from support.images.kit import copy_store
 
 Environment = dict[str, str]
 

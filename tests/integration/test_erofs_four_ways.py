@@ -16,11 +16,11 @@ import pytest
 from shed.erofs.checker import check
 from shed.erofs.reader import Image
 from shed.erofs.writer import Compression, WriterOptions, write_image
-from support.erofs_mount import mounted
-from support.erofs_records import differences, record_entries, record_image
-from support.erofs_utils import fsck_erofs
-from support.tree_record import Record, record_folder
-from support.trees import TREES
+from support.erofs.mount import mounted
+from support.erofs.records import differences, record_entries, record_image
+from support.erofs.tree_record import Record, record_folder
+from support.erofs.trees import TREES
+from support.erofs.utils import fsck_erofs
 
 WRITERS = {
     "lz4": ("lz4", None),

@@ -12,8 +12,8 @@ from shed.erofs.checker import check
 from shed.erofs.reader import Image
 from shed.erofs.verifier import verify_contents
 from shed.erofs.writer import write_image
-from support.erofs_mount import mounted
-from support.trees import folder, noise, sparse, text
+from support.erofs.mount import mounted
+from support.erofs.trees import folder, noise, sparse, text
 
 GIB = 1 << 30
 SIZE = 5 * GIB + 12345

@@ -14,13 +14,13 @@ from shed.erofs import layout
 from shed.erofs.checker import check
 from shed.erofs.errors import ErofsError
 from shed.erofs.reader import Image
-from support import trees
-from support.erofs_images import Damaged
-from support.erofs_mount import mounted
-from support.erofs_records import differences, record_image
-from support.erofs_utils import dump_erofs, fsck_erofs, mkfs_erofs
-from support.folders import make_folder
-from support.tree_record import Record, record_folder
+from support.erofs import trees
+from support.erofs.folders import make_folder
+from support.erofs.images import Damaged
+from support.erofs.mount import mounted
+from support.erofs.records import differences, record_image
+from support.erofs.tree_record import Record, record_folder
+from support.erofs.utils import dump_erofs, fsck_erofs, mkfs_erofs
 
 pytestmark = pytest.mark.root  # the source folder has devices and owners
 

@@ -21,7 +21,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from paramiko.message import Message
 
-from support.ssh_host import Host
+from support.tools.ssh_host import Host
 
 SECONDS = float(os.environ.get("SHED_FUZZ_SECONDS", "0"))
 EXAMPLES = 60

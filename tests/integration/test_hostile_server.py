@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from support.scripted_server import Conversation, ScriptedServer
-from support.terminal import Terminal
+from support.servers.scripted_server import Conversation, ScriptedServer
+from support.tools.terminal import Terminal
 
 SHED = [sys.executable, "-m", "shed.cli.main"]
 EVIL = "\x1b]0;evil\x07\x9b2J\u202e"

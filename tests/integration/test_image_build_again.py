@@ -18,9 +18,9 @@ import pytest
 
 from shed.images.bootkit.kit import save_kit
 from shed.oci.store import LayoutStore
-from support.kit import archive
-from support.minted import LAYER, small_kit
-from support.tars import Image, file, tar
+from support.images.kit import archive
+from support.images.minted import LAYER, small_kit
+from support.layers.tars import Image, file, tar
 
 MOMENTS = int(os.environ.get("SHED_TEST_KILLS", "20"))
 """How often a build is killed."""

@@ -21,12 +21,12 @@ import pytest
 from shed.erofs.reader import Image as ErofsImage
 from shed.images.bootkit.kit import save_kit
 from shed.oci.store import LayoutStore
-from support.containers import BUSYBOX, Containers, make_containers
-from support.docker_registry import docker_registry
-from support.erofs_records import differences, record_image
-from support.kit import archive
-from support.minted import small_kit
-from support.tree_record import record_folder
+from support.erofs.records import differences, record_image
+from support.erofs.tree_record import record_folder
+from support.images.kit import archive
+from support.images.minted import small_kit
+from support.registries.docker_registry import docker_registry
+from support.tools.containers import BUSYBOX, Containers, make_containers
 
 pytestmark = [pytest.mark.root, pytest.mark.slow]
 FOREVER = f"{100000 + os.getpid()}.5"

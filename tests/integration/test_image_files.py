@@ -21,9 +21,9 @@ import pytest
 from shed.images.annotations import KERNEL_KEY
 from shed.images.resolve import resolve
 from shed.oci.store import LayoutStore
-from support.machine import Machine
-from support.minted import mint_sound, variant
-from support.tars import file, tar
+from support.images.minted import mint_sound, variant
+from support.layers.tars import file, tar
+from support.vms.machine import Machine
 
 NOISE = tar(file("noise", random.Random(1).randbytes(24 << 20)))
 """A layer that cannot be compressed, so that there is something to do."""

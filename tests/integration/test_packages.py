@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from shed.version import VERSION
-from support.debian_root import DebianRoot
+from support.images.debian_root import DebianRoot
 
 ROOT = Path(__file__).parents[2]
 DATED = {**os.environ, "SOURCE_DATE_EPOCH": "1700000000"}

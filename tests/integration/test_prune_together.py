@@ -18,9 +18,9 @@ from shed.images.push import push_image
 from shed.images.reachable import blobs_of
 from shed.oci.digest import digest_bytes
 from shed.oci.store import LayoutStore
-from support.docker_registry import docker_registry, no_credentials
-from support.minted import mint_small
-from support.tars import file, tar
+from support.images.minted import mint_small
+from support.layers.tars import file, tar
+from support.registries.docker_registry import docker_registry, no_credentials
 
 log = logging.getLogger(__name__)
 SECONDS = int(os.environ.get("SHED_TEST_SECONDS", "8"))
@@ -37,9 +37,9 @@ from shed.images.reachable import blobs_of
 from shed.images.remove import remove_image
 from shed.oci.digest import digest_bytes
 from shed.oci.store import LayoutStore
-from support.minted import mint_small
-from support.stored import put_image
-from support.tars import file, tar
+from support.images.minted import mint_small
+from support.images.stored import put_image
+from support.layers.tars import file, tar
 
 root, number, seconds, published = Path(sys.argv[1]), sys.argv[2], float(sys.argv[3]), json.loads(sys.argv[4])
 store, dice, counts = LayoutStore(root / "images"), random.Random(int(number)), Counter()

@@ -22,9 +22,9 @@ from shed.images.resolve import resolve
 from shed.oci.digest import Digest
 from shed.oci.partial import partials
 from shed.oci.store import LayoutStore
-from support.docker_registry import docker_registry, no_credentials
-from support.minted import LAYER, small_kit
-from support.tars import Image, file, folder, tar
+from support.images.minted import LAYER, small_kit
+from support.layers.tars import Image, file, folder, tar
+from support.registries.docker_registry import docker_registry, no_credentials
 
 MOMENTS = 12
 BIG = tar(folder("usr"), *(file(f"usr/{number}", os.urandom(1_000_000)) for number in range(8)))

@@ -22,12 +22,12 @@ from shed.images.mint import mint_archive
 from shed.images.push import push_image
 from shed.oci.digest import Digest, short
 from shed.oci.store import LayoutStore
-from support.counting_proxy import CountingProxy, counting_proxy
-from support.docker_registry import docker_registry, no_credentials
-from support.machine import Machine
-from support.minted import LAYER, digest_of, small_kit
-from support.tars import Image, file, folder, tar
-from support.terminal import Terminal
+from support.images.minted import LAYER, digest_of, small_kit
+from support.layers.tars import Image, file, folder, tar
+from support.registries.counting_proxy import CountingProxy, counting_proxy
+from support.registries.docker_registry import docker_registry, no_credentials
+from support.tools.terminal import Terminal
+from support.vms.machine import Machine
 
 BIG = tar(folder("usr"), *(file(f"usr/{number}", os.urandom(1_000_000)) for number in range(10)))
 

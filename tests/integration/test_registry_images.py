@@ -35,11 +35,11 @@ from shed.oci.registry.errors import RegistryError
 from shed.oci.registry.reference import parse_reference
 from shed.oci.store import LayoutStore
 from shed.progress import Progress
-from support.docker_registry import PASSWORD, DockerRegistry, docker_registry, no_credentials
-from support.erofs_images import Damaged, make_image, sample_entries
-from support.kit import copy_store
-from support.minted import LAYER, small_kit
-from support.tars import Image, file, folder, tar
+from support.erofs.images import Damaged, make_image, sample_entries
+from support.images.kit import copy_store
+from support.images.minted import LAYER, small_kit
+from support.layers.tars import Image, file, folder, tar
+from support.registries.docker_registry import PASSWORD, DockerRegistry, docker_registry, no_credentials
 
 BIG = tar(folder("usr"), *(file(f"usr/{number}", os.urandom(700_000)) for number in range(10)))
 

@@ -28,10 +28,10 @@ from shed.oci.digest import Digest
 from shed.oci.partial import partial_path
 from shed.oci.registry.connections import CHUNK
 from shed.oci.store import LayoutStore
-from support.counting_proxy import BUFFER, CountingProxy, counting_proxy
-from support.docker_registry import DockerRegistry, docker_registry, no_credentials
-from support.minted import LAYER, small_kit
-from support.tars import Image, file, folder, tar
+from support.images.minted import LAYER, small_kit
+from support.layers.tars import Image, file, folder, tar
+from support.registries.counting_proxy import BUFFER, CountingProxy, counting_proxy
+from support.registries.docker_registry import DockerRegistry, docker_registry, no_credentials
 
 log = logging.getLogger(__name__)
 MOMENTS = int(os.environ.get("SHED_TEST_KILLS", "20"))

@@ -14,10 +14,10 @@ import pytest
 from shed.images.resolve import resolve
 from shed.oci.digest import Digest
 from shed.oci.store import LayoutStore
-from support.certificates import HOST, Certificate, make_certificate
-from support.docker_registry import PASSWORD, DockerRegistry, docker_registry, no_credentials
-from support.machine import Machine
-from support.minted import mint_small
+from support.images.minted import mint_small
+from support.registries.certificates import HOST, Certificate, make_certificate
+from support.registries.docker_registry import PASSWORD, DockerRegistry, docker_registry, no_credentials
+from support.vms.machine import Machine
 
 HOSTS = HOST, "localhost"
 Certificates = dict[str, Certificate]

@@ -18,8 +18,8 @@ import pytest
 
 import shed
 from shed import AsyncClient, Client, CommandError, ConnectError, NotFoundError, ShedError
-from support.fake_server import fake_server
-from support.world import World, until
+from support.servers.fake_server import fake_server
+from support.servers.world import World, until
 
 
 @pytest.fixture

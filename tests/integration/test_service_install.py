@@ -11,8 +11,8 @@ import pytest
 
 from shed.errors import UnavailableError
 from shed.server import local
-from support.fake_server import fake_server
-from support.fake_systemctl import FakeSystemctl
+from support.servers.fake_server import fake_server
+from support.tools.fake_systemctl import FakeSystemctl
 
 Environment = dict[str, str]
 

@@ -16,8 +16,8 @@ from shed.erofs.reader import Image as ErofsImage
 from shed.images.mint import mint_archive
 from shed.oci.digest import Digest
 from shed.oci.store import LayoutStore
-from support.minted import small_kit
-from support.tars import Image, Item, device, file, folder, hardlink, symlink, tar
+from support.images.minted import small_kit
+from support.layers.tars import Image, Item, device, file, folder, hardlink, symlink, tar
 
 CAPABILITY = bytes.fromhex("0100000200040000000000000000000000000000")
 LOWER: list[Item] = [

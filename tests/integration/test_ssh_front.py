@@ -18,8 +18,8 @@ from typing import Any
 import pytest
 
 from support.ports import free_port
-from support.ssh import TIMEOUT, output_of
-from support.ssh_host import Host
+from support.tools.ssh import TIMEOUT, output_of
+from support.tools.ssh_host import Host
 
 Make = Callable[..., Host]
 
@@ -196,7 +196,7 @@ def test_a_port_that_is_in_use(make: Make) -> None:
     host.server.end()
     with socket.create_server(("127.0.0.1", host.ssh.port)):
         ended = subprocess.run(
-            [sys.executable, "-m", "support.server_process", str(host.world.paths.data.parent)],
+            [sys.executable, "-m", "support.servers.server_process", str(host.world.paths.data.parent)],
             capture_output=True,
             text=True,
             env={**os.environ, "PYTHONPATH": ":".join(sys.path)},

@@ -15,8 +15,8 @@ import paramiko
 import pytest
 
 from support.ports import free_port
-from support.ssh import TIMEOUT, output_of
-from support.ssh_host import Host
+from support.tools.ssh import TIMEOUT, output_of
+from support.tools.ssh_host import Host
 
 
 @pytest.fixture(scope="module")

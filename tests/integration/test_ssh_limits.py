@@ -20,8 +20,8 @@ import paramiko
 import pytest
 
 from shed.server.ssh.limits import DROP_ALL, DROP_FROM, MOST_TRIES
-from support.ssh import TIMEOUT, output_of
-from support.ssh_host import Host
+from support.tools.ssh import TIMEOUT, output_of
+from support.tools.ssh_host import Host
 
 NOBODY = 65534
 SILENT = """

@@ -17,10 +17,10 @@ from shed.oci.manifest import Manifest
 from shed.oci.store import LayoutStore
 from shed.server.doctor import storage
 from shed.server.doctor.result import Host, Status
-from support.machine import Machine
-from support.runtimes import small_runtime
-from support.store_v052 import StoreV052
-from support.stored import image_parts
+from support.images.runtimes import small_runtime
+from support.images.store_v052 import StoreV052
+from support.images.stored import image_parts
+from support.vms.machine import Machine
 
 Digests = dict[str, str]
 

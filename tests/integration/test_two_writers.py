@@ -28,18 +28,18 @@ from shed.images.writers.container import ContainerWriter
 from shed.oci.manifest import REF_NAME
 from shed.oci.store import LayoutStore
 from shed.run import run
-from support.engine import environment, program
-from support.erofs_images import forget_big_clusters
-from support.erofs_mount import mounted
-from support.erofs_records import differences, record_image
-from support.erofs_utils import fsck_erofs
-from support.kit import archive
-from support.layer_set import LayerSet
-from support.layer_sets import LAYER_SETS
-from support.minted import small_kit
-from support.tars import Image, file, tar
-from support.tree_record import Record, record_folder
-from support.trees import noise, text
+from support.erofs.images import forget_big_clusters
+from support.erofs.mount import mounted
+from support.erofs.records import differences, record_image
+from support.erofs.tree_record import Record, record_folder
+from support.erofs.trees import noise, text
+from support.erofs.utils import fsck_erofs
+from support.images.kit import archive
+from support.images.minted import small_kit
+from support.layers.layer_set import LayerSet
+from support.layers.layer_sets import LAYER_SETS
+from support.layers.tars import Image, file, tar
+from support.tools.engine import environment, program
 
 pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(600)]
 

@@ -10,7 +10,7 @@ from shed.images.derive import open_parent
 from shed.images.recipe import build_image, read_recipe
 from shed.oci.archive import open_archive
 from shed.oci.choose import Chosen, choose_image
-from support.kit import ROOT
+from support.images.kit import ROOT
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from support.private_systemd import private_systemd
+from support.tools.private_systemd import private_systemd
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(300)]
 _PLACE = """

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from support.fake_server import fake_server
-from support.runtimes import small_runtime
+from support.images.runtimes import small_runtime
+from support.servers.fake_server import fake_server
 
 Shed = Callable[..., subprocess.CompletedProcess[str]]
 

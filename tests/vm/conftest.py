@@ -2,7 +2,7 @@
 
 import pytest
 
-from support.templates import WAYS
+from support.vms.templates import WAYS
 
 
 @pytest.fixture(scope="session", params=WAYS)

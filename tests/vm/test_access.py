@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from shed.oci.store import LayoutStore
-from support.kit import copy_store
-from support.machine import Machine
-from support.terminal import SHED, TIMEOUT, Terminal
+from support.images.kit import copy_store
+from support.tools.terminal import SHED, TIMEOUT, Terminal
+from support.vms.machine import Machine
 
 pytestmark = [pytest.mark.vm, pytest.mark.slow, pytest.mark.timeout(600)]
 

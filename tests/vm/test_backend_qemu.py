@@ -26,8 +26,8 @@ from shed.guest import protocol
 from shed.images.resolve import resolve
 from shed.oci.store import LayoutStore
 from shed.sheds.agent import control
-from support.lab import HELLO_SECONDS, MEGABYTE, Lab, command, run, vm_test
-from support.templates import WARM
+from support.vms.lab import HELLO_SECONDS, MEGABYTE, Lab, command, run, vm_test
+from support.vms.templates import WARM
 
 pytestmark = [pytest.mark.vm, pytest.mark.slow]
 OWNER = 54321

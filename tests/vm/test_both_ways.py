@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 
 from shed.oci.store import LayoutStore
-from support.kit import copy_store
-from support.machine import Machine
+from support.images.kit import copy_store
 from support.ports import free_port
-from support.ssh import Ssh
-from support.templates import COLD, WARM
-from support.terminal import TIMEOUT, Terminal
+from support.tools.ssh import Ssh
+from support.tools.terminal import TIMEOUT, Terminal
+from support.vms.machine import Machine
+from support.vms.templates import COLD, WARM
 
 pytestmark = [pytest.mark.vm, pytest.mark.slow, pytest.mark.timeout(600)]
 IMAGES = ("base", "busybox", "shell-less")

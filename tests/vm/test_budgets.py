@@ -16,9 +16,9 @@ import pytest
 import shed
 from shed.backends.qemu import budget
 from shed.oci.store import LayoutStore
-from support.kit import copy_store, image_store
-from support.machine import Machine
-from support.templates import EITHER
+from support.images.kit import copy_store, image_store
+from support.vms.machine import Machine
+from support.vms.templates import EITHER
 
 pytestmark = [pytest.mark.vm, pytest.mark.slow, pytest.mark.timeout(600)]
 RUNTIME = "/run/shed-runtime"

@@ -17,9 +17,9 @@ from pathlib import Path
 import pytest
 
 from shed.oci.store import LayoutStore
-from support.kit import copy_store
-from support.machine import Machine as UserMachine
-from support.terminal import TIMEOUT, Terminal
+from support.images.kit import copy_store
+from support.tools.terminal import TIMEOUT, Terminal
+from support.vms.machine import Machine as UserMachine
 
 pytestmark = [pytest.mark.vm, pytest.mark.slow, pytest.mark.timeout(600)]
 SHED = [sys.executable, "-m", "shed.cli.main"]

@@ -13,9 +13,9 @@ import pytest
 
 from shed.backends.qemu.monitor import connected
 from shed.oci.store import LayoutStore
-from support.kit import copy_store
-from support.machine import Machine, command_line
-from support.templates import EITHER, WARM
+from support.images.kit import copy_store
+from support.vms.machine import Machine, command_line
+from support.vms.templates import EITHER, WARM
 
 pytestmark = [pytest.mark.vm, pytest.mark.slow]
 _ERROR = 0.05

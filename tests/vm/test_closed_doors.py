@@ -14,9 +14,9 @@ import pytest
 from shed import Client, Shed, ShedError
 from shed.client.sheds import RUNTIME
 from shed.oci.store import LayoutStore
-from support.kit import copy_store
-from support.machine import Machine
+from support.images.kit import copy_store
 from support.ports import free_port
+from support.vms.machine import Machine
 
 pytestmark = [pytest.mark.vm, pytest.mark.slow, pytest.mark.timeout(600)]
 HOST = "10.0.2.2"

@@ -39,10 +39,10 @@ from shed.images.resolve import BootImage, resolve
 from shed.oci.store import LayoutStore
 from shed.sheds import upper
 from shed.sheds.agent import control
-from support import tree_record
-from support.erofs_records import differences, record_entries
-from support.tree_record import Record
-from support.trees import TREES, folder
+from support.erofs import tree_record
+from support.erofs.records import differences, record_entries
+from support.erofs.tree_record import Record
+from support.erofs.trees import TREES, folder
 
 pytestmark = [pytest.mark.vm, pytest.mark.slow, pytest.mark.timeout(900)]
 

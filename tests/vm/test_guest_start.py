@@ -26,7 +26,7 @@ from shed.oci.store import LayoutStore
 from shed.sheds.agent import control
 from shed.sheds.upper import make_upper
 from shed.sheds.upper import template as upper_template
-from support.templates import COLD, CPUS, MEMORY_MB, WARM, lend
+from support.vms.templates import COLD, CPUS, MEMORY_MB, WARM, lend
 
 pytestmark = [pytest.mark.vm, pytest.mark.slow]
 PATIENCE = 120.0

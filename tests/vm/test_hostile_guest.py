@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from shed.oci.store import LayoutStore
-from support import hostile
-from support.kit import copy_store
-from support.machine import Machine
+from support.guests import hostile
+from support.images.kit import copy_store
+from support.vms.machine import Machine
 
 pytestmark = [pytest.mark.vm, pytest.mark.slow, pytest.mark.timeout(600)]
 

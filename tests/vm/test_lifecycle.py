@@ -13,8 +13,8 @@ import pytest
 
 from shed.oci.store import LayoutStore
 from shed.sheds.upper import has_errors
-from support.kit import copy_store
-from support.machine import Machine, command_line
+from support.images.kit import copy_store
+from support.vms.machine import Machine, command_line
 
 pytestmark = [pytest.mark.vm, pytest.mark.slow, pytest.mark.timeout(600)]
 

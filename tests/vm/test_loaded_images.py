@@ -6,7 +6,7 @@ import pytest
 
 from shed.images.save import save_to_file
 from shed.oci.store import LayoutStore
-from support.machine import Machine
+from support.vms.machine import Machine
 
 pytestmark = [pytest.mark.vm, pytest.mark.slow, pytest.mark.timeout(600)]
 

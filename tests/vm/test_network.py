@@ -21,8 +21,8 @@ from shed import AsyncClient, Client, Shed, ShedError
 from shed.client.aio import AsyncShed
 from shed.client.sheds import RUNTIME
 from shed.oci.store import LayoutStore
-from support.kit import copy_store
-from support.machine import Machine
+from support.images.kit import copy_store
+from support.vms.machine import Machine
 
 pytestmark = [pytest.mark.vm, pytest.mark.slow, pytest.mark.timeout(600)]
 EXAMPLES = Path(__file__).parents[2] / "examples"

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from shed.oci.store import LayoutStore
-from support.docker_registry import docker_registry, no_credentials
-from support.kit import copy_store
-from support.machine import Machine
+from support.images.kit import copy_store
+from support.registries.docker_registry import docker_registry, no_credentials
+from support.vms.machine import Machine
 
 pytestmark = [pytest.mark.vm, pytest.mark.slow, pytest.mark.timeout(600)]
 

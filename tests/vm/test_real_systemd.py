@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from shed.oci.store import LayoutStore
-from support.kit import copy_store
-from support.private_systemd import private_systemd
-from support.templates import WARM, lend
+from support.images.kit import copy_store
+from support.tools.private_systemd import private_systemd
+from support.vms.templates import WARM, lend
 
 pytestmark = [pytest.mark.vm, pytest.mark.slow, pytest.mark.root, pytest.mark.timeout(600)]
 SHED = (sys.executable, "-m", "shed.cli.main")

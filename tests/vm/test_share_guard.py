@@ -12,9 +12,9 @@ import pytest
 
 from shed.backends.base import Connection, Share
 from shed.oci.store import LayoutStore
-from support import guest_git
-from support.guest_git import in_guest, on_host
-from support.lab import Lab, run, vm_test
+from support.guests import guest_git
+from support.guests.guest_git import in_guest, on_host
+from support.vms.lab import Lab, run, vm_test
 
 pytestmark = [pytest.mark.vm, pytest.mark.slow]
 

@@ -9,8 +9,8 @@ import pytest
 from shed.images.reachable import blobs_of
 from shed.oci.digest import hex_of
 from shed.oci.store import LayoutStore
-from support.machine import Machine
-from support.store_v052 import StoreV052
+from support.images.store_v052 import StoreV052
+from support.vms.machine import Machine
 
 pytestmark = [pytest.mark.vm, pytest.mark.slow, pytest.mark.timeout(600)]
 

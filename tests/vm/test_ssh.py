@@ -24,11 +24,11 @@ import pytest
 
 from shed.oci.store import LayoutStore
 from shed.server.ssh.limits import MOST_LISTENERS
-from support.kit import copy_store
-from support.machine import Machine as UserMachine
+from support.images.kit import copy_store
 from support.ports import free_port
-from support.ssh import TIMEOUT, Ssh, output_of
-from support.terminal import Terminal
+from support.tools.ssh import TIMEOUT, Ssh, output_of
+from support.tools.terminal import Terminal
+from support.vms.machine import Machine as UserMachine
 
 pytestmark = [pytest.mark.vm, pytest.mark.slow, pytest.mark.timeout(600)]
 SHED = [sys.executable, "-m", "shed.cli.main"]

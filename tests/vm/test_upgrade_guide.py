@@ -16,10 +16,10 @@ from shed.images.push import push_image
 from shed.oci import media
 from shed.oci.descriptor import Descriptor
 from shed.oci.store import LayoutStore
-from support.docker_registry import DockerRegistry, docker_registry, no_credentials
-from support.machine import Machine
-from support.tars import Image, file, tar
-from support.templates import WARM
+from support.layers.tars import Image, file, tar
+from support.registries.docker_registry import DockerRegistry, docker_registry, no_credentials
+from support.vms.machine import Machine
+from support.vms.templates import WARM
 
 pytestmark = [pytest.mark.vm, pytest.mark.slow, pytest.mark.timeout(600)]
 GUIDE = Path(__file__).parents[2] / "docs/upgrades/v0.5.1-to-v0.5.2.md"

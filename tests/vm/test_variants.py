@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from shed.oci.store import LayoutStore
-from support.kit import copy_store
-from support.machine import Machine
-from support.templates import EITHER
+from support.images.kit import copy_store
+from support.vms.machine import Machine
+from support.vms.templates import EITHER
 
 pytestmark = [pytest.mark.vm, pytest.mark.slow, pytest.mark.timeout(600)]
 _SECONDS = 240

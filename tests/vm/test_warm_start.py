@@ -22,9 +22,9 @@ from shed import AsyncClient, Client
 from shed.backends.qemu.templates import LOCK, check
 from shed.fsutil import locked
 from shed.oci.store import LayoutStore
-from support.kit import copy_store
-from support.machine import Machine, command_line
-from support.templates import EITHER
+from support.images.kit import copy_store
+from support.vms.machine import Machine, command_line
+from support.vms.templates import EITHER
 
 pytestmark = [pytest.mark.vm, pytest.mark.slow, pytest.mark.timeout(600)]
 SHAPE = ("--cpus", "1", "--memory", "256M")

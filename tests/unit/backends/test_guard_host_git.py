@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from shed.backends.guard.settings import MADE
-from support.guest_git import on_host
-from support.held import REFUSED, Held
+from support.guests.guest_git import on_host
+from support.guests.held import REFUSED, Held
 
 
 class Scene:

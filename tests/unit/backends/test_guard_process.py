@@ -17,7 +17,7 @@ import pytest
 from shed.backends.guard import mode, settings
 from shed.backends.qemu import command, process, userns
 from shed.errors import BackendError
-from support.held import REFUSED, UUID, Held
+from support.guests.held import REFUSED, UUID, Held
 
 
 def test_a_repository_is_made_and_held(tmp_path: Path) -> None:

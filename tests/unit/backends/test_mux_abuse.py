@@ -19,8 +19,8 @@ from shed.backends.link_budget import BREAK_BURST, IDLE_BURST, IDLE_FRAMES, NOIS
 from shed.backends.stream import MuxStream, StreamResetError
 from shed.guest import protocol
 from support.fuzz import fuzz
-from support.guest_port import COUNT, SOURCE, guest, run
-from support.scripted_guest import ScriptedGuest, hello
+from support.guests.guest_port import COUNT, SOURCE, guest, run
+from support.guests.scripted_guest import ScriptedGuest, hello
 
 JUNK = protocol.MAGIC + b"\xff" * protocol.MUX_HEADER
 """The beginning of a session, and what cannot be its first frame."""

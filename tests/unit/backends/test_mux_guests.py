@@ -12,8 +12,8 @@ from shed.backends import mux
 from shed.backends.base import LinkError
 from shed.backends.stream import StreamResetError
 from shed.guest import protocol
-from support.guest_port import ECHO, run
-from support.scripted_guest import ScriptedGuest, hello, read_frame, take_attach
+from support.guests.guest_port import ECHO, run
+from support.guests.scripted_guest import ScriptedGuest, hello, read_frame, take_attach
 
 
 def test_left_over_bytes_before_the_hello_are_thrown_away(tmp_path: Path) -> None:

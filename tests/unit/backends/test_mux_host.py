@@ -16,7 +16,7 @@ from shed.backends.base import LinkError
 from shed.backends.mux import MuxConnection, ProtocolMismatchError
 from shed.backends.stream import MuxStream, StreamResetError
 from shed.guest import protocol
-from support.guest_port import COUNT, ECHO, SINK, SOURCE, guest, run
+from support.guests.guest_port import COUNT, ECHO, SINK, SOURCE, guest, run
 
 
 @pytest.fixture

@@ -275,7 +275,7 @@ def test_a_real_package_reads_as_dpkg_reads_it(tmp_path: Path, base_tools: Path)
 @pytest.fixture
 def base_tools() -> Path:
     """Return the folder of downloaded packages, with busybox in it."""
-    from support.kit import CACHE
+    from support.images.kit import CACHE
 
     fetch_debs(["busybox-static"], archive=Archive(), cache=CACHE / "debs", progress=Progress())
     return CACHE / "debs"

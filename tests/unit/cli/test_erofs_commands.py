@@ -15,8 +15,8 @@ from shed.entries import Entry
 from shed.erofs import layout
 from shed.erofs.errors import ErofsError
 from shed.errors import NotFoundError, ShedError, UsageError
-from support.erofs_images import Damaged, make_image, sample_entries
-from support.trees import text
+from support.erofs.images import Damaged, make_image, sample_entries
+from support.erofs.trees import text
 
 
 @pytest.fixture(scope="module")

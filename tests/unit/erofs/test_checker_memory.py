@@ -19,7 +19,7 @@ from shed.erofs.checker import Report, check
 from shed.erofs.errors import ErofsError
 from shed.erofs.reader import Image
 from shed.erofs.verifier import verify_contents
-from support.erofs_images import make_image
+from support.erofs.images import make_image
 
 COUNT = 20_000
 

@@ -17,8 +17,8 @@ from shed.erofs.checker import check
 from shed.erofs.errors import ErofsError
 from shed.erofs.inode import InodeRecord
 from shed.errors import NotFoundError
-from support.erofs_images import Damaged, make_image, sample_entries
-from support.trees import file, folder, noise, text
+from support.erofs.images import Damaged, make_image, sample_entries
+from support.erofs.trees import file, folder, noise, text
 
 SOURCES = (
     "checker",

@@ -24,8 +24,8 @@ from shed.erofs.errors import ErofsError
 from shed.erofs.reader import Image
 from shed.erofs.superblock import Superblock, superblock_checksum
 from shed.errors import NotFoundError
-from support.erofs_images import make_image, sample_entries
-from support.erofs_utils import mkfs_erofs
+from support.erofs.images import make_image, sample_entries
+from support.erofs.utils import mkfs_erofs
 
 log = logging.getLogger(__name__)
 SECONDS = float(os.environ.get("SHED_FUZZ_SECONDS", "0"))

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from shed.erofs import layout
 from shed.erofs.compression import decode, lz4_prefix
 from shed.erofs.errors import ErofsError
-from support.trees import text
+from support.erofs.trees import text
 
 DATA = text(20_000)
 LZ4 = lz4.block.compress(DATA, store_size=False)

@@ -16,8 +16,8 @@ from shed.erofs.extents import Form
 from shed.erofs.reader import Image
 from shed.erofs.verifier import verify_contents
 from shed.errors import NotFoundError
-from support.erofs_images import Damaged, make_image, sample_entries
-from support.trees import Bytes, file, folder, noise, symlink, text
+from support.erofs.images import Damaged, make_image, sample_entries
+from support.erofs.trees import Bytes, file, folder, noise, symlink, text
 
 
 @pytest.fixture(scope="module", params=["lz4", "lz4hc", "zstd", "none"])

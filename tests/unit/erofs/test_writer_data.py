@@ -13,7 +13,7 @@ from shed.erofs.checker import check
 from shed.erofs.extents import Extent, Form
 from shed.erofs.reader import Image
 from shed.erofs.writer import Compression, WriteResult, WriterOptions, write_image
-from support.trees import file, folder, noise, sparse, text, tree
+from support.erofs.trees import file, folder, noise, sparse, text, tree
 
 GIB = 1 << 30
 

@@ -15,7 +15,7 @@ from shed.erofs.reader import Image
 from shed.erofs.verifier import verify_contents
 from shed.erofs.writer import Compression, WriterOptions, write_image
 from shed.errors import DataError, UsageError
-from support.trees import Bytes, Trickle, file, folder, hardlink, special, symlink
+from support.erofs.trees import Bytes, Trickle, file, folder, hardlink, special, symlink
 
 
 def refusal(entries: Iterable[Entry]) -> ErofsError:

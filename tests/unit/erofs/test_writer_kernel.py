@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from shed.erofs.writer import Compression, WriterOptions, write_image
-from support.erofs_mount import differences, mounted
-from support.trees import TREES
+from support.erofs.mount import differences, mounted
+from support.erofs.trees import TREES
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")]
 

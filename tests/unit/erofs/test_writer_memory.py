@@ -12,7 +12,7 @@ MEASURE = """
 import re, stat, sys
 from shed.entries import Entry
 from shed.erofs.writer import Compression, WriterOptions, write_image
-from support.trees import text
+from support.erofs.trees import text
 
 BASE = text(1 << 20) * 2
 

@@ -13,7 +13,7 @@ from shed.erofs.checker import check
 from shed.erofs.superblock import Superblock, superblock_checksum
 from shed.erofs.verifier import verify_contents
 from shed.erofs.writer import Compression, WriteResult, WriterOptions, write_image
-from support.trees import EPOCH, TREES, file, folder, noise, text, tree
+from support.erofs.trees import EPOCH, TREES, file, folder, noise, text, tree
 
 
 def write(path: Path, entries: list[Entry], compression: str = "lz4", **options: int) -> WriteResult:

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from support.agent import Agent, Host
+from support.guests.agent import Agent, Host
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ import pytest
 from shed.entries import Entry
 from shed.erofs.writer import write_image
 from shed.guest.configure import steps
-from support.agent import SOURCE
+from support.guests.agent import SOURCE
 
 pytestmark = [
     pytest.mark.root,
@@ -77,7 +77,7 @@ def disks(tmp_path: Path) -> Path:
 
 def start(folder: Path) -> dict[str, Any]:
     """Go through a start and return what was seen, or the numbered failure."""
-    script = Path(__file__).parents[2] / "support/configure_process.py"
+    script = Path(__file__).parents[2] / "support/guests/configure_process.py"
     done = subprocess.run(
         ["unshare", "--mount", "--uts", "--propagation", "private", sys.executable, "-I", str(script), str(SOURCE), str(folder)],
         capture_output=True, check=False,

@@ -10,7 +10,7 @@ from shed.guest.configure import identity, network
 from shed.guest.configure.request import Request
 from shed.guest.environment import command_environment, starting_folders
 from shed.version import VERSION
-from support.agent import Host, run
+from support.guests.agent import Host, run
 
 
 def test_health(host: Host) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from shed.guest import protocol as p
-from support.agent import Agent, Host, HostStream, wait_until
+from support.guests.agent import Agent, Host, HostStream, wait_until
 from support.ports import free_port
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from shed.guest.configure.modules import load_on_demand
-from support.agent import SOURCE
+from support.guests.agent import SOURCE
 
 ALIASES = "net_pf_16_proto_12 no_such_a no_such_b\nno_such_a no_such_a\n"
 

@@ -7,7 +7,7 @@ import socket
 import pytest
 
 from shed.guest import protocol as p
-from support.agent import Agent, Command, CutError, Host, HostStream, run, wait_until
+from support.guests.agent import Agent, Command, CutError, Host, HostStream, run, wait_until
 
 
 def attach_bytes(nonce: str) -> bytes:

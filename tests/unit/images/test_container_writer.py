@@ -21,9 +21,9 @@ from shed.images.mint import mint_archive
 from shed.images.writers.container import ContainerWriter
 from shed.oci.store import LayoutStore
 from shed.run import CommandError
-from support.engine import program
-from support.minted import LAYER, small_kit
-from support.tars import Image
+from support.images.minted import LAYER, small_kit
+from support.layers.tars import Image
+from support.tools.engine import program
 
 IMAGE = "sha256:" + "1" * 64
 HELPFUL = f"""
@@ -183,7 +183,7 @@ def test_a_build_that_is_killed_leaves_what_the_next_one_removes(store: LayoutSt
         "import sys; from pathlib import Path; from shed.images.engine import Engine; from shed.images.mint import "
         "mint_archive\n"
         "from shed.images.writers.container import ContainerWriter; from shed.oci.store import LayoutStore\n"
-        "from support.minted import small_kit\nstore = LayoutStore(Path(sys.argv[1]))\n"
+        "from support.images.minted import small_kit\nstore = LayoutStore(Path(sys.argv[1]))\n"
         "writer = ContainerWriter('dev', engine=Engine(sys.argv[3], rootless=False))\n"
         "mint_archive(store, Path(sys.argv[2]), 'base', kit=small_kit(store), writer=writer)"
     )

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from shed.images.derive import merge_settings, open_parent, pack_derived
 from shed.oci.pack import pack_archive
-from support.tars import device, file, folder, hardlink, members, tar
+from support.layers.tars import device, file, folder, hardlink, members, tar
 
 
 def test_settings_go_over_the_parents() -> None:

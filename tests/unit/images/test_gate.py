@@ -14,10 +14,10 @@ from shed.images.mint import mint_archive
 from shed.images.writers.builtin import BuiltinWriter
 from shed.oci.staging import StagedBlob
 from shed.oci.store import LayoutStore
-from support.erofs_images import forget_big_clusters
-from support.minted import small_kit
-from support.tars import Image, file, tar
-from support.trees import text
+from support.erofs.images import forget_big_clusters
+from support.erofs.trees import text
+from support.images.minted import small_kit
+from support.layers.tars import Image, file, tar
 
 
 class ForgettingWriter(BuiltinWriter):

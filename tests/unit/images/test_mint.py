@@ -24,8 +24,8 @@ from shed.oci.staging import StagedBlob
 from shed.oci.store import LayoutStore
 from shed.progress import BytesEvent, Event, PhaseEvent, Progress
 from shed.version import VERSION
-from support.minted import LAYER, mint_small, small_kit
-from support.tars import Image, file, folder, hardlink, symlink, tar
+from support.images.minted import LAYER, mint_small, small_kit
+from support.layers.tars import Image, file, folder, hardlink, symlink, tar
 
 UPPER = tar(
     file("etc/.wh.passwd"), symlink("lib", "usr/lib"), file("lib/x", os.urandom(300_000)), hardlink("sh", "bin/sh")
@@ -363,7 +363,7 @@ def test_mint_killed_at_any_time(tmp_path: Path) -> None:
         "import os, sys; from pathlib import Path; from shed.images import gate, mint; from shed.images.writers "
         "import builtin\n"
         "from shed.oci.store import LayoutStore\n"
-        "from support.minted import small_kit\nstore = LayoutStore(Path(sys.argv[1]))\n"
+        "from support.images.minted import small_kit\nstore = LayoutStore(Path(sys.argv[1]))\n"
         "module, step = sys.argv[3].split('.')\nsetattr(globals()[module], step, lambda *a, **k: os.kill(os.getpid(), "
         "9))\n"
         "mint.mint_archive(store, Path(sys.argv[2]), 'base', kit=small_kit(store))"
@@ -387,7 +387,7 @@ def test_two_mints_of_one_name_at_once(store: LayoutStore, tmp_path: Path) -> No
     program = (
         "import sys; from pathlib import Path; from shed.images.mint import mint_archive; from shed.oci.store import "
         "LayoutStore\n"
-        "from support.minted import small_kit\nstore = LayoutStore(Path(sys.argv[1]))\n"
+        "from support.images.minted import small_kit\nstore = LayoutStore(Path(sys.argv[1]))\n"
         "print(mint_archive(store, Path(sys.argv[2]), 'base', kit=small_kit(store)).manifest_digest)"
     )
     env = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}

@@ -28,9 +28,9 @@ from shed.oci.store import LayoutStore
 from shed.progress import Stop
 from shed.sheds import metadata
 from shed.sheds.pins import pins, pins_and_warnings
-from support.doubts import DOUBTS, damage_shed
-from support.minted import small_kit
-from support.stored import image_parts, put_image, put_shed, put_snapshot
+from support.images.doubts import DOUBTS, damage_shed
+from support.images.minted import small_kit
+from support.images.stored import image_parts, put_image, put_shed, put_snapshot
 
 
 @pytest.fixture

@@ -32,10 +32,10 @@ from shed.oci.digest import Digest, digest_bytes
 from shed.oci.leases import unpruned
 from shed.oci.store import LayoutStore
 from shed.sheds.pins import pins
-from support.docker_registry import docker_registry, no_credentials
-from support.minted import mint_small, small_kit
-from support.stored import image_parts, put_image, put_shed, put_snapshot
-from support.tars import file, tar
+from support.images.minted import mint_small, small_kit
+from support.images.stored import image_parts, put_image, put_shed, put_snapshot
+from support.layers.tars import file, tar
+from support.registries.docker_registry import docker_registry, no_credentials
 
 CONTENTS = st.sampled_from(["red", "green", "blue"])
 NAMES = st.sampled_from(["base", "full", "mine"])

@@ -15,7 +15,7 @@ from shed.images.remove import Removed, remove_image
 from shed.oci.digest import Digest, digest_bytes, hex_of, short
 from shed.oci.store import LayoutStore
 from shed.sheds.pins import pins
-from support.stored import put_image, put_shed, put_snapshot
+from support.images.stored import put_image, put_shed, put_snapshot
 
 REF = "example.org/base:v1"
 

@@ -14,8 +14,8 @@ from shed.oci.descriptor import Descriptor
 from shed.oci.digest import Digest, hex_of, short
 from shed.oci.manifest import Manifest
 from shed.oci.store import LayoutStore
-from support.minted import mint_small, small_kit
-from support.tars import file, tar
+from support.images.minted import mint_small, small_kit
+from support.layers.tars import file, tar
 
 
 @pytest.fixture

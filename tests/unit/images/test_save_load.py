@@ -27,8 +27,8 @@ from shed.oci.digest import digest_bytes, hex_of
 from shed.oci.manifest import Manifest
 from shed.oci.store import LayoutStore
 from shed.progress import BytesEvent, Event, Progress, WarningEvent
-from support.minted import LAYER, digest_of, mint_sound, root_of_erofs_utils_1_7_1, variant
-from support.tars import Image, file, folder, symlink, tar
+from support.images.minted import LAYER, digest_of, mint_sound, root_of_erofs_utils_1_7_1, variant
+from support.layers.tars import Image, file, folder, symlink, tar
 
 Files = dict[str, bytes]
 

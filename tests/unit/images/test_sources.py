@@ -12,8 +12,8 @@ from shed.oci.choose import choose_image
 from shed.oci.manifest import REF_NAME
 from shed.oci.store import LayoutStore
 from shed.progress import Progress
-from support.minted import LAYER
-from support.tars import Image, file, tar
+from support.images.minted import LAYER
+from support.layers.tars import Image, file, tar
 
 
 @pytest.mark.parametrize(

@@ -29,8 +29,8 @@ from shed.oci.store import LayoutStore
 from shed.progress import Progress
 from shed.server.doctor.result import Host, Status
 from shed.server.doctor.storage import kernels
-from support.doctor import found
-from support.minted import digest_of, mint_sound, small_kit, variant
+from support.images.minted import digest_of, mint_sound, small_kit, variant
+from support.servers.doctor import found
 
 EVIL = b"evil kernel"
 

@@ -19,8 +19,8 @@ from shed.oci.fields import encode_object
 from shed.oci.manifest import Manifest
 from shed.oci.store import LayoutStore
 from shed.progress import Stop
-from support.minted import digest_of, mint_sound, root_of_erofs_utils_1_7_1, variant
-from support.tars import file, tar
+from support.images.minted import digest_of, mint_sound, root_of_erofs_utils_1_7_1, variant
+from support.layers.tars import file, tar
 
 
 @pytest.fixture

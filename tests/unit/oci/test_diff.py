@@ -17,7 +17,7 @@ from shed.entries import Entry
 from shed.oci.diff import diff
 from shed.oci.flatten import flatten
 from shed.oci.tarwrite import write_tar
-from support.tars import Item, device, file, folder, hardlink, members, symlink, tar
+from support.layers.tars import Item, device, file, folder, hardlink, members, symlink, tar
 
 
 def layer(entries: Iterable[Entry]) -> bytes:

@@ -17,8 +17,8 @@ from shed.oci.choose import choose_image
 from shed.oci.digest import digest_bytes, hex_of
 from shed.oci.pack import repack_archive
 from shed.oci.store import LayoutStore
-from support.minted import LAYER, small_kit
-from support.tars import Image, Item, file, symlink, tar
+from support.images.minted import LAYER, small_kit
+from support.layers.tars import Image, Item, file, symlink, tar
 
 UPPER = tar(file("etc/hostname", b"x\n"))
 EMPTY = tar()

@@ -8,7 +8,7 @@ from shed.entries import Entry
 from shed.errors import DataError
 from shed.oci.flatten import flatten, split
 from shed.oci.tarstream import Member
-from support.tars import Item, device, file, flat, folder, hardlink, members, symlink, tar, text
+from support.layers.tars import Item, device, file, flat, folder, hardlink, members, symlink, tar, text
 
 
 def paths(*layers: list[Item]) -> list[str]:

@@ -36,7 +36,7 @@ from shed.oci.tarheader import BLOCK
 from shed.oci.tarstream import read_tar
 from shed.oci.unpack import Spool
 from shed.oci.unpacking import Unpacking
-from support.tars import Image, close_sources, file, folder, hardlink, source, symlink, tar
+from support.layers.tars import Image, close_sources, file, folder, hardlink, source, symlink, tar
 
 log = logging.getLogger(__name__)
 SECONDS = float(os.environ.get("SHED_FUZZ_SECONDS", "0"))

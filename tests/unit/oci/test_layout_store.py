@@ -20,7 +20,7 @@ from shed.oci.descriptor import Descriptor
 from shed.oci.digest import digest_bytes, hex_of
 from shed.oci.manifest import REF_NAME
 from shed.oci.store import LayoutStore
-from support.minted import mint_small
+from support.images.minted import mint_small
 
 OPEN_STORE = (
     "import sys; from pathlib import Path; from shed.oci.store import LayoutStore; store = "

@@ -17,7 +17,7 @@ from shed.oci.archive import open_archive
 from shed.oci.choose import Chosen, choose_image
 from shed.oci.descriptor import Platform
 from shed.oci.digest import hex_of
-from support.tars import Image, file, hardlink, symlink, tar
+from support.layers.tars import Image, file, hardlink, symlink, tar
 
 LAYER = tar(file("a", b"data"))
 

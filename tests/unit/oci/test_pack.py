@@ -9,7 +9,7 @@ from shed.oci.archive import open_archive, open_blob
 from shed.oci.choose import choose_image
 from shed.oci.descriptor import Platform
 from shed.oci.pack import Compression, pack_archive
-from support.tars import file, tar
+from support.layers.tars import file, tar
 
 
 @pytest.mark.parametrize("compression", ["gzip", "zstd", "none"])

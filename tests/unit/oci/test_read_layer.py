@@ -21,7 +21,7 @@ from shed.oci.store import LayoutStore
 from shed.oci.tarstream import Member
 from shed.oci.unpack import Spool
 from shed.oci.unpacking import Unpacking
-from support.tars import file, source, tar
+from support.layers.tars import file, source, tar
 
 DATA = os.urandom(3_000_000) + bytes(2_000_000)
 LAYER = tar(file("a", DATA), file("b", b"small"))

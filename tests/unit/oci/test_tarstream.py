@@ -15,7 +15,7 @@ from shed.errors import DataError
 from shed.oci.tarheader import parse_number
 from shed.oci.tarstream import Member, read_tar
 from shed.oci.unpacking import Unpacking
-from support.tars import Item, device, file, folder, hardlink, members, source, symlink, tar
+from support.layers.tars import Item, device, file, folder, hardlink, members, source, symlink, tar
 
 BLOCK = 512
 

@@ -15,10 +15,10 @@ from shed.entries import Entry
 from shed.errors import DataError
 from shed.oci.flatten import flatten
 from shed.oci.tarwrite import write_tar
-from support.erofs_images import sample_entries
-from support.erofs_records import differences, record_entries
-from support.tars import members
-from support.trees import TREES, Trickle, file, folder, hardlink, special, symlink, tree
+from support.erofs.images import sample_entries
+from support.erofs.records import differences, record_entries
+from support.erofs.trees import TREES, Trickle, file, folder, hardlink, special, symlink, tree
+from support.layers.tars import members
 
 
 def written(entries: Iterable[Entry]) -> bytes:
@@ -58,7 +58,7 @@ def test_python_reads_it_too() -> None:
 @pytest.mark.root
 def test_gnu_tar_unpacks_it(tmp_path: Path) -> None:
     """With every attribute that GNU tar knows."""
-    from support.tree_record import record_folder
+    from support.erofs.tree_record import record_folder
 
     entries = [entry for entry in TREES["metadata"](4096) if entry.mtime < 1 << 33] + [
         file("z", b"z", xattrs={b"user.z": b"\0\xff\n"})

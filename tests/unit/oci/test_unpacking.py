@@ -31,8 +31,8 @@ from shed.oci.store import LayoutStore
 from shed.oci.tarstream import read_tar
 from shed.oci.unpack import Spool
 from shed.oci.unpacking import Unpacking
-from support.minted import small_kit
-from support.tars import Image, file, flat, folder, members, source, symlink, tar
+from support.images.minted import small_kit
+from support.layers.tars import Image, file, flat, folder, members, source, symlink, tar
 
 MIB = 1 << 20
 BOMB = tar(file("bomb", (b"not zeros " * 103)[:1024] * 32 * 1024))

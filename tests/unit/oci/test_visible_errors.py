@@ -25,8 +25,8 @@ from shed.oci.descriptor import Platform
 from shed.oci.digest import digest_bytes
 from shed.oci.store import LayoutStore
 from shed.progress import Progress, WarningEvent
-from support.minted import LAYER, digest_of, mint_sound, small_kit, variant
-from support.tars import Image, Item, file, flat, folder, hardlink, symlink, tar
+from support.images.minted import LAYER, digest_of, mint_sound, small_kit, variant
+from support.layers.tars import Image, Item, file, flat, folder, hardlink, symlink, tar
 
 ODD = "\x1b]0;owned\x07\n\x9b31m\u202e\udcff"
 """A title of a terminal, a line, a C1 sequence, right to left, and a byte that is no UTF-8."""

@@ -8,8 +8,8 @@ import pytest
 
 from shed.oci.registry.client import Repository
 from shed.oci.registry.reference import parse_reference
-from support.docker_registry import no_credentials
-from support.scripted_registry import Registry, scripted_registry
+from support.registries.docker_registry import no_credentials
+from support.registries.scripted_registry import Registry, scripted_registry
 
 Connect = Callable[..., Repository]
 

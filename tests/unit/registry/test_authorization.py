@@ -20,7 +20,7 @@ from shed.oci.registry.credentials import Credentials
 from shed.oci.registry.errors import RegistryError
 from shed.oci.registry.reference import parse_reference
 from shed.oci.registry.transport import Transport
-from support.scripted_registry import Registry, scripted_registry
+from support.registries.scripted_registry import Registry, scripted_registry
 
 Connect = Callable[..., Repository]
 ME = Credentials("me", "s3cret")

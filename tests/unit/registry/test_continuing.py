@@ -15,8 +15,8 @@ from shed.oci.digest import Digest
 from shed.oci.partial import partial_path, partials
 from shed.oci.store import LayoutStore
 from shed.progress import Event, Progress, Stop, WarningEvent
-from support.minted import digest_of, mint_small
-from support.scripted_registry import Handler, Registry
+from support.images.minted import digest_of, mint_small
+from support.registries.scripted_registry import Handler, Registry
 
 KEPT = 5000
 

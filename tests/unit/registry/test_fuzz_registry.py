@@ -35,7 +35,7 @@ from shed.oci.registry.credentials import Credentials
 from shed.oci.registry.download import Sink
 from shed.oci.registry.reference import Reference, parse_reference
 from shed.oci.registry.transport import _retry_after
-from support.scripted_registry import Handler, Registry
+from support.registries.scripted_registry import Handler, Registry
 
 log = logging.getLogger(__name__)
 SECONDS = float(os.environ.get("SHED_FUZZ_SECONDS", "0"))

@@ -18,9 +18,9 @@ from shed.images.pull import pull_image
 from shed.images.push import push_image
 from shed.oci.store import LayoutStore
 from shed.progress import Stop
-from support.minted import LAYER, small_kit, without_sizes
-from support.scripted_registry import Handler, Registry
-from support.tars import Image
+from support.images.minted import LAYER, small_kit, without_sizes
+from support.layers.tars import Image
+from support.registries.scripted_registry import Handler, Registry
 
 Stall = Callable[[str, str], threading.Event]
 

@@ -18,7 +18,7 @@ from shed.oci.registry.connections import Connections
 from shed.oci.registry.credentials import Credentials
 from shed.oci.registry.errors import RegistryError
 from shed.oci.registry.reference import parse_reference
-from support.scripted_registry import Registry, scripted_registry
+from support.registries.scripted_registry import Registry, scripted_registry
 
 DIGEST = digest_bytes(b"blob")
 ME = Credentials("me", "s3cret")

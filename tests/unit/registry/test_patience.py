@@ -12,8 +12,8 @@ from shed.oci.registry import connections
 from shed.oci.registry.client import Repository
 from shed.oci.registry.connections import HEAD_TIME, LEAST_RATE, MAX_HEAD, WINDOW, Meter, SlowError
 from shed.oci.registry.errors import MAX_TRIES, RegistryError, TransientError, retried
-from support.hostile_registry import MOST, Drip
-from support.scripted_registry import Handler, Registry
+from support.registries.hostile_registry import MOST, Drip
+from support.registries.scripted_registry import Handler, Registry
 
 Connect = Callable[..., Repository]
 DATA = bytes(3 << 20)

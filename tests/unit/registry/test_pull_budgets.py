@@ -25,10 +25,10 @@ from shed.oci.manifest import Index
 from shed.oci.partial import partials
 from shed.oci.store import LayoutStore
 from shed.progress import BlobEvent, Event, Progress
-from support.hostile_registry import Flood
-from support.minted import LAYER, digest_of, mint_sound, small_kit, variant, without_sizes
-from support.scripted_registry import Registry
-from support.tars import Image
+from support.images.minted import LAYER, digest_of, mint_sound, small_kit, variant, without_sizes
+from support.layers.tars import Image
+from support.registries.hostile_registry import Flood
+from support.registries.scripted_registry import Registry
 
 HUGE = 1 << 50
 LIMIT = Limits(max_image_size=4 << 20, disk_reserve=0)

@@ -20,7 +20,7 @@ from shed.oci.registry.credentials import Credentials
 from shed.oci.registry.errors import RegistryError
 from shed.oci.registry.reference import parse_reference
 from shed.oci.staging import StagedBlob
-from support.scripted_registry import Fault, Handler, Registry, scripted_registry
+from support.registries.scripted_registry import Fault, Handler, Registry, scripted_registry
 
 Connect = Callable[..., Repository]
 BLOB = os.urandom(5_000_000)

@@ -20,7 +20,7 @@ from shed.oci.registry.credentials import Credentials
 from shed.oci.registry.errors import RegistryError
 from shed.oci.registry.reference import parse_reference
 from shed.oci.registry.transport import Transport, same_origin
-from support.scripted_registry import Handler, Registry
+from support.registries.scripted_registry import Handler, Registry
 
 Connect = Callable[..., Repository]
 DIGEST = digest_bytes(b"blob")

@@ -18,8 +18,8 @@ from shed.oci.manifest import Index
 from shed.oci.registry.client import Repository
 from shed.oci.registry.errors import RegistryError
 from shed.oci.store import LayoutStore
-from support.hostile_registry import MOST, Flood
-from support.scripted_registry import Registry
+from support.registries.hostile_registry import MOST, Flood
+from support.registries.scripted_registry import Registry
 
 Connect = Callable[..., Repository]
 DIGEST = digest_bytes(b"blob")

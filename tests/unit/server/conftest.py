@@ -6,8 +6,8 @@ import pytest
 from shed.config.paths import Paths
 from shed.server.doctor.result import Host
 from shed.sheds import folders
-from support.running import Running
-from support.world import World
+from support.servers.running import Running
+from support.servers.world import World
 
 
 @pytest.fixture

@@ -26,8 +26,8 @@ from shed.server.doctor.examine import as_json, as_text, examine
 from shed.server.doctor.result import Host, Result, Status
 from shed.server.main import main
 from shed.sheds import folders, metadata
-from support.doctor import found
-from support.minted import mint_small, small_kit
+from support.images.minted import mint_small, small_kit
+from support.servers.doctor import found
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from shed.oci.registry.connections import Connections
 from shed.server import local
 from shed.server.doctor import hostile
 from shed.server.doctor.result import Host, Status
-from support.doctor import found
+from support.servers.doctor import found
 
 
 def test_shared_folders_need_a_kernel_that_asks(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,10 +16,10 @@ from shed.server.doctor import security
 from shed.server.doctor.result import Host, Status
 from shed.server.doctor.ssh import ssh_port
 from shed.server.main import main
-from support.doctor import found
 from support.ports import free_port
-from support.running import Running
-from support.world import World
+from support.servers.doctor import found
+from support.servers.running import Running
+from support.servers.world import World
 
 
 @pytest.fixture

@@ -13,10 +13,10 @@ from shed.server.doctor import service
 from shed.server.doctor.result import Host, Result, Status
 from shed.server.service import systemd
 from shed.version import VERSION
-from support.doctor import found
-from support.fake_systemctl import FakeSystemctl
-from support.running import Running
-from support.world import World
+from support.servers.doctor import found
+from support.servers.running import Running
+from support.servers.world import World
+from support.tools.fake_systemctl import FakeSystemctl
 
 
 def test_configuration(host: Host, tmp_path: Path) -> None:

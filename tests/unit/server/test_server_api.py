@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from shed.guest.protocol import DATA_FRAME, EXEC_REQUEST, EXIT_CODE, STDERR, STDIN_EOF, FrameDecoder, exec_frame
-from support.running import Running
+from support.servers.running import Running
 
 
 def create(server: Running, name: str = "dev") -> dict[str, Any]:

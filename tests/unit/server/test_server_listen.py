@@ -14,8 +14,8 @@ import pytest
 from shed.errors import ConflictError, ShedError, UsageError
 from shed.server import listen
 from shed.server.listen import only_server, parse_listen, tcp_listener, unix_listener
-from support.running import Running
-from support.world import World
+from support.servers.running import Running
+from support.servers.world import World
 
 
 def test_only_this_user_reaches_the_socket(quiet: Running) -> None:
@@ -33,7 +33,7 @@ def test_the_socket_goes_with_its_server(server: Running) -> None:
 def test_a_second_server_is_refused_and_the_first_goes_on(server: Running) -> None:
     """One clear error; the socket is still the first one's."""
     env = {**os.environ, "PYTHONPATH": ":".join(sys.path)}
-    command = [sys.executable, "-m", "support.server_process", str(server.world.paths.data.parent)]
+    command = [sys.executable, "-m", "support.servers.server_process", str(server.world.paths.data.parent)]
     second = subprocess.run(command, capture_output=True, text=True, env=env, check=False)
     assert second.returncode == 1
     assert "another server uses" in second.stderr

@@ -10,8 +10,8 @@ import pytest
 from shed.server.service.notify import ready
 from shed.server.service.systemd import Scope
 from shed.server.service.unit import Unit
-from support.running import Running
-from support.world import World
+from support.servers.running import Running
+from support.servers.world import World
 
 ODD = 'a b%c$d"e\\f'
 

@@ -20,8 +20,8 @@ from shed.server.audit import KNOWN
 from shed.server.connections import MAX_PER_TOKEN, MAX_STRANGERS
 from shed.server.routes import ROUTES
 from support.ports import free_port
-from support.running import Running
-from support.world import World
+from support.servers.running import Running
+from support.servers.world import World
 
 
 @pytest.fixture(scope="module")

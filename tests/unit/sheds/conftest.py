@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from support.world import World
+from support.servers.world import World
 
 
 @pytest.fixture

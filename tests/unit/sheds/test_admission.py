@@ -14,7 +14,7 @@ from shed.errors import ShedError
 from shed.progress import Progress
 from shed.sheds import headroom
 from shed.sheds.admission import Admission
-from support.world import World, create, until
+from support.servers.world import World, create, until
 
 GIB = 1 << 30
 

@@ -18,9 +18,9 @@ from shed.progress import Event, Progress, WarningEvent
 from shed.sheds import metadata
 from shed.sheds.cleaning import DEFAULT_SCOPES, Cleaner
 from shed.sheds.manager import Manager
-from support.runtimes import small_runtime
-from support.stored import put_image, put_shed
-from support.world import World, create, until
+from support.images.runtimes import small_runtime
+from support.images.stored import put_image, put_shed
+from support.servers.world import World, create, until
 
 HOUR = 3600.0
 

@@ -21,8 +21,8 @@ from shed.sheds.clock import set_clock
 from shed.sheds.commands import run as run_command
 from shed.sheds.sessions import _parse
 from support.fuzz import fuzz
-from support.guest_port import run
-from support.scripted_guest import ScriptedGuest, read_frame
+from support.guests.guest_port import run
+from support.guests.scripted_guest import ScriptedGuest, read_frame
 
 RESPONSE, OUTPUT, ERRORS, EXIT = protocol.CONTROL_RESPONSE, protocol.DATA_FRAME, protocol.STDERR, protocol.EXIT_CODE
 

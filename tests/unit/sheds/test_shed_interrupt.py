@@ -12,7 +12,7 @@ from shed.errors import ConflictError, ShedError
 from shed.progress import PhaseEvent, Progress, Stop
 from shed.sheds.create import CreateRequest
 from shed.sheds.manager import Manager
-from support.world import World, create, until
+from support.servers.world import World, create, until
 
 PATIENCE = 600.0
 """Seconds that the guest would be given: no test waits for that."""

@@ -14,8 +14,8 @@ import pytest
 from shed.progress import Progress
 from shed.sheds import folders
 from shed.sheds.manager import Manager
-from support.killed import Work, killed_at
-from support.world import World, create, until
+from support.servers.killed import Work, killed_at
+from support.servers.world import World, create, until
 
 WAYS: dict[str, dict[str, Any]] = {"claimed": {"spares": 1}, "restored": {}}
 

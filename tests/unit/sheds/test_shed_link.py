@@ -9,8 +9,8 @@ import pytest
 from shed.backends.base import Connection, LinkAbusedError, Stream
 from shed.progress import Progress
 from shed.sheds.link import Link
-from support.guest_port import run
-from support.world import World, create
+from support.guests.guest_port import run
+from support.servers.world import World, create
 
 
 class Hung:

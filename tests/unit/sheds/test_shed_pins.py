@@ -14,8 +14,8 @@ from shed.oci.leases import pruning
 from shed.oci.store import LayoutStore
 from shed.progress import Progress
 from shed.sheds.pins import pins
-from support.stored import put_image
-from support.world import World, create
+from support.images.stored import put_image
+from support.servers.world import World, create
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from shed.progress import Event, Progress, WarningEvent
 from shed.sheds.admission import Admission
 from shed.sheds.create import CreateRequest
 from shed.sheds.pool import Pool
-from support.world import World, create, until
+from support.servers.world import World, create, until
 
 
 @pytest.fixture(autouse=True)

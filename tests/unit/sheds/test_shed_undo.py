@@ -15,7 +15,7 @@ from shed.fsutil import atomic_write
 from shed.progress import Progress
 from shed.sheds import folders, metadata, upper
 from shed.sheds.manager import Manager
-from support.world import World, create, until
+from support.servers.world import World, create, until
 
 
 def boom(*_: object, **__: object) -> Any:
@@ -28,8 +28,8 @@ BREAK: dict[str, Any] = {
     "template": lambda patch: patch.setattr(upper, "template", boom),
     "upper": lambda patch: patch.setattr(upper, "clone_file", boom),
     "metadata": lambda patch: patch.setattr(metadata, "save", boom),
-    "vm": lambda patch: patch.setattr("support.fake_backend.FakeBackend.start", boom),
-    "agent": lambda patch: patch.setattr("support.fake_backend.FakeBackend.connect", boom),
+    "vm": lambda patch: patch.setattr("support.servers.fake_backend.FakeBackend.start", boom),
+    "agent": lambda patch: patch.setattr("support.servers.fake_backend.FakeBackend.connect", boom),
     "configure": lambda patch: patch.setattr("shed.sheds.boot.configure", boom),
     "commit": lambda patch: patch.setattr(folders.Folders, "commit", boom),
 }

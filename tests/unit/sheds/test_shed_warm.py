@@ -14,7 +14,7 @@ from shed.progress import Event, PhaseEvent, Progress, WarningEvent
 from shed.sheds import warm
 from shed.sheds.create import CreateRequest
 from shed.sheds.manager import Manager
-from support.world import World, create, until
+from support.servers.world import World, create, until
 
 
 @pytest.fixture
