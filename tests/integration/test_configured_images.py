@@ -16,7 +16,7 @@ import pytest
 from shed.config.server import Settings
 from shed.errors import NotFoundError, ShedError
 from shed.images import refs
-from shed.images.ensure import ensure
+from shed.images.pull_policy import find_or_pull
 from shed.images.push import push_image
 from shed.oci.digest import Digest
 from shed.oci.store import LayoutStore
@@ -68,7 +68,7 @@ def reference(server: DockerRegistry, version: str = "v1") -> str:
 def phases(store: LayoutStore, name: str, how: Settings) -> tuple[Digest, list[str]]:
     """Have an image here; return its digest, and the phases of a pull, none when there was no need."""
     events: list[str] = []
-    digest = ensure(
+    digest = find_or_pull(
         store,
         name,
         how,
@@ -141,7 +141,7 @@ def test_many_who_wait_for_one_download(server: DockerRegistry, store: LayoutSto
             if isinstance(event, BytesEvent):
                 total = max(total, event.current)
 
-        digest = ensure(store, "base", settings(server), progress=Progress(sink))
+        digest = find_or_pull(store, "base", settings(server), progress=Progress(sink))
         fetched.append(total)
         return digest
 

@@ -15,20 +15,18 @@ from shed.cli.options import Options, refuse_server
 from shed.cli.output import done, shown
 from shed.cli.parsing import Parser
 from shed.config.paths import Paths
-from shed.config.server import machine_limits
+from shed.config.server import machine_settings
 from shed.config.sizes import format_size
 from shed.errors import UsageError
-from shed.images.bootkit.build import build_kit
-from shed.images.bootkit.kit import load_kit
 from shed.images.builders.base import BuildRequest
 from shed.images.builders.build import DEFAULT_FILES, built, find_file
 from shed.images.builders.choose import choose_builder
 from shed.images.mint import MintResult, mint, mint_archive
+from shed.images.service import Images
 from shed.images.sources import open_source, parse_source
 from shed.images.writers.choose import choose_writer
 from shed.names import check_image_name
 from shed.oci.descriptor import Platform
-from shed.oci.store import LayoutStore
 from shed.progress import Progress
 from shed.terminal.output import note, passing_on, seconds, timings
 
@@ -102,10 +100,11 @@ def build(words: list[str], options: Options) -> int:
     check_image_name(args.name)
     platform = None if args.platform is None else Platform.parse(args.platform)
     writer = choose_writer(compression=args.compression, build_tools=args.build_tools_version)
-    store = LayoutStore(Paths().images, machine_limits())
+    images = Images(Paths().images, machine_settings())
+    store = images.store
     request = _request(args, platform) if args.reference is None and args.from_oci_archive is None else None
     source = None if args.reference is None else parse_source(args.reference)
-    kit = load_kit(store)
+    kit = images.kit()
     progress = Progress()
     details: dict[str, object] = {}
     archive = None
@@ -232,7 +231,7 @@ def bootkit_build(words: list[str], options: Options) -> int:
     paths = Paths()
     with shown(options) as sink:
         progress = Progress(sink)
-        kit = build_kit(LayoutStore(paths.images, machine_limits()), progress=progress, locked=args.locked)
+        kit = Images(paths.images, machine_settings()).build_kit(progress=progress, locked=args.locked)
         spent = progress.finish()
     release = str(kit.record.get("kernel_release", "unknown"))
     done(

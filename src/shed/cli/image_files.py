@@ -10,13 +10,10 @@ from shed.cli.options import Options, refuse_server
 from shed.cli.output import shown
 from shed.cli.parsing import Parser
 from shed.config.paths import Paths
-from shed.config.server import machine_limits
+from shed.config.server import machine_settings
 from shed.config.sizes import format_size
 from shed.errors import UsageError
-from shed.images.load import load as load_images
-from shed.images.save import save as save_images
-from shed.images.save import save_to_file
-from shed.oci.store import LayoutStore
+from shed.images.service import Images
 from shed.progress import Progress
 from shed.terminal.output import emit, note, say
 
@@ -35,13 +32,13 @@ def save(words: list[str], options: Options) -> int:
     parser.add_argument("-o", "--output", metavar="FILE", required=True, help="file to write; - is standard output")
     args = parser.parse(words, options)
     refuse_server(options, "image save")
-    store = LayoutStore(Paths().images)
+    images = Images(Paths().images)
     if args.output == "-":
-        _save_to_stdout(store, args.images, options)
+        _save_to_stdout(images, args.images, options)
         return 0
     path = Path(args.output)
     with shown(options) as sink:
-        saved = save_to_file(store, args.images, path, Progress(sink))
+        saved = images.save(args.images, path, Progress(sink))
     if options.json:
         size = path.stat().st_size
         emit(
@@ -59,7 +56,7 @@ def save(words: list[str], options: Options) -> int:
     return 0
 
 
-def _save_to_stdout(store: LayoutStore, images: list[str], options: Options) -> None:
+def _save_to_stdout(images: Images, names: list[str], options: Options) -> None:
     if options.json:
         raise UsageError(
             "--json and the images cannot both go to standard output", hint="write the images to a file: -o FILE"
@@ -69,7 +66,7 @@ def _save_to_stdout(store: LayoutStore, images: list[str], options: Options) -> 
             "an image is not for a terminal", hint="write it to a file: -o FILE, or pipe it into something"
         )
     with shown(options) as sink:
-        save_images(store, images, sys.stdout.buffer, Progress(sink))
+        images.save(names, sys.stdout.buffer, Progress(sink))
 
 
 def load(words: list[str], options: Options) -> int:
@@ -92,9 +89,8 @@ def load(words: list[str], options: Options) -> int:
     if args.input == "-" and (sys.stdin is None or sys.stdin.isatty()):
         raise UsageError("there is no file on standard input", hint="name it: -i FILE")
     with shown(options) as sink:
-        store = LayoutStore(Paths().images, machine_limits())
         wanted = {"tag": args.tag, "force": args.force, "trust_kernel": args.trust_kernel}
-        loaded = load_images(store, args.input, **wanted, progress=Progress(sink))
+        loaded = Images(Paths().images, machine_settings()).load(args.input, **wanted, progress=Progress(sink))
     if options.json:
         emit({"status": "ok", "action": "load", "images": [asdict(image) for image in loaded]})
         return 0

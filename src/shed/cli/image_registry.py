@@ -11,9 +11,10 @@ from shed.cli.options import Options
 from shed.cli.output import done, shown, watched
 from shed.cli.parsing import Parser
 from shed.config.paths import Paths
-from shed.config.server import machine_limits
+from shed.config.server import machine_settings
 from shed.config.sizes import format_size
 from shed.errors import UsageError
+from shed.images.service import Images
 from shed.progress import Event, PhaseEvent, Progress
 from shed.terminal.output import note, timings
 
@@ -32,13 +33,9 @@ def push(words: list[str], options: Options) -> int:
     args = parser.parse(words, options)
     with shown(options) if args.local else watched(options, left="the server goes on") as sink:
         if args.local:
-            from shed.images.push import push_image  # noqa: PLC0415  the server's client needs none of it
-            from shed.oci.store import LayoutStore  # noqa: PLC0415
-
-            store = LayoutStore(Paths().images, machine_limits())
-            result = asdict(
-                push_image(store, args.source, args.destination, insecure=args.insecure, progress=Progress(sink))
-            )
+            images = Images(Paths().images, machine_settings())
+            progress = Progress(sink)
+            result = asdict(images.push(args.source, args.destination, insecure=args.insecure, progress=progress))
         else:
             result = client(options).push_image(args.source, args.destination, insecure=args.insecure, on_event=sink)
     exists = result["exists"] + result["mounted"]
@@ -85,13 +82,8 @@ def pull(words: list[str], options: Options) -> int:
         wanted: dict[str, Any] = {"tag": args.tag, "with_layers": args.with_layers, "insecure": args.insecure}
         wanted["trust_kernel"] = args.trust_kernel
         if args.local:
-            from shed.images.pull import pull_image  # noqa: PLC0415  the server's client needs none of it
-            from shed.oci.descriptor import Platform  # noqa: PLC0415
-            from shed.oci.store import LayoutStore  # noqa: PLC0415
-
-            platform = None if args.platform is None else Platform.parse(args.platform)
-            store = LayoutStore(Paths().images, machine_limits())
-            result = asdict(pull_image(store, args.reference, platform=platform, progress=Progress(sink), **wanted))
+            images = Images(Paths().images, machine_settings())
+            result = asdict(images.pull(args.reference, platform=args.platform, progress=Progress(sink), **wanted))
         else:
             result = client(options).pull_image(args.reference, platform=args.platform, on_event=sink, **wanted)
     what = f"{result['fetched']} blobs fetched ({format_size(result['fetched_bytes'])}), {result['exists']} were here"

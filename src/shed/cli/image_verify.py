@@ -11,6 +11,7 @@ from shed.cli.parsing import Parser
 from shed.config.paths import Paths
 from shed.config.sizes import format_size
 from shed.errors import DataError
+from shed.images.service import Images
 from shed.progress import Progress
 from shed.terminal.output import emit, note, say, table, timings
 
@@ -33,12 +34,8 @@ def verify(words: list[str], options: Options) -> int:
     args = parser.parse(words, options)
     with shown(options) as sink:
         if args.local:
-            from shed.images.verify import verify_image  # noqa: PLC0415  the server's client needs none of it
-            from shed.oci.store import LayoutStore  # noqa: PLC0415
-
-            result = verify_image(
-                LayoutStore(Paths().images), args.image, deep=args.deep, progress=Progress(sink)
-            ).to_json()
+            images = Images(Paths().images)
+            result = images.verify(args.image, deep=args.deep, progress=Progress(sink)).to_json()
         else:
             result = client(options).verify_image(args.image, deep=args.deep, on_event=sink)
     if options.json:

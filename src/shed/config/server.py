@@ -184,13 +184,13 @@ def load_settings(path: Path | None = None) -> Settings:
     return parse_settings(text, path)
 
 
-def machine_limits() -> Limits:
-    """Return what images may take on this machine, for a command that does without its server.
+def machine_settings() -> Settings:
+    """Return the settings of this machine's server, for a command that does without it.
 
     A file in the folder where the command runs is not read: it may be somebody else's.  Raises `ConfigError`.
     """
     path = find_settings(search_paths()[1:])
-    return load_settings(path).limits if path else Limits()
+    return load_settings(path) if path else Settings()
 
 
 def find_settings(places: list[Path] | None = None) -> Path | None:

@@ -15,7 +15,8 @@ from shed.errors import DataError, NotFoundError, ShedError
 from shed.images import refs
 from shed.images.annotations import BootAnnotations
 from shed.images.find import all_tags, find
-from shed.images.reachable import Pin, all_blobs
+from shed.images.pins import Pin
+from shed.images.reachable import all_blobs
 from shed.images.resolve import boot_blobs
 from shed.oci.digest import Digest
 from shed.oci.store import LayoutStore

@@ -18,7 +18,8 @@ from shed.errors import DataError, ShedError
 from shed.fsutil import fsync_dir, storage_errors
 from shed.images import refs
 from shed.images.annotations import BootAnnotations
-from shed.images.reachable import Pin, Reachable, reachable
+from shed.images.pins import Pin
+from shed.images.reachable import Reachable, reachable
 from shed.oci.digest import Digest, hex_of, is_digest
 from shed.oci.leases import Leased, pruning
 from shed.oci.partial import partial_path, partials

@@ -14,25 +14,12 @@ from shed.errors import DataError, NotFoundError, ShedError
 from shed.images import refs
 from shed.images.annotations import BootAnnotations
 from shed.images.bootkit.kit import read_kit
+from shed.images.pins import Pin
 from shed.oci import media
 from shed.oci.digest import Digest, is_digest, short
 from shed.oci.leases import Leased
 from shed.oci.manifest import Index, Manifest
 from shed.oci.store import LayoutStore
-
-
-@dataclass(frozen=True, slots=True)
-class Pin:
-    """Somebody who needs an image."""
-
-    digest: Digest
-    """Of its manifest."""
-    holder: str
-    """Who, for messages: ``shed 'dev'``."""
-    hint: str
-    """What to do when the image's manifest cannot be read."""
-    strict: bool = False
-    """Whether a manifest that is not here is a failure: what else the holder needs is then unknown."""
 
 
 @dataclass(slots=True)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from shed.errors import ConflictError, DataError, NotFoundError
 from shed.images import refs
 from shed.images.find import all_tags, find
-from shed.images.reachable import Pin
+from shed.images.pins import Pin
 from shed.oci.digest import short
 from shed.oci.store import LayoutStore
 

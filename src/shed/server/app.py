@@ -10,6 +10,7 @@ from shed.api.access import Right
 from shed.config.paths import Paths
 from shed.config.server import Settings
 from shed.errors import NotFoundError, UsageError
+from shed.images.service import Images
 from shed.server.audit import Audit
 from shed.server.failures import explain
 from shed.server.http import Answer, Events, Reply, Request, error_answer
@@ -17,6 +18,7 @@ from shed.server.ssh.front import Front
 from shed.server.tokens import Tokens
 from shed.server.work import Workers
 from shed.sheds.manager import Manager
+from shed.sheds.pins import open_images
 
 
 class MethodError(UsageError):
@@ -36,11 +38,13 @@ class Server:
     workers: Workers = field(default_factory=Workers)
     stop: asyncio.Event = field(default_factory=asyncio.Event)
     """Set it to end the server; the VMs stay."""
+    images: Images = field(init=False)
     ssh: Front = field(init=False)
     tokens: Tokens = field(init=False)
     audit: Audit = field(init=False)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "images", open_images(self.paths, self.settings))
         object.__setattr__(self, "audit", Audit(self.paths.logs))
         object.__setattr__(self, "ssh", Front(self.paths.data, self.settings, self.manager, self.audit))
         object.__setattr__(self, "tokens", Tokens(self.paths.data))

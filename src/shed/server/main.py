@@ -6,7 +6,6 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -19,8 +18,7 @@ from shed.version import VERSION
 if TYPE_CHECKING:
     from shed.backends.base import Backend
     from shed.config.server import Settings
-    from shed.images.resolve import BootImage
-    from shed.progress import Event, Progress, Stop
+    from shed.progress import Event
 
 _INTERRUPTED = 130
 
@@ -126,6 +124,7 @@ def _serve(options: argparse.Namespace) -> int:
     from shed.server.listen import parse_listen  # noqa: PLC0415
     from shed.server.run import serve  # noqa: PLC0415
     from shed.sheds.manager import Manager  # noqa: PLC0415
+    from shed.sheds.pins import open_images  # noqa: PLC0415
 
     settings = load_settings(options.config)
     if options.listen is not None:
@@ -135,9 +134,9 @@ def _serve(options: argparse.Namespace) -> int:
     logfile.begin(settings.log_level, paths.logs)
     if options.socket is not None:
         paths.socket = options.socket.absolute()
-    ensure = partial(_ensure, paths.images, settings)
-    resolve = partial(_resolve, paths.images, settings)
-    serve(Server(paths, settings, Manager(paths, _backend(paths, settings), resolve, settings, ensure=ensure)))
+    images = open_images(paths, settings)
+    backend = _backend(paths, settings)
+    serve(Server(paths, settings, Manager(paths, backend, images.resolve, settings, ensure=images.find_or_pull)))
     return 0
 
 
@@ -148,31 +147,17 @@ def _backend(paths: Paths, settings: Settings) -> Backend:
     return QemuBackend(paths, limits=limits, control_groups=settings.control_groups)
 
 
-def _resolve(images: Path, settings: Settings, reference: str) -> BootImage:
-    from shed.images.resolve import resolve  # noqa: PLC0415  needed when the first shed is made
-    from shed.oci.store import LayoutStore  # noqa: PLC0415
-
-    return resolve(LayoutStore(images), reference, trusted=settings.trusted_kernels)
-
-
-def _ensure(images: Path, settings: Settings, name: str, progress: Progress, stop: Stop) -> str:
-    from shed.images.ensure import ensure  # noqa: PLC0415  as above
-    from shed.oci.store import LayoutStore  # noqa: PLC0415
-
-    return ensure(LayoutStore(images, settings.limits), name, settings, progress=progress, stop=stop)
-
-
 def _pull_images(options: argparse.Namespace) -> int:
     from shed.config.sizes import format_size  # noqa: PLC0415  as above
-    from shed.oci.store import LayoutStore  # noqa: PLC0415
-    from shed.server.pull_images import pull_images  # noqa: PLC0415
+    from shed.progress import Progress  # noqa: PLC0415
+    from shed.sheds.pins import open_images  # noqa: PLC0415
     from shed.terminal.output import emit  # noqa: PLC0415
     from shed.terminal.progress import shown  # noqa: PLC0415
 
     settings = load_settings(options.config)
     paths = Paths()
     with shown(json=options.json) as sink:
-        pulled = pull_images(LayoutStore(paths.images, settings.limits), settings, variant=options.variant, sink=sink)
+        pulled = open_images(paths, settings).pull_configured(lambda: Progress(sink), variant=options.variant)
         if pulled and settings.warm_start:
             _warm_quietly(paths, settings, sink)
     if options.json:

@@ -9,9 +9,9 @@ import signal
 import socket
 from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
 
 from shed.fsutil import atomic_write
+from shed.images.service import Images
 from shed.server.accept import Acceptor, raise_file_limit
 from shed.server.app import App, Server
 from shed.server.connections import Connections
@@ -71,7 +71,7 @@ async def _serve(server: Server, local: socket.socket, public: socket.socket | N
     connections = Connections(App(server, ROUTES), Gate(server.tokens, server.audit), server.manager.machines)
     server.tokens.when_removed = partial(_soon, loop, connections)
     await server.manager.open()
-    sweeping = asyncio.create_task(asyncio.to_thread(_sweep, server.paths.images))
+    sweeping = asyncio.create_task(asyncio.to_thread(_sweep, server.images))
     acceptors = [Acceptor(local, connections.local, name="the Unix socket")]
     if public is not None:
         acceptors.append(Acceptor(public, connections.public, name="the TCP port", admit=connections.room))
@@ -92,12 +92,10 @@ async def _serve(server: Server, local: socket.socket, public: socket.socket | N
     server.audit.close()
 
 
-def _sweep(images: Path) -> None:
+def _sweep(images: Images) -> None:
     """Remove parts of blobs that nobody goes on with, and what killed builds have left."""
-    from shed.oci.store import LayoutStore  # noqa: PLC0415  a server starts faster without
-
     try:
-        removed = LayoutStore(images).sweep()
+        removed = images.sweep()
     except OSError as error:
         log.warning("cannot look for leftovers of downloads: %s", error)
     else:

@@ -6,7 +6,7 @@ import asyncio
 import os
 import re
 import signal
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,9 +17,9 @@ from shed.config.server import Settings
 from shed.config.sizes import parse_memory
 from shed.errors import ConflictError, NotFoundError, ShedError, UsageError
 from shed.images.find import all_tags
-from shed.images.resolve import BootImage, resolve
+from shed.images.resolve import BootImage
+from shed.images.service import Images
 from shed.names import MAX_CPUS, MAX_MEMORY_MB, MIN_MEMORY_MB
-from shed.oci.store import LayoutStore
 from shed.progress import Event, Progress
 from shed.sheds import folders
 from shed.sheds.templates import blank, make
@@ -71,7 +71,7 @@ def warm(
         progress.warn("qemu.warm_start is false in the configuration, so the server does not use templates")
     folders.prepare(paths)
     _check_owner(paths.templates)
-    kits = _kits(LayoutStore(paths.images), settings.trusted_kernels)
+    kits = _kits(Images(paths.images, settings))
     if not kits:
         raise NotFoundError(
             "there is no image to boot", code="IMAGE_NOT_FOUND", hint="shed-server pull-images, or shed image build"
@@ -122,13 +122,13 @@ async def _make(backend: Backend, machine: Machine, wait: float, progress: Progr
         await asyncio.sleep(_BETWEEN_LOOKS)
 
 
-def _kits(store: LayoutStore, trusted: Collection[str]) -> list[BootImage]:
+def _kits(images: Images) -> list[BootImage]:
     """Return one image for each boot kit; what cannot be booted is left out."""
     found: dict[tuple[object, ...], BootImage] = {}
-    digests: dict[Digest, None] = dict.fromkeys(digest for _, digest in all_tags(store))
+    digests: dict[Digest, None] = dict.fromkeys(digest for _, digest in all_tags(images.store))
     for digest in digests:
         try:
-            image = resolve(store, digest, trusted=trusted)
+            image = images.resolve(digest)
         except ShedError:
             continue
         found.setdefault((image.kernel, image.initrd, image.runtime), image)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -17,8 +16,8 @@ from typing import Any
 from shed.config.paths import Paths
 from shed.errors import ConflictError, NotFoundError, ShedError
 from shed.fsutil import storage_errors
-from shed.images import prune
-from shed.oci.store import LayoutStore
+from shed.images.prune import Plan
+from shed.images.service import Images
 from shed.progress import Progress
 from shed.sheds import folders, metadata
 from shed.sheds.consoles import DEFAULT_TAIL, LongConsole, cut_console, long_consoles
@@ -52,7 +51,7 @@ class Cleaning:
     """What goes, or has gone."""
 
     sheds: list[OldShed]
-    images: prune.Plan | None
+    images: Plan | None
     orphans: list[Orphan]
     logs: list[tuple[Path, int]]
     """With the bytes that each takes up."""
@@ -72,12 +71,12 @@ class Cleaning:
 
 
 class Cleaner:
-    """Cleans the data below `paths`, whose sheds `manager` has and whose images the references in `configured` may need."""
+    """Cleans the data below `paths`, whose sheds `manager` has, and `images`."""
 
-    def __init__(self, paths: Paths, manager: Manager, configured: Mapping[str, str]) -> None:
+    def __init__(self, paths: Paths, manager: Manager, images: Images) -> None:
         self._paths = paths
         self._manager = manager
-        self._configured = configured
+        self._images = images
 
     async def clean(
         self, scopes: frozenset[str], *, until: float, log_tail: int = DEFAULT_TAIL, dry_run: bool, progress: Progress
@@ -99,7 +98,7 @@ class Cleaner:
         sheds = self._old_sheds(before) if "instances" in scopes else []
         names = {shed.name for shed in sheds}
         images = self._prune(names, dry_run=True) if "images" in scopes else None
-        store = LayoutStore(self._paths.images)
+        store = self._images.store
         gone = {store.blob_path(item.digest) for item in images.garbage} if images else set()
         orphans = find_orphans(self._paths, gone=gone) if "orphans" in scopes else []
         if "logs" not in scopes:
@@ -131,9 +130,8 @@ class Cleaner:
         )
         return [(path, measure(path).disk) for path in kept if (when := _changed(path)) is not None and when < before]
 
-    def _prune(self, without: set[str], *, dry_run: bool) -> prune.Plan:
-        needs = partial(pins, self._paths, without=without)
-        return prune.prune(LayoutStore(self._paths.images), needs, self._configured, dry_run=dry_run)
+    def _prune(self, without: set[str], *, dry_run: bool) -> Plan:
+        return self._images.prune(dry_run=dry_run, pins=partial(pins, self._paths, without=without))
 
     async def _execute(self, plan: Cleaning, log_tail: int, progress: Progress) -> Cleaning:
         sheds = [shed for shed in plan.sheds if await self._delete(shed, progress)]

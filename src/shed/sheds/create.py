@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from shed.backends.base import Backend, Liveness
 from shed.config.server import Settings
 from shed.errors import ConflictError, ShedError, UsageError
+from shed.images.service import Images
 from shed.names import MAX_CPUS, MAX_MEMORY_MB, MIN_MEMORY_MB, check_shed_name
 from shed.oci.leases import unpruned
 from shed.progress import Progress, Stop
@@ -183,10 +184,7 @@ async def discard(folders: Folders, backend: Backend) -> None:
 
 
 def _trust(folders: Folders, image: str) -> None:
-    from shed.images.trust import add_image  # noqa: PLC0415  seldom asked for
-    from shed.oci.store import LayoutStore  # noqa: PLC0415
-
-    add_image(LayoutStore(folders.images), image, "shed create --trust-kernel")
+    Images(folders.images).trust(image, "shed create --trust-kernel")
 
 
 def _reserve(folders: Folders, wanted: Plan, digest: str, resolve: Resolve) -> None:

@@ -20,7 +20,7 @@ from shed.backends.qemu.templates import LOCK as TEMPLATE_LOCK
 from shed.backends.qemu.templates import runtime_of as saved_runtime
 from shed.config.paths import Paths
 from shed.fsutil import storage_errors
-from shed.oci.store import LayoutStore
+from shed.images.service import Images
 from shed.sheds import upper
 from shed.sheds.space import NOTHING, Space, measure
 
@@ -87,14 +87,13 @@ def _instances(paths: Paths) -> Iterator[Orphan]:
 
 def _templates(paths: Paths) -> Iterator[Orphan]:
     """Yield the templates; each belongs to a runtime in the store, and is made again when that comes back."""
+    blobs = Images(paths.images).store.blobs
     for path in _entries(paths.templates):
         if upper_runtime := upper.runtime_of(path):
-            yield Orphan(
-                path, "template", paths.templates / ".lock", (LayoutStore(paths.images).blobs / upper_runtime,)
-            )
+            yield Orphan(path, "template", paths.templates / ".lock", (blobs / upper_runtime,))
         elif path.name.startswith("vm-"):
             runtime_name = saved_runtime(path, _qemu())
-            owners = () if runtime_name is None else (LayoutStore(paths.images).blobs / runtime_name,)
+            owners = () if runtime_name is None else (blobs / runtime_name,)
             yield Orphan(path, "template", paths.templates / TEMPLATE_LOCK, owners)
         elif path.name.startswith(".vm-") and path.suffix == ".gone":
             yield Orphan(path, "template", paths.templates / TEMPLATE_LOCK)

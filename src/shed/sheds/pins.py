@@ -1,17 +1,21 @@
 """Which images sheds and snapshots need.
 
-Whoever deletes asks `pins`, which knows all of them or raises; whoever only shows something asks `pins_and_warnings`.
+Whoever deletes asks `pins`, which knows all of them or raises; `find_pins` also says which records cannot be read.
+`open_images` gives the images of a server, which know who needs them.
 """
 
 from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Callable, Collection, Iterator
+from functools import partial
 from pathlib import Path
 
 from shed.config.paths import Paths
+from shed.config.server import Settings
 from shed.errors import DataError, ShedError
-from shed.images.reachable import Pin
+from shed.images.pins import Pin
+from shed.images.service import Images
 from shed.oci.digest import Digest, parse_digest
 from shed.oci.fields import Fields, decode_object
 from shed.sheds import metadata
@@ -23,24 +27,33 @@ short.
 """
 
 
+def open_images(paths: Paths, settings: Settings | None = None) -> Images:
+    """Return the images of the server with these folders and settings; its sheds and snapshots need some of them."""
+    return Images(paths.images, settings, partial(find_pins, paths))
+
+
 def pins(paths: Paths, *, without: Collection[str] = ()) -> list[Pin]:
     """Return what all sheds, but for those named in `without`, and all snapshots need.
 
     Raises `DataError` for the first record that cannot be read.
     """
-    return [pin for look in _looks(paths, without) if (pin := look())]
+    found, errors = find_pins(paths, without=without)
+    if errors:
+        raise errors[0]
+    return found
 
 
-def pins_and_warnings(paths: Paths) -> tuple[list[Pin], list[str]]:
-    """Return what is known of the needs of sheds and snapshots, and a warning for each record that cannot be read."""
-    found, warnings = [], []
-    for look in _looks(paths, ()):
+def find_pins(paths: Paths, *, without: Collection[str] = ()) -> tuple[list[Pin], list[ShedError]]:
+    """Return what is known of the needs of sheds and snapshots, and an error for each record that cannot be read."""
+    found: list[Pin] = []
+    errors: list[ShedError] = []
+    for look in _looks(paths, without):
         try:
             if pin := look():
                 found.append(pin)
         except ShedError as error:
-            warnings.append(error.message)
-    return found, warnings
+            errors.append(error)
+    return found, errors
 
 
 def _looks(paths: Paths, without: Collection[str]) -> Iterator[Callable[[], Pin | None]]:

@@ -48,12 +48,11 @@ class Kind:
         return {"count": len(items), **self.total.to_wire(), "items": items}
 
 
-def usage(paths: Paths) -> dict[str, Any]:
-    """Return what is taken up, as the API shows it: ``kinds`` by name, and ``total``.
+def usage(paths: Paths, store: LayoutStore) -> dict[str, Any]:
+    """Return what is taken up below `paths` and in `store`, as the API shows it: ``kinds`` by name, and ``total``.
 
     What cannot be read is left out.
     """
-    store = LayoutStore(paths.images)
     kinds = {
         "images": _images(store),
         "downloads": Kind(

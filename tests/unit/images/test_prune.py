@@ -27,7 +27,7 @@ from shed.oci.manifest import Index
 from shed.oci.store import LayoutStore
 from shed.progress import Stop
 from shed.sheds import metadata
-from shed.sheds.pins import pins, pins_and_warnings
+from shed.sheds.pins import find_pins, pins
 from support.images.doubts import DOUBTS, damage_shed
 from support.images.minted import small_kit
 from support.images.stored import image_parts, put_image, put_shed, put_snapshot
@@ -237,10 +237,10 @@ def test_readers_warn_and_go_on(store: LayoutStore, paths: Paths) -> None:
     damage_shed(paths, digest)
     put_shed(paths, "other", digest)
     put_snapshot(paths, "snap", digest)
-    found, warnings = pins_and_warnings(paths)
+    found, errors = find_pins(paths)
     assert [pin.holder for pin in found] == ["shed 'other'", "snapshot 'snap'"]
-    (warning,) = warnings
-    assert "dev" in warning
+    (error,) = errors
+    assert "dev" in error.message
 
 
 @pytest.mark.parametrize("moment", range(1, 14))

@@ -17,9 +17,9 @@ from shed.errors import ConflictError, DataError
 from shed.images import refs, trust
 from shed.images.annotations import INITRD_KEY, KERNEL_KEY
 from shed.images.bootkit.kit import save_kit
-from shed.images.ensure import ensure
 from shed.images.load import load
 from shed.images.pull import pull_image
+from shed.images.pull_policy import find_or_pull
 from shed.images.resolve import resolve
 from shed.images.save import save_to_file
 from shed.oci.digest import digest_bytes
@@ -146,11 +146,11 @@ def test_what_the_configuration_names_is_trusted_and_nothing_else(
         evil = store.root / "tags/evil.json"
         kept = evil.read_bytes()
         (store.root / trust.FILE).write_text(json.dumps({"digests": {}}))
-        ensure(store, name, settings, progress=Progress())
+        find_or_pull(store, name, settings, progress=Progress())
         assert (digest_bytes(EVIL) in trust.prepare(store)) == (name == "ours")
         assert evil.read_bytes() == kept
     (store.root / trust.FILE).write_text(json.dumps({"digests": {}}))
-    ensure(store, "evil", Settings(image_aliases={"ours": reference}), progress=Progress())
+    find_or_pull(store, "evil", Settings(image_aliases={"ours": reference}), progress=Progress())
     assert trust.prepare(store) == {}
 
 

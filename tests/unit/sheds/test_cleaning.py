@@ -18,6 +18,7 @@ from shed.progress import Event, Progress, WarningEvent
 from shed.sheds import metadata
 from shed.sheds.cleaning import DEFAULT_SCOPES, Cleaner
 from shed.sheds.manager import Manager
+from shed.sheds.pins import open_images
 from support.images.runtimes import small_runtime
 from support.images.stored import put_image, put_shed
 from support.servers.world import World, create, until
@@ -42,7 +43,7 @@ def age(folder: Path, hours: float = 100) -> Path:
 
 def clean(world: World, manager: Manager, events: list[Event], **options: Any) -> Any:
     """Clean as the server does; `events` gets what is reported."""
-    cleaner = Cleaner(world.paths, manager, {})
+    cleaner = Cleaner(world.paths, manager, open_images(world.paths))
     return cleaner.clean(
         options.get("scopes", DEFAULT_SCOPES),
         until=options.get("until", 72 * HOUR),
@@ -61,7 +62,7 @@ def test_a_shed_that_is_used_between_plan_and_deletion_stays(world: World, store
 
     async def main() -> dict[str, Any]:
         async with world.manager() as manager:
-            cleaner = Cleaner(world.paths, manager, {})
+            cleaner = Cleaner(world.paths, manager, open_images(world.paths))
             plan = cleaner._plan(DEFAULT_SCOPES, 72 * HOUR, 0)
             assert [shed.name for shed in plan.sheds] == ["a-used", "b-unused"]
             age(used, 1)

@@ -11,6 +11,7 @@ from shed.backends.qemu.backend import PROGRAM
 from shed.config.paths import Paths
 from shed.config.server import Settings, load_settings
 from shed.errors import ShedError, of_os_error
+from shed.images.service import Images
 from shed.oci.store import LayoutStore
 
 
@@ -62,7 +63,7 @@ class Host:
     @property
     def store(self) -> LayoutStore:
         """The image store."""
-        return LayoutStore(self.paths.images)
+        return Images(self.paths.images).store
 
 
 Check = Callable[[Host], Iterable[Result]]

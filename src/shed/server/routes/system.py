@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from shed.api.access import Right
-from shed.config.server import configured_images
 from shed.errors import UsageError
 from shed.progress import Progress
 from shed.server.app import Route, Server
@@ -17,7 +16,7 @@ async def usage(server: Server, request: Request) -> Reply:
     """Say what is taken up, by kind."""
     from shed.sheds.usage import usage as look  # noqa: PLC0415  a server starts faster without
 
-    return json_answer(await in_long_thread(look, server.paths))
+    return json_answer(await in_long_thread(lambda: look(server.paths, server.images.store)))
 
 
 async def prune(server: Server, request: Request) -> Reply:
@@ -40,7 +39,7 @@ async def prune(server: Server, request: Request) -> Reply:
             raise UsageError(f"{key} must be true or false", hint=f"it is {value!r}")
     dry_run = body.pop("dry_run", False)
     scopes = frozenset(key for key, value in body.items() if value) or DEFAULT_SCOPES
-    cleaner = Cleaner(server.paths, server.manager, configured_images(server.settings))
+    cleaner = Cleaner(server.paths, server.manager, server.images)
 
     async def work(progress: Progress) -> dict[str, Any]:
         return await cleaner.clean(scopes, until=float(until), log_tail=log_tail, dry_run=dry_run, progress=progress)
