@@ -1,7 +1,7 @@
 # What a developer of shed types.  `make help` lists it.
 .DEFAULT_GOAL := help
 PYTHON := .venv/bin/python
-CODE := src tests benchmarks examples packaging scripts/demo.py scripts/images.py scripts/cli_reference.py
+CODE := src tests benchmarks examples packaging scripts
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1 — /p' Makefile
@@ -44,6 +44,9 @@ deb: setup-tests ## a Debian package, in dist/
 reference: setup ## write docs/reference/cli.md anew
 	@$(PYTHON) scripts/cli_reference.py
 
+recording: setup ## record docs/assets/quick-start by a real run; takes the image base, which `make demo` makes
+	@$(PYTHON) scripts/recording.py
+
 docs: export NO_MKDOCS_2_WARNING := 1
 docs: setup ## the documentation as a site, in build/docs
 	@$(PYTHON) -m mkdocs build --strict --quiet
@@ -53,4 +56,4 @@ lock: ## renew the two lock files from pyproject.toml
 	@uv pip compile -q --generate-hashes --no-emit-find-links --custom-compile-command "make lock" pyproject.toml -o requirements.lock
 	@uv pip compile -q --generate-hashes --no-emit-find-links --custom-compile-command "make lock" --group dev pyproject.toml -o requirements-dev.lock
 
-.PHONY: help demo images test lint bench setup setup-tests wheel deb build-tools reference docs lock
+.PHONY: help demo images test lint bench setup setup-tests wheel deb build-tools reference recording docs lock
