@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+MAX_PATH = 4095
+"""Most bytes of a path, and of a symlink's target: Linux opens no longer one by name."""
+
 
 class Content(Protocol):
     """The bytes of a regular file, read piecewise; must be safe to call from several threads at once."""

@@ -14,6 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 
+from shed.entries import MAX_PATH
 from shed.erofs import layout
 from shed.erofs.compression import decode
 from shed.erofs.directories import Dirent, parse_directory
@@ -28,7 +29,6 @@ from shed.errors import NotFoundError
 _PIECE = 1 << 20
 _MAX_LINKS = 40
 """Symlinks followed in one lookup, as in Linux."""
-_MAX_TARGET = 4095
 
 
 class Image:
@@ -129,8 +129,9 @@ class Image:
     def walk(self, top: Inode | None = None) -> Iterator[tuple[bytes, Inode]]:
         """Yield path and inode of the directory `top` (the root) and everything below it, parents first, names sorted.
 
-        Paths are relative to `top`, which itself is ``b""``.  Raises `ErofsError` (``directory-loop``) when a directory
-        has two names.
+        Paths are relative to `top`, which itself is ``b""``.  Raises `ErofsError` when a directory has two names
+        (``directory-loop``), and when a path is longer than `MAX_PATH` (``path-too-long``): paths of an image that is
+        nested without end would fill the memory.
         """
         top = top or self.root
         seen = {top.nid}
@@ -141,14 +142,17 @@ class Image:
         while stack:
             prefix, below = stack[-1]
             for name, inode in below:
-                yield prefix + name, inode
+                path = prefix + name
+                if len(path) > MAX_PATH:
+                    raise ErofsError(f"a path has more than {MAX_PATH} bytes", rule="path-too-long", nid=inode.nid)
+                yield path, inode
                 if stat.S_ISDIR(inode.mode):
                     if inode.nid in seen:
                         raise ErofsError(
                             f"directory {name!r} is in the tree already", rule="directory-loop", nid=inode.nid
                         )
                     seen.add(inode.nid)
-                    stack.append((prefix + name + b"/", self.iterdir(inode)))
+                    stack.append((path + b"/", self.iterdir(inode)))
                     break
             else:
                 stack.pop()
@@ -229,7 +233,7 @@ class Image:
         """Return where a symlink points."""
         if not stat.S_ISLNK(inode.mode):
             raise ErofsError(f"a {inode.kind}, not a symlink", rule="not-a-symlink", nid=inode.nid)
-        if not 0 < inode.size <= _MAX_TARGET:
+        if not 0 < inode.size <= MAX_PATH:
             raise ErofsError(f"symlink of {inode.size} bytes", rule="symlink-target", nid=inode.nid)
         target = self.read(inode, 0, inode.size)
         if b"\0" in target:

@@ -8,13 +8,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from shed.entries import Entry
+from shed.entries import MAX_PATH, Entry
 from shed.erofs import layout
 from shed.erofs.clusters import FileData
 from shed.erofs.errors import ErofsError, shown
 from shed.erofs.xattrs import pack_xattrs
 
-_SYMLINK_MAX = 4095
 _ID_MAX = 0xFFFFFFFF
 _TIME_LIMIT = 1 << 63
 _SIZE_LIMIT = 1 << 63
@@ -70,6 +69,8 @@ def build_tree(entries: Iterable[Entry]) -> list[Node]:
             # order.
             if not path or not stack or (siblings and name <= siblings[-1][0]):
                 raise _order_error(path, last)
+            if len(path) > MAX_PATH:
+                raise ErofsError(f"{shown(path[:200])}... has more than {MAX_PATH} bytes", rule="bad-name")
             if not name or len(name) > layout.NAME_MAX or name in {b".", b".."} or b"\0" in name:
                 raise ErofsError(
                     f"{shown(path)} is not a path EROFS can hold: a name has 1 to 255 bytes", rule="bad-name"
@@ -151,8 +152,8 @@ def _check(entry: Entry) -> None:
         elif entry.size and entry.content is None:
             wrong = "it has a size and no content"
     elif kind == stat.S_IFLNK:
-        if not 0 < len(entry.target) <= _SYMLINK_MAX or b"\0" in entry.target:
-            wrong = f"a symlink's target has 1 to {_SYMLINK_MAX} bytes, none of them zero"
+        if not 0 < len(entry.target) <= MAX_PATH or b"\0" in entry.target:
+            wrong = f"a symlink's target has 1 to {MAX_PATH} bytes, none of them zero"
     elif kind in (stat.S_IFCHR, stat.S_IFBLK):
         major, minor = split_device(entry.rdev)
         if not (0 <= major <= _MAJOR_MAX and 0 <= minor <= _MINOR_MAX):

@@ -21,16 +21,13 @@ import os
 import stat
 from collections.abc import Iterable, Iterator
 
-from shed.entries import Entry
+from shed.entries import MAX_PATH, Entry
 from shed.errors import DataError
 from shed.oci.tarstream import Member
 
 MAX_FILES = 2_000_000
 """Most tar members of one image, parents made for them, and whiteouts."""
-MAX_PATH = 4095
-"""Most bytes of a path: more cannot be opened by name."""
 MAX_NAME = 255
-MAX_TARGET = 4095
 MAX_LINKS = 40
 """Symlinks followed for one path, as Linux does."""
 MAX_PATHS = 512 << 20
@@ -175,9 +172,9 @@ class Tree:
             else:
                 children[name] = Node(member, {})
         else:
-            if stat.S_ISLNK(member.mode) and not 0 < len(member.target) <= MAX_TARGET:
+            if stat.S_ISLNK(member.mode) and not 0 < len(member.target) <= MAX_PATH:
                 raise DataError(
-                    f"{_show(parts)} is a symlink to {len(member.target)} bytes, 1 to {MAX_TARGET} are possible"
+                    f"{_show(parts)} is a symlink to {len(member.target)} bytes, 1 to {MAX_PATH} are possible"
                 )
             children[name] = Node(member)
 

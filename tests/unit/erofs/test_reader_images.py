@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from shed.entries import Entry
+from shed.entries import MAX_PATH, Entry
 from shed.erofs import layout
 from shed.erofs.errors import ErofsError
 from shed.erofs.extents import Form
@@ -139,6 +139,24 @@ def test_a_loop_ends_the_walk(sample: Path, tmp_path: Path) -> None:
     with Image.open(damaged.save()) as opened, pytest.raises(ErofsError) as caught:
         list(opened.walk())
     assert caught.value.rule == "directory-loop"
+
+
+def test_a_path_that_no_program_can_open_ends_the_walk(tmp_path: Path) -> None:
+    """A folder that hangs below another deep one makes paths of any length: the walk ends at what Linux opens."""
+    deep = [folder("/".join([top] + ["a"] * depth)) for top in "xy" for depth in range(1200)]
+    last = deep[1199].path.decode()
+    deep.insert(1200, folder(f"{last}/z"))
+    damaged = Damaged(make_image(tmp_path / "image", [folder(""), *deep]), tmp_path / "deep")
+    at = damaged.inode(last).body + 2 * layout.DIRENT.size
+    assert damaged.number(at, 8) == damaged.inode(f"{last}/z").nid
+    damaged.put_number(at, damaged.inode("y").nid, 8)
+    with Image.open(damaged.save()) as opened:
+        longest = 0
+        with pytest.raises(ErofsError) as caught:
+            for path, _ in opened.walk():
+                longest = max(longest, len(path))
+    assert caught.value.rule == "path-too-long"
+    assert longest == MAX_PATH
 
 
 def test_clusters_of_before_zero_padding(tmp_path: Path) -> None:

@@ -49,6 +49,7 @@ def refusal(entries: Iterable[Entry]) -> ErofsError:
         ("missing-target", "/b", [folder(""), file("a"), hardlink("b", "c"), hardlink("c", "a")]),
         ("missing-target", "/b", [folder(""), hardlink("b", "b")]),
         ("bad-name", "/" + "n" * 256, [folder(""), file("n" * 256)]),
+        ("bad-name", "/a/a/a", [folder("/".join("a" * depth)) for depth in range(2050)]),
         ("bad-name", "/.", [folder(""), file(".")]),
         ("bad-name", "/..", [folder(""), file("..")]),
         ("bad-name", "/a/..", [folder(""), folder("a"), file("a/..")]),
