@@ -1,22 +1,25 @@
-"""Judging an image before anything boots from it.
+"""Checking that the structure of an image is sound, before anything boots from it.
 
 A mount proves little: a kernel mounts an image whose inodes use features that its superblock does not declare, and then
 fails to read files (erofs-utils 1.7.1 made such images; fsck.erofs passes them).  So `check` walks every inode, all its
-xattrs, its map header and all its indexes.  With `data` it decodes every extent as well.
+xattrs, its map header and all its indexes.  With `data` it also decodes every extent.
+
+The checker knows nothing of what should be in the image; comparing it with its source is the verifier's part.
 
 The first broken rule ends the check with an `ErofsError`, whose `rule` is one of:
 
-=================== =====================================================================================================================
-the image           magic, checksum, block-size, directory-block-size, superblock-size, truncated, compression-settings, unknown-feature,
-                    unsupported-feature, xattr-prefixes
+=================== ====================================================================================================
+the image           magic, checksum, block-size, directory-block-size, superblock-size, truncated, compression-settings,
+                    unknown-feature, unsupported-feature, xattr-prefixes
 its features        big-pcluster-undeclared, ztailpacking-undeclared, fragments-undeclared, chunked-file-undeclared,
                     compr-head2-undeclared, xattr-prefixes-undeclared, algorithm-undeclared, unknown-algorithm
 places              inode-outside, data-outside, index-outside, xattr-outside, inline-crosses-block, metadata-overlap
-inodes              inode-format, inode-size, file-type, nlink, symlink-target, xattr-index, xattr-name, xattr-duplicate, inode-count
+inodes              inode-format, inode-size, file-type, nlink, symlink-target, xattr-index, xattr-name,
+                    xattr-duplicate, inode-count
 directories         dirent-offset, dirent-order, dirent-name, dirent-type, dirent-dots, directory-loop
-compressed data     map-header, chunk-format, index-head, index-offset, index-distance, index-size, pcluster-size, pcluster-undeclared,
-                    fragment-loop, compressed-data
-=================== =====================================================================================================================
+compressed data     map-header, chunk-format, index-head, index-offset, index-distance, index-size, pcluster-size,
+                    pcluster-undeclared, fragment-loop, compressed-data
+=================== ====================================================================================================
 """
 
 from __future__ import annotations
@@ -37,13 +40,13 @@ from shed.erofs.reader import Image
 from shed.erofs.superblock import Superblock
 
 MAX_INODES = 4_000_000
-"""Most inodes of an image: twice as many as an image may have files.  What is kept of so many takes 0.5 GB at the
-worst.
+"""Most inodes of an image: twice the number of files that an image may have.  Checking so many takes at most 0.5 GB of
+memory.
 """
 _DIRECTORY_RATIO = 64
-"""Directories that decode to more than this many times the image are an attack on our time."""
+"""Directories that decode to more than this many times the size of the image are an attack on our time."""
 _MAX_PARTS = 64
-"""Components of a path that a message shows."""
+"""Most components of a path that a message shows."""
 
 
 @dataclass(slots=True)
@@ -71,7 +74,7 @@ class Report:
 
 
 def check(path: Path, *, data: bool = False) -> Report:
-    """Check the image `path`, and with `data` decode all there is in it.
+    """Check the image `path`, and with `data` decode all of its contents.
 
     Raises `ErofsError` for the first rule that is broken, naming the inode and its path, and `NotFoundError` when there
     is no such file.
@@ -81,7 +84,7 @@ def check(path: Path, *, data: bool = False) -> Report:
 
 
 def check_image(image: Image, *, data: bool = False) -> Report:
-    """As `check`, of an open image."""
+    """Do as `check` does, with an image that is open already."""
     walk = _Walk(image, data=data)
     try:
         return walk.run()
@@ -90,7 +93,7 @@ def check_image(image: Image, *, data: bool = False) -> Report:
 
 
 class _Walk:
-    """One pass over all inodes, directories first met first."""
+    """One pass over all inodes, breadth first."""
 
     def __init__(self, image: Image, *, data: bool) -> None:
         self.image = image
@@ -138,9 +141,9 @@ class _Walk:
         return ErofsError(f"inode {error.nid}{where}: {error.message}", rule=error.rule, nid=error.nid, hint=error.hint)
 
     def path(self, nid: int) -> bytes:
-        """Return the path by which the inode was met first, looked up again; empty when there is none.
+        """Return the first path that leads to the inode; empty when there is none.
 
-        Of a deep one, the end.
+        Paths are not kept, so it is searched for.  Of a long path, only the last components are returned.
         """
         parts: list[bytes] = []
         with contextlib.suppress(ErofsError):
@@ -158,7 +161,7 @@ class _Walk:
         return b"/".join(reversed(parts))
 
     def parent(self, nid: int) -> int | None:
-        """Return the directory in which the directory `nid` is; None when it is none."""
+        """Return the parent of the directory `nid`; None when `nid` is no directory."""
         at = -1
         with contextlib.suppress(ValueError):
             while (at := self.queue.index(nid, at + 1)) % 2:
@@ -167,12 +170,12 @@ class _Walk:
         return None
 
     def name(self, directory: int, nid: int) -> bytes | None:
-        """Return the first name of `nid` in a directory.  Raises `ErofsError` where that is malformed."""
+        """Return the first name of `nid` in a directory.  Raises `ErofsError` when the directory is malformed."""
         entries = self.image.entries(self.image.inode(directory))
         return next((name for name, target, _ in entries if target == nid and name not in (b".", b"..")), None)
 
     def directory(self, directory: Inode, parent: int) -> None:
-        """Check the entries of a directory, and meet what it holds."""
+        """Check the entries of a directory, and the inodes that they lead to."""
         self.directories += directory.size
         limit = self.image.file.size * (_DIRECTORY_RATIO if directory.compressed else 1)
         if self.directories > limit:
@@ -208,7 +211,7 @@ class _Walk:
             raise ErofsError(f"says {directory.nlink} links, has {subdirectories + 2}", rule="nlink", nid=nid)
 
     def meet(self, nid: int) -> Inode:
-        """Load and check an inode that was not met before."""
+        """Load and check an inode that was not visited before."""
         image, report = self.image, self.report
         inode = image.inode(nid)
         self.met[nid >> 3] |= 1 << (nid & 7)

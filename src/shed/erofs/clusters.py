@@ -1,9 +1,13 @@
-"""Indexes of logical clusters: how a compressed inode says where its data is.
+"""Cluster indexes: how an inode with compressed data says where that data is.
 
-Each 4096 bytes (a logical cluster) of a file has one index.  A head says that an encoded extent begins in it, at which
-byte, and in which block its encoded data is; a non-head says how far back the head is, or, right behind the head of an
-extent of several blocks, how many. Full indexes take 8 bytes each; compact ones come in packs of 2 or 16 that share one
-block address (see Linux ``fs/erofs/zmap.c``).
+A compressed file is divided into logical clusters of 4096 bytes, and each has one index.  There are two kinds:
+
+- A *head* says that an encoded extent begins in its logical cluster: at which byte, and in which block its data is.
+- A *non-head* says how many clusters back the head is.  The first one behind a head may instead say how many blocks the
+  data of the extent takes.
+
+Full indexes have 8 bytes each.  Compact ones come in packs of 2 or 16 that share one block address (see Linux
+``fs/erofs/zmap.c``).  The reader takes both forms, the writer makes full ones.
 """
 
 from __future__ import annotations
@@ -31,7 +35,7 @@ class ClusterMap(NamedTuple):
 
     advise: int
     algorithms: tuple[int, int]
-    """Of extents of type HEAD1 and of type HEAD2."""
+    """The algorithms of extents of type HEAD1 and of type HEAD2."""
     bits: int
     """A logical cluster has 2 ** bits bytes."""
     clusters: int
@@ -44,31 +48,33 @@ class ClusterMap(NamedTuple):
     end: int
     """Byte of the image where the indexes end, and inline data begins."""
     inline_size: int
-    """Encoded bytes of the last extent, when it lies behind the indexes; else 0."""
+    """Encoded bytes of the last extent when it is stored behind the indexes; else 0."""
     fragment: int | None
-    """Where in the packed inode the last extent (the whole file, when there are no indexes) is; None when it is not
-    there.
+    """Byte of the packed inode where the last extent begins (the whole file, when there are no indexes).
+
+    None when the last extent is not in the packed inode.
     """
 
 
 class Index(NamedTuple):
-    """One index, from either form."""
+    """One index, whether it was full or compact."""
 
     type: int
     value: int
-    """Of a head, the byte of the logical cluster where the extent begins; of a non-head, the distance back to the head,
-    in clusters.
+    """Of a head: the byte of the logical cluster where the extent begins.  Of a non-head: the distance back to the
+    head, in clusters.
     """
     block: int
-    """Of a head, the block of its data; of a non-head, the blocks of its extent when it says so, else 0."""
+    """Of a head: the block where its data begins.  Of a non-head: the blocks of its extent, 0 when not given."""
     partial: bool = False
-    """The extent is a part of what its data decodes to."""
+    """Whether the extent is only a part of what its data decodes to."""
 
 
 def read_map(file: ImageFile, description: Description, inode: Inode) -> ClusterMap:
-    """Return the cluster map of a compressed inode of some size.
+    """Return the cluster map of a compressed inode that is not empty.
 
-    Raises `ErofsError` when it uses what the superblock does not declare, or when its indexes are outside the image.
+    Raises `ErofsError` when it uses features that the superblock does not declare, or when its indexes are outside the
+    image.
     """
     nid = inode.nid
     start = layout.map_header_start(inode.body)
@@ -191,9 +197,9 @@ def _compact(file: ImageFile, table: ClusterMap, start: int) -> Iterator[Index]:
 def _unpack(pack: bytes, items: int, width: int, table: ClusterMap) -> list[Index]:
     """Return the indexes of one pack.
 
-    The block of a head is the pack's own address and the blocks of all extents whose size is told in the pack before
-    that head.  The last non-head of a pack tells the distance to the next head, which we do not need; its distance back
-    follows from the one before.
+    The block of a head is the pack's own address plus the sizes of all extents that come before that head in the pack.
+    The last non-head of a pack gives the distance to the next head, which we do not need; its distance back follows
+    from the index before it.
     """
     stream = int.from_bytes(pack[:-4], "little")
     block = int.from_bytes(pack[-4:], "little")
@@ -223,20 +229,20 @@ def _unpack(pack: bytes, items: int, width: int, table: ClusterMap) -> list[Inde
     return found
 
 
-# writing
+# Writing.
 
 
 class Storage(enum.IntEnum):
     """How a run is stored."""
 
     PLAIN = enum.auto()
-    """As it is, in blocks."""
+    """Uncompressed, in blocks."""
     COMPRESSED = enum.auto()
     """As one physical cluster."""
     ZERO = enum.auto()
-    """Nothing but zeros, not stored yet."""
+    """Only zeros, not stored yet."""
     INLINE_PLAIN = enum.auto()
-    """As it is, behind the inode."""
+    """Uncompressed, behind the inode."""
     INLINE_COMPRESSED = enum.auto()
     """As one compressed piece, behind the inode."""
 
@@ -257,7 +263,7 @@ class Run(NamedTuple):
 
 
 class FileData(NamedTuple):
-    """Where a regular file's bytes are, in terms of its inode."""
+    """The fields of a regular file's inode that say where its data is."""
 
     layout: int = layout.LAYOUT_FLAT_PLAIN
     union: int = 0
@@ -267,12 +273,15 @@ class FileData(NamedTuple):
     chunk_bits: int = 0
     """For CHUNK_BASED: the binary logarithm of the chunk size."""
     tail_at: int = 0
-    """Where in the spool of tails the inline bytes are."""
+    """Byte of the temporary file of tails where the inline tail is."""
     tail_size: int = 0
 
 
 def index_size(data: FileData, size: int, end: int) -> int:
-    """Return the bytes between `end`, where the xattrs of an inode of `size` bytes end, and its inline tail."""
+    """Return the number of bytes between the xattrs of an inode, which end at `end`, and its inline tail.
+
+    `size` is the size of the file.
+    """
     if data.layout == layout.LAYOUT_COMPRESSED_FULL:
         return layout.full_index_start(end) - end + layout.LCLUSTER_INDEX.size * -(-size // layout.BLOCK_SIZE)
     if data.layout == layout.LAYOUT_CHUNK_BASED:
@@ -281,7 +290,7 @@ def index_size(data: FileData, size: int, end: int) -> int:
 
 
 def pack_index(data: FileData, end: int, algorithm: int) -> bytes:
-    """Return the bytes that `index_size` counts; `end` is taken from a place that is a multiple of 8."""
+    """Return the bytes that `index_size` counts.  `end` may be relative to any place that is a multiple of 8."""
     if data.layout == layout.LAYOUT_COMPRESSED_FULL:
         advise = layout.ADVISE_BIG_PCLUSTER_1
         if data.tail_size:
@@ -295,7 +304,7 @@ def pack_index(data: FileData, end: int, algorithm: int) -> bytes:
 
 
 def _lclusters(run: Run) -> bytes:
-    """Return the full indexes of one run: an 8-byte number each, of which the upper half is the union."""
+    """Return the full indexes of one run: each is an 8-byte number, whose upper half is the union."""
     count, rest = divmod(run.length, layout.BLOCK_SIZE)
     if run.kind is Storage.PLAIN:
         total = count + (rest > 0)
@@ -314,7 +323,10 @@ def _lclusters(run: Run) -> bytes:
 
 @functools.lru_cache(maxsize=4096)
 def _nonheads(count: int, blocks: int) -> bytes:
-    """Return the indexes that follow a head `count` logical clusters before the next head, its data being encoded in `blocks`."""
+    """Return the indexes between a head and the next, which is `count` logical clusters behind it.
+
+    The data of the head takes `blocks` blocks.
+    """
     numbers = []
     for back in range(1, count):
         delta = layout.LI_D0_CBLKCNT | blocks if back == 1 else back

@@ -1,4 +1,10 @@
-"""Which compression an image is written with, and the codecs."""
+"""Compression: which one an image is written with, compressing clusters, and decoding them.
+
+An encoded cluster holds one stream.  With the feature 0PADDING the stream ends where the cluster ends, with zeros
+before it, and decodes to exactly the extent.  Without it (images made before Linux 5.3) an LZ4 stream begins where the
+cluster begins.  Anything may follow it, and it may decode to more than the extent, so decoding stops when there is
+enough.  Images are hostile: sizes are checked, and memory is bounded.
+"""
 
 from __future__ import annotations
 
@@ -16,30 +22,30 @@ from shed.erofs.errors import ErofsError
 from shed.errors import UsageError
 
 Codec = Callable[[bytes], bytes]
-"""Compresses one piece of data; safe to call from several threads at once, and always gives the same bytes for the same
-input.
-"""
+"""Compresses one piece of data.  It may be called from several threads; the same input always gives the same bytes."""
 
 _LEVELS = {"lz4hc": (1, 12, 9), "zstd": (1, 22, 3)}
 """Lowest, highest and default level of the algorithms that have levels."""
 _CLUSTER_SIZES = {"none": 64 << 10, "lz4": 64 << 10, "lz4hc": 128 << 10, "zstd": 128 << 10}
-"""Default cluster sizes.  On a Debian root of 700 MB these give 1.00 (lz4), 0.97 (lz4hc) and 0.97 (zstd) of the bytes
-that mkfs.erofs 1.9 writes with `-C65536`.  Reading one page decompresses what lies before it in its cluster, so larger
-ones cost the guest; lz4 is also at its fastest up to 64 KiB, where it uses its smallest tables.
+"""Default cluster sizes.
+
+On a Debian root of 700 MB these give 1.00 (lz4), 0.97 (lz4hc) and 0.97 (zstd) of the bytes that mkfs.erofs 1.9 writes
+with `-C65536`.  To read one page, the guest decompresses all that comes before it in its cluster, so larger clusters
+make reading slower.  lz4 is also fastest up to 64 KiB, where it uses its smallest tables.
 """
 MAX_CLUSTER_SIZE = 512 << 10
-"""Our limit: the last cluster of a file may be half as long again, and must stay within EROFS's 1 MiB."""
+"""Our limit.  The last cluster of a file may be half as long again, and must stay within EROFS's limit of 1 MiB."""
 
 
 _MIN_MATCH = 4
 _RAW_DEFLATE = -15
 MAX_WINDOW = 1 << 20
-"""Bytes of history a zstd stream may ask a kernel for."""
+"""Most bytes of history that a zstd stream may need."""
 
 
 @dataclass(frozen=True, slots=True)
 class Compression:
-    """An algorithm (``none``, ``lz4``, ``lz4hc``, ``zstd``) and its level, 0 where it has none."""
+    """An algorithm (``none``, ``lz4``, ``lz4hc``, ``zstd``) and its level; 0 for an algorithm without levels."""
 
     algorithm: str = "lz4"
     level: int = 0
@@ -68,7 +74,7 @@ class Compression:
 
     @property
     def format(self) -> int | None:
-        """The number EROFS has for the format (`layout.ALGORITHM_*`), None for ``none``: what the kernel must be able to read."""
+        """The format that a kernel must be able to read, as `layout.ALGORITHM_*`; None for ``none``."""
         return {
             "none": None,
             "lz4": layout.ALGORITHM_LZ4,
@@ -78,12 +84,12 @@ class Compression:
 
     @property
     def decoder(self) -> str:
-        """What the kernel must be able to read, by name; LZ4 HC is LZ4 to who reads it."""
+        """The name of the format that a kernel must be able to read: LZ4 HC is read as LZ4."""
         return "lz4" if self.algorithm == "lz4hc" else self.algorithm
 
     @property
     def default_cluster_size(self) -> int:
-        """Bytes of file data compressed together when nothing else is asked for."""
+        """Bytes of file data that are compressed together by default."""
         return _CLUSTER_SIZES[self.algorithm]
 
     @property
@@ -105,10 +111,10 @@ class Compression:
         return None
 
     def settings(self, *, max_blocks: int, max_cluster: int) -> bytes:
-        """Return the settings record that follows the superblock, empty for ``none``.
+        """Return the settings record that follows the superblock; empty for ``none``.
 
-        `max_blocks` is the largest encoded cluster in blocks, which is what a kernel reserves buffers for;
-        `max_cluster` the largest decoded one in bytes, which zstd's window must not exceed.
+        `max_blocks` is the size of the largest encoded cluster in blocks: a kernel reserves buffers of that size.
+        `max_cluster` is the size of the largest decoded cluster in bytes, which zstd's window must not exceed.
         """
         if self.format is None:
             return b""
@@ -121,8 +127,8 @@ class Compression:
 
 
 def _zstd_codec(level: int) -> Codec:
-    # The frame must carry the content size (fsck.erofs asks for it) and nothing else; a compressor belongs to one
-    # thread.
+    # The frame must carry the content size (fsck.erofs needs it) and nothing else.  A compressor may be used by one
+    # thread only.
     local = threading.local()
 
     def compress(data: bytes) -> bytes:
@@ -135,7 +141,7 @@ def _zstd_codec(level: int) -> Codec:
     return compress
 
 
-# decoding
+# Decoding.
 
 
 def decode(
@@ -148,9 +154,9 @@ def decode(
     window: int = MAX_WINDOW,
     nid: int | None = None,
 ) -> bytes:
-    """Return the `length` bytes that the cluster `data` decodes to (its first `length`, when `partial`).
+    """Return the `length` bytes that the cluster `data` decodes to; with `partial`, its first `length` bytes.
 
-    `window` is the most history, in bytes, that a zstd stream may ask for.  Raises `ErofsError` when the cluster
+    `window` is the most history, in bytes, that a zstd stream may need.  Raises `ErofsError` when the cluster
     decodes to more or fewer bytes, or not at all, or when the algorithm is not supported.
     """
     try:
@@ -207,11 +213,10 @@ def _decode_zstd(data: bytes, length: int, *, partial: bool, window: int) -> byt
 
 
 def lz4_prefix(data: bytes, length: int) -> bytes:
-    """Return the first `length` bytes that the LZ4 block `data` decodes to, whatever follows in it.
+    """Return the first `length` bytes that the LZ4 block `data` decodes to, and ignore what follows.
 
+    This is for the few old images that need it, and slow: the LZ4 library only decodes streams whose end is known.
     Raises `ValueError`.
-
-    In Python, for the few old images that need it: the LZ4 library decodes exact streams alone.
     """
     out = bytearray()
     position = 0

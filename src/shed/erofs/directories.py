@@ -1,8 +1,8 @@
-"""Blocks of directory entries.
+"""Directories, read and written: blocks of entries.
 
-A block holds an array of 12-byte records, then the names, back to back; the first record's name offset says where names
-begin, and so how many records there are.  Names are sorted bytewise through the whole directory, `.` and `..` among
-them.
+A block holds an array of 12-byte records, then the names without anything between them.  The first record's name offset
+says where the names begin, and so how many records there are.  A name ends where the next one begins.  Names are sorted
+as bytes through the whole directory, `.` and `..` among them.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Dirent(NamedTuple):
 def parse_directory(blocks: Iterable[bytes], nid: int) -> Iterator[Dirent]:
     """Yield the entries of a directory, `.` and `..` too, from its blocks.
 
-    Raises `ErofsError` at the first that breaks a rule.
+    Raises `ErofsError` for the first entry that breaks a rule.
     """
     previous = b""
     for block in blocks:
@@ -61,11 +61,11 @@ def _parse_block(block: bytes, nid: int) -> list[Dirent]:
     return entries
 
 
-# writing
+# Writing.
 
 
 def directory_size(names: Iterable[bytes]) -> int:
-    """Return the bytes a folder with these sorted names takes, "." and ".." included."""
+    """Return the size in bytes of a directory with these sorted names, which include `.` and `..`."""
     size = used = 0
     for name in names:
         need = layout.DIRENT.size + len(name)
@@ -77,7 +77,7 @@ def directory_size(names: Iterable[bytes]) -> int:
 
 
 def pack_directory(entries: Iterable[Dirent]) -> Iterator[bytes]:
-    """Yield the blocks of a folder from its sorted entries; all but the last are padded to the block size."""
+    """Yield the blocks of a directory from its sorted entries; all but the last are padded to the block size."""
     block: list[Dirent] = []
     used = 0
     for entry in entries:
@@ -92,8 +92,6 @@ def pack_directory(entries: Iterable[Dirent]) -> Iterator[bytes]:
 
 
 def _pack_block(entries: list[Dirent]) -> bytes:
-    # A reader learns the number of entries from the first name's offset, and a name's length from where the next one
-    # begins.
     offset = layout.DIRENT.size * len(entries)
     parts = []
     for name, nid, file_type in entries:

@@ -8,7 +8,7 @@ from shed.errors import DataError
 class ErofsError(DataError):
     """A tree that cannot be written as EROFS, or bytes that are not a valid EROFS image.
 
-    `rule` is the stable name of the rule that is broken (``unsorted``, ``checksum``); `nid` the number of the inode
+    `rule` is the stable name of the rule that is broken (``unsorted``, ``checksum``).  `nid` is the number of the inode
     that breaks it, None when no inode is to blame.
     """
 
@@ -21,5 +21,5 @@ class ErofsError(DataError):
 
 
 def shown(path: bytes) -> str:
-    """Return a path of the image for a message: on one line, and printable, whatever bytes it has."""
+    """Return a path of the image for a message: on one line, and printable, whatever bytes are in it."""
     return "/" + repr(path.decode(errors="backslashreplace"))[1:-1].replace("\\\\", "\\")

@@ -1,4 +1,4 @@
-"""Where the bytes of an inode are: a stream of extents, whatever the data layout."""
+"""Extents: where the bytes of an inode are stored, in the same terms for every data layout."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ class Form(IntEnum):
     """How the bytes of an extent are stored."""
 
     HOLE = 0
-    """Not at all: they are zeros."""
+    """Not stored: they are zeros."""
     VERBATIM = 1
-    """As they are; such an extent may be of any length."""
+    """Uncompressed; such an extent may have any length."""
     INTERLACED = 2
-    """As they are, the last `4096 - start % 4096` bytes of the data first."""
+    """Uncompressed, with the last `4096 - start % 4096` bytes of the data first."""
     ENCODED = 3
-    """Compressed; at most `layout.PCLUSTER_MAX_SIZE` bytes, for at most `layout.PCLUSTER_MAX_DSIZE`."""
+    """Compressed: at most `layout.PCLUSTER_MAX_SIZE` bytes, which decode to at most `layout.PCLUSTER_MAX_DSIZE`."""
     FRAGMENT = 4
-    """In the packed inode, `position` being the byte of its data."""
+    """In the packed inode; `position` is the byte of that inode's data."""
 
 
 class Extent(NamedTuple):
@@ -43,16 +43,16 @@ class Extent(NamedTuple):
     """Bytes in the image."""
     algorithm: int = 0
     partial: bool = False
-    """The extent is the first part of what is stored."""
+    """Whether the extent is only the first part of what is stored."""
 
 
 def extents(
     file: ImageFile, description: Description, inode: Inode, offset: int = 0, *, table: ClusterMap | None = None
 ) -> Iterator[Extent]:
-    """Yield the extents of `inode` in order, without gaps, from the one that holds byte `offset` to the end of the file.
+    """Yield the extents of `inode` in order, without gaps, from the one with byte `offset` to the end of the file.
 
     `table` is the cluster map of a compressed inode, if the caller has it.  Raises `ErofsError` when an extent breaks a
-    rule; every one that is yielded lies inside the image.
+    rule.  Every extent that is yielded lies inside the image.
     """
     if offset >= inode.size:
         return iter(())
@@ -72,7 +72,7 @@ def _flat(inode: Inode) -> Iterator[Extent]:
 
 
 def _chunks(file: ImageFile, description: Description, inode: Inode, offset: int) -> Iterator[Extent]:
-    """Yield the chunks from `offset`; equal sizes but for the last."""
+    """Yield the chunks from `offset` on.  All but the last have the same size."""
     start, unit, bits = chunk_table(file, description, inode)
     for number in range(offset >> bits, -(-inode.size >> bits)):
         field = file.map[start + number * unit : start + (number + 1) * unit]
@@ -94,7 +94,10 @@ def _chunks(file: ImageFile, description: Description, inode: Inode, offset: int
 
 
 def chunk_table(file: ImageFile, description: Description, inode: Inode) -> tuple[int, int, int]:
-    """Return where the table of a chunk-based inode begins, the bytes of each entry, and the bits of the chunk size."""
+    """Return where the table of a chunk-based inode begins, the bytes of each entry, and the bits of the chunk size.
+
+    Raises `ErofsError` when the table is malformed or outside the image.
+    """
     if not description.declares(layout.INCOMPAT_CHUNKED_FILE):
         raise ErofsError(
             "file of chunks, which the superblock does not declare", rule="chunked-file-undeclared", nid=inode.nid
@@ -142,21 +145,21 @@ def _compressed(
 
 @dataclass(slots=True)
 class _Head:
-    """A head and the non-heads behind it, as far as they are read."""
+    """A head and what the non-heads behind it say, as far as they are read."""
 
     head: Index
     number: int
-    """Of its logical cluster."""
+    """The number of its logical cluster."""
     start: int
     """Byte of the file where its extent begins."""
     blocks: int = 0
-    """Size of its data, once an index tells."""
+    """Size of its data, once an index gives it."""
     clusters: int = 0
-    """How many indexes it has, once they are all read."""
+    """Number of its indexes, once all are read."""
 
 
 def _follow(run: _Head, number: int, index: Index, nid: int) -> None:
-    """Take a non-head that tells more, or something else, than its distance."""
+    """Handle a non-head that gives a size, or a distance that is not the plain one."""
     distance = number - run.number
     if index.block:
         if distance != 1:
@@ -166,7 +169,7 @@ def _follow(run: _Head, number: int, index: Index, nid: int) -> None:
         run.blocks = index.block
     elif not (
         0 < index.value < distance and distance >= layout.LI_D0_CBLKCNT
-    ):  # a larger distance than fits is told in steps
+    ):  # a distance that does not fit is given in steps
         raise ErofsError(
             f"cluster {number} is {distance} behind its head, but says {index.value}", rule="index-distance", nid=nid
         )

@@ -1,4 +1,4 @@
-"""An image as bytes, with a bounds check on every access."""
+"""An image file, as bytes with a bounds check on every access."""
 
 from __future__ import annotations
 
@@ -17,13 +17,16 @@ from shed.errors import NotFoundError, StorageError
 class ImageFile:
     """An image open for reading.
 
-    Metadata comes through a memory map, which suits many small reads; data through `pread`, which lets other threads
-    run while the disk works.  Both are safe to use from several threads.  The file must not shrink while it is open
-    (stored blobs never change).
+    Metadata is read through a memory map, which suits many small reads.  Data is read with `pread`, which lets other
+    threads run while the disk works.  Both are safe to use from several threads.  The file must not shrink while it is
+    open (stored blobs never change).
     """
 
     def __init__(self, path: Path) -> None:
-        """Open `path`; raises `NotFoundError`, `ErofsError` when it is empty or no file, `StorageError` when it cannot be read."""
+        """Open `path`.
+
+        Raises `NotFoundError`, `ErofsError` when it is empty or no file, and `StorageError` when it cannot be read.
+        """
         self.path = path
         try:
             self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a fifo does not make us wait
@@ -75,7 +78,7 @@ class ImageFile:
     def data(self, offset: int, length: int, *, nid: int | None = None) -> bytes:
         """Return exactly `length` bytes at `offset`.
 
-        Raises `ErofsError` (``data-outside``) when the file ends before.
+        Raises `ErofsError` (``data-outside``) when the file ends before that.
         """
         self.check(offset, length, rule="data-outside", nid=nid)
         piece = os.pread(self._fd, length, offset)

@@ -1,4 +1,4 @@
-"""One inode: its record, checked so that whatever it points at is inside the image."""
+"""Inodes: the records on disk, and an inode of an image, checked so that all it points at is inside the image."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _KINDS = {
 
 
 class InodeRecord(NamedTuple):
-    """An inode as it lies on disk, in either form, with the times of a compact one already made absolute."""
+    """The fields of an inode on disk, of either form.  The time of a compact inode is already made absolute."""
 
     format: int
     xattr_icount: int
@@ -58,7 +58,7 @@ class InodeRecord(NamedTuple):
 
 
 def parse_inode(data: bytes | memoryview, offset: int, superblock: Superblock) -> InodeRecord:
-    """Read the inode record at `offset`, compact or extended as its first bit says.
+    """Read the inode record at `offset`; its first bit says whether it is compact or extended.
 
     Raises `struct.error` when it is cut off.
     """
@@ -110,7 +110,7 @@ class Inode:
 
     @property
     def compressed(self) -> bool:
-        """Whether the data is described by logical clusters."""
+        """Whether the data is compressed, and described by cluster indexes."""
         return self.layout in (layout.LAYOUT_COMPRESSED_FULL, layout.LAYOUT_COMPRESSED_COMPACT)
 
     @property
@@ -120,7 +120,7 @@ class Inode:
 
     @property
     def tail(self) -> int:
-        """Bytes of data that lie behind the inode (FLAT_INLINE), the last ones of the file.
+        """Number of bytes at the end of the file that are stored behind the inode (FLAT_INLINE).
 
         A full block counts as tail too.
         """
@@ -149,8 +149,10 @@ def load_inode(file: ImageFile, description: Description, nid: int) -> Inode:
     body = offset + size + layout.xattr_ibody_size(record.xattr_icount)
     if body > file.size:
         raise ErofsError("xattrs are outside the image", rule="xattr-outside", nid=nid)
-    inode = Inode(nid, record.mode, record.size, record.uid, record.gid, _signed(record.mtime), record.mtime_ns, record.nlink, kind,
-                  bool(extended), record.union, record.xattr_icount, offset, body)  # fmt: skip
+    inode = Inode(
+        nid, record.mode, record.size, record.uid, record.gid, _signed(record.mtime), record.mtime_ns, record.nlink,
+        kind, bool(extended), record.union, record.xattr_icount, offset, body,
+    )  # fmt: skip
     if kind in (layout.LAYOUT_FLAT_PLAIN, layout.LAYOUT_FLAT_INLINE) and inode.size and inode.type not in _DEVICES:
         _check_flat(inode, description.limit)
     return inode
@@ -172,7 +174,7 @@ def _check_flat(inode: Inode, limit: int) -> None:
 
 
 def _signed(seconds: int) -> int:
-    """Return a time as the kernel reads it, a signed number of 64 bits."""
+    """Return a time as the kernel reads it: as a signed number of 64 bits."""
     seconds &= (1 << 64) - 1
     return seconds - (1 << 64) if seconds >> 63 else seconds
 

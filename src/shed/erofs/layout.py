@@ -1,15 +1,15 @@
-"""The on-disk format: constants, and codecs of each structure.
+"""The on-disk format: its constants and records, and where things lie.
 
 Source: Linux ``fs/erofs/erofs_fs.h`` (names follow it), ``fs/erofs/zmap.c`` for where indexes lie, ``fs/erofs/super.c``
 for the checksum and ``fs/erofs/decompressor*.c`` for the records of compression settings.  All numbers are
-little-endian.  This module does no I/O and checks nothing: writer, reader and checker share it, and each applies its
-own rules.
+little-endian.  This module does no I/O and checks nothing.  Writer, reader and checker share it; each applies its own
+rules.
 
 ::
 
     0      1024        +128              (4-byte aligned)      meta_blkaddr
     | boot | superblock | compression settings, if any | ... | inodes, each at 32 * nid |
-    inode  = record (32 or 64) + xattrs (12 + 4 * (icount - 1)) + what its data layout wants:
+    inode  = record (32 or 64) + xattrs (12 + 4 * (icount - 1)) + what its data layout needs:
       FLAT_INLINE        the last bytes of the data, which never cross a block
       COMPRESSED_FULL    round up to 8; z_erofs_map_header (8); 8 unused; one 8-byte index per logical cluster
       COMPRESSED_COMPACT round up to 8; z_erofs_map_header (8); packs of 4-byte or 2-byte indexes
@@ -25,7 +25,7 @@ MAGIC = 0xE0F5E1E2
 SUPER_OFFSET = 1024
 BLOCK_BITS = 12
 BLOCK_SIZE = 1 << BLOCK_BITS
-"""The only block size we write, and the only one our checker takes: it can be mounted whatever the page size is."""
+"""The only block size that we write and read: kernels of every page size can mount it."""
 NID_SIZE = 32
 """An inode's address is meta_blkaddr * block size + nid * 32."""
 ROOT_NID_LIMIT = 1 << 16
@@ -104,7 +104,7 @@ FILE_TYPES: dict[int, int] = {
     stat.S_IFSOCK: FT_SOCK,
     stat.S_IFLNK: FT_SYMLINK,
 }
-"""From the type bits of a mode to the type a directory entry carries."""
+"""From the type bits of a mode to the type of a directory entry."""
 NAME_MAX = 255
 
 # xattrs
@@ -121,7 +121,7 @@ XATTR_PREFIXES: dict[int, bytes] = {
     XATTR_INDEX_TRUSTED: b"trusted.",
     XATTR_INDEX_SECURITY: b"security.",
 }
-"""What a name index stands for; the two ACL names are whole, with no rest."""
+"""What a name index stands for; the two ACL names are complete, nothing follows them."""
 XATTR_LONG_PREFIX = 0x80
 XATTR_LONG_PREFIX_MASK = 0x7F
 XATTR_FILTER_DEFAULT = 0xFFFFFFFF
@@ -197,7 +197,7 @@ ZSTD_CFG = Struct("<BB4x")
 
 
 def xattr_ibody_size(icount: int) -> int:
-    """Return the bytes that the inline xattrs of an inode take, header included, from its i_xattr_icount."""
+    """Return the bytes that the inline xattrs of an inode take, header included; `icount` is its i_xattr_icount."""
     return XATTR_IBODY_HEADER.size + 4 * (icount - 1) if icount else 0
 
 
@@ -207,20 +207,20 @@ def xattr_entry_size(name_length: int, value_length: int) -> int:
 
 
 def map_header_start(end: int) -> int:
-    """Return where z_erofs_map_header is, `end` being where the inode's xattrs end."""
+    """Return where z_erofs_map_header is, when the inode's xattrs end at `end`."""
     return round_up(end, 8)
 
 
 def full_index_start(end: int) -> int:
-    """Return where full indexes begin, `end` being where the inode's xattrs end: 8 bytes behind the header are unused."""
+    """Return where full indexes begin, when the inode's xattrs end at `end`: 8 bytes behind the header are unused."""
     return round_up(end, 8) + MAP_HEADER.size + 8
 
 
 def compact_index_start(end: int) -> int:
-    """Return where compact indexes begin, `end` being where the inode's xattrs end."""
+    """Return where compact indexes begin, when the inode's xattrs end at `end`."""
     return round_up(end, 8) + MAP_HEADER.size
 
 
 def round_up(value: int, multiple: int) -> int:
-    """Return the least multiple of `multiple` that is not below `value`."""
+    """Return the smallest multiple of `multiple` that is not below `value`."""
     return -(-value // multiple) * multiple

@@ -1,8 +1,8 @@
 """Reading an image: names, inodes, xattrs and data.
 
-Nothing in the image is trusted: a pointer that leads outside, a directory that loops, data that does not decode end in
-an `ErofsError` that names the inode and the rule.  Memory stays bounded by one physical cluster (12 MiB decoded at
-most) whatever the image claims.
+Nothing in the image is trusted.  A pointer that leads outside, a directory that loops or data that does not decode ends
+in an `ErofsError` that names the inode and the rule.  Memory stays bounded by one physical cluster (at most 12 MiB
+decoded), whatever the image claims.
 """
 
 from __future__ import annotations
@@ -66,35 +66,38 @@ class Image:
         return self.inode(self.description.superblock.root_nid)
 
     def inode(self, nid: int) -> Inode:
-        """Return inode number `nid`; raises `ErofsError` when there is none."""
+        """Return inode number `nid`; raises `ErofsError` when there is none, or when it points outside the image."""
         return load_inode(self.file, self.description, nid)
 
-    # names
+    # Names.
 
     def entries(self, directory: Inode) -> Iterator[Dirent]:
         """Yield the entries of `directory` in their order, `.` and `..` too.
 
-        Raises `ErofsError` when it is none, or malformed.
+        Raises `ErofsError` when `directory` is not a directory, or is malformed.
         """
         if not stat.S_ISDIR(directory.mode):
             raise ErofsError(f"a {directory.kind}, not a directory", rule="not-a-directory", nid=directory.nid)
         return parse_directory(self._blocks(directory), directory.nid)
 
     def iterdir(self, directory: Inode) -> Iterator[tuple[bytes, Inode]]:
-        """Yield name and inode of all that is in `directory`, sorted by name."""
+        """Yield the names in `directory` and their inodes, sorted by name."""
         for entry in self.entries(directory):
             if entry.name not in (b".", b".."):
                 inode = self.inode(entry.nid)
                 if layout.FILE_TYPES[inode.type] != entry.file_type:
-                    raise ErofsError(f"directory entry {entry.name!r} calls a {inode.kind} something else", rule="dirent-type",
-                                     nid=directory.nid)  # fmt: skip
+                    raise ErofsError(
+                        f"directory entry {entry.name!r} calls a {inode.kind} something else",
+                        rule="dirent-type",
+                        nid=directory.nid,
+                    )
                 yield entry.name, inode
 
     def lookup(self, path: bytes, *, follow: bool = False) -> Inode:
         """Return the inode at `path`, from the root; raises `NotFoundError`.
 
-        Symlinks are not followed, as the last component or before it; with `follow` they are, inside the image, and so
-        are `.` and `..`.
+        Without `follow`, a symlink is not followed, wherever it is in the path.  With `follow`, symlinks, `.` and `..`
+        are, and never lead out of the image.
         """
         inode = self.root
         above: list[Inode] = []
@@ -157,14 +160,14 @@ class Image:
             else:
                 stack.pop()
 
-    # data
+    # Data.
 
     def extents(self, inode: Inode, offset: int = 0) -> Iterator[Extent]:
         """Yield the extents of `inode` from the one that holds byte `offset`."""
         return extents(self.file, self.description, inode, offset)
 
     def extent_data(self, inode: Inode, extent: Extent) -> bytes:
-        """Return the whole data of an extent of `inode`, which the caller knows to be of a size that memory holds."""
+        """Return the whole data of an extent of `inode`.  The caller must know that it fits into memory."""
         if extent.form == Form.HOLE:
             return bytes(extent.length)
         if extent.form == Form.FRAGMENT:
@@ -198,7 +201,10 @@ class Image:
         return b"".join(pieces)
 
     def part(self, inode: Inode, extent: Extent, start: int, stop: int) -> bytes:
-        """Return bytes `start` to `stop` of an extent of `inode`; stored ones and holes without touching the rest."""
+        """Return bytes `start` to `stop` of an extent of `inode`.
+
+        A compressed extent is decoded as a whole; of any other, only these bytes are read.
+        """
         if extent.form == Form.HOLE:
             return bytes(stop - start)
         if extent.form == Form.VERBATIM:
@@ -208,7 +214,7 @@ class Image:
         return self.extent_data(inode, extent)[start:stop]
 
     def chunks(self, inode: Inode) -> Iterator[bytes]:
-        """Yield the data of `inode` piece by piece, each of 12 MiB at most."""
+        """Yield the data of `inode` in pieces of at most 12 MiB."""
         for extent in self.extents(inode):
             if extent.form in (Form.ENCODED, Form.INTERLACED):
                 yield self.extent_data(inode, extent)
@@ -217,7 +223,7 @@ class Image:
                 yield self.part(inode, extent, start, min(start + _PIECE, extent.length))
 
     def extract(self, inode: Inode, fd: int) -> None:
-        """Write the data of a regular file into the open, empty file `fd`, leaving holes where there are blocks of zeros."""
+        """Write the data of a regular file into the open, empty file `fd`.  Blocks of zeros become holes."""
         os.ftruncate(fd, inode.size)
         position = 0
         zeros = bytes(_PIECE)
@@ -245,7 +251,7 @@ class Image:
         return read_xattrs(self.file, self.description, inode, self._prefixes)
 
     def xattr_places(self, inode: Inode) -> list[tuple[bytes, int, int]]:
-        """Return the full name of each xattr of `inode`, and from which to which byte of the image its value is."""
+        """Return the xattrs of `inode`: the full name, and the bytes of the image where the value begins and ends."""
         return locate_xattrs(self.file, self.description, inode, self._prefixes)
 
     def _blocks(self, directory: Inode) -> Iterator[bytes]:

@@ -1,24 +1,24 @@
-"""The superblock: its fields, its checksum, and what an image says about itself with it.
+"""The superblock: its fields and checksum, and the description of an image that follows from it.
 
-Compression settings follow the superblock in the first block.
+Compression settings are stored behind the superblock, in the first block.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from shed.erofs import layout
 from shed.erofs.errors import ErofsError
 from shed.erofs.image_file import ImageFile
 
 _MAX_ZSTD_WINDOW = 10
-"""Of the field windowlog, which is less 10: 1 MiB, the most that kernels take."""
+"""Largest value of the field windowlog.  The field is the logarithm less 10, so this is 1 MiB, the kernel's limit."""
 _REFUSED = {layout.INCOMPAT_48BIT: "48bit", layout.INCOMPAT_METABOX: "metabox"}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Superblock:
-    """erofs_super_block, field by field, less what only 48BIT and METABOX use."""
+class Superblock(NamedTuple):
+    """The fields of erofs_super_block in their order, without those that only 48BIT and METABOX use."""
 
     magic: int = layout.MAGIC
     checksum: int = 0
@@ -53,28 +53,12 @@ class Superblock:
 
     def pack(self) -> bytes:
         """Return the 128 bytes on disk."""
-        return layout.SUPERBLOCK.pack(
-            self.magic, self.checksum, self.feature_compat, self.blkszbits, self.sb_extslots, self.root_nid, self.inos, self.epoch,
-            self.fixed_nsec, self.blocks, self.meta_blkaddr, self.xattr_blkaddr, self.uuid, self.volume_name, self.feature_incompat,
-            self.compression, self.extra_devices, self.devt_slotoff, self.dirblkbits, self.xattr_prefix_count, self.xattr_prefix_start,
-            self.packed_nid, self.xattr_filter_reserved, self.ishare_xattr_prefix_id, self.build_time, self.root_nid_8b,
-        )  # fmt: skip
+        return layout.SUPERBLOCK.pack(*self)
 
     @classmethod
     def parse(cls, data: bytes | memoryview, offset: int = 0) -> Superblock:
         """Read the 128 bytes at `offset`; raises `struct.error` when they are not there."""
-        (magic, checksum, feature_compat, blkszbits, sb_extslots, root_nid, inos, epoch, fixed_nsec, blocks, meta_blkaddr, xattr_blkaddr,
-         uuid, volume_name, feature_incompat, compression, extra_devices, devt_slotoff, dirblkbits, xattr_prefix_count, xattr_prefix_start,
-         packed_nid, xattr_filter_reserved, ishare_xattr_prefix_id, build_time, root_nid_8b,
-        ) = layout.SUPERBLOCK.unpack_from(data, offset)  # fmt: skip
-        return cls(
-            magic=magic, checksum=checksum, feature_compat=feature_compat, blkszbits=blkszbits, sb_extslots=sb_extslots, root_nid=root_nid,
-            inos=inos, epoch=epoch, fixed_nsec=fixed_nsec, blocks=blocks, meta_blkaddr=meta_blkaddr, xattr_blkaddr=xattr_blkaddr, uuid=uuid,
-            volume_name=volume_name, feature_incompat=feature_incompat, compression=compression, extra_devices=extra_devices,
-            devt_slotoff=devt_slotoff, dirblkbits=dirblkbits, xattr_prefix_count=xattr_prefix_count, xattr_prefix_start=xattr_prefix_start,
-            packed_nid=packed_nid, xattr_filter_reserved=xattr_filter_reserved, ishare_xattr_prefix_id=ishare_xattr_prefix_id,
-            build_time=build_time, root_nid_8b=root_nid_8b,
-        )  # fmt: skip
+        return cls._make(layout.SUPERBLOCK.unpack_from(data, offset))
 
     @property
     def size(self) -> int:
@@ -84,7 +68,7 @@ class Superblock:
 
 @dataclass(frozen=True, slots=True)
 class Description:
-    """The superblock, and what follows from it for every inode."""
+    """The superblock of an image, and what it means for every inode."""
 
     superblock: Superblock
     limit: int
@@ -100,13 +84,13 @@ class Description:
 
     @property
     def lz4_limit(self) -> int:
-        """Encoded bytes of the largest physical cluster of LZ4 that kernels make room for."""
+        """Most encoded bytes of a physical cluster of LZ4: kernels reserve buffers of this size."""
         blocks = self.settings[layout.ALGORITHM_LZ4][1] if layout.ALGORITHM_LZ4 in self.settings else 1
         return (blocks or 1) * layout.BLOCK_SIZE
 
     @property
     def zstd_window(self) -> int:
-        """Bytes of history that kernels make room for."""
+        """Most bytes of history of a zstd stream: kernels reserve as many."""
         return (
             1 << (self.settings[layout.ALGORITHM_ZSTD][1] + layout.ZSTD_WINDOWLOG_BASE)
             if layout.ALGORITHM_ZSTD in self.settings
@@ -115,17 +99,17 @@ class Description:
 
     @property
     def meta_start(self) -> int:
-        """Where nid 0 would be, in bytes."""
+        """The byte of the image where nid 0 would be."""
         return self.superblock.meta_blkaddr * layout.BLOCK_SIZE
 
     @property
     def zero_padding(self) -> bool:
-        """Whether compressed data ends where its physical cluster ends, with zeros before it."""
+        """Whether compressed data is at the end of its physical cluster, with zeros before it."""
         return self.declares(layout.INCOMPAT_LZ4_0PADDING)
 
 
 def read_description(file: ImageFile) -> Description:
-    """Return what `file` says about itself; raises `ErofsError` when it is no EROFS image that we read."""
+    """Return the description of the image `file`; raises `ErofsError` when it is not an image that we can read."""
     if file.size < layout.BLOCK_SIZE:
         raise ErofsError(f"{file.path} is too short for an EROFS image: {file.size} bytes", rule="truncated")
     superblock = Superblock.parse(file.map[: layout.BLOCK_SIZE], layout.SUPER_OFFSET)
@@ -134,8 +118,11 @@ def read_description(file: ImageFile) -> Description:
             f"{file.path} is not an EROFS image: its magic number is {superblock.magic:#010x}", rule="magic"
         )
     if superblock.blkszbits != layout.BLOCK_BITS:
-        raise ErofsError(f"{file.path}: block size is 2^{superblock.blkszbits}, not {layout.BLOCK_SIZE}", rule="block-size",
-                         hint="make the image with mkfs.erofs -b 4096: other sizes need a kernel with pages as large")  # fmt: skip
+        raise ErofsError(
+            f"{file.path}: block size is 2^{superblock.blkszbits}, not {layout.BLOCK_SIZE}",
+            rule="block-size",
+            hint="make the image with mkfs.erofs -b 4096: other sizes need a kernel with pages as large",
+        )
     if superblock.feature_compat & layout.COMPAT_SB_CHKSUM:
         checksum = superblock_checksum(file.map[: layout.BLOCK_SIZE])
         if checksum != superblock.checksum:
@@ -228,7 +215,7 @@ _CRC32C = _crc32c_table()
 
 
 def crc32c(data: bytes | memoryview, value: int = 0xFFFFFFFF) -> int:
-    """Return the CRC-32C register after `data`, without the final inversion, as Linux has it."""
+    """Return the CRC-32C of `data` without the final inversion, as Linux computes it."""
     table = _CRC32C
     for byte in data:
         value = table[(value ^ byte) & 0xFF] ^ value >> 8
@@ -236,7 +223,10 @@ def crc32c(data: bytes | memoryview, value: int = 0xFFFFFFFF) -> int:
 
 
 def superblock_checksum(block: bytes | memoryview) -> int:
-    """Return the checksum of the first block of an image: of bytes 1024 to the end of the block, the checksum field taken as zero."""
+    """Return the checksum of the first block of an image.
+
+    It covers byte 1024 to the end of the block, with zeros in the checksum field.
+    """
     data = bytearray(block[layout.SUPER_OFFSET : layout.BLOCK_SIZE])
     data[4:8] = bytes(4)
     return crc32c(bytes(data))

@@ -1,4 +1,7 @@
-"""From a stream of entries to checked inodes: what is wrong with a tree is found here, before anything is written."""
+"""The tree to be written: from a stream of entries to inodes, and from a directory on disk to a stream of entries.
+
+Mistakes in a tree are found here, before anything is written.
+"""
 
 from __future__ import annotations
 
@@ -26,15 +29,15 @@ class Node:
 
     entry: Entry
     parent: Node | None
-    """The folder that holds it, None for the root."""
+    """The directory that contains it; None for the root."""
     xattrs: bytes
     nlink: int = 1
     children: list[tuple[bytes, Node]] = field(default_factory=list)
-    """Names and inodes in a folder, sorted, without "." and ".."."""
+    """Names and inodes in a directory, sorted, without "." and ".."."""
     data: FileData | None = None
     """Where a regular file's bytes are, once they are written."""
     block: int = 0
-    """First block of what a folder or symlink keeps outside its inode."""
+    """First block of the data of a directory or symlink that is not inline."""
     nid: int = 0
 
     @property
@@ -44,17 +47,17 @@ class Node:
 
 
 def build_tree(entries: Iterable[Entry]) -> list[Node]:
-    """Return the inodes of the tree, the root first, each folder before what it holds.
+    """Return the inodes of the tree: the root first, each directory before what it contains.
 
-    A root that is not given is made up.
+    When `entries` has no root, a plain one is added.
 
     Raises `ErofsError` (rules ``unsorted``, ``duplicate``, ``missing-parent``, ``bad-name``, ``bad-entry``,
     ``missing-target``, ``xattr-name``, ``xattr-too-large``) for a stream that breaks the contract of `Entry`, or that
-    EROFS cannot hold.
+    EROFS cannot store.
     """
     nodes: list[Node] = []
     links: list[tuple[Entry, Node, int]] = []
-    stack: list[tuple[bytes, Node]] = []  # the folders from the root to where we are, with their paths
+    stack: list[tuple[bytes, Node]] = []  # the directories from the root to here, with their paths
     last: bytes | None = None
     for entry in _with_root(entries):
         path = entry.path
@@ -65,8 +68,8 @@ def build_tree(entries: Iterable[Entry]) -> list[Node]:
             while stack and stack[-1][0] != folder:
                 stack.pop()
             siblings = stack[-1][1].children if stack else ()
-            # With its folder among those we are in, and its name behind that of the last one there, an entry is in
-            # order.
+            # An entry is in order when its directory is one of those on the stack, and its name comes after the last
+            # name in that directory.
             if not path or not stack or (siblings and name <= siblings[-1][0]):
                 raise _order_error(path, last)
             if len(path) > MAX_PATH:
@@ -163,15 +166,21 @@ def _check(entry: Entry) -> None:
 
 
 def split_device(rdev: int) -> tuple[int, int]:
-    """Return major and minor of a device number that `os.makedev` made on Linux (the same on every machine, unlike `os.major`)."""
+    """Return major and minor of a device number that `os.makedev` made on Linux.
+
+    Unlike `os.major`, it gives the same result on every operating system.
+    """
     return (rdev >> 8 & 0xFFF) | (rdev >> 32 & ~0xFFF), (rdev & 0xFF) | (rdev >> 12 & ~0xFF) & 0xFFFFFFFF
 
 
-# from a folder on disk
+# From a directory on disk.
 
 
 class FileContent:
-    """The bytes of a file on disk, which is opened each time it is read: a tree may have more files than a process may open."""
+    """The bytes of a file on disk.
+
+    The file is opened for each read, because a tree may have more files than a process may keep open.
+    """
 
     __slots__ = ("_path",)
 
@@ -188,10 +197,10 @@ class FileContent:
 
 
 def entries_from_dir(root: Path, *, mtime: int | None = None, owner: tuple[int, int] | None = None) -> Iterator[Entry]:
-    """Yield what is in the folder `root`, sorted as a writer wants it.
+    """Yield the directory `root` and all in it, in the order that a writer expects.
 
     `mtime` replaces every time and `owner` every uid and gid, so that the result does not depend on who made the
-    folder, and when. Hardlinks within the tree stay hardlinks.  Errors of reading the folder are passed on.
+    directory, and when.  Hardlinks within the tree stay hardlinks.  Raises `OSError` when something cannot be read.
     """
     seen: dict[tuple[int, int], bytes] = {}
     pending = [b""]

@@ -1,4 +1,7 @@
-"""Comparing an image with the tree it was made from: every name, every attribute, every byte."""
+"""Verifying an image against the tree that it was made from: every name, every attribute, every byte.
+
+Whether the structure of the image is sound is the checker's part.
+"""
 
 from __future__ import annotations
 
@@ -18,12 +21,12 @@ from shed.erofs.inode import Inode
 from shed.erofs.reader import Image
 
 _BATCH = 8 << 20
-"""Bytes that one task compares, so that small files do not cost a task each, and a large one is shared."""
+"""Bytes that one task compares: many small files are one task, and a large file is divided among several."""
 
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """What was compared and found equal: names, regular files with data, and their bytes."""
+    """How much was compared and found equal: names, regular files with data, and their bytes."""
 
     names: int
     files: int
@@ -31,10 +34,10 @@ class Verified:
 
 
 def verify_contents(path: Path, expected: Iterable[Entry], *, threads: int | None = None) -> Verified:
-    """Read the image `path` back, without anything that made it, and compare it with the entries that went in.
+    """Read the image `path` with the reader, and compare it with the entries that the writer was given.
 
-    `expected` is what the writer was given, in the same order; contents are read again through `Entry.content`, by
-    `threads` threads (as many as there are processors).  Raises `ErofsError` with the path and what differs; the rule
+    `expected` are these entries, in the same order.  Contents are read again through `Entry.content`, by `threads`
+    threads (default: as many as there are processors).  Raises `ErofsError` with the path and what differs; the rule
     is ``content-differs``, ``attribute-differs`` or ``tree-differs``, or one of `shed.erofs.checker`.
     """
     with Image.open(path) as image:
@@ -50,7 +53,7 @@ def verify_contents(path: Path, expected: Iterable[Entry], *, threads: int | Non
 
 
 def _compare_tree(image: Image, expected: Iterable[Entry]) -> tuple[int, list[tuple[Entry, Inode]]]:
-    """Compare names and attributes; return how many names there are, and the regular files with data."""
+    """Compare names and attributes; return the number of names, and the regular files with data."""
     found = image.walk()
     path: bytes | None
     path, inode = next(found)
@@ -58,9 +61,9 @@ def _compare_tree(image: Image, expected: Iterable[Entry]) -> tuple[int, list[tu
     files = []
     links: list[tuple[Entry, int]] = []
     nids: dict[bytes, int] = {}
-    """Of what has several names."""
+    """Inode numbers of files with several names."""
     for number, entry in enumerate(expected):
-        if number or entry.path:  # the writer makes up a root that is not given
+        if number or entry.path:  # when no root is given, the writer adds one
             path, inode = next(found, (None, inode))
             count += 1
         if path != entry.path:
@@ -107,7 +110,7 @@ def _compare_attributes(image: Image, entry: Entry, inode: Inode) -> None:
 
 
 class _Window(NamedTuple):
-    """A part of a file: the extents that begin in it; of stored bytes and holes, whatever lies in it."""
+    """A part of a file: the extents that begin in it, and all uncompressed bytes and holes that are inside it."""
 
     entry: Entry
     inode: Inode
@@ -116,7 +119,7 @@ class _Window(NamedTuple):
 
 
 def _tasks(files: Iterable[tuple[Entry, Inode]]) -> Iterator[list[_Window]]:
-    """Yield what each task compares: many small files, or a window of a large one."""
+    """Yield what each task compares: many small files, or a window of a large file."""
     batch: list[_Window] = []
     room = _BATCH
     for entry, inode in files:
@@ -163,7 +166,7 @@ def _compare_extent(image: Image, window: _Window, extent: Extent) -> int:
 
 
 def _original(entry: Entry, length: int, position: int) -> bytes:
-    """Return `length` bytes of what went in, or fewer if there are not as many."""
+    """Return `length` bytes of the source, or fewer if it ends before."""
     if entry.content is None:
         return b""
     data = entry.content.pread(length, position)

@@ -1,13 +1,15 @@
-"""Writing an EROFS image: the same tree and the same options give the same bytes, on every machine, with any number of threads.
+"""Writing an EROFS image.
+
+The same tree and the same options give the same bytes, on every machine and with any number of threads.
 
 ::
 
     block 0      superblock, compression settings
     block 1 ...  data of regular files, in the order of the tree
-    ...          blocks of folders and symlinks that are not inline
+    ...          blocks of directories and symlinks that are not inline
     meta_blkaddr inodes, each with its xattrs, indexes and inline tail
 
-The superblock is written last, so an image that was not finished has none.
+The superblock is written last, so an unfinished image has none.
 """
 
 from __future__ import annotations
@@ -40,12 +42,12 @@ _UNITS = BLOCK_SIZE // NID_SIZE
 _WRITE_BYTES = 1 << 20
 _MAX_THREADS = 64
 _DEFAULT_THREADS = 8
-"""More do not help: one thread writes.  And each has some megabytes in flight."""
+"""More do not help, as one thread writes, and each thread takes some megabytes of memory."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WriterOptions:
-    """How to write an image.  All but `threads` and `on_progress` decide its bytes."""
+    """How to write an image.  `threads` and `on_progress` do not change its bytes, all else does."""
 
     compression: Compression = field(default_factory=Compression)
     """Default: LZ4, which every kernel with EROFS can read."""
@@ -54,7 +56,7 @@ class WriterOptions:
     threads: int | None = None
     """Threads that compress; None: as many as there are processors, up to 8."""
     on_progress: Callable[[int], None] | None = None
-    """Told how many more bytes of file data are done, from the thread that writes."""
+    """Called with the number of further bytes of file data that are done, from the thread that writes."""
 
     def __post_init__(self) -> None:
         cluster = self.cluster_size
@@ -78,20 +80,19 @@ class WriteResult:
     uuid: str
     """Derived from the content."""
     writer: str
-    """Name and version of all that decides the bytes."""
+    """Names and versions of the programs that the bytes depend on."""
 
 
 def writer_name(compression: Compression) -> str:
-    """Return name and version of all that decides the bytes of an image written with `compression`."""
+    """Return names and versions of the programs that the bytes of an image depend on: this writer and the codec."""
     return f"shed-erofs/{VERSION} {compression.library}".strip()
 
 
 def write_image(entries: Iterable[Entry], out: BinaryIO, options: WriterOptions | None = None) -> WriteResult:
     """Write the tree of `entries` as an EROFS image into `out`, a new, empty file that can be read, written and sought.
 
-    Raises `ErofsError` for a tree that breaks the contract of `Entry`, that EROFS cannot hold, or whose contents are
-    shorter than they should be; what is in `out` is no image then.  Errors of reading contents and of writing are
-    passed on.
+    Raises `ErofsError` for a tree that breaks the contract of `Entry`, that EROFS cannot store, or whose contents are
+    shorter than they should be; then `out` holds no image.  Raises `OSError` when reading contents or writing fails.
     """
     options = options or WriterOptions()
     compression = options.compression
@@ -159,32 +160,33 @@ def _features(compression: Compression, nodes: Iterable[Node]) -> int:
 
 
 def content_uuid(digest: bytes) -> uuid.UUID:
-    """Return a version 8 UUID ("custom", RFC 9562) made of `digest`."""
+    """Return a version 8 UUID ("custom", RFC 9562) made from `digest`."""
     value = int.from_bytes(digest[:16], "big")
     value = value & ~(0xF << 76) | 8 << 76
     value = value & ~(0x3 << 62) | 2 << 62
     return uuid.UUID(int=value)
 
 
-# metadata: inodes, and the blocks of folders and long symlinks
+# Metadata: inodes, and the blocks of directories and long symlinks.
 
 
 class Space:
-    """Hands out places in the metadata area, in units of 32 bytes, so that what must not cross a block does not.
+    """Allocates places in the metadata area, in units of 32 bytes.
 
-    An inode goes into the fullest of the begun blocks that has room for it.
+    A block is filled from its start.  An inode goes into the fullest block that has room for it.  An inode that fits
+    into one block, and every inline tail, does not cross the end of a block.
     """
 
     def __init__(self) -> None:
         self.blocks = 1
         self._begun: list[list[int]] = [[] for _ in range(_UNITS)]
-        """By number of free units: the blocks that have them, at their end."""
+        """By number of free units: the blocks with that many free units at their end."""
         self._mask = 0
         """Bit n is set when `_begun[n]` is not empty."""
         self._keep(0, _UNITS - 1)  # unit 0 stays empty: an inode number of 0 is hidden by C libraries
 
     def take(self, size: int, tail: int) -> int:
-        """Return the nid of a place for `size` bytes and then `tail` bytes that must not cross a block."""
+        """Return the nid of a place for `size` bytes, followed by `tail` bytes that must not cross a block."""
         units = -(-(size + tail) // NID_SIZE)
         if units <= _UNITS:
             fitting = self._mask >> units
@@ -199,7 +201,7 @@ class Space:
             self._keep(block, free - units)
             return block * _UNITS + _UNITS - free
         skip = 0
-        room = -size % BLOCK_SIZE  # what is left of the block where the tail begins, when the inode begins a block
+        room = -size % BLOCK_SIZE  # left in the block where the tail begins, if the inode begins a block
         if tail > room:
             skip = -(-room // NID_SIZE)
         block = self.blocks
@@ -215,7 +217,7 @@ class Space:
 
 
 class MetadataWriter:
-    """Gives each inode its place and writes what is not file data, from block `first_block` of `out` on."""
+    """Places the inodes and writes all that is not file data, from block `first_block` of `out` on."""
 
     def __init__(self, nodes: list[Node], *, first_block: int, algorithm: int, tails: BinaryIO) -> None:
         self._nodes = nodes
@@ -223,7 +225,7 @@ class MetadataWriter:
         self._tails = tails
         self._space = Space()
         self._plans: list[tuple[Node, int, int]] = []
-        """Of each inode: bytes of its data, and how many of them are inline as they are."""
+        """Of each inode: the bytes of its data, and how many of them are inline and uncompressed."""
         self.meta_block = first_block
         self._place()
 
@@ -233,7 +235,7 @@ class MetadataWriter:
         return self.meta_block + self._space.blocks
 
     def write(self, out: BinaryIO, fingerprint: Callable[[bytes], None]) -> None:
-        """Write all that is planned; `fingerprint` is fed with it."""
+        """Write the metadata, and pass it to `fingerprint` too."""
         for data in _joined(self._outside()):
             fingerprint(data)
             out.write(data)
@@ -255,7 +257,7 @@ class MetadataWriter:
             self._plans.append((node, size, inline))
 
     def _outside(self) -> Iterator[bytes]:
-        """Yield the blocks that folders and symlinks have outside their inodes, in order."""
+        """Yield the blocks of directories and symlinks that are not inline, in order."""
         for node, size, inline in self._plans:
             if node.data is None and size > inline:
                 kept = size - inline
@@ -286,16 +288,17 @@ class MetadataWriter:
                 union = encode_device(*split_device(entry.rdev))
             tail = b"".join(_blocks_of(node))[size - inline :] if inline else b""
         inode = InodeRecord(
-            layout.FORMAT_EXTENDED | kind << layout.FORMAT_LAYOUT_SHIFT, xattr_icount(node.xattrs), entry.mode, size, union, number,
-            entry.uid, entry.gid, entry.mtime, entry.mtime_ns, node.nlink,
+            layout.FORMAT_EXTENDED | kind << layout.FORMAT_LAYOUT_SHIFT, xattr_icount(node.xattrs), entry.mode,
+            size, union, number, entry.uid, entry.gid, entry.mtime, entry.mtime_ns, node.nlink,
         )  # fmt: skip
         return inode.pack_extended() + node.xattrs + tail
 
 
 def _own_data(node: Node, room: int) -> tuple[int, int]:
-    """Return the bytes of data of what is not a regular file, and how many of them are inline when `room` is left in a block.
+    """Return the bytes of data of a directory or symlink, and how many of them are inline.
 
-    Inode, xattrs and tail are kept together in one block: a kernel of 6.1 reads no inline symlink otherwise.
+    `room` is what inode and xattrs leave of a block.  Inode, xattrs and tail are kept together in one block: Linux 6.1
+    cannot read an inline symlink otherwise.
     """
     if node.type == stat.S_IFDIR:
         size = directory_size(sorted([b".", b"..", *(name for name, _ in node.children)]))
@@ -319,7 +322,7 @@ def _blocks_of(node: Node) -> Iterator[bytes]:
 
 
 def _joined(parts: Iterator[bytes]) -> Iterator[bytes]:
-    """Put small parts together to pieces of about a megabyte."""
+    """Join small parts into pieces of about a megabyte."""
     kept: list[bytes] = []
     size = 0
     for part in parts:

@@ -1,8 +1,8 @@
-"""Writing the bytes of regular files: read, compressed by threads, written in order.
+"""Writing the data of regular files: read, compressed by threads, written in order.
 
-Files are cut into clusters, clusters are put into batches of about a megabyte, and batches are encoded by a pool of
-threads while the caller's thread writes finished ones in their order.  Where batches begin depends on the tree alone,
-so the bytes do not depend on the number of threads.  A few batches are in memory at any time.
+Files are divided into clusters, and clusters are put together into batches of about a megabyte.  A pool of threads
+encodes batches, while the caller's thread writes the finished ones in order.  Where a batch begins depends only on the
+tree, so the bytes do not depend on the number of threads.  Only a few batches are in memory at any time.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ _BATCH_PIECES = 128
 _HASH_PIECE = 1 << 20
 _SPOOL_MEMORY = 32 << 20
 _INLINE_MAX = BLOCK_SIZE - 32
-"""Longest inline tail: an inode begins at a multiple of 32, so a tail's place can be chosen no finer than that."""
+"""Longest inline tail: an inode begins at a multiple of 32, so the place of a tail cannot be chosen more finely."""
 _HOLE_CHUNK_BITS = 32
-"""A file that is one hole has a chunk map entry of 4 bytes for each 4 GiB."""
+"""A file that is one hole has an entry of 4 bytes in its chunk map for each 4 GiB."""
 _SHARED_MIN = BLOCK_SIZE
-"""Smaller files live in their inodes: there is nothing to share."""
+"""Smaller files are stored inside their inodes, so there is nothing to share."""
 
 
 class DataNode(Protocol):
-    """What this module needs of an inode."""
+    """The part of an inode that this module needs."""
 
     entry: Entry
     data: FileData | None
@@ -52,7 +52,7 @@ class _Piece(NamedTuple):
 
 
 class _Encoded(NamedTuple):
-    """A batch when it is encoded; runs hold block numbers relative to the start of `blob`."""
+    """An encoded batch.  Block numbers of its runs are relative to the start of `blob`."""
 
     pieces: list[tuple[_Piece, list[Run], bytes]]
     blob: bytes
@@ -62,7 +62,7 @@ class _Encoded(NamedTuple):
 class DataWriter:
     """Writes the data of files one after the other, from block 1 of `out` on.
 
-    `codec` None stores everything as it is.  `fingerprint` is fed with checksums of all that is written.
+    With `codec` None nothing is compressed.  `fingerprint` is called with checksums of all that is written.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class DataWriter:
         self._zero_runs: dict[int, Run] = {}
         self._unfinished: list[Run] = []
         self.tails: BinaryIO = tempfile.SpooledTemporaryFile(max_size=_SPOOL_MEMORY)  # type: ignore[assignment]  # noqa: SIM115
-        """Inline tails, in no particular place of the image yet."""
+        """The inline tails, until it is known where in the image they belong."""
         self._tails_size = 0
         self.next_block = 1
         self.max_blocks = 1
@@ -96,11 +96,9 @@ class DataWriter:
         self.tails.close()
 
     def write(self, nodes: Iterable[DataNode], *, on_progress: Callable[[int], None] | None = None) -> None:
-        """Write the data of `nodes`, which are regular files, and set their `data`.
+        """Write the data of `nodes`, which are regular files, and set their `data`.  Equal files are stored once.
 
-        Files that are equal are stored once.
-
-        `on_progress` is told the number of file bytes done since it was last told.  Raises `ErofsError`
+        `on_progress` is called with the number of file bytes that were done since its last call.  Raises `ErofsError`
         (``short-content``).
         """
         with ThreadPoolExecutor(self._threads, thread_name_prefix="erofs") as pool:
@@ -134,7 +132,7 @@ class DataWriter:
                 if on_progress is not None:
                     on_progress(node.entry.size)
 
-    # In the pool's threads.
+    # What the threads of the pool do.
 
     def _encode(self, batch: list[_Piece]) -> _Encoded:
         blob: list[bytes] = []
@@ -151,7 +149,7 @@ class DataWriter:
                     runs.append(Run(Storage.ZERO, length))
                     continue
                 last = piece.last and number == len(piece.lengths)
-                # A chunk map has no room for a tail, and only at the end is it known whether a file will need one.
+                # A file with a chunk map cannot have a tail, and whether it needs the map is only known at its end.
                 inline = last and (self._codec is not None or offset == length)
                 stored, tail = self._encode_cluster(data, runs, used, inline=inline)
                 if stored:
@@ -159,8 +157,7 @@ class DataWriter:
                     padding = -len(stored) % BLOCK_SIZE
                     used += (len(stored) + padding) // BLOCK_SIZE
                     if padding:
-                        # A compressed cluster ends where its last block ends, all else begins where its first block
-                        # begins.
+                        # Compressed data is at the end of its blocks, uncompressed data at the start.
                         blob.insert(len(blob) - (runs[-1].kind is Storage.COMPRESSED), bytes(padding))
             pieces.append((piece, runs, tail))
         joined = b"".join(blob)
@@ -170,9 +167,9 @@ class DataWriter:
         return _Encoded(pieces, joined, checksum)
 
     def _encode_cluster(self, data: bytes, runs: list[Run], block: int, *, inline: bool) -> tuple[bytes, bytes]:
-        """Add the runs of one cluster that would be stored from `block` on.
+        """Append the runs of one cluster to `runs`, as stored from `block` on.
 
-        Return what to store in blocks, and what inline.
+        Return the bytes to store in blocks, and those to store inline.
         """
         length = len(data)
         blocks = -(-length // BLOCK_SIZE)
@@ -198,7 +195,7 @@ class DataWriter:
         length = len(data)
         return not data[0] and data == (self._zeros if length == self._cluster else bytes(length))
 
-    # In the caller's thread.
+    # What the caller's thread does.
 
     def _finish(self, encoded: _Encoded, on_progress: Callable[[int], None] | None) -> None:
         """Write an encoded batch and give the files that end in it their `data`."""
@@ -260,7 +257,10 @@ class DataWriter:
         return FileData(layout.LAYOUT_COMPRESSED_FULL, blocks, runs, tail_at=tail_at, tail_size=len(tail))
 
     def _store_zeros(self, run: Run) -> Run:
-        """Return `run` as stored: zeros of each length are stored once, in one block, after the batch at hand."""
+        """Return the run that stores the zeros of `run`.
+
+        Zeros of each length are stored once, in one block behind the current batch.
+        """
         stored = self._zero_runs.get(run.length)
         if stored is None:
             if run.length <= BLOCK_SIZE:
@@ -278,7 +278,7 @@ class DataWriter:
 
 
 _FULL_ZERO: dict[int, Run] = {}
-"""One object for all full clusters of zeros: a file of some terabytes of holes is a list of them."""
+"""One object for all full clusters of zeros, by cluster size: a file with terabytes of holes is a list of them."""
 
 
 def _read(entry: Entry, offset: int, length: int) -> bytes:
@@ -308,7 +308,7 @@ def _read_rest(entry: Entry, content: Content, data: bytes, offset: int, length:
 
 
 def _batches(nodes: Iterable[DataNode], cluster: int, *, merge: bool) -> Iterator[list[_Piece]]:
-    """Cut files into pieces, and put pieces together in batches of about `_BATCH_BYTES`."""
+    """Divide files into pieces, and put pieces together into batches of about `_BATCH_BYTES`."""
     batch: list[_Piece] = []
     room = _BATCH_BYTES
     for node in nodes:
@@ -317,7 +317,7 @@ def _batches(nodes: Iterable[DataNode], cluster: int, *, merge: bool) -> Iterato
         lengths: list[int] = []
         while offset < size:
             length = min(cluster, size - offset)
-            # A short last cluster goes along with the one before it: fewer, fuller physical clusters.
+            # A short last cluster is joined to the one before it, for fewer and fuller physical clusters.
             if merge and 0 < size - offset - length < cluster // 2:
                 length = size - offset
             lengths.append(length)
@@ -336,7 +336,7 @@ def _batches(nodes: Iterable[DataNode], cluster: int, *, merge: bool) -> Iterato
 
 
 def _find_twins(nodes: Iterable[DataNode], pool: ThreadPoolExecutor) -> dict[int, DataNode]:
-    """Return, by the id() of each file that equals an earlier one, that earlier file.
+    """Return the files that equal an earlier file: their id() and that earlier file.
 
     Only files of equal size are read.
     """

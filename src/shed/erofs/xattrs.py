@@ -15,7 +15,7 @@ _ICOUNT_MAX = 0xFFFF
 _REST_MAX = 0xFF
 
 Prefixes = tuple[bytes, ...]
-"""Long name prefixes, by their number."""
+"""The long name prefixes of an image, by their number."""
 
 
 def read_xattrs(file: ImageFile, description: Description, inode: Inode, prefixes: Prefixes) -> dict[bytes, bytes]:
@@ -26,7 +26,10 @@ def read_xattrs(file: ImageFile, description: Description, inode: Inode, prefixe
 def locate_xattrs(
     file: ImageFile, description: Description, inode: Inode, prefixes: Prefixes
 ) -> list[tuple[bytes, int, int]]:
-    """Return the full name of each xattr of `inode`, and from which to which byte of the image its value is."""
+    """Return the xattrs of `inode`: the full name, and the bytes of the image where the value begins and ends.
+
+    Raises `ErofsError` when they are malformed.
+    """
     if not inode.xattr_icount:
         return []
     start = inode.body - layout.xattr_ibody_size(inode.xattr_icount)
@@ -51,7 +54,7 @@ def locate_xattrs(
 
 
 def _read_entry(file: ImageFile, position: int, limit: int, prefixes: Prefixes, nid: int) -> tuple[bytes, int, int]:
-    """Return the name of the entry at `position`, which must end before `limit`, and from where to where its value is."""
+    """Return name, start and end of the value of the entry at `position`, which must end before `limit`."""
     start = position + layout.XATTR_ENTRY.size
     if start > limit:
         raise ErofsError("xattr entry is cut off", rule="xattr-outside", nid=nid)
@@ -77,7 +80,11 @@ def _read_entry(file: ImageFile, position: int, limit: int, prefixes: Prefixes, 
 
 
 def read_prefixes(description: Description, read: Callable[[int, int], bytes]) -> Prefixes:
-    """Return the long name prefixes; `read(length, offset)` returns bytes of what holds them, fewer at its end."""
+    """Return the long name prefixes.
+
+    `read(length, offset)` returns bytes of the file or inode that contains them, fewer at its end.  Raises `ErofsError`
+    when the table is malformed.
+    """
     return tuple(_prefixes(description, read))
 
 
@@ -99,13 +106,13 @@ def _prefixes(description: Description, read: Callable[[int, int], bytes]) -> It
         position = layout.round_up(position + 2 + size, 4)
 
 
-# writing
+# Writing.
 
 
 def pack_xattrs(xattrs: Mapping[bytes, bytes], what: str) -> bytes:
-    """Return header and entries, sorted by name; empty when there are none.
+    """Return the header and the entries, sorted by name; empty bytes when there are no xattrs.
 
-    `what` names the file for the `ErofsError` that is raised for names and values EROFS cannot hold.
+    Raises `ErofsError` for names and values that EROFS cannot store; `what` names the file in its message.
     """
     if not xattrs:
         return b""

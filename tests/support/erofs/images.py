@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import stat
 from collections.abc import Iterable
 from pathlib import Path
@@ -76,7 +75,7 @@ class Damaged:
 
     def superblock(self, **fields: Any) -> None:
         """Change fields of the superblock."""
-        changed = dataclasses.replace(self.description(), **fields)
+        changed = self.description()._replace(**fields)
         self.put(layout.SUPER_OFFSET, changed.pack())
 
     def description(self) -> Superblock:
