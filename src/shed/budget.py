@@ -13,8 +13,8 @@ from pathlib import Path
 
 from shed.errors import DataError, StorageError
 from shed.fsutil import storage_errors
+from shed.sizes import GIB, format_size
 
-GIB = 1 << 30
 MAX_IMAGE = 32 * GIB
 """Most bytes that are fetched for one image, unless the configuration says otherwise."""
 MOST_RESERVE, RESERVE_PART = GIB, 0.05
@@ -56,9 +56,9 @@ class Reserve:
         if kept is None:
             kept = min(int(RESERVE_PART * disk.f_blocks * disk.f_frsize), MOST_RESERVE)
         if free - coming < kept:
-            wanted = f"{shown(coming)} needed, " if coming else ""
+            wanted = f"{format_size(coming)} needed, " if coming else ""
             raise StorageError(
-                f"too little space at {self._folder}: {wanted}{shown(free)} free, and {shown(kept)} must stay free",
+                f"too little space at {self._folder}: {wanted}{format_size(free)} free, and {format_size(kept)} must stay free",
                 code="DISK_RESERVE",
                 hint=f"free some: shed system prune; or set {self._setting} in server.yaml",
             )
@@ -93,7 +93,7 @@ class Budget:
         Raises as `spend`, and takes nothing.
         """
         if size > self._left:
-            raise self._spent(f"{self._what} {shown(size)}; at most {shown(self._total)} are allowed")
+            raise self._spent(f"{self._what} {format_size(size)}; at most {format_size(self._total)} are allowed")
         if self._reserve is not None:
             self._reserve.check(max(0, size - here))
 
@@ -105,20 +105,12 @@ class Budget:
         with self._lock:
             self._left -= count
             if self._left < 0:
-                raise self._spent(f"{self._what} more than {shown(self._total)}")
+                raise self._spent(f"{self._what} more than {format_size(self._total)}")
         if stored and self._reserve is not None:
             self._reserve.check(count)
 
     def _spent(self, message: str) -> DataError:
         return DataError(message, code="IMAGE_TOO_LARGE", hint=self._hint)
-
-
-def shown(size: int) -> str:
-    """Return `size` bytes for people."""
-    unit, name = next(
-        (unit, name) for unit, name in ((GIB, "GiB"), (1 << 20, "MiB"), (1, "bytes")) if size >= unit or unit == 1
-    )
-    return f"{size / unit:.1f}".removesuffix(".0") + f" {name}"
 
 
 def _existing(folder: Path) -> Path:

@@ -67,5 +67,5 @@ def test_exec_imports_little(tmp_path: Path) -> None:
     assert not found & SLOW
     assert not {name for name in found if name.startswith("shed.") and "config" in name} - {
         "shed.config",
-        "shed.config.rundir",
+        "shed.config.paths",
     }

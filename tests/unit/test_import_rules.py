@@ -16,6 +16,8 @@ GROUND = {
     "progress",
     "fsutil",
     "run",
+    "sizes",
+    "sshkeys",
     "entries",
     "text",
     "threads",

@@ -10,9 +10,9 @@ from shed.cli.options import Options
 from shed.cli.output import done, shown
 from shed.cli.parsing import Parser
 from shed.client.copying import Copy, Place, parse_place
-from shed.config.sizes import format_size
 from shed.errors import UsageError
 from shed.progress import Event, PhaseEvent, WarningEvent
+from shed.sizes import format_size
 from shed.terminal.output import note
 
 

@@ -14,7 +14,6 @@ from typing import Any
 from shed.cli.app import Command, dispatch
 from shed.cli.options import Options
 from shed.cli.parsing import Parser
-from shed.config.sizes import format_size
 from shed.erofs import layout
 from shed.erofs.checker import Report, check_image
 from shed.erofs.errors import ErofsError
@@ -23,6 +22,7 @@ from shed.erofs.extents import Extent, Form
 from shed.erofs.inode import Inode
 from shed.erofs.reader import Image
 from shed.errors import UsageError
+from shed.sizes import format_size
 from shed.terminal.output import emit, say, table
 from shed.text import visible
 

@@ -10,7 +10,7 @@ from shed.cli.connection import client
 from shed.cli.options import Options
 from shed.cli.output import shown
 from shed.cli.parsing import Parser
-from shed.config.sizes import format_size
+from shed.sizes import format_size
 from shed.terminal.output import age, emit, note, say, table
 from shed.text import visible
 

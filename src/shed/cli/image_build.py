@@ -16,7 +16,6 @@ from shed.cli.output import done, shown
 from shed.cli.parsing import Parser
 from shed.config.paths import Paths
 from shed.config.server import machine_settings
-from shed.config.sizes import format_size
 from shed.errors import UsageError
 from shed.images.builders.base import BuildRequest
 from shed.images.builders.build import DEFAULT_FILES, built, find_file
@@ -28,6 +27,7 @@ from shed.images.writers.choose import choose_writer
 from shed.names import check_image_name
 from shed.oci.descriptor import Platform
 from shed.progress import Progress
+from shed.sizes import format_size
 from shed.terminal.output import note, passing_on, seconds, timings
 
 BOOTKIT_COMMANDS = {

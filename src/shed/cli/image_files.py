@@ -11,10 +11,10 @@ from shed.cli.output import shown
 from shed.cli.parsing import Parser
 from shed.config.paths import Paths
 from shed.config.server import machine_settings
-from shed.config.sizes import format_size
 from shed.errors import UsageError
 from shed.images.service import Images
 from shed.progress import Progress
+from shed.sizes import format_size
 from shed.terminal.output import emit, note, say
 
 _SHORT = len("sha256:") + 12

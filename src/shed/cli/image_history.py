@@ -8,7 +8,7 @@ from shed.cli.connection import client
 from shed.cli.options import Options
 from shed.cli.output import done
 from shed.cli.parsing import Parser
-from shed.config.sizes import format_size
+from shed.sizes import format_size
 from shed.terminal.output import age, emit, say, table
 
 _WIDTH = 60

@@ -12,10 +12,10 @@ from shed.cli.output import done, shown, watched
 from shed.cli.parsing import Parser
 from shed.config.paths import Paths
 from shed.config.server import machine_settings
-from shed.config.sizes import format_size
 from shed.errors import UsageError
 from shed.images.service import Images
 from shed.progress import Event, PhaseEvent, Progress
+from shed.sizes import format_size
 from shed.terminal.output import note, timings
 
 

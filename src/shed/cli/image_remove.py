@@ -12,8 +12,8 @@ from shed.cli.options import Options
 from shed.cli.output import confirm, done
 from shed.cli.parsing import Parser
 from shed.client.client import Client
-from shed.config.sizes import format_size
 from shed.errors import ConflictError, DataError, NotFoundError
+from shed.sizes import format_size
 from shed.terminal.output import emit, note, say, table
 
 _SHORT = len("sha256:") + 12

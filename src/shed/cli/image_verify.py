@@ -9,10 +9,10 @@ from shed.cli.options import Options
 from shed.cli.output import shown
 from shed.cli.parsing import Parser
 from shed.config.paths import Paths
-from shed.config.sizes import format_size
 from shed.errors import DataError
 from shed.images.service import Images
 from shed.progress import Progress
+from shed.sizes import format_size
 from shed.terminal.output import emit, note, say, table, timings
 
 

@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from shed.cli.options import Described, Options
-from shed.config.sizes import parse_memory, parse_size
 from shed.errors import ShedError, UsageError
+from shed.sizes import parse_memory, parse_size
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)?")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, None: 1.0}

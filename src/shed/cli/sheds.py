@@ -10,8 +10,8 @@ from shed.cli.options import Options
 from shed.cli.output import confirm, done, shown, watched
 from shed.cli.parsing import Parser
 from shed.client.models import Shed
-from shed.config.sizes import format_size
 from shed.errors import UsageError
+from shed.sizes import format_size
 from shed.terminal.output import age, emit, note, passing_on, say, seconds, table, timings
 
 _COLD = "boot the VM, even where it could be restored"

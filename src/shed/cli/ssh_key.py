@@ -11,8 +11,8 @@ from shed.cli.options import Options
 from shed.cli.output import done
 from shed.cli.parsing import Parser
 from shed.client.identity import default_identity, own_key
-from shed.config.sshkeys import PublicKey
 from shed.errors import DataError, NotFoundError, UsageError
+from shed.sshkeys import PublicKey
 from shed.terminal.output import age, emit, note, say, table
 
 COMMANDS = {

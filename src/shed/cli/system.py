@@ -12,7 +12,7 @@ from shed.cli.options import Options
 from shed.cli.output import confirm, done, watched
 from shed.cli.parsing import Parser
 from shed.client.client import Client
-from shed.config.sizes import format_size
+from shed.sizes import format_size
 from shed.terminal.output import emit, note, say, table
 
 COMMANDS = {

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 
-from shed.config.rundir import server_socket
+from shed.config.paths import server_socket
 from shed.errors import UsageError
 
 DEFAULT_PORT = 8080

@@ -6,9 +6,9 @@ import getpass
 import socket
 from pathlib import Path
 
-from shed.config.sshkeys import PublicKey, make_pair, read_public
 from shed.errors import UsageError
 from shed.fsutil import storage_errors
+from shed.sshkeys import PublicKey, make_pair, read_public
 
 
 def default_identity() -> Path:

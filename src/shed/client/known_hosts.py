@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from shed.config.sshkeys import PublicKey
 from shed.errors import ConflictError
 from shed.fsutil import atomic_write, locked, storage_errors
+from shed.sshkeys import PublicKey
 
 
 def default_known_hosts() -> Path:

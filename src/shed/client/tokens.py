@@ -19,7 +19,7 @@ import sys
 from pathlib import Path
 
 from shed.client.address import Address, parse
-from shed.config.rundir import run_dir
+from shed.config.paths import run_dir
 from shed.errors import ShedError, UsageError
 from shed.fsutil import atomic_write, locked, storage_errors
 

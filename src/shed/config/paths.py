@@ -1,47 +1,72 @@
-"""Where things are on this machine."""
+"""Where things are on this machine.  Every `shed exec` imports this file, so it imports no pathlib until it is needed."""
 
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
-from shed.config.rundir import run_dir
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def run_dir() -> str:
+    """Return the directory of sockets.
+
+    It is ``SHED_RUNTIME_DIR`` if that is set, else ``/run/shed`` for root and ``$XDG_RUNTIME_DIR/shed`` for other users.
+    """
+    chosen = os.environ.get("SHED_RUNTIME_DIR")
+    if chosen:
+        return os.path.abspath(chosen)  # noqa: PTH100  no pathlib here
+    user = os.geteuid()
+    if user == 0:
+        return "/run/shed"
+    base = os.environ.get("XDG_RUNTIME_DIR")
+    if base:
+        return f"{base}/shed"
+    return f"/tmp/shed-{user}"  # noqa: S108  the server makes it with mode 0700, and both sides check who owns it
+
+
+def server_socket() -> str:
+    """Return the path of the local server's Unix socket."""
+    return run_dir() + "/shed.sock"
 
 
 class Paths:
-    """The folders of one server: everything durable is below `data`, sockets are below `run`.
+    """The directories of one server: everything durable is below `data`, sockets are below `run`.
 
     ``SHED_DATA_DIR`` and ``SHED_RUNTIME_DIR`` override the defaults: ``/var/lib/shed/qemu`` and ``/run/shed`` for root,
-    ``~/.local/share/shed`` and ``$XDG_RUNTIME_DIR/shed`` for everybody else.
+    ``~/.local/share/shed`` and ``$XDG_RUNTIME_DIR/shed`` for other users.
     """
 
     def __init__(self, data: Path | None = None, run: Path | None = None) -> None:
-        self.data = data or _from_environment("SHED_DATA_DIR") or _default_data()
+        from pathlib import Path  # noqa: PLC0415  see above
+
+        self.data = data or _data_dir()
         self.run = run or Path(run_dir())
         self.images = self.data / "images"
-        """OCI image layout with shed's own folders beside ``blobs/``."""
+        """OCI image layout, with shed's own directories beside ``blobs/``."""
         self.instances = self.data / "instances"
-        """One folder per shed: ``metadata.json``, ``console.log``, the backend's record."""
+        """One directory per shed: ``metadata.json``, ``console.log``, the backend's record."""
         self.uppers = self.data / "uppers"
         """``NAME/upper.ext4``: the writable layer of each shed, sparse."""
         self.snapshots = self.data / "snapshots"
-        """One folder per snapshot."""
+        """One directory per snapshot."""
         self.templates = self.data / "templates"
-        """Empty uppers to clone."""
+        """Empty uppers to clone, and saved VMs to restore."""
         self.spares = self.data / "spares"
-        """Machines that wait to become sheds."""
+        """Restored VMs that wait to become sheds."""
         self.logs = self.data / "logs"
-        """Console logs kept from failed creates, and the server's own log."""
+        """The server's own log, the audit log, and console logs kept from failed creates."""
         self.socket = self.run / "shed.sock"
-        """The local server's Unix socket, mode 0600 in a folder of mode 0700."""
+        """The local server's Unix socket, mode 0600 in a directory of mode 0700."""
 
 
-def _from_environment(name: str) -> Path | None:
-    value = os.environ.get(name)
-    return Path(value).absolute() if value else None
+def _data_dir() -> Path:
+    from pathlib import Path  # noqa: PLC0415  see above
 
-
-def _default_data() -> Path:
+    chosen = os.environ.get("SHED_DATA_DIR")
+    if chosen:
+        return Path(chosen).absolute()
     if os.geteuid() == 0:
         return Path("/var/lib/shed/qemu")
     base = os.environ.get("XDG_DATA_HOME")

@@ -49,8 +49,8 @@ from shed.budget import MAX_IMAGE, Limits
 from shed.config import images, values
 from shed.errors import ShedError, UsageError
 from shed.names import MAX_CPUS, MAX_MEMORY_MB, MAX_UPPER, MIN_MEMORY_MB, MIN_UPPER
+from shed.sizes import GIB
 
-GIB = 1 << 30
 LOG_LEVELS = ("debug", "info", "warning", "error")
 MAX_PULLS = 32
 MAX_TEMPLATES = 100

@@ -9,9 +9,9 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from shed.config.sizes import format_size, parse_size
-from shed.config.sshkeys import PublicKey
 from shed.errors import DataError, UsageError
+from shed.sizes import format_size, parse_size
+from shed.sshkeys import PublicKey
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)?")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")

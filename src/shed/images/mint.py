@@ -21,7 +21,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from shed.budget import shown
 from shed.entries import Entry
 from shed.errors import REFUSALS, DataError, NotFoundError, ShedError, StorageError, UsageError
 from shed.images import gate, trust
@@ -45,6 +44,7 @@ from shed.oci.tarstream import Member
 from shed.oci.unpack import Spool
 from shed.oci.unpacking import MAX_UNPACKED, TOO_LARGE, Unpacking
 from shed.progress import Progress, Stop
+from shed.sizes import format_size
 
 if TYPE_CHECKING:  # the kit's builder is large, and only its result is needed
     from shed.images.bootkit.kit import Kit
@@ -355,7 +355,8 @@ def _check_size(entries: list[Entry]) -> None:
     total = sum(entry.size for entry in entries)
     if total > MAX_UNPACKED:
         raise DataError(
-            f"the files of the image have {shown(total)}, at most {shown(MAX_UNPACKED)} are allowed", code=TOO_LARGE
+            f"the files of the image have {format_size(total)}, at most {format_size(MAX_UNPACKED)} are allowed",
+            code=TOO_LARGE,
         )
 
 

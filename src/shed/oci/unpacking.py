@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import threading
 
-from shed.budget import Reserve, shown
+from shed.budget import Reserve
 from shed.errors import DataError
+from shed.sizes import format_size
 
 MAX_UNPACKED = 1 << 37
 """Most bytes that the layers of one image may unpack to: 128 GiB, more than a shed's disk can hold."""
@@ -72,10 +73,12 @@ class Part:
             image.written += count if stored else 0
             read, unpacked, written = image.read, image.unpacked, image.written
         if unpacked > image.most_bytes:
-            raise self._refused(f"the image unpacks to more than {shown(image.most_bytes)}", "make the image smaller")
+            raise self._refused(
+                f"the image unpacks to more than {format_size(image.most_bytes)}", "make the image smaller"
+            )
         if written > RATIO_FROM and written > MAX_RATIO * read:
             raise self._refused(
-                f"{shown(read)} unpack to {shown(written)} and more, over {MAX_RATIO} times as much",
+                f"{format_size(read)} unpack to {format_size(written)} and more, over {MAX_RATIO} times as much",
                 "give the image with layers that are not compressed: skopeo copy … docker-archive:FILE",
             )
         if stored and image.reserve is not None:
@@ -93,7 +96,7 @@ class Part:
             )
         if image.memory > image.most_memory:
             raise self._refused(
-                f"the names and attributes of {image.members:,} files take more than {shown(image.most_memory)} of "
+                f"the names and attributes of {image.members:,} files take more than {format_size(image.most_memory)} of "
                 "memory",
                 "make it of fewer files",
             )

@@ -148,9 +148,9 @@ def _backend(paths: Paths, settings: Settings) -> Backend:
 
 
 def _pull_images(options: argparse.Namespace) -> int:
-    from shed.config.sizes import format_size  # noqa: PLC0415  as above
     from shed.progress import Progress  # noqa: PLC0415
     from shed.sheds.pins import open_images  # noqa: PLC0415
+    from shed.sizes import format_size  # noqa: PLC0415  as above
     from shed.terminal.output import emit  # noqa: PLC0415
     from shed.terminal.progress import shown  # noqa: PLC0415
 

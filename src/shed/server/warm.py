@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 from shed.backends.base import Backend, Machine, Template
 from shed.config.paths import Paths
 from shed.config.server import Settings
-from shed.config.sizes import parse_memory
 from shed.errors import ConflictError, NotFoundError, ShedError, UsageError
 from shed.images.find import all_tags
 from shed.images.resolve import BootImage
@@ -23,6 +22,7 @@ from shed.names import MAX_CPUS, MAX_MEMORY_MB, MIN_MEMORY_MB
 from shed.progress import Event, Progress
 from shed.sheds import folders
 from shed.sheds.templates import blank, make
+from shed.sizes import parse_memory
 
 if TYPE_CHECKING:
     from shed.oci.digest import Digest

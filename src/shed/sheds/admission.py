@@ -19,9 +19,9 @@ from shed.backends.base import Backend, Liveness
 from shed.budget import Reserve
 from shed.config.paths import Paths
 from shed.config.server import Settings
-from shed.config.sizes import format_size
 from shed.errors import ShedError, UnavailableError
 from shed.sheds import folders, headroom, metadata
+from shed.sizes import format_size
 from shed.threads import in_thread
 
 log = logging.getLogger(__name__)

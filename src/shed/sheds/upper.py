@@ -17,10 +17,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from shed.config.sizes import format_size
 from shed.errors import DataError, NotFoundError, StorageError, UsageError
 from shed.fsutil import atomic_file, clone_file, locked, storage_errors
 from shed.names import MAX_UPPER, MIN_UPPER
+from shed.sizes import format_size
 
 if TYPE_CHECKING:
     from shed.erofs.reader import Image

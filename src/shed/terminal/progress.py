@@ -15,9 +15,9 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TextIO
 
-from shed.config.sizes import format_size
 from shed.fsutil import on_wait
 from shed.progress import BlobEvent, BytesEvent, Event, PhaseEvent, WarningEvent
+from shed.sizes import format_size
 from shed.text import visible
 
 _TICK = 0.1

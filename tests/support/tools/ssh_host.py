@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import IO
 from urllib.parse import quote
 
-from shed.config.sshkeys import PublicKey
+from shed.sshkeys import PublicKey
 from support.ports import free_port
 from support.servers.running import Running
 from support.servers.world import World

@@ -13,9 +13,9 @@ from shed.cli import exec as exec_words
 from shed.cli.app import COMMANDS, run
 from shed.cli.options import Options, refuse_server, take_all
 from shed.cli.parsing import Parser, parse_count, parse_duration
-from shed.config.sizes import parse_memory
 from shed.errors import UsageError
 from shed.names import check_shed_name
+from shed.sizes import parse_memory
 
 
 @pytest.mark.parametrize(

@@ -5,9 +5,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from shed.budget import GIB, Budget, Limits, Reserve
+from shed.budget import Budget, Limits, Reserve
 from shed.errors import DataError, StorageError
 from shed.oci.store import LayoutStore
+from shed.sizes import GIB
 
 
 def disk(monkeypatch: pytest.MonkeyPatch, *, size: int, free: int) -> None:

@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from shed.config.sshkeys import PublicKey, make_pair, read_public
 from shed.errors import DataError
+from shed.sshkeys import PublicKey, make_pair, read_public
 
 
 def test_made_once_by_many_processes(tmp_path: Path) -> None:
     """All find the same pair, whole, and ssh-keygen agrees on its fingerprint."""
     path = tmp_path / "id_ed25519"
     code = (
-        "import sys, pathlib; from shed.config.sshkeys import *; p = pathlib.Path(sys.argv[1]); make_pair(p, 'c'); "
+        "import sys, pathlib; from shed.sshkeys import *; p = pathlib.Path(sys.argv[1]); make_pair(p, 'c'); "
         "print(read_public(p))"
     )
     words = [sys.executable, "-c", code, str(path)]

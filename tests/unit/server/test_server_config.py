@@ -6,8 +6,8 @@ import pytest
 
 from shed.config import server
 from shed.config.server import ConfigError, Settings, load_settings, parse_settings
-from shed.config.sizes import format_size, parse_size
 from shed.errors import UsageError
+from shed.sizes import format_size, parse_size
 
 FILE = Path("server.yaml")
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIKObfD+RHrGTI4UO/Qhf4C9pLu53wpRelKSDml/iZCis a@b"

@@ -32,9 +32,9 @@ from typing import Any
 
 from shed.backends.base import Disk, Machine, Share, Template
 from shed.backends.qemu import accel, command
-from shed.config.sizes import format_size
 from shed.errors import StorageError
 from shed.fsutil import atomic_write, fsync_dir, locked, storage_errors
+from shed.sizes import format_size
 
 log = logging.getLogger(__name__)
 MEMORY, STATE, RECORD = "memory", "state", "template.json"

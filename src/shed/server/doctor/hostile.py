@@ -10,12 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from shed.backends.guard.filter import NOTIFY
-from shed.config.sizes import format_size
 from shed.errors import ShedError, UnavailableError
 from shed.run import run
 from shed.server import local
 from shed.server.doctor.result import Host, Result, Status
 from shed.sheds import folders
+from shed.sizes import format_size
 from shed.text import visible
 
 _SECCOMP, _GET_ACTION_AVAILABLE = 317, 2

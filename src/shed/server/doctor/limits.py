@@ -9,11 +9,11 @@ from collections.abc import Iterator
 
 from shed.backends.qemu import QemuBackend, groups
 from shed.backends.qemu.budget import Budget
-from shed.config.sizes import format_size
 from shed.errors import ShedError
 from shed.server.doctor.result import Host, Result, Status
 from shed.sheds import headroom
 from shed.sheds.admission import Admission
+from shed.sizes import format_size
 
 _GREEDY = "import sys; sys.stdin.read(1); eaten = [b'x' * (1 << 20) for _ in range(256)]"
 _TRIED = Budget(memory_bytes=64 << 20, swap_bytes=0, tasks=16, cpu_percent=100)

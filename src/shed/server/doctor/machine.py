@@ -13,7 +13,6 @@ from pathlib import Path
 
 from shed.backends.qemu import accel
 from shed.backends.qemu.backend import INSTALL_HINT
-from shed.config.sizes import format_size
 from shed.errors import ShedError
 from shed.images import trust
 from shed.images.annotations import BootAnnotations
@@ -21,6 +20,7 @@ from shed.images.bootkit.kit import load_kit
 from shed.run import missing_tool, run
 from shed.server.doctor.result import Host, Result, Status
 from shed.sheds.space import measure
+from shed.sizes import format_size
 
 LITTLE_SPACE, NO_SPACE = 5 << 30, 1 << 30
 """Free bytes below which there is a warning, and below which creating a shed is likely to fail."""

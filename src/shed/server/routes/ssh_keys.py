@@ -8,11 +8,11 @@ from __future__ import annotations
 import asyncio
 
 from shed.api.access import Right
-from shed.config.sshkeys import PublicKey
 from shed.errors import DataError, UsageError
 from shed.server.app import Route, Server
 from shed.server.http import Reply, Request, json_answer
 from shed.server.ssh.enrolled import Enrolled, enrol, enrolled, revoke
+from shed.sshkeys import PublicKey
 
 _KINDS = ("ssh-ed25519", "ssh-rsa", "ecdsa-sha2-", "sk-ssh-ed25519@openssh.com", "sk-ecdsa-sha2-nistp256@openssh.com")
 

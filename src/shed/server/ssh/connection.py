@@ -10,9 +10,9 @@ from typing import Any
 import asyncssh
 from asyncssh.packet import PacketDecodeError
 
-from shed.config.sshkeys import fingerprint
 from shed.server.peer import Peer
 from shed.server.ssh.limits import MOST_TRIES
+from shed.sshkeys import fingerprint
 
 log = logging.getLogger(__name__)
 TOO_MANY = "Too many keys were refused.  Run `shed ssh-config --install`, then: ssh shed-NAME"

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from shed.config.sshkeys import PublicKey
 from shed.errors import ConflictError, DataError, NotFoundError
 from shed.fsutil import atomic_write, locked, storage_errors
+from shed.sshkeys import PublicKey
 
 MOST_KEYS = 256
 """Most keys that are kept: each login reads them."""

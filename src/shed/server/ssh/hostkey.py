@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from shed.config.sshkeys import make_pair, read_public
 from shed.fsutil import storage_errors
+from shed.sshkeys import make_pair, read_public
 
 _NAME = "ssh_host_ed25519_key"
 

@@ -1,4 +1,4 @@
-"""Sizes as people write them."""
+"""Sizes in bytes, as people write and read them.  Units are powers of 1024."""
 
 from __future__ import annotations
 
@@ -6,16 +6,13 @@ import re
 
 from shed.errors import UsageError
 
+KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 _SIZE = re.compile(r"(\d{1,18}(?:\.\d+)?)\s*([KMGT]?)(?:I?B)?", re.IGNORECASE | re.ASCII)
 _UNITS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}
-_MIB = 1 << 20
 
 
 def parse_size(text: str) -> int:
-    """Return the bytes that `text` (``5G``, ``512M``, ``1.5GiB``, ``1073741824``) stands for; units are powers of 1024.
-
-    Raises `UsageError`.
-    """
+    """Return the bytes that `text` means: ``5G``, ``512M``, ``1.5GiB`` or ``1073741824``.  Raises `UsageError`."""
     match = _SIZE.fullmatch(text.strip())
     if match is None:
         raise UsageError(f"{text!r} is not a size", hint="write a number and a unit: 512M, 5G")
@@ -23,15 +20,15 @@ def parse_size(text: str) -> int:
 
 
 def parse_memory(text: str) -> int:
-    """Return the MiB that ``2048`` (MiB), ``512M`` or ``4G`` stands for.  Raises `UsageError`."""
+    """Return the MiB that `text` means: ``2048`` (MiB), ``512M`` or ``4G``.  Raises `UsageError`."""
     size = parse_size(f"{text}M" if text.isascii() and text.isdigit() else text)
-    if size % _MIB:
+    if size % MIB:
         raise UsageError(f"{text!r} is not a whole number of megabytes", hint="write one: 512M, 4G")
-    return size // _MIB
+    return size // MIB
 
 
 def format_size(size: int) -> str:
-    """Return `size` bytes for people: the largest unit of 1024 that leaves at least 1, with at most one decimal."""
+    """Return `size` bytes for people: in the largest unit that gives at least 1, with at most one decimal."""
     value, units = float(size), iter(("bytes", "KiB", "MiB", "GiB", "TiB"))
     unit = next(units)
     while value >= 1024 and unit != "TiB":
