@@ -348,7 +348,7 @@ def test_an_image_is_named_in_the_path(host: Host) -> None:
     digest = put_image(host.store, "image", "pull")
     refs.record(host.store, "example.org/a/b:v1", digest)
     server = parse(f"unix://{host.paths.socket}")
-    with pytest.raises(UsageError, match="docker_ref is missing"):
+    with pytest.raises(UsageError, match="image is missing"):
         http.request(server, "POST", "/api/images/pull", body={})
     with pytest.raises(ShedError, match="POST is not possible on /api/images/mine"):
         http.request(server, "POST", "/api/images/mine", body={})

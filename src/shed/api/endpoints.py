@@ -67,16 +67,6 @@ _FORCED = Old("query", "force", "force")
 _REF = (Old("query", "ref", "image"), Old("path", "ref", "image"))
 
 INFO = Endpoint("info", "GET", "/api/info", Right.READ, Nothing, NoBody, server.Info, "Say who this server is")
-OPENAPI = Endpoint(
-    "openapi",
-    "GET",
-    "/api/openapi.json",
-    Right.READ,
-    Nothing,
-    NoBody,
-    dict[str, Any],
-    "Describe this API (OpenAPI 3.1)",
-)
 SSH_HOST_KEY = Endpoint(
     "ssh_host_key",
     "GET",

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
+from msgspec import Meta
+
 from shed.api.base import Answer, Body, Params, PartialAnswer, Timings, Warnings, says
 from shed.names import MAX_TAG
 
-ImageName = Annotated[str, says("The image: a tag, a digest, or the reference it was pulled by.", minLength=1)]
+ImageName = Annotated[str, Meta(min_length=1), says("The image: a tag, a digest, or the reference it was pulled by.")]
 TagName = Annotated[
     str, says("A tag in the store.", pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*$", minLength=1, maxLength=MAX_TAG)
 ]
@@ -169,7 +171,7 @@ class PushImage(Body, kw_only=True, frozen=True, forbid_unknown_fields=True):
     """An image to push."""
 
     image: ImageName
-    destination: Annotated[str, says("`REGISTRY/REPOSITORY[:TAG]`.", minLength=1)]
+    destination: Annotated[str, Meta(min_length=1), says("`REGISTRY/REPOSITORY[:TAG]`.")]
     insecure: Annotated[bool, says("Speak plain HTTP with the registry.")] = False
 
 
@@ -190,7 +192,7 @@ class Pushed(Answer, kw_only=True, frozen=True):
 class PullImage(Body, kw_only=True, frozen=True, forbid_unknown_fields=True):
     """An image to pull from a registry."""
 
-    image: Annotated[str, says("The reference: `REGISTRY/REPOSITORY:TAG`, or with `@DIGEST`.", minLength=1)]
+    image: Annotated[str, Meta(min_length=1), says("The reference: `REGISTRY/REPOSITORY:TAG`, or with `@DIGEST`.")]
     tag: Annotated[str | None, says("The tag in the store; absent: the last part of the repository's path.")] = None
     platform: Annotated[str | None, says("`OS/ARCHITECTURE[/VARIANT]`; absent: the server's.")] = None
     with_layers: Annotated[bool, says("Also the layers, for derived images and for a push elsewhere.")] = False

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from typing import Any
 
-from shed.api.access import Right
+from shed.api.base import API_VERSION, VERSION_HEADER
+from shed.api.decoding import decode
+from shed.api.endpoints import A, B, Endpoint, P
 from shed.config.paths import Paths
 from shed.config.server import Settings
 from shed.errors import NotFoundError, UsageError
 from shed.images.service import Images
 from shed.server.audit import Audit
+from shed.server.call import Call, Work
 from shed.server.failures import explain
-from shed.server.http import Answer, Events, Reply, Request, error_answer
+from shed.server.http import Answer, Events, Reply, Request, Upgrade, error_answer, json_answer
 from shed.server.ssh.front import Front
 from shed.server.tokens import Tokens
 from shed.server.work import Workers
 from shed.sheds.manager import Manager
 from shed.sheds.pins import open_images
+from shed.untrusted import number, told
 
 
 class MethodError(UsageError):
@@ -26,6 +31,12 @@ class MethodError(UsageError):
 
     code = "METHOD_NOT_ALLOWED"
     http_status = 405
+
+
+class VersionError(UsageError):
+    """The client needs a newer contract than this server has."""
+
+    code = "API_TOO_OLD"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,17 +64,22 @@ class Server:
 _OK, _SWITCHED, _CLIENT_GONE = 200, 101, 499
 _LONGEST = 200
 """Characters of an unknown path that the audit log shows."""
-Handle = Callable[[Server, Request], Awaitable[Reply]]
+_MOST_VERSION = 1 << 20
+Handle = Callable[[Server, Call[P, B]], Awaitable[A | Work[A] | Reply]]
+"""Answers a call: with the answer of its endpoint, with work that leads to it, or with a whole reply."""
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """`method` and `pattern` (segments in braces match any one segment), the right that it takes, and who answers."""
+    """Who answers an endpoint."""
 
-    method: str
-    pattern: str
-    right: Right
-    handle: Handle
+    endpoint: Endpoint[Any, Any, Any]
+    handle: Handle[Any, Any, Any]
+
+
+def route(endpoint: Endpoint[P, B, A], handle: Handle[P, B, A]) -> Route:
+    """Return the route that has `handle` answer `endpoint`."""
+    return Route(endpoint, handle)
 
 
 class App:
@@ -71,16 +87,26 @@ class App:
 
     def __init__(self, server: Server, routes: Iterable[Route]) -> None:
         self._server = server
-        self._routes = [(route.pattern.split("/")[1:], route) for route in routes]
+        self._routes = [
+            (path, path.split("/")[1:], route)
+            for route in routes
+            for path in (route.endpoint.path, route.endpoint.old_path)
+            if path
+        ]
 
     async def __call__(self, request: Request) -> Reply:
         """Answer `request`.  Raises nothing but cancellation."""
         action = self._server.audit.begin(request.caller, f"{request.method} /{'/'.join(request.path)}"[:_LONGEST])
         try:
-            route, params = self._find(request)
-            action = self._server.audit.begin(request.caller, f"{route.method} {route.pattern}", params.get("name"))
-            request.caller.require(route.right, f"{route.method} {route.pattern}")
-            reply = await route.handle(self._server, replace(request, params=params, action=action))
+            path, route, found = self._find(request)
+            endpoint = route.endpoint
+            what = f"{endpoint.method} {path}"
+            action = self._server.audit.begin(request.caller, what, found.get("name"))
+            request.caller.require(endpoint.right, what)
+            _check_version(request)
+            params, body = decode(endpoint, found, request.query, request.body)
+            call = Call(endpoint, request, params, body, action)
+            reply = await self._reply(call, await route.handle(self._server, call))
         except asyncio.CancelledError:
             action.end(_CLIENT_GONE, "CLIENT_GONE")
             raise
@@ -91,19 +117,43 @@ class App:
         action.end(reply.status if isinstance(reply, Answer) else _OK if isinstance(reply, Events) else _SWITCHED)
         return reply
 
-    def _find(self, request: Request) -> tuple[Route, dict[str, str]]:
+    async def _reply(self, call: Call[Any, Any], outcome: object) -> Reply:
+        if isinstance(outcome, Work):
+            return await self._server.workers.run(call, outcome)
+        if isinstance(outcome, Answer | Events | Upgrade):
+            return outcome
+        return json_answer(outcome, status=call.endpoint.status)
+
+    def _find(self, request: Request) -> tuple[str, Route, dict[str, str]]:
+        """Return the path of an endpoint, its route, and what the request has for what is in braces."""
         others = []
-        for pattern, route in self._routes:
+        for path, pattern, route in self._routes:
             params = _match(pattern, request.path)
             if params is None:
                 continue
-            if route.method == request.method:
-                return route, params
-            others.append(route.method)
-        path = "/" + "/".join(request.path)
+            if route.endpoint.method == request.method:
+                return path, route, params
+            others.append(route.endpoint.method)
+        shown = "/" + "/".join(request.path)
         if others:
-            raise MethodError(f"{request.method} is not possible on {path}", hint=f"it takes {', '.join(others)}")
-        raise NotFoundError(f"there is nothing at {path}", hint="is the client of another version than the server?")
+            raise MethodError(f"{request.method} is not possible on {shown}", hint=f"it takes {', '.join(others)}")
+        raise NotFoundError(f"there is nothing at {shown}", hint="is the client of another version than the server?")
+
+
+def _check_version(request: Request) -> None:
+    """Raise `VersionError` when the client needs a newer contract, `UsageError` when what it says is no version."""
+    asked = request.headers.get(VERSION_HEADER.lower())
+    if asked is None:
+        return
+    version = number(asked, 1, _MOST_VERSION)
+    if version is None:
+        raise UsageError(
+            f"{told(asked, 40)!r} is not a version of the API", hint=f"send {VERSION_HEADER}: {API_VERSION}"
+        )
+    if version > API_VERSION:
+        raise VersionError(
+            f"the client needs version {version} of the API, this server has {API_VERSION}", hint="update the server"
+        )
 
 
 def _match(pattern: list[str], path: tuple[str, ...]) -> dict[str, str] | None:

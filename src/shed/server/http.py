@@ -11,18 +11,18 @@ import contextlib
 import json
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 from urllib.parse import parse_qsl, unquote
 
 import h11
+import msgspec
 
+from shed.api.base import API_VERSION, VERSION_HEADER
+from shed.api.events import Failure, Fault
 from shed.backends.base import Stream
 from shed.errors import ShedError, UsageError
-from shed.server.audit import Action
 from shed.server.bridge import bridge
 from shed.server.caller import Caller
-from shed.untrusted import number, told
 from shed.version import VERSION
 
 log = logging.getLogger(__name__)
@@ -39,7 +39,7 @@ REQUEST_TIMEOUT = 20.0
 """Seconds from a request's first byte to its last."""
 _READ = 65536
 _Event = h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]
-_SERVER = ("Server", f"shed/{VERSION}")
+_HEADERS = [("Server", f"shed/{VERSION}"), (VERSION_HEADER, f"{API_VERSION}")]
 Tell = Callable[[str], Awaitable[None]]
 """Tells the client, before the answer, what it is waiting for: ``waiting`` or ``starting``."""
 
@@ -66,10 +66,6 @@ class Request:
     """By lower-case name; of repeated ones, the last."""
     body: bytes
     caller: Caller
-    params: dict[str, str] = field(default_factory=dict)
-    """What the route's pattern found in the path."""
-    action: Action | None = None
-    """What the audit log will say of it."""
     left: Callable[[], Awaitable[None]] | None = None
     """Waits until the client has hung up.  Who calls it ends that before the request is answered."""
     tell: Tell | None = None
@@ -81,20 +77,6 @@ class Request:
     def wants_events(self) -> bool:
         """Whether the client asks for progress as server-sent events."""
         return "text/event-stream" in self.headers.get("accept", "")
-
-    def json_object(self) -> dict[str, Any]:
-        """Return the body as a JSON object; none at all is an empty one.  Raises `UsageError`."""
-        if not self.body:
-            return {}
-        try:
-            value = json.loads(self.body)
-            if b"\\u" in self.body:
-                json.dumps(value, ensure_ascii=False).encode()  # half a surrogate pair is not text
-        except (ValueError, RecursionError):
-            value = None
-        if not isinstance(value, dict):
-            raise UsageError("the body of the request is not a JSON object", hint='send {"key": value, …}')
-        return value
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,39 +113,23 @@ Admit = Callable[[dict[str, str]], Caller]
 """Says, from a request's headers, whom it is from; raises `ShedError` for a client that is not to be served."""
 
 
-def flag(request: Request, name: str) -> bool:
-    """Return a member of the query that is ``true`` or ``false``; false when it is not there.  Raises `UsageError`."""
-    value = request.query.get(name, "false")
-    if value not in {"true", "false"}:
-        raise UsageError(f"{name} is true or false, not {value!r}", hint=f"send ?{name}=true")
-    return value == "true"
-
-
-def whole(text: str, what: str, least: int, most: int, *, code: str | None = None) -> int:
-    """Return the number that `text`, a part of the path or the query, is.
-
-    Raises `UsageError` (`code`) saying that it is not `what`.
-    """
-    value = number(text, least, most)
-    if value is None:
-        raise UsageError(f"{told(text, 40)!r} is not {what}", code=code, hint=f"choose from {least} to {most}")
-    return value
-
-
 def json_answer(value: object, *, status: int = 200) -> Answer:
-    """Return `value` as a JSON response."""
-    return Answer(status, json.dumps(value, separators=(",", ":")).encode() + b"\n")
+    """Return `value`, a struct of the contract, as a JSON response."""
+    return Answer(status, encode(value) + b"\n")
+
+
+def encode(value: object) -> bytes:
+    """Return the JSON of `value`."""
+    try:
+        return msgspec.json.encode(value)
+    except UnicodeEncodeError:  # the name of a file that is not UTF-8: as escaped halves of surrogate pairs
+        return json.dumps(msgspec.to_builtins(value), separators=(",", ":")).encode()
 
 
 def error_answer(error: ShedError) -> Answer:
     """Return the response that tells `error`."""
-    return json_answer({"error": error_object(error)}, status=error.http_status)
-
-
-def error_object(error: ShedError) -> dict[str, str]:
-    """Return `error` as the API shows it: code, message, and a hint when there is one."""
-    shown = {"code": error.code, "message": error.message}
-    return {**shown, "hint": error.hint} if error.hint else shown
+    fault = Fault(code=error.code, message=error.message, hint=error.hint or None)
+    return json_answer(Failure(error=fault), status=error.http_status)
 
 
 class HttpConnection:
@@ -308,7 +274,7 @@ class HttpConnection:
         await self._writer.drain()
 
     async def _send_answer(self, answer: Answer, *, close: bool = False, head_only: bool = False) -> None:
-        headers = [_SERVER, ("Content-Type", answer.content_type), ("Content-Length", str(len(answer.body)))]
+        headers = [*_HEADERS, ("Content-Type", answer.content_type), ("Content-Length", str(len(answer.body)))]
         if answer.status == 401:
             headers.append(("WWW-Authenticate", "Bearer"))
         if close:
@@ -317,7 +283,7 @@ class HttpConnection:
         await self._send(response, h11.Data(data=b"" if head_only else answer.body), h11.EndOfMessage())
 
     async def _send_events(self, events: Events) -> None:
-        headers = [_SERVER, ("Content-Type", "text/event-stream"), ("Cache-Control", "no-store")]
+        headers = [*_HEADERS, ("Content-Type", "text/event-stream"), ("Cache-Control", "no-store")]
         await self._send(h11.Response(status_code=200, headers=headers))
         async with contextlib.aclosing(events.blocks) as blocks:
             async for block in blocks:
@@ -327,7 +293,7 @@ class HttpConnection:
     async def _switch(self, upgrade: Upgrade) -> None:
         early = self._http.trailing_data[0]
         try:
-            headers = [("Connection", "Upgrade"), ("Upgrade", upgrade.protocol)]
+            headers = [*_HEADERS, ("Connection", "Upgrade"), ("Upgrade", upgrade.protocol)]
             self._writer.write(self._http.send(h11.InformationalResponse(status_code=101, headers=headers)) or b"")
             await bridge(self._reader, self._writer, upgrade.stream, early, half_close=upgrade.half_close)
         finally:

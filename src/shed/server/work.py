@@ -13,17 +13,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from dataclasses import asdict
 from typing import Any
 
-from shed.errors import ShedError, UnavailableError, UsageError
+from msgspec import Struct
+
+from shed.api import events
+from shed.api.base import WorkParams
+from shed.errors import ShedError, UnavailableError
 from shed.fsutil import on_wait
 from shed.progress import BlobEvent, BytesEvent, Event, PhaseEvent, Progress, Stop, WarningEvent
+from shed.server.call import Call, Work
 from shed.server.failures import explain
-from shed.server.http import Events, Reply, Request, error_object, flag, json_answer
+from shed.server.http import Events, Reply, Request, encode, json_answer
 
 log = logging.getLogger(__name__)
 KEEPALIVE = 15.0
@@ -33,8 +36,7 @@ _FIRST_EVENT = 10.0
 work, most likely.
 """
 _MOST_UNREAD = 1000
-Task = asyncio.Task[dict[str, Any]]
-Work = Callable[[Progress], Awaitable[dict[str, Any]]]
+Task = asyncio.Task[Any]
 
 
 class Workers:
@@ -43,28 +45,28 @@ class Workers:
     def __init__(self) -> None:
         self._tasks: set[Task] = set()
 
-    async def run(self, request: Request, work: Work, *, status: int = 200) -> Reply:
-        """Do `work` and return its result with `status`, or as events when the client asks for them.
+    async def run(self, call: Call[Any, Any], work: Work[Any]) -> Reply:
+        """Do `work` and return its result, or events when the client asks for them.
 
         A failure before the first event is raised: the answer then carries its proper status.
         """
-        per_blob, detached = _per_blob(request), flag(request, "detach")
+        request, wanted = call.request, call.params
+        assert isinstance(wanted, WorkParams)
         queue: asyncio.Queue[Event | None] = asyncio.Queue()
         loop = asyncio.get_running_loop()
         progress = Progress(
-            lambda event: None if isinstance(event, BlobEvent) and not per_blob else _put(loop, queue, event)
+            lambda event: None if isinstance(event, BlobEvent) and wanted.progress is None else _put(loop, queue, event)
         )
-        task = asyncio.create_task(_run(work, progress, f"{request.method} /{'/'.join(request.path)}"))
+        task = asyncio.create_task(_run(work.run, progress, f"{request.method} /{'/'.join(request.path)}"))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         task.add_done_callback(lambda _: queue.put_nowait(None))
         task.add_done_callback(_look_at)
-        if request.action is not None:
-            request.action.follow(task, status)
-        watch = _Watch(request, Stop() if detached else progress.left)
+        call.action.follow(task, call.endpoint.status)
+        watch = _Watch(request, Stop() if wanted.detach else progress.left)
         if not request.wants_events:
             try:
-                return json_answer(await asyncio.shield(task), status=status)
+                return json_answer(await asyncio.shield(task), status=call.endpoint.status)
             finally:
                 await watch.end()
         try:
@@ -120,14 +122,7 @@ async def _watched(blocks: AsyncGenerator[bytes, None], watch: _Watch) -> AsyncG
         await watch.end()
 
 
-def _per_blob(request: Request) -> bool:
-    value = request.query.get("progress")
-    if value not in {None, "blob"}:
-        raise UsageError(f"progress can be blob, not {value!r}", hint="send ?progress=blob, or nothing")
-    return value is not None
-
-
-async def _run(work: Work, progress: Progress, what: str) -> dict[str, Any]:
+async def _run(work: Callable[[Progress], Awaitable[Any]], progress: Progress, what: str) -> Any:
     """Do `work`; a failure is in the log even when nobody waits for the answer any more."""
     on_wait.set(progress.warn)  # this is a task of its own, and so is its context
     try:
@@ -156,14 +151,7 @@ def _put(loop: asyncio.AbstractEventLoop, queue: asyncio.Queue[Event | None], ev
 async def _blocks(first: Event | None, queue: asyncio.Queue[Event | None], task: Task) -> AsyncGenerator[bytes, None]:
     event = first
     while event is not None:
-        if isinstance(event, PhaseEvent):
-            yield _block("progress", {"phase": event.name, "message": event.message})
-        elif isinstance(event, WarningEvent):
-            yield _block("progress", {"phase": "", "message": event.message, "warning": True})
-        elif isinstance(event, BytesEvent):
-            yield _block("bytes", {"label": event.label, "current": event.current, "total": event.total})
-        elif isinstance(event, BlobEvent):
-            yield _block("blob", asdict(event))
+        yield _block(*_told(event))
         while True:
             try:
                 async with asyncio.timeout(KEEPALIVE):
@@ -175,10 +163,26 @@ async def _blocks(first: Event | None, queue: asyncio.Queue[Event | None], task:
         result = await task
     except Exception as error:  # noqa: BLE001  explain() logs what is not meant for users
         told = explain(error)
-        yield _block("error", {**error_object(told), "status": told.http_status})
+        hint = told.hint or None
+        yield _block(
+            "error", events.ErrorEvent(code=told.code, message=told.message, hint=hint, status=told.http_status)
+        )
     else:
         yield _block("complete", result)
 
 
-def _block(name: str, data: object) -> bytes:
-    return b"event: %s\ndata: %s\n\n" % (name.encode(), json.dumps(data, separators=(",", ":")).encode())
+def _told(event: Event) -> tuple[str, Struct]:
+    """Return an event's name and data, as the contract has them."""
+    match event:
+        case PhaseEvent(name, message):
+            return "progress", events.ProgressEvent(phase=name, message=message)
+        case WarningEvent(message):
+            return "progress", events.ProgressEvent(phase="", message=message, warning=True)
+        case BytesEvent(label, current, total):
+            return "bytes", events.BytesEvent(label=label, current=current, total=total)
+        case BlobEvent(digest, label, status, current, total):
+            return "blob", events.BlobEvent(digest=digest, label=label, status=status, current=current, total=total)
+
+
+def _block(name: str, data: Struct) -> bytes:
+    return b"event: %s\ndata: %s\n\n" % (name.encode(), encode(data))

@@ -11,6 +11,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from shed.api.sheds import MAX_WAIT, CreateShed
 from shed.backends.base import Backend, Liveness
 from shed.config.server import Settings
 from shed.errors import ConflictError, ShedError, UsageError
@@ -29,32 +30,9 @@ if TYPE_CHECKING:
     from shed.images.resolve import BootImage
 
 log = logging.getLogger(__name__)
-MAX_WAIT = 86400.0
-"""Most seconds that a start may take."""
 Resolve = Callable[[str], "BootImage"]
 Ensure = Callable[[str, Progress, Stop], str]
 """Has an image here, pulling it if need be, and returns what to resolve."""
-
-
-@dataclass(frozen=True, slots=True)
-class CreateRequest:
-    """What the user asked for; None means the server's default."""
-
-    name: str
-    image: str | None = None
-    cpus: int | None = None
-    memory_mb: int | None = None
-    upper_size_bytes: int | None = None
-    local_dir: str | None = None
-    local_dir_mode: str | None = None
-    timeout: float | None = None
-    """Seconds from the VM's start to ready."""
-    cold: bool = False
-    """Boot it, whatever it could be restored from."""
-    force: bool = False
-    """Start it although the host is short of memory."""
-    trust_kernel: bool = False
-    """Know the kernel and the initrd that the image brings from now on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +52,7 @@ class Plan:
     trust_kernel: bool
 
 
-def plan(request: CreateRequest, settings: Settings) -> Plan:
+def plan(request: CreateShed, settings: Settings) -> Plan:
     """Check `request` and fill in the defaults.  Raises `UsageError`."""
     cpus = settings.default_cpus if request.cpus is None else request.cpus
     if not 1 <= cpus <= MAX_CPUS:

@@ -12,6 +12,7 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from typing import Any
 
+from shed.api.sheds import CreateShed
 from shed.backends.base import Backend, Connection, Liveness, Stream
 from shed.config.paths import Paths
 from shed.config.server import Settings
@@ -27,7 +28,7 @@ from shed.sheds.boot import attach
 from shed.sheds.clock import keep_clocks
 from shed.sheds.console import ConsoleStream, last_lines
 from shed.sheds.consoles import keep_short
-from shed.sheds.create import CreateRequest, Ensure, Resolve, create, plan
+from shed.sheds.create import Ensure, Resolve, create, plan
 from shed.sheds.folders import Folders
 from shed.sheds.link import Link
 from shed.sheds.room import Room
@@ -104,7 +105,7 @@ class Manager:
         await asyncio.gather(*self._tasks, self._warm.close(), return_exceptions=True)
         await asyncio.gather(*(entry.link.drop() for entry in self._names.values()))
 
-    async def create(self, request: CreateRequest, progress: Progress) -> Shed:
+    async def create(self, request: CreateShed, progress: Progress) -> Shed:
         """Make a shed and return it, ready, with the timings of its steps in milliseconds.
 
         On failure nothing is left.

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
+from shed.api.sheds import CreateShed
 from shed.config.paths import Paths
 from shed.config.server import Settings
 from shed.errors import NotFoundError
@@ -19,7 +20,7 @@ from shed.images.resolve import resolve as resolve_image
 from shed.oci.store import LayoutStore
 from shed.progress import Progress
 from shed.sheds import folders
-from shed.sheds.create import CreateRequest, Resolve
+from shed.sheds.create import Resolve
 from shed.sheds.manager import Manager
 from support.images.runtimes import small_runtime
 from support.servers.fake_backend import FakeBackend
@@ -132,7 +133,7 @@ def _output(pid: int) -> str:
 
 async def create(manager: Manager, name: str, **options: Any) -> dict[str, Any]:
     """Create a shed and return it."""
-    return await manager.create(CreateRequest(name, **options), Progress())
+    return await manager.create(CreateShed(name=name, **options), Progress())
 
 
 async def until(condition: Any, *, seconds: float = 60) -> None:

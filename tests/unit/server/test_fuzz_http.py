@@ -9,8 +9,11 @@ import socket
 from hypothesis import strategies as st
 
 from shed.api.access import Right
+from shed.api.decoding import decode
+from shed.api.endpoints import CREATE_SHED, SHED_LOGS
+from shed.errors import UsageError
 from shed.server.caller import Caller
-from shed.server.http import Answer, HttpConnection, Reply, Request, whole
+from shed.server.http import Answer, HttpConnection, Reply, Request
 from support.fuzz import fuzz
 
 _HEADERS = [
@@ -48,9 +51,9 @@ def _encoded(text: str) -> bytes:
 
 
 async def _echo(request: Request) -> Reply:
-    with contextlib.suppress(Exception):  # what handlers refuse is answered above this layer
-        whole(request.query.get("tail", ""), "a number", 0, 9)
-        request.json_object()
+    with contextlib.suppress(UsageError):  # what is refused is answered above this layer
+        decode(SHED_LOGS, {"name": "x"}, request.query, request.body)
+        decode(CREATE_SHED, {}, request.query, request.body)
     return Answer(200, repr(request.path).encode())
 
 

@@ -4,20 +4,42 @@ import asyncio
 import contextlib
 import os
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from shed import fsutil
 from shed.api.access import Right
+from shed.api.base import WorkParams
+from shed.api.endpoints import VERIFY_IMAGE
+from shed.api.images import VerifyImage
+from shed.api.server import Stopping
 from shed.progress import Progress
 from shed.server import work
+from shed.server.audit import Audit
+from shed.server.call import Call, Work
 from shed.server.caller import Caller
 from shed.server.http import MAX_HEAD, Events, HttpConnection, Reply, Request
 from shed.server.work import Workers
 
 
-def test_work_that_waits_for_its_turn_answers_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def audit(tmp_path: Path) -> Iterator[Audit]:
+    """Return an audit log."""
+    log = Audit(tmp_path)
+    yield log
+    log.close()
+
+
+def call_of(request: Request, audit: Audit) -> Call[WorkParams, VerifyImage]:
+    """Return a call of work that takes long."""
+    params = WorkParams(detach=request.query.get("detach") == "true")
+    action = audit.begin(request.caller, "POST /api")
+    return Call(VERIFY_IMAGE, request, params, VerifyImage(image="x"), action)
+
+
+def test_work_that_waits_for_its_turn_answers_all_the_same(audit: Audit, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its client knows that the server is well, long before the first step."""
     monkeypatch.setattr(work, "_FIRST_EVENT", 0.05)
     request = Request("POST", ("api",), {}, {"accept": "text/event-stream"}, b"", Caller("user", "ann", Right.ADMIN))
@@ -25,25 +47,27 @@ def test_work_that_waits_for_its_turn_answers_all_the_same(monkeypatch: pytest.M
     async def main() -> None:
         turn = asyncio.Event()
 
-        async def late(progress: Progress) -> dict[str, object]:
+        async def late(progress: Progress) -> Stopping:
             await turn.wait()
             progress.phase("vm", "starting")
-            return {"done": True}
+            return Stopping(status="done")
 
-        reply = await Workers().run(request, late)
+        reply = await Workers().run(call_of(request, audit), Work(late))
         assert isinstance(reply, Events)
         turn.set()
         blocks = [block async for block in reply.blocks]
         assert [block.split(b"\n")[1] for block in blocks] == [
             b'data: {"phase":"wait","message":"waiting"}',
             b'data: {"phase":"vm","message":"starting"}',
-            b'data: {"done":true}',
+            b'data: {"status":"done"}',
         ]
 
     asyncio.run(main())
 
 
-def test_who_watches_hears_whose_lock_the_work_waits_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_watches_hears_whose_lock_the_work_waits_for(
+    tmp_path: Path, audit: Audit, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As a warning among the events, also from a thread."""
     monkeypatch.setattr(fsutil, "_TOLD_AFTER", 0.0)
     request = Request("POST", ("api",), {}, {"accept": "text/event-stream"}, b"", Caller("user", "ann", Right.ADMIN))
@@ -56,11 +80,11 @@ def test_who_watches_hears_whose_lock_the_work_waits_for(tmp_path: Path, monkeyp
                 with fsutil.locked(tmp_path / ".lock"):
                     pass
 
-            async def work(progress: Progress) -> dict[str, object]:
+            async def work(progress: Progress) -> Stopping:
                 await asyncio.to_thread(wait)
-                return {"done": True}
+                return Stopping(status="done")
 
-            reply = await Workers().run(request, work)
+            reply = await Workers().run(call_of(request, audit), Work(work))
             assert isinstance(reply, Events)
             first = await anext(reply.blocks)
             other.close()
@@ -77,23 +101,24 @@ class Client:
     waits for it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, audit: Audit) -> None:
+        self._audit = audit
         self.begun, self.turn, self.left = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self.paths: list[str] = []
         self._workers = Workers()
 
-    async def work(self, progress: Progress) -> dict[str, object]:
+    async def work(self, progress: Progress) -> Stopping:
         """Last."""
         progress.left.also(self.left.set)
         progress.phase("blobs", "pulling")
         self.begun.set()
         await self.turn.wait()
-        return {"done": True}
+        return Stopping(status="done")
 
     async def handle(self, request: Request) -> Reply:
         """Answer a request."""
         self.paths.append("/".join(request.path))
-        return await self._workers.run(request, self.work)
+        return await self._workers.run(call_of(request, self._audit), Work(self.work))
 
     async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """Connect; the server ends with its client."""
@@ -116,13 +141,13 @@ ACCEPT = pytest.mark.parametrize("accept", ["application/json", "text/event-stre
 
 @ACCEPT
 @pytest.mark.parametrize("detach", [False, True])
-def test_work_is_told_that_its_client_has_left(accept: str, *, detach: bool) -> None:
+def test_work_is_told_that_its_client_has_left(audit: Audit, accept: str, *, detach: bool) -> None:
     """Whether that wants events or not, unless it has said that it would leave; work that does not care goes on to its
     end.
     """
 
     async def main() -> None:
-        client = Client()
+        client = Client(audit)
         _, writer = await client.connect()
         writer.write(ask("/a?detach=true" if detach else "/a", accept))
         await client.begun.wait()
@@ -139,11 +164,11 @@ def test_work_is_told_that_its_client_has_left(accept: str, *, detach: bool) -> 
 
 
 @ACCEPT
-def test_a_client_that_sends_its_next_request_early(accept: str) -> None:
+def test_a_client_that_sends_its_next_request_early(audit: Audit, accept: str) -> None:
     """It has not left: what it sent is kept, and answered in its turn."""
 
     async def main() -> None:
-        client = Client()
+        client = Client(audit)
         reader, writer = await client.connect()
         writer.write(ask("/a", accept))
         await client.begun.wait()
@@ -151,7 +176,7 @@ def test_a_client_that_sends_its_next_request_early(accept: str) -> None:
         client.turn.set()
         async with asyncio.timeout(60):
             for _ in range(2):
-                await reader.readuntil(b'{"done":true}')
+                await reader.readuntil(b'{"status":"done"}')
         assert (client.paths, client.left.is_set()) == (["a", "b"], False)
         writer.close()
         await client.serving
@@ -159,11 +184,11 @@ def test_a_client_that_sends_its_next_request_early(accept: str) -> None:
     asyncio.run(main())
 
 
-def test_a_client_that_sends_without_end() -> None:
+def test_a_client_that_sends_without_end(audit: Audit) -> None:
     """It does not wait for an answer, and is no client any more."""
 
     async def main() -> None:
-        client = Client()
+        client = Client(audit)
         _, writer = await client.connect()
         writer.write(ask("/a", "text/event-stream"))
         await client.begun.wait()

@@ -13,12 +13,12 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from shed.api.endpoints import ENDPOINTS
 from shed.client.address import Address
 from shed.client.client import Client
 from shed.errors import ConflictError, ForbiddenError, NotFoundError, UnauthorizedError, UsageError
 from shed.server.audit import KNOWN
 from shed.server.connections import MAX_PER_TOKEN, MAX_STRANGERS
-from shed.server.routes import ROUTES
 from support.ports import free_port
 from support.servers.running import Running
 from support.servers.world import World
@@ -130,12 +130,12 @@ def test_a_refusal_reaches_a_client_that_is_still_sending(server: Running) -> No
 
 def test_each_route_says_what_right_it_takes() -> None:
     """The table of rights is the promise: what sees is `read`, what runs is `use`, what leaves the sheds is `admin`."""
-    rights = {f"{route.method} {route.pattern}": route.right.word for route in ROUTES}
+    rights = {f"{endpoint.method} {endpoint.path}": endpoint.right.word for endpoint in ENDPOINTS}
     admin = {name for name, right in rights.items() if right == "admin"}
     assert admin == {
         "POST /api/images/push", "POST /api/images/pull", "POST /api/images/tag", "POST /api/images/trust",
         "POST /api/images/verify", "POST /api/images/prune",
-        "DELETE /api/images", "DELETE /api/images/{ref}", "POST /api/system/prune", "POST /api/server/stop",
+        "DELETE /api/images", "POST /api/system/prune", "POST /api/server/stop",
         "GET /api/tokens", "POST /api/tokens", "DELETE /api/tokens/{token}",
         "GET /api/ssh-keys", "POST /api/ssh-keys", "DELETE /api/ssh-keys/{fingerprint}",
     }  # fmt: skip

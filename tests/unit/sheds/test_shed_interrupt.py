@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from shed.api.sheds import CreateShed
 from shed.errors import ConflictError, ShedError
 from shed.progress import PhaseEvent, Progress, Stop
-from shed.sheds.create import CreateRequest
 from shed.sheds.manager import Manager
 from support.servers.world import World, create, until
 
@@ -162,7 +162,7 @@ def test_a_server_that_ends_is_not_taken_for_a_delete(world: World) -> None:
     async def main() -> None:
         async with world.manager() as manager:
             world.backend.faults = {"mute"}
-            task = await under_way(world, manager.create(CreateRequest("dev", timeout=PATIENCE), Progress()))
+            task = await under_way(world, manager.create(CreateShed(name="dev", timeout=PATIENCE), Progress()))
             began = time.monotonic()
             deleting = asyncio.create_task(deleted(manager, "dev"))
             await asyncio.sleep(0)

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from shed.api.sheds import CreateShed
 from shed.backends.base import Disk, Machine
 from shed.progress import Event, Progress, WarningEvent
 from shed.sheds.admission import Admission
-from shed.sheds.create import CreateRequest
 from shed.sheds.pool import Pool
 from support.servers.world import World, create, until
 
@@ -85,7 +85,7 @@ def test_one_that_fails_or_has_died_costs_nothing_but_time(world: World) -> None
             assert "claim" in (await create(manager, "a"))["timings"]
             await filled(world)
             world.backend.faults.add("no-claim")
-            made = await manager.create(CreateRequest("b"), Progress(events.append))
+            made = await manager.create(CreateShed(name="b"), Progress(events.append))
             assert made["boot"] == "warm"
             assert made["timings"].keys() >= {"claim", "restore"}
         assert [event.message for event in events if isinstance(event, WarningEvent)] == [

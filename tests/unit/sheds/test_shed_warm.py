@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
+from shed.api.sheds import CreateShed
 from shed.backends.base import Template
 from shed.errors import BackendError, StorageError
 from shed.progress import Event, PhaseEvent, Progress, WarningEvent
 from shed.sheds import warm
-from shed.sheds.create import CreateRequest
 from shed.sheds.manager import Manager
 from support.servers.world import World, create, until
 
@@ -83,7 +83,7 @@ def test_a_template_that_cannot_be_used_costs_a_cold_start_and_is_made_again(wor
             await until(lambda: world.backend.made == 1)
             world.backend.faults.add("no-restore")
             events: list[Event] = []
-            assert (await manager.create(CreateRequest("b"), Progress(events.append)))["boot"] == "cold"
+            assert (await manager.create(CreateShed(name="b"), Progress(events.append)))["boot"] == "cold"
             assert [event.message for event in events if isinstance(event, WarningEvent)] == [
                 "restoring the virtual machine failed, so it is booted: the VM cannot be started"
             ]
@@ -152,7 +152,7 @@ def test_what_is_wrong_with_a_shed_is_told_at_once(
         async with world.manager() as manager:
             await until(lambda: len(world.backend.waiting) == spares)
             with pytest.raises(BackendError, match="mounting the root file system failed") as caught:
-                await manager.create(CreateRequest("a"), Progress(events.append))
+                await manager.create(CreateShed(name="a"), Progress(events.append))
         assert caught.value.code == "SHED-INIT-03"
         assert (caught.value.hint or "").startswith("the VM's console is kept in ")
         tried = [

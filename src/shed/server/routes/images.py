@@ -3,143 +3,110 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import asdict
 from functools import partial
-from typing import Any
 
-from shed.api.access import Right
-from shed.errors import UsageError
+from shed.api import endpoints
+from shed.api import images as api
+from shed.api.base import NoBody, Nothing, WorkParams
 from shed.progress import Progress
-from shed.server.app import Route, Server
-from shed.server.http import Reply, Request, flag, json_answer
+from shed.server.app import Server, route
+from shed.server.call import Call, Work, answer
 from shed.threads import in_long_thread, stoppable
 
-_TRUST: dict[str, type] = {"ref": str}
-_TAG: dict[str, type] = {"source": str, "name": str}
-_VERIFY: dict[str, type] = {"ref": str, "deep": bool}
-_PUSH: dict[str, type] = {"source": str, "destination": str, "insecure": bool}
-_PULL: dict[str, type] = {
-    "docker_ref": str,
-    "tag": str,
-    "platform": str,
-    "with_layers": bool,
-    "insecure": bool,
-    "trust_kernel": bool,
-}
 
-
-async def index(server: Server, request: Request) -> Reply:
+async def index(server: Server, call: Call[Nothing, NoBody]) -> api.ImageList:
     """List all images; a shed whose record cannot be read, so that nobody knows which one it needs, becomes a warning."""
-    images, warnings = await asyncio.to_thread(server.images.list_all)
-    return json_answer({"images": [asdict(image) for image in images], "warnings": warnings})
+    found, warnings = await asyncio.to_thread(server.images.list_all)
+    return api.ImageList(images=[answer(api.Image, image) for image in found], warnings=warnings)
 
 
-async def inspect(server: Server, request: Request) -> Reply:
-    """Show one image, named by ``?ref=`` or as the last segment of the path, where a slash is ``%2F``."""
-    return json_answer(await asyncio.to_thread(server.images.inspect, _reference(request)))
+async def inspect(server: Server, call: Call[api.ImageParams, NoBody]) -> api.ImageDetails:
+    """Show one image."""
+    return answer(api.ImageDetails, await asyncio.to_thread(server.images.inspect, call.params.image))
 
 
-async def remove(server: Server, request: Request) -> Reply:
-    """Remove the names of one image, named as in `inspect`."""
-    return json_answer(asdict(await asyncio.to_thread(server.images.remove, _reference(request))))
+async def history(server: Server, call: Call[api.ImageParams, NoBody]) -> api.History:
+    """Show the steps that made an image."""
+    steps = await asyncio.to_thread(server.images.history, call.params.image)
+    return api.History(steps=[answer(api.Step, step) for step in steps])
 
 
-async def prune(server: Server, request: Request) -> Reply:
-    """Remove what nobody needs; with ``?dry_run=true`` only say what that is."""
-    plan = await in_long_thread(server.images.prune, dry_run=flag(request, "dry_run"))
-    return json_answer(plan.to_wire())
+async def remove(server: Server, call: Call[api.ImageParams, NoBody]) -> api.RemovedImage:
+    """Remove the names of one image."""
+    return answer(api.RemovedImage, await asyncio.to_thread(server.images.remove, call.params.image))
 
 
-async def history(server: Server, request: Request) -> Reply:
-    """Show the steps that made the image ``?ref=``."""
-    steps = await asyncio.to_thread(server.images.history, _reference(request))
-    return json_answer({"steps": [asdict(step) for step in steps]})
-
-
-async def tag(server: Server, request: Request) -> Reply:
+async def tag(server: Server, call: Call[Nothing, api.TagImage]) -> api.TaggedImage:
     """Give an image another name."""
-    wanted = _members(request, _TAG, "source", "name")
-    return json_answer({"name": wanted["name"], "digest": await asyncio.to_thread(server.images.tag, **wanted)})
+    digest = await asyncio.to_thread(server.images.tag, call.body.image, call.body.name)
+    return api.TaggedImage(name=call.body.name, digest=digest)
 
 
-async def trust(server: Server, request: Request) -> Reply:
+async def trust(server: Server, call: Call[Nothing, api.TrustImage]) -> api.TrustedImage:
     """Let the kernel and the initrd that an image brings boot here from now on."""
-    ref = _members(request, _TRUST, "ref")["ref"]
-    return json_answer({"digests": await asyncio.to_thread(server.images.trust, ref, f"shed image trust {ref}")})
+    image = call.body.image
+    return api.TrustedImage(digests=[*await asyncio.to_thread(server.images.trust, image, f"shed image trust {image}")])
 
 
-async def verify(server: Server, request: Request) -> Reply:
+async def prune(server: Server, call: Call[Nothing, api.PruneImages]) -> api.PrunedImages:
+    """Remove what nobody needs, or only say what that is."""
+    plan = await in_long_thread(server.images.prune, dry_run=call.body.dry_run)
+    return answer(api.PrunedImages, plan.to_wire())
+
+
+async def verify(server: Server, call: Call[WorkParams, api.VerifyImage]) -> Work[api.Verification]:
     """Read an image again and say what is wrong with it."""
-    wanted = _members(request, _VERIFY, "ref")
-    verify_image = partial(server.images.verify, wanted["ref"], deep=wanted.get("deep", False))
+    wanted = call.body
 
-    async def work(progress: Progress) -> dict[str, Any]:
-        done = await stoppable(lambda stop: verify_image(progress=progress, stop=stop), long=True)
-        return done.to_json()
+    async def work(progress: Progress) -> api.Verification:
+        verify_image = partial(server.images.verify, wanted.image, deep=wanted.deep, progress=progress)
+        return answer(api.Verification, await stoppable(lambda stop: verify_image(stop=stop), long=True))
 
-    return await server.workers.run(request, work)
-
-
-def _reference(request: Request) -> str:
-    reference = request.params.get("ref") or request.query.get("ref")
-    if not reference:
-        raise UsageError("which image?", hint="name it with ?ref=")
-    return reference
+    return Work(work)
 
 
-async def push(server: Server, request: Request) -> Reply:
+async def push(server: Server, call: Call[WorkParams, api.PushImage]) -> Work[api.Pushed]:
     """Push an image to a registry."""
-    wanted = _members(request, _PUSH, "source", "destination")
+    wanted = call.body
 
-    async def work(progress: Progress) -> dict[str, Any]:
-        push_image = partial(server.images.push, **wanted, progress=progress)
-        return asdict(await stoppable(lambda stop: push_image(stop=stop), long=True))
+    async def work(progress: Progress) -> api.Pushed:
+        push_image = partial(
+            server.images.push, wanted.image, wanted.destination, insecure=wanted.insecure, progress=progress
+        )
+        return answer(api.Pushed, await stoppable(lambda stop: push_image(stop=stop), long=True))
 
-    return await server.workers.run(request, work)
+    return Work(work)
 
 
-async def pull(server: Server, request: Request) -> Reply:
+async def pull(server: Server, call: Call[WorkParams, api.PullImage]) -> Work[api.Pulled]:
     """Pull an image from a registry, as long as its client waits for it."""
-    wanted = _members(request, _PULL, "docker_ref")
-    reference = wanted.pop("docker_ref")
+    wanted = call.body
 
-    async def work(progress: Progress) -> dict[str, Any]:
-        pull_image = partial(server.images.pull, reference, **wanted, progress=progress)
-        return asdict(await stoppable(lambda stop: pull_image(stop=stop), progress.left, long=True))
+    async def work(progress: Progress) -> api.Pulled:
+        pull_image = partial(
+            server.images.pull,
+            wanted.image,
+            tag=wanted.tag,
+            platform=wanted.platform,
+            with_layers=wanted.with_layers,
+            insecure=wanted.insecure,
+            trust_kernel=wanted.trust_kernel,
+            progress=progress,
+        )
+        return answer(api.Pulled, await stoppable(lambda stop: pull_image(stop=stop), progress.left, long=True))
 
-    return await server.workers.run(request, work)
-
-
-def _members(request: Request, kinds: dict[str, type], *needed: str) -> dict[str, Any]:
-    """Return the members of the request's JSON object that are not null.
-
-    Raises `UsageError` naming the one that is wrong.
-    """
-    body = {key: value for key, value in request.json_object().items() if value is not None}
-    for key, value in body.items():
-        if key not in kinds:
-            raise UsageError(f"unknown member {key!r}", hint=f"known are {', '.join(kinds)}")
-        if not isinstance(value, kinds[key]):
-            raise UsageError(
-                f"{key} must be {'text' if kinds[key] is str else 'true or false'}", hint=f"it is {value!r}"
-            )
-    for key in needed:
-        if not body.get(key):
-            raise UsageError(f"{key} is missing", hint=f"send it as the member {key!r}")
-    return body
+    return Work(work)
 
 
 ROUTES = (
-    Route("GET", "/api/images", Right.READ, index),
-    Route("GET", "/api/images/inspect", Right.READ, inspect),
-    Route("GET", "/api/images/inspect/{ref}", Right.READ, inspect),
-    Route("GET", "/api/images/history", Right.READ, history),
-    Route("POST", "/api/images/tag", Right.ADMIN, tag),
-    Route("POST", "/api/images/trust", Right.ADMIN, trust),
-    Route("POST", "/api/images/verify", Right.ADMIN, verify),
-    Route("POST", "/api/images/push", Right.ADMIN, push),
-    Route("POST", "/api/images/pull", Right.ADMIN, pull),
-    Route("DELETE", "/api/images", Right.ADMIN, remove),
-    Route("DELETE", "/api/images/{ref}", Right.ADMIN, remove),
-    Route("POST", "/api/images/prune", Right.ADMIN, prune),
+    route(endpoints.LIST_IMAGES, index),
+    route(endpoints.INSPECT_IMAGE, inspect),
+    route(endpoints.IMAGE_HISTORY, history),
+    route(endpoints.REMOVE_IMAGE, remove),
+    route(endpoints.TAG_IMAGE, tag),
+    route(endpoints.TRUST_IMAGE, trust),
+    route(endpoints.VERIFY_IMAGE, verify),
+    route(endpoints.PUSH_IMAGE, push),
+    route(endpoints.PULL_IMAGE, pull),
+    route(endpoints.PRUNE_IMAGES, prune),
 )

@@ -1,143 +1,158 @@
-"""``/api/sheds``: sheds and their life."""
+"""``/api/sheds``: sheds, their life, what runs in them and their ports; ``/api/sessions``: the tmux sessions of all."""
 
 from __future__ import annotations
 
 import asyncio
-from dataclasses import fields
-from typing import Any
 
+import msgspec
+
+from shed.api import endpoints
+from shed.api import sheds as api
 from shed.api.access import Right
+from shed.api.base import NoBody, Nothing, WorkParams
+from shed.api.upgrades import CONNECT, EXEC, LOG
 from shed.config.server import is_configured
-from shed.errors import UsageError
+from shed.errors import BackendError
 from shed.names import MAX_NAME
 from shed.progress import Progress
-from shed.server.app import Route, Server
-from shed.server.http import Answer, Reply, Request, Upgrade, flag, json_answer, whole
-from shed.server.routes.exec import check_upgrade
-from shed.sheds.create import CreateRequest
+from shed.server.app import Server, route
+from shed.server.call import Call, Work, answer
+from shed.server.http import Answer, Upgrade
+from shed.sheds import sessions
 from shed.threads import in_long_thread
 
-LOG_PROTOCOL = "shed-log"
-MOST_LINES = 1_000_000_000
-_KINDS: dict[str, tuple[type, ...]] = {
-    "str": (str,), "str | None": (str,), "int | None": (int,), "float | None": (int, float), "bool": (bool,)
-}  # fmt: skip
-_KIND_NAMES = {"str": "text", "int": "a whole number", "float": "a number", "bool": "true or false"}
 
-
-async def index(server: Server, request: Request) -> Reply:
+async def index(server: Server, call: Call[Nothing, NoBody]) -> api.ShedList:
     """List all sheds; what cannot be read becomes a warning."""
-    sheds, warnings = await asyncio.to_thread(server.manager.list)
-    return json_answer({"sheds": sheds, "warnings": warnings})
+    found, warnings = await asyncio.to_thread(server.manager.list)
+    return api.ShedList(sheds=[answer(api.Shed, shed) for shed in found], warnings=warnings)
 
 
-async def show(server: Server, request: Request) -> Reply:
+async def show(server: Server, call: Call[api.ShedParams, NoBody]) -> api.Shed:
     """Show one shed."""
-    return json_answer(server.manager.get(request.params["name"]))
+    return answer(api.Shed, server.manager.get(call.params.name))
 
 
-async def create(server: Server, request: Request) -> Reply:
+async def create(server: Server, call: Call[WorkParams, api.CreateShed]) -> Work[api.Shed]:
     """Make a shed."""
-    wanted = parse_create(request.json_object())
-    if request.action is not None:
-        request.action.shed = wanted.name[:MAX_NAME]
+    wanted = call.body
+    call.action.shed = wanted.name[:MAX_NAME]
     if wanted.local_dir is not None:
-        request.caller.require(Right.ADMIN, "a folder of the host")
+        call.caller.require(Right.ADMIN, "a folder of the host")
     if wanted.trust_kernel:
-        request.caller.require(Right.ADMIN, "the kernel of an image")
+        call.caller.require(Right.ADMIN, "the kernel of an image")
     if wanted.force:
-        request.caller.require(Right.ADMIN, "force")
+        call.caller.require(Right.ADMIN, "force")
     if wanted.image is not None and not is_configured(server.settings, wanted.image):
-        request.caller.require(Right.ADMIN, "an image that is neither in the store nor in the configuration")
-    return await server.workers.run(request, lambda progress: server.manager.create(wanted, progress), status=201)
+        call.caller.require(Right.ADMIN, "an image that is neither in the store nor in the configuration")
+
+    async def work(progress: Progress) -> api.Shed:
+        return answer(api.Shed, await server.manager.create(wanted, progress))
+
+    return Work(work)
 
 
-async def start(server: Server, request: Request) -> Reply:
-    """Start a stopped shed; ``?cold=true`` boots it in any case, ``?force=true`` starts it on a host that is short of memory, too."""
-    name, cold, force = request.params["name"], flag(request, "cold"), flag(request, "force")
-    if force:
-        request.caller.require(Right.ADMIN, "force")
-    return await server.workers.run(
-        request, lambda progress: server.manager.start(name, progress, cold=cold, force=force)
-    )
+async def start(server: Server, call: Call[api.ShedWorkParams, api.StartShed]) -> Work[api.Shed]:
+    """Start a stopped shed."""
+    name, wanted = call.params.name, call.body
+    if wanted.force:
+        call.caller.require(Right.ADMIN, "force")
+
+    async def work(progress: Progress) -> api.Shed:
+        started = await server.manager.start(name, progress, cold=wanted.cold, force=wanted.force)
+        return answer(api.Shed, started)
+
+    return Work(work)
 
 
-async def stop(server: Server, request: Request) -> Reply:
+async def stop(server: Server, call: Call[api.ShedWorkParams, NoBody]) -> Work[api.Shed]:
     """Stop a running shed."""
-    return await server.workers.run(request, lambda progress: server.manager.stop(request.params["name"], progress))
+
+    async def work(progress: Progress) -> api.Shed:
+        return answer(api.Shed, await server.manager.stop(call.params.name, progress))
+
+    return Work(work)
 
 
-async def delete(server: Server, request: Request) -> Reply:
-    """Remove a shed; ``?force=true`` ends a running one first."""
-    name, force = request.params["name"], flag(request, "force")
+async def delete(server: Server, call: Call[api.DeleteParams, NoBody]) -> Work[api.Deleted]:
+    """Remove a shed."""
+    name, force = call.params.name, call.params.force
 
-    async def work(progress: Progress) -> dict[str, Any]:
+    async def work(progress: Progress) -> api.Deleted:
         await server.manager.delete(name, force=force, progress=progress)
-        return {"name": name, "timings": progress.finish()}
+        return api.Deleted(name=name, timings=progress.finish())
 
-    return await server.workers.run(request, work)
-
-
-async def logs(server: Server, request: Request) -> Reply:
-    """Show the end of the VM's console log, with ``?tail=N`` its last N lines.
-
-    A client that upgrades also gets what follows.
-    """
-    text = request.query.get("tail")
-    name, lines = request.params["name"], None if text is None else whole(text, "a number of lines", 0, MOST_LINES)
-    if "upgrade" not in request.headers:
-        return Answer(200, server.manager.console_log(name, lines=lines), "text/plain; charset=utf-8")
-    check_upgrade(request, LOG_PROTOCOL)
-    return Upgrade(LOG_PROTOCOL, server.manager.follow_console(name, lines=lines), half_close=False)
+    return Work(work)
 
 
-async def health(server: Server, request: Request) -> Reply:
+async def logs(server: Server, call: Call[api.LogParams, NoBody]) -> Answer | Upgrade:
+    """Show the end of the VM's console log.  A client that upgrades also gets what follows."""
+    name, lines = call.params.name, call.params.tail
+    if call.upgrades():
+        return Upgrade(LOG, server.manager.follow_console(name, lines=lines), half_close=False)
+    return Answer(200, server.manager.console_log(name, lines=lines), "text/plain; charset=utf-8")
+
+
+async def health(server: Server, call: Call[api.ShedParams, NoBody]) -> api.Health:
     """Ask the guest of a running shed how it is."""
-    return json_answer(await server.manager.health(request.params["name"]))
+    said = await server.manager.health(call.params.name)
+    try:
+        return answer(api.Health, said)
+    except msgspec.ValidationError as error:
+        raise BackendError(
+            f"the agent of shed {call.params.name!r} answers nonsense: {error}", code="AGENT_PROTOCOL"
+        ) from None
 
 
-async def workspace(server: Server, request: Request) -> Reply:
-    """Tell what in a shed's workspace may run on this machine.
-
-    ``?after=FOLDER`` goes on where the last answer ended.
-    """
-    name, after = request.params["name"], request.query.get("after")
-    return json_answer(await in_long_thread(server.manager.look_at_workspace, name, after))
+async def workspace(server: Server, call: Call[api.WorkspaceParams, NoBody]) -> api.Workspace:
+    """Tell what in a shed's workspace may run on this machine."""
+    found = await in_long_thread(server.manager.look_at_workspace, call.params.name, call.params.after)
+    return answer(api.Workspace, found)
 
 
-def parse_create(body: dict[str, Any]) -> CreateRequest:
-    """Return the create that the JSON `body` asks for; null is as good as absent.
+async def execute(server: Server, call: Call[api.ShedParams, NoBody]) -> Upgrade:
+    """Turn the connection into an exec stream, starting the shed when it is stopped."""
+    call.upgrades()
+    return Upgrade(EXEC, await server.manager.open_exec(call.params.name, call.request.tell), half_close=False)
 
-    Raises `UsageError` naming the member.
-    """
-    known = {field.name: str(field.type) for field in fields(CreateRequest)}
-    for key, value in body.items():
-        if key not in known:
-            import difflib  # noqa: PLC0415  for mistakes only
 
-            near = difflib.get_close_matches(key, known, n=1)
-            raise UsageError(
-                f"unknown member {key!r}",
-                hint=f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}",
-            )
-        kind = known[key]
-        if value is not None and (
-            not isinstance(value, _KINDS[kind]) or isinstance(value, bool) is not (kind == "bool")
-        ):
-            raise UsageError(f"{key} must be {_KIND_NAMES[kind.removesuffix(' | None')]}", hint=f"it is {value!r}")
-    if body.get("name") is None:
-        raise UsageError("a shed needs a name", hint="send it as the member 'name'")
-    return CreateRequest(**{key: value for key, value in body.items() if value is not None})
+async def connect(server: Server, call: Call[api.PortParams, NoBody]) -> Upgrade:
+    """Turn the connection into one to a port of the shed."""
+    call.upgrades()
+    return Upgrade(CONNECT, await server.manager.open_port(call.params.name, call.params.port), half_close=True)
+
+
+async def all_sessions(server: Server, call: Call[Nothing, NoBody]) -> api.SessionList:
+    """List the sessions of all running sheds; a shed that does not answer becomes a warning."""
+    found, warnings = await sessions.all_sessions(server.manager)
+    return api.SessionList(sessions=[answer(api.Session, session) for session in found], warnings=warnings)
+
+
+async def shed_sessions(server: Server, call: Call[api.ShedParams, NoBody]) -> api.ShedSessions:
+    """List the sessions of one shed."""
+    found = await sessions.list_sessions(server.manager, call.params.name)
+    return api.ShedSessions(sessions=[answer(api.Session, session) for session in found])
+
+
+async def kill_session(server: Server, call: Call[api.SessionParams, NoBody]) -> api.EndedSession:
+    """End a session."""
+    await sessions.kill_session(server.manager, call.params.name, call.params.session)
+    return api.EndedSession(name=call.params.session, shed=call.params.name)
 
 
 ROUTES = (
-    Route("GET", "/api/sheds", Right.READ, index),
-    Route("POST", "/api/sheds", Right.USE, create),
-    Route("GET", "/api/sheds/{name}", Right.READ, show),
-    Route("DELETE", "/api/sheds/{name}", Right.USE, delete),
-    Route("POST", "/api/sheds/{name}/start", Right.USE, start),
-    Route("POST", "/api/sheds/{name}/stop", Right.USE, stop),
-    Route("GET", "/api/sheds/{name}/logs", Right.USE, logs),
-    Route("GET", "/api/sheds/{name}/health", Right.READ, health),
-    Route("GET", "/api/sheds/{name}/workspace", Right.USE, workspace),
+    route(endpoints.LIST_SHEDS, index),
+    route(endpoints.CREATE_SHED, create),
+    route(endpoints.GET_SHED, show),
+    route(endpoints.DELETE_SHED, delete),
+    route(endpoints.START_SHED, start),
+    route(endpoints.STOP_SHED, stop),
+    route(endpoints.SHED_LOGS, logs),
+    route(endpoints.SHED_HEALTH, health),
+    route(endpoints.CHECK_WORKSPACE, workspace),
+    route(endpoints.EXEC, execute),
+    route(endpoints.CONNECT, connect),
+    route(endpoints.LIST_SESSIONS, all_sessions),
+    route(endpoints.SHED_SESSIONS, shed_sessions),
+    route(endpoints.KILL_SESSION, kill_session),
 )
