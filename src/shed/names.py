@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import re
-
 from shed.errors import UsageError
 
-_SHED_NAME = re.compile(r"[a-z](?:[a-z0-9-]*[a-z0-9])?")
-_SERVER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-_TAG_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
-_SESSION_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+_SHED_NAME = r"[a-z](?:[a-z0-9-]*[a-z0-9])?"
+_SERVER_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
+_TAG_NAME = r"[A-Za-z0-9_][A-Za-z0-9._-]*"
+_SESSION_NAME = r"[A-Za-z0-9][A-Za-z0-9_-]*"
 MIN_UPPER, MAX_UPPER = 1 << 30, 100 << 30
 """Least and most bytes of a shed's writable layer."""
 MIN_MEMORY_MB, MAX_MEMORY_MB, MAX_CPUS = 128, 1 << 20, 64
@@ -24,7 +22,7 @@ LOCAL = "local"
 
 def check_shed_name(name: str) -> str:
     """Return `name` when it can name a shed; raise `UsageError` (INVALID_SHED_NAME) otherwise."""
-    right = len(name) <= MAX_NAME and _SHED_NAME.fullmatch(name)
+    right = len(name) <= MAX_NAME and _matches(_SHED_NAME, name)
     hint = (
         f"use lower-case letters, digits and '-', start with a letter, end with a letter or digit, {MAX_NAME} at most"
     )
@@ -33,7 +31,7 @@ def check_shed_name(name: str) -> str:
 
 def check_image_name(name: str) -> str:
     """Return `name` when it can name an image in the local store; raise `UsageError` (INVALID_IMAGE_NAME) otherwise."""
-    right = len(name) <= MAX_TAG and _TAG_NAME.fullmatch(name)
+    right = len(name) <= MAX_TAG and _matches(_TAG_NAME, name)
     hint = "use letters, digits, '.', '_' and '-', and start with a letter, digit or '_'"
     return _checked(name, right, "image", hint)
 
@@ -43,7 +41,7 @@ def check_server_name(name: str) -> str:
 
     ``local`` is always ours.
     """
-    right = len(name) <= MAX_NAME and _SERVER_NAME.fullmatch(name) and name != LOCAL
+    right = len(name) <= MAX_NAME and _matches(_SERVER_NAME, name) and name != LOCAL
     hint = (
         f"use letters, digits, '.', '_' and '-', start with a letter or digit, {MAX_NAME} at most; 'local' is this "
         "machine's own"
@@ -53,7 +51,7 @@ def check_server_name(name: str) -> str:
 
 def check_session_name(name: str) -> str:
     """Return `name` when it can name a session in a shed; raise `UsageError` (INVALID_SESSION_NAME) otherwise."""
-    right = len(name) <= MAX_NAME and _SESSION_NAME.fullmatch(name)
+    right = len(name) <= MAX_NAME and _matches(_SESSION_NAME, name)
     hint = f"use letters, digits, '_' and '-', start with a letter or digit, {MAX_NAME} at most"
     return _checked(name, right, "session", hint)
 
@@ -63,7 +61,7 @@ def check_token_name(name: str) -> str:
 
     ``local`` is the server's own.
     """
-    right = len(name) <= MAX_NAME and _SERVER_NAME.fullmatch(name) and name != LOCAL
+    right = len(name) <= MAX_NAME and _matches(_SERVER_NAME, name) and name != LOCAL
     hint = (
         f"use letters, digits, '.', '_' and '-', start with a letter or digit, {MAX_NAME} at most; 'local' is the "
         "server's own"
@@ -71,7 +69,13 @@ def check_token_name(name: str) -> str:
     return _checked(name, right, "token", hint)
 
 
-def _checked(name: str, right: object, what: str, hint: str) -> str:
+def _matches(pattern: str, name: str) -> bool:
+    import re  # noqa: PLC0415  `shed exec` imports this file, and does without
+
+    return re.fullmatch(pattern, name) is not None
+
+
+def _checked(name: str, right: bool, what: str, hint: str) -> str:
     if right:
         return name
     raise UsageError(f"invalid {what} name {name!r}", code=f"INVALID_{what.upper()}_NAME", hint=hint)

@@ -38,7 +38,7 @@ class Home:
             "SHED_DATA_DIR": str(root / "data"),
         }
         self.env.pop("SHED_SERVER", None)
-        self.config = root / ".shed/config.yaml"
+        self.state = root / ".shed/config.state.json"
 
     def shed(self, *words: str, code: int = 0, stdin: str = "") -> subprocess.CompletedProcess[str]:
         """Run `shed`."""
@@ -54,13 +54,8 @@ class Home:
         return self.shed("-s", server, "ls", "-q").stdout.split()
 
     def seen(self) -> dict[str, str]:
-        """Return which server the configuration holds for each shed."""
-        import yaml
-
-        return {
-            name: entry["server"]
-            for name, entry in (yaml.safe_load(self.config.read_text()).get("sheds") or {}).items()
-        }
+        """Return on which server each shed was seen, as commands noted it."""
+        return {name: entry["server"] for name, entry in json.loads(self.state.read_text())["sheds"].items()}
 
 
 @pytest.fixture
@@ -93,10 +88,10 @@ def test_servers_are_kept_by_name(home: Home) -> None:
 
 def test_a_server_that_does_not_answer_is_not_added(home: Home, tmp_path: Path) -> None:
     """Unless it is said that it need not; people are told how servers elsewhere are reached."""
-    before = home.config.read_text()
+    before = home.state.read_text()
     failed = home.shed("server", "add", "localhost", "-p", "1", code=1)
     assert "ssh://localhost" in failed.stderr
-    assert home.config.read_text() == before
+    assert home.state.read_text() == before
     home.shed("server", "add", f"unix://{tmp_path}/none/shed.sock", "-n", "later", "--no-check")
     assert "later" in home.shed("server", "list").stdout
 
@@ -141,7 +136,7 @@ def test_the_key_of_the_front_is_pinned(home: Home, front: tuple[str, list[str]]
     port, keys = front
     words = ("server", "add", "127.0.0.1", "-p", port, "-n", "front")
     assert json.loads(home.shed(*words, "--json").stdout)["host_key_pinned"] is True
-    pinned = home.config.with_name("known_hosts")
+    pinned = home.state.with_name("known_hosts")
     assert f"[127.0.0.1]:2022 {KEY}\n" in pinned.read_text()
     keys[0] = KEY.replace("Xk0Q", "Xk0R")
     assert "HOST_KEY_CHANGED" in home.shed(*words, "--json", code=1).stderr
@@ -154,10 +149,10 @@ def test_a_shed_is_found_on_the_server_that_has_it(home: Home) -> None:
     """Also when nothing, or the wrong thing, is remembered; and what is remembered is put right."""
     home.shed("-s", "two", "create", "dev")
     assert home.seen() == {"dev": "two"}
-    home.config.write_text(home.config.read_text().replace("server: two", "server: one"))
+    home.state.write_text(home.state.read_text().replace('"server": "two"', '"server": "one"'))
     assert home.shed("exec", "dev", "--", "echo", "hello").stdout == "hello\n"
     assert home.seen() == {"dev": "two"}
-    home.config.write_text(home.config.read_text().replace("dev:", "other:"))
+    home.state.write_text(home.state.read_text().replace('"dev":', '"other":'))
     home.shed("stop", "dev")
     assert home.shed("exec", "dev", "--", "echo", "hello").stdout == "hello\n"
     assert home.shed("logs", "dev").stdout
@@ -184,7 +179,7 @@ def test_nothing_is_deleted_on_a_guess(home: Home) -> None:
     for server in ("one", "two"):
         home.shed("-s", server, "create", "dev")
     home.shed("server", "set-default", "local")
-    home.config.write_text(home.config.read_text().replace("dev:", "gone:"))
+    home.state.write_text(home.state.read_text().replace('"dev":', '"gone":'))
     home.shed("-s", "local", "server", "start", code=0)
     try:
         both = home.shed("delete", "dev", "--force", code=2)

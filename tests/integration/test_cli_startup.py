@@ -6,6 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from shed.client import config, config_state
 from support.servers.scripted_server import Conversation, ScriptedServer
 
 SHOW = "import sys; from shed.cli.main import main; code = main(); print(code, *sorted(sys.modules), file=sys.stderr)"
@@ -27,6 +30,27 @@ SLOW = {
     *("selectors", "signal", "socket", "subprocess", "tempfile", "threading", "typing", "urllib", "yaml"),
 }
 """Each of these takes longer to import than all that `exec` needs."""
+EXEC = {
+    "shed.cli",
+    "shed.cli.exec",
+    "shed.cli.main",
+    "shed.cli.options",
+    "shed.cli.terminal",
+    "shed.client",
+    "shed.client.address",
+    "shed.client.config",
+    "shed.client.execution",
+    "shed.client.transport",
+    "shed.config",
+    "shed.config.paths",
+    "shed.errors",
+    "shed.execstream",
+    "shed.guest",
+    "shed.guest.protocol",
+    "shed.names",
+    "shed.version",
+}
+"""All of shed that a command needs."""
 
 
 def modules(*words: str, env: dict[str, str]) -> set[str]:
@@ -65,7 +89,23 @@ def test_exec_imports_little(tmp_path: Path) -> None:
     with ScriptedServer(tmp_path / "s.sock", script) as server:
         found = modules("exec", "dev-1", "--", "true", env={"SHED_SERVER": server.url, "HOME": str(tmp_path)})
     assert not found & SLOW
-    assert not {name for name in found if name.startswith("shed.") and "config" in name} - {
-        "shed.config",
-        "shed.config.paths",
-    }
+    assert {name for name in found if name.startswith("shed.")} == EXEC
+
+
+def test_exec_imports_as_little_with_a_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once its YAML was read, and although commands have noted things beside it."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(config, "_RACY_NS", -1)
+    monkeypatch.delenv("SHED_SERVER", raising=False)
+
+    def script(c: Conversation) -> None:
+        c.upgrade()
+        c.exit(0)
+
+    with ScriptedServer(tmp_path / "s.sock", script) as server:
+        (tmp_path / ".shed").mkdir()
+        (tmp_path / ".shed/config.yaml").write_text(f"default_server: lab\nservers: {{lab: {{url: '{server.url}'}}}}\n")
+        config_state.remember(config.load(), "lab", {"dev-1": "running"})
+        found = modules("exec", "dev-1", "--", "true", env={"HOME": str(tmp_path)})
+    assert not found & SLOW
+    assert {name for name in found if name.startswith("shed.")} == EXEC | {"shed.guest.wirejson"}

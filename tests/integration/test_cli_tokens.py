@@ -93,7 +93,7 @@ def test_a_token_for_somebody_else(host: Host) -> None:
     added = host.shed(
         "server", "add", host.url, "-n", "lab", "--token-file", str(host.root / "token-file"), user="other"
     )
-    assert token not in added.stdout + added.stderr + (host.root / "other/.shed/config.yaml").read_text()
+    assert token not in added.stdout + added.stderr + (host.root / "other/.shed/config.state.json").read_text()
     assert (host.root / "other/.shed/tokens").stat().st_mode & 0o777 == 0o600
     host.shed("create", "theirs", user="other")
     assert host.shed("exec", "theirs", "--", "true", user="other").returncode == 0

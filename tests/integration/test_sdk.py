@@ -212,6 +212,7 @@ def test_a_vm_that_dies_under_a_command(url: str) -> None:
             with pytest.raises(ShedError) as caught:
                 process.wait()
             assert caught.value.code == "EXEC_LOST"
+        wait_until(lambda: one.refresh().status != "running")
         one.start()
 
     async def work(one: shed.AsyncShed) -> None:

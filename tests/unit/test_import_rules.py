@@ -47,12 +47,12 @@ MAY_IMPORT = {
         "guest.protocol",
         "terminal",
     },
-    "client": {"api", "config", "guest.protocol", "guest.archive"},
+    "client": {"api", "config", "guest.protocol", "guest.archive", "guest.wirejson"},
     "terminal": {"config"},
     "cli": {"api", "terminal", "config", "client", "erofs", "oci", "images", "guest.protocol"},
 }
 FILES = sorted(SOURCE.rglob("*.py"))
-CYCLES_LEFT = {"cli": 3, "client": 2, "guest": 1, "images": 1}
+CYCLES_LEFT = {"cli": 3, "guest": 1, "images": 1}
 """How many import cycles each folder still has.  Whoever breaks one lowers the number here; none may be added."""
 
 

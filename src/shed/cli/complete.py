@@ -15,8 +15,8 @@ from shed.cli import exec as by_hand
 from shed.cli.app import COMMANDS, Command
 from shed.cli.options import Described, Options, take
 from shed.client import http
-from shed.client.address import Address, resolve
-from shed.client.config import load
+from shed.client.address import Address
+from shed.client.config import load, resolve
 from shed.errors import UsageError
 from shed.text import visible
 

@@ -6,8 +6,8 @@ import os
 from collections.abc import Iterable, Mapping
 
 from shed.cli.options import Options
-from shed.client.address import default_config, resolve
 from shed.client.client import Client
+from shed.client.config import exists, load, resolve
 from shed.errors import UsageError
 from shed.names import check_shed_name
 
@@ -26,7 +26,7 @@ def client_of(shed: str, options: Options) -> Client:
     check_shed_name(shed)
     if not has_config(options):
         return client(options)
-    from shed.client.locate import locate  # noqa: PLC0415  YAML, for those who have a file
+    from shed.client.locate import locate  # noqa: PLC0415  for those who have several servers
 
     return Client(locate(shed, options.server, options.config))
 
@@ -35,8 +35,6 @@ def known_on(server: Client, options: Options) -> list[str]:
     """Return the sheds that were seen on `server`, for whoever has several servers."""
     if server.address.name is None or not has_config(options):
         return []
-    from shed.client.config import load  # noqa: PLC0415  as above
-
     return [shed for shed, entry in load(options.config).sheds.items() if entry.server == server.address.name]
 
 
@@ -44,20 +42,18 @@ def create_timeout(options: Options) -> float:
     """Return the seconds that a create may take when the command line does not say."""
     if not has_config(options):
         return _CREATE_TIMEOUT
-    from shed.client.config import load  # noqa: PLC0415  as above
-
     return load(options.config).create_timeout or _CREATE_TIMEOUT
 
 
 def has_config(options: Options) -> bool:
     """Say whether there is a configuration to read."""
-    return options.config is not None or os.path.exists(default_config())  # noqa: PTH110
+    return options.config is not None or exists()
 
 
 def seen(server: Client, options: Options, sheds: Mapping[str, str], *, gone: Iterable[str] = ()) -> None:
     """Note where sheds are, for whoever has several servers: by name, with their status."""
     if server.address.name is not None and has_config(options):
-        from shed.client.config import load, remember  # noqa: PLC0415  as above
+        from shed.client.config_state import remember  # noqa: PLC0415  as above
 
         remember(load(options.config), server.address.name, sheds, gone=gone)
 

@@ -8,7 +8,7 @@ import threading
 
 from shed.cli.options import Options
 from shed.cli.parsing import Parser
-from shed.client.address import resolve
+from shed.client.config import resolve
 from shed.client.transport import connect
 
 _CHUNK = 1 << 16

@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping
 from shed.cli.options import Options
 from shed.cli.sheds import headers, row
 from shed.client.client import Client
-from shed.client.config import load, remember
+from shed.client.config import load
+from shed.client.config_state import remember
 from shed.client.locate import ASK_TIMEOUT, Result, ask
 from shed.client.models import Shed
 from shed.client.transport import NotRunningError

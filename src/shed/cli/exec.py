@@ -11,7 +11,8 @@ import os
 
 from shed.cli.options import Options, take
 from shed.cli.terminal import RawTerminal, Signals, environment, window
-from shed.client.address import Address, resolve
+from shed.client.address import Address
+from shed.client.config import resolve
 from shed.client.execution import Execution
 from shed.errors import NotFoundError, ShedError, UsageError
 from shed.execstream import Exit

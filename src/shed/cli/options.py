@@ -34,7 +34,8 @@ def refuse_server(
     options: Options, command: str, hint: str = "add `-s local`, or run it on that server's machine"
 ) -> None:
     """Raise `UsageError` when another server is meant, by whatever, for a command that works on the store of this machine alone."""
-    from shed.client.address import local, resolve  # noqa: PLC0415  few commands ask
+    from shed.client.address import local  # noqa: PLC0415  few commands ask
+    from shed.client.config import resolve  # noqa: PLC0415  few commands ask
 
     meant = resolve(options.server, config=options.config)
     if meant.path != local().path:

@@ -9,11 +9,11 @@ from shed.cli.connection import client
 from shed.cli.options import Options
 from shed.cli.output import done
 from shed.cli.parsing import Parser
-from shed.client.address import resolve
 from shed.client.client import Client
-from shed.client.http import other_version
+from shed.client.config import resolve
+from shed.client.failures import other_version
 from shed.client.local import start_server, wait_stopped
-from shed.client.transport import NotRunningError
+from shed.client.transport import NotRunningError, is_running
 from shed.errors import UsageError
 from shed.names import LOCAL
 from shed.terminal.output import emit, note, say
@@ -74,7 +74,7 @@ def start(words: list[str], options: Options) -> int:
     """Start the local server."""
     Parser("server start", "Start the local server, detached.").parse(words, options)
     server = _own(options)
-    started = start_server(server.address)
+    started = start_server(lambda: is_running(server.address))
     done(
         options,
         "start",
@@ -94,7 +94,7 @@ def stop(words: list[str], options: Options) -> int:
     try:
         pid = server.info(start=False).get("pid")  # told on its own machine only
         server.stop_server()
-        wait_stopped(server.address, pid if isinstance(pid, int) else None)
+        wait_stopped(lambda: is_running(server.address), pid if isinstance(pid, int) else None)
         stopped = True
     except NotRunningError:
         stopped = False

@@ -13,7 +13,8 @@ from shed.cli.parsing import Parser
 from shed.client import http
 from shed.client.address import Address, local, parse
 from shed.client.client import Client, object_of
-from shed.client.config import Config, add_server, load, remove_server, set_default
+from shed.client.config import Config, exists, load
+from shed.client.config_state import add_server, remove_server, set_default
 from shed.client.known_hosts import pin
 from shed.client.tokens import default_tokens, keep
 from shed.errors import ConflictError, NotFoundError, ShedError, UnavailableError, UsageError
@@ -140,8 +141,8 @@ def choose(words: list[str], options: Options) -> int:
 
 def _config(options: Options) -> Config:
     """Return the configuration to change; unlike for reading, one that was named need not exist yet."""
-    if options.config is not None and not Path(options.config).exists():
-        return Config(Path(options.config))
+    if options.config is not None and not exists(options.config):
+        return Config(options.config)
     return load(options.config)
 
 
@@ -201,7 +202,13 @@ def _pin(address: Address, port: int, config: Config, *, replace: bool) -> bool:
         return False
     private = address.path is not None or address.ssh is not None  # nobody can be in between
     try:
-        pin(config.path.with_name("known_hosts"), address.host or "localhost", port, key, replace=replace or private)
+        pin(
+            Path(config.path).with_name("known_hosts"),
+            address.host or "localhost",
+            port,
+            key,
+            replace=replace or private,
+        )
     except ConflictError as error:
         error.hint = "if it is meant to be another one: --replace-key; otherwise somebody may be in between"
         raise

@@ -10,9 +10,9 @@ from shed.cli.connection import client, client_of
 from shed.cli.options import Options
 from shed.cli.output import done
 from shed.cli.parsing import Parser
-from shed.client.address import Address
+from shed.client.address import DEFAULT_SSH_PORT, Address
 from shed.client.client import Client
-from shed.client.config import DEFAULT_SSH_PORT, Config, load
+from shed.client.config import Config, load
 from shed.client.identity import default_identity, own_key
 from shed.client.known_hosts import pattern, pin
 from shed.client.locate import ask
@@ -51,7 +51,7 @@ def ssh_config(words: list[str], options: Options) -> int:
     if args.all and options.server is not None:
         raise UsageError("--all asks all servers", hint="leave out --all, or -s")
     config = load(options.config)
-    user_file, ours = Path("~/.ssh/config").expanduser(), config.path.with_name("ssh_config").absolute()
+    user_file, ours = Path("~/.ssh/config").expanduser(), Path(config.path).with_name("ssh_config").absolute()
     if args.uninstall:
         return _uninstall(user_file, ours, options, dry_run=args.dry_run)
     hosts, down = _hosts(config, args.name, options, changing=not args.dry_run)
@@ -92,7 +92,7 @@ def _uninstall(user_file: Path, ours: Path, options: Options, *, dry_run: bool) 
 
 def _hosts(config: Config, name: str | None, options: Options, *, changing: bool) -> tuple[list[Host], list[str]]:
     """Return the hosts that are asked for, and the names of the servers that did not answer."""
-    known_hosts = config.path.with_name("known_hosts").absolute()
+    known_hosts = Path(config.path).with_name("known_hosts").absolute()
     if name is not None:
         server = client_of(name, options)
         server.shed(name)

@@ -14,7 +14,8 @@ from shed.cli.options import Options
 from shed.cli.output import done
 from shed.cli.parsing import Parser
 from shed.client import tunnels
-from shed.client.address import Address, resolve
+from shed.client.address import Address
+from shed.client.config import resolve
 from shed.client.forward import Rule, distinct, parse_rule
 from shed.client.tunnels import DEFAULT_PROFILE, Tunnels
 from shed.errors import ShedError, UsageError

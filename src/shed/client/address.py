@@ -1,19 +1,16 @@
-"""Which server to talk to.
+"""Where servers listen: ``unix:///path/of/socket``, ``http://host:port`` or ``ssh://[user@]host[:port]``.
 
-First match wins: what the caller names (``-s``), ``SHED_SERVER``, where the client's configuration says that the shed
-was seen, its ``default_server``, the local server.  A server is named ``unix:///path/of/socket``, ``http://host:port``,
-``ssh://[user@]host[:port]``, as the configuration calls it, or ``local``.  On the way of every `shed exec`: imports
-nothing that takes time.
+On the way of every `shed exec`: imports nothing that takes time.  `shed.client.config` says which server is meant.
 """
 
 from __future__ import annotations
 
-import os
-
 from shed.config.paths import server_socket
 from shed.errors import UsageError
+from shed.names import LOCAL
 
 DEFAULT_PORT = 8080
+DEFAULT_SSH_PORT = 2222
 
 
 class Address:
@@ -62,45 +59,10 @@ class Address:
             return "localhost"
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
-    def authorization(self) -> str | None:
-        """Return what goes into the Authorization header; None where it takes none, or nobody has a token for the server.
-
-        To be called once the connection is there.  Raises `UsageError`, see `shed.client.tokens`.
-        """
-        if self.path is not None or self.ssh is not None:
-            return None
-        from shed.client.tokens import token_for  # noqa: PLC0415  few servers are reached so
-
-        token = token_for(self)
-        return f"Bearer {token}" if token else None
-
-
-def resolve(server: str | None = None, *, config: str | None = None, shed: str | None = None) -> Address:
-    """Return the address to use when the user named `server`.
-
-    `config` is the client's configuration file, if one was named.
-
-    `shed` is the one that it is about, if any.  Raises `UsageError` for a name, URL or configuration that cannot be
-    used.
-    """
-    named = server or os.environ.get("SHED_SERVER") or None
-    if named is not None and "://" in named:
-        return parse(named)
-    if named is not None or config is not None or os.path.exists(default_config()):  # noqa: PTH110  no pathlib here
-        from shed.client.config import load  # noqa: PLC0415  YAML, only for those who have a file
-
-        return load(config).choose(named, shed)
-    return local()
-
 
 def local() -> Address:
     """Return the address of this user's own server on this machine."""
-    return Address(path=server_socket(), local=True, name="local")
-
-
-def default_config() -> str:
-    """Return the path of the client's configuration file; it need not exist."""
-    return os.path.expanduser("~/.shed/config.yaml")  # noqa: PTH111  no pathlib here
+    return Address(path=server_socket(), local=True, name=LOCAL)
 
 
 def parse(url: str) -> Address:

@@ -14,11 +14,12 @@ from typing import Any
 
 from shed.client import client as api
 from shed.client import commands, streams
-from shed.client.address import Address, resolve
+from shed.client.address import Address
 from shed.client.asynchttp import AsyncExchange
 from shed.client.asyncprocess import AsyncProcess
 from shed.client.client import Sink
 from shed.client.commands import Command, Result, content_of
+from shed.client.config import resolve
 from shed.client.forward import Forwarder, Rule
 from shed.client.http import went_away
 from shed.client.models import Shed as Info

@@ -10,7 +10,8 @@ from typing import Any
 from urllib.parse import quote
 
 from shed.client import http
-from shed.client.address import Address, resolve
+from shed.client.address import Address
+from shed.client.config import resolve
 from shed.client.execution import Execution
 from shed.client.models import Shed
 from shed.client.transport import ANSWER_TIMEOUT, upgrade

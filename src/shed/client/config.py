@@ -1,104 +1,132 @@
-"""The client's configuration, ``~/.shed/config.yaml``: which servers there are, which one is meant, and which shed was seen where.
+"""Which servers there are, which one is meant, and which shed was seen where.
 
-```yaml
-default_server: lab
-create_timeout: 10m
-servers:
-  lab: {url: "ssh://me@lab.example", ssh_port: 2222, added_at: "2026-11-24T19:00:00Z"}
-  near: {host: 127.0.0.1, http_port: 8081}
-sheds:                       # written by shed, so that `shed exec NAME` finds the right server
-  dev: {server: lab, status: running, updated_at: "2026-11-24T19:30:00Z"}
+```
+~/.shed/config.yaml          what a person writes; no program changes it (`shed.client.config_yaml` reads it)
+        config.state.json    what commands noted (`shed.client.config_state` writes it): servers that were added, the default
+                             that was chosen, where sheds were seen
+        .config.yaml.cache   what config.yaml says, as JSON; it counts as long as that file is the same
 ```
 
-These keys are ours: one that is unknown among them is refused, with the nearest known one.  Sections of other names
-belong to the user, and stay as they are.  Programs change the file under a lock, after reading it again, entry by
-entry.
+What a command noted about a server, or about the default, holds until somebody edits the same entry of config.yaml.
+
+On the way of every `shed exec`, and YAML takes longer to import than all the rest of it: imports nothing that takes
+time.
 """
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any
+import os
 
-from shed.client.address import DEFAULT_PORT, Address, default_config, local, parse
-from shed.config import yamltext
-from shed.config.values import duration
+from shed.client.address import DEFAULT_SSH_PORT, Address, local, parse
 from shed.errors import ShedError, UsageError
-from shed.fsutil import atomic_write, locked, storage_errors
-from shed.names import LOCAL, check_server_name
+from shed.names import LOCAL
 
-DEFAULT_SSH_PORT = 2222
-_TOP = ("servers", "default_server", "sheds", "create_timeout")
-_SERVER = ("url", "host", "http_port", "ssh_port", "added_at")
-_SHED = ("server", "status", "updated_at")
-_NEAR = 0.8
-"""How like one of ours an unknown top-level key must be to be taken for a mistake instead of a section of the
-user's.
-"""
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+_RACY_NS = 1_000_000_000
+"""A file that was changed less than so many nanoseconds ago is not cached: the next change could have the same time."""
 
 
-@dataclass(frozen=True, slots=True)
 class ServerEntry:
-    """One server, as the file describes it."""
+    """One server: how it is called, where it is, and the port of its SSH front."""
 
-    name: str
-    address: Address
-    ssh_port: int = DEFAULT_SSH_PORT
+    __slots__ = ("address", "name", "ssh_port")
+
+    def __init__(self, name: str, address: Address, ssh_port: int) -> None:
+        self.name = name
+        self.address = address
+        self.ssh_port = ssh_port
 
 
-@dataclass(frozen=True, slots=True)
 class ShedEntry:
     """Where a shed was seen last, and how it was."""
 
-    server: str
-    status: str = ""
+    __slots__ = ("server", "status")
+
+    def __init__(self, server: str, status: str = "") -> None:
+        self.server = server
+        self.status = status
 
 
-@dataclass(frozen=True, slots=True)
 class Config:
-    """What the file `path` says; the defaults when there is none."""
+    """What is configured: the file `path`, and what commands noted beside it; the defaults when there is neither."""
 
-    path: Path
-    servers: Mapping[str, ServerEntry] = field(default_factory=dict)
-    default: str | None = None
-    sheds: Mapping[str, ShedEntry] = field(default_factory=dict)
-    create_timeout: float | None = None
-    """Seconds that a create may take, unless the user says otherwise."""
+    __slots__ = ("create_timeout", "default", "path", "servers", "sheds", "state", "written")
+
+    def __init__(self, path: str, written: dict[str, Any] | None = None, state: dict[str, Any] | None = None) -> None:
+        """`written` is what `shed.client.config_yaml.read` returned, `state` what `config_state` wrote.
+
+        Raises `UsageError` (INVALID_CONFIG) for a state that is none, and a default that is no server.
+        """
+        self.path = path
+        self.written = written or {"servers": {}, "sheds": {}, "default_server": None, "create_timeout": None}
+        self.state = state or {}
+        self.create_timeout: float | None = self.written["create_timeout"]
+        """Seconds that a create may take, unless the user says otherwise."""
+        try:
+            self.servers: dict[str, ServerEntry] = {
+                name: _server(name, entry) for name, entry in self._merged_servers().items()
+            }
+            seen = self.state.get("sheds", self.written["sheds"])
+            self.sheds: dict[str, ShedEntry] = {
+                name: ShedEntry(str(entry["server"]), str(entry.get("status", ""))) for name, entry in seen.items()
+            }
+            noted = self.state.get("default_server") or {"name": None, "over": ()}
+            noted_default: str | None = noted["name"]
+            noted_over = noted["over"]
+        except (KeyError, TypeError, ValueError, AttributeError, ShedError):
+            hint = "delete it, and add the servers again that `shed server add` had added"
+            raise invalid(state_path(path), "it is not what shed wrote", hint=hint) from None
+        default: str | None = self.written["default_server"]
+        if noted_over == default and (noted_default is None or self._knows(noted_default)):
+            default = noted_default
+        elif default is not None and not self._knows(default):
+            raise invalid(path, f"default_server is {default!r}, which is none of servers")
+        self.default = default
+
+    def _knows(self, name: str) -> bool:
+        return name == LOCAL or name in self.servers
+
+    def _merged_servers(self) -> dict[str, Any]:
+        written = self.written["servers"]
+        merged = dict(written)
+        for name, noted in self.state.get("servers", {}).items():
+            if noted["over"] == written.get(name):
+                if noted.get("removed"):
+                    merged.pop(name, None)
+                else:
+                    merged[name] = noted
+        return merged
 
     def address(self, name: str) -> Address:
         """Return the address of the server called `name`.  Raises `UsageError` (UNKNOWN_SERVER)."""
         if name == LOCAL:
             return local()
-        if name not in self.servers:
-            near = difflib.get_close_matches(name, [*self.servers, LOCAL], n=1)
-            hint = (
-                f"did you mean {near[0]}?"
-                if near
-                else "see `shed server list`, or name a URL: unix:///path, http://host:port, ssh://host"
-            )
-            raise UsageError(f"{self.path} knows no server {name!r}", code="UNKNOWN_SERVER", hint=hint)
-        return self.servers[name].address
+        if name in self.servers:
+            return self.servers[name].address
+        import difflib  # noqa: PLC0415  for mistakes alone
+
+        near = difflib.get_close_matches(name, [*self.servers, LOCAL], n=1)
+        hint = "see `shed server list`, or name a URL: unix:///path, http://host:port, ssh://host"
+        raise UsageError(
+            f"{self.path} knows no server {name!r}",
+            code="UNKNOWN_SERVER",
+            hint=f"did you mean {near[0]}?" if near else hint,
+        )
 
     def choose(self, name: str | None, shed: str | None) -> Address:
         """Return the address of the server called `name`.
 
-        Without one, of where `shed` was seen, the default, or the local server.
-
-        With `shed` and without `name` it is a guess, unless no other server is known.
+        Without one, of where `shed` was seen, the default, or the local server.  With `shed` and without `name` it is a
+        guess, unless no other server is known.
         """
         if name is not None:
             return self.address(name)
         seen = self.sheds.get(shed) if shed is not None else None
-        chosen = (
-            seen.server
-            if seen is not None and (seen.server in self.servers or seen.server == LOCAL)
-            else self.default or LOCAL
-        )
-        address = self.address(chosen)
+        known = seen is not None and self._knows(seen.server)
+        address = self.address(seen.server if seen is not None and known else self.default or LOCAL)
         address.guess = shed is not None and bool(self.servers)
         return address
 
@@ -107,196 +135,115 @@ class Config:
         return [LOCAL, *self.servers]
 
 
+def resolve(server: str | None = None, *, config: str | None = None, shed: str | None = None) -> Address:
+    """Return the address to use when the user named `server`; `config` is the configuration file, if one was named.
+
+    First match wins: `server`, ``SHED_SERVER``, where `shed` was seen, the configuration's default, the local server.
+    Raises `UsageError` for a name, URL or configuration that cannot be used.
+    """
+    named = server or os.environ.get("SHED_SERVER") or None
+    if named is not None and "://" in named:
+        return parse(named)
+    return load(config).choose(named, shed)
+
+
 def load(file: str | None = None) -> Config:
-    """Return what the configuration says; `file` is the one to read instead of the usual one.
+    """Return what is configured; `file` is the configuration file to read instead of the usual one.
 
     Raises `UsageError` (INVALID_CONFIG).
     """
-    path = Path(file or default_config())
-    text = _read(path)
-    if text is None:
-        if file is not None:
-            raise _invalid(path, "it does not exist")
-        return Config(path)
-    return _parse(text, path)
+    path = file or default_config()
+    written, state = _written(path), _state(state_path(path))
+    if file is not None and written is None and state is None:
+        raise invalid(path, "it does not exist")
+    return Config(path, written, state)
 
 
-def add_server(
-    config: Config, name: str, address: Address, *, ssh_port: int | None = None, default: bool = False
-) -> None:
-    """Write a server into the file, in place of one of the same name.
-
-    With `default`, or as the first one, it becomes the default.
-    """
-    entry: dict[str, object] = {"url": str(address)}
-    if address.host and address.ssh is None:
-        entry = {"host": address.host, "http_port": address.port}
-    if ssh_port is not None:
-        entry["ssh_port"] = ssh_port
-    entry["added_at"] = _now()
-
-    def edit(text: str, current: Config) -> str:
-        text = yamltext.put(text, ("servers", check_server_name(name)), entry)
-        if default or not (current.servers or current.default):
-            text = yamltext.put(text, ("default_server",), name)
-        return text
-
-    _change(config.path, edit)
+def default_config() -> str:
+    """Return the path of the client's configuration file; it need not exist."""
+    return os.path.expanduser("~/.shed/config.yaml")  # noqa: PTH111  no pathlib here
 
 
-def remove_server(config: Config, name: str) -> bool:
-    """Take a server, and where sheds were seen on it, out of the file; return whether it was the default.
-
-    Raises `UsageError`.
-    """
-    was_default = False
-
-    def edit(text: str, current: Config) -> str:
-        nonlocal was_default
-        current.address(check_server_name(name))
-        for shed, entry in current.sheds.items():
-            if entry.server == name:
-                text = yamltext.drop(text, ("sheds", shed))
-        was_default = current.default == name
-        if was_default:
-            text = yamltext.drop(text, ("default_server",))
-        return yamltext.drop(text, ("servers", name))
-
-    _change(config.path, edit)
-    return was_default
+def exists(file: str | None = None) -> bool:
+    """Say whether anything is configured, in the usual place or in `file`."""
+    path = file or default_config()
+    return os.path.exists(path) or os.path.exists(state_path(path))  # noqa: PTH110
 
 
-def set_default(config: Config, name: str) -> None:
-    """Make a server the default.  Raises `UsageError` (UNKNOWN_SERVER)."""
-
-    def edit(text: str, current: Config) -> str:
-        current.address(name)
-        return yamltext.put(text, ("default_server",), name)
-
-    _change(config.path, edit)
+def state_path(path: str) -> str:
+    """Return where commands note things for the configuration file `path`."""
+    return f"{path.removesuffix('.yaml')}.state.json"
 
 
-def remember(config: Config, server: str | None, seen: Mapping[str, str], *, gone: Iterable[str] = ()) -> None:
-    """Note that the sheds `seen`, by name and status, are on `server`, and that those `gone` are not.
-
-    Does nothing for a server without a name, and without other servers: then there is nothing to be found.
-    """
-    if server is None or not config.servers:
-        return
-
-    def edit(text: str, current: Config) -> str:
-        for shed, status in seen.items():
-            if current.sheds.get(shed) != ShedEntry(server, status):
-                text = yamltext.put(text, ("sheds", shed), {"server": server, "status": status, "updated_at": _now()})
-        for shed in gone:
-            entry = current.sheds.get(shed)
-            if entry is not None and entry.server == server and shed not in seen:
-                text = yamltext.drop(text, ("sheds", shed))
-        return text
-
-    stale = any(shed in config.sheds and config.sheds[shed].server == server and shed not in seen for shed in gone)
-    if stale or any(config.sheds.get(shed) != ShedEntry(server, status) for shed, status in seen.items()):
-        _change(config.path, edit)
-
-
-def _change(path: Path, edit: Callable[[str, Config], str]) -> None:
-    """Replace the file by what `edit` makes of its text, in one step, and with nobody else in between."""
-    with storage_errors(path):
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with locked(path.with_name(f".{path.name}.lock")):
-        text = _read(path) or ""
-        try:
-            changed = edit(text, _parse(text, path))
-        except ValueError as error:
-            raise _invalid(path, str(error)) from None
-        if changed != text:
-            _parse(changed, path)
-            target = path.resolve()  # a link, into a folder of dot files, stays one
-            atomic_write(target, changed, mode=target.stat().st_mode & 0o777 if target.exists() else 0o600)
-
-
-def _read(path: Path) -> str | None:
-    try:
-        return path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return None
-    except (OSError, UnicodeDecodeError) as error:
-        raise _invalid(path, str(error.strerror) if isinstance(error, OSError) else "it is not UTF-8") from None
-
-
-def _parse(text: str, path: Path) -> Config:
-    try:
-        document = yamltext.load(text)
-        for key in document:
-            if key not in _TOP:
-                near = difflib.get_close_matches(str(key), _TOP, n=1, cutoff=_NEAR)
-                if near:
-                    raise ValueError(f"unknown key {key!r}: did you mean {near[0]!r}?")
-        servers = {name: _server(name, entry) for name, entry in _mapping(document, "servers").items()}
-        sheds = {str(name): _shed(name, entry) for name, entry in _mapping(document, "sheds").items()}
-        default = document.get("default_server")
-        if default is not None and default != LOCAL and default not in servers:
-            raise ValueError(f"default_server is {default!r}, which is none of servers")
-        timeout = document.get("create_timeout")
-        return Config(path, servers, default, sheds, None if timeout is None else duration(timeout))
-    except (ValueError, TypeError) as error:
-        raise _invalid(path, str(error)) from None
-    except ShedError as error:
-        raise _invalid(path, error.message, hint=error.hint) from None
-
-
-def _mapping(document: dict[Any, Any], key: str) -> dict[Any, Any]:
-    section = document.get(key)
-    if section is None:
-        return {}
-    if not isinstance(section, dict):
-        raise ValueError(f"{key} must hold names, and keys and values for each")
-    return section
-
-
-def _fields(name: str, entry: object, known: tuple[str, ...]) -> dict[str, Any]:
-    if not isinstance(entry, dict):
-        raise ValueError(f"{name} must hold keys and values")
-    for key in entry:
-        if key not in known:
-            near = difflib.get_close_matches(str(key), known, n=1)
-            more = f"did you mean {near[0]!r}?" if near else f"known keys are {', '.join(known)}"
-            raise ValueError(f"unknown key '{name}.{key}': {more}")
-    return entry
-
-
-def _server(name: object, entry: object) -> ServerEntry:
-    fields = _fields(f"servers.{name}", entry, _SERVER)
-    url, host = fields.get("url"), fields.get("host")
-    if not isinstance(name, str) or (url is None) == (host is None) or not isinstance(url or host, str):
-        raise ValueError(f"servers.{name} needs either a host or a url")
-    check_server_name(name)
-    port = _port(fields.get("http_port", DEFAULT_PORT), f"servers.{name}.http_port")
-    if url is None:
-        url = f"http://[{host}]:{port}" if ":" in str(host) else f"http://{host}:{port}"
-    address = parse(url)
-    address.name = name
-    return ServerEntry(name, address, _port(fields.get("ssh_port", DEFAULT_SSH_PORT), f"servers.{name}.ssh_port"))
-
-
-def _shed(name: object, entry: object) -> ShedEntry:
-    fields = _fields(f"sheds.{name}", entry, _SHED)
-    server, status = fields.get("server"), fields.get("status", "")
-    if not isinstance(server, str) or not isinstance(status, str):
-        raise ValueError(f"sheds.{name} needs a server")
-    return ShedEntry(server, status)
-
-
-def _port(value: object, what: str) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= 65535:
-        raise ValueError(f"{what} must be a port, from 1 to 65535")
-    return value
-
-
-def _now() -> str:
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def _invalid(path: Path, reason: str, *, hint: str | None = None) -> UsageError:
+def invalid(path: str, reason: str, *, hint: str | None = None) -> UsageError:
+    """Return the error for a file that cannot be used."""
     hint = hint or "correct the file, or name another one with --config"
     return UsageError(f"cannot use the configuration {path}: {reason}", code="INVALID_CONFIG", hint=hint)
+
+
+def _server(name: str, entry: dict[str, Any]) -> ServerEntry:
+    address = parse(entry["url"])
+    address.name = name
+    return ServerEntry(name, address, int(entry.get("ssh_port") or DEFAULT_SSH_PORT))
+
+
+def _state(path: str) -> dict[str, Any] | None:
+    try:
+        return _json(path)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else "it is not JSON"
+        raise invalid(path, reason) from None
+
+
+def _written(path: str) -> dict[str, Any] | None:
+    """Return what the configuration file says, from the cache if it may; None when there is no such file."""
+    try:
+        status = os.stat(path)  # noqa: PTH116
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise invalid(path, error.strerror or str(error)) from None
+    stamp = [status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns]
+    folder, name = os.path.split(path)
+    cache = f"{folder or '.'}/.{name}.cache"
+    try:
+        kept = _json(cache)
+        if kept["stamp"] == stamp:
+            Config(path, kept["says"])  # whatever is wrong with it, the file itself is read instead
+            says: dict[str, Any] = kept["says"]
+            return says
+    except (OSError, ValueError, KeyError, TypeError, ShedError):
+        pass
+    from shed.client.config_yaml import keep, read  # noqa: PLC0415  YAML takes longer than most commands
+
+    try:
+        says = read(path)
+    except OSError as error:
+        raise invalid(path, error.strerror or str(error)) from None
+    except ValueError as error:
+        raise invalid(path, str(error)) from None
+    except UsageError as error:
+        raise invalid(path, error.message, hint=error.hint) from None
+    if abs(status.st_ctime_ns - _now_ns()) > _RACY_NS:
+        keep(cache, {"stamp": stamp, "says": says})
+    return says
+
+
+def _now_ns() -> int:
+    import time  # noqa: PLC0415
+
+    return time.time_ns()
+
+
+def _json(path: str) -> dict[str, Any]:
+    """Return the JSON object in a file.  Raises `OSError` and `ValueError`."""
+    with open(path, "rb", buffering=0) as file:
+        data = file.readall()
+    from shed.guest import wirejson  # noqa: PLC0415  for those who have a file
+
+    value = wirejson.loads(data)
+    if not isinstance(value, dict):
+        raise ValueError("not a JSON object")
+    return value

@@ -11,20 +11,9 @@ from typing import Any
 import h11
 
 from shed.client.address import Address
-from shed.client.transport import LeftError, connect, left, silent, stranger
-from shed.errors import (
-    BackendError,
-    ConflictError,
-    ConnectError,
-    DataError,
-    ForbiddenError,
-    NotFoundError,
-    ShedError,
-    StorageError,
-    UnauthorizedError,
-    UnavailableError,
-    UsageError,
-)
+from shed.client.failures import error_of
+from shed.client.transport import LeftError, authorization, connect, left, silent, stranger
+from shed.errors import ShedError, UnavailableError
 from shed.version import VERSION
 
 TIMEOUT = 60.0
@@ -37,19 +26,6 @@ _CHUNK = 65536
 LONGEST_BODY = 256 * 1024 * 1024
 LONGEST_EVENT = 16 * 1024 * 1024
 """Bytes of one event, and of a line of it."""
-_KINDS = (
-    BackendError,
-    UsageError,
-    UnauthorizedError,
-    ForbiddenError,
-    NotFoundError,
-    ConflictError,
-    ConnectError,
-    DataError,
-    UnavailableError,
-    StorageError,
-)
-_BY_STATUS: dict[int, type[ShedError]] = {kind.http_status: kind for kind in _KINDS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,45 +138,6 @@ def decode_event(name: str, text: str, address: Address) -> Event:
     return Event(name, data)
 
 
-def error_of(status: int, body: bytes, *, server: str = "") -> ShedError:
-    """Return the error that an answer with `status` and `body` stands for.
-
-    `status` 0 means that the code alone must tell its kind.
-
-    `server` is the answer's Server header: when it is of another version than this client, the hint says so.
-    """
-    try:
-        document = json.loads(body)
-    except (ValueError, RecursionError):
-        document = None
-    inner = document.get("error", document) if isinstance(document, dict) else None
-    if not isinstance(inner, dict) or not isinstance(inner.get("message"), str):
-        return UnavailableError(f"what answered, with status {status}, is not a shed server", hint="check the address")
-    code, hint = inner.get("code"), inner.get("hint")
-    hints = [hint] if isinstance(hint, str) and hint else []
-    if server.startswith("shed/") and (warning := other_version(server.removeprefix("shed/"))):
-        hints.append(warning)
-    kind = _BY_STATUS.get(status) or _kind_of(str(code))
-    return kind(inner["message"], hint="; ".join(hints) or None, code=code if isinstance(code, str) else None)
-
-
-def other_version(version: object) -> str | None:
-    """Return what to do when the server says that it is of another version than this client, else None."""
-    if version == VERSION:
-        return None
-    return (
-        f"the server is version {version}, this is {VERSION}: restart it with `shed server stop` (sheds keep running)"
-    )
-
-
-def _kind_of(code: str) -> type[ShedError]:
-    """Return the class for an error event, which has no status: what the user got wrong is told by its code."""
-    for kind in _BY_STATUS.values():
-        if kind.code == code:
-            return kind
-    return UsageError if code.startswith("INVALID_") else ShedError
-
-
 def decode(data: bytes, address: Address) -> Any:
     """Return the value of a JSON text.  Raises `UnavailableError` for anything else."""
     try:
@@ -227,8 +164,8 @@ def encode_request(
         ("Accept", accept),
         ("Connection", "close"),
     ]
-    if authorization := address.authorization():
-        headers.append(("Authorization", authorization))
+    if known := authorization(address):
+        headers.append(("Authorization", known))
     payload = b"" if body is None else json.dumps(body).encode()
     if body is not None:
         headers.append(("Content-Type", "application/json"))

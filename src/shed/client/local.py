@@ -7,11 +7,9 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from shed.client.address import Address
-from shed.client.transport import NotRunningError, connect
 from shed.config.paths import Paths
 from shed.errors import ShedError, UnavailableError
 from shed.fsutil import locked, private_folder
@@ -24,8 +22,8 @@ _LOG_LINES = 15
 _LOG_TAIL = 16 * 1024
 
 
-def start_server(address: Address, *, timeout: float = START_TIMEOUT) -> bool:
-    """Start the local server, detached, and return when it answers; False when it was running already.
+def start_server(is_running: Callable[[], bool], *, timeout: float = START_TIMEOUT) -> bool:
+    """Start the local server, detached, and return when `is_running` says so; False when it did already.
 
     Any number of processes may call this at once: they queue for a lock, and the first one starts the server.
     Raises `UnavailableError` (SERVER_START_FAILED) with the last lines of the server's log.
@@ -34,14 +32,14 @@ def start_server(address: Address, *, timeout: float = START_TIMEOUT) -> bool:
     for folder in (paths.run, paths.data, paths.logs):
         private_folder(folder)
     with locked(paths.run / "start.lock"):
-        if is_running(address):
+        if is_running():
             return False
         log = paths.logs / "server.log"
         with open(log, "ab", opener=_private) as output:
             start = output.tell()
             server = _spawn(output.fileno())
         deadline = time.monotonic() + timeout
-        while not is_running(address):
+        while not is_running():
             ended = server.poll()
             if ended is not None:
                 raise _failed(f"the local server ended with exit code {ended} as it started", log, start)
@@ -54,17 +52,8 @@ def start_server(address: Address, *, timeout: float = START_TIMEOUT) -> bool:
     return True
 
 
-def is_running(address: Address) -> bool:
-    """Say whether something accepts connections at `address`."""
-    try:
-        connect(address, start=False).close()
-    except NotRunningError:
-        return False
-    return True
-
-
-def wait_stopped(address: Address, pid: int | None = None, *, timeout: float = STOP_TIMEOUT) -> None:
-    """Return when nothing listens at `address` any more, and process `pid`, if given, is gone.
+def wait_stopped(is_running: Callable[[], bool], pid: int | None = None, *, timeout: float = STOP_TIMEOUT) -> None:
+    """Return when the server does not run any more as `is_running` says, and process `pid`, if given, is gone.
 
     Raises `UnavailableError`.
 
@@ -72,9 +61,9 @@ def wait_stopped(address: Address, pid: int | None = None, *, timeout: float = S
     one.
     """
     deadline = time.monotonic() + timeout
-    while is_running(address) or (pid is not None and _lives(pid)):
+    while is_running() or (pid is not None and _lives(pid)):
         if time.monotonic() > deadline:
-            raise UnavailableError(f"the server at {address} still runs after {timeout:g} s", hint="see its log")
+            raise UnavailableError(f"the server still runs after {timeout:g} s", hint="see its log")
         time.sleep(_POLL)
 
 

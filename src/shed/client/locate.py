@@ -7,9 +7,10 @@ import time
 from collections.abc import Callable, Iterable
 from typing import TypeVar
 
-from shed.client.address import Address, resolve
+from shed.client.address import Address
 from shed.client.client import Client
-from shed.client.config import Config, load, remember
+from shed.client.config import Config, load, resolve
+from shed.client.config_state import remember
 from shed.client.models import Shed
 from shed.errors import NotFoundError, ShedError, UnavailableError, UsageError
 

@@ -57,8 +57,17 @@ def connect(address: Address, *, start: bool = True) -> _socket.socket:
             raise
     from shed.client.local import start_server  # noqa: PLC0415  rarely needed
 
-    start_server(address)
+    start_server(lambda: is_running(address))
     return _connect(address)
+
+
+def is_running(address: Address) -> bool:
+    """Say whether something accepts connections at `address`."""
+    try:
+        connect(address, start=False).close()
+    except NotRunningError:
+        return False
+    return True
 
 
 def _connect(address: Address) -> _socket.socket:
@@ -239,13 +248,26 @@ def upgrade(
 
 def upgrade_request(address: Address, method: str, target: str, protocol: str) -> bytes:
     """Return the request for a `protocol` stream."""
-    authorization = address.authorization()
-    known = f"Authorization: {authorization}\r\n" if authorization else ""
+    known = authorization(address)
+    shown = f"Authorization: {known}\r\n" if known else ""
     return (
-        f"{method} {target} HTTP/1.1\r\nHost: {address.authority()}\r\nUser-Agent: shed/{VERSION}\r\n{known}Prefer: "
+        f"{method} {target} HTTP/1.1\r\nHost: {address.authority()}\r\nUser-Agent: shed/{VERSION}\r\n{shown}Prefer: "
         "processing\r\n"
         f"Connection: Upgrade\r\nUpgrade: {protocol}\r\nContent-Length: 0\r\n\r\n"
     ).encode("ascii")
+
+
+def authorization(address: Address) -> str | None:
+    """Return what goes into the Authorization header; None where it takes none, or nobody has a token for the server.
+
+    To be called once the connection is there.  Raises `UsageError`, see `shed.client.tokens`.
+    """
+    if address.path is not None or address.ssh is not None:
+        return None
+    from shed.client.tokens import token_for  # noqa: PLC0415  few servers are reached so
+
+    token = token_for(address)
+    return f"Bearer {token}" if token else None
 
 
 def _read_head(sock: _socket.socket, address: Address, limit: float | None) -> bytes:
@@ -276,7 +298,7 @@ def body_length(head: bytes) -> int:
 
 def refusal(address: Address, head: bytes, body: bytes) -> ShedError:
     """Return the error that an answer other than 101 stands for."""
-    from shed.client.http import error_of  # noqa: PLC0415  only failures pay for it
+    from shed.client.failures import error_of  # noqa: PLC0415  only failures pay for it
 
     lines = head.decode("latin-1").split("\r\n")
     words = lines[0].split(" ", 2)

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from shed.client.address import parse, resolve
+from shed.client.address import parse
+from shed.client.config import resolve
 from shed.config.paths import Paths
 from shed.errors import UsageError
 

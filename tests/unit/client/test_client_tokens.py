@@ -10,6 +10,7 @@ import pytest
 
 from shed.client.address import Address, parse
 from shed.client.tokens import keep, token_for
+from shed.client.transport import authorization
 from shed.errors import UsageError
 from support.ports import free_port
 
@@ -47,9 +48,9 @@ def test_the_first_that_has_one_wins(home: Path, monkeypatch: pytest.MonkeyPatch
 def test_the_unix_socket_and_ssh_get_none(monkeypatch: pytest.MonkeyPatch) -> None:
     """They know their user in another way."""
     monkeypatch.setenv("SHED_TOKEN", "shed_env")
-    assert Address(path="/x").authorization() is None
-    assert parse("ssh://lab").authorization() is None
-    assert near().authorization() == "Bearer shed_env"
+    assert authorization(Address(path="/x")) is None
+    assert authorization(parse("ssh://lab")) is None
+    assert authorization(near()) == "Bearer shed_env"
 
 
 @pytest.mark.parametrize("host", ["lab.example", "10.0.0.1", "127.0.0.1.evil.example", "0.0.0.0"])

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shed.client.http import error_of, parse_events
+from shed.client.failures import error_of
+from shed.client.http import parse_events
 from shed.client.models import Shed
 from shed.errors import BackendError, ConflictError, NotFoundError, ShedError, UnavailableError, UsageError
 from shed.execstream import quote
