@@ -1,4 +1,4 @@
-"""A file tree as a stream of entries: what layers are flattened into, and what a writer is given."""
+"""A file tree as a stream of entries: layers are flattened into one, and a writer of file systems takes one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ MAX_PATH = 4095
 
 
 class Content(Protocol):
-    """The bytes of a regular file, read piecewise; must be safe to call from several threads at once."""
+    """The bytes of a regular file, read piecewise; several threads may read at once."""
 
     def pread(self, length: int, offset: int) -> bytes:
         """Return up to `length` bytes at `offset`; fewer only at the end of the file."""
@@ -23,8 +23,8 @@ class Entry:
     """One path of the tree.
 
     `path` is relative to the root, without a leading or trailing slash, raw bytes; the root itself is ``b""``.  A
-    stream of entries is sorted by the path's components (``path.split(b"/")``), so that a folder comes before what it
-    holds, and each path occurs once.
+    stream of entries is sorted by the path's components (``path.split(b"/")``), so that a directory comes before what
+    it contains, and each path occurs once.
     """
 
     path: bytes
@@ -46,6 +46,7 @@ class Entry:
     content: Content | None = None
     """For a regular file that is not empty."""
     link: bytes | None = None
-    """When set, this is another name of the inode of the entry with that path (a hardlink); all else but `path` is
-    ignored. The entry it names is not a link itself, may come later in the stream, and is never a folder.
+    """The path of another entry, when this one is a hardlink to it; then all other fields but `path` are ignored.
+
+    That entry is not a hardlink itself, and not a directory.  It may come later in the stream.
     """

@@ -1,4 +1,7 @@
-"""Writing files so that a crash leaves either the old or the new one, folders of one's own, and locks between processes."""
+"""Files and directories: writing that a crash cannot break, private directories, locks between processes, copies.
+
+A crash during `atomic_write` or `atomic_file` leaves either the old file or the new one.
+"""
 
 from __future__ import annotations
 
@@ -21,26 +24,26 @@ _FICLONE = 0x40049409
 """ioctl FICLONE, linux/fs.h."""
 _COPY_CHUNK = 1 << 20
 LOCK_LIMIT = 120.0
-"""Seconds for which a lock is waited for: what is done under one takes much less."""
+"""Seconds to wait for a lock: work under a lock takes much less."""
 _TOLD_AFTER = 1.0
-"""Seconds of waiting after which it is said whose the lock is."""
+"""Seconds of waiting after which the holder of the lock is named."""
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.001, 0.05
 """Seconds between two tries to lock."""
 
 
 def _log_wait(message: str) -> None:
-    import logging  # noqa: PLC0415  whoever waits has the time
+    import logging  # noqa: PLC0415  seldom needed
 
     logging.getLogger(__name__).warning("%s", message)
 
 
 on_wait: ContextVar[Callable[[str], None]] = ContextVar("on_wait", default=_log_wait)
-"""Who is told what a lock is waited for; the log, unless somebody watches."""
+"""Called with a message when a lock is waited for.  By default it goes to the log."""
 
 
 @contextlib.contextmanager
 def storage_errors(path: Path) -> Iterator[None]:
-    """Turn the disk's refusals (full, read-only, no permission, I/O error, …) into a `StorageError` that names `path`."""
+    """Turn errors of the disk (full, read-only, no permission, I/O, …) into a `StorageError` that names `path`."""
     try:
         yield
     except OSError as error:
@@ -50,7 +53,7 @@ def storage_errors(path: Path) -> Iterator[None]:
 
 
 def fsync_dir(path: Path) -> None:
-    """Make the entries of the folder `path` durable."""
+    """Make the entries of the directory `path` durable."""
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(fd)
@@ -60,10 +63,10 @@ def fsync_dir(path: Path) -> None:
 
 @contextlib.contextmanager
 def atomic_file(path: Path, *, mode: int = 0o600) -> Iterator[BinaryIO]:
-    """Yield a file that becomes `path` when the block ends without an exception, and vanishes otherwise.
+    """Yield a file that becomes `path` when the block ends without an exception, and is removed otherwise.
 
-    The temporary file is in the same folder, named ``.NAME.*.tmp``; it is synced, given `mode`, and renamed; then the
-    folder is synced. Raises `StorageError` when the disk refuses.
+    The temporary file is in the same directory and is named ``.NAME.*.tmp``.  It gets `mode`, is synced and renamed;
+    then the directory is synced.  Raises `StorageError`.
     """
     with storage_errors(path):
         fd, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
@@ -88,18 +91,16 @@ def atomic_write(path: Path, data: bytes | str, *, mode: int = 0o600) -> None:
 
 
 def public_mode() -> int:
-    """Return the mode of a new file that this process's umask allows."""
+    """Return the mode that a new file gets by this process's umask."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return 0o666 & ~next(int(line.split()[1], 8) for line in lines if line.startswith("Umask:"))
 
 
 def private_folder(path: Path) -> None:
-    """Make the folder `path` with mode 0700 whatever the umask, and those that are missing above it.
+    """Create the directory `path`, and its missing parents.  It gets mode 0700 whatever the umask, also if it exists.
 
-    One that is there is made so.
-
-    It may be a link that this user, or root, has made.  Raises `StorageError`, with the code NOT_OURS for what is
-    another user's: the folder, or a link in its place.
+    It may be a symlink that this user or root made.  Raises `StorageError`, with the code NOT_OURS when the directory,
+    or a symlink in its place, belongs to another user.
     """
     me = os.geteuid()
     try:
@@ -130,17 +131,17 @@ def private_folder(path: Path) -> None:
 
 @contextlib.contextmanager
 def locked(path: Path, *, shared: bool = False, wait: bool = True, limit: float = LOCK_LIMIT) -> Iterator[None]:
-    """Hold a flock on `path`, which is created for this user alone and never removed.
+    """Hold a flock on the file `path`, which is created with mode 0600 and never removed.
 
-    After a second of waiting, `on_wait` is told who holds it.  Raises `ConflictError` (LOCKED) after `limit` seconds,
-    without `wait` at once.
+    After a second of waiting, `on_wait` is told who holds it.  Raises `ConflictError` (LOCKED) after `limit` seconds;
+    without `wait`, at once.
     """
     with storage_errors(path):
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         status = os.fstat(fd)
         if status.st_mode & 0o077 and status.st_uid == os.geteuid():
-            os.fchmod(fd, 0o600)  # who can open it can hold it
+            os.fchmod(fd, 0o600)  # who can open it can lock it
         _lock(fd, path, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB, limit if wait else 0.0)
         yield
     finally:
@@ -166,7 +167,7 @@ def _lock(fd: int, path: Path, operation: int, limit: float) -> None:
 
 
 class Waiting:
-    """Tells `on_wait`, once and after a second, what somebody waits for."""
+    """Tells `on_wait` what somebody waits for: once, after a second."""
 
     def __init__(self) -> None:
         self._began = time.monotonic()
@@ -174,30 +175,31 @@ class Waiting:
 
     @property
     def seconds(self) -> float:
-        """For how long by now."""
+        """Seconds since the waiting began."""
         return time.monotonic() - self._began
 
     def on(self, what: Callable[[], str]) -> None:
-        """Wait on, for what the sentence says."""
+        """Say what is waited for, if it is time to; call this in each turn of the waiting loop."""
         if self.seconds >= _TOLD_AFTER and not self._told:
             self._told = True
             on_wait.get()(f"waiting: {what()}")
 
 
 def holder(fd: int) -> str:
-    """Say which process holds a flock on the open file `fd`, as far as the kernel tells: its number, its name and its user."""
+    """Return which process holds a flock on the open file `fd`: its number, its name and its user.
+
+    The kernel does not always tell; then it is just "another process".
+    """
     found = []
     with contextlib.suppress(OSError, ValueError, IndexError):
         status = os.fstat(fd)
         device = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}"
         for line in Path("/proc/locks").read_text().splitlines():
-            words = (
-                line.split()
-            )  # proc_locks(5): 1: FLOCK ADVISORY WRITE PID MAJOR:MINOR:INODE START END; "->" marks one that waits
+            # proc_locks(5): 1: FLOCK ADVISORY WRITE PID MAJOR:MINOR:INODE START END; "->" marks one that waits
+            words = line.split()
             if words[1] == "FLOCK" and int(words[5].rpartition(":")[2]) == status.st_ino:
-                found.append(
-                    (words[5].startswith(device), int(words[4]))
-                )  # btrfs and overlayfs tell stat another device
+                # On btrfs and overlayfs stat gives another device, so a match of the device is only preferred.
+                found.append((words[5].startswith(device), int(words[4])))
     return _process(max(found)[1]) if found else "another process"
 
 
@@ -211,7 +213,10 @@ def _process(pid: int) -> str:
 
 
 def can_link(source: Path, target: Path) -> bool:
-    """Tell whether what is in the folder `source` can get another name in the folder `target`: one file system, and one mount of it."""
+    """Return whether files of the directory `source` can be hardlinked into the directory `target`.
+
+    They can when both are in one file system, and in one mount of it.
+    """
     return _mount(source) == _mount(target)
 
 
@@ -225,7 +230,7 @@ def _mount(folder: Path) -> tuple[int, str]:
 
 
 def clone_file(source: Path, target: BinaryIO) -> None:
-    """Make `target` hold what `source` holds: a reflink where the file system has them, else a copy that keeps holes."""
+    """Copy `source` into `target`: as a reflink where the file system has them, else byte by byte, keeping holes."""
     with source.open("rb") as origin:
         try:
             fcntl.ioctl(target.fileno(), _FICLONE, origin.fileno())
@@ -250,7 +255,7 @@ def _copy_data_extents(source: int, target: int) -> None:
         position = os.lseek(source, start, os.SEEK_HOLE)
         while start < position:
             data = os.pread(source, min(_COPY_CHUNK, position - start), start)
-            if not data:  # the source was cut while we read
+            if not data:  # the source was truncated while it was read
                 raise OSError(errno.EIO, "source shrank while it was copied")
             view = memoryview(data)
             while view:

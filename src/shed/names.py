@@ -1,4 +1,4 @@
-"""What users choose, and the rules for it: names, and the size of a shed."""
+"""Rules for what users choose: names, and the size of a shed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MAX_NAME = 63
 MAX_TAG = 128
 """Longest image tag, as in the OCI distribution specification."""
 LOCAL = "local"
-"""What clients call this user's own server on this machine."""
+"""The name that clients use for this user's own server on this machine."""
 
 
 def check_shed_name(name: str) -> str:
@@ -37,9 +37,9 @@ def check_image_name(name: str) -> str:
 
 
 def check_server_name(name: str) -> str:
-    """Return `name` when a client can call a server so; raise `UsageError` (INVALID_SERVER_NAME) otherwise.
+    """Return `name` when it can name a server; raise `UsageError` (INVALID_SERVER_NAME) otherwise.
 
-    ``local`` is always ours.
+    ``local`` is reserved for this user's own server.
     """
     right = len(name) <= MAX_NAME and _matches(_SERVER_NAME, name) and name != LOCAL
     hint = (
@@ -59,7 +59,7 @@ def check_session_name(name: str) -> str:
 def check_token_name(name: str) -> str:
     """Return `name` when it can name a token; raise `UsageError` (INVALID_TOKEN_NAME) otherwise.
 
-    ``local`` is the server's own.
+    ``local`` is reserved for the server's own token.
     """
     right = len(name) <= MAX_NAME and _matches(_SERVER_NAME, name) and name != LOCAL
     hint = (

@@ -1,7 +1,7 @@
 """Progress of long work: named phases with timings, byte counts, warnings.
 
-Work takes a `Progress` and reports to it; who made it decides what is shown (a bar, plain lines, server-sent events,
-nothing).
+Work is given a `Progress` and reports to it.  The caller decides how that is shown: as a bar, plain lines, server-sent
+events, or not at all.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from shed.errors import UnavailableError
 
 @dataclass(frozen=True, slots=True)
 class PhaseEvent:
-    """Work entered the phase `name`; `message` is for people."""
+    """The work entered the phase `name`; `message` is for people."""
 
     name: str
     message: str
@@ -24,7 +24,7 @@ class PhaseEvent:
 
 @dataclass(frozen=True, slots=True)
 class BytesEvent:
-    """`current` of `total` bytes of the thing called `label` are done; `total` is None while unknown."""
+    """`current` of `total` bytes of the thing named `label` are done; `total` is None while unknown."""
 
     label: str
     current: int
@@ -33,20 +33,20 @@ class BytesEvent:
 
 @dataclass(frozen=True, slots=True)
 class BlobEvent:
-    """`current` of `total` bytes of one blob of an image are here; `total` is None while unknown."""
+    """`current` of `total` bytes of one blob of an image are transferred; `total` is None while unknown."""
 
     digest: str
     label: str
     """What it is: ``kernel``, ``rootfs``, ``layer 2``."""
     status: str
-    """``downloading``, ``exists`` (it was here) or ``done``; the last two are said once."""
+    """``downloading``, ``exists`` (nothing had to be transferred) or ``done``; the last two come once."""
     current: int
     total: int | None
 
 
 @dataclass(frozen=True, slots=True)
 class WarningEvent:
-    """Something went wrong that does not fail the work."""
+    """Something went wrong, but the work goes on."""
 
     message: str
 
@@ -55,42 +55,45 @@ Event = PhaseEvent | BytesEvent | BlobEvent | WarningEvent
 
 
 def _ignore(event: Event) -> None:
-    """The sink of work that nobody watches."""
+    """Drop an event: the sink of work that nobody watches."""
 
 
 class Stop:
-    """Tells work in other threads to give up: `sleep` ends early, `check` raises, and what `also` was given is called."""
+    """Asks work in other threads to give up: `sleep` ends, `check` raises, functions given to `also` are called."""
 
     def __init__(self) -> None:
         self._event = threading.Event()
         self._also: list[Callable[[], object]] = []
 
     def also(self, call: Callable[[], object]) -> None:
-        """Have `call` called when the work is to be given up, which may be now; it ends what other threads wait for."""
+        """Call `call` when the work is to be given up, at once if that was asked already.
+
+        It should end what another thread is waiting for.
+        """
         self._also.append(call)
         if self._event.is_set():
             call()
 
     def set(self) -> None:
-        """Have all of it give up."""
+        """Ask the work to give up."""
         self._event.set()
         for call in [*self._also]:
             call()
 
     def check(self) -> None:
-        """Raise `UnavailableError` when the work should be given up."""
+        """Raise `UnavailableError` (STOPPED) when the work should be given up."""
         if self._event.is_set():
             raise UnavailableError("stopped before it was done", code="STOPPED", hint="try again")
 
     def sleep(self, seconds: float) -> None:
-        """Wait.  Raises `UnavailableError` when there is nothing more to wait for."""
+        """Wait for `seconds`.  Raises `UnavailableError` (STOPPED) as soon as the work should be given up."""
         self._event.wait(seconds)
         self.check()
 
 
 @dataclass(slots=True)
 class Progress:
-    """Passes events to `sink` and keeps the milliseconds each phase took, in `timings`, merged by name.
+    """Passes events to `sink`, and counts in `timings` the milliseconds that the phases of each name took.
 
     Time before the first phase counts as ``setup``.
     """
@@ -98,24 +101,22 @@ class Progress:
     sink: Callable[[Event], None] = _ignore
     timings: dict[str, float] = field(default_factory=dict)
     left: Stop = field(default_factory=Stop)
-    """Set when nobody waits for the work any more.  Most work goes on all the same; what should not asks to be told
-    (`Stop.also`).
-    """
+    """Set when nobody waits for the work any more.  Most work goes on all the same; work that should not watches it."""
     _current: str = "setup"
     _since: float = field(default_factory=time.monotonic)
 
     def phase(self, name: str, message: str = "") -> None:
-        """Close the running phase and enter `name`; an empty `message` is timed but not shown."""
+        """End the current phase and enter `name`.  With an empty `message` the phase is timed, but not shown."""
         self._close(name)
         if message:
             self.sink(PhaseEvent(name, message))
 
     def bytes(self, label: str, current: int, total: int | None = None) -> None:
-        """Report how far the transfer `label` is, in bytes."""
+        """Report how many bytes of the transfer `label` are done."""
         self.sink(BytesEvent(label, current, total))
 
     def blob(self, event: BlobEvent) -> None:
-        """Report how far one blob is."""
+        """Report how much of one blob is done."""
         self.sink(event)
 
     def warn(self, message: str) -> None:
@@ -123,7 +124,7 @@ class Progress:
         self.sink(WarningEvent(message))
 
     def finish(self) -> dict[str, float]:
-        """Close the running phase and return the timings, in milliseconds by phase name."""
+        """End the current phase and return the timings: milliseconds by the name of the phase."""
         self._close(self._current)
         return self.timings
 

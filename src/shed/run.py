@@ -1,4 +1,4 @@
-"""The one way to run an external command."""
+"""Running external commands."""
 
 from __future__ import annotations
 
@@ -17,8 +17,10 @@ from shed.errors import ShedError, UnavailableError
 
 log = logging.getLogger(__name__)
 Argument = str | Path
-PASSED_ENVIRONMENT = ("PATH", "HOME", "USER", "LOGNAME", "TMPDIR", "XDG_RUNTIME_DIR", "XDG_CONFIG_HOME", "XDG_DATA_HOME",
-                      "http_proxy", "https_proxy", "no_proxy", "SSL_CERT_FILE")  # fmt: skip
+PASSED_ENVIRONMENT = (
+    "PATH", "HOME", "USER", "LOGNAME", "TMPDIR", "XDG_RUNTIME_DIR", "XDG_CONFIG_HOME", "XDG_DATA_HOME",
+    "http_proxy", "https_proxy", "no_proxy", "SSL_CERT_FILE",
+)  # fmt: skip
 _TAIL = 2000
 _GRACE = 5.0
 """Seconds that an interrupted command has to clean up."""
@@ -26,7 +28,7 @@ _GRACE = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Completed:
-    """What a finished command left: its exit status (negative: killed by that signal) and captured output."""
+    """The result of a command: its exit status (negative: killed by that signal) and what it printed."""
 
     returncode: int
     stdout: bytes
@@ -34,13 +36,13 @@ class Completed:
 
 
 class CommandError(ShedError):
-    """An external command failed; the message holds what it printed last."""
+    """An external command failed; the message ends with its last output."""
 
     code = "COMMAND_FAILED"
 
 
 def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Return the environment commands get: a short list of variables of ours, C.UTF-8, and `extra`."""
+    """Return the environment of a command: `PASSED_ENVIRONMENT` of this process, the locale C.UTF-8, and `extra`."""
     env = {key: os.environ[key] for key in PASSED_ENVIRONMENT if key in os.environ}
     return {"LC_ALL": "C.UTF-8", **env, **(extra or {})}
 
@@ -57,8 +59,8 @@ def run(
 ) -> Completed:
     """Run `command` to its end and return what it printed.
 
-    No stdin unless given; `timeout` is in seconds.  Raises `UnavailableError` (TOOL_MISSING) when the program is not
-    there, with `hint`, and `CommandError` when it takes too long or, with `check`, when it fails.
+    Its stdin is empty unless given.  `timeout` is in seconds.  Raises `UnavailableError` (TOOL_MISSING) with `hint`
+    when the program is not installed, and `CommandError` when it takes too long or, with `check`, when it fails.
     """
     words = [str(word) for word in command]
     log.debug("run: %s", shlex.join(words))
@@ -88,7 +90,7 @@ def run(
 async def run_async(
     command: Sequence[Argument], *, env: Mapping[str, str] | None = None, check: bool = True, hint: str | None = None
 ) -> Completed:
-    """As `run`, without blocking the event loop; when the caller is cancelled the command is killed."""
+    """Do as `run` does, without blocking the event loop.  When the caller is cancelled, the command is killed."""
     words = [str(word) for word in command]
     log.debug("run: %s", shlex.join(words))
     pipe = asyncio.subprocess.PIPE
@@ -117,12 +119,10 @@ def run_streaming(
     env: Mapping[str, str] | None = None,
     hint: str | None = None,
 ) -> None:
-    """Run `command` to its end.
+    """Run `command` to its end, and pass what it prints on either stream to `show` at once.
 
-    What it prints, on either stream, goes to `show` at once, or, without one, the last of it into the error.
-
-    It gets a process group of its own: an exception here, such as an interrupt, ends all of its processes.  Raises as
-    `run` does.
+    Without `show`, the end of the output goes into the error, if the command fails.  The command gets its own process
+    group: an exception here, such as an interrupt, ends all of its processes.  Raises as `run` does.
     """
     words = [str(word) for word in command]
     log.debug("run: %s", shlex.join(words))
@@ -155,9 +155,10 @@ def run_streaming(
 
 
 def _end_group(process: subprocess.Popen[bytes]) -> None:
-    """End a process group: what its first process started, which this one sees fail and cleans up; then that one.
+    """End a process group in three steps.
 
-    Then all, by force.
+    First the processes that its leader started, so that the leader sees them fail and cleans up.  Then the leader.
+    Then all that are left, with SIGKILL.
     """
     try:
         for number, pids in ((signal.SIGTERM, _group(process.pid) - {process.pid}), (signal.SIGINT, {process.pid})):
@@ -166,14 +167,14 @@ def _end_group(process: subprocess.Popen[bytes]) -> None:
                     os.kill(pid, number)
             if pids:
                 with contextlib.suppress(subprocess.TimeoutExpired):
-                    process.communicate(timeout=_GRACE)  # whoever cannot write cannot clean up
+                    process.communicate(timeout=_GRACE)  # keep reading: a process that cannot write cannot clean up
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
 
 
 def _group(leader: int) -> set[int]:
-    """Return the processes of a group, as /proc tells; none where there is no /proc."""
+    """Return the processes of a group, by /proc; none where there is no /proc."""
     found = set()
     for path in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):  # it has ended
@@ -188,7 +189,10 @@ def missing_tool(program: str, hint: str | None) -> UnavailableError:
 
 
 def failed(words: Sequence[str], result: Completed) -> CommandError:
-    """Return the error for a command that ended badly, with its last output, and log the command so that it can be pasted."""
+    """Return the error for a command that failed, with its last output.
+
+    The command is logged in a form that can be pasted into a shell.
+    """
     log.debug("failed (%d): %s", result.returncode, shlex.join(words))
     if result.returncode < 0:
         how = f"was killed by {signal.Signals(-result.returncode).name}"

@@ -1,4 +1,4 @@
-"""SSH keys as OpenSSH writes them: public ones in a line, and key pairs in files that are made at their first use."""
+"""SSH keys in the form of OpenSSH: public keys as lines, and key pairs as files that are made at their first use."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ _LONGEST_COMMENT = 100
 
 @dataclass(frozen=True, slots=True)
 class PublicKey:
-    """A public key: `kind` and `data` are the first two words of its line."""
+    """A public key.  `kind` and `data` are the first two words of its line."""
 
     kind: str
     data: str
     comment: str = ""
-    """What its owner calls it, in printable characters."""
+    """Its owner's name for it, in printable characters."""
 
     @classmethod
     def parse(cls, line: str) -> PublicKey:
         """Return the key of a line ``TYPE BASE64 COMMENT``.
 
-        Raises `DataError` for what is none, and for a key with options.
+        Raises `DataError` for all else, also for a key with options.
         """
         words = line.split(None, 2)
         try:
@@ -44,7 +44,7 @@ class PublicKey:
 
     @property
     def fingerprint(self) -> str:
-        """How OpenSSH shows it, for example with ``ssh-keygen -l``: ``SHA256:…``."""
+        """The fingerprint as OpenSSH shows it, for example with ``ssh-keygen -l``: ``SHA256:…``."""
         return fingerprint(base64.b64decode(self.data))
 
     def __str__(self) -> str:
@@ -52,22 +52,20 @@ class PublicKey:
 
 
 def fingerprint(blob: bytes) -> str:
-    """Return the fingerprint of a public key as the protocol has it."""
+    """Return the fingerprint of a public key in the form of the SSH protocol."""
     return "SHA256:" + base64.b64encode(hashlib.sha256(blob).digest()).decode().rstrip("=")
 
 
 def make_pair(path: Path, comment: str) -> None:
-    """Have the private key `path`, mode 0600, and `path` with ``.pub``, unless they are there.
+    """Make the private key `path`, with mode 0600, and the public key ``path.pub``, if they do not exist.
 
-    Processes may do so at the same time.
-
-    Takes a moment when asyncssh is imported for it.  Raises `DataError` for a private key that others can read,
-    `StorageError`.
+    Several processes may do so at the same time.  Making a key takes a moment, as asyncssh is imported for it.  Raises
+    `DataError` for a private key that others can read, and `StorageError`.
     """
     public = _public(path)
     with locked(path.with_name(f".{path.name}.lock")):
         if not path.exists():
-            import asyncssh  # noqa: PLC0415  once in the life of the key
+            import asyncssh  # noqa: PLC0415  once for each key
 
             key = asyncssh.generate_private_key(ALGORITHM, comment=comment)
             public.unlink(missing_ok=True)
@@ -90,7 +88,7 @@ def make_pair(path: Path, comment: str) -> None:
 
 
 def read_public(path: Path) -> PublicKey:
-    """Return the public half of the key pair `path`, which `make_pair` made.  Raises `DataError`, `StorageError`."""
+    """Return the public key of the pair `path`, which `make_pair` made.  Raises `DataError` and `StorageError`."""
     public = _public(path)
     with storage_errors(public):
         text = public.read_text(encoding="utf-8", errors="replace")

@@ -1,4 +1,4 @@
-"""Text of others, on its way to a terminal or into a log: what a terminal would obey is shown, and not obeyed."""
+"""Text from outside, made safe for a terminal or a log: control characters are shown instead of obeyed."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ if TYPE_CHECKING:
 
 
 def visible(text: str) -> str:
-    r"""Return `text` in one line, with ``\x1b``, ``\n`` or ``\u202e`` for whatever is not to be printed.
+    r"""Return `text` on one line, with an escape such as ``\x1b``, ``\n`` or ``\u202e`` for what must not be printed.
 
-    That is all of C0, DEL and C1, what changes the direction of writing, other format characters, line separators,
-    unassigned characters, and lone surrogates, which stand for bytes that are no UTF-8.
+    That is: C0, DEL and C1, characters that change the direction of writing, other format characters, line separators,
+    unassigned characters, and lone surrogates, which stand for bytes that are not UTF-8.
     """
     if text.isprintable():
         return text
@@ -19,18 +19,18 @@ def visible(text: str) -> str:
 
 
 def visible_lines(text: str) -> str:
-    """Return `text` as `visible` does, but for the ends of its lines and its tabs."""
+    """Do as `visible` does, but keep line ends and tabs."""
     return "\n".join("\t".join(map(visible, line.split("\t"))) for line in text.split("\n"))
 
 
 class Watched:
-    """Bytes that come in pieces, such as a console's, as text for a terminal: `visible_lines`, without the colours.
+    """Turns bytes that come in pieces, such as a console's, into text for a terminal: `visible_lines` without colours.
 
-    What is cut off at the end of a piece, a character or a sequence, comes with the next one.
+    A character or a sequence that is cut off at the end of a piece comes with the next one.
     """
 
     def __init__(self) -> None:
-        import codecs  # noqa: PLC0415  only those who watch need these two
+        import codecs  # noqa: PLC0415  seldom needed
         import re  # noqa: PLC0415
 
         self._decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
@@ -39,7 +39,7 @@ class Watched:
         self._rest = ""
 
     def feed(self, data: bytes, *, last: bool = False) -> str:
-        """Return what of `data`, and of what was left before, can be shown; all of it when it is the `last`."""
+        """Return the text of `data` and of what was kept before, as far as it is complete; with `last`, all of it."""
         text = self._rest + self._decoder.decode(data, last)
         begun = None if last else self._begun.search(text)
         end = len(text) if begun is None else begun.start()

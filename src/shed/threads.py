@@ -1,7 +1,7 @@
-"""Blocking work beside the event loop: short work in one pool of threads, long work in another, so that none waits for the other.
+"""Blocking work beside the event loop, in two pools of threads, so that short work never waits for long work.
 
-Long is what waits for others (registries), or reads without end in sight (images, folders, what takes up space).  What
-waits there for its turn is given up at once, without a thread, when nobody wants it any more.
+Long work is work that waits for others (registries), or reads much (images, directories, disk usage).  Long work that
+still waits for a thread is given up at once when nobody needs it any more.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from typing import ParamSpec, TypeVar
 from shed.progress import Stop
 
 SHORT_AT_ONCE, LONG_AT_ONCE = 32, 8
-"""Threads of each pool, at most."""
+"""Most threads of each pool."""
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
 
 def use_pools(loop: asyncio.AbstractEventLoop) -> None:
-    """Have `loop` do short work in a pool of its own; asyncio's has six threads on a machine with two processors."""
+    """Let `loop` do short work in a pool of its own.  asyncio's pool has only six threads on two processors."""
     loop.set_default_executor(ThreadPoolExecutor(SHORT_AT_ONCE, "short"))
 
 
@@ -32,7 +32,10 @@ def _long() -> ThreadPoolExecutor:
 
 
 async def in_thread(work: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
-    """As `asyncio.to_thread`, but a cancelled caller goes on only when the thread is done: an undo never races the work it undoes."""
+    """Do as `asyncio.to_thread` does, but let a cancelled caller go on only when the thread is done.
+
+    So an undo never races the work that it undoes.
+    """
     task = asyncio.ensure_future(asyncio.to_thread(work, *args, **kwargs))
     try:
         return await asyncio.shield(task)
@@ -42,13 +45,16 @@ async def in_thread(work: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs)
 
 
 async def in_long_thread(work: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
-    """As `asyncio.to_thread`, for work that takes its time."""
+    """Do as `asyncio.to_thread` does, in the pool for long work."""
     call = partial(contextvars.copy_context().run, work, *args, **kwargs)
     return await asyncio.wrap_future(_long().submit(call))
 
 
 async def stoppable(work: Callable[[Stop], _T], left: Stop | None = None, *, long: bool = False) -> _T:
-    """Do `work` in a thread; when the caller is cancelled, or nobody is left to wait for it, it is told to give up, and waited for."""
+    """Do `work` in a thread, and ask it to give up when the caller is cancelled or `left` is set.
+
+    A cancelled caller waits until it has.
+    """
     stop = Stop()
     if left is not None:
         left.also(stop.set)
@@ -62,7 +68,7 @@ async def stoppable(work: Callable[[Stop], _T], left: Stop | None = None, *, lon
 
 
 async def _in_turn(work: Callable[[Stop], _T], stop: Stop) -> _T:
-    """Do `work` in the pool for long work.  Raises what `Stop.check` does when it is given up before its turn."""
+    """Do `work` in the pool for long work.  Raises as `Stop.check` does when it is given up before it began."""
     turn = _long().submit(partial(contextvars.copy_context().run, work, stop))
     stop.also(turn.cancel)
     try:

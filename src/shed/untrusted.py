@@ -1,7 +1,7 @@
-"""What a guest says, taken apart with care: its JSON, its text, its numbers.
+"""Decoding what a guest sends: JSON, text and numbers.
 
-A guest's root can send whatever it likes, so nothing here trusts a size, a depth or a type, and every failure is a
-`ValueError`. The sizes are small enough to be decoded in the event loop: the longest text takes a few milliseconds.
+A guest's root can send anything, so no size, depth or type is trusted here, and every failure is a `ValueError`.  The
+limits are small enough to decode in the event loop: the longest text takes a few milliseconds.
 """
 
 from __future__ import annotations
@@ -13,24 +13,23 @@ if TYPE_CHECKING:
     from typing import Any, NoReturn
 
 MOST_JSON = 32 * 1024
-"""Bytes of one JSON text that a guest may say; an honest one has less than two thousand."""
+"""Most bytes of one JSON text from a guest; an honest one has less than two thousand."""
 MOST_DEPTH = 8
-"""Objects and lists within each other."""
+"""Most objects and lists inside each other."""
 MOST_DIGITS = 18
-"""Of a whole number, so that it has 64 bits at most."""
+"""Most digits of an integer, so that it fits into 64 bits."""
 MOST_SIGNAL = 64
 MOST_TEXT = 300
-"""Characters of a guest's text that go into an error, a log line or an answer of the API."""
+"""Most characters of a guest's text in an error, a log line or an answer of the API."""
 
 
 def load_object(data: bytes, *, most: int = MOST_JSON, depth: int = MOST_DEPTH) -> dict[str, Any]:
-    """Return the JSON object in `data`, which has `most` bytes and is `depth` deep at most.
+    """Return the JSON object in `data`, which may have at most `most` bytes, and `depth` levels.
 
-    Raises `ValueError` saying what is wrong.
-
-    Whole numbers have at most 18 digits, others are finite, and text is Unicode: no lone surrogates.
+    Integers have at most 18 digits, other numbers are finite, and text is Unicode without lone surrogates.  Raises
+    `ValueError`, whose message says what is wrong.
     """
-    import json  # noqa: PLC0415  a command that succeeds does without
+    import json  # noqa: PLC0415  not needed when a command succeeds
 
     if len(data) > most:
         raise ValueError(f"JSON of {len(data)} bytes, {most} is the most")
@@ -47,9 +46,9 @@ def load_object(data: bytes, *, most: int = MOST_JSON, depth: int = MOST_DEPTH) 
 
 
 def load_exit(payload: bytes) -> tuple[int, int, str | None]:
-    """Return what an exit frame says: the code, 0 to 255, the number of the signal or 0, and why the command did not start, if so.
+    """Return what an exit frame says: the exit code (0 to 255), the number of the signal or 0, and an error or None.
 
-    Raises `ValueError`.
+    The error says why the command did not start.  Raises `ValueError`.
     """
     answer = load_object(payload)
     code, signal, error = answer.get("code"), answer.get("signal"), answer.get("error")
@@ -61,14 +60,14 @@ def load_exit(payload: bytes) -> tuple[int, int, str | None]:
 
 
 def told(value: object, most: int = MOST_TEXT) -> str:
-    """Return what a guest says, whatever it is, as one line of `most` characters at most in which nothing is hidden."""
+    """Return what a guest sent, whatever its type, as one printable line of at most `most` characters."""
     text = value if isinstance(value, str) else str(value)
     shown = visible(text[:most])
     return shown if len(text) <= most and len(shown) <= most else f"{shown[: most - 1]}…"
 
 
 def number(text: str, least: int, most: int) -> int | None:
-    """Return the whole number that `text` is in decimal digits, None when it is none, or not between `least` and `most`."""
+    """Return the integer in `text`, in decimal digits; None when it is none, or not from `least` to `most`."""
     if not (text.isascii() and text.isdigit() and len(text) <= MOST_DIGITS):
         return None
     value = int(text)
@@ -83,7 +82,7 @@ def _whole(text: str) -> int:
 
 def _finite(text: str) -> float:
     value = float(text)
-    if value - value:  # infinity is not itself any more
+    if value - value:  # true for infinity and NaN alone
         raise ValueError("a number that is too large")
     return value
 
@@ -93,7 +92,7 @@ def _no_number(text: str) -> NoReturn:
 
 
 def _check(value: object, depth: int) -> None:
-    """Raise `ValueError` for what is too deep, or holds text that no UTF-8 can say."""
+    """Raise `ValueError` for a value that is too deep, or has text that cannot be encoded as UTF-8."""
     if isinstance(value, str):
         value.encode()  # a UnicodeEncodeError is a ValueError
     elif isinstance(value, dict | list):

@@ -1,4 +1,4 @@
-"""The one place that knows which version this is."""
+"""The version of shed."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ VERSION = "0.5.2"
 
 
 def release_tag(version: str = VERSION) -> str | None:
-    """Return the tag that images and tools of this version carry (``vX.Y.Z``), or None for a development build."""
+    """Return the tag of images and tools of this version (``vX.Y.Z``); None for a development build."""
     parts = version.removeprefix("v").split(".")
     if len(parts) == 3 and all(part.isascii() and part.isdigit() for part in parts):
         return "v" + ".".join(parts)

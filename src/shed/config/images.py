@@ -1,6 +1,6 @@
-"""Which images a server knows by configuration: aliases, the default, and when to pull.
+"""Settings of images: aliases, the default, and when to pull.
 
-A name is looked for in the local store first, so what was built or tagged here goes before what is configured.
+A name is looked up in the local store first, so images that were built or tagged here come before configured ones.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from shed.names import check_image_name
 from shed.version import VERSION, release_tag
 
 REGISTRY_PREFIX = "ghcr.io/charliek/shed-qemu-"
-"""What the references of the published images start with; behind it come the variant and ``:vX.Y.Z``."""
+"""Beginning of the references of published images; the variant and ``:vX.Y.Z`` follow."""
 VARIANTS = ("base", "extensions", "full")
 PULL_POLICIES = ("missing", "always", "never")
 _TOKEN = "${shed.version}"  # noqa: S105  no password
@@ -21,18 +21,15 @@ _LONGEST = 512
 
 
 def published_images(version: str = VERSION) -> dict[str, str]:
-    """Return the aliases of a release build that has none configured.
-
-    For a development build no images are published: it has none.
-    """
+    """Return the default aliases.  A development build has none, as no images are published for it."""
     tag = release_tag(version)
     return {variant: f"{REGISTRY_PREFIX}{variant}:{tag}" for variant in VARIANTS} if tag else {}
 
 
 def reference(value: object, *, version: str = VERSION) -> str:
-    """Return an image's name or reference, ``${shed.version}`` in it replaced by the tag of this release.
+    """Return the name or reference of an image, with ``${shed.version}`` replaced by the tag of this release.
 
-    Raises `ValueError`, also on a development build, which no tag belongs to.
+    Raises `ValueError`, also for ``${shed.version}`` in a development build, which has no tag.
     """
     if not isinstance(value, str) or not value:
         raise ValueError("must be the name or the reference of an image")
@@ -50,7 +47,7 @@ def reference(value: object, *, version: str = VERSION) -> str:
 
 
 def aliases(value: object) -> dict[str, str]:
-    """Return names and the references they stand for."""
+    """Return aliases and the references that they stand for.  Raises `ValueError`."""
     if value is None:
         return {}
     if not isinstance(value, dict):
@@ -65,7 +62,7 @@ def aliases(value: object) -> dict[str, str]:
 
 
 def pull_policy(value: object) -> str:
-    """Return when `create` pulls; nothing is ``missing``."""
+    """Return when `create` pulls; the default is ``missing``.  Raises `ValueError`."""
     if value in (None, ""):
         return PULL_POLICIES[0]
     if value not in PULL_POLICIES:

@@ -1,4 +1,4 @@
-"""Where things are on this machine.  Every `shed exec` imports this file, so it imports no pathlib until it is needed."""
+"""Where things are on this machine.  As every `shed exec` imports this file, it imports pathlib only when needed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 def run_dir() -> str:
     """Return the directory of sockets.
 
-    It is ``SHED_RUNTIME_DIR`` if that is set, else ``/run/shed`` for root and ``$XDG_RUNTIME_DIR/shed`` for other users.
+    It is ``SHED_RUNTIME_DIR`` if set, else ``/run/shed`` for root and ``$XDG_RUNTIME_DIR/shed`` for other users.
     """
     chosen = os.environ.get("SHED_RUNTIME_DIR")
     if chosen:

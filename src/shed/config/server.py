@@ -1,4 +1,4 @@
-"""The server's settings: defaults that need no file, and ``server.yaml`` for those who want others.
+"""The settings of the server: defaults that need no file, and ``server.yaml`` to change them.
 
 ```yaml
 name: builder-1            # how this server calls itself
@@ -79,28 +79,28 @@ class Settings:
     start_timeout: float = 120.0
     stop_timeout: float = 10.0
     warm_start: bool = True
-    """Whether VMs are restored from templates, and templates made."""
+    """Whether VMs are restored from templates, and templates are made."""
     warm_spares: int = 0
-    """Machines that are kept waiting to become sheds."""
+    """Number of restored VMs that are kept ready to become sheds."""
     warm_templates: int = 4
     warm_templates_size: int = 2 * GIB
     """Most templates that are kept, and most bytes that they take up together."""
     control_groups: str = "auto"
-    """Whether each VM gets a control group: when it can, always, or never."""
+    """Whether each VM gets a control group: ``auto`` (if possible), ``require`` or ``never``."""
     max_sheds: int = 1000
     max_running: int = 200
     """Most sheds, and most of them that run."""
     memory_overcommit: float = 2.0
-    """How often the memory that VMs have, and the host has left, may be promised."""
+    """All VMs together may be given this many times the memory that they take now and that the host has free."""
     memory_reserve: int = 256 << 20
     start_reserve: int = 64 << 20
-    """Bytes of memory and of the data folder's file system that must be free for a VM to start."""
+    """Bytes of memory, and of the file system of the data directory, that must be free for a VM to start."""
     memory_pressure: int = 25
     io_pressure: int = 0
     cpu_pressure: int = 0
-    """Most percent of the time that programs may wait for these for a VM to start; 0: however much."""
+    """Most percent of the time that programs may spend waiting for these, for a VM to start; 0: no limit."""
     image_aliases: Mapping[str, str] = field(default_factory=images.published_images)
-    """Names for references; those of the published images unless the file has its own."""
+    """Names for references; by default those of the published images."""
     pull_policy: str = "missing"
     pull_concurrency: int = 3
     """Most blobs that are downloaded at once."""
@@ -108,50 +108,51 @@ class Settings:
     """0: no SSH; None: the usual port, when it is free."""
     ssh_bind_address: str = "127.0.0.1"
     ssh_authorized_keys: Path | tuple[str, ...] | None = None
-    """A file of keys, or the keys themselves, that may come in by SSH, beside those that were enrolled (`shed
-    ssh-key`).
-    """
+    """A file of public keys, or public keys, that may log in, beside those that were added with `shed ssh-key`."""
 
     max_image_size: int = MAX_IMAGE
     """Most bytes that are fetched for one image."""
     disk_reserve: int | None = None
-    """Bytes of the data folder's file system that stay free; None: a part of it, see `shed.budget`."""
+    """Bytes of the file system of the data directory that stay free; None: a part of it, see `shed.budget`."""
     private_hosts: tuple[str, ...] = ()
-    """Hosts with private addresses that a registry elsewhere may lead to."""
+    """Hosts with private addresses to which a registry elsewhere may redirect or refer."""
     trusted_kernels: tuple[str, ...] = ()
-    """Digests of kernels and initrds that images may bring, beside those that the store knows (`shed.images.trust`)."""
+    """Digests of kernels and initrds that images may contain, beside those of the store (`shed.images.trust`)."""
 
     @property
     def limits(self) -> Limits:
-        """What images may take."""
+        """What an image may use."""
         return Limits(self.max_image_size, self.disk_reserve, self.private_hosts)
 
     def reference(self, name: str) -> str:
-        """Return what the image `name` is pulled by when it is not in the store: what its alias stands for, else itself."""
+        """Return the reference by which the image `name` is pulled when it is not in the store.
+
+        That is the target of an alias, else `name` itself.
+        """
         return self.image_aliases.get(name, name)
 
 
 def is_configured(settings: Settings, image: str) -> bool:
-    """Tell whether `image` can only be one of the store, or one that the configuration names.
+    """Return whether `image` is named by the configuration, or can only be an image of the store.
 
-    Else it is a reference of any registry.
+    If not, it is a reference to any registry.
     """
     return image in settings.image_aliases or image == settings.default_image or not is_remote(image)
 
 
 def is_remote(reference: str) -> bool:
-    """Tell whether `reference` can only be an image of a registry: a bare name is one of the store."""
+    """Return whether `reference` can only be an image of a registry.  A plain name is an image of the store."""
     return "/" in reference or ":" in reference.removeprefix("sha256:")
 
 
 def configured_images(settings: Settings) -> dict[str, str]:
-    """Return the references of images that the configuration names, by their keys."""
+    """Return the references of images in the configuration, by the key of the setting."""
     aliases = {f"image_aliases.{name}": reference for name, reference in settings.image_aliases.items()}
     return {"default_image": settings.reference(settings.default_image), **aliases}
 
 
 class ConfigError(ShedError):
-    """A configuration file cannot be used; the message names the file and the key."""
+    """A configuration file is wrong; the message names the file and the key."""
 
     code = "INVALID_CONFIG"
     http_status = 500
@@ -159,9 +160,9 @@ class ConfigError(ShedError):
 
 
 def search_paths(home: Path | None = None) -> list[Path]:
-    """Return where a configuration is looked for, first match wins.
+    """Return the places where a configuration is looked for; the first that exists is used.
 
-    `home` is that of the server's user, ours unless named.
+    `home` is the home directory of the server's user, by default this user's.
     """
     return [Path("server.yaml"), (home or Path.home()) / ".config/shed/server.yaml", Path("/etc/shed/server.yaml")]
 
@@ -185,32 +186,32 @@ def load_settings(path: Path | None = None) -> Settings:
 
 
 def machine_settings() -> Settings:
-    """Return the settings of this machine's server, for a command that does without it.
+    """Return the settings of this machine's server, for a command that works without one.
 
-    A file in the folder where the command runs is not read: it may be somebody else's.  Raises `ConfigError`.
+    A file in the current directory is not read: it may be somebody else's.  Raises `ConfigError`.
     """
     path = find_settings(search_paths()[1:])
     return load_settings(path) if path else Settings()
 
 
 def find_settings(places: list[Path] | None = None) -> Path | None:
-    """Return the first configuration of `places`, those of `search_paths` unless named, that exists."""
+    """Return the first of `places` that exists; by default the places are `search_paths`."""
     return next(filter(_is_there, search_paths() if places is None else places), None)
 
 
 def _is_there(path: Path) -> bool:
     try:
         return path.exists() or path.is_symlink()
-    except PermissionError:  # then reading it says so
+    except PermissionError:  # reading it gives the error
         return True
 
 
 def parse_settings(text: str, path: Path) -> Settings:
     """Return the settings that the YAML `text` holds; `path` is for messages.  Raises `ConfigError`."""
-    import yaml  # noqa: PLC0415  a server without a file should not pay for it
+    import yaml  # noqa: PLC0415  not needed without a file
 
     class Loader(yaml.SafeLoader):
-        """Refuses a key that is there twice: YAML would take the last, and ignore the others."""
+        """Refuses a key that occurs twice: YAML would use the last one, and ignore the others."""
 
         def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
             keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
@@ -220,7 +221,7 @@ def parse_settings(text: str, path: Path) -> Settings:
             return super().construct_mapping(node, deep)
 
     try:
-        document = yaml.load(text, Loader)  # noqa: S506  it is a safe one
+        document = yaml.load(text, Loader)  # noqa: S506  a subclass of SafeLoader
     except yaml.YAMLError as error:
         raise ConfigError(
             f"{path} is not YAML: {' '.join(str(error).split())}", hint="check the indentation there"

@@ -1,4 +1,7 @@
-"""What a setting may be: each function turns what YAML read into what the server runs with, or raises `ValueError` or `UsageError`."""
+"""Values of settings.
+
+Each function converts a value that YAML has read into one that a program uses, or raises `ValueError` or `UsageError`.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ Convert = Callable[[object], object]
 
 
 def text(value: object) -> str:
-    """Any text but none."""
+    """Text that is not empty."""
     if not isinstance(value, str) or not value:
         raise ValueError("must be text")
     return value
@@ -53,7 +56,7 @@ def digests(value: object) -> tuple[str, ...]:
 
 
 def number(least: int, most: int) -> Convert:
-    """A whole number from `least` to `most`."""
+    """An integer from `least` to `most`."""
 
     def convert(value: object) -> int:
         if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
@@ -64,7 +67,7 @@ def number(least: int, most: int) -> Convert:
 
 
 def factor(least: int, most: int) -> Convert:
-    """A number from `least` to `most`, whole or not."""
+    """A number from `least` to `most`."""
 
     def convert(value: object) -> float:
         if not isinstance(value, int | float) or isinstance(value, bool) or not least <= value <= most:
@@ -75,7 +78,7 @@ def factor(least: int, most: int) -> Convert:
 
 
 def size(least: int, most: int) -> Convert:
-    """A size from `least` to `most` bytes, as people write it."""
+    """A size from `least` to `most` bytes, such as ``512M``."""
 
     def convert(value: object) -> int:
         found = parse_size(str(value))
@@ -87,7 +90,7 @@ def size(least: int, most: int) -> Convert:
 
 
 def duration(value: object) -> float:
-    """A time, in seconds."""
+    """A time such as ``10s``, in seconds."""
     match = _DURATION.fullmatch(str(value))
     if match is None or isinstance(value, bool) or float(match[1]) <= 0:
         raise ValueError(f"{value!r} is not a time: write a number and ms, s, m or h")
@@ -111,7 +114,7 @@ def address(value: object) -> str:
 
 
 def authorized_keys(value: object) -> Path | tuple[str, ...]:
-    """The absolute path of a file of public keys, or a list of them; either as in OpenSSH's ``authorized_keys``."""
+    """The absolute path of a file of public keys, or a list of keys, in the form of OpenSSH's ``authorized_keys``."""
     if isinstance(value, str):
         path = Path(value).expanduser()
         if not path.is_absolute():
@@ -126,7 +129,7 @@ def authorized_keys(value: object) -> Path | tuple[str, ...]:
 
 
 def _is_key(line: str) -> bool:
-    """Say whether a word of `line` is a key: base64 that begins with the name of its kind, which is the word before."""
+    """Return whether two words in `line` are a key: its kind, and base64 that begins with that kind."""
     words = line.split()
     for pair in itertools.pairwise(words):
         with contextlib.suppress(DataError):
@@ -136,7 +139,7 @@ def _is_key(line: str) -> bool:
 
 
 def loopback(value: object) -> str:
-    """An address that only this machine reaches; ``localhost`` is 127.0.0.1.  Raises `UsageError` for others."""
+    """A loopback address; ``localhost`` is 127.0.0.1.  Raises `UsageError` for others."""
     host = text(value)
     address = "127.0.0.1" if host == "localhost" else host
     try:
