@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
-import importlib
-import io
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from shed.cli import app, erofs, image, image_build, server, sessions, ssh_key, system, token, tunnels, workspace
-from shed.cli.options import Described, Options
+from shed.cli import exec as by_hand
+from shed.cli.app import SHED
+from shed.cli.arguments import Argument
+from shed.cli.command import Command, Group
+from shed.cli.help import label
 from shed.server.main import server_parser
 
 PAGE = Path(__file__).resolve().parents[1] / "docs/reference/cli.md"
-_GROUPS = {"image": image.COMMANDS, "image bootkit": image_build.BOOTKIT_COMMANDS, "system": system.COMMANDS, "server": server.COMMANDS,
-           "tunnels": tunnels.COMMANDS, "token": token.COMMANDS, "ssh-key": ssh_key.COMMANDS,
-           "workspace": workspace.COMMANDS,
-           "erofs": erofs.COMMANDS}  # fmt: skip
-_BY_HAND = ("exec", "console")
-"""Commands that read their words themselves, for the sake of their start, and hold their help as a text."""
 _HEAD = """# Commands
 
 Made from the programs by `make reference`; a test compares the two. Every command also has `--json`, `-v`, `-s SERVER` and `-c FILE`,
@@ -32,7 +26,7 @@ command in the shed returned, and 125 when it could not be run.
 def page() -> str:
     """Return the page."""
     parts = [_HEAD, "## shed\n"]
-    parts += [_command(path, command) for path, command in commands()]
+    parts += [_command(path, found) for path, found in commands()]
     parts.append("## shed-server\n")
     (subparsers,) = (action for action in server_parser()._actions if isinstance(action, argparse._SubParsersAction))  # noqa: SLF001
     choices = subparsers._choices_actions  # noqa: SLF001
@@ -43,33 +37,53 @@ def page() -> str:
     return "\n".join(parts)
 
 
-def commands() -> Iterator[tuple[str, app.Command]]:
-    """Yield all commands of `shed` that do something themselves, by the words that call them."""
-    for name, command in app.COMMANDS.items():
-        if name not in _GROUPS and not command.alias_of:
-            yield name, command
-    for group, table in (*_GROUPS.items(), ("sessions", sessions.COMMANDS)):
-        for name, command in table.items():
-            if f"{group} {name}" not in _GROUPS and not command.alias_of:
-                yield f"{group} {name}", command
+def commands() -> Iterator[tuple[str, object]]:
+    """Yield all commands of `shed` that do something themselves, by the words that call them; groups come last."""
+    groups: list[Group] = []
+    for name, entry in SHED.commands.items():
+        if not entry.alias_of:
+            found = entry.load()
+            if isinstance(found, Group):
+                groups.append(found)
+                if found.default is not None:
+                    yield name, found.default
+            else:
+                yield name, found
+    for group in groups:
+        yield from _of_group(group)
 
 
-def _command(path: str, command: app.Command) -> str:
-    module, _, function = command.target.partition(":")
-    call = getattr(importlib.import_module(module), function)
-    if path in _BY_HAND:
-        out = io.StringIO()
-        with contextlib.redirect_stdout(out), contextlib.suppress(SystemExit):
-            call(["--help"], Options())
-        return f"### shed {path}\n\n```\n{out.getvalue().rstrip()}\n```\n"
-    options = Options()
-    options.describe = True
-    try:
-        call([], options)
-    except Described as described:
-        parser = described.found
-    assert isinstance(parser, argparse.ArgumentParser)
-    return _section(f"shed {path}", parser.description or "", parser)
+def _of_group(group: Group) -> Iterator[tuple[str, object]]:
+    for name, entry in group.commands.items():
+        found = entry.load()
+        if isinstance(found, Group):
+            yield from _of_group(found)
+        elif not entry.alias_of:
+            yield f"{group.name} {name}", found
+
+
+def _command(path: str, found: object) -> str:
+    if not isinstance(
+        found, Command
+    ):  # it reads its words itself, for the sake of its start, and holds its help as a text
+        text = {by_hand.exec_command: by_hand.EXEC_HELP, by_hand.console_command: by_hand.CONSOLE_HELP}[found]
+        return f"### shed {path}\n\n```\n{text.rstrip()}\n```\n"
+    own = sorted(found.arguments, key=lambda one: bool(one.names))
+    rows = [f"| {_names(one)} | {_cell(one.help)}{' (required)' if one.required else ''} |" for one in own]
+    examples = "\n```\n" + "\n".join(found.examples) + "\n```\n" if found.examples else ""
+    return f"### shed {path}\n\n" + "\n\n".join(found.about) + "\n" + _table(rows) + examples
+
+
+def _names(one: Argument) -> str:
+    return (
+        f"`{label(one).strip()}`"
+        if len(one.names) < 2
+        else ", ".join(f"`{name} {one.value}".rstrip() + "`" for name in one.names)
+    )
+
+
+def _table(rows: list[str]) -> str:
+    return "\n| argument | |\n|---|---|\n" + "\n".join(rows) + "\n" if rows else ""
 
 
 def _section(title: str, description: str, parser: argparse.ArgumentParser) -> str:
@@ -85,9 +99,7 @@ def _section(title: str, description: str, parser: argparse.ArgumentParser) -> s
         )
         required = " (required)" if action.required and action.option_strings else ""
         rows.append(f"| {names} | {_cell(action.help or '')}{required} |")
-    text = f"### {title}\n\n{description}\n"
-    if rows:
-        text += "\n| argument | |\n|---|---|\n" + "\n".join(rows) + "\n"
+    text = f"### {title}\n\n{description}\n" + _table(rows)
     if parser.epilog:
         text += "\n```\n" + "\n".join(line.strip() for line in parser.epilog.splitlines()[1:]) + "\n```\n"
     return text

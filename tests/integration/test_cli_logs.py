@@ -92,7 +92,7 @@ def test_the_last_lines(dev: Shed) -> None:
     assert dev.shed("logs", "dev", "-n", "99").stdout == b"one\ntwo\nthr\xffe\n"
     assert b"'-1'" in dev.shed("logs", "dev", "--tail=-1", code=2).stderr
     assert b"no shed 'nope'" in dev.shed("logs", "-f", "nope", code=1).stderr
-    assert b"machine output" in dev.shed("logs", "-f", "--json", "dev", code=2).stderr
+    assert b"no JSON output" in dev.shed("logs", "-f", "--json", "dev", code=2).stderr
 
 
 def test_following(dev: Shed) -> None:

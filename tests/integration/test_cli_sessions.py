@@ -161,7 +161,7 @@ os.rename(file.name, sys.argv[1])"""
 def test_the_output_of_a_command_in_a_session_stays(user: User) -> None:
     """Also when it ended at once."""
     said = user.shed("exec", "-S", "build", "dev", "--", "sh", "-c", "echo all done; exit 3").stdout
-    assert said == "runs in window 1 of session build; to see it: shed attach dev -S build\n"
+    assert said == "running in window 1 of session build; to see it: shed attach dev -S build\n"
     process = Path("/proc", user.tmux("display", "-p", "-t", "=build:1", "#{pane_pid}").strip())
     until(lambda: not command_line(process))  # tmux 3.3 does not always notice, and never calls the pane dead then
     until(lambda: "all done" in user.tmux("capture-pane", "-p", "-t", "=build:1"))

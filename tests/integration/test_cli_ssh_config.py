@@ -115,7 +115,7 @@ def test_the_first_time(home: Home, tmp_path: Path) -> None:
     home.shed("ssh-key", "remove", keys[0])
     with pytest.raises(AssertionError, match="Permission denied"):
         home.ssh("shed-dev", "true")
-    assert "lets in no key" in home.shed("ssh-key", "remove", keys[0], code=1).stderr
+    assert "has no key" in home.shed("ssh-key", "remove", keys[0], code=1).stderr
     private.with_suffix(".pub").unlink()
     home.shed("ssh-config", "--install")
     assert home.ssh("shed-dev", "echo again") == "again\n"

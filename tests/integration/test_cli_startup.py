@@ -35,7 +35,7 @@ EXEC = {
     "shed.cli.exec",
     "shed.cli.main",
     "shed.cli.options",
-    "shed.cli.terminal",
+    "shed.cli.running",
     "shed.client",
     "shed.client.address",
     "shed.client.config",

@@ -338,7 +338,10 @@ def test_console_logs_are_cut(host: Host) -> None:
     assert done == "cut 2 console logs, freed 10 MiB\n"
     assert logs["long"].read_bytes().endswith(b"\nthe VM goes on\n")
     assert before.read_bytes() == text[: 5 << 20][-4096:]
-    assert "says what --logs leaves" in host.shed("system", "prune", "--log-tail-bytes", "4K", "--force", code=2).stderr
+    assert (
+        "--log-tail-bytes goes with --logs"
+        in host.shed("system", "prune", "--log-tail-bytes", "4K", "--force", code=2).stderr
+    )
     assert "Cut 3 console logs (9 KiB)? [y/N]" in host.asked("y", "system", "prune", "--logs", "--log-tail-bytes", "0")
     assert logs["long"].read_bytes() == b""
 

@@ -127,7 +127,7 @@ def test_a_token_from_the_environment_or_standard_input(host: Host) -> None:
     [
         (["token", "create", "a b"], "invalid token name"),
         (["token", "create", "local"], "invalid token name"),
-        (["token", "create", "x", "--right", "root"], "invalid choice"),
+        (["token", "create", "x", "--right", "root"], "--right must be read, use or admin"),
         (["token", "create", "x", "--expires", "soon"], "is not a time"),
         (["server", "add", "127.0.0.1", "-p", "1", "--token-file", "/nowhere"], "cannot read the token"),
         (["server", "add", "127.0.0.1", "-p", "1", "--token-file", "-"], "does not hold one token"),

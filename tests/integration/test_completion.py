@@ -15,15 +15,15 @@ from pathlib import Path
 
 import pytest
 
-from shed.cli.app import COMMANDS
-from shed.cli.complete import complete, split
+from shed.cli.app import SHED
+from shed.cli.completion import complete, split
 from support.servers.scripted_server import Conversation, ScriptedServer
 
 TIMEOUT = 60.0
 PATIENT = f"""\
 import sys
-from shed.cli import complete, main
-complete._PATIENCE = {TIMEOUT}
+from shed.cli import completion, main
+completion._PATIENCE = {TIMEOUT}
 sys.exit(main.main())
 """
 """`shed`, which waits for a server's answer however busy the machine is."""
@@ -79,7 +79,7 @@ def offered(env: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Callable[..
     """
     for name in ("HOME", "SHED_SERVER"):
         monkeypatch.setenv(name, env[name])
-    monkeypatch.setattr("shed.cli.complete._PATIENCE", TIMEOUT)
+    monkeypatch.setattr("shed.cli.completion._PATIENCE", TIMEOUT)
 
     def offered(*words: str) -> list[str]:
         found = complete(words[:-1], words[-1])
@@ -148,7 +148,7 @@ def test_all_commands_are_known(offered: Callable[..., list[str]]) -> None:
             ):
                 visit([*path, word])
 
-    assert offered("") == ["words", *(name for name, command in COMMANDS.items() if not command.alias_of)]
+    assert offered("") == ["words", *(name for name, command in SHED.commands.items() if not command.alias_of)]
     visit([])
 
 

@@ -258,7 +258,7 @@ def test_an_image_of_a_registry(store: LayoutStore, containers: Containers, tmp_
         ("oci-archive:/nope.tar", 1, "/nope.tar does not exist"),
         ("oci-archive:{busybox}:nope", 1, "has no image 'nope', only no names"),
         ("{busybox}", 2, "is a path, not an image"),
-        ("--help", 2, "expected one argument"),
+        ("--help", 2, "--from needs a value"),
         ("containers-storage:--help", 2, "names no image"),
         ("docker://", 2, "names no image"),
     ],

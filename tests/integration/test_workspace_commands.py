@@ -68,7 +68,7 @@ def test_what_was_left_is_told(shed: Shed, tmp_path: Path) -> None:
     (work / ".git").mkdir()
     (work / ".git/HEAD").write_text("ref: refs/heads/main\n")
     shed("create", "dev", "--local-dir", str(work))
-    assert "0 of what may run" in shed("workspace", "check", "dev").stderr
+    assert "0 that could run" in shed("workspace", "check", "dev").stderr
     (work / ".envrc").write_text("x\n")
     (work / ".git/config").write_text("[core]\n\tfsmonitor = x\n")
     stopped = shed("stop", "dev").stderr

@@ -32,7 +32,7 @@ def test_push_wipe_pull_and_boot(
             assert refused.returncode == 1
             assert b"image busybox brings the kernel sha256:" in refused.stderr
             assert b"shed image trust busybox" in refused.stderr
-            assert user.shed("image", "trust", "busybox").startswith("known from now on: sha256:")
+            assert user.shed("image", "trust", "busybox").startswith("trusted from now on: sha256:")
             user.shed("create", "dev", "--image", "busybox")
             assert user.shed("exec", "dev", "--", "cat", "/proc/sys/kernel/hostname") == "dev\n"
         finally:

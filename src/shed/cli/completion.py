@@ -1,13 +1,31 @@
-"""`shed completion`: scripts for bash, zsh and fish, which ask `shed __complete` what can stand where the cursor is."""
+"""`shed completion`, and what its scripts ask: which words can stand where the cursor is.
+
+A script for bash, zsh or fish calls ``shed __complete SHELL WORD...``.  The answer comes from the declarations of the
+commands; a server is asked for names alone, and only when it runs.
+"""
 
 from __future__ import annotations
 
-import contextlib
+import io
 import os
+import sys
 
-from shed.cli.options import Options
-from shed.cli.parsing import Parser
-from shed.terminal.output import say
+from shed.cli.app import SHED
+from shed.cli.arguments import GLOBAL, HELP, argument
+from shed.cli.command import Command, Group, command
+from shed.cli.options import Options, take
+from shed.errors import UsageError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from typing import Any
+
+    from shed.cli.arguments import Argument
+    from shed.cli.command import Entry
+
+    Word = tuple[str, str]
+    """A word that can stand there, and a description."""
 
 BASH = """\
 # Completion of shed for bash.  In ~/.bashrc:  source <(shed completion bash)
@@ -73,36 +91,256 @@ function __shed_complete
 end
 complete -c shed -f -a '(__shed_complete)'
 """
-_SCRIPTS = {"bash": BASH, "zsh": ZSH, "fish": FISH}
+_SCRIPTS = {"bash": BASH, "fish": FISH, "zsh": ZSH}
+_PATIENCE = 1.5
+"""Seconds for a server to tell its names: the user is typing."""
+_PLAIN = "_.:/@=-"
+"""Characters, beside letters and digits, that mean nothing to a shell."""
+_BY_HAND = "shed.cli.exec:"
+"""Where the commands are that read their words themselves."""
 
 
-def completion(words: list[str], options: Options) -> int:
-    """Print the script of a shell."""
-    parser = Parser(
-        "completion",
-        "Print the script by which a shell completes commands, options, and the names of sheds and images.  Its first "
-        "lines say where to\n"
-        "put it.  Names come from a server that runs; none is started for them.",
-        examples=["source <(shed completion bash)", "shed completion fish > ~/.config/fish/completions/shed.fish"],
-    )
-    parser.add_argument("shell", choices=sorted(_SCRIPTS), help="bash, zsh or fish")
-    args = parser.parse(words, options)
-    say(_SCRIPTS[args.shell], end="")
+class Found:
+    """Words with descriptions, and whether the shell shall add ``files`` or ``folders``; plain ``words`` otherwise."""
+
+    __slots__ = ("kind", "words")
+
+    def __init__(self, words: Iterable[Word] = (), kind: str = "words") -> None:
+        self.words = list(words)
+        self.kind = kind
+
+
+@command(
+    "completion",
+    argument("SHELL", "bash, fish or zsh", choices=tuple(_SCRIPTS)),
+    examples=["source <(shed completion bash)", "shed completion fish > ~/.config/fish/completions/shed.fish"],
+)
+def completion(args: Any, options: Options) -> int:
+    """Print the script with which a shell completes commands, options, and the names of sheds and images.
+
+    The first lines of the script say where to put it.  Names come from a running server; none is started for them.
+    """
+    sys.stdout.write(_SCRIPTS[args.shell])
     return 0
 
 
 def answer(words: list[str]) -> int:
-    """Answer a script: on the first line ``files``, ``folders`` or ``words``, then a word per line, with a tab and a description.
+    """Answer a script: ``files``, ``folders`` or ``words`` on the first line, then a word per line, a tab, a description.
 
-    The arguments are the shell, and the words up to the cursor, the last one unfinished; from bash they come as one
-    line.  Says nothing else, whatever happens: the user is in the middle of typing.
+    The arguments are the shell, and the words up to the cursor, the last one unfinished; bash sends them as one line.
+    Prints nothing else, whatever happens: the user is in the middle of typing.
     """
-    with contextlib.suppress(Exception):
+    try:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-        from shed.cli.complete import complete, split  # noqa: PLC0415
-
         *before, current = split(words[1]) if words[0] == "bash" else words[1:]
         found = complete(before, current)
         lines = [found.kind, *("\t".join(filter(None, word)) for word in found.words)]
-        say("".join(f"{line}\n" for line in lines), end="")
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="backslashreplace")
+        sys.stdout.write("".join(f"{line}\n" for line in lines))
+    except Exception:  # noqa: BLE001  as it says above
+        return 0
     return 0
+
+
+def split(line: str) -> list[str]:
+    """Return the words of a line that is not finished; the last one is what is being typed, perhaps nothing."""
+    if not any(character in line for character in "'\"\\#"):
+        words = line.split()
+    else:
+        import shlex
+
+        for end in ("", "'", '"'):
+            try:
+                words = shlex.split(line + end)
+                break
+            except ValueError:
+                continue
+        else:
+            return [""]
+    return words[1:] if line and not line[-1].isspace() else [*words[1:], ""]
+
+
+def complete(before: Sequence[str], current: str) -> Found:
+    """Return what `current` can become behind the words `before`, the program's name aside."""
+    options, words, group = Options(), list(before), SHED
+    while True:
+        try:
+            while words and (count := take(words, options)):
+                words = words[count:]
+        except UsageError:  # the value of the last one is being typed
+            return _of_global(words[0], current)
+        entry = group.commands.get(words[0]) if words else None
+        if entry is None and group.default is not None:
+            return _of_command(group.default, words, current, options, first=group.commands)
+        if entry is None:
+            offered = _commands(group.commands) + (_options((*GLOBAL, HELP)) if current.startswith("-") else [])
+            return Found() if words else _starting(current, offered)
+        words = words[1:]
+        if entry.target.startswith(_BY_HAND):
+            return _of_exec(words, current, options)
+        found = entry.load()
+        if isinstance(found, Command):
+            return _of_command(found, words, current, options)
+        assert isinstance(found, Group)
+        group = found
+
+
+def _of_command(
+    command: Command, words: list[str], current: str, options: Options, *, first: Mapping[str, Entry] | None = None
+) -> Found:
+    """Return what can stand behind the `words` of a command; the commands of `first` can stand in the first place."""
+    by_name = command.by_name()
+    given: list[str] = []
+    only_words = False
+    index = 0
+    while index < len(words):
+        word = words[index]
+        index += 1
+        if only_words or not word.startswith("-") or word == "-":
+            given.append(word)
+            continue
+        only_words = word == "--"
+        name, equals, value = word.partition("=")
+        one = by_name.get(name)
+        if one is None or not one.value:
+            continue
+        if not equals:
+            if index == len(words):
+                return _starting(current, *_values(one, given, options))
+            value = words[index]
+            index += 1
+        if one in GLOBAL:
+            setattr(options, one.key, value)
+    if current.startswith("-") and current != "-" and not only_words:
+        name, equals, _ = current.partition("=")
+        if equals:
+            values, kind = _values(by_name[name], given, options) if name in by_name else ([], "words")
+            return _starting(current, [(f"{name}={word}", text) for word, text in values], kind)
+        return _starting(current, _options((*command.arguments, *GLOBAL, HELP)))
+    places = command.places()
+    commands = _commands(first) if first and not given else []
+    if len(given) >= len(places) and not (places and places[-1].count == "+"):
+        return _starting(current, commands)
+    values, kind = _values(places[min(len(given), len(places) - 1)], given, options)
+    return _starting(current, commands + values, kind)
+
+
+def _of_exec(words: list[str], current: str, options: Options) -> Found:
+    """Return what can stand behind the words of exec and console, which read their words themselves."""
+    from shed.cli import exec as by_hand
+
+    try:
+        request = by_hand.parse(words, options)
+    except UsageError:  # the value of the last one is being typed
+        return _of_global(words[-1], current)
+    if request.command or "--" in words:
+        return Found()
+    if current.startswith("-"):
+        names = [name for name in (*by_hand.OPTIONS, *by_hand.FLAGS) if name.startswith("--")]
+        return _starting(current, [(name, "") for name in names] + _options((*GLOBAL, HELP)))
+    return _starting(current, [] if request.name else _sheds(options))
+
+
+def _values(one: Argument, given: list[str], options: Options) -> tuple[list[Word], str]:
+    """Return what an argument can be, and what the shell shall add."""
+    if one.choices:
+        return [(choice, "") for choice in one.choices], "words"
+    if one.offers in ("files", "folders"):
+        return [], one.offers
+    if one.offers == "places":
+        return [(f"{name}:", text) for name, text in _sheds(options)], "files"
+    if one.offers == "servers":
+        return _servers(options), "words"
+    if one.offers == "images":
+        return _images(options), "words"
+    if one.offers == "sessions":
+        return (_sessions(given[0], options) if given else []), "words"
+    return (_sheds(options) if one.offers == "sheds" else []), "words"
+
+
+def _of_global(option: str, current: str) -> Found:
+    """Return what the value of a global option can be."""
+    if option in ("-s", "--server"):
+        return _starting(current, _servers(Options()))
+    return Found(kind="files" if option in ("-c", "--config") else "words")
+
+
+def _starting(current: str, words: Iterable[Word], kind: str = "words") -> Found:
+    """Return the words that begin with `current`.
+
+    What a server calls a thing may not be a name, and a shell would take it apart: such words are left out.
+    """
+    from shed.text import visible
+
+    fitting = ((word, text) for word, text in words if word.startswith(current) and _is_plain(word))
+    return Found([(word, visible(" ".join(text.split()))) for word, text in fitting], kind)
+
+
+def _is_plain(word: str) -> bool:
+    return all(character in _PLAIN or (character.isascii() and character.isalnum()) for character in word)
+
+
+def _commands(table: Mapping[str, Entry]) -> list[Word]:
+    return [(name, entry.summary) for name, entry in table.items() if not entry.alias_of]
+
+
+def _options(arguments: Iterable[Argument]) -> list[Word]:
+    """Return the long names of the options."""
+    return [(name, one.help) for one in arguments for name in one.names if name.startswith("--")]
+
+
+def _servers(options: Options) -> list[Word]:
+    from shed.client.config import load
+
+    config = load(options.config)
+    return [(name, str(config.address(name))) for name in config.names()]
+
+
+def _sheds(options: Options) -> list[Word]:
+    """Return the sheds of the server that is meant, and those that were seen elsewhere."""
+    from shed.cli.connection import has_config
+
+    seen = {}
+    if has_config(options):
+        from shed.client.config import load
+
+        config = load(options.config)
+        seen = {} if options.server else {name: entry.server for name, entry in config.sheds.items()}
+    told = _asked("/api/sheds", "sheds", options)
+    return sorted({**seen, **{str(shed["name"]): str(shed.get("status", "")) for shed in told}}.items())
+
+
+def _images(options: Options) -> list[Word]:
+    return sorted((str(image["name"]), "") for image in _asked("/api/images", "images", options) if image.get("name"))
+
+
+def _sessions(shed: str, options: Options) -> list[Word]:
+    return [(str(session["name"]), "") for session in _asked(f"/api/sheds/{shed}/sessions", "sessions", options)]
+
+
+def _asked(target: str, key: str, options: Options) -> list[dict[str, object]]:
+    """Return a list that the server tells; nothing when it does not run, or takes too long.
+
+    A connection by ssh is never made for it.
+    """
+    import threading
+
+    from shed.client import http
+    from shed.client.config import resolve
+
+    address = resolve(options.server, config=options.config)
+    if address.ssh is not None:
+        return []
+    found: list[dict[str, object]] = []
+
+    def ask(add: Callable[[Iterable[dict[str, object]]], None]) -> None:
+        try:
+            add(http.request(address, "GET", target, start=False, timeout=_PATIENCE)[key])
+        except Exception:  # noqa: BLE001  then there are no names
+            return
+
+    thread = threading.Thread(target=ask, args=(found.extend,), daemon=True)
+    thread.start()
+    thread.join(_PATIENCE)
+    return found

@@ -1,15 +1,18 @@
-"""The client for a command, as the global options ask for it."""
+"""The clients that a command talks through: of the server that its options mean, of the one that has a shed, of all."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
 
-from shed.cli.options import Options
-from shed.client.client import Client
-from shed.client.config import exists, load, resolve
-from shed.errors import UsageError
-from shed.names import check_shed_name
+from shed.errors import ShedError, UsageError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from shed.cli.options import Options
+    from shed.client.client import Client
+    from shed.client.locate import Result
 
 _CREATE_TIMEOUT = 600.0
 _MODES = ("rw", "ro", "git-rw")
@@ -18,23 +21,31 @@ _MODES = ("rw", "ro", "git-rw")
 
 def client(options: Options) -> Client:
     """Return the client of the server that `options` mean."""
+    from shed.client.client import Client
+    from shed.client.config import resolve
+
     return Client(resolve(options.server, config=options.config))
 
 
 def client_of(shed: str, options: Options) -> Client:
-    """Return the client of the server that has `shed`: the one that `options` name, or whichever says that it has it."""
+    """Return the client of the server that has `shed`: the one that `options` name, or the one that says it has it."""
+    from shed.names import check_shed_name
+
     check_shed_name(shed)
     if not has_config(options):
         return client(options)
-    from shed.client.locate import locate  # noqa: PLC0415  for those who have several servers
+    from shed.client.client import Client
+    from shed.client.locate import locate
 
     return Client(locate(shed, options.server, options.config))
 
 
 def known_on(server: Client, options: Options) -> list[str]:
-    """Return the sheds that were seen on `server`, for whoever has several servers."""
+    """Return the sheds that the configuration has seen on `server`."""
     if server.address.name is None or not has_config(options):
         return []
+    from shed.client.config import load
+
     return [shed for shed, entry in load(options.config).sheds.items() if entry.server == server.address.name]
 
 
@@ -42,33 +53,53 @@ def create_timeout(options: Options) -> float:
     """Return the seconds that a create may take when the command line does not say."""
     if not has_config(options):
         return _CREATE_TIMEOUT
+    from shed.client.config import load
+
     return load(options.config).create_timeout or _CREATE_TIMEOUT
 
 
 def has_config(options: Options) -> bool:
     """Say whether there is a configuration to read."""
+    from shed.client.config import exists
+
     return options.config is not None or exists()
 
 
 def seen(server: Client, options: Options, sheds: Mapping[str, str], *, gone: Iterable[str] = ()) -> None:
-    """Note where sheds are, for whoever has several servers: by name, with their status."""
+    """Note in the configuration which sheds are on `server`, by name, with their status, and which are `gone`."""
     if server.address.name is not None and has_config(options):
-        from shed.client.config_state import remember  # noqa: PLC0415  as above
+        from shed.client.config import load
+        from shed.client.config_state import remember
 
         remember(load(options.config), server.address.name, sheds, gone=gone)
 
 
 def where(server: Client) -> str:
-    """Return what to say of a server that may not be the one that the user thinks of: nothing for this machine's own."""
+    """Return `` on SERVER`` for a sentence, or nothing for this machine's own server."""
     return "" if server.address.local else f" on {server.address.name or server.address}"
 
 
+def refuse_server(
+    options: Options, command: str, hint: str = "add `-s local`, or run it on that server's machine"
+) -> None:
+    """Raise `UsageError` when the options or the configuration name another server.
+
+    For a command that works on the image store of this machine alone.
+    """
+    from shed.client.address import local
+    from shed.client.config import resolve
+
+    meant = resolve(options.server, config=options.config)
+    if meant.path != local().path:
+        raise UsageError(
+            f"{command} works on the image store of this machine, so it cannot use the server {meant}", hint=hint
+        )
+
+
 def local_dir(words: str, server: Client) -> tuple[str, str | None]:
-    """Return the absolute path of a folder to mount in a shed, and how if ``:MODE`` stands behind it.
+    """Return the absolute path of the folder in ``DIR[:MODE]``, and the mode if there is one.
 
-    Raises `UsageError`.
-
-    It is checked where that is possible.
+    A folder on this machine is checked.  Raises `UsageError` (INVALID_LOCAL_DIR).
     """
     path, _, mode = words.rpartition(":")
     if not path or mode not in _MODES:
@@ -78,3 +109,47 @@ def local_dir(words: str, server: Client) -> tuple[str, str | None]:
         what = "is not a folder" if os.path.lexists(path) else "does not exist"
         raise UsageError(f"{path} {what}", code="INVALID_LOCAL_DIR", hint="name an existing folder, or make it: mkdir")
     return path, mode or None
+
+
+def ask_all(
+    options: Options, question: Callable[[Client], Result], *, seconds: float
+) -> tuple[dict[str, Result], dict[str, ShedError]]:
+    """Ask all servers at once.  Return what each one answers, and for the others the error.
+
+    `seconds` is how long all of them have together.  This machine's own server is left out when it does not run, has
+    no sheds, and others are configured.
+    """
+    from shed.client.config import load
+    from shed.client.locate import ask
+    from shed.client.transport import NotRunningError
+    from shed.names import LOCAL
+
+    config = load(options.config)
+    answers = ask(config, config.names(), question, seconds=seconds)
+    if isinstance(answers[LOCAL], NotRunningError) and _has_no_sheds() and len(answers) > 1:
+        del answers[LOCAL]
+    down = {server: answer for server, answer in answers.items() if isinstance(answer, ShedError)}
+    return {server: answer for server, answer in answers.items() if not isinstance(answer, ShedError)}, down
+
+
+def down_rows(down: dict[str, ShedError]) -> list[dict[str, str]]:
+    """Return the servers that are down, as the JSON output has them."""
+    return [{"server": server, "code": error.code, "message": error.message} for server, error in down.items()]
+
+
+def report_down(options: Options, down: dict[str, ShedError]) -> None:
+    """Tell people which servers are down, and why."""
+    from shed.terminal.output import note
+
+    if not options.json:
+        for server, error in down.items():
+            note(f"{server} is down: {error.message}")
+
+
+def _has_no_sheds() -> bool:
+    from shed.config.paths import Paths
+
+    try:
+        return not any(path.is_dir() for path in Paths().instances.iterdir())
+    except OSError:
+        return True

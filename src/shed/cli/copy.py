@@ -5,46 +5,50 @@ from __future__ import annotations
 import os
 import sys
 
+from shed.cli.arguments import argument, flag, option
+from shed.cli.command import command
 from shed.cli.connection import client_of
-from shed.cli.options import Options
 from shed.cli.output import done, shown
-from shed.cli.parsing import Parser
-from shed.client.copying import Copy, Place, parse_place
 from shed.errors import UsageError
-from shed.progress import Event, PhaseEvent, WarningEvent
-from shed.sizes import format_size
 from shed.terminal.output import note
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
-def cp(words: list[str], options: Options) -> int:
-    """Copy files and folders between this machine and sheds."""
-    parser = Parser(
-        "cp",
-        "Copy a file or a folder between this machine and a shed, or between two sheds.  A place in a shed is "
-        "NAME:PATH; a path that does\n"
-        "not begin with / is one in the workspace.  SRC goes into DEST when that is a folder, with SRC/. its content "
-        "alone; a DEST that\n"
-        "does not exist becomes the copy.  With - as SRC or DEST a tar stream comes from standard input, or goes to "
-        "standard output.",
-        examples=[
-            "shed cp notes.txt dev:/tmp/",
-            "shed cp dev:build/. ./out",
-            "shed cp src dev:",
-            "shed cp -u root dev:/etc - | tar t",
-        ],
-    )
-    parser.add_argument("source", metavar="SRC", help="PATH, NAME:PATH, or -")
-    parser.add_argument("target", metavar="DEST", help="PATH, NAME:PATH, or -")
-    parser.add_argument("-a", "--archive", action="store_true", help="keep owners too; in a shed this is done by root")
-    parser.add_argument("-L", "--follow-link", action="store_true", help="when SRC is a link, copy what it leads to")
-    parser.add_argument("-q", "--quiet", action="store_true", help="show no progress")
-    parser.add_argument(
-        "-u", "--user", metavar="USER", help="read and write in the shed as this user (default: the shed's own)"
-    )
-    args = parser.parse(words, options)
+    from shed.cli.options import Options
+    from shed.client.copying import Place
+    from shed.progress import Event
+
+
+@command(
+    "cp",
+    argument("SRC", "PATH, NAME:PATH, or -", key="source", offers="places"),
+    argument("DEST", "PATH, NAME:PATH, or -", key="target", offers="places"),
+    flag("-a, --archive", "keep owners too; in a shed this is done as root"),
+    flag("-L, --follow-link", "when SRC is a link, copy what it points to"),
+    flag("-q, --quiet", "show no progress"),
+    option("-u, --user", "USER", "read and write in the shed as this user (default: the shed's own user)"),
+    examples=[
+        "shed cp notes.txt dev:/tmp/",
+        "shed cp dev:build/. ./out",
+        "shed cp src dev:",
+        "shed cp -u root dev:/etc - | tar t",
+    ],
+)
+def cp(args: Any, options: Options) -> int:
+    """Copy a file or folder between this machine and a shed, or between two sheds.
+
+    A path in a shed is written NAME:PATH; without a leading / it is relative to the workspace.  If DEST is a folder,
+    SRC is copied into it; SRC/. copies only its content.  If DEST does not exist, it becomes the copy.  With - as SRC
+    or DEST, a tar stream is read from standard input or written to standard output.
+    """
+    from shed.client.copying import Copy, parse_place
+    from shed.progress import PhaseEvent, WarningEvent
+
     source, target = parse_place(args.source), parse_place(args.target)
     if target.is_stream and sys.stdout.isatty():
-        raise UsageError("a tar stream is not for a terminal", hint=f"shed cp {args.source} - | tar t")
+        raise UsageError("a tar stream cannot be shown on a terminal", hint=f"shed cp {args.source} - | tar t")
     with shown(options) as sink:
 
         def show(event: Event) -> None:
@@ -72,5 +76,7 @@ def _say(options: Options, source: Place, target: Place, copied: int, *, quiet: 
     if options.json:
         done(options, "cp", target.name or source.name, "", source=source.path, target=target.path, bytes=copied)
     elif not quiet and os.isatty(2):
+        from shed.sizes import format_size
+
         size = f", {format_size(copied)}" if copied else ""
         note(f"copied {source.path} to {f'{target.name}:' if target.name else ''}{target.path}{size}")

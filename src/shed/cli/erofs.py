@@ -2,90 +2,86 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import stat
 import sys
-from collections.abc import Iterator
-from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any
 
-from shed.cli.app import Command, dispatch
-from shed.cli.options import Options
-from shed.cli.parsing import Parser
-from shed.erofs import layout
-from shed.erofs.checker import Report, check_image
-from shed.erofs.errors import ErofsError
-from shed.erofs.errors import shown as shown_path
-from shed.erofs.extents import Extent, Form
-from shed.erofs.inode import Inode
-from shed.erofs.reader import Image
+from shed.cli.arguments import argument, flag, option
+from shed.cli.command import Entry, Group, command
 from shed.errors import UsageError
-from shed.sizes import format_size
 from shed.terminal.output import emit, say, table
 from shed.text import visible
 
-COMMANDS = {
-    "check": Command("shed.cli.erofs:check", "say whether an image is valid, or which inode breaks which rule"),
-    "ls": Command("shed.cli.erofs:list_files", "list what is in an image"),
-    "cat": Command("shed.cli.erofs:cat", "write a file of an image to standard output"),
-    "dump": Command("shed.cli.erofs:dump", "show superblock, features and statistics, or all about one inode"),
-}
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
+
+    from shed.cli.options import Options
+    from shed.erofs.checker import Report
+    from shed.erofs.extents import Extent
+    from shed.erofs.inode import Inode
+    from shed.erofs.reader import Image
+
+erofs = Group(
+    "erofs",
+    "Check and read EROFS images, without a kernel and without root.",
+    {
+        "check": Entry("shed.cli.erofs:check", "say whether an image is valid, or which inode breaks which rule"),
+        "ls": Entry("shed.cli.erofs:list_files", "list the files in an image"),
+        "cat": Entry("shed.cli.erofs:cat", "write a file of an image to standard output"),
+        "dump": Entry("shed.cli.erofs:dump", "show superblock, features and statistics, or all about one inode"),
+    },
+)
+_FILE = argument("FILE", "the image")
 
 
-def main(words: list[str], options: Options) -> int:
-    """Run a command about EROFS images."""
-    return dispatch(
-        COMMANDS,
-        words,
-        options,
-        prefix="erofs ",
-        about="Check and read EROFS images, without a kernel and without root.",
-    )
+@command(
+    "erofs check",
+    _FILE,
+    flag("--data", "also decompress all data"),
+)
+def check(args: Any, options: Options) -> int:
+    """Check an image.  The exit code is 1 when it breaks a rule; the inode and the rule are named."""
+    from pathlib import Path
 
+    from shed.erofs.checker import check_image
+    from shed.erofs.errors import ErofsError
+    from shed.erofs.reader import Image
 
-def check(words: list[str], options: Options) -> int:
-    """Check an image; exit code 1 when it breaks a rule."""
-    parser = Parser(
-        "erofs check", "Check an image.  Exit code 1 when it breaks a rule; the inode and the rule are named."
-    )
-    parser.add_argument("file", metavar="FILE", type=Path)
-    parser.add_argument("--data", action="store_true", help="decode all that is compressed, too")
-    args = parser.parse(words, options)
     try:
-        with Image.open(args.file) as image:
+        with Image.open(Path(args.file)) as image:
             report = check_image(image, data=args.data)
     except ErofsError as error:
         if not options.json:
-            where = "" if str(args.file) in error.message else f"{args.file}: "
+            where = "" if args.file in error.message else f"{args.file}: "
             raise ErofsError(
                 f"{where}{error.message} [{error.rule}]", rule=error.rule, nid=error.nid, hint=error.hint
             ) from None
-        emit({"file": str(args.file), "valid": False, "rule": error.rule, "inode": error.nid, "message": error.message})
+        emit({"file": args.file, "valid": False, "rule": error.rule, "inode": error.nid, "message": error.message})
         return 1
     if options.json:
-        emit({"file": str(args.file), "valid": True, **_statistics(report)})
+        emit({"file": args.file, "valid": True, **_statistics(report)})
     else:
         say(f"{args.file}: valid, {report.inodes} inodes, {report.extents} extents")
     return 0
 
 
-def list_files(words: list[str], options: Options) -> int:
-    """List what is in an image."""
-    parser = Parser(
-        "erofs ls",
-        "List what is in an image.",
-        examples=["shed erofs ls -l root.erofs /etc", "shed erofs ls -R root.erofs"],
-    )
-    parser.add_argument("-l", "--long", action="store_true", help="mode, links, owner, size and time as well")
-    parser.add_argument("-R", "--recursive", action="store_true", help="what is in the folders, too")
-    parser.add_argument("file", metavar="FILE", type=Path)
-    parser.add_argument(
-        "path", metavar="PATH", nargs="?", default="/", help="a folder or file of the image (default: /)"
-    )
-    args = parser.parse(words, options)
-    with Image.open(args.file) as image:
+@command(
+    "erofs ls",
+    flag("-l, --long", "also show mode, links, owner, size and time"),
+    flag("-R, --recursive", "also list what is in the folders"),
+    _FILE,
+    argument("PATH", "a folder or file in the image (default: /)", count="?", default="/"),
+    examples=["shed erofs ls -l root.erofs /etc", "shed erofs ls -R root.erofs"],
+)
+def list_files(args: Any, options: Options) -> int:
+    """List the files in an image."""
+    from pathlib import Path
+
+    from shed.erofs.reader import Image
+
+    with Image.open(Path(args.file)) as image:
         start = os.fsencode(args.path)
         listed = _list(image, start, recursive=args.recursive)
         if options.json:
@@ -96,13 +92,15 @@ def list_files(words: list[str], options: Options) -> int:
     return 0
 
 
-def cat(words: list[str], options: Options) -> int:
-    """Write a file of an image to standard output."""
-    parser = Parser("erofs cat", "Write a file of an image to standard output; symlinks are followed inside the image.")
-    parser.add_argument("file", metavar="FILE", type=Path)
-    parser.add_argument("path", metavar="PATH")
-    args = parser.parse(words, options)
-    with Image.open(args.file) as image:
+@command("erofs cat", _FILE, argument("PATH", "a file in the image"))
+def cat(args: Any, options: Options) -> int:
+    """Write a file of an image to standard output.  Symlinks are followed inside the image."""
+    from pathlib import Path
+
+    from shed.erofs.errors import shown as shown_path
+    from shed.erofs.reader import Image
+
+    with Image.open(Path(args.file)) as image:
         inode = image.lookup(os.fsencode(args.path), follow=True)
         if not stat.S_ISREG(inode.mode):
             raise UsageError(f"{shown_path(os.fsencode(args.path).lstrip(b'/'))} is a {inode.kind}, not a file")
@@ -113,19 +111,29 @@ def cat(words: list[str], options: Options) -> int:
     return 0
 
 
-def dump(words: list[str], options: Options) -> int:
-    """Show what an image says about itself, or all about one inode."""
-    parser = Parser(
-        "erofs dump",
-        "Show superblock, features and statistics of an image, or all about one inode.",
-        examples=["shed erofs dump root.erofs", "shed erofs dump --path /usr/bin/python3 root.erofs"],
-    )
-    parser.add_argument("file", metavar="FILE", type=Path)
-    which = parser.add_mutually_exclusive_group()
-    which.add_argument("--path", metavar="PATH", help="show the inode of this path; symlinks are not followed")
-    which.add_argument("--nid", metavar="N", type=_inode_number, help="show the inode of this number")
-    args = parser.parse(words, options)
-    with Image.open(args.file) as image:
+def _inode_number(text: str) -> int:
+    if text.isascii() and text.isdigit() and len(text) < 20:
+        return int(text)
+    raise UsageError(f"{text!r} is not the number of an inode")
+
+
+@command(
+    "erofs dump",
+    _FILE,
+    option("--path", "PATH", "show the inode of this path; symlinks are not followed"),
+    option("--nid", "N", "show the inode of this number", convert=_inode_number),
+    examples=["shed erofs dump root.erofs", "shed erofs dump --path /usr/bin/python3 root.erofs"],
+)
+def dump(args: Any, options: Options) -> int:
+    """Show superblock, features and statistics of an image, or all about one inode."""
+    from pathlib import Path
+
+    from shed.erofs.checker import check_image
+    from shed.erofs.reader import Image
+
+    if args.path is not None and args.nid is not None:
+        raise UsageError("--path and --nid do not go together", hint="leave one out")
+    with Image.open(Path(args.file)) as image:
         if args.path is not None or args.nid is not None:
             inode = image.inode(args.nid) if args.nid is not None else image.lookup(os.fsencode(args.path))
             shown = _inode_details(image, inode)
@@ -146,14 +154,8 @@ def dump(words: list[str], options: Options) -> int:
     return 0
 
 
-def _inode_number(text: str) -> int:
-    if text.isascii() and text.isdigit():
-        return int(text)
-    raise argparse.ArgumentTypeError(f"{text!r} is not the number of an inode")
-
-
 def _list(image: Image, start: bytes, *, recursive: bool) -> Iterator[tuple[bytes, Inode]]:
-    """Yield what is in the folder `start`, with paths from there when that is asked for, or `start` itself when it is no folder."""
+    """Yield the entries of the folder `start`, all below it when `recursive`, or `start` itself when it is no folder."""
     inode = image.lookup(start, follow=True)
     if not stat.S_ISDIR(inode.mode):
         yield start, inode
@@ -197,6 +199,8 @@ def _described(image: Image, path: bytes, inode: Inode) -> dict[str, Any]:
 
 
 def _inode_details(image: Image, inode: Inode) -> dict[str, Any]:
+    from shed.erofs import layout
+
     shown = _described(image, b"", inode)
     del shown["path"]
     return {
@@ -209,6 +213,9 @@ def _inode_details(image: Image, inode: Inode) -> dict[str, Any]:
 
 
 def _extent(extent: Extent) -> dict[str, Any]:
+    from shed.erofs import layout
+    from shed.erofs.extents import Form
+
     form = layout.ALGORITHM_NAMES[extent.algorithm] if extent.form == Form.ENCODED else extent.form.name.lower()
     return {
         "start": extent.start,
@@ -220,6 +227,8 @@ def _extent(extent: Extent) -> dict[str, Any]:
 
 
 def _superblock(image: Image) -> dict[str, Any]:
+    from shed.erofs import layout
+
     superblock = image.description.superblock
     text = superblock.uuid.hex()
     return {
@@ -256,6 +265,8 @@ def _statistics(report: Report) -> dict[str, Any]:
 
 
 def _print_fields(fields: dict[str, Any]) -> None:
+    from shed.sizes import format_size
+
     width = max(map(len, fields))
     for name, value in fields.items():
         if isinstance(value, dict):
@@ -274,7 +285,9 @@ def _has_data(inode: Inode) -> bool:
 
 
 def _time(inode: Inode) -> str:
-    """Return the time of an inode in RFC 3339, or the bare seconds when no calendar goes so far."""
+    """Return the time of an inode in RFC 3339, or the bare seconds when it is outside the calendar's range."""
+    from datetime import UTC, datetime
+
     try:
         return datetime.fromtimestamp(inode.mtime, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     except (ValueError, OverflowError, OSError):

@@ -19,7 +19,7 @@ _BROKEN_PIPE = 128 + 13
 def explain(error: BaseException, options: Options) -> int:
     """Report what ended a command, and return the exit code for it."""
     if os.environ.get("SHED_DEBUG") and not isinstance(error, SystemExit):
-        import traceback  # noqa: PLC0415
+        import traceback
 
         traceback.print_exception(error)
     if isinstance(error, FileNotFoundError) and error.filename is None and _is_nowhere():
@@ -52,7 +52,7 @@ def explain(error: BaseException, options: Options) -> int:
 def report(error: ShedError, options: Options) -> None:
     """Write `error` to standard error: a sentence and a hint, or with ``--json`` one object."""
     if options.json:
-        import json  # noqa: PLC0415
+        import json
 
         body = {"code": error.code, "message": error.message}
         _complain(json.dumps({"error": {**body, "hint": error.hint} if error.hint else body}))

@@ -1,97 +1,95 @@
-"""`shed image build` and `shed image bootkit build`: work on the store of this machine, done by this process, with no server."""
+"""`shed image build | bootkit`: work on the store of this machine, done by this process, without a server."""
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
-from collections.abc import Mapping
-from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
-from shed.cli.app import Command, dispatch
-from shed.cli.options import Options, refuse_server
+from shed.cli.arguments import argument, flag, option
+from shed.cli.command import Entry, Group, command
+from shed.cli.connection import refuse_server
+from shed.cli.image import SHORT
 from shed.cli.output import done, shown
-from shed.cli.parsing import Parser
-from shed.config.paths import Paths
-from shed.config.server import machine_settings
 from shed.errors import UsageError
-from shed.images.builders.base import BuildRequest
-from shed.images.builders.build import DEFAULT_FILES, built, find_file
-from shed.images.builders.choose import choose_builder
-from shed.images.mint import MintResult, mint, mint_archive
-from shed.images.service import Images
-from shed.images.sources import open_source, parse_source
-from shed.images.writers.choose import choose_writer
-from shed.names import check_image_name
-from shed.oci.descriptor import Platform
-from shed.progress import Progress
-from shed.sizes import format_size
 from shed.terminal.output import note, passing_on, seconds, timings
 
-BOOTKIT_COMMANDS = {
-    "build": Command(
-        "shed.cli.image_build:bootkit_build", "make the boot kit from Debian packages; does nothing when it is there"
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+    from typing import Any
+
+    from shed.cli.options import Options
+    from shed.images.builders.base import BuildRequest
+    from shed.images.mint import MintResult
+    from shed.oci.descriptor import Platform
+
+
+@command(
+    "image build",
+    argument("CONTEXT", "folder to build from (default: the current one)", count="?"),
+    option("-n, --name", "NAME", "name of the image", required=True),
+    option(
+        "-f, --file",
+        "FILE",
+        "Containerfile to use (default: Dockerfile.shed, Dockerfile or Containerfile in CONTEXT, the first of these "
+        "that exists)",
     ),
-}
-
-
-def build(words: list[str], options: Options) -> int:
-    """Make a bootable image from a Containerfile or from an image that exists."""
-    parser = Parser(
-        "image build",
-        "Make a bootable image: the layers of an ordinary OCI image, built here or taken as they are, become one "
-        "EROFS root file system.",
-        examples=[
-            "shed image build -n dev .",
-            "shed image build -n dev --from docker.io/library/debian:13",
-            "shed image build -n base --from-oci-archive base.tar",
-            "ssh builder cat base.tar | shed image build -n base --from-oci-archive -",
-        ],
-    )
-    parser.add_argument("context", metavar="CONTEXT", nargs="?", help="folder to build from (default: this one)")
-    parser.add_argument("-n", "--name", metavar="NAME", required=True, help="what to call it")
-    parser.add_argument(
-        "-f", "--file", metavar="FILE", help=f"default: the first there is of {', '.join(DEFAULT_FILES)} in CONTEXT"
-    )
-    parser.add_argument("--target", metavar="STAGE", help="stage to build (default: the last)")
-    parser.add_argument(
+    option("--target", "STAGE", "stage to build (default: the last one)"),
+    option(
         "--build-arg",
-        metavar="K[=V]",
-        action="append",
-        default=[],
-        help="value of an ARG; K alone: from the environment",
-    )
-    parser.add_argument(
-        "--builder", metavar="NAME", help="docker, podman or buildah (default: the first of these that works)"
-    )
-    parser.add_argument("--output-dir", metavar="DIR", help="keep what the builder made, as DIR/NAME.oci.tar")
-    parser.add_argument(
+        "K[=V]",
+        "value of an ARG; K alone takes it from the environment; can be repeated",
+        repeat=True,
+    ),
+    option("--builder", "NAME", "docker, podman or buildah (default: the first of these that works)"),
+    option("--output-dir", "DIR", "keep the builder's archive there, as NAME.oci.tar"),
+    option(
         "--from",
-        dest="reference",
-        metavar="REF",
-        help="use this image, of a local container store, a registry or an archive",
-    )
-    parser.add_argument("--insecure", action="store_true", help="speak to the registry of --from without encryption")
-    parser.add_argument(
-        "--from-oci-archive", metavar="FILE", help="use this OCI or docker archive, or layout folder; - is stdin"
-    )
-    parser.add_argument(
-        "--platform", metavar="OS/ARCH", help="platform to build for, or which image when there are several"
-    )
-    parser.add_argument("--compression", metavar="HOW", help="zstd[:1-22] (default), lz4hc[:1-12], lz4 or none")
-    parser.add_argument(
+        "REF",
+        "use this existing image, from a local container store, a registry or an archive",
+        key="reference",
+    ),
+    flag("--insecure", "connect to the registry of --from without encryption"),
+    option("--from-oci-archive", "FILE", "use this OCI archive, docker archive or layout folder; - is standard input"),
+    option("--platform", "OS/ARCH", "platform to build for, or which image to take when there are several"),
+    option("--compression", "METHOD", "zstd[:1-22] (default), lz4hc[:1-12], lz4 or none"),
+    option(
         "--build-tools-version",
-        metavar="X",
-        help="write with mkfs.erofs of this release, tag or image of the build tools",
-    )
-    parser.add_argument("--source-ref", metavar="REF", default="", help="the reference that this image is built for")
-    parser.add_argument("--force", action="store_true", help="do the work even when the store has the result")
-    parser.add_argument(
-        "--local", action="store_true", help="use the store of this machine without its server, as is done anyhow"
-    )
-    args = parser.parse(words, options)
+        "VERSION",
+        "write the root file system with mkfs.erofs of this version: a release, a tag, or an image of the build tools",
+    ),
+    option("--source-ref", "REF", "reference to note in the image as its source", default=""),
+    flag("--force", "do the work even when the store already has the result"),
+    flag("--local", "build on this machine even when another server is configured"),
+    examples=[
+        "shed image build -n dev .",
+        "shed image build -n dev --from docker.io/library/debian:13",
+        "shed image build -n base --from-oci-archive base.tar",
+        "ssh builder cat base.tar | shed image build -n base --from-oci-archive -",
+    ],
+)
+def build(args: Any, options: Options) -> int:
+    """Make a bootable image from a Containerfile or from an existing OCI image.
+
+    Its layers are combined into one EROFS root file system.  The image is stored on this machine.
+    """
+    import contextlib
+    from dataclasses import replace
+    from pathlib import Path
+
+    from shed.config.paths import Paths
+    from shed.config.server import machine_settings
+    from shed.images.builders.build import built
+    from shed.images.builders.choose import choose_builder
+    from shed.images.mint import mint, mint_archive
+    from shed.images.service import Images
+    from shed.images.sources import open_source, parse_source
+    from shed.images.writers.choose import choose_writer
+    from shed.names import check_image_name
+    from shed.oci.descriptor import Platform
+    from shed.progress import Progress
+
     if not args.local:
         refuse_server(
             options, "image build", "add `-s local`, or --local, to build here; then: shed image push, or save and load"
@@ -125,14 +123,8 @@ def build(words: list[str], options: Options) -> int:
             archive = stack.enter_context(
                 open_source(source, store=store, platform=platform, insecure=args.insecure, progress=progress)
             )
-        how: dict[str, Any] = {
-            "kit": kit,
-            "writer": writer,
-            "platform": platform,
-            "force": args.force,
-            "progress": progress,
-        }
-        how["source_ref"] = args.source_ref
+        how: dict[str, Any] = {"kit": kit, "writer": writer, "platform": platform, "force": args.force}
+        how |= {"progress": progress, "source_ref": args.source_ref}
         if archive is None:
             result = mint_archive(store, _archive(args.from_oci_archive), args.name, **how)
         else:
@@ -144,7 +136,7 @@ def build(words: list[str], options: Options) -> int:
 
 
 def _check_combination(args: Any) -> None:
-    """Refuse options that say twice, or say nothing about, where the image comes from."""
+    """Refuse options that name two sources of the image, or that the source does not use."""
     building = {
         "CONTEXT": args.context,
         "--file": args.file,
@@ -153,20 +145,25 @@ def _check_combination(args: Any) -> None:
         "--builder": args.builder,
         "--output-dir": args.output_dir,
     }
-    for option, value in {"--from-oci-archive": args.from_oci_archive, "--from": args.reference}.items():
+    for source, value in {"--from-oci-archive": args.from_oci_archive, "--from": args.reference}.items():
         if value is not None:
             given = [name for name, other in building.items() if other]
-            if option == "--from-oci-archive" and args.reference is not None:
+            if source == "--from-oci-archive" and args.reference is not None:
                 given.append("--from")
             if given:
-                what = "an image that exists" if option == "--from" else "an archive"
+                what = "an image that exists" if source == "--from" else "an archive"
                 raise UsageError(
-                    f"{option} takes {what} as it is: it cannot be combined with {', '.join(given)}",
+                    f"{source} uses {what} as it is, so it cannot be combined with {', '.join(given)}",
                     hint="leave one out",
                 )
 
 
 def _request(args: Any, platform: Platform | None) -> BuildRequest:
+    from pathlib import Path
+
+    from shed.images.builders.base import BuildRequest
+    from shed.images.builders.build import find_file
+
     context = Path(args.context or ".").absolute()  # no builder takes it for an option
     return BuildRequest(
         context=context,
@@ -180,6 +177,8 @@ def _request(args: Any, platform: Platform | None) -> BuildRequest:
 
 
 def _archive(text: str) -> Path | str:
+    from pathlib import Path
+
     if text != "-":
         return Path(text)
     if sys.stdin is None or sys.stdin.isatty():
@@ -188,6 +187,8 @@ def _archive(text: str) -> Path | str:
 
 
 def _built(result: MintResult, options: Options, details: Mapping[str, object]) -> None:
+    from shed.sizes import format_size
+
     sentence = f"{result.name} is up to date"
     if not result.reused:
         sentence = f"built {result.name} in {seconds(sum(result.timings.values()))}"
@@ -196,7 +197,7 @@ def _built(result: MintResult, options: Options, details: Mapping[str, object]) 
         options,
         "build",
         result.name,
-        f"{sentence}: {sizes}, {result.manifest_digest[:19]}",
+        f"{sentence}: {sizes}, {result.manifest_digest[:SHORT]}",
         digest=result.manifest_digest,
         root_digest=result.root_digest,
         root_size_bytes=result.root_size,
@@ -210,23 +211,24 @@ def _built(result: MintResult, options: Options, details: Mapping[str, object]) 
         note(timings(result.timings).rstrip("\n"))
 
 
-def bootkit(words: list[str], options: Options) -> int:
-    """Run a command about the boot kit."""
-    about = "The boot kit: the kernel, initrd and agent that every image boots with."
-    return dispatch(BOOTKIT_COMMANDS, words, options, prefix="image bootkit ", about=about)
+bootkit = Group(
+    "image bootkit",
+    "The boot kit: the kernel, initrd and agent that every image boots with.",
+    {"build": Entry("shed.cli.image_build:build_bootkit", "make the boot kit from Debian packages, if it is missing")},
+)
 
 
-def bootkit_build(words: list[str], options: Options) -> int:
-    """Make the boot kit."""
-    parser = Parser(
-        "image bootkit build", "Make the boot kit from Debian packages: kernel, initrd, and the runtime of the agent."
-    )
-    parser.add_argument(
-        "--locked",
-        action="store_true",
-        help="use exactly the package versions that this version of shed was tested with",
-    )
-    args = parser.parse(words, options)
+@command(
+    "image bootkit build",
+    flag("--locked", "use exactly the package versions that this release of shed was tested with"),
+)
+def build_bootkit(args: Any, options: Options) -> int:
+    """Make the boot kit from Debian packages: kernel, initrd, and the runtime of the agent."""
+    from shed.config.paths import Paths
+    from shed.config.server import machine_settings
+    from shed.images.service import Images
+    from shed.progress import Progress
+
     refuse_server(options, "image bootkit build")
     paths = Paths()
     with shown(options) as sink:

@@ -18,27 +18,33 @@ def main() -> int:
     """
     words = sys.argv[1:]
     if words in (["version"], ["--version"]):
-        from shed.version import VERSION  # noqa: PLC0415
+        from shed.version import VERSION
 
         try:
             os.write(1, f"shed {VERSION}\n".encode())
         except OSError:  # nobody reads it
             return 1
         return 0
-    from shed.cli.options import Options  # noqa: PLC0415
+    if words[:1] == ["__complete"]:  # asked by the scripts of `shed completion`
+        from shed.cli.completion import answer
+
+        code = answer(words[1:])
+        sys.stdout.flush()
+        return code
+    from shed.cli.options import Options
 
     options = Options()
     try:
         if words[:1] == ["exec"]:
-            from shed.cli.exec import exec_command  # noqa: PLC0415
+            from shed.cli.exec import exec_command
 
             return exec_command(words[1:], options)
-        from shed.cli.app import run  # noqa: PLC0415
+        from shed.cli.app import run
 
         code = run(words, options)
         sys.stdout.flush()
     except BaseException as error:  # noqa: BLE001  the one place where everything ends up
-        from shed.cli.errors import explain  # noqa: PLC0415
+        from shed.cli.errors import explain
 
         return explain(error, options)
     return code

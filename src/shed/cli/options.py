@@ -1,47 +1,26 @@
-"""The options that every command has, before or after its name.  Imports nothing: `exec` reads them on its way."""
+"""The options that every command has, before or after its name.
+
+Imports next to nothing: `exec` comes here too.
+"""
 
 from __future__ import annotations
 
 from shed.errors import UsageError
 
 
-class Described(Exception):  # noqa: N818  not an error
-    """Carries out of a command what it would have understood its words by: a table of commands, or a parser."""
-
-    def __init__(self, found: object) -> None:
-        super().__init__()
-        self.found = found
-
-
 class Options:
-    """What the global options ask for."""
+    """The values of the global options."""
 
-    __slots__ = ("config", "describe", "json", "server", "verbose")
+    __slots__ = ("config", "json", "server", "verbose")
 
     def __init__(self) -> None:
         self.json = False
-        """Machine output, and nothing else, on standard output."""
+        """Whether to write JSON, and nothing else, to standard output."""
         self.verbose = 0
         self.server: str | None = None
-        """URL or configured name of the server to use."""
+        """URL, or configured name, of the server to use."""
         self.config: str | None = None
-        """Client configuration to read instead of the usual one."""
-        self.describe = False
-        """Do nothing: raise `Described`, for completion and the reference page."""
-
-
-def refuse_server(
-    options: Options, command: str, hint: str = "add `-s local`, or run it on that server's machine"
-) -> None:
-    """Raise `UsageError` when another server is meant, by whatever, for a command that works on the store of this machine alone."""
-    from shed.client.address import local  # noqa: PLC0415  few commands ask
-    from shed.client.config import resolve  # noqa: PLC0415  few commands ask
-
-    meant = resolve(options.server, config=options.config)
-    if meant.path != local().path:
-        raise UsageError(
-            f"{command} works on the image store of this machine, so it cannot use the server {meant}", hint=hint
-        )
+        """File to read the client configuration from, instead of ~/.shed/config.yaml."""
 
 
 _WITH_VALUE = {"-s": "server", "--server": "server", "-c": "config", "--config": "config"}

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
-from collections.abc import Callable, Iterator
 
-from shed.cli.options import Options
 from shed.errors import UsageError
-from shed.progress import Event
-from shed.terminal import progress
 from shed.terminal.output import emit, note, say
 from shed.text import visible_lines
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractContextManager
+    from types import TracebackType
+
+    from shed.cli.options import Options
+    from shed.progress import Event
 
 
 def done(options: Options, action: str, name: str, sentence: str, **details: object) -> None:
@@ -22,21 +26,30 @@ def done(options: Options, action: str, name: str, sentence: str, **details: obj
         say(sentence)
 
 
-def shown(options: Options) -> contextlib.AbstractContextManager[Callable[[Event], None]]:
+def shown(options: Options) -> AbstractContextManager[Callable[[Event], None]]:
     """Return a context that yields a function which shows progress events, as `options` ask for it."""
+    from shed.terminal import progress
+
     return progress.shown(json=options.json)
 
 
-@contextlib.contextmanager
-def watched(options: Options, *, left: str = "the server goes on; see: shed list") -> Iterator[Callable[[Event], None]]:
-    """Yield what `shown` does, for work of the server.  On ctrl-C, `left` tells what becomes of that work."""
-    try:
-        with shown(options) as sink:
-            yield sink
-    except KeyboardInterrupt:
-        if not options.json:
-            note(left)
-        raise
+class watched:  # noqa: N801  used as a function is, as contextlib's are
+    """What `shown` returns, for work of the server.  On ctrl-C, `left` tells what becomes of that work."""
+
+    def __init__(self, options: Options, *, left: str = "the server goes on; see: shed list") -> None:
+        self._quiet = options.json
+        self._left = left
+        self._shown = shown(options)
+
+    def __enter__(self) -> Callable[[Event], None]:
+        return self._shown.__enter__()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._shown.__exit__(kind, error, trace)
+        if isinstance(error, KeyboardInterrupt) and not self._quiet:
+            note(self._left)
 
 
 def confirm(question: str, options: Options, *, force: bool) -> bool:

@@ -1,54 +1,60 @@
-"""`shed create | list | start | stop | delete | logs`."""
+"""`shed create | list | start | stop | delete | logs | workspace`."""
 
 from __future__ import annotations
 
 import sys
 
-from shed.cli import parsing
-from shed.cli.connection import client, client_of, create_timeout, known_on, local_dir, seen, where
-from shed.cli.options import Options
+from shed.cli import values
+from shed.cli.arguments import SHED, argument, flag, option
+from shed.cli.command import Entry, Group, command
+from shed.cli.connection import (
+    ask_all,
+    client,
+    client_of,
+    create_timeout,
+    down_rows,
+    known_on,
+    local_dir,
+    report_down,
+    seen,
+    where,
+)
 from shed.cli.output import confirm, done, shown, watched
-from shed.cli.parsing import Parser
-from shed.client.models import Shed
 from shed.errors import UsageError
-from shed.sizes import format_size
 from shed.terminal.output import age, emit, note, passing_on, say, seconds, table, timings
 
-_COLD = "boot the VM, even where it could be restored"
-_FORCE = "start it even when the host is short of memory"
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from shed.cli.options import Options
+    from shed.client.models import Shed
+
+_COLD = flag("--cold", "boot the VM, even where it could be restored from a saved one")
+_FORCE = flag("--force", "start it even when the host is short of memory")
 
 
-def create(words: list[str], options: Options) -> int:
-    """Create a shed and start it."""
-    parser = Parser(
-        "create",
-        "Create a shed from an image and start it.",
-        examples=["shed create dev", "shed create dev --image base --cpus 4 --memory 4G --local-dir ."],
-    )
-    parser.add_argument("name", metavar="NAME", help="lower-case letters, digits and '-'; at most 63")
-    parser.add_argument("-i", "--image", metavar="IMAGE", help="name or digest of an image (default: the server's)")
-    parser.add_argument("--cpus", metavar="N", type=parsing.count, help="virtual processors")
-    parser.add_argument(
-        "--memory", metavar="SIZE", type=parsing.memory, help="memory: 4G, 512M; a bare number is megabytes"
-    )
-    parser.add_argument(
-        "--upper-size", metavar="SIZE", type=parsing.size, help="room for what is written in the shed: 1G to 100G"
-    )
-    parser.add_argument(
+@command(
+    "create",
+    argument("NAME", "name of the new shed: lower-case letters, digits and '-', at most 63"),
+    option("-i, --image", "IMAGE", "name or digest of the image (default: the server's default image)"),
+    option("--cpus", "N", "number of virtual processors", convert=values.count),
+    option("--memory", "SIZE", "memory: 4G, 512M; a bare number is megabytes", convert=values.memory),
+    option("--upper-size", "SIZE", "size of the shed's writable layer, 1G to 100G", convert=values.size),
+    option(
         "--local-dir",
-        metavar="DIR[:MODE]",
-        help="folder of this machine to mount at /workspace; MODE: rw (default), ro, or git-rw, which opens git's "
-        "settings and hooks too",
-    )
-    parser.add_argument(
-        "--timeout", metavar="TIME", type=parsing.duration, help="give up after this long (default: 10m)"
-    )
-    parser.add_argument("--cold", action="store_true", help=_COLD)
-    parser.add_argument("--force", action="store_true", help=_FORCE)
-    parser.add_argument(
-        "--trust-kernel", action="store_true", help="let the kernel and the initrd that the image brings boot here"
-    )
-    args = parser.parse(words, options)
+        "DIR[:MODE]",
+        "folder of this machine to mount at /workspace; MODE is rw (default), ro, or git-rw: read and write, including "
+        "git's settings and hooks",
+    ),
+    option("--timeout", "TIME", "give up after this time (default: 10m)", convert=values.duration),
+    _COLD,
+    _FORCE,
+    flag("--trust-kernel", "allow the kernel and the initrd that the image brings to boot on the server"),
+    examples=["shed create dev", "shed create dev --image base --cpus 4 --memory 4G --local-dir ."],
+)
+def create(args: Any, options: Options) -> int:
+    """Create a shed from an image and start it."""
     server = client(options)
     folder, mode = (None, None) if args.local_dir is None else local_dir(args.local_dir, server)
     with watched(options, left="the server goes on, but a pull ends; see: shed list") as sink:
@@ -71,13 +77,9 @@ def create(words: list[str], options: Options) -> int:
     return 0
 
 
-def start(words: list[str], options: Options) -> int:
+@command("start", SHED, _COLD, _FORCE)
+def start(args: Any, options: Options) -> int:
     """Start a stopped shed."""
-    parser = Parser("start", "Start a stopped shed.")
-    parser.add_argument("name", metavar="NAME")
-    parser.add_argument("--cold", action="store_true", help=_COLD)
-    parser.add_argument("--force", action="store_true", help=_FORCE)
-    args = parser.parse(words, options)
     server = client_of(args.name, options)
     with watched(options) as sink:
         shed = server.start(args.name, cold=args.cold, force=args.force, on_event=sink)
@@ -86,51 +88,40 @@ def start(words: list[str], options: Options) -> int:
     return 0
 
 
-def stop(words: list[str], options: Options) -> int:
-    """Stop a running shed."""
-    name = _name_alone("stop", "Stop a running shed.  What was written in it stays.", words, options)
-    server = client_of(name, options)
+@command("stop", SHED)
+def stop(args: Any, options: Options) -> int:
+    """Stop a running shed.  Its files stay."""
+    server = client_of(args.name, options)
     with watched(options) as sink:
-        shed = server.stop(name, on_event=sink)
-    seen(server, options, {name: shed.status})
+        shed = server.stop(args.name, on_event=sink)
+    seen(server, options, {args.name: shed.status})
     _finished(options, "stop", "stopped", shed)
     return 0
 
 
-def delete(words: list[str], options: Options) -> int:
-    """Delete a shed and its files."""
-    parser = Parser(
-        "delete", "Delete a shed and everything that was written in it.  A folder given with --local-dir stays."
-    )
-    parser.add_argument("name", metavar="NAME")
-    parser.add_argument("-f", "--force", action="store_true", help="do not ask")
-    args = parser.parse(words, options)
+@command("delete", SHED, flag("-f, --force", "do not ask"))
+def delete(args: Any, options: Options) -> int:
+    """Delete a shed and all files in it.  The folder given with --local-dir stays."""
     server = client_of(args.name, options)  # one that has said that it has it, or that was named
     if not confirm(f"Delete shed {args.name!r}{where(server)} and everything in it?", options, force=args.force):
         note("Cancelled.")
         return 0
     with watched(options) as sink:
-        server.delete(args.name, force=True, on_event=sink)  # whoever was asked has said so
+        server.delete(args.name, force=True, on_event=sink)  # the user has agreed
     seen(server, options, {}, gone=[args.name])
     done(options, "delete", args.name, f"deleted {args.name}{where(server)}")
     return 0
 
 
-def list_sheds(words: list[str], options: Options) -> int:
-    """List sheds."""
-    parser = Parser("list", "List the sheds of the server.  -v adds process, size and workspace.")
-    parser.add_argument("-q", "--quiet", action="store_true", help="names only")
-    parser.add_argument(
-        "-a",
-        "--all",
-        action="store_true",
-        help="of all servers, which are asked at once; those that are down are named",
-    )
-    args = parser.parse(words, options)
+@command(
+    "list",
+    flag("-q, --quiet", "print names only"),
+    flag("-a, --all", "ask all configured servers at once, and name those that are down"),
+)
+def list_sheds(args: Any, options: Options) -> int:
+    """List the sheds of the server.  -v adds process, size, workspace and image digest."""
     if args.all:
-        from shed.cli.everywhere import list_all  # noqa: PLC0415  for those who have several servers
-
-        return list_all(options, quiet=args.quiet)
+        return _list_all(options, quiet=args.quiet)
     server = client(options)
     with shown(options) as sink:
         sheds = sorted(server.sheds(on_event=sink), key=lambda shed: shed.name)
@@ -140,7 +131,7 @@ def list_sheds(words: list[str], options: Options) -> int:
     elif args.quiet:
         say("".join(f"{shed.name}\n" for shed in sheds), end="")
     elif sheds or not sys.stdout.isatty():
-        say(table(headers(options), [row(shed, options) for shed in sheds]), end="")
+        say(table(_headers(options), [_row(shed, options) for shed in sheds]), end="")
     else:
         note("no sheds yet; make one: shed create NAME")
     for shed in sheds:
@@ -149,21 +140,39 @@ def list_sheds(words: list[str], options: Options) -> int:
     return 0
 
 
-def logs(words: list[str], options: Options) -> int:
-    """Show what a shed's console said, and says."""
-    parser = Parser(
-        "logs",
-        "Show what the console of a shed said since its last start.",
-        examples=["shed logs dev", "shed logs dev -f -n 20"],
-    )
-    parser.add_argument("name", metavar="NAME")
-    parser.add_argument(
-        "-f", "--follow", action="store_true", help="go on with what it says, also over restarts, until it is deleted"
-    )
-    parser.add_argument("-n", "--tail", metavar="N", type=parsing.number, help="begin with the last N lines")
-    args = parser.parse(words, options)
+def _list_all(options: Options, *, quiet: bool) -> int:
+    """List the sheds of all servers, and the servers that do not answer.  The exit code is 1 when none answers."""
+    from shed.client.config import load
+    from shed.client.config_state import remember
+    from shed.client.locate import ASK_TIMEOUT
+
+    answers, down = ask_all(options, lambda client: client.sheds(timeout=ASK_TIMEOUT), seconds=ASK_TIMEOUT)
+    sheds: list[tuple[str, Shed]] = []
+    for server, answer in answers.items():
+        sheds += [(server, shed) for shed in sorted(answer, key=lambda shed: shed.name)]
+        gone = [name for name, entry in load(options.config).sheds.items() if entry.server == server]
+        remember(load(options.config), server, {shed.name: shed.status for shed in answer}, gone=gone)
+    if options.json:
+        emit({"sheds": [{**shed.wire, "server": server} for server, shed in sheds], "down": down_rows(down)})
+    elif quiet:
+        say("".join(f"{shed.name}\n" for _, shed in sheds), end="")
+    else:
+        say(table(["SERVER", *_headers(options)], [[server, *_row(shed, options)] for server, shed in sheds]), end="")
+    report_down(options, down)
+    return 0 if answers else 1
+
+
+@command(
+    "logs",
+    SHED,
+    flag("-f, --follow", "go on with new output, also over restarts, until the shed is deleted"),
+    option("-n, --tail", "N", "begin with the last N lines", convert=values.number),
+    examples=["shed logs dev", "shed logs dev -f -n 20"],
+)
+def logs(args: Any, options: Options) -> int:
+    """Show the console output of a shed since its last start."""
     if args.follow and options.json:
-        raise UsageError("what is followed has no machine output", hint="leave out --json, or --follow")
+        raise UsageError("--follow has no JSON output", hint="leave out --json, or --follow")
     if args.follow:
         sys.stdout.flush()
         show = passing_on(1)
@@ -179,11 +188,31 @@ def logs(words: list[str], options: Options) -> int:
     return 0
 
 
-def _name_alone(command: str, description: str, words: list[str], options: Options) -> str:
-    parser = Parser(command, description)
-    parser.add_argument("name", metavar="NAME")
-    name: str = parser.parse(words, options).name
-    return name
+workspace = Group(
+    "workspace",
+    "The folders that sheds share with their host (create --local-dir).",
+    {"check": Entry("shed.cli.sheds:check_workspace", "list what in a shed's folder could run on its host")},
+)
+
+
+@command("workspace check", SHED, examples=["shed workspace check dev"])
+def check_workspace(args: Any, options: Options) -> int:
+    """List what in the folder of a shed could run on its host by itself: when git, an editor or a shell opens it.
+
+    Scripts and programs that you start yourself are not listed.  The shed need not run.  The exit code is 1 when
+    something has changed since the shed was created.
+    """
+    found = client_of(args.name, options).check_workspace(args.name)
+    findings = found["findings"]
+    new = [one for one in findings if one["changed"]]
+    if options.json:
+        emit(found)
+        return int(bool(new))
+    for one in findings:
+        say(f"{'changed  ' if one['changed'] else 'as it was'}  {one['path']}: {one['why']}")
+    counts = f"{len(findings)} that could run by itself, {len(new)} changed since {args.name} was created"
+    note(f"{found['local_dir']}: {counts}")
+    return int(bool(new))
 
 
 def _finished(options: Options, action: str, verb: str, shed: Shed) -> None:
@@ -194,25 +223,16 @@ def _finished(options: Options, action: str, verb: str, shed: Shed) -> None:
         note(((f"  {shed.boot} start\n" if shed.boot else "") + timings(shed.timings)).rstrip("\n"))
 
 
-def _workspace(shed: Shed) -> str:
-    return (shed.local_dir or "-") + (f":{shed.local_dir_mode}" if shed.local_dir_mode not in {"", "rw"} else "")
-
-
-def headers(options: Options) -> list[str]:
+def _headers(options: Options) -> list[str]:
     """Return the heads of the columns in which sheds are listed."""
-    return [
-        "NAME",
-        "STATUS",
-        "IMAGE",
-        "CPUS",
-        "MEMORY",
-        "CREATED",
-        *(["PID", "UPPER", "WORKSPACE", "DIGEST"] if options.verbose else []),
-    ]
+    more = ["PID", "UPPER", "WORKSPACE", "DIGEST"] if options.verbose else []
+    return ["NAME", "STATUS", "IMAGE", "CPUS", "MEMORY", "CREATED", *more]
 
 
-def row(shed: Shed, options: Options) -> list[str]:
-    """Return what stands under `headers` for one shed."""
+def _row(shed: Shed, options: Options) -> list[str]:
+    """Return what stands under `_headers` for one shed."""
+    from shed.sizes import format_size
+
     cells = [
         shed.name,
         shed.status,
@@ -222,7 +242,7 @@ def row(shed: Shed, options: Options) -> list[str]:
         age(shed.created_at),
         str(shed.pid or "-"),
         format_size(shed.upper_size_bytes) if shed.upper_size_bytes else "-",
-        _workspace(shed),
+        (shed.local_dir or "-") + (f":{shed.local_dir_mode}" if shed.local_dir_mode not in {"", "rw"} else ""),
         shed.image_digest if options.verbose > 1 else shed.image_digest[:19] or "-",
     ]
-    return cells[: len(headers(options))]
+    return cells[: len(_headers(options))]

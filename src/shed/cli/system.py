@@ -2,51 +2,46 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from shed.cli import parsing
-from shed.cli.app import Command, dispatch
-from shed.cli.connection import client
-from shed.cli.everywhere import ask_all, conclude, down_rows
-from shed.cli.options import Options
+from shed.cli import values
+from shed.cli.arguments import flag, option
+from shed.cli.command import Entry, Group, command
+from shed.cli.connection import ask_all, client, down_rows, report_down
 from shed.cli.output import confirm, done, watched
-from shed.cli.parsing import Parser
-from shed.client.client import Client
-from shed.sizes import format_size
+from shed.errors import UsageError
 from shed.terminal.output import emit, note, say, table
 
-COMMANDS = {
-    "df": Command("shed.cli.system:usage", "show what takes up space"),
-    "prune": Command("shed.cli.system:prune", "delete sheds stopped for long, images that nobody needs, and leftovers"),
-}
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from shed.cli.options import Options
+
+system = Group(
+    "system",
+    "What a server keeps on its disk.",
+    {
+        "df": Entry("shed.cli.system:usage", "show what takes up space"),
+        "prune": Entry("shed.cli.system:prune", "delete long-stopped sheds, unneeded images, and leftovers"),
+    },
+)
 _SCOPES = {
     "instances": "sheds that have been stopped for longer than --until",
-    "images": "images that have no name and that nobody needs",
-    "orphans": "what crashes have left",
-    "logs": "console logs of failed starts, older than --until, and the beginning of long console logs of sheds",
+    "images": "images that have no name and that nothing needs",
+    "orphans": "files that crashes have left behind",
+    "logs": "console logs of failed starts that are older than --until, and the beginning of long console logs",
 }
 _USAGE_TIMEOUT = 30.0
 """Seconds that all servers have together to look at their disks."""
 _ROWS = {"instances": "shed", "images": "blob", "orphans": "orphan", "logs": "log", "consoles": "console log"}
-"""What an answer has rows of; the last ones are cut, not deleted."""
+"""The lists in an answer, and what one item is called.  Console logs are cut, the others deleted."""
 
 
-def main(words: list[str], options: Options) -> int:
-    """Run a command about a server's data."""
-    return dispatch(COMMANDS, words, options, prefix="system ", about="What a server keeps on its disk.")
+@command("system df", flag("--all", "ask all configured servers at once, and name those that are down"))
+def usage(args: Any, options: Options) -> int:
+    """Show what takes up space.  -v shows each item.
 
-
-def usage(words: list[str], options: Options) -> int:
-    """Show what takes up space."""
-    parser = Parser(
-        "system df",
-        "Show what takes up space: SIZE as long as the files are, DISK what the file system has given them.  -v shows "
-        "each thing.",
-    )
-    parser.add_argument(
-        "--all", action="store_true", help="of all servers, which are asked at once; those that are down are named"
-    )
-    args = parser.parse(words, options)
+    SIZE is the length of the files, DISK what they occupy in the file system.
+    """
     if not args.all:
         answer = client(options).usage()
         if options.json:
@@ -54,17 +49,20 @@ def usage(words: list[str], options: Options) -> int:
         else:
             _show(answer, options)
         return 0
-    answers, down = ask_all(options, Client.usage, seconds=_USAGE_TIMEOUT)
+    answers, down = ask_all(options, lambda server: server.usage(), seconds=_USAGE_TIMEOUT)
     if options.json:
         emit({"servers": answers, "down": down_rows(down)})
     else:
         for name, answer in answers.items():
             say(f"{name}:")
             _show(answer, options)
-    return conclude(options, answers, down)
+    report_down(options, down)
+    return 0 if answers else 1
 
 
 def _show(answer: dict[str, Any], options: Options) -> None:
+    from shed.sizes import format_size
+
     rows = []
     for kind, about in answer["kinds"].items():
         rows.append([kind, str(about["count"]), format_size(about["size_bytes"]), format_size(about["disk_bytes"])])
@@ -76,36 +74,37 @@ def _show(answer: dict[str, Any], options: Options) -> None:
 
 
 def _disk(item: dict[str, Any]) -> str:
+    from shed.sizes import format_size
+
     unique = f" ({format_size(item['unique_bytes'])} not shared)" if "unique_bytes" in item else ""
     return f"{format_size(item['disk_bytes'])}{unique}"
 
 
-def prune(words: list[str], options: Options) -> int:
-    """Free space."""
-    parser = Parser(
-        "system prune",
-        "Delete what is not needed.  Without a scope: --instances, --images and --orphans.  A running shed is never "
-        "deleted.",
-        examples=["shed system prune --dry-run", "shed system prune --images --logs --until 24h"],
-    )
-    for scope, about in _SCOPES.items():
-        parser.add_argument(f"--{scope}", action="store_true", help=about)
-    parser.add_argument(
+@command(
+    "system prune",
+    *(flag(f"--{scope}", about) for scope, about in _SCOPES.items()),
+    option(
         "--until",
-        metavar="TIME",
-        type=parsing.duration,
+        "TIME",
+        "keep what is younger than this (default: 72h)",
         default=72 * 3600.0,
-        help="spare what is younger (default: 72h)",
-    )
-    parser.add_argument(
-        "--log-tail-bytes", metavar="SIZE", type=parsing.size, help="what --logs leaves of a shed's log (default: 5M)"
-    )
-    parser.add_argument("--dry-run", action="store_true", help="only say what would be deleted")
-    parser.add_argument("-f", "--force", action="store_true", help="do not ask")
-    args = parser.parse(words, options)
+        convert=values.duration,
+    ),
+    option("--log-tail-bytes", "SIZE", "how much of a console log --logs keeps (default: 5M)", convert=values.size),
+    flag("--dry-run", "only say what would be deleted"),
+    flag("-f, --force", "do not ask"),
+    examples=["shed system prune --dry-run", "shed system prune --images --logs --until 24h"],
+)
+def prune(args: Any, options: Options) -> int:
+    """Delete what is not needed.  A running shed is never deleted.
+
+    Without any of --instances, --images, --orphans and --logs, the first three are meant.
+    """
+    from shed.sizes import format_size
+
     scopes = [scope for scope in _SCOPES if getattr(args, scope)]
     if args.log_tail_bytes is not None and not args.logs:
-        parser.error("--log-tail-bytes says what --logs leaves")
+        raise UsageError("--log-tail-bytes goes with --logs", hint="add --logs, or leave it out")
     server = client(options)
     if args.dry_run or not args.force:
         plan = server.clean(scopes, until=args.until, log_tail=args.log_tail_bytes, dry_run=True)
@@ -131,6 +130,8 @@ def prune(words: list[str], options: Options) -> int:
 
 
 def _preview(plan: dict[str, Any], options: Options) -> None:
+    from shed.sizes import format_size
+
     images = [] if options.verbose else [row for row in plan["images"] if row.get("kind") == "image"]
     rows = [
         [row.get("kind") or one, row.get("name") or row["digest"], format_size(row["size_bytes"])]
@@ -141,7 +142,7 @@ def _preview(plan: dict[str, Any], options: Options) -> None:
 
 
 def _sentence(plan: dict[str, Any], delete: str, cut: str) -> str:
-    """Return what is done, as half a sentence that uses the two verbs; empty when it is nothing."""
+    """Return what is done as half a sentence with the two verbs, for example ``deleted 2 sheds``; empty for nothing."""
     counts = {
         scope: f"{len(plan[scope])} {one}{'' if len(plan[scope]) == 1 else 's'}"
         for scope, one in _ROWS.items()
@@ -153,6 +154,8 @@ def _sentence(plan: dict[str, Any], delete: str, cut: str) -> str:
 
 
 def _finished(answer: dict[str, Any], options: Options) -> int:
+    from shed.sizes import format_size
+
     told = _sentence(answer, "deleted", "cut")
     said = f"{told}, freed {format_size(answer['size_bytes'])}" if told else "nothing to delete"
     done(options, "prune", "system", said, **answer)

@@ -12,12 +12,16 @@ import os
 import sys
 import time
 
-from shed.cli.forward import Forwards, run
+from shed.cli.tunnels import run
 from shed.client.address import parse
 from shed.client.forward import parse_rule
 from shed.client.tunnels import Tunnels
 from shed.errors import ShedError, of_os_error
 from shed.text import visible
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from shed.cli.tunnels import Forwards
 
 _LONGEST_LOG = 256 * 1024
 

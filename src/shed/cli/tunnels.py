@@ -1,70 +1,89 @@
-"""`shed tunnels start | stop | list | config`."""
+"""`shed forward`, and `shed tunnels start | stop | list | config`: ports of this machine that lead to a shed."""
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
 import sys
-from datetime import UTC, datetime
 
-from shed.cli.app import Command, dispatch
-from shed.cli.forward import Forwards, local_end, run, running_shed, show
-from shed.cli.options import Options
+from shed.cli.arguments import SHED, argument, flag, option
+from shed.cli.command import Entry, Group, command
+from shed.cli.connection import client_of
 from shed.cli.output import done
-from shed.cli.parsing import Parser
-from shed.client import tunnels
-from shed.client.address import Address
-from shed.client.config import resolve
-from shed.client.forward import Rule, distinct, parse_rule
-from shed.client.tunnels import DEFAULT_PROFILE, Tunnels
-from shed.errors import ShedError, UsageError
+from shed.errors import ShedError, UnavailableError, UsageError
 from shed.terminal.output import age, emit, note, say, table
 
-COMMANDS = {
-    "start": Command("shed.cli.tunnels:start", "open the tunnels of a profile, or named ones"),
-    "stop": Command("shed.cli.tunnels:stop", "close tunnels that are open in the background"),
-    "list": Command("shed.cli.tunnels:list_tunnels", "list the tunnels that are open"),
-    "ls": Command("shed.cli.tunnels:list_tunnels", "", "list"),
-    "config": Command("shed.cli.tunnels:config", "show the profiles, and where they are kept"),
-}
-_READY_TIMEOUT = 30.0
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import Any
+
+    from shed.cli.options import Options
+    from shed.client.address import Address
+    from shed.client.forward import Rule
+    from shed.client.tunnels import Tunnels
+
+    Forwards = list[dict[str, object]]
+    """What is forwarded: ``address`` and ``port`` of this machine, and the shed's ``remote`` port."""
+
+tunnels = Group(
+    "tunnels",
+    "Ports of this machine that lead to ports of a shed, also in the background.",
+    {
+        "start": Entry("shed.cli.tunnels:start", "open the tunnels of a profile, or the ones that are named"),
+        "stop": Entry("shed.cli.tunnels:stop", "close tunnels that are open in the background"),
+        "list": Entry("shed.cli.tunnels:list_tunnels", "list the tunnels that are open"),
+        "ls": Entry("shed.cli.tunnels:list_tunnels", "", "list"),
+        "config": Entry("shed.cli.tunnels:config", "show the profiles, and where they are kept"),
+    },
+)
 
 
-def main(words: list[str], options: Options) -> int:
-    """Run a command about tunnels."""
-    return dispatch(
-        COMMANDS, words, options, prefix="tunnels ", about="Ports of this machine that lead to ports of a shed."
-    )
+@command(
+    "forward",
+    SHED,
+    argument("[LOCAL:]PORT", "port of the shed, and the local port (default: the same)", key="ports", count="+"),
+    option("--address", "HOST", "address to listen on (default: localhost); can be repeated", repeat=True),
+    examples=["shed forward dev 3000", "shed forward dev 8080:80 :5432", "shed forward dev 80 --address 192.0.2.7"],
+)
+def forward(args: Any, options: Options) -> int:
+    """Forward ports of this machine to ports of a shed's loopback interface, until ctrl-C.
+
+    To keep ports open in the background, use: shed tunnels start
+    """
+    from shed.client.forward import distinct, parse_rule
+
+    rules = distinct([parse_rule(port, host=host) for host in args.address or [None] for port in args.ports])
+    address = _running_shed(args.name, options)
+    run(address, args.name, rules, ready=lambda forwards: _show(forwards, options), say=note)
+    return 0
 
 
-def start(words: list[str], options: Options) -> int:
-    """Open tunnels, in the foreground or the background."""
-    parser = Parser(
-        "tunnels start",
-        "Open tunnels to a shed: those of a profile in ~/.shed/tunnels.yaml, or those named.  Without -d they are "
-        "open until ctrl-C.",
-        examples=[
-            "shed tunnels start dev",
-            "shed tunnels start dev -t 3000 -t 8080:80 -d",
-            "shed tunnels start dev -p db -d --replace",
-        ],
-    )
-    parser.add_argument("name", metavar="NAME")
-    parser.add_argument(
-        "-p", "--profile", metavar="PROFILE", help=f"profile to open (default without -t: {DEFAULT_PROFILE})"
-    )
-    parser.add_argument(
-        "-t", "--tunnel", metavar="[LOCAL:]PORT", action="append", default=[], help="port to open; can be repeated"
-    )
-    parser.add_argument("-d", "--detach", action="store_true", help="in the background; returns when they are open")
-    parser.add_argument("--replace", action="store_true", help="close those to this shed that are open already")
-    args = parser.parse(words, options)
+@command(
+    "tunnels start",
+    SHED,
+    option("-p, --profile", "PROFILE", "profile to open (default without -t: default)"),
+    option("-t, --tunnel", "[LOCAL:]PORT", "port to open; can be repeated", repeat=True),
+    flag("-d, --detach", "go to the background when the tunnels are open"),
+    flag("--replace", "first close the tunnels to this shed that are open"),
+    examples=[
+        "shed tunnels start dev",
+        "shed tunnels start dev -t 3000 -t 8080:80 -d",
+        "shed tunnels start dev -p db -d --replace",
+    ],
+)
+def start(args: Any, options: Options) -> int:
+    """Open tunnels to a shed: those of a profile in ~/.shed/tunnels.yaml, or the ones that are named.
+
+    Without -d they are open until ctrl-C.
+    """
+    from shed.client.forward import distinct, parse_rule
+    from shed.client.tunnels import DEFAULT_PROFILE, Tunnels, profile
+
     rules = [parse_rule(text) for text in args.tunnel]
     if args.profile is not None or not rules:
-        rules = tunnels.profile(args.profile or DEFAULT_PROFILE) + rules
+        rules = profile(args.profile or DEFAULT_PROFILE) + rules
     distinct(rules)
-    address = running_shed(args.name, options)
+    address = _running_shed(args.name, options)
     mine = Tunnels.of(args.name, address)
     if args.replace:
         mine.stop()
@@ -75,44 +94,52 @@ def start(words: list[str], options: Options) -> int:
         if options.json:
             emit({"status": "ok", "action": "start", "name": args.name, "pid": pid, "forwards": forwards})
         else:
-            show(forwards, options)
+            _show(forwards, options)
         return 0
-    hold(mine, address, rules, options)
+    _hold(mine, address, rules, options)
     return 0
 
 
-def hold(mine: Tunnels, address: Address, rules: list[Rule], options: Options) -> None:
+def _hold(mine: Tunnels, address: Address, rules: list[Rule], options: Options) -> None:
     """Keep tunnels open in this process until it is told to end."""
     held = mine.hold()
 
     def ready(forwards: Forwards) -> None:
         mine.record(forwards, str(address))
-        show(forwards, options)
+        _show(forwards, options)
 
     run(address, mine.shed, rules, ready=ready, say=note)
     os.close(held)
 
 
-def stop(words: list[str], options: Options) -> int:
-    """Close tunnels."""
-    parser = Parser("tunnels stop", "Close the tunnels to a shed, or all that are open.")
-    parser.add_argument("name", metavar="NAME", nargs="?")
-    parser.add_argument("--all", action="store_true", help="those to all sheds")
-    args = parser.parse(words, options)
+@command(
+    "tunnels stop",
+    argument("NAME", "name of the shed", count="?", offers="sheds"),
+    flag("--all", "close the tunnels to all sheds"),
+)
+def stop(args: Any, options: Options) -> int:
+    """Close the tunnels to a shed, or all that are open."""
+    from shed.client.config import resolve
+    from shed.client.tunnels import Tunnels, known
+
     if (args.name is None) != args.all:
-        raise UsageError("name a shed, or say --all", hint="shed tunnels list")
+        raise UsageError("name a shed, or use --all", hint="shed tunnels list")
     server = None if options.server is None else Tunnels.of("", resolve(options.server, config=options.config)).server
-    meant = [one for one in tunnels.known() if args.name in (None, one.shed) and server in (None, one.server)]
+    meant = [one for one in known() if args.name in (None, one.shed) and server in (None, one.server)]
     stopped = [f"{one.shed}" for one in meant if one.stop()]
     sentence = f"closed the tunnels to {', '.join(stopped)}" if stopped else "no tunnels were open"
     done(options, "stop", args.name or "", sentence, stopped=stopped)
     return 0
 
 
-def list_tunnels(words: list[str], options: Options) -> int:
-    """List the tunnels that are open."""
-    Parser("tunnels list", "List the tunnels that are open on this machine.").parse(words, options)
-    found = [(one, pid, one.recorded()) for one in tunnels.known() if (pid := one.pid()) is not None]
+@command("tunnels list")
+def list_tunnels(args: Any, options: Options) -> int:
+    """List the tunnels that are open on this machine."""
+    from datetime import UTC, datetime
+
+    from shed.client.tunnels import known
+
+    found = [(one, pid, one.recorded()) for one in known() if (pid := one.pid()) is not None]
     if options.json:
         emit(
             [
@@ -129,17 +156,19 @@ def list_tunnels(words: list[str], options: Options) -> int:
     rows = []
     for one, pid, about in found:
         since = datetime.fromtimestamp(about.get("since", 0), UTC).isoformat()
-        ways = [(local_end(way), str(way["remote"])) for way in about.get("forwards", [])]
-        rows += [[one.shed, one.server_as_named(about), *way, str(pid), age(since)] for way in ways]
+        ends = [(_local_end(one_of), str(one_of["remote"])) for one_of in about.get("forwards", [])]
+        rows += [[one.shed, one.server_as_named(about), *end, str(pid), age(since)] for end in ends]
     say(table(["SHED", "SERVER", "LOCAL", "PORT", "PID", "OPEN SINCE"], rows), end="")
     return 0
 
 
-def config(words: list[str], options: Options) -> int:
-    """Show the profiles."""
-    Parser("tunnels config", "Show the profiles of ~/.shed/tunnels.yaml, as they are understood.").parse(words, options)
-    found = tunnels.profiles()
-    path = tunnels.folder().with_suffix(".yaml")
+@command("tunnels config")
+def config(args: Any, options: Options) -> int:
+    """Show the profiles of ~/.shed/tunnels.yaml, as shed understands them."""
+    from shed.client.tunnels import folder, profiles
+
+    found = profiles()
+    path = folder().with_suffix(".yaml")
     if options.json:
         emit({"path": str(path), "profiles": {name: [str(rule) for rule in rules] for name, rules in found.items()}})
         return 0
@@ -150,11 +179,16 @@ def config(words: list[str], options: Options) -> int:
 
 
 def _detach(mine: Tunnels, address: Address, rules: list[Rule]) -> tuple[int, Forwards]:
-    """Start a process of its own session that keeps the tunnels open; return when they are.
+    """Start a process in a session of its own that keeps the tunnels open.
 
-    Raises what kept it from that.
+    Return its process id and what it forwards when they are open.  Raises the `ShedError` that it ended with.
     """
-    tunnels.folder().mkdir(mode=0o700, parents=True, exist_ok=True)
+    import json
+    import subprocess
+
+    from shed.client.tunnels import folder
+
+    folder().mkdir(mode=0o700, parents=True, exist_ok=True)
     plan = {"shed": mine.shed, "server": mine.server, "address": str(address), "rules": [str(rule) for rule in rules]}
     hear, tell = os.pipe()
     with open(hear, "rb") as answer, mine.file("log").open("ab") as log:
@@ -183,3 +217,69 @@ def _detach(mine: Tunnels, address: Address, rules: list[Rule]) -> tuple[int, Fo
         error.exit_code = value["exit_code"]
         raise error
     return process.pid, value["forwards"]
+
+
+def _running_shed(name: str, options: Options) -> Address:
+    """Return the address of the server that has the shed `name`.
+
+    Raises `UnavailableError` (SHED_NOT_RUNNING), `NotFoundError`.
+    """
+    server = client_of(name, options)
+    if server.shed(name).status == "stopped":
+        raise UnavailableError(
+            f"shed {name!r} is not running", code="SHED_NOT_RUNNING", hint=f"start it: shed start {name}"
+        )
+    return server.address
+
+
+def _local_end(forward: dict[str, object]) -> str:
+    """Return where one of `Forwards` listens, as people write it: ``127.0.0.1:80``, ``[::1]:80``."""
+    host = str(forward["address"])
+    return f"{f'[{host}]' if ':' in host else host}:{forward['port']}"
+
+
+def _show(forwards: Forwards, options: Options) -> None:
+    """Say what is forwarded now."""
+    if options.json:
+        emit({"forwards": forwards})
+    else:
+        for one in forwards:
+            say(f"Forwarding from {_local_end(one)} -> {one['remote']}", flush=True)
+
+
+def run(
+    address: Address, shed: str, rules: Sequence[Rule], *, ready: Callable[[Forwards], None], say: Callable[[str], None]
+) -> None:
+    """Forward until SIGINT, SIGTERM or SIGHUP; open connections are dropped then.
+
+    `ready` is called when all ports are open, `say` with a sentence when connections begin to fail, and when they work
+    again.  Raises `ShedError` when a port cannot be opened.
+    """
+    import asyncio
+
+    asyncio.run(_run(address, shed, rules, ready, say))
+
+
+async def _run(
+    address: Address, shed: str, rules: Sequence[Rule], ready: Callable[[Forwards], None], say: Callable[[str], None]
+) -> None:
+    import asyncio
+    import signal
+
+    from shed.client.forward import Forwarder
+
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) != signal.SIG_IGN:  # as nohup wants it
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    forwarder = Forwarder(address, shed, say=say)
+    try:
+        forwards: Forwards = []
+        for rule in rules:
+            forwards += [
+                {"address": host, "port": port, "remote": rule.remote} for host, port in await forwarder.listen(rule)
+            ]
+        ready(forwards)
+        await stop.wait()
+    finally:
+        await forwarder.close()

@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
-from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
-from functools import partial
 
 from shed.text import Watched, visible, visible_lines
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from datetime import datetime
 
 _AGES = (("year", 365 * 86400), ("month", 30 * 86400), ("day", 86400), ("hour", 3600), ("minute", 60), ("second", 1))
 
 
 def say(text: str = "", *, end: str = "\n", flush: bool = False) -> None:
-    """Print lines for people, in which nothing is hidden from them and nothing is obeyed by their terminal."""
+    """Print lines for people.  Control characters are made visible, so that the terminal does not obey them."""
     print(visible_lines(text), end=end, flush=flush)  # noqa: T201  everything else goes through here
 
 
 def emit(value: object) -> None:
-    """Print machine output."""
+    """Print `value` as JSON."""
+    import json  # noqa: PLC0415  most commands print lines
+
     say(json.dumps(value, indent=2))
 
 
@@ -30,9 +33,12 @@ def note(text: str) -> None:
 
 
 def passing_on(fd: int) -> Callable[[bytes], None]:
-    """Return what lets people see what others print, as it comes: as it is, but for a terminal, which obeys none of it."""
+    """Return a function that passes on the output of another program to `fd`.
+
+    A terminal gets it with control characters made visible, anything else gets the bytes as they are.
+    """
     if not os.isatty(fd):
-        return partial(write_all, fd)
+        return lambda data: write_all(fd, data)
     watched = Watched()
     return lambda data: write_all(fd, watched.feed(data).encode())
 
@@ -53,7 +59,9 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def age(timestamp: str, *, now: datetime | None = None) -> str:
-    """Return how long ago an RFC 3339 time was, for people; the text itself when it is none."""
+    """Return how long ago an RFC 3339 time was, as ``3 days ago``; anything else as it is."""
+    from datetime import UTC, datetime  # noqa: PLC0415  for tables alone
+
     try:
         then = datetime.fromisoformat(timestamp)
     except ValueError:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,12 +10,23 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from shed.cli import exec as exec_words
-from shed.cli.app import COMMANDS, run
-from shed.cli.options import Options, refuse_server, take_all
-from shed.cli.parsing import Parser, parse_count, parse_duration
+from shed.cli import running, values
+from shed.cli.app import SHED, run
+from shed.cli.arguments import GLOBAL, HELP, argument, flag, option
+from shed.cli.command import Command, Group
+from shed.cli.connection import refuse_server
+from shed.cli.help import of_command
+from shed.cli.image_build import build
+from shed.cli.options import Options, take_all
 from shed.errors import UsageError
+from shed.images.builders.build import DEFAULT_FILES
 from shed.names import check_shed_name
 from shed.sizes import parse_memory
+
+
+def _nothing(args: object, options: Options) -> int:
+    """Do nothing."""
+    return 0
 
 
 @pytest.mark.parametrize(
@@ -38,8 +49,7 @@ def test_global_options_after_the_command_add_up() -> None:
     """Both places count, and the later one wins where there can be only one."""
     options = Options()
     rest = take_all(["-v", "-s", "X", "list"], options)
-    parser = Parser("list", "")
-    parser.parse([*rest[1:], "-v", "--server", "Y", "--json"], options)
+    Command("list", [], [], _nothing).parse([*rest[1:], "-v", "--server", "Y", "--json"], options)
     assert (options.json, options.verbose, options.server) == (True, 2, "Y")
 
 
@@ -136,18 +146,121 @@ def test_a_wrong_word_behind_a_noun_gets_a_suggestion() -> None:
 
 def test_options_are_not_abbreviated() -> None:
     """--mem must not start to mean something else when an option is added."""
-    parser = Parser("create", "")
-    parser.add_argument("--memory")
-    with pytest.raises(UsageError, match="--mem"):
-        parser.parse(["--mem", "1"], Options())
+    create = Command("create", [option("--memory", "SIZE", "")], [], _nothing)
+    with pytest.raises(UsageError, match="unknown option --mem") as caught:
+        create.parse(["--mem", "1"], Options())
+    assert caught.value.hint == "did you mean --memory?"
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+COPY = Command(
+    "copy",
+    [
+        argument("FILE", "", key="files", count="+"),
+        argument("TARGET", ""),
+        argument("MODE", "", count="?", default="rw"),
+        flag("-f, --force", ""),
+        flag("-a, --all", ""),
+        option("-n, --number", "N", "", convert=values.number, default=7),
+        option("-e, --env", "KEY=VALUE", "", repeat=True),
+        option("--right", "RIGHT", "", choices=("read", "use")),
+    ],
+    [],
+    lambda args, options: 0,
+)
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["a", "b"], {"files": ["a"], "target": "b", "mode": "rw", "force": False, "number": 7, "env": []}),
+        (["a", "b", "c", "d"], {"files": ["a", "b", "c"], "target": "d"}),
+        (["-fa", "a", "-n3", "b"], {"force": True, "all": True, "number": 3}),
+        (["a", "-fn", "3", "b"], {"force": True, "number": 3}),
+        (["a", "-n=3", "--env", "A=1", "b", "-eB=2", "--env=C="], {"number": 3, "env": ["A=1", "B=2", "C="]}),
+        (["a", "--", "-f", "--json"], {"files": ["a", "-f"], "target": "--json", "force": False}),
+        (["-", "b", "--right=use"], {"files": ["-"], "right": "use"}),
+        (["a", "b", "-e", "-"], {"env": ["-"]}),
+    ],
+)
+def test_words_of_a_command(words: list[str], expected: dict[str, object]) -> None:
+    """Options anywhere, short ones together, values in the same word or the next one; behind -- there are none."""
+    found = COPY.parse(words, Options())
+    assert {key: getattr(found, key) for key in expected} == expected
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ([], "shed copy needs FILE"),
+        (["a"], "shed copy needs TARGET"),
+        (["a", "b", "-n"], "-n needs a value: N"),
+        (["a", "b", "--number", "--force"], "--number needs a value: N"),
+        (["a", "b", "-n", "x"], "--number: 'x' is not a whole number"),
+        (["a", "b", "-n", "-1"], "--number: '-1' is not a whole number"),
+        (["a", "b", "--force=yes"], "--force takes no value"),
+        (["a", "b", "-fx"], "unknown option -fx"),
+        (["a", "b", "--right", "admin"], "--right must be read or use, not 'admin'"),
+    ],
+)
+def test_wrong_words_of_a_command(words: list[str], says: str) -> None:
+    """One sentence that names the option as the user wrote it, and where to look."""
+    with pytest.raises(UsageError) as caught:
+        COPY.parse(words, Options())
+    assert caught.value.message == says
+    assert caught.value.hint == "see: shed copy --help"
+
+
+def test_a_required_option_and_one_argument_too_many() -> None:
+    """Both are told."""
+    save = Command("save", [option("-o, --output", "FILE", "", required=True)], [], _nothing)
+    with pytest.raises(UsageError, match=r"^shed save needs --output FILE$"):
+        save.parse([], Options())
+    with pytest.raises(UsageError, match=r"^unexpected argument 'x'$"):
+        save.parse(["x", "-o", "f"], Options())
+
+
+def test_help_comes_before_what_is_missing() -> None:
+    """The words behind --help need not be right."""
+    assert COPY.parse(["--help", "--frob"], Options()) is None
+    assert COPY.parse(["-fh"], Options()) is None
+
+
+def leaves(group: Group) -> Iterator[Command]:
+    """Yield all commands below a group, those that read their words themselves aside."""
+    for entry in group.commands.values():
+        found = entry.load()
+        if isinstance(found, Group):
+            yield from leaves(found)
+            if found.default is not None:
+                yield found.default
+        elif isinstance(found, Command):
+            yield found
+
+
+@pytest.mark.parametrize("name", SHED.commands)
 def test_every_command_has_help(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     """--help works for each, on standard output, and names the command."""
-    with contextlib.suppress(SystemExit):  # argparse
-        run([name, "--help"], Options())
-    assert f"usage: shed {COMMANDS[name].alias_of or name}" in capsys.readouterr().out
+    assert run([name, "--help"], Options()) == 0
+    assert f"usage: shed {SHED.commands[name].alias_of or name}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", list(leaves(SHED)), ids=lambda command: command.name)
+def test_every_argument_is_explained(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the help, in lines that fit; no two arguments of a command have the same name."""
+    monkeypatch.setenv("COLUMNS", "80")
+    text = of_command(command)
+    assert command.about[0]
+    for one in command.arguments:
+        assert one.help, f"{command.name}: {one}"
+    names = [name for one in (*command.arguments, *GLOBAL, HELP) for name in one.names]
+    assert len(set(names)) == len(names)
+    assert not [line for line in text.partition("examples:")[0].splitlines() if len(line) > 80]
+
+
+def test_help_says_which_files_are_looked_for() -> None:
+    """The names stand in the help as text, so that it need not import the builders."""
+    assert "Dockerfile.shed, Dockerfile or Containerfile" in str([one.help for one in build.arguments])
+    assert DEFAULT_FILES == ("Dockerfile.shed", "Dockerfile", "Containerfile")
 
 
 @pytest.mark.parametrize(
@@ -202,7 +315,7 @@ def test_wrong_exec_options(words: list[str]) -> None:
     ("words", "says"),
     [
         ([], "name of a shed"),
-        (["dev"], "what shall run"),
+        (["dev"], "needs a command"),
         (["dev", "--", ""], "first word is empty"),
         (["", "--", "dev", "rm"], "shed is empty"),
     ],
@@ -223,9 +336,9 @@ def test_the_quick_check_of_names_agrees_with_the_rule(name: str) -> None:
         check_shed_name(name)
     except UsageError:
         with pytest.raises(UsageError):
-            exec_words._check_name(name)
+            running._check_name(name)
     else:
-        exec_words._check_name(name)
+        running._check_name(name)
 
 
 def test_the_last_of_tty_and_no_tty_wins() -> None:
@@ -253,18 +366,18 @@ def test_wrong_memory(text: str) -> None:
 @pytest.mark.parametrize(("text", "value"), [("90", 90), ("90s", 90), ("10m", 600), ("1.5h", 5400), ("250ms", 0.25)])
 def test_duration(text: str, value: float) -> None:
     """A bare number is seconds."""
-    assert parse_duration(text) == value
+    assert values.duration(text) == value
 
 
 @pytest.mark.parametrize("text", ["", "0", "-1s", "1d", "m", "1 m"])
 def test_wrong_duration(text: str) -> None:
     """No guessing."""
     with pytest.raises(UsageError):
-        parse_duration(text)
+        values.duration(text)
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "two", "1.5", ""])
 def test_wrong_count(text: str) -> None:
     """Half a processor does not exist."""
     with pytest.raises(UsageError):
-        parse_count(text)
+        values.count(text)

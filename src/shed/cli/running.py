@@ -1,4 +1,4 @@
-"""The user's terminal and signals while a command runs in a shed.
+"""Runs a command in a shed with this process's terminal, descriptors and signals.
 
 No contextlib, no signal (enum): every `shed exec` comes here.
 """
@@ -9,7 +9,10 @@ import _signal  # type: ignore[import-not-found]  # typeshed describes `signal` 
 import os
 import time
 
+from shed.client.address import Address
+from shed.client.config import resolve
 from shed.client.execution import Execution, Wake
+from shed.errors import NotFoundError
 from shed.execstream import Exit
 
 TYPE_CHECKING = False
@@ -17,6 +20,10 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Any
 
+    from shed.cli.options import Options
+
+FAILED = 125
+"""Exit code when shed itself failed; the command's own codes pass through."""
 _KNOWN_TERMS = (
     *("ansi", "dumb", "linux", "rxvt", "rxvt-unicode-256color", "screen", "screen-256color", "tmux", "tmux-256color"),
     *("vt100", "vt102", "vt220", "xterm", "xterm-256color", "xterm-color", "xterm-mono"),
@@ -29,6 +36,106 @@ group.
 """
 _SILENCE = 3.0
 """Seconds without a sign of the command, after it was told to end, until the guest is asked whether it is well."""
+
+
+class Request:
+    """A command to run in a shed, and how."""
+
+    __slots__ = ("command", "env", "help", "name", "session", "stdin", "tty", "user", "workdir")
+
+    def __init__(self) -> None:
+        self.name = ""
+        self.command: list[str] = []
+        self.tty: bool | None = None
+        self.stdin = True
+        self.env: list[str] = []
+        self.workdir: str | None = None
+        self.user: str | None = None
+        self.session: str | None = None
+        self.help = False
+
+
+def execute(request: Request, options: Options) -> Exit:
+    """Run the command with this process's standard descriptors.  Raises the `ShedError` that kept it from running."""
+    _open_missing()
+    tty = os.isatty(0) and os.isatty(1) if request.tty is None else request.tty
+    with begin(request, options, tty=tty) as execution:
+        stdin = 0 if request.stdin else None
+        if not (tty and request.stdin and os.isatty(0)):
+            with Signals(execution) as signals:
+                return execution.run(stdin=stdin, wake=signals)
+        with RawTerminal() as raw, Signals(execution, raw=raw) as signals:
+            return execution.run(stdin=stdin, wake=signals)
+
+
+def begin(request: Request, options: Options, *, tty: bool) -> Execution:
+    """Start the command; the user hears when its shed must be started first.
+
+    Raises the `ShedError` that keeps it from running.
+    """
+    _check_name(request.name)
+    address = resolve(options.server, config=options.config, shed=request.name)
+    try:
+        return _begin_at(address, request, options, tty=tty)
+    except NotFoundError as error:
+        if not address.guess or error.code != "SHED_NOT_FOUND":
+            raise
+        from shed.client.locate import elsewhere
+
+        return _begin_at(elsewhere(request.name, address, options.config, error), request, options, tty=tty)
+
+
+def _begin_at(address: Address, request: Request, options: Options, *, tty: bool) -> Execution:
+    return Execution(
+        address,
+        request.name,
+        request.command,
+        tty=tty,
+        size=window() if tty else None,
+        env=(environment() if tty else []) + request.env,
+        working_dir=request.workdir,
+        user=request.user,
+        on_wait=lambda: _say_waiting(request.name, options),
+        on_start=lambda: _say_starting(request.name, options),
+    )
+
+
+def _check_name(name: str) -> None:
+    """Refuse what cannot be a shed's name.
+
+    The rule itself needs `re`, so only names that look wrong are held against it.
+    """
+    letters = name.replace("-", "")
+    if not (
+        name[0].isalpha()
+        and name[-1] != "-"
+        and letters.isascii()
+        and letters.isalnum()
+        and letters.islower()
+        and len(name) <= 63
+    ):
+        from shed.names import check_shed_name
+
+        check_shed_name(name)
+
+
+def _open_missing() -> None:
+    """Make sure that descriptors 0, 1 and 2 are open, so that none of them becomes our socket."""
+    for fd in range(3):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+
+
+def _say_waiting(name: str, options: Options) -> None:
+    if not options.json and os.isatty(2):
+        os.write(2, f"waiting for {name}...\n".encode())
+
+
+def _say_starting(name: str, options: Options) -> None:
+    if not options.json:
+        os.write(2, f"Starting shed {name}...\n".encode())
 
 
 def environment() -> list[str]:
@@ -56,7 +163,7 @@ class RawTerminal:
     """Standard input as a terminal that hands over every key as it is, until the block ends, however it ends."""
 
     def __init__(self) -> None:
-        import termios  # noqa: PLC0415  only those with a terminal pay for it
+        import termios
 
         self._termios = termios
         self._before = termios.tcgetattr(0)
