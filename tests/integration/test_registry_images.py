@@ -21,7 +21,7 @@ from shed.images.listing import list_images
 from shed.images.mint import mint_archive
 from shed.images.pull import pull_image
 from shed.images.push import push_image
-from shed.images.remote_source import open_remote
+from shed.images.remote import open_remote
 from shed.images.resolve import resolve
 from shed.oci import media
 from shed.oci.choose import choose_image

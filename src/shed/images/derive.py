@@ -13,16 +13,17 @@ from shed.entries import Entry
 from shed.oci.archive import Archive, open_archive, open_blob
 from shed.oci.choose import Chosen, choose_image
 from shed.oci.content import FileSlice
+from shed.oci.descriptor import Descriptor
 from shed.oci.diff import diff
 from shed.oci.digest import Digest
 from shed.oci.flatten import flatten
-from shed.oci.layers import read_layer
+from shed.oci.layers import per_layer, read_layer
 from shed.oci.pack import pack_archive
 from shed.oci.staging import StagedBlob
 from shed.oci.tarstream import Member, read_tar
 from shed.oci.tarwrite import write_tar
 from shed.oci.unpack import Spool
-from shed.oci.unpacking import Unpacking
+from shed.oci.unpacking import Part, Unpacking
 
 _DEVICES = b"dev/"
 
@@ -50,22 +51,16 @@ def open_parent(source: Path, *, scratch: Path) -> Iterator[Parent]:
     with contextlib.ExitStack() as stack:
         archive = stack.enter_context(open_archive(source, scratch=scratch))
         chosen = choose_image(archive)
-        unpacking = Unpacking(Reserve(scratch))
-        layers: dict[tuple[Digest, Digest], list[Member]] = {}
-        wanted = list(zip(chosen.manifest.layers, chosen.config.diff_ids, strict=True))
-        for number, (descriptor, diff_id) in enumerate(wanted, 1):
-            if (descriptor.digest, diff_id) in layers:  # one that is stacked again is read once
-                continue
-            part = unpacking.part(f"{archive.name}: layer {number}")
+
+        def read(layer: Descriptor, diff_id: Digest, part: Part) -> list[Member]:
             blob = stack.enter_context(StagedBlob.create(scratch, Reserve(scratch).check))
             spool = stack.enter_context(Spool(scratch, part))
-            layer = open_blob(archive, descriptor, part.what)
-            layers[descriptor.digest, diff_id] = read_layer(
-                layer, descriptor, diff_id, blob=blob, spool=spool, part=part
-            )
-        yield Parent(
-            archive, chosen, list(flatten(layers[descriptor.digest, diff_id] for descriptor, diff_id in wanted))
-        )
+            source = open_blob(archive, layer, part.what)
+            return read_layer(source, layer, diff_id, blob=blob, spool=spool, part=part)
+
+        unpacking = Unpacking(Reserve(scratch))
+        layers = per_layer(chosen.manifest, chosen.config, unpacking, read, of=f"{archive.name}: ")
+        yield Parent(archive, chosen, list(flatten(layers)))
 
 
 def pack_derived(

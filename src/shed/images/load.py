@@ -17,13 +17,12 @@ from shed.erofs.errors import ErofsError
 from shed.errors import ConflictError, DataError, UsageError
 from shed.images import trust
 from shed.images.annotations import BootAnnotations
-from shed.images.mint import blaming
 from shed.images.reachable import blobs_of
 from shed.images.resolve import boot_blobs
 from shed.images.transfer import Counter
 from shed.names import check_image_name
 from shed.oci import media
-from shed.oci.archive import Archive, open_archive, open_blob
+from shed.oci.archive import Archive, blaming, open_archive, open_blob
 from shed.oci.choose import Chosen, choose_named
 from shed.oci.content import FileSlice
 from shed.oci.descriptor import Descriptor

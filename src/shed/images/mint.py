@@ -1,12 +1,19 @@
 """Minting: from an ordinary OCI image to a shed image, whose root file system is ready to be mounted.
 
-The phases: **ingest** copies config and layers byte for byte and unpacks the layers beside them; **flatten** merges
-them; **write** makes the EROFS blob; **check** is the gate: the checker, and a second reading of every name, attribute
-and extent, compared with what went in; **commit** gives the blobs their names, then writes the manifest, the index and,
-last, the tag.
+The phases:
 
-Until the gate has passed, nothing in the store refers to the new blobs, and when it does not pass they are gone.  The
-same archive, kit and options give the same digests on every machine.
+- **download**: the layers of an image in a registry are fetched into the store;
+- **ingest** copies config and layers byte for byte, and unpacks the layers beside them.  A layer that is in the store
+  is not copied;
+- **flatten** merges them;
+- **write** makes the EROFS blob;
+- **check** is the gate: the checker, and a second reading of every name, attribute and extent, compared with what
+  went in;
+- **commit** gives the blobs their names, then writes the manifest, the index and, last, the tag.
+
+Until the gate has passed, nothing in the store refers to the new blobs, and when it does not pass they are gone.
+Downloaded layers stay when the work is cut, for the next try; when the image is at fault, they go too.  The same
+archive, kit and options give the same digests on every machine.
 """
 
 from __future__ import annotations
@@ -18,31 +25,35 @@ import stat
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from shed.entries import Entry
-from shed.errors import REFUSALS, DataError, NotFoundError, ShedError, StorageError, UsageError
+from shed.errors import DataError, NotFoundError, ShedError, UsageError
 from shed.images import gate, trust
 from shed.images.annotations import BootAnnotations
+from shed.images.prune import discard
+from shed.images.remote import RemoteImage
 from shed.images.transfer import Counter
 from shed.images.writers.base import RootWriter
 from shed.images.writers.builtin import BuiltinWriter, best_compression
 from shed.names import check_image_name
 from shed.oci import media
-from shed.oci.archive import Archive, open_archive, open_blob
+from shed.oci.archive import Archive, blaming, open_archive, open_blob
 from shed.oci.choose import Chosen, choose_image
+from shed.oci.content import FileSlice
 from shed.oci.descriptor import Descriptor, Platform
 from shed.oci.digest import Digest, digest_bytes, short
 from shed.oci.flatten import flatten
-from shed.oci.layers import read_layer
+from shed.oci.layers import per_layer, read_layer, unpack_layer
 from shed.oci.leases import Lease
 from shed.oci.manifest import Manifest
 from shed.oci.staging import StagedBlob
 from shed.oci.store import LayoutStore
 from shed.oci.tarstream import Member
 from shed.oci.unpack import Spool
-from shed.oci.unpacking import MAX_UNPACKED, TOO_LARGE, Unpacking
+from shed.oci.unpacking import MAX_UNPACKED, TOO_LARGE, Part, Unpacking
 from shed.progress import Progress, Stop
 from shed.sizes import format_size
 
@@ -125,21 +136,31 @@ def mint(
     check_image_name(name)
     writer = writer or BuiltinWriter(best_compression(kit.erofs_algorithms))
     progress = progress or Progress()
-    with contextlib.ExitStack() as stack:
-        lease = stack.enter_context(store.lease())
-        lease.blobs(kit.kernel, kit.initrd, kit.runtime)
-        _check_kit(store, kit, writer)
-        store.sweep()
-        store.index()  # a damaged one is told now, not when all the work is done
-        progress.phase("ingest")  # whoever opened the archive has said so
-        stack.enter_context(_without_garbage_collection())
-        with blaming(archive.name):
-            chosen = choose_image(archive, platform)
-        _check_platform(chosen, kit)
-        plan = _Plan(store=store, chosen=chosen, kit=kit, writer=writer, name=name, source_ref=source_ref)
-        if not force and (known := plan.known()):
-            return known
-        return _Mint(plan, archive, lease, stack, progress).run()
+    fetched: list[Digest] = []
+    try:
+        with contextlib.ExitStack() as stack:
+            lease = stack.enter_context(store.lease())
+            lease.blobs(kit.kernel, kit.initrd, kit.runtime)
+            _check_kit(store, kit, writer)
+            store.sweep()
+            store.index()  # a damaged one is told now, not when all the work is done
+            progress.phase("ingest")  # whoever opened the archive has said so
+            stack.enter_context(_without_garbage_collection())
+            with blaming(archive.name):
+                chosen = choose_image(archive, platform)
+            _check_platform(chosen, kit)
+            plan = _Plan(store=store, chosen=chosen, kit=kit, writer=writer, name=name, source_ref=source_ref)
+            if not force and (known := plan.known()):
+                return known
+            lease.blobs(*(layer.digest for layer in chosen.manifest.layers))
+            if isinstance(archive, RemoteImage):
+                archive.fetch_layers(fetched)
+                progress.phase("ingest", "reading the layers")
+            return _Mint(plan, archive, lease, stack, progress).run()
+    except DataError:  # another try would end the same
+        with contextlib.suppress(ShedError):  # the first error is the one to tell
+            discard(store, fetched)
+        raise
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -256,34 +277,43 @@ class _Mint:
         return blob
 
     def _ingest(self) -> list[list[Member]]:
-        """Copy config and layers to staged blobs, unpack the layers, and return their members, bottom first."""
+        """Unpack the layers and return their members, bottom first.
+
+        The config, and each layer that is not in the store yet, are copied to staged blobs.
+        """
         chosen = self._plan.chosen
         self._stage().write(chosen.config_bytes)
-        total = sum({layer.digest: layer.size for layer in chosen.manifest.layers}.values())
+        sizes = {layer.digest: layer.size for layer in chosen.manifest.layers}
         stop = Stop()
-        counter = Counter(self._progress, "layers", total, stop)
-        unpacking = Unpacking(self._store.reserve)
-        layers = list(zip(chosen.manifest.layers, chosen.config.diff_ids, strict=True))
-        tasks: dict[tuple[Digest, Digest], Future[list[Member]]] = {}
+        counter = Counter(self._progress, "layers", sum(sizes.values()), stop)
         with ThreadPoolExecutor(_LAYER_THREADS) as pool:
-            for number, (descriptor, diff_id) in enumerate(layers, 1):
-                if (descriptor.digest, diff_id) in tasks:  # one that is stacked again is read once
-                    continue
-                part = unpacking.part(f"layer {number}")
-                blob = self._stage()
+            here = dict(zip(sizes, pool.map(self._store.intact, sizes), strict=True))
+
+            def read(layer: Descriptor, diff_id: Digest, part: Part) -> Future[list[Member]]:
                 spool = self._stack.enter_context(Spool(self._store.scratch(), part))
-                layer = open_blob(self._archive, descriptor, part.what)
-                read = pool.submit(
-                    read_layer, layer, descriptor, diff_id, blob=blob, spool=spool, part=part, on_bytes=counter.add
-                )
-                tasks[descriptor.digest, diff_id] = read
+                if here[layer.digest]:
+                    unpack = partial(unpack_layer, self._stored(layer, part.what), diff_id)
+                else:
+                    source = open_blob(self._archive, layer, part.what)
+                    unpack = partial(read_layer, source, layer, diff_id, blob=self._stage())
+                return pool.submit(unpack, spool=spool, part=part, on_bytes=counter.add)
+
+            tasks = per_layer(chosen.manifest, chosen.config, Unpacking(self._store.reserve), read)
             try:
-                for task in as_completed(tasks.values()):
+                for task in as_completed(tasks):
                     task.result()
             except BaseException:
                 stop.set()
                 raise
-        return [tasks[descriptor.digest, diff_id].result() for descriptor, diff_id in layers]
+        return [task.result() for task in tasks]
+
+    def _stored(self, descriptor: Descriptor, what: str) -> FileSlice:
+        """Return a layer that is in the store, its size checked."""
+        size = self._store.size(descriptor.digest)
+        if size != descriptor.size:
+            raise DataError(f"{what} {short(descriptor.digest)} has {size} bytes, expected {descriptor.size}")
+        file = self._stack.enter_context(self._store.blob_path(descriptor.digest).open("rb"))
+        return FileSlice(file.fileno(), 0, size)
 
     def _write(self, entries: list[Entry], root: StagedBlob) -> None:
         counter = Counter(self._progress, "root", sum(entry.size for entry in entries), Stop())
@@ -310,24 +340,6 @@ class _Mint:
         platform = self._plan.chosen.config.platform
         self._store.publish(Descriptor(media.MANIFEST, digest, len(data), platform=platform), self._plan.name)
         return digest
-
-
-@contextlib.contextmanager
-def blaming(origin: str) -> Iterator[None]:
-    """Have every fault of the archive `origin` name it and say what to do, also one of the disk that it is read from."""
-    try:
-        yield
-    except DataError as error:
-        if origin not in error.message:
-            error.message = f"{origin}: {error.message}"
-        error.hint = error.hint or "the archive is damaged or was made wrongly: get it again"
-        raise
-    except OSError as error:
-        if error.errno is None:
-            raise
-        raise StorageError(
-            f"cannot read {origin}: {error.strerror}", hint=REFUSALS.get(error.errno, "check the path")
-        ) from error
 
 
 @contextlib.contextmanager

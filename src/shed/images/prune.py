@@ -9,7 +9,7 @@ removed by the next one.
 from __future__ import annotations
 
 import stat
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from shed.fsutil import fsync_dir, storage_errors
 from shed.images import refs
 from shed.images.annotations import BootAnnotations
 from shed.images.pins import Pin
-from shed.images.reachable import Reachable, reachable
+from shed.images.reachable import Reachable, blobs_of, reachable
 from shed.oci.digest import Digest, hex_of, is_digest
 from shed.oci.leases import Leased, pruning
 from shed.oci.partial import partial_path, partials
@@ -88,6 +88,22 @@ def prune(
         if not dry_run:
             execute(store, made)
     return made
+
+
+def discard(store: LayoutStore, digests: Collection[Digest]) -> None:
+    """Remove those of the blobs `digests` that nobody needs: no lease names them, and no manifest that is here.
+
+    For what was fetched in vain; the caller's own lease has ended.  Raises `StorageError` and `DataError`.
+    """
+    if not digests:
+        return
+    with pruning(store.root) as leased:
+        needed = set(leased.blobs)
+        for digest, manifest in store.manifests():
+            needed |= blobs_of(digest, manifest)
+        for digest in set(digests) - needed:
+            with storage_errors(path := store.blob_path(digest)):
+                path.unlink(missing_ok=True)
 
 
 def plan(store: LayoutStore, leased: Leased, pins: Iterable[Pin], configured: Mapping[str, str]) -> Plan:

@@ -1,38 +1,36 @@
 """Pulling an image: what it boots from, and its layers only when they are asked for.
 
-Every blob is verified while it comes in, and the root file system is checked too.  Then the blob gets its name, under a
-lease, so that a pull that is killed has not fetched it in vain; of a blob that was on its way, the next pull fetches
-the rest (`shed.oci.partial`).  No blob grows beyond the size that its manifest says, and all of them keep to the
-store's budget (`shed.budget`).  When all of them are here the manifest is stored byte for byte, and the tag and the
-record of the reference go last.
+The blobs come first, under a lease, so that a pull that is killed has not fetched in vain (`shed.images.fetch`); the
+root file system is checked before it gets its name.  When all of them are here the manifest is stored byte for byte,
+and the tag and the record of the reference go last.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
-from shed.budget import Budget
 from shed.erofs.checker import check
 from shed.erofs.errors import ErofsError
-from shed.errors import DataError, NotFoundError
+from shed.errors import DataError
 from shed.images import refs, trust
 from shed.images.annotations import BootAnnotations
+from shed.images.fetch import Fetch
 from shed.images.reachable import blobs_of
 from shed.images.remote import find_remote, told_plainly
 from shed.images.resolve import boot_blobs
-from shed.images.transfer import AT_ONCE, BlobCounter, Counter, at_once
+from shed.images.transfer import AT_ONCE
 from shed.names import check_image_name
 from shed.oci import media
 from shed.oci.choose import Chosen
 from shed.oci.descriptor import Descriptor, Platform
 from shed.oci.digest import Digest, short
-from shed.oci.partial import PartialBlob, partials
+from shed.oci.partial import PartialBlob
 from shed.oci.registry.client import Repository
 from shed.oci.registry.reference import Reference, parse_reference
 from shed.oci.store import LayoutStore
-from shed.progress import BlobEvent, Progress, Stop
+from shed.progress import Progress, Stop
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,26 +94,10 @@ def pull_image(
         boot = _boot(chosen, remote, with_layers=with_layers)
         wanted = _wanted(chosen, boot, with_layers=with_layers)
         lease.blobs(*blobs_of(chosen.digest, chosen.manifest))
-        labels = _labels(chosen, boot)
-        missing = {digest: size for digest, size in wanted.items() if not store.intact(digest)}
-        for digest, size in missing.items():
-            missing[digest] = _size(repository, digest, labels[digest]) if size is None else size
-        total = sum(size or 0 for size in missing.values())
-        budget = store.budget()
-        budget.expect(
-            total, here=sum(status.st_size for digest, status in partials(store.blobs).items() if digest in missing)
-        )
+        fetch = Fetch(store, repository, wanted, _labels(chosen, boot), progress=progress, stop=stop)
         progress.phase("blobs", f"pulling {remote}")
-        for digest in (digest for digest in wanted if digest not in missing):
-            size = store.size(digest)
-            progress.blob(BlobEvent(digest, labels[digest], "exists", size, size))
-        blobs = _Blobs(store, repository, progress, stop, total=total, labels=labels, budget=budget)
-        at_once(
-            lambda digest: blobs.fetch(digest, missing[digest], is_root=digest == boot.root),
-            missing,
-            stop,
-            most=concurrency,
-        )
+        checks = {} if boot.root is None else {boot.root: partial(_check_root, digest=boot.root, reference=remote)}
+        fetch.run(concurrency=concurrency, checks=checks)
         progress.phase("commit", f"storing {name}")
         name = _publish(store, chosen, name, take_tag=take_tag)
         refs.record(store, reference, chosen.digest)
@@ -124,9 +106,9 @@ def pull_image(
     return PullResult(
         tag=name,
         digest=chosen.digest,
-        fetched=len(blobs.fetched),
-        exists=len(wanted) - len(blobs.fetched),
-        fetched_bytes=blobs.counter.done - blobs.counter.had,
+        fetched=len(fetch.fetched),
+        exists=fetch.existed,
+        fetched_bytes=fetch.fetched_bytes,
         timings=progress.finish(),
     )
 
@@ -162,22 +144,6 @@ def _boot(chosen: Chosen, reference: Reference, *, with_layers: bool) -> BootAnn
     return annotations
 
 
-def _size(repository: Repository, digest: Digest, what: str) -> int | None:
-    """Return the size of a blob that the image boots from, which its manifest does not say; None when the registry does not either."""
-    size = repository.has_blob(digest)
-    if size is None:
-        raise _lacking(repository.reference, digest, what)
-    return size or None
-
-
-def _lacking(reference: Reference, digest: Digest, what: str) -> NotFoundError:
-    return NotFoundError(
-        f"{reference} lacks the {what} blob {short(digest)}",
-        code="NOT_IN_REGISTRY",
-        hint="it was copied in part, or garbage was collected: push it again, or copy all of it: skopeo copy --all",
-    )
-
-
 def _wanted(chosen: Chosen, boot: BootAnnotations, *, with_layers: bool) -> dict[Digest, int | None]:
     """Return the blobs to have, the likely largest first; their sizes are None where the manifest does not say them."""
     blobs = {digest: boot.sizes.get(digest) for digest in reversed(boot.blobs().values())}
@@ -189,70 +155,6 @@ def _labels(chosen: Chosen, boot: BootAnnotations) -> dict[Digest, str]:
     """Return what people call the blobs of the image."""
     layers = {layer.digest: f"layer {number}" for number, layer in enumerate(chosen.manifest.layers, 1)}
     return layers | {digest: what.removesuffix(" erofs") for what, digest in boot.blobs().items()}
-
-
-class _Blobs:
-    """Fetches blobs, from several threads."""
-
-    def __init__(
-        self,
-        store: LayoutStore,
-        repository: Repository,
-        progress: Progress,
-        stop: Stop,
-        *,
-        total: int,
-        labels: Mapping[Digest, str],
-        budget: Budget,
-    ) -> None:
-        self.counter = Counter(progress, "image", total, stop)
-        self.fetched: list[Digest] = []
-        self._store = store
-        self._repository = repository
-        self._progress = progress
-        self._labels = labels
-        self._budget = budget
-        self._stop = stop
-
-    def fetch(self, digest: Digest, size: int | None, *, is_root: bool) -> None:
-        """Have a blob in the store; one that is the root is checked first.  Its `size` is None when nobody knows."""
-        counter = BlobCounter(self.counter, self._progress, digest, self._labels[digest], size)
-        with self._store.partial(digest, self._stop, self._budget) as blob:
-            if self._store.intact(digest):  # another pull has brought it meanwhile
-                counter.skip(size or 0)
-                counter.report("exists")
-                return
-            if blob.size > (size or 0):
-                blob.clear()
-            self._complete(blob, digest, size, counter)
-            blob.sync()
-            if is_root:
-                _check_root(blob, digest, self._repository.reference)
-            blob.commit(digest)
-        self.fetched.append(digest)
-        counter.report("done")
-
-    def _complete(self, blob: PartialBlob, digest: Digest, size: int | None, counter: BlobCounter) -> None:
-        """Fetch what `blob` lacks; all of it when what was kept turns out to be something else."""
-        kept = blob.size
-        counter.skip(kept)
-        try:
-            self._fetch(blob, digest, size, counter)
-        except DataError as error:
-            if not kept or error.code != "DIGEST_MISMATCH":
-                raise
-            self._progress.warn(
-                f"what an earlier pull left of blob {short(digest)} is damaged: all of it is fetched again"
-            )
-            counter.skip(-blob.size)
-            blob.clear()
-            self._fetch(blob, digest, size, counter)
-
-    def _fetch(self, blob: PartialBlob, digest: Digest, size: int | None, counter: BlobCounter) -> None:
-        try:
-            self._repository.fetch_blob(digest, blob, size=size, start=blob.size, on_bytes=counter.add)
-        except NotFoundError:
-            raise _lacking(self._repository.reference, digest, self._labels[digest]) from None
 
 
 def _check_root(blob: PartialBlob, digest: Digest, reference: Reference) -> None:

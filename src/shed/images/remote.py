@@ -1,18 +1,29 @@
-"""Which image a reference to a registry means, with its documents as the registry has them."""
+"""Images in registries: which one a reference means, and what a build takes of it.
+
+A build reads the layers in the store, where they are fetched to; the documents, as the registry has them, are small.
+"""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from pathlib import Path
 
+from shed.budget import Budget
 from shed.errors import DataError, ShedError
+from shed.images.fetch import Fetch
 from shed.oci import media
 from shed.oci.choose import Chosen, choose_from
+from shed.oci.content import FileSlice
 from shed.oci.descriptor import Descriptor, Platform
-from shed.oci.digest import Digest, digest_bytes
+from shed.oci.digest import Digest, digest_bytes, hex_of
 from shed.oci.fields import MAX_JSON, decode_object
 from shed.oci.manifest import Index
 from shed.oci.registry.client import Repository
+from shed.oci.registry.reference import parse_reference
+from shed.oci.store import LayoutStore
+from shed.oci.unpack import Spool
+from shed.progress import Progress, Stop
 from shed.untrusted import told
 
 _MOST_TEXT = 500
@@ -45,6 +56,77 @@ def find_remote(repository: Repository, platform: Platform | None) -> Chosen:
         index = Index((Descriptor(media.MANIFEST, found.digest, len(found.data)),))
         documents.known[found.digest] = found.data
     return choose_from(documents, index, platform)
+
+
+@contextlib.contextmanager
+def open_remote(
+    reference: str, *, platform: Platform | None, store: LayoutStore, insecure: bool = False, progress: Progress
+) -> Iterator[RemoteImage]:
+    """Yield the image `reference` of a registry, chosen for `platform` as `shed.oci.choose` says.
+
+    Raises `NotFoundError`, `RegistryError` and `UnavailableError`, `DataError` when its documents are damaged, and
+    `UsageError` when no image fits.
+    """
+    remote = parse_reference(reference)
+    stop = Stop()
+    with contextlib.ExitStack() as stack:
+        repository = stack.enter_context(
+            Repository(remote, insecure=insecure, private_hosts=store.limits.private_hosts, sleep=stop.sleep)
+        )
+        stop.also(repository.abort)
+        progress.phase("manifest", f"looking up {remote}")
+        chosen = find_remote(repository, platform)
+        image = RemoteImage(repository, chosen, store, progress, stop)
+        yield stack.enter_context(image)
+
+
+class RemoteImage(contextlib.ExitStack):
+    """An image of a registry, as an archive that holds it alone.
+
+    Its documents are unnamed files until the ``with`` block ends.  Its layers are no files of the archive: they are in
+    the store once `fetch_layers` has been called.
+    """
+
+    def __init__(
+        self, repository: Repository, chosen: Chosen, store: LayoutStore, progress: Progress, stop: Stop
+    ) -> None:
+        super().__init__()
+        self.name = str(repository.reference)
+        self._repository = repository
+        self._chosen = chosen
+        self._store = store
+        self._progress = progress
+        self._stop = stop
+        entry = Descriptor(media.MANIFEST, chosen.digest, len(chosen.manifest_bytes), platform=chosen.config.platform)
+        documents = {
+            "index.json": Index((entry,)).encode(),
+            f"blobs/sha256/{hex_of(chosen.digest)}": chosen.manifest_bytes,
+            f"blobs/sha256/{hex_of(chosen.manifest.config.digest)}": chosen.config_bytes,
+        }
+        self._files = {path: self._unnamed(data, store.scratch()) for path, data in documents.items()}
+
+    def file(self, path: str) -> FileSlice | None:
+        """Return the document at `path`, or None."""
+        return self._files.get(path)
+
+    def fetch_layers(self, fetched: list[Digest]) -> None:
+        """Have all layers in the store, and add to `fetched` those that came; the caller holds a lease on them.
+
+        Raises `NotFoundError`, `RegistryError` and `UnavailableError`, `DataError` when a layer is damaged or too
+        large, and `StorageError`.
+        """
+        layers = {layer.digest: layer.size for layer in self._chosen.manifest.layers}
+        labels = {layer.digest: f"layer {number}" for number, layer in enumerate(self._chosen.manifest.layers, 1)}
+        largest_first = dict(sorted(layers.items(), key=lambda layer: -layer[1]))
+        fetch = Fetch(self._store, self._repository, largest_first, labels, progress=self._progress, stop=self._stop)
+        fetch.fetched = fetched
+        self._progress.phase("download", f"downloading {self.name}")
+        fetch.run()
+
+    def _unnamed(self, data: bytes, scratch: Path) -> FileSlice:
+        spool = self.enter_context(Spool(scratch, Budget(len(data))))
+        spool.write(data)
+        return spool.finish()
 
 
 class _Documents:

@@ -27,9 +27,8 @@ from shed.images.builders.base import Builder
 from shed.images.builders.buildah import Buildah
 from shed.images.builders.docker import Docker
 from shed.images.builders.podman import Podman
-from shed.images.mint import blaming
-from shed.images.remote_source import open_remote
-from shed.oci.archive import Archive, open_archive, read_index
+from shed.images.remote import open_remote
+from shed.oci.archive import Archive, blaming, open_archive, read_index
 from shed.oci.content import FileSlice
 from shed.oci.descriptor import Descriptor, Platform
 from shed.oci.manifest import REF_NAME, Index
@@ -95,7 +94,7 @@ def open_source(
 ) -> Iterator[Archive]:
     """Yield the image `source` as an archive.
 
-    What has to be copied or fetched is on the store's disk until the block ends.
+    What has to be copied is on the store's disk until the block ends; of a registry's image, see `RemoteImage`.
 
     Raises `NotFoundError` when it is not there, `UnavailableError` when the tool that has it does not work, and as
     `open_archive` and `open_remote` do.
@@ -108,8 +107,8 @@ def open_source(
         if tool is None:
             remote = open_remote(source.name, platform=platform, store=store, insecure=insecure, progress=progress)
             with _looked_around(source):
-                archive = stack.enter_context(remote)
-            yield archive
+                image = stack.enter_context(remote)
+            yield image
             return
         progress.phase("export", f"getting {source.name} from {tool.name}")
         output = stack.enter_context(staging_folder(store.scratch().absolute())) / "image.oci.tar"

@@ -12,6 +12,7 @@ Whatever brings an image in calls `prepare` first, so that nothing new is taken 
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING
@@ -21,7 +22,7 @@ from shed.fsutil import atomic_write, locked
 from shed.images.annotations import BootAnnotations
 from shed.images.find import find
 from shed.oci.digest import Digest, is_digest
-from shed.oci.fields import MAX_JSON, Fields, decode_object
+from shed.oci.fields import Fields, decode_object
 from shed.oci.store import LayoutStore
 
 if TYPE_CHECKING:
@@ -118,10 +119,7 @@ def _all(store: LayoutStore) -> list[Digest]:
         found += [kit.kernel, kit.initrd] if kit else []
     except DataError:  # it is told when it is used
         pass
-    for digest, status in store.inventory().items():
-        if status.st_size <= MAX_JSON:
-            try:
-                found += _of(BootAnnotations.parse(store.read_manifest(digest).annotations))
-            except (ShedError, OSError):  # a config, or no document at all
-                continue
+    for _, manifest in store.manifests():
+        with contextlib.suppress(DataError):  # it cannot be booted
+            found += _of(BootAnnotations.parse(manifest.annotations))
     return found

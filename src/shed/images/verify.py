@@ -21,14 +21,15 @@ from shed.images.annotations import BootAnnotations
 from shed.images.find import find
 from shed.images.resolve import boot_blobs
 from shed.oci.content import FileSlice
+from shed.oci.descriptor import Descriptor
 from shed.oci.digest import Digest, short
 from shed.oci.flatten import flatten
-from shed.oci.layers import unpack_layer
+from shed.oci.layers import per_layer, unpack_layer
 from shed.oci.manifest import ImageConfig, Manifest
 from shed.oci.store import LayoutStore
 from shed.oci.tarstream import Member
 from shed.oci.unpack import Spool
-from shed.oci.unpacking import Unpacking
+from shed.oci.unpacking import Part, Unpacking
 from shed.progress import Progress, Stop
 
 _ROOT, _RUNTIME = "rootfs erofs", "runtime erofs"
@@ -197,18 +198,15 @@ class _Run:
 
     def _contents(self, root: Digest, manifest: Manifest, config: ImageConfig, counts: Counts) -> None:
         """Unpack and merge the layers, and compare every name, attribute and byte of the root with them."""
-        unpacking = Unpacking(self._store.reserve)
-        layers: dict[tuple[Digest, Digest], list[Member]] = {}
-        wanted = [(layer.digest, diff_id) for layer, diff_id in zip(manifest.layers, config.diff_ids, strict=True)]
         with contextlib.ExitStack() as stack:
-            for number, (digest, diff_id) in enumerate(wanted, 1):
+
+            def read(layer: Descriptor, diff_id: Digest, part: Part) -> list[Member]:
                 self._stop.check()
-                if (digest, diff_id) in layers:  # one that is stacked again is read once
-                    continue
-                part = unpacking.part(f"layer {number}")
-                file = stack.enter_context(self._store.blob_path(digest).open("rb"))
+                file = stack.enter_context(self._store.blob_path(layer.digest).open("rb"))
                 spool = stack.enter_context(Spool(self._store.scratch(), part))
-                source = FileSlice(file.fileno(), 0, self._store.size(digest))
-                layers[digest, diff_id] = unpack_layer(source, diff_id, spool=spool, part=part)
-            seen = verify_contents(self._store.blob_path(root), flatten(layers[layer] for layer in wanted))
+                source = FileSlice(file.fileno(), 0, self._store.size(layer.digest))
+                return unpack_layer(source, diff_id, spool=spool, part=part)
+
+            layers = per_layer(manifest, config, Unpacking(self._store.reserve), read)
+            seen = verify_contents(self._store.blob_path(root), flatten(layers))
         counts |= {"names": seen.names, "files": seen.files, "bytes": seen.data_bytes}

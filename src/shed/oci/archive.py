@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from shed.budget import Reserve
-from shed.errors import DataError, NotFoundError
+from shed.errors import REFUSALS, DataError, NotFoundError, StorageError
 from shed.oci.content import FileSlice
 from shed.oci.descriptor import Descriptor
 from shed.oci.digest import digest_bytes, hex_of, mismatch, short
@@ -68,6 +68,24 @@ def open_archive(source: Path | str, *, scratch: Path, reserve: Reserve | None =
                 raise DataError(f"{archive.name} is not an OCI image: it has no index.json", hint=_MAKE_ONE)
             archive = DockerArchive(archive, scratch, stack)
         yield archive
+
+
+@contextlib.contextmanager
+def blaming(origin: str) -> Iterator[None]:
+    """Have every fault of the archive `origin` name it and say what to do, also one of the disk that it is read from."""
+    try:
+        yield
+    except DataError as error:
+        if origin not in error.message:
+            error.message = f"{origin}: {error.message}"
+        error.hint = error.hint or "the archive is damaged or was made wrongly: get it again"
+        raise
+    except OSError as error:
+        if error.errno is None:
+            raise
+        raise StorageError(
+            f"cannot read {origin}: {error.strerror}", hint=REFUSALS.get(error.errno, "check the path")
+        ) from error
 
 
 def read_index(archive: Archive) -> Index:

@@ -1,17 +1,22 @@
-"""One layer on its way from an archive into the store and, unpacked, into the tree."""
+"""Reading one layer: from an archive, copied into the store on the way, or from the store."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
+from typing import TypeVar
 
 from shed.errors import DataError
 from shed.oci.content import FileSlice
 from shed.oci.descriptor import Descriptor
 from shed.oci.digest import Digest, mismatch
+from shed.oci.manifest import ImageConfig, Manifest
 from shed.oci.staging import StagedBlob
 from shed.oci.tarstream import Member, read_tar
 from shed.oci.unpack import HEAD, SourceReader, Spool, compression, decoder_errors, decompressed
-from shed.oci.unpacking import TOO_LARGE, Part
+from shed.oci.unpacking import TOO_LARGE, Part, Unpacking
+
+_T = TypeVar("_T")
 
 
 def read_layer(
@@ -59,17 +64,62 @@ def read_layer(
     return _members(spool.finish() if packed else blob.content(), part)
 
 
-def unpack_layer(source: FileSlice, diff_id: Digest, *, spool: Spool, part: Part) -> list[Member]:
-    """Unpack to `spool` the layer in `source`, whose blob was compared with its digest, and return its members.
+def unpack_layer(
+    source: FileSlice,
+    diff_id: Digest,
+    *,
+    spool: Spool,
+    part: Part,
+    on_bytes: Callable[[int], None] = lambda count: None,
+) -> list[Member]:
+    """Return the members of the layer in `source`, whose blob was compared with its digest.
 
-    The members' contents stay readable while `source` and `spool` are open.  Raises `DataError`, which names the
-    `part`.
+    A layer that is compressed is unpacked to `spool`.  The source is read once; `on_bytes` hears how many bytes of it
+    were read.  The members' contents stay readable while `source` and `spool` are open.  Raises `DataError`, which
+    names the `part`.
     """
-    with decoder_errors(part.what):
-        for data in decompressed(SourceReader(source, lambda data: part.took(len(data))), source.pread(HEAD, 0)):
-            spool.write(data)
-    _compare(f"{part.what}, unpacked", diff_id, spool.digest())
-    return _members(spool.finish(), part)
+    sha = hashlib.sha256()
+
+    def tap(data: bytes) -> None:
+        part.took(len(data))
+        on_bytes(len(data))
+
+    what = part.what
+    head = source.pread(HEAD, 0)
+    reader = SourceReader(source, tap)
+    packed = _compression(head, what)
+    with decoder_errors(what):
+        for data in decompressed(reader, head):
+            if packed:
+                spool.write(data)
+            else:
+                sha.update(data)
+    reader.drain()
+    _compare(f"{what}, unpacked", diff_id, spool.digest() if packed else Digest(f"sha256:{sha.hexdigest()}"))
+    return _members(spool.finish() if packed else source, part)
+
+
+def per_layer(
+    manifest: Manifest,
+    config: ImageConfig,
+    unpacking: Unpacking,
+    read: Callable[[Descriptor, Digest, Part], _T],
+    *,
+    of: str = "",
+) -> list[_T]:
+    """Return what `read` returns for each layer of an image, bottom first.
+
+    `read` gets the layer, its diffID, and what counts it for `unpacking`, called ``layer N`` after `of`.  A layer that
+    is stacked again is read once.
+    """
+    known: dict[tuple[Digest, Digest], _T] = {}
+    found = []
+    for number, (layer, diff_id) in enumerate(zip(manifest.layers, config.diff_ids, strict=True), 1):
+        key = layer.digest, diff_id
+        if key not in known:
+            known[key] = read(layer, diff_id, unpacking.part(f"{of}layer {number}"))
+        found.append(known[key])
+    return found
 
 
 def _members(unpacked: FileSlice, part: Part) -> list[Member]:

@@ -180,6 +180,13 @@ class LayoutStore:
         """Return the image manifest with this digest.  Raises `NotFoundError` and `DataError`."""
         return Manifest.parse(self.read_bytes(digest, what="image manifest"), f"image manifest {short(digest)}")
 
+    def manifests(self) -> Iterator[tuple[Digest, Manifest]]:
+        """Yield all image manifests that are here, those too that no tag and no index names."""
+        for digest, status in self.inventory().items():
+            if status.st_size <= MAX_JSON:
+                with contextlib.suppress(ShedError, OSError):  # something else, or damaged
+                    yield digest, self.read_manifest(digest)
+
     def read_config(self, manifest: Manifest) -> ImageConfig:
         """Return the config of `manifest`.  Raises `NotFoundError` and `DataError`."""
         digest = manifest.config.digest

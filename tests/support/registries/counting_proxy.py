@@ -1,4 +1,4 @@
-"""A TCP proxy on loopback that counts what a server sends, and slows it down."""
+"""A TCP proxy on loopback that counts what a server sends, slows it down, and cuts its connections."""
 
 from __future__ import annotations
 
@@ -22,6 +22,10 @@ class CountingProxy:
         self.flows = threading.Event()
         """Nothing is passed on to clients while it is not set."""
         self.flows.set()
+        self.cut_at: int | None = None
+        """Once so many bytes were passed, all connections are cut, and new ones too."""
+        self.hold_at: int | None = None
+        """Once so many bytes were passed, `flows` is cleared."""
         self._rate = rate
         self._lock = threading.Lock()
         self._busy = 0
@@ -48,16 +52,22 @@ class CountingProxy:
         while self._busy:
             time.sleep(0.005)
 
+    def _is_cut(self) -> bool:
+        return self.cut_at is not None and self.passed >= self.cut_at
+
     def _count(self, change: int) -> None:
         with self._lock:
             self._busy += change
 
     def _down(self, server: socket.socket, client: socket.socket) -> None:
-        while data := server.recv(BUFFER):
+        while not self._is_cut() and (data := server.recv(BUFFER)):
             self.flows.wait()
             client.sendall(data)
             with self._lock:
                 self.passed += len(data)
+                if self.hold_at is not None and self.passed >= self.hold_at:
+                    self.hold_at = None
+                    self.flows.clear()
             time.sleep(len(data) / self._rate)
 
 

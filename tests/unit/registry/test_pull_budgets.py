@@ -13,10 +13,10 @@ from shed.budget import Limits
 from shed.errors import DataError, ShedError, StorageError
 from shed.images.annotations import ROOT_KEY, SIZE_KEYS, BootAnnotations
 from shed.images.load import load
-from shed.images.mint import mint_archive
+from shed.images.mint import mint, mint_archive
 from shed.images.pull import pull_image
 from shed.images.push import push_image
-from shed.images.remote_source import open_remote
+from shed.images.remote import open_remote
 from shed.images.save import save_to_file
 from shed.oci import media
 from shed.oci.descriptor import Descriptor
@@ -27,7 +27,7 @@ from shed.oci.store import LayoutStore
 from shed.progress import BlobEvent, Event, Progress
 from support.images.minted import LAYER, digest_of, mint_sound, small_kit, variant, without_sizes
 from support.layers.tars import Image
-from support.registries.hostile_registry import Flood
+from support.registries.hostile_registry import MOST, Flood
 from support.registries.scripted_registry import Registry
 
 HUGE = 1 << 50
@@ -182,12 +182,27 @@ def test_what_a_build_fetches(registry: Registry, made: LayoutStore, other: Layo
         f'"size": {layer.size}'.encode(), f'"size": {size}'.encode()
     )
     registry.add_manifest("v1", data, media.MANIFEST)
-    with (
-        pytest.raises(DataError, match="at most 4 MiB are allowed"),
-        open_remote(reference, platform=None, store=other, progress=Progress()),
-    ):
-        pass
+    kit = small_kit(other)
+    with open_remote(reference, platform=None, store=other, progress=Progress()) as remote:
+        with pytest.raises(DataError, match="at most 4 MiB are allowed"):
+            mint(other, remote, "app", kit=kit)
     assert registry.requests("GET", "blobs/" + layer.digest) == []
+
+
+def test_a_layer_without_end(registry: Registry, made: LayoutStore, other: LayoutStore) -> None:
+    """A build, too, reads no byte more of a layer than is published, and keeps none of it."""
+    reference, _, _ = published(registry, made)
+    layer = made.read_manifest(digest_of(made, "app")).layers[0]
+    flood = Flood()
+    registry.once("GET", layer.digest, flood, times=9)
+    kit = small_kit(other)
+    before = other.blob_digests()
+    with open_remote(reference, platform=None, store=other, progress=Progress()) as remote:
+        with pytest.raises(DataError, match=f"has more than {layer.size} bytes"):
+            mint(other, remote, "app", kit=kit)
+    assert flood.ended.wait(60)
+    assert flood.sent < MOST
+    assert (other.blob_digests(), partials(other.blobs)) == (before, {})
 
 
 def test_an_index_of_too_many_manifests(registry: Registry, other: LayoutStore) -> None:
