@@ -79,8 +79,8 @@ def _bare(data: Path) -> Iterator[list[str]]:
         board = command.board(verdict, one_thread=verdict == "tcg" and accel.one_thread(Path(qemu)))
         words = command.kernel_command_line(verdict, tsc.khz())
         yield [
-            qemu, "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", *board, "-smp", "2", "-m", "2048M",
-            "-kernel", str(blobs / kernel), "-initrd", str(initrd), "-append", words, "-serial", "stdio",
+            qemu, "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", *board, "-smp", "2",
+            "-m", "2048M", "-kernel", str(blobs / kernel), "-initrd", str(initrd), "-append", words, "-serial", "stdio",
         ]  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""The round trip of one command in a running shed, the whole `shed exec` process, beside the interpreter doing nothing."""
+"""The round trip of one command in a running shed: a whole `shed exec` process, beside Python doing nothing."""
 
 from __future__ import annotations
 

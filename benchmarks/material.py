@@ -1,4 +1,4 @@
-"""What the benchmarks work on: a Debian root of about 500 MB in three layers, made once and kept in ``.cache/bench``."""
+"""The image of the benchmarks: a Debian root of about 500 MB in three layers, made once, kept in ``.cache/bench``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ _PACKAGES = "build-essential,git,python3,curl,ca-certificates,openssh-client,sud
 
 
 def debian_archive() -> Path:
-    """Return an OCI archive of a Debian root with a compiler, Python and git: three gzip layers, the first about half of it."""
+    """Return an OCI archive of a Debian root with a compiler, Python and git.
+
+    It has three gzip layers; the first is about half of it.
+    """
     archive = CACHE / "debian.oci.tar"
     if not archive.exists():
         CACHE.mkdir(parents=True, exist_ok=True)

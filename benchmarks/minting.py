@@ -1,8 +1,8 @@
-"""Minting: from the layers to a checked EROFS blob, beside `umoci unpack` and then erofs-utils' `mkfs.erofs` on the folder.
+"""Minting: from layers to a checked EROFS image, beside `umoci unpack` followed by `mkfs.erofs` on the directory.
 
-All start at the same OCI layers, and use the same algorithm: shed with each of its two writers, and what it replaces.
-What shed does more is inside its time: the image is checked, and every extent is read back and compared.  Then all
-files of the images are read through the kernel, with nothing of them in memory before.
+All start with the same OCI layers, and use the same algorithm: shed with each of its two writers, and the tools that it
+replaces.  The time of shed includes what it does beyond them: the image is checked, and every extent is read back and
+compared.  Then all files of the images are read through the kernel, with an empty page cache.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def _compare(archive: Path, scratch: Path, algorithm: str, options: tuple[str, .
 
 
 def _reading(folder: Path) -> Subject:
-    """Return a subject that reads every file of a mounted image, after the kernel was made to forget what it has of it."""
+    """Return a subject that reads every file of a mounted image, with an empty page cache."""
     words: list[str | Path] = ["sh", "-c", 'find "$0" -type f -exec cat {} + >/dev/null', folder]
     return command(words, before=_forget)
 

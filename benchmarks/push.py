@@ -1,4 +1,4 @@
-"""Publishing: `shed image push` to an empty registry, beside `skopeo copy` of an OCI layout that holds the same blobs and manifests."""
+"""Publishing: `shed image push` to an empty registry, beside `skopeo copy` of an OCI layout with the same blobs."""
 
 from __future__ import annotations
 

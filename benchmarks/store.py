@@ -1,4 +1,4 @@
-"""How long commands take that look at a whole store of 500 images and 5,000 blobs, beside one that asks the server next to nothing."""
+"""Commands that read a whole store of 500 images and 5,000 blobs, beside one that asks the server for very little."""
 
 from __future__ import annotations
 

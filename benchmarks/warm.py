@@ -136,7 +136,7 @@ def _percentiles(seconds: Sequence[float]) -> str:
 
 
 def _show_steps(log: Path, before: int) -> None:
-    """Print the medians of the steps of configure, of sheds that ran alone, from the server's `log` after its first bytes."""
+    """Print the medians of the steps of configure, for sheds that ran alone, from the `log` after byte `before`."""
     for way in _WAYS:
         steps: dict[str, list[float]] = {}
         for found in _steps(log.read_bytes()[before:].decode(), f"{way}-1-"):
@@ -154,7 +154,7 @@ def _steps(log: str, prefix: str) -> Iterator[dict[str, float]]:
 
 
 def _show_memory(data: Path) -> None:
-    """Print the memory that idle sheds take together, divided by their number: proportional sets, and the host's own account."""
+    """Print the memory that an idle shed takes: by proportional set sizes, and by the host's free memory."""
     for way in _WAYS[1:]:
         names = [f"idle-{way}-{number}" for number in range(max(_IDLE))]
         for number, name in enumerate(names, start=1):

@@ -26,7 +26,10 @@ def shed(*words: str | Path) -> str:
 
 @contextlib.contextmanager
 def world(settings: Mapping[str, object] | None = None) -> Iterator[Path]:
-    """Yield the data folder; at the end its sheds and its server, configured by `settings`, end, and the store stays for the next run."""
+    """Yield the data directory of a server with `settings`.
+
+    At the end its sheds and its server are ended.  The store is kept for the next run.
+    """
     data, home = CACHE / "data", CACHE / "home"
     data.mkdir(parents=True, exist_ok=True)
     (home / ".config/shed").mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""An agent's loop: commands that somebody else has thought of run one after the other, each with a time limit, in a shed of their own."""
+"""An agent's loop: commands from elsewhere run one after the other in a shed of their own, each with a time limit."""
 
 from shed import Client, CommandTimeoutError
 

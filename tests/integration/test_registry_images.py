@@ -290,7 +290,8 @@ def test_a_root_with_the_bug_of_erofs_utils(
     root = damaged.save().read_bytes()
     manifest = store.read_manifest(digest)
     annotations = {
-        **manifest.annotations, "io.shed.rootfs.erofs.digest": digest_bytes(root), "io.shed.rootfs.erofs.size": str(len(root))
+        **manifest.annotations, "io.shed.rootfs.erofs.digest": digest_bytes(root),
+        "io.shed.rootfs.erofs.size": str(len(root))
     }  # fmt: skip
     bad = LayoutStore(tmp_path / "bad")
     copy_store(store, bad.root)

@@ -41,10 +41,12 @@ git remote add fork https://example.org/fork.git
 git tag v1 && git gc -q && git fsck
 git init -q -b main /workspace/new && cd /workspace/new && echo a > a && git add a && git commit -qm a
 git clone -q /workspace/origin.git /workspace/clone && cd /workspace/clone && git log --oneline | cat
-mkdir -p /workspace/new/hooks /workspace/new/refs && echo x > /workspace/new/config && mv /workspace/new /workspace/renamed
+mkdir -p /workspace/new/hooks /workspace/new/refs && echo x > /workspace/new/config
+mv /workspace/new /workspace/renamed
 rm -rf /workspace/clone
 cd /workspace/project && git worktree add -q /root/tree -b tree && cd /root/tree
-echo tree > tree && git add tree && git commit -qm tree && git status && cd /workspace/project && git worktree remove /root/tree
+echo tree > tree && git add tree && git commit -qm tree && git status
+cd /workspace/project && git worktree remove /root/tree
 """
 
 

@@ -106,7 +106,8 @@ def test_two_of_two_images_become_what_was_asked_for(machine: Machine) -> None:
     assert "claim" in one["timings"].keys() & two["timings"].keys()
     script = """
         od -An -tx1 -N16 /dev/urandom | tr -d ' \\n'; echo
-        cat /proc/sys/kernel/random/uuid /proc/sys/kernel/random/boot_id /etc/machine-id /sys/class/net/e*/address; hostname
+        cat /proc/sys/kernel/random/uuid /proc/sys/kernel/random/boot_id /etc/machine-id /sys/class/net/e*/address
+        hostname
         cat /sys/class/block/vda/size /sys/class/block/vdb/size; cat /sys/class/block/vd?/ro | tr -d '\\n'; echo
         date +%s; df -k / | tail -1 | tr -s ' ' | cut -d' ' -f2; grep -c . /proc/mounts; ls -A /workspace | wc -l
         cat /etc/hostname /etc/hosts | grep -c rehearsal || true"""

@@ -58,8 +58,10 @@ def left_by_v051(data: Path) -> str:
     (cache / f"{entry['digest'].removeprefix('sha256:')}.erofs").write_bytes(b"made by the host")
     instance = data / "instances/old"
     instance.mkdir(parents=True)
-    about = {"schema_version": 3, "name": "old", "backend": "firecracker", "status": "stopped", "lower_digest": entry["digest"],
-             "lower_image_tag": "base", "cpus": 2, "memory_mb": 4096}  # fmt: skip
+    about = {
+        "schema_version": 3, "name": "old", "backend": "firecracker", "status": "stopped",
+        "lower_digest": entry["digest"], "lower_image_tag": "base", "cpus": 2, "memory_mb": 4096,
+    }  # fmt: skip
     (instance / "metadata.json").write_text(json.dumps(about))
     upper = data / "uppers/old"
     upper.mkdir(parents=True)

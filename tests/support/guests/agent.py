@@ -40,8 +40,8 @@ class Agent:
         self._folder = folder
         console = (folder / "console").open("wb")
         self.process = subprocess.Popen(
-            [sys.executable, "-I", "-S", str(Path(__file__).with_name("agent_process.py")), str(SOURCE), str(listener.fileno()),
-             json.dumps(dict(settings) if settings is not None else None)],
+            [sys.executable, "-I", "-S", str(Path(__file__).with_name("agent_process.py")), str(SOURCE),
+             str(listener.fileno()), json.dumps(dict(settings) if settings is not None else None)],
             pass_fds=[listener.fileno()], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=console,
         )  # fmt: skip
         listener.close()

@@ -16,7 +16,15 @@ cd /workspace/{TOOLS} && mkdir -p /usr/bin /lib64 /usr/share && cp git /usr/bin/
 mkdir -p /usr/lib/git-core && ln -sf /usr/bin/git /usr/lib/git-core/git
 for name in git-upload-pack git-receive-pack; do ln -sf git /usr/bin/$name; done
 cp -r templates /usr/share/git-templates
-printf '[safe]\\ndirectory = *\\n[user]\\nname = guest\\nemail = guest@example.org\\n[gc]\\nautoDetach = false\\n' > /etc/gitconfig
+cat > /etc/gitconfig <<'EOF'
+[safe]
+directory = *
+[user]
+name = guest
+email = guest@example.org
+[gc]
+autoDetach = false
+EOF
 """
 
 

@@ -24,7 +24,8 @@ while True:
 _START = """\
 runtime=/run/shed-runtime
 cat > /tmp/attack.py
-exec $runtime/bin/busybox setsid $runtime/lib/ld-linux-* --library-path $runtime/lib $runtime/bin/python3 -I -S /tmp/attack.py \\
+exec $runtime/bin/busybox setsid \\
+    $runtime/lib/ld-linux-* --library-path $runtime/lib $runtime/bin/python3 -I -S /tmp/attack.py \\
     > /tmp/attack.log 2>&1 < /dev/null &
 until $runtime/bin/busybox grep taken /tmp/attack.log; do $runtime/bin/busybox sleep 0.1; done
 """

@@ -4,7 +4,7 @@
 ::
 
     debs/             downloaded packages
-    kit/              a store with the boot kit of the code as it is now; building it again when nothing changed costs nothing
+    kit/              a store with the boot kit of the current code; building it again without a change takes no time
     archives/NAME-*   OCI archives, named by what they are made from
     store-*           stores with the kit and the images; named by all that decides them
     templates-*       machines to restore VMs from; see `support.vms.templates`

@@ -65,9 +65,10 @@ class StoreV052:
         upper.parent.mkdir(parents=True)
         upper.write_bytes(bytes(4096))
         record = {
-            "schema_version": 3, "name": name, "backend": "firecracker", "status": "stopped", "created_at": "2025-11-02T10:12:00.5Z",
-            "lower_digest": digest, "lower_image_tag": "base", "upper_path": str(upper), "upper_size_bytes": 5 << 30,
-            "cpus": 2, "memory_mb": 4096, "pid": 0, "cid": 101, "ip_address": "172.30.0.2", "tap_device": "shed-tap-1",
+            "schema_version": 3, "name": name, "backend": "firecracker", "status": "stopped",
+            "created_at": "2025-11-02T10:12:00.5Z", "lower_digest": digest, "lower_image_tag": "base",
+            "upper_path": str(upper), "upper_size_bytes": 5 << 30, "cpus": 2, "memory_mb": 4096, "pid": 0, "cid": 101,
+            "ip_address": "172.30.0.2", "tap_device": "shed-tap-1",
         }  # fmt: skip
         (folder / "metadata.json").write_text(json.dumps(record, indent=2))
         return folder
@@ -77,8 +78,8 @@ class StoreV052:
         folder = self.data / "snapshots" / name
         folder.mkdir(parents=True)
         record = {
-            "version": 2, "name": name, "backend": "firecracker", "source_shed": "gone", "source_image": "base", "comment": "",
-            "size_bytes": 4096, "created_at": "2025-11-02T10:13:00Z", "lower_digest": digest,
+            "version": 2, "name": name, "backend": "firecracker", "source_shed": "gone", "source_image": "base",
+            "comment": "", "size_bytes": 4096, "created_at": "2025-11-02T10:13:00Z", "lower_digest": digest,
         }  # fmt: skip
         (folder / "snapshot.json").write_text(json.dumps(record, indent=2))
         (folder / "upper.ext4").write_bytes(bytes(4096))

@@ -147,9 +147,10 @@ def symlinks_to_folders_replaced() -> LayerSet:
 def duplicates() -> LayerSet:
     """One path several times in one layer: the last counts; of folders, what they hold stays."""
     return layer_set((
-        file("a", b"first", mtime=1), file("a", b"second!", mtime=2, mode=0o600), folder("d", mtime=3), file("d/in", b"i", mtime=4),
-        folder("d", mtime=5, mode=0o700), file("b", b"b"), symlink("b", "a", mtime=6), symlink("c", "a"), file("c", b"c", mtime=7),
-        hardlink("e", "a"), file("a", b"third", mtime=8), folder("f", mtime=9), file("f/gone", b"g"), file("f", b"file now", mtime=9),
+        file("a", b"first", mtime=1), file("a", b"second!", mtime=2, mode=0o600), folder("d", mtime=3),
+        file("d/in", b"i", mtime=4), folder("d", mtime=5, mode=0o700), file("b", b"b"), symlink("b", "a", mtime=6),
+        symlink("c", "a"), file("c", b"c", mtime=7), hardlink("e", "a"), file("a", b"third", mtime=8),
+        folder("f", mtime=9), file("f/gone", b"g"), file("f", b"file now", mtime=9),
     ))  # fmt: skip
 
 

@@ -18,8 +18,9 @@ class Running:
     """A server process, and ways to talk to it."""
 
     def __init__(self, world: World, *arguments: str, log: IO[bytes] | None = None) -> None:
-        """`arguments` are those of `support.servers.server_process`; what it writes to its log goes to `log`, else to this
-        process's.
+        """Start one; `arguments` are those of `support.servers.server_process`.
+
+        Its log goes to `log`, by default to the stderr of this process.
         """
         self.world = world
         self.socket = world.paths.socket

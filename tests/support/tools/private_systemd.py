@@ -30,7 +30,8 @@ exec unshare --pid --fork --kill-child --mount --ipc --uts --mount-proc sh -c '
     mount -t tmpfs tmpfs /run
     mount -t tmpfs tmpfs /var/lib
     mount --bind "$1/etc" /etc/systemd
-    exec env -i PATH="$PATH" container=test SYSTEMD_UNIT_PATH="/etc/systemd/system:$1/units" "$2" --system --unit=basic.target
+    exec env -i PATH="$PATH" container=test SYSTEMD_UNIT_PATH="/etc/systemd/system:$1/units" \\
+        "$2" --system --unit=basic.target
 ' sh "$1" "$3"
 """
 

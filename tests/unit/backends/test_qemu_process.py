@@ -186,7 +186,8 @@ spawn = process._spawn
 def tell(*a):
     pid = spawn(*a); print(pid, flush=True); return pid
 process._spawn = tell
-process.launch(Path({str(state_dir)!r}), {SLEEP!r}, command.Host(Path(sys.executable), "tcg", {UUID!r}), "demo", userns.Identity((), ()))
+host = command.Host(Path(sys.executable), "tcg", {UUID!r})
+process.launch(Path({str(state_dir)!r}), {SLEEP!r}, host, "demo", userns.Identity((), ()))
 """
     done = subprocess.run([sys.executable, "-c", script], check=False, capture_output=True, text=True, timeout=120)
     assert done.returncode == 9, done.stderr
@@ -205,7 +206,8 @@ def test_a_process_survives_the_one_that_started_it(state_dir: Path) -> None:
 import sys
 from pathlib import Path
 from shed.backends.qemu import command, process, userns
-process.launch(Path({str(state_dir)!r}), {SLEEP!r}, command.Host(Path(sys.executable), "tcg", {UUID!r}), "demo", userns.Identity((), ()))
+host = command.Host(Path(sys.executable), "tcg", {UUID!r})
+process.launch(Path({str(state_dir)!r}), {SLEEP!r}, host, "demo", userns.Identity((), ()))
 """
     subprocess.run([sys.executable, "-c", script], check=True, timeout=120)
     assert process.liveness(state_dir) is Liveness.OURS

@@ -29,7 +29,8 @@ def entries():
         yield Entry(b"%03d" % folder, stat.S_IFDIR | 0o755)
         for number in range(130):
             size = 30_000 + 157 * number if number else 2_000_000
-            yield Entry(b"%03d/%03d" % (folder, number), stat.S_IFREG | 0o644, size=size, content=Turned(folder * 1009 + number))
+            content = Turned(folder * 1009 + number)
+            yield Entry(b"%03d/%03d" % (folder, number), stat.S_IFREG | 0o644, size=size, content=content)
 
 def peak():  # not ru_maxrss: that begins with what the process had that started this one
     return int(re.search(r"VmHWM:\\s+(\\d+) kB", open("/proc/self/status").read())[1])

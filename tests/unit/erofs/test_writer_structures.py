@@ -185,8 +185,8 @@ def test_large_device_numbers_are_seen_as_such() -> None:
 def test_structures_have_their_sizes() -> None:
     """As erofs_fs.h asserts them at compile time."""
     sizes = {
-        layout.SUPERBLOCK: 128, layout.INODE_COMPACT: 32, layout.INODE_EXTENDED: 64, layout.XATTR_IBODY_HEADER: 12, layout.XATTR_ENTRY: 4,
-        layout.MAP_HEADER: 8, layout.LCLUSTER_INDEX: 8, layout.CHUNK_INDEX: 8, layout.DIRENT: 12,
+        layout.SUPERBLOCK: 128, layout.INODE_COMPACT: 32, layout.INODE_EXTENDED: 64, layout.XATTR_IBODY_HEADER: 12,
+        layout.XATTR_ENTRY: 4, layout.MAP_HEADER: 8, layout.LCLUSTER_INDEX: 8, layout.CHUNK_INDEX: 8, layout.DIRENT: 12,
         layout.LZ4_CFG: 14, layout.LZMA_CFG: 14, layout.DEFLATE_CFG: 6, layout.ZSTD_CFG: 6,
     }  # fmt: skip
     assert {structure.format: structure.size for structure in sizes} == {

@@ -79,7 +79,8 @@ def start(folder: Path) -> dict[str, Any]:
     """Go through a start and return what was seen, or the numbered failure."""
     script = Path(__file__).parents[2] / "support/guests/configure_process.py"
     done = subprocess.run(
-        ["unshare", "--mount", "--uts", "--propagation", "private", sys.executable, "-I", str(script), str(SOURCE), str(folder)],
+        ["unshare", "--mount", "--uts", "--propagation", "private",
+         sys.executable, "-I", str(script), str(SOURCE), str(folder)],
         capture_output=True, check=False,
     )  # fmt: skip
     loops = subprocess.run(

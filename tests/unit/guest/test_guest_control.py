@@ -39,9 +39,10 @@ def test_several_requests_on_one_stream(host: Host) -> None:
 
 
 @pytest.mark.parametrize(("request_bytes", "code"), [
-    (b"", "INVALID_REQUEST"), (b"[]", "INVALID_REQUEST"), (b'{"op": "dance"}', "UNKNOWN_OPERATION"), (b"{}", "UNKNOWN_OPERATION"),
-    (b'{"op": "clock", "adjust": "noon"}', "INVALID_REQUEST"), (b'{"op": "clock", "adjust": 1e12}', "INVALID_REQUEST"),
-    (b'{"op": "configure"}', "NOT_CONFIGURABLE"), (b'{"op": "rehearse"}', "NOT_CONFIGURABLE"), (b"\xff", "INVALID_REQUEST"),
+    (b"", "INVALID_REQUEST"), (b"[]", "INVALID_REQUEST"), (b'{"op": "dance"}', "UNKNOWN_OPERATION"),
+    (b"{}", "UNKNOWN_OPERATION"), (b'{"op": "clock", "adjust": "noon"}', "INVALID_REQUEST"),
+    (b'{"op": "clock", "adjust": 1e12}', "INVALID_REQUEST"), (b'{"op": "configure"}', "NOT_CONFIGURABLE"),
+    (b'{"op": "rehearse"}', "NOT_CONFIGURABLE"), (b"\xff", "INVALID_REQUEST"),
 ])  # fmt: skip
 def test_bad_requests(host: Host, request_bytes: bytes, code: str) -> None:
     """Each has an answer with a code and a sentence."""
@@ -55,7 +56,8 @@ def test_bad_requests(host: Host, request_bytes: bytes, code: str) -> None:
 
 FULL = {
     "name": "demo", "network": {"address": "10.0.2.15/24", "gateway": "10.0.2.2", "dns": "10.0.2.3"},
-    "mounts": [{"tag": "ws", "target": "/workspace", "readonly": True}], "entropy": "AAAA", "init": "agent", "env": {"A": "b"}, "new": 1,
+    "mounts": [{"tag": "ws", "target": "/workspace", "readonly": True}], "entropy": "AAAA", "init": "agent",
+    "env": {"A": "b"}, "new": 1,
 }  # fmt: skip
 
 
@@ -77,9 +79,10 @@ def test_configure_request() -> None:
 
 
 @pytest.mark.parametrize("change", [
-    {"name": ""}, {"name": None}, {"name": 3}, {"init": "runit"}, {"workspace": "here"}, {"env": {"A": 1}}, {"env": []}, {"mounts": {}},
-    {"mounts": [{"tag": "x", "target": "/"}]}, {"mounts": [{"tag": "x"}]}, {"mounts": [{"tag": "a,b", "target": "/w"}]},
-    {"network": {"address": "10.0.2.15"}}, {"network": {"address": "10.0.2.15/99"}}, {"entropy": "A"}, {"hostname": "a\0b"},
+    {"name": ""}, {"name": None}, {"name": 3}, {"init": "runit"}, {"workspace": "here"}, {"env": {"A": 1}},
+    {"env": []}, {"mounts": {}}, {"mounts": [{"tag": "x", "target": "/"}]}, {"mounts": [{"tag": "x"}]},
+    {"mounts": [{"tag": "a,b", "target": "/w"}]}, {"network": {"address": "10.0.2.15"}},
+    {"network": {"address": "10.0.2.15/99"}}, {"entropy": "A"}, {"hostname": "a\0b"},
 ])  # fmt: skip
 def test_configure_request_that_is_wrong(change: dict[str, object]) -> None:
     """Refused before anything is touched, and the member is named."""
@@ -106,7 +109,8 @@ def image(tmp_path: Path) -> str:
     """The users of an image."""
     (tmp_path / "etc/environment.d").mkdir(parents=True)
     (tmp_path / "etc/passwd").write_text(
-        "# comment\nroot:x:0:0:root:/root:/bin/bash\nshed:x:1000:1000::/home/shed:/bin/bash\nbad:x:no:1::/:\nnohome:x:7:7:::\n"
+        "# comment\nroot:x:0:0:root:/root:/bin/bash\nshed:x:1000:1000::/home/shed:/bin/bash\n"
+        "bad:x:no:1::/:\nnohome:x:7:7:::\n"
     )
     (tmp_path / "etc/group").write_text("root:x:0:\nsudo:x:27:other,shed\nshed:x:1000:\ndocker:x:999:shed\nbroken\n")
     return str(tmp_path)

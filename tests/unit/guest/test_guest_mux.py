@@ -56,8 +56,10 @@ def test_a_session_cut_at_every_byte_leaves_nothing_behind(agent: Agent) -> None
 def test_leftovers_before_the_attach_are_thrown_away(agent: Agent, seed: int) -> None:
     """Bytes of an earlier session, its attach, pieces of the magic: none of it confuses the beginning."""
     chance = random.Random(seed)
-    pieces = [conversation("f" * 32), p.MAGIC, p.MAGIC[:7], attach_bytes("a" * 32)[:-3], chance.randbytes(300), b"\0" * 9,
-              p.mux_frame(p.DATA, 1, bytes(5000))[:4000]]  # fmt: skip
+    pieces = [
+        conversation("f" * 32), p.MAGIC, p.MAGIC[:7], attach_bytes("a" * 32)[:-3], chance.randbytes(300), b"\0" * 9,
+        p.mux_frame(p.DATA, 1, bytes(5000))[:4000],
+    ]  # fmt: skip
     host = Host(agent.connect())
     nonce = host.read_hello()
     for piece in chance.choices(pieces, k=4):
@@ -90,7 +92,8 @@ def test_an_attach_with_another_nonce_is_not_ours(agent: Agent) -> None:
 
 
 @pytest.mark.parametrize("frame", [
-    p.mux_frame(77, 1), b"\x04\0\0\0\1\xff\xff\xff\xff", p.mux_frame(p.OPEN, 1, b"xx"), p.MAGIC, p.mux_frame(p.HELLO, 0, b"{}"),
+    p.mux_frame(77, 1), b"\x04\0\0\0\1\xff\xff\xff\xff", p.mux_frame(p.OPEN, 1, b"xx"), p.MAGIC,
+    p.mux_frame(p.HELLO, 0, b"{}"),
 ])  # fmt: skip
 def test_a_broken_frame_ends_the_session_and_a_new_one_begins(agent: Agent, frame: bytes) -> None:
     """The guest starts over at once: it says hello again."""

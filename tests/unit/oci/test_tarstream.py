@@ -239,7 +239,7 @@ def test_too_many_members() -> None:
     ):
         counts = Unpacking(memory=10_000).part("layer 1")
         with pytest.raises(
-            DataError, match=r"layer 1: the names and attributes of \d+ files take more than 10000 bytes of memory"
+            DataError, match=r"layer 1: the names and attributes of \d+ files take more than 9.8 KiB of memory"
         ):
             list(read_tar(source(tar(*items)), counts))
     few = [file(f"f{number}") for number in range(15)]
@@ -276,7 +276,8 @@ def test_numbers(field: bytes, value: int) -> None:
 
 
 ITEMS = st.lists(
-    st.builds(file, st.text(min_size=1, max_size=120).filter(lambda t: "\0" not in t), st.binary(max_size=600)), max_size=5
+    st.builds(file, st.text(min_size=1, max_size=120).filter(lambda t: "\0" not in t), st.binary(max_size=600)),
+    max_size=5
 )  # fmt: skip
 
 

@@ -37,7 +37,11 @@ DIGEST = digest_bytes(b"blob")
         ),
         (
             'Negotiate, Basic realm=r, Bearer realm="q\\"q" , error=x',
-            [Challenge("negotiate", {}), Challenge("basic", {"realm": "r"}), Challenge("bearer", {"realm": 'q"q', "error": "x"})],
+            [
+                Challenge("negotiate", {}),
+                Challenge("basic", {"realm": "r"}),
+                Challenge("bearer", {"realm": 'q"q', "error": "x"}),
+            ],
         ),
         ("", []),
         ('="', []),
@@ -246,8 +250,9 @@ def test_credentials_do_not_follow_an_upload(registry: Registry, connect: Connec
 @pytest.mark.parametrize(
     ("host", "insecure", "scheme"),
     [
-        ("localhost:5000", True, "http"), ("127.0.0.1", True, "http"), ("registry.lan:5000", True, "http"), ("ghcr.io", False, "https"),
-        ("localhost.example.com", False, "https"), ("127.0.0.1.example.com:5000", False, "https"),
+        ("localhost:5000", True, "http"), ("127.0.0.1", True, "http"), ("registry.lan:5000", True, "http"),
+        ("ghcr.io", False, "https"), ("localhost.example.com", False, "https"),
+        ("127.0.0.1.example.com:5000", False, "https"),
     ],
 )  # fmt: skip
 def test_who_is_spoken_to_without_encryption(host: str, scheme: str, *, insecure: bool) -> None:

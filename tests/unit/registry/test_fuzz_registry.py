@@ -58,8 +58,9 @@ numbers = st.sampled_from(
 )
 places = st.one_of(
     st.sampled_from(
-        ["/v2/x", "//", "http://HERE/x", "https://HERE/", "http://[::1", "http://:80", "http://a b/", "ftp://a", "x", "?", "#", "http://HERE:1/",
-         "http://HERE/\xff", "http://me:pw@HERE/x", "http://\x1b[31m/", "http://[fe80::1%25eth0]/", "http://0/",
+        ["/v2/x", "//", "http://HERE/x", "https://HERE/", "http://[::1", "http://:80", "http://a b/", "ftp://a", "x",
+         "?", "#", "http://HERE:1/", "http://HERE/\xff", "http://me:pw@HERE/x",
+         "http://\x1b[31m/", "http://[fe80::1%25eth0]/", "http://0/",
          "http://HERE/" + "x" * 30000]
     ),
     odd_text,
@@ -314,8 +315,9 @@ INDEX: dict[str, Any] = {
     ],
 }
 odd_values = st.one_of(
-    st.none(), st.booleans(), st.integers(-(2**70), 2**70), st.floats(), st.text(max_size=20), odd_text, st.just("\x1b[31m" * 3000),
-    st.just([]), st.just({}), st.sampled_from([ZERO, DIGEST, media.INDEX, media.MANIFEST, 1 << 50, 10**400, "2", "sha512:00"]),
+    st.none(), st.booleans(), st.integers(-(2**70), 2**70), st.floats(), st.text(max_size=20), odd_text,
+    st.just("\x1b[31m" * 3000), st.just([]), st.just({}),
+    st.sampled_from([ZERO, DIGEST, media.INDEX, media.MANIFEST, 1 << 50, 10**400, "2", "sha512:00"]),
     st.just([{}] * 200),
 )  # fmt: skip
 changes = st.lists(

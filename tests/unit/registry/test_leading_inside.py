@@ -150,10 +150,11 @@ def test_a_registry_inside_may_lead_around_there(registry: Registry, connect: Co
     [
         ("ghcr.io", "140.82.112.3", True), ("ghcr.io", "2606:50c0:8000::153", True), ("ghcr.io", "10.0.0.1", False),
         ("ghcr.io", "192.168.1.1", False), ("ghcr.io", "172.16.0.1", False), ("ghcr.io", "169.254.169.254", False),
-        ("ghcr.io", "100.64.0.1", False), ("ghcr.io", "fd00::1", False), ("ghcr.io", "fe80::1%2", False), ("ghcr.io", "::1", False),
-        ("ghcr.io", "::ffff:10.0.0.1", False), ("ghcr.io", "::", False), ("ghcr.io", "127.8.8.8", False),
-        ("10.0.0.5:5000", "10.0.0.9", True), ("10.0.0.5:5000", "140.82.112.3", True), ("10.0.0.5:5000", "169.254.169.254", False),
-        ("10.0.0.5:5000", "127.0.0.1", False), ("localhost:5000", "10.0.0.9", True), ("[::1]:5000", "127.0.0.1", True),
+        ("ghcr.io", "100.64.0.1", False), ("ghcr.io", "fd00::1", False), ("ghcr.io", "fe80::1%2", False),
+        ("ghcr.io", "::1", False), ("ghcr.io", "::ffff:10.0.0.1", False), ("ghcr.io", "::", False),
+        ("ghcr.io", "127.8.8.8", False), ("10.0.0.5:5000", "10.0.0.9", True), ("10.0.0.5:5000", "140.82.112.3", True),
+        ("10.0.0.5:5000", "169.254.169.254", False), ("10.0.0.5:5000", "127.0.0.1", False),
+        ("localhost:5000", "10.0.0.9", True), ("[::1]:5000", "127.0.0.1", True),
     ],
 )  # fmt: skip
 def test_where_a_registry_may_lead(registry: str, address: str, *, allowed: bool) -> None:

@@ -35,10 +35,10 @@ def test_what_a_reference_means(text: str, registry: str, repository: str, tag: 
 @pytest.mark.parametrize(
     "text",
     [
-        "", ":v1", "a:", "a@sha256:12", "a@", "UPPER", "ghcr.io/Me/app", "ghcr.io/", "ghcr.io//a", "/a", "a/", "a//b", "a b", "a:v 1", "-a",
-        "a-", "a..b", "a___b", "ghcr.io/a:" + "x" * 129, "x/" + "a" * 254, "f" * 64, "https://ghcr.io/a", "host:port/a", "host:0/a",
-        "host:65536/a", "[::1/a", "[xyz]:1/a", "[12:12]/a", "-host.io/a", "a\n", "ghcr.io/a:v1\n",
-        "../a", "ghcr.io/../a", "ghcr.io/a@" + DIGEST.upper(),
+        "", ":v1", "a:", "a@sha256:12", "a@", "UPPER", "ghcr.io/Me/app", "ghcr.io/", "ghcr.io//a", "/a", "a/", "a//b",
+        "a b", "a:v 1", "-a", "a-", "a..b", "a___b", "ghcr.io/a:" + "x" * 129, "x/" + "a" * 254, "f" * 64,
+        "https://ghcr.io/a", "host:port/a", "host:0/a", "host:65536/a", "[::1/a", "[xyz]:1/a", "[12:12]/a",
+        "-host.io/a", "a\n", "ghcr.io/a:v1\n", "../a", "ghcr.io/../a", "ghcr.io/a@" + DIGEST.upper(),
     ],
 )  # fmt: skip
 def test_what_is_no_reference(text: str) -> None:
@@ -67,9 +67,10 @@ def test_the_name_of_a_pulled_image(text: str, name: str) -> None:
 @pytest.mark.parametrize(
     ("authority", "loopback"),
     [
-        ("localhost", True), ("LOCALHOST:5000", True), ("127.0.0.1:5000", True), ("127.9.9.9", True), ("[::1]:5000", True), ("[::1]", True),
-        ("localhost.example.com", False), ("localhost.example.com:5000", False), ("127.0.0.1.example.com", False), ("127.1", False),
-        ("10.0.0.1", False), ("[::2]", False), ("0.0.0.0", False), ("localhostx", False),
+        ("localhost", True), ("LOCALHOST:5000", True), ("127.0.0.1:5000", True), ("127.9.9.9", True),
+        ("[::1]:5000", True), ("[::1]", True), ("localhost.example.com", False), ("localhost.example.com:5000", False),
+        ("127.0.0.1.example.com", False), ("127.1", False), ("10.0.0.1", False), ("[::2]", False), ("0.0.0.0", False),
+        ("localhostx", False),
     ],
 )  # fmt: skip
 def test_which_hosts_are_this_machine(authority: str, loopback: bool) -> None:

@@ -71,8 +71,9 @@ def test_a_blob(registry: Registry, connect: Connect, tmp_path: Path, size: int 
 @pytest.mark.parametrize(
     ("fault", "waited"),
     [
-        (status(500), [1]), (status(503), [1]), (status(429, Retry_After="7"), [7]), (status(429, Retry_After="9999"), [60]),
-        (status(429, Retry_After="soon"), [1]), (Handler.reset, [1]), (Handler.end, [1]), (cut_after(0), [1]),
+        (status(500), [1]), (status(503), [1]), (status(429, Retry_After="7"), [7]),
+        (status(429, Retry_After="9999"), [60]), (status(429, Retry_After="soon"), [1]), (Handler.reset, [1]),
+        (Handler.end, [1]), (cut_after(0), [1]),
     ],
 )  # fmt: skip
 def test_faults_that_pass(

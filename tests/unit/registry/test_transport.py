@@ -155,8 +155,9 @@ def test_what_is_encrypted_stays_so(url: str) -> None:
     [
         ("https://ghcr.io/a", "https://ghcr.io:443/b?c", True), ("http://GHCR.io", "http://ghcr.io:80/", True),
         ("https://ghcr.io", "http://ghcr.io", False), ("https://ghcr.io", "https://ghcr.io:444", False),
-        ("https://ghcr.io", "https://ghcr.io.example.org", False), ("https://ghcr.io", "https://ghcr.io@example.org", False),
-        ("http://[::1]:80", "http://[::1]", True), ("https://me@ghcr.io", "https://ghcr.io", True),
+        ("https://ghcr.io", "https://ghcr.io.example.org", False),
+        ("https://ghcr.io", "https://ghcr.io@example.org", False), ("http://[::1]:80", "http://[::1]", True),
+        ("https://me@ghcr.io", "https://ghcr.io", True),
     ],
 )  # fmt: skip
 def test_origins(one: str, other: str, *, same: bool) -> None:

@@ -57,8 +57,8 @@ def test_each_kind_is_found(tmp_path: Path) -> None:
     script(tmp_path / "Makefile")
     everything = found(tmp_path)
     assert sorted(everything) == [
-        "a/.envrc", "a/.git/config", "a/.git/hooks/pre-commit", "a/.git/rebase-merge/git-rebase-todo", "a/.husky/pre-commit",
-        "a/.vscode/tasks.json", "bare/HEAD", "bare/config", "set",
+        "a/.envrc", "a/.git/config", "a/.git/hooks/pre-commit", "a/.git/rebase-merge/git-rebase-todo",
+        "a/.husky/pre-commit", "a/.vscode/tasks.json", "bare/HEAD", "bare/config", "set",
     ]  # fmt: skip
     assert everything["a/.git/config"] == "git runs programs by it: core.fsmonitor, core.hookspath, alias.st"
     assert everything["bare/config"] == "git runs programs by it: include.path"

@@ -90,8 +90,8 @@ def test_one_that_fails_or_has_died_costs_nothing_but_time(world: World) -> None
             assert made["timings"].keys() >= {"claim", "restore"}
         assert [event.message for event in events if isinstance(event, WarningEvent)] == [
             (
-                "restoring the virtual machine failed, so it is restored anew: the VM that waits does not do what it is "
-                "told"
+                "restoring the virtual machine failed, so it is restored anew: "
+                "the VM that waits does not do what it is told"
             )
         ]
 
