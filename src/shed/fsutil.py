@@ -13,11 +13,11 @@ import stat
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextvars import ContextVar
 from pathlib import Path
 from typing import BinaryIO
 
 from shed.errors import REFUSALS, ConflictError, StorageError
+from shed.progress import on_wait
 from shed.text import visible
 
 _FICLONE = 0x40049409
@@ -29,16 +29,6 @@ _TOLD_AFTER = 1.0
 """Seconds of waiting after which the holder of the lock is named."""
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.001, 0.05
 """Seconds between two tries to lock."""
-
-
-def _log_wait(message: str) -> None:
-    import logging  # noqa: PLC0415  seldom needed
-
-    logging.getLogger(__name__).warning("%s", message)
-
-
-on_wait: ContextVar[Callable[[str], None]] = ContextVar("on_wait", default=_log_wait)
-"""Called with a message when a lock is waited for.  By default it goes to the log."""
 
 
 @contextlib.contextmanager
@@ -133,7 +123,7 @@ def private_folder(path: Path) -> None:
 def locked(path: Path, *, shared: bool = False, wait: bool = True, limit: float = LOCK_LIMIT) -> Iterator[None]:
     """Hold a flock on the file `path`, which is created with mode 0600 and never removed.
 
-    After a second of waiting, `on_wait` is told who holds it.  Raises `ConflictError` (LOCKED) after `limit` seconds;
+    After a second of waiting, `shed.progress.on_wait` is told who holds it.  Raises `ConflictError` (LOCKED) after `limit` seconds;
     without `wait`, at once.
     """
     with storage_errors(path):

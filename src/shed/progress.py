@@ -6,52 +6,94 @@ events, or not at all.
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from contextvars import ContextVar
 
 from shed.errors import UnavailableError
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
-@dataclass(frozen=True, slots=True)
-class PhaseEvent:
+
+class _Value:
+    """Is equal to another of its class with the same fields.  No dataclass: every command starts by importing this."""
+
+    __slots__: tuple[str, ...] = ()
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and all(getattr(self, name) == getattr(other, name) for name in self.__slots__)
+
+    def __hash__(self) -> int:
+        return hash(tuple(getattr(self, name) for name in self.__slots__))
+
+    def __repr__(self) -> str:
+        fields = ", ".join(f"{name}={getattr(self, name)!r}" for name in self.__slots__)
+        return f"{type(self).__name__}({fields})"
+
+
+class PhaseEvent(_Value):
     """The work entered the phase `name`; `message` is for people."""
 
-    name: str
-    message: str
+    __match_args__ = ("name", "message")
+    __slots__ = ("message", "name")
+
+    def __init__(self, name: str, message: str) -> None:
+        self.name = name
+        self.message = message
 
 
-@dataclass(frozen=True, slots=True)
-class BytesEvent:
+class BytesEvent(_Value):
     """`current` of `total` bytes of the thing named `label` are done; `total` is None while unknown."""
 
-    label: str
-    current: int
-    total: int | None
+    __match_args__ = ("label", "current", "total")
+    __slots__ = ("current", "label", "total")
+
+    def __init__(self, label: str, current: int, total: int | None) -> None:
+        self.label = label
+        self.current = current
+        self.total = total
 
 
-@dataclass(frozen=True, slots=True)
-class BlobEvent:
-    """`current` of `total` bytes of one blob of an image are transferred; `total` is None while unknown."""
+class BlobEvent(_Value):
+    """`current` of `total` bytes of one blob of an image are transferred; `total` is None while unknown.
 
-    digest: str
-    label: str
-    """What it is: ``kernel``, ``rootfs``, ``layer 2``."""
-    status: str
-    """``downloading``, ``exists`` (nothing had to be transferred) or ``done``; the last two come once."""
-    current: int
-    total: int | None
+    `label` says what it is: ``kernel``, ``rootfs``, ``layer 2``.  `status` is ``downloading``, ``exists`` (nothing had
+    to be transferred) or ``done``; the last two come once.
+    """
+
+    __match_args__ = ("digest", "label", "status", "current", "total")
+    __slots__ = ("current", "digest", "label", "status", "total")
+
+    def __init__(self, digest: str, label: str, status: str, current: int, total: int | None) -> None:
+        self.digest = digest
+        self.label = label
+        self.status = status
+        self.current = current
+        self.total = total
 
 
-@dataclass(frozen=True, slots=True)
-class WarningEvent:
+class WarningEvent(_Value):
     """Something went wrong, but the work goes on."""
 
-    message: str
+    __match_args__ = ("message",)
+    __slots__ = ("message",)
+
+    def __init__(self, message: str) -> None:
+        self.message = message
 
 
 Event = PhaseEvent | BytesEvent | BlobEvent | WarningEvent
+
+
+def _log_wait(message: str) -> None:
+    import logging  # noqa: PLC0415  seldom needed
+
+    logging.getLogger(__name__).warning("%s", message)
+
+
+on_wait: ContextVar[Callable[[str], None]] = ContextVar("on_wait", default=_log_wait)
+"""Is told which lock is waited for (`shed.fsutil.locked`); writes to the log unless somebody watches."""
 
 
 def _ignore(event: Event) -> None:
@@ -62,6 +104,8 @@ class Stop:
     """Asks work in other threads to give up: `sleep` ends, `check` raises, functions given to `also` are called."""
 
     def __init__(self) -> None:
+        import threading  # noqa: PLC0415  clients of a server do not need it
+
         self._event = threading.Event()
         self._also: list[Callable[[], object]] = []
 
@@ -91,19 +135,19 @@ class Stop:
         self.check()
 
 
-@dataclass(slots=True)
 class Progress:
     """Passes events to `sink`, and counts in `timings` the milliseconds that the phases of each name took.
 
     Time before the first phase counts as ``setup``.
     """
 
-    sink: Callable[[Event], None] = _ignore
-    timings: dict[str, float] = field(default_factory=dict)
-    left: Stop = field(default_factory=Stop)
-    """Set when nobody waits for the work any more.  Most work goes on all the same; work that should not watches it."""
-    _current: str = "setup"
-    _since: float = field(default_factory=time.monotonic)
+    def __init__(self, sink: Callable[[Event], None] = _ignore, *, left: Stop | None = None) -> None:
+        self.sink = sink
+        self.timings: dict[str, float] = {}
+        self.left = left or Stop()
+        """Set when nobody waits for the work any more.  Most work goes on all the same; work that should not watches it."""
+        self._current = "setup"
+        self._since = time.monotonic()
 
     def phase(self, name: str, message: str = "") -> None:
         """End the current phase and enter `name`.  With an empty `message` the phase is timed, but not shown."""

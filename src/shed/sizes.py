@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import re
-
 from shed.errors import UsageError
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
-_SIZE = re.compile(r"(\d{1,18}(?:\.\d+)?)\s*([KMGT]?)(?:I?B)?", re.IGNORECASE | re.ASCII)
 _UNITS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}
 
 
 def parse_size(text: str) -> int:
     """Return the bytes that `text` means: ``5G``, ``512M``, ``1.5GiB`` or ``1073741824``.  Raises `UsageError`."""
-    match = _SIZE.fullmatch(text.strip())
+    import re  # noqa: PLC0415  writing sizes needs none
+
+    match = re.fullmatch(r"(\d{1,18}(?:\.\d+)?)\s*([KMGT]?)(?:I?B)?", text.strip(), re.IGNORECASE | re.ASCII)
     if match is None:
         raise UsageError(f"{text!r} is not a size", hint="write a number and a unit: 512M, 5G")
     return int(float(match[1]) * 1024 ** _UNITS[match[2].upper()])

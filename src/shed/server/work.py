@@ -22,8 +22,7 @@ from msgspec import Struct
 from shed.api import events
 from shed.api.base import WorkParams
 from shed.errors import ShedError, UnavailableError
-from shed.fsutil import on_wait
-from shed.progress import BlobEvent, BytesEvent, Event, PhaseEvent, Progress, Stop, WarningEvent
+from shed.progress import BlobEvent, BytesEvent, Event, PhaseEvent, Progress, Stop, WarningEvent, on_wait
 from shed.server.call import Call, Work
 from shed.server.failures import explain
 from shed.server.http import Events, Reply, Request, encode, json_answer

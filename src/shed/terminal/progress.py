@@ -5,20 +5,21 @@ With ``--json`` there is nothing but warnings.
 
 from __future__ import annotations
 
-import contextlib
 import os
-import shutil
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
-from functools import partial
-from typing import TextIO
 
-from shed.fsutil import on_wait
-from shed.progress import BlobEvent, BytesEvent, Event, PhaseEvent, WarningEvent
+from shed.progress import BlobEvent, BytesEvent, PhaseEvent, WarningEvent, on_wait
 from shed.sizes import format_size
 from shed.text import visible
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextvars import Token
+    from typing import TextIO
+
+    from shed.progress import Event
 
 _TICK = 0.1
 _FRAMES = "|/-\\"
@@ -27,33 +28,47 @@ _PLAIN_INTERVAL = 10.0
 """Seconds between two plain lines about one transfer."""
 
 
-@contextlib.contextmanager
-def shown(*, json: bool = False, stream: TextIO | None = None) -> Iterator[Callable[[Event], None]]:
-    """Yield a function that shows progress events on `stream` (default: standard error) until the block ends.
+class shown:  # noqa: N801  used as a function is, as contextlib's are; that takes longer to import than this
+    """Yields a function that shows progress events on `stream` (default: standard error) until the block ends.
 
     A terminal gets lines that are drawn over and erased at the end, everything else plain lines.  With `json` only
     warnings are shown, each as one JSON object on its line.
     """
-    stream = stream or sys.stderr
-    with contextlib.ExitStack() as held:
-        sink: Callable[[Event], None]
-        if json:
-            sink = partial(_warn_machines, stream=stream)
-        elif stream.isatty() and os.environ.get("TERM") != "dumb":
-            sink = held.enter_context(LiveLines(stream))
-        else:
-            sink = PlainLines(stream)
-        held.callback(on_wait.reset, on_wait.set(lambda whose: sink(WarningEvent(whose))))
-        yield sink
+
+    def __init__(self, *, json: bool = False, stream: TextIO | None = None) -> None:
+        stream = stream or sys.stderr
+        self._live: LiveLines | None = None
+        self._token: Token[Callable[[str], None]] | None = None
+        if not json and stream.isatty() and os.environ.get("TERM") != "dumb":
+            self._live = LiveLines(stream)
+        self._sink: Callable[[Event], None] = self._live or (JsonLines(stream) if json else PlainLines(stream))
+
+    def __enter__(self) -> Callable[[Event], None]:
+        if self._live is not None:
+            self._live.__enter__()
+        self._token = on_wait.set(lambda whose: self._sink(WarningEvent(whose)))
+        return self._sink
+
+    def __exit__(self, *_: object) -> None:
+        assert self._token is not None
+        on_wait.reset(self._token)
+        if self._live is not None:
+            self._live.__exit__()
 
 
-def _warn_machines(event: Event, stream: TextIO) -> None:
-    """Write a warning as one JSON object on its line, as errors are."""
-    import json  # noqa: PLC0415  few commands warn
+class JsonLines:
+    """One JSON object on its line for each warning, as for errors; nothing for other events."""
 
-    if isinstance(event, WarningEvent):
-        stream.write(json.dumps({"warning": event.message}) + "\n")
-        stream.flush()
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __call__(self, event: Event) -> None:
+        """Show `event`."""
+        import json  # noqa: PLC0415  few commands warn
+
+        if isinstance(event, WarningEvent):
+            self._stream.write(json.dumps({"warning": event.message}) + "\n")
+            self._stream.flush()
 
 
 class PlainLines:
@@ -85,12 +100,14 @@ class PlainLines:
 
 
 class LiveLines:
-    """A line that is drawn over and over: what goes on, how far it is, for how long.
+    """A line that is redrawn all the time: the current phase, how far it is, and for how long.
 
-    Below it one for each blob on its way.
+    Below it is one line for each blob that is being transferred.
     """
 
     def __init__(self, stream: TextIO, *, clock: Callable[[], float] = time.monotonic) -> None:
+        import threading  # noqa: PLC0415  for terminals alone
+
         self._stream = stream
         self._clock = clock
         self._start = clock()
@@ -138,7 +155,7 @@ class LiveLines:
                 self._draw()
 
     def _draw(self) -> None:
-        columns, rows = shutil.get_terminal_size()
+        columns, rows = _terminal_size(self._stream)
         first = line(self._message, self._bytes, self._clock() - self._start, _FRAMES[self._frame % len(_FRAMES)])
         lines = [first, *map(blob_line, self._blobs.values())][: max(1, rows - 1)]
         self._stream.write(self._erased() + "\n".join(text[: columns - 1] for text in lines))
@@ -150,6 +167,15 @@ class LiveLines:
         up = f"\x1b[{self._below}A" if self._below else ""
         self._below = 0
         return f"\r{up}\x1b[J"
+
+
+def _terminal_size(stream: TextIO) -> tuple[int, int]:
+    """Return (columns, rows) of a terminal, 80 and 24 when it does not know."""
+    try:
+        columns, rows = os.get_terminal_size(stream.fileno())
+    except (OSError, ValueError):
+        columns, rows = 0, 0
+    return columns or 80, rows or 24
 
 
 def line(message: str, transfer: BytesEvent | None, elapsed: float, frame: str) -> str:

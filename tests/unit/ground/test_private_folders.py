@@ -16,10 +16,11 @@ import pytest
 from shed import fsutil
 from shed.config.paths import Paths
 from shed.errors import ConflictError, StorageError
-from shed.fsutil import locked, on_wait, private_folder
+from shed.fsutil import locked, private_folder
 from shed.images import refs
 from shed.oci.digest import Digest
 from shed.oci.store import LayoutStore
+from shed.progress import on_wait
 from shed.sheds.folders import prepare
 
 NOBODY = 65534
