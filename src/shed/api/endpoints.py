@@ -49,6 +49,8 @@ class Endpoint(Generic[P, B, A]):
     """The JSON of a success, also of the event ``complete``; ``str`` is text, ``bytes`` an upgrade only."""
     summary: str
     status: int = 200
+    other_statuses: tuple[int, ...] = ()
+    """Of a success, too."""
     events: bool = False
     """Whether it answers as server-sent events when it is asked to."""
     upgrade: str = ""
@@ -67,6 +69,16 @@ _FORCED = Old("query", "force", "force")
 _REF = (Old("query", "ref", "image"), Old("path", "ref", "image"))
 
 INFO = Endpoint("info", "GET", "/api/info", Right.READ, Nothing, NoBody, server.Info, "Say who this server is")
+OPENAPI = Endpoint(
+    "openapi",
+    "GET",
+    "/api/openapi.json",
+    Right.READ,
+    Nothing,
+    NoBody,
+    dict[str, Any],
+    "Describe this API, as OpenAPI 3.1",
+)
 SSH_HOST_KEY = Endpoint(
     "ssh_host_key",
     "GET",
@@ -389,6 +401,7 @@ ADD_SSH_KEY = Endpoint(
     access.AddedSshKey,
     "Let a key in by SSH",
     status=201,
+    other_statuses=(200,),
 )
 REMOVE_SSH_KEY = Endpoint(
     "remove_ssh_key",

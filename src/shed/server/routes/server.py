@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from typing import Any
 
 from shed.api import endpoints
 from shed.api import server as api
@@ -32,6 +33,13 @@ async def info(server: Server, call: Call[Nothing, NoBody]) -> api.Info:
         data_dir=str(server.paths.data) if local else "",
         socket=str(server.paths.socket) if local else "",
     )
+
+
+async def openapi(server: Server, call: Call[Nothing, NoBody]) -> dict[str, Any]:
+    """Describe the API."""
+    from shed.api.openapi import document  # noqa: PLC0415  few ask
+
+    return await asyncio.to_thread(document)
 
 
 async def ssh_host_key(server: Server, call: Call[Nothing, NoBody]) -> api.HostKey:
@@ -74,6 +82,7 @@ async def prune(server: Server, call: Call[WorkParams, api.Prune]) -> Work[api.P
 
 ROUTES = (
     route(endpoints.INFO, info),
+    route(endpoints.OPENAPI, openapi),
     route(endpoints.SSH_HOST_KEY, ssh_host_key),
     route(endpoints.STOP_SERVER, stop),
     route(endpoints.USAGE, usage),
