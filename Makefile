@@ -41,8 +41,9 @@ wheel: setup ## a wheel, in dist/
 deb: setup-tests ## a Debian package, in dist/
 	@$(PYTHON) packaging/build_deb.py dist
 
-reference: setup ## write docs/reference/cli.md anew
+reference: setup ## write docs/reference/cli.md and api.md anew
 	@$(PYTHON) scripts/cli_reference.py
+	@$(PYTHON) scripts/api_reference.py
 
 recording: setup ## record docs/assets/quick-start by a real run; takes the image base, which `make demo` makes
 	@$(PYTHON) scripts/recording.py

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
+from msgspec import UNSET, UnsetType
+
 from shed.api.base import Answer, PartialAnswer, says
 
 
@@ -21,12 +23,12 @@ class Failure(Answer, kw_only=True, frozen=True):
     error: Annotated[Fault, says("What went wrong.")] = Fault()
 
 
-class ProgressEvent(PartialAnswer, kw_only=True, frozen=True):
+class ProgressEvent(Answer, kw_only=True, frozen=True):
     """`progress`: the work has entered a phase, or has a warning."""
 
-    phase: Annotated[str, says("Name of the phase; empty for a warning.")]
-    message: Annotated[str, says("For people.")]
-    warning: Annotated[bool, says("True for a warning.", optional=True)] = False
+    phase: Annotated[str, says("Name of the phase; empty for a warning.")] = ""
+    message: Annotated[str, says("For people.")] = ""
+    warning: Annotated[bool | UnsetType, says("True for a warning.", optional=True)] = UNSET
 
 
 class BytesEvent(Answer, kw_only=True, frozen=True):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 
-from shed.api.base import Answer, Body, Params, PartialAnswer, Timings, Warnings, says
+from shed.api.base import Answer, Body, Params, Timings, Warnings, says
 from shed.names import MAX_TAG
 
 ImageName = Annotated[str, Meta(min_length=1), says("The image: a tag, a digest, or the reference it was pulled by.")]
@@ -65,28 +65,28 @@ class Layer(Answer, kw_only=True, frozen=True):
     present: Annotated[bool, says("Whether it is here.")] = False
 
 
-class ImageDetails(PartialAnswer, kw_only=True, frozen=True):
-    """All that is known of an image.  The members after `warning` are absent when its config is not here."""
+class ImageDetails(Answer, kw_only=True, frozen=True):
+    """All that is known of an image.  The members after `warning` are empty when its config is not here."""
 
-    name: Annotated[str, says("The name that it was found by.")]
-    names: Annotated[list[str], says("Its tags.")]
-    references: Annotated[list[str], says("What it was pulled by.")]
-    digest: Digest
-    source: Annotated[str, says("As in the list of images.")]
-    in_use: Annotated[list[str], says("Who needs it.")]
-    source_ref: Annotated[str, says("What it was made from.")]
-    variant: Annotated[str, says("The name given to the build.")]
-    bootable: Annotated[bool, says("Whether a shed can be made of it.")]
-    size_bytes: Annotated[int, says("Of its blobs.")]
-    logical_size_bytes: Annotated[int | None, says("Of the files in it; null when it is not told.")]
-    build_tools: Annotated[str, says("What wrote the root file system.")]
-    boot_blobs: Annotated[dict[str, BootBlob], says("`kernel`, `initrd`, `runtime erofs` and `rootfs erofs`.")]
-    layers: Annotated[list[Layer], says("From the lowest up.")]
-    annotations: Annotated[dict[str, str], says("Of its manifest.")]
-    warning: Annotated[str, says("What is wrong with it; empty when nothing is.")]
-    platform: Annotated[str, says("`OS/ARCHITECTURE`.", optional=True)] = ""
-    created: Annotated[Any, says("As its config says: RFC 3339, or null.", optional=True)] = ""
-    config: Annotated[dict[str, Any], says("How containers of it would run, as its config says.", optional=True)] = {}
+    name: Annotated[str, says("The name that it was found by.")] = ""
+    names: Annotated[list[str], says("Its tags.")] = []
+    references: Annotated[list[str], says("What it was pulled by.")] = []
+    digest: Digest = ""
+    source: Annotated[str, says("As in the list of images.")] = ""
+    in_use: Annotated[list[str], says("Who needs it.")] = []
+    source_ref: Annotated[str, says("What it was made from.")] = ""
+    variant: Annotated[str, says("The name given to the build.")] = ""
+    bootable: Annotated[bool, says("Whether a shed can be made of it.")] = False
+    size_bytes: Annotated[int, says("Of its blobs.")] = 0
+    logical_size_bytes: Annotated[int | None, says("Of the files in it; null when it is not told.")] = None
+    build_tools: Annotated[str, says("What wrote the root file system.")] = ""
+    boot_blobs: Annotated[dict[str, BootBlob], says("`kernel`, `initrd`, `runtime erofs` and `rootfs erofs`.")] = {}
+    layers: Annotated[list[Layer], says("From the lowest up.")] = []
+    annotations: Annotated[dict[str, str], says("Of its manifest.")] = {}
+    warning: Annotated[str, says("What is wrong with it; empty when nothing is.")] = ""
+    platform: Annotated[str, says("`OS/ARCHITECTURE`.")] = ""
+    created: Annotated[Any, says("As its config says: RFC 3339, or null.")] = None
+    config: Annotated[dict[str, Any], says("How containers of it would run, as its config says.")] = {}
 
 
 class Step(Answer, kw_only=True, frozen=True):
@@ -217,13 +217,13 @@ class PruneImages(Body, kw_only=True, frozen=True, forbid_unknown_fields=True):
     dry_run: Annotated[bool, says("Only say what would go.")] = False
 
 
-class PrunedBlob(PartialAnswer, kw_only=True, frozen=True):
+class PrunedBlob(Answer, kw_only=True, frozen=True):
     """A file of the store that goes."""
 
     kind: Annotated[str, says("`image` (a manifest), `blob`, `partial` (of a download) or `cache`.")] = ""
     digest: Digest = ""
-    size_bytes: Annotated[int, says("On the disk.")]
-    docker_ref: Annotated[str | None, says("Of an image: what it was made from.", optional=True)] = None
+    size_bytes: Annotated[int, says("On the disk.")] = 0
+    docker_ref: Annotated[str | UnsetType, says("Of an image: what it was made from.", optional=True)] = UNSET
 
 
 class PrunedImages(Answer, kw_only=True, frozen=True):

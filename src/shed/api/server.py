@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 
 from shed.api.base import Answer, Body, PartialAnswer, says
 from shed.api.images import PrunedBlob
@@ -37,15 +37,15 @@ class Stopping(Answer, kw_only=True, frozen=True):
     status: Annotated[str, says("`stopping`.")] = "stopping"
 
 
-class UsageItem(PartialAnswer, kw_only=True, frozen=True):
+class UsageItem(Answer, kw_only=True, frozen=True):
     """One thing of a kind."""
 
-    name: Annotated[str, says("Its name, or its path.")]
-    size_bytes: Annotated[int, says("As long as its files are.")]
-    disk_bytes: Annotated[int, says("What the file system has given them.")]
-    unique_bytes: Annotated[int | None, says("Of an image: what no other image has, on the disk.", optional=True)] = (
-        None
-    )
+    name: Annotated[str, says("Its name, or its path.")] = ""
+    size_bytes: Annotated[int, says("As long as its files are.")] = 0
+    disk_bytes: Annotated[int, says("What the file system has given them.")] = 0
+    unique_bytes: Annotated[
+        int | UnsetType, says("Of an image: what no other image has, on the disk.", optional=True)
+    ] = UNSET
 
 
 class UsageKind(Answer, kw_only=True, frozen=True):

@@ -14,7 +14,7 @@ EXEC, CONNECT, LOG = "shed-exec", "shed-tcp", "shed-log"
 class ExecRequest(PartialAnswer, kw_only=True, frozen=True):
     """The command to run."""
 
-    cmd: Annotated[list[str], says("Program and arguments.", minItems=1)]
+    cmd: Annotated[list[str], says("Program and arguments; empty: the user's login shell.")]
     env: Annotated[list[str], says("`NAME=VALUE` each.", optional=True)] = []
     tty: Annotated[bool, says("Give it a terminal.", optional=True)] = False
     rows: Annotated[int, says("Lines of the terminal.", optional=True)] = 0

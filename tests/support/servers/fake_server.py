@@ -16,6 +16,7 @@ from shed.client.transport import NotRunningError, connect
 from shed.server.app import Server
 from shed.server.run import serve
 from shed.sheds.manager import Manager
+from support.servers.contract import install
 from support.servers.world import World
 
 
@@ -66,6 +67,7 @@ def end_machines(root: Path) -> None:
 
 def main() -> None:
     """Serve until SIGTERM."""
+    install()
     world = World(Path(sys.argv[1]), *sys.argv[2:]).prepare()
     serve(Server(world.paths, world.settings, Manager(world.paths, world.backend, world.resolve, world.settings)))
 

@@ -25,11 +25,13 @@ from shed.server.logfile import OneLine
 from shed.server.run import serve
 from shed.server.ssh import limits as ssh_limits
 from shed.sheds.manager import Manager
+from support.servers.contract import install
 from support.servers.world import World
 
 
 def main() -> None:
     """Serve."""
+    install()
     root = Path(sys.argv[1])
     faults, port, ssh, limits, log = (root / name for name in ("faults", "port", "ssh", "limits", "log"))
     world = World(root, *(faults.read_text().split() if faults.exists() else ())).prepare()

@@ -13,6 +13,9 @@ from typing import Any
 
 from support.vms.templates import EITHER, WARM, lend
 
+CHECKED = Path(__file__).parents[1] / "servers/checked"
+"""On the PYTHONPATH, it has the server held to the contract."""
+
 
 class Machine:
     """A user's machine with an image store of its own; `shed` starts the server when it needs it."""
@@ -28,6 +31,7 @@ class Machine:
         if way:
             lend(self.data, way)
         environment = {"SHED_DATA_DIR": str(self.data), "SHED_RUNTIME_DIR": str(root / "run"), "HOME": str(root)}
+        environment["PYTHONPATH"] = str(CHECKED)
         self.environment = {**os.environ, **environment}
         self.environment.pop("SHED_SERVER", None)
         self.command = [sys.executable, "-m", "shed.cli.main"]
