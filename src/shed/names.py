@@ -26,14 +26,14 @@ def check_shed_name(name: str) -> str:
     hint = (
         f"use lower-case letters, digits and '-', start with a letter, end with a letter or digit, {MAX_NAME} at most"
     )
-    return _checked(name, right, "shed", hint)
+    return _checked(name, right, "invalid shed name", code="INVALID_SHED_NAME", hint=hint)
 
 
 def check_image_name(name: str) -> str:
     """Return `name` when it can name an image in the local store; raise `UsageError` (INVALID_IMAGE_NAME) otherwise."""
     right = len(name) <= MAX_TAG and _matches(_TAG_NAME, name)
     hint = "use letters, digits, '.', '_' and '-', and start with a letter, digit or '_'"
-    return _checked(name, right, "image", hint)
+    return _checked(name, right, "invalid image name", code="INVALID_IMAGE_NAME", hint=hint)
 
 
 def check_server_name(name: str) -> str:
@@ -46,14 +46,14 @@ def check_server_name(name: str) -> str:
         f"use letters, digits, '.', '_' and '-', start with a letter or digit, {MAX_NAME} at most; 'local' is this "
         "machine's own"
     )
-    return _checked(name, right, "server", hint)
+    return _checked(name, right, "invalid server name", code="INVALID_SERVER_NAME", hint=hint)
 
 
 def check_session_name(name: str) -> str:
     """Return `name` when it can name a session in a shed; raise `UsageError` (INVALID_SESSION_NAME) otherwise."""
     right = len(name) <= MAX_NAME and _matches(_SESSION_NAME, name)
     hint = f"use letters, digits, '_' and '-', start with a letter or digit, {MAX_NAME} at most"
-    return _checked(name, right, "session", hint)
+    return _checked(name, right, "invalid session name", code="INVALID_SESSION_NAME", hint=hint)
 
 
 def check_token_name(name: str) -> str:
@@ -66,7 +66,7 @@ def check_token_name(name: str) -> str:
         f"use letters, digits, '.', '_' and '-', start with a letter or digit, {MAX_NAME} at most; 'local' is the "
         "server's own"
     )
-    return _checked(name, right, "token", hint)
+    return _checked(name, right, "invalid token name", code="INVALID_TOKEN_NAME", hint=hint)
 
 
 def _matches(pattern: str, name: str) -> bool:
@@ -75,7 +75,7 @@ def _matches(pattern: str, name: str) -> bool:
     return re.fullmatch(pattern, name) is not None
 
 
-def _checked(name: str, right: bool, what: str, hint: str) -> str:
+def _checked(name: str, right: bool, wrong: str, *, code: str, hint: str) -> str:
     if right:
         return name
-    raise UsageError(f"invalid {what} name {name!r}", code=f"INVALID_{what.upper()}_NAME", hint=hint)
+    raise UsageError(f"{wrong} {name!r}", code=code, hint=hint)

@@ -35,10 +35,10 @@ class Completed:
     stderr: bytes
 
 
-class CommandError(ShedError):
+class ToolError(ShedError):
     """An external command failed; the message ends with its last output."""
 
-    code = "COMMAND_FAILED"
+    code = "TOOL_FAILED"
 
 
 def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -60,7 +60,7 @@ def run(
     """Run `command` to its end and return what it printed.
 
     Its stdin is empty unless given.  `timeout` is in seconds.  Raises `UnavailableError` (TOOL_MISSING) with `hint`
-    when the program is not installed, and `CommandError` when it takes too long or, with `check`, when it fails.
+    when the program is not installed, and `ToolError` when it takes too long or, with `check`, when it fails.
     """
     words = [str(word) for word in command]
     log.debug("run: %s", shlex.join(words))
@@ -78,7 +78,7 @@ def run(
     except FileNotFoundError:
         raise missing_tool(words[0], hint) from None
     except subprocess.TimeoutExpired:
-        raise CommandError(
+        raise ToolError(
             f"{words[0]} did not end within {timeout:g} s", hint=f"run it by hand: {shlex.join(words)}"
         ) from None
     result = Completed(done.returncode, done.stdout, done.stderr)
@@ -188,7 +188,7 @@ def missing_tool(program: str, hint: str | None) -> UnavailableError:
     return UnavailableError(f"{program} is not installed", code="TOOL_MISSING", hint=hint)
 
 
-def failed(words: Sequence[str], result: Completed) -> CommandError:
+def failed(words: Sequence[str], result: Completed) -> ToolError:
     """Return the error for a command that failed, with its last output.
 
     The command is logged in a form that can be pasted into a shell.
@@ -199,4 +199,4 @@ def failed(words: Sequence[str], result: Completed) -> CommandError:
     else:
         how = f"failed with exit code {result.returncode}"
     tail = (result.stderr or result.stdout).decode(errors="replace").strip()[-_TAIL:]
-    return CommandError(f"{words[0]} {how}{': ' + tail if tail else ''}", hint=f"run it by hand: {shlex.join(words)}")
+    return ToolError(f"{words[0]} {how}{': ' + tail if tail else ''}", hint=f"run it by hand: {shlex.join(words)}")

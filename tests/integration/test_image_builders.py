@@ -164,7 +164,7 @@ def test_a_run_that_fails(store: LayoutStore, containers: Containers, context: P
     assert "podman failed with exit code" in lines[-2]
     assert lines[-1] == "hint: what podman printed says why"
     error = json.loads(shed(store, containers, "--json", context).stderr)["error"]
-    assert error["code"] == "COMMAND_FAILED"
+    assert error["code"] == "TOOL_FAILED"
     assert "\nwhat went wrong\n" in error["message"]
     assert leftovers(store, containers) == []
 

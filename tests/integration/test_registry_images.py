@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from shed.erofs import layout
-from shed.errors import ConflictError, DataError, NotFoundError, ShedError, UsageError
+from shed.errors import ConflictError, DataError, NotFoundError, RegistryError, ShedError, UsageError
 from shed.images.annotations import RUNTIME_KEY, BootAnnotations
 from shed.images.listing import list_images
 from shed.images.mint import mint_archive
@@ -31,7 +31,6 @@ from shed.oci.digest import Digest, digest_bytes
 from shed.oci.manifest import Manifest
 from shed.oci.partial import partial_path
 from shed.oci.registry.client import Repository
-from shed.oci.registry.errors import RegistryError
 from shed.oci.registry.reference import parse_reference
 from shed.oci.store import LayoutStore
 from shed.progress import Progress
@@ -158,7 +157,7 @@ def test_boot_only_and_later_the_layers(
     assert (listed.layers, listed.bootable) == ("boot-only", True)
     with pytest.raises(ConflictError, match="image layers not present locally") as caught:
         push_image(other, "mine", f"{server.address}/parts/again:v1")
-    assert caught.value.code == "BACKEND_ERROR"
+    assert caught.value.code == "LAYERS_MISSING"
     assert "shed image pull" in (caught.value.hint or "")
     assert "--with-layers" in (caught.value.hint or "")
     assert server.get("parts/again/tags/list")[0] == 404

@@ -55,12 +55,12 @@ def report(error: ShedError, options: Options) -> None:
         import json
 
         body = {"code": error.code, "message": error.message}
-        _complain(json.dumps({"error": {**body, "hint": error.hint} if error.hint else body}))
+        _complain(json.dumps({"error": {**body, "hint": error.next_step} if error.next_step else body}))
         return
     label = "\x1b[1;31merror:\x1b[0m" if _colours() else "error:"
     _complain(f"{label} {_indented(error.message)}")
-    if error.hint:
-        _complain(f"hint: {_indented(error.hint)}")
+    if error.next_step:
+        _complain(f"hint: {_indented(error.next_step)}")
 
 
 def _indented(text: str) -> str:

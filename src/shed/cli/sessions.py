@@ -152,7 +152,7 @@ def _no_tmux(name: str) -> ShedError:
 
 def _code(ended: Exit, name: str) -> int:
     if ended.error:
-        raise BackendError(f"{name}: {ended.error}", code="EXEC_FAILED")
+        raise ShedError(f"{name}: {ended.error}", code="EXEC_FAILED")
     return ended.code
 
 

@@ -45,7 +45,7 @@ def main() -> int:
         if told is None:
             raise
         _say(told.message)
-        _tell(descriptor, {"error": told.message, "code": told.code, "hint": told.hint, "exit_code": told.exit_code})
+        _tell(descriptor, {"error": told.message, "code": told.code, "hint": told.next_step})
         return told.exit_code
     _say("closed")
     return 0

@@ -213,9 +213,7 @@ def _detach(mine: Tunnels, address: Address, rules: list[Rule]) -> tuple[int, Fo
             "the process of the tunnels ended at once", code="TUNNELS_FAILED", hint=f"its log is {mine.file('log')}"
         ) from None
     if "error" in value:
-        error = ShedError(value["error"], code=value["code"], hint=value["hint"])
-        error.exit_code = value["exit_code"]
-        raise error
+        raise heard(value["error"], code=value["code"], hint=value["hint"])
     return process.pid, value["forwards"]
 
 

@@ -198,7 +198,7 @@ class AsyncProcess:
                 "lost the connection to the command", code="EXEC_LOST", hint="see what happened: shed logs"
             ) from None
         except ProtocolError as error:
-            raise BackendError(f"the agent does not speak our protocol: {error}", code="PROTOCOL") from None
+            raise BackendError(f"the agent does not speak our protocol: {error}", code="AGENT_PROTOCOL") from None
         finally:
             self._room.set()
             for output in (self.stdout, self.stderr):

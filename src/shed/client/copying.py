@@ -18,7 +18,7 @@ from typing import BinaryIO, NamedTuple, cast
 
 from shed.client.address import Address
 from shed.client.execution import Execution
-from shed.errors import BackendError, ShedError, UsageError
+from shed.errors import ShedError, UsageError
 from shed.execstream import Exit
 from shed.guest import archive
 from shed.names import check_shed_name
@@ -198,9 +198,8 @@ class Copy:
         if ended.code == _BROKEN_PIPE and not error:
             raise BrokenPipeError
         if ended.code:
-            raise BackendError(
+            raise CopyError(
                 f"copying in shed {name!r} failed: {told(lines[-1]) if lines else error or f'exit code {ended.code}'}",
-                code="COPY_FAILED",
                 hint="if its image was made by an older shed, pull or build it again",
             )
 

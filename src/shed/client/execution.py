@@ -202,7 +202,7 @@ class Execution:
             ) from None
         except ProtocolError as error:
             raise BackendError(
-                f"the agent of {self._name} does not speak our protocol: {error}", code="PROTOCOL"
+                f"the agent of {self._name} does not speak our protocol: {error}", code="AGENT_PROTOCOL"
             ) from None
         return None
 

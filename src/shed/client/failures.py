@@ -4,40 +4,14 @@ from __future__ import annotations
 
 import json
 
-from shed.errors import (
-    BackendError,
-    ConflictError,
-    ConnectError,
-    DataError,
-    ForbiddenError,
-    NotFoundError,
-    ShedError,
-    StorageError,
-    UnauthorizedError,
-    UnavailableError,
-    UsageError,
-)
+from shed.errors import ShedError, UnavailableError, heard
 from shed.version import VERSION
-
-_KINDS = (
-    BackendError,
-    UsageError,
-    UnauthorizedError,
-    ForbiddenError,
-    NotFoundError,
-    ConflictError,
-    ConnectError,
-    DataError,
-    UnavailableError,
-    StorageError,
-)
-_BY_STATUS: dict[int, type[ShedError]] = {kind.http_status: kind for kind in _KINDS}
 
 
 def error_of(status: int, body: bytes, *, server: str = "") -> ShedError:
     """Return the error that an answer with `status` and `body` stands for.
 
-    `status` 0 means that the code alone must tell its kind.
+    `status` is 0 when it is not known.
 
     `server` is the answer's Server header: when it is of another version than this client, the hint says so.
     """
@@ -52,8 +26,8 @@ def error_of(status: int, body: bytes, *, server: str = "") -> ShedError:
     hints = [hint] if isinstance(hint, str) and hint else []
     if server.startswith("shed/") and (warning := other_version(server.removeprefix("shed/"))):
         hints.append(warning)
-    kind = _BY_STATUS.get(status) or _kind_of(str(code))
-    return kind(inner["message"], hint="; ".join(hints) or None, code=code if isinstance(code, str) else None)
+    told = code if isinstance(code, str) else "INTERNAL"
+    return heard(inner["message"], code=told, status=status, hint="; ".join(hints) or None)
 
 
 def other_version(version: object) -> str | None:
@@ -63,11 +37,3 @@ def other_version(version: object) -> str | None:
     return (
         f"the server is version {version}, this is {VERSION}: restart it with `shed server stop` (sheds keep running)"
     )
-
-
-def _kind_of(code: str) -> type[ShedError]:
-    """Return the class for an error event, which has no status: what the user got wrong is told by its code."""
-    for kind in _BY_STATUS.values():
-        if kind.code == code:
-            return kind
-    return UsageError if code.startswith("INVALID_") else ShedError

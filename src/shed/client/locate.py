@@ -63,7 +63,7 @@ def elsewhere(shed: str, wrong: Address, config: str | None, error: NotFoundErro
     if not found:
         more = f" ({', '.join(down)} could not be asked)" if down else ""
         raise NotFoundError(
-            f"no server has a shed {shed!r}{more}", code=error.code, hint="see: shed list --all"
+            f"no server has a shed {shed!r}{more}", code="SHED_NOT_FOUND", hint="see: shed list --all"
         ) from None
     (name,) = found
     remember(known, name, {shed: found[name].status})

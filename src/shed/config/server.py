@@ -47,7 +47,7 @@ from typing import Any
 
 from shed.budget import MAX_IMAGE, Limits
 from shed.config import images, values
-from shed.errors import ShedError, UsageError
+from shed.errors import UsageError
 from shed.names import MAX_CPUS, MAX_MEMORY_MB, MAX_UPPER, MIN_MEMORY_MB, MIN_UPPER
 from shed.sizes import GIB
 
@@ -151,12 +151,10 @@ def configured_images(settings: Settings) -> dict[str, str]:
     return {"default_image": settings.reference(settings.default_image), **aliases}
 
 
-class ConfigError(ShedError):
+class ConfigError(UsageError):
     """A configuration file is wrong; the message names the file and the key."""
 
     code = "INVALID_CONFIG"
-    http_status = 500
-    exit_code = 2
 
 
 def search_paths(home: Path | None = None) -> list[Path]:

@@ -73,7 +73,7 @@ def pack_build_tools(output: Path, *, lock: Path, cache: Path, progress: Progres
 
 
 def install(engine: Engine, archive: Path) -> None:
-    """Load the image into `engine` and use each tool once.  Raises `CommandError`."""
+    """Load the image into `engine` and use each tool once.  Raises `ToolError`."""
     engine.load(archive)
     with tempfile.TemporaryDirectory(dir=archive.absolute().parent) as work:
         for words in _SMOKE:

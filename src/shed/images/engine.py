@@ -10,7 +10,7 @@ from pathlib import Path
 
 from shed.errors import UnavailableError
 from shed.images.builders.base import tool_environment
-from shed.run import Argument, CommandError, Completed, run
+from shed.run import Argument, Completed, ToolError, run
 
 WORK = "/shed/work"
 """Where the folder that a program works in is mounted in its container."""
@@ -40,17 +40,17 @@ class Engine:
         return f"sha256:{text}" if done.returncode == 0 and text else None
 
     def pull(self, reference: str) -> None:
-        """Get an image from its registry.  Raises `CommandError`."""
+        """Get an image from its registry.  Raises `ToolError`."""
         run([self.program, "pull", "--quiet", reference], env=tool_environment())
 
     def load(self, archive: Path) -> None:
-        """Take over the images of an archive.  Raises `CommandError`."""
+        """Take over the images of an archive.  Raises `ToolError`."""
         run([self.program, "load", "--quiet", "--input", archive], env=tool_environment())
 
     def run(self, image: str, words: Sequence[Argument], *, work: Path | None = None) -> Completed:
         """Run a program of `image` to its end, without a network, as this user, in the folder `work`, the only place it may write to.
 
-        Raises `CommandError` with what it printed last.  When the caller is interrupted the container ends too.
+        Raises `ToolError` with what it printed last.  When the caller is interrupted the container ends too.
         """
         mounts: list[Argument] = ["-v", f"{work.absolute()}:{WORK}", "-w", WORK, "-e", f"TMPDIR={WORK}"] if work else []
         name = f"shed-{os.getpid()}-{os.urandom(4).hex()}"
@@ -62,7 +62,7 @@ class Engine:
                 [self.program, "run", *confined, *mounts, "--entrypoint", program, image, *arguments],
                 env=tool_environment(),
             )
-        except CommandError:
+        except ToolError:
             raise
         except BaseException:
             run([self.program, "kill", name], env=tool_environment(), check=False)
@@ -93,7 +93,7 @@ def find_engine() -> Engine:
     for program, question in _PROBES.items():
         try:
             answer = run([program, "info", "--format", question], env=tool_environment()).stdout.decode().strip()
-        except (UnavailableError, CommandError) as error:
+        except (UnavailableError, ToolError) as error:
             said.append(error.message)
             continue
         return Engine(program, answer == "true" or "rootless" in answer)

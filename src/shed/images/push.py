@@ -57,7 +57,7 @@ def push_image(
 ) -> PushResult:
     """Push the image that `source` means to `destination`, ``registry/repository[:tag]``.
 
-    Raises, before anything is sent, `ConflictError` (BACKEND_ERROR) when layers of it are not here, and `UsageError`
+    Raises, before anything is sent, `ConflictError` (LAYERS_MISSING) when layers of it are not here, and `UsageError`
     for a destination that is a digest; later `RegistryError` and `UnavailableError`, and `DataError` when a blob here
     is damaged.
     """
@@ -111,7 +111,7 @@ class _Image:
             origin = self.annotations.source_ref if "/" in self.annotations.source_ref else "REF"
             raise ConflictError(
                 f"cannot push {source}: image layers not present locally",
-                code="BACKEND_ERROR",
+                code="LAYERS_MISSING",
                 hint=f"only what it boots from is here; get its layers too: shed image pull {origin} --with-layers",
             )
         self.boot_sizes = {}

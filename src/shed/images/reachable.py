@@ -81,10 +81,11 @@ def _needs(store: LayoutStore, pin: Pin) -> set[Digest]:
     except NotFoundError as error:
         if not pin.strict:
             return {pin.digest}
-        raise DataError(f"{error.message}, but {pin.holder} needs it", code=error.code, hint=pin.hint) from None
+        raise DataError(f"{error.message}, but {pin.holder} needs it", code="IMAGE_DAMAGED", hint=pin.hint) from None
     except ShedError as error:
         message = f"cannot tell what {pin.holder} needs: {error.message} ({store.blob_path(pin.digest)})"
-        raise DataError(message, code=error.code, hint=pin.hint) from None
+        code = error.code if isinstance(error, DataError) else "IMAGE_DAMAGED"
+        raise DataError(message, code=code, hint=pin.hint) from None
 
 
 def _add_indexes(store: LayoutStore, result: Reachable) -> None:

@@ -26,19 +26,6 @@ from shed.sheds.pins import open_images
 from shed.untrusted import number, told
 
 
-class MethodError(UsageError):
-    """The path exists, but not with this method."""
-
-    code = "METHOD_NOT_ALLOWED"
-    http_status = 405
-
-
-class VersionError(UsageError):
-    """The client needs a newer contract than this server has."""
-
-    code = "API_TOO_OLD"
-
-
 @dataclass(frozen=True, slots=True)
 class Server:
     """What the handlers work with."""
@@ -136,12 +123,13 @@ class App:
             others.append(route.endpoint.method)
         shown = "/" + "/".join(request.path)
         if others:
-            raise MethodError(f"{request.method} is not possible on {shown}", hint=f"it takes {', '.join(others)}")
+            hint = f"it takes {', '.join(others)}"
+            raise UsageError(f"{request.method} is not possible on {shown}", code="METHOD_NOT_ALLOWED", hint=hint)
         raise NotFoundError(f"there is nothing at {shown}", hint="is the client of another version than the server?")
 
 
 def _check_version(request: Request) -> None:
-    """Raise `VersionError` when the client needs a newer contract, `UsageError` when what it says is no version."""
+    """Raise `UsageError` (API_TOO_OLD) when the client needs a newer contract, or when what it says is no version."""
     asked = request.headers.get(VERSION_HEADER.lower())
     if asked is None:
         return
@@ -151,8 +139,10 @@ def _check_version(request: Request) -> None:
             f"{told(asked, 40)!r} is not a version of the API", hint=f"send {VERSION_HEADER}: {API_VERSION}"
         )
     if version > API_VERSION:
-        raise VersionError(
-            f"the client needs version {version} of the API, this server has {API_VERSION}", hint="update the server"
+        raise UsageError(
+            f"the client needs version {version} of the API, this server has {API_VERSION}",
+            code="API_TOO_OLD",
+            hint="update the server",
         )
 
 

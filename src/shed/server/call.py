@@ -37,7 +37,7 @@ class Call(Generic[P, B]):
     def upgrades(self) -> bool:
         """Return whether the client asks to go on with the endpoint's protocol.
 
-        Raises `UpgradeError` when it asks for another one, or must ask.
+        Raises `UsageError` (UPGRADE_REQUIRED) when it asks for another one, or must ask.
         """
         headers = self.request.headers
         if "upgrade" not in headers and self.endpoint.answer is not bytes:
@@ -45,17 +45,9 @@ class Call(Generic[P, B]):
         asked = [word.strip().lower() for word in headers.get("connection", "").split(",")]
         protocol = self.endpoint.upgrade
         if "upgrade" not in asked or headers.get("upgrade", "").lower() != protocol:
-            raise UpgradeError(
-                f"this path speaks {protocol} alone", hint=f"send `Connection: Upgrade` and `Upgrade: {protocol}`"
-            )
+            hint = f"send `Connection: Upgrade` and `Upgrade: {protocol}`"
+            raise UsageError(f"this path speaks {protocol} alone", code="UPGRADE_REQUIRED", hint=hint)
         return True
-
-
-class UpgradeError(UsageError):
-    """The request does not ask for the protocol that its path speaks."""
-
-    code = "UPGRADE_REQUIRED"
-    http_status = 426
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,16 +44,6 @@ Tell = Callable[[str], Awaitable[None]]
 """Tells the client, before the answer, what it is waiting for: ``waiting`` or ``starting``."""
 
 
-class PayloadError(UsageError):
-    """A request that is too long, too slow, or not HTTP."""
-
-    code = "BAD_REQUEST"
-
-    def __init__(self, message: str, *, status: int = 400) -> None:
-        super().__init__(message)
-        self.http_status = status
-
-
 @dataclass(frozen=True, slots=True)
 class Request:
     """One request with its whole body."""
@@ -128,7 +118,7 @@ def encode(value: object) -> bytes:
 
 def error_answer(error: ShedError) -> Answer:
     """Return the response that tells `error`."""
-    fault = Fault(code=error.code, message=error.message, hint=error.hint or None)
+    fault = Fault(code=error.code, message=error.message, hint=error.next_step or None)
     return json_answer(Failure(error=fault), status=error.http_status)
 
 
@@ -185,7 +175,7 @@ class HttpConnection:
     async def _request(self) -> Request | None:
         """Return the next request, None when the client has none.
 
-        Raises `PayloadError`, and `TimeoutError` when it is silent.
+        Raises `UsageError` when it is too long, too slow, or not HTTP, and `TimeoutError` when it is silent.
         """
         self._asks_for_head = False
         event = self._next_event()
@@ -198,7 +188,7 @@ class HttpConnection:
             async with asyncio.timeout(REQUEST_TIMEOUT):
                 return await self._rest_of_request(event)
         except TimeoutError:
-            raise PayloadError("the request took too long to arrive", status=408) from None
+            raise UsageError("the request took too long to arrive", code="REQUEST_TIMEOUT") from None
 
     async def _linger(self) -> None:
         """Read what the client still sends, for a while: closing with bytes unread would reset the connection, and lose the answer."""
@@ -223,7 +213,7 @@ class HttpConnection:
         while isinstance(event := await self._event(), h11.Data):
             body += event.data
             if len(body) > MAX_BODY:
-                raise PayloadError(f"the body of the request is longer than {MAX_BODY} bytes", status=413)
+                raise UsageError(f"the body of the request is longer than {MAX_BODY} bytes", code="BODY_TOO_LARGE")
         return self._parse(head, headers, bytes(body), caller) if isinstance(event, h11.EndOfMessage) else None
 
     async def _event(self) -> _Event:
@@ -235,16 +225,17 @@ class HttpConnection:
         try:
             return self._http.next_event()
         except h11.RemoteProtocolError as error:
-            raise PayloadError(f"not a proper HTTP request: {error}", status=error.error_status_hint) from None
+            code = {431: "HEAD_TOO_LARGE", 501: "ENCODING_NOT_SUPPORTED"}.get(error.error_status_hint, "BAD_REQUEST")
+            raise UsageError(f"not a proper HTTP request: {error}", code=code) from None
 
     def _parse(self, head: h11.Request, headers: dict[str, str], body: bytes, caller: Caller) -> Request:
         path, _, query = head.target.decode("ascii", "replace").partition("?")
         if not path.startswith("/"):
-            raise PayloadError("the target of the request is not a path")
+            raise UsageError("the target of the request is not a path", code="BAD_REQUEST")
         try:
             members = dict(parse_qsl(query, max_num_fields=MAX_QUERY))
         except ValueError:
-            raise PayloadError(f"the query has more than {MAX_QUERY} members") from None
+            raise UsageError(f"the query has more than {MAX_QUERY} members", code="BAD_REQUEST") from None
         return Request(
             method=head.method.decode("ascii"),
             path=tuple(unquote(segment) for segment in path.split("/")[1:]),

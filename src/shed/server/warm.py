@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from shed.backends.base import Backend, Machine, Template
 from shed.config.paths import Paths
 from shed.config.server import Settings
-from shed.errors import ConflictError, NotFoundError, ShedError, UsageError
+from shed.errors import ConflictError, NotFoundError, ShedError, StorageError, UsageError
 from shed.images.find import all_tags
 from shed.images.resolve import BootImage
 from shed.images.service import Images
@@ -89,10 +89,10 @@ def warm(
 
 
 def _check_owner(folder: Path) -> None:
-    """Refuse to make, as root, what another user's server could neither use nor replace.  Raises `ConflictError`."""
+    """Refuse to make, as root, what another user's server could neither use nor replace.  Raises `StorageError`."""
     owner = folder.stat().st_uid
     if owner != os.geteuid():
-        raise ConflictError(
+        raise StorageError(
             f"{folder} belongs to user {owner}, and not to {os.geteuid()}",
             code="NOT_OURS",
             hint=f"make templates as that user: sudo -u '#{owner}' shed-server warm",

@@ -162,7 +162,7 @@ async def _blocks(first: Event | None, queue: asyncio.Queue[Event | None], task:
         result = await task
     except Exception as error:  # noqa: BLE001  explain() logs what is not meant for users
         told = explain(error)
-        hint = told.hint or None
+        hint = told.next_step or None
         yield _block(
             "error", events.ErrorEvent(code=told.code, message=told.message, hint=hint, status=told.http_status)
         )

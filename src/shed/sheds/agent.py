@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import re
 from typing import Any
 
 from shed.backends.base import Connection, Stream
@@ -15,10 +14,12 @@ from shed.untrusted import MOST_JSON, load_object, told
 _LONGEST_LINE = 4096
 _MOST_FRAMES = 64
 """Frames of other kinds before the answer to a control request."""
+AGENT_CODES = frozenset(
+    {*(f"SHED-INIT-{number:02}" for number in range(1, 11)), "UNKNOWN_OPERATION", "NOT_CONFIGURABLE"}
+)
+"""What an agent may call its refusal; anything else is an AGENT_ERROR."""
 _READ = 4096
 """Bytes of a control answer that are looked at in one turn of the event loop."""
-_CODE = re.compile(r"[A-Z0-9][A-Z0-9_-]{0,39}")
-"""What the code of an agent's refusal looks like."""
 
 
 async def control(connection: Connection, op: str, *, wait: float, **fields: object) -> dict[str, Any]:
@@ -38,7 +39,7 @@ async def control(connection: Connection, op: str, *, wait: float, **fields: obj
         stream.close()
     if answer.get("ok") is not True:
         code = answer.get("code")
-        known = isinstance(code, str) and _CODE.fullmatch(code) is not None
+        known = isinstance(code, str) and code in AGENT_CODES
         raise BackendError(
             told(answer.get("error") or f"the agent refused {op!r}"), code=code if known else "AGENT_ERROR"
         )

@@ -218,9 +218,7 @@ async def attach(backend: Backend, record: Record, folders: Folders, *, wait: fl
             await configure(connection, record, backend, [Disk(folders.upper, read_only=False)], wait=wait)
         elif state != "ready":
             hint = "try again when it is down" if state == "stopping" else ""
-            raise BackendError(
-                f"the guest of shed {record.name!r} is {told(state)}", code="SHED_NOT_RUNNING", hint=hint
-            )
+            raise BackendError(f"the guest of shed {record.name!r} is {told(state)}", code="GUEST_NOT_READY", hint=hint)
         await set_clock_quietly(record.name, connection)
     except BaseException:
         await connection.close()

@@ -28,7 +28,7 @@ class Done:
 async def run(stream: Stream, words: list[str], *, wait: float) -> Done:
     """Run `words` over an exec stream, with an empty standard input, and close it.
 
-    Raises `BackendError`: COMMAND_TIMEOUT after `wait` seconds, AGENT_PROTOCOL when what comes makes no sense, or is
+    Raises `BackendError`: AGENT_TIMEOUT after `wait` seconds, AGENT_PROTOCOL when what comes makes no sense, or is
     more than a mebibyte.
     """
     try:
@@ -37,7 +37,7 @@ async def run(stream: Stream, words: list[str], *, wait: float) -> Done:
             await stream.write(request_frame(words) + command.stdin_end())
             return await _collect(stream, command)
     except TimeoutError:
-        raise BackendError(f"{words[0]} did not end within {wait:g} s", code="COMMAND_TIMEOUT") from None
+        raise BackendError(f"{words[0]} did not end within {wait:g} s", code="AGENT_TIMEOUT") from None
     except ProtocolError as error:
         raise BackendError(f"what came of {words[0]} makes no sense: {error}", code="AGENT_PROTOCOL") from None
     finally:

@@ -281,7 +281,7 @@ class Manager:
 
         Return the stream and the answer's words behind OK.
 
-        Raises `BackendError`: CONNECT_FAILED with the guest's reason.
+        Raises `ConnectError` with the guest's reason.
         """
         stream = await self._open(name, PORT_LISTEN, None, autostart=autostart)
         try:
@@ -289,10 +289,12 @@ class Manager:
                 await stream.write(f"{line}\n".encode())
                 answer = await read_line(stream)
             if answer.split(" ")[0] != "OK":
-                raise BackendError(f"shed {name!r}: {answer.removeprefix('ERR ')}", code="CONNECT_FAILED")
+                raise ConnectError(f"shed {name!r}: {answer.removeprefix('ERR ')}", hint="")
         except TimeoutError:
             stream.close()
-            raise BackendError(f"shed {name!r}: no answer within {_DIAL_TIMEOUT:g} s", code="CONNECT_FAILED") from None
+            raise ConnectError(
+                f"shed {name!r}: no answer within {_DIAL_TIMEOUT:g} s", hint=f"`shed logs {name}`"
+            ) from None
         except BaseException:
             stream.close()
             raise
@@ -457,7 +459,7 @@ class Manager:
         )
 
     def _not_running(self, name: str) -> ConflictError:
-        return ConflictError(f"shed {name!r} is not running", code="SHED_NOT_RUNNING", hint=f"`shed start {name}`")
+        return ConflictError(f"shed {name!r} is not running", code="SHED_ALREADY_STOPPED", hint=f"`shed start {name}`")
 
     def _view(self, record: metadata.Record) -> Shed:
         entry = self._names.get(record.name)

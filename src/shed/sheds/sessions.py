@@ -37,7 +37,7 @@ class NoTmuxError(UnavailableError):
 async def list_sessions(manager: Manager, name: str) -> list[Session]:
     """Return the sessions of the running shed `name`, by name.
 
-    Raises `NoTmuxError`, `NotFoundError` and `ConflictError` (SHED_NOT_RUNNING) for the shed, and `BackendError`.
+    Raises `NoTmuxError`, `NotFoundError` and `ConflictError` (SHED_ALREADY_STOPPED) for the shed, and `BackendError`.
     """
     done = await _tmux(manager, name, "list-sessions", "-F", _FORMAT)
     if done.code and done.stderr.startswith(_NO_SERVER):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from shed.errors import UnavailableError
-from shed.run import CommandError, environment, run, run_async, run_streaming
+from shed.run import ToolError, environment, run, run_async, run_streaming
 
 
 def test_output_is_captured_and_stdin_is_empty() -> None:
@@ -32,7 +32,7 @@ def test_only_known_variables_reach_the_command(monkeypatch: pytest.MonkeyPatch)
 
 def test_a_failure_says_which_command_how_and_what_it_printed() -> None:
     """Exit code and last output are in the sentence; the hint can be pasted into a shell."""
-    with pytest.raises(CommandError) as caught:
+    with pytest.raises(ToolError) as caught:
         run(["sh", "-c", "echo boom >&2; exit 3"])
     assert "exit code 3: boom" in caught.value.message
     assert caught.value.hint == "run it by hand: sh -c 'echo boom >&2; exit 3'"
@@ -40,7 +40,7 @@ def test_a_failure_says_which_command_how_and_what_it_printed() -> None:
 
 def test_a_signal_is_explained_in_words() -> None:
     """Nobody has to know what -9 means."""
-    with pytest.raises(CommandError, match="killed by SIGKILL"):
+    with pytest.raises(ToolError, match="killed by SIGKILL"):
         run(["sh", "-c", "kill -9 $$"])
 
 
@@ -53,7 +53,7 @@ def test_a_missing_program_is_named() -> None:
 
 def test_a_timeout_is_an_error_and_ends_the_command() -> None:
     """The command does not stay behind."""
-    with pytest.raises(CommandError, match="did not end within"):
+    with pytest.raises(ToolError, match="did not end within"):
         run(["sleep", "60"], timeout=0.05)
 
 
@@ -77,7 +77,7 @@ def test_async_run_kills_its_command_when_cancelled(tmp_path: Path) -> None:
 
 def test_async_run_reports_failures_like_run() -> None:
     """Both ways of running say the same."""
-    with pytest.raises(CommandError, match="exit code 4"):
+    with pytest.raises(ToolError, match="exit code 4"):
         asyncio.run(run_async(["sh", "-c", "exit 4"]))
 
 
@@ -101,7 +101,7 @@ def test_streamed_output_is_shown_as_it_comes(tmp_path: Path) -> None:
 def test_a_streamed_failure_tells_what_was_not_shown(shown: bool, told: str) -> None:
     """What people have seen is not repeated."""
     heard: list[bytes] = []
-    with pytest.raises(CommandError) as caught:
+    with pytest.raises(ToolError) as caught:
         run_streaming(["sh", "-c", "echo out; echo err >&2; exit 3"], show=heard.append if shown else None)
     assert caught.value.message == f"sh failed with {told}"
 

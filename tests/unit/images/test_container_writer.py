@@ -20,7 +20,7 @@ from shed.images.engine import Engine, find_engine
 from shed.images.mint import mint_archive
 from shed.images.writers.container import ContainerWriter
 from shed.oci.store import LayoutStore
-from shed.run import CommandError
+from shed.run import ToolError
 from support.images.minted import LAYER, small_kit
 from support.layers.tars import Image
 from support.tools.engine import program
@@ -61,7 +61,7 @@ def test_what_the_tool_says_last_is_told(store: LayoutStore, tmp_path: Path) -> 
         store,
         tmp_path,
         "echo 'long story' >&2; echo 'Fatal error: no such luck' >&2; exit 1",
-        CommandError,
+        ToolError,
         "no such luck",
     )
     assert "run it by hand" in (error.hint or "")
@@ -124,7 +124,7 @@ def test_a_release_is_pulled(tmp_path: Path) -> None:
 
 def test_a_release_that_cannot_be_pulled(tmp_path: Path) -> None:
     engine = Engine(program(tmp_path / "engine", "echo 'manifest unknown' >&2; exit 125"), rootless=False)
-    with pytest.raises(CommandError, match="manifest unknown"):
+    with pytest.raises(ToolError, match="manifest unknown"):
         ContainerWriter("0.5.2", engine=engine)
 
 

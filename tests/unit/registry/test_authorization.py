@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from shed.errors import ShedError
+from shed.errors import RegistryError, ShedError
 from shed.oci import media
 from shed.oci.content import BytesSource
 from shed.oci.digest import digest_bytes
@@ -17,7 +17,6 @@ from shed.oci.registry import session
 from shed.oci.registry.auth import Challenge, parse_challenges
 from shed.oci.registry.client import Repository
 from shed.oci.registry.credentials import Credentials
-from shed.oci.registry.errors import RegistryError
 from shed.oci.registry.reference import parse_reference
 from shed.oci.registry.transport import Transport
 from support.registries.scripted_registry import Registry, scripted_registry

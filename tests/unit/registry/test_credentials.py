@@ -9,9 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from shed.errors import DataError, ShedError, UnavailableError
+from shed.errors import DataError, RegistryError, ShedError, UnavailableError
 from shed.oci.registry.credentials import Credentials, find_credentials
-from shed.oci.registry.errors import RegistryError
 from shed.oci.registry.reference import parse_reference
 
 APP = parse_reference("reg.example.org:5000/team/app:v1")

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
+from shed.errors import RegistryError
 from shed.oci.content import BytesSource
 from shed.oci.digest import digest_bytes
 from shed.oci.registry import connections
 from shed.oci.registry.client import Repository
 from shed.oci.registry.connections import Connections
 from shed.oci.registry.credentials import Credentials
-from shed.oci.registry.errors import RegistryError
 from shed.oci.registry.reference import parse_reference
 from support.registries.scripted_registry import Registry, scripted_registry
 

@@ -6,12 +6,12 @@ from collections.abc import Callable
 
 import pytest
 
-from shed.errors import UnavailableError
+from shed.errors import RegistryError, UnavailableError
 from shed.oci.digest import Digest, digest_bytes
 from shed.oci.registry import connections
 from shed.oci.registry.client import Repository
 from shed.oci.registry.connections import HEAD_TIME, LEAST_RATE, MAX_HEAD, WINDOW, Meter, SlowError
-from shed.oci.registry.errors import MAX_TRIES, RegistryError, TransientError, retried
+from shed.oci.registry.errors import MAX_TRIES, TransientError, retried
 from support.registries.hostile_registry import MOST, Drip
 from support.registries.scripted_registry import Handler, Registry
 

@@ -11,13 +11,12 @@ from pathlib import Path
 import pytest
 
 from shed.budget import Reserve
-from shed.errors import DataError, NotFoundError, ShedError, StorageError, UnavailableError
+from shed.errors import DataError, NotFoundError, RegistryError, ShedError, StorageError, UnavailableError
 from shed.oci import media
 from shed.oci.content import BytesSource
 from shed.oci.digest import Digest, digest_bytes
 from shed.oci.registry.client import MAX_MANIFEST, Repository
 from shed.oci.registry.credentials import Credentials
-from shed.oci.registry.errors import RegistryError
 from shed.oci.registry.reference import parse_reference
 from shed.oci.staging import StagedBlob
 from support.registries.scripted_registry import Fault, Handler, Registry, scripted_registry

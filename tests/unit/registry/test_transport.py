@@ -12,12 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from shed.errors import UnavailableError
+from shed.errors import RegistryError, UnavailableError
 from shed.oci import media
 from shed.oci.digest import digest_bytes
 from shed.oci.registry.client import Repository
 from shed.oci.registry.credentials import Credentials
-from shed.oci.registry.errors import RegistryError
 from shed.oci.registry.reference import parse_reference
 from shed.oci.registry.transport import Transport, same_origin
 from support.registries.scripted_registry import Handler, Registry

@@ -9,14 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from shed.errors import ShedError, UsageError
+from shed.errors import RegistryError, ShedError, UsageError
 from shed.images.pull import pull_image
 from shed.oci import media
 from shed.oci.descriptor import Descriptor, Platform
 from shed.oci.digest import digest_bytes
 from shed.oci.manifest import Index
 from shed.oci.registry.client import Repository
-from shed.oci.registry.errors import RegistryError
 from shed.oci.store import LayoutStore
 from support.registries.hostile_registry import MOST, Flood
 from support.registries.scripted_registry import Registry

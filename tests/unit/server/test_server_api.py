@@ -100,7 +100,7 @@ def test_a_failure_before_any_progress_has_its_status(quiet: Running) -> None:
         ("DELETE", "/api/sheds/none?force=maybe", None, 400, "INVALID_REQUEST"),
         ("POST", "/api/sheds/none/exec", None, 426, "UPGRADE_REQUIRED"),
         ("GET", "/api/images/inspect", None, 400, "INVALID_REQUEST"),
-        ("POST", "/api/sheds", "x" * (1 << 20) + "x", 413, "BAD_REQUEST"),
+        ("POST", "/api/sheds", "x" * (1 << 20) + "x", 413, "BODY_TOO_LARGE"),
     ],
 )
 def test_a_wrong_request_is_one_json_error(

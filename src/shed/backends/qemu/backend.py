@@ -378,7 +378,9 @@ def _load(state_dir: Path) -> process.Record | None:
         return process.load(state_dir)
     except process.BrokenRecordError as error:
         raise BackendError(
-            str(error), code="VM_UNKNOWN", hint="look for its QEMU process by name, end it by hand, and remove the file"
+            str(error),
+            code="VM_UNIDENTIFIED",
+            hint="look for its QEMU process by name, end it by hand, and remove the file",
         ) from error
 
 

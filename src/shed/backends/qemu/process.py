@@ -243,7 +243,7 @@ def _handle(record: Record) -> Iterator[int | None]:
         if answer is Liveness.UNKNOWN:
             raise BackendError(
                 f"cannot tell whether process {record.pid} is the VM of shed {record.name}",
-                code="VM_UNKNOWN",
+                code="VM_UNIDENTIFIED",
                 hint="nothing was signalled; run the server as the user who started this shed",
             )
         if answer is Liveness.NOT_OURS:

@@ -57,7 +57,7 @@ def make_uppers(folder: Path, program: bytes, libraries: Mapping[str, bytes], lo
     """Make them all in the new folder `folder`; return sparse files by their sizes in bytes.
 
     `program` is mke2fs; it runs through `loader`, one of `libraries`, so that the host's own libraries do not matter.
-    Raises `CommandError` when it fails.
+    Raises `ToolError` when it fails.
     """
     folder.mkdir()
     for name, data in {**libraries, "mke2fs": program, "mke2fs.conf": _CONFIG.encode()}.items():

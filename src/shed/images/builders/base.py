@@ -71,7 +71,7 @@ class Builder(Protocol):
     def build(self, request: BuildRequest, output: Path, show: Show | None) -> None:
         """Build what `request` says and write it to the archive `output`, in a folder that is removed afterwards with all that is in it.
 
-        What the tool prints goes to `show`, or the last of it into the error.  Raises `CommandError` when the build
+        What the tool prints goes to `show`, or the last of it into the error.  Raises `ToolError` when the build
         fails.
         """
         ...
@@ -81,7 +81,7 @@ class Builder(Protocol):
         ...
 
     def export(self, reference: str, output: Path, show: Show | None) -> None:
-        """Write an image of the tool's store to the archive `output`.  Raises `CommandError`."""
+        """Write an image of the tool's store to the archive `output`.  Raises `ToolError`."""
         ...
 
 

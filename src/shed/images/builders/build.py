@@ -15,7 +15,7 @@ from shed.oci.docker_archive import DockerArchive
 from shed.oci.pack import repack_archive
 from shed.oci.staging import staging_folder, sweep
 from shed.oci.store import LayoutStore
-from shed.run import CommandError
+from shed.run import ToolError
 
 DEFAULT_FILES = ("Dockerfile.shed", "Dockerfile", "Containerfile")
 """Looked for in the context, in this order."""
@@ -60,7 +60,7 @@ def built(
         output = folder / "image.oci.tar"
         try:
             builder.build(request, output, show)
-        except CommandError as error:
+        except ToolError as error:
             error.hint = f"what {builder.name} printed says why"
             raise
         with open_archive(output, scratch=store.scratch(), reserve=store.reserve) as archive:

@@ -21,7 +21,7 @@ from shed.images.build_tools import LOCAL_NAME, build_tools_reference
 from shed.images.engine import WORK, Engine, find_engine
 from shed.oci.staging import StagedBlob, staging_folder
 from shed.oci.tarwrite import write_tar
-from shed.run import CommandError
+from shed.run import ToolError
 
 _MKFS = "mkfs.erofs"
 _TAR, _IMAGE = "rootfs.tar", "rootfs.erofs"
@@ -42,7 +42,7 @@ class ContainerWriter:
     ) -> None:
         """Find the image that `wanted` means, in `engine` or in the one that works.
 
-        Raises `UnavailableError` (NO_CONTAINER_ENGINE), `NotFoundError` (NO_BUILD_TOOLS), `CommandError` when the image
+        Raises `UnavailableError` (NO_CONTAINER_ENGINE), `NotFoundError` (NO_BUILD_TOOLS), `ToolError` when the image
         cannot be pulled or run, and `DataError` when it is another.
         """
         self._compression = compression or Compression()
@@ -71,7 +71,7 @@ class ContainerWriter:
             words = [_MKFS, *self._options(), f"-U{identity}", f"{WORK}/{_IMAGE}", f"{WORK}/{_TAR}"]
             try:
                 self._engine.run(self._image, words, work=work)
-            except CommandError as error:
+            except ToolError as error:
                 needed = 2 * (work / _TAR).stat().st_size
                 if shutil.disk_usage(work).free > needed and os.strerror(errno.ENOSPC) not in error.message:
                     raise

@@ -13,9 +13,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import urlencode, urlsplit
 
+from shed.errors import RegistryError
 from shed.oci.fields import Fields, decode_object
 from shed.oci.registry.credentials import Credentials
-from shed.oci.registry.errors import RegistryError, refused
+from shed.oci.registry.errors import refused
 from shed.oci.registry.transport import WRONG, Transport, resolve
 
 _CLIENT_ID = "shed"

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import urlencode
 
-from shed.errors import DataError, NotFoundError
+from shed.errors import DataError, NotFoundError, RegistryError
 from shed.oci import media
 from shed.oci.content import Source
 from shed.oci.descriptor import Descriptor
@@ -18,7 +18,7 @@ from shed.oci.digest import Digest, digest_bytes, is_digest, mismatch, parse_dig
 from shed.oci.fields import MAX_SIZE
 from shed.oci.registry.credentials import Credentials
 from shed.oci.registry.download import Download, Sink
-from shed.oci.registry.errors import WAITS, RegistryError
+from shed.oci.registry.errors import WAITS
 from shed.oci.registry.reference import Reference
 from shed.oci.registry.session import MAX_ERROR, Session
 from shed.oci.registry.upload import Upload

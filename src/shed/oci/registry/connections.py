@@ -27,7 +27,7 @@ from typing import Any
 import urllib3
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
-from shed.oci.registry.errors import RegistryError
+from shed.errors import RegistryError
 from shed.oci.registry.reference import is_loopback
 
 CHUNK = 1 << 20

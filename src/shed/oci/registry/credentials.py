@@ -17,9 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from shed.errors import DataError, StorageError
+from shed.errors import DataError, RegistryError, StorageError
 from shed.oci.fields import Fields, decode_object
-from shed.oci.registry.errors import RegistryError
 from shed.oci.registry.reference import DOCKER_HUB, Reference
 from shed.run import run
 

@@ -6,10 +6,10 @@ import re
 from collections.abc import Callable
 from typing import Protocol
 
-from shed.errors import DataError, UnavailableError
+from shed.errors import DataError, RegistryError, UnavailableError
 from shed.oci.digest import Digest, mismatch
 from shed.oci.fields import MAX_SIZE
-from shed.oci.registry.errors import RegistryError, TransientError
+from shed.oci.registry.errors import TransientError
 from shed.oci.registry.session import Session
 from shed.oci.registry.transport import Answer
 from shed.untrusted import number

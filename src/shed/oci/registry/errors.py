@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from shed.errors import NotFoundError, ShedError, UnavailableError
+from shed.errors import NotFoundError, RegistryError, ShedError, UnavailableError
 from shed.untrusted import told
 
 WAITS = (1.0, 4.0)
@@ -19,13 +19,6 @@ _PROGRESS = 1 << 20
 MOST_TEXT = 300
 """Characters of a registry's text that are told."""
 _T = TypeVar("_T")
-
-
-class RegistryError(ShedError):
-    """A registry refused, or answered what no registry should."""
-
-    code = "REGISTRY_ERROR"
-    http_status = 502
 
 
 class TransientError(Exception):

@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 
+from shed.errors import RegistryError
 from shed.oci.digest import Digest, short
 from shed.oci.registry.auth import Authenticator
 from shed.oci.registry.credentials import Credentials, find_credentials
-from shed.oci.registry.errors import WAITS, RegistryError, refused
+from shed.oci.registry.errors import WAITS, refused
 from shed.oci.registry.reference import Reference
 from shed.oci.registry.transport import WRONG, Answer, Body, Transport, resolve, same_origin
 

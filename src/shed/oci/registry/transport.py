@@ -19,9 +19,9 @@ import urllib3
 from urllib3.exceptions import HTTPError, NameResolutionError, ProtocolError, SSLError
 from urllib3.exceptions import TimeoutError as HTTPTimeoutError
 
-from shed.errors import UnavailableError
+from shed.errors import RegistryError, UnavailableError
 from shed.oci.registry.connections import CHUNK, Connections, SlowError
-from shed.oci.registry.errors import WAITS, RegistryError, TransientError, refused, retried
+from shed.oci.registry.errors import WAITS, TransientError, refused, retried
 from shed.oci.registry.reference import is_loopback, split_host
 from shed.untrusted import number, told
 from shed.version import VERSION

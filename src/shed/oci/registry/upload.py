@@ -9,12 +9,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from shed.errors import StorageError
+from shed.errors import RegistryError, StorageError
 from shed.oci.content import Source
 from shed.oci.digest import Digest
 from shed.oci.fields import MAX_SIZE
 from shed.oci.registry.connections import CHUNK
-from shed.oci.registry.errors import RegistryError
 from shed.oci.registry.session import MAX_ERROR, Session
 from shed.oci.registry.transport import Answer, resolve
 from shed.untrusted import number

@@ -32,7 +32,7 @@ def install(scope: Scope, *, config: Path | None = None, run_as: str | None = No
     """Install the service or bring it up to date, start it, and yield a sentence for each thing done.
 
     It is restarted when something about it changed.  Raises `ConfigError` for a configuration that it would not start
-    with, `UsageError`, `StorageError`, and `CommandError` when systemd refuses.
+    with, `UsageError`, `StorageError`, and `ToolError` when systemd refuses.
     """
     home = _home(run_as, scope)
     found = config.absolute() if config else find_settings(search_paths(home)[1:])

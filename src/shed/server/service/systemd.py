@@ -61,7 +61,7 @@ def state(scope: Scope) -> str:
 def systemctl(scope: Scope, *words: str, check: bool = True) -> Completed:
     """Run ``systemctl`` for `scope`.
 
-    Raises `UnavailableError` when it is not installed, `CommandError` when it fails.
+    Raises `UnavailableError` when it is not installed, `ToolError` when it fails.
     """
     extra = {"DBUS_SESSION_BUS_ADDRESS": bus} if (bus := os.environ.get("DBUS_SESSION_BUS_ADDRESS")) else None
     return run(["systemctl", f"--{scope}", *words], env=extra, check=check, timeout=_TIMEOUT)
