@@ -11,6 +11,7 @@ import pytest
 SOURCE = Path(__file__).parents[2] / "src/shed"
 GROUND = {
     "budget",
+    "error_codes",
     "errors",
     "names",
     "progress",
