@@ -313,7 +313,7 @@ def test_a_vm_that_the_next_server_cannot_configure(world: World) -> None:
             await manager.stop("dev", Progress())
             world.backend.faults.add("no-root")
             await world.backend.start(world.backend.started[-1])
-            for code in ("SHED-INIT-03", "SHED_NOT_RUNNING"):
+            for code in ("SHED-INIT-03", "GUEST_NOT_READY"):
                 with pytest.raises(
                     BackendError, match=r"mounting the root file system failed|'dev' is failed"
                 ) as caught:

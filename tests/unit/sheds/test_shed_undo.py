@@ -19,7 +19,7 @@ from support.servers.world import World, create, until
 
 
 def boom(*_: object, **__: object) -> Any:
-    raise StorageError("the disk is full", code="BOOM")
+    raise StorageError("the disk is full", code="NO_SPACE")
 
 
 BREAK: dict[str, Any] = {
@@ -45,7 +45,7 @@ def test_a_create_that_fails_leaves_nothing(world: World, monkeypatch: pytest.Mo
                 BREAK[step](patch)
                 with pytest.raises(ShedError) as caught:
                     await create(manager, "dev")
-            assert caught.value.code == "BOOM"
+            assert caught.value.code == "NO_SPACE"
             if step != "rename":  # there, the disk does not even let us remove
                 assert world.traces() == set()
             assert world.machines() == []
