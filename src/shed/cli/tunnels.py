@@ -9,7 +9,7 @@ from shed.cli.arguments import SHED, argument, flag, option
 from shed.cli.command import Entry, Group, command
 from shed.cli.connection import client_of
 from shed.cli.output import done
-from shed.errors import ShedError, UnavailableError, UsageError
+from shed.errors import ShedError, UnavailableError, UsageError, heard
 from shed.terminal.output import age, emit, note, say, table
 
 TYPE_CHECKING = False
