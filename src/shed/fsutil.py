@@ -123,8 +123,8 @@ def private_folder(path: Path) -> None:
 def locked(path: Path, *, shared: bool = False, wait: bool = True, limit: float = LOCK_LIMIT) -> Iterator[None]:
     """Hold a flock on the file `path`, which is created with mode 0600 and never removed.
 
-    After a second of waiting, `shed.progress.on_wait` is told who holds it.  Raises `ConflictError` (LOCKED) after `limit` seconds;
-    without `wait`, at once.
+    After a second of waiting, `shed.progress.on_wait` is told who holds it.  Raises `ConflictError` (LOCKED) after
+    `limit` seconds; without `wait`, at once.
     """
     with storage_errors(path):
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)

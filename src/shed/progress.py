@@ -101,27 +101,27 @@ def _ignore(event: Event) -> None:
 
 
 class Stop:
-    """Asks work in other threads to give up: `sleep` ends, `check` raises, functions given to `also` are called."""
+    """Asks work in other threads to give up: `sleep` ends, `check` raises, callbacks are called."""
 
     def __init__(self) -> None:
         import threading  # noqa: PLC0415  clients of a server do not need it
 
         self._event = threading.Event()
-        self._also: list[Callable[[], object]] = []
+        self._callbacks: list[Callable[[], object]] = []
 
-    def also(self, call: Callable[[], object]) -> None:
+    def add_callback(self, call: Callable[[], object]) -> None:
         """Call `call` when the work is to be given up, at once if that was asked already.
 
         It should end what another thread is waiting for.
         """
-        self._also.append(call)
+        self._callbacks.append(call)
         if self._event.is_set():
             call()
 
     def set(self) -> None:
         """Ask the work to give up."""
         self._event.set()
-        for call in [*self._also]:
+        for call in [*self._callbacks]:
             call()
 
     def check(self) -> None:
@@ -141,11 +141,11 @@ class Progress:
     Time before the first phase counts as ``setup``.
     """
 
-    def __init__(self, sink: Callable[[Event], None] = _ignore, *, left: Stop | None = None) -> None:
+    def __init__(self, sink: Callable[[Event], None] = _ignore, *, abandoned: Stop | None = None) -> None:
         self.sink = sink
         self.timings: dict[str, float] = {}
-        self.left = left or Stop()
-        """Set when nobody waits for the work any more.  Most work goes on all the same; work that should not watches it."""
+        self.abandoned = abandoned or Stop()
+        """Set when nobody waits for the work any more.  Most work goes on all the same."""
         self._current = "setup"
         self._since = time.monotonic()
 

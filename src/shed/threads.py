@@ -50,14 +50,14 @@ async def in_long_thread(work: Callable[_P, _T], *args: _P.args, **kwargs: _P.kw
     return await asyncio.wrap_future(_long().submit(call))
 
 
-async def stoppable(work: Callable[[Stop], _T], left: Stop | None = None, *, long: bool = False) -> _T:
-    """Do `work` in a thread, and ask it to give up when the caller is cancelled or `left` is set.
+async def stoppable(work: Callable[[Stop], _T], abandoned: Stop | None = None, *, long: bool = False) -> _T:
+    """Do `work` in a thread, and ask it to give up when the caller is cancelled or `abandoned` is set.
 
     A cancelled caller waits until it has.
     """
     stop = Stop()
-    if left is not None:
-        left.also(stop.set)
+    if abandoned is not None:
+        abandoned.add_callback(stop.set)
     task = asyncio.ensure_future(_in_turn(work, stop) if long else asyncio.to_thread(work, stop))
     try:
         return await asyncio.shield(task)
@@ -70,7 +70,7 @@ async def stoppable(work: Callable[[Stop], _T], left: Stop | None = None, *, lon
 async def _in_turn(work: Callable[[Stop], _T], stop: Stop) -> _T:
     """Do `work` in the pool for long work.  Raises as `Stop.check` does when it is given up before it began."""
     turn = _long().submit(partial(contextvars.copy_context().run, work, stop))
-    stop.also(turn.cancel)
+    stop.add_callback(turn.cancel)
     try:
         return await asyncio.wrap_future(turn)
     except asyncio.CancelledError:

@@ -89,7 +89,7 @@ def pull_image(
         repository = stack.enter_context(
             Repository(remote, insecure=insecure, private_hosts=store.limits.private_hosts, sleep=stop.sleep)
         )
-        stop.also(repository.abort)
+        stop.add_callback(repository.abort)
         chosen = find_remote(repository, platform)
         boot = _boot(chosen, remote, with_layers=with_layers)
         wanted = _wanted(chosen, boot, with_layers=with_layers)

@@ -78,7 +78,7 @@ def push_image(
     ):
         lease.image(found)
         image = _Image(store, source, found)
-        stop.also(repository.abort)
+        stop.add_callback(repository.abort)
         progress.phase("blobs", f"pushing to {reference}")
         blobs = _Blobs(image, repository, Counter(progress, "image", sum(image.blobs.values()), stop))
         at_once(blobs.push, image.blobs, stop)

@@ -73,7 +73,7 @@ def open_remote(
         repository = stack.enter_context(
             Repository(remote, insecure=insecure, private_hosts=store.limits.private_hosts, sleep=stop.sleep)
         )
-        stop.also(repository.abort)
+        stop.add_callback(repository.abort)
         progress.phase("manifest", f"looking up {remote}")
         chosen = find_remote(repository, platform)
         image = RemoteImage(repository, chosen, store, progress, stop)

@@ -62,7 +62,7 @@ class Workers:
         task.add_done_callback(lambda _: queue.put_nowait(None))
         task.add_done_callback(_look_at)
         call.action.follow(task, call.endpoint.status)
-        watch = _Watch(request, Stop() if wanted.detach else progress.left)
+        watch = _Watch(request, Stop() if wanted.detach else progress.abandoned)
         if not request.wants_events:
             try:
                 return json_answer(await asyncio.shield(task), status=call.endpoint.status)

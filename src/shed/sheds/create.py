@@ -111,7 +111,7 @@ async def create(
     here = (
         wanted.image
         if ensure is None
-        else await stoppable(lambda stop: ensure(wanted.image, progress, stop), progress.left, long=True)
+        else await stoppable(lambda stop: ensure(wanted.image, progress, stop), progress.abandoned, long=True)
     )
     if wanted.trust_kernel:
         await in_thread(_trust, folders, here)

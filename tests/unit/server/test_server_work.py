@@ -109,7 +109,7 @@ class Client:
 
     async def work(self, progress: Progress) -> Stopping:
         """Last."""
-        progress.left.also(self.left.set)
+        progress.abandoned.add_callback(self.left.set)
         progress.phase("blobs", "pulling")
         self.begun.set()
         await self.turn.wait()

@@ -295,7 +295,7 @@ def launch(
             clear(state_dir)
             raise BackendError(f"cannot start a process for the VM of shed {name}: {error}") from error
         theirs.close()
-        stop.also(partial(_hang_up, ours))
+        stop.add_callback(partial(_hang_up, ours))
         try:
             stop.check()
             prepare(pid)

@@ -93,7 +93,7 @@ async def pull(server: Server, call: Call[WorkParams, api.PullImage]) -> Work[ap
             trust_kernel=wanted.trust_kernel,
             progress=progress,
         )
-        return answer(api.Pulled, await stoppable(lambda stop: pull_image(stop=stop), progress.left, long=True))
+        return answer(api.Pulled, await stoppable(lambda stop: pull_image(stop=stop), progress.abandoned, long=True))
 
     return Work(work)
 
