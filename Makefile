@@ -41,9 +41,10 @@ wheel: setup ## a wheel, in dist/
 deb: setup-tests ## a Debian package, in dist/
 	@$(PYTHON) packaging/build_deb.py dist
 
-reference: setup ## write docs/reference/cli.md and api.md anew
+reference: setup ## write docs/reference/cli.md, api.md and errors.md anew
 	@$(PYTHON) scripts/cli_reference.py
 	@$(PYTHON) scripts/api_reference.py
+	@$(PYTHON) scripts/error_reference.py
 
 recording: setup ## record docs/assets/quick-start by a real run; takes the image base, which `make demo` makes
 	@$(PYTHON) scripts/recording.py

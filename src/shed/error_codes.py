@@ -102,7 +102,7 @@ GROUPS: tuple[tuple[str, int, int, Codes], ...] = (
         "NAME_TAKEN": ("The name means another image.", "choose another, or add --force to take it"),
         "LAYERS_MISSING": ("The layers of the image are not here.", "get them: shed image pull REF --with-layers"),
         "KERNEL_NOT_TRUSTED": ("The image boots with a kernel or initrd that was not allowed here.",
-                               "see docs/security: allow it with --trust-kernel or trusted_kernels"),
+                               "if you trust who made the image: shed image trust IMAGE"),
         "LOCKED": ("Another process uses the file.", "try again when it is done"),
         "SERVER_RUNNING": ("Another server uses the same folders.", "stop it first: shed server stop"),
         "SOCKET_IN_USE": ("Something else listens at the socket.", "end it, or choose another place with --socket"),

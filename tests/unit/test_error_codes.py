@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib.util
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -142,6 +143,17 @@ def test_every_code_of_the_table_is_raised() -> None:
     for _, _, codes in _calls():
         used |= codes
     assert CODES.keys() - used == set()
+
+
+def test_the_page_is_what_the_table_says() -> None:
+    """Write it anew with `make reference` when this fails; it has each code once."""
+    spec = importlib.util.spec_from_file_location("error_reference", SOURCE.parents[1] / "scripts/error_reference.py")
+    assert spec
+    assert spec.loader
+    made = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(made)
+    assert made.PAGE.read_text() == made.page()
+    assert sorted(re.findall(r"^\| `([^`]+)` \|", made.page(), re.MULTILINE)) == sorted(CODES)
 
 
 def test_the_guest_says_no_other_codes() -> None:

@@ -23,14 +23,20 @@ _FORCE = "Start it although the host is short of memory.  Needs the right `admin
 
 
 class Shed(PartialAnswer, kw_only=True, frozen=True):
-    """One shed.  While it is made, only the members up to `backend` are known."""
+    """One shed.
+
+    While it is made, only the members up to `backend` are known; of one whose record cannot be read, only `name`, `status`
+    and `detail`.
+    """
 
     name: ShedName = ""
-    status: Annotated[str, says("`running`, `stopped` or `starting`.")] = ""
-    created_at: Time = ""
-    image: Annotated[str, says("The image, as it was asked for.")] = ""
-    image_digest: Annotated[str, says("Digest of the image's manifest.")] = ""
-    backend: Annotated[str, says("What runs its VM.")] = ""
+    status: Annotated[
+        str, says("`running`, `stopped`, `starting`, or `error`: it cannot be started as it is, see `detail`.")
+    ] = ""
+    created_at: Annotated[str, says("UTC, RFC 3339.", optional=True)] = ""
+    image: Annotated[str, says("The image, as it was asked for.", optional=True)] = ""
+    image_digest: Annotated[str, says("Digest of the image's manifest.", optional=True)] = ""
+    backend: Annotated[str, says("What runs its VM.", optional=True)] = ""
     cpus: Annotated[int, says("Number of processors.", optional=True)] = 0
     memory_mb: Annotated[int, says("Memory in MiB.", optional=True)] = 0
     upper_size_bytes: Annotated[int, says("Size of its writable layer.", optional=True)] = 0

@@ -33,7 +33,7 @@ from shed.sheds.folders import Folders
 from shed.sheds.link import Link
 from shed.sheds.room import Room
 from shed.sheds.starts import Starts
-from shed.sheds.view import Shed, view
+from shed.sheds.view import Shed, view, view_of_damaged
 from shed.sheds.warm import WarmStart
 
 log = logging.getLogger(__name__)
@@ -198,13 +198,15 @@ class Manager:
         return self._view(self._load(folders))
 
     def list(self) -> tuple[list[Shed], list[str]]:
-        """Return all sheds, and a warning for each one whose record cannot be read."""
+        """Return all sheds, also those whose records cannot be read, and warnings of what could not be looked at."""
         sheds, warnings = [], []
         for name in places.names(self._paths):
             try:
                 sheds.append(self.get(name))
             except NotFoundError:
                 continue
+            except metadata.DamagedError as error:
+                sheds.append(view_of_damaged(name, error))
             except ShedError as error:
                 warnings.append(error.message)
         return sheds, warnings

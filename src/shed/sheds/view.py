@@ -6,7 +6,7 @@ from typing import Any
 
 from shed.backends.base import Backend, Liveness
 from shed.budget import Reserve
-from shed.errors import StorageError
+from shed.errors import ShedError, StorageError
 from shed.sheds.folders import Folders
 from shed.sheds.metadata import Record
 from shed.sheds.upper import has_errors, repair
@@ -20,7 +20,8 @@ def view(
 ) -> Shed:
     """Return what there is to say of the shed `record`.
 
-    `starting` when its VM is being brought up, `misuse` what its guest did wrong.
+    Its status is ``error`` when it cannot be started as it is.  `starting` when its VM is being brought up, `misuse` what
+    its guest did wrong.
 
     With `waits` it waits for room on the host's disk.  A running one is told when `space` is not free any more.
     """
@@ -38,6 +39,9 @@ def view(
     }
     if starting:
         shed["status"] = "starting"
+    elif liveness is Liveness.NOT_OURS and not folders.upper.exists():
+        shed["status"] = "error"
+        shed["detail"] = f"its writable layer is gone: put {folders.upper} back, or `shed delete {record.name}`"
     elif liveness is Liveness.NOT_OURS and record.wanted == "running":
         shed["detail"] = "its VM ended on its own"
     elif liveness is Liveness.UNKNOWN:
@@ -59,6 +63,11 @@ def view(
         shed["local_dir"] = record.local_dir
         shed["local_dir_mode"] = record.local_dir_mode
     return shed
+
+
+def view_of_damaged(name: str, error: ShedError) -> Shed:
+    """Return what there is to say of a shed whose record cannot be read, as `error` tells."""
+    return {"name": name, "status": "error", "detail": f"{error.message}; {error.next_step}"}
 
 
 def _trouble(space: Reserve) -> str:

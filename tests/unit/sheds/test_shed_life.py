@@ -367,13 +367,16 @@ def test_a_workspace_that_is_no_folder_is_refused(world: World, tmp_path: Path, 
 
 
 def test_a_lost_upper_is_told_at_start(world: World) -> None:
-    """A shed without its files does not come up empty."""
+    """A shed without its files does not come up empty, and its status says that something is wrong."""
 
     async def main() -> None:
         async with world.manager() as manager:
             await create(manager, "dev")
             await manager.stop("dev", Progress())
+            assert manager.get("dev")["status"] == "stopped"
             (world.paths.uppers / "dev/upper.ext4").unlink()
+            assert manager.get("dev")["status"] == "error"
+            assert "writable layer is gone" in manager.get("dev")["detail"]
             await refused("UPPER_MISSING", manager.start("dev", Progress()))
             (world.paths.uppers / "dev/upper.ext4").mkdir()
             await refused("UPPER_UNUSABLE", manager.start("dev", Progress()))

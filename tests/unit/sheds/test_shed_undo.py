@@ -275,8 +275,8 @@ def test_no_space_is_one_clear_error_and_a_retry_works(small_disk: Path) -> None
         world.kill_machines()
 
 
-def test_a_damaged_record_is_listed_as_a_warning_and_not_destroyed_by_accident(world: World) -> None:
-    """Reading skips it, delete refuses, `force` removes; the others are not touched."""
+def test_a_damaged_record_is_listed_as_an_error_and_not_destroyed_by_accident(world: World) -> None:
+    """The list says what is wrong, delete refuses, `force` removes; the others are not touched."""
 
     async def main() -> None:
         async with world.manager() as manager:
@@ -285,9 +285,11 @@ def test_a_damaged_record_is_listed_as_a_warning_and_not_destroyed_by_accident(w
             await manager.stop("bad", Progress())
             atomic_write(world.instance("bad") / "metadata.json", "{")
             sheds, warnings = manager.list()
-            assert [shed["name"] for shed in sheds] == ["good"]
-            assert len(warnings) == 1
-            assert "'bad'" in warnings[0]
+            assert ([(shed["name"], shed["status"]) for shed in sheds], warnings) == (
+                [("bad", "error"), ("good", "running")],
+                [],
+            )
+            assert "shed delete --force bad" in sheds[0]["detail"]
             for work in (manager.start("bad", Progress()), manager.delete("bad", force=False, progress=Progress())):
                 with pytest.raises(metadata.DamagedError):
                     await work
