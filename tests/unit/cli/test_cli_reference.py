@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import shlex
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+
+from shed.cli.app import SHED
+from shed.cli.command import Command, Group
+from shed.cli.exec import exec_command, parse
+from shed.cli.options import Options
+from shed.server.main import server_parser
 
 ROOT = Path(__file__).parents[3]
 GLOBAL = {"--json", "--verbose", "-v", "-vv", "--server", "-s", "--config", "-c", "--help", "-h", "--version"}
@@ -62,3 +70,58 @@ def test_commands_in_the_documentation_exist(page: Path) -> None:
             for word in own[len(path.split()) :]:
                 if word.startswith("-") and len(word) > 1:
                     assert word.partition("=")[0] in known[path] | GLOBAL, f"{page.name}: `{path}` has no {word}"
+
+
+def _program(words: list[str]) -> Iterator[list[str]]:
+    """Yield the words from `shed` or `shed-server` on, if that is what a simple command runs."""
+    more: list[str] = []
+    while words and (words[0] in ("sudo", "xargs", "ssh", "$") or words[0].startswith("-") or "=" in words[0]):
+        first, *words = words
+        if first == "ssh":
+            words = words[1:]
+        elif first == "xargs":
+            more = ["from-xargs"]
+    if words and words[0] in ("shed", "shed-server"):
+        yield words + more
+
+
+def calls(page: Path) -> Iterator[list[str]]:
+    """Yield the words of each call of `shed` and `shed-server` in the blocks of a page that are marked ``sh``."""
+    for block in re.findall(r"^```sh\b[^\n]*\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE):
+        for line in re.sub(r"\$\([^)]*\)", "1", block).splitlines():
+            lexer = shlex.shlex(line, posix=True, punctuation_chars=True)
+            lexer.whitespace_split = True
+            call: list[str] = []
+            for word in [*lexer, ";"]:
+                if word.strip("();<>|&"):
+                    call.append(word)
+                    continue
+                yield from _program(call)
+                call = []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_calls_in_shell_blocks_are_understood(page: Path) -> None:
+    """By the programs' own parsers: as many arguments as they take, and values that are possible."""
+    for program, *words in calls(page):
+        if program == "shed-server":
+            server_parser().parse_args(words)
+            continue
+        entry = SHED
+        while isinstance(entry, Group):
+            words = words[next(at for at, word in enumerate(words) if not word.startswith("-")) :]  # noqa: PLW2901
+            name, *words = words  # noqa: PLW2901
+            assert name in entry.commands, f"{page.name}: shed {entry.prefix}{name}"
+            found = entry.commands[name].load()
+            if not isinstance(found, Group):
+                break
+            entry = found
+        if isinstance(found, Command):
+            found.parse(words, Options())
+        elif found is exec_command:
+            parse(words, Options())
+
+
+def test_the_pages_have_such_blocks() -> None:
+    """So that the test above looks at something."""
+    assert sum(len(list(calls(page))) for page in PAGES) > 60
