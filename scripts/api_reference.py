@@ -96,7 +96,8 @@ def page() -> str:
     parts.append(_upgrades())
     parts.append("## Objects\n")
     parts.append(
-        "What clients send has all members that are marked; what the server sends has all but those marked as optional.\n"
+        "What clients send has all members that are marked; "
+        "what the server sends has all but those marked as optional.\n"
     )
     parts += [_object(name, schema) for name, schema in sorted(schemas.items())]
     return "\n".join(parts)
@@ -137,8 +138,9 @@ def _endpoint(endpoint: Endpoint[Any, Any, Any], schemas: dict[str, Any], about:
 
 def _upgrades() -> str:
     text = (
-        "## Upgrades\n\nWith `Connection: Upgrade` and `Upgrade: NAME`; the server answers 101, and the connection goes on "
-        "as NAME.\nThe page on the [protocol](protocol.md) has the bytes.\n"
+        "## Upgrades\n\nWith `Connection: Upgrade` and `Upgrade: NAME`; "
+        "the server answers 101, and the connection goes on as NAME.\n"
+        "The page on the [protocol](protocol.md) has the bytes.\n"
     )
     for name, upgrade in UPGRADES.items():
         text += f"\n### `{name}`\n\n{upgrade.description}\n"

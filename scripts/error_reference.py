@@ -18,13 +18,14 @@ commands with `--json`:
 {"error": {"code": "SHED_NOT_FOUND", "message": "there is no shed 'dev'", "hint": "`shed list` shows what there is"}}
 ```
 
-Compare the `code`: it keeps its meaning in all versions, the sentences may change. Each code has one HTTP status and one
-class of the [Python SDK](sdk.md); all classes are in `shed.errors` and come from `ShedError`, whose members are `code`,
-`message`, `hint` and `http_status`. A client that meets a code of a newer server goes by the status. In a stream of
-events the last event is `error`, with the same members and `status`, the HTTP status that an answer would have had.
+Compare the `code`: it keeps its meaning in all versions, the sentences may change. Each code has one HTTP status and
+one class of the [Python SDK](sdk.md); all classes are in `shed.errors` and come from `ShedError`, whose members are
+`code`, `message`, `hint` and `http_status`. A client that meets a code of a newer server goes by the status. In a
+stream of events the last event is `error`, with the same members and `status`, the HTTP status that an answer would
+have had.
 
-Exit codes of `shed`: 1, but 2 for a `UsageError` and 130 for `INTERRUPTED`. `shed exec` and `shed console` return 125 instead,
-because the others are the command's.
+Exit codes of `shed`: 1, but 2 for a `UsageError` and 130 for `INTERRUPTED`. `shed exec` and `shed console` return 125
+instead, because the others are the command's.
 """
 _GUEST = """
 ## Starts that fail in the guest

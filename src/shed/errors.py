@@ -169,7 +169,7 @@ REFUSALS = {
 
 
 def of_os_error(error: OSError) -> StorageError | None:
-    """Return what to tell of a refusal that nobody on the way had a better sentence for; None when `error` looks like a bug."""
+    """Return the message for a refusal that no other code explained; None when `error` looks like a bug."""
     vanished = isinstance(error, FileNotFoundError) and error.filename is not None
     hint = (
         "it was there a moment ago, or its folder cannot exist: check the path"

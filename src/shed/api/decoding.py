@@ -1,4 +1,7 @@
-"""From a request's bytes to the structs of its endpoint.  What is wrong with them is told by member, as a `UsageError`."""
+"""Decoding of requests: from bytes to the structs of an endpoint.
+
+What is wrong is reported by the name of the member, as a `UsageError`.
+"""
 
 from __future__ import annotations
 

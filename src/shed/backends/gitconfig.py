@@ -20,21 +20,21 @@ _EMPTY = re.compile(rb"[ \t]*(?:[#;].*)?", re.DOTALL)
 _CONTROL = re.compile(rb"[\x00-\x08\x0b-\x1f\x7f]")
 
 _HARMLESS = {
-    "advice.*", "color.*", "column.*", "gc.auto", "gc.autodetach", "gc.pruneexpire", "gc.reflogexpire", "gc.reflogexpireunreachable",
-    "core.abbrev", "core.autocrlf", "core.bare", "core.commitgraph", "core.compression", "core.eol", "core.filemode", "core.ignorecase",
-    "core.logallrefupdates", "core.multipackindex", "core.precomposeunicode", "core.preloadindex", "core.quotepath",
-    "core.repositoryformatversion", "core.safecrlf", "core.sparsecheckout", "core.sparsecheckoutcone",
-    "core.symlinks", "core.untrackedcache",
-    "branch.?.description", "branch.?.merge", "branch.?.pushremote", "branch.?.rebase", "branch.?.remote", "branch.autosetupmerge",
-    "branch.autosetuprebase", "branch.sort",
+    "advice.*", "color.*", "column.*", "gc.auto", "gc.autodetach", "gc.pruneexpire", "gc.reflogexpire",
+    "gc.reflogexpireunreachable", "core.abbrev", "core.autocrlf", "core.bare", "core.commitgraph", "core.compression",
+    "core.eol", "core.filemode", "core.ignorecase", "core.logallrefupdates", "core.multipackindex",
+    "core.precomposeunicode", "core.preloadindex", "core.quotepath", "core.repositoryformatversion", "core.safecrlf",
+    "core.sparsecheckout", "core.sparsecheckoutcone", "core.symlinks", "core.untrackedcache",
+    "branch.?.description", "branch.?.merge", "branch.?.pushremote", "branch.?.rebase", "branch.?.remote",
+    "branch.autosetupmerge", "branch.autosetuprebase", "branch.sort",
     "diff.algorithm", "diff.colormoved", "diff.renames", "extensions.noop", "extensions.worktreeconfig",
     "fetch.prune", "index.skiphash", "index.sparse", "index.version", "init.defaultbranch",
-    "lfs.repositoryformatversion", "log.date", "maintenance.auto", "maintenance.strategy", "merge.conflictstyle", "merge.ff",
-    "pull.ff", "pull.rebase", "push.autosetupremote", "push.default", "rebase.autosquash", "rebase.autostash",
-    "remote.?.fetch", "remote.?.prune", "remote.?.prunetags", "remote.?.pushurl", "remote.?.tagopt", "remote.?.url",
-    "rerere.autoupdate", "rerere.enabled", "status.*",
-    "submodule.?.active", "submodule.?.branch", "submodule.?.ignore", "submodule.?.shallow", "submodule.?.url", "submodule.active",
-    "submodule.recurse", "tag.sort", "user.email", "user.name",
+    "lfs.repositoryformatversion", "log.date", "maintenance.auto", "maintenance.strategy", "merge.conflictstyle",
+    "merge.ff", "pull.ff", "pull.rebase", "push.autosetupremote", "push.default", "rebase.autosquash",
+    "rebase.autostash", "remote.?.fetch", "remote.?.prune", "remote.?.prunetags", "remote.?.pushurl",
+    "remote.?.tagopt", "remote.?.url", "rerere.autoupdate", "rerere.enabled", "status.*",
+    "submodule.?.active", "submodule.?.branch", "submodule.?.ignore", "submodule.?.shallow", "submodule.?.url",
+    "submodule.active", "submodule.recurse", "tag.sort", "user.email", "user.name",
 }  # fmt: skip
 """``?`` stands for the name between quotes, ``*`` for any key of a section without one."""
 _ADDRESSES = frozenset({"url", "pushurl"})

@@ -2,10 +2,12 @@
 
 How a session comes to be (frames are described in `shed.guest.protocol`):
 
-1. The guest speaks first: `MAGIC` and HELLO with a fresh nonce.  Whatever comes before is left over from an earlier session.
-2. We answer `MAGIC` and ATTACH with that nonce, and open a stream to port 0, where nothing listens: the guest's refusal shows that it
-   took *this* attach, and that the hello was not left over too.
-3. When a `MAGIC` comes where a frame should begin, the guest has started over: all streams are cut and we are at 1 again.
+1. The guest speaks first: `MAGIC` and HELLO with a fresh nonce.  All that comes before is left over from an earlier
+   session.
+2. We answer `MAGIC` and ATTACH with that nonce, and open a stream to port 0, where nothing listens.  The guest's
+   refusal shows that it took *this* attach, and that the hello was not left over too.
+3. When a `MAGIC` comes where a frame should begin, the guest has started over: all streams are cut, and we are at 1
+   again.
 
 Backpressure runs end to end without a buffer that grows: a stream keeps at most the credit it gave the guest, and a
 writer waits for the guest's credit and for room in the socket.  Writers wait for room together and then send one frame
@@ -300,7 +302,9 @@ def _parse_hello(payload: bytes) -> dict[str, object]:
 
 
 async def connect(path: str) -> MuxConnection:
-    """Return a session with the guest whose port is the Unix socket `path`, however often it takes: the guest may still be booting.
+    """Return a session with the guest whose port is the Unix socket `path`.
+
+    It tries as often as needed, as the guest may still be booting.
 
     The caller limits the time.  Raises `ProtocolMismatchError`, which no further try would change, and
     `LinkAbusedError`.

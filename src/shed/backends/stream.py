@@ -44,8 +44,10 @@ class Link(Protocol):
 class MuxStream:
     """One stream; see `shed.backends.base.Stream`."""
 
-    __slots__ = ("_changed", "_chunks", "_consumed", "_credit", "_ended_by_guest", "_ended_by_us", "_granted", "_link", "_number", "_reset",
-                 "_skip", "_writing")  # fmt: skip
+    __slots__ = (
+        "_changed", "_chunks", "_consumed", "_credit", "_ended_by_guest", "_ended_by_us", "_granted", "_link",
+        "_number", "_reset", "_skip", "_writing",
+    )  # fmt: skip
 
     def __init__(self, link: Link, number: int) -> None:
         self._link = link

@@ -155,7 +155,10 @@ def dump(args: Any, options: Options) -> int:
 
 
 def _list(image: Image, start: bytes, *, recursive: bool) -> Iterator[tuple[bytes, Inode]]:
-    """Yield the entries of the folder `start`, all below it when `recursive`, or `start` itself when it is no folder."""
+    """Yield the entries of the directory `start`, with `recursive` all below it.
+
+    When `start` is no directory, yield `start` itself.
+    """
     inode = image.lookup(start, follow=True)
     if not stat.S_ISDIR(inode.mode):
         yield start, inode

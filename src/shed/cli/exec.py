@@ -159,7 +159,10 @@ def console_command(words: list[str], options: Options) -> int:
 
 
 def _run(request: Request, options: Options) -> int:
-    """Carry out `request`.  Failures of shed are reported here, because their exit code differs from everywhere else."""
+    """Carry out `request`.
+
+    Failures of shed are reported here, because their exit code differs from that of other commands.
+    """
     try:
         ended = execute(request, options)
         if not ended.error:

@@ -29,7 +29,8 @@ tells that end, tmux moves all lines up by one: the empty one leaves the window 
 _NEW_WINDOW = """\
 session=$1; shift
 command -v tmux >/dev/null || exit 127
-tmux has-session -t "=$session" 2>/dev/null || tmux new-session -d -s "$session" || tmux has-session -t "=$session" || exit
+tmux has-session -t "=$session" 2>/dev/null || tmux new-session -d -s "$session" ||
+    tmux has-session -t "=$session" || exit
 exec tmux new-window -P -F '#{window_index}' -t "=$session:" "$@"
 """
 

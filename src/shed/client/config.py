@@ -2,8 +2,8 @@
 
 ```
 ~/.shed/config.yaml          what a person writes; no program changes it (`shed.client.config_yaml` reads it)
-        config.state.json    what commands noted (`shed.client.config_state` writes it): servers that were added, the default
-                             that was chosen, where sheds were seen
+        config.state.json    what commands noted (`shed.client.config_state` writes it): servers that were added, the
+                             default that was chosen, where sheds were seen
         .config.yaml.cache   what config.yaml says, as JSON; it counts as long as that file is the same
 ```
 

@@ -1,4 +1,7 @@
-"""The key pair by which this user's clients come in by SSH: ``~/.shed/id_ed25519``, without a passphrase, made at its first use."""
+"""The key pair with which this user's clients log in by SSH.
+
+It is ``~/.shed/id_ed25519``, has no passphrase, and is made at its first use.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The host keys of SSH fronts, pinned in a file of OpenSSH's form (sshd(8), "SSH_KNOWN_HOSTS FILE FORMAT"): ``~/.shed/known_hosts``.
+"""The pinned host keys of SSH fronts: ``~/.shed/known_hosts``.
+
+The file has OpenSSH's form (sshd(8), "SSH_KNOWN_HOSTS FILE FORMAT").
 
 What somebody else wrote into it, comments too, stays as it is.
 """
@@ -18,7 +20,9 @@ def default_known_hosts() -> Path:
 
 
 def pin(path: Path, host: str, port: int, key: str, *, replace: bool = False) -> None:
-    """Have `path` say that `key` (``TYPE BASE64``, a comment may follow) is the one and only host key of `host` and `port`.
+    """Pin `key` in `path` as the only host key of `host` and `port`.
+
+    `key` is ``TYPE BASE64``, and a comment may follow.
 
     Raises `ConflictError` (HOST_KEY_CHANGED) when another key is pinned there, unless it is to be replaced, and
     `DataError` for a key that is none.

@@ -41,6 +41,9 @@ def dial(address: Address) -> _socket.socket:
 
 @atexit.register
 def _leave() -> None:
-    """End what still runs: when the other end hangs, ssh would wait for it, and hold the user's terminal or pipe open."""
+    """End what still runs.
+
+    When the other end hangs, ssh would wait for it, and keep the user's terminal or pipe open.
+    """
     for process in _running:
         process.terminate()

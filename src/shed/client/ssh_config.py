@@ -24,7 +24,10 @@ _HOST = re.compile(r"^Host (\S+)\n    # on (\S+)\n(?:    .*\n)*", re.MULTILINE)
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """One shed as a host: `alias` is what the user types, `jump` the ``ssh://`` address of the machine that its server is on."""
+    """One shed as a host of ssh.
+
+    `alias` is what the user types, `jump` the ``ssh://`` address of the machine with its server.
+    """
 
     alias: str
     server: str
@@ -156,7 +159,10 @@ def _quoted(path: Path) -> str:
 
 
 def _pattern(path: Path) -> str:
-    """Return a path as what Include takes: a pattern, in which newer versions of OpenSSH expand percent signs, and older ones do not."""
+    """Return a path as a pattern for Include.
+
+    Newer versions of OpenSSH expand percent signs in it, older ones do not.
+    """
     return _word(re.sub(r"[%*?\[\]\\{}]", "?", str(path)))
 
 

@@ -116,7 +116,7 @@ def _is_loopback(host: str) -> bool:
 
 
 def _stranger_at(address: Address) -> int | None:
-    """Return the user, other than this one and root, who listens at a loopback address of this machine, None when there is none such.
+    """Return the user who listens at a loopback address of this machine; None for this user, root, or nobody.
 
     Where there is no /proc (macOS), nobody can be asked.
     """

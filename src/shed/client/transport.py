@@ -151,7 +151,9 @@ def _connect_tcp(address: Address) -> _socket.socket:
 
 
 def ready(sources: list[int], sinks: list[int], seconds: float | None) -> tuple[set[int], set[int]]:
-    """Return which of `sources` can be read and which of `sinks` written to, or have ended, when one is or `seconds` have passed.
+    """Wait until one of `sources` can be read, one of `sinks` written to, or `seconds` have passed; return which.
+
+    One that has ended counts as ready.
 
     As select(2), but for descriptors of any number: that knows only those below 1024.
     """

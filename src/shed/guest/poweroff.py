@@ -1,4 +1,4 @@
-"""The machine's end: everything gets a moment to finish, the upper is written and its journal emptied, and the power goes off.
+"""The end of a VM: processes get a moment to finish, the upper is written and its journal emptied, power off.
 
 All of it takes less than a second: the host waits no longer.
 """
@@ -43,7 +43,10 @@ async def power_off(loop: Loop, state: State) -> None:
 
 
 def _settle(state: State) -> None:
-    """Record who this shed is, if it was so short that nobody has, unless that takes long: then the next start settles it."""
+    """Record the identity of this shed, if it ended before that was done.
+
+    When this takes long, it is left to the next start.
+    """
     if state.unsettled and not identity.needs_keys(""):
         try:
             identity.finish_settling("", state.name)

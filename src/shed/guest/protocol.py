@@ -2,9 +2,10 @@
 
 Two layers:
 
-* **Mux frames** share one virtio-serial port between many streams.  A session starts with a resync, because either side can vanish
-  in the middle of a frame: the guest speaks first (`MAGIC` and a HELLO with a fresh nonce), the host answers `MAGIC` and an ATTACH
-  with that nonce, and each side throws away all bytes before the other's `MAGIC`.  Backends with vsock need no mux.
+* **Mux frames** share one virtio-serial port between many streams.  A session starts with a resync, because either side
+  can vanish in the middle of a frame: the guest speaks first (`MAGIC` and a HELLO with a fresh nonce), the host answers
+  `MAGIC` and an ATTACH with that nonce, and each side throws away all bytes before the other's `MAGIC`.  Backends with
+  vsock need no mux.
 * **Exec frames** travel inside one stream: type (1 byte), length (4 bytes, big-endian), payload.
 
 The guest imports this file on its way to hello, so it imports nothing but `struct`: no typing, no dataclasses, no json.

@@ -1,4 +1,7 @@
-"""Port 1028: a stream becomes a TCP connection to a port of the guest's loopback (``CONNECT <port>``, then ``OK`` or ``ERR <text>``)."""
+"""Port 1028: a stream becomes a TCP connection to a port of the guest's loopback.
+
+The host sends ``CONNECT <port>``, and gets ``OK`` or ``ERR <text>``.
+"""
 
 from __future__ import annotations
 

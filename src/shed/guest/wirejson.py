@@ -1,4 +1,7 @@
-"""JSON through the C parts of the standard library's `json`, whose import (with `re` and `enum`) costs too much on the way to hello."""
+"""JSON through the C parts of the standard library's `json`.
+
+Importing `json` itself (with `re` and `enum`) takes too long on the way to hello.
+"""
 
 from __future__ import annotations
 

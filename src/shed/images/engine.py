@@ -48,7 +48,9 @@ class Engine:
         run([self.program, "load", "--quiet", "--input", archive], env=tool_environment())
 
     def run(self, image: str, words: Sequence[Argument], *, work: Path | None = None) -> Completed:
-        """Run a program of `image` to its end, without a network, as this user, in the folder `work`, the only place it may write to.
+        """Run a program of `image` to its end, without a network and as this user.
+
+        It may write to the directory `work` alone.
 
         Raises `ToolError` with what it printed last.  When the caller is interrupted the container ends too.
         """

@@ -1,4 +1,4 @@
-"""Which image of an archive or a registry is meant: attestations are left out, and the platform decides among the rest."""
+"""Choosing an image of an archive or a registry: without attestations, by platform."""
 
 from __future__ import annotations
 

@@ -2,8 +2,8 @@
 
 The tree is built in memory, layer upon layer; contents stay in the layers' files.  For each layer, in this order:
 
-1. whiteouts: ``.wh.NAME`` removes NAME, ``.wh..wh..opq`` removes all that its folder holds; both mean lower layers only, wherever they
-   stand in the archive;
+1. whiteouts: ``.wh.NAME`` removes NAME, ``.wh..wh..opq`` removes all that its folder holds; both mean lower layers
+   only, wherever they stand in the archive;
 2. everything else in the order of the archive, so that the later of two entries of one path wins.
 
 A path is looked up inside the root: a parent that is a symlink is followed, ``..`` in a link's target stops at the
@@ -59,7 +59,9 @@ class Node:
 
 
 def flatten(layers: Iterable[Iterable[Member]]) -> Iterator[Entry]:
-    """Yield the merged tree of `layers`, bottom first, sorted as `Entry` says, each file once and its other names as links.
+    """Yield the merged tree of `layers`, which are given bottom first, sorted as `Entry` says.
+
+    Each file comes once, its other names as links.
 
     Raises `DataError`, which names the layer (counted from 1) and the path.
     """

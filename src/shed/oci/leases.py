@@ -1,10 +1,10 @@
-"""Leases: what a process still needs of the store although nothing in it says so yet, so that a prune at that moment spares it.
+"""Leases: what running work needs of the store although nothing there names it yet, so that a prune spares it.
 
 ::
 
-    .gc.lock             flock: shared for the moment in which a lease grows, exclusive for as long as a prune looks and deletes
-    leases/PID-RANDOM    one line for each thing: ``blob sha256:…``, or ``image sha256:…`` (a manifest and all that it names);
-                         flock: held by the lease's owner until its work is done
+    .gc.lock             flock: shared for the moment in which a lease grows, exclusive while a prune looks and deletes
+    leases/PID-RANDOM    one line for each thing: ``blob sha256:…``, or ``image sha256:…`` (a manifest and all that it
+                         names); flock: held by the lease's owner until its work is done
 
 The rule is **lease first, look afterwards**.  Who wants a blob that may be there already writes it into a lease and
 only then looks, and who adds a blob leases it before it gets its name.  A prune that began earlier has ended by then,

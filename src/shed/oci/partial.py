@@ -1,4 +1,4 @@
-"""Blobs that are being downloaded: each in a file with the name of its digest, which keeps its bytes when the download is cut.
+"""Blobs that are being downloaded: each in a file named by its digest, which stays when a download is cut off.
 
 ::
 

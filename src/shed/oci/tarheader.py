@@ -69,7 +69,7 @@ def parse_header(block: bytes) -> Header:
 
 
 def parse_number(field: bytes) -> int:
-    """Return a number field: octal digits, or base 256 when the first bit is set (negative when the second is set too)."""
+    """Return a number field: octal digits, or base 256 when the first bit is set; negative when the second is too."""
     if field[0] & 0x80:
         value = int.from_bytes(field, "big") & ((1 << (8 * len(field) - 1)) - 1)
         return value - (1 << (8 * len(field) - 1)) if field[0] & 0x40 else value

@@ -111,8 +111,9 @@ def _head(
         extended.append((b"mtime", _time(seconds, nanoseconds)))
         seconds = 0
     fields = [
-        path[:_MAX_NAME], b"%07o" % mode, _octal(uid, 7), _octal(gid, 7), _octal(size, 11), _octal(seconds, 11), _BLANK_CHECKSUM,
-        kind, target[:_MAX_NAME], b"ustar\x0000", b"", b"", _octal(device[0], 7), _octal(device[1], 7), b"",
+        path[:_MAX_NAME], b"%07o" % mode, _octal(uid, 7), _octal(gid, 7), _octal(size, 11), _octal(seconds, 11),
+        _BLANK_CHECKSUM, kind, target[:_MAX_NAME], b"ustar\x0000", b"", b"", _octal(device[0], 7),
+        _octal(device[1], 7), b"",
     ]  # fmt: skip
     if not extended:
         return _block(fields)

@@ -96,8 +96,8 @@ class Part:
             )
         if image.memory > image.most_memory:
             raise self._refused(
-                f"the names and attributes of {image.members:,} files take more than {format_size(image.most_memory)} of "
-                "memory",
+                f"the names and attributes of {image.members:,} files take "
+                f"more than {format_size(image.most_memory)} of memory",
                 "make it of fewer files",
             )
 

@@ -113,7 +113,10 @@ class Acceptor:
 
 
 def raise_file_limit() -> None:
-    """Let this process, and the programs that it starts, have as many files open as the administrator allows, `MOST_FILES` at most."""
+    """Raise the limit of open files to what the administrator allows, but at most `MOST_FILES`.
+
+    Programs that this process starts inherit it.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, MOST_FILES)
     if soft != resource.RLIM_INFINITY and soft < most:

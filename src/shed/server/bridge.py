@@ -72,7 +72,10 @@ async def _to_guest(reader: asyncio.StreamReader, stream: Stream, early: bytes, 
 
 
 async def _see_off(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Throw away what the client still sends: were that refused, it could lose the guest's last word, which is on its way."""
+    """Throw away what the client still sends.
+
+    If that were refused, the client could lose the guest's last output, which is on its way.
+    """
     if writer.can_write_eof():
         writer.write_eof()
     with contextlib.suppress(TimeoutError):
@@ -82,7 +85,10 @@ async def _see_off(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -
 
 
 def _reset(writer: asyncio.StreamWriter) -> None:
-    """Drop the connection so that a TCP client sees a reset, and one of the Unix socket that it hung up with its own side still open."""
+    """Drop the connection so that a TCP client sees a reset.
+
+    A client of the Unix socket sees a hangup while its own side is still open.
+    """
     connection = writer.get_extra_info("socket")
     if connection is not None and connection.family != socket.AF_UNIX:
         with contextlib.suppress(OSError):

@@ -48,7 +48,10 @@ class Gate:
 
 
 def _check_origin(headers: dict[str, str]) -> None:
-    """Refuse what a web page could make a browser send to the loopback port: by the page's origin, and by a rebound host name."""
+    """Refuse what a web page could make a browser send to the loopback port.
+
+    It shows by the page's origin, or by a rebound host name.
+    """
     host = headers.get("host", "")
     name = host if host.endswith("]") else host.rpartition(":")[0] or host
     if name.lower() not in LOOPBACK_NAMES:

@@ -1,4 +1,6 @@
-"""HTTP/1.1 for one connection: h11 speaks the protocol, asyncio moves the bytes, and what comes out is a `Request` and one answer.
+"""HTTP/1.1 for one connection: h11 speaks the protocol, asyncio moves the bytes.
+
+What comes out is a `Request`, and one answer to it.
 
 Limits keep a client from holding more than its share: the head's size, the body's size, the time for both, the time of
 silence. An answer is a whole body, a stream of events, or the end of HTTP on this connection (`Upgrade`).
@@ -191,7 +193,10 @@ class HttpConnection:
             raise UsageError("the request took too long to arrive", code="REQUEST_TIMEOUT") from None
 
     async def _linger(self) -> None:
-        """Read what the client still sends, for a while: closing with bytes unread would reset the connection, and lose the answer."""
+        """Read what the client still sends, for a while.
+
+        Closing with unread bytes would reset the connection, and lose the answer.
+        """
         with contextlib.suppress(OSError, TimeoutError):
             self._writer.write_eof()
             async with asyncio.timeout(LINGER_TIMEOUT):

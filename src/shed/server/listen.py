@@ -147,7 +147,7 @@ def _listener_at(path: Path) -> str | None:
 
 @contextlib.contextmanager
 def _folder(path: Path) -> Iterator[str]:
-    """Yield a short name of the folder that `path` is in: the path itself may be longer than a socket address can be."""
+    """Yield a short name of the directory of `path`, as the path itself may be too long for a socket address."""
     folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         yield f"/proc/self/fd/{folder}"

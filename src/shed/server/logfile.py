@@ -36,7 +36,10 @@ _FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
 def begin(level: str, logs: Path) -> LogHandler:
-    """Have all that is logged from `level` on go to standard error, and keep ``server.log`` in the folder `logs` small if that is it."""
+    """Log to standard error from `level` on.
+
+    If standard error is ``server.log`` in the directory `logs`, it is kept small.
+    """
     handler = LogHandler(LogFile(logs / _NAME))
     logging.basicConfig(level=level.upper(), handlers=[handler])
     return handler

@@ -1,4 +1,6 @@
-"""Long work that a request asks for: it belongs to the server, not to the request, and may be watched as server-sent events.
+"""Long work that a request asks for.
+
+It belongs to the server, not to the request, and may be watched as server-sent events.
 
 A client that leaves does not stop it: a create goes on to its end, and `shed list` shows it.  A pull, also one that a
 create begins with, ends with the client that it is for, unless that said ``?detach=true``: what comes from outside

@@ -76,7 +76,10 @@ async def keep_clocks(guests: Callable[[], Mapping[str, Connection]]) -> None:
 
 
 def _ahead() -> float:
-    """Return how far the host's wall clock is ahead of its monotonic one, which is never set and stands still while it sleeps."""
+    """Return how far the host's wall clock is ahead of its monotonic clock.
+
+    That is never set, and stands still while the host sleeps.
+    """
     return time.time() - time.monotonic()
 
 

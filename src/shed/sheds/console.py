@@ -1,4 +1,4 @@
-"""Following a shed's console log: what it said last, and then what it says, over restarts of the VM, until the shed is deleted.
+"""Following a shed's console log: its end, then what comes, over restarts, until the shed is deleted.
 
 The log is a plain file that the VMM appends to.  A start puts a new file in its place; a prune may cut the file's
 beginning off.
@@ -88,7 +88,7 @@ class ConsoleStream:
 
 
 def _end_of(last: bytes, content: bytes) -> int:
-    """Return where in `content` the bytes `last`, or as many of them as are left at its beginning, end; 0 when there are none."""
+    """Return where in `content` the bytes `last` end, or as many of them as are left at its start; 0 for none."""
     found = content.rfind(last)
     if found >= 0:
         return found + len(last)

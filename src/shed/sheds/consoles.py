@@ -1,4 +1,6 @@
-"""Cutting the console logs of sheds, in place: whoever writes to one appends (``O_APPEND``), and goes on at its new end.
+"""Cutting the console logs of sheds, in place.
+
+Writers append (``O_APPEND``), and go on at the new end.
 
 A VM's keeper bounds its log; see `shed.backends.qemu.launcher`.  VMs that were started by a shed of before have none:
 QEMU itself appends to the file, and the server cuts it.

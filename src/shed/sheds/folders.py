@@ -104,7 +104,7 @@ class Folders:
             return b"", 0
 
     def keep_console(self) -> Path | None:
-        """Copy the console log to the logs folder and return where it is; None when there is nothing to keep, or no way to."""
+        """Copy the console log to the logs directory and return its path; None when it is empty or cannot be copied."""
         tail, _ = self.console_tail()
         if not tail:
             return None
@@ -134,7 +134,7 @@ def names(paths: Paths) -> list[str]:
 
 
 def leftovers(paths: Paths) -> list[str]:
-    """Return the names of all sheds with something unfinished: a marked create, a reservation, a delete that has begun."""
+    """Return the names of all sheds with something unfinished: a marked create, a reservation, a begun delete."""
     found = {name for name in names(paths) if (paths.instances / name / metadata.MARKER).exists()}
     for path in paths.instances.iterdir():
         if path.name.startswith(".") and path.suffix in {".new", ".gone"}:

@@ -34,7 +34,10 @@ def memory() -> Memory:
 
 
 def _of_my_groups() -> int | None:
-    """Return the bytes that the control groups (version 2) of this process still allow, as those of a container; None without a limit."""
+    """Return the bytes of memory that the control groups (version 2) of this process still allow; None for no limit.
+
+    A container has such a limit.
+    """
     left = []
     with contextlib.suppress(OSError, ValueError, StopIteration):
         lines = (PROC / "self/cgroup").read_text().splitlines()
@@ -64,7 +67,9 @@ def held(pid: int) -> int:
 
 
 def pressure(resource: str) -> float | None:
-    """Return the percentage of the last ten seconds in which programs waited for `resource`; None where the kernel does not say.
+    """Return the percentage of the last ten seconds in which programs waited for `resource`.
+
+    None where the kernel does not say.
 
     For ``memory`` and ``io`` that is when all that could run waited, for ``cpu`` when any did: all cannot.
     """

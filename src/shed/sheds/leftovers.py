@@ -131,7 +131,10 @@ def view(record: Record, after: str | None) -> dict[str, Any]:
 
 
 def changed(record: Record, since: float) -> list[str]:
-    """Return what to tell when the shed `record` stops, a sentence each: what it can have changed since then that may run on the host."""
+    """Return what to report when the shed `record` stops, one sentence each.
+
+    It is what may run on the host, and may have changed since then.
+    """
     root = record.local_dir
     if root is None or record.local_dir_mode == "ro":
         return []
@@ -182,7 +185,10 @@ def _in_folder(root: Path, here: tuple[str, ...], files: list[str], descriptor: 
 
 
 def _leading_elsewhere(here: tuple[str, ...], names: list[str], descriptor: int) -> Iterator[Finding]:
-    """Tell of links in a repository, and of `.git` files that lead to none: a guest cannot make them, but could in earlier versions."""
+    """Report links in a repository, and `.git` files that lead to none.
+
+    A guest cannot make them, but it could in earlier versions.
+    """
     for name in names:
         status = _status(name, descriptor)
         if status is None:

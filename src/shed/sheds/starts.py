@@ -1,4 +1,7 @@
-"""Starts and creates under way: who stops or deletes the shed ends them, rather than wait until they have come up or timed out."""
+"""Starts and creates under way.
+
+Stopping or deleting the shed ends them, instead of waiting until they are done or timed out.
+"""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ def check_mode(mode: str | None, local_dir: str | None) -> str:
 
 
 def check_still_there(name: str, local_dir: str) -> None:
-    """Raise `ConflictError` (LOCAL_DIR_MISSING) unless the workspace of the shed `name` is still a folder that can be used."""
+    """Raise `ConflictError` (LOCAL_DIR_MISSING) unless the workspace of the shed `name` is still a usable directory."""
     problem = _problem(local_dir)
     if problem is not None:
         raise ConflictError(
@@ -73,7 +73,7 @@ def _problem(path: str) -> str | None:
 
 
 def guest_owner(root: Path) -> tuple[int, int]:
-    """Return the uid and gid of the user that commands run as in the root file system `root`: ``shed``, or root without one."""
+    """Return uid and gid of the user of commands in the root file system `root`: ``shed``, or root without one."""
     from shed.erofs.reader import Image  # noqa: PLC0415  most sheds have no shared folder
 
     with Image.open(root) as image:

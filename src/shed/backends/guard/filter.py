@@ -19,9 +19,9 @@ import struct
 ARCH_X86_64 = 0xC000003E
 KILL, NOTIFY, ALLOW, ERRNO = 0x80000000, 0x7FC00000, 0x7FFF0000, 0x00050000
 SYSCALLS = {
-    "open": 2, "mknod": 133, "creat": 85, "chmod": 90, "fchmod": 91, "openat": 257, "mkdirat": 258, "mknodat": 259, "unlinkat": 263,
-    "renameat": 264, "linkat": 265, "symlinkat": 266, "fchmodat": 268, "renameat2": 316, "io_uring_setup": 425, "openat2": 437,
-    "fchmodat2": 452,
+    "open": 2, "mknod": 133, "creat": 85, "chmod": 90, "fchmod": 91, "openat": 257, "mkdirat": 258, "mknodat": 259,
+    "unlinkat": 263, "renameat": 264, "linkat": 265, "symlinkat": 266, "fchmodat": 268, "renameat2": 316,
+    "io_uring_setup": 425, "openat2": 437, "fchmodat2": 452,
 }  # fmt: skip
 _NEWEST = 451
 """Calls after this one (`cachestat`) have not been looked at."""
@@ -106,7 +106,7 @@ def _load(offset: int) -> list[bytes]:
 
 
 def _argument(number: int) -> list[bytes]:
-    """Load the low half of an argument: modes, flags and descriptors have 32 bits, and the kernel takes no more of them."""
+    """Load the low half of an argument: modes, flags and descriptors have 32 bits, and the kernel uses no more."""
     return _load(16 + 8 * number)
 
 

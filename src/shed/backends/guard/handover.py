@@ -12,7 +12,7 @@ READY = b"R"
 
 
 def take() -> int | None:
-    """Return the listener that the launcher sends, after saying that it is here; None when the launcher has given up."""
+    """Return the listener that the launcher sends, and acknowledge it; None when the launcher has given up."""
     launcher = _socket.socket(fileno=LAUNCHER)
     _, messages, _, _ = launcher.recvmsg(1, _socket.CMSG_SPACE(4))
     if not messages:

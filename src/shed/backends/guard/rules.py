@@ -8,15 +8,17 @@ with an entry `HEAD` can be one; `objects` and `refs` make it whole.  The host's
 `refs` by a fetch, and among the sources whatever a branch of the guest's has.  So nothing below `.git` depends on what
 a folder lacks, and the guest makes no way from a `.git` to any other place:
 
-========  =================================================  ========================================================================
-space     where                                              there
-========  =================================================  ========================================================================
-OUT       all else                                           no file `HEAD` is made, moved or removed; `.git` is made as a folder alone
-GIT       `.git` and below; any folder that has a `HEAD`     settings and `index` only by way of their lock, if they do no harm; no
-                                                             `hooks`, alternates, symbolic links; `commondir` only for a work tree;
-                                                             no folder is moved: some lead to others by where they are
-CLOSED    below `hooks` there; lists of remotes in files     `*.sample` files are made, nothing else
-========  =================================================  ========================================================================
+======  ==============================================  ============================================================
+space   where                                           there
+======  ==============================================  ============================================================
+OUT     all else                                        no file `HEAD` is made, moved or removed; `.git` is made as
+                                                        a folder alone
+GIT     `.git` and below; any folder with a `HEAD`      settings and `index` only by way of their lock, if they do
+                                                        no harm; no `hooks`, alternates, symbolic links; `commondir`
+                                                        only for a work tree; no folder is moved: some lead to
+                                                        others by where they are
+CLOSED  below `hooks` there; lists of remotes in files  `*.sample` files are made, nothing else
+======  ==============================================  ============================================================
 
 Nothing is renamed or linked from one space to another.  So a folder's space never changes while a call is under way,
 and it does no harm that a call is made a moment after it was allowed, beside others.
@@ -148,7 +150,10 @@ def write(folder: Folder, name: bytes, *, creates: bool, exclusive: bool = False
 
 
 def remove(folder: Folder, name: bytes) -> Verdict:
-    """Remove a file: not the mark of a bare repository, nor what is the host's, of settings and locks, which it is about to rename."""
+    """Remove a file, unless it marks a bare repository, or is one of the host's.
+
+    The host's are its settings and locks, which it is about to rename.
+    """
     if _is_head(folder, name):
         return Verdict.DENY
     plain = fold(name)

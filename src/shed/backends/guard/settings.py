@@ -1,4 +1,4 @@
-"""Putting a repository's new settings or index in place of the old, and a work tree's way to its repository, for a guest.
+"""Replacing a repository's settings or index for a guest, and the link of a work tree to its repository.
 
 git writes `config.lock` and renames it to `config`, and does the same for `index`.  The guest may hold the file open,
 and go on writing to it.  So what is put in place is a copy: a file that the guest never could write.

@@ -125,7 +125,10 @@ class Supervisor:
                 continue
 
     def _answer(self, identity: int, call: str, arguments: list[int]) -> int | None:
-        """Return None when the call may go on, an error number, or when it was done here what it returns, less than 1."""
+        """Decide on a call: None when it may go on, or an error number.
+
+        When the call was done here, return what it returned, which is less than 1.
+        """
         if call == "chmod":
             return self._keep_setgid(self._text(arguments[0]), arguments[1] & 0o7777)
         verdict, folder, name = self._judge(call, arguments)

@@ -55,7 +55,10 @@ def wanted() -> str:
 
 
 def known(cache_dir: Path, *, device: Path = KVM_DEVICE) -> Verdict | None:
-    """Return the verdict as far as it is known without starting a guest: asked for, no usable device, or cached since this host's boot."""
+    """Return the verdict if it is known without starting a guest, else None.
+
+    It is when it was asked for, when there is no usable device, or when it is cached since this host booted.
+    """
     asked = wanted()
     trouble = _trouble(device)
     if asked == "kvm" and trouble:
@@ -101,8 +104,9 @@ def boots(program: Path, kernel: Path, accel: str, *, seconds: int) -> bool:
     with tempfile.TemporaryDirectory(prefix="shed-kvm-") as folder:
         console = Path(folder) / "console"
         qemu: list[str | Path] = [
-            program, "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", *command.board(accel), "-m", "256M",
-            "-kernel", kernel, "-append", command.kernel_command_line(accel, None), "-serial", f"file:{console}",
+            program, "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", *command.board(accel),
+            "-m", "256M", "-kernel", kernel, "-append", command.kernel_command_line(accel, None),
+            "-serial", f"file:{console}",
         ]  # fmt: skip
         done = run(["timeout", "--foreground", "--signal=KILL", str(seconds), *qemu], check=False, timeout=seconds + 10)
         alive = console.exists() and _SIGN_OF_LIFE in console.read_bytes()
@@ -117,7 +121,10 @@ def boots(program: Path, kernel: Path, accel: str, *, seconds: int) -> bool:
 
 
 def one_thread(program: Path) -> bool:
-    """Say whether the processors that this QEMU emulates have to share a thread: it is older than 8.1, or says no version."""
+    """Return whether the processors that this QEMU emulates must share one thread.
+
+    They must when it is older than 8.1, or does not tell its version.
+    """
     found = _VERSION.search(version(program))
     return found is None or (int(found[1]), int(found[2])) < _SOUND_THREADS
 

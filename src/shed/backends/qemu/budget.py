@@ -1,4 +1,4 @@
-"""What one VM may take from its host, and what every process can be held to: limits, priority, and who goes first when memory is short.
+"""What one VM may take from its host, as far as any process can be limited: limits, priority, OOM score.
 
 The memory, processor and task limits need a control group: see `shed.backends.qemu.groups`.  What is here holds on
 every host.

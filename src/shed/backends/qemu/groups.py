@@ -2,10 +2,10 @@
 
 Two ways, the first that works here is taken:
 
-* **systemd**: a scope of its own below ``shed.slice``, asked of the manager that is ours (the machine's for root, else the user's).  It is
-  no part of the server's unit, so that a stop, a restart or an update of the server touches no VM, and systemd, which owns the tree of
-  groups, knows of it.
-* **files**: where root runs and systemd does not, a folder below ``shed`` in the tree itself.
+* **systemd**: a scope of its own below ``shed.slice``, asked of our manager (for root that of the machine, else that of
+  the user).  It is no part of the server's unit, so a stop, a restart or an update of the server touches no VM.  And
+  systemd, which owns the tree of groups, knows of it.
+* **files**: for root where systemd does not run, a directory below ``shed`` in the tree itself.
 
 Version 1 is not supported: it has no one tree in which a group would be all of a VM.
 
@@ -92,7 +92,10 @@ class Groups:
 
 
 def find(*, uid: int | None = None, root: Path = Path("/")) -> Groups:
-    """Return how VMs of a server of user `uid`, ours unless given, get their groups on the host whose files are below `root`."""
+    """Return how VMs of a server of user `uid` (default: this user) get their control groups.
+
+    `root` is the root directory of the host.
+    """
     uid = os.geteuid() if uid is None else uid
     try:
         controllers = (root / _HIERARCHY / "cgroup.controllers").read_text().split()
@@ -121,7 +124,7 @@ def find(*, uid: int | None = None, root: Path = Path("/")) -> Groups:
 
 
 def _outlives_logins(root: Path, uid: int) -> bool:
-    """Tell whether the systemd of a user stays when the user has logged out, or this server, and so its VMs, end with it anyhow."""
+    """Return whether a user's systemd outlives their logout, or this server and its VMs end with it anyhow."""
     with contextlib.suppress(KeyError):
         if (root / "var/lib/systemd/linger" / pwd.getpwuid(uid).pw_name).exists():
             return True

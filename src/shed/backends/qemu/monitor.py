@@ -61,7 +61,10 @@ class Monitor:
             raise MonitorError(f"{command}: {problem}") from problem
 
     async def greeting(self) -> None:
-        """Begin the session.  It says nothing of the machine yet: a thread of its own sends the greeting, the machine answers commands."""
+        """Begin the session.
+
+        This says nothing about the machine: a thread of its own sends the greeting, while the machine answers commands.
+        """
         try:
             await self._line()
         except OSError as error:

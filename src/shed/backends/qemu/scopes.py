@@ -27,7 +27,7 @@ Properties = Mapping[str, tuple[str, object]]
 
 
 def manager(root: Path, uid: int) -> Path | None:
-    """Return the socket by which the systemd of the user `uid` is reached, for root that of the machine; None when there is none."""
+    """Return the socket of the systemd of user `uid`, for root that of the machine; None when there is none."""
     places = (root / place.format(uid=uid) for place in _PLACES[uid == 0])
     return next((place for place in places if place.exists()), None)
 

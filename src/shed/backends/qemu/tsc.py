@@ -57,7 +57,10 @@ def _measure() -> tuple[int, float]:
 
 
 def _reading(read: object) -> tuple[int, int, int]:
-    """Return how long, in ns, it took to read both clocks, and what they were: of several, the first of the quickest is right."""
+    """Return how many ns it took to read both clocks, and their values.
+
+    Of several readings, the first of the quickest is used.
+    """
     assert callable(read)
     begin = time.clock_gettime_ns(time.CLOCK_MONOTONIC_RAW)
     ticks = int(read())

@@ -3,11 +3,11 @@
 QEMU's 9P server shows the guest the numbers it sees itself, and makes files as the user it runs as.  So QEMU runs in a
 user namespace where the folder's owner has the number of the guest's user:
 
-* **An ordinary user's server**: one map, {guest user ← this user}.  All the guest writes belongs to this user, whoever wrote it there.
+* **An ordinary user's server**: one map, {guest user ← this user}.  All that the guest writes belongs to this user,
+  whoever wrote it there.
 * **Root's server, a folder of root's**: the same.
-* **Root's server, somebody else's folder**: {root ← root} to open disks and sockets, and {guest user ← owner}; QEMU then becomes the owner.
-  So nothing in the guest, its root included, can make files of root's (or set-uid root) in that folder.
-
+* **Root's server, somebody else's folder**: {root ← root} to open disks and sockets, and {guest user ← owner}; then
+  QEMU becomes the owner.  So nothing in the guest, not even its root, can make files of root's (or set-uid root) there.
 * **Root's server, somebody else's folder, a guest whose user is its root**: no map; root is root on both sides.
 
 Files of other users show as nobody's (65534).  QEMU's 9P server makes no sockets and fifos in a share: it refuses to
@@ -30,7 +30,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who QEMU is while it serves folders: pairs of (number inside, number outside) and, for root's server, whom it becomes inside."""
+    """The users of a QEMU that serves directories: pairs of (number inside, number outside).
+
+    For root's server, also whom QEMU becomes inside.
+    """
 
     uids: tuple[tuple[int, int], ...]
     gids: tuple[tuple[int, int], ...]

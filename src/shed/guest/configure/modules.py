@@ -1,4 +1,7 @@
-"""Kernel modules that are loaded when somebody uses them: the kernel is told whom to ask, and devices stand ready to be opened."""
+"""Kernel modules that are loaded when they are used.
+
+The kernel is told which program to ask, and device nodes exist so that they can be opened.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The network card's address, the way out, and name service, set with the classic ioctls: no program of the image is needed."""
+"""The network: address, default route and name service.
+
+They are set with the classic ioctls, so no program of the image is needed.
+"""
 
 from __future__ import annotations
 

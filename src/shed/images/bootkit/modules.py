@@ -28,9 +28,9 @@ LATE = ("ext4", "overlay", "9p", "9pnet_virtio", "virtio_net", "virtio_rng")
 """To mount the shed's root and workspace, and to talk to the network."""
 ON_DEMAND = (
     "bridge", "br_netfilter", "veth", "macvlan", "ipvlan", "vxlan", "dummy", "tun", "wireguard", "fuse", "loop",
-    "nf_tables", "nfnetlink", "nft_chain_nat", "nft_compat", "nft_ct", "nft_fib_inet", "nft_limit", "nft_log", "nft_masq", "nft_nat",
-    "nft_redir", "nft_reject_inet", "nf_conntrack_netlink", "xt_addrtype", "xt_comment", "xt_conntrack", "xt_MASQUERADE", "xt_mark",
-    "xt_multiport", "xt_nat", "xt_REDIRECT", "xt_tcpudp",
+    "nf_tables", "nfnetlink", "nft_chain_nat", "nft_compat", "nft_ct", "nft_fib_inet", "nft_limit", "nft_log",
+    "nft_masq", "nft_nat", "nft_redir", "nft_reject_inet", "nf_conntrack_netlink", "xt_addrtype", "xt_comment",
+    "xt_conntrack", "xt_MASQUERADE", "xt_mark", "xt_multiport", "xt_nat", "xt_REDIRECT", "xt_tcpudp",
 )  # fmt: skip
 """What containers, VPNs and FUSE need; the kernel asks for them when somebody uses them."""
 PROVIDERS = {"crc32c": "crc32c_generic", "crypto-crc32c": "crc32c_generic"}

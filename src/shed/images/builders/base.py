@@ -1,4 +1,7 @@
-"""What a builder is: it turns a context folder and a Containerfile into an image in a store of its own, and images there into archives."""
+"""What a builder is.
+
+It turns a context directory and a Containerfile into an image in a store of its own, and images there into archives.
+"""
 
 from __future__ import annotations
 
@@ -15,11 +18,12 @@ from shed.run import Argument, run
 Show = Callable[[bytes], object]
 """Takes what a builder prints, as it comes."""
 _PASSED = (
-    "BUILDAH_FORMAT", "BUILDAH_ISOLATION", "BUILDAH_RUNTIME", "BUILDKIT_HOST", "BUILDX_BUILDER", "BUILDX_CONFIG", "CONTAINERS_CONF",
-    "CONTAINERS_REGISTRIES_CONF", "CONTAINERS_STORAGE_CONF", "CONTAINER_CONNECTION", "CONTAINER_HOST", "DBUS_SESSION_BUS_ADDRESS",
-    "DOCKER_BUILDKIT", "DOCKER_CERT_PATH", "DOCKER_CONFIG", "DOCKER_CONTEXT", "DOCKER_HOST", "DOCKER_TLS_VERIFY", "HTTPS_PROXY",
-    "HTTP_PROXY", "NO_PROXY", "REGISTRY_AUTH_FILE", "SOURCE_DATE_EPOCH", "SSH_AUTH_SOCK", "SSL_CERT_DIR", "STORAGE_DRIVER",
-    "STORAGE_OPTS", "XDG_CACHE_HOME",
+    "BUILDAH_FORMAT", "BUILDAH_ISOLATION", "BUILDAH_RUNTIME", "BUILDKIT_HOST", "BUILDX_BUILDER", "BUILDX_CONFIG",
+    "CONTAINERS_CONF", "CONTAINERS_REGISTRIES_CONF", "CONTAINERS_STORAGE_CONF", "CONTAINER_CONNECTION",
+    "CONTAINER_HOST", "DBUS_SESSION_BUS_ADDRESS", "DOCKER_BUILDKIT", "DOCKER_CERT_PATH", "DOCKER_CONFIG",
+    "DOCKER_CONTEXT", "DOCKER_HOST", "DOCKER_TLS_VERIFY", "HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY",
+    "REGISTRY_AUTH_FILE", "SOURCE_DATE_EPOCH", "SSH_AUTH_SOCK", "SSL_CERT_DIR", "STORAGE_DRIVER", "STORAGE_OPTS",
+    "XDG_CACHE_HOME",
 )  # fmt: skip
 """Variables that say where a builder's engine, storage and registries are; other commands do not get them."""
 _PROBE_TIMEOUT = 20.0
@@ -69,7 +73,9 @@ class Builder(Protocol):
         ...
 
     def build(self, request: BuildRequest, output: Path, show: Show | None) -> None:
-        """Build what `request` says and write it to the archive `output`, in a folder that is removed afterwards with all that is in it.
+        """Build what `request` says and write it to the archive `output`.
+
+        `output` is in a directory that is removed afterwards with all that is in it.
 
         What the tool prints goes to `show`, or the last of it into the error.  Raises `ToolError` when the build
         fails.

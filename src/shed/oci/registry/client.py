@@ -157,7 +157,9 @@ class Repository:
         start: int = 0,
         on_bytes: Callable[[int], object] = _ignore,
     ) -> int:
-        """Write a blob to `sink`, which has its first `start` bytes, verified, and return its size, which is `size` where that is known.
+        """Write a blob to `sink`, which has its first `start` bytes already, and return its size.
+
+        The digest is verified, and `size` where it is given.
 
         Raises `NotFoundError`, and `DataError` when it has not the digest, or not the `size`.
         """

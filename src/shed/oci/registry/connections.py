@@ -1,4 +1,4 @@
-"""Connections to a registry and to where it leads: to which addresses they may go, how slow they may be, and how they are cut.
+"""Connections to a registry and where it leads: allowed addresses, time limits, and how they are cut.
 
 **Addresses.**  A registry may lead elsewhere: by redirect, by the place of an upload, by the token server that it
 names.  It could lead into a network that it cannot reach itself.  So the address that a connection really has, whatever

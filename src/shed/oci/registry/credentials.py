@@ -106,7 +106,10 @@ def _names(reference: Reference) -> list[str]:
 
 
 def _plain(key: str) -> str:
-    """Return the key of an entry without scheme and API version: ``https://index.docker.io/v1/`` is ``index.docker.io``."""
+    """Return the key of an entry without scheme and API version.
+
+    ``https://index.docker.io/v1/`` is ``index.docker.io``.
+    """
     rest = key.removeprefix("https://").removeprefix("http://").rstrip("/")
     return re.sub(r"/v[12]$", "", rest)
 

@@ -1,4 +1,4 @@
-"""HTTP to registries and wherever they redirect to: who may be spoken to without encryption, redirects, faults that pass.
+"""HTTP to registries, and where they redirect to: plain HTTP or TLS, redirects, retries.
 
 A registry on this machine may speak plain HTTP or TLS, and is asked;
 `docs/decisions/0016-registries-on-this-machine.md` says how. An Authorization header never follows a redirect to
@@ -122,7 +122,10 @@ class Transport:
 
     @property
     def base(self) -> str:
-        """The registry's URL.  The first time, a registry on this machine is asked what it speaks, which raises `UnavailableError`."""
+        """The registry's URL.
+
+        The first time, a registry on this machine is asked whether it speaks TLS, which raises `UnavailableError`.
+        """
         if not self._base:
             plain = self._insecure or (self.plain_allowed(self._host) and self.retried(self._speaks_plainly))
             self._base = f"{'http' if plain else 'https'}://{self._host}"

@@ -15,7 +15,10 @@ from shed.threads import in_long_thread, stoppable
 
 
 async def index(server: Server, call: Call[Nothing, NoBody]) -> api.ImageList:
-    """List all images; a shed whose record cannot be read, so that nobody knows which one it needs, becomes a warning."""
+    """List all images.
+
+    A shed whose record cannot be read becomes a warning, as nobody knows which image it needs.
+    """
     found, warnings = await asyncio.to_thread(server.images.list_all)
     return api.ImageList(images=[answer(api.Image, image) for image in found], warnings=warnings)
 

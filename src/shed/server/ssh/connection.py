@@ -19,7 +19,11 @@ TOO_MANY = "Too many keys were refused.  Run `shed ssh-config --install`, then: 
 
 
 class Connection(asyncssh.SSHServerConnection):
-    """asyncssh's, but for tries, which end, agents, which are wanted in the guest, and full sockets: it relies on clients' windows."""
+    """asyncssh's connection, with three differences.
+
+    Login tries are limited, agents can be forwarded to the guest, and writers wait while the socket is full; asyncssh
+    relies on the client's windows for that.
+    """
 
     def __init__(self, options: asyncssh.SSHServerConnectionOptions, peer: Peer) -> None:
         super().__init__(asyncio.get_running_loop(), options)

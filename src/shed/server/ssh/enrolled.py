@@ -1,4 +1,4 @@
-"""The keys that this server's user has let in by SSH: ``ssh_authorized_keys`` in the data folder, mode 0600, a line for each.
+"""The SSH keys that this server's user has enrolled: ``ssh_authorized_keys`` in the data directory, mode 0600.
 
 A line reads ``TYPE BASE64 TIME COMMENT``.  Who may add one is the API's to say: a client of the Unix socket, which only
 the server's user can open, may.  asyncssh is not needed here.

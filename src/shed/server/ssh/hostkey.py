@@ -11,7 +11,7 @@ _NAME = "ssh_host_ed25519_key"
 
 
 def private_key(data: Path) -> bytes:
-    """Return the private key of the server with the data folder `data`, as OpenSSH writes it, and make it when there is none.
+    """Return the private host key of the server with the data directory `data`; it is made when there is none.
 
     Takes a moment when asyncssh is imported for it.  Raises `DataError`, `StorageError`.
     """
