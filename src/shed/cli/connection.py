@@ -67,11 +67,18 @@ def has_config(options: Options) -> bool:
 
 def seen(server: Client, options: Options, sheds: Mapping[str, str], *, gone: Iterable[str] = ()) -> None:
     """Note in the configuration which sheds are on `server`, by name, with their status, and which are `gone`."""
-    if server.address.name is not None and has_config(options):
-        from shed.client.config import load
+    name = server.address.name
+    if name is None or not has_config(options):
+        return
+    from shed.client.config import load
+
+    config = load(options.config)
+    known = {shed: entry.status for shed, entry in config.sheds.items() if entry.server == name}
+    gone = [shed for shed in gone if shed in known and shed not in sheds]
+    if gone or any(known.get(shed) != status for shed, status in sheds.items()):
         from shed.client.config_state import remember
 
-        remember(load(options.config), server.address.name, sheds, gone=gone)
+        remember(config, name, sheds, gone=gone)
 
 
 def where(server: Client) -> str:
