@@ -57,7 +57,10 @@ def _family(name: str) -> list[str]:
 
 
 def _codes_of(value: ast.expr, scope: ast.AST, module: ast.Module) -> set[str]:
-    """Return the codes that `value` may be.  A parameter, and the code of another error, are looked at where they come from."""
+    """Return the codes that `value` may be.
+
+    A parameter, and the code of another error, are looked at where they come from.
+    """
     if isinstance(value, ast.Constant):
         return {value.value} if isinstance(value.value, str) else set()
     if isinstance(value, ast.IfExp):
@@ -121,7 +124,7 @@ def test_meanings_are_sentences() -> None:
 
 
 def test_every_raised_code_is_in_the_table_and_of_its_class() -> None:
-    """Each call that makes an error names a code of the table, and the table's class for it is the error's own or a parent."""
+    """Each call that makes an error names a code of the table, whose class there is the error's own or a parent."""
     wrong = [
         (place, called, code)
         for place, called, codes in _calls()

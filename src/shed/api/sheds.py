@@ -25,8 +25,8 @@ _FORCE = "Start it although the host is short of memory.  Needs the right `admin
 class Shed(PartialAnswer, kw_only=True, frozen=True):
     """One shed.
 
-    While it is made, only the members up to `backend` are known; of one whose record cannot be read, only `name`, `status`
-    and `detail`.
+    While it is made, only the members up to `backend` are known; of one whose record cannot be read, only `name`,
+    `status` and `detail`.
     """
 
     name: ShedName = ""

@@ -1,4 +1,4 @@
-"""What is known of a shed on disk: `metadata.json` in its instance folder, and the `.creating` marker of an unfinished create.
+"""What is known of a shed on disk: its `metadata.json`, and the `.creating` marker of an unfinished create.
 
 Both are written atomically and read with suspicion: every member's type is checked, unknown members are ignored.  What
 runs is not written here (the backend knows), only what the user asked for.

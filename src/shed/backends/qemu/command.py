@@ -133,7 +133,11 @@ def _frame(machine: Machine, host: Host) -> list[str]:
         "-display", "none",
         "-sandbox", sandbox,
         *(["-runas", f"{host.run_as[0]}:{host.run_as[1]}"] if host.run_as is not None else []),
-        *(board(host.accel, one_thread=host.one_thread) if host.memory is None else _saved_board(machine, host, host.memory)),
+        *(
+            board(host.accel, one_thread=host.one_thread)
+            if host.memory is None
+            else _saved_board(machine, host, host.memory)
+        ),
         "-smp", str(machine.cpus),
         "-m", f"{machine.memory_mb}M",
         *(["-incoming", "defer"] if host.restored else _kernel(machine, host)),

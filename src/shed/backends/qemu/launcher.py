@@ -156,7 +156,7 @@ def _keep(logs: dict[int, int]) -> None:
                     if os.fstat(logs[source]).st_size > _MOST_LOG:
                         _cut(logs[source])
                 except OSError:
-                    pass  # most likely the disk is full: the guest goes on, and so does its log when there is room again
+                    pass  # most likely the disk is full: the guest goes on, its log when there is room again
             time.sleep(_PAUSE)
     finally:
         os._exit(0)

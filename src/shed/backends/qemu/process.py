@@ -1,4 +1,4 @@
-"""The VMM's process: started so that it outlives us, recorded before it runs, recognised later, signalled only when it is ours.
+"""The process of a VMM: started so that it outlives the server, recorded before it runs, signalled only if ours.
 
 The record is ``vm.json`` in the state folder: process id, the process's start time, this host boot's id, and the UUID
 on its command line. All four must fit; a process id alone says nothing, because numbers are used again.
@@ -174,7 +174,10 @@ def _save(state_dir: Path, record: Record) -> None:
 
 @contextlib.contextmanager
 def reachable(state_dir: Path, name: str) -> Iterator[str]:
-    """Yield a short path to a socket in `state_dir`: a socket's path has 108 bytes at most, a folder's may be longer."""
+    """Yield a short path to a socket in `state_dir`.
+
+    The path of a socket has at most 108 bytes, and that of the directory may be longer.
+    """
     folder = os.open(state_dir, os.O_PATH | os.O_DIRECTORY)
     try:
         yield f"/proc/self/fd/{folder}/{name}"

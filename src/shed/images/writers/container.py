@@ -86,7 +86,7 @@ class ContainerWriter:
 
 
 def _image(engine: Engine, reference: str) -> str:
-    """Return the identifier of the image, which is pulled when it is not here, unless it is one that no registry has."""
+    """Return the identifier of the image; it is pulled if it is missing, and if a registry can have it."""
     image = engine.image_id(reference)
     if image is None and not reference.startswith(f"{LOCAL_NAME}:"):
         engine.pull(reference)
