@@ -45,6 +45,7 @@ EXEC = {
     "shed.client.transport",
     "shed.config",
     "shed.config.paths",
+    "shed.error_codes",
     "shed.errors",
     "shed.execstream",
     "shed.guest",
@@ -60,6 +61,7 @@ DECLARED = {
     "shed.cli.command",
     "shed.cli.main",
     "shed.cli.options",
+    "shed.error_codes",
     "shed.errors",
     "shed.version",
 }
