@@ -224,13 +224,7 @@ def _responses(endpoint: Endpoint[Any, Any, Any]) -> Schema:
     elif endpoint.answer is not bytes:
         content[_JSON] = {"schema": _schema_of(endpoint.answer)}
     if endpoint.events:
-        content[_EVENTS] = {
-            "schema": {"type": "string"},
-            "x-events": {
-                **{name: {"$ref": _REF + kind.__name__} for name, kind in EVENTS.items()},
-                "complete": _schema_of(endpoint.answer),
-            },
-        }
+        content[_EVENTS] = {"schema": _event_schema(endpoint)}
     if content:
         statuses = {endpoint.status, *endpoint.other_statuses, *({200} if endpoint.events else ())}
         for status in sorted(statuses):
@@ -241,6 +235,18 @@ def _responses(endpoint: Endpoint[Any, Any, Any]) -> Schema:
     failure = {"schema": {"$ref": _REF + Failure.__name__}}
     found["default"] = {"description": "What went wrong.", "headers": headers, "content": {_JSON: failure}}
     return found
+
+
+def _event_schema(endpoint: Endpoint[Any, Any, Any]) -> Schema:
+    """Return the schema of one server-sent event, as OpenAPI 3.2 describes them."""
+    kinds = {**{name: _schema_of(kind) for name, kind in EVENTS.items()}, "complete": _schema_of(endpoint.answer)}
+    data = {"type": "string", "contentMediaType": _JSON}
+    one_of = [
+        {"properties": {"event": {"const": name}, "data": {**data, "contentSchema": schema}}}
+        for name, schema in kinds.items()
+    ]
+    properties = {"event": {"type": "string"}, "data": {"type": "string"}}
+    return {"type": "object", "required": ["event", "data"], "properties": properties, "oneOf": one_of}
 
 
 def _schema_of(kind: Any) -> Schema:
