@@ -7,12 +7,10 @@ from __future__ import annotations
 import array
 import fcntl
 import json
-import os
 import signal
 import subprocess
 import sys
 import termios
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,6 +22,7 @@ from shed.oci import media
 from shed.oci.store import LayoutStore
 from support.images.minted import LAYER, small_kit
 from support.layers.tars import Image, file, tar
+from support.waiting import wait_until
 
 BUILD = [sys.executable, "-m", "shed.cli.main", "image", "build", "-n", "base", "--from-oci-archive"]
 
@@ -135,12 +134,13 @@ def test_a_build_that_is_ended(store: LayoutStore, tmp_path: Path, number: int, 
 
 def _wait_until_read(pipe: int) -> None:
     """Return when somebody has read all that is in the pipe."""
-    waiting = array.array("i", [1])
-    deadline = time.monotonic() + 60
-    while waiting[0]:
-        assert time.monotonic() < deadline
-        fcntl.ioctl(pipe, termios.FIONREAD, waiting)
-        os.sched_yield()
+
+    def waiting() -> int:
+        count = array.array("i", [1])
+        fcntl.ioctl(pipe, termios.FIONREAD, count)
+        return count[0]
+
+    wait_until(lambda: waiting() == 0)
 
 
 @pytest.mark.parametrize(

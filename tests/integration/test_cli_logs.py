@@ -16,6 +16,7 @@ import pytest
 
 from support.servers.running import Running
 from support.servers.world import World
+from support.waiting import wait_until
 
 SHED = [sys.executable, "-m", "shed.cli.main"]
 
@@ -122,24 +123,24 @@ def test_a_follower_that_leaves_is_forgotten(dev: Shed) -> None:
     """At once, although the console says nothing; others go on."""
     with dev.follow() as process, dev.follow() as other:
         expect(process, b"one\n")
-        dev.world.until(lambda: dev.followers() == 2)
+        wait_until(lambda: dev.followers() == 2)
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == 130
-        dev.world.until(lambda: dev.followers() == 1)
+        wait_until(lambda: dev.followers() == 1)
         dev.append(b"four\n")
         expect(other, b"one\ntwo\nthr\xffe\nfour\n")
         other.kill()
-    dev.world.until(lambda: dev.followers() == 0)
+    wait_until(lambda: dev.followers() == 0)
 
 
 def test_a_follower_whose_reader_left_ends(dev: Shed) -> None:
     """As `tail -f` does: not only with the next line, which may be hours away."""
     with dev.follow() as process:
         assert process.stdout is not None
-        dev.world.until(lambda: dev.followers() == 1)
+        wait_until(lambda: dev.followers() == 1)
         process.stdout.close()
         assert process.wait(60) == 141
-    dev.world.until(lambda: dev.followers() == 0)
+    wait_until(lambda: dev.followers() == 0)
 
 
 def test_a_server_that_ends_is_told(dev: Shed) -> None:

@@ -19,8 +19,8 @@ from pathlib import Path
 import pytest
 
 from support.servers.fake_server import fake_server
-from support.servers.world import World
 from support.vms.machine import command_line
+from support.waiting import wait_until
 
 SHED = [sys.executable, "-m", "shed.cli.main"]
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ5B1vYw4q0yqkzT1mZ1gBzrvhp3fN0B2bGkPz8mXk0Q"
@@ -256,4 +256,4 @@ def test_a_server_behind_ssh(home: Home, tmp_path: Path) -> None:
     fake_ssh.write_text(f"#!/bin/sh\necho $$ >{tmp_path}/pid\nexec sleep 1000\n")
     assert "no answer within" in home.shed("ls", "--all").stderr  # a pipe: its end is that of everybody who holds it
     left = Path("/proc", (tmp_path / "pid").read_text().strip())
-    World(tmp_path).until(lambda: not command_line(left))
+    wait_until(lambda: not command_line(left))

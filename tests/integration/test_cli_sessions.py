@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +16,9 @@ import pytest
 from support.servers.fake_server import fake_server
 from support.servers.world import World
 from support.vms.machine import command_line
+from support.waiting import wait_until
 
 SHED = [sys.executable, "-m", "shed.cli.main"]
-
-
-def until(condition: Callable[[], object]) -> None:
-    """Wait until `condition()` is true."""
-    World(Path("/nowhere")).until(condition, seconds=60)
 
 
 class User:
@@ -153,7 +149,7 @@ os.rename(file.name, sys.argv[1])"""
     for window in ("1", "2"):
         told = user.json("exec", "-e", "A=b c;", "-w", str(place), "dev", "-S", "build", "--", *command)
         assert (told["session"], told["window"]) == ("build", window)
-        until(out.exists)
+        wait_until(out.exists)
         assert json.loads(out.read_text()) == [WORDS, "b c;", str(place)]
         out.unlink()
 
@@ -163,8 +159,8 @@ def test_the_output_of_a_command_in_a_session_stays(user: User) -> None:
     said = user.shed("exec", "-S", "build", "dev", "--", "sh", "-c", "echo all done; exit 3").stdout
     assert said == "running in window 1 of session build; to see it: shed attach dev -S build\n"
     process = Path("/proc", user.tmux("display", "-p", "-t", "=build:1", "#{pane_pid}").strip())
-    until(lambda: not command_line(process))  # tmux 3.3 does not always notice, and never calls the pane dead then
-    until(lambda: "all done" in user.tmux("capture-pane", "-p", "-t", "=build:1"))
+    wait_until(lambda: not command_line(process))  # tmux 3.3 does not always notice, and never calls the pane dead then
+    wait_until(lambda: "all done" in user.tmux("capture-pane", "-p", "-t", "=build:1"))
 
 
 def test_exec_in_a_session_refuses(user: User) -> None:

@@ -10,12 +10,13 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from support.servers.fake_server import fake_server
+from support.waiting import wait_until
 
 SHED = [sys.executable, "-m", "shed.cli.main"]
 PATIENCE = 60
@@ -81,14 +82,6 @@ def echo(port: int, host: str = "127.0.0.1") -> bool:
             return sock.makefile("rb").read() == b"ping"
     except OSError:  # whichever call meets the reset
         return False
-
-
-def wait_until(condition: Callable[[], object]) -> None:
-    """Wait until `condition()` holds."""
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -11,7 +11,6 @@ import signal
 import stat
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ from support.images.kit import archive
 from support.images.minted import small_kit
 from support.registries.docker_registry import docker_registry
 from support.tools.containers import BUSYBOX, Containers, make_containers
+from support.waiting import wait_until
 
 pytestmark = [pytest.mark.root, pytest.mark.slow]
 FOREVER = f"{100000 + os.getpid()}.5"
@@ -181,21 +181,15 @@ def test_an_interrupt_ends_the_builder(store: LayoutStore, containers: Container
         process.send_signal(signal.SIGINT)
         assert process.wait(120) == 130
         assert process.stderr.read().endswith("interrupted\n")
-    assert running(f"sleep {FOREVER}") == []
+    wait_until(lambda: running(f"sleep {FOREVER}") == [])
     assert leftovers(store, containers) == []
     assert store.tag_names() == []
 
 
 def running(words: str) -> list[str]:
-    """Return the processes with these words in their command lines, when they had time to end."""
-    deadline = time.monotonic() + 60
-    found = [words]
-    while found and time.monotonic() < deadline:
-        lines = subprocess.run(
-            ["ps", "-e", "-o", "stat=,args="], capture_output=True, text=True, check=True
-        ).stdout.splitlines()
-        found = [line for line in lines if words in line and not line.startswith("Z")]
-    return found
+    """Return the processes with these words in their command lines."""
+    lines = subprocess.run(["ps", "-e", "-o", "stat=,args="], capture_output=True, text=True, check=True).stdout
+    return [line for line in lines.splitlines() if words in line and not line.startswith("Z")]
 
 
 def test_a_docker_without_an_engine_is_passed_over(

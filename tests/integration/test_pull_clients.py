@@ -17,13 +17,13 @@ from shed.images.push import push_image
 from shed.oci.digest import Digest
 from shed.oci.partial import partials
 from shed.oci.store import LayoutStore
-from support.guests.agent import wait_until
 from support.images.minted import LAYER, digest_of, small_kit
 from support.layers.tars import Image, file, folder, tar
 from support.registries.docker_registry import no_credentials
 from support.registries.hostile_registry import Tap
 from support.registries.scripted_registry import Registry, scripted_registry
 from support.vms.machine import Machine
+from support.waiting import wait_until
 
 FIRST = 100_000
 

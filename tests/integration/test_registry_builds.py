@@ -8,7 +8,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -33,6 +32,7 @@ from support.images.minted import LAYER, small_kit
 from support.layers.tars import Image, file, folder, tar
 from support.registries.counting_proxy import BUFFER, CountingProxy, counting_proxy
 from support.registries.docker_registry import DockerRegistry, docker_registry, no_credentials
+from support.waiting import wait_until
 
 SIZE = 12 << 20
 """Bytes of the only large layer."""
@@ -92,11 +92,12 @@ def finish(process: subprocess.Popen[str], code: int = 0) -> tuple[dict[str, obj
 
 def begun(process: subprocess.Popen[str], proxy: CountingProxy, store: LayoutStore) -> int:
     """Wait until half of the large layer has been sent to a build, and some of it is here; return how much then."""
-    deadline = time.monotonic() + 60
-    while proxy.flows.is_set() or size_here(store) < SIZE // 2 - IN_FLIGHT:
+
+    def half() -> bool:
         assert process.poll() is None, process.communicate()[1]
-        assert time.monotonic() < deadline, f"{proxy.passed} bytes passed, {size_here(store)} are here"
-        time.sleep(0.005)
+        return not proxy.flows.is_set() and size_here(store) >= SIZE // 2 - IN_FLIGHT
+
+    wait_until(half, seen=lambda: f"{proxy.passed} bytes passed, {size_here(store)} are here")
     return size_here(store)
 
 

@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,8 @@ import pytest
 import shed
 from shed import AsyncClient, Client, CommandError, ConnectError, NotFoundError, ShedError
 from support.servers.fake_server import fake_server
-from support.servers.world import World, until
+from support.servers.world import World
+from support.waiting import until, wait_until
 
 
 @pytest.fixture
@@ -247,10 +247,3 @@ def runs(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except (FileNotFoundError, ProcessLookupError):
         return False
-
-
-def wait_until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)

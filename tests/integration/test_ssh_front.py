@@ -18,8 +18,9 @@ from typing import Any
 import pytest
 
 from support.ports import free_port
-from support.tools.ssh import TIMEOUT, output_of
+from support.tools.ssh import output_of
 from support.tools.ssh_host import Host
+from support.waiting import wait_until
 
 Make = Callable[..., Host]
 
@@ -259,4 +260,4 @@ def test_a_start_goes_on_without_who_asked_for_it(make: Make) -> None:
     assert client.stderr.readline() == b"Starting shed 'dev'...\n"
     client.kill()
     output_of([client])
-    host.world.until(lambda: host.get("/api/sheds/dev")["status"] == "running", seconds=TIMEOUT)
+    wait_until(lambda: host.get("/api/sheds/dev")["status"] == "running")

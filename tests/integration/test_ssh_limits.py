@@ -22,6 +22,7 @@ import pytest
 from shed.server.ssh.limits import DROP_ALL, DROP_FROM, MOST_TRIES
 from support.tools.ssh import TIMEOUT, output_of
 from support.tools.ssh_host import Host
+from support.waiting import wait_until
 
 NOBODY = 65534
 SILENT = """
@@ -104,9 +105,7 @@ def test_descriptors_that_run_out(make: Make) -> None:
     with contextlib.ExitStack() as held:
         for _ in range(40):
             held.enter_context(socket.create_connection(("127.0.0.1", host.ssh.port)))
-        host.world.until(
-            lambda: "new connections wait: Too many open files" in host.log_file.read_text(), seconds=TIMEOUT
-        )
+        wait_until(lambda: "new connections wait: Too many open files" in host.log_file.read_text(), seconds=TIMEOUT)
     assert host.ssh.run("dev@shed", "echo in").stdout == b"in\n"
     assert host.get("/api/info")["ssh_port"] == host.ssh.port
     assert host.log_file.read_text().count("new connections wait") <= 2  # one for each port
@@ -143,7 +142,7 @@ def test_a_name_that_changes(make: Make) -> None:
             assert client.is_active()
             with pytest.raises(paramiko.SSHException):
                 client.auth_none(name)
-        host.world.until(lambda: not client.is_active(), seconds=TIMEOUT)
+        wait_until(lambda: not client.is_active())
 
 
 def test_channels_of_one_connection(make: Make) -> None:
@@ -189,7 +188,7 @@ def test_a_client_that_is_dead(make: Make) -> None:
     assert client.stdout.read(3) == b"up\n"
     client.send_signal(signal.SIGSTOP)
     try:
-        host.world.until(lambda: "logout of dev" in host.log_file.read_text(), seconds=TIMEOUT)
+        wait_until(lambda: "logout of dev" in host.log_file.read_text())
     finally:
         client.kill()
         output_of([client])
@@ -210,7 +209,7 @@ def test_logins_are_written_down(make: Make) -> None:
     host.ssh.run("-W", "localhost:7", "dev@shed", stdin=b"x")
     host.ssh.by(stranger).run("dev@shed", "true", code=255)
     host.ssh.by(None).run("web@shed", "true", code=255)
-    host.world.until(lambda: "web" in host.log_file.read_text(), seconds=TIMEOUT)
+    wait_until(lambda: "web" in host.log_file.read_text())
     host.server.end()
     lines = host.log_file.read_text().splitlines()
     found = [re.sub(r"127[.]0[.]0[.]1:\d+ \(user [^)]*\)|\d+ s$", "…", line) for line in lines if "127.0.0.1:" in line]

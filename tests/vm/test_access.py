@@ -7,8 +7,7 @@ import json
 import os
 import subprocess
 import tarfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,6 +16,7 @@ from shed.oci.store import LayoutStore
 from support.images.kit import copy_store
 from support.tools.terminal import SHED, TIMEOUT, Terminal
 from support.vms.machine import Machine
+from support.waiting import wait_until
 
 pytestmark = [pytest.mark.vm, pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -165,15 +165,7 @@ def test_a_copy_that_is_interrupted_leaves_nothing(machine: Machine) -> None:
         member.size = 1 << 30
         process.stdin.write(member.tobuf() + bytes(3_000_000))
         process.stdin.flush()
-        until(lambda: machine.shed("exec", "dev", "--", "ls", "-A", "/tmp/into"))
+        wait_until(lambda: machine.shed("exec", "dev", "--", "ls", "-A", "/tmp/into"))
         process.kill()
-    until(lambda: not machine.shed("exec", "dev", "--", "ls", "-A", "/tmp/into"))
+    wait_until(lambda: not machine.shed("exec", "dev", "--", "ls", "-A", "/tmp/into"))
     assert "shed.guest.archive" not in machine.shed("exec", "dev", "--", "ps", "-eo", "args")
-
-
-def until(condition: Callable[[], object]) -> None:
-    """Wait until `condition()` is true."""
-    deadline = time.monotonic() + 120
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)

@@ -5,7 +5,6 @@ is not.
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from shed.oci.store import LayoutStore
 from support.images.kit import copy_store, image_store
 from support.vms.machine import Machine
 from support.vms.templates import EITHER
+from support.waiting import wait_until
 
 pytestmark = [pytest.mark.vm, pytest.mark.slow, pytest.mark.timeout(600)]
 RUNTIME = "/run/shed-runtime"
@@ -140,13 +140,13 @@ def test_a_scope_holds_on_a_real_systemd(way: str, tmp_path: Path) -> None:
     copy_store(image_store("extensions"), tmp_path / "data/images")
     machine = Machine(tmp_path, way=way)
     machine.shed("create", "dev", "--image", "extensions")
-    deadline = time.monotonic() + 240
-    while machine.try_shed("exec", "dev", "--", "systemctl", "is-system-running").stdout not in (
-        b"running\n",
-        b"degraded\n",
-    ):
-        assert time.monotonic() < deadline, machine.consoles()
-        time.sleep(0.5)
+    asked = ("exec", "dev", "--", "systemctl", "is-system-running")
+    wait_until(
+        lambda: machine.try_shed(*asked).stdout in (b"running\n", b"degraded\n"),
+        what="systemd runs",
+        seen=machine.consoles,
+        seconds=240,
+    )
     found = tried(machine, "sudo", "-n")
     assert (found["way"], found["fork_group"]) == ("SYSTEM", "/sys/fs/cgroup/shed.slice/shed-forks.scope")
     assert found["tasks"] == 16

@@ -10,7 +10,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from shed.oci.store import LayoutStore
 from support.images.kit import copy_store
 from support.tools.terminal import TIMEOUT, Terminal
 from support.vms.machine import Machine as UserMachine
+from support.waiting import wait_until
 
 pytestmark = [pytest.mark.vm, pytest.mark.slow, pytest.mark.timeout(600)]
 SHED = [sys.executable, "-m", "shed.cli.main"]
@@ -49,9 +49,7 @@ class Machine:
 
     def wait_gone(self, mark: str) -> None:
         """Wait until no process of the shed holds `mark` in its words."""
-        deadline = time.monotonic() + TIMEOUT
-        while mark.encode() in self.shed("exec", "dev", "--", "ps").stdout:
-            assert time.monotonic() < deadline, f"{mark} still runs"
+        wait_until(lambda: mark.encode() not in self.shed("exec", "dev", "--", "ps").stdout)
 
 
 @pytest.fixture(scope="module")
@@ -234,6 +232,4 @@ def test_a_vm_that_is_killed_ends_its_commands(machine: Machine) -> None:
     os.kill(shed["pid"], signal.SIGKILL)
     assert b"error: lost the connection to the command in dev" in process.communicate(timeout=TIMEOUT)[1]
     assert process.returncode == 125
-    deadline = time.monotonic() + TIMEOUT
-    while json.loads(machine.shed("list", "--json").stdout)[0]["status"] != "stopped":
-        assert time.monotonic() < deadline
+    wait_until(lambda: json.loads(machine.shed("list", "--json").stdout)[0]["status"] == "stopped")

@@ -5,8 +5,7 @@ guest it is.
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,6 +14,7 @@ from shed.oci.store import LayoutStore
 from support.guests import hostile
 from support.images.kit import copy_store
 from support.vms.machine import Machine
+from support.waiting import wait_until
 
 pytestmark = [pytest.mark.vm, pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -28,13 +28,6 @@ def machine(way: str, small_store: LayoutStore, tmp_path: Path) -> Iterator[Mach
         machine.shed("create", name, "--image", "busybox")
     yield machine
     machine.end()
-
-
-def wait_until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 200
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 @pytest.mark.parametrize("flood", [hostile.JUNK, hostile.EMPTY], ids=["junk", "empty"])

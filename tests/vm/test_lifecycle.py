@@ -6,7 +6,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,6 +15,7 @@ from shed.oci.store import LayoutStore
 from shed.sheds.upper import has_errors
 from support.images.kit import copy_store
 from support.vms.machine import Machine, command_line
+from support.waiting import wait_until
 
 pytestmark = [pytest.mark.vm, pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -26,13 +27,6 @@ def machine(way: str, small_store: LayoutStore, tmp_path: Path) -> Iterator[Mach
     machine = Machine(tmp_path, way=way)
     yield machine
     machine.end()
-
-
-def wait_until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 200
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def test_a_file_survives_stop_and_start(machine: Machine) -> None:

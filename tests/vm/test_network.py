@@ -11,7 +11,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from shed.client.sheds import RUNTIME
 from shed.oci.store import LayoutStore
 from support.images.kit import copy_store
 from support.vms.machine import Machine
+from support.waiting import wait_until
 
 pytestmark = [pytest.mark.vm, pytest.mark.slow, pytest.mark.timeout(600)]
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -68,13 +69,6 @@ def answers(dev: Shed, port: int) -> bool:
     with contextlib.suppress(Exception), dev.connect(port):
         return True
     return False
-
-
-def wait_until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -22,25 +22,15 @@ from shed.oci.store import LayoutStore
 from support.images.kit import copy_store
 from support.vms.machine import Machine, command_line
 from support.vms.templates import EITHER, WARM
+from support.waiting import wait_until
 
 pytestmark = [pytest.mark.vm, pytest.mark.slow, pytest.mark.timeout(600)]
 COUNT = 2
 
 
-def wait_until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 200
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
 def filled(machine: Machine) -> list[int]:
     """Return the processes that wait, once all of them do."""
-    deadline = time.monotonic() + 200
-    while not (found := spares(machine)):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    return found
+    return wait_until(lambda: spares(machine))
 
 
 def spares(machine: Machine) -> list[int]:

@@ -29,6 +29,7 @@ from support.ports import free_port
 from support.tools.ssh import TIMEOUT, Ssh, output_of
 from support.tools.terminal import Terminal
 from support.vms.machine import Machine as UserMachine
+from support.waiting import wait_until
 
 pytestmark = [pytest.mark.vm, pytest.mark.slow, pytest.mark.timeout(600)]
 SHED = [sys.executable, "-m", "shed.cli.main"]
@@ -61,14 +62,6 @@ class Machine:
     def listens(self, port: int) -> bool:
         """Whether something listens on a port of ``dev``; 0A is the state of that, in proc_net_tcp(5)."""
         return re.search(rf":{port:04X} 0+:0+ 0A ", self.sh("cat /proc/net/tcp /proc/net/tcp6")) is not None
-
-
-def until(condition: Callable[[], object]) -> None:
-    """Wait until `condition()` is true."""
-    deadline = time.monotonic() + TIMEOUT
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 @pytest.fixture(scope="module")
@@ -250,7 +243,7 @@ def agent(machine: Machine, tmp_path: Path) -> Iterator[tuple[str, str]]:
     address = str(tmp_path / "agent")
     process = subprocess.Popen(["ssh-agent", "-D", "-a", address], stdout=subprocess.DEVNULL)
     try:
-        until(Path(address).exists)
+        wait_until(Path(address).exists)
         subprocess.run(["ssh-add", "-q", path], env={**machine.env, "SSH_AUTH_SOCK": address}, check=True)
         yield (
             address,
@@ -269,7 +262,7 @@ def test_an_agent_is_forwarded(machine: Machine, agent: tuple[str, str]) -> None
     assert fingerprint in out
     assert "600:shed" in out
     assert "Permission denied" in out
-    until(lambda: machine.sh("ls -A /run/shed-ssh") == "")
+    wait_until(lambda: machine.sh("ls -A /run/shed-ssh") == "")
 
 
 def test_forwards_and_jumps(machine: Machine) -> None:
@@ -280,7 +273,7 @@ def test_forwards_and_jumps(machine: Machine) -> None:
     words = ["-N", "-L", f"{local}:localhost:{there}", "-R", f"{there}:127.0.0.1:{machine.ssh.port}", "dev@shed"]
     forwarding = machine.ssh.start("-o", "ExitOnForwardFailure=yes", *words)
     try:
-        until(lambda: machine.listens(there))
+        wait_until(lambda: machine.listens(there))
         assert (
             machine.ssh.run("-p", str(local), "bare@shed", "echo there and back; cat", stdin=b"!").stdout
             == b"there and back\n!"
@@ -290,7 +283,7 @@ def test_forwards_and_jumps(machine: Machine) -> None:
     finally:
         forwarding.terminate()
         output_of([forwarding])
-    until(lambda: not machine.listens(there))
+    wait_until(lambda: not machine.listens(there))
 
 
 def test_listeners_of_one_connection(machine: Machine) -> None:
@@ -310,7 +303,7 @@ def test_listeners_of_one_connection(machine: Machine) -> None:
     client.stdin.close()
     client.stdin = None
     assert output_of([client])[0][1].count(b"remote port forwarding failed for listen port 0") == 3
-    until(lambda: not re.search(r" 0100007F:\w+ 0+:0+ 0A ", machine.sh("cat /proc/net/tcp")))
+    wait_until(lambda: not re.search(r" 0100007F:\w+ 0+:0+ 0A ", machine.sh("cat /proc/net/tcp")))
 
 
 def test_a_guest_gets_into_no_shed(machine: Machine, tmp_path: Path) -> None:
@@ -330,7 +323,7 @@ def test_a_guest_gets_into_no_shed(machine: Machine, tmp_path: Path) -> None:
     assert said.count("255\n") == 2
     if "Permission denied" in said:
         log = machine.root / "data/logs/server.log"
-        until(
+        wait_until(
             lambda: re.search(r"no login to bare from \S+ \(the guest of shed dev\): refused SHA256:", log.read_text())
         )
     flood = (
@@ -384,12 +377,12 @@ def test_editors(machine: Machine, tmp_path: Path) -> None:
         "-o", "ControlMaster=yes", *shared, "-D", str(socks), "-L", f"{local}:localhost:7000", "-N", "dev@shed"
     )
     try:
-        until((tmp_path / "c").exists)
+        wait_until((tmp_path / "c").exists)
         machine.ssh.run(
             *shared, "-b", "-", "dev@shed", program="sftp", stdin=b"put /bin/busybox busybox-7\nchmod 755 busybox-7\n"
         )
         server = machine.ssh.start(*shared, "dev@shed", "exec ./busybox-7 nc -ll -p 7000 -e ./busybox-7 cat")
-        until(lambda: machine.listens(7000))
+        wait_until(lambda: machine.listens(7000))
         standard = machine.ssh.start(*shared, "dev@shed", "./busybox-7 cat")
         assert standard.stdin is not None
         assert standard.stdout is not None
@@ -418,7 +411,7 @@ def test_editors(machine: Machine, tmp_path: Path) -> None:
     finally:
         master.terminate()
         output_of([master])
-    until(lambda: machine.sh("pgrep -f '[b]usybox-7' || true") == "")
+    wait_until(lambda: machine.sh("pgrep -f '[b]usybox-7' || true") == "")
 
 
 def send(target: int, seconds: float, end: Callable[[], None]) -> tuple[int, str]:
@@ -458,7 +451,7 @@ def test_clients_leave_a_line_each_in_the_log(machine: Machine) -> None:
         for sent in (b"GET / HTTP/1.0\r\n\r\n", b"SSH-2.0-x\r\n" + bytes(5000), b""):
             with socket.create_connection(("127.0.0.1", machine.ssh.port)) as client:
                 client.sendall(sent)
-    until(lambda: log.read_text().removeprefix(before).count("logout of ") >= 15)  # of the first one too, perhaps
+    wait_until(lambda: log.read_text().removeprefix(before).count("logout of ") >= 15)  # of the first one too, perhaps
     said = [
         line for line in log.read_text().removeprefix(before).splitlines() if " shed.sheds." not in line
     ]  # clocks and templates
@@ -478,7 +471,7 @@ def test_the_other_side_notices(machine: Machine, how: str) -> None:
         machine.sh("pkill -KILL -f '[b]usy-4714'")
     process.communicate(timeout=TIMEOUT)
     assert process.returncode == (-9 if how == "client" else 255)
-    until(lambda: machine.sh("pgrep -f '[b]usy-4714' || true") == "")
+    wait_until(lambda: machine.sh("pgrep -f '[b]usy-4714' || true") == "")
 
 
 def test_a_server_that_starts_again(machine: Machine) -> None:
@@ -491,7 +484,7 @@ def test_a_server_that_starts_again(machine: Machine) -> None:
     assert output_of([process])[0][2] == 255
     machine.shed("server", "start")
     assert machine.sh("cat /proc/sys/kernel/random/boot_id") == before
-    until(lambda: machine.sh("pgrep -f '[s]leep 4715' || true") == "")
+    wait_until(lambda: machine.sh("pgrep -f '[s]leep 4715' || true") == "")
 
 
 def test_clients_start_a_stopped_shed(machine: Machine) -> None:

@@ -3,7 +3,6 @@ works.
 """
 
 import re
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from shed.oci.store import LayoutStore
 from support.images.kit import copy_store
 from support.vms.machine import Machine
 from support.vms.templates import EITHER
+from support.waiting import wait_until
 
 pytestmark = [pytest.mark.vm, pytest.mark.slow, pytest.mark.timeout(600)]
 _SECONDS = 240
@@ -40,10 +40,13 @@ def system_state(machine: Machine, name: str) -> str:
 
 def await_systemd(machine: Machine, name: str) -> str:
     """Wait until systemd says that all is started, or what failed; return its word."""
-    deadline = time.monotonic() + _SECONDS
-    while (state := system_state(machine, name)) in ("", "offline", "initializing", "starting"):
-        assert time.monotonic() < deadline, machine.consoles()
-        time.sleep(0.5)
+    under_way = ("", "offline", "initializing", "starting")
+    state = wait_until(
+        lambda: state if (state := system_state(machine, name)) not in under_way else "",
+        what="systemd has started all",
+        seen=machine.consoles,
+        seconds=_SECONDS,
+    )
     failed = sh(machine, name, "systemctl --failed --no-legend --plain")
     assert not failed, failed + machine.consoles()
     return state

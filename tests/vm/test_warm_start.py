@@ -25,6 +25,7 @@ from shed.oci.store import LayoutStore
 from support.images.kit import copy_store
 from support.vms.machine import Machine, command_line
 from support.vms.templates import EITHER
+from support.waiting import wait_until
 
 pytestmark = [pytest.mark.vm, pytest.mark.slow, pytest.mark.timeout(600)]
 SHAPE = ("--cpus", "1", "--memory", "256M")
@@ -34,13 +35,6 @@ USER = 54321
 """A user id that nobody has."""
 MARKER = "marker-q7x2"
 """Name of the shed after whose start the template is made."""
-
-
-def wait_until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 200
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def create(machine: Machine, name: str, *words: str, image: str = "busybox") -> str:

@@ -8,7 +8,6 @@ import select
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -285,12 +284,3 @@ def run(host: Host, *words: str, stdin: bytes = b"", **request: object) -> Resul
         command.send(p.DATA_FRAME, stdin)
     command.send(p.STDIN_EOF)
     return command.wait()
-
-
-def wait_until(condition: object, *, what: str) -> None:
-    """Wait until `condition()` holds."""
-    assert callable(condition)
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {PATIENCE} s: {what}"
-        time.sleep(0.01)

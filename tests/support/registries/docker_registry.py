@@ -6,7 +6,6 @@ import contextlib
 import json
 import ssl
 import subprocess
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ import pytest
 
 from support.ports import free_port
 from support.registries.certificates import Certificate
+from support.waiting import wait_until
 
 PASSWORD = "correct horse"
 _HTPASSWD = "me:$2y$05$.xKq6MDXXprdly81x8zQte/cv18fnCKdUDoUVHHUkgG6IArI9DZPe\n"
@@ -53,11 +53,12 @@ class DockerRegistry:
         """Start it and return when it answers."""
         with (self._folder / "log").open("ab") as log:
             self._process = subprocess.Popen(["docker-registry", "serve", self._config], stdout=log, stderr=log)
-        deadline = time.monotonic() + 60
-        while not self._answers():
-            assert self._process.poll() is None, (self._folder / "log").read_text()
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
+        wait_until(self._is_up, what="the registry answers", seen=(self._folder / "log").read_text)
+
+    def _is_up(self) -> bool:
+        assert self._process is not None
+        assert self._process.poll() is None, (self._folder / "log").read_text()
+        return self._answers()
 
     def stop(self) -> None:
         """End it; the storage stays."""

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from shed.server.run import serve
 from shed.sheds.manager import Manager
 from support.servers.contract import install
 from support.servers.world import World
+from support.waiting import wait_until
 
 
 @contextlib.contextmanager
@@ -36,11 +36,12 @@ def fake_server(root: Path, *faults: str) -> Iterator[dict[str, str]]:
         subprocess.Popen(command, env={**env, "PYTHONPATH": tests}, stderr=log) as process,
     ):
         try:
-            deadline = time.monotonic() + 60
-            while not listens(root / "run/shed.sock"):
+
+            def up() -> bool:
                 assert process.poll() is None, (root / "server.log").read_text()
-                assert time.monotonic() < deadline, "the server did not start"
-                time.sleep(0.01)
+                return listens(root / "run/shed.sock")
+
+            wait_until(up, what="the server listens", seen=(root / "server.log").read_text)
             yield env
         finally:
             process.terminate()

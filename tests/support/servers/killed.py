@@ -17,7 +17,8 @@ from typing import Any
 from shed.backends.base import Template
 from shed.sheds.manager import Manager
 from support.servers.fake_backend import FakeStream
-from support.servers.world import World, until
+from support.servers.world import World
+from support.waiting import until
 
 Work = Callable[[Manager], Awaitable[object]]
 _STEPS = {f"os.{name}" for name in ("rename", "link", "remove", "mkdir", "rmdir", "truncate", "chmod", "posix_spawn")}

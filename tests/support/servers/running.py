@@ -8,10 +8,10 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from typing import IO, Any
 
 from support.servers.world import World
+from support.waiting import wait_until
 
 
 class Running:
@@ -31,15 +31,15 @@ class Running:
             stderr=log,
             env={**os.environ, "PYTHONPATH": ":".join(sys.path)},
         )
-        deadline = time.monotonic() + 60
-        while True:
-            try:
-                self.connect().close()
-                return
-            except OSError:
-                assert self.process.poll() is None
-                assert time.monotonic() < deadline
-                time.sleep(0.01)
+        wait_until(self._is_up, what="the server listens")
+
+    def _is_up(self) -> bool:
+        assert self.process.poll() is None, f"the server ended with {self.process.returncode}"
+        try:
+            self.connect().close()
+        except OSError:
+            return False
+        return True
 
     def connect(self) -> socket.socket:
         """Return a socket connected to the server."""

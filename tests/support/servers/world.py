@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import signal
-import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -106,13 +104,6 @@ class World:
         pids = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
         return [pid for pid in pids if _output(pid).startswith(f"{self.paths.data}/")]
 
-    def until(self, condition: Callable[[], object], *, seconds: float = 60) -> None:
-        """Wait until `condition()` is true; fail after `seconds`."""
-        deadline = time.monotonic() + seconds
-        while not condition():
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
-
     def kill_machines(self) -> None:
         """End every fake VM of this world."""
         for pid in self.machines():
@@ -134,10 +125,3 @@ def _output(pid: int) -> str:
 async def create(manager: Manager, name: str, **options: Any) -> dict[str, Any]:
     """Create a shed and return it."""
     return await manager.create(CreateShed(name=name, **options), Progress())
-
-
-async def until(condition: Any, *, seconds: float = 60) -> None:
-    """Wait until `condition()` is true; fail after `seconds`."""
-    async with asyncio.timeout(seconds):
-        while not condition():
-            await asyncio.sleep(0.01)

@@ -10,11 +10,13 @@ from __future__ import annotations
 import contextlib
 import os
 import subprocess
-import time
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 
 import pytest
+
+from support.waiting import wait_until
 
 PROGRAM = Path("/lib/systemd/systemd")
 _TARGETS = ("sysinit", "basic", "multi-user", "network", "shutdown")
@@ -59,10 +61,12 @@ class PrivateSystemd:
 
     def wait(self, wanted: str, *command: str) -> None:
         """Wait until a command says `wanted`."""
-        deadline = time.monotonic() + 120
-        while (said := self.run(*command, code=None).strip()) != wanted:
-            assert time.monotonic() < deadline, f"{said}\n{self.log.read_text()}"
-            time.sleep(0.05)
+        what = f"{' '.join(command)} says {wanted}"
+        wait_until(
+            lambda: self.run(*command, code=None).strip() == wanted,
+            what=what,
+            seen=lambda: f"{self.run(*command, code=None)}\n{self.log.read_text()}",
+        )
 
 
 @contextlib.contextmanager
@@ -84,11 +88,13 @@ def private_systemd(folder: Path) -> Iterator[PrivateSystemd]:
             ["sh", "-c", _BEGIN, "sh", folder, group, PROGRAM], stdin=subprocess.DEVNULL, stdout=output, stderr=output
         )
     try:
-        deadline = time.monotonic() + 120
-        while not (pid := _child(process.pid, "systemd")):
+
+        def started() -> int | None:
             assert process.poll() is None, log.read_text()
-            assert time.monotonic() < deadline, log.read_text()
-            time.sleep(0.02)
+            return _child(process.pid, "systemd")
+
+        pid = wait_until(started, seen=log.read_text)
+        assert pid
         systemd = PrivateSystemd(pid, log)
         systemd.wait("running", "systemctl", "is-system-running")
         yield systemd
@@ -109,15 +115,16 @@ def _child(parent: int, name: str) -> int | None:
 
 def _remove_groups(name: str) -> None:
     """Remove the cgroups, the innermost first, when those who were in them are gone."""
-    deadline = time.monotonic() + 60
     for root in _CGROUPS:
         for path, _, _ in os.walk(f"{root}/{name}", topdown=False):
-            while True:
-                try:
-                    Path(path).rmdir()
-                    break
-                except FileNotFoundError:
-                    break
-                except OSError:
-                    assert time.monotonic() < deadline, path
-                    time.sleep(0.02)
+            wait_until(partial(_removed, Path(path)), what=f"{path} can be removed")
+
+
+def _removed(group: Path) -> bool:
+    try:
+        group.rmdir()
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return True

@@ -7,11 +7,11 @@ import os
 import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 from support.vms.templates import EITHER, WARM, lend
+from support.waiting import wait_until
 
 CHECKED = Path(__file__).parents[1] / "servers/checked"
 """On the PYTHONPATH, it has the server held to the contract."""
@@ -80,12 +80,10 @@ class Machine:
         for path in (self.data / "instances").glob("[a-z]*"):
             self.try_shed("delete", "--force", path.name)
         self.try_shed("server", "stop")
-        deadline = time.monotonic() + 60
-        while left := [
-            entry.name for entry in Path("/proc").iterdir() if entry.name.isdigit() and self._is_ours(entry)
-        ]:
-            assert time.monotonic() < deadline, left
-            time.sleep(0.05)
+        processes = Path("/proc")
+        wait_until(
+            lambda: [entry.name for entry in processes.iterdir() if entry.name.isdigit() and self._is_ours(entry)] == []
+        )
         assert self.way == EITHER or self._boots() <= {self.way}
 
     def _is_ours(self, process: Path) -> bool:

@@ -8,7 +8,6 @@ import asyncio
 import os
 import signal
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -17,6 +16,7 @@ import pytest
 from shed.backends.base import Liveness
 from shed.backends.qemu import command, launcher, process, userns
 from shed.sheds.console import ConsoleStream
+from support.waiting import wait_until
 
 HOST = command.Host(Path(sys.executable), "tcg", "5f0c9a51-7e0a-4a58-9d2f-3a6c0f6a3a11")
 _SAY = "import os, signal\n"
@@ -44,17 +44,10 @@ def start(tmp_path: Path) -> Iterator[Callable[[str], process.Record]]:
         assert asyncio.run(process.wait_exit(record, timeout=60))
 
 
-def until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
 def keeper(record: process.Record) -> int:
     """Return the process id of the keeper."""
     (pid,) = (int(word) for word in Path(f"/proc/{record.pid}/task/{record.pid}/children").read_text().split())
-    until(lambda: Path(f"/proc/{pid}/comm").read_text() == "shed-console\n")
+    wait_until(lambda: Path(f"/proc/{pid}/comm").read_text() == "shed-console\n")
     return pid
 
 
@@ -92,10 +85,10 @@ def test_the_keeper_ends_with_its_vm(start: Callable[[str], process.Record], tmp
     pid = keeper(record)
     links = {str(Path(f"/proc/{pid}/fd/{descriptor}").readlink()) for descriptor in range(6)}
     assert links == {os.devnull}
-    until(lambda: (tmp_path / "vm" / command.CONSOLE).read_bytes() == b"up\n")
+    wait_until(lambda: (tmp_path / "vm" / command.CONSOLE).read_bytes() == b"up\n")
     process.send_signal(record, signal.SIGKILL)
     assert ended(record, tmp_path / "vm") == b"up\n"
-    until(lambda: not Path(f"/proc/{pid}/cmdline").exists() or not Path(f"/proc/{pid}/cmdline").read_bytes())
+    wait_until(lambda: not Path(f"/proc/{pid}/cmdline").exists() or not Path(f"/proc/{pid}/cmdline").read_bytes())
 
 
 def test_a_vm_that_moves_keeps_its_log(start: Callable[[str], process.Record], tmp_path: Path) -> None:
@@ -106,10 +99,10 @@ def test_a_vm_that_moves_keeps_its_log(start: Callable[[str], process.Record], t
     source, target = tmp_path / "vm", tmp_path / "shed"
     target.mkdir()
     (target / command.CONSOLE).write_text("before\n")
-    until(lambda: (source / command.CONSOLE).read_bytes() == b"spare\n")
+    wait_until(lambda: (source / command.CONSOLE).read_bytes() == b"spare\n")
     process.move(source, target, "shed")
     process.send_signal(record, signal.SIGUSR1)
-    until(lambda: (target / command.CONSOLE).read_bytes().endswith(b"shed\n"))
+    wait_until(lambda: (target / command.CONSOLE).read_bytes().endswith(b"shed\n"))
     assert (target / command.CONSOLE).stat().st_size <= launcher._MOST_LOG
     assert (target / "console.before.log").read_text() == "before\n"
     assert process.liveness(target) is Liveness.OURS
@@ -121,13 +114,13 @@ def test_a_vm_does_not_need_its_keeper(start: Callable[[str], process.Record], t
         "signal.signal(signal.SIGPIPE, signal.SIG_IGN)\nsay(b'up\\n'); signal.sigwait({signal.SIGUSR1})\n"
         "try: say(b'lost')\nexcept BrokenPipeError: open('alive', 'w').close()\nsignal.pause()"
     )
-    until(lambda: (tmp_path / "vm" / command.CONSOLE).read_bytes() == b"up\n")
+    wait_until(lambda: (tmp_path / "vm" / command.CONSOLE).read_bytes() == b"up\n")
     pid = keeper(record)
     os.kill(pid, signal.SIGKILL)
     # Its VM does not take its exit status.  Only as a zombie has it closed its files.
-    until(lambda: Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z")
+    wait_until(lambda: Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z")
     process.send_signal(record, signal.SIGUSR1)
-    until((tmp_path / "vm/alive").exists)
+    wait_until((tmp_path / "vm/alive").exists)
     assert process.liveness(tmp_path / "vm") is Liveness.OURS
 
 

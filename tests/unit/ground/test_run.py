@@ -3,13 +3,13 @@
 import asyncio
 import os
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
 
 from shed.errors import UnavailableError
 from shed.run import ToolError, environment, run, run_async, run_streaming
+from support.waiting import wait_until
 
 
 def test_output_is_captured_and_stdin_is_empty() -> None:
@@ -130,9 +130,7 @@ def test_an_interrupt_ends_the_whole_group(
     with pytest.raises(KeyboardInterrupt):
         run_streaming(["sh", "-c", f"exec 3>&1 >{tmp_path}/out; {script}"], show=interrupt)
     assert (tmp_path / "out").read_bytes() == last
-    deadline = time.monotonic() + 60
-    while _running(group):
-        assert time.monotonic() < deadline
+    wait_until(lambda: _running(group) == [])
 
 
 def _running(group: int) -> list[str]:

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from shed.guest import protocol as p
-from support.guests.agent import PATIENCE, Agent, Command, CutError, Host, run, wait_until
+from support.guests.agent import PATIENCE, Agent, Command, CutError, Host, run
+from support.waiting import wait_until
 
 
 def test_output_and_exit_code(host: Host) -> None:

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from shed.guest import protocol as p
-from support.guests.agent import Agent, Host, HostStream, wait_until
+from support.guests.agent import Agent, Host, HostStream
 from support.ports import free_port
+from support.waiting import wait_until
 
 
 def line(stream: HostStream) -> list[str]:

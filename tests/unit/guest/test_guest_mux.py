@@ -7,7 +7,8 @@ import socket
 import pytest
 
 from shed.guest import protocol as p
-from support.guests.agent import Agent, Command, CutError, Host, HostStream, run, wait_until
+from support.guests.agent import Agent, Command, CutError, Host, HostStream, run
+from support.waiting import wait_until
 
 
 def attach_bytes(nonce: str) -> bytes:

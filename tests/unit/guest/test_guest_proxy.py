@@ -10,7 +10,8 @@ from contextlib import contextmanager
 import pytest
 
 from shed.guest import protocol as p
-from support.guests.agent import PATIENCE, CutError, Host, HostStream, wait_until
+from support.guests.agent import PATIENCE, CutError, Host, HostStream
+from support.waiting import wait_until
 
 
 @contextmanager

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from shed.guest import protocol as p
-from support.guests.agent import Command, Host, run, wait_until
+from support.guests.agent import Command, Host, run
+from support.waiting import wait_until
 
 
 def test_terminal(host: Host) -> None:

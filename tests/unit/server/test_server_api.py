@@ -14,6 +14,7 @@ import pytest
 
 from shed.guest.protocol import DATA_FRAME, EXEC_REQUEST, EXIT_CODE, STDERR, STDIN_EOF, FrameDecoder, exec_frame
 from support.servers.running import Running
+from support.waiting import wait_until
 
 
 def create(server: Running, name: str = "dev") -> dict[str, Any]:
@@ -230,13 +231,6 @@ def running(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except (FileNotFoundError, ProcessLookupError):  # it can go between open and read
         return False
-
-
-def wait_until(condition: Any) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def test_a_vm_that_dies_cuts_its_commands(server: Running) -> None:

@@ -16,6 +16,7 @@ import pytest
 from support.ports import free_port
 from support.servers.running import Running
 from support.servers.world import World
+from support.waiting import wait_until
 
 END_WITHIN = 60
 
@@ -85,7 +86,7 @@ def test_the_program_may_end_first(dev: Running) -> None:
         assert reader.read() == b""
         client.sendall(b"said after your end")
         client.shutdown(socket.SHUT_WR)
-    dev.world.until(lambda: b"said after your end" in dev.request("GET", "/api/sheds/dev/logs")[1])
+    wait_until(lambda: b"said after your end" in dev.request("GET", "/api/sheds/dev/logs")[1])
 
 
 @pytest.mark.parametrize("how", ["the VM is killed", "the server ends"])
@@ -132,7 +133,7 @@ def test_a_client_that_is_killed_ends_the_connection_in_the_shed(dev: Running) -
     upgrade(client, 9, token=dev.secret()).close()
     client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
     client.close()
-    dev.world.until(lambda: b"nobody takes it" in dev.request("GET", "/api/sheds/dev/logs")[1])
+    wait_until(lambda: b"nobody takes it" in dev.request("GET", "/api/sheds/dev/logs")[1])
 
 
 @pytest.mark.parametrize("port", [9, 11])

@@ -10,6 +10,7 @@ import pytest
 
 from support.servers.running import Running
 from support.servers.world import World
+from support.waiting import wait_until
 
 PHASES = ["image", "reserve", "upper", "metadata", "vm", "agent", "configure", "commit"]
 
@@ -40,7 +41,7 @@ def test_a_create_cut_in_any_phase_is_undone_by_the_next_server(world: World, ph
     server = Running(world)
     assert server.request("GET", "/api/sheds/dev")[0] == 404
     assert json.loads(server.request("GET", "/api/sheds")[1]) == {"sheds": [], "warnings": []}
-    world.until(lambda: not world.traces() and not world.machines())
+    wait_until(lambda: not world.traces() and not world.machines())
     assert server.request("POST", "/api/sheds", '{"name": "dev"}')[0] == 201
     assert server.request("DELETE", "/api/sheds/dev?force=true")[0] == 200
     assert server.end() == 0
@@ -101,7 +102,7 @@ def test_a_server_that_is_told_to_stop_undoes_the_create_under_way(world: World,
     answers: list[tuple[int, bytes]] = []
     thread = threading.Thread(target=lambda: answers.append(server.request("POST", "/api/sheds", '{"name": "dev"}')))
     thread.start()
-    world.until(lambda: len(world.machines()) == 1)
+    wait_until(lambda: len(world.machines()) == 1)
     assert server.request("POST", "/api/server/stop")[0] == 200
     thread.join()
     assert server.ended() == 0

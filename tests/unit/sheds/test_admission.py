@@ -14,7 +14,8 @@ from shed.errors import ShedError
 from shed.progress import Progress
 from shed.sheds import headroom
 from shed.sheds.admission import Admission
-from support.servers.world import World, create, until
+from support.servers.world import World, create
+from support.waiting import until
 
 GIB = 1 << 30
 

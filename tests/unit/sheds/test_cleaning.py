@@ -21,7 +21,8 @@ from shed.sheds.manager import Manager
 from shed.sheds.pins import open_images
 from support.images.runtimes import small_runtime
 from support.images.stored import put_image, put_shed
-from support.servers.world import World, create, until
+from support.servers.world import World, create
+from support.waiting import until
 
 HOUR = 3600.0
 

@@ -8,7 +8,8 @@ import signal
 import pytest
 
 from shed.sheds import clock
-from support.servers.world import World, create, until
+from support.servers.world import World, create
+from support.waiting import until
 
 
 def test_a_clock_is_corrected_where_it_is_surely_wrong(world: World) -> None:

@@ -12,7 +12,8 @@ from shed.api.sheds import CreateShed
 from shed.errors import ConflictError, ShedError
 from shed.progress import PhaseEvent, Progress, Stop
 from shed.sheds.manager import Manager
-from support.servers.world import World, create, until
+from support.servers.world import World, create
+from support.waiting import until
 
 PATIENCE = 600.0
 """Seconds that the guest would be given: no test waits for that."""

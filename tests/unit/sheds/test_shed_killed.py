@@ -15,7 +15,8 @@ from shed.progress import Progress
 from shed.sheds import folders
 from shed.sheds.manager import Manager
 from support.servers.killed import Work, killed_at
-from support.servers.world import World, create, until
+from support.servers.world import World, create
+from support.waiting import until
 
 WAYS: dict[str, dict[str, Any]] = {"claimed": {"spares": 1}, "restored": {}}
 

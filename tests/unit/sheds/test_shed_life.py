@@ -14,7 +14,8 @@ from shed.guest.protocol import EXEC_REQUEST, EXIT_CODE, FrameDecoder, exec_fram
 from shed.progress import PhaseEvent, Progress
 from shed.sheds import boot
 from shed.sheds.manager import Manager
-from support.servers.world import DIGEST, GIB, World, create, until
+from support.servers.world import DIGEST, GIB, World, create
+from support.waiting import until
 
 
 async def command(manager: Manager, name: str, *words: str) -> tuple[bytes, bytes]:

@@ -16,7 +16,8 @@ from shed.backends.base import Disk, Machine
 from shed.progress import Event, Progress, WarningEvent
 from shed.sheds.admission import Admission
 from shed.sheds.pool import Pool
-from support.servers.world import World, create, until
+from support.servers.world import World, create
+from support.waiting import until
 
 
 @pytest.fixture(autouse=True)

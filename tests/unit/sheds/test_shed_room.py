@@ -7,7 +7,8 @@ import asyncio
 import pytest
 
 from shed.sheds import room
-from support.servers.world import World, create, until
+from support.servers.world import World, create
+from support.waiting import until
 
 
 def test_a_shed_that_waits_for_room_says_so_and_goes_on(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,8 @@ from shed.fsutil import atomic_write
 from shed.progress import Progress
 from shed.sheds import folders, metadata, upper
 from shed.sheds.manager import Manager
-from support.servers.world import World, create, until
+from support.servers.world import World, create
+from support.waiting import until
 
 
 def boom(*_: object, **__: object) -> Any:
