@@ -115,7 +115,7 @@ class Cleaner:
         found = []
         for name, when in changed.items():
             try:
-                if when is not None and when < before and self._manager.get(name)["status"] == "stopped":
+                if when is not None and when < before and self._manager.get(name)["status"] in {"stopped", "error"}:
                     found.append(
                         OldShed(name, when, measure(self._paths.instances / name, self._paths.uppers / name).disk)
                     )

@@ -55,6 +55,7 @@ async def all_sessions(manager: Manager) -> tuple[list[Session], list[str]]:
     """Return the sessions of all running sheds, and a warning for each shed that could not be asked."""
     sheds, warnings = await asyncio.to_thread(manager.list)
     running = [str(shed["name"]) for shed in sheds if shed["status"] == "running"]
+    warnings += [f"{shed['name']}: {shed['detail']}" for shed in sheds if shed["status"] == "error"]
     answers = await asyncio.gather(*(_asked(manager, name) for name in running))
     found = [session for answer in answers if isinstance(answer, list) for session in answer]
     return found, [*warnings, *(answer for answer in answers if isinstance(answer, str))]
