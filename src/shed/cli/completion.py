@@ -125,10 +125,11 @@ def completion(args: Any, options: Options) -> int:
 
 
 def answer(words: list[str]) -> int:
-    """Answer a script: ``files``, ``folders`` or ``words`` on the first line, then a word per line, a tab, a description.
+    """Answer a script of a shell.
 
-    The arguments are the shell, and the words up to the cursor, the last one unfinished; bash sends them as one line.
-    Prints nothing else, whatever happens: the user is in the middle of typing.
+    The first line is ``files``, ``folders`` or ``words``; each of the others is a word, or a word, a tab and its
+    description.  The arguments are the shell and the words up to the cursor, the last one unfinished; bash sends them
+    as one line.  Nothing else is printed, whatever happens: the user is in the middle of typing.
     """
     try:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)

@@ -23,9 +23,7 @@ def explain(error: BaseException, options: Options) -> int:
 
         traceback.print_exception(error)
     if isinstance(error, FileNotFoundError) and error.filename is None and _is_nowhere():
-        error = StorageError(
-            "the folder that this was started in is gone", code="NO_FOLDER", hint="go to another one: cd ~"
-        )
+        error = StorageError("the current folder no longer exists", code="NO_FOLDER", hint="go to another one: cd ~")
     if isinstance(error, ShedError):
         report(error, options)
         return error.exit_code
@@ -64,7 +62,10 @@ def report(error: ShedError, options: Options) -> None:
 
 
 def _indented(text: str) -> str:
-    """Return `text`, which may have lines of a registry's or a guest's in it: none of them looks like one of ours."""
+    """Return `text` with all lines but the first one indented.
+
+    They may come from a registry or a guest, and must not look like a line of shed.
+    """
     first, *more = visible_lines(text).split("\n")
     return "".join([first, *("\n" + (line if line.startswith("  ") else f"  {line}") for line in more)])
 
@@ -78,7 +79,7 @@ def _is_nowhere() -> bool:
 
 
 def _complain(line: str) -> None:
-    """Write one line to standard error, whatever its encoding; a closed one hears nothing."""
+    """Write one line to standard error as UTF-8.  Does nothing when it is closed."""
     with contextlib.suppress(OSError):
         os.write(2, (line + "\n").encode("utf-8", "backslashreplace"))
 

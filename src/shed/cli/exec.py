@@ -1,8 +1,8 @@
 """`shed exec` and `shed console`.
 
-Agents and scripts call `exec` thousands of times, so what it imports on its way to the server is counted in
-microseconds: no argparse, no json, no signal (enum), no contextlib.  Its words are parsed here, by hand, for another
-reason as well: from the command on they belong to the command, whatever they look like.
+Agents and scripts call `exec` thousands of times, so it imports as little as possible on its way to the server: no
+json, no signal (enum), no contextlib.  Its words are parsed here, because all that follows the command's name belongs to
+the command, whatever it looks like.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ def _set_flag(flag: str, request: Request) -> None:
 def _set_value(option: str, value: str, request: Request) -> None:
     if option == "env":
         if "=" not in value[1:]:
-            raise UsageError(f"--env {value}: that is not KEY=VALUE", hint="write it so, also with an empty VALUE")
+            raise UsageError(f"--env {value}: that is not KEY=VALUE", hint="write KEY=VALUE; the value may be empty")
         request.env.append(value)
     else:
         setattr(request, option, value)

@@ -14,6 +14,7 @@ from shed.client.config import resolve
 from shed.client.execution import Execution, Wake
 from shed.errors import NotFoundError
 from shed.execstream import Exit
+from shed.names import check_shed_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -69,11 +70,11 @@ def execute(request: Request, options: Options) -> Exit:
 
 
 def begin(request: Request, options: Options, *, tty: bool) -> Execution:
-    """Start the command; the user hears when its shed must be started first.
+    """Start the command.  A message says when its shed must be started first.
 
     Raises the `ShedError` that keeps it from running.
     """
-    _check_name(request.name)
+    check_shed_name(request.name)
     address = resolve(options.server, config=options.config, shed=request.name)
     try:
         return _begin_at(address, request, options, tty=tty)
@@ -100,25 +101,6 @@ def _begin_at(address: Address, request: Request, options: Options, *, tty: bool
     )
 
 
-def _check_name(name: str) -> None:
-    """Refuse what cannot be a shed's name.
-
-    The rule itself needs `re`, so only names that look wrong are held against it.
-    """
-    letters = name.replace("-", "")
-    if not (
-        name[0].isalpha()
-        and name[-1] != "-"
-        and letters.isascii()
-        and letters.isalnum()
-        and letters.islower()
-        and len(name) <= 63
-    ):
-        from shed.names import check_shed_name
-
-        check_shed_name(name)
-
-
 def _open_missing() -> None:
     """Make sure that descriptors 0, 1 and 2 are open, so that none of them becomes our socket."""
     for fd in range(3):
@@ -139,7 +121,7 @@ def _say_starting(name: str, options: Options) -> None:
 
 
 def environment() -> list[str]:
-    """Return what a command should know of the user's terminal."""
+    """Return the environment variables that describe the user's terminal, as ``KEY=VALUE``."""
     term = os.environ.get("TERM", "")
     found = [f"TERM={term if term in _KNOWN_TERMS else 'xterm-256color'}"]
     if "COLORTERM" in os.environ:
@@ -160,7 +142,7 @@ def window() -> tuple[int, int] | None:
 
 
 class RawTerminal:
-    """Standard input as a terminal that hands over every key as it is, until the block ends, however it ends."""
+    """Puts the terminal of standard input into raw mode until the block ends, however it ends."""
 
     def __init__(self) -> None:
         import termios
@@ -176,7 +158,7 @@ class RawTerminal:
         self._set(self._before)
 
     def enforce(self) -> None:
-        """Make it raw, also after a shell has changed it."""
+        """Set raw mode, again if a shell has changed it."""
         t = self._termios
         mode: list[Any] = list(self._before)
         mode[0] &= ~(t.IGNBRK | t.BRKINT | t.PARMRK | t.ISTRIP | t.INLCR | t.IGNCR | t.ICRNL | t.IXON)
@@ -195,12 +177,12 @@ class RawTerminal:
 
 
 class Signals(Wake):
-    """What signals do while a command runs, until the block ends.
+    """Handles signals while a command runs, until the block ends.
 
-    With pipes, the command gets the ones that ask it to end.  For a command that does not listen, three ctrl-C within
-    two seconds end `shed` itself, a second SIGTERM or SIGQUIT does, and so does a guest that no longer answers.  With a
-    `raw` terminal the keys that raise signals are bytes like others: the window's size is passed on, and who asks
-    `shed` to end gets that.
+    Without a terminal, SIGINT, SIGTERM and SIGQUIT are passed on to the command.  If it does not react, `shed` itself
+    ends after three ctrl-C within two seconds, a second SIGTERM or SIGQUIT, or when the guest no longer answers.  With
+    a `raw` terminal, ctrl-C is a byte like others, the size of the window is passed on, and a signal that asks `shed`
+    to end does so.
     """
 
     def __init__(self, execution: Execution, *, raw: RawTerminal | None = None) -> None:
@@ -252,7 +234,7 @@ class Signals(Wake):
             raise SystemExit(128 + number)
 
     def silence(self) -> Exit | None:
-        """Give up a guest that does not answer; a command that takes its time to end is waited for."""
+        """Return how the command ended if its guest does not answer; None, to go on waiting, if it does."""
         if self._execution.answers():
             return None
         return Exit(

@@ -6,11 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import example, given
-from hypothesis import strategies as st
 
 from shed.cli import exec as exec_words
-from shed.cli import running, values
+from shed.cli import values
 from shed.cli.app import SHED, run
 from shed.cli.arguments import GLOBAL, HELP, argument, flag, option
 from shed.cli.command import Command, Group
@@ -20,7 +18,6 @@ from shed.cli.image_build import build
 from shed.cli.options import Options, take_all
 from shed.errors import UsageError
 from shed.images.builders.build import DEFAULT_FILES
-from shed.names import check_shed_name
 from shed.sizes import parse_memory
 
 
@@ -325,20 +322,6 @@ def test_exec_of_nothing(words: list[str], says: str) -> None:
     with pytest.raises(UsageError, match=says) as caught:
         exec_words.exec_command(words, Options())
     assert caught.value.hint
-
-
-@given(st.text(st.sampled_from("ab-09A_é."), min_size=1, max_size=66))
-@example("a" * 63)
-@example("a" * 64)
-def test_the_quick_check_of_names_agrees_with_the_rule(name: str) -> None:
-    """What it lets pass without asking, the rule lets pass; what the rule refuses is refused."""
-    try:
-        check_shed_name(name)
-    except UsageError:
-        with pytest.raises(UsageError):
-            running._check_name(name)
-    else:
-        running._check_name(name)
 
 
 def test_the_last_of_tty_and_no_tty_wins() -> None:

@@ -94,9 +94,7 @@ def test_a_folder_that_is_gone_is_no_bug(
     with pytest.raises(FileNotFoundError) as caught:
         Path.cwd()
     assert explain(caught.value, Options()) == 1
-    assert (
-        capfd.readouterr().err == "error: the folder that this was started in is gone\nhint: go to another one: cd ~\n"
-    )
+    assert capfd.readouterr().err == "error: the current folder no longer exists\nhint: go to another one: cd ~\n"
     monkeypatch.chdir(tmp_path)
     explain(caught.value, Options())
     assert "this is a bug in shed" in capfd.readouterr().err
