@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from shed.errors import UsageError
 
-_SHED_NAME = r"[a-z](?:[a-z0-9-]*[a-z0-9])?"
-_SERVER_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
-_TAG_NAME = r"[A-Za-z0-9_][A-Za-z0-9._-]*"
-_SESSION_NAME = r"[A-Za-z0-9][A-Za-z0-9_-]*"
+_LOWER, _DIGITS = "abcdefghijklmnopqrstuvwxyz", "0123456789"
+_WORD = _LOWER + _LOWER.upper() + _DIGITS
 MIN_UPPER, MAX_UPPER = 1 << 30, 100 << 30
 """Least and most bytes of a shed's writable layer."""
 MIN_MEMORY_MB, MAX_MEMORY_MB, MAX_CPUS = 128, 1 << 20, 64
@@ -22,7 +20,7 @@ LOCAL = "local"
 
 def check_shed_name(name: str) -> str:
     """Return `name` when it can name a shed; raise `UsageError` (INVALID_SHED_NAME) otherwise."""
-    right = len(name) <= MAX_NAME and _matches(_SHED_NAME, name)
+    right = len(name) <= MAX_NAME and _made_of(name, _LOWER + _DIGITS + "-", first=_LOWER, last=_LOWER + _DIGITS)
     hint = (
         f"use lower-case letters, digits and '-', start with a letter, end with a letter or digit, {MAX_NAME} at most"
     )
@@ -31,7 +29,7 @@ def check_shed_name(name: str) -> str:
 
 def check_image_name(name: str) -> str:
     """Return `name` when it can name an image in the local store; raise `UsageError` (INVALID_IMAGE_NAME) otherwise."""
-    right = len(name) <= MAX_TAG and _matches(_TAG_NAME, name)
+    right = len(name) <= MAX_TAG and _made_of(name, _WORD + "._-", first=_WORD + "_")
     hint = "use letters, digits, '.', '_' and '-', and start with a letter, digit or '_'"
     return _checked(name, right, "invalid image name", code="INVALID_IMAGE_NAME", hint=hint)
 
@@ -41,7 +39,7 @@ def check_server_name(name: str) -> str:
 
     ``local`` is reserved for this user's own server.
     """
-    right = len(name) <= MAX_NAME and _matches(_SERVER_NAME, name) and name != LOCAL
+    right = len(name) <= MAX_NAME and _made_of(name, _WORD + "._-", first=_WORD) and name != LOCAL
     hint = (
         f"use letters, digits, '.', '_' and '-', start with a letter or digit, {MAX_NAME} at most; 'local' is this "
         "machine's own"
@@ -51,7 +49,7 @@ def check_server_name(name: str) -> str:
 
 def check_session_name(name: str) -> str:
     """Return `name` when it can name a session in a shed; raise `UsageError` (INVALID_SESSION_NAME) otherwise."""
-    right = len(name) <= MAX_NAME and _matches(_SESSION_NAME, name)
+    right = len(name) <= MAX_NAME and _made_of(name, _WORD + "_-", first=_WORD)
     hint = f"use letters, digits, '_' and '-', start with a letter or digit, {MAX_NAME} at most"
     return _checked(name, right, "invalid session name", code="INVALID_SESSION_NAME", hint=hint)
 
@@ -61,7 +59,7 @@ def check_token_name(name: str) -> str:
 
     ``local`` is reserved for the server's own token.
     """
-    right = len(name) <= MAX_NAME and _matches(_SERVER_NAME, name) and name != LOCAL
+    right = len(name) <= MAX_NAME and _made_of(name, _WORD + "._-", first=_WORD) and name != LOCAL
     hint = (
         f"use letters, digits, '.', '_' and '-', start with a letter or digit, {MAX_NAME} at most; 'local' is the "
         "server's own"
@@ -69,10 +67,17 @@ def check_token_name(name: str) -> str:
     return _checked(name, right, "invalid token name", code="INVALID_TOKEN_NAME", hint=hint)
 
 
-def _matches(pattern: str, name: str) -> bool:
-    import re  # noqa: PLC0415  `shed exec` imports this file, and does without
+def _made_of(name: str, characters: str, *, first: str, last: str | None = None) -> bool:
+    """Say whether `name` has only `characters`, and begins and ends with the right ones.
 
-    return re.fullmatch(pattern, name) is not None
+    No regular expression: `shed exec` imports this file, and does without `re`.
+    """
+    return (
+        name[:1] in first
+        and name[-1:] in (last or characters)
+        and bool(name)
+        and all(character in characters for character in name)
+    )
 
 
 def _checked(name: str, right: bool, wrong: str, *, code: str, hint: str) -> str:
