@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import re
@@ -145,7 +144,7 @@ def test_a_name_that_changes(make: Make) -> None:
         wait_until(lambda: not client.is_active())
 
 
-def test_channels_of_one_connection(make: Make) -> None:
+async def test_channels_of_one_connection(make: Make) -> None:
     """So many and no more; one that is closed makes room, and other connections have their own."""
     host = make(limits={"MOST_CHANNELS": 5})
 
@@ -157,27 +156,24 @@ def test_channels_of_one_connection(make: Make) -> None:
                 assert (await client.run("echo room")).stdout == "room\n"
                 return
 
-    async def open_them() -> None:
-        keys = [str(host.ssh.private)]
-        async with asyncssh.connect(
-            "127.0.0.1", host.ssh.port, username="dev", known_hosts=None, config=None, client_keys=keys
-        ) as client:
-            sessions = [await client.create_process("read line") for _ in range(4)]
-            _, forwarded = await client.open_connection("localhost", 7)
-            with pytest.raises(asyncssh.ChannelOpenError, match="5 channels are open"):
-                await client.create_process("true")
-            with pytest.raises(asyncssh.ChannelOpenError, match="5 channels are open"):
-                await client.open_connection("localhost", 7)
-            sessions[0].stdin.write_eof()
-            await sessions[0].wait()
-            await until_there_is_room(client)
-            for _ in range(10):  # a port where nothing listens takes up none
-                with pytest.raises(asyncssh.ChannelOpenError, match="refused"):
-                    await client.open_connection("localhost", 8)
-            await until_there_is_room(client)
-            forwarded.close()
-
-    asyncio.run(open_them())
+    keys = [str(host.ssh.private)]
+    async with asyncssh.connect(
+        "127.0.0.1", host.ssh.port, username="dev", known_hosts=None, config=None, client_keys=keys
+    ) as client:
+        sessions = [await client.create_process("read line") for _ in range(4)]
+        _, forwarded = await client.open_connection("localhost", 7)
+        with pytest.raises(asyncssh.ChannelOpenError, match="5 channels are open"):
+            await client.create_process("true")
+        with pytest.raises(asyncssh.ChannelOpenError, match="5 channels are open"):
+            await client.open_connection("localhost", 7)
+        sessions[0].stdin.write_eof()
+        await sessions[0].wait()
+        await until_there_is_room(client)
+        for _ in range(10):  # a port where nothing listens takes up none
+            with pytest.raises(asyncssh.ChannelOpenError, match="refused"):
+                await client.open_connection("localhost", 8)
+        await until_there_is_room(client)
+        forwarded.close()
 
 
 def test_a_client_that_is_dead(make: Make) -> None:

@@ -94,17 +94,13 @@ def test_it_is_right_and_runs_as_fast_as_ours(machine: Machine, name: str, optio
     machine.shed("delete", "--force", name)
 
 
-def test_it_is_set_when_a_server_finds_the_shed(machine: Machine) -> None:
+async def test_it_is_set_when_a_server_finds_the_shed(machine: Machine) -> None:
     """Such as after the host slept: the guest's clock stands still meanwhile."""
-
-    async def stand_still() -> None:
-        async with connected(machine.data / "instances/dev") as monitor:
-            await monitor.execute("stop")
-            await asyncio.sleep(_ASLEEP)
-            await monitor.execute("cont")
-
     machine.shed("create", "dev", "--image", "base")
-    asyncio.run(stand_still())
+    async with connected(machine.data / "instances/dev") as monitor:
+        await monitor.execute("stop")
+        await asyncio.sleep(_ASLEEP)
+        await monitor.execute("cont")
     with Clock(machine, "dev") as clock:
         assert clock.error() > _ASLEEP / 2
         server = machine.server_pid()

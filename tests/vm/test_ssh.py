@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import hashlib
 import json
@@ -102,31 +101,27 @@ def test_the_environment(machine: Machine) -> None:
     assert out == b"shed /home/shed /bin/bash dev de_DE.UTF-8 a=b\n/home/shed\n1\n"
 
 
-def test_signals_both_ways(machine: Machine) -> None:
+async def test_signals_both_ways(machine: Machine) -> None:
     """One that the client sends, and one that ends the command; a command line cannot hold NUL."""
-
-    async def talk() -> None:
-        client = await asyncssh.connect(
-            "127.0.0.1",
-            machine.ssh.port,
-            username="dev",
-            known_hosts=None,
-            config=None,
-            client_keys=[str(machine.ssh.private)],
-        )
-        async with client:
-            process = await client.create_process("trap 'echo got; exit 5' USR1; echo up; while :; do sleep 0.1; done")
-            assert await process.stdout.readline() == "up\n"
-            process.send_signal("USR1")
-            assert await process.stdout.readline() == "got\n"
-            assert (await process.wait()).exit_status == 5
-            killed = await client.run("kill -KILL $$")
-            assert killed.exit_signal is not None
-            assert killed.exit_signal[0] == "KILL"
-            refused = await client.run("echo a\0b")
-            assert (refused.exit_status, str(refused.stderr).count("\n")) == (125, 1)
-
-    asyncio.run(talk())
+    client = await asyncssh.connect(
+        "127.0.0.1",
+        machine.ssh.port,
+        username="dev",
+        known_hosts=None,
+        config=None,
+        client_keys=[str(machine.ssh.private)],
+    )
+    async with client:
+        process = await client.create_process("trap 'echo got; exit 5' USR1; echo up; while :; do sleep 0.1; done")
+        assert await process.stdout.readline() == "up\n"
+        process.send_signal("USR1")
+        assert await process.stdout.readline() == "got\n"
+        assert (await process.wait()).exit_status == 5
+        killed = await client.run("kill -KILL $$")
+        assert killed.exit_signal is not None
+        assert killed.exit_signal[0] == "KILL"
+        refused = await client.run("echo a\0b")
+        assert (refused.exit_status, str(refused.stderr).count("\n")) == (125, 1)
 
 
 def test_a_terminal(machine: Machine) -> None:

@@ -68,19 +68,15 @@ def test_a_qemu_that_ends_at_once_is_an_error_with_its_words(tmp_path: Path) -> 
     assert failing.pid(tmp_path) is None
 
 
-def test_nothing_to_connect_to(tmp_path: Path) -> None:
+async def test_nothing_to_connect_to(tmp_path: Path) -> None:
     """No record: there is no VM; and waiting for its end, or killing it, is done at once."""
     idle = backend(tmp_path)
-
-    async def work() -> None:
-        with pytest.raises(BackendError, match="no VM runs") as caught:
-            await idle.connect(tmp_path, timeout=60)
-        assert caught.value.code == "VM_EXITED"
-        assert await idle.wait_exit(tmp_path, timeout=60)
-        await idle.kill(tmp_path)
-        await idle.kill(tmp_path)
-
-    asyncio.run(work())
+    with pytest.raises(BackendError, match="no VM runs") as caught:
+        await idle.connect(tmp_path, timeout=60)
+    assert caught.value.code == "VM_EXITED"
+    assert await idle.wait_exit(tmp_path, timeout=60)
+    await idle.kill(tmp_path)
+    await idle.kill(tmp_path)
 
 
 def test_a_damaged_record_blocks_what_could_do_harm(tmp_path: Path) -> None:

@@ -150,19 +150,15 @@ def test_an_ended_child_is_not_ours_and_leaves_no_zombie(state_dir: Path) -> Non
         os.kill(record.pid, 0)
 
 
-def test_waiting_for_the_exit_is_an_event(state_dir: Path) -> None:
+async def test_waiting_for_the_exit_is_an_event(state_dir: Path) -> None:
     """A timeout while it runs; soon when it ends."""
     record = launch(state_dir)
-
-    async def work() -> None:
-        assert not await process.wait_exit(record, timeout=0.01)
-        waiting = asyncio.create_task(process.wait_exit(record, timeout=120))
-        await asyncio.sleep(0)
-        process.send_signal(record, signal.SIGTERM)
-        assert await waiting
-        assert await process.wait_exit(record, timeout=120)
-
-    asyncio.run(work())
+    assert not await process.wait_exit(record, timeout=0.01)
+    waiting = asyncio.create_task(process.wait_exit(record, timeout=120))
+    await asyncio.sleep(0)
+    process.send_signal(record, signal.SIGTERM)
+    assert await waiting
+    assert await process.wait_exit(record, timeout=120)
 
 
 def test_a_program_that_cannot_be_executed_is_an_error_and_leaves_nothing(state_dir: Path) -> None:
@@ -224,7 +220,7 @@ os.kill(os.getpid(), signal.SIGSTOP)
     [(False, ""), (False, "os.read(3, 1), os.read(3, 1)"), (True, "")],
     ids=["at once", "recorded", "namespace"],
 )
-def test_a_start_that_does_not_get_on_is_given_up_at_once(
+async def test_a_start_that_does_not_get_on_is_given_up_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, namespace: bool, before: str
 ) -> None:
     """Who cancels it waits for nothing, however long a start may take: the process is gone, and so is its record."""
@@ -241,17 +237,13 @@ def test_a_start_that_does_not_get_on_is_given_up_at_once(
 
     monkeypatch.setattr(process, "_spawn", noted)
     identity = userns.Identity(((7, 8),), ((7, 8),)) if namespace else NOBODY
-
-    async def main() -> None:
-        work = stoppable(lambda stop: process.launch(tmp_path, SLEEP, HOST, "demo", identity, stop=stop))
-        task = asyncio.create_task(work)
-        while not spawned or Path(f"/proc/{spawned[0]}/stat").read_text().rpartition(")")[2].split()[0] != "T":
-            await asyncio.sleep(0.001)
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-
-    asyncio.run(main())
+    work = stoppable(lambda stop: process.launch(tmp_path, SLEEP, HOST, "demo", identity, stop=stop))
+    task = asyncio.create_task(work)
+    while not spawned or Path(f"/proc/{spawned[0]}/stat").read_text().rpartition(")")[2].split()[0] != "T":
+        await asyncio.sleep(0.001)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
     with pytest.raises(ProcessLookupError):
         os.kill(spawned[0], 0)
     assert process.load(tmp_path) is None

@@ -32,39 +32,31 @@ async def full() -> AsyncIterator[threading.Event]:
         assert all(await asyncio.gather(*tasks))
 
 
-def test_short_work_does_not_wait_for_long_work() -> None:
+async def test_short_work_does_not_wait_for_long_work() -> None:
     """Forty pulls from a registry that said nothing froze the server for its owner, too."""
-
-    async def main() -> None:
-        async with full() as go:
-            assert await in_thread(go.is_set) is False
-            assert await asyncio.to_thread(lambda: 7) == 7
-            assert await stoppable(lambda stop: 8) == 8
-            later = asyncio.create_task(in_long_thread(lambda: 9))
-            go.set()
-            assert await later == 9
-
-    asyncio.run(main())
+    async with full() as go:
+        assert await in_thread(go.is_set) is False
+        assert await asyncio.to_thread(lambda: 7) == 7
+        assert await stoppable(lambda stop: 8) == 8
+        later = asyncio.create_task(in_long_thread(lambda: 9))
+        go.set()
+        assert await later == 9
 
 
-def test_what_waits_for_its_turn_can_be_given_up() -> None:
+async def test_what_waits_for_its_turn_can_be_given_up() -> None:
     """By the last client that leaves, or by the server's end: no thread is needed for that, and none is used."""
-
-    async def main() -> None:
-        async with full() as go:
-            left = Stop()
-            ran: list[Stop] = []
-            waiting = asyncio.create_task(stoppable(ran.append, left, long=True))
-            cancelled = asyncio.create_task(stoppable(ran.append, long=True))
-            await asyncio.sleep(0)
-            left.set()
-            with pytest.raises(UnavailableError) as caught:
-                await waiting
-            assert caught.value.code == "STOPPED"
-            cancelled.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await cancelled
-            assert not go.is_set()
-            assert not ran
-
-    asyncio.run(main())
+    async with full() as go:
+        left = Stop()
+        ran: list[Stop] = []
+        waiting = asyncio.create_task(stoppable(ran.append, left, long=True))
+        cancelled = asyncio.create_task(stoppable(ran.append, long=True))
+        await asyncio.sleep(0)
+        left.set()
+        with pytest.raises(UnavailableError) as caught:
+            await waiting
+        assert caught.value.code == "STOPPED"
+        cancelled.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await cancelled
+        assert not go.is_set()
+        assert not ran

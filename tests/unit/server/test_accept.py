@@ -78,29 +78,25 @@ def test_descriptors_that_run_out(
     assert lines == ["test: new connections wait: Too many open files (failure 1)"]
 
 
-def test_who_is_not_admitted(listener: socket.socket) -> None:
+async def test_who_is_not_admitted(listener: socket.socket) -> None:
     """Is hung up on before anything is read, and the next one is asked about anew."""
+    answers = iter([False, True])
 
-    async def scenario() -> None:
-        answers = iter([False, True])
+    async def serve(accepted: socket.socket) -> None:
+        reader, writer = await asyncio.open_connection(sock=accepted)
+        writer.write(await reader.readline())
+        writer.close()
 
-        async def serve(accepted: socket.socket) -> None:
-            reader, writer = await asyncio.open_connection(sock=accepted)
-            writer.write(await reader.readline())
-            writer.close()
-
-        acceptor = Acceptor(listener, serve, name="test", admit=lambda accepted: next(answers))
-        acceptor.start()
-        for expected in (b"", b"hello\n"):
-            reader, writer = await asyncio.open_connection(*listener.getsockname())
-            if expected:
-                writer.write(expected)
-            assert await asyncio.wait_for(reader.read(), SOON) == expected
-            writer.close()
-        acceptor.close()
-        assert listener.fileno() < 0
-
-    asyncio.run(scenario())
+    acceptor = Acceptor(listener, serve, name="test", admit=lambda accepted: next(answers))
+    acceptor.start()
+    for expected in (b"", b"hello\n"):
+        reader, writer = await asyncio.open_connection(*listener.getsockname())
+        if expected:
+            writer.write(expected)
+        assert await asyncio.wait_for(reader.read(), SOON) == expected
+        writer.close()
+    acceptor.close()
+    assert listener.fileno() < 0
 
 
 def test_one_connection_that_fails(listener: socket.socket, caplog: pytest.LogCaptureFixture) -> None:

@@ -105,7 +105,7 @@ def test_a_silent_client_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
     assert converse(b"GET /x HTTP/1.1\r\nHost: a\r\n\r\n", end=False).count(b"HTTP/1.1") == 1
 
 
-def test_events_stop_when_the_client_leaves() -> None:
+async def test_events_stop_when_the_client_leaves() -> None:
     """The generator is closed, not drained."""
     closed = []
 
@@ -120,16 +120,13 @@ def test_events_stop_when_the_client_leaves() -> None:
 
         return Events(blocks())
 
-    async def main() -> None:
-        ours, theirs = socket.socketpair()
-        connection = HttpConnection(*await asyncio.open_unix_connection(sock=theirs), endless, lambda headers: OWNER)
-        serving = asyncio.create_task(connection.serve())
-        ours.setblocking(False)
-        await asyncio.get_running_loop().sock_sendall(ours, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
-        assert await asyncio.get_running_loop().sock_recv(ours, 1000)
-        ours.close()
-        async with asyncio.timeout(60):
-            await serving
-
-    asyncio.run(main())
+    ours, theirs = socket.socketpair()
+    connection = HttpConnection(*await asyncio.open_unix_connection(sock=theirs), endless, lambda headers: OWNER)
+    serving = asyncio.create_task(connection.serve())
+    ours.setblocking(False)
+    await asyncio.get_running_loop().sock_sendall(ours, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+    assert await asyncio.get_running_loop().sock_recv(ours, 1000)
+    ours.close()
+    async with asyncio.timeout(60):
+        await serving
     assert closed

@@ -39,61 +39,53 @@ def call_of(request: Request, audit: Audit) -> Call[WorkParams, VerifyImage]:
     return Call(VERIFY_IMAGE, request, params, VerifyImage(image="x"), action)
 
 
-def test_work_that_waits_for_its_turn_answers_all_the_same(audit: Audit, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_work_that_waits_for_its_turn_answers_all_the_same(audit: Audit, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its client knows that the server is well, long before the first step."""
     monkeypatch.setattr(work, "_FIRST_EVENT", 0.05)
     request = Request("POST", ("api",), {}, {"accept": "text/event-stream"}, b"", Caller("user", "ann", Right.ADMIN))
+    turn = asyncio.Event()
 
-    async def main() -> None:
-        turn = asyncio.Event()
+    async def late(progress: Progress) -> Stopping:
+        await turn.wait()
+        progress.phase("vm", "starting")
+        return Stopping(status="done")
 
-        async def late(progress: Progress) -> Stopping:
-            await turn.wait()
-            progress.phase("vm", "starting")
-            return Stopping(status="done")
-
-        reply = await Workers().run(call_of(request, audit), Work(late))
-        assert isinstance(reply, Events)
-        turn.set()
-        blocks = [block async for block in reply.blocks]
-        assert [block.split(b"\n")[1] for block in blocks] == [
-            b'data: {"phase":"wait","message":"waiting"}',
-            b'data: {"phase":"vm","message":"starting"}',
-            b'data: {"status":"done"}',
-        ]
-
-    asyncio.run(main())
+    reply = await Workers().run(call_of(request, audit), Work(late))
+    assert isinstance(reply, Events)
+    turn.set()
+    blocks = [block async for block in reply.blocks]
+    assert [block.split(b"\n")[1] for block in blocks] == [
+        b'data: {"phase":"wait","message":"waiting"}',
+        b'data: {"phase":"vm","message":"starting"}',
+        b'data: {"status":"done"}',
+    ]
 
 
-def test_who_watches_hears_whose_lock_the_work_waits_for(
+async def test_who_watches_hears_whose_lock_the_work_waits_for(
     tmp_path: Path, audit: Audit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As a warning among the events, also from a thread."""
     monkeypatch.setattr(fsutil, "_TOLD_AFTER", 0.0)
     request = Request("POST", ("api",), {}, {"accept": "text/event-stream"}, b"", Caller("user", "ann", Right.ADMIN))
+    with contextlib.ExitStack() as other:
+        other.enter_context(fsutil.locked(tmp_path / ".lock"))
 
-    async def main() -> None:
-        with contextlib.ExitStack() as other:
-            other.enter_context(fsutil.locked(tmp_path / ".lock"))
+        def wait() -> None:
+            with fsutil.locked(tmp_path / ".lock"):
+                pass
 
-            def wait() -> None:
-                with fsutil.locked(tmp_path / ".lock"):
-                    pass
+        async def work(progress: Progress) -> Stopping:
+            await asyncio.to_thread(wait)
+            return Stopping(status="done")
 
-            async def work(progress: Progress) -> Stopping:
-                await asyncio.to_thread(wait)
-                return Stopping(status="done")
-
-            reply = await Workers().run(call_of(request, audit), Work(work))
-            assert isinstance(reply, Events)
-            first = await anext(reply.blocks)
-            other.close()
-            rest = [block async for block in reply.blocks]
-        assert b'"warning":true' in first
-        assert f"{tmp_path}/.lock is in use by process {os.getpid()} (".encode() in first
-        assert len(rest) == 1
-
-    asyncio.run(main())
+        reply = await Workers().run(call_of(request, audit), Work(work))
+        assert isinstance(reply, Events)
+        first = await anext(reply.blocks)
+        other.close()
+        rest = [block async for block in reply.blocks]
+    assert b'"warning":true' in first
+    assert f"{tmp_path}/.lock is in use by process {os.getpid()} (".encode() in first
+    assert len(rest) == 1
 
 
 class Client:
@@ -141,62 +133,50 @@ ACCEPT = pytest.mark.parametrize("accept", ["application/json", "text/event-stre
 
 @ACCEPT
 @pytest.mark.parametrize("detach", [False, True])
-def test_work_is_told_that_its_client_has_left(audit: Audit, accept: str, *, detach: bool) -> None:
+async def test_work_is_told_that_its_client_has_left(audit: Audit, accept: str, *, detach: bool) -> None:
     """Whether that wants events or not, unless it has said that it would leave; work that does not care goes on to its
     end.
     """
-
-    async def main() -> None:
-        client = Client(audit)
-        _, writer = await client.connect()
-        writer.write(ask("/a?detach=true" if detach else "/a", accept))
-        await client.begun.wait()
-        writer.close()
-        if not detach:
-            async with asyncio.timeout(60):
-                await client.left.wait()
-        client.turn.set()
+    client = Client(audit)
+    _, writer = await client.connect()
+    writer.write(ask("/a?detach=true" if detach else "/a", accept))
+    await client.begun.wait()
+    writer.close()
+    if not detach:
         async with asyncio.timeout(60):
-            await client.serving
-        assert client.left.is_set() is not detach
-
-    asyncio.run(main())
+            await client.left.wait()
+    client.turn.set()
+    async with asyncio.timeout(60):
+        await client.serving
+    assert client.left.is_set() is not detach
 
 
 @ACCEPT
-def test_a_client_that_sends_its_next_request_early(audit: Audit, accept: str) -> None:
+async def test_a_client_that_sends_its_next_request_early(audit: Audit, accept: str) -> None:
     """It has not left: what it sent is kept, and answered in its turn."""
-
-    async def main() -> None:
-        client = Client(audit)
-        reader, writer = await client.connect()
-        writer.write(ask("/a", accept))
-        await client.begun.wait()
-        writer.write(ask("/b", accept))
-        client.turn.set()
-        async with asyncio.timeout(60):
-            for _ in range(2):
-                await reader.readuntil(b'{"status":"done"}')
-        assert (client.paths, client.left.is_set()) == (["a", "b"], False)
-        writer.close()
-        await client.serving
-
-    asyncio.run(main())
+    client = Client(audit)
+    reader, writer = await client.connect()
+    writer.write(ask("/a", accept))
+    await client.begun.wait()
+    writer.write(ask("/b", accept))
+    client.turn.set()
+    async with asyncio.timeout(60):
+        for _ in range(2):
+            await reader.readuntil(b'{"status":"done"}')
+    assert (client.paths, client.left.is_set()) == (["a", "b"], False)
+    writer.close()
+    await client.serving
 
 
-def test_a_client_that_sends_without_end(audit: Audit) -> None:
+async def test_a_client_that_sends_without_end(audit: Audit) -> None:
     """It does not wait for an answer, and is no client any more."""
-
-    async def main() -> None:
-        client = Client(audit)
-        _, writer = await client.connect()
-        writer.write(ask("/a", "text/event-stream"))
-        await client.begun.wait()
-        writer.write(b"x" * (2 * MAX_HEAD + 1))
-        async with asyncio.timeout(60):
-            await client.left.wait()
-        writer.close()
-        client.turn.set()
-        await client.serving
-
-    asyncio.run(main())
+    client = Client(audit)
+    _, writer = await client.connect()
+    writer.write(ask("/a", "text/event-stream"))
+    await client.begun.wait()
+    writer.write(b"x" * (2 * MAX_HEAD + 1))
+    async with asyncio.timeout(60):
+        await client.left.wait()
+    writer.close()
+    client.turn.set()
+    await client.serving

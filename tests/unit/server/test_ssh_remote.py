@@ -88,31 +88,23 @@ def test_more_connections_than_are_carried() -> None:
 @pytest.mark.parametrize(
     "text", ["x\n", "1 2\n", "1 127.0.0.1 x\n", "1 127.0.0.1 9 9\n", "-1\n", "1 a;b 9\n", "\x1b[2J\n", "9" * 500 + "\n"]
 )
-def test_what_is_no_connection(text: str, caplog: pytest.LogCaptureFixture) -> None:
+async def test_what_is_no_connection(text: str, caplog: pytest.LogCaptureFixture) -> None:
     """Ends the listening with one line of the log; 6aee119 logs a traceback, or accepts it."""
-
-    async def scenario() -> None:
+    with caplog.at_level(logging.INFO):
         somebody, ended = Somebody(), asyncio.Event()
         listener = GuestListener(cast(Client, somebody), cast(Stream, Told(text)), "1", _nothing)
         listener.when_closed(ended.set)
         await asyncio.wait_for(ended.wait(), 30)
         assert len(somebody.tasks) == 1
-
-    with caplog.at_level(logging.INFO):
-        asyncio.run(scenario())
     assert [record.getMessage() for record in caplog.records] == [
         "the agent of 'dev' tells of a connection that is none"
     ]
 
 
 @pytest.mark.parametrize("address", ["", "x", "99999999", "1 2", "\x1b[2J"])
-def test_a_port_that_is_none(address: str) -> None:
+async def test_a_port_that_is_none(address: str) -> None:
     """Is an error, and the stream is closed."""
-
-    async def scenario() -> None:
-        somebody = Somebody(address)
-        with pytest.raises(BackendError, match="is no port"):
-            await listen(cast(Client, somebody), "tcp 0", _nothing)
-        assert somebody.stream.closed.is_set()
-
-    asyncio.run(scenario())
+    somebody = Somebody(address)
+    with pytest.raises(BackendError, match="is no port"):
+        await listen(cast(Client, somebody), "tcp 0", _nothing)
+    assert somebody.stream.closed.is_set()

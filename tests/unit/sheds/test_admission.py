@@ -91,24 +91,20 @@ def test_memory_is_promised_as_often_as_is_allowed_and_no_more(world: World, hos
     made(world, "more", memory_mb=2048)
 
 
-def test_a_stopped_shed_gives_its_promise_back_and_force_goes_on(world: World, host: Host) -> None:
+async def test_a_stopped_shed_gives_its_promise_back_and_force_goes_on(world: World, host: Host) -> None:
     """Stop frees what start needs; `force` does without, for a create and for a start."""
-
-    async def main() -> None:
-        async with world.manager() as manager:
-            await create(manager, "a", memory_mb=8192)
-            with pytest.raises(ShedError, match="cannot carry shed 'b'"):
-                await create(manager, "b", memory_mb=8192)
-            await manager.stop("a", Progress())
+    async with world.manager() as manager:
+        await create(manager, "a", memory_mb=8192)
+        with pytest.raises(ShedError, match="cannot carry shed 'b'"):
             await create(manager, "b", memory_mb=8192)
-            with pytest.raises(ShedError, match="cannot carry shed 'a'"):
-                await manager.start("a", Progress())
-            with pytest.raises(ShedError, match="cannot carry shed 'a'"):
-                await manager.open_exec("a")
-            assert (await manager.start("a", Progress(), force=True))["status"] == "running"
-            assert (await create(manager, "c", memory_mb=8192, force=True))["status"] == "running"
-
-    asyncio.run(main())
+        await manager.stop("a", Progress())
+        await create(manager, "b", memory_mb=8192)
+        with pytest.raises(ShedError, match="cannot carry shed 'a'"):
+            await manager.start("a", Progress())
+        with pytest.raises(ShedError, match="cannot carry shed 'a'"):
+            await manager.open_exec("a")
+        assert (await manager.start("a", Progress(), force=True))["status"] == "running"
+        assert (await create(manager, "c", memory_mb=8192, force=True))["status"] == "running"
 
 
 def test_two_at_once_are_not_both_let_in(world: World, host: Host) -> None:
@@ -137,19 +133,15 @@ def test_swap_and_what_vms_have_already_count_as_room(
     made(world, "third", memory_mb=4096)
 
 
-def test_spares_and_machines_that_are_saved_count(world: World, host: Host) -> None:
+async def test_spares_and_machines_that_are_saved_count(world: World, host: Host) -> None:
     """They have VMs, too: their memory is promised, though they are no sheds that run."""
-
-    async def main() -> None:
-        admission = Admission(world.paths, world.backend, world.settings)
-        for folder in (world.paths.spares / "7", world.paths.templates / ".vm-2cpus-3072mb-0123.new"):
-            folder.mkdir()
-            disk = world.blobs / "root"
-            await world.backend.start(Machine("spare", 1, 1, disk, disk, (Disk(disk, read_only=True),), folder))
-        load = admission.load()
-        assert (load.running, load.promised_mb) == (0, world.settings.default_memory_mb + 3072)
-
-    asyncio.run(main())
+    admission = Admission(world.paths, world.backend, world.settings)
+    for folder in (world.paths.spares / "7", world.paths.templates / ".vm-2cpus-3072mb-0123.new"):
+        folder.mkdir()
+        disk = world.blobs / "root"
+        await world.backend.start(Machine("spare", 1, 1, disk, disk, (Disk(disk, read_only=True),), folder))
+    load = admission.load()
+    assert (load.running, load.promised_mb) == (0, world.settings.default_memory_mb + 3072)
 
 
 def test_a_host_whose_memory_is_used_up_starts_nothing(world: World, host: Host) -> None:
@@ -242,17 +234,13 @@ def test_a_kernel_that_says_nothing_refuses_nothing(
     made(world, "fine")
 
 
-def test_nothing_is_made_that_nobody_waits_for_on_a_full_host(
+async def test_nothing_is_made_that_nobody_waits_for_on_a_full_host(
     world: World, host: Host, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Neither templates nor spares, while a shed would be refused.  6aee119 makes them in any case."""
     world.backend.saves = True
     world.with_settings(warm_spares=1)
     host.memory(100 << 20)
-
-    async def main() -> None:
-        async with world.manager():
-            await until(lambda: "cannot carry a template's VM now" in caplog.text)
-            assert (world.backend.tried, world.backend.started) == (0, [])
-
-    asyncio.run(main())
+    async with world.manager():
+        await until(lambda: "cannot carry a template's VM now" in caplog.text)
+        assert (world.backend.tried, world.backend.started) == (0, [])

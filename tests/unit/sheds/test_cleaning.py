@@ -79,28 +79,26 @@ def test_a_shed_that_is_used_between_plan_and_deletion_stays(world: World, store
     assert image not in {row["digest"] for row in answer["images"]}
 
 
-def test_running_and_doubtful_sheds_stay(world: World, store: LayoutStore, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_running_and_doubtful_sheds_stay(
+    world: World, store: LayoutStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """However old their records are."""
-
-    async def main() -> None:
-        async with world.manager() as manager, asyncio.timeout(60):
-            await create(manager, "dev", image="mine")
-            age(world.instance("dev"))
+    async with world.manager() as manager, asyncio.timeout(60):
+        await create(manager, "dev", image="mine")
+        age(world.instance("dev"))
+        assert (await clean(world, manager, []))["instances"] == []
+        await manager.stop("dev", Progress())
+        assert (await clean(world, manager, []))["instances"] == []  # stopping wrote its record
+        age(world.instance("dev"))
+        with monkeypatch.context() as patch:
+            patch.setattr(world.backend, "liveness", lambda folder: Liveness.UNKNOWN)
             assert (await clean(world, manager, []))["instances"] == []
-            await manager.stop("dev", Progress())
-            assert (await clean(world, manager, []))["instances"] == []  # stopping wrote its record
-            age(world.instance("dev"))
-            with monkeypatch.context() as patch:
-                patch.setattr(world.backend, "liveness", lambda folder: Liveness.UNKNOWN)
-                assert (await clean(world, manager, []))["instances"] == []
-            preview = await clean(world, manager, [], dry_run=True)
-            assert [row["name"] for row in preview["instances"]] == ["dev"]
-            assert world.instance("dev").exists()
-            answer = await clean(world, manager, [])
-            assert answer == {**preview, "dry_run": False}
-            assert world.traces() == set()
-
-    asyncio.run(main())
+        preview = await clean(world, manager, [], dry_run=True)
+        assert [row["name"] for row in preview["instances"]] == ["dev"]
+        assert world.instance("dev").exists()
+        answer = await clean(world, manager, [])
+        assert answer == {**preview, "dry_run": False}
+        assert world.traces() == set()
 
 
 def test_a_dry_run_says_what_a_real_one_does(world: World, store: LayoutStore) -> None:
@@ -126,40 +124,32 @@ def test_a_dry_run_says_what_a_real_one_does(world: World, store: LayoutStore) -
     asyncio.run(main())
 
 
-def test_a_record_in_doubt_stops_it_before_it_begins(world: World, store: LayoutStore) -> None:
+async def test_a_record_in_doubt_stops_it_before_it_begins(world: World, store: LayoutStore) -> None:
     """The old shed beside it stays; without images it is not asked for, and the damaged shed stays in any case."""
     old = age(put_shed(world.paths, "old", put_image(store, "image")))
     broken = age(put_shed(world.paths, "broken", "x"))
     (broken / metadata.METADATA).write_text("{")
     age(broken)
-
-    async def main() -> None:
-        async with world.manager() as manager:
-            for dry_run in (True, False):
-                with pytest.raises(DataError, match="broken"):
-                    await clean(world, manager, [], dry_run=dry_run)
-            assert old.exists()
-            answer = await clean(world, manager, [], scopes=frozenset({"instances"}))
-            assert [row["name"] for row in answer["instances"]] == ["old"]
-            assert broken.exists()
-
-    asyncio.run(main())
+    async with world.manager() as manager:
+        for dry_run in (True, False):
+            with pytest.raises(DataError, match="broken"):
+                await clean(world, manager, [], dry_run=dry_run)
+        assert old.exists()
+        answer = await clean(world, manager, [], scopes=frozenset({"instances"}))
+        assert [row["name"] for row in answer["instances"]] == ["old"]
+        assert broken.exists()
 
 
 @pytest.mark.parametrize("name", ["console.log", "qemu.log"])
-def test_a_log_without_a_keeper_is_cut(world: World, name: str) -> None:
+async def test_a_log_without_a_keeper_is_cut(world: World, name: str) -> None:
     """One that QEMU itself appends to, as it did to consoles before there were keepers, is cut by the server that
     runs.
     """
-
-    async def main() -> None:
-        log = world.instance("old") / name
-        log.parent.mkdir()
-        log.write_bytes(b"a" * (17 << 20) + b"the end\n")
-        with log.open("ab", buffering=0) as vm:
-            async with world.manager():
-                await until(lambda: log.stat().st_size == 5 << 20)
-            vm.write(b"and on\n")
-        assert log.read_bytes().endswith(b"aathe end\nand on\n")
-
-    asyncio.run(main())
+    log = world.instance("old") / name
+    log.parent.mkdir()
+    log.write_bytes(b"a" * (17 << 20) + b"the end\n")
+    with log.open("ab", buffering=0) as vm:
+        async with world.manager():
+            await until(lambda: log.stat().st_size == 5 << 20)
+        vm.write(b"and on\n")
+    assert log.read_bytes().endswith(b"aathe end\nand on\n")

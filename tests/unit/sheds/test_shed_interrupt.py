@@ -41,24 +41,20 @@ async def deleted(manager: Manager, name: str) -> None:
         await manager.delete(name, force=True, progress=Progress())
 
 
-def test_a_forced_delete_ends_the_create(world: World) -> None:
+async def test_a_forced_delete_ends_the_create(world: World) -> None:
     """Nothing is left, no VM runs, and the name is free again."""
-
-    async def main() -> None:
-        async with world.manager() as manager:
-            world.backend.faults = {"mute"}
-            task = await under_way(world, create(manager, "dev", timeout=PATIENCE))
-            assert manager.get("dev")["status"] == "starting"
-            await deleted(manager, "dev")
-            await ended(task, "'dev' was ended: it is being deleted")
-            assert (world.traces(), world.machines()) == (set(), [])
-            world.backend.faults = set()
-            assert (await create(manager, "dev"))["status"] == "running"
-
-    asyncio.run(main())
+    async with world.manager() as manager:
+        world.backend.faults = {"mute"}
+        task = await under_way(world, create(manager, "dev", timeout=PATIENCE))
+        assert manager.get("dev")["status"] == "starting"
+        await deleted(manager, "dev")
+        await ended(task, "'dev' was ended: it is being deleted")
+        assert (world.traces(), world.machines()) == (set(), [])
+        world.backend.faults = set()
+        assert (await create(manager, "dev"))["status"] == "running"
 
 
-def test_a_forced_delete_ends_a_pull(world: World) -> None:
+async def test_a_forced_delete_ends_a_pull(world: World) -> None:
     """The create has not taken its name yet; the transfer is told to stop, and the delete finds nothing to remove."""
     pulling = threading.Event()
 
@@ -67,110 +63,85 @@ def test_a_forced_delete_ends_a_pull(world: World) -> None:
         stop.sleep(PATIENCE)
         raise AssertionError
 
-    async def main() -> None:
-        manager = Manager(world.paths, world.backend, world.resolve, world.settings, ensure=ensure)
-        await manager.open()
-        task = asyncio.create_task(create(manager, "dev"))
-        await until(pulling.is_set)
+    manager = Manager(world.paths, world.backend, world.resolve, world.settings, ensure=ensure)
+    await manager.open()
+    task = asyncio.create_task(create(manager, "dev"))
+    await until(pulling.is_set)
+    await deleted(manager, "dev")
+    await ended(task, "it is being deleted")
+    with pytest.raises(ShedError) as caught:
         await deleted(manager, "dev")
-        await ended(task, "it is being deleted")
-        with pytest.raises(ShedError) as caught:
-            await deleted(manager, "dev")
-        assert caught.value.code == "SHED_NOT_FOUND"
-        await manager.close()
-
-    asyncio.run(main())
+    assert caught.value.code == "SHED_NOT_FOUND"
+    await manager.close()
 
 
-def test_a_forced_delete_ends_the_start_and_all_that_wait_for_it(world: World) -> None:
+async def test_a_forced_delete_ends_the_start_and_all_that_wait_for_it(world: World) -> None:
     """A second start and a command queue behind the first one: all are told, none starts the shed again."""
     world.with_settings(start_timeout=PATIENCE)
-
-    async def main() -> None:
-        async with world.manager() as manager:
-            await create(manager, "dev")
-            await manager.stop("dev", Progress())
-            world.backend.faults = {"mute"}
-            task = await under_way(world, manager.start("dev", Progress()))
-            waiting = [
-                asyncio.create_task(work) for work in (manager.start("dev", Progress()), manager.open_exec("dev"))
-            ]
-            await until(lambda: len(manager._names["dev"].starts._tasks) == 3)
-            said: list[object] = []
-            await manager.delete("dev", force=True, progress=Progress(said.append))
-            assert said[0] == PhaseEvent("interrupt", "ending its start")
-            for each in (task, *waiting):
-                await ended(each, "it is being deleted")
-            assert len(world.backend.started) == 2
-            assert (world.traces(), world.machines()) == (set(), [])
-
-    asyncio.run(main())
+    async with world.manager() as manager:
+        await create(manager, "dev")
+        await manager.stop("dev", Progress())
+        world.backend.faults = {"mute"}
+        task = await under_way(world, manager.start("dev", Progress()))
+        waiting = [asyncio.create_task(work) for work in (manager.start("dev", Progress()), manager.open_exec("dev"))]
+        await until(lambda: len(manager._names["dev"].starts._tasks) == 3)
+        said: list[object] = []
+        await manager.delete("dev", force=True, progress=Progress(said.append))
+        assert said[0] == PhaseEvent("interrupt", "ending its start")
+        for each in (task, *waiting):
+            await ended(each, "it is being deleted")
+        assert len(world.backend.started) == 2
+        assert (world.traces(), world.machines()) == (set(), [])
 
 
-def test_a_stop_ends_the_start(world: World) -> None:
+async def test_a_stop_ends_the_start(world: World) -> None:
     """The shed is stopped, as it was before, and starts when it is asked to."""
     world.with_settings(start_timeout=PATIENCE)
-
-    async def main() -> None:
-        async with world.manager() as manager:
-            await create(manager, "dev")
-            await manager.stop("dev", Progress())
-            world.backend.faults = {"mute"}
-            task = await under_way(world, manager.open_exec("dev"))
-            async with asyncio.timeout(PATIENCE / 10):
-                assert (await manager.stop("dev", Progress()))["status"] == "stopped"
-            await ended(task, "the start of shed 'dev' was ended: it is being stopped")
-            assert world.machines() == []
-            world.backend.faults = set()
-            assert (await manager.start("dev", Progress()))["status"] == "running"
-
-    asyncio.run(main())
+    async with world.manager() as manager:
+        await create(manager, "dev")
+        await manager.stop("dev", Progress())
+        world.backend.faults = {"mute"}
+        task = await under_way(world, manager.open_exec("dev"))
+        async with asyncio.timeout(PATIENCE / 10):
+            assert (await manager.stop("dev", Progress()))["status"] == "stopped"
+        await ended(task, "the start of shed 'dev' was ended: it is being stopped")
+        assert world.machines() == []
+        world.backend.faults = set()
+        assert (await manager.start("dev", Progress()))["status"] == "running"
 
 
-def test_a_stop_does_not_undo_a_create(world: World) -> None:
+async def test_a_stop_does_not_undo_a_create(world: World) -> None:
     """It is refused at once, and says what would."""
-
-    async def main() -> None:
-        async with world.manager() as manager:
-            world.backend.faults = {"mute"}
-            task = await under_way(world, create(manager, "dev", timeout=PATIENCE))
-            with pytest.raises(ConflictError, match="being created") as caught:
-                await manager.stop("dev", Progress())
-            assert "delete --force dev" in (caught.value.hint or "")
-            await deleted(manager, "dev")
-            await ended(task, "it is being deleted")
-
-    asyncio.run(main())
+    async with world.manager() as manager:
+        world.backend.faults = {"mute"}
+        task = await under_way(world, create(manager, "dev", timeout=PATIENCE))
+        with pytest.raises(ConflictError, match="being created") as caught:
+            await manager.stop("dev", Progress())
+        assert "delete --force dev" in (caught.value.hint or "")
+        await deleted(manager, "dev")
+        await ended(task, "it is being deleted")
 
 
-def test_a_second_delete_does_not_cut_the_undo_short(world: World) -> None:
+async def test_a_second_delete_does_not_cut_the_undo_short(world: World) -> None:
     """Impatience leaves nothing behind: one deletes, the other finds that it is gone, or both."""
-
-    async def main() -> None:
-        async with world.manager() as manager:
-            world.backend.faults = {"mute"}
-            task = await under_way(world, create(manager, "dev", timeout=PATIENCE))
-            await asyncio.gather(*(deleted(manager, "dev") for _ in range(3)))
-            await ended(task, "it is being deleted")
-            assert (world.traces(), world.machines()) == (set(), [])
-
-    asyncio.run(main())
+    async with world.manager() as manager:
+        world.backend.faults = {"mute"}
+        task = await under_way(world, create(manager, "dev", timeout=PATIENCE))
+        await asyncio.gather(*(deleted(manager, "dev") for _ in range(3)))
+        await ended(task, "it is being deleted")
+        assert (world.traces(), world.machines()) == (set(), [])
 
 
-def test_a_server_that_ends_is_not_taken_for_a_delete(world: World) -> None:
+async def test_a_server_that_ends_is_not_taken_for_a_delete(world: World) -> None:
     """Both at once: the task is cancelled, as the server's end wants it."""
-
-    async def main() -> None:
-        async with world.manager() as manager:
-            world.backend.faults = {"mute"}
-            task = await under_way(world, manager.create(CreateShed(name="dev", timeout=PATIENCE), Progress()))
-            began = time.monotonic()
-            deleting = asyncio.create_task(deleted(manager, "dev"))
-            await asyncio.sleep(0)
-            task.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await task
-            await deleting
-            assert time.monotonic() - began < PATIENCE / 10
-
-    asyncio.run(main())
+    async with world.manager() as manager:
+        world.backend.faults = {"mute"}
+        task = await under_way(world, manager.create(CreateShed(name="dev", timeout=PATIENCE), Progress()))
+        began = time.monotonic()
+        deleting = asyncio.create_task(deleted(manager, "dev"))
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await deleting
+        assert time.monotonic() - began < PATIENCE / 10

@@ -40,96 +40,73 @@ async def filled(world: World) -> None:
     )
 
 
-def test_a_create_and_a_start_take_a_machine_that_waits(world: World) -> None:
+async def test_a_create_and_a_start_take_a_machine_that_waits(world: World) -> None:
     """They are there before the first shed is; each that is taken is replaced; the server's end is theirs, and no
     shed's.
     """
-
-    async def work() -> None:
-        async with world.manager() as manager:
-            await filled(world)
-            waiting = spares(world)
-            made = await create(manager, "a")
-            assert (made["boot"], made["pid"] in waiting, "claim" in made["timings"]) == ("warm", True, True)
-            await filled(world)
-            await manager.stop("a", Progress())
-            started = await manager.start("a", Progress())
-            assert started["boot"] == "warm"
-            assert [machine.name for machine in world.backend.claimed] == ["a", "a"]
-        assert world.machines() == [started["pid"]]
-        assert [path.name for path in world.paths.spares.iterdir()] == [".lock"]
-
-    asyncio.run(work())
+    async with world.manager() as manager:
+        await filled(world)
+        waiting = spares(world)
+        made = await create(manager, "a")
+        assert (made["boot"], made["pid"] in waiting, "claim" in made["timings"]) == ("warm", True, True)
+        await filled(world)
+        await manager.stop("a", Progress())
+        started = await manager.start("a", Progress())
+        assert started["boot"] == "warm"
+        assert [machine.name for machine in world.backend.claimed] == ["a", "a"]
+    assert world.machines() == [started["pid"]]
+    assert [path.name for path in world.paths.spares.iterdir()] == [".lock"]
 
 
 @pytest.mark.parametrize("wish", [{"cold": True}, {"cpus": 1}, {"memory_mb": 512}])
-def test_who_wants_something_else_takes_none(world: World, wish: dict[str, int]) -> None:
+async def test_who_wants_something_else_takes_none(world: World, wish: dict[str, int]) -> None:
     """A boot, or a machine of another shape."""
-
-    async def work() -> None:
-        async with world.manager() as manager:
-            await filled(world)
-            assert (await create(manager, "a", **wish))["boot"] == "cold"
-            assert not world.backend.claimed
-
-    asyncio.run(work())
+    async with world.manager() as manager:
+        await filled(world)
+        assert (await create(manager, "a", **wish))["boot"] == "cold"
+        assert not world.backend.claimed
 
 
-def test_one_that_fails_or_has_died_costs_nothing_but_time(world: World) -> None:
+async def test_one_that_fails_or_has_died_costs_nothing_but_time(world: World) -> None:
     """A dead one is passed over; when a claim fails the shed is restored from the template, with a warning."""
-
-    async def work() -> None:
-        events: list[Event] = []
-        async with world.manager() as manager:
-            await filled(world)
-            os.kill(spares(world)[0], signal.SIGKILL)
-            assert "claim" in (await create(manager, "a"))["timings"]
-            await filled(world)
-            world.backend.faults.add("no-claim")
-            made = await manager.create(CreateShed(name="b"), Progress(events.append))
-            assert made["boot"] == "warm"
-            assert made["timings"].keys() >= {"claim", "restore"}
-        assert [event.message for event in events if isinstance(event, WarningEvent)] == [
-            (
-                "restoring the virtual machine failed, so it is restored anew: "
-                "the VM that waits does not do what it is told"
-            )
-        ]
-
-    asyncio.run(work())
+    events: list[Event] = []
+    async with world.manager() as manager:
+        await filled(world)
+        os.kill(spares(world)[0], signal.SIGKILL)
+        assert "claim" in (await create(manager, "a"))["timings"]
+        await filled(world)
+        world.backend.faults.add("no-claim")
+        made = await manager.create(CreateShed(name="b"), Progress(events.append))
+        assert made["boot"] == "warm"
+        assert made["timings"].keys() >= {"claim", "restore"}
+    assert [event.message for event in events if isinstance(event, WarningEvent)] == [
+        ("restoring the virtual machine failed, so it is restored anew: the VM that waits does not do what it is told")
+    ]
 
 
-def test_those_of_a_template_that_is_gone_are_replaced(world: World) -> None:
+async def test_those_of_a_template_that_is_gone_are_replaced(world: World) -> None:
     """What a new one is like, only its own know."""
-
-    async def work() -> None:
-        async with world.manager() as manager:
-            await filled(world)
-            before = spares(world)
-            (template,) = world.backend.templates.values()
-            world.backend.drop_template(template)
-            assert (await create(manager, "a"))["pid"] not in before
-            await until(lambda: len(spares(world)) == 2 and not set(spares(world)) & set(before))
-            assert "claim" in (await create(manager, "b"))["timings"]
-
-    asyncio.run(work())
+    async with world.manager() as manager:
+        await filled(world)
+        before = spares(world)
+        (template,) = world.backend.templates.values()
+        world.backend.drop_template(template)
+        assert (await create(manager, "a"))["pid"] not in before
+        await until(lambda: len(spares(world)) == 2 and not set(spares(world)) & set(before))
+        assert "claim" in (await create(manager, "b"))["timings"]
 
 
-def test_one_that_cannot_rehearse_is_none(
+async def test_one_that_cannot_rehearse_is_none(
     world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It is ended, said so, and tried again after a while; creates are restored meanwhile."""
     monkeypatch.setattr("shed.sheds.pool._PAUSE", 0.1)
-
-    async def work() -> None:
-        world.backend.faults.add("forgets")
-        async with world.manager() as manager:
-            await until(lambda: "the rehearsal of a spare failed" in caplog.text)
-            assert "restore" in (await create(manager, "a"))["timings"]
-            world.backend.faults.clear()
-            await filled(world)
-
-    asyncio.run(work())
+    world.backend.faults.add("forgets")
+    async with world.manager() as manager:
+        await until(lambda: "the rehearsal of a spare failed" in caplog.text)
+        assert "restore" in (await create(manager, "a"))["timings"]
+        world.backend.faults.clear()
+        await filled(world)
 
 
 def test_an_image_of_another_kit_does_not_end_them_at_once(world: World) -> None:
@@ -146,38 +123,30 @@ def test_an_image_of_another_kit_does_not_end_them_at_once(world: World) -> None
     assert wanted == [0, 0, 0, 0, 1, 1, 0]
 
 
-def test_two_servers_have_one_pool(world: World) -> None:
+async def test_two_servers_have_one_pool(world: World) -> None:
     """The second restores; it neither takes nor ends the first one's."""
-
-    async def work() -> None:
-        async with world.manager():
-            await filled(world)
-            before = spares(world)
-            async with world.manager() as second:
-                assert "restore" in (await create(second, "a"))["timings"]
-            assert spares(world) == before
-
-    asyncio.run(work())
+    async with world.manager():
+        await filled(world)
+        before = spares(world)
+        async with world.manager() as second:
+            assert "restore" in (await create(second, "a"))["timings"]
+        assert spares(world) == before
 
 
-def test_what_a_killed_server_left_is_ended(world: World, tmp_path: Path) -> None:
+async def test_what_a_killed_server_left_is_ended(world: World, tmp_path: Path) -> None:
     """By the next, also when that one keeps no spares."""
-
-    async def work() -> None:
-        async with world.manager():
-            await filled(world)
-            left = world.paths.spares.rename(tmp_path / "left")  # its end does not see them
-            world.paths.spares.mkdir()
-        (left / ".lock").unlink()
-        for path in left.iterdir():
-            path.rename(world.paths.spares / path.name)
-        assert len(world.machines()) == 2
-        world.with_settings(warm_spares=0)
-        async with world.manager():
-            await until(lambda: [path.name for path in world.paths.spares.iterdir()] == [".lock"])
-        assert not world.machines()
-
-    asyncio.run(work())
+    async with world.manager():
+        await filled(world)
+        left = world.paths.spares.rename(tmp_path / "left")  # its end does not see them
+        world.paths.spares.mkdir()
+    (left / ".lock").unlink()
+    for path in left.iterdir():
+        path.rename(world.paths.spares / path.name)
+    assert len(world.machines()) == 2
+    world.with_settings(warm_spares=0)
+    async with world.manager():
+        await until(lambda: [path.name for path in world.paths.spares.iterdir()] == [".lock"])
+    assert not world.machines()
 
 
 @pytest.mark.root

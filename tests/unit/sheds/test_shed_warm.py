@@ -30,103 +30,79 @@ async def way(manager: Manager, name: str, **options: object) -> str:
     return str((await create(manager, name, **options))["boot"])
 
 
-def test_the_first_of_a_shape_is_cold_and_the_next_is_warm(world: World) -> None:
+async def test_the_first_of_a_shape_is_cold_and_the_next_is_warm(world: World) -> None:
     """Each shape has its template; `cold` is obeyed, by create and by start."""
-
-    async def work() -> None:
-        async with world.manager() as manager:
-            assert await way(manager, "a") == "cold"
-            await until(lambda: len(world.backend.templates) == 1)
-            assert await way(manager, "b") == "warm"
-            assert await way(manager, "c", cold=True) == "cold"
-            assert await way(manager, "d", cpus=1) == "cold"
-            await until(lambda: len(world.backend.templates) == 2)
-            await manager.stop("b", Progress())
-            assert (await manager.start("b", Progress()))["boot"] == "warm"
-            await manager.stop("b", Progress())
-            assert (await manager.start("b", Progress(), cold=True))["boot"] == "cold"
-            assert world.backend.made == 2
-
-    asyncio.run(work())
+    async with world.manager() as manager:
+        assert await way(manager, "a") == "cold"
+        await until(lambda: len(world.backend.templates) == 1)
+        assert await way(manager, "b") == "warm"
+        assert await way(manager, "c", cold=True) == "cold"
+        assert await way(manager, "d", cpus=1) == "cold"
+        await until(lambda: len(world.backend.templates) == 2)
+        await manager.stop("b", Progress())
+        assert (await manager.start("b", Progress()))["boot"] == "warm"
+        await manager.stop("b", Progress())
+        assert (await manager.start("b", Progress(), cold=True))["boot"] == "cold"
+        assert world.backend.made == 2
 
 
-def test_shapes_that_are_asked_for_at_once_have_their_turns(world: World) -> None:
+async def test_shapes_that_are_asked_for_at_once_have_their_turns(world: World) -> None:
     """Each gets its template, one after the other."""
-
-    async def work() -> None:
-        async with world.manager() as manager:
-            ways = await asyncio.gather(*(way(manager, f"with-{cpus}", cpus=cpus) for cpus in (1, 2, 3)))
-            assert ways == ["cold"] * 3
-            await until(lambda: len(world.backend.templates) == 3)
-
-    asyncio.run(work())
+    async with world.manager() as manager:
+        ways = await asyncio.gather(*(way(manager, f"with-{cpus}", cpus=cpus) for cpus in (1, 2, 3)))
+        assert ways == ["cold"] * 3
+        await until(lambda: len(world.backend.templates) == 3)
 
 
-def test_none_is_made_or_used_when_the_configuration_says_so(world: World) -> None:
+async def test_none_is_made_or_used_when_the_configuration_says_so(world: World) -> None:
     """All starts are cold."""
     world.with_settings(warm_start=False)
-
-    async def work() -> None:
-        async with world.manager() as manager:
-            assert await way(manager, "a") == "cold"
-            assert await way(manager, "b") == "cold"
-            assert world.backend.made == 0
-
-    asyncio.run(work())
+    async with world.manager() as manager:
+        assert await way(manager, "a") == "cold"
+        assert await way(manager, "b") == "cold"
+        assert world.backend.made == 0
 
 
-def test_a_template_that_cannot_be_used_costs_a_cold_start_and_is_made_again(world: World) -> None:
+async def test_a_template_that_cannot_be_used_costs_a_cold_start_and_is_made_again(world: World) -> None:
     """The create succeeds, with a warning; the template that was to blame is gone, and there is another one."""
-
-    async def work() -> None:
-        async with world.manager() as manager:
-            await way(manager, "a")
-            await until(lambda: world.backend.made == 1)
-            world.backend.faults.add("no-restore")
-            events: list[Event] = []
-            assert (await manager.create(CreateShed(name="b"), Progress(events.append)))["boot"] == "cold"
-            assert [event.message for event in events if isinstance(event, WarningEvent)] == [
-                "restoring the virtual machine failed, so it is booted: the VM cannot be started"
-            ]
-            await until(lambda: world.backend.made == 2)
-            world.backend.faults.clear()
-            assert await way(manager, "c") == "warm"
-
-    asyncio.run(work())
-
-
-def test_a_shape_that_can_be_saved_but_not_restored_is_given_up(world: World) -> None:
-    """The second template that is no good is the last: from then on each start costs one boot, not two."""
-
-    async def work() -> None:
+    async with world.manager() as manager:
+        await way(manager, "a")
+        await until(lambda: world.backend.made == 1)
         world.backend.faults.add("no-restore")
-        async with world.manager() as manager:
-            assert await way(manager, "a1") == "cold"
-            await until(lambda: world.backend.made == 1)
-            assert await way(manager, "a2") == "cold"
-            await until(lambda: world.backend.made == 2)
-            for number in range(3):
-                assert await way(manager, f"b{number}") == "cold"
-            assert (world.backend.made, world.backend.templates) == (2, {})
-
-    asyncio.run(work())
+        events: list[Event] = []
+        assert (await manager.create(CreateShed(name="b"), Progress(events.append)))["boot"] == "cold"
+        assert [event.message for event in events if isinstance(event, WarningEvent)] == [
+            "restoring the virtual machine failed, so it is booted: the VM cannot be started"
+        ]
+        await until(lambda: world.backend.made == 2)
+        world.backend.faults.clear()
+        assert await way(manager, "c") == "warm"
 
 
-def test_a_template_is_not_blamed_for_what_a_cold_start_cannot_do_either(world: World) -> None:
+async def test_a_shape_that_can_be_saved_but_not_restored_is_given_up(world: World) -> None:
+    """The second template that is no good is the last: from then on each start costs one boot, not two."""
+    world.backend.faults.add("no-restore")
+    async with world.manager() as manager:
+        assert await way(manager, "a1") == "cold"
+        await until(lambda: world.backend.made == 1)
+        assert await way(manager, "a2") == "cold"
+        await until(lambda: world.backend.made == 2)
+        for number in range(3):
+            assert await way(manager, f"b{number}") == "cold"
+        assert (world.backend.made, world.backend.templates) == (2, {})
+
+
+async def test_a_template_is_not_blamed_for_what_a_cold_start_cannot_do_either(world: World) -> None:
     """Both fail: the error is that of the cold start, and the template stays."""
-
-    async def work() -> None:
-        async with world.manager() as manager:
-            await way(manager, "a")
-            await until(lambda: world.backend.made == 1)
-            world.backend.faults.add("no-start")
-            with pytest.raises(BackendError):
-                await way(manager, "b")
-            assert len(world.backend.templates) == 1
-            world.backend.faults.clear()
-            assert await way(manager, "b") == "warm"
-
-    asyncio.run(work())
+    async with world.manager() as manager:
+        await way(manager, "a")
+        await until(lambda: world.backend.made == 1)
+        world.backend.faults.add("no-start")
+        with pytest.raises(BackendError):
+            await way(manager, "b")
+        assert len(world.backend.templates) == 1
+        world.backend.faults.clear()
+        assert await way(manager, "b") == "warm"
 
 
 @pytest.mark.parametrize(
@@ -137,7 +113,7 @@ def test_a_template_is_not_blamed_for_what_a_cold_start_cannot_do_either(world: 
         (1, ["no-root", "rotten"], ["claim", "restore", "vm"]),
     ],
 )
-def test_what_is_wrong_with_a_shed_is_told_at_once(
+async def test_what_is_wrong_with_a_shed_is_told_at_once(
     world: World, monkeypatch: pytest.MonkeyPatch, spares: int, faults: list[str], ways: list[str]
 ) -> None:
     """A restored guest that says that its disks are bad is believed, if its memory is what was saved: one error, and no
@@ -148,41 +124,33 @@ def test_what_is_wrong_with_a_shed_is_told_at_once(
     world.backend.faults.update(faults)
     template = Template(Path("template"), "mark")
     world.backend.templates[world.settings.default_cpus, world.settings.default_memory_mb] = template
-
-    async def work() -> None:
-        events: list[Event] = []
-        async with world.manager() as manager:
-            await until(lambda: len(world.backend.waiting) == spares)
-            with pytest.raises(BackendError, match="mounting the root file system failed") as caught:
-                await manager.create(CreateShed(name="a"), Progress(events.append))
-        assert caught.value.code == "SHED-INIT-03"
-        assert (caught.value.hint or "").startswith("the VM's console is kept in ")
-        tried = [
-            event.name for event in events if isinstance(event, PhaseEvent) and event.name in ("claim", "restore", "vm")
-        ]
-        warnings = [event.message for event in events if isinstance(event, WarningEvent)]
-        assert (tried, len(warnings)) == (ways, len(ways) - 1)
-        assert list(world.backend.templates.values()) == [template]
-        assert world.traces() == set()
-
-    asyncio.run(work())
+    events: list[Event] = []
+    async with world.manager() as manager:
+        await until(lambda: len(world.backend.waiting) == spares)
+        with pytest.raises(BackendError, match="mounting the root file system failed") as caught:
+            await manager.create(CreateShed(name="a"), Progress(events.append))
+    assert caught.value.code == "SHED-INIT-03"
+    assert (caught.value.hint or "").startswith("the VM's console is kept in ")
+    tried = [
+        event.name for event in events if isinstance(event, PhaseEvent) and event.name in ("claim", "restore", "vm")
+    ]
+    warnings = [event.message for event in events if isinstance(event, WarningEvent)]
+    assert (tried, len(warnings)) == (ways, len(ways) - 1)
+    assert list(world.backend.templates.values()) == [template]
+    assert world.traces() == set()
     assert not world.machines()
 
 
-def test_a_shape_that_cannot_be_saved_is_tried_once(world: World) -> None:
+async def test_a_shape_that_cannot_be_saved_is_tried_once(world: World) -> None:
     """A boot kit whose agent cannot rest would cost a boot after every start."""
     world.backend.saves = False
-
-    async def work() -> None:
-        async with world.manager() as manager:
-            for name in "abc":
-                assert await way(manager, name) == "cold"
-            assert world.backend.tried == 1
-
-    asyncio.run(work())
+    async with world.manager() as manager:
+        for name in "abc":
+            assert await way(manager, name) == "cold"
+        assert world.backend.tried == 1
 
 
-def test_a_template_that_there_was_no_space_for_is_tried_again_soon(
+async def test_a_template_that_there_was_no_space_for_is_tried_again_soon(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing was booted for it, so the next start asks again; one that failed otherwise waits longer."""
@@ -195,12 +163,8 @@ def test_a_template_that_there_was_no_space_for_is_tried_again_soon(
         return await make(*words, **named)
 
     monkeypatch.setattr(world.backend, "make_template", refused)
-
-    async def work() -> None:
-        async with world.manager() as manager:
-            assert await way(manager, "a") == "cold"
-            await until(lambda: not problems and not manager._warm._making)
-            assert await way(manager, "b") == "cold"
-            await until(lambda: len(world.backend.templates) == 1)
-
-    asyncio.run(work())
+    async with world.manager() as manager:
+        assert await way(manager, "a") == "cold"
+        await until(lambda: not problems and not manager._warm._making)
+        assert await way(manager, "b") == "cold"
+        await until(lambda: len(world.backend.templates) == 1)
