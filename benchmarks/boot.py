@@ -21,7 +21,7 @@ from benchmarks.harness import Sample, compare, show
 from benchmarks.world import shed, world
 from shed.backends.qemu import accel, command, tsc
 from shed.entries import Entry
-from shed.images.bootkit.cpio import write_cpio
+from shed.images.bootkit.initrd import write_cpio
 
 _INIT = b"#!/bin/sh\necho SHED-BENCH-INIT > /dev/console\nwhile :; do :; done\n"
 

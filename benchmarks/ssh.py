@@ -23,7 +23,7 @@ from benchmarks.material import CACHE
 from benchmarks.world import SHED, shed, world
 from shed.client.address import Address
 from shed.client.transport import upgrade
-from shed.images.bootkit.archive import Archive
+from shed.images.bootkit.debian_archive import DebianArchive
 from support.ports import free_port
 from support.tools.ssh import Ssh
 
@@ -115,7 +115,7 @@ def _direct(data: Path, folder: Path) -> Iterator[tuple[list[str], list[str]]]:
 
 
 def _debs() -> Iterator[Path]:
-    archive = Archive()
+    archive = DebianArchive()
     for name in _PACKAGES:
         package = archive.newest(name)
         path = CACHE / package.path.rpartition("/")[2]

@@ -13,13 +13,13 @@ import pytest
 
 from shed.errors import DataError
 from shed.images import build_tools_image
-from shed.images.bootkit.archive import Archive
+from shed.images.bootkit.debian_archive import DebianArchive
 from shed.images.bootkit.debs import read_lock, write_lock
-from shed.images.build_tools import DEVELOPMENT
 from shed.images.build_tools_image import LOCK_NAME, SUITE, pack_build_tools
 from shed.images.engine import Engine
+from shed.images.writers import DEVELOPMENT
 from shed.oci.archive import open_archive
-from shed.oci.choose import choose_image
+from shed.oci.selection import select_image
 from shed.progress import Event, Progress, WarningEvent
 from shed.run import run
 from support.images.kit import CACHE
@@ -31,7 +31,7 @@ LOCK = RECIPE / LOCK_NAME
 def labels(archive: Path) -> dict[str, str]:
     """Return the labels of the image in `archive`."""
     with open_archive(archive, scratch=archive.parent) as opened:
-        found = json.loads(choose_image(opened, None).config_bytes)["config"]["Labels"]
+        found = json.loads(select_image(opened, None).config_bytes)["config"]["Labels"]
         assert isinstance(found, dict)
         return found
 
@@ -64,7 +64,7 @@ def test_a_mirror_that_has_moved_on(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         gone["liblz4-1"], version="0.1", path="pool/main/l/lz4/liblz4-1_0.1_amd64.deb", sha256="0" * 64
     )
     lock = tmp_path / LOCK_NAME
-    write_lock(gone, Archive(suite=SUITE), lock)
+    write_lock(gone, DebianArchive(suite=SUITE), lock)
     events: list[Event] = []
     pack_build_tools(tmp_path / "image.tar", lock=lock, cache=CACHE / "debs", progress=Progress(events.append))
     (warning,) = [event.message for event in events if isinstance(event, WarningEvent)]

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from shed.images.bootkit.kit import save_kit
+from shed.images.bootkit.build import save_kit
 from shed.oci import media
 from shed.oci.store import LayoutStore
 from support.images.minted import LAYER, small_kit

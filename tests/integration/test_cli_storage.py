@@ -22,7 +22,7 @@ from shed.client import http
 from shed.client.address import parse
 from shed.config.paths import Paths
 from shed.errors import NotFoundError, ShedError, UsageError
-from shed.images import refs
+from shed.images import references
 from shed.oci.digest import digest_bytes, short
 from shed.oci.partial import partial_path
 from shed.oci.store import LayoutStore
@@ -95,7 +95,7 @@ def test_an_image_from_its_names_to_its_last_byte(host: Host) -> None:
     throughout.
     """
     image, other = put_image(host.store, "mine", "mine", layers=2), put_image(host.store, "other", "other")
-    refs.record(host.store, "example.org/mine:v1", image)
+    references.record(host.store, "example.org/mine:v1", image)
     host.shed("create", "dev", "--image", "example.org/mine:v1")
     lines = host.shed("image", "ls").stdout.splitlines()
     assert lines[0].split() == ["IMAGE", "DIGEST", "SOURCE", "SIZE", "LAYERS", "IN", "USE"]
@@ -349,7 +349,7 @@ def test_console_logs_are_cut(host: Host) -> None:
 def test_an_image_is_named_in_the_path(host: Host) -> None:
     """As well as by ?ref=; a name that is a route's, too, and no route's method is taken from it."""
     digest = put_image(host.store, "image", "pull")
-    refs.record(host.store, "example.org/a/b:v1", digest)
+    references.record(host.store, "example.org/a/b:v1", digest)
     server = parse(f"unix://{host.paths.socket}")
     with pytest.raises(UsageError, match="image is missing"):
         http.request(server, "POST", "/api/images/pull", body={})

@@ -15,7 +15,7 @@ import pytest
 
 from shed.config.server import Settings
 from shed.errors import NotFoundError, ShedError
-from shed.images import refs
+from shed.images import references
 from shed.images.pull_policy import find_or_pull
 from shed.images.push import push_image
 from shed.oci.digest import Digest
@@ -161,7 +161,7 @@ def test_an_alias_that_cannot_be_pulled_says_what_to_do(server: DockerRegistry, 
         phases(store, "base", missing)
     assert "shed image build -n base" in (caught.value.hint or "")
     assert store.tag_names() == []
-    assert refs.all_references(store) == []
+    assert references.all_references(store) == []
 
 
 def test_the_command(server: DockerRegistry, tmp_path: Path) -> None:

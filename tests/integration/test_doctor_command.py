@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from shed.images.bootkit.kit import load_kit
-from shed.images.find import find
+from shed.images.references import find_image
 from shed.oci.digest import short
 from shed.oci.store import LayoutStore
 from support.images.kit import copy_store
@@ -54,7 +54,7 @@ def test_a_host_that_is_well_and_then_is_not(environment: Environment) -> None:
     assert warnings - OF_THE_HOST == {"acceleration", "service", "server"}
     assert {"guest", "boot kit", "image busybox", "image shell-less"} <= rows.keys()
     store = LayoutStore(Path(environment["SHED_DATA_DIR"]) / "images")
-    digest = find(store, "busybox").digest
+    digest = find_image(store, "busybox").digest
     root = store.blob_path(store.read_manifest(digest).annotations["io.shed.rootfs.erofs.digest"])
     data = root.read_bytes()
     root.unlink()  # a hardlink to the store of all tests

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from shed.images.bootkit.kit import save_kit
+from shed.images.bootkit.build import save_kit
 from shed.oci.store import LayoutStore
 from support.images.kit import archive
 from support.images.minted import LAYER, small_kit

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from shed.erofs.reader import Image as ErofsImage
-from shed.images.bootkit.kit import save_kit
+from shed.images.bootkit.build import save_kit
 from shed.oci.store import LayoutStore
 from support.erofs.records import differences, record_image
 from support.erofs.tree_record import record_folder

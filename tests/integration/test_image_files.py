@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from shed.images.annotations import KERNEL_KEY
-from shed.images.resolve import resolve
+from shed.images.resolve import resolve_image
 from shed.oci.store import LayoutStore
 from support.images.minted import mint_sound, variant
 from support.layers.tars import file, tar
@@ -129,7 +129,7 @@ def test_killed_at_any_moment(store: LayoutStore, tmp_path: Path, command: str) 
         if command == "save":
             assert not path.exists() or path.read_bytes() == whole
         elif (tag := theirs.tag("bulky")) is not None:
-            assert resolve(theirs, "bulky", verify=True, trusted=None).digest == tag.digest
+            assert resolve_image(theirs, "bulky", verify=True, trusted=None).digest == tag.digest
     if command == "load":
         succeed(theirs, "load", "-i", path)
         assert not [name for name in blobs(theirs) if name.startswith(".")]
@@ -176,7 +176,7 @@ def test_memory(store: LayoutStore, tmp_path: Path) -> None:
             check=True,
         )
         assert int(done.stdout.split()[-1]) < 100_000  # KiB
-    assert resolve(theirs, "large", trusted=None).kernel.stat().st_size == 300 << 20
+    assert resolve_image(theirs, "large", trusted=None).kernel.stat().st_size == 300 << 20
 
 
 def test_a_terminal_gets_no_image(store: LayoutStore) -> None:
@@ -227,7 +227,7 @@ def test_a_server_verifies_and_names(tmp_path: Path) -> None:
             "SIZE",
             "COMMENT",
         ]
-        kernel = resolve(store, "base", trusted=None).kernel
+        kernel = resolve_image(store, "base", trusted=None).kernel
         kernel.chmod(0o644)
         kernel.write_bytes(b"KERNEL")
         done = machine.try_shed("image", "verify", "stable")

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from shed.images.annotations import blobs_of
 from shed.images.prune import prune
 from shed.images.push import push_image
-from shed.images.reachable import blobs_of
 from shed.oci.digest import digest_bytes
 from shed.oci.store import LayoutStore
 from support.images.minted import mint_small
@@ -29,12 +29,12 @@ import json, random, sys, time
 from collections import Counter
 from pathlib import Path
 from shed.errors import NotFoundError
-from shed.images.find import all_tags
+from shed.images.references import all_tags
 from shed.images.prune import prune
 from shed.images.pull import pull_image
 from shed.images.push import push_image
-from shed.images.reachable import blobs_of
-from shed.images.remove import remove_image
+from shed.images.annotations import blobs_of
+from shed.images.tags import remove_image
 from shed.oci.digest import digest_bytes
 from shed.oci.store import LayoutStore
 from support.images.minted import mint_small

@@ -14,11 +14,11 @@ import pytest
 
 from shed.budget import Limits
 from shed.errors import StorageError
+from shed.images.annotations import blobs_of
 from shed.images.mint import mint_archive
 from shed.images.pull import pull_image
 from shed.images.push import push_image
-from shed.images.reachable import blobs_of
-from shed.images.resolve import resolve
+from shed.images.resolve import resolve_image
 from shed.oci.digest import Digest
 from shed.oci.partial import partials
 from shed.oci.store import LayoutStore
@@ -70,5 +70,5 @@ def test_a_full_disk_at_any_moment(tmp_path: Path, disk: Path, monkeypatch: pyte
                 store.verify(blob, again=True)
             resize(disk, 2 * size)
             assert pull_image(store, reference, with_layers=True).digest == digest, room
-            assert resolve(store, "app", verify=True, trusted=None).digest == digest
+            assert resolve_image(store, "app", verify=True, trusted=None).digest == digest
             subprocess.run(["rm", "-r", store.root], check=True)

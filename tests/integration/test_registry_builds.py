@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from shed.errors import DataError
-from shed.images.bootkit.kit import save_kit
+from shed.images.bootkit.build import save_kit
 from shed.images.mint import mint, mint_archive
 from shed.images.prune import prune
 from shed.images.push import push_image

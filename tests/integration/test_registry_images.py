@@ -22,9 +22,8 @@ from shed.images.mint import mint_archive
 from shed.images.pull import pull_image
 from shed.images.push import push_image
 from shed.images.remote import open_remote
-from shed.images.resolve import resolve
+from shed.images.resolve import resolve_image
 from shed.oci import media
-from shed.oci.choose import choose_image
 from shed.oci.content import BytesSource
 from shed.oci.descriptor import Descriptor, Platform
 from shed.oci.digest import Digest, digest_bytes
@@ -32,6 +31,7 @@ from shed.oci.manifest import Manifest
 from shed.oci.partial import partial_path
 from shed.oci.registry.client import Repository
 from shed.oci.registry.reference import parse_reference
+from shed.oci.selection import select_image
 from shed.oci.store import LayoutStore
 from shed.progress import Progress
 from support.erofs.images import Damaged, make_image, sample_entries
@@ -152,7 +152,11 @@ def test_boot_only_and_later_the_layers(
     other = LayoutStore(tmp_path / "other")
     first = pull_image(other, reference, tag="mine")
     assert (first.tag, first.fetched, first.exists) == ("mine", 4, 0)
-    assert resolve(other, "mine", trusted=None).digest == resolve(other, reference, trusted=None).digest == digest
+    assert (
+        resolve_image(other, "mine", trusted=None).digest
+        == resolve_image(other, reference, trusted=None).digest
+        == digest
+    )
     (listed,) = list_images(other)
     assert (listed.layers, listed.bootable) == ("boot-only", True)
     with pytest.raises(ConflictError, match="image layers not present locally") as caught:
@@ -181,7 +185,7 @@ def test_a_damaged_blob_is_pulled_again(
     root.chmod(0o644)
     root.write_bytes(b"x" * root.stat().st_size)
     assert pull_image(other, reference).fetched == 1
-    assert resolve(other, "app", verify=True, trusted=None).root == root
+    assert resolve_image(other, "app", verify=True, trusted=None).root == root
 
 
 def test_copies_by_skopeo(server: DockerRegistry, minted: tuple[LayoutStore, Digest], tmp_path: Path) -> None:
@@ -194,7 +198,7 @@ def test_copies_by_skopeo(server: DockerRegistry, minted: tuple[LayoutStore, Dig
             skopeo("copy", "--all", *tls, f"docker://{server.address}/copied/app:v1", f"docker://{target}")
             other = LayoutStore(tmp_path / f"other{number}")
             assert pull_image(other, target, with_layers=True).digest == digest
-            resolve(other, "app", verify=True, trusted=None)
+            resolve_image(other, "app", verify=True, trusted=None)
 
 
 def test_mounts_between_repositories(server: DockerRegistry, tmp_path: Path) -> None:
@@ -226,7 +230,7 @@ def test_an_image_of_the_reference_implementation(
     pulled = pull_image(other, str(repository.reference))
     assert (pulled.tag, pulled.digest, pulled.fetched) == ("base", digest_bytes(plain), 3)
     with pytest.raises(DataError, match="names no runtime erofs blob"):
-        resolve(other, "base", trusted=None)
+        resolve_image(other, "base", trusted=None)
 
 
 def test_an_ordinary_image(server: DockerRegistry, tmp_path: Path) -> None:
@@ -251,7 +255,7 @@ def test_an_ordinary_image(server: DockerRegistry, tmp_path: Path) -> None:
     assert pull_image(store, reference, with_layers=True).digest == digest
     assert push_image(store, "app", f"{server.address}/ordinary/again:v1").index_digest == digest
     with open_remote(reference, platform=None, store=store, progress=Progress()) as remote:
-        assert choose_image(remote).digest == digest
+        assert select_image(remote).digest == digest
 
 
 @pytest.mark.parametrize(("platform", "architecture"), [(None, "amd64"), ("linux/arm64", "arm64")])

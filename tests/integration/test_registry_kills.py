@@ -19,11 +19,11 @@ import pytest
 from urllib3.connection import HTTPConnection
 
 from shed.errors import NotFoundError
+from shed.images.annotations import blobs_of
 from shed.images.mint import mint_archive
 from shed.images.pull import pull_image
 from shed.images.push import push_image
-from shed.images.reachable import blobs_of
-from shed.images.resolve import resolve
+from shed.images.resolve import resolve_image
 from shed.oci.digest import Digest
 from shed.oci.partial import partial_path
 from shed.oci.registry.connections import CHUNK
@@ -140,7 +140,7 @@ def test_a_push_that_is_killed(server: DockerRegistry, minted: tuple[LayoutStore
         assert push_image(store, "app", reference).digest == digest, moment
         target = LayoutStore(tmp_path / f"late{number}")
         assert pull_image(target, reference, with_layers=True).digest == digest, moment
-        assert resolve(target, f"push{number}", verify=True, trusted=None).digest == digest
+        assert resolve_image(target, f"push{number}", verify=True, trusted=None).digest == digest
     assert hits > MOMENTS // 3
 
 
@@ -167,7 +167,7 @@ def test_a_pull_that_is_killed(server: DockerRegistry, minted: tuple[LayoutStore
             proxy.settle()
             first = proxy.passed - before
             if target.tag("pulled"):
-                assert resolve(target, "pulled", verify=True, trusted=None).digest == digest, moment
+                assert resolve_image(target, "pulled", verify=True, trusted=None).digest == digest, moment
             for blob in target.blob_digests():
                 target.verify(blob, again=True)
             here = sum(size_here(target, blob) for blob in wanted)
@@ -175,9 +175,10 @@ def test_a_pull_that_is_killed(server: DockerRegistry, minted: tuple[LayoutStore
             pulled = pull_image(target, reference, with_layers=True)
             proxy.settle()
             second = proxy.passed - before
-            assert (pulled.digest, resolve(target, "pulled", verify=True, trusted=None).digest) == (digest, digest), (
-                moment
-            )
+            assert (pulled.digest, resolve_image(target, "pulled", verify=True, trusted=None).digest) == (
+                digest,
+                digest,
+            ), moment
             assert pulled.fetched_bytes == sum(map(store.size, wanted)) - here, moment
             assert second - pulled.fetched_bytes < DOCUMENTS, moment
             assert first + second < size + IN_FLIGHT + DOCUMENTS, (moment, first, second, size)
@@ -218,4 +219,4 @@ def test_who_waits_for_a_pull_that_is_killed(
         proxy.settle()
         size = sum(map(target.size, target.blob_digests()))
         assert size < proxy.passed < size + IN_FLIGHT + DOCUMENTS
-    assert resolve(target, "both", verify=True, trusted=None).digest == digest
+    assert resolve_image(target, "both", verify=True, trusted=None).digest == digest

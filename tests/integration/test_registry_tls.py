@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from shed.images.resolve import resolve
+from shed.images.resolve import resolve_image
 from shed.oci.digest import Digest
 from shed.oci.store import LayoutStore
 from support.images.minted import mint_small
@@ -76,7 +76,7 @@ def test_push_and_pull(server: DockerRegistry, store: LayoutStore, tmp_path: Pat
         store.blob_path(blob).unlink()
     pulled = json.loads(machine.shed("image", "pull", reference, "-t", "back", "--with-layers", "--json", *where))
     assert (pulled["digest"], pulled["fetched"]) == (digest, 5)
-    assert resolve(store, "back", verify=True, trusted=None).digest == Digest(digest)
+    assert resolve_image(store, "back", verify=True, trusted=None).digest == Digest(digest)
     machine.end()
 
 

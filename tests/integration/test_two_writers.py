@@ -18,13 +18,12 @@ from shed.erofs.compression import Compression
 from shed.erofs.errors import ErofsError
 from shed.erofs.reader import Image as ErofsImage
 from shed.errors import StorageError
-from shed.images.bootkit.kit import load_kit, save_kit
+from shed.images.bootkit.build import save_kit
+from shed.images.bootkit.kit import load_kit
 from shed.images.engine import Engine
 from shed.images.mint import mint_archive
-from shed.images.resolve import resolve
-from shed.images.writers.base import RootWriter
-from shed.images.writers.builtin import BuiltinWriter, best_compression
-from shed.images.writers.container import ContainerWriter
+from shed.images.resolve import resolve_image
+from shed.images.writers import BuiltinWriter, ContainerWriter, RootWriter, best_compression
 from shed.oci.manifest import REF_NAME
 from shed.oci.store import LayoutStore
 from shed.run import run
@@ -144,7 +143,7 @@ def test_both_writers_write_the_largest_image_the_same(
     """As it is published; it has the layers of the other two."""
     how = best_compression(load_kit(variant_store).erofs_algorithms)
     theirs = _minted(tmp_path, archive("full"), ContainerWriter("dev", how, engine=build_tools))
-    assert differences(_records(theirs), _records(resolve(variant_store, "full").root)) == []
+    assert differences(_records(theirs), _records(resolve_image(variant_store, "full").root)) == []
 
 
 def test_the_same_tree_gives_the_same_bytes(

@@ -6,19 +6,18 @@ from pathlib import Path
 
 import pytest
 
-from shed.images.derive import open_parent
-from shed.images.recipe import build_image, read_recipe
+from shed.images.recipe import build_image, open_parent, read_recipe
 from shed.oci.archive import open_archive
-from shed.oci.choose import Chosen, choose_image
+from shed.oci.selection import SelectedImage, select_image
 from support.images.kit import ROOT
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
-def image(archive: Path, scratch: Path) -> Chosen:
+def image(archive: Path, scratch: Path) -> SelectedImage:
     """Return the image in an archive."""
     with open_archive(archive, scratch=scratch) as opened:
-        return choose_image(opened)
+        return select_image(opened)
 
 
 def test_each_variant_has_the_layers_of_the_one_before(variant_archives: dict[str, Path], tmp_path: Path) -> None:

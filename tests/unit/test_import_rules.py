@@ -53,7 +53,7 @@ MAY_IMPORT = {
     "cli": {"api", "terminal", "config", "client", "erofs", "oci", "images", "guest.protocol"},
 }
 FILES = sorted(SOURCE.rglob("*.py"))
-CYCLES_LEFT = {"guest": 1, "images": 1}
+CYCLES_LEFT = {"guest": 1}
 """How many import cycles each folder still has.  Whoever breaks one lowers the number here; none may be added."""
 
 

@@ -23,7 +23,7 @@ from shed.backends.qemu.backend import PROGRAM
 from shed.backends.stream import StreamResetError
 from shed.errors import BackendError, ConflictError
 from shed.guest import protocol
-from shed.images.resolve import resolve
+from shed.images.resolve import resolve_image
 from shed.oci.store import LayoutStore
 from shed.sheds.agent import control
 from support.vms.lab import HELLO_SECONDS, MEGABYTE, Lab, command, run, vm_test
@@ -299,7 +299,7 @@ def test_the_probes_guest_shows_life_and_ends_by_itself(small_store: LayoutStore
     """The way KVM is tried works with this kernel: emulated, it must come through."""
     program = shutil.which(PROGRAM)
     assert program is not None
-    assert accel.boots(Path(program), resolve(small_store, "busybox").kernel, "tcg", seconds=int(HELLO_SECONDS))
+    assert accel.boots(Path(program), resolve_image(small_store, "busybox").kernel, "tcg", seconds=int(HELLO_SECONDS))
 
 
 @pytest.mark.skipif(not os.access(accel.KVM_DEVICE, os.R_OK | os.W_OK), reason="no /dev/kvm to try")
@@ -311,7 +311,7 @@ def test_a_real_kvm_device_gets_its_verdict_in_time(
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # by which its guest is told from others'
     program = shutil.which(PROGRAM)
     assert program is not None
-    verdict = accel.find(tmp_path, program=Path(program), kernel=resolve(small_store, "busybox").kernel)
+    verdict = accel.find(tmp_path, program=Path(program), kernel=resolve_image(small_store, "busybox").kernel)
     assert accel.known(tmp_path) == verdict
     assert not [path for path in Path("/proc").glob("[0-9]*/cmdline") if os.fsencode(tmp_path) in _words(path)]
 

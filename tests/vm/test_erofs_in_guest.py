@@ -35,7 +35,7 @@ from shed.guest.protocol import (
 )
 from shed.images.bootkit.kit import load_kit
 from shed.images.bootkit.runtime import MOUNT_POINT
-from shed.images.resolve import BootImage, resolve
+from shed.images.resolve import BootImage, resolve_image
 from shed.oci.store import LayoutStore
 from shed.sheds import upper
 from shed.sheds.agent import control
@@ -179,7 +179,7 @@ async def record_disk(connection: Connection, device: str) -> dict[str, Record]:
 
 def test_a_guest_reads_what_was_written(small_store: LayoutStore, tmp_path: Path) -> None:
     """Every tree with every writer's settings that the kit's kernel can read."""
-    image = resolve(small_store, "busybox")
+    image = resolve_image(small_store, "busybox")
     disks = make_disks(tmp_path, load_kit(small_store).record["erofs_algorithms"])
     assert {"lz4", "lz4-4k", "none"} <= disks.keys()
     records = asyncio.run(read_in_guest(image, [path for path, _ in disks.values()], tmp_path / "vm"))

@@ -21,7 +21,7 @@ from shed.config.paths import Paths
 from shed.errors import BackendError
 from shed.guest import protocol
 from shed.images.bootkit.upper import READY
-from shed.images.resolve import resolve
+from shed.images.resolve import resolve_image
 from shed.oci.store import LayoutStore
 from shed.sheds.agent import control
 from shed.sheds.upper import make_upper
@@ -40,7 +40,7 @@ class Guest:
     """One machine of the busybox image."""
 
     def __init__(self, store: LayoutStore, folder: Path, way: str) -> None:
-        image = resolve(store, "busybox")
+        image = resolve_image(store, "busybox")
         self.folder = folder
         self.upper = folder / "upper" / "upper.ext4"
         (folder / "templates").mkdir()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from shed.images.reachable import blobs_of
+from shed.images.annotations import blobs_of
 from shed.oci.digest import hex_of
 from shed.oci.store import LayoutStore
 from support.images.store_v052 import StoreV052

@@ -81,11 +81,11 @@ def build(args: Any, options: Options) -> int:
     from shed.config.paths import Paths
     from shed.config.server import machine_settings
     from shed.images.builders.build import built
-    from shed.images.builders.choose import choose_builder
+    from shed.images.builders.tools import choose_builder
     from shed.images.mint import mint, mint_archive
     from shed.images.service import Images
     from shed.images.sources import open_source, parse_source
-    from shed.images.writers.choose import choose_writer
+    from shed.images.writers import choose_writer
     from shed.names import check_image_name
     from shed.oci.descriptor import Platform
     from shed.progress import Progress

@@ -1,15 +1,24 @@
-"""What makes an OCI image a shed image: the annotations of its manifest, ``io.shed.*``.
+"""What makes an OCI image a shed image: the annotations of its manifest, ``io.shed.*``, and the boot manifest.
 
-They name the blobs that a host needs to boot the image; docs and names: `docs/image-format.md`.
+The annotations name the blobs that a host needs to boot the image; docs and names: `docs/image-format.md`.  Neither a
+registry's garbage collector nor a tool that copies images sees blobs that are named by annotation alone.  So in a
+registry the tag is an index of the image manifest and, beside it, a boot manifest, which lists these blobs as layers.
+That is marked as build attestations are, so that whoever pulls a platform passes it over:
+https://docs.docker.com/build/metadata/attestations/attestation-storage/.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from shed.errors import DataError
-from shed.oci.digest import Digest, parse_digest
+from shed.oci import media
+from shed.oci.descriptor import Descriptor, Platform
+from shed.oci.digest import Digest, digest_bytes, parse_digest, short
+from shed.oci.fields import encode_object
+from shed.oci.manifest import Index, Manifest
 
 SCHEMA_VERSION = "1"
 SCHEMA_KEY = "io.shed.schema-version"
@@ -96,6 +105,74 @@ class BootAnnotations:
         """Return the blobs that are named, by what people call them."""
         named = {"kernel": self.kernel, "initrd": self.initrd, "runtime erofs": self.runtime, "rootfs erofs": self.root}
         return {name: digest for name, digest in named.items() if digest}
+
+
+def boot_blobs(manifest: Digest, annotations: BootAnnotations) -> dict[str, Digest]:
+    """Return the four blobs that booting needs, by what people call them.
+
+    Raises `DataError` (NOT_BOOTABLE) when one is not named.
+    """
+    digest = short(manifest)
+    blobs = annotations.blobs()
+    if annotations.root is None:
+        # Documented and searched for word by word; there is no fallback.
+        raise DataError(
+            f"image manifest {digest} lacks {ROOT_KEY} annotation (built with pre-v0.5.2 tooling). "
+            f"Re-pull against current images: shed image rm {digest} && shed-server pull-images.",
+            code="NOT_BOOTABLE",
+        )
+    for what in ("kernel", "initrd", "runtime erofs"):
+        if what not in blobs:
+            hint = (
+                "it is of another implementation of shed; make one that boots here: shed image build -n NAME --from REF"
+            )
+            raise DataError(f"image manifest {digest} names no {what} blob", code="NOT_BOOTABLE", hint=hint)
+    return blobs
+
+
+def blobs_of(digest: Digest, manifest: Manifest) -> set[Digest]:
+    """Return all blobs of the image, its manifest `digest` too.
+
+    Raises `DataError` for annotations that are not valid.
+    """
+    return all_blobs(digest, manifest, BootAnnotations.parse(manifest.annotations))
+
+
+def all_blobs(digest: Digest, manifest: Manifest, annotations: BootAnnotations) -> set[Digest]:
+    """Return all blobs of the image whose manifest is `digest`, and whose annotations are decoded."""
+    return {digest, manifest.config.digest, *(layer.digest for layer in manifest.layers), *annotations.blobs().values()}
+
+
+BOOT_TYPE = "application/vnd.shed.boot.v1+json"
+"""The artifact type of a boot manifest."""
+EMPTY_CONFIG = b"{}"
+"""The config of a manifest that needs none, from the OCI image specification."""
+_LAYER_TYPES = {
+    "kernel": "application/vnd.shed.kernel",
+    "initrd": "application/vnd.shed.initrd",
+    "runtime erofs": "application/vnd.shed.runtime.erofs",
+    "rootfs erofs": "application/vnd.shed.rootfs.erofs",
+}
+_NOWHERE = Platform("unknown", "unknown")
+
+
+def boot_manifest(annotations: BootAnnotations, sizes: Mapping[Digest, int]) -> bytes:
+    """Return the boot manifest for the blobs that `annotations` name, whose `sizes` are in bytes."""
+    layers = [Descriptor(_LAYER_TYPES[what], digest, sizes[digest]) for what, digest in annotations.blobs().items()]
+    value: dict[str, Any] = {
+        "schemaVersion": 2,
+        "mediaType": media.MANIFEST,
+        "artifactType": BOOT_TYPE,
+        "config": Descriptor(media.EMPTY, digest_bytes(EMPTY_CONFIG), len(EMPTY_CONFIG)).to_json(),
+        "layers": [layer.to_json() for layer in layers],
+    }
+    return encode_object(value)
+
+
+def tag_index(image: Descriptor, boot: bytes) -> bytes:
+    """Return the index for a tag: the image manifest, and the boot manifest `boot` that belongs to it."""
+    marks = {"vnd.docker.reference.type": "shed-boot", "vnd.docker.reference.digest": image.digest}
+    return Index((image, Descriptor(media.MANIFEST, digest_bytes(boot), len(boot), marks, _NOWHERE))).encode()
 
 
 def _digest(annotations: Mapping[str, str], key: str) -> Digest | None:

@@ -14,13 +14,21 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from shed.errors import DataError, ShedError, UnavailableError
-from shed.images.bootkit.archive import Archive, Package
 from shed.images.bootkit.build import default_cache
-from shed.images.bootkit.debs import Deb, fetch_debs, read_lock, read_released, write_lock
-from shed.images.bootkit.libraries import LOADER, closure, read_libraries
+from shed.images.bootkit.debian_archive import DebianArchive, Package
+from shed.images.bootkit.debs import (
+    LOADER,
+    Deb,
+    closure,
+    fetch_debs,
+    read_libraries,
+    read_lock,
+    read_released,
+    write_lock,
+)
 from shed.images.bootkit.tree import Tree
-from shed.images.build_tools import DEVELOPMENT
 from shed.images.engine import Engine, find_engine
+from shed.images.writers import DEVELOPMENT
 from shed.oci.descriptor import Platform
 from shed.oci.digest import Digest
 from shed.oci.pack import pack_archive
@@ -53,7 +61,7 @@ def pack_build_tools(output: Path, *, lock: Path, cache: Path, progress: Progres
     Packages are kept in the folder `cache`.  Raises `ShedError`.
     """
     progress.phase("packages", "getting Debian packages")
-    archive = Archive(suite=SUITE, not_before=read_released(lock))
+    archive = DebianArchive(suite=SUITE, not_before=read_released(lock))
     debs = _debs(archive, read_lock(lock), cache, progress)
     version = debs[EROFS_UTILS].package.version
     if _numbers(version) < _OLDEST:
@@ -80,7 +88,7 @@ def install(engine: Engine, archive: Path) -> None:
             engine.run(DEVELOPMENT, words, work=Path(work))
 
 
-def resolve(archive: Archive) -> dict[str, Package]:
+def resolve(archive: DebianArchive) -> dict[str, Package]:
     """Return what the suite has now of the tools and of all that they depend on."""
     found: dict[str, Package] = {}
     waiting = list(_ROOTS)
@@ -92,7 +100,7 @@ def resolve(archive: Archive) -> dict[str, Package]:
     return found
 
 
-def _debs(archive: Archive, lock: Mapping[str, Package], cache: Path, progress: Progress) -> dict[str, Deb]:
+def _debs(archive: DebianArchive, lock: Mapping[str, Package], cache: Path, progress: Progress) -> dict[str, Deb]:
     try:
         return fetch_debs(lock, archive=archive, cache=cache, progress=progress, locked=True, lock=lock)
     except UnavailableError as error:
@@ -144,7 +152,7 @@ def main() -> int:
     lock = Path(folder) / LOCK_NAME
     try:
         if options == ["--pin"]:
-            archive = Archive(suite=SUITE)
+            archive = DebianArchive(suite=SUITE)
             write_lock(resolve(archive), archive, lock, released=archive.released())
             return 0
         engine = find_engine()

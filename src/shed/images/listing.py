@@ -1,6 +1,6 @@
-"""Listing images and showing what is known of one.  What is damaged is listed with a warning.
+"""Listing images, and showing what is known of one and how it was made.
 
-Nothing here fails because of it.
+What is damaged is listed with a warning; the list does not fail because of it.
 """
 
 from __future__ import annotations
@@ -12,12 +12,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from shed.errors import DataError, NotFoundError, ShedError
-from shed.images import refs
-from shed.images.annotations import BootAnnotations
-from shed.images.find import all_tags, find
+from shed.images import references
+from shed.images.annotations import BootAnnotations, all_blobs, boot_blobs
 from shed.images.pins import Pin
-from shed.images.reachable import all_blobs
-from shed.images.resolve import boot_blobs
+from shed.images.references import all_tags, find_image
+from shed.oci.descriptor import Descriptor
 from shed.oci.digest import Digest
 from shed.oci.store import LayoutStore
 
@@ -83,7 +82,7 @@ def inspect_image(
 
     Raises `NotFoundError`, and `DataError` when its manifest is damaged.
     """
-    found = find(store, reference)
+    found = find_image(store, reference)
     manifest = store.read_manifest(found.digest)
     annotations = BootAnnotations.parse(manifest.annotations)
     info = _Look(store, pins, (configured or {}).values()).info(found.name, found.digest, "")
@@ -123,15 +122,54 @@ def inspect_image(
     }
 
 
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One step in which an image was made."""
+
+    created: str
+    """RFC 3339; empty when it is not told."""
+    created_by: str
+    comment: str
+    layer: str
+    """The digest of the layer it made; empty when it made none."""
+    size_bytes: int
+    """Of that layer, as it is stored or would be."""
+
+
+def image_history(store: LayoutStore, reference: str) -> list[Step]:
+    """Return the steps that made the image `reference`, the last one first, as container tools show them.
+
+    Layers that the history does not tell of are steps of their own.  Raises `NotFoundError`, and `DataError` for a
+    damaged image.
+    """
+    manifest = store.read_manifest(find_image(store, reference).digest)
+    told = store.read_config(manifest).raw.get("history")
+    layers = iter(manifest.layers)
+    steps = []
+    for entry in told if isinstance(told, list) else []:
+        fields = entry if isinstance(entry, dict) else {}
+        layer = None if fields.get("empty_layer") is True else next(layers, None)
+        steps.append(_step(fields, layer))
+    steps += [_step({}, layer) for layer in layers]
+    return steps[::-1]
+
+
+def _step(fields: dict[str, Any], layer: Descriptor | None) -> Step:
+    created, created_by, comment = (
+        value if isinstance(value := fields.get(key), str) else "" for key in ("created", "created_by", "comment")
+    )
+    return Step(created, created_by, comment, layer.digest if layer else "", layer.size if layer else 0)
+
+
 class _Look:
     """One look at a store, which is asked for all its blobs and references only once."""
 
     def __init__(self, store: LayoutStore, pins: Iterable[Pin], configured: Iterable[str]) -> None:
         self._store = store
         self._blobs: dict[Digest, os.stat_result] = store.inventory()
-        self._configured = {name for reference in configured for name in (reference, refs.canonical(reference))}
+        self._configured = {name for reference in configured for name in (reference, references.canonical(reference))}
         self._references: dict[Digest, list[str]] = {}
-        for reference, digest in refs.all_references(store):
+        for reference, digest in references.all_references(store):
             self._references.setdefault(digest, []).append(reference)
         self._users: dict[Digest, list[str]] = {}
         for pin in pins:

@@ -16,18 +16,16 @@ from shed.erofs.checker import check
 from shed.erofs.errors import ErofsError
 from shed.errors import ConflictError, DataError, UsageError
 from shed.images import trust
-from shed.images.annotations import BootAnnotations
-from shed.images.reachable import blobs_of
-from shed.images.resolve import boot_blobs
+from shed.images.annotations import BootAnnotations, blobs_of, boot_blobs
 from shed.images.transfer import Counter
 from shed.names import check_image_name
 from shed.oci import media
-from shed.oci.archive import Archive, blaming, open_archive, open_blob
-from shed.oci.choose import Chosen, choose_named
-from shed.oci.content import FileSlice
+from shed.oci.archive import blaming, open_archive, open_blob
+from shed.oci.content import Archive, FileSlice
 from shed.oci.descriptor import Descriptor
 from shed.oci.digest import Digest, hex_of, mismatch, short
 from shed.oci.leases import Lease
+from shed.oci.selection import SelectedImage, select_named
 from shed.oci.staging import StagedBlob
 from shed.oci.store import LayoutStore
 from shed.progress import Progress, Stop
@@ -52,7 +50,7 @@ class _Wanted:
     """One image of the file."""
 
     name: str
-    chosen: Chosen
+    chosen: SelectedImage
     blobs: dict[Digest, tuple[str, FileSlice | None]]
     """All but the two documents: what people call them, and where they are in the file, None when not there."""
     checked: dict[Digest, str]
@@ -60,7 +58,7 @@ class _Wanted:
     layers: bool
 
 
-def load(
+def load_images(
     store: LayoutStore,
     source: Path | str,
     *,
@@ -88,7 +86,7 @@ def load(
         lease = stack.enter_context(store.lease())
         with blaming(origin):
             archive = stack.enter_context(open_archive(source, scratch=store.scratch(), reserve=store.reserve))
-            wanted = [_wanted(store, lease, archive, name, chosen) for name, chosen in choose_named(archive)]
+            wanted = [_wanted(store, lease, archive, name, chosen) for name, chosen in select_named(archive)]
         if tag is not None:
             wanted = [_renamed(store, wanted, tag, origin, force=force)]
         progress.phase("blobs", f"loading {len(wanted)} image{'s' if len(wanted) > 1 else ''}")
@@ -105,7 +103,7 @@ def load(
     return loaded
 
 
-def _wanted(store: LayoutStore, lease: Lease, archive: Archive, name: str, chosen: Chosen) -> _Wanted:
+def _wanted(store: LayoutStore, lease: Lease, archive: Archive, name: str, chosen: SelectedImage) -> _Wanted:
     """Return what is to be had of an image.  Raises `DataError` when it cannot be booted or is not complete."""
     annotations = BootAnnotations.parse(chosen.manifest.annotations)
     try:

@@ -31,29 +31,29 @@ from typing import TYPE_CHECKING
 
 from shed.entries import Entry
 from shed.errors import DataError, NotFoundError, ShedError, UsageError
-from shed.images import gate, trust
+from shed.images import trust
 from shed.images.annotations import BootAnnotations
 from shed.images.prune import discard
 from shed.images.remote import RemoteImage
 from shed.images.transfer import Counter
-from shed.images.writers.base import RootWriter
-from shed.images.writers.builtin import BuiltinWriter, best_compression
+from shed.images.verify import verify_root
+from shed.images.writers import BuiltinWriter, RootWriter, best_compression
 from shed.names import check_image_name
 from shed.oci import media
-from shed.oci.archive import Archive, blaming, open_archive, open_blob
-from shed.oci.choose import Chosen, choose_image
-from shed.oci.content import FileSlice
+from shed.oci.archive import blaming, open_archive, open_blob
+from shed.oci.content import Archive, FileSlice
+from shed.oci.decompression import Spool
 from shed.oci.descriptor import Descriptor, Platform
 from shed.oci.digest import Digest, digest_bytes, short
 from shed.oci.flatten import flatten
 from shed.oci.layers import per_layer, read_layer, unpack_layer
 from shed.oci.leases import Lease
 from shed.oci.manifest import Manifest
+from shed.oci.selection import SelectedImage, select_image
 from shed.oci.staging import StagedBlob
 from shed.oci.store import LayoutStore
 from shed.oci.tarstream import Member
-from shed.oci.unpack import Spool
-from shed.oci.unpacking import MAX_UNPACKED, TOO_LARGE, Part, Unpacking
+from shed.oci.unpack_limits import MAX_UNPACKED, TOO_LARGE, Part, Unpacking
 from shed.progress import Progress, Stop
 from shed.sizes import format_size
 
@@ -147,7 +147,7 @@ def mint(
             progress.phase("ingest")  # whoever opened the archive has said so
             stack.enter_context(_without_garbage_collection())
             with blaming(archive.name):
-                chosen = choose_image(archive, platform)
+                chosen = select_image(archive, platform)
             _check_platform(chosen, kit)
             plan = _Plan(store=store, chosen=chosen, kit=kit, writer=writer, name=name, source_ref=source_ref)
             if not force and (known := plan.known()):
@@ -168,7 +168,7 @@ class _Plan:
     """What is to be made, and what its manifest will say."""
 
     store: LayoutStore
-    chosen: Chosen
+    chosen: SelectedImage
     kit: Kit
     writer: RootWriter
     name: str
@@ -260,7 +260,7 @@ class _Mint:
             self._write(entries, root)
             self._progress.phase("check", "checking the root file system")
             self._sync(background, [root])
-            root_digest = gate.let_through(root.path, root.file, entries)
+            root_digest = verify_root(root.path, root.file, entries)
             self._progress.phase("commit", "storing the image")
             logical_size = sum(entry.size for entry in entries if entry.link is None and stat.S_ISREG(entry.mode))
             digest = self._commit(root, root_digest, logical_size)
@@ -389,7 +389,7 @@ def _check_kit(store: LayoutStore, kit: Kit, writer: RootWriter) -> None:
         )
 
 
-def _check_platform(chosen: Chosen, kit: Kit) -> None:
+def _check_platform(chosen: SelectedImage, kit: Kit) -> None:
     architecture = kit.record.get("architecture")
     platform = Platform("linux", architecture) if isinstance(architecture, str) else Platform.of_host()
     if not chosen.config.platform.matches(platform):

@@ -14,21 +14,19 @@ from functools import partial
 from shed.erofs.checker import check
 from shed.erofs.errors import ErofsError
 from shed.errors import DataError
-from shed.images import refs, trust
-from shed.images.annotations import BootAnnotations
+from shed.images import references, trust
+from shed.images.annotations import BootAnnotations, blobs_of, boot_blobs
 from shed.images.fetch import Fetch
-from shed.images.reachable import blobs_of
 from shed.images.remote import find_remote, told_plainly
-from shed.images.resolve import boot_blobs
 from shed.images.transfer import AT_ONCE
 from shed.names import check_image_name
 from shed.oci import media
-from shed.oci.choose import Chosen
 from shed.oci.descriptor import Descriptor, Platform
 from shed.oci.digest import Digest, short
 from shed.oci.partial import PartialBlob
 from shed.oci.registry.client import Repository
 from shed.oci.registry.reference import Reference, parse_reference
+from shed.oci.selection import SelectedImage
 from shed.oci.store import LayoutStore
 from shed.progress import Progress, Stop
 
@@ -85,7 +83,7 @@ def pull_image(
     progress.phase("manifest", f"looking up {remote}")
     with contextlib.ExitStack() as stack:
         lease = stack.enter_context(store.lease())  # which makes a store that is not there yet
-        stack.enter_context(refs.pulling(store, reference, stop))
+        stack.enter_context(references.pulling(store, reference, stop))
         repository = stack.enter_context(
             Repository(remote, insecure=insecure, private_hosts=store.limits.private_hosts, sleep=stop.sleep)
         )
@@ -100,7 +98,7 @@ def pull_image(
         fetch.run(concurrency=concurrency, checks=checks)
         progress.phase("commit", f"storing {name}")
         name = _publish(store, chosen, name, take_tag=take_tag)
-        refs.record(store, reference, chosen.digest)
+        references.record(store, reference, chosen.digest)
         if trust_kernel:
             trust.add_image(store, chosen.digest, f"--trust-kernel, with {remote}")
     return PullResult(
@@ -113,7 +111,7 @@ def pull_image(
     )
 
 
-def _publish(store: LayoutStore, chosen: Chosen, name: str, *, take_tag: bool) -> str:
+def _publish(store: LayoutStore, chosen: SelectedImage, name: str, *, take_tag: bool) -> str:
     """Store the documents and name the image; return the name, empty when another image keeps it."""
     store.put_bytes(chosen.config_bytes)
     store.put_bytes(chosen.manifest_bytes)
@@ -126,7 +124,7 @@ def _publish(store: LayoutStore, chosen: Chosen, name: str, *, take_tag: bool) -
 
 
 @told_plainly()
-def _boot(chosen: Chosen, reference: Reference, *, with_layers: bool) -> BootAnnotations:
+def _boot(chosen: SelectedImage, reference: Reference, *, with_layers: bool) -> BootAnnotations:
     """Return what the image boots from.
 
     Raises `DataError` (NOT_BOOTABLE) for an image without a root, unless its layers are wanted.
@@ -144,14 +142,14 @@ def _boot(chosen: Chosen, reference: Reference, *, with_layers: bool) -> BootAnn
     return annotations
 
 
-def _wanted(chosen: Chosen, boot: BootAnnotations, *, with_layers: bool) -> dict[Digest, int | None]:
+def _wanted(chosen: SelectedImage, boot: BootAnnotations, *, with_layers: bool) -> dict[Digest, int | None]:
     """Return the blobs to have, the likely largest first; their sizes are None where the manifest does not say them."""
     blobs = {digest: boot.sizes.get(digest) for digest in reversed(boot.blobs().values())}
     layers = chosen.manifest.layers if with_layers else ()
     return blobs | {layer.digest: layer.size for layer in sorted(layers, key=lambda layer: -layer.size)}
 
 
-def _labels(chosen: Chosen, boot: BootAnnotations) -> dict[Digest, str]:
+def _labels(chosen: SelectedImage, boot: BootAnnotations) -> dict[Digest, str]:
     """Return what people call the blobs of the image."""
     layers = {layer.digest: f"layer {number}" for number, layer in enumerate(chosen.manifest.layers, 1)}
     return layers | {digest: what.removesuffix(" erofs") for what, digest in boot.blobs().items()}

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 from shed.config.server import Settings, configured_images, is_remote
 from shed.errors import NotFoundError, ShedError, UsageError
-from shed.images import refs, trust
-from shed.images.find import find
+from shed.images import references, trust
 from shed.images.pull import PullResult, pull_image
+from shed.images.references import find_image
 from shed.oci.digest import Digest
 from shed.oci.registry.reference import parse_reference
 from shed.oci.store import LayoutStore
@@ -56,7 +56,7 @@ def pull_all_configured(
     """
     pulled = []
     for alias, reference in _wanted(settings, variant).items():
-        if settings.pull_policy != "always" and refs.lookup(store, reference) is not None:
+        if settings.pull_policy != "always" and references.lookup(store, reference) is not None:
             continue
         result = pull_configured(store, alias, reference, settings, progress=progress())
         pulled.append(Pulled(result.tag, reference, result))
@@ -97,11 +97,11 @@ def _find_or_pull(
     """As `find_or_pull`, without trusting anything."""
     reference = settings.reference(name)
     if not is_remote(reference):
-        return find(store, name).digest
+        return find_image(store, name).digest
     local = _here(store, name)
     if local is not None and not _came_from(store, local, reference):
         return local
-    pulled = refs.lookup(store, reference)
+    pulled = references.lookup(store, reference)
     if settings.pull_policy == "never" and pulled is None:
         raise NotFoundError(
             f"image not present locally and pull_policy=never: {reference}",
@@ -122,7 +122,7 @@ def _find_or_pull(
 
 def _trust_configured(store: LayoutStore, reference: str, digest: Digest, settings: Settings) -> None:
     """Trust the kernel of an image that was pulled by a reference which the configuration names."""
-    if reference in configured_images(settings).values() and digest == refs.lookup(store, reference):
+    if reference in configured_images(settings).values() and digest == references.lookup(store, reference):
         trust.add_image(store, digest, f"the configuration names {reference}")
 
 
@@ -145,7 +145,7 @@ def _wanted(settings: Settings, variant: str | None) -> dict[str | None, str]:
 
 def _here(store: LayoutStore, name: str) -> Digest | None:
     try:
-        return find(store, name).digest
+        return find_image(store, name).digest
     except NotFoundError:
         return None
 
@@ -154,5 +154,6 @@ def _came_from(store: LayoutStore, digest: Digest, reference: str) -> bool:
     """Tell whether the image was pulled from the repository of `reference`, in this version or another."""
     repository = parse_reference(reference).name
     return any(
-        found == digest and parse_reference(pulled).name == repository for pulled, found in refs.all_references(store)
+        found == digest and parse_reference(pulled).name == repository
+        for pulled, found in references.all_references(store)
     )

@@ -10,9 +10,8 @@ import threading
 from dataclasses import dataclass
 
 from shed.errors import ConflictError, NotFoundError, UsageError
-from shed.images.annotations import BootAnnotations
-from shed.images.boot_index import EMPTY_CONFIG, boot_manifest, tag_index
-from shed.images.find import find
+from shed.images.annotations import EMPTY_CONFIG, BootAnnotations, boot_manifest, tag_index
+from shed.images.references import find_image
 from shed.images.transfer import Counter, at_once
 from shed.oci import media
 from shed.oci.content import BytesSource, FileSlice
@@ -69,7 +68,7 @@ def push_image(
     progress = progress or Progress()
     stop = stop or Stop()
     progress.phase("check", f"checking {source}")
-    found = find(store, source).digest
+    found = find_image(store, source).digest
     with (
         store.lease() as lease,
         Repository(

@@ -13,16 +13,16 @@ from shed.budget import Budget
 from shed.errors import DataError, ShedError
 from shed.images.fetch import Fetch
 from shed.oci import media
-from shed.oci.choose import Chosen, choose_from
 from shed.oci.content import FileSlice
+from shed.oci.decompression import Spool
 from shed.oci.descriptor import Descriptor, Platform
 from shed.oci.digest import Digest, digest_bytes, hex_of
 from shed.oci.fields import MAX_JSON, decode_object
 from shed.oci.manifest import Index
 from shed.oci.registry.client import Repository
 from shed.oci.registry.reference import parse_reference
+from shed.oci.selection import SelectedImage, select_from
 from shed.oci.store import LayoutStore
-from shed.oci.unpack import Spool
 from shed.progress import Progress, Stop
 from shed.untrusted import told
 
@@ -42,8 +42,8 @@ def told_plainly() -> Iterator[None]:
 
 
 @told_plainly()
-def find_remote(repository: Repository, platform: Platform | None) -> Chosen:
-    """Return the image that the reference of `repository` means: an image, or one of an index, chosen as `choose_from` says.
+def find_remote(repository: Repository, platform: Platform | None) -> SelectedImage:
+    """Return the image that the reference of `repository` means: an image, or one of an index, chosen as `select_from` says.
 
     Raises `NotFoundError`, `DataError` for documents that are not what they should be, and `UsageError` when no image
     fits `platform`.
@@ -55,14 +55,14 @@ def find_remote(repository: Repository, platform: Platform | None) -> Chosen:
     else:
         index = Index((Descriptor(media.MANIFEST, found.digest, len(found.data)),))
         documents.known[found.digest] = found.data
-    return choose_from(documents, index, platform)
+    return select_from(documents, index, platform)
 
 
 @contextlib.contextmanager
 def open_remote(
     reference: str, *, platform: Platform | None, store: LayoutStore, insecure: bool = False, progress: Progress
 ) -> Iterator[RemoteImage]:
-    """Yield the image `reference` of a registry, chosen for `platform` as `shed.oci.choose` says.
+    """Yield the image `reference` of a registry, chosen for `platform` as `shed.oci.selection` says.
 
     Raises `NotFoundError`, `RegistryError` and `UnavailableError`, `DataError` when its documents are damaged, and
     `UsageError` when no image fits.
@@ -88,7 +88,7 @@ class RemoteImage(contextlib.ExitStack):
     """
 
     def __init__(
-        self, repository: Repository, chosen: Chosen, store: LayoutStore, progress: Progress, stop: Stop
+        self, repository: Repository, chosen: SelectedImage, store: LayoutStore, progress: Progress, stop: Stop
     ) -> None:
         super().__init__()
         self.name = str(repository.reference)

@@ -9,8 +9,8 @@ from typing import Any
 
 from shed.errors import DataError, NotFoundError
 from shed.images import trust
-from shed.images.annotations import ROOT_KEY, BootAnnotations
-from shed.images.find import Found, find
+from shed.images.annotations import BootAnnotations, boot_blobs
+from shed.images.references import Found, find_image
 from shed.oci.digest import Digest, short
 from shed.oci.store import LayoutStore
 from shed.text import visible
@@ -34,7 +34,7 @@ class BootImage:
     """How the image wants to be run: the ``config`` object of the OCI config (User, Env, WorkingDir, …)."""
 
 
-def resolve(
+def resolve_image(
     store: LayoutStore, reference: str, *, verify: bool = False, trusted: Collection[str] | None = ()
 ) -> BootImage:
     """Return what `reference` (a tag, a digest, 12 or more of its hex digits) boots from.
@@ -44,7 +44,7 @@ def resolve(
     do, for who boots nothing. Raises `NotFoundError` (IMAGE_NOT_FOUND, BLOB_NOT_FOUND), `DataError` (NOT_BOOTABLE,
     DIGEST_MISMATCH) and `ConflictError` (KERNEL_NOT_TRUSTED).
     """
-    found = find(store, reference)
+    found = find_image(store, reference)
     manifest = store.read_manifest(found.digest)
     annotations = BootAnnotations.parse(manifest.annotations)
     boot = boot_blobs(found.digest, annotations)
@@ -60,29 +60,6 @@ def resolve(
         runtime=paths["runtime erofs"],
         config=store.read_config(manifest).settings,
     )
-
-
-def boot_blobs(manifest: Digest, annotations: BootAnnotations) -> dict[str, Digest]:
-    """Return the four blobs that booting needs, by what people call them.
-
-    Raises `DataError` (NOT_BOOTABLE) when one is not named.
-    """
-    digest = short(manifest)
-    blobs = annotations.blobs()
-    if annotations.root is None:
-        # Documented and searched for word by word; there is no fallback.
-        raise DataError(
-            f"image manifest {digest} lacks {ROOT_KEY} annotation (built with pre-v0.5.2 tooling). "
-            f"Re-pull against current images: shed image rm {digest} && shed-server pull-images.",
-            code="NOT_BOOTABLE",
-        )
-    for what in ("kernel", "initrd", "runtime erofs"):
-        if what not in blobs:
-            hint = (
-                "it is of another implementation of shed; make one that boots here: shed image build -n NAME --from REF"
-            )
-            raise DataError(f"image manifest {digest} names no {what} blob", code="NOT_BOOTABLE", hint=hint)
-    return blobs
 
 
 def _blob(

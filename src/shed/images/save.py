@@ -20,9 +20,8 @@ from typing import BinaryIO
 
 from shed.errors import DataError, NotFoundError
 from shed.fsutil import atomic_file, public_mode, storage_errors
-from shed.images.annotations import BootAnnotations
-from shed.images.boot_index import EMPTY_CONFIG, boot_manifest, tag_index
-from shed.images.find import find
+from shed.images.annotations import EMPTY_CONFIG, BootAnnotations, boot_manifest, tag_index
+from shed.images.references import find_image
 from shed.images.transfer import Counter
 from shed.oci import media
 from shed.oci.descriptor import Descriptor
@@ -69,21 +68,21 @@ class _Contents:
 def save_to_file(
     store: LayoutStore, references: Sequence[str], path: Path, progress: Progress | None = None
 ) -> list[Saved]:
-    """Save the images that `references` mean to the file `path`, which appears when it is complete; see `save`.
+    """Save the images that `references` mean to the file `path`, which appears when it is complete; see `save_images`.
 
     What is there and no regular file (a pipe, a device) is written to as it is.
     """
     target = path.resolve()  # a link stays: what it points at is replaced
     if target.exists() and not target.is_file():
         with storage_errors(path), target.open("wb") as output:
-            return save(store, references, output, progress)
+            return save_images(store, references, output, progress)
     if not target.parent.is_dir():
         raise NotFoundError(f"the folder {target.parent} does not exist", hint="make it, or choose another place")
     with atomic_file(target, mode=public_mode()) as output:
-        return save(store, references, output, progress)
+        return save_images(store, references, output, progress)
 
 
-def save(
+def save_images(
     store: LayoutStore, references: Sequence[str], output: BinaryIO, progress: Progress | None = None
 ) -> list[Saved]:
     """Write the images that `references` mean to `output`, one after another, and return what was written.
@@ -118,7 +117,7 @@ def _write(store: LayoutStore, contents: _Contents, output: BinaryIO, progress: 
 
 def _plan(store: LayoutStore, lease: Lease, reference: str, contents: _Contents, progress: Progress) -> None:
     """Add one image to `contents`."""
-    found = find(store, reference)
+    found = find_image(store, reference)
     lease.image(found.digest)
     name = reference if reference == found.name else ""
     data = store.read_bytes(found.digest, what="image manifest")

@@ -19,8 +19,7 @@ if TYPE_CHECKING:
     from shed.config.server import Settings
     from shed.errors import ShedError
     from shed.images.bootkit.kit import Kit
-    from shed.images.history import Step
-    from shed.images.listing import ImageInfo
+    from shed.images.listing import ImageInfo, Step
     from shed.images.load import Loaded
     from shed.images.mint import MintResult
     from shed.images.pins import FindPins, Pin
@@ -28,12 +27,12 @@ if TYPE_CHECKING:
     from shed.images.pull import PullResult
     from shed.images.pull_policy import Pulled
     from shed.images.push import PushResult
-    from shed.images.remove import Removed
     from shed.images.resolve import BootImage
     from shed.images.save import Saved
+    from shed.images.tags import Removed
     from shed.images.verify import Verification
-    from shed.images.writers.base import RootWriter
-    from shed.oci.archive import Archive
+    from shed.images.writers import RootWriter
+    from shed.oci.content import Archive
     from shed.oci.descriptor import Platform
     from shed.oci.digest import Digest
     from shed.oci.store import LayoutStore
@@ -75,7 +74,7 @@ class Images:
 
     def history(self, reference: str) -> list[Step]:
         """Return the steps that made the image, the last one first.  Raises `NotFoundError` and `DataError`."""
-        from shed.images.history import image_history
+        from shed.images.listing import image_history
 
         return image_history(self.store, reference)
 
@@ -89,15 +88,15 @@ class Images:
 
     def resolve(self, reference: str) -> BootImage:
         """Return the files that a VM boots from.  Raises `NotFoundError`, `DataError` and `ConflictError`."""
-        from shed.images.resolve import resolve
+        from shed.images.resolve import resolve_image
 
-        return resolve(self.store, reference, trusted=self._settings.trusted_kernels)
+        return resolve_image(self.store, reference, trusted=self._settings.trusted_kernels)
 
     # names, trust, removal
 
     def tag(self, source: str, name: str) -> Digest:
         """Give the image `source` another name; return its digest.  Raises `UsageError` and `NotFoundError`."""
-        from shed.images.history import tag_image
+        from shed.images.tags import tag_image
 
         return tag_image(self.store, source, name)
 
@@ -112,7 +111,7 @@ class Images:
 
     def remove(self, reference: str) -> Removed:
         """Remove the names of an image, as `remove_image` does.  Raises `ConflictError` (IMAGE_IN_USE)."""
-        from shed.images.remove import remove_image
+        from shed.images.tags import remove_image
 
         return remove_image(self.store, reference, self._all_pins(), self._configured)
 
@@ -196,11 +195,11 @@ class Images:
         """Write images to a file, or to what is open as `output`; see `shed.images.save`."""
         from pathlib import Path
 
-        from shed.images.save import save, save_to_file
+        from shed.images.save import save_images, save_to_file
 
         if isinstance(output, Path):
             return save_to_file(self.store, references, output, progress)
-        return save(self.store, references, output, progress)
+        return save_images(self.store, references, output, progress)
 
     def load(
         self,
@@ -212,9 +211,9 @@ class Images:
         progress: Progress | None = None,
     ) -> list[Loaded]:
         """Read images from a file, a folder, or stdin (``-``); see `shed.images.load`."""
-        from shed.images.load import load
+        from shed.images.load import load_images
 
-        return load(self.store, source, tag=tag, force=force, trust_kernel=trust_kernel, progress=progress)
+        return load_images(self.store, source, tag=tag, force=force, trust_kernel=trust_kernel, progress=progress)
 
     def kit(self) -> Kit:
         """Return the boot kit that new images get.  Raises `NotFoundError` (NO_BOOT_KIT)."""

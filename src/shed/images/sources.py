@@ -24,17 +24,15 @@ from pathlib import Path
 from shed.budget import Budget
 from shed.errors import NotFoundError, ShedError, UnavailableError, UsageError
 from shed.images.builders.base import Builder
-from shed.images.builders.buildah import Buildah
-from shed.images.builders.docker import Docker
-from shed.images.builders.podman import Podman
+from shed.images.builders.tools import Buildah, Docker, Podman
 from shed.images.remote import open_remote
-from shed.oci.archive import Archive, blaming, open_archive, read_index
-from shed.oci.content import FileSlice
+from shed.oci.archive import blaming, open_archive, read_index
+from shed.oci.content import Archive, FileSlice
+from shed.oci.decompression import Spool
 from shed.oci.descriptor import Descriptor, Platform
 from shed.oci.manifest import REF_NAME, Index
 from shed.oci.staging import staging_folder
 from shed.oci.store import LayoutStore
-from shed.oci.unpack import Spool
 from shed.progress import Progress
 from shed.text import visible
 

@@ -15,18 +15,15 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Collection, Iterable
-from typing import TYPE_CHECKING
 
 from shed.errors import ConflictError, DataError, ShedError
 from shed.fsutil import atomic_write, locked
 from shed.images.annotations import BootAnnotations
-from shed.images.find import find
+from shed.images.bootkit.kit import Kit, read_kit
+from shed.images.references import find_image
 from shed.oci.digest import Digest, is_digest
 from shed.oci.fields import Fields, decode_object
 from shed.oci.store import LayoutStore
-
-if TYPE_CHECKING:
-    from shed.images.bootkit.kit import Kit
 
 FILE = "trusted.json"
 BUILT_HERE = "a boot kit of this host"
@@ -65,7 +62,7 @@ def add_kit(store: LayoutStore, kit: Kit) -> None:
 
 def add_image(store: LayoutStore, reference: str, why: str) -> list[Digest]:
     """Know what the image `reference` boots with; return the digests.  Raises `NotFoundError` and `DataError`."""
-    digests = _of(BootAnnotations.parse(store.read_manifest(find(store, reference).digest).annotations))
+    digests = _of(BootAnnotations.parse(store.read_manifest(find_image(store, reference).digest).annotations))
     add(store, digests, why)
     return digests
 
@@ -76,7 +73,7 @@ def unknown(store: LayoutStore, reference: str, configured: Collection[str]) -> 
     Nothing for an image that cannot be booted anyway.
     """
     try:
-        digests = _of(BootAnnotations.parse(store.read_manifest(find(store, reference).digest).annotations))
+        digests = _of(BootAnnotations.parse(store.read_manifest(find_image(store, reference).digest).annotations))
     except ShedError:
         return []
     return [digest for digest in digests if digest not in configured and digest not in prepare(store)]
@@ -111,8 +108,6 @@ def _change(store: LayoutStore, digests: Collection[Digest], why: str) -> dict[D
 
 def _all(store: LayoutStore) -> list[Digest]:
     """Return what all images boot with, those too that only a shed needs, and the kit."""
-    from shed.images.bootkit.kit import read_kit  # noqa: PLC0415  once in the life of a store
-
     found: list[Digest] = []
     try:
         kit = read_kit(store)

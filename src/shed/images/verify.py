@@ -1,35 +1,41 @@
-"""Verifying an image of the store: what minting and pulling made sure of, once more, on what the disk holds now.
+"""Verifying images: the gate for a new root file system, and an image of the store once more.
 
-All blobs that are here are read and compared with their digests; the file systems go through the checker.  A deep
-verification unpacks and merges the layers again and compares every name, attribute and byte of the root with them.
-Where the layers are not here, it reads and decompresses every file of the root instead, which shows that it can be
-read, but not that it is what the layers say.
+No root file system gets into a manifest, whoever wrote it, before `verify_root` has passed it.  Mounting is no test of
+an EROFS image, and neither is ``fsck.erofs``: both let pass what a kernel then cannot read.  So every inode is checked,
+and every name, attribute and extent is read back by code that had no part in writing it.
+
+`verify_image` looks at what the disk holds now.  All blobs that are here are read and compared with their digests; the
+file systems are checked.  A deep verification unpacks and merges the layers again and compares every name, attribute
+and byte of the root with them.  Where the layers are not here, it reads and decompresses every file of the root
+instead, which shows that it can be read, but not that it is what the layers say.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, TypeVar
+from pathlib import Path
+from typing import Any, BinaryIO, Literal, TypeVar
 
+from shed.entries import Entry
 from shed.erofs.checker import check
 from shed.erofs.errors import ErofsError
 from shed.erofs.verifier import verify_contents
 from shed.errors import DataError, ShedError
-from shed.images.annotations import BootAnnotations
-from shed.images.find import find
-from shed.images.resolve import boot_blobs
+from shed.images.annotations import BootAnnotations, boot_blobs
+from shed.images.references import find_image
 from shed.oci.content import FileSlice
+from shed.oci.decompression import Spool
 from shed.oci.descriptor import Descriptor
-from shed.oci.digest import Digest, short
+from shed.oci.digest import Digest, digest_fd, short
 from shed.oci.flatten import flatten
 from shed.oci.layers import per_layer, unpack_layer
 from shed.oci.manifest import ImageConfig, Manifest
 from shed.oci.store import LayoutStore
 from shed.oci.tarstream import Member
-from shed.oci.unpack import Spool
-from shed.oci.unpacking import Part, Unpacking
+from shed.oci.unpack_limits import Part, Unpacking
 from shed.progress import Progress, Stop
 
 _ROOT, _RUNTIME = "rootfs erofs", "runtime erofs"
@@ -81,13 +87,25 @@ def verify_image(
     Raises `NotFoundError` (IMAGE_NOT_FOUND) and, between two checks, `UnavailableError` when `stop` is set.
     """
     progress = progress or Progress()
-    found = find(store, reference)
+    found = find_image(store, reference)
     run = _Run(store, found.digest, progress, stop or Stop())
     with store.lease() as lease:
         lease.image(found.digest)
         run.image(deep=deep)
     valid = all(done.status != "FAIL" for done in run.checks)
     return Verification(found.name, found.digest, deep, valid, run.checks, progress.finish())
+
+
+def verify_root(path: Path, file: BinaryIO, entries: Iterable[Entry]) -> Digest:
+    """Return the digest of the image `path`, open as `file`, after comparing all of it with the `entries` that it was made from.
+
+    Raises `ErofsError`, which names the inode or the path and the rule.
+    """
+    with ThreadPoolExecutor(1) as pool:
+        digest = pool.submit(digest_fd, file.fileno())
+        check(path)
+        verify_contents(path, entries)
+        return digest.result()
 
 
 class _Run:

@@ -13,19 +13,19 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import BinaryIO
 
 from shed.budget import Reserve
 from shed.errors import REFUSALS, DataError, NotFoundError, StorageError
-from shed.oci.content import FileSlice
+from shed.oci.content import Archive, FileSlice
+from shed.oci.decompression import CHUNK, HEAD, SourceReader, Spool, compression, decoder_errors, decompressed
 from shed.oci.descriptor import Descriptor
 from shed.oci.digest import digest_bytes, hex_of, mismatch, short
 from shed.oci.docker_archive import DockerArchive
 from shed.oci.fields import MAX_JSON
 from shed.oci.manifest import Index
 from shed.oci.tarstream import read_tar
-from shed.oci.unpack import CHUNK, HEAD, SourceReader, Spool, compression, decoder_errors, decompressed
-from shed.oci.unpacking import TOO_LARGE, Part, Unpacking
+from shed.oci.unpack_limits import TOO_LARGE, Part, Unpacking
 from shed.text import visible
 
 MAX_ARCHIVE = 1 << 38
@@ -34,20 +34,6 @@ MAX_FILES = 100_000
 """Most files of an archive: an image has one for each layer, and a few more."""
 
 _MAKE_ONE = "make an archive: skopeo copy … oci-archive:FILE"
-
-
-class Archive(Protocol):
-    """An image, or several, to read from."""
-
-    name: str
-    """For messages."""
-
-    def file(self, path: str) -> FileSlice | None:
-        """Return the file at `path`, as in ``index.json``, or None when there is none.
-
-        Raises `DataError` when it is no regular file.
-        """
-        ...
 
 
 @contextlib.contextmanager

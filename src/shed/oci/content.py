@@ -1,4 +1,4 @@
-"""Pieces of open files, read by position so that many threads can share them."""
+"""What an image is read from: archives, and pieces of open files, read by position so that many threads can share them."""
 
 from __future__ import annotations
 
@@ -45,6 +45,20 @@ class FileSlice:
     def slice(self, start: int, size: int) -> FileSlice:
         """Return the part of `size` bytes from `start`."""
         return FileSlice(self.fd, self.start + start, size)
+
+
+class Archive(Protocol):
+    """An image, or several, to read from."""
+
+    name: str
+    """For messages."""
+
+    def file(self, path: str) -> FileSlice | None:
+        """Return the file at `path`, as in ``index.json``, or None when there is none.
+
+        Raises `DataError` when it is no regular file.
+        """
+        ...
 
 
 class BytesSource:

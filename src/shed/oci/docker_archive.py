@@ -16,21 +16,18 @@ import hashlib
 import json
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from shed.budget import Budget
 from shed.errors import DataError
 from shed.oci import media
-from shed.oci.content import FileSlice
+from shed.oci.content import Archive, FileSlice
+from shed.oci.decompression import HEAD, SourceReader, Spool, compression
 from shed.oci.descriptor import Descriptor
 from shed.oci.digest import Digest, digest_bytes, hex_of, mismatch
 from shed.oci.fields import MAX_JSON, Fields
 from shed.oci.manifest import MAX_DOCUMENTS, MAX_LAYERS, MAX_MANIFESTS, REF_NAME, ImageConfig, Index, Manifest
-from shed.oci.unpack import HEAD, SourceReader, Spool, compression
 from shed.text import visible
-
-if TYPE_CHECKING:
-    from shed.oci.archive import Archive
 
 _MEDIA_TYPES = {None: media.LAYER, "gzip": media.LAYER_GZIP, "zstd": media.LAYER_ZSTD}
 _CONFIG_NAME = re.compile(r"(?:.*/)?([0-9a-f]{64})(?:\.json)?")

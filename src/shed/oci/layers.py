@@ -8,13 +8,13 @@ from typing import TypeVar
 
 from shed.errors import DataError
 from shed.oci.content import FileSlice
+from shed.oci.decompression import HEAD, SourceReader, Spool, compression, decoder_errors, decompressed
 from shed.oci.descriptor import Descriptor
 from shed.oci.digest import Digest, mismatch
 from shed.oci.manifest import ImageConfig, Manifest
 from shed.oci.staging import StagedBlob
 from shed.oci.tarstream import Member, read_tar
-from shed.oci.unpack import HEAD, SourceReader, Spool, compression, decoder_errors, decompressed
-from shed.oci.unpacking import TOO_LARGE, Part, Unpacking
+from shed.oci.unpack_limits import TOO_LARGE, Part, Unpacking
 
 _T = TypeVar("_T")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -80,6 +81,29 @@ class Index:
                 for number, entry in enumerate(manifests, 1)
             )
         )
+
+    def with_tag(self, entry: Descriptor) -> Index:
+        """Return the index with `entry` as the only one of its name; the manifest the name leaves behind stays listed."""
+        kept = self.without_tag(entry.annotations[REF_NAME]).manifests
+        others = (other for other in kept if other.digest != entry.digest or REF_NAME in other.annotations)
+        return Index((*others, entry))
+
+    def without_tag(self, name: str) -> Index:
+        """Return the index without the name; its manifest stays listed."""
+        named = {entry.digest for entry in self.manifests if entry.annotations.get(REF_NAME, name) != name}
+        result: list[Descriptor] = []
+        for entry in self.manifests:
+            if entry.annotations.get(REF_NAME) != name:
+                result.append(entry)
+            elif entry.digest not in named:
+                named.add(entry.digest)
+                others = {key: value for key, value in entry.annotations.items() if key != REF_NAME}
+                result.append(replace(entry, annotations=others))
+        return Index(tuple(result))
+
+    def without_manifests(self, digests: Collection[Digest]) -> Index:
+        """Return the index without these manifests."""
+        return Index(tuple(entry for entry in self.manifests if entry.digest not in digests))
 
     def encode(self) -> bytes:
         """Return the index as JSON."""

@@ -19,13 +19,14 @@ from isal import isal_zlib
 
 from shed.fsutil import atomic_file, public_mode
 from shed.oci import media
-from shed.oci.archive import Archive, open_blob
-from shed.oci.choose import Chosen, choose_image
+from shed.oci.archive import open_blob
+from shed.oci.content import Archive
+from shed.oci.decompression import SourceReader
 from shed.oci.descriptor import Descriptor, Platform
 from shed.oci.digest import Digest, digest_bytes, hex_of, mismatch
 from shed.oci.fields import encode_object
 from shed.oci.manifest import REF_NAME, Index, Manifest
-from shed.oci.unpack import SourceReader
+from shed.oci.selection import SelectedImage, select_image
 
 Compression = Literal["gzip", "zstd", "none"]
 EPOCH = "1970-01-01T00:00:00Z"
@@ -47,7 +48,7 @@ def pack_archive(
     layers: Sequence[Path],
     *,
     settings: Mapping[str, Any] | None = None,
-    parent: tuple[Archive, Chosen] | None = None,
+    parent: tuple[Archive, SelectedImage] | None = None,
     platform: Platform | None = None,
     name: str | None = None,
     created: str = EPOCH,
@@ -106,7 +107,7 @@ def repack_archive(archive: Archive, output: Path) -> None:
 
     Raises `DataError`.
     """
-    chosen = choose_image(archive)
+    chosen = select_image(archive)
     manifest = chosen.manifest.encode()
     with (
         atomic_file(output, mode=public_mode()) as file,

@@ -11,7 +11,7 @@
     verified/HEX                        what the blob's file looked like when its digest was last compared
     tags/NAME.json                      {"digest": "sha256:…", "updated_at": RFC 3339}
     tags/NAME.lock, .index.lock         flock: held while the tag, the index, is changed
-    refs/HEX.json                       see `shed.images.refs`
+    refs/HEX.json                       see `shed.images.references`
     leases/, .gc.lock                   see `shed.oci.leases`
 
 Other OCI tools read the layout.  Lock files are never removed: a second process could lock a new file of the same name
@@ -41,7 +41,6 @@ from shed.oci.leases import Lease, lease
 from shed.oci.manifest import REF_NAME, ImageConfig, Index, Manifest
 from shed.oci.partial import PartialBlob, sweep_partials
 from shed.oci.staging import StagedBlob, sweep
-from shed.oci.tagging import with_tag, without_manifests, without_tag
 from shed.oci.verified import VerifiedBlobs
 from shed.progress import Stop
 
@@ -279,7 +278,7 @@ class LayoutStore:
         now = dt.datetime.now(dt.UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
         with locked(self.tags / f"{name}.lock"):
             with self._index_locked():
-                self._write_index(with_tag(self.index(), entry))
+                self._write_index(self.index().with_tag(entry))
             atomic_write(path, json.dumps({"digest": manifest.digest, "updated_at": now}))
 
     def keep(self, manifest: Descriptor) -> None:
@@ -307,12 +306,12 @@ class LayoutStore:
                 )
             path.unlink(missing_ok=True)
             with self._index_locked():
-                self._write_index(without_tag(self.index(), name))
+                self._write_index(self.index().without_tag(name))
 
     def unlist(self, digests: Collection[Digest]) -> None:
         """Remove these manifests from the index, under whatever names."""
         with self._index_locked():
-            self._write_index(without_manifests(self.index(), digests))
+            self._write_index(self.index().without_manifests(digests))
 
     def _tag_path(self, name: str) -> Path:
         return self.tags / f"{check_image_name(name)}.json"

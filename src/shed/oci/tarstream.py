@@ -71,7 +71,7 @@ class Member:
 
 
 class Counts(Protocol):
-    """What is asked before a member is kept: `shed.oci.unpacking.Part`."""
+    """What is asked before a member is kept: `shed.oci.unpack_limits.Part`."""
 
     def member(self, weight: int) -> None:
         """Take a file and `weight` bytes of memory for it.  Raises `DataError`."""

@@ -15,7 +15,7 @@ from shed.backends.base import Backend, Machine, Template
 from shed.config.paths import Paths
 from shed.config.server import Settings
 from shed.errors import ConflictError, NotFoundError, ShedError, StorageError, UsageError
-from shed.images.find import all_tags
+from shed.images.references import all_tags
 from shed.images.resolve import BootImage
 from shed.images.service import Images
 from shed.names import MAX_CPUS, MAX_MEMORY_MB, MIN_MEMORY_MB

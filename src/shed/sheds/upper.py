@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 _READY = "share/uppers"
 """Folder of the runtime with ready-made ones: a file named ``5G`` for 5 GiB, in the layout of
-`shed.images.bootkit.ready`.
+`shed.images.bootkit.upper`.
 """
 _READY_NAME = re.compile(rb"([1-9][0-9]{0,3})G")
 _READY_MOST = 16 << 20
@@ -128,7 +128,7 @@ def _ready_sizes(runtime: Path) -> tuple[int, ...]:
 
 
 def _extract(runtime: Path, ready: int | None, path: Path) -> None:
-    from shed.images.bootkit.ready import unpack  # noqa: PLC0415  needed once per template
+    from shed.images.bootkit.upper import unpack_upper  # noqa: PLC0415  needed once per template
 
     name = _SMALL if ready is None else f"{_READY}/{ready >> 30}G"
     with _opened(runtime, name) as image:
@@ -142,7 +142,7 @@ def _extract(runtime: Path, ready: int | None, path: Path) -> None:
             elif inode.size > _READY_MOST:
                 raise DataError(f"{inode.size} bytes are too many")
             else:
-                unpack(image.read(inode, 0, inode.size), ready, file)
+                unpack_upper(image.read(inode, 0, inode.size), ready, file)
                 file.flush()
             if os.pread(file.fileno(), len(_MAGIC), _MAGIC_OFFSET) != _MAGIC:
                 raise DataError("not ext4")

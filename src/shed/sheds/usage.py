@@ -15,8 +15,8 @@ from typing import Any
 
 from shed.config.paths import Paths
 from shed.errors import ShedError
-from shed.images.find import all_tags
-from shed.images.reachable import blobs_of
+from shed.images.annotations import blobs_of
+from shed.images.references import all_tags
 from shed.oci.digest import Digest, short
 from shed.oci.partial import partials
 from shed.oci.store import LayoutStore

@@ -10,7 +10,7 @@ import subprocess
 from pathlib import Path
 
 from shed.fsutil import locked
-from shed.images.bootkit.archive import KEYRING, Archive
+from shed.images.bootkit.debian_archive import KEYRING, DebianArchive
 from support.images.kit import CACHE
 from support.tools.fake_systemctl import FakeSystemctl
 
@@ -61,7 +61,7 @@ class DebianRoot:
 
 def _archive() -> Path:
     """Return the archive of the root, making it when it is not there."""
-    source = Archive()
+    source = DebianArchive()
     path = CACHE / f"root-{source.suite}.tar"
     CACHE.mkdir(parents=True, exist_ok=True)
     with locked(CACHE / "root.lock", limit=math.inf):

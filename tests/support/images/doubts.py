@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 
 from shed.config.paths import Paths
-from shed.images import refs
+from shed.images import references
 from shed.images.bootkit.kit import KIT_FILE
 from shed.oci import media
 from shed.oci.descriptor import Descriptor
@@ -59,7 +59,7 @@ def damage_kit(paths: Paths, digest: Digest) -> Path:
 def damage_reference(paths: Paths, digest: Digest) -> Path:
     """Break the entry of a configured reference."""
     store = LayoutStore(paths.images)
-    refs.record(store, "example.org/configured:v1", digest)
+    references.record(store, "example.org/configured:v1", digest)
     (path,) = (store.root / "refs").glob("*.json")
     path.write_text("[]")
     return path

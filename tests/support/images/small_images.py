@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from shed.images.bootkit.archive import Archive
+from shed.images.bootkit.debian_archive import DebianArchive
 from shed.images.bootkit.debs import fetch_debs
 from shed.oci.pack import pack_archive
 from shed.progress import Progress
@@ -48,7 +48,7 @@ File = bytes | str
 
 def busybox_image(output: Path, cache: Path) -> Path:
     """Make an image of Debian's static busybox, a passwd file and nothing else; no glibc, no Debian, user root."""
-    debs = fetch_debs(["busybox-static"], archive=Archive(), cache=cache, progress=Progress())
+    debs = fetch_debs(["busybox-static"], archive=DebianArchive(), cache=cache, progress=Progress())
     binary = debs["busybox-static"].read("usr/bin/busybox")
     files: dict[str, File] = {"bin/busybox": binary, "etc/passwd": PASSWD.encode()}
     files |= {f"bin/{name}": "busybox" for name in APPLETS}

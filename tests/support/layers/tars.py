@@ -18,7 +18,7 @@ from shed.oci.content import FileSlice
 from shed.oci.digest import digest_bytes, hex_of
 from shed.oci.flatten import flatten
 from shed.oci.tarstream import Member, read_tar
-from shed.oci.unpacking import Unpacking
+from shed.oci.unpack_limits import Unpacking
 
 Item = tuple[tarfile.TarInfo, bytes]
 

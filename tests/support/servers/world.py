@@ -14,7 +14,7 @@ from shed.api.sheds import CreateShed
 from shed.config.paths import Paths
 from shed.config.server import Settings
 from shed.errors import NotFoundError
-from shed.images.resolve import resolve as resolve_image
+from shed.images.resolve import resolve_image
 from shed.oci.store import LayoutStore
 from shed.progress import Progress
 from shed.sheds import folders

@@ -17,9 +17,9 @@ from pathlib import Path
 import pytest
 
 from shed.fsutil import atomic_write, locked
-from shed.images.build_tools import DEVELOPMENT
 from shed.images.build_tools_image import LOCK_NAME, install, pack_build_tools
 from shed.images.engine import Engine
+from shed.images.writers import DEVELOPMENT
 from shed.progress import Progress
 from support.images.kit import CACHE, PACKAGE, ROOT, digest_of
 

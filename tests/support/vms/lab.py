@@ -18,7 +18,7 @@ from shed.backends.base import Connection, Disk, Liveness, Machine, Share
 from shed.backends.qemu import QemuBackend, process
 from shed.config.paths import Paths
 from shed.guest import protocol
-from shed.images.resolve import resolve
+from shed.images.resolve import resolve_image
 from shed.oci.store import LayoutStore
 from shed.sheds.agent import control
 from shed.sheds.upper import make_upper
@@ -43,7 +43,7 @@ class Lab:
 
     def machine(self, name: str = "demo", *, shares: tuple[Share, ...] = ()) -> Machine:
         """Describe a machine of the busybox image with an empty upper; its folder's path is too long for a socket."""
-        image = resolve(self.store, "busybox")
+        image = resolve_image(self.store, "busybox")
         state_dir = self.root / ("long" * 30) / name
         state_dir.mkdir(parents=True)
         self.made.append(state_dir)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from shed.entries import Entry
-from shed.images.bootkit.cpio import write_cpio
+from shed.images.bootkit.initrd import write_cpio
 from shed.images.bootkit.tree import Tree
 
 

@@ -15,8 +15,8 @@ import pytest
 import zstandard
 
 from shed.errors import DataError, NotFoundError, UnavailableError
-from shed.images.bootkit import debs, recipe
-from shed.images.bootkit.archive import Archive, Package, parse_index
+from shed.images.bootkit import debs, packages
+from shed.images.bootkit.debian_archive import DebianArchive, Package, parse_index
 from shed.images.bootkit.debs import Deb, fetch_debs, newest, read_lock, write_lock
 from shed.progress import Progress, WarningEvent
 
@@ -90,7 +90,7 @@ class Mirror:
             )
 
 
-class UnsignedArchive(Archive):
+class UnsignedArchive(DebianArchive):
     """An archive whose release file is taken as it is: the signature has a test of its own."""
 
     def _signed(self) -> str:
@@ -186,19 +186,19 @@ def test_an_unsigned_release_file_is_refused(mirror: Mirror) -> None:
     data = make_deb({})
     mirror.add(package_of(data), data)
     with pytest.raises(Exception, match="gpgv failed"):
-        Archive(mirror=mirror.archive.mirror, suite="test").newest("tool")
+        DebianArchive(mirror=mirror.archive.mirror, suite="test").newest("tool")
 
 
 def test_a_missing_keyring_is_named(mirror: Mirror, tmp_path: Path) -> None:
     """On Ubuntu Debian's keys are a package to install."""
     with pytest.raises(UnavailableError, match="signatures of Debian cannot be checked") as caught:
-        Archive(mirror=mirror.archive.mirror, keyring=tmp_path / "none").newest("tool")
+        DebianArchive(mirror=mirror.archive.mirror, keyring=tmp_path / "none").newest("tool")
     assert "debian-archive-keyring" in (caught.value.hint or "")
 
 
 def test_a_mirror_that_cannot_be_reached_is_named(lock: Path, tmp_path: Path) -> None:
     """The message holds the address, the hint another mirror."""
-    archive = Archive(mirror="http://127.0.0.1:9")
+    archive = DebianArchive(mirror="http://127.0.0.1:9")
     write_lock({"tool": package_of(b"")}, archive, lock)
     with pytest.raises(UnavailableError, match=r"cannot download http://127\.0\.0\.1:9/pool/tool"):
         fetch_debs(["tool"], archive=archive, cache=tmp_path, progress=Progress())
@@ -242,7 +242,7 @@ def test_the_kernel_is_what_the_meta_package_depends_on(mirror: Mirror) -> None:
 def test_the_lock_file_pins_everything_the_recipe_names() -> None:
     """And nothing else; each by a complete digest."""
     pinned = read_lock()
-    assert set(pinned) == set(recipe.ALL)
+    assert set(pinned) == set(packages.ALL)
     assert all(
         len(package.sha256) == 64 and package.size > 0 and package.path.startswith("pool/")
         for package in pinned.values()
@@ -277,5 +277,5 @@ def base_tools() -> Path:
     """Return the folder of downloaded packages, with busybox in it."""
     from support.images.kit import CACHE
 
-    fetch_debs(["busybox-static"], archive=Archive(), cache=CACHE / "debs", progress=Progress())
+    fetch_debs(["busybox-static"], archive=DebianArchive(), cache=CACHE / "debs", progress=Progress())
     return CACHE / "debs"

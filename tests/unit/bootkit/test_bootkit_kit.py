@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from shed.errors import DataError, NotFoundError
-from shed.images.bootkit.kit import KIT_FILE, Kit, load_kit, save_kit
+from shed.images.bootkit.build import save_kit
+from shed.images.bootkit.kit import KIT_FILE, Kit, load_kit
 from shed.oci.store import LayoutStore
 
 RECORD = {"architecture": "amd64", "kernel_release": "6.12.1", "erofs_algorithms": ["lz4", "zstd"]}

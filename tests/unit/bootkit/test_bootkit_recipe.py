@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from shed.errors import UsageError
-from shed.images.bootkit.archive import Archive
+from shed.images.bootkit.debian_archive import DebianArchive
 from shed.images.recipe import Recipe, mmdebstrap_command, read_recipe
 
 IMAGES = Path(__file__).resolve().parents[3] / "images"
@@ -24,7 +24,7 @@ def test_the_base_recipe_has_what_sheds_promise() -> None:
 def test_packages_are_signed_and_security_fixes_are_in() -> None:
     """Each source names Debian's keyring; the suite's own, its updates, and its security archive."""
     recipe = read_recipe(BASE)
-    command = [str(word) for word in mmdebstrap_command(recipe, Archive(), Path("out.tar"))]
+    command = [str(word) for word in mmdebstrap_command(recipe, DebianArchive(), Path("out.tar"))]
     sources = [word for word in command if word.startswith("deb ")]
     assert [source.split()[3] for source in sources] == ["trixie", "trixie-updates", "trixie-security"]
     assert all("[signed-by=/usr/share/keyrings/debian-archive-keyring.gpg]" in source for source in sources)
@@ -36,7 +36,7 @@ def test_a_recipe_on_another_starts_with_its_tree() -> None:
     recipe = read_recipe(IMAGES / "extensions")
     assert recipe.parent
     assert (recipe.parent.name, recipe.suite) == ("base", "trixie")
-    command = [str(word) for word in mmdebstrap_command(recipe, Archive(), Path("out.tar"), Path("a b.tar"))]
+    command = [str(word) for word in mmdebstrap_command(recipe, DebianArchive(), Path("out.tar"), Path("a b.tar"))]
     assert "--variant=custom" in command
     assert "--setup-hook=tar-in 'a b.tar' /" in command
     (install,) = [word for word in command if "apt-get" in word]

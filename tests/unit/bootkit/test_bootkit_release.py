@@ -16,13 +16,13 @@ from pathlib import Path
 import pytest
 
 from shed.errors import DataError
-from shed.images.bootkit import archive as module
-from shed.images.bootkit.archive import Archive
+from shed.images.bootkit import debian_archive
+from shed.images.bootkit.debian_archive import DebianArchive
 from shed.images.bootkit.debs import LOCK_FILE, read_lock, read_released, write_lock
 
 DAY = 24 * 3600
 _INDEX = b"Package: tool\nVersion: 1\nArchitecture: amd64\nFilename: pool/tool.deb\nSize: 1\nSHA256: 00\n"
-Release = Callable[..., Archive]
+Release = Callable[..., DebianArchive]
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,7 @@ def key(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def release(key: Path, tmp_path: Path) -> Release:
     """Make a mirror, a folder, whose release file of ``suite`` has these fields; it is really signed."""
 
-    def make(suite: str = "test", **fields: str) -> Archive:
+    def make(suite: str = "test", **fields: str) -> DebianArchive:
         folder = tmp_path / f"dists/{suite}"
         index = folder / "main/binary-amd64/Packages.xz"
         index.parent.mkdir(parents=True)
@@ -64,7 +64,7 @@ def release(key: Path, tmp_path: Path) -> Release:
             "--clearsign",
         ]
         subprocess.run(sign, check=True, input=text.encode())
-        return Archive(mirror=f"file://{tmp_path}", suite=suite, keyring=key / "keyring.gpg")
+        return DebianArchive(mirror=f"file://{tmp_path}", suite=suite, keyring=key / "keyring.gpg")
 
     return make
 
@@ -126,7 +126,7 @@ def test_a_mirror_that_names_a_time_may_be_old(release: Release, tmp_path: Path)
 def test_a_release_file_without_end_is_not_read_into_memory(release: Release, monkeypatch: pytest.MonkeyPatch) -> None:
     """The signature is looked at last, so a hostile mirror could send anything."""
     archive = release()
-    monkeypatch.setattr(module, "_MAX_RELEASE", 100)
+    monkeypatch.setattr(debian_archive, "_MAX_RELEASE", 100)
     with pytest.raises(DataError, match="InRelease has more than"):
         archive.newest("tool")
 
@@ -135,7 +135,7 @@ def test_the_lock_file_says_of_which_release_its_packages_are(tmp_path: Path) ->
     """A lock file of before, without it, is read as one without a limit."""
     assert read_released(LOCK_FILE) > 0
     path = tmp_path / "lock.json"
-    write_lock(read_lock(), Archive(), path, released=5)
+    write_lock(read_lock(), DebianArchive(), path, released=5)
     assert (read_released(path), read_lock(path)) == (5, read_lock())
     path.write_text('{"suite": "trixie", "packages": {}}')
     assert read_released(path) == 0

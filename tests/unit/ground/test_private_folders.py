@@ -17,7 +17,7 @@ from shed import fsutil
 from shed.config.paths import Paths
 from shed.errors import ConflictError, StorageError
 from shed.fsutil import locked, private_folder
-from shed.images import refs
+from shed.images import references
 from shed.oci.digest import Digest
 from shed.oci.store import LayoutStore
 from shed.progress import on_wait
@@ -77,7 +77,7 @@ def use(paths: Paths) -> None:
     with store.lease():
         digest = store.ingest([b"blob"])
     store.verify(digest, again=True)
-    refs.record(store, "localhost:5000/a:1", Digest(digest))
+    references.record(store, "localhost:5000/a:1", Digest(digest))
     prepare(paths)
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from shed.errors import UsageError
-from shed.images.build_tools import build_tools_reference
+from shed.images.writers import build_tools_reference
 
 REGISTRY = "ghcr.io/charliek/shed-build-tools"
 

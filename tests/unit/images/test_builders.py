@@ -9,11 +9,10 @@ from pathlib import Path
 import pytest
 
 from shed.errors import NotFoundError, UnavailableError, UsageError
-from shed.images.builders import buildah, docker, podman
+from shed.images.builders import tools
 from shed.images.builders.base import BuildRequest, Show, complaint, tool_environment
 from shed.images.builders.build import DEFAULT_FILES, find_file
-from shed.images.builders.choose import BUILDERS, choose_builder
-from shed.images.builders.docker import Docker
+from shed.images.builders.tools import BUILDERS, Docker, choose_builder
 from shed.oci.descriptor import Platform
 from shed.run import Argument
 
@@ -32,27 +31,27 @@ _FULL = "--file other --target two --platform linux/arm64/v8 --build-arg A=b_c -
 _NO_ATTESTATIONS = "--progress=plain --provenance=false --sbom=false"
 COMMANDS: list[tuple[Callable[[BuildRequest], list[Argument]], str, str]] = [
     (
-        lambda request: buildah.build_command(request, RECORD),
+        lambda request: tools.buildah_build_command(request, RECORD),
         "buildah build --layers --force-rm --iidfile o.id --tag localhost/shed-build:dev",
         " --timestamp 1700000000 --no-cache",
     ),
     (
-        lambda request: podman.build_command(request, RECORD),
+        lambda request: tools.podman_build_command(request, RECORD),
         "podman build --layers --force-rm --iidfile o.id --tag localhost/shed-build:dev",
         " --timestamp 1700000000 --no-cache",
     ),
     (
-        lambda request: docker.export_command(request, OUT),
+        lambda request: tools.docker_export_command(request, OUT),
         f'docker buildx build {_NO_ATTESTATIONS} --output type=oci,"dest=o.tar"',
         ",rewrite-timestamp=true",
     ),
     (
-        lambda request: docker.build_command(["docker", "buildx", "build", "--load"], request, RECORD),
+        lambda request: tools.docker_build_command(["docker", "buildx", "build", "--load"], request, RECORD),
         f"docker buildx build --load {_NO_ATTESTATIONS} --iidfile o.id --tag shed-build:dev",
         "",
     ),
     (
-        lambda request: docker.build_command(["docker", "build"], request, RECORD),
+        lambda request: tools.docker_build_command(["docker", "build"], request, RECORD),
         "docker build --iidfile o.id --tag shed-build:dev",
         "",
     ),

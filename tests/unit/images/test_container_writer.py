@@ -18,7 +18,7 @@ import pytest
 from shed.errors import DataError, NotFoundError, ShedError, StorageError, UnavailableError
 from shed.images.engine import Engine, find_engine
 from shed.images.mint import mint_archive
-from shed.images.writers.container import ContainerWriter
+from shed.images.writers import ContainerWriter
 from shed.oci.store import LayoutStore
 from shed.run import ToolError
 from support.images.minted import LAYER, small_kit
@@ -95,7 +95,7 @@ def test_no_space_for_the_tar(store: LayoutStore, tmp_path: Path, monkeypatch: p
     writer = ContainerWriter(
         "dev", engine=Engine(program(tmp_path / "engine", HELPFUL.replace("@", "true")), rootless=False)
     )
-    monkeypatch.setattr("shed.images.mint.gate.let_through", lambda *_: pytest.fail("it came too far"))
+    monkeypatch.setattr("shed.images.mint.verify_root", lambda *_: pytest.fail("it came too far"))
     resource.setrlimit(resource.RLIMIT_FSIZE, (12 << 10, hard))
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     try:
@@ -182,7 +182,7 @@ def test_a_build_that_is_killed_leaves_what_the_next_one_removes(store: LayoutSt
     code = (
         "import sys; from pathlib import Path; from shed.images.engine import Engine; from shed.images.mint import "
         "mint_archive\n"
-        "from shed.images.writers.container import ContainerWriter; from shed.oci.store import LayoutStore\n"
+        "from shed.images.writers import ContainerWriter; from shed.oci.store import LayoutStore\n"
         "from support.images.minted import small_kit\nstore = LayoutStore(Path(sys.argv[1]))\n"
         "writer = ContainerWriter('dev', engine=Engine(sys.argv[3], rootless=False))\n"
         "mint_archive(store, Path(sys.argv[2]), 'base', kit=small_kit(store), writer=writer)"

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from shed.images.derive import merge_settings, open_parent, pack_derived
+from shed.images.recipe import merge_settings, open_parent, pack_derived
 from shed.oci.pack import pack_archive
 from support.layers.tars import device, file, folder, hardlink, members, tar
 

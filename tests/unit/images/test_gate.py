@@ -11,7 +11,7 @@ from shed.entries import Entry
 from shed.erofs.errors import ErofsError
 from shed.erofs.reader import Image as ErofsImage
 from shed.images.mint import mint_archive
-from shed.images.writers.builtin import BuiltinWriter
+from shed.images.writers import BuiltinWriter
 from shed.oci.staging import StagedBlob
 from shed.oci.store import LayoutStore
 from support.erofs.images import forget_big_clusters

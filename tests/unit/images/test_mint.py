@@ -17,7 +17,7 @@ from shed.erofs.errors import ErofsError
 from shed.erofs.reader import Image as ErofsImage
 from shed.errors import DataError, NotFoundError, ShedError, StorageError, UsageError
 from shed.images.mint import mint_archive
-from shed.images.writers.builtin import BuiltinWriter
+from shed.images.writers import BuiltinWriter
 from shed.oci.descriptor import Platform
 from shed.oci.digest import digest_bytes
 from shed.oci.staging import StagedBlob
@@ -296,11 +296,11 @@ def test_full_disk(used: LayoutStore, tmp_path: Path, monkeypatch: pytest.Monkey
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as patch:
-        patch.setattr("shed.oci.unpack.os.pwrite", full)
+        patch.setattr("shed.oci.decompression.os.pwrite", full)
         error = fails(used, archive, StorageError, "No space left")
         assert error.hint is not None
     with monkeypatch.context() as patch:
-        patch.setattr("shed.images.writers.builtin.write_image", full)
+        patch.setattr("shed.images.writers.write_image", full)
         fails(used, archive, StorageError, "No space left")
     assert mint_archive(used, archive, "base", kit=small_kit(used)).root_size
 
@@ -365,15 +365,14 @@ def test_mint_killed_at_any_time(tmp_path: Path) -> None:
     """A mint that is killed leaves no tag and no manifest, and the next one works and clears up."""
     archive = Image(LAYER, UPPER).archive(tmp_path / "a.tar")
     program = (
-        "import os, sys; from pathlib import Path; from shed.images import gate, mint; from shed.images.writers "
-        "import builtin\n"
+        "import os, sys; from pathlib import Path; from shed.images import mint, verify, writers\n"
         "from shed.oci.store import LayoutStore\n"
         "from support.images.minted import small_kit\nstore = LayoutStore(Path(sys.argv[1]))\n"
         "module, step = sys.argv[3].split('.')\nsetattr(globals()[module], step, lambda *a, **k: os.kill(os.getpid(), "
         "9))\n"
         "mint.mint_archive(store, Path(sys.argv[2]), 'base', kit=small_kit(store))"
     )
-    for step in ("mint.read_layer", "mint.flatten", "builtin.write_image", "gate.verify_contents"):
+    for step in ("mint.read_layer", "mint.flatten", "writers.write_image", "verify.verify_contents"):
         store = LayoutStore(tmp_path / step)
         env = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
         done = subprocess.run([sys.executable, "-c", program, store.root, archive, step], check=False, env=env)

@@ -14,11 +14,12 @@ import pytest
 
 from shed.config.paths import Paths
 from shed.errors import ShedError, StorageError, UnavailableError
-from shed.images import refs
-from shed.images.bootkit.kit import KIT_FILE, save_kit
-from shed.images.find import find
+from shed.images import references
+from shed.images.bootkit.build import save_kit
+from shed.images.bootkit.kit import KIT_FILE
 from shed.images.prune import Garbage, Plan, execute, plan, prune
-from shed.images.resolve import resolve
+from shed.images.references import find_image
+from shed.images.resolve import resolve_image
 from shed.oci import media
 from shed.oci.descriptor import Descriptor
 from shed.oci.digest import Digest, digest_bytes, hex_of
@@ -65,8 +66,8 @@ def test_an_empty_store_has_nothing_to_remove(paths: Paths) -> None:
 def test_what_nobody_needs_goes(store: LayoutStore, paths: Paths) -> None:
     """A manifest without a tag, its own blobs, its entries and records; what another image shares stays."""
     kept, gone = put_image(store, "kept", "kept"), put_image(store, "gone", layers=3)
-    refs.record(store, "example.org/gone:v1", gone)
-    refs.record(store, "example.org/kept:v1", kept)
+    references.record(store, "example.org/gone:v1", gone)
+    references.record(store, "example.org/kept:v1", kept)
     for digest in store.inventory():
         store.verify(digest)
     preview = pruned(paths, dry_run=True)
@@ -82,7 +83,7 @@ def test_what_nobody_needs_goes(store: LayoutStore, paths: Paths) -> None:
     assert set(store.inventory()) == blobs("kept")
     assert {path.name for path in (store.root / "verified").iterdir()} == {hex_of(digest) for digest in blobs("kept")}
     assert [entry.digest for entry in store.index().manifests] == [kept]
-    assert refs.all_references(store) == [("example.org/kept:v1", kept)]
+    assert references.all_references(store) == [("example.org/kept:v1", kept)]
     assert pruned(paths) == Plan((), frozenset(), ())
 
 
@@ -122,7 +123,7 @@ def test_an_image_that_gets_its_names_while_a_prune_looks(store: LayoutStore, pa
 
     class Meanwhile(dict[str, str]):
         def items(self) -> Any:  # asked for when all tags are read
-            refs.record(store, "example.org/new:v1", put_image(store, "new", "new", held=lease))
+            references.record(store, "example.org/new:v1", put_image(store, "new", "new", held=lease))
             return super().items()
 
     lease = cast(Lease, Mock())  # a real one cannot grow as long as a prune looks
@@ -131,14 +132,14 @@ def test_an_image_that_gets_its_names_while_a_prune_looks(store: LayoutStore, pa
     tag = store.tag("new")
     assert tag is not None
     assert [entry.digest for entry in store.index().manifests] == [tag.digest]
-    assert refs.lookup(store, "example.org/new:v1") == tag.digest
+    assert references.lookup(store, "example.org/new:v1") == tag.digest
 
 
 def test_configured_references_keep_their_image(store: LayoutStore, paths: Paths) -> None:
     """By the entry of the reference, or as a digest; also when the image could not be booted as it is."""
     by_ref, by_digest, rootless = put_image(store, "a"), put_image(store, "b"), put_image(store, "c", root=False)
-    refs.record(store, "example.org/a:v1", by_ref)
-    refs.record(store, "example.org/c:v1", rootless)
+    references.record(store, "example.org/a:v1", by_ref)
+    references.record(store, "example.org/c:v1", rootless)
     names = {
         "default_image": "example.org/a:v1",
         "alias b": by_digest,
@@ -187,7 +188,7 @@ def test_what_is_missing_is_no_reason_to_refuse(store: LayoutStore, paths: Paths
 
 def resolve_parts(store: LayoutStore, name: str) -> int:
     """Return how many of the files that the image boots from are here."""
-    image = resolve(store, name)
+    image = resolve_image(store, name)
     return sum(path.is_file() for path in (image.kernel, image.initrd, image.root, image.runtime))
 
 
@@ -206,8 +207,8 @@ def test_the_cache_of_the_version_before(store: LayoutStore, paths: Paths) -> No
 def test_entries_that_say_nothing_go(store: LayoutStore, paths: Paths) -> None:
     """References that are damaged, or whose image is not here."""
     digest = put_image(store, "base", "base")
-    refs.record(store, "example.org/base:v1", digest)
-    refs.record(store, "example.org/gone:v1", digest_bytes(b"gone"))
+    references.record(store, "example.org/base:v1", digest)
+    references.record(store, "example.org/gone:v1", digest_bytes(b"gone"))
     (store.root / "refs/junk.json").write_text("junk")
     pruned(paths)
     assert [path.name for path in (store.root / "refs").iterdir()] == [
@@ -250,7 +251,7 @@ def test_a_crash_at_any_moment_leaves_a_valid_layout(
     """Everything that is listed is complete, what is needed is untouched, and the next prune removes the rest."""
     put_image(store, "kept", "kept")
     for name in ("one", "two"):
-        refs.record(store, f"example.org/{name}:v1", put_image(store, name))
+        references.record(store, f"example.org/{name}:v1", put_image(store, name))
     for digest in store.inventory():
         store.verify(digest)
     left = moment
@@ -276,10 +277,10 @@ def test_a_crash_at_any_moment_leaves_a_valid_layout(
             store.has(digest) for digest in (manifest.config.digest, *(layer.digest for layer in manifest.layers))
         )
     assert blobs("kept") <= set(store.inventory())
-    assert refs.lookup(store, "example.org/one:v1") is None or find(store, "example.org/one:v1")
+    assert references.lookup(store, "example.org/one:v1") is None or find_image(store, "example.org/one:v1")
     pruned(paths)
     assert set(store.inventory()) == blobs("kept")
-    assert refs.all_references(store) == []
+    assert references.all_references(store) == []
 
 
 def test_a_disk_that_refuses(store: LayoutStore, paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,13 +19,13 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from shed.config.paths import Paths
 from shed.errors import ConflictError
-from shed.images import refs
-from shed.images.bootkit.kit import save_kit
+from shed.images import references
+from shed.images.annotations import blobs_of
+from shed.images.bootkit.build import save_kit
 from shed.images.prune import Plan, prune
 from shed.images.pull import pull_image
 from shed.images.push import push_image
-from shed.images.reachable import blobs_of
-from shed.images.remove import remove_image
+from shed.images.tags import remove_image
 from shed.oci import media
 from shed.oci.descriptor import Descriptor
 from shed.oci.digest import Digest, digest_bytes
@@ -141,7 +141,7 @@ class Storage(RuleBasedStateMachine):
     @rule(data=st.data())
     def record_reference(self, data: st.DataObject) -> None:
         self.configured = self.tags[data.draw(st.sampled_from(sorted(self.tags)))]
-        refs.record(self.store, CONFIGURED["default_image"], self.configured)
+        references.record(self.store, CONFIGURED["default_image"], self.configured)
 
     @precondition(lambda self: self.tags)
     @rule(data=st.data(), whole=st.booleans())

@@ -8,10 +8,10 @@ import pytest
 
 from shed.config.paths import Paths
 from shed.errors import ConflictError, DataError, NotFoundError, UsageError
-from shed.images import refs
-from shed.images.find import find
+from shed.images import references
 from shed.images.listing import inspect_image, list_images
-from shed.images.remove import Removed, remove_image
+from shed.images.references import find_image
+from shed.images.tags import Removed, remove_image
 from shed.oci.digest import Digest, digest_bytes, hex_of, short
 from shed.oci.store import LayoutStore
 from shed.sheds.pins import pins
@@ -37,25 +37,25 @@ def base(store: LayoutStore) -> Digest:
     """An image with two tags and a reference."""
     digest = put_image(store, "base", "base")
     put_image(store, "base", "second")
-    refs.record(store, REF, digest)
+    references.record(store, REF, digest)
     return digest
 
 
 def test_a_tag_is_removed_alone(store: LayoutStore, base: Digest) -> None:
     """With the last one the references go too: a create must not use what was removed.  The blobs stay."""
     assert remove_image(store, "base", [], {}) == Removed(base, ["base"], [], [])
-    assert refs.lookup(store, REF) == base
+    assert references.lookup(store, REF) == base
     assert remove_image(store, "second", [], {}) == Removed(base, ["second"], [REF], [])
-    assert refs.lookup(store, REF) is None
+    assert references.lookup(store, REF) is None
     assert store.has(base)
-    assert find(store, base).name == ""
+    assert find_image(store, base).name == ""
     with pytest.raises(NotFoundError):
         remove_image(store, "base", [], {})
 
 
 def test_a_tag_that_moves_meanwhile_stays(store: LayoutStore, base: Digest, monkeypatch: pytest.MonkeyPatch) -> None:
     """What it means now was not what was asked for."""
-    monkeypatch.setattr("shed.images.remove.all_tags", lambda store: [("base", base), ("second", base)])
+    monkeypatch.setattr("shed.images.tags.all_tags", lambda store: [("base", base), ("second", base)])
     other = put_image(store, "other", "second")
     remove_image(store, base, [], {})
     tag = store.tag("second")
@@ -115,8 +115,8 @@ def test_damage_can_be_removed(store: LayoutStore, base: Digest) -> None:
 
 def test_a_reference_is_only_a_hit_when_all_is_right(store: LayoutStore, base: Digest) -> None:
     """Anything else is a miss, never a failure."""
-    assert find(store, REF).digest == base
-    assert find(store, REF).name == "base"
+    assert find_image(store, REF).digest == base
+    assert find_image(store, REF).name == "base"
     path = store.root / f"refs/{hex_of(digest_bytes(REF.encode()))}.json"
     good = path.read_text()
     for junk in (
@@ -127,40 +127,40 @@ def test_a_reference_is_only_a_hit_when_all_is_right(store: LayoutStore, base: D
         good.replace(base, "sha256:x"),
     ):
         path.write_text(junk)
-        assert refs.lookup(store, REF) is None
+        assert references.lookup(store, REF) is None
     path.unlink()
     path.mkdir()
-    assert refs.lookup(store, REF) is None
+    assert references.lookup(store, REF) is None
     path.rmdir()
-    refs.record(store, REF, base)
-    assert refs.lookup(store, REF) == base
-    assert refs.lookup(store, "example.org/base:v2") is None
-    refs.record(store, REF, put_image(store, "old", root=False))
-    assert refs.lookup(store, REF) is None
-    refs.record(store, REF, base)
+    references.record(store, REF, base)
+    assert references.lookup(store, REF) == base
+    assert references.lookup(store, "example.org/base:v2") is None
+    references.record(store, REF, put_image(store, "old", root=False))
+    assert references.lookup(store, REF) is None
+    references.record(store, REF, base)
     root = next(digest for digest in store.inventory() if store.read_bytes(digest) == b"root of base")
     store.blob_path(root).unlink()
-    assert refs.lookup(store, REF) is None
+    assert references.lookup(store, REF) is None
     with pytest.raises(NotFoundError, match="no image is called"):
-        find(store, REF)
+        find_image(store, REF)
 
 
 def test_a_local_tag_wins_over_a_reference(store: LayoutStore, base: Digest) -> None:
     """What was built here is what its name means; a reference wins over what looks like a digest."""
     other = put_image(store, "other", "other")
-    refs.record(store, "other", base)
-    assert find(store, "other").digest == other
-    refs.record(store, hex_of(other), base)
-    assert find(store, hex_of(other)).digest == base
+    references.record(store, "other", base)
+    assert find_image(store, "other").digest == other
+    references.record(store, hex_of(other), base)
+    assert find_image(store, hex_of(other)).digest == base
     with pytest.raises(UsageError, match="too short"):
-        find(store, "sha256:abc")
+        find_image(store, "sha256:abc")
 
 
 def test_the_list_says_who_needs_what(store: LayoutStore, paths: Paths, base: Digest) -> None:
     """Where an image comes from, its references and its users; an image without a root is listed and marked."""
     dangling, old = put_image(store, "dangling"), put_image(store, "old", root=False)
     put_shed(paths, "dev", old)
-    refs.record(store, "example.org/x:v1", dangling)
+    references.record(store, "example.org/x:v1", dangling)
     images = {(image.name, image.digest): image for image in list_images(store, pins(paths), {"default_image": REF})}
     assert {key: (image.source, image.references, image.in_use, image.bootable) for key, image in images.items()} == {
         ("base", base): ("config", [REF], [], True),

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 from shed.errors import DataError, NotFoundError, UsageError
-from shed.images.find import find
 from shed.images.listing import inspect_image, list_images
 from shed.images.mint import MintResult
-from shed.images.resolve import resolve
+from shed.images.references import find_image
+from shed.images.resolve import resolve_image
 from shed.oci import media
 from shed.oci.descriptor import Descriptor
 from shed.oci.digest import Digest, hex_of, short
@@ -47,7 +47,7 @@ def without(store: LayoutStore, minted: MintResult, key: str) -> Digest:
 
 def test_resolve(store: LayoutStore, minted: MintResult) -> None:
     """A tag gives the four files and the config."""
-    image = resolve(store, "base")
+    image = resolve_image(store, "base")
     assert (image.digest, image.name, image.config) == (minted.manifest_digest, "base", {"Cmd": ["sh"]})
     assert image.root == store.blob_path(minted.root_digest)
     assert [path.read_bytes() for path in (image.kernel, image.initrd, image.runtime)] == [
@@ -61,10 +61,10 @@ def test_every_way_to_name_an_image(store: LayoutStore, minted: MintResult) -> N
     """Tag, digest, short digest, and short digest without `sha256:`."""
     digest = minted.manifest_digest
     for reference in ("base", digest, short(digest), hex_of(digest)[:12], hex_of(digest), digest[:40]):
-        found = find(store, reference)
+        found = find_image(store, reference)
         assert (found.digest, found.name) == (digest, "base")
     store.untag("base")
-    assert find(store, short(digest)).name == ""
+    assert find_image(store, short(digest)).name == ""
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def test_every_way_to_name_an_image(store: LayoutStore, minted: MintResult) -> N
 def test_unknown_images(store: LayoutStore, minted: MintResult, reference: str) -> None:
     """What is not there is said so, with what to do."""
     with pytest.raises(NotFoundError, match="no image is called") as caught:
-        find(store, reference)
+        find_image(store, reference)
     assert caught.value.code == "IMAGE_NOT_FOUND"
     assert "shed image ls" in (caught.value.hint or "")
 
@@ -82,7 +82,7 @@ def test_unknown_images(store: LayoutStore, minted: MintResult, reference: str) 
 def test_too_short_digest(store: LayoutStore, minted: MintResult) -> None:
     """Fewer than 12 digits mean nothing."""
     with pytest.raises(UsageError, match="too short"):
-        find(store, minted.manifest_digest[:15])
+        find_image(store, minted.manifest_digest[:15])
 
 
 def test_ambiguous_digest(store: LayoutStore, minted: MintResult, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,23 +90,23 @@ def test_ambiguous_digest(store: LayoutStore, minted: MintResult, monkeypatch: p
     other = Digest(minted.manifest_digest[:-1] + ("0" if minted.manifest_digest[-1] != "0" else "1"))
     store.publish(Descriptor(media.MANIFEST, other, 5), "other")
     with pytest.raises(UsageError, match="means 2 images") as caught:
-        find(store, short(other))
+        find_image(store, short(other))
     assert caught.value.code == "AMBIGUOUS_REFERENCE"
-    assert find(store, other).name == "other"
+    assert find_image(store, other).name == "other"
 
 
 def test_tag_wins_over_digest(store: LayoutStore, minted: MintResult, tmp_path: Path) -> None:
     """A name that looks like a short digest is a name."""
     name = hex_of(minted.manifest_digest)[:12]
     other = mint_small(store, tmp_path, name, tar(file("other")))
-    assert find(store, name).digest == other.manifest_digest
+    assert find_image(store, name).digest == other.manifest_digest
 
 
 def test_missing_annotation_has_the_documented_text(store: LayoutStore, minted: MintResult) -> None:
     """Word for word as image-format.md has it."""
     digest = short(without(store, minted, "io.shed.rootfs.erofs.digest"))
     with pytest.raises(DataError) as caught:
-        resolve(store, "old")
+        resolve_image(store, "old")
     assert str(caught.value) == (
         f"image manifest {digest} lacks io.shed.rootfs.erofs.digest annotation (built with pre-v0.5.2 tooling). "
         f"Re-pull against current images: shed image rm {digest} && shed-server pull-images."
@@ -125,14 +125,14 @@ def test_other_missing_annotations(store: LayoutStore, minted: MintResult, key: 
     """An image that names no kernel, initrd or runtime cannot be booted either."""
     without(store, minted, key)
     with pytest.raises(DataError, match=f"names no {what} blob"):
-        resolve(store, "old")
+        resolve_image(store, "old")
 
 
 def test_missing_blob_has_the_documented_text(store: LayoutStore, minted: MintResult) -> None:
     """Word for word as the reference has it, with what is known filled in."""
     store.blob_path(minted.root_digest).unlink()
     with pytest.raises(NotFoundError) as caught:
-        resolve(store, "base")
+        resolve_image(store, "base")
     assert str(caught.value) == (
         f"rootfs erofs blob {short(minted.root_digest)} referenced by manifest {short(minted.manifest_digest)} is "
         "missing from the "
@@ -143,7 +143,7 @@ def test_missing_blob_has_the_documented_text(store: LayoutStore, minted: MintRe
 @pytest.mark.parametrize("damage", ["altered", "truncated"])
 def test_damaged_root(store: LayoutStore, minted: MintResult, damage: str) -> None:
     """A root that is not what it was is not booted, also after it was good once; minting again mends it."""
-    resolve(store, "base")
+    resolve_image(store, "base")
     path = store.blob_path(minted.root_digest)
     data = path.read_bytes()
     path.chmod(0o644)
@@ -152,19 +152,19 @@ def test_damaged_root(store: LayoutStore, minted: MintResult, damage: str) -> No
         DataError,
         match=f"rootfs erofs blob of image manifest {short(minted.manifest_digest)} is damaged: .*digest mismatch",
     ) as caught:
-        resolve(store, "base")
+        resolve_image(store, "base")
     assert caught.value.code == "DIGEST_MISMATCH"
     mint_small(store, store.root.parent)
-    assert resolve(store, "base", verify=True).root == path
+    assert resolve_image(store, "base", verify=True).root == path
 
 
 def test_a_damaged_kernel_comes_from_the_boot_kit(store: LayoutStore, minted: MintResult) -> None:
     """Building the image again would not mend it, so that is not what the hint says."""
-    path = resolve(store, "base").kernel
+    path = resolve_image(store, "base").kernel
     path.chmod(0o644)
     path.write_bytes(b"!" + path.read_bytes())
     with pytest.raises(DataError, match="kernel blob of image manifest") as caught:
-        resolve(store, "base")
+        resolve_image(store, "base")
     assert "shed image bootkit build" in str(caught.value.hint)
 
 
@@ -174,14 +174,14 @@ def test_damaged_manifest_and_tag(store: LayoutStore, minted: MintResult) -> Non
     path.chmod(0o644)
     path.write_bytes(b"{}")
     with pytest.raises(DataError, match=r"image manifest .*digest mismatch"):
-        resolve(store, "base")
+        resolve_image(store, "base")
     path.unlink()
     with pytest.raises(NotFoundError, match=r"image manifest .* is not in the local store"):
-        resolve(store, "base")
+        resolve_image(store, "base")
     for junk in ("junk", '{"digest": "x"}', "[]"):
         (store.tags / "base.json").write_text(junk)
         with pytest.raises(DataError, match=r"tag file .*/base\.json") as caught:
-            resolve(store, "base")
+            resolve_image(store, "base")
         assert "again under the name base" in (caught.value.hint or "")
 
 
@@ -194,7 +194,7 @@ def test_bad_annotations(store: LayoutStore, minted: MintResult) -> None:
     ):
         publish(store, Manifest(manifest.config, manifest.layers, manifest.annotations | {key: value}), "odd")
         with pytest.raises(DataError, match=problem):
-            resolve(store, "odd")
+            resolve_image(store, "odd")
 
 
 def test_list(store: LayoutStore, minted: MintResult, tmp_path: Path) -> None:
@@ -245,7 +245,7 @@ def test_list_with_damage(store: LayoutStore, minted: MintResult, tmp_path: Path
     )
     (store.root / "index.json").write_text("junk")
     assert len(list_images(store)) == 5
-    assert resolve(store, "base").name == "base"
+    assert resolve_image(store, "base").name == "base"
 
 
 def test_inspect(store: LayoutStore, minted: MintResult) -> None:
@@ -277,4 +277,4 @@ def test_image_without_config_is_refused(store: LayoutStore, minted: MintResult)
     small_kit(store)
     store.blob_path(store.read_manifest(minted.manifest_digest).config.digest).unlink()
     with pytest.raises(NotFoundError, match=r"image config .* is not in the local store"):
-        resolve(store, "base")
+        resolve_image(store, "base")

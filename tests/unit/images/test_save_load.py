@@ -17,10 +17,10 @@ import zstandard
 from shed.errors import ConflictError, DataError, NotFoundError, ShedError, UsageError
 from shed.images.annotations import KERNEL_KEY, ROOT_KEY
 from shed.images.listing import list_images
-from shed.images.load import load
+from shed.images.load import load_images
 from shed.images.prune import prune
-from shed.images.resolve import resolve
-from shed.images.save import save, save_to_file
+from shed.images.resolve import resolve_image
+from shed.images.save import save_images, save_to_file
 from shed.oci import media
 from shed.oci.descriptor import Descriptor
 from shed.oci.digest import digest_bytes, hex_of
@@ -50,7 +50,7 @@ def theirs(tmp_path: Path) -> LayoutStore:
 def saved(store: LayoutStore, *references: str) -> bytes:
     """Return the file that holds these images."""
     output = io.BytesIO()
-    save(store, references or ["base"], output)
+    save_images(store, references or ["base"], output)
     return output.getvalue()
 
 
@@ -76,7 +76,7 @@ def test_the_same_images_give_the_same_bytes(store: LayoutStore, theirs: LayoutS
     path = tmp_path / "a.tar"
     save_to_file(store, ["base"], path)
     assert saved(store) == path.read_bytes()
-    load(theirs, path)
+    load_images(theirs, path)
     assert saved(theirs) == path.read_bytes()
     with tarfile.open(path) as archive:
         assert {(member.mtime, member.uid, member.gid, member.uname, member.mode) for member in archive} == {
@@ -110,7 +110,7 @@ def test_several_images_in_one_file(store: LayoutStore, theirs: LayoutStore, tmp
     other = mint_sound(store, tmp_path, "other", tar(file("x", b"y"))).manifest_digest
     store.publish(Descriptor(media.MANIFEST, other, store.size(other)), "twin")
     (tmp_path / "a.tar").write_bytes(saved(store, "base", "twin", "other", digest_of(store)))
-    assert [(image.name, image.digest) for image in load(theirs, tmp_path / "a.tar")] == [
+    assert [(image.name, image.digest) for image in load_images(theirs, tmp_path / "a.tar")] == [
         ("base", digest_of(store)),
         ("twin", other),
         ("other", other),
@@ -125,8 +125,8 @@ def test_a_compressed_file(
 ) -> None:
     """Whoever compresses the file on its way need not unpack it."""
     (tmp_path / "a").write_bytes(pack(saved(store)))
-    assert [image.name for image in load(theirs, tmp_path / "a", trust_kernel=True)] == ["base"]
-    resolve(theirs, "base", verify=True)
+    assert [image.name for image in load_images(theirs, tmp_path / "a", trust_kernel=True)] == ["base"]
+    resolve_image(theirs, "base", verify=True)
 
 
 def test_an_image_without_its_layers(store: LayoutStore, theirs: LayoutStore, tmp_path: Path) -> None:
@@ -136,12 +136,12 @@ def test_an_image_without_its_layers(store: LayoutStore, theirs: LayoutStore, tm
     store.blob_path(layer.digest).unlink()
     warnings: list[Event] = []
     with (tmp_path / "boot.tar").open("wb") as output:
-        save(store, ["base"], output, Progress(warnings.append))
+        save_images(store, ["base"], output, Progress(warnings.append))
     assert [event.message.partition(":")[0] for event in warnings if isinstance(event, WarningEvent)] == ["base"]
-    assert [image.layers for image in load(theirs, tmp_path / "boot.tar")] == [False]
+    assert [image.layers for image in load_images(theirs, tmp_path / "boot.tar")] == [False]
     assert [image.layers for image in list_images(theirs)] == ["boot-only"]
     (tmp_path / "whole.tar").write_bytes(whole)
-    assert [image.layers for image in load(theirs, tmp_path / "whole.tar")] == [True]
+    assert [image.layers for image in load_images(theirs, tmp_path / "whole.tar")] == [True]
     assert [image.layers for image in list_images(theirs)] == ["full"]
 
 
@@ -150,7 +150,7 @@ def test_what_cannot_be_saved(store: LayoutStore, tmp_path: Path) -> None:
     path = tmp_path / "out/a.tar"
     path.parent.mkdir()
     path.write_bytes(b"old")
-    kernel = resolve(store, "base").kernel
+    kernel = resolve_image(store, "base").kernel
     with pytest.raises(NotFoundError, match="no image is called 'nothing'"):
         save_to_file(store, ["base", "nothing"], path)
     kernel.chmod(0o644)
@@ -240,7 +240,7 @@ def refused(store: LayoutStore, path: Path, message: str) -> ShedError:
     """Load `path`, which must fail and leave the store as it is; return the error."""
     before = content(store)
     with pytest.raises(DataError, match=message) as caught:
-        load(store, path)
+        load_images(store, path)
     assert str(path) in caught.value.message
     assert caught.value.hint
     assert content(store) == before
@@ -280,7 +280,7 @@ def test_files_with_more_than_they_should_have(store: LayoutStore, theirs: Layou
     refused(theirs, path, r"it holds 'index\.json' twice")
     extra = {"../escaped": b"x", "/escaped": b"x", f"blobs/sha256/{'0' * 64}": b"x"}
     path.write_bytes(packed({**files, **extra}))
-    load(theirs, path)
+    load_images(theirs, path)
     theirs_blobs = {hex_of(digest) for digest in theirs.blob_digests()}
     assert "0" * 64 not in theirs_blobs
     assert not (tmp_path / "escaped").exists()
@@ -314,15 +314,15 @@ def test_names_that_are_taken(store: LayoutStore, theirs: LayoutStore, tmp_path:
     path = tmp_path / "a.tar"
     path.write_bytes(saved(store))
     events: list[Event] = []
-    assert [image.name for image in load(theirs, path, progress=Progress(events.append))] == [""]
+    assert [image.name for image in load_images(theirs, path, progress=Progress(events.append))] == [""]
     assert any(isinstance(event, WarningEvent) and "base is another image here" in event.message for event in events)
     assert digest_of(theirs) == first
     assert digest_of(store) in {entry.digest for entry in theirs.index().manifests}
     with pytest.raises(ConflictError, match="base is the name of another image"):
-        load(theirs, path, tag="base")
-    assert [image.name for image in load(theirs, path, tag="mine")] == ["mine"]
+        load_images(theirs, path, tag="base")
+    assert [image.name for image in load_images(theirs, path, tag="mine")] == ["mine"]
     assert digest_of(theirs, "mine") == digest_of(store)
-    assert [image.name for image in load(theirs, path, force=True)] == ["base"]
+    assert [image.name for image in load_images(theirs, path, force=True)] == ["base"]
     assert digest_of(theirs) == digest_of(store)
 
 
@@ -334,10 +334,10 @@ def test_names_that_are_none_here(store: LayoutStore, theirs: LayoutStore, tmp_p
     path = tmp_path / "a.tar"
     path.write_bytes(packed({**files, "index.json": json.dumps(index).encode()}))
     events: list[Event] = []
-    assert [image.name for image in load(theirs, path, progress=Progress(events.append))] == [""]
+    assert [image.name for image in load_images(theirs, path, progress=Progress(events.append))] == [""]
     assert any(isinstance(event, WarningEvent) and "ghcr.io/me/base:v1" in event.message for event in events)
     with pytest.raises(UsageError, match="invalid image name"):
-        load(theirs, path, tag="a/b")
+        load_images(theirs, path, tag="a/b")
 
 
 def test_one_name_for_several_images(store: LayoutStore, theirs: LayoutStore, tmp_path: Path) -> None:
@@ -345,7 +345,7 @@ def test_one_name_for_several_images(store: LayoutStore, theirs: LayoutStore, tm
     mint_sound(store, tmp_path, "other", tar(file("x", b"y")))
     (tmp_path / "a.tar").write_bytes(saved(store, "base", "other"))
     with pytest.raises(UsageError, match="holds 2 images: they cannot all be called mine"):
-        load(theirs, tmp_path / "a.tar", tag="mine")
+        load_images(theirs, tmp_path / "a.tar", tag="mine")
     assert content(theirs) == []
 
 
@@ -353,13 +353,13 @@ def test_loading_mends_what_is_damaged(store: LayoutStore, theirs: LayoutStore, 
     """Blobs that are here are not copied again, unless they are damaged."""
     path = tmp_path / "a.tar"
     path.write_bytes(saved(store))
-    load(theirs, path, trust_kernel=True)
-    root, kernel = resolve(theirs, "base").root, resolve(theirs, "base").kernel
+    load_images(theirs, path, trust_kernel=True)
+    root, kernel = resolve_image(theirs, "base").root, resolve_image(theirs, "base").kernel
     inode = root.stat().st_ino
     kernel.chmod(0o644)
     kernel.write_bytes(b"KERNEL")
-    load(theirs, path)
-    assert resolve(theirs, "base", verify=True).kernel.read_bytes() == b"kernel"
+    load_images(theirs, path)
+    assert resolve_image(theirs, "base", verify=True).kernel.read_bytes() == b"kernel"
     assert root.stat().st_ino == inode
 
 
@@ -373,8 +373,8 @@ def test_a_prune_meanwhile(store: LayoutStore, theirs: LayoutStore, tmp_path: Pa
         if isinstance(event, WarningEvent):  # it is told that the name is taken
             removed.append(len(prune(LayoutStore(theirs.root), list, {}).garbage))
 
-    (image,) = load(theirs, tmp_path / "a.tar", progress=Progress(prune_then))
+    (image,) = load_images(theirs, tmp_path / "a.tar", progress=Progress(prune_then))
     assert removed == [0]
-    resolve(theirs, image.digest, verify=True)
+    resolve_image(theirs, image.digest, verify=True)
     assert all(theirs.has(layer.digest) for layer in theirs.read_manifest(image.digest).layers)
     assert prune(theirs, list, {}).garbage

@@ -8,8 +8,8 @@ import pytest
 
 from shed.errors import NotFoundError, UsageError
 from shed.images.sources import SourceRef, open_source, parse_source
-from shed.oci.choose import choose_image
 from shed.oci.manifest import REF_NAME
+from shed.oci.selection import select_image
 from shed.oci.store import LayoutStore
 from shed.progress import Progress
 from support.images.minted import LAYER
@@ -71,7 +71,7 @@ def test_a_tag_chooses_among_the_images_of_an_archive(tmp_path: Path) -> None:
     def opened(tag: str) -> str:
         source = SourceRef("oci-archive", str(path), tag)
         with open_source(source, store=store, platform=None, progress=Progress()) as archive:
-            return choose_image(archive).digest
+            return select_image(archive).digest
 
     assert opened("one") == digests["one"]
     assert {opened(tag) for tag in ("example.org/two:1", "two:1", "docker.io/library/two:2")} == {digests["two"]}

@@ -14,13 +14,13 @@ import pytest
 from shed.config.paths import Paths
 from shed.config.server import ConfigError, Settings, parse_settings
 from shed.errors import ConflictError, DataError
-from shed.images import refs, trust
+from shed.images import references, trust
 from shed.images.annotations import INITRD_KEY, KERNEL_KEY
-from shed.images.bootkit.kit import save_kit
-from shed.images.load import load
+from shed.images.bootkit.build import save_kit
+from shed.images.load import load_images
 from shed.images.pull import pull_image
 from shed.images.pull_policy import find_or_pull
-from shed.images.resolve import resolve
+from shed.images.resolve import resolve_image
 from shed.images.save import save_to_file
 from shed.oci.digest import digest_bytes
 from shed.oci.manifest import Manifest
@@ -60,28 +60,28 @@ def test_an_image_that_brings_its_own_is_refused(store: LayoutStore, key: str, w
     with pytest.raises(
         ConflictError, match=f"image evil brings the {what} {digest_bytes(EVIL)}, which this host does not know"
     ) as caught:
-        resolve(store, "evil")
+        resolve_image(store, "evil")
     assert caught.value.code == "KERNEL_NOT_TRUSTED"
     assert "shed image trust evil" in (caught.value.hint or "")
     assert "trusted_kernels in server.yaml" in (caught.value.hint or "")
     assert digest_bytes(EVIL) in trust.add_image(store, "evil", "the test")
-    assert resolve(store, "evil").name == "evil"
+    assert resolve_image(store, "evil").name == "evil"
 
 
 def test_what_was_built_here_is_known(store: LayoutStore) -> None:
     """Images of this host's kits, the earlier ones too."""
-    assert resolve(store, "base").name == "base"
+    assert resolve_image(store, "base").name == "base"
     save_kit(store, replace(small_kit(store), kernel=store.put_bytes(b"next kernel")))
     bring(store, "next", data=b"next kernel")
-    assert resolve(store, "next").name == "next"
-    assert resolve(store, "base").name == "base"
+    assert resolve_image(store, "next").name == "next"
+    assert resolve_image(store, "base").name == "base"
 
 
 def test_the_configuration_may_list_digests(store: LayoutStore) -> None:
     """As many as there are; anything that is no digest is refused."""
     bring(store)
     settings = parse_settings(f"trusted_kernels: ['{digest_bytes(EVIL)}']", Path("server.yaml"))
-    assert resolve(store, "evil", trusted=settings.trusted_kernels).name == "evil"
+    assert resolve_image(store, "evil", trusted=settings.trusted_kernels).name == "evil"
     for wrong in ("any", "[any]", "[sha256:12]", "true"):
         with pytest.raises(ConfigError, match="trusted_kernels"):
             parse_settings(f"trusted_kernels: {wrong}", Path("server.yaml"))
@@ -94,12 +94,12 @@ def test_a_store_of_before_goes_on_and_what_comes_after_is_asked_about(store: La
     store.untag("theirs")
     store.unlist([pinned])
     forget(store)
-    assert resolve(store, "base").name == "base"
+    assert resolve_image(store, "base").name == "base"
     bring(store)
     with pytest.raises(ConflictError):
-        resolve(store, "evil")
+        resolve_image(store, "evil")
     bring(store, "again", data=b"their kernel")
-    assert resolve(store, "again").name == "again"
+    assert resolve_image(store, "again").name == "again"
 
 
 def test_nothing_that_comes_in_is_taken_for_old(store: LayoutStore, tmp_path: Path) -> None:
@@ -110,12 +110,12 @@ def test_nothing_that_comes_in_is_taken_for_old(store: LayoutStore, tmp_path: Pa
     mint_sound(before, tmp_path)
     forget(before)
     for theirs in (before, new):
-        load(theirs, tmp_path / "evil.tar")
+        load_images(theirs, tmp_path / "evil.tar")
         with pytest.raises(ConflictError, match="brings the kernel"):
-            resolve(theirs, "evil")
-    load(new, tmp_path / "evil.tar", trust_kernel=True)
-    assert resolve(new, "evil").name == "evil"
-    assert resolve(before, "base").name == "base"
+            resolve_image(theirs, "evil")
+    load_images(new, tmp_path / "evil.tar", trust_kernel=True)
+    assert resolve_image(new, "evil").name == "evil"
+    assert resolve_image(before, "base").name == "base"
 
 
 def test_a_pull_looks_first(store: LayoutStore, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -141,7 +141,7 @@ def test_what_the_configuration_names_is_trusted_and_nothing_else(
         (Settings(image_aliases={"ours": reference}), "ours"),
         (Settings(image_aliases={}), reference),
     ):
-        refs.record(store, reference, digest_of(store, "evil"))
+        references.record(store, reference, digest_of(store, "evil"))
         forget(store)
         evil = store.root / "tags/evil.json"
         kept = evil.read_bytes()
@@ -159,7 +159,7 @@ def test_a_damaged_list_trusts_nobody(store: LayoutStore, data: bytes) -> None:
     """It is told, and nothing boots: what somebody broke may be what kept something out."""
     (store.root / trust.FILE).write_bytes(data)
     with pytest.raises(DataError, match=r"trusted\.json") as caught:
-        resolve(store, "base")
+        resolve_image(store, "base")
     assert caught.value.hint
     with pytest.raises(DataError):
         trust.add_image(store, "base", "the test")

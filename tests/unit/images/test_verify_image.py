@@ -10,8 +10,9 @@ import pytest
 
 from shed.errors import NotFoundError, UnavailableError, UsageError
 from shed.images.annotations import ROOT_KEY
-from shed.images.history import image_history, tag_image
-from shed.images.resolve import resolve
+from shed.images.listing import image_history
+from shed.images.resolve import resolve_image
+from shed.images.tags import tag_image
 from shed.images.verify import Check, verify_image
 from shed.oci import media
 from shed.oci.descriptor import Descriptor
@@ -77,7 +78,7 @@ def test_a_sound_image(store: LayoutStore) -> None:
 @pytest.mark.parametrize("what", ["kernel", "initrd", "runtime", "root"])
 def test_a_blob_that_changed(store: LayoutStore, what: str) -> None:
     """Is named with both digests, although its size and the record of the last comparison say that all is well."""
-    path: Path = getattr(resolve(store, "base"), what)
+    path: Path = getattr(resolve_image(store, "base"), what)
     before = path.stat()
     overwrite(path, b"XX", before.st_size // 2)
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
@@ -99,7 +100,7 @@ def test_a_layer_that_changed(store: LayoutStore) -> None:
 
 def test_a_blob_that_is_gone(store: LayoutStore) -> None:
     """Is a failure, and not the end of the verification."""
-    resolve(store, "base").initrd.unlink()
+    resolve_image(store, "base").initrd.unlink()
     checks = by_name(store)
     assert states(checks, "FAIL") == ["initrd blob"]
     assert "is not in the local store" in checks["initrd blob"].detail

@@ -13,9 +13,9 @@ from shed.errors import DataError
 from shed.images.mint import mint_archive
 from shed.oci import media
 from shed.oci.archive import open_archive
-from shed.oci.choose import choose_image
 from shed.oci.digest import digest_bytes, hex_of
 from shed.oci.pack import repack_archive
+from shed.oci.selection import select_image
 from shed.oci.store import LayoutStore
 from support.images.minted import LAYER, small_kit
 from support.layers.tars import Image, Item, file, symlink, tar
@@ -86,9 +86,9 @@ def test_it_becomes_an_oci_archive(tmp_path: Path) -> None:
     """The same image, in a file that other tools read as OCI."""
     with open_archive(Saved(LAYER, EMPTY, EMPTY).write(tmp_path / "a.tar"), scratch=tmp_path) as archive:
         repack_archive(archive, tmp_path / "b.tar")
-        chosen = choose_image(archive)
+        chosen = select_image(archive)
     with open_archive(tmp_path / "b.tar", scratch=tmp_path) as archive:
-        assert choose_image(archive) == chosen
+        assert select_image(archive) == chosen
 
 
 def _other_layer(saved: Saved) -> None:

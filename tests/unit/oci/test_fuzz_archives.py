@@ -24,18 +24,17 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from shed.errors import ShedError
-from shed.images.annotations import BootAnnotations
-from shed.images.resolve import boot_blobs
+from shed.images.annotations import BootAnnotations, boot_blobs
 from shed.oci.archive import open_archive, open_blob
-from shed.oci.choose import choose_image, choose_named
+from shed.oci.decompression import Spool
 from shed.oci.digest import digest_bytes
 from shed.oci.flatten import flatten
 from shed.oci.layers import read_layer
+from shed.oci.selection import select_image, select_named
 from shed.oci.store import LayoutStore
 from shed.oci.tarheader import BLOCK
 from shed.oci.tarstream import read_tar
-from shed.oci.unpack import Spool
-from shed.oci.unpacking import Unpacking
+from shed.oci.unpack_limits import Unpacking
 from support.layers.tars import Image, close_sources, file, folder, hardlink, source, symlink, tar
 
 log = logging.getLogger(__name__)
@@ -248,8 +247,8 @@ def use_archive(path: Path, folder: Path) -> None:
     store = LayoutStore(folder / "images")
     with told(), open_archive(path, scratch=folder) as archive:
         with told():
-            choose_image(archive)
-        for _, chosen in itertools.islice(choose_named(archive), 4):
+            select_image(archive)
+        for _, chosen in itertools.islice(select_named(archive), 4):
             with told():
                 boot_blobs(chosen.digest, BootAnnotations.parse(chosen.manifest.annotations))
             unpacking = Unpacking()

@@ -14,19 +14,19 @@ import zstandard
 from shed.errors import DataError, NotFoundError, UsageError
 from shed.oci import media
 from shed.oci.archive import open_archive
-from shed.oci.choose import Chosen, choose_image
 from shed.oci.descriptor import Platform
 from shed.oci.digest import hex_of
+from shed.oci.selection import SelectedImage, select_image
 from support.layers.tars import Image, file, hardlink, symlink, tar
 
 LAYER = tar(file("a", b"data"))
 
 
-def choose(path: Path | str, platform: str | None = None) -> Chosen:
+def choose(path: Path | str, platform: str | None = None) -> SelectedImage:
     """Return the image that is chosen from the archive."""
     scratch = Path(path).parent if str(path) != "-" else Path("/tmp")
     with open_archive(path, scratch=scratch) as archive:
-        return choose_image(archive, Platform.parse(platform) if platform else None)
+        return select_image(archive, Platform.parse(platform) if platform else None)
 
 
 def test_archive_and_folder(tmp_path: Path) -> None:

@@ -6,9 +6,9 @@ import pytest
 
 from shed.errors import DataError
 from shed.oci.archive import open_archive, open_blob
-from shed.oci.choose import choose_image
 from shed.oci.descriptor import Platform
 from shed.oci.pack import Compression, pack_archive
+from shed.oci.selection import select_image
 from support.layers.tars import file, tar
 
 
@@ -32,7 +32,7 @@ def test_packed_image_is_read_back(tmp_path: Path, compression: Compression) -> 
     assert made[0] == made[1]
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
     with open_archive(tmp_path / "a", scratch=tmp_path) as archive:
-        chosen = choose_image(archive, Platform("linux", "arm64"))
+        chosen = select_image(archive, Platform("linux", "arm64"))
     assert chosen.digest == made[0]
     assert chosen.config.settings == {"User": "shed"}
     assert len(chosen.manifest.layers) == 2
@@ -58,10 +58,10 @@ def test_an_image_on_another_has_its_layers_as_they_are(tmp_path: Path) -> None:
         created_by="one",
     )
     with open_archive(tmp_path / "lower", scratch=tmp_path) as archive:
-        lower = choose_image(archive)
+        lower = select_image(archive)
         pack_archive(tmp_path / "upper", [tmp_path / "1.tar"], parent=(archive, lower), created_by="two")
     with open_archive(tmp_path / "upper", scratch=tmp_path) as archive:
-        upper = choose_image(archive)
+        upper = select_image(archive)
         assert open_blob(archive, lower.manifest.layers[0], "layer").size == lower.manifest.layers[0].size
     assert upper.manifest.layers[:1] == lower.manifest.layers
     assert upper.config.diff_ids[:1] == lower.config.diff_ids
@@ -77,5 +77,5 @@ def test_a_damaged_parent_is_refused(tmp_path: Path) -> None:
     (tmp_path / "lower").write_bytes(data.replace(b"x" * 1000, b"y" * 1000, 1))
     with open_archive(tmp_path / "lower", scratch=tmp_path) as archive:
         with pytest.raises(DataError, match="digest mismatch"):
-            pack_archive(tmp_path / "upper", [], parent=(archive, choose_image(archive)))
+            pack_archive(tmp_path / "upper", [], parent=(archive, select_image(archive)))
     assert not (tmp_path / "upper").exists()

@@ -14,13 +14,13 @@ from shed.budget import Budget
 from shed.errors import DataError
 from shed.oci import media
 from shed.oci.content import FileSlice
+from shed.oci.decompression import Spool
 from shed.oci.descriptor import Descriptor
 from shed.oci.digest import digest_bytes
 from shed.oci.layers import read_layer
 from shed.oci.store import LayoutStore
 from shed.oci.tarstream import Member
-from shed.oci.unpack import Spool
-from shed.oci.unpacking import Unpacking
+from shed.oci.unpack_limits import Unpacking
 from support.layers.tars import file, source, tar
 
 DATA = os.urandom(3_000_000) + bytes(2_000_000)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from shed.errors import DataError
 from shed.oci.tarheader import parse_number
 from shed.oci.tarstream import Member, read_tar
-from shed.oci.unpacking import Unpacking
+from shed.oci.unpack_limits import Unpacking
 from support.layers.tars import Item, device, file, folder, hardlink, members, source, symlink, tar
 
 BLOCK = 512

@@ -19,18 +19,18 @@ import zstandard
 
 from shed.budget import Reserve
 from shed.errors import DataError, StorageError
-from shed.images.load import load
+from shed.images.load import load_images
 from shed.images.mint import mint_archive
 from shed.images.verify import verify_image
-from shed.oci import unpacking
+from shed.oci import unpack_limits
 from shed.oci.archive import open_archive
-from shed.oci.choose import choose_named
 from shed.oci.content import FileSlice
+from shed.oci.decompression import Spool
 from shed.oci.flatten import flatten
+from shed.oci.selection import select_named
 from shed.oci.store import LayoutStore
 from shed.oci.tarstream import read_tar
-from shed.oci.unpack import Spool
-from shed.oci.unpacking import Unpacking
+from shed.oci.unpack_limits import Unpacking
 from support.images.minted import small_kit
 from support.layers.tars import Image, file, flat, folder, members, source, symlink, tar
 
@@ -42,7 +42,7 @@ BOMB = tar(file("bomb", (b"not zeros " * 103)[:1024] * 32 * 1024))
 @pytest.fixture
 def low(monkeypatch: pytest.MonkeyPatch) -> None:
     """Look at the ratio from 8 MiB on, so that bombs are small."""
-    monkeypatch.setattr(unpacking, "RATIO_FROM", 8 * MIB)
+    monkeypatch.setattr(unpack_limits, "RATIO_FROM", 8 * MIB)
 
 
 @pytest.fixture
@@ -128,7 +128,7 @@ def test_what_is_not_compressed_has_no_ratio(store: LayoutStore, tmp_path: Path)
 
 
 @pytest.mark.usefixtures("low")
-@pytest.mark.parametrize("use", [mint, load])
+@pytest.mark.parametrize("use", [mint, load_images])
 def test_a_bomb_around_the_archive(
     store: LayoutStore, tmp_path: Path, written: list[int], use: Callable[[LayoutStore, Path], object]
 ) -> None:
@@ -295,19 +295,19 @@ def test_an_image_with_thousands_of_names_is_read_once(tmp_path: Path) -> None:
     ]
     path = image.archive(tmp_path / "names.tar")
     with open_archive(path, scratch=tmp_path) as archive, memory(64 * MIB):
-        assert len(choose_named(archive)) == 4096
+        assert len(select_named(archive)) == 4096
 
 
 def test_documents_come_to_so_much(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Manifests and configs of an archive are in memory together, so they count together."""
-    monkeypatch.setattr("shed.oci.choose.MAX_DOCUMENTS", 4 * MIB)
+    monkeypatch.setattr("shed.oci.selection.MAX_DOCUMENTS", 4 * MIB)
     image = Image(tar(file("a")))
     for number in range(6):
         image.config["config"]["Labels"] = {"large": str(number) * MIB}
         image.seal(annotations={"org.opencontainers.image.ref.name": f"n{number}"})
     with open_archive(image.archive(tmp_path / "documents.tar"), scratch=tmp_path) as archive:
         with pytest.raises(DataError, match="its manifests and configs have more than 4 MiB"):
-            choose_named(archive)
+            select_named(archive)
 
 
 def test_an_archive_of_very_many_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

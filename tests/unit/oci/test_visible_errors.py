@@ -14,15 +14,15 @@ from pathlib import Path
 import pytest
 
 from shed.errors import ShedError
-from shed.images.load import load
+from shed.images.load import load_images
 from shed.images.mint import mint_archive
-from shed.images.resolve import resolve
+from shed.images.resolve import resolve_image
 from shed.images.sources import open_source, parse_source
 from shed.oci import media
 from shed.oci.archive import open_archive
-from shed.oci.choose import choose_image, choose_named
 from shed.oci.descriptor import Platform
 from shed.oci.digest import digest_bytes
+from shed.oci.selection import select_image, select_named
 from shed.oci.store import LayoutStore
 from shed.progress import Progress, WarningEvent
 from support.images.minted import LAYER, digest_of, mint_sound, small_kit, variant
@@ -77,7 +77,7 @@ def test_platforms(tmp_path: Path) -> None:
         image.seal(**odd)
 
     with open_archive(index_of(tmp_path / "index.tar", two), scratch=tmp_path) as archive:
-        assert "\\x1b" in told(lambda: choose_image(archive, Platform("linux", "amd64")))
+        assert "\\x1b" in told(lambda: select_image(archive, Platform("linux", "amd64")))
     store = LayoutStore(tmp_path / "images")
     path = index_of(tmp_path / "config.tar", lambda image: image.config.update(os=WIRE, architecture=WIRE))
     assert "\\x1b" in told(lambda: mint_archive(store, path, "x", kit=small_kit(store)))
@@ -108,7 +108,7 @@ def test_names_of_an_index(tmp_path: Path) -> None:
     ]
     (tmp_path / "load.tar").write_bytes(tar(*items))
     warnings: list[str] = []
-    load(
+    load_images(
         store,
         tmp_path / "load.tar",
         progress=Progress(lambda event: warnings.append(str(event)) if isinstance(event, WarningEvent) else None),
@@ -130,7 +130,7 @@ def test_paths_of_a_docker_archive(tmp_path: Path) -> None:
 
         def opened(path: Path = path) -> None:
             with open_archive(path, scratch=tmp_path) as archive:
-                choose_named(archive)
+                select_named(archive)
 
         assert "\\x1b" in told(opened)
 
@@ -140,5 +140,5 @@ def test_where_to_pull_an_image_again(tmp_path: Path) -> None:
     store = LayoutStore(tmp_path / "images")
     mint_sound(store, tmp_path)
     variant(store, "odd", {"io.shed.source-ref": WIRE})
-    resolve(store, "odd").root.unlink()
-    assert "shed image pull \\x1b" in told(lambda: resolve(store, "odd"))
+    resolve_image(store, "odd").root.unlink()
+    assert "shed image pull \\x1b" in told(lambda: resolve_image(store, "odd"))

@@ -12,7 +12,7 @@ import pytest
 from shed.budget import Limits
 from shed.errors import DataError, ShedError, StorageError
 from shed.images.annotations import ROOT_KEY, SIZE_KEYS, BootAnnotations
-from shed.images.load import load
+from shed.images.load import load_images
 from shed.images.mint import mint, mint_archive
 from shed.images.pull import pull_image
 from shed.images.push import push_image
@@ -246,5 +246,5 @@ def test_a_file_with_another_size_than_published(tmp_path: Path, other: LayoutSt
     variant(store, "bad", {SIZE_KEYS[ROOT_KEY]: "7"})
     save_to_file(store, ["bad"], tmp_path / "bad.tar", Progress())
     with pytest.raises(ShedError, match="bytes, expected 7"):
-        load(other, tmp_path / "bad.tar")
+        load_images(other, tmp_path / "bad.tar")
     assert other.tag_names() == []

@@ -14,7 +14,7 @@ import pytest
 
 from shed.config.paths import Paths
 from shed.errors import UsageError
-from shed.images.bootkit.kit import save_kit
+from shed.images.bootkit.build import save_kit
 from shed.images.mint import MintResult
 from shed.oci import media
 from shed.oci.descriptor import Descriptor

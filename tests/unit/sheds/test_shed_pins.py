@@ -9,7 +9,7 @@ import pytest
 
 from shed.errors import NotFoundError
 from shed.images.prune import prune
-from shed.images.remove import remove_image
+from shed.images.tags import remove_image
 from shed.oci.leases import pruning
 from shed.oci.store import LayoutStore
 from shed.progress import Progress

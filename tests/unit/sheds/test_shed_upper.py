@@ -13,7 +13,7 @@ import pytest
 from shed.entries import Entry
 from shed.erofs.writer import write_image
 from shed.errors import DataError, StorageError, UsageError
-from shed.images.bootkit.ready import pack
+from shed.images.bootkit.upper import pack_upper
 from shed.sheds.upper import check_upper_size, has_errors, make_upper, repair, template
 from shed.sheds.workspace import guest_owner
 
@@ -59,7 +59,7 @@ def ready(folder: Path, size: int) -> bytes:
         for offset in (0, 8 * MIB, size - 4096):
             file.seek(offset)
             file.write(ext4()[offset : offset + 4096] if offset < 16 * MIB else b"the last".ljust(4096, b"\0"))
-    data = pack(path)
+    data = pack_upper(path)
     path.unlink()
     return data
 

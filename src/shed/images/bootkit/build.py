@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +14,17 @@ import shed
 from shed.erofs.tree import FileContent
 from shed.erofs.writer import WriterOptions, write_image
 from shed.errors import DataError, NotFoundError
-from shed.images.bootkit import recipe
-from shed.images.bootkit.archive import Archive
-from shed.images.bootkit.debs import Deb, fetch_debs, read_released
+from shed.fsutil import atomic_write
+from shed.images import trust
+from shed.images.bootkit import packages
+from shed.images.bootkit.debian_archive import DebianArchive
+from shed.images.bootkit.debs import LOADER, Deb, closure, fetch_debs, read_libraries, read_released
 from shed.images.bootkit.initrd import build_initrd
-from shed.images.bootkit.kernel_package import KernelPackage, read_kernel_package
-from shed.images.bootkit.kit import Kit, load_kit, save_kit
-from shed.images.bootkit.libraries import LOADER, closure, read_libraries
-from shed.images.bootkit.ready import pack
+from shed.images.bootkit.kernel import KernelPackage, read_kernel_package
+from shed.images.bootkit.kit import KIT_FILE, Kit, load_kit
 from shed.images.bootkit.runtime import PYTHON, build_runtime, read_agent, read_stdlib
 from shed.images.bootkit.tree import Tree
-from shed.images.bootkit.upper import READY, SMALL, make_uppers
+from shed.images.bootkit.upper import READY, SMALL, make_uppers, pack_upper
 from shed.oci.digest import Digest, digest_bytes, digest_fd
 from shed.oci.leases import Lease
 from shed.oci.store import LayoutStore
@@ -44,24 +46,24 @@ def build_kit(
     progress: Progress,
     cache: Path | None = None,
     locked: bool = False,
-    archive: Archive | None = None,
+    archive: DebianArchive | None = None,
 ) -> Kit:
     """Build the boot kit, put its blobs into `store`, and make it the store's kit.
 
     Downloaded packages are kept in the folder `cache`.  Blobs that the store's kit made of the same packages and the
     same code are kept. With `locked`, only the pinned versions of packages will do.  Raises `ShedError`.
     """
-    archive = archive or Archive(not_before=read_released())
+    archive = archive or DebianArchive(not_before=read_released())
     progress.phase("packages", "getting Debian packages")
     cache = cache or default_cache()
-    debs = fetch_debs(recipe.ALL, archive=archive, cache=cache, progress=progress, locked=locked)
+    debs = fetch_debs(packages.ALL, archive=archive, cache=cache, progress=progress, locked=locked)
     kit = _current(store)
     before = kit.record.get("inputs") if kit else None
     inputs = {"boot": _boot_inputs(debs), "runtime": _runtime_inputs(debs)}
     if kit and before == inputs:
         return kit
     progress.phase("kernel", "unpacking the kernel")
-    package = read_kernel_package(debs[recipe.KERNEL])
+    package = read_kernel_package(debs[packages.KERNEL])
     with store.lease() as lease:
         if kit and isinstance(before, dict) and before.get("boot") == inputs["boot"]:
             kernel, initrd, record = kit.kernel, kit.initrd, dict(kit.record)
@@ -69,11 +71,17 @@ def build_kit(
             kernel, initrd, record = _boot(store, lease, debs, package)
         progress.phase("runtime", "building the agent's runtime")
         runtime, writer = _runtime(store, lease, debs, package, cache)
-        packages = [_describe(deb) for deb in debs.values()]
-        record |= {"inputs": inputs, "architecture": archive.architecture, "packages": packages, "writer": writer}
+        described = [_describe(deb) for deb in debs.values()]
+        record |= {"inputs": inputs, "architecture": archive.architecture, "packages": described, "writer": writer}
         kit = Kit(kernel, initrd, runtime, record)
         save_kit(store, kit)
     return kit
+
+
+def save_kit(store: LayoutStore, kit: Kit) -> None:
+    """Make `kit` the one that new images are minted with; its kernel may boot here from then on."""
+    trust.add_kit(store, kit)
+    atomic_write(store.root / KIT_FILE, json.dumps(asdict(kit), indent=2, sort_keys=True) + "\n")
 
 
 def _boot(
@@ -117,7 +125,7 @@ def _runtime(
 
 
 def _runtime_tree(debs: Mapping[str, Deb], scratch: Path) -> Tree:
-    python = [debs[name] for name in recipe.PYTHON]
+    python = [debs[name] for name in packages.PYTHON]
     libraries = read_libraries(python)
     tree = build_runtime(
         python=debs["python3.13-minimal"].read(f"usr/bin/{PYTHON}"),
@@ -126,20 +134,20 @@ def _runtime_tree(debs: Mapping[str, Deb], scratch: Path) -> Tree:
         libraries=libraries,
         agent=read_agent(_PACKAGE),
         modprobe=_MODPROBE.read_bytes(),
-        helpers={name: debs[package].read(path) for name, (package, path) in recipe.HELPERS.items()},
+        helpers={name: debs[package].read(path) for name, (package, path) in packages.HELPERS.items()},
         scratch=scratch / "runtime",
     )
     mke2fs = debs["e2fsprogs"].read("usr/sbin/mke2fs")
-    needed = closure({"mke2fs": mke2fs}, read_libraries(debs[name] for name in recipe.MKE2FS))
+    needed = closure({"mke2fs": mke2fs}, read_libraries(debs[name] for name in packages.MKE2FS))
     uppers = make_uppers(scratch / "uppers", mke2fs, needed, LOADER)
     tree.content("share/upper.ext4", FileContent(os.fsencode(uppers[SMALL])), SMALL)
     for size in READY:
-        tree.file(f"share/uppers/{size >> 30}G", pack(uppers[size]))
+        tree.file(f"share/uppers/{size >> 30}G", pack_upper(uppers[size]))
     return tree
 
 
 def _boot_inputs(debs: Mapping[str, Deb]) -> str:
-    return _fingerprint((debs[name] for name in (recipe.KERNEL, recipe.SHELL)), [_INIT])
+    return _fingerprint((debs[name] for name in (packages.KERNEL, packages.SHELL)), [_INIT])
 
 
 def _runtime_inputs(debs: Mapping[str, Deb]) -> str:
@@ -156,7 +164,7 @@ def _fingerprint(debs: Iterable[Deb], sources: Iterable[Path]) -> str:
 
 
 def _busybox(debs: Mapping[str, Deb]) -> bytes:
-    return debs[recipe.SHELL].read("usr/bin/busybox")
+    return debs[packages.SHELL].read("usr/bin/busybox")
 
 
 def _describe(deb: Deb) -> dict[str, Any]:

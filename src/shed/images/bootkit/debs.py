@@ -20,7 +20,8 @@ import zstandard
 
 from shed.errors import DataError, NotFoundError, UnavailableError
 from shed.fsutil import atomic_file, storage_errors
-from shed.images.bootkit.archive import Archive, Package
+from shed.images.bootkit.debian_archive import DebianArchive, Package
+from shed.images.bootkit.elf import Elf
 from shed.progress import Progress
 
 LOCK_FILE = Path(__file__).with_name("packages.lock.json")
@@ -90,7 +91,9 @@ def read_released(path: Path = LOCK_FILE) -> int:
         raise DataError(f"{path} is not a package lock file: {error}") from None
 
 
-def write_lock(packages: Mapping[str, Package], archive: Archive, path: Path = LOCK_FILE, *, released: int = 0) -> None:
+def write_lock(
+    packages: Mapping[str, Package], archive: DebianArchive, path: Path = LOCK_FILE, *, released: int = 0
+) -> None:
     """Pin `packages`, which are of the release of the time `released`: an older one is then taken for a replay."""
     content = {
         "suite": archive.suite,
@@ -100,7 +103,7 @@ def write_lock(packages: Mapping[str, Package], archive: Archive, path: Path = L
     path.write_text(json.dumps(content, indent=2) + "\n")
 
 
-def newest(name: str, archive: Archive) -> Package:
+def newest(name: str, archive: DebianArchive) -> Package:
     """Return what the suite has now for `name`; for `KERNEL_META` the kernel itself.  Raises `NotFoundError`."""
     if name == KERNEL_META:
         kernels = [package for package in archive.dependencies(name) if package.startswith("linux-image-")]
@@ -113,7 +116,7 @@ def newest(name: str, archive: Archive) -> Package:
 def fetch_debs(
     names: Iterable[str],
     *,
-    archive: Archive,
+    archive: DebianArchive,
     cache: Path,
     progress: Progress,
     locked: bool = False,
@@ -138,7 +141,7 @@ def fetch_debs(
                 raise UnavailableError(
                     f"{pinned.name} {pinned.version} is not on the mirror any more: {error}",
                     code="PACKAGE_GONE",
-                    hint="build without the lock, or pin new versions: python -m shed.images.bootkit.pin",
+                    hint="build without the lock, or pin new versions: python -m shed.images.bootkit.packages",
                 ) from None
             package = newest(name, archive)
             progress.warn(
@@ -148,7 +151,7 @@ def fetch_debs(
     return debs
 
 
-def _download(package: Package, archive: Archive, cache: Path, progress: Progress) -> Path:
+def _download(package: Package, archive: DebianArchive, cache: Path, progress: Progress) -> Path:
     """Return the verified file of `package`.  Raises `NotFoundError` when the mirror does not have it."""
     target = cache / package.path.rpartition("/")[2]
     with contextlib.suppress(FileNotFoundError), target.open("rb") as file:
@@ -195,3 +198,34 @@ def _data_tar(file: BinaryIO) -> Iterator[tarfile.TarFile]:
     else:
         with tarfile.open(fileobj=file, mode="r|*") as archive:
             yield archive
+
+
+LOADER = "ld-linux-x86-64.so.2"
+_FOLDER = "usr/lib/x86_64-linux-gnu/"
+
+
+def read_libraries(debs: Iterable[Deb]) -> dict[str, bytes]:
+    """Return the libraries in `debs` by the names that programs ask for."""
+    files: dict[str, bytes | str] = {}
+    for deb in debs:
+        for path, content in deb.members(
+            lambda path: path.startswith(_FOLDER) and "/" not in path[len(_FOLDER) :] and ".so" in path
+        ):
+            files[path[len(_FOLDER) :]] = content
+    resolved = {name: files.get(content) if isinstance(content, str) else content for name, content in files.items()}
+    return {name: content for name, content in resolved.items() if isinstance(content, bytes)}
+
+
+def closure(programs: Mapping[str, bytes], libraries: Mapping[str, bytes]) -> dict[str, bytes]:
+    """Return all of `libraries` that `programs` need, and the loader.  Raises `DataError` when one is missing."""
+    found = {LOADER: libraries[LOADER]}
+    pending = dict(programs)
+    while pending:
+        name, data = pending.popitem()
+        for needed in Elf(data, name).needed():
+            if needed in found:
+                continue
+            if needed not in libraries:
+                raise DataError(f"{name} needs the library {needed}, which is in none of the packages")
+            found[needed] = pending[needed] = libraries[needed]
+    return found

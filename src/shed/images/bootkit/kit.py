@@ -7,12 +7,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from shed.errors import DataError, NotFoundError
-from shed.fsutil import atomic_write
-from shed.images import trust
 from shed.oci.digest import Digest, parse_digest, short
 from shed.oci.store import LayoutStore
 
@@ -36,12 +34,6 @@ class Kit:
     def erofs_algorithms(self) -> list[str]:
         """EROFS compression algorithms that the kernel reads, for example ``lz4``."""
         return list(self.record["erofs_algorithms"])
-
-
-def save_kit(store: LayoutStore, kit: Kit) -> None:
-    """Make `kit` the one that new images are minted with; its kernel may boot here from then on."""
-    trust.add_kit(store, kit)
-    atomic_write(store.root / KIT_FILE, json.dumps(asdict(kit), indent=2, sort_keys=True) + "\n")
 
 
 def load_kit(store: LayoutStore) -> Kit:

@@ -25,9 +25,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from shed.errors import DataError
-from shed.images.bootkit.debs import Deb
+from shed.images.bootkit.debs import LOADER, Deb, closure
 from shed.images.bootkit.elf import Elf
-from shed.images.bootkit.libraries import LOADER, closure
 from shed.images.bootkit.tree import Tree
 from shed.run import run
 

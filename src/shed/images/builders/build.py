@@ -10,7 +10,8 @@ from pathlib import Path
 from shed.errors import NotFoundError, UsageError
 from shed.fsutil import fsync_dir, storage_errors
 from shed.images.builders.base import Builder, BuildRequest, Show
-from shed.oci.archive import Archive, open_archive
+from shed.oci.archive import open_archive
+from shed.oci.content import Archive
 from shed.oci.docker_archive import DockerArchive
 from shed.oci.pack import repack_archive
 from shed.oci.staging import staging_folder, sweep

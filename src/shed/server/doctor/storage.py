@@ -15,8 +15,8 @@ from shed.erofs.checker import check
 from shed.errors import DataError, NotFoundError, ShedError
 from shed.images import trust
 from shed.images.bootkit.kit import load_kit
-from shed.images.find import all_tags
-from shed.images.resolve import resolve
+from shed.images.references import all_tags
+from shed.images.resolve import resolve_image
 from shed.oci.digest import Digest, hex_of
 from shed.oci.store import LayoutStore
 from shed.server.doctor.machine import user
@@ -68,7 +68,7 @@ def images(host: Host) -> Iterator[Result]:
 
 def _image(store: LayoutStore, digest: Digest, name: str) -> Result:
     try:
-        image = resolve(store, digest, verify=True, trusted=None)
+        image = resolve_image(store, digest, verify=True, trusted=None)
         for path in (image.root, image.runtime):
             check(path)
     except Exception as error:  # noqa: BLE001  one that is damaged must not hide the others
@@ -113,7 +113,7 @@ def sheds(host: Host) -> Iterator[Result]:
             if has_errors(places.upper):
                 hint = f"shed stop {name}, then: {repair(places.upper)}"
                 yield Result(f"shed {name}", Status.WARN, "its file system has errors, as after a full disk", hint)
-            resolve(host.store, record.lower_digest, trusted=None)
+            resolve_image(host.store, record.lower_digest, trusted=None)
         except Exception as error:  # noqa: BLE001  as above
             yield Result.of(f"shed {name}", error)
     yield Result("sheds", Status.PASS, f"{len(found)} looked at")

@@ -1,4 +1,8 @@
-"""The second writer: ``mkfs.erofs`` of a pinned erofs-utils, in the build tools' container."""
+"""Who writes the root file system: pinned writers behind one interface.  What they write goes through the same gate.
+
+`BuiltinWriter` is the default: shed's own EROFS writer, in this process.  `ContainerWriter` runs ``mkfs.erofs`` of a
+pinned erofs-utils in a container; `build_tools_reference` says from which image that is taken.
+"""
 
 from __future__ import annotations
 
@@ -7,21 +11,76 @@ import hashlib
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
+from typing import Protocol
 from uuid import UUID
 
 from shed.entries import Entry
 from shed.erofs import layout
 from shed.erofs.compression import Compression
-from shed.erofs.writer import content_uuid
-from shed.errors import DataError, NotFoundError, StorageError
+from shed.erofs.writer import WriterOptions, content_uuid, write_image, writer_name
+from shed.errors import DataError, NotFoundError, StorageError, UsageError
 from shed.fsutil import storage_errors
-from shed.images.build_tools import LOCAL_NAME, build_tools_reference
 from shed.images.engine import WORK, Engine, find_engine
 from shed.oci.staging import StagedBlob, staging_folder
 from shed.oci.tarwrite import write_tar
 from shed.run import ToolError
+from shed.version import VERSION, release_tag
+
+
+class RootWriter(Protocol):
+    """Writes a tree as an EROFS image.  The same tree gives the same bytes on every machine, at any time."""
+
+    @property
+    def name(self) -> str:
+        """All that decides the bytes: writer, versions, compression; recorded as ``io.shed.build-tools``."""
+        ...
+
+    @property
+    def algorithm(self) -> str:
+        """What the guest's kernel must be able to decompress: ``lz4``, ``zstd``, or ``none``."""
+        ...
+
+    def write(self, entries: Sequence[Entry], blob: StagedBlob, on_bytes: Callable[[int], None]) -> None:
+        """Write the tree of `entries` as the content of `blob`, which is new, through ``blob.file``.
+
+        `on_bytes` hears how many more bytes of file data are done.  Raises `ShedError`; the blob is thrown away then.
+        """
+        ...
+
+
+def best_compression(readable: Collection[str]) -> Compression:
+    """Return what images are written with unless asked otherwise: zstd where the kernel, which reads `readable`, has it, else LZ4.
+
+    zstd at its level 3 is 0.73 of LZ4's size and written in little more time; a guest that reads it cold takes a tenth
+    longer.
+    """
+    return Compression.parse("zstd" if "zstd" in readable else "lz4")
+
+
+class BuiltinWriter:
+    """Writes with `shed.erofs.writer`; pinned by the release of shed and of the codecs."""
+
+    def __init__(self, compression: Compression | None = None) -> None:
+        self._compression = compression or Compression()
+
+    @property
+    def name(self) -> str:
+        """Shed's version, the codec's, and the compression."""
+        return f"{writer_name(self._compression)} {self._compression}"
+
+    @property
+    def algorithm(self) -> str:
+        """What the guest's kernel must be able to decompress."""
+        return self._compression.decoder
+
+    def write(self, entries: Sequence[Entry], blob: StagedBlob, on_bytes: Callable[[int], None]) -> None:
+        """Write the tree; see `RootWriter.write`."""
+        with storage_errors(blob.path):
+            write_image(entries, blob.file, WriterOptions(compression=self._compression, on_progress=on_bytes))
+            blob.file.flush()
+
 
 _MKFS = "mkfs.erofs"
 _TAR, _IMAGE = "rootfs.tar", "rootfs.erofs"
@@ -130,3 +189,45 @@ def _check_magic(blob: StagedBlob) -> None:
         raise DataError(
             f"{_MKFS} wrote no EROFS image: it begins with {magic.hex() or 'nothing'}", hint="report this as a bug"
         )
+
+
+def choose_writer(*, compression: str | None, build_tools: str | None) -> RootWriter | None:
+    """Return the writer: the built-in one, unless a version of the build tools is named; None, minting's default, when nothing is said.
+
+    Raises `UsageError`; and, when there is no engine or no image, what `ContainerWriter` raises.
+    """
+    how = None if compression is None else Compression.parse(compression)
+    if build_tools is None:
+        return None if how is None else BuiltinWriter(how)
+    return ContainerWriter(
+        build_tools, how or Compression.parse("zstd")
+    )  # minting refuses it for a kernel that cannot read it
+
+
+REGISTRY_NAME = "ghcr.io/charliek/shed-build-tools"
+"""Where releases are published."""
+LOCAL_NAME = "shed-build-tools"
+"""What is made on this machine, which no registry has."""
+DEVELOPMENT = f"{LOCAL_NAME}:dev"
+_REFERENCE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]*")
+
+
+def build_tools_reference(wanted: str | None, *, version: str = VERSION) -> str:
+    """Return the reference of the image that `wanted` means.
+
+    What has a ``/`` or a ``:`` is a reference already; ``X.Y.Z``, with or without ``v``, is a release; any other word
+    is a tag of this machine's own image.  None is the release of this `version` of shed, and in a development build
+    this machine's `DEVELOPMENT`. Raises `UsageError`.
+    """
+    if wanted is None:
+        tag = release_tag(version)
+        return f"{REGISTRY_NAME}:{tag}" if tag else DEVELOPMENT
+    if not _REFERENCE.fullmatch(wanted):
+        raise UsageError(
+            f"invalid build tools version {wanted!r}",
+            hint="use a release such as v0.5.2, a local tag, or an image reference",
+        )
+    if "/" in wanted or ":" in wanted:
+        return wanted
+    tag = release_tag(wanted)
+    return f"{REGISTRY_NAME}:{tag}" if tag else f"{LOCAL_NAME}:{wanted}"

@@ -51,7 +51,7 @@ class Package:
 
 
 @dataclass(slots=True)
-class Archive:
+class DebianArchive:
     """A suite on a mirror.  The index is downloaded when it is first asked for."""
 
     mirror: str = field(default_factory=lambda: os.environ.get("SHED_DEBIAN_MIRROR", MIRROR).rstrip("/"))

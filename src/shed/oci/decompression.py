@@ -1,7 +1,7 @@
 """Decompression of layers and archives: gzip, zstd, or none, told apart by their first bytes.
 
 Everything streams: a piece is read once, hashed, kept as it was and decompressed.  What comes out goes to an unnamed
-file, with holes where there is a megabyte of zeros; what it may come to is counted in `shed.oci.unpacking`.
+file, with holes where there is a megabyte of zeros; what it may come to is counted in `shed.oci.unpack_limits`.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ DECODER_ERRORS: tuple[type[BaseException], ...] = (OSError, EOFError, isal_zlib.
 
 
 class Spending(Protocol):
-    """What is asked before bytes are written: `shed.budget.Budget`, or `shed.oci.unpacking.Part`."""
+    """What is asked before bytes are written: `shed.budget.Budget`, or `shed.oci.unpack_limits.Part`."""
 
     def spend(self, count: int, *, stored: bool = True) -> None:
         """Take `count` bytes; not `stored`, they become a hole.  Raises `DataError` and `StorageError`."""

@@ -1,4 +1,4 @@
-"""Taking an image's names away.  Its blobs stay until a prune finds that nobody needs them."""
+"""The names of images: giving one, and taking names away.  Blobs stay until a prune finds that nobody needs them."""
 
 from __future__ import annotations
 
@@ -7,10 +7,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from shed.errors import ConflictError, DataError, NotFoundError
-from shed.images import refs
-from shed.images.find import all_tags, find
+from shed.images import references
 from shed.images.pins import Pin
-from shed.oci.digest import short
+from shed.images.references import all_tags, find_image
+from shed.names import check_image_name
+from shed.oci import media
+from shed.oci.descriptor import Descriptor
+from shed.oci.digest import Digest, short
 from shed.oci.store import LayoutStore
 
 
@@ -26,6 +29,22 @@ class Removed:
     """What will be different from now on."""
 
 
+def tag_image(store: LayoutStore, source: str, name: str) -> Digest:
+    """Make `name` a name of the image `source` and return its digest.
+
+    An image that was called so stays, without that name.
+
+    Raises `UsageError` (INVALID_IMAGE_NAME), `NotFoundError` (IMAGE_NOT_FOUND), and `DataError` for a damaged image.
+    """
+    check_image_name(name)
+    digest = find_image(store, source).digest
+    with store.lease() as lease:
+        lease.image(digest)
+        platform = store.read_config(store.read_manifest(digest)).platform
+        store.publish(Descriptor(media.MANIFEST, digest, store.size(digest), platform=platform), name)
+    return digest
+
+
 def remove_image(store: LayoutStore, name: str, pins: Iterable[Pin], configured: Mapping[str, str]) -> Removed:
     """Remove the tag `name`, or, when `name` is a reference or a digest, all names of that image.
 
@@ -34,7 +53,7 @@ def remove_image(store: LayoutStore, name: str, pins: Iterable[Pin], configured:
     Raises `ConflictError` (IMAGE_IN_USE) when one of `pins` needs the image, and `NotFoundError`.
     """
     try:
-        found = find(store, name)
+        found = find_image(store, name)
     except DataError:
         if name not in store.tag_names():
             raise
@@ -52,10 +71,10 @@ def remove_image(store: LayoutStore, name: str, pins: Iterable[Pin], configured:
     for tag in gone:
         with contextlib.suppress(NotFoundError):  # it was removed, or given to another image, meanwhile
             store.untag(tag, digest=found.digest)
-    references = refs.forget(store, found.digest) if gone == tags else []
-    return Removed(found.digest, gone, references, _warnings(configured, {name, found.digest, *gone, *references}))
+    forgotten = references.forget(store, found.digest) if gone == tags else []
+    return Removed(found.digest, gone, forgotten, _warnings(configured, {name, found.digest, *gone, *forgotten}))
 
 
 def _warnings(configured: Mapping[str, str], names: set[str]) -> list[str]:
-    named = {key: value for key, value in configured.items() if value in names or refs.canonical(value) in names}
+    named = {key: value for key, value in configured.items() if value in names or references.canonical(value) in names}
     return [f"{key} in the server's configuration names {value}" for key, value in named.items()]

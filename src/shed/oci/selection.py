@@ -7,7 +7,8 @@ from typing import Protocol
 
 from shed.errors import DataError, UsageError
 from shed.oci import media
-from shed.oci.archive import Archive, read_blob, read_index
+from shed.oci.archive import read_blob, read_index
+from shed.oci.content import Archive
 from shed.oci.descriptor import Descriptor, Platform
 from shed.oci.digest import Digest
 from shed.oci.manifest import MAX_DOCUMENTS, REF_NAME, ImageConfig, Index, Manifest
@@ -30,7 +31,7 @@ class Documents(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Chosen:
+class SelectedImage:
     """One image: its manifest's digest where it was found, the manifest, the config, and the bytes of both."""
 
     digest: Digest
@@ -40,12 +41,12 @@ class Chosen:
     manifest_bytes: bytes
 
 
-def choose_image(archive: Archive, platform: Platform | None = None) -> Chosen:
-    """Return the image of an archive, as `choose_from` does."""
-    return choose_from(_InArchive(archive), read_index(archive), platform)
+def select_image(archive: Archive, platform: Platform | None = None) -> SelectedImage:
+    """Return the image of an archive, as `select_from` does."""
+    return select_from(_InArchive(archive), read_index(archive), platform)
 
 
-def choose_named(archive: Archive) -> list[tuple[str, Chosen]]:
+def select_named(archive: Archive) -> list[tuple[str, SelectedImage]]:
     """Return all images of an archive with their names, empty for those without one, in its order.
 
     Of several images under one name, the one for this machine is returned.  Raises `DataError` when there is no image
@@ -59,19 +60,19 @@ def choose_named(archive: Archive) -> list[tuple[str, Chosen]]:
     if not groups:
         raise DataError(f"{archive.name} holds no image")
     source = _InArchive(archive)
-    known: dict[tuple[tuple[Digest, int, str], ...], Chosen] = {}
+    known: dict[tuple[tuple[Digest, int, str], ...], SelectedImage] = {}
     found = []
     for (name, _), entries in groups.items():
         same = tuple(
             (entry.digest, entry.size, str(entry.platform)) for entry in entries
         )  # an image may have thousands of names
         if same not in known:
-            known[same] = choose_from(source, Index(tuple(entries)))
+            known[same] = select_from(source, Index(tuple(entries)))
         found.append((name, known[same]))
     return found
 
 
-def choose_from(source: Documents, index: Index, platform: Platform | None = None) -> Chosen:
+def select_from(source: Documents, index: Index, platform: Platform | None = None) -> SelectedImage:
     """Return the image for `platform` among those of `index`.
 
     Without one, the only image, or else the one for this machine.
@@ -144,7 +145,7 @@ def _is_no_image(entry: Descriptor) -> bool:
     return nowhere or _ATTESTATION in entry.annotations
 
 
-def _read(source: Documents, entry: Descriptor) -> Chosen:
+def _read(source: Documents, entry: Descriptor) -> SelectedImage:
     manifest_bytes = source.read(entry, "image manifest")
     manifest = Manifest.parse(manifest_bytes, f"image manifest of {source.name}")
     if manifest.config.media_type != media.CONFIG:
@@ -161,4 +162,4 @@ def _read(source: Documents, entry: Descriptor) -> Chosen:
         raise DataError(
             f"{source.name}: the config lists {len(config.diff_ids)} layers, the manifest {len(manifest.layers)}"
         )
-    return Chosen(entry.digest, manifest, config, data, manifest_bytes)
+    return SelectedImage(entry.digest, manifest, config, data, manifest_bytes)
