@@ -206,7 +206,7 @@ def test_attach_where_the_image_has_no_tmux(machine: Machine) -> None:
     terminal = Terminal()
     try:
         process = terminal.run("attach", "dev", env=machine.env)
-        terminal.read_until(b"the image of dev has no tmux: this is a login shell, which ends with the connection")
+        terminal.read_until(b"the image of dev has no tmux: this is a login shell, and it ends with the connection")
         terminal.read_until(b"# ")
         terminal.type(b"exit 4\r")
         assert process.wait(TIMEOUT) == 4

@@ -1,8 +1,8 @@
 """`shed exec` and `shed console`.
 
 Agents and scripts call `exec` thousands of times, so it imports as little as possible on its way to the server: no
-json, no signal (enum), no contextlib.  Its words are parsed here, because all that follows the command's name belongs to
-the command, whatever it looks like.
+json, no signal (enum), no contextlib.  Its words are parsed here, because everything after the name of the command
+belongs to that command, whatever it looks like.
 """
 
 from __future__ import annotations

@@ -196,7 +196,7 @@ def _check(check: dict[str, Any]) -> list[str]:
 @command(
     "image rm",
     argument("IMAGE", "name, reference or digest of an image", key="images", count="+"),
-    flag("-f, --force", "do not ask"),
+    flag("-f, --force", "do not ask for confirmation"),
     examples=["shed image rm base", "shed image ls -q | xargs -r -n1 shed image rm"],
 )
 def remove(args: Any, options: Options) -> int:
@@ -247,7 +247,7 @@ def _tell_removed(image: str, answer: dict[str, Any]) -> None:
 
 @command(
     "image prune",
-    flag("-f, --force", "do not ask"),
+    flag("-f, --force", "do not ask for confirmation"),
     flag("--dry-run", "only say what would be deleted"),
 )
 def prune(args: Any, options: Options) -> int:

@@ -99,7 +99,7 @@ def stop(args: Any, options: Options) -> int:
     return 0
 
 
-@command("delete", SHED, flag("-f, --force", "do not ask"))
+@command("delete", SHED, flag("-f, --force", "do not ask for confirmation"))
 def delete(args: Any, options: Options) -> int:
     """Delete a shed and all files in it.  The folder given with --local-dir stays."""
     server = client_of(args.name, options)  # one that has said that it has it, or that was named
@@ -166,7 +166,7 @@ def _list_all(options: Options, *, quiet: bool) -> int:
     "logs",
     SHED,
     flag("-f, --follow", "go on with new output, also over restarts, until the shed is deleted"),
-    option("-n, --tail", "N", "begin with the last N lines", convert=values.number),
+    option("-n, --tail", "N", "show the last N lines, and nothing before them", convert=values.number),
     examples=["shed logs dev", "shed logs dev -f -n 20"],
 )
 def logs(args: Any, options: Options) -> int:

@@ -92,7 +92,7 @@ def _disk(item: dict[str, Any]) -> str:
     ),
     option("--log-tail-bytes", "SIZE", "how much of a console log --logs keeps (default: 5M)", convert=values.size),
     flag("--dry-run", "only say what would be deleted"),
-    flag("-f, --force", "do not ask"),
+    flag("-f, --force", "do not ask for confirmation"),
     examples=["shed system prune --dry-run", "shed system prune --images --logs --until 24h"],
 )
 def prune(args: Any, options: Options) -> int:

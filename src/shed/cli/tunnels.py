@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     Forwards = list[dict[str, object]]
     """What is forwarded: ``address`` and ``port`` of this machine, and the shed's ``remote`` port."""
 
+_PORT = "port of the shed, and before it the local port (default: the same; empty: any free port)"
 tunnels = Group(
     "tunnels",
     "Ports of this machine that lead to ports of a shed, also in the background.",
@@ -41,7 +42,7 @@ tunnels = Group(
 @command(
     "forward",
     SHED,
-    argument("[LOCAL:]PORT", "port of the shed, and the local port (default: the same)", key="ports", count="+"),
+    argument("[LOCAL:]PORT", _PORT, key="ports", count="+"),
     option("--address", "HOST", "address to listen on (default: localhost); can be repeated", repeat=True),
     examples=["shed forward dev 3000", "shed forward dev 8080:80 :5432", "shed forward dev 80 --address 192.0.2.7"],
 )
@@ -62,7 +63,7 @@ def forward(args: Any, options: Options) -> int:
     "tunnels start",
     SHED,
     option("-p, --profile", "PROFILE", "profile to open (default without -t: default)"),
-    option("-t, --tunnel", "[LOCAL:]PORT", "port to open; can be repeated", repeat=True),
+    option("-t, --tunnel", "[LOCAL:]PORT", f"{_PORT}; can be repeated", repeat=True),
     flag("-d, --detach", "go to the background when the tunnels are open"),
     flag("--replace", "first close the tunnels to this shed that are open"),
     examples=[
