@@ -8,9 +8,7 @@ run.
 from __future__ import annotations
 
 import contextlib
-import os
 import socket
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,9 +19,9 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from paramiko.message import Message
 
+from support.fuzz import SECONDS, repeat
 from support.tools.ssh_host import Host
 
-SECONDS = float(os.environ.get("SHED_FUZZ_SECONDS", "0"))
 EXAMPLES = 60
 """Connections in a run; a longer one is several such runs."""
 GLOBAL, OPEN, DATA, REQUEST = 80, 90, 94, 98
@@ -154,12 +152,8 @@ def a_run(host: Host, sent: list[Sent]) -> None:
 
 def test_no_message_is_a_bug(host: Host) -> None:
     """After all of them the front serves others, and the log has neither a traceback nor a flood."""
-    end = time.monotonic() + SECONDS
-    while True:
-        a_run(host)
-        assert host.ssh.run("dev@shed", "echo here").stdout == b"here\n"
-        if time.monotonic() >= end:
-            break
+    repeat(a_run, host)
+    assert host.ssh.run("dev@shed", "echo here").stdout == b"here\n"
     said = (Path(host.ssh.folder).parent / "log").read_bytes()
     assert b"Traceback" not in said, said.decode(errors="replace")[-5000:]
     assert b"internal error" not in said

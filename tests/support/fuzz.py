@@ -1,22 +1,40 @@
-"""Fuzzing with hypothesis: a few hundred examples, the same ones each time; `SHED_FUZZ_SECONDS` asks for a longer,
-random run.
+"""Fuzzing with hypothesis: a few hundred examples, the same ones each time.
+
+`SHED_FUZZ_SECONDS` asks for a longer, random run.  A failure of one names its seed, and `SHED_FUZZ_SEED` repeats it.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import random
 import time
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis.strategies import SearchStrategy
 
 T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 SECONDS = float(os.environ.get("SHED_FUZZ_SECONDS", "0"))
+
+
+def repeat(run: Callable[..., None], *arguments: Any) -> None:
+    """Call the hypothesis test `run` once, or until the seconds asked for have passed, each time with another seed."""
+    if not SECONDS:
+        run(*arguments)
+        return
+    end = time.monotonic() + SECONDS
+    number = int(os.environ.get("SHED_FUZZ_SEED", random.SystemRandom().getrandbits(32)))
+    while time.monotonic() < end:
+        try:
+            seed(number)(run)(*arguments)
+        except BaseException as error:
+            error.add_note(f"to repeat it: SHED_FUZZ_SEED={number}")
+            raise
+        number += 1
 
 
 def fuzz(check: Callable[[T], None], strategy: SearchStrategy[T], *, examples: int = 300) -> None:
@@ -40,8 +58,6 @@ def fuzz(check: Callable[[T], None], strategy: SearchStrategy[T], *, examples: i
         suppress_health_check=list(HealthCheck),
     )(given(strategy)(counted))
     started = time.monotonic()
-    run()
-    while time.monotonic() - started < SECONDS:
-        run()
+    repeat(run)
     log.info("%d examples in %.0f s", count, time.monotonic() - started)
     assert count >= examples / 3

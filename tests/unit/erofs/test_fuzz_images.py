@@ -26,9 +26,9 @@ from shed.erofs.superblock import Superblock, superblock_checksum
 from shed.errors import NotFoundError
 from support.erofs.images import make_image, sample_entries
 from support.erofs.utils import mkfs_erofs
+from support.fuzz import SECONDS, repeat
 
 log = logging.getLogger(__name__)
-SECONDS = float(os.environ.get("SHED_FUZZ_SECONDS", "0"))
 EXAMPLES = 120
 """Images of each kind in a run; a longer one is several such runs."""
 SLOWEST = 5.0
@@ -188,9 +188,7 @@ def test_mutated_images(name: str, seeds: dict[str, Seed], tmp_path: Path) -> No
         assert time.process_time() - begin < SLOWEST
 
     with memory_limit(MEMORY):
-        run()
-        while time.monotonic() - started < SECONDS:
-            run()
+        repeat(run)
     log.info("%s: %d images in %.0f s", name, count, time.monotonic() - started)
     assert count >= 100
 

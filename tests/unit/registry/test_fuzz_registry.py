@@ -11,7 +11,6 @@ import contextlib
 import copy
 import json
 import logging
-import os
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -35,10 +34,10 @@ from shed.oci.registry.credentials import Credentials
 from shed.oci.registry.download import Sink
 from shed.oci.registry.reference import Reference, parse_reference
 from shed.oci.registry.transport import _retry_after
+from support.fuzz import SECONDS, repeat
 from support.registries.scripted_registry import Handler, Registry
 
 log = logging.getLogger(__name__)
-SECONDS = float(os.environ.get("SHED_FUZZ_SECONDS", "0"))
 EXAMPLES = 40
 """Answers in a run; a longer one is several such runs."""
 SLOWEST = 5.0
@@ -174,10 +173,7 @@ def promised() -> Iterator[None]:
 
 def lasting(run: Callable[[], None], tried: list[int]) -> None:
     """Do one run, or as many as there is time for."""
-    end = time.monotonic() + SECONDS
-    run()
-    while time.monotonic() < end:
-        run()
+    repeat(run)
     log.info("%s tried", tried[0])
     print(f"{tried[0]} tried")  # noqa: T201
 
