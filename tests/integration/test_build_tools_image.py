@@ -37,6 +37,7 @@ def labels(archive: Path) -> dict[str, str]:
 
 
 def test_the_same_packages_give_the_same_image(tmp_path: Path) -> None:
+    """Two builds from one lock file are the same to the byte."""
     first, second = (
         pack_build_tools(tmp_path / name, lock=LOCK, cache=CACHE / "debs", progress=Progress())
         for name in ("first.tar", "second.tar")
@@ -46,6 +47,7 @@ def test_the_same_packages_give_the_same_image(tmp_path: Path) -> None:
 
 
 def test_it_says_which_packages_are_in_it(tmp_path: Path) -> None:
+    """Its labels name the packages and the version of erofs-utils."""
     pack_build_tools(tmp_path / "image.tar", lock=LOCK, cache=CACHE / "debs", progress=Progress())
     found = labels(tmp_path / "image.tar")
     packages = dict(word.split("=", 1) for word in found["io.shed.build-tools.packages"].split())
@@ -74,6 +76,7 @@ def test_a_mirror_that_has_moved_on(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_tools_that_are_too_old(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are refused by version, and nothing is left."""
     monkeypatch.setattr(build_tools_image, "_OLDEST", (99, 0))
     with pytest.raises(DataError, match=r"erofs-utils 1\.\S+ is too old"):
         pack_build_tools(tmp_path / "image.tar", lock=LOCK, cache=CACHE / "debs", progress=Progress())

@@ -52,6 +52,7 @@ def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 
 def test_our_reader(case: Case) -> None:
+    """The checker passes the image, and our reader finds what the source holds."""
     check(case.image, data=True)
     with Image.open(case.image) as image:
         assert differences(record_image(image), case.wanted) == []
@@ -59,6 +60,7 @@ def test_our_reader(case: Case) -> None:
 
 @pytest.mark.root
 def test_a_kernel_mount(case: Case, tmp_path: Path) -> None:
+    """The kernel shows what the source holds."""
     with mounted(case.image, tmp_path / "mount") as folder:
         assert differences(record_folder(os.fsencode(folder)), case.wanted) == []
 

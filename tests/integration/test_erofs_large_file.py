@@ -33,6 +33,7 @@ def entries() -> list[Entry]:
 @pytest.mark.slow
 @pytest.mark.root
 def test_a_file_over_four_gigabytes(tmp_path: Path) -> None:
+    """It is written, checked, verified, and read by us and by the kernel."""
     path = tmp_path / "image"
     with path.open("w+b") as out:
         write_image(entries(), out)

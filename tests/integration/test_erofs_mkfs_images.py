@@ -108,6 +108,7 @@ def wanted(source: Path) -> dict[str, Record]:
 def test_our_reader_finds_what_is_in_the_source(
     source: Path, wanted: dict[str, Record], tmp_path: Path, options: str
 ) -> None:
+    """Images of mkfs.erofs, with each of its options."""
     image = tmp_path / "image"
     mkfs_erofs(image, source, "--quiet", *OPTIONS[options])
     report = check(image, data=True)
@@ -125,6 +126,7 @@ def test_our_reader_finds_what_is_in_the_source(
 def test_features_that_are_not_supported_are_named(
     source: Path, tmp_path: Path, options: list[str], feature: str
 ) -> None:
+    """The checker refuses them by rule, and says which one it is."""
     image = tmp_path / "image"
     mkfs_erofs(image, source / "xattrs", "--quiet", "-zlz4", *options)
     with pytest.raises(ErofsError, match=feature) as caught:
@@ -133,6 +135,7 @@ def test_features_that_are_not_supported_are_named(
 
 
 def test_lzma_is_refused_by_name(source: Path, tmp_path: Path) -> None:
+    """The checker does not take it for damage."""
     image = tmp_path / "image"
     mkfs_erofs(image, source / "mixed", "--quiet", "-zlzma", "-C65536")
     with pytest.raises(ErofsError, match="lzma") as caught:

@@ -1,5 +1,6 @@
 """The promises that a newcomer relies on, held against the files."""
 
+import ast
 import re
 import subprocess
 import tomllib
@@ -63,3 +64,16 @@ def test_no_merge_is_left_unfinished() -> None:
         ["git", "grep", "-lE", "^(<<<<<<<|>>>>>>>) "], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert (found.returncode, found.stdout) == (1, "")
+
+
+def test_every_test_says_what_it_shows() -> None:
+    """Each test function has a docstring."""
+    silent = [
+        f"{path.relative_to(ROOT)}: {node.name}"
+        for path in sorted((ROOT / "tests").rglob("test_*.py"))
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and node.name.startswith("test_")
+        and not ast.get_docstring(node)
+    ]
+    assert silent == []

@@ -44,12 +44,14 @@ def lines(capsys: pytest.CaptureFixture[str], *words: object) -> list[str]:
 
 
 def test_check_of_a_valid_image(image: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A line for people, and the counts with --json."""
     assert lines(capsys, "check", image)[0].startswith(f"{image}: valid, 59 inodes, ")
     report = answer(capsys, "check", "--data", image)
     assert (report["valid"], report["inodes"], report["kinds"]["directory"]) == (True, 59, 3)
 
 
 def test_check_names_the_inode_and_the_rule(image: Path, broken: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The error has the file, the inode, its path and the rule."""
     nid = answer(capsys, "dump", "--path", "/large", image)["inode"]
     with pytest.raises(ErofsError) as caught:
         run(["erofs", "check", str(broken)], Options())
@@ -61,6 +63,7 @@ def test_check_names_the_inode_and_the_rule(image: Path, broken: Path, capsys: p
 def test_check_for_machines_answers_even_when_the_image_is_broken(
     broken: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """The answer says what is wrong; the exit code is 1."""
     assert run(["erofs", "check", str(broken), "--json"], Options()) == 1
     report = json.loads(capsys.readouterr().out)
     assert (report["valid"], report["rule"]) == (False, "big-pcluster-undeclared")
@@ -75,12 +78,14 @@ def test_a_pipe_is_no_image_and_nobody_waits_for_it(tmp_path: Path) -> None:
 
 
 def test_ls_lists_names_in_order(image: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The root, a folder, and all with -R."""
     assert lines(capsys, "ls", image)[:4] == ["attributes", "device", "folder", "large"]
     assert lines(capsys, "ls", image, "/folder") == ["inner"]
     assert lines(capsys, "ls", "-R", image)[3:5] == ["folder/inner", "large"]
 
 
 def test_ls_long(image: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Mode, links, owner, size, time, device numbers and symlink targets."""
     listed = {line.split("Z ", 1)[1]: line.split() for line in lines(capsys, "ls", "-lR", image)}
     assert listed["folder/inner"][:6] == ["-rw-r--r--", "1", "1000", "70000", "9000", "2023-11-14T22:13:20Z"]
     assert listed["device"][4:6] == ["4,", "64"]
@@ -88,6 +93,7 @@ def test_ls_long(image: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_ls_for_machines(image: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Hard links show one inode."""
     listed = {item["path"]: item for item in answer(capsys, "ls", image)}
     assert listed["link"]["target"] == "folder/inner"
     assert listed["device"]["device"] == [4, 64]
@@ -95,6 +101,7 @@ def test_ls_for_machines(image: Path, capsys: pytest.CaptureFixture[str]) -> Non
 
 
 def test_cat_writes_the_bytes_and_follows_links(image: Path, capsysbinary: pytest.CaptureFixture[bytes]) -> None:
+    """Whole files, by path or by symlink."""
     assert run(["erofs", "cat", str(image), "/large"], Options()) == 0
     assert capsysbinary.readouterr().out == text(300_000)
     assert run(["erofs", "cat", str(image), "link"], Options()) == 0
@@ -119,6 +126,7 @@ def test_names_that_are_no_text(tmp_path: Path, capsys: pytest.CaptureFixture[st
 
 
 def test_dump_of_the_image(image: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Superblock, features and compression settings."""
     dumped = answer(capsys, "dump", image)
     assert dumped["magic"] == "0xe0f5e1e2"
     assert dumped["blocks"] * 4096 == image.stat().st_size == dumped["size"]
@@ -127,6 +135,7 @@ def test_dump_of_the_image(image: Path, capsys: pytest.CaptureFixture[str]) -> N
 
 
 def test_dump_of_an_inode(image: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """By path and by number, with attributes and extents."""
     dumped = answer(capsys, "dump", "--path", "attributes", image)
     assert dumped["xattrs"]["user.one"] == b"1".hex()
     large = answer(capsys, "dump", "--path", "large", image)
@@ -150,5 +159,6 @@ def test_dump_of_an_inode(image: Path, capsys: pytest.CaptureFixture[str]) -> No
     ],
 )
 def test_mistakes_end_in_a_sentence(image: Path, words: list[str], error: type[Exception]) -> None:
+    """Each is the error of its class, not a traceback."""
     with pytest.raises(error):
         run(["erofs", *[str(image) if word == "IMAGE" else word for word in words]], Options())

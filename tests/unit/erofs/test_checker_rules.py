@@ -47,6 +47,7 @@ def damaged(sample: Path, tmp_path: Path) -> Damaged:
 
 @pytest.mark.parametrize("compression", ["lz4", "lz4hc", "zstd", "none"])
 def test_a_valid_image_is_described(tmp_path: Path, compression: str) -> None:
+    """The report counts what is in the image."""
     image = make_image(tmp_path / "image", sample_entries(), compression)
     report = check(image, data=True)
     assert report.size == image.stat().st_size
@@ -56,6 +57,7 @@ def test_a_valid_image_is_described(tmp_path: Path, compression: str) -> None:
 
 
 def test_a_file_that_is_not_there_is_not_found(tmp_path: Path) -> None:
+    """It is not called damaged."""
     with pytest.raises(NotFoundError):
         check(tmp_path / "nothing")
 
@@ -106,6 +108,7 @@ Superblock = dict[str, int]
     ],
 )
 def test_superblocks_that_cannot_be_right(damaged: Damaged, fields: Superblock, rule: str) -> None:
+    """Each wrong field is refused by its rule."""
     if "feature_incompat" in fields:
         fields = {**fields, "feature_incompat": fields["feature_incompat"] | damaged.description().feature_incompat}
     damaged.superblock(**fields)
@@ -113,22 +116,26 @@ def test_superblocks_that_cannot_be_right(damaged: Damaged, fields: Superblock, 
 
 
 def test_a_changed_superblock_with_the_old_checksum(damaged: Damaged) -> None:
+    """The checksum gives it away."""
     damaged.put(layout.SUPER_OFFSET + 100, b"\1")
     refused(damaged, "checksum", None, sealed=False)
 
 
 @pytest.mark.parametrize("size", [0, 100, BLOCK - 1])
 def test_a_file_too_short_to_be_an_image(damaged: Damaged, size: int) -> None:
+    """It is truncated, and nothing is read beyond its end."""
     del damaged.bytes[size:]
     refused(damaged, "truncated", None, sealed=False)
 
 
 def test_an_image_without_its_end(damaged: Damaged) -> None:
+    """The superblock announces more blocks than there are."""
     del damaged.bytes[len(damaged.bytes) // 2 :]
     refused(damaged, "truncated", None)
 
 
 def test_a_folder_is_no_image(tmp_path: Path) -> None:
+    """It is refused by name."""
     with pytest.raises(ErofsError, match="folder"):
         check(tmp_path)
 
@@ -162,28 +169,33 @@ EXTENDED = layout.FORMAT_EXTENDED
 def test_inodes_that_cannot_be_right(
     damaged: Damaged, path: str, where: tuple[int, int], value: int, rule: str
 ) -> None:
+    """Each wrong field is refused by its rule, and the inode is named."""
     inode = damaged.inode(path)
     damaged.put_number(inode.offset + where[0], value, where[1])
     refused(damaged, rule, inode.nid)
 
 
 def test_chunks_that_the_superblock_does_not_declare(damaged: Damaged) -> None:
+    """Kernels without the feature would misread them."""
     damaged.superblock(feature_incompat=damaged.description().feature_incompat & ~layout.INCOMPAT_CHUNKED_FILE)
     refused(damaged, "chunked-file-undeclared", damaged.inode("zeros").nid)
 
 
 def test_a_chunk_outside(damaged: Damaged) -> None:
+    """A chunk beyond the image's end is refused."""
     inode = damaged.inode("zeros")
     damaged.put_number(inode.body, 1 << 30, 4)
     refused(damaged, "data-outside", inode.nid)
 
 
 def test_the_root_must_be_a_directory(damaged: Damaged) -> None:
+    """A file as the root is refused."""
     damaged.superblock(root_nid=damaged.inode("small").nid)
     refused(damaged, "file-type", damaged.inode("small").nid)
 
 
 def test_a_symlink_with_a_zero_byte(damaged: Damaged) -> None:
+    """The kernel would cut its target there."""
     damaged.put(damaged.inode("link").body + 2, b"\0")
     refused(damaged, "symlink-target", damaged.inode("link").nid)
 
@@ -219,6 +231,7 @@ def entry_at(damaged: Damaged, path: str, name: bytes) -> int:
 def test_directory_entries_that_cannot_be_right(
     damaged: Damaged, field: int, size: int, value: int, rule: str, blamed: int | None
 ) -> None:
+    """Each wrong field is refused by its rule, and the inode to blame is named."""
     damaged.put_number(entry_at(damaged, "folder", b"inner") + field, value, size)
     refused(damaged, rule, damaged.inode("folder").nid if blamed is None else blamed)
 
@@ -227,6 +240,7 @@ def test_directory_entries_that_cannot_be_right(
     ("name", "rule"), [(b"in/er", "dirent-name"), (b"in\0er", "dirent-name"), (b"!nner", "dirent-order")]
 )
 def test_names_that_cannot_be_right(damaged: Damaged, name: bytes, rule: str) -> None:
+    """Empty ones, ones with slashes or zeros, and ones out of order."""
     inode = damaged.inode("folder")
     if name == b"in\0er":  # a zero in the last name of a block would end it: this one is not the last
         inode = damaged.inode("")
@@ -239,11 +253,13 @@ def test_names_that_cannot_be_right(damaged: Damaged, name: bytes, rule: str) ->
 
 @pytest.mark.parametrize("dot", [b".", b".."])
 def test_dots_that_lead_elsewhere(damaged: Damaged, dot: bytes) -> None:
+    """Both must mean the folder itself and its parent."""
     damaged.put_number(entry_at(damaged, "folder", dot), damaged.inode("many").nid, 8)
     refused(damaged, "dirent-dots", damaged.inode("folder").nid)
 
 
 def test_a_directory_without_dots(damaged: Damaged) -> None:
+    """Both must be there."""
     inode = damaged.inode("folder")
     damaged.put(damaged.bytes.index(b"...inner", inode.body), b".,-inner")
     damaged.put(entry_at(damaged, "folder", b",-"), bytes(damaged.bytes[entry_at(damaged, "", b"pipe") :][:8]))
@@ -274,6 +290,7 @@ def test_a_directory_with_two_names(damaged: Damaged, target: str) -> None:
     ],
 )
 def test_xattrs_that_cannot_be_right(damaged: Damaged, offset: int, data: bytes, rule: str) -> None:
+    """Each wrong field is refused by its rule."""
     inode = damaged.inode("attributes")
     start = inode.offset + layout.EXTENDED_INODE_SIZE + layout.XATTR_IBODY_HEADER.size
     damaged.put(start + offset, data)
@@ -281,12 +298,14 @@ def test_xattrs_that_cannot_be_right(damaged: Damaged, offset: int, data: bytes,
 
 
 def test_shared_xattrs_that_do_not_fit(damaged: Damaged) -> None:
+    """More of them than the inode has room for."""
     inode = damaged.inode("attributes")
     damaged.put(inode.offset + layout.EXTENDED_INODE_SIZE + 4, b"\xff")
     refused(damaged, "xattr-outside", inode.nid)
 
 
 def test_an_xattr_that_occurs_twice(damaged: Damaged) -> None:
+    """Readers would not agree on its value."""
     inode = damaged.inode("attributes")
     damaged.put(damaged.bytes.index(b"two", inode.offset), b"one")
     refused(damaged, "xattr-duplicate", inode.nid)
@@ -319,6 +338,7 @@ def index_at(damaged: Damaged, path: str, number: int) -> int:
     ],
 )
 def test_map_headers_that_cannot_be_right(damaged: Damaged, offset: int, data: bytes, rule: str) -> None:
+    """Each wrong field is refused by its rule."""
     damaged.put(header_at(damaged, "large") + offset, data)
     refused(damaged, rule, damaged.inode("large").nid)
 
@@ -342,11 +362,13 @@ HEAD1, NONHEAD, HEAD2 = layout.LCLUSTER_HEAD1, layout.LCLUSTER_NONHEAD, layout.L
     ],
 )
 def test_indexes_that_cannot_be_right(damaged: Damaged, number: int, index: tuple[int, int, int], rule: str) -> None:
+    """Each wrong index of a cluster is refused by its rule."""
     damaged.put(index_at(damaged, "large", number), layout.LCLUSTER_INDEX.pack(*index))
     refused(damaged, rule, damaged.inode("large").nid)
 
 
 def test_a_cluster_larger_than_kernels_take(tmp_path: Path) -> None:
+    """The limit of kernels holds, whatever the index says."""
     valid = make_image(tmp_path / "valid", [folder(""), file("noise", noise(2 << 20)), file("text", text(300_000))])
     damaged = Damaged(valid, tmp_path / "damaged")
     head, following = index_at(damaged, "text", 0), index_at(damaged, "text", 1)
@@ -368,12 +390,14 @@ def test_clusters_larger_than_the_superblock_declares(damaged: Damaged) -> None:
 
 @pytest.mark.parametrize(("log", "rule"), [(0, "compressed-data"), (11, "compression-settings")])
 def test_a_zstd_window_other_than_declared_or_too_large(tmp_path: Path, log: int, rule: str) -> None:
+    """It would decide how much memory the kernel takes."""
     damaged = Damaged(make_image(tmp_path / "valid", sample_entries(), "zstd"), tmp_path / "damaged")
     damaged.put(SETTINGS, layout.ZSTD_CFG.pack(0, log))
     refused(damaged, rule, damaged.inode("large").nid if rule == "compressed-data" else None, data=True)
 
 
 def test_data_that_does_not_decode_is_found_when_asked_for(damaged: Damaged) -> None:
+    """Only with `data`, because it takes reading all of it."""
     inode = damaged.inode("large")
     head = damaged.number(index_at(damaged, "large", 0) + 4, 4)
     damaged.put(head * BLOCK, bytes(BLOCK))

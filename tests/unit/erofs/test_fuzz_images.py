@@ -165,6 +165,7 @@ def use(path: Path) -> None:
 
 @pytest.mark.parametrize("name", [*WRITTEN, *MKFS])
 def test_mutated_images(name: str, seeds: dict[str, Seed], tmp_path: Path) -> None:
+    """Checker and reader end in a result or an `ErofsError`, soon and within the memory allowed."""
     seed = seeds[name]
     path = tmp_path / "image"
     started = time.monotonic()
@@ -196,6 +197,7 @@ def test_mutated_images(name: str, seeds: dict[str, Seed], tmp_path: Path) -> No
 @settings(max_examples=200, deadline=None, derandomize=True)
 @given(st.binary(max_size=9000))
 def test_any_bytes_at_all(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
+    """They are never an image, and never anything but an `ErofsError`."""
     path = tmp_path_factory.getbasetemp() / "any-bytes"
     path.write_bytes(data)
     with pytest.raises(ErofsError):

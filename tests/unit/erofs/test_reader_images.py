@@ -40,14 +40,17 @@ def contents(entry: Entry) -> bytes:
 
 
 def test_walk_yields_every_name_with_parents_first(image: Image) -> None:
+    """In the order of the entries that went in."""
     assert [path for path, _ in image.walk()] == [entry.path for entry in sample_entries()]
 
 
 def test_walk_of_a_folder_is_relative_to_it(image: Image) -> None:
+    """Its own path is empty."""
     assert [path for path, _ in image.walk(image.lookup(b"folder"))] == [b"", b"inner"]
 
 
 def test_data_comes_back_whole_and_in_chunks(image: Image) -> None:
+    """Both ways give what went in."""
     for path, entry in CONTENTS.items():
         inode = image.lookup(path)
         assert b"".join(image.chunks(inode)) == contents(entry)
@@ -55,6 +58,7 @@ def test_data_comes_back_whole_and_in_chunks(image: Image) -> None:
 
 
 def test_any_range_is_the_same_as_in_the_whole(image: Image) -> None:
+    """At all edges of blocks and clusters, and at random places."""
     source = random.Random(5)
     for path, entry in CONTENTS.items():
         data, inode = contents(entry), image.lookup(path)
@@ -65,6 +69,7 @@ def test_any_range_is_the_same_as_in_the_whole(image: Image) -> None:
 
 
 def test_extents_cover_a_file_without_gaps(image: Image) -> None:
+    """One after the other, to the file's end."""
     for path, entry in CONTENTS.items():
         position = 0
         for extent in image.extents(image.lookup(path)):
@@ -74,6 +79,7 @@ def test_extents_cover_a_file_without_gaps(image: Image) -> None:
 
 
 def test_attributes_come_back(image: Image) -> None:
+    """Owners, times before 1970, devices and xattrs."""
     root, inner = image.root, image.lookup(b"folder/inner")
     assert (root.mtime, root.mtime_ns) == (-5, 7)
     assert (inner.uid, inner.gid, inner.mtime, inner.mtime_ns) == (1000, 70000, 1700000000, 999999999)
@@ -90,6 +96,7 @@ def test_attributes_come_back(image: Image) -> None:
 
 
 def test_lookup_follows_symlinks_only_when_asked(image: Image) -> None:
+    """Relative and absolute ones, and ones that climb above the root."""
     inner = image.lookup(b"folder/inner").nid
     assert image.lookup(b"link").kind == "symlink"
     assert image.lookup(b"link", follow=True).nid == inner
@@ -102,11 +109,13 @@ def test_lookup_follows_symlinks_only_when_asked(image: Image) -> None:
     ("path", "follow"), [(b"no", False), (b"small/x", False), (b"folder/..", False), (b"link/x", True), (b"loop", True)]
 )
 def test_lookup_of_what_is_not_there(image: Image, path: bytes, follow: bool) -> None:
+    """It is not found, with and without following symlinks."""
     with pytest.raises(NotFoundError):
         image.lookup(path, follow=follow)
 
 
 def test_asking_an_inode_for_what_it_is_not(image: Image) -> None:
+    """The error says what it is not."""
     with pytest.raises(ErofsError, match="not a symlink"):
         image.readlink(image.lookup(b"small"))
     with pytest.raises(ErofsError, match="not a directory"):
@@ -114,6 +123,7 @@ def test_asking_an_inode_for_what_it_is_not(image: Image) -> None:
 
 
 def test_extract_keeps_holes(image: Image, tmp_path: Path) -> None:
+    """Zeros take no space."""
     for name in (b"zeros", b"large"):
         target = tmp_path / os.fsdecode(name)
         with target.open("w+b") as out:
@@ -123,6 +133,7 @@ def test_extract_keeps_holes(image: Image, tmp_path: Path) -> None:
 
 
 def test_an_absolute_link_stays_inside_the_image(tmp_path: Path) -> None:
+    """It starts at the image's root, not at the host's."""
     image = make_image(
         tmp_path / "image", [folder(""), folder("etc"), symlink("etc/self", "/etc"), file("passwd", b"here")]
     )
@@ -131,6 +142,7 @@ def test_an_absolute_link_stays_inside_the_image(tmp_path: Path) -> None:
 
 
 def test_a_loop_ends_the_walk(sample: Path, tmp_path: Path) -> None:
+    """A folder that is inside itself is damage."""
     damaged = Damaged(sample, tmp_path / "loop")
     inode = damaged.inode("folder")
     at = inode.body + 2 * layout.DIRENT.size
@@ -177,12 +189,14 @@ def test_clusters_of_before_zero_padding(tmp_path: Path) -> None:
 
 
 def test_verify_finds_nothing_in_what_was_written(sample: Path) -> None:
+    """With one thread and with two."""
     for threads in (1, 2):
         verified = verify_contents(sample, sample_entries(), threads=threads)
         assert (verified.names, verified.files) == (60, 5)
 
 
 def test_verify_of_a_file_larger_than_one_task(tmp_path: Path) -> None:
+    """It is compared to its last byte."""
     entries = [folder(""), file("noise", noise(9 << 20)), file("text", text(1 << 20) * 17)]
     for compression in ("lz4", "none"):
         image = make_image(tmp_path / compression, entries, compression)
@@ -207,6 +221,7 @@ def test_verify_of_a_file_larger_than_one_task(tmp_path: Path) -> None:
     ],
 )
 def test_verify_names_every_difference(sample: Path, path: bytes, change: dict[str, object], rule: str) -> None:
+    """Each has its rule, and the path."""
     entries = sample_entries()
     for entry in entries:
         if entry.path == path:
@@ -219,5 +234,6 @@ def test_verify_names_every_difference(sample: Path, path: bytes, change: dict[s
 
 
 def test_verify_finds_what_nobody_put_in(sample: Path) -> None:
+    """A name of the image that the source does not have."""
     with pytest.raises(ErofsError, match="small is in the image"):
         verify_contents(sample, [entry for entry in sample_entries() if entry.path != b"small"])

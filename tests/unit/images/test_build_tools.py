@@ -34,6 +34,7 @@ REGISTRY = "ghcr.io/charliek/shed-build-tools"
     ],
 )
 def test_resolution(wanted: str | None, version: str, reference: str) -> None:
+    """What each way of naming the tools means, for each version of shed."""
     assert build_tools_reference(wanted, version=version) == reference
 
 

@@ -57,6 +57,7 @@ def fails(store: LayoutStore, tmp_path: Path, action: str, error: type[ShedError
 
 
 def test_what_the_tool_says_last_is_told(store: LayoutStore, tmp_path: Path) -> None:
+    """With how to run it by hand."""
     error = fails(
         store,
         tmp_path,
@@ -68,6 +69,7 @@ def test_what_the_tool_says_last_is_told(store: LayoutStore, tmp_path: Path) -> 
 
 
 def test_no_space_for_the_tool_is_no_space(store: LayoutStore, tmp_path: Path) -> None:
+    """It is a `StorageError`, which says how much space it may take."""
     error = fails(
         store,
         tmp_path,
@@ -82,6 +84,7 @@ def test_no_space_for_the_tool_is_no_space(store: LayoutStore, tmp_path: Path) -
     "action", ["true", "for word; do case $word in */images/*) echo text > ${word%%:*}/rootfs.erofs; esac; done"]
 )
 def test_success_without_an_image_is_refused(store: LayoutStore, tmp_path: Path, action: str) -> None:
+    """An exit code of 0 is not believed."""
     fails(store, tmp_path, action, DataError, "wrote no EROFS image")
 
 
@@ -116,6 +119,7 @@ def test_an_image_that_is_not_here(tmp_path: Path) -> None:
 
 
 def test_a_release_is_pulled(tmp_path: Path) -> None:
+    """Only when the engine does not have it."""
     script = f'[ "$1" != pull ] || {{ echo "$@" > $0.pulled; exit; }}\n[ -e $0.pulled ] || exit 1\n{HELPFUL}'
     writer = ContainerWriter("0.5.2", engine=Engine(program(tmp_path / "engine", script), rootless=False))
     assert (tmp_path / "engine.pulled").read_text() == "pull --quiet ghcr.io/charliek/shed-build-tools:v0.5.2\n"
@@ -123,18 +127,21 @@ def test_a_release_is_pulled(tmp_path: Path) -> None:
 
 
 def test_a_release_that_cannot_be_pulled(tmp_path: Path) -> None:
+    """The engine's own words are told."""
     engine = Engine(program(tmp_path / "engine", "echo 'manifest unknown' >&2; exit 125"), rootless=False)
     with pytest.raises(ToolError, match="manifest unknown"):
         ContainerWriter("0.5.2", engine=engine)
 
 
 def test_an_image_of_something_else(tmp_path: Path) -> None:
+    """It is run once, and what it says is told."""
     engine = Engine(program(tmp_path / "engine", f"[ $1 = run ] && echo BusyBox || echo {IMAGE}"), rootless=False)
     with pytest.raises(DataError, match="is not the one of erofs-utils: 'BusyBox"):
         ContainerWriter("dev", engine=engine)
 
 
 def test_a_name_with_a_digest_needs_no_other(tmp_path: Path) -> None:
+    """The digest is not written twice."""
     reference = f"example.org/tools@sha256:{'2' * 64}"
     writer = ContainerWriter(reference, engine=Engine(program(tmp_path / "engine", HELPFUL), rootless=False))
     assert f" {reference} --quiet" in writer.name
@@ -177,6 +184,7 @@ def test_files_are_ours_with_every_engine(
 
 
 def test_a_build_that_is_killed_leaves_what_the_next_one_removes(store: LayoutStore, tmp_path: Path) -> None:
+    """Killed in the middle; the next build removes what it left."""
     engine = program(tmp_path / "engine", HELPFUL.replace("@", "echo $$ > $0.new; mv $0.new $0.pid; exec sleep 1000"))
     archive = Image(LAYER).archive(tmp_path / "archive.tar")
     code = (

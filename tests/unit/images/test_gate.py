@@ -33,6 +33,7 @@ class ForgettingWriter(BuiltinWriter):
 
 
 def test_the_bug_of_erofs_utils_1_7_1_is_refused_with_the_inode(tmp_path: Path) -> None:
+    """A writer that forgets a feature flag gets nothing into the store."""
     store = LayoutStore(tmp_path / "images")
     archive = Image(tar(file("large", text(300_000)))).archive(tmp_path / "archive.tar")
     writer = ForgettingWriter()

@@ -27,12 +27,14 @@ def written(entries: Iterable[Entry]) -> bytes:
 
 @pytest.mark.parametrize("name", TREES)
 def test_a_tree_comes_back_as_it_was(name: str) -> None:
+    """Written as a tar and read again, for each generated tree."""
     entries = [entry for entry in TREES[name](64 << 10) if not stat.S_ISSOCK(entry.mode)]
     back = flatten([members(written(entries))])
     assert differences(record_entries(back), record_entries(entries)) == []
 
 
 def test_the_same_tree_gives_the_same_bytes() -> None:
+    """Nothing of the time or the machine gets in."""
     assert written(sample_entries()) == written(sample_entries())
 
 
@@ -78,12 +80,14 @@ def test_a_link_follows_what_it_names() -> None:
 
 
 def test_progress_counts_the_contents() -> None:
+    """Bytes of files, and nothing else."""
     counts: list[int] = []
     list(write_tar(tree([file("a", b"x" * 3_000_000), file("b", b"y")]), counts.append))
     assert sum(counts) == 3_000_001
 
 
 def test_contents_that_come_in_small_pieces() -> None:
+    """Short reads are put together."""
     entry = Entry(b"a", stat.S_IFREG | 0o644, size=5000, content=Trickle(b"ab" * 2500))
     (_, member) = members(written(tree([entry])))
     assert member.content is not None
@@ -101,5 +105,6 @@ def test_contents_that_come_in_small_pieces() -> None:
     ],
 )
 def test_what_a_tar_cannot_hold(entry: Entry, problem: str) -> None:
+    """It is an error that names what."""
     with pytest.raises(DataError, match=problem):
         written(tree([folder("d"), entry]))
