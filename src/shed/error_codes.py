@@ -1,8 +1,8 @@
 """The table of errors: each code, what it means, what to do next, and by which class and HTTP status it is told.
 
-A code is part of the API: programs compare it, so it is never renamed or given another meaning.  `shed.errors` checks every
-error against this table, and ``docs/reference/errors.md`` is made from it.  Nothing is imported here: every `shed exec` loads
-this file.
+A code is part of the API: programs compare it, so it is never renamed or given another meaning.  `shed.errors` checks
+every error against this table, and ``docs/reference/errors.md`` is made from it.  Nothing is imported here: every `shed
+exec` loads this file.
 """
 
 Codes = dict[str, tuple[str, str]]
@@ -24,7 +24,10 @@ GROUPS: tuple[tuple[str, int, int, Codes], ...] = (
         "INVALID_SSH_KEY": ("This is not a public SSH key.", "it should read: ssh-ed25519 AAAA…"),
         "INVALID_CONFIG": ("A configuration file cannot be used.", "correct the line that the message names"),
         "INVALID_LOCAL_DIR": ("The folder cannot be shared with a shed.", "name an existing folder of yours"),
-        "INVALID_LOCAL_DIR_MODE": ("A folder cannot be shared that way.", "choose rw, ro or git-rw, and name the folder"),
+        "INVALID_LOCAL_DIR_MODE": (
+            "A folder cannot be shared that way.",
+            "choose rw, ro or git-rw, and name the folder",
+        ),
         "NO_LOCAL_DIR": ("The shed has no folder of this machine.", "see: shed list -v"),
         "AMBIGUOUS_SHED": ("Several servers have a shed of that name.", "say which one is meant: -s SERVER"),
         "AMBIGUOUS_REFERENCE": ("The digits stand for several images.", "give more digits"),
@@ -76,7 +79,10 @@ GROUPS: tuple[tuple[str, int, int, Codes], ...] = (
         "BLOB_NOT_FOUND": ("A part of the image is not in the store.", "build or pull the image again"),
         "NOT_IN_REGISTRY": ("The registry has no such image.", "check the name, and whether it needs a login"),
         "ARCHIVE_NOT_FOUND": ("The archive does not exist.", "check the path"),
-        "CONTAINERFILE_NOT_FOUND": ("There is no Containerfile or Dockerfile.", "check the path, or name it with --file"),
+        "CONTAINERFILE_NOT_FOUND": (
+            "There is no Containerfile or Dockerfile.",
+            "check the path, or name it with --file",
+        ),
         "NO_BOOT_KIT": ("There is no boot kit, or a part of it is missing.", "make it: shed image bootkit build"),
         "NO_BUILD_TOOLS": ("The container engine has no image of the build tools.", "make it: make build-tools"),
         "TOKEN_NOT_FOUND": ("There is no token of that name.", "see: shed token list"),
@@ -119,7 +125,10 @@ GROUPS: tuple[tuple[str, int, int, Codes], ...] = (
                           "whoever made the image must build it again, with a current shed"),
         "DIGEST_MISMATCH": ("The bytes do not match their digest.", "get them again"),
         "SIZE_MISMATCH": ("The bytes are more or fewer than was announced.", "the image in the registry is damaged"),
-        "IMAGE_TOO_LARGE": ("The image is larger than is allowed.", "if that is no mistake, raise limits in server.yaml"),
+        "IMAGE_TOO_LARGE": (
+            "The image is larger than is allowed.",
+            "if that is no mistake, raise limits in server.yaml",
+        ),
         "IMAGE_DAMAGED": ("A part of the image is damaged or missing.", "pull or build the image again"),
         "NOT_BOOTABLE": ("The image lacks what a shed boots from.", "make one that boots: shed image build -n NAME"),
         "RELEASE_TOO_OLD": ("The package mirror offers an old state of its archive.", "use another mirror"),
@@ -138,7 +147,10 @@ GROUPS: tuple[tuple[str, int, int, Codes], ...] = (
         "TOOL_FAILED": ("A program of this machine that shed ran has failed.", "see what it printed last"),
         "COMMAND_FAILED": ("A command in a shed ended with another exit code than 0.", ""),
         "COMMAND_TIMEOUT": ("A command in a shed took longer than the caller allowed, and was killed.", ""),
-        "EXEC_FAILED": ("A command in a shed could not be started.", "check that its program and its folder exist there"),
+        "EXEC_FAILED": (
+            "A command in a shed could not be started.",
+            "check that its program and its folder exist there",
+        ),
         "FILE_NOT_READ": ("A file in a shed could not be read.", ""),
         "COPY_FAILED": ("A file could not be copied from or to a shed.", ""),
         "OUTPUT_FAILED": ("What the command printed could not be written here.", "see where its output goes"),
@@ -173,12 +185,18 @@ GROUPS: tuple[tuple[str, int, int, Codes], ...] = (
         "LINK_ABUSED": ("The guest broke the link's protocol or flooded it, so the link was dropped.",
                         "stop the shed; do not trust what runs in it"),
         "STREAM_RESET": ("One stream to the guest was cut before its end.", "try again"),
-        "EXEC_LOST": ("The connection to a command broke before the command ended.", "see what happened: shed logs NAME"),
+        "EXEC_LOST": (
+            "The connection to a command broke before the command ended.",
+            "see what happened: shed logs NAME",
+        ),
         "TMUX_FAILED": ("The program tmux in the shed failed.", ""),
         "SHED-INIT-01": ("The initrd could not mount the runtime: kernel and initrd do not fit, or a disk is missing.",
                          "build the boot kit again: shed image bootkit build"),
         "SHED-INIT-02": ("The disk of the image's root file system is missing.", "start the shed again"),
-        "SHED-INIT-03": ("The image's root file system could not be mounted.", "check it: shed image verify --deep IMAGE"),
+        "SHED-INIT-03": (
+            "The image's root file system could not be mounted.",
+            "check it: shed image verify --deep IMAGE",
+        ),
         "SHED-INIT-04": ("The writable layer could not be put over the root file system.",
                          "free some space on the host; else check the layer with e2fsck"),
         "SHED-INIT-05": ("The disk of the writable layer is missing.", "start the shed again"),
@@ -197,7 +215,10 @@ GROUPS: tuple[tuple[str, int, int, Codes], ...] = (
         "REGISTRY_TLS": ("There is no encrypted connection to the registry.", "see docs/reference/images.md"),
         "REGISTRY_UNAUTHORIZED": ("The registry wants credentials.", "log in: docker login HOST, or skopeo login HOST"),
         "REGISTRY_DENIED": ("The registry does not allow this account to do that.", "check the name and the account"),
-        "REGISTRY_LEADS_INSIDE": ("The registry leads to an address inside this network.", "see docs/reference/images.md"),
+        "REGISTRY_LEADS_INSIDE": (
+            "The registry leads to an address inside this network.",
+            "see docs/reference/images.md",
+        ),
     }),
     ("UnavailableError", 503, 1, {
         "UNAVAILABLE": ("Something that is needed is not there now.", "try again"),
@@ -225,7 +246,10 @@ GROUPS: tuple[tuple[str, int, int, Codes], ...] = (
         "REGISTRY_UNAVAILABLE": ("The registry cannot be reached, or fails.", "check the name and the network"),
     }),
     ("StorageError", 507, 1, {
-        "STORAGE": ("The disk refused: no space, no permission, or an input/output error.", "see what the message says"),
+        "STORAGE": (
+            "The disk refused: no space, no permission, or an input/output error.",
+            "see what the message says",
+        ),
         "NO_SPACE": ("The disk has too little space for this.", "free some space, for example: shed delete NAME"),
         "DISK_RESERVE": ("This would use up the last of the disk, which is kept for running sheds.",
                          "free some space, for example: shed delete NAME"),
@@ -236,7 +260,7 @@ GROUPS: tuple[tuple[str, int, int, Codes], ...] = (
 
 
 def look_up(code: str) -> tuple[str, int, int, str, str] | None:
-    """Return the class, HTTP status, exit code, meaning and next step of `code`; None for one that is not in the table."""
+    """Return class, HTTP status, exit code, meaning and next step of `code`; None for an unknown code."""
     for kind, status, exit_code, codes in GROUPS:
         if code in codes:
             return kind, status, exit_code, *codes[code]

@@ -24,8 +24,8 @@ def wait_until(
 ) -> T:
     """Call `condition` until what it returns is true, and return that.
 
-    Raises `AssertionError` after `seconds`, which tells `what` was waited for and what was `seen` last; both are read off a condition that
-    does not come with them.
+    Raises `AssertionError` after `seconds`, which tells `what` was waited for and what was `seen` last; both are read
+    off a condition that does not come with them.
     """
     deadline = time.monotonic() + seconds
     while not (value := condition()):

@@ -30,7 +30,7 @@ def document() -> Schema:
         "info": {
             "title": "shed",
             "version": f"{API_VERSION}",
-            "description": "The API of shed-server.  What may change within a version is told in docs/reference/api.md.",
+            "description": "The API of shed-server.  docs/reference/api.md says what may change within a version.",
         },
         "servers": [{"url": "http://localhost", "description": "the Unix socket, or the TCP port with a token"}],
         "security": [{"token": []}, {}],

@@ -44,7 +44,10 @@ class ArchiveError(Exception):
 
 
 class _Header(tarfile.TarInfo):
-    """A member that is strict: `tarfile` itself takes a stream that is cut, or damaged, behind a member for one that ends there."""
+    """A member of a tar archive that must be complete.
+
+    `tarfile` takes a stream that is cut or damaged behind a member for one that ends there.
+    """
 
     @classmethod
     def fromtarfile(cls, archive: tarfile.TarFile) -> Self:
@@ -409,7 +412,10 @@ def _reason(error: OSError) -> str:
 
 
 def main(words: list[str]) -> int:
-    """Be one end of a copy in a guest: ``pack | unpack | extract``, a path, the root's name, then ``follow`` or ``owners`` where wanted.
+    """Be one end of a copy in a guest.
+
+    The arguments are ``pack``, ``unpack`` or ``extract``, a path, the root's name, then ``follow`` or ``owners`` where
+    wanted.
 
     What is to be told goes to standard error, an object per line: {"warning": …} or {"error": …}.  Returns 0, or 1
     after an error.

@@ -4,7 +4,8 @@
     rehearse    {}             go through a start, so that the real one is quicker; the disks are exchanged afterwards
     configure   {…}            make this machine a shed (`shed.guest.configure` says what it takes), once
     health      {}             how it is
-    clock       {"adjust": s}  put the wall clock forward by so many seconds, if given; answers what time it is, {"now"}: since 1970
+    clock       {"adjust": s}  put the wall clock forward by so many seconds, if given; answers {"now"}: seconds since
+                               1970
     sync        {}             write everything to the disk
     poweroff    {}             answers, then ends everything
 

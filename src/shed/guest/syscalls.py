@@ -1,4 +1,4 @@
-"""System calls the standard library lacks, through `_ctypes` alone: the `ctypes` package costs 30 times as much to import.
+"""System calls that the standard library lacks, through `_ctypes`: importing `ctypes` takes 30 times as long.
 
 All raise `OSError`, with the path where there is one.
 """

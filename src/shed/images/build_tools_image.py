@@ -147,7 +147,7 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 
 def main() -> int:
-    """``python -m shed.images.build_tools_image FOLDER [--pin]``: make and load the image of the recipe, or pin new packages."""
+    """Make and load the image of the recipe, or pin new packages: ``… build_tools_image FOLDER [--pin]``."""
     folder, *options = sys.argv[1:]
     lock = Path(folder) / LOCK_NAME
     try:

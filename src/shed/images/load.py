@@ -178,7 +178,10 @@ def _stage(
 
 
 def _check(store: LayoutStore, wanted: list[_Wanted], staged: Mapping[Digest, StagedBlob]) -> None:
-    """Raise `DataError` unless every file system obeys all rules: a kernel may mount one that does not, and fail to read it later."""
+    """Raise `DataError` unless every file system obeys all rules.
+
+    A kernel may mount one that does not, and later fail to read it.
+    """
     for digest, what in {digest: what for image in wanted for digest, what in image.checked.items()}.items():
         try:
             check(staged[digest].path if digest in staged else store.blob_path(digest))

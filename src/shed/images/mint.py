@@ -127,7 +127,9 @@ def mint(
     force: bool = False,
     progress: Progress | None = None,
 ) -> MintResult:
-    """Mint the image in `archive` as `name`, its root written by `writer` (the built-in one with `best_compression` unless given).
+    """Mint the image in `archive` as `name`.
+
+    `writer` writes its root; by default it is the built-in one with `best_compression`.
 
     `platform` chooses among several images; `force` does the work even when the store has the result.  Raises
     `ShedError`s: the archive's faults are `DataError`, a full disk is `StorageError`; then the store is as it was, and
@@ -344,7 +346,10 @@ class _Mint:
 
 @contextlib.contextmanager
 def _without_garbage_collection() -> Iterator[None]:
-    """Keep the collector from walking, again and again, over some 100,000 objects that are all in use: it took 5 % of the time."""
+    """Pause garbage collection.
+
+    Its walks over some 100,000 objects, all of them in use, took 5 % of the time.
+    """
     enabled = gc.isenabled()
     gc.disable()
     try:

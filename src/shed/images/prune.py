@@ -205,7 +205,9 @@ class Reachable:
 
 
 def reachable(store: LayoutStore, leased: Leased, pins: Iterable[Pin], configured: Mapping[str, str]) -> Reachable:
-    """Return what of `store` is needed by `leased`, `pins`, the tags, the kit, and the references that are `configured`, by their keys.
+    """Return what of `store` is needed.
+
+    It is needed by `leased`, `pins`, the tags, the kit, or the references that are `configured`, by their keys.
 
     Raises `DataError`, also when the manifest of a strict pin is gone.
     """
@@ -248,7 +250,7 @@ def _needs(store: LayoutStore, pin: Pin) -> set[Digest]:
 
 
 def _add_indexes(store: LayoutStore, result: Reachable) -> None:
-    """Add indexes that other tools have put into the store, as far as they list an image that is needed, with all they list."""
+    """Add indexes that other tools have put into the store, with all that they list, if an image in them is needed."""
     for entry in store.index().manifests:
         if entry.media_type == media.INDEX and store.has(entry.digest):
             what = f"image index {store.blob_path(entry.digest)}"

@@ -156,7 +156,10 @@ def _labels(chosen: SelectedImage, boot: BootAnnotations) -> dict[Digest, str]:
 
 
 def _check_root(blob: PartialBlob, digest: Digest, reference: Reference) -> None:
-    """Raise `DataError` unless the root file system obeys all rules: a kernel may mount one that does not, and fail to read it later."""
+    """Raise `DataError` unless the root file system obeys all rules.
+
+    A kernel may mount one that does not, and later fail to read it.
+    """
     try:
         check(blob.path)
     except ErofsError as error:

@@ -2,9 +2,10 @@
 
 FOLDER holds ::
 
-    recipe.yaml    ``suite``, to begin with nothing, or ``from``, the folder of the recipe to build on; and the image's ``config``
+    recipe.yaml    ``suite``, to begin with nothing, or ``from``, the folder of the recipe to build on; and the image's
+                   ``config``
     packages       names, one a line; ``#`` begins a comment
-    customize      executable, called with the unpacked root file system when the packages are installed; not everyone needs one
+    customize      executable, called with the unpacked root file system when the packages are installed; optional
 
 mmdebstrap does the work, as root or as an ordinary user.  An image that builds on another has that one's layers, byte
 for byte, and one more.  PARENT is an archive of the other image, which is made when none is given.  The same packages
@@ -56,7 +57,10 @@ class Parent:
     entries: list[Entry]
 
     def write_root(self, path: Path) -> None:
-        """Write the tree to the tar file `path`, without devices: who is not root cannot make them, and whoever unpacks it has them."""
+        """Write the tree to the tar file `path`, without devices.
+
+        Users other than root cannot make them, and the program that unpacks the file has its own.
+        """
         with path.open("wb") as file:
             file.writelines(write_tar(entry for entry in self.entries if not entry.path.startswith(_DEVICES)))
 

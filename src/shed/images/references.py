@@ -43,7 +43,9 @@ class Found:
 
 
 def find_image(store: LayoutStore, reference: str) -> Found:
-    """Return the image that `reference` means: a tag, else what was pulled by it, else a digest or at least 12 of its hex digits.
+    """Return the image that `reference` means.
+
+    It is a tag, else what was pulled by it, else a digest or at least 12 of its hex digits.
 
     Raises `NotFoundError` (IMAGE_NOT_FOUND), and `UsageError` when a short digest means several images.
     """

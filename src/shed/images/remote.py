@@ -43,7 +43,9 @@ def told_plainly() -> Iterator[None]:
 
 @told_plainly()
 def find_remote(repository: Repository, platform: Platform | None) -> SelectedImage:
-    """Return the image that the reference of `repository` means: an image, or one of an index, chosen as `select_from` says.
+    """Return the image that the reference of `repository` means.
+
+    It is an image, or one of an index, chosen as `choose_from` says.
 
     Raises `NotFoundError`, `DataError` for documents that are not what they should be, and `UsageError` when no image
     fits `platform`.

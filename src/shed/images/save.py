@@ -61,7 +61,10 @@ class _Contents:
     """Sizes in bytes."""
 
     def blobs(self) -> dict[Digest, int]:
-        """Return what is copied from the store: last what no image can do without, so that a file that was cut is never taken for whole."""
+        """Return what is copied from the store, in order.
+
+        What no image can do without comes last, so that a file that was cut off is never taken for complete.
+        """
         return self.layers | self.boot
 
 

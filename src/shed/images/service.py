@@ -178,7 +178,7 @@ class Images:
         return push_image(self.store, source, destination, insecure=insecure, progress=progress, stop=stop)
 
     def find_or_pull(self, name: str, progress: Progress, stop: Stop | None = None) -> Digest:
-        """Return the manifest digest of the image `name`, pulled first when the pull policy says so; see `find_or_pull`."""
+        """Return the manifest digest of the image `name`, pulled if the pull policy says so (`find_or_pull`)."""
         from shed.images.pull_policy import find_or_pull
 
         return find_or_pull(self.store, name, self._settings, progress=progress, stop=stop)

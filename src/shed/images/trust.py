@@ -80,7 +80,10 @@ def unknown(store: LayoutStore, reference: str, configured: Collection[str]) -> 
 
 
 def check(store: LayoutStore, name: str, annotations: BootAnnotations, configured: Collection[str]) -> None:
-    """Raise `ConflictError` (KERNEL_NOT_TRUSTED) unless what the image `name` boots with is known here or `configured`."""
+    """Raise `ConflictError` (KERNEL_NOT_TRUSTED) unless kernel and initrd of the image `name` are trusted.
+
+    They are when the store knows them, or when they are `configured`.
+    """
     known = prepare(store)
     for what, digest in (("kernel", annotations.kernel), ("initrd", annotations.initrd)):
         if digest is not None and digest not in known and digest not in configured:

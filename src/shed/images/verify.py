@@ -97,7 +97,9 @@ def verify_image(
 
 
 def verify_root(path: Path, file: BinaryIO, entries: Iterable[Entry]) -> Digest:
-    """Return the digest of the image `path`, open as `file`, after comparing all of it with the `entries` that it was made from.
+    """Return the digest of the image `path`, after comparing all of it with the `entries` that it was made from.
+
+    `file` is the same image, open.
 
     Raises `ErofsError`, which names the inode or the path and the rule.
     """

@@ -51,7 +51,7 @@ class RootWriter(Protocol):
 
 
 def best_compression(readable: Collection[str]) -> Compression:
-    """Return what images are written with unless asked otherwise: zstd where the kernel, which reads `readable`, has it, else LZ4.
+    """Return the default compression: zstd where the kernel, which reads `readable`, has it, else LZ4.
 
     zstd at its level 3 is 0.73 of LZ4's size and written in little more time; a guest that reads it cold takes a tenth
     longer.
@@ -192,7 +192,9 @@ def _check_magic(blob: StagedBlob) -> None:
 
 
 def choose_writer(*, compression: str | None, build_tools: str | None) -> RootWriter | None:
-    """Return the writer: the built-in one, unless a version of the build tools is named; None, minting's default, when nothing is said.
+    """Return the writer: the built-in one, unless a version of the build tools is named.
+
+    None, the default of minting, is returned when nothing is given.
 
     Raises `UsageError`; and, when there is no engine or no image, what `ContainerWriter` raises.
     """

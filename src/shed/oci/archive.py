@@ -1,4 +1,4 @@
-"""Images as they come from outside: an OCI archive (a tar file), a layout folder, what `docker save` writes, or a stream.
+"""Images from outside: an OCI archive (a tar file), a layout directory, the output of `docker save`, a stream.
 
 Nothing in them is trusted: names are looked up, never used as paths on disk; sizes are compared with what is there;
 links are refused. Who reads a blob compares its digest.
@@ -38,7 +38,9 @@ _MAKE_ONE = "make an archive: skopeo copy … oci-archive:FILE"
 
 @contextlib.contextmanager
 def open_archive(source: Path | str, *, scratch: Path, reserve: Reserve | None = None) -> Iterator[Archive]:
-    """Yield the image archive at `source`: a tar file (gzip and zstd are unpacked), a layout folder, a pipe, or ``-`` for stdin.
+    """Yield the image archive at `source`.
+
+    It is a tar file (gzip and zstd are unpacked), a layout directory, a pipe, or ``-`` for stdin.
 
     A docker archive looks like an OCI archive.  What cannot be read by position is first copied to an unnamed file in
     the folder `scratch`, whose file system keeps the `reserve`, the usual one unless given.  Raises `NotFoundError`,
@@ -58,7 +60,7 @@ def open_archive(source: Path | str, *, scratch: Path, reserve: Reserve | None =
 
 @contextlib.contextmanager
 def blaming(origin: str) -> Iterator[None]:
-    """Have every fault of the archive `origin` name it and say what to do, also one of the disk that it is read from."""
+    """Let every error in the archive `origin` name it and say what to do, also an error of the disk that it is on."""
     try:
         yield
     except DataError as error:

@@ -1,4 +1,7 @@
-"""What an image is read from: archives, and pieces of open files, read by position so that many threads can share them."""
+"""What an image is read from: archives, and pieces of open files.
+
+They are read by position, so that several threads can share them.
+"""
 
 from __future__ import annotations
 
@@ -74,7 +77,10 @@ class BytesSource:
 
 
 class SparseContent:
-    """A file of `size` bytes that is zero except for `segments`: (offset in the file, length), stored one after another in `packed`."""
+    """A file of `size` bytes that is zero except for `segments`.
+
+    Each segment is (offset in the file, length); they are stored one after another in `packed`.
+    """
 
     __slots__ = ("_packed", "_places", "_starts", "segments", "size")
 

@@ -83,7 +83,10 @@ class Index:
         )
 
     def with_tag(self, entry: Descriptor) -> Index:
-        """Return the index with `entry` as the only one of its name; the manifest the name leaves behind stays listed."""
+        """Return the index with `entry` as the only one of its name.
+
+        A manifest that had the name before stays listed.
+        """
         kept = self.without_tag(entry.annotations[REF_NAME]).manifests
         others = (other for other in kept if other.digest != entry.digest or REF_NAME in other.annotations)
         return Index((*others, entry))

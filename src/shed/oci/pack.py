@@ -1,4 +1,6 @@
-"""OCI archives made from root file system tars, on top of another image or on nothing: the same input gives the same bytes.
+"""OCI archives from tar files of root file systems, alone or on top of another image.
+
+The same input gives the same bytes.
 
 For recipes, which have a root file system and want an ordinary OCI image, and for tests.
 """

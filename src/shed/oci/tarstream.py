@@ -1,4 +1,6 @@
-"""The members of a tar archive, read by position from an open file: only headers are read, contents stay where they are.
+"""The members of a tar archive, read by position from an open file.
+
+Only headers are read; contents stay where they are.
 
 `tarfile` of the standard library is 3 to 15 times slower and keeps every member; this one also expands all four ways to
 store sparse files, and refuses what it does not know instead of guessing.  Global PAX headers are skipped, as container
@@ -214,7 +216,10 @@ class _Reader:
         return self._numbers.setdefault(number, number)
 
     def _old_sparse(self, member: Member, block: bytes, data: int, stored: int) -> int:
-        """Set the content of a GNU sparse member (type ``S``) and return where its data starts: behind the rest of the map."""
+        """Set the content of a GNU sparse member (type ``S``).
+
+        Return where its data starts: behind the rest of the map.
+        """
         segments, more, real_size = gnu_sparse_head(block)
         while more:
             block = self.source.pread(BLOCK, data)
@@ -227,7 +232,7 @@ class _Reader:
         return data
 
     def _mapped_sparse(self, member: Member, data: int, stored: int, real_size: int | None) -> None:
-        """Set the content of a PAX sparse member of version 1.0: the map, in decimal lines, then padding, then the data."""
+        """Set the content of a PAX sparse member of version 1.0: the map in decimal lines, padding, the data."""
         numbers: list[int] = []
         wanted = 1
         text = b""

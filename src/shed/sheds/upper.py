@@ -55,7 +55,9 @@ def check_upper_size(size: int) -> int:
 
 
 def template(templates: Path, runtime: Path, size: int) -> Path:
-    """Return an empty ext4 for a layer of `size` bytes: the largest of the EROFS blob `runtime` (named by its digest) that is no larger.
+    """Return an empty ext4 for a layer of `size` bytes.
+
+    It is the largest in the EROFS blob `runtime` (named by its digest) that is not larger.
 
     It is extracted on first use.  Raises `DataError` when the blob has none that is whole, `StorageError` when the disk
     refuses.
@@ -102,7 +104,10 @@ def make_upper(source: Path, target: Path, size: int) -> None:
 
 
 def has_errors(path: Path) -> bool:
-    """Say whether the guest's kernel has noted in the writable layer `path` that it could not write or not understand something."""
+    """Return whether the guest's kernel has noted an error in the writable layer `path`.
+
+    It does when it could not write or not understand something.
+    """
     try:
         with path.open("rb", buffering=0) as file:
             return bool(os.pread(file.fileno(), 1, _STATE_OFFSET)[0] & _ERRORS_DETECTED)

@@ -4,7 +4,8 @@
     hostname    default: the name
     network     {"address": "10.0.2.15/24", "gateway", "dns", "mac"} or null: none
     mounts      [{"tag", "target", "readonly"}]: folders of the host, over 9P
-    disks       sizes in bytes of the upper and of the root, as far as they are known: a restored machine has others in mind
+    disks       sizes in bytes of the upper and of the root, as far as they are known: a restored machine remembers
+                others
     clock       seconds since 1970; entropy: base64 of 32 bytes or more
     init        "auto", "agent" or "systemd"
     user        whom commands run as when they do not say, if the image has it

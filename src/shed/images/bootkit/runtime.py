@@ -6,7 +6,8 @@
     lib/python3.13/                        standard library as .pyc files without sources; C modules in lib-dynload/
     bin/python3, bin/busybox               busybox is static
     bin/modprobe                           what the kernel calls when it wants a module: the script guest/modprobe
-    helpers/                               scp and sftp-server for images that lack them: scripts that start bin/NAME by the loader above
+    helpers/                               scp and sftp-server for images that lack them: scripts that start bin/NAME
+                                           by the loader above
     modules/*.ko, modules/aliases          modules that it may want, decompressed, and by which names
     agent/shed/                            the agent, with sources, and .pyc files in __pycache__
     share/uppers/5G                        empty writable layers by their size, see `upper` and `ready`
@@ -35,10 +36,10 @@ MOUNT_POINT = "/run/shed-runtime"
 """Where guests mount the runtime; file names in tracebacks begin with it."""
 _STDLIB = f"usr/lib/{PYTHON}/"
 _LEFT_OUT = (
-    "test/", "idlelib/", "tkinter/", "turtle", "ensurepip/", "pydoc", "venv/", "unittest/", "doctest.py", "sqlite3/", "curses/", "dbm/",
-    "_pyrepl/", "xmlrpc/", "wsgiref/", "__phello__", "antigravity.py", "this.py", "webbrowser.py", "encodings/cp", "encodings/mac_",
-    "lib-dynload/_codecs_", "lib-dynload/_multibytecodec", "lib-dynload/_test", "lib-dynload/_ctypes_test",
-    "lib-dynload/xx", "lib-dynload/_xx",
+    "test/", "idlelib/", "tkinter/", "turtle", "ensurepip/", "pydoc", "venv/", "unittest/", "doctest.py", "sqlite3/",
+    "curses/", "dbm/", "_pyrepl/", "xmlrpc/", "wsgiref/", "__phello__", "antigravity.py", "this.py", "webbrowser.py",
+    "encodings/cp", "encodings/mac_", "lib-dynload/_codecs_", "lib-dynload/_multibytecodec", "lib-dynload/_test",
+    "lib-dynload/_ctypes_test", "lib-dynload/xx", "lib-dynload/_xx",
 )  # fmt: skip
 """How paths in the standard library begin that an agent has no use for."""
 

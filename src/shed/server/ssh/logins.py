@@ -1,4 +1,4 @@
-"""Who came in by SSH, who was refused, and what they opened: a line of the server's log for each, and a record of the audit log.
+"""Logins by SSH, refusals, and what was opened: a line in the server's log, and a record in the audit log.
 
 Whoever is not let in causes a few lines in a minute at most, the others are counted; what clients say is shown, and
 obeyed by no terminal.
