@@ -41,6 +41,9 @@ wheel: setup ## a wheel, in dist/
 deb: setup-tests ## a Debian package, in dist/
 	@$(PYTHON) packaging/build_deb.py dist
 
+sdk: setup ## write src/shed/client/sync anew, from src/shed/client/aio
+	@$(PYTHON) scripts/sdk.py
+
 reference: setup ## write docs/reference/cli.md, api.md and errors.md anew
 	@$(PYTHON) scripts/cli_reference.py
 	@$(PYTHON) scripts/api_reference.py
@@ -58,4 +61,4 @@ lock: ## renew the two lock files from pyproject.toml
 	@uv pip compile -q --generate-hashes --no-emit-find-links --custom-compile-command "make lock" pyproject.toml -o requirements.lock
 	@uv pip compile -q --generate-hashes --no-emit-find-links --custom-compile-command "make lock" --group dev pyproject.toml -o requirements-dev.lock
 
-.PHONY: help demo images test lint bench setup setup-tests wheel deb build-tools reference recording docs lock
+.PHONY: sdk help demo images test lint bench setup setup-tests wheel deb build-tools reference recording docs lock

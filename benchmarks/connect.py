@@ -16,7 +16,7 @@ from pathlib import Path
 from benchmarks.harness import Sample, Subject, command, compare, show
 from benchmarks.world import SHED, shed, world
 from shed import Client, Shed
-from shed.client.sheds import RUNTIME
+from shed.client.sync.client import RUNTIME
 
 _SIZE = 64 << 20
 _PORT = 9
@@ -37,7 +37,7 @@ def main() -> None:
                 with guest.forward(_PORT) as local:
                     result = compare(_read(lambda: socket.create_connection(("127.0.0.1", local))), plain)
                     show(f"{_SIZE >> 20} MiB out of a shed", "forwarded port", "TCP loopback", result)
-            pid = int(Client().info()["pid"])
+            pid = int(Client().info().pid or 0)
             time.sleep(2)
             print(f"server at rest, one shed running: {_resident(pid) >> 20} MiB resident", flush=True)
         _list_all()

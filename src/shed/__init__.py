@@ -6,27 +6,31 @@ The Python SDK is here: ``from shed import Client``.  Its names are imported whe
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from shed.client.aio import AsyncClient as AsyncClient
-    from shed.client.aio import AsyncShed as AsyncShed
+    from shed.client.aio.client import AsyncClient as AsyncClient
+    from shed.client.aio.client import AsyncShed as AsyncShed
+    from shed.client.aio.process import AsyncProcess as AsyncProcess
     from shed.client.commands import CommandError as CommandError
     from shed.client.commands import CommandTimeoutError as CommandTimeoutError
     from shed.client.commands import Result as Result
-    from shed.client.sheds import Client as Client
-    from shed.client.sheds import Shed as Shed
+    from shed.client.sync.client import Client as Client
+    from shed.client.sync.client import Shed as Shed
+    from shed.client.sync.process import Process as Process
     from shed.errors import ConnectError as ConnectError
     from shed.errors import NotFoundError as NotFoundError
     from shed.errors import ShedError as ShedError
 
 _HOMES = {
-    "AsyncClient": "shed.client.aio",
-    "AsyncShed": "shed.client.aio",
-    "Client": "shed.client.sheds",
+    "AsyncClient": "shed.client.aio.client",
+    "AsyncProcess": "shed.client.aio.process",
+    "AsyncShed": "shed.client.aio.client",
+    "Client": "shed.client.sync.client",
     "CommandError": "shed.client.commands",
     "CommandTimeoutError": "shed.client.commands",
     "ConnectError": "shed.errors",
     "NotFoundError": "shed.errors",
+    "Process": "shed.client.sync.process",
     "Result": "shed.client.commands",
-    "Shed": "shed.client.sheds",
+    "Shed": "shed.client.sync.client",
     "ShedError": "shed.errors",
 }
 

@@ -17,7 +17,8 @@ from pathlib import Path
 
 import pytest
 
-from shed.client.client import Client
+from shed.client.execution import Execution
+from shed.client.sync.api import Api
 from shed.errors import ConflictError, NotFoundError
 from shed.progress import Event, PhaseEvent
 from shed.version import VERSION
@@ -164,18 +165,18 @@ def test_mistakes(shared: Shed, words: list[str], code: int, message: str) -> No
 
 def test_the_client_as_a_library(shed: Shed, tmp_path: Path) -> None:
     """Objects, events and exceptions instead of words and exit codes."""
-    client = Client(f"unix://{tmp_path}/run/shed.sock")
+    client = Api(f"unix://{tmp_path}/run/shed.sock")
     events: list[Event] = []
     made = client.create("dev", cpus=1, on_event=events.append)
-    assert (made.name, made.status, made.cpus) == ("dev", "running", 1)
+    assert (made["name"], made["status"], made["cpus"]) == ("dev", "running", 1)
     assert {event.name for event in events if isinstance(event, PhaseEvent)} >= {"vm"}
-    assert sum(made.timings.values()) > 0
-    assert [one.name for one in client.sheds()] == ["dev"]
+    assert sum(made["timings"].values()) > 0
+    assert [one["name"] for one in client.sheds()] == ["dev"]
     assert client.info()["version"] == VERSION
     with pytest.raises(ConflictError) as caught:
         client.start("dev")
     assert caught.value.code == "SHED_ALREADY_RUNNING"
-    with client.execute("dev", ["sh", "-c", "exit 5"]) as execution:
+    with Execution(client.address, "dev", ["sh", "-c", "exit 5"]) as execution:
         assert execution.run(stdin=None).code == 5
     with client.connect("dev", 7) as sock:
         sock.sendall(b"ping")

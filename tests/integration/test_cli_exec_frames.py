@@ -19,7 +19,7 @@ import pytest
 from shed.client import transport
 from shed.client.address import parse
 from shed.client.execution import Execution
-from shed.client.http import request
+from shed.client.sync.requests import request
 from shed.errors import UnavailableError, UsageError
 from shed.guest.protocol import DATA_FRAME, EXIT_CODE, STDERR, STDIN_EOF, exec_frame
 from support.servers.scripted_server import Conversation, Script, ScriptedServer

@@ -18,8 +18,8 @@ from typing import Any
 
 import pytest
 
-from shed.client import http
 from shed.client.address import parse
+from shed.client.sync.requests import request
 from shed.config.paths import Paths
 from shed.errors import NotFoundError, ShedError, UsageError
 from shed.images import references
@@ -352,17 +352,15 @@ def test_an_image_is_named_in_the_path(host: Host) -> None:
     references.record(host.store, "example.org/a/b:v1", digest)
     server = parse(f"unix://{host.paths.socket}")
     with pytest.raises(UsageError, match="image is missing"):
-        http.request(server, "POST", "/api/images/pull", body={})
+        request(server, "POST", "/api/images/pull", body={})
     with pytest.raises(ShedError, match="POST is not possible on /api/images/mine"):
-        http.request(server, "POST", "/api/images/mine", body={})
-    assert http.request(server, "GET", "/api/images/inspect/example.org%2Fa%2Fb:v1")["digest"] == digest
+        request(server, "POST", "/api/images/mine", body={})
+    assert request(server, "GET", "/api/images/inspect/example.org%2Fa%2Fb:v1")["digest"] == digest
     put_image(host.store, "image", "another")
-    assert http.request(server, "DELETE", "/api/images/pull")["tags"] == ["pull"]
-    assert http.request(server, "DELETE", "/api/images/example.org%2Fa%2Fb%3Av1")["references"] == [
-        "example.org/a/b:v1"
-    ]
+    assert request(server, "DELETE", "/api/images/pull")["tags"] == ["pull"]
+    assert request(server, "DELETE", "/api/images/example.org%2Fa%2Fb%3Av1")["references"] == ["example.org/a/b:v1"]
     with pytest.raises(NotFoundError):
-        http.request(server, "DELETE", "/api/images/pull")
+        request(server, "DELETE", "/api/images/pull")
 
 
 def test_what_is_held_is_no_orphan(host: Host) -> None:
@@ -388,4 +386,4 @@ def test_what_is_held_is_no_orphan(host: Host) -> None:
 def test_odd_requests(host: Host, body: dict[str, object], message: str) -> None:
     """Each is one sentence."""
     with pytest.raises(UsageError, match=message):
-        http.request(parse(f"unix://{host.paths.socket}"), "POST", "/api/system/prune", body=body)
+        request(parse(f"unix://{host.paths.socket}"), "POST", "/api/system/prune", body=body)

@@ -16,8 +16,10 @@ import pytest
 
 from shed.client import http, streams, transport
 from shed.client.address import parse
-from shed.client.aio import AsyncClient
-from shed.client.client import Client
+from shed.client.aio import api
+from shed.client.aio.client import AsyncClient
+from shed.client.sync.api import Api
+from shed.client.sync.requests import request
 from shed.errors import UnavailableError
 from support.servers.scripted_server import Conversation, Script, ScriptedServer
 
@@ -56,6 +58,7 @@ def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
     """Times that a test can wait for."""
     monkeypatch.setattr(http, "TIMEOUT", 0.2)
     monkeypatch.setattr(transport, "ANSWER_TIMEOUT", 0.2)
+    monkeypatch.setattr(api, "ANSWER_TIMEOUT", 0.2)
     monkeypatch.setattr(streams, "ANSWER_TIMEOUT", 0.2)
 
 
@@ -69,7 +72,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 def both(url: str) -> tuple[UnavailableError, UnavailableError]:
     """Return what the two clients say of a server."""
     with pytest.raises(UnavailableError) as plain:
-        http.request(parse(url), "GET", "/api/info", timeout=http.TIMEOUT)
+        request(parse(url), "GET", "/api/info", timeout=http.TIMEOUT)
 
     async def ask() -> None:
         with pytest.raises(UnavailableError) as found:
@@ -144,7 +147,7 @@ def test_an_event_without_end(serve: Callable[[Script], ScriptedServer], line: b
         serve(endless(head, line * 4096)) as server,
         pytest.raises(UnavailableError, match="an event of more than 1 MiB"),
     ):
-        Client(server.url).start("dev")
+        Api(server.url).start("dev")
 
 
 @pytest.mark.usefixtures("hurried")

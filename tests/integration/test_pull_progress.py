@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from shed.client.address import parse
-from shed.client.http import events
+from shed.client.sync.requests import Exchange
 from shed.errors import ShedError
 from shed.images.annotations import BootAnnotations
 from shed.images.mint import mint_archive
@@ -82,10 +82,11 @@ def told(machine: Machine, target: str, body: dict[str, Any]) -> tuple[list[str]
     names, blobs = [], dict[str, list[dict[str, Any]]]()
     address = parse(json.loads(machine.shed("server", "status", "--json"))["address"])
     try:
-        for event in events(address, "POST", target, body=body):
-            names.append(event.name)
-            if event.name == "blob":
-                blobs.setdefault(event.data["digest"], []).append(event.data)
+        with Exchange(address, "POST", target, body=body, accept="text/event-stream") as exchange:
+            for event in exchange.events():
+                names.append(event.name)
+                if event.name == "blob":
+                    blobs.setdefault(event.data["digest"], []).append(event.data)
     except ShedError:
         names.append("error")
     return names, blobs

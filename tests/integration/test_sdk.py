@@ -157,7 +157,7 @@ def test_async_commands(url: str) -> None:
             await one.exec("echo last words >&2; exit 7", check=True)
         async with await one.popen("echo one; echo two; read line; echo $line; exit 4") as process:
             assert [await process.stdout.readline(), await process.stdout.readline()] == [b"one\n", b"two\n"]
-            await process.write(b"three\n")
+            await process.stdin.write(b"three\n")
             assert [line async for line in process.stdout] == [b"three\n"]
             assert await process.wait() == 4
         async with await one.popen("echo $$; exec sleep 1000") as process:

@@ -327,8 +327,8 @@ def _asked(target: str, key: str, options: Options) -> list[dict[str, object]]:
     """
     import threading
 
-    from shed.client import http
     from shed.client.config import resolve
+    from shed.client.sync.requests import request
 
     address = resolve(options.server, config=options.config)
     if address.ssh is not None:
@@ -337,7 +337,7 @@ def _asked(target: str, key: str, options: Options) -> list[dict[str, object]]:
 
     def ask(add: Callable[[Iterable[dict[str, object]]], None]) -> None:
         try:
-            add(http.request(address, "GET", target, start=False, timeout=_PATIENCE)[key])
+            add(request(address, "GET", target, start=False, timeout=_PATIENCE)[key])
         except Exception:  # noqa: BLE001  then there are no names
             return
 

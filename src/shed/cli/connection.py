@@ -11,36 +11,36 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from shed.cli.options import Options
-    from shed.client.client import Client
     from shed.client.locate import Result
+    from shed.client.sync.api import Api
 
 _CREATE_TIMEOUT = 600.0
 _MODES = ("rw", "ro", "git-rw")
 """How a folder may be shared; the server knows what they mean."""
 
 
-def client(options: Options) -> Client:
+def client(options: Options) -> Api:
     """Return the client of the server that `options` mean."""
-    from shed.client.client import Client
     from shed.client.config import resolve
+    from shed.client.sync.api import Api
 
-    return Client(resolve(options.server, config=options.config))
+    return Api(resolve(options.server, config=options.config))
 
 
-def client_of(shed: str, options: Options) -> Client:
+def client_of(shed: str, options: Options) -> Api:
     """Return the client of the server that has `shed`: the one that `options` name, or the one that says it has it."""
     from shed.names import check_shed_name
 
     check_shed_name(shed)
     if not has_config(options):
         return client(options)
-    from shed.client.client import Client
     from shed.client.locate import locate
+    from shed.client.sync.api import Api
 
-    return Client(locate(shed, options.server, options.config))
+    return Api(locate(shed, options.server, options.config))
 
 
-def known_on(server: Client, options: Options) -> list[str]:
+def known_on(server: Api, options: Options) -> list[str]:
     """Return the sheds that the configuration has seen on `server`."""
     if server.address.name is None or not has_config(options):
         return []
@@ -65,7 +65,7 @@ def has_config(options: Options) -> bool:
     return options.config is not None or exists()
 
 
-def seen(server: Client, options: Options, sheds: Mapping[str, str], *, gone: Iterable[str] = ()) -> None:
+def seen(server: Api, options: Options, sheds: Mapping[str, str], *, gone: Iterable[str] = ()) -> None:
     """Note in the configuration which sheds are on `server`, by name, with their status, and which are `gone`."""
     name = server.address.name
     if name is None or not has_config(options):
@@ -81,7 +81,7 @@ def seen(server: Client, options: Options, sheds: Mapping[str, str], *, gone: It
         remember(config, name, sheds, gone=gone)
 
 
-def where(server: Client) -> str:
+def where(server: Api) -> str:
     """Return `` on SERVER`` for a sentence, or nothing for this machine's own server."""
     return "" if server.address.local else f" on {server.address.name or server.address}"
 
@@ -103,7 +103,7 @@ def refuse_server(
         )
 
 
-def local_dir(words: str, server: Client) -> tuple[str, str | None]:
+def local_dir(words: str, server: Api) -> tuple[str, str | None]:
     """Return the absolute path of the folder in ``DIR[:MODE]``, and the mode if there is one.
 
     A folder on this machine is checked.  Raises `UsageError` (INVALID_LOCAL_DIR).
@@ -119,7 +119,7 @@ def local_dir(words: str, server: Client) -> tuple[str, str | None]:
 
 
 def ask_all(
-    options: Options, question: Callable[[Client], Result], *, seconds: float
+    options: Options, question: Callable[[Api], Result], *, seconds: float
 ) -> tuple[dict[str, Result], dict[str, ShedError]]:
     """Ask all servers at once.  Return what each one answers, and for the others the error.
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from shed.cli.options import Options
-    from shed.client.client import Client
+    from shed.client.sync.api import Api
 
 SHORT = len("sha256:") + 12
 """Characters of a digest that are shown."""
@@ -228,7 +228,7 @@ def remove(args: Any, options: Options) -> int:
     return code
 
 
-def _size_of(server: Client, image: str) -> str:
+def _size_of(server: Api, image: str) -> str:
     try:
         size = _size(server.image(image))
     except DataError:  # a damaged image can be removed too

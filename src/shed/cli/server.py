@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     from shed.cli.options import Options
     from shed.client.address import Address
-    from shed.client.client import Client
     from shed.client.config import Config
+    from shed.client.sync.api import Api
 
 _LONGEST_TOKEN = 4096
 _LOCAL_TIMEOUT = 1.0
@@ -110,17 +110,17 @@ def stop(args: Any, options: Options) -> int:
     return 0
 
 
-def _own(options: Options) -> Client:
+def _own(options: Options) -> Api:
     """Return the client of this machine's own server, or of the one that was named, but not of the default.
 
     Raises `UsageError` for a server on another machine.
     """
-    from shed.client.client import Client
     from shed.client.config import resolve
+    from shed.client.sync.api import Api
     from shed.names import LOCAL
 
     named = options.server or os.environ.get("SHED_SERVER")
-    server = Client(resolve(named or LOCAL, config=options.config))
+    server = Api(resolve(named or LOCAL, config=options.config))
     if not (server.address.local or server.address.path):
         raise UsageError(f"{server.address} is not on this machine", hint="start and stop it there: shed-server serve")
     return server
@@ -205,12 +205,12 @@ def list_servers(args: Any, options: Options) -> int:
 
 def _local_ssh_port() -> int | None:
     """Return the port of the SSH front of this machine's own server, when it runs."""
-    from shed.client import http
     from shed.client.address import local
-    from shed.client.client import object_of
+    from shed.client.messages import object_of
+    from shed.client.sync.requests import request
 
     try:
-        answer = http.request(local(), "GET", "/api/info", start=False, timeout=_LOCAL_TIMEOUT)
+        answer = request(local(), "GET", "/api/info", start=False, timeout=_LOCAL_TIMEOUT)
     except ShedError:
         return None
     port = object_of(answer).get("ssh_port")
@@ -294,10 +294,10 @@ def _name(address: Address) -> str:
 
 
 def _info(address: Address) -> dict[str, object]:
-    from shed.client.client import Client
+    from shed.client.sync.api import Api
 
     try:
-        return Client(address).info(start=False)
+        return Api(address).info(start=False)
     except UnavailableError as error:
         if address.host and address.ssh is None:
             error.hint = (
@@ -311,11 +311,11 @@ def _pin(address: Address, port: int, config: Config, *, replace: bool) -> bool:
     """Pin the key of the server's SSH front; return whether it has one."""
     from pathlib import Path
 
-    from shed.client import http
     from shed.client.known_hosts import pin
+    from shed.client.sync.requests import request
 
     try:
-        answer = http.request(address, "GET", "/api/ssh-host-key")
+        answer = request(address, "GET", "/api/ssh-host-key")
     except NotFoundError:  # a server without a front
         return False
     key = answer.get("host_key") if isinstance(answer, dict) else None

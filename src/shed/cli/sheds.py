@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from typing import Any
 
     from shed.cli.options import Options
-    from shed.client.models import Shed
 
 _COLD = flag("--cold", "boot the VM, even where it could be restored from a saved one")
 _FORCE = flag("--force", "start it even when the host is short of memory")
@@ -72,7 +71,7 @@ def create(args: Any, options: Options) -> int:
             trust_kernel=args.trust_kernel,
             on_event=sink,
         )
-    seen(server, options, {shed.name: shed.status})
+    seen(server, options, {args.name: str(shed.get("status", ""))})
     _finished(options, "create", "created", shed)
     return 0
 
@@ -83,7 +82,7 @@ def start(args: Any, options: Options) -> int:
     server = client_of(args.name, options)
     with watched(options) as sink:
         shed = server.start(args.name, cold=args.cold, force=args.force, on_event=sink)
-    seen(server, options, {args.name: shed.status})
+    seen(server, options, {args.name: str(shed.get("status", ""))})
     _finished(options, "start", "started", shed)
     return 0
 
@@ -94,7 +93,7 @@ def stop(args: Any, options: Options) -> int:
     server = client_of(args.name, options)
     with watched(options) as sink:
         shed = server.stop(args.name, on_event=sink)
-    seen(server, options, {args.name: shed.status})
+    seen(server, options, {args.name: str(shed.get("status", ""))})
     _finished(options, "stop", "stopped", shed)
     return 0
 
@@ -124,19 +123,20 @@ def list_sheds(args: Any, options: Options) -> int:
         return _list_all(options, quiet=args.quiet)
     server = client(options)
     with shown(options) as sink:
-        sheds = sorted(server.sheds(on_event=sink), key=lambda shed: shed.name)
-    seen(server, options, {shed.name: shed.status for shed in sheds}, gone=known_on(server, options))
+        found = server.sheds(on_event=sink)
+    sheds = _by_name(found)
+    seen(server, options, {shed["name"]: shed["status"] for shed in sheds}, gone=known_on(server, options))
     if options.json:
-        emit([shed.wire for shed in sheds])
+        emit(found)
     elif args.quiet:
-        say("".join(f"{shed.name}\n" for shed in sheds), end="")
+        say("".join(f"{shed['name']}\n" for shed in sheds), end="")
     elif sheds or not sys.stdout.isatty():
         say(table(_headers(options), [_row(shed, options) for shed in sheds]), end="")
     else:
         note("no sheds yet; make one: shed create NAME")
     for shed in sheds:
-        if shed.detail and not options.json:
-            note(f"{shed.name}: {shed.detail}")
+        if shed["detail"] and not options.json:
+            note(f"{shed['name']}: {shed['detail']}")
     return 0
 
 
@@ -147,15 +147,17 @@ def _list_all(options: Options, *, quiet: bool) -> int:
     from shed.client.locate import ASK_TIMEOUT
 
     answers, down = ask_all(options, lambda client: client.sheds(timeout=ASK_TIMEOUT), seconds=ASK_TIMEOUT)
-    sheds: list[tuple[str, Shed]] = []
+    sheds: list[tuple[str, dict[str, Any]]] = []
     for server, answer in answers.items():
-        sheds += [(server, shed) for shed in sorted(answer, key=lambda shed: shed.name)]
+        there = _by_name(answer)
+        sheds += [(server, shed) for shed in there]
         gone = [name for name, entry in load(options.config).sheds.items() if entry.server == server]
-        remember(load(options.config), server, {shed.name: shed.status for shed in answer}, gone=gone)
+        remember(load(options.config), server, {shed["name"]: shed["status"] for shed in there}, gone=gone)
     if options.json:
-        emit({"sheds": [{**shed.wire, "server": server} for server, shed in sheds], "down": down_rows(down)})
+        listed = [{**shed, "server": server} for server, answer in answers.items() for shed in answer]
+        emit({"sheds": listed, "down": down_rows(down)})
     elif quiet:
-        say("".join(f"{shed.name}\n" for _, shed in sheds), end="")
+        say("".join(f"{shed['name']}\n" for _, shed in sheds), end="")
     else:
         say(table(["SERVER", *_headers(options)], [[server, *_row(shed, options)] for server, shed in sheds]), end="")
     report_down(options, down)
@@ -215,12 +217,22 @@ def check_workspace(args: Any, options: Options) -> int:
     return int(bool(new))
 
 
-def _finished(options: Options, action: str, verb: str, shed: Shed) -> None:
-    total = sum(shed.timings.values())
-    sentence = f"{verb} {shed.name}{f' in {seconds(total)}' if total else ''}"
-    done(options, action, shed.name, sentence, shed=shed.wire)
+def _finished(options: Options, action: str, verb: str, answer: dict[str, Any]) -> None:
+    from shed.client.messages import complete_shed
+
+    shed = complete_shed(answer)
+    total = sum(shed["timings"].values())
+    sentence = f"{verb} {shed['name']}{f' in {seconds(total)}' if total else ''}"
+    done(options, action, shed["name"], sentence, shed=answer)
     if options.verbose and not options.json:
-        note(((f"  {shed.boot} start\n" if shed.boot else "") + timings(shed.timings)).rstrip("\n"))
+        note(((f"  {shed['boot']} start\n" if shed["boot"] else "") + timings(shed["timings"])).rstrip("\n"))
+
+
+def _by_name(sheds: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return all that is shown of some sheds, in their order."""
+    from shed.client.messages import complete_shed
+
+    return sorted(map(complete_shed, sheds), key=lambda shed: str(shed["name"]))
 
 
 def _headers(options: Options) -> list[str]:
@@ -229,20 +241,20 @@ def _headers(options: Options) -> list[str]:
     return ["NAME", "STATUS", "IMAGE", "CPUS", "MEMORY", "CREATED", *more]
 
 
-def _row(shed: Shed, options: Options) -> list[str]:
+def _row(shed: dict[str, Any], options: Options) -> list[str]:
     """Return what stands under `_headers` for one shed."""
     from shed.sizes import format_size
 
     cells = [
-        shed.name,
-        shed.status,
-        shed.image or "-",
-        str(shed.cpus or "-"),
-        format_size(shed.memory_mb << 20) if shed.memory_mb else "-",
-        age(shed.created_at),
-        str(shed.pid or "-"),
-        format_size(shed.upper_size_bytes) if shed.upper_size_bytes else "-",
-        (shed.local_dir or "-") + (f":{shed.local_dir_mode}" if shed.local_dir_mode not in {"", "rw"} else ""),
-        shed.image_digest if options.verbose > 1 else shed.image_digest[:19] or "-",
+        shed["name"],
+        shed["status"],
+        shed["image"] or "-",
+        str(shed["cpus"] or "-"),
+        format_size(shed["memory_mb"] << 20) if shed["memory_mb"] else "-",
+        age(shed["created_at"]),
+        str(shed["pid"] or "-"),
+        format_size(shed["upper_size_bytes"]) if shed["upper_size_bytes"] else "-",
+        (shed["local_dir"] or "-") + (f":{shed['local_dir_mode']}" if shed["local_dir_mode"] not in {"", "rw"} else ""),
+        shed["image_digest"] if options.verbose > 1 else shed["image_digest"][:19] or "-",
     ]
     return cells[: len(_headers(options))]

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
     from shed.cli.options import Options
     from shed.client.address import Address
-    from shed.client.client import Client
     from shed.client.config import Config
     from shed.client.ssh_config import Host
+    from shed.client.sync.api import Api
     from shed.sshkeys import PublicKey
 
 
@@ -109,12 +109,14 @@ def _hosts(config: Config, name: str | None, options: Options, *, changing: bool
         return _of_server(server, [name], config, known_hosts, changing=changing), []
     if options.server is not None or not config.servers:
         server = client(options)
-        return _of_server(server, [shed.name for shed in server.sheds()], config, known_hosts, changing=changing), []
+        return _of_server(
+            server, [str(shed.get("name", "")) for shed in server.sheds()], config, known_hosts, changing=changing
+        ), []
     answers = ask(
         config,
         sorted(config.names(), key=lambda server: server != (config.default or LOCAL)),
         lambda server: _of_server(
-            server, [shed.name for shed in server.sheds()], config, known_hosts, changing=changing
+            server, [str(shed.get("name", "")) for shed in server.sheds()], config, known_hosts, changing=changing
         ),
     )
     found: dict[str, Host] = {}
@@ -133,7 +135,7 @@ def _hosts(config: Config, name: str | None, options: Options, *, changing: bool
     return list(found.values()), down
 
 
-def _of_server(server: Client, sheds: list[str], config: Config, known_hosts: Path, *, changing: bool) -> list[Host]:
+def _of_server(server: Api, sheds: list[str], config: Config, known_hosts: Path, *, changing: bool) -> list[Host]:
     """Return sheds of one server as hosts.  With `changing`, pin the server's key and add ours to the server.
 
     Raises `UnavailableError` (SSH_OFF) without an SSH front.
@@ -180,7 +182,7 @@ def _names(sheds: list[str], address: Address) -> Iterator[str]:
             note(f"warning: {address} lists a shed that is left out: {error.message}")
 
 
-def _enrolled(server: Client) -> Path | None:
+def _enrolled(server: Api) -> Path | None:
     """Add our key to `server`, and return the file of the private key.
 
     Returns None, with a note, where we may not add keys.

@@ -59,9 +59,7 @@ def create(args: Any, options: Options) -> int:
 @command("token list")
 def list_tokens(args: Any, options: Options) -> int:
     """List the tokens of the server, without their secrets."""
-    from shed.client.client import items_of, object_of
-
-    found = [object_of(item) for item in items_of(client(options).tokens(), "tokens")]
+    found = client(options).tokens()
     if options.json:
         emit(found)
         return 0

@@ -224,7 +224,7 @@ def _running_shed(name: str, options: Options) -> Address:
     Raises `UnavailableError` (SHED_NOT_RUNNING), `NotFoundError`.
     """
     server = client_of(name, options)
-    if server.shed(name).status == "stopped":
+    if server.shed(name).get("status") == "stopped":
         raise UnavailableError(
             f"shed {name!r} is not running", code="SHED_NOT_RUNNING", hint=f"start it: shed start {name}"
         )

@@ -73,7 +73,7 @@ def parse(url: str) -> Address:
     if scheme in ("http", "ssh"):
         user, at, authority = rest.removesuffix("/").rpartition("@")
         host, port = _split(authority, DEFAULT_PORT if scheme == "http" else 0)
-        if host and port is not None and scheme == "http" and not at:
+        if host and host.isascii() and host.isprintable() and port is not None and scheme == "http" and not at:
             return Address(host=host, port=port)
         if (
             host

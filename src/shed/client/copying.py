@@ -258,3 +258,8 @@ def _explained(place: Place) -> Iterator[None]:
         yield
     except archive.ArchiveError as error:
         raise CopyError(str(error), hint=_look(place) if _MISSING in str(error) else None) from None
+
+
+def copy(address: Address, source: tuple[str, str], target: tuple[str, str], *, user: str | None = None) -> None:
+    """Copy between this machine and a shed; each place is a name, empty for this machine, and a path."""
+    Copy(lambda name: address, Place(*source), Place(*target), user=user, on_event=lambda event: None).run()

@@ -89,7 +89,7 @@ class Execution:
 
     def answers(self) -> bool:
         """Say whether the guest still answers; a few seconds pass when it does not."""
-        from shed.client.http import request  # noqa: PLC0415  only a command that does not listen costs this
+        from shed.client.sync.requests import request  # noqa: PLC0415  only a command that does not listen costs this
 
         try:
             request(self._address, "GET", f"/api/sheds/{self._name}/health", start=False, timeout=_ANSWER_TIMEOUT)

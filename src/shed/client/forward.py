@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from shed.client import streams
 from shed.client.address import Address
-from shed.client.client import CONNECT, connect_target
+from shed.client.messages import CONNECT, connect_target
 from shed.client.transport import NotRunningError
 from shed.errors import ConflictError, ShedError, UsageError
 

@@ -1,20 +1,29 @@
-"""HTTP requests to the server: JSON in, JSON out, or a stream of server-sent events.  One connection per request."""
+"""HTTP/1.1 as this client speaks it: one request and its answer on each connection.  No I/O here.
+
+An answer is JSON, text, or a stream of server-sent events.  `shed.client.aio.requests` carries the bytes.  What an
+answer may look like: RFC 9112; interim answers (1xx) are skipped, trailers are ignored.  Written by hand because h11
+takes longer to import than a command like `shed list` takes altogether.
+"""
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
 
-import h11
-
-from shed.client.address import Address
 from shed.client.failures import error_of
-from shed.client.transport import LeftError, authorization, connect, left, silent, stranger
-from shed.errors import ShedError, UnavailableError
+from shed.client.transport import authorization, left, silent, stranger
+from shed.errors import UnavailableError
+from shed.progress import BlobEvent, BytesEvent, PhaseEvent, WarningEvent
 from shed.version import VERSION
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
+
+    from shed.client.address import Address
+    from shed.errors import ShedError
+    from shed.progress import Event as ProgressEvent
 
 TIMEOUT = 60.0
 """Seconds without a byte after which an ordinary request fails.  Event streams have none: the server decides how long
@@ -22,71 +31,263 @@ work may take.
 """
 _WHOLE = 10
 """How many times as long a whole answer may take: a server that sends a byte now and then is never silent."""
-_CHUNK = 65536
+LONGEST_HEAD = 64 * 1024
 LONGEST_BODY = 256 * 1024 * 1024
 LONGEST_EVENT = 16 * 1024 * 1024
 """Bytes of one event, and of a line of it."""
+_LONGEST_LINE = 4096
+"""Bytes of the size of a chunk, or of a trailer, with what else is in the line."""
+_MOST_DIGITS = 15
+"""Of a length."""
 
 
-@dataclass(frozen=True, slots=True)
 class Event:
     """One server-sent event: its name, and its JSON."""
 
-    name: str
-    data: dict[str, Any]
+    __slots__ = ("data", "name")
+
+    def __init__(self, name: str, data: dict[str, Any]) -> None:
+        self.name = name
+        self.data = data
 
 
-def request(
-    address: Address, method: str, target: str, *, body: object = None, start: bool = True, timeout: float = TIMEOUT
-) -> Any:
-    """Send one request and return what the server answers: decoded JSON, text, or None when there is no body.
+class Head:
+    """Status and headers of an answer."""
 
-    `timeout` is how many seconds the server may be silent.  Raises the `ShedError` the server answers with, or
-    `UnavailableError`.
-    """
+    __slots__ = ("headers", "status")
 
-    def ask() -> Any:
-        with _Exchange(
-            address, method, target, body=body, accept="application/json", start=start, timeout=timeout
-        ) as exchange:
-            return exchange.answer.value(exchange.read())
+    def __init__(self, data: bytes) -> None:
+        """Raises `ValueError` for what is not the head of an HTTP/1.1 answer."""
+        first, *lines = data.decode("latin-1").split("\r\n")
+        version, _, rest = first.partition(" ")
+        status = rest[:3]
+        if not version.startswith("HTTP/1.") or not (status.isascii() and status.isdigit()) or rest[3:4].strip():
+            raise ValueError("not an HTTP answer")
+        self.status = int(status)
+        self.headers: dict[str, str] = {}
+        for line in lines:
+            name, colon, value = line.partition(":")
+            if not colon or not name or name != name.strip():
+                raise ValueError("not a header")
+            name, value = name.lower(), value.strip()
+            if name == "content-length" and self.headers.get(name, value) != value:
+                raise ValueError("two lengths")
+            self.headers[name] = value
 
+
+class Answer:
+    """The answer to one request, from the bytes that come."""
+
+    def __init__(self, address: Address) -> None:
+        self.address = address
+        self.head: Head | None = None
+        self.complete = False
+        """Whether all of it has been returned by `next`."""
+        self._received = bytearray()
+        self._ended = False
+        self._left: int | None = None
+        """Bytes that are still to come, of the body or of a chunk; None when the end of the connection ends the body."""
+        self._chunk = ""
+        """What comes next of a body in chunks: ``size``, ``data``, ``end`` or ``trailer``; empty for other bodies."""
+
+    def request(self, method: str, target: str, body: object, accept: str) -> bytes:
+        """Return the request, after whose answer the server hangs up; `body` is sent as JSON, unless it is None."""
+        lines = [
+            f"{method} {target} HTTP/1.1",
+            f"Host: {self.address.authority()}",
+            f"User-Agent: shed/{VERSION}",
+            f"Accept: {accept}",
+            "Connection: close",
+        ]
+        if known := authorization(self.address):
+            lines.append(f"Authorization: {known}")
+        payload = b"" if body is None else json.dumps(body).encode()
+        if body is not None:
+            lines.append("Content-Type: application/json")
+        if payload or method != "GET":
+            lines.append(f"Content-Length: {len(payload)}")
+        return "\r\n".join([*lines, "", ""]).encode("ascii") + payload
+
+    def feed(self, data: bytes) -> None:
+        """Take what the server sent; nothing is its end."""
+        self._ended = self._ended or not data
+        self._received += data
+
+    def next(self) -> bytes | None:
+        """Return a piece of the body, which is empty when the head has come.
+
+        None means that more must be fed, unless the answer is `complete`.  Raises `UnavailableError`.
+        """
+        if self.head is None:
+            return self._take_head()
+        if self.complete:
+            return None
+        try:
+            part = self._take_chunked() if self._chunk else self._take_plain()
+        except ValueError:
+            raise self.lost() from None
+        if part is None and self._ended and not self.complete:
+            raise self.lost()
+        return part
+
+    def _take_head(self) -> bytes | None:
+        while (end := self._received.find(b"\r\n\r\n")) >= 0:
+            try:
+                head = Head(self._take(end + 4)[:-4])
+                self._expect_body(head)
+            except ValueError:
+                raise stranger(self.address) from None
+            if head.status >= 200:
+                self.head = head
+                return b""
+        if len(self._received) > LONGEST_HEAD or not b"HTTP/1.".startswith(self._received[:7]):
+            raise stranger(self.address)
+        if self._ended:
+            raise left(self.address)
+        return None
+
+    def _expect_body(self, head: Head) -> None:
+        length, coding = head.headers.get("content-length"), head.headers.get("transfer-encoding")
+        if length is not None and not (length.isascii() and length.isdigit() and len(length) <= _MOST_DIGITS):
+            raise ValueError("not a length")
+        if head.status == 101 or (coding is not None and coding.lower() != "chunked"):
+            raise ValueError("not what was asked for")
+        if coding is not None:
+            self._chunk = "size"
+        else:
+            self._left = None if length is None else int(length)
+
+    def _take_plain(self) -> bytes | None:
+        part = self._take(len(self._received) if self._left is None else min(self._left, len(self._received)))
+        if self._left is not None:
+            self._left -= len(part)
+            self.complete = not self._left and not part
+        else:
+            self.complete = self._ended and not part
+        return part or None
+
+    def _take_chunked(self) -> bytes | None:
+        while not self.complete:
+            if self._chunk == "data":
+                assert self._left is not None
+                part = self._take(min(self._left, len(self._received)))
+                self._left -= len(part)
+                if not self._left:
+                    self._chunk = "end"
+                return part or None
+            line = self._take_line()
+            if line is None:
+                return None
+            if self._chunk == "size":
+                size = line.partition(b";")[0].strip()
+                if not size or len(size) > _MOST_DIGITS or size.strip(b"0123456789abcdefABCDEF"):
+                    raise ValueError("not the size of a chunk")
+                self._left = int(size, 16)
+                self._chunk = "data" if self._left else "trailer"
+            elif self._chunk == "trailer":
+                self.complete = not line
+            elif line:
+                raise ValueError("a chunk that is longer than it said")
+            else:
+                self._chunk = "size"
+        return None
+
+    def _take_line(self) -> bytes | None:
+        end = self._received.find(b"\n", 0, _LONGEST_LINE)
+        if end < 0:
+            if len(self._received) >= _LONGEST_LINE:
+                raise ValueError("a line without end")
+            return None
+        return self._take(end + 1).rstrip(b"\r\n")
+
+    def _take(self, size: int) -> bytes:
+        part = bytes(self._received[:size])
+        del self._received[:size]
+        return part
+
+    @property
+    def failed(self) -> bool:
+        """Whether it says no; then its body says why."""
+        return self.head is not None and self.head.status >= 300
+
+    def failure(self, body: bytes) -> ShedError:
+        """Return the error that it stands for."""
+        assert self.head is not None
+        return error_of(self.head.status, body, server=self.head.headers.get("server", ""))
+
+    def content_type(self) -> str:
+        """Return the media type of the body, without parameters."""
+        assert self.head is not None
+        return self.head.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+    def value(self, body: bytes) -> Any:
+        """Return what the body says: decoded JSON, text, or None when there is none.
+
+        Raises `UnavailableError` for anything else.
+        """
+        if not body:
+            return None
+        kind = self.content_type()
+        if kind not in {"application/json", "text/plain"}:  # a web page, most likely
+            raise _no_server(self.address)
+        return decode(body, self.address) if kind == "application/json" else body.decode(errors="surrogateescape")
+
+    def lost(self) -> UnavailableError:
+        """Return the error for a connection that broke."""
+        if self.head is None:
+            return left(self.address)
+        return UnavailableError(
+            f"lost the connection to the server at {self.address}", hint="try again, or see its log"
+        )
+
+    def too_long(self) -> UnavailableError:
+        """Return the error for a body without end."""
+        return UnavailableError(f"the answer of the server at {self.address} is too long")
+
+
+def decode(data: bytes, address: Address) -> Any:
+    """Return the value of a JSON text.  Raises `UnavailableError` for anything else."""
     try:
-        return ask()
-    except LeftError:
-        if method != "GET" or address.ssh is not None:  # ssh has said why, and it would only say so again
-            raise
-    return ask()  # of the next server, when this one was just ending
+        return json.loads(data)
+    except (ValueError, RecursionError):
+        raise _no_server(address) from None
 
 
-def events(address: Address, method: str, target: str, *, body: object = None) -> Iterator[Event]:
-    """Send one request and yield its events as they come.  Closing the iterator drops the connection.
+def _no_server(address: Address) -> UnavailableError:
+    return UnavailableError(f"what listens at {address} does not answer like a shed server", hint="check the address")
 
-    A server that answers with plain JSON yields it as one ``complete`` event.  An ``error`` event is raised as a
-    `ShedError`; a stream that ends without ``complete`` is an `UnavailableError`.
+
+class Patience:
+    """How long an answer is waited for: `silence` is the seconds without a byte.
+
+    The whole may take ten times as long.
     """
-    with _Exchange(address, method, target, body=body, accept="text/event-stream", start=True) as exchange:
-        if exchange.answer.content_type() != "text/event-stream":
-            yield plain_event(exchange.answer, exchange.read())
-            return
-        exchange.patience.lift()
-        for name, text in parse_events(exchange.chunks()):
-            yield decode_event(name, text, address)
-            if name == "complete":
-                return
-    raise went_away()
 
+    def __init__(self, address: Address, silence: float) -> None:
+        self._address = address
+        self._silence = silence
+        self._end = time.monotonic() + _WHOLE * silence
+        self._endless = False
 
-def went_away() -> UnavailableError:
-    """Return the error for work whose end nobody told."""
-    return UnavailableError("the server went away before the work was done", hint="see how far it came: shed list")
+    def lift(self) -> None:
+        """Wait for what follows as long as it takes."""
+        self._endless = True
 
+    def next(self) -> float | None:
+        """Return the seconds for the next bytes, None for no limit.
 
-def parse_events(chunks: Iterator[bytes]) -> Iterator[tuple[str, str]]:
-    """Yield (event, data) of a ``text/event-stream`` body (WHATWG HTML, server-sent events)."""
-    parser = EventParser()
-    for chunk in chunks:
-        yield from parser.feed(chunk)
+        Raises `UnavailableError` (TIMEOUT) when there are none left.
+        """
+        if self._endless:
+            return None
+        left = self._end - time.monotonic()
+        if left <= 0:
+            raise silent(self._address, _WHOLE * self._silence)
+        return min(left, self._silence)
+
+    def over(self) -> UnavailableError:
+        """Return the error for a server that was silent for that time."""
+        return silent(self._address, self._silence)
 
 
 class EventParser:
@@ -138,220 +339,29 @@ def decode_event(name: str, text: str, address: Address) -> Event:
     return Event(name, data)
 
 
-def decode(data: bytes, address: Address) -> Any:
-    """Return the value of a JSON text.  Raises `UnavailableError` for anything else."""
-    try:
-        return json.loads(data)
-    except (ValueError, RecursionError):
-        raise _no_server(address) from None
+def went_away() -> UnavailableError:
+    """Return the error for work whose end nobody told."""
+    return UnavailableError("the server went away before the work was done", hint="see how far it came: shed list")
 
 
-def _no_server(address: Address) -> UnavailableError:
-    return UnavailableError(f"what listens at {address} does not answer like a shed server", hint="check the address")
+def progress_event(event: Event) -> ProgressEvent | None:
+    """Return what an event of work under way says; None for one that is not known here."""
+    data = event.data
+    if event.name == "progress":
+        phase, message = str(data.get("phase", "")), str(data.get("message", ""))
+        return WarningEvent(message) if data.get("warning") else PhaseEvent(phase, message)
+    current, total = _number(data.get("current")) or 0, _number(data.get("total"))
+    if event.name == "bytes":
+        return BytesEvent(str(data.get("label", "")), current, total)
+    if event.name == "blob":
+        digest, label, status = (str(data.get(key, "")) for key in ("digest", "label", "status"))
+        return BlobEvent(digest, label, status, current, total)
+    return None
 
 
 def _object(value: object) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def encode_request(
-    connection: h11.Connection, address: Address, method: str, target: str, *, body: object, accept: str
-) -> bytes:
-    """Return the bytes of a request whose answer ends the connection; `body` is sent as JSON, unless it is None."""
-    headers = [
-        ("Host", address.authority()),
-        ("User-Agent", f"shed/{VERSION}"),
-        ("Accept", accept),
-        ("Connection", "close"),
-    ]
-    if known := authorization(address):
-        headers.append(("Authorization", known))
-    payload = b"" if body is None else json.dumps(body).encode()
-    if body is not None:
-        headers.append(("Content-Type", "application/json"))
-    if payload or method != "GET":
-        headers.append(("Content-Length", str(len(payload))))
-    message = connection.send(h11.Request(method=method, target=target, headers=headers)) or b""
-    if payload:
-        message += connection.send(h11.Data(payload)) or b""
-    return message + (connection.send(h11.EndOfMessage()) or b"")
-
-
-class Answer:
-    """The answer to one request, from the bytes that come: no I/O here."""
-
-    def __init__(self, address: Address) -> None:
-        self.address = address
-        self.connection = h11.Connection(h11.CLIENT)
-        self.head: h11.Response | None = None
-        self._ended = False
-
-    def feed(self, data: bytes) -> None:
-        """Take what the server sent; nothing is its end."""
-        self._ended = not data
-        self.connection.receive_data(data)
-
-    def event(self) -> h11.Event | None:
-        """Return what comes next; None until there is more.  Raises `UnavailableError`."""
-        try:
-            event = self.connection.next_event()
-        except h11.RemoteProtocolError:
-            if self._ended and self.head is None:
-                raise left(self.address) from None
-            if self.head is not None:
-                raise self.lost() from None
-            raise stranger(self.address) from None
-        if isinstance(event, h11.Response):
-            self.head = event
-        elif event is h11.PAUSED or isinstance(event, h11.ConnectionClosed):  # more bytes than it announced, or fewer
-            raise self.lost()
-        return None if isinstance(event, type) else event
-
-    def part(self, event: h11.Event) -> bytes | None:
-        """Return a piece of the body; None at its end."""
-        if isinstance(event, h11.EndOfMessage):
-            return None
-        if not isinstance(event, h11.Data):
-            raise self.lost()
-        return bytes(event.data)
-
-    @property
-    def failed(self) -> bool:
-        """Whether it says no; then its body says why."""
-        return self.head is not None and self.head.status_code >= 300
-
-    def failure(self, body: bytes) -> ShedError:
-        """Return the error that it stands for."""
-        assert self.head is not None
-        return error_of(self.head.status_code, body, server=self._header(b"server"))
-
-    def content_type(self) -> str:
-        """Return the media type of the body, without parameters."""
-        return self._header(b"content-type").partition(";")[0].strip().lower()
-
-    def _header(self, wanted: bytes) -> str:
-        assert self.head is not None
-        return next((value.decode("latin-1") for name, value in self.head.headers if name == wanted), "")
-
-    def value(self, body: bytes) -> Any:
-        """Return what the body says: decoded JSON, text, or None when there is none.
-
-        Raises `UnavailableError` for anything else.
-        """
-        if not body:
-            return None
-        kind = self.content_type()
-        if kind not in {"application/json", "text/plain"}:  # a web page, most likely
-            raise _no_server(self.address)
-        return decode(body, self.address) if kind == "application/json" else body.decode(errors="surrogateescape")
-
-    def lost(self) -> UnavailableError:
-        """Return the error for a connection that broke."""
-        if self.head is None:
-            return left(self.address)
-        return UnavailableError(
-            f"lost the connection to the server at {self.address}", hint="try again, or see its log"
-        )
-
-    def too_long(self) -> UnavailableError:
-        """Return the error for a body without end."""
-        return UnavailableError(f"the answer of the server at {self.address} is too long")
-
-
-class Patience:
-    """How long an answer is waited for: `silence` is the seconds without a byte.
-
-    The whole may take ten times as long.
-    """
-
-    def __init__(self, address: Address, silence: float) -> None:
-        self._address = address
-        self._silence = silence
-        self._end = time.monotonic() + _WHOLE * silence
-        self._endless = False
-
-    def lift(self) -> None:
-        """Wait for what follows as long as it takes."""
-        self._endless = True
-
-    def next(self) -> float | None:
-        """Return the seconds for the next bytes, None for no limit.
-
-        Raises `UnavailableError` (TIMEOUT) when there are none left.
-        """
-        if self._endless:
-            return None
-        left = self._end - time.monotonic()
-        if left <= 0:
-            raise silent(self._address, _WHOLE * self._silence)
-        return min(left, self._silence)
-
-    def over(self) -> UnavailableError:
-        """Return the error for a server that was silent for that time."""
-        return silent(self._address, self._silence)
-
-
-class _Exchange:
-    """One request and its answer, on a connection of its own.
-
-    Entering it returns when the head of a successful answer is here.
-    """
-
-    def __init__(
-        self,
-        address: Address,
-        method: str,
-        target: str,
-        *,
-        body: object,
-        accept: str,
-        start: bool,
-        timeout: float = TIMEOUT,
-    ) -> None:
-        self.answer = Answer(address)
-        self._socket = connect(address, start=start)
-        self.patience = Patience(address, timeout)
-        self._message = encode_request(self.answer.connection, address, method, target, body=body, accept=accept)
-
-    def __enter__(self) -> _Exchange:
-        try:
-            self._call(self._socket.sendall, self._message)
-            while self.answer.head is None:
-                self._next()
-            if self.answer.failed:
-                raise self.answer.failure(self.read())
-        except BaseException:
-            self._socket.close()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._socket.close()
-
-    def chunks(self) -> Iterator[bytes]:
-        """Yield the body as it comes."""
-        while (part := self.answer.part(self._next())) is not None:
-            yield part
-
-    def read(self) -> bytes:
-        """Return the whole body."""
-        body = bytearray()
-        for chunk in self.chunks():
-            body += chunk
-            if len(body) > LONGEST_BODY:
-                raise self.answer.too_long()
-        return bytes(body)
-
-    def _next(self) -> h11.Event:
-        while (event := self.answer.event()) is None:
-            self.answer.feed(self._call(self._socket.recv, _CHUNK))
-        return event
-
-    def _call(self, call: Any, argument: Any) -> Any:
-        self._socket.settimeout(self.patience.next())
-        try:
-            return call(argument)
-        except TimeoutError:
-            raise self.patience.over() from None
-        except OSError:
-            raise self.answer.lost() from None
+def _number(value: object) -> int | None:
+    return value if isinstance(value, int) else None

@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 from shed.client.address import Address
-from shed.client.client import Client
 from shed.client.config import Config, load, resolve
 from shed.client.config_state import remember
-from shed.client.models import Shed
+from shed.client.messages import complete_shed
+from shed.client.sync.api import Api
 from shed.errors import NotFoundError, ShedError, UnavailableError, UsageError
 
 ASK_TIMEOUT = 5.0
@@ -29,7 +29,7 @@ def locate(shed: str, server: str | None, config: str | None) -> Address:
     if not guess.guess:
         return guess
     try:
-        found = Client(guess).shed(shed)
+        found = Api(guess).shed(shed)
     except NotFoundError as error:
         if error.code != "SHED_NOT_FOUND":
             raise
@@ -37,7 +37,7 @@ def locate(shed: str, server: str | None, config: str | None) -> Address:
     except UnavailableError as error:
         error.hint = f"{error.hint}; another server is named with -s" if error.hint else "name another server with -s"
         raise
-    remember(load(config), guess.name, {shed: found.status})
+    remember(load(config), guess.name, {shed: complete_shed(found)["status"]})
     return guess
 
 
@@ -53,7 +53,7 @@ def elsewhere(shed: str, wrong: Address, config: str | None, error: NotFoundErro
         [name for name in known.names() if name != wrong.name],
         lambda client: client.shed(shed, timeout=ASK_TIMEOUT),
     )
-    found = {name: answer for name, answer in answers.items() if isinstance(answer, Shed)}
+    found = {name: answer for name, answer in answers.items() if isinstance(answer, dict)}
     if len(found) > 1:
         places = " and ".join(found)
         raise UsageError(
@@ -66,12 +66,12 @@ def elsewhere(shed: str, wrong: Address, config: str | None, error: NotFoundErro
             f"no server has a shed {shed!r}{more}", code="SHED_NOT_FOUND", hint="see: shed list --all"
         ) from None
     (name,) = found
-    remember(known, name, {shed: found[name].status})
+    remember(known, name, {shed: complete_shed(found[name])["status"]})
     return known.address(name)
 
 
 def ask(
-    config: Config, servers: Iterable[str], question: Callable[[Client], Result], *, seconds: float = ASK_TIMEOUT
+    config: Config, servers: Iterable[str], question: Callable[[Api], Result], *, seconds: float = ASK_TIMEOUT
 ) -> dict[str, Result | ShedError]:
     """Return what each server answers, or the error that it ends with.
 
@@ -86,7 +86,7 @@ def ask(
         try:
             address = config.address(name)
             address.local = False  # so that nobody starts it
-            answers[name] = question(Client(address))
+            answers[name] = question(Api(address))
         except ShedError as error:
             answers[name] = error
 

@@ -21,6 +21,7 @@ from shed.guest.protocol import (
     DATA_FRAME,
     EXEC_REQUEST,
     EXIT_CODE,
+    SIGNAL,
     STDERR,
     STDIN_EOF,
     STDIN_TAKEN,
@@ -124,7 +125,7 @@ def execute(stream: socket.socket, faults: set[str]) -> None:
             exec_frame(EXIT_CODE, json.dumps({"code": 127, "error": f"{words[0]}: command not found"}).encode())
         )
         return
-    with subprocess.Popen(words, stdin=pipe, stdout=pipe, stderr=pipe) as child:
+    with subprocess.Popen(words, stdin=pipe, stdout=pipe, stderr=pipe, start_new_session=True) as child:
         assert child.stdin is not None
         assert child.stdout is not None
         assert child.stderr is not None
@@ -139,7 +140,8 @@ def execute(stream: socket.socket, faults: set[str]) -> None:
         for thread in pumps:
             thread.join()
         code = child.wait()
-    stream.sendall(exec_frame(EXIT_CODE, json.dumps({"code": code & 0xFF}).encode()))
+    how = {"code": code} if code >= 0 else {"code": 128 - code, "signal": -code}
+    stream.sendall(exec_frame(EXIT_CODE, json.dumps(how).encode()))
     stream.shutdown(socket.SHUT_WR)
 
 
@@ -160,6 +162,8 @@ def feed(stream: socket.socket, lock: threading.Lock, decoder: FrameDecoder, chi
                     taken = 0
             elif kind == STDIN_EOF:
                 child.stdin.close()
+            elif kind == SIGNAL:
+                os.killpg(child.pid, json.loads(payload)["signal"])
         except (OSError, ValueError):
             kind = 0
         if not kind:

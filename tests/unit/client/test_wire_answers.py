@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+import urllib.parse
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from shed.client.failures import error_of
-from shed.client.http import parse_events
-from shed.client.models import Shed
+from shed.client.http import EventParser
+from shed.client.messages import complete_shed, quoted
 from shed.errors import BackendError, ConflictError, NotFoundError, ShedError, UnavailableError, UsageError
 from shed.execstream import quote
 from shed.version import VERSION
@@ -28,7 +30,8 @@ def test_events_do_not_depend_on_how_they_arrive(cuts: list[int]) -> None:
     are none.
     """
     chunks = [STREAM[a:b] for a, b in zip([0, *cuts], [*cuts, len(STREAM)], strict=True)]
-    assert list(parse_events(iter(chunks))) == EVENTS
+    parser = EventParser()
+    assert [event for chunk in chunks for event in parser.feed(chunk)] == EVENTS
 
 
 @pytest.mark.parametrize(
@@ -64,11 +67,16 @@ def test_an_answer_that_is_no_error_object_is_still_an_error(body: bytes) -> Non
 
 
 def test_a_shed_is_read_with_suspicion() -> None:
-    """Members of the wrong type count as absent; unknown ones are kept for --json."""
-    wire = {"name": "dev", "cpus": "2", "memory_mb": True, "pid": 7, "new": 1, "timings": None}
-    shed = Shed.from_wire(wire)
-    assert (shed.name, shed.cpus, shed.memory_mb, shed.pid, shed.timings) == ("dev", 0, 0, 7, {})
-    assert shed.wire is wire
+    """Members of the wrong type count as absent, and unknown ones are left out."""
+    shed = complete_shed({"name": "dev", "cpus": "2", "memory_mb": True, "pid": 7, "new": 1, "timings": None})
+    assert (shed["name"], shed["cpus"], shed["memory_mb"], shed["pid"], shed["timings"]) == ("dev", 0, 0, 7, {})
+    assert "new" not in shed
+
+
+def test_what_is_put_into_a_target_is_quoted() -> None:
+    """As the standard library does it; a name of any bytes survives."""
+    for text in ("base", "host:5000/a/b:v1@sha256:ab", "a b&c=d?#%", "ü", b"\xff".decode(errors="surrogateescape")):
+        assert quoted(text) == urllib.parse.quote(os.fsencode(text), safe="")
 
 
 @given(st.text())

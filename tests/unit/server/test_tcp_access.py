@@ -15,7 +15,7 @@ import pytest
 
 from shed.api.endpoints import ENDPOINTS
 from shed.client.address import Address
-from shed.client.client import Client
+from shed.client.sync.api import Api
 from shed.errors import ConflictError, ForbiddenError, NotFoundError, UnauthorizedError, UsageError
 from shed.server.audit import KNOWN
 from shed.server.connections import MAX_PER_TOKEN, MAX_STRANGERS
@@ -51,14 +51,14 @@ def over_tcp(server: Running, method: str, target: str, body: str | None = None,
         connection.close()
 
 
-def owner(server: Running) -> Client:
+def owner(server: Running) -> Api:
     """Return a client of the Unix socket."""
-    return Client(Address(path=str(server.socket)))
+    return Api(Address(path=str(server.socket)))
 
 
-def with_token(server: Running, token: str | None) -> Client:
+def with_token(server: Running, token: str | None) -> Api:
     """Return a client of the TCP port."""
-    return Client(Address(host="127.0.0.1", port=port_of(server)), token=token)
+    return Api(Address(host="127.0.0.1", port=port_of(server)), token=token)
 
 
 @pytest.mark.parametrize(
@@ -154,8 +154,8 @@ def test_rights_by_token(server: Running) -> None:
     """
     mine = owner(server)
     secrets = {right: mine.create_token(f"t-{right}", right=right)[1] for right in ("read", "use", "admin")}
-    assert [shed.name for shed in with_token(server, secrets["read"]).sheds()] == ["dev"]
-    calls: tuple[Callable[[Client], object], ...] = (
+    assert [shed["name"] for shed in with_token(server, secrets["read"]).sheds()] == ["dev"]
+    calls: tuple[Callable[[Api], object], ...] = (
         lambda client: client.create("sneaky"),
         lambda client: client.stop("dev"),
         lambda client: client.logs("dev"),
@@ -191,8 +191,8 @@ def test_rights_by_token(server: Running) -> None:
     with pytest.raises(ForbiddenError):
         user.clean([], until=0)
     user.connect("dev", 7).close()
-    assert "sneaky" not in [shed.name for shed in mine.sheds()]
-    assert with_token(server, secrets["admin"]).tokens()["tokens"]
+    assert "sneaky" not in [shed["name"] for shed in mine.sheds()]
+    assert with_token(server, secrets["admin"]).tokens()
     for right in secrets:
         mine.revoke_token(f"t-{right}")
 
@@ -249,7 +249,7 @@ def test_the_local_client_finds_the_servers_own_token(server: Running, monkeypat
     """Over HTTP, for the user who runs the server, nothing needs to be set."""
     monkeypatch.setenv("SHED_RUNTIME_DIR", str(server.world.paths.run))
     monkeypatch.delenv("SHED_TOKEN", raising=False)
-    assert [shed.name for shed in with_token(server, None).sheds()] == ["dev"]
+    assert [shed["name"] for shed in with_token(server, None).sheds()] == ["dev"]
 
 
 @pytest.mark.root

@@ -1,0 +1,340 @@
+"""The API of a server as an object: a method for each of its requests, and plain JSON as results.
+
+The command line uses it as it is; the SDK, `shed.client.aio.client`, makes typed objects of what it returns.
+"""
+
+from __future__ import annotations
+
+from shed.client import messages
+from shed.client.address import Address
+from shed.client.aio import driver
+from shed.client.aio.requests import request, work
+from shed.client.config import resolve
+from shed.client.messages import image_query, object_of, objects_of, shed_target
+from shed.client.transport import ANSWER_TIMEOUT
+from shed.errors import NotFoundError, UnavailableError
+from shed.names import check_session_name, check_shed_name, check_token_name
+from shed.progress import WarningEvent
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from typing import Any
+
+    from shed.client.aio.requests import Sink
+
+_SSH_KEYS = "/api/ssh-keys"
+
+
+class AsyncApi:
+    """Talks to one server: the one named, or whichever `shed.client.config.resolve` finds.
+
+    The local one is started when needed.  Every method raises the `ShedError` that the server answers with, and
+    `UnavailableError` when it cannot be reached.
+    """
+
+    def __init__(self, server: str | Address | None = None, *, token: str | None = None) -> None:
+        self.address = server if isinstance(server, Address) else resolve(server)
+        self.address.token = token or self.address.token
+
+    async def info(self, *, start: bool = True) -> dict[str, Any]:
+        """Return what the server says of itself.
+
+        With `start` false, a local server that is not running is left alone.
+        """
+        return object_of(await request(self.address, "GET", "/api/info", start=start, timeout=ANSWER_TIMEOUT))
+
+    async def ssh_host_key(self) -> str:
+        """Return the public key of the server's SSH front.  Raises `UnavailableError` when it has none."""
+        return str(object_of(await request(self.address, "GET", "/api/ssh-host-key")).get("host_key", ""))
+
+    async def stop_server(self) -> None:
+        """Ask the server to end; running sheds stay."""
+        await request(self.address, "POST", "/api/server/stop", start=False)
+
+    async def create_token(
+        self, name: str, *, right: str = "use", expires_in: float | None = None
+    ) -> tuple[dict[str, Any], str]:
+        """Make a token for the server's TCP port.
+
+        Return what the server says of it, and its secret, which the server does not know.  `right` is ``read``, ``use``
+        or ``admin``; `expires_in` is in seconds.
+        """
+        import hashlib  # noqa: PLC0415  few make tokens
+        import secrets  # noqa: PLC0415
+
+        secret = f"shed_{secrets.token_urlsafe(32)}"
+        digest = hashlib.sha256(secret.encode()).hexdigest()
+        body = {"name": check_token_name(name), "right": right, "sha256": digest, "expires_in": expires_in}
+        return object_of(await request(self.address, "POST", "/api/tokens", body=body)), secret
+
+    async def tokens(self) -> list[dict[str, Any]]:
+        """Return the server's tokens, without their secrets."""
+        return objects_of(await request(self.address, "GET", "/api/tokens"), "tokens")
+
+    async def revoke_token(self, name: str) -> None:
+        """Make a token invalid."""
+        await request(self.address, "DELETE", f"/api/tokens/{check_token_name(name)}")
+
+    async def ssh_keys(self) -> list[dict[str, Any]]:
+        """Return the keys that the server lets in by SSH, without those of its configuration."""
+        return objects_of(await request(self.address, "GET", _SSH_KEYS), "keys")
+
+    async def add_ssh_key(self, line: str) -> str:
+        """Have the server let in a public key; return its fingerprint."""
+        answer = object_of(await request(self.address, "POST", _SSH_KEYS, body={"key": line}))
+        return str(answer.get("fingerprint", ""))
+
+    async def remove_ssh_key(self, fingerprint: str) -> None:
+        """Have the server let in a key no more, from the next connection on."""
+        await request(self.address, "DELETE", f"{_SSH_KEYS}/{messages.quoted(fingerprint)}")
+
+    async def sheds(self, *, timeout: float = ANSWER_TIMEOUT, on_event: Sink | None = None) -> list[dict[str, Any]]:
+        """Return all sheds; `on_event` gets a warning for each one whose records cannot be read.
+
+        `timeout` is how many seconds the server may be silent.
+        """
+        answer = await request(self.address, "GET", "/api/sheds", timeout=timeout)
+        _warn(answer, on_event)
+        return objects_of(answer, "sheds")
+
+    async def shed(self, name: str, *, timeout: float = ANSWER_TIMEOUT) -> dict[str, Any]:
+        """Return one shed; `timeout` is how many seconds the server may be silent."""
+        return object_of(await request(self.address, "GET", shed_target(name), timeout=timeout))
+
+    async def create(
+        self,
+        name: str,
+        *,
+        image: str | None = None,
+        cpus: int | None = None,
+        memory_mb: int | None = None,
+        upper_size_bytes: int | None = None,
+        local_dir: str | None = None,
+        local_dir_mode: str | None = None,
+        timeout: float | None = None,
+        cold: bool = False,
+        force: bool = False,
+        trust_kernel: bool = False,
+        on_event: Sink | None = None,
+    ) -> dict[str, Any]:
+        """Create and start a shed; what is None is the server's to choose.
+
+        `local_dir` is an absolute path on the server's machine, `local_dir_mode` one of ``rw``, ``ro`` and ``git-rw``,
+        `timeout` the seconds after which the server gives up and undoes all.  `cold` has its VM booted, whatever it
+        could be restored from; `force` has it started on a host that is short of memory, too.  `trust_kernel` lets the
+        kernel and the initrd of the image boot there from then on; that needs the right to administer.
+        """
+        body = messages.given(
+            name=check_shed_name(name),
+            image=image,
+            cpus=cpus,
+            memory_mb=memory_mb,
+            upper_size_bytes=upper_size_bytes,
+            local_dir=local_dir,
+            local_dir_mode=local_dir_mode,
+            timeout=timeout,
+            cold=cold,
+            force=force,
+            trust_kernel=trust_kernel,
+        )
+        return await work(self.address, "POST", "/api/sheds?progress=blob", body=body, on_event=on_event)
+
+    async def start(
+        self, name: str, *, cold: bool = False, force: bool = False, on_event: Sink | None = None
+    ) -> dict[str, Any]:
+        """Start a stopped shed; `cold` and `force` as for `create`."""
+        body = messages.given(cold=cold, force=force)
+        return await work(self.address, "POST", shed_target(name, "start"), body=body, on_event=on_event)
+
+    async def stop(self, name: str, *, on_event: Sink | None = None) -> dict[str, Any]:
+        """Stop a running shed; its files stay."""
+        return await work(self.address, "POST", shed_target(name, "stop"), on_event=on_event)
+
+    async def delete(self, name: str, *, force: bool = False, on_event: Sink | None = None) -> None:
+        """Delete a shed and its files; with `force` also one that runs, or whose records are broken."""
+        await work(self.address, "DELETE", messages.delete_target(name, force=force), on_event=on_event)
+
+    async def logs(self, name: str, *, tail: int | None = None) -> str:
+        """Return the text on the shed's console since its last start, the last `tail` lines of it."""
+        answer = await request(self.address, "GET", messages.logs_target(name, tail))
+        return answer if isinstance(answer, str) else ""
+
+    async def follow_logs(
+        self, name: str, *, tail: int | None = None, output: int | None = None
+    ) -> AsyncIterator[bytes]:
+        """Yield what `logs` returns, and then what the console says as it comes.
+
+        It goes on over restarts, until the shed is deleted.  Closing the iterator drops the connection.  Raises
+        `BrokenPipeError` when nobody reads the descriptor `output` any more.
+        """
+        connection = await driver.open_connection(self.address, "GET", messages.logs_target(name, tail), messages.LOG)
+        try:
+            while data := await connection.read(output=output):
+                yield data
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise UnavailableError(f"lost the connection to the server at {self.address}: {error.strerror}") from None
+        finally:
+            await connection.close()
+        try:
+            await request(self.address, "GET", shed_target(name), start=False)
+        except NotFoundError:
+            return
+        raise UnavailableError(f"the server at {self.address} went away", hint=f"go on with: shed logs -f {name}")
+
+    async def health(self, name: str, *, timeout: float | None = None) -> dict[str, Any]:
+        """Return what the agent in a running shed says of itself; `timeout` as for `shed`."""
+        return object_of(await request(self.address, "GET", shed_target(name, "health"), timeout=timeout))
+
+    async def check_workspace(self, name: str) -> dict[str, Any]:
+        """Return what in the folder that a shed shares may run on its host by itself.
+
+        That is ``findings`` of ``path``, ``why`` and ``changed``, which means since the shed was made.  A large folder
+        takes several requests.
+        """
+        target = shed_target(name, "workspace")
+        answer = object_of(await request(self.address, "GET", target))
+        found = objects_of(answer, "findings")
+        while isinstance(after := answer.get("after"), str):
+            answer = object_of(await request(self.address, "GET", f"{target}?after={messages.quoted(after)}"))
+            found += objects_of(answer, "findings")
+        return {**answer, "findings": found}
+
+    async def sessions(self, name: str) -> list[dict[str, Any]]:
+        """Return the tmux sessions in a running shed."""
+        return objects_of(await request(self.address, "GET", shed_target(name, "sessions")), "sessions")
+
+    async def all_sessions(self, *, on_event: Sink | None = None) -> list[dict[str, Any]]:
+        """Return the tmux sessions in all running sheds.
+
+        `on_event` gets a warning for each shed that could not be asked.
+        """
+        answer = await request(self.address, "GET", "/api/sessions")
+        _warn(answer, on_event)
+        return objects_of(answer, "sessions")
+
+    async def kill_session(self, name: str, session: str) -> None:
+        """End a tmux session in a running shed, and what runs in it."""
+        await request(self.address, "DELETE", shed_target(name, "sessions", check_session_name(session)))
+
+    async def images(self, *, on_event: Sink | None = None) -> list[dict[str, Any]]:
+        """Return the images in the server's store.
+
+        `on_event` gets a warning for each shed of which it cannot be told what it needs.
+        """
+        answer = await request(self.address, "GET", "/api/images")
+        _warn(answer, on_event)
+        return objects_of(answer, "images")
+
+    async def image(self, image: str) -> dict[str, Any]:
+        """Return all that is known of the image with this name or digest."""
+        return object_of(await request(self.address, "GET", f"/api/images/inspect{image_query(image)}"))
+
+    async def image_history(self, image: str) -> list[dict[str, Any]]:
+        """Return the steps that made an image, the last one first."""
+        return objects_of(await request(self.address, "GET", f"/api/images/history{image_query(image)}"), "steps")
+
+    async def remove_image(self, image: str) -> dict[str, Any]:
+        """Remove the tag `image`, or all names of the image with this reference or digest.
+
+        Return what was removed.
+        """
+        return object_of(await request(self.address, "DELETE", f"/api/images{image_query(image)}"))
+
+    async def prune_images(self, *, dry_run: bool = False) -> dict[str, Any]:
+        """Remove what nobody needs from the server's store and return what that was; with `dry_run` only look."""
+        body = messages.given(dry_run=dry_run)
+        return object_of(await request(self.address, "POST", "/api/images/prune", body=body))
+
+    async def tag_image(self, image: str, name: str) -> str:
+        """Have the server call an image `name`, too; return its digest."""
+        body = {"image": image, "name": name}
+        return str(object_of(await request(self.address, "POST", "/api/images/tag", body=body)).get("digest", ""))
+
+    async def trust_image(self, image: str) -> list[str]:
+        """Let the kernel and the initrd that an image brings boot on the server from now on; return their digests."""
+        answer = await request(self.address, "POST", "/api/images/trust", body={"image": image})
+        return [str(digest) for digest in messages.items_of(answer, "digests")]
+
+    async def verify_image(self, image: str, *, deep: bool = False, on_event: Sink | None = None) -> dict[str, Any]:
+        """Have the server read an image again, with `deep` compare it with its layers; return what it found."""
+        body = {"image": image, "deep": deep}
+        return await work(self.address, "POST", "/api/images/verify", body=body, on_event=on_event)
+
+    async def push_image(
+        self, image: str, destination: str, *, insecure: bool = False, on_event: Sink | None = None
+    ) -> dict[str, Any]:
+        """Have the server push an image to `destination`, ``registry/repository[:tag]``; return what it did."""
+        body = {"image": image, "destination": destination, "insecure": insecure}
+        return await work(self.address, "POST", "/api/images/push", body=body, on_event=on_event)
+
+    async def pull_image(
+        self,
+        image: str,
+        *,
+        tag: str | None = None,
+        platform: str | None = None,
+        with_layers: bool = False,
+        insecure: bool = False,
+        detach: bool = False,
+        trust_kernel: bool = False,
+        on_event: Sink | None = None,
+    ) -> dict[str, Any]:
+        """Have the server pull the image with this reference; return what it did.
+
+        It is called `tag`, or by the last part of its path.  The pull ends when this process does, or the connection,
+        unless it is to `detach`.  With `trust_kernel` the kernel and the initrd that it brings may boot there from then
+        on; that needs the right to administer.
+        """
+        body = messages.given(
+            image=image,
+            tag=tag,
+            platform=platform,
+            with_layers=with_layers,
+            insecure=insecure,
+            trust_kernel=trust_kernel,
+        )
+        target = f"/api/images/pull?progress=blob{'&detach=true' if detach else ''}"
+        return await work(self.address, "POST", target, body=body, on_event=on_event)
+
+    async def usage(self) -> dict[str, Any]:
+        """Return what the server's data takes up.
+
+        That is ``kinds`` by name, and ``total``, with ``size_bytes`` and ``disk_bytes`` each.
+        """
+        return object_of(await request(self.address, "GET", "/api/system/df"))
+
+    async def clean(
+        self,
+        scopes: list[str],
+        *,
+        until: float,
+        log_tail: int | None = None,
+        dry_run: bool = False,
+        on_event: Sink | None = None,
+    ) -> dict[str, Any]:
+        """Delete what has not been used for `until` seconds in `scopes` (the usual ones when there is none).
+
+        With `dry_run` only look.  The scope ``logs`` also cuts the console logs of sheds to their last `log_tail`
+        bytes, 5 MiB when it is None.  Returns what it was: rows by scope, ``consoles`` for logs that are cut, and
+        ``size_bytes``.
+        """
+        body = {**dict.fromkeys(scopes, True), "until_seconds": until, "log_tail_bytes": log_tail, "dry_run": dry_run}
+        return await work(self.address, "POST", "/api/system/prune", body=body, on_event=on_event)
+
+    async def connect(self, name: str, port: int) -> driver.Stream:
+        """Return a stream that leads to the TCP port `port` of the shed's loopback.
+
+        It has both halves and resets as in TCP.  Raises `ConnectError` when nothing listens there, `UnavailableError`
+        (SHED_NOT_RUNNING) for a shed that does not run.
+        """
+        target = messages.connect_target(name, port)
+        return await driver.open_stream(self.address, "GET", target, messages.CONNECT)
+
+
+def _warn(answer: object, on_event: Sink | None) -> None:
+    if on_event is not None:
+        for warning in messages.items_of(answer, "warnings"):
+            on_event(WarningEvent(str(warning)))

@@ -1,0 +1,390 @@
+"""The Python SDK: `AsyncClient` for servers, `AsyncShed` for one shed.  ``from shed import AsyncClient``."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from collections.abc import AsyncIterator, Mapping
+
+from shed.api import access, server, sheds
+from shed.api.images import Image, ImageDetails, PrunedImages, Pulled, Pushed, RemovedImage, Step, Verification
+from shed.client.address import Address
+from shed.client.aio import driver, process
+from shed.client.aio.api import AsyncApi
+from shed.client.aio.process import AsyncProcess
+from shed.client.commands import Command, Input, Result, absolute, assignments, content_of, words_of
+from shed.client.copying import copy
+from shed.client.typed import typed
+from shed.errors import NotFoundError, ShedError
+from shed.names import check_shed_name
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from shed.client.aio.requests import Sink
+
+RUNTIME = "/run/shed-runtime/bin/busybox"
+"""Works in every image."""
+_READ = [RUNTIME, "cat", "--"]
+_WRITE = """set -e
+d=$(dirname -- "$1"); mkdir -p -- "$d"; t=$(mktemp -p "$d" .shed.XXXXXX)
+trap 'rm -f -- "$t"' EXIT
+cat > "$t"; chmod "$2" "$t"; mv -f -- "$t" "$1"; trap - EXIT"""
+"""Writes standard input to the file $1 with mode $2: beside it first, so that nobody sees half of it."""
+
+
+class AsyncClient:
+    """Talks to one server: the one named, by a URL or a name of the configuration, else that of the command line.
+
+    `token` is shown to a server that is reached over HTTP; without it the one that ``SHED_TOKEN`` or ``~/.shed/tokens``
+    holds.  Every method raises a `ShedError`: its `code` is for programs, its message for people.  Each request is a
+    connection of its own, so a client may be used for several things at once.
+    """
+
+    def __init__(self, server: str | Address | None = None, *, token: str | None = None) -> None:
+        self.api = AsyncApi(server, token=token)
+        """The same requests with plain JSON as results."""
+
+    @property
+    def address(self) -> Address:
+        """Where the server is."""
+        return self.api.address
+
+    async def info(self) -> server.Info:
+        """Return what the server says of itself."""
+        return typed(await self.api.info(), server.Info)
+
+    async def create(
+        self,
+        name: str | None = None,
+        *,
+        image: str | None = None,
+        cpus: int | None = None,
+        memory_mb: int | None = None,
+        upper_size_bytes: int | None = None,
+        local_dir: str | os.PathLike[str] | None = None,
+        local_dir_mode: str | None = None,
+        timeout: float | None = 600.0,
+        cold: bool = False,
+        force: bool = False,
+        trust_kernel: bool = False,
+        on_event: Sink | None = None,
+    ) -> AsyncShed:
+        """Create a shed and return it, running.  As the subject of a ``with`` block it is deleted when the block ends.
+
+        Without `name` it gets one of its own.  `local_dir` is a folder of the server's machine, mounted at
+        ``/workspace``, which may be written (`local_dir_mode` ``rw``), also git's settings and hooks (``git-rw``), or
+        only be read (``ro``).  What is None is the server's to choose; after `timeout` seconds the server gives up and
+        undoes all.  `cold` has its VM booted, whatever it could be restored from; `force` has it started on a host that
+        is short of memory, too.  `trust_kernel` lets the kernel and the initrd of the image boot there from then on.
+        """
+        chosen = name or f"sdk-{secrets.token_hex(5)}"
+        try:
+            made = await self.api.create(
+                chosen,
+                image=image,
+                cpus=cpus,
+                memory_mb=memory_mb,
+                upper_size_bytes=upper_size_bytes,
+                local_dir=None if local_dir is None else absolute(local_dir),
+                local_dir_mode=local_dir_mode,
+                timeout=timeout,
+                cold=cold,
+                force=force,
+                trust_kernel=trust_kernel,
+                on_event=on_event,
+            )
+        except BaseException as error:
+            if name is None and not isinstance(error, ShedError):  # interrupted: the server would go on, for nobody
+                with contextlib.suppress(ShedError):
+                    await driver.shielded(self.api.delete, chosen, force=True)
+            raise
+        return AsyncShed(self, typed(made, sheds.Shed), ours=True)
+
+    async def get(self, name: str) -> AsyncShed:
+        """Return a shed that exists.  Raises `NotFoundError` (SHED_NOT_FOUND)."""
+        return AsyncShed(self, typed(await self.api.shed(name), sheds.Shed))
+
+    async def sessions(self, *, on_event: Sink | None = None) -> list[sheds.Session]:
+        """Return the tmux sessions in all running sheds; `on_event` gets a warning for each that cannot be asked."""
+        return typed(await self.api.all_sessions(on_event=on_event), list[sheds.Session])
+
+    async def images(self, *, on_event: Sink | None = None) -> list[Image]:
+        """Return the images in the server's store."""
+        return typed(await self.api.images(on_event=on_event), list[Image])
+
+    async def image(self, image: str) -> ImageDetails:
+        """Return all that is known of an image, named by a tag, a digest, or the reference it was pulled by."""
+        return typed(await self.api.image(image), ImageDetails)
+
+    async def image_history(self, image: str) -> list[Step]:
+        """Return the steps that made an image, the last one first."""
+        return typed(await self.api.image_history(image), list[Step])
+
+    async def pull(
+        self,
+        reference: str,
+        *,
+        tag: str | None = None,
+        platform: str | None = None,
+        with_layers: bool = False,
+        insecure: bool = False,
+        detach: bool = False,
+        trust_kernel: bool = False,
+        on_event: Sink | None = None,
+    ) -> Pulled:
+        """Have the server pull an image and call it `tag`, or by the last part of its path.
+
+        The pull ends when this program does, unless it is to `detach`.
+        """
+        done = await self.api.pull_image(
+            reference,
+            tag=tag,
+            platform=platform,
+            with_layers=with_layers,
+            insecure=insecure,
+            detach=detach,
+            trust_kernel=trust_kernel,
+            on_event=on_event,
+        )
+        return typed(done, Pulled)
+
+    async def push(
+        self, image: str, destination: str, *, insecure: bool = False, on_event: Sink | None = None
+    ) -> Pushed:
+        """Have the server push an image to `destination`, ``registry/repository[:tag]``."""
+        return typed(await self.api.push_image(image, destination, insecure=insecure, on_event=on_event), Pushed)
+
+    async def tag(self, image: str, name: str) -> str:
+        """Have the server call an image `name`, too; return its digest."""
+        return await self.api.tag_image(image, name)
+
+    async def trust(self, image: str) -> list[str]:
+        """Let the kernel and the initrd that an image brings boot on the server from now on; return their digests."""
+        return await self.api.trust_image(image)
+
+    async def verify(self, image: str, *, deep: bool = False, on_event: Sink | None = None) -> Verification:
+        """Have the server read an image again, with `deep` compare it with its layers."""
+        return typed(await self.api.verify_image(image, deep=deep, on_event=on_event), Verification)
+
+    async def remove_image(self, image: str) -> RemovedImage:
+        """Remove a tag, or all names of the image with this reference or digest."""
+        return typed(await self.api.remove_image(image), RemovedImage)
+
+    async def prune_images(self, *, dry_run: bool = False) -> PrunedImages:
+        """Remove what nobody needs from the server's store; with `dry_run` only look."""
+        return typed(await self.api.prune_images(dry_run=dry_run), PrunedImages)
+
+    async def usage(self) -> server.Usage:
+        """Return what the server's data takes up."""
+        return typed(await self.api.usage(), server.Usage)
+
+    async def prune(
+        self,
+        scopes: list[str] | None = None,
+        *,
+        until: float = 72 * 3600.0,
+        log_tail: int | None = None,
+        dry_run: bool = False,
+        on_event: Sink | None = None,
+    ) -> server.Pruned:
+        """Delete what has not been used for `until` seconds; with `dry_run` only look.
+
+        `scopes` are of ``instances``, ``images``, ``orphans`` and ``logs``: all but the last without it.  The scope
+        ``logs`` also cuts the console logs of sheds to their last `log_tail` bytes.
+        """
+        done = await self.api.clean(scopes or [], until=until, log_tail=log_tail, dry_run=dry_run, on_event=on_event)
+        return typed(done, server.Pruned)
+
+    async def tokens(self) -> list[access.Token]:
+        """Return the tokens of the server's TCP port, without their secrets."""
+        return typed(await self.api.tokens(), list[access.Token])
+
+    async def create_token(
+        self, name: str, *, right: str = "use", expires_in: float | None = None
+    ) -> tuple[access.Token, str]:
+        """Make a token; return it with its secret.  `right` is ``read``, ``use`` or ``admin``, `expires_in` seconds."""
+        made, secret = await self.api.create_token(name, right=right, expires_in=expires_in)
+        return typed(made, access.Token), secret
+
+    async def revoke_token(self, name: str) -> None:
+        """Make a token invalid."""
+        await self.api.revoke_token(name)
+
+    async def ssh_keys(self) -> list[access.SshKey]:
+        """Return the keys that the server lets in by SSH, without those of its configuration."""
+        return typed(await self.api.ssh_keys(), list[access.SshKey])
+
+    async def add_ssh_key(self, line: str) -> str:
+        """Have the server let in a public key; return its fingerprint."""
+        return await self.api.add_ssh_key(line)
+
+    async def remove_ssh_key(self, fingerprint: str) -> None:
+        """Have the server let in a key no more, from the next connection on."""
+        await self.api.remove_ssh_key(fingerprint)
+
+    async def list(self, *, on_event: Sink | None = None) -> list[AsyncShed]:
+        """Return all sheds of the server; `on_event` gets a warning for each one whose records cannot be read."""
+        return [AsyncShed(self, shed) for shed in typed(await self.api.sheds(on_event=on_event), list[sheds.Shed])]
+
+
+class AsyncShed:
+    """One shed.  What `AsyncClient.create` returns is deleted at the end of its ``with`` block; others are not."""
+
+    def __init__(self, client: AsyncClient, info: sheds.Shed, *, ours: bool = False) -> None:
+        self._client = client
+        self._api = client.api
+        self._ours = ours
+        self.name = check_shed_name(info.name)
+        self.info = info
+        """What the server said last: see `refresh`."""
+
+    def __repr__(self) -> str:
+        return f"<AsyncShed {self.name} on {self._client.address}: {self.info.status}>"
+
+    async def __aenter__(self) -> AsyncShed:
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if self._ours:
+            try:
+                await driver.shielded(self.delete, missing_ok=True)  # also when the block was interrupted
+            except ShedError:
+                if kind is None:
+                    raise
+
+    @property
+    def status(self) -> str:
+        """Return the status, as the server said last."""
+        return self.info.status
+
+    async def refresh(self) -> AsyncShed:
+        """Ask the server how the shed is now."""
+        self.info = typed(await self._api.shed(self.name), sheds.Shed)
+        return self
+
+    async def start(self, *, cold: bool = False, force: bool = False, on_event: Sink | None = None) -> None:
+        """Start it; its files are those it had.  `cold` and `force` as for `AsyncClient.create`."""
+        self.info = typed(await self._api.start(self.name, cold=cold, force=force, on_event=on_event), sheds.Shed)
+
+    async def stop(self, *, on_event: Sink | None = None) -> None:
+        """Stop it; its files stay."""
+        self.info = typed(await self._api.stop(self.name, on_event=on_event), sheds.Shed)
+
+    async def delete(self, *, missing_ok: bool = False) -> None:
+        """Delete it and its files, also while it runs."""
+        try:
+            await self._api.delete(self.name, force=True)
+        except NotFoundError:
+            if not missing_ok:
+                raise
+
+    async def logs(self, *, tail: int | None = None) -> str:
+        """Return the text on its console since its last start, the last `tail` lines of it."""
+        return await self._api.logs(self.name, tail=tail)
+
+    def follow_logs(self, *, tail: int | None = None) -> AsyncIterator[bytes]:
+        """Yield what `logs` returns, and then what the console says as it comes, until the shed is deleted."""
+        return self._api.follow_logs(self.name, tail=tail)
+
+    async def health(self) -> sheds.Health:
+        """Return what the agent in it says of itself; it must run."""
+        return typed(await self._api.health(self.name), sheds.Health)
+
+    async def sessions(self) -> list[sheds.Session]:
+        """Return the tmux sessions in it."""
+        return typed(await self._api.sessions(self.name), list[sheds.Session])
+
+    async def kill_session(self, session: str) -> None:
+        """End a tmux session, and what runs in it."""
+        await self._api.kill_session(self.name, session)
+
+    async def check_workspace(self) -> sheds.Workspace:
+        """Return what in the folder that it shares may run on the server's machine by itself."""
+        return typed(await self._api.check_workspace(self.name), sheds.Workspace)
+
+    async def exec(
+        self,
+        command: Command,
+        *,
+        stdin: Input = None,
+        env: Mapping[str, str] | None = None,
+        cwd: str | None = None,
+        user: str | None = None,
+        timeout: float | None = None,
+        check: bool = False,
+    ) -> Result:
+        """Run a command to its end and return what it did; a stopped shed is started first.
+
+        A text is run by ``sh -c``, words arrive as they are.  `stdin` is what it reads: bytes, text (UTF-8), or an open
+        file.  With `check`, an exit code other than 0 raises `CommandError`; after `timeout` seconds the command is
+        killed and `CommandTimeoutError` raised.
+        """
+        result = await process.run(
+            self._client.address,
+            self.name,
+            words_of(command),
+            stdin=stdin,
+            env=assignments(env),
+            working_dir=cwd,
+            user=user,
+            timeout=timeout,
+        )
+        return result.check() if check else result
+
+    async def popen(
+        self,
+        command: Command,
+        *,
+        env: Mapping[str, str] | None = None,
+        cwd: str | None = None,
+        user: str | None = None,
+        merge: bool = False,
+    ) -> AsyncProcess:
+        """Start a command and return it with its streams; a stopped shed is started first.
+
+        With `merge`, its standard error comes with its standard output.
+        """
+        return await AsyncProcess.start(
+            self._client.address,
+            self.name,
+            words_of(command),
+            env=assignments(env),
+            working_dir=cwd,
+            user=user,
+            merge=merge,
+        )
+
+    async def read_file(self, path: str, *, user: str | None = None) -> bytes:
+        """Return the content of a file; a path that does not begin with ``/`` is one in the workspace."""
+        return content_of(await self.exec([*_READ, path], user=user), path)
+
+    async def write_file(self, path: str, content: bytes | str, *, mode: int = 0o644, user: str | None = None) -> None:
+        """Write a file in one step, and make the folders that lead to it."""
+        await self.exec([RUNTIME, "sh", "-c", _WRITE, "sh", path, f"{mode:o}"], stdin=content, user=user, check=True)
+
+    async def upload(self, source: str | os.PathLike[str], target: str, *, user: str | None = None) -> None:
+        """Copy a file or folder of this machine into the shed, by the rules of ``shed cp`` and ``docker cp``."""
+        places = ("", os.fspath(source)), (self.name, target)
+        await driver.in_thread(copy, self._client.address, *places, user=user)
+
+    async def download(self, source: str, target: str | os.PathLike[str], *, user: str | None = None) -> None:
+        """Copy a file or folder of the shed to this machine, by the rules of ``shed cp`` and ``docker cp``."""
+        places = (self.name, source), ("", os.fspath(target))
+        await driver.in_thread(copy, self._client.address, *places, user=user)
+
+    async def connect(self, port: int) -> driver.Stream:
+        """Return a stream that leads to a TCP port of the shed's loopback.
+
+        Raises `ConnectError` when nothing listens there.
+        """
+        return await self._api.connect(self.name, port)
+
+    @contextlib.asynccontextmanager
+    async def forward(self, port: int, *, local: int = 0) -> AsyncIterator[int]:
+        """Have a port of this machine's loopback lead to a port of the shed while the block lasts.
+
+        Yields the local port.
+        """
+        async with driver.forwarded(self._client.address, self.name, port, local) as bound:
+            yield bound

@@ -1,0 +1,147 @@
+"""Requests to the server: JSON in, JSON out, or work whose events are told as they come.  One connection each."""
+
+from __future__ import annotations
+
+from shed.client import http
+from shed.client.address import Address
+from shed.client.aio import driver
+from shed.client.transport import LeftError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+    from typing import Any
+
+    from shed.progress import Event
+
+    Sink = Callable[[Event], object]
+
+
+async def request(
+    address: Address,
+    method: str,
+    target: str,
+    *,
+    body: object = None,
+    start: bool = True,
+    timeout: float | None = None,
+) -> Any:
+    """Send one request and return what the server answers: decoded JSON, text, or None when there is no body.
+
+    `timeout` is how many seconds the server may be silent, `http.TIMEOUT` when it is None.  A GET is sent again to the
+    next server when one leaves without an answer: it was just ending.  Raises the `ShedError` that the server answers
+    with, or `UnavailableError`.
+    """
+
+    async def ask() -> Any:
+        async with AsyncExchange(address, method, target, body=body, start=start, timeout=timeout) as exchange:
+            return exchange.answer.value(await exchange.read())
+
+    try:
+        return await ask()
+    except LeftError:
+        if method != "GET" or address.ssh is not None:  # ssh has said why, and it would only say so again
+            raise
+    return await ask()
+
+
+async def work(
+    address: Address, method: str, target: str, *, body: object = None, on_event: Sink | None = None
+) -> dict[str, Any]:
+    """Have the server do something that takes long, and return its result.
+
+    What happens meanwhile goes to `on_event`.  Leaving early drops the connection.  Raises as `request` does, and
+    `UnavailableError` when the server goes away before the end.
+    """
+    async with AsyncExchange(address, method, target, body=body, accept="text/event-stream") as exchange:
+        async for event in exchange.events():
+            if event.name == "complete":
+                return event.data
+            if on_event is not None and (shown := http.progress_event(event)) is not None:
+                on_event(shown)
+    raise http.went_away()
+
+
+class AsyncExchange:
+    """One request and its answer, on a connection of its own.
+
+    Entering it returns when the head of a successful answer is here.
+    """
+
+    def __init__(
+        self,
+        address: Address,
+        method: str,
+        target: str,
+        *,
+        body: object = None,
+        accept: str = "application/json",
+        start: bool = True,
+        timeout: float | None = None,
+    ) -> None:
+        self.answer = http.Answer(address)
+        self._start = start
+        self._timeout = http.TIMEOUT if timeout is None else timeout
+        self._request = method, target, body, accept
+
+    async def __aenter__(self) -> AsyncExchange:
+        address = self.answer.address
+        self._connection = await driver.connect(address, start=self._start)
+        try:
+            self._patience = http.Patience(address, self._timeout)
+            message = self.answer.request(*self._request)
+            try:
+                await self._connection.write(message, self._patience.next())
+            except TimeoutError:
+                raise self._patience.over() from None
+            except OSError:
+                raise self.answer.lost() from None
+            while self.answer.head is None:
+                await self._next()
+            if self.answer.failed:
+                raise self.answer.failure(await self.read())
+        except BaseException:
+            await self._connection.close()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._connection.close()
+
+    async def read(self) -> bytes:
+        """Return the whole body."""
+        body = bytearray()
+        async for chunk in self._chunks():
+            body += chunk
+            if len(body) > http.LONGEST_BODY:
+                raise self.answer.too_long()
+        return bytes(body)
+
+    async def events(self) -> AsyncIterator[http.Event]:
+        """Yield the server's events as they come; a plain answer is one ``complete`` event.
+
+        An ``error`` event is raised.
+        """
+        if self.answer.content_type() != "text/event-stream":
+            yield http.plain_event(self.answer, await self.read())
+            return
+        self._patience.lift()
+        parser = http.EventParser()
+        async for chunk in self._chunks():
+            for name, text in parser.feed(chunk):
+                yield http.decode_event(name, text, self.answer.address)
+
+    async def _chunks(self) -> AsyncIterator[bytes]:
+        while (part := await self._next()) is not None:
+            yield part
+
+    async def _next(self) -> bytes | None:
+        """Return a piece of the body, empty for the head; None at its end."""
+        while (part := self.answer.next()) is None and not self.answer.complete:
+            try:
+                self.answer.feed(await self._connection.read(self._patience.next()))
+            except TimeoutError:
+                raise self._patience.over() from None
+            except OSError:
+                raise self.answer.lost() from None
+        return part

@@ -1,0 +1,86 @@
+"""What requests to the server are made of, and what its answers hold: plain JSON, checked as far as programs rely on it.
+
+`shed.api` describes all of it; it takes too long to import for the command line.
+"""
+
+from __future__ import annotations
+
+import os
+
+from shed.errors import UsageError
+from shed.names import check_shed_name
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+CONNECT, LOG = "shed-tcp", "shed-log"
+"""Protocols that a connection becomes."""
+_PLAIN = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
+"""Bytes that stand for themselves in a path or a query; RFC 3986, section 2.3."""
+_SHED: dict[str, Any] = {
+    **dict.fromkeys(("name", "status", "created_at", "image", "image_digest", "backend"), ""),
+    **dict.fromkeys(("local_dir", "local_dir_mode", "detail", "boot"), ""),
+    **dict.fromkeys(("cpus", "memory_mb", "upper_size_bytes", "pid"), 0),
+    "timings": {},
+}
+
+
+def shed_target(name: str, *more: str) -> str:
+    """Return the path of a shed, or of something below it.  Raises `UsageError` for what is no name."""
+    return "/".join(["/api/sheds", check_shed_name(name), *more])
+
+
+def delete_target(name: str, *, force: bool) -> str:
+    """Return the target by which a shed is deleted."""
+    return shed_target(name) + ("?force=true" if force else "")
+
+
+def logs_target(name: str, tail: int | None) -> str:
+    """Return the target of the last `tail` lines of a shed's console log."""
+    return shed_target(name, "logs") + ("" if tail is None else f"?tail={tail:d}")
+
+
+def connect_target(name: str, port: int) -> str:
+    """Return the path under which a port of a shed is reached, by an upgrade to the protocol `CONNECT`."""
+    return shed_target(name, f"connect/{port:d}")
+
+
+def image_query(image: str) -> str:
+    """Return the query that names an image.  Raises `UsageError` for an empty name."""
+    if not image:
+        raise UsageError("the name of the image is empty", hint="is a variable in it not set?")
+    return f"?image={quoted(image)}"
+
+
+def quoted(text: str) -> str:
+    """Return `text` as it stands in a path or a query."""
+    return "".join(chr(byte) if byte in _PLAIN else f"%{byte:02X}" for byte in os.fsencode(text))
+
+
+def given(**members: object) -> dict[str, object]:
+    """Return the members of a request that are neither None nor False: the others are the server's to choose."""
+    return {name: value for name, value in members.items() if value is not None and value is not False}
+
+
+def object_of(value: object) -> dict[str, Any]:
+    """Return a JSON object; an empty one for anything else."""
+    return value if isinstance(value, dict) else {}
+
+
+def items_of(answer: object, key: str) -> list[Any]:
+    """Return the list that is the member `key` of an answer."""
+    value = answer.get(key) if isinstance(answer, dict) else None
+    return value if isinstance(value, list) else []
+
+
+def objects_of(answer: object, key: str) -> list[dict[str, Any]]:
+    """Return the JSON objects in the list that is the member `key` of an answer."""
+    return [object_of(item) for item in items_of(answer, key)]
+
+
+def complete_shed(shed: dict[str, Any]) -> dict[str, Any]:
+    """Return all members that this version knows of a shed; one that is missing, or of the wrong type, is empty or 0."""
+    return {
+        name: value if type(value := shed.get(name)) is type(default) else default for name, default in _SHED.items()
+    }
