@@ -60,6 +60,7 @@ class Demo:
             "\n  shed console dev                     a shell in it"
             "\n  shed stop dev; shed start dev; shed delete dev"
             "\n  shed image ls; shed server stop"
+            "\nMore: docs/quick-start.md; when something is wrong: shed-server doctor"
         )
 
 
@@ -72,7 +73,7 @@ def main() -> None:
         archive.parent.mkdir(exist_ok=True)
         demo.step("Base image: an ordinary OCI image from Debian packages", HERE / "images/base/build", archive)
         demo.step(
-            "Mint: its layers become one EROFS root",
+            "Bootable image: its layers become one EROFS root",
             SHED,
             "image",
             "build",
