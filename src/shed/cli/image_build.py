@@ -80,11 +80,9 @@ def build(args: Any, options: Options) -> int:
 
     from shed.config.paths import Paths
     from shed.config.server import machine_settings
-    from shed.images.builders.build import built
     from shed.images.builders.tools import choose_builder
-    from shed.images.mint import mint, mint_archive
     from shed.images.service import Images
-    from shed.images.sources import open_source, parse_source
+    from shed.images.sources import parse_source
     from shed.images.writers import choose_writer
     from shed.names import check_image_name
     from shed.oci.descriptor import Platform
@@ -99,7 +97,6 @@ def build(args: Any, options: Options) -> int:
     platform = None if args.platform is None else Platform.parse(args.platform)
     writer = choose_writer(compression=args.compression, build_tools=args.build_tools_version)
     images = Images(Paths().images, machine_settings())
-    store = images.store
     request = _request(args, platform) if args.reference is None and args.from_oci_archive is None else None
     source = None if args.reference is None else parse_source(args.reference)
     kit = images.kit()
@@ -115,20 +112,17 @@ def build(args: Any, options: Options) -> int:
                 note(f"building with {builder.name}")
             keep_in = None if args.output_dir is None else Path(args.output_dir)
             archive = stack.enter_context(
-                built(builder, request, store, None if options.json else passing_on(2), keep_in=keep_in)
+                images.build_archive(builder, request, None if options.json else passing_on(2), keep_in=keep_in)
             )
         progress.sink = stack.enter_context(shown(options))
         if source is not None:
             args.source_ref = args.source_ref or source.source_ref
             archive = stack.enter_context(
-                open_source(source, store=store, platform=platform, insecure=args.insecure, progress=progress)
+                images.open_source(source, platform=platform, insecure=args.insecure, progress=progress)
             )
         how: dict[str, Any] = {"kit": kit, "writer": writer, "platform": platform, "force": args.force}
         how |= {"progress": progress, "source_ref": args.source_ref}
-        if archive is None:
-            result = mint_archive(store, _archive(args.from_oci_archive), args.name, **how)
-        else:
-            result = mint(store, archive, args.name, **how)
+        result = images.mint(archive or _archive(args.from_oci_archive), args.name, **how)
     if result.reused:
         result = replace(result, timings=progress.finish())
     _built(result, options, details)

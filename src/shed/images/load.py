@@ -12,12 +12,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from shed.erofs.checker import check
-from shed.erofs.errors import ErofsError
 from shed.errors import ConflictError, DataError, UsageError
 from shed.images import trust
 from shed.images.annotations import BootAnnotations, blobs_of, boot_blobs
 from shed.images.transfer import Counter
+from shed.images.verify import check_file_system
 from shed.names import check_image_name
 from shed.oci import media
 from shed.oci.archive import blaming, open_archive, open_blob
@@ -178,18 +177,11 @@ def _stage(
 
 
 def _check(store: LayoutStore, wanted: list[_Wanted], staged: Mapping[Digest, StagedBlob]) -> None:
-    """Raise `DataError` unless every file system obeys all rules.
-
-    A kernel may mount one that does not, and later fail to read it.
-    """
+    """Check every file system.  Raises `DataError`."""
     for digest, what in {digest: what for image in wanted for digest, what in image.checked.items()}.items():
-        try:
-            check(staged[digest].path if digest in staged else store.blob_path(digest))
-        except ErofsError as error:
-            hint = "whoever made the image must build it again, with a current shed"
-            raise DataError(
-                f"{what} {short(digest)} is unusable: {error.message} [{error.rule}]", code=error.code, hint=hint
-            ) from None
+        check_file_system(
+            staged[digest].path if digest in staged else store.blob_path(digest), f"{what} {short(digest)}"
+        )
 
 
 def _name(store: LayoutStore, image: _Wanted, progress: Progress, *, force: bool) -> Loaded:

@@ -129,11 +129,9 @@ def mint(
 ) -> MintResult:
     """Mint the image in `archive` as `name`.
 
-    `writer` writes its root; by default it is the built-in one with `best_compression`.
-
-    `platform` chooses among several images; `force` does the work even when the store has the result.  Raises
-    `ShedError`s: the archive's faults are `DataError`, a full disk is `StorageError`; then the store is as it was, and
-    the name still means what it meant.
+    `writer` writes the root (default: the built-in one, with `best_compression`).  `platform` chooses among several
+    images; `force` does the work even when the store has the result.  Raises `ShedError`s: the archive's faults are
+    `DataError`, a full disk is `StorageError`; then the store is as it was, and the name still means what it meant.
     """
     check_image_name(name)
     writer = writer or BuiltinWriter(best_compression(kit.erofs_algorithms))
@@ -346,10 +344,7 @@ class _Mint:
 
 @contextlib.contextmanager
 def _without_garbage_collection() -> Iterator[None]:
-    """Pause garbage collection.
-
-    Its walks over some 100,000 objects, all of them in use, took 5 % of the time.
-    """
+    """Stop the garbage collector: it would walk, again and again, some 100,000 objects in use (5 % of the time)."""
     enabled = gc.isenabled()
     gc.disable()
     try:

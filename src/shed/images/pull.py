@@ -11,14 +11,13 @@ import contextlib
 from dataclasses import dataclass
 from functools import partial
 
-from shed.erofs.checker import check
-from shed.erofs.errors import ErofsError
 from shed.errors import DataError
 from shed.images import references, trust
 from shed.images.annotations import BootAnnotations, blobs_of, boot_blobs
 from shed.images.fetch import Fetch
 from shed.images.remote import find_remote, told_plainly
 from shed.images.transfer import AT_ONCE
+from shed.images.verify import check_file_system
 from shed.names import check_image_name
 from shed.oci import media
 from shed.oci.descriptor import Descriptor, Platform
@@ -156,15 +155,5 @@ def _labels(chosen: SelectedImage, boot: BootAnnotations) -> dict[Digest, str]:
 
 
 def _check_root(blob: PartialBlob, digest: Digest, reference: Reference) -> None:
-    """Raise `DataError` unless the root file system obeys all rules.
-
-    A kernel may mount one that does not, and later fail to read it.
-    """
-    try:
-        check(blob.path)
-    except ErofsError as error:
-        raise DataError(
-            f"the root file system {short(digest)} of {reference} is unusable: {error.message}",
-            code=error.code,
-            hint="whoever published the image must build it again, with a current shed",
-        ) from None
+    """Check the root file system before it gets its name.  Raises `DataError`."""
+    check_file_system(blob.path, f"the root file system {short(digest)} of {reference}")

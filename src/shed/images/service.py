@@ -13,12 +13,14 @@ from shed.progress import Progress, Stop
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
+    from contextlib import AbstractContextManager
     from pathlib import Path
     from typing import BinaryIO
 
     from shed.config.server import Settings
     from shed.errors import ShedError
     from shed.images.bootkit.kit import Kit
+    from shed.images.builders.base import Builder, BuildRequest, Show
     from shed.images.listing import ImageInfo, Step
     from shed.images.load import Loaded
     from shed.images.mint import MintResult
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from shed.images.push import PushResult
     from shed.images.resolve import BootImage
     from shed.images.save import Saved
+    from shed.images.sources import SourceRef
     from shed.images.tags import Removed
     from shed.images.verify import Verification
     from shed.images.writers import RootWriter
@@ -178,7 +181,10 @@ class Images:
         return push_image(self.store, source, destination, insecure=insecure, progress=progress, stop=stop)
 
     def find_or_pull(self, name: str, progress: Progress, stop: Stop | None = None) -> Digest:
-        """Return the manifest digest of the image `name`, pulled if the pull policy says so (`find_or_pull`)."""
+        """Return the manifest digest of the image `name`; pull it first when the pull policy says so.
+
+        See `shed.images.pull_policy`.
+        """
         from shed.images.pull_policy import find_or_pull
 
         return find_or_pull(self.store, name, self._settings, progress=progress, stop=stop)
@@ -229,7 +235,7 @@ class Images:
 
     def mint(
         self,
-        archive: Archive,
+        source: Archive | Path | str,
         name: str,
         *,
         kit: Kit,
@@ -239,20 +245,35 @@ class Images:
         force: bool = False,
         progress: Progress | None = None,
     ) -> MintResult:
-        """Make the bootable image `name` of an ordinary one; see `shed.images.mint`."""
-        from shed.images.mint import mint
+        """Make the bootable image `name` of an ordinary one; see `shed.images.mint`.
 
-        return mint(
-            self.store,
-            archive,
-            name,
-            kit=kit,
-            writer=writer,
-            platform=platform,
-            source_ref=source_ref,
-            force=force,
-            progress=progress,
-        )
+        `source` is an archive that is open, or a file, a folder or ``-`` for stdin.
+        """
+        from pathlib import Path
+
+        from shed.images.mint import mint, mint_archive
+
+        options: dict[str, Any] = {"kit": kit, "writer": writer, "platform": platform, "source_ref": source_ref}
+        options |= {"force": force, "progress": progress}
+        if isinstance(source, Path | str):
+            return mint_archive(self.store, source, name, **options)
+        return mint(self.store, source, name, **options)
+
+    def open_source(
+        self, source: SourceRef, *, platform: Platform | None, insecure: bool = False, progress: Progress
+    ) -> AbstractContextManager[Archive]:
+        """Have an image that exists elsewhere as an archive, for `mint`; see `shed.images.sources`."""
+        from shed.images.sources import open_source
+
+        return open_source(source, store=self.store, platform=platform, insecure=insecure, progress=progress)
+
+    def build_archive(
+        self, builder: Builder, request: BuildRequest, show: Show | None, *, keep_in: Path | None = None
+    ) -> AbstractContextManager[Archive]:
+        """Have what `builder` makes of a Containerfile as an archive, for `mint`; see `shed.images.builders.build`."""
+        from shed.images.builders.build import built
+
+        return built(builder, request, self.store, show, keep_in=keep_in)
 
     @property
     def _settings(self) -> Settings:

@@ -96,12 +96,22 @@ def verify_image(
     return Verification(found.name, found.digest, deep, valid, run.checks, progress.finish())
 
 
+def check_file_system(path: Path, name: str) -> None:
+    """Raise `DataError` unless the EROFS file system at `path`, called `name`, obeys all rules.
+
+    A kernel may mount one that does not, and fail to read it later.
+    """
+    try:
+        check(path)
+    except ErofsError as error:
+        hint = "whoever made the image must build it again, with a current shed"
+        raise DataError(f"{name} is unusable: {error.message} [{error.rule}]", code=error.code, hint=hint) from None
+
+
 def verify_root(path: Path, file: BinaryIO, entries: Iterable[Entry]) -> Digest:
-    """Return the digest of the image `path`, after comparing all of it with the `entries` that it was made from.
+    """Check the root file system `path`, compare all of it with the `entries` that it was made from; return its digest.
 
-    `file` is the same image, open.
-
-    Raises `ErofsError`, which names the inode or the path and the rule.
+    `file` is the same file, open.  Raises `ErofsError`, which names the inode or the path and the rule.
     """
     with ThreadPoolExecutor(1) as pool:
         digest = pool.submit(digest_fd, file.fileno())
