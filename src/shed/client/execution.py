@@ -223,7 +223,10 @@ class Execution:
 
 
 class Wake:
-    """A descriptor that becomes readable when signals arrive, one byte each (`signal.set_wakeup_fd`), and what to do with them."""
+    """A descriptor that becomes readable when signals arrive, and the actions for them.
+
+    It has one byte for each signal (`signal.set_wakeup_fd`).
+    """
 
     fd: int
     patience: float | None = None

@@ -1,4 +1,7 @@
-"""Finding the server that has a shed, when the user named none: what the configuration remembers is a guess until a server confirms it."""
+"""Finding the server that has a shed, when the user named none.
+
+What the configuration remembers is a guess until a server confirms it.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,9 @@ Result = TypeVar("Result")
 
 
 def locate(shed: str, server: str | None, config: str | None) -> Address:
-    """Return the address of the server that has `shed`: the one that the user named, whatever it has, or one that says so itself.
+    """Return the address of the server that has `shed`.
+
+    It is the one that the user named, whatever it has, else one that says that it has the shed.
 
     A memory that turns out wrong is corrected.  Raises `NotFoundError`, and `UsageError` (AMBIGUOUS_SHED) when several
     have one.

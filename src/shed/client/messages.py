@@ -1,4 +1,4 @@
-"""What requests to the server are made of, and what its answers hold: plain JSON, checked as far as programs rely on it.
+"""The members of requests to the server and of its answers: plain JSON, checked as far as programs rely on it.
 
 `shed.api` describes all of it; it takes too long to import for the command line.
 """
@@ -80,7 +80,10 @@ def objects_of(answer: object, key: str) -> list[dict[str, Any]]:
 
 
 def complete_shed(shed: dict[str, Any]) -> dict[str, Any]:
-    """Return all members that this version knows of a shed; one that is missing, or of the wrong type, is empty or 0."""
+    """Return all members of a shed that this version knows.
+
+    One that is missing, or of the wrong type, is empty or 0.
+    """
     return {
         name: value if type(value := shed.get(name)) is type(default) else default for name, default in _SHED.items()
     }
