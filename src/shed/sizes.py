@@ -5,17 +5,22 @@ from __future__ import annotations
 from shed.errors import UsageError
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
+_MOST_DIGITS, _SPACES = 18, " \t\n\r\f\v"
 _UNITS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}
 
 
 def parse_size(text: str) -> int:
     """Return the bytes that `text` means: ``5G``, ``512M``, ``1.5GiB`` or ``1073741824``.  Raises `UsageError`."""
-    import re  # noqa: PLC0415  writing sizes needs none
-
-    match = re.fullmatch(r"(\d{1,18}(?:\.\d+)?)\s*([KMGT]?)(?:I?B)?", text.strip(), re.IGNORECASE | re.ASCII)
-    if match is None:
+    short = text.strip().upper()
+    ending = "IB" if short.endswith("IB") else "B" if short.endswith("B") else ""
+    short = short.removesuffix(ending)
+    unit = short[-1:] if short[-1:] in _UNITS else ""
+    number = short.removesuffix(unit).rstrip(_SPACES)
+    whole, point, part = number.partition(".")
+    right = short.isascii() and whole.isdigit() and len(whole) <= _MOST_DIGITS and (part.isdigit() or not point)
+    if not right:
         raise UsageError(f"{text!r} is not a size", hint="write a number and a unit: 512M, 5G")
-    return int(float(match[1]) * 1024 ** _UNITS[match[2].upper()])
+    return int(float(number) * 1024 ** _UNITS[unit])
 
 
 def parse_memory(text: str) -> int:

@@ -78,7 +78,7 @@ OF_MODULES = {
 """What modules of commands import beside: nothing of it does their work."""
 WORK = {"asyncio", "h11", "json", "msgspec", "socket", "subprocess", "threading", "typing", "urllib", "yaml"}
 """Modules that no help and no completion of words may import."""
-SERVER_WORK = {"argparse", "asyncio", "msgspec", "pathlib", "shutil", "subprocess", "tempfile", "yaml"}
+SERVER_WORK = SLOW - {"collections"} | {"h11", "msgspec", "shutil"}
 """Modules that a command which asks the server may not import; nor may it import images, or files' locks."""
 
 

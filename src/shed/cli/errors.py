@@ -5,7 +5,6 @@ Never a traceback, unless ``SHED_DEBUG`` asks for it.
 
 from __future__ import annotations
 
-import contextlib
 import os
 
 from shed.cli.options import Options
@@ -80,8 +79,10 @@ def _is_nowhere() -> bool:
 
 def _complain(line: str) -> None:
     """Write one line to standard error as UTF-8.  Does nothing when it is closed."""
-    with contextlib.suppress(OSError):
+    try:
         os.write(2, (line + "\n").encode("utf-8", "backslashreplace"))
+    except OSError:
+        return
 
 
 def _colours() -> bool:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
-
 from shed.errors import ShedError, UnavailableError, heard
+from shed.guest import wirejson
 from shed.version import VERSION
 
 
@@ -16,7 +15,7 @@ def error_of(status: int, body: bytes, *, server: str = "") -> ShedError:
     `server` is the answer's Server header: when it is of another version than this client, the hint says so.
     """
     try:
-        document = json.loads(body)
+        document = wirejson.loads(body)
     except (ValueError, RecursionError):
         document = None
     inner = document.get("error", document) if isinstance(document, dict) else None

@@ -7,12 +7,12 @@ takes longer to import than a command like `shed list` takes altogether.
 
 from __future__ import annotations
 
-import json
 import time
 
 from shed.client.failures import error_of
 from shed.client.transport import authorization, left, silent, stranger
 from shed.errors import UnavailableError
+from shed.guest import wirejson
 from shed.progress import BlobEvent, BytesEvent, PhaseEvent, WarningEvent
 from shed.version import VERSION
 
@@ -101,7 +101,7 @@ class Answer:
         ]
         if known := authorization(self.address):
             lines.append(f"Authorization: {known}")
-        payload = b"" if body is None else json.dumps(body).encode()
+        payload = b"" if body is None else wirejson.dumps(body)
         if body is not None:
             lines.append("Content-Type: application/json")
         if payload or method != "GET":
@@ -248,7 +248,7 @@ class Answer:
 def decode(data: bytes, address: Address) -> Any:
     """Return the value of a JSON text.  Raises `UnavailableError` for anything else."""
     try:
-        return json.loads(data)
+        return wirejson.loads(data)
     except (ValueError, RecursionError):
         raise _no_server(address) from None
 

@@ -133,9 +133,15 @@ def _connect_in_time(sock: _socket.socket, path: str) -> None:
     sock.setblocking(True)
 
 
+def _ascii(host: str | None) -> str | bytes | None:
+    """Return a host name as bytes if it needs no encoding: loading the codec takes as long as a small command."""
+    return host.encode() if host is not None and host.isascii() else host
+
+
 def _connect_tcp(address: Address) -> _socket.socket:
     problem: OSError | None = None
-    for family, kind, protocol, _, target in _socket.getaddrinfo(address.host, address.port, 0, _socket.SOCK_STREAM):
+    host = _ascii(address.host)
+    for family, kind, protocol, _, target in _socket.getaddrinfo(host, address.port, 0, _socket.SOCK_STREAM):
         sock = _socket.socket(family, kind, protocol)
         try:
             sock.settimeout(CONNECT_TIMEOUT)

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import select
 
 from shed.client import transport
@@ -15,8 +14,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import _socket
     import socket
-    from collections.abc import Callable, Iterator
-    from typing import ParamSpec, TypeVar
+    from collections.abc import Callable, Coroutine
+    from typing import Any, ParamSpec, TypeVar
 
     Stream = socket.socket
     T = TypeVar("T")
@@ -83,27 +82,41 @@ def shielded(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     return work(*args, **kwargs)
 
 
-@contextlib.contextmanager
-def forwarded(address: Address, shed: str, port: int, local: int) -> Iterator[int]:
-    """Forward a port while the block lasts, by an event loop in a thread.
+class forwarded:  # noqa: N801  used as a function is, as contextlib's are; importing that takes longer than this
+    """Forwards a port while the block lasts, by an event loop in a thread.
 
     Yields the local port, which is `local` unless that is 0.
     """
-    import asyncio  # noqa: PLC0415  for those who forward
-    import threading  # noqa: PLC0415
 
-    from shed.client.forward import Forwarder, Rule  # noqa: PLC0415
+    def __init__(self, address: Address, shed: str, port: int, local: int) -> None:
+        import asyncio  # noqa: PLC0415  for those who forward
+        import threading  # noqa: PLC0415
 
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever, daemon=True)
-    thread.start()
-    forwarder = Forwarder(address, shed, start=True)
-    try:
-        bound = asyncio.run_coroutine_threadsafe(forwarder.listen(Rule(local, port)), loop).result()
-        yield bound[0][1]
-    finally:
-        asyncio.run_coroutine_threadsafe(forwarder.close(), loop).result()
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join()
-        loop.run_until_complete(loop.shutdown_default_executor())
-        loop.close()
+        from shed.client.forward import Forwarder  # noqa: PLC0415
+
+        self._ports = local, port
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._forwarder = Forwarder(address, shed, start=True)
+
+    def __enter__(self) -> int:
+        from shed.client.forward import Rule  # noqa: PLC0415  as above
+
+        self._thread.start()
+        try:
+            return self._wait(self._forwarder.listen(Rule(*self._ports)))[0][1]
+        except BaseException:
+            self.__exit__()
+            raise
+
+    def __exit__(self, *_: object) -> None:
+        self._wait(self._forwarder.close())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.run_until_complete(self._loop.shutdown_default_executor())
+        self._loop.close()
+
+    def _wait(self, work: Coroutine[Any, Any, T]) -> T:
+        import asyncio  # noqa: PLC0415  as above
+
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
