@@ -149,10 +149,11 @@ def _expected(kind: msgspec.inspect.Type) -> str:
             return _bounded("a whole number", least, most)
         case msgspec.inspect.FloatType(gt=above, ge=least, le=most):
             return _bounded("a number", least, most, above)
-        case msgspec.inspect.StrType(min_length=shortest, max_length=longest):
-            return f"text of {longest} characters at most" if longest else "text, not empty" if shortest else "text"
-        case msgspec.inspect.DictType():
-            return "an object whose values are text"
+        case msgspec.inspect.StrType(min_length=shortest, max_length=longest, pattern=pattern):
+            words = f"text of {longest} characters at most" if longest else "text, not empty" if shortest else "text"
+            return f"{words} that match {pattern}" if pattern else words
+        case msgspec.inspect.DictType(key_type=key, value_type=value, max_length=most):
+            return f"an object of {most} members at most: names are {_expected(key)}, values {_expected(value)}"
     return "something else"
 
 

@@ -100,7 +100,9 @@ STOP_SERVER = Endpoint(
     "End the server; running sheds stay.  Over the Unix socket only",
 )
 
-LIST_SHEDS = Endpoint("list_sheds", "GET", "/api/sheds", Right.READ, Nothing, NoBody, sheds.ShedList, "List all sheds")
+LIST_SHEDS = Endpoint(
+    "list_sheds", "GET", "/api/sheds", Right.READ, sheds.ListParams, NoBody, sheds.ShedList, "List all sheds"
+)
 CREATE_SHED = Endpoint(
     "create_shed",
     "POST",

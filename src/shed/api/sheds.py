@@ -18,6 +18,9 @@ ShedName = Annotated[
 ]
 Status = Literal["running", "stopped", "starting", "error"]
 Mode = Literal["rw", "ro", "git-rw"]
+LabelKey = Annotated[str, Meta(min_length=1, max_length=63, pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$(?!\n)")]
+LabelValue = Annotated[str, Meta(max_length=255)]
+Labels = Annotated[dict[LabelKey, LabelValue], Meta(max_length=64)]
 _COLD = "Boot the VM, whatever it could be restored from."
 _FORCE = "Start it although the host is short of memory.  Needs the right `admin`."
 
@@ -40,6 +43,7 @@ class Shed(PartialAnswer, kw_only=True, frozen=True):
     cpus: Annotated[int, says("Number of processors.", optional=True)] = 0
     memory_mb: Annotated[int, says("Memory in MiB.", optional=True)] = 0
     upper_size_bytes: Annotated[int, says("Size of its writable layer.", optional=True)] = 0
+    labels: Annotated[dict[str, str], says("What its user noted of it.", optional=True)] = {}
     pid: Annotated[int, says("Process of its VM on the server's machine.", optional=True)] = 0
     local_dir: Annotated[str, says("Folder of the server's machine at `/workspace`.", optional=True)] = ""
     local_dir_mode: Annotated[str, says("What it may do there: `rw`, `ro` or `git-rw`.", optional=True)] = ""
@@ -83,6 +87,9 @@ class CreateShed(Body, kw_only=True, frozen=True, forbid_unknown_fields=True):
             code="INVALID_LOCAL_DIR_MODE",
         ),
     ] = None
+    labels: Annotated[Labels | None, says("What to note of it: texts by name.  They mean nothing to the server.")] = (
+        None
+    )
     timeout: Annotated[
         float | None,
         says("Seconds from the VM's start to ready, after which all is undone.", exclusiveMinimum=0, maximum=MAX_WAIT),
@@ -100,6 +107,12 @@ class StartShed(Body, kw_only=True, frozen=True, forbid_unknown_fields=True):
 
     cold: Annotated[bool, says(_COLD)] = False
     force: Annotated[bool, says(_FORCE)] = False
+
+
+class ListParams(Params, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """Which sheds."""
+
+    label: Annotated[str | None, says("Only those with this label: `KEY`, or `KEY=VALUE`.")] = None
 
 
 class ShedParams(Params, kw_only=True, frozen=True, forbid_unknown_fields=True):

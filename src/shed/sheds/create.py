@@ -46,6 +46,7 @@ class Plan:
     upper_size_bytes: int
     local_dir: str | None
     local_dir_mode: str
+    labels: dict[str, str] | None
     wait: float
     cold: bool
     force: bool
@@ -77,6 +78,7 @@ def plan(request: CreateShed, settings: Settings) -> Plan:
         ),
         None if request.local_dir is None else workspace.check_local_dir(request.local_dir),
         workspace.check_mode(request.local_dir_mode, request.local_dir),
+        request.labels or None,
         wait,
         request.cold,
         request.force,
@@ -192,6 +194,7 @@ def _save_record(folders: Folders, image: BootImage, wanted: Plan, backend: str)
         upper_size_bytes=wanted.upper_size_bytes,
         local_dir=wanted.local_dir,
         local_dir_mode=wanted.local_dir_mode,
+        labels=wanted.labels,
         guest_uid=uid,
         guest_gid=gid,
     )

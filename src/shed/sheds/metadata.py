@@ -46,6 +46,8 @@ class Record:
     """Host folder at ``/workspace``, absolute and without symlinks."""
     local_dir_mode: str = "rw"
     """One of `shed.backends.base.SHARE_MODES`."""
+    labels: dict[str, str] | None = None
+    """What its user noted of it; None for nothing."""
     guest_uid: int = 0
     guest_gid: int = 0
     """The guest user who stands for the owner of `local_dir`."""
@@ -169,12 +171,19 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _parse(kind: type[Any], values: dict[str, Any], path: Path) -> Any:
-    types: dict[str, tuple[type, ...]] = {"int": (int,), "str": (str,), "str | None": (str, type(None))}
+    types: dict[str, tuple[type, ...]] = {
+        "int": (int,),
+        "str": (str,),
+        "str | None": (str, type(None)),
+        "dict[str, str] | None": (dict, type(None)),
+    }
     found = {}
     for field in fields(kind):
         if field.name in values:
             value = values[field.name]
-            if not isinstance(value, types[str(field.type)]) or isinstance(value, bool):
+            texts = value.values() if isinstance(value, dict) else ()
+            wrong = isinstance(value, bool) or not all(isinstance(text, str) for text in texts)
+            if wrong or not isinstance(value, types[str(field.type)]):
                 raise _damaged(path, f"{field.name} is not {str(field.type).removesuffix(' | None')}")
             found[field.name] = value
         elif field.default is MISSING:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Any
 
+from shed.api import sheds as api
 from shed.backends.base import Backend, Liveness
 from shed.budget import Reserve
 from shed.errors import ShedError, StorageError
@@ -13,6 +15,8 @@ from shed.sheds.upper import has_errors, repair
 
 Shed = dict[str, Any]
 """Such a view: names and JSON values."""
+_SHOWN = [field.name for field in fields(Record) if field.name in api.Shed.__struct_fields__]
+"""What a record and the API call by the same name."""
 
 
 def view(
@@ -27,16 +31,12 @@ def view(
     """
     liveness = backend.liveness(folders.instance)
     shed: Shed = {
-        "name": record.name,
+        **{name: value for name in _SHOWN if (value := getattr(record, name)) is not None},
         "status": "stopped" if liveness is Liveness.NOT_OURS else "running",
-        "created_at": record.created_at,
-        "image": record.image,
         "image_digest": record.lower_digest,
-        "backend": record.backend,
-        "cpus": record.cpus,
-        "memory_mb": record.memory_mb,
-        "upper_size_bytes": record.upper_size_bytes,
     }
+    if record.local_dir is None:
+        del shed["local_dir_mode"]
     if starting:
         shed["status"] = "starting"
     elif liveness is Liveness.NOT_OURS and not folders.upper.exists():
@@ -59,9 +59,6 @@ def view(
         shed["detail"] = f"it may soon stand still: {trouble}"
     if liveness is not Liveness.NOT_OURS and (pid := backend.pid(folders.instance)) is not None:
         shed["pid"] = pid
-    if record.local_dir is not None:
-        shed["local_dir"] = record.local_dir
-        shed["local_dir_mode"] = record.local_dir_mode
     return shed
 
 

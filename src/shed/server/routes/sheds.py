@@ -22,10 +22,17 @@ from shed.sheds import sessions
 from shed.threads import in_long_thread
 
 
-async def index(server: Server, call: Call[Nothing, NoBody]) -> api.ShedList:
+async def index(server: Server, call: Call[api.ListParams, NoBody]) -> api.ShedList:
     """List all sheds; what cannot be read becomes a warning."""
     found, warnings = await asyncio.to_thread(server.manager.list)
+    if (label := call.params.label) is not None:
+        found = [shed for shed in found if _has_label(shed.get("labels", {}), label)]
     return api.ShedList(sheds=[answer(api.Shed, shed) for shed in found], warnings=warnings)
+
+
+def _has_label(labels: dict[str, str], wanted: str) -> bool:
+    key, equals, value = wanted.partition("=")
+    return key in labels and (not equals or labels[key] == value)
 
 
 async def show(server: Server, call: Call[api.ShedParams, NoBody]) -> api.Shed:
