@@ -65,33 +65,34 @@ class Endpoint(Generic[P, B, A]):
         return {(old.place, old.name): old.member for old in self.old}
 
 
+def _get(  # noqa: PLR0917  a row of the table
+    name: str, path: str, right: Right, params: type[P], answer: type[A], summary: str, **more: Any
+) -> Endpoint[P, NoBody, A]:
+    return Endpoint(name, "GET", path, right, params, NoBody, answer, summary, **more)
+
+
+def _delete(  # noqa: PLR0917
+    name: str, path: str, right: Right, params: type[P], answer: type[A], summary: str, **more: Any
+) -> Endpoint[P, NoBody, A]:
+    return Endpoint(name, "DELETE", path, right, params, NoBody, answer, summary, **more)
+
+
+def _post(  # noqa: PLR0917
+    name: str, path: str, right: Right, params: type[P], body: type[B], answer: type[A], summary: str, **more: Any
+) -> Endpoint[P, B, A]:
+    return Endpoint(name, "POST", path, right, params, body, answer, summary, **more)
+
+
 _FORCED = Old("query", "force", "force")
 _REF = (Old("query", "ref", "image"), Old("path", "ref", "image"))
 
-INFO = Endpoint("info", "GET", "/api/info", Right.READ, Nothing, NoBody, server.Info, "Say who this server is")
-OPENAPI = Endpoint(
-    "openapi",
-    "GET",
-    "/api/openapi.json",
-    Right.READ,
-    Nothing,
-    NoBody,
-    dict[str, Any],
-    "Describe this API, as OpenAPI 3.1",
+INFO = _get("info", "/api/info", Right.READ, Nothing, server.Info, "Say who this server is")
+OPENAPI = _get("openapi", "/api/openapi.json", Right.READ, Nothing, dict[str, Any], "Describe this API, as OpenAPI 3.1")
+SSH_HOST_KEY = _get(
+    "ssh_host_key", "/api/ssh-host-key", Right.READ, Nothing, server.HostKey, "Say by which key the SSH front is known"
 )
-SSH_HOST_KEY = Endpoint(
-    "ssh_host_key",
-    "GET",
-    "/api/ssh-host-key",
-    Right.READ,
-    Nothing,
-    NoBody,
-    server.HostKey,
-    "Say by which key the SSH front is known",
-)
-STOP_SERVER = Endpoint(
+STOP_SERVER = _post(
     "stop_server",
-    "POST",
     "/api/server/stop",
     Right.ADMIN,
     Nothing,
@@ -100,12 +101,9 @@ STOP_SERVER = Endpoint(
     "End the server; running sheds stay.  Over the Unix socket only",
 )
 
-LIST_SHEDS = Endpoint(
-    "list_sheds", "GET", "/api/sheds", Right.READ, sheds.ListParams, NoBody, sheds.ShedList, "List all sheds"
-)
-CREATE_SHED = Endpoint(
+LIST_SHEDS = _get("list_sheds", "/api/sheds", Right.READ, sheds.ListParams, sheds.ShedList, "List all sheds")
+CREATE_SHED = _post(
     "create_shed",
-    "POST",
     "/api/sheds",
     Right.USE,
     WorkParams,
@@ -115,23 +113,18 @@ CREATE_SHED = Endpoint(
     status=201,
     events=True,
 )
-GET_SHED = Endpoint(
-    "get_shed", "GET", "/api/sheds/{name}", Right.READ, sheds.ShedParams, NoBody, sheds.Shed, "Show a shed"
-)
-DELETE_SHED = Endpoint(
+GET_SHED = _get("get_shed", "/api/sheds/{name}", Right.READ, sheds.ShedParams, sheds.Shed, "Show a shed")
+DELETE_SHED = _delete(
     "delete_shed",
-    "DELETE",
     "/api/sheds/{name}",
     Right.USE,
     sheds.DeleteParams,
-    NoBody,
     sheds.Deleted,
     "Delete a shed and its files",
     events=True,
 )
-START_SHED = Endpoint(
+START_SHED = _post(
     "start_shed",
-    "POST",
     "/api/sheds/{name}/start",
     Right.USE,
     sheds.ShedWorkParams,
@@ -141,9 +134,8 @@ START_SHED = Endpoint(
     events=True,
     old=(Old("query", "cold", "cold"), _FORCED),
 )
-STOP_SHED = Endpoint(
+STOP_SHED = _post(
     "stop_shed",
-    "POST",
     "/api/sheds/{name}/stop",
     Right.USE,
     sheds.ShedWorkParams,
@@ -152,40 +144,33 @@ STOP_SHED = Endpoint(
     "Stop a running shed; its files stay",
     events=True,
 )
-SHED_LOGS = Endpoint(
+SHED_LOGS = _get(
     "shed_logs",
-    "GET",
     "/api/sheds/{name}/logs",
     Right.USE,
     sheds.LogParams,
-    NoBody,
     str,
     "Show the end of a shed's console log; with an upgrade also what follows",
     upgrade=upgrades.LOG,
 )
-SHED_HEALTH = Endpoint(
+SHED_HEALTH = _get(
     "shed_health",
-    "GET",
     "/api/sheds/{name}/health",
     Right.READ,
     sheds.ShedParams,
-    NoBody,
     sheds.Health,
     "Ask the agent in a running shed how it is",
 )
-CHECK_WORKSPACE = Endpoint(
+CHECK_WORKSPACE = _get(
     "check_workspace",
-    "GET",
     "/api/sheds/{name}/workspace",
     Right.USE,
     sheds.WorkspaceParams,
-    NoBody,
     sheds.Workspace,
     "Tell what in a shed's shared folder may run on the host",
 )
-EXEC = Endpoint(
+EXEC = _post(
     "exec",
-    "POST",
     "/api/sheds/{name}/exec",
     Right.USE,
     sheds.ShedParams,
@@ -194,89 +179,72 @@ EXEC = Endpoint(
     "Run a command in a shed; a stopped one is started",
     upgrade=upgrades.EXEC,
 )
-CONNECT = Endpoint(
+CONNECT = _get(
     "connect",
-    "GET",
     "/api/sheds/{name}/connect/{port}",
     Right.USE,
     sheds.PortParams,
-    NoBody,
     bytes,
     "Connect to a TCP port of a shed's loopback",
     upgrade=upgrades.CONNECT,
 )
-SHED_SESSIONS = Endpoint(
+SHED_SESSIONS = _get(
     "shed_sessions",
-    "GET",
     "/api/sheds/{name}/sessions",
     Right.USE,
     sheds.ShedParams,
-    NoBody,
     sheds.ShedSessions,
     "List the tmux sessions in a shed",
 )
-LIST_SESSIONS = Endpoint(
+LIST_SESSIONS = _get(
     "list_sessions",
-    "GET",
     "/api/sessions",
     Right.USE,
     Nothing,
-    NoBody,
     sheds.SessionList,
     "List the tmux sessions in all running sheds",
 )
-KILL_SESSION = Endpoint(
+KILL_SESSION = _delete(
     "kill_session",
-    "DELETE",
     "/api/sheds/{name}/sessions/{session}",
     Right.USE,
     sheds.SessionParams,
-    NoBody,
     sheds.EndedSession,
     "End a tmux session and what runs in it",
 )
 
-LIST_IMAGES = Endpoint(
-    "list_images", "GET", "/api/images", Right.READ, Nothing, NoBody, images.ImageList, "List the images of the store"
-)
-INSPECT_IMAGE = Endpoint(
+LIST_IMAGES = _get("list_images", "/api/images", Right.READ, Nothing, images.ImageList, "List the images of the store")
+INSPECT_IMAGE = _get(
     "inspect_image",
-    "GET",
     "/api/images/inspect",
     Right.READ,
     images.ImageParams,
-    NoBody,
     images.ImageDetails,
     "Show an image",
     old_path="/api/images/inspect/{ref}",
     old=_REF,
 )
-IMAGE_HISTORY = Endpoint(
+IMAGE_HISTORY = _get(
     "image_history",
-    "GET",
     "/api/images/history",
     Right.READ,
     images.ImageParams,
-    NoBody,
     images.History,
     "Show how an image was made",
     old=_REF[:1],
 )
-REMOVE_IMAGE = Endpoint(
+REMOVE_IMAGE = _delete(
     "remove_image",
-    "DELETE",
     "/api/images",
     Right.ADMIN,
     images.ImageParams,
-    NoBody,
     images.RemovedImage,
     "Remove a tag, or all names of an image",
     old_path="/api/images/{ref}",
     old=_REF,
 )
-TAG_IMAGE = Endpoint(
+TAG_IMAGE = _post(
     "tag_image",
-    "POST",
     "/api/images/tag",
     Right.ADMIN,
     Nothing,
@@ -285,9 +253,8 @@ TAG_IMAGE = Endpoint(
     "Give an image another name",
     old=(Old("body", "source", "image"), Old("body", "target", "name")),
 )
-TRUST_IMAGE = Endpoint(
+TRUST_IMAGE = _post(
     "trust_image",
-    "POST",
     "/api/images/trust",
     Right.ADMIN,
     Nothing,
@@ -296,9 +263,8 @@ TRUST_IMAGE = Endpoint(
     "Let the kernel and the initrd of an image boot here",
     old=(Old("body", "ref", "image"),),
 )
-VERIFY_IMAGE = Endpoint(
+VERIFY_IMAGE = _post(
     "verify_image",
-    "POST",
     "/api/images/verify",
     Right.ADMIN,
     WorkParams,
@@ -308,9 +274,8 @@ VERIFY_IMAGE = Endpoint(
     events=True,
     old=(Old("body", "ref", "image"),),
 )
-PUSH_IMAGE = Endpoint(
+PUSH_IMAGE = _post(
     "push_image",
-    "POST",
     "/api/images/push",
     Right.ADMIN,
     WorkParams,
@@ -320,9 +285,8 @@ PUSH_IMAGE = Endpoint(
     events=True,
     old=(Old("body", "source", "image"),),
 )
-PULL_IMAGE = Endpoint(
+PULL_IMAGE = _post(
     "pull_image",
-    "POST",
     "/api/images/pull",
     Right.ADMIN,
     WorkParams,
@@ -332,9 +296,8 @@ PULL_IMAGE = Endpoint(
     events=True,
     old=(Old("body", "docker_ref", "image"),),
 )
-PRUNE_IMAGES = Endpoint(
+PRUNE_IMAGES = _post(
     "prune_images",
-    "POST",
     "/api/images/prune",
     Right.ADMIN,
     Nothing,
@@ -344,12 +307,9 @@ PRUNE_IMAGES = Endpoint(
     old=(Old("query", "dry_run", "dry_run"),),
 )
 
-USAGE = Endpoint(
-    "usage", "GET", "/api/system/df", Right.READ, Nothing, NoBody, server.Usage, "Say what the server's data takes up"
-)
-PRUNE = Endpoint(
+USAGE = _get("usage", "/api/system/df", Right.READ, Nothing, server.Usage, "Say what the server's data takes up")
+PRUNE = _post(
     "prune",
-    "POST",
     "/api/system/prune",
     Right.ADMIN,
     WorkParams,
@@ -359,12 +319,9 @@ PRUNE = Endpoint(
     events=True,
 )
 
-LIST_TOKENS = Endpoint(
-    "list_tokens", "GET", "/api/tokens", Right.ADMIN, Nothing, NoBody, access.TokenList, "List the tokens"
-)
-CREATE_TOKEN = Endpoint(
+LIST_TOKENS = _get("list_tokens", "/api/tokens", Right.ADMIN, Nothing, access.TokenList, "List the tokens")
+CREATE_TOKEN = _post(
     "create_token",
-    "POST",
     "/api/tokens",
     Right.ADMIN,
     Nothing,
@@ -373,29 +330,19 @@ CREATE_TOKEN = Endpoint(
     "Make a token valid",
     status=201,
 )
-REVOKE_TOKEN = Endpoint(
+REVOKE_TOKEN = _delete(
     "revoke_token",
-    "DELETE",
     "/api/tokens/{token}",
     Right.ADMIN,
     access.TokenParams,
-    NoBody,
     access.RevokedToken,
     "Revoke a token, and hang up on who uses it",
 )
-LIST_SSH_KEYS = Endpoint(
-    "list_ssh_keys",
-    "GET",
-    "/api/ssh-keys",
-    Right.ADMIN,
-    Nothing,
-    NoBody,
-    access.SshKeyList,
-    "List the keys that are let in by SSH",
+LIST_SSH_KEYS = _get(
+    "list_ssh_keys", "/api/ssh-keys", Right.ADMIN, Nothing, access.SshKeyList, "List the keys that are let in by SSH"
 )
-ADD_SSH_KEY = Endpoint(
+ADD_SSH_KEY = _post(
     "add_ssh_key",
-    "POST",
     "/api/ssh-keys",
     Right.ADMIN,
     Nothing,
@@ -405,13 +352,11 @@ ADD_SSH_KEY = Endpoint(
     status=201,
     other_statuses=(200,),
 )
-REMOVE_SSH_KEY = Endpoint(
+REMOVE_SSH_KEY = _delete(
     "remove_ssh_key",
-    "DELETE",
     "/api/ssh-keys/{fingerprint}",
     Right.ADMIN,
     access.SshKeyParams,
-    NoBody,
     access.SshKey,
     "Let a key in no more",
 )
