@@ -46,6 +46,7 @@ _FORCE = flag("--force", "start it even when the host is short of memory")
         "folder of this machine to mount at /workspace; MODE is rw (default), ro, or git-rw: read and write, including "
         "git's settings and hooks",
     ),
+    option("--label", "KEY=VALUE", "note to keep with the shed, for `list --json`; can be repeated", repeat=True),
     option("--timeout", "TIME", "give up after this time (default: 10m)", convert=values.duration),
     _COLD,
     _FORCE,
@@ -65,6 +66,7 @@ def create(args: Any, options: Options) -> int:
             upper_size_bytes=args.upper_size,
             local_dir=folder,
             local_dir_mode=mode,
+            labels=_labels(args.label),
             timeout=args.timeout or create_timeout(options),
             cold=args.cold,
             force=args.force,
@@ -74,6 +76,14 @@ def create(args: Any, options: Options) -> int:
     seen(server, options, {args.name: str(shed.get("status", ""))})
     _finished(options, "create", "created", shed)
     return 0
+
+
+def _labels(words: list[str]) -> dict[str, str] | None:
+    """Return the labels that ``KEY=VALUE`` words name; None without any.  Raises `UsageError`."""
+    for word in words:
+        if "=" not in word:
+            raise UsageError(f"--label {word}: a label is KEY=VALUE", hint=f"for example --label {word}=yes")
+    return {key: value for key, _, value in (word.partition("=") for word in words)} or None
 
 
 @command("start", SHED, _COLD, _FORCE)

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from typing import Any
 
 import pytest
 
+from shed import Client
 from shed.sheds import metadata
 from support.servers.running import Running
 
@@ -82,3 +86,22 @@ def test_a_record_with_damaged_labels_is_told(server: Running) -> None:
         with pytest.raises(metadata.DamagedError, match="labels is not dict"):
             metadata.load(record.parent)
     record.write_text(json.dumps(values))
+
+
+def test_labels_come_from_the_sdk(server: Running) -> None:
+    """As they are given, and back."""
+    with Client(f"unix://{server.socket}").create("a", labels={"team": "web"}) as shed:
+        assert shed.info.labels == {"team": "web"}
+
+
+def test_labels_come_from_the_command_line(server: Running) -> None:
+    """Each ``--label`` is one; one without a value is refused before anything is asked."""
+    env = {**os.environ, "SHED_SERVER": f"unix://{server.socket}", "HOME": str(server.world.paths.data)}
+    command = [sys.executable, "-m", "shed.cli.main", "create", "a", "--label", "team=web", "--label", "x=a=b"]
+    subprocess.run(command, env=env, check=True, capture_output=True)
+    words = [sys.executable, "-m", "shed.cli.main", "list", "--json"]
+    (shed,) = json.loads(subprocess.run(words, env=env, check=True, capture_output=True).stdout)
+    assert shed["labels"] == {"team": "web", "x": "a=b"}
+    done = subprocess.run([*command[:4], "b", "--label", "team"], env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "a label is KEY=VALUE" in done.stderr

@@ -112,6 +112,7 @@ class AsyncApi:
         upper_size_bytes: int | None = None,
         local_dir: str | None = None,
         local_dir_mode: str | None = None,
+        labels: dict[str, str] | None = None,
         timeout: float | None = None,
         cold: bool = False,
         force: bool = False,
@@ -121,6 +122,7 @@ class AsyncApi:
         """Create and start a shed; what is None is the server's to choose.
 
         `local_dir` is an absolute path on the server's machine, `local_dir_mode` one of ``rw``, ``ro`` and ``git-rw``,
+        `labels` are short texts by name, kept with the shed and shown with it,
         `timeout` the seconds after which the server gives up and undoes all.  `cold` has its VM booted, whatever it
         could be restored from; `force` has it started on a host that is short of memory, too.  `trust_kernel` lets the
         kernel and the initrd of the image boot there from then on; that needs the right to administer.
@@ -133,6 +135,7 @@ class AsyncApi:
             upper_size_bytes=upper_size_bytes,
             local_dir=local_dir,
             local_dir_mode=local_dir_mode,
+            labels=labels,
             timeout=timeout,
             cold=cold,
             force=force,
