@@ -26,7 +26,7 @@ def explain(error: BaseException, options: Options) -> int:
     if isinstance(error, ShedError):
         report(error, options)
         return error.exit_code
-    if isinstance(error, SystemExit):  # argparse, after --help
+    if isinstance(error, SystemExit):  # a signal ended a command, see `shed.cli.running`
         return error.code if isinstance(error.code, int) else 1
     if isinstance(error, KeyboardInterrupt):
         if options.json:
