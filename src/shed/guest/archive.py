@@ -3,8 +3,7 @@
 The host imports this file as the guest does, for one end is on either side.  It uses the standard library alone, and
 neither `pwd` nor `grp`: in a guest those would follow /etc/nsswitch.conf into libraries of the image.
 
-The receiver trusts nothing in a stream.  It goes from folder to folder by descriptors and never through a link, so that
-nothing is written outside the folder it was given; a file has its name when all of it is there.
+Nothing in a stream is trusted: members are read strictly here, and written by `shed.guest.receiver`.
 """
 
 from __future__ import annotations
@@ -16,6 +15,8 @@ import stat
 import sys
 import tarfile
 
+from shed.guest.receiver import BUFFER, ArchiveError, Receiver, reason
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
     Warn = Callable[[str], None]
 
-_BUFFER = 256 * 1024
+__all__ = ["ArchiveError", "extract", "main", "pack", "root_name", "unpack"]
 _LONGEST_HEADER = 1 << 20
 """Bytes of an extended header, which is held in memory; names and links are far shorter."""
 _PAGE = 4096
@@ -36,11 +37,6 @@ _EXTENDED = (
     tarfile.GNUTYPE_LONGNAME,
     tarfile.GNUTYPE_LONGLINK,
 )
-_OPEN_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-
-
-class ArchiveError(Exception):
-    """What cannot be copied, and why: a sentence."""
 
 
 class _Header(tarfile.TarInfo):
@@ -75,7 +71,7 @@ def pack(path: str, out: BinaryIO, *, follow: bool, warn: Warn) -> None:
     `BrokenPipeError` when nobody takes it.
     """
     real, name = _source(path, follow=follow)
-    with tarfile.open(fileobj=out, mode="w|", bufsize=_BUFFER, format=tarfile.PAX_FORMAT) as archive:
+    with tarfile.open(fileobj=out, mode="w|", bufsize=BUFFER, format=tarfile.PAX_FORMAT) as archive:
         seen: dict[tuple[int, int], str] = {}
         for place, member in _walk(real, name):
             _add(archive, place, member, seen, warn)
@@ -89,7 +85,7 @@ def _source(path: str, *, follow: bool) -> tuple[str, str]:
     try:
         status = os.stat(path) if folder or follow else os.lstat(path)
     except OSError as error:
-        raise ArchiveError(f"{path}: {_reason(error)}") from None
+        raise ArchiveError(f"{path}: {reason(error)}") from None
     if folder and not stat.S_ISDIR(status.st_mode):
         raise ArchiveError(f"{path}: not a folder")
     if stat.S_IFMT(status.st_mode) not in (stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK):
@@ -117,7 +113,7 @@ def _walk(path: str, name: str) -> Iterator[tuple[str, str]]:
             try:
                 entries = sorted(os.listdir(place), reverse=True)
             except OSError as error:
-                raise ArchiveError(f"{place}: {_reason(error)}") from None
+                raise ArchiveError(f"{place}: {reason(error)}") from None
             ahead += [(f"{place}/{entry}", f"{name}/{entry}") for entry in entries]
 
 
@@ -157,7 +153,7 @@ def _add(archive: tarfile.TarFile, path: str, name: str, seen: dict[tuple[int, i
         raise
     except OSError as error:
         raise ArchiveError(
-            f"{path}: {_reason(error) if error.errno else 'it became shorter while it was read'}"
+            f"{path}: {reason(error) if error.errno else 'it became shorter while it was read'}"
         ) from None
 
 
@@ -167,7 +163,7 @@ def _content(file: IO[bytes]) -> bytes:
     Raises `ArchiveError` when it is longer than those.
     """
     parts, size = [], 0
-    while data := file.read(_BUFFER):
+    while data := file.read(BUFFER):
         parts.append(data)
         size += len(data)
         if size > _LONGEST_KERNEL_FILE:
@@ -181,7 +177,7 @@ def unpack(stream: IO[bytes], path: str, *, called: str, owners: bool, warn: War
     `called` is the `root_name` of what was asked for, and the stream has no say in it.  With `owners` files keep their
     owners, and their set-user-ID bits.  Raises `ArchiveError`.
     """
-    receiver: _Receiver | None = None
+    receiver: Receiver | None = None
     root: list[str] = []
     top: list[str] = []
     with _reading(stream, "r|") as archive:
@@ -193,7 +189,7 @@ def unpack(stream: IO[bytes], path: str, *, called: str, owners: bool, warn: War
                     raise ArchiveError(f"the stream holds {member.name!r}, which nobody asked for")
                 root = parts
                 folder, top = _destination(path, member.isdir(), parts and [called or parts[0]])
-                receiver = _Receiver(folder, owners=owners, warn=warn)
+                receiver = Receiver(folder, owners=owners, warn=warn)
             if parts[: len(root)] != root:
                 raise ArchiveError(f"the stream holds {member.name!r} beside {'/'.join(root)!r}")
             link = _parts(member.linkname)[len(root) :] if member.islnk() else []
@@ -207,7 +203,7 @@ def extract(stream: IO[bytes], path: str, *, owners: bool, warn: Warn) -> None:
     """Unpack any tar stream, compressed or not, into the folder `path`.  Raises `ArchiveError`."""
     if not os.path.isdir(path):
         raise ArchiveError(f"{path}: a tar stream needs a folder to go to")
-    receiver = _Receiver(path, owners=owners, warn=warn)
+    receiver = Receiver(path, owners=owners, warn=warn)
     with _reading(stream, "r|*") as archive:
         for member in archive:
             archive.members = []  # type: ignore[attr-defined]  # else it remembers all of them
@@ -224,7 +220,7 @@ class _reading:  # noqa: N801  a context manager, without importing contextlib
 
     def __enter__(self) -> tarfile.TarFile:
         try:
-            self._archive = tarfile.open(fileobj=self._stream, mode=self._mode, bufsize=_BUFFER, tarinfo=_Header)
+            self._archive = tarfile.open(fileobj=self._stream, mode=self._mode, bufsize=BUFFER, tarinfo=_Header)
         except (tarfile.TarError, EOFError) as error:
             raise ArchiveError(f"this is not a tar stream: {error}") from None
         return self._archive
@@ -234,7 +230,7 @@ class _reading:  # noqa: N801  a context manager, without importing contextlib
         if isinstance(error, (tarfile.TarError, EOFError, ValueError)):
             raise ArchiveError(f"the tar stream is damaged: {error}") from None
         if kind is None:
-            while self._stream.read(_BUFFER):
+            while self._stream.read(BUFFER):
                 pass  # padding: whoever sends it must not find nobody there
 
 
@@ -260,155 +256,6 @@ def _destination(path: str, is_folder: bool, root: list[str]) -> tuple[str, list
     if not os.path.isdir(folder):
         raise ArchiveError(f"{path}: there is no folder {folder}")
     return folder, [name]
-
-
-class _Receiver:
-    """Puts members into a folder, and never anywhere else."""
-
-    def __init__(self, folder: str, *, owners: bool, warn: Warn) -> None:
-        self._folder = folder
-        self._owners = owners
-        self._warn = warn
-        self._folders: dict[tuple[str, ...], tarfile.TarInfo] = {}
-        self._parent: tuple[list[str], int] | None = None
-        """The folder that was written to last, and its descriptor."""
-
-    def take(self, archive: tarfile.TarFile, member: tarfile.TarInfo, parts: list[str], link: list[str]) -> None:
-        """Make what `member` is, as `parts` below the folder; `link` is what a hard link names.
-
-        Raises `ArchiveError`.
-        """
-        if not parts:
-            if not member.isdir():
-                raise ArchiveError("the stream's root is not a folder")
-            return  # it is there, and stays as it is
-        try:
-            parent = self._enter(parts[:-1])
-            if member.isdir():
-                self._make_folder(parent, parts[-1])
-                self._folders[tuple(parts)] = member
-            elif member.isreg():
-                self._replace(parent, parts, lambda name: self._write(archive, member, parent, name))
-            elif member.issym():
-                self._replace(parent, parts, lambda name: self._make_link(member, parent, name))
-            elif member.islnk():
-                self._link(parts, link)
-            else:
-                self._warn(f"{member.name} is left out: it is neither a file nor a folder nor a link")
-        except OSError as error:
-            raise ArchiveError(f"{'/'.join([self._folder.rstrip('/'), *parts])}: {_reason(error)}") from None
-
-    def finish(self) -> None:
-        """Give the folders their modes and times, now that nothing is written to them any more."""
-        for parts, member in sorted(self._folders.items(), reverse=True):
-            try:
-                self._settle(member, self._enter(list(parts)))
-            except OSError as error:
-                raise ArchiveError(f"{'/'.join([self._folder.rstrip('/'), *parts])}: {_reason(error)}") from None
-        self._leave()
-
-    def _enter(self, parts: list[str]) -> int:
-        """Return a descriptor of a folder below ours, making what is missing of it; it is good until the next call."""
-        if self._parent is not None and self._parent[0] == parts:
-            return self._parent[1]
-        fd = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            for part in parts:
-                try:
-                    below = os.open(part, _OPEN_FOLDER, dir_fd=fd)
-                except FileNotFoundError:
-                    os.mkdir(part, dir_fd=fd)
-                    below = os.open(part, _OPEN_FOLDER, dir_fd=fd)
-                os.close(fd)
-                fd = below
-        except BaseException:
-            os.close(fd)
-            raise
-        self._leave()
-        self._parent = (parts, fd)
-        return fd
-
-    def _leave(self) -> None:
-        if self._parent is not None:
-            os.close(self._parent[1])
-            self._parent = None
-
-    def _make_folder(self, parent: int, name: str) -> None:
-        try:
-            os.mkdir(name, 0o700, dir_fd=parent)
-        except FileExistsError:
-            if not stat.S_ISDIR(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode):
-                raise
-
-    def _replace(self, parent: int, parts: list[str], make: Callable[[str], None]) -> None:
-        """Have `make` make something under another name, and put it where it belongs."""
-        name = f".shed-cp-{os.getpid()}-{os.urandom(4).hex()}"
-        try:
-            make(name)
-            os.rename(name, parts[-1], src_dir_fd=parent, dst_dir_fd=parent)
-        except BaseException:
-            try:
-                os.unlink(name, dir_fd=parent)
-            except OSError:
-                pass
-            raise
-
-    def _write(self, archive: tarfile.TarFile, member: tarfile.TarInfo, parent: int, name: str) -> None:
-        source = archive.extractfile(member)
-        assert source is not None
-        fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=parent)
-        with open(fd, "wb", buffering=0) as file:
-            while data := source.read(_BUFFER):
-                view = memoryview(data)
-                while view:
-                    view = view[file.write(view) :]
-            self._settle(member, file.fileno())
-
-    def _make_link(self, member: tarfile.TarInfo, parent: int, name: str) -> None:
-        os.symlink(member.linkname, name, dir_fd=parent)
-        if self._may_own():
-            os.chown(name, member.uid, member.gid, dir_fd=parent, follow_symlinks=False)
-        os.utime(name, ns=_times(member), dir_fd=parent, follow_symlinks=False)
-
-    def _link(self, parts: list[str], link: list[str]) -> None:
-        """Make a hard link to a file that came before; `parts` and `link` can be in different folders."""
-        if not link:
-            raise ArchiveError("the stream holds a link to its root")
-        source = os.dup(self._enter(link[:-1]))
-        try:
-            if not stat.S_ISREG(os.stat(link[-1], dir_fd=source, follow_symlinks=False).st_mode):
-                raise ArchiveError(f"the stream holds a hard link to {'/'.join(link)!r}, which is no file")
-            parent = self._enter(parts[:-1])
-            self._replace(
-                parent,
-                parts,
-                lambda name: os.link(link[-1], name, src_dir_fd=source, dst_dir_fd=parent, follow_symlinks=False),
-            )
-        finally:
-            os.close(source)
-
-    def _settle(self, member: tarfile.TarInfo, fd: int) -> None:
-        if self._may_own():
-            os.fchown(fd, member.uid, member.gid)
-        os.fchmod(fd, member.mode & (0o7777 if self._owners else 0o1777))
-        os.utime(fd, ns=_times(member))
-
-    def _may_own(self) -> bool:
-        return self._owners and os.geteuid() == 0
-
-
-def _times(member: tarfile.TarInfo) -> tuple[int, int]:
-    nanoseconds = int(min(max(member.mtime, 0), 1 << 33) * 1_000_000_000)
-    return nanoseconds, nanoseconds
-
-
-def _reason(error: OSError) -> str:
-    reasons = {
-        FileExistsError: "a file is in the place of a folder",
-        IsADirectoryError: "a folder is in the place of a file",
-        NotADirectoryError: "not a folder",
-    }
-    return reasons.get(type(error)) or error.strerror or str(error)
 
 
 def main(words: list[str]) -> int:

@@ -1,7 +1,7 @@
 """Port 1026: requests about the machine itself, several in turn on one stream.
 
     rest        {"network"}    get ready to be saved: what comes next is configure, in a machine restored from this one
-    rehearse    {}             go through a start, so that the real one is quicker; the disks are exchanged afterwards
+    rehearse    {}             warm up: go through a start, so that the real one is quicker; the disks are exchanged afterwards
     configure   {…}            make this machine a shed (`shed.guest.configure` says what it takes), once
     health      {}             how it is
     clock       {"adjust": s}  put the wall clock forward by so many seconds, if given; answers {"now"}: seconds since
@@ -46,8 +46,8 @@ class Control:
         self._loop = loop
         self._shed = shed
         self._operations: dict[str, Callable[[Answer], Awaitable[Answer]]] = {
-            "rest": self._rest,
-            "rehearse": self._rehearse,
+            "rest": self._quiesce,
+            "rehearse": self._warm_up,
             "configure": self._configure,
             "health": self._health,
             "clock": self._clock,
@@ -80,30 +80,31 @@ class Control:
         except OSError as error:
             return {"ok": False, "code": "AGENT_ERROR", "error": str(error)}
 
-    async def _rest(self, request: Answer) -> Answer:
+    async def _quiesce(self, request: Answer) -> Answer:
         from shed.guest.configure import StepError
         from shed.guest.configure.request import Network
         from shed.guest.configure.steps import Places
-        from shed.guest.rest import settle
+        from shed.guest.quiesce import quiesce
         from shed.guest.users import find_user
 
-        if self._shed.phase != state.HELLO or self._shed.rest is not None:
+        if self._shed.phase != state.HELLO or self._shed.quiesced:
             raise RefusedError("NOT_CONFIGURABLE", f"this machine is {self._shed.phase} already")
         network = Network(request["network"]) if request.get("network") is not None else None
         try:
-            self._shed.rest = settle(self._loop, Places(), network)
+            self._shed.network = quiesce(self._loop, Places(), network)
+            self._shed.quiesced = True
             self._shed.user = find_user("0")  # who runs what commands there are before it is a shed
         except StepError as error:
             raise RefusedError(error.code, str(error)) from None
         return {}
 
-    async def _rehearse(self, _request: Answer) -> Answer:
+    async def _warm_up(self, _request: Answer) -> Answer:
         from shed.guest.configure.steps import Places
-        from shed.guest.rehearsal import rehearse
+        from shed.guest.warmup import warm_up
 
-        if self._shed.phase != state.HELLO or self._shed.rest is None:
+        if self._shed.phase != state.HELLO or not self._shed.quiesced:
             raise RefusedError("NOT_CONFIGURABLE", f"this machine is {self._shed.phase}, not at rest")
-        await rehearse(self._loop, Places())
+        await warm_up(self._loop, Places())
         return {}
 
     async def _configure(self, request: Answer) -> Answer:
@@ -136,12 +137,14 @@ class Control:
         if adjust != 0:
             if not isinstance(adjust, (int, float)):
                 raise ValueError(f"adjust: {adjust!r} is not a number")
+            from shed.guest.syscalls import set_clock
+
             set_clock(time.time() + adjust)
         return {"now": time.time()}
 
     async def _sync(self, _request: Answer) -> Answer:
         """In a child, because it can take long and others must go on."""
-        from shed.guest.loop import Event
+        from shed.guest.tasks import Event
 
         pid = os.fork()
         if pid == 0:
@@ -161,10 +164,3 @@ class Control:
             self._shed.phase = state.STOPPING
             self._loop.spawn(power_off(self._loop, self._shed), name="poweroff")
         return {}
-
-
-def set_clock(seconds: object) -> None:
-    """Set the wall clock.  Raises `ValueError` for a time that cannot be now."""
-    if not isinstance(seconds, (int, float)) or not 1_600_000_000 < seconds < 4_102_444_800:
-        raise ValueError(f"clock: {seconds!r} is not a time in this century")
-    time.clock_settime(time.CLOCK_REALTIME, seconds)

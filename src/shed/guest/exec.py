@@ -13,17 +13,17 @@ import os
 from _struct import pack
 
 from shed.guest import process, protocol, wirejson
-from shed.guest.environment import command_environment, starting_folders
 from shed.guest.frames import FrameReader
-from shed.guest.loop import Event
 from shed.guest.mux import StreamCutError
-from shed.guest.users import UnknownUserError, find_user
+from shed.guest.tasks import Event
+from shed.guest.users import UnknownUserError, command_environment, find_user, starting_folders
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from shed.guest.loop import Loop, Task, Watch
+    from shed.guest.loop import Loop, Watch
     from shed.guest.mux import Stream
     from shed.guest.state import State
+    from shed.guest.tasks import Task
 
 _CHUNK = protocol.MAX_MUX_PAYLOAD - protocol.FRAME_HEADER
 """Output is read in pieces that fill one mux frame."""

@@ -20,9 +20,10 @@ from shed.guest.proxy import first_line, relay
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from shed.guest.loop import Loop, Task, Watch
+    from shed.guest.loop import Loop, Watch
     from shed.guest.mux import Stream
     from shed.guest.state import State
+    from shed.guest.tasks import Task
 
 _FOLDER = "/run/shed-ssh"
 _BACKLOG = 64

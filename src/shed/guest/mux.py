@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 
 from shed.guest import protocol
-from shed.guest.loop import Cancelled, Event, Lock
+from shed.guest.tasks import Cancelled, Event, Lock
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

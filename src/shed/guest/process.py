@@ -8,7 +8,7 @@ import fcntl
 import os
 import resource
 
-from shed.guest.loop import Event
+from shed.guest.tasks import Event
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

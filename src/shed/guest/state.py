@@ -4,10 +4,18 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from shed.guest.exec import Session
+    from typing import Protocol
+
+    from shed.guest.configure.request import Network
     from shed.guest.loop import Watch
-    from shed.guest.rest import Rest
     from shed.guest.users import User
+
+    class Session(Protocol):
+        """A command that runs."""
+
+        def hang_up(self) -> None:
+            """Tell it that its client is gone."""
+
 
 HELLO = "hello"
 """Waiting to be configured."""
@@ -28,8 +36,10 @@ class State:
         self.env: dict[str, str] = {}
         self.workspace = "/workspace"
         self.init = "agent"
-        self.rest: Rest | None = None
-        """None when this machine was never at rest."""
+        self.quiesced = False
+        """Whether this machine was got ready to be saved: it may be one that was restored."""
+        self.network: Network | None = None
+        """What its card was set up for then."""
         self.unsettled = False
         """Whether who this shed is is still to be recorded."""
         self.upper_fd = -1
@@ -40,5 +50,5 @@ class State:
         self.arrivals = 0
 
     def runs_commands(self) -> bool:
-        """Tell whether commands can run: in a shed, and, for a rehearsal, in a machine at rest."""
-        return self.phase == READY or (self.phase == HELLO and self.rest is not None)
+        """Tell whether commands can run: in a shed, and, for a rehearsal, in a machine that was got ready to be saved."""
+        return self.phase == READY or (self.phase == HELLO and self.quiesced)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import _ctypes
 import fcntl
 import os
+import time
 
 MS_RDONLY = 1
 MS_NOSUID = 2
@@ -105,3 +106,10 @@ def add_entropy(seed: bytes) -> None:
         fcntl.ioctl(fd, _RNDRESEEDCRNG)
     finally:
         os.close(fd)
+
+
+def set_clock(seconds: object) -> None:
+    """Set the wall clock.  Raises `ValueError` for a time that cannot be now."""
+    if not isinstance(seconds, (int, float)) or not 1_600_000_000 < seconds < 4_102_444_800:
+        raise ValueError(f"clock: {seconds!r} is not a time in this century")
+    time.clock_settime(time.CLOCK_REALTIME, seconds)

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from shed.guest import protocol
-from shed.guest.loop import Event, Loop, Watch
+from shed.guest.loop import Loop, Watch
 from shed.guest.mux import Stream, StreamCutError, serve_port
+from shed.guest.tasks import Event
 
 ECHO, SINK, SOURCE, COUNT = 10, 11, 12, 13
 """Ports: gives back what it gets; reads nothing; writes zeroes for ever; reads to the end and answers how many bytes

@@ -8,7 +8,7 @@ import pytest
 from shed.guest import main, protocol, users, wirejson
 from shed.guest.configure import identity, network
 from shed.guest.configure.request import Request
-from shed.guest.environment import command_environment, starting_folders
+from shed.guest.users import command_environment, starting_folders
 from shed.version import VERSION
 from support.guests.agent import Host, run
 

@@ -37,27 +37,23 @@ async def configure(
 
     Raises `ValueError` before anything is touched, and `StepError`.
     """
-    from shed.guest.control import set_clock
-
     request = Request(value)
     places = places or Places()
     watch = _Stopwatch()
     if request.clock is not None:
-        set_clock(request.clock)
+        syscalls.set_clock(request.clock)
     if request.entropy:
         syscalls.add_entropy(request.entropy)
     watch.lap("clock")
     from shed.guest import exec as _command  # noqa: F401  ready for the first command: free while the modules are still being loaded
 
-    if shed.rest is None:
-        prepare(loop, places)
-    else:
-        from shed.guest.rest import await_disks
-
+    if shed.quiesced:
         loop.log("this machine was restored, not booted: what its kernel said is not here")
-        await_disks(places, request.disks)
+        disks.await_sizes(places, request.disks)
+    else:
+        prepare(loop, places)
     watch.lap("machine")
-    if shed.rest is None or not shed.rest.has_network(request.network):
+    if shed.network is None or not shed.network.is_like(request.network):
         set_up_network(loop, request.network)
     _set_mac(loop, request.network)
     watch.lap("network")

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 _DEVICE_SECONDS = 5.0
 _MODULES_LOOKS, _BETWEEN_LOOKS = 12_000, 0.005
 """A minute at least.  It is no time because a guest's clock runs on while its processor waits for a busy host."""
+_SIZE_SECONDS, _BETWEEN_SIZES = 5.0, 0.002
+_SECTOR = 512
 _SUPERBLOCK = 1024
 """Where ext4's superblock is, in bytes; offsets below are within it (Linux:
 Documentation/filesystems/ext4/super.rst).
@@ -32,6 +34,19 @@ def await_modules(folder: str) -> None:
             return
         time.sleep(_BETWEEN_LOOKS)
     raise steps.StepError(steps.ROOT_MOUNT, "the kernel's modules are not loaded yet: this machine is too slow")
+
+
+def await_sizes(places: Places, sizes: list[int]) -> None:
+    """Wait until the kernel knows that the disks have `sizes`, in bytes.  Raises `StepError`."""
+    deadline = time.monotonic() + _SIZE_SECONDS
+    for device, size in zip(places.own_disks, sizes, strict=False):
+        name = os.path.basename(device)
+        while int(steps.read_file(f"/sys/block/{name}/size") or 0) * _SECTOR != size:
+            if time.monotonic() > deadline:
+                raise steps.StepError(
+                    steps.UPPER_MISSING, f"the kernel does not see that {device} has {size} bytes now"
+                )
+            time.sleep(_BETWEEN_SIZES)
 
 
 def mount_upper(places: Places) -> int:

@@ -49,6 +49,12 @@ class Network:
         if len(self.mac) not in {0, 6}:
             raise ValueError("mac must be six bytes")
 
+    def is_like(self, other: Network | None) -> bool:
+        """Tell whether a card that is set up for one is so for the other, but for its MAC."""
+        if other is None:
+            return False
+        return (self.address, self.prefix, self.gateway) == (other.address, other.prefix, other.gateway)
+
 
 class Mount:
     """A host folder to mount by its 9P tag."""

@@ -1,4 +1,4 @@
-"""Going through a start once, in a process with mounts of its own, on disks that are thrown away.
+"""Warming up: going through a start once, in a process with mounts of its own, on disks that are thrown away.
 
 An emulated processor translates code before it runs it for the first time, and that is most of what a start of a
 restored machine takes. A machine that waits to become a shed has been through all of it: what is left is the start
@@ -12,7 +12,7 @@ import time
 
 from shed.guest import syscalls, users
 from shed.guest.configure import disks, identity, mounts, overlay
-from shed.guest.loop import Event
+from shed.guest.tasks import Event
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ _BUSYBOX = "/bin/busybox"
 """Where the runtime has it, which stands for the image."""
 
 
-async def rehearse(loop: Loop, places: Places) -> None:
+async def warm_up(loop: Loop, places: Places) -> None:
     """Do what a start does with the disks that are there, and let go of them.
 
     Raises `OSError` when it fails, or they stay in use.
