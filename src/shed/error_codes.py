@@ -231,6 +231,8 @@ GROUPS: tuple[tuple[str, int, int, Codes], ...] = (
         "SHED_NOT_RUNNING": ("The shed does not run, and was not to be started for this.", "`shed start NAME`"),
         "HOST_BUSY": ("The host has too little memory or disk for another VM now.", "stop a shed, or wait"),
         "TOO_MANY_SHEDS": ("There are as many sheds as the server allows.", "delete or stop one that is not needed"),
+        "NO_TEMPLATES": ("The backend cannot save VMs, so each start is a boot.", "set qemu.warm_start to false"),
+        "NO_DIAGNOSTICS": ("The backend does not examine the host.", ""),
         "TOO_MANY_CONNECTIONS": ("The token has as many connections open as it may.", "close some"),
         "TMUX_NOT_AVAILABLE": ("The image of the shed has no tmux.", "install it, or use: shed console NAME"),
         "SSH_OFF": ("The server has no SSH front.", "see ssh_port in server.yaml"),

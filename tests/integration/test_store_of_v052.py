@@ -10,13 +10,14 @@ from pathlib import Path
 
 import pytest
 
+from shed.checks import Status
 from shed.config.paths import Paths
 from shed.images.annotations import RUNTIME_KEY
 from shed.oci.digest import short
 from shed.oci.manifest import Manifest
 from shed.oci.store import LayoutStore
 from shed.server.doctor import storage
-from shed.server.doctor.result import Host, Status
+from shed.server.doctor.host import Host
 from support.images.runtimes import small_runtime
 from support.images.store_v052 import StoreV052
 from support.images.stored import image_parts

@@ -76,7 +76,7 @@ def test_ports_and_control_requests_are_all_there() -> None:
     assert {row[1]: int(row[0]) for row in table("Stream ports")} == ports
     control = (ROOT / "src/shed/guest/control.py").read_text()
     assert {row[0] for row in table("Control requests")} == set(
-        re.findall(r'^            "(\w+)": self\._\1,', control, re.MULTILINE)
+        re.findall(r'^            "(\w+)": self\._\w+,', control, re.MULTILINE)
     )
     assert f"(`{protocol.CONTROL_REQUEST:#x}`" in PROTOCOL
     assert f"(`{protocol.CONTROL_RESPONSE:#x}`)" in PROTOCOL

@@ -19,7 +19,7 @@ import pytest
 
 from shed.backends.base import Disk, Liveness, Share
 from shed.backends.qemu import QemuBackend, accel, process
-from shed.backends.qemu.backend import PROGRAM
+from shed.backends.qemu.machines import PROGRAM
 from shed.backends.stream import StreamResetError
 from shed.errors import BackendError, ConflictError
 from shed.guest import protocol

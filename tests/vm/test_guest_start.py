@@ -26,7 +26,7 @@ from shed.oci.store import LayoutStore
 from shed.sheds.agent import control
 from shed.sheds.upper import make_upper
 from shed.sheds.upper import template as upper_template
-from support.vms.templates import COLD, CPUS, MEMORY_MB, WARM, lend
+from support.vms.templates import COLD, CPUS, MEMORY_MB, lend, start
 
 pytestmark = [pytest.mark.vm, pytest.mark.slow]
 PATIENCE = 120.0
@@ -65,9 +65,7 @@ class Guest:
 
     async def start(self) -> Connection:
         """Boot or restore the machine; return once it said hello."""
-        template = self.backend.template(self.machine)
-        assert (template is not None) == (self.way == WARM)
-        await self.backend.start(self.machine, template)
+        await start(self.backend, self.machine, self.way)
         return await self.backend.connect(self.machine.state_dir, timeout=PATIENCE)
 
     async def configure(self, link: Connection, **change: object) -> dict[str, Any]:

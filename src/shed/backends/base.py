@@ -1,9 +1,11 @@
-"""What a backend is given, and what it must be able to do."""
+"""A VM as everything outside its backend sees it: its description, its state, and the link to its agent.
+
+What a backend does with these is in `shed.backends.interface`.
+"""
 
 from __future__ import annotations
 
 import enum
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -49,9 +51,7 @@ class Machine:
     initrd: Path
     disks: tuple[Disk, ...]
     state_dir: Path
-    """Folder of this shed's own; the backend keeps sockets (or the way to them), its record and ``console.log``
-    here.
-    """
+    """The VM's own folder.  The backend keeps its record, its sockets (or the way to them) and ``console.log`` there."""
     shares: tuple[Share, ...] = ()
 
 
@@ -73,25 +73,6 @@ class Liveness(enum.Enum):
     """There is no such process, or the pid belongs to something else now."""
     UNKNOWN = "unknown"
     """It cannot be told; treat the VM as running and signal nothing."""
-
-
-@dataclass(frozen=True, slots=True)
-class Probe:
-    """Whether a backend works here, and how; `reason` is a sentence for people."""
-
-    usable: bool
-    accel: str
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Template:
-    """A machine that was saved when its agent had said hello, from which others of the same shape are restored."""
-
-    path: Path
-    """Its folder."""
-    mark: str = ""
-    """Tells it from one that was there before under the same name."""
 
 
 class LinkError(BackendError):
@@ -148,108 +129,4 @@ class Connection(Protocol):
 
     async def close(self) -> None:
         """End the link; the VM runs on."""
-        ...
-
-
-class Backend(Protocol):
-    """One virtual machine monitor.
-
-    The VM processes outlive this object: all it knows of them is on disk, in `Machine.state_dir`.
-    """
-
-    name: str
-    network: Network
-
-    async def probe(self) -> Probe:
-        """Find out whether guests run here; the answer is cached per host boot."""
-        ...
-
-    async def start(self, machine: Machine, template: Template | None = None) -> tuple[str, ...]:
-        """Start the VM process, detached from this one; return what the user should be warned of, a sentence each.
-
-        With a `template` it goes on from there, and its agent will be at hello.  ``console.log`` begins anew.  Raises
-        `BackendError` with its last lines when the process ends at once.
-        """
-        ...
-
-    def template(self, machine: Machine) -> Template | None:
-        """Return what `machine` can be restored from, checked; None when there is nothing, or this backend does not do that."""
-        ...
-
-    async def make_template(
-        self, machine: Machine, rest: Callable[[Connection], Awaitable[None]], *, timeout: float
-    ) -> Template:
-        """Boot a machine like `machine`, with empty disks, have `rest` bring its agent to rest, and save it.
-
-        `timeout` as for `connect`.
-
-        Raises `ConflictError` when somebody is at it already, `BackendError` when it cannot be done; then nothing is
-        left.
-        """
-        ...
-
-    async def make_spare(
-        self, machine: Machine, template: Template, rehearse: Callable[[Connection], Awaitable[None]], *, timeout: float
-    ) -> None:
-        """Restore `machine` from `template`, have `rehearse` prepare its agent, and let it stand still, to be claimed.
-
-        Raises `BackendError`; then its VM is gone.
-        """
-        ...
-
-    async def claim(self, spare: Machine, machine: Machine) -> None:
-        """Make the VM of `spare` that of `machine`, with its disks and in its folder, and have it go on.
-
-        Its agent is at hello.
-
-        Raises `BackendError`; then the VM is gone.
-        """
-        ...
-
-    async def sweep_templates(self) -> None:
-        """Remove what a server that was killed while it made a template has left, its VM too."""
-        ...
-
-    def is_whole(self, template: Template) -> bool:
-        """Tell whether `template` is what was saved, to the last byte; reads all of it, which can take seconds."""
-        ...
-
-    def drop_template(self, template: Template) -> None:
-        """Never restore from `template` again: it is not what it should be.  VMs restored from it run on."""
-        ...
-
-    async def connect(self, state_dir: Path, *, timeout: float) -> Connection:
-        """Return a link to the agent once it said hello; `timeout` in seconds.
-
-        Raises `BackendError` (AGENT_TIMEOUT, VM_EXITED).
-        """
-        ...
-
-    def liveness(self, state_dir: Path) -> Liveness:
-        """Say whether the VM recorded in `state_dir` is alive and ours.  No record means NOT_OURS."""
-        ...
-
-    async def half_started(self, state_dir: Path) -> bool:
-        """Tell whether the VM, which is alive and ours, was to be restored, and whoever did that has ended before it was done."""
-        ...
-
-    async def waits_for_room(self, state_dir: Path, *, go_on: bool) -> bool:
-        """Tell whether the VM, which is alive and ours, stands still because the host's disk was full.
-
-        With `go_on`, have it try again.
-
-        Raises `BackendError` when it does not say.
-        """
-        ...
-
-    async def wait_exit(self, state_dir: Path, *, timeout: float) -> bool:
-        """Wait until the VM's process is gone; False when it still runs after `timeout` seconds."""
-        ...
-
-    async def kill(self, state_dir: Path) -> None:
-        """End the VM now (SIGTERM, then SIGKILL), only when it is ours; can be called twice; clears the record."""
-        ...
-
-    def pid(self, state_dir: Path) -> int | None:
-        """Return the recorded process id, for display."""
         ...

@@ -106,7 +106,9 @@ def _entries(path: str, count: int) -> list[list[str]]:
 def command_environment(
     user: User, configured: dict[str, str], asked: dict[str, str], *, root: str = ""
 ) -> dict[str, str]:
-    """Return a command's environment, later winning: defaults, what the image and the shed say, environment.d, the user's own, `asked`.
+    """Return the environment of a command.
+
+    Later sources win: defaults, what the image and the shed say, environment.d, the user's own, `asked`.
 
     HOME, USER, LOGNAME and SHELL are always the user's: what a service or an image set them to must not leak in.
     """

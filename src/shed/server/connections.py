@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterable, Mapping
 from shed.errors import ForbiddenError, UnavailableError
 from shed.server.app import App
 from shed.server.caller import Caller, of_unix_socket
-from shed.server.gate import Gate
 from shed.server.http import HttpConnection
 from shed.server.peer import peer_of
+from shed.server.tcp_callers import TcpCallers
 
 log = logging.getLogger(__name__)
 MAX_STRANGERS = 64
@@ -37,9 +37,9 @@ class Connections:
     `guests` tells the names of sheds by the processes of their VMs.
     """
 
-    def __init__(self, app: App, gate: Gate, guests: Callable[[], Mapping[int, str]]) -> None:
+    def __init__(self, app: App, callers: TcpCallers, guests: Callable[[], Mapping[int, str]]) -> None:
         self._app = app
-        self._gate = gate
+        self._callers = callers
         self._guests = guests
         self._open: dict[asyncio.Task[None], HttpConnection] = {}
         self._public: dict[asyncio.Task[None], HttpConnection] = {}
@@ -88,7 +88,7 @@ class Connections:
         return self._known
 
     def _admit(self, headers: dict[str, str]) -> Caller:
-        caller, this = self._gate.admit(headers), _this_task()
+        caller, this = self._callers.admit(headers), _this_task()
         if sum(other.caller == caller for task, other in self._public.items() if task is not this) >= MAX_PER_TOKEN:
             message = f"the token {caller.name!r} has {MAX_PER_TOKEN} connections open"
             raise UnavailableError(

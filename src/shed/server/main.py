@@ -16,7 +16,7 @@ from shed.text import visible_lines
 from shed.version import VERSION
 
 if TYPE_CHECKING:
-    from shed.backends.base import Backend
+    from shed.backends.interface import Backend
     from shed.config.server import Settings
     from shed.progress import Event
 
@@ -141,10 +141,9 @@ def _serve(options: argparse.Namespace) -> int:
 
 
 def _backend(paths: Paths, settings: Settings) -> Backend:
-    from shed.backends.qemu import Limits, QemuBackend  # noqa: PLC0415  `version` and a wrong option should not wait for all this
+    from shed.backends.factory import make_backend  # noqa: PLC0415  as above
 
-    limits = Limits(settings.warm_templates, settings.warm_templates_size)
-    return QemuBackend(paths, limits=limits, control_groups=settings.control_groups)
+    return make_backend(paths, settings)
 
 
 def _pull_images(options: argparse.Namespace) -> int:
@@ -225,8 +224,9 @@ def _config_validate(options: argparse.Namespace) -> int:
 
 
 def _doctor(options: argparse.Namespace) -> int:
+    from shed.checks import Status  # noqa: PLC0415
     from shed.server.doctor.examine import CHECKS, as_json, as_text, examine  # noqa: PLC0415  as above
-    from shed.server.doctor.result import Host, Status  # noqa: PLC0415
+    from shed.server.doctor.host import Host  # noqa: PLC0415
 
     checks = CHECKS
     if options.security:

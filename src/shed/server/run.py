@@ -15,10 +15,10 @@ from shed.images.service import Images
 from shed.server.accept import Acceptor, raise_file_limit
 from shed.server.app import App, Server
 from shed.server.connections import Connections
-from shed.server.gate import Gate
 from shed.server.listen import only_server, tcp_listener, unix_listener
 from shed.server.routes import ROUTES
 from shed.server.service.notify import ready
+from shed.server.tcp_callers import TcpCallers
 from shed.sheds.folders import prepare
 from shed.threads import use_pools
 
@@ -68,7 +68,9 @@ async def _serve(server: Server, local: socket.socket, public: socket.socket | N
     use_pools(loop)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, server.stop.set)
-    connections = Connections(App(server, ROUTES), Gate(server.tokens, server.audit), server.manager.machines)
+    connections = Connections(
+        App(server, ROUTES), TcpCallers(server.tokens, server.audit), server.manager.catalog.machines
+    )
     server.tokens.when_removed = partial(_soon, loop, connections)
     await server.manager.open()
     sweeping = asyncio.create_task(asyncio.to_thread(_sweep, server.images))

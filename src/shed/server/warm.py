@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from shed.backends.base import Backend, Machine, Template
+from shed.backends.base import Machine
+from shed.backends.interface import Backend, Template
 from shed.config.paths import Paths
 from shed.config.server import Settings
 from shed.errors import ConflictError, NotFoundError, ShedError, StorageError, UsageError

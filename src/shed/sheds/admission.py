@@ -10,12 +10,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import re
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from shed.backends.base import Backend, Liveness
+from shed.backends.base import Liveness
+from shed.backends.interface import Backend
 from shed.budget import Reserve
 from shed.config.paths import Paths
 from shed.config.server import Settings
@@ -25,7 +25,6 @@ from shed.sizes import format_size
 from shed.threads import in_thread
 
 log = logging.getLogger(__name__)
-_SAVED = re.compile(r"\.vm-[0-9]+cpus-([0-9]+)mb-.*\.new")
 _FORCE = "stop a shed that is not needed: shed stop NAME; or go on all the same: --force of create and start"
 
 
@@ -87,27 +86,26 @@ class Admission:
         coming.pop(without, None)
         counted = {self._paths.instances / name for name in (*coming, without) if name}
         running, promised, held = len(coming), sum(coming.values()), 0
-        for folder in self._folders():
+        templates = self._backend.capabilities.templates
+        saving = {} if templates is None else templates.being_made()
+        for folder in (*self._folders(), *saving):
             if self._backend.liveness(folder) is Liveness.NOT_OURS:
                 continue
             with contextlib.suppress(ShedError):
                 held += headroom.held(self._backend.pid(folder) or 0)
             if folder not in counted:
                 running += folder.parent == self._paths.instances
-                promised += self._promise(folder)
+                promised += saving.get(folder) or self._promise(folder)
         return Load(running, promised, held)
 
     def _folders(self) -> Iterator[Path]:
-        """Yield the folder of every machine that may run: of sheds, of spares, and one that is being saved."""
+        """Yield the folder of every machine of sheds and spares that may run."""
         for name in folders.names(self._paths):
             yield self._paths.instances / name
         yield from self._paths.spares.glob("[0-9]*")
-        yield from self._paths.templates.glob(".vm-*.new")
 
     def _promise(self, folder: Path) -> int:
         """Return the MiB that the machine of `folder` was promised; the default where that is not known."""
-        if found := _SAVED.fullmatch(folder.name):
-            return int(found[1])
         with contextlib.suppress(ShedError):  # damaged, or a spare
             if folder.parent == self._paths.instances:
                 return metadata.load(folder).memory_mb

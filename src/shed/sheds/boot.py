@@ -16,7 +16,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from shed.backends.base import Backend, Connection, Disk, Machine, Share, Template
+from shed.backends.base import Connection, Disk, Machine, Share
+from shed.backends.interface import Backend
 from shed.errors import BackendError, ShedError
 from shed.progress import Progress
 from shed.sheds import workspace
@@ -24,13 +25,12 @@ from shed.sheds.agent import control
 from shed.sheds.clock import set_clock_quietly
 from shed.sheds.folders import Folders
 from shed.sheds.metadata import Record
-from shed.sheds.pool import Spare
 from shed.sheds.upper import repair
 from shed.untrusted import told
 
 if TYPE_CHECKING:
     from shed.images.resolve import BootImage
-    from shed.sheds.warm import WarmStart
+    from shed.sheds.warm import Source, WarmStart
 
 log = logging.getLogger(__name__)
 _ENTROPY = 64
@@ -38,12 +38,9 @@ _ENTROPY = 64
 _WARM_SECONDS = 20.0
 """Most that a restored machine is waited for: booting one takes less."""
 
-_PHASES = {
-    Spare: ("claim", "taking a virtual machine that waits"),
-    Template: ("restore", "restoring the virtual machine"),
-    type(None): ("vm", "starting the virtual machine"),
-}
-_OTHERWISE = {Spare: "restored anew", Template: "booted"}
+_DOING = {"claim": "taking a virtual machine that waits", "restore": "restoring the virtual machine"}
+_OTHERWISE = {"claim": "restored anew", "restore": "booted"}
+"""By the way of a `Source`: what is shown meanwhile, and what is done when it fails."""
 _UPPER_BAD = frozenset({"SHED-INIT-04", "SHED-INIT-06", "SHED-INIT-07", "SHED-INIT-08"})
 """How the guest calls it when it cannot understand, mount or grow its upper, or have it as the writable half of its
 root.
@@ -108,9 +105,9 @@ async def boot(
                     await _clean_up(backend, folders, error)
                     raise
                 progress.warn(
-                    f"restoring the virtual machine failed, so it is {_OTHERWISE[type(source)]}: {_first_line(error)}"
+                    f"restoring the virtual machine failed, so it is {_OTHERWISE[source.way]}: {_first_line(error)}"
                 )
-                log.warning("shed %s: coming up from %s failed: %s", record.name, _name(source), error)
+                log.warning("shed %s: coming up from %s failed: %s", record.name, source.name, error)
             except BaseException as error:
                 await _clean_up(backend, folders, error)
                 raise
@@ -121,21 +118,21 @@ async def boot(
             raise
         if warm is not None:
             for source in sources:
-                if isinstance(source, Template):
-                    await warm.to_blame(source, vm)
+                if source.way == "restore":
+                    await warm.to_blame(source.template, vm)
             warm.want(vm)
     return Booted(connection, "cold")
 
 
 async def _bring_up(
-    backend: Backend, record: Record, vm: Machine, source: Spare | Template | None, *, wait: float, progress: Progress
+    backend: Backend, record: Record, vm: Machine, source: Source | None, *, wait: float, progress: Progress
 ) -> Connection:
-    progress.phase(*_PHASES[type(source)])
-    if isinstance(source, Spare):
-        await backend.claim(source.machine, vm)
+    if source is None:
+        progress.phase("vm", "starting the virtual machine")
     else:
-        for warning in await backend.start(vm, source):
-            progress.warn(warning)
+        progress.phase(source.way, _DOING[source.way])
+    for warning in await (backend.start(vm) if source is None else source.start(vm)):
+        progress.warn(warning)
     progress.phase("agent", "waiting for the guest")
     deadline = time.monotonic() + wait
     connection = await backend.connect(vm.state_dir, timeout=wait)
@@ -147,10 +144,6 @@ async def _bring_up(
         await connection.close()
         raise
     return connection
-
-
-def _name(source: Spare | Template) -> str:
-    return source.machine.name if isinstance(source, Spare) else source.path.name
 
 
 def _first_line(error: ShedError) -> str:

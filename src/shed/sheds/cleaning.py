@@ -100,7 +100,11 @@ class Cleaner:
         images = self._prune(names, dry_run=True) if "images" in scopes else None
         store = self._images.store
         gone = {store.blob_path(item.digest) for item in images.garbage} if images else set()
-        orphans = find_orphans(self._paths, gone=gone) if "orphans" in scopes else []
+        orphans = (
+            find_orphans(self._paths, self._manager.backend.capabilities.templates, gone=gone)
+            if "orphans" in scopes
+            else []
+        )
         if "logs" not in scopes:
             return Cleaning(sheds, images, orphans, [], [])
         return Cleaning(
@@ -115,7 +119,11 @@ class Cleaner:
         found = []
         for name, when in changed.items():
             try:
-                if when is not None and when < before and self._manager.get(name)["status"] in {"stopped", "error"}:
+                if (
+                    when is not None
+                    and when < before
+                    and self._manager.catalog.get(name)["status"] in {"stopped", "error"}
+                ):
                     found.append(
                         OldShed(name, when, measure(self._paths.instances / name, self._paths.uppers / name).disk)
                     )

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from shed.api.sheds import MAX_WAIT, CreateShed
-from shed.backends.base import Backend, Liveness
+from shed.backends.base import Liveness
+from shed.backends.interface import Backend
 from shed.config.server import Settings
 from shed.errors import ConflictError, ShedError, UsageError
 from shed.images.service import Images

@@ -10,7 +10,8 @@ import logging
 from dataclasses import replace
 from pathlib import Path
 
-from shed.backends.base import Backend, Liveness
+from shed.backends.base import Liveness
+from shed.backends.interface import Backend
 from shed.errors import BackendError, ConflictError, ShedError
 from shed.progress import Progress
 from shed.sheds import metadata, workspace

@@ -15,9 +15,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from shed.backends.qemu.backend import PROGRAM
-from shed.backends.qemu.templates import LOCK as TEMPLATE_LOCK
-from shed.backends.qemu.templates import runtime_of as saved_runtime
+from shed.backends.interface import Templates
 from shed.config.paths import Paths
 from shed.fsutil import storage_errors
 from shed.images.service import Images
@@ -44,10 +42,14 @@ class Orphan:
     space: Space = NOTHING
 
 
-def find_orphans(paths: Paths, *, gone: Collection[Path] = ()) -> list[Orphan]:
-    """Return what belongs to nobody, in the order of its paths; owners in `gone` count as not there."""
+def find_orphans(paths: Paths, saved: Templates | None, *, gone: Collection[Path] = ()) -> list[Orphan]:
+    """Return what belongs to nobody, in the order of its paths; owners in `gone` count as not there.
+
+    `saved` has the templates of VMs, if the backend makes any.
+    """
     candidates = sorted(
-        (*_uppers(paths), *_instances(paths), *_templates(paths), *_temporaries(paths)), key=lambda orphan: orphan.path
+        (*_uppers(paths), *_instances(paths), *_templates(paths, saved), *_temporaries(paths)),
+        key=lambda orphan: orphan.path,
     )
     found = [orphan for orphan in candidates if _is_left(orphan, gone) and _is_free(orphan)]
     return [replace(orphan, space=measure(orphan.path)) for orphan in found]
@@ -85,23 +87,15 @@ def _instances(paths: Paths) -> Iterator[Orphan]:
             yield Orphan(path, "instance", paths.instances / f".{name}.lock")
 
 
-def _templates(paths: Paths) -> Iterator[Orphan]:
+def _templates(paths: Paths, saved: Templates | None) -> Iterator[Orphan]:
     """Yield the templates; each belongs to a runtime in the store, and is made again when that comes back."""
     blobs = Images(paths.images).store.blobs
     for path in _entries(paths.templates):
-        if upper_runtime := upper.runtime_of(path):
-            yield Orphan(path, "template", paths.templates / ".lock", (blobs / upper_runtime,))
-        elif path.name.startswith("vm-"):
-            runtime_name = saved_runtime(path, _qemu())
-            owners = () if runtime_name is None else (blobs / runtime_name,)
-            yield Orphan(path, "template", paths.templates / TEMPLATE_LOCK, owners)
-        elif path.name.startswith(".vm-") and path.suffix == ".gone":
-            yield Orphan(path, "template", paths.templates / TEMPLATE_LOCK)
-
-
-def _qemu() -> Path | None:
-    found = shutil.which(PROGRAM)
-    return None if found is None else Path(found)
+        if runtime := upper.runtime_of(path):
+            yield Orphan(path, "template", paths.templates / ".lock", (blobs / runtime,))
+    for template in saved.stored() if saved is not None else ():
+        owners = () if template.runtime is None else (blobs / template.runtime,)
+        yield Orphan(template.path, "template", template.lock, owners)
 
 
 def _temporaries(paths: Paths) -> Iterator[Orphan]:

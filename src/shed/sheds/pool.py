@@ -22,7 +22,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from shed.backends.base import Backend, Connection, Disk, Liveness, Machine, Template
+from shed.backends.base import Connection, Disk, Liveness, Machine
+from shed.backends.interface import Backend, Spares, Template, Templates
 from shed.config.paths import Paths
 from shed.config.server import Settings
 from shed.errors import BackendError, ConflictError, ShedError
@@ -97,14 +98,17 @@ class Pool:
             log.info("another server keeps the spares")
             return
         await self._sweep()
-        if self._size and not can_link(self._folder, self._sheds):
+        offered = self._backend.capabilities
+        if not self._size or offered.templates is None or offered.spares is None:
+            return
+        if can_link(self._folder, self._sheds):
+            self._task = asyncio.create_task(self._fill(offered.templates, offered.spares), name="spares")
+        else:
             log.warning(
                 "no spares are kept: %s and %s are different mounts, and none could become a shed",
                 self._folder,
                 self._sheds,
             )
-        elif self._size:
-            self._task = asyncio.create_task(self._fill(), name="spares")
 
     async def close(self) -> None:
         """End all spares."""
@@ -154,7 +158,7 @@ class Pool:
             if not self._starts:
                 self._calm.set()
 
-    async def _fill(self) -> None:
+    async def _fill(self, templates: Templates, spares: Spares) -> None:
         pause = _PAUSE
         while True:
             with contextlib.suppress(TimeoutError):
@@ -162,8 +166,8 @@ class Pool:
                     await self._wanted.wait()
             self._wanted.clear()
             try:
-                while (template := await self._next()) is not None:
-                    await self._make(template)
+                while (template := await self._next(templates)) is not None:
+                    await self._make(spares, template)
                     pause = _PAUSE
             except Exception as error:
                 if isinstance(error, ShedError | OSError):
@@ -174,7 +178,7 @@ class Pool:
                 pause = min(2 * pause, _LONGEST_PAUSE)
                 self.look()
 
-    async def _next(self) -> Template | None:
+    async def _next(self, templates: Templates) -> Template | None:
         """Wait until nobody starts anything, and drop what is of no use.
 
         Return what to restore another spare from, if one is wanted.
@@ -182,7 +186,7 @@ class Pool:
         if self._like is None:
             return None
         await self._calmed()
-        template = await in_thread(self._backend.template, self._like)
+        template = await in_thread(templates.find, self._like)
         if template is None:
             self._ask(self._like)
         self._spares = [spare for spare in self._spares if template is not None and self._is_good(spare, template)]
@@ -199,7 +203,7 @@ class Pool:
     def _is_good(self, spare: Spare, template: Template) -> bool:
         return spare.template == template and self._backend.liveness(spare.machine.state_dir) is Liveness.OURS
 
-    async def _make(self, template: Template) -> None:
+    async def _make(self, spares: Spares, template: Template) -> None:
         assert self._like is not None
         like, folder = self._like, self._folder / str(next(self._numbers))
         disk, runtime = folder / "upper.ext4", like.disks[-1]
@@ -209,7 +213,7 @@ class Pool:
         await self._admission.check_idle("a spare", machine.memory_mb)
         await in_thread(self._make_upper, runtime.path, disk)
         began = time.monotonic()
-        await self._backend.make_spare(machine, template, _rehearse, timeout=self._settings.start_timeout)
+        await spares.make(machine, template, _rehearse, timeout=self._settings.start_timeout)
         self._spares.append(Spare(machine, template))
         log.info(
             "spare %s made in %.1f s, there are %d of %d",

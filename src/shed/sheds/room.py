@@ -11,7 +11,8 @@ import logging
 import os
 from pathlib import Path
 
-from shed.backends.base import Backend, Liveness
+from shed.backends.base import Liveness
+from shed.backends.interface import Backend, FullDisk
 from shed.config.paths import Paths
 from shed.errors import ShedError
 from shed.sheds.folders import Folders, names
@@ -39,13 +40,14 @@ class Room:
         return name in self._waiting
 
     async def keep(self) -> None:
-        """Look after all VMs; never returns."""
-        while True:
+        """Look after all VMs; returns only when the backend pauses none."""
+        full_disk = self._backend.capabilities.full_disk
+        while full_disk is not None:
             short = self._free() < _LITTLE
             found = await in_thread(self._running)
             self._waiting &= found.keys()
             for name, folder in found.items():
-                await self._look(name, folder)
+                await self._look(full_disk, name, folder)
             await asyncio.sleep(_OFTEN if short or self._waiting else _SELDOM)
 
     def _running(self) -> dict[str, Path]:
@@ -53,9 +55,9 @@ class Room:
         found = {name: Folders(self._paths, name).instance for name in names(self._paths)}
         return {name: folder for name, folder in found.items() if self._backend.liveness(folder) is Liveness.OURS}
 
-    async def _look(self, name: str, folder: Path) -> None:
+    async def _look(self, full_disk: FullDisk, name: str, folder: Path) -> None:
         try:
-            waits = await self._backend.waits_for_room(folder, go_on=self._free() >= _ENOUGH)
+            waits = await full_disk.is_paused(folder, resume=self._free() >= _ENOUGH)
         except ShedError as error:
             log.debug("shed %s: %s", name, error)  # it has ended, or is being started
             return

@@ -53,7 +53,7 @@ async def list_sessions(manager: Manager, name: str) -> list[Session]:
 
 async def all_sessions(manager: Manager) -> tuple[list[Session], list[str]]:
     """Return the sessions of all running sheds, and a warning for each shed that could not be asked."""
-    sheds, warnings = await asyncio.to_thread(manager.list)
+    sheds, warnings = await asyncio.to_thread(manager.catalog.list)
     running = [str(shed["name"]) for shed in sheds if shed["status"] == "running"]
     warnings += [f"{shed['name']}: {shed['detail']}" for shed in sheds if shed["status"] == "error"]
     answers = await asyncio.gather(*(_asked(manager, name) for name in running))
@@ -91,7 +91,7 @@ async def _asked(manager: Manager, name: str) -> list[Session] | str:
 
 
 async def _tmux(manager: Manager, name: str, *words: str) -> Done:
-    done = await run(await manager.open_exec(name, autostart=False), ["tmux", *words], wait=_WAIT)
+    done = await run(await manager.guests.open_exec(name, autostart=False), ["tmux", *words], wait=_WAIT)
     if done.error is not None and done.code == 127:
         raise NoTmuxError(
             f"the image of shed {name!r} has no tmux", hint=f"install it in the shed, or use: shed console {name}"

@@ -7,7 +7,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from shed.backends.base import Backend, Connection, Disk, Machine, Template
+from shed.backends.base import Connection, Disk, Machine
+from shed.backends.interface import Backend, Template, Templates
+from shed.errors import UnavailableError
 from shed.sheds.agent import control
 from shed.threads import in_thread
 
@@ -31,14 +33,23 @@ def blank(image: BootImage, cpus: int, memory_mb: int, folder: Path) -> Machine:
     return Machine("blank", cpus, memory_mb, image.kernel, image.initrd, disks, folder)
 
 
+def templates_of(backend: Backend) -> Templates:
+    """Return the backend's templates.  Raises `UnavailableError` (NO_TEMPLATES) when it makes none."""
+    templates = backend.capabilities.templates
+    if templates is None:
+        raise UnavailableError(f"the backend {backend.name} cannot save VMs", code="NO_TEMPLATES")
+    return templates
+
+
 async def make(backend: Backend, machine: Machine, *, wait: float) -> Template:
     """Make a template for machines like `machine`, unless there is one; `wait` in seconds.  Raises `ShedError`."""
-    found = await in_thread(backend.template, machine)
+    templates = templates_of(backend)
+    found = await in_thread(templates.find, machine)
     if found is not None:
         return found
 
-    async def rest(connection: Connection) -> None:
+    async def settle(connection: Connection) -> None:
         await control(connection, "rest", wait=_REST_SECONDS, network=asdict(backend.network))
         await asyncio.sleep(_CALM_SECONDS)
 
-    return await backend.make_template(machine, rest, timeout=wait)
+    return await templates.make(machine, settle, timeout=wait)

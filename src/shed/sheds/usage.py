@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from shed.backends.interface import Templates
 from shed.config.paths import Paths
 from shed.errors import ShedError
 from shed.images.annotations import blobs_of
@@ -48,10 +49,10 @@ class Kind:
         return {"count": len(items), **self.total.to_wire(), "items": items}
 
 
-def usage(paths: Paths, store: LayoutStore) -> dict[str, Any]:
+def usage(paths: Paths, store: LayoutStore, saved: Templates | None) -> dict[str, Any]:
     """Return what is taken up below `paths` and in `store`, as the API shows it: ``kinds`` by name, and ``total``.
 
-    What cannot be read is left out.
+    `saved` has the templates of VMs, if the backend makes any.  What cannot be read is left out.
     """
     kinds = {
         "images": _images(store),
@@ -63,7 +64,7 @@ def usage(paths: Paths, store: LayoutStore) -> dict[str, Any]:
         "templates": Kind(_entries(paths.templates)),
         "spares": Kind(_entries(paths.spares)),
         "logs": Kind(_entries(paths.logs)),
-        "orphans": Kind([(str(orphan.path), orphan.space) for orphan in find_orphans(paths)]),
+        "orphans": Kind([(str(orphan.path), orphan.space) for orphan in find_orphans(paths, saved)]),
     }
     total = sum((kind.total for kind in kinds.values()), Space())
     return {"kinds": {name: kind.to_wire() for name, kind in kinds.items()}, "total": total.to_wire()}

@@ -13,10 +13,13 @@ import contextlib
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
-from shed.backends.base import Backend, Machine, Template
+from shed.backends.base import Machine
+from shed.backends.interface import Backend, Spares, Template
 from shed.config.paths import Paths
 from shed.config.server import Settings
 from shed.errors import ConflictError, NotFoundError, ShedError
@@ -42,15 +45,29 @@ _SPACE_PAUSE, _NO_SPACE = 10.0, frozenset({"NO_SPACE", "DISK_RESERVE"})
 """The same where it was found out before anything was booted."""
 
 
-class WarmStart:
-    """What the `backend` is asked for templates through, and a pool of spares.
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What a VM can come from other than a boot."""
 
-    There are neither when `settings` say so.
+    way: str
+    """``claim`` for a spare, ``restore`` for a template itself."""
+    name: str
+    template: Template
+    """It, or the one that the spare was restored from."""
+    start: Callable[[Machine], Awaitable[tuple[str, ...]]]
+    """As `Backend.start`, from there."""
+
+
+class WarmStart:
+    """The templates of the `backend`, and a pool of spares.
+
+    There are neither when the backend does not offer them, or `settings` say so.
     """
 
     def __init__(self, paths: Paths, backend: Backend, settings: Settings, admission: Admission) -> None:
         self._folder = paths.templates
         self._backend = backend
+        self._templates = backend.capabilities.templates if settings.warm_start else None
         self._settings = settings
         self._admission = admission
         self._pool = Pool(paths, backend, settings, admission, self.want)
@@ -72,9 +89,10 @@ class WarmStart:
         Then have spares made for the default image, if it is here.
         """
         settings = self._settings
-        if settings.warm_start:
-            await self._backend.sweep_templates()
-        if settings.warm_start and settings.warm_spares:
+        if self._templates is None:
+            return
+        await self._templates.sweep()
+        if settings.warm_spares:
             with contextlib.suppress(NotFoundError):  # then the first shed shows what they are to be like
                 image = await in_thread(resolve, settings.default_image)
                 self._pool.like(blank(image, settings.default_cpus, settings.default_memory_mb, self._folder))
@@ -85,47 +103,56 @@ class WarmStart:
             task.cancel()
         await asyncio.gather(*self._making.values(), self._pool.close(), return_exceptions=True)
 
-    async def sources(self, machine: Machine) -> list[Spare | Template]:
+    async def sources(self, machine: Machine) -> list[Source]:
         """Return what `machine` can come from, the quickest first."""
-        if not self._settings.warm_start:
+        if self._templates is None:
             return []
         self._pool.like(machine)
         try:
-            template = await in_thread(self._backend.template, machine)
+            template = await in_thread(self._templates.find, machine)
         except (ShedError, OSError) as error:
             log.warning("shed %s: templates cannot be used: %s", machine.name, error)
             return []
-        spare = self._pool.take(template) if template else None
-        return [source for source in (spare, template) if source is not None]
+        if template is None:
+            return []
+        restore = partial(self._templates.restore, template=template)
+        found = [Source("restore", template.path.name, template, restore)]
+        spares = self._backend.capabilities.spares
+        if spares is not None and (spare := self._pool.take(template)) is not None:
+            found.insert(0, Source("claim", spare.machine.name, template, partial(_claim, spares, spare)))
+        return found
 
     def starting(self) -> contextlib.AbstractContextManager[None]:
         """Leave the processor to a start meanwhile."""
         return self._pool.standing_back()
 
-    async def is_sheds_own(self, error: ShedError, source: Spare | Template) -> bool:
+    async def is_sheds_own(self, error: ShedError, source: Source) -> bool:
         """Tell whether `error` is that of the shed that was to come up from `source`, so that any other start would end in it too.
 
         The guest says so, and what it was restored from is what was saved: it is a guest that can be believed.
         """
-        template = source.template if isinstance(source, Spare) else source
-        return error.code in _SHEDS_OWN and await asyncio.to_thread(self._backend.is_whole, template)
+        if self._templates is None or error.code not in _SHEDS_OWN:
+            return False
+        return await asyncio.to_thread(self._templates.is_whole, source.template)
 
     async def to_blame(self, template: Template, machine: Machine) -> None:
         """Drop a template that `machine` could not be restored from, although it boots.
 
         The second of a shape is the last.
         """
+        if self._templates is None:
+            return
         self._blamed[_shape(machine)] += 1
         log.warning("template %s could not be used and is dropped", template.path.name)
         try:
-            await in_thread(self._backend.drop_template, template)
+            await in_thread(self._templates.drop, template)
         except ShedError as error:
             log.warning("cannot remove template %s: %s", template.path.name, error)
 
     def want(self, machine: Machine) -> None:
         """Have a template made in the background for machines like `machine`, unless that has failed too often, or lately."""
         shape = _shape(machine)
-        if not self._settings.warm_start or shape in self._making or self._blamed[shape] >= _MOST_BLAMED:
+        if self._templates is None or shape in self._making or self._blamed[shape] >= _MOST_BLAMED:
             return
         if time.monotonic() >= self._failed.get(shape, -_PAUSE) + _PAUSE:
             self._making[shape] = asyncio.create_task(
@@ -150,6 +177,11 @@ class WarmStart:
             self._pool.look()
         finally:
             del self._making[shape]
+
+
+async def _claim(spares: Spares, spare: Spare, machine: Machine) -> tuple[str, ...]:
+    await spares.claim(spare.machine, machine)
+    return ()
 
 
 def _shape(machine: Machine) -> tuple[object, ...]:

@@ -1,7 +1,8 @@
 """One check of the doctor, by itself."""
 
+from shed.checks import Result
 from shed.server.doctor.examine import examine
-from shed.server.doctor.result import Check, Host, Result
+from shed.server.doctor.host import Check, Host
 
 
 def found(host: Host, check: Check, name: str = "") -> Result:

@@ -15,10 +15,10 @@ import signal
 import sys
 import time
 import uuid
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from shed.backends.base import Connection, Liveness, Machine, Network, Probe, Stream, Template
+from shed.backends.base import Connection, Liveness, Machine, Network, Stream
+from shed.backends.interface import Capabilities, Prepare, StoredTemplate, Template
 from shed.backends.qemu import process, userns
 from shed.backends.qemu.command import Host
 from shed.errors import BackendError, ConflictError
@@ -92,12 +92,19 @@ async def _open(state_dir: Path, port: int) -> FakeStream:
     except OSError:
         raise BackendError("nothing answers", code="STREAM_RESET") from None
     stream = FakeStream(reader, writer, halves=port == PORT_PROXY)
-    await stream.write(b"%d\n" % port)
+    try:
+        await stream.write(b"%d\n" % port)
+    except BackendError:
+        stream.close()
+        raise
     return stream
 
 
 class FakeBackend:
-    """See the module.  `faults` are given to the next VMs; `unknown` makes every liveness question unanswerable."""
+    """See the module.  `faults` are given to the next VMs; `unknown` makes every liveness question unanswerable.
+
+    It offers what QEMU does but diagnostics; set `capabilities` to have it offer less.
+    """
 
     name = "fake"
     network = Network("10.0.2.15/24", "10.0.2.2", "10.0.2.3")
@@ -106,80 +113,20 @@ class FakeBackend:
         self.faults = set(faults)
         self.unknown = False
         self.started: list[Machine] = []
-        self.claimed: list[Machine] = []
-        self.full: set[str] = set()
-        """Names of sheds that wait for room on the disk."""
-        self.waiting: set[Path] = set()
-        """Folders of spares."""
-        self.saves = False
-        """Whether templates can be made: they are names alone, and a VM restored from one is as any other."""
-        self.templates: dict[tuple[int, int], Template] = {}
-        self.tried = self.made = 0
-        self.saving = asyncio.Lock()
+        self.saved = FakeTemplates(self)
+        self.spares = FakeSpares(self)
+        self.full_disk = FakeFullDisk()
+        self.capabilities = Capabilities(self.saved, self.spares, self.full_disk)
 
-    async def probe(self) -> Probe:
-        return Probe(usable=True, accel="none", reason="nothing is needed")
-
-    def template(self, machine: Machine) -> Template | None:
-        return self.templates.get((machine.cpus, machine.memory_mb))
-
-    async def make_template(
-        self, machine: Machine, rest: Callable[[Connection], Awaitable[None]], *, timeout: float
-    ) -> Template:
-        self.tried += 1
-        if not self.saves:
-            raise BackendError("this backend saves no machines")
-        if self.saving.locked():
-            raise ConflictError("another one is being made", code="LOCKED")
-        async with self.saving:
-            await asyncio.sleep(0.1)
-        self.made += 1
-        shape = (machine.cpus, machine.memory_mb)
-        return self.templates.setdefault(shape, Template(Path("template-{}-{}".format(*shape)), str(self.made)))
-
-    async def make_spare(
-        self, machine: Machine, template: Template, rehearse: Callable[[Connection], Awaitable[None]], *, timeout: float
-    ) -> None:
-        await self.start(machine, template)
-        try:
-            link = await self.connect(machine.state_dir, timeout=timeout)
-            try:
-                await rehearse(link)
-            finally:
-                await link.close()
-        except BaseException:
-            await self.kill(machine.state_dir)
-            raise
-        self.waiting.add(machine.state_dir)
-
-    async def claim(self, spare: Machine, machine: Machine) -> None:
-        self.claimed.append(machine)
-        self.waiting.discard(spare.state_dir)
-        if "no-claim" in self.faults:
-            await self.kill(spare.state_dir)
-            raise BackendError("the VM that waits does not do what it is told")
-        try:
-            await in_thread(process.move, spare.state_dir, machine.state_dir, machine.name)
-        except BaseException:
-            for folder in (spare.state_dir, machine.state_dir):
-                await self.kill(folder)
-            raise
-
-    async def sweep_templates(self) -> None:
-        pass
-
-    def is_whole(self, template: Template) -> bool:
-        return "rotten" not in self.faults
-
-    def drop_template(self, template: Template) -> None:
-        self.templates = {shape: kept for shape, kept in self.templates.items() if kept != template}
-
-    async def start(self, machine: Machine, template: Template | None = None) -> tuple[str, ...]:
+    async def start(self, machine: Machine) -> tuple[str, ...]:
+        if self.liveness(machine.state_dir) is not Liveness.NOT_OURS:
+            raise ConflictError(f"the VM of shed {machine.name} runs already", code="SHED_ALREADY_RUNNING")
         self.started.append(machine)
-        if "no-start" in self.faults or (template is not None and "no-restore" in self.faults):
+        if "no-start" in self.faults:
             raise BackendError("the VM cannot be started")
         for disk in machine.disks:
-            assert disk.path.exists(), disk
+            if not disk.path.exists():
+                raise BackendError(f"the VM cannot be started: there is no {disk.path}", code="VM_START_FAILED")
         host = Host(Path(sys.executable), "none", str(uuid.uuid4()))
         seen = {name: os.environ[name] for name in ("HOME", "TMUX_TMPDIR") if name in os.environ} | {
             "PYTHONPATH": ":".join(sys.path)
@@ -219,18 +166,13 @@ class FakeBackend:
     async def half_started(self, state_dir: Path) -> bool:
         return False
 
-    async def waits_for_room(self, state_dir: Path, *, go_on: bool) -> bool:
-        if go_on:
-            self.full.discard(state_dir.name)
-        return state_dir.name in self.full
-
     async def wait_exit(self, state_dir: Path, *, timeout: float) -> bool:
         record = process.load(state_dir)
         return record is None or await process.wait_exit(record, timeout=timeout)
 
     async def kill(self, state_dir: Path) -> None:
         record = process.load(state_dir)
-        self.waiting.discard(state_dir)
+        self.spares.waiting.discard(state_dir)
         if record is not None and not self.unknown:
             process.send_signal(record, signal.SIGKILL)
             await process.wait_exit(record, timeout=60)
@@ -239,3 +181,100 @@ class FakeBackend:
     def pid(self, state_dir: Path) -> int | None:
         record = process.load(state_dir)
         return None if record is None else record.pid
+
+
+class FakeTemplates:
+    """Templates are names alone, and a VM restored from one is as any other.  None can be made unless `possible`."""
+
+    def __init__(self, backend: FakeBackend) -> None:
+        self.possible = False
+        self.kept: dict[tuple[int, int], Template] = {}
+        """By processors and memory."""
+        self.saving: dict[Path, int] = {}
+        """The folders of VMs that are being saved, with their MiB."""
+        self.tried = self.made = 0
+        self._backend = backend
+        self._turn = asyncio.Lock()
+
+    def find(self, machine: Machine) -> Template | None:
+        return self.kept.get((machine.cpus, machine.memory_mb))
+
+    async def make(self, machine: Machine, prepare: Prepare, *, timeout: float) -> Template:
+        self.tried += 1
+        if not self.possible:
+            raise BackendError("this backend saves no machines")
+        if self._turn.locked():
+            raise ConflictError("another one is being made", code="LOCKED")
+        async with self._turn:
+            await asyncio.sleep(0.1)
+        self.made += 1
+        shape = (machine.cpus, machine.memory_mb)
+        return self.kept.setdefault(shape, Template(Path("template-{}-{}".format(*shape)), str(self.made)))
+
+    async def restore(self, machine: Machine, template: Template) -> tuple[str, ...]:
+        if "no-restore" in self._backend.faults:
+            self._backend.started.append(machine)
+            raise BackendError("the VM cannot be started")
+        return await self._backend.start(machine)
+
+    def is_whole(self, template: Template) -> bool:
+        return "rotten" not in self._backend.faults
+
+    def drop(self, template: Template) -> None:
+        self.kept = {shape: kept for shape, kept in self.kept.items() if kept != template}
+
+    async def sweep(self) -> None:
+        pass
+
+    def being_made(self) -> dict[Path, int]:
+        return self.saving
+
+    def stored(self) -> tuple[StoredTemplate, ...]:
+        return ()
+
+
+class FakeSpares:
+    """VMs that run on while they wait, in the folders `waiting`."""
+
+    def __init__(self, backend: FakeBackend) -> None:
+        self.waiting: set[Path] = set()
+        self.claimed: list[Machine] = []
+        self._backend = backend
+
+    async def make(self, machine: Machine, template: Template, prepare: Prepare, *, timeout: float) -> None:
+        await self._backend.saved.restore(machine, template)
+        try:
+            link = await self._backend.connect(machine.state_dir, timeout=timeout)
+            try:
+                await prepare(link)
+            finally:
+                await link.close()
+        except BaseException:
+            await self._backend.kill(machine.state_dir)
+            raise
+        self.waiting.add(machine.state_dir)
+
+    async def claim(self, spare: Machine, machine: Machine) -> None:
+        self.claimed.append(machine)
+        self.waiting.discard(spare.state_dir)
+        if "no-claim" in self._backend.faults:
+            await self._backend.kill(spare.state_dir)
+            raise BackendError("the VM that waits does not do what it is told")
+        try:
+            await in_thread(process.move, spare.state_dir, machine.state_dir, machine.name)
+        except BaseException:
+            for folder in (spare.state_dir, machine.state_dir):
+                await self._backend.kill(folder)
+            raise
+
+
+class FakeFullDisk:
+    """The VMs of the sheds called `full` are paused."""
+
+    def __init__(self) -> None:
+        self.full: set[str] = set()
+
+    async def is_paused(self, state_dir: Path, *, resume: bool) -> bool:
+        if resume:
+            self.full.discard(state_dir.name)
+        return state_dir.name in self.full

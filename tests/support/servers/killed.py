@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-from shed.backends.base import Template
+from shed.backends.interface import Template
 from shed.sheds.manager import Manager
 from support.servers.fake_backend import FakeStream
 from support.servers.world import World
@@ -45,7 +45,7 @@ def killed_at(step: int, world: World, work: Work, *, warm: bool = True, spares:
 def _serve(step: int, root: Path, work: Work, warm: bool, spares: int) -> None:
     world = World(root)
     world.with_settings(warm_start=warm, warm_spares=spares, default_image="base")
-    world.backend.templates[world.settings.default_cpus, world.settings.default_memory_mb] = Template(
+    world.backend.saved.kept[world.settings.default_cpus, world.settings.default_memory_mb] = Template(
         Path("template"), "mark"
     )
 
@@ -54,7 +54,7 @@ def _serve(step: int, root: Path, work: Work, warm: bool, spares: int) -> None:
             _die_before(step, world.paths.data)
         async with world.manager() as manager:
             if spares:
-                await until(lambda: len(world.backend.waiting) == spares)
+                await until(lambda: len(world.backend.spares.waiting) == spares)
                 _die_before(step, world.paths.data)
             await work(manager)
             os._exit(0)

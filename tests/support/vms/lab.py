@@ -23,7 +23,7 @@ from shed.oci.store import LayoutStore
 from shed.sheds.agent import control
 from shed.sheds.upper import make_upper
 from shed.sheds.upper import template as upper_template
-from support.vms.templates import CPUS, MEMORY_MB, WARM, lend
+from support.vms.templates import CPUS, MEMORY_MB, lend, start
 
 HELLO_SECONDS = 120.0
 MEGABYTE = 1 << 20
@@ -56,9 +56,7 @@ class Lab:
 
     async def ready(self, machine: Machine) -> Connection:
         """Boot or restore `machine`, and configure it."""
-        template = self.backend.template(machine)
-        assert (template is not None) == (self.way == WARM)
-        await self.backend.start(machine, template)
+        await start(self.backend, machine, self.way)
         link = await self.backend.connect(machine.state_dir, timeout=HELLO_SECONDS)
         mounts = [
             {"tag": share.tag, "target": "/workspace", "readonly": share.mode == "ro"} for share in machine.shares

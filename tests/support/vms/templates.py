@@ -14,9 +14,10 @@ import os
 import shutil
 from pathlib import Path
 
-from shed.backends.base import Disk, Machine, Share, Template
+from shed.backends.base import Disk, Machine, Share
+from shed.backends.interface import Backend, Template
 from shed.backends.qemu import QemuBackend, accel
-from shed.backends.qemu.backend import PROGRAM
+from shed.backends.qemu.machines import PROGRAM
 from shed.backends.qemu.templates import MEMORY, RECORD, STATE
 from shed.config.paths import Paths
 from shed.config.server import Settings
@@ -48,6 +49,15 @@ def lend(data: Path, way: str) -> None:
         for name in (MEMORY, STATE):
             (lent / name).symlink_to(template.path / name)
         shutil.copy(template.path / RECORD, lent)  # its time is that of the last use
+
+
+async def start(backend: Backend, machine: Machine, way: str) -> None:
+    """Boot `machine`, or restore it from the template that was lent, as `way` says."""
+    templates = backend.capabilities.templates
+    assert templates is not None
+    template = templates.find(machine)
+    assert (template is not None) == (way == WARM)
+    await (backend.start(machine) if template is None else templates.restore(machine, template))
 
 
 @functools.cache

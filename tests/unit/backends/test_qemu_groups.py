@@ -215,12 +215,12 @@ def test_a_vm_without_a_group_is_refused_or_told_once(
     vm, found = machine(tmp_path), command.Host(Path("/qemu"), "tcg", "0f0c9a51-7e0a")
     try:
         with pytest.raises(BackendError, match="there are none here"):
-            QemuBackend(Paths(tmp_path), control_groups="require")._holding(vm, found)(sleeper.pid)
-        QemuBackend(Paths(tmp_path), control_groups="never")._holding(vm, found)(sleeper.pid)
+            QemuBackend(Paths(tmp_path), control_groups="require").holding(vm, found)(sleeper.pid)
+        QemuBackend(Paths(tmp_path), control_groups="never").holding(vm, found)(sleeper.pid)
         assert "there are none here" not in caplog.text
         auto = QemuBackend(Paths(tmp_path))
-        auto._holding(vm, found)(sleeper.pid)
-        auto._holding(vm, found)(sleeper.pid)
+        auto.holding(vm, found)(sleeper.pid)
+        auto.holding(vm, found)(sleeper.pid)
         assert caplog.text.count("there are none here") == 1
     finally:
         sleeper.send_signal(signal.SIGKILL)

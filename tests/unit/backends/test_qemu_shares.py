@@ -13,7 +13,7 @@ import pytest
 
 from shed.backends.base import Machine, Share
 from shed.backends.guard import mode
-from shed.backends.qemu import backend, command, process, userns
+from shed.backends.qemu import command, machines, process, userns
 from shed.backends.qemu.userns import Identity, plan
 from shed.errors import UsageError
 from shed.progress import Stop
@@ -142,7 +142,7 @@ def test_forbidden_namespaces_are_done_without(
     monkeypatch.setattr(process, "launch", launch)
     machine = Machine("demo", 1, 256, Path("/k"), Path("/i"), (), tmp_path, (share(tmp_path),))
     wanted = Identity(((0, 0), (1000, 500)), ((0, 0), (1000, 501)), (1000, 1000))
-    _, warnings = backend._launch(machine, command.Host(Path("/qemu"), "tcg", "uuid"), wanted, lambda _: None, Stop())
+    _, warnings = machines._launch(machine, command.Host(Path("/qemu"), "tcg", "uuid"), wanted, lambda _: None, Stop())
     assert [identity.namespace for _, identity in calls] == [True, False]
     assert [argv[argv.index("-runas") + 1] for argv, _ in calls] == ["1000:1000", "500:501"]
     assert len(warnings) == 1

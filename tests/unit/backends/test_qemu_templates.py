@@ -14,9 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from shed.backends.base import Disk, Machine, Share, Template
-from shed.backends.qemu import accel, command, templates
-from shed.backends.qemu.templates import Limits, Templates
+from shed.backends.base import Disk, Machine, Share
+from shed.backends.interface import Template
+from shed.backends.qemu import QemuBackend, accel, command, templates
+from shed.backends.qemu.templates import Limits, TemplateStore
 from shed.config.paths import Paths
 from shed.errors import ConflictError, StorageError
 from shed.oci.store import LayoutStore
@@ -61,7 +62,7 @@ def host(program: Path) -> command.Host:
     return command.Host(program, "tcg", "some uuid", one_thread=True)
 
 
-def publish(store: Templates, wanted: Machine, on: command.Host) -> Template:
+def publish(store: TemplateStore, wanted: Machine, on: command.Host) -> Template:
     """Make a template, without a VM."""
     with store.lock():
         plan = store.begin(wanted, on)
@@ -74,7 +75,7 @@ def publish(store: Templates, wanted: Machine, on: command.Host) -> Template:
 
 def test_one_serves_every_shed_of_its_shape(paths: Paths, program: Path) -> None:
     """Names, images, uppers and shared folders do not matter; all that a restored machine must have in common does."""
-    store, on = Templates(paths.templates, Limits()), host(program)
+    store, on = TemplateStore(paths.templates, Limits()), host(program)
     made = publish(store, machine(paths), on)
     assert sorted(path.name for path in made.path.iterdir()) == ["memory", "state", "template.json"]
     assert made.path.stat().st_mode & 0o777 == 0o700
@@ -98,7 +99,7 @@ def test_one_serves_every_shed_of_its_shape(paths: Paths, program: Path) -> None
 
 def test_another_qemu_finds_nothing(paths: Paths, program: Path) -> None:
     """Even one that says the same of itself: the file is another."""
-    store, on = Templates(paths.templates, Limits()), host(program)
+    store, on = TemplateStore(paths.templates, Limits()), host(program)
     publish(store, machine(paths), on)
     program.write_text(program.read_text() + "# patched\n")
     assert store.find(machine(paths), on) is None
@@ -110,7 +111,7 @@ def test_damage_is_seen_and_removed(
     paths: Paths, program: Path, name: str, damage: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """At whatever place, in whatever file; the next one can be made."""
-    store, on = Templates(paths.templates, Limits()), host(program)
+    store, on = TemplateStore(paths.templates, Limits()), host(program)
     chance = random.Random(f"{name} {damage}")
     for _ in range(5):
         made = publish(store, machine(paths), on)
@@ -136,7 +137,7 @@ def test_damage_is_seen_and_removed(
 @pytest.mark.parametrize("elsewhere", ["a file", "an empty folder"])
 def test_what_was_put_in_its_place_is_removed(paths: Paths, program: Path, tmp_path: Path, elsewhere: str) -> None:
     """A link, also one that was left half removed; what it leads to stays, and the next template can be made."""
-    store, on = Templates(paths.templates, Limits()), host(program)
+    store, on = TemplateStore(paths.templates, Limits()), host(program)
     made = publish(store, machine(paths), on)
     shutil.rmtree(made.path)
     target = tmp_path / "elsewhere"
@@ -152,7 +153,7 @@ def test_what_was_put_in_its_place_is_removed(paths: Paths, program: Path, tmp_p
 
 def test_bytes_that_changed_without_a_trace(paths: Paths, program: Path) -> None:
     """They are not looked for at each start, but by the doctor, and when a restored guest says that its shed is bad."""
-    store, on = Templates(paths.templates, Limits()), host(program)
+    store, on = TemplateStore(paths.templates, Limits()), host(program)
     made = publish(store, machine(paths), on)
     memory = made.path / "memory"
     times = memory.stat()
@@ -172,14 +173,14 @@ def test_bytes_that_changed_without_a_trace(paths: Paths, program: Path) -> None
 def test_the_least_recently_used_goes_first(paths: Paths, program: Path) -> None:
     """Three are kept, then as many as there is room for; the newest stays in any case."""
     on = host(program)
-    store = Templates(paths.templates, Limits(count=3))
+    store = TemplateStore(paths.templates, Limits(count=3))
     for cpus in (1, 2, 3):
         made = publish(store, machine(paths, cpus=cpus), on)
         os.utime(made.path / "template.json", (cpus, cpus))
     assert store.find(machine(paths, cpus=1), on)  # used just now
     publish(store, machine(paths, cpus=4), on)
     assert [cpus for cpus in range(1, 5) if store.find(machine(paths, cpus=cpus), on)] == [1, 3, 4]
-    small = Templates(paths.templates, Limits(disk_bytes=1))
+    small = TemplateStore(paths.templates, Limits(disk_bytes=1))
     publish(small, machine(paths, cpus=5), on)
     assert [path.name[:7] for path in paths.templates.glob("vm-*")] == ["vm-5cpu"]
 
@@ -188,28 +189,33 @@ def test_two_do_not_make_at_once_and_no_room_is_told(
     paths: Paths, program: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The second is told at once; a disk without room is not filled."""
-    store, on = Templates(paths.templates, Limits()), host(program)
-    with store.lock(), pytest.raises(ConflictError), Templates(paths.templates, Limits()).lock():
+    store, on = TemplateStore(paths.templates, Limits()), host(program)
+    with store.lock(), pytest.raises(ConflictError), TemplateStore(paths.templates, Limits()).lock():
         pass
+    with store.lock():
+        plan = store.begin(machine(paths, memory_mb=512), on)
+        assert store.unfinished() == {plan.state_dir: 512}
+        shutil.rmtree(plan.state_dir)
     monkeypatch.setattr(templates, "_NEEDED", 1 << 60)
     with pytest.raises(StorageError, match=r"no space for a template in .*: .* free, 1048576 TiB needed"):
         store.begin(machine(paths), on)
-    assert store.unfinished() == []
+    assert store.unfinished() == {}
 
 
 def test_prune_takes_what_nobody_restores_from(paths: Paths, program: Path) -> None:
     """Those of a runtime that is gone, of another QEMU, and what a removal that was cut short has left; a useful one
     stays.
     """
-    store, on = Templates(paths.templates, Limits()), host(program)
+    store, on = TemplateStore(paths.templates, Limits()), host(program)
+    saved = QemuBackend(paths).capabilities.templates
     runtime = LayoutStore(paths.images).blobs / RUNTIME
     runtime.parent.mkdir(parents=True)
     runtime.touch()
     made = publish(store, machine(paths), on)
     then = time.time() - orphans.OLD - 60
     os.utime(made.path, (then, then))
-    assert orphans.find_orphans(paths) == []
-    assert [orphan.path for orphan in orphans.find_orphans(paths, gone={runtime})] == [made.path]
+    assert orphans.find_orphans(paths, saved) == []
+    assert [orphan.path for orphan in orphans.find_orphans(paths, saved, gone={runtime})] == [made.path]
     record = json.loads((made.path / "template.json").read_text())
     assert record["identity"]["qemu"] == accel.version(program)
     left, link = paths.templates / ".vm-x.gone", paths.templates / ".vm-y.gone"
@@ -218,7 +224,7 @@ def test_prune_takes_what_nobody_restores_from(paths: Paths, program: Path) -> N
     for path in (left, link):
         os.utime(path, (then, then), follow_symlinks=False)
     program.write_text(program.read_text() + "# patched\n")
-    found = orphans.find_orphans(paths)
+    found = orphans.find_orphans(paths, saved)
     assert [orphan.path for orphan in found] == [left, link, made.path]
     with store.lock():
         assert not any(orphans.remove_orphan(orphan) for orphan in found)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from shed.checks import Status
 from shed.config.paths import Paths
 from shed.config.server import ConfigError, Settings, parse_settings
 from shed.errors import ConflictError, DataError
@@ -27,7 +28,7 @@ from shed.oci.manifest import Manifest
 from shed.oci.registry.client import Repository
 from shed.oci.store import LayoutStore
 from shed.progress import Progress
-from shed.server.doctor.result import Host, Status
+from shed.server.doctor.host import Host
 from shed.server.doctor.storage import kernels
 from support.images.minted import digest_of, mint_sound, small_kit, variant
 from support.servers.doctor import found

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from shed.config.paths import Paths
-from shed.server.doctor.result import Host
+from shed.server.doctor.host import Host
 from shed.sheds import folders
 from support.servers.running import Running
 from support.servers.world import World

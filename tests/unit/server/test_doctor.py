@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from shed.backends.qemu import diagnostics
+from shed.checks import Result, Status
 from shed.config.paths import Paths
 from shed.errors import UsageError
 from shed.images.bootkit.build import save_kit
@@ -23,7 +25,7 @@ from shed.oci.manifest import Manifest
 from shed.oci.store import LayoutStore
 from shed.server.doctor import machine, storage
 from shed.server.doctor.examine import as_json, as_text, examine
-from shed.server.doctor.result import Host, Result, Status
+from shed.server.doctor.host import Host
 from shed.server.main import main
 from shed.sheds import folders, metadata
 from support.images.minted import mint_small, small_kit
@@ -91,7 +93,7 @@ def test_a_guest_is_really_started(host: Host, kit_store: LayoutStore, monkeypat
     """The boot kit's kernel gets as far as it can; emulation is a warning with its reason."""
     shutil.rmtree(host.paths.images, ignore_errors=True)
     host.paths.images.symlink_to(kit_store.root)
-    monkeypatch.setattr(machine, "_GUEST_SECONDS", 200)
+    monkeypatch.setattr(diagnostics, "GUEST_SECONDS", 200)
     assert found(host, machine.acceleration, "acceleration") == Result(
         "acceleration", Status.WARN, "tcg: asked for with SHED_ACCEL=tcg"
     )

@@ -12,11 +12,12 @@ from typing import Any
 
 import pytest
 
+from shed.checks import Status
 from shed.errors import UnavailableError
 from shed.oci.registry.connections import Connections
 from shed.server import local
 from shed.server.doctor import hostile
-from shed.server.doctor.result import Host, Status
+from shed.server.doctor.host import Host
 from support.servers.doctor import found
 
 

@@ -11,9 +11,10 @@ import pytest
 from shed.backends.qemu import groups
 from shed.backends.qemu.budget import Budget
 from shed.backends.qemu.groups import Groups, Way
+from shed.checks import Status
 from shed.config.paths import Paths
 from shed.server.doctor import limits
-from shed.server.doctor.result import Host, Status
+from shed.server.doctor.host import Host
 from shed.sheds import folders, headroom
 
 NONE = Groups(Way.NONE, "there are none here", "get some")

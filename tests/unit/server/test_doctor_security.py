@@ -11,9 +11,10 @@ from queue import Queue
 import asyncssh
 import pytest
 
+from shed.checks import Status
 from shed.config.paths import Paths
 from shed.server.doctor import security
-from shed.server.doctor.result import Host, Status
+from shed.server.doctor.host import Host
 from shed.server.doctor.ssh import ssh_port
 from shed.server.main import main
 from support.ports import free_port

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from shed.checks import Result, Status
 from shed.server import local
 from shed.server.doctor import service
-from shed.server.doctor.result import Host, Result, Status
+from shed.server.doctor.host import Host
 from shed.server.service import systemd
 from shed.version import VERSION
 from support.servers.doctor import found

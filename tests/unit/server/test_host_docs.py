@@ -35,7 +35,8 @@ def test_every_row_of_the_doctor_is_explained() -> None:
         row.replace("NAME", "").strip()
         for row in re.findall(r"^\| `([^`]+)` \|", (DOCS / "doctor.md").read_text(), re.MULTILINE)
     }
-    sources = "".join(path.read_text() for path in SOURCES.glob("*.py"))
-    named = set(re.findall(r'(?:Result|Result\.of|_image)\((?:store, digest, )?f?"([a-z ]+)', sources))
+    backends = (SOURCES.parents[1] / "backends").glob("*/diagnostics.py")
+    sources = "".join(path.read_text() for path in (*SOURCES.glob("*.py"), *backends))
+    named = set(re.findall(r'(?:Result|Result\.of|_image)\(\s*(?:store, digest, )?f?"([a-z ]+)', sources))
     checks = set(re.findall(r'^    \("([a-z ]+)", ', sources, re.MULTILINE)) - {"leftovers"}
     assert rows == {name.strip() for name in named} | checks

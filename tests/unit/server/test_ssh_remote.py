@@ -41,7 +41,7 @@ class Somebody:
     name = "dev"
 
     def __init__(self, address: str = "1") -> None:
-        self.manager = self
+        self.manager = self.guests = self
         self.connection = self
         self.arriving = asyncio.Semaphore(MOST_ARRIVING)
         self.tasks: list[asyncio.Task[None]] = []

@@ -102,7 +102,7 @@ async def test_a_stopped_shed_gives_its_promise_back_and_force_goes_on(world: Wo
         with pytest.raises(ShedError, match="cannot carry shed 'a'"):
             await manager.start("a", Progress())
         with pytest.raises(ShedError, match="cannot carry shed 'a'"):
-            await manager.open_exec("a")
+            await manager.guests.open_exec("a")
         assert (await manager.start("a", Progress(), force=True))["status"] == "running"
         assert (await create(manager, "c", memory_mb=8192, force=True))["status"] == "running"
 
@@ -136,7 +136,9 @@ def test_swap_and_what_vms_have_already_count_as_room(
 async def test_spares_and_machines_that_are_saved_count(world: World, host: Host) -> None:
     """They have VMs, too: their memory is promised, though they are no sheds that run."""
     admission = Admission(world.paths, world.backend, world.settings)
-    for folder in (world.paths.spares / "7", world.paths.templates / ".vm-2cpus-3072mb-0123.new"):
+    saved = world.paths.templates / "saved"
+    world.backend.saved.saving[saved] = 3072
+    for folder in (world.paths.spares / "7", saved):
         folder.mkdir()
         disk = world.blobs / "root"
         await world.backend.start(Machine("spare", 1, 1, disk, disk, (Disk(disk, read_only=True),), folder))
@@ -221,7 +223,7 @@ def test_space_that_is_to_stay_free_is_kept_and_told(world: World, host: Host) -
 
     async def listed() -> str:
         async with world.manager() as manager:
-            return str(manager.get("a")["detail"])
+            return str(manager.catalog.get("a")["detail"])
 
     assert "it may soon stand still" in asyncio.run(listed())
 
@@ -238,9 +240,9 @@ async def test_nothing_is_made_that_nobody_waits_for_on_a_full_host(
     world: World, host: Host, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Neither templates nor spares, while a shed would be refused.  6aee119 makes them in any case."""
-    world.backend.saves = True
+    world.backend.saved.possible = True
     world.with_settings(warm_spares=1)
     host.memory(100 << 20)
     async with world.manager():
         await until(lambda: "cannot carry a template's VM now" in caplog.text)
-        assert (world.backend.tried, world.backend.started) == (0, [])
+        assert (world.backend.saved.tried, world.backend.started) == (0, [])

@@ -94,14 +94,14 @@ def staging_folder(paths: Paths) -> tuple[Path, Path]:
 def test_three_things_make_an_orphan(paths: Paths, make: Callable[[Paths], tuple[Path, Path]]) -> None:
     """It is old, its lock is free, and it has no owner; between the look and the removal that is asked again."""
     path, lock = make(paths)
-    assert find_orphans(paths) == []
+    assert find_orphans(paths, None) == []
     age(path)
-    (orphan,) = find_orphans(paths)
+    (orphan,) = find_orphans(paths, None)
     assert (orphan.path, orphan.lock) == (path, lock)
     assert not path.is_file() or orphan.space.size == path.stat().st_size
     if not lock.is_dir():
         with locked(lock):
-            assert find_orphans(paths) == []
+            assert find_orphans(paths, None) == []
             assert not remove_orphan(orphan)
     os.utime(path)
     assert not remove_orphan(orphan)
@@ -119,14 +119,14 @@ def test_what_has_an_owner_is_none(paths: Paths) -> None:
     """
     folder, _ = upper(paths)
     age(folder)
-    (orphan,) = find_orphans(paths)
+    (orphan,) = find_orphans(paths, None)
     for owner in ("dev", ".dev.new", ".dev.gone"):
         (paths.instances / owner).mkdir()
-        assert folder not in {found.path for found in find_orphans(paths)}
+        assert folder not in {found.path for found in find_orphans(paths, None)}
         assert not remove_orphan(orphan)
         (paths.instances / owner).rmdir()
     (paths.instances / "dev").symlink_to("/not/mounted")
-    assert find_orphans(paths) == []
+    assert find_orphans(paths, None) == []
     shutil.rmtree(folder)
     store = LayoutStore(paths.images)
     runtime = store.put_bytes(b"runtime")
@@ -134,5 +134,5 @@ def test_what_has_an_owner_is_none(paths: Paths) -> None:
     for path in templates:
         path.touch()
         age(path)
-    assert find_orphans(paths) == []
-    assert [found.path for found in find_orphans(paths, gone={store.blob_path(runtime)})] == templates
+    assert find_orphans(paths, None) == []
+    assert [found.path for found in find_orphans(paths, None, gone={store.blob_path(runtime)})] == templates

@@ -17,8 +17,8 @@ async def test_a_clock_is_corrected_where_it_is_surely_wrong(world: World) -> No
         await create(manager, "right")
         world.backend.faults.add("late")
         await create(manager, "late")
-        assert set(re.findall("\nclock (.*)", manager.console_log("right").decode())) == {"0"}
-        assert manager.console_log("late").endswith(b"clock 100\n")
+        assert set(re.findall("\nclock (.*)", manager.catalog.console_log("right").decode())) == {"0"}
+        assert manager.catalog.console_log("late").endswith(b"clock 100\n")
 
 
 async def test_guests_clocks_are_looked_at_when_ours_jumps(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -30,11 +30,11 @@ async def test_guests_clocks_are_looked_at_when_ours_jumps(world: World, monkeyp
     async with world.manager() as manager:
         for name in ("one", "two"):
             await create(manager, name)
-        pid = manager.get("two")["pid"]
+        pid = manager.catalog.get("two")["pid"]
         os.kill(pid, signal.SIGSTOP)
-        asked = {name: manager.console_log(name).count(b"\nclock") for name in ("one", "two")}
+        asked = {name: manager.catalog.console_log(name).count(b"\nclock") for name in ("one", "two")}
         ahead = clock._ahead()
         monkeypatch.setattr(clock, "_ahead", lambda: ahead + 3600)
-        await until(lambda: manager.console_log("one").count(b"\nclock") > asked["one"])
+        await until(lambda: manager.catalog.console_log("one").count(b"\nclock") > asked["one"])
         os.kill(pid, signal.SIGCONT)
-        await until(lambda: manager.console_log("two").count(b"\nclock") > asked["two"])
+        await until(lambda: manager.catalog.console_log("two").count(b"\nclock") > asked["two"])

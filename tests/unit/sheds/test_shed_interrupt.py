@@ -46,7 +46,7 @@ async def test_a_forced_delete_ends_the_create(world: World) -> None:
     async with world.manager() as manager:
         world.backend.faults = {"mute"}
         task = await under_way(world, create(manager, "dev", timeout=PATIENCE))
-        assert manager.get("dev")["status"] == "starting"
+        assert manager.catalog.get("dev")["status"] == "starting"
         await deleted(manager, "dev")
         await ended(task, "'dev' was ended: it is being deleted")
         assert (world.traces(), world.machines()) == (set(), [])
@@ -83,7 +83,9 @@ async def test_a_forced_delete_ends_the_start_and_all_that_wait_for_it(world: Wo
         await manager.stop("dev", Progress())
         world.backend.faults = {"mute"}
         task = await under_way(world, manager.start("dev", Progress()))
-        waiting = [asyncio.create_task(work) for work in (manager.start("dev", Progress()), manager.open_exec("dev"))]
+        waiting = [
+            asyncio.create_task(work) for work in (manager.start("dev", Progress()), manager.guests.open_exec("dev"))
+        ]
         await until(lambda: len(manager._names["dev"].starts._tasks) == 3)
         said: list[object] = []
         await manager.delete("dev", force=True, progress=Progress(said.append))
@@ -101,7 +103,7 @@ async def test_a_stop_ends_the_start(world: World) -> None:
         await create(manager, "dev")
         await manager.stop("dev", Progress())
         world.backend.faults = {"mute"}
-        task = await under_way(world, manager.open_exec("dev"))
+        task = await under_way(world, manager.guests.open_exec("dev"))
         async with asyncio.timeout(PATIENCE / 10):
             assert (await manager.stop("dev", Progress()))["status"] == "stopped"
         await ended(task, "the start of shed 'dev' was ended: it is being stopped")

@@ -47,7 +47,7 @@ async def opened(world: World, manager: Manager) -> list[str]:
     more than it says.
     """
     await until(lambda: not folders.leftovers(world.paths))
-    states = [str(shed["status"]) for shed in manager.list()[0]]
+    states = [str(shed["status"]) for shed in manager.catalog.list()[0]]
     await until(
         lambda: len(world.machines()) == states.count("running")
     )  # a launcher needs a moment to see that nobody is there
@@ -57,7 +57,7 @@ async def opened(world: World, manager: Manager) -> list[str]:
 
 async def lives(manager: Manager) -> None:
     """Run a command in the shed, which is started for it if it is stopped; then stop it."""
-    (await manager.open_exec("dev")).close()
+    (await manager.guests.open_exec("dev")).close()
     await manager.stop("dev", Progress())
 
 

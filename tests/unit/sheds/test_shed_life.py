@@ -20,7 +20,7 @@ from support.waiting import until
 
 async def command(manager: Manager, name: str, *words: str) -> tuple[bytes, bytes]:
     """Run a command and return its output and its exit frame."""
-    stream = await manager.open_exec(name)
+    stream = await manager.guests.open_exec(name)
     quoted = ",".join(f'"{word}"' for word in words)
     await stream.write(exec_frame(EXEC_REQUEST, f'{{"cmd":[{quoted}]}}'.encode()))
     decoder, output, code = FrameDecoder(), b"", b""
@@ -67,7 +67,7 @@ async def test_a_shed_is_created_used_stopped_started_and_deleted(world: World) 
         assert world.machines() == []
         assert world.traces() == set()
         with pytest.raises(NotFoundError):
-            manager.get("dev")
+            manager.catalog.get("dev")
 
 
 async def test_the_guest_is_told_everything_in_one_message(world: World, tmp_path: Path) -> None:
@@ -79,7 +79,7 @@ async def test_the_guest_is_told_everything_in_one_message(world: World, tmp_pat
     async with world.manager() as manager:
         await create(manager, "one", upper_size_bytes=3 * GIB)
         await create(manager, "two")
-        log, other_log = (manager.console_log(name).decode().splitlines() for name in ("one", "two"))
+        log, other_log = (manager.catalog.console_log(name).decode().splitlines() for name in ("one", "two"))
         told, other = json.loads(log[1]), json.loads(other_log[1])
         assert log[0] == "fake kernel: booted"
         assert (told["op"], told["name"], told["hostname"], told["disks"]) == (
@@ -122,9 +122,9 @@ async def test_what_a_state_does_not_allow_is_refused_with_its_code(world: World
         await refused("SHED_NOT_STOPPED", manager.delete("dev", force=False, progress=Progress()))
         await manager.stop("dev", Progress())
         await refused("SHED_ALREADY_STOPPED", manager.stop("dev", Progress()))
-        await refused("SHED_NOT_RUNNING", manager.open_port("dev", 7))
+        await refused("SHED_NOT_RUNNING", manager.guests.open_port("dev", 7))
         await refused("SHED_NOT_FOUND", manager.start("other", Progress()))
-        await refused("SHED_NOT_FOUND", manager.open_exec("other"))
+        await refused("SHED_NOT_FOUND", manager.guests.open_exec("other"))
         await refused("IMAGE_NOT_FOUND", create(manager, "new", image="nothing"))
         await refused("INVALID_SHED_NAME", create(manager, "../etc"))
         await refused("INVALID_REQUEST", create(manager, "new", upper_size_bytes=100 * GIB + 1))
@@ -184,11 +184,13 @@ async def test_a_killed_vm_is_noticed_and_starts_again(world: World) -> None:
         for revive in (lambda: manager.start("dev", Progress()), lambda: command(manager, "dev", "true")):
             if not world.instance("dev").exists():
                 await create(manager, "dev")
-            os.kill(manager.get("dev")["pid"], signal.SIGKILL)
-            await until(lambda: not manager._names["dev"].link.live and manager.get("dev")["status"] == "stopped")
-            assert manager.get("dev")["detail"] == "its VM ended on its own"
+            os.kill(manager.catalog.get("dev")["pid"], signal.SIGKILL)
+            await until(
+                lambda: not manager._names["dev"].link.live and manager.catalog.get("dev")["status"] == "stopped"
+            )
+            assert manager.catalog.get("dev")["detail"] == "its VM ended on its own"
             await revive()
-            assert manager.get("dev")["status"] == "running"
+            assert manager.catalog.get("dev")["status"] == "running"
             assert (await command(manager, "dev", "echo", "back"))[0] == b"back\n"
 
 
@@ -200,8 +202,8 @@ async def test_a_file_system_with_errors_is_told(world: World) -> None:
         with upper.open("r+b") as file:
             file.seek(1082)
             file.write(b"\x03")
-        assert f"e2fsck -fy {upper}" in manager.get("dev")["detail"]
-        assert manager.get("dev")["status"] == "running"
+        assert f"e2fsck -fy {upper}" in manager.catalog.get("dev")["detail"]
+        assert manager.catalog.get("dev")["status"] == "running"
 
 
 async def test_a_guest_that_does_not_power_off_is_killed(world: World) -> None:
@@ -222,7 +224,7 @@ async def test_a_vm_in_doubt_is_left_alone(world: World) -> None:
         pid = (await create(manager, "dev"))["pid"]
     world.backend.unknown = True
     async with world.manager() as manager:
-        assert (manager.get("dev")["status"], "detail" in manager.get("dev")) == ("running", True)
+        assert (manager.catalog.get("dev")["status"], "detail" in manager.catalog.get("dev")) == ("running", True)
         await refused("VM_UNKNOWN", manager.start("dev", Progress()))
         await refused("VM_UNKNOWN", manager.stop("dev", Progress()))
         await refused("VM_UNKNOWN", manager.delete("dev", force=True, progress=Progress()))
@@ -236,7 +238,7 @@ async def test_a_new_server_adopts_what_runs(world: World) -> None:
     async with world.manager() as manager:
         pid = (await create(manager, "dev"))["pid"]
     async with world.manager() as manager:
-        assert manager.get("dev")["pid"] == pid
+        assert manager.catalog.get("dev")["pid"] == pid
         assert (await command(manager, "dev", "echo", "still"))[0] == b"still\n"
     assert len(world.backend.started) == 1
 
@@ -262,7 +264,7 @@ async def test_a_vm_that_the_next_server_cannot_configure(world: World) -> None:
         await world.backend.start(world.backend.started[-1])
         for code in ("SHED-INIT-03", "GUEST_NOT_READY"):
             with pytest.raises(BackendError, match=r"mounting the root file system failed|'dev' is failed") as caught:
-                await manager.open_exec("dev")
+                await manager.guests.open_exec("dev")
             assert (caught.value.code, "`shed stop dev` ends it" in (caught.value.hint or "")) == (code, True)
         world.backend.faults.clear()
         await manager.stop("dev", Progress())
@@ -273,12 +275,12 @@ async def test_a_port_of_the_guest_is_reached_and_a_closed_one_explained(world: 
     """Port 7 of the fake guest echoes; port 8 refuses."""
     async with world.manager() as manager:
         await create(manager, "dev")
-        stream = await manager.open_port("dev", 7)
+        stream = await manager.guests.open_port("dev", 7)
         await stream.write(b"ping")
         assert await stream.read() == b"ping"
         stream.close()
         with pytest.raises(ShedError) as caught:
-            await manager.open_port("dev", 8)
+            await manager.guests.open_port("dev", 8)
         assert caught.value.code == "CONNECT_FAILED"
         assert "refused" in caught.value.message
 
@@ -306,10 +308,10 @@ async def test_a_lost_upper_is_told_at_start(world: World) -> None:
     async with world.manager() as manager:
         await create(manager, "dev")
         await manager.stop("dev", Progress())
-        assert manager.get("dev")["status"] == "stopped"
+        assert manager.catalog.get("dev")["status"] == "stopped"
         (world.paths.uppers / "dev/upper.ext4").unlink()
-        assert manager.get("dev")["status"] == "error"
-        assert "writable layer is gone" in manager.get("dev")["detail"]
+        assert manager.catalog.get("dev")["status"] == "error"
+        assert "writable layer is gone" in manager.catalog.get("dev")["detail"]
         await refused("UPPER_MISSING", manager.start("dev", Progress()))
         (world.paths.uppers / "dev/upper.ext4").mkdir()
         await refused("UPPER_UNUSABLE", manager.start("dev", Progress()))

@@ -101,14 +101,14 @@ def test_the_list_says_who_misused_its_link(world: World) -> None:
             for name in ("bad", "good"):
                 await create(manager, name)
             await manager._names["bad"].link.drop(LinkAbusedError("it floods"))
-            sheds = {shed["name"]: shed for shed in manager.list()[0]}
+            sheds = {shed["name"]: shed for shed in manager.catalog.list()[0]}
             assert sheds["bad"]["status"] == "running"
             assert sheds["bad"]["detail"] == "its link was dropped: it floods; `shed stop bad` ends it"
             assert "detail" not in sheds["good"]
             with pytest.raises(LinkAbusedError, match="not talked to"):
-                await manager.open_exec("bad")
-            (await manager.open_exec("good")).close()
+                await manager.guests.open_exec("bad")
+            (await manager.guests.open_exec("good")).close()
             await manager.stop("bad", Progress())
-            assert "detail" not in manager.get("bad")
+            assert "detail" not in manager.catalog.get("bad")
 
     run(work)

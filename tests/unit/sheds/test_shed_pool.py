@@ -24,13 +24,13 @@ from support.waiting import until
 def saving(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """The backend saves machines, and two are kept waiting."""
     monkeypatch.setattr("shed.sheds.pool._CALM_SECONDS", 0.05)
-    world.backend.saves = True
+    world.backend.saved.possible = True
     world.with_settings(warm_spares=2, default_image="base")
 
 
 def spares(world: World) -> list[int]:
     """Return the processes that wait to become sheds."""
-    return [pid for folder in world.backend.waiting if (pid := world.backend.pid(folder))]
+    return [pid for folder in world.backend.spares.waiting if (pid := world.backend.pid(folder))]
 
 
 async def filled(world: World) -> None:
@@ -53,7 +53,7 @@ async def test_a_create_and_a_start_take_a_machine_that_waits(world: World) -> N
         await manager.stop("a", Progress())
         started = await manager.start("a", Progress())
         assert started["boot"] == "warm"
-        assert [machine.name for machine in world.backend.claimed] == ["a", "a"]
+        assert [machine.name for machine in world.backend.spares.claimed] == ["a", "a"]
     assert world.machines() == [started["pid"]]
     assert [path.name for path in world.paths.spares.iterdir()] == [".lock"]
 
@@ -64,7 +64,7 @@ async def test_who_wants_something_else_takes_none(world: World, wish: dict[str,
     async with world.manager() as manager:
         await filled(world)
         assert (await create(manager, "a", **wish))["boot"] == "cold"
-        assert not world.backend.claimed
+        assert not world.backend.spares.claimed
 
 
 async def test_one_that_fails_or_has_died_costs_nothing_but_time(world: World) -> None:
@@ -89,8 +89,8 @@ async def test_those_of_a_template_that_is_gone_are_replaced(world: World) -> No
     async with world.manager() as manager:
         await filled(world)
         before = spares(world)
-        (template,) = world.backend.templates.values()
-        world.backend.drop_template(template)
+        (template,) = world.backend.saved.kept.values()
+        world.backend.saved.drop(template)
         assert (await create(manager, "a"))["pid"] not in before
         await until(lambda: len(spares(world)) == 2 and not set(spares(world)) & set(before))
         assert "claim" in (await create(manager, "b"))["timings"]
@@ -158,7 +158,7 @@ def test_none_is_made_that_could_not_be_claimed(world: World, caplog: pytest.Log
         async def work() -> None:
             async with world.manager() as manager:
                 assert (await create(manager, "a"))["boot"] == "cold"
-                await until(lambda: world.backend.templates)
+                await until(lambda: world.backend.saved.kept)
                 made = await create(manager, "b")
                 assert "restore" in made["timings"]
                 assert "claim" not in made["timings"]

@@ -23,11 +23,11 @@ def test_a_shed_that_waits_for_room_says_so_and_goes_on(world: World, monkeypatc
         async with world.manager() as manager:
             await create(manager, "one")
             await create(manager, "two")
-            world.backend.full.add("one")
-            await until(lambda: "stands still" in manager.get("one").get("detail", ""))
-            assert "stands still" not in manager.get("two").get("detail", "")
+            world.backend.full_disk.full.add("one")
+            await until(lambda: "stands still" in manager.catalog.get("one").get("detail", ""))
+            assert "stands still" not in manager.catalog.get("two").get("detail", "")
             free = room._ENOUGH
-            await until(lambda: not world.backend.full)
-            await until(lambda: "stands still" not in manager.get("one").get("detail", ""))
+            await until(lambda: not world.backend.full_disk.full)
+            await until(lambda: "stands still" not in manager.catalog.get("one").get("detail", ""))
 
     asyncio.run(main())

@@ -102,7 +102,7 @@ async def test_a_start_that_fails_leaves_a_stopped_shed_with_its_files(world: Wo
         world.backend.faults.add("no-root")
         with pytest.raises(BackendError, match="root file system"):
             await manager.start("dev", Progress())
-        assert manager.get("dev")["status"] == "stopped"
+        assert manager.catalog.get("dev")["status"] == "stopped"
         assert (world.paths.uppers / "dev/upper.ext4").exists()
         assert world.machines() == []
         world.backend.faults.clear()
@@ -137,8 +137,8 @@ async def test_a_server_that_ends_during_a_create_undoes_it(world: World) -> Non
     async with world.manager() as manager:
         task = asyncio.create_task(create(manager, "dev"))
         await until(world.machines)
-        assert manager.get("dev")["status"] == "starting"
-        assert [shed["status"] for shed in manager.list()[0]] == ["starting"]
+        assert manager.catalog.get("dev")["status"] == "starting"
+        assert [shed["status"] for shed in manager.catalog.list()[0]] == ["starting"]
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         assert world.traces() == set()
@@ -154,7 +154,7 @@ async def test_a_failed_undo_keeps_the_marker_for_the_next_sweep(world: World, m
             with pytest.raises(ShedError):
                 await create(manager, "dev")
         assert world.traces() == {"instances/dev", "uppers/dev"}
-        assert manager.list() == ([], [])
+        assert manager.catalog.list() == ([], [])
         with pytest.raises(ShedError) as caught:
             await manager.start("dev", Progress())
         assert caught.value.code == "SHED_NOT_FOUND"
@@ -181,7 +181,7 @@ async def test_a_delete_cut_short_is_completed(world: World, monkeypatch: pytest
             patch.setattr(shutil, "rmtree", rmtree)
             with pytest.raises(StorageError):
                 await manager.delete("dev", force=False, progress=Progress())
-        assert [shed["name"] for shed in manager.list()[0]] == ["other"]
+        assert [shed["name"] for shed in manager.catalog.list()[0]] == ["other"]
     async with world.manager():
         await until(lambda: world.traces() == {"instances/other", "uppers/other"})
 
@@ -246,7 +246,7 @@ async def test_a_damaged_record_is_listed_as_an_error_and_not_destroyed_by_accid
         await create(manager, "good")
         await manager.stop("bad", Progress())
         atomic_write(world.instance("bad") / "metadata.json", "{")
-        sheds, warnings = manager.list()
+        sheds, warnings = manager.catalog.list()
         assert ([(shed["name"], shed["status"]) for shed in sheds], warnings) == (
             [("bad", "error"), ("good", "running")],
             [],

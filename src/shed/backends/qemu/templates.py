@@ -23,6 +23,7 @@ import json
 import logging
 import os
 import platform
+import re
 import shutil
 import time
 from collections.abc import Iterator
@@ -30,7 +31,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from shed.backends.base import Disk, Machine, Share, Template
+from shed.backends.base import Disk, Machine, Share
+from shed.backends.interface import StoredTemplate, Template
 from shed.backends.qemu import accel, command
 from shed.errors import StorageError
 from shed.fsutil import atomic_write, fsync_dir, locked, storage_errors
@@ -39,6 +41,7 @@ from shed.sizes import format_size
 log = logging.getLogger(__name__)
 MEMORY, STATE, RECORD = "memory", "state", "template.json"
 LOCK = ".vm.lock"
+_UNFINISHED = re.compile(r"\.vm-[0-9]+cpus-([0-9]+)mb-.*\.new")
 _FORMAT = 1
 """Of all that is here and not on the command line."""
 _NEEDED = 512 << 20
@@ -56,7 +59,7 @@ class Limits:
     disk_bytes: int = 2 << 30
 
 
-class Templates:
+class TemplateStore:
     """The templates in `folder`."""
 
     def __init__(self, folder: Path, limits: Limits) -> None:
@@ -90,12 +93,21 @@ class Templates:
         with locked(self._folder / LOCK, wait=False):
             yield
 
-    def unfinished(self) -> list[Path]:
-        """Return the folders of templates that were being made when their maker was killed.
+    def unfinished(self) -> dict[Path, int]:
+        """Return the folders of templates that are being made, with the MiB of their machines.
 
-        The caller holds the lock.
+        For who holds the lock, they are those whose maker was killed.
         """
-        return sorted(self._folder.glob(".vm-*.new"))
+        found = {path: _UNFINISHED.fullmatch(path.name) for path in sorted(self._folder.glob(".vm-*.new"))}
+        return {path: int(match[1]) if match else 0 for path, match in found.items()}
+
+    def stored(self, program: Path | None) -> Iterator[StoredTemplate]:
+        """Yield what there is of templates on the disk, but for those that are being made; `program` is the QEMU here."""
+        lock = self._folder / LOCK
+        for path in self._folder.glob("vm-*"):
+            yield StoredTemplate(path, lock, runtime_of(path, program))
+        for path in self._folder.glob(".vm-*.gone"):
+            yield StoredTemplate(path, lock, None)
 
     def begin(self, machine: Machine, host: command.Host) -> Machine:
         """Return the machine to save, with its folder and placeholders for what differs.  Raises `StorageError`."""

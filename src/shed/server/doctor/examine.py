@@ -6,8 +6,9 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 
+from shed.checks import Result, Status
 from shed.server.doctor import limits, machine, service, storage
-from shed.server.doctor.result import Check, Host, Result, Status
+from shed.server.doctor.host import Check, Host
 from shed.text import visible
 
 CHECKS: tuple[tuple[str, Check], ...] = (

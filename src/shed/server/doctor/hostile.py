@@ -3,44 +3,27 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
-import fcntl
-import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from shed.backends.guard.filter import NOTIFY
+from shed.checks import Result, Status
 from shed.errors import ShedError, UnavailableError
 from shed.run import run
 from shed.server import local
-from shed.server.doctor.result import Host, Result, Status
+from shed.server.doctor.host import Host
 from shed.sheds import folders
 from shed.sizes import format_size
 from shed.text import visible
 
-_SECCOMP, _GET_ACTION_AVAILABLE = 317, 2
-"""seccomp(2), x86-64."""
 _LONGEST_CONSOLE = 16 << 20
 _GIT_SECONDS = 10.0
 _METADATA = "169.254.169.254"
 """Where clouds tell the machines in them their secrets."""
 
 
-def shared_folders(host: Host) -> Iterator[Result]:
+def shared_folders(host: Host) -> Iterable[Result]:
     """The kernel can ask a supervisor about the names that a guest makes in a shared folder."""
-    action = ctypes.c_uint32(NOTIFY)
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.syscall(_SECCOMP, _GET_ACTION_AVAILABLE, 0, ctypes.byref(action)):
-        why = os.strerror(ctypes.get_errno())
-        hint = "use Linux 5.9 or newer with seccomp, or share folders with :ro"
-        yield Result(
-            "shared folders",
-            Status.WARN,
-            f"sheds with a writable folder do not start: no seccomp user notification: {why}",
-            hint,
-        )
-    else:
-        yield Result("shared folders", Status.PASS, "the kernel asks about each name that a guest makes in one")
+    return host.diagnostics.shared_folders()
 
 
 def repositories(host: Host) -> Iterator[Result]:
@@ -64,7 +47,7 @@ def consoles(host: Host) -> Iterator[Result]:
     paths, without, long = host.paths, [], []
     for name in folders.names(paths):
         console = paths.instances / name / "console.log"
-        if (paths.instances / name / "vm.json").exists() and not _is_kept(console):
+        if not host.diagnostics.console_is_bounded(paths.instances / name):
             without.append(name)
         with contextlib.suppress(FileNotFoundError):
             if console.stat().st_size > _LONGEST_CONSOLE:
@@ -124,18 +107,3 @@ def registries(host: Host) -> Iterator[Result]:
         yield Result(
             "registries", Status.PASS, "none can lead a pull to this machine, your network, or a cloud's metadata"
         )
-
-
-def _is_kept(console: Path) -> bool:
-    """Tell whether somebody holds the lock of a console's log, as its keeper does for as long as the VM may write."""
-    try:
-        file = os.open(console, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return True  # nothing that could grow
-    try:
-        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(file)
-    return False

@@ -1,68 +1,33 @@
-"""Checks of the machine: QEMU, acceleration, disk space, folders."""
+"""Checks of the machine: the VMM, acceleration, disk space, folders."""
 
 from __future__ import annotations
 
 import os
-import platform
-import pwd
 import shlex
-import shutil
-import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from shed.backends.qemu import accel
-from shed.backends.qemu.backend import INSTALL_HINT
+from shed.checks import Result, Status, user
 from shed.errors import ShedError
 from shed.images import trust
 from shed.images.annotations import BootAnnotations
 from shed.images.bootkit.kit import load_kit
-from shed.run import missing_tool, run
-from shed.server.doctor.result import Host, Result, Status
+from shed.server.doctor.host import Host
 from shed.sheds.space import measure
 from shed.sizes import format_size
 
 LITTLE_SPACE, NO_SPACE = 5 << 30, 1 << 30
 """Free bytes below which there is a warning, and below which creating a shed is likely to fail."""
-_GUEST_SECONDS = 60
-"""A guest that is emulated on a busy machine takes a few."""
 
 
-def vmm(host: Host) -> Iterator[Result]:
-    """QEMU is here, and can be started."""
-    if platform.machine() != "x86_64":
-        yield Result("vmm", Status.FAIL, f"x86-64 guests run on x86-64 hosts; this is {platform.machine()}")
-        return
-    program = _found(host)
-    version = run([program, "--version"], timeout=20).stdout.decode(errors="replace")
-    yield Result("vmm", Status.PASS, f"{program}: {(version.splitlines() or ['no version'])[0]}")
+def vmm(host: Host) -> Iterable[Result]:
+    """The VMM is here, and can be started."""
+    return host.diagnostics.program()
 
 
-def acceleration(host: Host) -> Iterator[Result]:
-    """How guests run, found by starting one; emulation works, and is slow."""
-    kernel = _kernel(host)
-    verdict = accel.known(host.paths.data)
-    if verdict is None and kernel is not None:
-        verdict = accel.find(host.paths.data, program=_found(host), kernel=kernel)
-    if verdict is None:
-        yield Result(
-            "acceleration", Status.WARN, f"{accel.KVM_DEVICE} opens; with no kernel in the store, no guest can be tried"
-        )
-        return
-    slow = verdict.accel == "tcg"
-    yield Result("acceleration", Status.WARN if slow else Status.PASS, f"{verdict.accel}: {verdict.reason}")
-    if kernel is None:
-        yield Result("guest", Status.WARN, "no kernel in the store, so no guest was started", "build or pull an image")
-        return
-    start = time.monotonic()
-    if accel.boots(_found(host), kernel, verdict.accel, seconds=_GUEST_SECONDS):
-        took = time.monotonic() - start
-        yield Result(
-            "guest", Status.PASS, f"a guest started with {verdict.accel} in {took:.1f} s, to where it misses its root"
-        )
-    else:
-        hint = "build the boot kit again: shed image bootkit build"
-        yield Result("guest", Status.FAIL, f"a guest does not start with {verdict.accel} and the kernel {kernel}", hint)
+def acceleration(host: Host) -> Iterable[Result]:
+    """How guests run, found by starting one."""
+    return host.diagnostics.acceleration(_kernel(host))
 
 
 def disk_space(host: Host) -> Iterator[Result]:
@@ -140,23 +105,8 @@ def _trouble(folder: Path) -> str:
     return ""
 
 
-def user(number: int) -> str:
-    """Return the name of the user `number`."""
-    try:
-        return pwd.getpwuid(number).pw_name
-    except KeyError:
-        return f"user {number}"
-
-
 def _existing(path: Path) -> Path:
     return next(place for place in (path, *path.parents) if place.exists())
-
-
-def _found(host: Host) -> Path:
-    found = shutil.which(host.program)
-    if found is None:
-        raise missing_tool(host.program, INSTALL_HINT)
-    return Path(found)
 
 
 def _kernel(host: Host) -> Path | None:

@@ -13,10 +13,11 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from shed.checks import Result, Status
 from shed.config.server import Settings, find_settings, load_settings
 from shed.run import run
 from shed.server.doctor import hostile, limits, storage
-from shed.server.doctor.result import Host, Result, Status
+from shed.server.doctor.host import Host
 from shed.server.doctor.ssh import ssh_port
 
 _NOBODY = 65534

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from shed.checks import Result, Status
 from shed.config.server import find_settings, load_settings
 from shed.errors import UnavailableError, UsageError
 from shed.fsutil import can_link
 from shed.server import local
-from shed.server.doctor.result import Host, Result, Status
+from shed.server.doctor.host import Host
 from shed.server.service import systemd
 from shed.version import VERSION
 

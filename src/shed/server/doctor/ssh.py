@@ -6,10 +6,11 @@ import asyncio
 import ipaddress
 from collections.abc import Iterator
 
+from shed.checks import Result, Status
 from shed.config.server import find_settings, load_settings
 from shed.errors import UnavailableError
 from shed.server import local
-from shed.server.doctor.result import Host, Result, Status
+from shed.server.doctor.host import Host
 
 _SECONDS = 20.0
 

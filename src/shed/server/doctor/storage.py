@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import shlex
-import shutil
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterable, Iterator
 
-from shed.backends.qemu import templates as saved
+from shed.checks import Result, Status
 from shed.config.server import find_settings, load_settings
 from shed.erofs.checker import check
 from shed.errors import DataError, NotFoundError, ShedError
@@ -19,8 +15,7 @@ from shed.images.references import all_tags
 from shed.images.resolve import resolve_image
 from shed.oci.digest import Digest, hex_of
 from shed.oci.store import LayoutStore
-from shed.server.doctor.machine import user
-from shed.server.doctor.result import Host, Result, Status
+from shed.server.doctor.host import Host
 from shed.sheds import folders, metadata
 from shed.sheds.folders import Folders
 from shed.sheds.upper import has_errors, repair
@@ -119,36 +114,9 @@ def sheds(host: Host) -> Iterator[Result]:
     yield Result("sheds", Status.PASS, f"{len(found)} looked at")
 
 
-def templates(host: Host) -> Iterator[Result]:
+def templates(host: Host) -> Iterable[Result]:
     """What VMs are restored from is what was saved, and can still be used."""
-    found = sorted(host.paths.templates.glob("vm-*"))
-    program = shutil.which(host.program)
-    for path in found:
-        yield from _template(path, Path(program) if program else None)
-    for path in sorted(host.paths.templates.glob("*vm-*")):
-        with contextlib.suppress(FileNotFoundError):  # one that was being made
-            owner = path.lstat().st_uid
-            if owner != os.geteuid():
-                detail = f"it belongs to {user(owner)}, so the server can neither use nor replace it"
-                yield Result(f"template {path.name}", Status.WARN, detail, f"sudo rm -rf {shlex.quote(str(path))}")
-    detail = f"{len(found)} looked at" if found else "there are none yet: one is made after the first start"
-    yield Result("templates", Status.PASS, detail)
-
-
-def _template(path: Path, program: Path | None) -> Iterator[Result]:
-    try:
-        saved.check(path, thoroughly=True)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        hint = f"remove it, and it is made again when it is needed: rm -rf {shlex.quote(str(path))}"
-        yield Result(f"template {path.name}", Status.WARN, f"it is damaged: {error}", hint)
-    else:
-        if saved.runtime_of(path, program) is None:
-            yield Result(
-                f"template {path.name}",
-                Status.WARN,
-                "it was made by another QEMU or shed, and is not used",
-                "shed system prune",
-            )
+    return host.diagnostics.templates()
 
 
 def leftovers(host: Host) -> Iterator[Result]:

@@ -25,7 +25,7 @@ async def info(server: Server, call: Call[Nothing, NoBody]) -> api.Info:
         name=server.settings.name,
         version=VERSION,
         api_version=API_VERSION,
-        backend=server.manager.backend,
+        backend=server.manager.backend.name,
         http_port=server.settings.http_port,
         ssh_port=server.ssh.port,
         ssh=f"off: {server.ssh.off}" if server.ssh.port is None else "",
@@ -59,7 +59,8 @@ async def usage(server: Server, call: Call[Nothing, NoBody]) -> api.Usage:
     """Say what is taken up, by kind."""
     from shed.sheds.usage import usage as look  # noqa: PLC0415  a server starts faster without
 
-    return answer(api.Usage, await in_long_thread(lambda: look(server.paths, server.images.store)))
+    saved = server.manager.backend.capabilities.templates
+    return answer(api.Usage, await in_long_thread(lambda: look(server.paths, server.images.store, saved)))
 
 
 async def prune(server: Server, call: Call[WorkParams, api.Prune]) -> Work[api.Pruned]:

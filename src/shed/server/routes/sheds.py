@@ -24,7 +24,7 @@ from shed.threads import in_long_thread
 
 async def index(server: Server, call: Call[api.ListParams, NoBody]) -> api.ShedList:
     """List all sheds; what cannot be read becomes a warning."""
-    found, warnings = await asyncio.to_thread(server.manager.list)
+    found, warnings = await asyncio.to_thread(server.manager.catalog.list)
     if (label := call.params.label) is not None:
         found = [shed for shed in found if _has_label(shed.get("labels", {}), label)]
     return api.ShedList(sheds=[answer(api.Shed, shed) for shed in found], warnings=warnings)
@@ -37,7 +37,7 @@ def _has_label(labels: dict[str, str], wanted: str) -> bool:
 
 async def show(server: Server, call: Call[api.ShedParams, NoBody]) -> api.Shed:
     """Show one shed."""
-    return answer(api.Shed, server.manager.get(call.params.name))
+    return answer(api.Shed, server.manager.catalog.get(call.params.name))
 
 
 async def create(server: Server, call: Call[WorkParams, api.CreateShed]) -> Work[api.Shed]:
@@ -96,13 +96,13 @@ async def logs(server: Server, call: Call[api.LogParams, NoBody]) -> Answer | Up
     """Show the end of the VM's console log.  A client that upgrades also gets what follows."""
     name, lines = call.params.name, call.params.tail
     if call.upgrades():
-        return Upgrade(LOG, server.manager.follow_console(name, lines=lines), half_close=False)
-    return Answer(200, server.manager.console_log(name, lines=lines), "text/plain; charset=utf-8")
+        return Upgrade(LOG, server.manager.catalog.follow_console(name, lines=lines), half_close=False)
+    return Answer(200, server.manager.catalog.console_log(name, lines=lines), "text/plain; charset=utf-8")
 
 
 async def health(server: Server, call: Call[api.ShedParams, NoBody]) -> api.Health:
     """Ask the guest of a running shed how it is."""
-    said = await server.manager.health(call.params.name)
+    said = await server.manager.guests.health(call.params.name)
     try:
         return answer(api.Health, said)
     except msgspec.ValidationError as error:
@@ -113,20 +113,20 @@ async def health(server: Server, call: Call[api.ShedParams, NoBody]) -> api.Heal
 
 async def workspace(server: Server, call: Call[api.WorkspaceParams, NoBody]) -> api.Workspace:
     """Tell what in a shed's workspace may run on this machine."""
-    found = await in_long_thread(server.manager.look_at_workspace, call.params.name, call.params.after)
+    found = await in_long_thread(server.manager.catalog.look_at_workspace, call.params.name, call.params.after)
     return answer(api.Workspace, found)
 
 
 async def execute(server: Server, call: Call[api.ShedParams, NoBody]) -> Upgrade:
     """Turn the connection into an exec stream, starting the shed when it is stopped."""
     call.upgrades()
-    return Upgrade(EXEC, await server.manager.open_exec(call.params.name, call.request.tell), half_close=False)
+    return Upgrade(EXEC, await server.manager.guests.open_exec(call.params.name, call.request.tell), half_close=False)
 
 
 async def connect(server: Server, call: Call[api.PortParams, NoBody]) -> Upgrade:
     """Turn the connection into one to a port of the shed."""
     call.upgrades()
-    return Upgrade(CONNECT, await server.manager.open_port(call.params.name, call.params.port), half_close=True)
+    return Upgrade(CONNECT, await server.manager.guests.open_port(call.params.name, call.params.port), half_close=True)
 
 
 async def all_sessions(server: Server, call: Call[Nothing, NoBody]) -> api.SessionList:

@@ -6,22 +6,23 @@ import asyncio
 import logging
 import time
 from collections.abc import Coroutine, Sequence
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any, Protocol
 
 import asyncssh
 
+from shed.config.server import Settings
 from shed.errors import NotFoundError, ShedError, UsageError
 from shed.names import check_shed_name
 from shed.server.ssh.connection import Connection
 from shed.server.ssh.keys import read_keys
-from shed.server.ssh.limits import LOGIN_SECONDS, MOST_ARRIVING, MOST_CHANNELS, MOST_LISTENERS
+from shed.server.ssh.limits import LOGIN_SECONDS, MOST_ARRIVING, MOST_CHANNELS, MOST_LISTENERS, Crowd
+from shed.server.ssh.logins import Logins
 from shed.server.ssh.relay import Relay
 from shed.server.ssh.remote import GuestListener, Open, listen
 from shed.server.ssh.session import Session
+from shed.sheds.manager import Manager
 from shed.text import visible
-
-if TYPE_CHECKING:
-    from shed.server.ssh.service import Service
 
 log = logging.getLogger(__name__)
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -29,6 +30,24 @@ ADVICE = "This server lets in nobody without a key.  Run `shed ssh-config --inst
 """What a client without a right key is told."""
 _NOT_KEPT = ("restrict", "expiry-time", "permitlisten", "tunnel", "verify-required")
 """Options of a key that OpenSSH knows, and that would limit it."""
+
+
+class Service(Protocol):
+    """What serves the clients, as one of them sees it."""
+
+    manager: Manager
+    settings: Settings
+    data: Path
+    crowd: Crowd
+    logins: Logins
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do something that ends with the server at the latest."""
+        ...
+
+    def warn(self, text: str) -> None:
+        """Log what is wrong with the configuration, once, however often clients try."""
+        ...
 
 
 class Client(asyncssh.SSHServer):
@@ -202,7 +221,7 @@ class Client(asyncssh.SSHServer):
             )
         self._take_channel()
         try:
-            stream = await self.manager.open_port(self.shed(), dest_port)
+            stream = await self.manager.guests.open_port(self.shed(), dest_port)
         except ShedError as error:
             self._give_channel()
             raise asyncssh.ChannelOpenError(asyncssh.OPEN_CONNECT_FAILED, visible(error.message)) from None

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any, Protocol
 
 import asyncssh
 
@@ -13,6 +13,7 @@ from shed.errors import ShedError
 
 if TYPE_CHECKING:
     from shed.server.ssh.connection import Connection
+    from shed.sheds.manager import Manager
 
 STDERR: int = asyncssh.EXTENDED_DATA_STDERR
 _MOST_WAITING = 256 * 1024
@@ -26,6 +27,33 @@ class GoneError(ShedError):
     """The client has closed the channel, or is gone."""
 
     code = "CLIENT_GONE"
+
+
+class Owner(Protocol):
+    """The client that a channel belongs to, as its channels see it."""
+
+    name: str
+    """The user name, which says the shed."""
+    connection: Connection
+    manager: Manager
+    arriving: asyncio.Semaphore
+    """Room for connections that come from the guest."""
+
+    def shed(self) -> str:
+        """Return the shed's name.  Raises `NotFoundError`."""
+        ...
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do something for this client; it may outlive the connection, but not the server."""
+        ...
+
+    def opened(self, what: str) -> None:
+        """Have it written down that the client opens a channel for `what`."""
+        ...
+
+    async def agent_socket(self) -> str:
+        """Return the path of a socket in the guest that leads to the client's agent, or nothing."""
+        ...
 
 
 class Duplex:

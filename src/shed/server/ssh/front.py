@@ -17,7 +17,7 @@ from shed.server.listen import BACKLOG
 from shed.sheds.manager import Manager
 
 if TYPE_CHECKING:
-    from shed.server.ssh.service import Service
+    from shed.server.ssh.clients import Clients
 
 log = logging.getLogger(__name__)
 DEFAULT_PORT = 2222
@@ -32,7 +32,7 @@ class Front:
         self._manager = manager
         self._audit = audit
         self._socket: socket.socket | None = None
-        self._service: Service | None = None
+        self._service: Clients | None = None
         self._starting: asyncio.Task[None] | None = None
         self.off: str | None = None
         """Why there is no SSH front, when there is none."""
@@ -95,11 +95,11 @@ class Front:
         self._service.serve(listener)
 
 
-def _service(data: Path, settings: Settings, manager: Manager, audit: Audit) -> Service:
+def _service(data: Path, settings: Settings, manager: Manager, audit: Audit) -> Clients:
+    from shed.server.ssh.clients import Clients  # noqa: PLC0415  see the package
     from shed.server.ssh.hostkey import private_key  # noqa: PLC0415
-    from shed.server.ssh.service import Service  # noqa: PLC0415  see the package
 
-    return Service(private_key(data), data, settings, manager, audit)
+    return Clients(private_key(data), data, settings, manager, audit)
 
 
 def _listener(host: str, port: int) -> socket.socket:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from shed.server.ssh.connection import Connection
+    from asyncssh import SSHServerConnection
 
 LOGIN_SECONDS = 60.0
 """From a connection's start until its client must be known."""
@@ -43,8 +43,8 @@ class Crowd:
 
     def __init__(self, chance: Callable[[], float] = random.random) -> None:
         self._chance = chance
-        self._strangers: dict[Connection, str] = {}
-        self._known: dict[Connection, str] = {}
+        self._strangers: dict[SSHServerConnection, str] = {}
+        self._known: dict[SSHServerConnection, str] = {}
 
     def room(self, peer: str) -> bool:
         """Say whether another connection of `peer` may come; another peer's oldest may have to leave for it."""
@@ -62,21 +62,21 @@ class Crowd:
             oldest.abort()
         return True
 
-    def enter(self, connection: Connection, peer: str) -> None:
+    def enter(self, connection: SSHServerConnection, peer: str) -> None:
         """Count a new connection, for which there is room."""
         self._strangers[connection] = peer
 
-    def known(self, connection: Connection) -> None:
+    def known(self, connection: SSHServerConnection) -> None:
         """The client of a connection is known now."""
         if connection in self._strangers:
             self._known[connection] = self._strangers.pop(connection)
 
-    def leave(self, connection: Connection) -> None:
+    def leave(self, connection: SSHServerConnection) -> None:
         """A connection is closed."""
         self._strangers.pop(connection, None)
         self._known.pop(connection, None)
 
-    def everybody(self) -> list[Connection]:
+    def everybody(self) -> list[SSHServerConnection]:
         """Return all connections."""
         return [*self._strangers, *self._known]
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from shed.api.access import Right
 from shed.errors import UnauthorizedError
@@ -18,13 +18,26 @@ from shed.text import visible
 if TYPE_CHECKING:
     from shed.server.audit import Audit
     from shed.server.peer import Peer
-    from shed.server.ssh.client import Client
+    from shed.server.ssh.connection import Connection
 
 log = logging.getLogger(__name__)
 REFUSALS = 10
 """Most lines about refusals in a minute."""
 _LONGEST_NAME = 63
 """Characters of a user name that are shown."""
+
+
+class Visitor(Protocol):
+    """A client, as it is written down."""
+
+    name: str
+    """The user name."""
+    connection: Connection
+
+    @property
+    def fingerprint(self) -> str:
+        """Of its key."""
+        ...
 
 
 class Logins:
@@ -35,13 +48,13 @@ class Logins:
         self._minute = 0
         self._refusals = 0
 
-    def entered(self, client: Client) -> None:
+    def entered(self, client: Visitor) -> None:
         """A client is let in."""
         who, name, peer = client.fingerprint, _shown(client.name), client.connection.peer
         log.info("login to %s by %s from %s", name, who, peer)
         self._record(client, "ssh login")
 
-    def left(self, client: Client, seconds: float) -> None:
+    def left(self, client: Visitor, seconds: float) -> None:
         """A client that was let in has left."""
         log.info(
             "logout of %s by %s from %s after %.0f s",
@@ -51,7 +64,7 @@ class Logins:
             seconds,
         )
 
-    def opened(self, client: Client, what: str) -> None:
+    def opened(self, client: Visitor, what: str) -> None:
         """A client opens a channel; `what` are words of ours, a port at most."""
         self._record(client, f"ssh {what}")
 
@@ -67,7 +80,7 @@ class Logins:
         if self._refusals <= REFUSALS:
             log.warning("no login%s from %s: %s", f" to {_shown(name)}" if name else "", peer, why)
 
-    def _record(self, client: Client, action: str) -> None:
+    def _record(self, client: Visitor, action: str) -> None:
         who = Caller("key", client.fingerprint, Right.USE)
         self._audit.of_caller(who, action, shed=_shown(client.name), peer=str(client.connection.peer))
 

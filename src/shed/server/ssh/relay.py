@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import asyncssh
 
 from shed.backends.base import Stream
 from shed.errors import BackendError
-from shed.server.ssh.duplex import Duplex, GoneError
-
-if TYPE_CHECKING:
-    from shed.server.ssh.client import Client
+from shed.server.ssh.duplex import Duplex, GoneError, Owner
 
 _LAST_WORDS = 1.0
 """Seconds that what a client sent before it left has to reach the guest, and the program there to take leave."""
@@ -22,7 +19,7 @@ _LAST_WORDS = 1.0
 class Relay(Duplex, asyncssh.SSHTCPSession[bytes], asyncssh.SSHUNIXSession[bytes]):
     """One connection.  Either side may end its half first."""
 
-    def __init__(self, client: Client, stream: Stream) -> None:
+    def __init__(self, client: Owner, stream: Stream) -> None:
         super().__init__(client.connection)
         self._client = client
         self._stream = stream

@@ -5,18 +5,14 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING
 
 import asyncssh
 
 from shed.backends.base import Stream
 from shed.errors import BackendError, ShedError
-from shed.server.ssh.duplex import GoneError
+from shed.server.ssh.duplex import GoneError, Owner
 from shed.server.ssh.relay import Relay
 from shed.sheds.agent import read_line
-
-if TYPE_CHECKING:
-    from shed.server.ssh.client import Client
 
 log = logging.getLogger(__name__)
 _ARRIVED = re.compile(r"[0-9]{1,18}( [0-9a-f.:]{2,45} [0-9]{1,5})?")
@@ -31,7 +27,7 @@ class GuestListener(asyncssh.SSHListener):
     `open_` opens a channel for each connection that comes.
     """
 
-    def __init__(self, client: Client, stream: Stream, address: str, open_: Open) -> None:
+    def __init__(self, client: Owner, stream: Stream, address: str, open_: Open) -> None:
         super().__init__()
         self.address = address
         """The port, or the path of the socket, in the guest."""
@@ -76,7 +72,7 @@ class GuestListener(asyncssh.SSHListener):
     async def _take(self, number: str, origin: list[str]) -> None:
         room = self._client.arriving
         try:
-            stream, _ = await self._client.manager.open_listener(
+            stream, _ = await self._client.manager.guests.open_listener(
                 self._client.shed(), f"ACCEPT {number}", autostart=False
             )
         except ShedError as error:
@@ -94,9 +90,9 @@ class GuestListener(asyncssh.SSHListener):
             relay.when_gone(room.release)
 
 
-async def listen(client: Client, what: str, open_: Open) -> GuestListener:
+async def listen(client: Owner, what: str, open_: Open) -> GuestListener:
     """Have the guest listen on `what`, see `shed.guest.listen`; a stopped shed is started.  Raises `ShedError`."""
-    stream, address = await client.manager.open_listener(client.shed(), f"LISTEN {what}", autostart=True)
+    stream, address = await client.manager.guests.open_listener(client.shed(), f"LISTEN {what}", autostart=True)
     if what.startswith("tcp ") and not re.fullmatch(r"[0-9]{1,5}", address):
         stream.close()
         raise BackendError(f"the agent listens on {address[:40]!r}, which is no port", code="AGENT_PROTOCOL")

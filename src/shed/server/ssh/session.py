@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from typing import TYPE_CHECKING
 
 import asyncssh
 
@@ -12,11 +11,8 @@ from shed.errors import BackendError, NotFoundError
 from shed.execstream import Exit, request_frame
 from shed.server.failures import explain
 from shed.server.ssh.command import Command
-from shed.server.ssh.duplex import STDERR, Duplex, GoneError
+from shed.server.ssh.duplex import STDERR, Duplex, GoneError, Owner
 from shed.text import visible
-
-if TYPE_CHECKING:
-    from shed.server.ssh.client import Client
 
 log = logging.getLogger(__name__)
 SIGNALS = {
@@ -38,7 +34,7 @@ _SCP = f'command -v scp >/dev/null || scp() {{ {_HELPERS}/scp "$@"; }}\n'
 class Session(Duplex, asyncssh.SSHServerSession[bytes]):
     """One session of `client`."""
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: Owner) -> None:
         super().__init__(client.connection)
         self.channel: asyncssh.SSHServerChannel[bytes]
         self._client = client
@@ -101,7 +97,7 @@ class Session(Duplex, asyncssh.SSHServerSession[bytes]):
                 await self._exit(ended)
 
     async def _execute(self) -> Exit:
-        stream = await self._client.manager.open_exec(self._client.shed(), self._tell)
+        stream = await self._client.manager.guests.open_exec(self._client.shed(), self._tell)
         try:
             request = await self._request()
             self._command = Command(stream, self)
@@ -135,7 +131,7 @@ class Session(Duplex, asyncssh.SSHServerSession[bytes]):
         )
 
     async def _tell(self, state: str) -> None:
-        if self._told or self._client.manager.get(self._client.shed())["status"] == "running":
+        if self._told or self._client.manager.catalog.get(self._client.shed())["status"] == "running":
             return
         self._told = True
         with contextlib.suppress(GoneError):  # what was begun goes on

@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 _FAREWELL = 1.0
 
 
-class Service:
+class Clients:
     """Serves clients with the private key `host_key`; who may come in is said by `settings`, and in `data`.
 
     Takes a moment to make: not on the event loop.
@@ -62,7 +62,7 @@ class Service:
         self._acceptor.start()
 
     async def _accepted(self, accepted: socket.socket) -> None:
-        peer = peer_of(accepted, self.manager.machines())
+        peer = peer_of(accepted, self.manager.catalog.machines())
         if not self.crowd.room(peer.key):
             self.logins.refused(peer, "too many connections of it are open")
             accepted.close()

@@ -1,7 +1,4 @@
-"""Starts and creates under way.
-
-Stopping or deleting the shed ends them, instead of waiting until they are done or timed out.
-"""
+"""What one server knows of one name beyond the disk: who works on it, what brings it up, the link to its agent."""
 
 from __future__ import annotations
 
@@ -11,10 +8,14 @@ from collections.abc import Iterator
 from typing import Any
 
 from shed.errors import ConflictError
+from shed.sheds.link import Link
 
 
 class Starts:
-    """The tasks that bring one shed up, or wait for their turn to."""
+    """The tasks that bring one shed up, or wait for their turn to.
+
+    Who stops or deletes the shed ends them, rather than wait until they have come up or timed out.
+    """
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -55,3 +56,13 @@ class Starts:
         finally:
             if self._tasks.pop(task) is not None:
                 task.uncancel()
+
+
+class Entry:
+    """One name.  Whoever works on it holds `lock` and says in `doing` what that is."""
+
+    def __init__(self, name: str, link: Link) -> None:
+        self.lock = asyncio.Lock()
+        self.doing = ""
+        self.starts = Starts(name)
+        self.link = link

@@ -14,7 +14,7 @@ LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
 _SCHEME = "bearer"
 
 
-class Gate:
+class TcpCallers:
     """Knows the callers of the TCP port by their `tokens`, and tells `audit` who was refused."""
 
     def __init__(self, tokens: Tokens, audit: Audit) -> None:

@@ -1,0 +1,184 @@
+"""What there is to read about sheds: their records and status as the API shows them, their consoles and workspaces.
+
+Nothing here changes a shed, or waits for one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+from shed.api import sheds as api
+from shed.backends.base import Liveness, Stream
+from shed.backends.interface import Backend
+from shed.budget import Reserve
+from shed.config.paths import Paths
+from shed.errors import NotFoundError, ShedError, StorageError
+from shed.names import check_shed_name
+from shed.sheds import folders as places
+from shed.sheds import metadata
+from shed.sheds.console import ConsoleStream, last_lines
+from shed.sheds.entry import Entry
+from shed.sheds.folders import Folders
+from shed.sheds.metadata import Record
+from shed.sheds.room import Room
+from shed.sheds.upper import has_errors, repair
+
+View = dict[str, Any]
+"""Such a view: names and JSON values."""
+_SHOWN = [field.name for field in fields(Record) if field.name in api.Shed.__struct_fields__]
+"""What a record and the API call by the same name."""
+
+
+class Catalog:
+    """Reads about the sheds below `paths`; `names` has what this server does with them at the moment."""
+
+    def __init__(self, paths: Paths, backend: Backend, names: Mapping[str, Entry], space: Reserve, room: Room) -> None:
+        self._paths = paths
+        self._backend = backend
+        self._names = names
+        self._space = space
+        self._room = room
+
+    def get(self, name: str) -> View:
+        """Return the shed `name`.  Raises `NotFoundError`, `DamagedError`."""
+        folders = self.folders(name)
+        marker = metadata.load_marker(folders.instance)
+        if marker is not None:
+            entry = self._names.get(name)
+            if entry is None or entry.doing != "create":  # cut short: it never existed, and is about to go
+                raise missing(name)
+            return {
+                "name": name,
+                "status": "starting",
+                "created_at": marker.created_at,
+                "image": marker.image,
+                "image_digest": marker.digest,
+                "backend": self._backend.name,
+            }
+        return self.view(load(folders))
+
+    def list(self) -> tuple[list[View], list[str]]:
+        """Return all sheds, also those whose records cannot be read, and warnings of what could not be looked at."""
+        sheds, warnings = [], []
+        for name in places.names(self._paths):
+            try:
+                sheds.append(self.get(name))
+            except NotFoundError:
+                continue
+            except metadata.DamagedError as error:
+                sheds.append(_view_of_damaged(name, error))
+            except ShedError as error:
+                warnings.append(error.message)
+        return sheds, warnings
+
+    def console_log(self, name: str, *, lines: int | None = None) -> bytes:
+        """Return the end of what the VM's console has said, the last `lines` of it."""
+        return last_lines(self.existing(name).console_tail()[0], lines)
+
+    def follow_console(self, name: str, *, lines: int | None = None) -> Stream:
+        """Return what `console_log` does, and then what the console says, until the shed is deleted."""
+        folders = self.existing(name)
+        tail, position = folders.console_tail()
+        return ConsoleStream(folders.console, last_lines(tail, lines), position)
+
+    def machines(self) -> dict[int, str]:
+        """Return the names of sheds by the recorded process ids of their VMs, whether or not their agents answer."""
+        found = ((name, self._backend.pid(Folders(self._paths, name).instance)) for name in places.names(self._paths))
+        return {process: name for name, process in found if process is not None}
+
+    def look_at_workspace(self, name: str, after: str | None) -> dict[str, Any]:
+        """Return what in the shed's workspace may run on the host; see `shed.sheds.leftovers`.
+
+        Raises `UsageError` when it has none.
+        """
+        from shed.sheds import leftovers  # noqa: PLC0415  few ask
+
+        return leftovers.view(load(self.folders(name)), after)
+
+    def folders(self, name: str) -> Folders:
+        """Return the folders of `name`, be there a shed or not.  Raises `UsageError` for what is no name."""
+        return Folders(self._paths, check_shed_name(name))
+
+    def existing(self, name: str) -> Folders:
+        """Return the folders of a shed that is there.  Raises `NotFoundError`."""
+        folders = self.folders(name)
+        if not folders.instance.exists():
+            raise missing(name)
+        return folders
+
+    def view(self, record: Record) -> View:
+        """Return what there is to say of the shed `record`."""
+        entry = self._names.get(record.name)
+        starting = entry is not None and entry.doing == "start" and not entry.link.live
+        misuse, waits = entry.link.misuse if entry is not None else "", self._room.waits(record.name)
+        folders, space = self.folders(record.name), self._space
+        return _view(record, folders, self._backend, space, starting=starting, misuse=misuse, waits=waits)
+
+
+def load(folders: Folders) -> Record:
+    """Return the record of a shed.  Raises `NotFoundError`, `DamagedError`."""
+    if not folders.instance.exists():
+        raise missing(folders.name)
+    return metadata.load(folders.instance)
+
+
+def missing(name: str) -> NotFoundError:
+    """Return the error for a name that no shed has."""
+    return NotFoundError(f"there is no shed {name!r}", code="SHED_NOT_FOUND", hint="`shed list` shows what there is")
+
+
+def _view(
+    record: Record, folders: Folders, backend: Backend, space: Reserve, *, starting: bool, misuse: str, waits: bool
+) -> View:
+    """Return what there is to say of the shed `record`.
+
+    Its status is ``error`` when it cannot be started as it is.  `starting`: its VM is being brought up.  `misuse`: what
+    its guest did wrong.  `waits`: it waits for room on the host's disk.  A running one is told when `space` is not free
+    any more.
+    """
+    liveness = backend.liveness(folders.instance)
+    shed: View = {
+        **{name: value for name in _SHOWN if (value := getattr(record, name)) is not None},
+        "status": "stopped" if liveness is Liveness.NOT_OURS else "running",
+        "image_digest": record.lower_digest,
+    }
+    if record.local_dir is None:
+        del shed["local_dir_mode"]
+    if starting:
+        shed["status"] = "starting"
+    elif liveness is Liveness.NOT_OURS and not folders.upper.exists():
+        shed["status"] = "error"
+        shed["detail"] = f"its writable layer is gone: put {folders.upper} back, or `shed delete {record.name}`"
+    elif liveness is Liveness.NOT_OURS and record.wanted == "running":
+        shed["detail"] = "its VM ended on its own"
+    elif liveness is Liveness.UNKNOWN:
+        shed["detail"] = "it cannot be told whether its VM runs"
+    elif misuse and liveness is not Liveness.NOT_OURS:
+        shed["detail"] = f"its link was dropped: {misuse}; `shed stop {record.name}` ends it"
+    elif waits and liveness is Liveness.OURS:
+        shed["detail"] = (
+            "it stands still: the disk of its host is full; free some space there, and it goes on by itself"
+        )
+    elif has_errors(folders.upper):
+        how = f"stop it, then: {repair(folders.upper)}"
+        shed["detail"] = f"its file system has errors, as after a full disk of the host; {how}"
+    elif liveness is Liveness.OURS and (trouble := _trouble(space)):
+        shed["detail"] = f"it may soon stand still: {trouble}"
+    if liveness is not Liveness.NOT_OURS and (pid := backend.pid(folders.instance)) is not None:
+        shed["pid"] = pid
+    return shed
+
+
+def _view_of_damaged(name: str, error: ShedError) -> View:
+    """Return what there is to say of a shed whose record cannot be read, as `error` tells."""
+    return {"name": name, "status": "error", "detail": f"{error.message}; {error.next_step}"}
+
+
+def _trouble(space: Reserve) -> str:
+    try:
+        space.check()
+    except StorageError as error:
+        return error.message
+    return ""

@@ -1,0 +1,124 @@
+"""Streams into the guests of sheds: commands, TCP ports, listeners, and how an agent is.
+
+A shed is started for a command, and for nothing else.  A link that turns out to be dead is made again, once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Protocol
+
+from shed.backends.base import Connection, Stream
+from shed.errors import BackendError, ConflictError, ConnectError
+from shed.guest.protocol import PORT_EXEC, PORT_LISTEN, PORT_PROXY
+from shed.sheds.agent import control, read_line
+from shed.sheds.entry import Entry
+from shed.sheds.link import Link
+
+log = logging.getLogger(__name__)
+Tell = Callable[[str], Awaitable[None]]
+_HEALTH_TIMEOUT = 3.0
+_DIAL_TIMEOUT = 25.0
+"""Seconds for the guest to say whether it has connected; it tries both loopback addresses for ten at most."""
+
+
+class FindLink(Protocol):
+    """Returns the link to a shed that runs, starting it if it may; `Manager.link`."""
+
+    async def __call__(self, name: str, tell: Tell | None, *, autostart: bool) -> Link:
+        """Raises `NotFoundError`, `UnavailableError` (SHED_NOT_RUNNING), and what a start raises."""
+        ...
+
+
+class Guests:
+    """Opens streams into the guests that `link` leads to; `names` has the links that are up."""
+
+    def __init__(self, link: FindLink, names: Mapping[str, Entry]) -> None:
+        self._link = link
+        self._names = names
+
+    async def open_exec(self, name: str, tell: Tell | None = None, *, autostart: bool = True) -> Stream:
+        """Open a stream for one command in the shed `name`, starting it when it is stopped, unless `autostart` is false.
+
+        `tell` hears ``waiting`` when that takes more than a moment, and ``starting`` when the shed is started.
+        """
+        return await self._open(name, PORT_EXEC, tell, autostart=autostart)
+
+    async def open_port(self, name: str, port: int) -> Stream:
+        """Open a stream to the guest's TCP `port`.
+
+        Raises `ConnectError` when nothing listens there, or the guest does not say so in time; `UnavailableError`
+        (SHED_NOT_RUNNING).
+        """
+        what = f"port {port} of shed {name!r}"
+        try:
+            async with asyncio.timeout(_DIAL_TIMEOUT):
+                stream = await self._open(name, PORT_PROXY, None, autostart=False)
+                try:
+                    await stream.write(b"CONNECT %d\n" % port)
+                    answer = await read_line(stream)
+                    if answer == "OK":
+                        return stream
+                except BaseException:
+                    stream.close()
+                    raise
+        except TimeoutError:
+            raise ConnectError(f"{what}: no answer within {_DIAL_TIMEOUT:g} s", hint=f"`shed logs {name}`") from None
+        except BackendError as error:  # the VM, or its agent, has just gone
+            raise ConnectError(f"{what}: {error.message}", hint=error.hint) from None
+        stream.close()
+        why = answer.removeprefix("ERR ").removeprefix(f"port {port}: ")
+        raise ConnectError(f"{what}: {why}", hint=f"is something listening there? `shed exec {name} -- ss -ltn`")
+
+    async def open_listener(self, name: str, line: str, *, autostart: bool) -> tuple[Stream, str]:
+        """Ask the guest's `shed.guest.listen` for something, in one line.
+
+        Return the stream and the answer's words behind OK.
+
+        Raises `ConnectError` with the guest's reason.
+        """
+        stream = await self._open(name, PORT_LISTEN, None, autostart=autostart)
+        try:
+            async with asyncio.timeout(_DIAL_TIMEOUT):
+                await stream.write(f"{line}\n".encode())
+                answer = await read_line(stream)
+            if answer.split(" ")[0] != "OK":
+                raise ConnectError(f"shed {name!r}: {answer.removeprefix('ERR ')}", hint="")
+        except TimeoutError:
+            stream.close()
+            raise ConnectError(
+                f"shed {name!r}: no answer within {_DIAL_TIMEOUT:g} s", hint=f"`shed logs {name}`"
+            ) from None
+        except BaseException:
+            stream.close()
+            raise
+        return stream, answer.removeprefix("OK").strip()
+
+    async def _open(self, name: str, port: int, tell: Tell | None, *, autostart: bool) -> Stream:
+        link = await self._link(name, tell, autostart=autostart)
+        connection: Connection | None = None
+        try:
+            connection = await link.get()
+            return await connection.open(port)
+        except BackendError as error:  # the VM, or the connection, died a moment ago
+            log.info("shed %s: %s; trying once more", name, error)
+            if (
+                connection is not None and link.connection is connection
+            ):  # else somebody who also saw it has made another
+                await link.drop(error)
+        link = await self._link(name, tell, autostart=autostart)
+        return await (await link.get()).open(port)
+
+    async def health(self, name: str) -> dict[str, Any]:
+        """Return what the agent of a running shed says of itself.
+
+        Raises `ConflictError`, and `BackendError` when it does not answer.
+        """
+        entry = self._names.get(name)
+        if entry is None or not entry.link.live:
+            raise ConflictError(
+                f"shed {name!r} is not running", code="SHED_ALREADY_STOPPED", hint=f"`shed start {name}`"
+            )
+        return await control(await entry.link.get(), "health", wait=_HEALTH_TIMEOUT)
