@@ -274,14 +274,14 @@ def test_an_image_that_is_not_there(
     [
         (
             ["--from-oci-archive", "a.tar", "."],
-            "--from-oci-archive takes an archive as it is: it cannot be combined with CONTEXT",
+            "--from-oci-archive uses an archive as it is, so it cannot be combined with CONTEXT",
         ),
         (["--from-oci-archive", "a.tar", "--from", "x"], "it cannot be combined with --from"),
         (
             ["--from-oci-archive", "-", "-f", "x", "--target", "y", "--build-arg", "z"],
             "with --file, --target, --build-arg",
         ),
-        (["--from", "x", "--builder", "podman", "--output-dir", "y"], "--from takes an image that exists as it is"),
+        (["--from", "x", "--builder", "podman", "--output-dir", "y"], "--from uses an image that exists as it is"),
         (["--builder", "kaniko", "."], "there is no builder 'kaniko'"),
         (["/nope"], "the context /nope is not a folder"),
         (["--platform", "amd64"], "invalid platform 'amd64'"),
