@@ -61,7 +61,7 @@ refuses what it does not know.
 ## Errors
 
 `{{"error": {{"code": …, "message": …, "hint": …}}}}`, with the status of its code. `code` is for programs,
-`message` is a sentence for people, `hint` (if any) says what to do.
+`message` is a sentence for people, `hint` (if any) says what to do. [Errors](errors.md) has all codes.
 
 ## Events
 

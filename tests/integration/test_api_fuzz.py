@@ -37,7 +37,7 @@ CONFORM = [
 ]
 ANY_TEXT = {"inspect_image_by_path", "remove_image_by_path", "remove_ssh_key"}
 """Operations whose one parameter may be any text."""
-SLOW, FEW = {"pull_image", "push_image", "create_shed"}, 4
+SLOW, FEW = {"pull_image", "push_image", "create_shed"}, 3
 UPGRADE_REQUIRED = 426
 NOWHERE = "127.0.0.1:1"
 """A registry where nobody listens: nothing here asks another machine."""

@@ -1,4 +1,4 @@
-"""The server itself (``/api/info``, ``/api/server``, …), what its data takes up, and freeing some of it (``/api/system``)."""
+"""The server itself: ``/api/info``, ``/api/server`` and the like; ``/api/system``: what its data takes up."""
 
 from __future__ import annotations
 
