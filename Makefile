@@ -57,8 +57,9 @@ docs: setup ## the documentation as a site, in build/docs
 	@$(PYTHON) -m mkdocs build --strict --quiet
 	@echo "build/docs/index.html; with search: $(PYTHON) -m http.server -d build/docs"
 
+# For the oldest Python that is promised: Debian 12's.
 lock: ## renew the two lock files from pyproject.toml
-	@uv pip compile -q --generate-hashes --no-emit-find-links --custom-compile-command "make lock" pyproject.toml -o requirements.lock
-	@uv pip compile -q --generate-hashes --no-emit-find-links --custom-compile-command "make lock" --group dev pyproject.toml -o requirements-dev.lock
+	@uv pip compile -q --python-version 3.11.2 --generate-hashes --no-emit-find-links --custom-compile-command "make lock" pyproject.toml -o requirements.lock
+	@uv pip compile -q --python-version 3.11.2 --generate-hashes --no-emit-find-links --custom-compile-command "make lock" --group dev pyproject.toml -o requirements-dev.lock
 
 .PHONY: sdk help demo images test lint bench setup setup-tests wheel deb build-tools reference recording docs lock
