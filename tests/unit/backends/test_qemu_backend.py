@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import stat
 from pathlib import Path
 
@@ -36,25 +35,25 @@ def test_a_missing_qemu_is_one_clear_error(tmp_path: Path) -> None:
     """With the command that installs it."""
     missing = QemuBackend(Paths(tmp_path, tmp_path), program="qemu-system-nothing")
     with pytest.raises(UnavailableError, match="qemu-system-nothing is not installed") as caught:
-        asyncio.run(missing.start(machine(tmp_path)))
+        await missing.start(machine(tmp_path))
     assert "apt-get install" in str(caught.value.hint)
 
 
-def test_a_folder_that_is_not_there_stops_the_start(tmp_path: Path) -> None:
+async def test_a_folder_that_is_not_there_stops_the_start(tmp_path: Path) -> None:
     """Before anything is made."""
     with pytest.raises(UsageError, match="does not exist"):
-        asyncio.run(backend(tmp_path).start(machine(tmp_path, Share("workspace", tmp_path / "nothing", 1000, 1000))))
+        await backend(tmp_path).start(machine(tmp_path, Share("workspace", tmp_path / "nothing", 1000, 1000)))
     assert not (tmp_path / process.RECORD).exists()
 
 
-def test_a_qemu_that_ends_at_once_is_an_error_with_its_words(tmp_path: Path) -> None:
+async def test_a_qemu_that_ends_at_once_is_an_error_with_its_words(tmp_path: Path) -> None:
     """What it printed and the console's last lines of this boot, not of the one before, which stays beside it; the
     record goes.
     """
     (tmp_path / "console.log").write_text("yesterday\n")
     failing = backend(tmp_path, "echo 'no such machine' >&2; echo 'guest went wrong' >> console.log; exit 1")
     with pytest.raises(BackendError) as caught:
-        asyncio.run(failing.start(machine(tmp_path)))
+        await failing.start(machine(tmp_path))
     assert caught.value.code == "VM_START_FAILED"
     assert "no such machine" in str(caught.value)
     assert "guest went wrong" in str(caught.value)
@@ -76,15 +75,15 @@ async def test_nothing_to_connect_to(tmp_path: Path) -> None:
     await idle.kill(tmp_path)
 
 
-def test_a_damaged_record_blocks_what_could_do_harm(tmp_path: Path) -> None:
+async def test_a_damaged_record_blocks_what_could_do_harm(tmp_path: Path) -> None:
     """No second VM on the same disks, and no signal to anybody; the display has no pid."""
     (tmp_path / process.RECORD).write_text("{")
     careful = backend(tmp_path)
     assert careful.liveness(tmp_path) is Liveness.UNKNOWN
     assert careful.pid(tmp_path) is None
     with pytest.raises(ConflictError, match="may be running"):
-        asyncio.run(careful.start(machine(tmp_path)))
+        await careful.start(machine(tmp_path))
     with pytest.raises(BackendError, match="damaged") as caught:
-        asyncio.run(careful.kill(tmp_path))
+        await careful.kill(tmp_path)
     assert caught.value.hint
     assert (tmp_path / process.RECORD).exists()

@@ -57,7 +57,7 @@ def test_a_timeout_is_an_error_and_ends_the_command() -> None:
         run(["sleep", "60"], timeout=0.05)
 
 
-def test_async_run_kills_its_command_when_cancelled(tmp_path: Path) -> None:
+async def test_async_run_kills_its_command_when_cancelled(tmp_path: Path) -> None:
     """No process survives a cancelled caller."""
     fifo = tmp_path / "pid"
     os.mkfifo(fifo)
@@ -70,15 +70,15 @@ def test_async_run_kills_its_command_when_cancelled(tmp_path: Path) -> None:
             await task
         return pid
 
-    pid = asyncio.run(scenario())
+    pid = await scenario()
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
 
 
-def test_async_run_reports_failures_like_run() -> None:
+async def test_async_run_reports_failures_like_run() -> None:
     """Both ways of running say the same."""
     with pytest.raises(ToolError, match="exit code 4"):
-        asyncio.run(run_async(["sh", "-c", "exit 4"]))
+        await run_async(["sh", "-c", "exit 4"])
 
 
 def test_streamed_output_is_shown_as_it_comes(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ async def _until(condition: asyncio.Event) -> None:
     await asyncio.wait_for(condition.wait(), SOON)
 
 
-def test_descriptors_that_run_out(
+async def test_descriptors_that_run_out(
     listener: socket.socket, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Accepting pauses, the log gets one line for any number of failures, and who waits is served once there is room.
@@ -73,7 +73,7 @@ def test_descriptors_that_run_out(
         return failed
 
     with caplog.at_level(logging.DEBUG):
-        assert asyncio.run(scenario()) >= 5
+        assert await scenario() >= 5
     lines = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
     assert lines == ["test: new connections wait: Too many open files (failure 1)"]
 
@@ -99,7 +99,7 @@ async def test_who_is_not_admitted(listener: socket.socket) -> None:
     assert listener.fileno() < 0
 
 
-def test_one_connection_that_fails(listener: socket.socket, caplog: pytest.LogCaptureFixture) -> None:
+async def test_one_connection_that_fails(listener: socket.socket, caplog: pytest.LogCaptureFixture) -> None:
     """Is closed and logged; the others are served."""
 
     async def scenario() -> list[bytes]:
@@ -120,7 +120,7 @@ def test_one_connection_that_fails(listener: socket.socket, caplog: pytest.LogCa
         acceptor.close()
         return received
 
-    assert asyncio.run(scenario()) == [b"", b"served"]
+    assert await scenario() == [b"", b"served"]
     assert [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR] == [
         "test: a connection failed"
     ]

@@ -67,7 +67,7 @@ async def _nothing(*_: object) -> None:
     raise AssertionError("no connection was accepted")
 
 
-def test_more_connections_than_are_carried() -> None:
+async def test_more_connections_than_are_carried() -> None:
     """Wait in the guest: there is a task for each that is carried, and no more; 6aee119 makes one for each line."""
 
     async def scenario() -> int:
@@ -82,7 +82,7 @@ def test_more_connections_than_are_carried() -> None:
             task.cancel()
         return len(somebody.tasks)
 
-    assert asyncio.run(scenario()) == MOST_ARRIVING + 1
+    assert await scenario() == MOST_ARRIVING + 1
 
 
 @pytest.mark.parametrize(

@@ -107,7 +107,7 @@ async def test_a_stopped_shed_gives_its_promise_back_and_force_goes_on(world: Wo
         assert (await create(manager, "c", memory_mb=8192, force=True))["status"] == "running"
 
 
-def test_two_at_once_are_not_both_let_in(world: World, host: Host) -> None:
+async def test_two_at_once_are_not_both_let_in(world: World, host: Host) -> None:
     """What is on its way counts: of creates that start together, as many go on as fit."""
 
     async def main() -> tuple[object, ...]:
@@ -115,7 +115,7 @@ def test_two_at_once_are_not_both_let_in(world: World, host: Host) -> None:
             creates = (create(manager, f"s{number}", memory_mb=4096) for number in range(4))
             return tuple(await asyncio.gather(*creates, return_exceptions=True))
 
-    results = asyncio.run(main())
+    results = await main()
     assert sorted(getattr(result, "code", "") for result in results) == ["", "", "HOST_BUSY", "HOST_BUSY"]
 
 

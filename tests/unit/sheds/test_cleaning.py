@@ -53,7 +53,7 @@ def clean(world: World, manager: Manager, events: list[Event], **options: Any) -
     )
 
 
-def test_a_shed_that_is_used_between_plan_and_deletion_stays(world: World, store: LayoutStore) -> None:
+async def test_a_shed_that_is_used_between_plan_and_deletion_stays(world: World, store: LayoutStore) -> None:
     """And so does its image, of which the plan had it that nobody needs it."""
     image, other = put_image(store, "image"), put_image(store, "other")
     used, unused = (
@@ -70,7 +70,7 @@ def test_a_shed_that_is_used_between_plan_and_deletion_stays(world: World, store
             done = await cleaner._execute(plan, 0, Progress(events.append))
             return done.to_wire()
 
-    answer = asyncio.run(main())
+    answer = await main()
     assert [row["name"] for row in answer["instances"]] == ["b-unused"]
     assert WarningEvent("shed 'a-used' was used meanwhile, and stays") in events
     assert used.exists()
@@ -101,7 +101,7 @@ async def test_running_and_doubtful_sheds_stay(
         assert world.traces() == set()
 
 
-def test_a_dry_run_says_what_a_real_one_does(world: World, store: LayoutStore) -> None:
+async def test_a_dry_run_says_what_a_real_one_does(world: World, store: LayoutStore) -> None:
     """The image of a shed that goes, goes too, and the templates of its runtime with it; in the preview as well."""
     image = put_image(store, "image", shared="its own kit")
     age(put_shed(world.paths, "old", image))
@@ -121,7 +121,7 @@ def test_a_dry_run_says_what_a_real_one_does(world: World, store: LayoutStore) -
             assert not any(template.exists() for template in templates)
             assert (await clean(world, manager, []))["size_bytes"] == 0
 
-    asyncio.run(main())
+    await main()
 
 
 async def test_a_record_in_doubt_stops_it_before_it_begins(world: World, store: LayoutStore) -> None:

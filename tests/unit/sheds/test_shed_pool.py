@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
 import subprocess
@@ -150,7 +149,7 @@ async def test_what_a_killed_server_left_is_ended(world: World, tmp_path: Path) 
 
 
 @pytest.mark.root
-def test_none_is_made_that_could_not_be_claimed(world: World, caplog: pytest.LogCaptureFixture) -> None:
+async def test_none_is_made_that_could_not_be_claimed(world: World, caplog: pytest.LogCaptureFixture) -> None:
     """A second name for a spare's sockets is needed, in the folder of a shed: that is within one mount."""
     subprocess.run(["mount", "-t", "tmpfs", "tmpfs", world.paths.spares], check=True)
     try:
@@ -163,7 +162,7 @@ def test_none_is_made_that_could_not_be_claimed(world: World, caplog: pytest.Log
                 assert "restore" in made["timings"]
                 assert "claim" not in made["timings"]
 
-        asyncio.run(work())
+        await work()
         assert (
             f"no spares are kept: {world.paths.spares} and {world.paths.instances} are different mounts" in caplog.text
         )

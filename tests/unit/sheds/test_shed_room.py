@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import pytest
 
 from shed.sheds import room
@@ -11,7 +9,7 @@ from support.servers.world import World, create
 from support.waiting import until
 
 
-def test_a_shed_that_waits_for_room_says_so_and_goes_on(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_shed_that_waits_for_room_says_so_and_goes_on(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """`shed list` tells it; it is not told to go on before there is room, and then it is, without anybody's doing."""
     free = 0
     monkeypatch.setattr(room.Room, "_free", lambda _: free)
@@ -30,4 +28,4 @@ def test_a_shed_that_waits_for_room_says_so_and_goes_on(world: World, monkeypatc
             await until(lambda: not world.backend.full_disk.full)
             await until(lambda: "stands still" not in manager.catalog.get("one").get("detail", ""))
 
-    asyncio.run(main())
+    await main()
