@@ -12,8 +12,16 @@ demo: setup ## from packages to a command run inside a shed, and back
 images: setup ## make the images base, extensions and full
 	@$(PYTHON) scripts/images.py
 
+# Two files at a time; what took longest is shown at the end.
+PYTEST := $(PYTHON) -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations 15
+
 test: setup-tests lint ## everything: unit, integration, real VM boots
-	@$(PYTHON) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	@cat .cache/tests/took 2>/dev/null || echo "This boots VMs and takes a while.  The fast half is: make check"
+	@begin=$$(date +%s); $(PYTEST) && mkdir -p .cache/tests && \
+	  echo "All tests took $$((($$(date +%s) - begin + 59) / 60)) minutes here the last time.  The fast half is: make check" >.cache/tests/took
+
+check: setup-tests lint ## the fast half, in less than two minutes: style, types, most unit tests
+	@$(PYTEST) -q -m "not slow and not vm" tests/unit
 
 lint: setup ## style and types
 	@.venv/bin/ruff check $(CODE)
