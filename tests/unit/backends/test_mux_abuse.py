@@ -259,6 +259,7 @@ class Transport(asyncio.Transport):
         self.closed = True
 
 
+@pytest.mark.slow
 def test_any_bytes_at_all() -> None:
     """Whatever comes in whatever pieces, before the hello and behind it: the link lives on or is dropped, and keeps
     little.

@@ -105,6 +105,7 @@ def test_another_qemu_finds_nothing(paths: Paths, program: Path) -> None:
     assert store.find(machine(paths), on) is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["state", "memory", "template.json"])
 @pytest.mark.parametrize("damage", ["changed", "cut", "gone", "a folder"])
 def test_damage_is_seen_and_removed(

@@ -94,6 +94,7 @@ def test_text_is_one_short_line() -> None:
     assert told({"a": 1}) == "{'a': 1}"
 
 
+@pytest.mark.slow
 def test_any_bytes_as_json() -> None:
     """A value or a `ValueError`, and a value can be said again."""
 
@@ -108,6 +109,7 @@ def test_any_bytes_as_json() -> None:
     fuzz(check, st.binary(max_size=200) | values.map(lambda value: json.dumps(value).encode()))
 
 
+@pytest.mark.slow
 def test_any_bytes_as_an_exit_frame() -> None:
     """A code of a byte, or a `ValueError`."""
 

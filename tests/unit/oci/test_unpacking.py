@@ -172,6 +172,7 @@ def test_files_are_counted_over_all_layers(store: LayoutStore, tmp_path: Path, m
     assert (left(store), store.tag_names()) == ([], [])
 
 
+@pytest.mark.slow
 def test_a_layer_that_is_stacked_many_times_is_read_once(store: LayoutStore, tmp_path: Path) -> None:
     """Its list is in memory once, and its bytes on the disk; on 6aee119 as often as it is stacked, which took 60 MiB
     here.
@@ -254,6 +255,7 @@ def test_names_of_many_components_take_no_more_memory_than_they_have_bytes() -> 
     assert found == 1 + 1300 + 400
 
 
+@pytest.mark.slow
 def test_what_a_deep_whiteout_hides_is_noted_once() -> None:
     """A folder that is reached through a link, so with short names, may lie deep; 6aee119 noted a path of 1,300 parts
     for each file.
@@ -265,6 +267,7 @@ def test_what_a_deep_whiteout_hides_is_noted_once() -> None:
         assert sum(1 for _ in flatten(layers)) == 1 + 1300 + 1
 
 
+@pytest.mark.slow
 def test_paths_come_to_so_much(monkeypatch: pytest.MonkeyPatch) -> None:
     """Short names in a deep folder make long paths: they are counted before they are made."""
     monkeypatch.setattr("shed.oci.flatten.MAX_PATHS", MIB)
