@@ -31,7 +31,7 @@ def backend(folder: Path, body: str = "exec sleep 60") -> QemuBackend:
     return QemuBackend(Paths(folder / "data", folder / "run"), program=str(program))
 
 
-def test_a_missing_qemu_is_one_clear_error(tmp_path: Path) -> None:
+async def test_a_missing_qemu_is_one_clear_error(tmp_path: Path) -> None:
     """With the command that installs it."""
     missing = QemuBackend(Paths(tmp_path, tmp_path), program="qemu-system-nothing")
     with pytest.raises(UnavailableError, match="qemu-system-nothing is not installed") as caught:
