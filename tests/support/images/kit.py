@@ -45,10 +45,7 @@ _VARIANTS = ("base", "extensions", "full")
 
 def _variant(name: str) -> tuple[Callable[[Path], object], tuple[Path, ...]]:
     chain = _VARIANTS[: _VARIANTS.index(name) + 1]
-    code = [
-        *PACKAGE.glob("images/recipe*"),
-        *((PACKAGE / "images/derive.py", *PACKAGE.glob("oci/*.py")) if chain[1:] else ()),
-    ]
+    code = [*PACKAGE.glob("images/recipe*"), *(PACKAGE.glob("oci/*.py") if chain[1:] else ())]
 
     def make(output: Path) -> object:
         return build_image(read_recipe(ROOT / "images" / name), output, archive(chain[-2]) if chain[1:] else None)
