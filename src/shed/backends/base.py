@@ -51,7 +51,10 @@ class Machine:
     initrd: Path
     disks: tuple[Disk, ...]
     state_dir: Path
-    """The VM's own folder.  The backend keeps its record, its sockets (or the way to them) and ``console.log`` there."""
+    """The VM's own directory.
+
+    The backend keeps its record, its sockets (or the way to them) and ``console.log`` there.
+    """
     shares: tuple[Share, ...] = ()
 
 
@@ -124,7 +127,10 @@ class Connection(Protocol):
         ...
 
     async def wait_closed(self) -> LinkAbusedError | None:
-        """Return when the link is gone: the VM ended, the agent fell silent, or, then with the reason, the guest misused it."""
+        """Return when the link is gone, with the reason when the guest misused it.
+
+        Else the VM ended, or the agent did not answer any more.
+        """
         ...
 
     async def close(self) -> None:

@@ -154,7 +154,7 @@ class Spares(Protocol):
 
 
 class FullDisk(Protocol):
-    """Pauses a VM at a write for which the host's disk has no room, so that the guest sees a slow disk, not an error."""
+    """Pauses a VM at a write for which the host's disk has no room: the guest sees a slow disk, not an error."""
 
     async def is_paused(self, state_dir: Path, *, resume: bool) -> bool:
         """Tell whether the VM, which is alive and ours, is paused because the host's disk was full.
@@ -191,7 +191,7 @@ class Diagnostics(Protocol):
         ...
 
     def console_is_bounded(self, state_dir: Path) -> bool:
-        """Tell whether the console log of the VM in `state_dir` cannot grow without end, whether a server runs or not."""
+        """Return whether the console log of the VM in `state_dir` is bounded, whether a server runs or not."""
         ...
 
     def templates(self) -> Iterable[Result]:

@@ -86,7 +86,7 @@ class Answer:
         self._received = bytearray()
         self._ended = False
         self._left: int | None = None
-        """Bytes that are still to come, of the body or of a chunk; None when the end of the connection ends the body."""
+        """Bytes still to come of the body or of a chunk; None when the end of the connection ends the body."""
         self._chunk = ""
         """What comes next of a body in chunks: ``size``, ``data``, ``end`` or ``trailer``; empty for other bodies."""
 

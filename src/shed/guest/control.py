@@ -1,7 +1,8 @@
 """Port 1026: requests about the machine itself, several in turn on one stream.
 
     rest        {"network"}    get ready to be saved: what comes next is configure, in a machine restored from this one
-    rehearse    {}             warm up: go through a start, so that the real one is quicker; the disks are exchanged afterwards
+    rehearse    {}             warm up: go through a start, so that the real one is quicker; the disks are exchanged
+                               afterwards
     configure   {…}            make this machine a shed (`shed.guest.configure` says what it takes), once
     health      {}             how it is
     clock       {"adjust": s}  put the wall clock forward by so many seconds, if given; answers {"now"}: seconds since

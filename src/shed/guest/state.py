@@ -50,5 +50,8 @@ class State:
         self.arrivals = 0
 
     def runs_commands(self) -> bool:
-        """Tell whether commands can run: in a shed, and, for a rehearsal, in a machine that was got ready to be saved."""
+        """Return whether commands can run.
+
+        They can in a shed and, for a rehearsal, in a machine that is ready to be saved.
+        """
         return self.phase == READY or (self.phase == HELLO and self.quiesced)

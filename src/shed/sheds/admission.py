@@ -1,4 +1,6 @@
-"""Whether this host can carry one more VM: asked before one is started, so that those that run keep what they were promised.
+"""Admission: whether this host can carry one more VM.
+
+It is asked before a start, so that running VMs keep what they were promised.
 
 A VM is promised its whole memory, and takes it bit by bit.  All VMs of the server together (sheds, spares, one that is
 being saved, those that are on their way) may be promised `memory_overcommit` times what they have and what the host has

@@ -70,7 +70,7 @@ def machine(record: Record, image: BootImage, folders: Folders) -> Machine:
 
 @dataclass(frozen=True, slots=True)
 class Booted:
-    """A VM that is up: the link to its configured agent, and ``warm`` when it was restored, ``cold`` when it was booted."""
+    """A VM that is up: the link to its configured agent, and ``warm`` (it was restored) or ``cold`` (it booted)."""
 
     connection: Connection
     way: str
@@ -164,7 +164,9 @@ async def _clean_up(backend: Backend, folders: Folders, error: BaseException) ->
 async def configure(
     connection: Connection, record: Record, backend: Backend, disks: Sequence[Disk], *, wait: float
 ) -> None:
-    """Send the one message that turns a guest at hello into the shed `record`, whose own `disks` are the upper and the root.
+    """Send the one message that turns a guest at hello into the shed `record`.
+
+    Its own `disks` are the upper and the root.
 
     Raises `BackendError` with the guest's numbered failure.
     """

@@ -154,7 +154,10 @@ def exists(name: str) -> ConflictError:
 
 
 async def discard(folders: Folders, backend: Backend) -> None:
-    """Remove what a create that did not end well has left, unless its VM may still run: then its marker stays for a later sweep."""
+    """Remove what a failed create has left.
+
+    When its VM may still run, its marker stays for a later sweep.
+    """
     if backend.liveness(folders.instance) is not Liveness.NOT_OURS:
         log.warning("shed %s: its VM may still run; its folders stay until it is gone", folders.name)
         return

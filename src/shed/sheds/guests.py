@@ -40,7 +40,9 @@ class Guests:
         self._names = names
 
     async def open_exec(self, name: str, tell: Tell | None = None, *, autostart: bool = True) -> Stream:
-        """Open a stream for one command in the shed `name`, starting it when it is stopped, unless `autostart` is false.
+        """Open a stream for one command in the shed `name`.
+
+        A stopped shed is started, unless `autostart` is false.
 
         `tell` hears ``waiting`` when that takes more than a moment, and ``starting`` when the shed is started.
         """

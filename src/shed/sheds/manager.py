@@ -43,7 +43,10 @@ _STARTS = frozenset({"create", "start", "adopt"})
 
 
 class Manager:
-    """The sheds below `paths`, run by `backend`, with images found by `resolve`, once `ensure`, if given, has had them pulled."""
+    """The sheds below `paths`, run by `backend`.
+
+    Images are found by `resolve`, after `ensure`, if given, has pulled them.
+    """
 
     def __init__(
         self,
@@ -75,7 +78,10 @@ class Manager:
         return self._backend
 
     async def open(self) -> None:
-        """Make the folders; then, in the background, undo what an earlier server left unfinished and adopt the VMs that run."""
+        """Make the directories, and start to clean up in the background.
+
+        What an earlier server left unfinished is undone, and the VMs that run are adopted.
+        """
         places.prepare(self._paths)
         await self._warm.open()
         self._background(self._warm.prepare(self._resolve), "prepare warm starts")

@@ -228,7 +228,10 @@ class Pool:
         upper.make_upper(upper.template(self._templates, runtime, size), disk, size + _TO_GROW)
 
     async def _sweep(self) -> None:
-        """End and remove what is no spare of ours: those of a server that was killed, and what those have left that are sheds now."""
+        """End and remove what is not a spare of this server.
+
+        That is: spares of a server that was killed, and what is left of spares that became sheds.
+        """
         kept = {spare.machine.state_dir for spare in self._spares}
         left = [path for path in self._folder.iterdir() if path.is_dir() and path not in kept]
         await asyncio.gather(*map(self._remove, left))

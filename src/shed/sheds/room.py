@@ -1,4 +1,4 @@
-"""When the host's disk is full: a shed's VM stands still at the write that there is no room for, and goes on when there is some.
+"""A full disk of the host: a VM stands still at a write that has no room, and goes on when there is some.
 
 So a full disk breaks no file system of a guest: it sees a slow disk.  VMMs tell nobody of it, so those that run are
 asked: now and then, and more often while space is short or one of them stands still.

@@ -127,7 +127,7 @@ class WarmStart:
         return self._pool.standing_back()
 
     async def is_sheds_own(self, error: ShedError, source: Source) -> bool:
-        """Tell whether `error` is that of the shed that was to come up from `source`, so that any other start would end in it too.
+        """Return whether `error` is due to the shed itself, not to the template `source`, so that any start would fail.
 
         The guest says so, and what it was restored from is what was saved: it is a guest that can be believed.
         """
@@ -150,7 +150,7 @@ class WarmStart:
             log.warning("cannot remove template %s: %s", template.path.name, error)
 
     def want(self, machine: Machine) -> None:
-        """Have a template made in the background for machines like `machine`, unless that has failed too often, or lately."""
+        """Make a template for machines like `machine` in the background, unless that failed too often, or lately."""
         shape = _shape(machine)
         if self._templates is None or shape in self._making or self._blamed[shape] >= _MOST_BLAMED:
             return

@@ -102,7 +102,7 @@ class TemplateStore:
         return {path: int(match[1]) if match else 0 for path, match in found.items()}
 
     def stored(self, program: Path | None) -> Iterator[StoredTemplate]:
-        """Yield what there is of templates on the disk, but for those that are being made; `program` is the QEMU here."""
+        """Yield the templates on the disk, without those that are being made; `program` is the QEMU here."""
         lock = self._folder / LOCK
         for path in self._folder.glob("vm-*"):
             yield StoredTemplate(path, lock, runtime_of(path, program))
@@ -211,7 +211,7 @@ def identity(machine: Machine, host: command.Host) -> dict[str, Any]:
 
 
 def runtime_of(path: Path, program: Path | None) -> str | None:
-    """Return the name of the runtime's blob that a template was made with; None when nothing will be restored from it any more.
+    """Return the runtime blob that a template was made with; None when nothing will be restored from it any more.
 
     That is when its record cannot be read, or it was made by another QEMU than `program`, or by a shed that made
     templates otherwise.

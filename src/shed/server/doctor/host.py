@@ -17,7 +17,10 @@ from shed.oci.store import LayoutStore
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """The folders, the configuration (None: the one a server would find) and the VMM's name or path (None: the usual one)."""
+    """The directories, the configuration and the VMM's name or path.
+
+    None means the configuration that a server would find, and the usual VMM.
+    """
 
     paths: Paths
     config: Path | None = None

@@ -1,4 +1,4 @@
-"""Checks of what keeps guests, other users and strangers out, by trying it on this host: ``shed-server doctor --security``.
+"""Checks of the protection from guests, other users and strangers, by trying it: ``doctor --security``.
 
 What only another user can show is tried as ``nobody``, when root asks; for everybody else the modes of the files have
 to do.

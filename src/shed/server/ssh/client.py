@@ -70,7 +70,10 @@ class Client(asyncssh.SSHServer):
         """Those, and the ones that are being made."""
 
     def shed(self) -> str:
-        """Return the shed's name.  Raises `NotFoundError` for what cannot be one, as ``_api`` and ``_bootstrap``, kept for later use."""
+        """Return the shed's name.
+
+        Raises `NotFoundError` for what cannot be one, as ``_api`` and ``_bootstrap``, which are kept for later use.
+        """
         try:
             return check_shed_name(self.name)
         except UsageError:

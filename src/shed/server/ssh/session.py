@@ -16,8 +16,8 @@ from shed.text import visible
 
 log = logging.getLogger(__name__)
 SIGNALS = {
-    "HUP": 1, "INT": 2, "QUIT": 3, "ILL": 4, "ABRT": 6, "FPE": 8, "KILL": 9, "USR1": 10, "SEGV": 11, "USR2": 12, "PIPE": 13, "ALRM": 14,
-    "TERM": 15,
+    "HUP": 1, "INT": 2, "QUIT": 3, "ILL": 4, "ABRT": 6, "FPE": 8, "KILL": 9, "USR1": 10, "SEGV": 11, "USR2": 12,
+    "PIPE": 13, "ALRM": 14, "TERM": 15,
 }  # fmt: skip
 """The signals that SSH has names for (RFC 4254, 6.10), with their numbers in the guest, which is Linux whatever this
 machine is.
