@@ -247,6 +247,7 @@ def test_every_argument_is_explained(command: Command, monkeypatch: pytest.Monke
     monkeypatch.setenv("COLUMNS", "80")
     text = of_command(command)
     assert command.about[0]
+    assert "``" not in text
     for one in command.arguments:
         assert one.help, f"{command.name}: {one}"
     names = [name for one in (*command.arguments, *GLOBAL, HELP) for name in one.names]
