@@ -376,15 +376,17 @@ def test_images_without_a_kit(alone: Shed, tmp_path: Path) -> None:
     assert "no image" in alone("image", "inspect", "no\udcff", code=1).stderr
 
 
-def test_a_damaged_shed_is_a_warning_for_people_and_machines(shed: Shed, tmp_path: Path) -> None:
+def test_a_damaged_shed_is_listed_for_people_and_machines(shed: Shed, tmp_path: Path) -> None:
     """It is not silently left out; `delete --force` is the way out that the error names."""
     shed("create", "dev")
     shed("stop", "dev")
     (tmp_path / "data/instances/dev/metadata.json").write_text("{")
-    assert "warning: the record of shed 'dev' is damaged" in shed("list").stderr
+    assert "dev: the record of shed 'dev' is damaged" in shed("list").stderr
     listed = shed("list", "--json")
-    assert json.loads(listed.stdout) == []
-    assert "shed 'dev' is damaged" in json.loads(listed.stderr)["warning"]
+    (damaged,) = json.loads(listed.stdout)
+    assert (damaged["name"], damaged["status"]) == ("dev", "error")
+    assert "shed 'dev' is damaged" in damaged["detail"]
+    assert listed.stderr == ""
     assert "shed delete --force dev" in shed("start", "dev", code=1).stderr
     shed("delete", "--force", "dev")
     assert shed("list").stderr == ""
