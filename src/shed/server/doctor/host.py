@@ -12,6 +12,7 @@ from shed.checks import Result
 from shed.config.paths import Paths
 from shed.config.server import Settings, load_settings
 from shed.errors import ShedError, UnavailableError
+from shed.images.service import Images
 from shed.oci.store import LayoutStore
 
 
@@ -50,7 +51,7 @@ class Host:
     @property
     def store(self) -> LayoutStore:
         """The image store."""
-        return LayoutStore(self.paths.images)
+        return Images(self.paths.images).store
 
 
 Check = Callable[[Host], Iterable[Result]]
