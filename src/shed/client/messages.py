@@ -63,6 +63,15 @@ def given(**members: object) -> dict[str, object]:
     return {name: value for name, value in members.items() if value is not None and value is not False}
 
 
+def in_query(**switches: bool) -> str:
+    """Return the query that sets the `switches` which are true.
+
+    A server of v0.5.2 reads them there, and does without a word what a body asks it not to do.  Later ones read both.
+    """
+    words = [f"{name}=true" for name, value in switches.items() if value]
+    return f"?{'&'.join(words)}" if words else ""
+
+
 def object_of(value: object) -> dict[str, Any]:
     """Return a JSON object; an empty one for anything else."""
     return value if isinstance(value, dict) else {}

@@ -147,8 +147,8 @@ class AsyncApi:
         self, name: str, *, cold: bool = False, force: bool = False, on_event: Sink | None = None
     ) -> dict[str, Any]:
         """Start a stopped shed; `cold` and `force` as for `create`."""
-        body = messages.given(cold=cold, force=force)
-        return await work(self.address, "POST", shed_target(name, "start"), body=body, on_event=on_event)
+        target = shed_target(name, "start") + messages.in_query(cold=cold, force=force)
+        return await work(self.address, "POST", target, on_event=on_event)
 
     async def stop(self, name: str, *, on_event: Sink | None = None) -> dict[str, Any]:
         """Stop a running shed; its files stay."""
@@ -248,8 +248,8 @@ class AsyncApi:
 
     async def prune_images(self, *, dry_run: bool = False) -> dict[str, Any]:
         """Remove what nobody needs from the server's store and return what that was; with `dry_run` only look."""
-        body = messages.given(dry_run=dry_run)
-        return object_of(await request(self.address, "POST", "/api/images/prune", body=body))
+        target = "/api/images/prune" + messages.in_query(dry_run=dry_run)
+        return object_of(await request(self.address, "POST", target))
 
     async def tag_image(self, image: str, name: str) -> str:
         """Have the server call an image `name`, too; return its digest."""
