@@ -20,7 +20,7 @@ test: setup-tests lint ## everything: unit, integration, real VM boots
 	@begin=$$(date +%s); $(PYTEST) && mkdir -p .cache/tests && \
 	  echo "All tests took $$((($$(date +%s) - begin + 59) / 60)) minutes here the last time.  The fast half is: make check" >.cache/tests/took
 
-check: setup-tests lint ## the fast half, in less than two minutes: style, types, most unit tests
+check: setup-tests lint ## the fast half, about three minutes on two processors: style, types, most unit tests
 	@$(PYTEST) -q -m "not slow and not vm" tests/unit
 
 lint: setup ## style and types
