@@ -9,7 +9,7 @@ import secrets
 import subprocess
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -72,11 +72,7 @@ class Guest:
         """Configure it."""
         entropy = base64.b64encode(secrets.token_bytes(32)).decode()
         disks = [disk.path.stat().st_size for disk in self.machine.disks[:-1]]
-        network = {
-            "address": self.backend.network.address,
-            "gateway": self.backend.network.gateway,
-            "dns": self.backend.network.dns,
-        }
+        network = self.backend.network and asdict(self.backend.network)
         fields = {
             "name": "demo",
             "network": network,

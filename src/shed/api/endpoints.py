@@ -13,7 +13,7 @@ from typing import Any, Generic, Literal, TypeVar
 
 from msgspec import Struct
 
-from shed.api import access, images, server, sheds, upgrades
+from shed.api import access, egress, images, server, sheds, upgrades
 from shed.api.access import Right
 from shed.api.base import NoBody, Nothing, WorkParams
 
@@ -305,6 +305,57 @@ PRUNE_IMAGES = _post(
     images.PrunedImages,
     "Remove from the store what nobody needs",
     old=(Old("query", "dry_run", "dry_run"),),
+)
+
+LIST_EGRESS_PROFILES = _get(
+    "list_egress_profiles",
+    "/api/egress/profiles",
+    Right.READ,
+    Nothing,
+    egress.ProfileList,
+    "List the egress profiles",
+)
+SET_EGRESS_PROFILE = _post(
+    "set_egress_profile",
+    "/api/egress/profiles/{profile}",
+    Right.ADMIN,
+    egress.ProfileParams,
+    egress.SetProfile,
+    egress.Profile,
+    "Make an egress profile, or give one other rules",
+)
+REMOVE_EGRESS_PROFILE = _delete(
+    "remove_egress_profile",
+    "/api/egress/profiles/{profile}",
+    Right.ADMIN,
+    egress.ProfileParams,
+    egress.RemovedProfile,
+    "Remove an egress profile that no shed has",
+)
+SHED_EGRESS = _get(
+    "shed_egress",
+    "/api/sheds/{name}/egress",
+    Right.READ,
+    sheds.ShedParams,
+    egress.ShedEgress,
+    "Show what a shed may reach",
+)
+SET_SHED_EGRESS = _post(
+    "set_shed_egress",
+    "/api/sheds/{name}/egress",
+    Right.ADMIN,
+    sheds.ShedParams,
+    egress.SetShedEgress,
+    egress.ChangedEgress,
+    "Rule by other profiles what a shed may reach",
+)
+EGRESS_LOG = _get(
+    "egress_log",
+    "/api/sheds/{name}/egress/log",
+    Right.USE,
+    egress.EgressLogParams,
+    egress.EgressLog,
+    "Show what was decided about a shed's connections",
 )
 
 USAGE = _get("usage", "/api/system/df", Right.READ, Nothing, server.Usage, "Say what the server's data takes up")

@@ -48,6 +48,7 @@ class Shed(PartialAnswer, kw_only=True, frozen=True):
     local_dir: Annotated[str, says("Folder of the server's machine at `/workspace`.", optional=True)] = ""
     local_dir_mode: Annotated[str, says("What it may do there: `rw`, `ro` or `git-rw`.", optional=True)] = ""
     detail: Annotated[str, says("What is unusual about its status.", optional=True)] = ""
+    egress: Annotated[list[str], says("Names of the egress profiles that rule what it reaches.", optional=True)] = []
     boot: Annotated[
         str, says("How its VM came up: `warm` or `cold`.  In the answer to a create or a start.", optional=True)
     ] = ""
@@ -90,6 +91,10 @@ class CreateShed(Body, kw_only=True, frozen=True, forbid_unknown_fields=True):
     labels: Annotated[Labels | None, says("What to note of it: texts by name.  They mean nothing to the server.")] = (
         None
     )
+    egress: Annotated[
+        list[str] | None,
+        says("Names of the egress profiles that rule what it reaches; an empty list: nothing."),
+    ] = None
     timeout: Annotated[
         float | None,
         says("Seconds from the VM's start to ready, after which all is undone.", exclusiveMinimum=0, maximum=MAX_WAIT),

@@ -16,10 +16,12 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from socket import socket
 from typing import Protocol
 
 from shed.backends.base import Connection, Liveness, Machine, Network
 from shed.checks import Result
+from shed.errors import ShedError
 
 Prepare = Callable[[Connection], Awaitable[None]]
 """Brings the agent at the other end of a link into the state that a VM is to be kept in.  May raise `BackendError`."""
@@ -32,8 +34,12 @@ class Backend(Protocol):
     """
 
     name: str
-    network: Network
     capabilities: Capabilities
+
+    @property
+    def network(self) -> Network | None:
+        """What every guest's network card is to be set up with; None where VMs have no network."""
+        ...
 
     async def start(self, machine: Machine) -> tuple[str, ...]:
         """Boot the VM, detached from this process; return what the user should be warned of, a sentence each.
@@ -153,6 +159,21 @@ class Spares(Protocol):
         ...
 
 
+class Networks(Protocol):
+    """Has the card of each VM lead into a network namespace of its own, out of which only sockets lead, to a relay."""
+
+    def problem(self) -> ShedError | None:
+        """Return why that cannot be had on this host, None when it can.  Blocks for a moment the first time."""
+        ...
+
+    def sockets(self, state_dir: Path) -> list[socket]:
+        """Return the sockets of a running VM's network namespace, see `shed.egress.netns`; the caller closes them.
+
+        Raises `BackendError` (NO_NETWORK).
+        """
+        ...
+
+
 class FullDisk(Protocol):
     """Pauses a VM at a write for which the host's disk has no room: the guest sees a slow disk, not an error."""
 
@@ -207,4 +228,5 @@ class Capabilities:
     spares: Spares | None = None
     """Offered only together with `templates`."""
     full_disk: FullDisk | None = None
+    networks: Networks | None = None
     diagnostics: Diagnostics | None = None

@@ -15,6 +15,8 @@ trusted_kernels: []        # digests of kernels and initrds that images may brin
 ssh:
   bind_address: 127.0.0.1  # beyond loopback only with authorized_keys
   authorized_keys: /etc/shed/authorized_keys    # or a list of keys
+egress:
+  default: [internet]      # profiles of a shed for which none are named; []: it reaches nothing
 limits:
   max_image_size: 32G      # most that is fetched for one image
   disk_reserve: 5G         # what stays free of the disk; absent: 1G, of small disks 5 %
@@ -116,6 +118,8 @@ class Settings:
     """Bytes of the file system of the data directory that stay free; None: a part of it, see `shed.budget`."""
     private_hosts: tuple[str, ...] = ()
     """Hosts with private addresses to which a registry elsewhere may redirect or refer."""
+    egress_default: tuple[str, ...] = ("internet",)
+    """Egress profiles of a shed for which none are named."""
     trusted_kernels: tuple[str, ...] = ()
     """Digests of kernels and initrds that images may contain, beside those of the store (`shed.images.trust`)."""
 
@@ -266,7 +270,7 @@ def _suggestion(key: str, known: Mapping[str, _Setting]) -> str:
 
     sections = {
         f"{section}.{name}": name
-        for section, keys in (("ssh", _SSH), ("limits", _LIMITS), ("qemu", _QEMU))
+        for section, keys in (("ssh", _SSH), ("limits", _LIMITS), ("egress", _EGRESS), ("qemu", _QEMU))
         for name in keys
     }
     homes = {**{name: home for home, name in sections.items()}, **{name: name for name in known}}
@@ -306,6 +310,7 @@ _LIMITS: dict[str, _Setting] = {
     "io_pressure": _Value("io_pressure", values.number(0, 100)),
     "cpu_pressure": _Value("cpu_pressure", values.number(0, 100)),
 }
+_EGRESS: dict[str, _Setting] = {"default": _Value("egress_default", values.profiles)}
 _QEMU: dict[str, _Setting] = {
     "default_cpus": _Value("default_cpus", values.number(1, MAX_CPUS)),
     "default_memory_mb": _Value("default_memory_mb", values.number(MIN_MEMORY_MB, MAX_MEMORY_MB)),
@@ -329,6 +334,7 @@ _TOP: dict[str, _Setting] = {
     "trusted_kernels": _Value("trusted_kernels", values.digests),
     "log_level": _Value("log_level", values.choice(*LOG_LEVELS)),
     "ssh": _Section(_SSH),
+    "egress": _Section(_EGRESS),
     "limits": _Section(_LIMITS),
     "qemu": _Section(_QEMU),
 }

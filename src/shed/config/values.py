@@ -17,6 +17,7 @@ from shed.sizes import format_size, parse_size
 from shed.sshkeys import PublicKey
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)?")
+_PROFILE = re.compile(r"[a-z][a-z0-9-]{0,62}")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _HOST = re.compile(r"[A-Za-z0-9._-]+|\[?[0-9A-Fa-f:.]+\]?")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, None: 1.0}
@@ -53,6 +54,13 @@ def digests(value: object) -> tuple[str, ...]:
     if not isinstance(value, list) or not all(isinstance(item, str) and _DIGEST.fullmatch(item) for item in value):
         raise ValueError("must be a list of digests, each sha256: and 64 hex digits")
     return tuple(value)
+
+
+def profiles(value: object) -> tuple[str, ...]:
+    """A list of names of egress profiles."""
+    if not isinstance(value, list) or not all(isinstance(name, str) and _PROFILE.fullmatch(name) for name in value):
+        raise ValueError("must be a list of names of egress profiles")
+    return tuple(dict.fromkeys(value))
 
 
 def number(least: int, most: int) -> Convert:

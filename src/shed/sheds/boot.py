@@ -178,7 +178,7 @@ async def configure(
             name=record.name,
             hostname=record.name,
             disks=[-(-disk.path.stat().st_size // _SECTOR) * _SECTOR for disk in disks],
-            network={**asdict(backend.network), "mac": _mac(record)},
+            network=backend.network and {**asdict(backend.network), "mac": _mac(record)},
             mounts=[]
             if record.local_dir is None
             else [{"tag": workspace.TAG, "target": workspace.TARGET, "readonly": record.local_dir_mode == "ro"}],

@@ -5,8 +5,10 @@ Nothing here changes a shed, or waits for one.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 from shed.api import sheds as api
@@ -96,6 +98,27 @@ class Catalog:
         from shed.sheds import leftovers  # noqa: PLC0415  few ask
 
         return leftovers.view(load(self.folders(name)), after)
+
+    def record(self, name: str) -> Record:
+        """Return what was asked for of a shed.  Raises `NotFoundError`, `DamagedError`."""
+        return load(self.folders(name))
+
+    def running(self) -> Iterator[tuple[Record, Path]]:
+        """Yield the records of the sheds whose VMs run, and the folders of these VMs."""
+        for name in places.names(self._paths):
+            folders = Folders(self._paths, name)
+            if self._backend.liveness(folders.instance) is Liveness.OURS:
+                with contextlib.suppress(ShedError):
+                    yield metadata.load(folders.instance), folders.instance
+
+    def with_egress(self, profile: str) -> Sequence[str]:
+        """Return the names of the sheds that have an egress profile."""
+        found = []
+        for name in places.names(self._paths):
+            with contextlib.suppress(ShedError):
+                if profile in metadata.load(Folders(self._paths, name).instance).egress_profiles:
+                    found.append(name)
+        return found
 
     def folders(self, name: str) -> Folders:
         """Return the folders of `name`, be there a shed or not.  Raises `UsageError` for what is no name."""

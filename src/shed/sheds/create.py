@@ -52,6 +52,7 @@ class Plan:
     cold: bool
     force: bool
     trust_kernel: bool
+    egress: list[str]
 
 
 def plan(request: CreateShed, settings: Settings) -> Plan:
@@ -84,6 +85,7 @@ def plan(request: CreateShed, settings: Settings) -> Plan:
         request.cold,
         request.force,
         request.trust_kernel,
+        list(settings.egress_default if request.egress is None else dict.fromkeys(request.egress)),
     )
 
 
@@ -199,6 +201,7 @@ def _save_record(folders: Folders, image: BootImage, wanted: Plan, backend: str)
         local_dir=wanted.local_dir,
         local_dir_mode=wanted.local_dir_mode,
         labels=wanted.labels,
+        egress=wanted.egress,
         guest_uid=uid,
         guest_gid=gid,
     )

@@ -11,7 +11,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Sequence
+from dataclasses import replace
 from typing import Any
 
 from shed.api.sheds import CreateShed
@@ -29,12 +30,14 @@ from shed.sheds.catalog import Catalog, View, load, missing
 from shed.sheds.clock import keep_clocks
 from shed.sheds.consoles import keep_short
 from shed.sheds.create import Ensure, Resolve, create, plan
+from shed.sheds.egress import Egress
 from shed.sheds.entry import Entry
 from shed.sheds.folders import Folders
 from shed.sheds.guests import Guests, Tell
 from shed.sheds.link import Link
 from shed.sheds.room import Room
 from shed.sheds.warm import WarmStart
+from shed.threads import in_thread
 
 log = logging.getLogger(__name__)
 _ADOPT_TIMEOUT = 15.0
@@ -70,6 +73,8 @@ class Manager:
         """What there is to read about sheds."""
         self.guests = Guests(self.link, self._names)
         """Streams into those that run."""
+        self.egress = Egress(paths, backend, self._settings, self.catalog.running)
+        """What they may reach."""
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
@@ -88,6 +93,7 @@ class Manager:
         self._background(keep_clocks(self._guests), "clocks")
         self._background(keep_short(self._paths), "console logs")
         self._background(self._room.keep(), "room")
+        self._background(self.egress.keep(), "network")
         for name in places.leftovers(self._paths):
             self._background(self._sweep(name), f"sweep {name}")
         for name in places.names(self._paths):
@@ -107,6 +113,7 @@ class Manager:
         On failure nothing is left.
         """
         wanted = plan(request, self._settings)
+        await in_thread(self.egress.check, wanted.egress)
         entry = self._entry(wanted.name)
         if entry.doing == "create":
             raise ConflictError(
@@ -124,6 +131,7 @@ class Manager:
                 progress=progress,
             )
             link.set(booted.connection)
+            await self.egress.begin(record, folders.instance, progress)
         return self._done("create", record, progress, booted.way)
 
     async def start(self, name: str, progress: Progress, *, cold: bool = False, force: bool = False) -> View:
@@ -164,6 +172,7 @@ class Manager:
             ):
                 wait = self._settings.stop_timeout
                 record = await lifecycle.stop(record, folders, self._backend, link, wait=wait, progress=progress)
+                await self.egress.close(name)
         return self._done("stop", record, progress)
 
     async def delete(self, name: str, *, force: bool, progress: Progress) -> None:
@@ -172,6 +181,7 @@ class Manager:
         async with self._holding(name, "delete", missing_ok=ended) as (folders, link):
             if folders.instance.exists():
                 await lifecycle.delete(folders, self._backend, link, force=force, progress=progress)
+                await self.egress.close(name)
             elif not ended:  # it was an unfinished create
                 raise missing(name)
 
@@ -223,7 +233,20 @@ class Manager:
             progress=progress,
         )
         link.set(booted.connection)
+        await self.egress.begin(record, folders.instance, progress)
         return record, booted.way
+
+    async def set_egress(self, name: str, profiles: Sequence[str]) -> int:
+        """Have the shed be ruled by these profiles from now on; return how many connections that has cut.
+
+        Raises `NotFoundError` for the shed, and for a profile that there is not.
+        """
+        await in_thread(self.egress.check, profiles)
+        async with self._holding(name, "egress") as (folders, _):
+            record = replace(load(folders), egress=list(dict.fromkeys(profiles)))
+            await in_thread(metadata.save, folders.instance, record)
+            running = self._backend.liveness(folders.instance) is Liveness.OURS
+            return await self.egress.change(record) if running else 0
 
     async def _attach(self, name: str) -> Connection:
         folders = self.catalog.folders(name)

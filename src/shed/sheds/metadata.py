@@ -19,6 +19,7 @@ from shed.errors import DataError
 from shed.fsutil import atomic_write
 
 SCHEMA_VERSION = 3
+EGRESS = ["internet"]
 METADATA = "metadata.json"
 MARKER = ".creating"
 _MAX_FILE = 1 << 20
@@ -48,9 +49,16 @@ class Record:
     """One of `shed.backends.base.SHARE_MODES`."""
     labels: dict[str, str] | None = None
     """What its user noted of it; None for nothing."""
+    egress: list[str] | None = None
+    """Names of the profiles that rule what it reaches; None, in a record of an earlier version: those of `EGRESS`."""
     guest_uid: int = 0
     guest_gid: int = 0
     """The guest user who stands for the owner of `local_dir`."""
+
+    @property
+    def egress_profiles(self) -> list[str]:
+        """Return the names of the profiles that rule what it reaches."""
+        return EGRESS if self.egress is None else self.egress
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +184,7 @@ def _parse(kind: type[Any], values: dict[str, Any], path: Path) -> Any:
         "str": (str,),
         "str | None": (str, type(None)),
         "dict[str, str] | None": (dict, type(None)),
+        "list[str] | None": (list, type(None)),
     }
     found = {}
     for field in fields(kind):

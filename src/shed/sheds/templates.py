@@ -49,7 +49,7 @@ async def make(backend: Backend, machine: Machine, *, wait: float) -> Template:
         return found
 
     async def settle(connection: Connection) -> None:
-        await control(connection, "rest", wait=_REST_SECONDS, network=asdict(backend.network))
+        await control(connection, "rest", wait=_REST_SECONDS, network=backend.network and asdict(backend.network))
         await asyncio.sleep(_CALM_SECONDS)
 
     return await templates.make(machine, settle, timeout=wait)

@@ -9,6 +9,7 @@ import json
 import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -69,11 +70,7 @@ class Lab:
             hostname=machine.name,
             disks=[disk.path.stat().st_size for disk in machine.disks[:-1]],
             upper_size=None,
-            network={
-                "address": self.backend.network.address,
-                "gateway": self.backend.network.gateway,
-                "dns": self.backend.network.dns,
-            },
+            network=self.backend.network and asdict(self.backend.network),
             mounts=mounts,
             clock=time.time(),
             entropy=base64.b64encode(secrets.token_bytes(32)).decode(),

@@ -9,6 +9,7 @@ from shed.backends.qemu.diagnostics import QemuDiagnostics
 from shed.backends.qemu.machines import PROGRAM, Machines
 from shed.backends.qemu.templates import Limits, TemplateStore
 from shed.config.paths import Paths
+from shed.egress import netns
 
 
 class QemuBackend(Machines):
@@ -19,7 +20,6 @@ class QemuBackend(Machines):
     """
 
     name = "qemu"
-    network = Network("10.0.2.15/24", "10.0.2.2", "10.0.2.3")
 
     def __init__(
         self, paths: Paths, *, program: str | None = None, limits: Limits | None = None, control_groups: str = "auto"
@@ -30,5 +30,11 @@ class QemuBackend(Machines):
             templates=templates,
             spares=QemuSpares(self, templates),
             full_disk=QemuFullDisk(),
+            networks=self.networks,
             diagnostics=QemuDiagnostics(paths, self.program, control_groups),
         )
+
+    @property
+    def network(self) -> Network | None:
+        """What every guest's network card is to be set up with; None where VMs have no network."""
+        return None if self.networks.problem() else Network(netns.ADDRESS, netns.DNS, netns.DNS)

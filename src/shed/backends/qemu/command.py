@@ -30,6 +30,8 @@ CONSOLE_FD = 6
 """The pipe to the keeper of the console log.  QEMU does not wait for it: what it does not take is tried again, and then
 dropped.
 """
+NIC_FD = 8
+"""The network card's other end: a TAP in the machine's network namespace, see `shed.egress.netns_setup`."""
 AGENT_PORT = "shed.agent"
 
 _KERNEL_COMMAND_LINE = "console=ttyS0 panic=-1 quiet cryptomgr.notests initcall_blacklist=jent_mod_init"
@@ -63,6 +65,8 @@ class Host:
     """Emulate all processors in one thread; see `shed.backends.qemu.accel.one_thread`."""
     memory: Path | None = None
     """The file that is the memory of a machine that is to be saved, or was."""
+    network: bool = False
+    """Whether its network card leads into a network namespace; else it leads nowhere."""
     restored: bool = False
     """Whether the machine is to go on from what was saved, which comes in by the monitor."""
 
@@ -102,7 +106,7 @@ def build(machine: Machine, host: Host) -> list[str]:
     command = [str(host.program), *_frame(machine, host)]
     for name, disk in zip(disk_names(machine), machine.disks, strict=True):
         command += _disk(name, disk)
-    command += _agent() + _network() + ["-device", _json(driver="virtio-rng-pci", id="rng")]
+    command += _agent() + _network(host) + ["-device", _json(driver="virtio-rng-pci", id="rng")]
     for index, share in enumerate(machine.shares):
         access = ",readonly=on" if share.mode == "ro" else ""
         folder = f"local,id=share{index},path={_escaped(share.path)},security_model=none,multidevs=remap{access}"
@@ -202,10 +206,14 @@ def _agent() -> list[str]:
     ]  # fmt: skip
 
 
-def _network() -> list[str]:
-    """User mode: no root, no bridge; the guest reaches what this host's user reaches."""
-    device = _json(driver="virtio-net-pci", netdev="net", romfile="")
-    return ["-netdev", "user,id=net,net=10.0.2.0/24,ipv6=off", "-device", device]
+def _network(host: Host) -> list[str]:
+    """A card that leads into a network namespace, or nowhere."""
+    if not host.network:
+        return ["-device", _json(driver="virtio-net-pci", romfile="")]
+    return [
+        "-netdev", f"tap,id=net,fd={NIC_FD},vhost=off",
+        "-device", _json(driver="virtio-net-pci", netdev="net", romfile=""),
+    ]  # fmt: skip
 
 
 def _json(**members: object) -> str:

@@ -1,7 +1,7 @@
 """Becomes the VMM: a process of its own that waits for its parent's word and then executes the command it was given.
 
-Run as ``python -I -S launcher.py CWD NAMESPACE FILTER GUARD COMMAND...`` with a socket to the parent as file descriptor
-3.  The parent records this process before the VMM starts, so that no VM can run unrecorded: when the parent dies first,
+Run as ``python -I -S launcher.py CWD NAMESPACE FILTER GUARD NETWORK COMMAND...`` with a socket to the parent as file
+descriptor 3.  The parent records this process before the VMM starts, so that no VM can run unrecorded: when the parent dies first,
 its end of the socket closes and this ends too.
 
 Over the socket: the parent sends ``P`` when this process, and with it all that it starts, is held to its budget.  With
@@ -13,6 +13,10 @@ Whatever the guest says on its console comes through a pipe, descriptor 6 of the
 process, its keeper: the end of it, in ``console.log``.  So is what the command itself prints, which a guest can make it
 do, in ``qemu.log``.  The keeper lives as long as the VMM, whether a server runs or not, and reads whatever comes, so
 that the guest waits for nobody.
+
+With NETWORK ``1``, descriptor 8 is the network card's, and the command gets it; 9 to 11 are the sockets of the namespace that
+the card leads to (`shed.egress.netns_setup`).  The keeper holds those, and hands them to whoever connects to ``netns.sock``, so
+that a relay that is started again finds them.
 
 FILTER, if it is not empty, is a seccomp program in hexadecimal that holds the command, GUARD ``1`` when a supervisor is
 started for it (see `shed.backends.guard`).  Where the kernel does not do that, ``S`` and the error number is the
@@ -28,6 +32,7 @@ import sys
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import ctypes
+    from _socket import socket
 
 _PARENT = 3
 _PASSED = 6
@@ -35,6 +40,8 @@ _PASSED = 6
 sockets.
 """
 _CONSOLE, _MESSAGES = 6, 7
+_NIC, _NETWORK = 8, (9, 10, 11)
+_GIVER_SOCKET = "netns.sock"
 _LOGS = {_CONSOLE: "console.log", _MESSAGES: "qemu.log"}
 _MOST_LOG, _KEPT_LOG = 8 << 20, 4 << 20
 """Bytes of a log from which on its beginning is cut off, and that are left then."""
@@ -126,8 +133,11 @@ def _hold(program: bytes, guard: _Guard | None) -> None:
         guard.take(listener)
 
 
-def _keep(logs: dict[int, int]) -> None:
-    """Append what comes from each pipe to its log, and keep that short, until the VMM has ended; never returns."""
+def _keep(logs: dict[int, int], giver: socket | None) -> None:
+    """Append what comes from each pipe to its log, and keep that short, until the VMM has ended; never returns.
+
+    Meanwhile hand out the network's sockets by the listener `giver`.
+    """
     try:
         import select  # noqa: PLC0415  only the keeper needs these
         import time  # noqa: PLC0415
@@ -144,8 +154,13 @@ def _keep(logs: dict[int, int]) -> None:
         poll = select.poll()
         for source in ends:
             poll.register(source, select.POLLIN)
+        if giver is not None:
+            poll.register(giver.fileno(), select.POLLIN)
         while ends:
             for source, _ in poll.poll():
+                if giver is not None and source == giver.fileno():
+                    _hand_out(giver)
+                    continue
                 data = os.read(source, _CHUNK)
                 if not data:
                     poll.unregister(source)
@@ -170,7 +185,38 @@ def _cut(log: int) -> None:
     os.truncate(log, position)
 
 
-def _start_keeper() -> None:
+def _hand_out(giver: socket) -> None:
+    """Give the network's sockets to whoever has connected: only our own user gets that far."""
+    import _socket  # noqa: PLC0415  few keepers need it
+
+    try:
+        descriptor, _ = giver._accept()  # type: ignore[attr-defined]  # noqa: SLF001  what `socket.socket.accept` uses
+        client = _socket.socket(fileno=descriptor)
+        client.settimeout(1)
+        numbers = b"".join(number.to_bytes(4, sys.byteorder) for number in _NETWORK)
+        client.sendmsg([b"R"], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, numbers)])
+        client.close()
+    except OSError:
+        pass  # it has left
+
+
+def _open_giver() -> socket:
+    """Return the listener by which the network's sockets are handed out."""
+    import _socket  # noqa: PLC0415  as above
+
+    listener = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
+    try:  # noqa: SIM105  few imports
+        os.unlink(_GIVER_SOCKET)  # noqa: PTH108
+    except FileNotFoundError:
+        pass
+    mask = os.umask(0o177)
+    listener.bind(_GIVER_SOCKET)
+    os.umask(mask)
+    listener.listen(4)
+    return listener
+
+
+def _start_keeper(*, with_network: bool) -> None:
     """Start the keeper, and leave the ways to it as the descriptors that the command gets.
 
     It holds a lock on the logs, which tells who waits for the last words of a VM that there may be more.
@@ -184,21 +230,25 @@ def _start_keeper() -> None:
     high = {target: fcntl.fcntl(sink, fcntl.F_DUPFD_CLOEXEC, _SAFE_FD) for target, sink in sinks.items()}
     for sink in sinks.values():
         os.close(sink)
+    giver = _open_giver() if with_network else None
     if os.fork() == 0:
-        for sink in high.values():
+        for sink in (*high.values(), *((_NIC,) if with_network else ())):
             os.close(sink)
-        _keep(logs)
-    for descriptor in (*logs, *logs.values()):
+        _keep(logs, giver)
+    for descriptor in (*logs, *logs.values(), *(_NETWORK if with_network else ())):
         os.close(descriptor)
     for target, sink in high.items():
         os.dup2(sink, target, inheritable=False)
         os.close(sink)
 
 
-def _main(cwd: str, namespace: str, program: str, supervised: str, *command: str) -> None:
+def _main(cwd: str, namespace: str, program: str, supervised: str, networked: str, *command: str) -> None:
     os.set_inheritable(_PARENT, False)
+    kept = (_NIC, *_NETWORK) if networked == "1" else ()
+    for descriptor in kept:
+        os.set_inheritable(descriptor, False)
     for name in os.listdir("/proc/self/fd"):  # noqa: PTH208  few imports: this runs at every start
-        if int(name) >= _PASSED:
+        if int(name) >= _PASSED and int(name) not in kept:
             try:  # noqa: SIM105  as above
                 os.close(int(name))
             except OSError:
@@ -206,7 +256,7 @@ def _main(cwd: str, namespace: str, program: str, supervised: str, *command: str
     os.chdir(cwd)
     if os.read(_PARENT, 1) != b"P":
         return
-    _start_keeper()
+    _start_keeper(with_network=bool(kept))
     guard = _Guard() if supervised == "1" else None
     if namespace == "1":
         try:
@@ -224,6 +274,8 @@ def _main(cwd: str, namespace: str, program: str, supervised: str, *command: str
         os.write(_PARENT, b"S%d" % (error.errno or 0))
         return
     os.set_inheritable(_CONSOLE, True)
+    if kept:
+        os.set_inheritable(_NIC, True)
     for descriptor in (1, 2):
         os.dup2(_MESSAGES, descriptor)
     try:

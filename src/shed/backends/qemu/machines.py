@@ -11,6 +11,7 @@ import logging
 import os
 import shutil
 import signal
+import socket
 import uuid
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
@@ -21,6 +22,7 @@ from shed.backends import mux
 from shed.backends.base import Connection, LinkError, Liveness, Machine
 from shed.backends.guard import mode
 from shed.backends.qemu import accel, budget, command, groups, process, saving, tsc, userns
+from shed.egress import netns
 from shed.errors import BackendError, ConflictError
 from shed.progress import Stop
 from shed.run import missing_tool
@@ -51,6 +53,29 @@ class Saved:
     state: Path
 
 
+class QemuNetworks:
+    """Has each VM's card lead into a network namespace; see `shed.backends.interface.Networks`."""
+
+    def __init__(self) -> None:
+        self._tried = False
+        self._problem: netns.NoNetworkError | None = None
+
+    def problem(self) -> netns.NoNetworkError | None:
+        """Return why VMs have no network on this host; it is tried once."""
+        if not self._tried:
+            try:
+                netns.make().close()
+            except netns.NoNetworkError as error:
+                self._problem = error
+                log.warning("sheds have no network: %s; %s", error, error.hint)
+            self._tried = True
+        return self._problem
+
+    def sockets(self, state_dir: Path) -> list[socket.socket]:
+        """Return the sockets of a running VM's network namespace."""
+        return netns.take(state_dir)
+
+
 class Machines:
     """VMs as QEMU processes.
 
@@ -62,6 +87,7 @@ class Machines:
         self._cache = cache
         self.program = program
         self._control_groups = control_groups
+        self.networks = QemuNetworks()
         self._told: set[str] = set()
         """Why VMs run without a control group, as the log has it."""
 
@@ -99,6 +125,7 @@ class Machines:
             str(uuid.uuid4()),
             tsc_khz=tsc.khz() if emulated else None,
             one_thread=emulated and machine.cpus > 1 and accel.one_thread(program),
+            network=self.networks.problem() is None,
         )
 
     def holding(self, machine: Machine, host: command.Host, *, template: bool = False) -> Callable[[int], None]:
@@ -228,9 +255,23 @@ def _launch_as(
     host = replace(host, run_as=identity.become)
     guard = mode.plan(machine.shares)
     words = command.build(machine, host)
-    return process.launch(
-        machine.state_dir, words, host, machine.name, identity, guard=guard, prepare=prepare, stop=stop
-    )
+    with netns_of(host) as network:
+        return process.launch(
+            machine.state_dir,
+            words,
+            host,
+            machine.name,
+            identity,
+            network=network,
+            guard=guard,
+            prepare=prepare,
+            stop=stop,
+        )
+
+
+def netns_of(host: command.Host) -> contextlib.AbstractContextManager[netns.Netns | None]:
+    """Return a network namespace for one more VM; nothing where none can be made.  Raises `BackendError` (NO_NETWORK)."""
+    return netns.make() if host.network else contextlib.nullcontext()
 
 
 async def came_up(state_dir: Path, record: process.Record, saved: Saved | None) -> None:

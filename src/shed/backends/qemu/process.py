@@ -23,12 +23,14 @@ from pathlib import Path
 from shed.backends.base import Liveness
 from shed.backends.guard.mode import OPEN, Guard
 from shed.backends.qemu import command, userns
+from shed.egress import netns
 from shed.errors import BackendError
 from shed.fsutil import atomic_write
 from shed.progress import Stop
 
 RECORD = "vm.json"
 AGENT_SOCKET, MONITOR_SOCKET = "agent.sock", "qmp.sock"
+_SOCKETS = (AGENT_SOCKET, MONITOR_SOCKET, netns.SOCKET)
 MESSAGES = "qemu.log"
 """What the VMM itself printed, since its start."""
 _LAUNCHER = Path(__file__).with_name("launcher.py")
@@ -144,7 +146,7 @@ def liveness(state_dir: Path) -> Liveness:
 
 def clear(state_dir: Path) -> None:
     """Remove the record and the sockets of a VM that is gone."""
-    for name in (RECORD, AGENT_SOCKET, MONITOR_SOCKET):
+    for name in (RECORD, *_SOCKETS):
         (state_dir / name).unlink(missing_ok=True)
 
 
@@ -159,9 +161,10 @@ def move(source: Path, target: Path, name: str) -> Record:
         raise BrokenRecordError(f"no VM runs in {source}")
     clear(target)
     _begin_console(target / command.CONSOLE)
-    for file in (AGENT_SOCKET, MONITOR_SOCKET, MESSAGES, command.CONSOLE):
+    for file in (*_SOCKETS, MESSAGES, command.CONSOLE):
         (target / file).unlink(missing_ok=True)
-        (target / file).hardlink_to(source / file)
+        with contextlib.suppress(FileNotFoundError):  # where VMs have no network there is none
+            (target / file).hardlink_to(source / file)
     record = replace(record, name=name)
     _save(target, record)
     clear(source)
@@ -269,6 +272,7 @@ def launch(
     name: str,
     identity: userns.Identity,
     *,
+    network: netns.Netns | None = None,
     guard: Guard = OPEN,
     prepare: Callable[[int], None] = lambda _: None,
     stop: Stop | None = None,
@@ -292,8 +296,16 @@ def launch(
         (state_dir / MESSAGES).unlink(missing_ok=True)
         messages = stack.enter_context((state_dir / MESSAGES).open("ab"))  # it may be cut while the VMM writes to it
         try:
-            words = ["1" if identity.namespace else "0", guard.program.hex(), "1" if guard.supervised else "0", *argv]
-            pid = _spawn(state_dir, words, (messages.fileno(), theirs.fileno(), agent.fileno(), monitor.fileno()))
+            switches = [
+                "1" if identity.namespace else "0",
+                guard.program.hex(),
+                "1" if guard.supervised else "0",
+                "1" if network is not None else "0",
+            ]
+            descriptors = {3: theirs.fileno(), 4: agent.fileno(), 5: monitor.fileno()}
+            if network is not None:
+                descriptors |= dict(zip((8, 9, 10, 11), (network.card, *network.sockets), strict=True))
+            pid = _spawn(state_dir, [*switches, *argv], messages.fileno(), descriptors)
         except OSError as error:
             clear(state_dir)
             raise BackendError(f"cannot start a process for the VM of shed {name}: {error}") from error
@@ -364,14 +376,15 @@ def _begin_console(path: Path) -> None:
     path.touch(mode=0o600)
 
 
-def _spawn(state_dir: Path, arguments: list[str], descriptors: tuple[int, int, int, int]) -> int:
-    """Start the launcher with `descriptors` as its standard output and error, 3, 4 and 5."""
-    high = [
-        fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _SAFE_FD) for fd in descriptors
-    ]  # none of them is in the way of another
+def _spawn(state_dir: Path, arguments: list[str], messages: int, descriptors: dict[int, int]) -> int:
+    """Start the launcher with `messages` as its standard output and error, and `descriptors` under the numbers that are their keys."""
+    wanted = {1: messages, 2: messages, **descriptors}
+    high = {
+        target: fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _SAFE_FD) for target, fd in wanted.items()
+    }  # none of them is in the way of another
     actions: list[tuple[int, ...] | tuple[int, int, str, int, int]] = [
         (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
-        *((os.POSIX_SPAWN_DUP2, fd, target) for fd, target in zip((high[0], *high), (1, 2, 3, 4, 5), strict=True)),
+        *((os.POSIX_SPAWN_DUP2, fd, target) for target, fd in high.items()),
     ]
     words = [sys.executable, "-I", "-S", str(_LAUNCHER), str(state_dir), *arguments]
     environment = {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C.UTF-8"}
@@ -381,7 +394,7 @@ def _spawn(state_dir: Path, arguments: list[str], descriptors: tuple[int, int, i
             words[0], words, environment, file_actions=actions, setsid=True, setsigdef=defaults, setsigmask=[]
         )
     finally:
-        for fd in high:
+        for fd in high.values():
             os.close(fd)
 
 

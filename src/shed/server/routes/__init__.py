@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from shed.server.app import Route
-from shed.server.routes import access, images, server, sheds
+from shed.server.routes import access, egress, images, server, sheds
 
-ROUTES: tuple[Route, ...] = (*server.ROUTES, *access.ROUTES, *sheds.ROUTES, *images.ROUTES)
+ROUTES: tuple[Route, ...] = (*server.ROUTES, *access.ROUTES, *sheds.ROUTES, *images.ROUTES, *egress.ROUTES)

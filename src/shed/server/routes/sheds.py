@@ -48,6 +48,8 @@ async def create(server: Server, call: Call[WorkParams, api.CreateShed]) -> Work
         call.caller.require(Right.ADMIN, "a folder of the host")
     if wanted.trust_kernel:
         call.caller.require(Right.ADMIN, "the kernel of an image")
+    if wanted.egress is not None and list(wanted.egress) not in ([], ["offline"], list(server.settings.egress_default)):
+        call.caller.require(Right.ADMIN, "an egress profile of its own choice")
     if wanted.force:
         call.caller.require(Right.ADMIN, "force")
     if wanted.image is not None and not is_configured(server.settings, wanted.image):

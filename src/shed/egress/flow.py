@@ -1,0 +1,61 @@
+"""One connection out of a shed: where it is to go, what was decided, and what came of it."""
+
+from __future__ import annotations
+
+import socket
+import time
+from dataclasses import dataclass, field
+
+from shed.egress.addresses import Address
+from shed.egress.policy import Policy, Verdict
+from shed.egress.pump import Pump
+
+
+@dataclass(slots=True, eq=False)
+class Flow:
+    """A connection from its first packet to its end."""
+
+    name: str | None
+    """The host's name; None for a bare address."""
+    address: Address
+    """What the shed connected to; for a name, what is dialled once that is known."""
+    port: int
+    client: socket.socket
+    verdict: Verdict = field(default_factory=lambda: Verdict(False, ""))
+    began: float = field(default_factory=time.monotonic)
+    pump: Pump | None = None
+    cut: bool = False
+    """Whether it was ended because the rules have changed."""
+    error: str | None = None
+    """Why it did not come about although it is allowed."""
+
+    @property
+    def target(self) -> str:
+        """The host and the port as people write them."""
+        host = self.name or (f"[{self.address}]" if self.address.version == 6 else str(self.address))
+        return f"{host}:{self.port}"
+
+    def still_allowed(self, policy: Policy) -> Verdict:
+        """Return the verdict of `policy` on the connection as it is."""
+        if self.name is not None:
+            verdict = policy.about_name(self.name, self.port)
+            if not verdict.allowed:
+                return verdict
+        return policy.about_address(self.address, self.port, named=self.name is not None)
+
+    def record(self, shed: str) -> dict[str, object]:
+        """Return what the log says of it."""
+        known: dict[str, object | None] = {
+            "shed": shed,
+            "name": self.name,
+            "address": str(self.address),
+            "port": self.port,
+            "allowed": self.verdict.allowed and not self.cut,
+            "rule": self.verdict.reason or None,
+            "error": self.error,
+            "cut": self.cut or None,
+            "sent": self.pump.sent if self.pump else None,
+            "received": self.pump.received if self.pump else None,
+            "seconds": round(time.monotonic() - self.began, 3),
+        }
+        return {key: value for key, value in known.items() if value is not None}

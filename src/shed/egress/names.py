@@ -1,0 +1,51 @@
+"""Addresses made up for names, for one shed: what its name service answers with, and what its connections lead back to."""
+
+from __future__ import annotations
+
+import ipaddress
+import secrets
+from collections import OrderedDict
+
+from shed.egress.addresses import MADE_UP
+
+MOST_NAMES = 16_384
+"""That a shed can have in use; the one that was asked for longest ago makes room."""
+_FIRST = int(MADE_UP.network_address) + 256
+_COUNT = MADE_UP.num_addresses - 512
+
+
+class Names:
+    """The names that a shed asked for, each with an address of its own.
+
+    Addresses are taken in turn from a random start, so that one is used again only after all others: whoever kept an
+    old address then finds nothing there for a long time, and never a name that its rules do not allow.
+    """
+
+    def __init__(self) -> None:
+        self._by_name: OrderedDict[str, ipaddress.IPv4Address] = OrderedDict()
+        self._by_address: dict[ipaddress.IPv4Address, str] = {}
+        self._next = secrets.randbelow(_COUNT)
+
+    def address_of(self, name: str) -> ipaddress.IPv4Address:
+        """Return the address that stands for `name` from now on."""
+        address = self._by_name.get(name)
+        if address is None:
+            if len(self._by_name) >= MOST_NAMES:
+                _, oldest = self._by_name.popitem(last=False)
+                del self._by_address[oldest]
+            address = self._free()
+            self._by_name[name] = address
+            self._by_address[address] = name
+        self._by_name.move_to_end(name)
+        return address
+
+    def name_of(self, address: ipaddress.IPv4Address) -> str | None:
+        """Return the name that `address` stands for, None when it stands for none."""
+        return self._by_address.get(address)
+
+    def _free(self) -> ipaddress.IPv4Address:
+        while True:
+            address = ipaddress.IPv4Address(_FIRST + self._next)
+            self._next = (self._next + 1) % _COUNT
+            if address not in self._by_address:
+                return address

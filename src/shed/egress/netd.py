@@ -1,0 +1,183 @@
+"""``shed-netd``: the process that holds the relays of all sheds of one server.
+
+It is not part of the server, so that a server that is stopped, upgraded or killed breaks no connection of any shed.
+Whatever ends it, the sheds have no way out until it is there again: their cards lead nowhere else.
+
+Run as ``python -I -m shed.egress.netd RUN LOGS``: it listens at ``RUN/netd.sock`` and writes what was decided to
+``LOGS/egress.log``.  Only one runs for a folder: it holds a lock on ``RUN/netd.lock``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import json
+import logging
+import os
+import resource
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
+from typing import Any
+
+from shed.egress import wire
+from shed.egress.hostroutes import is_own
+from shed.egress.netdfiles import DECISIONS, LOCK, SOCKET
+from shed.egress.policy import Policy, Profile
+from shed.egress.pump import Pipes
+from shed.egress.relay import Outside, Relay
+from shed.egress.resolver import Resolver
+from shed.errors import ShedError
+
+log = logging.getLogger(__name__)
+FILE_SIZE, FILES = 16 << 20, 4
+"""Bytes after which another log is begun, and older ones that are kept."""
+_IDLE = 1.0
+"""Seconds without a shed and without a server after which the process ends."""
+
+
+class Netd:
+    """The relays, by shed, and what they share."""
+
+    def __init__(self, log_file: Path) -> None:
+        self.clients = 0
+        """Servers and others that are connected."""
+        self._lock = threading.Lock()
+        self._relays: dict[str, Relay] = {}
+        self._pipes = Pipes()
+        self._resolver = Resolver()
+        self._file = _PrivateFile(log_file, maxBytes=FILE_SIZE, backupCount=FILES, encoding="utf-8", delay=True)
+        self._outside = Outside(self._resolver.resolve, is_own, self._record, self._pipes)
+
+    async def do(self, message: dict[str, Any], descriptors: list[int]) -> dict[str, Any]:
+        """Do what a message asks for.  Raises `ShedError`, `ValueError`, `KeyError` for what makes no sense."""
+        what, sockets = message["do"], [socket.socket(fileno=descriptor) for descriptor in descriptors]
+        try:
+            if what == "list":
+                return {"sheds": {name: len(relay.flows) for name, relay in self._relays.items()}}
+            shed = str(message["shed"])
+            if what == "close":
+                if (relay := self._relays.pop(shed, None)) is not None:
+                    await relay.close()
+                return {}
+            policy = Policy.of(Profile.parse(name, document) for name, document in message["profiles"].items())
+            if what == "rule":
+                return {"cut": self._relays[shed].set_policy(policy)}
+            if what != "open" or len(sockets) != 3:
+                raise ValueError(f"{what!r} with {len(sockets)} sockets")
+            if (old := self._relays.pop(shed, None)) is not None:
+                await old.close()
+            relay = self._relays[shed] = Relay(shed, policy, self._outside)
+            relay.start(*sockets)
+            sockets = []
+            return {}
+        finally:
+            for sock in sockets:
+                sock.close()
+
+    @contextlib.contextmanager
+    def talking(self) -> Iterator[None]:
+        """Count a client while the block lasts."""
+        with self._lock:
+            self.clients += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self.clients -= 1
+
+    @property
+    def idle(self) -> bool:
+        """Whether nobody needs this process now."""
+        return not self._relays and not self.clients
+
+    async def close(self) -> None:
+        """End all connections."""
+        await asyncio.gather(*(relay.close() for relay in self._relays.values()))
+        self._resolver.close()
+        self._pipes.close()
+        self._file.close()
+
+    def _record(self, entry: dict[str, object]) -> None:
+        now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        line = json.dumps({"time": now, **entry}, separators=(",", ":"))
+        self._file.handle(logging.LogRecord("egress", logging.INFO, "", 0, line, None, None))
+
+
+class _PrivateFile(RotatingFileHandler):
+    """A file for its owner's eyes alone."""
+
+    def _open(self) -> Any:
+        descriptor = os.open(self.baseFilename, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600)
+        return os.fdopen(descriptor, "a", encoding=self.encoding)
+
+
+def _talk(client: socket.socket, netd: Netd, loop: asyncio.AbstractEventLoop) -> None:
+    """Answer one client, in a thread of its own, until it leaves."""
+    with client, contextlib.suppress(wire.Closed, OSError, ValueError), netd.talking():
+        while True:
+            message, descriptors = wire.receive(client)
+            try:
+                answer = asyncio.run_coroutine_threadsafe(netd.do(message, descriptors), loop).result()
+                wire.send(client, {"ok": True, **answer})
+            except (ShedError, ValueError, KeyError, TypeError, AttributeError) as error:
+                wire.send(client, {"error": str(error) if isinstance(error, ShedError) else repr(error)})
+
+
+def _listen(path: Path) -> socket.socket:
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    path.unlink(missing_ok=True)  # the lock says that it is nobody's
+    listener.bind(str(path))
+    path.chmod(0o600)
+    listener.listen(16)
+    return listener
+
+
+async def _serve(run: Path, log_file: Path) -> None:
+    loop = asyncio.get_running_loop()
+    ended = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, ended.set)
+    netd = Netd(log_file)
+    with _listen(run / SOCKET) as listener:
+        listener.setblocking(False)
+
+        def take() -> None:
+            with contextlib.suppress(OSError):
+                client, _ = listener.accept()
+                threading.Thread(target=_talk, args=(client, netd, loop), daemon=True).start()
+
+        loop.add_reader(listener, take)
+        print("ready", flush=True)  # noqa: T201  whoever started this waits for it
+        while not ended.is_set():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_IDLE):
+                    await ended.wait()
+            if netd.idle:
+                break
+        loop.remove_reader(listener)
+    await netd.close()
+
+
+def main(run: str, logs: str) -> int:
+    """Run until SIGTERM; return the exit code, 3 when another one runs for that folder."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    lock = os.open(Path(run) / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return 3
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    asyncio.run(_serve(Path(run), Path(logs) / DECISIONS))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

@@ -1,0 +1,114 @@
+"""The relay's process from the server's side: found, or started so that it outlives us, and told what to do."""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from shed.egress import wire
+from shed.egress.netdfiles import LOG, SOCKET
+from shed.egress.policy import Profile
+from shed.errors import UnavailableError
+from shed.fsutil import locked
+
+_TIMEOUT = 30.0
+
+
+class NetdProcess:
+    """The relay's process of the server whose sockets are in `run` and whose logs are in `logs`.
+
+    All of it blocks for a moment; several threads may use it.
+    """
+
+    def __init__(self, run: Path, logs: Path) -> None:
+        self._run, self._logs = run, logs
+        self._lock = threading.Lock()
+
+    def open(self, shed: str, profiles: Sequence[Profile], sockets: Sequence[socket.socket]) -> None:
+        """Have the shed's connections relayed; `sockets` are its network namespace's.  Raises `UnavailableError`."""
+        self._call({"do": "open", "shed": shed, "profiles": _wire(profiles)}, [sock.fileno() for sock in sockets])
+
+    def rule(self, shed: str, profiles: Sequence[Profile]) -> int:
+        """Have these rules hold from now on; return how many connections that has cut.  Raises `UnavailableError`."""
+        return int(self._call({"do": "rule", "shed": shed, "profiles": _wire(profiles)})["cut"])
+
+    def close(self, shed: str) -> None:
+        """Relay nothing for the shed any more.  Raises `UnavailableError`."""
+        self._call({"do": "close", "shed": shed})
+
+    def sheds(self) -> dict[str, int]:
+        """Return the sheds that it relays for, and how many connections each has now.  Raises `UnavailableError`."""
+        found = self._call({"do": "list"})["sheds"]
+        return {str(name): int(count) for name, count in found.items()}
+
+    def watch(self) -> socket.socket:
+        """Return a connection that ends with the process.  Raises `UnavailableError`."""
+        return self._connect()
+
+    def _call(self, message: dict[str, Any], descriptors: list[int] | None = None) -> dict[str, Any]:
+        with self._connect() as sock:
+            try:
+                wire.send(sock, message, descriptors)
+                answer, _ = wire.receive(sock)
+            except (wire.Closed, OSError, ValueError) as error:
+                raise UnavailableError(f"the network relay does not answer: {error!r}", code="NO_RELAY") from error
+        if "error" in answer:
+            raise UnavailableError(f"the network relay refuses: {answer['error']}", code="NO_RELAY")
+        return answer
+
+    def _connect(self) -> socket.socket:
+        """Return a connection to the process, started if need be."""
+        with self._lock:
+            sock = self._dial()
+            if sock is None:
+                with locked(self._run / "netd.start.lock", limit=_TIMEOUT):
+                    sock = self._dial()
+                    if sock is None:
+                        self._start()
+                        sock = self._dial()
+        if sock is None:
+            raise UnavailableError("the network relay does not run", code="NO_RELAY")
+        return sock
+
+    def _dial(self) -> socket.socket | None:
+        sock = socket.socket(socket.AF_UNIX)
+        sock.settimeout(_TIMEOUT)
+        try:
+            sock.connect(str(self._run / SOCKET))
+        except (FileNotFoundError, ConnectionRefusedError):
+            sock.close()
+            return None
+        except OSError as error:
+            sock.close()
+            raise UnavailableError(f"the network relay cannot be reached: {error.strerror}", code="NO_RELAY") from error
+        return sock
+
+    def _start(self) -> None:
+        """Start the process, and wait until it is ready or has ended."""
+        with (self._logs / LOG).open("ab") as messages:
+            child = subprocess.Popen(
+                [sys.executable, "-m", "shed.egress.netd", str(self._run), str(self._logs)],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=messages,
+                cwd="/",
+                start_new_session=True,
+            )
+        assert child.stdout is not None
+        with child.stdout as ready:
+            select.select([ready], [], [], _TIMEOUT)
+            if not ready.readline():
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    child.wait(1)
+        threading.Thread(target=child.wait, daemon=True).start()  # or it would stay as a zombie
+
+
+def _wire(profiles: Sequence[Profile]) -> dict[str, Any]:
+    return {profile.name: profile.to_json() for profile in profiles}

@@ -1,0 +1,269 @@
+"""The only way out of one shed's network namespace: takes its connections, asks the rules, and dials from the host's side.
+
+Nothing that the shed says is trusted: the destination comes from the kernel, the name from the address that was made up
+for it.  The address that was checked is the one that is dialled.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import logging
+import socket
+import struct
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from shed.egress.addresses import MADE_UP, Address
+from shed.egress.flow import Flow
+from shed.egress.names import Names
+from shed.egress.nameservice import NameService
+from shed.egress.policy import Policy, Verdict
+from shed.egress.pump import Pipes, Pump, is_gone
+from shed.egress.refusal import refuse
+
+log = logging.getLogger(__name__)
+MOST_FLOWS = 1024
+"""Connections that one shed has at once; more wait in the kernel's queue."""
+_SO_ORIGINAL_DST = 80
+"""linux/netfilter_ipv4.h."""
+_SOCKADDR_IN = struct.Struct("!HH4s8x")
+_DIAL = 10.0
+"""Seconds for one address to answer."""
+_MOST_DIALLED = 4
+"""Addresses of a name that are tried."""
+_LOOK_UP = 10.0
+_MOST_LOOKUPS = 16
+"""Names that are looked up at once for one shed: others get their turn, too."""
+_RESET = struct.pack("ii", 1, 0)
+_PAUSE = 0.05
+"""Seconds after which accepting is tried again when the process has no descriptor left."""
+_KEEPALIVE = 120
+"""Seconds of silence after which the kernel asks whether the other side is still there."""
+
+Resolve = Callable[[str], Awaitable[list[Address]]]
+"""Returns the addresses of a name, as the host's resolver has them; an empty list when there is no such name.  Raises
+`OSError` when that cannot be told.
+"""
+Record = Callable[[dict[str, object]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Outside:
+    """What a relay needs of the host."""
+
+    resolve: Resolve
+    is_own: Callable[[Address], bool]
+    """Tells the host's own addresses."""
+    record: Record
+    """Writes a line of the log."""
+    pipes: Pipes
+
+
+class Relay:
+    """The relay of the shed `name`."""
+
+    def __init__(self, name: str, policy: Policy, outside: Outside) -> None:
+        self.name = name
+        self.policy = policy
+        self.flows: set[Flow] = set()
+        self._outside = outside
+        self._names = Names()
+        self._dns = NameService(self._names, self._exists)
+        self._sockets: tuple[socket.socket, ...] = ()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._room = asyncio.Semaphore(MOST_FLOWS)
+        self._lookups = asyncio.Semaphore(_MOST_LOOKUPS)
+
+    def start(self, listener: socket.socket, udp: socket.socket, dns_listener: socket.socket) -> None:
+        """Serve what comes by these sockets, which belong to that namespace, from now on."""
+        for sock in (listener, udp, dns_listener):
+            sock.setblocking(False)
+        self._sockets = (listener, udp, dns_listener)
+        self._dns.start(udp)
+        self._spawn(self._accept(listener, self._serve))
+        self._spawn(self._accept(dns_listener, self._serve_dns))
+
+    async def close(self) -> None:
+        """End all connections."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._dns.close()
+        for sock in self._sockets:
+            sock.close()
+
+    def set_policy(self, policy: Policy) -> int:
+        """Rule by `policy` from now on; cut what it does not allow, and return how many connections that were."""
+        self.policy = policy
+        cut = 0
+        for flow in list(self.flows):
+            verdict = flow.still_allowed(policy)
+            if flow.verdict.allowed and not verdict.allowed:
+                flow.cut, flow.verdict = True, verdict
+                _reset(flow.client)
+                cut += 1
+        return cut
+
+    async def _accept(self, listener: socket.socket, serve: Callable[[socket.socket], Awaitable[None]]) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            await self._room.acquire()
+            try:
+                client, _ = await loop.sock_accept(listener)
+            except OSError as error:
+                self._room.release()
+                log.warning("shed %s: a connection cannot be taken: %s", self.name, error.strerror)
+                await asyncio.sleep(_PAUSE)
+                continue
+            except BaseException:
+                self._room.release()
+                raise
+            self._spawn(self._guarded(client, serve))
+
+    async def _guarded(self, client: socket.socket, serve: Callable[[socket.socket], Awaitable[None]]) -> None:
+        try:
+            client.setblocking(False)
+            await serve(client)
+        except OSError as error:
+            if not is_gone(error):
+                log.info("shed %s: %s", self.name, error)
+        except Exception:
+            log.exception("shed %s: a connection ended by a bug", self.name)
+        finally:
+            client.close()
+            self._room.release()
+
+    def _spawn(self, work: Awaitable[None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _serve(self, client: socket.socket) -> None:
+        """Serve one connection to its end."""
+        _, port, packed = _SOCKADDR_IN.unpack(client.getsockopt(socket.SOL_IP, _SO_ORIGINAL_DST, _SOCKADDR_IN.size))
+        address = ipaddress.IPv4Address(packed)
+        name = self._names.name_of(address) if address in MADE_UP else None
+        flow = Flow(name, address, port, client)
+        self.flows.add(flow)
+        try:
+            addresses = await self._decide(flow)
+            if not flow.verdict.allowed:
+                self._outside.record(flow.record(self.name))
+                await refuse(client, *self._explained(flow))
+                return
+            await self._connect(flow, addresses)
+            if flow.error is not None or flow.cut or self.policy.log_all:
+                self._outside.record(flow.record(self.name))
+        finally:
+            self.flows.discard(flow)
+
+    async def _decide(self, flow: Flow) -> list[Address]:
+        """Set the verdict on `flow` and return the addresses that may be dialled."""
+        if flow.name is None:
+            flow.verdict = self._about(flow.address, flow.port, named=False)
+            return [flow.address]
+        flow.verdict = self.policy.about_name(flow.name, flow.port)
+        if not flow.verdict.allowed:
+            return []
+        try:
+            found = await self._resolve(flow.name)
+        except OSError as error:
+            flow.error = f"the name cannot be looked up: {error.strerror}"
+            return []
+        if not found:
+            flow.error = "there is no such name"
+        verdicts = {address: self._about(address, flow.port, named=True) for address in found}
+        allowed = [address for address, verdict in verdicts.items() if verdict.allowed]
+        if found and not allowed:
+            flow.verdict = next(iter(verdicts.values()))
+        return allowed
+
+    def _about(self, address: Address, port: int, *, named: bool) -> Verdict:
+        return self.policy.about_address(address, port, own=self._outside.is_own, named=named)
+
+    def _explained(self, flow: Flow) -> tuple[str, str]:
+        """Return the sentence and the hint for a client that is refused."""
+        sentence = f"shed: a connection to {flow.target} is not allowed: {flow.verdict.reason}"
+        return sentence, f"on the host, see: shed egress log {self.name}"
+
+    async def _connect(self, flow: Flow, addresses: list[Address]) -> None:
+        """Dial the first of `addresses` that answers, and copy until the end."""
+        outside = await self._dial(flow, addresses)
+        if outside is None:
+            _reset(flow.client)
+            return
+        with outside:
+            for sock in (outside, flow.client):
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _KEEPALIVE)
+            flow.pump = Pump(flow.client, outside, self._outside.pipes)
+            try:
+                if not flow.cut:
+                    await flow.pump.run()
+            except OSError:
+                _reset(flow.client)
+                _reset(outside)
+
+    async def _dial(self, flow: Flow, addresses: list[Address]) -> socket.socket | None:
+        loop = asyncio.get_running_loop()
+        for address in addresses[:_MOST_DIALLED]:
+            family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+            outside = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+            try:
+                async with asyncio.timeout(_DIAL):
+                    await loop.sock_connect(outside, (str(address), flow.port))
+            except TimeoutError:
+                flow.error = f"{address} does not answer"
+                outside.close()
+            except OSError as error:
+                flow.error = f"{address}: {error.strerror}"
+                outside.close()
+            except BaseException:
+                outside.close()
+                raise
+            else:
+                flow.address, flow.error = address, None
+                return outside
+        return None
+
+    async def _serve_dns(self, client: socket.socket) -> None:
+        """Answer queries by TCP, each behind its length (RFC 1035, section 4.2.2)."""
+        loop = asyncio.get_running_loop()
+        kept = b""
+        with contextlib.suppress(TimeoutError):
+            while True:
+                async with asyncio.timeout(_LOOK_UP):
+                    while len(kept) < 2 or len(kept) < 2 + int.from_bytes(kept[:2], "big"):
+                        if not (data := await loop.sock_recv(client, 65537)):
+                            return
+                        kept += data
+                size = int.from_bytes(kept[:2], "big")
+                answer = await self._dns.answer(kept[2 : 2 + size])
+                kept = kept[2 + size :]
+                if answer is None:
+                    return
+                async with asyncio.timeout(_LOOK_UP):
+                    await loop.sock_sendall(client, len(answer).to_bytes(2, "big") + answer)
+
+    async def _exists(self, name: str) -> bool:
+        """Say whether to answer with an address: unless a rule allows the name and the host knows that there is none."""
+        if not self.policy.may_look_up(name):
+            return True
+        try:
+            return bool(await self._resolve(name))
+        except OSError:
+            return True
+
+    async def _resolve(self, name: str) -> list[Address]:
+        async with self._lookups:
+            return await self._outside.resolve(name)
+
+
+def _reset(sock: socket.socket) -> None:
+    """Break a connection so that both its ends and what copies it notice."""
+    with contextlib.suppress(OSError):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        sock.shutdown(socket.SHUT_RDWR)

@@ -1,0 +1,50 @@
+"""What the server and the relay's process say to each other: JSON objects behind their length, with descriptors beside them.
+
+A request is ``{"do": "open" | "rule" | "close" | "list", ...}``; its answer ``{"ok": true, ...}`` or
+``{"error": "a sentence"}``.  ``open`` brings the three sockets of a shed's network namespace.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+from typing import Any
+
+MOST = 4 << 20
+"""Bytes of one message: a thousand rules take a tenth of it."""
+MOST_DESCRIPTORS = 4
+_LENGTH = 4
+
+
+class Closed(Exception):  # noqa: N818  it is an end, not an error
+    """The other side has left."""
+
+
+def send(sock: socket.socket, message: dict[str, Any], descriptors: list[int] | None = None) -> None:
+    """Send one message.  Raises `OSError`."""
+    data = json.dumps(message, separators=(",", ":")).encode()
+    head = len(data).to_bytes(_LENGTH, "big")
+    if descriptors:
+        socket.send_fds(sock, [head], descriptors)
+    else:
+        sock.sendall(head)
+    sock.sendall(data)
+
+
+def receive(sock: socket.socket) -> tuple[dict[str, Any], list[int]]:
+    """Return the next message and what came with it.  Raises `Closed`, `OSError`, and `ValueError` for nonsense."""
+    head, descriptors, _, _ = socket.recv_fds(sock, _LENGTH, MOST_DESCRIPTORS)
+    if len(head) != _LENGTH:
+        raise Closed
+    size = int.from_bytes(head, "big")
+    if size > MOST:
+        raise ValueError(f"a message of {size} bytes")
+    data = bytearray()
+    while len(data) < size:
+        if not (part := sock.recv(min(65536, size - len(data)))):
+            raise Closed
+        data += part
+    message = json.loads(data)
+    if not isinstance(message, dict):
+        raise ValueError("a message that is not an object")
+    return message, list(descriptors)

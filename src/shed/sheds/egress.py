@@ -1,0 +1,156 @@
+"""What the sheds of one server may reach: their profiles, and the relay that holds them to it."""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import contextlib
+import json
+import logging
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from shed.backends.interface import Backend
+from shed.config.paths import Paths
+from shed.config.server import Settings
+from shed.egress.netdfiles import DECISIONS
+from shed.egress.policy import Policy, Profile, check_names
+from shed.egress.process import NetdProcess
+from shed.egress.store import ProfileStore
+from shed.errors import ShedError
+from shed.progress import Progress
+from shed.sheds.metadata import Record
+from shed.threads import in_thread
+
+log = logging.getLogger(__name__)
+_AGAIN = 1.0
+"""Seconds after which the relay is looked for again when it does not start."""
+_OLDER_LOGS = 4
+_NOTHING = {"rules": [{"deny": "*"}, {"deny": "0.0.0.0/0"}, {"deny": "::/0"}]}
+Running = Callable[[], Iterable[tuple[Record, Path]]]
+"""Returns the sheds that run, and the folders of their VMs."""
+
+
+class Egress:
+    """The rules and the relay of the sheds below `paths`, whose VMs are `backend`'s; `running` returns those that run."""
+
+    def __init__(self, paths: Paths, backend: Backend, settings: Settings, running: Running) -> None:
+        self._running = running
+        self.profiles = ProfileStore(paths.data / "egress", {})
+        self.default = settings.egress_default
+        self._networks = backend.capabilities.networks
+        self._netd = NetdProcess(paths.run, paths.logs)
+        self._logs = paths.logs
+
+    def problem(self) -> str:
+        """Return why no shed of this server has a network; empty when they have one.  Blocks for a moment."""
+        if self._networks is None:
+            return "the backend has no network of its own for each shed"
+        error = self._networks.problem()
+        return "" if error is None else f"{error}; {error.hint}" if error.hint else str(error)
+
+    def check(self, names: Iterable[str]) -> None:
+        """Raise `NotFoundError` for a profile that there is not."""
+        check_names(names, self.profiles.all())
+
+    async def begin(self, record: Record, state_dir: Path, progress: Progress) -> None:
+        """Have the network of a VM that has just come up lead to the relay; if that fails, it leads nowhere."""
+        try:
+            await self._lead(record, state_dir)
+        except ShedError as error:
+            progress.warn(f"shed {record.name!r} has no network: {error}")
+            log.warning("shed %s has no network: %s", record.name, error)
+
+    async def apply(self, profile: str) -> None:
+        """Have the sheds that have a profile be ruled by what it says now.  Raises `UnavailableError`."""
+        for record, _ in await asyncio.to_thread(lambda: list(self._running())):
+            if profile in record.egress_profiles:
+                await self.change(record)
+
+    async def _lead(self, record: Record, state_dir: Path) -> None:
+        if self._networks is not None and self._networks.problem() is None:
+            await in_thread(self._open, record, state_dir)
+
+    async def change(self, record: Record) -> int:
+        """Have the rules of `record` hold for its running VM from now on; return how many connections that has cut."""
+        if self._networks is None or self._networks.problem() is not None:
+            return 0
+        return await in_thread(self._netd.rule, record.name, self._of(record))
+
+    async def close(self, name: str) -> None:
+        """Relay nothing for a shed whose VM has gone.  What goes wrong is logged: the namespace has gone with the VM."""
+        if self._networks is None:
+            return
+        try:
+            await in_thread(self._netd.close, name)
+        except ShedError as error:
+            log.warning("shed %s: %s", name, error)
+
+    def rules(self, record: Record) -> list[str]:
+        """Return the rules of a shed in the order in which they are asked."""
+        return [str(rule) for rule in Policy.of(self._of(record)).rules]
+
+    def connections(self, name: str) -> int:
+        """Return how many connections a shed has now."""
+        return self._netd.sheds().get(name, 0)
+
+    def decisions(self, name: str, tail: int | None) -> list[dict[str, Any]]:
+        """Return what the log has of a shed, the last `tail` entries of it."""
+        found: collections.deque[dict[str, Any]] = collections.deque(maxlen=tail)
+        for number in range(_OLDER_LOGS, -1, -1):
+            path = self._logs / (f"{DECISIONS}.{number}" if number else DECISIONS)
+            with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
+                for line in file:
+                    if name.encode() in line:
+                        with contextlib.suppress(ValueError):
+                            entry = json.loads(line)
+                            if entry.get("shed") == name:
+                                found.append(entry)
+        return list(found)
+
+    async def keep(self) -> None:
+        """Have a relay run as long as this does, and give it the sockets of all sheds when it was started anew."""
+        if self._networks is None or await asyncio.to_thread(self._networks.problem) is not None:
+            return
+        while True:
+            try:
+                watch = await in_thread(self._netd.watch)
+                with watch:
+                    watch.setblocking(False)
+                    await self._reopen()
+                    with contextlib.suppress(OSError):
+                        await asyncio.get_running_loop().sock_recv(watch, 1)
+                log.warning("the network relay has ended; it is started again")
+            except ShedError as error:
+                log.warning("%s", error)
+            await asyncio.sleep(_AGAIN)
+
+    async def _reopen(self) -> None:
+        known = await in_thread(self._netd.sheds)
+        there = {
+            record.name: (record, state_dir)
+            for record, state_dir in await asyncio.to_thread(lambda: list(self._running()))
+        }
+        for name, (record, state_dir) in there.items():
+            if name not in known:
+                try:
+                    await self._lead(record, state_dir)
+                except ShedError as error:
+                    log.warning("shed %s has no network: %s", name, error)
+        for name in known.keys() - there.keys():
+            await self.close(name)
+
+    def _open(self, record: Record, state_dir: Path) -> None:
+        assert self._networks is not None
+        sockets = self._networks.sockets(state_dir)
+        try:
+            self._netd.open(record.name, self._of(record), sockets)
+        finally:
+            for sock in sockets:
+                sock.close()
+
+    def _of(self, record: Record) -> list[Profile]:
+        """Return the profiles of a shed.  One that is gone denies everything: nobody knows what it denied."""
+        known = self.profiles.all()
+        return [known.get(name) or Profile.parse(name, _NOTHING) for name in record.egress_profiles]
