@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import os
 import signal
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from shed.client import http
-from shed.client.address import Address
-from shed.client.config import resolve
-from shed.client.sheds import RUNTIME
+from shed.client.sync.client import RUNTIME, Client
 from shed.oci.store import LayoutStore
 from support.images.kit import copy_store
 from support.servers.netlab import Lab, lab
 from support.vms.machine import Machine, command_line
+from support.waiting import wait_until
 
 pytestmark = [pytest.mark.vm, pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(600)]
 PUBLIC = "93.184.216.34"
@@ -53,27 +50,21 @@ class Host:
         for name in ("SHED_DATA_DIR", "SHED_RUNTIME_DIR", "HOME"):
             self._patch.setenv(name, machine.environment[name])
         self.start_server()
-        self.address: Address = resolve(None)
+        self.api = Client().api
 
     def start_server(self) -> None:
         """Start the server in the host's network."""
         words = f"exec {self.machine.command[0]} -m shed.server.main serve 2>&1"
         self.server = self.net.start_in_host(words, **self.machine.environment)
 
-    def ask(self, method: str, target: str, body: object = None) -> Any:
-        """Send the server one request."""
-        return http.request(self.address, method, target, body=body)
-
     def rule(self, *rules: dict[str, Any]) -> None:
         """Have the shed dev be ruled by these rules alone."""
-        self.ask("POST", "/api/egress/profiles/mine", {"rules": list(rules), "log": "all"})
-        self.ask("POST", "/api/sheds/dev/egress", {"profiles": ["mine"]})
+        self.api.set_egress_profile("mine", {"rules": list(rules), "log": "all"})
+        self.api.set_shed_egress("dev", ["mine"])
 
     def log(self) -> list[dict[str, Any]]:
         """Return the last entry of the shed's log, if there is one."""
-        found = self.ask("GET", "/api/sheds/dev/egress/log?tail=1")["entries"]
-        assert isinstance(found, list)
-        return found
+        return self.api.egress_log("dev", tail=1)
 
     def sh(self, words: str, shed: str = "dev") -> tuple[int, str]:
         """Run words by the guest's shell as root; return the exit code and all that was printed."""
@@ -104,7 +95,7 @@ def test_a_guest_reaches_what_its_rules_allow(host: Host) -> None:
     host.net.names({"www.example.com": [PUBLIC]})
     host.rule({"allow": "www.example.com"})
     assert host.sh(f"{FETCH} http://www.example.com/hello") == (0, "hello\n")
-    wait_until(lambda: bool(host.log()), "the log has it")  # when the connection has ended
+    wait_until(lambda: bool(host.log()), what="the log has it")  # when the connection has ended
     (entry,) = host.log()
     assert (entry["name"], entry["address"], entry["rule"]) == (
         "www.example.com",
@@ -112,14 +103,14 @@ def test_a_guest_reaches_what_its_rules_allow(host: Host) -> None:
         "mine: allow www.example.com",
     )
     assert entry["received"] > 0
-    shown = host.ask("GET", "/api/sheds/dev/egress")
+    shown = host.api.shed_egress("dev")
     assert (shown["profiles"], shown["rules"], shown["problem"]) == (["mine"], ["mine: allow www.example.com"], "")
 
 
 def test_the_default_reaches_the_internet_and_nothing_private(host: Host) -> None:
     """Names and bare addresses; not the host, whatever its addresses are, nor what is behind it."""
     host.net.names({"www.example.com": [PUBLIC], "inside.example.com": ["10.1.2.3"]})
-    host.ask("POST", "/api/sheds/dev/egress", {"profiles": ["internet"]})
+    host.api.set_shed_egress("dev", ["internet"])
     assert host.sh(f"{FETCH} http://www.example.com/hello") == (0, "hello\n")
     assert host.sh(f"{FETCH} http://{PUBLIC}/hello") == (0, "hello\n")
     listener = host.net.start_in_host("exec python3 -u -m http.server 8000 --bind 0.0.0.0", **os.environ)
@@ -139,7 +130,7 @@ def test_the_default_reaches_the_internet_and_nothing_private(host: Host) -> Non
 
 def test_nothing_but_tcp_leaves_a_guest(host: Host) -> None:
     """Ping, UDP and raw frames find nobody; the neighbours are not there either."""
-    host.ask("POST", "/api/sheds/dev/egress", {"profiles": ["internet"]})
+    host.api.set_shed_egress("dev", ["internet"])
     assert host.sh(f"{RUNTIME} ping -c 1 -W 1 {PUBLIC}")[0] != 0
     assert host.sh(f"{RUNTIME} ping -c 1 -W 5 10.0.2.2")[0] == 0
     done = host.machine.try_shed("exec", "--user", "root", "dev", "--", *PYTHON, UDP, PUBLIC)
@@ -163,7 +154,7 @@ def test_sheds_do_not_reach_each_other(host: Host) -> None:
     """Each is alone in its namespace, although both have the same address there."""
     host.machine.shed("create", "other", "--image", "busybox")
     host.sh(f"{RUNTIME} nc -ll -p 9 -e echo hello < /dev/null > /dev/null 2>&1 &", shed="other")
-    host.ask("POST", "/api/sheds/dev/egress", {"profiles": ["internet"]})
+    host.api.set_shed_egress("dev", ["internet"])
     for address in ("10.0.2.15", "10.0.2.2"):
         assert "hello" not in host.sh(f"{RUNTIME} nc -w 3 {address} 9")[1]
     host.machine.shed("delete", "--force", "other")
@@ -179,15 +170,15 @@ def test_a_connection_outlives_the_server(host: Host) -> None:
     def lines() -> int:
         return int(host.sh(f"{RUNTIME} wc -l < /tmp/echoed || echo 0")[1].split()[-1])
 
-    wait_until(lambda: lines() > 2, "the echo answers")
+    wait_until(lambda: lines() > 2, what="the echo answers")
     host.server.send_signal(signal.SIGKILL)
     host.server.wait()
     host.start_server()
     before = lines()
-    wait_until(lambda: lines() > before + 2, "the echo goes on")
-    assert host.ask("GET", "/api/sheds/dev/egress")["connections"] == 1
+    wait_until(lambda: lines() > before + 2, what="the echo goes on")
+    assert host.api.shed_egress("dev")["connections"] == 1
     host.rule()
-    wait_until(lambda: host.ask("GET", "/api/sheds/dev/egress")["connections"] == 0, "new rules cut it")
+    wait_until(lambda: host.api.shed_egress("dev")["connections"] == 0, what="new rules cut it")
 
 
 def test_a_relay_that_is_killed_is_started_again(host: Host) -> None:
@@ -195,7 +186,7 @@ def test_a_relay_that_is_killed_is_started_again(host: Host) -> None:
     host.net.names({"www.example.com": [PUBLIC]})
     host.rule({"allow": "www.example.com"})
     os.kill(relay(host.machine), signal.SIGKILL)
-    wait_until(lambda: host.sh(f"{FETCH} http://www.example.com/hello") == (0, "hello\n"), "the network is back")
+    wait_until(lambda: host.sh(f"{FETCH} http://www.example.com/hello") == (0, "hello\n"), what="the network is back")
 
 
 def test_a_shed_that_is_started_again_has_its_rules(host: Host) -> None:
@@ -203,18 +194,10 @@ def test_a_shed_that_is_started_again_has_its_rules(host: Host) -> None:
     host.net.names({"www.example.com": [PUBLIC]})
     host.rule({"allow": "www.example.com"})
     host.machine.shed("stop", "dev")
-    assert host.ask("GET", "/api/sheds/dev/egress")["profiles"] == ["mine"]
+    assert host.api.shed_egress("dev")["profiles"] == ["mine"]
     host.machine.shed("start", "dev")
     assert host.sh(f"{FETCH} http://www.example.com/hello") == (0, "hello\n")
     assert host.sh(f"{FETCH} http://{PUBLIC}/hello")[0] != 0
-
-
-def wait_until(condition: Callable[[], bool], what: str) -> None:
-    """Wait until `condition` holds."""
-    deadline = time.monotonic() + 120
-    while not condition():
-        assert time.monotonic() < deadline, f"not in time: {what}"
-        time.sleep(0.1)
 
 
 def relay(machine: Machine) -> int:

@@ -35,6 +35,7 @@ SHED = Group(
         "forward": Entry("shed.cli.tunnels:forward", "forward ports of this machine to a shed, until ctrl-C"),
         "tunnels": Entry("shed.cli.tunnels:tunnels", "forward ports to a shed, also in the background"),
         "workspace": Entry("shed.cli.sheds:workspace", "check the folder that a shed shares with its host"),
+        "egress": Entry("shed.cli.egress:egress", "rule and log what sheds may reach"),
         "image": Entry("shed.cli.image:image", "list, inspect, build, copy and remove images"),
         "system": Entry("shed.cli.system:system", "show what takes up space, and free some of it"),
         "server": Entry("shed.cli.server:servers", "start, stop and query the local server; add servers elsewhere"),

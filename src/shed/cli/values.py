@@ -56,3 +56,8 @@ def port(text: str) -> int:
 
 def _is_number(text: str) -> bool:
     return text.isascii() and text.isdigit() and len(text) <= _MOST_DIGITS
+
+
+def names(text: str) -> list[str]:
+    """Return the names in `text`, with commas between them."""
+    return [name for name in text.split(",") if name]

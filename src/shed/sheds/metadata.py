@@ -190,7 +190,7 @@ def _parse(kind: type[Any], values: dict[str, Any], path: Path) -> Any:
     for field in fields(kind):
         if field.name in values:
             value = values[field.name]
-            texts = value.values() if isinstance(value, dict) else ()
+            texts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
             wrong = isinstance(value, bool) or not all(isinstance(text, str) for text in texts)
             if wrong or not isinstance(value, types[str(field.type)]):
                 raise _damaged(path, f"{field.name} is not {str(field.type).removesuffix(' | None')}")

@@ -1,0 +1,195 @@
+"""`shed egress show | set | off | log | profile`: what sheds may reach."""
+
+from __future__ import annotations
+
+from shed.cli import values
+from shed.cli.arguments import SHED, argument, flag, option
+from shed.cli.command import Entry, Group, command
+from shed.cli.connection import client, client_of
+from shed.cli.output import done
+from shed.errors import UsageError
+from shed.terminal.output import emit, say, table
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from shed.cli.options import Options
+
+_PAUSE = 1.0
+"""Seconds between looks into the log that is followed."""
+
+egress = Group(
+    "egress",
+    "What sheds may reach: profiles of rules, and the log of what was refused.",
+    {
+        "show": Entry("shed.cli.egress:show", "show what a shed may reach"),
+        "set": Entry("shed.cli.egress:set_profiles", "give a shed other profiles, at once"),
+        "off": Entry("shed.cli.egress:off", "let nothing out of a shed any more"),
+        "log": Entry("shed.cli.egress:log", "show what was decided about a shed's connections"),
+        "profile": Entry("shed.cli.egress:profiles", "list, show, set and remove profiles"),
+    },
+)
+profiles = Group(
+    "egress profile",
+    "Profiles of rules, which sheds are given by name.",
+    {
+        "list": Entry("shed.cli.egress:list_profiles", "list the profiles"),
+        "ls": Entry("shed.cli.egress:list_profiles", "", "list"),
+        "show": Entry("shed.cli.egress:show_profile", "show the rules of a profile"),
+        "set": Entry("shed.cli.egress:set_profile", "make a profile from a file, or give one other rules"),
+        "rm": Entry("shed.cli.egress:remove_profile", "remove a profile that no shed has"),
+    },
+)
+
+
+@command("egress show", SHED)
+def show(args: Any, options: Options) -> int:
+    """Show the profiles of a shed, the rules in the order in which they are asked, and its open connections."""
+    found = client_of(args.name, options).shed_egress(args.name)
+    if options.json:
+        emit(found)
+        return 0
+    say(f"profiles:     {', '.join(found.get('profiles') or []) or 'none: it reaches nothing'}")
+    say(f"connections:  {found.get('connections')}")
+    if found.get("problem"):
+        say(f"no network:   {found['problem']}")
+    for rule in found.get("rules") or []:
+        say(f"  {rule}")
+    return 0
+
+
+@command(
+    "egress set",
+    SHED,
+    argument("PROFILE", "name of a profile; several hold together", count="+"),
+    examples=["shed egress set dev offline", "shed egress set dev packages github"],
+)
+def set_profiles(args: Any, options: Options) -> int:
+    """Give a shed other profiles.  Connections that are not allowed any more are cut."""
+    return _change(args.name, [name for word in args.profile for name in values.names(word)], options)
+
+
+@command("egress off", SHED)
+def off(args: Any, options: Options) -> int:
+    """Let nothing out of a shed any more, and cut its connections."""
+    return _change(args.name, [], options)
+
+
+def _change(name: str, wanted: list[str], options: Options) -> int:
+    changed = client_of(name, options).set_shed_egress(name, wanted)
+    cut = changed.get("cut")
+    words = f"{name} has {', '.join(wanted) or 'no profile'}" + (f"; {cut} connections were cut" if cut else "")
+    done(options, "egress", name, words, **{key: value for key, value in changed.items() if key != "name"})
+    return 0
+
+
+@command(
+    "egress log",
+    SHED,
+    flag("-f, --follow", "go on with what comes, until ctrl-C"),
+    option("--tail", "N", "only the last N entries", convert=values.number),
+)
+def log(args: Any, options: Options) -> int:
+    """Show the connections that a shed was refused, and those that a profile logs although they are allowed."""
+    server = client_of(args.name, options)
+    entries = server.egress_log(args.name, tail=args.tail)
+    _print(entries, options)
+    if args.follow:
+        import time
+
+        while True:
+            time.sleep(_PAUSE)
+            found = server.egress_log(args.name)
+            _print(_after(entries, found), options)
+            entries = found or entries
+    return 0
+
+
+def _after(before: list[dict[str, Any]], now: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the entries of `now` behind the last one of `before`."""
+    last = before[-1] if before else None
+    return now[now.index(last) + 1 :] if last in now else now
+
+
+def _print(entries: list[dict[str, Any]], options: Options) -> None:
+    for entry in entries:
+        if options.json:
+            emit(entry)
+            continue
+        verdict = "cut" if entry.get("cut") else "allowed" if entry.get("allowed") else "refused"
+        host = f"{entry.get('name') or entry.get('address')}:{entry.get('port')}"
+        why = entry.get("error") or entry.get("rule") or ""
+        say(f"{entry.get('time')}  {verdict:<7}  {host}  {why}")
+
+
+@command("egress profile list")
+def list_profiles(args: Any, options: Options) -> int:
+    """List the egress profiles.  A star marks those of a shed for which none are named."""
+    found = client(options).egress_profiles()
+    if options.json:
+        emit(found)
+        return 0
+    default = found.get("default") or []
+    rows = [
+        [f"{one.get('name')}{' *' if one.get('name') in default else ''}", str(one.get("kind")), str(len(one["rules"]))]
+        for one in found["profiles"]
+    ]
+    say(table(["PROFILE", "KIND", "RULES"], rows), end="")
+    return 0
+
+
+@command("egress profile show", argument("PROFILE", "name of the profile"))
+def show_profile(args: Any, options: Options) -> int:
+    """Show the rules of a profile, as a file for `shed egress profile set`."""
+    found = [one for one in client(options).egress_profiles()["profiles"] if one.get("name") == args.profile]
+    if not found:
+        raise UsageError(f"there is no egress profile {args.profile!r}", hint="see: shed egress profile list")
+    if options.json:
+        emit(found[0])
+        return 0
+    import json
+
+    say("rules:" if found[0]["rules"] else "rules: []")
+    for rule in found[0]["rules"]:
+        say(f"  - {json.dumps(rule)}")
+    say(f"log: {found[0].get('log')}")
+    return 0
+
+
+@command(
+    "egress profile set",
+    argument("PROFILE", "name of the profile: lower-case letters, digits and '-'"),
+    argument("FILE", "YAML with `rules`, a list of allow: or deny: with a name or network, and if need be ports"),
+    examples=["shed egress profile set work work.yaml"],
+)
+def set_profile(args: Any, options: Options) -> int:
+    """Make a profile from a file, or give one other rules.  The sheds that have it obey at once."""
+    document = _read(args.file)
+    changed = client(options).set_egress_profile(args.profile, document)
+    done(options, "egress-profile", args.profile, f"set {args.profile}: {len(changed.get('rules') or [])} rules")
+    return 0
+
+
+@command("egress profile rm", argument("PROFILE", "name of the profile"))
+def remove_profile(args: Any, options: Options) -> int:
+    """Remove a profile that no shed has."""
+    client(options).remove_egress_profile(args.profile)
+    done(options, "egress-profile", args.profile, f"removed {args.profile}")
+    return 0
+
+
+def _read(path: str) -> dict[str, Any]:
+    """Return the YAML object in a file.  Raises `UsageError`."""
+    import yaml
+
+    try:
+        with open(path, encoding="utf-8") as file:
+            document = yaml.safe_load(file)
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}", hint="check the path") from None
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        raise UsageError(f"{path} is not YAML: {' '.join(str(error).split())}", code="INVALID_EGRESS_PROFILE") from None
+    if not isinstance(document, dict):
+        raise UsageError(f"{path} has no `rules`", code="INVALID_EGRESS_PROFILE")
+    return document
