@@ -18,6 +18,7 @@ PAGE = Path(__file__).resolve().parents[1] / "docs/reference/api.md"
 _NOUNS = (
     ("The server", ("/api/info", "/api/openapi.json", "/api/ssh-host-key", "/api/server", "/api/system")),
     ("Sheds", ("/api/sheds", "/api/sessions")),
+    ("What sheds may reach", ("/api/egress",)),
     ("Images", ("/api/images",)),
     ("Tokens and keys", ("/api/tokens", "/api/ssh-keys")),
 )

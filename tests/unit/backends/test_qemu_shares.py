@@ -129,10 +129,12 @@ def test_forbidden_namespaces_are_done_without(
         name: str,
         identity: Identity,
         *,
+        network: object,
         guard: mode.Guard,
         prepare: Callable[[int], None],
         stop: Stop,
     ) -> process.Record:
+        assert network is None
         assert guard == mode.plan((share(tmp_path),))
         calls.append((argv, identity))
         if identity.namespace:

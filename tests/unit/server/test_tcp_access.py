@@ -137,6 +137,7 @@ def test_each_route_says_what_right_it_takes() -> None:
         "POST /api/images/verify", "POST /api/images/prune",
         "DELETE /api/images", "POST /api/system/prune", "POST /api/server/stop",
         "GET /api/tokens", "POST /api/tokens", "DELETE /api/tokens/{token}",
+        "POST /api/egress/profiles/{profile}", "DELETE /api/egress/profiles/{profile}", "POST /api/sheds/{name}/egress",
         "GET /api/ssh-keys", "POST /api/ssh-keys", "DELETE /api/ssh-keys/{fingerprint}",
     }  # fmt: skip
     readers = {name for name, right in rights.items() if right == "read"}
