@@ -47,6 +47,14 @@ try:
 except ConnectionResetError:
     print("reset")
 """
+SIX = """
+import socket
+try:
+    socket.create_connection(("2606:2800:220:1::1", 80), timeout=2)
+    print("out")
+except OSError:
+    print("nothing")
+"""
 NAME_SERVERS = """
 import socket, struct
 labels = b"".join(bytes([len(label)]) + label for label in b"secret-bytes.evil.example".split(b"."))
@@ -161,7 +169,7 @@ def test_nothing_but_tcp_and_name_service_leaves(net: Lab) -> None:
         assert net.python(UDP, PUBLIC, port) == "nothing\n"
     assert net.run("ping", "-c1", "-W1", PUBLIC).returncode != 0
     assert net.run("ping", "-c1", "-W5", "10.0.2.2").returncode == 0
-    v6 = "import socket\ntry: socket.create_connection(('2606:2800:220:1::1',80),timeout=2); print('out')\nexcept OSError: print('nothing')"
+    v6 = SIX
     assert net.python(v6) == "nothing\n"
 
 

@@ -24,7 +24,8 @@ FETCH = f"{RUNTIME} wget -q -T 30 -O - "
 
 PYTHON = [
     RUNTIME, "sh", "-c",
-    'r=/run/shed-runtime; for l in $r/lib/ld-linux-*; do exec $l --library-path $r/lib $r/bin/python3 -ISBc "$0" "$@"; done',
+    ('r=/run/shed-runtime; for l in $r/lib/ld-linux-*; do exec $l --library-path $r/lib $r/bin/python3 -ISBc "$0" '
+     '"$@"; done'),
 ]  # fmt: skip
 """The agent's own interpreter, which is in every image: the attacker has tools."""
 UDP = """

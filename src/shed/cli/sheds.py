@@ -50,7 +50,7 @@ _FORCE = flag("--force", "start it even when the host is short of memory")
     option(
         "--egress",
         "PROFILE[,PROFILE]",
-        "profiles that rule what the shed may reach, for example offline or packages,github (default: the default of the server)",
+        "profiles that rule what the shed may reach: offline, or packages,github (default: the server's)",
         convert=values.names,
     ),
     option("--timeout", "TIME", "give up after this time (default: 10m)", convert=values.duration),

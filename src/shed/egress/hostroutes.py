@@ -18,7 +18,7 @@ _TYPE = 7
 """Index of rtm_type in struct rtmsg."""
 _UNICAST = 1
 _NO_WAY = {101, 113, 22, 13, 97}
-"""ENETUNREACH, EHOSTUNREACH, EINVAL (an unreachable route), EACCES (a prohibited one), EAFNOSUPPORT: nothing is there."""
+"""ENETUNREACH, EHOSTUNREACH, EINVAL (unreachable route), EACCES (prohibited), EAFNOSUPPORT: nothing is there."""
 
 
 def is_own(address: Address) -> bool:

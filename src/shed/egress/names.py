@@ -1,4 +1,7 @@
-"""Addresses made up for names, for one shed: what its name service answers with, and what its connections lead back to."""
+"""Addresses made up for names, for one shed.
+
+Its name service answers with them, and its connections lead back from them to the names.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The name service of one shed: every name is answered with an address made up for it, and next to nothing is asked elsewhere.
+"""The name service of one shed: every name is answered with an address made up for it.
 
 A name that no rule allows gets an address too: the connection to it is then refused with a reason, which a name service
 cannot give.  Only for names that a rule allows the host's own resolver is asked, whether there is such a name at all.

@@ -21,7 +21,7 @@ _SAFE_FD = 64
 _PARENT_FD = 3
 _MOST_ANSWER = 4096
 SOCKET = "netns.sock"
-"""In a VM's folder: whoever connects is given the sockets of its network namespace, see `shed.backends.qemu.launcher`."""
+"""In a VM's folder: whoever connects is given the sockets of its network namespace."""
 ADDRESS, DNS = f"10.0.2.15/{PREFIX}", GATEWAY
 """What a shed's card and its name service have."""
 
@@ -41,7 +41,7 @@ class NoNetworkError(BackendError):
 
 @dataclass(slots=True)
 class Netns:
-    """The descriptors of a network namespace, which keep it there: the card's other end, and the sockets for the relay."""
+    """The descriptors that keep a network namespace there: the card's other end, and the sockets for the relay."""
 
     card: int
     sockets: tuple[int, int, int]

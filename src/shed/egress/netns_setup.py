@@ -1,9 +1,9 @@
 """Makes the network namespace that a shed's card leads into, and that has no way out.
 
-Run as ``python -I -S netns_setup.py`` with a socket to the parent as descriptor 3.  The answer is one message: ``R`` with four
-descriptors (the TAP for the VMM, the relay's listener, the name service's UDP socket and its TCP listener), or a JSON
-object with ``step``, ``errno`` and ``why``.  The namespace lives as long as somebody has one of the descriptors open; no
-process has to stay in it.
+Run as ``python -I -S netns_setup.py`` with a socket to the parent as descriptor 3.  The answer is one message: ``R``
+with four descriptors (the TAP for the VMM, the relay's listener, the name service's UDP socket and its TCP listener),
+or a JSON object with ``step``, ``errno`` and ``why``.  The namespace lives as long as somebody has one of the
+descriptors open; no process has to stay in it.
 
 In it there is one card, the other end of the shed's; no way out of it, no forwarding, no IPv6.  The kernel hands
 every TCP connection that comes in by the card to the relay's listener, whatever its destination (the relay asks for
@@ -65,7 +65,7 @@ table ip shed {{
     }}
 }}
 """
-"""In the syntax of nft(8).  A connection's answer belongs to it, so `output` lets out nothing that the shed did not ask for."""
+"""In the syntax of nft(8).  `output` lets out only what belongs to a connection that the shed began."""
 
 _SETTINGS = {
     "net/ipv6/conf/all/disable_ipv6": "1",

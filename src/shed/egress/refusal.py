@@ -1,8 +1,8 @@
 """Saying no in words that the program inside understands.
 
 A connection that is refused is accepted first, so that its client says what it speaks: HTTP is answered with 403 and a
-sentence, TLS with the alert ``access_denied``, all else is reset.  Clients that wait for the server to speak first (SSH,
-SMTP) are told after a moment of silence.
+sentence, TLS with the alert ``access_denied``, all else is reset.  Clients that wait for the server to speak first
+(SSH, SMTP) are told after a moment of silence.
 """
 
 from __future__ import annotations

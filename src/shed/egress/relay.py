@@ -1,4 +1,4 @@
-"""The only way out of one shed's network namespace: takes its connections, asks the rules, and dials from the host's side.
+"""The only way out of one shed's network namespace: it takes connections, asks the rules, and dials from the host.
 
 Nothing that the shed says is trusted: the destination comes from the kernel, the name from the address that was made up
 for it.  The address that was checked is the one that is dialled.
@@ -249,7 +249,7 @@ class Relay:
                     await loop.sock_sendall(client, len(answer).to_bytes(2, "big") + answer)
 
     async def _exists(self, name: str) -> bool:
-        """Say whether to answer with an address: unless a rule allows the name and the host knows that there is none."""
+        """Say whether to answer with an address: not when a rule allows the name and the host knows of none."""
         if not self.policy.may_look_up(name):
             return True
         try:

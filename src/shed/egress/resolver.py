@@ -27,7 +27,7 @@ class Resolver:
         self._answers: OrderedDict[str, _Answer] = OrderedDict()
 
     async def resolve(self, name: str) -> list[Address]:
-        """Return the addresses of a name, in the order in which the host would try them; none when there is no such name.
+        """Return the addresses of a name in the order in which the host tries them; none when there is no such name.
 
         Raises `OSError` when that cannot be told.
         """

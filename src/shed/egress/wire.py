@@ -1,4 +1,4 @@
-"""What the server and the relay's process say to each other: JSON objects behind their length, with descriptors beside them.
+"""What the server and the relay's process say to each other: JSON behind its length, with descriptors beside it.
 
 A request is ``{"do": "open" | "rule" | "close" | "list", ...}``; its answer ``{"ok": true, ...}`` or
 ``{"error": "a sentence"}``.  ``open`` brings the three sockets of a shed's network namespace.

@@ -33,7 +33,7 @@ Running = Callable[[], Iterable[tuple[Record, Path]]]
 
 
 class Egress:
-    """The rules and the relay of the sheds below `paths`, whose VMs are `backend`'s; `running` returns those that run."""
+    """The rules and the relay of the sheds below `paths`; `running` returns those that run on `backend`."""
 
     def __init__(self, paths: Paths, backend: Backend, settings: Settings, running: Running) -> None:
         self._running = running
@@ -79,7 +79,7 @@ class Egress:
         return await in_thread(self._netd.rule, record.name, self._of(record))
 
     async def close(self, name: str) -> None:
-        """Relay nothing for a shed whose VM has gone.  What goes wrong is logged: the namespace has gone with the VM."""
+        """Relay nothing for a shed whose VM has gone.  What goes wrong is logged: the namespace has gone too."""
         if self._networks is None:
             return
         try:

@@ -4,9 +4,9 @@
 
     guest ── eth0 ═ cable ═ shed0 ── namespace ── relay, in the host ── veth ── internet
 
-The cable stands in for a VM: it carries frames between that namespace's card and one in the guest's namespace, so that what
-the guest sends goes through a real kernel's network, at the speed of two copies in Python.  The internet takes every
-address for its own; a web server listens there on port 80 and an echo server on port 7 of all of them.
+The cable stands in for a VM: it carries frames between that namespace's card and one in the guest's namespace, so that
+what the guest sends goes through a real kernel's network, at the speed of two copies in Python.  The internet takes
+every address for its own; a web server listens there on port 80 and an echo server on port 7 of all of them.
 """
 
 from __future__ import annotations

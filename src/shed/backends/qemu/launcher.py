@@ -1,8 +1,8 @@
 """Becomes the VMM: a process of its own that waits for its parent's word and then executes the command it was given.
 
 Run as ``python -I -S launcher.py CWD NAMESPACE FILTER GUARD NETWORK COMMAND...`` with a socket to the parent as file
-descriptor 3.  The parent records this process before the VMM starts, so that no VM can run unrecorded: when the parent dies first,
-its end of the socket closes and this ends too.
+descriptor 3.  The parent records this process before the VMM starts, so that no VM can run unrecorded: when the parent
+dies first, its end of the socket closes and this ends too.
 
 Over the socket: the parent sends ``P`` when this process, and with it all that it starts, is held to its budget.  With
 NAMESPACE ``1``, a new user namespace is entered and ``U`` sent, so that the parent can write the maps, or ``N`` and the
@@ -14,9 +14,9 @@ process, its keeper: the end of it, in ``console.log``.  So is what the command 
 do, in ``qemu.log``.  The keeper lives as long as the VMM, whether a server runs or not, and reads whatever comes, so
 that the guest waits for nobody.
 
-With NETWORK ``1``, descriptor 8 is the network card's, and the command gets it; 9 to 11 are the sockets of the namespace that
-the card leads to (`shed.egress.netns_setup`).  The keeper holds those, and hands them to whoever connects to ``netns.sock``, so
-that a relay that is started again finds them.
+With NETWORK ``1``, descriptor 8 is the network card's, and the command gets it; 9 to 11 are the sockets of the
+namespace that the card leads to (`shed.egress.netns_setup`).  The keeper holds those, and hands them to whoever
+connects to ``netns.sock``, so that a relay that is started again finds them.
 
 FILTER, if it is not empty, is a seccomp program in hexadecimal that holds the command, GUARD ``1`` when a supervisor is
 started for it (see `shed.backends.guard`).  Where the kernel does not do that, ``S`` and the error number is the

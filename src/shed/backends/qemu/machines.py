@@ -270,7 +270,7 @@ def _launch_as(
 
 
 def netns_of(host: command.Host) -> contextlib.AbstractContextManager[netns.Netns | None]:
-    """Return a network namespace for one more VM; nothing where none can be made.  Raises `BackendError` (NO_NETWORK)."""
+    """Return a network namespace for one more VM; nothing where none can be made.  Raises `NoNetworkError`."""
     return netns.make() if host.network else contextlib.nullcontext()
 
 

@@ -377,7 +377,7 @@ def _begin_console(path: Path) -> None:
 
 
 def _spawn(state_dir: Path, arguments: list[str], messages: int, descriptors: dict[int, int]) -> int:
-    """Start the launcher with `messages` as its standard output and error, and `descriptors` under the numbers that are their keys."""
+    """Start the launcher; `messages` is its standard output and error, the keys of `descriptors` are their numbers."""
     wanted = {1: messages, 2: messages, **descriptors}
     high = {
         target: fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _SAFE_FD) for target, fd in wanted.items()
