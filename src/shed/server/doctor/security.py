@@ -13,12 +13,16 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from shed.backends.base import Liveness
+from shed.backends.interface import Networks
 from shed.checks import Result, Status
 from shed.config.server import Settings, find_settings, load_settings
+from shed.errors import ShedError
 from shed.run import run
 from shed.server.doctor import hostile, limits, storage
 from shed.server.doctor.host import Host
 from shed.server.doctor.ssh import ssh_port
+from shed.sheds.folders import Folders, names
 
 _NOBODY = 65534
 _SECONDS = 5.0
@@ -29,9 +33,6 @@ import os, socket, sys
 os.setgroups([]); os.setgid({_NOBODY}); os.setuid({_NOBODY})
 open(sys.argv[2]) if sys.argv[1] == "open" else socket.socket(socket.AF_UNIX).connect(sys.argv[2])
 """
-_LISTENS = "0A"
-"""TCP_LISTEN in /proc/net/tcp; proc(5)."""
-_LOOPBACK_V4 = "0100007F"
 
 
 def unix_socket(host: Host) -> Iterator[Result]:
@@ -132,13 +133,39 @@ def _is_open(path: Path) -> bool:
 
 
 def guests_network(host: Host) -> Iterator[Result]:
-    """What a guest reaches: this is not closed yet, and the report says so."""
-    ports = sorted(_loopback_ports())
-    shown = ", ".join(map(str, ports[:12])) + (f" and {len(ports) - 12} more" if len(ports) > 12 else "")
-    detail = f"guests reach your network, and what listens on this machine's loopback: TCP ports {shown or 'none'}"
-    yield Result(
-        "guest network", Status.WARN, detail, "have what listens there ask who comes; see docs/security/README.md"
-    )
+    """What leaves a shed is ruled; so it is for those, too, that have run since before that was so."""
+    name, networks = "guest network", host.backend.capabilities.networks
+    if networks is None:
+        yield Result(name, Status.WARN, f"the backend {host.backend.name} has no network for sheds")
+        return
+    if problem := networks.problem():
+        yield Result(name, Status.FAIL, f"sheds have no network: {problem}", problem.next_step)
+        return
+    open_ones = [shed for shed, state_dir in _running(host) if not _has_network(networks, state_dir)]
+    if open_ones:
+        detail = f"the VMs of {', '.join(open_ones)} are of an earlier version: they reach whatever this user reaches"
+        yield Result(name, Status.FAIL, detail, f"shed stop {open_ones[0]}; shed start {open_ones[0]}")
+        return
+    default = ", ".join(host.settings.egress_default) or "none"
+    yield Result(name, Status.PASS, f"what leaves a shed is ruled; profiles by default: {default}")
+
+
+def _running(host: Host) -> Iterator[tuple[str, Path]]:
+    """Yield the names of the sheds that run, and the folders of their VMs."""
+    for shed in names(host.paths):
+        state_dir = Folders(host.paths, shed).instance
+        if host.backend.liveness(state_dir) is Liveness.OURS:
+            yield shed, state_dir
+
+
+def _has_network(networks: Networks, state_dir: Path) -> bool:
+    try:
+        sockets = networks.sockets(state_dir)
+    except ShedError:
+        return False
+    for sock in sockets:
+        sock.close()
+    return True
 
 
 def vmm_user(host: Host) -> Iterator[Result]:
@@ -183,16 +210,6 @@ def _status(address: str, port: int, headers: dict[str, str]) -> int:
         raise OSError(f"what listens there does not speak HTTP: {error!r}") from None
     finally:
         connection.close()
-
-
-def _loopback_ports() -> set[int]:
-    found = set()
-    for line in Path("/proc/net/tcp").read_text(encoding="ascii").splitlines()[1:]:
-        fields = line.split()
-        address, _, port = fields[1].rpartition(":")
-        if fields[3] == _LISTENS and address in (_LOOPBACK_V4, "00000000"):
-            found.add(int(port, 16))
-    return found
 
 
 def _as_nobody(attempt: str, path: Path) -> bool:
