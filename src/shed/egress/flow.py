@@ -6,7 +6,7 @@ import socket
 import time
 from dataclasses import dataclass, field
 
-from shed.egress.addresses import Address
+from shed.egress.addresses import MADE_UP, Address
 from shed.egress.policy import Policy, Verdict
 from shed.egress.pump import Pump
 
@@ -39,7 +39,7 @@ class Flow:
         """Return the verdict of `policy` on the connection as it is."""
         if self.name is not None:
             verdict = policy.about_name(self.name, self.port)
-            if not verdict.allowed:
+            if not verdict.allowed or self.address in MADE_UP:  # nothing was dialled yet
                 return verdict
         return policy.about_address(self.address, self.port, named=self.name is not None)
 

@@ -20,6 +20,8 @@ import signal
 import socket
 import sys
 import threading
+import time
+from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from logging.handlers import RotatingFileHandler
@@ -28,7 +30,7 @@ from typing import Any
 
 from shed.egress import wire
 from shed.egress.hostroutes import is_own
-from shed.egress.netdfiles import DECISIONS, LOCK, SOCKET
+from shed.egress.netdfiles import DECISIONS, LOCK, LOG, SOCKET
 from shed.egress.policy import Policy, Profile
 from shed.egress.pump import Pipes
 from shed.egress.relay import Outside, Relay
@@ -38,6 +40,9 @@ from shed.errors import ShedError
 log = logging.getLogger(__name__)
 FILE_SIZE, FILES = 16 << 20, 4
 """Bytes after which another log is begun, and older ones that are kept."""
+MOST_ENTRIES = 1200
+"""Entries of one shed in a minute; the others are counted: no shed pushes out what the log has of another."""
+_LOG_SIZE = 1 << 20
 _IDLE = 1.0
 """Seconds without a shed and without a server after which the process ends."""
 
@@ -53,6 +58,9 @@ class Netd:
         self._pipes = Pipes()
         self._resolver = Resolver()
         self._file = _PrivateFile(log_file, maxBytes=FILE_SIZE, backupCount=FILES, encoding="utf-8", delay=True)
+        self._minute = 0
+        self._written: Counter[str] = Counter()
+        """How many entries of this minute, by shed."""
         self._outside = Outside(self._resolver.resolve, is_own, self._record, self._pipes)
 
     async def do(self, message: dict[str, Any], descriptors: list[int]) -> dict[str, Any]:
@@ -105,6 +113,18 @@ class Netd:
         self._file.close()
 
     def _record(self, entry: dict[str, object]) -> None:
+        minute = int(time.monotonic() // 60)
+        if minute != self._minute:
+            for shed, count in self._written.items():
+                if count > MOST_ENTRIES:
+                    self._write({"shed": shed, "left_out": count - MOST_ENTRIES})
+            self._minute = minute
+            self._written.clear()
+        self._written[str(entry["shed"])] += 1
+        if self._written[str(entry["shed"])] <= MOST_ENTRIES:
+            self._write(entry)
+
+    def _write(self, entry: dict[str, object]) -> None:
         now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         line = json.dumps({"time": now, **entry}, separators=(",", ":"))
         self._file.handle(logging.LogRecord("egress", logging.INFO, "", 0, line, None, None))
@@ -167,7 +187,10 @@ async def _serve(run: Path, log_file: Path) -> None:
 
 def main(run: str, logs: str) -> int:
     """Run until SIGTERM; return the exit code, 3 when another one runs for that folder."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    handler = _PrivateFile(Path(logs) / LOG, maxBytes=_LOG_SIZE, backupCount=1, encoding="utf-8", delay=True)
+    logging.basicConfig(
+        level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s", handlers=[handler]
+    )
     lock = os.open(Path(run) / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

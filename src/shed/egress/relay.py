@@ -73,8 +73,9 @@ class Relay:
         self._dns = NameService(self._names, self._exists)
         self._sockets: tuple[socket.socket, ...] = ()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._room = asyncio.Semaphore(MOST_FLOWS)
+        self._slots = asyncio.Semaphore(MOST_FLOWS)
         self._lookups = asyncio.Semaphore(_MOST_LOOKUPS)
+        self._told = False
 
     def start(self, listener: socket.socket, udp: socket.socket, dns_listener: socket.socket) -> None:
         """Serve what comes by these sockets, which belong to that namespace, from now on."""
@@ -109,16 +110,18 @@ class Relay:
     async def _accept(self, listener: socket.socket, serve: Callable[[socket.socket], Awaitable[None]]) -> None:
         loop = asyncio.get_running_loop()
         while True:
-            await self._room.acquire()
+            await self._slots.acquire()
             try:
                 client, _ = await loop.sock_accept(listener)
             except OSError as error:
-                self._room.release()
-                log.warning("shed %s: a connection cannot be taken: %s", self.name, error.strerror)
+                self._slots.release()
+                if not self._told:
+                    self._told = True  # once: a shed can have this happen twenty times a second
+                    log.warning("shed %s: a connection cannot be taken: %s", self.name, error.strerror)
                 await asyncio.sleep(_PAUSE)
                 continue
             except BaseException:
-                self._room.release()
+                self._slots.release()
                 raise
             self._spawn(self._guarded(client, serve))
 
@@ -133,7 +136,7 @@ class Relay:
             log.exception("shed %s: a connection ended by a bug", self.name)
         finally:
             client.close()
-            self._room.release()
+            self._slots.release()
 
     def _spawn(self, work: Awaitable[None]) -> None:
         task = asyncio.ensure_future(work)

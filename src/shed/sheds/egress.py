@@ -105,7 +105,7 @@ class Egress:
                     if name.encode() in line:
                         with contextlib.suppress(ValueError):
                             entry = json.loads(line)
-                            if entry.get("shed") == name:
+                            if entry.get("shed") == name and "left_out" not in entry:
                                 found.append(entry)
         return list(found)
 
