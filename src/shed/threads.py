@@ -63,7 +63,7 @@ async def stoppable(work: Callable[[Stop], _T], abandoned: Stop | None = None, *
         return await asyncio.shield(task)
     except asyncio.CancelledError:
         stop.set()
-        await asyncio.wait([task])
+        await asyncio.gather(task, return_exceptions=True)  # that it gave up is nobody's news
         raise
 
 

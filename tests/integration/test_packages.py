@@ -50,12 +50,12 @@ def with_version(package: Path, version: str) -> Path:
     return result
 
 
-def stand_in(folder: Path) -> Path:
-    """Return an empty package that takes QEMU's place: no VM is started in there, and the real one is 100 MB."""
-    control = folder / "qemu/DEBIAN/control"
+def stand_in(folder: Path, name: str) -> Path:
+    """Return an empty package that takes the place of one: no VM is started in there, and QEMU has 100 MB."""
+    control = folder / name / "DEBIAN/control"
     control.parent.mkdir(parents=True)
     fields = {
-        "Package": "qemu-system-x86",
+        "Package": name,
         "Version": "1",
         "Architecture": "amd64",
         "Maintainer": "T <t@shed.invalid>",
@@ -63,7 +63,7 @@ def stand_in(folder: Path) -> Path:
     }
     control.write_text("".join(f"{key}: {value}\n" for key, value in fields.items()))
     subprocess.run(["dpkg-deb", "--build", control.parents[1]], check=True, stdout=subprocess.DEVNULL)
-    return folder / "qemu.deb"
+    return folder / f"{name}.deb"
 
 
 def test_a_wheel_is_the_same_twice_and_complete(tmp_path: Path) -> None:
@@ -113,7 +113,8 @@ def test_a_debian_package_from_install_to_purge(tmp_path: Path) -> None:
     refused = root.run("dpkg", "--install", "/shed.deb")
     assert "shed-server depends on qemu-system-x86; however" in refused.stderr
     assert systemctl.calls() == []
-    install(stand_in(tmp_path))
+    for needed in ("qemu-system-x86", "nftables"):
+        install(stand_in(tmp_path, needed))
     root.must("dpkg", "--configure", "--pending")
     assert systemctl.calls() == ["preset", "daemon-reload", "start"]
     assert list((root.folder / "usr/lib/shed/lib/shed/shed/cli/__pycache__").glob("main.*.pyc"))

@@ -96,7 +96,13 @@ print(json.dumps(found))
 def sources() -> dict[str, str]:
     """Return what a guest needs to make groups as a host does: our own files, and the library that speaks D-Bus."""
     here = Path(shed.__file__).parent
-    ours = ("errors.py", "backends/qemu/budget.py", "backends/qemu/groups.py", "backends/qemu/scopes.py")
+    ours = (
+        "error_codes.py",
+        "errors.py",
+        "backends/qemu/budget.py",
+        "backends/qemu/groups.py",
+        "backends/qemu/scopes.py",
+    )
     empty = {f"shed/{folder}__init__.py": "" for folder in ("", "backends/", "backends/qemu/")}
     library = Path(jeepney.__file__).parent
     files = {

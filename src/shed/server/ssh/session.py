@@ -7,7 +7,7 @@ import logging
 
 import asyncssh
 
-from shed.errors import BackendError, NotFoundError
+from shed.errors import BackendError, NotFoundError, UsageError
 from shed.execstream import Exit, request_frame
 from shed.server.failures import explain
 from shed.server.ssh.command import Command
@@ -23,6 +23,8 @@ SIGNALS = {
 machine is.
 """
 _SIGNAL_NAMES = {number: name for name, number in SIGNALS.items()}
+_NOT_STARTED = 125
+"""The exit code of a command that cannot be started as it is, as the guest and docker have it."""
 _LOST = 255
 """Exit status when the command's end is not known, as OpenSSH has it."""
 _HELPERS = "/run/shed-runtime/helpers"
@@ -92,7 +94,10 @@ class Session(Duplex, asyncssh.SSHServerSession[bytes]):
             except Exception as error:  # noqa: BLE001  explain() logs what is not meant for users
                 told = explain(error)
                 text = f"{told.message}; {told.hint}" if told.hint else told.message
-                await self._complain(text, _LOST if isinstance(error, BackendError) else 1)
+                code = (
+                    _LOST if isinstance(error, BackendError) else _NOT_STARTED if isinstance(error, UsageError) else 1
+                )
+                await self._complain(text, code)
             else:
                 await self._exit(ended)
 
