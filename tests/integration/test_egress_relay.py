@@ -10,6 +10,7 @@ import pytest
 
 from shed.egress.netd import MOST_ENTRIES
 from support.servers.netlab import Lab, lab
+from support.waiting import wait_until
 
 pytestmark = pytest.mark.root
 PUBLIC = "93.184.216.34"
@@ -217,21 +218,20 @@ def test_new_rules_cut_what_they_do_not_allow(net: Lab) -> None:
         )
         for name in ("echo.example.com", "stays.example.com")
     ]  # fmt: skip
-    for child in children:
-        assert child.stdout is not None
-        assert child.stdout.readline() == "connected\n"
-    assert net.rule({"allow": "stays.example.com"})["cut"] == 1
-    cut, stays = children
-    assert cut.stdout is not None
-    assert stays.stdout is not None
-    assert cut.stdout.readline() in {"reset\n", "b''\n"}
-    assert stays.poll() is None
-    assert net.do({"do": "list"})["sheds"] == {"dev": 1}
-    for child in children:
-        child.kill()
-        child.wait()
-        assert child.stdout is not None
-        child.stdout.close()
+    try:
+        for child in children:
+            assert child.stdout is not None
+            assert child.stdout.readline() == "connected\n"
+        assert net.rule({"allow": "stays.example.com"})["cut"] == 1
+        cut, stays = children
+        assert cut.stdout is not None
+        assert cut.stdout.readline() in {"reset\n", "b''\n"}
+        wait_until(lambda: net.do({"do": "list"})["sheds"] == {"dev": 1})
+        assert stays.poll() is None
+    finally:
+        for child in children:
+            child.kill()
+            child.communicate()
 
 
 FLOOD = """

@@ -14,7 +14,7 @@ import pytest
 from shed.oci.store import LayoutStore
 from shed.sheds.upper import has_errors
 from support.images.kit import copy_store
-from support.vms.machine import Machine, command_line
+from support.vms.machine import Machine, ended
 from support.waiting import wait_until
 
 pytestmark = [pytest.mark.vm, pytest.mark.slow, pytest.mark.timeout(600)]
@@ -65,7 +65,7 @@ def test_a_vm_outlives_its_server_and_a_shed_its_vm(machine: Machine) -> None:
     boot = machine.shed("exec", "dev", "--", "cat", "/proc/sys/kernel/random/boot_id")
     server = machine.server_pid()
     os.kill(server, signal.SIGKILL)
-    wait_until(lambda: not command_line(Path(f"/proc/{server}")))
+    wait_until(lambda: ended(server))
     assert machine.shed("exec", "dev", "--", "cat", "/proc/sys/kernel/random/boot_id") == boot
     assert machine.server_pid() != server
     assert machine.show("dev")["pid"] == before

@@ -20,7 +20,7 @@ from shed.backends.qemu import saving
 from shed.backends.qemu.monitor import MonitorError, connected
 from shed.oci.store import LayoutStore
 from support.images.kit import copy_store
-from support.vms.machine import Machine, command_line
+from support.vms.machine import Machine, command_line, ended
 from support.vms.templates import EITHER, WARM
 from support.waiting import wait_until
 
@@ -210,7 +210,7 @@ def holders(machine: Machine, name: str) -> list[int]:
 def kill(server: int) -> None:
     """End a server as a crash does, and wait until it is gone."""
     os.kill(server, signal.SIGKILL)
-    wait_until(lambda: not command_line(Path(f"/proc/{server}")))
+    wait_until(lambda: ended(server))
 
 
 CLAIM, CONFIGURE = "taking a virtual machine that waits", "mounting disks"

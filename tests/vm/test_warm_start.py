@@ -23,7 +23,7 @@ from shed.backends.qemu.templates import LOCK, check
 from shed.fsutil import locked
 from shed.oci.store import LayoutStore
 from support.images.kit import copy_store
-from support.vms.machine import Machine, command_line
+from support.vms.machine import Machine, command_line, ended
 from support.vms.templates import EITHER
 from support.waiting import wait_until
 
@@ -222,7 +222,7 @@ def kill_server(machine: Machine) -> None:
     """End the server as a crash does, and wait until it is gone."""
     server = machine.server_pid()
     os.kill(server, signal.SIGKILL)
-    wait_until(lambda: not command_line(Path(f"/proc/{server}")))
+    wait_until(lambda: ended(server))
 
 
 def vms(machine: Machine) -> set[str]:

@@ -96,6 +96,14 @@ class Machine:
         }
 
 
+def ended(pid: int) -> bool:
+    """Tell whether a process is gone, or has nothing open any more: its words vanish before its sockets do."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in {"Z", "X"}
+    except OSError:
+        return True
+
+
 def command_line(process: Path) -> bytes:
     """Return the words of a process, nothing when it is gone; `process` is its folder in /proc."""
     try:
