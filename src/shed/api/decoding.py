@@ -154,6 +154,10 @@ def _expected(kind: msgspec.inspect.Type) -> str:
             return f"{words} that match {pattern}" if pattern else words
         case msgspec.inspect.DictType(key_type=key, value_type=value, max_length=most):
             return f"an object of {most} members at most: names are {_expected(key)}, values {_expected(value)}"
+        case msgspec.inspect.ListType():
+            return "a list"
+        case msgspec.inspect.StructType():
+            return "an object"
     return "something else"
 
 

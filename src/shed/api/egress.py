@@ -96,7 +96,9 @@ class ChangedEgress(Answer, kw_only=True, frozen=True):
 class EgressLogParams(ShedParams, kw_only=True, frozen=True, forbid_unknown_fields=True):
     """Which part of the log."""
 
-    tail: Annotated[Annotated[int, Meta(ge=0, le=MOST_LINES)] | None, says("Only so many entries from its end.")] = None
+    tail: Annotated[
+        Annotated[int, Meta(ge=0, le=MOST_LINES)] | None, says("Only so many entries from its end; 10,000 at most.")
+    ] = None
 
 
 class Decision(PartialAnswer, kw_only=True, frozen=True):

@@ -24,6 +24,8 @@ from shed.sheds.metadata import Record
 from shed.threads import in_thread
 
 log = logging.getLogger(__name__)
+MOST_DECISIONS = 10_000
+"""Entries of the log that one answer has."""
 _AGAIN = 1.0
 """Seconds after which the relay is looked for again when it does not start."""
 _OLDER_LOGS = 4
@@ -97,7 +99,9 @@ class Egress:
 
     def decisions(self, name: str, tail: int | None) -> list[dict[str, Any]]:
         """Return what the log has of a shed, the last `tail` entries of it."""
-        found: collections.deque[dict[str, Any]] = collections.deque(maxlen=tail)
+        found: collections.deque[dict[str, Any]] = collections.deque(
+            maxlen=MOST_DECISIONS if tail is None else min(tail, MOST_DECISIONS)
+        )
         for number in range(_OLDER_LOGS, -1, -1):
             path = self._logs / (f"{DECISIONS}.{number}" if number else DECISIONS)
             with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
