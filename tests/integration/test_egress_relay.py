@@ -279,10 +279,10 @@ def test_nonsense_from_the_control_socket_ends_nothing(net: Lab) -> None:
     bad_rule = {"p": {"rules": [3]}}
     for message in (
         {},
-        {"do": "dance", "shed": "dev", "profiles": {}},
-        {"do": "open", "shed": "x", "profiles": {}},
-        {"do": "rule", "shed": "nobody", "profiles": {}},
-        {"do": "rule", "shed": "dev", "profiles": bad_rule},
+        {"do": "dance", "shed": "dev", "orders": {}},
+        {"do": "open", "shed": "x", "orders": {}},
+        {"do": "rule", "shed": "nobody", "orders": {}},
+        {"do": "rule", "shed": "dev", "orders": {"profiles": bad_rule}},
     ):
         assert "error" in net.do(message)
     from shed.egress.netdfiles import SOCKET

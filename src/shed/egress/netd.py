@@ -31,7 +31,7 @@ from typing import Any
 from shed.egress import wire
 from shed.egress.hostroutes import is_own
 from shed.egress.netdfiles import DECISIONS, LOCK, LOG, SOCKET
-from shed.egress.policy import Policy, Profile
+from shed.egress.orders import Orders
 from shed.egress.pump import Pipes
 from shed.egress.relay import Outside, Relay
 from shed.egress.resolver import Resolver
@@ -74,14 +74,14 @@ class Netd:
                 if (relay := self._relays.pop(shed, None)) is not None:
                     await relay.close()
                 return {}
-            policy = Policy.of(Profile.parse(name, document) for name, document in message["profiles"].items())
+            orders = Orders.parse(message["orders"])
             if what == "rule":
-                return {"cut": self._relays[shed].set_policy(policy)}
+                return {"cut": self._relays[shed].set_orders(orders)}
             if what != "open" or len(sockets) != 3:
                 raise ValueError(f"{what!r} with {len(sockets)} sockets")
             if (old := self._relays.pop(shed, None)) is not None:
                 await old.close()
-            relay = self._relays[shed] = Relay(shed, policy, self._outside)
+            relay = self._relays[shed] = Relay(shed, orders, self._outside)
             relay.start(*sockets)
             sockets = []
             return {}

@@ -14,7 +14,7 @@ from typing import Any
 
 from shed.egress import wire
 from shed.egress.netdfiles import LOG, SOCKET
-from shed.egress.policy import Profile
+from shed.egress.orders import Orders
 from shed.errors import UnavailableError
 from shed.fsutil import locked
 
@@ -31,13 +31,13 @@ class NetdProcess:
         self._run, self._logs = run, logs
         self._lock = threading.Lock()
 
-    def open(self, shed: str, profiles: Sequence[Profile], sockets: Sequence[socket.socket]) -> None:
+    def open(self, shed: str, orders: Orders, sockets: Sequence[socket.socket]) -> None:
         """Have the shed's connections relayed; `sockets` are its network namespace's.  Raises `UnavailableError`."""
-        self._call({"do": "open", "shed": shed, "profiles": _wire(profiles)}, [sock.fileno() for sock in sockets])
+        self._call({"do": "open", "shed": shed, "orders": orders.to_json()}, [sock.fileno() for sock in sockets])
 
-    def rule(self, shed: str, profiles: Sequence[Profile]) -> int:
-        """Have these rules hold from now on; return how many connections that has cut.  Raises `UnavailableError`."""
-        return int(self._call({"do": "rule", "shed": shed, "profiles": _wire(profiles)})["cut"])
+    def rule(self, shed: str, orders: Orders) -> int:
+        """Have these orders hold from now on; return how many connections that has cut.  Raises `UnavailableError`."""
+        return int(self._call({"do": "rule", "shed": shed, "orders": orders.to_json()})["cut"])
 
     def close(self, shed: str) -> None:
         """Relay nothing for the shed any more.  Raises `UnavailableError`."""
@@ -108,7 +108,3 @@ class NetdProcess:
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     child.wait(1)
         threading.Thread(target=child.wait, daemon=True).start()  # or it would stay as a zombie
-
-
-def _wire(profiles: Sequence[Profile]) -> dict[str, Any]:
-    return {profile.name: profile.to_json() for profile in profiles}

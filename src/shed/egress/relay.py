@@ -19,7 +19,8 @@ from shed.egress.addresses import MADE_UP, Address
 from shed.egress.flow import Flow
 from shed.egress.names import Names
 from shed.egress.nameservice import NameService
-from shed.egress.policy import Policy, Verdict
+from shed.egress.orders import Orders
+from shed.egress.policy import Verdict
 from shed.egress.pump import Pipes, Pump, is_gone
 from shed.egress.refusal import refuse
 
@@ -64,9 +65,9 @@ class Outside:
 class Relay:
     """The relay of the shed `name`."""
 
-    def __init__(self, name: str, policy: Policy, outside: Outside) -> None:
+    def __init__(self, name: str, orders: Orders, outside: Outside) -> None:
         self.name = name
-        self.policy = policy
+        self.orders = orders
         self.flows: set[Flow] = set()
         self._outside = outside
         self._names = Names()
@@ -95,12 +96,12 @@ class Relay:
         for sock in self._sockets:
             sock.close()
 
-    def set_policy(self, policy: Policy) -> int:
-        """Rule by `policy` from now on; cut what it does not allow, and return how many connections that were."""
-        self.policy = policy
+    def set_orders(self, orders: Orders) -> int:
+        """Obey `orders` from now on; cut what they do not allow, and return how many connections that were."""
+        self.orders = orders
         cut = 0
         for flow in list(self.flows):
-            verdict = flow.still_allowed(policy)
+            verdict = flow.still_allowed(orders.policy)
             if flow.verdict.allowed and not verdict.allowed:
                 flow.cut, flow.verdict = True, verdict
                 _reset(flow.client)
@@ -157,7 +158,7 @@ class Relay:
                 await refuse(client, *self._explained(flow))
                 return
             await self._connect(flow, addresses)
-            if flow.error is not None or flow.cut or self.policy.log_all:
+            if flow.error is not None or flow.cut or self.orders.policy.log_all:
                 self._outside.record(flow.record(self.name))
         finally:
             self.flows.discard(flow)
@@ -167,7 +168,7 @@ class Relay:
         if flow.name is None:
             flow.verdict = self._about(flow.address, flow.port, named=False)
             return [flow.address]
-        flow.verdict = self.policy.about_name(flow.name, flow.port)
+        flow.verdict = self.orders.policy.about_name(flow.name, flow.port)
         if not flow.verdict.allowed:
             return []
         try:
@@ -184,7 +185,7 @@ class Relay:
         return allowed
 
     def _about(self, address: Address, port: int, *, named: bool) -> Verdict:
-        return self.policy.about_address(address, port, own=self._outside.is_own, named=named)
+        return self.orders.policy.about_address(address, port, own=self._outside.is_own, named=named)
 
     def _explained(self, flow: Flow) -> tuple[str, str]:
         """Return the sentence and the hint for a client that is refused."""
@@ -253,7 +254,7 @@ class Relay:
 
     async def _exists(self, name: str) -> bool:
         """Say whether to answer with an address: not when a rule allows the name and the host knows of none."""
-        if not self.policy.may_look_up(name):
+        if not self.orders.policy.may_look_up(name):
             return True
         try:
             return bool(await self._resolve(name))

@@ -15,7 +15,8 @@ from shed.backends.interface import Backend
 from shed.config.paths import Paths
 from shed.config.server import Settings
 from shed.egress.netdfiles import DECISIONS
-from shed.egress.policy import Policy, Profile, check_names
+from shed.egress.orders import Orders
+from shed.egress.policy import Profile, check_names
 from shed.egress.process import NetdProcess
 from shed.egress.store import ProfileStore
 from shed.errors import ShedError
@@ -78,7 +79,7 @@ class Egress:
         """Have the rules of `record` hold for its running VM from now on; return how many connections that has cut."""
         if self._networks is None or self._networks.problem() is not None:
             return 0
-        return await in_thread(self._netd.rule, record.name, self._of(record))
+        return await in_thread(self._netd.rule, record.name, self._orders(record))
 
     async def close(self, name: str) -> None:
         """Relay nothing for a shed whose VM has gone.  What goes wrong is logged: the namespace has gone too."""
@@ -91,7 +92,7 @@ class Egress:
 
     def rules(self, record: Record) -> list[str]:
         """Return the rules of a shed in the order in which they are asked."""
-        return [str(rule) for rule in Policy.of(self._of(record)).rules]
+        return [str(rule) for rule in self._orders(record).policy.rules]
 
     def connections(self, name: str) -> int:
         """Return how many connections a shed has now."""
@@ -149,12 +150,12 @@ class Egress:
         assert self._networks is not None
         sockets = self._networks.sockets(state_dir)
         try:
-            self._netd.open(record.name, self._of(record), sockets)
+            self._netd.open(record.name, self._orders(record), sockets)
         finally:
             for sock in sockets:
                 sock.close()
 
-    def _of(self, record: Record) -> list[Profile]:
-        """Return the profiles of a shed.  One that is gone denies everything: nobody knows what it denied."""
+    def _orders(self, record: Record) -> Orders:
+        """Return what holds for a shed.  A profile that is gone denies everything: nobody knows what it denied."""
         known = self.profiles.all()
-        return [known.get(name) or Profile.parse(name, _NOTHING) for name in record.egress_profiles]
+        return Orders(tuple(known.get(name) or Profile.parse(name, _NOTHING) for name in record.egress_profiles))

@@ -101,7 +101,9 @@ class Lab:
 
     def rule(self, *rules: dict[str, Any], log: str = "all") -> dict[str, Any]:
         """Have the shed `dev` be ruled by `rules` from now on."""
-        return self.do({"do": "rule", "shed": "dev", "profiles": {"mine": {"rules": list(rules), "log": log}}})
+        return self.do(
+            {"do": "rule", "shed": "dev", "orders": {"profiles": {"mine": {"rules": list(rules), "log": log}}}}
+        )
 
     def connect_guest(self) -> None:
         """Start a relay, and put the guest behind a namespace whose relay is called `dev`, and allows nothing."""
@@ -121,7 +123,7 @@ class Lab:
 
     def open(self) -> None:
         """Give the namespace's sockets to the relay."""
-        answer = self.do({"do": "open", "shed": "dev", "profiles": {"none": {"rules": []}}}, self.sockets)
+        answer = self.do({"do": "open", "shed": "dev", "orders": {"profiles": {"none": {"rules": []}}}}, self.sockets)
         assert answer == {"ok": True}, answer
 
     def run(self, *words: str, seconds: float = 120) -> subprocess.CompletedProcess[str]:
