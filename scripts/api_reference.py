@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from shed.api.base import API_VERSION, VERSION_HEADER, NoBody
-from shed.api.endpoints import ENDPOINTS, Endpoint
+from shed.api.endpoint import Endpoint
+from shed.api.endpoints import ENDPOINTS
 from shed.api.events import EVENTS
 from shed.api.openapi import document
 from shed.api.upgrades import EXEC, FRAMES, UPGRADES

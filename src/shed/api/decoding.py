@@ -13,7 +13,7 @@ from typing import Any, NoReturn, TypeVar
 import msgspec
 from msgspec import Struct
 
-from shed.api.endpoints import B, Endpoint, P
+from shed.api.endpoint import B, Endpoint, P
 from shed.errors import UsageError
 from shed.untrusted import number, told
 

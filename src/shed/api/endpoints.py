@@ -8,90 +8,22 @@ How a client wants to hear of long work (`WorkParams`) is always in the query.  
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Generic, Literal, TypeVar
-
-from msgspec import Struct
+from typing import Any
 
 from shed.api import access, egress, images, server, sheds, upgrades
 from shed.api.access import Right
 from shed.api.base import NoBody, Nothing, WorkParams
-
-P = TypeVar("P", bound=Struct)
-B = TypeVar("B", bound=Struct)
-A = TypeVar("A")
-
-
-@dataclass(frozen=True, slots=True)
-class Old:
-    """A spelling that earlier clients, or those of the reference, use: it is understood, and means `member`."""
-
-    place: Literal["path", "query", "body"]
-    name: str
-    member: str
-
-
-@dataclass(frozen=True, slots=True)
-class Endpoint(Generic[P, B, A]):
-    """One request that the server answers."""
-
-    name: str
-    """For programs: the ``operationId``."""
-    method: Literal["GET", "POST", "DELETE"]
-    path: str
-    """Segments in braces are members of `params`."""
-    right: Right
-    """What the caller must have; a handler may ask for more."""
-    params: type[P]
-    """What its path and its query say."""
-    body: type[B]
-    answer: type[A]
-    """The JSON of a success, also of the event ``complete``; ``str`` is text, ``bytes`` an upgrade only."""
-    summary: str
-    status: int = 200
-    other_statuses: tuple[int, ...] = ()
-    """Of a success, too."""
-    events: bool = False
-    """Whether it answers as server-sent events when it is asked to."""
-    upgrade: str = ""
-    """The protocol that it goes on with when the client asks for it: a key of `shed.api.upgrades.UPGRADES`."""
-    old_path: str = ""
-    """Another path, of earlier clients."""
-    old: tuple[Old, ...] = ()
-
-    @property
-    def old_names(self) -> dict[tuple[str, str], str]:
-        """Return which member an old spelling means, by its place and name."""
-        return {(old.place, old.name): old.member for old in self.old}
-
-
-def _get(  # noqa: PLR0917  a row of the table
-    name: str, path: str, right: Right, params: type[P], answer: type[A], summary: str, **more: Any
-) -> Endpoint[P, NoBody, A]:
-    return Endpoint(name, "GET", path, right, params, NoBody, answer, summary, **more)
-
-
-def _delete(  # noqa: PLR0917
-    name: str, path: str, right: Right, params: type[P], answer: type[A], summary: str, **more: Any
-) -> Endpoint[P, NoBody, A]:
-    return Endpoint(name, "DELETE", path, right, params, NoBody, answer, summary, **more)
-
-
-def _post(  # noqa: PLR0917
-    name: str, path: str, right: Right, params: type[P], body: type[B], answer: type[A], summary: str, **more: Any
-) -> Endpoint[P, B, A]:
-    return Endpoint(name, "POST", path, right, params, body, answer, summary, **more)
-
+from shed.api.endpoint import Endpoint, Old, delete, get, post
 
 _FORCED = Old("query", "force", "force")
 _REF = (Old("query", "ref", "image"), Old("path", "ref", "image"))
 
-INFO = _get("info", "/api/info", Right.READ, Nothing, server.Info, "Say who this server is")
-OPENAPI = _get("openapi", "/api/openapi.json", Right.READ, Nothing, dict[str, Any], "Describe this API, as OpenAPI 3.1")
-SSH_HOST_KEY = _get(
+INFO = get("info", "/api/info", Right.READ, Nothing, server.Info, "Say who this server is")
+OPENAPI = get("openapi", "/api/openapi.json", Right.READ, Nothing, dict[str, Any], "Describe this API, as OpenAPI 3.1")
+SSH_HOST_KEY = get(
     "ssh_host_key", "/api/ssh-host-key", Right.READ, Nothing, server.HostKey, "Say by which key the SSH front is known"
 )
-STOP_SERVER = _post(
+STOP_SERVER = post(
     "stop_server",
     "/api/server/stop",
     Right.ADMIN,
@@ -101,8 +33,8 @@ STOP_SERVER = _post(
     "End the server; running sheds stay.  Over the Unix socket only",
 )
 
-LIST_SHEDS = _get("list_sheds", "/api/sheds", Right.READ, sheds.ListParams, sheds.ShedList, "List all sheds")
-CREATE_SHED = _post(
+LIST_SHEDS = get("list_sheds", "/api/sheds", Right.READ, sheds.ListParams, sheds.ShedList, "List all sheds")
+CREATE_SHED = post(
     "create_shed",
     "/api/sheds",
     Right.USE,
@@ -113,8 +45,8 @@ CREATE_SHED = _post(
     status=201,
     events=True,
 )
-GET_SHED = _get("get_shed", "/api/sheds/{name}", Right.READ, sheds.ShedParams, sheds.Shed, "Show a shed")
-DELETE_SHED = _delete(
+GET_SHED = get("get_shed", "/api/sheds/{name}", Right.READ, sheds.ShedParams, sheds.Shed, "Show a shed")
+DELETE_SHED = delete(
     "delete_shed",
     "/api/sheds/{name}",
     Right.USE,
@@ -123,7 +55,7 @@ DELETE_SHED = _delete(
     "Delete a shed and its files",
     events=True,
 )
-START_SHED = _post(
+START_SHED = post(
     "start_shed",
     "/api/sheds/{name}/start",
     Right.USE,
@@ -134,7 +66,7 @@ START_SHED = _post(
     events=True,
     old=(Old("query", "cold", "cold"), _FORCED),
 )
-STOP_SHED = _post(
+STOP_SHED = post(
     "stop_shed",
     "/api/sheds/{name}/stop",
     Right.USE,
@@ -144,7 +76,7 @@ STOP_SHED = _post(
     "Stop a running shed; its files stay",
     events=True,
 )
-SHED_LOGS = _get(
+SHED_LOGS = get(
     "shed_logs",
     "/api/sheds/{name}/logs",
     Right.USE,
@@ -153,7 +85,7 @@ SHED_LOGS = _get(
     "Show the end of a shed's console log; with an upgrade also what follows",
     upgrade=upgrades.LOG,
 )
-SHED_HEALTH = _get(
+SHED_HEALTH = get(
     "shed_health",
     "/api/sheds/{name}/health",
     Right.READ,
@@ -161,7 +93,7 @@ SHED_HEALTH = _get(
     sheds.Health,
     "Ask the agent in a running shed how it is",
 )
-CHECK_WORKSPACE = _get(
+CHECK_WORKSPACE = get(
     "check_workspace",
     "/api/sheds/{name}/workspace",
     Right.USE,
@@ -169,7 +101,7 @@ CHECK_WORKSPACE = _get(
     sheds.Workspace,
     "Tell what in a shed's shared folder may run on the host",
 )
-EXEC = _post(
+EXEC = post(
     "exec",
     "/api/sheds/{name}/exec",
     Right.USE,
@@ -179,7 +111,7 @@ EXEC = _post(
     "Run a command in a shed; a stopped one is started",
     upgrade=upgrades.EXEC,
 )
-CONNECT = _get(
+CONNECT = get(
     "connect",
     "/api/sheds/{name}/connect/{port}",
     Right.USE,
@@ -188,7 +120,7 @@ CONNECT = _get(
     "Connect to a TCP port of a shed's loopback",
     upgrade=upgrades.CONNECT,
 )
-SHED_SESSIONS = _get(
+SHED_SESSIONS = get(
     "shed_sessions",
     "/api/sheds/{name}/sessions",
     Right.USE,
@@ -196,7 +128,7 @@ SHED_SESSIONS = _get(
     sheds.ShedSessions,
     "List the tmux sessions in a shed",
 )
-LIST_SESSIONS = _get(
+LIST_SESSIONS = get(
     "list_sessions",
     "/api/sessions",
     Right.USE,
@@ -204,7 +136,7 @@ LIST_SESSIONS = _get(
     sheds.SessionList,
     "List the tmux sessions in all running sheds",
 )
-KILL_SESSION = _delete(
+KILL_SESSION = delete(
     "kill_session",
     "/api/sheds/{name}/sessions/{session}",
     Right.USE,
@@ -213,8 +145,8 @@ KILL_SESSION = _delete(
     "End a tmux session and what runs in it",
 )
 
-LIST_IMAGES = _get("list_images", "/api/images", Right.READ, Nothing, images.ImageList, "List the images of the store")
-INSPECT_IMAGE = _get(
+LIST_IMAGES = get("list_images", "/api/images", Right.READ, Nothing, images.ImageList, "List the images of the store")
+INSPECT_IMAGE = get(
     "inspect_image",
     "/api/images/inspect",
     Right.READ,
@@ -224,7 +156,7 @@ INSPECT_IMAGE = _get(
     old_path="/api/images/inspect/{ref}",
     old=_REF,
 )
-IMAGE_HISTORY = _get(
+IMAGE_HISTORY = get(
     "image_history",
     "/api/images/history",
     Right.READ,
@@ -233,7 +165,7 @@ IMAGE_HISTORY = _get(
     "Show how an image was made",
     old=_REF[:1],
 )
-REMOVE_IMAGE = _delete(
+REMOVE_IMAGE = delete(
     "remove_image",
     "/api/images",
     Right.ADMIN,
@@ -243,7 +175,7 @@ REMOVE_IMAGE = _delete(
     old_path="/api/images/{ref}",
     old=_REF,
 )
-TAG_IMAGE = _post(
+TAG_IMAGE = post(
     "tag_image",
     "/api/images/tag",
     Right.ADMIN,
@@ -253,7 +185,7 @@ TAG_IMAGE = _post(
     "Give an image another name",
     old=(Old("body", "source", "image"), Old("body", "target", "name")),
 )
-TRUST_IMAGE = _post(
+TRUST_IMAGE = post(
     "trust_image",
     "/api/images/trust",
     Right.ADMIN,
@@ -263,7 +195,7 @@ TRUST_IMAGE = _post(
     "Let the kernel and the initrd of an image boot here",
     old=(Old("body", "ref", "image"),),
 )
-VERIFY_IMAGE = _post(
+VERIFY_IMAGE = post(
     "verify_image",
     "/api/images/verify",
     Right.ADMIN,
@@ -274,7 +206,7 @@ VERIFY_IMAGE = _post(
     events=True,
     old=(Old("body", "ref", "image"),),
 )
-PUSH_IMAGE = _post(
+PUSH_IMAGE = post(
     "push_image",
     "/api/images/push",
     Right.ADMIN,
@@ -285,7 +217,7 @@ PUSH_IMAGE = _post(
     events=True,
     old=(Old("body", "source", "image"),),
 )
-PULL_IMAGE = _post(
+PULL_IMAGE = post(
     "pull_image",
     "/api/images/pull",
     Right.ADMIN,
@@ -296,7 +228,7 @@ PULL_IMAGE = _post(
     events=True,
     old=(Old("body", "docker_ref", "image"),),
 )
-PRUNE_IMAGES = _post(
+PRUNE_IMAGES = post(
     "prune_images",
     "/api/images/prune",
     Right.ADMIN,
@@ -307,7 +239,7 @@ PRUNE_IMAGES = _post(
     old=(Old("query", "dry_run", "dry_run"),),
 )
 
-LIST_EGRESS_PROFILES = _get(
+LIST_EGRESS_PROFILES = get(
     "list_egress_profiles",
     "/api/egress/profiles",
     Right.READ,
@@ -315,7 +247,7 @@ LIST_EGRESS_PROFILES = _get(
     egress.ProfileList,
     "List the egress profiles",
 )
-SET_EGRESS_PROFILE = _post(
+SET_EGRESS_PROFILE = post(
     "set_egress_profile",
     "/api/egress/profiles/{profile}",
     Right.ADMIN,
@@ -324,7 +256,7 @@ SET_EGRESS_PROFILE = _post(
     egress.Profile,
     "Make an egress profile, or give one other rules",
 )
-REMOVE_EGRESS_PROFILE = _delete(
+REMOVE_EGRESS_PROFILE = delete(
     "remove_egress_profile",
     "/api/egress/profiles/{profile}",
     Right.ADMIN,
@@ -332,7 +264,7 @@ REMOVE_EGRESS_PROFILE = _delete(
     egress.RemovedProfile,
     "Remove an egress profile that no shed has",
 )
-SHED_EGRESS = _get(
+SHED_EGRESS = get(
     "shed_egress",
     "/api/sheds/{name}/egress",
     Right.READ,
@@ -340,7 +272,7 @@ SHED_EGRESS = _get(
     egress.ShedEgress,
     "Show what a shed may reach",
 )
-SET_SHED_EGRESS = _post(
+SET_SHED_EGRESS = post(
     "set_shed_egress",
     "/api/sheds/{name}/egress",
     Right.ADMIN,
@@ -349,7 +281,7 @@ SET_SHED_EGRESS = _post(
     egress.ChangedEgress,
     "Rule by other profiles what a shed may reach",
 )
-EGRESS_LOG = _get(
+EGRESS_LOG = get(
     "egress_log",
     "/api/sheds/{name}/egress/log",
     Right.USE,
@@ -358,8 +290,8 @@ EGRESS_LOG = _get(
     "Show what was decided about a shed's connections",
 )
 
-USAGE = _get("usage", "/api/system/df", Right.READ, Nothing, server.Usage, "Say what the server's data takes up")
-PRUNE = _post(
+USAGE = get("usage", "/api/system/df", Right.READ, Nothing, server.Usage, "Say what the server's data takes up")
+PRUNE = post(
     "prune",
     "/api/system/prune",
     Right.ADMIN,
@@ -370,8 +302,8 @@ PRUNE = _post(
     events=True,
 )
 
-LIST_TOKENS = _get("list_tokens", "/api/tokens", Right.ADMIN, Nothing, access.TokenList, "List the tokens")
-CREATE_TOKEN = _post(
+LIST_TOKENS = get("list_tokens", "/api/tokens", Right.ADMIN, Nothing, access.TokenList, "List the tokens")
+CREATE_TOKEN = post(
     "create_token",
     "/api/tokens",
     Right.ADMIN,
@@ -381,7 +313,7 @@ CREATE_TOKEN = _post(
     "Make a token valid",
     status=201,
 )
-REVOKE_TOKEN = _delete(
+REVOKE_TOKEN = delete(
     "revoke_token",
     "/api/tokens/{token}",
     Right.ADMIN,
@@ -389,10 +321,10 @@ REVOKE_TOKEN = _delete(
     access.RevokedToken,
     "Revoke a token, and hang up on who uses it",
 )
-LIST_SSH_KEYS = _get(
+LIST_SSH_KEYS = get(
     "list_ssh_keys", "/api/ssh-keys", Right.ADMIN, Nothing, access.SshKeyList, "List the keys that are let in by SSH"
 )
-ADD_SSH_KEY = _post(
+ADD_SSH_KEY = post(
     "add_ssh_key",
     "/api/ssh-keys",
     Right.ADMIN,
@@ -403,7 +335,7 @@ ADD_SSH_KEY = _post(
     status=201,
     other_statuses=(200,),
 )
-REMOVE_SSH_KEY = _delete(
+REMOVE_SSH_KEY = delete(
     "remove_ssh_key",
     "/api/ssh-keys/{fingerprint}",
     Right.ADMIN,

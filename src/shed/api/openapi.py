@@ -7,7 +7,8 @@ from typing import Any
 import msgspec
 
 from shed.api.base import API_VERSION, VERSION_HEADER, Answer, Body, NoBody
-from shed.api.endpoints import ENDPOINTS, Endpoint
+from shed.api.endpoint import Endpoint
+from shed.api.endpoints import ENDPOINTS
 from shed.api.events import EVENTS, Failure
 from shed.api.upgrades import FRAMES, UPGRADES
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from shed.api.base import API_VERSION, VERSION_HEADER
 from shed.api.decoding import decode
-from shed.api.endpoints import A, B, Endpoint, P
+from shed.api.endpoint import A, B, Endpoint, P
 from shed.config.paths import Paths
 from shed.config.server import Settings
 from shed.errors import NotFoundError, UsageError

@@ -8,7 +8,7 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
-from shed.api.endpoints import A, B, Endpoint, P
+from shed.api.endpoint import A, B, Endpoint, P
 from shed.errors import UsageError
 from shed.progress import Progress
 from shed.server.audit import Action

@@ -14,7 +14,7 @@ from typing import Any
 
 import jsonschema_rs
 
-from shed.api.endpoints import Endpoint
+from shed.api.endpoint import Endpoint
 from shed.api.events import EVENTS, Failure
 from shed.api.openapi import answer_schema, document
 from shed.errors import ShedError

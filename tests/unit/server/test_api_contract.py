@@ -15,7 +15,8 @@ import pytest
 from shed.api import endpoints, sheds
 from shed.api.base import API_VERSION, Answer, Body, Params
 from shed.api.decoding import decode
-from shed.api.endpoints import ENDPOINTS, Endpoint
+from shed.api.endpoint import Endpoint
+from shed.api.endpoints import ENDPOINTS
 from shed.api.openapi import answer_schema, document
 from shed.backends.base import SHARE_MODES
 from shed.errors import UsageError
