@@ -53,8 +53,11 @@ def parse_pax(data: bytes, into: Pax) -> None:
             into.path = value or None
         elif key == b"linkpath":
             into.linkpath = value or None
-        elif key in (b"size", b"uid", b"gid"):
-            setattr(into, key.decode(), _number(key, value) if value else None)
+        elif key == b"size":
+            into.size = _number(key, value) if value else None
+        elif key in (b"uid", b"gid"):
+            sign = -1 if value.startswith(b"-") else 1
+            setattr(into, key.decode(), sign * _number(key, value.removeprefix(b"-")) if value else None)
         elif key == b"mtime":
             into.mtime = parse_time(value) if value else None
         elif key.startswith(_SCHILY):

@@ -48,32 +48,32 @@ def parse_header(block: bytes) -> Header:
     _check(block, checksum)
     if kind in _EXTENDED:
         return Header(kind, parse_number(size))
-    if magic == b"ustar\x0000":
-        if trailer[8:] == b"tar\0":  # STAR keeps times behind a shorter prefix
-            prefix = prefix[:131]
-        if prefix[0]:
-            name = _text(prefix) + b"/" + _text(name)
+    if folder := _prefix(magic, prefix, trailer):
+        name = folder + b"/" + first_text(name)
     is_device = kind in b"34"
     return Header(
         type=kind,
         size=parse_number(size),
-        name=_text(name),
+        name=first_text(name),
         mode=parse_number(mode) & 0o7777,
         uid=parse_number(uid),
         gid=parse_number(gid),
         mtime=parse_number(mtime),
-        linkname=_text(linkname),
+        linkname=first_text(linkname),
         major=parse_number(major) if is_device else 0,
         minor=parse_number(minor) if is_device else 0,
     )
 
 
 def parse_number(field: bytes) -> int:
-    """Return a number field: octal digits, or base 256 when the first bit is set; negative when the second is too."""
+    """Return a number field: octal digits, or base 256 when the first bit is set; negative when the second is too.
+
+    What stands behind a NUL that ends the digits is rubbish, as in GNU tar, Go and Python.  Raises `DataError`.
+    """
     if field[0] & 0x80:
         value = int.from_bytes(field, "big") & ((1 << (8 * len(field) - 1)) - 1)
         return value - (1 << (8 * len(field) - 1)) if field[0] & 0x40 else value
-    digits = field.strip(b" \0")
+    digits = first_text(field.lstrip(b" \0")).rstrip(b" ")
     if not digits:
         return 0
     if digits.translate(None, _OCTAL):
@@ -112,6 +112,25 @@ def _check(block: bytes, checksum: bytes) -> None:
         raise DataError("bad checksum in a tar header", hint="the archive is damaged, or not a tar archive")
 
 
-def _text(field: bytes) -> bytes:
-    end = field.find(b"\0")
-    return field if end < 0 else field[:end]
+def _prefix(magic: bytes, prefix: bytes, trailer: bytes) -> bytes:
+    """Return the folder that stands before the name, empty without one; `magic` has the version behind it.
+
+    Of ``ustar`` the version does not matter: Ant, Maven and JRuby leave NULs or spaces there.  Go before 1.8 wrote a
+    prefix in GNU headers, where times belong: what is no time there and is ASCII is one, as Go itself reads it today.
+    """
+    if magic.startswith(b"ustar\0"):
+        # STAR keeps times behind a shorter prefix
+        return first_text(prefix[:131] if trailer[8:] == b"tar\0" else prefix)
+    if magic == b"ustar  \0" and prefix[0]:
+        try:
+            parse_number(prefix[:12])
+            parse_number(prefix[12:24])
+        except DataError:
+            folder = first_text(prefix)
+            return folder if folder.isascii() else b""
+    return b""
+
+
+def first_text(field: bytes) -> bytes:
+    """Return what stands before the first NUL of `field`: what is behind it is rubbish."""
+    return field.partition(b"\0")[0]

@@ -17,7 +17,7 @@ from typing import Protocol
 from shed.errors import DataError
 from shed.oci.content import FileSlice, SparseContent
 from shed.oci.pax import MAX_SEGMENTS, Pax, pairs, parse_pax
-from shed.oci.tarheader import BLOCK, ZERO_BLOCK, Header, gnu_sparse_head, gnu_sparse_more, parse_header
+from shed.oci.tarheader import BLOCK, ZERO_BLOCK, Header, first_text, gnu_sparse_head, gnu_sparse_more, parse_header
 
 MAX_EXTENDED = 1 << 20
 """Most bytes of the extended headers and long names of one member, all together; of a global header too."""
@@ -27,8 +27,8 @@ MAX_SPARSE_MAP = 32 << 20
 """Most bytes of a sparse map that stands before its data."""
 MAX_FILE = 1 << 40
 """Most bytes of one file, holes included."""
-MAX_ID = (1 << 32) - 2
-"""Largest user or group number; the next one means "none" to Linux."""
+_MAX_ID = (1 << 32) - 1
+"""Largest user or group number of 32 bits: it means "none" to Linux, and "leave it as it is" to `chown`."""
 _MAX_SECONDS = 1 << 62
 _MAX_NUMBERS = 4096
 _MAX_LINE = 20
@@ -136,9 +136,9 @@ class _Reader:
                     pax = Pax() if pax is _NO_PAX else pax
                     parse_pax(content, pax)
                 elif header.type == b"L":
-                    long_name = content.rstrip(b"\0")
+                    long_name = first_text(content)
                 elif header.type == b"K":
-                    long_link = content.rstrip(b"\0")
+                    long_link = first_text(content)
             elif header.type == b"V":  # a GNU volume label, without data
                 header.size = 0
             else:
@@ -176,9 +176,9 @@ class _Reader:
         seconds, nanoseconds = (header.mtime, 0) if pax.mtime is None else pax.mtime
         member = Member(
             name=header.name,
-            mode=self._once(header.mode | _TYPES[kind] if kind != b"1" else 0),
-            uid=self._once(header.uid if pax.uid is None else pax.uid),
-            gid=self._once(header.gid if pax.gid is None else pax.gid),
+            mode=self._once(_mode(header.mode, kind)),
+            uid=self._once(_owner(header.uid if pax.uid is None else pax.uid)),
+            gid=self._once(_owner(header.gid if pax.gid is None else pax.gid)),
             mtime=seconds,
             mtime_ns=nanoseconds,
             major=header.major,
@@ -268,8 +268,26 @@ class _Reader:
         member.content = SparseContent(packed, segments, size) if size else None
 
 
+def _mode(mode: int, kind: bytes) -> int:
+    """Return type and permission bits: 0 for a hardlink, and for a symlink those that Linux gives to all of them."""
+    if kind == b"1":
+        return 0
+    return _TYPES[kind] | (0o777 if kind == b"2" else mode)
+
+
+def _owner(number: int) -> int:
+    """Return the owner that container runtimes give to a file whose header says `number`.
+
+    They pass it to `chown`: a negative number is one of 32 bits (NFS and macOS have -2), and -1 leaves a file with who
+    unpacks it, which is root.
+    """
+    if -(1 << 31) <= number < 0:
+        number += 1 << 32
+    return 0 if number == _MAX_ID else number
+
+
 def _check(member: Member) -> None:
-    if not 0 <= member.uid <= MAX_ID or not 0 <= member.gid <= MAX_ID:
+    if not 0 <= member.uid < _MAX_ID or not 0 <= member.gid < _MAX_ID:
         raise DataError(f"tar member {_show(member.name)} has an impossible owner, {member.uid}:{member.gid}")
     if b"\0" in member.name or b"\0" in member.target:
         raise DataError(f"tar member {_show(member.name)} has a NUL in its name")

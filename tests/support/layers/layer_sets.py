@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from support.layers import layers_to_merge, layers_to_write
+from support.layers import layers_of_the_wild, layers_to_merge, layers_to_write
 from support.layers.layer_set import LayerSet
 
 LAYER_SETS: dict[str, Callable[[], LayerSet]] = {
     name: made
-    for module in (layers_to_merge, layers_to_write)
+    for module in (layers_to_merge, layers_to_write, layers_of_the_wild)
     for name, made in vars(module).items()
     if getattr(made, "__module__", "") == module.__name__ and not name.startswith("_") and name != "chance"
 }
