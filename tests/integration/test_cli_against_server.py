@@ -98,6 +98,37 @@ def test_the_life_of_a_shed(shed: Shed) -> None:
     assert shed("ls", "-q").stdout == ""
 
 
+def test_several_sheds_at_once(shed: Shed) -> None:
+    """Each gets its turn, whatever becomes of the others; what is so already is fine; --all means all."""
+    for name in ("one", "two", "three"):
+        shed("create", name)
+    assert shed("stop", "one", "two", "one").stdout.splitlines()[0].startswith("stopped one")
+    assert shed("stop", "one").stdout == "one is stopped already\n"
+    assert json.loads(shed("start", "three", "--json").stdout)["shed"]["status"] == "running"
+    failed = shed("start", "one", "nobody", "two", code=1)
+    assert [line.split()[:2] for line in failed.stdout.splitlines()] == [["started", "one"], ["started", "two"]]
+    assert "there is no shed 'nobody'" in failed.stderr
+    restarted = [json.loads(line) for line in shed("restart", "--all", "--json").stdout.splitlines()]
+    assert [(one["action"], one["name"], one["shed"]["status"]) for one in restarted] == [
+        ("restart", name, "running") for name in ("one", "three", "two")
+    ]
+    shed("stop", code=2)
+    shed("stop", "one", "--all", code=2)
+    shed("delete", "one", "two", code=2)  # nobody can be asked
+    assert shed("rm", "--all", "--force").stdout.split() == ["deleted", "one", "deleted", "three", "deleted", "two"]
+    assert shed("rm", "--all", "--force").stderr == "there are no sheds\n"
+
+
+def test_inspect_shows_what_there_is(shed: Shed) -> None:
+    """For people one member of the answer on each line, with --json the answer."""
+    shed("create", "dev", "--label", "for=tests")
+    said = json.loads(shed("inspect", "dev", "--json").stdout)
+    lines = shed("inspect", "dev").stdout.splitlines()
+    assert len(lines) == len(said)
+    assert said["labels"] == {"for": "tests"}
+    assert next(line for line in lines if line.startswith("labels")).endswith("for=tests")
+
+
 def test_a_stopped_shed_is_started_by_exec(shed: Shed) -> None:
     """As the documentation promises; people are told, once, and programs that read JSON are not."""
     shed("create", "dev")

@@ -95,13 +95,14 @@ def offered(env: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Callable[..
     (["stop", ""], ["words", "alpha", "beta"]),
     (["rm", "be"], ["words", "beta"]),
     (["--json", "stop", "a"], ["words", "alpha"]),
-    (["stop", "alpha", ""], ["words"]),
+    (["stop", "alpha", ""], ["words", "beta"]),
+    (["stop", "alpha", "beta", ""], ["words"]),
     (["create", ""], ["words"]),
     (["create", "x", "--image", ""], ["words", "debian-12"]),
     (["create", "x", "--image=d"], ["words", "--image=debian-12"]),
     (["create", "--cpus", "2", "x", "-i", "de"], ["words", "debian-12"]),
     (["create", "--local-dir", ""], ["folders"]),
-    (["image", "rm", "debian-12", ""], ["words", "debian-12"]),
+    (["image", "rm", "debian-12", ""], ["words"]),
     (["create", "--im"], ["words", "--image"]),
     (["exec", ""], ["words", "alpha", "beta"]),
     (["exec", "-u", "root", "al"], ["words", "alpha"]),
@@ -245,7 +246,7 @@ def test_fish(env: dict[str, str]) -> None:
         )
         return done.stdout.splitlines()
 
-    assert shown("shed sto") == ["stop\tstop a running shed; its files stay"]
+    assert shown("shed sto") == ["stop\tstop running sheds; their files stay"]
     assert shown("shed stop ") == ["alpha\trunning", "beta\tstopped"]
     assert shown("shed create x --image d") == ["debian-12"]
     assert shown("shed create x --image=d") == ["--image=debian-12"]

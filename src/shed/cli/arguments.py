@@ -58,7 +58,7 @@ class Argument:
         self.key = key or (self.names[-1].lstrip("-").replace("-", "_") if names else value.lower())
         """The attribute that the command's function reads."""
         self.count = count
-        """How many a positional argument takes: one, ``?`` for one at most, ``+`` for one at least."""
+        """How many a positional argument takes: one, ``?`` one at most, ``+`` one at least, ``*`` any number."""
         self.convert = convert
         """Turns the text into the value, or raises a `ShedError`."""
         self.default = [] if repeat else False if names and not value else default

@@ -122,8 +122,8 @@ class Command:
         places = self.places()
         for index, one in enumerate(places):
             later = sum(other.count != "?" for other in places[index + 1 :])
-            if one.count == "+" and given:
-                end = max(1, len(given) - later)
+            if one.count == "*" or (one.count == "+" and given):
+                end = max(int(one.count == "+"), len(given) - later)
                 setattr(found, one.key, [self._value(one, text) for text in given[:end]])
                 given = given[end:]
             elif one.count == "?":

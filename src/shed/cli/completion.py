@@ -221,9 +221,11 @@ def _of_command(
         return _starting(current, _options((*command.arguments, *GLOBAL, HELP)))
     places = command.places()
     commands = _commands(first) if first and not given else []
-    if len(given) >= len(places) and not (places and places[-1].count == "+"):
+    if len(given) >= len(places) and not (places and places[-1].count in {"+", "*"}):
         return _starting(current, commands)
     values, kind = _values(places[min(len(given), len(places) - 1)], given, options)
+    if len(given) >= len(places):
+        values = [value for value in values if value[0] not in given]  # each of several once
     return _starting(current, commands + values, kind)
 
 

@@ -23,7 +23,9 @@ options:
   -t, --tty            give the command a terminal (default: if standard input and output are terminals)
   -T, --no-tty         give it pipes
   -n, --no-stdin       give it an empty standard input
-  -e, --env KEY=VALUE  set an environment variable for it; can be repeated
+  -e, --env KEY[=VALUE]
+                       set an environment variable for it, without VALUE as it is here; can be repeated
+  --env-file FILE      set the variables in this file: a KEY=VALUE or KEY on each line; # begins a comment
   -w, --workdir DIR    run it in this folder of the shed
   -u, --user USER      run it as this user
   -S, --session NAME   run it in a new window of this tmux session, and do not wait for its end; the session is created
@@ -42,7 +44,8 @@ usage: shed console [OPTION...] NAME
 Open a login shell in a shed.  It has the options of `shed exec`, without --session.
 """
 OPTIONS = {
-    "-e": "env", "--env": "env", "-w": "workdir", "--workdir": "workdir", "-u": "user", "--user": "user",
+    "-e": "env", "--env": "env", "--env-file": "env-file",
+    "-w": "workdir", "--workdir": "workdir", "-u": "user", "--user": "user",
     "-S": "session", "--session": "session",
 }  # fmt: skip
 FLAGS = {
@@ -116,11 +119,39 @@ def _set_flag(flag: str, request: Request) -> None:
 
 def _set_value(option: str, value: str, request: Request) -> None:
     if option == "env":
-        if "=" not in value[1:]:
-            raise UsageError(f"--env {value}: that is not KEY=VALUE", hint="write KEY=VALUE; the value may be empty")
-        request.env.append(value)
+        request.env += _variable(value, f"--env {value}")
+    elif option == "env-file":
+        request.env += _read_variables(value)
     else:
         setattr(request, option, value)
+
+
+def _variable(text: str, what: str) -> list[str]:
+    """Return ``KEY=VALUE`` for that or for a KEY of our own environment; nothing when it is not set there."""
+    key, equals, _ = text.partition("=")
+    if not key or any(letter.isspace() for letter in key):
+        raise UsageError(f"{what} is not KEY=VALUE", hint="write KEY=VALUE, or KEY for its value here")
+    if equals:
+        return [text]
+    value = os.environ.get(key)
+    return [] if value is None else [f"{key}={value}"]
+
+
+def _read_variables(path: str) -> list[str]:
+    """Return the variables in a file, as docker reads it: nothing in it is quoted or replaced."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            lines = [line.strip("\r\n").lstrip() for line in file]
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}", hint="check the path") from None
+    except UnicodeDecodeError:
+        raise UsageError(f"{path} is not UTF-8 text", hint="a line is KEY=VALUE or KEY") from None
+    return [
+        variable
+        for number, line in enumerate(lines, 1)
+        if line and not line.startswith("#")
+        for variable in _variable(line, f"{path}, line {number}")
+    ]
 
 
 def exec_command(words: list[str], options: Options) -> int:

@@ -53,7 +53,7 @@ def label(one: Argument) -> str:
 def of_group(group: Group) -> str:
     """Return the help text of a table of commands."""
     width = _width()
-    rows = [(name, entry.summary) for name, entry in group.commands.items() if not entry.alias_of]
+    rows = [(_with_aliases(name, group), entry.summary) for name, entry in group.commands.items() if not entry.alias_of]
     left = max(len(name) for name, _ in rows)
     parts = [f"usage: shed {group.prefix}COMMAND [ARGUMENT...]\n", _wrapped(group.about, width)]
     parts.append("commands:\n" + "".join(_row(name, text, left, width) for name, text in rows))
@@ -63,6 +63,12 @@ def of_group(group: Group) -> str:
     if not group.name:
         parts.append(f"shed {VERSION}\n")
     return "\n".join(parts)
+
+
+def _with_aliases(name: str, group: Group) -> str:
+    """Return a command's name and its other names: ``delete, rm``."""
+    others = [other for other, entry in group.commands.items() if entry.alias_of == name and other[0] != "-"]
+    return ", ".join([name, *others])
 
 
 def _section(title: str, arguments: Sequence[Argument], width: int) -> list[str]:
@@ -78,7 +84,7 @@ def _row(name: str, text: str, left: int, width: int) -> str:
 
 
 def _counted(one: Argument) -> str:
-    return {"?": f"[{one.value}]", "+": f"{one.value}..."}.get(one.count, one.value)
+    return {"?": f"[{one.value}]", "+": f"{one.value}...", "*": f"[{one.value}...]"}.get(one.count, one.value)
 
 
 def _wrapped(text: str, width: int, *, indent: str = "", first: str = "") -> str:

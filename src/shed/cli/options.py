@@ -11,11 +11,13 @@ from shed.errors import UsageError
 class Options:
     """The values of the global options."""
 
-    __slots__ = ("config", "json", "server", "verbose")
+    __slots__ = ("config", "json", "json_lines", "server", "verbose")
 
     def __init__(self) -> None:
         self.json = False
         """Whether to write JSON, and nothing else, to standard output."""
+        self.json_lines = False
+        """Whether each object goes on a line of its own, because several are written."""
         self.verbose = 0
         self.server: str | None = None
         """URL, or configured name, of the server to use."""

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def done(options: Options, action: str, name: str, sentence: str, **details: object) -> None:
     """Say that `action` on `name` is done: `sentence` for people, an object with `details` for programs."""
     if options.json:
-        emit({"status": "ok", "action": action, "name": name, **details})
+        emit({"status": "ok", "action": action, "name": name, **details}, line=options.json_lines)
     else:
         say(sentence)
 

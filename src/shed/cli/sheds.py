@@ -1,4 +1,4 @@
-"""`shed create | list | start | stop | delete | logs | workspace`."""
+"""`shed create | list | inspect | logs | workspace`."""
 
 from __future__ import annotations
 
@@ -17,9 +17,8 @@ from shed.cli.connection import (
     local_dir,
     report_down,
     seen,
-    where,
 )
-from shed.cli.output import confirm, done, shown, watched
+from shed.cli.output import done, shown, watched
 from shed.errors import UsageError
 from shed.terminal.output import age, emit, note, passing_on, say, seconds, table, timings
 
@@ -29,8 +28,8 @@ if TYPE_CHECKING:
 
     from shed.cli.options import Options
 
-_COLD = flag("--cold", "boot the VM, even where it could be restored from a saved one")
-_FORCE = flag("--force", "start it even when the host is short of memory")
+COLD = flag("--cold", "boot the VM, even where it could be restored from a saved one")
+FORCE = flag("--force", "start it even when the host is short of memory")
 
 
 @command(
@@ -54,8 +53,8 @@ _FORCE = flag("--force", "start it even when the host is short of memory")
         convert=values.names,
     ),
     option("--timeout", "TIME", "give up after this time (default: 10m)", convert=values.duration),
-    _COLD,
-    _FORCE,
+    COLD,
+    FORCE,
     flag("--trust-kernel", "allow the kernel and the initrd that the image brings to boot on the server"),
     examples=["shed create dev", "shed create dev --image base --cpus 4 --memory 4G --local-dir ."],
 )
@@ -81,7 +80,7 @@ def create(args: Any, options: Options) -> int:
             on_event=sink,
         )
     seen(server, options, {args.name: str(shed.get("status", ""))})
-    _finished(options, "create", "created", shed)
+    finished(options, "create", "created", shed)
     return 0
 
 
@@ -91,42 +90,6 @@ def _labels(words: list[str]) -> dict[str, str] | None:
         if "=" not in word:
             raise UsageError(f"--label {word}: a label is KEY=VALUE", hint=f"for example --label {word}=yes")
     return {key: value for key, _, value in (word.partition("=") for word in words)} or None
-
-
-@command("start", SHED, _COLD, _FORCE)
-def start(args: Any, options: Options) -> int:
-    """Start a stopped shed."""
-    server = client_of(args.name, options)
-    with watched(options) as sink:
-        shed = server.start(args.name, cold=args.cold, force=args.force, on_event=sink)
-    seen(server, options, {args.name: str(shed.get("status", ""))})
-    _finished(options, "start", "started", shed)
-    return 0
-
-
-@command("stop", SHED)
-def stop(args: Any, options: Options) -> int:
-    """Stop a running shed.  Its files stay."""
-    server = client_of(args.name, options)
-    with watched(options) as sink:
-        shed = server.stop(args.name, on_event=sink)
-    seen(server, options, {args.name: str(shed.get("status", ""))})
-    _finished(options, "stop", "stopped", shed)
-    return 0
-
-
-@command("delete", SHED, flag("-f, --force", "do not ask for confirmation"))
-def delete(args: Any, options: Options) -> int:
-    """Delete a shed and all files in it.  The folder given with --local-dir stays."""
-    server = client_of(args.name, options)  # one that has said that it has it, or that was named
-    if not confirm(f"Delete shed {args.name!r}{where(server)} and everything in it?", options, force=args.force):
-        note("Cancelled.")
-        return 0
-    with watched(options) as sink:
-        server.delete(args.name, force=True, on_event=sink)  # the user has agreed
-    seen(server, options, {}, gone=[args.name])
-    done(options, "delete", args.name, f"deleted {args.name}{where(server)}")
-    return 0
 
 
 @command(
@@ -179,6 +142,27 @@ def _list_all(options: Options, *, quiet: bool) -> int:
         say(table(["SERVER", *_headers(options)], [[server, *_row(shed, options)] for server, shed in sheds]), end="")
     report_down(options, down)
     return 0 if answers else 1
+
+
+@command("inspect", SHED, examples=["shed inspect dev", "shed inspect --json dev"])
+def inspect(args: Any, options: Options) -> int:
+    """Show all that the server knows about a shed."""
+    shed = client_of(args.name, options).shed(args.name)
+    if options.json:
+        emit(shed)
+        return 0
+    facts = [(key.replace("_", " "), value) for key, value in shed.items()]
+    width = max(len(key) for key, _ in facts)
+    for key, value in facts:
+        say(f"{key:<{width}}  {_shown(value)}")
+    return 0
+
+
+def _shown(value: Any) -> str:
+    """Return a member of an answer on one line."""
+    if isinstance(value, dict):
+        return ", ".join(f"{key}={one}" for key, one in value.items()) or "-"
+    return ", ".join(map(str, value)) or "-" if isinstance(value, list) else str(value)
 
 
 @command(
@@ -234,7 +218,8 @@ def check_workspace(args: Any, options: Options) -> int:
     return int(bool(new))
 
 
-def _finished(options: Options, action: str, verb: str, answer: dict[str, Any]) -> None:
+def finished(options: Options, action: str, verb: str, answer: dict[str, Any]) -> None:
+    """Say that the server has done `action` on a shed, and how long it took; `answer` is what it said."""
     from shed.client.messages import complete_shed
 
     shed = complete_shed(answer)

@@ -20,11 +20,11 @@ def say(text: str = "", *, end: str = "\n", flush: bool = False) -> None:
     print(visible_lines(text), end=end, flush=flush)  # noqa: T201  everything else goes through here
 
 
-def emit(value: object) -> None:
-    """Print `value` as JSON."""
+def emit(value: object, *, line: bool = False) -> None:
+    """Print `value` as JSON: on many lines for people, or on one `line` as one object of several."""
     import json  # noqa: PLC0415  most commands print lines
 
-    say(json.dumps(value, indent=2))
+    say(json.dumps(value, indent=None if line else 2))
 
 
 def note(text: str) -> None:

@@ -301,12 +301,39 @@ def test_exec_options(words: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "words", [["-x", "dev"], ["--nope", "dev"], ["-e"], ["-e", "novalue", "dev"], ["-e", "=x", "dev"], ["-ix", "dev"]]
+    "words", [["-x", "dev"], ["--nope", "dev"], ["-e"], ["-e", "a b", "dev"], ["-e", "=x", "dev"], ["-ix", "dev"]]
 )
 def test_wrong_exec_options(words: list[str]) -> None:
     """They are refused, not passed on."""
     with pytest.raises(UsageError):
         exec_words.parse(words, Options())
+
+
+def test_exec_takes_variables_from_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`-e KEY` and a line KEY of a file are what they are in our own environment, and nothing when they are not set."""
+    monkeypatch.setenv("HERE", "a=b c")
+    monkeypatch.delenv("NOWHERE", raising=False)
+    file = tmp_path / "env"
+    file.write_text("# a comment\n\nA='quoted $HERE'\r\n  HERE\nNOWHERE\nEMPTY=\n")
+    words = ["-e", "HERE", "-e", "NOWHERE", "--env-file", str(file), "-e", "A=last", "dev", "env"]
+    assert exec_words.parse(words, Options()).env == [
+        "HERE=a=b c",
+        "A='quoted $HERE'",
+        "HERE=a=b c",
+        "EMPTY=",
+        "A=last",
+    ]
+
+
+@pytest.mark.parametrize(("text", "says"), [(b"=x\n", "line 1"), (b"\xff=1", "UTF-8"), (None, "No such file")])
+def test_a_bad_file_of_variables(tmp_path: Path, text: bytes | None, says: str) -> None:
+    """It is refused with its name and what is wrong with it."""
+    file = tmp_path / "env"
+    if text is not None:
+        file.write_bytes(text)
+    with pytest.raises(UsageError, match=says) as caught:
+        exec_words.parse(["--env-file", str(file), "dev", "env"], Options())
+    assert str(file) in caught.value.message
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,146 @@
+"""`shed start | stop | restart | delete`, of one shed or of several."""
+
+from __future__ import annotations
+
+from shed.cli.arguments import argument, flag
+from shed.cli.command import command
+from shed.cli.connection import client, client_of, seen, where
+from shed.cli.errors import report
+from shed.cli.output import confirm, done, watched
+from shed.cli.sheds import COLD, FORCE, finished
+from shed.errors import ShedError, UsageError
+from shed.terminal.output import note
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from shed.cli.options import Options
+    from shed.client.sync.api import Api
+
+_SHEDS = argument("NAME", "names of sheds", offers="sheds", count="*")
+_ALL = flag("--all", "all sheds of the server")
+_DONE = {"start": "started", "stop": "stopped", "restart": "restarted"}
+
+
+@command("start", _SHEDS, _ALL, COLD, FORCE, examples=["shed start dev", "shed start --all"])
+def start(args: Any, options: Options) -> int:
+    """Start stopped sheds.  One that runs already stays as it is."""
+
+    def work(server: Api, name: str) -> None:
+        _start(server, name, "start", args, options)
+
+    return _each(_names(args, options), work, options)
+
+
+@command("stop", _SHEDS, _ALL, examples=["shed stop dev", "shed stop dev1 dev2"])
+def stop(args: Any, options: Options) -> int:
+    """Stop running sheds.  Their files stay.  One that is stopped already stays as it is."""
+
+    def work(server: Api, name: str) -> None:
+        with watched(options) as sink:
+            shed = _unless("SHED_ALREADY_STOPPED", lambda: server.stop(name, on_event=sink))
+        _tell(server, name, "stop", shed, options)
+
+    return _each(_names(args, options), work, options)
+
+
+@command("restart", _SHEDS, _ALL, COLD, FORCE, examples=["shed restart dev"])
+def restart(args: Any, options: Options) -> int:
+    """Stop sheds and start them again.  One that is stopped is started."""
+
+    def work(server: Api, name: str) -> None:
+        with watched(options) as sink:
+            _unless("SHED_ALREADY_STOPPED", lambda: server.stop(name, on_event=sink))
+        _start(server, name, "restart", args, options)
+
+    return _each(_names(args, options), work, options)
+
+
+@command(
+    "delete",
+    _SHEDS,
+    _ALL,
+    flag("-f, --force", "do not ask for confirmation"),
+    examples=["shed delete dev", "shed delete --force dev1 dev2"],
+)
+def delete(args: Any, options: Options) -> int:
+    """Delete sheds and all files in them.  Folders given with --local-dir stay."""
+    names = _names(args, options)
+    servers = {name: client_of(name, options) for name in names}  # those that say that they have them, or the named one
+    listed = ", ".join(f"{name!r}{where(server)}" for name, server in servers.items())
+    what = f"shed {listed} and everything in it" if len(names) == 1 else f"sheds {listed} and everything in them"
+    if names and not confirm(f"Delete {what}?", options, force=args.force):
+        note("Cancelled.")
+        return 0
+
+    def work(server: Api, name: str) -> None:
+        with watched(options) as sink:
+            server.delete(name, force=True, on_event=sink)  # the user has agreed
+        seen(server, options, {}, gone=[name])
+        done(options, "delete", name, f"deleted {name}{where(server)}")
+
+    return _each(names, work, options)
+
+
+def _names(args: Any, options: Options) -> list[str]:
+    """Return the names that are meant, each once.  Raises `UsageError` for none, and for names beside ``--all``."""
+    if bool(args.name) == args.all:
+        raise UsageError(
+            "--all and names of sheds exclude each other" if args.all else "no shed is named",
+            hint="name the sheds, or say --all; `shed list` shows what there is",
+        )
+    if not args.all:
+        return list(dict.fromkeys(args.name))
+    names = sorted(str(shed["name"]) for shed in client(options).sheds())
+    if not names and not options.json:
+        note("there are no sheds")
+    return names
+
+
+def _each(names: list[str], work: Callable[[Api, str], None], options: Options) -> int:
+    """Do `work` for one name after the other.
+
+    A failure of one does not keep the others from their turn; the exit code is then that of the first failure.  With
+    --json, each one's object is on a line.
+    """
+    options.json_lines = len(names) > 1
+    code = 0
+    for name in names:
+        try:
+            work(client_of(name, options), name)
+        except ShedError as error:
+            if len(names) == 1:
+                raise
+            report(error, options)
+            code = code or error.exit_code
+    return code
+
+
+def _start(server: Api, name: str, action: str, args: Any, options: Options) -> None:
+    with watched(options) as sink:
+        shed = _unless(
+            "SHED_ALREADY_RUNNING", lambda: server.start(name, cold=args.cold, force=args.force, on_event=sink)
+        )
+    _tell(server, name, action, shed, options)
+
+
+def _unless(code: str, work: Callable[[], dict[str, Any]]) -> dict[str, Any] | None:
+    """Return what `work` returns, None when it fails with `code`: then there was nothing to do."""
+    try:
+        return work()
+    except ShedError as error:
+        if error.code != code:
+            raise
+        return None
+
+
+def _tell(server: Api, name: str, action: str, shed: dict[str, Any] | None, options: Options) -> None:
+    """Say what was done; `shed` is None when it was so already."""
+    now = shed or server.shed(name)
+    seen(server, options, {name: str(now.get("status", ""))})
+    if shed is not None:
+        finished(options, action, _DONE[action], shed)
+    else:
+        done(options, action, name, f"{name} is {now.get('status')} already", shed=now)
