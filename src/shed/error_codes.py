@@ -94,6 +94,7 @@ GROUPS: tuple[tuple[str, int, int, Codes], ...] = (
     ("ConflictError", 409, 1, {
         "CONFLICT": ("The state of something does not allow this.", ""),
         "SHED_ALREADY_EXISTS": ("There is a shed of that name.", "choose another name"),
+        "SHED_COMPLETE": ("The shed is made already, so its create cannot be undone.", "`shed delete NAME`"),
         "SHED_ALREADY_RUNNING": ("The shed runs already.", "`shed stop NAME` ends it"),
         "SHED_ALREADY_STOPPED": ("The shed does not run, and this is only for one that does.", "`shed start NAME`"),
         "SHED_NOT_STOPPED": ("The shed runs, and this is only for one that does not.",

@@ -271,7 +271,6 @@ def test_an_event_stream_that_breaks_off(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["create", "dev"], "the server goes on, but a pull ends; see: shed list"),
         (["start", "dev"], "the server goes on; see: shed list"),
         (["image", "pull", "x"], "the pull has ended; what is here is kept for the next one"),
         (["image", "pull", "x", "--detach"], "the server goes on; see: shed image ls"),
@@ -295,6 +294,35 @@ def test_work_that_is_not_watched_to_its_end(tmp_path: Path, words: list[str], t
         assert shed.stderr.read() == f"{told}\ninterrupted\n"
         assert shed.wait() == 130
         left.set()
+
+
+def test_ctrl_c_undoes_a_create(tmp_path: Path) -> None:
+    """Nothing is left of the shed when the command has ended."""
+    with fake_server(tmp_path, "mute") as env:
+        with subprocess.Popen([*SHED, "create", "dev"], env=env, stderr=subprocess.PIPE, text=True) as create:
+            assert create.stderr is not None
+            while create.stderr.readline() != "waiting for the guest\n":
+                assert create.poll() is None
+            create.send_signal(signal.SIGINT)
+            said = create.stderr.read().splitlines()
+        assert (create.returncode, said[0], said[-2:]) == (
+            130,
+            "undoing dev; ctrl-C again leaves that to the server",
+            ["dev is undone", "interrupted"],
+        )
+        assert runner(env)("list", "-q").stdout == ""
+
+
+def test_ctrl_c_leaves_a_shed_that_is_made(shed: Shed, tmp_path: Path) -> None:
+    """Undoing a create never touches a shed that was there before."""
+    shed("create", "dev")
+    api = Api(f"unix://{tmp_path}/run/shed.sock")
+    with pytest.raises(ConflictError) as caught:
+        api.undo_create("dev")
+    assert caught.value.code == "SHED_COMPLETE"
+    with pytest.raises(NotFoundError):
+        api.undo_create("other")
+    assert shed("list", "-q").stdout == "dev\n"
 
 
 def test_an_error_event_keeps_its_kind(tmp_path: Path) -> None:

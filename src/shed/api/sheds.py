@@ -136,6 +136,7 @@ class DeleteParams(ShedWorkParams, kw_only=True, frozen=True, forbid_unknown_fie
     """A shed to delete."""
 
     force: Annotated[bool, says("Also when it runs, is being made, or its record is damaged.")] = False
+    unfinished: Annotated[bool, says("Only while it is being made: what there is of it is undone.")] = False
 
 
 class Deleted(Answer, kw_only=True, frozen=True):

@@ -18,8 +18,8 @@ from shed.cli.connection import (
     report_down,
     seen,
 )
-from shed.cli.output import done, shown, watched
-from shed.errors import UsageError
+from shed.cli.output import done, shown
+from shed.errors import ShedError, UsageError
 from shed.terminal.output import age, emit, note, passing_on, say, seconds, table, timings
 
 TYPE_CHECKING = False
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from shed.cli.options import Options
+    from shed.client.sync.api import Api
 
 COLD = flag("--cold", "boot the VM, even where it could be restored from a saved one")
 FORCE = flag("--force", "start it even when the host is short of memory")
@@ -62,7 +63,7 @@ def create(args: Any, options: Options) -> int:
     """Create a shed from an image and start it."""
     server = client(options)
     folder, mode = (None, None) if args.local_dir is None else local_dir(args.local_dir, server)
-    with watched(options, left="the server goes on, but a pull ends; see: shed list") as sink:
+    with _undone(server, args.name, options), shown(options) as sink:
         shed = server.create(
             args.name,
             image=args.image,
@@ -82,6 +83,33 @@ def create(args: Any, options: Options) -> int:
     seen(server, options, {args.name: str(shed.get("status", ""))})
     finished(options, "create", "created", shed)
     return 0
+
+
+class _undone:  # noqa: N801  used as a function is
+    """Has ctrl-C in the block undo the create of `name`.  A second ctrl-C leaves at once; the server goes on then."""
+
+    def __init__(self, server: Api, name: str, options: Options) -> None:
+        self._server, self._name, self._quiet = server, name, options.json
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not KeyboardInterrupt:
+            return
+        left = f"{self._name} is undone"
+        if not self._quiet:
+            note(f"undoing {self._name}; ctrl-C again leaves that to the server")
+        try:
+            self._server.undo_create(self._name)
+        except KeyboardInterrupt:
+            left = "the server goes on; see: shed list"
+        except ShedError as error:
+            left = f"{self._name} was made before it could be undone; remove it: shed delete {self._name}"
+            if error.code != "SHED_COMPLETE":
+                left = f"{self._name} may be there or not: {error.message}; see: shed list"
+        if not self._quiet:
+            note(left)
 
 
 def _labels(words: list[str]) -> dict[str, str] | None:

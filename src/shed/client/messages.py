@@ -31,9 +31,9 @@ def shed_target(name: str, *more: str) -> str:
     return "/".join(["/api/sheds", check_shed_name(name), *more])
 
 
-def delete_target(name: str, *, force: bool) -> str:
-    """Return the target by which a shed is deleted."""
-    return shed_target(name) + ("?force=true" if force else "")
+def delete_target(name: str, *, force: bool = False, unfinished: bool = False) -> str:
+    """Return the target by which a shed is deleted; `unfinished`: only while it is being made."""
+    return shed_target(name) + ("?unfinished=true" if unfinished else "?force=true" if force else "")
 
 
 def logs_target(name: str, tail: int | None) -> str:

@@ -175,6 +175,20 @@ class Manager:
                 await self.egress.close(name)
         return self._done("stop", record, progress)
 
+    async def undo_create(self, name: str, progress: Progress) -> None:
+        """End the create of a shed, and wait until nothing is left of it.
+
+        Raises `ConflictError` (SHED_COMPLETE) when the shed is made already, `NotFoundError` when there is neither.
+        """
+        entry = self._names.get(name)
+        if entry is None or entry.doing != "create" or not self._end_starts(name, "it is being undone", progress):
+            self.catalog.existing(name)
+            raise ConflictError(
+                f"shed {name!r} was made already", code="SHED_COMPLETE", hint=f"`shed delete {name}` removes it"
+            )
+        async with entry.lock:
+            pass  # whoever made it has undone it by now
+
     async def delete(self, name: str, *, force: bool, progress: Progress) -> None:
         """Remove a shed; `force` first ends what brings it up, or a running one."""
         ended = force and self._end_starts(name, "it is being deleted", progress)

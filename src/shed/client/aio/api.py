@@ -189,6 +189,13 @@ class AsyncApi:
         """Delete a shed and its files; with `force` also one that runs, or whose records are broken."""
         await work(self.address, "DELETE", messages.delete_target(name, force=force), on_event=on_event)
 
+    async def undo_create(self, name: str) -> None:
+        """End the create of a shed, and wait until nothing is left of it.
+
+        Raises `ConflictError` (SHED_COMPLETE) when it is made already, `NotFoundError` when there is no such create.
+        """
+        await work(self.address, "DELETE", messages.delete_target(name, unfinished=True))
+
     async def logs(self, name: str, *, tail: int | None = None) -> str:
         """Return the text on the shed's console since its last start, the last `tail` lines of it."""
         answer = await request(self.address, "GET", messages.logs_target(name, tail))

@@ -85,10 +85,13 @@ async def stop(server: Server, call: Call[api.ShedWorkParams, NoBody]) -> Work[a
 
 async def delete(server: Server, call: Call[api.DeleteParams, NoBody]) -> Work[api.Deleted]:
     """Remove a shed."""
-    name, force = call.params.name, call.params.force
+    name, wanted = call.params.name, call.params
 
     async def work(progress: Progress) -> api.Deleted:
-        await server.manager.delete(name, force=force, progress=progress)
+        if wanted.unfinished:
+            await server.manager.undo_create(name, progress)
+        else:
+            await server.manager.delete(name, force=wanted.force, progress=progress)
         return api.Deleted(name=name, timings=progress.finish())
 
     return Work(work)
