@@ -29,6 +29,7 @@ GROUPS: tuple[tuple[str, int, int, Codes], ...] = (
             "choose rw, ro or git-rw, and name the folder",
         ),
         "INVALID_EGRESS_PROFILE": ("A profile, or one of its rules, is wrong.", "correct what the message names"),
+        "INVALID_SECRET": ("A secret, or what is said about its use, is wrong.", "correct what the message names"),
         "NO_LOCAL_DIR": ("The shed has no folder of this machine.", "see: shed list -v"),
         "AMBIGUOUS_SHED": ("Several servers have a shed of that name.", "say which one is meant: -s SERVER"),
         "AMBIGUOUS_REFERENCE": ("The digits stand for several images.", "give more digits"),

@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from shed.egress.authority import Authority
 from shed.egress.policy import Policy, Profile
+from shed.egress.secret import Secret
 
 
 @dataclass(frozen=True)
@@ -18,6 +20,12 @@ class Orders:
     """What holds for one shed from now on."""
 
     profiles: tuple[Profile, ...] = ()
+    secrets: tuple[Secret, ...] = ()
+    """Those that are put into requests to their hosts, for which TLS is opened."""
+    authority: Authority | None = None
+    """The shed's own, which signs what it is shown where TLS is opened; None: such hosts are not reached."""
+    extra_authorities: tuple[str, ...] = ()
+    """Certificates, as PEM, of those that a server may be certified by, besides the host's own store."""
 
     @cached_property
     def policy(self) -> Policy:
@@ -27,9 +35,19 @@ class Orders:
     @classmethod
     def parse(cls, document: dict[str, Any]) -> Orders:
         """Return what `to_json` made a document of.  Raises `UsageError`, `TypeError`, `AttributeError` for others."""
-        profiles = document.get("profiles", {})
-        return cls(tuple(Profile.parse(name, profile) for name, profile in profiles.items()))
+        authority = document.get("authority")
+        return cls(
+            tuple(Profile.parse(name, profile) for name, profile in document.get("profiles", {}).items()),
+            tuple(Secret.parse(secret) for secret in document.get("secrets", [])),
+            None if authority is None else Authority.parse(authority),
+            tuple(map(str, document.get("extra_authorities", ()))),
+        )
 
     def to_json(self) -> dict[str, Any]:
-        """Return the document."""
-        return {"profiles": {profile.name: profile.to_json() for profile in self.profiles}}
+        """Return the document.  It has the values of secrets: it is for the relay alone."""
+        return {
+            "profiles": {profile.name: profile.to_json() for profile in self.profiles},
+            "secrets": [secret.to_json() for secret in self.secrets],
+            "authority": None if self.authority is None else self.authority.to_json(),
+            "extra_authorities": list(self.extra_authorities),
+        }

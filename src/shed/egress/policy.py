@@ -60,9 +60,7 @@ class Rule:
         """Say whether the rule is about `port` of the host called `name`, which is normal (`normal_name`)."""
         if self.name is None or not self._fits_port(port):
             return False
-        if self.name == "*":
-            return True
-        return name.endswith(self.name[1:]) if self.name.startswith("*.") else name == self.name
+        return name_fits(self.name, name)
 
     def fits_address(self, address: Address, port: int) -> bool:
         """Say whether the rule is about `port` of `address`."""
@@ -173,6 +171,11 @@ class Profile:
     def to_json(self) -> dict[str, Any]:
         """Return what `parse` reads."""
         return {"rules": [_to_json(rule) for rule in self.rules], "log": LOGS[self.log_all]}
+
+
+def name_fits(pattern: str, name: str) -> bool:
+    """Say whether the host called `name`, which is normal, is meant by a name, ``*.name`` or ``*``."""
+    return pattern == "*" or (name.endswith(pattern[1:]) if pattern.startswith("*.") else name == pattern)
 
 
 def normal_name(text: str) -> str:
