@@ -91,6 +91,23 @@ def test_installed_and_used_and_gone(home: Home) -> None:
     assert theirs.read_text() == "Host *\n    ConnectTimeout 30"
 
 
+def test_it_follows_what_is_made_and_deleted(home: Home) -> None:
+    """A shed made later is known to ssh at once, one that is deleted is not any more; without --install nothing is."""
+    ours = home.path / ".shed/ssh_config"
+    home.shed("create", "before", "--image", "base")
+    assert not ours.exists()
+    home.shed("ssh-config", "--install")
+    home.shed("create", "later", "--image", "base")
+    assert home.ssh("shed-later", "echo in the shed") == "in the shed\n"
+    home.shed("delete", "later", "before", "--force")
+    assert [line for line in ours.read_text().splitlines() if line.startswith("Host ")] == [
+        "Host shed-dev",
+        "Host shed-web",
+    ]
+    assert home.ssh("shed-dev", "echo still") == "still\n"
+    home.shed("ssh-config", "--uninstall")
+
+
 def test_the_first_time(home: Home, tmp_path: Path) -> None:
     """In a home where shed was never used the key is made, private, and let in; ten at once make one key."""
     home = copy.copy(home)

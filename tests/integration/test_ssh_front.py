@@ -192,7 +192,7 @@ def usual_port() -> Iterator[None]:
 
 
 def test_a_port_that_is_in_use(make: Make) -> None:
-    """One that was asked for is an error; the usual one is not, and the server says that it has none."""
+    """One that was asked for is an error; for the usual one another is taken, and stays over restarts."""
     host = make()
     host.server.end()
     with socket.create_server(("127.0.0.1", host.ssh.port)):
@@ -207,7 +207,15 @@ def test_a_port_that_is_in_use(make: Make) -> None:
     with usual_port():
         host.configure()
         host.start()
-        assert host.get("/api/info")["ssh"] == "off: port 2222 on 127.0.0.1 is in use"
+        port = host.get("/api/info")["ssh_port"]
+        assert port != 2222
+    host.server.end()
+    host.start()
+    assert host.get("/api/info")["ssh_port"] == port
+    host.server.end()
+    with socket.create_server(("127.0.0.1", port)), usual_port():
+        host.start()
+        assert host.get("/api/info")["ssh_port"] not in {port, 2222}
 
 
 def test_a_server_that_is_killed(make: Make) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from shed.cli.arguments import argument, flag
 from shed.cli.command import command
-from shed.cli.connection import client, client_of, seen, where
+from shed.cli.connection import client, client_of, seen, update_ssh, where
 from shed.cli.errors import report
 from shed.cli.output import confirm, done, watched
 from shed.cli.sheds import COLD, FORCE, finished
@@ -79,6 +79,7 @@ def delete(args: Any, options: Options) -> int:
         with watched(options) as sink:
             server.delete(name, force=True, on_event=sink)  # the user has agreed
         seen(server, options, {}, gone=[name])
+        update_ssh(server, options, gone=[name])
         done(options, "delete", name, f"deleted {name}{where(server)}")
 
     return _each(names, work, options)

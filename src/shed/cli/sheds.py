@@ -17,6 +17,7 @@ from shed.cli.connection import (
     local_dir,
     report_down,
     seen,
+    update_ssh,
 )
 from shed.cli.output import done, shown
 from shed.errors import ShedError, UsageError
@@ -81,6 +82,7 @@ def create(args: Any, options: Options) -> int:
             on_event=sink,
         )
     seen(server, options, {args.name: str(shed.get("status", ""))})
+    update_ssh(server, options, made=[args.name])
     finished(options, "create", "created", shed)
     return 0
 

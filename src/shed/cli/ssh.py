@@ -13,7 +13,7 @@ from shed.terminal.output import age, emit, note, say, table
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
     from typing import Any
 
@@ -133,6 +133,27 @@ def _hosts(config: Config, name: str | None, options: Options, *, changing: bool
             named = replace(host, alias=f"{host.alias}.{host.server}") if taken else host
             found[named.alias] = named
     return list(found.values()), down
+
+
+def keep_current(server: Api, options: Options, *, made: Iterable[str] = (), gone: Iterable[str] = ()) -> None:
+    """Have the hosts of OpenSSH follow what was just made on, or is gone from, `server`, where they are installed.
+
+    What goes wrong is a warning: the command itself has done its work.
+    """
+    from pathlib import Path
+
+    from shed.client.config import load
+    from shed.client.ssh_config import keep_current as keep
+    from shed.names import LOCAL
+
+    try:
+        config = load(options.config)
+        folder, place = Path(config.path).parent.absolute(), server.address.name or LOCAL
+        if (folder / "ssh_config").exists():
+            hosts = _of_server(server, list(made), config, folder / "known_hosts", changing=False) if made else []
+            keep(folder / "ssh_config", hosts, gone=[(place, name) for name in gone])
+    except ShedError as error:
+        note(f"warning: ~/.ssh/config does not know of the change: {error.message}; see: shed ssh-config --install")
 
 
 def _of_server(server: Api, sheds: list[str], config: Config, known_hosts: Path, *, changing: bool) -> list[Host]:

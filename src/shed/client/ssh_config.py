@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from shed.errors import DataError
@@ -19,7 +19,7 @@ _BEGIN = b"# >>> shed >>> (`shed ssh-config --uninstall` takes these lines out"
 _MADE = b", and this file away"
 _END = b"# <<< shed <<<\n"
 _HEAD = "# Written by `shed ssh-config --install`: changes made here are lost.\n"
-_HOST = re.compile(r"^Host (\S+)\n    # on (\S+)\n(?:    .*\n)*", re.MULTILINE)
+_HOST = re.compile(r"^Host (\S+)\n    # on (\S+)\n(?:    (?:User (\S+)|.*)\n)*", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +96,31 @@ def install(user_file: Path, ours: Path, text: str) -> None:
         made = made or before is None
         lines = _BEGIN + (_MADE if made else b"") + b")\nInclude " + _pattern(ours).encode() + b"\n" + _END
         _write(user_file, before, lines + rest)
+
+
+def keep_current(ours: Path, hosts: Iterable[Host], *, gone: Iterable[tuple[str, str]] = ()) -> None:
+    """Add `hosts` to our file, and take those of sheds out that are `gone`, by server and name.
+
+    Does nothing where it was not installed.  Raises `StorageError`.
+    """
+    if not ours.exists():
+        return
+    with locked(ours.with_name(f".{ours.name}.lock")):
+        before = read(ours)
+        left = before
+        for match in _HOST.finditer(before):
+            if (match[2], match[3]) in set(gone):
+                left = left.replace(f"\n{match[0]}", "")
+        there = {match[1]: match[2] for match in _HOST.finditer(left)}
+        named = [
+            replace(host, alias=f"{host.alias}.{host.server}")
+            if there.get(host.alias, host.server) != host.server  # another server has a shed of the same name
+            else host
+            for host in hosts
+        ]
+        text = merged(left, named, keep_servers=(), keep_all=True)
+        if text != before:
+            atomic_write(ours, text, mode=0o600)
 
 
 def uninstall(user_file: Path, ours: Path) -> list[str]:

@@ -4,7 +4,7 @@
 name: builder-1            # how this server calls itself
 bind_address: 127.0.0.1    # TCP beside the Unix socket; loopback only
 http_port: 8080            # absent: no TCP
-ssh_port: 2222             # absent: 2222 when it is free; 0: no SSH
+ssh_port: 2222             # absent: 2222, or one that is free; 0: no SSH
 log_level: info            # debug, info, warning, error
 default_image: base        # a local name, an alias, or a reference
 image_aliases:             # names for references; ${shed.version} is the tag of this release

@@ -18,14 +18,19 @@ _SECONDS = 20.0
 def ssh_port(host: Host) -> Iterator[Result]:
     """The SSH port lets in nobody by a key that it does not know."""
     try:
-        port = local.ask(host.paths.socket, "GET", "/api/info").get("ssh_port")
+        info = local.ask(host.paths.socket, "GET", "/api/info")
     except UnavailableError as error:
         yield Result("ssh port", Status.WARN, f"nothing could be tried: {error.message}", "shed server start")
         return
+    port, settings = info.get("ssh_port"), load_settings(host.config or find_settings())
     if not isinstance(port, int):
-        yield Result("ssh port", Status.PASS, "there is none")
+        if settings.ssh_port == 0:
+            yield Result("ssh port", Status.PASS, "there is none")
+        else:
+            why = str(info.get("ssh", "")).removeprefix("off: ")
+            yield Result("ssh port", Status.WARN, f"there is none: {why}", "see ssh_port in server.yaml")
         return
-    address = ipaddress.ip_address(load_settings(host.config or find_settings()).ssh_bind_address)
+    address = ipaddress.ip_address(settings.ssh_bind_address)
     reached = ("::1" if address.version == 6 else "127.0.0.1") if address.is_unspecified else str(address)
     try:
         entered = asyncio.run(_entered(reached, port))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import logging
 import socket
@@ -10,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from shed.config.server import Settings
-from shed.errors import ConflictError, ShedError, UsageError
+from shed.errors import ConflictError, ShedError, StorageError, UsageError
+from shed.fsutil import atomic_write
 from shed.server.audit import Audit
 from shed.server.failures import explain
 from shed.server.listen import BACKLOG
@@ -21,6 +23,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 DEFAULT_PORT = 2222
+REMEMBERED = "ssh_port"
+"""The file in the data folder with the port of the last time, when none is configured."""
+_MOST_DIGITS = 16
 
 
 class Front:
@@ -45,20 +50,38 @@ class Front:
     def listen(self) -> None:
         """Take the port.
 
-        Raises `ConflictError` (PORT_IN_USE), `UsageError` for one that was asked for.  The usual one may be in use, by
-        another server for example: then `off` says so.
+        Raises `ConflictError` (PORT_IN_USE), `UsageError` for one that was asked for.  When none was, it is the one of
+        the last time, at first the usual one; where that is in use, by another user's server for example, a free one is
+        taken and remembered.
         """
-        port = DEFAULT_PORT if self._settings.ssh_port is None else self._settings.ssh_port
-        if not port:
+        host, wanted = self._settings.ssh_bind_address, self._settings.ssh_port
+        if wanted == 0:
             self.off = "ssh_port is 0"
             return
+        if wanted is not None:
+            self._socket = _listener(host, wanted)
+            return
         try:
-            self._socket = _listener(self._settings.ssh_bind_address, port)
+            self._socket = self._some_listener(host)
         except ShedError as error:
-            if self._settings.ssh_port is not None:
-                raise
             self.off = error.message
-            log.warning("no SSH front: %s; choose another one with ssh_port", error.message)
+            log.warning("no SSH front: %s", error.message)
+
+    def _some_listener(self, host: str) -> socket.socket:
+        """Return a listener on the port of the last time if that is free, else on another one.  Raises `ShedError`."""
+        path = self._data / REMEMBERED
+        with contextlib.suppress(OSError, ValueError, ConflictError):
+            return _listener(host, int(path.read_bytes()[:_MOST_DIGITS]))
+        try:
+            found = _listener(host, DEFAULT_PORT)
+        except ConflictError:
+            found = _listener(host, 0)
+            log.warning("port %d is in use: the SSH front has port %d", DEFAULT_PORT, found.getsockname()[1])
+        try:
+            atomic_write(path, f"{found.getsockname()[1]}\n", mode=0o600)
+        except StorageError as error:
+            log.warning("the port of the SSH front is not remembered: %s", error)
+        return found
 
     def open(self) -> None:
         """Wait for the first connection."""
