@@ -17,6 +17,7 @@ ssh:
   authorized_keys: /etc/shed/authorized_keys    # or a list of keys
 egress:
   default: [internet]      # profiles of a shed for which none are named; []: it reaches nothing
+  extra_cas: [/etc/ssl/company.pem]    # authorities that sheds trust; absent: those that were added to this machine
 limits:
   max_image_size: 32G      # most that is fetched for one image
   disk_reserve: 5G         # what stays free of the disk; absent: 1G, of small disks 5 %
@@ -120,6 +121,8 @@ class Settings:
     """Hosts with private addresses to which a registry elsewhere may redirect or refer."""
     egress_default: tuple[str, ...] = ("internet",)
     """Egress profiles of a shed for which none are named."""
+    egress_extra_cas: tuple[Path, ...] | None = None
+    """Files of authorities that sheds, and the relay, trust beside their own; None: those added to this machine."""
     trusted_kernels: tuple[str, ...] = ()
     """Digests of kernels and initrds that images may contain, beside those of the store (`shed.images.trust`)."""
 
@@ -310,7 +313,10 @@ _LIMITS: dict[str, _Setting] = {
     "io_pressure": _Value("io_pressure", values.number(0, 100)),
     "cpu_pressure": _Value("cpu_pressure", values.number(0, 100)),
 }
-_EGRESS: dict[str, _Setting] = {"default": _Value("egress_default", values.profiles)}
+_EGRESS: dict[str, _Setting] = {
+    "default": _Value("egress_default", values.profiles),
+    "extra_cas": _Value("egress_extra_cas", values.files),
+}
 _QEMU: dict[str, _Setting] = {
     "default_cpus": _Value("default_cpus", values.number(1, MAX_CPUS)),
     "default_memory_mb": _Value("default_memory_mb", values.number(MIN_MEMORY_MB, MAX_MEMORY_MB)),

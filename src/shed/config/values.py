@@ -63,6 +63,13 @@ def profiles(value: object) -> tuple[str, ...]:
     return tuple(dict.fromkeys(value))
 
 
+def files(value: object) -> tuple[Path, ...]:
+    """A list of absolute paths of files."""
+    if not isinstance(value, list) or not all(isinstance(path, str) and path.startswith("/") for path in value):
+        raise ValueError("must be a list of absolute paths")
+    return tuple(Path(path) for path in value)
+
+
 def number(least: int, most: int) -> Convert:
     """An integer from `least` to `most`."""
 

@@ -11,8 +11,8 @@ import hashlib
 import logging
 import os
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -69,6 +69,20 @@ def machine(record: Record, image: BootImage, folders: Folders) -> Machine:
 
 
 @dataclass(frozen=True, slots=True)
+class Outfit:
+    """What a guest is told beside what its machine is."""
+
+    env: dict[str, str] = field(default_factory=dict)
+    """Variables of every command."""
+    authorities: list[dict[str, str]] = field(default_factory=list)
+    """Certificates that programs there are to trust: what `shed.guest.configure.request.Authority` takes."""
+
+
+Equip = Callable[[Record, Folders], Awaitable[Outfit]]
+"""Returns the outfit of a shed."""
+
+
+@dataclass(frozen=True, slots=True)
 class Booted:
     """A VM that is up: the link to its configured agent, and ``warm`` (it was restored) or ``cold`` (it booted)."""
 
@@ -83,6 +97,7 @@ async def boot(
     folders: Folders,
     warm: WarmStart | None,
     *,
+    equip: Equip,
     wait: float,
     progress: Progress,
 ) -> Booted:
@@ -91,12 +106,15 @@ async def boot(
     On any failure the VM is gone again, its console log is kept, and the error says where.
     """
     vm = machine(record, image, folders)
+    outfit = await equip(record, folders)
     with warm.starting() if warm is not None else contextlib.nullcontext():
         sources = [] if warm is None else await warm.sources(vm)
         for source in sources:
             try:
                 return Booted(
-                    await _bring_up(backend, record, vm, source, wait=min(wait, _WARM_SECONDS), progress=progress),
+                    await _bring_up(
+                        backend, record, vm, source, outfit=outfit, wait=min(wait, _WARM_SECONDS), progress=progress
+                    ),
                     "warm",
                 )
             except ShedError as error:
@@ -112,7 +130,7 @@ async def boot(
                 await _clean_up(backend, folders, error)
                 raise
         try:
-            connection = await _bring_up(backend, record, vm, None, wait=wait, progress=progress)
+            connection = await _bring_up(backend, record, vm, None, outfit=outfit, wait=wait, progress=progress)
         except BaseException as error:
             await _clean_up(backend, folders, error)
             raise
@@ -125,7 +143,14 @@ async def boot(
 
 
 async def _bring_up(
-    backend: Backend, record: Record, vm: Machine, source: Source | None, *, wait: float, progress: Progress
+    backend: Backend,
+    record: Record,
+    vm: Machine,
+    source: Source | None,
+    *,
+    outfit: Outfit,
+    wait: float,
+    progress: Progress,
 ) -> Connection:
     if source is None:
         progress.phase("vm", "starting the virtual machine")
@@ -138,7 +163,8 @@ async def _bring_up(
     connection = await backend.connect(vm.state_dir, timeout=wait)
     try:
         progress.phase("configure", "mounting disks")
-        await configure(connection, record, backend, vm.disks[:-1], wait=max(_LEAST, deadline - time.monotonic()))
+        left = max(_LEAST, deadline - time.monotonic())
+        await configure(connection, record, backend, vm.disks[:-1], outfit=outfit, wait=left)
         await set_clock_quietly(record.name, connection)
     except BaseException:
         await connection.close()
@@ -162,7 +188,7 @@ async def _clean_up(backend: Backend, folders: Folders, error: BaseException) ->
 
 
 async def configure(
-    connection: Connection, record: Record, backend: Backend, disks: Sequence[Disk], *, wait: float
+    connection: Connection, record: Record, backend: Backend, disks: Sequence[Disk], *, outfit: Outfit, wait: float
 ) -> None:
     """Send the one message that turns a guest at hello into the shed `record`.
 
@@ -187,7 +213,8 @@ async def configure(
             init="auto",
             user="shed",
             workspace=workspace.TARGET,
-            env={"SHED_NAME": record.name, "SHED_WORKSPACE": workspace.TARGET},
+            env=environment(record, outfit),
+            authorities=outfit.authorities,
         )
     except BackendError as error:
         if error.code in _UPPER_BAD:
@@ -196,12 +223,17 @@ async def configure(
     log.info("shed %s: guest ready, steps %s", record.name, told(answer.get("steps"), 1000))
 
 
+def environment(record: Record, outfit: Outfit) -> dict[str, str]:
+    """Return the variables of every command in a shed."""
+    return {**outfit.env, "SHED_NAME": record.name, "SHED_WORKSPACE": workspace.TARGET}
+
+
 def _mac(record: Record) -> str:
     """Return the address of a shed's network card, its own for as long as it lives: a local one, of 40 bits."""
     return f"02{hashlib.sha256(f'{record.name} {record.created_at}'.encode()).hexdigest()[:10]}"
 
 
-async def attach(backend: Backend, record: Record, folders: Folders, *, wait: float) -> Connection:
+async def attach(backend: Backend, record: Record, folders: Folders, *, equip: Equip, wait: float) -> Connection:
     """Return a link to the agent of a VM that runs already, configuring it when the server ended before it could.
 
     Raises `BackendError`; the VM is left as it is.
@@ -210,7 +242,8 @@ async def attach(backend: Backend, record: Record, folders: Folders, *, wait: fl
     try:
         state = (await control(connection, "health", wait=wait)).get("state")
         if state == "hello":
-            await configure(connection, record, backend, [Disk(folders.upper, read_only=False)], wait=wait)
+            upper, outfit = Disk(folders.upper, read_only=False), await equip(record, folders)
+            await configure(connection, record, backend, [upper], outfit=outfit, wait=wait)
         elif state != "ready":
             hint = "try again when it is down" if state == "stopping" else ""
             raise BackendError(f"the guest of shed {record.name!r} is {told(state)}", code="GUEST_NOT_READY", hint=hint)

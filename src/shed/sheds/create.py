@@ -22,7 +22,7 @@ from shed.oci.leases import unpruned
 from shed.progress import Progress, Stop
 from shed.sheds import metadata, upper, workspace
 from shed.sheds.admission import Admission
-from shed.sheds.boot import Booted, boot
+from shed.sheds.boot import Booted, Equip, boot
 from shed.sheds.folders import Folders
 from shed.sheds.warm import WarmStart
 from shed.threads import in_thread, stoppable
@@ -96,6 +96,7 @@ async def create(
     resolve: Resolve,
     ensure: Ensure | None,
     *,
+    equip: Equip,
     admission: Admission,
     warm: WarmStart,
     progress: Progress,
@@ -136,7 +137,9 @@ async def create(
         record = await in_thread(_save_record, folders, image, wanted, backend.name)
 
         way = None if wanted.cold else warm
-        booted = await boot(backend, record, image, folders, way, wait=wanted.wait, progress=progress)  # undoes itself
+        booted = await boot(  # undoes itself
+            backend, record, image, folders, way, equip=equip, wait=wanted.wait, progress=progress
+        )
         undo.push_async_callback(backend.kill, folders.instance)
         undo.push_async_callback(booted.connection.close)
 

@@ -22,6 +22,7 @@ from shed.egress.store import ProfileStore
 from shed.errors import ShedError
 from shed.progress import Progress
 from shed.sheds.metadata import Record
+from shed.sheds.outfits import Outfits
 from shed.threads import in_thread
 
 log = logging.getLogger(__name__)
@@ -38,8 +39,9 @@ Running = Callable[[], Iterable[tuple[Record, Path]]]
 class Egress:
     """The rules and the relay of the sheds below `paths`; `running` returns those that run on `backend`."""
 
-    def __init__(self, paths: Paths, backend: Backend, settings: Settings, running: Running) -> None:
+    def __init__(self, paths: Paths, backend: Backend, settings: Settings, outfits: Outfits, running: Running) -> None:
         self._running = running
+        self._outfits = outfits
         self.profiles = ProfileStore(paths.data / "egress", {})
         self.default = settings.egress_default
         self._networks = backend.capabilities.networks
@@ -158,4 +160,5 @@ class Egress:
     def _orders(self, record: Record) -> Orders:
         """Return what holds for a shed.  A profile that is gone denies everything: nobody knows what it denied."""
         known = self.profiles.all()
-        return Orders(tuple(known.get(name) or Profile.parse(name, _NOTHING) for name in record.egress_profiles))
+        profiles = tuple(known.get(name) or Profile.parse(name, _NOTHING) for name in record.egress_profiles)
+        return Orders(profiles, extra_authorities=self._outfits.extra_authorities())

@@ -17,7 +17,7 @@ from shed.progress import Progress
 from shed.sheds import metadata, workspace
 from shed.sheds.admission import Admission
 from shed.sheds.agent import control
-from shed.sheds.boot import Booted, boot
+from shed.sheds.boot import Booted, Equip, boot
 from shed.sheds.create import Resolve, discard
 from shed.sheds.folders import Folders
 from shed.sheds.link import Link
@@ -48,6 +48,7 @@ async def start(
     resolve: Resolve,
     warm: WarmStart | None,
     *,
+    equip: Equip,
     admission: Admission,
     force: bool,
     wait: float,
@@ -67,7 +68,7 @@ async def start(
         await in_thread(workspace.check_still_there, record.name, record.local_dir)
     await in_thread(_open_upper, record.name, folders.upper)
     async with admission.admitted(record.name, record.memory_mb, force=force):
-        booted = await boot(backend, record, image, folders, warm, wait=wait, progress=progress)
+        booted = await boot(backend, record, image, folders, warm, equip=equip, wait=wait, progress=progress)
     try:
         return await _want(record, folders, "running"), booted
     except BaseException:  # a VM whose start has failed does not run on

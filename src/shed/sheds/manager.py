@@ -35,6 +35,7 @@ from shed.sheds.entry import Entry
 from shed.sheds.folders import Folders
 from shed.sheds.guests import Guests, Tell
 from shed.sheds.link import Link
+from shed.sheds.outfits import Outfits
 from shed.sheds.room import Room
 from shed.sheds.warm import WarmStart
 from shed.threads import in_thread
@@ -73,7 +74,9 @@ class Manager:
         """What there is to read about sheds."""
         self.guests = Guests(self.link, self._names)
         """Streams into those that run."""
-        self.egress = Egress(paths, backend, self._settings, self.catalog.running)
+        self.outfits = Outfits(self._settings)
+        """What their guests are told."""
+        self.egress = Egress(paths, backend, self._settings, self.outfits, self.catalog.running)
         """What they may reach."""
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -126,6 +129,7 @@ class Manager:
                 self._backend,
                 self._resolve,
                 self._ensure,
+                equip=self.outfits.of,
                 admission=self._admission,
                 warm=self._warm,
                 progress=progress,
@@ -241,6 +245,7 @@ class Manager:
             self._backend,
             self._resolve,
             None if cold else self._warm,
+            equip=self.outfits.of,
             admission=self._admission,
             force=force,
             wait=self._settings.start_timeout,
@@ -265,7 +270,8 @@ class Manager:
     async def _attach(self, name: str) -> Connection:
         folders = self.catalog.folders(name)
         try:
-            return await attach(self._backend, load(folders), folders, wait=self._settings.start_timeout)
+            wait, equip = self._settings.start_timeout, self.outfits.of
+            return await attach(self._backend, load(folders), folders, equip=equip, wait=wait)
         except BackendError as error:
             error.hint = error.hint or f"see `shed logs {name}`; `shed stop {name}` ends it, whatever it does"
             raise

@@ -82,7 +82,7 @@ async def test_one_time_for_all_of_a_start(
     """To be ready a guest has what its first word left of it; and the log tells that a create failed, and why."""
     left = []
 
-    async def configure(*_: object, wait: float) -> None:
+    async def configure(*_: object, outfit: object, wait: float) -> None:
         left.append(wait)
         boom()
 

@@ -11,7 +11,7 @@ import resource
 import time
 
 from shed.guest import state, syscalls, users
-from shed.guest.configure import disks, identity, init, modules, mounts, network, overlay
+from shed.guest.configure import disks, identity, init, modules, mounts, network, overlay, trust
 from shed.guest.configure.request import Request
 from shed.guest.configure.steps import HAND_OVER, Places, StepError
 
@@ -73,6 +73,8 @@ async def configure(
             identity.settle("", request.hostname)
         watch.lap("identity")
         _write_resolv_conf(loop, request.network)
+        trusting = trust.install(request.authorities)
+        watch.lap("trust")
         for mount in request.mounts:
             mounts.mount_share(mount)
         mounts.make_workspace(request.workspace, request.mounts, user)
@@ -88,7 +90,7 @@ async def configure(
     shed.name, shed.user, shed.env, shed.workspace, shed.init = (
         request.name,
         user,
-        request.env,
+        {**trusting, **request.env},
         request.workspace,
         init_mode,
     )

@@ -11,6 +11,8 @@
     user        whom commands run as when they do not say, if the image has it
     workspace   where commands start; made when it is not there
     env         variables of every command
+    authorities [{"id", "pem", "subject"}]: certificates of authorities to trust; a name for their files, and the hash
+                of the subject by which OpenSSL looks for it
 
 Unknown members are ignored: a newer server may say more.
 """
@@ -69,6 +71,19 @@ class Mount:
         self.readonly = isinstance(value, dict) and value.get("readonly") is True
 
 
+class Authority:
+    """A certificate to trust."""
+
+    __slots__ = ("id", "pem", "subject")
+
+    def __init__(self, value: object) -> None:
+        self.id = _text(value, "id")
+        self.pem = _text(value, "pem")
+        self.subject = _text(value, "subject")
+        if not all(word.replace("-", "").isalnum() for word in (self.id, self.subject)):
+            raise ValueError("id and subject must be letters, digits and '-'")
+
+
 class Request:
     """What to make of this machine."""
 
@@ -89,6 +104,12 @@ class Request:
         if not self.workspace.startswith("/"):
             raise ValueError("workspace: must be an absolute folder")
         self.env = _strings(value.get("env"))
+        self.authorities = authorities(value)
+
+
+def authorities(value: dict[str, object]) -> list[Authority]:
+    """Return the authorities that a request names.  Raises `ValueError`."""
+    return [_part("authorities", Authority, entry) for entry in _list(value, "authorities")]
 
 
 def _part(name: str, kind: Callable[[object], Part], value: object) -> Part:

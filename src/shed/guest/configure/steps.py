@@ -64,11 +64,11 @@ def remove_tree(path: str) -> None:
         os.rmdir(path)
 
 
-def write_file(path: str, text: str) -> None:
+def write_file(path: str, content: str | bytes) -> None:
     """Write a small file, in place of whatever was there, a link too."""
     temporary = f"{path}.shed-new"
-    with open(temporary, "wb", buffering=0) as file:
-        file.write(text.encode(errors="surrogateescape"))
+    with open(temporary, "wb") as file:
+        file.write(content.encode(errors="surrogateescape") if isinstance(content, str) else content)
     os.replace(temporary, path)
 
 
