@@ -9,6 +9,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import resource
 import stat
 import tempfile
 import time
@@ -23,6 +24,10 @@ from shed.text import visible
 _FICLONE = 0x40049409
 """ioctl FICLONE, linux/fs.h."""
 _COPY_CHUNK = 1 << 20
+MOST_FILES = 1 << 20
+"""Most file descriptors that are asked for: some machines allow a billion, and there are programs that go through
+all of them.
+"""
 LOCK_LIMIT = 120.0
 """Seconds to wait for a lock: work under a lock takes much less."""
 _TOLD_AFTER = 1.0
@@ -251,3 +256,14 @@ def _copy_data_extents(source: int, target: int) -> None:
             while view:
                 written = os.pwrite(target, view, start)
                 view, start = view[written:], start + written
+
+
+def raise_file_limit() -> None:
+    """Raise the limit of open files to what the administrator allows, but at most `MOST_FILES`.
+
+    Programs that this process starts inherit it.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, MOST_FILES)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))

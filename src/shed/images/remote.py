@@ -57,7 +57,7 @@ def find_remote(repository: Repository, platform: Platform | None) -> SelectedIm
     else:
         index = Index((Descriptor(media.MANIFEST, found.digest, len(found.data)),))
         documents.known[found.digest] = found.data
-    return select_from(documents, index, platform)
+    return select_from(documents, [index], platform)
 
 
 @contextlib.contextmanager

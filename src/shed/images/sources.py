@@ -30,7 +30,7 @@ from shed.oci.archive import blaming, open_archive, read_index
 from shed.oci.content import Archive, FileSlice
 from shed.oci.decompression import Spool
 from shed.oci.descriptor import Descriptor, Platform
-from shed.oci.manifest import REF_NAME, Index
+from shed.oci.manifest import CONTAINERD_NAME, REF_NAME, Index
 from shed.oci.staging import staging_folder
 from shed.oci.store import LayoutStore
 from shed.progress import Progress
@@ -44,8 +44,6 @@ _NEXT_STEP = {
     "containers-storage": "install the package podman or buildah",
     "docker-daemon": "install docker and start its engine",
 }
-_CONTAINERD_NAME = "io.containerd.image.name"
-"""Annotation by which docker's newer archives name an image in full."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +186,7 @@ class _Tagged:
 
 
 def _names(entry: Descriptor) -> list[str]:
-    return [entry.annotations[key] for key in (REF_NAME, _CONTAINERD_NAME) if key in entry.annotations]
+    return [entry.annotations[key] for key in (REF_NAME, CONTAINERD_NAME) if key in entry.annotations]
 
 
 def _means(tag: str, name: str) -> bool:

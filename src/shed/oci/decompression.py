@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import os
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, BinaryIO, Protocol, Self, cast
@@ -21,15 +22,18 @@ from shed.errors import DataError
 from shed.fsutil import storage_errors
 from shed.oci.content import FileSlice
 from shed.oci.digest import Digest
+from shed.sizes import format_size
 
 CHUNK = 1 << 20
 _ZEROS = bytes(CHUNK)
 _GZIP, _ZSTD, _ZSTD_SKIPPABLE = b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"\x2a\x4d\x18"
 _OTHERS = {b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x04\x22\x4d\x18": "lz4"}
-HEAD = 8
-"""Bytes that tell a compression."""
-_MAX_WINDOW = 1 << 27
-"""Memory that a zstd frame may ask for: the most that `zstd --long` uses."""
+HEAD = 18
+"""Bytes that tell a compression, and what a zstd frame needs: its longest header."""
+_WINDOW, _MAX_WINDOW = 1 << 27, 1 << 29
+"""Memory that a zstd frame may ask for: what `zstd --long` uses, and the most, of ``--long=29``, for one at a time."""
+_SMALLER_WINDOW = "compress it again, with zstd --long=29 at most"
+_large_window = threading.Lock()
 DECODER_ERRORS: tuple[type[BaseException], ...] = (OSError, EOFError, isal_zlib.error, zstandard.ZstdError)  # type: ignore[assignment]
 
 
@@ -72,16 +76,29 @@ class SourceReader:
 def compression(head: bytes) -> str | None:
     """Return ``gzip``, ``zstd``, or None, as the first `HEAD` bytes tell.
 
-    Raises `DataError` for a compression not known here.
+    Raises `DataError` for a compression not known here, or one that needs more memory than it is given.
     """
     if head.startswith(_GZIP):
         return "gzip"
     if head.startswith(_ZSTD) or head[1:4] == _ZSTD_SKIPPABLE:
+        if (window := _window(head)) > _MAX_WINDOW:
+            raise DataError(
+                f"zstd needs {format_size(window)} of memory to unpack it, and gets {format_size(_MAX_WINDOW)} at most",
+                hint=_SMALLER_WINDOW,
+            )
         return "zstd"
     for magic, name in _OTHERS.items():
         if head.startswith(magic):
             raise DataError(f"{name} compression is not supported", hint="gzip, zstd and none are: compress it again")
     return None
+
+
+def _window(head: bytes) -> int:
+    """Return the bytes of memory that the first zstd frame needs, 0 if `head` does not tell."""
+    try:
+        return zstandard.get_frame_parameters(head).window_size if head.startswith(_ZSTD) else 0
+    except zstandard.ZstdError:
+        return 0
 
 
 def decompressed(reader: SourceReader, head: bytes) -> Iterator[bytes]:
@@ -95,10 +112,14 @@ def decompressed(reader: SourceReader, head: bytes) -> Iterator[bytes]:
             while data := stream.read(CHUNK):
                 yield data
     elif kind == "zstd":
-        decoder = zstandard.ZstdDecompressor(max_window_size=_MAX_WINDOW)
-        with decoder.stream_reader(
-            cast("IO[bytes]", reader), read_size=CHUNK, read_across_frames=True, closefd=False
-        ) as frames:
+        window = _window(head)
+        with contextlib.ExitStack() as stack:
+            if window > _WINDOW:
+                stack.enter_context(_large_window)
+            decoder = zstandard.ZstdDecompressor(max_window_size=max(window, _WINDOW))
+            source = cast("IO[bytes]", reader)
+            frames = decoder.stream_reader(source, read_size=CHUNK, read_across_frames=True, closefd=False)
+            stack.enter_context(frames)
             while data := frames.read(CHUNK):
                 yield data
     else:
@@ -160,6 +181,8 @@ def decoder_errors(what: str) -> Iterator[None]:
     except DECODER_ERRORS as error:
         if isinstance(error, OSError) and error.errno is not None:  # the disk's, not the decoder's
             raise
+        if "too much memory" in str(error):  # a later frame than the first, whose window was looked at
+            raise DataError(f"{what} needs too much memory to unpack: {error}", hint=_SMALLER_WINDOW) from None
         raise DataError(f"{what} is damaged: {error}", hint="get it again") from None
 
 

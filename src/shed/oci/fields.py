@@ -47,8 +47,10 @@ class Fields:
         return DataError(f"{self.what}: {key!r} {state}")
 
     def text(self, key: str, default: str | None = None) -> str:
-        """Return a string member; a missing one is `default`, or an error when there is none."""
-        found = self.value.get(key, default)
+        """Return a string member; a missing or null one is `default`, or an error when there is none."""
+        found = self.value.get(key)
+        if found is None:
+            found = default
         if not isinstance(found, str):
             raise self.wrong(key, "a string")
         return found

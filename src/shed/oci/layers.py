@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from shed.errors import DataError
+from shed.fsutil import raise_file_limit
 from shed.oci.content import FileSlice
 from shed.oci.decompression import HEAD, SourceReader, Spool, compression, decoder_errors, decompressed
 from shed.oci.descriptor import Descriptor
@@ -112,6 +113,7 @@ def per_layer(
     `read` gets the layer, its diffID, and what counts it for `unpacking`, called ``layer N`` after `of`.  A layer that
     is stacked again is read once.
     """
+    raise_file_limit()  # each layer keeps two open
     known: dict[tuple[Digest, Digest], _T] = {}
     found = []
     for number, (layer, diff_id) in enumerate(zip(manifest.layers, config.diff_ids, strict=True), 1):

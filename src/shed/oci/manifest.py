@@ -12,13 +12,15 @@ from shed.oci.descriptor import Descriptor, Platform
 from shed.oci.digest import Digest, parse_digest
 from shed.oci.fields import Fields, decode_object, encode_object
 
-MAX_LAYERS = 128
-"""As many as container runtimes can stack; a manifest with more is not an image anybody could run."""
+MAX_LAYERS = 512
+"""Engines that stack layers take 128; others take more, and images of rpm-ostree have up to 499."""
 MAX_MANIFESTS = 4096
 MAX_DOCUMENTS = 256 << 20
 """Most bytes of all manifests and configs of an archive: thousands of images, none of which needs a megabyte."""
 REF_NAME = "org.opencontainers.image.ref.name"
 """Annotation of a descriptor in ``index.json``: the tag."""
+CONTAINERD_NAME = "io.containerd.image.name"
+"""The same, of containerd and Docker: the whole reference, where the tag alone does not tell images apart."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,8 @@ class Manifest:
         if media.canonical(kind) != media.MANIFEST:
             raise DataError(f"{what}: mediaType is {kind!r}, which is not an image manifest")
         config = _canonical(Descriptor.parse(fields.object("config"), f"{what}: config"))
+        if config.media_type == media.UNTYPED:  # as in old registries of Docker
+            config = replace(config, media_type=media.CONFIG)
         layers = [
             _canonical(Descriptor.parse(layer, f"{what}: layer {number}"))
             for number, layer in enumerate(fields.items("layers", MAX_LAYERS), 1)
@@ -137,7 +141,9 @@ class ImageConfig:
             if rootfs.value.get("diff_ids")
             else ()
         )
-        platform = Platform(fields.text("os"), fields.text("architecture"), fields.text("variant", ""))
+        os, architecture = fields.text("os", ""), fields.text("architecture", "")
+        host = Platform.of_host()  # what is not said is this machine's, as for Docker
+        platform = Platform.named(os or host.os, architecture or host.architecture, fields.text("variant", ""))
         settings = fields.value.get("config")
         if settings is not None and not isinstance(settings, dict):
             raise DataError(f"{what}: 'config' is not an object")

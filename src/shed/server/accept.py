@@ -13,25 +13,20 @@ For streams, begin it with ``reader, writer = await asyncio.open_connection(sock
 connections, in all or for each peer, belong there.
 
 asyncio's own servers answer a lack of file descriptors with a traceback for each try (up to its backlog at once).  Here
-accepting pauses, connections wait in the kernel's queue, and the log gets one line in a minute.  `raise_file_limit`
-makes that lack unlikely.
+accepting pauses, connections wait in the kernel's queue, and the log gets one line in a minute.
+`shed.fsutil.raise_file_limit` makes that lack unlikely.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import resource
 import socket
 import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
 log = logging.getLogger(__name__)
-MOST_FILES = 1 << 20
-"""Most file descriptors that the server asks for: some machines allow a billion, and there are programs that go through
-all of them.
-"""
 PAUSE = 0.5
 """Seconds without accepting after a failure."""
 QUIET = 60.0
@@ -110,14 +105,3 @@ class Acceptor:
         except Exception:
             log.exception("%s: a connection failed", self._name)
             accepted.close()
-
-
-def raise_file_limit() -> None:
-    """Raise the limit of open files to what the administrator allows, but at most `MOST_FILES`.
-
-    Programs that this process starts inherit it.
-    """
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    most = MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, MOST_FILES)
-    if soft != resource.RLIM_INFINITY and soft < most:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))

@@ -10,9 +10,9 @@ import socket
 from collections.abc import Iterator
 from functools import partial
 
-from shed.fsutil import atomic_write
+from shed.fsutil import atomic_write, raise_file_limit
 from shed.images.service import Images
-from shed.server.accept import Acceptor, raise_file_limit
+from shed.server.accept import Acceptor
 from shed.server.app import App, Server
 from shed.server.connections import Connections
 from shed.server.listen import only_server, tcp_listener, unix_listener

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import resource
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -315,6 +316,20 @@ def test_compression_the_kernel_cannot_read(used: LayoutStore, tmp_path: Path) -
         assert mint_archive(
             used, archive, "base", kit=small_kit(used), writer=BuiltinWriter(Compression.parse(text))
         ).root_size
+
+
+def test_many_layers(store: LayoutStore, tmp_path: Path) -> None:
+    """499 layers, as an image of rpm-ostree has, with the few files that a process may usually have open."""
+    layers = [tar(folder("etc"), file("etc/os-release"), *(file(f"{number:03}"),)) for number in range(499)]
+    archive = Image(*layers, compress=False).archive(tmp_path / "many.tar")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (512, hard))
+    try:
+        result = mint_archive(store, archive, "many", kit=small_kit(store))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    with ErofsImage.open(store.blob_path(result.root_digest)) as image:
+        assert {b"%03d" % number for number in range(499)} <= {path for path, _ in image.walk()}
 
 
 def test_wrong_platform(used: LayoutStore, tmp_path: Path) -> None:

@@ -26,6 +26,15 @@ from support.layers.tars import file, source, tar
 DATA = os.urandom(3_000_000) + bytes(2_000_000)
 LAYER = tar(file("a", DATA), file("b", b"small"))
 SKIPPABLE = b"\x50\x2a\x4d\x18" + (5).to_bytes(4, "little") + b"hello"
+
+
+def long_zstd(data: bytes, log: int) -> bytes:
+    """Return `data` as a stream of which nobody knew the size, with a window of 1 << `log` bytes, as `zstd --long`."""
+    parameters = zstandard.ZstdCompressionParameters(window_log=log, compression_level=1)
+    packer = zstandard.ZstdCompressor(compression_params=parameters).compressobj()
+    return packer.compress(data) + packer.flush()
+
+
 PACKED: dict[str, bytes] = {
     "plain": LAYER,
     "gzip": gzip.compress(LAYER, 1),
@@ -33,6 +42,8 @@ PACKED: dict[str, bytes] = {
     "gzip with padding": gzip.compress(LAYER, 1) + bytes(512),
     "zstd": zstandard.compress(LAYER),
     "zstd in two frames": zstandard.compress(LAYER[:100_000]) + zstandard.compress(LAYER[100_000:]),
+    "zstd --long=28": long_zstd(LAYER, 28),
+    "zstd --long=29": long_zstd(LAYER, 29),
     "zstd:chunked": SKIPPABLE + zstandard.compress(LAYER) + SKIPPABLE,
 }
 
@@ -140,3 +151,17 @@ def test_zeros_take_no_space(tmp_path: Path) -> None:
         assert spool.digest() == digest_bytes(bytes(1 << 20) + b"x" * (1 << 20) + bytes(1 << 20))
         assert os.fstat(found.fd).st_blocks * 512 < 2 << 20
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("log", [30, 31])
+def test_windows_that_are_too_large(tmp_path: Path, log: int) -> None:
+    """The layer is not called damaged: it needs more memory than it gets, and the hint says how to pack it."""
+    with pytest.raises(DataError, match=rf"layer 1: zstd needs {1 << log - 30} GiB of memory to unpack it") as caught:
+        read(tmp_path, long_zstd(LAYER, log))
+    assert "--long=29" in str(caught.value.hint)
+
+
+def test_a_large_window_behind_the_first_frame(tmp_path: Path) -> None:
+    """It is not hidden there: only a first frame gets more than the usual memory, one at a time."""
+    with pytest.raises(DataError, match="layer 1 needs too much memory to unpack"):
+        read(tmp_path, zstandard.compress(LAYER[:100_000]) + long_zstd(LAYER[100_000:], 29))

@@ -12,8 +12,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from shed.fsutil import MOST_FILES
 from shed.server import accept
-from shed.server.accept import MOST_FILES, Acceptor
+from shed.server.accept import Acceptor
 
 SOON = 30.0
 
@@ -130,7 +131,7 @@ def test_the_limit_is_raised() -> None:
     """To what the administrator allows, and not beyond a number that is enough; a lower hard limit is no error."""
     code = """if True:
         import json, resource
-        from shed.server.accept import raise_file_limit
+        from shed.fsutil import raise_file_limit
         resource.setrlimit(resource.RLIMIT_NOFILE, (256, 700))
         raise_file_limit()
         print(json.dumps(resource.getrlimit(resource.RLIMIT_NOFILE)))"""
