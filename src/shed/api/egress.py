@@ -24,6 +24,10 @@ class Rule(PartialAnswer, kw_only=True, frozen=True):
     allow: Annotated[str, says("A name, `*.name`, `*`, or a network.", optional=True)] = ""
     deny: Annotated[str, says("As `allow`.", optional=True)] = ""
     ports: Annotated[list[int], says("The ports that it is about; absent: all.", optional=True)] = []
+    methods: Annotated[list[str], says("The HTTP methods that are allowed; absent: all.", optional=True)] = []
+    paths: Annotated[
+        list[str], says("The paths that are allowed, such as `/repos/me/*`; absent: all.", optional=True)
+    ] = []
 
 
 class Profile(Answer, kw_only=True, frozen=True):
@@ -54,6 +58,8 @@ class NewRule(Body, kw_only=True, frozen=True, forbid_unknown_fields=True):
     allow: Annotated[str | None, says("A name, `*.name`, `*`, or a network.")] = None
     deny: Annotated[str | None, says("As `allow`.")] = None
     ports: Annotated[list[int] | None, says("The ports that it is about; absent: all.")] = None
+    methods: Annotated[list[str] | None, says("The HTTP methods that are allowed; absent: all.")] = None
+    paths: Annotated[list[str] | None, says("The paths that are allowed, such as `/repos/me/*`; absent: all.")] = None
 
 
 class SetProfile(Body, kw_only=True, frozen=True, forbid_unknown_fields=True):
@@ -102,7 +108,7 @@ class EgressLogParams(ShedParams, kw_only=True, frozen=True, forbid_unknown_fiel
 
 
 class Decision(PartialAnswer, kw_only=True, frozen=True):
-    """One connection, or an attempt at one."""
+    """One connection, or an attempt at one; where TLS is opened, one request."""
 
     time: Time = ""
     shed: ShedName = ""
@@ -111,6 +117,10 @@ class Decision(PartialAnswer, kw_only=True, frozen=True):
     port: Annotated[int, says("TCP port.")] = 0
     allowed: Annotated[bool, says("What was decided.")] = False
     rule: Annotated[str, says("The rule, or what stands against it.", optional=True)] = ""
+    method: Annotated[str, says("Of a request, where TLS is opened; absent for a connection.", optional=True)] = ""
+    path: Annotated[str, says("Of a request, without its query; 500 characters at most.", optional=True)] = ""
+    status: Annotated[int, says("The status of the answer to a request.", optional=True)] = 0
+    secrets: Annotated[list[str], says("The names of the secrets that a request was given.", optional=True)] = []
     error: Annotated[str, says("Why it did not come about although it was allowed.", optional=True)] = ""
     cut: Annotated[bool, says("Whether new rules have ended it.", optional=True)] = False
     sent: Annotated[int, says("Bytes out of the shed.", optional=True)] = 0

@@ -119,8 +119,12 @@ def _print(entries: list[dict[str, Any]], options: Options) -> None:
             continue
         verdict = "cut" if entry.get("cut") else "allowed" if entry.get("allowed") else "refused"
         host = f"{entry.get('name') or entry.get('address')}:{entry.get('port')}"
-        why = entry.get("error") or entry.get("rule") or ""
-        say(f"{entry.get('time')}  {verdict:<7}  {host}  {why}")
+        words = [str(entry[key]) for key in ("method", "path", "status", "error") if entry.get(key)]
+        if used := entry.get("secrets"):
+            words.append(f"with {', '.join(used)}")
+        if not entry.get("error") and entry.get("rule"):
+            words.append(str(entry["rule"]))
+        say(f"{entry.get('time')}  {verdict:<7}  {host}  {' '.join(words)}")
 
 
 @command("egress profile list")

@@ -5,10 +5,22 @@ from __future__ import annotations
 import socket
 import time
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from shed.egress.addresses import MADE_UP, Address
 from shed.egress.policy import Policy, Verdict
-from shed.egress.pump import Pump
+
+
+class Counted(Protocol):
+    """What copies bytes, and counts them."""
+
+    @property
+    def sent(self) -> int:
+        """Bytes that went out of the shed."""
+
+    @property
+    def received(self) -> int:
+        """Bytes that came into the shed."""
 
 
 @dataclass(slots=True, eq=False)
@@ -23,7 +35,9 @@ class Flow:
     client: socket.socket
     verdict: Verdict = field(default_factory=lambda: Verdict(False, ""))
     began: float = field(default_factory=time.monotonic)
-    pump: Pump | None = None
+    outside: socket.socket | None = None
+    """The other side, if this process reads what comes from there."""
+    pump: Counted | None = None
     cut: bool = False
     """Whether it was ended because the rules have changed."""
     error: str | None = None

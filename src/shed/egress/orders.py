@@ -11,8 +11,24 @@ from functools import cached_property
 from typing import Any
 
 from shed.egress.authority import Authority
+from shed.egress.limits import UNLIMITED, Limits
 from shed.egress.policy import Policy, Profile
 from shed.egress.secret import Secret
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """Why TLS is opened for a host: what holds for each request to it."""
+
+    secrets: tuple[Secret, ...]
+    """Those that may be sent to it."""
+    limits: tuple[Limits, ...] | None
+    """The methods and paths that rules allow; None: all."""
+
+    @property
+    def is_limited(self) -> bool:
+        """Whether some requests are not made."""
+        return self.limits is not None or any(secret.limits != UNLIMITED for secret in self.secrets)
 
 
 @dataclass(frozen=True)
@@ -31,6 +47,14 @@ class Orders:
     def policy(self) -> Policy:
         """The rules of all profiles together."""
         return Policy.of(self.profiles)
+
+    def opening(self, name: str | None, port: int) -> Opening | None:
+        """Return why TLS is opened for a connection to `port` of the host `name`; None when it is not."""
+        if name is None:
+            return None
+        secrets = tuple(secret for secret in self.secrets if secret.is_for(name))
+        limits = self.policy.limits(name, port)
+        return Opening(secrets, limits) if secrets or limits is not None else None
 
     @classmethod
     def parse(cls, document: dict[str, Any]) -> Orders:

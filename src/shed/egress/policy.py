@@ -7,6 +7,9 @@ rules:
   - allow: "*.github.com"   # subdomains only; `github.com` is that name alone, `*` every name
     ports: [443, 22]        # absent: every port
   - deny: tracker.example
+  - allow: api.example.com  # TLS is opened, and these requests alone are made
+    methods: [GET]
+    paths: [/repos/me/*]
   - allow: 10.1.2.0/24      # addresses; a network behind the host is opened only by a rule that lies within it
 log: refused                # or all
 ```
@@ -24,6 +27,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from shed.egress.addresses import Address, Network, forbidden, is_private_network, private
+from shed.egress.limits import UNLIMITED, Limits
 from shed.errors import NotFoundError, UsageError
 
 _LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
@@ -33,7 +37,7 @@ MOST_NAME = 253
 MOST_RULES = 1000
 """Of one profile."""
 LOGS = ("refused", "all")
-_MEMBERS = ("allow", "deny", "ports")
+_MEMBERS = ("allow", "deny", "ports", "methods", "paths")
 _HINT = "a rule is allow: or deny: with a name, *.name, * or a network, and if need be ports: [443]"
 
 
@@ -49,12 +53,14 @@ class Rule:
     network: Network | None = None
     profile: str = ""
     """The profile that it belongs to."""
+    limits: Limits = UNLIMITED
+    """The requests that an allowed name is meant for."""
 
     def __str__(self) -> str:
         """Return the rule as the log has it."""
         ports = "" if self.ports is None else f" ports {','.join(map(str, sorted(self.ports)))}"
         subject = self.name if self.name is not None else str(self.network)
-        return f"{self.profile}: {'allow' if self.allow else 'deny'} {subject}{ports}"
+        return f"{self.profile}: {'allow' if self.allow else 'deny'} {subject}{ports} {self.limits}".rstrip()
 
     def fits_name(self, name: str, port: int) -> bool:
         """Say whether the rule is about `port` of the host called `name`, which is normal (`normal_name`)."""
@@ -104,6 +110,11 @@ class Policy:
             if rule.fits_name(name, port):
                 return Verdict(rule.allow, str(rule))
         return NO_RULE
+
+    def limits(self, name: str, port: int) -> tuple[Limits, ...] | None:
+        """Return the requests that are allowed to a host that is; None when all are."""
+        found = tuple(rule.limits for rule in self.rules if rule.allow and rule.fits_name(name, port))
+        return None if not found or UNLIMITED in found else found
 
     def may_look_up(self, name: str) -> bool:
         """Say whether some port of `name` is allowed, so that its addresses may be asked for."""
@@ -204,18 +215,28 @@ def _rule(profile: str, number: int, document: object) -> Rule:
     if not isinstance(subject, str) or not subject:
         raise _wrong(profile, f"{where}: {subject!r} is neither a name nor a network")
     ports = _ports(profile, where, document.get("ports"))
-    if subject == "*":
-        return Rule(allow, ports, name="*", profile=profile)
     try:
-        return Rule(allow, ports, network=ipaddress.ip_network(subject), profile=profile)
+        limits = Limits.parse(document.get("methods"), document.get("paths"))
+    except ValueError as error:
+        raise _wrong(profile, f"{where}: {error}") from None
+    if limits != UNLIMITED and not allow:
+        raise _wrong(profile, f"{where}: a denial has no methods and paths: allow those that are meant")
+    if subject == "*":
+        return Rule(allow, ports, name="*", profile=profile, limits=limits)
+    try:
+        network = ipaddress.ip_network(subject)
     except ValueError as error:
         if "/" in subject or re.fullmatch(r"[0-9.]+|.*:.*", subject):
             raise _wrong(profile, f"{where}: {error}") from None
+    else:
+        if limits != UNLIMITED:
+            raise _wrong(profile, f"{where}: methods and paths are for names, not for networks")
+        return Rule(allow, ports, network=network, profile=profile)
     prefix, rest = ("*.", subject[2:]) if subject.startswith("*.") else ("", subject)
     if not rest.isascii():
         raise _wrong(profile, f"{where}: {subject!r} is not ASCII: write its xn-- form")
     try:
-        return Rule(allow, ports, name=prefix + normal_name(rest), profile=profile)
+        return Rule(allow, ports, name=prefix + normal_name(rest), profile=profile, limits=limits)
     except ValueError:
         raise _wrong(profile, f"{where}: {subject!r} is neither a name, *.name, * nor a network") from None
 
@@ -234,7 +255,9 @@ def _ports(profile: str, where: str, value: object) -> frozenset[int] | None:
 def _to_json(rule: Rule) -> dict[str, Any]:
     subject = rule.name if rule.name is not None else str(rule.network)
     shown: dict[str, Any] = {"allow" if rule.allow else "deny": subject}
-    return shown if rule.ports is None else {**shown, "ports": sorted(rule.ports)}
+    if rule.ports is not None:
+        shown["ports"] = sorted(rule.ports)
+    return {**shown, **rule.limits.to_json()}
 
 
 def _wrong(profile: str, what: str) -> UsageError:

@@ -13,8 +13,10 @@ import struct
 
 _LISTEN = 2.0
 """Seconds that a client has to say what it speaks."""
-_METHODS = (b"GET ", b"HEAD ", b"POST ", b"PUT ", b"PATCH ", b"DELETE ", b"OPTIONS ", b"CONNECT ", b"TRACE ")
-_TLS_HANDSHAKE = 22
+METHODS = (b"GET ", b"HEAD ", b"POST ", b"PUT ", b"PATCH ", b"DELETE ", b"OPTIONS ", b"CONNECT ", b"TRACE ")
+"""How a request of HTTP begins."""
+TLS_HANDSHAKE = 22
+"""The first byte of a client that speaks TLS."""
 _ACCESS_DENIED = bytes((21, 3, 3, 0, 2, 2, 49))
 """A fatal alert (RFC 8446, section 6.2)."""
 _RESET = struct.pack("ii", 1, 0)
@@ -46,9 +48,9 @@ async def refuse(client: socket.socket, sentence: str, hint: str) -> None:
 
 def _answer(said: bytes, sentence: str, hint: str) -> bytes:
     """Return what to tell a client that began with `said`; nothing when there is no way to."""
-    if said[:1] == bytes((_TLS_HANDSHAKE,)):
+    if said[:1] == bytes((TLS_HANDSHAKE,)):
         return _ACCESS_DENIED
-    if not said.startswith(_METHODS):
+    if not said.startswith(METHODS):
         return b""
     body = f"{sentence}\n{hint}\n".encode()
     head = (

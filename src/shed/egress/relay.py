@@ -14,6 +14,7 @@ import socket
 import struct
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from shed.egress.addresses import MADE_UP, Address
 from shed.egress.flow import Flow
@@ -23,6 +24,9 @@ from shed.egress.orders import Orders
 from shed.egress.policy import Verdict
 from shed.egress.pump import Pipes, Pump, is_gone
 from shed.egress.refusal import refuse
+
+if TYPE_CHECKING:
+    from shed.egress.opening import Opener
 
 log = logging.getLogger(__name__)
 MOST_FLOWS = 1024
@@ -77,6 +81,7 @@ class Relay:
         self._slots = asyncio.Semaphore(MOST_FLOWS)
         self._lookups = asyncio.Semaphore(_MOST_LOOKUPS)
         self._told = False
+        self._opener: Opener | None = None
 
     def start(self, listener: socket.socket, udp: socket.socket, dns_listener: socket.socket) -> None:
         """Serve what comes by these sockets, which belong to that namespace, from now on."""
@@ -98,13 +103,17 @@ class Relay:
 
     def set_orders(self, orders: Orders) -> int:
         """Obey `orders` from now on; cut what they do not allow, and return how many connections that were."""
-        self.orders = orders
+        before, self.orders = self.orders, orders
         cut = 0
         for flow in list(self.flows):
             verdict = flow.still_allowed(orders.policy)
+            if verdict.allowed and orders.opening(flow.name, flow.port) != before.opening(flow.name, flow.port):
+                verdict = Verdict(False, "what holds for requests to its host has changed")
             if flow.verdict.allowed and not verdict.allowed:
                 flow.cut, flow.verdict = True, verdict
-                _reset(flow.client)
+                for sock in (flow.client, flow.outside):
+                    if sock is not None:
+                        _reset(sock)
                 cut += 1
         return cut
 
@@ -153,11 +162,13 @@ class Relay:
         self.flows.add(flow)
         try:
             addresses = await self._decide(flow)
+            opened = flow.verdict.allowed and await self._open(flow, addresses)
             if not flow.verdict.allowed:
                 self._outside.record(flow.record(self.name))
                 await refuse(client, *self._explained(flow))
                 return
-            await self._connect(flow, addresses)
+            if not opened:
+                await self._connect(flow, addresses)
             if flow.error is not None or flow.cut or self.orders.policy.log_all:
                 self._outside.record(flow.record(self.name))
         finally:
@@ -192,6 +203,25 @@ class Relay:
         sentence = f"shed: a connection to {flow.target} is not allowed: {flow.verdict.reason}"
         return sentence, f"on the host, see: shed egress log {self.name}"
 
+    async def _open(self, flow: Flow, addresses: list[Address]) -> bool:
+        """Serve `flow` if its requests are looked at, and say whether that was done."""
+        if (opening := self.orders.opening(flow.name, flow.port)) is None:
+            return False
+        if self._opener is None:
+            from shed.egress.opening import Opener  # noqa: PLC0415  most processes never need what it imports
+
+            self._opener = Opener(self.name, lambda: self.orders, self._record_request)
+        _set_options(flow.client)
+        try:
+            return await self._opener.serve(flow, opening, lambda: self._dial(flow, addresses))
+        except OSError:
+            _reset(flow.client)
+            return True
+
+    def _record_request(self, told: dict[str, object]) -> None:
+        if not told["allowed"] or "error" in told or told.get("secrets") or self.orders.policy.log_all:
+            self._outside.record(told)
+
     async def _connect(self, flow: Flow, addresses: list[Address]) -> None:
         """Dial the first of `addresses` that answers, and copy until the end."""
         outside = await self._dial(flow, addresses)
@@ -199,10 +229,7 @@ class Relay:
             _reset(flow.client)
             return
         with outside:
-            for sock in (outside, flow.client):
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _KEEPALIVE)
+            _set_options(flow.client)
             flow.pump = Pump(flow.client, outside, self._outside.pipes)
             try:
                 if not flow.cut:
@@ -230,6 +257,7 @@ class Relay:
                 raise
             else:
                 flow.address, flow.error = address, None
+                _set_options(outside)
                 return outside
         return None
 
@@ -264,6 +292,12 @@ class Relay:
     async def _resolve(self, name: str) -> list[Address]:
         async with self._lookups:
             return await self._outside.resolve(name)
+
+
+def _set_options(sock: socket.socket) -> None:
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _KEEPALIVE)
 
 
 def _reset(sock: socket.socket) -> None:

@@ -91,6 +91,10 @@ class Lab:
         binds = f"mount --bind {self._hosts} /etc/hosts && mount --bind {self.folder}/nsswitch.conf /etc/nsswitch.conf"
         return self._start(self.host, ["sh", "-c", f"{binds} && {words}"], **environment)
 
+    def start_in_internet(self, *words: str) -> subprocess.Popen[bytes]:
+        """Start a program at all addresses of the internet that prints something when it is ready."""
+        return self._start(self.internet, list(words))
+
     def do(self, message: dict[str, Any], sockets: Sequence[socket.socket] = ()) -> dict[str, Any]:
         """Send the relay's process one message and return its answer."""
         with socket.socket(socket.AF_UNIX) as client:
