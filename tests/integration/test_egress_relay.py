@@ -124,7 +124,8 @@ def test_a_name_does_not_lead_to_the_host_or_behind_it(net: Lab, address: str) -
     net.names({name: [address]})
     net.rule({"allow": "*"}, {"allow": "0.0.0.0/0"})
     told = fetch(net, f"http://{name}/hello")
-    assert told.startswith(f"403 shed: a connection to {name}:80 is not allowed: {address} is")
+    assert told.startswith(f"403 shed: a connection to {name}:80 is not allowed: its address is")
+    assert net.decisions()[-1]["address"] == address
 
 
 def test_of_a_names_addresses_only_those_are_dialled_that_may_be(net: Lab) -> None:

@@ -29,6 +29,8 @@ TTL = 10
 MOST_ASKED = 64
 """Queries of one shed that are under way at once; more are dropped, and asked again by whoever cares."""
 _MOST_UDP = 512
+_MOST_QUERY = 1232
+"""Bytes: a question has 259 at most.  Thousands of records would take a tenth of a second, in which all sheds wait."""
 _REVERSE = ".in-addr.arpa"
 
 Exists = Callable[[str], Awaitable[bool]]
@@ -59,6 +61,8 @@ class NameService:
 
     async def answer(self, query: bytes) -> bytes | None:
         """Return the answer to `query`, None for what is not one."""
+        if len(query) > _MOST_QUERY:
+            return None
         try:
             message = dns.message.from_wire(query, ignore_trailing=False)
         except (dns.exception.DNSException, ValueError):

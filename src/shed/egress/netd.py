@@ -79,7 +79,7 @@ class Netd:
                 return {"cut": self._relays[shed].set_orders(orders)}
             if what != "open" or len(sockets) != 3:
                 raise ValueError(f"{what!r} with {len(sockets)} sockets")
-            if (old := self._relays.pop(shed, None)) is not None:
+            while (old := self._relays.pop(shed, None)) is not None:  # another one may come while that waits
                 await old.close()
             relay = self._relays[shed] = Relay(shed, orders, self._outside)
             relay.start(*sockets)
@@ -196,6 +196,7 @@ def main(run: str, logs: str) -> int:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return 3
+    os.environ["LOCALDOMAIN"] = "."  # resolv.conf(5): NAME is asked for, never NAME.SEARCH, which the rules do not know
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     asyncio.run(_serve(Path(run), Path(logs) / DECISIONS))

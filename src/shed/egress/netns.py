@@ -12,7 +12,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from shed.egress.netns_setup import GATEWAY, PREFIX
+from shed.egress.netns_setup import GATEWAY, PREFIX, SHED
 from shed.errors import BackendError
 
 _PROGRAM = Path(__file__).with_name("netns_setup.py")
@@ -22,7 +22,7 @@ _PARENT_FD = 3
 _MOST_ANSWER = 4096
 SOCKET = "netns.sock"
 """In a VM's folder: whoever connects is given the sockets of its network namespace."""
-ADDRESS, DNS = f"10.0.2.15/{PREFIX}", GATEWAY
+ADDRESS, DNS = f"{SHED}/{PREFIX}", GATEWAY
 """What a shed's card and its name service have."""
 
 _REMEDIES = {
@@ -80,13 +80,11 @@ def make() -> Netns:
             os.close(high)
         theirs.close()
         try:
-            answer, descriptors, _, _ = socket.recv_fds(ours, _MOST_ANSWER, 4)
+            answer, descriptors, _, _ = socket.recv_fds(ours, _MOST_ANSWER, 4, socket.MSG_CMSG_CLOEXEC)
         except OSError as error:
             raise NoNetworkError(f"the network of a shed cannot be made: {error}") from error
         finally:
             os.waitpid(pid, 0)
-    for descriptor in descriptors:
-        os.set_inheritable(descriptor, False)
     if len(descriptors) == 4:
         return Netns(descriptors[0], (descriptors[1], descriptors[2], descriptors[3]))
     raise _explained(answer)
@@ -99,7 +97,7 @@ def take(folder: Path) -> list[socket.socket]:
         with socket.socket(socket.AF_UNIX) as client:
             client.settimeout(_TIMEOUT)
             client.connect(f"/proc/self/fd/{handle}/{SOCKET}")  # a socket's path has 108 bytes at most
-            _, descriptors, _, _ = socket.recv_fds(client, 1, 4)
+            _, descriptors, _, _ = socket.recv_fds(client, 1, 4, socket.MSG_CMSG_CLOEXEC)
     except OSError as error:
         raise NoNetworkError(f"the virtual machine in {folder} has no network: {error.strerror}") from error
     finally:

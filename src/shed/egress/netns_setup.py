@@ -20,8 +20,8 @@ import struct
 import subprocess
 import sys
 
-GATEWAY, PREFIX = "10.0.2.2", 24
-"""Its only address: the shed's gateway and name server."""
+GATEWAY, SHED, PREFIX = "10.0.2.2", "10.0.2.15", 24
+"""Its only address, the shed's gateway and name server; and the only one from which it takes anything."""
 PORT = 1
 """TCP port of the relay's listener; whoever connects to it by number is redirected like everybody."""
 _PARENT = 3
@@ -37,6 +37,13 @@ _SIOCSIFADDR, _SIOCSIFNETMASK, _SIOCSIFFLAGS, _SIOCGIFFLAGS = 0x8916, 0x891C, 0x
 _UP = 0x1
 
 RULES = f"""
+table netdev shed {{
+    chain arrive {{
+        type filter hook ingress device "{_CARD}" priority filter; policy drop
+        arp saddr ip {SHED} accept
+        ip saddr {SHED} ip frag-off & 0x3fff == 0 ip protocol {{ tcp, udp, icmp }} accept
+    }}
+}}
 table ip shed {{
     chain arrive {{
         type nat hook prerouting priority dstnat
@@ -44,11 +51,9 @@ table ip shed {{
         iifname "{_CARD}" tcp dport 53 redirect to :53
         iifname "{_CARD}" meta l4proto tcp redirect to :{PORT}
     }}
-    chain enter {{
+    chain count {{
         type filter hook prerouting priority -150
-        iifname "{_CARD}" ip saddr != {GATEWAY}/{PREFIX} drop
-        iifname "{_CARD}" ip frag-off & 0x3fff != 0 drop
-        iifname "{_CARD}" ct state new ct count over {_MOST_FLOWS} drop
+        ct state new ct count over {_MOST_FLOWS} drop
     }}
     chain input {{
         type filter hook input priority filter; policy drop
@@ -65,8 +70,15 @@ table ip shed {{
     }}
 }}
 """
-"""In the syntax of nft(8).  `output` lets out only what belongs to a connection that the shed began."""
+"""In the syntax of nft(8).  The first chain comes before all other code of the kernel: what it drops is never put
+together from fragments, and takes no entry of the neighbour table, which all of the host has in common.  `output` lets
+out only what belongs to a connection that the shed began.
+"""
 
+_MEMORY = "4096 131072 1048576"
+"""Bytes of a socket's buffers, at least, at first, and at most: the host has one limit for all TCP, and a shed could
+fill a thousand buffers.
+"""
 _SETTINGS = {
     "net/ipv6/conf/all/disable_ipv6": "1",
     "net/ipv6/conf/default/disable_ipv6": "1",
@@ -75,6 +87,11 @@ _SETTINGS = {
     "net/ipv4/conf/all/arp_ignore": "1",
     "net/ipv4/ip_forward": "0",
     "net/ipv4/tcp_syncookies": "1",
+    "net/ipv4/tcp_rmem": _MEMORY,
+    "net/ipv4/tcp_wmem": _MEMORY,
+    "net/ipv4/tcp_min_snd_mss": "536",
+    "net/netfilter/nf_conntrack_udp_timeout": "12",  # a query's answer comes within ten
+    "net/netfilter/nf_conntrack_udp_timeout_stream": "12",
     "net/netfilter/nf_conntrack_tcp_timeout_syn_recv": "20",
     "net/netfilter/nf_conntrack_tcp_timeout_established": "86400",
 }

@@ -4,7 +4,7 @@ A profile is a list of rules:
 
 ```yaml
 rules:
-  - allow: "*.github.com"   # subdomains only; `github.com` is that name alone, `*` every name
+  - allow: "*.github.com"   # subdomains only; `github.com` is that name alone, `*` every name with a dot
     ports: [443, 22]        # absent: every port
   - deny: tracker.example
   - allow: api.example.com  # TLS is opened, and these requests alone are made
@@ -65,6 +65,8 @@ class Rule:
     def fits_name(self, name: str, port: int) -> bool:
         """Say whether the rule is about `port` of the host called `name`, which is normal (`normal_name`)."""
         if self.name is None or not self._fits_port(port):
+            return False
+        if self.allow and self.name == "*" and "." not in name:  # such names are of the host's network alone
             return False
         return name_fits(self.name, name)
 
@@ -134,10 +136,12 @@ class Policy:
         """Return the verdict on a connection to `port` of `address`.
 
         With `named` the address is what a name stands for that is allowed already: then it takes a rule only when it
-        is behind the host.  `own` tells the host's own addresses.
+        is behind the host, and the reason does not tell the shed which address a name has there.  `own` tells the
+        host's own addresses.
         """
+        it = "its address" if named else address
         if forbidden(address) or own(address):
-            return Verdict(False, f"{address} is never reached from a shed")
+            return Verdict(False, f"{it} is never reached from a shed")
         behind = private(address)
         for rule in self.rules:
             if not rule.fits_address(address, port):
@@ -148,7 +152,7 @@ class Policy:
             if not behind or is_private_network(rule.network):
                 return Verdict(True, str(rule))
         if behind:
-            return Verdict(False, f"{address} is in a private network, and no rule names that")
+            return Verdict(False, f"{it} is in a private network, and no rule names that")
         return Verdict(True, "") if named else NO_RULE
 
 

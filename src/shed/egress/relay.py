@@ -38,8 +38,12 @@ _DIAL = 10.0
 """Seconds for one address to answer."""
 _MOST_DIALLED = 4
 """Addresses of a name that are tried."""
+_FREE, _BUFFER = 64, 128 << 10
+"""Connections of a shed for which the kernel chooses the size of the receive buffer (up to 6 MB), and its bytes for
+others: what a shed does not read lies there, and the host has one limit for all TCP.
+"""
 _LOOK_UP = 10.0
-_MOST_LOOKUPS = 16
+_MOST_LOOKUPS = 8
 """Names that are looked up at once for one shed: others get their turn, too."""
 _RESET = struct.pack("ii", 1, 0)
 _PAUSE = 0.05
@@ -192,7 +196,7 @@ class Relay:
         verdicts = {address: self._about(address, flow.port, named=True) for address in found}
         allowed = [address for address, verdict in verdicts.items() if verdict.allowed]
         if found and not allowed:
-            flow.verdict = next(iter(verdicts.values()))
+            flow.address, flow.verdict = next(iter(verdicts.items()))  # for the log
         return allowed
 
     def _about(self, address: Address, port: int, *, named: bool) -> Verdict:
@@ -232,7 +236,9 @@ class Relay:
             _set_options(flow.client)
             flow.pump = Pump(flow.client, outside, self._outside.pipes)
             try:
-                if not flow.cut:
+                if flow.cut:
+                    _reset(flow.client)
+                else:
                     await flow.pump.run()
             except OSError:
                 _reset(flow.client)
@@ -243,6 +249,8 @@ class Relay:
         for address in addresses[:_MOST_DIALLED]:
             family = socket.AF_INET if address.version == 4 else socket.AF_INET6
             outside = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+            if len(self.flows) > _FREE:
+                outside.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)
             try:
                 async with asyncio.timeout(_DIAL):
                     await loop.sock_connect(outside, (str(address), flow.port))
@@ -257,6 +265,10 @@ class Relay:
                 raise
             else:
                 flow.address, flow.error = address, None
+                if not (verdict := flow.still_allowed(self.orders.policy)).allowed:  # new rules, while it was dialled
+                    flow.cut, flow.verdict = True, verdict
+                    outside.close()
+                    return None
                 _set_options(outside)
                 return outside
         return None

@@ -14,7 +14,8 @@ from shed.egress.addresses import Address
 KEPT = 5.0
 """Seconds for which an answer is used again: a query and the connection behind it ask once."""
 MOST_KEPT = 4096
-AT_ONCE = 32
+AT_ONCE = 64
+"""For all sheds together; each has a limit of its own, so that nobody waits for the slow names of another."""
 _NO_NAME = {socket.EAI_NONAME, getattr(socket, "EAI_NODATA", -5)}
 _Answer = tuple[float, "asyncio.Future[list[Address]]"]
 

@@ -33,7 +33,7 @@ def send(sock: socket.socket, message: dict[str, Any], descriptors: list[int] | 
 
 def receive(sock: socket.socket) -> tuple[dict[str, Any], list[int]]:
     """Return the next message and what came with it.  Raises `Closed`, `OSError`, and `ValueError` for nonsense."""
-    head, descriptors, _, _ = socket.recv_fds(sock, _LENGTH, MOST_DESCRIPTORS)
+    head, descriptors, _, _ = socket.recv_fds(sock, _LENGTH, MOST_DESCRIPTORS, socket.MSG_CMSG_CLOEXEC)
     if len(head) != _LENGTH:
         raise Closed
     size = int.from_bytes(head, "big")

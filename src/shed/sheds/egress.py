@@ -7,6 +7,7 @@ import collections
 import contextlib
 import json
 import logging
+import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from shed.egress.process import NetdProcess
 from shed.egress.store import ProfileStore
 from shed.errors import ShedError
 from shed.progress import Progress
-from shed.sheds.metadata import Record
+from shed.sheds.metadata import Record, load
 from shed.sheds.outfits import Outfits
 from shed.threads import in_thread
 
@@ -47,6 +48,9 @@ class Egress:
         self._networks = backend.capabilities.networks
         self._netd = NetdProcess(paths.run, paths.logs)
         self._logs = paths.logs
+        self._instances = paths.instances
+        self._telling = threading.Lock()
+        """Held from when a record is read until the relay obeys it: what was saved last is what holds in the end."""
 
     def problem(self) -> str:
         """Return why no shed of this server has a network; empty when they have one.  Blocks for a moment."""
@@ -81,7 +85,7 @@ class Egress:
         """Have the rules of `record` hold for its running VM from now on; return how many connections that has cut."""
         if self._networks is None or self._networks.problem() is not None:
             return 0
-        return await in_thread(self._netd.rule, record.name, self._orders(record))
+        return await in_thread(self._rule, record.name)
 
     async def close(self, name: str) -> None:
         """Relay nothing for a shed whose VM has gone.  What goes wrong is logged: the namespace has gone too."""
@@ -140,11 +144,13 @@ class Egress:
             for record, state_dir in await asyncio.to_thread(lambda: list(self._running()))
         }
         for name, (record, state_dir) in there.items():
-            if name not in known:
-                try:
+            try:
+                if name in known:
+                    await self.change(record)  # an earlier server may have ended between saving and telling
+                else:
                     await self._lead(record, state_dir)
-                except ShedError as error:
-                    log.warning("shed %s has no network: %s", name, error)
+            except ShedError as error:
+                log.warning("shed %s: its rules do not hold, or it has no network: %s", name, error)
         for name in known.keys() - there.keys():
             await self.close(name)
 
@@ -152,10 +158,18 @@ class Egress:
         assert self._networks is not None
         sockets = self._networks.sockets(state_dir)
         try:
-            self._netd.open(record.name, self._orders(record), sockets)
+            with self._telling:
+                self._netd.open(record.name, self._orders(self._saved(record.name)), sockets)
         finally:
             for sock in sockets:
                 sock.close()
+
+    def _rule(self, name: str) -> int:
+        with self._telling:
+            return self._netd.rule(name, self._orders(self._saved(name)))
+
+    def _saved(self, name: str) -> Record:
+        return load(self._instances / name)
 
     def _orders(self, record: Record) -> Orders:
         """Return what holds for a shed.  A profile that is gone denies everything: nobody knows what it denied."""

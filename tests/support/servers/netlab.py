@@ -28,6 +28,7 @@ from typing import Any
 
 from shed.egress import netns, wire
 from shed.egress.netdfiles import DECISIONS, SOCKET
+from support.servers.netwatch import NAME_SERVER
 
 SOURCE = Path(__file__).parents[3] / "src"
 _CLONE_NEWNET = 0x40000000
@@ -60,6 +61,7 @@ class Lab:
         _ip("link", "add", "veth", "netns", self.host, "type", "veth", "peer", "name", "veth", "netns", self.internet)
         for name, address in ((self.host, "100.127.0.1"), (self.internet, "100.127.0.2")):
             _ip("-n", name, "addr", "add", f"{address}/30", "dev", "veth")
+            _ip("-n", name, "link", "set", "veth", "addrgenmode", "none")  # or it speaks IPv6 on its own
             _ip("-n", name, "link", "set", "veth", "up")
         _ip("-n", self.host, "route", "add", "default", "via", "100.127.0.2")
         _ip("-n", self.internet, "route", "add", "local", "0.0.0.0/0", "dev", "lo")
@@ -74,12 +76,22 @@ class Lab:
         self._hosts = folder / "hosts"
         self.names({})
         (folder / "nsswitch.conf").write_text("hosts: files\n")
+        (folder / "resolv.host.conf").write_text("nameserver 100.127.0.2\nsearch corp.example\n")
 
     def names(self, names: dict[str, Sequence[str]]) -> None:
         """Have the host's resolver know these names, and no others."""
         lines = [f"{address} {name}\n" for name, addresses in names.items() for address in addresses]
         self._hosts.write_text("127.0.0.1 localhost\n" + "".join(lines))
         self.known = names
+
+    def start_name_server(self) -> None:
+        """Have the host's resolver ask a server in the internet, too, for names that it has no address of."""
+        self._start(self.internet, [sys.executable, "-c", NAME_SERVER, str(self.folder / "asked")])
+        (self.folder / "nsswitch.conf").write_text("hosts: files dns\n")
+
+    def asked(self) -> set[str]:
+        """Return the names that the server in the internet was asked for."""
+        return set((self.folder / "asked").read_text().split())
 
     def start_netd(self) -> subprocess.Popen[bytes]:
         """Start the relay's process in the host; its resolver asks our own file alone."""
@@ -88,8 +100,9 @@ class Lab:
 
     def start_in_host(self, words: str, **environment: str) -> subprocess.Popen[bytes]:
         """Start a program of the host, by shell, that prints something when it is ready; it resolves only our names."""
-        binds = f"mount --bind {self._hosts} /etc/hosts && mount --bind {self.folder}/nsswitch.conf /etc/nsswitch.conf"
-        return self._start(self.host, ["sh", "-c", f"{binds} && {words}"], **environment)
+        files = {"nsswitch.conf": "nsswitch.conf", "resolv.host.conf": "resolv.conf", "hosts": "hosts"}
+        binds = [f"mount --bind {self.folder}/{ours} /etc/{theirs}" for ours, theirs in files.items()]
+        return self._start(self.host, ["sh", "-c", " && ".join([*binds, words])], **environment)
 
     def start_in_internet(self, *words: str) -> subprocess.Popen[bytes]:
         """Start a program at all addresses of the internet that prints something when it is ready."""

@@ -7,6 +7,7 @@ import dns.flags
 import dns.message
 import dns.opcode
 import dns.rcode
+import dns.rrset
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -102,6 +103,16 @@ async def test_odd_queries_are_refused() -> None:
     assert await service.answer(query.to_wire()) is None
     assert await service.answer(b"") is None
     assert await service.answer(b"\0" * 11) is None
+
+
+async def test_a_long_query_is_not_taken_apart() -> None:
+    """Thousands of records would take a tenth of a second, in which all sheds wait."""
+    query = dns.message.make_query("www.example", "A")
+    query.additional.append(
+        dns.rrset.from_text("www.example.", 1, "IN", "A", *(f"192.0.2.{last}" for last in range(99)))
+    )
+    assert len(query.to_wire()) > 1232
+    assert await NameService(Names(), exists).answer(query.to_wire()) is None
 
 
 @given(st.binary(max_size=600))

@@ -31,6 +31,8 @@ def address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
     ("*.github.com", "github.com", False),
     ("*.github.com", "evilgithub.com", False),
     ("*", "anything.example", True),
+    ("*", "intranet", False),
+    ("intranet", "intranet", True),
     ("GitHub.COM.", "github.com", True),
 ])  # fmt: skip
 def test_a_name_fits_a_rule(rule: str, name: str, fits: bool) -> None:
@@ -53,6 +55,11 @@ def test_a_denial_comes_before_whatever_allows() -> None:
         verdict = Policy.of(profiles).about_name("x.bad.example", 443)
         assert (verdict.allowed, verdict.reason) == (False, "b: deny *.bad.example")
         assert Policy.of(profiles).about_name("bad.example", 443).allowed
+
+
+def test_a_star_denies_names_without_a_dot_too() -> None:
+    """It allows none of them: they are of the host's own network."""
+    assert not policy({"deny": "*"}, {"allow": "intranet"}).about_name("intranet", 443).allowed
 
 
 def test_without_a_rule_the_answer_is_no() -> None:

@@ -1,0 +1,94 @@
+"""What the relay is told: what was saved last, whoever comes first."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from shed.config.paths import Paths
+from shed.config.server import Settings
+from shed.egress.orders import Orders
+from shed.progress import Progress
+from shed.sheds.egress import Egress
+from shed.sheds.metadata import Record, save
+from support.waiting import until
+
+RECORD = Record(
+    name="dev", image="busybox", lower_digest="sha256:" + "0" * 64, cpus=1, memory_mb=256, backend="qemu",
+    created_at="2026-01-01T00:00:00Z", upper_size_bytes=1 << 30, egress=["internet"],
+)  # fmt: skip
+
+
+class Netd:
+    """A relay that notes what it is told."""
+
+    def __init__(self, *known: str) -> None:
+        self.known = dict.fromkeys(known, 0)
+        self.told: list[tuple[str, list[str]]] = []
+
+    def open(self, shed: str, orders: Orders, _sockets: object) -> None:
+        """Note the profiles."""
+        self.told.append((shed, [profile.name for profile in orders.profiles]))
+
+    def rule(self, shed: str, orders: Orders) -> int:
+        """Note the profiles."""
+        self.told.append((shed, [profile.name for profile in orders.profiles]))
+        return 0
+
+    def sheds(self) -> dict[str, int]:
+        """Return what it relays for."""
+        return self.known
+
+    def watch(self) -> socket.socket:
+        """Return a connection that does not end."""
+        ours, self.theirs = socket.socketpair()
+        return ours
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Paths:
+    """The folders of a server whose shed dev is offline, by its record."""
+    paths = Paths(tmp_path / "data", tmp_path / "run")
+    (paths.instances / "dev").mkdir(parents=True)
+    save(paths.instances / "dev", replace(RECORD, egress=["offline"]))
+    return paths
+
+
+def egress(paths: Paths, netd: Netd, monkeypatch: pytest.MonkeyPatch) -> Egress:
+    """Return what rules sheds on a backend that has networks."""
+    networks: Any = SimpleNamespace(problem=lambda: None, sockets=lambda _: [])
+    backend: Any = SimpleNamespace(capabilities=SimpleNamespace(networks=networks))
+    outfits: Any = SimpleNamespace(extra_authorities=lambda: ())
+    made = Egress(paths, backend, Settings(), outfits, lambda: [(RECORD, paths.instances / "dev")])
+    monkeypatch.setattr(made, "_netd", netd)
+    return made
+
+
+async def test_an_older_record_opens_nothing(saved: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who read the record before others changed it does not bring back what it said."""
+    netd = Netd()
+    ruled = egress(saved, netd, monkeypatch)
+    await ruled.change(RECORD)
+    await ruled.begin(RECORD, saved.instances / "dev", Progress())
+    assert netd.told == [("dev", ["offline"])] * 2
+
+
+async def test_a_relay_that_ran_on_is_told_what_was_saved(saved: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server may end between saving rules and telling the relay; the next one tells it."""
+    netd = Netd("dev")
+    task = asyncio.ensure_future(egress(saved, netd, monkeypatch).keep())
+    try:
+        await until(lambda: netd.told, what="the relay is told")
+        assert netd.told == [("dev", ["offline"])]
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+        netd.theirs.close()
