@@ -90,6 +90,7 @@ GROUPS: tuple[tuple[str, int, int, Codes], ...] = (
         "TOKEN_NOT_FOUND": ("There is no token of that name.", "see: shed token list"),
         "SSH_KEY_NOT_FOUND": ("No such key was let in.", "see: shed ssh-key list"),
         "UNKNOWN_EGRESS_PROFILE": ("There is no egress profile of that name.", "see: shed egress profile list"),
+        "PORT_NOT_PUBLISHED": ("The shed has no such port to take away.", "see: shed ports NAME"),
         "UNKNOWN_PROFILE": ("The file of tunnels has no such profile.", "see ~/.shed/tunnels.yaml"),
     }),
     ("ConflictError", 409, 1, {

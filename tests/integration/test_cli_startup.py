@@ -94,6 +94,7 @@ REQUEST = (
         "shed.client.sync",
         "shed.client.sync.api",
         "shed.client.sync.driver",
+        "shed.client.sync.network",
         "shed.client.sync.requests",
         "shed.client.transport",
         "shed.config",

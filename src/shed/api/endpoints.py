@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from shed.api import access, egress, images, server, sheds, upgrades
+from shed.api import access, egress, images, ports, server, sheds, upgrades
 from shed.api.access import Right
 from shed.api.base import NoBody, Nothing, WorkParams
 from shed.api.endpoint import Endpoint, Old, delete, get, post
@@ -288,6 +288,24 @@ EGRESS_LOG = get(
     egress.EgressLogParams,
     egress.EgressLog,
     "Show what was decided about a shed's connections",
+)
+
+SHED_PORTS = get(
+    "shed_ports",
+    "/api/sheds/{name}/ports",
+    Right.READ,
+    sheds.ShedParams,
+    ports.ShedPorts,
+    "Show the ports of a shed",
+)
+CHANGE_PORTS = post(
+    "change_ports",
+    "/api/sheds/{name}/ports",
+    Right.ADMIN,
+    sheds.ShedParams,
+    ports.ChangePorts,
+    ports.ShedPorts,
+    "Publish ports of a shed, or no more, and open or close ports of the host to it",
 )
 
 USAGE = get("usage", "/api/system/df", Right.READ, Nothing, server.Usage, "Say what the server's data takes up")

@@ -21,6 +21,8 @@ Mode = Literal["rw", "ro", "git-rw"]
 LabelKey = Annotated[str, Meta(min_length=1, max_length=63, pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$(?!\n)")]
 LabelValue = Annotated[str, Meta(max_length=255)]
 Labels = Annotated[dict[LabelKey, LabelValue], Meta(max_length=64)]
+PortText = Annotated[str, says("`[ADDRESS:][PORT:]SHEDPORT`; without a port, or with 0, a free one is chosen.")]
+HostPortText = Annotated[str, says("`PORT[:SHEDPORT]`: a port of the host, and its number in the shed.")]
 _COLD = "Boot the VM, whatever it could be restored from."
 _FORCE = "Start it although the host is short of memory.  Needs the right `admin`."
 
@@ -49,6 +51,10 @@ class Shed(PartialAnswer, kw_only=True, frozen=True):
     local_dir_mode: Annotated[str, says("What it may do there: `rw`, `ro` or `git-rw`.", optional=True)] = ""
     detail: Annotated[str, says("What is unusual about its status.", optional=True)] = ""
     egress: Annotated[list[str], says("Names of the egress profiles that rule what it reaches.", optional=True)] = []
+    ports: Annotated[
+        list[str], says("Ports of the host that lead into it: `ADDRESS:PORT:SHEDPORT`.", optional=True)
+    ] = []
+    host_ports: Annotated[list[str], says("Ports of the host that it reaches: `PORT:SHEDPORT`.", optional=True)] = []
     boot: Annotated[
         str, says("How its VM came up: `warm` or `cold`.  In the answer to a create or a start.", optional=True)
     ] = ""
@@ -94,6 +100,14 @@ class CreateShed(Body, kw_only=True, frozen=True, forbid_unknown_fields=True):
     egress: Annotated[
         list[str] | None,
         says("Names of the egress profiles that rule what it reaches; an empty list: nothing."),
+    ] = None
+    ports: Annotated[
+        list[PortText] | None,
+        says("Ports of the host that lead into it, for as long as it runs.  Needs the right `admin`."),
+    ] = None
+    host_ports: Annotated[
+        list[HostPortText] | None,
+        says("Ports of the host's loopback that it reaches as `host.shed.internal`.  Needs the right `admin`."),
     ] = None
     timeout: Annotated[
         float | None,

@@ -36,6 +36,7 @@ SHED = Group(
         "logs": Entry("shed.cli.sheds:logs", "show the console output of a shed"),
         "forward": Entry("shed.cli.tunnels:forward", "forward ports of this machine to a shed, until ctrl-C"),
         "tunnels": Entry("shed.cli.tunnels:tunnels", "forward ports to a shed, also in the background"),
+        "ports": Entry("shed.cli.ports:ports", "show and change the ports that lead into a shed, or out to its host"),
         "workspace": Entry("shed.cli.sheds:workspace", "check the folder that a shed shares with its host"),
         "egress": Entry("shed.cli.egress:egress", "rule and log what sheds may reach"),
         "image": Entry("shed.cli.image:image", "list, inspect, build, copy and remove images"),

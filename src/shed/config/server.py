@@ -5,6 +5,7 @@ name: builder-1            # how this server calls itself
 bind_address: 127.0.0.1    # TCP beside the Unix socket; loopback only
 http_port: 8080            # absent: no TCP
 ssh_port: 2222             # absent: 2222, or one that is free; 0: no SSH
+publish_addresses: []      # beyond loopback: addresses of this host on which ports of sheds may be published
 log_level: info            # debug, info, warning, error
 default_image: base        # a local name, an alias, or a reference
 image_aliases:             # names for references; ${shed.version} is the tag of this release
@@ -65,6 +66,7 @@ MAX_COUNT = 100_000
 """Of sheds."""
 MAX_OVERCOMMIT = 1000
 MIN_TEMPLATES_SIZE, MAX_TEMPLATES_SIZE = GIB // 4, 1 << 40
+DEFAULT_SSH_PORT = 2222
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +111,8 @@ class Settings:
     """Most blobs that are downloaded at once."""
     ssh_port: int | None = None
     """0: no SSH; None: the usual port, when it is free."""
+    publish_addresses: tuple[str, ...] = ()
+    """Addresses of this host, beyond its loopback, on which ports of sheds may be published."""
     ssh_bind_address: str = "127.0.0.1"
     ssh_authorized_keys: Path | tuple[str, ...] | None = None
     """A file of public keys, or public keys, that may log in, beside those that were added with `shed ssh-key`."""
@@ -125,6 +129,12 @@ class Settings:
     """Files of authorities that sheds, and the relay, trust beside their own; None: those added to this machine."""
     trusted_kernels: tuple[str, ...] = ()
     """Digests of kernels and initrds that images may contain, beside those of the store (`shed.images.trust`)."""
+
+    @property
+    def own_ports(self) -> dict[int, str]:
+        """The TCP ports that the server takes, or would take, for itself, and what for."""
+        ports = {self.http_port: "http_port", DEFAULT_SSH_PORT if self.ssh_port is None else self.ssh_port: "ssh_port"}
+        return {port: use for port, use in ports.items() if port}
 
     @property
     def limits(self) -> Limits:
@@ -333,6 +343,7 @@ _TOP: dict[str, _Setting] = {
     "bind_address": _Value("bind_address", values.loopback),
     "http_port": _Value("http_port", values.number(1, 65535)),
     "ssh_port": _Value("ssh_port", values.number(0, 65535)),
+    "publish_addresses": _Value("publish_addresses", values.addresses),
     "default_image": _Value("default_image", images.reference),
     "image_aliases": _Value("image_aliases", images.aliases),
     "pull_policy": _Value("pull_policy", images.pull_policy),

@@ -128,6 +128,13 @@ def address(value: object) -> str:
         raise ValueError(f"{host!r} is not an IP address") from None
 
 
+def addresses(value: object) -> tuple[str, ...]:
+    """A list of IP addresses of this machine."""
+    if not isinstance(value, list):
+        raise ValueError("must be a list of IP addresses")
+    return tuple(address(one) for one in value)
+
+
 def authorized_keys(value: object) -> Path | tuple[str, ...]:
     """The absolute path of a file of public keys, or a list of keys, in the form of OpenSSH's ``authorized_keys``."""
     if isinstance(value, str):

@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from shed.egress.addresses import MADE_UP, Address
-from shed.egress.policy import Policy, Verdict
+from shed.egress.hostports import HOST, HostPort
+from shed.egress.orders import Orders
+from shed.egress.policy import Verdict
 
 
 class Counted(Protocol):
@@ -32,7 +34,10 @@ class Flow:
     address: Address
     """What the shed connected to; for a name, what is dialled once that is known."""
     port: int
+    """The one that the shed connected to."""
     client: socket.socket
+    host_port: HostPort | None = None
+    """Set for a port of the host's own loopback: what it leads to."""
     verdict: Verdict = field(default_factory=lambda: Verdict(False, ""))
     began: float = field(default_factory=time.monotonic)
     outside: socket.socket | None = None
@@ -49,8 +54,13 @@ class Flow:
         host = self.name or (f"[{self.address}]" if self.address.version == 6 else str(self.address))
         return f"{host}:{self.port}"
 
-    def still_allowed(self, policy: Policy) -> Verdict:
-        """Return the verdict of `policy` on the connection as it is."""
+    def still_allowed(self, orders: Orders) -> Verdict:
+        """Return what `orders` say of the connection as it is."""
+        if self.name == HOST:
+            verdict = orders.about_host(self.port)
+            moved = verdict.allowed and orders.host_port(self.port) != self.host_port
+            return Verdict(False, f"host-port {self.host_port} was taken away") if moved else verdict
+        policy = orders.policy
         if self.name is not None:
             verdict = policy.about_name(self.name, self.port)
             if not verdict.allowed or self.address in MADE_UP:  # nothing was dialled yet

@@ -11,8 +11,9 @@ from functools import cached_property
 from typing import Any
 
 from shed.egress.authority import Authority
+from shed.egress.hostports import HOST, HostPort
 from shed.egress.limits import UNLIMITED, Limits
-from shed.egress.policy import Policy, Profile
+from shed.egress.policy import NO_RULE, Policy, Profile, Verdict
 from shed.egress.secret import Secret
 
 
@@ -42,6 +43,8 @@ class Orders:
     """The shed's own, which signs what it is shown where TLS is opened; None: such hosts are not reached."""
     extra_authorities: tuple[str, ...] = ()
     """Certificates, as PEM, of those that a server may be certified by, besides the host's own store."""
+    host_ports: tuple[HostPort, ...] = ()
+    """Ports of the host's loopback that the shed reaches by the name `HOST`."""
 
     @cached_property
     def policy(self) -> Policy:
@@ -56,6 +59,21 @@ class Orders:
         limits = self.policy.limits(name, port)
         return Opening(secrets, limits) if secrets or limits is not None else None
 
+    def about_host(self, port: int) -> Verdict:
+        """Return the verdict on a connection to `port` of `HOST`: a denial holds here, too, and so does no profile."""
+        if not self.profiles:
+            return NO_RULE
+        for rule in self.policy.rules:
+            if not rule.allow and rule.fits_name(HOST, port):
+                return Verdict(False, str(rule))
+        if (found := self.host_port(port)) is not None:
+            return Verdict(True, f"host-port {found}")
+        return Verdict(False, f"port {port} of the host is not open to this shed")
+
+    def host_port(self, port: int) -> HostPort | None:
+        """Return what `port` of `HOST` leads to."""
+        return next((one for one in self.host_ports if one.shed_port == port), None)
+
     @classmethod
     def parse(cls, document: dict[str, Any]) -> Orders:
         """Return what `to_json` made a document of.  Raises `UsageError`, `TypeError`, `AttributeError` for others."""
@@ -65,6 +83,7 @@ class Orders:
             tuple(Secret.parse(secret) for secret in document.get("secrets", [])),
             None if authority is None else Authority.parse(authority),
             tuple(map(str, document.get("extra_authorities", ()))),
+            tuple(HostPort.parse(port) for port in document.get("host_ports", [])),
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -74,4 +93,5 @@ class Orders:
             "secrets": [secret.to_json() for secret in self.secrets],
             "authority": None if self.authority is None else self.authority.to_json(),
             "extra_authorities": list(self.extra_authorities),
+            "host_ports": [str(port) for port in self.host_ports],
         }

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from shed.egress.addresses import MADE_UP, Address
 from shed.egress.flow import Flow
+from shed.egress.hostports import HOST, LOOPBACK
 from shed.egress.names import Names
 from shed.egress.nameservice import NameService
 from shed.egress.orders import Orders
@@ -110,7 +111,7 @@ class Relay:
         before, self.orders = self.orders, orders
         cut = 0
         for flow in list(self.flows):
-            verdict = flow.still_allowed(orders.policy)
+            verdict = flow.still_allowed(orders)
             if verdict.allowed and orders.opening(flow.name, flow.port) != before.opening(flow.name, flow.port):
                 verdict = Verdict(False, "what holds for requests to its host has changed")
             if flow.verdict.allowed and not verdict.allowed:
@@ -183,6 +184,9 @@ class Relay:
         if flow.name is None:
             flow.verdict = self._about(flow.address, flow.port, named=False)
             return [flow.address]
+        if flow.name == HOST:
+            flow.verdict, flow.host_port = self.orders.about_host(flow.port), self.orders.host_port(flow.port)
+            return list(LOOPBACK)
         flow.verdict = self.orders.policy.about_name(flow.name, flow.port)
         if not flow.verdict.allowed:
             return []
@@ -246,6 +250,7 @@ class Relay:
 
     async def _dial(self, flow: Flow, addresses: list[Address]) -> socket.socket | None:
         loop = asyncio.get_running_loop()
+        port = flow.port if flow.host_port is None else flow.host_port.port
         for address in addresses[:_MOST_DIALLED]:
             family = socket.AF_INET if address.version == 4 else socket.AF_INET6
             outside = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
@@ -253,7 +258,7 @@ class Relay:
                 outside.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)
             try:
                 async with asyncio.timeout(_DIAL):
-                    await loop.sock_connect(outside, (str(address), flow.port))
+                    await loop.sock_connect(outside, (str(address), port))
             except TimeoutError:
                 flow.error = f"{address} does not answer"
                 outside.close()
@@ -294,7 +299,7 @@ class Relay:
 
     async def _exists(self, name: str) -> bool:
         """Say whether to answer with an address: not when a rule allows the name and the host knows of none."""
-        if not self.orders.policy.may_look_up(name):
+        if name == HOST or not self.orders.policy.may_look_up(name):
             return True
         try:
             return bool(await self._resolve(name))

@@ -23,8 +23,8 @@ from shed.api.base import API_VERSION, VERSION_HEADER
 from shed.api.events import Failure, Fault
 from shed.backends.base import Stream
 from shed.errors import ShedError, UsageError
-from shed.server.bridge import bridge
 from shed.server.caller import Caller
+from shed.sheds.bridge import bridge
 from shed.version import VERSION
 
 log = logging.getLogger(__name__)

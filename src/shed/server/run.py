@@ -10,9 +10,9 @@ import socket
 from collections.abc import Iterator
 from functools import partial
 
+from shed.accept import Acceptor
 from shed.fsutil import atomic_write, raise_file_limit
 from shed.images.service import Images
-from shed.server.accept import Acceptor
 from shed.server.app import App, Server
 from shed.server.connections import Connections
 from shed.server.listen import only_server, tcp_listener, unix_listener
@@ -39,6 +39,8 @@ def serve(server: Server) -> None:
             public = held.enter_context(tcp_listener(settings.bind_address, settings.http_port))
             held.enter_context(_told_token(server, public))
         server.ssh.listen()
+        if server.ssh.port is not None:
+            server.manager.egress.own_ports[server.ssh.port] = "SSH"
         asyncio.run(_serve(server, local, public))
 
 

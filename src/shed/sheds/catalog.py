@@ -111,14 +111,15 @@ class Catalog:
                 with contextlib.suppress(ShedError):
                     yield metadata.load(folders.instance), folders.instance
 
-    def with_egress(self, profile: str) -> Sequence[str]:
-        """Return the names of the sheds that have an egress profile."""
-        found = []
+    def records(self) -> Iterator[Record]:
+        """Yield the records of all sheds that can be read."""
         for name in places.names(self._paths):
             with contextlib.suppress(ShedError):
-                if profile in metadata.load(Folders(self._paths, name).instance).egress_profiles:
-                    found.append(name)
-        return found
+                yield metadata.load(Folders(self._paths, name).instance)
+
+    def with_egress(self, profile: str) -> Sequence[str]:
+        """Return the names of the sheds that have an egress profile."""
+        return [record.name for record in self.records() if profile in record.egress_profiles]
 
     def folders(self, name: str) -> Folders:
         """Return the folders of `name`, be there a shed or not.  Raises `UsageError` for what is no name."""

@@ -15,6 +15,7 @@ from shed.api.sheds import MAX_WAIT, CreateShed
 from shed.backends.base import Liveness
 from shed.backends.interface import Backend
 from shed.config.server import Settings
+from shed.egress.hostports import HostPort
 from shed.errors import ConflictError, ShedError, UsageError
 from shed.images.service import Images
 from shed.names import MAX_CPUS, MAX_MEMORY_MB, MIN_MEMORY_MB, check_shed_name
@@ -24,6 +25,7 @@ from shed.sheds import metadata, upper, workspace
 from shed.sheds.admission import Admission
 from shed.sheds.boot import Booted, Equip, boot
 from shed.sheds.folders import Folders
+from shed.sheds.portspec import Published
 from shed.sheds.warm import WarmStart
 from shed.threads import in_thread, stoppable
 
@@ -53,6 +55,8 @@ class Plan:
     force: bool
     trust_kernel: bool
     egress: list[str]
+    ports: list[Published]
+    host_ports: list[HostPort]
 
 
 def plan(request: CreateShed, settings: Settings) -> Plan:
@@ -86,6 +90,8 @@ def plan(request: CreateShed, settings: Settings) -> Plan:
         request.force,
         request.trust_kernel,
         list(settings.egress_default if request.egress is None else dict.fromkeys(request.egress)),
+        [Published.parse(text) for text in request.ports or ()],
+        [HostPort.parse(text) for text in request.host_ports or ()],
     )
 
 
@@ -205,6 +211,8 @@ def _save_record(folders: Folders, image: BootImage, wanted: Plan, backend: str)
         local_dir_mode=wanted.local_dir_mode,
         labels=wanted.labels,
         egress=wanted.egress,
+        ports=[str(port) for port in wanted.ports] or None,
+        host_ports=[str(port) for port in wanted.host_ports] or None,
         guest_uid=uid,
         guest_gid=gid,
     )

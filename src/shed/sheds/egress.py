@@ -45,6 +45,8 @@ class Egress:
         self._outfits = outfits
         self.profiles = ProfileStore(paths.data / "egress", {})
         self.default = settings.egress_default
+        self.own_ports = settings.own_ports
+        """TCP ports of the server, which no shed reaches, and what for; it adds what it takes besides."""
         self._networks = backend.capabilities.networks
         self._netd = NetdProcess(paths.run, paths.logs)
         self._logs = paths.logs
@@ -98,7 +100,8 @@ class Egress:
 
     def rules(self, record: Record) -> list[str]:
         """Return the rules of a shed in the order in which they are asked."""
-        return [str(rule) for rule in self._orders(record).policy.rules]
+        orders = self._orders(record)
+        return [f"host-port {port}" for port in orders.host_ports] + [str(rule) for rule in orders.policy.rules]
 
     def connections(self, name: str) -> int:
         """Return how many connections a shed has now."""
@@ -146,7 +149,7 @@ class Egress:
         for name, (record, state_dir) in there.items():
             try:
                 if name in known:
-                    await self.change(record)  # an earlier server may have ended between saving and telling
+                    await self.change(record)  # an earlier server may have ended before it told; the settings may be others
                 else:
                     await self._lead(record, state_dir)
             except ShedError as error:
@@ -175,4 +178,8 @@ class Egress:
         """Return what holds for a shed.  A profile that is gone denies everything: nobody knows what it denied."""
         known = self.profiles.all()
         profiles = tuple(known.get(name) or Profile.parse(name, _NOTHING) for name in record.egress_profiles)
-        return Orders(profiles, extra_authorities=self._outfits.extra_authorities())
+        return Orders(
+            profiles,
+            extra_authorities=self._outfits.extra_authorities(),
+            host_ports=tuple(port for port in record.open_host_ports if port.port not in self.own_ports),
+        )

@@ -15,11 +15,13 @@ from collections.abc import AsyncIterator, Coroutine, Sequence
 from dataclasses import replace
 from typing import Any
 
+from shed.api.ports import ChangePorts
 from shed.api.sheds import CreateShed
 from shed.backends.base import Connection, Liveness
 from shed.backends.interface import Backend
 from shed.config.paths import Paths
 from shed.config.server import Settings
+from shed.egress.hostports import HostPort
 from shed.errors import BackendError, ConflictError, ShedError, UnavailableError
 from shed.progress import Progress
 from shed.sheds import folders as places
@@ -36,6 +38,8 @@ from shed.sheds.folders import Folders
 from shed.sheds.guests import Guests, Tell
 from shed.sheds.link import Link
 from shed.sheds.outfits import Outfits
+from shed.sheds.ports import Ports, without
+from shed.sheds.portspec import Published
 from shed.sheds.room import Room
 from shed.sheds.warm import WarmStart
 from shed.threads import in_thread
@@ -78,6 +82,8 @@ class Manager:
         """What their guests are told."""
         self.egress = Egress(paths, backend, self._settings, self.outfits, self.catalog.running)
         """What they may reach."""
+        self.ports = Ports(self.guests, self._settings, self.catalog.records, self.egress.own_ports)
+        """Ports of this host that lead to them."""
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
@@ -97,6 +103,7 @@ class Manager:
         self._background(keep_short(self._paths), "console logs")
         self._background(self._room.keep(), "room")
         self._background(self.egress.keep(), "network")
+        self._background(self.ports.keep(), "published ports")
         for name in places.leftovers(self._paths):
             self._background(self._sweep(name), f"sweep {name}")
         for name in places.names(self._paths):
@@ -107,7 +114,7 @@ class Manager:
         """Drop all links; the VMs run on."""
         for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, self._warm.close(), return_exceptions=True)
+        await asyncio.gather(*self._tasks, self._warm.close(), self.ports.close_all(), return_exceptions=True)
         await asyncio.gather(*(entry.link.drop() for entry in self._names.values()))
 
     async def create(self, request: CreateShed, progress: Progress) -> View:
@@ -117,14 +124,18 @@ class Manager:
         """
         wanted = plan(request, self._settings)
         await in_thread(self.egress.check, wanted.egress)
+        await in_thread(self.ports.check, wanted.name, wanted.ports, wanted.host_ports)
         entry = self._entry(wanted.name)
         if entry.doing == "create":
             raise ConflictError(
                 f"shed {wanted.name!r} is being created", code="SHED_ALREADY_EXISTS", hint="choose another name"
             )
-        async with self._holding(wanted.name, "create") as (folders, link):
+        async with (
+            self._holding(wanted.name, "create") as (folders, link),
+            self.ports.held(wanted.name, wanted.ports) as ports,
+        ):
             record, booted = await create(
-                wanted,
+                replace(wanted, ports=ports),
                 folders,
                 self._backend,
                 self._resolve,
@@ -177,6 +188,7 @@ class Manager:
                 wait = self._settings.stop_timeout
                 record = await lifecycle.stop(record, folders, self._backend, link, wait=wait, progress=progress)
                 await self.egress.close(name)
+                await self.ports.close(name)
         return self._done("stop", record, progress)
 
     async def undo_create(self, name: str, progress: Progress) -> None:
@@ -200,6 +212,7 @@ class Manager:
             if folders.instance.exists():
                 await lifecycle.delete(folders, self._backend, link, force=force, progress=progress)
                 await self.egress.close(name)
+                await self.ports.close(name)
             elif not ended:  # it was an unfinished create
                 raise missing(name)
 
@@ -239,20 +252,21 @@ class Manager:
         force: bool = False,
     ) -> tuple[metadata.Record, str]:
         await link.drop()
-        record, booted = await lifecycle.start(
-            record,
-            folders,
-            self._backend,
-            self._resolve,
-            None if cold else self._warm,
-            equip=self.outfits.of,
-            admission=self._admission,
-            force=force,
-            wait=self._settings.start_timeout,
-            progress=progress,
-        )
-        link.set(booted.connection)
-        await self.egress.begin(record, folders.instance, progress)
+        async with self.ports.held(record.name, record.published):
+            record, booted = await lifecycle.start(
+                record,
+                folders,
+                self._backend,
+                self._resolve,
+                None if cold else self._warm,
+                equip=self.outfits.of,
+                admission=self._admission,
+                force=force,
+                wait=self._settings.start_timeout,
+                progress=progress,
+            )
+            link.set(booted.connection)
+            await self.egress.begin(record, folders.instance, progress)
         return record, booted.way
 
     async def set_egress(self, name: str, profiles: Sequence[str]) -> int:
@@ -266,6 +280,32 @@ class Manager:
             await in_thread(metadata.save, folders.instance, record)
             running = self._backend.liveness(folders.instance) is Liveness.OURS
             return await self.egress.change(record) if running else 0
+
+    async def change_ports(self, name: str, change: ChangePorts) -> int:
+        """Publish ports of a shed, or no more, and open or close ports of the host to it.
+
+        Returns how many of its connections to the host that has cut.  Raises `UsageError`, `NotFoundError`,
+        `ConflictError`; then nothing has changed.
+        """
+        added = [Published.parse(text) for text in change.publish]
+        opened = [HostPort.parse(text) for text in change.host_ports]
+        async with self._holding(name, "ports") as (folders, _):
+            record = load(folders)
+            kept = without(record.published, change.unpublish, f"published for shed {name!r}")
+            known = without(record.open_host_ports, change.no_host_ports, f"open to shed {name!r}")
+            await in_thread(self.ports.check, name, [*kept, *added], [*known, *opened])
+            added = await self.ports.add(name, added)
+            changed = record.with_ports([*kept, *added], [*known, *opened])
+            try:
+                await in_thread(metadata.save, folders.instance, changed)
+            except BaseException:
+                await self.ports.remove(name, added)
+                raise
+            if self._backend.liveness(folders.instance) is not Liveness.OURS:
+                await self.ports.close(name)
+                return 0
+            await self.ports.remove(name, set(record.published) - set(kept))
+            return await self.egress.change(changed)
 
     async def _attach(self, name: str) -> Connection:
         folders = self.catalog.folders(name)
@@ -286,6 +326,7 @@ class Manager:
     async def _adopt(self, name: str) -> None:
         async with self._holding(name, "adopt") as (folders, link):
             if self._backend.liveness(folders.instance) is Liveness.OURS:
+                await self.ports.adopt(name, load(folders).published)
                 async with asyncio.timeout(_ADOPT_TIMEOUT):
                     await link.get()
                 log.info("shed %s: adopted", name)

@@ -9,14 +9,16 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, fields
+from collections.abc import Iterable, Mapping
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from shed.backends.base import SHARE_MODES
-from shed.errors import DataError
+from shed.egress.hostports import HostPort
+from shed.errors import DataError, UsageError
 from shed.fsutil import atomic_write
+from shed.sheds.portspec import Published
 
 SCHEMA_VERSION = 3
 EGRESS = ["internet"]
@@ -51,6 +53,10 @@ class Record:
     """What its user noted of it; None for nothing."""
     egress: list[str] | None = None
     """Names of the profiles that rule what it reaches; None, in a record of an earlier version: those of `EGRESS`."""
+    ports: list[str] | None = None
+    """Ports of the host that lead to ports of the shed, see `shed.sheds.portspec`; None for none."""
+    host_ports: list[str] | None = None
+    """Ports of the host that the shed reaches, see `shed.egress.hostports`; None for none."""
     guest_uid: int = 0
     guest_gid: int = 0
     """The guest user who stands for the owner of `local_dir`."""
@@ -59,6 +65,20 @@ class Record:
     def egress_profiles(self) -> list[str]:
         """Return the names of the profiles that rule what it reaches."""
         return EGRESS if self.egress is None else self.egress
+
+    @property
+    def published(self) -> list[Published]:
+        """Return the ports of the host that lead to ports of the shed."""
+        return [Published.parse(text) for text in self.ports or ()]
+
+    @property
+    def open_host_ports(self) -> list[HostPort]:
+        """Return the ports of the host that the shed reaches."""
+        return [HostPort.parse(text) for text in self.host_ports or ()]
+
+    def with_ports(self, published: Iterable[Published], host_ports: Iterable[HostPort]) -> Record:
+        """Return this record with these ports instead of those it has."""
+        return replace(self, ports=list(map(str, published)) or None, host_ports=list(map(str, host_ports)) or None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +128,10 @@ def load(folder: Path) -> Record:
         raise _damaged(path, f"wanted is {record.wanted!r}")
     if record.local_dir_mode not in SHARE_MODES:
         raise _damaged(path, f"local_dir_mode is {record.local_dir_mode!r}")
+    try:
+        _ = record.published, record.open_host_ports
+    except UsageError as error:
+        raise _damaged(path, error.message) from None
     return record
 
 

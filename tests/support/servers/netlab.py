@@ -159,6 +159,17 @@ class Lab:
         assert done.returncode == 0, done.stderr
         return done.stdout
 
+    def start_in_guest(self, program: str, *words: str) -> subprocess.Popen[bytes]:
+        """Start a Python program in the guest; the caller reads what it prints."""
+        resolv = self.folder / "resolv.conf"
+        command = f'mount --bind {resolv} /etc/resolv.conf && exec "$@"'
+        child = subprocess.Popen(
+            ["ip", "netns", "exec", self.guest, "sh", "-c", command, "sh", sys.executable, "-c", program, *words],
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+        )  # fmt: skip
+        self._stack.callback(_end, child)
+        return child
+
     def decisions(self) -> list[dict[str, Any]]:
         """Return what the log has."""
         file = self.folder / DECISIONS

@@ -12,9 +12,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from shed import accept
+from shed.accept import Acceptor
 from shed.fsutil import MOST_FILES
-from shed.server import accept
-from shed.server.accept import Acceptor
 
 SOON = 30.0
 

@@ -138,6 +138,7 @@ def test_each_route_says_what_right_it_takes() -> None:
         "DELETE /api/images", "POST /api/system/prune", "POST /api/server/stop",
         "GET /api/tokens", "POST /api/tokens", "DELETE /api/tokens/{token}",
         "POST /api/egress/profiles/{profile}", "DELETE /api/egress/profiles/{profile}", "POST /api/sheds/{name}/egress",
+        "POST /api/sheds/{name}/ports",
         "GET /api/ssh-keys", "POST /api/ssh-keys", "DELETE /api/ssh-keys/{fingerprint}",
     }  # fmt: skip
     readers = {name for name, right in rights.items() if right == "read"}
@@ -172,6 +173,9 @@ def test_rights_by_token(server: Running) -> None:
         user.create("sneaky", local_dir="/etc")
     for trusting in (
         lambda: user.create("sneaky", trust_kernel=True),
+        lambda: user.create("sneaky", ports=["7"]),
+        lambda: user.create("sneaky", host_ports=["5432"]),
+        lambda: user.change_ports("dev", publish=["7"]),
         lambda: user.pull_image("registry.example/evil:1", trust_kernel=True),
         lambda: user.trust_image("evil"),
     ):

@@ -11,6 +11,7 @@ from shed.client.address import Address
 from shed.client.config import resolve
 from shed.client.messages import image_query, object_of, objects_of, shed_target
 from shed.client.sync import driver
+from shed.client.sync.network import NetworkApi
 from shed.client.sync.requests import request, work
 from shed.client.transport import ANSWER_TIMEOUT
 from shed.errors import NotFoundError, UnavailableError
@@ -24,11 +25,10 @@ if TYPE_CHECKING:
 
     from shed.client.sync.requests import Sink
 
-_EGRESS = "/api/egress/profiles"
 _SSH_KEYS = "/api/ssh-keys"
 
 
-class Api:
+class Api(NetworkApi):
     """Talks to one server: the one named, or whichever `shed.client.config.resolve` finds.
 
     The local one is started when needed.  Every method raises the `ShedError` that the server answers with, and
@@ -104,33 +104,6 @@ class Api:
         """Return one shed; `timeout` is how many seconds the server may be silent."""
         return object_of(request(self.address, "GET", shed_target(name), timeout=timeout))
 
-    def egress_profiles(self) -> dict[str, Any]:
-        """Return the egress profiles as ``profiles``, and the names of those of a shed for which none are named."""
-        answer = object_of(request(self.address, "GET", _EGRESS))
-        return {**answer, "profiles": objects_of(answer, "profiles")}
-
-    def set_egress_profile(self, name: str, document: dict[str, Any]) -> dict[str, Any]:
-        """Keep an egress profile; `document` has ``rules`` and may have ``log``.  Return it."""
-        return object_of(request(self.address, "POST", f"{_EGRESS}/{messages.quoted(name)}", body=document))
-
-    def remove_egress_profile(self, name: str) -> None:
-        """Remove an egress profile that no shed has."""
-        request(self.address, "DELETE", f"{_EGRESS}/{messages.quoted(name)}")
-
-    def shed_egress(self, name: str) -> dict[str, Any]:
-        """Return what a shed may reach."""
-        return object_of(request(self.address, "GET", shed_target(name, "egress")))
-
-    def set_shed_egress(self, name: str, profiles: list[str]) -> dict[str, Any]:
-        """Rule by these profiles what a shed may reach; return how many connections that has ``cut``, too."""
-        body = {"profiles": profiles}
-        return object_of(request(self.address, "POST", shed_target(name, "egress"), body=body))
-
-    def egress_log(self, name: str, *, tail: int | None = None) -> list[dict[str, Any]]:
-        """Return what was decided about a shed's connections, the last `tail` entries."""
-        target = shed_target(name, "egress", "log") + ("" if tail is None else f"?tail={tail:d}")
-        return objects_of(request(self.address, "GET", target), "entries")
-
     def create(
         self,
         name: str,
@@ -143,6 +116,8 @@ class Api:
         local_dir_mode: str | None = None,
         labels: dict[str, str] | None = None,
         egress: list[str] | None = None,
+        ports: list[str] | None = None,
+        host_ports: list[str] | None = None,
         timeout: float | None = None,
         cold: bool = False,
         force: bool = False,
@@ -153,7 +128,7 @@ class Api:
 
         `local_dir` is an absolute path on the server's machine, `local_dir_mode` one of ``rw``, ``ro`` and ``git-rw``,
         `labels` are short texts by name, kept with the shed and shown with it, `egress` are the names of the profiles
-        that rule what it reaches,
+        that rule what it reaches, `ports` and `host_ports` as for `change_ports`,
         `timeout` the seconds after which the server gives up and undoes all.  `cold` has its VM booted, whatever it
         could be restored from; `force` has it started on a host that is short of memory, too.  `trust_kernel` lets the
         kernel and the initrd of the image boot there from then on; that needs the right to administer.
@@ -167,6 +142,8 @@ class Api:
             local_dir=local_dir,
             local_dir_mode=local_dir_mode,
             egress=egress,
+            ports=ports,
+            host_ports=host_ports,
             labels=labels,
             timeout=timeout,
             cold=cold,

@@ -67,6 +67,8 @@ class Client:
         local_dir_mode: str | None = None,
         labels: dict[str, str] | None = None,
         egress: list[str] | None = None,
+        ports: list[str] | None = None,
+        host_ports: list[str] | None = None,
         timeout: float | None = 600.0,
         cold: bool = False,
         force: bool = False,
@@ -78,7 +80,8 @@ class Client:
         Without `name` it gets one of its own.  `local_dir` is a folder of the server's machine, mounted at
         ``/workspace``, which may be written (`local_dir_mode` ``rw``), also git's settings and hooks (``git-rw``), or
         only be read (``ro``).  `labels` are short texts by name, kept with the shed and shown with it.
-        `egress` names the profiles that rule what it reaches.  What is None is
+        `egress` names the profiles that rule what it reaches.  `ports` are ports of the server's machine that lead into
+        it (``[ADDRESS:][PORT:]SHEDPORT``), `host_ports` those that it reaches (``PORT[:SHEDPORT]``).  What is None is
         the server's to choose; after `timeout` seconds the server gives up and undoes all.  `cold` has its VM booted,
         whatever it could be restored from; `force` has it started on a host that is short of memory, too.
         `trust_kernel` lets the kernel and the initrd of the image boot there from then on.
@@ -94,6 +97,8 @@ class Client:
                 local_dir=None if local_dir is None else absolute(local_dir),
                 local_dir_mode=local_dir_mode,
                 egress=egress,
+                ports=ports,
+                host_ports=host_ports,
                 labels=labels,
                 timeout=timeout,
                 cold=cold,

@@ -3,6 +3,13 @@
 from __future__ import annotations
 
 from shed.server.app import Route
-from shed.server.routes import access, egress, images, server, sheds
+from shed.server.routes import access, egress, images, ports, server, sheds
 
-ROUTES: tuple[Route, ...] = (*server.ROUTES, *access.ROUTES, *sheds.ROUTES, *images.ROUTES, *egress.ROUTES)
+ROUTES: tuple[Route, ...] = (
+    *server.ROUTES,
+    *access.ROUTES,
+    *sheds.ROUTES,
+    *images.ROUTES,
+    *egress.ROUTES,
+    *ports.ROUTES,
+)

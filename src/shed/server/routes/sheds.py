@@ -50,6 +50,8 @@ async def create(server: Server, call: Call[WorkParams, api.CreateShed]) -> Work
         call.caller.require(Right.ADMIN, "the kernel of an image")
     if wanted.egress is not None and list(wanted.egress) not in ([], ["offline"], list(server.settings.egress_default)):
         call.caller.require(Right.ADMIN, "an egress profile of its own choice")
+    if wanted.ports or wanted.host_ports:
+        call.caller.require(Right.ADMIN, "a port of the host")
     if wanted.force:
         call.caller.require(Right.ADMIN, "force")
     if wanted.image is not None and not is_configured(server.settings, wanted.image):

@@ -11,8 +11,8 @@ from typing import Any
 
 import asyncssh
 
+from shed.accept import Acceptor
 from shed.config.server import Settings
-from shed.server.accept import Acceptor
 from shed.server.audit import Audit
 from shed.server.peer import peer_of
 from shed.server.ssh.client import Client

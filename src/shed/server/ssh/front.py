@@ -10,7 +10,7 @@ import socket
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from shed.config.server import Settings
+from shed.config.server import DEFAULT_SSH_PORT, Settings
 from shed.errors import ConflictError, ShedError, StorageError, UsageError
 from shed.fsutil import atomic_write
 from shed.server.audit import Audit
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from shed.server.ssh.clients import Clients
 
 log = logging.getLogger(__name__)
-DEFAULT_PORT = 2222
 REMEMBERED = "ssh_port"
 """The file in the data folder with the port of the last time, when none is configured."""
 _MOST_DIGITS = 16
@@ -73,10 +72,10 @@ class Front:
         with contextlib.suppress(OSError, ValueError, ConflictError):
             return _listener(host, int(path.read_bytes()[:_MOST_DIGITS]))
         try:
-            found = _listener(host, DEFAULT_PORT)
+            found = _listener(host, DEFAULT_SSH_PORT)
         except ConflictError:
             found = _listener(host, 0)
-            log.warning("port %d is in use: the SSH front has port %d", DEFAULT_PORT, found.getsockname()[1])
+            log.warning("port %d is in use: the SSH front has port %d", DEFAULT_SSH_PORT, found.getsockname()[1])
         try:
             atomic_write(path, f"{found.getsockname()[1]}\n", mode=0o600)
         except StorageError as error:

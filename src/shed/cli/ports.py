@@ -1,0 +1,75 @@
+"""`shed ports`: the ports of the host that lead into a shed, and those that it reaches."""
+
+from __future__ import annotations
+
+from shed.cli import values
+from shed.cli.arguments import SHED, option
+from shed.cli.command import command
+from shed.cli.connection import client_of
+from shed.terminal.output import emit, note, say, table
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from shed.cli.options import Options
+
+
+@command(
+    "ports",
+    SHED,
+    option(
+        "-p, --publish",
+        "[ADDRESS:][PORT:]SHEDPORT",
+        "publish a port of the shed, too; without PORT at a free one; can be repeated",
+        repeat=True,
+    ),
+    option("--unpublish", "PORT", "publish it no more; can be repeated", repeat=True, convert=values.port),
+    option(
+        "--host-port",
+        "PORT[:SHEDPORT]",
+        "let the shed reach a port of the server's machine, too, as host.shed.internal; can be repeated",
+        repeat=True,
+    ),
+    option("--no-host-port", "PORT", "let it reach that no more; can be repeated", repeat=True, convert=values.port),
+    examples=["shed ports dev", "shed ports dev -p 8080:80 --unpublish 3000", "shed ports dev --host-port 5432"],
+)
+def ports(args: Any, options: Options) -> int:
+    """Show the ports of the server's machine that lead into a shed, and those that it reaches; change them at once.
+
+    Without an address, a published port is on loopback: other users of that machine can connect to it, others cannot.
+    """
+    server = client_of(args.name, options)
+    if args.publish or args.unpublish or args.host_port or args.no_host_port:
+        found = server.change_ports(
+            args.name,
+            publish=args.publish,
+            unpublish=args.unpublish,
+            host_ports=args.host_port,
+            no_host_ports=args.no_host_port,
+        )
+    else:
+        found = server.shed_ports(args.name)
+    if options.json:
+        emit(found)
+        return 0
+    rows = [
+        [f"{_host(one['address'])}:{one['port']}", f"{args.name}:{one['shed_port']}", _state(one)]
+        for one in found["published"]
+    ] + [
+        [f"host.shed.internal:{one['shed_port']}", f"localhost:{one['port']}", "for the shed"]
+        for one in found["host_ports"]
+    ]
+    if rows:
+        say(table(["PORT", "LEADS TO", "STATE"], rows), end="")
+    else:
+        note(f"{args.name} has no ports; publish one: shed ports {args.name} -p 8080:80")
+    return 0
+
+
+def _host(address: str) -> str:
+    return f"[{address}]" if ":" in address else address
+
+
+def _state(one: dict[str, Any]) -> str:
+    return str(one["problem"]) or ("open" if one["open"] else "the shed does not run")
