@@ -270,7 +270,7 @@ class Relay:
                 raise
             else:
                 flow.address, flow.error = address, None
-                if not (verdict := flow.still_allowed(self.orders.policy)).allowed:  # new rules, while it was dialled
+                if not (verdict := flow.still_allowed(self.orders)).allowed:  # new rules, while it was dialled
                     flow.cut, flow.verdict = True, verdict
                     outside.close()
                     return None

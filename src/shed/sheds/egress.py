@@ -149,7 +149,7 @@ class Egress:
         for name, (record, state_dir) in there.items():
             try:
                 if name in known:
-                    await self.change(record)  # an earlier server may have ended before it told; the settings may be others
+                    await self.change(record)  # an earlier server may have ended before it told it
                 else:
                     await self._lead(record, state_dir)
             except ShedError as error:
