@@ -55,6 +55,24 @@ def test_a_file_survives_stop_and_start(machine: Machine) -> None:
     assert list((machine.data / "uppers").iterdir()) == []
 
 
+def test_a_disk_grows_while_its_shed_runs(machine: Machine) -> None:
+    """The guest has the space at once, its files stay, and the next start has it, too."""
+    df = ("sh", "-c", "df -k / | tail -n 1")
+    machine.shed("create", "dev", "--image", "busybox", "--upper-size", "1G")
+    machine.shed("exec", "dev", "--", "sh", "-c", "echo mine >/root/kept")
+    assert machine.shed("update", "dev", "--upper-size", "3G", "--cpus", "2").startswith("updated dev")
+    size = int(machine.shed("exec", "dev", "--", *df).split()[1])
+    assert 2.7 * (1 << 20) < size <= 3 << 20
+    machine.shed("exec", "dev", "--", "sh", "-c", "dd if=/dev/zero of=/big bs=1M count=1200 && sync && rm /big")
+    machine.shed("restart", "dev")
+    assert machine.shed("exec", "dev", "--", "cat", "/sys/devices/system/cpu/online") == "0-1\n"
+    assert int(machine.shed("exec", "dev", "--", *df).split()[1]) == size
+    machine.shed("stop", "dev")
+    machine.shed("rename", "dev", "later")
+    machine.shed("start", "later")
+    assert machine.shed("exec", "later", "--", "sh", "-c", "cat /root/kept; hostname") == "mine\nlater\n"
+
+
 def test_a_vm_outlives_its_server_and_a_shed_its_vm(machine: Machine) -> None:
     """kill -9 of the server: the next one adopts the VM.  kill -9 of the VM: it is noticed, and the next command starts
     it again.

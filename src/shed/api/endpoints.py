@@ -76,6 +76,25 @@ STOP_SHED = post(
     "Stop a running shed; its files stay",
     events=True,
 )
+UPDATE_SHED = post(
+    "update_shed",
+    "/api/sheds/{name}/update",
+    Right.USE,
+    sheds.ShedWorkParams,
+    sheds.UpdateShed,
+    sheds.Shed,
+    "Change the processors, memory or disk of a shed",
+    events=True,
+)
+RENAME_SHED = post(
+    "rename_shed",
+    "/api/sheds/{name}/rename",
+    Right.USE,
+    sheds.ShedParams,
+    sheds.RenameShed,
+    sheds.Shed,
+    "Give a stopped shed another name",
+)
 SHED_LOGS = get(
     "shed_logs",
     "/api/sheds/{name}/logs",

@@ -128,6 +128,27 @@ class StartShed(Body, kw_only=True, frozen=True, forbid_unknown_fields=True):
     force: Annotated[bool, says(_FORCE)] = False
 
 
+class UpdateShed(Body, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """What is to change of a shed.  What is absent stays."""
+
+    cpus: Annotated[int | None, says("Number of processors, from the next start on.", minimum=1, maximum=MAX_CPUS)] = (
+        None
+    )
+    memory_mb: Annotated[
+        int | None, says("Memory in MiB, from the next start on.", minimum=MIN_MEMORY_MB, maximum=MAX_MEMORY_MB)
+    ] = None
+    upper_size_bytes: Annotated[
+        int | None,
+        says("Size of its writable layer, at once; not less than it has.", minimum=MIN_UPPER, maximum=MAX_UPPER),
+    ] = None
+
+
+class RenameShed(Body, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """Another name for a shed."""
+
+    to: ShedName
+
+
 class ListParams(Params, kw_only=True, frozen=True, forbid_unknown_fields=True):
     """Which sheds."""
 

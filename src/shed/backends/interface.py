@@ -185,6 +185,17 @@ class FullDisk(Protocol):
         ...
 
 
+class Growing(Protocol):
+    """Makes a disk of a running VM longer."""
+
+    async def grow(self, state_dir: Path, disk: int, size: int) -> None:
+        """Tell the VM that its disk of this index has `size` bytes now; the file is that long already.
+
+        Raises `BackendError`.
+        """
+        ...
+
+
 class Diagnostics(Protocol):
     """Examines what the backend needs of this host, in rows of ``shed-server doctor``.
 
@@ -229,4 +240,5 @@ class Capabilities:
     """Offered only together with `templates`."""
     full_disk: FullDisk | None = None
     networks: Networks | None = None
+    growing: Growing | None = None
     diagnostics: Diagnostics | None = None

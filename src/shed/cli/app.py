@@ -24,6 +24,8 @@ SHED = Group(
         "start": Entry("shed.cli.lifecycle:start", "start stopped sheds"),
         "stop": Entry("shed.cli.lifecycle:stop", "stop running sheds; their files stay"),
         "restart": Entry("shed.cli.lifecycle:restart", "stop sheds and start them again"),
+        "update": Entry("shed.cli.lifecycle:update", "change the processors, memory or disk of a shed"),
+        "rename": Entry("shed.cli.lifecycle:rename", "give a stopped shed another name"),
         "delete": Entry("shed.cli.lifecycle:delete", "delete sheds and their files"),
         "rm": Entry("shed.cli.lifecycle:delete", "", "delete"),
         "exec": Entry("shed.cli.exec:exec_command", "run a command in a shed"),

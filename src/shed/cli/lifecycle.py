@@ -1,13 +1,13 @@
-"""`shed start | stop | restart | delete`, of one shed or of several."""
+"""`shed start | stop | restart | delete`, of one shed or of several; `shed update | rename`."""
 
 from __future__ import annotations
 
-from shed.cli.arguments import argument, flag
+from shed.cli.arguments import SHED, argument, flag
 from shed.cli.command import command
 from shed.cli.connection import client, client_of, seen, update_ssh, where
 from shed.cli.errors import report
 from shed.cli.output import confirm, done, watched
-from shed.cli.sheds import COLD, FORCE, finished
+from shed.cli.sheds import COLD, FORCE, SIZES, finished
 from shed.errors import ShedError, UsageError
 from shed.terminal.output import note
 
@@ -83,6 +83,39 @@ def delete(args: Any, options: Options) -> int:
         done(options, "delete", name, f"deleted {name}{where(server)}")
 
     return _each(names, work, options)
+
+
+@command(
+    "update",
+    SHED,
+    *SIZES,
+    examples=["shed update dev --upper-size 40G", "shed update dev --cpus 4 --memory 8G && shed restart dev"],
+)
+def update(args: Any, options: Options) -> int:
+    """Change a shed.  Processors and memory count from its next start on; its disk grows at once, and never shrinks."""
+    if args.cpus is args.memory is args.upper_size is None:
+        raise UsageError("nothing is to change", hint="see: shed update --help")
+    server = client_of(args.name, options)
+    with watched(options) as sink:
+        shed = server.update(
+            args.name, cpus=args.cpus, memory_mb=args.memory, upper_size_bytes=args.upper_size, on_event=sink
+        )
+    finished(options, "update", "updated", shed)
+    return 0
+
+
+@command(
+    "rename", SHED, argument("NEW-NAME", "the name that it gets", key="new_name"), examples=["shed rename dev old-dev"]
+)
+def rename(args: Any, options: Options) -> int:
+    """Give a stopped shed another name."""
+    server = client_of(args.name, options)
+    shed = server.rename(args.name, args.new_name)
+    name = str(shed.get("name"))
+    seen(server, options, {name: str(shed.get("status", ""))}, gone=[args.name])
+    update_ssh(server, options, made=[name], gone=[args.name])
+    done(options, "rename", name, f"renamed {args.name} to {name}", shed=shed)
+    return 0
 
 
 def _names(args: Any, options: Options) -> list[str]:

@@ -31,6 +31,11 @@ if TYPE_CHECKING:
     from shed.client.sync.api import Api
 
 COLD = flag("--cold", "boot the VM, even where it could be restored from a saved one")
+SIZES = (
+    option("--cpus", "N", "number of virtual processors", convert=values.count),
+    option("--memory", "SIZE", "memory: 4G, 512M; a bare number is megabytes", convert=values.memory),
+    option("--upper-size", "SIZE", "size of the shed's writable layer, 1G to 100G", convert=values.size),
+)
 FORCE = flag("--force", "start it even when the host is short of memory")
 
 
@@ -38,9 +43,7 @@ FORCE = flag("--force", "start it even when the host is short of memory")
     "create",
     argument("NAME", "name of the new shed: lower-case letters, digits and '-', at most 63"),
     option("-i, --image", "IMAGE", "name or digest of the image (default: the server's default image)"),
-    option("--cpus", "N", "number of virtual processors", convert=values.count),
-    option("--memory", "SIZE", "memory: 4G, 512M; a bare number is megabytes", convert=values.memory),
-    option("--upper-size", "SIZE", "size of the shed's writable layer, 1G to 100G", convert=values.size),
+    *SIZES,
     option(
         "--local-dir",
         "DIR[:MODE]",

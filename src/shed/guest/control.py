@@ -8,6 +8,7 @@
     clock       {"adjust": s}  put the wall clock forward by so many seconds, if given; answers {"now"}: seconds since
                                1970
     sync        {}             write everything to the disk
+    grow        {"size"}       use the upper's disk, which has so many bytes now, to its end
     poweroff    {}             answers, then ends everything
 
 Every answer is {"ok": true, …} or {"ok": false, "code", "error"}.
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
     Answer = dict[str, object]
 
 
+_LOOKS, _BETWEEN_LOOKS = 100, 0.05
+
+
 class RefusedError(Exception):
     """The request cannot be done; `code` is for programs."""
 
@@ -53,6 +57,7 @@ class Control:
             "health": self._health,
             "clock": self._clock,
             "sync": self._sync,
+            "grow": self._grow,
             "poweroff": self._poweroff,
         }
 
@@ -156,6 +161,24 @@ class Control:
         ended = Event()
         self._loop.on_exit(pid, lambda _status: ended.set())
         await ended.wait()
+        return {}
+
+    async def _grow(self, request: Answer) -> Answer:
+        from shed.guest.syscalls import grow_ext4
+
+        size = request.get("size")
+        if not isinstance(size, int) or self._shed.upper_fd < 0:
+            raise ValueError("no size, or nothing to grow")
+        upper = self._shed.upper_fd
+        block = os.statvfs(upper).f_bsize
+        for left in range(_LOOKS, -1, -1):
+            try:
+                grow_ext4(upper, size // block)
+                break
+            except OSError:
+                if not left:
+                    raise
+                await self._loop.sleep(_BETWEEN_LOOKS)  # the kernel may not know yet that the disk is longer
         return {}
 
     async def _poweroff(self, _request: Answer) -> Answer:

@@ -3,7 +3,8 @@
 ```
 instances/.NAME.lock        flock: one operation at a time, also between servers; never removed
 instances/.NAME.new/        a reservation before it has its name; renamed to NAME with the marker in it
-instances/NAME/             .creating (until the create is done), metadata.json, console.log, the backend's record
+instances/NAME/             .creating (until the create is done), metadata.json, console.log, the backend's record,
+                            .renaming (the name that it is about to get; see `shed.sheds.rename`)
 instances/.NAME.gone/       a delete that has begun: the shed no longer exists, its upper is still to be removed
 uppers/NAME/upper.ext4      the writable layer
 logs/NAME-TIME.log          console log of a start that failed
@@ -38,11 +39,16 @@ class Folders:
         self._paths = paths
         self.instance = paths.instances / name
         self.reservation = paths.instances / f".{name}.new"
+        self.renaming = self.instance / metadata.RENAMING
         self.gone = paths.instances / f".{name}.gone"
         self.upper = paths.uppers / name / "upper.ext4"
         self.console = self.instance / "console.log"
         self.templates = paths.templates
         self.images = paths.images
+
+    def of(self, name: str) -> Folders:
+        """Return the places of another shed."""
+        return Folders(self._paths, name)
 
     @contextlib.contextmanager
     def hold(self) -> Iterator[None]:
@@ -134,8 +140,15 @@ def names(paths: Paths) -> list[str]:
 
 
 def leftovers(paths: Paths) -> list[str]:
-    """Return the names of all sheds with something unfinished: a marked create, a reservation, a begun delete."""
-    found = {name for name in names(paths) if (paths.instances / name / metadata.MARKER).exists()}
+    """Return the names of all sheds with something unfinished.
+
+    That is a marked create, a reservation, a begun delete, or a begun rename.
+    """
+    found = {
+        name
+        for name in names(paths)
+        if any((paths.instances / name / mark).exists() for mark in (metadata.MARKER, metadata.RENAMING))
+    }
     for path in paths.instances.iterdir():
         if path.name.startswith(".") and path.suffix in {".new", ".gone"}:
             found.add(path.name[1:].removesuffix(path.suffix))

@@ -14,7 +14,7 @@ from shed.backends.base import Liveness
 from shed.backends.interface import Backend
 from shed.errors import BackendError, ConflictError, ShedError
 from shed.progress import Progress
-from shed.sheds import metadata, workspace
+from shed.sheds import metadata, rename, workspace
 from shed.sheds.admission import Admission
 from shed.sheds.agent import control
 from shed.sheds.boot import Booted, Equip, boot
@@ -187,6 +187,9 @@ async def sweep(folders: Folders, backend: Backend, *, linked: bool) -> None:
     A VM that is `linked` is surely up.
     """
     unfinished = (folders.instance / metadata.MARKER).exists()
+    if (to := rename.new_name(folders)) is not None:
+        await in_thread(rename.go_on, folders, folders.of(to))
+        return
     if not (unfinished or folders.reservation.exists() or folders.gone.exists()):
         if (
             not linked

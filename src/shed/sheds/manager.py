@@ -16,7 +16,7 @@ from dataclasses import replace
 from typing import Any
 
 from shed.api.ports import ChangePorts
-from shed.api.sheds import CreateShed
+from shed.api.sheds import CreateShed, UpdateShed
 from shed.backends.base import Connection, Liveness
 from shed.backends.interface import Backend
 from shed.config.paths import Paths
@@ -25,7 +25,7 @@ from shed.egress.hostports import HostPort
 from shed.errors import BackendError, ConflictError, ShedError, UnavailableError
 from shed.progress import Progress
 from shed.sheds import folders as places
-from shed.sheds import lifecycle, metadata
+from shed.sheds import lifecycle, metadata, rename
 from shed.sheds.admission import Admission
 from shed.sheds.boot import attach
 from shed.sheds.catalog import Catalog, View, load, missing
@@ -41,6 +41,7 @@ from shed.sheds.outfits import Outfits
 from shed.sheds.ports import Ports, without
 from shed.sheds.portspec import Published
 from shed.sheds.room import Room
+from shed.sheds.update import update
 from shed.sheds.warm import WarmStart
 from shed.threads import in_thread
 
@@ -215,6 +216,26 @@ class Manager:
                 await self.ports.close(name)
             elif not ended:  # it was an unfinished create
                 raise missing(name)
+
+    async def update(self, name: str, wanted: UpdateShed, progress: Progress) -> View:
+        """Change the processors, memory or disk of a shed and return it; see `shed.sheds.update`."""
+        async with self._holding(name, "update") as (folders, link):
+            record = await update(wanted, folders, self._backend, link, progress)
+        return self._done("update", record, progress)
+
+    async def rename(self, name: str, to: str) -> View:
+        """Give a stopped shed another name and return it.
+
+        Raises `ConflictError` (SHED_NOT_STOPPED, SHED_ALREADY_EXISTS, UPPER_EXISTS).
+        """
+        other = self.catalog.folders(to)
+        async with contextlib.AsyncExitStack() as held:
+            for one in sorted({name, to}):  # in the same order by all, so that nobody waits for each other
+                await held.enter_async_context(self._holding(one, "rename", missing_ok=one == to))
+            folders = self.catalog.existing(name)
+            await in_thread(rename.check, folders, other, self._backend)
+            record = await in_thread(rename.rename, folders, other)
+        return self.catalog.view(record)
 
     async def link(self, name: str, tell: Tell | None, *, autostart: bool) -> Link:
         """Return the link to the shed `name`, which runs then; it is started when it is stopped, and `autostart`.

@@ -24,6 +24,8 @@ SCHEMA_VERSION = 3
 EGRESS = ["internet"]
 METADATA = "metadata.json"
 MARKER = ".creating"
+RENAMING = ".renaming"
+"""The name that a shed is about to get; its record may have it already, see `shed.sheds.rename`."""
 _MAX_FILE = 1 << 20
 _FOREIGN = ("firecracker", "vz")
 """Backends of the implementation in Go, whose records have the same schema and other members."""
@@ -122,7 +124,7 @@ def load(folder: Path) -> Record:
         )
     path = folder / METADATA
     record: Record = _parse(Record, values, path)
-    if record.name != folder.name:
+    if record.name != folder.name and not (folder / RENAMING).exists():
         raise _damaged(path, f"it names the shed {record.name!r}")
     if record.wanted not in {"running", "stopped"}:
         raise _damaged(path, f"wanted is {record.wanted!r}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from shed.backends.base import Network
 from shed.backends.interface import Capabilities
-from shed.backends.qemu.capabilities import QemuFullDisk, QemuSpares, QemuTemplates
+from shed.backends.qemu.capabilities import QemuFullDisk, QemuGrowing, QemuSpares, QemuTemplates
 from shed.backends.qemu.diagnostics import QemuDiagnostics
 from shed.backends.qemu.machines import PROGRAM, Machines
 from shed.backends.qemu.templates import Limits, TemplateStore
@@ -31,6 +31,7 @@ class QemuBackend(Machines):
             spares=QemuSpares(self, templates),
             full_disk=QemuFullDisk(),
             networks=self.networks,
+            growing=QemuGrowing(),
             diagnostics=QemuDiagnostics(paths, self.program, control_groups),
         )
 

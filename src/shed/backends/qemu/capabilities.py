@@ -154,3 +154,12 @@ class QemuFullDisk:
         """Tell whether the VM is paused because the host's disk was full; with `resume`, have it try again."""
         async with telling(state_dir.name, ANSWER_TIMEOUT):
             return await saving.waits_for_room(state_dir, go_on=resume)
+
+
+class QemuGrowing:
+    """Makes a disk of a running VM longer; see `shed.backends.interface.Growing`."""
+
+    async def grow(self, state_dir: Path, disk: int, size: int) -> None:
+        """Tell the VM that its disk of this index has `size` bytes now."""
+        async with telling(state_dir.name, ANSWER_TIMEOUT):
+            await saving.resize(state_dir, command.DISK_NAMES[disk], size)

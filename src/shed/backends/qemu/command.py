@@ -33,6 +33,7 @@ dropped.
 NIC_FD = 8
 """The network card's other end: a TAP in the machine's network namespace, see `shed.egress.netns_setup`."""
 AGENT_PORT = "shed.agent"
+DISK_NAMES = [f"vd{letter}" for letter in "abcdefgh"]
 
 _KERNEL_COMMAND_LINE = "console=ttyS0 panic=-1 quiet cryptomgr.notests initcall_blacklist=jent_mod_init"
 """``panic=-1`` with ``-no-reboot``: a panic ends the VM, so it is noticed at once.  Not testing its own cryptography on
@@ -121,7 +122,7 @@ def build(machine: Machine, host: Host) -> list[str]:
 
 def disk_names(machine: Machine) -> list[str]:
     """Return what the guest, and QEMU, call the machine's disks."""
-    return [f"vd{letter}" for letter, _ in zip("abcdefgh", machine.disks, strict=False)]
+    return DISK_NAMES[: len(machine.disks)]
 
 
 def _frame(machine: Machine, host: Host) -> list[str]:

@@ -16,7 +16,7 @@ from shed.backends.qemu import command
 from shed.backends.qemu.monitor import Monitor, MonitorError, connected
 from shed.untrusted import told
 
-__all__ = ["MonitorError", "exchange", "goes_on", "pause", "resume", "save"]
+__all__ = ["MonitorError", "exchange", "goes_on", "pause", "resize", "resume", "save"]
 _POLL = 0.002
 _ANOTHER_SIZE = 2 << 20
 """Bytes; not what placeholders have."""
@@ -40,6 +40,12 @@ async def save(state_dir: Path, state: Path, disks: Sequence[str]) -> None:
             await monitor.lend(_CHANNEL, file.fileno())
         await monitor.execute("migrate", uri=f"fd:{_CHANNEL}")
         await _migrated(monitor)
+
+
+async def resize(state_dir: Path, disk: str, size: int) -> None:
+    """Tell the machine that its `disk` has `size` bytes now.  Raises `MonitorError`."""
+    async with connected(state_dir) as monitor:
+        await monitor.execute("block_resize", **{"node-name": disk, "size": size})
 
 
 async def resume(state_dir: Path, state: Path | None) -> None:

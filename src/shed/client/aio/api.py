@@ -162,6 +162,28 @@ class AsyncApi(AsyncNetworkApi):
         """Stop a running shed; its files stay."""
         return await work(self.address, "POST", shed_target(name, "stop"), on_event=on_event)
 
+    async def update(
+        self,
+        name: str,
+        *,
+        cpus: int | None = None,
+        memory_mb: int | None = None,
+        upper_size_bytes: int | None = None,
+        on_event: Sink | None = None,
+    ) -> dict[str, Any]:
+        """Change a shed; what is None stays.
+
+        Processors and memory count from its next start on, its disk grows at once.
+        """
+        body = messages.given(cpus=cpus, memory_mb=memory_mb, upper_size_bytes=upper_size_bytes)
+        return await work(self.address, "POST", shed_target(name, "update"), body=body, on_event=on_event)
+
+    async def rename(self, name: str, to: str) -> dict[str, Any]:
+        """Give a stopped shed another name."""
+        return object_of(
+            await request(self.address, "POST", shed_target(name, "rename"), body={"to": check_shed_name(to)})
+        )
+
     async def delete(self, name: str, *, force: bool = False, on_event: Sink | None = None) -> None:
         """Delete a shed and its files; with `force` also one that runs, or whose records are broken."""
         await work(self.address, "DELETE", messages.delete_target(name, force=force), on_event=on_event)

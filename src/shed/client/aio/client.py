@@ -282,6 +282,22 @@ class AsyncShed:
         """Stop it; its files stay."""
         self.info = typed(await self._api.stop(self.name, on_event=on_event), sheds.Shed)
 
+    async def update(
+        self, *, cpus: int | None = None, memory_mb: int | None = None, upper_size_bytes: int | None = None
+    ) -> None:
+        """Change it; what is None stays.
+
+        Processors and memory count from its next start on, its disk grows at once.
+        """
+        self.info = typed(
+            await self._api.update(self.name, cpus=cpus, memory_mb=memory_mb, upper_size_bytes=upper_size_bytes),
+            sheds.Shed,
+        )
+
+    async def rename(self, to: str) -> None:
+        """Give it another name; it must be stopped."""
+        self.info = typed(await self._api.rename(self.name, to), sheds.Shed)
+
     async def delete(self, *, missing_ok: bool = False) -> None:
         """Delete it and its files, also while it runs."""
         try:

@@ -163,6 +163,26 @@ class Api(NetworkApi):
         """Stop a running shed; its files stay."""
         return work(self.address, "POST", shed_target(name, "stop"), on_event=on_event)
 
+    def update(
+        self,
+        name: str,
+        *,
+        cpus: int | None = None,
+        memory_mb: int | None = None,
+        upper_size_bytes: int | None = None,
+        on_event: Sink | None = None,
+    ) -> dict[str, Any]:
+        """Change a shed; what is None stays.
+
+        Processors and memory count from its next start on, its disk grows at once.
+        """
+        body = messages.given(cpus=cpus, memory_mb=memory_mb, upper_size_bytes=upper_size_bytes)
+        return work(self.address, "POST", shed_target(name, "update"), body=body, on_event=on_event)
+
+    def rename(self, name: str, to: str) -> dict[str, Any]:
+        """Give a stopped shed another name."""
+        return object_of(request(self.address, "POST", shed_target(name, "rename"), body={"to": check_shed_name(to)}))
+
     def delete(self, name: str, *, force: bool = False, on_event: Sink | None = None) -> None:
         """Delete a shed and its files; with `force` also one that runs, or whose records are broken."""
         work(self.address, "DELETE", messages.delete_target(name, force=force), on_event=on_event)

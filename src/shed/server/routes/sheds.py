@@ -85,6 +85,21 @@ async def stop(server: Server, call: Call[api.ShedWorkParams, NoBody]) -> Work[a
     return Work(work)
 
 
+async def update(server: Server, call: Call[api.ShedWorkParams, api.UpdateShed]) -> Work[api.Shed]:
+    """Change what a shed has of processors, memory and disk."""
+    name, wanted = call.params.name, call.body
+
+    async def work(progress: Progress) -> api.Shed:
+        return answer(api.Shed, await server.manager.update(name, wanted, progress))
+
+    return Work(work)
+
+
+async def rename(server: Server, call: Call[api.ShedParams, api.RenameShed]) -> api.Shed:
+    """Give a stopped shed another name."""
+    return answer(api.Shed, await server.manager.rename(call.params.name, call.body.to))
+
+
 async def delete(server: Server, call: Call[api.DeleteParams, NoBody]) -> Work[api.Deleted]:
     """Remove a shed."""
     name, wanted = call.params.name, call.params
@@ -161,6 +176,8 @@ ROUTES = (
     route(endpoints.DELETE_SHED, delete),
     route(endpoints.START_SHED, start),
     route(endpoints.STOP_SHED, stop),
+    route(endpoints.UPDATE_SHED, update),
+    route(endpoints.RENAME_SHED, rename),
     route(endpoints.SHED_LOGS, logs),
     route(endpoints.SHED_HEALTH, health),
     route(endpoints.CHECK_WORKSPACE, workspace),

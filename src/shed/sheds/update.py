@@ -1,0 +1,80 @@
+"""Changes to a shed that is there: its processors, its memory, its disk."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+from shed.api.sheds import UpdateShed
+from shed.backends.base import Liveness
+from shed.backends.interface import Backend
+from shed.errors import BackendError, UsageError
+from shed.fsutil import storage_errors
+from shed.progress import Progress
+from shed.sheds import metadata
+from shed.sheds.agent import control
+from shed.sheds.catalog import load
+from shed.sheds.folders import Folders
+from shed.sheds.lifecycle import in_doubt
+from shed.sheds.link import Link
+from shed.sizes import format_size
+from shed.threads import in_thread
+
+_GROW = 60.0
+"""Seconds for the guest to grow its file system; it writes little."""
+
+
+async def update(
+    wanted: UpdateShed, folders: Folders, backend: Backend, link: Link, progress: Progress
+) -> metadata.Record:
+    """Change what `wanted` names of a shed, and return its new record.
+
+    Processors and memory count from the next start on.  The disk grows at once, also while the shed runs.  Raises
+    `UsageError` for a smaller disk, `ConflictError` for a VM of which it cannot be told whether it runs.
+    """
+    record = load(folders)
+    alive = backend.liveness(folders.instance)
+    if alive is Liveness.UNKNOWN:
+        raise in_doubt(record.name, backend.pid(folders.instance))
+    size = wanted.upper_size_bytes or record.upper_size_bytes
+    if size < record.upper_size_bytes:
+        raise UsageError(
+            f"the disk of shed {record.name!r} has {format_size(record.upper_size_bytes)} and cannot be made smaller",
+            hint="make a new shed, and copy what you need: shed cp",
+        )
+    changed = replace(
+        record,
+        cpus=wanted.cpus or record.cpus,
+        memory_mb=wanted.memory_mb or record.memory_mb,
+        upper_size_bytes=size,
+    )
+    if size > record.upper_size_bytes:
+        progress.phase("disk", "growing the disk")
+        await in_thread(_lengthen, folders.upper, size)  # the record follows: a longer disk than it says does no harm
+    await in_thread(metadata.save, folders.instance, changed)
+    if alive is Liveness.OURS:
+        if size > record.upper_size_bytes:
+            await _grow(changed, folders, backend, link, progress)
+        if (changed.cpus, changed.memory_mb) != (record.cpus, record.memory_mb):
+            progress.warn(f"processors and memory change at the next start: shed restart {record.name}")
+    return changed
+
+
+def _lengthen(path: Path, size: int) -> None:
+    with storage_errors(path), path.open("r+b") as file:
+        if os.fstat(file.fileno()).st_size < size:
+            file.truncate(size)
+            os.fsync(file.fileno())
+
+
+async def _grow(record: metadata.Record, folders: Folders, backend: Backend, link: Link, progress: Progress) -> None:
+    """Have the running guest use the longer disk.  Where it cannot, a warning says that it does at its next start."""
+    try:
+        disks = backend.capabilities.growing
+        if disks is None:
+            raise BackendError("its backend cannot do that while it runs")
+        await disks.grow(folders.instance, 0, record.upper_size_bytes)
+        await control(await link.get(), "grow", wait=_GROW, size=record.upper_size_bytes)
+    except BackendError as error:
+        progress.warn(f"the disk has its new size from the next start on: {error.message}; shed restart {record.name}")
