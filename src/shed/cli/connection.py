@@ -81,15 +81,6 @@ def seen(server: Api, options: Options, sheds: Mapping[str, str], *, gone: Itera
         remember(config, name, sheds, gone=gone)
 
 
-def update_ssh(server: Api, options: Options, *, made: Iterable[str] = (), gone: Iterable[str] = ()) -> None:
-    """Have the hosts of OpenSSH follow the sheds, where `shed ssh-config --install` was called."""
-    folder = os.path.dirname(options.config) if options.config else os.path.expanduser("~/.shed")  # noqa: PTH111, PTH120
-    if os.path.exists(os.path.join(folder, "ssh_config")):  # noqa: PTH110, PTH118  few have it
-        from shed.cli.ssh import keep_current
-
-        keep_current(server, options, made=made, gone=gone)
-
-
 def where(server: Api) -> str:
     """Return `` on SERVER`` for a sentence, or nothing for this machine's own server."""
     return "" if server.address.local else f" on {server.address.name or server.address}"

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from shed.cli.arguments import SHED, argument, flag
 from shed.cli.command import command
-from shed.cli.connection import client, client_of, seen, update_ssh, where
+from shed.cli.connection import client, client_of, seen, where
 from shed.cli.errors import report
 from shed.cli.output import confirm, done, watched
-from shed.cli.sheds import COLD, FORCE, SIZES, finished
+from shed.cli.sheds import COLD, FORCE, SIZES, finished, update_ssh
 from shed.errors import ShedError, UsageError
 from shed.terminal.output import note
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 from shed.cli import values
@@ -17,7 +18,6 @@ from shed.cli.connection import (
     local_dir,
     report_down,
     seen,
-    update_ssh,
 )
 from shed.cli.output import done, shown
 from shed.errors import ShedError, UsageError
@@ -25,6 +25,7 @@ from shed.terminal.output import age, emit, note, passing_on, say, seconds, tabl
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from typing import Any
 
     from shed.cli.options import Options
@@ -263,6 +264,15 @@ def check_workspace(args: Any, options: Options) -> int:
     counts = f"{len(findings)} that could run by itself, {len(new)} changed since {args.name} was created"
     note(f"{found['local_dir']}: {counts}")
     return int(bool(new))
+
+
+def update_ssh(server: Api, options: Options, *, made: Iterable[str] = (), gone: Iterable[str] = ()) -> None:
+    """Have the hosts of OpenSSH follow the sheds, where `shed ssh-config --install` was called."""
+    folder = os.path.dirname(options.config) if options.config else os.path.expanduser("~/.shed")  # noqa: PTH111, PTH120
+    if os.path.exists(os.path.join(folder, "ssh_config")):  # noqa: PTH110, PTH118  few have it
+        from shed.cli.ssh import keep_current
+
+        keep_current(server, options, made=made, gone=gone)
 
 
 def finished(options: Options, action: str, verb: str, answer: dict[str, Any]) -> None:
