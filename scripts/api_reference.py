@@ -11,6 +11,7 @@ from typing import Any
 from shed.api.base import API_VERSION, VERSION_HEADER, NoBody
 from shed.api.endpoint import Endpoint
 from shed.api.endpoints import ENDPOINTS
+from shed.api.eventlog import KINDS
 from shed.api.events import EVENTS
 from shed.api.openapi import document
 from shed.api.upgrades import EXEC, FRAMES, UPGRADES
@@ -18,6 +19,7 @@ from shed.api.upgrades import EXEC, FRAMES, UPGRADES
 PAGE = Path(__file__).resolve().parents[1] / "docs/reference/api.md"
 _NOUNS = (
     ("The server", ("/api/info", "/api/openapi.json", "/api/ssh-host-key", "/api/server", "/api/system")),
+    ("What happens", ("/api/events",)),
     ("Sheds", ("/api/sheds", "/api/sessions")),
     ("What sheds may reach", ("/api/egress",)),
     ("Images", ("/api/images",)),
@@ -94,6 +96,8 @@ def page() -> str:
     parts.append(_table(("request", "right", ""), rows))
     for title, paths in _NOUNS:
         parts.append(f"## {title}\n")
+        if paths == ("/api/events",):
+            parts.append(_table(("kind of event", ""), ((f"`{kind}`", text) for kind, text in KINDS.items())))
         parts += [_endpoint(each, schemas, about) for each in ENDPOINTS if each.path.startswith(paths)]
     parts.append(_upgrades())
     parts.append("## Objects\n")
@@ -128,6 +132,8 @@ def _endpoint(endpoint: Endpoint[Any, Any, Any], schemas: dict[str, Any], about:
         )
     else:
         lines.append(f"Answer: {endpoint.status}, an object.")
+    if endpoint.stream is not None:
+        lines.append(f"With `Accept: text/event-stream`: {_link(endpoint.stream.__name__)} without end.")
     if endpoint.upgrade:
         lines.append(f"Upgrade: [`{endpoint.upgrade}`](#{endpoint.upgrade}).")
     old = [f"`{one.name}` in the {one.place} for `{one.member}`" for one in endpoint.old if one.place != "path"]

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from shed.egress.netd import MOST_ENTRIES
+from shed.egress import wire
+from shed.egress.decisions import MOST_ENTRIES
 from support.servers.netlab import Lab, lab
 from support.waiting import wait_until
 
@@ -293,6 +294,22 @@ def test_nonsense_from_the_control_socket_ends_nothing(net: Lab) -> None:
         client.sendall(b"\xff\xff\xff\xff")
         assert client.recv(1) == b""
     assert "dev" in net.do({"do": "list"})["sheds"]
+
+
+def test_those_who_watch_are_told_at_once(net: Lab) -> None:
+    """Of each connection when it begins and when it has ended; who does not read is told what was missed."""
+    net.names({"echo.example.com": [PUBLIC]})
+    net.rule({"allow": "echo.example.com"})
+    with net.watch() as watch, net.watch():  # the second one never reads, and holds nobody up
+        assert net.python(TALK, "echo.example.com", "7") == "all of it\n"
+        began, ended = (wire.receive(watch)[0] for _ in range(2))
+        assert (began["began"]["name"], began["began"]["port"]) == ("echo.example.com", 7)
+        assert ended["entry"] == net.decisions()[-1]
+        assert ended["entry"]["sent"] > 3_000_000
+        net.rule(log="refused")
+        fetch(net, "http://other.example.com/")
+        refused = wire.receive(watch)[0]["entry"]
+        assert (refused["name"], refused["allowed"]) == ("other.example.com", False)
 
 
 MANY = """

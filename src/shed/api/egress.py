@@ -126,6 +126,9 @@ class Decision(PartialAnswer, kw_only=True, frozen=True):
     sent: Annotated[int, says("Bytes out of the shed.", optional=True)] = 0
     received: Annotated[int, says("Bytes into the shed.", optional=True)] = 0
     seconds: Annotated[float, says("How long it took.")] = 0.0
+    left_out: Annotated[
+        int, says("Instead of a connection: how many entries before are not in the log.", optional=True)
+    ] = 0
 
 
 class EgressLog(Answer, kw_only=True, frozen=True):

@@ -46,6 +46,8 @@ class Endpoint(Generic[P, B, A]):
     """Of a success, too."""
     events: bool = False
     """Whether it answers as server-sent events when it is asked to."""
+    stream: type[Any] | None = None
+    """Of what it sends, without end, as server-sent events when it is asked to: each is called by its `kind`."""
     upgrade: str = ""
     """The protocol that it goes on with when the client asks for it: a key of `shed.api.upgrades.UPGRADES`."""
     old_path: str = ""

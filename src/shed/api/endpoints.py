@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from shed.api import access, egress, images, ports, server, sheds, upgrades
+from shed.api import access, egress, eventlog, images, ports, server, sheds, upgrades
 from shed.api.access import Right
 from shed.api.base import NoBody, Nothing, WorkParams
 from shed.api.endpoint import Endpoint, Old, delete, get, post
@@ -31,6 +31,16 @@ STOP_SERVER = post(
     NoBody,
     server.Stopping,
     "End the server; running sheds stay.  Over the Unix socket only",
+)
+
+LIST_EVENTS = get(
+    "list_events",
+    "/api/events",
+    Right.READ,
+    eventlog.EventParams,
+    eventlog.EventList,
+    "Show what has happened lately; as server-sent events also what happens from now on",
+    stream=eventlog.Event,
 )
 
 LIST_SHEDS = get("list_sheds", "/api/sheds", Right.READ, sheds.ListParams, sheds.ShedList, "List all sheds")

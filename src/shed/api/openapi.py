@@ -68,7 +68,11 @@ def _kinds() -> list[type[Any]]:
     kinds: list[Any] = [Failure, *EVENTS.values()]
     kinds += [frame.payload for frame in FRAMES if not isinstance(frame.payload, str)]
     for endpoint in ENDPOINTS:
-        kinds += [kind for kind in (endpoint.body, endpoint.answer) if kind is not NoBody and _is_struct(kind)]
+        kinds += [
+            kind
+            for kind in (endpoint.body, endpoint.answer, endpoint.stream)
+            if kind is not NoBody and _is_struct(kind)
+        ]
     return list(dict.fromkeys(kinds))
 
 
@@ -224,6 +228,8 @@ def _responses(endpoint: Endpoint[Any, Any, Any]) -> Schema:
         content[_TEXT] = {"schema": {"type": "string"}}
     elif endpoint.answer is not bytes:
         content[_JSON] = {"schema": _schema_of(endpoint.answer)}
+    if endpoint.stream is not None:
+        content[_EVENTS] = {"schema": _stream_schema(endpoint.stream)}
     if endpoint.events:
         content[_EVENTS] = {"schema": _event_schema(endpoint)}
     if content:
@@ -248,6 +254,12 @@ def _event_schema(endpoint: Endpoint[Any, Any, Any]) -> Schema:
     ]
     properties = {"event": {"type": "string"}, "data": {"type": "string"}}
     return {"type": "object", "required": ["event", "data"], "properties": properties, "oneOf": one_of}
+
+
+def _stream_schema(kind: type[Any]) -> Schema:
+    """Return the schema of a server-sent event that is called by the member `kind` of its data."""
+    data = {"type": "string", "contentMediaType": _JSON, "contentSchema": _schema_of(kind)}
+    return {"type": "object", "required": ["event", "data"], "properties": {"event": {"type": "string"}, "data": data}}
 
 
 def _schema_of(kind: Any) -> Schema:

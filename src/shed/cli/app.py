@@ -40,6 +40,7 @@ SHED = Group(
         "tunnels": Entry("shed.cli.tunnels:tunnels", "forward ports to a shed, also in the background"),
         "ports": Entry("shed.cli.ports:ports", "show and change the ports that lead into a shed, or out to its host"),
         "workspace": Entry("shed.cli.sheds:workspace", "check the folder that a shed shares with its host"),
+        "events": Entry("shed.cli.events:events", "show what happens on a server: sheds, and what they reach"),
         "egress": Entry("shed.cli.egress:egress", "rule and log what sheds may reach"),
         "image": Entry("shed.cli.image:image", "list, inspect, build, copy and remove images"),
         "system": Entry("shed.cli.system:system", "show what takes up space, and free some of it"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from shed.cli import values
-from shed.cli.arguments import SHED, argument, flag, option
+from shed.cli.arguments import SHED, argument
 from shed.cli.command import Entry, Group, command
 from shed.cli.connection import client, client_of
 from shed.cli.output import done
@@ -16,9 +16,6 @@ if TYPE_CHECKING:
 
     from shed.cli.options import Options
 
-_PAUSE = 1.0
-"""Seconds between looks into the log that is followed."""
-
 egress = Group(
     "egress",
     "What sheds may reach: profiles of rules, and the log of what was refused.",
@@ -26,7 +23,7 @@ egress = Group(
         "show": Entry("shed.cli.egress:show", "show what a shed may reach"),
         "set": Entry("shed.cli.egress:set_profiles", "give a shed other profiles, at once"),
         "off": Entry("shed.cli.egress:off", "let nothing out of a shed any more"),
-        "log": Entry("shed.cli.egress:log", "show what was decided about a shed's connections"),
+        "log": Entry("shed.cli.events:egress_log", "show what was decided about a shed's connections"),
         "profile": Entry("shed.cli.egress:profiles", "list, show, set and remove profiles"),
     },
 )
@@ -82,49 +79,6 @@ def _change(name: str, wanted: list[str], options: Options) -> int:
     words = f"{name} has {', '.join(wanted) or 'no profile'}" + (f"; {cut} connections were cut" if cut else "")
     done(options, "egress", name, words, **{key: value for key, value in changed.items() if key != "name"})
     return 0
-
-
-@command(
-    "egress log",
-    SHED,
-    flag("-f, --follow", "go on with what comes, until ctrl-C"),
-    option("--tail", "N", "only the last N entries", convert=values.number),
-)
-def log(args: Any, options: Options) -> int:
-    """Show the connections that a shed was refused, and those that a profile logs although they are allowed."""
-    server = client_of(args.name, options)
-    entries = server.egress_log(args.name, tail=args.tail)
-    _print(entries, options)
-    if args.follow:
-        import time
-
-        while True:
-            time.sleep(_PAUSE)
-            found = server.egress_log(args.name)
-            _print(_after(entries, found), options)
-            entries = found or entries
-    return 0
-
-
-def _after(before: list[dict[str, Any]], now: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the entries of `now` behind the last one of `before`."""
-    last = before[-1] if before else None
-    return now[now.index(last) + 1 :] if last in now else now
-
-
-def _print(entries: list[dict[str, Any]], options: Options) -> None:
-    for entry in entries:
-        if options.json:
-            emit(entry)
-            continue
-        verdict = "cut" if entry.get("cut") else "allowed" if entry.get("allowed") else "refused"
-        host = f"{entry.get('name') or entry.get('address')}:{entry.get('port')}"
-        words = [str(entry[key]) for key in ("method", "path", "status", "error") if entry.get(key)]
-        if used := entry.get("secrets"):
-            words.append(f"with {', '.join(used)}")
-        if not entry.get("error") and entry.get("rule"):
-            words.append(str(entry["rule"]))
-        say(f"{entry.get('time')}  {verdict:<7}  {host}  {' '.join(words)}")
 
 
 @command("egress profile list")

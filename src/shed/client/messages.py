@@ -41,6 +41,13 @@ def logs_target(name: str, tail: int | None) -> str:
     return shed_target(name, "logs") + ("" if tail is None else f"?tail={tail:d}")
 
 
+def events_target(shed: str | None, kinds: list[str] | None, tail: int | None) -> str:
+    """Return the target of events: of one shed, of some kinds, the last `tail`."""
+    wanted = {"shed": shed and check_shed_name(shed), "kind": kinds and ",".join(kinds), "tail": tail}
+    words = [f"{name}={quoted(str(value))}" for name, value in wanted.items() if value is not None and value != []]
+    return "/api/events" + (f"?{'&'.join(words)}" if words else "")
+
+
 def connect_target(name: str, port: int) -> str:
     """Return the path under which a port of a shed is reached, by an upgrade to the protocol `CONNECT`."""
     return shed_target(name, f"connect/{port:d}")

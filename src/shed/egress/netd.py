@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
-import json
 import logging
 import os
 import resource
@@ -20,28 +19,23 @@ import signal
 import socket
 import sys
 import threading
-import time
-from collections import Counter
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import Any
 
 from shed.egress import wire
+from shed.egress.decisions import Decisions
 from shed.egress.hostroutes import is_own
 from shed.egress.netdfiles import DECISIONS, LOCK, LOG, SOCKET
 from shed.egress.orders import Orders
 from shed.egress.pump import Pipes
 from shed.egress.relay import Outside, Relay
 from shed.egress.resolver import Resolver
+from shed.egress.watching import Watchers
 from shed.errors import ShedError
 
 log = logging.getLogger(__name__)
-FILE_SIZE, FILES = 16 << 20, 4
-"""Bytes after which another log is begun, and older ones that are kept."""
-MOST_ENTRIES = 1200
-"""Entries of one shed in a minute; the others are counted: no shed pushes out what the log has of another."""
 _LOG_SIZE = 1 << 20
 _IDLE = 1.0
 """Seconds without a shed and without a server after which the process ends."""
@@ -57,11 +51,9 @@ class Netd:
         self._relays: dict[str, Relay] = {}
         self._pipes = Pipes()
         self._resolver = Resolver()
-        self._file = _PrivateFile(log_file, maxBytes=FILE_SIZE, backupCount=FILES, encoding="utf-8", delay=True)
-        self._minute = 0
-        self._written: Counter[str] = Counter()
-        """How many entries of this minute, by shed."""
-        self._outside = Outside(self._resolver.resolve, is_own, self._record, self._pipes)
+        self._decisions = Decisions(log_file)
+        self.watchers = Watchers()
+        self._outside = Outside(self._resolver.resolve, is_own, self._record, self._began, self._pipes)
 
     async def do(self, message: dict[str, Any], descriptors: list[int]) -> dict[str, Any]:
         """Do what a message asks for.  Raises `ShedError`, `ValueError`, `KeyError` for what makes no sense."""
@@ -110,24 +102,18 @@ class Netd:
         await asyncio.gather(*(relay.close() for relay in self._relays.values()))
         self._resolver.close()
         self._pipes.close()
-        self._file.close()
+        self._decisions.close()
+
+    def turn(self) -> None:
+        """Do what is to be done now and then; called every second."""
+        for entry in self._decisions.turn():
+            self.watchers.tell({"entry": entry})
 
     def _record(self, entry: dict[str, object]) -> None:
-        minute = int(time.monotonic() // 60)
-        if minute != self._minute:
-            for shed, count in self._written.items():
-                if count > MOST_ENTRIES:
-                    self._write({"shed": shed, "left_out": count - MOST_ENTRIES})
-            self._minute = minute
-            self._written.clear()
-        self._written[str(entry["shed"])] += 1
-        if self._written[str(entry["shed"])] <= MOST_ENTRIES:
-            self._write(entry)
+        self.watchers.tell({"entry": self._decisions.add(entry)})
 
-    def _write(self, entry: dict[str, object]) -> None:
-        now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        line = json.dumps({"time": now, **entry}, separators=(",", ":"))
-        self._file.handle(logging.LogRecord("egress", logging.INFO, "", 0, line, None, None))
+    def _began(self, entry: dict[str, object]) -> None:
+        self.watchers.tell({"began": entry})
 
 
 class _PrivateFile(RotatingFileHandler):
@@ -143,6 +129,10 @@ def _talk(client: socket.socket, netd: Netd, loop: asyncio.AbstractEventLoop) ->
     with client, contextlib.suppress(wire.Closed, OSError, ValueError), netd.talking():
         while True:
             message, descriptors = wire.receive(client)
+            if message.get("do") == "watch":
+                wire.send(client, {"ok": True})
+                asyncio.run_coroutine_threadsafe(netd.watchers.serve(client), loop).result()
+                return
             try:
                 answer = asyncio.run_coroutine_threadsafe(netd.do(message, descriptors), loop).result()
                 wire.send(client, {"ok": True, **answer})
@@ -179,6 +169,7 @@ async def _serve(run: Path, log_file: Path) -> None:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_IDLE):
                     await ended.wait()
+            netd.turn()
             if netd.idle:
                 break
         loop.remove_reader(listener)

@@ -49,16 +49,29 @@ class NetdProcess:
         return {str(name): int(count) for name, count in found.items()}
 
     def watch(self) -> socket.socket:
-        """Return a connection that ends with the process.  Raises `UnavailableError`."""
-        return self._connect()
+        """Return a connection by which the process tells what it decides, and which ends with it.
+
+        Raises `UnavailableError`.
+        """
+        sock = self._connect()
+        try:
+            self._ask(sock, {"do": "watch"})
+        except BaseException:
+            sock.close()
+            raise
+        return sock
 
     def _call(self, message: dict[str, Any], descriptors: list[int] | None = None) -> dict[str, Any]:
         with self._connect() as sock:
-            try:
-                wire.send(sock, message, descriptors)
-                answer, _ = wire.receive(sock)
-            except (wire.Closed, OSError, ValueError) as error:
-                raise UnavailableError(f"the network relay does not answer: {error!r}", code="NO_RELAY") from error
+            return self._ask(sock, message, descriptors)
+
+    @staticmethod
+    def _ask(sock: socket.socket, message: dict[str, Any], descriptors: list[int] | None = None) -> dict[str, Any]:
+        try:
+            wire.send(sock, message, descriptors)
+            answer, _ = wire.receive(sock)
+        except (wire.Closed, OSError, ValueError) as error:
+            raise UnavailableError(f"the network relay does not answer: {error!r}", code="NO_RELAY") from error
         if "error" in answer:
             raise UnavailableError(f"the network relay refuses: {answer['error']}", code="NO_RELAY")
         return answer

@@ -68,6 +68,8 @@ class Outside:
     """Tells the host's own addresses."""
     record: Record
     """Writes a line of the log."""
+    began: Record
+    """Tells those who watch that a connection which is allowed begins."""
     pipes: Pipes
 
 
@@ -275,6 +277,7 @@ class Relay:
                     outside.close()
                     return None
                 _set_options(outside)
+                self._outside.began(flow.record(self.name))
                 return outside
         return None
 

@@ -39,6 +39,8 @@ IDLE_TIMEOUT = 75.0
 """Seconds a kept-alive connection may be silent between requests."""
 REQUEST_TIMEOUT = 20.0
 """Seconds from a request's first byte to its last."""
+KEEPALIVE = 15.0
+"""Seconds of silence after which a stream of events has a comment, so that nobody in between hangs up."""
 _READ = 65536
 _Event = h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]
 _HEADERS = [("Server", f"shed/{VERSION}"), (VERSION_HEADER, f"{API_VERSION}")]
@@ -116,6 +118,11 @@ def encode(value: object) -> bytes:
         return msgspec.json.encode(value)
     except UnicodeEncodeError:  # the name of a file that is not UTF-8: as escaped halves of surrogate pairs
         return json.dumps(msgspec.to_builtins(value), separators=(",", ":")).encode()
+
+
+def event_block(name: str, data: object) -> bytes:
+    """Return one server-sent event with the JSON of `data`."""
+    return b"event: %s\ndata: %s\n\n" % (name.encode(), encode(data))
 
 
 def error_answer(error: ShedError) -> Answer:

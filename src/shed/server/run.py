@@ -90,6 +90,7 @@ async def _serve(server: Server, local: socket.socket, public: socket.socket | N
         acceptor.close()
     await server.ssh.close()
     await server.workers.close()
+    server.manager.events.close()
     await connections.close()
     await server.manager.close()
     await sweeping

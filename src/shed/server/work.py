@@ -27,11 +27,9 @@ from shed.errors import ShedError, UnavailableError
 from shed.progress import BlobEvent, BytesEvent, Event, PhaseEvent, Progress, Stop, WarningEvent, on_wait
 from shed.server.call import Call, Work
 from shed.server.failures import explain
-from shed.server.http import Events, Reply, Request, encode, json_answer
+from shed.server.http import KEEPALIVE, Events, Reply, Request, event_block, json_answer
 
 log = logging.getLogger(__name__)
-KEEPALIVE = 15.0
-"""Seconds of silence after which a comment is sent, so that nobody in between hangs up."""
 _FIRST_EVENT = 10.0
 """Seconds of silence after which the answer begins all the same, before its client gives up: the work waits for other
 work, most likely.
@@ -152,7 +150,7 @@ def _put(loop: asyncio.AbstractEventLoop, queue: asyncio.Queue[Event | None], ev
 async def _blocks(first: Event | None, queue: asyncio.Queue[Event | None], task: Task) -> AsyncGenerator[bytes, None]:
     event = first
     while event is not None:
-        yield _block(*_told(event))
+        yield event_block(*_told(event))
         while True:
             try:
                 async with asyncio.timeout(KEEPALIVE):
@@ -165,11 +163,11 @@ async def _blocks(first: Event | None, queue: asyncio.Queue[Event | None], task:
     except Exception as error:  # noqa: BLE001  explain() logs what is not meant for users
         told = explain(error)
         hint = told.next_step or None
-        yield _block(
+        yield event_block(
             "error", events.ErrorEvent(code=told.code, message=told.message, hint=hint, status=told.http_status)
         )
     else:
-        yield _block("complete", result)
+        yield event_block("complete", result)
 
 
 def _told(event: Event) -> tuple[str, Struct]:
@@ -183,7 +181,3 @@ def _told(event: Event) -> tuple[str, Struct]:
             return "bytes", events.BytesEvent(label=label, current=current, total=total)
         case BlobEvent(digest, label, status, current, total):
             return "blob", events.BlobEvent(digest=digest, label=label, status=status, current=current, total=total)
-
-
-def _block(name: str, data: Struct) -> bytes:
-    return b"event: %s\ndata: %s\n\n" % (name.encode(), encode(data))

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import collections
 import contextlib
-import json
 import logging
 import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
+from shed.api.egress import Decision
 from shed.backends.interface import Backend
 from shed.config.paths import Paths
 from shed.config.server import Settings
+from shed.egress import decisions, wire
 from shed.egress.netdfiles import DECISIONS
 from shed.egress.orders import Orders
 from shed.egress.policy import Profile, check_names
@@ -22,6 +24,7 @@ from shed.egress.process import NetdProcess
 from shed.egress.store import ProfileStore
 from shed.errors import ShedError
 from shed.progress import Progress
+from shed.sheds.events import Events
 from shed.sheds.metadata import Record, load
 from shed.sheds.outfits import Outfits
 from shed.threads import in_thread
@@ -31,7 +34,6 @@ MOST_DECISIONS = 10_000
 """Entries of the log that one answer has."""
 _AGAIN = 1.0
 """Seconds after which the relay is looked for again when it does not start."""
-_OLDER_LOGS = 4
 _NOTHING = {"rules": [{"deny": "*"}, {"deny": "0.0.0.0/0"}, {"deny": "::/0"}]}
 Running = Callable[[], Iterable[tuple[Record, Path]]]
 """Returns the sheds that run, and the folders of their VMs."""
@@ -40,9 +42,19 @@ Running = Callable[[], Iterable[tuple[Record, Path]]]
 class Egress:
     """The rules and the relay of the sheds below `paths`; `running` returns those that run on `backend`."""
 
-    def __init__(self, paths: Paths, backend: Backend, settings: Settings, outfits: Outfits, running: Running) -> None:
+    def __init__(
+        self,
+        paths: Paths,
+        backend: Backend,
+        settings: Settings,
+        outfits: Outfits,
+        running: Running,
+        *,
+        events: Events,
+    ) -> None:
         self._running = running
         self._outfits = outfits
+        self._events = events
         self.profiles = ProfileStore(paths.data / "egress", {})
         self.default = settings.egress_default
         self.own_ports = settings.own_ports
@@ -77,7 +89,7 @@ class Egress:
         """Have the sheds that have a profile be ruled by what it says now.  Raises `UnavailableError`."""
         for record, _ in await asyncio.to_thread(lambda: list(self._running())):
             if profile in record.egress_profiles:
-                await self.change(record)
+                self.tell_rules(record, await self.change(record))
 
     async def _lead(self, record: Record, state_dir: Path) -> None:
         if self._networks is not None and self._networks.problem() is None:
@@ -88,6 +100,11 @@ class Egress:
         if self._networks is None or self._networks.problem() is not None:
             return 0
         return await in_thread(self._rule, record.name)
+
+    def tell_rules(self, record: Record, cut: int) -> None:
+        """Tell those who follow events that other rules hold for a shed, which has cut so many connections."""
+        profiles = ", ".join(record.egress_profiles) or "no profile"
+        self._events.tell("egress.rules", record.name, profiles + (f"; {cut} connections were cut" if cut else ""))
 
     async def close(self, name: str) -> None:
         """Relay nothing for a shed whose VM has gone.  What goes wrong is logged: the namespace has gone too."""
@@ -109,19 +126,9 @@ class Egress:
 
     def decisions(self, name: str, tail: int | None) -> list[dict[str, Any]]:
         """Return what the log has of a shed, the last `tail` entries of it."""
-        found: collections.deque[dict[str, Any]] = collections.deque(
-            maxlen=MOST_DECISIONS if tail is None else min(tail, MOST_DECISIONS)
+        return decisions.last(
+            self._logs / DECISIONS, name, MOST_DECISIONS if tail is None else min(tail, MOST_DECISIONS)
         )
-        for number in range(_OLDER_LOGS, -1, -1):
-            path = self._logs / (f"{DECISIONS}.{number}" if number else DECISIONS)
-            with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
-                for line in file:
-                    if name.encode() in line:
-                        with contextlib.suppress(ValueError):
-                            entry = json.loads(line)
-                            if entry.get("shed") == name and "left_out" not in entry:
-                                found.append(entry)
-        return list(found)
 
     async def keep(self) -> None:
         """Have a relay run as long as this does, and give it the sockets of all sheds when it was started anew."""
@@ -129,16 +136,31 @@ class Egress:
             return
         while True:
             try:
-                watch = await in_thread(self._netd.watch)
-                with watch:
-                    watch.setblocking(False)
+                reader, writer = await asyncio.open_unix_connection(sock=await in_thread(self._netd.watch))
+                with contextlib.closing(writer):
                     await self._reopen()
-                    with contextlib.suppress(OSError):
-                        await asyncio.get_running_loop().sock_recv(watch, 1)
+                    with contextlib.suppress(OSError, ValueError, wire.Closed):
+                        while True:
+                            self._tell(await wire.next_message(reader))
                 log.warning("the network relay has ended; it is started again")
             except ShedError as error:
                 log.warning("%s", error)
             await asyncio.sleep(_AGAIN)
+
+    def _tell(self, message: dict[str, Any]) -> None:
+        """Tell those who follow events what the relay says."""
+        if missed := message.get("missed"):
+            self._events.tell("egress.left_out", count=int(missed))
+            return
+        began = "began" in message
+        try:
+            decision = msgspec.convert(message["began" if began else "entry"], Decision)
+        except (KeyError, msgspec.ValidationError):
+            log.warning("the network relay says what nobody understands: %.200r", message)
+            return
+        self._events.tell(
+            "egress.connected" if began else _kind(decision), decision.shed, count=decision.left_out, decision=decision
+        )
 
     async def _reopen(self) -> None:
         known = await in_thread(self._netd.sheds)
@@ -183,3 +205,14 @@ class Egress:
             extra_authorities=self._outfits.extra_authorities(),
             host_ports=tuple(port for port in record.open_host_ports if port.port not in self.own_ports),
         )
+
+
+def _kind(decision: Decision) -> str:
+    """Return the kind of event that an entry of the log is."""
+    if decision.left_out:
+        return "egress.left_out"
+    if decision.cut:
+        return "egress.cut"
+    if decision.error:
+        return "egress.failed"
+    return "egress.allowed" if decision.allowed else "egress.refused"

@@ -19,13 +19,19 @@ _GOOD_SECONDS = 60.0
 class Link:
     """The connection to the agent of the shed `name`: made when first needed, shared, dropped when it closes.
 
-    `dial` makes a new connection to an agent that is configured and ready.
+    `dial` makes a new connection to an agent that is configured and ready; `ended` is called when one closes by itself.
     """
 
     def __init__(
-        self, name: str, dial: Callable[[], Awaitable[Connection]], *, clock: Callable[[], float] = time.monotonic
+        self,
+        name: str,
+        dial: Callable[[], Awaitable[Connection]],
+        *,
+        ended: Callable[[], None] = lambda: None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._name = name
+        self._ended = ended
         self._dial = dial
         self._clock = clock
         self._connection: Connection | None = None
@@ -96,6 +102,7 @@ class Link:
             if misuse is not None:
                 self._blame(misuse)
             self._connection = self._watcher = None
+            self._ended()
         await connection.close()
 
     def _blame(self, error: LinkAbusedError) -> None:

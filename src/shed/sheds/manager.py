@@ -13,6 +13,7 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from shed.api.ports import ChangePorts
@@ -34,6 +35,7 @@ from shed.sheds.consoles import keep_short
 from shed.sheds.create import Ensure, Resolve, create, plan
 from shed.sheds.egress import Egress
 from shed.sheds.entry import Entry
+from shed.sheds.events import Events
 from shed.sheds.folders import Folders
 from shed.sheds.guests import Guests, Tell
 from shed.sheds.link import Link
@@ -47,6 +49,8 @@ from shed.threads import in_thread
 
 log = logging.getLogger(__name__)
 _ADOPT_TIMEOUT = 15.0
+_EXIT = 5.0
+"""Seconds between the end of a link and that of its VM, when the guest has powered itself off."""
 _STARTS = frozenset({"create", "start", "adopt"})
 """What may wait for a guest for minutes, so that a stop or a forced delete ends it."""
 
@@ -81,7 +85,9 @@ class Manager:
         """Streams into those that run."""
         self.outfits = Outfits(self._settings)
         """What their guests are told."""
-        self.egress = Egress(paths, backend, self._settings, self.outfits, self.catalog.running)
+        self.events = Events()
+        """What happens to them."""
+        self.egress = Egress(paths, backend, self._settings, self.outfits, self.catalog.running, events=self.events)
         """What they may reach."""
         self.ports = Ports(self.guests, self._settings, self.catalog.records, self.egress.own_ports)
         """Ports of this host that lead to them."""
@@ -148,6 +154,7 @@ class Manager:
             )
             link.set(booted.connection)
             await self.egress.begin(record, folders.instance, progress)
+        self.events.tell("shed.created", record.name)
         return self._done("create", record, progress, booted.way)
 
     async def start(self, name: str, progress: Progress, *, cold: bool = False, force: bool = False) -> View:
@@ -190,6 +197,7 @@ class Manager:
                 record = await lifecycle.stop(record, folders, self._backend, link, wait=wait, progress=progress)
                 await self.egress.close(name)
                 await self.ports.close(name)
+        self.events.tell("shed.stopped", name)
         return self._done("stop", record, progress)
 
     async def undo_create(self, name: str, progress: Progress) -> None:
@@ -216,6 +224,7 @@ class Manager:
                 await self.ports.close(name)
             elif not ended:  # it was an unfinished create
                 raise missing(name)
+        self.events.tell("shed.deleted", name)
 
     async def update(self, name: str, wanted: UpdateShed, progress: Progress) -> View:
         """Change the processors, memory or disk of a shed and return it; see `shed.sheds.update`."""
@@ -288,6 +297,7 @@ class Manager:
             )
             link.set(booted.connection)
             await self.egress.begin(record, folders.instance, progress)
+        self.events.tell("shed.started", record.name)
         return record, booted.way
 
     async def set_egress(self, name: str, profiles: Sequence[str]) -> int:
@@ -300,7 +310,9 @@ class Manager:
             record = replace(load(folders), egress=list(dict.fromkeys(profiles)))
             await in_thread(metadata.save, folders.instance, record)
             running = self._backend.liveness(folders.instance) is Liveness.OURS
-            return await self.egress.change(record) if running else 0
+            cut = await self.egress.change(record) if running else 0
+            self.egress.tell_rules(record, cut)
+            return cut
 
     async def change_ports(self, name: str, change: ChangePorts) -> int:
         """Publish ports of a shed, or no more, and open or close ports of the host to it.
@@ -352,6 +364,12 @@ class Manager:
                     await link.get()
                 log.info("shed %s: adopted", name)
 
+    async def _look_for_end(self, name: str) -> None:
+        """Tell when the VM of a shed, whose link has closed, has ended by itself."""
+        instance = Folders(self._paths, name).instance
+        if not self._names[name].doing and await self._backend.wait_exit(instance, timeout=_EXIT):
+            self.events.tell("shed.stopped", name, "its virtual machine has ended")
+
     def _background(self, work: Coroutine[Any, Any, None], what: str) -> None:
         async def logged() -> None:
             try:
@@ -390,13 +408,17 @@ class Manager:
                         yield folders, entry.link
                 except ShedError as error:
                     log.warning("%s of shed %s failed: %s", doing, name, error)
+                    if not isinstance(error, ConflictError) and error.code != "SHED_NOT_RUNNING":  # nothing was begun
+                        self.events.tell("shed.failed", name, f"{doing}: {error}")
                     raise
                 finally:
                     entry.doing = ""
 
     def _entry(self, name: str) -> Entry:
         if name not in self._names:
-            self._names[name] = Entry(name, Link(name, lambda: self._attach(name)))
+            look = partial(self._look_for_end, name)
+            link = Link(name, partial(self._attach, name), ended=lambda: self._background(look(), f"end of {name}"))
+            self._names[name] = Entry(name, link)
         return self._names[name]
 
     def _done(self, what: str, record: metadata.Record, progress: Progress, way: str = "") -> View:

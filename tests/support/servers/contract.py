@@ -83,7 +83,9 @@ def _checked_block(endpoint: Endpoint[Any, Any, Any], block: bytes) -> bytes:
         return block
     first, second = block.decode().removesuffix("\n\n").split("\n")
     name, data = first.removeprefix("event: "), json.loads(second.removeprefix("data: "))
-    if not endpoint.events or name not in {*EVENTS, "complete"}:
+    if endpoint.stream is not None:
+        wrong = _problem(endpoint.stream, data) or ("" if data["kind"] == name else f"an event called {name!r}")
+    elif not endpoint.events or name not in {*EVENTS, "complete"}:
         wrong = f"{endpoint.name} has no event {name!r}"
     else:
         wrong = _problem(endpoint.answer if name == "complete" else EVENTS[name], data)

@@ -116,6 +116,16 @@ class Lab:
             wire.send(client, message, [sock.fileno() for sock in sockets])
             return wire.receive(client)[0]
 
+    @contextlib.contextmanager
+    def watch(self) -> Iterator[socket.socket]:
+        """Yield a connection by which the relay's process tells what it decides."""
+        with socket.socket(socket.AF_UNIX) as client:
+            client.settimeout(60)
+            client.connect(str(self.folder / SOCKET))
+            wire.send(client, {"do": "watch"})
+            assert wire.receive(client)[0] == {"ok": True}
+            yield client
+
     def rule(self, *rules: dict[str, Any], log: str = "all") -> dict[str, Any]:
         """Have the shed `dev` be ruled by `rules` from now on."""
         return self.do(

@@ -17,6 +17,7 @@ from shed.config.server import Settings
 from shed.egress.orders import Orders
 from shed.progress import Progress
 from shed.sheds.egress import Egress
+from shed.sheds.events import Events
 from shed.sheds.metadata import Record, save
 from support.waiting import until
 
@@ -66,7 +67,7 @@ def egress(paths: Paths, netd: Netd, monkeypatch: pytest.MonkeyPatch) -> Egress:
     networks: Any = SimpleNamespace(problem=lambda: None, sockets=lambda _: [])
     backend: Any = SimpleNamespace(capabilities=SimpleNamespace(networks=networks))
     outfits: Any = SimpleNamespace(extra_authorities=lambda: ())
-    made = Egress(paths, backend, Settings(), outfits, lambda: [(RECORD, paths.instances / "dev")])
+    made = Egress(paths, backend, Settings(), outfits, lambda: [(RECORD, paths.instances / "dev")], events=Events())
     monkeypatch.setattr(made, "_netd", netd)
     return made
 

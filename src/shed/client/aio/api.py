@@ -9,7 +9,7 @@ from shed.client import messages
 from shed.client.address import Address
 from shed.client.aio import driver
 from shed.client.aio.network import AsyncNetworkApi
-from shed.client.aio.requests import request, work
+from shed.client.aio.requests import AsyncExchange, request, work
 from shed.client.config import resolve
 from shed.client.messages import image_query, object_of, objects_of, shed_target
 from shed.client.transport import ANSWER_TIMEOUT
@@ -102,6 +102,35 @@ class AsyncApi(AsyncNetworkApi):
     async def shed(self, name: str, *, timeout: float = ANSWER_TIMEOUT) -> dict[str, Any]:
         """Return one shed; `timeout` is how many seconds the server may be silent."""
         return object_of(await request(self.address, "GET", shed_target(name), timeout=timeout))
+
+    async def events(
+        self, *, shed: str | None = None, kinds: list[str] | None = None, tail: int | None = None
+    ) -> list[dict[str, Any]]:
+        """Return what has happened on the server lately, the last `tail` of it: see `follow_events`."""
+        target = messages.events_target(shed, kinds, tail)
+        return objects_of(await request(self.address, "GET", target), "events")
+
+    async def follow_events(
+        self,
+        *,
+        shed: str | None = None,
+        kinds: list[str] | None = None,
+        tail: int | None = 0,
+        output: int | None = None,
+    ) -> AsyncIterator[dict[str, Any]]:
+        """Yield the last `tail` events, and then others as they happen; None: all that the server remembers.
+
+        First comes an empty one, which says that nothing is missed from now on.  `kinds` are as `egress.refused`, or
+        groups: `egress`.  Closing the iterator drops the connection.  Raises `UnavailableError` when the server ends,
+        and `BrokenPipeError` when nobody reads the descriptor `output` any more.
+        """
+        target = messages.events_target(shed, kinds, tail)
+        accept = "text/event-stream"
+        async with AsyncExchange(self.address, "GET", target, accept=accept, output=output) as exchange:
+            yield {}
+            async for event in exchange.events():
+                yield event.data
+        raise UnavailableError(f"the server at {self.address} went away", hint="follow its events again")
 
     async def create(
         self,

@@ -65,7 +65,8 @@ async def work(
 class AsyncExchange:
     """One request and its answer, on a connection of its own.
 
-    Entering it returns when the head of a successful answer is here.
+    Entering it returns when the head of a successful answer is here.  Its events end with `BrokenPipeError` when nobody
+    reads the descriptor `output` any more.
     """
 
     def __init__(
@@ -78,10 +79,12 @@ class AsyncExchange:
         accept: str = "application/json",
         start: bool = True,
         timeout: float | None = None,
+        output: int | None = None,
     ) -> None:
         self.answer = http.Answer(address)
         self._start = start
         self._timeout = http.TIMEOUT if timeout is None else timeout
+        self._output = output
         self._request = method, target, body, accept
 
     async def __aenter__(self) -> AsyncExchange:
@@ -139,9 +142,11 @@ class AsyncExchange:
         """Return a piece of the body, empty for the head; None at its end."""
         while (part := self.answer.next()) is None and not self.answer.complete:
             try:
-                self.answer.feed(await self._connection.read(self._patience.next()))
+                self.answer.feed(await self._connection.read(self._patience.next(), output=self._output))
             except TimeoutError:
                 raise self._patience.over() from None
+            except BrokenPipeError:
+                raise
             except OSError:
                 raise self.answer.lost() from None
         return part

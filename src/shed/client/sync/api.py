@@ -12,7 +12,7 @@ from shed.client.config import resolve
 from shed.client.messages import image_query, object_of, objects_of, shed_target
 from shed.client.sync import driver
 from shed.client.sync.network import NetworkApi
-from shed.client.sync.requests import request, work
+from shed.client.sync.requests import Exchange, request, work
 from shed.client.transport import ANSWER_TIMEOUT
 from shed.errors import NotFoundError, UnavailableError
 from shed.names import check_session_name, check_shed_name, check_token_name
@@ -103,6 +103,35 @@ class Api(NetworkApi):
     def shed(self, name: str, *, timeout: float = ANSWER_TIMEOUT) -> dict[str, Any]:
         """Return one shed; `timeout` is how many seconds the server may be silent."""
         return object_of(request(self.address, "GET", shed_target(name), timeout=timeout))
+
+    def events(
+        self, *, shed: str | None = None, kinds: list[str] | None = None, tail: int | None = None
+    ) -> list[dict[str, Any]]:
+        """Return what has happened on the server lately, the last `tail` of it: see `follow_events`."""
+        target = messages.events_target(shed, kinds, tail)
+        return objects_of(request(self.address, "GET", target), "events")
+
+    def follow_events(
+        self,
+        *,
+        shed: str | None = None,
+        kinds: list[str] | None = None,
+        tail: int | None = 0,
+        output: int | None = None,
+    ) -> Iterator[dict[str, Any]]:
+        """Yield the last `tail` events, and then others as they happen; None: all that the server remembers.
+
+        First comes an empty one, which says that nothing is missed from now on.  `kinds` are as `egress.refused`, or
+        groups: `egress`.  Closing the iterator drops the connection.  Raises `UnavailableError` when the server ends,
+        and `BrokenPipeError` when nobody reads the descriptor `output` any more.
+        """
+        target = messages.events_target(shed, kinds, tail)
+        accept = "text/event-stream"
+        with Exchange(self.address, "GET", target, accept=accept, output=output) as exchange:
+            yield {}
+            for event in exchange.events():
+                yield event.data
+        raise UnavailableError(f"the server at {self.address} went away", hint="follow its events again")
 
     def create(
         self,

@@ -9,6 +9,7 @@ import secrets
 from collections.abc import Iterator, Mapping
 
 from shed.api import access, server, sheds
+from shed.api.eventlog import Event
 from shed.api.images import Image, ImageDetails, PrunedImages, Pulled, Pushed, RemovedImage, Step, Verification
 from shed.client.address import Address
 from shed.client.commands import Command, Input, Result, absolute, assignments, content_of, words_of
@@ -205,6 +206,24 @@ class Client:
         """
         done = self.api.clean(scopes or [], until=until, log_tail=log_tail, dry_run=dry_run, on_event=on_event)
         return typed(done, server.Pruned)
+
+    def events(
+        self, *, shed: str | None = None, kinds: list[str] | None = None, tail: int | None = None
+    ) -> list[Event]:
+        """Return what has happened on the server lately, the last `tail` of it: see `follow_events`."""
+        return typed(self.api.events(shed=shed, kinds=kinds, tail=tail), list[Event])
+
+    def follow_events(
+        self, *, shed: str | None = None, kinds: list[str] | None = None, tail: int | None = 0
+    ) -> Iterator[Event]:
+        """Yield the last `tail` events, and then others as they happen, until the iterator is closed.
+
+        `kinds` are as ``egress.refused``, or groups: ``shed``, ``egress``.  Raises `UnavailableError` when the server
+        ends.
+        """
+        for event in self.api.follow_events(shed=shed, kinds=kinds, tail=tail):
+            if event:
+                yield typed(event, Event)
 
     def tokens(self) -> list[access.Token]:
         """Return the tokens of the server's TCP port, without their secrets."""

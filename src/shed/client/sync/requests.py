@@ -66,7 +66,8 @@ def work(
 class Exchange:
     """One request and its answer, on a connection of its own.
 
-    Entering it returns when the head of a successful answer is here.
+    Entering it returns when the head of a successful answer is here.  Its events end with `BrokenPipeError` when nobody
+    reads the descriptor `output` any more.
     """
 
     def __init__(
@@ -79,10 +80,12 @@ class Exchange:
         accept: str = "application/json",
         start: bool = True,
         timeout: float | None = None,
+        output: int | None = None,
     ) -> None:
         self.answer = http.Answer(address)
         self._start = start
         self._timeout = http.TIMEOUT if timeout is None else timeout
+        self._output = output
         self._request = method, target, body, accept
 
     def __enter__(self) -> Exchange:
@@ -140,9 +143,11 @@ class Exchange:
         """Return a piece of the body, empty for the head; None at its end."""
         while (part := self.answer.next()) is None and not self.answer.complete:
             try:
-                self.answer.feed(self._connection.read(self._patience.next()))
+                self.answer.feed(self._connection.read(self._patience.next(), output=self._output))
             except TimeoutError:
                 raise self._patience.over() from None
+            except BrokenPipeError:
+                raise
             except OSError:
                 raise self.answer.lost() from None
         return part

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from shed.server.app import Route
-from shed.server.routes import access, egress, images, ports, server, sheds
+from shed.server.routes import access, egress, events, images, ports, server, sheds
 
 ROUTES: tuple[Route, ...] = (
     *server.ROUTES,
+    *events.ROUTES,
     *access.ROUTES,
     *sheds.ROUTES,
     *images.ROUTES,
