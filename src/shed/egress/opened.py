@@ -18,7 +18,7 @@ import h11
 
 from shed.egress.orders import Opening, Orders
 from shed.egress.request import Ready, Refused, framing, is_framed_twice, passed_on, prepare, trailers
-from shed.egress.swap import Mask, unswapped
+from shed.egress.swap import Headers, Mask, unswapped
 from shed.egress.tlsstream import TlsStream
 
 MAX_HEAD = 64 * 1024
@@ -234,8 +234,7 @@ class Opened:
                 await self._switch(outside, event, ready)
                 return 101
             if modern:
-                headers = _answer_headers(event.headers, ready)
-                await inside.send(h11.InformationalResponse(status_code=event.status_code, headers=headers))
+                await inside.send(_informational(event, _answer_headers(event.headers, ready)))
         self._fresh = False
         if is_framed_twice(event.headers):
             raise Unreachable("the server does not answer as it should: a Content-Length and a Transfer-Encoding")
@@ -260,7 +259,7 @@ class Opened:
     async def _switch(self, outside: End, event: h11.InformationalResponse, ready: Ready) -> None:
         """Pass on bytes both ways from now on: they are not HTTP any more."""
         headers = [*_answer_headers(event.headers, ready), (b"Connection", b"Upgrade"), (b"Upgrade", b"websocket")]
-        await self._inside.send(h11.InformationalResponse(status_code=101, headers=headers))
+        await self._inside.send(_informational(event, headers))
         ways = [asyncio.ensure_future(way) for way in (_copy(self._inside, outside), _copy(outside, self._inside))]
         try:
             await asyncio.gather(*ways)
@@ -285,8 +284,12 @@ class Opened:
         await self._inside.send(h11.EndOfMessage())
 
 
-def _answer_headers(headers: h11._headers.Headers, ready: Ready) -> list[tuple[bytes, bytes]]:
+def _answer_headers(headers: h11._headers.Headers, ready: Ready) -> Headers:
     return [(name, unswapped(value, ready.secrets)) for name, value in passed_on(headers.raw_items())]
+
+
+def _informational(event: h11.InformationalResponse, headers: Headers) -> h11.InformationalResponse:
+    return h11.InformationalResponse(status_code=event.status_code, reason=event.reason, headers=headers)
 
 
 def _mask(answer: h11.Response, ready: Ready) -> Mask:

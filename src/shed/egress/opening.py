@@ -20,12 +20,16 @@ from shed.egress.tlsstream import TlsStream
 from shed.errors import ShedError
 
 _SILENCE = 1.0
-"""Seconds after which a client is taken to wait for the server to speak first, which none of TLS does."""
+"""Seconds after which a client may be one that waits for the server to speak first, which none of TLS does."""
+_SPEAKS = 30.0
+"""Seconds until one of them has spoken."""
 _HANDSHAKE = 10.0
 """Seconds until both sides have agreed on keys."""
 _MOST_HANDSHAKES = 16
 """Of one shed at once: they are what costs the most."""
 _PEEK = 64 * 1024
+Dial = Callable[[], Awaitable[socket.socket | None]]
+"""Returns a connection to a flow's host, or sets the flow's error."""
 
 
 class Opener:
@@ -39,13 +43,12 @@ class Opener:
         self._leaves: Leaves | None = None
         self._handshakes = asyncio.Semaphore(_MOST_HANDSHAKES)
 
-    async def serve(self, flow: Flow, opening: Opening, dial: Callable[[], Awaitable[socket.socket | None]]) -> bool:
+    async def serve(self, flow: Flow, opening: Opening, dial: Dial) -> bool:
         """Serve `flow`, and say whether that was done; if not, it may be passed on as it is.
 
-        A flow that is refused has a verdict that says so.  `dial` returns a connection to the host, or sets the flow's
-        error.
+        A flow that is refused has a verdict that says so.
         """
-        first = await _peek(flow.client)
+        first = await _peek(flow, dial)
         if first[:1] != bytes((TLS_HANDSHAKE,)):
             return self._refuse_plain(flow, opening, first)
         orders = self._orders()
@@ -86,7 +89,7 @@ class Opener:
             return True
         return False
 
-    def _opened(self, flow: Flow, inside: TlsStream, dial: Callable[[], Awaitable[socket.socket | None]]) -> Opened:
+    def _opened(self, flow: Flow, inside: TlsStream, dial: Dial) -> Opened:
         assert flow.name is not None
         name = flow.name
 
@@ -112,19 +115,36 @@ class Opener:
         return Opened(name, flow.port, inside, connect, holds, tell, f"on the host, see: shed egress log {self._name}")
 
 
-async def _peek(client: socket.socket) -> bytes:
-    """Return what a client has said first, without taking it; nothing when it waits for the server."""
-    loop = asyncio.get_running_loop()
-    ready = asyncio.Event()
-    loop.add_reader(client, ready.set)
+async def _peek(flow: Flow, dial: Dial) -> bytes:
+    """Return what a client has said first, without taking it; nothing when it is the server who speaks first.
+
+    Raises `TimeoutError` when neither does.
+    """
     try:
         async with asyncio.timeout(_SILENCE):
-            await ready.wait()
-        return client.recv(_PEEK, socket.MSG_PEEK)
-    except (TimeoutError, BlockingIOError):
+            await _readable(flow.client)
+    except TimeoutError:
+        if (server := await dial()) is None:
+            raise
+        with server:
+            await _readable(flow.client, server)
+    try:
+        return flow.client.recv(_PEEK, socket.MSG_PEEK)
+    except BlockingIOError:
         return b""
+
+
+async def _readable(*sockets: socket.socket) -> None:
+    """Wait until one of `sockets` has something to read.  Raises `TimeoutError`."""
+    loop, ready = asyncio.get_running_loop(), asyncio.Event()
+    try:
+        for sock in sockets:
+            loop.add_reader(sock, ready.set)
+        async with asyncio.timeout(_SPEAKS):
+            await ready.wait()
     finally:
-        loop.remove_reader(client)
+        for sock in sockets:
+            loop.remove_reader(sock)
 
 
 async def _shake(sock: socket.socket, extra_authorities: tuple[str, ...], name: str) -> TlsStream:

@@ -56,7 +56,7 @@ class Orders:
         if name is None:
             return None
         secrets = tuple(secret for secret in self.secrets if secret.is_for(name))
-        limits = self.policy.limits(name, port)
+        limits = None if name == HOST else self.policy.limits(name, port)
         return Opening(secrets, limits) if secrets or limits is not None else None
 
     def about_host(self, port: int) -> Verdict:

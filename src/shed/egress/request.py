@@ -57,6 +57,8 @@ def prepare(request: h11.Request, name: str, port: int, orders: Orders, opening:
     names = [header for header, _ in request.headers]
     if method in {"CONNECT", "TRACE"}:
         raise Refused(403, f"{method} is never sent")
+    if request.http_version not in {b"1.0", b"1.1"}:
+        raise Refused(505, "it is not HTTP/1.1")
     if not target.startswith("/"):
         raise Refused(400, "the target of the request is not a path")
     if is_framed_twice(request.headers):

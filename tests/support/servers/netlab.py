@@ -155,13 +155,22 @@ class Lab:
 
     def run(self, *words: str, seconds: float = 120) -> subprocess.CompletedProcess[str]:
         """Run a command in the guest, with the relay's name service."""
+        return subprocess.run(
+            self._in_guest(words),
+            capture_output=True, text=True, timeout=seconds, check=False, stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+
+    def talk_in_guest(self, *words: str) -> subprocess.Popen[str]:
+        """Start a program in the guest, to talk to by pipes; it is ended with the lab at the latest."""
+        child = subprocess.Popen(self._in_guest(words), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self._stack.callback(child.kill)
+        return child
+
+    def _in_guest(self, words: Sequence[str]) -> list[str]:
         resolv = self.folder / "resolv.conf"
         resolv.write_text(f"nameserver {netns.DNS}\noptions attempts:1 timeout:5\n")
         command = f'mount --bind {resolv} /etc/resolv.conf && exec "$@"'
-        return subprocess.run(
-            ["ip", "netns", "exec", self.guest, "sh", "-c", command, "sh", *words],
-            capture_output=True, text=True, timeout=seconds, check=False, stdin=subprocess.DEVNULL,
-        )  # fmt: skip
+        return ["ip", "netns", "exec", self.guest, "sh", "-c", command, "sh", *words]
 
     def python(self, program: str, *words: str) -> str:
         """Run a Python program in the guest and return what it prints; its failure fails the test."""
@@ -171,12 +180,8 @@ class Lab:
 
     def start_in_guest(self, program: str, *words: str) -> subprocess.Popen[bytes]:
         """Start a Python program in the guest; the caller reads what it prints."""
-        resolv = self.folder / "resolv.conf"
-        command = f'mount --bind {resolv} /etc/resolv.conf && exec "$@"'
-        child = subprocess.Popen(
-            ["ip", "netns", "exec", self.guest, "sh", "-c", command, "sh", sys.executable, "-c", program, *words],
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-        )  # fmt: skip
+        command = self._in_guest([sys.executable, "-c", program, *words])
+        child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
         self._stack.callback(_end, child)
         return child
 

@@ -178,8 +178,6 @@ class Handler(http.server.BaseHTTPRequestHandler):
         """The bytes that the query has, as they are, and the end."""
         self.close_connection = True
         self.wfile.write(base64.b64decode(self.query["bytes"]))
-        with contextlib.suppress(OSError):
-            self.connection.unwrap().close()
 
     def do_once(self) -> None:
         """A few bytes, and the end a moment later, without a word about it."""
@@ -249,6 +247,7 @@ class Server(http.server.ThreadingHTTPServer):
             request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             with self.context.wrap_socket(request, server_side=True) as wrapped:
                 super().finish_request(wrapped, client_address)
+                wrapped.unwrap()
 
 
 def main(folder: str, port: str, certificate: str) -> None:
