@@ -8,11 +8,15 @@ from __future__ import annotations
 import ipaddress
 import secrets
 from collections import OrderedDict
+from collections.abc import Mapping
 
 from shed.egress.addresses import MADE_UP
+from shed.egress.policy import normal_name
 
 MOST_NAMES = 16_384
 """That a shed can have in use; the one that was asked for longest ago makes room."""
+MOST_TOLD = 8192
+"""Names that another process can be told."""
 _FIRST = int(MADE_UP.network_address) + 256
 _COUNT = MADE_UP.num_addresses - 512
 
@@ -24,9 +28,15 @@ class Names:
     old address then finds nothing there for a long time, and never a name that its rules do not allow.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, known: Mapping[str, str] | None = None) -> None:
+        """`known` is the `to_json` of another one, whose addresses go on to stand for their names."""
         self._by_name: OrderedDict[str, ipaddress.IPv4Address] = OrderedDict()
         self._by_address: dict[ipaddress.IPv4Address, str] = {}
+        for name, text in (known or {}).items():
+            address = ipaddress.IPv4Address(text)
+            if address in MADE_UP and len(self._by_name) < MOST_NAMES:
+                self._by_name[normal_name(name)] = address
+                self._by_address[address] = name
         self._next = secrets.randbelow(_COUNT)
 
     def address_of(self, name: str) -> ipaddress.IPv4Address:
@@ -45,6 +55,11 @@ class Names:
     def name_of(self, address: ipaddress.IPv4Address) -> str | None:
         """Return the name that `address` stands for, None when it stands for none."""
         return self._by_address.get(address)
+
+    def to_json(self) -> dict[str, str]:
+        """Return the names with their addresses, in the order of their last use; as many as a message holds."""
+        names = list(self._by_name)[-MOST_TOLD:]
+        return {name: str(self._by_name[name]) for name in names}
 
     def _free(self) -> ipaddress.IPv4Address:
         while True:

@@ -56,6 +56,7 @@ class NameService:
         """Answer no more; the socket can be closed."""
         if self._udp is not None:
             asyncio.get_running_loop().remove_reader(self._udp)
+            self._udp = None
         for task in self._tasks:
             task.cancel()
 

@@ -19,6 +19,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
@@ -34,17 +35,25 @@ from shed.egress.relay import Outside, Relay
 from shed.egress.resolver import Resolver
 from shed.egress.watching import Watchers
 from shed.errors import ShedError
+from shed.version import VERSION
 
 log = logging.getLogger(__name__)
 _LOG_SIZE = 1 << 20
 _IDLE = 1.0
 """Seconds without a shed and without a server after which the process ends."""
+_HANDOVER = 10.0
+"""Seconds in which one that has retired is asked for what the next one must know."""
+_LONGEST_RETIRED = 7 * 86400.0
+"""Seconds after which one that has retired ends, and the connections that it still has."""
 
 
 class Netd:
     """The relays, by shed, and what they share."""
 
-    def __init__(self, log_file: Path) -> None:
+    def __init__(self, log_file: Path, lock: int) -> None:
+        self._file_lock = lock
+        """The descriptor that says that this is the one process of its folder; -1 when it has retired."""
+        self._retired_at = 0.0
         self.clients = 0
         """Servers and others that are connected."""
         self._lock = threading.Lock()
@@ -59,9 +68,16 @@ class Netd:
         """Do what a message asks for.  Raises `ShedError`, `ValueError`, `KeyError` for what makes no sense."""
         what, sockets = message["do"], [socket.socket(fileno=descriptor) for descriptor in descriptors]
         try:
+            if what == "hello":
+                return {"version": VERSION, "retired": self._retired}
             if what == "list":
                 return {"sheds": {name: len(relay.flows) for name, relay in self._relays.items()}}
+            if what == "retire":
+                await self._retire()
+                return {}
             shed = str(message["shed"])
+            if what == "names":
+                return {"names": self._relays[shed].names.to_json()}
             if what == "close":
                 if (relay := self._relays.pop(shed, None)) is not None:
                     await relay.close()
@@ -69,11 +85,11 @@ class Netd:
             orders = Orders.parse(message["orders"])
             if what == "rule":
                 return {"cut": self._relays[shed].set_orders(orders)}
-            if what != "open" or len(sockets) != 3:
+            if what != "open" or len(sockets) != 3 or self._retired:
                 raise ValueError(f"{what!r} with {len(sockets)} sockets")
             while (old := self._relays.pop(shed, None)) is not None:  # another one may come while that waits
                 await old.close()
-            relay = self._relays[shed] = Relay(shed, orders, self._outside)
+            relay = self._relays[shed] = Relay(shed, orders, self._outside, message.get("names"))
             relay.start(*sockets)
             sockets = []
             return {}
@@ -95,7 +111,23 @@ class Netd:
     @property
     def idle(self) -> bool:
         """Whether nobody needs this process now."""
-        return not self._relays and not self.clients
+        if not self._retired:
+            return not self._relays and not self.clients
+        flows = any(relay.flows for relay in self._relays.values())
+        return time.monotonic() - self._retired_at > (_LONGEST_RETIRED if flows else _HANDOVER)
+
+    @property
+    def _retired(self) -> bool:
+        return self._file_lock < 0
+
+    async def _retire(self) -> None:
+        """Take no more connections, and let another process be the one of this folder."""
+        if self._retired:
+            return
+        lock, self._file_lock = self._file_lock, -1
+        self._retired_at = time.monotonic()
+        await asyncio.gather(*(relay.retire() for relay in self._relays.values()))
+        os.close(lock)
 
     async def close(self) -> None:
         """End all connections."""
@@ -149,12 +181,12 @@ def _listen(path: Path) -> socket.socket:
     return listener
 
 
-async def _serve(run: Path, log_file: Path) -> None:
+async def _serve(run: Path, log_file: Path, lock: int) -> None:
     loop = asyncio.get_running_loop()
     ended = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ended.set)
-    netd = Netd(log_file)
+    netd = Netd(log_file, lock)
     with _listen(run / SOCKET) as listener:
         listener.setblocking(False)
 
@@ -190,7 +222,7 @@ def main(run: str, logs: str) -> int:
     os.environ["LOCALDOMAIN"] = "."  # resolv.conf(5): NAME is asked for, never NAME.SEARCH, which the rules do not know
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    asyncio.run(_serve(Path(run), Path(logs) / DECISIONS))
+    asyncio.run(_serve(Path(run), Path(logs) / DECISIONS, lock))
     return 0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import select
 import socket
 import subprocess
@@ -13,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from shed.egress import wire
-from shed.egress.netdfiles import LOG, SOCKET
+from shed.egress.netdfiles import LOG, RETIRED, SOCKET
 from shed.egress.orders import Orders
 from shed.errors import UnavailableError
 from shed.fsutil import locked
+from shed.version import VERSION
 
 _TIMEOUT = 30.0
 
@@ -30,36 +32,102 @@ class NetdProcess:
     def __init__(self, run: Path, logs: Path) -> None:
         self._run, self._logs = run, logs
         self._lock = threading.Lock()
+        self._names: dict[str, dict[str, str]] = {}
+        """What addresses stand for, by shed, as a process knew it that has retired."""
+
+    def renew(self) -> bool:
+        """Have a process of another version retire, whose connections go on; return whether there was one.
+
+        Raises `UnavailableError`.
+        """
+        with self._lock:
+            sock = self._dial()
+            if sock is None:
+                return False
+            with sock:
+                if self._ask(sock, {"do": "hello"}) == {"ok": True, "version": VERSION, "retired": False}:
+                    return False
+                self._ask(sock, {"do": "retire"})
+                for shed in self._ask(sock, {"do": "list"})["sheds"]:
+                    self._names[shed] = self._ask(sock, {"do": "names", "shed": shed})["names"]
+            number = next(number for number in itertools.count() if not (self._run / f"{RETIRED}{number}").exists())
+            (self._run / SOCKET).rename(self._run / f"{RETIRED}{number}")
+            return True
 
     def open(self, shed: str, orders: Orders, sockets: Sequence[socket.socket]) -> None:
         """Have the shed's connections relayed; `sockets` are its network namespace's.  Raises `UnavailableError`."""
-        self._call({"do": "open", "shed": shed, "orders": orders.to_json()}, [sock.fileno() for sock in sockets])
+        self._rule_retired(shed, orders)
+        names = self._names.pop(shed, {})
+        message = {"do": "open", "shed": shed, "orders": orders.to_json(), "names": names}
+        self._call(message, [sock.fileno() for sock in sockets])
 
     def rule(self, shed: str, orders: Orders) -> int:
         """Have these orders hold from now on; return how many connections that has cut.  Raises `UnavailableError`."""
-        return int(self._call({"do": "rule", "shed": shed, "orders": orders.to_json()})["cut"])
+        cut = self._rule_retired(shed, orders)
+        return cut + int(self._call({"do": "rule", "shed": shed, "orders": orders.to_json()})["cut"])
+
+    def _rule_retired(self, shed: str, orders: Orders) -> int:
+        """As `rule`, for processes that have retired.
+
+        One that does not understand the orders, or has nothing of the shed, ends all its connections.
+        """
+        message, cut = {"do": "rule", "shed": shed, "orders": orders.to_json()}, 0
+        for sock in self._retired():
+            with sock:
+                try:
+                    cut += int(self._ask(sock, message)["cut"])
+                except UnavailableError:
+                    self._ask(sock, {"do": "close", "shed": shed})
+        return cut
 
     def close(self, shed: str) -> None:
         """Relay nothing for the shed any more.  Raises `UnavailableError`."""
+        for sock in self._retired():
+            with sock:
+                self._ask(sock, {"do": "close", "shed": shed})
         self._call({"do": "close", "shed": shed})
+
+    def connections(self, shed: str) -> int:
+        """Return how many connections a shed has, those of processes that have retired too.
+
+        Raises `UnavailableError`.
+        """
+        count = self.sheds().get(shed, 0)
+        for sock in self._retired():
+            with sock:
+                count += int(self._ask(sock, {"do": "list"})["sheds"].get(shed, 0))
+        return count
 
     def sheds(self) -> dict[str, int]:
         """Return the sheds that it relays for, and how many connections each has now.  Raises `UnavailableError`."""
         found = self._call({"do": "list"})["sheds"]
         return {str(name): int(count) for name, count in found.items()}
 
-    def watch(self) -> socket.socket:
+    def watch(self) -> list[socket.socket]:
         """Return a connection by which the process tells what it decides, and which ends with it.
 
-        Raises `UnavailableError`.
+        Behind it are those to processes that have retired.  Raises `UnavailableError`.
         """
-        sock = self._connect()
+        found = [self._connect(), *self._retired()]
         try:
-            self._ask(sock, {"do": "watch"})
+            for sock in found:
+                self._ask(sock, {"do": "watch"})
         except BaseException:
-            sock.close()
+            for sock in found:
+                sock.close()
             raise
-        return sock
+        return found
+
+    def _retired(self) -> list[socket.socket]:
+        """Return connections to the processes that have retired and have not ended.  Raises `UnavailableError`."""
+        found = []
+        for path in self._run.glob(f"{RETIRED}*"):
+            sock = self._dial(path)
+            if sock is None:
+                path.unlink(missing_ok=True)
+            else:
+                found.append(sock)
+        return found
 
     def _call(self, message: dict[str, Any], descriptors: list[int] | None = None) -> dict[str, Any]:
         with self._connect() as sock:
@@ -90,11 +158,11 @@ class NetdProcess:
             raise UnavailableError("the network relay does not run", code="NO_RELAY")
         return sock
 
-    def _dial(self) -> socket.socket | None:
+    def _dial(self, path: Path | None = None) -> socket.socket | None:
         sock = socket.socket(socket.AF_UNIX)
         sock.settimeout(_TIMEOUT)
         try:
-            sock.connect(str(self._run / SOCKET))
+            sock.connect(str(path or self._run / SOCKET))
         except (FileNotFoundError, ConnectionRefusedError):
             sock.close()
             return None

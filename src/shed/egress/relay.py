@@ -12,7 +12,7 @@ import ipaddress
 import logging
 import socket
 import struct
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -76,15 +76,18 @@ class Outside:
 class Relay:
     """The relay of the shed `name`."""
 
-    def __init__(self, name: str, orders: Orders, outside: Outside) -> None:
+    def __init__(
+        self, name: str, orders: Orders, outside: Outside, known_names: Mapping[str, str] | None = None
+    ) -> None:
         self.name = name
         self.orders = orders
         self.flows: set[Flow] = set()
         self._outside = outside
-        self._names = Names()
-        self._dns = NameService(self._names, self._exists)
+        self.names = Names(known_names)
+        self._dns = NameService(self.names, self._exists)
         self._sockets: tuple[socket.socket, ...] = ()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Future[None]] = set()
+        self._accepting: tuple[asyncio.Future[None], ...] = ()
         self._slots = asyncio.Semaphore(MOST_FLOWS)
         self._lookups = asyncio.Semaphore(_MOST_LOOKUPS)
         self._told = False
@@ -96,8 +99,19 @@ class Relay:
             sock.setblocking(False)
         self._sockets = (listener, udp, dns_listener)
         self._dns.start(udp)
-        self._spawn(self._accept(listener, self._serve))
-        self._spawn(self._accept(dns_listener, self._serve_dns))
+        self._accepting = (
+            self._spawn(self._accept(listener, self._serve)),
+            self._spawn(self._accept(dns_listener, self._serve_dns)),
+        )
+
+    async def retire(self) -> None:
+        """Take no more connections; those that there are go on."""
+        for task in self._accepting:
+            task.cancel()
+        await asyncio.gather(*self._accepting, return_exceptions=True)
+        self._dns.close()
+        for sock in self._sockets:
+            sock.close()
 
     async def close(self) -> None:
         """End all connections."""
@@ -155,16 +169,17 @@ class Relay:
             client.close()
             self._slots.release()
 
-    def _spawn(self, work: Awaitable[None]) -> None:
+    def _spawn(self, work: Awaitable[None]) -> asyncio.Future[None]:
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     async def _serve(self, client: socket.socket) -> None:
         """Serve one connection to its end."""
         _, port, packed = _SOCKADDR_IN.unpack(client.getsockopt(socket.SOL_IP, _SO_ORIGINAL_DST, _SOCKADDR_IN.size))
         address = ipaddress.IPv4Address(packed)
-        name = self._names.name_of(address) if address in MADE_UP else None
+        name = self.names.name_of(address) if address in MADE_UP else None
         flow = Flow(name, address, port, client)
         self.flows.add(flow)
         try:

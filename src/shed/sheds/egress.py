@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import socket
 import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -122,7 +123,7 @@ class Egress:
 
     def connections(self, name: str) -> int:
         """Return how many connections a shed has now."""
-        return self._netd.sheds().get(name, 0)
+        return self._netd.connections(name)
 
     def decisions(self, name: str, tail: int | None) -> list[dict[str, Any]]:
         """Return what the log has of a shed, the last `tail` entries of it."""
@@ -136,16 +137,28 @@ class Egress:
             return
         while True:
             try:
-                reader, writer = await asyncio.open_unix_connection(sock=await in_thread(self._netd.watch))
-                with contextlib.closing(writer):
+                if await in_thread(self._netd.renew):
+                    log.info("the network relay is of another version: it goes on with its connections, and no others")
+                watches = await in_thread(self._netd.watch)
+                following, *_ = tasks = [asyncio.create_task(self._follow(watch)) for watch in watches]
+                try:
                     await self._reopen()
-                    with contextlib.suppress(OSError, ValueError, wire.Closed):
-                        while True:
-                            self._tell(await wire.next_message(reader))
+                    await following
+                finally:
+                    for task in tasks:
+                        task.cancel()
+                    await asyncio.gather(*tasks, return_exceptions=True)
                 log.warning("the network relay has ended; it is started again")
             except ShedError as error:
                 log.warning("%s", error)
             await asyncio.sleep(_AGAIN)
+
+    async def _follow(self, watch: socket.socket) -> None:
+        """Tell those who follow events what a relay's process says, until it ends."""
+        reader, writer = await asyncio.open_unix_connection(sock=watch)
+        with contextlib.closing(writer), contextlib.suppress(OSError, ValueError, wire.Closed):
+            while True:
+                self._tell(await wire.next_message(reader))
 
     def _tell(self, message: dict[str, Any]) -> None:
         """Tell those who follow events what the relay says."""

@@ -95,7 +95,11 @@ class Lab:
 
     def start_netd(self) -> subprocess.Popen[bytes]:
         """Start the relay's process in the host; its resolver asks our own file alone."""
-        words = f"exec {sys.executable} -m shed.egress.netd {self.folder} {self.folder}"
+        return self.start_program("-m shed.egress.netd")
+
+    def start_program(self, words: str) -> subprocess.Popen[bytes]:
+        """Start a program that is the relay's process in some way: `words` are Python's."""
+        words = f"exec {sys.executable} {words} {self.folder} {self.folder}"
         return self.start_in_host(words, PYTHONPATH=str(SOURCE))
 
     def start_in_host(self, words: str, **environment: str) -> subprocess.Popen[bytes]:

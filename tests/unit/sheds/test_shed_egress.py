@@ -47,10 +47,14 @@ class Netd:
         """Return what it relays for."""
         return self.known
 
-    def watch(self) -> socket.socket:
+    def renew(self) -> bool:
+        """It is of this version."""
+        return False
+
+    def watch(self) -> list[socket.socket]:
         """Return a connection that does not end."""
         ours, self.theirs = socket.socketpair()
-        return ours
+        return [ours]
 
 
 @pytest.fixture
