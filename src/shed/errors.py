@@ -39,6 +39,12 @@ class ShedError(Exception):
         return self.message
 
     @property
+    def __notes__(self) -> list[str]:  # type: ignore[override]
+        """What a traceback shows below the message."""
+        step = self.next_step
+        return [f"code: {self.code}", *([f"hint: {step}"] if step else [])]
+
+    @property
     def next_step(self) -> str:
         """What to do about it: the hint, else what the table of codes says; may be empty."""
         if self.hint is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib.util
 import re
+import traceback
 from collections import Counter
 from collections.abc import Iterator
 from functools import cache
@@ -196,6 +197,14 @@ def test_the_next_step_is_the_hint_or_the_tables() -> None:
     assert NotFoundError("x", code="SHED_NOT_FOUND").next_step == "see: shed list"
     assert NotFoundError("x", code="SHED_NOT_FOUND", hint="look").next_step == "look"
     assert NotFoundError("x", code="SHED_NOT_FOUND", hint="").next_step == ""
+
+
+def test_a_traceback_tells_code_and_hint() -> None:
+    """A script that uses the SDK and does not catch the error shows what to do."""
+    error = NotFoundError("there is no shed 'x'", code="SHED_NOT_FOUND", hint="look")
+    lines = "".join(traceback.format_exception(error)).splitlines()
+    assert lines[-3:] == ["shed.errors.NotFoundError: there is no shed 'x'", "code: SHED_NOT_FOUND", "hint: look"]
+    assert str(error) == "there is no shed 'x'"
 
 
 @pytest.mark.parametrize(

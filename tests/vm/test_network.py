@@ -54,7 +54,7 @@ def dev(machine: Machine) -> Shed:
 
 def test_a_file_that_is_not_there(dev: Shed) -> None:
     """The error names the file and says what is wrong with it."""
-    with pytest.raises(ShedError, match=r"^/tmp/nothing: No such file or directory$"):
+    with pytest.raises(ShedError, match=r"^/tmp/nothing: No such file or directory\n"):
         dev.read_file("/tmp/nothing")
 
 

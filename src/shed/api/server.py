@@ -17,6 +17,7 @@ class Info(PartialAnswer, kw_only=True, frozen=True):
     version: Annotated[str, says("Of the program.")] = ""
     api_version: Annotated[int, says("Of this contract.")] = 0
     backend: Annotated[str, says("What runs its VMs.")] = ""
+    acceleration: Annotated[str, says("How its VMs run: `kvm` or `tcg` (emulated), and why.", optional=True)] = ""
     http_port: Annotated[int | None, says("TCP port of this API, if it has one.", optional=True)] = None
     ssh_port: Annotated[int | None, says("TCP port of its SSH front, if it has one.", optional=True)] = None
     ssh: Annotated[str, says("Why it has no SSH front.", optional=True)] = ""

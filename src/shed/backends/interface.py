@@ -206,6 +206,10 @@ class Diagnostics(Protocol):
         """The VMM is here, and can be started."""
         ...
 
+    def way(self) -> str:
+        """Return how guests run, and what would make them faster; empty while it is not known.  Starts nothing."""
+        ...
+
     def acceleration(self, kernel: Path | None) -> Iterable[Result]:
         """How guests run, found by starting `kernel`, if there is one."""
         ...

@@ -30,6 +30,7 @@ class Argument:
         "key",
         "names",
         "offers",
+        "once",
         "repeat",
         "required",
         "value",
@@ -48,6 +49,7 @@ class Argument:
         choices: Sequence[str] = (),
         required: bool = False,
         repeat: bool = False,
+        once: bool = False,
         offers: str | None = None,
     ) -> None:
         self.names = tuple(names.split(", ")) if names else ()
@@ -66,6 +68,8 @@ class Argument:
         self.required = required
         self.repeat = repeat
         """Whether an option may be given several times; its value is a list then."""
+        self.once = once
+        """Whether a second value is refused; for others the last one counts."""
         self.offers = _OFFERS.get(value, "") if offers is None else offers
         """What completion offers: sheds, images, servers, sessions, files, folders, places (files, or sheds)."""
 

@@ -138,6 +138,8 @@ class Command:
 
     def _set(self, found: Arguments, one: Argument, text: str | None) -> None:
         value = True if text is None else self._value(one, text)
+        if one.once and getattr(found, one.key) is not None:
+            raise self._wrong(f"{one} can be given only once")
         if one.repeat:
             getattr(found, one.key).append(value)
         else:

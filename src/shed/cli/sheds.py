@@ -50,6 +50,7 @@ FORCE = flag("--force", "start it even when the host is short of memory")
         "DIR[:MODE]",
         "folder of this machine to mount at /workspace; MODE is rw (default), ro, or git-rw: read and write, including "
         "git's settings and hooks",
+        once=True,
     ),
     option("--label", "KEY=VALUE", "note to keep with the shed, for `list --json`; can be repeated", repeat=True),
     option(
@@ -102,6 +103,7 @@ def create(args: Any, options: Options) -> int:
     seen(server, options, {args.name: str(shed.get("status", ""))})
     update_ssh(server, options, made=[args.name])
     finished(options, "create", "created", shed)
+    _tell_way(server, options)
     return 0
 
 
@@ -285,6 +287,12 @@ def finished(options: Options, action: str, verb: str, answer: dict[str, Any]) -
     done(options, action, shed["name"], sentence, shed=answer)
     if options.verbose and not options.json:
         note(((f"  {shed['boot']} start\n" if shed["boot"] else "") + timings(shed["timings"])).rstrip("\n"))
+
+
+def _tell_way(server: Api, options: Options) -> None:
+    """With -v, say how the VM runs: what is slow may be emulated."""
+    if options.verbose and not options.json and (way := server.info().get("acceleration")):
+        note(f"  {way}")
 
 
 def _by_name(sheds: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from datetime import datetime
 
+_NARROWEST = 8
+"""Characters that each column of a table has at least."""
 _AGES = (("year", 365 * 86400), ("month", 30 * 86400), ("day", 86400), ("hour", 3600), ("minute", 60), ("second", 1))
 
 
@@ -50,12 +52,32 @@ def write_all(fd: int, data: bytes) -> None:
 
 
 def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return rows under headers, in columns two spaces apart."""
+    """Return rows under headers, in columns two spaces apart.
+
+    On a terminal that is too narrow, the widest columns are made narrower, and what is cut off there ends in ``…``.
+    """
     lines = [tuple(headers), *(tuple(visible(cell) for cell in row) for row in rows)]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(headers))]
+    widths = _fitting([max(len(line[column]) for line in lines) for column in range(len(headers))])
     return "".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() + "\n" for line in lines
+        "  ".join(_cut(cell, width).ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() + "\n"
+        for line in lines
     )
+
+
+def _fitting(widths: list[int]) -> list[int]:
+    """Return the widths of columns so that they fit on the terminal, if there is one."""
+    try:
+        room = os.get_terminal_size(1).columns - 2 * (len(widths) - 1)
+    except OSError:
+        return widths
+    while sum(widths) > room and max(widths) > _NARROWEST:
+        widest = widths.index(max(widths))
+        widths[widest] = max(_NARROWEST, widths[widest] - (sum(widths) - room), sorted(widths)[-2:][0] - 1)
+    return widths
+
+
+def _cut(cell: str, width: int) -> str:
+    return cell if len(cell) <= width else f"{cell[: width - 1]}…"
 
 
 def age(timestamp: str, *, now: datetime | None = None) -> str:
@@ -68,6 +90,8 @@ def age(timestamp: str, *, now: datetime | None = None) -> str:
         return timestamp or "-"
     if then.tzinfo is None:
         then = then.replace(tzinfo=UTC)
+    if not then.timestamp():  # what builders write who want the same bytes every time
+        return "-"
     seconds = int(((now or datetime.now(UTC)) - then).total_seconds())
     for unit, length in _AGES:
         if seconds >= length:

@@ -210,9 +210,9 @@ def test_wrong_words_of_a_command(words: list[str], says: str) -> None:
 def test_a_required_option_and_one_argument_too_many() -> None:
     """Both are told."""
     save = Command("save", [option("-o, --output", "FILE", "", required=True)], [], _nothing)
-    with pytest.raises(UsageError, match=r"^shed save needs --output FILE$"):
+    with pytest.raises(UsageError, match=r"^shed save needs --output FILE\n"):
         save.parse([], Options())
-    with pytest.raises(UsageError, match=r"^unexpected argument 'x'$"):
+    with pytest.raises(UsageError, match=r"^unexpected argument 'x'\n"):
         save.parse(["x", "-o", "f"], Options())
 
 
@@ -307,6 +307,13 @@ def test_wrong_exec_options(words: list[str]) -> None:
     """They are refused, not passed on."""
     with pytest.raises(UsageError):
         exec_words.parse(words, Options())
+
+
+def test_a_folder_is_shared_once() -> None:
+    """A second --local-dir would silently win."""
+    words = ["create", "dev", "--local-dir", "/a", "--local-dir", "/b"]
+    with pytest.raises(UsageError, match="only once"):
+        SHED(words, Options())
 
 
 def test_exec_takes_variables_from_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import json
+import os
 import re
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,6 +24,29 @@ from shed.terminal.progress import LiveLines, PlainLines, blob_line, line, shown
 def test_a_table_lines_up_and_has_no_trailing_spaces() -> None:
     """Columns are two spaces apart."""
     assert output.table(["NAME", "X"], [["a", ""], ["longer", "1"]]) == "NAME    X\na\nlonger  1\n"
+
+
+def test_a_table_fits_on_its_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The widest columns give way, the same for all rows, and say so; elsewhere nothing is cut off."""
+    rows = [["dev", "registry.example/" + "x" * 90, "running"], ["y" * 63, "base", "stopped"]]
+    whole = output.table(["NAME", "IMAGE", "STATUS"], rows)
+    monkeypatch.setattr("os.get_terminal_size", lambda _: os.terminal_size((80, 24)))
+    lines = output.table(["NAME", "IMAGE", "STATUS"], rows).splitlines()
+    assert max(map(len, lines)) == 80
+    assert [line.endswith(("STATUS", "running", "stopped")) for line in lines] == [True] * 3
+    assert "…" in lines[1]
+    assert "…" in lines[2]
+    monkeypatch.setattr("os.get_terminal_size", lambda _: os.terminal_size((5, 24)))
+    assert (
+        len(output.table(["NAME", "IMAGE", "STATUS"], rows).splitlines()) == 3
+    )  # there is no room; it ends all the same
+    monkeypatch.undo()
+    assert output.table(["NAME", "IMAGE", "STATUS"], rows) == whole
+
+
+def test_the_time_of_reproducible_builds_is_no_time() -> None:
+    """Nobody made an image in 1970."""
+    assert output.age("1970-01-01T00:00:00Z") == "-"
 
 
 def test_a_table_does_not_obey_what_it_shows() -> None:

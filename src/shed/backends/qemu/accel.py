@@ -44,6 +44,8 @@ class Verdict:
 
     accel: str
     reason: str
+    remedy: str = ""
+    """What would make them faster; empty for nothing."""
 
 
 def wanted() -> str:
@@ -71,7 +73,7 @@ def known(cache_dir: Path, *, device: Path = KVM_DEVICE) -> Verdict | None:
     if asked:
         return Verdict(asked, f"asked for with SHED_ACCEL={asked}")
     if trouble:
-        return Verdict("tcg", f"guests are emulated: {trouble}")
+        return Verdict("tcg", f"guests are emulated, which is several times slower: {trouble}", _remedy(device))
     return _cached(cache_dir / _CACHE)
 
 
@@ -93,7 +95,11 @@ def find(
             if boots(program, kernel, "kvm", seconds=seconds):
                 verdict = Verdict("kvm", f"{device} works")
             else:
-                verdict = Verdict("tcg", f"guests are emulated: {device} opens, but a guest hangs with it")
+                verdict = Verdict(
+                    "tcg",
+                    f"guests are emulated, which is several times slower: {device} opens, but a guest hangs with it",
+                    "in a virtual machine, ask for nested virtualization that works; else see: sudo dmesg",
+                )
             log.info("%s", verdict.reason)
             atomic_write(cache_dir / _CACHE, json.dumps({"boot_id": boot_id(), **asdict(verdict)}) + "\n")
     return verdict
@@ -141,6 +147,16 @@ def _version(program: Path, *file: int) -> str:
     return f"{said} {'.'.join(map(str, file))}"
 
 
+def _remedy(device: Path) -> str:
+    """Return what makes `device` usable, which is not now."""
+    if device.exists():
+        return "sudo usermod -aG kvm $USER, then log in again"
+    return (
+        "switch virtualization on in the firmware, or nested virtualization in the machine around this one, then: "
+        "sudo modprobe kvm_intel (or kvm_amd)"
+    )
+
+
 def _trouble(device: Path) -> str:
     """Return why `device` cannot be used, or nothing."""
     try:
@@ -156,7 +172,7 @@ def _cached(path: Path) -> Verdict | None:
     try:
         found = json.loads(path.read_text())
         if found["boot_id"] == boot_id() and found["accel"] in {"kvm", "tcg"}:
-            return Verdict(found["accel"], str(found["reason"]))
+            return Verdict(found["accel"], str(found["reason"]), str(found.get("remedy", "")))
     except (OSError, ValueError, KeyError, TypeError):
         pass  # no cache is as good as a damaged one
     return None

@@ -52,6 +52,13 @@ class QemuDiagnostics:
         version = run([program, "--version"], timeout=_VERSION_SECONDS).stdout.decode(errors="replace")
         yield Result("vmm", Status.PASS, f"{program}: {(version.splitlines() or ['no version'])[0]}")
 
+    def way(self) -> str:
+        """How guests run, a sentence; empty while it is not known."""
+        verdict = accel.known(self._paths.data)
+        if verdict is None:
+            return ""
+        return f"{verdict.accel}: {verdict.reason}" + (f"; {verdict.remedy}" if verdict.remedy else "")
+
     def acceleration(self, kernel: Path | None) -> Iterator[Result]:
         """How guests run, found by starting one; emulation works, and is slow."""
         verdict = accel.known(self._paths.data)
@@ -65,7 +72,8 @@ class QemuDiagnostics:
             )
             return
         slow = verdict.accel == "tcg"
-        yield Result("acceleration", Status.WARN if slow else Status.PASS, f"{verdict.accel}: {verdict.reason}")
+        detail = f"{verdict.accel}: {verdict.reason}"
+        yield Result("acceleration", Status.WARN if slow else Status.PASS, detail, verdict.remedy)
         if kernel is None:
             yield Result(
                 "guest", Status.WARN, "no kernel in the store, so no guest was started", "build or pull an image"

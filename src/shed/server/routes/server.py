@@ -21,11 +21,13 @@ from shed.version import VERSION
 async def info(server: Server, call: Call[Nothing, NoBody]) -> api.Info:
     """Say who this is."""
     local = call.caller.local
+    diagnostics = server.manager.backend.capabilities.diagnostics
     return api.Info(
         name=server.settings.name,
         version=VERSION,
         api_version=API_VERSION,
         backend=server.manager.backend.name,
+        acceleration=await asyncio.to_thread(diagnostics.way) if diagnostics is not None else "",
         http_port=server.settings.http_port,
         ssh_port=server.ssh.port,
         ssh=f"off: {server.ssh.off}" if server.ssh.port is None else "",
