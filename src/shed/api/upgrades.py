@@ -19,10 +19,10 @@ class ExecRequest(PartialAnswer, kw_only=True, frozen=True):
     tty: Annotated[bool, says("Give it a terminal.", optional=True)] = False
     rows: Annotated[int, says("Lines of the terminal.", optional=True)] = 0
     cols: Annotated[int, says("Columns of the terminal.", optional=True)] = 0
-    working_dir: Annotated[str, says("Where it starts; absent: `/workspace`.", optional=True)] = ""
-    user: Annotated[str, says("Who runs it; absent: `shed`, or root in an image without that user.", optional=True)] = (
-        ""
-    )
+    working_dir: Annotated[
+        str, says("Where it starts; absent: the image's WorkingDir, or `/workspace`.", optional=True)
+    ] = ""
+    user: Annotated[str, says("Who runs it; absent: the image's User, `shed`, or root.", optional=True)] = ""
     fallback: Annotated[list[str], says("What runs when the image lacks the program.", optional=True)] = []
     home: Annotated[bool, says("Start in the user's home instead.", optional=True)] = False
     modes: Annotated[

@@ -26,8 +26,8 @@ options:
   -e, --env KEY[=VALUE]
                        set an environment variable for it, without VALUE as it is here; can be repeated
   --env-file FILE      set the variables in this file: a KEY=VALUE or KEY on each line; # begins a comment
-  -w, --workdir DIR    run it in this folder of the shed
-  -u, --user USER      run it as this user
+  -w, --workdir DIR    run it in this folder of the shed (default: the image's, or /workspace)
+  -u, --user USER      run it as this user (default: the image's, or shed, or root)
   -S, --session NAME   run it in a new window of this tmux session, and do not wait for its end; the session is created
                        when it is missing
   -s, --server SERVER, -c, --config FILE, --json, -v: as for every command

@@ -148,6 +148,8 @@ class Session:
 
     async def run(self, request: Request, state: State) -> None:
         """Start the command and stay with it.  Raises `StartError` and `StreamCutError`."""
+        if state.no_user and not request.user:
+            raise process.StartError(process.NOT_RUN, state.no_user)
         try:
             user = find_user(request.user) if request.user else state.user
         except UnknownUserError as error:
@@ -162,7 +164,7 @@ class Session:
                 commands,
                 env=command_environment(user, state.env, request.env),
                 user=user,
-                folders=starting_folders(request.folder, user.home if request.at_home else state.workspace, user),
+                folders=starting_folders(request.folder, [] if request.at_home else state.folders, user),
                 stdio=theirs,
                 terminal=request.terminal,
             )

@@ -27,14 +27,17 @@ STOPPING = "stopping"
 
 
 class State:
-    """The agent's state; `user`, `env` and `workspace` hold once it is ready."""
+    """The agent's state; `user`, `env` and `folders` hold once it is ready."""
 
     def __init__(self) -> None:
         self.phase = HELLO
         self.name = ""
         self.user: User
+        self.no_user = ""
+        """Why commands have to say whom they run as: empty when `user` is who they run as."""
         self.env: dict[str, str] = {}
-        self.workspace = "/workspace"
+        self.folders = ["/workspace"]
+        """Where commands start, best first."""
         self.init = "agent"
         self.quiesced = False
         """Whether this machine was got ready to be saved: it may be one that was restored."""

@@ -15,6 +15,8 @@ MS_NOSUID = 2
 MS_NODEV = 4
 MS_NOEXEC = 8
 MS_NOATIME = 1024
+MS_BIND_ALL = 4096 | 16384
+"""With the mounts below."""
 MS_MOVE = 8192
 _MS_REC_PRIVATE = 16384 | (1 << 18)
 """Flags of mount(2), linux/mount.h."""

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import os
 
-_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-_DEFAULTS = {"PATH": _PATH, "LANG": "C.UTF-8", "TERM": "xterm-256color"}
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_DEFAULTS = {"PATH": PATH, "LANG": "C.UTF-8", "TERM": "xterm-256color"}
 _ENVIRONMENT_D = "/etc/environment.d"
 
 
@@ -32,7 +32,9 @@ class User:
 
 
 def find_user(who: str, *, root: str = "") -> User:
-    """Return the user that `who` means: a name or uid, or one with a group behind a colon.  Ids need no entry.
+    """Return the user that `who` means: a name or uid, or one with a group behind a colon.
+
+    Ids need no entry; a uid without one is in root's group, as in a container.
 
     Raises `UnknownUserError`.
 
@@ -55,7 +57,7 @@ def find_user(who: str, *, root: str = "") -> User:
         if name == "root":
             user = User("root", 0, 0, home="/root", login_shell="/bin/sh", groups=[0])
         elif name.isdecimal():
-            user = User(name, int(name), int(name), home="/", login_shell="/bin/sh", groups=[])
+            user = User(name, int(name), 0, home="/", login_shell="/bin/sh", groups=[0])
         else:
             raise UnknownUserError(f"no user {name!r} in this image")
     if group:
@@ -64,12 +66,20 @@ def find_user(who: str, *, root: str = "") -> User:
     return user
 
 
-def default_user(wanted: str, *, root: str = "") -> User:
-    """Return the user `wanted` when the image has it, else root."""
-    try:
-        return find_user(wanted, root=root)
-    except UnknownUserError:
-        return find_user("root", root=root)
+def default_user(of_image: str, otherwise: str, *, root: str = "") -> tuple[User, str]:
+    """Return whom commands run as when they do not say: `of_image`, the user that the image names.
+
+    If it names none: `otherwise`, when the image has that user, else root.  If it names one that it does not have, no
+    command runs without naming another: the second value says why, and the user, who makes folders, is root.
+    """
+    for who in (of_image, "" if of_image else otherwise, "root"):
+        try:
+            if who:
+                return find_user(who, root=root), ""
+        except UnknownUserError as error:
+            if who == of_image:
+                return find_user("root", root=root), f"{error}, whom it names as the user of commands: choose another"
+    raise AssertionError("root is always found")
 
 
 def _gid(group: str, root: str) -> int:
@@ -117,9 +127,9 @@ def command_environment(
     return env | asked
 
 
-def starting_folders(asked: str, workspace: str, user: User) -> list[str]:
+def starting_folders(asked: str, usual: list[str], user: User) -> list[str]:
     """Return where to start, best first; a folder that was asked for has no substitute."""
-    return [asked] if asked else [workspace, user.home, "/"]
+    return [asked] if asked else [*usual, user.home, "/"]
 
 
 def _environment_d(folder: str) -> dict[str, str]:

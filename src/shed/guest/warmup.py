@@ -62,7 +62,7 @@ def _start(places: Places) -> None:
     overlay.enter(places)
     identity.set_hostname("rehearsal")
     identity.settle("", "rehearsal")
-    mounts.make_workspace("/workspace", [], users.default_user("shed"))
+    mounts.make_workspace("/workspace", [], users.default_user("", "shed")[0])
     if os.waitpid(os.posix_spawn(_BUSYBOX, ["busybox", "true"], {}, setsid=True), 0)[1]:
         raise OSError(f"{_BUSYBOX} true failed")
 

@@ -24,8 +24,10 @@ from shed.sheds import workspace
 from shed.sheds.agent import control
 from shed.sheds.clock import set_clock_quietly
 from shed.sheds.folders import Folders
+from shed.sheds.image_settings import ImageSettings
 from shed.sheds.metadata import Record
 from shed.sheds.upper import repair
+from shed.threads import in_thread
 from shed.untrusted import told
 
 if TYPE_CHECKING:
@@ -106,14 +108,21 @@ async def boot(
     On any failure the VM is gone again, its console log is kept, and the error says where.
     """
     vm = machine(record, image, folders)
-    outfit = await equip(record, folders)
+    outfit, settings = await equip(record, folders), ImageSettings.of(image.config)
     with warm.starting() if warm is not None else contextlib.nullcontext():
         sources = [] if warm is None else await warm.sources(vm)
         for source in sources:
             try:
                 return Booted(
                     await _bring_up(
-                        backend, record, vm, source, outfit=outfit, wait=min(wait, _WARM_SECONDS), progress=progress
+                        backend,
+                        record,
+                        vm,
+                        source,
+                        settings,
+                        outfit=outfit,
+                        wait=min(wait, _WARM_SECONDS),
+                        progress=progress,
                     ),
                     "warm",
                 )
@@ -130,7 +139,9 @@ async def boot(
                 await _clean_up(backend, folders, error)
                 raise
         try:
-            connection = await _bring_up(backend, record, vm, None, outfit=outfit, wait=wait, progress=progress)
+            connection = await _bring_up(
+                backend, record, vm, None, settings, outfit=outfit, wait=wait, progress=progress
+            )
         except BaseException as error:
             await _clean_up(backend, folders, error)
             raise
@@ -147,6 +158,7 @@ async def _bring_up(
     record: Record,
     vm: Machine,
     source: Source | None,
+    settings: ImageSettings,
     *,
     outfit: Outfit,
     wait: float,
@@ -164,7 +176,7 @@ async def _bring_up(
     try:
         progress.phase("configure", "mounting disks")
         left = max(_LEAST, deadline - time.monotonic())
-        await configure(connection, record, backend, vm.disks[:-1], outfit=outfit, wait=left)
+        await configure(connection, record, settings, backend, vm.disks[:-1], outfit=outfit, wait=left)
         await set_clock_quietly(record.name, connection)
     except BaseException:
         await connection.close()
@@ -188,9 +200,16 @@ async def _clean_up(backend: Backend, folders: Folders, error: BaseException) ->
 
 
 async def configure(
-    connection: Connection, record: Record, backend: Backend, disks: Sequence[Disk], *, outfit: Outfit, wait: float
+    connection: Connection,
+    record: Record,
+    settings: ImageSettings,
+    backend: Backend,
+    disks: Sequence[Disk],
+    *,
+    outfit: Outfit,
+    wait: float,
 ) -> None:
-    """Send the one message that turns a guest at hello into the shed `record`.
+    """Send the one message that turns a guest at hello into the shed `record`, whose image has the `settings`.
 
     Its own `disks` are the upper and the root.
 
@@ -211,9 +230,11 @@ async def configure(
             clock=time.time(),
             entropy=base64.b64encode(os.urandom(_ENTROPY)).decode(),
             init="auto",
+            image_user=settings.user,
             user="shed",
             workspace=workspace.TARGET,
-            env=environment(record, outfit),
+            folder="" if record.local_dir else settings.folder,  # a folder that was asked for goes first
+            env={**settings.env, **environment(record, outfit)},
             authorities=outfit.authorities,
         )
     except BackendError as error:
@@ -233,7 +254,15 @@ def _mac(record: Record) -> str:
     return f"02{hashlib.sha256(f'{record.name} {record.created_at}'.encode()).hexdigest()[:10]}"
 
 
-async def attach(backend: Backend, record: Record, folders: Folders, *, equip: Equip, wait: float) -> Connection:
+async def attach(
+    backend: Backend,
+    record: Record,
+    folders: Folders,
+    resolve: Callable[[str], BootImage],
+    *,
+    equip: Equip,
+    wait: float,
+) -> Connection:
     """Return a link to the agent of a VM that runs already, configuring it when the server ended before it could.
 
     Raises `BackendError`; the VM is left as it is.
@@ -242,8 +271,9 @@ async def attach(backend: Backend, record: Record, folders: Folders, *, equip: E
     try:
         state = (await control(connection, "health", wait=wait)).get("state")
         if state == "hello":
+            settings = ImageSettings.of((await in_thread(resolve, record.lower_digest)).config)
             upper, outfit = Disk(folders.upper, read_only=False), await equip(record, folders)
-            await configure(connection, record, backend, [upper], outfit=outfit, wait=wait)
+            await configure(connection, record, settings, backend, [upper], outfit=outfit, wait=wait)
         elif state != "ready":
             hint = "try again when it is down" if state == "stopping" else ""
             raise BackendError(f"the guest of shed {record.name!r} is {told(state)}", code="GUEST_NOT_READY", hint=hint)

@@ -25,6 +25,7 @@ from shed.sheds import metadata, upper, workspace
 from shed.sheds.admission import Admission
 from shed.sheds.boot import Booted, Equip, boot
 from shed.sheds.folders import Folders
+from shed.sheds.image_settings import ImageSettings
 from shed.sheds.portspec import Published
 from shed.sheds.warm import WarmStart
 from shed.threads import in_thread, stoppable
@@ -197,7 +198,11 @@ def _make_upper(folders: Folders, image: BootImage, size: int) -> None:
 
 
 def _save_record(folders: Folders, image: BootImage, wanted: Plan, backend: str) -> metadata.Record:
-    uid, gid = workspace.guest_owner(image.root) if wanted.local_dir is not None else (0, 0)
+    uid, gid = (
+        workspace.guest_owner(image.root, ImageSettings.of(image.config).user)
+        if wanted.local_dir is not None
+        else (0, 0)
+    )
     record = metadata.Record(
         name=wanted.name,
         created_at=metadata.now(),

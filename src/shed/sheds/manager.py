@@ -344,7 +344,7 @@ class Manager:
         folders = self.catalog.folders(name)
         try:
             wait, equip = self._settings.start_timeout, self.outfits.of
-            return await attach(self._backend, load(folders), folders, equip=equip, wait=wait)
+            return await attach(self._backend, load(folders), folders, self._resolve, equip=equip, wait=wait)
         except BackendError as error:
             error.hint = error.hint or f"see `shed logs {name}`; `shed stop {name}` ends it, whatever it does"
             raise

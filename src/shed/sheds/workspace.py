@@ -13,6 +13,7 @@ TAG = "workspace"
 """The 9P mount tag of the share."""
 TARGET = "/workspace"
 _GUEST_USER = b"shed"
+_MAX_ID = (1 << 32) - 1
 _MAX_PASSWD = 1 << 20
 
 
@@ -72,17 +73,21 @@ def _problem(path: str) -> str | None:
     return None if os.access(path, os.R_OK | os.X_OK) else "permission denied"
 
 
-def guest_owner(root: Path) -> tuple[int, int]:
-    """Return uid and gid of the user of commands in the root file system `root`: ``shed``, or root without one."""
+def guest_owner(root: Path, user: str) -> tuple[int, int]:
+    """Return uid and gid of the user of commands in the root file system `root`.
+
+    That is the image's `user`; where it names none, ``shed``, or root without one.
+    """
     from shed.erofs.reader import Image  # noqa: PLC0415  most sheds have no shared folder
 
+    name = user.partition(":")[0].encode() or _GUEST_USER
     with Image.open(root) as image:
         try:
             passwd = image.read(image.lookup(b"etc/passwd", follow=True), 0, _MAX_PASSWD)
         except NotFoundError:
-            return 0, 0
+            passwd = b""
     for line in passwd.splitlines():
         fields = line.split(b":")
-        if fields[0] == _GUEST_USER and len(fields) >= 4 and fields[2].isdigit() and fields[3].isdigit():
+        if len(fields) >= 4 and name in (fields[0], fields[2]) and fields[2].isdigit() and fields[3].isdigit():
             return int(fields[2]), int(fields[3])
-    return 0, 0
+    return (int(name), int(name)) if name.isdigit() and int(name) < _MAX_ID else (0, 0)

@@ -74,7 +74,7 @@ if settings:
     shed.phase = state.READY
     shed.user = users.find_user(settings.get("user") or str(os.getuid()))
     shed.env = settings.get("env", {})
-    shed.workspace = settings.get("workspace", "/")
+    shed.folders = settings.get("folders", ["/"])
     if "grace" in settings:
         from shed.guest import exec as commands
 

@@ -44,6 +44,15 @@ def machine(folder: Path) -> Places:
     return places
 
 
+def tmp() -> str:
+    """Return where /tmp leads, ``folder`` if it is one; make a file in it."""
+    if Path("/tmp").is_symlink() and not Path("/tmp").is_dir():
+        return "loop"
+    Path("/tmp/file").touch()
+    assert Path("/tmp").stat().st_mode & 0o7777 in {0o1777, 0o755}, "what the image has keeps its mode"
+    return str(Path("/tmp").readlink()) if Path("/tmp").is_symlink() else "folder"
+
+
 def start(folder: Path) -> dict[str, object]:
     """Go all the way and look around."""
     places = machine(folder)
@@ -64,6 +73,8 @@ def start(folder: Path) -> dict[str, object]:
         "from_image": steps.read_file("/from-image"),
         "kept": steps.read_file("/var/kept"),
         "runtime": steps.read_file("/run/shed-runtime/sign"),
+        "var_run": steps.read_file("/var/run/shed-runtime/sign"),
+        "tmp": tmp(),
         "machine_id": steps.read_file("/etc/machine-id"),
         "hosts": steps.read_file("/etc/hosts"),
         "ssh": sorted(path.name for path in Path("/etc/ssh").iterdir()),

@@ -10,7 +10,7 @@ from support.guests.agent import Agent, Host
 def agent(tmp_path: Path) -> Iterator[Agent]:
     """An agent that is ready; its commands run as whoever runs the tests, in `tmp_path`/work."""
     (tmp_path / "work").mkdir()
-    agent = Agent(tmp_path, {"workspace": str(tmp_path / "work"), "env": {"FROM_IMAGE": "yes"}})
+    agent = Agent(tmp_path, {"folders": [str(tmp_path / "work")], "env": {"FROM_IMAGE": "yes"}})
     yield agent
     agent.close()
     assert "failed" not in agent.console(), agent.console()

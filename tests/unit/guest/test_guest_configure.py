@@ -168,6 +168,25 @@ def test_an_overlay_that_cannot_be(disks: Path) -> None:
     assert start(disks)["code"] == steps.OVERLAY
 
 
+@pytest.mark.parametrize("target", [b"->var/tmp", b"->/var/tmp", b"->../../var/tmp", b"->var/missing/tmp", b"->tmp"])
+def test_an_image_whose_tmp_is_a_link(disks: Path, target: bytes) -> None:
+    """It stays one, and leads to a folder where everybody can write; one that leads nowhere is no start's end."""
+    write_root(disks / "vdb", {b"tmp": target, b"var/tmp/.keep": b"x"})
+    for _ in range(2):
+        seen = start(disks)
+        assert seen["tmp"] == ("loop" if target == b"->tmp" else target[2:].decode())
+
+
+@pytest.mark.parametrize("target", [b"->var/run", b"->/var/run", b"->var/lib/run"])
+def test_an_image_whose_run_is_a_link(disks: Path, target: bytes) -> None:
+    """/run is a folder of the machine's own, and shows where the link of the image led, too: at each start."""
+    write_root(disks / "vdb", {b"run": target, b"var/run/.keep": b"x"})
+    for _ in range(2):
+        seen = start(disks)
+        assert seen["runtime"] == "runtime"
+        assert seen["var_run"] == ("" if b"lib" in target else "runtime")
+
+
 def test_an_image_that_leads_us_out(disks: Path) -> None:
     """A link where /dev should be is no place to move /dev to."""
     write_root(disks / "vdb", {b"dev": b"->/somewhere"})

@@ -1,12 +1,14 @@
 """Control requests, the checked configure request, JSON, users, environment."""
 
 import json
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from shed.guest import main, protocol, users, wirejson
 from shed.guest.configure import identity, network
+from shed.guest.configure.profile import keep_path
 from shed.guest.configure.request import Request
 from shed.guest.users import command_environment, starting_folders
 from shed.version import VERSION
@@ -80,6 +82,7 @@ def test_configure_request() -> None:
 
 @pytest.mark.parametrize("change", [
     {"name": ""}, {"name": None}, {"name": 3}, {"init": "runit"}, {"workspace": "here"}, {"env": {"A": 1}},
+    {"folder": "here"}, {"image_user": 5},
     {"env": []}, {"mounts": {}}, {"mounts": [{"tag": "x", "target": "/"}]}, {"mounts": [{"tag": "x"}]},
     {"mounts": [{"tag": "a,b", "target": "/w"}]}, {"network": {"address": "10.0.2.15"}},
     {"network": {"address": "10.0.2.15/99"}}, {"entropy": "A"}, {"hostname": "a\0b"},
@@ -130,8 +133,8 @@ def test_users_of_the_image(image: str) -> None:
     assert users.find_user("nohome", root=image).home == "/"
     assert users.find_user("1000:5", root=image).groups == [5]
     assert users.find_user("shed:docker", root=image).groups == [999]
-    assert users.find_user("4242", root=image).uid == 4242
-    assert users.default_user("nobody-here", root=image).name == "root"
+    nameless = users.find_user("4242", root=image)
+    assert (nameless.uid, nameless.gid, nameless.groups) == (4242, 0, [0])  # as in a container
     for unknown in ("bad", "nobody-here", "shed:group", ""):
         with pytest.raises(users.UnknownUserError):
             users.find_user(unknown, root=image)
@@ -139,7 +142,8 @@ def test_users_of_the_image(image: str) -> None:
 
 def test_an_image_without_users(tmp_path: Path) -> None:
     """Root always exists."""
-    user = users.default_user("shed", root=str(tmp_path))
+    user, problem = users.default_user("", "shed", root=str(tmp_path))
+    assert not problem
     assert (user.name, user.uid, user.home, user.login_shell) == ("root", 0, "/root", "/bin/sh")
 
 
@@ -159,8 +163,42 @@ def test_environment_d(image: str) -> None:
 def test_starting_folders(image: str) -> None:
     """Where asked, or the best there is."""
     user = users.find_user("shed", root=image)
-    assert starting_folders("", "/workspace", user) == ["/workspace", "/home/shed", "/"]
-    assert starting_folders("/there", "/workspace", user) == ["/there"]
+    assert starting_folders("", ["/go", "/workspace"], user) == ["/go", "/workspace", "/home/shed", "/"]
+    assert starting_folders("/there", ["/go", "/workspace"], user) == ["/there"]
+
+
+@pytest.mark.parametrize(
+    ("of_image", "found"),
+    [("", "shed"), ("shed", "shed"), ("root", "root"), ("0", "root"), ("1000:docker", "shed"), ("4242", "4242")],
+)
+def test_whom_commands_run_as(image: str, of_image: str, found: str) -> None:
+    """The image's user; where it names none, shed or root."""
+    user, problem = users.default_user(of_image, "shed", root=image)
+    assert (user.name, problem) == (found, "")
+    assert users.default_user("", "not-here", root=image)[0].name == "root"
+
+
+@pytest.mark.parametrize("of_image", ["nobody-here", "shed:nobodies"])
+def test_an_image_that_names_a_user_it_has_not(image: str, of_image: str) -> None:
+    """Nothing runs as somebody else instead, and the reason names the user."""
+    user, problem = users.default_user(of_image, "shed", root=image)
+    assert user.name == "root"
+    assert repr(of_image.rpartition(":")[2]) in problem
+
+
+def test_the_path_of_the_image_in_login_shells(tmp_path: Path) -> None:
+    """A file of profile.d sets it, first of all; an image with the usual PATH, or without profile.d, gets none."""
+    file = tmp_path / "etc/profile.d/00-shed-image.sh"
+    odd = "/opt/it's here/bin:/usr/bin:/bin"
+    keep_path({"PATH": odd}, str(tmp_path))
+    file.parent.mkdir(parents=True)
+    keep_path({"PATH": "/usr/sbin:/usr/bin"}, str(tmp_path))
+    assert not file.exists()
+    keep_path({"PATH": odd}, str(tmp_path))
+    done = subprocess.run(
+        ["sh", "-c", f'PATH=/; . {file}; printf %s "$PATH"'], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == odd
 
 
 def test_hosts_file() -> None:

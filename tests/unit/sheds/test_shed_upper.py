@@ -247,7 +247,24 @@ def test_the_workspace_belongs_to_the_user_who_runs_commands(
 ) -> None:
     """`shed` of the image, else root."""
     root = image(tmp_path / "root", {b"etc/other": b"x"} if passwd is None else {b"etc/passwd": passwd})
-    assert guest_owner(root) == owner
+    assert guest_owner(root, "") == owner
+
+
+@pytest.mark.parametrize(
+    ("user", "owner"),
+    [
+        ("node", (1001, 7)),
+        ("node:root", (1001, 7)),
+        ("1001", (1001, 7)),
+        ("root", (0, 0)),
+        ("4242", (4242, 4242)),
+        ("x", (0, 0)),
+    ],
+)
+def test_the_workspace_belongs_to_the_user_of_the_image(tmp_path: Path, user: str, owner: tuple[int, int]) -> None:
+    """Whom it names, by name or number, with an entry or without."""
+    passwd = b"root:x:0:0::/root:/bin/sh\nshed:x:1000:1000::/home/shed:/bin/sh\nnode:x:1001:7::/home/node:/bin/sh\n"
+    assert guest_owner(image(tmp_path / "root", {b"etc/passwd": passwd}), user) == owner
 
 
 def test_what_a_killed_extraction_left_is_removed(tmp_path: Path) -> None:

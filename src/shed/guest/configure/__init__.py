@@ -11,7 +11,7 @@ import resource
 import time
 
 from shed.guest import state, syscalls, users
-from shed.guest.configure import disks, identity, init, modules, mounts, network, overlay, trust
+from shed.guest.configure import disks, identity, init, modules, mounts, network, overlay, profile, trust
 from shed.guest.configure.request import Request
 from shed.guest.configure.steps import HAND_OVER, Places, StepError
 
@@ -65,7 +65,7 @@ async def configure(
     overlay.enter(places)
     watch.lap("enter")
     init_mode = init.choose(request.init)
-    user = users.default_user(request.user)
+    user, shed.no_user = users.default_user(request.image_user, request.user)
     try:
         identity.set_hostname(request.hostname)
         new = identity.settled_name("") != request.name
@@ -77,6 +77,7 @@ async def configure(
         watch.lap("trust")
         for mount in request.mounts:
             mounts.mount_share(mount)
+        profile.keep_path(request.env)
         mounts.make_workspace(request.workspace, request.mounts, user)
         watch.lap("mounts")
     except OSError as error:
@@ -87,11 +88,11 @@ async def configure(
         shed.unsettled = True
         loop.call_later(_SETTLE_SECONDS, lambda: _finish_settling(loop, shed))
     watch.lap("init")
-    shed.name, shed.user, shed.env, shed.workspace, shed.init = (
+    shed.name, shed.user, shed.env, shed.folders, shed.init = (
         request.name,
         user,
-        {**trusting, **request.env},
-        request.workspace,
+        {**request.env, **trusting},
+        [folder for folder in (request.folder, request.workspace) if folder],
         init_mode,
     )
     shed.phase = state.READY

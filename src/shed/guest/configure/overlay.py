@@ -18,6 +18,7 @@ _MOUNTED = (
     ("tmpfs", "/dev/shm", syscalls.MS_NOSUID | syscalls.MS_NODEV, "mode=1777"),  # noqa: S108
     ("cgroup2", "/sys/fs/cgroup", syscalls.MS_NOSUID | syscalls.MS_NODEV | syscalls.MS_NOEXEC, ""),
 )
+_TMP = "/tmp"  # noqa: S108  a machine's own
 _DEVICE_LINKS = {
     "fd": "/proc/self/fd",
     "stdin": "/proc/self/fd/0",
@@ -62,10 +63,14 @@ def enter(places: Places) -> None:
     """Take /proc, /sys, /dev and the runtime along, and make the new root the root.  Raises `StepError`."""
     root = places.newroot
     try:
-        for name in (*_MOVED, "run", "tmp"):
+        for name in _MOVED:
             if os.path.islink(f"{root}/{name}"):
                 raise steps.StepError(steps.HAND_OVER, f"/{name} in the image is a link, a folder is needed")
-            steps.make_folder(f"{root}/{name}", 0o1777 if name == "tmp" else 0o755)
+            steps.make_folder(f"{root}/{name}")
+        if os.path.islink(f"{root}/run"):
+            os.unlink(f"{root}/run")
+        steps.make_folder(f"{root}/run")
+        run_of_image = os.readlink(f"{places.lower}/run") if os.path.islink(f"{places.lower}/run") else ""
         syscalls.mount("run", f"{root}/run", "tmpfs", syscalls.MS_NOSUID | syscalls.MS_NODEV, "mode=755")
         os.mkdir(f"{root}/run/shed-runtime")
         syscalls.move_mount(places.runtime, f"{root}/run/shed-runtime")
@@ -75,5 +80,21 @@ def enter(places: Places) -> None:
         syscalls.move_mount(".", "/")
         os.chroot(".")
         os.chdir("/")
+        _make_tmp()
+        if run_of_image:
+            _share_run(f"/{run_of_image}")
     except OSError as error:
         raise steps.StepError(steps.HAND_OVER, f"cannot move into the new root: {error}") from None
+
+
+def _make_tmp() -> None:
+    """Make /tmp, or what it leads to: some images have a link there."""
+    place = os.path.realpath(_TMP)
+    if not os.path.lexists(place):
+        steps.make_folder(place, 0o1777)
+
+
+def _share_run(place: str) -> None:
+    """Show /run, which is a link to `place` in the image, there too.  Programs go both ways."""
+    if steps.is_folder(place) and not os.path.samefile(place, "/run"):
+        syscalls.mount("/run", place, "", syscalls.MS_BIND_ALL)

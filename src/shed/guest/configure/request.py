@@ -8,8 +8,10 @@
                 others
     clock       seconds since 1970; entropy: base64 of 32 bytes or more
     init        "auto", "agent" or "systemd"
-    user        whom commands run as when they do not say, if the image has it
+    image_user  whom commands run as when they do not say, as the image has it
+    user        the same where the image does not say, if the image has that user
     workspace   where commands start; made when it is not there
+    folder      where they start if it is there, before the workspace
     env         variables of every command
     authorities [{"id", "pem", "subject"}]: certificates of authorities to trust; a name for their files, and the hash
                 of the subject by which OpenSSL looks for it
@@ -100,9 +102,12 @@ class Request:
         if self.init not in INIT_MODES:
             raise ValueError(f"init: {self.init!r} is none of {', '.join(INIT_MODES)}")
         self.user = _text(value, "user", "shed")
+        self.image_user = _text(value, "image_user", "")
+        self.folder = _text(value, "folder", "")
         self.workspace = _text(value, "workspace", "/workspace")
-        if not self.workspace.startswith("/"):
-            raise ValueError("workspace: must be an absolute folder")
+        for key, folder in (("workspace", self.workspace), ("folder", self.folder or "/")):
+            if not folder.startswith("/"):
+                raise ValueError(f"{key}: must be an absolute folder")
         self.env = _strings(value.get("env"))
         self.authorities = authorities(value)
 

@@ -78,6 +78,14 @@ def write_value(path: str, value: str) -> None:
         file.write(value.encode())
 
 
+def is_folder(path: str) -> bool:
+    """Tell whether there is a folder, or a link to one."""
+    try:
+        return os.stat(path).st_mode & 0o170000 == 0o040000
+    except OSError:
+        return False
+
+
 def read_file(path: str) -> str:
     """Return what a small file holds; empty when there is none."""
     try:
