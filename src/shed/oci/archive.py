@@ -40,7 +40,7 @@ _MAKE_ONE = "make an archive: skopeo copy … oci-archive:FILE"
 def open_archive(source: Path | str, *, scratch: Path, reserve: Reserve | None = None) -> Iterator[Archive]:
     """Yield the image archive at `source`.
 
-    It is a tar file (gzip and zstd are unpacked), a layout directory, a pipe, or ``-`` for stdin.
+    It is a tar file (gzip, zstd and xz are unpacked), a layout directory, a pipe, or ``-`` for stdin.
 
     A docker archive looks like an OCI archive.  What cannot be read by position is first copied to an unnamed file in
     the folder `scratch`, whose file system keeps the `reserve`, the usual one unless given.  Raises `NotFoundError`,
@@ -156,7 +156,7 @@ class _Tar:
         self._files: dict[str, FileSlice | None] = {}
         """None for what is no plain file: folders, links, sparse members."""
         for member in read_tar(source, part):
-            path = os.fsdecode(member.name.removeprefix(b"./").removesuffix(b"/"))
+            path = os.fsdecode(b"/".join(part for part in member.name.split(b"/") if part not in (b"", b".")))
             whole = member.content or FileSlice(source.fd, 0, 0)
             content = whole if stat.S_ISREG(member.mode) and isinstance(whole, FileSlice) else None
             if content and self._files.get(path):
@@ -201,7 +201,7 @@ def _from_file(source: FileSlice, name: str, place: _Place) -> Archive:
         raise DataError(f"{name} is empty", hint=_MAKE_ONE)
     part = place.part(name)
     head = source.pread(HEAD, 0)
-    if compression(head):
+    if compression(head, of_archive=True):
         spool = place.spool(part)
         with decoder_errors(name):
             for data in decompressed(SourceReader(source, lambda data: part.took(len(data))), head):

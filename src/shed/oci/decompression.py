@@ -1,4 +1,4 @@
-"""Decompression of layers and archives: gzip, zstd, or none, told apart by their first bytes.
+"""Decompression of layers and archives: gzip, zstd, for archives xz, or none, told apart by their first bytes.
 
 Everything streams: a piece is read once, hashed, kept as it was and decompressed.  What comes out goes to an unnamed
 file, with holes where there is a megabyte of zeros; what it may come to is counted in `shed.oci.unpack_limits`.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import lzma
 import os
 import tempfile
 import threading
@@ -27,14 +28,28 @@ from shed.sizes import format_size
 CHUNK = 1 << 20
 _ZEROS = bytes(CHUNK)
 _GZIP, _ZSTD, _ZSTD_SKIPPABLE = b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"\x2a\x4d\x18"
-_OTHERS = {b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x04\x22\x4d\x18": "lz4"}
+_XZ = b"\xfd7zXZ\0"
+_OTHERS = {b"BZh": "bzip2", _XZ: "xz", b"\x04\x22\x4d\x18": "lz4"}
 HEAD = 18
 """Bytes that tell a compression, and what a zstd frame needs: its longest header."""
 _WINDOW, _MAX_WINDOW = 1 << 27, 1 << 29
 """Memory that a zstd frame may ask for: what `zstd --long` uses, and the most, of ``--long=29``, for one at a time."""
 _SMALLER_WINDOW = "compress it again, with zstd --long=29 at most"
+_NEEDS_MEMORY = {
+    "too much memory": _SMALLER_WINDOW,  # a later frame than the first, whose window was looked at
+    "Memory usage limit": "compress it again, with xz -9 at most",
+}
+"""What decoders say, and what to do."""
 _large_window = threading.Lock()
-DECODER_ERRORS: tuple[type[BaseException], ...] = (OSError, EOFError, isal_zlib.error, zstandard.ZstdError)  # type: ignore[assignment]
+_XZ_MEMORY = 1 << 28
+"""Memory that an xz stream may ask for: ``xz -9`` needs 65 MiB."""
+DECODER_ERRORS: tuple[type[BaseException], ...] = (
+    OSError,
+    EOFError,
+    isal_zlib.error,  # type: ignore[assignment]
+    zstandard.ZstdError,
+    lzma.LZMAError,
+)
 
 
 class Spending(Protocol):
@@ -73,8 +88,8 @@ class SourceReader:
             pass
 
 
-def compression(head: bytes) -> str | None:
-    """Return ``gzip``, ``zstd``, or None, as the first `HEAD` bytes tell.
+def compression(head: bytes, *, of_archive: bool = False) -> str | None:
+    """Return ``gzip``, ``zstd``, ``xz`` if it may be that of a whole archive, or None, as the first `HEAD` bytes tell.
 
     Raises `DataError` for a compression not known here, or one that needs more memory than it is given.
     """
@@ -87,6 +102,8 @@ def compression(head: bytes) -> str | None:
                 hint=_SMALLER_WINDOW,
             )
         return "zstd"
+    if of_archive and head.startswith(_XZ):
+        return "xz"
     for magic, name in _OTHERS.items():
         if head.startswith(magic):
             raise DataError(f"{name} compression is not supported", hint="gzip, zstd and none are: compress it again")
@@ -106,7 +123,7 @@ def decompressed(reader: SourceReader, head: bytes) -> Iterator[bytes]:
 
     Damage raises one of `DECODER_ERRORS`; a zstd stream that is cut just ends, so check what came out.
     """
-    kind = compression(head)
+    kind = compression(head, of_archive=True)  # whoever opened it has said if it may be that
     if kind == "gzip":
         with igzip.IGzipFile(fileobj=reader, mode="rb") as stream:  # type: ignore[no-untyped-call]
             while data := stream.read(CHUNK):
@@ -122,9 +139,27 @@ def decompressed(reader: SourceReader, head: bytes) -> Iterator[bytes]:
             stack.enter_context(frames)
             while data := frames.read(CHUNK):
                 yield data
+    elif kind == "xz":
+        yield from _unpacked_xz(reader)
     else:
         while data := reader.read(CHUNK):
             yield data
+
+
+def _unpacked_xz(reader: SourceReader) -> Iterator[bytes]:
+    """Yield what the streams of an xz file hold, one after the other; between them there may be zeros."""
+    data = reader.read(CHUNK)
+    while data:
+        decoder = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_XZ_MEMORY)
+        while not decoder.eof:
+            if out := decoder.decompress(data, CHUNK):
+                yield out
+            data = reader.read(CHUNK) if decoder.needs_input and not decoder.eof else b""
+            if not data and decoder.needs_input and not decoder.eof:
+                raise EOFError("the xz stream is cut short")
+        data = decoder.unused_data.lstrip(b"\0")
+        while not data and (more := reader.read(CHUNK)):
+            data = more.lstrip(b"\0")
 
 
 class Spool:
@@ -181,8 +216,9 @@ def decoder_errors(what: str) -> Iterator[None]:
     except DECODER_ERRORS as error:
         if isinstance(error, OSError) and error.errno is not None:  # the disk's, not the decoder's
             raise
-        if "too much memory" in str(error):  # a later frame than the first, whose window was looked at
-            raise DataError(f"{what} needs too much memory to unpack: {error}", hint=_SMALLER_WINDOW) from None
+        for words, hint in _NEEDS_MEMORY.items():
+            if words in str(error):
+                raise DataError(f"{what} needs too much memory to unpack: {error}", hint=hint) from None
         raise DataError(f"{what} is damaged: {error}", hint="get it again") from None
 
 

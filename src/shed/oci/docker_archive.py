@@ -101,7 +101,7 @@ class DockerArchive:
     def _layer(self, path: object, diff_id: Digest) -> Descriptor:
         if (known := self._layers.get(str(path))) is not None:
             return known
-        layer = self._archive.file(str(path))
+        layer = self._file(str(path))
         if layer is None:
             raise DataError(
                 f"{self.name}: the layer {visible(str(path)[:100])} is missing",
@@ -127,8 +127,13 @@ class DockerArchive:
         spool.write(data)
         return spool.finish()
 
+    def _file(self, path: str) -> FileSlice | None:
+        """Return the file at a path as some write it, with ``./`` before it; none outside of the archive."""
+        parts = [part for part in path.split("/") if part not in ("", ".")]
+        return None if ".." in parts else self._archive.file("/".join(parts))
+
     def _read(self, path: str, what: str) -> bytes:
-        file = self._archive.file(path)
+        file = self._file(path)
         if file is None:
             raise DataError(f"{what} is missing", hint="the archive is incomplete: make it again")
         if file.size > MAX_JSON:

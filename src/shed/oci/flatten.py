@@ -38,6 +38,10 @@ _MARK = b".wh."
 _AUFS = b".wh..wh."
 _OPAQUE = b".wh..wh..opq"
 _XATTR_SPACES = (b"user.", b"trusted.", b"security.")
+_OVERLAY = b"trusted.overlay."
+"""What overlayfs notes on an upper layer, and an image of such a layer still has: in a lower one it would hide files,
+or look for their content elsewhere.
+"""
 _XATTR_NAMES = (b"system.posix_acl_access", b"system.posix_acl_default")
 
 
@@ -285,12 +289,13 @@ def _entry(path: bytes, member: Member) -> Entry:
         rdev=os.makedev(member.major, member.minor),
         size=member.size,
         target=member.target,
-        xattrs=member.xattrs
-        and {
-            key: value for key, value in member.xattrs.items() if key.startswith(_XATTR_SPACES) or key in _XATTR_NAMES
-        },
+        xattrs=member.xattrs and {key: value for key, value in member.xattrs.items() if _is_kept(key)},
         content=member.content,
     )
+
+
+def _is_kept(xattr: bytes) -> bool:
+    return xattr in _XATTR_NAMES or (xattr.startswith(_XATTR_SPACES) and not xattr.startswith(_OVERLAY))
 
 
 def _show(parts: list[bytes]) -> str:

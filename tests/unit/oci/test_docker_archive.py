@@ -50,6 +50,36 @@ class Saved:
         return path
 
 
+def test_names_with_a_dot_before_them(tmp_path: Path) -> None:
+    """`./` in manifest.json, in the tar, or in both: Bazel, kaniko and tar write them."""
+    wanted = image_of(Saved(LAYER, UPPER).write(tmp_path / "plain.tar"), tmp_path)
+    for in_manifest, in_tar in (("./", ""), ("", "./"), ("./", "./"), (".//", "././")):
+        saved = Saved(LAYER, UPPER)
+        saved.manifest[0]["Config"] = in_manifest + saved.name
+        saved.manifest[0]["Layers"] = [in_manifest + path for path in saved.layers]
+        for info, _ in saved.layers.values():
+            info.name = in_tar + info.name
+        saved.name = in_tar + saved.name
+        assert image_of(saved.write(tmp_path / "dots.tar"), tmp_path) == wanted
+
+
+def test_names_that_lead_out_of_a_folder(tmp_path: Path) -> None:
+    """A folder that is read as an archive is all that is read, whatever its manifest.json names."""
+    (tmp_path / "secret").write_bytes(b"{}")
+    (tmp_path / "saved").mkdir()
+    for path in ("../secret", "./../secret", str(tmp_path / "secret")):
+        manifest = json.dumps([{"Config": path, "Layers": []}])
+        (tmp_path / "saved/manifest.json").write_text(manifest)
+        with pytest.raises(DataError, match="image config is missing"):
+            image_of(tmp_path / "saved", tmp_path)
+
+
+def image_of(path: Path, scratch: Path) -> Any:
+    """Return what is chosen from an archive."""
+    with open_archive(path, scratch=scratch) as opened:
+        return select_image(opened).manifest
+
+
 def test_it_gives_the_image_that_an_oci_archive_gives(tmp_path: Path) -> None:
     """With plain layers: the same manifest, byte for byte, whatever brought it."""
     image = Image(LAYER, UPPER, compress=False)

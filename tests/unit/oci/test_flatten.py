@@ -317,3 +317,13 @@ def test_layers_are_read_in_order_and_named_in_errors() -> None:
     """An error says which layer, counted from the bottom."""
     with pytest.raises(DataError, match="layer 3: "):
         list(flatten(members(tar(item)) for item in (file("a"), file("b"), file("../c"))))
+
+
+def test_attributes_of_overlayfs_are_left_out() -> None:
+    """Those of an upper layer that became an image: in a lower layer they would hide it, or look for it elsewhere."""
+    xattrs = {"trusted.overlay.metacopy": "", "trusted.overlay.redirect": "/x", "trusted.overlay.opaque": "x"}
+    kept = {"trusted.overlaying": "1", "user.overlay.opaque": "y", "security.capability": "c"}
+    headers = {f"SCHILY.xattr.{name}": value for name, value in {**xattrs, **kept}.items()}
+    tree = flat([file("f", b"x", pax_headers=headers), folder("d", pax_headers=headers)])
+    for path in ("f", "d"):
+        assert {name.decode() for name in tree[path].xattrs} == set(kept)

@@ -3,6 +3,7 @@
 import gzip
 import io
 import json
+import lzma
 import os
 import tarfile
 import threading
@@ -38,7 +39,12 @@ def test_archive_and_folder(tmp_path: Path) -> None:
     assert len(chosen.manifest.layers) == 1
 
 
-@pytest.mark.parametrize("compress", [gzip.compress, zstandard.compress])
+def xz_in_streams(data: bytes) -> bytes:
+    """Return `data` as `pixz` and ``cat a.xz b.xz`` have it: streams with padding between and behind them."""
+    return lzma.compress(data[:1000]) + bytes(8) + lzma.compress(data[1000:]) + bytes(4)
+
+
+@pytest.mark.parametrize("compress", [gzip.compress, zstandard.compress, lzma.compress, xz_in_streams])
 def test_compressed_archive(tmp_path: Path, compress: object) -> None:
     """An archive that was compressed as a whole is unpacked on the way."""
     path = Image(LAYER).archive(tmp_path / "a.tar")
@@ -88,8 +94,21 @@ def test_docker_archive_that_is_also_oci(tmp_path: Path) -> None:
         (gzip.compress(LAYER)[:-9], "damaged"),
         (b"\x1f\x8bgarbage", "damaged"),
         (b"BZh91AY&SY", "bzip2 compression is not supported"),
+        (lzma.compress(LAYER)[:-9], "damaged"),
+        (lzma.compress(LAYER) + b"garbage", "damaged"),
+        (lzma.compress(LAYER, filters=[{"id": lzma.FILTER_LZMA2, "dict_size": 1 << 30}]), "needs too much memory"),
     ],
-    ids=["empty", "garbage", "root file system", "cut gzip", "broken gzip", "bzip2"],
+    ids=[
+        "empty",
+        "garbage",
+        "root file system",
+        "cut gzip",
+        "broken gzip",
+        "bzip2",
+        "cut xz",
+        "xz and garbage",
+        "large xz",
+    ],
 )
 def test_what_is_no_image(tmp_path: Path, data: bytes, problem: str) -> None:
     """Other files are told apart in words."""
