@@ -63,13 +63,13 @@ class Fields:
         return found
 
     def texts(self, key: str) -> dict[str, str]:
-        """Return a member that maps strings to strings; a missing or null one is empty."""
+        """Return a member that maps strings to strings; a missing or null one is empty, and null is no string in it."""
         found = self.value.get(key)
         if found is None:
             return {}
-        if not isinstance(found, dict) or not all(isinstance(item, str) for item in found.values()):
+        if not isinstance(found, dict) or not all(isinstance(item, str | None) for item in found.values()):
             raise self.wrong(key, "an object of strings")
-        return dict(found)
+        return {name: item for name, item in found.items() if item is not None}
 
     def items(self, key: str, limit: int) -> list[Any]:
         """Return a member that is a list of at most `limit` items."""

@@ -175,3 +175,24 @@ def test_files_that_are_damaged(docker: Callable[[object], Path], config: object
     with pytest.raises(DataError) as caught:
         find_credentials(APP)
     assert "s3cret" not in caught.value.message
+
+
+def test_auth_in_several_lines(docker: Callable[[object], Path]) -> None:
+    """As `base64` breaks it; Go's decoder, and so docker and podman, skip the breaks."""
+    text = base64.encodebytes(b"me:" + b"p" * 100).decode()
+    assert text.count("\n") > 1
+    for breaks in (text, text.replace("\n", "\r\n")):
+        docker({"auths": {"reg.example.org:5000": {"auth": breaks}}})
+        assert find_credentials(APP) == Credentials("me", "p" * 100)
+
+
+def test_null_is_nothing(docker: Callable[[object], Path]) -> None:
+    """Programs that write the file from a struct leave nulls in it."""
+    entry = {**auth("me", "x"), "identitytoken": None, "registrytoken": None, "username": None, "password": None}
+    docker(
+        {"credsStore": None, "credHelpers": {"reg.example.org:5000": None}, "auths": {"reg.example.org:5000": entry}}
+    )
+    assert find_credentials(APP) == Credentials("me", "x")
+    for nothing in ({"auths": None}, {"auths": {"reg.example.org:5000": None}}, {"credHelpers": None}, "", " \n"):
+        docker(nothing)
+        assert not find_credentials(APP)

@@ -130,7 +130,7 @@ class Repository:
             with self._session.send(
                 what, "PUT", self._manifest(target), {"Content-Type": media_type}, body=data
             ) as answer:
-                self._session.expect(what, answer, 201)
+                self._session.expect(what, answer, 201, 200, 202, 204)
                 answer.read(MAX_ERROR)
 
         self._session.retried(put)
@@ -196,4 +196,6 @@ class Repository:
 
 
 def _length(headers: Mapping[str, str]) -> int:
+    if "Content-Encoding" in headers:  # it is that of what a proxy made of it
+        return 0
     return number(headers.get("Content-Length", ""), 0, MAX_SIZE) or 0

@@ -61,6 +61,8 @@ def find_credentials(reference: Reference) -> Credentials:
             continue
         except OSError as error:
             raise StorageError(f"cannot read {path}: {error.strerror}", hint="check who owns it") from None
+        if not data.strip():  # as a program leaves it that was told to make the file
+            continue
         found = _in_file(Fields(decode_object(data, str(path)), str(path)), reference)
         if found:
             return found
@@ -119,7 +121,7 @@ def _entry(entry: dict[str, Any], what: str) -> Credentials:
     username, password = fields.text("username", ""), fields.text("password", "")
     if encoded := fields.text("auth", ""):
         try:
-            pair = base64.b64decode(encoded, validate=True).decode().rstrip("\0")
+            pair = base64.b64decode("".join(encoded.split()), validate=True).decode().rstrip("\0")
         except (binascii.Error, ValueError):
             pair = ""
         username, colon, password = pair.partition(":")

@@ -49,6 +49,7 @@ class Download:
         self._on_bytes = on_bytes
         self._what = session.what_blob(digest)
         self._done = start
+        self._as_sent = False
 
     def run(self) -> int:
         """Fetch the blob and return its size.
@@ -67,7 +68,7 @@ class Download:
         with self._session.send(self._what, "GET", f"{self._session.base}/blobs/{self._digest}", headers) as answer:
             skip = self._begin(answer)
             limit = (MAX_SIZE if self._size is None else self._size) - self._done + skip
-            for data in answer.chunks(limit + 1):
+            for data in answer.chunks(limit + 1, as_sent=self._as_sent):
                 fresh = data[skip:] if skip else data
                 skip -= len(data) - len(fresh)
                 if self._size is not None and self._done + len(fresh) > self._size:
@@ -83,6 +84,7 @@ class Download:
 
     def _begin(self, answer: Answer) -> int:
         """Check what the head of `answer` promises; return how many of its bytes are here already."""
+        self._as_sent = False
         if answer.status == 206 and self._done:
             text = answer.headers.get("Content-Range", "")
             match = _CONTENT_RANGE.fullmatch(text)
@@ -95,7 +97,9 @@ class Download:
             return 0
         self._session.expect(self._what, answer, 200)
         length = number(answer.headers.get("Content-Length", ""), 0, MAX_SIZE)
-        if length is not None:
+        # some stores call a gzipped layer so although it is the blob itself
+        self._as_sent = not answer.gzipped or (length is not None and length == self._size)
+        if length is not None and self._as_sent:
             if self._size not in (None, length):
                 raise self._lie(f"{length} bytes, expected {self._size}")
             self._size = length

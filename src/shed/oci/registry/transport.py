@@ -10,6 +10,7 @@ from __future__ import annotations
 import email.utils
 import ssl
 import time
+import zlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import IO, Protocol, Self, TypeVar, cast
 from urllib.parse import urljoin, urlsplit
@@ -21,6 +22,7 @@ from urllib3.exceptions import TimeoutError as HTTPTimeoutError
 
 from shed.errors import RegistryError, UnavailableError
 from shed.oci.registry.connections import CHUNK, Connections, SlowError
+from shed.oci.registry.encoding import Gunzip, is_gzipped
 from shed.oci.registry.errors import WAITS, TransientError, refused, retried
 from shed.oci.registry.reference import is_loopback, split_host
 from shed.untrusted import number, told
@@ -74,18 +76,35 @@ class Answer:
         """Return the body, or its first `limit` + 1 bytes.  Raises `TransientError` when it is cut."""
         return b"".join(self.chunks(limit + 1))
 
-    def chunks(self, limit: int) -> Iterator[bytes]:
-        """Yield the body as it comes, at most `limit` bytes.  Raises `TransientError` when it is cut."""
+    @property
+    def gzipped(self) -> bool:
+        """Whether the body was gzipped on its way.  Raises `RegistryError` for another encoding."""
+        return is_gzipped(self.headers, told(urlsplit(self.url).netloc, 100))
+
+    def chunks(self, limit: int, *, as_sent: bool = False) -> Iterator[bytes]:
+        """Yield the body as it comes, at most `limit` bytes, unpacked unless it is wanted `as_sent`.
+
+        Raises `TransientError` when it is cut, and `RegistryError`.
+        """
+        unpack = None if as_sent or not self.gzipped else Gunzip()
         while limit > 0:
             try:
-                data = self._response.read(min(CHUNK, limit))
+                data = self._response.read(CHUNK if unpack else min(CHUNK, limit))
             except (HTTPError, OSError) as error:
                 raise TransientError(_unreachable(self.url, error)) from None
             if not data:
+                if unpack and not unpack.ended:
+                    raise TransientError(_unreachable(self.url, ProtocolError("cut")))
                 self._response.release_conn()
                 return
-            limit -= len(data)
-            yield data
+            try:
+                for piece in unpack.feed(data, min(CHUNK, limit)) if unpack else (data,):
+                    limit -= len(piece)
+                    yield piece
+                    if limit <= 0:
+                        break
+            except zlib.error:
+                raise TransientError(_unreachable(self.url, ProtocolError("damaged"))) from None
 
 
 class Transport:

@@ -107,7 +107,7 @@ class Upload:
         assert self._location is not None
         url = f"{self._location}{'&' if '?' in self._location else '?'}digest={self._digest}"
         with self._session.send(self._what, "PUT", url, _BYTES, body=body or b"") as answer:
-            self._session.expect(self._what, answer, 201, 204)
+            self._session.expect(self._what, answer, 201, 200, 204)
             answer.read(MAX_ERROR)
 
     def read(self, length: int, offset: int) -> bytes:
