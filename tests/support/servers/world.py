@@ -6,7 +6,7 @@ import contextlib
 import os
 import signal
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -37,6 +37,7 @@ class FakeImage:
     initrd: Path
     root: Path
     runtime: Path
+    config: dict[str, Any] = field(default_factory=dict)
 
 
 class World:
