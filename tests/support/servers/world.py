@@ -37,7 +37,7 @@ class FakeImage:
     initrd: Path
     root: Path
     runtime: Path
-    config: dict[str, Any] = field(default_factory=dict)
+    config: dict[str, Any] = field(default_factory=dict, kw_only=True)
 
 
 class World:

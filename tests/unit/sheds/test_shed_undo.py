@@ -113,7 +113,7 @@ async def test_a_workspace_that_vanished_is_told_at_start(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Start names the folder; when it is back, start works."""
-    monkeypatch.setattr("shed.sheds.workspace.guest_owner", lambda root: (1000, 1000))
+    monkeypatch.setattr("shed.sheds.workspace.guest_owner", lambda root, user: (1000, 1000))
     work = tmp_path / "real"
     work.mkdir()
     (tmp_path / "link").symlink_to(work)
