@@ -16,6 +16,7 @@ GROUND = {
     "errors",
     "names",
     "progress",
+    "proxies",
     "fsutil",
     "run",
     "sizes",

@@ -82,6 +82,7 @@ class ShedEgress(Answer, kw_only=True, frozen=True):
     profiles: Profiles = []
     rules: Annotated[list[str], says("The rules that hold, in the order in which they are asked.")] = []
     connections: Annotated[int, says("How many it has now.")] = 0
+    proxy: Annotated[str, says("The proxy by which the host reaches the outside; empty: it needs none.")] = ""
     problem: Annotated[str, says("Why it has no network; empty when it has one.")] = ""
 
 
@@ -115,6 +116,7 @@ class Decision(PartialAnswer, kw_only=True, frozen=True):
     name: Annotated[str, says("The host's name; absent for a bare address.", optional=True)] = ""
     address: Annotated[str, says("What was dialled, or what the shed connected to.")] = ""
     port: Annotated[int, says("TCP port.")] = 0
+    proxy: Annotated[str, says("The host's proxy, when it went that way.", optional=True)] = ""
     allowed: Annotated[bool, says("What was decided.")] = False
     rule: Annotated[str, says("The rule, or what stands against it.", optional=True)] = ""
     method: Annotated[str, says("Of a request, where TLS is opened; absent for a connection.", optional=True)] = ""

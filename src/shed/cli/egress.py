@@ -49,6 +49,8 @@ def show(args: Any, options: Options) -> int:
         return 0
     say(f"profiles:     {', '.join(found.get('profiles') or []) or 'none: it reaches nothing'}")
     say(f"connections:  {found.get('connections')}")
+    if found.get("proxy"):
+        say(f"proxy:        {found['proxy']}")
     if found.get("problem"):
         say(f"no network:   {found['problem']}")
     for rule in found.get("rules") or []:

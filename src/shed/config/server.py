@@ -18,6 +18,8 @@ ssh:
   authorized_keys: /etc/shed/authorized_keys    # or a list of keys
 egress:
   default: [internet]      # profiles of a shed for which none are named; []: it reaches nothing
+  proxy: http://proxy:3128 # or a file of mode 0600 with the URL, or none; absent: HTTPS_PROXY of the server
+  no_proxy: [.corp.example]  # absent: NO_PROXY of the server
   extra_cas: [/etc/ssl/company.pem]    # authorities that sheds trust; absent: those that were added to this machine
 limits:
   max_image_size: 32G      # most that is fetched for one image
@@ -47,12 +49,13 @@ import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from shed.budget import MAX_IMAGE, Limits
 from shed.config import images, values
 from shed.errors import UsageError
 from shed.names import MAX_CPUS, MAX_MEMORY_MB, MAX_UPPER, MIN_MEMORY_MB, MIN_UPPER
+from shed.proxies import Proxy, no_proxy
 from shed.sizes import GIB
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
@@ -125,6 +128,10 @@ class Settings:
     """Hosts with private addresses to which a registry elsewhere may redirect or refer."""
     egress_default: tuple[str, ...] = ("internet",)
     """Egress profiles of a shed for which none are named."""
+    egress_proxy: Proxy | Literal["environment"] | None = "environment"
+    """By which sheds reach the outside, as this host does; None: by none."""
+    egress_no_proxy: tuple[str, ...] | None = None
+    """What is reached without it; None: what the environment says."""
     egress_extra_cas: tuple[Path, ...] | None = None
     """Files of authorities that sheds, and the relay, trust beside their own; None: those added to this machine."""
     trusted_kernels: tuple[str, ...] = ()
@@ -135,6 +142,14 @@ class Settings:
         """The TCP ports that the server takes, or would take, for itself, and what for."""
         ports = {self.http_port: "http_port", DEFAULT_SSH_PORT if self.ssh_port is None else self.ssh_port: "ssh_port"}
         return {port: use for port, use in ports.items() if port}
+
+    def proxy(self, environment: Mapping[str, str]) -> Proxy | None:
+        """Return the proxy by which sheds reach the outside.  Raises `ValueError` for what `environment` has as one."""
+        found = Proxy.of_environment(environment) if self.egress_proxy == "environment" else self.egress_proxy
+        if found is None:
+            return None
+        around = no_proxy(environment) if self.egress_no_proxy is None else self.egress_no_proxy
+        return found.around(around)
 
     @property
     def limits(self) -> Limits:
@@ -326,6 +341,8 @@ _LIMITS: dict[str, _Setting] = {
 _EGRESS: dict[str, _Setting] = {
     "default": _Value("egress_default", values.profiles),
     "extra_cas": _Value("egress_extra_cas", values.files),
+    "proxy": _Value("egress_proxy", values.proxy),
+    "no_proxy": _Value("egress_no_proxy", values.words),
 }
 _QEMU: dict[str, _Setting] = {
     "default_cpus": _Value("default_cpus", values.number(1, MAX_CPUS)),

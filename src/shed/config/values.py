@@ -8,11 +8,13 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import itertools
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
 
 from shed.errors import DataError, UsageError
+from shed.proxies import Proxy
 from shed.sizes import format_size, parse_size
 from shed.sshkeys import PublicKey
 
@@ -21,6 +23,7 @@ _PROFILE = re.compile(r"[a-z][a-z0-9-]{0,62}")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _HOST = re.compile(r"[A-Za-z0-9._-]+|\[?[0-9A-Fa-f:.]+\]?")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, None: 1.0}
+_MOST_URL = 4096
 Convert = Callable[[object], object]
 
 
@@ -61,6 +64,33 @@ def profiles(value: object) -> tuple[str, ...]:
     if not isinstance(value, list) or not all(isinstance(name, str) and _PROFILE.fullmatch(name) for name in value):
         raise ValueError("must be a list of names of egress profiles")
     return tuple(dict.fromkeys(value))
+
+
+def proxy(value: object) -> Proxy | None:
+    """The URL of a proxy without credentials, or the absolute path of a private file with one; none: no proxy."""
+    if value == "none":
+        return None
+    url = text(value)
+    if url.startswith("/"):
+        try:
+            with open(url, encoding="utf-8") as file:
+                others, url = os.fstat(file.fileno()).st_mode & 0o077, file.read(_MOST_URL).strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ValueError(f"{value} cannot be read: {getattr(error, 'strerror', 'it is not text')}") from None
+        if others:
+            raise ValueError(f"{value} can be read by others: chmod 600 {value}")
+        return Proxy.parse(url)
+    found = Proxy.parse(url)
+    if found.credentials:
+        raise ValueError("a password does not belong here: write the URL into a file of mode 0600, and name that file")
+    return found
+
+
+def words(value: object) -> tuple[str, ...]:
+    """A list of texts."""
+    if not isinstance(value, list) or not all(isinstance(word, str) and word for word in value):
+        raise ValueError("must be a list of texts")
+    return tuple(value)
 
 
 def files(value: object) -> tuple[Path, ...]:

@@ -11,6 +11,7 @@ from shed.egress.addresses import MADE_UP, Address
 from shed.egress.hostports import HOST, HostPort
 from shed.egress.orders import Orders
 from shed.egress.policy import Verdict
+from shed.proxies import Proxy
 
 
 class Counted(Protocol):
@@ -38,6 +39,8 @@ class Flow:
     client: socket.socket
     host_port: HostPort | None = None
     """Set for a port of the host's own loopback: what it leads to."""
+    proxy: Proxy | None = None
+    """By which the other side is reached; its name is looked up there."""
     verdict: Verdict = field(default_factory=lambda: Verdict(False, ""))
     began: float = field(default_factory=time.monotonic)
     outside: socket.socket | None = None
@@ -47,6 +50,11 @@ class Flow:
     """Whether it was ended because the rules have changed."""
     error: str | None = None
     """Why it did not come about although it is allowed."""
+
+    @property
+    def host(self) -> str:
+        """The name, or the bare address."""
+        return self.name or str(self.address)
 
     @property
     def target(self) -> str:
@@ -74,6 +82,7 @@ class Flow:
             "name": self.name,
             "address": str(self.address),
             "port": self.port,
+            "proxy": None if self.proxy is None else str(self.proxy),
             "allowed": self.verdict.allowed and not self.cut,
             "rule": self.verdict.reason or None,
             "error": self.error,

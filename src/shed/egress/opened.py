@@ -9,17 +9,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import socket
 import ssl
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import h11
 
 from shed.egress.orders import Opening, Orders
 from shed.egress.request import Ready, Refused, framing, is_framed_twice, passed_on, prepare, trailers
 from shed.egress.swap import Headers, Mask, unswapped
-from shed.egress.tlsstream import TlsStream
 
 MAX_HEAD = 64 * 1024
 """Bytes of a head."""
@@ -36,10 +37,25 @@ class Unreachable(Exception):  # noqa: N818  it is an answer
     """The server cannot be asked, or does not answer as it should; says why in a sentence."""
 
 
+class ByteStream(Protocol):
+    """One side of the connection, as bytes."""
+
+    sock: socket.socket
+
+    async def receive(self) -> bytes:
+        """Return what comes next, nothing at the end.  Raises `OSError`."""
+
+    async def send(self, data: bytes) -> None:
+        """Send all of `data`.  Raises `OSError`."""
+
+    async def finish(self) -> None:
+        """Say that nothing more is sent."""
+
+
 class End:
     """One side of the connection."""
 
-    def __init__(self, stream: TlsStream, role: type[h11.CLIENT | h11.SERVER]) -> None:
+    def __init__(self, stream: ByteStream, role: type[h11.CLIENT | h11.SERVER]) -> None:
         self.stream = stream
         self.http = h11.Connection(role, max_incomplete_event_size=MAX_HEAD)
         self._ahead: asyncio.Task[bytes] | None = None
@@ -87,9 +103,9 @@ class Opened:
 
     name: str
     port: int
-    stream: TlsStream
+    stream: ByteStream
     """Where the shed is."""
-    connect: Callable[[], Awaitable[TlsStream]]
+    connect: Callable[[], Awaitable[ByteStream]]
     """Reaches the server.  Raises `Unreachable`."""
     holds: Callable[[], tuple[Orders, Opening] | None]
     """Says what holds for the next request; None when it is not opened any more."""
@@ -97,6 +113,8 @@ class Opened:
     """Is told what came of a request."""
     hint: str
     """The second sentence of a refusal."""
+    prepare: Callable[[h11.Request, str, int, Orders, Opening], Ready] = prepare
+    """Says how a request is sent.  Raises `Refused`."""
     _inside: End = field(init=False)
     _outside: End | None = None
     _fresh: bool = True
@@ -145,7 +163,7 @@ class Opened:
             "allowed": True,
         }
         try:
-            ready = prepare(request, self.name, self.port, *found)
+            ready = self.prepare(request, self.name, self.port, *found)
             told["secrets"] = list(ready.used)
             told["status"] = await self._exchange(request, ready)
         except Refused as refused:

@@ -15,6 +15,7 @@ from shed.egress.hostports import HOST, HostPort
 from shed.egress.limits import UNLIMITED, Limits
 from shed.egress.policy import NO_RULE, Policy, Profile, Verdict
 from shed.egress.secret import Secret
+from shed.proxies import Proxy
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,8 @@ class Orders:
     """Certificates, as PEM, of those that a server may be certified by, besides the host's own store."""
     host_ports: tuple[HostPort, ...] = ()
     """Ports of the host's loopback that the shed reaches by the name `HOST`."""
+    proxy: Proxy | None = None
+    """By which the host itself reaches the outside."""
 
     @cached_property
     def policy(self) -> Policy:
@@ -84,6 +87,7 @@ class Orders:
             None if authority is None else Authority.parse(authority),
             tuple(map(str, document.get("extra_authorities", ()))),
             tuple(HostPort.parse(port) for port in document.get("host_ports", [])),
+            None if document.get("proxy") is None else Proxy.of_json(document["proxy"]),
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -94,4 +98,5 @@ class Orders:
             "authority": None if self.authority is None else self.authority.to_json(),
             "extra_authorities": list(self.extra_authorities),
             "host_ports": [str(port) for port in self.host_ports],
+            "proxy": None if self.proxy is None else self.proxy.to_json(),
         }

@@ -17,14 +17,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from shed.egress.addresses import MADE_UP, Address
+from shed.egress.decide import IsOwn, Resolve, decide
 from shed.egress.flow import Flow
-from shed.egress.hostports import HOST, LOOPBACK
+from shed.egress.hostports import HOST
 from shed.egress.names import Names
 from shed.egress.nameservice import NameService
 from shed.egress.orders import Orders
 from shed.egress.policy import Verdict
 from shed.egress.pump import Pipes, Pump, is_gone
 from shed.egress.refusal import refuse
+from shed.egress.throughproxy import HTTP, ProxyError, connect
 
 if TYPE_CHECKING:
     from shed.egress.opening import Opener
@@ -52,10 +54,6 @@ _PAUSE = 0.05
 _KEEPALIVE = 120
 """Seconds of silence after which the kernel asks whether the other side is still there."""
 
-Resolve = Callable[[str], Awaitable[list[Address]]]
-"""Returns the addresses of a name, as the host's resolver has them; an empty list when there is no such name.  Raises
-`OSError` when that cannot be told.
-"""
 Record = Callable[[dict[str, object]], None]
 
 
@@ -64,8 +62,7 @@ class Outside:
     """What a relay needs of the host."""
 
     resolve: Resolve
-    is_own: Callable[[Address], bool]
-    """Tells the host's own addresses."""
+    is_own: IsOwn
     record: Record
     """Writes a line of the log."""
     began: Record
@@ -81,6 +78,7 @@ class Relay:
     ) -> None:
         self.name = name
         self.orders = orders
+        self._hint = f"on the host, see: shed egress log {name}"
         self.flows: set[Flow] = set()
         self._outside = outside
         self.names = Names(known_names)
@@ -183,50 +181,23 @@ class Relay:
         flow = Flow(name, address, port, client)
         self.flows.add(flow)
         try:
-            addresses = await self._decide(flow)
+            addresses = await decide(flow, self.orders, self._resolve, self._outside.is_own)
             opened = flow.verdict.allowed and await self._open(flow, addresses)
             if not flow.verdict.allowed:
                 self._outside.record(flow.record(self.name))
                 await refuse(client, *self._explained(flow))
                 return
-            if not opened:
+            if not opened and not (flow.port == HTTP and await self._serve_plain(flow)):
                 await self._connect(flow, addresses)
             if flow.error is not None or flow.cut or self.orders.policy.log_all:
                 self._outside.record(flow.record(self.name))
         finally:
             self.flows.discard(flow)
 
-    async def _decide(self, flow: Flow) -> list[Address]:
-        """Set the verdict on `flow` and return the addresses that may be dialled."""
-        if flow.name is None:
-            flow.verdict = self._about(flow.address, flow.port, named=False)
-            return [flow.address]
-        if flow.name == HOST:
-            flow.verdict, flow.host_port = self.orders.about_host(flow.port), self.orders.host_port(flow.port)
-            return list(LOOPBACK)
-        flow.verdict = self.orders.policy.about_name(flow.name, flow.port)
-        if not flow.verdict.allowed:
-            return []
-        try:
-            found = await self._resolve(flow.name)
-        except OSError as error:
-            flow.error = f"the name cannot be looked up: {error.strerror}"
-            return []
-        if not found:
-            flow.error = "there is no such name"
-        verdicts = {address: self._about(address, flow.port, named=True) for address in found}
-        allowed = [address for address, verdict in verdicts.items() if verdict.allowed]
-        if found and not allowed:
-            flow.address, flow.verdict = next(iter(verdicts.items()))  # for the log
-        return allowed
-
-    def _about(self, address: Address, port: int, *, named: bool) -> Verdict:
-        return self.orders.policy.about_address(address, port, own=self._outside.is_own, named=named)
-
     def _explained(self, flow: Flow) -> tuple[str, str]:
         """Return the sentence and the hint for a client that is refused."""
         sentence = f"shed: a connection to {flow.target} is not allowed: {flow.verdict.reason}"
-        return sentence, f"on the host, see: shed egress log {self.name}"
+        return sentence, self._hint
 
     async def _open(self, flow: Flow, addresses: list[Address]) -> bool:
         """Serve `flow` if its requests are looked at, and say whether that was done."""
@@ -251,7 +222,8 @@ class Relay:
         """Dial the first of `addresses` that answers, and copy until the end."""
         outside = await self._dial(flow, addresses)
         if outside is None:
-            _reset(flow.client)
+            if flow.cut or not await self._serve_plain(flow):  # which a proxy may take that refuses CONNECT there
+                _reset(flow.client)
             return
         with outside:
             _set_options(flow.client)
@@ -265,7 +237,27 @@ class Relay:
                 _reset(flow.client)
                 _reset(outside)
 
+    async def _serve_plain(self, flow: Flow) -> bool:
+        """Serve `flow` if it is plain HTTP and goes through a proxy, and say whether that was done."""
+        if flow.proxy is None:
+            return False
+        from shed.egress import plainhttp  # noqa: PLC0415  most processes never need what it imports
+
+        try:
+            return await plainhttp.serve(flow, self._outside.resolve, lambda: self.orders, self._hint)
+        except OSError:
+            _reset(flow.client)
+            return True
+
     async def _dial(self, flow: Flow, addresses: list[Address]) -> socket.socket | None:
+        """Return a connection to the other side; None with the error, or the verdict, of `flow` set to why not."""
+        if flow.proxy is not None:
+            try:
+                outside = await connect(flow.proxy, self._outside.resolve, flow.host, flow.port)
+            except ProxyError as error:
+                flow.error = str(error)
+                return None
+            return self._still(flow, outside)
         loop = asyncio.get_running_loop()
         port = flow.port if flow.host_port is None else flow.host_port.port
         for address in addresses[:_MOST_DIALLED]:
@@ -287,14 +279,18 @@ class Relay:
                 raise
             else:
                 flow.address, flow.error = address, None
-                if not (verdict := flow.still_allowed(self.orders)).allowed:  # new rules, while it was dialled
-                    flow.cut, flow.verdict = True, verdict
-                    outside.close()
-                    return None
-                _set_options(outside)
-                self._outside.began(flow.record(self.name))
-                return outside
+                return self._still(flow, outside)
         return None
+
+    def _still(self, flow: Flow, outside: socket.socket) -> socket.socket | None:
+        """Return `outside`, unless new rules came while it was dialled."""
+        if not (verdict := flow.still_allowed(self.orders)).allowed:
+            flow.cut, flow.verdict = True, verdict
+            outside.close()
+            return None
+        _set_options(outside)
+        self._outside.began(flow.record(self.name))
+        return outside
 
     async def _serve_dns(self, client: socket.socket) -> None:
         """Answer queries by TCP, each behind its length (RFC 1035, section 4.2.2)."""
@@ -317,7 +313,8 @@ class Relay:
 
     async def _exists(self, name: str) -> bool:
         """Say whether to answer with an address: not when a rule allows the name and the host knows of none."""
-        if name == HOST or not self.orders.policy.may_look_up(name):
+        proxy = self.orders.proxy
+        if name == HOST or not self.orders.policy.may_look_up(name) or (proxy is not None and proxy.serves(name, None)):
             return True
         try:
             return bool(await self._resolve(name))

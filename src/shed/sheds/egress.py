@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import socket
 import threading
 from collections.abc import Callable, Iterable
@@ -25,6 +26,7 @@ from shed.egress.process import NetdProcess
 from shed.egress.store import ProfileStore
 from shed.errors import ShedError
 from shed.progress import Progress
+from shed.proxies import Proxy
 from shed.sheds.events import Events
 from shed.sheds.metadata import Record, load
 from shed.sheds.outfits import Outfits
@@ -60,6 +62,8 @@ class Egress:
         self.default = settings.egress_default
         self.own_ports = settings.own_ports
         """TCP ports of the server, which no shed reaches, and what for; it adds what it takes besides."""
+        self.proxy = _proxy(settings)
+        """By which the sheds reach the outside."""
         self._networks = backend.capabilities.networks
         self._netd = NetdProcess(paths.run, paths.logs)
         self._logs = paths.logs
@@ -216,6 +220,7 @@ class Egress:
         return Orders(
             profiles,
             extra_authorities=self._outfits.extra_authorities(),
+            proxy=self.proxy,
             host_ports=tuple(port for port in record.open_host_ports if port.port not in self.own_ports),
         )
 
@@ -229,3 +234,14 @@ def _kind(decision: Decision) -> str:
     if decision.error:
         return "egress.failed"
     return "egress.allowed" if decision.allowed else "egress.refused"
+
+
+def _proxy(settings: Settings) -> Proxy | None:
+    try:
+        found = settings.proxy(os.environ)
+    except ValueError as error:
+        log.warning("the proxy that the environment names is not used for sheds: %s; see egress.proxy", error)
+        return None
+    if found is not None:
+        log.info("sheds reach the outside through the proxy %s", found)
+    return found

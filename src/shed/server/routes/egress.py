@@ -60,6 +60,7 @@ async def show(server: Server, call: Call[ShedParams, NoBody]) -> api.ShedEgress
         profiles=record.egress_profiles,
         rules=await asyncio.to_thread(egress.rules, record),
         connections=0 if problem else await asyncio.to_thread(egress.connections, record.name),
+        proxy="" if egress.proxy is None else str(egress.proxy),
         problem=problem,
     )
 
