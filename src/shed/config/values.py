@@ -12,6 +12,7 @@ import os
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 from shed.errors import DataError, UsageError
 from shed.proxies import Proxy
@@ -66,8 +67,10 @@ def profiles(value: object) -> tuple[str, ...]:
     return tuple(dict.fromkeys(value))
 
 
-def proxy(value: object) -> Proxy | None:
+def proxy(value: object) -> Proxy | Literal["environment"] | None:
     """The URL of a proxy without credentials, or the absolute path of a private file with one; none: no proxy."""
+    if value == "environment":
+        return "environment"
     if value == "none":
         return None
     url = text(value)
