@@ -21,7 +21,6 @@ VARIANTS = ("base", "extensions", "full")
 _PACKAGE = Path(shed.__file__).parent
 CODE = (
     *sorted(_PACKAGE.joinpath("images").glob("recipe*")),
-    _PACKAGE / "images/derive.py",
     *sorted(_PACKAGE.joinpath("oci").glob("*.py")),
 )
 

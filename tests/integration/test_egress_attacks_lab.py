@@ -38,6 +38,36 @@ try:
 except urllib.error.HTTPError as error:
     print(error.read().decode())
 """
+ELSEWHERE = """
+import json, socket, ssl
+def ask(request, count=1):
+    with socket.create_connection(("www.example.com", 80), timeout=30) as sock:
+        for _ in range(count):
+            sock.sendall(request)
+        got = b""
+        while data := sock.recv(65536):
+            got += data
+    return int(got.split()[1])
+def sni():
+    try:
+        ssl.create_default_context().wrap_socket(
+            socket.create_connection(("www.example.com", 80), timeout=30), server_hostname="other.example.com")
+    except OSError:
+        return "no TLS"
+get = b"GET /hello HTTP/1.0\\r\\nHost: other.example.com\\r\\n\\r\\n"
+print(json.dumps({
+    "host": ask(get), "second": ask(get, 2),
+    "connect": ask(b"CONNECT other.example.com:80 HTTP/1.1\\r\\nHost: other.example.com:80\\r\\n\\r\\n"),
+    "absolute": ask(b"GET http://other.example.com/hello HTTP/1.0\\r\\n\\r\\n"), "sni": sni(),
+}))
+"""
+PROXY = """
+import socket, sys
+host, port = sys.argv[1].split(":")
+with socket.create_connection((host, int(port)), timeout=30) as sock:
+    sock.sendall(b"CONNECT www.example.com:80 HTTP/1.1\\r\\n\\r\\n")
+    print(sock.recv(1000).decode())
+"""
 
 
 @pytest.fixture(scope="module")
@@ -175,6 +205,43 @@ def test_the_smallest_segments(net: Lab) -> None:
     """A connection with segments of some dozen bytes works; the host sends no smaller ones than it has to."""
     net.rule({"allow": "93.184.0.0/16"})
     assert attack(net, "smallest_segments", PUBLIC, "7") == 100_000
+
+
+@pytest.mark.parametrize(
+    ("rule", "name", "leads"),
+    [
+        ("*.example.com", "www.example.com", True),
+        ("*.example.com", "a.b.example.com", True),
+        ("*.example.com", "WWW.EXAMPLE.COM.", True),
+        ("*.example.com", "example.com", False),
+        ("*.example.com", "notexample.com", False),
+        ("*.example.com", "www.example.com.evil.test", False),
+        ("www.example.com", "xn--www-example-com-test", False),
+        ("xn--bcher-kva.example", "xn--bcher-kva.example", True),
+        ("xn--bcher-kva.example", "bcher-kva.example", False),
+    ],
+)
+def test_a_name_is_another_name(net: Lab, rule: str, name: str, leads: bool) -> None:
+    """Subdomains, dots at the end, capitals and punycode, as the guest's own resolver sends them."""
+    net.rule({"allow": rule})
+    assert attack(net, "connect", f"{name}:80") == {f"{name}:80": "HTTP/1.0 200 OK" if leads else REFUSED}
+
+
+def test_what_is_said_in_a_connection_leads_nowhere_else(net: Lab) -> None:
+    """Another Host, a second request, CONNECT, an absolute URL, another SNI: all go to the connected name."""
+    net.names({"www.example.com": [PUBLIC], "other.example.com": ["93.184.216.35"]})
+    net.rule({"allow": "www.example.com"})
+    with Watch(net.host) as watch:
+        told = json.loads(net.python(ELSEWHERE))
+    assert told == {"host": 200, "second": 200, "connect": 501, "absolute": 404, "sni": "no TLS"}
+    assert watch.seen <= {"arp", f"tcp {PUBLIC} 80"}
+
+
+def test_a_relay_for_connect_is_none(net: Lab) -> None:
+    """Neither the gateway nor the relay's own port is a proxy."""
+    net.rule({"allow": "www.example.com"})
+    for place in ("10.0.2.2:1", "10.0.2.2:3128", "10.0.2.2:1080"):
+        assert "403" in net.python(PROXY, place)
 
 
 def test_a_message_of_thousands_of_records_stops_nobody(net: Lab) -> None:

@@ -5,16 +5,12 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
 import pytest
 
-from shed.client.sync.client import RUNTIME, Client
+from shed.client.sync.client import RUNTIME
 from shed.oci.store import LayoutStore
-from support.images.kit import copy_store
-from support.servers.netlab import Lab, lab
-from support.vms.machine import Machine, command_line
+from support.vms.ruled import PYTHON, RuledHost, relay, ruled_host
 from support.waiting import wait_until
 
 pytestmark = [pytest.mark.vm, pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(600)]
@@ -22,12 +18,6 @@ PUBLIC = "93.184.216.34"
 FETCH = f"{RUNTIME} wget -q -T 30 -O - "
 
 
-PYTHON = [
-    RUNTIME, "sh", "-c",
-    ('r=/run/shed-runtime; for l in $r/lib/ld-linux-*; do exec $l --library-path $r/lib $r/bin/python3 -ISBc "$0" '
-     '"$@"; done'),
-]  # fmt: skip
-"""The agent's own interpreter, which is in every image: the attacker has tools."""
 UDP = """
 import socket, sys
 for port in (53, 123, 443, 7):
@@ -42,56 +32,14 @@ print("nothing")
 """
 
 
-class Host:
-    """A machine whose server runs in a lab's host."""
-
-    def __init__(self, net: Lab, machine: Machine) -> None:
-        self.net, self.machine = net, machine
-        self._patch = pytest.MonkeyPatch()
-        for name in ("SHED_DATA_DIR", "SHED_RUNTIME_DIR", "HOME"):
-            self._patch.setenv(name, machine.environment[name])
-        self.start_server()
-        self.api = Client().api
-
-    def start_server(self) -> None:
-        """Start the server in the host's network."""
-        words = f"exec {self.machine.command[0]} -m shed.server.main serve 2>&1"
-        self.server = self.net.start_in_host(words, **self.machine.environment)
-
-    def rule(self, *rules: dict[str, Any]) -> None:
-        """Have the shed dev be ruled by these rules alone."""
-        self.api.set_egress_profile("mine", {"rules": list(rules), "log": "all"})
-        self.api.set_shed_egress("dev", ["mine"])
-
-    def log(self) -> list[dict[str, Any]]:
-        """Return the last entry of the shed's log, if there is one."""
-        return self.api.egress_log("dev", tail=1)
-
-    def sh(self, words: str, shed: str = "dev") -> tuple[int, str]:
-        """Run words by the guest's shell as root; return the exit code and all that was printed."""
-        done = self.machine.try_shed("exec", "--user", "root", shed, "--", "sh", "-c", f"{words} 2>&1")
-        return done.returncode, done.stdout.decode()
-
-    def end(self) -> None:
-        """End all of it."""
-        self.machine.end()
-        self._patch.undo()
-
-
 @pytest.fixture(scope="module")
-def host(way: str, small_store: LayoutStore, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
+def host(way: str, small_store: LayoutStore, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RuledHost]:
     """A host with the shed dev."""
-    root = tmp_path_factory.mktemp("egress")
-    machine = Machine(root, way=way)
-    copy_store(small_store, machine.data / "images")
-    with lab(tmp_path_factory.mktemp("lab"), guest=False) as net:
-        made = Host(net, machine)
-        machine.shed("create", "dev", "--image", "busybox")
+    with ruled_host(way, small_store, tmp_path_factory.mktemp("egress")) as made:
         yield made
-        made.end()
 
 
-def test_a_guest_reaches_what_its_rules_allow(host: Host) -> None:
+def test_a_guest_reaches_what_its_rules_allow(host: RuledHost) -> None:
     """By name, from the guest's own resolver on; the log says what, by which rule, and how much."""
     host.net.names({"www.example.com": [PUBLIC]})
     host.rule({"allow": "www.example.com"})
@@ -108,7 +56,7 @@ def test_a_guest_reaches_what_its_rules_allow(host: Host) -> None:
     assert (shown["profiles"], shown["rules"], shown["problem"]) == (["mine"], ["mine: allow www.example.com"], "")
 
 
-def test_the_default_reaches_the_internet_and_nothing_private(host: Host) -> None:
+def test_the_default_reaches_the_internet_and_nothing_private(host: RuledHost) -> None:
     """Names and bare addresses; not the host, whatever its addresses are, nor what is behind it."""
     host.net.names({"www.example.com": [PUBLIC], "inside.example.com": ["10.1.2.3"]})
     host.api.set_shed_egress("dev", ["internet"])
@@ -129,7 +77,7 @@ def test_the_default_reaches_the_internet_and_nothing_private(host: Host) -> Non
         assert "403" in said or "refused" in said, (there, said)  # its own loopback is its own
 
 
-def test_nothing_but_tcp_leaves_a_guest(host: Host) -> None:
+def test_nothing_but_tcp_leaves_a_guest(host: RuledHost) -> None:
     """Ping, UDP and raw frames find nobody; the neighbours are not there either."""
     host.api.set_shed_egress("dev", ["internet"])
     assert host.sh(f"{RUNTIME} ping -c 1 -W 1 {PUBLIC}")[0] != 0
@@ -138,7 +86,7 @@ def test_nothing_but_tcp_leaves_a_guest(host: Host) -> None:
     assert done.stdout.decode() == "nothing\n", done.stderr
 
 
-def test_new_addresses_and_routes_do_not_help(host: Host) -> None:
+def test_new_addresses_and_routes_do_not_help(host: RuledHost) -> None:
     """A guest's root may do with its card what it likes."""
     host.rule()
     tricks = (
@@ -151,7 +99,7 @@ def test_new_addresses_and_routes_do_not_help(host: Host) -> None:
     host.sh(f"{RUNTIME} ip addr del 192.0.2.99/24 dev eth0; {RUNTIME} ip route del 8.8.8.8")
 
 
-def test_sheds_do_not_reach_each_other(host: Host) -> None:
+def test_sheds_do_not_reach_each_other(host: RuledHost) -> None:
     """Each is alone in its namespace, although both have the same address there."""
     host.machine.shed("create", "other", "--image", "busybox")
     host.sh(f"{RUNTIME} nc -ll -p 9 -e echo hello < /dev/null > /dev/null 2>&1 &", shed="other")
@@ -161,7 +109,7 @@ def test_sheds_do_not_reach_each_other(host: Host) -> None:
     host.machine.shed("delete", "--force", "other")
 
 
-def test_a_connection_outlives_the_server(host: Host) -> None:
+def test_a_connection_outlives_the_server(host: RuledHost) -> None:
     """The relay is a process of its own; what the server's end leaves is found by the next one."""
     host.net.names({"echo.example.com": [PUBLIC]})
     host.rule({"allow": "echo.example.com"})
@@ -182,7 +130,7 @@ def test_a_connection_outlives_the_server(host: Host) -> None:
     wait_until(lambda: host.api.shed_egress("dev")["connections"] == 0, what="new rules cut it")
 
 
-def test_a_relay_that_is_killed_is_started_again(host: Host) -> None:
+def test_a_relay_that_is_killed_is_started_again(host: RuledHost) -> None:
     """By the server, with the sockets of the VMs that run."""
     host.net.names({"www.example.com": [PUBLIC]})
     host.rule({"allow": "www.example.com"})
@@ -190,7 +138,7 @@ def test_a_relay_that_is_killed_is_started_again(host: Host) -> None:
     wait_until(lambda: host.sh(f"{FETCH} http://www.example.com/hello") == (0, "hello\n"), what="the network is back")
 
 
-def test_a_shed_that_is_started_again_has_its_rules(host: Host) -> None:
+def test_a_shed_that_is_started_again_has_its_rules(host: RuledHost) -> None:
     """And a network namespace anew."""
     host.net.names({"www.example.com": [PUBLIC]})
     host.rule({"allow": "www.example.com"})
@@ -199,16 +147,3 @@ def test_a_shed_that_is_started_again_has_its_rules(host: Host) -> None:
     host.machine.shed("start", "dev")
     assert host.sh(f"{FETCH} http://www.example.com/hello") == (0, "hello\n")
     assert host.sh(f"{FETCH} http://{PUBLIC}/hello")[0] != 0
-
-
-def relay(machine: Machine) -> int:
-    """Return the process of the machine's relay."""
-    wanted = str(machine.data / "logs").encode()
-    (found,) = [
-        int(entry.name)
-        for entry in Path("/proc").iterdir()
-        if entry.name.isdigit()
-        and b"shed.egress.netd" in (words := command_line(entry)).split(b"\0")
-        and wanted in words
-    ]
-    return found

@@ -22,7 +22,7 @@ import struct
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +78,7 @@ class Lab:
         (folder / "nsswitch.conf").write_text("hosts: files\n")
         (folder / "resolv.host.conf").write_text("nameserver 100.127.0.2\nsearch corp.example\n")
 
-    def names(self, names: dict[str, Sequence[str]]) -> None:
+    def names(self, names: Mapping[str, Sequence[str]]) -> None:
         """Have the host's resolver know these names, and no others."""
         lines = [f"{address} {name}\n" for name, addresses in names.items() for address in addresses]
         self._hosts.write_text("127.0.0.1 localhost\n" + "".join(lines))
