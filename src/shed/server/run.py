@@ -40,7 +40,7 @@ def serve(server: Server) -> None:
             held.enter_context(_told_token(server, public))
         server.ssh.listen()
         if server.ssh.port is not None:
-            server.manager.egress.own_ports[server.ssh.port] = "SSH"
+            server.manager.ports.own_ports[server.ssh.port] = "SSH"
         asyncio.run(_serve(server, local, public))
 
 

@@ -53,6 +53,7 @@ class Egress:
         outfits: Outfits,
         running: Running,
         *,
+        closed: Callable[[int], bool],
         events: Events,
     ) -> None:
         self._running = running
@@ -60,8 +61,7 @@ class Egress:
         self._events = events
         self.profiles = ProfileStore(paths.data / "egress", {})
         self.default = settings.egress_default
-        self.own_ports = settings.own_ports
-        """TCP ports of the server, which no shed reaches, and what for; it adds what it takes besides."""
+        self._closed = closed
         self.proxy = _proxy(settings)
         """By which the sheds reach the outside."""
         self._networks = backend.capabilities.networks
@@ -221,7 +221,7 @@ class Egress:
             profiles,
             extra_authorities=self._outfits.extra_authorities(),
             proxy=self.proxy,
-            host_ports=tuple(port for port in record.open_host_ports if port.port not in self.own_ports),
+            host_ports=tuple(port for port in record.open_host_ports if not self._closed(port.port)),
         )
 
 

@@ -22,7 +22,6 @@ from shed.backends.base import Connection, Liveness
 from shed.backends.interface import Backend
 from shed.config.paths import Paths
 from shed.config.server import Settings
-from shed.egress.hostports import HostPort
 from shed.errors import BackendError, ConflictError, ShedError, UnavailableError
 from shed.progress import Progress
 from shed.sheds import folders as places
@@ -40,8 +39,7 @@ from shed.sheds.folders import Folders
 from shed.sheds.guests import Guests, Tell
 from shed.sheds.link import Link
 from shed.sheds.outfits import Outfits
-from shed.sheds.ports import Ports, without
-from shed.sheds.portspec import Published
+from shed.sheds.ports import Ports
 from shed.sheds.room import Room
 from shed.sheds.update import update
 from shed.sheds.warm import WarmStart
@@ -87,10 +85,11 @@ class Manager:
         """What their guests are told."""
         self.events = Events()
         """What happens to them."""
-        self.egress = Egress(paths, backend, self._settings, self.outfits, self.catalog.running, events=self.events)
-        """What they may reach."""
-        self.ports = Ports(self.guests, self._settings, self.catalog.records, self.egress.own_ports)
+        self.ports = Ports(self.guests, self._settings, self.catalog.records)
         """Ports of this host that lead to them."""
+        running, closed = self.catalog.running, self.ports.is_closed
+        self.egress = Egress(paths, backend, self._settings, self.outfits, running, closed=closed, events=self.events)
+        """What they may reach."""
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
@@ -243,6 +242,7 @@ class Manager:
                 await held.enter_async_context(self._holding(one, "rename", missing_ok=one == to))
             folders = self.catalog.existing(name)
             await in_thread(rename.check, folders, other, self._backend)
+            await self.ports.close(name)  # of a VM that has ended by itself
             record = await in_thread(rename.rename, folders, other)
         return self.catalog.view(record)
 
@@ -320,25 +320,10 @@ class Manager:
         Returns how many of its connections to the host that has cut.  Raises `UsageError`, `NotFoundError`,
         `ConflictError`; then nothing has changed.
         """
-        added = [Published.parse(text) for text in change.publish]
-        opened = [HostPort.parse(text) for text in change.host_ports]
         async with self._holding(name, "ports") as (folders, _):
-            record = load(folders)
-            kept = without(record.published, change.unpublish, f"published for shed {name!r}")
-            known = without(record.open_host_ports, change.no_host_ports, f"open to shed {name!r}")
-            await in_thread(self.ports.check, name, [*kept, *added], [*known, *opened])
-            added = await self.ports.add(name, added)
-            changed = record.with_ports([*kept, *added], [*known, *opened])
-            try:
-                await in_thread(metadata.save, folders.instance, changed)
-            except BaseException:
-                await self.ports.remove(name, added)
-                raise
-            if self._backend.liveness(folders.instance) is not Liveness.OURS:
-                await self.ports.close(name)
-                return 0
-            await self.ports.remove(name, set(record.published) - set(kept))
-            return await self.egress.change(changed)
+            running = self._backend.liveness(folders.instance) is Liveness.OURS
+            record = await self.ports.change(load(folders), folders.instance, change, running=running)
+            return await self.egress.change(record) if running else 0
 
     async def _attach(self, name: str) -> Connection:
         folders = self.catalog.folders(name)

@@ -14,36 +14,31 @@ import resource
 import socket
 import struct
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TypeVar
+from pathlib import Path
 
 from shed.accept import Acceptor
-from shed.api.ports import PublishedPort
+from shed.api.ports import ChangePorts, PublishedPort
 from shed.config.server import Settings
 from shed.egress.hostports import HostPort
-from shed.errors import ConflictError, NotFoundError, ShedError, UsageError
+from shed.errors import ConflictError, ShedError, UsageError
 from shed.sheds.bridge import bridge
 from shed.sheds.guests import Guests
-from shed.sheds.listeners import who_listens
-from shed.sheds.metadata import Record
+from shed.sheds.listeners import listen, listen_anywhere, who_listens
+from shed.sheds.metadata import Record, save
+from shed.sheds.portcheck import Host, check, without
 from shed.sheds.portspec import Published
 from shed.threads import in_thread
 
 log = logging.getLogger(__name__)
-MOST_PORTS = 64
-"""That one shed publishes."""
 MOST_CONNECTIONS = 1024
 """Through all published ports of one shed at once; others are reset."""
-_BACKLOG = 512
 _AGAIN = 5.0
 """Seconds after which a port that was in use is tried again, for a shed that runs already."""
-_TRIES = 50
 _RESET = struct.pack("ii", 1, 0)
 """struct linger: close at once, with a reset."""
-_NOT_HERE = {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}
-_Port = TypeVar("_Port", Published, HostPort)
 Records = Callable[[], Iterable[Record]]
 """Returns the records of all sheds.  Blocks for a moment."""
 
@@ -68,16 +63,14 @@ class _Held:
 
 
 class Ports:
-    """The published ports of all sheds of one server, which has `own_ports` for itself.
+    """The published ports of all sheds of one server; `records` returns what is known of these."""
 
-    `records` returns what is known of these sheds.
-    """
-
-    def __init__(self, guests: Guests, settings: Settings, records: Records, own_ports: Mapping[int, str]) -> None:
+    def __init__(self, guests: Guests, settings: Settings, records: Records) -> None:
         self._guests = guests
-        self._settings = settings
+        self._addresses = {None, "127.0.0.1", "::1", *settings.publish_addresses}
         self._records = records
-        self._own_ports = own_ports
+        self.own_ports = settings.own_ports
+        """The server's own, and what for; it adds what it takes besides."""
         self._held: dict[str, dict[Published, _Held]] = {}
         """By shed."""
         self._problems: dict[tuple[str, Published], str] = {}
@@ -87,36 +80,16 @@ class Ports:
         self._most = resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2
         """Connections of all sheds: the other descriptors are for the server."""
 
-    def check(self, name: str, published: Sequence[Published], host_ports: Sequence[HostPort]) -> None:
-        """Say whether the shed `name` may have these ports, whether or not they are free.  Blocks for a moment.
+    def is_closed(self, port: int) -> bool:
+        """Say whether `port` of this host is the server's or leads to a shed: no shed reaches it.  For any thread."""
+        return port in self.own_ports or any(
+            port == one.port for held in list(self._held.values()) for one in list(held)
+        )
 
-        Raises `UsageError`, `ConflictError` (PORT_IN_USE).
-        """
-        if max(len(published), len(host_ports)) > MOST_PORTS:
-            raise UsageError(f"a shed cannot have more than {MOST_PORTS} ports", code="INVALID_PORT", hint="name fewer")
-        _check_once([one.port for one in published if one.port], "of this host is published")
-        _check_once([one.shed_port for one in host_ports], "of host.shed.internal leads to the host")
-        for one in published:
-            if one.address is not None and one.address not in self._addresses():
-                raise UsageError(
-                    f"ports of sheds are published on this host's loopback, not on {one.address}",
-                    code="INVALID_PORT",
-                    hint="leave the address out, or have publish_addresses in server.yaml allow it",
-                )
-        for port in [one.port for one in published] + [other.port for other in host_ports]:
-            if (use := self._own_ports.get(port)) is not None:
-                raise _in_use(f"port {port} is this server's own: {use}", "choose another")
-        lead, reach = {one.port: name for one in published}, {one.port: name for one in host_ports}
-        for record in self._records():
-            if record.name != name:
-                lead.update({one.port: record.name for one in record.published if one.port in reach})
-                reach.update({one.port: record.name for one in record.open_host_ports if one.port in lead})
-        for port in lead.keys() & reach.keys():
-            raise _in_use(
-                f"port {port} of this host leads to shed {lead[port]!r} and would be open to shed {reach[port]!r}: no "
-                "shed reaches another",
-                "choose another port, or take one of them away with `shed ports`",
-            )
+    def check(self, name: str, published: Sequence[Published], host_ports: Sequence[HostPort]) -> None:
+        """See `shed.sheds.portcheck`.  Blocks for a moment."""
+        if published or host_ports:
+            check(name, published, host_ports, Host(self.own_ports, self._addresses, self._records()))
 
     @contextlib.asynccontextmanager
     async def held(self, name: str, published: Sequence[Published]) -> AsyncIterator[list[Published]]:
@@ -128,9 +101,9 @@ class Ports:
         await self.close(name)
         taken = await self._take(name, published)
         try:
-            yield list(taken)
+            yield taken
         except BaseException:
-            await _give_back(taken)
+            await self.close(name)
             raise
         self._serve(name, taken)
 
@@ -138,7 +111,7 @@ class Ports:
         """Publish ports of a shed that runs, and return them with their numbers.  Raises as `held` does."""
         taken = await self._take(name, published)
         self._serve(name, taken)
-        return list(taken)
+        return taken
 
     async def remove(self, name: str, published: Iterable[Published]) -> None:
         """Publish these ports of a shed no more, and cut the connections through them."""
@@ -146,6 +119,29 @@ class Ports:
             self._problems.pop((name, one), None)
             if (held := self._held.get(name, {}).pop(one, None)) is not None:
                 await held.close()
+
+    async def change(self, record: Record, instance: Path, change: ChangePorts, *, running: bool) -> Record:
+        """Change the ports of a shed whose folder is `instance`, and return its record as it is then.
+
+        Raises `UsageError`, `NotFoundError`, `ConflictError`; then nothing has changed.
+        """
+        name = record.name
+        kept = without(record.published, change.unpublish, f"published for shed {name!r}")
+        host_ports = [
+            *without(record.open_host_ports, change.no_host_ports, f"open to shed {name!r}"),
+            *map(HostPort.parse, change.host_ports),
+        ]
+        added = [Published.parse(text) for text in change.publish]
+        await in_thread(self.check, name, [*kept, *added], host_ports)
+        added = await self.add(name, added)
+        changed = record.with_ports([*kept, *added], host_ports)
+        try:
+            await in_thread(save, instance, changed)
+        except BaseException:
+            await self.remove(name, added)
+            raise
+        await self.remove(name, set(record.published) - set(kept) if running else changed.published)
+        return changed
 
     async def adopt(self, name: str, published: Sequence[Published]) -> None:
         """Publish the ports of a shed that runs already; one that is in use now is tried again until it is free."""
@@ -171,7 +167,8 @@ class Ports:
         """Publish nothing of a shed any more."""
         for key in [key for key in self._problems if key[0] == name]:
             del self._problems[key]
-        await _give_back(self._held.pop(name, {}))
+        await self.remove(name, list(self._held.get(name, ())))
+        self._held.pop(name, None)
 
     async def close_all(self) -> None:
         """Publish nothing at all any more."""
@@ -180,7 +177,7 @@ class Ports:
 
     def shown(self, record: Record) -> list[PublishedPort]:
         """Return the published ports of a shed as the API has them."""
-        open_now = self._held.get(record.name, {})
+        open_now = {one for one, held in self._held.get(record.name, {}).items() if held.acceptors}
         return [
             PublishedPort(
                 address=one.address or "localhost",
@@ -192,24 +189,36 @@ class Ports:
             for one in record.published
         ]
 
-    def _addresses(self) -> set[str]:
-        return {"127.0.0.1", "::1", *self._settings.publish_addresses}
+    async def _take(self, name: str, published: Sequence[Published]) -> list[Published]:
+        """Listen at these ports, and return them with their numbers.
 
-    async def _take(self, name: str, published: Sequence[Published]) -> dict[Published, _Held]:
-        """Return sockets that listen, by what they are for."""
-        taken: dict[Published, _Held] = {}
-        avoid = {one.port for record in await in_thread(lambda: list(self._records())) for one in record.published}
+        They are looked at again once they are ours: a shed that was given one of them meanwhile was not told so then.
+        """
+        if not published:
+            return []
+        await in_thread(self.check, name, published, ())
+        avoid = await in_thread(self._named)
+        taken: list[Published] = []
         try:
             for one in published:
-                sockets = _listen_anywhere(one, avoid) if not one.port else _listen(one)
-                taken[replace(one, port=int(sockets[0].getsockname()[1]))] = _Held(sockets)
-        except OSError as error:
-            await _give_back(taken)
-            raise await self._explained(one, error) from error
+                try:
+                    sockets = listen(one) if one.port else listen_anywhere(one, avoid)
+                except OSError as error:
+                    raise await self._explained(one, error) from error
+                taken.append(replace(one, port=int(sockets[0].getsockname()[1])))
+                self._held.setdefault(name, {})[taken[-1]] = _Held(sockets)
+            await in_thread(self.check, name, taken, ())
         except BaseException:
-            await _give_back(taken)
+            await self.remove(name, taken)
             raise
         return taken
+
+    def _named(self) -> set[int]:
+        """Return all ports of this host that somebody named, whether or not they are in use."""
+        named = set(self.own_ports)
+        for record in self._records():
+            named |= {one.port for one in record.published} | {one.port for one in record.open_host_ports}
+        return named
 
     async def _explained(self, one: Published, error: OSError) -> ShedError:
         where = f"port {one.port} on {one.address or 'localhost'}"
@@ -226,9 +235,9 @@ class Ports:
         hint = "choose one above 1023" if error.errno == errno.EACCES else "choose another address or port"
         return UsageError(f"cannot listen at {where}: {error.strerror}", code="INVALID_PORT", hint=hint)
 
-    def _serve(self, name: str, taken: dict[Published, _Held]) -> None:
-        for one, held in taken.items():
-            self._held.setdefault(name, {})[one] = held
+    def _serve(self, name: str, taken: Iterable[Published]) -> None:
+        for one in taken:
+            held = self._held[name][one]
             for sock in held.sockets:
                 acceptor = Acceptor(
                     sock,
@@ -275,56 +284,6 @@ class Ports:
             self._counts[name] -= 1
 
 
-def _listen(one: Published) -> list[socket.socket]:
-    """Return sockets that listen for `one`.  Raises `OSError`."""
-    if one.address is not None:
-        return [_listener(one.address, one.port)]
-    first = _listener("127.0.0.1", one.port)
-    try:
-        return [first, _listener("::1", int(first.getsockname()[1]))]
-    except OSError as error:
-        if error.errno in _NOT_HERE:  # no IPv6 on this host
-            return [first]
-        first.close()
-        raise
-
-
-def _listen_anywhere(one: Published, avoid: set[int]) -> list[socket.socket]:
-    """Return sockets that listen for `one` at a free port that none of `avoid` is.  Raises `OSError`."""
-    for _ in range(_TRIES):
-        try:
-            sockets = _listen(one)
-        except OSError as error:
-            if error.errno != errno.EADDRINUSE:  # by IPv6 alone it may be in use
-                raise
-            continue
-        if sockets[0].getsockname()[1] not in avoid:
-            return sockets
-        for sock in sockets:
-            sock.close()
-    raise OSError(errno.EADDRINUSE, "no free port was found")
-
-
-def _listener(address: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    return socket.create_server((address, port), family=family, backlog=_BACKLOG)
-
-
-async def _give_back(taken: dict[Published, _Held]) -> None:
-    for held in taken.values():
-        await held.close()
-
-
-def _check_once(ports: Sequence[int], what: str) -> None:
-    for one in ports:
-        if ports.count(one) > 1:
-            raise UsageError(f"port {one} {what} twice", code="INVALID_PORT", hint="name each port once")
-
-
-def _in_use(sentence: str, hint: str) -> ConflictError:
-    return ConflictError(sentence, code="PORT_IN_USE", hint=hint)
-
-
 def _linger_not(sock: socket.socket) -> None:
     with contextlib.suppress(OSError):
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
@@ -333,13 +292,3 @@ def _linger_not(sock: socket.socket) -> None:
 def _reset(sock: socket.socket) -> None:
     _linger_not(sock)
     sock.close()
-
-
-def without(known: Sequence[_Port], gone: Collection[int], what: str) -> list[_Port]:
-    """Return those of `known` whose number on this host is none of `gone`.
-
-    Raises `NotFoundError` (PORT_NOT_PUBLISHED) for a number that none has; `what` ends the sentence.
-    """
-    if missing := set(gone) - {one.port for one in known}:
-        raise NotFoundError(f"port {min(missing)} is not {what}", code="PORT_NOT_PUBLISHED")
-    return [one for one in known if one.port not in gone]

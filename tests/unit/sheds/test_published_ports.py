@@ -5,15 +5,19 @@ from __future__ import annotations
 import asyncio
 import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from shed.api.ports import ChangePorts, PublishedPort
+from shed.egress.hostports import HostPort
 from shed.errors import ConflictError, DataError, NotFoundError, UsageError
 from shed.progress import Progress
+from shed.sheds import listeners, portcheck
 from shed.sheds import ports as module
 from shed.sheds.listeners import who_listens
 from shed.sheds.manager import Manager
+from shed.sheds.metadata import save
 from shed.sheds.portspec import Published
 from support.ports import free_port
 from support.servers.world import World, create
@@ -303,6 +307,46 @@ async def test_no_shed_reaches_another_by_the_hosts_ports(world: World) -> None:
             await create(manager, "x", ports=["4000:7"], host_ports=["4000"])
 
 
+async def test_what_leads_to_a_shed_is_closed_to_all_sheds(world: World) -> None:
+    """From the moment at which the port is taken: two who are asked at once do not miss each other."""
+    first, second = free_port(), free_port()
+    async with world.manager() as manager:
+        await create(manager, "one", ports=[f"{first}:7"])
+        assert manager.ports.is_closed(first)
+        checked = portcheck.check
+        gave: list[int] = []
+
+        def meanwhile(name: str, *words: Any) -> None:
+            checked(name, *words)
+            if not gave:  # another request was checked a moment ago, and is saved now
+                gave.append(second)
+                record = manager.catalog.record("one")
+                save(world.instance("one"), record.with_ports(record.published, [HostPort(second, second)]))
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(module, "check", meanwhile)
+            with pytest.raises(ConflictError, match="would be open to shed 'one'"):
+                await create(manager, "two", ports=[f"{second}:7"])
+        assert not manager.ports.is_closed(second)
+        assert await is_closed(second)
+        await manager.stop("one", Progress())
+        assert not manager.ports.is_closed(first)
+
+
+async def test_a_free_port_is_one_that_nobody_named(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not what another shed reaches, nor what one that is stopped has, although it is free now."""
+    async with world.manager() as manager:
+        await create(manager, "one", ports=["7"])
+        await manager.stop("one", Progress())
+        named = [*published(manager, "one"), free_port(), free_port()]
+        await create(manager, "two", host_ports=[str(named[1])])
+        order = iter([*named[:2], named[2]])
+        bound = listeners._bound
+        monkeypatch.setattr(listeners, "_bound", lambda address, port: bound(address, port or next(order)))
+        await create(manager, "three", ports=["7"])
+        assert published(manager, "three") == named[2:]
+
+
 async def test_beyond_loopback_only_where_the_configuration_says_so(world: World) -> None:
     """Other machines get nothing by default, nor by an address that was not named there."""
     port = free_port()
@@ -314,6 +358,11 @@ async def test_beyond_loopback_only_where_the_configuration_says_so(world: World
         await create(manager, "dev", ports=[f"127.0.0.2:{port}:7"])
         assert await echo(port, b"x", "127.0.0.2") == b"x"
         assert await is_closed(port)
+        await manager.stop("dev", Progress())
+    world.with_settings(publish_addresses=())
+    async with world.manager() as manager:
+        with pytest.raises(UsageError, match="on this host's loopback"):
+            await manager.start("dev", Progress())
 
 
 @pytest.mark.parametrize("options", [{"ports": ["1:7", "1:9"]}, {"host_ports": ["1:7", "2:7"]}, {"ports": ["7"] * 65}])

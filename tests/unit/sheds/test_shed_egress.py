@@ -25,6 +25,8 @@ RECORD = Record(
     name="dev", image="busybox", lower_digest="sha256:" + "0" * 64, cpus=1, memory_mb=256, backend="qemu",
     created_at="2026-01-01T00:00:00Z", upper_size_bytes=1 << 30, egress=["internet"],
 )  # fmt: skip
+CLOSED = 8080
+"""A port of the host that is the server's."""
 
 
 class Netd:
@@ -33,6 +35,7 @@ class Netd:
     def __init__(self, *known: str) -> None:
         self.known = dict.fromkeys(known, 0)
         self.told: list[tuple[str, list[str]]] = []
+        self.orders = Orders()
 
     def open(self, shed: str, orders: Orders, _sockets: object) -> None:
         """Note the profiles."""
@@ -40,6 +43,7 @@ class Netd:
 
     def rule(self, shed: str, orders: Orders) -> int:
         """Note the profiles."""
+        self.orders = orders
         self.told.append((shed, [profile.name for profile in orders.profiles]))
         return 0
 
@@ -71,7 +75,15 @@ def egress(paths: Paths, netd: Netd, monkeypatch: pytest.MonkeyPatch) -> Egress:
     networks: Any = SimpleNamespace(problem=lambda: None, sockets=lambda _: [])
     backend: Any = SimpleNamespace(capabilities=SimpleNamespace(networks=networks))
     outfits: Any = SimpleNamespace(extra_authorities=lambda: ())
-    made = Egress(paths, backend, Settings(), outfits, lambda: [(RECORD, paths.instances / "dev")], events=Events())
+    made = Egress(
+        paths,
+        backend,
+        Settings(),
+        outfits,
+        lambda: [(RECORD, paths.instances / "dev")],
+        closed=lambda port: port == CLOSED,
+        events=Events(),
+    )
     monkeypatch.setattr(made, "_netd", netd)
     return made
 
@@ -97,3 +109,12 @@ async def test_a_relay_that_ran_on_is_told_what_was_saved(saved: Paths, monkeypa
         with contextlib.suppress(asyncio.CancelledError):
             await task
         netd.theirs.close()
+
+
+async def test_no_order_opens_a_port_that_is_the_servers(saved: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the record has: the configuration may have changed since it was written."""
+    netd = Netd()
+    opened = replace(RECORD, host_ports=["5432:5432", f"{CLOSED}:9", "5433:10"])
+    save(saved.instances / "dev", opened)
+    await egress(saved, netd, monkeypatch).change(opened)
+    assert [port.port for port in netd.orders.host_ports] == [5432, 5433]
