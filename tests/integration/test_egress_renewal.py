@@ -13,17 +13,11 @@ from shed.egress.netdfiles import RETIRED
 from shed.egress.orders import Orders
 from shed.egress.policy import Profile
 from shed.egress.process import NetdProcess
-from support.servers.netlab import Lab, lab
+from support.servers.netlab import OLD_RELAY, Lab, lab
 from support.waiting import wait_until
 
 pytestmark = pytest.mark.root
 PUBLIC = "93.184.216.34"
-OLD = """-c '
-import sys
-from shed.egress import netd
-netd.VERSION, netd._HANDOVER = "0.0.1", 0.2
-sys.exit(netd.main(*sys.argv[1:]))
-'"""
 CLIENT = """
 import socket, sys
 address = socket.gethostbyname("echo.example.com")
@@ -57,7 +51,7 @@ def net(tmp_path: Path) -> Iterator[Lab]:
     with lab(tmp_path) as made:
         made.netd.kill()
         made.netd.wait()
-        made.netd = made.start_program(OLD)
+        made.netd = made.start_program(OLD_RELAY)
         made.names({"echo.example.com": [PUBLIC]})
         yield made
 

@@ -30,6 +30,8 @@ GROUND = {
 }
 GROUND_MAY_IMPORT = {"execstream": {"guest.protocol"}}
 """What single files of the ground import besides the ground."""
+CLI_PURE = {"egress.learning", "egress.policy", "egress.suffixes"}
+"""What the command line asks without a server."""
 MAY_IMPORT = {
     "config": set(),
     "api": {"guest.protocol"},
@@ -54,7 +56,7 @@ MAY_IMPORT = {
     },
     "client": {"api", "config", "guest.protocol", "guest.archive", "guest.wirejson"},
     "terminal": {"config"},
-    "cli": {"api", "terminal", "config", "client", "erofs", "oci", "images", "guest.protocol"},
+    "cli": {"api", "terminal", "config", "client", "erofs", "oci", "images", "guest.protocol", *CLI_PURE},
 }
 FILES = sorted(SOURCE.rglob("*.py"))
 

@@ -24,6 +24,7 @@ egress = Group(
         "set": Entry("shed.cli.egress:set_profiles", "give a shed other profiles, at once"),
         "off": Entry("shed.cli.egress:off", "let nothing out of a shed any more"),
         "log": Entry("shed.cli.events:egress_log", "show what was decided about a shed's connections"),
+        "learn": Entry("shed.cli.egress_learn:learn", "propose the profile that a command needs"),
         "profile": Entry("shed.cli.egress:profiles", "list, show, set and remove profiles"),
     },
 )

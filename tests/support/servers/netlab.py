@@ -46,6 +46,15 @@ while True:
 """
 
 
+OLD_RELAY = """-c '
+import sys
+from shed.egress import netd
+netd.VERSION, netd._HANDOVER = "0.0.1", 0.2
+sys.exit(netd.main(*sys.argv[1:]))
+'"""
+"""The relay's process of an older version, which is quick to end when it has retired."""
+
+
 class Lab:
     """The namespaces and what runs in them, below `folder`."""
 
@@ -97,9 +106,9 @@ class Lab:
         """Start the relay's process in the host; its resolver asks our own file alone."""
         return self.start_program("-m shed.egress.netd")
 
-    def start_program(self, words: str) -> subprocess.Popen[bytes]:
+    def start_program(self, words: str, run: Path | None = None, logs: Path | None = None) -> subprocess.Popen[bytes]:
         """Start a program that is the relay's process in some way: `words` are Python's."""
-        words = f"exec {sys.executable} {words} {self.folder} {self.folder}"
+        words = f"exec {sys.executable} {words} {run or self.folder} {logs or self.folder}"
         return self.start_in_host(words, PYTHONPATH=str(SOURCE))
 
     def start_in_host(self, words: str, **environment: str) -> subprocess.Popen[bytes]:
