@@ -33,7 +33,7 @@ GROUND_MAY_IMPORT = {"execstream": {"guest.protocol"}}
 CLI_PURE = {"egress.learning", "egress.policy", "egress.suffixes"}
 """What the command line asks without a server."""
 MAY_IMPORT = {
-    "config": set(),
+    "config": {"egress.policy", "egress.profiles"},
     "api": {"guest.protocol"},
     "egress": set(),
     "erofs": set(),

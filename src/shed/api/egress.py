@@ -34,7 +34,9 @@ class Profile(Answer, kw_only=True, frozen=True):
     """A named list of rules."""
 
     name: ProfileName = ""
-    kind: Annotated[str, says("`built-in`, or `own` when it can be changed.")] = ""
+    kind: Annotated[
+        str, says("`built-in`; `config`: of the server's configuration; or `own`, which can be changed.")
+    ] = ""
     rules: Annotated[list[Rule], says("Denials come first, then the first one that fits decides.")] = []
     log: Annotated[str, says("`refused`, or `all` when what is allowed is logged too.")] = ""
 

@@ -36,6 +36,7 @@ profiles = Group(
         "ls": Entry("shed.cli.egress:list_profiles", "", "list"),
         "show": Entry("shed.cli.egress:show_profile", "show the rules of a profile"),
         "set": Entry("shed.cli.egress:set_profile", "make a profile from a file, or give one other rules"),
+        "edit": Entry("shed.cli.egress_edit:edit_profile", "change the rules of a profile in your editor"),
         "rm": Entry("shed.cli.egress:remove_profile", "remove a profile that no shed has"),
     },
 )
@@ -108,14 +109,17 @@ def show_profile(args: Any, options: Options) -> int:
         raise UsageError(f"there is no egress profile {args.profile!r}", hint="see: shed egress profile list")
     if options.json:
         emit(found[0])
-        return 0
+    else:
+        say(as_yaml(found[0]), end="")
+    return 0
+
+
+def as_yaml(profile: dict[str, Any]) -> str:
+    """Return a profile as a file for `shed egress profile set`."""
     import json
 
-    say("rules:" if found[0]["rules"] else "rules: []")
-    for rule in found[0]["rules"]:
-        say(f"  - {json.dumps(rule)}")
-    say(f"log: {found[0].get('log')}")
-    return 0
+    rules = [f"  - {json.dumps(rule)}" for rule in profile["rules"]]
+    return "\n".join(["rules:" if rules else "rules: []", *rules, f"log: {profile.get('log')}", ""])
 
 
 @command(
@@ -126,7 +130,7 @@ def show_profile(args: Any, options: Options) -> int:
 )
 def set_profile(args: Any, options: Options) -> int:
     """Make a profile from a file, or give one other rules.  The sheds that have it obey at once."""
-    document = _read(args.file)
+    document = read_profile(args.file)
     changed = client(options).set_egress_profile(args.profile, document)
     done(options, "egress-profile", args.profile, f"set {args.profile}: {len(changed.get('rules') or [])} rules")
     return 0
@@ -140,7 +144,7 @@ def remove_profile(args: Any, options: Options) -> int:
     return 0
 
 
-def _read(path: str) -> dict[str, Any]:
+def read_profile(path: str) -> dict[str, Any]:
     """Return the YAML object in a file.  Raises `UsageError`."""
     import yaml
 

@@ -20,6 +20,7 @@ egress:
   default: [internet]      # profiles of a shed for which none are named; []: it reaches nothing
   proxy: http://proxy:3128 # or a file of mode 0600 with the URL, or none; absent: HTTPS_PROXY of the server
   no_proxy: [.corp.example]  # absent: NO_PROXY of the server
+  profiles: {work: {rules: [{allow: "*.example.com", ports: [443]}]}}    # beside those that every server has
   extra_cas: [/etc/ssl/company.pem]    # authorities that sheds trust; absent: those that were added to this machine
 limits:
   max_image_size: 32G      # most that is fetched for one image
@@ -53,6 +54,7 @@ from typing import Any, Literal
 
 from shed.budget import MAX_IMAGE, Limits
 from shed.config import images, values
+from shed.egress.policy import Profile
 from shed.errors import UsageError
 from shed.names import MAX_CPUS, MAX_MEMORY_MB, MAX_UPPER, MIN_MEMORY_MB, MIN_UPPER
 from shed.proxies import Proxy, no_proxy
@@ -132,6 +134,8 @@ class Settings:
     """By which sheds reach the outside, as this host does; None: by none."""
     egress_no_proxy: tuple[str, ...] | None = None
     """What is reached without it; None: what the environment says."""
+    egress_profiles: Mapping[str, Profile] = field(default_factory=dict)
+    """Egress profiles by name, beside those that every server has."""
     egress_extra_cas: tuple[Path, ...] | None = None
     """Files of authorities that sheds, and the relay, trust beside their own; None: those added to this machine."""
     trusted_kernels: tuple[str, ...] = ()
@@ -340,6 +344,7 @@ _LIMITS: dict[str, _Setting] = {
 }
 _EGRESS: dict[str, _Setting] = {
     "default": _Value("egress_default", values.profiles),
+    "profiles": _Value("egress_profiles", values.rules),
     "extra_cas": _Value("egress_extra_cas", values.files),
     "proxy": _Value("egress_proxy", values.proxy),
     "no_proxy": _Value("egress_no_proxy", values.words),

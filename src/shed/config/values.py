@@ -14,6 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
+from shed.egress.policy import Profile
+from shed.egress.profiles import BUILT_IN
 from shed.errors import DataError, UsageError
 from shed.proxies import Proxy
 from shed.sizes import format_size, parse_size
@@ -166,6 +168,15 @@ def addresses(value: object) -> tuple[str, ...]:
     if not isinstance(value, list):
         raise ValueError("must be a list of IP addresses")
     return tuple(address(one) for one in value)
+
+
+def rules(value: object) -> dict[str, Profile]:
+    """Egress profiles by name.  Raises `UsageError` (INVALID_EGRESS_PROFILE) that says what is wrong with a rule."""
+    if not isinstance(value, dict) or not all(isinstance(name, str) for name in value):
+        raise ValueError("must be profiles by name, each with `rules`")
+    if built_in := sorted(value.keys() & BUILT_IN.keys()):
+        raise ValueError(f"{built_in[0]} is a profile that every server has: choose another name")
+    return {name: Profile.parse(name, document) for name, document in value.items()}
 
 
 def authorized_keys(value: object) -> Path | tuple[str, ...]:

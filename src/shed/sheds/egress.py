@@ -59,7 +59,7 @@ class Egress:
         self._running = running
         self._outfits = outfits
         self._events = events
-        self.profiles = ProfileStore(paths.data / "egress", {})
+        self.profiles = ProfileStore(paths.data / "egress", settings.egress_profiles)
         self.default = settings.egress_default
         self._closed = closed
         self.proxy = _proxy(settings)

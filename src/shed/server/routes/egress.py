@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Container
 from typing import Any
 
 import msgspec
@@ -22,7 +23,8 @@ async def list_profiles(server: Server, call: Call[Nothing, NoBody]) -> api.Prof
     """List all profiles."""
     found = await asyncio.to_thread(server.manager.egress.profiles.all)
     default = list(server.manager.egress.default)
-    return api.ProfileList(profiles=[_shown(found[name]) for name in sorted(found)], default=default)
+    configured = server.settings.egress_profiles
+    return api.ProfileList(profiles=[_shown(found[name], configured) for name in sorted(found)], default=default)
 
 
 async def set_profile(server: Server, call: Call[api.ProfileParams, api.SetProfile]) -> api.Profile:
@@ -79,8 +81,8 @@ async def log(server: Server, call: Call[api.EgressLogParams, NoBody]) -> api.Eg
     return api.EgressLog(entries=[answer(api.Decision, entry) for entry in found])
 
 
-def _shown(profile: Profile) -> api.Profile:
-    kind = "built-in" if profile.name in BUILT_IN else "own"
+def _shown(profile: Profile, configured: Container[str] = ()) -> api.Profile:
+    kind = "built-in" if profile.name in BUILT_IN else "config" if profile.name in configured else "own"
     return answer(api.Profile, {"name": profile.name, "kind": kind, **profile.to_json()})
 
 
