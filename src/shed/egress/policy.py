@@ -23,7 +23,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from shed.egress.addresses import Address, Network, forbidden, is_private_network, private
@@ -85,6 +85,8 @@ class Verdict:
     allowed: bool
     reason: str
     """The rule, or in words what stands against it."""
+    lacks: str = ""
+    """What a rule would have to be about to allow it; empty when none can."""
 
 
 NO_RULE = Verdict(False, "no rule allows it")
@@ -111,7 +113,7 @@ class Policy:
         for rule in self.rules:
             if rule.fits_name(name, port):
                 return Verdict(rule.allow, str(rule))
-        return NO_RULE
+        return replace(NO_RULE, lacks=name)
 
     def limits(self, name: str, port: int) -> tuple[Limits, ...] | None:
         """Return the requests that are allowed to a host that is; None when all are."""
@@ -139,7 +141,7 @@ class Policy:
         is behind the host, and the reason does not tell the shed which address a name has there.  `own` tells the
         host's own addresses.
         """
-        it = "its address" if named else address
+        it, one = "its address" if named else address, f"{address}/{address.max_prefixlen}"
         if forbidden(address) or own(address):
             return Verdict(False, f"{it} is never reached from a shed")
         behind = private(address)
@@ -152,8 +154,8 @@ class Policy:
             if not behind or is_private_network(rule.network):
                 return Verdict(True, str(rule))
         if behind:
-            return Verdict(False, f"{it} is in a private network, and no rule names that")
-        return Verdict(True, "") if named else NO_RULE
+            return Verdict(False, f"{it} is in a private network, and no rule names that", "" if named else one)
+        return Verdict(True, "") if named else replace(NO_RULE, lacks=one)
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,7 @@ from shed.egress.orders import Orders
 from shed.egress.policy import Verdict
 from shed.egress.pump import Pipes, Pump, is_gone
 from shed.egress.refusal import refuse
+from shed.egress.remedy import remedy
 from shed.egress.throughproxy import HTTP, ProxyError, connect
 
 if TYPE_CHECKING:
@@ -197,7 +198,7 @@ class Relay:
     def _explained(self, flow: Flow) -> tuple[str, str]:
         """Return the sentence and the hint for a client that is refused."""
         sentence = f"shed: a connection to {flow.target} is not allowed: {flow.verdict.reason}"
-        return sentence, self._hint
+        return sentence, "\n".join(filter(None, (remedy(self.name, flow, self.orders), self._hint)))
 
     async def _open(self, flow: Flow, addresses: list[Address]) -> bool:
         """Serve `flow` if its requests are looked at, and say whether that was done."""
