@@ -13,10 +13,8 @@ from collections.abc import Mapping
 from shed.egress.addresses import MADE_UP
 from shed.egress.policy import normal_name
 
-MOST_NAMES = 16_384
-"""That a shed can have in use; the one that was asked for longest ago makes room."""
-MOST_TOLD = 8192
-"""Names that another process can be told."""
+MOST_NAMES = 8192
+"""That a shed can have in use, in 2 MiB at most; the one that was used longest ago makes room."""
 _FIRST = int(MADE_UP.network_address) + 256
 _COUNT = MADE_UP.num_addresses - 512
 
@@ -53,13 +51,15 @@ class Names:
         return address
 
     def name_of(self, address: ipaddress.IPv4Address) -> str | None:
-        """Return the name that `address` stands for, None when it stands for none."""
-        return self._by_address.get(address)
+        """Return the name that `address` stands for, None when it stands for none.  It counts as used."""
+        name = self._by_address.get(address)
+        if name is not None:
+            self._by_name.move_to_end(name)
+        return name
 
     def to_json(self) -> dict[str, str]:
-        """Return the names with their addresses, in the order of their last use; as many as a message holds."""
-        names = list(self._by_name)[-MOST_TOLD:]
-        return {name: str(self._by_name[name]) for name in names}
+        """Return the names with their addresses, in the order of their last use."""
+        return {name: str(address) for name, address in self._by_name.items()}
 
     def _free(self) -> ipaddress.IPv4Address:
         while True:

@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable
 import dns.exception
 import dns.flags
 import dns.message
+import dns.name
 import dns.opcode
 import dns.rcode
 import dns.rdataclass
@@ -31,7 +32,11 @@ MOST_ASKED = 64
 _MOST_UDP = 512
 _MOST_QUERY = 1232
 """Bytes: a question has 259 at most.  Thousands of records would take a tenth of a second, in which all sheds wait."""
-_REVERSE = ".in-addr.arpa"
+MOST_PER_SECOND = 500
+"""Queries of one shed: each takes a quarter of a millisecond, in which all other sheds wait.  More wait in its socket,
+and those that do not fit there are lost.
+"""
+_REVERSE, _REVERSE_6 = ".in-addr.arpa", ".ip6.arpa"
 
 Exists = Callable[[str], Awaitable[bool]]
 """Tells whether there is a name, or whether nobody may know."""
@@ -45,6 +50,9 @@ class NameService:
         self._exists = exists
         self._tasks: set[asyncio.Task[None]] = set()
         self._udp: socket.socket | None = None
+        self._second = 0.0
+        self._taken = 0
+        """Queries since `_second`."""
 
     def start(self, udp: socket.socket) -> None:
         """Answer what comes through the socket `udp` from now on."""
@@ -82,6 +90,11 @@ class NameService:
         if text.endswith(_REVERSE):
             self._reverse(response, question, text)
             return response.to_wire()
+        if question.name == dns.name.root:  # resolvers ask for it to see who answers
+            return response.to_wire()
+        if text.endswith(_REVERSE_6):
+            response.set_rcode(dns.rcode.NXDOMAIN)
+            return response.to_wire()
         try:
             name = normal_name(text)
         except ValueError:
@@ -107,15 +120,27 @@ class NameService:
             _add(response, question, f"{name}.")
 
     def _receive(self, udp: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        if loop.time() - self._second >= 1.0:
+            self._second, self._taken = loop.time(), 0
+        self._taken += 1
+        if self._taken > MOST_PER_SECOND:
+            loop.remove_reader(udp)
+            loop.call_at(self._second + 1.0, self._go_on, udp)
+            return
         try:
             query, sender = udp.recvfrom(65535)
         except OSError:
             return
         if len(self._tasks) >= MOST_ASKED:
             return
-        task = asyncio.get_running_loop().create_task(self._reply(udp, query, sender))
+        task = loop.create_task(self._reply(udp, query, sender))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    def _go_on(self, udp: socket.socket) -> None:
+        if self._udp is udp:
+            asyncio.get_running_loop().add_reader(udp, self._receive, udp)
 
     async def _reply(self, udp: socket.socket, query: bytes, sender: tuple[object, ...]) -> None:
         answer = await self.answer(query)

@@ -1,5 +1,6 @@
 """Made-up addresses and the name service that gives them out."""
 
+import asyncio
 import ipaddress
 import socket
 
@@ -13,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shed.egress import names as names_module
+from shed.egress import nameservice
 from shed.egress.addresses import MADE_UP
 from shed.egress.names import Names
 from shed.egress.nameservice import NameService
@@ -81,6 +83,7 @@ async def test_nothing_but_addresses_is_told(kind: str) -> None:
 @pytest.mark.parametrize(("name", "code"), [
     ("missing.example", dns.rcode.NXDOMAIN), ("1.2.3.4", dns.rcode.NXDOMAIN), ("bad!.example", dns.rcode.NXDOMAIN),
     ("1.0.0.127.in-addr.arpa", dns.rcode.NXDOMAIN), ("x.in-addr.arpa", dns.rcode.NXDOMAIN),
+    (f"{'1.' * 32}ip6.arpa", dns.rcode.NXDOMAIN),
 ])  # fmt: skip
 async def test_what_is_no_name_is_not_there(name: str, code: dns.rcode.Rcode) -> None:
     """Nor are the addresses of others."""
@@ -103,6 +106,54 @@ async def test_odd_queries_are_refused() -> None:
     assert await service.answer(query.to_wire()) is None
     assert await service.answer(b"") is None
     assert await service.answer(b"\0" * 11) is None
+
+
+async def test_the_root_is_there() -> None:
+    """A resolver that asks for it first must not take it that there are no names at all."""
+    for kind in ("NS", "SOA", "DNSKEY"):
+        answer = await ask(NameService(Names(), exists), ".", kind)
+        assert (answer.rcode(), answer.answer) == (dns.rcode.NOERROR, [])
+
+
+async def test_extensions_are_answered_within_what_every_resolver_takes() -> None:
+    """EDNS, cookies, DNSSEC and the longest names: 512 bytes are never exceeded, and the letters stay as they were."""
+    names = Names()
+    service = NameService(names, exists)
+    longest = ".".join(["a" * 63] * 3 + ["B" * 59])
+    query = dns.message.make_query(longest, "A", use_edns=0, want_dnssec=True, payload=4096)
+    wire = await service.answer(query.to_wire())
+    assert wire is not None
+    answer = dns.message.from_wire(wire)
+    assert (answer.edns, str(answer.question[0].name)) == (0, f"{longest}.")
+    back = await service.answer(dns.message.make_query(str(names.address_of(longest.lower()).reverse_pointer), "PTR",
+                                                       use_edns=0).to_wire())  # fmt: skip
+    assert back is not None
+    assert str(dns.message.from_wire(back).answer[0][0]) == f"{longest.lower()}."
+    assert max(len(wire), len(back)) <= 512
+
+
+async def test_a_flood_of_queries_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of one shed only so many are answered in a second: others get their turn.  What waited is answered then."""
+    monkeypatch.setattr(nameservice, "MOST_PER_SECOND", 5)
+    service, loop = NameService(Names(), exists), asyncio.get_running_loop()
+    with (
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server,
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client,
+    ):
+        server.bind(("127.0.0.1", 0))
+        client.connect(server.getsockname())
+        client.setblocking(False)
+        began = loop.time()
+        service.start(server)
+        for _ in range(12):
+            client.send(dns.message.make_query("www.example", "A").to_wire())
+        times = []
+        for _ in range(12):
+            await asyncio.wait_for(loop.sock_recv(client, 4096), 60)
+            times.append(loop.time() - began)
+        assert times[5] >= 0.9  # a reader that was never taken away would have them all at once
+        assert times[10] >= 1.9
+        service.close()
 
 
 async def test_a_long_query_is_not_taken_apart() -> None:
@@ -134,8 +185,6 @@ async def test_queries_by_udp() -> None:
         client.connect(server.getsockname())
         client.setblocking(False)
         service.start(server)
-        import asyncio
-
         loop = asyncio.get_running_loop()
         await loop.sock_sendall(client, dns.message.make_query("www.example", "A").to_wire())
         answer = dns.message.from_wire(await asyncio.wait_for(loop.sock_recv(client, 4096), 60))
