@@ -90,11 +90,11 @@ class End:
             return True
         return False
 
-    def close(self) -> None:
-        """Wait for nothing more."""
+    async def close(self) -> None:
+        """Wait for nothing more.  Only then may the socket be closed: the event loop knows it by its number."""
         if self._ahead is not None:
             self._ahead.cancel()
-            self._ahead.add_done_callback(lambda task: task.cancelled() or task.exception())
+            await asyncio.gather(self._ahead, return_exceptions=True)
 
 
 @dataclass(slots=True)
@@ -130,14 +130,14 @@ class Opened:
                 pass
             await self._linger()
         finally:
-            self._inside.close()
-            self._drop_outside()
+            await self._inside.close()
+            await self._drop_outside()
 
-    def _drop_outside(self) -> None:
-        if self._outside is not None:
-            self._outside.close()
-            self._outside.stream.sock.close()
-            self._outside = None
+    async def _drop_outside(self) -> None:
+        outside, self._outside = self._outside, None
+        if outside is not None:
+            await outside.close()
+            outside.stream.sock.close()
 
     async def _linger(self) -> None:
         """End it so that the last answer is not lost: a close with unread bytes would be a reset."""
@@ -190,7 +190,7 @@ class Opened:
             if inside.listen() not in done:
                 return None
         if outside is not None and outside.listen().done():
-            self._drop_outside()  # it was about to close when the request came: there is another one
+            await self._drop_outside()  # it was about to close when the request came: there is another one
         async with asyncio.timeout(HEAD):
             event = await inside.event()
         return event if isinstance(event, h11.Request) else None
@@ -219,7 +219,7 @@ class Opened:
                 task.cancel()
             await asyncio.gather(up, down, return_exceptions=True)
         if not outside.reuse():
-            self._drop_outside()
+            await self._drop_outside()
         return status
 
     async def _up(self, outside: End, head: h11.Request) -> None:
@@ -284,6 +284,7 @@ class Opened:
         finally:
             for way in ways:
                 way.cancel()
+            await asyncio.gather(*ways, return_exceptions=True)
 
     async def _answer(self, status: int, sentence: str, request: h11.Request | None = None) -> None:
         """Answer in the server's place, if the answer has not begun."""

@@ -147,7 +147,7 @@ def _is_host(value: bytes, name: str, port: int) -> bool:
 def _wants_websocket(request: h11.Request) -> bool:
     known = dict(request.headers)
     return (
-        request.method == b"GET"
+        (request.method, request.http_version) == (b"GET", b"1.1")
         and known.get(b"upgrade", b"").lower() == b"websocket"
         and b"upgrade" in {word.strip() for word in known.get(b"connection", b"").lower().split(b",")}
     )
