@@ -91,10 +91,19 @@ class Egress:
             log.warning("shed %s has no network: %s", record.name, error)
 
     async def apply(self, profile: str) -> None:
-        """Have the sheds that have a profile be ruled by what it says now.  Raises `UnavailableError`."""
+        """Have the sheds that have a profile be ruled by what it says now.
+
+        Raises `UnavailableError` when that failed for one of them; the others are ruled all the same.
+        """
+        failed: ShedError | None = None
         for record, _ in await asyncio.to_thread(lambda: list(self._running())):
             if profile in record.egress_profiles:
-                self.tell_rules(record, await self.change(record))
+                try:
+                    self.tell_rules(record, await self.change(record))
+                except ShedError as error:
+                    failed = failed or error
+        if failed is not None:
+            raise failed
 
     async def _lead(self, record: Record, state_dir: Path) -> None:
         if self._networks is not None and self._networks.problem() is None:

@@ -15,6 +15,7 @@ import pytest
 from shed.config.paths import Paths
 from shed.config.server import Settings
 from shed.egress.orders import Orders
+from shed.errors import UnavailableError
 from shed.progress import Progress
 from shed.sheds.egress import Egress
 from shed.sheds.events import Events
@@ -95,6 +96,26 @@ async def test_an_older_record_opens_nothing(saved: Paths, monkeypatch: pytest.M
     await ruled.change(RECORD)
     await ruled.begin(RECORD, saved.instances / "dev", Progress())
     assert netd.told == [("dev", ["offline"])] * 2
+
+
+async def test_a_profile_holds_for_all_although_it_fails_for_one(saved: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first shed has no relay; the second one is ruled by the new profile, and the caller is told of the first."""
+
+    class Failing(Netd):
+        def rule(self, shed: str, orders: Orders) -> int:
+            if shed == "dev":
+                raise UnavailableError("the network relay refuses: 'dev'", code="NO_RELAY")
+            return super().rule(shed, orders)
+
+    netd = Failing()
+    ruled = egress(saved, netd, monkeypatch)
+    (saved.instances / "two").mkdir()
+    save(saved.instances / "two", replace(RECORD, name="two"))
+    running = [(replace(RECORD, name=name), saved.instances / name) for name in ("dev", "two")]
+    monkeypatch.setattr(ruled, "_running", lambda: running)
+    with pytest.raises(UnavailableError):
+        await ruled.apply("internet")
+    assert netd.told == [("two", ["internet"])]
 
 
 async def test_a_relay_that_ran_on_is_told_what_was_saved(saved: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
