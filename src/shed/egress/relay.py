@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from shed.egress.addresses import MADE_UP, Address
 from shed.egress.decide import IsOwn, Resolve, decide
+from shed.egress.dial import dial
 from shed.egress.flow import Flow
 from shed.egress.hostports import HOST
 from shed.egress.names import Names
@@ -38,10 +39,6 @@ MOST_FLOWS = 1024
 _SO_ORIGINAL_DST = 80
 """linux/netfilter_ipv4.h."""
 _SOCKADDR_IN = struct.Struct("!HH4s8x")
-_DIAL = 10.0
-"""Seconds for one address to answer."""
-_MOST_DIALLED = 4
-"""Addresses of a name that are tried."""
 _FREE, _BUFFER = 64, 128 << 10
 """Connections of a shed for which the kernel chooses the size of the receive buffer (up to 6 MB), and its bytes for
 others: what a shed does not read lies there, and the host has one limit for all TCP.
@@ -259,29 +256,14 @@ class Relay:
                 flow.error = str(error)
                 return None
             return self._still(flow, outside)
-        loop = asyncio.get_running_loop()
         port = flow.port if flow.host_port is None else flow.host_port.port
-        for address in addresses[:_MOST_DIALLED]:
-            family = socket.AF_INET if address.version == 4 else socket.AF_INET6
-            outside = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-            if len(self.flows) > _FREE:
-                outside.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)
-            try:
-                async with asyncio.timeout(_DIAL):
-                    await loop.sock_connect(outside, (str(address), port))
-            except TimeoutError:
-                flow.error = f"{address} does not answer"
-                outside.close()
-            except OSError as error:
-                flow.error = f"{address}: {error.strerror}"
-                outside.close()
-            except BaseException:
-                outside.close()
-                raise
-            else:
-                flow.address, flow.error = address, None
-                return self._still(flow, outside)
-        return None
+        try:
+            outside, address = await dial(addresses, port, buffer=_BUFFER if len(self.flows) > _FREE else None)
+        except OSError as error:
+            flow.error = flow.error or str(error)
+            return None
+        flow.address, flow.error = address, None
+        return self._still(flow, outside)
 
     def _still(self, flow: Flow, outside: socket.socket) -> socket.socket | None:
         """Return `outside`, unless new rules came while it was dialled."""
