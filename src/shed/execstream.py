@@ -163,12 +163,14 @@ def request_frame(
     working_dir: str | None = None,
     user: str | None = None,
     home: bool = False,
+    to_end: bool = False,
 ) -> bytes:
     """Return the frame that asks for `command`, each word as it is; without words it is the user's login shell.
 
     `fallback` runs when the program of `command` is not in the image.  `size` is (rows, columns) of a `tty`, `modes`
     are those of the terminal (RFC 4254, section 8).  `env` holds ``KEY=VALUE`` words.  The command starts in
-    `working_dir`, or in the user's home if `home` says so, or else in the workspace.  Raises `UsageError`.
+    `working_dir`, or in the user's home if `home` says so, or else in the workspace.  With `to_end`, its exit comes
+    when nobody holds its output any more, and not soon after its own end.  Raises `UsageError`.
     """
     if any("\0" in word for word in command):
         raise UsageError("a command cannot hold NUL characters", hint="pass the bytes on standard input")
@@ -187,6 +189,8 @@ def request_frame(
         members.append(f'"user":{quote(user)}')
     if home:
         members.append('"home":true')
+    if to_end:
+        members.append('"to_end":true')
     return exec_frame(EXEC_REQUEST, ("{" + ",".join(members) + "}").encode())
 
 

@@ -25,6 +25,9 @@ class ExecRequest(PartialAnswer, kw_only=True, frozen=True):
     user: Annotated[str, says("Who runs it; absent: the image's User, `shed`, or root.", optional=True)] = ""
     fallback: Annotated[list[str], says("What runs when the image lacks the program.", optional=True)] = []
     home: Annotated[bool, says("Start in the user's home instead.", optional=True)] = False
+    to_end: Annotated[
+        bool, says("End when nobody holds its output any more, and not 2 s after the command's own end.", optional=True)
+    ] = False
     modes: Annotated[
         list[tuple[int, int]], says("Modes of the terminal, as in RFC 4254, section 8.", optional=True)
     ] = []

@@ -3,6 +3,9 @@
 The rules: argv is taken literally; standard output and standard error are frames of their own; the exit frame is the
 last, after all output; a client that is gone (its side of the stream ended, or cut) means SIGHUP to the command's
 process group; the end of standard input (STDIN_EOF) stops neither signals nor resizes; unknown frames are skipped.
+
+A command may leave processes behind that hold its output.  They get a moment; with ``to_end`` in the request they get
+until they close it, as sshd has it.  What they write later is thrown away, and does not end them.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from _struct import pack
 from shed.guest import process, protocol, wirejson
 from shed.guest.frames import FrameReader
 from shed.guest.mux import StreamCutError
+from shed.guest.stdio import Output, Stdin
 from shed.guest.tasks import Event
 from shed.guest.users import UnknownUserError, command_environment, find_user, starting_folders
 
@@ -23,20 +27,13 @@ if TYPE_CHECKING:
     from shed.guest.loop import Loop, Watch
     from shed.guest.mux import Stream
     from shed.guest.state import State
-    from shed.guest.tasks import Task
 
-_CHUNK = protocol.MAX_MUX_PAYLOAD - protocol.FRAME_HEADER
-"""Output is read in pieces that fill one mux frame."""
-_STDIN_LIMIT = protocol.STDIN_WINDOW + 1
-"""Bytes of standard input that wait for the command before frames are left unread: more than a host that keeps to the
-rules sends.
+_PATIENCE, _PATIENCE_WITH_TERMINAL = 2.0, 0.25
+"""Seconds that output may still come after the command ended, when processes that it left behind keep it open: long
+enough for the end of a pipeline that nobody waits for, as in ``exec > >(tee log)``.
 """
-_STDIN_STEP = protocol.STDIN_WINDOW // 4
-_GRACE = 0.25
-"""Seconds that output may still come after the command ended, when a process it left behind keeps the pipe open."""
 _TIOCSWINSZ = 0x5414
-_FIONREAD = 0x541B
-"""ioctls: set a terminal's size, and tell how many bytes wait; asm-generic/ioctls.h."""
+"""ioctl: set a terminal's size, asm-generic/ioctls.h."""
 
 
 class Request:
@@ -56,6 +53,7 @@ class Request:
         self.folder = _text(value, "working_dir")
         self.at_home = value.get("home") is True
         self.user = _text(value, "user")
+        self.to_end = value.get("to_end") is True
 
 
 def window_size(value: dict[str, object]) -> tuple[int, int]:
@@ -174,15 +172,18 @@ class Session:
         finally:
             for fd in set(theirs):
                 os.close(fd)
-        await self._accompany(self._process)
+        await self._accompany(self._process, to_end=request.to_end and not request.terminal)
 
     def hang_up(self) -> None:
         """The client is gone, or the machine is going down: tell the command and let it be."""
         if self._process is not None:
             self._process.signal_group(_signal.SIGHUP)
+        if self._over.is_set:  # only output is still waited for
+            for output in self._outputs:
+                output.stop()
         self._over.set()
 
-    async def _accompany(self, command: process.Process) -> None:
+    async def _accompany(self, command: process.Process, *, to_end: bool) -> None:
         tasks = [self._loop.spawn(self._take_frames(command), name="exec input")]
         if self._stdin is not None:
             tasks.append(self._loop.spawn(self._stdin.pump(), name="exec stdin"))
@@ -193,18 +194,23 @@ class Session:
         try:
             await self._over.wait()
             if command.ended.is_set:
-                await self._finish_output()
+                patience = _PATIENCE if self._terminal is None else _PATIENCE_WITH_TERMINAL
+                await self._finish_output(None if to_end else self._loop.now() + patience)
                 if self._stdin is not None:
                     self._stdin.silence()
                 how: dict[str, object] = {"signal": command.signal} if command.signal else {}
+                if self._terminal is None:
+                    for output in self._outputs:
+                        output.let_go()
                 await _tell_exit(self._stream, {"code": command.code, **how})
         finally:
-            for task in tasks + [output.task for output in self._outputs if output.task is not None]:
+            for task in tasks:
                 task.cancel()
+            for output in self._outputs:
+                output.stop()
             self._close()
 
-    async def _finish_output(self) -> None:
-        deadline = self._loop.now() + _GRACE
+    async def _finish_output(self, deadline: float | None) -> None:
         for output in self._outputs:
             await output.finish(deadline)
 
@@ -282,118 +288,3 @@ def _object(payload: bytes) -> dict[str, object]:
     except ValueError:
         return {}
     return value if isinstance(value, dict) else {}
-
-
-class Stdin:
-    """Standard input on its way to the command; the host is told what was taken.
-
-    What the command does not want is thrown away.
-    """
-
-    def __init__(self, watch: Watch, stream: Stream) -> None:
-        self._watch = watch
-        self._stream = stream
-        self._taken = 0
-        self._silent = False
-        self._waiting = bytearray()
-        self._ended = False
-        self._broken = False
-        self._came = Event()
-        self._room = Event()
-
-    async def put(self, data: bytes) -> None:
-        """Take input; waits while the command is far behind."""
-        if self._broken:
-            return
-        self._waiting += data
-        self._came.set()
-        while len(self._waiting) >= _STDIN_LIMIT and not self._broken:
-            self._room.clear()
-            await self._room.wait()
-
-    def end(self) -> None:
-        """Close the pipe after what was put."""
-        self._ended = True
-        self._came.set()
-
-    async def pump(self) -> None:
-        """Carry input to the command until its end."""
-        try:
-            while not (self._ended and not self._waiting):
-                if not self._waiting:
-                    self._came.clear()
-                    await self._came.wait()
-                    continue
-                data, self._waiting = memoryview(self._waiting), bytearray()
-                self._room.set()
-                for start in range(0, len(data), _STDIN_STEP):
-                    piece = data[start : start + _STDIN_STEP]
-                    await self._watch.write(piece)
-                    await self._tell_taken(len(piece))
-        except StreamCutError:
-            return
-        except OSError:
-            self._broken = True  # the command closed its end; signals go on, input goes nowhere
-            self._waiting.clear()
-            self._room.set()
-            return
-        self._watch.close()
-
-    def silence(self) -> None:
-        """Tell nothing any more: the exit frame is next, and the last."""
-        self._silent = True
-
-    async def _tell_taken(self, count: int) -> None:
-        self._taken += count
-        if self._taken >= _STDIN_STEP and not self._silent:
-            taken, self._taken = self._taken, 0
-            await self._stream.write(protocol.exec_frame(protocol.STDIN_TAKEN, pack(">I", taken)))
-
-    def close(self) -> None:
-        """Close the pipe now."""
-        self._watch.close()
-
-
-class Output:
-    """One output of the command on its way to the client."""
-
-    def __init__(self, loop: Loop, watch: Watch, stream: Stream, kind: int) -> None:
-        self._loop = loop
-        self._watch = watch
-        self._stream = stream
-        self._kind = kind
-        self._reading = False
-        self._left: int | None = None
-        self.task: Task | None = None
-
-    async def pump(self) -> None:
-        """Carry output to the client until its end."""
-        try:
-            while self._left is None or self._left > 0:
-                self._reading = True
-                data = await self._watch.read(_CHUNK if self._left is None else min(_CHUNK, self._left))
-                self._reading = False
-                if not data:
-                    return
-                if self._left is not None:
-                    self._left -= len(data)
-                await self._stream.write(protocol.exec_frame(self._kind, data))
-        except (OSError, StreamCutError):
-            pass  # a terminal's end is an error (EIO); a cut stream has ended the session already
-
-    async def finish(self, deadline: float) -> None:
-        """The command has ended: carry what it wrote, and what a process it left behind writes until `deadline`.
-
-        Then stop.
-        """
-        if self.task is None or await self.task.done.wait(max(0.0, deadline - self._loop.now())):
-            return
-        if self._reading:
-            self.task.cancel()
-        else:
-            self._left = int.from_bytes(fcntl.ioctl(self._watch.fd, _FIONREAD, bytes(4)), "little")
-        await self.task.done.wait()
-
-    def close(self) -> None:
-        """Close our end."""
-        self._watch.close()

@@ -75,10 +75,10 @@ if settings:
     shed.user = users.find_user(settings.get("user") or str(os.getuid()))
     shed.env = settings.get("env", {})
     shed.folders = settings.get("folders", ["/"])
-    if "grace" in settings:
+    if "patience" in settings:
         from shed.guest import exec as commands
 
-        commands._GRACE = settings["grace"]
+        commands._PATIENCE = settings["patience"]
 loop.reap_children(adopted=True)
 loop.spawn(mux.serve_port(loop, SocketPort(loop, int(sys.argv[2])), main.services(loop, shed), main.hello), name="port")
 heavy = sorted(HEAVY & set(sys.modules))

@@ -4,6 +4,7 @@ import json
 import os
 import resource
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -227,22 +228,72 @@ def test_a_child_in_the_background_does_not_hold_the_command(host: Host) -> None
     os.kill(int(child), signal.SIGKILL)  # it is still there
 
 
+def test_a_child_that_is_left_behind_writes_on(host: Host, tmp_path: Path) -> None:
+    """What it writes later goes nowhere, and does not end it; more than a pipe holds does not stop it."""
+    done = tmp_path / "done"
+    later = f"(while ! test -e {tmp_path}/go; do sleep 0.05; done; seq 100000; seq 100000 >&2; echo end >{done})"
+    assert run(host, "sh", "-c", f"{later} & echo hi").stdout == b"hi\n"
+    (tmp_path / "go").touch()
+    wait_until(lambda: done.exists() and done.read_text() == "end\n", what="the child to have written all")
+
+
 def test_a_noisy_child_in_the_background_does_not_hold_the_command(host: Host) -> None:
-    """Even when that child never stops writing."""
+    """Even when that child never stops writing; it lives on, and so does the agent."""
     result = run(host, "sh", "-c", "yes & echo $! >&2")
     assert result.exit == {"code": 0}
     pid = int(result.stderr)
-    wait_until(lambda: not Path(f"/proc/{pid}").exists(), what="the child got SIGPIPE")
+    try:
+        for _ in range(3):
+            assert run(host, "echo", "hi").stdout == b"hi\n"
+        assert Path(f"/proc/{pid}").exists()
+    finally:
+        os.kill(pid, signal.SIGKILL)
 
 
-def test_output_after_the_command_within_the_grace(tmp_path: Path) -> None:
-    """A short pipeline of the background still gets its last words in; here however long the machine makes it wait."""
-    agent = Agent(tmp_path, {"grace": PATIENCE / 2})
+@pytest.fixture
+def patient(tmp_path: Path) -> Iterator[Agent]:
+    """An agent that gives output as long as a slow machine may take."""
+    agent = Agent(tmp_path, {"patience": PATIENCE / 2})
+    yield agent
+    agent.close()
+
+
+@pytest.mark.parametrize(
+    "script",
+    ["(sleep 0.4; echo late) & echo now", "exec 3>&1; exec > >(sleep 0.4; cat >&3); echo now; echo late"],
+    ids=["background", "process substitution"],
+)
+def test_output_after_the_command(patient: Agent, script: str) -> None:
+    """The end of a pipeline that nobody waits for gets its last words in."""
+    with patient.host() as host:
+        assert run(host, "bash", "-c", script).stdout.split() == [b"now", b"late"]
+
+
+def test_output_to_its_end(tmp_path: Path) -> None:
+    """A client that asks for it, as the SSH front does, gets all that anybody writes who holds the output."""
+    agent = Agent(tmp_path, {"patience": 0.0})
     try:
         with agent.host() as host:
-            assert run(host, "sh", "-c", "(sleep 0.05; echo late) & echo now").stdout.split() == [b"now", b"late"]
+            script = (
+                f"(while ! test -e {tmp_path}/go; do sleep 0.05; done; echo late; echo later >&2) & echo now; exit 3"
+            )
+            command = Command(host, "sh", "-c", script, to_end=True)
+            command.until(b"now")
+            (tmp_path / "go").touch()
+            result = command.wait()
+            assert (result.stdout, result.stderr, result.exit) == (b"now\nlate\n", b"later\n", {"code": 3})
     finally:
         agent.close()
+
+
+def test_a_client_that_goes_while_output_is_waited_for(agent: Agent, tmp_path: Path) -> None:
+    """Its session ends at once, although somebody still holds the output."""
+    with agent.host() as host:
+        command = Command(host, "sh", "-c", "sleep 600 & echo $!", to_end=True)
+        command.until(b"\n")
+        command.stream.reset()
+        wait_until(lambda: host.control(op="health")["sessions"] == 0, what="no session")
+        os.kill(int(command.result.stdout), signal.SIGKILL)
 
 
 def test_a_command_that_closed_its_output_is_still_waited_for(host: Host) -> None:

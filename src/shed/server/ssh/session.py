@@ -133,6 +133,7 @@ class Session(Duplex, asyncssh.SSHServerSession[bytes]):
             modes=modes,
             env=[f"{key}={value}" for key, value in env.items() if key and "=" not in key and "\0" not in key + value],
             home=True,
+            to_end=True,
         )
 
     async def _tell(self, state: str) -> None:
