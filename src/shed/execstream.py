@@ -22,6 +22,7 @@ from shed.guest.protocol import (
     STDIN_EOF,
     STDIN_TAKEN,
     STDIN_WINDOW,
+    STDOUT_CLOSED,
     FrameDecoder,
     ProtocolError,
     counted,
@@ -146,6 +147,10 @@ class ExecStream:
     def signal(self, number: int) -> bytes:
         """Return what sends the signal `number`, 1 to 64, to the command's process group."""
         return exec_frame(SIGNAL, b'{"signal":%d}' % number)
+
+    def stdout_closed(self) -> bytes:
+        """Return what has the command's writes to standard output fail: nobody reads it any more."""
+        return exec_frame(STDOUT_CLOSED)
 
     def resize(self, rows: int, cols: int) -> bytes:
         """Return what tells the command's terminal its new size."""

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from support.ports import free_port
-from support.tools.ssh import output_of
+from support.tools.ssh import TIMEOUT, output_of
 from support.tools.ssh_host import Host
 from support.waiting import wait_until
 
@@ -54,6 +54,17 @@ def test_output_errors_and_exit_status(host: Host) -> None:
     """Of a raw command, which a shell takes apart."""
     done = host.ssh.run("dev@shed", "echo out | tr o O; echo err >&2; exit 7", code=7)
     assert (done.stdout, done.stderr) == (b"Out\n", b"err\n")
+
+
+def test_a_client_whose_reader_has_left(host: Host, tmp_path: Path) -> None:
+    """The command's writes fail, as by sshd; what it does then is still done, and how it ends is told."""
+    words = host.ssh.command("dev@shed", f"yes; echo ended with $? >{tmp_path}/said; exit 3")
+    with subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as client:
+        assert client.stdout is not None
+        assert client.stdout.read(2) == b"y\n"
+        client.stdout.close()  # as `head -1` does
+        assert client.wait(TIMEOUT) == 3
+    assert (tmp_path / "said").read_text() == "ended with 141\n"
 
 
 @pytest.mark.parametrize("name", ["nope", "_api", "_bootstrap", "No Shed", "x" * 200])

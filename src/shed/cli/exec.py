@@ -18,6 +18,8 @@ usage: shed exec [OPTION...] NAME [OPTION...] [--] COMMAND [ARGUMENT...]
 
 Run a command in a shed.  Its words are passed on as they are, without a shell.  A stopped shed is started first.
 The exit code is the command's (128 + N when signal N ended it), or 125 when shed could not run it.
+What processes that it leaves in the background write within two seconds of its end is shown; what they write later is
+thrown away, and they run on.
 
 options:
   -t, --tty            give the command a terminal (default: if standard input and output are terminals)

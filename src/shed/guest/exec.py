@@ -223,6 +223,8 @@ class Session:
                     await self._stdin.put(payload)
                 elif kind == protocol.STDIN_EOF and self._stdin is not None and self._terminal is None:
                     self._stdin.end()
+                elif kind == protocol.STDOUT_CLOSED:
+                    self._close_stdout()
                 elif kind == protocol.RESIZE and self._terminal is not None:
                     rows, columns = window_size(_object(payload))
                     self._resize(rows, columns)
@@ -233,6 +235,12 @@ class Session:
         except (StreamCutError, protocol.ProtocolError):
             pass
         self.hang_up()
+
+    def _close_stdout(self) -> None:
+        if self._terminal is None:
+            self._outputs[0].close()
+        else:
+            self.hang_up()
 
     def _open_pipes(self) -> tuple[int, int, int]:
         ends: list[int] = []

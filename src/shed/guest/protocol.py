@@ -60,7 +60,8 @@ EXEC_REQUEST = 0x01
 str, "user": str}; all but cmd optional.
 
 Newer members, which an older agent ignores: "fallback": [str] runs when the program of cmd is not in the image; "home":
-true starts in the user's home instead of the workspace; "modes": [[int, int]] are those of the terminal (RFC 4254, 8).
+true starts in the user's home instead of the workspace; "modes": [[int, int]] are those of the terminal (RFC 4254, 8);
+"to_end": true has the exit wait until nobody holds the output any more.
 """
 RESIZE = 0x02
 """JSON {"rows", "cols"}."""
@@ -76,6 +77,10 @@ STDERR = 0x07
 """Guest to host: standard error."""
 STDIN_TAKEN = 0x08
 """Guest to host: the command has taken so many more bytes of its standard input (4 bytes big-endian)."""
+STDOUT_CLOSED = 0x09
+"""Host to guest, empty: nobody reads standard output any more, so a write to it fails (SIGPIPE).  Of a terminal it is
+the end.  An older agent ignores it.
+"""
 CONTROL_REQUEST = 0x30
 """JSON {"op": str, ...}."""
 CONTROL_RESPONSE = 0x31

@@ -136,7 +136,7 @@ class Output:
         seconds = None if deadline is None else max(0.0, deadline - self._loop.now())
         if self.task is None or await self.task.done.wait(seconds):
             return
-        if self._reading:
+        if self._reading or self._watch.fd < 0:
             self.task.cancel()
         else:
             self._left = int.from_bytes(fcntl.ioctl(self._watch.fd, _FIONREAD, bytes(4)), "little")
@@ -149,7 +149,7 @@ class Output:
 
     def let_go(self) -> None:
         """Let who else holds the pipe write on: closing it would end them."""
-        if not self._ended:
+        if not self._ended and self._watch.fd >= 0:
             self._given = True
             self._loop.spawn(_drain(self._loop, self._watch), name="output of those left behind")
 

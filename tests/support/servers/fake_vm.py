@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+from typing import IO
 
 from shed.backends.qemu.command import AGENT_FD, CONSOLE
 from shed.guest.protocol import (
@@ -25,6 +26,7 @@ from shed.guest.protocol import (
     STDERR,
     STDIN_EOF,
     STDIN_TAKEN,
+    STDOUT_CLOSED,
     FrameDecoder,
     exec_frame,
 )
@@ -129,12 +131,12 @@ def execute(stream: socket.socket, faults: set[str]) -> None:
         assert child.stdin is not None
         assert child.stdout is not None
         assert child.stderr is not None
-        lock = threading.Lock()
+        lock, deaf = threading.Lock(), threading.Event()
         pumps = [
-            threading.Thread(target=pump, args=(stream, lock, *way))
+            threading.Thread(target=pump, args=(stream, lock, deaf, *way))
             for way in ((child.stdout, DATA_FRAME), (child.stderr, STDERR))
         ]
-        threading.Thread(target=feed, args=(stream, lock, decoder, child), daemon=True).start()
+        threading.Thread(target=feed, args=(stream, lock, deaf, decoder, child), daemon=True).start()
         for thread in pumps:
             thread.start()
         for thread in pumps:
@@ -145,7 +147,13 @@ def execute(stream: socket.socket, faults: set[str]) -> None:
     stream.shutdown(socket.SHUT_WR)
 
 
-def feed(stream: socket.socket, lock: threading.Lock, decoder: FrameDecoder, child: subprocess.Popen[bytes]) -> None:
+def feed(
+    stream: socket.socket,
+    lock: threading.Lock,
+    deaf: threading.Event,
+    decoder: FrameDecoder,
+    child: subprocess.Popen[bytes],
+) -> None:
     """Carry standard input; a client that leaves kills the command."""
     assert child.stdin is not None
     taken = 0
@@ -162,6 +170,8 @@ def feed(stream: socket.socket, lock: threading.Lock, decoder: FrameDecoder, chi
                     taken = 0
             elif kind == STDIN_EOF:
                 child.stdin.close()
+            elif kind == STDOUT_CLOSED:
+                deaf.set()
             elif kind == SIGNAL:
                 os.killpg(child.pid, json.loads(payload)["signal"])
         except (OSError, ValueError):
@@ -171,9 +181,12 @@ def feed(stream: socket.socket, lock: threading.Lock, decoder: FrameDecoder, chi
             return
 
 
-def pump(stream: socket.socket, lock: threading.Lock, source: object, kind: int) -> None:
-    """Carry output."""
-    while data := os.read(source.fileno(), 65536):  # type: ignore[attr-defined]
+def pump(stream: socket.socket, lock: threading.Lock, deaf: threading.Event, source: IO[bytes], kind: int) -> None:
+    """Carry output; standard output until nobody reads it."""
+    while data := os.read(source.fileno(), 65536):
+        if kind == DATA_FRAME and deaf.is_set():
+            source.close()
+            return
         with lock:
             stream.sendall(exec_frame(kind, data))
 

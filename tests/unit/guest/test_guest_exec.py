@@ -286,6 +286,19 @@ def test_output_to_its_end(tmp_path: Path) -> None:
         agent.close()
 
 
+def test_standard_output_that_nobody_reads_any_more(host: Host) -> None:
+    """The command's next write fails; standard error and the exit go on.  With a terminal, that is hung up."""
+    command = Command(host, "sh", "-c", "yes; echo ended with $? >&2; exit 5", to_end=True)
+    command.until(b"y\n")
+    command.send(p.STDOUT_CLOSED)
+    result = command.wait()
+    assert (result.stderr, result.exit) == (b"ended with 141\n", {"code": 5})
+    with_terminal = Command(host, "yes", tty=True)
+    with_terminal.until(b"y\r\n")
+    with_terminal.send(p.STDOUT_CLOSED)
+    wait_until(lambda: host.control(op="health")["sessions"] == 0, what="the hangup")
+
+
 def test_a_client_that_goes_while_output_is_waited_for(agent: Agent, tmp_path: Path) -> None:
     """Its session ends at once, although somebody still holds the output."""
     with agent.host() as host:

@@ -24,6 +24,8 @@ from shed.version import VERSION
 
 log = logging.getLogger(__name__)
 _FAREWELL = 1.0
+_LIKE = "OpenSSH_9.9"
+"""What OpenSSH's clients must read to say that nobody reads their output any more; they say it to nobody else."""
 
 
 class Clients:
@@ -41,7 +43,7 @@ class Clients:
         self._options = asyncssh.SSHServerConnectionOptions(
             server_factory=lambda: Client(self),
             server_host_keys=[asyncssh.import_private_key(host_key)],
-            server_version=f"shed_{VERSION}",
+            server_version=f"{_LIKE}_shed_{VERSION}",
             config=None,
             gss_host=None,
             encoding=None,

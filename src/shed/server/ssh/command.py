@@ -46,6 +46,10 @@ class Command:
         """Send a signal to the command's process group."""
         self._send(self._state.signal(number))
 
+    def stdout_closed(self) -> None:
+        """Tell the command that nobody reads its standard output."""
+        self._send(self._state.stdout_closed())
+
     def resize(self, rows: int, columns: int) -> None:
         """Tell the command's terminal its new size."""
         self._send(self._state.resize(rows, columns))

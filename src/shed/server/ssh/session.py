@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+from typing import Any
 
 import asyncssh
 
@@ -47,6 +48,21 @@ class Session(Duplex, asyncssh.SSHServerSession[bytes]):
 
     def pty_requested(self, term_type: str, term_size: tuple[int, int, int, int], term_modes: object) -> bool:
         """Have the command get a terminal."""
+        return True
+
+    def connection_made(self, chan: Any) -> None:
+        """Take the channel, and hear of it what asyncssh does not know."""
+        super().connection_made(chan)
+        chan._process_eow_at_openssh_dot_com_request = self._reader_left  # noqa: SLF001  how asyncssh finds them
+
+    def _reader_left(self, packet: Any) -> bool:
+        """Nobody reads the client's standard output any more: as in ``ssh shed-dev yes | head -1``.
+
+        OpenSSH's clients say so, take all that still comes, and throw it away.
+        """
+        packet.check_end()
+        if self._command is not None:
+            self._command.stdout_closed()
         return True
 
     def shell_requested(self) -> bool:
