@@ -54,6 +54,7 @@ def test_exec_frames_have_their_numbers() -> None:
             "STDIN_EOF",
             "STDERR",
             "STDIN_TAKEN",
+            "STDOUT_CLOSED",
         )
     ]
     assert f"{protocol.STDIN_WINDOW} bytes" in PROTOCOL

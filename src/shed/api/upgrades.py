@@ -71,6 +71,7 @@ FRAMES = (
     Frame(protocol.SIGNAL, "signal", "client", Signal),
     Frame(protocol.DATA_FRAME, "stdin", "client", "bytes of standard input; empty: keepalive"),
     Frame(protocol.STDIN_EOF, "stdin end", "client", "empty; signals and resizes may follow"),
+    Frame(protocol.STDOUT_CLOSED, "stdout closed", "client", "empty; nobody reads it any more, so writes to it fail"),
     Frame(protocol.DATA_FRAME, "stdout", "server", "bytes of standard output, or of the terminal; empty: keepalive"),
     Frame(protocol.STDERR, "stderr", "server", "bytes of standard error"),
     Frame(
