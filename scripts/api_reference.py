@@ -22,6 +22,7 @@ _NOUNS = (
     ("What happens", ("/api/events",)),
     ("Sheds", ("/api/sheds", "/api/sessions")),
     ("What sheds may reach", ("/api/egress",)),
+    ("Secrets", ("/api/secrets",)),
     ("Images", ("/api/images",)),
     ("Tokens and keys", ("/api/tokens", "/api/ssh-keys")),
 )

@@ -91,6 +91,7 @@ GROUPS: tuple[tuple[str, int, int, Codes], ...] = (
         "SSH_KEY_NOT_FOUND": ("No such key was let in.", "see: shed ssh-key list"),
         "UNKNOWN_EGRESS_PROFILE": ("There is no egress profile of that name.", "see: shed egress profile list"),
         "PORT_NOT_PUBLISHED": ("The shed has no such port to take away.", "see: shed ports NAME"),
+        "UNKNOWN_SECRET": ("There is no secret of that name.", "see: shed secret list"),
         "UNKNOWN_PROFILE": ("The file of tunnels has no such profile.", "see ~/.shed/tunnels.yaml"),
     }),
     ("ConflictError", 409, 1, {
@@ -111,6 +112,8 @@ GROUPS: tuple[tuple[str, int, int, Codes], ...] = (
                               "put the folder back and start the shed again"),
         "EGRESS_PROFILE_FIXED": ("The egress profile is built in or configured.", "choose another name"),
         "EGRESS_PROFILE_IN_USE": ("A shed has the egress profile.", "give it another first: shed egress set"),
+        "SECRET_IN_USE": ("A shed has the secret.", "take it from the shed first: shed secret take"),
+        "SECRETS_CLASH": ("Two secrets of a shed have the same environment variable.", "give one another: --variable"),
         "IMAGE_IN_USE": ("Something still needs the image.", "delete what the message names first"),
         "NAME_TAKEN": ("The name means another image.", "choose another, or add --force to take it"),
         "LAYERS_MISSING": ("The layers of the image are not here.", "get them: shed image pull REF --with-layers"),
@@ -129,6 +132,7 @@ GROUPS: tuple[tuple[str, int, int, Codes], ...] = (
     ("DataError", 422, 1, {
         "EGRESS_PROFILE_DAMAGED": ("The stored rules of an egress profile cannot be read.",
                                    "set it again: shed egress profile set"),
+        "SECRET_DAMAGED": ("A stored secret cannot be read.", "set it again: shed secret set"),
         "INVALID_DATA": ("Bytes are not what they claim to be: a damaged blob, a bad manifest, a hostile archive.", ""),
         "EROFS_INVALID": ("The file system image breaks a rule of its format.",
                           "whoever made the image must build it again, with a current shed"),
@@ -234,6 +238,7 @@ GROUPS: tuple[tuple[str, int, int, Codes], ...] = (
         "UNAVAILABLE": ("Something that is needed is not there now.", "try again"),
         "NO_RELAY": ("The relay of the sheds' network does not run, or does not answer.",
                      "see logs/netd.log in the data directory; until it runs nothing leaves a shed"),
+        "SECRET_UNAVAILABLE": ("The value of a secret cannot be had from where it comes from.", "mend that, or set it"),
         "TIMEOUT": ("The server did not answer in time.", "is the machine up, and reachable?"),
         "SERVER_NOT_RUNNING": ("No server listens at the address.", "start it: shed server start"),
         "SERVER_SILENT": ("What listens at the socket does not answer as a server.", "see the server's log"),

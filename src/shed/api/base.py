@@ -16,17 +16,23 @@ VERSION_HEADER = "Shed-Api-Version"
 
 
 def says(
-    description: str, *, optional: bool = False, code: str | None = None, deprecated: bool = False, **schema: Any
+    description: str,
+    *,
+    optional: bool = False,
+    code: str | None = None,
+    deprecated: bool = False,
+    secret: bool = False,
+    **schema: Any,
 ) -> Meta:
     """Return the description of a member.
 
     An `optional` member of an answer is left out when it has its default.  `schema` is what JSON Schema says of the
     member beyond its type: rules that the server checks where it uses it.  `code` is that of the error for a value that
-    its type does not allow.
+    its type does not allow.  A `secret` one is not told in an error.
     """
     if deprecated:
         schema["deprecated"] = True
-    extra = {key: value for key, value in (("optional", optional), ("code", code)) if value}
+    extra = {key: value for key, value in (("optional", optional), ("code", code), ("secret", secret)) if value}
     return Meta(description=description, extra_json_schema=schema or None, extra=extra or None)
 
 

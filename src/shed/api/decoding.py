@@ -112,7 +112,8 @@ def _explain(message: str, values: dict[str, Any], kind: type[Struct], what: str
         extra, expected = _extra(fields[name]), _expected(fields[name])
         value = values[name]
         shown = repr(value) if isinstance(value, int | float) else repr(told(value, _SHOWN))
-        raise UsageError(f"{name} must be {expected}", code=extra.get("code"), hint=f"it is {shown}")
+        hint = "" if extra.get("secret") else f"it is {shown}"
+        raise UsageError(f"{name} must be {expected}", code=extra.get("code"), hint=hint)
     if missing := _MISSING.search(message):
         name = missing[1]
         extra = _extra(fields[name])
@@ -131,7 +132,7 @@ def _unknown(kind: type[Struct], name: str, what: str) -> UsageError:
     return UsageError(f"unknown member {told(name, _SHOWN)!r} {what}".rstrip(), hint=hint)
 
 
-def _extra(kind: msgspec.inspect.Type) -> dict[str, str]:
+def _extra(kind: msgspec.inspect.Type) -> dict[str, Any]:
     """Return what `shed.api.base.says` notes of a member for this module."""
     if not isinstance(kind, msgspec.inspect.Metadata):
         return {}

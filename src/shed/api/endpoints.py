@@ -14,6 +14,7 @@ from shed.api import access, egress, eventlog, images, ports, server, sheds, upg
 from shed.api.access import Right
 from shed.api.base import NoBody, Nothing, WorkParams
 from shed.api.endpoint import Endpoint, Old, delete, get, post
+from shed.api.secret_endpoints import CHANGE_SHED_SECRETS, LIST_SECRETS, REMOVE_SECRET, SET_SECRET  # noqa: F401
 
 _FORCED = Old("query", "force", "force")
 _REF = (Old("query", "ref", "image"), Old("path", "ref", "image"))

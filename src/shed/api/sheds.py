@@ -55,6 +55,7 @@ class Shed(PartialAnswer, kw_only=True, frozen=True):
         list[str], says("Ports of the host that lead into it: `ADDRESS:PORT:SHEDPORT`.", optional=True)
     ] = []
     host_ports: Annotated[list[str], says("Ports of the host that it reaches: `PORT:SHEDPORT`.", optional=True)] = []
+    secrets: Annotated[list[str], says("Names of the secrets that are put into its requests.", optional=True)] = []
     boot: Annotated[
         str, says("How its VM came up: `warm` or `cold`.  In the answer to a create or a start.", optional=True)
     ] = ""
@@ -108,6 +109,10 @@ class CreateShed(Body, kw_only=True, frozen=True, forbid_unknown_fields=True):
     host_ports: Annotated[
         list[HostPortText] | None,
         says("Ports of the host's loopback that it reaches as `host.shed.internal`.  Needs the right `admin`."),
+    ] = None
+    secrets: Annotated[
+        list[str] | None,
+        says("Names of the secrets that the relay is to put into its requests.  Needs the right `admin`."),
     ] = None
     timeout: Annotated[
         float | None,

@@ -4,6 +4,7 @@
     rehearse    {}             warm up: go through a start, so that the real one is quicker; the disks are exchanged
                                afterwards
     configure   {…}            make this machine a shed (`shed.guest.configure` says what it takes), once
+    equip       {"variables", "authorities"}  what configure takes of these, for the commands that start from now on
     health      {}             how it is
     clock       {"adjust": s}  put the wall clock forward by so many seconds, if given; answers {"now"}: seconds since
                                1970
@@ -54,6 +55,7 @@ class Control:
             "rest": self._quiesce,
             "rehearse": self._warm_up,
             "configure": self._configure,
+            "equip": self._equip,
             "health": self._health,
             "clock": self._clock,
             "sync": self._sync,
@@ -128,6 +130,16 @@ class Control:
         except ValueError:
             self._shed.phase = state.HELLO
             raise
+
+    async def _equip(self, request: Answer) -> Answer:
+        from shed.guest.configure import trust
+        from shed.guest.configure.request import authorities, texts
+
+        if self._shed.phase != state.READY:
+            raise RefusedError("NOT_CONFIGURABLE", f"this machine is {self._shed.phase}")
+        variables = texts(request, "variables")
+        self._shed.outfit = {**trust.install(authorities(request)), **variables}
+        return {}
 
     async def _health(self, _request: Answer) -> Answer:
         return {

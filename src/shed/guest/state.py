@@ -36,6 +36,8 @@ class State:
         self.no_user = ""
         """Why commands have to say whom they run as: empty when `user` is who they run as."""
         self.env: dict[str, str] = {}
+        self.outfit: dict[str, str] = {}
+        """Variables that may change: they win over `env`."""
         self.folders = ["/workspace"]
         """Where commands start, best first."""
         self.init = "agent"

@@ -49,6 +49,8 @@ root.
 """
 _SECTOR = 512
 """Bytes, of which the guest sees its disks' sizes in full."""
+_EQUIP = 10.0
+"""Seconds for a guest that runs to change what its commands have."""
 _LEAST = 1.0
 """Seconds that a guest gets to be ready, however late its first word was."""
 
@@ -74,13 +76,13 @@ def machine(record: Record, image: BootImage, folders: Folders) -> Machine:
 class Outfit:
     """What a guest is told beside what its machine is."""
 
-    env: dict[str, str] = field(default_factory=dict)
-    """Variables of every command."""
+    variables: dict[str, str] = field(default_factory=dict)
+    """More variables of every command."""
     authorities: list[dict[str, str]] = field(default_factory=list)
     """Certificates that programs there are to trust: what `shed.guest.configure.request.Authority` takes."""
 
 
-Equip = Callable[[Record, Folders], Awaitable[Outfit]]
+Equip = Callable[[Record], Awaitable[Outfit]]
 """Returns the outfit of a shed."""
 
 
@@ -108,7 +110,7 @@ async def boot(
     On any failure the VM is gone again, its console log is kept, and the error says where.
     """
     vm = machine(record, image, folders)
-    outfit, settings = await equip(record, folders), ImageSettings.of(image.config)
+    outfit, settings = await equip(record), ImageSettings.of(image.config)
     with warm.starting() if warm is not None else contextlib.nullcontext():
         sources = [] if warm is None else await warm.sources(vm)
         for source in sources:
@@ -234,7 +236,8 @@ async def configure(
             user="shed",
             workspace=workspace.TARGET,
             folder="" if record.local_dir else settings.folder,  # a folder that was asked for goes first
-            env={**settings.env, **environment(record, outfit)},
+            env={**settings.env, "SHED_NAME": record.name, "SHED_WORKSPACE": workspace.TARGET},
+            variables=outfit.variables,
             authorities=outfit.authorities,
         )
     except BackendError as error:
@@ -244,9 +247,18 @@ async def configure(
     log.info("shed %s: guest ready, steps %s", record.name, told(answer.get("steps"), 1000))
 
 
-def environment(record: Record, outfit: Outfit) -> dict[str, str]:
-    """Return the variables of every command in a shed."""
-    return {**outfit.env, "SHED_NAME": record.name, "SHED_WORKSPACE": workspace.TARGET}
+async def equip_again(connection: Connection, outfit: Outfit) -> bool:
+    """Have the commands that start in a running guest from now on have another outfit.
+
+    Return whether its agent can do that: one of an earlier version cannot.  Raises `BackendError`.
+    """
+    try:
+        await control(connection, "equip", wait=_EQUIP, **asdict(outfit))
+    except BackendError as error:
+        if error.code != "UNKNOWN_OPERATION":
+            raise
+        return False
+    return True
 
 
 def _mac(record: Record) -> str:
@@ -272,7 +284,7 @@ async def attach(
         state = (await control(connection, "health", wait=wait)).get("state")
         if state == "hello":
             settings = ImageSettings.of((await in_thread(resolve, record.lower_digest)).config)
-            upper, outfit = Disk(folders.upper, read_only=False), await equip(record, folders)
+            upper, outfit = Disk(folders.upper, read_only=False), await equip(record)
             await configure(connection, record, settings, backend, [upper], outfit=outfit, wait=wait)
         elif state != "ready":
             hint = "try again when it is down" if state == "stopping" else ""

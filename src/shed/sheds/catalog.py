@@ -121,6 +121,10 @@ class Catalog:
         """Return the names of the sheds that have an egress profile."""
         return [record.name for record in self.records() if profile in record.egress_profiles]
 
+    def with_secret(self, secret: str) -> Sequence[str]:
+        """Return the names of the sheds that have a secret."""
+        return [record.name for record in self.records() if secret in (record.secrets or ())]
+
     def folders(self, name: str) -> Folders:
         """Return the folders of `name`, be there a shed or not.  Raises `UsageError` for what is no name."""
         return Folders(self._paths, check_shed_name(name))

@@ -58,6 +58,7 @@ class Plan:
     egress: list[str]
     ports: list[Published]
     host_ports: list[HostPort]
+    secrets: list[str]
 
 
 def plan(request: CreateShed, settings: Settings) -> Plan:
@@ -93,6 +94,7 @@ def plan(request: CreateShed, settings: Settings) -> Plan:
         list(settings.egress_default if request.egress is None else dict.fromkeys(request.egress)),
         [Published.parse(text) for text in request.ports or ()],
         [HostPort.parse(text) for text in request.host_ports or ()],
+        list(dict.fromkeys(request.secrets or ())),
     )
 
 
@@ -218,6 +220,7 @@ def _save_record(folders: Folders, image: BootImage, wanted: Plan, backend: str)
         egress=wanted.egress,
         ports=[str(port) for port in wanted.ports] or None,
         host_ports=[str(port) for port in wanted.host_ports] or None,
+        secrets=wanted.secrets or None,
         guest_uid=uid,
         guest_gid=gid,
     )

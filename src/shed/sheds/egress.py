@@ -9,6 +9,7 @@ import os
 import socket
 import threading
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,17 +20,17 @@ from shed.backends.interface import Backend
 from shed.config.paths import Paths
 from shed.config.server import Settings
 from shed.egress import decisions, wire
+from shed.egress.hostports import HostPort
 from shed.egress.netdfiles import DECISIONS
 from shed.egress.orders import Orders
-from shed.egress.policy import Profile, check_names
+from shed.egress.policy import Policy, check_names
 from shed.egress.process import NetdProcess
-from shed.egress.store import ProfileStore
 from shed.errors import ShedError
 from shed.progress import Progress
 from shed.proxies import Proxy
 from shed.sheds.events import Events
 from shed.sheds.metadata import Record, load
-from shed.sheds.outfits import Outfits
+from shed.sheds.terms import Terms
 from shed.threads import in_thread
 
 log = logging.getLogger(__name__)
@@ -37,7 +38,6 @@ MOST_DECISIONS = 10_000
 """Entries of the log that one answer has."""
 _AGAIN = 1.0
 """Seconds after which the relay is looked for again when it does not start."""
-_NOTHING = {"rules": [{"deny": "*"}, {"deny": "0.0.0.0/0"}, {"deny": "::/0"}]}
 Running = Callable[[], Iterable[tuple[Record, Path]]]
 """Returns the sheds that run, and the folders of their VMs."""
 
@@ -50,16 +50,16 @@ class Egress:
         paths: Paths,
         backend: Backend,
         settings: Settings,
-        outfits: Outfits,
+        terms: Terms,
         running: Running,
         *,
         closed: Callable[[int], bool],
         events: Events,
     ) -> None:
         self._running = running
-        self._outfits = outfits
+        self._terms = terms
         self._events = events
-        self.profiles = ProfileStore(paths.data / "egress", settings.egress_profiles)
+        self.profiles = terms.profiles
         self.default = settings.egress_default
         self._closed = closed
         self.proxy = _proxy(settings)
@@ -84,26 +84,13 @@ class Egress:
 
     async def begin(self, record: Record, state_dir: Path, progress: Progress) -> None:
         """Have the network of a VM that has just come up lead to the relay; if that fails, it leads nowhere."""
+        for problem in await in_thread(self._terms.secrets.problems, record):
+            progress.warn(problem)
         try:
             await self._lead(record, state_dir)
         except ShedError as error:
             progress.warn(f"shed {record.name!r} has no network: {error}")
             log.warning("shed %s has no network: %s", record.name, error)
-
-    async def apply(self, profile: str) -> None:
-        """Have the sheds that have a profile be ruled by what it says now.
-
-        Raises `UnavailableError` when that failed for one of them; the others are ruled all the same.
-        """
-        failed: ShedError | None = None
-        for record, _ in await asyncio.to_thread(lambda: list(self._running())):
-            if profile in record.egress_profiles:
-                try:
-                    self.tell_rules(record, await self.change(record))
-                except ShedError as error:
-                    failed = failed or error
-        if failed is not None:
-            raise failed
 
     async def _lead(self, record: Record, state_dir: Path) -> None:
         if self._networks is not None and self._networks.problem() is None:
@@ -113,6 +100,7 @@ class Egress:
         """Have the rules of `record` hold for its running VM from now on; return how many connections that has cut."""
         if self._networks is None or self._networks.problem() is not None:
             return 0
+        await in_thread(self._terms.secrets.problems, record)  # what takes time does so before others have to wait
         return await in_thread(self._rule, record.name)
 
     def tell_rules(self, record: Record, cut: int) -> None:
@@ -131,8 +119,8 @@ class Egress:
 
     def rules(self, record: Record) -> list[str]:
         """Return the rules of a shed in the order in which they are asked."""
-        orders = self._orders(record)
-        return [f"host-port {port}" for port in orders.host_ports] + [str(rule) for rule in orders.policy.rules]
+        rules = Policy.of(self._terms.profiles_of(record)).rules
+        return [f"host-port {port}" for port in self._host_ports(record)] + [str(rule) for rule in rules]
 
     def connections(self, name: str) -> int:
         """Return how many connections a shed has now."""
@@ -223,15 +211,10 @@ class Egress:
         return load(self._instances / name)
 
     def _orders(self, record: Record) -> Orders:
-        """Return what holds for a shed.  A profile that is gone denies everything: nobody knows what it denied."""
-        known = self.profiles.all()
-        profiles = tuple(known.get(name) or Profile.parse(name, _NOTHING) for name in record.egress_profiles)
-        return Orders(
-            profiles,
-            extra_authorities=self._outfits.extra_authorities(),
-            proxy=self.proxy,
-            host_ports=tuple(port for port in record.open_host_ports if not self._closed(port.port)),
-        )
+        return replace(self._terms.orders(record), proxy=self.proxy, host_ports=self._host_ports(record))
+
+    def _host_ports(self, record: Record) -> tuple[HostPort, ...]:
+        return tuple(port for port in record.open_host_ports if not self._closed(port.port))
 
 
 def _kind(decision: Decision) -> str:

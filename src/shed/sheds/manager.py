@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Coroutine
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -29,6 +29,7 @@ from shed.sheds import lifecycle, metadata, rename
 from shed.sheds.admission import Admission
 from shed.sheds.boot import attach
 from shed.sheds.catalog import Catalog, View, load, missing
+from shed.sheds.changes import Changes
 from shed.sheds.clock import keep_clocks
 from shed.sheds.consoles import keep_short
 from shed.sheds.create import Ensure, Resolve, create, plan
@@ -38,9 +39,9 @@ from shed.sheds.events import Events
 from shed.sheds.folders import Folders
 from shed.sheds.guests import Guests, Tell
 from shed.sheds.link import Link
-from shed.sheds.outfits import Outfits
 from shed.sheds.ports import Ports
 from shed.sheds.room import Room
+from shed.sheds.terms import Terms
 from shed.sheds.update import update
 from shed.sheds.warm import WarmStart
 from shed.threads import in_thread
@@ -81,15 +82,17 @@ class Manager:
         """What there is to read about sheds."""
         self.guests = Guests(self.link, self._names)
         """Streams into those that run."""
-        self.outfits = Outfits(self._settings)
-        """What their guests are told."""
+        self.terms = Terms(paths, self._settings)
+        """What holds for them."""
         self.events = Events()
         """What happens to them."""
         self.ports = Ports(self.guests, self._settings, self.catalog.records)
         """Ports of this host that lead to them."""
         running, closed = self.catalog.running, self.ports.is_closed
-        self.egress = Egress(paths, backend, self._settings, self.outfits, running, closed=closed, events=self.events)
+        self.egress = Egress(paths, backend, self._settings, self.terms, running, closed=closed, events=self.events)
         """What they may reach."""
+        self.changes = Changes(self._holding, backend, self.catalog, self.terms, self.egress)
+        """Changes of what holds for them."""
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
@@ -110,6 +113,7 @@ class Manager:
         self._background(self._room.keep(), "room")
         self._background(self.egress.keep(), "network")
         self._background(self.ports.keep(), "published ports")
+        self._background(self.changes.keep_secrets(), "secrets")
         for name in places.leftovers(self._paths):
             self._background(self._sweep(name), f"sweep {name}")
         for name in places.names(self._paths):
@@ -131,6 +135,7 @@ class Manager:
         wanted = plan(request, self._settings)
         await in_thread(self.egress.check, wanted.egress)
         await in_thread(self.ports.check, wanted.name, wanted.ports, wanted.host_ports)
+        await in_thread(self.terms.secrets.check, wanted.secrets)
         entry = self._entry(wanted.name)
         if entry.doing == "create":
             raise ConflictError(
@@ -146,7 +151,7 @@ class Manager:
                 self._backend,
                 self._resolve,
                 self._ensure,
-                equip=self.outfits.of,
+                equip=self.terms.equip,
                 admission=self._admission,
                 warm=self._warm,
                 progress=progress,
@@ -289,7 +294,7 @@ class Manager:
                 self._backend,
                 self._resolve,
                 None if cold else self._warm,
-                equip=self.outfits.of,
+                equip=self.terms.equip,
                 admission=self._admission,
                 force=force,
                 wait=self._settings.start_timeout,
@@ -299,20 +304,6 @@ class Manager:
             await self.egress.begin(record, folders.instance, progress)
         self.events.tell("shed.started", record.name)
         return record, booted.way
-
-    async def set_egress(self, name: str, profiles: Sequence[str]) -> int:
-        """Have the shed be ruled by these profiles from now on; return how many connections that has cut.
-
-        Raises `NotFoundError` for the shed, and for a profile that there is not.
-        """
-        await in_thread(self.egress.check, profiles)
-        async with self._holding(name, "egress") as (folders, _):
-            record = replace(load(folders), egress=list(dict.fromkeys(profiles)))
-            await in_thread(metadata.save, folders.instance, record)
-            running = self._backend.liveness(folders.instance) is Liveness.OURS
-            cut = await self.egress.change(record) if running else 0
-            self.egress.tell_rules(record, cut)
-            return cut
 
     async def change_ports(self, name: str, change: ChangePorts) -> int:
         """Publish ports of a shed, or no more, and open or close ports of the host to it.
@@ -328,7 +319,7 @@ class Manager:
     async def _attach(self, name: str) -> Connection:
         folders = self.catalog.folders(name)
         try:
-            wait, equip = self._settings.start_timeout, self.outfits.of
+            wait, equip = self._settings.start_timeout, self.terms.equip
             return await attach(self._backend, load(folders), folders, self._resolve, equip=equip, wait=wait)
         except BackendError as error:
             error.hint = error.hint or f"see `shed logs {name}`; `shed stop {name}` ends it, whatever it does"

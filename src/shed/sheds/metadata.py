@@ -59,6 +59,8 @@ class Record:
     """Ports of the host that lead to ports of the shed, see `shed.sheds.portspec`; None for none."""
     host_ports: list[str] | None = None
     """Ports of the host that the shed reaches, see `shed.egress.hostports`; None for none."""
+    secrets: list[str] | None = None
+    """Names of the secrets that the relay puts into its requests; None for none."""
     guest_uid: int = 0
     guest_gid: int = 0
     """The guest user who stands for the owner of `local_dir`."""

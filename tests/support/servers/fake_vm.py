@@ -104,6 +104,10 @@ def control(stream: socket.socket, faults: set[str]) -> None:
                 say(json.dumps(request))
                 STATE["state"] = "ready"
                 STATE["name"] = request["name"]
+        if request["op"] == "equip":
+            say(json.dumps(request))
+            if "old" in faults:
+                answer = {"ok": False, "code": "UNKNOWN_OPERATION", "error": "this agent knows no operation 'equip'"}
         if request["op"] == "clock":
             adjust = request.get("adjust", 0.0)
             CLOCK.append(CLOCK.pop() + adjust if CLOCK else -100.0 if "late" in faults else 0.0)

@@ -139,6 +139,7 @@ def test_each_route_says_what_right_it_takes() -> None:
         "GET /api/tokens", "POST /api/tokens", "DELETE /api/tokens/{token}",
         "POST /api/egress/profiles/{profile}", "DELETE /api/egress/profiles/{profile}", "POST /api/sheds/{name}/egress",
         "POST /api/sheds/{name}/ports",
+        "POST /api/secrets/{secret}", "DELETE /api/secrets/{secret}", "POST /api/sheds/{name}/secrets",
         "GET /api/ssh-keys", "POST /api/ssh-keys", "DELETE /api/ssh-keys/{fingerprint}",
     }  # fmt: skip
     readers = {name for name, right in rights.items() if right == "read"}
@@ -183,6 +184,8 @@ def test_rights_by_token(server: Running) -> None:
             trusting()
     with pytest.raises(ForbiddenError, match="neither in the store nor in the configuration"):
         user.create("sneaky", image="registry.example/evil:1")
+    with pytest.raises(ForbiddenError, match="a secret needs the right 'admin'"):
+        user.create("sneaky", secrets=["key"])
     with pytest.raises(ForbiddenError, match="force needs"):
         user.create("sneaky", force=True)
     with pytest.raises(ForbiddenError, match="force needs"):

@@ -20,6 +20,7 @@ from shed.progress import Progress
 from shed.sheds.egress import Egress
 from shed.sheds.events import Events
 from shed.sheds.metadata import Record, save
+from shed.sheds.terms import Terms
 from support.waiting import until
 
 RECORD = Record(
@@ -75,12 +76,11 @@ def egress(paths: Paths, netd: Netd, monkeypatch: pytest.MonkeyPatch) -> Egress:
     """Return what rules sheds on a backend that has networks."""
     networks: Any = SimpleNamespace(problem=lambda: None, sockets=lambda _: [])
     backend: Any = SimpleNamespace(capabilities=SimpleNamespace(networks=networks))
-    outfits: Any = SimpleNamespace(extra_authorities=lambda: ())
     made = Egress(
         paths,
         backend,
         Settings(),
-        outfits,
+        Terms(paths, Settings()),
         lambda: [(RECORD, paths.instances / "dev")],
         closed=lambda port: port == CLOSED,
         events=Events(),

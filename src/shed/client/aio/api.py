@@ -10,6 +10,7 @@ from shed.client.address import Address
 from shed.client.aio import driver
 from shed.client.aio.network import AsyncNetworkApi
 from shed.client.aio.requests import AsyncExchange, request, work
+from shed.client.aio.secrets import AsyncSecretsApi
 from shed.client.config import resolve
 from shed.client.messages import image_query, object_of, objects_of, shed_target
 from shed.client.transport import ANSWER_TIMEOUT
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 _SSH_KEYS = "/api/ssh-keys"
 
 
-class AsyncApi(AsyncNetworkApi):
+class AsyncApi(AsyncNetworkApi, AsyncSecretsApi):
     """Talks to one server: the one named, or whichever `shed.client.config.resolve` finds.
 
     The local one is started when needed.  Every method raises the `ShedError` that the server answers with, and
@@ -146,6 +147,7 @@ class AsyncApi(AsyncNetworkApi):
         egress: list[str] | None = None,
         ports: list[str] | None = None,
         host_ports: list[str] | None = None,
+        secrets: list[str] | None = None,
         timeout: float | None = None,
         cold: bool = False,
         force: bool = False,
@@ -157,6 +159,7 @@ class AsyncApi(AsyncNetworkApi):
         `local_dir` is an absolute path on the server's machine, `local_dir_mode` one of ``rw``, ``ro`` and ``git-rw``,
         `labels` are short texts by name, kept with the shed and shown with it, `egress` are the names of the profiles
         that rule what it reaches, `ports` and `host_ports` as for `change_ports`,
+        `secrets` the names of secrets that it may use (that needs the right to administer),
         `timeout` the seconds after which the server gives up and undoes all.  `cold` has its VM booted, whatever it
         could be restored from; `force` has it started on a host that is short of memory, too.  `trust_kernel` lets the
         kernel and the initrd of the image boot there from then on; that needs the right to administer.
@@ -172,6 +175,7 @@ class AsyncApi(AsyncNetworkApi):
             egress=egress,
             ports=ports,
             host_ports=host_ports,
+            secrets=secrets,
             labels=labels,
             timeout=timeout,
             cold=cold,

@@ -13,6 +13,7 @@ from shed.client.messages import image_query, object_of, objects_of, shed_target
 from shed.client.sync import driver
 from shed.client.sync.network import NetworkApi
 from shed.client.sync.requests import Exchange, request, work
+from shed.client.sync.secrets import SecretsApi
 from shed.client.transport import ANSWER_TIMEOUT
 from shed.errors import NotFoundError, UnavailableError
 from shed.names import check_session_name, check_shed_name, check_token_name
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 _SSH_KEYS = "/api/ssh-keys"
 
 
-class Api(NetworkApi):
+class Api(NetworkApi, SecretsApi):
     """Talks to one server: the one named, or whichever `shed.client.config.resolve` finds.
 
     The local one is started when needed.  Every method raises the `ShedError` that the server answers with, and
@@ -147,6 +148,7 @@ class Api(NetworkApi):
         egress: list[str] | None = None,
         ports: list[str] | None = None,
         host_ports: list[str] | None = None,
+        secrets: list[str] | None = None,
         timeout: float | None = None,
         cold: bool = False,
         force: bool = False,
@@ -158,6 +160,7 @@ class Api(NetworkApi):
         `local_dir` is an absolute path on the server's machine, `local_dir_mode` one of ``rw``, ``ro`` and ``git-rw``,
         `labels` are short texts by name, kept with the shed and shown with it, `egress` are the names of the profiles
         that rule what it reaches, `ports` and `host_ports` as for `change_ports`,
+        `secrets` the names of secrets that it may use (that needs the right to administer),
         `timeout` the seconds after which the server gives up and undoes all.  `cold` has its VM booted, whatever it
         could be restored from; `force` has it started on a host that is short of memory, too.  `trust_kernel` lets the
         kernel and the initrd of the image boot there from then on; that needs the right to administer.
@@ -173,6 +176,7 @@ class Api(NetworkApi):
             egress=egress,
             ports=ports,
             host_ports=host_ports,
+            secrets=secrets,
             labels=labels,
             timeout=timeout,
             cold=cold,

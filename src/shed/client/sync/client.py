@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 from collections.abc import Iterator, Mapping
 
 from shed.api import access, server, sheds
@@ -70,6 +69,7 @@ class Client:
         egress: list[str] | None = None,
         ports: list[str] | None = None,
         host_ports: list[str] | None = None,
+        secrets: list[str] | None = None,
         timeout: float | None = 600.0,
         cold: bool = False,
         force: bool = False,
@@ -80,14 +80,13 @@ class Client:
 
         Without `name` it gets one of its own.  `local_dir` is a folder of the server's machine, mounted at
         ``/workspace``, which may be written (`local_dir_mode` ``rw``), also git's settings and hooks (``git-rw``), or
-        only be read (``ro``).  `labels` are short texts by name, kept with the shed and shown with it.
-        `egress` names the profiles that rule what it reaches.  `ports` are ports of the server's machine that lead into
-        it (``[ADDRESS:][PORT:]SHEDPORT``), `host_ports` those that it reaches (``PORT[:SHEDPORT]``).  What is None is
-        the server's to choose; after `timeout` seconds the server gives up and undoes all.  `cold` has its VM booted,
-        whatever it could be restored from; `force` has it started on a host that is short of memory, too.
-        `trust_kernel` lets the kernel and the initrd of the image boot there from then on.
+        only read (``ro``).  `labels` are short texts by name.  `egress` names the profiles that rule what it reaches,
+        `secrets` those that it may use.  `ports` are ports of the server's machine that lead into it
+        (``[ADDRESS:][PORT:]SHEDPORT``), `host_ports` those that it reaches (``PORT[:SHEDPORT]``).  What is None is the
+        server's to choose.  After `timeout` seconds all is undone.  `cold` boots its VM, `force` starts it on a host
+        that is short of memory, too, `trust_kernel` lets the image's kernel boot there from then on.
         """
-        chosen = name or f"sdk-{secrets.token_hex(5)}"
+        chosen = name or f"sdk-{os.urandom(5).hex()}"
         try:
             made = self.api.create(
                 chosen,
@@ -100,6 +99,7 @@ class Client:
                 egress=egress,
                 ports=ports,
                 host_ports=host_ports,
+                secrets=secrets,
                 labels=labels,
                 timeout=timeout,
                 cold=cold,

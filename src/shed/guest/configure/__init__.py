@@ -73,7 +73,7 @@ async def configure(
             identity.settle("", request.hostname)
         watch.lap("identity")
         _write_resolv_conf(loop, request.network)
-        trusting = trust.install(request.authorities)
+        shed.outfit = {**trust.install(request.authorities), **request.variables}
         watch.lap("trust")
         for mount in request.mounts:
             mounts.mount_share(mount)
@@ -91,7 +91,7 @@ async def configure(
     shed.name, shed.user, shed.env, shed.folders, shed.init = (
         request.name,
         user,
-        {**request.env, **trusting},
+        request.env,
         [folder for folder in (request.folder, request.workspace) if folder],
         init_mode,
     )

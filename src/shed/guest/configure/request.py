@@ -13,6 +13,7 @@
     workspace   where commands start; made when it is not there
     folder      where they start if it is there, before the workspace
     env         variables of every command
+    variables   more variables, which may change while the shed runs, as may what follows
     authorities [{"id", "pem", "subject"}]: certificates of authorities to trust; a name for their files, and the hash
                 of the subject by which OpenSSL looks for it
 
@@ -108,7 +109,8 @@ class Request:
         for key, folder in (("workspace", self.workspace), ("folder", self.folder or "/")):
             if not folder.startswith("/"):
                 raise ValueError(f"{key}: must be an absolute folder")
-        self.env = _strings(value.get("env"))
+        self.env = texts(value, "env")
+        self.variables = texts(value, "variables")
         self.authorities = authorities(value)
 
 
@@ -150,13 +152,15 @@ def _sizes(value: object) -> list[int]:
     return value
 
 
-def _strings(value: object) -> dict[str, str]:
+def texts(request: dict[str, object], key: str) -> dict[str, str]:
+    """Return the variables that a member of a request has.  Raises `ValueError`."""
+    value = request.get(key)
     if value is None:
         return {}
     if not isinstance(value, dict) or not all(
         isinstance(text, str) and "\0" not in text for item in value.items() for text in item
     ):
-        raise ValueError("env: an object of strings is needed")
+        raise ValueError(f"{key}: an object of strings is needed")
     return value
 
 

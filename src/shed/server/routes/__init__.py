@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from shed.server.app import Route
-from shed.server.routes import access, egress, events, images, ports, server, sheds
+from shed.server.routes import access, egress, events, images, ports, secrets, server, sheds
 
 ROUTES: tuple[Route, ...] = (
     *server.ROUTES,
@@ -13,4 +13,5 @@ ROUTES: tuple[Route, ...] = (
     *images.ROUTES,
     *egress.ROUTES,
     *ports.ROUTES,
+    *secrets.ROUTES,
 )

@@ -36,7 +36,7 @@ async def set_profile(server: Server, call: Call[api.ProfileParams, api.SetProfi
     document: dict[str, Any] = {"rules": rules, "log": call.body.log}
     egress = server.manager.egress
     profile = await asyncio.to_thread(egress.profiles.set, call.params.profile, document)
-    await egress.apply(profile.name)
+    await server.manager.changes.profile_changed(profile.name)
     return _shown(profile)
 
 
@@ -70,7 +70,7 @@ async def show(server: Server, call: Call[ShedParams, NoBody]) -> api.ShedEgress
 async def change(server: Server, call: Call[ShedParams, api.SetShedEgress]) -> api.ChangedEgress:
     """Rule a shed by other profiles, at once."""
     name = call.params.name
-    cut = await server.manager.set_egress(name, list(call.body.profiles))
+    cut = await server.manager.changes.set_profiles(name, list(call.body.profiles))
     return api.ChangedEgress(name=name, profiles=server.manager.catalog.record(name).egress_profiles, cut=cut)
 
 

@@ -52,6 +52,8 @@ async def create(server: Server, call: Call[WorkParams, api.CreateShed]) -> Work
         call.caller.require(Right.ADMIN, "an egress profile of its own choice")
     if wanted.ports or wanted.host_ports:
         call.caller.require(Right.ADMIN, "a port of the host")
+    if wanted.secrets:
+        call.caller.require(Right.ADMIN, "a secret")
     if wanted.force:
         call.caller.require(Right.ADMIN, "force")
     if wanted.image is not None and not is_configured(server.settings, wanted.image):

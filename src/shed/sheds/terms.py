@@ -1,0 +1,60 @@
+"""What holds for each shed of a server, told in two documents: orders for the relay, and an outfit for the guest.
+
+Only the orders have the values of secrets and the key of the shed's certificate authority.
+"""
+
+from __future__ import annotations
+
+from shed.config.paths import Paths
+from shed.config.server import Settings
+from shed.egress import certificates
+from shed.egress.authority import Authority
+from shed.egress.limits import UNLIMITED
+from shed.egress.orders import Orders
+from shed.egress.policy import Profile
+from shed.egress.store import ProfileStore
+from shed.sheds.boot import Outfit
+from shed.sheds.metadata import Record
+from shed.sheds.secrets import ShedSecrets
+from shed.threads import in_thread
+
+_NOTHING = {"rules": [{"deny": "*"}, {"deny": "0.0.0.0/0"}, {"deny": "::/0"}]}
+
+
+class Terms:
+    """The terms of the sheds below `paths`.  All of it but `equip` blocks for a moment."""
+
+    def __init__(self, paths: Paths, settings: Settings) -> None:
+        self.profiles = ProfileStore(paths.data / "egress", settings.egress_profiles)
+        self.secrets = ShedSecrets(paths)
+        self._extra_cas = settings.egress_extra_cas
+
+    def profiles_of(self, record: Record) -> tuple[Profile, ...]:
+        """Return the profiles of a shed.  One that is gone denies everything: nobody knows what it denied."""
+        known = self.profiles.all()
+        return tuple(known.get(name) or Profile.parse(name, _NOTHING) for name in record.egress_profiles)
+
+    def orders(self, record: Record) -> Orders:
+        """Return what the relay is told.  The command of a secret may take `shed.egress.secretvalue.TIME` seconds."""
+        secrets = self.secrets.for_relay(record)
+        return Orders(self.profiles_of(record), secrets, self._authority(record), self._extra_authorities())
+
+    def outfit(self, record: Record) -> Outfit:
+        """Return what the guest is told."""
+        pems = list(self._extra_authorities())
+        if (own := self._authority(record)) is not None:
+            pems.append(own.certificate)
+        return Outfit(self.secrets.environment(record), [certificates.for_guest(pem) for pem in pems])
+
+    async def equip(self, record: Record) -> Outfit:
+        """Return what the guest is told; see `shed.sheds.boot.Equip`."""
+        return await in_thread(self.outfit, record)
+
+    def _authority(self, record: Record) -> Authority | None:
+        """Return the shed's own authority; None when TLS is opened for no host."""
+        limited = any(rule.limits != UNLIMITED for profile in self.profiles_of(record) for rule in profile.rules)
+        return self.secrets.authority(record) if record.secrets or limited else None
+
+    def _extra_authorities(self) -> tuple[str, ...]:
+        """Return the certificates that the host's administrator wants trusted, as PEM."""
+        return certificates.read(certificates.added_here() if self._extra_cas is None else self._extra_cas)
