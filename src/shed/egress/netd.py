@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import fcntl
 import logging
 import os
@@ -39,6 +40,7 @@ from shed.version import VERSION
 
 log = logging.getLogger(__name__)
 _LOG_SIZE = 1 << 20
+_PR_SET_DUMPABLE = 4
 _IDLE = 1.0
 """Seconds without a shed and without a server after which the process ends."""
 _HANDOVER = 10.0
@@ -208,6 +210,13 @@ async def _serve(run: Path, log_file: Path, lock: int) -> None:
     await netd.close()
 
 
+def keep_private() -> None:
+    """Have this process's memory, which has the values of secrets, be in no core file, and read by root alone."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0):
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+
+
 def main(run: str, logs: str) -> int:
     """Run until SIGTERM; return the exit code, 3 when another one runs for that folder."""
     handler = _PrivateFile(Path(logs) / LOG, maxBytes=_LOG_SIZE, backupCount=1, encoding="utf-8", delay=True)
@@ -219,6 +228,7 @@ def main(run: str, logs: str) -> int:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return 3
+    keep_private()
     os.environ["LOCALDOMAIN"] = "."  # resolv.conf(5): NAME is asked for, never NAME.SEARCH, which the rules do not know
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
