@@ -71,6 +71,8 @@ def pack(path: str, out: BinaryIO, *, follow: bool, warn: Warn) -> None:
     `BrokenPipeError` when nobody takes it.
     """
     real, name = _source(path, follow=follow)
+    if os.path.islink(real):
+        warn(f"{path} is a link to {os.readlink(real)}, and is copied as one: -L copies what it points to")
     with tarfile.open(fileobj=out, mode="w|", bufsize=BUFFER, format=tarfile.PAX_FORMAT) as archive:
         seen: dict[tuple[int, int], str] = {}
         for place, member in _walk(real, name):

@@ -50,7 +50,8 @@ def remove_image(store: LayoutStore, name: str, pins: Iterable[Pin], configured:
 
     With its last tag its references go too.
 
-    Raises `ConflictError` (IMAGE_IN_USE) when one of `pins` needs the image, and `NotFoundError`.
+    Raises `ConflictError` (IMAGE_IN_USE) when one of `pins` needs the image and it would have no name any more, and
+    `NotFoundError`.
     """
     try:
         found = find_image(store, name)
@@ -59,15 +60,15 @@ def remove_image(store: LayoutStore, name: str, pins: Iterable[Pin], configured:
             raise
         store.untag(name)  # damaged, so nobody can say what it meant
         return Removed("", [name], [], _warnings(configured, {name}))
-    users = sorted({pin.holder for pin in pins if pin.digest == found.digest})
+    tags = [tag for tag, digest in all_tags(store) if digest == found.digest]
+    gone = [name] if name in tags else tags
+    users = sorted({pin.holder for pin in pins if pin.digest == found.digest}) if gone == tags else []
     if users:
         raise ConflictError(
             f"image {name!r} ({short(found.digest)}) is in use by {', '.join(users)}",
             code="IMAGE_IN_USE",
             hint="delete what uses it first",
         )
-    tags = [tag for tag, digest in all_tags(store) if digest == found.digest]
-    gone = [name] if name in tags else tags
     for tag in gone:
         with contextlib.suppress(NotFoundError):  # it was removed, or given to another image, meanwhile
             store.untag(tag, digest=found.digest)

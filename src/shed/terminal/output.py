@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 _NARROWEST = 8
 """Characters that each column of a table has at least."""
+_FIRST_YEAR = 2000
+"""No image is older: 1970, 1980 and the year 1 stand for no time."""
 _AGES = (("year", 365 * 86400), ("month", 30 * 86400), ("day", 86400), ("hour", 3600), ("minute", 60), ("second", 1))
 
 
@@ -90,7 +92,7 @@ def age(timestamp: str, *, now: datetime | None = None) -> str:
         return timestamp or "-"
     if then.tzinfo is None:
         then = then.replace(tzinfo=UTC)
-    if not then.timestamp():  # what builders write who want the same bytes every time
+    if then.year < _FIRST_YEAR:  # what builders write who want the same bytes every time
         return "-"
     seconds = int(((now or datetime.now(UTC)) - then).total_seconds())
     for unit, length in _AGES:

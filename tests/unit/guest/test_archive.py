@@ -309,3 +309,11 @@ def test_a_file_that_shrinks_is_told(place: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("shed.guest.archive.os.fstat", lie)
     with pytest.raises(ArchiveError, match=r"^file: it became shorter while it was read"):
         pack("file", io.BytesIO(), follow=False, warn=pytest.fail)
+
+
+def test_a_link_that_is_named_is_told(place: Path) -> None:
+    """It is copied as docker does, and so may lead nowhere at its new place: the warning names the option."""
+    (warning,) = copy("to-file", "empty")
+    assert warning == "to-file is a link to file, and is copied as one: -L copies what it points to"
+    assert copy("to-file", "empty", follow=True) == []
+    assert copy("dir", "empty") == []
