@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,13 +13,16 @@ from typing import Any
 
 import pytest
 
+from shed.backends.base import Liveness
 from shed.config.paths import Paths
 from shed.config.server import Settings
 from shed.egress.orders import Orders
 from shed.errors import UnavailableError
 from shed.progress import Progress
+from shed.sheds.changes import Changes
 from shed.sheds.egress import Egress
 from shed.sheds.events import Events
+from shed.sheds.folders import Folders
 from shed.sheds.metadata import Record, save
 from shed.sheds.terms import Terms
 from support.waiting import until
@@ -112,9 +116,15 @@ async def test_a_profile_holds_for_all_although_it_fails_for_one(saved: Paths, m
     (saved.instances / "two").mkdir()
     save(saved.instances / "two", replace(RECORD, name="two"))
     running = [(replace(RECORD, name=name), saved.instances / name) for name in ("dev", "two")]
-    monkeypatch.setattr(ruled, "_running", lambda: running)
+    catalog: Any = SimpleNamespace(running=lambda: running)
+    backend: Any = SimpleNamespace(liveness=lambda _: Liveness.NOT_OURS)
+
+    @contextlib.asynccontextmanager
+    async def hold(name: str, _: str) -> AsyncIterator[tuple[Folders, Any]]:
+        yield Folders(saved, name), None
+
     with pytest.raises(UnavailableError):
-        await ruled.apply("internet")
+        await Changes(hold, backend, catalog, Terms(saved, Settings()), ruled).profile_changed("internet")
     assert netd.told == [("two", ["internet"])]
 
 
