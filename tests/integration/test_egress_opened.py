@@ -111,6 +111,7 @@ def test_an_answer_does_not_have_the_value(shed: Shed) -> None:
             assert secret not in said
         assert "*" * len(PASSWORD) in said
         assert query == "?pieces=1" or f"X-Reflected: {PLACEHOLDER}" in said
+        assert query == "?pieces=1" or "X-Credentials: Basic *****" in said
 
 
 def test_a_redirect_to_another_host_does_not_take_the_value_along(shed: Shed) -> None:

@@ -259,7 +259,7 @@ class Opened:
         await inside.send(
             h11.Response(
                 status_code=event.status_code,
-                reason=event.reason,
+                reason=_starred(event.reason, ready),
                 headers=[*_answer_headers(event.headers, ready), *framing(event.headers)],
             )
         )
@@ -304,7 +304,14 @@ class Opened:
 
 
 def _answer_headers(headers: h11._headers.Headers, ready: Ready) -> Headers:
-    return [(name, unswapped(value, ready.secrets)) for name, value in passed_on(headers.raw_items())]
+    return [(name, _starred(unswapped(value, ready.secrets), ready)) for name, value in passed_on(headers.raw_items())]
+
+
+def _starred(text: bytes, ready: Ready) -> bytes:
+    """Return a part of an answer's head without what must not be in it, such as Basic credentials that were sent."""
+    for spelling in ready.masked:
+        text = text.replace(spelling, b"*" * len(spelling))
+    return text
 
 
 def _informational(event: h11.InformationalResponse, headers: Headers) -> h11.InformationalResponse:

@@ -112,7 +112,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
         elif "pieces" in self.query:
             self.chunks(data[at : at + 1] for at in range(len(data)))
         else:
-            self.answer(data, X_Reflected=self.headers.get("X-Key", ""))
+            self.answer(
+                data,
+                X_Reflected=self.headers.get("X-Key", ""),
+                X_Credentials=self.headers.get("Authorization", ""),
+            )
 
     def chunks(self, parts: Iterable[bytes], *trailers: bytes, **headers: str) -> None:
         """Send an answer in chunks."""
