@@ -8,6 +8,7 @@ import logging
 import os
 import socket
 import threading
+from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -68,8 +69,10 @@ class Egress:
         self._netd = NetdProcess(paths.run, paths.logs)
         self._logs = paths.logs
         self._instances = paths.instances
-        self._telling = threading.Lock()
-        """Held from when a record is read until the relay obeys it: what was saved last is what holds in the end."""
+        self._telling: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
+        """By shed; held from when its record is read until the relay obeys it: what was saved last holds in the end.
+        The value of a secret may take its time, and other sheds do not wait for that.
+        """
 
     def problem(self) -> str:
         """Return why no shed of this server has a network; empty when they have one.  Blocks for a moment."""
@@ -197,14 +200,14 @@ class Egress:
         assert self._networks is not None
         sockets = self._networks.sockets(state_dir)
         try:
-            with self._telling:
+            with self._telling[record.name]:
                 self._netd.open(record.name, self._orders(self._saved(record.name)), sockets)
         finally:
             for sock in sockets:
                 sock.close()
 
     def _rule(self, name: str) -> int:
-        with self._telling:
+        with self._telling[name]:
             return self._netd.rule(name, self._orders(self._saved(name)))
 
     def _saved(self, name: str) -> Record:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import threading
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -126,6 +127,30 @@ async def test_a_profile_holds_for_all_although_it_fails_for_one(saved: Paths, m
     with pytest.raises(UnavailableError):
         await Changes(hold, backend, catalog, Terms(saved, Settings()), ruled).profile_changed("internet")
     assert netd.told == [("two", ["internet"])]
+
+
+async def test_a_slow_secret_holds_up_its_own_shed_alone(saved: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command that prints its value may take half a minute; other sheds are ruled meanwhile."""
+    going, printed = threading.Event(), threading.Event()
+
+    class Slow(Netd):
+        def rule(self, shed: str, orders: Orders) -> int:
+            if shed == "dev":
+                going.set()
+                assert printed.wait(60)
+            return super().rule(shed, orders)
+
+    netd = Slow()
+    ruled = egress(saved, netd, monkeypatch)
+    (saved.instances / "two").mkdir()
+    save(saved.instances / "two", replace(RECORD, name="two"))
+    slow = asyncio.ensure_future(ruled.change(RECORD))
+    await asyncio.to_thread(going.wait, 60)
+    async with asyncio.timeout(60):
+        await ruled.change(replace(RECORD, name="two"))
+    printed.set()
+    await slow
+    assert netd.told == [("two", ["internet"]), ("dev", ["offline"])]
 
 
 async def test_a_relay_that_ran_on_is_told_what_was_saved(saved: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
