@@ -17,6 +17,10 @@ def make_backend(paths: Paths, settings: Settings, *, program: str | None = None
     return QemuBackend(
         paths,
         program=program,
-        limits=Limits(settings.warm_templates, settings.warm_templates_size),
+        limits=Limits(
+            settings.warm_templates,
+            settings.warm_templates_size,
+            usual=(settings.default_cpus, settings.default_memory_mb),
+        ),
         control_groups=settings.control_groups,
     )

@@ -36,7 +36,7 @@ qemu:
   stop_timeout: 10s        # a clean poweroff; then the VM is killed
   warm_start: true         # restore VMs from templates, rather than boot them
   warm_spares: 0           # machines of the default shape that are kept restored, waiting to become sheds
-  warm_templates: 4        # most templates that are kept
+  warm_templates: 32       # most templates that are kept
   warm_templates_size: 2G  # most bytes of the disk that they take up together
 ```
 
@@ -92,7 +92,7 @@ class Settings:
     """Whether VMs are restored from templates, and templates are made."""
     warm_spares: int = 0
     """Number of restored VMs that are kept ready to become sheds."""
-    warm_templates: int = 4
+    warm_templates: int = 32
     warm_templates_size: int = 2 * GIB
     """Most templates that are kept, and most bytes that they take up together."""
     control_groups: str = "auto"

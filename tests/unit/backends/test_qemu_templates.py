@@ -186,6 +186,19 @@ def test_the_least_recently_used_goes_first(paths: Paths, program: Path) -> None
     assert [path.name[:7] for path in paths.templates.glob("vm-*")] == ["vm-5cpu"]
 
 
+def test_the_default_shape_stays(paths: Paths, program: Path) -> None:
+    """However long ago it was used, and whatever else there is; of several kits, the one that was used last."""
+    on = host(program)
+    store = TemplateStore(paths.templates, Limits(count=2, usual=(1, 256)))
+    for cpus in (1, 2, 3, 4):
+        made = publish(store, machine(paths, cpus=cpus), on)
+        os.utime(made.path / "template.json", (cpus, cpus))
+    assert [cpus for cpus in range(1, 5) if store.find(machine(paths, cpus=cpus), on)] == [1, 4]
+    full = TemplateStore(paths.templates, Limits(disk_bytes=1, usual=(1, 256)))
+    publish(full, machine(paths, cpus=5), on)
+    assert sorted(path.name[:7] for path in paths.templates.glob("vm-*")) == ["vm-1cpu", "vm-5cpu"]
+
+
 def test_two_do_not_make_at_once_and_no_room_is_told(
     paths: Paths, program: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

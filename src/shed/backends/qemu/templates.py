@@ -52,11 +52,14 @@ _NEEDED = 512 << 20
 class Limits:
     """How many templates are kept, and how many bytes they may take up on the disk.
 
-    The least recently used go first.
+    The least recently used go first.  Usually the bytes decide: there are more shapes than one thinks, since a shared
+    folder makes another one.
     """
 
-    count: int = 4
+    count: int = 32
     disk_bytes: int = 2 << 30
+    usual: tuple[int, int] | None = None
+    """Processors and MiB of the shape whose template, the one that was used last, always stays."""
 
 
 class TemplateStore:
@@ -180,14 +183,19 @@ class TemplateStore:
                 _remove(gone)
 
     def _keep_limits(self, newest: Path) -> None:
-        """Remove the least recently used until the limits hold; the newest stays."""
+        """Remove the least recently used until the limits hold; the newest and the usual one stay."""
         others = sorted((path for path in self._folder.glob("vm-*") if path != newest), key=_last_use, reverse=True)
+        usual = next((path for path in (newest, *others) if self._is_usual(path)), newest)
+        others.sort(key=lambda path: path != usual)
         room = self._limits.disk_bytes - _disk_bytes(newest)
         for kept, path in enumerate(others, start=1):
             room -= _disk_bytes(path)
-            if kept >= self._limits.count or room < 0:
+            if path != usual and (kept >= self._limits.count or room < 0):
                 log.info("template %s is removed: there are others that were used since", path.name)
                 self.drop(Template(path))
+
+    def _is_usual(self, path: Path) -> bool:
+        return self._limits.usual is not None and path.name.startswith(_shape(*self._limits.usual))
 
 
 def identity(machine: Machine, host: command.Host) -> dict[str, Any]:
@@ -228,7 +236,11 @@ def runtime_of(path: Path, program: Path | None) -> str | None:
 
 def _name(machine: Machine, found: dict[str, Any]) -> str:
     digest = hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()
-    return f"vm-{machine.cpus}cpus-{machine.memory_mb}mb-{digest[:16]}"
+    return _shape(machine.cpus, machine.memory_mb) + digest[:16]
+
+
+def _shape(cpus: int, memory_mb: int) -> str:
+    return f"vm-{cpus}cpus-{memory_mb}mb-"
 
 
 def check(path: Path, *, thoroughly: bool = False) -> str:
