@@ -124,10 +124,14 @@ def test_a_socket_that_others_may_open(served: Host, mode: int) -> None:
     assert found(served, security.unix_socket).status is Status.FAIL
 
 
-@pytest.mark.parametrize("name", ["token", "logs/audit.log"])
+@pytest.mark.parametrize("name", ["token", "logs/audit.log", "secrets/key.json", "instances/dev/secrets.json"])
 def test_a_secret_that_others_may_read(served: Host, name: str) -> None:
     """It is named, and so is what to do."""
-    (served.paths.data / name).chmod(0o644)
+    path = served.paths.data / name
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    path.chmod(0o644)
     row = found(served, security.secrets)
     assert row.status is Status.FAIL
     assert name in row.detail

@@ -89,9 +89,9 @@ def tcp_port(host: Host) -> Iterator[Result]:
 
 def secrets(host: Host) -> Iterator[Result]:
     """Keys, tokens and the audit log are their user's alone."""
-    there = [
-        path for path in (*(host.paths.data / name for name in _SECRETS), host.paths.run / "tokens") if path.exists()
-    ]
+    named = (*(host.paths.data / name for name in _SECRETS), host.paths.run / "tokens")
+    kept = (*host.paths.data.glob("secrets/*.json"), *host.paths.instances.glob("*/secrets.json"))
+    there = [path for path in (*named, *kept) if path.exists()]
     open_ = [path for path in there if path.stat().st_mode & 0o077 or path.stat().st_uid != os.geteuid()]
     read = [path for path in there if path not in open_ and _as_nobody("open", path)]
     if open_ or read:
