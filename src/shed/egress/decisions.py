@@ -134,6 +134,15 @@ def last(path: Path, shed: str, most: int) -> list[Entry]:
     return found[::-1]
 
 
+def size(path: Path) -> int:
+    """Return the bytes of the log at `path`, its older files included.  Raises `OSError`."""
+    total = 0
+    for number in range(FILES + 1):
+        with contextlib.suppress(FileNotFoundError):
+            total += _older(path, number).stat().st_size
+    return total
+
+
 def _backwards(file: int, size: int) -> Iterator[bytes]:
     """Yield the lines of a file, the last one first."""
     rest = b""

@@ -74,6 +74,8 @@ class Netd:
                 return {"version": VERSION, "retired": self._retired}
             if what == "list":
                 return {"sheds": {name: len(relay.flows) for name, relay in self._relays.items()}}
+            if what == "counts":
+                return {"written": self._decisions.written, "left_out": self._decisions.left_out}
             if what == "retire":
                 await self._retire()
                 return {}

@@ -103,6 +103,18 @@ class NetdProcess:
         found = self._call({"do": "list"})["sheds"]
         return {str(name): int(count) for name, count in found.items()}
 
+    def log_counts(self) -> tuple[dict[str, int], dict[str, int]] | None:
+        """Return the bytes that the process has written to its log, and the entries that are missing there, by shed.
+
+        None when it does not run: it is not started for that.  Raises `UnavailableError`.
+        """
+        sock = self._dial()
+        if sock is None:
+            return None
+        with sock:
+            counts = self._ask(sock, {"do": "counts"})
+        return counts["written"], counts["left_out"]
+
     def watch(self) -> list[socket.socket]:
         """Return a connection by which the process tells what it decides, and which ends with it.
 

@@ -1,7 +1,8 @@
 """What the server and the relay's process say to each other: JSON behind its length, with descriptors beside it.
 
-A request is ``{"do": "open" | "rule" | "close" | "list" | "watch" | "hello" | "retire" | "names", ...}``; its answer
-``{"ok": true, ...}`` or ``{"error": "a sentence"}``.  ``open`` brings the three sockets of a shed's network namespace.
+A request is ``{"do": "open" | "rule" | "close" | "list" | "watch" | "counts" | "hello" | "retire" | "names", ...}``;
+its answer ``{"ok": true, ...}`` or ``{"error": "a sentence"}``.  ``open`` brings the three sockets of a shed's network
+namespace.
 
 A server works with a process of its own version alone.  ``hello`` asks for that; one of another version is told to
 ``retire``: it takes no more connections, and ends when those that it has do.  Until then it is still told ``rule`` and

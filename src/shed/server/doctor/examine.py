@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 
 from shed.checks import Result, Status
-from shed.server.doctor import limits, machine, service, storage
+from shed.server.doctor import limits, machine, network, service, storage
 from shed.server.doctor.host import Check, Host
 from shed.text import visible
 
@@ -26,6 +26,7 @@ CHECKS: tuple[tuple[str, Check], ...] = (
     ("sheds", storage.sheds),
     ("templates", storage.templates),
     ("leftovers", storage.leftovers),
+    ("egress log", network.egress_log),
     ("service", service.service),
     ("server", service.answers),
     ("ssh clients", service.ssh_clients),
