@@ -72,7 +72,10 @@ def _size(head: bytes) -> int:
 
 
 def _decoded(data: bytes | bytearray) -> dict[str, Any]:
-    message = json.loads(data)
+    try:
+        message = json.loads(data)
+    except RecursionError:
+        raise ValueError("a message that nests too deeply") from None
     if not isinstance(message, dict):
         raise ValueError("a message that is not an object")
     return message
