@@ -67,21 +67,9 @@ class Demo:
 def main() -> None:
     """Run the demo."""
     demo = Demo()
-    demo.step("Boot kit: kernel, initrd and agent from Debian packages", SHED, "image", "bootkit", "build")
     if subprocess.run([SHED, "image", "inspect", "base"], capture_output=True, check=False).returncode:
-        archive = HERE / ".cache/base.oci.tar"
-        archive.parent.mkdir(exist_ok=True)
-        demo.step("Base image: an ordinary OCI image from Debian packages", HERE / "images/base/build", archive)
-        demo.step(
-            "Bootable image: its layers become one EROFS root",
-            SHED,
-            "image",
-            "build",
-            "--from-oci-archive",
-            archive,
-            "-n",
-            "base",
-        )
+        images = HERE / "scripts/images.py"
+        demo.step("Boot kit and base image, from Debian packages", sys.executable, images, "base")
     demo.step("Create a shed", SHED, "create", NAME, "--image", "base", "-v")
     try:
         demo.step(

@@ -1,15 +1,15 @@
 """The published images as archives, made from real packages: layers are shared, and made again they are the same."""
 
 import subprocess
+import sys
 from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
 
-from shed.images.recipe import build_image, open_parent, read_recipe
+from shed.images.recipe import find_recipe, open_parent
 from shed.oci.archive import open_archive
 from shed.oci.selection import SelectedImage, select_image
-from support.images.kit import ROOT
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -34,7 +34,21 @@ def test_each_variant_has_the_layers_of_the_one_before(variant_archives: dict[st
 def test_the_same_packages_give_the_same_bytes(variant_archives: dict[str, Path], tmp_path: Path) -> None:
     """Made again, extensions is equal, whatever time has passed."""
     again = tmp_path / "again.oci.tar"
-    build_image(read_recipe(ROOT / "images/extensions"), again, variant_archives["base"])
+    subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "shed.cli.main",
+            "image",
+            "make",
+            "extensions",
+            "--output",
+            again,
+            "--on",
+            variant_archives["base"],
+        ],
+        check=True,
+    )
     assert image(again, tmp_path).digest == image(variant_archives["extensions"], tmp_path).digest
 
 
@@ -75,7 +89,7 @@ def test_a_builder_makes_the_same_of_the_containerfile(variant_archives: dict[st
     build = ["bud", "-q", "--isolation", "chroot", "--identity-label=false", "-t", "x", "-f", "Containerfile"]
     base = ["--build-arg", f"BASE=oci-archive:{variant_archives['base']}"]
     try:
-        subprocess.run([*buildah, *build, *base, "."], check=True, cwd=ROOT / "images/extensions")
+        subprocess.run([*buildah, *build, *base, "."], check=True, cwd=find_recipe("extensions"))
         subprocess.run([*buildah, "push", "-q", "x", f"oci-archive:{made}"], check=True)
     finally:
         subprocess.run([*buildah, "rmi", "--all", "--force"], check=False, capture_output=True)

@@ -17,6 +17,7 @@ SHED = Group(
     "",
     "Persistent microVM development environments.",
     {
+        "setup": Entry("shed.cli.setup:setup", "make ready what the first shed needs"),
         "create": Entry("shed.cli.sheds:create", "create a shed and start it"),
         "list": Entry("shed.cli.sheds:list_sheds", "list sheds"),
         "ls": Entry("shed.cli.sheds:list_sheds", "", "list"),

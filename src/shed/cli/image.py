@@ -46,6 +46,7 @@ image = Group(
         "history": Entry("shed.cli.image:history", "show the commands that made the layers of an image"),
         "tag": Entry("shed.cli.image:tag", "give an image another name"),
         "trust": Entry("shed.cli.image:trust", "allow the kernel that an image brings to boot on the server"),
+        "make": Entry("shed.cli.image_build:make", "make an image from Debian packages, by a recipe"),
         "bootkit": Entry("shed.cli.image_build:bootkit", "the kernel, initrd and agent that images boot with"),
     },
 )

@@ -1,4 +1,4 @@
-"""`shed image build | bootkit`: work on the store of this machine, done by this process, without a server."""
+"""`shed image build | make | bootkit`: work on the store of this machine, done by this process, without a server."""
 
 from __future__ import annotations
 
@@ -203,6 +203,59 @@ def _built(result: MintResult, options: Options, details: Mapping[str, object]) 
     )
     if options.verbose and not options.json:
         note(timings(result.timings).rstrip("\n"))
+
+
+@command(
+    "image make",
+    argument("RECIPE", "base, extensions or full, or a folder with a recipe of yours", offers="folders"),
+    option("-n, --name", "NAME", "name of the image (default: the recipe's)"),
+    option("-o, --output", "FILE", "write the OCI archive to this file, and keep nothing in the store"),
+    option("--on", "FILE", "OCI archive of the image that the recipe builds on (default: that is made on the way)"),
+    examples=["shed image make full", "shed image make base -o base.oci.tar", "shed image make ./my-recipe"],
+)
+def make(args: Any, options: Options) -> int:
+    """Make an image from Debian packages by a recipe, without a container builder.
+
+    base, extensions and full come with shed.  The image is stored on this machine.
+    """
+    refuse_server(options, "image make")
+    make_image(args.recipe, options, name=args.name, output=args.output, parent=args.on)
+    return 0
+
+
+def make_image(
+    recipe: str, options: Options, *, name: str | None = None, output: str | None = None, parent: str | None = None
+) -> None:
+    """Make an image by a recipe, put it into the store, or write it to the archive `output`, and say so."""
+    import tempfile
+    from pathlib import Path
+
+    from shed.config.paths import Paths
+    from shed.config.server import machine_settings
+    from shed.fsutil import private_folder
+    from shed.images.recipe import build_image, find_recipe, read_recipe
+    from shed.images.service import Images
+    from shed.names import check_image_name
+    from shed.progress import Progress
+
+    found = read_recipe(find_recipe(recipe))
+    on = None if parent is None else Path(parent)
+    if output is not None:
+        with shown(options) as sink:
+            digest = build_image(found, Path(output), on, progress=Progress(sink))
+        done(options, "make", found.name, f"wrote {output}: {digest[:SHORT]}", path=output, digest=digest)
+        return
+    name = check_image_name(name or found.name)
+    paths = Paths()
+    private_folder(paths.data)
+    with tempfile.TemporaryDirectory(prefix=".make-", dir=paths.data) as folder, shown(options) as sink:
+        progress = Progress(sink)
+        archive = Path(folder) / "image.oci.tar"
+        images = Images(paths.images, machine_settings())
+        kit = images.build_kit(progress=progress)
+        build_image(found, archive, on, progress=progress)
+        result = images.mint(archive, name, kit=kit, progress=progress)
+    _built(result, options, {})
 
 
 bootkit = Group(

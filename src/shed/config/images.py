@@ -11,19 +11,12 @@ from shed.errors import UsageError
 from shed.names import check_image_name
 from shed.version import VERSION, release_tag
 
-REGISTRY_PREFIX = "ghcr.io/charliek/shed-qemu-"
-"""Beginning of the references of published images; the variant and ``:vX.Y.Z`` follow."""
 VARIANTS = ("base", "extensions", "full")
+"""The images whose recipes come with shed, in the order in which they build on each other."""
 PULL_POLICIES = ("missing", "always", "never")
 _TOKEN = "${shed.version}"  # noqa: S105  no password
 _REFERENCE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@\[\]-]*", re.ASCII)
 _LONGEST = 512
-
-
-def published_images(version: str = VERSION) -> dict[str, str]:
-    """Return the default aliases.  A development build has none, as no images are published for it."""
-    tag = release_tag(version)
-    return {variant: f"{REGISTRY_PREFIX}{variant}:{tag}" for variant in VARIANTS} if tag else {}
 
 
 def reference(value: object, *, version: str = VERSION) -> str:

@@ -9,7 +9,7 @@ publish_addresses: []      # beyond loopback: addresses of this host on which po
 log_level: info            # debug, info, warning, error
 default_image: base        # a local name, an alias, or a reference
 image_aliases:             # names for references; ${shed.version} is the tag of this release
-  base: ghcr.io/charliek/shed-qemu-base:${shed.version}
+  ours: registry.example/team/shed:${shed.version}
 pull_policy: missing       # missing, always, never
 pull_concurrency: 3
 trusted_kernels: []        # digests of kernels and initrds that images may bring, beside those that are known here
@@ -109,8 +109,8 @@ class Settings:
     io_pressure: int = 0
     cpu_pressure: int = 0
     """Most percent of the time that programs may spend waiting for these, for a VM to start; 0: no limit."""
-    image_aliases: Mapping[str, str] = field(default_factory=images.published_images)
-    """Names for references; by default those of the published images."""
+    image_aliases: Mapping[str, str] = field(default_factory=dict)
+    """Names for references."""
     pull_policy: str = "missing"
     pull_concurrency: int = 3
     """Most blobs that are downloaded at once."""

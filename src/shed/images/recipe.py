@@ -1,22 +1,20 @@
-"""Makes an ordinary OCI image from Debian packages: ``python -m shed.images.recipe FOLDER ARCHIVE [PARENT]``.
+"""Makes an ordinary OCI image from Debian packages, by a recipe: ``shed image make``.
 
-FOLDER holds ::
+A recipe is a folder that holds ::
 
-    recipe.yaml    ``suite``, to begin with nothing, or ``from``, the folder of the recipe to build on; and the image's
-                   ``config``
+    recipe.yaml    ``suite``, to begin with nothing, or ``from``, a recipe that comes with shed or the folder of one;
+                   and the image's ``config``
     packages       names, one a line; ``#`` begins a comment
-    customize      executable, called with the unpacked root file system when the packages are installed; optional
+    customize      shell script, called with the unpacked root file system when the packages are installed; optional
 
 mmdebstrap does the work, as root or as an ordinary user.  An image that builds on another has that one's layers, byte
-for byte, and one more.  PARENT is an archive of the other image, which is made when none is given.  The same packages
-give the same bytes: times are no later than that of the suite's release.
+for byte, and one more.  The same packages give the same bytes: times are no later than that of the suite's release.
 """
 
 from __future__ import annotations
 
 import contextlib
 import shlex
-import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -26,8 +24,9 @@ from typing import Any
 import yaml
 
 from shed.budget import Reserve
+from shed.config.images import VARIANTS
 from shed.entries import Entry
-from shed.errors import ShedError, UsageError
+from shed.errors import UsageError
 from shed.images.bootkit.debian_archive import KEYRING, DebianArchive
 from shed.oci.archive import open_archive, open_blob
 from shed.oci.content import Archive, FileSlice
@@ -43,7 +42,8 @@ from shed.oci.staging import StagedBlob
 from shed.oci.tarstream import Member, read_tar
 from shed.oci.tarwrite import write_tar
 from shed.oci.unpack_limits import Part, Unpacking
-from shed.run import Argument, run
+from shed.progress import Progress
+from shed.run import Argument, ToolError, run_streaming
 
 _DEVICES = b"dev/"
 
@@ -113,7 +113,11 @@ def merge_settings(parent: Mapping[str, Any], own: Mapping[str, Any]) -> dict[st
     return merged | ({"Env": list(variables.values())} if variables else {}) | ({"Labels": labels} if labels else {})
 
 
+RECIPES = Path(__file__).with_name("recipes")
 SECURITY_MIRROR = "http://deb.debian.org/debian-security"
+_STEPS = ("downloading", "extracting", "installing", "creating")
+"""How the lines of mmdebstrap begin that say what it does now."""
+_LAST_WORDS = 2000
 _CLEAN = Path(__file__).with_name("recipe-clean")
 _INSTALL = ("env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-qq", "--no-install-recommends", "install")
 _DPKG_OPTIONS = (
@@ -159,7 +163,8 @@ def _read_recipe(folder: Path, children: tuple[Path, ...]) -> Recipe:
         case {"suite": str(suite), "config": dict(config), **others} if not others:
             parent = None
         case {"from": str(name), "config": dict(config), **others} if not others:
-            parent = _read_recipe(folder / name, (*children, folder.resolve()))
+            below = RECIPES / name if name in VARIANTS else folder / name
+            parent = _read_recipe(below, (*children, folder.resolve()))
             suite = parent.suite
         case _:
             raise UsageError(f"{path} must have exactly: suite (a name) or from (a folder), and config (a mapping)")
@@ -171,7 +176,8 @@ def _read_fields(path: Path) -> object:
         return yaml.safe_load(path.read_text())
     except FileNotFoundError:
         raise UsageError(
-            f"{path} does not exist", hint="name a folder with a recipe, for example images/base"
+            f"{path} does not exist",
+            hint="name a folder with a recipe, for example one of those that come with shed: base",
         ) from None
     except yaml.YAMLError as error:
         raise UsageError(f"{path} is not YAML: {error}") from None
@@ -185,7 +191,14 @@ def _read_packages(path: Path) -> tuple[str, ...]:
     return tuple(words for line in lines if (words := line.partition("#")[0].strip()))
 
 
-def build_image(recipe: Recipe, output: Path, parent: Path | None = None) -> Digest:
+def find_recipe(text: str) -> Path:
+    """Return the folder of the recipe that comes with shed and is called `text`, else the folder `text` itself."""
+    return RECIPES / text if text in VARIANTS else Path(text)
+
+
+def build_image(
+    recipe: Recipe, output: Path, parent: Path | None = None, *, progress: Progress | None = None
+) -> Digest:
     """Write the image to the OCI archive `output` and return its manifest's digest.
 
     `parent` is an archive of the image that the recipe builds on; without it, that is made on the way.  Raises
@@ -198,19 +211,38 @@ def build_image(recipe: Recipe, output: Path, parent: Path | None = None) -> Dig
         root = folder / "root.tar"
         environment = {"SOURCE_DATE_EPOCH": str(archive.released())}
         if recipe.parent is None:
-            run(mmdebstrap_command(recipe, archive, root), env=environment, hint="install the package mmdebstrap")
+            _debootstrap(mmdebstrap_command(recipe, archive, root), environment, recipe, progress)
             return pack_archive(output, [root], settings=recipe.config, name=recipe.name, created_by=created_by)
         if parent is None:
             parent = folder / "parent.oci.tar"
-            build_image(recipe.parent, parent)
+            build_image(recipe.parent, parent, progress=progress)
         with open_parent(parent, scratch=folder) as opened:
             opened.write_root(folder / "parent.tar")
-            run(
-                mmdebstrap_command(recipe, archive, root, folder / "parent.tar"),
-                env=environment,
-                hint="install the package mmdebstrap",
-            )
+            command = mmdebstrap_command(recipe, archive, root, folder / "parent.tar")
+            _debootstrap(command, environment, recipe, progress)
             return pack_derived(output, opened, root, settings=recipe.config, name=recipe.name, created_by=created_by)
+
+
+def _debootstrap(
+    command: list[Argument], environment: Mapping[str, str], recipe: Recipe, progress: Progress | None
+) -> None:
+    """Run mmdebstrap and pass on which step it is at.  Raises `ShedError` with the end of what it said."""
+    said = bytearray()
+
+    def show(data: bytes) -> None:
+        told = said.count(b"\n")
+        said.extend(data)
+        for line in said.split(b"\n")[told:-1]:
+            text = line.decode(errors="replace").removeprefix("I: ")
+            if progress is not None and text.startswith(_STEPS):
+                progress.phase("packages", f"{recipe.name}: {text.rstrip('.')}")
+
+    try:
+        run_streaming(command, show=show, env=environment, hint="install the package mmdebstrap")
+    except ToolError as error:
+        raise ToolError(
+            f"{error.message}: {bytes(said[-_LAST_WORDS:]).decode(errors='replace').strip()}", hint=error.hint
+        ) from None
 
 
 def mmdebstrap_command(
@@ -238,7 +270,7 @@ def mmdebstrap_command(
         ]
     customize = recipe.folder.absolute() / "customize"
     if customize.exists():
-        command.append(f"--customize-hook={customize}")
+        command.append(f'--customize-hook=sh {shlex.quote(str(customize))} "$1"')
     command += [f'--customize-hook=sh {shlex.quote(str(_CLEAN))} "$1"', recipe.suite, output]
     sources = {
         recipe.suite: archive.mirror,
@@ -246,22 +278,3 @@ def mmdebstrap_command(
         f"{recipe.suite}-security": SECURITY_MIRROR,
     }
     return [*command, *(f"deb [signed-by={KEYRING}] {mirror} {name} main" for name, mirror in sources.items())]
-
-
-def main() -> int:
-    """Build what the command line names; return an exit status."""
-    if len(sys.argv) not in (3, 4):
-        sys.stderr.write("usage: python -m shed.images.recipe FOLDER ARCHIVE [PARENT]\n")
-        return 2
-    folder, output, *parent = map(Path, sys.argv[1:])
-    try:
-        digest = build_image(read_recipe(folder), output, *parent)
-    except ShedError as error:
-        sys.stderr.write(f"{folder}: {error}\n" + (f"hint: {error.hint}\n" if error.hint else ""))
-        return error.exit_code
-    sys.stdout.write(f"{output}: {digest}\n")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

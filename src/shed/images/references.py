@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from shed.config.images import VARIANTS
 from shed.errors import ConflictError, DataError, NotFoundError, ShedError, UsageError
 from shed.fsutil import Waiting, atomic_write, locked, storage_errors
 from shed.images.annotations import BootAnnotations
@@ -30,6 +31,7 @@ from shed.oci.registry.reference import parse_reference
 from shed.oci.store import LayoutStore
 from shed.progress import Stop
 
+_HINT = "see `shed image ls`; make one with `shed image build`"
 _DIGEST_START = re.compile(r"(?:sha256:)?([0-9a-f]{1,64})")
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 
@@ -73,7 +75,7 @@ def find_image(store: LayoutStore, reference: str) -> Found:
     raise NotFoundError(
         f"no image is called {reference!r}",
         code="IMAGE_NOT_FOUND",
-        hint="see `shed image ls`; make one with `shed image build`",
+        hint=f"make it from Debian packages: shed setup --image {reference}" if reference in VARIANTS else _HINT,
     )
 
 

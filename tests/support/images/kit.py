@@ -28,7 +28,7 @@ from shed.fsutil import locked
 from shed.images.bootkit.build import build_kit
 from shed.images.bootkit.kit import KIT_FILE, Kit, load_kit
 from shed.images.mint import mint_archive
-from shed.images.recipe import build_image, read_recipe
+from shed.images.recipe import build_image, find_recipe, read_recipe
 from shed.oci.store import LayoutStore
 from shed.progress import Progress
 from support.images.small_images import busybox_image, shell_less_image
@@ -48,9 +48,9 @@ def _variant(name: str) -> tuple[Callable[[Path], object], tuple[Path, ...]]:
     code = [*PACKAGE.glob("images/recipe*"), *(PACKAGE.glob("oci/*.py") if chain[1:] else ())]
 
     def make(output: Path) -> object:
-        return build_image(read_recipe(ROOT / "images" / name), output, archive(chain[-2]) if chain[1:] else None)
+        return build_image(read_recipe(find_recipe(name)), output, archive(chain[-2]) if chain[1:] else None)
 
-    return make, (*(ROOT / "images" / part for part in chain), PACKAGE / "oci/pack.py", *sorted(code))
+    return make, (*(find_recipe(part) for part in chain), PACKAGE / "oci/pack.py", *sorted(code))
 
 
 MAKERS: dict[str, tuple[Callable[[Path], object], tuple[Path, ...]]] = {

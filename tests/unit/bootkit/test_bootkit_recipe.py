@@ -6,9 +6,9 @@ import pytest
 
 from shed.errors import UsageError
 from shed.images.bootkit.debian_archive import DebianArchive
-from shed.images.recipe import Recipe, mmdebstrap_command, read_recipe
+from shed.images.recipe import RECIPES, Recipe, mmdebstrap_command, read_recipe
 
-IMAGES = Path(__file__).resolve().parents[3] / "images"
+IMAGES = RECIPES
 BASE = IMAGES / "base"
 
 
@@ -28,7 +28,7 @@ def test_packages_are_signed_and_security_fixes_are_in() -> None:
     sources = [word for word in command if word.startswith("deb ")]
     assert [source.split()[3] for source in sources] == ["trixie", "trixie-updates", "trixie-security"]
     assert all("[signed-by=/usr/share/keyrings/debian-archive-keyring.gpg]" in source for source in sources)
-    assert f"--customize-hook={BASE / 'customize'}" in command
+    assert f'--customize-hook=sh {BASE / "customize"} "$1"' in command
 
 
 def test_a_recipe_on_another_starts_with_its_tree() -> None:
@@ -93,4 +93,4 @@ def test_a_folder_without_a_recipe_is_named(tmp_path: Path) -> None:
     """The hint names one that works."""
     with pytest.raises(UsageError, match="does not exist") as caught:
         read_recipe(tmp_path)
-    assert "images/base" in (caught.value.hint or "")
+    assert "base" in (caught.value.hint or "")

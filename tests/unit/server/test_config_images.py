@@ -4,8 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from shed.config import images
-from shed.config.images import published_images, reference
+from shed.config.images import reference
 from shed.config.server import ConfigError, Settings, parse_settings
 from shed.version import release_tag
 
@@ -35,15 +34,12 @@ def test_the_token_is_the_release_and_only_that_is(monkeypatch: pytest.MonkeyPat
         parse_settings("default_image: r/x:${shed.version}", FILE)
 
 
-def test_a_release_build_knows_the_images_published_with_it() -> None:
-    """Unless the file says otherwise; a development build knows none."""
-    assert published_images("0.5.3.dev2") == {}
-    assert published_images("0.5.2")["full"] == f"{images.REGISTRY_PREFIX}full:v0.5.2"
-    assert Settings().image_aliases == published_images()
-    assert parse_settings("image_aliases: {}", FILE).image_aliases == {}
+def test_no_alias_is_there_by_itself() -> None:
+    """A plain name is an image of the store: no registry is asked for what nobody configured."""
+    assert Settings().image_aliases == {}
+    assert Settings().reference("base") == "base"
     assert parse_settings("image_aliases:", FILE).image_aliases == {}
     assert parse_settings("image_aliases: {a: r/b}", FILE).image_aliases == {"a": "r/b"}
-    assert RELEASE is None or Settings().reference(Settings().default_image).endswith(f"base:{RELEASE}")
 
 
 @pytest.mark.parametrize(
