@@ -254,3 +254,46 @@ sock = socket.create_connection(("api.example.com", 443), timeout=20)
 time.sleep(1.5)  # longer than the relay waits at once
 print(ssl.create_default_context().wrap_socket(sock, server_hostname="api.example.com").version())
 """
+
+
+def test_what_is_under_way_is_cut_when_its_secret_goes(shed: Shed) -> None:
+    """A stream of events ends at once, although neither side says anything."""
+    (shed.folder / "go").unlink(missing_ok=True)
+    words = ("curl", "-sSN", "https://api.example.com/sse", "-H", f"Authorization: Bearer {PLACEHOLDER}")
+    with shed.net.talk_in_guest("env", f"CURL_CA_BUNDLE={shed.bundle}", *words) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == "data: first\n"
+        assert shed.order(secrets=[]) == 1
+        assert child.stdout.read() == "\n"
+        assert child.wait() != 0
+    assert shed.net.decisions()[-1]["cut"] is True
+
+
+FLOOD = """
+import socket, ssl
+address = socket.gethostbyname("api.example.com")
+held = []
+for number in range(1200):
+    sock = socket.socket()
+    sock.setblocking(False)
+    try:
+        sock.connect((address, 443))
+    except BlockingIOError:
+        pass
+    held.append(sock)
+sent = 0
+for sock in held:
+    sock.settimeout(5)
+    try:
+        sock.send(b"\\x16\\x03\\x01\\x02\\x00")  # the beginning of a ClientHello, and nothing more
+        sent += 1
+    except OSError:
+        pass
+print(sent > 1000)
+"""
+
+
+def test_a_flood_of_handshakes_ends_with_its_client(shed: Shed) -> None:
+    """The next client is served, and the relay has not grown by much."""
+    assert shed.python(FLOOD) == "True\n[0]"
+    assert shed.curl("https://api.example.com/hello", "--retry", "5", "--retry-all-errors") == "hello\n[0]"

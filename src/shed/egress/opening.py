@@ -25,8 +25,6 @@ _SPEAKS = 30.0
 """Seconds until one of them has spoken."""
 _HANDSHAKE = 10.0
 """Seconds until both sides have agreed on keys."""
-_MOST_HANDSHAKES = 16
-"""Of one shed at once: they are what costs the most."""
 _PEEK = 64 * 1024
 Dial = Callable[[], Awaitable[socket.socket | None]]
 """Returns a connection to a flow's host, or sets the flow's error."""
@@ -41,7 +39,6 @@ class Opener:
     def __init__(self, name: str, orders: Callable[[], Orders], tell: Callable[[dict[str, object]], None]) -> None:
         self._name, self._orders, self._tell = name, orders, tell
         self._leaves: Leaves | None = None
-        self._handshakes = asyncio.Semaphore(_MOST_HANDSHAKES)
 
     async def serve(self, flow: Flow, opening: Opening, dial: Dial) -> bool:
         """Serve `flow`, and say whether that was done; if not, it may be passed on as it is.
@@ -63,7 +60,7 @@ class Opener:
             return True
         flow.pump = inside
         try:
-            async with self._handshakes, asyncio.timeout(_HANDSHAKE):
+            async with asyncio.timeout(_HANDSHAKE):
                 await inside.handshake()
         except OSError as error:
             _explain(flow, error)
