@@ -125,7 +125,10 @@ def as_yaml(profile: dict[str, Any]) -> str:
 @command(
     "egress profile set",
     argument("PROFILE", "name of the profile: lower-case letters, digits and '-'"),
-    argument("FILE", "YAML with `rules`, a list of allow: or deny: with a name or network, and if need be ports"),
+    argument(
+        "FILE",
+        "YAML with `rules`, a list of allow: or deny: with a name or network, and if need be ports, methods and paths",
+    ),
     examples=["shed egress profile set work work.yaml"],
 )
 def set_profile(args: Any, options: Options) -> int:
