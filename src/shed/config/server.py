@@ -22,6 +22,8 @@ egress:
   no_proxy: [.corp.example]  # absent: NO_PROXY of the server
   profiles: {work: {rules: [{allow: "*.example.com", ports: [443]}]}}    # beside those that every server has
   extra_cas: [/etc/ssl/company.pem]    # authorities that sheds trust; absent: those that were added to this machine
+guest:
+  environment: {PIP_INDEX_URL: "https://mirror.example/simple"}    # variables of every command in every shed
 limits:
   max_image_size: 32G      # most that is fetched for one image
   disk_reserve: 5G         # what stays free of the disk; absent: 1G, of small disks 5 %
@@ -136,6 +138,8 @@ class Settings:
     """What is reached without it; None: what the environment says."""
     egress_profiles: Mapping[str, Profile] = field(default_factory=dict)
     """Egress profiles by name, beside those that every server has."""
+    guest_environment: Mapping[str, str] = field(default_factory=dict)
+    """Variables of every command in every shed."""
     egress_extra_cas: tuple[Path, ...] | None = None
     """Files of authorities that sheds, and the relay, trust beside their own; None: those added to this machine."""
     trusted_kernels: tuple[str, ...] = ()
@@ -302,8 +306,9 @@ def _suggestion(key: str, known: Mapping[str, _Setting]) -> str:
 
     sections = {
         f"{section}.{name}": name
-        for section, keys in (("ssh", _SSH), ("limits", _LIMITS), ("egress", _EGRESS), ("qemu", _QEMU))
-        for name in keys
+        for section, setting in _TOP.items()
+        if isinstance(setting, _Section)
+        for name in setting.keys
     }
     homes = {**{name: home for home, name in sections.items()}, **{name: name for name in known}}
     near = difflib.get_close_matches(key, homes, n=1)
@@ -349,6 +354,7 @@ _EGRESS: dict[str, _Setting] = {
     "proxy": _Value("egress_proxy", values.proxy),
     "no_proxy": _Value("egress_no_proxy", values.words),
 }
+_GUEST: dict[str, _Setting] = {"environment": _Value("guest_environment", values.variables)}
 _QEMU: dict[str, _Setting] = {
     "default_cpus": _Value("default_cpus", values.number(1, MAX_CPUS)),
     "default_memory_mb": _Value("default_memory_mb", values.number(MIN_MEMORY_MB, MAX_MEMORY_MB)),
@@ -375,6 +381,7 @@ _TOP: dict[str, _Setting] = {
     "ssh": _Section(_SSH),
     "egress": _Section(_EGRESS),
     "limits": _Section(_LIMITS),
+    "guest": _Section(_GUEST),
     "qemu": _Section(_QEMU),
 }
 _REMOVED = {"base_rootfs": "default_image", "rootfs_path": "default_image", "images": "image_aliases"}

@@ -23,6 +23,7 @@ from shed.sshkeys import PublicKey
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)?")
 _PROFILE = re.compile(r"[a-z][a-z0-9-]{0,62}")
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _HOST = re.compile(r"[A-Za-z0-9._-]+|\[?[0-9A-Fa-f:.]+\]?")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, None: 1.0}
@@ -96,6 +97,16 @@ def words(value: object) -> tuple[str, ...]:
     if not isinstance(value, list) or not all(isinstance(word, str) and word for word in value):
         raise ValueError("must be a list of texts")
     return tuple(value)
+
+
+def variables(value: object) -> dict[str, str]:
+    """Environment variables: texts by name."""
+    if not isinstance(value, dict) or not all(
+        isinstance(name, str) and _VARIABLE.fullmatch(name) and isinstance(text, str) and "\0" not in text
+        for name, text in value.items()
+    ):
+        raise ValueError("must hold names of environment variables, each with a text")
+    return dict(value)
 
 
 def files(value: object) -> tuple[Path, ...]:

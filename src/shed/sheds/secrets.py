@@ -108,17 +108,17 @@ class ShedSecrets:
 
     def _own(self, record: Record) -> tuple[Authority, dict[str, str]]:
         """Return the authority and the placeholders of a shed, and make those that there are not yet."""
-        path, whose = self._instances / record.name / _FILE, f"{record.name} {record.created_at}"
+        path, since = self._instances / record.name / _FILE, record.created_at
         with self._lock:
             document = _read(path)
-            if document.get("shed") != whose:  # the folder was another shed's, or is a copy of it
+            if document.get("created_at") != since:  # the folder is a copy of another shed's
                 document = {}
             known: dict[str, str] = document.get("placeholders", {})
             placeholders = {name: known.get(name) or PREFIX + secrets.token_hex(16) for name in record.secrets or ()}
             stored = document.get("authority")
             authority = make_authority(record.name) if stored is None else Authority.parse(stored)
             if stored is None or placeholders != known:
-                document = {"shed": whose, "authority": authority.to_json(), "placeholders": placeholders}
+                document = {"created_at": since, "authority": authority.to_json(), "placeholders": placeholders}
                 atomic_write(path, json.dumps(document, indent=1) + "\n", mode=0o600)
         return authority, placeholders
 

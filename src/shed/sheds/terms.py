@@ -28,6 +28,7 @@ class Terms:
         self.profiles = ProfileStore(paths.data / "egress", settings.egress_profiles)
         self.secrets = ShedSecrets(paths)
         self._extra_cas = settings.egress_extra_cas
+        self._environment = settings.guest_environment
 
     def profiles_of(self, record: Record) -> tuple[Profile, ...]:
         """Return the profiles of a shed.  One that is gone denies everything: nobody knows what it denied."""
@@ -44,7 +45,8 @@ class Terms:
         pems = list(self._extra_authorities())
         if (own := self._authority(record)) is not None:
             pems.append(own.certificate)
-        return Outfit(self.secrets.environment(record), [certificates.for_guest(pem) for pem in pems])
+        variables = {**self._environment, **self.secrets.environment(record)}
+        return Outfit(variables, [certificates.for_guest(pem) for pem in pems])
 
     async def equip(self, record: Record) -> Outfit:
         """Return what the guest is told; see `shed.sheds.boot.Equip`."""

@@ -47,6 +47,18 @@ def test_who_may_come_in_by_ssh() -> None:
     assert (file.ssh_port, file.ssh_bind_address, file.ssh_authorized_keys) == (0, "::", Path("/etc/keys"))
 
 
+def test_what_sheds_are_told() -> None:
+    """Variables of their commands, and authorities; nothing that cannot be one."""
+    text = "guest: {environment: {PIP_INDEX_URL: 'https://m/simple'}}\negress: {extra_cas: [/etc/ca.pem]}"
+    settings = parse_settings(text, FILE)
+    assert settings.guest_environment == {"PIP_INDEX_URL": "https://m/simple"}
+    assert settings.egress_extra_cas == (Path("/etc/ca.pem"),)
+    for wrong in ("guest: {environment: {A-B: x}}", "guest: {environment: {A: 1}}", "guest: {environment: [A]}",
+                  "egress: {extra_cas: ca.pem}", "egress: {extra_cas: [ca.pem]}"):  # fmt: skip
+        with pytest.raises(ConfigError):
+            parse_settings(wrong, FILE)
+
+
 @pytest.mark.parametrize("text", ["", "# nothing\n", "qemu:\n"])
 def test_an_empty_file_is_the_defaults(text: str) -> None:
     """So is no file."""

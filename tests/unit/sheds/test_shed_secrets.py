@@ -4,6 +4,7 @@ import json
 import logging
 import shutil
 import stat
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -65,10 +66,13 @@ async def test_a_placeholder_stays(world: World) -> None:
     async with world.manager() as manager:
         keep(manager, "api-key")
         await create(manager, "dev", secrets=["api-key"])
-        await create(manager, "copy", secrets=["api-key"])
-        before = manager.terms.secrets.environment(manager.catalog.record("dev"))
+        record = manager.catalog.record("dev")
+        before = manager.terms.secrets.environment(record)
+        (world.paths.instances / "copy").mkdir()
         shutil.copy(world.instance("dev") / "secrets.json", world.instance("copy"))
-        assert manager.terms.secrets.environment(manager.catalog.record("copy")) != before
+        copy = replace(record, name="copy", created_at="2026-01-01T00:00:00Z")
+        assert manager.terms.secrets.environment(copy) != before
+        assert manager.terms.secrets.authority(copy) != manager.terms.secrets.authority(record)
     async with world.manager() as manager:
         assert manager.terms.secrets.environment(manager.catalog.record("dev")) == before
 
@@ -163,6 +167,16 @@ async def test_a_deleted_shed_leaves_nothing(world: World) -> None:
         assert not world.instance("dev").exists()
         await create(manager, "dev", secrets=["one"])
         assert manager.terms.secrets.authority(manager.catalog.record("dev")) != before
+
+
+async def test_the_configuration_says_variables_of_all_sheds(world: World) -> None:
+    """Secrets win over them."""
+    world.with_settings(guest_environment={"PIP_INDEX_URL": "https://m/simple", "ONE": "x"})
+    async with world.manager() as manager:
+        keep(manager, "one")
+        await create(manager, "dev", secrets=["one"])
+        placeholder = manager.terms.secrets.environment(manager.catalog.record("dev"))["ONE"]
+    assert told(world, "dev")[0]["variables"] == {"PIP_INDEX_URL": "https://m/simple", "ONE": placeholder}
 
 
 async def test_a_record_without_secrets_is_as_it_always_was(world: World) -> None:
