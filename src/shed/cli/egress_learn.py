@@ -131,7 +131,8 @@ def _show(learned: Learned, base: Profile, server: Api, args: Any, options: Opti
         say(as_diff(base, rules), end="")
     else:
         say(as_yaml(base, rules), end="")
-    note(f"{learned.connections} connections; {len(rules)} rules are missing" + (f" in {base.name}" * bool(base.rules)))
+    where = f" in {base.name}" if base.rules else ""
+    note(f"{learned.count} hosts and ports were seen; {len(rules)} rules are missing{where}")
     if not suffixes.known:
         note("names are not taken together as *.name: that needs the package publicsuffix on this machine")
     if args.save:

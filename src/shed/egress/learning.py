@@ -29,7 +29,6 @@ class Learned:
         """By name or address."""
         self._behind: dict[str, str] = {}
         """Addresses in private networks, with the name that stands for them."""
-        self.connections = 0
 
     def add(self, decision: Mapping[str, Any]) -> None:
         """Take a decision, as the log has it."""
@@ -41,11 +40,15 @@ class Learned:
             host = str(address) if name is None else normal_name(str(name))
         except ValueError:
             return
-        self.connections += 1
         self._ports[host].add(port)
         if name is not None and private(address):
             self._behind[str(address)] = host
             self._ports[str(address)].add(port)
+
+    @property
+    def count(self) -> int:
+        """How many hosts and ports were seen."""
+        return sum(len(ports) for ports in self._ports.values())
 
     def missing(self, base: Profile, suffixes: Suffixes) -> list[Rule]:
         """Return the rules that `base` lacks to allow all of it, names before addresses."""

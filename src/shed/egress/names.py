@@ -14,7 +14,7 @@ from shed.egress.addresses import MADE_UP
 from shed.egress.policy import normal_name
 
 MOST_NAMES = 8192
-"""That a shed can have in use, in 2 MiB at most; the one that was used longest ago makes room."""
+"""That a shed can have in use, which is 5 MB at most; the one that was used longest ago makes room."""
 _FIRST = int(MADE_UP.network_address) + 256
 _COUNT = MADE_UP.num_addresses - 512
 

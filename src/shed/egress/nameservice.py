@@ -33,7 +33,7 @@ _MOST_UDP = 512
 _MOST_QUERY = 1232
 """Bytes: a question has 259 at most.  Thousands of records would take a tenth of a second, in which all sheds wait."""
 MOST_PER_SECOND = 500
-"""Queries of one shed: each takes a quarter of a millisecond, in which all other sheds wait.  More wait in its socket,
+"""Queries of one shed: each takes a fifth of a millisecond, in which all other sheds wait.  More wait in its socket,
 and those that do not fit there are lost.
 """
 _REVERSE, _REVERSE_6 = ".in-addr.arpa", ".ip6.arpa"

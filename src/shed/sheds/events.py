@@ -22,10 +22,13 @@ Wanted = Callable[[Event], bool]
 
 
 def wanted(*, shed: str | None, kinds: frozenset[str] | None) -> Wanted:
-    """Return what says whether an event is about `shed`, and of one of `kinds` or their groups; None: all."""
+    """Return what says whether an event is about `shed`, or about all, and of one of `kinds` or their groups.
+
+    None: all of them.
+    """
 
     def fits(event: Event) -> bool:
-        if shed is not None and event.shed != shed:
+        if shed is not None and event.shed not in {shed, ""}:
             return False
         if event.kind in ON_REQUEST or kinds is None:
             return event.kind not in ON_REQUEST if kinds is None else event.kind in kinds

@@ -130,7 +130,7 @@ def test_what_is_no_connection_is_passed_over(suffixes: Suffixes) -> None:
         {"port": "x"},
     ):
         found.add(nonsense)
-    assert (found.connections, found.missing(EMPTY, suffixes)) == (0, [])
+    assert (found.count, found.missing(EMPTY, suffixes)) == (0, [])
 
 
 LABEL = st.sampled_from(["a", "b", "c", "d", "www", "example", "github", "io", "com", "co", "uk", "ck"])

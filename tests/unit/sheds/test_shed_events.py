@@ -38,6 +38,7 @@ async def heard(follower: Follower) -> list[Event]:
         (None, {"egress"}, ["egress.refused"]),
         (None, {"egress.connected", "shed"}, ["shed.created", "egress.connected", "shed.created"]),
         ("x", None, []),
+        ("x", {"egress.left_out"}, ["egress.left_out"]),
     ],
 )
 async def test_followers_hear_what_they_asked_for(
@@ -47,7 +48,8 @@ async def test_followers_hear_what_they_asked_for(
     bus = Events()
     follower = bus.follow(wanted(shed=shed, kinds=None if kinds is None else frozenset(kinds)))
     for kind, name in (
-        ("shed.created", "dev"), ("egress.refused", "dev"), ("egress.connected", "dev"), ("shed.created", "other")
+        ("shed.created", "dev"), ("egress.refused", "dev"), ("egress.connected", "dev"), ("shed.created", "other"),
+        *([("egress.left_out", "")] if kinds == {"egress.left_out"} else []),
     ):  # fmt: skip
         bus.tell(kind, name)
     bus.close()
