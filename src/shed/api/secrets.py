@@ -90,6 +90,6 @@ class ShedSecrets(Answer, kw_only=True, frozen=True):
     name: ShedName = ""
     secrets: Annotated[list[str], says("Their names.")] = []
     complete: Annotated[
-        bool, says("False when its agent is of an earlier version: commands there do not know of the change.")
+        bool, says("False when its guest could not be told: commands there know of the change after its next start.")
     ] = True
     problems: Annotated[list[str], says("A sentence for each one whose value cannot be had.")] = []

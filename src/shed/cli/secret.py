@@ -140,7 +140,7 @@ def _change(name: str, options: Options, **change: list[str]) -> int:
     for problem in changed.get("problems") or []:
         note(f"warning: {problem}")
     if changed.get("complete") is False:
-        note("warning: the agent in the shed is of an earlier version: commands there learn of it when it is restarted")
+        note("warning: the guest could not be told: commands there learn of it when the shed is restarted")
     words = f"{name} has {', '.join(changed.get('secrets') or []) or 'no secret'}"
     done(options, "secret", name, words, secrets=changed.get("secrets"))
     return 0

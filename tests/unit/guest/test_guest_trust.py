@@ -4,13 +4,16 @@ import shutil
 import struct
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from shed.egress.certificates import for_guest
 from shed.egress.signing import make_authority
+from shed.guest import configure
 from shed.guest.configure import keystores, trust
-from shed.guest.configure.request import Authority
+from shed.guest.configure.request import Authority, Request
 
 THEIRS = make_authority("their own").certificate
 BUNDLE = "etc/ssl/certs/ca-certificates.crt"
@@ -201,3 +204,15 @@ def test_a_name_for_files_is_none_that_leads_elsewhere(name: str) -> None:
     """An id becomes the name of a file."""
     with pytest.raises(ValueError, match="id"):
         Authority({"id": name, "pem": THEIRS, "subject": "0123abcd"})
+
+
+def test_an_odd_image_starts_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files that are not what they usually are cost certificates, not the shed."""
+    (tmp_path / "etc/ssl").mkdir(parents=True)
+    (tmp_path / "etc/ssl/certs").write_text("a file")
+    install, said = trust.install, list[str]()
+    monkeypatch.setattr(trust, "install", lambda wanted: install(wanted, str(tmp_path)))
+    loop: Any = SimpleNamespace(log=said.append)
+    request = Request({"name": "dev", "authorities": [for_guest(make_authority("one").certificate)]})
+    assert configure._trusting(loop, request) == {}
+    assert "certificates are not trusted everywhere" in said[0]

@@ -73,7 +73,7 @@ async def configure(
             identity.settle("", request.hostname)
         watch.lap("identity")
         _write_resolv_conf(loop, request.network)
-        shed.outfit = {**trust.install(request.authorities), **request.variables}
+        shed.outfit = {**_trusting(loop, request), **request.variables}
         watch.lap("trust")
         for mount in request.mounts:
             mounts.mount_share(mount)
@@ -138,6 +138,15 @@ def _write_resolv_conf(loop: Loop, wanted: Network | None) -> None:
         network.write_resolv_conf("", wanted)
     except OSError as error:
         loop.log(f"no name service: {error}")
+
+
+def _trusting(loop: Loop, request: Request) -> dict[str, str]:
+    """An image whose files are not what they usually are still is one: say so on the console and go on."""
+    try:
+        return trust.install(request.authorities)
+    except (OSError, ValueError) as error:
+        loop.log(f"certificates are not trusted everywhere: {error}")
+        return {}
 
 
 def _finish_settling(loop: Loop, shed: State) -> None:
