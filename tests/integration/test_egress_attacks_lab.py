@@ -61,6 +61,29 @@ print(json.dumps({
     "absolute": ask(b"GET http://other.example.com/hello HTTP/1.0\\r\\n\\r\\n"), "sni": sni(),
 }))
 """
+CONTAINER = """
+set -e
+trap 'kill $box; ip link del br0; nft flush ruleset' EXIT
+ip link add br0 type bridge
+ip addr add 172.17.0.1/16 dev br0
+ip link set br0 up
+unshare -n sleep 1000 > /dev/null 2>&1 &
+box=$!
+while [ "$(readlink /proc/$box/ns/net)" = "$(readlink /proc/$$/ns/net)" ]; do :; done
+ip link add v0 type veth peer name v1 netns $box
+ip link set v0 master br0 up
+echo 1 > /proc/sys/net/ipv4/ip_forward
+inside="nsenter -t $box -n"
+$inside ip addr add 172.17.0.2/16 dev v1
+$inside ip link set v1 up
+$inside ip route add default via 172.17.0.1
+nft 'table ip box { chain out { type nat hook postrouting priority srcnat; oifname "eth0" masquerade; }; }'
+printf 'nameserver 9.9.9.9\\noptions attempts:1 timeout:5\\n' > /etc/resolv.conf
+$inside "$@"
+nft flush ruleset
+printf 'nameserver 9.9.9.9\\noptions attempts:1 timeout:1\\n' > /etc/resolv.conf
+$inside "$@"
+"""
 PROXY = """
 import socket, sys
 host, port = sys.argv[1].split(":")
@@ -242,6 +265,19 @@ def test_a_relay_for_connect_is_none(net: Lab) -> None:
     net.rule({"allow": "www.example.com"})
     for place in ("10.0.2.2:1", "10.0.2.2:3128", "10.0.2.2:1080"):
         assert "403" in net.python(PROXY, place)
+
+
+def test_containers_in_a_guest_are_ruled_like_the_guest(net: Lab) -> None:
+    """Behind a bridge, with a name server of their own; without the guest's address they reach nothing at all."""
+    net.rule({"allow": "www.example.com"})
+    ask = [sys.executable, "-I", str(PROGRAM), "connect", "www.example.com:80", "8.8.8.8:80"]
+    with Watch(net.host) as watch:
+        done = net.run("sh", "-c", CONTAINER, "sh", *ask)
+        assert done.returncode == 0, done.stderr
+        behind, bare = map(json.loads, done.stdout.splitlines())
+    assert behind == {"www.example.com:80": "HTTP/1.0 200 OK", "8.8.8.8:80": REFUSED}
+    assert set(bare.values()) <= {"gaierror", "TimeoutError"}
+    assert watch.seen <= {"arp", f"tcp {PUBLIC} 80", NAME_SERVER_ASKED}
 
 
 def test_a_message_of_thousands_of_records_stops_nobody(net: Lab) -> None:
