@@ -6,7 +6,21 @@ import importlib
 import signal
 import sys
 
-NAMES = ("startup", "minting", "push", "pull", "store", "boot", "warm", "exec", "ssh", "access", "connect", "hostile")
+NAMES = (
+    "startup",
+    "minting",
+    "push",
+    "pull",
+    "store",
+    "boot",
+    "warm",
+    "exec",
+    "ssh",
+    "access",
+    "connect",
+    "egress",
+    "hostile",
+)
 
 
 def main() -> None:

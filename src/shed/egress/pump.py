@@ -58,6 +58,8 @@ class _Direction:
     def __init__(self, source: socket.socket, target: socket.socket, pipes: Pipes) -> None:
         self._loop = asyncio.get_running_loop()
         self._source, self._target, self._pipes = source, target, pipes
+        self._in, self._out = source.fileno(), target.fileno()
+        """For the event loop alone: of a socket that it does not know yet it makes a description, by two calls."""
         self._pipe: tuple[int, int] | None = None
         self._held = 0
         """Bytes in the pipe."""
@@ -68,14 +70,14 @@ class _Direction:
 
     def start(self) -> None:
         """Move what comes from now on."""
-        self._loop.add_reader(self._source, self._turn)
+        self._loop.add_reader(self._in, self._turn)
 
     def stop(self) -> None:
         """Move nothing more."""
         if not self.done.done():
             self.done.set_result(None)
-        self._loop.remove_reader(self._source)
-        self._loop.remove_writer(self._target)
+        self._loop.remove_reader(self._in)
+        self._loop.remove_writer(self._out)
         if self._pipe is not None:
             self._pipes.put_back(self._pipe, empty=not self._held)
             self._pipe = None
@@ -110,11 +112,11 @@ class _Direction:
                 self._held -= count
                 self.moved += count
         except BlockingIOError:
-            self._loop.remove_reader(self._source)
-            self._loop.add_writer(self._target, self._drain)
+            self._loop.remove_reader(self._in)
+            self._loop.add_writer(self._out, self._drain)
             return False
         if self._ended:
-            self._loop.remove_reader(self._source)
+            self._loop.remove_reader(self._in)
             with contextlib.suppress(OSError):
                 self._target.shutdown(socket.SHUT_WR)
             self.stop()
@@ -126,9 +128,9 @@ class _Direction:
 
     def _drain(self) -> None:
         """The target takes bytes again."""
-        self._loop.remove_writer(self._target)
+        self._loop.remove_writer(self._out)
         if not self._ended:
-            self._loop.add_reader(self._source, self._turn)
+            self._loop.add_reader(self._in, self._turn)
         self._turn()
 
 
