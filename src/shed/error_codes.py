@@ -71,6 +71,8 @@ GROUPS: tuple[tuple[str, int, int, Codes], ...] = (
                           "have a new one made: shed token create"),
     }),
     ("ForbiddenError", 403, 1, {
+        "NIC_REFUSED": ("The server does not allow networks that are not ruled.",
+                        "a rule opens more to a shed: shed egress profile set; or set network.nic in server.yaml"),
         "FORBIDDEN": ("The server knows who asks, and they may not do this.", "ask for a token with that right"),
     }),
     ("NotFoundError", 404, 1, {
@@ -111,6 +113,8 @@ GROUPS: tuple[tuple[str, int, int, Codes], ...] = (
         "LOCAL_DIR_MISSING": ("The shared folder of the shed cannot be used any more.",
                               "put the folder back and start the shed again"),
         "EGRESS_PROFILE_FIXED": ("The egress profile is built in or configured.", "choose another name"),
+        "NETWORK_NOT_RULED": ("The shed was made with --network nic, so no rule is asked about what it reaches.",
+                              "stop it, or make another one without --network nic"),
         "EGRESS_PROFILE_IN_USE": ("A shed has the egress profile.", "give it another first: shed egress set"),
         "SECRET_IN_USE": ("A shed has the secret.", "take it from the shed first: shed secret take"),
         "SECRETS_CLASH": ("Two secrets of a shed have the same environment variable.", "give one another: --variable"),

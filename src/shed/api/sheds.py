@@ -18,6 +18,7 @@ ShedName = Annotated[
 ]
 Status = Literal["running", "stopped", "starting", "error"]
 Mode = Literal["rw", "ro", "git-rw"]
+NetworkKind = Literal["relay", "nic"]
 LabelKey = Annotated[str, Meta(min_length=1, max_length=63, pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$(?!\n)")]
 LabelValue = Annotated[str, Meta(max_length=255)]
 Labels = Annotated[dict[LabelKey, LabelValue], Meta(max_length=64)]
@@ -56,6 +57,7 @@ class Shed(PartialAnswer, kw_only=True, frozen=True):
     ] = []
     host_ports: Annotated[list[str], says("Ports of the host that it reaches: `PORT:SHEDPORT`.", optional=True)] = []
     secrets: Annotated[list[str], says("Names of the secrets that are put into its requests.", optional=True)] = []
+    network: Annotated[str, says("`relay`, or `nic`: no rule is asked about what it reaches.", optional=True)] = ""
     boot: Annotated[
         str, says("How its VM came up: `warm` or `cold`.  In the answer to a create or a start.", optional=True)
     ] = ""
@@ -113,6 +115,13 @@ class CreateShed(Body, kw_only=True, frozen=True, forbid_unknown_fields=True):
     secrets: Annotated[
         list[str] | None,
         says("Names of the secrets that the relay is to put into its requests.  Needs the right `admin`."),
+    ] = None
+    network: Annotated[
+        NetworkKind | None,
+        says(
+            "`nic`: all public addresses by TCP, UDP and ICMP, and no rule is asked.  Needs the right `admin`, and a "
+            "server that allows it."
+        ),
     ] = None
     timeout: Annotated[
         float | None,

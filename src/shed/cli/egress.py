@@ -54,7 +54,7 @@ def show(args: Any, options: Options) -> int:
     if found.get("proxy"):
         say(f"proxy:        {found['proxy']}")
     if found.get("problem"):
-        say(f"no network:   {found['problem']}")
+        say(f"problem:      {found['problem']}")
     for rule in found.get("rules") or []:
         say(f"  {rule}")
     return 0

@@ -60,6 +60,12 @@ FORCE = flag("--force", "start it even when the host is short of memory")
         convert=values.names,
     ),
     option(
+        "--network",
+        "KIND",
+        "nic: all public addresses, by UDP and ICMP too, without rules or a log; refused unless the server allows it",
+        choices=("relay", "nic"),
+    ),
+    option(
         "-p, --publish",
         "[ADDRESS:][PORT:]SHEDPORT",
         "port of the server's machine that leads to a port of the shed; without PORT a free one; can be repeated",
@@ -95,6 +101,7 @@ def create(args: Any, options: Options) -> int:
             ports=args.publish or None,
             host_ports=args.host_port or None,
             secrets=args.secret or None,
+            network=args.network,
             labels=_labels(args.label),
             timeout=args.timeout or create_timeout(options),
             cold=args.cold,

@@ -22,8 +22,13 @@ egress:
   no_proxy: [.corp.example]  # absent: NO_PROXY of the server
   profiles: {work: {rules: [{allow: "*.example.com", ports: [443]}]}}    # beside those that every server has
   extra_cas: [/etc/ssl/company.pem]    # authorities that sheds trust; absent: those that were added to this machine
+<<<<<<< HEAD
 guest:
   environment: {PIP_INDEX_URL: "https://mirror.example/simple"}    # variables of every command in every shed
+=======
+network:
+  nic: refused             # allowed: sheds may be made with a network that is not ruled
+>>>>>>> 5637600 (network: --network nic, a way out for UDP and ICMP that is not ruled, and to public addresses alone)
 limits:
   max_image_size: 32G      # most that is fetched for one image
   disk_reserve: 5G         # what stays free of the disk; absent: 1G, of small disks 5 %
@@ -132,6 +137,8 @@ class Settings:
     """Hosts with private addresses to which a registry elsewhere may redirect or refer."""
     egress_default: tuple[str, ...] = ("internet",)
     """Egress profiles of a shed for which none are named."""
+    nic: str = "refused"
+    """Whether sheds may have a network that is not ruled: ``refused`` or ``allowed``."""
     egress_proxy: Proxy | Literal["environment"] | None = "environment"
     """By which sheds reach the outside, as this host does; None: by none."""
     egress_no_proxy: tuple[str, ...] | None = None
@@ -306,9 +313,20 @@ def _suggestion(key: str, known: Mapping[str, _Setting]) -> str:
 
     sections = {
         f"{section}.{name}": name
+<<<<<<< HEAD
         for section, setting in _TOP.items()
         if isinstance(setting, _Section)
         for name in setting.keys
+=======
+        for section, keys in (
+            ("ssh", _SSH),
+            ("limits", _LIMITS),
+            ("egress", _EGRESS),
+            ("network", _NETWORK),
+            ("qemu", _QEMU),
+        )
+        for name in keys
+>>>>>>> 5637600 (network: --network nic, a way out for UDP and ICMP that is not ruled, and to public addresses alone)
     }
     homes = {**{name: home for home, name in sections.items()}, **{name: name for name in known}}
     near = difflib.get_close_matches(key, homes, n=1)
@@ -354,7 +372,11 @@ _EGRESS: dict[str, _Setting] = {
     "proxy": _Value("egress_proxy", values.proxy),
     "no_proxy": _Value("egress_no_proxy", values.words),
 }
+<<<<<<< HEAD
 _GUEST: dict[str, _Setting] = {"environment": _Value("guest_environment", values.variables)}
+=======
+_NETWORK: dict[str, _Setting] = {"nic": _Value("nic", values.choice("refused", "allowed"))}
+>>>>>>> 5637600 (network: --network nic, a way out for UDP and ICMP that is not ruled, and to public addresses alone)
 _QEMU: dict[str, _Setting] = {
     "default_cpus": _Value("default_cpus", values.number(1, MAX_CPUS)),
     "default_memory_mb": _Value("default_memory_mb", values.number(MIN_MEMORY_MB, MAX_MEMORY_MB)),
@@ -380,6 +402,7 @@ _TOP: dict[str, _Setting] = {
     "log_level": _Value("log_level", values.choice(*LOG_LEVELS)),
     "ssh": _Section(_SSH),
     "egress": _Section(_EGRESS),
+    "network": _Section(_NETWORK),
     "limits": _Section(_LIMITS),
     "guest": _Section(_GUEST),
     "qemu": _Section(_QEMU),

@@ -194,6 +194,8 @@ def _view(
         shed["detail"] = f"its file system has errors, as after a full disk of the host; {how}"
     elif liveness is Liveness.OURS and (trouble := _trouble(space)):
         shed["detail"] = f"it may soon stand still: {trouble}"
+    if not record.is_ruled:
+        shed["detail"] = "; ".join(filter(None, (shed.get("detail"), "its network is not ruled (--network nic)")))
     if liveness is not Liveness.NOT_OURS and (pid := backend.pid(folders.instance)) is not None:
         shed["pid"] = pid
     return shed

@@ -14,7 +14,7 @@ from dataclasses import replace
 from shed.backends.base import Liveness
 from shed.backends.interface import Backend
 from shed.errors import ShedError
-from shed.sheds import metadata
+from shed.sheds import metadata, nic
 from shed.sheds.boot import equip_again
 from shed.sheds.catalog import Catalog, load
 from shed.sheds.egress import Egress
@@ -49,6 +49,7 @@ class Changes:
         await in_thread(self._egress.check, profiles)
         async with self._hold(name, "egress") as (folders, link):
             before = load(folders)
+            nic.check_ruled(before)
             record = replace(before, egress=list(dict.fromkeys(profiles)))
             await in_thread(metadata.save, folders.instance, record)
             running = self._backend.liveness(folders.instance) is Liveness.OURS
@@ -68,6 +69,7 @@ class Changes:
             before = load(folders)
             wanted = [each for each in dict.fromkeys([*(before.secrets or ()), *give]) if each not in take]
             if give:
+                nic.check_ruled(before)
                 await in_thread(self._terms.secrets.check, wanted)
             record = replace(before, secrets=wanted or None)
             await in_thread(metadata.save, folders.instance, record)

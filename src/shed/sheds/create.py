@@ -21,7 +21,7 @@ from shed.images.service import Images
 from shed.names import MAX_CPUS, MAX_MEMORY_MB, MIN_MEMORY_MB, check_shed_name
 from shed.oci.leases import unpruned
 from shed.progress import Progress, Stop
-from shed.sheds import metadata, upper, workspace
+from shed.sheds import metadata, nic, upper, workspace
 from shed.sheds.admission import Admission
 from shed.sheds.boot import Booted, Equip, boot
 from shed.sheds.folders import Folders
@@ -59,6 +59,7 @@ class Plan:
     ports: list[Published]
     host_ports: list[HostPort]
     secrets: list[str]
+    network: str
 
 
 def plan(request: CreateShed, settings: Settings) -> Plan:
@@ -95,6 +96,7 @@ def plan(request: CreateShed, settings: Settings) -> Plan:
         [Published.parse(text) for text in request.ports or ()],
         [HostPort.parse(text) for text in request.host_ports or ()],
         list(dict.fromkeys(request.secrets or ())),
+        nic.checked(request, settings),
     )
 
 
@@ -218,6 +220,7 @@ def _save_record(folders: Folders, image: BootImage, wanted: Plan, backend: str)
         local_dir_mode=wanted.local_dir_mode,
         labels=wanted.labels,
         egress=wanted.egress,
+        network=wanted.network,
         ports=[str(port) for port in wanted.ports] or None,
         host_ports=[str(port) for port in wanted.host_ports] or None,
         secrets=wanted.secrets or None,

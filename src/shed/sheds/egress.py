@@ -20,7 +20,7 @@ from shed.api.egress import Decision
 from shed.backends.interface import Backend
 from shed.config.paths import Paths
 from shed.config.server import Settings
-from shed.egress import decisions, wire
+from shed.egress import decisions, uplink, wire
 from shed.egress.hostports import HostPort
 from shed.egress.netdfiles import DECISIONS
 from shed.egress.orders import Orders
@@ -29,6 +29,7 @@ from shed.egress.process import NetdProcess
 from shed.errors import ShedError
 from shed.progress import Progress
 from shed.proxies import Proxy
+from shed.sheds import nic
 from shed.sheds.events import Events
 from shed.sheds.metadata import Record, load
 from shed.sheds.terms import Terms
@@ -65,6 +66,7 @@ class Egress:
         self._closed = closed
         self.proxy = _proxy(settings)
         """By which the sheds reach the outside."""
+        self._pid = backend.pid
         self._networks = backend.capabilities.networks
         self._netd = NetdProcess(paths.run, paths.logs)
         self._logs = paths.logs
@@ -87,6 +89,8 @@ class Egress:
 
     async def begin(self, record: Record, state_dir: Path, progress: Progress) -> None:
         """Have the network of a VM that has just come up lead to the relay; if that fails, it leads nowhere."""
+        if not record.is_ruled:
+            progress.warn(f"shed {record.name!r}: {nic.WARNING}")
         for problem in await in_thread(self._terms.secrets.problems, record):
             progress.warn(problem)
         try:
@@ -101,7 +105,7 @@ class Egress:
 
     async def change(self, record: Record) -> int:
         """Have the rules of `record` hold for its running VM from now on; return how many connections that has cut."""
-        if self._networks is None or self._networks.problem() is not None:
+        if self._networks is None or self._networks.problem() is not None or not record.is_ruled:
             return 0
         await in_thread(self._terms.secrets.problems, record)  # what takes time does so before others have to wait
         return await in_thread(self._rule, record.name)
@@ -122,6 +126,8 @@ class Egress:
 
     def rules(self, record: Record) -> list[str]:
         """Return the rules of a shed in the order in which they are asked."""
+        if not record.is_ruled:
+            return []
         rules = Policy.of(self._terms.profiles_of(record)).rules
         return [f"host-port {port}" for port in self._host_ports(record)] + [str(rule) for rule in rules]
 
@@ -200,6 +206,10 @@ class Egress:
         assert self._networks is not None
         sockets = self._networks.sockets(state_dir)
         try:
+            if not record.is_ruled:
+                if (pid := self._pid(state_dir)) is not None:
+                    uplink.start(sockets[0], pid, state_dir)
+                return
             with self._telling[record.name]:
                 self._netd.open(record.name, self._orders(self._saved(record.name)), sockets)
         finally:

@@ -25,7 +25,7 @@ from shed.config.server import Settings
 from shed.errors import BackendError, ConflictError, ShedError, UnavailableError
 from shed.progress import Progress
 from shed.sheds import folders as places
-from shed.sheds import lifecycle, metadata, rename
+from shed.sheds import lifecycle, metadata, nic, rename
 from shed.sheds.admission import Admission
 from shed.sheds.boot import attach
 from shed.sheds.catalog import Catalog, View, load, missing
@@ -287,6 +287,8 @@ class Manager:
         force: bool = False,
     ) -> tuple[metadata.Record, str]:
         await link.drop()
+        if not record.is_ruled:
+            nic.check(self._settings)
         async with self.ports.held(record.name, record.published):
             record, booted = await lifecycle.start(
                 record,

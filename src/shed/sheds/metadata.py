@@ -22,6 +22,7 @@ from shed.sheds.portspec import Published
 
 SCHEMA_VERSION = 3
 EGRESS = ["internet"]
+NETWORKS = ("relay", "nic")
 METADATA = "metadata.json"
 MARKER = ".creating"
 RENAMING = ".renaming"
@@ -61,6 +62,8 @@ class Record:
     """Ports of the host that the shed reaches, see `shed.egress.hostports`; None for none."""
     secrets: list[str] | None = None
     """Names of the secrets that the relay puts into its requests; None for none."""
+    network: str = "relay"
+    """``relay``, or ``nic``: a way out of its own, which no rule is asked about."""
     guest_uid: int = 0
     guest_gid: int = 0
     """The guest user who stands for the owner of `local_dir`."""
@@ -69,6 +72,11 @@ class Record:
     def egress_profiles(self) -> list[str]:
         """Return the names of the profiles that rule what it reaches."""
         return EGRESS if self.egress is None else self.egress
+
+    @property
+    def is_ruled(self) -> bool:
+        """Say whether what it reaches is ruled."""
+        return self.network != "nic"
 
     @property
     def published(self) -> list[Published]:
@@ -132,6 +140,8 @@ def load(folder: Path) -> Record:
         raise _damaged(path, f"wanted is {record.wanted!r}")
     if record.local_dir_mode not in SHARE_MODES:
         raise _damaged(path, f"local_dir_mode is {record.local_dir_mode!r}")
+    if record.network not in NETWORKS:
+        raise _damaged(path, f"network is {record.network!r}")
     try:
         _ = record.published, record.open_host_ports
     except UsageError as error:

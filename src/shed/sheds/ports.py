@@ -28,6 +28,7 @@ from shed.sheds.bridge import bridge
 from shed.sheds.guests import Guests
 from shed.sheds.listeners import listen, listen_anywhere, who_listens
 from shed.sheds.metadata import Record, save
+from shed.sheds.nic import check_ruled
 from shed.sheds.portcheck import Host, check, without
 from shed.sheds.portspec import Published
 from shed.threads import in_thread
@@ -131,6 +132,8 @@ class Ports:
             *without(record.open_host_ports, change.no_host_ports, f"open to shed {name!r}"),
             *map(HostPort.parse, change.host_ports),
         ]
+        if change.host_ports:
+            check_ruled(record)
         added = [Published.parse(text) for text in change.publish]
         await in_thread(self.check, name, [*kept, *added], host_ports)
         added = await self.add(name, added)

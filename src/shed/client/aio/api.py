@@ -148,6 +148,7 @@ class AsyncApi(AsyncNetworkApi, AsyncSecretsApi):
         ports: list[str] | None = None,
         host_ports: list[str] | None = None,
         secrets: list[str] | None = None,
+        network: str | None = None,
         timeout: float | None = None,
         cold: bool = False,
         force: bool = False,
@@ -160,6 +161,7 @@ class AsyncApi(AsyncNetworkApi, AsyncSecretsApi):
         `labels` are short texts by name, kept with the shed and shown with it, `egress` are the names of the profiles
         that rule what it reaches, `ports` and `host_ports` as for `change_ports`,
         `secrets` the names of secrets that it may use (that needs the right to administer),
+        `network` is ``nic`` for one that no rule is asked about,
         `timeout` the seconds after which the server gives up and undoes all.  `cold` has its VM booted, whatever it
         could be restored from; `force` has it started on a host that is short of memory, too.  `trust_kernel` lets the
         kernel and the initrd of the image boot there from then on; that needs the right to administer.
@@ -176,6 +178,7 @@ class AsyncApi(AsyncNetworkApi, AsyncSecretsApi):
             ports=ports,
             host_ports=host_ports,
             secrets=secrets,
+            network=network,
             labels=labels,
             timeout=timeout,
             cold=cold,

@@ -69,6 +69,7 @@ class AsyncClient:
         ports: list[str] | None = None,
         host_ports: list[str] | None = None,
         secrets: list[str] | None = None,
+        network: str | None = None,
         timeout: float | None = 600.0,
         cold: bool = False,
         force: bool = False,
@@ -81,9 +82,10 @@ class AsyncClient:
         ``/workspace``, which may be written (`local_dir_mode` ``rw``), also git's settings and hooks (``git-rw``), or
         only read (``ro``).  `labels` are short texts by name.  `egress` names the profiles that rule what it reaches,
         `secrets` those that it may use.  `ports` are ports of the server's machine that lead into it
-        (``[ADDRESS:][PORT:]SHEDPORT``), `host_ports` those that it reaches (``PORT[:SHEDPORT]``).  What is None is the
-        server's to choose.  After `timeout` seconds all is undone.  `cold` boots its VM, `force` starts it on a host
-        that is short of memory, too, `trust_kernel` lets the image's kernel boot there from then on.
+        (``[ADDRESS:][PORT:]SHEDPORT``), `host_ports` those that it reaches (``PORT[:SHEDPORT]``).  With `network`
+        ``nic`` no rule is asked.  What is None is the server's to choose.  After `timeout` seconds all is undone.
+        `cold` boots its VM, `force` starts it on a host that is short of memory, too, `trust_kernel` lets the image's
+        kernel boot there from then on.
         """
         chosen = name or f"sdk-{os.urandom(5).hex()}"
         try:
@@ -99,6 +101,7 @@ class AsyncClient:
                 ports=ports,
                 host_ports=host_ports,
                 secrets=secrets,
+                network=network,
                 labels=labels,
                 timeout=timeout,
                 cold=cold,

@@ -23,6 +23,7 @@ from shed.server.doctor import hostile, limits, storage
 from shed.server.doctor.host import Host
 from shed.server.doctor.ssh import ssh_port
 from shed.sheds.folders import Folders, names
+from shed.sheds.metadata import load
 
 _NOBODY = 65534
 _SECONDS = 5.0
@@ -146,6 +147,10 @@ def guests_network(host: Host) -> Iterator[Result]:
         detail = f"the VMs of {', '.join(open_ones)} are of an earlier version: they reach whatever this user reaches"
         yield Result(name, Status.FAIL, detail, f"shed stop {open_ones[0]}; shed start {open_ones[0]}")
         return
+    if unruled := [shed for shed, state_dir in _running(host) if not _is_ruled(state_dir)]:
+        detail = f"the networks of {', '.join(unruled)} are not ruled (--network nic): they reach all public addresses"
+        yield Result(name, Status.WARN, detail, f"shed stop {unruled[0]}; others: network.nic: refused in server.yaml")
+        return
     default = ", ".join(host.settings.egress_default) or "none"
     yield Result(name, Status.PASS, f"what leaves a shed is ruled; profiles by default: {default}")
 
@@ -156,6 +161,13 @@ def _running(host: Host) -> Iterator[tuple[str, Path]]:
         state_dir = Folders(host.paths, shed).instance
         if host.backend.liveness(state_dir) is Liveness.OURS:
             yield shed, state_dir
+
+
+def _is_ruled(state_dir: Path) -> bool:
+    try:
+        return load(state_dir).is_ruled
+    except ShedError:
+        return True
 
 
 def _has_network(networks: Networks, state_dir: Path) -> bool:

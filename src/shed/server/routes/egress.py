@@ -17,6 +17,7 @@ from shed.egress.profiles import BUILT_IN
 from shed.errors import ConflictError
 from shed.server.app import Server, route
 from shed.server.call import Call, answer
+from shed.sheds import nic
 
 
 async def list_profiles(server: Server, call: Call[Nothing, NoBody]) -> api.ProfileList:
@@ -56,7 +57,7 @@ async def remove_profile(server: Server, call: Call[api.ProfileParams, NoBody]) 
 async def show(server: Server, call: Call[ShedParams, NoBody]) -> api.ShedEgress:
     """Show what a shed may reach."""
     egress, record = server.manager.egress, server.manager.catalog.record(call.params.name)
-    problem = await asyncio.to_thread(egress.problem)
+    problem = await asyncio.to_thread(egress.problem) if record.is_ruled else nic.WARNING
     return api.ShedEgress(
         name=record.name,
         profiles=record.egress_profiles,

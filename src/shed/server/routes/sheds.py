@@ -54,6 +54,8 @@ async def create(server: Server, call: Call[WorkParams, api.CreateShed]) -> Work
         call.caller.require(Right.ADMIN, "a port of the host")
     if wanted.secrets:
         call.caller.require(Right.ADMIN, "a secret")
+    if wanted.network == "nic":
+        call.caller.require(Right.ADMIN, "a network without rules")
     if wanted.force:
         call.caller.require(Right.ADMIN, "force")
     if wanted.image is not None and not is_configured(server.settings, wanted.image):
