@@ -279,6 +279,8 @@ def test_a_request_for_another_host_is_not_sent(net: Lab, proxy: Squid) -> None:
     ):
         assert net.python(SAY, "www.example.com", request).split()[1] in {"400", "403"}, request
     assert proxy.requests() == before
+    refused = [entry for entry in net.decisions() if not entry["allowed"] and entry.get("status") == 403]
+    assert "Host does not name www.example.com" in refused[-1]["rule"]
     old = net.python(SAY, "www.example.com", "GET /hello HTTP/1.0\\r\\nProxy-Authorization: x\\r\\n\\r\\n")
     assert old.endswith("hello\n\n")
 

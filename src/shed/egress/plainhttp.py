@@ -20,6 +20,7 @@ from shed.egress.refusal import METHODS
 from shed.egress.request import Ready, Refused, framing, is_framed_twice, passed_on
 from shed.egress.throughproxy import HTTP, ProxyError, Resolve, reach
 
+Tell = Callable[[dict[str, object]], None]
 _SILENCE = 1.0
 """Seconds after which a client is taken to wait for the server to speak first, as none of HTTP does."""
 _PEEK = 16
@@ -49,16 +50,16 @@ class Plain:
         self.sock.shutdown(socket.SHUT_WR)
 
 
-async def serve(flow: Flow, resolve: Resolve, orders: Callable[[], Orders], hint: str) -> bool:
+async def serve(flow: Flow, resolve: Resolve, shed: str, orders: Callable[[], Orders], tell: Tell) -> bool:
     """Pass on the requests of `flow`, one by one, to its proxy; say whether that was done: it may not be HTTP.
 
-    Raises `OSError` when the connection breaks.
+    `tell` is told of each request of the shed called `shed`.  Raises `OSError` when the connection breaks.
     """
     proxy = flow.proxy
     assert proxy is not None
     if not (await _first(flow.client)).startswith(METHODS):
         return False
-    inside = Plain(flow.client)
+    inside, hint = Plain(flow.client), f"on the host, see: shed egress log {shed}"
     flow.pump, flow.error = inside, None
 
     async def reached() -> Plain:
@@ -75,11 +76,11 @@ async def serve(flow: Flow, resolve: Resolve, orders: Callable[[], Orders], hint
     def prepared(request: h11.Request, name: str, port: int, _orders: Orders, _opening: Opening) -> Ready:
         return prepare(request, name, port, proxy.authorization)
 
-    def tell(told: dict[str, object]) -> None:
-        """What is logged of it is the connection."""
+    def told(request: dict[str, object]) -> None:
+        tell({**flow.record(shed), **request})
 
     with contextlib.suppress(h11.ProtocolError):
-        await Opened(flow.host, flow.port, inside, reached, holds, tell, hint, prepared).run()
+        await Opened(flow.host, flow.port, inside, reached, holds, told, hint, prepared).run()
     return True
 
 

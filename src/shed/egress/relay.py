@@ -242,7 +242,8 @@ class Relay:
         from shed.egress import plainhttp  # noqa: PLC0415  most processes never need what it imports
 
         try:
-            return await plainhttp.serve(flow, self._outside.resolve, lambda: self.orders, self._hint)
+            orders, tell = lambda: self.orders, self._record_request
+            return await plainhttp.serve(flow, self._outside.resolve, self.name, orders, tell)
         except OSError:
             _reset(flow.client)
             return True
