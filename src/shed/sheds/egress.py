@@ -66,7 +66,7 @@ class Egress:
         self._closed = closed
         self.proxy = _proxy(settings)
         """By which the sheds reach the outside."""
-        self._pid = backend.pid
+        self._backend = backend
         self._networks = backend.capabilities.networks
         self._netd = NetdProcess(paths.run, paths.logs)
         self._logs = paths.logs
@@ -207,7 +207,7 @@ class Egress:
         sockets = self._networks.sockets(state_dir)
         try:
             if not record.is_ruled:
-                if (pid := self._pid(state_dir)) is not None:
+                if (pid := self._backend.pid(state_dir)) is not None:
                     uplink.start(sockets[0], pid, state_dir)
                 return
             with self._telling[record.name]:
