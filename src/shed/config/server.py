@@ -22,13 +22,10 @@ egress:
   no_proxy: [.corp.example]  # absent: NO_PROXY of the server
   profiles: {work: {rules: [{allow: "*.example.com", ports: [443]}]}}    # beside those that every server has
   extra_cas: [/etc/ssl/company.pem]    # authorities that sheds trust; absent: those that were added to this machine
-<<<<<<< HEAD
 guest:
   environment: {PIP_INDEX_URL: "https://mirror.example/simple"}    # variables of every command in every shed
-=======
 network:
   nic: refused             # allowed: sheds may be made with a network that is not ruled
->>>>>>> 5637600 (network: --network nic, a way out for UDP and ICMP that is not ruled, and to public addresses alone)
 limits:
   max_image_size: 32G      # most that is fetched for one image
   disk_reserve: 5G         # what stays free of the disk; absent: 1G, of small disks 5 %
@@ -313,20 +310,9 @@ def _suggestion(key: str, known: Mapping[str, _Setting]) -> str:
 
     sections = {
         f"{section}.{name}": name
-<<<<<<< HEAD
         for section, setting in _TOP.items()
         if isinstance(setting, _Section)
         for name in setting.keys
-=======
-        for section, keys in (
-            ("ssh", _SSH),
-            ("limits", _LIMITS),
-            ("egress", _EGRESS),
-            ("network", _NETWORK),
-            ("qemu", _QEMU),
-        )
-        for name in keys
->>>>>>> 5637600 (network: --network nic, a way out for UDP and ICMP that is not ruled, and to public addresses alone)
     }
     homes = {**{name: home for home, name in sections.items()}, **{name: name for name in known}}
     near = difflib.get_close_matches(key, homes, n=1)
@@ -372,11 +358,8 @@ _EGRESS: dict[str, _Setting] = {
     "proxy": _Value("egress_proxy", values.proxy),
     "no_proxy": _Value("egress_no_proxy", values.words),
 }
-<<<<<<< HEAD
 _GUEST: dict[str, _Setting] = {"environment": _Value("guest_environment", values.variables)}
-=======
 _NETWORK: dict[str, _Setting] = {"nic": _Value("nic", values.choice("refused", "allowed"))}
->>>>>>> 5637600 (network: --network nic, a way out for UDP and ICMP that is not ruled, and to public addresses alone)
 _QEMU: dict[str, _Setting] = {
     "default_cpus": _Value("default_cpus", values.number(1, MAX_CPUS)),
     "default_memory_mb": _Value("default_memory_mb", values.number(MIN_MEMORY_MB, MAX_MEMORY_MB)),
