@@ -278,7 +278,9 @@ class Opened:
         """Pass on bytes both ways from now on: they are not HTTP any more."""
         headers = [*_answer_headers(event.headers, ready), (b"Connection", b"Upgrade"), (b"Upgrade", b"websocket")]
         await self._inside.send(_informational(event, headers))
-        ways = [asyncio.ensure_future(way) for way in (_copy(self._inside, outside), _copy(outside, self._inside))]
+        there = _copy(self._inside, outside, lambda data: data)
+        back = _copy(outside, self._inside, lambda data: _starred(data, ready))
+        ways = [asyncio.ensure_future(way) for way in (there, back)]
         try:
             await asyncio.gather(*ways)
         finally:
@@ -308,7 +310,7 @@ def _answer_headers(headers: h11._headers.Headers, ready: Ready) -> Headers:
 
 
 def _starred(text: bytes, ready: Ready) -> bytes:
-    """Return a part of an answer's head without what must not be in it, such as Basic credentials that were sent."""
+    """Return a part of an answer without what must not be in it, such as Basic credentials that were sent."""
     for spelling in ready.masked:
         text = text.replace(spelling, b"*" * len(spelling))
     return text
@@ -324,11 +326,11 @@ def _mask(answer: h11.Response, ready: Ready) -> Mask:
     return Mask(() if encoded else ready.masked)
 
 
-async def _copy(source: End, target: End) -> None:
+async def _copy(source: End, target: End, change: Callable[[bytes], bytes]) -> None:
     data = source.http.trailing_data[0]
     while True:
         if data:
-            await target.stream.send(data)
+            await target.stream.send(change(data))
         if not (data := await source.receive()):
             await target.stream.finish()
             return

@@ -27,6 +27,7 @@ _OVERRIDES = {
     b"x-http-method-override", b"x-http-method", b"x-method-override", b"x-original-url", b"x-rewrite-url",
 }  # fmt: skip
 """With these, servers take a request for another one."""
+_COMPRESSIONS = {b"accept-encoding", b"sec-websocket-extensions"}
 _NO_TRAILERS = _HOP | _FRAMES | {b"host", b"authorization", b"cookie", b"expect"}
 
 
@@ -82,7 +83,7 @@ def prepare(request: h11.Request, name: str, port: int, orders: Orders, opening:
     except Misplaced as misplaced:
         raise Refused(403, str(misplaced)) from None
     if opening.secrets:  # an answer that is compressed could not be looked through
-        headers = [header for header in headers if header[0].lower() != b"accept-encoding"]
+        headers = [header for header in headers if header[0].lower() not in _COMPRESSIONS]
         headers.append((b"Accept-Encoding", b"identity"))
     headers = [(b"Host", authority.encode()), *(header for header in headers if header[0].lower() != b"host")]
     headers += framing(request.headers)
