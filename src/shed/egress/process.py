@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
 import select
 import socket
 import subprocess
@@ -21,6 +22,8 @@ from shed.fsutil import locked
 from shed.version import VERSION
 
 _TIMEOUT = 30.0
+_KEPT = ("PATH", "HOME", "LANG", "LC_", "TZ", "TMPDIR", "PYTHON", "LD_LIBRARY_PATH", "SSL_CERT_", "RES_OPTIONS")
+"""How the variables begin that the process gets of the server's: others may be secrets."""
 
 
 class NetdProcess:
@@ -192,6 +195,7 @@ class NetdProcess:
                 stdout=subprocess.PIPE,
                 stderr=messages,
                 cwd="/",
+                env={name: value for name, value in os.environ.items() if name.startswith(_KEPT)},
                 start_new_session=True,
             )
         assert child.stdout is not None
