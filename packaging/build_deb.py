@@ -115,6 +115,9 @@ def system(tree: Path) -> None:
     (units / UNIT).write_text(Unit(Scope.SYSTEM, ["/usr/bin/shed-server", "serve"]).text())
     (tree / "etc/shed").mkdir(parents=True)
     shutil.copy(ROOT / "packaging/deb/server.yaml", tree / "etc/shed/server.yaml")
+    shared = tree / "usr/share/shed-server"
+    shared.mkdir(parents=True)
+    shutil.copy(ROOT / "packaging/deb/apparmor", shared / "apparmor")
     docs = tree / "usr/share/doc/shed-server"
     docs.mkdir(parents=True)
     for folder in ("reference", "upgrades"):

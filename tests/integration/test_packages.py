@@ -138,6 +138,12 @@ def test_a_debian_package_from_install_to_purge(tmp_path: Path) -> None:
     precious.parent.mkdir(parents=True)
     precious.write_text("work of a week")
 
+    profile, parser = root.folder / "etc/apparmor.d/shed-server", root.folder / "usr/sbin/apparmor_parser"
+    assert not profile.exists()  # no AppArmor here
+    (profile.parent / "abi").mkdir(parents=True)
+    (profile.parent / "abi/4.0").touch()
+    parser.write_text('#!/bin/sh\necho "$@" >>/parsed\n')
+    parser.chmod(0o755)
     systemctl.calls()
     config.write_text("name: mine\n")
     install(with_version(package, "9.0.0"))
@@ -146,12 +152,16 @@ def test_a_debian_package_from_install_to_purge(tmp_path: Path) -> None:
     config.write_text("nmae: mine\n")
     said = install(with_version(package, "9.0.1"))
     assert "unknown key 'nmae'" in said
+    assert profile.read_bytes() == (ROOT / "packaging/deb/apparmor").read_bytes()
     assert "its configuration is not valid, so the server was not started again" in said
     assert (systemctl.calls(), systemctl.state()) == (["daemon-reload"], "active")
 
     root.must("dpkg", "--remove", "shed-server")
     assert (systemctl.calls(), systemctl.state()) == (["stop", "daemon-reload"], "inactive")
     assert not (root.folder / "usr/lib/shed").exists()
+    assert not profile.exists()
+    loaded = "-r -T -W /etc/apparmor.d/shed-server"
+    assert (root.folder / "parsed").read_text().splitlines() == [loaded, loaded, "-R /etc/apparmor.d/shed-server"]
     assert not (root.folder / "usr/bin/shed").is_symlink()
     assert config.exists()
     assert "sheds and images stay in /var/lib/shed" in root.must("dpkg", "--purge", "shed-server")
