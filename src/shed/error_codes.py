@@ -185,6 +185,7 @@ GROUPS: tuple[tuple[str, int, int, Codes], ...] = (
         "UPPER_MISSING": ("The writable layer of the shed is gone.", "put the file back, or `shed delete NAME`"),
         "UPPER_UNUSABLE": ("The writable layer of the shed cannot be opened.",
                            "make it a file that the server's user may write"),
+        "NO_JAIL": ("The host does not let a VM be confined.", "see: shed-server doctor"),
         "NO_NETWORK": ("The host does not let sheds have a network.", "see: shed-server doctor"),
         "SHARE_UNGUARDED": ("The host cannot watch over what a guest writes to a shared folder.",
                             "share it to be read: --local-dir DIR:ro"),

@@ -27,6 +27,7 @@ GROUND = {
     "untrusted",
     "version",
     "execstream",
+    "linux",
 }
 GROUND_MAY_IMPORT = {"execstream": {"guest.protocol"}}
 """What single files of the ground import besides the ground."""
@@ -39,6 +40,7 @@ MAY_IMPORT = {
     "erofs": set(),
     "oci": set(),
     "guest": set(),
+    "linux": set(),
     "images": {"config", "erofs", "oci"},
     "backends": {"config", "egress.netns", "guest.protocol"},
     "sheds": {"api", "config", "egress", "erofs", "oci", "images", "backends", "guest.protocol"},

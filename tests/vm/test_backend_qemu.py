@@ -27,7 +27,9 @@ from shed.images.resolve import resolve_image
 from shed.oci.store import LayoutStore
 from shed.sheds.agent import control
 from support.vms.lab import HELLO_SECONDS, MEGABYTE, Lab, command, run, vm_test
+from support.vms.machine import works_for
 from support.vms.templates import WARM
+from support.waiting import wait_until
 
 pytestmark = [pytest.mark.vm, pytest.mark.slow]
 OWNER = 54321
@@ -290,7 +292,9 @@ def test_a_start_that_is_given_up_leaves_nothing(lab: Lab) -> None:
                 await starting
                 await lab.backend.kill(machine.state_dir)  # it was quicker
             assert lab.backend.pid(machine.state_dir) is None
-            assert not [path for path in Path("/proc").glob("[0-9]*/cwd") if _leads_to(path, machine.state_dir)]
+            wait_until(
+                lambda: not [path for path in Path("/proc").glob("[0-9]*") if works_for(path, machine.state_dir)]
+            )
 
     vm_test(work, lab)
 
@@ -321,10 +325,3 @@ def _words(path: Path) -> bytes:
         return path.read_bytes()
     except OSError:
         return b""
-
-
-def _leads_to(path: Path, folder: Path) -> bool:
-    try:
-        return path.readlink() == folder
-    except OSError:
-        return False

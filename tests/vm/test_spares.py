@@ -20,7 +20,7 @@ from shed.backends.qemu import saving
 from shed.backends.qemu.monitor import MonitorError, connected
 from shed.oci.store import LayoutStore
 from support.images.kit import copy_store
-from support.vms.machine import Machine, command_line, ended
+from support.vms.machine import Machine, ended, works_for
 from support.vms.templates import EITHER, WARM
 from support.waiting import wait_until
 
@@ -293,6 +293,6 @@ def test_those_that_have_died_are_passed_over_and_a_killed_server_leaves_none(ma
     kill(machine.server_pid())
     assert machine.show("dev")["pid"] == pid
     wait_until(lambda: not set(filled(machine)) & set(before))
-    assert not any(str(machine.data).encode() in command_line(Path(f"/proc/{old}")) for old in before)
+    assert not any(works_for(Path(f"/proc/{old}"), machine.data) for old in before)
     assert sh(machine, "dev", "hostname") == ["dev"]
     machine.shed("delete", "--force", "dev")

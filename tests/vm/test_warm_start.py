@@ -23,7 +23,7 @@ from shed.backends.qemu.templates import LOCK, check
 from shed.fsutil import locked
 from shed.oci.store import LayoutStore
 from support.images.kit import copy_store
-from support.vms.machine import Machine, command_line, ended
+from support.vms.machine import Machine, command_line, ended, works_for
 from support.vms.templates import EITHER
 from support.waiting import wait_until
 
@@ -158,9 +158,7 @@ def test_many_in_a_row_and_at_once_leave_nothing(machine: Machine) -> None:
             str(path) for place in ("instances", "uppers", "templates") for path in (machine.data / place).iterdir()
         }
         processes = [
-            entry
-            for entry in Path("/proc").iterdir()
-            if entry.name.isdigit() and str(machine.data).encode() in command_line(entry)
+            entry for entry in Path("/proc").iterdir() if entry.name.isdigit() and works_for(entry, machine.data)
         ]
         descriptors = len(list(Path(f"/proc/{machine.server_pid()}/fd").iterdir()))
         return descriptors, len(processes), {path for path in folders if not path.endswith(".lock")}
@@ -227,13 +225,9 @@ def kill_server(machine: Machine) -> None:
 
 def vms(machine: Machine) -> set[str]:
     """Return the names of the sheds of all VMs that run on a machine."""
-    words = [command_line(entry).split(b"\0") for entry in Path("/proc").iterdir() if entry.name.isdigit()]
-    ours = str(machine.data).encode()
-    return {
-        line[line.index(b"-name") + 1].decode().removeprefix("shed-")
-        for line in words
-        if b"-name" in line and ours in b"".join(line)
-    }
+    entries = [entry for entry in Path("/proc").iterdir() if entry.name.isdigit() and works_for(entry, machine.data)]
+    words = [command_line(entry).split(b"\0") for entry in entries]
+    return {line[line.index(b"-name") + 1].decode().removeprefix("shed-") for line in words if b"-name" in line}
 
 
 def flip(path: Path) -> None:

@@ -218,6 +218,14 @@ class Diagnostics(Protocol):
         """Each VM gets a control group, which bounds its memory and its processor time."""
         ...
 
+    def jail(self) -> Iterable[Result]:
+        """The VMM can be confined, found by starting it so."""
+        ...
+
+    def is_jailed(self, state_dir: Path) -> bool:
+        """Return whether the VM in `state_dir` is confined; one that an earlier version of shed started may not be."""
+        ...
+
     def memory_bound(self) -> Iterable[Result]:
         """A process in a group such as VMs have is ended when it takes more memory than it may."""
         ...

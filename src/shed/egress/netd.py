@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from shed.egress import wire
+from shed.egress.confine import confine
 from shed.egress.decisions import Decisions
 from shed.egress.hostroutes import is_own
 from shed.egress.netdfiles import DECISIONS, LOCK, LOG, SOCKET
@@ -200,6 +201,7 @@ async def _serve(run: Path, log_file: Path, lock: int) -> None:
                 threading.Thread(target=_talk, args=(client, netd, loop), daemon=True).start()
 
         loop.add_reader(listener, take)
+        confine(log_file.parent)
         print("ready", flush=True)  # noqa: T201  whoever started this waits for it
         while not ended.is_set():
             with contextlib.suppress(TimeoutError):

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 import select
-import signal
 import socket
 import sys
 from pathlib import Path
 
 from shed.backends.base import Share
 from shed.backends.guard import mode
-from shed.backends.qemu import command, process, userns
+from shed.backends.jail.plan import Folder, Jail, inside
+from shed.backends.qemu import command, launching, process, userns
+from support.vms import processes
 
 UUID = "7b1d9d9e-1c3f-4d69-9d5a-0a3b4f4e9f10"
 PROGRAM = f"""
@@ -52,15 +53,14 @@ class Held:
         self.share.mkdir()
         self._state.mkdir()
         shares = [Share("workspace", self.share, 1000, 1000, how)]
-        identity = userns.plan(shares, uid=os.geteuid(), gid=os.getegid())
-        argv = [PYTHON, "-S", "-c", PROGRAM.format(share=str(self.share)), UUID]
+        jail = Jail(
+            Path(PYTHON).resolve(),
+            folders=(Folder(self.share, writable=how != "ro"),),
+            user=userns.plan(shares, uid=os.geteuid(), gid=os.getegid()),
+        )
+        argv = [str(jail.program), "-S", "-c", PROGRAM.format(share=inside(self.share)), UUID]
         host = command.Host(Path(sys.executable), "tcg", UUID)
-        try:
-            self.record = process.launch(self._state, argv, host, "demo", identity, guard=mode.plan(shares))
-        except process.NamespaceForbiddenError:
-            self.record = process.launch(
-                self._state, argv, host, "demo", identity.without_namespace(), guard=mode.plan(shares)
-            )
+        self.record = launching.launch(self._state, argv, host, "demo", jail, guard=mode.plan(shares))
         self._port = socket.socket(socket.AF_UNIX)
         self._port.settimeout(60)
         with process.reachable(self._state, process.AGENT_SOCKET) as path:
@@ -71,17 +71,14 @@ class Held:
 
     def __exit__(self, *_: object) -> None:
         guards = [os.pidfd_open(pid) for pid in self.guards()]
-        process.send_signal(self.record, signal.SIGKILL)
-        os.waitpid(self.record.pid, 0)
+        processes.end(self.record)
         self._port.close()
         for guard in guards:  # it ends with what it watches
             assert select.select([guard], [], [], 60)[0]
             os.close(guard)
 
     def guards(self) -> list[int]:
-        children = Path(f"/proc/{self.record.pid}/task/{self.record.pid}/children")
-        found = [int(pid) for pid in children.read_text().split()]  # the other one keeps the console
-        return [pid for pid in found if b"/backends/guard\0" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        return processes.guards(self.record)
 
     def does(self, what: str) -> str:
         self._port.sendall(what.encode())

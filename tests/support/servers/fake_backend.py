@@ -19,7 +19,7 @@ from pathlib import Path
 
 from shed.backends.base import Connection, Liveness, Machine, Network, Stream
 from shed.backends.interface import Capabilities, Prepare, StoredTemplate, Template
-from shed.backends.qemu import process, userns
+from shed.backends.qemu import launching, process
 from shed.backends.qemu.command import Host
 from shed.errors import BackendError, ConflictError
 from shed.guest.protocol import PORT_PROXY
@@ -134,7 +134,7 @@ class FakeBackend:
         words = [sys.executable, "-m", "support.servers.fake_vm", host.uuid, *self.faults]
         argv = ["/usr/bin/env", *(f"{name}={value}" for name, value in seen.items()), *words]
         try:
-            await in_thread(process.launch, machine.state_dir, argv, host, machine.name, userns.NOBODY)
+            await in_thread(launching.launch, machine.state_dir, argv, host, machine.name, None)
         except BaseException:
             await self.kill(machine.state_dir)
             raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -87,7 +88,7 @@ class Machine:
         assert self.way == EITHER or self._boots() <= {self.way}
 
     def _is_ours(self, process: Path) -> bool:
-        return str(self.data).encode() in command_line(process)
+        return works_for(process, self.data)
 
     def _boots(self) -> set[str]:
         """Return how VMs came up, as the logs say."""
@@ -102,6 +103,18 @@ def ended(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in {"Z", "X"}
     except OSError:
         return True
+
+
+def works_for(process: Path, folder: Path) -> bool:
+    """Tell whether a process was told of `folder`, or has a file in it open; `process` is its folder in /proc."""
+    if str(folder).encode() in command_line(process):
+        return True
+    with contextlib.suppress(OSError):
+        for descriptor in list((process / "fd").iterdir()):
+            with contextlib.suppress(OSError):
+                if descriptor.readlink().is_relative_to(folder):
+                    return True
+    return False
 
 
 def command_line(process: Path) -> bytes:

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from shed.backends.guard import mode, settings
-from shed.backends.qemu import command, process, userns
+from shed.backends.qemu import command, launching, process
 from shed.errors import BackendError
 from support.guests.held import REFUSED, UUID, Held
 
@@ -147,12 +147,12 @@ def test_a_folder_to_be_read_needs_no_supervisor(tmp_path: Path) -> None:
 def test_a_kernel_that_cannot_guard_shares_nothing(tmp_path: Path) -> None:
     """A program that the kernel does not take: the error says so, nothing runs, and nothing is left."""
     with pytest.raises(BackendError, match="cannot be shared safely") as caught:
-        process.launch(
+        launching.launch(
             tmp_path,
             [sys.executable, "-c", "", UUID],
             command.Host(Path(sys.executable), "tcg", UUID),
             "demo",
-            userns.NOBODY,
+            None,
             guard=mode.Guard(b"\xff" * 8, supervised=True),
         )
     assert (caught.value.code, process.load(tmp_path)) == ("SHARE_UNGUARDED", None)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import stat
+import shutil
 from pathlib import Path
 
 import pytest
@@ -20,14 +20,19 @@ def emulated(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def machine(folder: Path, *shares: Share) -> Machine:
-    return Machine("demo", 1, 256, Path("/k"), Path("/i"), (), folder, shares)
+    for name in ("k", "i"):
+        (folder / name).touch()
+    return Machine("demo", 1, 256, folder / "k", folder / "i", (), folder, shares)
 
 
 def backend(folder: Path, body: str = "exec sleep 60") -> QemuBackend:
-    """Return a backend whose QEMU is a shell script."""
-    program = folder / "qemu"
-    program.write_text(f"#!/bin/sh\n{body}\n")
-    program.chmod(program.stat().st_mode | stat.S_IXUSR)
+    """Return a backend whose QEMU is a shell script, with a shell beside it: its jail has no other."""
+    program, shell = folder / "bin/qemu", folder / "bin/sh"
+    program.parent.mkdir()
+    folder.chmod(0o755)  # root's QEMU is another user
+    shutil.copy(Path("/bin/sh").resolve(), shell)
+    program.write_text(f"#!{shell}\n{body}\n")
+    program.chmod(0o755)
     return QemuBackend(Paths(folder / "data", folder / "run"), program=str(program))
 
 
@@ -51,7 +56,7 @@ async def test_a_qemu_that_ends_at_once_is_an_error_with_its_words(tmp_path: Pat
     record goes.
     """
     (tmp_path / "console.log").write_text("yesterday\n")
-    failing = backend(tmp_path, "echo 'no such machine' >&2; echo 'guest went wrong' >> console.log; exit 1")
+    failing = backend(tmp_path, "echo 'no such machine' >&2; echo 'guest went wrong' >&6; exit 1")
     with pytest.raises(BackendError) as caught:
         await failing.start(machine(tmp_path))
     assert caught.value.code == "VM_START_FAILED"

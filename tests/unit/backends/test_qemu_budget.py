@@ -6,14 +6,14 @@ from __future__ import annotations
 
 import os
 import resource
-import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from shed.backends.qemu import budget, command, process, userns
+from shed.backends.qemu import budget, command, launching, process
+from support.vms import processes
 
 UUID = "0f0c9a51-7e0a-4a58-9d2f-3a6c0f6a3a10"
 SLEEP = [sys.executable, "-S", "-c", "import time; time.sleep(600)", "-uuid", UUID]
@@ -23,7 +23,7 @@ MIB = 1 << 20
 def launched(folder: Path, allowed: budget.Budget) -> process.Record:
     """Start a process that is held to a budget before it runs."""
     host = command.Host(Path(sys.executable), "kvm", UUID)
-    return process.launch(folder, SLEEP, host, "demo", userns.NOBODY, prepare=lambda pid: budget.apply(pid, allowed))
+    return launching.launch(folder, SLEEP, host, "demo", None, prepare=lambda pid: budget.apply(pid, allowed))
 
 
 @pytest.fixture
@@ -31,8 +31,7 @@ def pid(tmp_path: Path) -> Iterator[int]:
     """The process of a shed's VM."""
     record = launched(tmp_path, budget.plan(2, 256, "kvm"))
     yield record.pid
-    os.kill(record.pid, signal.SIGKILL)
-    os.waitpid(record.pid, 0)
+    processes.end(record)
 
 
 def test_a_vm_is_ended_before_its_server_and_leaves_no_core(pid: int) -> None:
@@ -49,8 +48,7 @@ def test_a_template_is_made_with_what_others_leave(tmp_path: Path) -> None:
     try:
         assert os.getpriority(os.PRIO_PROCESS, record.pid) == 10
     finally:
-        os.kill(record.pid, signal.SIGKILL)
-        os.waitpid(record.pid, 0)
+        processes.end(record)
 
 
 def test_a_budget_is_the_promised_and_what_qemu_needs() -> None:

@@ -54,7 +54,6 @@ def devices(command: list[str]) -> list[dict[str, object]]:
         (MACHINE, replace(HOST, accel="kvm"), "-accel", ["kvm"]),
         (MACHINE, replace(HOST, accel="kvm"), "-cpu", ["host"]),
         (MACHINE, HOST, "-runas", []),
-        (MACHINE, replace(HOST, run_as=(1000, 100)), "-runas", ["1000:100"]),
         (MACHINE, HOST, "-fsdev", []),
         (
             replace(MACHINE, shares=(SHARE,)),

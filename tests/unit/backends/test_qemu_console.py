@@ -14,8 +14,10 @@ from pathlib import Path
 import pytest
 
 from shed.backends.base import Liveness
-from shed.backends.qemu import command, launcher, process, userns
+from shed.backends.jail import keeper as keeping
+from shed.backends.qemu import command, launching, process
 from shed.sheds.console import ConsoleStream
+from support.vms.processes import keeper
 from support.waiting import wait_until
 
 HOST = command.Host(Path(sys.executable), "tcg", "5f0c9a51-7e0a-4a58-9d2f-3a6c0f6a3a11")
@@ -35,20 +37,13 @@ def start(tmp_path: Path) -> Iterator[Callable[[str], process.Record]]:
 
     def start(program: str) -> process.Record:
         words = [sys.executable, "-S", "-c", _SAY + program, "-uuid", HOST.uuid]
-        records.append(process.launch(folder, words, HOST, "demo", userns.Identity((), ())))
+        records.append(launching.launch(folder, words, HOST, "demo", None))
         return records[-1]
 
     yield start
     for record in records:
         process.send_signal(record, signal.SIGKILL)
         assert asyncio.run(process.wait_exit(record, timeout=60))
-
-
-def keeper(record: process.Record) -> int:
-    """Return the process id of the keeper."""
-    (pid,) = (int(word) for word in Path(f"/proc/{record.pid}/task/{record.pid}/children").read_text().split())
-    wait_until(lambda: Path(f"/proc/{pid}/comm").read_text() == "shed-console\n")
-    return pid
 
 
 def ended(record: process.Record, folder: Path) -> bytes:
@@ -66,10 +61,10 @@ def test_the_log_keeps_the_end(start: Callable[[str], process.Record], tmp_path:
     """30 MB of lines become at most 8 MiB, of which none is lost or twice, and the last one is there."""
     record = start("for n in range(300_000): say(b'%099d\\n' % n)")
     text = ended(record, tmp_path / "vm")
-    assert len(text) <= launcher._MOST_LOG
+    assert len(text) <= keeping.MOST_LOG
     lines = [int(line) for line in text.splitlines()[1:]]
     assert lines == list(range(300_000 - len(lines), 300_000))
-    assert len(lines) >= launcher._KEPT_LOG // 100 - 1
+    assert len(lines) >= keeping.KEPT_LOG // 100 - 1
 
 
 def test_last_words_are_not_lost(start: Callable[[str], process.Record], tmp_path: Path) -> None:
@@ -103,7 +98,7 @@ def test_a_vm_that_moves_keeps_its_log(start: Callable[[str], process.Record], t
     process.move(source, target, "shed")
     process.send_signal(record, signal.SIGUSR1)
     wait_until(lambda: (target / command.CONSOLE).read_bytes().endswith(b"shed\n"))
-    assert (target / command.CONSOLE).stat().st_size <= launcher._MOST_LOG
+    assert (target / command.CONSOLE).stat().st_size <= keeping.MOST_LOG
     assert (target / "console.before.log").read_text() == "before\n"
     assert process.liveness(target) is Liveness.OURS
 
@@ -149,7 +144,7 @@ def test_what_the_vmm_itself_prints_is_bounded(start: Callable[[str], process.Re
     record = start("for n in range(300_000): os.write(1 + n % 2, b'%099d\\n' % n)")
     ended(record, tmp_path / "vm")
     text = (tmp_path / "vm" / process.MESSAGES).read_bytes()
-    assert len(text) <= launcher._MOST_LOG
+    assert len(text) <= keeping.MOST_LOG
     lines = [int(line) for line in text.splitlines()[1:]]
     assert lines == list(range(300_000 - len(lines), 300_000))
-    assert len(lines) >= launcher._KEPT_LOG // 100 - 1
+    assert len(lines) >= keeping.KEPT_LOG // 100 - 1

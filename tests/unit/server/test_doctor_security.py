@@ -95,11 +95,6 @@ def test_locks_that_others_may_hold(served: Host) -> None:
     assert (row.status, str(served.paths.data / "server.lock") in row.detail) == (Status.FAIL, True)
 
 
-def test_what_is_not_closed_is_told(served: Host) -> None:
-    """QEMU of a root server."""
-    assert found(served, security.vmm_user).status is (Status.PASS if os.geteuid() else Status.WARN)
-
-
 @pytest.mark.root
 def test_what_leaves_a_shed_is_ruled(served: Host) -> None:
     """It is tried, by making a network namespace as sheds have."""

@@ -1,4 +1,4 @@
-"""``python -I -S …/guard PID``: the supervisor as a program, which finds our sources by itself."""
+"""``python -I -S …/guard``: the supervisor as a program, which finds our sources by itself."""
 
 import sys
 
@@ -6,8 +6,8 @@ if __name__ == "__main__":
     sys.path[0] = __file__.removesuffix("/shed/backends/guard/__main__.py")
     from shed.backends.guard.handover import take
 
-    listener = take()
-    if listener is not None:
+    taken = take()
+    if taken is not None:
         from shed.backends.guard.supervisor import run
 
-        run(listener, int(sys.argv[1]))
+        run(*taken)

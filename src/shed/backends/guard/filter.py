@@ -14,10 +14,22 @@ Source: seccomp(2); include/uapi/linux/filter.h; arch/x86/entry/syscalls/syscall
 from __future__ import annotations
 
 import errno
-import struct
 
-ARCH_X86_64 = 0xC000003E
-KILL, NOTIFY, ALLOW, ERRNO = 0x80000000, 0x7FC00000, 0x7FFF0000, 0x00050000
+from shed.linux.bpf import (
+    ALLOW,
+    ERRNO,
+    JEQ,
+    JGT,
+    JSET,
+    NOTIFY,
+    argument,
+    load_architecture,
+    load_number,
+    mask,
+    ret,
+    when,
+)
+
 SYSCALLS = {
     "open": 2, "mknod": 133, "creat": 85, "chmod": 90, "fchmod": 91, "openat": 257, "mkdirat": 258, "mknodat": 259,
     "unlinkat": 263, "renameat": 264, "linkat": 265, "symlinkat": 266, "fchmodat": 268, "renameat2": 316,
@@ -31,8 +43,8 @@ _O_CREAT, _O_TMPFILE, _O_TRUNC, _O_ACCMODE = 0o100, 0o20000000, 0o1000, 0o3
 WRITES = _O_CREAT | _O_TRUNC | _O_ACCMODE
 CREATES = _O_CREAT | _O_TMPFILE
 _AT_FDCWD = 0xFFFFFF9C
-_LOAD, _JEQ, _JGT, _JSET, _AND, _RET = 0x20, 0x15, 0x25, 0x45, 0x54, 0x06
-_NUMBER, _ARCHITECTURE = 0, 4
+SHARES = b"/shares"
+"""Where in QEMU's jail the folders that it serves are, with their whole paths on the host."""
 _REFUSED, _MISSING = ERRNO | errno.EPERM, ERRNO | errno.ENOSYS
 
 _MODES = {"chmod": 1, "fchmod": 1, "fchmodat": 2, "fchmodat2": 2, "creat": 1, "mknod": 1, "mknodat": 2}
@@ -50,17 +62,16 @@ def program(*, supervised: bool, names: bool) -> bytes:
     `supervised` when there is a supervisor to ask, `names` when it is asked about names, too.
     """
     code = [
-        *_load(_ARCHITECTURE),
-        *_when(_JEQ, ARCH_X86_64, otherwise=[_ret(KILL)]),
-        *_load(_NUMBER),
-        *_when(_JGT, _NEWEST, then=[_ret(_MISSING)]),  # those of the x32 ABI, too
+        *load_architecture(),
+        *load_number(),
+        *when(JGT, _NEWEST, then=[ret(_MISSING)]),  # those of the x32 ABI, too
     ]
     for name in ("openat2", "io_uring_setup"):
-        code += _when(_JEQ, SYSCALLS[name], then=[_ret(_MISSING)])
+        code += when(JEQ, SYSCALLS[name], then=[ret(_MISSING)])
     for name in dict.fromkeys((*_MODES, *_OPENS, *(_MAKES if names else ()))):
         if (number := SYSCALLS[name]) <= _NEWEST:
-            code += _when(_JEQ, number, then=[*_modes(name, supervised), *(_asks(name) if names else []), _ret(ALLOW)])
-    return b"".join([*code, _ret(ALLOW)])
+            code += when(JEQ, number, then=[*_modes(name, supervised), *(_asks(name) if names else []), ret(ALLOW)])
+    return b"".join([*code, ret(ALLOW)])
 
 
 def _modes(name: str, supervised: bool) -> list[bytes]:
@@ -68,59 +79,30 @@ def _modes(name: str, supervised: bool) -> list[bytes]:
     if name in _OPENS:
         flags, mode = _OPENS[name]
         return [
-            *_argument(flags),
-            *_when(_JSET, CREATES, then=[*_argument(mode), *_when(_JSET, SET_ID, then=[_ret(_REFUSED)])]),
+            *argument(flags),
+            *when(JSET, CREATES, then=[*argument(mode), *when(JSET, SET_ID, then=[ret(_REFUSED)])]),
         ]
     if name not in _MODES:
         return []
-    code = _argument(_MODES[name])
+    code = argument(_MODES[name])
     if name == "chmod" and supervised:
         return [
             *code,
-            *_when(_JSET, SET_ID & ~SETGID, then=[_ret(_REFUSED)]),
-            *_when(_JSET, SETGID, then=[_ret(NOTIFY)]),
+            *when(JSET, SET_ID & ~SETGID, then=[ret(_REFUSED)]),
+            *when(JSET, SETGID, then=[ret(NOTIFY)]),
         ]
-    code += _when(_JSET, SET_ID, then=[_ret(_REFUSED)])
+    code += when(JSET, SET_ID, then=[ret(_REFUSED)])
     if name in {"mknod", "mknodat"}:
-        code += [_word(_AND, _FORMAT)]
+        code += [mask(_FORMAT)]
         for kind in (_CHARACTER, _BLOCK):
-            code += _when(_JEQ, kind, then=[_ret(_REFUSED)])
+            code += when(JEQ, kind, then=[ret(_REFUSED)])
     return code
 
 
 def _asks(name: str) -> list[bytes]:
     if name not in _MAKES:
         return []
-    ask = [_ret(NOTIFY)]
+    ask = [ret(NOTIFY)]
     if name == "openat":
-        ask = [*_argument(_OPENS[name][0]), *_when(_JSET, WRITES, then=ask)]
-    return [*_argument(_FOLDER.get(name, 0)), *_when(_JEQ, _AT_FDCWD, otherwise=ask)]
-
-
-def _word(code: int, value: int, then: int = 0, otherwise: int = 0) -> bytes:
-    return struct.pack("=HBBI", code, then, otherwise, value)
-
-
-def _load(offset: int) -> list[bytes]:
-    return [_word(_LOAD, offset)]
-
-
-def _argument(number: int) -> list[bytes]:
-    """Load the low half of an argument: modes, flags and descriptors have 32 bits, and the kernel uses no more."""
-    return _load(16 + 8 * number)
-
-
-def _ret(value: int) -> bytes:
-    return _word(_RET, value)
-
-
-def _when(
-    test: int, value: int, *, then: list[bytes] | None = None, otherwise: list[bytes] | None = None
-) -> list[bytes]:
-    """Return a test that goes through `then` when it holds, or through `otherwise` when it does not.
-
-    Either may fall out at the end.
-    """
-    if then is not None:
-        return [_word(test, value, 0, len(then)), *then]
-    return [_word(test, value, len(otherwise or []), 0), *(otherwise or [])]
+        ask = [*argument(_OPENS[name][0]), *when(JSET, WRITES, then=ask)]
+    return [*argument(_FOLDER.get(name, 0)), *when(JEQ, _AT_FDCWD, otherwise=ask)]

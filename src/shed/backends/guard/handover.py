@@ -11,12 +11,15 @@ LAUNCHER = 3
 READY = b"R"
 
 
-def take() -> int | None:
-    """Return the listener that the launcher sends, and acknowledge it; None when the launcher has given up."""
+def take() -> tuple[int, int] | None:
+    """Return the listener that the launcher sends, and the process that it is for, and acknowledge them.
+
+    None when the launcher has given up.
+    """
     launcher = _socket.socket(fileno=LAUNCHER)
-    _, messages, _, _ = launcher.recvmsg(1, _socket.CMSG_SPACE(4))
+    process, messages, _, _ = launcher.recvmsg(16, _socket.CMSG_SPACE(4))
     if not messages:
         return None
     launcher.sendall(READY)
     launcher.close()
-    return int.from_bytes(messages[0][2][:4], "little")  # of x86-64
+    return int.from_bytes(messages[0][2][:4], "little"), int(process)  # of x86-64

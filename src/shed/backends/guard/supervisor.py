@@ -3,8 +3,8 @@
 The names are in QEMU's memory, where the guest cannot change them; the folders are the descriptors that QEMU holds,
 which the 9P server has reached step by step, without following links.  So what is looked at is what the call will use.
 
-Run by ``python guard PID`` with a socket to the launcher as descriptor 3, see `handover`.  One call is answered at a
-time.  A call that cannot be understood is refused.  It ends with QEMU.
+Run by ``python guard`` with a socket to the launcher as descriptor 3, see `handover`.  One call is answered at a time.
+A call that cannot be understood is refused.  It ends with QEMU.
 
 Source: seccomp_unotify(2).
 """
@@ -21,14 +21,10 @@ import struct
 import sys
 from pathlib import Path
 
+from shed.backends.guard import asking, rules, settings
 from shed.backends.guard import filter as calls
-from shed.backends.guard import rules, settings
 from shed.backends.guard.rules import Verdict
 
-_RECEIVE, _SEND, _STILL, _GIVE = 0xC0502100, 0xC0182101, 0x40082102, 0x40182103
-_QUESTION, _ANSWER, _GIFT = struct.Struct("=QIIiIQ6Q"), struct.Struct("=Qqii"), struct.Struct("=QIIII")
-_GO_ON = 1
-"""SECCOMP_USER_NOTIF_FLAG_CONTINUE."""
 _NAME_BYTES = 256
 _LINK = b"/proc/self/fd/"
 """How the 9P server names what it has opened, to change its mode."""
@@ -49,11 +45,15 @@ class _Folder:
     """What stands behind a descriptor of QEMU's; see `rules.Folder`."""
 
     def __init__(self, pid: int, descriptor: int) -> None:
+        self._pid = pid
         self.way = f"/proc/{pid}/fd/{descriptor}"
-        self.path = os.readlink(os.fsencode(self.way))  # noqa: PTH115  bytes
+        self.path = os.readlink(os.fsencode(self.way)).removeprefix(calls.SHARES)  # noqa: PTH115  bytes
 
     def holds(self, name: bytes, up: int = 0) -> bool:
-        return os.path.lexists(self._of(b"../" * up + name))
+        if os.path.lexists(self._of(b"../" * up + name)):
+            return True
+        above = self.path.split(b"/")[:-up] if up else []  # in QEMU's jail nothing is above what it serves
+        return bool(above) and os.path.lexists(b"/".join([*above, name]))
 
     def _of(self, name: bytes) -> bytes:
         return os.fsencode(self.way) + b"/" + name
@@ -77,7 +77,7 @@ class _Folder:
     def insensitive(self) -> bool:
         descriptor = os.open(self.way, os.O_RDONLY | os.O_DIRECTORY)
         try:
-            kind = _file_system(descriptor)
+            kind = _file_system(descriptor, self._pid)
             if kind not in _SENSITIVE:
                 return True
             if kind not in {b"ext4", b"f2fs"}:
@@ -99,30 +99,23 @@ class Supervisor:
         self._locks = settings.Locks()
 
     def serve(self) -> None:
-        """Answer one call after the other."""
-        while True:
-            question = bytearray(_QUESTION.size)
+        """Answer one call after the other, until nobody is left who could ask."""
+        while (question := asking.receive(self._listener)) is not None:
+            call = _NAMES.get(question.number, "")
             try:
-                fcntl.ioctl(self._listener, _RECEIVE, question)
-            except (InterruptedError, FileNotFoundError):
-                continue  # the call was given up in the meantime
-            identity, _, _, number, _, _, *arguments = _QUESTION.unpack(question)
-            try:
-                problem = self._answer(identity, _NAMES.get(number, ""), arguments)
+                problem = self._answer(question.identity, call, question.arguments)
             except OSError as error:
                 problem = error.errno or errno.EPERM
             except Exception as error:  # noqa: BLE001  whatever it is, the call is refused, and the next one answered
-                sys.stderr.write(f"guard: {_NAMES.get(number, number)}: {error!r}\n")
+                sys.stderr.write(f"guard: {call or question.number}: {error!r}\n")
                 problem = errno.EPERM
-            go_on = _GO_ON if problem is None else 0
-            try:
-                fcntl.ioctl(
-                    self._listener,
-                    _SEND,
-                    _ANSWER.pack(identity, max(0, -(problem or 0)), min(0, -(problem or 0)), go_on),
-                )
-            except FileNotFoundError:
-                continue
+            asking.answer(
+                self._listener,
+                question.identity,
+                value=max(0, -(problem or 0)),
+                error=max(0, problem or 0),
+                go_on=problem is None,
+            )
 
     def _answer(self, identity: int, call: str, arguments: list[int]) -> int | None:
         """Decide on a call: None when it may go on, or an error number.
@@ -134,7 +127,7 @@ class Supervisor:
         verdict, folder, name = self._judge(call, arguments)
         if verdict is Verdict.ALLOW:
             return None
-        fcntl.ioctl(self._listener, _STILL, struct.pack("=Q", identity))  # what was read was this call's
+        asking.check(self._listener, identity)  # what was read was this call's
         if verdict is Verdict.SETTINGS:
             self._locks.replace(folder.way, self._name(arguments[1]), name, self._user())
             return 0
@@ -158,9 +151,7 @@ class Supervisor:
     def _give(self, identity: int, descriptor: int) -> int:
         """Give QEMU a descriptor of ours; return its number there, negative, as the call's answer."""
         try:
-            return -int(
-                fcntl.ioctl(self._listener, _GIVE, bytearray(_GIFT.pack(identity, 0, descriptor, 0, os.O_CLOEXEC)))
-            )
+            return -asking.give(self._listener, identity, descriptor)
         finally:
             os.close(descriptor)
 
@@ -236,11 +227,11 @@ class Supervisor:
         return next(int(words[word], base) for words in map(str.split, lines) if words[0] == name)
 
 
-def _file_system(descriptor: int) -> bytes:
-    """Return the type of the file system that an open folder is in; empty when it is not known."""
+def _file_system(descriptor: int, pid: int) -> bytes:
+    """Return the type of the file system that a folder of QEMU's, process `pid`, is in; empty when it is not known."""
     words = Path(f"/proc/self/fdinfo/{descriptor}").read_bytes().split()
     mount = words[words.index(b"mnt_id:") + 1]
-    for line in Path("/proc/self/mountinfo").read_bytes().splitlines():
+    for line in Path(f"/proc/{pid}/mountinfo").read_bytes().splitlines():
         words = line.split()
         if words[0] == mount:
             return words[words.index(b"-") + 1]

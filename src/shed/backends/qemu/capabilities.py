@@ -7,15 +7,15 @@ import contextlib
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from shed.backends.base import Machine
 from shed.backends.interface import Prepare, StoredTemplate, Template
-from shed.backends.qemu import command, process, saving, userns
-from shed.backends.qemu.machines import ANSWER_TIMEOUT, START_TIMEOUT, Machines, Saved, came_up, netns_of, telling
+from shed.backends.qemu import command, confined, process, saving
+from shed.backends.qemu.machines import ANSWER_TIMEOUT, START_TIMEOUT, Machines, Saved, came_up, telling
 from shed.backends.qemu.templates import MEMORY, STATE, TemplateStore
 from shed.errors import BackendError, ConflictError
-from shed.progress import Stop
 from shed.threads import in_thread, stoppable
 
 _HANG_UP = 0.2
@@ -48,15 +48,8 @@ class QemuTemplates:
                 await self._sweep()
 
     async def _save(self, plan: Machine, host: command.Host, prepare: Prepare, *, timeout: float) -> None:
-        words, hold = command.build(plan, host), self._machines.holding(plan, host, template=True)
-
-        def launch(stop: Stop) -> process.Record:
-            with netns_of(host) as network:
-                return process.launch(
-                    plan.state_dir, words, host, plan.name, userns.NOBODY, network=network, prepare=hold, stop=stop
-                )
-
-        record = await stoppable(launch)
+        hold = self._machines.holding(plan, host, template=True)
+        record = await stoppable(partial(confined.start, plan, host, hold))
         await came_up(plan.state_dir, record, None)
         await _prepare(self._machines, plan, prepare, timeout=timeout)
         try:

@@ -1,8 +1,7 @@
 """From a machine's description to QEMU's command line.  Pure: touches nothing.
 
 The machine: q35 without the parts a server never uses, the kernel entered directly (PVH, through qboot), everything
-virtio over PCI. File names go through JSON or are relative to the state folder, so commas and long folders do no harm.
-QEMU's working directory is the state folder; its two sockets are inherited, listening already.
+virtio over PCI. File names go through JSON, so commas do no harm.  QEMU's two sockets are inherited, listening already.
 
 A machine that is saved, and those restored from it, differ in four things: their memory is a file, shared while the
 machine is made and copied on write afterwards; they have a VMGENID device, which tells the kernel that it is another
@@ -19,21 +18,27 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from shed.backends.base import Disk, Machine
+from shed.backends.jail import descriptors
+from shed.backends.jail.plan import inside
 
 CONSOLE = "console.log"
 """The end of what the guest's serial console said since the VM was started, in the state folder; see
 `shed.backends.qemu.launcher`.
 """
-AGENT_FD, MONITOR_FD = 4, 5
+AGENT_FD, MONITOR_FD = descriptors.AGENT, descriptors.MONITOR
 """The inherited sockets: the agent's virtio-serial port, and QMP."""
-CONSOLE_FD = 6
+CONSOLE_FD = descriptors.CONSOLE
 """The pipe to the keeper of the console log.  QEMU does not wait for it: what it does not take is tried again, and then
 dropped.
 """
-NIC_FD = 8
+NIC_FD = descriptors.NIC
 """The network card's other end: a TAP in the machine's network namespace, see `shed.egress.netns_setup`."""
+KERNEL, INITRD = "/kernel", "/initrd"
+"""What they are called in QEMU's jail."""
 AGENT_PORT = "shed.agent"
 DISK_NAMES = [f"vd{letter}" for letter in "abcdefgh"]
+_DISK_SETS = 2
+"""The first of QEMU's sets of descriptors that are disks; the console's is 1."""
 
 _KERNEL_COMMAND_LINE = "console=ttyS0 panic=-1 quiet cryptomgr.notests initcall_blacklist=jent_mod_init"
 """``panic=-1`` with ``-no-reboot``: a panic ends the VM, so it is noticed at once.  Not testing its own cryptography on
@@ -58,8 +63,6 @@ class Host:
     """``kvm`` or ``tcg``."""
     uuid: str
     """Made for this start; tells this process from all others."""
-    run_as: tuple[int, int] | None = None
-    """User and group that QEMU becomes once it has opened its files."""
     tsc_khz: int | None = None
     """Rate of the time stamp counter; emulated guests that are not told use another clock."""
     one_thread: bool = False
@@ -70,6 +73,10 @@ class Host:
     """Whether its network card leads into a network namespace; else it leads nowhere."""
     restored: bool = False
     """Whether the machine is to go on from what was saved, which comes in by the monitor."""
+    jailed: bool = False
+    """Whether files have the names that they have in QEMU's jail, see `shed.backends.jail.plan`; disks come as open
+    files.
+    """
 
 
 def kernel_command_line(accel: str, tsc_khz: int | None) -> str:
@@ -105,12 +112,15 @@ def board(accel: str, *, one_thread: bool = False, memory: str = "", firmware: s
 def build(machine: Machine, host: Host) -> list[str]:
     """Return the command, program first."""
     command = [str(host.program), *_frame(machine, host)]
-    for name, disk in zip(disk_names(machine), machine.disks, strict=True):
-        command += _disk(name, disk)
+    for number, (name, disk) in enumerate(zip(disk_names(machine), machine.disks, strict=True)):
+        if host.jailed:
+            command += ["-add-fd", f"fd={descriptors.FILES + number},set={_DISK_SETS + number}"]
+        command += _disk(name, disk, f"/dev/fdset/{_DISK_SETS + number}" if host.jailed else str(disk.path))
     command += _agent() + _network(host) + ["-device", _json(driver="virtio-rng-pci", id="rng")]
     for index, share in enumerate(machine.shares):
         access = ",readonly=on" if share.mode == "ro" else ""
-        folder = f"local,id=share{index},path={_escaped(share.path)},security_model=none,multidevs=remap{access}"
+        path = _escaped(inside(share.path) if host.jailed else str(share.path))
+        folder = f"local,id=share{index},path={path},security_model=none,multidevs=remap{access}"
         command += [
             "-fsdev",
             folder,
@@ -127,17 +137,12 @@ def disk_names(machine: Machine) -> list[str]:
 
 def _frame(machine: Machine, host: Host) -> list[str]:
     """The machine itself, its console and its monitor."""
-    changes_user = host.run_as is not None
-    sandbox = (
-        f"on,obsolete=deny,elevateprivileges={'allow' if changes_user else 'deny'},spawn=deny,resourcecontrol=deny"
-    )
     return [
         "-name", f"shed-{machine.name}",
         "-uuid", host.uuid,
         "-nodefaults", "-no-user-config", "-no-reboot",
         "-display", "none",
-        "-sandbox", sandbox,
-        *(["-runas", f"{host.run_as[0]}:{host.run_as[1]}"] if host.run_as is not None else []),
+        "-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
         *(
             board(host.accel, one_thread=host.one_thread)
             if host.memory is None
@@ -156,7 +161,8 @@ def _frame(machine: Machine, host: Host) -> list[str]:
 
 def _saved_board(machine: Machine, host: Host, memory: Path) -> list[str]:
     file = _json(
-        **{"qom-type": "memory-backend-file", "id": "ram", "mem-path": str(memory), "size": machine.memory_mb << 20},
+        **{"qom-type": "memory-backend-file", "id": "ram", "size": machine.memory_mb << 20},
+        **{"mem-path": descriptors.MEMORY if host.jailed else str(memory)},
         share=not host.restored,
     )
     return [
@@ -170,21 +176,21 @@ def _saved_board(machine: Machine, host: Host, memory: Path) -> list[str]:
 def _kernel(machine: Machine, host: Host) -> list[str]:
     return [
         "-kernel",
-        str(machine.kernel),
+        KERNEL if host.jailed else str(machine.kernel),
         "-initrd",
-        str(machine.initrd),
+        INITRD if host.jailed else str(machine.initrd),
         "-append",
         kernel_command_line(host.accel, host.tsc_khz),
     ]
 
 
-def _disk(name: str, disk: Disk) -> list[str]:
-    """A raw image; what the guest discards or zeroes becomes a hole in it.
+def _disk(name: str, disk: Disk, file: str) -> list[str]:
+    """A raw image, which QEMU opens as `file`; what the guest discards or zeroes becomes a hole in it.
 
     When the host has no space left, the machine stands still, and `shed.sheds.room` has it go on; any other error is
     the guest's.
     """
-    node = disk_node(name, {"driver": "file", "filename": str(disk.path)}, read_only=disk.read_only)
+    node = disk_node(name, {"driver": "file", "filename": file}, read_only=disk.read_only)
     return [
         "-blockdev",
         json.dumps(node),
@@ -221,5 +227,5 @@ def _json(**members: object) -> str:
     return json.dumps(members)
 
 
-def _escaped(path: Path) -> str:
-    return str(path).replace(",", ",,")
+def _escaped(path: str) -> str:
+    return path.replace(",", ",,")

@@ -15,14 +15,14 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from shed.backends.guard.filter import NOTIFY
-from shed.backends.qemu import accel, command, groups, process
+from shed.backends.qemu import accel, command, confined, groups, process
 from shed.backends.qemu import templates as saved
 from shed.backends.qemu.budget import Budget
 from shed.backends.qemu.machines import find_program
 from shed.checks import Result, Status, user
 from shed.config.paths import Paths
 from shed.errors import ShedError
+from shed.linux.bpf import NOTIFY
 from shed.run import run
 
 GUEST_SECONDS = 60
@@ -58,6 +58,35 @@ class QemuDiagnostics:
         if verdict is None:
             return ""
         return f"{verdict.accel}: {verdict.reason}" + (f"; {verdict.remedy}" if verdict.remedy else "")
+
+    def jail(self) -> Iterator[Result]:
+        """QEMU can be started in its jail, which has all its walls."""
+        from shed.linux.kernel import landlock_version  # noqa: PLC0415  a server does without
+
+        if shutil.which(self._program) is None:
+            return  # its own row says so
+        program = find_program(self._program).resolve()
+        version = landlock_version()
+        with confined.tried(program) as status:
+            user = status["Uid"].split()[0]
+            if status["CapPrm"].strip("0") or status["CapBnd"].strip("0") or status["NoNewPrivs"] != "1":
+                yield Result("jail", Status.FAIL, f"QEMU kept rights in its jail: {status}", "please report this")
+                return
+        walls = f"QEMU runs as user {user}, without capabilities, in namespaces of its own, with a list of system calls"
+        if version:
+            yield Result("jail", Status.PASS, f"{walls}, and Landlock (version {version})")
+        else:
+            yield Result(
+                "jail",
+                Status.WARN,
+                f"{walls}; this kernel has no Landlock, which would be a second wall around files",
+                "add landlock to lsm= on the kernel's command line",
+            )
+
+    def is_jailed(self, state_dir: Path) -> bool:
+        """Tell whether the VM in `state_dir` is in a jail; one that an earlier version of shed started is not."""
+        record = process.load(state_dir)
+        return record is None or confined.is_jailed(record.pid)
 
     def acceleration(self, kernel: Path | None) -> Iterator[Result]:
         """How guests run, found by starting one; emulation works, and is slow."""

@@ -20,11 +20,9 @@ from pathlib import Path
 
 from shed.backends import mux
 from shed.backends.base import Connection, LinkError, Liveness, Machine
-from shed.backends.guard import mode
-from shed.backends.qemu import accel, budget, command, groups, process, saving, tsc, userns
+from shed.backends.qemu import accel, budget, command, confined, groups, process, saving, tsc, userns
 from shed.egress import netns
 from shed.errors import BackendError, ConflictError
-from shed.progress import Stop
 from shed.run import missing_tool
 from shed.threads import stoppable
 from shed.untrusted import told
@@ -100,19 +98,19 @@ class Machines:
         host = await asyncio.to_thread(self.host, machine)
         if saved is not None:
             host = replace(host, memory=saved.memory, restored=True)
-        identity = userns.plan(machine.shares, uid=os.geteuid(), gid=os.getegid())
+        userns.plan(machine.shares, uid=os.geteuid(), gid=os.getegid())  # before anything is removed
         state = self.liveness(machine.state_dir)
         if state is not Liveness.NOT_OURS:
             certainly = "runs already" if state is Liveness.OURS else "may be running: its process cannot be identified"
             raise ConflictError(f"the VM of shed {machine.name} {certainly}", code="SHED_ALREADY_RUNNING")
         try:
-            record, warnings = await stoppable(partial(_launch, machine, host, identity, self.holding(machine, host)))
+            record = await stoppable(partial(confined.start, machine, host, self.holding(machine, host)))
             await came_up(machine.state_dir, record, saved)
         except BaseException:  # a start that is given up half way leaves nothing running
             with contextlib.suppress(BackendError):
                 await self.kill(machine.state_dir)
             raise
-        return warnings
+        return ()
 
     def host(self, machine: Machine) -> command.Host:
         """Return what this host is to `machine`; blocks for seconds when KVM was not tried since the host's boot."""
@@ -232,46 +230,6 @@ def find_program(program: str) -> Path:
     if found is None:
         raise missing_tool(program, INSTALL_HINT)
     return Path(found)
-
-
-def _launch(
-    machine: Machine, host: command.Host, identity: userns.Identity, prepare: Callable[[int], None], stop: Stop
-) -> tuple[process.Record, tuple[str, ...]]:
-    """Start QEMU; where user namespaces are forbidden, without one, and with a warning."""
-    try:
-        return _launch_as(machine, host, identity, prepare, stop), ()
-    except process.NamespaceForbiddenError as error:
-        warning = (
-            f"this host forbids user namespaces: files in {machine.shares[0].path} keep their owners' numbers "
-            "in the shed"
-        )
-        log.warning("shed %s: %s (%s)", machine.name, warning, error)
-    return _launch_as(machine, host, identity.without_namespace(), prepare, stop), (warning,)
-
-
-def _launch_as(
-    machine: Machine, host: command.Host, identity: userns.Identity, prepare: Callable[[int], None], stop: Stop
-) -> process.Record:
-    host = replace(host, run_as=identity.become)
-    guard = mode.plan(machine.shares)
-    words = command.build(machine, host)
-    with netns_of(host) as network:
-        return process.launch(
-            machine.state_dir,
-            words,
-            host,
-            machine.name,
-            identity,
-            network=network,
-            guard=guard,
-            prepare=prepare,
-            stop=stop,
-        )
-
-
-def netns_of(host: command.Host) -> contextlib.AbstractContextManager[netns.Netns | None]:
-    """Return a network namespace for one more VM; nothing where none can be made.  Raises `NoNetworkError`."""
-    return netns.make() if host.network else contextlib.nullcontext()
 
 
 async def came_up(state_dir: Path, record: process.Record, saved: Saved | None) -> None:

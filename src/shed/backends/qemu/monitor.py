@@ -41,6 +41,10 @@ class Monitor:
         """Give QEMU a copy of an open file, to be called ``fd:NAME``.  Raises `MonitorError`."""
         await self._ask("getfd", {"fdname": name}, [descriptor])
 
+    async def give(self, descriptor: int) -> str:
+        """Give QEMU a copy of an open file; return the path by which it opens it.  Raises `MonitorError`."""
+        return f"/dev/fdset/{int((await self._ask('add-fd', {}, [descriptor]))['fdset-id'])}"
+
     async def _ask(self, command: str, arguments: dict[str, object], descriptors: list[int]) -> dict[str, Any]:
         request = json.dumps({"execute": command, "arguments": arguments}).encode() + b"\n"
         try:

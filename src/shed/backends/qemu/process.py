@@ -1,4 +1,4 @@
-"""The process of a VMM: started so that it outlives the server, recorded before it runs, signalled only if ours.
+"""The process of a VMM: recorded, found again, signalled only if it is ours.
 
 The record is ``vm.json`` in the state folder: process id, the process's start time, this host boot's id, and the UUID
 on its command line. All four must fit; a process id alone says nothing, because numbers are used again.
@@ -12,34 +12,26 @@ import fcntl
 import json
 import os
 import signal
-import socket
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from pathlib import Path
 
 from shed.backends.base import Liveness
-from shed.backends.guard.mode import OPEN, Guard
-from shed.backends.qemu import command, userns
+from shed.backends.qemu import command
 from shed.egress import netns
 from shed.errors import BackendError
 from shed.fsutil import atomic_write
-from shed.progress import Stop
 
 RECORD = "vm.json"
 AGENT_SOCKET, MONITOR_SOCKET = "agent.sock", "qmp.sock"
 _SOCKETS = (AGENT_SOCKET, MONITOR_SOCKET, netns.SOCKET)
 MESSAGES = "qemu.log"
 """What the VMM itself printed, since its start."""
-_LAUNCHER = Path(__file__).with_name("launcher.py")
 _PROC = Path("/proc")
 _START_TIME = 19
 """Index of `starttime` among the fields of /proc/PID/stat that follow the command's name; see proc_pid_stat(5)."""
-_LAUNCH_TIMEOUT = 20.0
 _LOOKS, _BETWEEN_LOOKS = 5, 0.001
-_SAFE_FD = 64
 _SETTLING, _BETWEEN_TRIES = 100, 0.01
 
 
@@ -58,10 +50,6 @@ class Record:
 
 class BrokenRecordError(Exception):
     """The record is there and makes no sense."""
-
-
-class NamespaceForbiddenError(Exception):
-    """User namespaces are not allowed on this host."""
 
 
 def boot_id() -> str:
@@ -160,18 +148,19 @@ def move(source: Path, target: Path, name: str) -> Record:
     if record is None:
         raise BrokenRecordError(f"no VM runs in {source}")
     clear(target)
-    _begin_console(target / command.CONSOLE)
+    begin_console(target / command.CONSOLE)
     for file in (*_SOCKETS, MESSAGES, command.CONSOLE):
         (target / file).unlink(missing_ok=True)
         with contextlib.suppress(FileNotFoundError):  # where VMs have no network there is none
             (target / file).hardlink_to(source / file)
     record = replace(record, name=name)
-    _save(target, record)
+    save(target, record)
     clear(source)
     return record
 
 
-def _save(state_dir: Path, record: Record) -> None:
+def save(state_dir: Path, record: Record) -> None:
+    """Write the record of a VM.  Raises `StorageError`, `OSError`."""
     atomic_write(state_dir / RECORD, json.dumps(asdict(record), indent=1) + "\n", mode=0o600)
 
 
@@ -265,96 +254,6 @@ def _reap(pid: int) -> None:
         os.waitpid(pid, os.WNOHANG)
 
 
-def launch(
-    state_dir: Path,
-    argv: list[str],
-    host: command.Host,
-    name: str,
-    identity: userns.Identity,
-    *,
-    network: netns.Netns | None = None,
-    guard: Guard = OPEN,
-    prepare: Callable[[int], None] = lambda _: None,
-    stop: Stop | None = None,
-) -> Record:
-    """Start QEMU in a session of its own and return its record, which is on disk before QEMU runs.
-
-    `prepare` is given the process id before that, too.  Who sets `stop`, in another thread, ends the wait for a process
-    that does not come to it; nothing runs then.  Raises what these raise, `NamespaceForbiddenError`, and `BackendError`
-    when the program cannot be executed, or not be held to what `guard` says.
-    """
-    stop = stop or Stop()
-    clear(state_dir)
-    _begin_console(state_dir / command.CONSOLE)
-    with contextlib.ExitStack() as stack:
-        ours, theirs = socket.socketpair()
-        stack.enter_context(ours)
-        stack.enter_context(theirs)
-        ours.settimeout(_LAUNCH_TIMEOUT)
-        agent = stack.enter_context(_listener(state_dir, AGENT_SOCKET))
-        monitor = stack.enter_context(_listener(state_dir, MONITOR_SOCKET))
-        (state_dir / MESSAGES).unlink(missing_ok=True)
-        messages = stack.enter_context((state_dir / MESSAGES).open("ab"))  # it may be cut while the VMM writes to it
-        try:
-            switches = [
-                "1" if identity.namespace else "0",
-                guard.program.hex(),
-                "1" if guard.supervised else "0",
-                "1" if network is not None else "0",
-            ]
-            descriptors = {3: theirs.fileno(), 4: agent.fileno(), 5: monitor.fileno()}
-            if network is not None:
-                descriptors |= dict(zip((8, 9, 10, 11), (network.card, *network.sockets), strict=True))
-            pid = _spawn(state_dir, [*switches, *argv], messages.fileno(), descriptors)
-        except OSError as error:
-            clear(state_dir)
-            raise BackendError(f"cannot start a process for the VM of shed {name}: {error}") from error
-        theirs.close()
-        stop.add_callback(partial(_hang_up, ours))
-        try:
-            stop.check()
-            prepare(pid)
-            ours.sendall(b"P")
-            if identity.namespace:
-                answer = ours.recv(16)
-                stop.check()
-                if answer.startswith(b"N"):
-                    raise NamespaceForbiddenError(os.strerror(int(answer[1:])))
-                try:
-                    userns.write_maps(pid, identity)
-                except PermissionError as error:
-                    raise NamespaceForbiddenError(str(error)) from error
-            record = Record(name, pid, start_time(pid), boot_id(), host.uuid, host.accel)
-            _save(state_dir, record)
-            stop.check()
-            ours.sendall(b"G")
-            answer = ours.recv(16)
-            stop.check()  # its end of the socket, or ours
-            if answer.startswith(b"S"):
-                raise BackendError(
-                    f"the folder cannot be shared safely with shed {name}: {os.strerror(int(answer[1:]))}",
-                    code="SHARE_UNGUARDED",
-                    hint="it needs Linux 5.9 with seccomp on the host; or share it to be read: --local-dir DIR:ro",
-                )
-            if answer:
-                raise BackendError(f"cannot execute {argv[0]}: {os.strerror(int(answer[1:]))}")
-        except BaseException as error:
-            os.kill(pid, signal.SIGKILL)  # our child, not waited for yet: the number is still its own
-            os.waitpid(pid, 0)
-            clear(state_dir)
-            if isinstance(error, OSError):
-                said = (state_dir / MESSAGES).read_text(errors="replace").strip()
-                raise BackendError(f"cannot start a process for the VM of shed {name}: {said or error}") from error
-            raise
-    return record
-
-
-def _hang_up(sock: socket.socket) -> None:
-    """End the wait of another thread for what comes through `sock`, which it may have closed by now."""
-    with contextlib.suppress(OSError):
-        sock.shutdown(socket.SHUT_RDWR)
-
-
 async def console_settled(state_dir: Path) -> None:
     """Wait until the console log has all that a VM said that has ended: its keeper lets go of it then.
 
@@ -368,40 +267,9 @@ async def console_settled(state_dir: Path) -> None:
             await asyncio.sleep(_BETWEEN_TRIES)
 
 
-def _begin_console(path: Path) -> None:
+def begin_console(path: Path) -> None:
     """Start the console log anew; that of the VM before stays beside it, for whoever asks why it ended."""
     with contextlib.suppress(FileNotFoundError):
         if path.stat().st_size:
             path.rename(path.with_suffix(".before.log"))
     path.touch(mode=0o600)
-
-
-def _spawn(state_dir: Path, arguments: list[str], messages: int, descriptors: dict[int, int]) -> int:
-    """Start the launcher; `messages` is its standard output and error, the keys of `descriptors` are their numbers."""
-    wanted = {1: messages, 2: messages, **descriptors}
-    high = {
-        target: fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _SAFE_FD) for target, fd in wanted.items()
-    }  # none of them is in the way of another
-    actions: list[tuple[int, ...] | tuple[int, int, str, int, int]] = [
-        (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
-        *((os.POSIX_SPAWN_DUP2, fd, target) for target, fd in high.items()),
-    ]
-    words = [sys.executable, "-I", "-S", str(_LAUNCHER), str(state_dir), *arguments]
-    environment = {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C.UTF-8"}
-    defaults = [signal.SIGPIPE, signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
-    try:
-        return os.posix_spawn(
-            words[0], words, environment, file_actions=actions, setsid=True, setsigdef=defaults, setsigmask=[]
-        )
-    finally:
-        for fd in high.values():
-            os.close(fd)
-
-
-@contextlib.contextmanager
-def _listener(state_dir: Path, name: str) -> Iterator[socket.socket]:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener, reachable(state_dir, name) as path:
-        listener.bind(path)
-        (state_dir / name).chmod(0o600)
-        listener.listen(8)
-        yield listener

@@ -8,6 +8,7 @@ and its versions differ in what else they read from.
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -119,11 +120,16 @@ async def exchange(state_dir: Path, disks: Mapping[str, Disk], scratch: Path) ->
 
 
 async def _reopen(monitor: Monitor, name: str, node: str, file: Path, *, read_only: bool) -> None:
-    """Put `node` below the disk `name`.  A node that is added has to be told to pass on what the guest discards.
+    """Put `node`, which is `file`, below the disk `name`.
 
-    One within another is.
+    QEMU gets it opened.  A node that is added has to be told to pass on what the guest discards; one within another is.
     """
-    options = {"node-name": node, "driver": "file", "filename": str(file), "read-only": read_only, "discard": "unmap"}
+    descriptor = os.open(file, (os.O_RDONLY if read_only else os.O_RDWR) | os.O_CLOEXEC)
+    try:
+        path = await monitor.give(descriptor)
+    finally:
+        os.close(descriptor)
+    options = {"node-name": node, "driver": "file", "filename": path, "read-only": read_only, "discard": "unmap"}
     await monitor.execute("blockdev-add", **options)
     await monitor.execute("blockdev-reopen", options=[command.disk_node(name, node, read_only=read_only)])
 

@@ -211,7 +211,7 @@ def identity(machine: Machine, host: command.Host) -> dict[str, Any]:
         ),
         shares=tuple(Share(share.tag, Path("share"), 0, 0) for share in machine.shares),
     )
-    bare = replace(host, uuid="uuid", run_as=None, memory=Path(MEMORY), restored=False)
+    bare = replace(host, uuid="uuid", memory=Path(MEMORY), restored=False)
     found = {"format": _FORMAT, "command": command.build(neutral, bare), "qemu": accel.version(host.program), "cpu": ""}
     if host.accel == "kvm":
         found["cpu"] = f"{platform.release()}\n{_processor()}"

@@ -14,6 +14,7 @@ from shed.text import visible
 CHECKS: tuple[tuple[str, Check], ...] = (
     ("vmm", machine.vmm),
     ("acceleration", machine.acceleration),
+    ("jail", machine.jail),
     ("configuration", service.configuration),
     ("data folders", machine.data_folders),
     ("disk space", machine.disk_space),

@@ -25,6 +25,11 @@ def vmm(host: Host) -> Iterable[Result]:
     return host.diagnostics.program()
 
 
+def jail(host: Host) -> Iterable[Result]:
+    """The VMM can be confined."""
+    return host.diagnostics.jail()
+
+
 def acceleration(host: Host) -> Iterable[Result]:
     """How guests run, found by starting one."""
     return host.diagnostics.acceleration(_kernel(host))

@@ -180,20 +180,13 @@ def _has_network(networks: Networks, state_dir: Path) -> bool:
     return True
 
 
-def vmm_user(host: Host) -> Iterator[Result]:
-    """A guest that breaks out of QEMU is whoever QEMU runs as."""
-    if os.geteuid() == 0:
-        detail = "this server is root's, so QEMU runs as root, but for sheds with a folder of another user"
-        yield Result(
-            "vmm user",
-            Status.WARN,
-            detail,
-            "shed-server install --run-as USER; or have users start servers of their own",
-        )
-    else:
-        yield Result(
-            "vmm user", Status.PASS, "QEMU runs as this user, without privileges, and with its system calls filtered"
-        )
+def jail(host: Host) -> Iterator[Result]:
+    """A guest that breaks out of the VMM is in its jail; so is each VM that runs."""
+    yield from host.diagnostics.jail()
+    free = [shed for shed, state_dir in _running(host) if not host.diagnostics.is_jailed(state_dir)]
+    if free:
+        detail = f"without a jail, because an earlier version started them: {', '.join(free)}"
+        yield Result("jail", Status.FAIL, detail, "stop and start them")
 
 
 def audit_log(host: Host) -> Iterator[Result]:
@@ -242,7 +235,7 @@ CHECKS = (
     ("secrets", secrets),
     ("locks", locks),
     ("guest network", guests_network),
-    ("vmm user", vmm_user),
+    ("jail", jail),
     ("vm bounds", limits.bounds),
     ("shared folders", hostile.shared_folders),
     ("repositories", hostile.repositories),

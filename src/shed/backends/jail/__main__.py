@@ -1,0 +1,9 @@
+"""``python -I -S …/jail COMMAND...``: the launcher as a program, which finds our sources by itself."""
+
+import sys
+
+if __name__ == "__main__":
+    sys.path[0] = __file__.removesuffix("/shed/backends/jail/__main__.py")
+    from shed.backends.jail.launcher import main
+
+    main(sys.argv[1:])

@@ -1,0 +1,169 @@
+"""What a VMM gets in its jail: decided on the server's side, carried out by the launcher.
+
+A jail is described by the mounts that are all of its root.  Programs and libraries are there to be read and executed;
+the disks, the network card, the console and the sockets come as descriptors; what the VMM opens by name is the kernel,
+the initrd, its firmware, `/dev/kvm`, and the folders that it serves.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypedDict
+
+from shed.backends.guard.filter import SHARES
+from shed.backends.guard.mode import Guard
+from shed.backends.jail import filter as calls
+
+FIRST_USER = 0x78000000
+"""A VM of root's server runs as this user plus its process id: 2013265920 to 2017460223, which no distribution, systemd
+or directory service gives away.  No file ever belongs to one of them.
+"""
+_MOST_PROCESSES = 1 << 22
+_RDONLY, _NOSUID, _NODEV, _NOEXEC = 1, 2, 4, 8
+_PROGRAMS = _RDONLY | _NOSUID | _NODEV
+_FILES = _RDONLY | _NOSUID | _NODEV | _NOEXEC
+_LIBRARIES = ("/usr/lib", "/usr/lib64", "/lib", "/lib64")
+_DATA = ("/usr/share/qemu", "/usr/share/seabios", "/usr/share/qemu-kvm", "/etc/ld.so.cache", "/etc/ld.so.conf")
+_NAMES = ("/etc/resolv.conf", "/etc/hosts", "/etc/nsswitch.conf")
+"""By which names are looked up."""
+_SYSTEM = ("/usr/bin", "/bin", "/usr/sbin", "/sbin", "/usr/libexec")
+"""Where a program is alone in its jail, without what is beside it."""
+
+Numbers = tuple[int, int, int, int]
+"""User and group in a user namespace, and which they are outside."""
+
+
+class JailOrders(TypedDict):
+    """What the launcher is told about a jail."""
+
+    own: Numbers | None
+    """For a server of an ordinary user: the numbers in the user namespace."""
+    given: Numbers | None
+    """For root's server: the numbers in a user namespace that root gives them to; else the user is made up."""
+    first_user: int
+    groups: list[int] | None
+    """For root's server: all further groups; None where they cannot be changed."""
+    mounts: list[tuple[str, str, int]]
+    """Source on the host, target, attributes."""
+    links: list[tuple[str, str]]
+    """Symbolic links: name and text."""
+    writable: list[str]
+    """Targets, for Landlock."""
+    network: bool
+    """Whether it stays in the host's network."""
+    proc: bool
+    """Whether it needs ``/proc``, of its own processes alone."""
+
+
+class Orders(TypedDict):
+    """What the launcher is told."""
+
+    folder: str
+    network: bool
+    supervised: bool
+    files: int
+    """How many open files the VMM gets."""
+    memory: bool
+    """Whether there is one more, which it gets when it opens its memory."""
+    filters: list[bytes]
+    listen: bool
+    """Whether the last of the filters asks somebody."""
+    jail: JailOrders | None
+
+
+@dataclass(frozen=True, slots=True)
+class Folder:
+    """A folder that the VMM serves."""
+
+    path: Path
+    writable: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Jail:
+    """What one VMM gets."""
+
+    program: Path
+    files: tuple[tuple[Path, str], ...] = ()
+    """What it opens to be read, and where."""
+    folders: tuple[Folder, ...] = ()
+    devices: tuple[Path, ...] = ()
+    host_network: bool = False
+    """Whether it may use the host's network, as whoever started it does."""
+    user: Numbers | None = None
+    """Who it is inside, and who that is outside; None: somebody who owns nothing."""
+
+
+def inside(path: Path) -> str:
+    """Return where a folder that a VMM serves is in its jail."""
+    return f"{os.fsdecode(SHARES)}{path}"
+
+
+def orders(jail: Jail, *, uid: int, gid: int) -> JailOrders:
+    """Return what the launcher of a server of user `uid`, group `gid` is told."""
+    mounts, links = _programs(jail.program)
+    mounts += [(str(path), target, _FILES) for path, target in jail.files]
+    if jail.host_network:
+        mounts += [(path, path, _FILES) for path in _NAMES if Path(path).exists()]
+    mounts += [(str(path), str(path), _NOSUID | _NOEXEC) for path in jail.devices]
+    for folder in sorted(jail.folders, key=lambda folder: folder.path):
+        attributes = _NOSUID | _NODEV | _NOEXEC | (0 if folder.writable else _RDONLY)
+        mounts.append((str(folder.path), inside(folder.path), attributes))
+    writable = [*map(str, jail.devices), *(inside(folder.path) for folder in jail.folders if folder.writable)]
+    own = (jail.user or (uid, gid, uid, gid)) if uid else None
+    return JailOrders(
+        own=own,
+        given=None if uid else jail.user or (None if _made_up_users() else (uid, gid, uid, gid)),
+        first_user=FIRST_USER,
+        groups=_groups(jail.devices),
+        mounts=mounts,
+        links=links,
+        writable=writable,
+        network=jail.host_network,
+        proc=any(folder.writable for folder in jail.folders),
+    )
+
+
+def _groups(devices: Sequence[Path]) -> list[int] | None:
+    """Return the groups by which devices are opened."""
+    if Path("/proc/self/setgroups").read_text() == "deny\n":
+        return None
+    return sorted({status.st_gid for status in map(os.stat, devices) if not status.st_mode & stat.S_IWOTH})
+
+
+def _made_up_users() -> bool:
+    """Tell whether there are the users that nobody has; in a container with users of its own there may be none."""
+    maps = [[int(word) for word in line.split()] for line in Path("/proc/self/uid_map").read_text().splitlines()]
+    return any(first <= FIRST_USER and first + count >= FIRST_USER + _MOST_PROCESSES for first, _, count in maps)
+
+
+def filters(jail: Jail, guard: Guard, *, memory: bool) -> list[bytes]:
+    """Return the seccomp programs, the last of which asks somebody if any does."""
+    found = [
+        calls.program(shares=bool(jail.folders), sockets=jail.host_network),
+        *([guard.program] if guard.program else []),
+    ]
+    if memory:
+        found[-1] = calls.asking_for_memory(found[-1])
+    return found
+
+
+def _programs(program: Path) -> tuple[list[tuple[str, str, int]], list[tuple[str, str]]]:
+    """Return the mounts and links by which `program` runs: itself, libraries and its data."""
+    mounts: list[tuple[str, str, int]] = []
+    links: list[tuple[str, str]] = []
+    for path in map(Path, (*_LIBRARIES, *_DATA)):
+        if path.is_symlink():
+            links.append((str(path), str(path.readlink())))
+        elif path.exists():
+            mounts.append((str(path), str(path), _PROGRAMS))
+    real = program.resolve()
+    if str(real.parent) not in _SYSTEM:
+        mounts.append((str(real.parent.parent), str(real.parent.parent), _PROGRAMS))  # with its libraries and data
+    elif not any(real.is_relative_to(path) for path in _LIBRARIES):
+        mounts.append((str(real), str(real), _PROGRAMS))
+    return mounts, links
