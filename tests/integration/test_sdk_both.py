@@ -212,6 +212,10 @@ def test_results_are_of_the_contract(flavour: Flavour, url: str, one: Any) -> No
     assert flavour.do(client.prune(["logs"], dry_run=True)).dry_run
     assert flavour.do(client.sessions()) == []
     assert flavour.do(one.health()).ok
+    (port,) = flavour.do(one.change_ports(publish=["7"], host_ports=["5432:15432"])).published
+    assert (port.address, port.shed_port, port.open) == ("localhost", 7, True)
+    assert [each.shed_port for each in flavour.do(one.ports()).host_ports] == [15432]
+    assert flavour.do(one.change_ports(unpublish=[port.port], no_host_ports=[5432])).published == []
     assert one.name in {each.name for each in flavour.do(client.list())}
     events: list[Any] = []
     flavour.do(one.stop(on_event=events.append))

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from shed.api import access, server, sheds
 from shed.api.eventlog import Event
 from shed.api.images import Image, ImageDetails, PrunedImages, Pulled, Pushed, RemovedImage, Step, Verification
+from shed.api.ports import ShedPorts
 from shed.client.address import Address
 from shed.client.commands import Command, Input, Result, absolute, assignments, content_of, words_of
 from shed.client.copying import copy
@@ -420,6 +421,24 @@ class Shed:
         """Copy a file or folder of the shed to this machine, by the rules of ``shed cp`` and ``docker cp``."""
         places = (self.name, source), ("", os.fspath(target))
         driver.in_thread(copy, self._client.address, *places, user=user)
+
+    def ports(self) -> ShedPorts:
+        """Return the ports of the server's machine that lead into it, and those that it reaches."""
+        return typed(self._api.shed_ports(self.name), ShedPorts)
+
+    def change_ports(
+        self,
+        *,
+        publish: list[str] | None = None,
+        unpublish: list[int] | None = None,
+        host_ports: list[str] | None = None,
+        no_host_ports: list[int] | None = None,
+    ) -> ShedPorts:
+        """Give it ports and take others away, at once; return those that it has then.  See `Client.create`."""
+        changed = self._api.change_ports(
+            self.name, publish=publish, unpublish=unpublish, host_ports=host_ports, no_host_ports=no_host_ports
+        )
+        return typed(changed, ShedPorts)
 
     def connect(self, port: int) -> driver.Stream:
         """Return a stream that leads to a TCP port of the shed's loopback.
