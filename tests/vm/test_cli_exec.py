@@ -150,6 +150,13 @@ def test_a_client_that_is_gone_ends_its_command(machine: Machine, how: str) -> N
     machine.wait_gone("4712")
 
 
+def test_what_a_command_leaves_behind(machine: Machine) -> None:
+    """Its last words come, and it lives on when it writes later: more than a pipe holds, to the end."""
+    waits = "while ! test -e /tmp/go; do sleep 0.1; done; busybox seq 50000; echo done >/tmp/done"
+    assert machine.sh(f"(sleep 0.5; echo late) & ({waits}) & echo now") == b"now\nlate\n"
+    machine.sh("touch /tmp/go; while ! test -e /tmp/done; do sleep 0.1; done; busybox rm /tmp/go /tmp/done")
+
+
 def test_a_process_that_is_killed_in_the_shed_is_an_exit_code(machine: Machine) -> None:
     """From inside, by somebody else."""
     process = machine.start("echo $$; exec sleep 4714")

@@ -124,6 +124,23 @@ async def test_signals_both_ways(machine: Machine) -> None:
         assert (refused.exit_status, str(refused.stderr).count("\n")) == (125, 1)
 
 
+def test_a_reader_that_leaves(machine: Machine) -> None:
+    """As in ``ssh shed-dev yes | head -1``: the command's next write fails, and what it does then is done and told."""
+    words = machine.ssh.command("dev@shed", "yes; echo $? >/tmp/ended; exit 3")
+    with subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as client:
+        assert client.stdout is not None
+        assert client.stdout.read(2) == b"y\n"
+        client.stdout.close()
+        assert client.wait(TIMEOUT) == 3
+    assert machine.sh("cat /tmp/ended; rm /tmp/ended") == "141\n"
+
+
+def test_output_is_waited_for(machine: Machine) -> None:
+    """Of whoever holds it, as by sshd, and with the exit status of the command."""
+    done = machine.ssh.run("dev@shed", "(sleep 3; echo late) & echo now; exit 4", code=4)
+    assert done.stdout == b"now\nlate\n"
+
+
 def test_a_terminal(machine: Machine) -> None:
     """A login shell with the client's terminal: kind, size, its changes, modes, ctrl-C, the exit status of the last
     command.
