@@ -9,6 +9,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 sys.path.insert(0, sys.argv[1])
@@ -53,12 +54,27 @@ def tmp() -> str:
     return str(Path("/tmp").readlink()) if Path("/tmp").is_symlink() else "folder"
 
 
+def given_back(disk: int) -> int:
+    """Return how many bytes the disk's file, which is open, loses when 8 MiB in it are deleted."""
+    Path("/var/big").write_bytes(os.urandom(8 << 20))
+    os.sync()
+    before = os.fstat(disk).st_blocks
+    Path("/var/big").unlink()
+    os.sync()
+    for _ in range(200):  # ext4 discards in the background, after its commit
+        if os.fstat(disk).st_blocks < before:
+            break
+        time.sleep(0.05)
+    return (before - os.fstat(disk).st_blocks) * 512
+
+
 def start(folder: Path) -> dict[str, object]:
     """Go all the way and look around."""
     places = machine(folder)
     disks.await_modules(places.modules)
     overlay.mount_devices(places)
     upper = disks.mount_upper(places)
+    disk = os.open(folder / "vda", os.O_RDONLY)  # the root is another one, later
     size = os.fstatvfs(upper).f_blocks * os.fstatvfs(upper).f_frsize
     disks.mount_root(places)
     overlay.mount_overlay(places)
@@ -75,6 +91,7 @@ def start(folder: Path) -> dict[str, object]:
         "runtime": steps.read_file("/run/shed-runtime/sign"),
         "var_run": steps.read_file("/var/run/shed-runtime/sign"),
         "tmp": tmp(),
+        "given_back": given_back(disk),
         "machine_id": steps.read_file("/etc/machine-id"),
         "hosts": steps.read_file("/etc/hosts"),
         "ssh": sorted(path.name for path in Path("/etc/ssh").iterdir()),

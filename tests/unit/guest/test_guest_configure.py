@@ -114,6 +114,11 @@ def test_a_first_start_and_a_second(disks: Path) -> None:
     assert len(first["machine_id"].strip()) == 32
 
 
+def test_what_is_deleted_goes_back_to_the_host(disks: Path) -> None:
+    """The file of the upper gets holes where a deleted file was, without anybody asking for it."""
+    assert start(disks)["given_back"] > 4 * MIB
+
+
 def test_the_journal_is_empty_after_a_freeze(disks: Path) -> None:
     """What poweroff relies on: the next mount recovers nothing."""
     start(disks)
