@@ -24,6 +24,7 @@ from shed.egress.hostports import HOST
 from shed.egress.names import Names
 from shed.egress.nameservice import NameService
 from shed.egress.orders import Orders
+from shed.egress.pace import Pace
 from shed.egress.policy import Verdict
 from shed.egress.pump import Pipes, Pump, is_gone
 from shed.egress.refusal import refuse
@@ -135,8 +136,9 @@ class Relay:
         return cut
 
     async def _accept(self, listener: socket.socket, serve: Callable[[socket.socket], Awaitable[None]]) -> None:
-        loop = asyncio.get_running_loop()
+        loop, pace = asyncio.get_running_loop(), Pace()
         while True:
+            await pace.turn()
             await self._slots.acquire()
             try:
                 client, _ = await loop.sock_accept(listener)
