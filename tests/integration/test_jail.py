@@ -5,6 +5,7 @@ Twice: as a QEMU is held, and without the list of calls, so that the other walls
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import subprocess
@@ -210,6 +211,23 @@ def test_a_folder_to_be_read(tmp_path: Path) -> None:
         assert prisoner.tries(f"os.read(os.open({at!r} + '/file', 0), 10)") == "b'text'"
         assert prisoner.tries(f"os.open({at!r} + '/file', os.O_WRONLY)") == "EROFS"
         assert prisoner.tries(f"os.mkdir('new', dir_fd=os.open({at!r}, os.O_PATH))") == "EROFS"
+
+
+def test_memory_that_others_are_restored_from(tmp_path: Path) -> None:
+    """It is opened to be written, as QEMU 7.2 does, and is given to be read; there is no second time and no file."""
+    file = tmp_path / "memory"
+    file.write_bytes(b"saved")
+    descriptor = os.open(file, os.O_RDONLY)
+    with Prisoner(tmp_path / "vm", memory=descriptor) as prisoner:
+        os.close(descriptor)
+        assert prisoner.tries("os.read(memory, 9)") == "b'saved'"
+        assert prisoner.tries("os.write(memory, b'x')") == "EBADF"
+        assert prisoner.tries("os.ftruncate(memory, 0)") == "EINVAL"
+        assert prisoner.tries("mmap.mmap(memory, 5, mmap.MAP_SHARED)") == "EACCES"
+        assert prisoner.tries("mmap.mmap(memory, 5, mmap.MAP_PRIVATE).write(b'own')") == "3"
+        assert prisoner.tries("libc.open(b'/memory', 2), ctypes.get_errno()") == f"(-1, {errno.ENOSYS})"
+        assert prisoner.tries("os.open('/memory', os.O_RDONLY)") == "ENOENT"
+    assert file.read_bytes() == b"saved"
 
 
 def test_doctor_tells_a_vm_without_a_jail(held: Prisoner) -> None:

@@ -13,7 +13,7 @@ from support.vms import processes
 
 UUID = "1d0f3a41-59a5-4c0e-8d2a-3b8d6a1c7e55"
 PROGRAM = f"""
-import ctypes, errno, os, socket, struct
+import ctypes, errno, mmap, os, socket, struct
 libc = ctypes.CDLL(None, use_errno=True)
 libc.syscall.restype = ctypes.c_long
 def call(number, *arguments):
@@ -22,6 +22,7 @@ def call(number, *arguments):
     if result < 0:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
     return result
+memory = libc.open(b"/memory", os.O_RDWR) if WITH_MEMORY else None
 port, _ = socket.socket(fileno={command.AGENT_FD}).accept()
 while line := port.recv(65536):
     try:
@@ -37,14 +38,17 @@ PYTHON = Path("/usr/bin/python3" if Path("/usr/bin/python3").exists() else sys.e
 
 
 class Prisoner:
-    """A process in a jail as QEMU's is, with the folders `shares`."""
+    """A process in a jail as QEMU's is, with the folders `shares`, which opens its memory if the file is given."""
 
-    def __init__(self, folder: Path, *shares: Folder, user: tuple[int, int, int, int] | None = None) -> None:
+    def __init__(
+        self, folder: Path, *shares: Folder, user: tuple[int, int, int, int] | None = None, memory: int | None = None
+    ) -> None:
         self.folder = folder
         folder.mkdir(exist_ok=True)
         jail = Jail(PYTHON, folders=shares, devices=(Path(os.devnull),), user=user)
-        argv = [str(PYTHON), "-I", "-S", "-c", PROGRAM, UUID]
-        self.record = launching.launch(folder, argv, command.Host(PYTHON, "tcg", UUID), "demo", jail)
+        program = f"WITH_MEMORY = {memory is not None}\n{PROGRAM}"
+        argv = [str(PYTHON), "-I", "-S", "-c", program, UUID]
+        self.record = launching.launch(folder, argv, command.Host(PYTHON, "tcg", UUID), "demo", jail, memory=memory)
         self._port = socket.socket(socket.AF_UNIX)
         self._port.settimeout(60)
         with process.reachable(folder, process.AGENT_SOCKET) as path:

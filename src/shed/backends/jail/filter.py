@@ -20,17 +20,12 @@ _SHARES = {
     "fchmodat": 268, "utimensat": 280, "syncfs": 306, "renameat2": 316,
 }  # fmt: skip
 """What the 9P server needs beside these."""
-_SOCKETS = {"socket": 41, "connect": 42, "bind": 49}
-"""What a VMM needs beside these that may use the host's network."""
 _O_RDWR = 2
 
 
-def program(*, shares: bool, sockets: bool) -> bytes:
-    """Return the instructions (struct sock_filter each).
-
-    `shares` is for a VMM that serves folders, `sockets` for one that may use the host's network.
-    """
-    return allowed.program({**_CALLS, **(_SHARES if shares else {}), **(_SOCKETS if sockets else {})})
+def program(*, shares: bool) -> bytes:
+    """Return the instructions (struct sock_filter each); `shares` for a VMM that serves folders."""
+    return allowed.program({**_CALLS, **(_SHARES if shares else {})})
 
 
 def asking_for_memory(then: bytes) -> bytes:

@@ -28,8 +28,6 @@ _PROGRAMS = _RDONLY | _NOSUID | _NODEV
 _FILES = _RDONLY | _NOSUID | _NODEV | _NOEXEC
 _LIBRARIES = ("/usr/lib", "/usr/lib64", "/lib", "/lib64")
 _DATA = ("/usr/share/qemu", "/usr/share/seabios", "/usr/share/qemu-kvm", "/etc/ld.so.cache", "/etc/ld.so.conf")
-_NAMES = ("/etc/resolv.conf", "/etc/hosts", "/etc/nsswitch.conf")
-"""By which names are looked up."""
 _SYSTEM = ("/usr/bin", "/bin", "/usr/sbin", "/sbin", "/usr/libexec")
 """Where a program is alone in its jail, without what is beside it."""
 
@@ -53,8 +51,6 @@ class JailOrders(TypedDict):
     """Symbolic links: name and text."""
     writable: list[str]
     """Targets, for Landlock."""
-    network: bool
-    """Whether it stays in the host's network."""
     proc: bool
     """Whether it needs ``/proc``, of its own processes alone."""
 
@@ -92,8 +88,6 @@ class Jail:
     """What it opens to be read, and where."""
     folders: tuple[Folder, ...] = ()
     devices: tuple[Path, ...] = ()
-    host_network: bool = False
-    """Whether it may use the host's network, as whoever started it does."""
     user: Numbers | None = None
     """Who it is inside, and who that is outside; None: somebody who owns nothing."""
 
@@ -107,8 +101,6 @@ def orders(jail: Jail, *, uid: int, gid: int) -> JailOrders:
     """Return what the launcher of a server of user `uid`, group `gid` is told."""
     mounts, links = _programs(jail.program)
     mounts += [(str(path), target, _FILES) for path, target in jail.files]
-    if jail.host_network:
-        mounts += [(path, path, _FILES) for path in _NAMES if Path(path).exists()]
     mounts += [(str(path), str(path), _NOSUID | _NOEXEC) for path in jail.devices]
     for folder in sorted(jail.folders, key=lambda folder: folder.path):
         attributes = _NOSUID | _NODEV | _NOEXEC | (0 if folder.writable else _RDONLY)
@@ -123,7 +115,6 @@ def orders(jail: Jail, *, uid: int, gid: int) -> JailOrders:
         mounts=mounts,
         links=links,
         writable=writable,
-        network=jail.host_network,
         proc=any(folder.writable for folder in jail.folders),
     )
 
@@ -144,7 +135,7 @@ def _made_up_users() -> bool:
 def filters(jail: Jail, guard: Guard, *, memory: bool) -> list[bytes]:
     """Return the seccomp programs, the last of which asks somebody if any does."""
     found = [
-        calls.program(shares=bool(jail.folders), sockets=jail.host_network),
+        calls.program(shares=bool(jail.folders)),
         *([guard.program] if guard.program else []),
     ]
     if memory:

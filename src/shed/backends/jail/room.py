@@ -50,9 +50,7 @@ def _write(path: str, text: str) -> None:
 
 def enter(jail: JailOrders, folder: str, number: int, attendant: socket) -> None:
     """Leave the host behind, as process `number` there; ask `attendant` for what only somebody outside can do."""
-    kernel.unshare(kernel.NEWNS | kernel.NEWIPC | kernel.NEWUTS | kernel.NEWCGROUP)
-    if not jail["network"]:
-        kernel.unshare(kernel.NEWNET)
+    kernel.unshare(kernel.NEWNS | kernel.NEWNET | kernel.NEWIPC | kernel.NEWUTS | kernel.NEWCGROUP)
     _furnish(jail, folder)
     if jail["own"] is not None:
         kernel.drop_bounding_set()
@@ -115,4 +113,4 @@ def _make_folder(path: str) -> None:
 
 def lock(jail: JailOrders) -> None:
     """Close the jail with Landlock, where the kernel has it: a second wall behind the mounts."""
-    landlock.restrict(["/"], jail["writable"], connects=jail["network"])
+    landlock.restrict(["/"], jail["writable"], connects=False)

@@ -24,7 +24,8 @@ from shed.errors import BackendError
 from shed.progress import Stop
 
 _LAUNCHER = Path(plan.__file__).parent
-_LAUNCH_TIMEOUT = 20.0
+_LAUNCH_TIMEOUT = 60.0
+"""Seconds for each answer: the last one comes when QEMU has opened its memory."""
 _SAFE_FD = 64
 _MOST_ANSWER = 200
 _REMEDIES = {
