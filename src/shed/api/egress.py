@@ -116,10 +116,10 @@ class Decision(PartialAnswer, kw_only=True, frozen=True):
     time: Time = ""
     shed: ShedName = ""
     name: Annotated[str, says("The host's name; absent for a bare address.", optional=True)] = ""
-    address: Annotated[str, says("What was dialled, or what the shed connected to.")] = ""
-    port: Annotated[int, says("TCP port.")] = 0
+    address: Annotated[str, says("What was dialled, or what the shed connected to.")]
+    port: Annotated[int, says("TCP port.")]
     proxy: Annotated[str, says("The host's proxy, when it went that way.", optional=True)] = ""
-    allowed: Annotated[bool, says("What was decided.")] = False
+    allowed: Annotated[bool, says("What was decided.")]
     rule: Annotated[str, says("The rule, or what stands against it.", optional=True)] = ""
     method: Annotated[str, says("Of a request, where TLS is opened; absent for a connection.", optional=True)] = ""
     path: Annotated[str, says("Of a request, without its query; 500 characters at most.", optional=True)] = ""
@@ -129,7 +129,7 @@ class Decision(PartialAnswer, kw_only=True, frozen=True):
     cut: Annotated[bool, says("Whether new rules have ended it.", optional=True)] = False
     sent: Annotated[int, says("Bytes out of the shed.", optional=True)] = 0
     received: Annotated[int, says("Bytes into the shed.", optional=True)] = 0
-    seconds: Annotated[float, says("How long it took.")] = 0.0
+    seconds: Annotated[float, says("How long it took.")]
     left_out: Annotated[
         int, says("Instead of a connection: how many entries before are not in the log.", optional=True)
     ] = 0

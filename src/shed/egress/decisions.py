@@ -49,7 +49,7 @@ class Decisions:
 
     def add(self, entry: Entry) -> Entry:
         """Write an entry, as far as there is room for more of its shed; return it with the time."""
-        entry, shed = {"time": _now(), **entry}, str(entry["shed"])
+        entry, shed = {"time": now(), **entry}, str(entry["shed"])
         self.turn()
         self._counts[shed] += 1
         if self._counts[shed] > MOST_ENTRIES or not self._write(shed, entry):
@@ -59,14 +59,14 @@ class Decisions:
 
     def turn(self) -> list[Entry]:
         """Say in the log, once in a minute, how many entries are missing; return what was written."""
-        now = time.monotonic()
-        if now < self._minute + _MINUTE:
+        clock = time.monotonic()
+        if clock < self._minute + _MINUTE:
             return []
-        self._minute = now
+        self._minute = clock
         self._counts.clear()
         told = []
         for shed, count in list(self._missing.items()):
-            entry = {"time": _now(), "shed": shed, "left_out": count}
+            entry = {"time": now(), "shed": shed, "left_out": count}
             if self._write(shed, entry):
                 del self._missing[shed]
                 told.append(entry)
@@ -166,5 +166,6 @@ def _older(path: Path, number: int) -> Path:
     return path.with_name(f"{path.name}.{number}") if number else path
 
 
-def _now() -> str:
+def now() -> str:
+    """Return the time, as the log has it."""
     return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -28,7 +28,7 @@ from typing import Any
 
 from shed.egress import wire
 from shed.egress.confine import confine
-from shed.egress.decisions import Decisions
+from shed.egress.decisions import Decisions, now
 from shed.egress.hostroutes import is_own
 from shed.egress.netdfiles import DECISIONS, LOCK, LOG, SOCKET
 from shed.egress.orders import Orders
@@ -150,7 +150,7 @@ class Netd:
         self.watchers.tell({"entry": self._decisions.add(entry)})
 
     def _began(self, entry: dict[str, object]) -> None:
-        self.watchers.tell({"began": entry})
+        self.watchers.tell({"began": {"time": now(), **entry}})
 
 
 class _PrivateFile(RotatingFileHandler):

@@ -40,6 +40,8 @@ MOST_DECISIONS = 10_000
 """Entries of the log that one answer has."""
 _AGAIN = 1.0
 """Seconds after which the relay is looked for again when it does not start."""
+_NO_CONNECTION: dict[str, Any] = {"address": "", "port": 0, "allowed": False, "seconds": 0.0}
+"""What an entry lacks that is about other entries."""
 Running = Callable[[], Iterable[tuple[Record, Path]]]
 """Returns the sheds that run, and the folders of their VMs."""
 
@@ -177,13 +179,12 @@ class Egress:
             return
         began = "began" in message
         try:
-            decision = msgspec.convert(message["began" if began else "entry"], Decision)
-        except (KeyError, msgspec.ValidationError):
+            told = decision(message["began" if began else "entry"])
+        except (KeyError, TypeError, msgspec.ValidationError):
             log.warning("the network relay says what nobody understands: %.200r", message)
             return
-        self._events.tell(
-            "egress.connected" if began else _kind(decision), decision.shed, count=decision.left_out, decision=decision
-        )
+        kind = "egress.connected" if began else _kind(told)
+        self._events.tell(kind, told.shed, count=told.left_out, decision=told)
 
     async def _reopen(self) -> None:
         known = await in_thread(self._netd.sheds)
@@ -228,6 +229,11 @@ class Egress:
 
     def _host_ports(self, record: Record) -> tuple[HostPort, ...]:
         return tuple(port for port in record.open_host_ports if not self._closed(port.port))
+
+
+def decision(entry: dict[str, Any]) -> Decision:
+    """Return an entry of the log as the API has it.  Raises `msgspec.ValidationError`."""
+    return msgspec.convert({**_NO_CONNECTION, **entry}, Decision)
 
 
 def _kind(decision: Decision) -> str:

@@ -40,7 +40,7 @@ def install() -> None:
             assert endpoint is not None
             return replace(reply, blocks=_blocks(endpoint, reply.blocks))
         wrong = wrong or _wrong_reply(endpoint, reply)
-        return error_answer(ShedError(wrong, code="CONTRACT_BROKEN")) if wrong else reply
+        return error_answer(ShedError(f"CONTRACT_BROKEN: {wrong}")) if wrong else reply
 
     App.__call__ = checked  # type: ignore[method-assign, assignment]
 

@@ -166,6 +166,22 @@ class Lab:
         answer = self.do({"do": "open", "shed": "dev", "orders": {"profiles": {"none": {"rules": []}}}}, self.sockets)
         assert answer == {"ok": True}, answer
 
+    def give_out(self, folder: Path) -> None:
+        """Give the namespace's sockets to whoever connects in `folder`, as the keeper of a VM does."""
+        listener = self._stack.enter_context(socket.socket(socket.AF_UNIX))
+        listener.bind(str(folder / netns.SOCKET))
+        listener.listen()
+
+        def give() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    client, _ = listener.accept()
+                    with client:
+                        socket.send_fds(client, [b"S"], [sock.fileno() for sock in self.sockets])
+
+        threading.Thread(target=give, daemon=True).start()
+        self._stack.callback(listener.shutdown, socket.SHUT_RDWR)
+
     def run(self, *words: str, seconds: float = 120) -> subprocess.CompletedProcess[str]:
         """Run a command in the guest, with the relay's name service."""
         return subprocess.run(

@@ -8,16 +8,20 @@ whole event loop, so that a test can end it there as a crash would.  Files in th
     ssh      the configuration of its SSH front
     limits   other values of constants in `shed.server.ssh.limits`, as JSON
     log      where to log, if it is there
+    networks the folder in which a `support.servers.netlab` gives out the one network namespace that its VMs have
 """
 
 import json
 import logging
 import os
 import signal
+import socket
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from shed.config.server import parse_settings
+from shed.egress import netns
 from shed.errors import ShedError
 from shed.progress import Progress
 from shed.server.app import Server
@@ -29,12 +33,30 @@ from support.servers.contract import install
 from support.servers.world import World
 
 
+class LabNetworks:
+    """The network namespace of a lab, for whichever VM asks."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def problem(self) -> None:
+        """Return no reason against it."""
+
+    def sockets(self, state_dir: Path) -> list[socket.socket]:
+        """Return the lab's sockets."""
+        return netns.take(self._folder)
+
+
 def main() -> None:
     """Serve."""
     install()
     root = Path(sys.argv[1])
     faults, port, ssh, limits, log = (root / name for name in ("faults", "port", "ssh", "limits", "log"))
     world = World(root, *(faults.read_text().split() if faults.exists() else ())).prepare()
+    networks = root / "networks"
+    if networks.exists():
+        given = LabNetworks(Path(networks.read_text()))
+        world.backend.capabilities = replace(world.backend.capabilities, networks=given)
     if port.exists():
         world.with_settings(http_port=int(port.read_text()))
     if ssh.exists():

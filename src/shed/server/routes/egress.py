@@ -18,6 +18,7 @@ from shed.errors import ConflictError
 from shed.server.app import Server, route
 from shed.server.call import Call, answer
 from shed.sheds import nic
+from shed.sheds.egress import decision
 
 
 async def list_profiles(server: Server, call: Call[Nothing, NoBody]) -> api.ProfileList:
@@ -79,7 +80,7 @@ async def log(server: Server, call: Call[api.EgressLogParams, NoBody]) -> api.Eg
     """Show what was decided about a shed's connections."""
     name = server.manager.catalog.record(call.params.name).name
     found = await asyncio.to_thread(server.manager.egress.decisions, name, call.params.tail)
-    return api.EgressLog(entries=[answer(api.Decision, entry) for entry in found])
+    return api.EgressLog(entries=[decision(entry) for entry in found])
 
 
 def _shown(profile: Profile, configured: Container[str] = ()) -> api.Profile:
