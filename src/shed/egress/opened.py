@@ -30,6 +30,8 @@ HEAD = 30.0
 """Seconds from a head's first byte to its last."""
 _LINGER = 2.0
 """Seconds for which what a client still sends is read, so that an answer reaches it."""
+_HELD = 0.2
+"""Seconds for which the end of a part of an answer is held back, as it may be the beginning of a value."""
 _Event = h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]
 
 
@@ -264,7 +266,7 @@ class Opened:
             )
         )
         status, mask = event.status_code, _mask(event, ready)
-        while not isinstance(event := await outside.event(), h11.EndOfMessage):
+        while not isinstance(event := await self._part(outside, mask), h11.EndOfMessage):
             assert isinstance(event, h11.Data)
             if data := mask.feed(event.data):
                 await inside.send(h11.Data(data=data))
@@ -273,6 +275,16 @@ class Opened:
         headers = trailers(_answer_headers(event.headers, ready)) if modern else []
         await inside.send(h11.EndOfMessage(headers=headers))
         return status
+
+    async def _part(self, outside: End, mask: Mask) -> _Event:
+        """Return the next part of an answer; if it does not come soon, pass on what is held back of the last one."""
+        if mask.held:
+            try:
+                async with asyncio.timeout(_HELD):
+                    return await outside.event()
+            except (OSError, h11.RemoteProtocolError):  # a server that has left is noticed again below
+                await self._inside.send(h11.Data(data=mask.end()))
+        return await outside.event()
 
     async def _switch(self, outside: End, event: h11.InformationalResponse, ready: Ready) -> None:
         """Pass on bytes both ways from now on: they are not HTTP any more."""

@@ -14,6 +14,8 @@ from urllib.parse import quote, unquote_to_bytes
 from shed.egress.secret import Secret
 
 Headers = list[tuple[bytes, bytes]]
+_PRINTABLE = bytes(range(0x20, 0x7F))
+"""What values are made of."""
 
 
 class Misplaced(Exception):  # noqa: N818  it is a verdict
@@ -90,33 +92,28 @@ def unswapped(value: bytes, secrets: Iterable[Secret]) -> bytes:
 
 
 class Mask:
-    """Stars in place of `values` in a stream, which stays as long as it is."""
+    """Stars in place of `values` in a stream, which stays as long as it is.
+
+    A value may come in two parts, so printable characters at the end of what came are held back.  Whether some are does
+    not depend on the values: by waiting, a guest whose text a server sends back could guess one letter by letter.
+    """
 
     def __init__(self, values: Iterable[bytes]) -> None:
         self._values = sorted(set(values), key=len, reverse=True)
-        self._held = b""
-        """The end of what came, which may be the beginning of a value."""
+        self._most = len(self._values[0]) - 1 if self._values else 0
+        self.held = b""
 
     def feed(self, data: bytes) -> bytes:
         """Return what may be passed on."""
-        data = self._held + data
+        data = self.held + data
         for value in self._values:
             data = data.replace(value, b"*" * len(value))
-        keep = max((_begun(data, value) for value in self._values), default=0)
-        self._held = data[len(data) - keep :]
-        return data[: len(data) - keep]
+        end = data[len(data) - min(self._most, len(data)) :]
+        passed = len(data) - len(end) + len(end.rstrip(_PRINTABLE))
+        self.held = data[passed:]
+        return data[:passed]
 
     def end(self) -> bytes:
         """Return the rest."""
-        held, self._held = self._held, b""
+        held, self.held = self.held, b""
         return held
-
-
-def _begun(data: bytes, value: bytes) -> int:
-    """Return how many bytes at the end of `data` are the beginning of `value`."""
-    at = data.find(value[0], max(0, len(data) - len(value) + 1))
-    while at >= 0:
-        if value.startswith(data[at:]):
-            return len(data) - at
-        at = data.find(value[0], at + 1)
-    return 0

@@ -56,7 +56,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def answer(self, body: bytes, status: int = 200, **headers: str) -> None:
         """Send a whole answer."""
         self.send_response(status)
-        for name, value in {"Content-Length": str(len(body)), **headers}.items():
+        if "Transfer_Encoding" not in headers:
+            headers["Content_Length"] = str(len(body))
+        for name, value in headers.items():
             self.send_header(name.replace("_", "-"), value)
         self.end_headers()
         if self.command != "HEAD":
@@ -110,7 +112,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if "gzip" in self.query:
             self.answer(gzip.compress(data), Content_Encoding="gzip")
         elif "pieces" in self.query:
-            self.chunks(data[at : at + 1] for at in range(len(data)))
+            pieces = b"".join(b"1\r\n%s\r\n" % data[at : at + 1] for at in range(len(data)))
+            self.answer(pieces + b"0\r\n\r\n", Transfer_Encoding="chunked")
         else:
             self.answer(
                 data,

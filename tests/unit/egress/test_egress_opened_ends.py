@@ -206,6 +206,22 @@ async def test_a_client_may_end_its_half_first(both: Both) -> None:
     assert (await both.client.receive()).endswith(b"ok")
 
 
+async def test_an_answer_that_pauses_is_passed_on_soon(both: Both, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Although its end may be the beginning of a value; what follows is not lost."""
+    monkeypatch.setattr(opened, "_HELD", 0.02)
+    await both.client.handshake()
+    await both.client.send(GET)
+    await both.served()
+    await both.servers[0].send(b"HTTP/1.1 200 OK\r\nContent-Length: 21\r\n\r\nthe-va")
+    got = b""
+    while not got.endswith(b"\r\n\r\nthe-va"):
+        got += await both.client.receive()
+    await both.servers[0].send(b"the-value-of-it")
+    while not got.endswith(b"\r\n\r\nthe-va***************"):
+        assert len(got) < 500
+        got += await both.client.receive()
+
+
 async def test_nothing_is_left_behind(both: Both) -> None:
     """When the relay is ended in the middle of a request, its tasks end and the server's connection is closed."""
     await both.client.handshake()
