@@ -58,6 +58,22 @@ tries("rotates", lambda: (logs / "log").rename(logs / "log.1"))
 import fractions, ssl
 tries("trusts", ssl.create_default_context)
 """
+WITHOUT_LANDLOCK = """
+import errno, sys
+from pathlib import Path
+from shed.egress import confine
+logs, other = map(Path, sys.argv[1:])
+confine.landlock.restrict = lambda *words, **more: None
+confine.confine(logs)
+(logs / "log").write_text("x")
+(logs / "log").rename(logs / "log.1")
+for place in (other / "made", Path("/etc/shed-test-made"), Path("/root/shed-test-made")):
+    try:
+        place.write_text("x")
+        print("written")
+    except OSError as error:
+        print(errno.errorcode[error.errno])
+"""
 LIVES_ON = {"names", "connects", "resolv.conf", "rotates", "trusts"}
 
 
@@ -81,12 +97,29 @@ def test_what_a_relay_reaches(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     found = dict(line.split() for line in done.stdout.splitlines())
     assert {name: said for name, said in found.items() if name in LIVES_ON} == dict.fromkeys(LIVES_ON, "works")
+    unwritten = "EROFS" if os.geteuid() == 0 else "EACCES"
     assert {name: said for name, said in found.items() if name not in LIVES_ON} == {
-        "secret": "EACCES", "shadow": "ENODATA" if os.geteuid() == 0 else "EACCES", "home": "EACCES", "tmp": "EACCES",
-        "etc": "EACCES", "other": "ENOSYS", "look": "EACCES", "spawn": "EPERM", "exec": "ENOSYS",
+        "secret": "EACCES", "shadow": "ENODATA" if os.geteuid() == 0 else "EACCES", "home": "EACCES", "tmp": unwritten,
+        "etc": unwritten, "other": "ENOSYS", "look": "EACCES", "spawn": "EPERM", "exec": "ENOSYS",
         "unix": "EAFNOSUPPORT", "packet": "EAFNOSUPPORT", "mount": "ENOSYS", "unshare": "ENOSYS", "ptrace": "ENOSYS",
         "root": "ENOSYS",
     }  # fmt: skip
+
+
+@pytest.mark.root
+def test_a_relay_of_root_writes_nothing_but_logs_without_landlock(tmp_path: Path) -> None:
+    """Root owns what is root's, even without capabilities."""
+    (tmp_path / "logs").mkdir()
+    done = subprocess.run(
+        [PYTHON, "-c", WITHOUT_LANDLOCK, str(tmp_path / "logs"), str(tmp_path)],
+        env={"PYTHONPATH": str(Path(shed.__file__).parents[1]), "PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd="/",
+    )
+    assert done.stdout.split() == ["EROFS"] * 3, done.stderr
+    assert (tmp_path / "logs/log.1").read_text() == "x"
 
 
 @pytest.mark.root

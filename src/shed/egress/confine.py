@@ -43,10 +43,12 @@ def program() -> bytes:
 def confine(logs: Path) -> None:
     """Confine this process, which has one thread yet, for good; `logs` is where it writes.
 
-    Landlock is done without where the kernel has none.  Raises `OSError` where anything else is not to be had.
+    Landlock is done without where the kernel has none; root's relay still writes nothing but logs then.  Raises
+    `OSError` where anything else is not to be had.
     """
     if os.geteuid() == 0:
         _hide()
+        _write_only_to(logs)
         kernel.drop_bounding_set()
     kernel.drop_capabilities()
     kernel.no_new_privileges()
@@ -54,6 +56,16 @@ def confine(logs: Path) -> None:
     places = [*_HOST, *sys.path, sys.prefix, sys.base_prefix, trusted.cafile or "", trusted.capath or ""]
     landlock.restrict(set(places) - {"", "/"}, [str(logs)], connects=True)
     kernel.hold(program())
+
+
+def _write_only_to(logs: Path) -> None:
+    """Have everything else be there to be read: without Landlock, root owns what is root's, capabilities or not."""
+    tree = kernel.open_tree(str(logs))
+    root = os.open("/", os.O_PATH | os.O_CLOEXEC)
+    kernel.set_attributes(root, kernel.RDONLY)
+    kernel.attach(tree, str(logs))
+    os.close(root)
+    os.close(tree)
 
 
 def _hide() -> None:
