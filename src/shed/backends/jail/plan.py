@@ -30,6 +30,8 @@ _LIBRARIES = ("/usr/lib", "/usr/lib64", "/lib", "/lib64")
 _DATA = ("/usr/share/qemu", "/usr/share/seabios", "/usr/share/qemu-kvm", "/etc/ld.so.cache", "/etc/ld.so.conf")
 _SYSTEM = ("/usr/bin", "/bin", "/usr/sbin", "/sbin", "/usr/libexec")
 """Where a program is alone in its jail, without what is beside it."""
+_BESIDE = ("lib", "lib64", "libexec", "share/qemu", "share/seabios", "pc-bios")
+"""What a program from elsewhere, `PREFIX/bin/NAME`, gets below its prefix: that may be somebody's home."""
 
 Numbers = tuple[int, int, int, int]
 """User and group in a user namespace, and which they are outside."""
@@ -154,7 +156,9 @@ def _programs(program: Path) -> tuple[list[tuple[str, str, int]], list[tuple[str
             mounts.append((str(path), str(path), _PROGRAMS))
     real = program.resolve()
     if str(real.parent) not in _SYSTEM:
-        mounts.append((str(real.parent.parent), str(real.parent.parent), _PROGRAMS))  # with its libraries and data
-    elif not any(real.is_relative_to(path) for path in _LIBRARIES):
+        taken = {target for _, target, _ in mounts} | {name for name, _ in links}
+        beside = [real.parent.parent / name for name in _BESIDE]
+        mounts += [(str(path), str(path), _PROGRAMS) for path in beside if path.is_dir() and str(path) not in taken]
+    if not any(real.is_relative_to(path) for path, _, _ in mounts):
         mounts.append((str(real), str(real), _PROGRAMS))
     return mounts, links
