@@ -75,11 +75,15 @@ def test_last_words_are_not_lost(start: Callable[[str], process.Record], tmp_pat
 
 
 def test_the_keeper_ends_with_its_vm(start: Callable[[str], process.Record], tmp_path: Path) -> None:
-    """Also one that is killed; it holds nothing of the VM's, and is nobody's output."""
+    """Also one that is killed; it holds nothing of the VM's, is nobody's output, and has no rights."""
     record = start("say(b'up\\n'); signal.pause()")
     pid = keeper(record)
     links = {str(Path(f"/proc/{pid}/fd/{descriptor}").readlink()) for descriptor in range(6)}
     assert links == {os.devnull}
+    status = dict(line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+    assert (status["CapPrm"], status["CapBnd"].strip("0") if os.geteuid() == 0 else "", status["NoNewPrivs"]) == (
+        "0" * 16, "", "1"
+    )  # fmt: skip
     wait_until(lambda: (tmp_path / "vm" / command.CONSOLE).read_bytes() == b"up\n")
     process.send_signal(record, signal.SIGKILL)
     assert ended(record, tmp_path / "vm") == b"up\n"
