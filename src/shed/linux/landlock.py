@@ -14,6 +14,8 @@ from shed.linux import kernel
 _READ, _EXECUTE, _READ_DIR = 1 << 2, 1 << 0, 1 << 3
 _ALL_BY_VERSION = (0, (1 << 13) - 1, (1 << 14) - 1, (1 << 15) - 1, (1 << 15) - 1, (1 << 16) - 1)
 """What Landlock knows of files, by its version; later ones know the same."""
+_MOVES_SINCE = 2
+"""Version 1 lets nobody move a file to another folder."""
 _NET, _NET_SINCE = 3, 4
 _SCOPES, _SCOPES_SINCE = 3, 6
 """Abstract Unix sockets and signals."""
@@ -25,11 +27,11 @@ def restrict(readable: Iterable[str], writable: Iterable[str], *, connects: bool
     """Leave this thread, and what it starts, the files at and below `readable`, and all rights at and below `writable`.
 
     With `connects`, it may go on to use TCP.  Abstract Unix sockets and other processes are out of reach, where the
-    kernel's version knows of that.  Does nothing where the kernel has no Landlock; what is not there is left out.
-    Raises OSError.
+    kernel's version knows of that.  Does nothing where the kernel has no Landlock, or only its version 1 and a folder
+    is to be written; what is not there is left out.  Raises OSError.
     """
-    version = kernel.landlock_version()
-    if not version:
+    version, writable = kernel.landlock_version(), list(writable)
+    if version < _MOVES_SINCE and (not version or any(map(os.path.isdir, writable))):
         return
     handled = _ALL_BY_VERSION[min(version, len(_ALL_BY_VERSION) - 1)]
     words = [handled]

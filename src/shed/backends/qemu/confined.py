@@ -29,6 +29,10 @@ def start(machine: Machine, host: command.Host, prepare: Callable[[int], None], 
     Raises what that raises, `NoNetworkError`, and `BackendError` when a file cannot be opened.
     """
     host = replace(host, jailed=True, program=host.program.resolve())
+    shares = tuple(
+        replace(share, path=share.path.resolve()) for share in machine.shares
+    )  # as the guard has to see them
+    machine = replace(machine, shares=shares)
     user = userns.plan(machine.shares, uid=os.geteuid(), gid=os.getegid())
     jail = Jail(
         host.program,
