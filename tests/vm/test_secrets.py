@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -17,10 +15,9 @@ from support.servers import tlsorigin
 from support.servers.netlab import Lab, lab
 from support.servers.tlsorigin import PASSWORD
 from support.vms.machine import Machine
-from support.waiting import wait_until
 
 pytestmark = [pytest.mark.vm, pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(900)]
-PUBLIC, OTHER = "93.184.216.34", "93.184.216.35"
+PUBLIC = "93.184.216.34"
 BUNDLE = "/etc/ssl/certs/ca-certificates.crt"
 URL = "https://api.example.com"
 PYTHON = """
@@ -50,23 +47,6 @@ for folder, folders, files in os.walk("/"):
 print(*sorted(found))
 """
 """Looks for what comes on standard input in all that a guest's root can read, but in memory."""
-
-
-SSHD = """
-import asyncio, asyncssh, sys
-async def main():
-    for address, key in zip(sys.argv[2::2], sys.argv[3::2]):
-        async def process(command, address=address):
-            command.stdout.write(address)
-            command.exit(0)
-        await asyncssh.listen(
-            address, 22, server_host_keys=[key], authorized_client_keys=sys.argv[1], process_factory=process
-        )
-    print("ready", flush=True)
-    await asyncio.Event().wait()
-asyncio.run(main())
-"""
-"""An SSH server at each of some addresses, which says its address to who has the key."""
 
 
 class Host:
@@ -196,9 +176,8 @@ def test_certificates_survive_the_images_own_tools_and_restarts(host: Host) -> N
     assert host.machine.shed(*root, checked).count(": OK") == 2
     host.machine.shed("secret", "take", "dev", "api-key")
     assert host.machine.shed(*root, ours) == "1\n"
-    assert host.machine.shed(*root, f"grep -c BEGIN {BUNDLE}") == host.machine.shed(
-        *root, "echo $(($(unshare -m sh -c 'cat /usr/share/ca-certificates/mozilla/*.crt' | grep -c BEGIN) + 1))"
-    )
+    images = host.machine.shed(*root, "cat /usr/share/ca-certificates/mozilla/*.crt | grep -c BEGIN")
+    assert int(host.machine.shed(*root, f"grep -c BEGIN {BUNDLE}")) == int(images) + 1
     host.machine.shed("secret", "give", "dev", "api-key")
 
 
@@ -210,47 +189,3 @@ def test_an_image_without_certificates_gets_the_hosts(host: Host) -> None:
     assert host.machine.shed("exec", "small", "--", "sh", "-c", 'cat "$NODE_EXTRA_CA_CERTS"') == pem
     assert host.machine.shed("exec", "small", "--", "sh", "-c", "echo ${SSL_CERT_FILE-none}") == "none\n"
     host.machine.shed("delete", "--force", "small")
-
-
-def test_a_forwarded_key_goes_where_the_agent_was_told(host: Host, tmp_path: Path) -> None:
-    """OpenSSH's destination constraints hold through the SSH front: to one host by way of the shed, to no other."""
-    for name in ("mine", "git", "other"):
-        keygen = ("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(tmp_path / name))
-        subprocess.run(keygen, check=True)
-    known = {
-        "git.example.com": (tmp_path / "git.pub").read_text(),
-        "other.example.com": (tmp_path / "other.pub").read_text(),
-        "[127.0.0.1]:2222": host.api.ssh_host_key(),
-    }
-    (tmp_path / "known_hosts").write_text("".join(f"{name} {key.strip()}\n" for name, key in known.items()))
-    host.net.names({"git.example.com": [PUBLIC], "other.example.com": [OTHER]})
-    host.net.start_in_internet(
-        sys.executable,
-        "-c",
-        SSHD,
-        str(tmp_path / "mine.pub"),
-        PUBLIC,
-        str(tmp_path / "git"),
-        OTHER,
-        str(tmp_path / "other"),
-    )
-    host.machine.shed("ssh-key", "add", str(tmp_path / "mine.pub"))
-    agent = subprocess.Popen(["ssh-agent", "-D", "-a", str(tmp_path / "agent")], stdout=subprocess.DEVNULL)
-    try:
-        wait_until((tmp_path / "agent").exists, what="the agent listens")
-        front = "[127.0.0.1]:2222"
-        rules = ("-h", front, "-h", f"{front}>git.example.com", "-H", str(tmp_path / "known_hosts"))
-        environment = {**host.machine.environment, "SSH_AUTH_SOCK": str(tmp_path / "agent")}
-        subprocess.run(["ssh-add", "-q", *rules, str(tmp_path / "mine")], env=environment, check=True)
-        options = "-o StrictHostKeyChecking=accept-new -o BatchMode=yes -o ConnectTimeout=60"
-        words = f'for each in git other; do ssh {options} me@$each.example.com; echo " $?"; done'
-        done = subprocess.run(
-            ["ip", "netns", "exec", host.net.host, "ssh", "-F", "none", "-A", "-p", "2222", "-o", "BatchMode=yes",
-             "-o", f"UserKnownHostsFile={tmp_path}/known_hosts", "dev@127.0.0.1", words],
-            env=environment, capture_output=True, text=True, check=False,
-        )  # fmt: skip
-    finally:
-        agent.terminate()
-        agent.wait()
-    assert done.stdout.split() == [PUBLIC, "0", "255"], done.stderr
-    assert "Permission denied" in done.stderr
