@@ -92,6 +92,7 @@ def test_bodies_paths_and_names_of_headers_are_left_alone(shed: Shed) -> None:
         f"https://api.example.com/echo/{PLACEHOLDER}", "-H", f"{PLACEHOLDER}: x", "-d", f"key={PLACEHOLDER}"
     )
     assert PLACEHOLDER in json.loads(said.removesuffix("[0]"))["body"]
+    assert json.loads(said.removesuffix("[0]"))["protocol"] == "http/1.1"
     last = shed.requests()[-1]
     assert PLACEHOLDER in last["target"]
     assert any(name.lower() == PLACEHOLDER for name, _ in last["headers"])

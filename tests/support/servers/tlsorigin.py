@@ -107,7 +107,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def do_echo(self) -> None:
         """The request's target, headers and body; compressed or in pieces if the query says so."""
-        said = {"target": self.path, "headers": dict(self.headers.items()), "body": self.body().decode("latin-1")}
+        said = {
+            "target": self.path,
+            "headers": dict(self.headers.items()),
+            "body": self.body().decode("latin-1"),
+            "protocol": getattr(self.connection, "selected_alpn_protocol", lambda: None)(),
+        }
         data = json.dumps(said).encode()
         if "gzip" in self.query:
             self.answer(gzip.compress(data), Content_Encoding="gzip")
