@@ -12,6 +12,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 from shed.egress.netns import NoNetworkError
@@ -51,9 +52,11 @@ def start(inside: socket.socket, pid: int, folder: Path) -> None:
         )
     finally:
         os.close(namespace)
+    threading.Thread(target=child.wait, daemon=True).start()  # or it would stay as a zombie
     assert child.stdout is not None
     with child.stdout as told:
-        select.select([told], [], [], _TIMEOUT)
+        if not select.select([told], [], [], _TIMEOUT)[0]:
+            child.kill()
         said = told.readline().decode(errors="replace").strip()
     if said not in {"ready", "running"}:
         raise NoNetworkError(f"the network of a shed cannot be made: {said or 'its program has ended'}")
