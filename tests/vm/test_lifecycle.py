@@ -73,6 +73,17 @@ def test_a_disk_grows_while_its_shed_runs(machine: Machine) -> None:
     assert machine.shed("exec", "later", "--", "sh", "-c", "cat /root/kept; hostname") == "mine\nlater\n"
 
 
+def test_a_guest_that_reboots_comes_back(machine: Machine) -> None:
+    """By the signal that `reboot` sends to the first process: the same shed, another boot; power-off is final."""
+    machine.shed("create", "dev", "--image", "busybox")
+    before = machine.show("dev")["pid"]
+    machine.try_shed("exec", "dev", "--", "sh", "-c", "echo mine >/root/kept; kill -39 1; sleep 60")
+    wait_until(lambda: machine.show("dev").get("pid") not in {None, before})
+    assert machine.shed("exec", "dev", "--", "cat", "/root/kept") == "mine\n"
+    machine.try_shed("exec", "dev", "--", "sh", "-c", "kill -38 1; sleep 60")
+    wait_until(lambda: machine.show("dev")["status"] == "stopped")
+
+
 def test_a_vm_outlives_its_server_and_a_shed_its_vm(machine: Machine) -> None:
     """kill -9 of the server: the next one adopts the VM.  kill -9 of the VM: it is noticed, and the next command starts
     it again.

@@ -82,6 +82,7 @@ class Loop:
         self._soon: list[Callable[[], None]] = []
         self._timers: list[Timer] = []
         self._children: dict[int, Callable[[int], None]] = {}
+        self._signals: dict[int, Callable[[], None]] = {}
         self._stopped = False
         self._adopted = False
         self._wake_read = self._wake_write = -1
@@ -126,6 +127,11 @@ class Loop:
         _signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
         _signal.signal(_signal.SIGCHLD, _ignore_signal)
         self.call_soon(self._reap)  # those that ended before
+
+    def on_signal(self, number: int, callback: Callable[[], None]) -> None:
+        """Call back when this process gets the signal; after `reap_children`."""
+        self._signals[number] = callback
+        _signal.signal(number, _ignore_signal)
 
     def reap_only_own(self) -> None:
         """Leave children nobody asked for alone: we are no longer the first process, but a child of it."""
@@ -203,11 +209,14 @@ class Loop:
                 callback()
 
     def _reap(self) -> None:
+        received = b""
         try:
-            while os.read(self._wake_read, 4096):
-                pass
+            while data := os.read(self._wake_read, 4096):
+                received += data
         except BlockingIOError:
             pass
+        for number in set(received) & self._signals.keys():
+            self._signals[number]()
         if not self._adopted:
             for asked in list(self._children):
                 self._reap_one(asked)

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from shed.guest.mux import Stream
 
 AGENT_VERSION = "0.5.2"
+_ENDS = {38: False, 39: True}
+"""Signals to the first process that switch off or restart: SIGRTMIN+4 and SIGRTMIN+5, as systemd has them.  A first
+process that is not the agent any more gets them itself.
+"""
 
 
 def services(loop: Loop, state: State) -> Mapping[int, Callable[[Stream], Coroutine[Any, Any, None]]]:
@@ -67,6 +71,20 @@ def hello(nonce: str) -> bytes:
     )
 
 
+def _ending(loop: Loop, shed: State, *, restarts: bool) -> Callable[[], None]:
+    """Return what ends the machine, once."""
+
+    def end() -> None:
+        from shed.guest import state
+        from shed.guest.poweroff import power_off
+
+        if shed.phase != state.STOPPING:
+            shed.phase = state.STOPPING
+            loop.spawn(power_off(loop, shed, reboot=restarts), name="poweroff")
+
+    return end
+
+
 def main() -> None:
     """Run as the machine's first process; never returns.
 
@@ -77,7 +95,10 @@ def main() -> None:
         loop = Loop()
         port = Port(loop, os.open(find_port(), os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK))
         loop.reap_children(adopted=True)
-        loop.spawn(mux.serve_port(loop, port, services(loop, State()), hello), name="port")
+        shed = State()
+        for number, restarts in _ENDS.items():
+            loop.on_signal(number, _ending(loop, shed, restarts=restarts))
+        loop.spawn(mux.serve_port(loop, port, services(loop, shed), hello), name="port")
         loop.run()
     except BaseException as error:  # noqa: BLE001
         sys.stderr.write("shed-agent: PANIC [SHED-INIT-09]: the agent failed\n")

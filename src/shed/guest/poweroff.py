@@ -22,8 +22,8 @@ _GRACE_SECONDS = 0.4
 _POLL_SECONDS = 0.02
 
 
-async def power_off(loop: Loop, state: State) -> None:
-    """End everything and switch off.  Does not return."""
+async def power_off(loop: Loop, state: State, *, reboot: bool = False) -> None:
+    """End everything and switch off, or restart.  Does not return."""
     await loop.sleep(_ANSWER_SECONDS)
     for session in list(state.sessions):
         session.hang_up()
@@ -39,7 +39,7 @@ async def power_off(loop: Loop, state: State) -> None:
         except OSError as error:
             loop.log(f"the upper could not be frozen: {error}")
             os.sync()
-    syscalls.power_off()
+    (syscalls.reboot if reboot else syscalls.power_off)()
 
 
 def _settle(state: State) -> None:

@@ -22,8 +22,8 @@ _MS_REC_PRIVATE = 16384 | (1 << 18)
 """Flags of mount(2), linux/mount.h."""
 _CLONE_NEWNS, _CLONE_NEWUTS = 0x20000, 0x4000000
 """Flags of unshare(2), linux/sched.h."""
-_RB_POWER_OFF = 0x4321FEDC
-"""Command of reboot(2), linux/reboot.h."""
+_RB_POWER_OFF, _RB_AUTOBOOT = 0x4321FEDC, 0x01234567
+"""Commands of reboot(2), linux/reboot.h."""
 _FIFREEZE = 0xC0045877
 """ioctl, linux/fs.h."""
 _BLKROSET = 0x125D
@@ -82,6 +82,11 @@ def leave_mounts() -> None:
 def power_off() -> None:
     """Switch the machine off now, without syncing."""
     _call("reboot", _RB_POWER_OFF)
+
+
+def reboot() -> None:
+    """Restart the machine now, without syncing."""
+    _call("reboot", _RB_AUTOBOOT)
 
 
 def freeze(fd: int) -> None:

@@ -22,7 +22,7 @@ from shed.backends.base import Connection, Liveness
 from shed.backends.interface import Backend
 from shed.config.paths import Paths
 from shed.config.server import Settings
-from shed.errors import BackendError, ConflictError, ShedError, UnavailableError
+from shed.errors import BackendError, ConflictError, NotFoundError, ShedError, UnavailableError
 from shed.progress import Progress
 from shed.sheds import folders as places
 from shed.sheds import lifecycle, metadata, nic, rename
@@ -40,6 +40,7 @@ from shed.sheds.folders import Folders
 from shed.sheds.guests import Guests, Tell
 from shed.sheds.link import Link
 from shed.sheds.ports import Ports
+from shed.sheds.reboots import Reboots
 from shed.sheds.room import Room
 from shed.sheds.terms import Terms
 from shed.sheds.update import update
@@ -78,6 +79,7 @@ class Manager:
         self._warm = WarmStart(paths, backend, self._settings, self._admission)
         self._room = Room(paths, backend)
         self._names: dict[str, Entry] = {}
+        self._reboots = Reboots()
         self.catalog = Catalog(paths, backend, self._names, self._admission.space, self._room)
         """What there is to read about sheds."""
         self.guests = Guests(self.link, self._names)
@@ -345,8 +347,18 @@ class Manager:
     async def _look_for_end(self, name: str) -> None:
         """Tell when the VM of a shed, whose link has closed, has ended by itself."""
         instance = Folders(self._paths, name).instance
-        if not self._names[name].doing and await self._backend.wait_exit(instance, timeout=_EXIT):
-            self.events.tell("shed.stopped", name, "its virtual machine has ended")
+        if self._names[name].doing or not await self._backend.wait_exit(instance, timeout=_EXIT):
+            return
+        reboots = False
+        with contextlib.suppress(NotFoundError):
+            async with self._holding(name, "look after") as (folders, _):
+                if self._backend.liveness(instance) is Liveness.NOT_OURS:
+                    await self._backend.kill(instance)  # nothing is left to end: its console is whole then
+                    reboots = await in_thread(self._reboots.wanted, folders)
+            self.events.tell("shed.stopped", name, "it reboots" if reboots else "its virtual machine has ended")
+            if reboots:
+                log.info("shed %s reboots", name)
+                await self.link(name, None, autostart=True)
 
     def _background(self, work: Coroutine[Any, Any, None], what: str) -> None:
         async def logged() -> None:
