@@ -387,3 +387,34 @@ def test_odd_requests(host: Host, body: dict[str, object], message: str) -> None
     """Each is one sentence."""
     with pytest.raises(UsageError, match=message):
         request(parse(f"unix://{host.paths.socket}"), "POST", "/api/system/prune", body=body)
+
+
+def test_reset_leaves_nothing(host: Host) -> None:
+    """Sheds, images, folders and downloads are gone, VMs too; what is the user's own stays; again it is no failure."""
+    ours = Path(host.env["HOME"]) / ".shed/config.yaml"
+    ours.parent.mkdir(exist_ok=True)
+    ours.write_text("{}")
+    downloads = Path(host.env["HOME"]) / ".cache/shed/debs"
+    downloads.mkdir(parents=True)
+    host.shed("create", "dev")
+    pid = int(json.loads(host.shed("list", "--json").stdout)[0]["pid"])
+    host.shed("system", "reset", code=2)  # nobody can be asked
+    assert host.paths.instances.is_dir()
+    said = host.json("system", "reset", "--force")
+    assert said["sheds"] == ["dev"]
+    assert not host.paths.data.exists()
+    assert not host.paths.socket.exists()
+    assert not downloads.parent.exists()
+    assert ours.exists()
+    assert not Path(f"/proc/{pid}").exists()
+    assert "there is nothing in" in host.shed("system", "reset", "--force").stdout
+
+
+def test_reset_takes_no_other_folder(host: Host, tmp_path: Path) -> None:
+    """One that is not surely a server's is refused, and stays as it is."""
+    host.shed("server", "stop")
+    mine = tmp_path / "mine"
+    (mine / "images").mkdir(parents=True)
+    host.env["SHED_DATA_DIR"] = str(mine)
+    assert "is not the data of a server of yours" in host.shed("system", "reset", "--force", code=2).stderr
+    assert (mine / "images").is_dir()

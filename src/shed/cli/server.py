@@ -95,6 +95,13 @@ def start(args: Any, options: Options) -> int:
 @command("server stop")
 def stop(args: Any, options: Options) -> int:
     """Stop the local server.  Running sheds stay, and the next server finds them again."""
+    stopped = stop_own(options)
+    done(options, "stop", "server", "stopped the server" if stopped else "the server was not running", stopped=stopped)
+    return 0
+
+
+def stop_own(options: Options) -> bool:
+    """Stop this machine's own server and wait until it has ended; return whether it ran."""
     from shed.client.local import wait_stopped
     from shed.client.transport import NotRunningError, is_running
 
@@ -103,11 +110,9 @@ def stop(args: Any, options: Options) -> int:
         pid = server.info(start=False).get("pid")  # told on its own machine only
         server.stop_server()
         wait_stopped(lambda: is_running(server.address), pid if isinstance(pid, int) else None)
-        stopped = True
     except NotRunningError:
-        stopped = False
-    done(options, "stop", "server", "stopped the server" if stopped else "the server was not running", stopped=stopped)
-    return 0
+        return False
+    return True
 
 
 def _own(options: Options) -> Api:

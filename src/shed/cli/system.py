@@ -22,6 +22,7 @@ system = Group(
     {
         "df": Entry("shed.cli.system:usage", "show what takes up space"),
         "prune": Entry("shed.cli.system:prune", "delete long-stopped sheds, unneeded images, and leftovers"),
+        "reset": Entry("shed.cli.reset:reset", "delete all sheds, images and other data of this machine's server"),
     },
 )
 _SCOPES = {

@@ -1,0 +1,84 @@
+"""`shed system reset`: this machine without anything of its server."""
+
+from __future__ import annotations
+
+import os
+
+from shed.cli.arguments import flag
+from shed.cli.command import command
+from shed.cli.connection import client, refuse_server
+from shed.cli.output import confirm, done, watched
+from shed.errors import UsageError
+from shed.terminal.output import note
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pathlib import Path
+    from typing import Any
+
+    from shed.cli.options import Options
+
+
+@command("system reset", flag("-f, --force", "do not ask for confirmation"), examples=["shed system reset"])
+def reset(args: Any, options: Options) -> int:
+    """Delete all sheds, images and other data of this machine's server, and what was downloaded for it.
+
+    The server is stopped.  Your settings and your key, in ~/.shed, stay; so do folders given with --local-dir.
+    """
+    from shed.cli.server import stop_own
+    from shed.config.paths import Paths
+    from shed.fsutil import locked
+    from shed.sizes import format_size
+
+    refuse_server(options, "system reset")
+    paths = Paths()
+    if not paths.data.exists():
+        done(options, "reset", "system", f"there is nothing in {paths.data}")
+        return 0
+    _check(paths.data)
+    server = client(options)
+    names = sorted(str(shed["name"]) for shed in server.sheds())
+    size = format_size(server.usage()["total"]["disk_bytes"])
+    sheds = " ".join(
+        [f"{len(names)} shed{'' if len(names) == 1 else 's'}", *([f"({', '.join(names)})"] if names else [])]
+    )
+    if not confirm(f"Delete {sheds}, all images and all else in {paths.data}, {size}?", options, force=args.force):
+        note("Cancelled.")
+        return 0
+    for name in names:
+        with watched(options) as sink:
+            server.delete(name, force=True, on_event=sink)
+    stop_own(options)
+    with locked(paths.data / "server.lock", wait=False):  # no other server begins with what is going
+        gone = [path for path in (paths.data, paths.run, _cache()) if _remove(path)]
+    said = f"deleted {sheds}, {size}; your settings and your key are in ~/.shed"
+    done(options, "reset", "system", said, sheds=names, folders=[str(path) for path in gone])
+    return 0
+
+
+def _check(data: Path) -> None:
+    """Raise `UsageError` for a folder that is not surely the data of a server of ours."""
+    if data.is_symlink() or data.stat().st_uid != os.geteuid() or not (data / "instances").is_dir():
+        raise UsageError(
+            f"{data} is not the data of a server of yours", hint="check SHED_DATA_DIR, or run this as the server's user"
+        )
+
+
+def _cache() -> Path:
+    """Return where what was downloaded for boot kits is kept."""
+    from shed.images.bootkit.build import default_cache
+
+    return default_cache().parent
+
+
+def _remove(folder: Path) -> bool:
+    """Remove a folder of ours with all in it; return whether it was there.  Raises `StorageError`."""
+    import shutil
+
+    from shed.fsutil import storage_errors
+
+    if folder.is_symlink() or not folder.is_dir() or folder.stat().st_uid != os.geteuid():
+        return False
+    with storage_errors(folder):
+        shutil.rmtree(folder)
+    return True
