@@ -20,7 +20,7 @@ PAGE = Path(__file__).resolve().parents[1] / "docs/reference/api.md"
 _NOUNS = (
     ("The server", ("/api/info", "/api/openapi.json", "/api/ssh-host-key", "/api/server", "/api/system")),
     ("What happens", ("/api/events",)),
-    ("Sheds", ("/api/sheds", "/api/sessions")),
+    ("Sheds", ("/api/sheds", "/api/stats", "/api/sessions")),
     ("What sheds may reach", ("/api/egress",)),
     ("Secrets", ("/api/secrets",)),
     ("Images", ("/api/images",)),

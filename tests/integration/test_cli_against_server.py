@@ -119,6 +119,20 @@ def test_several_sheds_at_once(shed: Shed) -> None:
     assert shed("rm", "--all", "--force").stderr == "there are no sheds\n"
 
 
+def test_stats_show_what_runs(shed: Shed) -> None:
+    """A busy VM shows its processor time, a stopped shed is not there, and one that does not run is an error."""
+    shed("create", "dev", "--cpus", "2")
+    shed("create", "idle")
+    shed("stop", "idle")
+    (found,) = json.loads(shed("stats", "--over", "200ms", "--json").stdout)
+    assert (found["name"], found["cpus"], found["memory_bytes"] > 1 << 20) == ("dev", 2, True)
+    assert found["cpu_percent"] < 200
+    lines = shed("stats", "dev", "--over", "100ms").stdout.splitlines()
+    assert lines[0].split() == ["NAME", "CPU", "MEMORY", "DISK"]
+    assert "% of 2" in lines[1]
+    assert "no shed 'idle' runs" in shed("stats", "idle", "--over", "100ms", code=1).stderr
+
+
 def test_inspect_shows_what_there_is(shed: Shed) -> None:
     """For people one member of the answer on each line, with --json the answer."""
     shed("create", "dev", "--label", "for=tests")

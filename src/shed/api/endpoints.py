@@ -56,6 +56,7 @@ CREATE_SHED = post(
     status=201,
     events=True,
 )
+STATS = get("stats", "/api/stats", Right.READ, Nothing, sheds.StatsList, "Show what running sheds use of their host")
 GET_SHED = get("get_shed", "/api/sheds/{name}", Right.READ, sheds.ShedParams, sheds.Shed, "Show a shed")
 DELETE_SHED = delete(
     "delete_shed",

@@ -22,6 +22,7 @@ SHED = Group(
         "list": Entry("shed.cli.sheds:list_sheds", "list sheds"),
         "ls": Entry("shed.cli.sheds:list_sheds", "", "list"),
         "inspect": Entry("shed.cli.sheds:inspect", "show all about a shed"),
+        "stats": Entry("shed.cli.stats:stats", "show what running sheds use of their host"),
         "start": Entry("shed.cli.lifecycle:start", "start stopped sheds"),
         "stop": Entry("shed.cli.lifecycle:stop", "stop running sheds; their files stay"),
         "restart": Entry("shed.cli.lifecycle:restart", "stop sheds and start them again"),

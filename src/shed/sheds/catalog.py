@@ -23,6 +23,7 @@ from shed.sheds import metadata
 from shed.sheds.console import ConsoleStream, last_lines
 from shed.sheds.entry import Entry
 from shed.sheds.folders import Folders
+from shed.sheds.load import views
 from shed.sheds.metadata import Record
 from shed.sheds.room import Room
 from shed.sheds.upper import has_errors, repair
@@ -110,6 +111,13 @@ class Catalog:
             if self._backend.liveness(folders.instance) is Liveness.OURS:
                 with contextlib.suppress(ShedError):
                     yield metadata.load(folders.instance), folders.instance
+
+    def loads(self) -> Iterator[View]:
+        """Yield what running sheds use of their host."""
+        machines = (
+            (record, self._backend.pid(folder), self.folders(record.name).upper) for record, folder in self.running()
+        )
+        yield from views((record, pid, upper) for record, pid, upper in machines if pid is not None)
 
     def records(self) -> Iterator[Record]:
         """Yield the records of all sheds that can be read."""

@@ -100,6 +100,10 @@ class AsyncApi(AsyncNetworkApi, AsyncSecretsApi):
         _warn(answer, on_event)
         return objects_of(answer, "sheds")
 
+    async def stats(self) -> list[dict[str, Any]]:
+        """Return what running sheds use of their host."""
+        return objects_of(await request(self.address, "GET", "/api/stats"), "sheds")
+
     async def shed(self, name: str, *, timeout: float = ANSWER_TIMEOUT) -> dict[str, Any]:
         """Return one shed; `timeout` is how many seconds the server may be silent."""
         return object_of(await request(self.address, "GET", shed_target(name), timeout=timeout))

@@ -101,6 +101,10 @@ class Api(NetworkApi, SecretsApi):
         _warn(answer, on_event)
         return objects_of(answer, "sheds")
 
+    def stats(self) -> list[dict[str, Any]]:
+        """Return what running sheds use of their host."""
+        return objects_of(request(self.address, "GET", "/api/stats"), "sheds")
+
     def shed(self, name: str, *, timeout: float = ANSWER_TIMEOUT) -> dict[str, Any]:
         """Return one shed; `timeout` is how many seconds the server may be silent."""
         return object_of(request(self.address, "GET", shed_target(name), timeout=timeout))

@@ -40,6 +40,12 @@ async def show(server: Server, call: Call[api.ShedParams, NoBody]) -> api.Shed:
     return answer(api.Shed, server.manager.catalog.get(call.params.name))
 
 
+async def stats(server: Server, call: Call[Nothing, NoBody]) -> api.StatsList:
+    """Show what running sheds use."""
+    found = await asyncio.to_thread(lambda: list(server.manager.catalog.loads()))
+    return api.StatsList(sheds=[answer(api.Stats, shed) for shed in found])
+
+
 async def create(server: Server, call: Call[WorkParams, api.CreateShed]) -> Work[api.Shed]:
     """Make a shed."""
     wanted = call.body
@@ -176,6 +182,7 @@ async def kill_session(server: Server, call: Call[api.SessionParams, NoBody]) ->
 ROUTES = (
     route(endpoints.LIST_SHEDS, index),
     route(endpoints.CREATE_SHED, create),
+    route(endpoints.STATS, stats),
     route(endpoints.GET_SHED, show),
     route(endpoints.DELETE_SHED, delete),
     route(endpoints.START_SHED, start),
