@@ -26,9 +26,10 @@ def machine(folder: Path, *shares: Share) -> Machine:
 
 
 def backend(folder: Path, body: str = "exec sleep 60") -> QemuBackend:
-    """Return a backend whose QEMU is a shell script, with a shell beside it: its jail has no other."""
-    program, shell = folder / "bin/qemu", folder / "bin/sh"
-    program.parent.mkdir()
+    """Return a backend whose QEMU is a shell script, with a shell in its libraries: its jail has no other."""
+    program, shell = folder / "bin/qemu", folder / "lib/sh"
+    for path in (program, shell):
+        path.parent.mkdir()
     folder.chmod(0o755)  # root's QEMU is another user
     shutil.copy(Path("/bin/sh").resolve(), shell)
     program.write_text(f"#!{shell}\n{body}\n")
