@@ -16,7 +16,7 @@ from pathlib import Path
 from benchmarks.harness import Sample, Subject, command, compare, show
 from benchmarks.world import SHED, shed, world
 from shed import Client, Shed
-from shed.client.sync.client import RUNTIME
+from shed.client.sync.shed import RUNTIME
 
 _SIZE = 64 << 20
 _PORT = 9

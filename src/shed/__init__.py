@@ -7,14 +7,14 @@ The Python SDK is here: ``from shed import Client``.  Its names are imported whe
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from shed.client.aio.client import AsyncClient as AsyncClient
-    from shed.client.aio.client import AsyncShed as AsyncShed
     from shed.client.aio.process import AsyncProcess as AsyncProcess
+    from shed.client.aio.shed import AsyncShed as AsyncShed
     from shed.client.commands import CommandError as CommandError
     from shed.client.commands import CommandTimeoutError as CommandTimeoutError
     from shed.client.commands import Result as Result
     from shed.client.sync.client import Client as Client
-    from shed.client.sync.client import Shed as Shed
     from shed.client.sync.process import Process as Process
+    from shed.client.sync.shed import Shed as Shed
     from shed.errors import ConnectError as ConnectError
     from shed.errors import NotFoundError as NotFoundError
     from shed.errors import ShedError as ShedError
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "AsyncClient": "shed.client.aio.client",
     "AsyncProcess": "shed.client.aio.process",
-    "AsyncShed": "shed.client.aio.client",
+    "AsyncShed": "shed.client.aio.shed",
     "Client": "shed.client.sync.client",
     "CommandError": "shed.client.commands",
     "CommandTimeoutError": "shed.client.commands",
@@ -30,7 +30,7 @@ _HOMES = {
     "NotFoundError": "shed.errors",
     "Process": "shed.client.sync.process",
     "Result": "shed.client.commands",
-    "Shed": "shed.client.sync.client",
+    "Shed": "shed.client.sync.shed",
     "ShedError": "shed.errors",
 }
 

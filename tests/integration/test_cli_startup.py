@@ -96,6 +96,7 @@ REQUEST = (
         "shed.client.sync.driver",
         "shed.client.sync.network",
         "shed.client.sync.requests",
+        "shed.client.sync.access",
         "shed.client.sync.secrets",
         "shed.client.transport",
         "shed.config",

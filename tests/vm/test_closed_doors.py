@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from shed import Client, Shed
-from shed.client.sync.client import RUNTIME
+from shed.client.sync.shed import RUNTIME
 from shed.oci.store import LayoutStore
 from support.images.kit import copy_store
 from support.ports import free_port

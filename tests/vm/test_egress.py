@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from shed.client.sync.client import RUNTIME
+from shed.client.sync.shed import RUNTIME
 from shed.oci.store import LayoutStore
 from support.vms.ruled import PYTHON, RuledHost, relay, ruled_host
 from support.waiting import wait_until

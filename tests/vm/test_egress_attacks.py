@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from shed.client.sync.client import RUNTIME
+from shed.client.sync.shed import RUNTIME
 from shed.egress.netdfiles import DECISIONS, SOCKET
 from shed.oci.store import LayoutStore
 from support.guests import network_attacks

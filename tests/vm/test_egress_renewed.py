@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from shed.client.sync.client import RUNTIME
+from shed.client.sync.shed import RUNTIME
 from shed.egress import netns
 from shed.egress.netdfiles import RETIRED
 from shed.egress.orders import Orders

@@ -18,8 +18,8 @@ from pathlib import Path
 import pytest
 
 from shed import AsyncClient, Client, Shed, ShedError
-from shed.client.aio.client import AsyncShed
-from shed.client.sync.client import RUNTIME
+from shed.client.aio.shed import AsyncShed
+from shed.client.sync.shed import RUNTIME
 from shed.oci.store import LayoutStore
 from support.images.kit import copy_store
 from support.vms.machine import Machine

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from shed.client.sync.client import RUNTIME, Client
+from shed.client.sync.client import Client
+from shed.client.sync.shed import RUNTIME
 from shed.oci.store import LayoutStore
 from support.images.kit import copy_store
 from support.servers.netlab import Lab, lab

@@ -1,4 +1,4 @@
-"""Changes of what holds for sheds that there are: their profiles and secrets.  Running sheds obey at once.
+"""Changes of what holds for sheds that there are: their profiles, secrets and ports.  Running sheds obey at once.
 
 First the relay is told, then the guest: what it is told only helps programs there.
 """
@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 
+from shed.api.ports import ChangePorts
 from shed.backends.base import Liveness
 from shed.backends.interface import Backend
 from shed.errors import ShedError
@@ -21,6 +22,7 @@ from shed.sheds.egress import Egress
 from shed.sheds.folders import Folders
 from shed.sheds.link import Link
 from shed.sheds.metadata import Record
+from shed.sheds.ports import Ports
 from shed.sheds.terms import Terms
 from shed.threads import in_thread
 
@@ -34,12 +36,26 @@ _LOOK_AGAIN = 60.0
 class Changes:
     """Changes `terms` of sheds that `hold` holds."""
 
-    def __init__(self, hold: Hold, backend: Backend, catalog: Catalog, terms: Terms, egress: Egress) -> None:
+    def __init__(  # noqa: PLR0917  all that can change
+        self, hold: Hold, backend: Backend, catalog: Catalog, terms: Terms, egress: Egress, ports: Ports
+    ) -> None:
         self._hold = hold
         self._backend = backend
         self._catalog = catalog
         self._terms = terms
         self._egress = egress
+        self._ports = ports
+
+    async def set_ports(self, name: str, change: ChangePorts) -> int:
+        """Publish ports of a shed, or no more, and open or close ports of the host to it.
+
+        Returns how many of its connections to the host that has cut.  Raises `UsageError`, `NotFoundError`,
+        `ConflictError`; then nothing has changed.
+        """
+        async with self._hold(name, "ports") as (folders, _):
+            running = self._backend.liveness(folders.instance) is Liveness.OURS
+            record = await self._ports.change(load(folders), folders.instance, change, running=running)
+            return await self._egress.change(record) if running else 0
 
     async def set_profiles(self, name: str, profiles: Sequence[str]) -> int:
         """Have the shed be ruled by these profiles from now on; return how many connections that has cut.

@@ -11,12 +11,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
-from shed.api.ports import ChangePorts
 from shed.api.sheds import CreateShed, UpdateShed
 from shed.backends.base import Connection, Liveness
 from shed.backends.interface import Backend
@@ -27,6 +25,7 @@ from shed.progress import Progress
 from shed.sheds import folders as places
 from shed.sheds import lifecycle, metadata, nic, rename
 from shed.sheds.admission import Admission
+from shed.sheds.background import Background
 from shed.sheds.boot import attach
 from shed.sheds.catalog import Catalog, View, load, missing
 from shed.sheds.changes import Changes
@@ -93,9 +92,9 @@ class Manager:
         running, closed = self.catalog.running, self.ports.is_closed
         self.egress = Egress(paths, backend, self._settings, self.terms, running, closed=closed, events=self.events)
         """What they may reach."""
-        self.changes = Changes(self._holding, backend, self.catalog, self.terms, self.egress)
+        self.changes = Changes(self._holding, backend, self.catalog, self.terms, self.egress, self.ports)
         """Changes of what holds for them."""
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._background = Background()
 
     @property
     def backend(self) -> Backend:
@@ -109,24 +108,24 @@ class Manager:
         """
         places.prepare(self._paths)
         await self._warm.open()
-        self._background(self._warm.prepare(self._resolve), "prepare warm starts")
-        self._background(keep_clocks(self._guests), "clocks")
-        self._background(keep_short(self._paths), "console logs")
-        self._background(self._room.keep(), "room")
-        self._background(self.egress.keep(), "network")
-        self._background(self.ports.keep(), "published ports")
-        self._background(self.changes.keep_secrets(), "secrets")
+        self._background.begin(self._warm.prepare(self._resolve), "prepare warm starts")
+        self._background.begin(keep_clocks(self._guests), "clocks")
+        self._background.begin(keep_short(self._paths), "console logs")
+        self._background.begin(self._room.keep(), "room")
+        self._background.begin(self.egress.keep(), "network")
+        self._background.begin(self.ports.keep(), "published ports")
+        self._background.begin(self.changes.keep_secrets(), "secrets")
         for name in places.leftovers(self._paths):
-            self._background(self._sweep(name), f"sweep {name}")
+            self._background.begin(self._sweep(name), f"sweep {name}")
         for name in places.names(self._paths):
             if self._backend.liveness(Folders(self._paths, name).instance) is Liveness.OURS:
-                self._background(self._adopt(name), f"adopt {name}")
+                self._background.begin(self._adopt(name), f"adopt {name}")
 
     async def close(self) -> None:
         """Drop all links; the VMs run on."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, self._warm.close(), self.ports.close_all(), return_exceptions=True)
+        await asyncio.gather(
+            self._background.close(), self._warm.close(), self.ports.close_all(), return_exceptions=True
+        )
         await asyncio.gather(*(entry.link.drop() for entry in self._names.values()))
 
     async def create(self, request: CreateShed, progress: Progress) -> View:
@@ -309,17 +308,6 @@ class Manager:
         self.events.tell("shed.started", record.name)
         return record, booted.way
 
-    async def change_ports(self, name: str, change: ChangePorts) -> int:
-        """Publish ports of a shed, or no more, and open or close ports of the host to it.
-
-        Returns how many of its connections to the host that has cut.  Raises `UsageError`, `NotFoundError`,
-        `ConflictError`; then nothing has changed.
-        """
-        async with self._holding(name, "ports") as (folders, _):
-            running = self._backend.liveness(folders.instance) is Liveness.OURS
-            record = await self.ports.change(load(folders), folders.instance, change, running=running)
-            return await self.egress.change(record) if running else 0
-
     async def _attach(self, name: str) -> Connection:
         folders = self.catalog.folders(name)
         try:
@@ -360,20 +348,6 @@ class Manager:
                 log.info("shed %s reboots", name)
                 await self.link(name, None, autostart=True)
 
-    def _background(self, work: Coroutine[Any, Any, None], what: str) -> None:
-        async def logged() -> None:
-            try:
-                await work
-            except (ShedError, TimeoutError) as error:
-                log.warning("%s: %s", what, str(error) or "no answer in time; tried again when it is needed")
-            except Exception:
-                log.exception("%s failed", what)
-
-        task = asyncio.create_task(logged(), name=what)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        task.add_done_callback(lambda _: work.close())  # when it was cancelled before it began
-
     def _end_starts(self, name: str, reason: str, progress: Progress) -> bool:
         """Have what brings `name` up give up, and say so; return whether there was anything."""
         entry = self._names.get(name)
@@ -407,7 +381,9 @@ class Manager:
     def _entry(self, name: str) -> Entry:
         if name not in self._names:
             look = partial(self._look_for_end, name)
-            link = Link(name, partial(self._attach, name), ended=lambda: self._background(look(), f"end of {name}"))
+            link = Link(
+                name, partial(self._attach, name), ended=lambda: self._background.begin(look(), f"end of {name}")
+            )
             self._names[name] = Entry(name, link)
         return self._names[name]
 

@@ -191,10 +191,10 @@ async def test_ports_of_a_running_shed_are_changed_at_once(world: World) -> None
         writer.write(b"x")
         assert await reader.readexactly(1) == b"x"
         with pytest.raises(NotFoundError, match="port 1 is not published for shed 'dev'"):
-            await manager.change_ports("dev", ChangePorts(publish=[f"{second}:7"], unpublish=[1]))
+            await manager.changes.set_ports("dev", ChangePorts(publish=[f"{second}:7"], unpublish=[1]))
         assert published(manager, "dev") == [first]
         assert await is_closed(second)
-        await manager.change_ports("dev", ChangePorts(publish=[f"{second}:7"], unpublish=[first]))
+        await manager.changes.set_ports("dev", ChangePorts(publish=[f"{second}:7"], unpublish=[first]))
         with pytest.raises(ConnectionResetError):
             await reader.read(1)
         assert await is_closed(first)
@@ -207,7 +207,7 @@ async def test_a_stopped_shed_gets_its_port_when_it_starts(world: World) -> None
     async with world.manager() as manager:
         await create(manager, "dev")
         await manager.stop("dev", Progress())
-        await manager.change_ports("dev", ChangePorts(publish=["7"]))
+        await manager.changes.set_ports("dev", ChangePorts(publish=["7"]))
         (port,) = published(manager, "dev")
         assert await is_closed(port)
         await manager.start("dev", Progress())
@@ -280,7 +280,7 @@ async def test_the_servers_own_ports_are_nobodys(world: World) -> None:
                     await create(manager, "dev", **options)
         await create(manager, "dev")
         with pytest.raises(ConflictError, match="this server's own"):
-            await manager.change_ports("dev", ChangePorts(host_ports=[str(http)]))
+            await manager.changes.set_ports("dev", ChangePorts(host_ports=[str(http)]))
 
 
 async def test_the_usual_ssh_port_is_the_servers_even_when_somebody_else_has_it(world: World) -> None:
@@ -299,10 +299,10 @@ async def test_no_shed_reaches_another_by_the_hosts_ports(world: World) -> None:
         await manager.stop("one", Progress())
         with pytest.raises(ConflictError, match="leads to shed 'one' and would be open to shed 'two'"):
             await create(manager, "two", host_ports=[str(port)])
-        await manager.change_ports("one", ChangePorts(unpublish=[port]))
+        await manager.changes.set_ports("one", ChangePorts(unpublish=[port]))
         await create(manager, "two", host_ports=[str(port)])
         with pytest.raises(ConflictError, match="leads to shed 'one' and would be open to shed 'two'"):
-            await manager.change_ports("one", ChangePorts(publish=[f"{port}:7"]))
+            await manager.changes.set_ports("one", ChangePorts(publish=[f"{port}:7"]))
         with pytest.raises(ConflictError, match="leads to shed 'x' and would be open to shed 'x'"):
             await create(manager, "x", ports=["4000:7"], host_ports=["4000"])
 

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -125,7 +125,8 @@ async def test_a_profile_holds_for_all_although_it_fails_for_one(saved: Paths, m
         yield Folders(saved, name), None
 
     with pytest.raises(UnavailableError):
-        await Changes(hold, backend, catalog, Terms(saved, Settings()), ruled).profile_changed("internet")
+        changes = Changes(hold, backend, catalog, Terms(saved, Settings()), ruled, cast(Any, None))
+        await changes.profile_changed("internet")
     assert netd.told == [("two", ["internet"])]
 
 

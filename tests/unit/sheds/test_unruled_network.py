@@ -54,7 +54,7 @@ async def test_nobody_is_led_to_believe_that_it_is_ruled(allowed: World, options
         with pytest.raises(ConflictError):
             await manager.changes.change_secrets("lab", ["x"], [])
         with pytest.raises(ConflictError):
-            await manager.change_ports("lab", ChangePorts(host_ports=["5432"]))
+            await manager.changes.set_ports("lab", ChangePorts(host_ports=["5432"]))
         assert manager.egress.rules(manager.catalog.record("lab")) == []
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from shed.client import messages
 from shed.client.address import Address
 from shed.client.aio import driver
+from shed.client.aio.access import AsyncAccessApi
 from shed.client.aio.network import AsyncNetworkApi
 from shed.client.aio.requests import AsyncExchange, request, work
 from shed.client.aio.secrets import AsyncSecretsApi
@@ -15,7 +16,7 @@ from shed.client.config import resolve
 from shed.client.messages import image_query, object_of, objects_of, shed_target
 from shed.client.transport import ANSWER_TIMEOUT
 from shed.errors import NotFoundError, UnavailableError
-from shed.names import check_session_name, check_shed_name, check_token_name
+from shed.names import check_session_name, check_shed_name
 from shed.progress import WarningEvent
 
 TYPE_CHECKING = False
@@ -25,10 +26,8 @@ if TYPE_CHECKING:
 
     from shed.client.aio.requests import Sink
 
-_SSH_KEYS = "/api/ssh-keys"
 
-
-class AsyncApi(AsyncNetworkApi, AsyncSecretsApi):
+class AsyncApi(AsyncAccessApi, AsyncNetworkApi, AsyncSecretsApi):
     """Talks to one server: the one named, or whichever `shed.client.config.resolve` finds.
 
     The local one is started when needed.  Every method raises the `ShedError` that the server answers with, and
@@ -53,43 +52,6 @@ class AsyncApi(AsyncNetworkApi, AsyncSecretsApi):
     async def stop_server(self) -> None:
         """Ask the server to end; running sheds stay."""
         await request(self.address, "POST", "/api/server/stop", start=False)
-
-    async def create_token(
-        self, name: str, *, right: str = "use", expires_in: float | None = None
-    ) -> tuple[dict[str, Any], str]:
-        """Make a token for the server's TCP port.
-
-        Return what the server says of it, and its secret, which the server does not know.  `right` is ``read``, ``use``
-        or ``admin``; `expires_in` is in seconds.
-        """
-        import hashlib  # noqa: PLC0415  few make tokens
-        import secrets  # noqa: PLC0415
-
-        secret = f"shed_{secrets.token_urlsafe(32)}"
-        digest = hashlib.sha256(secret.encode()).hexdigest()
-        body = {"name": check_token_name(name), "right": right, "sha256": digest, "expires_in": expires_in}
-        return object_of(await request(self.address, "POST", "/api/tokens", body=body)), secret
-
-    async def tokens(self) -> list[dict[str, Any]]:
-        """Return the server's tokens, without their secrets."""
-        return objects_of(await request(self.address, "GET", "/api/tokens"), "tokens")
-
-    async def revoke_token(self, name: str) -> None:
-        """Make a token invalid."""
-        await request(self.address, "DELETE", f"/api/tokens/{check_token_name(name)}")
-
-    async def ssh_keys(self) -> list[dict[str, Any]]:
-        """Return the keys that the server lets in by SSH, without those of its configuration."""
-        return objects_of(await request(self.address, "GET", _SSH_KEYS), "keys")
-
-    async def add_ssh_key(self, line: str) -> str:
-        """Have the server let in a public key; return its fingerprint."""
-        answer = object_of(await request(self.address, "POST", _SSH_KEYS, body={"key": line}))
-        return str(answer.get("fingerprint", ""))
-
-    async def remove_ssh_key(self, fingerprint: str) -> None:
-        """Have the server let in a key no more, from the next connection on."""
-        await request(self.address, "DELETE", f"{_SSH_KEYS}/{messages.quoted(fingerprint)}")
 
     async def sheds(self, *, timeout: float = ANSWER_TIMEOUT, on_event: Sink | None = None) -> list[dict[str, Any]]:
         """Return all sheds; `on_event` gets a warning for each one whose records cannot be read.

@@ -1,37 +1,25 @@
-"""The Python SDK: `AsyncClient` for servers, `AsyncShed` for one shed.  ``from shed import AsyncClient``."""
+"""The Python SDK: `AsyncClient`, one server.  ``from shed import AsyncClient``."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 
 from shed.api import access, server, sheds
 from shed.api.eventlog import Event
 from shed.api.images import Image, ImageDetails, PrunedImages, Pulled, Pushed, RemovedImage, Step, Verification
-from shed.api.ports import ShedPorts
 from shed.client.address import Address
-from shed.client.aio import driver, process
+from shed.client.aio import driver
 from shed.client.aio.api import AsyncApi
-from shed.client.aio.process import AsyncProcess
-from shed.client.commands import Command, Input, Result, absolute, assignments, content_of, words_of
-from shed.client.copying import copy
+from shed.client.aio.shed import AsyncShed
+from shed.client.commands import absolute
 from shed.client.typed import typed
-from shed.errors import NotFoundError, ShedError
-from shed.names import check_shed_name
+from shed.errors import ShedError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from shed.client.aio.requests import Sink
-
-RUNTIME = "/run/shed-runtime/bin/busybox"
-"""Works in every image."""
-_READ = [RUNTIME, "cat", "--"]
-_WRITE = """set -e
-d=$(dirname -- "$1"); mkdir -p -- "$d"; t=$(mktemp -p "$d" .shed.XXXXXX)
-trap 'rm -f -- "$t"' EXIT
-cat > "$t"; chmod "$2" "$t"; mv -f -- "$t" "$1"; trap - EXIT"""
-"""Writes standard input to the file $1 with mode $2: beside it first, so that nobody sees half of it."""
 
 
 class AsyncClient:
@@ -260,199 +248,3 @@ class AsyncClient:
     async def list(self, *, on_event: Sink | None = None) -> list[AsyncShed]:
         """Return all sheds of the server; `on_event` gets a warning for each one whose records cannot be read."""
         return [AsyncShed(self, shed) for shed in typed(await self.api.sheds(on_event=on_event), list[sheds.Shed])]
-
-
-class AsyncShed:
-    """One shed.  What `AsyncClient.create` returns is deleted at the end of its ``with`` block; others are not."""
-
-    def __init__(self, client: AsyncClient, info: sheds.Shed, *, ours: bool = False) -> None:
-        self._client = client
-        self._api = client.api
-        self._ours = ours
-        self.name = check_shed_name(info.name)
-        self.info = info
-        """What the server said last: see `refresh`."""
-
-    def __repr__(self) -> str:
-        return f"<AsyncShed {self.name} on {self._client.address}: {self.info.status}>"
-
-    async def __aenter__(self) -> AsyncShed:
-        return self
-
-    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if self._ours:
-            try:
-                await driver.shielded(self.delete, missing_ok=True)  # also when the block was interrupted
-            except ShedError:
-                if kind is None:
-                    raise
-
-    @property
-    def status(self) -> str:
-        """Return the status, as the server said last."""
-        return self.info.status
-
-    async def refresh(self) -> AsyncShed:
-        """Ask the server how the shed is now."""
-        self.info = typed(await self._api.shed(self.name), sheds.Shed)
-        return self
-
-    async def start(self, *, cold: bool = False, force: bool = False, on_event: Sink | None = None) -> None:
-        """Start it; its files are those it had.  `cold` and `force` as for `AsyncClient.create`."""
-        self.info = typed(await self._api.start(self.name, cold=cold, force=force, on_event=on_event), sheds.Shed)
-
-    async def stop(self, *, on_event: Sink | None = None) -> None:
-        """Stop it; its files stay."""
-        self.info = typed(await self._api.stop(self.name, on_event=on_event), sheds.Shed)
-
-    async def update(
-        self, *, cpus: int | None = None, memory_mb: int | None = None, upper_size_bytes: int | None = None
-    ) -> None:
-        """Change it; what is None stays.
-
-        Processors and memory count from its next start on, its disk grows at once.
-        """
-        self.info = typed(
-            await self._api.update(self.name, cpus=cpus, memory_mb=memory_mb, upper_size_bytes=upper_size_bytes),
-            sheds.Shed,
-        )
-
-    async def rename(self, to: str) -> None:
-        """Give it another name; it must be stopped."""
-        self.info = typed(await self._api.rename(self.name, to), sheds.Shed)
-
-    async def delete(self, *, missing_ok: bool = False) -> None:
-        """Delete it and its files, also while it runs."""
-        try:
-            await self._api.delete(self.name, force=True)
-        except NotFoundError:
-            if not missing_ok:
-                raise
-
-    async def logs(self, *, tail: int | None = None) -> str:
-        """Return the text on its console since its last start, the last `tail` lines of it."""
-        return await self._api.logs(self.name, tail=tail)
-
-    def follow_logs(self, *, tail: int | None = None) -> AsyncIterator[bytes]:
-        """Yield what `logs` returns, and then what the console says as it comes, until the shed is deleted."""
-        return self._api.follow_logs(self.name, tail=tail)
-
-    async def health(self) -> sheds.Health:
-        """Return what the agent in it says of itself; it must run."""
-        return typed(await self._api.health(self.name), sheds.Health)
-
-    async def sessions(self) -> list[sheds.Session]:
-        """Return the tmux sessions in it."""
-        return typed(await self._api.sessions(self.name), list[sheds.Session])
-
-    async def kill_session(self, session: str) -> None:
-        """End a tmux session, and what runs in it."""
-        await self._api.kill_session(self.name, session)
-
-    async def check_workspace(self) -> sheds.Workspace:
-        """Return what in the folder that it shares may run on the server's machine by itself."""
-        return typed(await self._api.check_workspace(self.name), sheds.Workspace)
-
-    async def exec(
-        self,
-        command: Command,
-        *,
-        stdin: Input = None,
-        env: Mapping[str, str] | None = None,
-        cwd: str | None = None,
-        user: str | None = None,
-        timeout: float | None = None,
-        check: bool = False,
-    ) -> Result:
-        """Run a command to its end and return what it did; a stopped shed is started first.
-
-        A text is run by ``sh -c``, words arrive as they are.  `stdin` is what it reads: bytes, text (UTF-8), or an open
-        file.  With `check`, an exit code other than 0 raises `CommandError`; after `timeout` seconds the command is
-        killed and `CommandTimeoutError` raised.
-        """
-        result = await process.run(
-            self._client.address,
-            self.name,
-            words_of(command),
-            stdin=stdin,
-            env=assignments(env),
-            working_dir=cwd,
-            user=user,
-            timeout=timeout,
-        )
-        return result.check() if check else result
-
-    async def popen(
-        self,
-        command: Command,
-        *,
-        env: Mapping[str, str] | None = None,
-        cwd: str | None = None,
-        user: str | None = None,
-        merge: bool = False,
-    ) -> AsyncProcess:
-        """Start a command and return it with its streams; a stopped shed is started first.
-
-        With `merge`, its standard error comes with its standard output.
-        """
-        return await AsyncProcess.start(
-            self._client.address,
-            self.name,
-            words_of(command),
-            env=assignments(env),
-            working_dir=cwd,
-            user=user,
-            merge=merge,
-        )
-
-    async def read_file(self, path: str, *, user: str | None = None) -> bytes:
-        """Return the content of a file; a path that does not begin with ``/`` is one in the workspace."""
-        return content_of(await self.exec([*_READ, path], user=user), path)
-
-    async def write_file(self, path: str, content: bytes | str, *, mode: int = 0o644, user: str | None = None) -> None:
-        """Write a file in one step, and make the folders that lead to it."""
-        await self.exec([RUNTIME, "sh", "-c", _WRITE, "sh", path, f"{mode:o}"], stdin=content, user=user, check=True)
-
-    async def upload(self, source: str | os.PathLike[str], target: str, *, user: str | None = None) -> None:
-        """Copy a file or folder of this machine into the shed, by the rules of ``shed cp`` and ``docker cp``."""
-        places = ("", os.fspath(source)), (self.name, target)
-        await driver.in_thread(copy, self._client.address, *places, user=user)
-
-    async def download(self, source: str, target: str | os.PathLike[str], *, user: str | None = None) -> None:
-        """Copy a file or folder of the shed to this machine, by the rules of ``shed cp`` and ``docker cp``."""
-        places = (self.name, source), ("", os.fspath(target))
-        await driver.in_thread(copy, self._client.address, *places, user=user)
-
-    async def ports(self) -> ShedPorts:
-        """Return the ports of the server's machine that lead into it, and those that it reaches."""
-        return typed(await self._api.shed_ports(self.name), ShedPorts)
-
-    async def change_ports(
-        self,
-        *,
-        publish: list[str] | None = None,
-        unpublish: list[int] | None = None,
-        host_ports: list[str] | None = None,
-        no_host_ports: list[int] | None = None,
-    ) -> ShedPorts:
-        """Give it ports and take others away, at once; return those that it has then.  See `AsyncClient.create`."""
-        changed = await self._api.change_ports(
-            self.name, publish=publish, unpublish=unpublish, host_ports=host_ports, no_host_ports=no_host_ports
-        )
-        return typed(changed, ShedPorts)
-
-    async def connect(self, port: int) -> driver.Stream:
-        """Return a stream that leads to a TCP port of the shed's loopback.
-
-        Raises `ConnectError` when nothing listens there.
-        """
-        return await self._api.connect(self.name, port)
-
-    @contextlib.asynccontextmanager
-    async def forward(self, port: int, *, local: int = 0) -> AsyncIterator[int]:
-        """Have a port of this machine's loopback lead to a port of the shed while the block lasts.
-
-        Yields the local port.
-        """
-        async with driver.forwarded(self._client.address, self.name, port, local) as bound:
-            yield bound

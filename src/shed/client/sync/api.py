@@ -11,12 +11,13 @@ from shed.client.address import Address
 from shed.client.config import resolve
 from shed.client.messages import image_query, object_of, objects_of, shed_target
 from shed.client.sync import driver
+from shed.client.sync.access import AccessApi
 from shed.client.sync.network import NetworkApi
 from shed.client.sync.requests import Exchange, request, work
 from shed.client.sync.secrets import SecretsApi
 from shed.client.transport import ANSWER_TIMEOUT
 from shed.errors import NotFoundError, UnavailableError
-from shed.names import check_session_name, check_shed_name, check_token_name
+from shed.names import check_session_name, check_shed_name
 from shed.progress import WarningEvent
 
 TYPE_CHECKING = False
@@ -26,10 +27,8 @@ if TYPE_CHECKING:
 
     from shed.client.sync.requests import Sink
 
-_SSH_KEYS = "/api/ssh-keys"
 
-
-class Api(NetworkApi, SecretsApi):
+class Api(AccessApi, NetworkApi, SecretsApi):
     """Talks to one server: the one named, or whichever `shed.client.config.resolve` finds.
 
     The local one is started when needed.  Every method raises the `ShedError` that the server answers with, and
@@ -54,43 +53,6 @@ class Api(NetworkApi, SecretsApi):
     def stop_server(self) -> None:
         """Ask the server to end; running sheds stay."""
         request(self.address, "POST", "/api/server/stop", start=False)
-
-    def create_token(
-        self, name: str, *, right: str = "use", expires_in: float | None = None
-    ) -> tuple[dict[str, Any], str]:
-        """Make a token for the server's TCP port.
-
-        Return what the server says of it, and its secret, which the server does not know.  `right` is ``read``, ``use``
-        or ``admin``; `expires_in` is in seconds.
-        """
-        import hashlib  # noqa: PLC0415  few make tokens
-        import secrets  # noqa: PLC0415
-
-        secret = f"shed_{secrets.token_urlsafe(32)}"
-        digest = hashlib.sha256(secret.encode()).hexdigest()
-        body = {"name": check_token_name(name), "right": right, "sha256": digest, "expires_in": expires_in}
-        return object_of(request(self.address, "POST", "/api/tokens", body=body)), secret
-
-    def tokens(self) -> list[dict[str, Any]]:
-        """Return the server's tokens, without their secrets."""
-        return objects_of(request(self.address, "GET", "/api/tokens"), "tokens")
-
-    def revoke_token(self, name: str) -> None:
-        """Make a token invalid."""
-        request(self.address, "DELETE", f"/api/tokens/{check_token_name(name)}")
-
-    def ssh_keys(self) -> list[dict[str, Any]]:
-        """Return the keys that the server lets in by SSH, without those of its configuration."""
-        return objects_of(request(self.address, "GET", _SSH_KEYS), "keys")
-
-    def add_ssh_key(self, line: str) -> str:
-        """Have the server let in a public key; return its fingerprint."""
-        answer = object_of(request(self.address, "POST", _SSH_KEYS, body={"key": line}))
-        return str(answer.get("fingerprint", ""))
-
-    def remove_ssh_key(self, fingerprint: str) -> None:
-        """Have the server let in a key no more, from the next connection on."""
-        request(self.address, "DELETE", f"{_SSH_KEYS}/{messages.quoted(fingerprint)}")
 
     def sheds(self, *, timeout: float = ANSWER_TIMEOUT, on_event: Sink | None = None) -> list[dict[str, Any]]:
         """Return all sheds; `on_event` gets a warning for each one whose records cannot be read.

@@ -1,38 +1,26 @@
 # Generated from shed/client/aio/client.py: change that one, and run `make sdk`.
-"""The Python SDK: `Client` for servers, `Shed` for one shed.  ``from shed import Client``."""
+"""The Python SDK: `Client`, one server.  ``from shed import Client``."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 from shed.api import access, server, sheds
 from shed.api.eventlog import Event
 from shed.api.images import Image, ImageDetails, PrunedImages, Pulled, Pushed, RemovedImage, Step, Verification
-from shed.api.ports import ShedPorts
 from shed.client.address import Address
-from shed.client.commands import Command, Input, Result, absolute, assignments, content_of, words_of
-from shed.client.copying import copy
-from shed.client.sync import driver, process
+from shed.client.commands import absolute
+from shed.client.sync import driver
 from shed.client.sync.api import Api
-from shed.client.sync.process import Process
+from shed.client.sync.shed import Shed
 from shed.client.typed import typed
-from shed.errors import NotFoundError, ShedError
-from shed.names import check_shed_name
+from shed.errors import ShedError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from shed.client.sync.requests import Sink
-
-RUNTIME = "/run/shed-runtime/bin/busybox"
-"""Works in every image."""
-_READ = [RUNTIME, "cat", "--"]
-_WRITE = """set -e
-d=$(dirname -- "$1"); mkdir -p -- "$d"; t=$(mktemp -p "$d" .shed.XXXXXX)
-trap 'rm -f -- "$t"' EXIT
-cat > "$t"; chmod "$2" "$t"; mv -f -- "$t" "$1"; trap - EXIT"""
-"""Writes standard input to the file $1 with mode $2: beside it first, so that nobody sees half of it."""
 
 
 class Client:
@@ -259,199 +247,3 @@ class Client:
     def list(self, *, on_event: Sink | None = None) -> list[Shed]:
         """Return all sheds of the server; `on_event` gets a warning for each one whose records cannot be read."""
         return [Shed(self, shed) for shed in typed(self.api.sheds(on_event=on_event), list[sheds.Shed])]
-
-
-class Shed:
-    """One shed.  What `Client.create` returns is deleted at the end of its ``with`` block; others are not."""
-
-    def __init__(self, client: Client, info: sheds.Shed, *, ours: bool = False) -> None:
-        self._client = client
-        self._api = client.api
-        self._ours = ours
-        self.name = check_shed_name(info.name)
-        self.info = info
-        """What the server said last: see `refresh`."""
-
-    def __repr__(self) -> str:
-        return f"<Shed {self.name} on {self._client.address}: {self.info.status}>"
-
-    def __enter__(self) -> Shed:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if self._ours:
-            try:
-                driver.shielded(self.delete, missing_ok=True)  # also when the block was interrupted
-            except ShedError:
-                if kind is None:
-                    raise
-
-    @property
-    def status(self) -> str:
-        """Return the status, as the server said last."""
-        return self.info.status
-
-    def refresh(self) -> Shed:
-        """Ask the server how the shed is now."""
-        self.info = typed(self._api.shed(self.name), sheds.Shed)
-        return self
-
-    def start(self, *, cold: bool = False, force: bool = False, on_event: Sink | None = None) -> None:
-        """Start it; its files are those it had.  `cold` and `force` as for `Client.create`."""
-        self.info = typed(self._api.start(self.name, cold=cold, force=force, on_event=on_event), sheds.Shed)
-
-    def stop(self, *, on_event: Sink | None = None) -> None:
-        """Stop it; its files stay."""
-        self.info = typed(self._api.stop(self.name, on_event=on_event), sheds.Shed)
-
-    def update(
-        self, *, cpus: int | None = None, memory_mb: int | None = None, upper_size_bytes: int | None = None
-    ) -> None:
-        """Change it; what is None stays.
-
-        Processors and memory count from its next start on, its disk grows at once.
-        """
-        self.info = typed(
-            self._api.update(self.name, cpus=cpus, memory_mb=memory_mb, upper_size_bytes=upper_size_bytes),
-            sheds.Shed,
-        )
-
-    def rename(self, to: str) -> None:
-        """Give it another name; it must be stopped."""
-        self.info = typed(self._api.rename(self.name, to), sheds.Shed)
-
-    def delete(self, *, missing_ok: bool = False) -> None:
-        """Delete it and its files, also while it runs."""
-        try:
-            self._api.delete(self.name, force=True)
-        except NotFoundError:
-            if not missing_ok:
-                raise
-
-    def logs(self, *, tail: int | None = None) -> str:
-        """Return the text on its console since its last start, the last `tail` lines of it."""
-        return self._api.logs(self.name, tail=tail)
-
-    def follow_logs(self, *, tail: int | None = None) -> Iterator[bytes]:
-        """Yield what `logs` returns, and then what the console says as it comes, until the shed is deleted."""
-        return self._api.follow_logs(self.name, tail=tail)
-
-    def health(self) -> sheds.Health:
-        """Return what the agent in it says of itself; it must run."""
-        return typed(self._api.health(self.name), sheds.Health)
-
-    def sessions(self) -> list[sheds.Session]:
-        """Return the tmux sessions in it."""
-        return typed(self._api.sessions(self.name), list[sheds.Session])
-
-    def kill_session(self, session: str) -> None:
-        """End a tmux session, and what runs in it."""
-        self._api.kill_session(self.name, session)
-
-    def check_workspace(self) -> sheds.Workspace:
-        """Return what in the folder that it shares may run on the server's machine by itself."""
-        return typed(self._api.check_workspace(self.name), sheds.Workspace)
-
-    def exec(
-        self,
-        command: Command,
-        *,
-        stdin: Input = None,
-        env: Mapping[str, str] | None = None,
-        cwd: str | None = None,
-        user: str | None = None,
-        timeout: float | None = None,
-        check: bool = False,
-    ) -> Result:
-        """Run a command to its end and return what it did; a stopped shed is started first.
-
-        A text is run by ``sh -c``, words arrive as they are.  `stdin` is what it reads: bytes, text (UTF-8), or an open
-        file.  With `check`, an exit code other than 0 raises `CommandError`; after `timeout` seconds the command is
-        killed and `CommandTimeoutError` raised.
-        """
-        result = process.run(
-            self._client.address,
-            self.name,
-            words_of(command),
-            stdin=stdin,
-            env=assignments(env),
-            working_dir=cwd,
-            user=user,
-            timeout=timeout,
-        )
-        return result.check() if check else result
-
-    def popen(
-        self,
-        command: Command,
-        *,
-        env: Mapping[str, str] | None = None,
-        cwd: str | None = None,
-        user: str | None = None,
-        merge: bool = False,
-    ) -> Process:
-        """Start a command and return it with its streams; a stopped shed is started first.
-
-        With `merge`, its standard error comes with its standard output.
-        """
-        return Process.start(
-            self._client.address,
-            self.name,
-            words_of(command),
-            env=assignments(env),
-            working_dir=cwd,
-            user=user,
-            merge=merge,
-        )
-
-    def read_file(self, path: str, *, user: str | None = None) -> bytes:
-        """Return the content of a file; a path that does not begin with ``/`` is one in the workspace."""
-        return content_of(self.exec([*_READ, path], user=user), path)
-
-    def write_file(self, path: str, content: bytes | str, *, mode: int = 0o644, user: str | None = None) -> None:
-        """Write a file in one step, and make the folders that lead to it."""
-        self.exec([RUNTIME, "sh", "-c", _WRITE, "sh", path, f"{mode:o}"], stdin=content, user=user, check=True)
-
-    def upload(self, source: str | os.PathLike[str], target: str, *, user: str | None = None) -> None:
-        """Copy a file or folder of this machine into the shed, by the rules of ``shed cp`` and ``docker cp``."""
-        places = ("", os.fspath(source)), (self.name, target)
-        driver.in_thread(copy, self._client.address, *places, user=user)
-
-    def download(self, source: str, target: str | os.PathLike[str], *, user: str | None = None) -> None:
-        """Copy a file or folder of the shed to this machine, by the rules of ``shed cp`` and ``docker cp``."""
-        places = (self.name, source), ("", os.fspath(target))
-        driver.in_thread(copy, self._client.address, *places, user=user)
-
-    def ports(self) -> ShedPorts:
-        """Return the ports of the server's machine that lead into it, and those that it reaches."""
-        return typed(self._api.shed_ports(self.name), ShedPorts)
-
-    def change_ports(
-        self,
-        *,
-        publish: list[str] | None = None,
-        unpublish: list[int] | None = None,
-        host_ports: list[str] | None = None,
-        no_host_ports: list[int] | None = None,
-    ) -> ShedPorts:
-        """Give it ports and take others away, at once; return those that it has then.  See `Client.create`."""
-        changed = self._api.change_ports(
-            self.name, publish=publish, unpublish=unpublish, host_ports=host_ports, no_host_ports=no_host_ports
-        )
-        return typed(changed, ShedPorts)
-
-    def connect(self, port: int) -> driver.Stream:
-        """Return a stream that leads to a TCP port of the shed's loopback.
-
-        Raises `ConnectError` when nothing listens there.
-        """
-        return self._api.connect(self.name, port)
-
-    @contextlib.contextmanager
-    def forward(self, port: int, *, local: int = 0) -> Iterator[int]:
-        """Have a port of this machine's loopback lead to a port of the shed while the block lasts.
-
-        Yields the local port.
-        """
-        with driver.forwarded(self._client.address, self.name, port, local) as bound:
-            yield bound

@@ -19,7 +19,7 @@ async def show(server: Server, call: Call[ShedParams, NoBody]) -> api.ShedPorts:
 
 async def change(server: Server, call: Call[ShedParams, api.ChangePorts]) -> api.ShedPorts:
     """Publish ports of a shed, or no more, and open or close ports of the host to it."""
-    cut = await server.manager.change_ports(call.params.name, call.body)
+    cut = await server.manager.changes.set_ports(call.params.name, call.body)
     return await _shown(server, call.params.name, cut=cut)
 
 
