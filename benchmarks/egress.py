@@ -24,11 +24,11 @@ from pathlib import Path
 
 from benchmarks.world import world
 from shed.backends.qemu import accel, command, tsc
-from shed.egress import netns
-from shed.egress.hostports import HOST, HostPort
+from shed.egress.network import netns
 from shed.egress.orders import Orders
 from shed.egress.process import NetdProcess
-from shed.egress.profiles import BUILT_IN
+from shed.egress.rules.hostports import HOST, HostPort
+from shed.egress.rules.profiles import BUILT_IN
 from shed.entries import Entry
 from shed.images.bootkit.initrd import write_cpio
 

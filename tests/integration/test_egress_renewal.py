@@ -11,8 +11,8 @@ import pytest
 
 from shed.egress.netdfiles import RETIRED
 from shed.egress.orders import Orders
-from shed.egress.policy import Profile
 from shed.egress.process import NetdProcess
+from shed.egress.rules.policy import Profile
 from support.servers.netlab import OLD_RELAY, Lab, lab
 from support.waiting import wait_until
 

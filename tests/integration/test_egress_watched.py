@@ -14,8 +14,8 @@ import pytest
 import yaml
 
 from shed import Client
-from shed.egress.policy import Policy, Profile
 from shed.egress.process import NetdProcess
+from shed.egress.rules.policy import Policy, Profile
 from support.servers.netlab import Lab, lab
 from support.servers.running import Running
 from support.servers.world import World

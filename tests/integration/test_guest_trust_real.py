@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from shed.egress.certificates import for_guest
+from shed.egress.secrets.certificates import for_guest
 from support.guests.agent import SOURCE
 from support.ports import free_port
 from support.registries.certificates import make_certificate

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from shed.egress import uplink_keeper
-from shed.egress.addresses import NEVER, PRIVATE
+from shed.egress.network import uplink_keeper
+from shed.egress.rules.addresses import NEVER, PRIVATE
 from support.servers.netlab import SOURCE, Lab, lab
 from support.servers.udpecho import UDP_ECHO
 from support.waiting import wait_until
@@ -25,7 +25,7 @@ PUBLIC = "93.184.216.34"
 START = """
 import os, socket, sys
 from pathlib import Path
-from shed.egress import uplink
+from shed.egress.network import uplink
 sock = socket.socket(fileno=int(sys.argv[1]))
 for _ in range(2):
     uplink.start(sock, int(sys.argv[2]), Path(sys.argv[3]))

@@ -31,10 +31,10 @@ GROUND = {
 }
 GROUND_MAY_IMPORT = {"execstream": {"guest.protocol"}}
 """What single files of the ground import besides the ground."""
-CLI_PURE = {"egress.learning", "egress.policy", "egress.suffixes"}
+CLI_PURE = {"egress.rules"}
 """What the command line asks without a server."""
 MAY_IMPORT = {
-    "config": {"egress.policy", "egress.profiles"},
+    "config": {"egress.rules"},
     "api": {"guest.protocol"},
     "egress": set(),
     "erofs": set(),
@@ -42,7 +42,7 @@ MAY_IMPORT = {
     "guest": set(),
     "linux": set(),
     "images": {"config", "erofs", "oci"},
-    "backends": {"config", "egress.netns", "guest.protocol"},
+    "backends": {"config", "egress.network", "guest.protocol"},
     "sheds": {"api", "config", "egress", "erofs", "oci", "images", "backends", "guest.protocol"},
     "server": {
         "api",

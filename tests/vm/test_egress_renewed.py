@@ -11,11 +11,11 @@ import pytest
 import yaml
 
 from shed.client.sync.shed import RUNTIME
-from shed.egress import netns
 from shed.egress.netdfiles import RETIRED
+from shed.egress.network import netns
 from shed.egress.orders import Orders
-from shed.egress.policy import Policy, Profile
 from shed.egress.process import NetdProcess
+from shed.egress.rules.policy import Policy, Profile
 from shed.oci.store import LayoutStore
 from support.servers.netlab import OLD_RELAY
 from support.vms.ruled import RuledHost, relay, ruled_host

@@ -167,7 +167,7 @@ class Networks(Protocol):
         ...
 
     def sockets(self, state_dir: Path) -> list[socket]:
-        """Return the sockets of a running VM's network namespace, see `shed.egress.netns`; the caller closes them.
+        """Return the sockets of a running VM's network namespace, which the caller closes: `shed.egress.network.netns`.
 
         Raises `BackendError` (NO_NETWORK).
         """

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
     from shed.cli.options import Options
     from shed.client.sync.api import Api
-    from shed.egress.learning import Learned
-    from shed.egress.policy import Profile
+    from shed.egress.rules.learning import Learned
+    from shed.egress.rules.policy import Profile
 
 _KINDS = ["egress", "egress.connected"]
 _LATE = 0.5
@@ -56,7 +56,7 @@ def learn(args: Any, options: Options) -> int:
 
 def _base(server: Api, name: str | None) -> Profile:
     """Return the profile to extend; one without rules when there is none of that name."""
-    from shed.egress.policy import Profile
+    from shed.egress.rules.policy import Profile
 
     for known in server.egress_profiles()["profiles"] if name else ():
         if known.get("name") == name:
@@ -69,7 +69,7 @@ def _watch(server: Api, args: Any, options: Options) -> tuple[Learned, int]:
     import threading
     import time
 
-    from shed.egress.learning import Learned
+    from shed.egress.rules.learning import Learned
 
     learned, missed = Learned(), 0
     following = server.follow_events(shed=args.name, kinds=_KINDS)
@@ -119,8 +119,8 @@ def _run(args: Any, options: Options) -> int:
 
 
 def _show(learned: Learned, base: Profile, server: Api, args: Any, options: Options) -> None:
-    from shed.egress.learning import as_diff, as_yaml, extended
-    from shed.egress.suffixes import Suffixes
+    from shed.egress.rules.learning import as_diff, as_yaml, extended
+    from shed.egress.rules.suffixes import Suffixes
 
     suffixes = Suffixes()
     rules = learned.missing(base, suffixes)

@@ -58,7 +58,7 @@ from typing import Any, Literal
 
 from shed.budget import MAX_IMAGE, Limits
 from shed.config import images, values
-from shed.egress.policy import Profile
+from shed.egress.rules.policy import Profile
 from shed.errors import UsageError
 from shed.names import MAX_CPUS, MAX_MEMORY_MB, MAX_UPPER, MIN_MEMORY_MB, MIN_UPPER
 from shed.proxies import Proxy, no_proxy

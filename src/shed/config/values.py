@@ -14,8 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
-from shed.egress.policy import Profile
-from shed.egress.profiles import BUILT_IN
+from shed.egress.rules.policy import Profile
+from shed.egress.rules.profiles import BUILT_IN
 from shed.errors import DataError, UsageError
 from shed.proxies import Proxy
 from shed.sizes import format_size, parse_size

@@ -29,12 +29,12 @@ from typing import Any
 from shed.egress import wire
 from shed.egress.confine import confine
 from shed.egress.decisions import Decisions, now
-from shed.egress.hostroutes import is_own
 from shed.egress.netdfiles import DECISIONS, LOCK, LOG, SOCKET
+from shed.egress.network.hostroutes import is_own
 from shed.egress.orders import Orders
-from shed.egress.pump import Pipes
-from shed.egress.relay import Outside, Relay
-from shed.egress.resolver import Resolver
+from shed.egress.relay.pump import Pipes
+from shed.egress.relay.relay import Outside, Relay
+from shed.egress.relay.resolver import Resolver
 from shed.egress.watching import Watchers
 from shed.errors import ShedError
 from shed.version import VERSION

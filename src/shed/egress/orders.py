@@ -1,7 +1,7 @@
 """All that the relay is told about one shed, as one document.
 
 Each thing that the relay does for a shed is one member of it, absent when there is nothing to do: whoever adds one
-touches this file, what makes the document (`shed.sheds.egress`) and what obeys it (`shed.egress.relay`).
+touches this file, what makes the document (`shed.sheds.egress`) and what obeys it (`shed.egress.relay.relay`).
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from shed.egress.authority import Authority
-from shed.egress.hostports import HOST, HostPort
-from shed.egress.limits import UNLIMITED, Limits
-from shed.egress.policy import NO_RULE, Policy, Profile, Verdict
-from shed.egress.secret import Secret
+from shed.egress.rules.hostports import HOST, HostPort
+from shed.egress.rules.limits import UNLIMITED, Limits
+from shed.egress.rules.policy import NO_RULE, Policy, Profile, Verdict
+from shed.egress.secrets.authority import Authority
+from shed.egress.secrets.secret import Secret
 from shed.proxies import Proxy
 
 

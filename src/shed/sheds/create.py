@@ -15,7 +15,7 @@ from shed.api.sheds import MAX_WAIT, CreateShed
 from shed.backends.base import Liveness
 from shed.backends.interface import Backend
 from shed.config.server import Settings
-from shed.egress.hostports import HostPort
+from shed.egress.rules.hostports import HostPort
 from shed.errors import ConflictError, ShedError, UsageError
 from shed.images.service import Images
 from shed.names import MAX_CPUS, MAX_MEMORY_MB, MIN_MEMORY_MB, check_shed_name

@@ -20,12 +20,13 @@ from shed.api.egress import Decision
 from shed.backends.interface import Backend
 from shed.config.paths import Paths
 from shed.config.server import Settings
-from shed.egress import decisions, uplink, wire
-from shed.egress.hostports import HostPort
+from shed.egress import decisions, wire
 from shed.egress.netdfiles import DECISIONS
+from shed.egress.network import uplink
 from shed.egress.orders import Orders
-from shed.egress.policy import Policy, check_names
 from shed.egress.process import NetdProcess
+from shed.egress.rules.hostports import HostPort
+from shed.egress.rules.policy import Policy, check_names
 from shed.errors import ShedError
 from shed.progress import Progress
 from shed.proxies import Proxy

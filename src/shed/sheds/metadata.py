@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from shed.backends.base import SHARE_MODES
-from shed.egress.hostports import HostPort
+from shed.egress.rules.hostports import HostPort
 from shed.errors import DataError, UsageError
 from shed.fsutil import atomic_write
 from shed.sheds.portspec import Published
@@ -59,7 +59,7 @@ class Record:
     ports: list[str] | None = None
     """Ports of the host that lead to ports of the shed, see `shed.sheds.portspec`; None for none."""
     host_ports: list[str] | None = None
-    """Ports of the host that the shed reaches, see `shed.egress.hostports`; None for none."""
+    """Ports of the host that the shed reaches, see `shed.egress.rules.hostports`; None for none."""
     secrets: list[str] | None = None
     """Names of the secrets that the relay puts into its requests; None for none."""
     network: str = "relay"

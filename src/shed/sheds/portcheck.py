@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from shed.egress.hostports import HostPort
+from shed.egress.rules.hostports import HostPort
 from shed.errors import ConflictError, NotFoundError, UsageError
 from shed.sheds.metadata import Record
 from shed.sheds.portspec import Published

@@ -22,7 +22,7 @@ from pathlib import Path
 from shed.accept import Acceptor
 from shed.api.ports import ChangePorts, PublishedPort
 from shed.config.server import Settings
-from shed.egress.hostports import HostPort
+from shed.egress.rules.hostports import HostPort
 from shed.errors import ConflictError, ShedError, UsageError
 from shed.sheds.bridge import bridge
 from shed.sheds.guests import Guests

@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from shed.config.paths import Paths
-from shed.egress.authority import Authority
-from shed.egress.secret import Secret
-from shed.egress.secretstore import SecretStore, StoredSecret
-from shed.egress.secretvalue import Values
-from shed.egress.signing import make_authority
+from shed.egress.secrets.authority import Authority
+from shed.egress.secrets.secret import Secret
+from shed.egress.secrets.secretstore import SecretStore, StoredSecret
+from shed.egress.secrets.secretvalue import Values
+from shed.egress.secrets.signing import make_authority
 from shed.errors import ConflictError, ShedError
 from shed.fsutil import atomic_write
 from shed.sheds.metadata import DamagedError, Record

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from shed.config.paths import Paths
 from shed.config.server import Settings
-from shed.egress import certificates
-from shed.egress.authority import Authority
-from shed.egress.limits import UNLIMITED
 from shed.egress.orders import Orders
-from shed.egress.policy import Profile
-from shed.egress.store import ProfileStore
+from shed.egress.rules.limits import UNLIMITED
+from shed.egress.rules.policy import Profile
+from shed.egress.rules.store import ProfileStore
+from shed.egress.secrets import certificates
+from shed.egress.secrets.authority import Authority
 from shed.sheds.boot import Outfit
 from shed.sheds.metadata import Record
 from shed.sheds.secrets import ShedSecrets
@@ -36,7 +36,10 @@ class Terms:
         return tuple(known.get(name) or Profile.parse(name, _NOTHING) for name in record.egress_profiles)
 
     def orders(self, record: Record) -> Orders:
-        """Return what the relay is told.  The command of a secret may take `shed.egress.secretvalue.TIME` seconds."""
+        """Return what the relay is told.
+
+        The command of a secret may take `shed.egress.secrets.secretvalue.TIME` seconds.
+        """
         secrets = self.secrets.for_relay(record)
         return Orders(self.profiles_of(record), secrets, self._authority(record), self._extra_authorities())
 

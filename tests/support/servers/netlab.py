@@ -26,8 +26,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from shed.egress import netns, wire
+from shed.egress import wire
 from shed.egress.netdfiles import DECISIONS, SOCKET
+from shed.egress.network import netns
 from support.servers.netwatch import NAME_SERVER
 
 SOURCE = Path(__file__).parents[3] / "src"

@@ -9,8 +9,8 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from shed.egress.authority import Authority
-from shed.egress.signing import make_authority, sign_leaf
+from shed.egress.secrets.authority import Authority
+from shed.egress.secrets.signing import make_authority, sign_leaf
 from support.servers import tlsorigin
 from support.servers.netlab import Lab
 from support.servers.tlsorigin import PASSWORD

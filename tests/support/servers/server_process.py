@@ -21,7 +21,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from shed.config.server import parse_settings
-from shed.egress import netns
+from shed.egress.network import netns
 from shed.errors import ShedError
 from shed.progress import Progress
 from shed.server.app import Server

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
-from shed.egress import certificates
-from shed.egress.signing import make_authority
+from shed.egress.secrets import certificates
+from shed.egress.secrets.signing import make_authority
 
 
 def test_all_that_were_added_are_found(tmp_path: Path) -> None:

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from shed.egress import dial as dialling
-from shed.egress.dial import dial
+from shed.egress.relay import dial as dialling
+from shed.egress.relay.dial import dial
 
 LOOPBACK = ipaddress.ip_address("127.0.0.1")
 SIX = ipaddress.ip_address("::1")

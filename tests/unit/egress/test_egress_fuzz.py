@@ -21,14 +21,14 @@ import pytest
 from hypothesis import strategies as st
 
 from shed.egress import wire
-from shed.egress.addresses import MADE_UP
 from shed.egress.decisions import Decisions, last
-from shed.egress.names import Names
-from shed.egress.nameservice import NameService
 from shed.egress.netd import Netd
 from shed.egress.orders import Orders
-from shed.egress.policy import Policy, Profile, normal_name
-from shed.egress.refusal import _answer
+from shed.egress.relay.names import Names
+from shed.egress.relay.nameservice import NameService
+from shed.egress.relay.refusal import _answer
+from shed.egress.rules.addresses import MADE_UP
+from shed.egress.rules.policy import Policy, Profile, normal_name
 from shed.errors import ShedError, UsageError
 from support.fuzz import fuzz
 

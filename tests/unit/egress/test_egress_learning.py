@@ -10,9 +10,9 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shed.egress.learning import Learned, as_diff, as_yaml, extended
-from shed.egress.policy import Policy, Profile
-from shed.egress.suffixes import Suffixes
+from shed.egress.rules.learning import Learned, as_diff, as_yaml, extended
+from shed.egress.rules.policy import Policy, Profile
+from shed.egress.rules.suffixes import Suffixes
 
 LIST = """// a comment
 com

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shed.egress.limits import Limits, settled_path
+from shed.egress.rules.limits import Limits, settled_path
 
 
 def fits(target: str, *paths: str, method: str = "GET") -> bool:
@@ -108,6 +108,6 @@ def test_stars_are_as_in_a_shell(parts: list[str], path: str) -> None:
     """Compared with regular expressions."""
     import re
 
-    from shed.egress.limits import _is_like
+    from shed.egress.rules.limits import _is_like
 
     assert _is_like("*".join(parts), path) == bool(re.fullmatch(".*".join(map(re.escape, parts)), path))

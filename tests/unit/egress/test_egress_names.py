@@ -13,11 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shed.egress import names as names_module
-from shed.egress import nameservice
-from shed.egress.addresses import MADE_UP
-from shed.egress.names import Names
-from shed.egress.nameservice import NameService
+from shed.egress.relay import names as names_module
+from shed.egress.relay import nameservice
+from shed.egress.relay.names import Names
+from shed.egress.relay.nameservice import NameService
+from shed.egress.rules.addresses import MADE_UP
 
 
 def test_a_name_keeps_its_address() -> None:

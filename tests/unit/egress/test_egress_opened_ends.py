@@ -12,15 +12,15 @@ from typing import Any
 
 import pytest
 
-from shed.egress import opened, opening
-from shed.egress.contexts import Leaves, client_context
-from shed.egress.flow import Flow
-from shed.egress.opening import Opener
 from shed.egress.orders import Orders
-from shed.egress.policy import Profile, Verdict
-from shed.egress.secret import Secret
-from shed.egress.signing import make_authority
-from shed.egress.tlsstream import TlsStream
+from shed.egress.relay.flow import Flow
+from shed.egress.rules.policy import Profile, Verdict
+from shed.egress.secrets.secret import Secret
+from shed.egress.secrets.signing import make_authority
+from shed.egress.tls import opened, opening
+from shed.egress.tls.contexts import Leaves, client_context
+from shed.egress.tls.opening import Opener
+from shed.egress.tls.tlsstream import TlsStream
 from support.waiting import until
 
 NAME = "api.example.com"

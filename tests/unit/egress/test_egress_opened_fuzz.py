@@ -10,10 +10,10 @@ from collections.abc import Sequence
 import h11
 from hypothesis import strategies as st
 
-from shed.egress.opened import Opened
 from shed.egress.orders import Orders
-from shed.egress.policy import Profile
-from shed.egress.secret import Secret
+from shed.egress.rules.policy import Profile
+from shed.egress.secrets.secret import Secret
+from shed.egress.tls.opened import Opened
 from support.fuzz import fuzz
 
 NAME = "api.example.com"

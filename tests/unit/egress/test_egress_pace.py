@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from shed.egress.pace import Pace
+from shed.egress.relay.pace import Pace
 
 
 class Clock:

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shed.egress.addresses import PRIVATE, forbidden, private
-from shed.egress.policy import Policy, Profile, check_names, normal_name
-from shed.egress.profiles import BUILT_IN
+from shed.egress.rules.addresses import PRIVATE, forbidden, private
+from shed.egress.rules.policy import Policy, Profile, check_names, normal_name
+from shed.egress.rules.profiles import BUILT_IN
 from shed.errors import NotFoundError, UsageError
 
 

@@ -9,12 +9,12 @@ import socket
 
 import pytest
 
-from shed.egress.flow import Flow
-from shed.egress.hostports import HOST
 from shed.egress.orders import Orders
-from shed.egress.policy import Profile
-from shed.egress.profiles import BUILT_IN
-from shed.egress.remedy import remedy
+from shed.egress.relay.flow import Flow
+from shed.egress.relay.remedy import remedy
+from shed.egress.rules.hostports import HOST
+from shed.egress.rules.policy import Profile
+from shed.egress.rules.profiles import BUILT_IN
 
 OWN = Profile.parse("work", {"rules": [{"allow": "a.example.com"}]})
 

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shed.egress.orders import Opening, Orders
-from shed.egress.policy import Profile
-from shed.egress.request import Ready, Refused, prepare
-from shed.egress.secret import Secret
+from shed.egress.rules.policy import Profile
+from shed.egress.secrets.secret import Secret
+from shed.egress.tls.request import Ready, Refused, prepare
 from shed.errors import UsageError
 
 SECRET = {"name": "API", "placeholder": "placeholder-of-this", "value": "the-value", "hosts": ["api.example.com"]}

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from shed.egress import secretvalue
-from shed.egress.limits import Limits
-from shed.egress.secretstore import SecretStore, Source
-from shed.egress.secretvalue import Values
+from shed.egress.rules.limits import Limits
+from shed.egress.secrets import secretvalue
+from shed.egress.secrets.secretstore import SecretStore, Source
+from shed.egress.secrets.secretvalue import Values
 from shed.errors import DataError, NotFoundError, ShedError, UnavailableError, UsageError
 
 VALUE = "sk-a-value-that-nobody-may-see"

@@ -9,8 +9,8 @@ import pytest
 from cryptography import x509
 
 from shed.egress.orders import Orders
-from shed.egress.secret import Secret
-from shed.egress.signing import make_authority
+from shed.egress.secrets.secret import Secret
+from shed.egress.secrets.signing import make_authority
 from shed.errors import UsageError
 
 VALUE = "ghp_0123456789abcdef"

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shed.egress.secret import Secret
-from shed.egress.swap import Mask, Misplaced, Swap, unswapped
+from shed.egress.secrets.secret import Secret
+from shed.egress.tls.swap import Mask, Misplaced, Swap, unswapped
 
 VALUE, HERE = "v@lue/of+it=&%", "placeholder-of-this"
 SECRET = Secret("HERE", HERE, VALUE, ("a.example.com",))

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from shed.egress.certificates import for_guest
-from shed.egress.signing import make_authority
+from shed.egress.secrets.certificates import for_guest
+from shed.egress.secrets.signing import make_authority
 from shed.guest import configure
 from shed.guest.configure import keystores, trust
 from shed.guest.configure.request import Authority, Request

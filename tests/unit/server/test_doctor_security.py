@@ -13,7 +13,7 @@ import pytest
 
 from shed.checks import Status
 from shed.config.paths import Paths
-from shed.egress import netns
+from shed.egress.network import netns
 from shed.server.doctor import security
 from shed.server.doctor.host import Host
 from shed.server.doctor.ssh import ssh_port

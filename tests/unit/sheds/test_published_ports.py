@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from shed.api.ports import ChangePorts, PublishedPort
-from shed.egress.hostports import HostPort
+from shed.egress.rules.hostports import HostPort
 from shed.errors import ConflictError, DataError, NotFoundError, UsageError
 from shed.progress import Progress
 from shed.sheds import listeners, portcheck

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from shed.egress.secret import Secret
+from shed.egress.secrets.secret import Secret
 from shed.errors import ConflictError, NotFoundError
 from shed.progress import Progress
 from shed.sheds import metadata

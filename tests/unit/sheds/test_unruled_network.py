@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from shed.api.ports import ChangePorts
-from shed.egress import uplink
+from shed.egress.network import uplink
 from shed.errors import ConflictError, DataError, ForbiddenError, UnavailableError, UsageError
 from shed.progress import Progress
 from support.servers.world import World, create

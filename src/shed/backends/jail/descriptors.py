@@ -7,7 +7,7 @@ AGENT, MONITOR = 4, 5
 CONSOLE, MESSAGES = 6, 7
 """Pipes to the keeper; `MESSAGES` becomes the VMM's standard output."""
 NIC, NETWORK = 8, (9, 10, 11)
-"""The network card's other end, and the sockets of the namespace that it leads to: see `shed.egress.netns_setup`."""
+"""The network card's other end, and the sockets of the namespace that it leads to (`shed.egress.network.netns`)."""
 FILES = 12
 """The first of the open files that the VMM gets; the one after the last is the machine's memory, if it is a file."""
 MEMORY = "/memory"

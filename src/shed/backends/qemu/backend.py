@@ -9,7 +9,7 @@ from shed.backends.qemu.diagnostics import QemuDiagnostics
 from shed.backends.qemu.machines import PROGRAM, Machines
 from shed.backends.qemu.templates import Limits, TemplateStore
 from shed.config.paths import Paths
-from shed.egress import netns
+from shed.egress.network import netns
 
 
 class QemuBackend(Machines):

@@ -32,7 +32,7 @@ CONSOLE_FD = descriptors.CONSOLE
 dropped.
 """
 NIC_FD = descriptors.NIC
-"""The network card's other end: a TAP in the machine's network namespace, see `shed.egress.netns_setup`."""
+"""The network card's other end: a TAP in the machine's network namespace, see `shed.egress.network.netns_setup`."""
 KERNEL, INITRD = "/kernel", "/initrd"
 """What they are called in QEMU's jail."""
 AGENT_PORT = "shed.agent"

@@ -15,7 +15,7 @@ from shed.backends.base import Machine
 from shed.backends.guard import mode
 from shed.backends.jail.plan import Folder, Jail
 from shed.backends.qemu import command, launching, process, userns
-from shed.egress import netns
+from shed.egress.network import netns
 from shed.errors import BackendError
 from shed.progress import Stop
 

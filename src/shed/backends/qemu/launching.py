@@ -19,7 +19,7 @@ from shed.backends.jail import plan
 from shed.backends.jail.descriptors import FILES, NETWORK, NIC
 from shed.backends.jail.plan import Jail
 from shed.backends.qemu import command, process
-from shed.egress import netns
+from shed.egress.network import netns
 from shed.errors import BackendError
 from shed.progress import Stop
 

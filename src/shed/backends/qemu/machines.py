@@ -21,7 +21,7 @@ from pathlib import Path
 from shed.backends import mux
 from shed.backends.base import Connection, LinkError, Liveness, Machine
 from shed.backends.qemu import accel, budget, command, confined, groups, process, saving, tsc, userns
-from shed.egress import netns
+from shed.egress.network import netns
 from shed.errors import BackendError, ConflictError
 from shed.run import missing_tool
 from shed.threads import stoppable

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from shed.backends.base import Liveness
 from shed.backends.qemu import command
-from shed.egress import netns
+from shed.egress.network import netns
 from shed.errors import BackendError
 from shed.fsutil import atomic_write
 

@@ -12,8 +12,8 @@ from shed.api import egress as api
 from shed.api import endpoints
 from shed.api.base import NoBody, Nothing
 from shed.api.sheds import ShedParams
-from shed.egress.policy import Profile
-from shed.egress.profiles import BUILT_IN
+from shed.egress.rules.policy import Profile
+from shed.egress.rules.profiles import BUILT_IN
 from shed.errors import ConflictError
 from shed.server.app import Server, route
 from shed.server.call import Call, answer

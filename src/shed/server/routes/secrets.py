@@ -11,7 +11,7 @@ from shed.api import secret_endpoints as endpoints
 from shed.api import secrets as api
 from shed.api.base import NoBody, Nothing
 from shed.api.sheds import ShedParams
-from shed.egress.secretstore import StoredSecret
+from shed.egress.secrets.secretstore import StoredSecret
 from shed.errors import ConflictError
 from shed.server.app import Server, route
 from shed.server.call import Call, answer

@@ -1,0 +1,1 @@
+"""The relay of one shed: it takes connections, decides, dials, and copies."""

@@ -1,0 +1,1 @@
+"""Secrets that sheds use and never have, and the authorities by which that works."""

@@ -1,0 +1,1 @@
+"""Connections that are opened to be ruled request by request."""
