@@ -79,8 +79,8 @@ def test_a_create_is_there_or_not(world: World, deaths: Callable[[Work], Iterato
         return there
 
     seen = [(done, asyncio.run(look())) for done in deaths(work)]
-    assert seen == sorted(seen)
-    assert seen[-1] == (True, True)
+    assert seen[0] == (False, False)
+    assert seen[-1] == (True, True)  # in between both may come in turns: threads do not take their steps in one order
 
 
 def test_a_start_leaves_a_shed_that_can_be_started(world: World, deaths: Callable[[Work], Iterator[bool]]) -> None:
