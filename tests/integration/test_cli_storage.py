@@ -29,6 +29,8 @@ from shed.oci.store import LayoutStore
 from shed.sheds import metadata
 from support.images.stored import put_image, put_shed, put_snapshot
 from support.servers.fake_server import fake_server
+from support.vms.machine import ended
+from support.waiting import wait_until
 
 SHED = [sys.executable, "-m", "shed.cli.main"]
 HOUR = 3600
@@ -406,7 +408,7 @@ def test_reset_leaves_nothing(host: Host) -> None:
     assert not host.paths.socket.exists()
     assert not downloads.parent.exists()
     assert ours.exists()
-    assert not Path(f"/proc/{pid}").exists()
+    wait_until(lambda: ended(pid))
     assert "there is nothing in" in host.shed("system", "reset", "--force").stdout
 
 

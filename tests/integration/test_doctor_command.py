@@ -82,4 +82,4 @@ def test_a_host_with_nothing(environment: Environment, tmp_path: Path) -> None:
     done = doctor(environment, "--config", str(tmp_path / "bad.yaml"))
     assert (done.returncode, done.stderr) == (1, "")
     failed = [line[:24].rstrip() for line in done.stdout.splitlines()[1:] if line[25:29] == "FAIL"]
-    assert failed == ["vmm", "acceleration", "configuration", "data folders", "images"]
+    assert failed == ["vmm", "acceleration", "configuration", "data folders", "images", "egress log"]

@@ -67,6 +67,7 @@ def env(tmp_path: Path) -> Iterator[dict[str, str]]:
 def test_a_terminal_obeys_nothing_that_a_server_says(env: dict[str, str], words: tuple[str, ...], shown: str) -> None:
     """Tables, logs, progress, warnings and errors show it; no line of it looks like a line of ours."""
     with closing(Terminal()) as terminal:
+        terminal.resize(31, 400)  # so that no table is cut
         assert terminal.run(*words, env=env).wait(60) in (0, 1, 125)
         os.write(terminal.line, b"the end")
         seen = terminal.read_until(b"the end").decode()

@@ -66,7 +66,7 @@ def test_what_is_there_is_shown(machine: Machine, images: Digests) -> None:
         for content, digest in images.items()
     }
     assert shown == {
-        "base": ("user", [], "full"),
+        "base": ("config", [], "full"),
         "full": ("user", [], "full"),
         "of-shed": ("user", ["shed 'old'"], "full"),
         "of-snapshot": ("user", ["snapshot 'snap'"], "full"),

@@ -300,7 +300,13 @@ def finished(options: Options, action: str, verb: str, answer: dict[str, Any]) -
 
 def _tell_way(server: Api, options: Options) -> None:
     """With -v, say how the VM runs: what is slow may be emulated."""
-    if options.verbose and not options.json and (way := server.info().get("acceleration")):
+    if not options.verbose or options.json:
+        return
+    try:
+        way = server.info(start=False).get("acceleration")
+    except ShedError:  # the create itself has succeeded
+        return
+    if way:
         note(f"  {way}")
 
 

@@ -7,6 +7,7 @@ import stat
 import subprocess
 import tarfile
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -27,8 +28,12 @@ def written(entries: Iterable[Entry]) -> bytes:
 
 @pytest.mark.parametrize("name", TREES)
 def test_a_tree_comes_back_as_it_was(name: str) -> None:
-    """Written as a tar and read again, for each generated tree."""
-    entries = [entry for entry in TREES[name](64 << 10) if not stat.S_ISSOCK(entry.mode)]
+    """Written as a tar and read again, for each generated tree; what overlayfs notes for itself is never read."""
+    entries = [
+        replace(entry, xattrs={key: value for key, value in entry.xattrs.items() if b"trusted.overlay." not in key})
+        for entry in TREES[name](64 << 10)
+        if not stat.S_ISSOCK(entry.mode)
+    ]
     back = flatten([members(written(entries))])
     assert differences(record_entries(back), record_entries(entries)) == []
 
