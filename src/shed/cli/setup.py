@@ -8,6 +8,7 @@ from shed.cli.arguments import flag, option
 from shed.cli.command import command
 from shed.cli.connection import refuse_server
 from shed.cli.output import done
+from shed.config.images import VARIANTS
 from shed.errors import NotFoundError, UnavailableError
 from shed.terminal.output import note
 
@@ -33,7 +34,7 @@ _SBIN = "/usr/sbin:/sbin"
     "setup",
     option(
         "--image", "NAME", "the image to make: base, extensions or full", default="base",
-        choices=("base", "extensions", "full"),
+        choices=VARIANTS,
     ),
     flag("--no-doctor", "leave out the checks at the end"),
     examples=["shed setup", "shed setup --image full"],

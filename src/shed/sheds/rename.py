@@ -6,13 +6,12 @@ whoever takes hold of the shed after a crash goes on from there, or back when th
 
 from __future__ import annotations
 
-import contextlib
 import logging
 from dataclasses import replace
 
 from shed.backends.base import Liveness
 from shed.backends.interface import Backend
-from shed.errors import ConflictError
+from shed.errors import ConflictError, UsageError
 from shed.fsutil import atomic_write, fsync_dir, storage_errors
 from shed.names import check_shed_name
 from shed.sheds import metadata
@@ -63,10 +62,13 @@ def go_on(folders: Folders, others: Folders) -> None:
 
 
 def new_name(folders: Folders) -> str | None:
-    """Return the name that a shed was about to get; None when it was not."""
-    with contextlib.suppress(OSError, ValueError):
-        return check_shed_name(folders.renaming.read_text())
-    return None
+    """Return the name that a shed was about to get; None when it was not, its own when the note makes no sense."""
+    try:
+        return check_shed_name(folders.renaming.read_text(errors="replace"))
+    except FileNotFoundError:
+        return None
+    except (OSError, UsageError):
+        return folders.name
 
 
 def _finish(folders: Folders, to: Folders) -> metadata.Record:

@@ -152,13 +152,14 @@ def test_a_rename_is_done_or_not(world: World) -> None:
     assert {name for _, name in seen} == {"dev", "new"}
 
 
-async def test_a_rename_that_was_cut_short_gives_way(world: World) -> None:
-    """When the new name was taken in the meantime, the shed keeps its own."""
+@pytest.mark.parametrize("note", ["new", "", "../up", "\xff"])
+async def test_a_rename_that_was_cut_short_gives_way(world: World, note: str) -> None:
+    """When the new name was taken in the meantime, or the note of it makes no sense, the shed keeps its own."""
     async with world.manager() as manager:
         await create(manager, "dev")
         await manager.stop("dev", Progress())
         await create(manager, "new")
-        folders.Folders(world.paths, "dev").renaming.write_text("new")
+        folders.Folders(world.paths, "dev").renaming.write_text(note)
     async with world.manager() as manager:
         await until(lambda: not folders.leftovers(world.paths))
         assert sorted(shed["name"] for shed in manager.catalog.list()[0]) == ["dev", "new"]
