@@ -20,7 +20,8 @@ SHED = Path(sys.executable).with_name("shed")
 ARCHIVES = HERE / ".cache/images"
 _PACKAGE = Path(shed.__file__).parent
 CODE = (
-    *sorted(_PACKAGE.joinpath("images").glob("recipe*")),
+    _PACKAGE / "images/recipe.py",
+    _PACKAGE / "images/recipe-clean",
     *sorted(_PACKAGE.joinpath("oci").glob("*.py")),
 )
 
