@@ -38,10 +38,10 @@ def test_a_file_survives_stop_and_start(machine: Machine) -> None:
     assert 1.8 * (1 << 20) < size <= 2 << 20  # the file system grew to the size asked for
     console = machine.data / "instances/dev/console.log"
     machine.shed("exec", "dev", "--", "sh", "-c", "seq 100 > /dev/console; echo first > /dev/console")
-    wait_until(lambda: b"first" in console.read_bytes())
+    wait_until(lambda: b"first\r\n" in console.read_bytes())
     machine.shed("system", "prune", "--logs", "--log-tail-bytes", "50", "--force")
     machine.shed("exec", "dev", "--", "sh", "-c", "echo second > /dev/console")
-    wait_until(lambda: b"second" in console.read_bytes())
+    wait_until(lambda: b"second\r\n" in console.read_bytes())
     assert console.stat().st_size < 100
     assert console.read_bytes().endswith(b"100\r\nfirst\r\nsecond\r\n")  # cut in place, while QEMU has it open
     machine.shed("stop", "dev")
