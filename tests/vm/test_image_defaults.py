@@ -1,5 +1,6 @@
 """How an image wants its commands to be run is how they run, until somebody says otherwise."""
 
+import contextlib
 import io
 import tarfile
 from collections.abc import Iterator
@@ -83,3 +84,24 @@ def test_an_image_whose_user_is_not_there(machine: Machine, tmp_path: Path) -> N
     assert refused.returncode == 125
     assert "no user 'ghost' in this image, whom it names as the user of commands" in refused.stderr.decode()
     assert machine.shed("exec", "--user", "shed", "one", "--", "id", "-un") == "shed\n"
+
+
+def test_the_shed_has_variables_of_its_own(machine: Machine, tmp_path: Path) -> None:
+    """In commands and login shells, at the first start and the next.  They win over the image's, a command's over them.
+
+    No process of the server has a value among its words, and its log has none.
+    """
+    built(machine, tmp_path, "go", LAYER, Env=[f"PATH={PATH}", "GOPATH=/go"])
+    (tmp_path / "env").write_text("GOPATH=/file\nTWO=two words\n")
+    machine.shed("create", "dev", "--image", "go", "-e", "TOKEN=nobody-sees-this", "--env-file", str(tmp_path / "env"))
+    script = 'echo "$GOPATH $TWO $TOKEN $SHED_NAME"'
+    for _ in range(2):
+        for words in (("sh", "-c", script), ("bash", "-lc", script)):
+            assert machine.shed("exec", "dev", "--", *words) == "/file two words nobody-sees-this dev\n"
+        assert machine.shed("exec", "dev", "-e", "GOPATH=/mine", "--", "sh", "-c", "echo $GOPATH") == "/mine\n"
+        machine.shed("stop", "dev")
+        machine.shed("start", "dev")
+    assert machine.show("dev")["env"] == ["GOPATH", "TOKEN", "TWO"]
+    for place in (*Path("/proc").glob("[0-9]*/cmdline"), *machine.data.glob("logs/*"), *machine.data.rglob("console*")):
+        with contextlib.suppress(OSError):  # a process that has just ended
+            assert b"nobody-sees-this" not in place.read_bytes(), place

@@ -22,6 +22,9 @@ NetworkKind = Literal["relay", "nic"]
 LabelKey = Annotated[str, Meta(min_length=1, max_length=63, pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$(?!\n)")]
 LabelValue = Annotated[str, Meta(max_length=255)]
 Labels = Annotated[dict[LabelKey, LabelValue], Meta(max_length=64)]
+VariableName = Annotated[str, Meta(min_length=1, max_length=255, pattern=r"^[^=\s\x00]+$(?!\n)")]
+VariableValue = Annotated[str, Meta(max_length=64 << 10, pattern=r"^[^\x00]*$(?!\n)")]
+Variables = Annotated[dict[VariableName, VariableValue], Meta(max_length=1000)]
 PortText = Annotated[str, says("`[ADDRESS:][PORT:]SHEDPORT`; without a port, or with 0, a free one is chosen.")]
 HostPortText = Annotated[str, says("`PORT[:SHEDPORT]`: a port of the host, and its number in the shed.")]
 _COLD = "Boot the VM, whatever it could be restored from."
@@ -57,6 +60,10 @@ class Shed(PartialAnswer, kw_only=True, frozen=True):
     ] = []
     host_ports: Annotated[list[str], says("Ports of the host that it reaches: `PORT:SHEDPORT`.", optional=True)] = []
     secrets: Annotated[list[str], says("Names of the secrets that are put into its requests.", optional=True)] = []
+    env: Annotated[
+        list[str],
+        says("Names of the environment variables that it was given; their values are not told.", optional=True),
+    ] = []
     network: Annotated[str, says("`relay`, or `nic`: no rule is asked about what it reaches.", optional=True)] = ""
     boot: Annotated[
         str, says("How its VM came up: `warm` or `cold`.  In the answer to a create or a start.", optional=True)
@@ -118,6 +125,14 @@ class CreateShed(Body, kw_only=True, frozen=True, forbid_unknown_fields=True):
     labels: Annotated[Labels | None, says("What to note of it: texts by name.  They mean nothing to the server.")] = (
         None
     )
+    env: Annotated[
+        Variables | None,
+        says(
+            "Environment variables of all its commands and logins, for as long as it lives; 128 KiB in all.  They win "
+            "over those of its image and of the server, and one that a command is given wins over them.",
+            secret=True,
+        ),
+    ] = None
     egress: Annotated[
         list[str] | None,
         says("Names of the egress profiles that rule what it reaches; an empty list: nothing."),

@@ -121,39 +121,15 @@ def _set_flag(flag: str, request: Request) -> None:
 
 def _set_value(option: str, value: str, request: Request) -> None:
     if option == "env":
-        request.env += _variable(value, f"--env {value}")
+        from shed.cli.variables import variable
+
+        request.env += variable(value, f"--env {value}")
     elif option == "env-file":
-        request.env += _read_variables(value)
+        from shed.cli.variables import read_variables
+
+        request.env += read_variables(value)
     else:
         setattr(request, option, value)
-
-
-def _variable(text: str, what: str) -> list[str]:
-    """Return ``KEY=VALUE`` for that or for a KEY of our own environment; nothing when it is not set there."""
-    key, equals, _ = text.partition("=")
-    if not key or any(letter.isspace() for letter in key):
-        raise UsageError(f"{what} is not KEY=VALUE", hint="write KEY=VALUE, or KEY for its value here")
-    if equals:
-        return [text]
-    value = os.environ.get(key)
-    return [] if value is None else [f"{key}={value}"]
-
-
-def _read_variables(path: str) -> list[str]:
-    """Return the variables in a file, as docker reads it: nothing in it is quoted or replaced."""
-    try:
-        with open(path, encoding="utf-8") as file:
-            lines = [line.strip("\r\n").lstrip() for line in file]
-    except OSError as error:
-        raise UsageError(f"cannot read {path}: {error.strerror}", hint="check the path") from None
-    except UnicodeDecodeError:
-        raise UsageError(f"{path} is not UTF-8 text", hint="a line is KEY=VALUE or KEY") from None
-    return [
-        variable
-        for number, line in enumerate(lines, 1)
-        if line and not line.startswith("#")
-        for variable in _variable(line, f"{path}, line {number}")
-    ]
 
 
 def exec_command(words: list[str], options: Options) -> int:

@@ -77,6 +77,18 @@ FORCE = flag("--force", "start it even when the host is short of memory")
         "port of the server's machine that the shed reaches as host.shed.internal; can be repeated",
         repeat=True,
     ),
+    option(
+        "-e, --env",
+        "KEY[=VALUE]",
+        "environment variable of all commands and logins in the shed, without =VALUE as it is here; can be repeated",
+        repeat=True,
+    ),
+    option(
+        "--env-file",
+        "FILE",
+        "set the variables in this file: a KEY=VALUE or KEY on each line; # begins a comment; can be repeated",
+        repeat=True,
+    ),
     option("--secret", "NAME", "secret that the shed may use; can be repeated; see `shed secret`", repeat=True),
     option("--timeout", "TIME", "give up after this time (default: 10m)", convert=values.duration),
     COLD,
@@ -87,6 +99,11 @@ FORCE = flag("--force", "start it even when the host is short of memory")
 def create(args: Any, options: Options) -> int:
     """Create a shed from an image and start it."""
     server = client(options)
+    env = None
+    if args.env or args.env_file:
+        from shed.cli.variables import given
+
+        env = given(args)
     folder, mode = (None, None) if args.local_dir is None else local_dir(args.local_dir, server)
     with _undone(server, args.name, options), shown(options) as sink:
         shed = server.create(
@@ -102,6 +119,7 @@ def create(args: Any, options: Options) -> int:
             host_ports=args.host_port or None,
             secrets=args.secret or None,
             network=args.network,
+            env=env,
             labels=_labels(args.label),
             timeout=args.timeout or create_timeout(options),
             cold=args.cold,

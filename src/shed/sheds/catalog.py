@@ -182,6 +182,8 @@ def _view(
     }
     if record.local_dir is None:
         del shed["local_dir_mode"]
+    if record.variables:
+        shed["env"] = sorted(record.variables)
     if starting:
         shed["status"] = "starting"
     elif liveness is Liveness.NOT_OURS and not folders.upper.exists():

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from shed.api.sheds import MAX_WAIT, CreateShed
@@ -28,12 +28,15 @@ from shed.sheds.folders import Folders
 from shed.sheds.image_settings import ImageSettings
 from shed.sheds.portspec import Published
 from shed.sheds.warm import WarmStart
+from shed.sizes import format_size
 from shed.threads import in_thread, stoppable
 
 if TYPE_CHECKING:
     from shed.images.resolve import BootImage
 
 log = logging.getLogger(__name__)
+_MOST_VARIABLES = 128 << 10
+"""Bytes of all environment variables of a shed: the record that has them is read at each start."""
 Resolve = Callable[[str], "BootImage"]
 Ensure = Callable[[str, Progress, Stop], str]
 """Has an image here, pulling it if need be, and returns what to resolve."""
@@ -43,23 +46,12 @@ Ensure = Callable[[str, Progress, Stop], str]
 class Plan:
     """A checked request, with the defaults filled in."""
 
-    name: str
-    image: str
-    cpus: int
-    memory_mb: int
-    upper_size_bytes: int
-    local_dir: str | None
-    local_dir_mode: str
-    labels: dict[str, str] | None
+    record: metadata.Record
+    """What it comes to; what only the image tells is still to be filled in."""
     wait: float
     cold: bool
     force: bool
     trust_kernel: bool
-    egress: list[str]
-    ports: list[Published]
-    host_ports: list[HostPort]
-    secrets: list[str]
-    network: str
 
 
 def plan(request: CreateShed, settings: Settings) -> Plan:
@@ -77,27 +69,37 @@ def plan(request: CreateShed, settings: Settings) -> Plan:
         raise UsageError(
             f"a timeout of {wait:g} s is not possible", hint=f"choose more than 0, and {MAX_WAIT:g} at most"
         )
-    return Plan(
-        check_shed_name(request.name),
-        settings.default_image if request.image is None else request.image,
-        cpus,
-        memory_mb,
-        upper.check_upper_size(
+    record = metadata.Record(
+        name=check_shed_name(request.name),
+        created_at="",
+        image=settings.default_image if request.image is None else request.image,
+        lower_digest="",
+        backend="",
+        cpus=cpus,
+        memory_mb=memory_mb,
+        upper_size_bytes=upper.check_upper_size(
             settings.default_upper_size if request.upper_size_bytes is None else request.upper_size_bytes
         ),
-        None if request.local_dir is None else workspace.check_local_dir(request.local_dir),
-        workspace.check_mode(request.local_dir_mode, request.local_dir),
-        request.labels or None,
-        wait,
-        request.cold,
-        request.force,
-        request.trust_kernel,
-        list(settings.egress_default if request.egress is None else dict.fromkeys(request.egress)),
-        [Published.parse(text) for text in request.ports or ()],
-        [HostPort.parse(text) for text in request.host_ports or ()],
-        list(dict.fromkeys(request.secrets or ())),
-        nic.checked(request, settings),
-    )
+        local_dir=None if request.local_dir is None else workspace.check_local_dir(request.local_dir),
+        local_dir_mode=workspace.check_mode(request.local_dir_mode, request.local_dir),
+        labels=request.labels or None,
+        variables=_variables(request),
+        egress=list(settings.egress_default if request.egress is None else dict.fromkeys(request.egress)),
+        secrets=list(dict.fromkeys(request.secrets or ())) or None,
+        network=nic.checked(request, settings),
+    ).with_ports(map(Published.parse, request.ports or ()), map(HostPort.parse, request.host_ports or ()))
+    return Plan(record, wait, request.cold, request.force, request.trust_kernel)
+
+
+def _variables(request: CreateShed) -> dict[str, str] | None:
+    """Return the environment variables that a shed is to have.  Raises `UsageError` when they are too long together."""
+    found = request.env or {}
+    if sum(len(f"{key}={value}".encode()) for key, value in found.items()) > _MOST_VARIABLES:
+        raise UsageError(
+            f"the environment variables have more than {format_size(_MOST_VARIABLES)} together",
+            hint="put what is long into a file: shed cp",
+        )
+    return found or None
 
 
 async def create(
@@ -117,24 +119,24 @@ async def create(
     On failure nothing is left.
     """
     if folders.instance.exists():
-        raise exists(wanted.name)
+        raise exists(wanted.record.name)
     if folders.upper.parent.exists():
         raise ConflictError(
             f"{folders.upper.parent} holds a writable layer that belongs to no shed",
             code="UPPER_EXISTS",
             hint="move it away if it is precious, or remove it",
         )
-    progress.phase("image", f"image {wanted.image}")
+    progress.phase("image", f"image {wanted.record.image}")
     here = (
-        wanted.image
+        wanted.record.image
         if ensure is None
-        else await stoppable(lambda stop: ensure(wanted.image, progress, stop), progress.abandoned, long=True)
+        else await stoppable(lambda stop: ensure(wanted.record.image, progress, stop), progress.abandoned, long=True)
     )
     if wanted.trust_kernel:
         await in_thread(_trust, folders, here)
     image = await in_thread(resolve, here)
     async with (
-        admission.admitted(wanted.name, wanted.memory_mb, new=True, force=wanted.force),
+        admission.admitted(wanted.record.name, wanted.record.memory_mb, new=True, force=wanted.force),
         AsyncExitStack() as undo,
     ):
         progress.phase("reserve")
@@ -142,7 +144,7 @@ async def create(
         await in_thread(_reserve, folders, wanted, image.digest, resolve)
 
         progress.phase("upper", "cloning the writable layer")
-        await in_thread(_make_upper, folders, image, wanted.upper_size_bytes)
+        await in_thread(_make_upper, folders, image, wanted.record.upper_size_bytes)
 
         progress.phase("metadata")
         record = await in_thread(_save_record, folders, image, wanted, backend.name)
@@ -194,7 +196,7 @@ def _reserve(folders: Folders, wanted: Plan, digest: str, resolve: Resolve) -> N
     """
     with unpruned(folders.images):
         resolve(digest)
-        folders.reserve(metadata.Marker(wanted.name, wanted.image, digest, metadata.now()))
+        folders.reserve(metadata.Marker(wanted.record.name, wanted.record.image, digest, metadata.now()))
 
 
 def _make_upper(folders: Folders, image: BootImage, size: int) -> None:
@@ -204,26 +206,14 @@ def _make_upper(folders: Folders, image: BootImage, size: int) -> None:
 def _save_record(folders: Folders, image: BootImage, wanted: Plan, backend: str) -> metadata.Record:
     uid, gid = (
         workspace.guest_owner(image.root, ImageSettings.of(image.config).user)
-        if wanted.local_dir is not None
+        if wanted.record.local_dir is not None
         else (0, 0)
     )
-    record = metadata.Record(
-        name=wanted.name,
+    record = replace(
+        wanted.record,
         created_at=metadata.now(),
-        image=wanted.image,
         lower_digest=image.digest,
         backend=backend,
-        cpus=wanted.cpus,
-        memory_mb=wanted.memory_mb,
-        upper_size_bytes=wanted.upper_size_bytes,
-        local_dir=wanted.local_dir,
-        local_dir_mode=wanted.local_dir_mode,
-        labels=wanted.labels,
-        egress=wanted.egress,
-        network=wanted.network,
-        ports=[str(port) for port in wanted.ports] or None,
-        host_ports=[str(port) for port in wanted.host_ports] or None,
-        secrets=wanted.secrets or None,
         guest_uid=uid,
         guest_gid=gid,
     )

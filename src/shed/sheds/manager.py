@@ -134,20 +134,21 @@ class Manager:
         On failure nothing is left.
         """
         wanted = plan(request, self._settings)
-        await in_thread(self.egress.check, wanted.egress)
-        await in_thread(self.ports.check, wanted.name, wanted.ports, wanted.host_ports)
-        await in_thread(self.terms.secrets.check, wanted.secrets)
-        entry = self._entry(wanted.name)
+        record = wanted.record
+        await in_thread(self.egress.check, record.egress_profiles)
+        await in_thread(self.ports.check, record.name, record.published, record.open_host_ports)
+        await in_thread(self.terms.secrets.check, record.secrets or ())
+        entry = self._entry(record.name)
         if entry.doing == "create":
             raise ConflictError(
-                f"shed {wanted.name!r} is being created", code="SHED_ALREADY_EXISTS", hint="choose another name"
+                f"shed {record.name!r} is being created", code="SHED_ALREADY_EXISTS", hint="choose another name"
             )
         async with (
-            self._holding(wanted.name, "create") as (folders, link),
-            self.ports.held(wanted.name, wanted.ports) as ports,
+            self._holding(record.name, "create") as (folders, link),
+            self.ports.held(record.name, record.published) as ports,
         ):
             record, booted = await create(
-                replace(wanted, ports=ports),
+                replace(wanted, record=record.with_ports(ports, record.open_host_ports)),
                 folders,
                 self._backend,
                 self._resolve,

@@ -10,7 +10,7 @@ import json
 import os
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import MISSING, asdict, dataclass, fields, replace
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,8 @@ class Record:
     """One of `shed.backends.base.SHARE_MODES`."""
     labels: dict[str, str] | None = None
     """What its user noted of it; None for nothing."""
+    variables: dict[str, str] | None = field(default=None, repr=False)
+    """Environment variables of all its commands; None for none.  Their values are nobody else's business."""
     egress: list[str] | None = None
     """Names of the profiles that rule what it reaches; None, in a record of an earlier version: those of `EGRESS`."""
     ports: list[str] | None = None
@@ -225,16 +227,16 @@ def _parse(kind: type[Any], values: dict[str, Any], path: Path) -> Any:
         "list[str] | None": (list, type(None)),
     }
     found = {}
-    for field in fields(kind):
-        if field.name in values:
-            value = values[field.name]
+    for member in fields(kind):
+        if member.name in values:
+            value = values[member.name]
             texts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
             wrong = isinstance(value, bool) or not all(isinstance(text, str) for text in texts)
-            if wrong or not isinstance(value, types[str(field.type)]):
-                raise _damaged(path, f"{field.name} is not {str(field.type).removesuffix(' | None')}")
-            found[field.name] = value
-        elif field.default is MISSING:
-            raise _damaged(path, f"{field.name} is missing")
+            if wrong or not isinstance(value, types[str(member.type)]):
+                raise _damaged(path, f"{member.name} is not {str(member.type).removesuffix(' | None')}")
+            found[member.name] = value
+        elif member.default is MISSING:
+            raise _damaged(path, f"{member.name} is missing")
     return kind(**found)
 
 

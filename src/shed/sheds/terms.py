@@ -48,7 +48,7 @@ class Terms:
         pems = list(self._extra_authorities())
         if (own := self._authority(record)) is not None:
             pems.append(own.certificate)
-        variables = {**self._environment, **self.secrets.environment(record)}
+        variables = {**self._environment, **self.secrets.environment(record), **(record.variables or {})}
         return Outfit(variables, [certificates.for_guest(pem) for pem in pems])
 
     async def equip(self, record: Record) -> Outfit:

@@ -110,6 +110,7 @@ class AsyncApi(AsyncAccessApi, AsyncNetworkApi, AsyncSecretsApi):
         local_dir: str | None = None,
         local_dir_mode: str | None = None,
         labels: dict[str, str] | None = None,
+        env: dict[str, str] | None = None,
         egress: list[str] | None = None,
         ports: list[str] | None = None,
         host_ports: list[str] | None = None,
@@ -124,8 +125,9 @@ class AsyncApi(AsyncAccessApi, AsyncNetworkApi, AsyncSecretsApi):
         """Create and start a shed; what is None is the server's to choose.
 
         `local_dir` is an absolute path on the server's machine, `local_dir_mode` one of ``rw``, ``ro`` and ``git-rw``,
-        `labels` are short texts by name, kept with the shed and shown with it, `egress` are the names of the profiles
-        that rule what it reaches, `ports` and `host_ports` as for `change_ports`,
+        `labels` are short texts by name, kept with the shed and shown with it, `env` variables of all its commands,
+        `egress` are the names of the profiles that rule what it reaches,
+        `ports` and `host_ports` as for `change_ports`,
         `secrets` the names of secrets that it may use (that needs the right to administer),
         `network` is ``nic`` for one that no rule is asked about,
         `timeout` the seconds after which the server gives up and undoes all.  `cold` has its VM booted, whatever it
@@ -145,6 +147,7 @@ class AsyncApi(AsyncAccessApi, AsyncNetworkApi, AsyncSecretsApi):
             host_ports=host_ports,
             secrets=secrets,
             network=network,
+            env=env,
             labels=labels,
             timeout=timeout,
             cold=cold,

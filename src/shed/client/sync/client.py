@@ -55,6 +55,7 @@ class Client:
         local_dir: str | os.PathLike[str] | None = None,
         local_dir_mode: str | None = None,
         labels: dict[str, str] | None = None,
+        env: dict[str, str] | None = None,
         egress: list[str] | None = None,
         ports: list[str] | None = None,
         host_ports: list[str] | None = None,
@@ -70,10 +71,11 @@ class Client:
 
         Without `name` it gets one of its own.  `local_dir` is a folder of the server's machine, mounted at
         ``/workspace``, which may be written (`local_dir_mode` ``rw``), also git's settings and hooks (``git-rw``), or
-        only read (``ro``).  `labels` are short texts by name.  `egress` names the profiles that rule what it reaches,
-        `secrets` those that it may use.  `ports` are ports of the server's machine that lead into it
-        (``[ADDRESS:][PORT:]SHEDPORT``), `host_ports` those that it reaches (``PORT[:SHEDPORT]``).  With `network`
-        ``nic`` no rule is asked.  What is None is the server's to choose.  After `timeout` seconds all is undone.
+        only read (``ro``).  `labels` are short texts by name, `env` are environment variables of all its commands.
+        `egress` names the profiles that rule what it reaches, `secrets` those that it may use.  `ports` are ports of
+        the server's machine that lead into it (``[ADDRESS:][PORT:]SHEDPORT``), `host_ports` those that it reaches
+        (``PORT[:SHEDPORT]``).  With `network` ``nic`` no rule is asked.  What is None is the server's to choose.  After
+        `timeout` seconds all is undone.
         `cold` boots its VM, `force` starts it on a host that is short of memory, too, `trust_kernel` lets the image's
         kernel boot there from then on.
         """
@@ -92,6 +94,7 @@ class Client:
                 host_ports=host_ports,
                 secrets=secrets,
                 network=network,
+                env=env,
                 labels=labels,
                 timeout=timeout,
                 cold=cold,
