@@ -138,7 +138,8 @@ class Control:
         if self._shed.phase != state.READY:
             raise RefusedError("NOT_CONFIGURABLE", f"this machine is {self._shed.phase}")
         variables = texts(request, "variables")
-        self._shed.outfit = {**trust.install(authorities(request)), **variables}
+        outfit = {**trust.install(authorities(request)), **variables}
+        self._shed.equip_later(lambda: outfit)
         return {}
 
     async def _health(self, _request: Answer) -> Answer:

@@ -160,7 +160,7 @@ class Session:
             self._process = await process.start(
                 self._loop,
                 commands,
-                env=command_environment(user, {**state.env, **state.outfit}, request.env),
+                env=command_environment(user, {**state.env, **state.outfit()}, request.env),
                 user=user,
                 folders=starting_folders(request.folder, [] if request.at_home else state.folders, user),
                 stdio=theirs,

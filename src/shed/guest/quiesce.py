@@ -24,6 +24,7 @@ def quiesce(loop: Loop, places: Places, network: Network | None) -> Network | No
     import gc
 
     from shed.guest import exec, listen, poweroff, process, proxy, terminal  # noqa: A004, F401
+    from shed.guest.configure import keystores  # noqa: F401
 
     prepare(loop, places)
     has_network = network is not None and set_up_network(loop, network)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Protocol
 
     from shed.guest.configure.request import Network
@@ -36,8 +37,8 @@ class State:
         self.no_user = ""
         """Why commands have to say whom they run as: empty when `user` is who they run as."""
         self.env: dict[str, str] = {}
-        self.outfit: dict[str, str] = {}
-        """Variables that may change: they win over `env`."""
+        self._outfit: dict[str, str] = {}
+        self._make_outfit: Callable[[], dict[str, str]] | None = None
         self.folders = ["/workspace"]
         """Where commands start, best first."""
         self.init = "agent"
@@ -53,6 +54,21 @@ class State:
         self.arrived: dict[int, Watch] = {}
         """Connections that came to a listener and wait for the host, by number."""
         self.arrivals = 0
+
+    def equip_later(self, make: Callable[[], dict[str, str]]) -> None:
+        """Put off making what `outfit` returns until `equip`, or the next command."""
+        self._make_outfit = make
+
+    def equip(self) -> None:
+        """Do what was put off, if anything was.  Raises what it does; the outfit stays as it was then."""
+        make, self._make_outfit = self._make_outfit, None
+        if make is not None:
+            self._outfit = make()
+
+    def outfit(self) -> dict[str, str]:
+        """Return the variables that may change: they win over `env`."""
+        self.equip()
+        return self._outfit
 
     def runs_commands(self) -> bool:
         """Return whether commands can run.

@@ -11,7 +11,8 @@ import os
 import time
 
 from shed.guest import syscalls, users
-from shed.guest.configure import disks, identity, mounts, overlay
+from shed.guest.configure import disks, identity, mounts, overlay, trust
+from shed.guest.configure.request import Authority
 from shed.guest.tasks import Event
 
 TYPE_CHECKING = False
@@ -62,6 +63,7 @@ def _start(places: Places) -> None:
     overlay.enter(places)
     identity.set_hostname("rehearsal")
     identity.settle("", "rehearsal")
+    trust.install([Authority({"id": "rehearsal", "pem": "rehearsal", "subject": "rehearsal"})])
     mounts.make_workspace("/workspace", [], users.default_user("", "shed")[0])
     if os.waitpid(os.posix_spawn(_BUSYBOX, ["busybox", "true"], {}, setsid=True), 0)[1]:
         raise OSError(f"{_BUSYBOX} true failed")

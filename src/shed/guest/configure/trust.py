@@ -59,8 +59,7 @@ def install(wanted: list[Authority], root: str = "") -> dict[str, str]:
     gone = [authority for authority in recorded if authority.id not in known]
     if not wanted and not gone:
         return {}
-    settled = known == {authority.id for authority in recorded}
-    if not settled:
+    if known != {authority.id for authority in recorded}:
         _record(root, [*wanted, *gone])  # before anything is done: a start may be cut off
     bundle = _edit_bundles(root, wanted, gone)
     _edit_source(root, wanted, gone)
@@ -68,9 +67,10 @@ def install(wanted: list[Authority], root: str = "") -> dict[str, str]:
 
     keystores.edit(wanted, gone, root)
     pems = "".join(authority.pem for authority in wanted)
-    steps.make_folder(f"{root}/{_OURS}".rpartition("/")[0])
-    steps.write_file(f"{root}/{_OURS}", pems)
-    if not settled:
+    if steps.read_file(f"{root}/{_OURS}") != pems:
+        steps.make_folder(f"{root}/{_OURS}".rpartition("/")[0])
+        steps.write_file(f"{root}/{_OURS}", pems)
+    if gone:
         _record(root, wanted)
     if not wanted:
         return {}
