@@ -19,6 +19,7 @@ NAMES = (
     "access",
     "connect",
     "egress",
+    "clients",
     "opened",
     "hostile",
 )

@@ -1,54 +1,37 @@
 """The relay beside QEMU's user network, by two cards of one guest, and what the relay takes for many sheds.
 
 The guest is a bare one: the boot kit's kernel and interpreter, and a client that asks a server on this machine's
-loopback, in turn by each card.  ``SHED_BENCH_MIB`` is the size of a transfer, 64 without it.
+loopback, in turn by each card.  ``SHED_BENCH_MIB`` is the size of a transfer, 64 without it; ``SHED_BENCH_RUNS`` how
+often each is done, 5 times without it; ``SHED_BENCH_PARTS`` which ones, such as ``small,parallel``.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
-import shutil
-import socket
-import stat
 import statistics
-import struct
 import subprocess
 import sys
 import tempfile
 import time
-from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
+from benchmarks.harness import Sample, paired, show
+from benchmarks.twocards import PYTHON, USER_HOST, Program, give, measure, pid_of, processor, relay
 from benchmarks.world import world
-from shed.backends.qemu import accel, command, tsc
 from shed.egress.network import netns
 from shed.egress.orders import Orders
-from shed.egress.process import NetdProcess
 from shed.egress.rules.hostports import HOST, HostPort
 from shed.egress.rules.profiles import BUILT_IN
-from shed.entries import Entry
-from shed.images.bootkit.initrd import write_cpio
 
 _MIB = int(os.environ.get("SHED_BENCH_MIB", "64"))
-_RUNS, _SMALL, _PARALLEL = 5, 200, 200
+_RUNS = int(os.environ.get("SHED_BENCH_RUNS", "5"))
+_PARTS = os.environ.get("SHED_BENCH_PARTS", "rest,small,download,upload,parallel").split(",")
+_BLOCK, _PARALLEL = 200, 200
+"""Small exchanges in a block, of which each has percentiles of its own; downloads at once."""
 _SHEDS = (1, 10, 50)
 _IDLE = 5.0
-_INIT = f"""#!/bin/busybox sh
-b=/bin/busybox
-$b mkdir -p /proc /dev /rt /etc
-$b mount -t proc proc /proc; $b mount -t devtmpfs dev /dev
-cd /modules; for m in $($b cat early) failover.ko net_failover.ko virtio_net.ko; do $b insmod $m; done
-until $b mount -t erofs -o ro /dev/vda /rt; do $b sleep 0.1; done
-$b ip link set lo up
-$b ip addr add {netns.ADDRESS} dev eth0; $b ip link set eth0 up; $b ip route add default via {netns.DNS}
-$b ip addr add 10.0.3.15/24 dev eth1; $b ip link set eth1 up
-echo nameserver {netns.DNS} > /etc/resolv.conf
-/rt/lib/ld-linux-x86-64.so.2 --library-path /rt/lib /rt/bin/python3 -ISB /client.py
-$b poweroff -f
-"""
 _SERVER = """
 import os, socket, sys, tempfile, threading
 most = int(sys.argv[1])
@@ -78,8 +61,8 @@ while True:
 """
 _CLIENT = """
 import select, socket, time
-PORT, SIZE, RUNS, SMALL, PARALLEL = {numbers}
-WAYS = {{"relay": (socket.gethostbyname("{host}"), PORT), "user": ("10.0.3.2", PORT)}}
+PORT, SIZE, RUNS, BLOCK, PARALLEL, PARTS = {numbers}
+WAYS = {{way: (socket.gethostbyname(host), PORT) for way, host in zip(("relay", "user"), {hosts})}}
 buffer = bytearray(1 << 20)
 def get(where, size):
     with socket.create_connection(where) as sock:
@@ -125,109 +108,52 @@ def measure(name, runs, work, *more):
             seconds = time.perf_counter() - start
             if run >= 0:
                 print("BENCH", "end", name, way, seconds, flush=True)
-measure("small", SMALL, get, 5)
-measure("download", RUNS, get, SIZE)
-measure("upload", RUNS, put, SIZE)
-measure("parallel", RUNS, parallel, SIZE // PARALLEL)
+for name, *work in (
+    ("small", RUNS * BLOCK, get, 5),
+    ("download", RUNS, get, SIZE),
+    ("upload", RUNS, put, SIZE),
+    ("parallel", RUNS, parallel, SIZE // PARALLEL),
+):
+    if name in PARTS:
+        measure(name, *work)
 """
 
 
 def main() -> None:
     """Compare, and print what the relay takes for 1, 10 and 50 sheds."""
-    for sheds in _SHEDS:
+    for sheds in _SHEDS if "rest" in _PARTS else ():
         _print_rest(sheds)
-    with world() as data:
-        seconds, burnt = _measure(data)
+    parts = [part for part in _PARTS if part != "rest"]
+    if not parts:
+        return
+    with world() as data, _server() as port:
+        client = _CLIENT.format(numbers=(port, _MIB << 20, _RUNS, _BLOCK, _PARALLEL, parts), hosts=(HOST, USER_HOST))
+        orders = Orders((BUILT_IN["internet"],), host_ports=(HostPort(port, port),))
+        expected = sum(_RUNS * (_BLOCK if part == "small" else 1) for part in parts)
+        found = measure(data, orders, Program(f"{PYTHON} /client.py", {"client.py": client}), expected)
+    if "small" in parts:
+        for percent in (50, 99):
+            relay, user = (_percentiles(found.seconds["small", way], percent) for way in ("relay", "user"))
+            title = f"connect and one small answer, p{percent} of {_BLOCK} (a thousand)"
+            show(title, "relay", "user network", paired(relay, user))
+        each = found.burnt["small"] / len(found.seconds["small", "relay"])
+        print(f"  the relay's processor: {each * 1e3:.2f} ms each", flush=True)
     for name, title in (
-        ("small", "connect and one small answer"),
         ("download", f"download of {_MIB} MiB"),
         ("upload", f"upload of {_MIB} MiB"),
         ("parallel", f"{_PARALLEL} downloads at once, {_MIB} MiB together"),
     ):
-        relay, user = seconds[name, "relay"], seconds[name, "user"]
-        ratio = statistics.median(one / other for one, other in zip(relay, user, strict=True))
-        a, b = statistics.median(relay), statistics.median(user)
-        print(f"{title}: relay {a:.4f} s, user network {b:.4f} s, ratio {ratio:.2f}", flush=True)
-        if name == "small":
-            a, b = statistics.quantiles(relay, n=100)[-1], statistics.quantiles(user, n=100)[-1]
-            print(f"  p99: relay {a:.4f} s, user network {b:.4f} s, ratio {a / b:.2f}", flush=True)
-        else:
-            print(f"  {_MIB / a:.0f} and {_MIB / b:.0f} MiB/s; the relay's processor: {burnt[name] / sum(relay):.0%}")
+        if name in parts:
+            result = found.compared(name)
+            show(title, "relay", "user network", result)
+            speeds = f"{_MIB / result.a:.0f} and {_MIB / result.b:.0f} MiB/s"
+            print(f"  {speeds}; the relay's processor: {found.load(name):.0%}", flush=True)
 
 
-def _measure(data: Path) -> tuple[dict[tuple[str, str], list[float]], dict[str, float]]:
-    """Return the guest's seconds by what was done and by which card, and the relay's seconds of processor."""
-    seconds: dict[tuple[str, str], list[float]] = defaultdict(list)
-    burnt: dict[str, float] = defaultdict(float)
-    with contextlib.ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        port = stack.enter_context(_server())
-        process, network = stack.enter_context(_relay(folder)), stack.enter_context(netns.make())
-        orders = Orders((BUILT_IN["internet"],), host_ports=(HostPort(port, port),))
-        _open(process, "bench", orders, network)
-        pid = _pid(process)
-        child = stack.enter_context(_guest(data, folder, network.card, port))
-        assert child.stdout is not None
-        before, console = 0.0, b""
-        for line in child.stdout:
-            console += line
-            if not line.startswith(b"BENCH "):
-                continue
-            _, when, name, way, text = line.decode().split()
-            if when == "begin":
-                before = _processor(pid)
-            elif when == "end":
-                seconds[name, way].append(float(text))
-                burnt[name] += (_processor(pid) - before) * (way == "relay")
-        child.wait()
-        if len(seconds["parallel", "user"]) < _RUNS:
-            sys.exit(f"the guest ended early:\n{console[-4000:].decode(errors='replace')}")
-    return seconds, burnt
-
-
-@contextlib.contextmanager
-def _guest(data: Path, folder: Path, card: int, port: int) -> Iterator[subprocess.Popen[bytes]]:
-    """Yield a guest with both cards that runs the client."""
-    kit = {
-        key: str(value).removeprefix("sha256:")
-        for key, value in json.loads((data / "images/kit.json").read_text()).items()
-    }
-    blobs, qemu = data / "images/blobs/sha256", shutil.which("qemu-system-x86_64")
-    if qemu is None:
-        sys.exit("the egress benchmark needs qemu-system-x86: make bench installs it")
-    client = _CLIENT.format(numbers=(port, _MIB << 20, _RUNS, _SMALL, _PARALLEL), host=HOST)
-    initrd = folder / "initrd"
-    with initrd.open("wb") as out:
-        out.write((blobs / kit["initrd"]).read_bytes())
-        write_cpio([_file(b"bench-init", _INIT.encode(), 0o755), _file(b"client.py", client.encode(), 0o644)], out)
-    verdict = json.loads((data / "accel.json").read_text())["accel"] if (data / "accel.json").exists() else "tcg"
-    board = command.board(verdict, one_thread=verdict == "tcg" and accel.one_thread(Path(qemu)))
-    words = f"{command.kernel_command_line(verdict, tsc.khz())} rdinit=/bench-init"
-    runtime = f"file={blobs / kit['runtime']},if=virtio,format=raw,readonly=on"
-    arguments = [
-        qemu, "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", *board, "-smp", "2", "-m", "1024M",
-        "-kernel", str(blobs / kit["kernel"]), "-initrd", str(initrd), "-append", words, "-serial", "stdio",
-        "-drive", runtime,
-        "-netdev", f"tap,id=relay,fd={card},vhost=off", "-device", "virtio-net-pci,netdev=relay,romfile=",
-        "-netdev", "user,id=user,net=10.0.3.0/24,host=10.0.3.2", "-device", "virtio-net-pci,netdev=user,romfile=",
-    ]  # fmt: skip
-    with subprocess.Popen(arguments, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, pass_fds=(card,)) as child:
-        try:
-            yield child
-        finally:
-            child.kill()
-
-
-class _Bytes:
-    def __init__(self, data: bytes) -> None:
-        self.data = data
-
-    def pread(self, length: int, offset: int) -> bytes:
-        return self.data[offset : offset + length]
-
-
-def _file(name: bytes, data: bytes, mode: int) -> Entry:
-    return Entry(name, stat.S_IFREG | mode, size=len(data), content=_Bytes(data))
+def _percentiles(seconds: list[float], percent: int) -> list[Sample]:
+    """Return a percentile of each block, of a thousand."""
+    blocks = [seconds[start : start + _BLOCK] for start in range(0, len(seconds), _BLOCK)]
+    return [Sample(statistics.quantiles(block, n=100)[percent - 1] * 1000) for block in blocks]
 
 
 @contextlib.contextmanager
@@ -242,48 +168,18 @@ def _server() -> Iterator[int]:
             child.kill()
 
 
-@contextlib.contextmanager
-def _relay(folder: Path) -> Iterator[NetdProcess]:
-    """Yield a relay's process of its own, which ends with the block."""
-    process = NetdProcess(folder, folder)
-    with contextlib.closing(process.watch()[0]):  # or it would end for want of sheds
-        try:
-            yield process
-        finally:
-            for shed in process.sheds():
-                process.close(shed)
-
-
-def _open(process: NetdProcess, shed: str, orders: Orders, network: netns.Netns) -> None:
-    sockets = [socket.socket(fileno=os.dup(descriptor)) for descriptor in network.sockets]
-    process.open(shed, orders, sockets)
-    for sock in sockets:
-        sock.close()
-
-
-def _pid(process: NetdProcess) -> int:
-    with contextlib.closing(process.watch()[0]) as watch:
-        return int(struct.unpack("3i", watch.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0])
-
-
-def _processor(pid: int) -> float:
-    """Return the seconds of processor that a process has had."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
 def _print_rest(sheds: int) -> None:
     """Print what a relay takes that has so many sheds, and nothing to do."""
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        process = stack.enter_context(_relay(folder))
+        process = stack.enter_context(relay(folder))
         for number in range(sheds):
             network = stack.enter_context(netns.make())
-            _open(process, f"shed-{number}", Orders((BUILT_IN["internet"],)), network)
-        pid = _pid(process)
-        before = _processor(pid)
+            give(process, f"shed-{number}", Orders((BUILT_IN["internet"],)), network)
+        pid = pid_of(process)
+        before = processor(pid)
         time.sleep(_IDLE)
-        burnt = (_processor(pid) - before) / _IDLE
+        burnt = (processor(pid) - before) / _IDLE
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
         resident = next(int(line.split()[1]) for line in lines if line.startswith("VmRSS")) / 1024
         aim = 40 + 0.3 * sheds

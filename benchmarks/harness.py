@@ -66,14 +66,19 @@ class Comparison:
 def compare(a: Subject, b: Subject, *, runs: int = 5, warmup: int = 1) -> Comparison:
     """Run both in turn, `warmup` pairs that do not count and then `runs` that do."""
     pairs = [(a(), b()) for _ in range(warmup + runs)][warmup:]
-    ratios = [one.seconds / other.seconds for one, other in pairs]
+    return paired(*zip(*pairs, strict=True))
+
+
+def paired(a: Sequence[Sample], b: Sequence[Sample]) -> Comparison:
+    """Return the comparison of runs that were made in turn."""
+    ratios = [one.seconds / other.seconds for one, other in zip(a, b, strict=True)]
     return Comparison(
-        a=statistics.median(one.seconds for one, _ in pairs),
-        b=statistics.median(other.seconds for _, other in pairs),
+        a=statistics.median(one.seconds for one in a),
+        b=statistics.median(other.seconds for other in b),
         ratio=statistics.median(ratios),
         low=min(ratios),
         high=max(ratios),
-        peak=max(one.peak for one, _ in pairs),
+        peak=max(one.peak for one in a),
     )
 
 

@@ -1,8 +1,12 @@
-"""The image of the benchmarks: a Debian root of about 500 MB in three layers, made once, kept in ``.cache/bench``."""
+"""What benchmarks need and is made once, kept in ``.cache/bench``.
+
+An image, a Debian root of about 500 MB in three layers; and a disk with clients of package registries.
+"""
 
 from __future__ import annotations
 
 import tarfile
+import tempfile
 from pathlib import Path
 
 from shed.oci.pack import pack_archive
@@ -10,6 +14,8 @@ from shed.run import run
 
 CACHE = Path(__file__).resolve().parents[1] / ".cache/bench"
 _PACKAGES = "build-essential,git,python3,curl,ca-certificates,openssh-client,sudo,tmux,vim"
+_CLIENTS = "ca-certificates,npm,python3-pip"
+_SLIM = [f"--dpkgopt=path-exclude=/usr/share/{folder}/*" for folder in ("doc", "man", "locale")]
 
 
 def debian_archive() -> Path:
@@ -27,6 +33,19 @@ def debian_archive() -> Path:
         for path in (root, *layers):
             path.unlink()
     return archive
+
+
+def clients_disk() -> Path:
+    """Return an ext4 image of a Debian root with apt, pip and npm, and with room."""
+    disk = CACHE / "clients.ext4"
+    if not disk.exists():
+        CACHE.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=CACHE) as folder:
+            root, made = Path(folder) / "root", Path(folder) / "disk"
+            run(["mmdebstrap", "--variant=apt", f"--include={_CLIENTS}", *_SLIM, "trixie", root])
+            run(["mke2fs", "-q", "-t", "ext4", "-d", root, made, "3G"])
+            made.rename(disk)
+    return disk
 
 
 def _split(root: Path, parts: int) -> list[Path]:

@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import ctypes
 import fcntl
+import gc
 import logging
 import os
 import resource
@@ -202,6 +203,8 @@ async def _serve(run: Path, log_file: Path, lock: int) -> None:
 
         loop.add_reader(listener, take)
         confine(log_file.parent)
+        gc.collect()
+        gc.freeze()  # what was imported stays: to look through it takes hundredths of a second, in which all sheds wait
         print("ready", flush=True)  # noqa: T201  whoever started this waits for it
         while not ended.is_set():
             with contextlib.suppress(TimeoutError):

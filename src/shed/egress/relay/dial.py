@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
+import os
 import socket
-from collections.abc import Sequence
+from asyncio import FIRST_COMPLETED
+from collections.abc import Mapping, Sequence
 from itertools import chain, zip_longest
 
 from shed.egress.rules.addresses import Address
@@ -29,24 +32,29 @@ async def dial(addresses: Sequence[Address], port: int, *, buffer: int | None = 
     a sentence which address was tried last, and what came of it.
     """
     waiting = _in_turns(addresses)[:MOST_DIALLED]
-    trying: set[asyncio.Task[tuple[socket.socket, Address]]] = set()
+    trying: dict[asyncio.Task[None], tuple[socket.socket, Address]] = {}
     why = "it has no address"
     try:
         while waiting or trying:
             if waiting:
-                trying.add(asyncio.create_task(_try(waiting.pop(0), port, buffer)))
-            await asyncio.wait(trying, timeout=_NEXT if waiting else None, return_when=asyncio.FIRST_COMPLETED)
-            for task in [task for task in trying if task.done()]:
-                trying.discard(task)
-                if (error := task.exception()) is None:
-                    return task.result()
-                why = str(error)
+                address = waiting.pop(0)
+                try:
+                    sock, connected = _begin(address, port, buffer)
+                except OSError as error:
+                    why = f"{address}: {error.strerror}"
+                    continue
+                if connected:
+                    return sock, address
+                trying[asyncio.create_task(_wait(sock, address, port))] = sock, address
+            done, _ = await asyncio.wait(trying, timeout=_NEXT if waiting else None, return_when=FIRST_COMPLETED)
+            for task in done:
+                sock, address = trying.pop(task)
+                if (failure := task.exception()) is None:
+                    return sock, address
+                sock.close()
+                why = str(failure)
     finally:
-        for task in trying:
-            task.cancel()
-        for late in await asyncio.gather(*trying, return_exceptions=True):
-            if not isinstance(late, BaseException):
-                late[0].close()
+        await _end(trying)
     raise OSError(why)
 
 
@@ -59,18 +67,41 @@ def _in_turns(addresses: Sequence[Address]) -> list[Address]:
     return [address for address in chain.from_iterable(zip_longest(first, others)) if address is not None]
 
 
-async def _try(address: Address, port: int, buffer: int | None) -> tuple[socket.socket, Address]:
+def _begin(address: Address, port: int, buffer: int | None) -> tuple[socket.socket, bool]:
+    """Return a socket that connects, and whether it has: on this machine it has at once.  Raises `OSError`."""
     family = socket.AF_INET if address.version == 4 else socket.AF_INET6
     with contextlib.ExitStack() as stack:
         sock = stack.enter_context(socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK))
         if buffer is not None:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
-        try:
-            async with asyncio.timeout(_PATIENCE):
-                await asyncio.get_running_loop().sock_connect(sock, (str(address), port))
-        except TimeoutError:
-            raise OSError(f"{address} does not answer") from None
-        except OSError as error:
-            raise OSError(f"{address}: {error.strerror}") from None
+        error = errno.EINPROGRESS
+        for _ in range(2):  # the second one says what has come of the first
+            if error == errno.EINPROGRESS:
+                error = sock.connect_ex((str(address), port))
+        if error not in {0, errno.EINPROGRESS, errno.EALREADY}:
+            raise OSError(error, os.strerror(error))
         stack.pop_all()
-    return sock, address
+    return sock, not error
+
+
+async def _wait(sock: socket.socket, address: Address, port: int) -> None:
+    """Return when `sock` has connected.  Raises `OSError` with a sentence."""
+    try:
+        async with asyncio.timeout(_PATIENCE):
+            await asyncio.get_running_loop().sock_connect(sock, (str(address), port))
+    except TimeoutError:
+        raise OSError(f"{address} does not answer") from None
+    except OSError as error:
+        raise OSError(f"{address}: {error.strerror}") from None
+
+
+async def _end(trying: Mapping[asyncio.Task[None], tuple[socket.socket, Address]]) -> None:
+    """Give up those that are still waited for."""
+    for task in trying:
+        task.cancel()
+    try:
+        if trying:
+            await asyncio.gather(*trying, return_exceptions=True)
+    finally:
+        for sock, _ in trying.values():
+            sock.close()

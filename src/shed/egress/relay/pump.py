@@ -13,6 +13,7 @@ import errno
 import fcntl
 import os
 import socket
+from collections.abc import Callable
 
 PIPE = 256 * 1024
 """Bytes of a pipe, as far as the kernel grants it."""
@@ -55,9 +56,12 @@ class Pipes:
 class _Direction:
     """One way of a connection: from `source` to `target`."""
 
-    def __init__(self, source: socket.socket, target: socket.socket, pipes: Pipes) -> None:
+    def __init__(
+        self, source: socket.socket, target: socket.socket, pipes: Pipes, tell: Callable[[OSError | None], None]
+    ) -> None:
+        """`tell` is called once, when all has been moved, or with the error that ended it."""
         self._loop = asyncio.get_running_loop()
-        self._source, self._target, self._pipes = source, target, pipes
+        self._source, self._target, self._pipes, self._tell = source, target, pipes, tell
         self._in, self._out = source.fileno(), target.fileno()
         """For the event loop alone: of a socket that it does not know yet it makes a description, by two calls."""
         self._pipe: tuple[int, int] | None = None
@@ -66,7 +70,7 @@ class _Direction:
         self._ended = False
         """Whether the source has sent its last byte."""
         self.moved = 0
-        self.done: asyncio.Future[None] = self._loop.create_future()
+        self.stopped = False
 
     def start(self) -> None:
         """Move what comes from now on."""
@@ -74,8 +78,9 @@ class _Direction:
 
     def stop(self) -> None:
         """Move nothing more."""
-        if not self.done.done():
-            self.done.set_result(None)
+        if self.stopped:
+            return
+        self.stopped = True
         self._loop.remove_reader(self._in)
         self._loop.remove_writer(self._out)
         if self._pipe is not None:
@@ -88,10 +93,8 @@ class _Direction:
                 if not self._move():
                     return
         except OSError as error:
-            if not self.done.done():
-                self.done.set_exception(error)
-                self.done.exception()  # it is looked at by who waits, if somebody does
             self.stop()
+            self._tell(error)
 
     def _move(self) -> bool:
         """Fill the pipe and empty it, as far as the sockets let us; say whether there may be more to do at once."""
@@ -116,10 +119,10 @@ class _Direction:
             self._loop.add_writer(self._out, self._drain)
             return False
         if self._ended:
-            self._loop.remove_reader(self._in)
+            self.stop()
             with contextlib.suppress(OSError):
                 self._target.shutdown(socket.SHUT_WR)
-            self.stop()
+            self._tell(None)
             return False
         if not filled:
             self._pipes.put_back(self._pipe, empty=True)
@@ -138,8 +141,9 @@ class Pump:
     """Both ways of a connection between the sockets `inside` and `outside`, which it does not close."""
 
     def __init__(self, inside: socket.socket, outside: socket.socket, pipes: Pipes) -> None:
-        self._up = _Direction(inside, outside, pipes)
-        self._down = _Direction(outside, inside, pipes)
+        self._over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._up = _Direction(inside, outside, pipes, self._told)
+        self._down = _Direction(outside, inside, pipes, self._told)
 
     @property
     def sent(self) -> int:
@@ -156,10 +160,18 @@ class Pump:
         try:
             self._up.start()
             self._down.start()
-            await asyncio.gather(self._up.done, self._down.done)
+            await self._over
         finally:
             self._up.stop()
             self._down.stop()
+
+    def _told(self, error: OSError | None) -> None:
+        if self._over.done():
+            return
+        if error is not None:
+            self._over.set_exception(error)
+        elif self._up.stopped and self._down.stopped:
+            self._over.set_result(None)
 
 
 def is_gone(error: OSError) -> bool:

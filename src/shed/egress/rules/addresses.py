@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable
+from functools import lru_cache
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -58,6 +59,8 @@ _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 _NAT64_LOCAL = ipaddress.IPv6Network("64:ff9b:1::/48")
 _SIX_TO_FOUR = ipaddress.IPv6Network("2002::/16")
 _TEREDO = ipaddress.IPv6Network("2001::/32")
+_KEPT = 1024
+"""Addresses of which is kept what they are: each connection asks twice."""
 _ISATAP = (0x00005EFE, 0x02005EFE)
 """The third 32 bits of an ISATAP address, RFC 5214."""
 
@@ -80,11 +83,13 @@ def embedded(address: Address) -> tuple[Address, ...]:
     return tuple(found)
 
 
+@lru_cache(maxsize=_KEPT)
 def forbidden(address: Address) -> bool:
     """Say whether no rule can open `address`, whatever host this is."""
     return any(_within(one, NEVER) for one in embedded(address))
 
 
+@lru_cache(maxsize=_KEPT)
 def private(address: Address) -> bool:
     """Say whether `address` is behind the host, so that only a rule that names a part of such a network opens it."""
     return any(_within(one, PRIVATE) for one in embedded(address)) or address in _NAT64_LOCAL
