@@ -71,3 +71,14 @@ def test_the_families_take_turns() -> None:
     turns = dialling._in_turns([*six, LOOPBACK])
     assert turns[:3] == [six[0], LOOPBACK, six[1]]
     assert len(turns) == 6
+
+
+async def test_one_that_cannot_even_begin_makes_way(listener: socket.socket) -> None:
+    """No route, or no such family on this host: that is told by the call itself."""
+    port = listener.getsockname()[1]
+    broadcast = ipaddress.ip_address("255.255.255.255")
+    sock, address = await dial([broadcast, LOOPBACK], port)
+    sock.close()
+    assert address == LOOPBACK
+    with pytest.raises(OSError, match=r"255\.255\.255\.255: "):
+        await dial([broadcast], port)
