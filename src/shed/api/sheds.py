@@ -11,6 +11,8 @@ from shed.names import MAX_CPUS, MAX_MEMORY_MB, MAX_NAME, MAX_UPPER, MIN_MEMORY_
 
 MAX_WAIT = 86400.0
 """Most seconds that a start may take."""
+MAX_TTL = 10 * 366 * 86400.0
+"""Most seconds after which a shed may be deleted."""
 MOST_LINES = 1_000_000_000
 ShedName = Annotated[
     str,
@@ -18,6 +20,7 @@ ShedName = Annotated[
 ]
 Status = Literal["running", "stopped", "starting", "error"]
 Mode = Literal["rw", "ro", "git-rw"]
+Restart = Literal["no", "always"]
 NetworkKind = Literal["relay", "nic"]
 LabelKey = Annotated[str, Meta(min_length=1, max_length=63, pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$(?!\n)")]
 LabelValue = Annotated[str, Meta(max_length=255)]
@@ -60,6 +63,8 @@ class Shed(PartialAnswer, kw_only=True, frozen=True):
     ] = []
     host_ports: Annotated[list[str], says("Ports of the host that it reaches: `PORT:SHEDPORT`.", optional=True)] = []
     secrets: Annotated[list[str], says("Names of the secrets that are put into its requests.", optional=True)] = []
+    expires_at: Annotated[str, says("When it is deleted with all that is in it; UTC, RFC 3339.", optional=True)] = ""
+    restart: Annotated[str, says("`always`: it starts again when its VM has ended; else `no`.", optional=True)] = "no"
     env: Annotated[
         list[str],
         says("Names of the environment variables that it was given; their values are not told.", optional=True),
@@ -125,6 +130,21 @@ class CreateShed(Body, kw_only=True, frozen=True, forbid_unknown_fields=True):
     labels: Annotated[Labels | None, says("What to note of it: texts by name.  They mean nothing to the server.")] = (
         None
     )
+    ttl: Annotated[
+        float | None,
+        says(
+            "Seconds after which it is deleted with all that is in it, whatever runs there; absent: it is kept.",
+            exclusiveMinimum=0,
+            maximum=MAX_TTL,
+        ),
+    ] = None
+    restart: Annotated[
+        Restart | None,
+        says(
+            "`always`: start it again when its VM has ended or its host was down, unless somebody has stopped it or it "
+            "has powered itself off."
+        ),
+    ] = None
     env: Annotated[
         Variables | None,
         says(
@@ -188,6 +208,11 @@ class UpdateShed(Body, kw_only=True, frozen=True, forbid_unknown_fields=True):
         int | None,
         says("Size of its writable layer, at once; not less than it has.", minimum=MIN_UPPER, maximum=MAX_UPPER),
     ] = None
+    ttl: Annotated[
+        float | None,
+        says("Seconds from now after which it is deleted; 0: it is kept.", minimum=0, maximum=MAX_TTL),
+    ] = None
+    restart: Annotated[Restart | None, says("As for a new one.")] = None
 
 
 class RenameShed(Body, kw_only=True, frozen=True, forbid_unknown_fields=True):

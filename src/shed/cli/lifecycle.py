@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from shed.cli.arguments import SHED, argument, flag
+from shed.cli import values
+from shed.cli.arguments import SHED, argument, flag, option
 from shed.cli.command import command
 from shed.cli.connection import client, client_of, seen, where
 from shed.cli.errors import report
 from shed.cli.output import confirm, done, watched
-from shed.cli.sheds import COLD, FORCE, SIZES, finished, update_ssh
+from shed.cli.sheds import COLD, FORCE, RESTART, SIZES, finished, tell_end, update_ssh
 from shed.errors import ShedError, UsageError
 from shed.terminal.output import note
 
@@ -89,18 +90,36 @@ def delete(args: Any, options: Options) -> int:
     "update",
     SHED,
     *SIZES,
-    examples=["shed update dev --upper-size 40G", "shed update dev --cpus 4 --memory 8G && shed restart dev"],
+    option(
+        "--ttl",
+        "TIME",
+        "delete it after this time from now, whatever runs in it: 90m, 12h, 7d; none: keep it",
+        convert=values.duration_or_none,
+    ),
+    RESTART,
+    examples=[
+        "shed update dev --upper-size 40G",
+        "shed update dev --ttl 12h",
+        "shed update dev --cpus 4 --memory 8G && shed restart dev",
+    ],
 )
 def update(args: Any, options: Options) -> int:
     """Change a shed.  Processors and memory count from its next start on; its disk grows at once, and never shrinks."""
-    if args.cpus is args.memory is args.upper_size is None:
+    if args.cpus is args.memory is args.upper_size is args.ttl is args.restart is None:
         raise UsageError("nothing is to change", hint="see: shed update --help")
     server = client_of(args.name, options)
     with watched(options) as sink:
         shed = server.update(
-            args.name, cpus=args.cpus, memory_mb=args.memory, upper_size_bytes=args.upper_size, on_event=sink
+            args.name,
+            cpus=args.cpus,
+            memory_mb=args.memory,
+            upper_size_bytes=args.upper_size,
+            ttl=args.ttl,
+            restart=args.restart,
+            on_event=sink,
         )
     finished(options, "update", "updated", shed)
+    tell_end(shed, options)
     return 0
 
 

@@ -21,11 +21,11 @@ from shed.cli.connection import (
 )
 from shed.cli.output import done, shown
 from shed.errors import ShedError, UsageError
-from shed.terminal.output import age, emit, note, passing_on, say, seconds, table, timings
+from shed.terminal.output import age, emit, note, passing_on, say, seconds, table, timings, until
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
     from typing import Any
 
     from shed.cli.options import Options
@@ -36,6 +36,12 @@ SIZES = (
     option("--cpus", "N", "number of virtual processors", convert=values.count),
     option("--memory", "SIZE", "memory: 4G, 512M; a bare number is megabytes", convert=values.memory),
     option("--upper-size", "SIZE", "size of the shed's writable layer, 1G to 100G", convert=values.size),
+)
+RESTART = option(
+    "--restart",
+    "POLICY",
+    "always: start it again when its VM has ended or the host was down, unless it was stopped (default: no)",
+    choices=("no", "always"),
 )
 FORCE = flag("--force", "start it even when the host is short of memory")
 
@@ -89,6 +95,13 @@ FORCE = flag("--force", "start it even when the host is short of memory")
         "set the variables in this file: a KEY=VALUE or KEY on each line; # begins a comment; can be repeated",
         repeat=True,
     ),
+    option(
+        "--ttl",
+        "TIME",
+        "delete it after this time, whatever runs in it: 90m, 12h, 7d (default: never); see `update --ttl`",
+        convert=values.duration,
+    ),
+    RESTART,
     option("--secret", "NAME", "secret that the shed may use; can be repeated; see `shed secret`", repeat=True),
     option("--timeout", "TIME", "give up after this time (default: 10m)", convert=values.duration),
     COLD,
@@ -119,6 +132,8 @@ def create(args: Any, options: Options) -> int:
             host_ports=args.host_port or None,
             secrets=args.secret or None,
             network=args.network,
+            ttl=args.ttl,
+            restart=args.restart,
             env=env,
             labels=_labels(args.label),
             timeout=args.timeout or create_timeout(options),
@@ -130,6 +145,7 @@ def create(args: Any, options: Options) -> int:
     seen(server, options, {args.name: str(shed.get("status", ""))})
     update_ssh(server, options, made=[args.name])
     finished(options, "create", "created", shed)
+    tell_end(shed, options)
     _tell_way(server, options)
     return 0
 
@@ -188,7 +204,7 @@ def list_sheds(args: Any, options: Options) -> int:
     elif args.quiet:
         say("".join(f"{shed['name']}\n" for shed in sheds), end="")
     elif sheds or not sys.stdout.isatty():
-        say(table(_headers(options), [_row(shed, options) for shed in sheds]), end="")
+        _show(options, [([], shed) for shed in sheds])
     else:
         note("no sheds yet; make one: shed create NAME")
     for shed in sheds:
@@ -216,7 +232,7 @@ def _list_all(options: Options, *, quiet: bool) -> int:
     elif quiet:
         say("".join(f"{shed['name']}\n" for _, shed in sheds), end="")
     else:
-        say(table(["SERVER", *_headers(options)], [[server, *_row(shed, options)] for server, shed in sheds]), end="")
+        _show(options, [([server], shed) for server, shed in sheds], ["SERVER"])
     report_down(options, down)
     return 0 if answers else 1
 
@@ -316,6 +332,12 @@ def finished(options: Options, action: str, verb: str, answer: dict[str, Any]) -
         note(((f"  {shed['boot']} start\n" if shed["boot"] else "") + timings(shed["timings"])).rstrip("\n"))
 
 
+def tell_end(shed: dict[str, Any], options: Options) -> None:
+    """Say when a shed is deleted, if it is."""
+    if (end := shed.get("expires_at")) and not options.json:
+        note(f"  it is deleted {until(end)}, at {end}; to change that: shed update {shed['name']} --ttl TIME|none")
+
+
 def _tell_way(server: Api, options: Options) -> None:
     """With -v, say how the VM runs: what is slow may be emulated."""
     if not options.verbose or options.json:
@@ -335,14 +357,16 @@ def _by_name(sheds: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return sorted(map(complete_shed, sheds), key=lambda shed: str(shed["name"]))
 
 
-def _headers(options: Options) -> list[str]:
-    """Return the heads of the columns in which sheds are listed."""
+def _show(options: Options, rows: list[tuple[list[str], dict[str, Any]]], first: Sequence[str] = ()) -> None:
+    """Print a table of sheds; each row begins with cells for the columns `first`."""
+    ends = any(shed["expires_at"] for _, shed in rows)
     more = ["PID", "UPPER", "WORKSPACE", "DIGEST"] if options.verbose else []
-    return ["NAME", "STATUS", "IMAGE", "CPUS", "MEMORY", "CREATED", *more]
+    headers = ["NAME", "STATUS", "IMAGE", "CPUS", "MEMORY", "CREATED", *(["EXPIRES"] if ends else []), *more]
+    say(table([*first, *headers], [[*cells, *_row(shed, options, ends=ends)] for cells, shed in rows]), end="")
 
 
-def _row(shed: dict[str, Any], options: Options) -> list[str]:
-    """Return what stands under `_headers` for one shed."""
+def _row(shed: dict[str, Any], options: Options, *, ends: bool) -> list[str]:
+    """Return the cells of one shed; `ends`: with that of its end."""
     from shed.sizes import format_size
 
     cells = [
@@ -352,9 +376,14 @@ def _row(shed: dict[str, Any], options: Options) -> list[str]:
         str(shed["cpus"] or "-"),
         format_size(shed["memory_mb"] << 20) if shed["memory_mb"] else "-",
         age(shed["created_at"]),
+        *([until(shed["expires_at"])] if ends else []),
+    ]
+    if not options.verbose:
+        return cells
+    return [
+        *cells,
         str(shed["pid"] or "-"),
         format_size(shed["upper_size_bytes"]) if shed["upper_size_bytes"] else "-",
         (shed["local_dir"] or "-") + (f":{shed['local_dir_mode']}" if shed["local_dir_mode"] not in {"", "rw"} else ""),
         shed["image_digest"] if options.verbose > 1 else shed["image_digest"][:19] or "-",
     ]
-    return cells[: len(_headers(options))]

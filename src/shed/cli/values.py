@@ -5,7 +5,7 @@ from __future__ import annotations
 from shed.errors import UsageError
 
 _MOST_DIGITS = 15
-_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "": 1.0}
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "": 1.0}
 
 
 def size(text: str) -> int:
@@ -23,14 +23,19 @@ def memory(text: str) -> int:
 
 
 def duration(text: str) -> float:
-    """Return the seconds that ``90``, ``90s``, ``10m`` or ``1.5h`` stands for.  Raises `UsageError`."""
-    digits = text.rstrip("msh")
+    """Return the seconds that ``90``, ``90s``, ``10m``, ``1.5h`` or ``7d`` stands for.  Raises `UsageError`."""
+    digits = text.rstrip("mshd")
     whole, point, part = digits.partition(".")
     right = _is_number(whole) and (_is_number(part) or not point)
     unit = _SECONDS.get(text[len(digits) :])
     if not right or unit is None or float(digits) <= 0:
-        raise UsageError(f"{text!r} is not a time", hint="write a number and a unit: 90s, 10m, 1h")
+        raise UsageError(f"{text!r} is not a time", hint="write a number and a unit: 90s, 10m, 1h, 7d")
     return float(digits) * unit
+
+
+def duration_or_none(text: str) -> float:
+    """Return what `duration` does, 0 for ``none``.  Raises `UsageError`."""
+    return 0.0 if text == "none" else duration(text)
 
 
 def count(text: str) -> int:

@@ -11,7 +11,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from shed.api.sheds import MAX_WAIT, CreateShed
+from shed.api.sheds import MAX_TTL, MAX_WAIT, CreateShed
 from shed.backends.base import Liveness
 from shed.backends.interface import Backend
 from shed.config.server import Settings
@@ -21,7 +21,7 @@ from shed.images.service import Images
 from shed.names import MAX_CPUS, MAX_MEMORY_MB, MIN_MEMORY_MB, check_shed_name
 from shed.oci.leases import unpruned
 from shed.progress import Progress, Stop
-from shed.sheds import metadata, nic, upper, workspace
+from shed.sheds import expiry, metadata, nic, upper, workspace
 from shed.sheds.admission import Admission
 from shed.sheds.boot import Booted, Equip, boot
 from shed.sheds.folders import Folders
@@ -48,6 +48,8 @@ class Plan:
 
     record: metadata.Record
     """What it comes to; what only the image tells is still to be filled in."""
+    ttl: float | None
+    """Seconds from its making to its end."""
     wait: float
     cold: bool
     force: bool
@@ -69,6 +71,8 @@ def plan(request: CreateShed, settings: Settings) -> Plan:
         raise UsageError(
             f"a timeout of {wait:g} s is not possible", hint=f"choose more than 0, and {MAX_WAIT:g} at most"
         )
+    if request.ttl is not None and not 0 < request.ttl <= MAX_TTL:
+        raise expiry.impossible(request.ttl)
     record = metadata.Record(
         name=check_shed_name(request.name),
         created_at="",
@@ -83,12 +87,13 @@ def plan(request: CreateShed, settings: Settings) -> Plan:
         local_dir=None if request.local_dir is None else workspace.check_local_dir(request.local_dir),
         local_dir_mode=workspace.check_mode(request.local_dir_mode, request.local_dir),
         labels=request.labels or None,
+        restart=request.restart or "no",
         variables=_variables(request),
         egress=list(settings.egress_default if request.egress is None else dict.fromkeys(request.egress)),
         secrets=list(dict.fromkeys(request.secrets or ())) or None,
         network=nic.checked(request, settings),
     ).with_ports(map(Published.parse, request.ports or ()), map(HostPort.parse, request.host_ports or ()))
-    return Plan(record, wait, request.cold, request.force, request.trust_kernel)
+    return Plan(record, request.ttl, wait, request.cold, request.force, request.trust_kernel)
 
 
 def _variables(request: CreateShed) -> dict[str, str] | None:
@@ -212,6 +217,7 @@ def _save_record(folders: Folders, image: BootImage, wanted: Plan, backend: str)
     record = replace(
         wanted.record,
         created_at=metadata.now(),
+        expires_at=expiry.after(wanted.ttl),
         lower_digest=image.digest,
         backend=backend,
         guest_uid=uid,

@@ -20,10 +20,10 @@ from shed.backends.base import Connection, Liveness
 from shed.backends.interface import Backend
 from shed.config.paths import Paths
 from shed.config.server import Settings
-from shed.errors import BackendError, ConflictError, NotFoundError, ShedError, UnavailableError
+from shed.errors import BackendError, ConflictError, ShedError, UnavailableError
 from shed.progress import Progress
+from shed.sheds import expiry, lifecycle, metadata, nic, rename
 from shed.sheds import folders as places
-from shed.sheds import lifecycle, metadata, nic, rename
 from shed.sheds.admission import Admission
 from shed.sheds.background import Background
 from shed.sheds.boot import attach
@@ -35,11 +35,12 @@ from shed.sheds.create import Ensure, Resolve, create, plan
 from shed.sheds.egress import Egress
 from shed.sheds.entry import Entry
 from shed.sheds.events import Events
+from shed.sheds.expiry import Expiry
 from shed.sheds.folders import Folders
 from shed.sheds.guests import Guests, Tell
 from shed.sheds.link import Link
 from shed.sheds.ports import Ports
-from shed.sheds.reboots import Reboots
+from shed.sheds.revivals import Revivals
 from shed.sheds.room import Room
 from shed.sheds.terms import Terms
 from shed.sheds.update import update
@@ -48,8 +49,6 @@ from shed.threads import in_thread
 
 log = logging.getLogger(__name__)
 _ADOPT_TIMEOUT = 15.0
-_EXIT = 5.0
-"""Seconds between the end of a link and that of its VM, when the guest has powered itself off."""
 _STARTS = frozenset({"create", "start", "adopt"})
 """What may wait for a guest for minutes, so that a stop or a forced delete ends it."""
 
@@ -78,7 +77,6 @@ class Manager:
         self._warm = WarmStart(paths, backend, self._settings, self._admission)
         self._room = Room(paths, backend)
         self._names: dict[str, Entry] = {}
-        self._reboots = Reboots()
         self.catalog = Catalog(paths, backend, self._names, self._admission.space, self._room)
         """What there is to read about sheds."""
         self.guests = Guests(self.link, self._names)
@@ -94,6 +92,8 @@ class Manager:
         """What they may reach."""
         self.changes = Changes(self._holding, backend, self.catalog, self.terms, self.egress, self.ports)
         """Changes of what holds for them."""
+        self._revivals = Revivals(self.catalog, self._names, self._holding, backend, self.events, self._boot)
+        self._expiry = Expiry(self.catalog, self.events, self._expire)
         self._background = Background()
 
     @property
@@ -115,6 +115,8 @@ class Manager:
         self._background.begin(self.egress.keep(), "network")
         self._background.begin(self.ports.keep(), "published ports")
         self._background.begin(self.changes.keep_secrets(), "secrets")
+        self._background.begin(self._expiry.keep(), "sheds whose time is up")
+        self._background.begin(self._revivals.resume(), "sheds that start again")
         for name in places.leftovers(self._paths):
             self._background.begin(self._sweep(name), f"sweep {name}")
         for name in places.names(self._paths):
@@ -161,6 +163,7 @@ class Manager:
             link.set(booted.connection)
             await self.egress.begin(record, folders.instance, progress)
         self.events.tell("shed.created", record.name)
+        self._expiry.look()
         return self._done("create", record, progress, booted.way)
 
     async def start(self, name: str, progress: Progress, *, cold: bool = False, force: bool = False) -> View:
@@ -225,17 +228,30 @@ class Manager:
         ended = force and self._end_starts(name, "it is being deleted", progress)
         async with self._holding(name, "delete", missing_ok=ended) as (folders, link):
             if folders.instance.exists():
-                await lifecycle.delete(folders, self._backend, link, force=force, progress=progress)
-                await self.egress.close(name)
-                await self.ports.close(name)
+                await self._delete(folders, link, progress, force=force)
             elif not ended:  # it was an unfinished create
                 raise missing(name)
         self.events.tell("shed.deleted", name)
+
+    async def _expire(self, name: str) -> None:
+        """Remove a shed whose time is up.  Raises `NotFoundError`, and what a delete raises."""
+        self._end_starts(name, "its time is up", Progress())
+        async with self._holding(name, "delete") as (folders, link):
+            if expiry.left(load(folders)) > 0:
+                return
+            await self._delete(folders, link, Progress(), force=True)
+        self.events.tell("shed.deleted", name, "its time was up")
+
+    async def _delete(self, folders: Folders, link: Link, progress: Progress, *, force: bool) -> None:
+        await lifecycle.delete(folders, self._backend, link, force=force, progress=progress)
+        await self.egress.close(folders.name)
+        await self.ports.close(folders.name)
 
     async def update(self, name: str, wanted: UpdateShed, progress: Progress) -> View:
         """Change the processors, memory or disk of a shed and return it; see `shed.sheds.update`."""
         async with self._holding(name, "update") as (folders, link):
             record = await update(wanted, folders, self._backend, link, progress)
+        self._expiry.look()
         return self._done("update", record, progress)
 
     async def rename(self, name: str, to: str) -> View:
@@ -251,6 +267,7 @@ class Manager:
             await in_thread(rename.check, folders, other, self._backend)
             await self.ports.close(name)  # of a VM that has ended by itself
             record = await in_thread(rename.rename, folders, other)
+        self._expiry.look()
         return self.catalog.view(record)
 
     async def link(self, name: str, tell: Tell | None, *, autostart: bool) -> Link:
@@ -333,22 +350,6 @@ class Manager:
                     await link.get()
                 log.info("shed %s: adopted", name)
 
-    async def _look_for_end(self, name: str) -> None:
-        """Tell when the VM of a shed, whose link has closed, has ended by itself."""
-        instance = Folders(self._paths, name).instance
-        if self._names[name].doing or not await self._backend.wait_exit(instance, timeout=_EXIT):
-            return
-        reboots = False
-        with contextlib.suppress(NotFoundError):
-            async with self._holding(name, "look after") as (folders, _):
-                if self._backend.liveness(instance) is Liveness.NOT_OURS:
-                    await self._backend.kill(instance)  # nothing is left to end: its console is whole then
-                    reboots = await in_thread(self._reboots.wanted, folders)
-            self.events.tell("shed.stopped", name, "it reboots" if reboots else "its virtual machine has ended")
-            if reboots:
-                log.info("shed %s reboots", name)
-                await self.link(name, None, autostart=True)
-
     def _end_starts(self, name: str, reason: str, progress: Progress) -> bool:
         """Have what brings `name` up give up, and say so; return whether there was anything."""
         entry = self._names.get(name)
@@ -381,7 +382,7 @@ class Manager:
 
     def _entry(self, name: str) -> Entry:
         if name not in self._names:
-            look = partial(self._look_for_end, name)
+            look = partial(self._revivals.look_after, name)
             link = Link(
                 name, partial(self._attach, name), ended=lambda: self._background.begin(look(), f"end of {name}")
             )

@@ -6,6 +6,7 @@ runs is not written here (the backend knows), only what the user asked for.
 
 from __future__ import annotations
 
+import calendar
 import json
 import os
 import time
@@ -23,6 +24,7 @@ from shed.sheds.portspec import Published
 SCHEMA_VERSION = 3
 EGRESS = ["internet"]
 NETWORKS = ("relay", "nic")
+RESTARTS = ("no", "always")
 METADATA = "metadata.json"
 MARKER = ".creating"
 RENAMING = ".renaming"
@@ -54,6 +56,10 @@ class Record:
     """One of `shed.backends.base.SHARE_MODES`."""
     labels: dict[str, str] | None = None
     """What its user noted of it; None for nothing."""
+    expires_at: str | None = None
+    """When it is deleted, as `created_at`; None: never."""
+    restart: str = "no"
+    """``always``: it is started again when its VM has ended and nobody has stopped it; else ``no``."""
     variables: dict[str, str] | None = field(default=None, repr=False)
     """Environment variables of all its commands; None for none.  Their values are nobody else's business."""
     egress: list[str] | None = None
@@ -113,7 +119,17 @@ class DamagedError(DataError):
 
 def now() -> str:
     """Return the current time as UTC in RFC 3339, whole seconds."""
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    return at(time.time())
+
+
+def at(moment: float) -> str:
+    """Return a time, in seconds since 1970, as UTC in RFC 3339, whole seconds."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(moment))
+
+
+def seconds_of(text: str) -> float:
+    """Return the seconds since 1970 of what `at` returned.  Raises `ValueError`."""
+    return calendar.timegm(time.strptime(text, "%Y-%m-%dT%H:%M:%SZ"))
 
 
 def save(folder: Path, record: Record) -> None:
@@ -144,10 +160,14 @@ def load(folder: Path) -> Record:
         raise _damaged(path, f"local_dir_mode is {record.local_dir_mode!r}")
     if record.network not in NETWORKS:
         raise _damaged(path, f"network is {record.network!r}")
+    if record.restart not in RESTARTS:
+        raise _damaged(path, f"restart is {record.restart!r}")
     try:
-        _ = record.published, record.open_host_ports
+        _ = record.published, record.open_host_ports, record.expires_at is None or seconds_of(record.expires_at)
     except UsageError as error:
         raise _damaged(path, error.message) from None
+    except ValueError:
+        raise _damaged(path, f"expires_at is {record.expires_at!r}") from None
     return record
 
 

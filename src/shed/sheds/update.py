@@ -1,4 +1,4 @@
-"""Changes to a shed that is there: its processors, its memory, its disk."""
+"""Changes to a shed that is there: its processors, its memory, its disk, its end."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
-from shed.api.sheds import UpdateShed
+from shed.api.sheds import MAX_TTL, UpdateShed
 from shed.backends.base import Liveness
 from shed.backends.interface import Backend
 from shed.errors import BackendError, UsageError
 from shed.fsutil import storage_errors
 from shed.progress import Progress
-from shed.sheds import metadata
+from shed.sheds import expiry, metadata
 from shed.sheds.agent import control
 from shed.sheds.catalog import load
 from shed.sheds.folders import Folders
@@ -43,8 +43,12 @@ async def update(
             f"the disk of shed {record.name!r} has {format_size(record.upper_size_bytes)} and cannot be made smaller",
             hint="make a new shed, and copy what you need: shed cp",
         )
+    if wanted.ttl is not None and not 0 <= wanted.ttl <= MAX_TTL:
+        raise expiry.impossible(wanted.ttl)
     changed = replace(
         record,
+        restart=wanted.restart or record.restart,
+        expires_at=record.expires_at if wanted.ttl is None else expiry.after(wanted.ttl),
         cpus=wanted.cpus or record.cpus,
         memory_mb=wanted.memory_mb or record.memory_mb,
         upper_size_bytes=size,

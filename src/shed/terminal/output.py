@@ -94,12 +94,30 @@ def age(timestamp: str, *, now: datetime | None = None) -> str:
         then = then.replace(tzinfo=UTC)
     if then.year < _FIRST_YEAR:  # what builders write who want the same bytes every time
         return "-"
-    seconds = int(((now or datetime.now(UTC)) - then).total_seconds())
+    passed = _length(((now or datetime.now(UTC)) - then).total_seconds())
+    return f"{passed} ago" if passed else "just now"
+
+
+def until(timestamp: str) -> str:
+    """Return how far away an RFC 3339 time is, as ``in 3 days``; anything else as it is."""
+    from datetime import UTC, datetime  # noqa: PLC0415  as above
+
+    try:
+        then = datetime.fromisoformat(timestamp)
+    except ValueError:
+        return timestamp or "-"
+    seconds = (then.replace(tzinfo=then.tzinfo or UTC) - datetime.now(UTC)).total_seconds()
+    left = _length(seconds * 1.01)  # a moment ago it was 2 hours: it is not to say 1 hour now
+    return f"in {left}" if left else "now"
+
+
+def _length(seconds: float) -> str:
+    """Return a time as ``3 days``; empty for less than the shortest of `_AGES`."""
     for unit, length in _AGES:
         if seconds >= length:
-            number = seconds // length
-            return f"{number} {unit}{'s' if number > 1 else ''} ago"
-    return "just now"
+            number = int(seconds // length)
+            return f"{number} {unit}{'s' if number > 1 else ''}"
+    return ""
 
 
 def seconds(milliseconds: float) -> str:

@@ -381,13 +381,15 @@ def test_wrong_memory(text: str) -> None:
         parse_memory(text)
 
 
-@pytest.mark.parametrize(("text", "value"), [("90", 90), ("90s", 90), ("10m", 600), ("1.5h", 5400), ("250ms", 0.25)])
+@pytest.mark.parametrize(
+    ("text", "value"), [("90", 90), ("90s", 90), ("10m", 600), ("1.5h", 5400), ("2d", 172800), ("250ms", 0.25)]
+)
 def test_duration(text: str, value: float) -> None:
     """A bare number is seconds."""
     assert values.duration(text) == value
 
 
-@pytest.mark.parametrize("text", ["", "0", "-1s", "1d", "m", "1 m"])
+@pytest.mark.parametrize("text", ["", "0", "-1s", "1w", "m", "1 m"])
 def test_wrong_duration(text: str) -> None:
     """No guessing."""
     with pytest.raises(UsageError):

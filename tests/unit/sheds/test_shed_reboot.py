@@ -55,9 +55,11 @@ def test_a_guest_that_always_reboots_gets_a_rest(world: World) -> None:
         folders = Folders(world.paths, name)
         folders.instance.mkdir(parents=True)
         folders.console.write_bytes(SAYS)
-        assert [found.wanted(folders) for _ in range(reboots.MOST + 1)] == [True] * reboots.MOST + [False]
+        ends = [found.judge(folders, always=False) for _ in range(reboots.MOST + 1)]
+        assert [end.again for end in ends] == [0.0] * reboots.MOST + [None]
+        assert (ends[0].message, "stays down" in ends[-1].message) == ("it reboots", True)
     now[0] += reboots.WITHIN
-    assert found.wanted(Folders(world.paths, "dev"))
+    assert found.judge(Folders(world.paths, "dev"), always=False).again == 0
 
 
 async def test_a_shed_that_is_stopped_is_not_started(world: World) -> None:

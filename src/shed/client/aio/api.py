@@ -110,6 +110,8 @@ class AsyncApi(AsyncAccessApi, AsyncNetworkApi, AsyncSecretsApi):
         local_dir: str | None = None,
         local_dir_mode: str | None = None,
         labels: dict[str, str] | None = None,
+        ttl: float | None = None,
+        restart: str | None = None,
         env: dict[str, str] | None = None,
         egress: list[str] | None = None,
         ports: list[str] | None = None,
@@ -129,6 +131,7 @@ class AsyncApi(AsyncAccessApi, AsyncNetworkApi, AsyncSecretsApi):
         `egress` are the names of the profiles that rule what it reaches,
         `ports` and `host_ports` as for `change_ports`,
         `secrets` the names of secrets that it may use (that needs the right to administer),
+        `ttl` the seconds after which it is deleted, `restart` ``always`` for one that starts again when it has ended,
         `network` is ``nic`` for one that no rule is asked about,
         `timeout` the seconds after which the server gives up and undoes all.  `cold` has its VM booted, whatever it
         could be restored from; `force` has it started on a host that is short of memory, too.  `trust_kernel` lets the
@@ -147,6 +150,8 @@ class AsyncApi(AsyncAccessApi, AsyncNetworkApi, AsyncSecretsApi):
             host_ports=host_ports,
             secrets=secrets,
             network=network,
+            ttl=ttl,
+            restart=restart,
             env=env,
             labels=labels,
             timeout=timeout,
@@ -174,13 +179,18 @@ class AsyncApi(AsyncAccessApi, AsyncNetworkApi, AsyncSecretsApi):
         cpus: int | None = None,
         memory_mb: int | None = None,
         upper_size_bytes: int | None = None,
+        ttl: float | None = None,
+        restart: str | None = None,
         on_event: Sink | None = None,
     ) -> dict[str, Any]:
         """Change a shed; what is None stays.
 
-        Processors and memory count from its next start on, its disk grows at once.
+        Processors and memory count from its next start on, its disk grows at once.  After `ttl` seconds from now it is
+        deleted, never with 0; `restart` as for `create`.
         """
-        body = messages.given(cpus=cpus, memory_mb=memory_mb, upper_size_bytes=upper_size_bytes)
+        body = messages.given(
+            cpus=cpus, memory_mb=memory_mb, upper_size_bytes=upper_size_bytes, ttl=ttl, restart=restart
+        )
         return await work(self.address, "POST", shed_target(name, "update"), body=body, on_event=on_event)
 
     async def rename(self, name: str, to: str) -> dict[str, Any]:

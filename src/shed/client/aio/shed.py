@@ -75,16 +75,23 @@ class AsyncShed:
         self.info = typed(await self._api.stop(self.name, on_event=on_event), sheds.Shed)
 
     async def update(
-        self, *, cpus: int | None = None, memory_mb: int | None = None, upper_size_bytes: int | None = None
+        self,
+        *,
+        cpus: int | None = None,
+        memory_mb: int | None = None,
+        upper_size_bytes: int | None = None,
+        ttl: float | None = None,
+        restart: str | None = None,
     ) -> None:
         """Change it; what is None stays.
 
-        Processors and memory count from its next start on, its disk grows at once.
+        Processors and memory count from its next start on, its disk grows at once.  After `ttl` seconds from now the
+        server deletes it, never with 0; `restart` as for `AsyncClient.create`.
         """
-        self.info = typed(
-            await self._api.update(self.name, cpus=cpus, memory_mb=memory_mb, upper_size_bytes=upper_size_bytes),
-            sheds.Shed,
+        changed = await self._api.update(
+            self.name, cpus=cpus, memory_mb=memory_mb, upper_size_bytes=upper_size_bytes, ttl=ttl, restart=restart
         )
+        self.info = typed(changed, sheds.Shed)
 
     async def rename(self, to: str) -> None:
         """Give it another name; it must be stopped."""

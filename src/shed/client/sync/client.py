@@ -55,6 +55,8 @@ class Client:
         local_dir: str | os.PathLike[str] | None = None,
         local_dir_mode: str | None = None,
         labels: dict[str, str] | None = None,
+        ttl: float | None = None,
+        restart: str | None = None,
         env: dict[str, str] | None = None,
         egress: list[str] | None = None,
         ports: list[str] | None = None,
@@ -74,10 +76,11 @@ class Client:
         only read (``ro``).  `labels` are short texts by name, `env` are environment variables of all its commands.
         `egress` names the profiles that rule what it reaches, `secrets` those that it may use.  `ports` are ports of
         the server's machine that lead into it (``[ADDRESS:][PORT:]SHEDPORT``), `host_ports` those that it reaches
-        (``PORT[:SHEDPORT]``).  With `network` ``nic`` no rule is asked.  What is None is the server's to choose.  After
-        `timeout` seconds all is undone.
-        `cold` boots its VM, `force` starts it on a host that is short of memory, too, `trust_kernel` lets the image's
-        kernel boot there from then on.
+        (``PORT[:SHEDPORT]``).  With `network` ``nic`` no rule is asked.  After `ttl` seconds the server deletes it,
+        also when this program is gone.  With `restart` ``always`` it starts again when its VM has ended or the host was
+        down.  What is None is the server's to choose.  After `timeout` seconds all is undone.  `cold` boots its VM,
+        `force` starts it on a host that is short of memory, too, `trust_kernel` lets the image's kernel boot there from
+        then on.
         """
         chosen = name or f"sdk-{os.urandom(5).hex()}"
         try:
@@ -94,6 +97,8 @@ class Client:
                 host_ports=host_ports,
                 secrets=secrets,
                 network=network,
+                ttl=ttl,
+                restart=restart,
                 env=env,
                 labels=labels,
                 timeout=timeout,
