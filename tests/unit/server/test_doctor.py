@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import subprocess
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -23,9 +24,10 @@ from shed.oci.descriptor import Descriptor
 from shed.oci.digest import hex_of, short
 from shed.oci.manifest import Manifest
 from shed.oci.store import LayoutStore
+from shed.server.doctor import examine as examination
 from shed.server.doctor import machine, storage
 from shed.server.doctor.examine import as_json, as_text, examine
-from shed.server.doctor.host import Host
+from shed.server.doctor.host import Check, Host
 from shed.server.main import main
 from shed.sheds import folders, metadata
 from support.images.minted import mint_small, small_kit
@@ -73,6 +75,44 @@ def test_a_check_that_breaks_off_is_a_row_and_the_others_go_on(host: Host) -> No
     assert str(host.paths.data / "none") in rows[2].detail
     assert (rows[3].detail, rows[3].hint) == ("told", "do this")
     assert rows[4].name == "disk space"
+
+
+def test_checks_run_at_once_and_report_in_order(host: Host) -> None:
+    """Each waits for the next one here, so one after the other would wait for ever."""
+    names = ("first", "second", "third")
+    begun = {name: threading.Event() for name in names}
+
+    def waits(name: str, for_: str) -> Check:
+        def check(_: Host) -> Iterator[Result]:
+            begun[name].set()
+            assert begun[for_].wait(60)
+            yield Result(name, Status.PASS, "")
+
+        return check
+
+    checks = [(name, waits(name, other)) for name, other in zip(names, (*names[1:], names[-1]), strict=True)]
+    assert [(row.name, row.status) for row in examine(host, checks)] == [(name, Status.PASS) for name in names]
+
+
+def test_a_check_that_hangs_is_a_row_and_the_others_go_on(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With what it has found so far; those that read much have more time."""
+    monkeypatch.setattr(examination, "SECONDS", 0.05)
+    go_on = threading.Event()
+
+    def hangs(_: Host) -> Iterator[Result]:
+        yield Result("first", Status.PASS, "fine")
+        go_on.wait()
+
+    def reads(_: Host) -> Iterator[Result]:
+        go_on.wait(0.1)
+        yield Result("images", Status.PASS, "fine")
+
+    rows = list(examine(host, [("disk", hangs), ("images", reads), ("space", machine.disk_space)]))
+    go_on.set()
+    assert [row.name for row in rows] == ["first", "disk", "images", "disk space"]
+    assert rows[1] == Result("disk", Status.FAIL, "it was not done within 0.05 s", "look at the disks, and try again")
+    assert rows[2].status is Status.PASS
+    assert set(examination.LONG) <= {name for name, _ in examination.CHECKS}
 
 
 def test_qemu(host: Host, tmp_path: Path) -> None:

@@ -1,8 +1,11 @@
-"""All checks in order, and the report of what they found."""
+"""All checks at once, and the report of what they found, in their order."""
 
 from __future__ import annotations
 
 import json
+import queue
+import threading
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 
@@ -34,13 +37,52 @@ CHECKS: tuple[tuple[str, Check], ...] = (
 )
 
 
+SECONDS = 60.0
+"""That a check may take, all of them being begun together."""
+LONG = {"boot kit": 3600.0, "images": 3600.0, "templates": 3600.0}
+"""The same for those that read all that is stored."""
+
+
 def examine(host: Host, checks: Iterable[tuple[str, Check]] = CHECKS) -> Iterator[Result]:
-    """Yield what each check finds.  Raises nothing: a check that breaks off is a FAIL, and the others go on."""
-    for name, check in checks:
+    """Yield what each check finds, in the order of `checks`, which all begin at once.
+
+    Raises nothing: a check that breaks off, or is not done in its time, is a FAIL, and the others go on.
+    """
+    for one in [_Examination(name, check, host) for name, check in checks]:
+        yield from one.rows()
+
+
+class _Examination:
+    """A check at work.  Nobody waits for its thread: one that hangs ends with the program."""
+
+    def __init__(self, name: str, check: Check, host: Host) -> None:
+        self._name = name
+        self._begun = time.monotonic()
+        self._found: queue.SimpleQueue[Result | None] = queue.SimpleQueue()
+        threading.Thread(target=self._work, args=(check, host), name=f"doctor: {name}", daemon=True).start()
+
+    def rows(self) -> Iterator[Result]:
+        """Yield its rows as it finds them, until it is done or its time is up."""
+        seconds = LONG.get(self._name, SECONDS)
+        while True:
+            try:
+                row = self._found.get(timeout=max(0.0, self._begun + seconds - time.monotonic()))
+            except queue.Empty:
+                yield Result(
+                    self._name, Status.FAIL, f"it was not done within {seconds:g} s", "look at the disks, and try again"
+                )
+                return
+            if row is None:
+                return
+            yield row
+
+    def _work(self, check: Check, host: Host) -> None:
         try:
-            yield from check(host)
+            for row in check(host):
+                self._found.put(row)
         except Exception as error:  # noqa: BLE001  a doctor does not faint
-            yield Result.of(name, error)
+            self._found.put(Result.of(self._name, error))
+        self._found.put(None)
 
 
 def summary(results: Sequence[Result]) -> dict[Status, int]:
