@@ -218,6 +218,7 @@ def test_system_df(host: Host) -> None:
         "templates": 1,
         "logs": 1,
         "orphans": 1,
+        "caches": 0,
     }
     blobs = host.store.inventory().values()
     assert kinds["images"]["size_bytes"] == sum(blob.st_size for blob in blobs)

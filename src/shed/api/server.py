@@ -76,11 +76,12 @@ class Usage(Answer, kw_only=True, frozen=True):
 
 
 class Prune(Body, kw_only=True, frozen=True, forbid_unknown_fields=True):
-    """What to delete: the scopes that are true, or without any `instances`, `images` and `orphans`."""
+    """What to delete: the scopes that are true, or without any all but `logs`."""
 
     instances: Annotated[bool, says("Sheds that have been stopped for long.")] = False
     images: Annotated[bool, says("What of the image store nobody needs.")] = False
     orphans: Annotated[bool, says("Files that belong to nothing.")] = False
+    templates: Annotated[bool, says("Saved VMs from which none was restored for long; they are made again.")] = False
     logs: Annotated[bool, says("Old logs, and the beginnings of long console logs.")] = False
     until_seconds: Annotated[
         Annotated[float, Meta(ge=0)] | None, says("Leave what was used in so many seconds; absent: 72 hours.")
@@ -104,6 +105,7 @@ class Pruned(Answer, kw_only=True, frozen=True):
     instances: Annotated[list[PrunedItem], says("Sheds.")] = []
     images: Annotated[list[PrunedBlob], says("Files of the image store.")] = []
     orphans: Annotated[list[PrunedItem], says("Files and folders.")] = []
+    templates: Annotated[list[PrunedItem], says("Saved VMs.")] = []
     logs: Annotated[list[PrunedItem], says("Logs.")] = []
     consoles: Annotated[list[PrunedItem], says("Console logs that are cut, by how much.")] = []
     size_bytes: Annotated[int, says("All together.")] = 0

@@ -99,6 +99,8 @@ class StoredTemplate:
     """Whoever holds this file may remove it."""
     runtime: str | None
     """File name of the runtime blob without which it is of no use; None when it is of no use already."""
+    used: float = 0.0
+    """When something was last restored from it, or it was made; in seconds since 1970."""
 
 
 class Templates(Protocol):

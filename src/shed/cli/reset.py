@@ -25,6 +25,7 @@ def reset(args: Any, options: Options) -> int:
 
     The server is stopped.  Your settings and your key, in ~/.shed, stay; so do folders given with --local-dir.
     """
+    from shed.cli import caches
     from shed.cli.server import stop_own
     from shed.config.paths import Paths
     from shed.fsutil import locked
@@ -50,7 +51,7 @@ def reset(args: Any, options: Options) -> int:
             server.delete(name, force=True, on_event=sink)
     stop_own(options)
     with locked(paths.data / "server.lock", wait=False):  # no other server begins with what is going
-        gone = [path for path in (paths.data, paths.run, _cache()) if _remove(path)]
+        gone = [path for path in (paths.data, paths.run, caches.folder()) if caches.remove(path)]
     said = f"deleted {sheds}, {size}; your settings and your key are in ~/.shed"
     done(options, "reset", "system", said, sheds=names, folders=[str(path) for path in gone])
     return 0
@@ -62,23 +63,3 @@ def _check(data: Path) -> None:
         raise UsageError(
             f"{data} is not the data of a server of yours", hint="check SHED_DATA_DIR, or run this as the server's user"
         )
-
-
-def _cache() -> Path:
-    """Return where what was downloaded for boot kits is kept."""
-    from shed.images.bootkit.build import default_cache
-
-    return default_cache().parent
-
-
-def _remove(folder: Path) -> bool:
-    """Remove a folder of ours with all in it; return whether it was there.  Raises `StorageError`."""
-    import shutil
-
-    from shed.fsutil import storage_errors
-
-    if folder.is_symlink() or not folder.is_dir() or folder.stat().st_uid != os.geteuid():
-        return False
-    with storage_errors(folder):
-        shutil.rmtree(folder)
-    return True

@@ -29,11 +29,19 @@ _SCOPES = {
     "instances": "sheds that have been stopped for longer than --until",
     "images": "images that have no name and that nothing needs",
     "orphans": "files that crashes have left behind",
+    "templates": "saved VMs that starts were not restored from for longer than --until; they are made again",
     "logs": "console logs of failed starts that are older than --until, and the beginning of long console logs",
 }
 _USAGE_TIMEOUT = 30.0
 """Seconds that all servers have together to look at their disks."""
-_ROWS = {"instances": "shed", "images": "blob", "orphans": "orphan", "logs": "log", "consoles": "console log"}
+_ROWS = {
+    "instances": "shed",
+    "images": "blob",
+    "orphans": "orphan",
+    "templates": "saved VM",
+    "logs": "log",
+    "consoles": "console log",
+}
 """The lists in an answer, and what one item is called.  Console logs are cut, the others deleted."""
 
 
@@ -44,7 +52,12 @@ def usage(args: Any, options: Options) -> int:
     SIZE is the length of the files, DISK what they occupy in the file system.
     """
     if not args.all:
-        answer = client(options).usage()
+        server = client(options)
+        answer = server.usage()
+        if server.address.local:
+            from shed.cli.caches import add_to
+
+            add_to(answer)
         if options.json:
             emit(answer)
         else:
@@ -92,6 +105,7 @@ def _disk(item: dict[str, Any]) -> str:
         convert=values.duration,
     ),
     option("--log-tail-bytes", "SIZE", "how much of a console log --logs keeps (default: 5M)", convert=values.size),
+    flag("--caches", "what was downloaded for images on this machine, and can be again; of no server"),
     flag("--dry-run", "only say what would be deleted"),
     flag("-f, --force", "do not ask for confirmation"),
     examples=["shed system prune --dry-run", "shed system prune --images --logs --until 24h"],
@@ -99,20 +113,27 @@ def _disk(item: dict[str, Any]) -> str:
 def prune(args: Any, options: Options) -> int:
     """Delete what is not needed.  A running shed is never deleted.
 
-    Without any of --instances, --images, --orphans and --logs, the first three are meant.
+    Without any of --instances, --images, --orphans, --templates, --logs and --caches, the first four are meant.
     """
     from shed.sizes import format_size
 
     scopes = [scope for scope in _SCOPES if getattr(args, scope)]
     if args.log_tail_bytes is not None and not args.logs:
         raise UsageError("--log-tail-bytes goes with --logs", hint="add --logs, or leave it out")
+    if args.caches:
+        from shed.cli.caches import prune as prune_caches
+
+        options.json_lines = bool(scopes)
+        code = prune_caches(args, options)
+        if not scopes:
+            return code
     server = client(options)
     if args.dry_run or not args.force:
         plan = server.clean(scopes, until=args.until, log_tail=args.log_tail_bytes, dry_run=True)
         if args.dry_run and options.json:
             emit(plan)
             return 0
-        if not any(plan[scope] for scope in _ROWS):
+        if not any(plan.get(scope) for scope in _ROWS):
             return _finished(plan, options)
         if not options.json:
             _preview(plan, options)
@@ -137,7 +158,7 @@ def _preview(plan: dict[str, Any], options: Options) -> None:
     rows = [
         [row.get("kind") or one, row.get("name") or row["digest"], format_size(row["size_bytes"])]
         for scope, one in _ROWS.items()
-        for row in ((images or plan[scope]) if scope == "images" else plan[scope])
+        for row in ((images or plan[scope]) if scope == "images" else plan.get(scope, []))
     ]
     say(table(["KIND", "NAME", "SIZE"], rows), end="")
 
@@ -147,7 +168,7 @@ def _sentence(plan: dict[str, Any], delete: str, cut: str) -> str:
     counts = {
         scope: f"{len(plan[scope])} {one}{'' if len(plan[scope]) == 1 else 's'}"
         for scope, one in _ROWS.items()
-        if plan[scope]
+        if plan.get(scope)
     }
     consoles = counts.pop("consoles", None)
     parts = [f"{delete} {', '.join(counts.values())}"] if counts else []

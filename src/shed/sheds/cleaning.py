@@ -1,4 +1,4 @@
-"""Freeing space in one go: sheds that have been stopped for long, images, orphans, logs, in this order.
+"""Freeing space in one go: sheds that have been stopped for long, images, orphans, saved VMs, logs, in this order.
 
 The plan is made whole before anything is deleted, and with the sheds that are to go already gone, so that a dry run
 says what a real one does, and a record that cannot be read stops it before it begins.
@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from shed.backends.interface import StoredTemplate, Template
 from shed.config.paths import Paths
 from shed.errors import ConflictError, NotFoundError, ShedError
 from shed.fsutil import storage_errors
@@ -22,14 +23,14 @@ from shed.progress import Progress
 from shed.sheds import folders, metadata
 from shed.sheds.consoles import DEFAULT_TAIL, LongConsole, cut_console, long_consoles
 from shed.sheds.manager import Manager
-from shed.sheds.orphans import Orphan, find_orphans, remove_orphan
+from shed.sheds.orphans import Orphan, find_orphans, holding, remove_orphan
 from shed.sheds.pins import pins
 from shed.sheds.space import measure
 from shed.threads import in_thread
 
 log = logging.getLogger(__name__)
-SCOPES = ("instances", "images", "orphans", "logs")
-DEFAULT_SCOPES = frozenset({"instances", "images", "orphans"})
+SCOPES = ("instances", "images", "orphans", "templates", "logs")
+DEFAULT_SCOPES = frozenset({"instances", "images", "orphans", "templates"})
 DEFAULT_UNTIL = 72 * 3600.0
 _SERVER_LOG = "server.log"
 _STAY = (_SERVER_LOG, "audit.log")
@@ -53,6 +54,8 @@ class Cleaning:
     sheds: list[OldShed]
     images: Plan | None
     orphans: list[Orphan]
+    templates: list[tuple[StoredTemplate, int]]
+    """With the bytes that each takes up."""
     logs: list[tuple[Path, int]]
     """With the bytes that each takes up."""
     consoles: list[LongConsole]
@@ -64,6 +67,7 @@ class Cleaning:
             "instances": [{"name": shed.name, "size_bytes": shed.disk_bytes} for shed in self.sheds],
             "images": self.images.to_wire()["deleted"] if self.images else [],
             "orphans": [{"name": str(orphan.path), "size_bytes": orphan.space.disk} for orphan in self.orphans],
+            "templates": [{"name": stored.path.name, "size_bytes": size} for stored, size in self.templates],
             "logs": [{"name": str(path), "size_bytes": size} for path, size in self.logs],
             "consoles": [{"name": str(console.path), "size_bytes": console.excess} for console in self.consoles],
         }
@@ -105,11 +109,11 @@ class Cleaner:
             if "orphans" in scopes
             else []
         )
+        templates = self._old_templates(before, {orphan.path for orphan in orphans}) if "templates" in scopes else []
         if "logs" not in scopes:
-            return Cleaning(sheds, images, orphans, [], [])
-        return Cleaning(
-            sheds, images, orphans, self._old_logs(before), long_consoles(self._paths, log_tail, without=names)
-        )
+            return Cleaning(sheds, images, orphans, templates, [], [])
+        consoles = long_consoles(self._paths, log_tail, without=names)
+        return Cleaning(sheds, images, orphans, templates, self._old_logs(before), consoles)
 
     def _old_sheds(self, before: float) -> list[OldShed]:
         """Return the sheds that are surely stopped, and whose records are older than `before`."""
@@ -131,6 +135,21 @@ class Cleaner:
                 log.warning("not cleaned: %s", error)
         return found
 
+    def _old_templates(self, before: float, orphans: set[Path]) -> list[tuple[StoredTemplate, int]]:
+        """Return the saved VMs from which nothing was restored since `before`: they are made again when need be."""
+        saved = self._manager.backend.capabilities.templates
+        old = [each for each in (saved.stored() if saved is not None else ()) if each.used < before]
+        return [(each, measure(each.path).disk) for each in sorted(old, key=_path) if each.path not in orphans]
+
+    def _drop(self, template: StoredTemplate) -> bool:
+        """Remove a saved VM, unless somebody is at work on one; tell whether it is gone.  Raises `StorageError`."""
+        saved = self._manager.backend.capabilities.templates
+        assert saved is not None
+        with holding(template.lock) as free:
+            if free:
+                saved.drop(Template(template.path))
+        return free
+
     def _old_logs(self, before: float) -> list[tuple[Path, int]]:
         logs = self._paths.logs
         kept = sorted(
@@ -147,6 +166,10 @@ class Cleaner:
         if plan.images is not None:
             progress.phase("images", "deleting images")
             images = await in_thread(self._prune, set(), dry_run=False)
+        if plan.templates:
+            progress.phase("templates", "deleting saved virtual machines")
+        templates = [(each, size) for each, size in plan.templates if await in_thread(self._drop, each)]
+        plan = replace(plan, templates=templates)
         progress.phase("leftovers", "deleting leftovers")
         return await in_thread(_remove_leftovers, replace(plan, sheds=sheds, images=images), log_tail)
 
@@ -170,6 +193,10 @@ def _remove_leftovers(plan: Cleaning, log_tail: int) -> Cleaning:
             path.unlink(missing_ok=True)
     cut = (replace(console, excess=cut_console(console.path, log_tail)) for console in plan.consoles)
     return replace(plan, orphans=orphans, consoles=[console for console in cut if console.excess])
+
+
+def _path(template: StoredTemplate) -> Path:
+    return template.path
 
 
 def _changed(path: Path) -> float | None:

@@ -60,7 +60,7 @@ def remove_orphan(orphan: Orphan) -> bool:
     with storage_errors(orphan.path):
         if orphan.lock != orphan.path:
             orphan.lock.touch()  # whoever comes next must find it held
-        with _holding(orphan.lock) as free:
+        with holding(orphan.lock) as free:
             if not free or not _is_left(orphan, ()):
                 return False
             if orphan.path.is_dir() and not orphan.path.is_symlink():
@@ -133,12 +133,12 @@ def _is_left(orphan: Orphan, gone: Collection[Path]) -> bool:
 
 
 def _is_free(orphan: Orphan) -> bool:
-    with _holding(orphan.lock) as free:
+    with holding(orphan.lock) as free:
         return free
 
 
 @contextlib.contextmanager
-def _holding(lock: Path) -> Iterator[bool]:
+def holding(lock: Path) -> Iterator[bool]:
     """Hold `lock`, a file or a folder, as long as the block lasts; yield whether nobody else has it.
 
     Nobody has one that is not there.

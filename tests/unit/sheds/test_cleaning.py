@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from shed.backends.base import Liveness
+from shed.backends.interface import StoredTemplate, Template
+from shed.backends.qemu.templates import RECORD, Limits, TemplateStore
 from shed.errors import DataError
 from shed.oci.digest import digest_bytes, hex_of
 from shed.oci.store import LayoutStore
 from shed.progress import Event, Progress, WarningEvent
 from shed.sheds import metadata
-from shed.sheds.cleaning import DEFAULT_SCOPES, Cleaner
+from shed.sheds.cleaning import DEFAULT_SCOPES, SCOPES, Cleaner
 from shed.sheds.manager import Manager
 from shed.sheds.pins import open_images
 from support.images.runtimes import small_runtime
 from support.images.stored import put_image, put_shed
+from support.servers.fake_backend import FakeBackend, FakeTemplates
 from support.servers.world import World, create
 from support.waiting import until
 
@@ -153,3 +158,60 @@ async def test_a_log_without_a_keeper_is_cut(world: World, name: str) -> None:
             await until(lambda: log.stat().st_size == 5 << 20)
         vm.write(b"and on\n")
     assert log.read_bytes().endswith(b"aathe end\nand on\n")
+
+
+class OnDisk(FakeTemplates):
+    """Templates whose files are as QEMU's, and are found and removed by its code."""
+
+    def __init__(self, backend: FakeBackend, folder: Path) -> None:
+        super().__init__(backend)
+        self.store = TemplateStore(folder, Limits())
+
+    def save(self, name: str, hours: float) -> Path:
+        """Have one that was used so many hours ago."""
+        path = self.store._folder / f"vm-{name}"
+        path.mkdir()
+        (path / "memory").write_bytes(bytes(8192))
+        identity = {"format": 1, "qemu": "any"}
+        (path / RECORD).write_text(json.dumps({"identity": identity, "blobs": ["runtime"]}))
+        then = time.time() - hours * HOUR
+        os.utime(path / RECORD, (then, then))
+        return path
+
+    def stored(self) -> tuple[StoredTemplate, ...]:
+        """Those that are there."""
+        return tuple(self.store.stored(None))
+
+    def drop(self, template: Template) -> None:
+        """Remove one."""
+        self.store.drop(template)
+
+
+async def test_saved_vms_that_are_not_used_go(world: World) -> None:
+    """By default, too; those that were used lately stay, and all of them while one is being made."""
+    saved = OnDisk(world.backend, world.paths.templates)
+    world.backend.capabilities = replace(world.backend.capabilities, templates=saved)
+    put_blob(world, "runtime")
+    old, new = saved.save("old", 100), saved.save("new", 1)
+    async with world.manager() as manager:
+        plan = await clean(world, manager, [], dry_run=True)
+        assert [row["name"] for row in plan["templates"]] == [old.name]
+        assert plan["templates"][0]["size_bytes"] >= 8192
+        assert plan["orphans"] == []
+        assert await clean(world, manager, [], scopes={"logs"}, dry_run=True) == {
+            **{scope: [] for scope in (*SCOPES, "consoles")}, "size_bytes": 0, "dry_run": True
+        }  # fmt: skip
+        with saved.store.lock():
+            assert (await clean(world, manager, []))["templates"] == []
+        assert old.exists()
+        done = await clean(world, manager, [])
+        assert {**done, "dry_run": True} == plan
+        assert [path.name for path in world.paths.templates.glob("*vm-*")] == [new.name]
+        assert [row["name"] for row in (await clean(world, manager, [], until=0))["templates"]] == [new.name]
+
+
+def put_blob(world: World, name: str) -> None:
+    """Have a blob of this name, without which a template is an orphan."""
+    blobs = open_images(world.paths).store.blobs
+    blobs.mkdir(parents=True, exist_ok=True)
+    (blobs / name).touch()

@@ -108,7 +108,7 @@ class TemplateStore:
         """Yield the templates on the disk, without those that are being made; `program` is the QEMU here."""
         lock = self._folder / LOCK
         for path in self._folder.glob("vm-*"):
-            yield StoredTemplate(path, lock, runtime_of(path, program))
+            yield StoredTemplate(path, lock, runtime_of(path, program), _last_use(path))
         for path in self._folder.glob(".vm-*.gone"):
             yield StoredTemplate(path, lock, None)
 

@@ -202,8 +202,8 @@ class AsyncClient:
     ) -> server.Pruned:
         """Delete what has not been used for `until` seconds; with `dry_run` only look.
 
-        `scopes` are of ``instances``, ``images``, ``orphans`` and ``logs``: all but the last without it.  The scope
-        ``logs`` also cuts the console logs of sheds to their last `log_tail` bytes.
+        `scopes` are of ``instances``, ``images``, ``orphans``, ``templates`` and ``logs``: all but the last without it.
+        The scope ``logs`` also cuts the console logs of sheds to their last `log_tail` bytes.
         """
         done = await self.api.clean(scopes or [], until=until, log_tail=log_tail, dry_run=dry_run, on_event=on_event)
         return typed(done, server.Pruned)
