@@ -37,7 +37,8 @@ async def test_a_vm_that_was_killed_comes_back(world: World) -> None:
         before = manager.catalog.get("dev")["pid"]
         for name in ("no", "dev"):
             await killed(world, name)
-        await until(lambda: running(manager) == ["dev"])
+        await until(lambda: "shed.started" in [one.kind for one in manager.events.recent(lambda _: True)])
+        assert running(manager) == ["dev"]
         assert manager.catalog.get("dev")["pid"] != before
         said = [(one.kind, one.message) for one in manager.events.recent(lambda one: one.shed == "dev")]
         assert said == [
