@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from support.servers.netlab import Lab, lab
+from support.servers.netlab import TALK, Lab, lab
 from support.servers.squid import ADDRESS, PASSWORD, PORT, USER, Squid, squid
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(shutil.which("squid") is None, reason="squid is not installed")]
@@ -63,21 +63,6 @@ except urllib.error.HTTPError as error:
     print(error.code, error.read().decode().strip())
 except OSError as error:
     print("no", error)
-"""
-TALK = """
-import socket, sys, threading
-with socket.create_connection((sys.argv[1], int(sys.argv[2])), timeout=30) as sock:
-    data = bytes(range(256)) * 12_000
-    threading.Thread(target=sock.sendall, args=(data,)).start()
-    got = b""
-    while len(got) < len(data):
-        part = sock.recv(1 << 20)
-        assert part, "it ended"
-        got += part
-    assert got == data
-    sock.shutdown(socket.SHUT_WR)
-    assert sock.recv(1) == b""
-print("all of it")
 """
 KEPT = """
 import http.client, sys

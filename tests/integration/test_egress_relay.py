@@ -10,7 +10,7 @@ import pytest
 
 from shed.egress import wire
 from shed.egress.decisions import MOST_ENTRIES
-from support.servers.netlab import Lab, lab
+from support.servers.netlab import TALK, Lab, lab
 from support.waiting import wait_until
 
 pytestmark = pytest.mark.root
@@ -24,23 +24,6 @@ except urllib.error.HTTPError as error:
     print(error.code, error.read().decode())
 except OSError as error:
     print("no", error)
-"""
-TALK = """
-import socket, sys
-with socket.create_connection((sys.argv[1], int(sys.argv[2])), timeout=30) as sock:
-    for size in (1, 1000, 300_000, 3_000_000):
-        data = bytes(range(256)) * (size // 256 + 1)
-        import threading
-        threading.Thread(target=sock.sendall, args=(data,)).start()
-        got = b""
-        while len(got) < len(data):
-            part = sock.recv(1 << 20)
-            assert part, "it ended"
-            got += part
-        assert got == data
-    sock.shutdown(socket.SHUT_WR)
-    assert sock.recv(1) == b""
-print("all of it")
 """
 MAIL = """
 import socket
@@ -206,34 +189,18 @@ except ConnectionResetError:
 
 def test_new_rules_cut_what_they_do_not_allow(net: Lab) -> None:
     """At once, and only that; the log says so."""
-    import subprocess
-    import sys
-
     net.names({"echo.example.com": [PUBLIC], "stays.example.com": [PUBLIC]})
     net.rule({"allow": "*.example.com"})
-    resolv = net.folder / "resolv.conf"
-    command = f'mount --bind {resolv} /etc/resolv.conf && exec "$@"'
-    children = [
-        subprocess.Popen(
-            ["ip", "netns", "exec", net.guest, "sh", "-c", command, "sh", sys.executable, "-c", HOLD, name],
-            stdout=subprocess.PIPE, text=True,
-        )
-        for name in ("echo.example.com", "stays.example.com")
-    ]  # fmt: skip
-    try:
-        for child in children:
-            assert child.stdout is not None
-            assert child.stdout.readline() == "connected\n"
-        assert net.rule({"allow": "stays.example.com"})["cut"] == 1
-        cut, stays = children
-        assert cut.stdout is not None
-        assert cut.stdout.readline() in {"reset\n", "b''\n"}
-        wait_until(lambda: net.do({"do": "list"})["sheds"] == {"dev": 1})
-        assert stays.poll() is None
-    finally:
-        for child in children:
-            child.kill()
-            child.communicate()
+    cut, stays = (net.start_in_guest(HOLD, name) for name in ("echo.example.com", "stays.example.com"))
+    for child in (cut, stays):
+        assert child.stdout is not None
+        assert child.stdout.readline() == b"connected\n"
+    assert net.rule({"allow": "stays.example.com"})["cut"] == 1
+    assert cut.stdout is not None
+    assert cut.stdout.readline() in {b"reset\n", b"b''\n"}
+    wait_until(lambda: net.do({"do": "list"})["sheds"] == {"dev": 1})
+    assert stays.poll() is None
+    stays.kill()
 
 
 FLOOD = """

@@ -54,6 +54,23 @@ netd.VERSION, netd._HANDOVER = "0.0.1", 0.2
 sys.exit(netd.main(*sys.argv[1:]))
 '"""
 """The relay's process of an older version, which is quick to end when it has retired."""
+TALK = """
+import socket, sys, threading
+with socket.create_connection((sys.argv[1], int(sys.argv[2])), timeout=30) as sock:
+    for size in (1, 1000, 300_000, 3_000_000):
+        data = bytes(range(256)) * (size // 256 + 1)
+        threading.Thread(target=sock.sendall, args=(data,)).start()
+        got = b""
+        while len(got) < len(data):
+            part = sock.recv(1 << 20)
+            assert part, "it ended"
+            got += part
+        assert got == data
+    sock.shutdown(socket.SHUT_WR)
+    assert sock.recv(1) == b""
+print("all of it")
+"""
+"""Sends more and more to an echo, and takes it back whole."""
 
 
 class Lab:

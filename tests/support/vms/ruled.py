@@ -61,15 +61,15 @@ class RuledHost:
 
 
 @contextlib.contextmanager
-def ruled_host(way: str, store: LayoutStore, folder: Path, *, settings: str = "") -> Iterator[RuledHost]:
-    """Yield a host with the shed dev, made of the image busybox in `store`; needs root."""
+def ruled_host(way: str, store: LayoutStore, folder: Path, *options: str, settings: str = "") -> Iterator[RuledHost]:
+    """Yield a host with the shed dev, made with `options` of the image busybox in `store`; needs root."""
     machine = Machine(folder / "machine", way=way, settings=settings)
     copy_store(store, machine.data / "images")
     (folder / "lab").mkdir()
     with lab(folder / "lab", guest=False) as net:
         made = RuledHost(net, machine)
         try:
-            machine.shed("create", "dev", "--image", "busybox")
+            machine.shed("create", "dev", "--image", "busybox", *options)
             yield made
         finally:
             made.end()
