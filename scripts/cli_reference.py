@@ -66,7 +66,7 @@ def _command(path: str, found: object) -> str:
     if not isinstance(
         found, Command
     ):  # it reads its words itself, for the sake of its start, and holds its help as a text
-        text = {by_hand.exec_command: by_hand.EXEC_HELP, by_hand.console_command: by_hand.CONSOLE_HELP}[found]
+        text = by_hand.EXEC_HELP if found is by_hand.exec_command else by_hand.CONSOLE_HELP
         return f"### shed {path}\n\n```\n{text.rstrip()}\n```\n"
     own = sorted(found.arguments, key=lambda one: bool(one.names))
     rows = [f"| {_names(one)} | {_cell(one.help)}{' (required)' if one.required else ''} |" for one in own]

@@ -102,7 +102,7 @@ def _prepare(environment: dict[str, str], folder: Path) -> None:
     subprocess.run([BIN / "shed", "image", "save", "base", "-o", saved], check=True)
     subprocess.run([BIN / "shed", "image", "load", "-i", saved, "--trust-kernel"], check=True, env=environment)
     saved.unlink()
-    create = [BIN / "shed", "create", "first", "--local-dir", folder / "hello"]
+    create: list[str | Path] = [BIN / "shed", "create", "first", "--local-dir", folder / "hello"]
     subprocess.run(create, check=True, env=environment)
     subprocess.run([BIN / "shed", "delete", "first", "--force"], check=True, env=environment)
     deadline = time.monotonic() + 300
