@@ -136,6 +136,28 @@ def test_ports(url: str) -> None:
         assert (caught.value.code, one.status) == ("SHED_NOT_RUNNING", "stopped")
 
 
+def test_secrets(url: str) -> None:
+    """They are kept, given and taken, and shown without their values; a shed has its rule for SSH agents."""
+    client = Client(url)
+    kept = client.set_secret("model", hosts=["api.example.com"], methods=["GET"], value="not to be shown")
+    assert (kept.name, kept.variable, kept.hosts, kept.source) == ("model", "MODEL", ["api.example.com"], "value")
+    with client.create(secrets=["model"], ssh_agent=["git@git.example.com"]) as one:
+        assert (one.info.secrets, one.info.ssh_agent) == (["model"], ["git@git.example.com"])
+        (listed,) = client.secrets()
+        assert (listed.methods, listed.sheds) == (["GET"], [one.name])
+        assert "not to be shown" not in repr((kept, listed))
+        with pytest.raises(ShedError, match="model"):
+            client.remove_secret("model")
+        client.set_secret("other", hosts=["other.example.com"], value="another value")
+        assert one.change_secrets(give=["other"], take=["model"]) == ["other"]
+        client.remove_secret("model")
+        client.remove_secret("other", force=True)
+        assert one.refresh().info.secrets == []
+        one.update(ssh_agent=[])
+        assert one.info.ssh_agent == []
+    assert client.secrets() == []
+
+
 def asynchronously(url: str, work: Callable[[shed.AsyncShed], Coroutine[Any, Any, None]]) -> None:
     async def main() -> None:
         client = AsyncClient(url)
@@ -199,6 +221,21 @@ def test_async_ports(url: str) -> None:
             writer.close()
         with pytest.raises(ConnectError):
             await one.connect(8)
+
+    asynchronously(url, work)
+
+
+def test_async_secrets(url: str) -> None:
+    """As without await."""
+
+    async def work(one: shed.AsyncShed) -> None:
+        client = AsyncClient(url)
+        await client.set_secret("model", hosts=["api.example.com"], value="a value of some length")
+        assert await one.change_secrets(give=["model"]) == ["model"]
+        assert [each.sheds for each in await client.secrets()] == [[one.name]]
+        await client.remove_secret("model", force=True)
+        await one.update(ssh_agent=["*"])
+        assert one.info.ssh_agent == ["*"]
 
     asynchronously(url, work)
 

@@ -248,35 +248,6 @@ def test_paramiko(machine: Machine) -> None:
         assert machine.sh("wc -c <by-paramiko") == "300000\n"
 
 
-@pytest.fixture
-def agent(machine: Machine, tmp_path: Path) -> Iterator[tuple[str, str]]:
-    """An agent with one key: its socket, and the key's fingerprint."""
-    path, _ = machine.ssh.key(f"key-{tmp_path.name}")
-    address = str(tmp_path / "agent")
-    process = subprocess.Popen(["ssh-agent", "-D", "-a", address], stdout=subprocess.DEVNULL)
-    try:
-        wait_until(Path(address).exists)
-        subprocess.run(["ssh-add", "-q", path], env={**machine.env, "SSH_AUTH_SOCK": address}, check=True)
-        yield (
-            address,
-            subprocess.run(["ssh-keygen", "-lf", path], capture_output=True, text=True, check=True).stdout.split()[1],
-        )
-    finally:
-        process.terminate()
-        process.wait()
-
-
-def test_an_agent_is_forwarded(machine: Machine, agent: tuple[str, str]) -> None:
-    """To the shed's user alone, for as long as the connection lasts."""
-    address, fingerprint = agent
-    command = "ssh-add -l; stat -c %a:%U $SSH_AUTH_SOCK; sudo -u nobody SSH_AUTH_SOCK=$SSH_AUTH_SOCK ssh-add -l 2>&1"
-    out = machine.ssh.run("-A", "-o", f"IdentityAgent={address}", "dev@shed", command, code=2).stdout.decode()
-    assert fingerprint in out
-    assert "600:shed" in out
-    assert "Permission denied" in out
-    wait_until(lambda: machine.sh("ls -A /run/shed-ssh") == "")
-
-
 def test_forwards_and_jumps(machine: Machine) -> None:
     """-R brings the front into the shed: back through -L it is reached from here, and through -J a shed behind a
     shed.

@@ -26,6 +26,7 @@ KINDS = {
     "egress.allowed": "A connection that was allowed has ended; only with a profile that logs all.",
     "egress.connected": "A connection that is allowed begins.  It is told only to clients that name this kind.",
     "egress.left_out": "Decisions that were not logged, because there were too many, or the disk is full.",
+    "agent.refused": "A shed was refused the use of a client's SSH agent.",
     "dropped": "This client did not read fast enough: `count` events are missing here.",
 }
 ON_REQUEST = frozenset({"egress.connected"})

@@ -30,6 +30,13 @@ VariableValue = Annotated[str, Meta(max_length=64 << 10, pattern=r"^[^\x00]*$(?!
 Variables = Annotated[dict[VariableName, VariableValue], Meta(max_length=1000)]
 PortText = Annotated[str, says("`[ADDRESS:][PORT:]SHEDPORT`; without a port, or with 0, a free one is chosen.")]
 HostPortText = Annotated[str, says("`PORT[:SHEDPORT]`: a port of the host, and its number in the shed.")]
+AgentHosts = Annotated[
+    list[str] | None,
+    says(
+        "Where it may use an SSH agent that a client forwards to it: `[USER@]HOST[:PORT]`, `*` for any host, "
+        "`@git-signing` for signatures of commits.  Needs the right `admin`."
+    ),
+]
 _COLD = "Boot the VM, whatever it could be restored from."
 _FORCE = "Start it although the host is short of memory.  Needs the right `admin`."
 
@@ -68,6 +75,9 @@ class Shed(PartialAnswer, kw_only=True, frozen=True):
     env: Annotated[
         list[str],
         says("Names of the environment variables that it was given; their values are not told.", optional=True),
+    ] = []
+    ssh_agent: Annotated[
+        list[str], says("Where it may use an SSH agent that is forwarded to it; absent: nowhere.", optional=True)
     ] = []
     network: Annotated[str, says("`relay`, or `nic`: no rule is asked about what it reaches.", optional=True)] = ""
     boot: Annotated[
@@ -169,6 +179,7 @@ class CreateShed(Body, kw_only=True, frozen=True, forbid_unknown_fields=True):
         list[str] | None,
         says("Names of the secrets that the relay is to put into its requests.  Needs the right `admin`."),
     ] = None
+    ssh_agent: AgentHosts = None
     network: Annotated[
         NetworkKind | None,
         says(
@@ -213,6 +224,7 @@ class UpdateShed(Body, kw_only=True, frozen=True, forbid_unknown_fields=True):
         says("Seconds from now after which it is deleted; 0: it is kept.", minimum=0, maximum=MAX_TTL),
     ] = None
     restart: Annotated[Restart | None, says("As for a new one.")] = None
+    ssh_agent: AgentHosts = None
 
 
 class RenameShed(Body, kw_only=True, frozen=True, forbid_unknown_fields=True):

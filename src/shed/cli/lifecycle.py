@@ -8,7 +8,7 @@ from shed.cli.command import command
 from shed.cli.connection import client, client_of, seen, where
 from shed.cli.errors import report
 from shed.cli.output import confirm, done, watched
-from shed.cli.sheds import COLD, FORCE, RESTART, SIZES, finished, tell_end, update_ssh
+from shed.cli.sheds import CHANGEABLE, COLD, FORCE, RESTART, finished, tell_end, update_ssh
 from shed.errors import ShedError, UsageError
 from shed.terminal.output import note
 
@@ -89,7 +89,7 @@ def delete(args: Any, options: Options) -> int:
 @command(
     "update",
     SHED,
-    *SIZES,
+    *CHANGEABLE,
     option(
         "--ttl",
         "TIME",
@@ -101,11 +101,15 @@ def delete(args: Any, options: Options) -> int:
         "shed update dev --upper-size 40G",
         "shed update dev --ttl 12h",
         "shed update dev --cpus 4 --memory 8G && shed restart dev",
+        "shed update dev --ssh-agent git@github.com",
     ],
 )
 def update(args: Any, options: Options) -> int:
-    """Change a shed.  Processors and memory count from its next start on; its disk grows at once, and never shrinks."""
-    if args.cpus is args.memory is args.upper_size is args.ttl is args.restart is None:
+    """Change a shed.  Processors and memory count from its next start on; its disk grows at once, and never shrinks.
+
+    Where it may use SSH agents changes at once, too.
+    """
+    if args.cpus is args.memory is args.upper_size is args.ttl is args.restart is args.ssh_agent is None:
         raise UsageError("nothing is to change", hint="see: shed update --help")
     server = client_of(args.name, options)
     with watched(options) as sink:
@@ -116,6 +120,7 @@ def update(args: Any, options: Options) -> int:
             upper_size_bytes=args.upper_size,
             ttl=args.ttl,
             restart=args.restart,
+            ssh_agent=args.ssh_agent,
             on_event=sink,
         )
     finished(options, "update", "updated", shed)

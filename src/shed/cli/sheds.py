@@ -32,10 +32,17 @@ if TYPE_CHECKING:
     from shed.client.sync.api import Api
 
 COLD = flag("--cold", "boot the VM, even where it could be restored from a saved one")
-SIZES = (
+CHANGEABLE = (
     option("--cpus", "N", "number of virtual processors", convert=values.count),
     option("--memory", "SIZE", "memory: 4G, 512M; a bare number is megabytes", convert=values.memory),
     option("--upper-size", "SIZE", "size of the shed's writable layer, 1G to 100G", convert=values.size),
+    option(
+        "--ssh-agent",
+        "HOST[,HOST]",
+        "where the shed may use your SSH agent when you forward it: [USER@]HOST[:PORT]; * for any host, @git-signing "
+        "for signatures of commits, none for nothing (default)",
+        convert=values.names_or_none,
+    ),
 )
 RESTART = option(
     "--restart",
@@ -50,7 +57,7 @@ FORCE = flag("--force", "start it even when the host is short of memory")
     "create",
     argument("NAME", "name of the new shed: lower-case letters, digits and '-', at most 63"),
     option("-i, --image", "IMAGE", "name or digest of the image (default: the server's default image)"),
-    *SIZES,
+    *CHANGEABLE,
     option(
         "--local-dir",
         "DIR[:MODE]",
@@ -131,6 +138,7 @@ def create(args: Any, options: Options) -> int:
             ports=args.publish or None,
             host_ports=args.host_port or None,
             secrets=args.secret or None,
+            ssh_agent=args.ssh_agent,
             network=args.network,
             ttl=args.ttl,
             restart=args.restart,

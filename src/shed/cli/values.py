@@ -66,3 +66,8 @@ def _is_number(text: str) -> bool:
 def names(text: str) -> list[str]:
     """Return the names in `text`, with commas between them."""
     return [name for name in text.split(",") if name]
+
+
+def names_or_none(text: str) -> list[str]:
+    """Return the names in `text`, with commas between them; ``none`` stands for none of them."""
+    return [] if text == "none" else names(text)

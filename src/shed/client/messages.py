@@ -9,10 +9,14 @@ import os
 
 from shed.errors import UsageError
 from shed.names import check_shed_name
+from shed.progress import WarningEvent
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
+
+    from shed.progress import Event
 
 CONNECT, LOG = "shed-tcp", "shed-log"
 """Protocols that a connection becomes."""
@@ -103,3 +107,10 @@ def complete_shed(shed: dict[str, Any]) -> dict[str, Any]:
     return {
         name: value if type(value := shed.get(name)) is type(default) else default for name, default in _SHED.items()
     }
+
+
+def tell_warnings(answer: object, on_event: Callable[[Event], object] | None) -> None:
+    """Have `on_event` get the ``warnings`` of an answer."""
+    if on_event is not None:
+        for warning in items_of(answer, "warnings"):
+            on_event(WarningEvent(str(warning)))

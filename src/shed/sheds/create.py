@@ -21,7 +21,7 @@ from shed.images.service import Images
 from shed.names import MAX_CPUS, MAX_MEMORY_MB, MIN_MEMORY_MB, check_shed_name
 from shed.oci.leases import unpruned
 from shed.progress import Progress, Stop
-from shed.sheds import expiry, metadata, nic, upper, workspace
+from shed.sheds import agentrule, expiry, metadata, nic, upper, workspace
 from shed.sheds.admission import Admission
 from shed.sheds.boot import Booted, Equip, boot
 from shed.sheds.folders import Folders
@@ -91,6 +91,7 @@ def plan(request: CreateShed, settings: Settings) -> Plan:
         variables=_variables(request),
         egress=list(settings.egress_default if request.egress is None else dict.fromkeys(request.egress)),
         secrets=list(dict.fromkeys(request.secrets or ())) or None,
+        ssh_agent=agentrule.checked(request.ssh_agent or ()) or None,
         network=nic.checked(request, settings),
     ).with_ports(map(Published.parse, request.ports or ()), map(HostPort.parse, request.host_ports or ()))
     return Plan(record, request.ttl, wait, request.cold, request.force, request.trust_kernel)

@@ -19,6 +19,7 @@ from shed.backends.base import SHARE_MODES
 from shed.egress.rules.hostports import HostPort
 from shed.errors import DataError, UsageError
 from shed.fsutil import atomic_write
+from shed.sheds.agentrule import AgentRule
 from shed.sheds.portspec import Published
 
 SCHEMA_VERSION = 3
@@ -70,6 +71,8 @@ class Record:
     """Ports of the host that the shed reaches, see `shed.egress.rules.hostports`; None for none."""
     secrets: list[str] | None = None
     """Names of the secrets that the relay puts into its requests; None for none."""
+    ssh_agent: list[str] | None = None
+    """Where it may use an SSH agent that a client forwards, see `shed.sheds.agentrule`; None for nowhere."""
     network: str = "relay"
     """``relay``, or ``nic``: a way out of its own, which no rule is asked about."""
     guest_uid: int = 0
@@ -95,6 +98,11 @@ class Record:
     def open_host_ports(self) -> list[HostPort]:
         """Return the ports of the host that the shed reaches."""
         return [HostPort.parse(text) for text in self.host_ports or ()]
+
+    @property
+    def agent_rule(self) -> AgentRule:
+        """Return where it may use an SSH agent."""
+        return AgentRule.parse(self.ssh_agent or ())
 
     def with_ports(self, published: Iterable[Published], host_ports: Iterable[HostPort]) -> Record:
         """Return this record with these ports instead of those it has."""
@@ -163,7 +171,8 @@ def load(folder: Path) -> Record:
     if record.restart not in RESTARTS:
         raise _damaged(path, f"restart is {record.restart!r}")
     try:
-        _ = record.published, record.open_host_ports, record.expires_at is None or seconds_of(record.expires_at)
+        _ = record.published, record.open_host_ports, record.agent_rule
+        _ = record.expires_at is None or seconds_of(record.expires_at)
     except UsageError as error:
         raise _damaged(path, error.message) from None
     except ValueError:

@@ -1,4 +1,4 @@
-"""Changes to a shed that is there: its processors, its memory, its disk, its end."""
+"""Changes to a shed that is there: its processors, its memory, its disk, its end, and where it may use SSH agents."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from shed.backends.interface import Backend
 from shed.errors import BackendError, UsageError
 from shed.fsutil import storage_errors
 from shed.progress import Progress
-from shed.sheds import expiry, metadata
+from shed.sheds import agentrule, expiry, metadata
 from shed.sheds.agent import control
 from shed.sheds.catalog import load
 from shed.sheds.folders import Folders
@@ -30,8 +30,9 @@ async def update(
 ) -> metadata.Record:
     """Change what `wanted` names of a shed, and return its new record.
 
-    Processors and memory count from the next start on.  The disk grows at once, also while the shed runs.  Raises
-    `UsageError` for a smaller disk, `ConflictError` for a VM of which it cannot be told whether it runs.
+    Processors and memory count from the next start on.  The disk grows at once, also while the shed runs; the hosts of
+    its SSH agents change at once.  Raises `UsageError` for a smaller disk and for what is no host, `ConflictError` for
+    a VM of which it cannot be told whether it runs.
     """
     record = load(folders)
     alive = backend.liveness(folders.instance)
@@ -52,6 +53,7 @@ async def update(
         cpus=wanted.cpus or record.cpus,
         memory_mb=wanted.memory_mb or record.memory_mb,
         upper_size_bytes=size,
+        ssh_agent=record.ssh_agent if wanted.ssh_agent is None else agentrule.checked(wanted.ssh_agent) or None,
     )
     if size > record.upper_size_bytes:
         progress.phase("disk", "growing the disk")

@@ -5,12 +5,15 @@ connection is one stream: the port in decimal and a newline, then what the proto
 Arguments: an id, words that make it misbehave.
 """
 
+import contextlib
+import itertools
 import json
 import os
 import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from typing import IO
@@ -32,6 +35,9 @@ from shed.guest.protocol import (
 )
 
 STATE = {"state": "hello"}
+ARRIVED: dict[int, socket.socket] = {}
+"""Connections that wait for the host, by number."""
+NUMBERS = itertools.count()
 CLOCK: list[float] = []
 """By how many seconds it is ahead, once it was asked for."""
 
@@ -57,10 +63,7 @@ def say(text: str) -> None:
 def serve(stream: socket.socket, faults: set[str]) -> None:
     """Serve one stream."""
     with stream:
-        line = b""
-        while not line.endswith(b"\n"):
-            line += stream.recv(1)
-        port = int(line)
+        port = int(read_line(stream))
         try:
             if port == 0 and "mute" not in faults:
                 stream.sendall(b'{"agent":"fake","protocol":1}\n')
@@ -71,6 +74,8 @@ def serve(stream: socket.socket, faults: set[str]) -> None:
                 control(stream, faults)
             elif port == 1028:
                 proxy(stream)
+            elif port == 1029:
+                listen(stream)
             else:
                 stream.recv(1)
         except OSError:
@@ -123,7 +128,8 @@ def execute(stream: socket.socket, faults: set[str]) -> None:
     decoder = FrameDecoder()
     kind, payload = frames(stream, decoder)
     assert kind == EXEC_REQUEST
-    words, pipe = json.loads(payload)["cmd"], subprocess.PIPE
+    request = json.loads(payload)
+    words, pipe = request["cmd"], subprocess.PIPE
     if words[0].endswith("/busybox"):
         words = ["false" if "forgets" in faults else words[1]]
     if shutil.which(words[0]) is None:
@@ -131,7 +137,8 @@ def execute(stream: socket.socket, faults: set[str]) -> None:
             exec_frame(EXIT_CODE, json.dumps({"code": 127, "error": f"{words[0]}: command not found"}).encode())
         )
         return
-    with subprocess.Popen(words, stdin=pipe, stdout=pipe, stderr=pipe, start_new_session=True) as child:
+    env = {**os.environ, **dict(each.split("=", 1) for each in request.get("env", ()) if each.startswith("SSH_"))}
+    with subprocess.Popen(words, stdin=pipe, stdout=pipe, stderr=pipe, env=env, start_new_session=True) as child:
         assert child.stdin is not None
         assert child.stdout is not None
         assert child.stderr is not None
@@ -197,10 +204,7 @@ def pump(stream: socket.socket, lock: threading.Lock, deaf: threading.Event, sou
 
 def proxy(stream: socket.socket) -> None:
     """Port 7 echoes, 9 pours, 10 ends its side and then listens, 11 takes nothing; nothing else listens."""
-    line = b""
-    while not line.endswith(b"\n"):
-        line += stream.recv(1)
-    port = int(line.split()[1])
+    port = int(read_line(stream).split()[1])
     if port not in {7, 9, 10, 11}:
         stream.sendall(b"ERR connection refused\n")
         return
@@ -223,6 +227,53 @@ def proxy(stream: socket.socket) -> None:
             stream.sendall(data)
     if port == 7:
         stream.shutdown(socket.SHUT_WR)
+
+
+def listen(stream: socket.socket) -> None:
+    """Listen on a Unix socket for the host, as `shed.guest.listen` does, or carry a connection that came there."""
+    words = read_line(stream).split()
+    if words[0] == "ACCEPT":
+        with ARRIVED.pop(int(words[1])) as connection:
+            stream.sendall(b"OK\n")
+            threading.Thread(target=carry, args=(stream, connection), daemon=True).start()
+            carry(connection, stream)
+        return
+    assert words == ["LISTEN", "unix"]
+    with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(f"{folder}/agent")
+        listener.listen()
+        stream.sendall(f"OK {folder}/agent\n".encode())
+        threading.Thread(target=arrive, args=(listener, stream), daemon=True).start()
+        stream.recv(1)  # until the host ends it
+        listener.shutdown(socket.SHUT_RDWR)
+
+
+def arrive(listener: socket.socket, stream: socket.socket) -> None:
+    """Tell the host of each connection that comes."""
+    with contextlib.suppress(OSError):
+        while True:
+            connection, _ = listener.accept()
+            number = next(NUMBERS)
+            ARRIVED[number] = connection
+            stream.sendall(b"%d\n" % number)
+
+
+def carry(source: socket.socket, target: socket.socket) -> None:
+    """Carry bytes until one of the two ends; then the other one does."""
+    with contextlib.suppress(OSError):
+        while data := source.recv(65536):
+            target.sendall(data)
+    for end in (source, target):
+        with contextlib.suppress(OSError):
+            end.shutdown(socket.SHUT_RDWR)
+
+
+def read_line(stream: socket.socket) -> str:
+    """Return the next line."""
+    line = b""
+    while not line.endswith(b"\n"):
+        line += stream.recv(1)
+    return line.decode()
 
 
 if __name__ == "__main__":

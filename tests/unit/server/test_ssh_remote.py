@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Coroutine
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
 import pytest
 
@@ -63,7 +63,7 @@ class Somebody:
         return self.stream, self.address
 
 
-async def _nothing(*_: object) -> None:
+async def _nothing(*_: object) -> NoReturn:
     raise AssertionError("no connection was accepted")
 
 

@@ -9,11 +9,13 @@ from collections.abc import AsyncIterator
 from shed.api import access, server, sheds
 from shed.api.eventlog import Event
 from shed.api.images import Image, ImageDetails, PrunedImages, Pulled, Pushed, RemovedImage, Step, Verification
+from shed.api.secrets import Secret
 from shed.client.address import Address
 from shed.client.aio import driver
 from shed.client.aio.api import AsyncApi
 from shed.client.aio.shed import AsyncShed
 from shed.client.commands import absolute
+from shed.client.messages import tell_warnings
 from shed.client.typed import typed
 from shed.errors import ShedError
 
@@ -61,6 +63,7 @@ class AsyncClient:
         ports: list[str] | None = None,
         host_ports: list[str] | None = None,
         secrets: list[str] | None = None,
+        ssh_agent: list[str] | None = None,
         network: str | None = None,
         timeout: float | None = 600.0,
         cold: bool = False,
@@ -73,13 +76,13 @@ class AsyncClient:
         Without `name` it gets one of its own.  `local_dir` is a folder of the server's machine, mounted at
         ``/workspace``, which may be written (`local_dir_mode` ``rw``), also git's settings and hooks (``git-rw``), or
         only read (``ro``).  `labels` are short texts by name, `env` are environment variables of all its commands.
-        `egress` names the profiles that rule what it reaches, `secrets` those that it may use.  `ports` are ports of
-        the server's machine that lead into it (``[ADDRESS:][PORT:]SHEDPORT``), `host_ports` those that it reaches
-        (``PORT[:SHEDPORT]``).  With `network` ``nic`` no rule is asked.  After `ttl` seconds the server deletes it,
-        also when this program is gone.  With `restart` ``always`` it starts again when its VM has ended or the host was
-        down.  What is None is the server's to choose.  After `timeout` seconds all is undone.  `cold` boots its VM,
-        `force` starts it on a host that is short of memory, too, `trust_kernel` lets the image's kernel boot there from
-        then on.
+        `egress` names the profiles that rule what it reaches, `secrets` those that it may use, `ssh_agent`
+        the hosts where it may use an SSH agent that is forwarded.  `ports` are ports of the server's machine that lead
+        into it (``[ADDRESS:][PORT:]SHEDPORT``), `host_ports` those that it reaches (``PORT[:SHEDPORT]``).  With
+        `network` ``nic`` no rule is asked.  After `ttl` seconds the server deletes it, also when this program is
+        gone.  With `restart` ``always`` it starts again when its VM has ended or the host was down.  What is None is
+        the server's to choose.  After `timeout` seconds all is undone.  `cold` boots its VM, `force` starts it on a
+        host that is short of memory, too, `trust_kernel` lets the image's kernel boot there from then on.
         """
         chosen = name or f"sdk-{os.urandom(5).hex()}"
         try:
@@ -95,6 +98,7 @@ class AsyncClient:
                 ports=ports,
                 host_ports=host_ports,
                 secrets=secrets,
+                ssh_agent=ssh_agent,
                 network=network,
                 ttl=ttl,
                 restart=restart,
@@ -225,6 +229,51 @@ class AsyncClient:
         async for event in self.api.follow_events(shed=shed, kinds=kinds, tail=tail):
             if event:
                 yield typed(event, Event)
+
+    async def secrets(self, *, on_event: Sink | None = None) -> list[Secret]:
+        """Return the secrets that sheds can be given, without their values."""
+        answer = await self.api.secrets()
+        tell_warnings(answer, on_event)
+        return typed(answer["secrets"], list[Secret])
+
+    async def set_secret(
+        self,
+        name: str,
+        *,
+        hosts: list[str] | None = None,
+        variable: str | None = None,
+        header: str | None = None,
+        methods: list[str] | None = None,
+        paths: list[str] | None = None,
+        value: str | None = None,
+        from_file: str | None = None,
+        from_env: str | None = None,
+        from_command: str | None = None,
+    ) -> Secret:
+        """Keep a secret for `hosts`, or have one that there is get another value; return what may be seen of it.
+
+        The value is exactly one of `value`, what is in a file or an environment variable of the server, and what a
+        command prints there.  In a shed, the environment variable `variable` has a placeholder, which the relay
+        replaces in requests with one of `methods` to one of `paths`; with a `header` (``Authorization: Bearer {}``) it
+        sets that.
+        """
+        kept = await self.api.set_secret(
+            name,
+            hosts=hosts,
+            variable=variable,
+            header=header,
+            methods=methods,
+            paths=paths,
+            value=value,
+            from_file=from_file,
+            from_env=from_env,
+            from_command=from_command,
+        )
+        return typed(kept, Secret)
+
+    async def remove_secret(self, name: str, *, force: bool = False) -> None:
+        """Remove a secret; with `force` it is taken from the sheds that have it."""
+        await self.api.remove_secret(name, force=force)
 
     async def tokens(self) -> list[access.Token]:
         """Return the tokens of the server's TCP port, without their secrets."""

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Mapping
 
 from shed.api import sheds
 from shed.api.ports import ShedPorts
+from shed.api.secrets import ShedSecrets
 from shed.client.aio import driver, process
 from shed.client.aio.process import AsyncProcess
 from shed.client.commands import Command, Input, Result, assignments, content_of, words_of
@@ -82,14 +83,21 @@ class AsyncShed:
         upper_size_bytes: int | None = None,
         ttl: float | None = None,
         restart: str | None = None,
+        ssh_agent: list[str] | None = None,
     ) -> None:
         """Change it; what is None stays.
 
         Processors and memory count from its next start on, its disk grows at once.  After `ttl` seconds from now the
-        server deletes it, never with 0; `restart` as for `AsyncClient.create`.
+        server deletes it, never with 0; `restart` and `ssh_agent` as for `AsyncClient.create`.
         """
         changed = await self._api.update(
-            self.name, cpus=cpus, memory_mb=memory_mb, upper_size_bytes=upper_size_bytes, ttl=ttl, restart=restart
+            self.name,
+            cpus=cpus,
+            memory_mb=memory_mb,
+            upper_size_bytes=upper_size_bytes,
+            ttl=ttl,
+            restart=restart,
+            ssh_agent=ssh_agent,
         )
         self.info = typed(changed, sheds.Shed)
 
@@ -216,6 +224,11 @@ class AsyncShed:
             self.name, publish=publish, unpublish=unpublish, host_ports=host_ports, no_host_ports=no_host_ports
         )
         return typed(changed, ShedPorts)
+
+    async def change_secrets(self, *, give: list[str] | None = None, take: list[str] | None = None) -> list[str]:
+        """Give it secrets and take others away, by name, at once; return the names of those that it has then."""
+        changed = await self._api.change_secrets(self.name, give=give, take=take)
+        return typed(changed, ShedSecrets).secrets
 
     async def connect(self, port: int) -> driver.Stream:
         """Return a stream that leads to a TCP port of the shed's loopback.

@@ -18,7 +18,6 @@ from shed.client.sync.secrets import SecretsApi
 from shed.client.transport import ANSWER_TIMEOUT
 from shed.errors import NotFoundError, UnavailableError
 from shed.names import check_session_name, check_shed_name
-from shed.progress import WarningEvent
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -60,7 +59,7 @@ class Api(AccessApi, NetworkApi, SecretsApi):
         `timeout` is how many seconds the server may be silent.
         """
         answer = request(self.address, "GET", "/api/sheds", timeout=timeout)
-        _warn(answer, on_event)
+        messages.tell_warnings(answer, on_event)
         return objects_of(answer, "sheds")
 
     def stats(self) -> list[dict[str, Any]]:
@@ -118,6 +117,7 @@ class Api(AccessApi, NetworkApi, SecretsApi):
         ports: list[str] | None = None,
         host_ports: list[str] | None = None,
         secrets: list[str] | None = None,
+        ssh_agent: list[str] | None = None,
         network: str | None = None,
         timeout: float | None = None,
         cold: bool = False,
@@ -131,7 +131,8 @@ class Api(AccessApi, NetworkApi, SecretsApi):
         `labels` are short texts by name, kept with the shed and shown with it, `env` variables of all its commands,
         `egress` are the names of the profiles that rule what it reaches,
         `ports` and `host_ports` as for `change_ports`,
-        `secrets` the names of secrets that it may use (that needs the right to administer),
+        `secrets` the names of secrets that it may use (that needs the right to administer), `ssh_agent` the hosts where
+        it may use an SSH agent that is forwarded (``[USER@]HOST[:PORT]``, ``*``, ``@git-signing``),
         `ttl` the seconds after which it is deleted, `restart` ``always`` for one that starts again when it has ended,
         `network` is ``nic`` for one that no rule is asked about,
         `timeout` the seconds after which the server gives up and undoes all.  `cold` has its VM booted, whatever it
@@ -150,6 +151,7 @@ class Api(AccessApi, NetworkApi, SecretsApi):
             ports=ports,
             host_ports=host_ports,
             secrets=secrets,
+            ssh_agent=ssh_agent,
             network=network,
             ttl=ttl,
             restart=restart,
@@ -182,15 +184,22 @@ class Api(AccessApi, NetworkApi, SecretsApi):
         upper_size_bytes: int | None = None,
         ttl: float | None = None,
         restart: str | None = None,
+        ssh_agent: list[str] | None = None,
         on_event: Sink | None = None,
     ) -> dict[str, Any]:
         """Change a shed; what is None stays.
 
         Processors and memory count from its next start on, its disk grows at once.  After `ttl` seconds from now it is
-        deleted, never with 0; `restart` as for `create`.
+        deleted, never with 0; `restart` as for `create`.  `ssh_agent` are the hosts where it may use a forwarded
+        SSH agent, see `create`; an empty list: none.
         """
         body = messages.given(
-            cpus=cpus, memory_mb=memory_mb, upper_size_bytes=upper_size_bytes, ttl=ttl, restart=restart
+            cpus=cpus,
+            memory_mb=memory_mb,
+            upper_size_bytes=upper_size_bytes,
+            ttl=ttl,
+            restart=restart,
+            ssh_agent=ssh_agent,
         )
         return work(self.address, "POST", shed_target(name, "update"), body=body, on_event=on_event)
 
@@ -264,7 +273,7 @@ class Api(AccessApi, NetworkApi, SecretsApi):
         `on_event` gets a warning for each shed that could not be asked.
         """
         answer = request(self.address, "GET", "/api/sessions")
-        _warn(answer, on_event)
+        messages.tell_warnings(answer, on_event)
         return objects_of(answer, "sessions")
 
     def kill_session(self, name: str, session: str) -> None:
@@ -277,7 +286,7 @@ class Api(AccessApi, NetworkApi, SecretsApi):
         `on_event` gets a warning for each shed of which it cannot be told what it needs.
         """
         answer = request(self.address, "GET", "/api/images")
-        _warn(answer, on_event)
+        messages.tell_warnings(answer, on_event)
         return objects_of(answer, "images")
 
     def image(self, image: str) -> dict[str, Any]:
@@ -384,9 +393,3 @@ class Api(AccessApi, NetworkApi, SecretsApi):
         """
         target = messages.connect_target(name, port)
         return driver.open_stream(self.address, "GET", target, messages.CONNECT)
-
-
-def _warn(answer: object, on_event: Sink | None) -> None:
-    if on_event is not None:
-        for warning in messages.items_of(answer, "warnings"):
-            on_event(WarningEvent(str(warning)))

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 
 from shed.api import sheds
 from shed.api.ports import ShedPorts
+from shed.api.secrets import ShedSecrets
 from shed.client.commands import Command, Input, Result, assignments, content_of, words_of
 from shed.client.copying import copy
 from shed.client.sync import driver, process
@@ -83,14 +84,21 @@ class Shed:
         upper_size_bytes: int | None = None,
         ttl: float | None = None,
         restart: str | None = None,
+        ssh_agent: list[str] | None = None,
     ) -> None:
         """Change it; what is None stays.
 
         Processors and memory count from its next start on, its disk grows at once.  After `ttl` seconds from now the
-        server deletes it, never with 0; `restart` as for `Client.create`.
+        server deletes it, never with 0; `restart` and `ssh_agent` as for `Client.create`.
         """
         changed = self._api.update(
-            self.name, cpus=cpus, memory_mb=memory_mb, upper_size_bytes=upper_size_bytes, ttl=ttl, restart=restart
+            self.name,
+            cpus=cpus,
+            memory_mb=memory_mb,
+            upper_size_bytes=upper_size_bytes,
+            ttl=ttl,
+            restart=restart,
+            ssh_agent=ssh_agent,
         )
         self.info = typed(changed, sheds.Shed)
 
@@ -217,6 +225,11 @@ class Shed:
             self.name, publish=publish, unpublish=unpublish, host_ports=host_ports, no_host_ports=no_host_ports
         )
         return typed(changed, ShedPorts)
+
+    def change_secrets(self, *, give: list[str] | None = None, take: list[str] | None = None) -> list[str]:
+        """Give it secrets and take others away, by name, at once; return the names of those that it has then."""
+        changed = self._api.change_secrets(self.name, give=give, take=take)
+        return typed(changed, ShedSecrets).secrets
 
     def connect(self, port: int) -> driver.Stream:
         """Return a stream that leads to a TCP port of the shed's loopback.

@@ -60,6 +60,8 @@ async def create(server: Server, call: Call[WorkParams, api.CreateShed]) -> Work
         call.caller.require(Right.ADMIN, "a port of the host")
     if wanted.secrets:
         call.caller.require(Right.ADMIN, "a secret")
+    if wanted.ssh_agent:
+        call.caller.require(Right.ADMIN, "the use of an SSH agent")
     if wanted.network == "nic":
         call.caller.require(Right.ADMIN, "a network without rules")
     if wanted.force:
@@ -68,7 +70,9 @@ async def create(server: Server, call: Call[WorkParams, api.CreateShed]) -> Work
         call.caller.require(Right.ADMIN, "an image that is neither in the store nor in the configuration")
 
     async def work(progress: Progress) -> api.Shed:
-        return answer(api.Shed, await server.manager.create(wanted, progress))
+        made = await server.manager.create(wanted, progress)
+        await _tell_of_hosts(wanted.ssh_agent, progress)
+        return answer(api.Shed, made)
 
     return Work(work)
 
@@ -96,13 +100,29 @@ async def stop(server: Server, call: Call[api.ShedWorkParams, NoBody]) -> Work[a
 
 
 async def update(server: Server, call: Call[api.ShedWorkParams, api.UpdateShed]) -> Work[api.Shed]:
-    """Change what a shed has of processors, memory and disk."""
+    """Change what a shed has of processors, memory and disk, and where it may use SSH agents."""
     name, wanted = call.params.name, call.body
+    if wanted.ssh_agent:
+        call.caller.require(Right.ADMIN, "the use of an SSH agent")
 
     async def work(progress: Progress) -> api.Shed:
-        return answer(api.Shed, await server.manager.update(name, wanted, progress))
+        changed = await server.manager.update(name, wanted, progress)
+        await _tell_of_hosts(wanted.ssh_agent, progress)
+        return answer(api.Shed, changed)
 
     return Work(work)
+
+
+async def _tell_of_hosts(words: list[str] | None, progress: Progress) -> None:
+    """Tell of which hosts of a rule for SSH agents no key is known here."""
+    for text in await in_long_thread(_strangers, words) if words else ():
+        progress.warn(text)
+
+
+def _strangers(words: list[str]) -> list[str]:
+    from shed.server.ssh.knownhosts import strangers  # noqa: PLC0415  see the package
+
+    return strangers(words)
 
 
 async def rename(server: Server, call: Call[api.ShedParams, api.RenameShed]) -> api.Shed:

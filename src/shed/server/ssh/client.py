@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import shlex
 import time
 from collections.abc import Coroutine, Sequence
 from pathlib import Path
@@ -11,12 +12,26 @@ from typing import Any, Protocol
 
 import asyncssh
 
+from shed.backends.base import Stream
 from shed.config.server import Settings
+from shed.egress.relay.pace import Pace
 from shed.errors import NotFoundError, ShedError, UsageError
 from shed.names import check_shed_name
+from shed.server.ssh.agent import AgentLine
+from shed.server.ssh.agentgate import Verdict
 from shed.server.ssh.connection import Connection
 from shed.server.ssh.keys import read_keys
-from shed.server.ssh.limits import LOGIN_SECONDS, MOST_ARRIVING, MOST_CHANNELS, MOST_LISTENERS, Crowd
+from shed.server.ssh.knownhosts import KnownHosts
+from shed.server.ssh.limits import (
+    AGENT_BURST,
+    AGENT_PER_SECOND,
+    LOGIN_SECONDS,
+    MOST_ARRIVING,
+    MOST_CHANNELS,
+    MOST_LISTENERS,
+    MOST_TOLD,
+    Crowd,
+)
 from shed.server.ssh.logins import Logins
 from shed.server.ssh.relay import Relay
 from shed.server.ssh.remote import GuestListener, Open, listen
@@ -40,6 +55,7 @@ class Service(Protocol):
     data: Path
     crowd: Crowd
     logins: Logins
+    known_hosts: KnownHosts
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Do something that ends with the server at the latest."""
@@ -65,6 +81,12 @@ class Client(asyncssh.SSHServer):
         self._came = self._entered = 0.0
         self._told = self._named = False
         self._agent: asyncio.Task[str] | None = None
+        self.known_hosts = service.known_hosts
+        self._agent_pace = Pace(AGENT_BURST, AGENT_PER_SECOND)
+        self._agent_used: set[str] = set()
+        self._agent_refused: set[str] = set()
+        """What was written down, and told, of the agent."""
+        self._sessions: set[Session] = set()
         self._listeners: set[GuestListener] = set()
         self._listening = 0
         """Those, and the ones that are being made."""
@@ -100,11 +122,31 @@ class Client(asyncssh.SSHServer):
         return await asyncio.shield(self._agent)
 
     async def _listen_for_agent(self) -> str:
-        async def open_(relay: Relay, origin: list[str]) -> None:
-            await self.connection.create_agent_channel().open(lambda: relay)
+        async def open_(stream: Stream, origin: list[str]) -> AgentLine:
+            return AgentLine(self, stream)
 
         listener = await self._listen("unix", open_)
         return "" if listener is None else listener.address
+
+    async def agent_turn(self) -> None:
+        """Return when the shed may ask the agent for something again."""
+        await self._agent_pace.turn()
+
+    async def agent_judged(self, verdict: Verdict) -> None:
+        """Write down what the agent is used for; tell in all sessions why it is not.  Each thing once."""
+        if verdict.used and verdict.used not in self._agent_used:
+            self._agent_used.add(verdict.used)
+            self.opened(f"agent {verdict.used}")
+        if not verdict.why or verdict.why in self._agent_refused or len(self._agent_refused) >= MOST_TOLD:
+            return
+        self._agent_refused.add(verdict.why)
+        text = f"shed {self.name!r} was refused your SSH agent: {verdict.why}"
+        if verdict.words:
+            text += f"; to allow it: shed update {self.name} --ssh-agent {shlex.quote(','.join(verdict.words))}"
+        log.info("%s", visible(text))
+        self.manager.events.tell("agent.refused", self.name, visible(text))
+        for session in list(self._sessions):
+            self.spawn(session.tell(text))
 
     async def _listen(self, what: str, open_: Open) -> GuestListener | None:
         if self._listening >= MOST_LISTENERS:
@@ -247,10 +289,12 @@ class Client(asyncssh.SSHServer):
     async def server_requested(self, listen_host: str, listen_port: int) -> GuestListener | bool:
         """Listen on the shed's loopback, whatever address the client wants."""
 
-        async def open_(relay: Relay, origin: list[str]) -> None:
+        async def open_(stream: Stream, origin: list[str]) -> Relay:
             host, port = origin or ("127.0.0.1", "0")
             assert listener is not None
+            relay = Relay(self, stream)
             await self.connection.create_connection(lambda: relay, listen_host, listener.get_port(), host, int(port))
+            return relay
 
         listener = await self._listen(f"tcp {listen_port}", open_)
         return False if listener is None else listener
@@ -260,4 +304,6 @@ class Client(asyncssh.SSHServer):
         self._take_channel()
         session = Session(self)
         session.when_gone(self._give_channel)
+        self._sessions.add(session)
+        session.when_gone(lambda: self._sessions.discard(session))
         return session

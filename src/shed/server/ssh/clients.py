@@ -17,6 +17,7 @@ from shed.server.audit import Audit
 from shed.server.peer import peer_of
 from shed.server.ssh.client import Client
 from shed.server.ssh.connection import Connection
+from shed.server.ssh.knownhosts import KnownHosts
 from shed.server.ssh.limits import KEEPALIVE_QUESTIONS, KEEPALIVE_SECONDS, LOGIN_SECONDS, Crowd
 from shed.server.ssh.logins import Logins
 from shed.sheds.manager import Manager
@@ -40,6 +41,7 @@ class Clients:
         self.settings = settings
         self.crowd = Crowd()
         self.logins = Logins(audit)
+        self.known_hosts = KnownHosts()
         self._options = asyncssh.SSHServerConnectionOptions(
             server_factory=lambda: Client(self),
             server_host_keys=[asyncssh.import_private_key(host_key)],

@@ -24,7 +24,7 @@ def read_keys(wanted: Path | tuple[str, ...] | None, data: Path) -> asyncssh.SSH
         keys = asyncssh.SSHAuthorizedKeys()
         named: set[str] = set()
         if wanted is not None:
-            text = _text(wanted) if isinstance(wanted, Path) else "\n".join(wanted)
+            text = trusted_text(wanted) if isinstance(wanted, Path) else "\n".join(wanted)
             keys.load(text)
             named = {word for line in text.splitlines() if not line.lstrip().startswith("#") for word in line.split()}
         what = "the enrolled keys"
@@ -37,7 +37,8 @@ def read_keys(wanted: Path | tuple[str, ...] | None, data: Path) -> asyncssh.SSH
     return keys
 
 
-def _text(path: Path) -> str:
+def trusted_text(path: Path) -> str:
+    """Return what is in a file.  Raises `OSError`, and `ValueError` when others can write to it."""
     with path.open(encoding="utf-8") as file:
         about = os.fstat(file.fileno())
         if about.st_uid not in (0, os.geteuid()) or about.st_mode & stat.S_IWOTH:

@@ -26,6 +26,10 @@ MOST_LISTENERS = 32
 """Ports and sockets of the guest that one connection listens on (``-R``, ``-A``)."""
 MOST_ARRIVING = 64
 """Connections from the guest, of one client, that are being carried; more wait in the guest."""
+AGENT_BURST, AGENT_PER_SECOND = 100, 10
+"""What a shed may ask the agent of one client at once, and how much more in each second; the rest waits."""
+MOST_TOLD = 16
+"""Refusals of its agent that one client is told of."""
 DROP_FROM, DROP_ALL = 100, 200
 """Connections of one peer whose client is not known yet: from here on some new ones are dropped at random, from there
 on all.

@@ -5,20 +5,30 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Awaitable, Callable
+from typing import Protocol
 
 import asyncssh
 
 from shed.backends.base import Stream
 from shed.errors import BackendError, ShedError
 from shed.server.ssh.duplex import GoneError, Owner
-from shed.server.ssh.relay import Relay
 from shed.sheds.agent import read_line
 
 log = logging.getLogger(__name__)
 _ARRIVED = re.compile(r"[0-9]{1,18}( [0-9a-f.:]{2,45} [0-9]{1,5})?")
 """What the guest says of a connection: its number, for TCP the address and port that it came from."""
-Open = Callable[[Relay, list[str]], Awaitable[object]]
-"""Opens a channel to the client for a connection; the words say where that came from."""
+
+
+class Line(Protocol):
+    """A connection that is carried."""
+
+    def when_gone(self, callback: Callable[[], None]) -> None:
+        """Call back once it is closed."""
+        ...
+
+
+Open = Callable[[Stream, list[str]], Awaitable[Line]]
+"""Carries a connection, whose end in the guest is the stream, to the client; the words say where that came from."""
 
 
 class GuestListener(asyncssh.SSHListener):
@@ -79,15 +89,14 @@ class GuestListener(asyncssh.SSHListener):
             log.debug("a connection in the guest of %r was lost: %s", self._client.name, error)
             room.release()
             return
-        relay = Relay(self._client, stream)
         try:
-            await self._open(relay, origin)
+            line = await self._open(stream, origin)
         except (asyncssh.Error, OSError) as error:  # the client refuses it, or has left
             log.debug("the client of %r takes no connection: %s", self._client.name, error)
             stream.close()
             room.release()
         else:
-            relay.when_gone(room.release)
+            line.when_gone(room.release)
 
 
 async def listen(client: Owner, what: str, open_: Open) -> GuestListener:

@@ -171,6 +171,11 @@ class Session(Duplex, asyncssh.SSHServerSession[bytes]):
         await self._say(f"Error: {text}")
         self.channel.exit(code)
 
+    async def tell(self, text: str) -> None:
+        """Write a sentence to the client's standard error, if it is still there."""
+        with contextlib.suppress(GoneError, OSError):
+            await self._say(f"Note: {text}")
+
     async def _say(self, line: str) -> None:
         """Write a line of ours, in which a guest may have a part, to standard error.
 
