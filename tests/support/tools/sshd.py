@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import getpass
 import os
-import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,19 +19,22 @@ USER = getpass.getuser()
 class Sshd:
     """A server; files go to `folder`.  `keys` are lines of public keys that it lets in.
 
-    With `authority`, the path of a private key, it shows a certificate of its key for the host `name`.
+    With `authority`, the path of a private key, it shows a certificate of its key for the host `name`.  In the network
+    `namespace` it is at port 22 of all addresses.
     """
 
-    def __init__(self, folder: Path, *keys: str, authority: Path | None = None, name: str = "") -> None:
+    def __init__(
+        self, folder: Path, *keys: str, authority: Path | None = None, name: str = "", namespace: str = ""
+    ) -> None:
         folder.mkdir(parents=True)
-        self.port = free_port()
+        self.port = 22 if namespace else free_port()
         self.log = folder / "log"
         self.private_key = host_key = folder / "host"
         make_key(host_key)
         self.host_key = " ".join(host_key.with_suffix(".pub").read_text().split()[:2])
         (folder / "authorized").write_text("".join(f"{key}\n" for key in keys))
         lines = [
-            "ListenAddress 127.0.0.1",
+            f"ListenAddress {'0.0.0.0' if namespace else '127.0.0.1'}",
             f"Port {self.port}",
             f"HostKey {host_key}",
             f"AuthorizedKeysFile {folder}/authorized",
@@ -61,10 +63,10 @@ class Sshd:
         if os.geteuid() == 0:
             Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
         with self.log.open("wb") as log:
-            self._process = subprocess.Popen(
-                ["/usr/sbin/sshd", "-D", "-e", "-f", folder / "config"], stdin=subprocess.DEVNULL, stderr=log
-            )
-        wait_until(self._listens, what="sshd listens", seen=self.log.read_text)
+            inside = ["ip", "netns", "exec", namespace] if namespace else []
+            command = [*inside, "/usr/sbin/sshd", "-D", "-e", "-f", folder / "config"]
+            self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=log)
+        wait_until(lambda: "Server listening on" in self.log.read_text(), what="sshd listens", seen=self.log.read_text)
 
     def client(self, port: int | None = None) -> str:
         """Return the words of a client that asks nothing, for git, too; `port` is where the server is for it."""
@@ -74,11 +76,6 @@ class Sshd:
     def login(self, *words: str) -> str:
         """Return a command that logs in here, with whatever keys the agent has, and runs `words`."""
         return f"{self.client()} {USER}@127.0.0.1 {' '.join(words)}"
-
-    def _listens(self) -> bool:
-        with contextlib.suppress(ConnectionRefusedError), socket.create_connection(("127.0.0.1", self.port)):
-            return True
-        return False
 
     def __enter__(self) -> Self:
         return self
