@@ -63,7 +63,7 @@ class Sshd:
         if os.geteuid() == 0:
             Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
         with self.log.open("wb") as log:
-            inside = ["ip", "netns", "exec", namespace] if namespace else []
+            inside: list[str | Path] = ["ip", "netns", "exec", namespace] if namespace else []
             command = [*inside, "/usr/sbin/sshd", "-D", "-e", "-f", folder / "config"]
             self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=log)
         wait_until(lambda: "Server listening on" in self.log.read_text(), what="sshd listens", seen=self.log.read_text)
