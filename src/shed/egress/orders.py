@@ -13,7 +13,7 @@ from typing import Any
 from shed.egress.rules.hostports import HOST, HostPort
 from shed.egress.rules.limits import UNLIMITED, Limits
 from shed.egress.rules.policy import NO_RULE, Policy, Profile, Verdict
-from shed.egress.secrets.authority import Authority
+from shed.egress.secrets.authority import Authority, Leaf
 from shed.egress.secrets.secret import Secret
 from shed.proxies import Proxy
 
@@ -42,6 +42,8 @@ class Orders:
     """Those that are put into requests to their hosts, for which TLS is opened."""
     authority: Authority | None = None
     """The shed's own, which signs what it is shown where TLS is opened; None: such hosts are not reached."""
+    leaves: tuple[Leaf, ...] = ()
+    """What the authority has signed already, for hosts that are named: what signs takes a relay 12 MB."""
     extra_authorities: tuple[str, ...] = ()
     """Certificates, as PEM, of those that a server may be certified by, besides the host's own store."""
     host_ports: tuple[HostPort, ...] = ()
@@ -61,6 +63,16 @@ class Orders:
         secrets = tuple(secret for secret in self.secrets if secret.is_for(name))
         limits = None if name == HOST else self.policy.limits(name, port)
         return Opening(secrets, limits) if secrets or limits is not None else None
+
+    def opened_names(self) -> list[str]:
+        """Return the names for which TLS is opened, without those that a pattern stands for."""
+        limited = (rule.name for rule in self.policy.rules if rule.allow and rule.limits != UNLIMITED)
+        hosts = (host for secret in self.secrets for host in secret.hosts)
+        return [name for name in dict.fromkeys([*hosts, *limited]) if name is not None and "*" not in name]
+
+    def leaf(self, name: str) -> Leaf | None:
+        """Return what the authority has signed for the host `name`."""
+        return next((leaf for leaf in self.leaves if leaf.name == name), None)
 
     def about_host(self, port: int) -> Verdict:
         """Return the verdict on a connection to `port` of `HOST`: a denial holds here, too, and so does no profile."""
@@ -85,6 +97,7 @@ class Orders:
             tuple(Profile.parse(name, profile) for name, profile in document.get("profiles", {}).items()),
             tuple(Secret.parse(secret) for secret in document.get("secrets", [])),
             None if authority is None else Authority.parse(authority),
+            tuple(map(Leaf.parse, document.get("leaves", ()))),
             tuple(map(str, document.get("extra_authorities", ()))),
             tuple(HostPort.parse(port) for port in document.get("host_ports", [])),
             None if document.get("proxy") is None else Proxy.of_json(document["proxy"]),
@@ -96,6 +109,7 @@ class Orders:
             "profiles": {profile.name: profile.to_json() for profile in self.profiles},
             "secrets": [secret.to_json() for secret in self.secrets],
             "authority": None if self.authority is None else self.authority.to_json(),
+            "leaves": [leaf.to_json() for leaf in self.leaves],
             "extra_authorities": list(self.extra_authorities),
             "host_ports": [str(port) for port in self.host_ports],
             "proxy": None if self.proxy is None else self.proxy.to_json(),

@@ -5,6 +5,9 @@ Only the orders have the values of secrets and the key of the shed's certificate
 
 from __future__ import annotations
 
+import contextlib
+from dataclasses import replace
+
 from shed.config.paths import Paths
 from shed.config.server import Settings
 from shed.egress.orders import Orders
@@ -13,11 +16,15 @@ from shed.egress.rules.policy import Profile
 from shed.egress.rules.store import ProfileStore
 from shed.egress.secrets import certificates
 from shed.egress.secrets.authority import Authority
+from shed.egress.secrets.signing import make_leaf
+from shed.errors import UsageError
 from shed.sheds.boot import Outfit
 from shed.sheds.metadata import Record
 from shed.sheds.secrets import ShedSecrets
 from shed.threads import in_thread
 
+_MOST_LEAVES = 32
+"""Hosts for which the authority signs at once; for others the relay has it sign when they are connected."""
 _NOTHING = {"rules": [{"deny": "*"}, {"deny": "0.0.0.0/0"}, {"deny": "::/0"}]}
 
 
@@ -40,8 +47,15 @@ class Terms:
 
         The command of a secret may take `shed.egress.secrets.secretvalue.TIME` seconds.
         """
+        authority = self._authority(record)
         secrets = self.secrets.for_relay(record)
-        return Orders(self.profiles_of(record), secrets, self._authority(record), self._extra_authorities())
+        orders = Orders(self.profiles_of(record), secrets, authority, extra_authorities=self._extra_authorities())
+        if authority is None:
+            return orders
+        names = orders.opened_names()[:_MOST_LEAVES]
+        with contextlib.suppress(UsageError):  # the relay says so when one of them is connected
+            return replace(orders, leaves=tuple(make_leaf(authority, name) for name in names))
+        return orders
 
     def outfit(self, record: Record) -> Outfit:
         """Return what the guest is told."""

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import ssl
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from cryptography import x509
 
 from shed.egress.orders import Orders
+from shed.egress.rules.policy import Profile
+from shed.egress.secrets.authority import FRESH, Authority, Leaf
 from shed.egress.secrets.secret import Secret
-from shed.egress.secrets.signing import make_authority
+from shed.egress.secrets.signing import make_authority, make_leaf
+from shed.egress.tls.contexts import Leaves
 from shed.errors import UsageError
 
 VALUE = "ghp_0123456789abcdef"
@@ -23,7 +29,9 @@ def test_what_is_written_is_read_again() -> None:
     """With every member, and with those alone that there must be."""
     full = {**GOOD, "header": ["Authorization", "Bearer {}"], "methods": ["GET"], "paths": ["/repos/me/*"]}
     full["hosts"] = ["API.GitHub.com.", "*.github.com"]
-    orders = Orders((), (Secret.parse(GOOD), Secret.parse(full)), make_authority("dev"), ("PEM",))
+    authority = make_authority("dev")
+    secrets, leaves = (Secret.parse(GOOD), Secret.parse(full)), (make_leaf(authority, "api.github.com"),)
+    orders = Orders((), secrets, authority, leaves, ("PEM",))
     assert Orders.parse(json.loads(json.dumps(orders.to_json()))) == orders
     assert orders.secrets[1].hosts == ("api.github.com", "*.github.com")
     assert Orders.parse({"profiles": {}}) == Orders()
@@ -60,10 +68,56 @@ def test_nonsense_is_refused_without_the_value(change: dict[str, Any]) -> None:
 
 def test_neither_a_value_nor_a_key_is_shown() -> None:
     """Whatever prints orders prints neither."""
-    orders = Orders((), (Secret.parse(GOOD),), make_authority("dev"))
+    authority = make_authority("dev")
+    orders = Orders((), (Secret.parse(GOOD),), authority, (make_leaf(authority, "api.github.com"),))
     assert VALUE not in repr(orders)
     assert "PRIVATE KEY" not in repr(orders)
-    assert "PRIVATE KEY" in json.dumps(orders.to_json())
+    assert json.dumps(orders.to_json()).count("BEGIN PRIVATE KEY") == 2
+
+
+@pytest.mark.parametrize("change", [{"name": 1}, {"pem": None}, {"made": "now"}, {"more": 1}])
+def test_what_is_no_certificate_of_a_host_is_refused(change: dict[str, Any]) -> None:
+    """As orders have it."""
+    with pytest.raises(UsageError, match="a certificate of a host is"):
+        Leaf.parse({"name": "api.github.com", "pem": "PEM", "made": 1, **change})
+
+
+def test_certificates_are_made_for_names_that_are_known() -> None:
+    """A pattern stands for nobody knows which; a rule without limits opens nothing."""
+    rules = [
+        {"allow": "limited.example", "methods": ["GET"]}, {"allow": "*.limited.example", "paths": ["/a"]},
+        {"allow": "free.example"}, {"deny": "denied.example"}, {"allow": "10.1.2.0/24"}, {"allow": "*"},
+    ]  # fmt: skip
+    secret = Secret.parse({**GOOD, "hosts": ["api.github.com", "*.github.com", "limited.example"]})
+    orders = Orders((Profile.parse("mine", {"rules": rules}),), (secret,))
+    assert orders.opened_names() == ["api.github.com", "limited.example"]
+    assert all(orders.opening(name, 443) is not None for name in orders.opened_names())
+
+
+def test_a_certificate_that_is_ready_is_shown_while_it_is_fresh() -> None:
+    """Another one is signed for the host when it is not, or when there is none."""
+    authority = make_authority("dev")
+    ready = make_leaf(authority, "api.github.com")
+    for offered, shown in ((ready, True), (replace(ready, made=ready.made - FRESH), False), (None, False)):
+        context = Leaves(authority).context("api.github.com", offered)
+        own = x509.load_pem_x509_certificate(ready.pem.encode()).serial_number
+        assert (_serial_shown(context, authority) == own) is shown
+
+
+def _serial_shown(context: ssl.SSLContext, authority: Authority) -> int:
+    """Return the serial number of what a client of `authority` is shown, which must be valid."""
+    trusting = ssl.create_default_context(cadata=authority.certificate)
+    ends = [(ssl.MemoryBIO(), ssl.MemoryBIO()) for _ in range(2)]
+    client = trusting.wrap_bio(*ends[0], server_hostname="api.github.com")
+    server = context.wrap_bio(*ends[1], server_side=True)
+    for _ in range(3):
+        for side, (_, out), (there, _) in ((client, ends[0], ends[1]), (server, ends[1], ends[0])):
+            with contextlib.suppress(ssl.SSLWantReadError):
+                side.do_handshake()
+            there.write(out.read())
+    shown = client.getpeercert(binary_form=True)
+    assert shown is not None
+    return x509.load_der_x509_certificate(shown).serial_number
 
 
 def test_a_secret_is_for_its_hosts_alone() -> None:

@@ -52,6 +52,7 @@ async def test_a_guest_has_placeholders_and_the_relay_values(world: World) -> No
     assert authorities["dev"].certificate in [each["pem"] for each in dev["authorities"]]
     assert authorities["dev"] != authorities["two"]
     assert not relayed["none"]
+    assert not orders["none"].leaves
     assert authorities["none"] is None
     assert "PRIVATE KEY" not in json.dumps([dev, two])
     for path in world.paths.data.rglob("*"):
@@ -103,6 +104,7 @@ async def test_a_rule_about_requests_takes_an_authority(world: World) -> None:
         await manager.changes.set_profiles("dev", ["offline"])
         assert manager.terms.orders(manager.catalog.record("dev")).authority is None
     assert orders.authority is not None
+    assert [leaf.name for leaf in orders.leaves] == ["a.example.com"]
     before, limited, after = (request["authorities"] for request in told(world, "dev"))
     assert before == after
     assert [each["pem"] for each in limited] == [*(each["pem"] for each in before), orders.authority.certificate]

@@ -6,6 +6,7 @@ This file is imported when something is signed: `cryptography` takes a tenth of 
 from __future__ import annotations
 
 import datetime as dt
+import time
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -13,11 +14,13 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from shed.egress.secrets.authority import Authority
+from shed.egress.secrets.authority import Authority, Leaf
 from shed.errors import UsageError
 
 _YEARS = 20
 """That an authority is valid: a shed may live long, and is told of it once."""
+_DAYS = 90
+"""That a certificate of a host is valid, which is used for a part of that."""
 _BEFORE = dt.timedelta(days=2)
 """That a certificate is valid before it was made: a shed's clock may be behind."""
 
@@ -39,6 +42,12 @@ def make_authority(shed: str) -> Authority:
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(identifier), critical=False)
     )
     return Authority(_signed(builder, key), _pem(key))
+
+
+def make_leaf(authority: Authority, name: str) -> Leaf:
+    """Return a new key for the host `name`, and its certificate.  Raises as `sign_leaf` does."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    return Leaf(name, _pem(key) + sign_leaf(authority, name, key, _DAYS), int(time.time()))
 
 
 def sign_leaf(authority: Authority, name: str, key: ec.EllipticCurvePrivateKey, days: int) -> str:

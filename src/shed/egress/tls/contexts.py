@@ -8,16 +8,10 @@ import time
 from collections import OrderedDict
 from functools import lru_cache
 
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-
-from shed.egress.secrets.authority import Authority
-from shed.egress.secrets.signing import sign_leaf
+from shed.egress.secrets.authority import FRESH, Authority, Leaf
 
 MOST_LEAVES = 32
 """Hosts of one shed whose certificates are kept; others are signed again when they are needed."""
-_DAYS, _RENEWED = 90, 30 * 86400.0
-"""Days that a certificate is valid; seconds after which there is another one."""
 _MOST_SESSIONS = 64
 """That OpenSSL keeps for clients of TLS 1.2; more, and the context that has them is given up."""
 _PROTOCOLS = ["http/1.1"]
@@ -28,35 +22,43 @@ class Leaves:
 
     def __init__(self, authority: Authority) -> None:
         self.authority = authority
-        self._key = ec.generate_private_key(ec.SECP256R1())
-        self._pem = self._key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
         self._kept: OrderedDict[str, tuple[ssl.SSLContext, float]] = OrderedDict()
 
-    def context(self, name: str) -> ssl.SSLContext:
-        """Return the context of the server called `name`.  Raises `UsageError` for an authority that is none."""
+    def context(self, name: str, ready: Leaf | None = None) -> ssl.SSLContext:
+        """Return the context of the server called `name`, with the certificate `ready` if that is fresh.
+
+        Raises `UsageError` for an authority that is none.
+        """
         kept = self._kept.pop(name, None)
         if kept is None or kept[1] < time.monotonic() or kept[0].session_stats()["number"] > _MOST_SESSIONS:
-            kept = self._make(name), time.monotonic() + _RENEWED
+            leaf = ready if ready is not None and ready.is_fresh else self._sign(name)
+            kept = _context(leaf), time.monotonic() + FRESH
         self._kept[name] = kept
         if len(self._kept) > MOST_LEAVES:
             self._kept.popitem(last=False)
         return kept[0]
 
-    def _make(self, name: str) -> ssl.SSLContext:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_TICKET
-        context.num_tickets = 0
-        context.set_alpn_protocols(_PROTOCOLS)
-        _load(context, self._pem + sign_leaf(self.authority, name, self._key, _DAYS))
+    def _sign(self, name: str) -> Leaf:
+        from shed.egress.secrets.signing import make_leaf  # noqa: PLC0415  `cryptography` takes 12 MB
 
-        def check(_: object, told: str | None, __: object) -> int | None:
-            if told is None or told.lower().removesuffix(".") == name:
-                return None
-            return ssl.ALERT_DESCRIPTION_UNRECOGNIZED_NAME
+        return make_leaf(self.authority, name)
 
-        context.sni_callback = check
-        return context
+
+def _context(leaf: Leaf) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_TICKET
+    context.num_tickets = 0
+    context.set_alpn_protocols(_PROTOCOLS)
+    _load(context, leaf.pem)
+
+    def check(_: object, told: str | None, __: object) -> int | None:
+        if told is None or told.lower().removesuffix(".") == leaf.name:
+            return None
+        return ssl.ALERT_DESCRIPTION_UNRECOGNIZED_NAME
+
+    context.sni_callback = check
+    return context
 
 
 @lru_cache(maxsize=4)

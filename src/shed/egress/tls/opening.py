@@ -73,7 +73,7 @@ class Opener:
         assert orders.authority is not None
         if self._leaves is None or self._leaves.authority != orders.authority:
             self._leaves = Leaves(orders.authority)
-        return self._leaves.context(name)
+        return self._leaves.context(name, orders.leaf(name))
 
     def _refuse_plain(self, flow: Flow, opening: Opening, first: bytes) -> bool:
         """Refuse what is not TLS, if that is not to be passed on: nobody would rule it."""
