@@ -34,7 +34,7 @@ def test_the_base_image_is_a_place_to_work(machine: Callable[[LayoutStore], Mach
     assert user.shed("exec", "dev", "--", "id", "-un") == "shed\n"
     assert user.shed("exec", "dev", "--", "pwd") == "/workspace\n"
     assert user.shed("exec", "dev", "--", "sudo", "-n", "id", "-u") == "0\n"
-    for tool in ("bash", "git", "tmux", "sudo", "ssh", "curl", "python3"):
+    for tool in ("bash", "git", "tmux", "sudo", "ssh", "curl", "python3", "make", "nano"):
         assert user.shed("exec", "dev", "--", "sh", "-c", f"command -v {tool}").endswith(f"/{tool}\n")
     script = (
         "git init -q r && cd r && echo x > f && git add f && git -c user.name=n -c user.email=e commit -qm m && "
