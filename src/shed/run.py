@@ -117,6 +117,7 @@ def run_streaming(
     *,
     show: Callable[[bytes], object] | None,
     env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
     hint: str | None = None,
 ) -> None:
     """Run `command` to its end, and pass what it prints on either stream to `show` at once.
@@ -133,6 +134,7 @@ def run_streaming(
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
+            cwd=cwd,
             env=environment(env),
             process_group=0,
         )

@@ -143,6 +143,34 @@ def test_what_the_builder_made_is_kept(
     assert (again["digest"], again["reused"]) == (built["digest"], True)
 
 
+@pytest.mark.parametrize("builder", ["buildah", "podman"])
+def test_an_image_of_this_store_is_built_on(
+    store: LayoutStore, containers: Containers, context: Path, tmp_path: Path, builder: str
+) -> None:
+    """In FROM with and without an argument, in COPY and in a mount; the builder's own of that name is not taken."""
+    kept = tmp_path / "kept"
+    (context / "Containerfile").write_text(f"FROM {BUSYBOX}\nRUN echo of the store >/who\n")
+    ours = build(store, containers, context, "-n", "full", "--builder", builder, "--output-dir", kept)
+    (context / "Containerfile").write_text(f"FROM {BUSYBOX}\nRUN echo of the builder >/who\n")
+    containers.run("buildah", "build", "-q", "-t", "localhost/full", context)
+    (context / "Containerfile").write_text(
+        "ARG BASE=nothing\nFROM ${BASE} AS one\nRUN cp /who /a\nFROM full\nCOPY --from=full:latest /who /b\n"
+        "RUN --mount=type=bind,from=full,target=/m cat /m/who >/c\nCOPY --from=one /a /a\n"
+    )
+    words = (context, "--builder", builder, "--build-arg", "BASE=full", "--output-dir", kept)
+    done = shed(store, containers, *words)
+    assert done.returncode == 0, done.stderr
+    assert f"full is the image of this store, {ours['digest'][:19]}, not one of a registry\n" in done.stderr
+    found = build(store, containers, *words, "--force")
+    assert found["bases"] == {"full": ours["digest"]}
+    with ErofsImage.open(store.blob_path(found["root_digest"])) as image:
+        for name in ("who", "a", "b", "c"):
+            assert b"".join(image.chunks(image.lookup(name.encode()))) == b"of the store\n"
+    inspected = json.loads(containers.run("skopeo", "inspect", "--raw", f"oci-archive:{kept / 'dev.oci.tar'}"))
+    assert not [key for key in inspected.get("annotations", {}) if key.startswith("io.shed.")]
+    assert leftovers(store, containers) == []
+
+
 def test_a_date_makes_builds_the_same(
     containers: Containers, store: LayoutStore, context: Path, tmp_path: Path
 ) -> None:

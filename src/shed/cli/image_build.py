@@ -105,14 +105,19 @@ def build(args: Any, options: Options) -> int:
     archive = None
     with contextlib.ExitStack() as stack:
         if request is not None:
+            bases = images.bases(request)
             builder = choose_builder(args.builder)
-            details["builder"] = builder.name
+            details |= {"builder": builder.name, "bases": {base.name: base.digest for base in bases}}
             progress.phase("build")
             if not options.json:
+                for base in bases:
+                    note(f"{base.name} is the image of this store, {base.digest[:SHORT]}, not one of a registry")
                 note(f"building with {builder.name}")
             keep_in = None if args.output_dir is None else Path(args.output_dir)
             archive = stack.enter_context(
-                images.build_archive(builder, request, None if options.json else passing_on(2), keep_in=keep_in)
+                images.build_archive(
+                    builder, request, None if options.json else passing_on(2), bases=bases, keep_in=keep_in
+                )
             )
         progress.sink = stack.enter_context(shown(options))
         if source is not None:
@@ -161,7 +166,7 @@ def _request(args: Any, platform: Platform | None) -> BuildRequest:
     context = Path(args.context or ".").absolute()  # no builder takes it for an option
     return BuildRequest(
         context=context,
-        file=find_file(context, args.file),
+        file=find_file(context, args.file).absolute(),
         name=args.name,
         target=args.target,
         platform=platform,

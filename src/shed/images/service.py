@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from shed.errors import ShedError
     from shed.images.bootkit.kit import Kit
     from shed.images.builders.base import Builder, BuildRequest, Show
+    from shed.images.builders.bases import Base
     from shed.images.listing import ImageInfo, Step
     from shed.images.load import Loaded
     from shed.images.mint import MintResult
@@ -268,12 +269,24 @@ class Images:
         return open_source(source, store=self.store, platform=platform, insecure=insecure, progress=progress)
 
     def build_archive(
-        self, builder: Builder, request: BuildRequest, show: Show | None, *, keep_in: Path | None = None
+        self,
+        builder: Builder,
+        request: BuildRequest,
+        show: Show | None,
+        *,
+        bases: Sequence[Base] = (),
+        keep_in: Path | None = None,
     ) -> AbstractContextManager[Archive]:
         """Have what `builder` makes of a Containerfile as an archive, for `mint`; see `shed.images.builders.build`."""
         from shed.images.builders.build import built
 
-        return built(builder, request, self.store, show, keep_in=keep_in)
+        return built(builder, request, self.store, show, bases=bases, keep_in=keep_in)
+
+    def bases(self, request: BuildRequest) -> tuple[Base, ...]:
+        """Return the images of this store that a build would build on.  Raises `UsageError`."""
+        from shed.images.builders.bases import find_bases
+
+        return find_bases(request.file, request.arguments(), self.store)
 
     @property
     def _settings(self) -> Settings:

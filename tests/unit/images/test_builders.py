@@ -31,12 +31,12 @@ _FULL = "--file other --target two --platform linux/arm64/v8 --build-arg A=b_c -
 _NO_ATTESTATIONS = "--progress=plain --provenance=false --sbom=false"
 COMMANDS: list[tuple[Callable[[BuildRequest], list[Argument]], str, str]] = [
     (
-        lambda request: tools.buildah_build_command(request, RECORD),
+        lambda request: tools.storage_build_command("buildah", request, RECORD),
         "buildah build --layers --force-rm --iidfile o.id --tag localhost/shed-build:dev",
         " --timestamp 1700000000 --no-cache",
     ),
     (
-        lambda request: tools.podman_build_command(request, RECORD),
+        lambda request: tools.storage_build_command("podman", request, RECORD),
         "podman build --layers --force-rm --iidfile o.id --tag localhost/shed-build:dev",
         " --timestamp 1700000000 --no-cache",
     ),

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Protocol
 
 from shed.errors import ShedError, UnavailableError
+from shed.images.builders.bases import Layout
 from shed.oci.descriptor import Platform
 from shed.run import Argument, run
 
@@ -44,6 +45,8 @@ class BuildRequest:
     """``K=V``, or ``K``: then the value is that of our environment, and no process argument shows it."""
     epoch: str | None = None
     """Seconds since 1970 that all times in the image are set to, as ``SOURCE_DATE_EPOCH`` gives them."""
+    layouts: tuple[Layout, ...] = ()
+    """Images of our store that stand for names in `file`."""
 
     def options(self) -> list[Argument]:
         """Return the options that all builders share; the context comes behind them."""
@@ -53,6 +56,12 @@ class BuildRequest:
         for pair in self.build_args:
             words += ["--build-arg", pair]
         return words
+
+    def arguments(self) -> dict[str, str]:
+        """Return the build arguments with their values; one without is not given."""
+        pairs = (pair.partition("=") for pair in self.build_args)
+        values = {name: value if equals else os.environ.get(name) for name, equals, value in pairs}
+        return {name: value for name, value in values.items() if value is not None}
 
     def environment(self, scratch: Path) -> dict[str, str]:
         """Return what `tool_environment` does, and the values of build arguments that have none."""

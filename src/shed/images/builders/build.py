@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from shed.errors import NotFoundError, UsageError
 from shed.fsutil import fsync_dir, storage_errors
 from shed.images.builders.base import Builder, BuildRequest, Show
+from shed.images.builders.bases import Base, lay_out
 from shed.oci.archive import open_archive
 from shed.oci.content import Archive
 from shed.oci.docker_archive import DockerArchive
@@ -47,9 +49,17 @@ def find_file(context: Path, file: str | None = None) -> Path:
 
 @contextlib.contextmanager
 def built(
-    builder: Builder, request: BuildRequest, store: LayoutStore, show: Show | None, *, keep_in: Path | None = None
+    builder: Builder,
+    request: BuildRequest,
+    store: LayoutStore,
+    show: Show | None,
+    *,
+    bases: Sequence[Base] = (),
+    keep_in: Path | None = None,
 ) -> Iterator[Archive]:
     """Yield the archive that `builder` makes; it is on the store's disk and removed with the block.
+
+    `bases` are the images of `store` that it builds on.
 
     With `keep_in` an OCI archive stays in that folder, as ``NAME.oci.tar``.  Raises `ShedError`.
     """
@@ -60,7 +70,9 @@ def built(
     with staging_folder(parent) as folder:
         output = folder / "image.oci.tar"
         try:
-            builder.build(request, output, show)
+            with store.lease() as lease:
+                layouts = tuple(lay_out(base, folder, store, lease) for base in bases)
+                builder.build(replace(request, layouts=layouts), output, show)
         except ToolError as error:
             error.hint = f"what {builder.name} printed says why"
             raise

@@ -36,6 +36,12 @@ class Docker:
                 run_streaming(docker_export_command(request, output), env=env, show=show)
                 return
             command = ["docker", "buildx", "build", "--load"]
+        elif request.layouts:
+            raise UnavailableError(
+                "docker's classic builder cannot build on an image of this store",
+                code="NO_BUILDER",
+                hint="install the package docker-buildx, without DOCKER_BUILDKIT=0, or build with --builder podman",
+            )
         else:
             command = ["docker", "build"]
             env["DOCKER_BUILDKIT"] = "0"
@@ -60,7 +66,26 @@ def docker_export_command(request: BuildRequest, output: Path) -> list[Argument]
     quoted = str(output).replace('"', '""')  # the value is CSV, and a path may hold a comma
     destination = f'type=oci,"dest={quoted}"' + (",rewrite-timestamp=true" if request.epoch else "")
     quiet = ["--progress=plain", "--provenance=false", "--sbom=false"]
-    return ["docker", "buildx", "build", *quiet, "--output", destination, *request.options(), request.context]
+    contexts = _buildkit_contexts(request)
+    return [
+        "docker",
+        "buildx",
+        "build",
+        *quiet,
+        "--output",
+        destination,
+        *contexts,
+        *request.options(),
+        request.context,
+    ]
+
+
+def _buildkit_contexts(request: BuildRequest) -> list[Argument]:
+    """Return the options that have BuildKit take layouts for names, which it compares with arguments put in."""
+    words: list[Argument] = []
+    for each in request.layouts:
+        words += ["--build-context", f"{each.base.name}=oci-layout://{each.folder / each.path}@{each.digest}"]
+    return words
 
 
 def docker_build_command(start: list[str], request: BuildRequest, record: Path) -> list[Argument]:
@@ -73,6 +98,7 @@ def docker_build_command(start: list[str], request: BuildRequest, record: Path) 
         record,
         "--tag",
         f"shed-build:{request.name}",
+        *_buildkit_contexts(request),
         *request.options(),
         request.context,
     ]
@@ -99,9 +125,7 @@ class Podman:
 
     def build(self, request: BuildRequest, output: Path, show: Show | None) -> None:
         """Build, then save."""
-        record = output.with_suffix(".id")
-        run_streaming(podman_build_command(request, record), env=request.environment(output.parent), show=show)
-        self.export(record.read_text().strip(), output, show)
+        self.export(_build_in_storage(self.name, request, output.with_suffix(".id"), show), output, show)
 
     def has(self, reference: str) -> bool:
         """Tell whether the image is in the storage."""
@@ -122,19 +146,6 @@ class Podman:
         run_streaming(command, env=tool_environment(output.parent), show=show)
 
 
-def podman_build_command(request: BuildRequest, record: Path) -> list[Argument]:
-    """Return the command that builds and writes the image's identifier to `record`."""
-    command: list[Argument] = ["podman", "build", "--layers", "--force-rm", "--iidfile", record]
-    command += ["--tag", f"localhost/shed-build:{request.name}"]
-    if request.epoch:
-        command += [
-            "--timestamp",
-            request.epoch,
-            "--no-cache",
-        ]  # what is cached keeps the times of the build that made it
-    return [*command, *request.options(), request.context]
-
-
 class Buildah:
     """Builds into buildah's storage, where the layers stay as a cache, and copies the image from there."""
 
@@ -147,9 +158,7 @@ class Buildah:
 
     def build(self, request: BuildRequest, output: Path, show: Show | None) -> None:
         """Build, then copy."""
-        record = output.with_suffix(".id")
-        run_streaming(buildah_build_command(request, record), env=request.environment(output.parent), show=show)
-        self.export(record.read_text().strip(), output, show)
+        self.export(_build_in_storage(self.name, request, output.with_suffix(".id"), show), output, show)
 
     def has(self, reference: str) -> bool:
         """Tell whether the image is in the storage."""
@@ -164,9 +173,12 @@ class Buildah:
         )
 
 
-def buildah_build_command(request: BuildRequest, record: Path) -> list[Argument]:
-    """Return the command that builds and writes the image's identifier to `record`."""
-    command: list[Argument] = ["buildah", "build", "--layers", "--force-rm", "--iidfile", record]
+def storage_build_command(tool: str, request: BuildRequest, record: Path) -> list[Argument]:
+    """Return the command of podman or buildah that builds and writes the image's identifier to `record`.
+
+    It runs in the folder of the request's layouts.
+    """
+    command: list[Argument] = [tool, "build", "--layers", "--force-rm", "--iidfile", record]
     command += ["--tag", f"localhost/shed-build:{request.name}"]
     if request.epoch:
         command += [
@@ -174,7 +186,17 @@ def buildah_build_command(request: BuildRequest, record: Path) -> list[Argument]
             request.epoch,
             "--no-cache",
         ]  # what is cached keeps the times of the build that made it
+    for each in request.layouts:
+        for word in each.base.words:  # the path is relative: it becomes the name of what they keep of the layout
+            command += ["--build-context", f"{word}=container-image://oci:{each.path}:{each.path}"]
     return [*command, *request.options(), request.context]
+
+
+def _build_in_storage(tool: str, request: BuildRequest, record: Path, show: Show | None) -> str:
+    """Build with podman or buildah and return the image's identifier."""
+    command, folder = storage_build_command(tool, request, record), record.parent
+    run_streaming(command, env=request.environment(folder), show=show, cwd=folder if request.layouts else None)
+    return record.read_text().strip()
 
 
 BUILDERS: tuple[Builder, ...] = (Docker(), Podman(), Buildah())

@@ -1,0 +1,129 @@
+"""Images of our store that a Containerfile builds on, given to the builder as image layouts.
+
+::
+
+    FOLDER/shed-from/HEX/               HEX: the first digits of the digest of what the layout holds
+        oci-layout, index.json
+        blobs/sha256/…                  the manifest, and links to config and layers in the store
+
+A builder takes a layout in place of a name by ``--build-context``.  The manifest has none of our annotations: builders
+pass them on to what they build, which does not boot what its base boots.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from shed.errors import DataError, NotFoundError, UsageError
+from shed.fsutil import storage_errors
+from shed.images.builders.containerfile import Named, read_names
+from shed.oci import media
+from shed.oci.descriptor import Descriptor
+from shed.oci.digest import SHORT_HEX, Digest, digest_bytes, hex_of
+from shed.oci.leases import Lease
+from shed.oci.manifest import REF_NAME, Index
+from shed.oci.store import LayoutStore
+
+FOLDER = "shed-from"
+"""podman and buildah call what they take from a layout by its path: here ``localhost/shed-from/HEX``."""
+_LARGEST = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """An image of the store that a Containerfile names."""
+
+    name: str
+    """Its tag."""
+    words: tuple[str, ...]
+    """How the Containerfile names it: as it is written, and with arguments put in."""
+    digest: Digest
+    """Of its manifest in the store."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Where a base is for the builder."""
+
+    base: Base
+    folder: Path
+    """The folder that layouts are below."""
+    path: str
+    """Of the layout, relative to `folder`."""
+    digest: Digest
+    """Of the manifest in it."""
+
+
+def find_bases(file: Path, arguments: Mapping[str, str], store: LayoutStore) -> tuple[Base, ...]:
+    """Return the images of `store` that the Containerfile `file` builds on, by NAME or NAME:latest.
+
+    A name that stands for a stage there, is that.  Raises `UsageError` for a file that is not text, and for an image
+    and a stage with one name.
+    """
+    try:
+        with storage_errors(file), file.open(encoding="utf-8") as opened:
+            text = opened.read(_LARGEST)
+    except UnicodeDecodeError:
+        raise UsageError(f"{file} is no text", hint="name the Containerfile with --file") from None
+    names, known = read_names(text, arguments), set(store.tag_names())
+    found: dict[str, list[Named]] = {}
+    for named in names.images:
+        if (name := named.name.removesuffix(":latest")) in known:
+            found.setdefault(name, []).append(named)
+    bases = []
+    for name, uses in found.items():
+        if name.lower() in names.stages:
+            raise UsageError(
+                f"{name} in {file} is an image of this store and also a stage",
+                hint="give the stage another name, or write the image with its registry",
+            )
+        if (tag := store.tag(name)) is not None:
+            words = dict.fromkeys(word for use in uses for word in (use.written, use.name))
+            bases.append(Base(name, tuple(words), tag.digest))
+    return tuple(bases)
+
+
+def lay_out(base: Base, folder: Path, store: LayoutStore, lease: Lease) -> Layout:
+    """Write the layout of `base` below `folder`; `lease` keeps what it links to.
+
+    Config and layers are compared with their digests.  Raises `NotFoundError`, `DataError` and `StorageError`.
+    """
+    lease.image(base.digest)
+    manifest = store.read_manifest(base.digest)
+    platform = store.read_config(manifest).platform
+    data = replace(
+        manifest,
+        annotations={key: text for key, text in manifest.annotations.items() if not key.startswith("io.shed.")},
+    ).encode()
+    digest = digest_bytes(data)
+    path = f"{FOLDER}/{hex_of(digest)[:SHORT_HEX]}"
+    with storage_errors(folder):
+        blobs = folder / path / "blobs/sha256"
+        blobs.mkdir(parents=True, exist_ok=True)
+        for descriptor in (manifest.config, *manifest.layers):
+            _check(base, descriptor, store)
+            link = blobs / hex_of(descriptor.digest)
+            if not link.is_symlink():
+                link.symlink_to(store.blob_path(descriptor.digest).absolute())
+        (blobs / hex_of(digest)).write_bytes(data)
+        entry = Descriptor(media.MANIFEST, digest, len(data), {REF_NAME: path}, platform)
+        (folder / path / "index.json").write_bytes(Index((entry,)).encode())
+        (folder / path / "oci-layout").write_bytes(b'{"imageLayoutVersion":"1.0.0"}')
+    return Layout(base, folder, path, digest)
+
+
+def _check(base: Base, descriptor: Descriptor, store: LayoutStore) -> None:
+    try:
+        store.verify(descriptor.digest)
+    except NotFoundError:
+        raise NotFoundError(
+            f"cannot build on {base.name}: its layers are not in this store, which has only what it boots from",
+            code="BLOB_NOT_FOUND",
+            hint="pull it again: shed image pull --with-layers REF",
+        ) from None
+    if store.size(descriptor.digest) != descriptor.size:
+        raise DataError(
+            f"a layer of {base.name} has another size than its manifest says", hint="pull or build it again"
+        )
