@@ -24,6 +24,7 @@ egress:
   extra_cas: [/etc/ssl/company.pem]    # authorities that sheds trust; absent: those that were added to this machine
 guest:
   environment: {PIP_INDEX_URL: "https://mirror.example/simple"}    # variables of every command in every shed
+  mirrors: true            # sheds get this machine's settings of pip, uv, npm and apt for mirrors
 network:
   nic: refused             # allowed: sheds may be made with a network that is not ruled
 limits:
@@ -31,7 +32,6 @@ limits:
   disk_reserve: 5G         # what stays free of the disk; absent: 1G, of small disks 5 %
   private_hosts: []        # hosts with private addresses that a registry elsewhere may lead to
   max_running: 200         # most sheds that run; more such keys are in the reference
-  memory_overcommit: 2
 qemu:
   default_cpus: 2
   default_memory_mb: 2048
@@ -144,6 +144,8 @@ class Settings:
     """Egress profiles by name, beside those that every server has."""
     guest_environment: Mapping[str, str] = field(default_factory=dict)
     """Variables of every command in every shed."""
+    guest_mirrors: bool = True
+    """Whether sheds get this machine's settings for mirrors of packages, where these variables do not say otherwise."""
     egress_extra_cas: tuple[Path, ...] | None = None
     """Files of authorities that sheds, and the relay, trust beside their own; None: those added to this machine."""
     trusted_kernels: tuple[str, ...] = ()
@@ -358,7 +360,10 @@ _EGRESS: dict[str, _Setting] = {
     "proxy": _Value("egress_proxy", values.proxy),
     "no_proxy": _Value("egress_no_proxy", values.words),
 }
-_GUEST: dict[str, _Setting] = {"environment": _Value("guest_environment", values.variables)}
+_GUEST: dict[str, _Setting] = {
+    "environment": _Value("guest_environment", values.variables),
+    "mirrors": _Value("guest_mirrors", values.switch),
+}
 _NETWORK: dict[str, _Setting] = {"nic": _Value("nic", values.choice("refused", "allowed"))}
 _QEMU: dict[str, _Setting] = {
     "default_cpus": _Value("default_cpus", values.number(1, MAX_CPUS)),

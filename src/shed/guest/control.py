@@ -4,7 +4,7 @@
     rehearse    {}             warm up: go through a start, so that the real one is quicker; the disks are exchanged
                                afterwards
     configure   {…}            make this machine a shed (`shed.guest.configure` says what it takes), once
-    equip       {"variables", "authorities"}  what configure takes of these, for the commands that start from now on
+    equip       {"variables", "authorities", "apt"}  what configure takes of these, for commands that start from now on
     health      {}             how it is
     clock       {"adjust": s}  put the wall clock forward by so many seconds, if given; answers {"now"}: seconds since
                                1970
@@ -132,12 +132,13 @@ class Control:
             raise
 
     async def _equip(self, request: Answer) -> Answer:
-        from shed.guest.configure import trust
-        from shed.guest.configure.request import authorities, texts
+        from shed.guest.configure import apt, trust
+        from shed.guest.configure.request import authorities, text, texts
 
         if self._shed.phase != state.READY:
             raise RefusedError("NOT_CONFIGURABLE", f"this machine is {self._shed.phase}")
         variables = texts(request, "variables")
+        apt.set_up(text(request, "apt", ""))
         outfit = {**trust.install(authorities(request)), **variables}
         self._shed.equip_later(lambda: outfit)
         return {}

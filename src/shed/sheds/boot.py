@@ -80,6 +80,8 @@ class Outfit:
     """More variables of every command."""
     authorities: list[dict[str, str]] = field(default_factory=list)
     """Certificates that programs there are to trust: what `shed.guest.configure.request.Authority` takes."""
+    apt: str = ""
+    """Lines of an ``apt.conf``."""
 
 
 Equip = Callable[[Record], Awaitable[Outfit]]
@@ -239,6 +241,7 @@ async def configure(
             env={**settings.env, "SHED_NAME": record.name, "SHED_WORKSPACE": workspace.TARGET},
             variables=outfit.variables,
             authorities=outfit.authorities,
+            apt=outfit.apt,
         )
     except BackendError as error:
         if error.code in _UPPER_BAD:

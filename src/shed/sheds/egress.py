@@ -94,7 +94,7 @@ class Egress:
         """Have the network of a VM that has just come up lead to the relay; if that fails, it leads nowhere."""
         if not record.is_ruled:
             progress.warn(f"shed {record.name!r}: {nic.WARNING}")
-        for problem in await in_thread(self._terms.secrets.problems, record):
+        for problem in await in_thread(self._terms.problems, record):
             progress.warn(problem)
         try:
             await self._lead(record, state_dir)

@@ -6,7 +6,10 @@ Only the orders have the values of secrets and the key of the shed's certificate
 from __future__ import annotations
 
 import contextlib
+import logging
+import os
 from dataclasses import replace
+from pathlib import Path
 
 from shed.config.paths import Paths
 from shed.config.server import Settings
@@ -20,9 +23,11 @@ from shed.egress.secrets.signing import make_leaf
 from shed.errors import UsageError
 from shed.sheds.boot import Outfit
 from shed.sheds.metadata import Record
+from shed.sheds.mirrors import Mirrors, of_host
 from shed.sheds.secrets import ShedSecrets
 from shed.threads import in_thread
 
+log = logging.getLogger(__name__)
 _MOST_LEAVES = 32
 """Hosts for which the authority signs at once; for others the relay has it sign when they are connected."""
 _NOTHING = {"rules": [{"deny": "*"}, {"deny": "0.0.0.0/0"}, {"deny": "::/0"}]}
@@ -36,6 +41,8 @@ class Terms:
         self.secrets = ShedSecrets(paths)
         self._extra_cas = settings.egress_extra_cas
         self._environment = settings.guest_environment
+        self._wants_mirrors = settings.guest_mirrors
+        self._mirrors = Mirrors({}, "", ())
 
     def profiles_of(self, record: Record) -> tuple[Profile, ...]:
         """Return the profiles of a shed.  One that is gone denies everything: nobody knows what it denied."""
@@ -62,8 +69,22 @@ class Terms:
         pems = list(self._extra_authorities())
         if (own := self._authority(record)) is not None:
             pems.append(own.certificate)
-        variables = {**self._environment, **self.secrets.environment(record), **(record.variables or {})}
-        return Outfit(variables, [certificates.for_guest(pem) for pem in pems])
+        mirrors = self.mirrors()
+        variables = {**mirrors.variables, **self._environment, **self.secrets.environment(record)}
+        variables |= record.variables or {}
+        return Outfit(variables, [certificates.for_guest(pem) for pem in pems], mirrors.apt)
+
+    def problems(self, record: Record) -> list[str]:
+        """Return a sentence for each thing that a shed does without although somebody may expect it."""
+        return [*self.secrets.problems(record), *self.mirrors().left_out]
+
+    def mirrors(self) -> Mirrors:
+        """Return the host's settings for mirrors of packages; what is left out is told in the log when it is new."""
+        if self._wants_mirrors:
+            before, self._mirrors = self._mirrors, of_host(os.environ, Path.home())
+            for sentence in set(self._mirrors.left_out) - set(before.left_out):
+                log.warning("%s", sentence)
+        return self._mirrors
 
     async def equip(self, record: Record) -> Outfit:
         """Return what the guest is told; see `shed.sheds.boot.Equip`."""

@@ -11,7 +11,7 @@ import resource
 import time
 
 from shed.guest import state, syscalls, users
-from shed.guest.configure import disks, identity, init, modules, mounts, network, overlay, profile, trust
+from shed.guest.configure import apt, disks, identity, init, modules, mounts, network, overlay, profile, trust
 from shed.guest.configure.request import Request
 from shed.guest.configure.steps import HAND_OVER, Places, StepError
 
@@ -82,7 +82,7 @@ async def configure(
         watch.lap("mounts")
     except OSError as error:
         raise StepError(HAND_OVER, f"cannot prepare the root: {error}") from None
-    shed.equip_later(lambda: {**_trusting(loop, request), **request.variables})
+    shed.equip_later(lambda: _equip(loop, request))
     if init_mode == "systemd":
         shed.equip()  # what the image's services trust is there when they start
         init.hand_over(loop, (lambda: identity.finish_settling("", request.name)) if new else None)
@@ -141,6 +141,15 @@ def _write_resolv_conf(loop: Loop, wanted: Network | None) -> None:
         network.write_resolv_conf("", wanted)
     except OSError as error:
         loop.log(f"no name service: {error}")
+
+
+def _equip(loop: Loop, request: Request) -> dict[str, str]:
+    """Put the outfit into the image's files, and return the variables that commands need."""
+    try:
+        apt.set_up(request.apt)
+    except OSError as error:
+        loop.log(f"apt does not have the host's settings: {error}")
+    return {**_trusting(loop, request), **request.variables}
 
 
 def _trusting(loop: Loop, request: Request) -> dict[str, str]:

@@ -16,6 +16,7 @@
     variables   more variables, which may change while the shed runs, as may what follows
     authorities [{"id", "pem", "subject"}]: certificates of authorities to trust; a name for their files, and the hash
                 of the subject by which OpenSSL looks for it
+    apt         lines of an apt.conf
 
 Unknown members are ignored: a newer server may say more.
 """
@@ -40,15 +41,15 @@ class Network:
     __slots__ = ("address", "dns", "gateway", "mac", "prefix")
 
     def __init__(self, value: object) -> None:
-        address, slash, prefix = _text(value, "address").partition("/")
+        address, slash, prefix = text(value, "address").partition("/")
         if not slash or not prefix.isdecimal() or int(prefix) > 32:
             raise ValueError("address must be IPv4/PREFIX")
         self.address = address
         self.prefix = int(prefix)
-        self.gateway = _text(value, "gateway", "")
-        self.dns = _text(value, "dns", "")
+        self.gateway = text(value, "gateway", "")
+        self.dns = text(value, "dns", "")
         try:
-            self.mac = bytes.fromhex(_text(value, "mac", "").replace(":", ""))
+            self.mac = bytes.fromhex(text(value, "mac", "").replace(":", ""))
         except ValueError:
             raise ValueError("mac must be hexadecimal digits") from None
         if len(self.mac) not in {0, 6}:
@@ -67,8 +68,8 @@ class Mount:
     __slots__ = ("readonly", "tag", "target")
 
     def __init__(self, value: object) -> None:
-        self.tag = _text(value, "tag")
-        self.target = _text(value, "target")
+        self.tag = text(value, "tag")
+        self.target = text(value, "target")
         if not self.target.startswith("/") or self.target == "/" or "," in self.tag:
             raise ValueError(f"{self.tag!r} at {self.target!r} is not a tag and an absolute folder")
         self.readonly = isinstance(value, dict) and value.get("readonly") is True
@@ -80,9 +81,9 @@ class Authority:
     __slots__ = ("id", "pem", "subject")
 
     def __init__(self, value: object) -> None:
-        self.id = _text(value, "id")
-        self.pem = _text(value, "pem")
-        self.subject = _text(value, "subject")
+        self.id = text(value, "id")
+        self.pem = text(value, "pem")
+        self.subject = text(value, "subject")
         if not all(word.replace("-", "").isalnum() for word in (self.id, self.subject)):
             raise ValueError("id and subject must be letters, digits and '-'")
 
@@ -92,26 +93,27 @@ class Request:
 
     def __init__(self, value: dict[str, object]) -> None:
         """Raises `ValueError` that names the member that is wrong."""
-        self.name = _text(value, "name")
-        self.hostname = _text(value, "hostname", self.name)
+        self.name = text(value, "name")
+        self.hostname = text(value, "hostname", self.name)
         self.network = _part("network", Network, value["network"]) if value.get("network") is not None else None
         self.mounts = [_part("mounts", Mount, entry) for entry in _list(value, "mounts")]
         self.disks = _sizes(value.get("disks"))
         self.clock = value.get("clock")
-        self.entropy = _base64(_text(value, "entropy", ""))
-        self.init = _text(value, "init", "auto")
+        self.entropy = _base64(text(value, "entropy", ""))
+        self.init = text(value, "init", "auto")
         if self.init not in INIT_MODES:
             raise ValueError(f"init: {self.init!r} is none of {', '.join(INIT_MODES)}")
-        self.user = _text(value, "user", "shed")
-        self.image_user = _text(value, "image_user", "")
-        self.folder = _text(value, "folder", "")
-        self.workspace = _text(value, "workspace", "/workspace")
+        self.user = text(value, "user", "shed")
+        self.image_user = text(value, "image_user", "")
+        self.folder = text(value, "folder", "")
+        self.workspace = text(value, "workspace", "/workspace")
         for key, folder in (("workspace", self.workspace), ("folder", self.folder or "/")):
             if not folder.startswith("/"):
                 raise ValueError(f"{key}: must be an absolute folder")
         self.env = texts(value, "env")
         self.variables = texts(value, "variables")
         self.authorities = authorities(value)
+        self.apt = text(value, "apt", "")
 
 
 def authorities(value: dict[str, object]) -> list[Authority]:
@@ -126,7 +128,8 @@ def _part(name: str, kind: Callable[[object], Part], value: object) -> Part:
         raise ValueError(f"{name}: {error}") from None
 
 
-def _text(value: object, key: str, default: str | None = None) -> str:
+def text(value: object, key: str, default: str | None = None) -> str:
+    """Return the text that a member of a request is.  Raises `ValueError`."""
     found = value.get(key) if isinstance(value, dict) else None
     if found is None and default is not None:
         return default
