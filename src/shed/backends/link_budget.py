@@ -20,6 +20,8 @@ credits a second, and three for each stream that comes and goes; they take a twe
 """
 _FRAME_BYTES = 64
 """Bytes of payload of such a frame that count as another one."""
+_MOST_OWED = 16 << 20
+"""Bytes of closed streams that may come for nothing."""
 NOISE, NOISE_BURST = 64 * 1024, 4 << 20
 """Bytes outside any session: a second, and in one go.  What an earlier session left over has less than a mebibyte."""
 BREAKS, BREAK_BURST = 0.1, 8.0
@@ -55,11 +57,22 @@ class LinkBudget:
         self._idle = Allowance(IDLE_FRAMES, IDLE_BURST, clock)
         self._noise = Allowance(NOISE, NOISE_BURST, clock)
         self._breaks = Allowance(BREAKS, BREAK_BURST, clock)
+        self._owed = 0
 
     def idle(self, size: int) -> None:
         """Count a frame with `size` bytes of payload that moves nothing."""
         if not self._idle.take(1 + size // _FRAME_BYTES):
             raise LinkAbusedError(f"the guest sends more than {IDLE_FRAMES} frames a second that carry nothing")
+
+    def closed(self, granted: int) -> None:
+        """Note that a stream was closed here whose guest had leave to send so many bytes: they may be on the way."""
+        self._owed = min(self._owed + granted, _MOST_OWED)
+
+    def late(self, size: int) -> None:
+        """Count a frame with `size` bytes of data of no stream that is open."""
+        paid = min(size, self._owed)
+        self._owed -= paid
+        self.idle(size - paid)
 
     def noise(self, size: int) -> None:
         """Count bytes that belong to no session."""

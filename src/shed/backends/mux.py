@@ -123,9 +123,10 @@ class MuxConnection(asyncio.Protocol):
         while not self._room.is_set():
             await self._room.wait()
 
-    def forget(self, number: int) -> None:
-        """Free a stream's number."""
+    def forget(self, number: int, granted: int = 0) -> None:
+        """Free a stream's number; `granted` bytes of its data may still come."""
         self._streams.pop(number, None)
+        self._budget.closed(granted)
 
     # From the event loop:
 
@@ -219,9 +220,10 @@ class MuxConnection(asyncio.Protocol):
         if kind == protocol.DATA and stream is not None and payload:
             stream.came(payload)
             return
-        self._budget.idle(len(payload))
         if kind == protocol.DATA:  # empty, or for a stream that was closed here, which the guest does not know yet
+            self._budget.late(len(payload))
             return
+        self._budget.idle(len(payload))
         if kind == protocol.CREDIT:
             if stream is not None:
                 stream.credited(protocol.counted(payload))

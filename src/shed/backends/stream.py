@@ -10,9 +10,10 @@ from shed.errors import BackendError
 from shed.guest import protocol
 from shed.untrusted import told
 
-_CREDIT_STEP = protocol.INITIAL_CREDIT // 4
+_CREDIT_STEP, _GROWN_STEP = protocol.INITIAL_CREDIT // 4, protocol.GROWN_CREDIT // 4
+"""Bytes that were read when the guest is told, the first time and later."""
 _MOST_CREDIT = 1 << 30
-"""Bytes that a guest can let us send; an honest one never has more than `INITIAL_CREDIT` open."""
+"""Bytes that a guest can let us send; an honest one never has more than `GROWN_CREDIT` open."""
 _SMALL = 4096
 """Bytes of data below which they are put together, so that a guest that sends single bytes costs neither memory nor a
 read each.
@@ -36,8 +37,8 @@ class Link(Protocol):
         """Wait until more can be sent."""
         ...
 
-    def forget(self, number: int) -> None:
-        """Free a stream's number."""
+    def forget(self, number: int, granted: int = 0) -> None:
+        """Free a stream's number; `granted` bytes of its data may still come."""
         ...
 
 
@@ -46,7 +47,7 @@ class MuxStream:
 
     __slots__ = (
         "_changed", "_chunks", "_consumed", "_credit", "_ended_by_guest", "_ended_by_us", "_granted", "_link",
-        "_number", "_reset", "_skip", "_writing",
+        "_number", "_reset", "_skip", "_step", "_writing",
     )  # fmt: skip
 
     def __init__(self, link: Link, number: int) -> None:
@@ -57,6 +58,7 @@ class MuxStream:
         """Bytes of the first chunk that were read already."""
         self._granted = protocol.INITIAL_CREDIT
         self._consumed = 0
+        self._step = _CREDIT_STEP
         self._credit = protocol.INITIAL_CREDIT
         self._ended_by_guest = False
         self._ended_by_us = False
@@ -118,7 +120,7 @@ class MuxStream:
         """Drop the stream and what was not read of it."""
         if self._reset is None and not (self._ended_by_us and self._ended_by_guest):
             self._link.send(protocol.RESET, self._number, b"closed by the host")
-            self._link.forget(self._number)
+            self._link.forget(self._number, self._granted)
             self.was_reset("it was closed")
         self._chunks.clear()
 
@@ -160,9 +162,13 @@ class MuxStream:
 
     def _consume(self, size: int) -> None:
         self._consumed += size
-        if self._consumed >= _CREDIT_STEP and not self._ended_by_guest and self._reset is None:
-            self._granted += self._consumed
-            self._link.send(protocol.CREDIT, self._number, self._consumed.to_bytes(4, "big"))
+        if self._consumed >= self._step and not self._ended_by_guest and self._reset is None:
+            credit = self._consumed
+            if self._step == _CREDIT_STEP:  # it carries much
+                self._step = _GROWN_STEP
+                credit += protocol.GROWN_CREDIT - protocol.INITIAL_CREDIT
+            self._granted += credit
+            self._link.send(protocol.CREDIT, self._number, credit.to_bytes(4, "big"))
             self._consumed = 0
 
     def _forget_when_over(self) -> None:

@@ -158,7 +158,7 @@ class Copy:
             do = "extract" if self._source.is_stream else "unpack"
             self._in_shed(target, [do, target.path, called, *self._options], stdin=incoming.fileno())
         else:
-            counted = cast(BinaryIO, _Counted(incoming, self._count))
+            counted = _Counted(incoming, self._count)
             with _explained(target):
                 archive.unpack(counted, target.path, called=called, owners=bool(self._options), warn=self._warn)
 
@@ -233,6 +233,12 @@ class _Counted:
             data += more
         self._count(len(data))
         return data
+
+    def readinto(self, buffer: memoryview) -> int:
+        """Read what is there, at least one byte until the end."""
+        size = self._pipe.readinto(buffer)  # type: ignore[attr-defined]  # of a pipe that is not buffered
+        self._count(size)
+        return int(size)
 
     def write(self, data: bytes) -> int:
         """Write all of it."""

@@ -8,58 +8,32 @@ Nothing in a stream is trusted: members are read strictly here, and written by `
 
 from __future__ import annotations
 
-import io
-import json
 import os
 import stat
 import sys
-import tarfile
 
-from shed.guest.receiver import BUFFER, ArchiveError, Receiver, reason
+from shed.guest import tar, wirejson
+from shed.guest.receiver import Receiver, reason
+from shed.guest.tar import BUFFER, ArchiveError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from typing import IO, BinaryIO, Literal, Self
+    from typing import IO, BinaryIO, Protocol
+
+    class Readable(Protocol):
+        """Where a stream comes from."""
+
+        def readinto(self, buffer: memoryview, /) -> int | None:
+            """Fill some of `buffer`; return how much, 0 at the end."""
+            ...
 
     Warn = Callable[[str], None]
 
 __all__ = ["ArchiveError", "extract", "main", "pack", "root_name", "unpack"]
-_LONGEST_HEADER = 1 << 20
-"""Bytes of an extended header, which is held in memory; names and links are far shorter."""
 _PAGE = 4096
 """Bytes that files in /sys say they have; those in /proc say 0."""
 _LONGEST_KERNEL_FILE = 16 << 20
-_EXTENDED = (
-    tarfile.XHDTYPE,
-    tarfile.XGLTYPE,
-    tarfile.SOLARIS_XHDTYPE,
-    tarfile.GNUTYPE_LONGNAME,
-    tarfile.GNUTYPE_LONGLINK,
-)
-
-
-class _Header(tarfile.TarInfo):
-    """A member of a tar archive that must be complete.
-
-    `tarfile` takes a stream that is cut or damaged behind a member for one that ends there.
-    """
-
-    @classmethod
-    def fromtarfile(cls, archive: tarfile.TarFile) -> Self:
-        """Return the next member.  Raises `tarfile.ReadError` for anything that is neither one nor the end."""
-        try:
-            return super().fromtarfile(archive)
-        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]
-            raise
-        except tarfile.HeaderError as error:
-            raise tarfile.ReadError(str(error)) from None
-
-    def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
-        if self.type in _EXTENDED and self.size > _LONGEST_HEADER:
-            raise tarfile.ReadError(f"a header of {self.size} bytes")
-        member: tarfile.TarInfo = super()._proc_member(archive)  # type: ignore[misc]
-        return member
 
 
 def pack(path: str, out: BinaryIO, *, follow: bool, warn: Warn) -> None:
@@ -73,11 +47,10 @@ def pack(path: str, out: BinaryIO, *, follow: bool, warn: Warn) -> None:
     real, name = _source(path, follow=follow)
     if os.path.islink(real):
         warn(f"{path} is a link to {os.readlink(real)}, and is copied as one: -L copies what it points to")
-    with tarfile.open(fileobj=out, mode="w|", bufsize=BUFFER, format=tarfile.PAX_FORMAT) as archive:
-        seen: dict[tuple[int, int], str] = {}
-        for place, member in _walk(real, name):
-            _add(archive, place, member, seen, warn)
-            archive.members = []  # type: ignore[attr-defined]  # else it remembers all of them
+    packer = _Packer(out, warn)
+    for place, member in _walk(real, name):
+        packer.add(place, member)
+    packer.finish()
 
 
 def _source(path: str, *, follow: bool) -> tuple[str, str]:
@@ -119,61 +92,107 @@ def _walk(path: str, name: str) -> Iterator[tuple[str, str]]:
             ahead += [(f"{place}/{entry}", f"{name}/{entry}") for entry in entries]
 
 
-def _add(archive: tarfile.TarFile, path: str, name: str, seen: dict[tuple[int, int], str], warn: Warn) -> None:
-    try:
+class _Packer:
+    """Writes members to a stream; short ones are put together."""
+
+    def __init__(self, out: BinaryIO, warn: Warn) -> None:
+        self._out = out
+        self._warn = warn
+        self._seen: dict[tuple[int, int], str] = {}
+        self._waiting = bytearray()
+        self._size = 0
+
+    def add(self, path: str, name: str) -> None:
+        """Write what is at `path`.  Raises `ArchiveError`."""
+        try:
+            self._add(path, name)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise ArchiveError(f"{path}: {reason(error)}") from None
+
+    def finish(self) -> None:
+        """Write the end."""
+        self._put(tar.end(self._size))
+        self._flush()
+
+    def _add(self, path: str, name: str) -> None:
         status = os.lstat(path)
-        member = tarfile.TarInfo(name)
+        member = tar.Member(name, tar.FILE)
         member.mode, member.uid, member.gid = stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid
-        member.mtime = status.st_mtime
+        member.mtime = status.st_mtime_ns
         if stat.S_ISDIR(status.st_mode):
-            member.type = tarfile.DIRTYPE
+            member.kind = tar.FOLDER
+            member.name += "/"
         elif stat.S_ISLNK(status.st_mode):
-            member.type, member.linkname = tarfile.SYMTYPE, os.readlink(path)
+            member.kind, member.link = tar.LINK, os.readlink(path)
         elif not stat.S_ISREG(status.st_mode):
-            warn(f"{path} is left out: it is neither a file nor a folder nor a link")
+            self._warn(f"{path} is left out: it is neither a file nor a folder nor a link")
             return
-        elif status.st_nlink > 1 and (status.st_dev, status.st_ino) in seen:
-            member.type, member.linkname = tarfile.LNKTYPE, seen[status.st_dev, status.st_ino]
+        elif status.st_nlink > 1 and (status.st_dev, status.st_ino) in self._seen:
+            member.kind, member.link = tar.HARD_LINK, self._seen[status.st_dev, status.st_ino]
         else:
-            seen[status.st_dev, status.st_ino] = name
-            with open(
-                path,
-                "rb",
-                buffering=0,
-                opener=lambda place, flags: os.open(place, flags | os.O_NOFOLLOW | os.O_NONBLOCK),
-            ) as file:
-                member.size = os.fstat(file.fileno()).st_size
-                if member.size > _PAGE:
-                    archive.addfile(member, file)
-                else:
-                    content = _content(file)
-                    member.size = len(content)
-                    archive.addfile(member, io.BytesIO(content))
+            self._seen[status.st_dev, status.st_ino] = name
+            fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            try:
+                self._add_file(path, member, fd)
+            finally:
+                os.close(fd)
             return
-        archive.addfile(member)
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        raise ArchiveError(
-            f"{path}: {reason(error) if error.errno else 'it became shorter while it was read'}"
-        ) from None
+        self._put(tar.header(member))
+
+    def _add_file(self, path: str, member: tar.Member, fd: int) -> None:
+        member.size = os.fstat(fd).st_size
+        if member.size <= _PAGE:
+            content = _content(path, fd)
+            member.size = len(content)
+            self._put(tar.header(member) + tar.padded(content))
+            return
+        self._put(tar.header(member))
+        left = member.size
+        while left:
+            content = os.read(fd, min(left, BUFFER))
+            if not content:
+                raise ArchiveError(f"{path}: it became shorter while it was read")
+            left -= len(content)
+            self._put(content)
+        self._put(tar.padding(member.size))
+
+    def _put(self, data: bytes) -> None:
+        self._size += len(data)
+        if len(data) < BUFFER:
+            self._waiting += data
+        else:
+            self._flush()
+            self._write(data)
+        if len(self._waiting) >= BUFFER:
+            self._flush()
+
+    def _flush(self) -> None:
+        waiting, self._waiting = self._waiting, bytearray()
+        self._write(waiting)
+
+    def _write(self, data: bytes | bytearray) -> None:
+        rest = memoryview(data)
+        while rest:
+            rest = rest[self._out.write(rest) :]
 
 
-def _content(file: IO[bytes]) -> bytes:
+def _content(path: str, fd: int) -> bytes:
     """Return all of a file; the size that the kernel tells of its own is not true.
 
     Raises `ArchiveError` when it is longer than those.
     """
     parts, size = [], 0
-    while data := file.read(BUFFER):
+    while data := os.read(fd, BUFFER):
         parts.append(data)
         size += len(data)
         if size > _LONGEST_KERNEL_FILE:
-            raise ArchiveError(f"{file.name}: it is longer than its size says")
+            raise ArchiveError(f"{path}: it is longer than its size says")
     return b"".join(parts)
 
 
-def unpack(stream: IO[bytes], path: str, *, called: str, owners: bool, warn: Warn) -> None:
+def unpack(stream: Readable, path: str, *, called: str, owners: bool, warn: Warn) -> None:
     """Make `path` what the stream of `pack` holds, or put it into that folder, by the rules of ``docker cp``.
 
     `called` is the `root_name` of what was asked for, and the stream has no say in it.  With `owners` files keep their
@@ -182,58 +201,39 @@ def unpack(stream: IO[bytes], path: str, *, called: str, owners: bool, warn: War
     receiver: Receiver | None = None
     root: list[str] = []
     top: list[str] = []
-    with _reading(stream, "r|") as archive:
-        for member in archive:
-            archive.members = []  # type: ignore[attr-defined]  # else it remembers all of them
-            parts = _parts(member.name)
-            if receiver is None:
-                if len(parts) > 1 or (called and bool(parts) == (called == ".")):
-                    raise ArchiveError(f"the stream holds {member.name!r}, which nobody asked for")
-                root = parts
-                folder, top = _destination(path, member.isdir(), parts and [called or parts[0]])
-                receiver = Receiver(folder, owners=owners, warn=warn)
-            if parts[: len(root)] != root:
-                raise ArchiveError(f"the stream holds {member.name!r} beside {'/'.join(root)!r}")
-            link = _parts(member.linkname)[len(root) :] if member.islnk() else []
-            receiver.take(archive, member, [*top, *parts[len(root) :]], [*top, *link])
+    reader = tar.Reader(stream.readinto)
+    while (member := reader.next()) is not None:
+        parts = _parts(member.name)
         if receiver is None:
-            raise ArchiveError("the stream is empty")
-        receiver.finish()
+            if len(parts) > 1 or (called and bool(parts) == (called == ".")):
+                raise ArchiveError(f"the stream holds {member.name!r}, which nobody asked for")
+            root = parts
+            folder, top = _destination(path, member.kind == tar.FOLDER, parts and [called or parts[0]])
+            receiver = Receiver(folder, owners=owners, warn=warn)
+        if parts[: len(root)] != root:
+            raise ArchiveError(f"the stream holds {member.name!r} beside {'/'.join(root)!r}")
+        link = _parts(member.link)[len(root) :] if member.kind == tar.HARD_LINK else []
+        receiver.take(member, reader.content(), [*top, *parts[len(root) :]], [*top, *link])
+    if receiver is None:
+        raise ArchiveError("the stream is empty")
+    receiver.finish()
+    reader.finish()
 
 
 def extract(stream: IO[bytes], path: str, *, owners: bool, warn: Warn) -> None:
     """Unpack any tar stream, compressed or not, into the folder `path`.  Raises `ArchiveError`."""
     if not os.path.isdir(path):
         raise ArchiveError(f"{path}: a tar stream needs a folder to go to")
+    from shed.guest import anytar
+
     receiver = Receiver(path, owners=owners, warn=warn)
-    with _reading(stream, "r|*") as archive:
-        for member in archive:
+    with anytar.reading(stream) as archive:
+        for entry in archive:
             archive.members = []  # type: ignore[attr-defined]  # else it remembers all of them
-            receiver.take(archive, member, _parts(member.name), _parts(member.linkname) if member.islnk() else [])
+            member = anytar.member(entry)
+            link = _parts(member.link) if member.kind == tar.HARD_LINK else []
+            receiver.take(member, anytar.content(archive, entry), _parts(member.name), link)
         receiver.finish()
-
-
-class _reading:  # noqa: N801  a context manager, without importing contextlib
-    """An archive that is read once, from front to back; what is wrong with it is an `ArchiveError`."""
-
-    def __init__(self, stream: IO[bytes], mode: Literal["r|", "r|*"]) -> None:
-        self._stream = stream
-        self._mode = mode
-
-    def __enter__(self) -> tarfile.TarFile:
-        try:
-            self._archive = tarfile.open(fileobj=self._stream, mode=self._mode, bufsize=BUFFER, tarinfo=_Header)
-        except (tarfile.TarError, EOFError) as error:
-            raise ArchiveError(f"this is not a tar stream: {error}") from None
-        return self._archive
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
-        self._archive.close()
-        if isinstance(error, (tarfile.TarError, EOFError, ValueError)):
-            raise ArchiveError(f"the tar stream is damaged: {error}") from None
-        if kind is None:
-            while self._stream.read(BUFFER):
-                pass  # padding: whoever sends it must not find nobody there
 
 
 def _parts(name: str) -> list[str]:
@@ -269,14 +269,14 @@ def main(words: list[str]) -> int:
     What is to be told goes to standard error, an object per line: {"warning": …} or {"error": …}.  Returns 0, or 1
     after an error.
     """
-    import signal
+    import _signal  # type: ignore[import-not-found]
 
-    signal.signal(signal.SIGHUP, lambda *_: sys.exit(129))  # the client has gone: what is half done is taken back
+    _signal.signal(_signal.SIGHUP, lambda *_: sys.exit(129))  # the client has gone: what is half done is taken back
     do, path, called, *options = words
     os.umask(0o022)
 
     def tell(what: str, text: str) -> None:
-        os.write(2, json.dumps({what: text}).encode() + b"\n")
+        os.write(2, wirejson.dumps({what: text}) + b"\n")
 
     def warn(text: str) -> None:
         tell("warning", text)
@@ -286,7 +286,7 @@ def main(words: list[str]) -> int:
             with open(1, "wb", buffering=0) as out:
                 pack(path, out, follow="follow" in options, warn=warn)
         else:
-            with open(0, "rb") as stream:
+            with open(0, "rb", buffering=0) as stream:
                 if do == "unpack":
                     unpack(stream, path, called=called, owners="owners" in options, warn=warn)
                 else:

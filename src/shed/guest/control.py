@@ -68,7 +68,7 @@ class Control:
         frames = FrameReader(stream)
         while (frame := await frames.next()) is not None:
             if frame[0] == protocol.CONTROL_REQUEST:
-                answer = await self.answer(frame[1])
+                answer = await self.answer(bytes(frame[1]))
                 await stream.write(protocol.exec_frame(protocol.CONTROL_RESPONSE, wirejson.dumps(answer)))
 
     async def answer(self, payload: bytes) -> Answer:

@@ -113,7 +113,7 @@ async def serve(loop: Loop, state: State, stream: Stream) -> None:
         if first[0] != protocol.EXEC_REQUEST:
             raise process.StartError(process.NOT_RUN, "the first frame must be the request")
         try:
-            request = Request(first[1])
+            request = Request(bytes(first[1]))
         except ValueError as error:
             raise process.StartError(process.NOT_RUN, f"bad request: {error}") from None
         await session.run(request, state)
@@ -289,10 +289,10 @@ class Session:
             output.close()
 
 
-def _object(payload: bytes) -> dict[str, object]:
+def _object(payload: bytes | memoryview) -> dict[str, object]:
     """Return the JSON object of a frame; an empty one when it is nothing of the kind."""
     try:
-        value = wirejson.loads(payload)
+        value = wirejson.loads(bytes(payload))
     except ValueError:
         return {}
     return value if isinstance(value, dict) else {}

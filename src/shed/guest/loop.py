@@ -49,15 +49,36 @@ class Watch:
                 await self.readable.wait()
                 self._check_open()
 
+    async def read_into(self, *buffers: memoryview) -> int:
+        """Fill `buffers` in turn with what is there; return how many bytes, 0 at the end of file.  Raises `OSError`."""
+        while (size := self.read_now(*buffers)) < 0:
+            await self.readable.wait()
+            self._check_open()
+        return size
+
+    def read_now(self, *buffers: memoryview) -> int:
+        """As `read_into`, or return -1 when nothing is there."""
+        try:
+            return os.readv(self.fd, buffers)
+        except BlockingIOError:
+            return -1
+
     async def write(self, data: bytes | bytearray | memoryview) -> None:
         """Write all of `data`.  Raises `OSError`."""
         rest = memoryview(data)
-        while rest:
+        while rest := rest[self.write_now(rest) :]:
+            await self.writable.wait()
+            self._check_open()
+
+    def write_now(self, data: memoryview) -> int:
+        """Write what can be written without waiting; return how many bytes.  Raises `OSError`."""
+        done = 0
+        while done < len(data):
             try:
-                rest = rest[os.write(self.fd, rest) :]
+                done += os.write(self.fd, data[done:])
             except BlockingIOError:
-                await self.writable.wait()
-                self._check_open()
+                break
+        return done
 
     def close(self) -> None:
         """Stop watching, close the descriptor, and fail those who wait on it; can be called twice."""

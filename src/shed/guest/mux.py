@@ -8,8 +8,10 @@ and who writes waits while `_OUTPUT_LIMIT` bytes are on their way.
 from __future__ import annotations
 
 import os
+from _collections import deque  # type: ignore[import-not-found]
 
 from shed.guest import protocol
+from shed.guest.demux import Demux
 from shed.guest.tasks import Cancelled, Event, Lock
 
 TYPE_CHECKING = False
@@ -22,8 +24,12 @@ if TYPE_CHECKING:
     class Channel(Protocol):
         """The way to the host; `shed.guest.transport.Port` says what empty reads mean."""
 
-        async def read(self, limit: int) -> bytes:
-            """Return up to `limit` bytes; empty when the host has hung up."""
+        async def read(self) -> memoryview:
+            """Return what has come, good until the next read; empty when the host has hung up."""
+            ...
+
+        def write_now(self, data: memoryview) -> int:
+            """Send what can be sent without waiting; return how many bytes."""
             ...
 
         async def write(self, data: bytes | bytearray | memoryview) -> None:
@@ -36,9 +42,12 @@ _OUTPUT_LIMIT = 128 * 1024
 """Bytes waiting for the channel above which writers wait."""
 _INPUT_STOPS = 4 * _OUTPUT_LIMIT
 """Bytes waiting for the channel above which nothing more is read: a host that causes answers must also take them."""
-_READ_SIZE = 64 * 1024
-_CREDIT_STEP = protocol.INITIAL_CREDIT // 2
-"""Consumed bytes are told to the host when they are that many: it never runs out, and small reads cause no traffic."""
+_CREDIT_STEP, _GROWN_STEP = protocol.INITIAL_CREDIT // 2, protocol.GROWN_CREDIT // 4
+"""Consumed bytes are told to the host when they are that many: it never runs out, and small reads cause no traffic.
+The first time, and later.
+"""
+_SMALL = 4096
+"""Bytes of data below which they are put together."""
 _NONBLOCKING_RANDOM = 4
 """getrandom flag GRND_INSECURE: a nonce need not be secret, and hello must not wait for entropy."""
 
@@ -53,9 +62,10 @@ class Stream:
     def __init__(self, session: Session, number: int) -> None:
         self._session = session
         self._number = number
-        self._received = bytearray()
+        self._received: deque[bytearray] = deque()
         self._granted = protocol.INITIAL_CREDIT
         self._consumed = 0
+        self._step = _CREDIT_STEP
         self._credit = protocol.INITIAL_CREDIT
         self._credit_came = Event()
         self._data_came = Event()
@@ -67,14 +77,13 @@ class Stream:
         self.gone = Event()
         """Set once the stream was cut."""
 
-    async def read(self) -> bytes:
+    async def read(self) -> bytes | bytearray:
         """Return what has come, at least one byte; empty once the host has ended its side.  Raises `StreamCutError`."""
         while True:
             if self._cut is not None:
                 raise StreamCutError(self._cut)
             if self._received:
-                data = bytes(self._received)
-                self._received.clear()
+                data: bytearray = self._received.popleft()
                 self._consume(len(data))
                 return data
             if self._ended_by_host:
@@ -88,20 +97,37 @@ class Stream:
         Raises `StreamCutError`.
         """
         async with self._writing:
-            rest = memoryview(data)
-            while rest:
-                if self._cut is not None:
-                    raise StreamCutError(self._cut)
-                if self._credit <= 0:
-                    self._credit_came.clear()
-                    await self._credit_came.wait()
-                    continue
-                await self._session.room()
-                size = min(len(rest), self._credit, protocol.MAX_MUX_PAYLOAD)
-                if size > 0 and self._cut is None:
-                    self._credit -= size
-                    self._session.send(protocol.DATA, self._number, rest[:size])
-                    rest = rest[size:]
+            await self._write(memoryview(data))
+
+    async def write_frame(self, frame: memoryview) -> None:
+        """Send what is behind the first `MUX_HEADER` bytes of `frame`, which are for the header; otherwise as `write`.
+
+        It is the caller's again when this returns, and is not copied if it goes at once.
+        """
+        size = len(frame) - protocol.MUX_HEADER
+        async with self._writing:
+            await self._session.room()
+            if self._credit < size or self._cut is not None:
+                await self._write(frame[protocol.MUX_HEADER :])
+                return
+            self._credit -= size
+            protocol.put_mux_header(frame, protocol.DATA, self._number, size)
+            self._session.send_frame(frame)
+
+    async def _write(self, rest: memoryview) -> None:
+        while rest:
+            if self._cut is not None:
+                raise StreamCutError(self._cut)
+            if self._credit <= 0:
+                self._credit_came.clear()
+                await self._credit_came.wait()
+                continue
+            await self._session.room()
+            size = min(len(rest), self._credit, protocol.MAX_MUX_PAYLOAD)
+            if size > 0 and self._cut is None:
+                self._credit -= size
+                self._session.send(protocol.DATA, self._number, rest[:size])
+                rest = rest[size:]
 
     def end(self) -> None:
         """Send no more; reading goes on."""
@@ -121,12 +147,12 @@ class Stream:
         """Throw away what the host still sends: nobody reads it."""
         self._drained = True
         if self._received and self._cut is None:
-            self._consume(len(self._received))
+            self._consume(sum(map(len, self._received)))
             self._received.clear()
 
     # From the session:
 
-    def came(self, data: bytes) -> None:
+    def came(self, data: memoryview) -> None:
         """Take bytes of the host's."""
         if self._ended_by_host or len(data) > self._granted:
             self.reset("data beyond the credit, or after the end")
@@ -135,7 +161,10 @@ class Stream:
         if self._drained:
             self._consume(len(data))
             return
-        self._received += data
+        if self._received and len(self._received[-1]) < _SMALL:
+            self._received[-1].extend(data)
+        else:
+            self._received.append(bytearray(data))
         self._data_came.set()
 
     def credit(self, size: int) -> None:
@@ -160,9 +189,13 @@ class Stream:
 
     def _consume(self, size: int) -> None:
         self._consumed += size
-        if self._consumed >= _CREDIT_STEP and not self._ended_by_host:
-            self._granted += self._consumed
-            self._session.send(protocol.CREDIT, self._number, self._consumed.to_bytes(4, "big"))
+        if self._consumed >= self._step and not self._ended_by_host:
+            credit = self._consumed
+            if self._step == _CREDIT_STEP:  # it carries much
+                self._step = _GROWN_STEP
+                credit += protocol.GROWN_CREDIT - protocol.INITIAL_CREDIT
+            self._granted += credit
+            self._session.send(protocol.CREDIT, self._number, credit.to_bytes(4, "big"))
             self._consumed = 0
 
     def _forget_when_over(self) -> None:
@@ -189,6 +222,19 @@ class Session:
         """Put a frame on its way; DATA only after `room`."""
         if not self.ended:
             self._output += protocol.mux_frame(kind, stream, payload)
+            self._output_came.set()
+
+    def send_frame(self, frame: memoryview) -> None:
+        """Put a whole frame on its way, without a copy if it goes at once; after `room`."""
+        if self.ended:
+            return
+        if not self._output and not self._in_flight:
+            try:
+                frame = frame[self._port.write_now(frame) :]
+            except OSError:
+                return  # the input side sees it too
+        if frame:
+            self._output += frame
             self._output_came.set()
 
     async def room(self) -> None:
@@ -226,15 +272,13 @@ class Session:
 
     async def pump_input(self, rest: bytes) -> None:
         """Take the host's frames until it is gone; `rest` came behind its attach.  Raises `ProtocolError`."""
-        decoder = protocol.MuxDecoder()
-        data = rest
+        demux = Demux(self._take, self._take_data)
+        data = memoryview(rest)
         while True:
-            decoder.feed(data)
-            while (frame := decoder.frame()) is not None:
-                self._take(*frame)
+            demux.feed(data)
             if len(self._output) > _INPUT_STOPS:
                 await self.room()
-            data = await self._port.read(_READ_SIZE)
+            data = await self._port.read()
             if not data:
                 return
 
@@ -252,18 +296,21 @@ class Session:
         self._output_came.set()
         self._room_came.set()
 
+    def _take_data(self, number: int, piece: memoryview) -> None:
+        stream = self._streams.get(number)
+        if stream is not None:  # else it was cut by us a moment ago: the host does not know yet
+            stream.came(piece)
+
     def _take(self, kind: int, number: int, payload: bytes) -> None:
         stream = self._streams.get(number)
         if kind == protocol.OPEN:
             if stream is not None or len(payload) != 4:
                 raise protocol.ProtocolError(f"stream {number} cannot be opened")
             self._open(number, int.from_bytes(payload, "big"))
-        elif kind in {protocol.DATA, protocol.CREDIT, protocol.EOF, protocol.RESET}:
+        elif kind in {protocol.CREDIT, protocol.EOF, protocol.RESET}:
             if stream is None:
                 return  # cut by us a moment ago: the host does not know yet
-            if kind == protocol.DATA:
-                stream.came(payload)
-            elif kind == protocol.CREDIT:
+            if kind == protocol.CREDIT:
                 stream.credit(int.from_bytes(payload, "big"))
             elif kind == protocol.EOF:
                 stream.ended()
@@ -329,7 +376,7 @@ async def _attached(port: Channel, answer: bytes) -> bytes | None:
     """
     received = bytearray()
     while True:
-        data = await port.read(_READ_SIZE)
+        data = await port.read()
         if not data:
             return None
         received += data

@@ -51,6 +51,8 @@ RESET = 7
 
 INITIAL_CREDIT = 256 * 1024
 """Bytes each side may send on a new stream before the first CREDIT."""
+GROWN_CREDIT = 1024 * 1024
+"""Bytes each side has room for on a stream that carries much: its first CREDIT grants what is missing to that."""
 MAX_MUX_PAYLOAD = 64 * 1024
 """Longest payload of a mux frame, in bytes; a longer one is a protocol error."""
 
@@ -91,8 +93,11 @@ MAX_PAYLOAD = 16 * 1024 * 1024
 
 STDIN_WINDOW = 256 * 1024
 """Bytes of standard input that the host sends beyond what STDIN_TAKEN has told.  So input that the command does not
-read never fills the stream, and signals still get through.  The guest tells in steps of a quarter of this, or coarser
-ones.
+read never fills the stream, and signals still get through.
+"""
+STDIN_GROWN = 1024 * 1024
+"""The window of input of which the command has taken a quarter of `STDIN_WINDOW`: the first STDIN_TAKEN tells as much
+more as it has grown.  Then the guest tells in steps of a quarter of it, or coarser ones.
 """
 
 _MUX = struct.Struct(">BII")
@@ -110,6 +115,26 @@ def counted(payload: bytes) -> int:
     if len(payload) != 4:
         raise ProtocolError(f"a count of {len(payload)} bytes, 4 are right")
     return int.from_bytes(payload, "big")
+
+
+def mux_header(data: bytes | bytearray | memoryview) -> tuple[int, int, int]:
+    """Return kind, stream and length of the mux frame that begins with `data`."""
+    return _MUX.unpack_from(data)
+
+
+def put_mux_header(data: memoryview, kind: int, stream: int, length: int) -> None:
+    """Write the header of a mux frame to where `data` begins."""
+    _MUX.pack_into(data, 0, kind, stream, length)
+
+
+def exec_header(data: bytes | bytearray | memoryview) -> tuple[int, int]:
+    """Return type and length of the exec frame that begins with `data`."""
+    return _FRAME.unpack_from(data)
+
+
+def put_exec_header(data: memoryview, kind: int, length: int) -> None:
+    """Write the header of an exec frame to where `data` begins."""
+    _FRAME.pack_into(data, 0, kind, length)
 
 
 def mux_frame(kind: int, stream: int, payload: bytes | bytearray | memoryview = b"") -> bytes:

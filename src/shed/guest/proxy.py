@@ -9,6 +9,7 @@ import _socket
 import errno
 import os
 
+from shed.guest.carry import Carrier
 from shed.guest.mux import StreamCutError
 
 TYPE_CHECKING = False
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
 _LONGEST_LINE = 64
 _DIAL_SECONDS = 10.0
-_CHUNK = 64 * 1024
 _LINGER_NOT = b"\1\0\0\0\0\0\0\0"
 """struct linger {on, 0 s}: closing the socket sends a reset; socket(7)."""
 _LOOPBACKS = ((_socket.AF_INET, "127.0.0.1"), (_socket.AF_INET6, "::1"))
@@ -67,14 +67,14 @@ async def relay(loop: Loop, connection: Watch, stream: Stream, early: bytes) -> 
 
 async def first_line(stream: Stream) -> tuple[bytes, bytes]:
     """Return the first line without its end, and the bytes that came behind it."""
-    received = b""
+    received = bytearray()
     while b"\n" not in received and len(received) < _LONGEST_LINE:
         data = await stream.read()
         if not data:
             break
         received += data
     line, _, early = received.partition(b"\n")
-    return line.rstrip(b"\r"), early
+    return bytes(line.rstrip(b"\r")), bytes(early)
 
 
 async def _dial(loop: Loop, family: int, address: str, port: int) -> Watch:
@@ -100,7 +100,7 @@ async def _dial(loop: Loop, family: int, address: str, port: int) -> Watch:
 
 async def _to_guest(connection: Watch, stream: Stream, early: bytes) -> bool:
     """Carry what the client sends to its end; False when the program takes no more."""
-    data = early or await stream.read()
+    data: bytes | bytearray = early or await stream.read()
     try:
         while data:
             await connection.write(data)
@@ -114,8 +114,9 @@ async def _to_guest(connection: Watch, stream: Stream, early: bytes) -> bool:
 
 async def _from_guest(connection: Watch, stream: Stream) -> None:
     try:
-        while data := await connection.read(_CHUNK):
-            await stream.write(data)
+        carrier = Carrier(connection, stream)
+        while await carrier.read():
+            await carrier.send()
     except StreamCutError:
         return
     except OSError as error:

@@ -9,19 +9,19 @@ from __future__ import annotations
 import os
 import stat
 
+from shed.guest import tar
+from shed.guest.tar import ArchiveError
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import tarfile
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     Warn = Callable[[str], None]
 
-BUFFER = 256 * 1024
 _OPEN_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-
-
-class ArchiveError(Exception):
-    """What cannot be copied, and why: a sentence."""
+_NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+_FURTHEST = (1 << 33) * 1_000_000_000
+"""Nanoseconds from 1970 of the times that are kept."""
 
 
 class Receiver:
@@ -31,29 +31,31 @@ class Receiver:
         self._folder = folder
         self._owners = owners
         self._warn = warn
-        self._folders: dict[tuple[str, ...], tarfile.TarInfo] = {}
+        self._folders: dict[tuple[str, ...], tar.Member] = {}
         self._parent: tuple[list[str], int] | None = None
         """The folder that was written to last, and its descriptor."""
+        self._names = f".shed-cp-{os.getpid()}-{os.urandom(4).hex()}-"
+        self._count = 0
 
-    def take(self, archive: tarfile.TarFile, member: tarfile.TarInfo, parts: list[str], link: list[str]) -> None:
+    def take(self, member: tar.Member, content: Iterator[memoryview], parts: list[str], link: list[str]) -> None:
         """Make what `member` is, as `parts` below the folder; `link` is what a hard link names.
 
         Raises `ArchiveError`.
         """
         if not parts:
-            if not member.isdir():
+            if member.kind != tar.FOLDER:
                 raise ArchiveError("the stream's root is not a folder")
             return  # it is there, and stays as it is
         try:
             parent = self._enter(parts[:-1])
-            if member.isdir():
+            if member.kind == tar.FOLDER:
                 self._make_folder(parent, parts[-1])
                 self._folders[tuple(parts)] = member
-            elif member.isreg():
-                self._replace(parent, parts, lambda name: self._write(archive, member, parent, name))
-            elif member.issym():
+            elif member.kind == tar.FILE:
+                self._replace(parent, parts, lambda name: self._write(member, content, parent, name))
+            elif member.kind == tar.LINK:
                 self._replace(parent, parts, lambda name: self._make_link(member, parent, name))
-            elif member.islnk():
+            elif member.kind == tar.HARD_LINK:
                 self._link(parts, link)
             else:
                 self._warn(f"{member.name} is left out: it is neither a file nor a folder nor a link")
@@ -104,7 +106,8 @@ class Receiver:
 
     def _replace(self, parent: int, parts: list[str], make: Callable[[str], None]) -> None:
         """Have `make` make something under another name, and put it where it belongs."""
-        name = f".shed-cp-{os.getpid()}-{os.urandom(4).hex()}"
+        self._count += 1
+        name = f"{self._names}{self._count}"
         try:
             make(name)
             os.rename(name, parts[-1], src_dir_fd=parent, dst_dir_fd=parent)
@@ -115,19 +118,19 @@ class Receiver:
                 pass
             raise
 
-    def _write(self, archive: tarfile.TarFile, member: tarfile.TarInfo, parent: int, name: str) -> None:
-        source = archive.extractfile(member)
-        assert source is not None
-        fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=parent)
-        with open(fd, "wb", buffering=0) as file:
-            while data := source.read(BUFFER):
-                view = memoryview(data)
-                while view:
-                    view = view[file.write(view) :]
-            self._settle(member, file.fileno())
+    def _write(self, member: tar.Member, content: Iterator[memoryview], parent: int, name: str) -> None:
+        fd = os.open(name, _NEW_FILE, 0o600, dir_fd=parent)
+        try:
+            for piece in content:
+                rest = piece
+                while rest:
+                    rest = rest[os.write(fd, rest) :]
+            self._settle(member, fd)
+        finally:
+            os.close(fd)
 
-    def _make_link(self, member: tarfile.TarInfo, parent: int, name: str) -> None:
-        os.symlink(member.linkname, name, dir_fd=parent)
+    def _make_link(self, member: tar.Member, parent: int, name: str) -> None:
+        os.symlink(member.link, name, dir_fd=parent)
         if self._may_own():
             os.chown(name, member.uid, member.gid, dir_fd=parent, follow_symlinks=False)
         os.utime(name, ns=_times(member), dir_fd=parent, follow_symlinks=False)
@@ -149,7 +152,7 @@ class Receiver:
         finally:
             os.close(source)
 
-    def _settle(self, member: tarfile.TarInfo, fd: int) -> None:
+    def _settle(self, member: tar.Member, fd: int) -> None:
         if self._may_own():
             os.fchown(fd, member.uid, member.gid)
         os.fchmod(fd, member.mode & (0o7777 if self._owners else 0o1777))
@@ -159,8 +162,8 @@ class Receiver:
         return self._owners and os.geteuid() == 0
 
 
-def _times(member: tarfile.TarInfo) -> tuple[int, int]:
-    nanoseconds = int(min(max(member.mtime, 0), 1 << 33) * 1_000_000_000)
+def _times(member: tar.Member) -> tuple[int, int]:
+    nanoseconds = min(max(member.mtime, -_FURTHEST), _FURTHEST)
     return nanoseconds, nanoseconds
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import fcntl
 import os
+from _collections import deque  # type: ignore[import-not-found]
 from _struct import pack
 
 from shed.guest import protocol
+from shed.guest.carry import Carrier, enlarge
 from shed.guest.mux import StreamCutError
 from shed.guest.tasks import Event
 
@@ -16,13 +18,11 @@ if TYPE_CHECKING:
     from shed.guest.mux import Stream
     from shed.guest.tasks import Task
 
-_CHUNK = protocol.MAX_MUX_PAYLOAD - protocol.FRAME_HEADER
-"""Output is read in pieces that fill one mux frame."""
-_STDIN_LIMIT = protocol.STDIN_WINDOW + 1
+_STDIN_LIMIT = protocol.STDIN_GROWN + 1
 """Bytes of standard input that wait for the command before frames are left unread: more than a host that keeps to the
 rules sends.
 """
-_STDIN_STEP = protocol.STDIN_WINDOW // 4
+_STDIN_STEP, _GROWN_STEP = protocol.STDIN_WINDOW // 4, protocol.STDIN_GROWN // 4
 _DRAINED, _DRAIN_PAUSE = 1 << 20, 0.05
 """Bytes that are thrown away at once, and seconds until the next."""
 _FIONREAD = 0x541B
@@ -39,20 +39,25 @@ class Stdin:
         self._watch = watch
         self._stream = stream
         self._taken = 0
+        self._step = _STDIN_STEP
         self._silent = False
-        self._waiting = bytearray()
+        self._waiting: deque[bytes | memoryview] = deque()
+        self._size = 0
         self._ended = False
         self._broken = False
         self._came = Event()
         self._room = Event()
 
-    async def put(self, data: bytes) -> None:
+    async def put(self, data: bytes | memoryview) -> None:
         """Take input; waits while the command is far behind."""
         if self._broken:
             return
-        self._waiting += data
+        if not data:
+            return
+        self._waiting.append(data)
+        self._size += len(data)
         self._came.set()
-        while len(self._waiting) >= _STDIN_LIMIT and not self._broken:
+        while self._size >= _STDIN_LIMIT and not self._broken:
             self._room.clear()
             await self._room.wait()
 
@@ -69,17 +74,17 @@ class Stdin:
                     self._came.clear()
                     await self._came.wait()
                     continue
-                data, self._waiting = memoryview(self._waiting), bytearray()
+                data = self._waiting.popleft()
+                await self._watch.write(data)
+                self._size -= len(data)
                 self._room.set()
-                for start in range(0, len(data), _STDIN_STEP):
-                    piece = data[start : start + _STDIN_STEP]
-                    await self._watch.write(piece)
-                    await self._tell_taken(len(piece))
+                await self._tell_taken(len(data))
         except StreamCutError:
             return
         except OSError:
             self._broken = True  # the command closed its end; signals go on, input goes nowhere
             self._waiting.clear()
+            self._size = 0
             self._room.set()
             return
         self._watch.close()
@@ -90,8 +95,12 @@ class Stdin:
 
     async def _tell_taken(self, count: int) -> None:
         self._taken += count
-        if self._taken >= _STDIN_STEP and not self._silent:
+        if self._taken >= self._step and not self._silent:
             taken, self._taken = self._taken, 0
+            if self._step == _STDIN_STEP:  # it is much
+                self._step = _GROWN_STEP
+                taken += protocol.STDIN_GROWN - protocol.STDIN_WINDOW
+                enlarge(self._watch.fd)
             await self._stream.write(protocol.exec_frame(protocol.STDIN_TAKEN, pack(">I", taken)))
 
     def close(self) -> None:
@@ -105,8 +114,7 @@ class Output:
     def __init__(self, loop: Loop, watch: Watch, stream: Stream, kind: int) -> None:
         self._loop = loop
         self._watch = watch
-        self._stream = stream
-        self._kind = kind
+        self._carrier = Carrier(watch, stream, kind)
         self._reading = False
         self._left: int | None = None
         self._ended = self._given = False
@@ -117,14 +125,14 @@ class Output:
         try:
             while self._left is None or self._left > 0:
                 self._reading = True
-                data = await self._watch.read(_CHUNK if self._left is None else min(_CHUNK, self._left))
+                count = await self._carrier.read(self._left)
                 self._reading = False
-                if not data:
+                if not count:
                     self._ended = True
                     return
                 if self._left is not None:
-                    self._left -= len(data)
-                await self._stream.write(protocol.exec_frame(self._kind, data))
+                    self._left -= count
+                await self._carrier.send()
         except (OSError, StreamCutError):
             pass  # a terminal's end is an error (EIO); a cut stream has ended the session already
 

@@ -42,18 +42,22 @@ class SocketPort:
         self._incoming = loop.watch(fd)
         self._host: Watch | None = None
 
-    async def read(self, limit: int) -> bytes:
+    async def read(self) -> memoryview:
         """Return the host's bytes; empty when it hung up, or when none is there."""
         if self._host is None:
-            return b""
+            return memoryview(b"")
         try:
-            data = await self._host.read(limit)
+            data = await self._host.read(65536)
         except ConnectionResetError:
             data = b""
         if not data:
             self._host.close()
             self._host = None
-        return data
+        return memoryview(data)
+
+    def write_now(self, data: memoryview) -> int:
+        """Send what the host takes at once."""
+        return self._host.write_now(data) if self._host is not None else 0
 
     async def write(self, data: bytes | bytearray | memoryview) -> None:
         """Send to the host that is there, or to the next one; what a host does not take any more is lost."""

@@ -56,16 +56,19 @@ class SocketPort:
             await self._came.wait()
         return self._host
 
-    async def read(self, limit: int) -> bytes:
+    async def read(self) -> memoryview:
         host = await self._there()
         try:
-            data = await host.read(limit)
+            data = await host.read(65536)
         except OSError:
             data = b""
         if not data:
             host.close()
             self._host = None
-        return data
+        return memoryview(data)
+
+    def write_now(self, data: memoryview) -> int:
+        return self._host.write_now(data) if self._host is not None else 0
 
     async def write(self, data: bytes | bytearray | memoryview) -> None:
         host = await self._there()

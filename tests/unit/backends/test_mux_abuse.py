@@ -168,6 +168,32 @@ def test_single_bytes_are_put_together(tmp_path: Path) -> None:
     run(work)
 
 
+def test_what_a_closed_stream_was_granted_costs_nothing(tmp_path: Path) -> None:
+    """An honest guest cannot know yet that it was closed; what it sends beyond that, it pays for."""
+
+    async def work() -> None:
+        async with ScriptedGuest(str(tmp_path / "s")) as scripted:
+            link, _, writer = await scripted.link()
+            link._budget = LinkBudget(lambda: 0.0)
+            frame = bytes(protocol.MAX_MUX_PAYLOAD)
+            for _ in range(20):
+                stream = await link.open(7)
+                stream.close()
+                writer.write(
+                    said(protocol.DATA, stream._number, frame) * (protocol.INITIAL_CREDIT // protocol.MAX_MUX_PAYLOAD)
+                )
+            last = await link.open(7)
+            writer.write(said(protocol.DATA, last._number, b"x"))
+            assert await last.read() == b"x"
+            assert link._budget._idle._left > IDLE_BURST - 100
+            writer.write(said(protocol.DATA, stream._number, frame) * 50)
+            misuse = await link.wait_closed()
+            assert misuse is not None
+            assert "carry nothing" in misuse.message
+
+    run(work)
+
+
 def test_a_guest_that_takes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is on its way to it does not grow without end."""
     monkeypatch.setattr(mux, "MOST_UNSENT", mux._SOCKET_HIGH)
@@ -292,7 +318,7 @@ def test_any_bytes_at_all() -> None:
             if transport.closed:
                 break
         for stream in streams:
-            assert sum(map(len, stream._chunks)) <= protocol.INITIAL_CREDIT
+            assert sum(map(len, stream._chunks)) <= protocol.GROWN_CREDIT
             assert stream._reset is None or stream._reset.isprintable()
         assert not transport.closed or isinstance(link._failure, LinkError)
         link.connection_lost(None)

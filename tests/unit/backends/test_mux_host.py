@@ -86,7 +86,7 @@ def test_many_streams_share_the_link_fairly(path: str) -> None:
 
 
 def test_a_reader_that_does_not_read_stops_the_guest(path: str) -> None:
-    """The guest sends no more than the window; memory stays bounded, and reading sets it going again."""
+    """The guest sends no more than the window; memory stays bounded.  Reading sets it going, with a larger one."""
 
     async def work() -> None:
         async with linked(path) as link:
@@ -97,8 +97,12 @@ def test_a_reader_that_does_not_read_stops_the_guest(path: str) -> None:
                 await other.read()
             assert sum(map(len, stream._chunks)) <= protocol.INITIAL_CREDIT
             taken = 0
-            while taken < 4 * protocol.INITIAL_CREDIT:
+            while taken < 4 * protocol.GROWN_CREDIT:
                 taken += len(await stream.read(1000))
+            for _ in range(50):
+                await other.write(b"x")
+                await other.read()
+            assert protocol.INITIAL_CREDIT < sum(map(len, stream._chunks)) <= protocol.GROWN_CREDIT
             stream.close()
 
     run(work)

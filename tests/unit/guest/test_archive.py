@@ -202,7 +202,7 @@ def entry(name: str, kind: bytes = tarfile.REGTYPE, link: str = "") -> tarfile.T
 def sized(member: tarfile.TarInfo, size: int) -> bytes:
     """Return the header of a member that says it is so long."""
     member.size = size
-    return member.tobuf(tarfile.GNU_FORMAT)
+    return member.tobuf(tarfile.USTAR_FORMAT)
 
 
 ROOT = entry("dir", tarfile.DIRTYPE)

@@ -167,6 +167,19 @@ def test_memory_stays_bounded_when_a_host_takes_nothing(agent: Agent) -> None:
     host.close()
 
 
+def test_a_stream_that_carries_much_gets_a_larger_window(host: Host) -> None:
+    """With its first credit; one that carries little keeps what it began with."""
+    command = Command(host, "cat")
+    command.send(p.DATA_FRAME, bytes(1000))
+    command.until(bytes(1000))
+    assert command.stream.credit < p.INITIAL_CREDIT
+    rest = 3 * p.GROWN_CREDIT
+    command.send(p.DATA_FRAME, bytes(rest))
+    command.until(bytes(1000 + rest))
+    assert p.GROWN_CREDIT // 2 < command.stream.credit <= p.GROWN_CREDIT
+    command.stream.reset()
+
+
 def test_many_streams_share_fairly(host: Host) -> None:
     """A short answer does not wait for the end of others, which never comes."""
     endless = [Command(host, "cat", "/dev/zero") for _ in range(4)]
