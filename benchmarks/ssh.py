@@ -34,6 +34,7 @@ _PACKAGES = ("openssh-server", "libwrap0", "libwtmpdb0", "libsqlite3-0")
 _PORT = 2022
 _SIZE = 64 << 20
 """Bytes of a throughput run."""
+_FILES = 600
 _SETUP = f"""set -e
 for package in *.deb; do sudo dpkg -x $package /; done
 sudo useradd --system --home-dir /run/sshd --shell /usr/sbin/nologin sshd
@@ -85,6 +86,26 @@ def _compare(front: list[str], direct: list[str]) -> None:
             result = compare(_bytes([*words, *raw], stdin=stdin), _bytes([*direct, script], stdin=stdin), runs=3)
             show(f"{_SIZE >> 20} MiB {what}", name, "sshd in the guest", result)
             print(f"  {_rate(result.a)} beside {_rate(result.b)}", flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        _compare_copies(direct, Path(folder))
+
+
+def _compare_copies(direct: list[str], folder: Path) -> None:
+    """`shed cp` beside tar over ssh: one large file, and many small ones."""
+    large, small = folder / "large", folder / "small"
+    large.mkdir()
+    (large / "file").write_bytes(os.urandom(1 << 20) * (_SIZE >> 20))
+    for number in range(_FILES):
+        (small / f"{number % 30}").mkdir(parents=True, exist_ok=True)
+        (small / f"{number % 30}/{number}").write_bytes(b"x" * (number * 37 % 16_000))
+    for source, what in ((large, f"a file of {_SIZE >> 20} MiB"), (small, f"{_FILES} files of 8 KB")):
+        into = subprocess.list2cmdline([*direct, "mkdir -p to && tar x -C to"])
+        result = compare(
+            command([SHED, "cp", f"{source}", f"{_NAME}:/tmp"]),
+            command(["sh", "-c", f"tar c -C {folder} {source.name} | {into}"]),
+            runs=3,
+        )
+        show(f"{what} into the shed", "shed cp", "tar over sshd in the guest", result)
 
 
 def _rate(seconds: float) -> str:

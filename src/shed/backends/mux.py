@@ -42,6 +42,7 @@ _PAUSE_GROWTH, _LONGEST_PAUSE = 1.1, 0.3
 processors.
 """
 _SOCKET_HIGH, _SOCKET_LOW = 256 * 1024, 64 * 1024
+_READ = 128 * 1024
 _PORT_NOBODY = 0
 _CLOSE_TIMEOUT = 1.0
 FRAMES_PER_TURN = 128
@@ -57,7 +58,7 @@ class ProtocolMismatchError(LinkError):
     code = "PROTOCOL_MISMATCH"
 
 
-class MuxConnection(asyncio.Protocol):
+class MuxConnection(asyncio.BufferedProtocol):
     """A session with one guest; see `shed.backends.base.Connection`.  `connect` makes one.
 
     `patience` is how many seconds the agent has for its hello and for taking our attach; `budget` is what the guest may
@@ -75,6 +76,7 @@ class MuxConnection(asyncio.Protocol):
         self._room = asyncio.Event()
         self._room.set()
         self._decoder = protocol.MuxDecoder()
+        self._inbox = memoryview(bytearray(_READ))
         self._streams: dict[int, MuxStream] = {}
         self._number = 0
         self._ping: int | None = None
@@ -144,7 +146,15 @@ class MuxConnection(asyncio.Protocol):
         """The socket takes more."""
         self._room.set()
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Have the guest's bytes put where the last ones were: memory that is new each time costs more than they do."""
+        return self._inbox
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Take what is in the buffer."""
+        self.data_received(self._inbox[:nbytes])
+
+    def data_received(self, data: bytes | memoryview) -> None:
         """Take the guest's bytes."""
         self._decoder.feed(data)
         self._work()
