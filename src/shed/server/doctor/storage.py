@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 from shed.checks import Result, Status
 from shed.config.server import find_settings, load_settings
@@ -57,15 +58,18 @@ def images(host: Host) -> Iterator[Result]:
     names |= {digest: hex_of(digest)[:12] for digest in sorted(untagged)}
     if not names:
         yield Result("images", Status.WARN, "there are none yet", "shed-server pull-images, or shed image build")
+    sound: set[Path] = set()
     for digest, name in names.items():
-        yield _image(store, digest, f"image {name}")
+        yield _image(store, digest, f"image {name}", sound)
 
 
-def _image(store: LayoutStore, digest: Digest, name: str) -> Result:
+def _image(store: LayoutStore, digest: Digest, name: str, sound: set[Path]) -> Result:
+    """Look at an image; file systems that are `sound`, which several share, are not looked at again."""
     try:
         image = resolve_image(store, digest, verify=True, trusted=None)
-        for path in (image.root, image.runtime):
+        for path in {image.root, image.runtime} - sound:
             check(path)
+            sound.add(path)
     except Exception as error:  # noqa: BLE001  one that is damaged must not hide the others
         return Result.of(name, error)
     return Result(name, Status.PASS, f"{digest[:19]}: all blobs are what they were, and the root is sound")
