@@ -8,7 +8,7 @@ from shed.cli.arguments import argument, flag
 from shed.cli.command import Entry, Group, command
 from shed.cli.connection import client
 from shed.cli.errors import report
-from shed.cli.output import confirm, done, shown
+from shed.cli.output import confirm, done, shown, waiting
 from shed.errors import ConflictError, DataError, NotFoundError
 from shed.terminal.output import age, emit, note, say, table, timings
 from shed.text import visible
@@ -258,7 +258,8 @@ def prune(args: Any, options: Options) -> int:
     """
     server = client(options)
     if args.dry_run or not args.force:
-        plan = server.prune_images(dry_run=True)
+        with waiting(options, "looking for what nobody needs"):
+            plan = server.prune_images(dry_run=True)
         if args.dry_run and options.json:
             emit({**plan, "dry_run": True})
             return 0
@@ -272,7 +273,9 @@ def prune(args: Any, options: Options) -> int:
         if not confirm(f"Delete {_count(plan)} ({_freed(plan)})?", options, force=False):
             note("Cancelled.")
             return 0
-    return _pruned(server.prune_images(), options)
+    with waiting(options, "deleting images"):
+        answer = server.prune_images()
+    return _pruned(answer, options)
 
 
 def _preview(plan: dict[str, Any], options: Options) -> None:

@@ -33,6 +33,13 @@ def shown(options: Options) -> AbstractContextManager[Callable[[Event], None]]:
     return progress.shown(json=options.json)
 
 
+def waiting(options: Options, message: str) -> AbstractContextManager[None]:
+    """Return a context that shows `message` when the block takes longer than a second."""
+    from shed.terminal import progress
+
+    return progress.waiting(message, json=options.json)
+
+
 class watched:  # noqa: N801  used as a function is, as contextlib's are
     """What `shown` returns, for work of the server.  On ctrl-C, `left` tells what becomes of that work."""
 

@@ -7,7 +7,7 @@ import os
 from shed.cli.arguments import flag
 from shed.cli.command import command
 from shed.cli.connection import client, refuse_server
-from shed.cli.output import confirm, done, watched
+from shed.cli.output import confirm, done, waiting, watched
 from shed.errors import UsageError
 from shed.terminal.output import note
 
@@ -38,8 +38,9 @@ def reset(args: Any, options: Options) -> int:
         return 0
     _check(paths.data)
     server = client(options)
-    names = sorted(str(shed["name"]) for shed in server.sheds())
-    size = format_size(server.usage()["total"]["disk_bytes"])
+    with waiting(options, "looking at what there is"):
+        names = sorted(str(shed["name"]) for shed in server.sheds())
+        size = format_size(server.usage()["total"]["disk_bytes"])
     sheds = " ".join(
         [f"{len(names)} shed{'' if len(names) == 1 else 's'}", *([f"({', '.join(names)})"] if names else [])]
     )
@@ -51,7 +52,8 @@ def reset(args: Any, options: Options) -> int:
             server.delete(name, force=True, on_event=sink)
     stop_own(options)
     with locked(paths.data / "server.lock", wait=False):  # no other server begins with what is going
-        gone = [path for path in (paths.data, paths.run, caches.folder()) if caches.remove(path)]
+        with waiting(options, f"deleting {paths.data}"):
+            gone = [path for path in (paths.data, paths.run, caches.folder()) if caches.remove(path)]
     said = f"deleted {sheds}, {size}; your settings and your key are in ~/.shed"
     done(options, "reset", "system", said, sheds=names, folders=[str(path) for path in gone])
     return 0

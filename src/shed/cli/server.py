@@ -9,7 +9,7 @@ from shed.cli import values
 from shed.cli.arguments import argument, flag, option
 from shed.cli.command import Entry, Group, command
 from shed.cli.connection import client
-from shed.cli.output import done
+from shed.cli.output import done, waiting
 from shed.errors import ConflictError, NotFoundError, ShedError, UnavailableError, UsageError
 from shed.terminal.output import emit, note, say, table
 
@@ -81,7 +81,8 @@ def start(args: Any, options: Options) -> int:
     from shed.client.transport import is_running
 
     server = _own(options)
-    started = start_server(lambda: is_running(server.address))
+    with waiting(options, "starting the server"):
+        started = start_server(lambda: is_running(server.address))
     done(
         options,
         "start",
@@ -108,8 +109,9 @@ def stop_own(options: Options) -> bool:
     server = _own(options)
     try:
         pid = server.info(start=False).get("pid")  # told on its own machine only
-        server.stop_server()
-        wait_stopped(lambda: is_running(server.address), pid if isinstance(pid, int) else None)
+        with waiting(options, "waiting for the server to end"):
+            server.stop_server()
+            wait_stopped(lambda: is_running(server.address), pid if isinstance(pid, int) else None)
     except NotRunningError:
         return False
     return True

@@ -59,6 +59,8 @@ def setup(args: Any, options: Options) -> int:
         if not options.json:
             note(f"making the image {args.image}; this takes some minutes, most of them for downloads")
         make_image(args.image, options)
+    if not (args.no_doctor or options.json):
+        note("checking this machine")
     code = 0 if args.no_doctor else _doctor()
     done(options, "setup", args.image, f"ready: shed create dev{'' if args.image == 'base' else f' -i {args.image}'}")
     return code

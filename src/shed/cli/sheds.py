@@ -19,7 +19,7 @@ from shed.cli.connection import (
     report_down,
     seen,
 )
-from shed.cli.output import done, shown
+from shed.cli.output import done, shown, waiting
 from shed.errors import ShedError, UsageError
 from shed.terminal.output import age, emit, note, passing_on, say, seconds, table, timings, until
 
@@ -227,7 +227,8 @@ def _list_all(options: Options, *, quiet: bool) -> int:
     from shed.client.config_state import remember
     from shed.client.locate import ASK_TIMEOUT
 
-    answers, down = ask_all(options, lambda client: client.sheds(timeout=ASK_TIMEOUT), seconds=ASK_TIMEOUT)
+    with waiting(options, "asking all servers"):
+        answers, down = ask_all(options, lambda client: client.sheds(timeout=ASK_TIMEOUT), seconds=ASK_TIMEOUT)
     sheds: list[tuple[str, dict[str, Any]]] = []
     for server, answer in answers.items():
         there = _by_name(answer)
@@ -286,9 +287,15 @@ def logs(args: Any, options: Options) -> int:
     text = client_of(args.name, options).logs(args.name, tail=args.tail)
     if options.json:
         emit({"name": args.name, "console": text})
-    else:
+    elif text:
         sys.stdout.flush()
         passing_on(1)(text.encode(errors="surrogateescape"))
+    elif args.tail != 0:
+        note(
+            f"the console of {args.name} has said nothing: its virtual machine was restored, and has booted before\n"
+            f"  its kernel:    shed exec --user root {args.name} -- dmesg\n"
+            f"  its services:  shed exec --user root {args.name} -- journalctl -b   (images with systemd)"
+        )
     return 0
 
 
@@ -306,7 +313,8 @@ def check_workspace(args: Any, options: Options) -> int:
     Scripts and programs that you start yourself are not listed.  The shed need not run.  The exit code is 1 when
     something has changed since the shed was created.
     """
-    found = client_of(args.name, options).check_workspace(args.name)
+    with waiting(options, f"looking at the folder of {args.name}"):
+        found = client_of(args.name, options).check_workspace(args.name)
     findings = found["findings"]
     new = [one for one in findings if one["changed"]]
     if options.json:

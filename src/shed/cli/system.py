@@ -6,7 +6,7 @@ from shed.cli import values
 from shed.cli.arguments import flag, option
 from shed.cli.command import Entry, Group, command
 from shed.cli.connection import ask_all, client, down_rows, report_down
-from shed.cli.output import confirm, done, watched
+from shed.cli.output import confirm, done, shown, waiting, watched
 from shed.errors import UsageError
 from shed.terminal.output import emit, note, say, table
 
@@ -53,7 +53,8 @@ def usage(args: Any, options: Options) -> int:
     """
     if not args.all:
         server = client(options)
-        answer = server.usage()
+        with waiting(options, "looking at what takes up space"):
+            answer = server.usage()
         if server.address.local:
             from shed.cli.caches import add_to
 
@@ -63,7 +64,8 @@ def usage(args: Any, options: Options) -> int:
         else:
             _show(answer, options)
         return 0
-    answers, down = ask_all(options, lambda server: server.usage(), seconds=_USAGE_TIMEOUT)
+    with waiting(options, "looking at what takes up space"):
+        answers, down = ask_all(options, lambda server: server.usage(), seconds=_USAGE_TIMEOUT)
     if options.json:
         emit({"servers": answers, "down": down_rows(down)})
     else:
@@ -129,7 +131,8 @@ def prune(args: Any, options: Options) -> int:
             return code
     server = client(options)
     if args.dry_run or not args.force:
-        plan = server.clean(scopes, until=args.until, log_tail=args.log_tail_bytes, dry_run=True)
+        with shown(options) as sink:
+            plan = server.clean(scopes, until=args.until, log_tail=args.log_tail_bytes, dry_run=True, on_event=sink)
         if args.dry_run and options.json:
             emit(plan)
             return 0

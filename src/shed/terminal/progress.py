@@ -37,10 +37,8 @@ class shown:  # noqa: N801  used as a function is, as contextlib's are; that tak
 
     def __init__(self, *, json: bool = False, stream: TextIO | None = None) -> None:
         stream = stream or sys.stderr
-        self._live: LiveLines | None = None
         self._token: Token[Callable[[str], None]] | None = None
-        if not json and stream.isatty() and os.environ.get("TERM") != "dumb":
-            self._live = LiveLines(stream)
+        self._live = None if json else _live(stream)
         self._sink: Callable[[Event], None] = self._live or (JsonLines(stream) if json else PlainLines(stream))
 
     def __enter__(self) -> Callable[[Event], None]:
@@ -54,6 +52,51 @@ class shown:  # noqa: N801  used as a function is, as contextlib's are; that tak
         on_wait.reset(self._token)
         if self._live is not None:
             self._live.__exit__()
+
+
+class waiting:  # noqa: N801  as above
+    """Shows `message` while the block lasts, once that is longer than `seconds`; with `json` nothing.
+
+    For what tells nothing of its progress.  `stream` is as for `shown`.
+    """
+
+    def __init__(self, message: str, *, json: bool, stream: TextIO | None = None, seconds: float = 1.0) -> None:
+        import threading  # noqa: PLC0415  few commands wait
+
+        self._message = message
+        self._stream = stream or sys.stderr
+        self._lock = threading.Lock()
+        self._over = json
+        self._live: LiveLines | None = None
+        self._timer = threading.Timer(seconds, self._show)
+        self._timer.daemon = True
+
+    def __enter__(self) -> None:
+        if not self._over:
+            self._timer.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._timer.cancel()
+        with self._lock:
+            self._over = True
+            if self._live is not None:
+                self._live.__exit__()
+
+    def _show(self) -> None:
+        with self._lock:
+            if self._over:
+                return
+            event = PhaseEvent("wait", self._message)
+            self._live = _live(self._stream)
+            if self._live is not None:
+                self._live.__enter__()(event)
+            else:
+                PlainLines(self._stream)(event)
+
+
+def _live(stream: TextIO) -> LiveLines | None:
+    """Return what draws on a terminal; None where there is none that can be drawn on."""
+    return LiveLines(stream) if stream.isatty() and os.environ.get("TERM") != "dumb" else None
 
 
 class JsonLines:

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import re
+import threading
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from shed.cli.output import confirm
 from shed.errors import NotFoundError, UsageError
 from shed.progress import BlobEvent, BytesEvent, Event, PhaseEvent, WarningEvent
 from shed.terminal import output
-from shed.terminal.progress import LiveLines, PlainLines, blob_line, line, shown
+from shed.terminal.progress import LiveLines, PlainLines, blob_line, line, shown, waiting
 
 
 def test_a_table_lines_up_and_has_no_trailing_spaces() -> None:
@@ -244,3 +245,46 @@ def test_nobody_to_ask(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UsageError, match="refusing to delete"):
         confirm("Delete?", Options(), force=False)
     assert confirm("Delete?", Options(), force=True)
+
+
+class Screen(io.StringIO):
+    """A terminal, or a pipe, that tells when something is on it."""
+
+    def __init__(self, *, terminal: bool) -> None:
+        super().__init__()
+        self._terminal = terminal
+        self.written = threading.Event()
+
+    def isatty(self) -> bool:
+        """Say whether it is one."""
+        return self._terminal
+
+    def write(self, text: str) -> int:
+        """Take text."""
+        size = super().write(text)
+        self.written.set()
+        return size
+
+
+def test_a_long_wait_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a terminal by a line that goes again, elsewhere by a plain one."""
+    monkeypatch.setenv("TERM", "xterm")
+    for terminal in (True, False):
+        screen = Screen(terminal=terminal)
+        with waiting("looking", json=False, stream=screen, seconds=0.01):
+            assert screen.written.wait(60)
+        assert "looking" in screen.getvalue()
+        assert screen.getvalue().endswith("\x1b[J" if terminal else "looking\n")
+
+
+def test_a_short_wait_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither is any wait with --json, nor one that has failed."""
+    monkeypatch.setenv("TERM", "xterm")
+    screen = Screen(terminal=True)
+    with waiting("looking", json=False, stream=screen, seconds=3600):
+        pass
+    with pytest.raises(NotFoundError), waiting("looking", json=False, stream=screen, seconds=3600):
+        raise NotFoundError("it is gone")
+    with waiting("looking", json=True, stream=screen, seconds=0.0):
+        assert not screen.written.wait(0.05)
+    assert screen.getvalue() == ""
