@@ -240,9 +240,8 @@ def _debootstrap(
     try:
         run_streaming(command, show=show, env=environment, hint="install the package mmdebstrap")
     except ToolError as error:
-        raise ToolError(
-            f"{error.message}: {bytes(said[-_LAST_WORDS:]).decode(errors='replace').strip()}", hint=error.hint
-        ) from None
+        words = bytes(said[-_LAST_WORDS:]).decode(errors="replace").strip()
+        raise ToolError(f"{error.message}: {words}", hint="what mmdebstrap said last says why") from None
 
 
 def mmdebstrap_command(
@@ -269,12 +268,23 @@ def mmdebstrap_command(
             f'--customize-hook=chroot "$1" {install}',
         ]
     customize = recipe.folder.absolute() / "customize"
-    if customize.exists():
-        command.append(f'--customize-hook=sh {shlex.quote(str(customize))} "$1"')
-    command += [f'--customize-hook=sh {shlex.quote(str(_CLEAN))} "$1"', recipe.suite, output]
+    scripts = [customize, _CLEAN] if customize.exists() else [_CLEAN]
+    command += [*(f"--customize-hook={_hook(script)}" for script in scripts), recipe.suite, output]
     sources = {
         recipe.suite: archive.mirror,
         f"{recipe.suite}-updates": archive.mirror,
         f"{recipe.suite}-security": SECURITY_MIRROR,
     }
     return [*command, *(f"deb [signed-by={KEYRING}] {mirror} {name} main" for name, mirror in sources.items())]
+
+
+def _hook(script: Path) -> str:
+    """Return the hook that runs a shell script with the root file system as $1.
+
+    The text goes along: who runs the hook for an ordinary user is another one, who cannot read in that user's home.
+    """
+    try:
+        text = script.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"cannot read {script}: {error}", hint="it must be a shell script") from None
+    return f'sh -c {shlex.quote(text)} {shlex.quote(str(script))} "$1"'

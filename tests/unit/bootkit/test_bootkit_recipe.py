@@ -1,5 +1,7 @@
 """Recipes of images: what is read, what is refused, what mmdebstrap is told."""
 
+import shlex
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ from shed.images.recipe import RECIPES, Recipe, mmdebstrap_command, read_recipe
 
 IMAGES = RECIPES
 BASE = IMAGES / "base"
+CLEAN = IMAGES.with_name("recipe-clean")
 
 
 def test_the_base_recipe_has_what_sheds_promise() -> None:
@@ -28,7 +31,8 @@ def test_packages_are_signed_and_security_fixes_are_in() -> None:
     sources = [word for word in command if word.startswith("deb ")]
     assert [source.split()[3] for source in sources] == ["trixie", "trixie-updates", "trixie-security"]
     assert all("[signed-by=/usr/share/keyrings/debian-archive-keyring.gpg]" in source for source in sources)
-    assert f'--customize-hook=sh {BASE / "customize"} "$1"' in command
+    hooks = [word for word in command if word.startswith("--customize-hook=sh -c ")]
+    assert [shlex.split(hook)[2] for hook in hooks] == [(BASE / "customize").read_text(), CLEAN.read_text()]
 
 
 def test_a_recipe_on_another_starts_with_its_tree() -> None:
@@ -94,3 +98,28 @@ def test_a_folder_without_a_recipe_is_named(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="does not exist") as caught:
         read_recipe(tmp_path)
     assert "base" in (caught.value.hint or "")
+
+
+@pytest.mark.root
+def test_a_script_needs_not_be_readable_where_it_runs(tmp_path: Path) -> None:
+    """For an ordinary user, hooks run as another one, who cannot enter that user's home."""
+    recipe = tmp_path / "home/mine"
+    recipe.mkdir(parents=True, mode=0o700)
+    (recipe / "customize").write_text('echo "it\'s $0 on $1"\n')
+    (tmp_path / "home").chmod(0o700)
+    mine = Recipe(recipe, "trixie", None, (), {})
+    command = [str(word) for word in mmdebstrap_command(mine, DebianArchive(), Path("out.tar"))]
+    hook = next(word for word in command if str(recipe) in word).removeprefix("--customize-hook=")
+    shell: list[str] = [
+        "setpriv",
+        "--reuid=65534",
+        "--regid=65534",
+        "--clear-groups",
+        "sh",
+        "-c",
+        hook,
+        "exec",
+        "/root",
+    ]
+    said = subprocess.run(shell, capture_output=True, text=True, check=True, cwd="/").stdout
+    assert said == f"it's {recipe / 'customize'} on /root\n"
