@@ -120,7 +120,27 @@ def test_a_published_port_leads_to_the_guests_loopback(web: Web) -> None:
     found = json.loads(web.machine.shed("ports", "web", "-p", "81", "--json"))["published"][-1]
     with pytest.raises(ConnectionResetError):
         urllib.request.urlopen(f"http://127.0.0.1:{found['port']}/", timeout=60)
+    shown = web.machine.shed("ports", "web").splitlines()
+    assert [line.split(maxsplit=2)[1:] for line in shown if "web:81" in line] == [
+        ["web:81", "open; nothing listens there"]
+    ]
     web.machine.shed("ports", "web", "--unpublish", str(found["port"]))
+
+
+def test_what_listens_in_the_guest_is_shown(web: Web) -> None:
+    """Published or not, with its addresses; what is published has no row of its own for that."""
+    web.sh(f"{RUNTIME} nc -l -p 8123 < /dev/null > /dev/null 2>&1 &")
+
+    def listening() -> dict[int, list[str]]:
+        found = json.loads(web.machine.shed("ports", "web", "--json"))["listening"]
+        return {one["port"]: one["addresses"] for one in found}
+
+    wait_until(lambda: 8123 in listening(), what="nc listens")
+    assert listening()[8000] == ["127.0.0.1"]
+    shown = web.machine.shed("ports", "web")
+    assert "web:8123" in shown
+    assert "; not published" in shown
+    assert shown.count("web:8000") == 1
 
 
 def test_the_guest_reaches_that_port_of_the_host(web: Web) -> None:

@@ -327,7 +327,7 @@ SHED_PORTS = get(
     Right.READ,
     sheds.ShedParams,
     ports.ShedPorts,
-    "Show the ports of a shed",
+    "Show the ports of a shed, and what listens in it",
 )
 CHANGE_PORTS = post(
     "change_ports",

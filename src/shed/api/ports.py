@@ -29,12 +29,24 @@ class HostPort(Answer, kw_only=True, frozen=True):
     shed_port: Annotated[int, says("At which the shed finds it.")] = 0
 
 
+class ListeningPort(Answer, kw_only=True, frozen=True):
+    """A TCP port at which something in the shed listens, as the shed says."""
+
+    port: Annotated[int, says("Its number in the shed.")] = 0
+    addresses: Annotated[list[str], says("The shed's addresses at which that is.")] = []
+
+
 class ShedPorts(Answer, kw_only=True, frozen=True):
     """The ports of one shed."""
 
     name: ShedName = ""
     published: Annotated[list[PublishedPort], says("Ports of the host that lead into the shed.")] = []
     host_ports: Annotated[list[HostPort], says("Ports of the host that the shed reaches.")] = []
+    listening: Annotated[
+        list[ListeningPort] | None,
+        says("What listens in the shed, published or not; null if it does not run, or the caller may not use it."),
+    ] = None
+    problem: Annotated[str, says("Why it is not known what listens in it although it runs.")] = ""
     cut: Annotated[int, says("After a change: connections to the host that were cut by it.")] = 0
 
 

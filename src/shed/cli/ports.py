@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 def ports(args: Any, options: Options) -> int:
     """Show the ports of the server's machine that lead into a shed, and those that it reaches; change them at once.
 
+    Those at which something in the shed listens are shown, too, published or not.
+
     Without an address, a published port is on loopback: other users of that machine can connect to it, others cannot.
     """
     server = client_of(args.name, options)
@@ -53,16 +55,30 @@ def ports(args: Any, options: Options) -> int:
     if options.json:
         emit(found)
         return 0
+    listening = {one["port"]: one["addresses"] for one in found.get("listening") or ()}
+    known = found.get("listening") is not None
     rows = [
-        [f"{_host(one['address'])}:{one['port']}", f"{args.name}:{one['shed_port']}", _state(one)]
+        [
+            f"{_host(one['address'])}:{one['port']}",
+            f"{args.name}:{one['shed_port']}",
+            _state(one) + ("; nothing listens there" if known and one["shed_port"] not in listening else ""),
+        ]
         for one in found["published"]
     ] + [
         [f"host.shed.internal:{one['shed_port']}", f"localhost:{one['port']}", "for the shed"]
         for one in found["host_ports"]
     ]
+    published = {one["shed_port"] for one in found["published"]}
+    rows += [
+        ["-", f"{args.name}:{port}", f"listens on {', '.join(addresses)}; not published"]
+        for port, addresses in listening.items()
+        if port not in published
+    ]
     if rows:
         say(table(["PORT", "LEADS TO", "STATE"], rows), end="")
-    else:
+    if found.get("problem"):
+        note(f"it is not known what listens in {args.name}: {found['problem']}")
+    elif not rows:
         note(f"{args.name} has no ports; publish one: shed ports {args.name} -p 8080:80")
     return 0
 

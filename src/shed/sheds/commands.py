@@ -10,6 +10,8 @@ from shed.errors import BackendError
 from shed.execstream import ExecStream, Exit, Output, request_frame
 from shed.guest.protocol import ProtocolError
 
+BUSYBOX = "/run/shed-runtime/bin/busybox"
+"""It is in every image's guest."""
 _MOST_OUTPUT = 1 << 20
 _READ = 4096
 """Bytes that are taken apart in one turn of the event loop."""

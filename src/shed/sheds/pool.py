@@ -32,7 +32,7 @@ from shed.guest.protocol import PORT_EXEC
 from shed.sheds import upper
 from shed.sheds.admission import Admission
 from shed.sheds.agent import control
-from shed.sheds.commands import run
+from shed.sheds.commands import BUSYBOX, run
 from shed.threads import in_thread
 
 log = logging.getLogger(__name__)
@@ -48,8 +48,6 @@ _PAUSE, _LONGEST_PAUSE = 30.0, 3600.0
 _REHEARSAL_SECONDS = 30.0
 _TO_GROW = 256 << 20
 """Bytes by which the disk of a rehearsal is larger than its file system."""
-_BUSYBOX = "/run/shed-runtime/bin/busybox"
-"""A command that every guest has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,6 +252,6 @@ async def _rehearse(connection: Connection) -> None:
     Raises `BackendError` when it does not succeed.
     """
     await control(connection, "rehearse", wait=_REHEARSAL_SECONDS)
-    done = await run(await connection.open(PORT_EXEC), [_BUSYBOX, "true"], wait=_REHEARSAL_SECONDS)
+    done = await run(await connection.open(PORT_EXEC), [BUSYBOX, "true"], wait=_REHEARSAL_SECONDS)
     if done.code:
         raise BackendError(f"the rehearsal of a spare failed: {done.error or done.stderr}", code="NOT_REHEARSED")

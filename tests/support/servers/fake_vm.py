@@ -131,7 +131,7 @@ def execute(stream: socket.socket, faults: set[str]) -> None:
     request = json.loads(payload)
     words, pipe = request["cmd"], subprocess.PIPE
     if words[0].endswith("/busybox"):
-        words = ["false" if "forgets" in faults else words[1]]
+        words = ["false"] if "forgets" in faults else words[1:]
     if shutil.which(words[0]) is None:
         stream.sendall(
             exec_frame(EXIT_CODE, json.dumps({"code": 127, "error": f"{words[0]}: command not found"}).encode())

@@ -42,7 +42,7 @@ class AsyncNetworkApi:
         return object_of(await request(self.address, "POST", shed_target(name, "egress"), body=body))
 
     async def shed_ports(self, name: str) -> dict[str, Any]:
-        """Return the ports of the server's machine that lead into a shed, and those that it reaches."""
+        """Return the ports of the server's machine that lead into a shed, those it reaches, and what listens in it."""
         return object_of(await request(self.address, "GET", shed_target(name, "ports")))
 
     async def change_ports(

@@ -208,7 +208,7 @@ class AsyncShed:
         await driver.in_thread(copy, self._client.address, *places, user=user)
 
     async def ports(self) -> ShedPorts:
-        """Return the ports of the server's machine that lead into it, and those that it reaches."""
+        """Return the ports of the server's machine that lead into it, those that it reaches, and what listens in it."""
         return typed(await self._api.shed_ports(self.name), ShedPorts)
 
     async def change_ports(

@@ -43,7 +43,7 @@ class NetworkApi:
         return object_of(request(self.address, "POST", shed_target(name, "egress"), body=body))
 
     def shed_ports(self, name: str) -> dict[str, Any]:
-        """Return the ports of the server's machine that lead into a shed, and those that it reaches."""
+        """Return the ports of the server's machine that lead into a shed, those it reaches, and what listens in it."""
         return object_of(request(self.address, "GET", shed_target(name, "ports")))
 
     def change_ports(

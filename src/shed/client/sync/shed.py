@@ -209,7 +209,7 @@ class Shed:
         driver.in_thread(copy, self._client.address, *places, user=user)
 
     def ports(self) -> ShedPorts:
-        """Return the ports of the server's machine that lead into it, and those that it reaches."""
+        """Return the ports of the server's machine that lead into it, those that it reaches, and what listens in it."""
         return typed(self._api.shed_ports(self.name), ShedPorts)
 
     def change_ports(

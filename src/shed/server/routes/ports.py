@@ -4,17 +4,31 @@ from __future__ import annotations
 
 import asyncio
 
+from msgspec import structs
+
 from shed.api import endpoints
 from shed.api import ports as api
+from shed.api.access import Right
 from shed.api.base import NoBody
 from shed.api.sheds import ShedParams
+from shed.errors import BackendError, ShedError
 from shed.server.app import Server, route
 from shed.server.call import Call
+from shed.sheds.listening import listening
 
 
 async def show(server: Server, call: Call[ShedParams, NoBody]) -> api.ShedPorts:
-    """Show the ports of a shed."""
-    return await _shown(server, call.params.name)
+    """Show the ports of a shed, and what listens in it."""
+    shown = await _shown(server, call.params.name)
+    if call.caller.right < Right.USE:
+        return shown
+    try:
+        found = await listening(server.manager.guests, call.params.name)
+    except BackendError as error:
+        return structs.replace(shown, problem=error.message)
+    except ShedError:  # it does not run, or is gone
+        return shown
+    return structs.replace(shown, listening=found)
 
 
 async def change(server: Server, call: Call[ShedParams, api.ChangePorts]) -> api.ShedPorts:
