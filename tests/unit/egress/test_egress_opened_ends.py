@@ -14,6 +14,7 @@ import pytest
 
 from shed.egress.orders import Orders
 from shed.egress.relay.flow import Flow
+from shed.egress.relay.pace import Pace
 from shed.egress.rules.policy import Profile, Verdict
 from shed.egress.secrets.secret import Secret
 from shed.egress.secrets.signing import make_authority
@@ -123,6 +124,29 @@ async def test_a_handshake_has_its_time(both: Both, monkeypatch: pytest.MonkeyPa
     await asyncio.get_running_loop().sock_sendall(both.client_sock, b"\x16\x03\x01\x02\x00")
     assert await both.relay
     assert both.flow.error == "the shed does not finish the TLS handshake"
+
+
+async def test_handshakes_wait_for_their_turn(both: Both, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the shed, and with the host: one after the other when there were many."""
+    turns: list[asyncio.Event] = []
+
+    async def turn(_: Pace) -> None:
+        turns.append(asyncio.Event())
+        await turns[-1].wait()
+
+    monkeypatch.setattr(Pace, "turn", turn)
+    shaking = asyncio.ensure_future(both.client.handshake())
+    await until(lambda: len(turns) == 1)
+    assert not shaking.done()
+    turns[0].set()
+    await shaking
+    await both.client.send(GET)
+    await until(lambda: len(turns) == 2)
+    assert not both._shaking.done()
+    turns[1].set()
+    assert b"A: the-value-of-it" in await both.served()
+    await both.servers[0].send(OK)
+    assert (await both.client.receive()).endswith(b"ok")
 
 
 async def test_a_head_has_its_time(both: Both, monkeypatch: pytest.MonkeyPatch) -> None:

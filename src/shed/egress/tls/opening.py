@@ -12,6 +12,7 @@ import h11
 
 from shed.egress.orders import Opening, Orders
 from shed.egress.relay.flow import Flow
+from shed.egress.relay.pace import Pace
 from shed.egress.relay.refusal import METHODS, TLS_HANDSHAKE
 from shed.egress.rules.policy import Verdict
 from shed.egress.tls.contexts import Leaves, client_context
@@ -26,6 +27,10 @@ _SPEAKS = 30.0
 _HANDSHAKE = 10.0
 """Seconds until both sides have agreed on keys."""
 _PEEK = 64 * 1024
+HANDSHAKES, PER_SECOND = 500, 100
+"""Of one shed, with it and with its hosts: at once, and how many more in each second.  Each takes more than a
+millisecond of a processor that all sheds share; the others wait for their turn.
+"""
 Dial = Callable[[], Awaitable[socket.socket | None]]
 """Returns a connection to a flow's host, or sets the flow's error."""
 
@@ -39,6 +44,7 @@ class Opener:
     def __init__(self, name: str, orders: Callable[[], Orders], tell: Callable[[dict[str, object]], None]) -> None:
         self._name, self._orders, self._tell = name, orders, tell
         self._leaves: Leaves | None = None
+        self._pace = Pace(HANDSHAKES, PER_SECOND)
 
     async def serve(self, flow: Flow, opening: Opening, dial: Dial) -> bool:
         """Serve `flow`, and say whether that was done; if not, it may be passed on as it is.
@@ -59,6 +65,7 @@ class Opener:
             flow.verdict = Verdict(False, str(error))
             return True
         flow.pump = inside
+        await self._pace.turn()
         try:
             async with asyncio.timeout(_HANDSHAKE):
                 await inside.handshake()
@@ -101,6 +108,7 @@ class Opener:
                 raise Unreachable(f"{name} cannot be reached: {flow.error or 'it has no address'}")
             try:
                 flow.outside = sock
+                await self._pace.turn()
                 return await _shake(sock, self._orders().extra_authorities, name)
             except BaseException:
                 sock.close()
