@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -29,6 +31,14 @@ from support.tools.agent_messages import (
 from support.tools.ssh_host import Host
 from support.tools.sshd import USER, Sshd, agent, make_key
 
+PARAMIKO = """
+import paramiko, sys
+with paramiko.SSHClient() as client:
+    client.set_missing_host_key_policy(paramiko.AutoAddPolicy())
+    client.connect("127.0.0.1", int(sys.argv[1]), sys.argv[2], look_for_keys=False)
+    print(client.exec_command("echo in")[1].read().decode())
+"""
+"""Another client, which does not tell the agent where it logs in."""
 ASKER = Path(__file__).parents[1] / "support/guests/agent_asker.py"
 
 
@@ -149,6 +159,31 @@ def test_any_host_by_name(place: Place) -> None:
     user = place.user
     assert place.ask(sign(user, login_data(user))) == [SIGNED]
     assert place.ask(sign(user, b"anything"), sign(user, signature_data(b"git"))) == [FAILURE, FAILURE]
+
+
+def test_a_client_that_does_not_say_where_it_logs_in(place: Place) -> None:
+    """paramiko, with the agent's key: a sentence says why not; any host is another matter."""
+    program = f"{sys.executable} -c {shlex.quote(PARAMIKO)} {place.ours.port} {USER}"
+    place.allow("git.example.com")
+    done = place.run(program, code=1)
+    assert b"the program does not say which host it logs in at, as OpenSSH does from version 8.9 on\n" in done.stderr
+    place.allow("*")
+    assert place.run(program).stdout == b"in\n\n"
+
+
+def test_a_key_that_has_destinations_of_its_own(place: Place) -> None:
+    """``ssh-add -h``: the agent is told of the hosts, and holds to what it was told when the key was added."""
+    place.allow("*", "git.example.com", "other.example.com:2222")
+    front = f"[127.0.0.1]:{place.host.ssh.port}"
+    known = (str(place.host.ssh.folder / "known_hosts"), str(place.root / "home/.ssh/known_hosts"))
+    place.run("true")  # the front's key is known from then on
+    with agent(place.root / "constrained") as address:
+        way = ["-H", known[0], "-H", known[1], "-h", front, "-h", f"{front}>git.example.com"]
+        env = {**os.environ, "SSH_AUTH_SOCK": address}
+        subprocess.run(["ssh-add", "-q", *way, place.root / "user"], env=env, check=True)
+        constrained = replace(place, agent=address)
+        assert constrained.run(place.ours.login("echo in")).stdout == b"in\n"
+        assert constrained.run(place.other.login("echo in"), code=255).stdout == b""
 
 
 def test_commits_are_signed_when_that_is_named(place: Place) -> None:
