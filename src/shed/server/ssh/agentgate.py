@@ -79,10 +79,8 @@ class Gate:
         return _refused(rule, self._unknown(bound, rule))
 
     def _unknown(self, bound: Binding, rule: AgentRule) -> str:
-        for host in rule.hosts:
-            if not self._known.knows(host):
-                return unknown(host)
-        return f"no host of the rule has the key {fingerprint(bound.host_key)}"
+        strangers = [f" ({unknown(host)})" for host in rule.hosts if not self._known.knows(host)]
+        return f"no host of the rule has the key {fingerprint(bound.host_key)}" + "".join(strangers[:1])
 
 
 def _refused(rule: AgentRule, why: str, word: str = "HOST") -> Verdict:
