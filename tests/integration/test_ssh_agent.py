@@ -9,8 +9,10 @@ import contextlib
 import json
 import os
 import shlex
+import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -257,6 +259,45 @@ def test_the_agent_itself_stays_as_it_is(place: Place) -> None:
         's.connect(os.environ["SSH_AUTH_SOCK"]); s.sendall(bytes([255] * 4)); print(s.recv(9))\''
     )
     assert long.stdout == b"b''\n"
+
+
+def test_an_agent_that_hangs_up(place: Place) -> None:
+    """Ends the connection of who asks it; what needs no agent is still answered."""
+    place.allow("*")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(place.root / "mute"))
+        listener.listen()
+
+        def hang_up() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    listener.accept()[0].close()
+
+        thread = threading.Thread(target=hang_up)
+        thread.start()
+        try:
+            assert replace(place, agent=str(place.root / "mute")).ask(bytes([17]), bytes([11])) == [FAILURE, None]
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            thread.join()
+
+
+def test_a_shed_asks_in_turn(tmp_path: Path) -> None:
+    """As often as it likes at first, and then slowly: the answer to one question more is not there yet."""
+    make_key(tmp_path / "user")
+    program = (
+        "import os, select, socket; s = socket.socket(socket.AF_UNIX); s.connect(os.environ['SSH_AUTH_SOCK']); "
+        "s.sendall(b'\\0\\0\\0\\1\\x11' * 6); print(s.recv(25, socket.MSG_WAITALL).hex()); "
+        "print(select.select([s], [], [], 1)[0])"
+    )
+    with agent(tmp_path / "agent", tmp_path / "user") as address:
+        host = Host(tmp_path, limits={"AGENT_BURST": 5, "AGENT_PER_SECOND": 0.001})
+        try:
+            host.create("dev")
+            words = ("-A", "-o", f"IdentityAgent={address}", "dev@shed", f'{sys.executable} -c "{program}"')
+            assert host.ssh.run(*words).stdout.decode().split() == ["0000000105" * 5, "[]"]
+        finally:
+            host.end()
 
 
 def test_uses_are_written_down(place: Place) -> None:
