@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+import tarfile
 from pathlib import Path
 
 import pytest
 
-from shed.errors import DataError, NotFoundError, UsageError
+from shed.errors import DataError, NotFoundError, UnavailableError, UsageError
 from shed.images.builders import tools
 from shed.images.builders.base import BuildRequest
-from shed.images.builders.bases import FOLDER, Base, Layout, find_bases, lay_out
+from shed.images.builders.bases import FOLDER, Base, Layout, find_bases, lay_out, write_docker_archive
+from shed.images.builders.build import built
+from shed.images.builders.tools import Docker
+from shed.oci.archive import open_archive
 from shed.oci.digest import Digest
+from shed.oci.selection import select_image
 from shed.oci.store import LayoutStore
 from support.images.minted import digest_of, mint_small
 
@@ -97,9 +102,68 @@ def test_what_builders_are_told(tmp_path: Path) -> None:
     request = BuildRequest(tmp_path, tmp_path / "f", "dev", layouts=(layout,))
     build = [str(word) for word in tools.storage_build_command("podman", request, tmp_path / "id")]
     for word in ("${B}", "full"):
-        assert f"{word}=container-image://oci:shed-from/abc:shed-from/abc" in build
+        assert f"{word}=container-image://oci:shed-from/abc:localhost/shed-from/abc" in build
     export = [str(word) for word in tools.docker_export_command(request, tmp_path / "o")]
-    load = [str(word) for word in tools.docker_build_command(["docker", "buildx", "build"], request, tmp_path / "id")]
-    for command in (export, load):
-        assert command[command.index("--build-context") + 1] == f"full=oci-layout://{tmp_path}/shed-from/abc@{digest}"
-        assert command.count("--build-context") == 1
+    assert export[export.index("--build-context") + 1] == f"full=oci-layout://{tmp_path}/shed-from/abc@{digest}"
+    assert export.count("--build-context") == 1
+
+
+def test_what_docker_loads(store: LayoutStore, tmp_path: Path) -> None:
+    """The engine's old image store takes no layouts, but a file like `docker save` writes: the same image is in it."""
+    with store.lease() as lease:
+        layout = lay_out(Base("full", ("full",), digest_of(store, "full")), tmp_path, store, lease)
+    write_docker_archive(layout, tmp_path / "base.tar", "shed-from:abc")
+    with open_archive(tmp_path / "base.tar", scratch=tmp_path) as archive:
+        chosen = select_image(archive)
+        assert chosen.manifest.config.digest == store.read_manifest(layout.base.digest).config.digest
+        assert len(chosen.manifest.layers) == 1
+    with tarfile.open(tmp_path / "base.tar") as file:
+        assert all(member.isfile() for member in file)
+        document = file.extractfile("manifest.json")
+        assert document is not None
+        assert json.load(document)[0]["RepoTags"] == ["shed-from:abc"]
+
+
+ENGINE = """#!/bin/sh
+# A docker 26 with buildx and the engine's old image store, as far as a build asks it.  Strict: knows nothing else.
+echo "$*" >>"$LOG"
+case "$*" in
+    "version --format {{.Server.Version}}") echo 26.1.5 ;;
+    "buildx version") echo v0.13.1 ;;
+    "buildx inspect") printf 'Name: default\\nDriver: docker\\n' ;;
+    "info --format {{.DriverStatus}}") echo '[[Backing Filesystem extfs]]' ;;
+    "image inspect --format {{.Id}} shed-from:"*) [ -e "$LOADED" ] ;;
+    "load --quiet --input "*) cp "$4" "$LOADED" ;;
+    "buildx build --load --build-context full=docker-image://shed-from:"*" --iidfile "*)
+        while [ "$1" != --iidfile ]; do shift; done
+        echo sha256:built >"$2" ;;
+    "save --output "*" sha256:built") cp "$LOADED" "$3" ;;
+    *) echo "not known here: $*" >&2; exit 64 ;;
+esac
+"""
+
+
+def test_docker_with_the_old_image_store(store: LayoutStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The image is loaded once, and named in place of the Containerfile's name; the classic builder is refused."""
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/docker").write_text(ENGINE)
+    (tmp_path / "bin/docker").chmod(0o755)
+    log = tmp_path / "log"
+    monkeypatch.setenv("PATH", f"{tmp_path}/bin:/usr/bin:/bin")
+    monkeypatch.setattr("shed.images.builders.base._PASSED", ("LOG", "LOADED", "DOCKER_BUILDKIT"))
+    monkeypatch.setenv("LOG", str(log))
+    monkeypatch.setenv("LOADED", str(tmp_path / "loaded.tar"))
+    monkeypatch.delenv("DOCKER_BUILDKIT", raising=False)
+    file = containerfile(tmp_path, "FROM full\n")
+    request = BuildRequest(tmp_path, file, "dev")
+    bases = find_bases(file, {}, store)
+    for _ in range(2):
+        with built(Docker(), request, store, None, bases=bases) as archive:
+            assert select_image(archive).config.platform.os == "linux"
+    assert log.read_text().count("load --quiet") == 1
+    monkeypatch.setenv("DOCKER_BUILDKIT", "0")
+    with (
+        pytest.raises(UnavailableError, match="classic builder cannot"),
+        built(Docker(), request, store, None, bases=bases),
+    ):
+        pass

@@ -27,6 +27,7 @@ _PASSED = (
     "XDG_CACHE_HOME",
 )  # fmt: skip
 """Variables that say where a builder's engine, storage and registries are; other commands do not get them."""
+MISSING = "it is not installed"
 _PROBE_TIMEOUT = 20.0
 
 
@@ -114,7 +115,7 @@ def complaint(*command: Argument) -> str | None:
     try:
         done = run(command, env=tool_environment(), check=False, timeout=_PROBE_TIMEOUT)
     except UnavailableError:
-        return "it is not installed"
+        return MISSING
     except ShedError as error:
         return error.message
     if not done.returncode:

@@ -12,6 +12,9 @@ pass them on to what they build, which does not boot what its base boots.
 
 from __future__ import annotations
 
+import io
+import json
+import tarfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,11 +26,14 @@ from shed.oci import media
 from shed.oci.descriptor import Descriptor
 from shed.oci.digest import SHORT_HEX, Digest, digest_bytes, hex_of
 from shed.oci.leases import Lease
-from shed.oci.manifest import REF_NAME, Index
+from shed.oci.manifest import REF_NAME, Index, Manifest
 from shed.oci.store import LayoutStore
 
 FOLDER = "shed-from"
-"""podman and buildah call what they take from a layout by its path: here ``localhost/shed-from/HEX``."""
+"""podman and buildah keep what they take from a layout as ``localhost/shed-from/HEX``.
+
+Up to podman 4 that comes of its path, later of the name of the image in it.
+"""
 _LARGEST = 1 << 20
 
 
@@ -108,10 +114,34 @@ def lay_out(base: Base, folder: Path, store: LayoutStore, lease: Lease) -> Layou
             if not link.is_symlink():
                 link.symlink_to(store.blob_path(descriptor.digest).absolute())
         (blobs / hex_of(digest)).write_bytes(data)
-        entry = Descriptor(media.MANIFEST, digest, len(data), {REF_NAME: path}, platform)
+        entry = Descriptor(media.MANIFEST, digest, len(data), {REF_NAME: f"localhost/{path}"}, platform)
         (folder / path / "index.json").write_bytes(Index((entry,)).encode())
         (folder / path / "oci-layout").write_bytes(b'{"imageLayoutVersion":"1.0.0"}')
     return Layout(base, folder, path, digest)
+
+
+def write_docker_archive(layout: Layout, output: Path, name: str) -> None:
+    """Write the image to a file from which ``docker load`` takes it as `name`.  Raises `StorageError`."""
+    folder = layout.folder / layout.path
+    manifest = Manifest.parse((folder / _blob(layout.digest)).read_bytes())
+    document = [
+        {
+            "Config": _blob(manifest.config.digest),
+            "RepoTags": [name],
+            "Layers": [_blob(layer.digest) for layer in manifest.layers],
+        }
+    ]
+    data = json.dumps(document).encode()
+    with storage_errors(output), tarfile.open(output, "w", dereference=True) as archive:
+        member = tarfile.TarInfo("manifest.json")
+        member.size = len(data)
+        archive.addfile(member, io.BytesIO(data))
+        for digest in dict.fromkeys((manifest.config.digest, *(layer.digest for layer in manifest.layers))):
+            archive.add(folder / _blob(digest), _blob(digest))
+
+
+def _blob(digest: Digest) -> str:
+    return f"blobs/sha256/{hex_of(digest)}"
 
 
 def _check(base: Base, descriptor: Descriptor, store: LayoutStore) -> None:

@@ -14,7 +14,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from shed.errors import UnavailableError, UsageError
-from shed.images.builders.base import Builder, BuildRequest, Show, complaint, tool_environment
+from shed.images.builders.base import MISSING, Builder, BuildRequest, Show, complaint, tool_environment
+from shed.images.builders.bases import write_docker_archive
 from shed.run import Argument, run, run_streaming
 
 
@@ -35,7 +36,7 @@ class Docker:
             if _exports():
                 run_streaming(docker_export_command(request, output), env=env, show=show)
                 return
-            command = ["docker", "buildx", "build", "--load"]
+            command = ["docker", "buildx", "build", "--load", *_engine_contexts(request, output.parent, env, show)]
         elif request.layouts:
             raise UnavailableError(
                 "docker's classic builder cannot build on an image of this store",
@@ -81,14 +82,34 @@ def docker_export_command(request: BuildRequest, output: Path) -> list[Argument]
 
 
 def _buildkit_contexts(request: BuildRequest) -> list[Argument]:
-    """Return the options that have BuildKit take layouts for names, which it compares with arguments put in."""
+    """Return the options that have BuildKit take layouts for names, which it compares with arguments put in.
+
+    The engine's old image store takes none: see `_engine_contexts`.
+    """
     words: list[Argument] = []
     for each in request.layouts:
         words += ["--build-context", f"{each.base.name}=oci-layout://{each.folder / each.path}@{each.digest}"]
     return words
 
 
-def docker_build_command(start: list[str], request: BuildRequest, record: Path) -> list[Argument]:
+def _engine_contexts(request: BuildRequest, scratch: Path, env: Mapping[str, str], show: Show | None) -> list[Argument]:
+    """Have the engine load the images of our store that it lacks; return the options that have it take them for names.
+
+    An image stays there as ``shed-from:HEX``.
+    """
+    words: list[Argument] = []
+    for each in request.layouts:
+        name = each.path.replace("/", ":")
+        if complaint("docker", "image", "inspect", "--format", "{{.Id}}", name) is not None:
+            archive = scratch / "base.tar"
+            write_docker_archive(each, archive, name)
+            run_streaming(["docker", "load", "--quiet", "--input", archive], env=env, show=show)
+            archive.unlink()
+        words += ["--build-context", f"{each.base.name}=docker-image://{name}"]
+    return words
+
+
+def docker_build_command(start: Sequence[Argument], request: BuildRequest, record: Path) -> list[Argument]:
     """Return the command that builds into the engine's image store and writes the image's identifier to `record`."""
     plain = ["--progress=plain", "--provenance=false", "--sbom=false"] if "buildx" in start else []
     return [
@@ -98,7 +119,6 @@ def docker_build_command(start: list[str], request: BuildRequest, record: Path) 
         record,
         "--tag",
         f"shed-build:{request.name}",
-        *_buildkit_contexts(request),
         *request.options(),
         request.context,
     ]
@@ -188,7 +208,7 @@ def storage_build_command(tool: str, request: BuildRequest, record: Path) -> lis
         ]  # what is cached keeps the times of the build that made it
     for each in request.layouts:
         for word in each.base.words:  # the path is relative: it becomes the name of what they keep of the layout
-            command += ["--build-context", f"{word}=container-image://oci:{each.path}:{each.path}"]
+            command += ["--build-context", f"{word}=container-image://oci:{each.path}:localhost/{each.path}"]
     return [*command, *request.options(), request.context]
 
 
@@ -231,7 +251,10 @@ def choose_builder(name: str | None = None, *, builders: Sequence[Builder] = BUI
 
 def _none_works(reasons: Mapping[str, str]) -> UnavailableError:
     told = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
-    steps = ", or ".join(_NEXT_STEP[name] for name in reasons)
+    steps = ", or ".join(
+        _NEXT_STEP[name] if name == "docker" or reason == MISSING else f"see `{name} info`"
+        for name, reason in reasons.items()
+    )
     if len(reasons) == 1:
         return UnavailableError(f"cannot build with {told}", code="NO_BUILDER", hint=steps)
     hint = f"{steps}; or build elsewhere and use --from-oci-archive"
