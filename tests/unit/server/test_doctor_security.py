@@ -16,12 +16,12 @@ from shed.config.paths import Paths
 from shed.egress.network import netns
 from shed.server.doctor import security
 from shed.server.doctor.host import Host
-from shed.server.doctor.ssh import ssh_port
+from shed.server.doctor.ssh import ssh_agents, ssh_port
 from shed.server.main import main
 from support.ports import free_port
 from support.servers.doctor import found
 from support.servers.running import Running
-from support.servers.world import World
+from support.servers.world import World, create
 
 
 @pytest.fixture
@@ -93,6 +93,20 @@ def test_locks_that_others_may_hold(served: Host) -> None:
     (served.paths.data / "server.lock").chmod(0o644)
     row = found(served, security.locks)
     assert (row.status, str(served.paths.data / "server.lock") in row.detail) == (Status.FAIL, True)
+
+
+async def test_sheds_that_use_an_agent_anywhere(world: World) -> None:
+    """They are named; those with hosts are as they should be."""
+    async with world.prepare().manager() as manager:
+        try:
+            await create(manager, "named", image="base", ssh_agent=["git.example.com", "@git-signing"])
+            assert found(Host(world.paths), ssh_agents).status is Status.PASS
+            await create(manager, "open", image="base", ssh_agent=["*"])
+            row = found(Host(world.paths), ssh_agents)
+            assert (row.status, row.hint) == (Status.WARN, "shed update open --ssh-agent HOST")
+            assert "in open logs in at any host" in row.detail
+        finally:
+            world.kill_machines()
 
 
 @pytest.mark.root

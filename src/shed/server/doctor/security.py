@@ -21,7 +21,7 @@ from shed.errors import ShedError
 from shed.run import run
 from shed.server.doctor import hostile, limits, storage
 from shed.server.doctor.host import Host
-from shed.server.doctor.ssh import ssh_port
+from shed.server.doctor.ssh import ssh_agents, ssh_port
 from shed.sheds.folders import Folders, names
 from shed.sheds.metadata import load
 
@@ -232,6 +232,7 @@ CHECKS = (
     ("unix socket", unix_socket),
     ("tcp port", tcp_port),
     ("ssh port", ssh_port),
+    ("ssh agents", ssh_agents),
     ("secrets", secrets),
     ("locks", locks),
     ("guest network", guests_network),

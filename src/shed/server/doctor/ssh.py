@@ -1,16 +1,19 @@
-"""The check of the SSH port, by a stranger's login."""
+"""Checks of SSH: the port, by a stranger's login, and where sheds may use the agents of those who come."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ipaddress
 from collections.abc import Iterator
 
 from shed.checks import Result, Status
 from shed.config.server import find_settings, load_settings
-from shed.errors import UnavailableError
+from shed.errors import ShedError, UnavailableError
 from shed.server import local
 from shed.server.doctor.host import Host
+from shed.sheds.folders import Folders, names
+from shed.sheds.metadata import load
 
 _SECONDS = 20.0
 
@@ -44,6 +47,20 @@ def ssh_port(host: Host) -> Iterator[Result]:
         yield Result("ssh port", Status.FAIL, detail, "another program may have that port; or start the server again")
     else:
         yield Result("ssh port", Status.PASS, f"port {port} refuses who has no key, and a key that it does not know")
+
+
+def ssh_agents(host: Host) -> Iterator[Result]:
+    """No shed may use an agent anywhere."""
+    name, anywhere = "ssh agents", []
+    for shed in names(host.paths):
+        with contextlib.suppress(ShedError):
+            if load(Folders(host.paths, shed).instance).agent_rule.everywhere:
+                anywhere.append(shed)
+    if anywhere:
+        detail = f"whatever runs in {', '.join(anywhere)} logs in at any host by an agent that is forwarded to it"
+        yield Result(name, Status.WARN, detail, f"shed update {anywhere[0]} --ssh-agent HOST")
+    else:
+        yield Result(name, Status.PASS, "a forwarded agent is used at hosts that were named, and nowhere else")
 
 
 async def _entered(address: str, port: int) -> bool:
