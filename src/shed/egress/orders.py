@@ -65,14 +65,16 @@ class Orders:
         return Opening(secrets, limits) if secrets or limits is not None else None
 
     def opened_names(self) -> list[str]:
-        """Return the names for which TLS is opened, without those that a pattern stands for."""
+        """Return the names for which TLS is opened, and patterns that certificates know: with two dots at least."""
         limited = (rule.name for rule in self.policy.rules if rule.allow and rule.limits != UNLIMITED)
         hosts = (host for secret in self.secrets for host in secret.hosts)
-        return [name for name in dict.fromkeys([*hosts, *limited]) if name is not None and "*" not in name]
+        names = (name for name in dict.fromkeys([*hosts, *limited]) if name is not None)
+        return [name for name in names if name.count(".") >= 2 or "*" not in name]
 
     def leaf(self, name: str) -> Leaf | None:
-        """Return what the authority has signed for the host `name`."""
-        return next((leaf for leaf in self.leaves if leaf.name == name), None)
+        """Return what the authority has signed for the host `name`, or for it and its neighbours (RFC 6125)."""
+        fitting = (name, f"*.{name.partition('.')[2]}")
+        return next((leaf for leaf in self.leaves if leaf.name in fitting), None)
 
     def about_host(self, port: int) -> Verdict:
         """Return the verdict on a connection to `port` of `HOST`: a denial holds here, too, and so does no profile."""

@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from shed.egress.secrets.authority import Authority
-from shed.egress.secrets.signing import make_authority, sign_leaf
+from shed.egress.secrets.signing import make_authority, make_leaf, sign_leaf
 from support.servers import tlsorigin
 from support.servers.netlab import Lab
 from support.servers.tlsorigin import PASSWORD
@@ -43,6 +43,7 @@ class Shed:
         self.net = net
         self.origin = make_authority("origin")
         self.authority = make_authority("dev")
+        self.leaf = make_leaf(self.authority, "api.example.com").to_json()
         self.folder = net.folder / "origin"
         self.folder.mkdir()
         self.bundle = net.folder / "authority.pem"
@@ -66,6 +67,7 @@ class Shed:
             "profiles": {"mine": {"rules": list(rules) or [{"allow": "*.example.com"}], "log": "all"}},
             "secrets": self.secrets,
             "authority": self.authority.to_json(),
+            "leaves": [self.leaf],
             "extra_authorities": [self.origin.certificate],
             **changes,
         }

@@ -82,22 +82,30 @@ def test_what_is_no_certificate_of_a_host_is_refused(change: dict[str, Any]) -> 
         Leaf.parse({"name": "api.github.com", "pem": "PEM", "made": 1, **change})
 
 
-def test_certificates_are_made_for_names_that_are_known() -> None:
-    """A pattern stands for nobody knows which; a rule without limits opens nothing."""
+def test_certificates_are_made_for_what_is_opened() -> None:
+    """A rule without limits opens nothing; no client takes a certificate for all of a top-level domain."""
     rules = [
         {"allow": "limited.example", "methods": ["GET"]}, {"allow": "*.limited.example", "paths": ["/a"]},
-        {"allow": "free.example"}, {"deny": "denied.example"}, {"allow": "10.1.2.0/24"}, {"allow": "*"},
+        {"allow": "*.com", "paths": ["/a"]}, {"allow": "*", "paths": ["/a"]},
+        {"allow": "free.example"}, {"deny": "denied.example"}, {"allow": "10.1.2.0/24"},
     ]  # fmt: skip
     secret = Secret.parse({**GOOD, "hosts": ["api.github.com", "*.github.com", "limited.example"]})
     orders = Orders((Profile.parse("mine", {"rules": rules}),), (secret,))
-    assert orders.opened_names() == ["api.github.com", "limited.example"]
-    assert all(orders.opening(name, 443) is not None for name in orders.opened_names())
+    assert orders.opened_names() == ["api.github.com", "*.github.com", "limited.example", "*.limited.example"]
+
+
+def test_a_certificate_for_subdomains_is_for_one_label() -> None:
+    """As clients read it (RFC 6125); the name's own comes first if it does."""
+    leaves = tuple(Leaf(name, "PEM", 1) for name in ("api.github.com", "*.github.com"))
+    orders = Orders(leaves=leaves)
+    names = ("api.github.com", "uploads.github.com", "a.b.github.com", "github.com", "evilgithub.com", "com")
+    assert [orders.leaf(name) for name in names] == [leaves[0], leaves[1], None, None, None, None]
 
 
 def test_a_certificate_that_is_ready_is_shown_while_it_is_fresh() -> None:
-    """Another one is signed for the host when it is not, or when there is none."""
+    """Clients take one for subdomains.  Another one is signed for the host when it is old, or when there is none."""
     authority = make_authority("dev")
-    ready = make_leaf(authority, "api.github.com")
+    ready = make_leaf(authority, "*.github.com")
     for offered, shown in ((ready, True), (replace(ready, made=ready.made - FRESH), False), (None, False)):
         context = Leaves(authority).context("api.github.com", offered)
         own = x509.load_pem_x509_certificate(ready.pem.encode()).serial_number

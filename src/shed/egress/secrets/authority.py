@@ -39,6 +39,7 @@ class Leaf:
     """The key and the certificate of one host, by a shed's authority."""
 
     name: str
+    """The host's, or ``*.name`` for those one label below."""
     pem: str = field(repr=False)
     """Both of them."""
     made: int

@@ -32,7 +32,7 @@ class Leaves:
         kept = self._kept.pop(name, None)
         if kept is None or kept[1] < time.monotonic() or kept[0].session_stats()["number"] > _MOST_SESSIONS:
             leaf = ready if ready is not None and ready.is_fresh else self._sign(name)
-            kept = _context(leaf), time.monotonic() + FRESH
+            kept = _context(leaf, name), time.monotonic() + FRESH
         self._kept[name] = kept
         if len(self._kept) > MOST_LEAVES:
             self._kept.popitem(last=False)
@@ -44,7 +44,7 @@ class Leaves:
         return make_leaf(self.authority, name)
 
 
-def _context(leaf: Leaf) -> ssl.SSLContext:
+def _context(leaf: Leaf, name: str) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_TICKET
@@ -53,7 +53,7 @@ def _context(leaf: Leaf) -> ssl.SSLContext:
     _load(context, leaf.pem)
 
     def check(_: object, told: str | None, __: object) -> int | None:
-        if told is None or told.lower().removesuffix(".") == leaf.name:
+        if told is None or told.lower().removesuffix(".") == name:
             return None
         return ssl.ALERT_DESCRIPTION_UNRECOGNIZED_NAME
 
