@@ -14,7 +14,7 @@ from shed.terminal.output import note
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from typing import Any
 
     from shed.cli.options import Options
@@ -83,7 +83,7 @@ def delete(args: Any, options: Options) -> int:
         update_ssh(server, options, gone=[name])
         done(options, "delete", name, f"deleted {name}{where(server)}")
 
-    return _each(names, work, options)
+    return _each(names, work, options, servers)
 
 
 @command(
@@ -157,8 +157,13 @@ def _names(args: Any, options: Options) -> list[str]:
     return names
 
 
-def _each(names: list[str], work: Callable[[Api, str], None], options: Options) -> int:
-    """Do `work` for one name after the other.
+def _each(
+    names: list[str],
+    work: Callable[[Api, str], None],
+    options: Options,
+    servers: Mapping[str, Api] | None = None,
+) -> int:
+    """Do `work` for one name after the other, with the one of `servers` that has it, if they are known.
 
     A failure of one does not keep the others from their turn; the exit code is then that of the first failure.  With
     --json, each one's object is on a line.
@@ -167,7 +172,7 @@ def _each(names: list[str], work: Callable[[Api, str], None], options: Options) 
     code = 0
     for name in names:
         try:
-            work(client_of(name, options), name)
+            work(servers[name] if servers else client_of(name, options), name)
         except ShedError as error:
             if len(names) == 1:
                 raise
