@@ -103,6 +103,8 @@ def test_the_full_image_builds_and_runs_containers(machine: Machine) -> None:
     for tool in (
         "npm",
         "pip",
+        "pipx",
+        "nano",
         "cmake",
         "pkg-config",
         "gh",
@@ -127,3 +129,64 @@ def test_the_full_image_builds_and_runs_containers(machine: Machine) -> None:
             "/bin/sh -c 'ip -4 addr'"
         )
         assert address in sh(machine, "dev", run)
+
+
+WHEEL = """
+import zipfile
+with zipfile.ZipFile("/tmp/greet-1-py3-none-any.whl", "w") as wheel:
+    wheel.writestr("greet.py", "def main(): print('hello by pip')")
+    info = "greet-1.dist-info"
+    wheel.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\\nName: greet\\nVersion: 1\\n")
+    wheel.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n")
+    wheel.writestr(f"{info}/entry_points.txt", "[console_scripts]\\ngreet = greet:main\\n")
+    wheel.writestr(f"{info}/RECORD", "")
+"""
+NPM = """
+mkdir /tmp/wave; cd /tmp/wave
+echo '{"name": "wave", "version": "1.0.0", "bin": {"wave": "w.js"}}' >package.json
+printf '#!/usr/bin/env node\\nconsole.log("hello by npm")\\n' >w.js
+npm install --global --offline --no-audit --no-fund --no-update-notifier "$(npm pack --silent)"
+"""
+COMPOSE = """
+services:
+  web:
+    image: localhost/tiny
+    command: /bin/httpd -f -p 8080 -h /www
+    volumes: ["/tmp/www:/www"]
+  client:
+    image: localhost/tiny
+    depends_on: [web]
+    command: /bin/sh -c "until /bin/wget -q -O - http://web:8080/; do /bin/sleep 0.2; done"
+"""
+
+
+def test_an_ordinary_user_of_the_full_image_installs_and_composes(machine: Machine) -> None:
+    """What pip and npm install is found by commands, logins and root; `docker compose` has services find each other."""
+    machine.shed("create", "dev", "--image", "full")
+    machine.try_shed("exec", "dev", "--", "python", "-c", WHEEL)
+    sh(machine, "dev", "pip install --no-index /tmp/greet-1-py3-none-any.whl")
+    sh(machine, "dev", NPM)
+    for words in (
+        ["exec", "dev", "--", "greet"],
+        ["exec", "dev", "--", "bash", "-lc", "greet"],
+        ["exec", "dev", "-u", "root", "--", "greet"],
+        ["exec", "dev", "--", "sudo", "-n", "greet"],
+    ):
+        assert machine.shed(*words) == "hello by pip\n"
+        assert machine.shed(*words[:-1], words[-1].replace("greet", "wave")) == "hello by npm\n"
+    assert sh(machine, "dev", "echo $PATH").startswith("/home/shed/.local/bin:")
+    await_systemd(machine, "dev")
+    sh(machine, "dev", "mkdir -p /tmp/root/bin /tmp/www; echo composed >/tmp/www/index.html")
+    sh(
+        machine,
+        "dev",
+        "cd /tmp/root/bin; cp /run/shed-runtime/bin/busybox .; for t in sh sleep wget httpd; do ln -s busybox $t; done",
+    )
+    sh(
+        machine,
+        "dev",
+        f"tar -C /tmp/root -c . | docker import -q - localhost/tiny; echo '{COMPOSE}' >/tmp/compose.yaml",
+    )
+    sh(machine, "dev", "cd /tmp; docker compose up -d; docker wait tmp_client_1")
+    assert sh(machine, "dev", "cd /tmp; docker compose logs client").endswith("composed\n")
+    sh(machine, "dev", "cd /tmp; docker compose down -t 0")
