@@ -282,6 +282,23 @@ def test_an_agent_that_hangs_up(place: Place) -> None:
             thread.join()
 
 
+def test_an_agent_that_left_is_asked_again_and_again(tmp_path: Path) -> None:
+    """Each time the connection is ended, and none of them takes up room for good."""
+    make_key(tmp_path / "user")
+    with agent(tmp_path / "agent", tmp_path / "user") as address:
+        host = Host(tmp_path, limits={"MOST_ARRIVING": 2})
+        try:
+            host.create("dev")
+            status, _ = host.server.request("POST", "/api/sheds/dev/update", json.dumps({"ssh_agent": ["*"]}))
+            assert status == 200
+            ask = f"{sys.executable} {ASKER} 0b"
+            command = f"{ask}; mv {address} {address}-gone; {ask}; {ask}; {ask}; mv {address}-gone {address}; {ask}"
+            said = host.ssh.run("-A", "-o", f"IdentityAgent={address}", "dev@shed", command).stdout.decode().split()
+            assert [line[:2] for line in said] == ["0c", "cl", "cl", "cl", "0c"]
+        finally:
+            host.end()
+
+
 def test_a_shed_asks_in_turn(tmp_path: Path) -> None:
     """As often as it likes at first, and then slowly: the answer to one question more is not there yet."""
     make_key(tmp_path / "user")

@@ -114,8 +114,9 @@ class AgentLine:
 
     async def _ask(self, message: bytes) -> bytes:
         if self._agent is None:
-            self._agent = agent = _Agent(self._client.connection)
+            agent = _Agent(self._client.connection)
             await self._client.connection.create_agent_channel().open(lambda: agent)
+            self._agent = agent
         return await self._agent.ask(message)
 
 
