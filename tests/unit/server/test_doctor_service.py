@@ -10,7 +10,7 @@ import pytest
 
 from shed.checks import Result, Status
 from shed.server import local
-from shed.server.doctor import service
+from shed.server.doctor import network, service
 from shed.server.doctor.host import Host
 from shed.server.service import systemd
 from shed.version import VERSION
@@ -147,3 +147,20 @@ def test_service(host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     )
     systemctl.set("active")
     assert found(host, service.service) == Result("service", Status.PASS, f"{unit} is active")
+
+
+def test_mirrors_of_this_machine(host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What sheds get, what they do not, and nothing where it is switched off."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("PIP_EXTRA_INDEX_URL", "PIP_TRUSTED_HOST", "UV_DEFAULT_INDEX", "UV_INDEX", "NPM_CONFIG_REGISTRY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PIP_INDEX_URL", "https://pypi.corp/simple")
+    row = found(host, network.mirrors)
+    assert row.status is Status.PASS
+    assert "PIP_INDEX_URL" in row.detail
+    monkeypatch.setenv("PIP_INDEX_URL", "https://me:s3cr3t@pypi.corp/simple")
+    row = found(host, network.mirrors)
+    assert (row.status, "s3cr3t" in f"{row}") == (Status.WARN, False)
+    config = tmp_path / "server.yaml"
+    config.write_text("guest: {mirrors: false}\n")
+    assert list(network.mirrors(Host(host.paths, config))) == []

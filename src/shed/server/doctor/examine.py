@@ -31,6 +31,7 @@ CHECKS: tuple[tuple[str, Check], ...] = (
     ("templates", storage.templates),
     ("leftovers", storage.leftovers),
     ("egress log", network.egress_log),
+    ("mirrors", network.mirrors),
     ("service", service.service),
     ("server", service.answers),
     ("ssh clients", service.ssh_clients),

@@ -1,14 +1,17 @@
-"""What the relay of sheds' connections has to say."""
+"""What the relay of sheds' connections has to say, and which mirrors of packages sheds are given."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from pathlib import Path
 
 from shed.checks import Result, Status
 from shed.egress import decisions
 from shed.egress.netdfiles import DECISIONS
 from shed.egress.process import NetdProcess
 from shed.server.doctor.host import Host
+from shed.sheds.mirrors import of_host
 from shed.sizes import format_size
 
 
@@ -30,3 +33,15 @@ def egress_log(host: Host) -> Iterator[Result]:
         yield Result("egress log", Status.WARN, f"{detail}; {what}", f"see what it tries: shed egress log {most}")
         return
     yield Result("egress log", Status.PASS, detail)
+
+
+def mirrors(host: Host) -> Iterator[Result]:
+    """What sheds get of this machine's settings for mirrors of packages, and what they do not; nothing without any."""
+    if not host.settings.guest_mirrors:
+        return
+    found = of_host(os.environ, Path.home())
+    if found.left_out:
+        yield Result("mirrors", Status.WARN, "; ".join(found.left_out), "or set guest.mirrors: false in server.yaml")
+    elif names := [*found.variables, *(["the proxy of apt"] if found.apt else [])]:
+        detail = f"sheds get {', '.join(names)} of this machine; their egress rules must allow what these name"
+        yield Result("mirrors", Status.PASS, detail)
