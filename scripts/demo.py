@@ -7,6 +7,7 @@ again.
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -33,10 +34,8 @@ class Demo:
 
         A failure ends the demo with its exit code.
         """
-        print(
-            f"\n{_bold(title)}\n  $ {' '.join(str(word).removeprefix(f'{SHED.parent}/') for word in command)}",
-            flush=True,
-        )
+        shown = shlex.join(str(word).removeprefix(f"{SHED.parent}/").removeprefix(f"{HERE}/") for word in command)
+        print(f"\n{_bold(title)}\n  $ {shown}", flush=True)
         start = time.monotonic()
         done = subprocess.run([str(word) for word in command], stdout=subprocess.PIPE, text=True, check=False)
         self.took.append((title, time.monotonic() - start))

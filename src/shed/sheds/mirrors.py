@@ -119,12 +119,14 @@ def _apt(root: Path, left_out: list[str]) -> str:
 def _usable(url: str, what: str, left_out: list[str]) -> bool:
     """Tell whether a shed may have an address and can use it; note why not."""
     parts = _split(url)
+    if parts.scheme not in ("http", "https"):  # a folder of this machine: no mirror
+        return False
     host = parts.hostname or ""
     if "@" in parts.netloc or parts.query or "$" in url:
         named = host if _HOST.fullmatch(host) else "HOST"
         left_out.append(f"sheds do not get {what}, which has credentials in it: {_SECRET.format(host=named)}")
     elif not _URL.fullmatch(url):
-        left_out.append(f"sheds do not get {what}: it is no plain http or https address")
+        left_out.append(f"sheds do not get {what}: it is no plain address")
     elif _is_here(host):
         left_out.append(
             f"sheds do not get {what}, which is on this machine: publish it with --host-port PORT, and name "
@@ -146,7 +148,7 @@ def _split(url: str) -> SplitResult:
     try:
         return urlsplit(url)
     except ValueError:
-        return SplitResult("", "", "", "", "")
+        return SplitResult("http", "", "", "", "")
 
 
 def _read(path: Path) -> str:

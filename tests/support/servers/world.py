@@ -46,7 +46,7 @@ class World:
     def __init__(self, root: Path, *faults: str) -> None:
         self.paths = Paths(root / "data", root / "run")
         self.backend = FakeBackend(*faults)
-        self.settings = Settings(start_timeout=60, stop_timeout=60, ssh_port=0)
+        self.settings = Settings(start_timeout=60, stop_timeout=60, ssh_port=0, guest_mirrors=False)
         self.blobs = root / "blobs"
         self.resolved: list[str] = []
 

@@ -104,10 +104,8 @@ def test_the_token_of_a_registry_stays_on_the_host(tmp_path: Path) -> None:
         ("http://127.0.0.1:3141/simple", "--host-port PORT"),
         ("http://localhost:3141/simple", "--host-port PORT"),
         ("http://[::1]/", "--host-port PORT"),
-        ("file:///opt/wheels", "no plain http"),
-        ("/opt/wheels", "no plain http"),
-        ('https://a/";x', "no plain http"),
-        ("https://[", "no plain http"),
+        ('https://a/";x', "no plain address"),
+        ("https://[", "no plain address"),
     ],
 )
 def test_addresses_that_mean_nothing_in_a_shed(tmp_path: Path, url: str, why: str) -> None:
@@ -115,6 +113,11 @@ def test_addresses_that_mean_nothing_in_a_shed(tmp_path: Path, url: str, why: st
     found = host(tmp_path, {"PIP_INDEX_URL": url})
     assert found.variables == {}
     assert why in found.left_out[0]
+
+
+def test_folders_of_this_machine_are_no_mirrors(tmp_path: Path) -> None:
+    """Nobody expects them in a shed, so nothing is said of them."""
+    assert host(tmp_path, pip="[global]\nextra-index-url = file:///opt/a /opt/b\n") == Mirrors({}, "", ())
 
 
 def test_a_file_that_cannot_be_understood(tmp_path: Path) -> None:
