@@ -62,6 +62,7 @@ def test_all_images_are_read() -> None:
         ("# escape=`\nFROM `\n  full", {}, ["full"]),
         ("FROM full \\\n\\\n AS x\nFROM x", {}, ["full"]),
         ("FROM base AS base\nFROM base", {}, ["base"]),
+        ("from\tfull\tas\tx\nCOPY\t--from=x\t/ /", {}, ["full"]),
         ("RUN cat <<EOF\nFROM never ends", {}, []),
         ("FROM\nFROM a b c\nARG\nCOPY --from=\n\\", {}, []),
         ("", {}, []),

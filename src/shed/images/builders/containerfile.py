@@ -78,9 +78,12 @@ def _instructions(text: str) -> Iterator[tuple[str, str]]:
             continue
         while stripped.endswith(escape):
             following = next((part.strip() for part in lines if not part.lstrip().startswith("#")), "")
-            stripped = f"{stripped[: -len(escape)].rstrip()} {following}".rstrip()
-        instruction, _, rest = stripped.partition(" ")
-        yield instruction.upper(), rest.strip()
+            stripped = f"{stripped[: -len(escape)].rstrip()} {following}".strip()
+        if not stripped:
+            continue
+        instruction, *more = stripped.split(maxsplit=1)
+        rest = more[0] if more else ""
+        yield instruction.upper(), rest
         if instruction.upper() in ("RUN", "COPY", "ADD"):
             for _, end in _HERE.findall(rest):
                 _skip(lines, end)
