@@ -105,8 +105,7 @@ class _Direction:
             try:
                 count = os.splice(self._source.fileno(), self._pipe[1], _CHUNK, flags=_FLAGS)
                 self._held += count
-                self._ended = filled = not count
-                filled = filled or bool(count)
+                self._ended, filled = not count, True
             except BlockingIOError:
                 pass
         try:
