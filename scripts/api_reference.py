@@ -23,6 +23,7 @@ _NOUNS = (
     ("Sheds", ("/api/sheds", "/api/stats", "/api/sessions")),
     ("What sheds may reach", ("/api/egress",)),
     ("Secrets", ("/api/secrets",)),
+    ("Snapshots", ("/api/snapshots",)),
     ("Images", ("/api/images",)),
     ("Tokens and keys", ("/api/tokens", "/api/ssh-keys")),
 )

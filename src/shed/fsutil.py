@@ -224,8 +224,11 @@ def _mount(folder: Path) -> tuple[int, str]:
         os.close(fd)
 
 
-def clone_file(source: Path, target: BinaryIO) -> None:
-    """Copy `source` into `target`: as a reflink where the file system has them, else byte by byte, keeping holes."""
+def clone_file(source: Path, target: BinaryIO, copied: Callable[[int], None] = lambda _: None) -> None:
+    """Copy `source` into `target`: as a reflink where the file system has them, else byte by byte, keeping holes.
+
+    `copied` is told of each piece how many bytes it has; what it raises ends the copy.
+    """
     with source.open("rb") as origin:
         try:
             fcntl.ioctl(target.fileno(), _FICLONE, origin.fileno())
@@ -233,10 +236,10 @@ def clone_file(source: Path, target: BinaryIO) -> None:
         except OSError as error:
             if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.EXDEV, errno.ENOTTY, errno.ENOSYS):
                 raise
-        _copy_data_extents(origin.fileno(), target.fileno())
+        _copy_data_extents(origin.fileno(), target.fileno(), copied)
 
 
-def _copy_data_extents(source: int, target: int) -> None:
+def _copy_data_extents(source: int, target: int, copied: Callable[[int], None] = lambda _: None) -> None:
     size = os.fstat(source).st_size
     os.ftruncate(target, size)
     position = 0
@@ -252,6 +255,7 @@ def _copy_data_extents(source: int, target: int) -> None:
             data = os.pread(source, min(_COPY_CHUNK, position - start), start)
             if not data:  # the source was truncated while it was read
                 raise OSError(errno.EIO, "source shrank while it was copied")
+            copied(len(data))
             view = memoryview(data)
             while view:
                 written = os.pwrite(target, view, start)

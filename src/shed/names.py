@@ -47,6 +47,13 @@ def check_server_name(name: str) -> str:
     return _checked(name, right, "invalid server name", code="INVALID_SERVER_NAME", hint=hint)
 
 
+def check_snapshot_name(name: str) -> str:
+    """Return `name` when it can name a snapshot; raise `UsageError` (INVALID_SNAPSHOT_NAME) otherwise."""
+    right = len(name) <= MAX_NAME and _made_of(name, _WORD + "._-", first=_WORD)
+    hint = f"use letters, digits, '.', '_' and '-', start with a letter or digit, {MAX_NAME} at most"
+    return _checked(name, right, "invalid snapshot name", code="INVALID_SNAPSHOT_NAME", hint=hint)
+
+
 def check_session_name(name: str) -> str:
     """Return `name` when it can name a session in a shed; raise `UsageError` (INVALID_SESSION_NAME) otherwise."""
     right = len(name) <= MAX_NAME and _made_of(name, _WORD + "_-", first=_WORD)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
@@ -29,6 +30,9 @@ def use_pools(loop: asyncio.AbstractEventLoop) -> None:
 @cache
 def _long() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(LONG_AT_ONCE, "long")
+
+
+os.register_at_fork(after_in_child=_long.cache_clear)  # a forked process has the pool, and none of its threads
 
 
 async def in_thread(work: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:

@@ -98,6 +98,7 @@ REQUEST = (
         "shed.client.sync.requests",
         "shed.client.sync.access",
         "shed.client.sync.secrets",
+        "shed.client.sync.snapshots",
         "shed.client.transport",
         "shed.config",
         "shed.config.paths",

@@ -18,6 +18,16 @@ ShedName = Annotated[
     str,
     says("The name of the shed.", pattern=r"^[a-z]([a-z0-9-]*[a-z0-9])?$", minLength=1, maxLength=MAX_NAME),
 ]
+SnapshotName = Annotated[
+    str,
+    says(
+        "The name of the snapshot.",
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
+        minLength=1,
+        maxLength=MAX_NAME,
+        code="INVALID_SNAPSHOT_NAME",
+    ),
+]
 Status = Literal["running", "stopped", "starting", "error"]
 Mode = Literal["rw", "ro", "git-rw"]
 Restart = Literal["no", "always"]
@@ -120,6 +130,9 @@ class CreateShed(Body, kw_only=True, frozen=True, forbid_unknown_fields=True):
     image: Annotated[
         str | None,
         says("Name in the store, alias, digest or reference.  One not named by the server needs the right `admin`."),
+    ] = None
+    from_snapshot: Annotated[
+        SnapshotName | None, says("The snapshot that it begins with, on the image of that.  Not with `image`.")
     ] = None
     cpus: Annotated[int | None, says("Number of processors.", minimum=1, maximum=MAX_CPUS)] = None
     memory_mb: Annotated[int | None, says("Memory in MiB.", minimum=MIN_MEMORY_MB, maximum=MAX_MEMORY_MB)] = None

@@ -57,6 +57,7 @@ FORCE = flag("--force", "start it even when the host is short of memory")
     "create",
     argument("NAME", "name of the new shed: lower-case letters, digits and '-', at most 63"),
     option("-i, --image", "IMAGE", "name or digest of the image (default: the server's default image)"),
+    option("--from-snapshot", "SNAPSHOT", "snapshot to begin with, on the image of that; see `shed snapshot`"),
     *CHANGEABLE,
     option(
         "--local-dir",
@@ -129,6 +130,7 @@ def create(args: Any, options: Options) -> int:
         shed = server.create(
             args.name,
             image=args.image,
+            from_snapshot=args.from_snapshot,
             cpus=args.cpus,
             memory_mb=args.memory,
             upper_size_bytes=args.upper_size,

@@ -6,6 +6,7 @@ Nothing here changes a shed, or waits for one.
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -18,6 +19,7 @@ from shed.budget import Reserve
 from shed.config.paths import Paths
 from shed.errors import NotFoundError, ShedError, StorageError
 from shed.names import check_shed_name
+from shed.progress import Progress
 from shed.sheds import folders as places
 from shed.sheds import metadata
 from shed.sheds.console import ConsoleStream, last_lines
@@ -28,6 +30,7 @@ from shed.sheds.metadata import Record
 from shed.sheds.room import Room
 from shed.sheds.upper import has_errors, repair
 
+log = logging.getLogger(__name__)
 View = dict[str, Any]
 """Such a view: names and JSON values."""
 _SHOWN = [field.name for field in fields(Record) if field.name in api.Shed.__struct_fields__]
@@ -143,6 +146,20 @@ class Catalog:
         if not folders.instance.exists():
             raise missing(name)
         return folders
+
+    def done(self, what: str, record: Record, progress: Progress, way: str = "") -> View:
+        """End `progress`, the work `what` on a shed; log what it took, and return the view with that.
+
+        `way` is how its VM came up.
+        """
+        timings = {name: round(spent, 1) for name, spent in progress.finish().items()}
+        steps = " ".join(f"{name}={spent:.0f}" for name, spent in timings.items())
+        total = sum(timings.values())
+        boot = f" boot={way}" if way else ""
+        log.info(
+            "timing: %s name=%s backend=%s%s total=%.0fms %s", what, record.name, record.backend, boot, total, steps
+        )
+        return {**self.view(record), **({"boot": way} if way else {}), "timings": timings}
 
     def view(self, record: Record) -> View:
         """Return what there is to say of the shed `record`."""

@@ -6,9 +6,10 @@ resolve the image → reserve the name → clone the upper → write the metadat
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from shed.api.sheds import MAX_TTL, MAX_WAIT, CreateShed
@@ -27,6 +28,7 @@ from shed.sheds.boot import Booted, Equip, boot
 from shed.sheds.folders import Folders
 from shed.sheds.image_settings import ImageSettings
 from shed.sheds.portspec import Published
+from shed.sheds.snapshotstore import Origin, Snapshot
 from shed.sheds.warm import WarmStart
 from shed.sizes import format_size
 from shed.threads import in_thread, stoppable
@@ -54,10 +56,12 @@ class Plan:
     cold: bool
     force: bool
     trust_kernel: bool
+    upper: Path | None = None
+    """The writable layer that it begins with; None: an empty one."""
 
 
-def plan(request: CreateShed, settings: Settings) -> Plan:
-    """Check `request` and fill in the defaults.  Raises `UsageError`."""
+def plan(request: CreateShed, settings: Settings, origin: Origin | None = None) -> Plan:
+    """Check `request`, which may begin with a snapshot, and fill in the defaults.  Raises `UsageError`."""
     cpus = settings.default_cpus if request.cpus is None else request.cpus
     if not 1 <= cpus <= MAX_CPUS:
         raise UsageError(f"a shed cannot have {cpus} cpus", hint=f"choose from 1 to {MAX_CPUS}")
@@ -73,28 +77,48 @@ def plan(request: CreateShed, settings: Settings) -> Plan:
         )
     if request.ttl is not None and not 0 < request.ttl <= MAX_TTL:
         raise expiry.impossible(request.ttl)
+    kept = None if origin is None else origin.snapshot
     record = metadata.Record(
         name=check_shed_name(request.name),
         created_at="",
-        image=settings.default_image if request.image is None else request.image,
-        lower_digest="",
+        image=kept.source_image if kept else settings.default_image if request.image is None else request.image,
+        lower_digest=kept.lower_digest if kept else "",
         backend="",
         cpus=cpus,
         memory_mb=memory_mb,
-        upper_size_bytes=upper.check_upper_size(
-            settings.default_upper_size if request.upper_size_bytes is None else request.upper_size_bytes
-        ),
+        upper_size_bytes=_upper_size(request, settings, kept),
         local_dir=None if request.local_dir is None else workspace.check_local_dir(request.local_dir),
         local_dir_mode=workspace.check_mode(request.local_dir_mode, request.local_dir),
         labels=request.labels or None,
         restart=request.restart or "no",
         variables=_variables(request),
-        egress=list(settings.egress_default if request.egress is None else dict.fromkeys(request.egress)),
+        egress=list(_egress(settings, kept) if request.egress is None else dict.fromkeys(request.egress)),
         secrets=list(dict.fromkeys(request.secrets or ())) or None,
         ssh_agent=agentrule.checked(request.ssh_agent or ()) or None,
         network=nic.checked(request, settings),
     ).with_ports(map(Published.parse, request.ports or ()), map(HostPort.parse, request.host_ports or ()))
-    return Plan(record, request.ttl, wait, request.cold, request.force, request.trust_kernel)
+    return Plan(
+        record, request.ttl, wait, request.cold, request.force, request.trust_kernel, origin.upper if origin else None
+    )
+
+
+def _upper_size(request: CreateShed, settings: Settings, kept: Snapshot | None) -> int:
+    """Return how large the writable layer is to be.  Raises `UsageError`."""
+    least = kept.size_bytes if kept else 0
+    if request.upper_size_bytes is None:
+        return upper.check_upper_size(least or settings.default_upper_size)
+    if request.upper_size_bytes < least:
+        raise UsageError(
+            f"a writable layer of {format_size(request.upper_size_bytes)} cannot hold the snapshot, which has "
+            f"{format_size(least)}",
+            hint="choose that, or more",
+        )
+    return upper.check_upper_size(request.upper_size_bytes)
+
+
+def _egress(settings: Settings, kept: Snapshot | None) -> Sequence[str]:
+    """Return the profiles of a shed for which none is asked: what is in a snapshot reaches no more than it did."""
+    return settings.egress_default if kept is None or kept.egress is None else kept.egress
 
 
 def _variables(request: CreateShed) -> dict[str, str] | None:
@@ -134,8 +158,8 @@ async def create(
         )
     progress.phase("image", f"image {wanted.record.image}")
     here = (
-        wanted.record.image
-        if ensure is None
+        wanted.record.lower_digest or wanted.record.image
+        if ensure is None or wanted.record.lower_digest
         else await stoppable(lambda stop: ensure(wanted.record.image, progress, stop), progress.abandoned, long=True)
     )
     if wanted.trust_kernel:
@@ -150,7 +174,16 @@ async def create(
         await in_thread(_reserve, folders, wanted, image.digest, resolve)
 
         progress.phase("upper", "cloning the writable layer")
-        await in_thread(_make_upper, folders, image, wanted.record.upper_size_bytes)
+        size = wanted.record.upper_size_bytes
+        if wanted.upper is None:
+            await in_thread(_make_upper, folders, image, size)
+        else:
+            source = wanted.upper
+            await stoppable(
+                lambda stop: upper.make_upper(source, folders.upper, size, progress, stop),
+                progress.abandoned,
+                long=True,
+            )
 
         progress.phase("metadata")
         record = await in_thread(_save_record, folders, image, wanted, backend.name)

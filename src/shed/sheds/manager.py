@@ -42,6 +42,7 @@ from shed.sheds.link import Link
 from shed.sheds.ports import Ports
 from shed.sheds.revivals import Revivals
 from shed.sheds.room import Room
+from shed.sheds.snapshots import Snapshots
 from shed.sheds.terms import Terms
 from shed.sheds.update import update
 from shed.sheds.warm import WarmStart
@@ -94,6 +95,8 @@ class Manager:
         """Changes of what holds for them."""
         self._revivals = Revivals(self.catalog, self._names, self._holding, backend, self.events, self._boot)
         self._expiry = Expiry(self.catalog, self.events, self._expire)
+        self.snapshots = Snapshots(self._holding, backend, paths)
+        """What they had written at a moment."""
         self._background = Background()
 
     @property
@@ -107,6 +110,7 @@ class Manager:
         What an earlier server left unfinished is undone, and the VMs that run are adopted.
         """
         places.prepare(self._paths)
+        self.snapshots.store.sweep()
         await self._warm.open()
         self._background.begin(self._warm.prepare(self._resolve), "prepare warm starts")
         self._background.begin(keep_clocks(self._guests), "clocks")
@@ -135,7 +139,8 @@ class Manager:
 
         On failure nothing is left.
         """
-        wanted = plan(request, self._settings)
+        origin = await in_thread(self.snapshots.origin, request.from_snapshot, request.image)
+        wanted = plan(request, self._settings, origin)
         record = wanted.record
         await in_thread(self.egress.check, record.egress_profiles)
         await in_thread(self.ports.check, record.name, record.published, record.open_host_ports)
@@ -164,7 +169,7 @@ class Manager:
             await self.egress.begin(record, folders.instance, progress)
         self.events.tell("shed.created", record.name)
         self._expiry.look()
-        return self._done("create", record, progress, booted.way)
+        return self.catalog.done("create", record, progress, booted.way)
 
     async def start(self, name: str, progress: Progress, *, cold: bool = False, force: bool = False) -> View:
         """Start a stopped shed and return it, ready, with timings.
@@ -182,7 +187,7 @@ class Manager:
                     hint=f"`shed exec {name} -- COMMAND`",
                 )
             record, way = await self._boot(record, folders, link, progress, cold=cold, force=force)
-        return self._done("start", record, progress, way)
+        return self.catalog.done("start", record, progress, way)
 
     async def stop(self, name: str, progress: Progress) -> View:
         """Power a running shed off, or end its start, and return it.
@@ -207,7 +212,7 @@ class Manager:
                 await self.egress.close(name)
                 await self.ports.close(name)
         self.events.tell("shed.stopped", name)
-        return self._done("stop", record, progress)
+        return self.catalog.done("stop", record, progress)
 
     async def undo_create(self, name: str, progress: Progress) -> None:
         """End the create of a shed, and wait until nothing is left of it.
@@ -252,7 +257,7 @@ class Manager:
         async with self._holding(name, "update") as (folders, link):
             record = await update(wanted, folders, self._backend, link, progress)
         self._expiry.look()
-        return self._done("update", record, progress)
+        return self.catalog.done("update", record, progress)
 
     async def rename(self, name: str, to: str) -> View:
         """Give a stopped shed another name and return it.
@@ -388,13 +393,3 @@ class Manager:
             )
             self._names[name] = Entry(name, link)
         return self._names[name]
-
-    def _done(self, what: str, record: metadata.Record, progress: Progress, way: str = "") -> View:
-        timings = {name: round(spent, 1) for name, spent in progress.finish().items()}
-        steps = " ".join(f"{name}={spent:.0f}" for name, spent in timings.items())
-        total = sum(timings.values())
-        boot = f" boot={way}" if way else ""
-        log.info(
-            "timing: %s name=%s backend=%s%s total=%.0fms %s", what, record.name, record.backend, boot, total, steps
-        )
-        return {**self.catalog.view(record), **({"boot": way} if way else {}), "timings": timings}

@@ -114,7 +114,7 @@ def _is_fresh(marker: metadata.Marker, folder: Path) -> bool:
 def _of_snapshot(folder: Path) -> Pin | None:
     path = folder / SNAPSHOT
     what = f"snapshot record {path}"
-    hint = f"repair the file, or remove the snapshot: {folder}"
+    hint = f"repair the file, or remove the snapshot: shed snapshot rm {folder.name}"
     try:
         digest = Fields(decode_object(path.read_bytes(), what), what).text("lower_digest")
     except OSError as error:

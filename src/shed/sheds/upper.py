@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from shed.errors import DataError, NotFoundError, StorageError, UsageError
 from shed.fsutil import atomic_file, clone_file, locked, storage_errors
 from shed.names import MAX_UPPER, MIN_UPPER
+from shed.progress import Progress, Stop
 from shed.sizes import format_size
 
 if TYPE_CHECKING:
@@ -80,14 +81,33 @@ def runtime_of(path: Path) -> str | None:
     return match and match[1]
 
 
-def make_upper(source: Path, target: Path, size: int) -> None:
-    """Make `target`, in a new folder, a sparse clone of the template `source` of `size` bytes.
+def make_upper(
+    source: Path, target: Path, size: int, progress: Progress | None = None, stop: Stop | None = None
+) -> None:
+    """Make `target`, in a new folder, a sparse clone of the writable layer `source` of `size` bytes.
 
-    Raises `StorageError`.
+    Raises `StorageError`, and what `stop` does.
     """
     with storage_errors(target):
         target.parent.mkdir(mode=0o700)
-        needed = source.stat().st_blocks * 512 + _RESERVE
+    clone(source, target, size, progress or Progress(), stop or Stop())
+
+
+def clone(source: Path, target: Path, size: int, progress: Progress, stop: Stop) -> None:
+    """Make `target` a sparse clone of `source` of `size` bytes, which are not fewer than it has.
+
+    Raises `StorageError`, and what `stop` does.
+    """
+    with storage_errors(target):
+        data, done = source.stat().st_blocks * 512, 0
+
+        def copied(count: int) -> None:
+            nonlocal done
+            stop.check()
+            done += count
+            progress.bytes("writable layer", done, max(data, done))
+
+        needed = data + _RESERVE
         free = shutil.disk_usage(target.parent).free
         if free < needed:
             raise StorageError(
@@ -98,7 +118,7 @@ def make_upper(source: Path, target: Path, size: int) -> None:
             )
         with target.open("xb") as file:
             os.fchmod(file.fileno(), 0o600)
-            clone_file(source, file)
+            clone_file(source, file, copied)
             file.truncate(size)
             os.fsync(file.fileno())
 

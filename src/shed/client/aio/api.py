@@ -12,6 +12,7 @@ from shed.client.aio.access import AsyncAccessApi
 from shed.client.aio.network import AsyncNetworkApi
 from shed.client.aio.requests import AsyncExchange, request, work
 from shed.client.aio.secrets import AsyncSecretsApi
+from shed.client.aio.snapshots import AsyncSnapshotsApi
 from shed.client.config import resolve
 from shed.client.messages import image_query, object_of, objects_of, shed_target
 from shed.client.transport import ANSWER_TIMEOUT
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from shed.client.aio.requests import Sink
 
 
-class AsyncApi(AsyncAccessApi, AsyncNetworkApi, AsyncSecretsApi):
+class AsyncApi(AsyncAccessApi, AsyncNetworkApi, AsyncSecretsApi, AsyncSnapshotsApi):
     """Talks to one server: the one named, or whichever `shed.client.config.resolve` finds.
 
     The local one is started when needed.  Every method raises the `ShedError` that the server answers with, and
@@ -103,6 +104,7 @@ class AsyncApi(AsyncAccessApi, AsyncNetworkApi, AsyncSecretsApi):
         name: str,
         *,
         image: str | None = None,
+        from_snapshot: str | None = None,
         cpus: int | None = None,
         memory_mb: int | None = None,
         upper_size_bytes: int | None = None,
@@ -126,6 +128,7 @@ class AsyncApi(AsyncAccessApi, AsyncNetworkApi, AsyncSecretsApi):
     ) -> dict[str, Any]:
         """Create and start a shed; what is None is the server's to choose.
 
+        With `from_snapshot` it begins with what is in a snapshot, on the image of that.
         `local_dir` is an absolute path on the server's machine, `local_dir_mode` one of ``rw``, ``ro`` and ``git-rw``,
         `labels` are short texts by name, kept with the shed and shown with it, `env` variables of all its commands,
         `egress` are the names of the profiles that rule what it reaches,
@@ -141,6 +144,7 @@ class AsyncApi(AsyncAccessApi, AsyncNetworkApi, AsyncSecretsApi):
         body = messages.given(
             name=check_shed_name(name),
             image=image,
+            from_snapshot=from_snapshot,
             cpus=cpus,
             memory_mb=memory_mb,
             upper_size_bytes=upper_size_bytes,

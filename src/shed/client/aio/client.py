@@ -10,6 +10,7 @@ from shed.api import access, server, sheds
 from shed.api.eventlog import Event
 from shed.api.images import Image, ImageDetails, PrunedImages, Pulled, Pushed, RemovedImage, Step, Verification
 from shed.api.secrets import Secret
+from shed.api.snapshots import Snapshot
 from shed.client.address import Address
 from shed.client.aio import driver
 from shed.client.aio.api import AsyncApi
@@ -50,6 +51,7 @@ class AsyncClient:
         name: str | None = None,
         *,
         image: str | None = None,
+        from_snapshot: str | None = None,
         cpus: int | None = None,
         memory_mb: int | None = None,
         upper_size_bytes: int | None = None,
@@ -73,7 +75,8 @@ class AsyncClient:
     ) -> AsyncShed:
         """Create a shed and return it, running.  As the subject of a ``with`` block it is deleted when the block ends.
 
-        Without `name` it gets one of its own.  `local_dir` is a folder of the server's machine, mounted at
+        Without `name` it gets one of its own.  With `from_snapshot` it begins with what is in a snapshot, on the image
+        of that.  `local_dir` is a folder of the server's machine, mounted at
         ``/workspace``, which may be written (`local_dir_mode` ``rw``), also git's settings and hooks (``git-rw``), or
         only read (``ro``).  `labels` are short texts by name, `env` are environment variables of all its commands.
         `egress` names the profiles that rule what it reaches, `secrets` those that it may use, `ssh_agent`
@@ -89,6 +92,7 @@ class AsyncClient:
             made = await self.api.create(
                 chosen,
                 image=image,
+                from_snapshot=from_snapshot,
                 cpus=cpus,
                 memory_mb=memory_mb,
                 upper_size_bytes=upper_size_bytes,
@@ -136,6 +140,18 @@ class AsyncClient:
     async def image_history(self, image: str) -> list[Step]:
         """Return the steps that made an image, the last one first."""
         return typed(await self.api.image_history(image), list[Step])
+
+    async def snapshots(self, *, on_event: Sink | None = None) -> list[Snapshot]:
+        """Return the server's snapshots."""
+        return typed(await self.api.snapshots(on_event=on_event), list[Snapshot])
+
+    async def snapshot(self, name: str) -> Snapshot:
+        """Return a snapshot.  Raises `NotFoundError` (SNAPSHOT_NOT_FOUND)."""
+        return typed(await self.api.snapshot(name), Snapshot)
+
+    async def remove_snapshot(self, name: str) -> None:
+        """Remove a snapshot; sheds that were made from it keep what they have."""
+        await self.api.remove_snapshot(name)
 
     async def pull(
         self,

@@ -15,6 +15,7 @@ from shed.client.sync.access import AccessApi
 from shed.client.sync.network import NetworkApi
 from shed.client.sync.requests import Exchange, request, work
 from shed.client.sync.secrets import SecretsApi
+from shed.client.sync.snapshots import SnapshotsApi
 from shed.client.transport import ANSWER_TIMEOUT
 from shed.errors import NotFoundError, UnavailableError
 from shed.names import check_session_name, check_shed_name
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from shed.client.sync.requests import Sink
 
 
-class Api(AccessApi, NetworkApi, SecretsApi):
+class Api(AccessApi, NetworkApi, SecretsApi, SnapshotsApi):
     """Talks to one server: the one named, or whichever `shed.client.config.resolve` finds.
 
     The local one is started when needed.  Every method raises the `ShedError` that the server answers with, and
@@ -104,6 +105,7 @@ class Api(AccessApi, NetworkApi, SecretsApi):
         name: str,
         *,
         image: str | None = None,
+        from_snapshot: str | None = None,
         cpus: int | None = None,
         memory_mb: int | None = None,
         upper_size_bytes: int | None = None,
@@ -127,6 +129,7 @@ class Api(AccessApi, NetworkApi, SecretsApi):
     ) -> dict[str, Any]:
         """Create and start a shed; what is None is the server's to choose.
 
+        With `from_snapshot` it begins with what is in a snapshot, on the image of that.
         `local_dir` is an absolute path on the server's machine, `local_dir_mode` one of ``rw``, ``ro`` and ``git-rw``,
         `labels` are short texts by name, kept with the shed and shown with it, `env` variables of all its commands,
         `egress` are the names of the profiles that rule what it reaches,
@@ -142,6 +145,7 @@ class Api(AccessApi, NetworkApi, SecretsApi):
         body = messages.given(
             name=check_shed_name(name),
             image=image,
+            from_snapshot=from_snapshot,
             cpus=cpus,
             memory_mb=memory_mb,
             upper_size_bytes=upper_size_bytes,

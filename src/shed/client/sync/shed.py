@@ -7,7 +7,7 @@ import contextlib
 import os
 from collections.abc import Iterator, Mapping
 
-from shed.api import sheds
+from shed.api import sheds, snapshots
 from shed.api.ports import ShedPorts
 from shed.api.secrets import ShedSecrets
 from shed.client.commands import Command, Input, Result, assignments, content_of, words_of
@@ -105,6 +105,16 @@ class Shed:
     def rename(self, to: str) -> None:
         """Give it another name; it must be stopped."""
         self.info = typed(self._api.rename(self.name, to), sheds.Shed)
+
+    def snapshot(
+        self, name: str | None = None, *, comment: str = "", on_event: Sink | None = None
+    ) -> snapshots.Snapshot:
+        """Keep what it has written, while it is stopped: `Client.create` makes others of that.
+
+        Without `name` the snapshot gets that of the shed and a number.
+        """
+        made = self._api.create_snapshot(self.name, name, comment=comment, on_event=on_event)
+        return typed(made, snapshots.Snapshot)
 
     def delete(self, *, missing_ok: bool = False) -> None:
         """Delete it and its files, also while it runs."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from shed.server.app import Route
-from shed.server.routes import access, egress, events, images, ports, secrets, server, sheds
+from shed.server.routes import access, egress, events, images, ports, secrets, server, sheds, snapshots
 
 ROUTES: tuple[Route, ...] = (
     *server.ROUTES,
@@ -14,4 +14,5 @@ ROUTES: tuple[Route, ...] = (
     *egress.ROUTES,
     *ports.ROUTES,
     *secrets.ROUTES,
+    *snapshots.ROUTES,
 )

@@ -1,0 +1,102 @@
+"""`shed snapshot create | list | info | rm`: what sheds had written at one moment."""
+
+from __future__ import annotations
+
+from shed.cli.arguments import SHED, argument, option
+from shed.cli.command import Entry, Group, command
+from shed.cli.connection import client, client_of
+from shed.cli.output import done, shown, watched
+from shed.terminal.output import age, emit, note, say, table
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from shed.cli.options import Options
+
+_SNAPSHOT = argument("SNAPSHOT", "name of the snapshot")
+
+snapshot = Group(
+    "snapshot",
+    "What sheds had written at one moment, for others to begin with.",
+    {
+        "create": Entry("shed.cli.snapshot:create", "keep what a stopped shed has written"),
+        "list": Entry("shed.cli.snapshot:list_snapshots", "list snapshots"),
+        "ls": Entry("shed.cli.snapshot:list_snapshots", "", "list"),
+        "info": Entry("shed.cli.snapshot:info", "show all about a snapshot"),
+        "rm": Entry("shed.cli.snapshot:remove", "remove snapshots"),
+    },
+)
+
+
+@command(
+    "snapshot create",
+    SHED,
+    argument("SNAPSHOT", "its name: letters, digits, '.', '_' and '-' (default: the shed's and a number)", count="?"),
+    option("--comment", "TEXT", "what to note of it"),
+    examples=["shed snapshot create dev before-upgrade", "shed create try --from-snapshot before-upgrade"],
+)
+def create(args: Any, options: Options) -> int:
+    """Keep what a stopped shed has written.  The shed itself stays as it is.
+
+    A shed that is made from it, by `shed create NAME --from-snapshot SNAPSHOT`, has the same files and image, and a
+    name, host keys and machine id of its own.
+    """
+    with watched(options, left="the server goes on; see: shed snapshot ls") as sink:
+        made = client_of(args.name, options).create_snapshot(
+            args.name, args.snapshot, comment=args.comment or "", on_event=sink
+        )
+    name = str(made.get("name"))
+    done(options, "snapshot", name, f"made {name} of {args.name}", **{key: made[key] for key in made if key != "name"})
+    return 0
+
+
+@command("snapshot list")
+def list_snapshots(args: Any, options: Options) -> int:
+    """List the snapshots of the server."""
+    from shed.sizes import format_size
+
+    with shown(options) as sink:
+        found = client(options).snapshots(on_event=sink)
+    if options.json:
+        emit(found)
+        return 0
+    if not found:
+        note("no snapshots yet; make one of a stopped shed: shed snapshot create SHED")
+        return 0
+    rows = [
+        [
+            str(one.get("name")),
+            str(one.get("source_shed")),
+            str(one.get("source_image")),
+            format_size(int(one.get("disk_bytes") or 0)),
+            age(str(one.get("created_at"))),
+            str(one.get("comment") or "-"),
+        ]
+        for one in found
+    ]
+    say(table(["SNAPSHOT", "SHED", "IMAGE", "SIZE", "CREATED", "COMMENT"], rows), end="")
+    return 0
+
+
+@command("snapshot info", _SNAPSHOT)
+def info(args: Any, options: Options) -> int:
+    """Show all that the server knows about a snapshot."""
+    found = client(options).snapshot(args.snapshot)
+    if options.json:
+        emit(found)
+        return 0
+    for key, value in found.items():
+        shown_value = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+        say(f"{key:<13} {shown_value or '-'}")
+    return 0
+
+
+@command("snapshot rm", argument("SNAPSHOT", "name of the snapshot", count="+"))
+def remove(args: Any, options: Options) -> int:
+    """Remove snapshots.  Sheds that were made from them keep what they have."""
+    server = client(options)
+    for name in args.snapshot:
+        server.remove_snapshot(name)
+        done(options, "snapshot", name, f"removed {name}")
+    return 0

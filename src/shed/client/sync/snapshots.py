@@ -1,0 +1,55 @@
+# Generated from shed/client/aio/snapshots.py: change that one, and run `make sdk`.
+"""The requests about snapshots."""
+
+from __future__ import annotations
+
+from shed.client import messages
+from shed.client.address import Address
+from shed.client.messages import object_of, objects_of
+from shed.client.sync.requests import request, work
+from shed.names import check_shed_name, check_snapshot_name
+from shed.progress import WarningEvent
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from shed.client.sync.requests import Sink
+
+
+class SnapshotsApi:
+    """The part of `Api` that is about snapshots: what sheds had written at one moment."""
+
+    address: Address
+
+    def snapshots(self, *, on_event: Sink | None = None) -> list[dict[str, Any]]:
+        """Return all snapshots; `on_event` gets a warning for each one whose record cannot be read."""
+        answer = object_of(request(self.address, "GET", "/api/snapshots"))
+        for warning in answer.get("warnings") or []:
+            if on_event is not None:
+                on_event(WarningEvent(str(warning)))
+        return objects_of(answer, "snapshots")
+
+    def snapshot(self, name: str) -> dict[str, Any]:
+        """Return one snapshot."""
+        return object_of(request(self.address, "GET", _target(name)))
+
+    def create_snapshot(
+        self, shed: str, name: str | None = None, *, comment: str = "", on_event: Sink | None = None
+    ) -> dict[str, Any]:
+        """Keep what a stopped shed has written, and return what is known of it.
+
+        Without `name` the snapshot gets that of the shed and a number.
+        """
+        body = messages.given(
+            shed=check_shed_name(shed), name=None if name is None else check_snapshot_name(name), comment=comment
+        )
+        return object_of(work(self.address, "POST", "/api/snapshots", body=body, on_event=on_event))
+
+    def remove_snapshot(self, name: str) -> None:
+        """Remove a snapshot; sheds that were made from it keep what they have."""
+        request(self.address, "DELETE", _target(name))
+
+
+def _target(name: str) -> str:
+    return f"/api/snapshots/{messages.quoted(check_snapshot_name(name))}"

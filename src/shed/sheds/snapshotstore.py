@@ -1,0 +1,239 @@
+"""Snapshots on disk: what a shed had written at one moment, never changed afterwards.
+
+```
+snapshots/NAME/snapshot.json   the record: version 2 of the schema that the implementation in Go has
+snapshots/NAME/upper.ext4      the writable layer, a clone; mode 0400
+snapshots/.NAME.*.new/         one that is being made, locked by who makes it; renamed to NAME when it is complete
+snapshots/.NAME.*.gone/        one that is being removed
+```
+
+A snapshot needs the image that its shed was made from: `shed.sheds.pins` keeps that.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from shed.config.paths import Paths
+from shed.errors import ConflictError, DataError, NotFoundError, ShedError
+from shed.fsutil import atomic_write, fsync_dir, private_folder, storage_errors
+from shed.names import check_snapshot_name
+from shed.oci.fields import Fields, decode_object
+from shed.progress import Progress, Stop
+from shed.sheds.pins import SNAPSHOT
+from shed.sheds.space import Space, measure
+from shed.sheds.upper import clone
+
+log = logging.getLogger(__name__)
+VERSION = 2
+_UPPER = "upper.ext4"
+_MOST_RECORD = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """One snapshot.  `lower_digest` pins the image's manifest."""
+
+    name: str
+    backend: str
+    source_shed: str
+    source_image: str
+    """The reference that the user of the shed asked for; for display."""
+    created_at: str
+    """UTC, RFC 3339."""
+    lower_digest: str
+    size_bytes: int
+    """Size of the writable layer, holes included."""
+    comment: str = ""
+    egress: tuple[str, ...] | None = None
+    """Profiles that ruled what the shed reached, and what a shed made from this does unless it is told otherwise.
+
+    None: in a record of another implementation, which has no such thing.
+    """
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """What a new shed begins with."""
+
+    snapshot: Snapshot
+    upper: Path
+
+
+class SnapshotStore:
+    """The snapshots below `paths`."""
+
+    def __init__(self, paths: Paths) -> None:
+        self._folder = paths.snapshots
+
+    def save(self, snapshot: Snapshot, upper: Path, progress: Progress, stop: Stop) -> None:
+        """Keep `snapshot`, with a clone of the writable layer `upper`, which nobody writes to meanwhile.
+
+        Raises `ConflictError` (SNAPSHOT_ALREADY_EXISTS), `StorageError`, and what `stop` does; then nothing is left.
+        """
+        target = self._folder / snapshot.name
+        if target.exists():
+            raise _exists(snapshot.name)
+        private_folder(self._folder)
+        with storage_errors(target), _fresh(self._folder, f".{snapshot.name}.") as made:
+            clone(upper, made / _UPPER, snapshot.size_bytes, progress, stop)
+            (made / _UPPER).chmod(0o400)
+            members = {key: value for key, value in asdict(snapshot).items() if value is not None}
+            atomic_write(made / SNAPSHOT, json.dumps({"version": VERSION, **members}, indent=2) + "\n")
+            fsync_dir(made)
+            try:
+                made.rename(target)
+            except OSError:
+                if target.exists():
+                    raise _exists(snapshot.name) from None
+                raise
+            fsync_dir(self._folder)
+
+    def load(self, name: str) -> Snapshot:
+        """Return the snapshot `name`.  Raises `NotFoundError`, `DataError` (SNAPSHOT_DAMAGED)."""
+        folder = self._folder / check_snapshot_name(name)
+        if not folder.exists():
+            raise missing(name)
+        path = folder / SNAPSHOT
+        try:
+            with path.open("rb") as file:
+                return _parsed(name, file.read(_MOST_RECORD))
+        except OSError as error:
+            raise _damaged(name, f"{path}: {error.strerror}") from None
+        except DataError as error:
+            raise _damaged(name, error.message) from None
+
+    def all(self) -> tuple[list[Snapshot], list[str]]:
+        """Return all snapshots by name, and a sentence for each that cannot be read."""
+        found, warnings = [], []
+        for name in self.names():
+            try:
+                found.append(self.load(name))
+            except NotFoundError:
+                continue
+            except ShedError as error:
+                warnings.append(error.message)
+        return found, warnings
+
+    def names(self) -> list[str]:
+        """Return the names of all snapshots, sorted."""
+        if not self._folder.is_dir():
+            return []
+        return sorted(path.name for path in self._folder.iterdir() if not path.name.startswith(".") and path.is_dir())
+
+    def upper(self, name: str) -> Path:
+        """Return the writable layer of a snapshot."""
+        return self._folder / name / _UPPER
+
+    def space(self, name: str) -> Space:
+        """Return what a snapshot takes up."""
+        return measure(self._folder / name)
+
+    def remove(self, name: str) -> None:
+        """Remove a snapshot, also a damaged one.  Raises `NotFoundError`, `StorageError`."""
+        folder = self._folder / check_snapshot_name(name)
+        if not folder.exists():
+            raise missing(name)
+        with storage_errors(folder):
+            gone = Path(tempfile.mkdtemp(suffix=".gone", prefix=f".{name}.", dir=self._folder))
+            try:
+                folder.rename(gone)
+            except FileNotFoundError:
+                raise missing(name) from None
+            finally:
+                fsync_dir(self._folder)
+                shutil.rmtree(gone)
+
+    def sweep(self) -> None:
+        """Remove what was left by servers that ended while they made or removed a snapshot."""
+        if not self._folder.is_dir():
+            return
+        for path in list(self._folder.iterdir()):
+            if path.name.startswith(".") and path.suffix in {".new", ".gone"} and path.is_dir():
+                with contextlib.suppress(OSError), _locked(path) as free:
+                    if free:
+                        log.warning("removing what is left of a snapshot: %s", path)
+                        shutil.rmtree(path)
+
+
+def missing(name: str) -> NotFoundError:
+    """Return the error for a name that no snapshot has."""
+    return NotFoundError(
+        f"there is no snapshot {name!r}", code="SNAPSHOT_NOT_FOUND", hint="`shed snapshot ls` shows what there is"
+    )
+
+
+def _exists(name: str) -> ConflictError:
+    return ConflictError(
+        f"there is a snapshot {name!r} already",
+        code="SNAPSHOT_ALREADY_EXISTS",
+        hint=f"choose another name, or remove it: shed snapshot rm {name}",
+    )
+
+
+def _damaged(name: str, why: str) -> DataError:
+    return DataError(
+        f"the snapshot {name!r} cannot be used: {why}",
+        code="SNAPSHOT_DAMAGED",
+        hint=f"repair the file, or remove the snapshot: shed snapshot rm {name}",
+    )
+
+
+def _parsed(name: str, data: bytes) -> Snapshot:
+    what = f"the record of snapshot {name!r}"
+    values = decode_object(data, what)
+    record = Fields(values, what)
+    if record.integer("version") != VERSION:
+        raise DataError(f"{what} has version {values.get('version')!r}, not {VERSION}")
+    if record.text("name") != name:
+        raise DataError(f"{what} names {values['name']!r}")
+    egress = values.get("egress")
+    if egress is not None and not (isinstance(egress, list) and all(isinstance(each, str) for each in egress)):
+        raise record.wrong("egress", "a list of names")
+    return Snapshot(
+        name,
+        record.text("backend"),
+        record.text("source_shed"),
+        record.text("source_image"),
+        record.text("created_at"),
+        record.text("lower_digest"),
+        record.integer("size_bytes"),
+        record.text("comment", ""),
+        None if egress is None else tuple(egress),
+    )
+
+
+@contextlib.contextmanager
+def _fresh(parent: Path, prefix: str) -> Iterator[Path]:
+    """Have a new folder of mode 0700, locked in the block, which is removed unless it has another name at the end."""
+    folder = Path(tempfile.mkdtemp(suffix=".new", prefix=prefix, dir=parent))
+    try:
+        with _locked(folder):
+            yield folder
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[bool]:
+    """Hold the lock of a folder, if it is free: say whether it was."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+    finally:
+        os.close(descriptor)

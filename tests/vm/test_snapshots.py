@@ -1,0 +1,58 @@
+"""Sheds that begin with what another had written."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from shed.oci.store import LayoutStore
+from support.images.kit import copy_store
+from support.vms.machine import Machine
+
+pytestmark = [pytest.mark.vm, pytest.mark.slow, pytest.mark.timeout(600)]
+
+
+@pytest.fixture
+def machine(way: str, small_store: LayoutStore, tmp_path: Path) -> Iterator[Machine]:
+    """A machine with the image busybox."""
+    copy_store(small_store, tmp_path / "data/images")
+    machine = Machine(tmp_path, way=way)
+    yield machine
+    machine.end()
+
+
+def test_sheds_begin_with_a_snapshot(machine: Machine) -> None:
+    """They have its files, run beside each other, and are somebody else each."""
+    machine.shed("create", "dev", "--image", "busybox", "--upper-size", "1G", "--egress", "offline")
+    script = "echo kept >/root/file; dd if=/dev/urandom of=/big bs=1M count=20; md5sum /big"
+    digest = machine.shed("exec", "dev", "--", "sh", "-c", script)
+    refused = machine.try_shed("snapshot", "create", "dev")
+    assert refused.returncode == 1
+    assert b"is running" in refused.stderr
+    machine.shed("stop", "dev")
+    assert machine.shed("snapshot", "create", "dev", "--comment", "the first").endswith("made dev-1 of dev\n")
+    machine.shed("start", "dev")
+    machine.shed("exec", "dev", "--", "sh", "-c", "rm /big; echo changed >/root/file")
+    for name, size in (("one", ()), ("two", ("--upper-size", "2G"))):
+        machine.shed("create", name, "--from-snapshot", "dev-1", *size)
+        assert machine.shed("exec", name, "--", "cat", "/root/file") == "kept\n"
+        assert machine.shed("exec", name, "--", "md5sum", "/big") == digest
+        assert machine.show(name)["egress"] == ["offline"]
+    sheds = ("dev", "one", "two")
+    for words in (("hostname",), ("cat", "/etc/machine-id"), ("cat", "/sys/class/net/eth0/address")):
+        assert len({machine.shed("exec", name, "--", *words) for name in sheds}) == 3
+    assert int(machine.shed("exec", "two", "--", "sh", "-c", "df -k / | tail -n 1").split()[1]) > 1.8 * (1 << 20)
+    machine.shed("delete", "--force", "dev")
+    (listed,) = json.loads(machine.shed("snapshot", "ls", "--json"))
+    assert (listed["name"], listed["source_shed"], listed["comment"]) == ("dev-1", "dev", "the first")
+    assert "the first" in machine.shed("snapshot", "ls")
+    assert "dev-1" in machine.shed("snapshot", "info", "dev-1")
+    machine.shed("snapshot", "rm", "dev-1")
+    machine.shed("restart", "one")
+    assert machine.shed("exec", "one", "--", "md5sum", "/big") == digest
+    gone = machine.try_shed("create", "three", "--from-snapshot", "dev-1")
+    assert gone.returncode == 1
+    assert b"there is no snapshot 'dev-1'" in gone.stderr
