@@ -121,6 +121,8 @@ GROUPS: tuple[tuple[str, int, int, Codes], ...] = (
         "SECRET_IN_USE": ("A shed has the secret.", "take it from the shed first: shed secret take"),
         "SECRETS_CLASH": ("Two secrets of a shed have the same environment variable.", "give one another: --variable"),
         "SNAPSHOT_ALREADY_EXISTS": ("There is a snapshot of that name.", "choose another name"),
+        "SNAPSHOT_OF_OTHER_IMAGE": ("A shed goes back only to a snapshot of its own image.",
+                                    "make another shed: shed create NAME --from-snapshot"),
         "SNAPSHOT_SOURCE_RUNNING": ("A snapshot is made of a stopped shed, and this one runs.", "`shed stop NAME`"),
         "IMAGE_IN_USE": ("Something still needs the image.", "delete what the message names first"),
         "NAME_TAKEN": ("The name means another image.", "choose another, or add --force to take it"),

@@ -56,3 +56,27 @@ def test_sheds_begin_with_a_snapshot(machine: Machine) -> None:
     gone = machine.try_shed("create", "three", "--from-snapshot", "dev-1")
     assert gone.returncode == 1
     assert b"there is no snapshot 'dev-1'" in gone.stderr
+
+
+def test_a_shed_goes_back_and_begins_anew(machine: Machine) -> None:
+    """Its files are those of the snapshot, then those of the image; it is still the same shed."""
+    machine.shed("create", "dev", "--image", "busybox", "--upper-size", "1G")
+    machine.shed("exec", "dev", "--", "sh", "-c", "echo good >/root/file")
+    identity = machine.shed("exec", "dev", "--", "cat", "/etc/machine-id")
+    machine.shed("stop", "dev")
+    machine.shed("snapshot", "create", "dev", "good")
+    machine.shed("start", "dev")
+    machine.shed("exec", "dev", "--", "sh", "-c", "echo bad >/root/file; rm -rf /bin/ls; sync")
+    assert b"takes a stopped one" in machine.try_shed("rollback", "dev").stderr
+    machine.shed("stop", "dev")
+    assert "rolled dev back" in machine.shed("rollback", "dev")
+    machine.shed("start", "dev")
+    assert machine.shed("exec", "dev", "--", "sh", "-c", "ls /root; cat /root/file") == "file\ngood\n"
+    assert machine.shed("exec", "dev", "--", "cat", "/etc/machine-id") == identity
+    machine.shed("create", "bad", "--from-snapshot", "dev-1")
+    assert machine.shed("exec", "bad", "--", "cat", "/root/file") == "bad\n"
+    machine.shed("stop", "dev")
+    assert machine.try_shed("reset", "dev").returncode == 2  # nobody to ask
+    machine.shed("reset", "--force", "dev")
+    machine.shed("start", "dev")
+    assert machine.try_shed("exec", "dev", "--", "cat", "/root/file").returncode == 1

@@ -15,7 +15,14 @@ from shed.api.access import Right
 from shed.api.base import NoBody, Nothing, WorkParams
 from shed.api.endpoint import Endpoint, Old, delete, get, post
 from shed.api.secret_endpoints import CHANGE_SHED_SECRETS, LIST_SECRETS, REMOVE_SECRET, SET_SECRET  # noqa: F401
-from shed.api.snapshots import CREATE_SNAPSHOT, GET_SNAPSHOT, LIST_SNAPSHOTS, REMOVE_SNAPSHOT  # noqa: F401
+from shed.api.snapshots import (  # noqa: F401
+    CREATE_SNAPSHOT,
+    GET_SNAPSHOT,
+    LIST_SNAPSHOTS,
+    REMOVE_SNAPSHOT,
+    RESET_SHED,
+    ROLL_BACK_SHED,
+)
 
 _FORCED = Old("query", "force", "force")
 _REF = (Old("query", "ref", "image"), Old("path", "ref", "image"))

@@ -7,9 +7,9 @@ from typing import Annotated
 from msgspec import Meta
 
 from shed.api.access import Right
-from shed.api.base import Answer, Body, Nothing, Params, Time, Warnings, WorkParams, says
+from shed.api.base import Answer, Body, NoBody, Nothing, Params, Time, Warnings, WorkParams, says
 from shed.api.endpoint import delete, get, post
-from shed.api.sheds import ShedName, SnapshotName
+from shed.api.sheds import Shed, ShedName, ShedWorkParams, SnapshotName
 
 MOST_COMMENT = 1000
 
@@ -53,6 +53,13 @@ class CreateSnapshot(Body, kw_only=True, frozen=True, forbid_unknown_fields=True
     comment: Annotated[Annotated[str, Meta(max_length=MOST_COMMENT)], says("What to note of it.")] = ""
 
 
+class RollBack(Body, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """Where a stopped shed goes back to."""
+
+    snapshot: Annotated[SnapshotName | None, says("Absent: the last one that was made of it.")] = None
+    discard: Annotated[bool, says("Do not keep what it has written as a snapshot.")] = False
+
+
 class RemovedSnapshot(Answer, kw_only=True, frozen=True):
     """A snapshot that is gone."""
 
@@ -70,6 +77,26 @@ CREATE_SNAPSHOT = post(
     Snapshot,
     "Keep what a stopped shed has written",
     status=201,
+    events=True,
+)
+ROLL_BACK_SHED = post(
+    "roll_back_shed",
+    "/api/sheds/{name}/rollback",
+    Right.USE,
+    ShedWorkParams,
+    RollBack,
+    Shed,
+    "Have a stopped shed begin with a snapshot again",
+    events=True,
+)
+RESET_SHED = post(
+    "reset_shed",
+    "/api/sheds/{name}/reset",
+    Right.USE,
+    ShedWorkParams,
+    NoBody,
+    Shed,
+    "Have a stopped shed begin anew, with its image alone",
     events=True,
 )
 REMOVE_SNAPSHOT = delete(

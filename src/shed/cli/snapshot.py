@@ -1,11 +1,11 @@
-"""`shed snapshot create | list | info | rm`: what sheds had written at one moment."""
+"""`shed snapshot create | list | info | rm`, `shed rollback | reset`: what sheds had written at one moment."""
 
 from __future__ import annotations
 
-from shed.cli.arguments import SHED, argument, option
+from shed.cli.arguments import SHED, argument, flag, option
 from shed.cli.command import Entry, Group, command
 from shed.cli.connection import client, client_of
-from shed.cli.output import done, shown, watched
+from shed.cli.output import confirm, done, shown, watched
 from shed.terminal.output import age, emit, note, say, table
 
 TYPE_CHECKING = False
@@ -89,6 +89,34 @@ def info(args: Any, options: Options) -> int:
     for key, value in found.items():
         shown_value = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
         say(f"{key:<13} {shown_value or '-'}")
+    return 0
+
+
+@command(
+    "rollback",
+    SHED,
+    argument("SNAPSHOT", "name of the snapshot (default: the last one that was made of the shed)", count="?"),
+    flag("--discard", "do not keep what the shed has written as a snapshot"),
+    examples=["shed rollback dev", "shed rollback dev before-upgrade --discard"],
+)
+def rollback(args: Any, options: Options) -> int:
+    """Have a stopped shed begin with a snapshot again.  What it had written is kept as a snapshot."""
+    with watched(options) as sink:
+        shed = client_of(args.name, options).rollback(args.name, args.snapshot, discard=args.discard, on_event=sink)
+    done(options, "rollback", args.name, f"rolled {args.name} back; start it: shed start {args.name}", shed=shed)
+    return 0
+
+
+@command("reset", SHED, flag("-f, --force", "do not ask for confirmation"), examples=["shed reset dev"])
+def reset(args: Any, options: Options) -> int:
+    """Have a stopped shed begin anew, with its image alone.  What it has written is deleted."""
+    server = client_of(args.name, options)
+    if not confirm(f"Delete all that {args.name} has written?", options, force=args.force):
+        note("Cancelled.")
+        return 0
+    with watched(options) as sink:
+        shed = server.reset(args.name, on_event=sink)
+    done(options, "reset", args.name, f"reset {args.name}; start it: shed start {args.name}", shed=shed)
     return 0
 
 

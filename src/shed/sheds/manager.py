@@ -95,7 +95,7 @@ class Manager:
         """Changes of what holds for them."""
         self._revivals = Revivals(self.catalog, self._names, self._holding, backend, self.events, self._boot)
         self._expiry = Expiry(self.catalog, self.events, self._expire)
-        self.snapshots = Snapshots(self._holding, backend, paths)
+        self.snapshots = Snapshots(self._holding, backend, paths, resolve)
         """What they had written at a moment."""
         self._background = Background()
 

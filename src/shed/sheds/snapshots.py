@@ -3,33 +3,35 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
+from pathlib import Path
 
 from shed.backends.base import Liveness
 from shed.backends.interface import Backend
 from shed.config.paths import Paths
-from shed.errors import ConflictError, UsageError
+from shed.errors import ConflictError, NotFoundError, UsageError
 from shed.names import MAX_NAME, check_snapshot_name
 from shed.oci.digest import parse_digest
 from shed.oci.store import LayoutStore
 from shed.progress import Progress
 from shed.sheds import metadata
 from shed.sheds.catalog import View, load
+from shed.sheds.changes import Hold
+from shed.sheds.create import Resolve
 from shed.sheds.folders import Folders
 from shed.sheds.lifecycle import in_doubt
-from shed.sheds.link import Link
+from shed.sheds.metadata import Record
 from shed.sheds.snapshotstore import Origin, Snapshot, SnapshotStore
-from shed.threads import stoppable
-
-Hold = Callable[[str, str], AbstractAsyncContextManager[tuple[Folders, Link]]]
+from shed.sheds.upper import replace_upper, template
+from shed.threads import in_thread, stoppable
 
 
 class Snapshots:
     """The snapshots below `paths`, of sheds that `hold` holds by their names for what is to be done."""
 
-    def __init__(self, hold: Hold, backend: Backend, paths: Paths) -> None:
+    def __init__(self, hold: Hold, backend: Backend, paths: Paths, resolve: Resolve) -> None:
         self._hold = hold
+        self._resolve = resolve
         self._backend = backend
         self._paths = paths
         self.store = SnapshotStore(paths)
@@ -39,34 +41,43 @@ class Snapshots:
 
         Raises `NotFoundError`, `ConflictError` (SNAPSHOT_SOURCE_RUNNING, SNAPSHOT_ALREADY_EXISTS), `StorageError`.
         """
-        chosen = check_snapshot_name(name or self._free(shed))
+        check_snapshot_name(name or shed)
         async with self._hold(shed, "snapshot") as (folders, _):
-            record = load(folders)
-            match self._backend.liveness(folders.instance):
-                case Liveness.UNKNOWN:
-                    raise in_doubt(shed, self._backend.pid(folders.instance))
-                case Liveness.OURS:
-                    raise ConflictError(
-                        f"shed {shed!r} is running, and a snapshot is made of a stopped one",
-                        code="SNAPSHOT_SOURCE_RUNNING",
-                        hint=f"`shed stop {shed}` first",
-                    )
-            snapshot = Snapshot(
-                chosen,
-                record.backend,
-                shed,
-                record.image,
-                metadata.now(),
-                record.lower_digest,
-                record.upper_size_bytes,
-                comment,
-                tuple(record.egress_profiles),
-            )
-            progress.phase("copy", "cloning the writable layer")
-            await stoppable(
-                lambda stop: self.store.save(snapshot, folders.upper, progress, stop), progress.abandoned, long=True
-            )
-        return self.view(snapshot)
+            record = self._stopped(folders, "SNAPSHOT_SOURCE_RUNNING")
+            return self.view(await self._save(record, folders, name, comment, progress))
+
+    async def rollback(self, shed: str, name: str | None, *, discard: bool, progress: Progress) -> Record:
+        """Have a stopped shed begin with a snapshot again, its last one without `name`; return its record.
+
+        What it had written is kept as a snapshot, unless that is to be `discard`ed.  Raises `NotFoundError`,
+        `ConflictError` (SHED_NOT_STOPPED, SNAPSHOT_OF_OTHER_IMAGE), `StorageError`.
+        """
+        async with self._hold(shed, "rollback") as (folders, _):
+            record = self._stopped(folders, "SHED_NOT_STOPPED")
+            snapshot = self._last(shed) if name is None else self.store.load(name)
+            if (snapshot.lower_digest, snapshot.backend) != (record.lower_digest, record.backend):
+                raise ConflictError(
+                    f"the snapshot {snapshot.name!r} is of a shed with another image than {shed!r} has",
+                    code="SNAPSHOT_OF_OTHER_IMAGE",
+                    hint=f"make another shed: shed create NAME --from-snapshot {snapshot.name}",
+                )
+            if not discard:
+                comment = f"before the rollback to {snapshot.name}"
+                kept = await self._save(record, folders, None, comment, progress)
+                progress.phase("rollback", f"{kept.name} keeps what {shed} had written")
+            upper = self.store.upper(snapshot.name)
+            return await self._begin_with(upper, snapshot.size_bytes, record, folders, progress)
+
+    async def reset(self, shed: str, progress: Progress) -> Record:
+        """Have a stopped shed begin anew, with its image alone; return its record.
+
+        Raises `NotFoundError`, `ConflictError` (SHED_NOT_STOPPED), `StorageError`.
+        """
+        async with self._hold(shed, "reset") as (folders, _):
+            record = self._stopped(folders, "SHED_NOT_STOPPED")
+            image = await in_thread(self._resolve, record.lower_digest)
+            empty = await in_thread(template, folders.templates, image.runtime, record.upper_size_bytes)
+            return await self._begin_with(empty, 0, record, folders, progress)
 
     def origin(self, name: str | None, image: str | None) -> Origin | None:
         """Return the snapshot that a new shed is to begin with, if any.  Raises `NotFoundError`, `UsageError`."""
@@ -101,6 +112,62 @@ class Snapshots:
             "disk_bytes": space.disk,
             "egress": list(snapshot.egress or ()),
         }
+
+    def _stopped(self, folders: Folders, code: str) -> Record:
+        """Return the record of a shed that is stopped.  Raises `NotFoundError`, `ConflictError` with `code`."""
+        record = load(folders)
+        match self._backend.liveness(folders.instance):
+            case Liveness.UNKNOWN:
+                raise in_doubt(folders.name, self._backend.pid(folders.instance))
+            case Liveness.OURS:
+                raise ConflictError(
+                    f"shed {folders.name!r} is running, and this takes a stopped one",
+                    code=code,
+                    hint=f"`shed stop {folders.name}` first",
+                )
+        return record
+
+    async def _save(
+        self, record: Record, folders: Folders, name: str | None, comment: str, progress: Progress
+    ) -> Snapshot:
+        snapshot = Snapshot(
+            name or self._free(record.name),
+            record.backend,
+            record.name,
+            record.image,
+            metadata.now(),
+            record.lower_digest,
+            record.upper_size_bytes,
+            comment,
+            tuple(record.egress_profiles),
+        )
+        progress.phase("snapshot", f"making the snapshot {snapshot.name}")
+        await stoppable(
+            lambda stop: self.store.save(snapshot, folders.upper, progress, stop), progress.abandoned, long=True
+        )
+        return snapshot
+
+    async def _begin_with(self, upper: Path, size: int, record: Record, folders: Folders, progress: Progress) -> Record:
+        """Put a clone of a writable layer of `size` bytes in place of that of a shed, which may be larger."""
+        changed = replace(record, upper_size_bytes=max(size, record.upper_size_bytes))
+        progress.phase("upper", "cloning the writable layer")
+        await stoppable(
+            lambda stop: replace_upper(upper, folders.upper, changed.upper_size_bytes, progress, stop),
+            progress.abandoned,
+            long=True,
+        )
+        await in_thread(metadata.save, folders.instance, changed)  # a longer disk than it says does no harm
+        return changed
+
+    def _last(self, shed: str) -> Snapshot:
+        """Return the snapshot of a shed that was made last.  Raises `NotFoundError`."""
+        found, _ = self.store.all()
+        ours = [snapshot for snapshot in found if snapshot.source_shed == shed]
+        if not ours:
+            raise NotFoundError(
+                f"there is no snapshot of shed {shed!r}", code="SNAPSHOT_NOT_FOUND", hint="see: shed snapshot ls"
+            )
+        return max(ours, key=lambda snapshot: (snapshot.created_at, snapshot.name))
 
     def _free(self, shed: str) -> str:
         """Return the first name that no snapshot of a shed has."""

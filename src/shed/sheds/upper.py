@@ -15,7 +15,7 @@ import shutil
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from shed.errors import DataError, NotFoundError, StorageError, UsageError
 from shed.fsutil import atomic_file, clone_file, locked, storage_errors
@@ -98,29 +98,39 @@ def clone(source: Path, target: Path, size: int, progress: Progress, stop: Stop)
 
     Raises `StorageError`, and what `stop` does.
     """
-    with storage_errors(target):
-        data, done = source.stat().st_blocks * 512, 0
+    with storage_errors(target), target.open("xb") as file:
+        os.fchmod(file.fileno(), 0o600)
+        _fill(file, source, target.parent, size, progress=progress, stop=stop)
+        os.fsync(file.fileno())
 
-        def copied(count: int) -> None:
-            nonlocal done
-            stop.check()
-            done += count
-            progress.bytes("writable layer", done, max(data, done))
 
-        needed = data + _RESERVE
-        free = shutil.disk_usage(target.parent).free
-        if free < needed:
-            raise StorageError(
-                f"no space for a writable layer in {target.parent.parent}: {format_size(free)} free, "
-                f"{format_size(needed)} needed",
-                code="NO_SPACE",
-                hint="free some space, for example: shed delete NAME",
-            )
-        with target.open("xb") as file:
-            os.fchmod(file.fileno(), 0o600)
-            clone_file(source, file, copied)
-            file.truncate(size)
-            os.fsync(file.fileno())
+def replace_upper(source: Path, target: Path, size: int, progress: Progress, stop: Stop) -> None:
+    """Put a sparse clone of `source`, of `size` bytes, in place of the writable layer `target`, in one step.
+
+    Raises `StorageError`, and what `stop` does; then `target` is as it was.
+    """
+    with storage_errors(target), atomic_file(target, mode=0o600) as file:
+        _fill(file, source, target.parent, size, progress=progress, stop=stop)
+
+
+def _fill(file: BinaryIO, source: Path, folder: Path, size: int, *, progress: Progress, stop: Stop) -> None:
+    data, done = source.stat().st_blocks * 512, 0
+
+    def copied(count: int) -> None:
+        nonlocal done
+        stop.check()
+        done += count
+        progress.bytes("writable layer", done, max(data, done))
+
+    needed, free = data + _RESERVE, shutil.disk_usage(folder).free
+    if free < needed:
+        raise StorageError(
+            f"no space for a writable layer in {folder.parent}: {format_size(free)} free, {format_size(needed)} needed",
+            code="NO_SPACE",
+            hint="free some space, for example: shed delete NAME",
+        )
+    clone_file(source, file, copied)
+    file.truncate(size)
 
 
 def has_errors(path: Path) -> bool:

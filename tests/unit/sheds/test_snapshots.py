@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from shed.api.sheds import UpdateShed
 from shed.errors import ConflictError, DataError, NotFoundError, ShedError, StorageError, UsageError
 from shed.oci.digest import Digest
 from shed.progress import BytesEvent, Event, Progress, Stop
@@ -20,6 +21,7 @@ from support.servers.killed import killed_at
 from support.servers.world import DIGEST, GIB, World, create
 
 MARK = b"what the guest wrote"
+"""As long as what is written in its place."""
 
 
 async def stopped(world: World, manager: Manager, name: str = "dev", **options: object) -> Path:
@@ -213,6 +215,133 @@ async def test_a_copy_tells_how_far_it_is_and_is_given_up(world: World, monkeypa
                 "dev", "other", "", Progress(lambda event: abandoned.set(), abandoned=abandoned)
             )
         assert sorted(path.name for path in world.paths.snapshots.iterdir()) == ["kept"]
+
+
+async def test_a_shed_goes_back(world: World) -> None:
+    """To the snapshot that is named, or its last one; what it had is kept, unless it is not wanted."""
+    async with world.manager() as manager:
+        layer = await stopped(world, manager)
+        snapshots = manager.snapshots
+        await snapshots.create("dev", "first", "", Progress())
+        write(layer, b"second state of it..")
+        await snapshots.create("dev", "second", "", Progress())
+        write(layer, b"what was lost.......")
+        await snapshots.rollback("dev", "first", discard=False, progress=Progress())
+        assert read(layer) == MARK
+        assert layer.stat().st_mode & 0o777 == 0o600
+        assert read(snapshots.store.upper("dev-1")) == b"what was lost......."
+        assert snapshots.store.load("dev-1").comment == "before the rollback to first"
+        await manager.update("dev", UpdateShed(upper_size_bytes=2 * GIB), Progress())
+        await snapshots.rollback("dev", "second", discard=True, progress=Progress())
+        assert snapshots.store.names() == ["dev-1", "first", "second"]
+        assert read(layer) == b"second state of it.."
+        assert layer.stat().st_size == manager.catalog.record("dev").upper_size_bytes == 2 * GIB
+        await manager.start("dev", Progress())
+        for discard in (True, False):
+            with pytest.raises(ConflictError) as caught:
+                await snapshots.rollback("dev", "first", discard=discard, progress=Progress())
+            assert caught.value.code == "SHED_NOT_STOPPED"
+        assert snapshots.store.names() == ["dev-1", "first", "second"]
+
+
+async def test_without_a_name_it_is_the_last_snapshot_of_the_shed(world: World) -> None:
+    """Not one of another shed; and there may be none."""
+    async with world.manager() as manager:
+        layer = await stopped(world, manager)
+        with pytest.raises(NotFoundError, match="no snapshot of shed 'dev'"):
+            await manager.snapshots.rollback("dev", None, discard=False, progress=Progress())
+        await manager.snapshots.create("dev", None, "", Progress())
+        await stopped(world, manager, "other")
+        await manager.snapshots.create("other", None, "", Progress())
+        write(layer, b"other")
+        await manager.snapshots.rollback("dev", None, discard=True, progress=Progress())
+        assert read(layer) == MARK
+
+
+async def test_a_snapshot_of_another_image_is_refused(world: World) -> None:
+    """Its files would be over those of an image that they do not fit."""
+    async with world.manager() as manager:
+        layer = await stopped(world, manager)
+        await manager.snapshots.create("dev", "kept", "", Progress())
+        record = world.paths.snapshots / "kept/snapshot.json"
+        text = record.read_text().replace(DIGEST, DIGEST.replace("ab", "cd"))
+        record.unlink()
+        record.write_text(text)
+        write(layer, b"what is to stay.....")
+        with pytest.raises(ConflictError) as caught:
+            await manager.snapshots.rollback("dev", "kept", discard=True, progress=Progress())
+        assert caught.value.code == "SNAPSHOT_OF_OTHER_IMAGE"
+        assert read(layer) == b"what is to stay....."
+
+
+async def test_a_shed_begins_anew(world: World) -> None:
+    """With an empty writable layer of the size that it had; only when it is stopped."""
+    async with world.manager() as manager:
+        layer = await stopped(world, manager)
+        await manager.snapshots.reset("dev", Progress())
+        assert read(layer) == bytes(len(MARK))
+        assert layer.stat().st_size == GIB
+        await manager.start("dev", Progress())
+        with pytest.raises(ConflictError, match="is running"):
+            await manager.snapshots.reset("dev", Progress())
+
+
+async def test_a_full_disk_leaves_a_shed_as_it_was(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever was to come in place of what it had written."""
+    async with world.manager() as manager:
+        layer = await stopped(world, manager)
+        await manager.snapshots.create("dev", "kept", "", Progress())
+        write(layer, b"what is to stay.....")
+        before = sorted(path.name for path in layer.parent.iterdir())
+
+        def fail(*_: object) -> None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        monkeypatch.setattr(upper, "clone_file", fail)
+        for work in (
+            manager.snapshots.rollback("dev", "kept", discard=True, progress=Progress()),
+            manager.snapshots.rollback("dev", "kept", discard=False, progress=Progress()),
+            manager.snapshots.reset("dev", Progress()),
+        ):
+            with pytest.raises(StorageError, match="No space"):
+                await work
+        assert read(layer) == b"what is to stay....."
+        assert sorted(path.name for path in layer.parent.iterdir()) == before
+        assert manager.snapshots.store.names() == ["kept"]
+
+
+def test_a_rollback_that_is_cut_short_leaves_one_state_or_the_other(world: World) -> None:
+    """Whichever step the server is killed at; what the shed had is lost at none, unless it was not wanted."""
+    world.with_settings(warm_start=False)
+    lost = b"what would be lost.."
+
+    async def begin() -> None:
+        async with world.manager() as manager:
+            layer = await stopped(world, manager)
+            await manager.snapshots.create("dev", "kept", "", Progress())
+            write(layer, lost)
+
+    async def back(manager: Manager) -> None:
+        await manager.snapshots.rollback("dev", "kept", discard=False, progress=Progress())
+
+    async def look() -> bytes:
+        async with world.manager() as manager:
+            store = manager.snapshots.store
+            now = read(world.paths.uppers / "dev/upper.ext4")
+            others = [read(store.upper(name)) for name in store.names() if name != "kept"]
+            assert now == lost or lost in others
+            assert manager.catalog.get("dev")["status"] == "stopped"
+            return now
+
+    asyncio.run(begin())
+    seen = []
+    for step in range(1, 100):
+        done = killed_at(step, world, back, warm=False)
+        seen.append(asyncio.run(look()))
+        if done or seen[-1] == MARK:
+            break
+    assert seen[-1] == MARK
+    assert lost in seen
 
 
 def test_a_server_that_is_killed_leaves_all_or_nothing(world: World) -> None:

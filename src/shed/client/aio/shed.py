@@ -115,6 +115,19 @@ class AsyncShed:
         made = await self._api.create_snapshot(self.name, name, comment=comment, on_event=on_event)
         return typed(made, snapshots.Snapshot)
 
+    async def rollback(
+        self, snapshot: str | None = None, *, discard: bool = False, on_event: Sink | None = None
+    ) -> None:
+        """Have it begin with a snapshot again, while it is stopped: its last one without `snapshot`.
+
+        What it had written is kept as a snapshot, unless that is to be `discard`ed.
+        """
+        self.info = typed(await self._api.rollback(self.name, snapshot, discard=discard, on_event=on_event), sheds.Shed)
+
+    async def reset(self, *, on_event: Sink | None = None) -> None:
+        """Have it begin anew, with its image alone, while it is stopped: what it has written is gone."""
+        self.info = typed(await self._api.reset(self.name, on_event=on_event), sheds.Shed)
+
     async def delete(self, *, missing_ok: bool = False) -> None:
         """Delete it and its files, also while it runs."""
         try:

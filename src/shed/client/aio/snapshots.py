@@ -5,7 +5,7 @@ from __future__ import annotations
 from shed.client import messages
 from shed.client.address import Address
 from shed.client.aio.requests import request, work
-from shed.client.messages import object_of, objects_of
+from shed.client.messages import object_of, objects_of, shed_target
 from shed.names import check_shed_name, check_snapshot_name
 from shed.progress import WarningEvent
 
@@ -44,6 +44,22 @@ class AsyncSnapshotsApi:
             shed=check_shed_name(shed), name=None if name is None else check_snapshot_name(name), comment=comment
         )
         return object_of(await work(self.address, "POST", "/api/snapshots", body=body, on_event=on_event))
+
+    async def rollback(
+        self, name: str, snapshot: str | None = None, *, discard: bool = False, on_event: Sink | None = None
+    ) -> dict[str, Any]:
+        """Have a stopped shed begin with a snapshot again, its last one without `snapshot`.
+
+        What it had written is kept as a snapshot, unless that is to be `discard`ed.
+        """
+        body = messages.given(
+            snapshot=None if snapshot is None else check_snapshot_name(snapshot), discard=discard or None
+        )
+        return object_of(await work(self.address, "POST", shed_target(name, "rollback"), body=body, on_event=on_event))
+
+    async def reset(self, name: str, *, on_event: Sink | None = None) -> dict[str, Any]:
+        """Have a stopped shed begin anew, with its image alone: what it has written is gone."""
+        return object_of(await work(self.address, "POST", shed_target(name, "reset"), on_event=on_event))
 
     async def remove_snapshot(self, name: str) -> None:
         """Remove a snapshot; sheds that were made from it keep what they have."""

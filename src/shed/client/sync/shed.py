@@ -116,6 +116,17 @@ class Shed:
         made = self._api.create_snapshot(self.name, name, comment=comment, on_event=on_event)
         return typed(made, snapshots.Snapshot)
 
+    def rollback(self, snapshot: str | None = None, *, discard: bool = False, on_event: Sink | None = None) -> None:
+        """Have it begin with a snapshot again, while it is stopped: its last one without `snapshot`.
+
+        What it had written is kept as a snapshot, unless that is to be `discard`ed.
+        """
+        self.info = typed(self._api.rollback(self.name, snapshot, discard=discard, on_event=on_event), sheds.Shed)
+
+    def reset(self, *, on_event: Sink | None = None) -> None:
+        """Have it begin anew, with its image alone, while it is stopped: what it has written is gone."""
+        self.info = typed(self._api.reset(self.name, on_event=on_event), sheds.Shed)
+
     def delete(self, *, missing_ok: bool = False) -> None:
         """Delete it and its files, also while it runs."""
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+from shed.api import sheds
 from shed.api import snapshots as api
 from shed.api.base import NoBody, Nothing, WorkParams
 from shed.names import MAX_NAME
@@ -45,9 +46,33 @@ async def remove(server: Server, call: Call[api.SnapshotParams, NoBody]) -> api.
     return api.RemovedSnapshot(name=call.params.snapshot)
 
 
+async def roll_back(server: Server, call: Call[sheds.ShedWorkParams, api.RollBack]) -> Work[sheds.Shed]:
+    """Have a stopped shed begin with a snapshot again."""
+    name, wanted, manager = call.params.name, call.body, server.manager
+
+    async def work(progress: Progress) -> sheds.Shed:
+        record = await manager.snapshots.rollback(name, wanted.snapshot, discard=wanted.discard, progress=progress)
+        return answer(sheds.Shed, manager.catalog.done("rollback", record, progress))
+
+    return Work(work)
+
+
+async def reset(server: Server, call: Call[sheds.ShedWorkParams, NoBody]) -> Work[sheds.Shed]:
+    """Have a stopped shed begin anew."""
+    manager = server.manager
+
+    async def work(progress: Progress) -> sheds.Shed:
+        record = await manager.snapshots.reset(call.params.name, progress)
+        return answer(sheds.Shed, manager.catalog.done("reset", record, progress))
+
+    return Work(work)
+
+
 ROUTES = (
     route(api.LIST_SNAPSHOTS, index),
     route(api.GET_SNAPSHOT, show),
     route(api.CREATE_SNAPSHOT, create),
     route(api.REMOVE_SNAPSHOT, remove),
+    route(api.ROLL_BACK_SHED, roll_back),
+    route(api.RESET_SHED, reset),
 )
