@@ -1,4 +1,4 @@
-"""`shed create | list | inspect | logs | workspace`."""
+"""`shed create | list | inspect | logs`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 
 from shed.cli import values
 from shed.cli.arguments import SHED, argument, flag, option
-from shed.cli.command import Entry, Group, command
+from shed.cli.command import command
 from shed.cli.connection import (
     ask_all,
     client,
@@ -299,34 +299,6 @@ def logs(args: Any, options: Options) -> int:
             f"  its services:  shed exec --user root {args.name} -- journalctl -b   (images with systemd)"
         )
     return 0
-
-
-workspace = Group(
-    "workspace",
-    "The folders that sheds share with their host (create --local-dir).",
-    {"check": Entry("shed.cli.sheds:check_workspace", "list what in a shed's folder could run on its host")},
-)
-
-
-@command("workspace check", SHED, examples=["shed workspace check dev"])
-def check_workspace(args: Any, options: Options) -> int:
-    """List what in the folder of a shed could run on its host by itself: when git, an editor or a shell opens it.
-
-    Scripts and programs that you start yourself are not listed.  The shed need not run.  The exit code is 1 when
-    something has changed since the shed was created.
-    """
-    with waiting(options, f"looking at the folder of {args.name}"):
-        found = client_of(args.name, options).check_workspace(args.name)
-    findings = found["findings"]
-    new = [one for one in findings if one["changed"]]
-    if options.json:
-        emit(found)
-        return int(bool(new))
-    for one in findings:
-        say(f"{'changed  ' if one['changed'] else 'as it was'}  {one['path']}: {one['why']}")
-    counts = f"{len(findings)} that could run by itself, {len(new)} changed since {args.name} was created"
-    note(f"{found['local_dir']}: {counts}")
-    return int(bool(new))
 
 
 def update_ssh(server: Api, options: Options, *, made: Iterable[str] = (), gone: Iterable[str] = ()) -> None:

@@ -131,15 +131,13 @@ class AsyncApi(AsyncAccessApi, AsyncNetworkApi, AsyncSecretsApi, AsyncSnapshotsA
         With `from_snapshot` it begins with what is in a snapshot, on the image of that.
         `local_dir` is an absolute path on the server's machine, `local_dir_mode` one of ``rw``, ``ro`` and ``git-rw``,
         `labels` are short texts by name, kept with the shed and shown with it, `env` variables of all its commands,
-        `egress` are the names of the profiles that rule what it reaches,
-        `ports` and `host_ports` as for `change_ports`,
+        `egress` the names of the profiles that rule what it reaches, `ports` and `host_ports` as for `change_ports`,
         `secrets` the names of secrets that it may use (that needs the right to administer), `ssh_agent` the hosts where
         it may use an SSH agent that is forwarded (``[USER@]HOST[:PORT]``, ``*``, ``@git-signing``),
         `ttl` the seconds after which it is deleted, `restart` ``always`` for one that starts again when it has ended,
-        `network` is ``nic`` for one that no rule is asked about,
-        `timeout` the seconds after which the server gives up and undoes all.  `cold` has its VM booted, whatever it
-        could be restored from; `force` has it started on a host that is short of memory, too.  `trust_kernel` lets the
-        kernel and the initrd of the image boot there from then on; that needs the right to administer.
+        `network` is ``nic`` for one that no rule is asked about, `timeout` the seconds after which all is undone.
+        `cold` has its VM booted, `force` has it started on a host that is short of memory, too.  `trust_kernel` lets
+        the kernel and the initrd of the image boot there from then on; that needs the right to administer.
         """
         body = messages.given(
             name=check_shed_name(name),
