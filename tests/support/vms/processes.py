@@ -8,6 +8,7 @@ import select
 import signal
 from pathlib import Path
 
+from shed.backends.jail.descriptors import CONSOLE
 from shed.backends.qemu import process
 from support.waiting import wait_until
 
@@ -24,13 +25,14 @@ def end(record: process.Record) -> None:
 
 
 def keeper(record: process.Record) -> int:
-    """Return the process id of a VM's keeper, once it is one."""
+    """Return the process id of a VM's keeper, once it is one: it reads the pipe that the VM writes to."""
+    pipe = Path(f"/proc/{record.pid}/fd/{CONSOLE}").readlink()
 
     def found() -> int:
         for folder in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):
-                words = (folder / "cmdline").read_bytes().split(b"\0")
-                if record.uuid.encode() in words and (folder / "comm").read_text() == "shed-console\n":
+                named = (folder / "comm").read_text() == "shed-console\n"
+                if named and pipe in {path.readlink() for path in (folder / "fd").iterdir()}:
                     return int(folder.name)
         return 0
 

@@ -16,15 +16,15 @@ import sys
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from shed.backends.base import Liveness
-from shed.backends.qemu import command, launching, process
+from shed.backends.qemu import command, launchers, launching, process
 from shed.errors import BackendError
 from shed.threads import stoppable
 from support.vms import processes
+from support.vms.machine import ended
 from support.waiting import wait_until
 
 UUID = "5f0c9a51-7e0a-4a58-9d2f-3a6c0f6a3a10"
@@ -172,12 +172,12 @@ def test_a_starter_that_dies_before_the_record_leaves_no_process(state_dir: Path
     script = f"""
 import os, sys
 from pathlib import Path
-from shed.backends.qemu import command, launching, process
+from shed.backends.qemu import command, launchers, launching, process
 process.atomic_write = lambda *a, **k: os._exit(9)
-spawn = launching._spawn
+spawn = launchers._spawn
 def tell(*a):
     pid = spawn(*a); print(pid, flush=True); return pid
-launching._spawn = tell
+launchers._spawn = tell
 host = command.Host(Path(sys.executable), "tcg", {UUID!r})
 launching.launch(Path({str(state_dir)!r}), {SLEEP!r}, host, "demo", None)
 """
@@ -190,6 +190,46 @@ launching.launch(Path({str(state_dir)!r}), {SLEEP!r}, host, "demo", None)
     gone, _, _ = select.select([launcher], [], [], 60)
     os.close(launcher)
     assert gone, "the launcher went on without its parent"
+
+
+def test_what_is_about_to_become_the_vmm_is_ours(tmp_path: Path) -> None:
+    """It was recorded before it is one, and whoever looks in that moment must not take it for gone."""
+    launcher = launchers.Launcher()
+    try:
+        record = process.Record("demo", launcher.pid, process.start_time(launcher.pid), process.boot_id(), UUID, "tcg")
+        assert process.identify(record) is Liveness.OURS
+    finally:
+        launcher.socket.close()
+        os.waitpid(launcher.pid, 0)
+    assert process.identify(record) is Liveness.NOT_OURS
+
+
+def test_the_next_launcher_waits_before_it_is_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It becomes the next VMM; when it has died meanwhile, another does; it ends with who started it."""
+    monkeypatch.setattr(launchers, "_spare", launchers._Spare())
+    spawned: list[int] = []
+    spawn = launchers._spawn
+
+    def noted(descriptors: dict[int, int]) -> int:
+        spawned.append(spawn(descriptors))
+        return spawned[-1]
+
+    monkeypatch.setattr(launchers, "_spawn", noted)
+    records = []
+    for name in ("one", "two", "three"):
+        (tmp_path / name).mkdir()
+        records.append(launch(tmp_path / name))
+        if name == "two":
+            os.kill(spawned[-1], signal.SIGKILL)
+            wait_until(lambda: ended(spawned[-1]))
+    assert len(spawned) == 5  # the first, three in waiting, and one for the one that died
+    waiting = launchers._spare.swap(None)
+    assert waiting is not None
+    assert waiting.pid == spawned[-1]
+    waiting.socket.close()
+    assert os.waitpid(waiting.pid, 0) == (waiting.pid, 0)
+    for record in records:
+        process.send_signal(record, signal.SIGKILL)
 
 
 def test_a_process_survives_the_one_that_started_it(state_dir: Path) -> None:
@@ -215,7 +255,7 @@ os.kill(os.getpid(), signal.SIGSTOP)
 
 @pytest.mark.parametrize(
     "before",
-    ["", "os.read(3, 10_000), os.write(3, b'C%d' % os.getpid()), os.read(3, 1)"],
+    ["", "os.read(3, 4), os.read(3, 100_000), os.write(3, b'C%d' % os.getpid()), os.read(3, 1)"],
     ids=["at once", "recorded"],
 )
 async def test_a_start_that_does_not_get_on_is_given_up_at_once(
@@ -224,16 +264,17 @@ async def test_a_start_that_does_not_get_on_is_given_up_at_once(
     """Who cancels it waits for nothing, however long a start may take: the process is gone, and so is its record."""
     launcher = tmp_path / "launcher.py"
     launcher.write_text(STOPPED.format(before=before))
-    monkeypatch.setattr(launching, "_LAUNCHER", launcher)
+    monkeypatch.setattr(launchers, "_PROGRAM", launcher)
+    monkeypatch.setattr(launchers, "_spare", launchers._Spare())
     monkeypatch.setattr(launching, "_LAUNCH_TIMEOUT", 3600.0)
     spawned: list[int] = []
-    spawn = launching._spawn
+    spawn = launchers._spawn
 
-    def noted(*words: Any) -> int:
-        spawned.append(spawn(*words))
+    def noted(descriptors: dict[int, int]) -> int:
+        spawned.append(spawn(descriptors))
         return spawned[0]
 
-    monkeypatch.setattr(launching, "_spawn", noted)
+    monkeypatch.setattr(launchers, "_spawn", noted)
     work = stoppable(lambda stop: launching.launch(tmp_path, SLEEP, HOST, "demo", None, stop=stop))
     task = asyncio.create_task(work)
     while not spawned or Path(f"/proc/{spawned[0]}/stat").read_text().rpartition(")")[2].split()[0] != "T":

@@ -1,4 +1,4 @@
-"""``python -I -S …/jail COMMAND...``: the launcher as a program, which finds our sources by itself."""
+"""``python -I -S …/jail``: the launcher as a program, which finds our sources by itself."""
 
 import sys
 
@@ -6,4 +6,4 @@ if __name__ == "__main__":
     sys.path[0] = __file__.removesuffix("/shed/backends/jail/__main__.py")
     from shed.backends.jail.launcher import main
 
-    main(sys.argv[1:])
+    main()

@@ -1,15 +1,15 @@
 """Becomes the VMM: a process that waits for its parent's word, goes to jail, and executes the command it was given.
 
-Run as ``python -I -S jail COMMAND...`` with a socket to the parent as file descriptor 3.  The parent records the
+Run as ``python -I -S jail`` with a socket to the parent as file descriptor 3.  The parent records the
 process before the VMM starts, so that no VM can run unrecorded: when the parent dies first, its end of the socket
 closes and this ends too.
 
-Over the socket: the parent sends its orders (`shed.backends.jail.plan.Orders`), and ``P`` when this process, and with
-it all that it starts, is held to its budget.  The answer is ``C`` and the process id of a child that will be the VMM.
-Then the parent sends ``G``.  What cannot be done is answered with a letter, an error number and what it was: ``N`` when
-the namespaces are forbidden, ``J`` when another part of the jail cannot be had, ``S`` when the kernel does not hold the
-process or ask its supervisor, ``E`` when the command cannot be executed.  Nothing runs then.  Success closes the
-socket: both the child and this process have let go of it.
+Over the socket: the parent sends its orders (`shed.backends.jail.plan.Orders`) with descriptors, and ``P`` when this
+process, and with it all that it starts, is held to its budget.  The answer is ``C`` and the process id of a child that
+will be the VMM.  Then the parent sends ``G``.  What cannot be done is answered with a letter, an error number and what
+it was: ``N`` when the namespaces are forbidden, ``J`` when another part of the jail cannot be had, ``S`` when the
+kernel does not hold the process or ask its supervisor, ``E`` when the command cannot be executed.  Nothing runs then.
+Success closes the socket: both the child and this process have let go of it.
 
 The large modules of the standard library are left alone here: this runs at every start.
 """
@@ -17,12 +17,13 @@ The large modules of the standard library are left alone here: this runs at ever
 from __future__ import annotations
 
 import _socket
+import fcntl
 import marshal
 import os
 import sys
 
 from shed.backends.jail import attendant, keeper, room
-from shed.backends.jail.descriptors import CONSOLE, FILES, MESSAGES, NETWORK, NIC, PARENT, PASSED
+from shed.backends.jail.descriptors import CONSOLE, FILES, MESSAGES, NETWORK, NIC, PARENT, PASSED, SAFE_FD
 from shed.linux import kernel
 
 TYPE_CHECKING = False
@@ -30,12 +31,24 @@ if TYPE_CHECKING:
     from shed.backends.jail.plan import Orders
 
 _MOST_ANSWER = 150
+_MOST_PASSED = 253
+"""SCM_MAX_FD of the kernel: descriptors in one message."""
 
 
-def main(command: list[str]) -> None:
-    """Run `command` as the parent says."""
+def main() -> None:
+    """Run a command as the parent says.  Return when it has gone before it said anything."""
     os.set_inheritable(PARENT, False)
-    orders: Orders = marshal.loads(_read(int.from_bytes(_read(4), "big")))  # noqa: S302  from our own server
+    descriptors = []
+    parent = _socket.socket(fileno=PARENT)
+    size, rights, _, _ = parent.recvmsg(4, _socket.CMSG_SPACE(_MOST_PASSED * 4))
+    parent.detach()
+    if len(size) < 4:
+        return
+    for _, _, data in rights:
+        descriptors += [int.from_bytes(data[at : at + 4], sys.byteorder) for at in range(0, len(data), 4)]
+    orders: Orders = marshal.loads(_read(int.from_bytes(size, "big")))  # noqa: S302  from our own server
+    _place(descriptors, orders["descriptors"])
+    command = orders["command"]
     files = range(FILES, FILES + orders["files"])
     memory = FILES + orders["files"] if orders["memory"] else None
     _close_others({*files, *((NIC, *NETWORK) if orders["network"] else ()), *(() if memory is None else (memory,))})
@@ -94,6 +107,17 @@ def _hold(orders: Orders, attendant_socket: _socket.socket) -> None:
             rights = listener.to_bytes(4, sys.byteorder)
             attendant_socket.sendmsg([b"L"], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, rights)])
             os.close(listener)
+
+
+def _place(descriptors: list[int], numbers: list[int]) -> None:
+    """Give descriptors their numbers; that of number 1 becomes our standard error, too."""
+    high = [fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, SAFE_FD) for descriptor in descriptors]
+    for descriptor in descriptors:
+        os.close(descriptor)  # none is in the way of another
+    for descriptor, number in zip(high, numbers, strict=True):
+        os.dup2(descriptor, number)
+        os.close(descriptor)
+    os.dup2(1, 2)
 
 
 def _close_others(kept: set[int]) -> None:

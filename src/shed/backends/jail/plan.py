@@ -12,7 +12,7 @@ import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 from shed.backends.guard.filter import SHARES
 from shed.backends.guard.mode import Guard
@@ -60,6 +60,9 @@ class JailOrders(TypedDict):
 class Orders(TypedDict):
     """What the launcher is told."""
 
+    command: list[str]
+    descriptors: NotRequired[list[int]]
+    """The numbers that the descriptors are to have which come with this."""
     folder: str
     network: bool
     supervised: bool

@@ -2,31 +2,28 @@
 
 from __future__ import annotations
 
+import array
 import contextlib
 import errno
-import fcntl
 import marshal
 import os
 import signal
 import socket
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
 from shed.backends.guard.mode import OPEN, Guard
 from shed.backends.jail import plan
-from shed.backends.jail.descriptors import FILES, NETWORK, NIC
+from shed.backends.jail.descriptors import AGENT, FILES, MONITOR, NETWORK, NIC
 from shed.backends.jail.plan import Jail
-from shed.backends.qemu import command, process
+from shed.backends.qemu import command, launchers, process
 from shed.egress.network import netns
 from shed.errors import BackendError
 from shed.progress import Stop
 
-_LAUNCHER = Path(plan.__file__).parent
 _LAUNCH_TIMEOUT = 60.0
 """Seconds for each answer: the last one comes when QEMU has opened its memory."""
-_SAFE_FD = 64
 _MOST_ANSWER = 200
 _REMEDIES = {
     b"N": "allow user namespaces: sysctl kernel.unprivileged_userns_clone=1, user.max_user_namespaces above 0, and on "
@@ -62,6 +59,7 @@ def launch(
     process.begin_console(state_dir / command.CONSOLE)
     programs = plan.filters(jail, guard, memory=memory is not None) if jail else []
     orders = plan.Orders(
+        command=argv,
         folder=str(state_dir),
         network=network is not None,
         supervised=guard.supervised,
@@ -72,32 +70,31 @@ def launch(
         jail=None if jail is None else plan.orders(jail, uid=os.geteuid(), gid=os.getegid()),
     )
     with contextlib.ExitStack() as stack:
-        ours, theirs = socket.socketpair()
-        stack.enter_context(ours)
-        stack.enter_context(theirs)
-        ours.settimeout(_LAUNCH_TIMEOUT)
         agent = stack.enter_context(_listener(state_dir, process.AGENT_SOCKET))
         monitor = stack.enter_context(_listener(state_dir, process.MONITOR_SOCKET))
         (state_dir / process.MESSAGES).unlink(missing_ok=True)
         messages = stack.enter_context(
             (state_dir / process.MESSAGES).open("ab")
         )  # it may be cut while the VMM writes to it
-        descriptors = {3: theirs.fileno(), 4: agent.fileno(), 5: monitor.fileno()}
+        descriptors = {1: messages.fileno(), AGENT: agent.fileno(), MONITOR: monitor.fileno()}
         if network is not None:
             descriptors |= dict(zip((NIC, *NETWORK), (network.card, *network.sockets), strict=True))
         descriptors |= dict(enumerate([*files, *([] if memory is None else [memory])], start=FILES))
         try:
-            pid = _spawn(argv, messages.fileno(), descriptors)
+            launcher = launchers.take(messages.fileno())
         except OSError as error:
             process.clear(state_dir)
             raise BackendError(f"cannot start a process for the VM of shed {name}: {error}") from error
-        theirs.close()
+        pid, ours = launcher.pid, stack.enter_context(launcher.socket)
+        ours.settimeout(_LAUNCH_TIMEOUT)
         stop.add_callback(partial(_hang_up, ours))
         record = None
         try:
             stop.check()
-            told = marshal.dumps(dict(orders))
-            ours.sendall(len(told).to_bytes(4, "big") + told)
+            told = marshal.dumps({**orders, "descriptors": list(descriptors)})
+            rights = array.array("i", descriptors.values())
+            ours.sendmsg([len(told).to_bytes(4, "big")], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
+            ours.sendall(told)
             prepare(pid)
             ours.sendall(b"P")
             answer = _answer(ours, stop, name, argv)
@@ -121,6 +118,7 @@ def launch(
                 said = (state_dir / process.MESSAGES).read_text(errors="replace").strip()
                 raise BackendError(f"cannot start a process for the VM of shed {name}: {said or error}") from error
             raise
+    launchers.prepare()
     return record
 
 
@@ -150,28 +148,6 @@ def _hang_up(sock: socket.socket) -> None:
     """End the wait of another thread for what comes through `sock`, which it may have closed by now."""
     with contextlib.suppress(OSError):
         sock.shutdown(socket.SHUT_RDWR)
-
-
-def _spawn(command: list[str], messages: int, descriptors: dict[int, int]) -> int:
-    """Start the launcher; `messages` is its standard output and error, the keys of `descriptors` are their numbers."""
-    wanted = {1: messages, 2: messages, **descriptors}
-    high = {
-        target: fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _SAFE_FD) for target, fd in wanted.items()
-    }  # none of them is in the way of another
-    actions: list[tuple[int, ...] | tuple[int, int, str, int, int]] = [
-        (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
-        *((os.POSIX_SPAWN_DUP2, fd, target) for target, fd in high.items()),
-    ]
-    words = [sys.executable, "-I", "-S", str(_LAUNCHER), *command]
-    environment = {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C.UTF-8"}
-    defaults = [signal.SIGPIPE, signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
-    try:
-        return os.posix_spawn(
-            words[0], words, environment, file_actions=actions, setsid=True, setsigdef=defaults, setsigmask=[]
-        )
-    finally:
-        for fd in high.values():
-            os.close(fd)
 
 
 @contextlib.contextmanager

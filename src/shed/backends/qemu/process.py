@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from shed.backends.base import Liveness
-from shed.backends.qemu import command
+from shed.backends.qemu import command, launchers
 from shed.egress.network import netns
 from shed.errors import BackendError
 from shed.fsutil import atomic_write
@@ -31,6 +31,8 @@ MESSAGES = "qemu.log"
 _PROC = Path("/proc")
 _START_TIME = 19
 """Index of `starttime` among the fields of /proc/PID/stat that follow the command's name; see proc_pid_stat(5)."""
+_LAUNCHER = [*map(os.fsencode, launchers.command_line()), b""]
+"""The words of what is about to become QEMU."""
 _LOOKS, _BETWEEN_LOOKS = 5, 0.001
 _SETTLING, _BETWEEN_TRIES = 100, 0.01
 
@@ -98,7 +100,8 @@ def identify(record: Record) -> Liveness:
         if record.boot_id != boot_id() or start_time(record.pid) != record.start_time:
             return Liveness.NOT_OURS
         words = _words(record.pid)
-        return Liveness.OURS if record.uuid.encode() in words or words == [b""] else Liveness.NOT_OURS
+        ours = record.uuid.encode() in words or words in ([b""], _LAUNCHER)
+        return Liveness.OURS if ours else Liveness.NOT_OURS
     except (ProcessLookupError, FileNotFoundError):
         return Liveness.NOT_OURS
     except (OSError, ValueError):
@@ -106,7 +109,7 @@ def identify(record: Record) -> Liveness:
 
 
 def _words(pid: int) -> list[bytes]:
-    """Return a process's command line.  The launcher's is QEMU's.
+    """Return a process's command line.
 
     In the moment in which it becomes QEMU, or QEMU ends, there is none.
     """
