@@ -39,7 +39,7 @@ SHED = Group(
         "sessions": Entry("shed.cli.sessions:sessions", "list the tmux sessions in sheds, or end one"),
         "ssh-config": Entry("shed.cli.ssh:ssh_config", "set up OpenSSH to reach sheds as hosts"),
         "ssh-key": Entry("shed.cli.ssh:ssh_keys", "list, add and remove the keys that may enter by SSH"),
-        "logs": Entry("shed.cli.sheds:logs", "show the console output of a shed"),
+        "logs": Entry("shed.cli.logs:logs", "show the console output of a shed"),
         "forward": Entry("shed.cli.tunnels:forward", "forward ports of this machine to a shed, until ctrl-C"),
         "tunnels": Entry("shed.cli.tunnels:tunnels", "forward ports to a shed, also in the background"),
         "ports": Entry("shed.cli.ports:ports", "show and change the ports that lead into a shed, or out to its host"),

@@ -1,4 +1,4 @@
-"""`shed create | list | inspect | logs`."""
+"""`shed create | list | inspect`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from shed.cli.connection import (
 )
 from shed.cli.output import done, shown, waiting
 from shed.errors import ShedError, UsageError
-from shed.terminal.output import age, emit, note, passing_on, say, seconds, table, timings, until
+from shed.terminal.output import age, emit, note, say, seconds, table, timings, until
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -267,38 +267,6 @@ def _shown(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{key}={one}" for key, one in value.items()) or "-"
     return ", ".join(map(str, value)) or "-" if isinstance(value, list) else str(value)
-
-
-@command(
-    "logs",
-    SHED,
-    flag("-f, --follow", "go on with new output, also over restarts, until the shed is deleted"),
-    option("-n, --tail", "N", "show the last N lines, and nothing before them", convert=values.number),
-    examples=["shed logs dev", "shed logs dev -f -n 20"],
-)
-def logs(args: Any, options: Options) -> int:
-    """Show the console output of a shed since its last start."""
-    if args.follow and options.json:
-        raise UsageError("--follow has no JSON output", hint="leave out --json, or --follow")
-    if args.follow:
-        sys.stdout.flush()
-        show = passing_on(1)
-        for data in client_of(args.name, options).follow_logs(args.name, tail=args.tail, output=1):
-            show(data)
-        return 0
-    text = client_of(args.name, options).logs(args.name, tail=args.tail)
-    if options.json:
-        emit({"name": args.name, "console": text})
-    elif text:
-        sys.stdout.flush()
-        passing_on(1)(text.encode(errors="surrogateescape"))
-    elif args.tail != 0:
-        note(
-            f"the console of {args.name} has said nothing: its virtual machine was restored, and has booted before\n"
-            f"  its kernel:    shed exec --user root {args.name} -- dmesg\n"
-            f"  its services:  shed exec --user root {args.name} -- journalctl -b   (images with systemd)"
-        )
-    return 0
 
 
 def update_ssh(server: Api, options: Options, *, made: Iterable[str] = (), gone: Iterable[str] = ()) -> None:
