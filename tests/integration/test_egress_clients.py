@@ -116,7 +116,8 @@ class Podman:
         env = [f"SSL_CERT_FILE={folder}/trust.pem", f"HOME={folder}", f"XDG_RUNTIME_DIR={folder}/run"]
         storage = ["--root", f"{folder}/root", "--runroot", f"{folder}/run", "--storage-driver", "vfs"]
         self._shed = shed
-        self._words = [*who, "env", *env, "podman", "--cgroup-manager", "cgroupfs", *storage]
+        unset = ["-u", "CONTAINERS_CONF", "-u", "CONTAINERS_STORAGE_CONF"]  # those of the tests' own engine are root's
+        self._words = [*who, "env", *unset, *env, "podman", "--cgroup-manager", "cgroupfs", *storage]
 
     def __call__(self, *words: str) -> str:
         """Run it; return all that it prints and its status."""
