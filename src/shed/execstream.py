@@ -34,6 +34,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 
+_RUNTIME = "/run/shed-runtime"
+_HELPER = f"""\
+for loader in {_RUNTIME}/lib/ld-linux-*; do
+    exec "$loader" --inhibit-cache --library-path {_RUNTIME}/lib {_RUNTIME}/bin/python3 -I -S -B -X utf8 -c "$0" "$@"
+done"""
+
+
 class StreamEndedError(ProtocolError):
     """The stream ended before the command did: the guest, or the connection to it, is lost."""
 
@@ -197,6 +204,15 @@ def request_frame(
     if to_end:
         members.append('"to_end":true')
     return exec_frame(EXEC_REQUEST, ("{" + ",".join(members) + "}").encode())
+
+
+def helper(module: str, *words: str) -> list[str]:
+    """Return the command that runs ``main(words)`` of `shed.guest`'s `module` in a guest, by the runtime's own Python.
+
+    Whatever its image has; of a runtime that has no such module, it fails.
+    """
+    program = f"import sys; sys.path.insert(0, '{_RUNTIME}/agent'); from shed.guest.{module} import main; "
+    return [f"{_RUNTIME}/bin/busybox", "sh", "-c", _HELPER, f"{program}sys.exit(main(sys.argv[1:]))", *words]
 
 
 def quote(text: str) -> str:

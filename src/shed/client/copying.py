@@ -19,21 +19,12 @@ from typing import BinaryIO, NamedTuple, cast
 from shed.client.address import Address
 from shed.client.execution import Execution
 from shed.errors import ShedError, UsageError
-from shed.execstream import Exit
+from shed.execstream import Exit, helper
 from shed.guest import archive
 from shed.names import check_shed_name
 from shed.progress import BytesEvent, Event, WarningEvent
 from shed.untrusted import load_object, told
 
-_RUNTIME = "/run/shed-runtime"
-_HELPER = f"""\
-for loader in {_RUNTIME}/lib/ld-linux-*; do
-    exec "$loader" --inhibit-cache --library-path {_RUNTIME}/lib {_RUNTIME}/bin/python3 -I -S -B -X utf8 -c "$0" "$@"
-done"""
-_PROGRAM = (
-    f"import sys; sys.path.insert(0, '{_RUNTIME}/agent'); from shed.guest.archive import main; "
-    "sys.exit(main(sys.argv[1:]))"
-)
 _BROKEN_PIPE = 128 + 13
 _MISSING = os.strerror(errno.ENOENT)
 _READ = 1 << 16
@@ -169,7 +160,7 @@ class Copy:
 
     def _in_shed(self, place: Place, words: list[str], *, stdin: int | None = None, stdout: int | None = None) -> None:
         """Run one end in a shed, and tell what it tells."""
-        command = [f"{_RUNTIME}/bin/busybox", "sh", "-c", _HELPER, _PROGRAM, *words]
+        command = helper("archive", *words)
         with tempfile.TemporaryFile() as said:
             with Execution(
                 self._addresses[place.name],

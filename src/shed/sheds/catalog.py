@@ -79,6 +79,13 @@ class Catalog:
                 warnings.append(error.message)
         return sheds, warnings
 
+    def local_dir(self, name: str) -> str | None:
+        """Return the host's folder that is the workspace of the shed `name`.
+
+        Raises `NotFoundError`, `DamagedError`.
+        """
+        return load(self.folders(name)).local_dir
+
     def console_log(self, name: str, *, lines: int | None = None) -> bytes:
         """Return the end of what the VM's console has said, the last `lines` of it."""
         return last_lines(self.existing(name).console_tail()[0], lines)

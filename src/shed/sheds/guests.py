@@ -14,8 +14,10 @@ from shed.backends.base import Connection, Stream
 from shed.errors import BackendError, ConflictError, ConnectError
 from shed.guest.protocol import PORT_EXEC, PORT_LISTEN, PORT_PROXY
 from shed.sheds.agent import control, read_line
+from shed.sheds.clock import keep_clocks
 from shed.sheds.entry import Entry
 from shed.sheds.link import Link
+from shed.sheds.names import keep_names
 
 log = logging.getLogger(__name__)
 Tell = Callable[[str], Awaitable[None]]
@@ -124,3 +126,11 @@ class Guests:
                 f"shed {name!r} is not running", code="SHED_ALREADY_STOPPED", hint=f"`shed start {name}`"
             )
         return await control(await entry.link.get(), "health", wait=_HEALTH_TIMEOUT)
+
+
+async def keep_guests(guests: Callable[[], Mapping[str, Connection]], local_dir: Callable[[str], str | None]) -> None:
+    """Keep the clocks of the `guests` there are right, and the names of the folders that they share known to them.
+
+    `local_dir` returns the folder of a shed, or None.  Never returns.
+    """
+    await asyncio.gather(keep_clocks(guests), keep_names(guests, local_dir))

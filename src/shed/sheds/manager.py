@@ -29,7 +29,6 @@ from shed.sheds.background import Background
 from shed.sheds.boot import attach
 from shed.sheds.catalog import Catalog, View, load, missing
 from shed.sheds.changes import Changes
-from shed.sheds.clock import keep_clocks
 from shed.sheds.consoles import keep_short
 from shed.sheds.create import Ensure, Resolve, create, plan
 from shed.sheds.egress import Egress
@@ -37,7 +36,7 @@ from shed.sheds.entry import Entry
 from shed.sheds.events import Events
 from shed.sheds.expiry import Expiry
 from shed.sheds.folders import Folders
-from shed.sheds.guests import Guests, Tell
+from shed.sheds.guests import Guests, Tell, keep_guests
 from shed.sheds.link import Link
 from shed.sheds.ports import Ports
 from shed.sheds.revivals import Revivals
@@ -113,7 +112,7 @@ class Manager:
         self.snapshots.store.sweep()
         await self._warm.open()
         self._background.begin(self._warm.prepare(self._resolve), "prepare warm starts")
-        self._background.begin(keep_clocks(self._guests), "clocks")
+        self._background.begin(keep_guests(self._guests, self.catalog.local_dir), "guests")
         self._background.begin(keep_short(self._paths), "console logs")
         self._background.begin(self._room.keep(), "room")
         self._background.begin(self.egress.keep(), "network")

@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from shed.guest.configure.request import Mount
     from shed.guest.users import User
 
-_OPTIONS = "trans=virtio,version=9p2000.L,cache=none,access=client,msize=512000"
-"""Nothing is cached, so that either side sees the other's edits at once; 512000 is about the most that virtio carries
-in one piece.
+_OPTIONS = "trans=virtio,version=9p2000.L,cache=mmap,directio,access=client,msize=512000"
+"""Reading and writing cache nothing, so that either side sees the other's edits at once; what is mapped into memory for
+writing is (``cache=none`` refuses that).  512000 is about the most that virtio carries in one piece.
 """
 _ATTEMPTS = 3
 

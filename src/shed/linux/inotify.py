@@ -1,0 +1,69 @@
+"""Being told which folders come and go in folders.  Source: inotify(7)."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import struct
+from typing import NamedTuple
+
+_MOVED_FROM, _MOVED_TO, _CREATE, _DELETE = 0x40, 0x80, 0x100, 0x200
+_NAMES = _MOVED_FROM | _MOVED_TO | _CREATE | _DELETE
+_Q_OVERFLOW, _ISDIR = 0x4000, 0x40000000
+_ONLYDIR, _EXCL_UNLINK = 0x01000000, 0x04000000
+_EVENT = struct.Struct("=iIII")
+_READ = 64 * 1024
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class Change(NamedTuple):
+    """A folder that came to, or went from, a watched one.  Of an overflow, the number of the watched one is -1."""
+
+    folder: int
+    name: bytes
+    came: bool
+
+
+class Inotify:
+    """Watches folders.  `fd` can be read when there are changes."""
+
+    def __init__(self) -> None:
+        """Raises `OSError`."""
+        self.fd = _libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
+        if self.fd < 0:
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), "inotify")
+
+    def watch(self, descriptor: int) -> int:
+        """Watch the folder behind a descriptor; return its number.  Raises `OSError`: ENOSPC for too many."""
+        path = f"/proc/self/fd/{descriptor}".encode()
+        number: int = _libc.inotify_add_watch(self.fd, path, _NAMES | _ONLYDIR | _EXCL_UNLINK)
+        if number < 0:
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), "inotify")
+        return number
+
+    def forget(self, number: int) -> None:
+        """Watch a folder no longer; nothing happens when it is not."""
+        _libc.inotify_rm_watch(self.fd, number)
+
+    def read(self) -> list[Change]:
+        """Return the changes that are there.  Raises `OSError`."""
+        try:
+            data = os.read(self.fd, _READ)
+        except BlockingIOError:
+            return []
+        changes, at = [], 0
+        while at < len(data):
+            number, mask, _, length = _EVENT.unpack_from(data, at)
+            at += _EVENT.size
+            name = data[at : at + length].rstrip(b"\0")
+            at += length
+            if mask & _Q_OVERFLOW:
+                changes.append(Change(-1, b"", came=False))
+            elif mask & _NAMES and mask & _ISDIR:
+                changes.append(Change(number, name, came=bool(mask & (_MOVED_TO | _CREATE))))
+        return changes
+
+    def close(self) -> None:
+        """Watch nothing any more."""
+        os.close(self.fd)
