@@ -14,6 +14,12 @@ _ONLYDIR, _EXCL_UNLINK = 0x01000000, 0x04000000
 _EVENT = struct.Struct("=iIII")
 _READ = 64 * 1024
 
+_LOCAL = frozenset({
+    0xEF53, 0x58465342, 0x9123683E, 0xF2F52010, 0x01021994, 0x794C7630, 0x2FC12FC1, 0xCA451A4E,
+})  # fmt: skip
+"""ext2 to ext4, xfs, btrfs, f2fs, tmpfs, overlay, zfs, bcachefs: linux/magic.h, and those of the last two."""
+_STATFS_SIZE = 256
+
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -23,6 +29,14 @@ class Change(NamedTuple):
     folder: int
     name: bytes
     came: bool
+
+
+def tells_all(descriptor: int) -> bool:
+    """Say whether a file system is one of which all changes are told; of one that others can change, they are not."""
+    found = ctypes.create_string_buffer(_STATFS_SIZE)
+    if _libc.fstatfs(descriptor, found) < 0:
+        return False
+    return int.from_bytes(found.raw[:8], "little") & 0xFFFFFFFF in _LOCAL
 
 
 class Inotify:

@@ -8,6 +8,7 @@ as it likes; beyond a budget, it is told to forget all, and nothing for a while.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import select
 import threading
@@ -16,7 +17,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 
 from shed.backends.link_budget import Allowance
-from shed.linux.inotify import Inotify
+from shed.linux.inotify import Inotify, tells_all
 
 MOST_FOLDERS = 8_192
 """Folders that are told, those near the top first.  Each costs a watch here and about 2 KiB in the guest."""
@@ -93,6 +94,8 @@ class FolderNames:
     def _follow(self) -> None:
         root = os.open(self._path, _WALK & ~os.O_NOFOLLOW)
         try:
+            if not tells_all(root):
+                raise OSError(errno.EOPNOTSUPP, "its file system does not tell all changes", self._path)
             with contextlib.closing(Inotify()) as inotify:
                 tree = _Tree(root, inotify, self._tell, self._most)
                 tree.look()
@@ -118,6 +121,7 @@ class _Tree:
 
     def __init__(self, root: int, inotify: Inotify, tell: Callable[[bytes], None], most: int) -> None:
         self._root = root
+        self._device = os.fstat(root).st_dev
         self._inotify = inotify
         self._tell = tell
         self._left = most
@@ -185,7 +189,7 @@ class _Tree:
     def _enter(self, path: bytes) -> None:
         """Watch a folder, and tell what is in it."""
         with self._below(path, _LIST) as fd:
-            if fd is None or self._left <= 0 or path in self._folders:
+            if fd is None or self._left <= 0 or path in self._folders or os.fstat(fd).st_dev != self._device:
                 return
             try:
                 number = self._inotify.watch(fd)

@@ -163,6 +163,13 @@ def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
         names.run()
 
 
+def test_a_file_system_that_does_not_tell_changes() -> None:
+    """None of its folders is told: they could go without a word."""
+    names = FolderNames("/proc", lambda _: pytest.fail("told"))
+    with pytest.raises(OSError, match="does not tell all changes"):
+        names.run()
+
+
 def held() -> set[str]:
     """Return where the descriptors of this process lead."""
     found = set()
