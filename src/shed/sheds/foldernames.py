@@ -144,13 +144,19 @@ class _Tree:
             return  # of a folder that has gone from here
         path = folder + b"/" + name if folder else name
         self._new.pop(path, None)
-        if name in self._folders[folder].names:
-            self._folders[folder].names.discard(name)
+        self._went(path)
+        if came and len(self._new) < self._left:
+            self._new[path] = time.monotonic() + _SETTLED
+
+    def _went(self, path: bytes) -> None:
+        """Tell that a folder has gone, if it was told."""
+        above, _, name = path.rpartition(b"/")
+        known = self._folders.get(above)
+        if known is not None and name in known.names:
+            known.names.discard(name)
             self._left += 1
             self._forget(path)
             self._said.append(b"-" + path)
-        if came and len(self._new) < self._left:
-            self._new[path] = time.monotonic() + _SETTLED
 
     def look(self) -> None:
         """Tell what went, then what is due, and look into what is new."""
@@ -193,11 +199,12 @@ class _Tree:
                 return
             try:
                 number = self._inotify.watch(fd)
+                if number in self._paths:  # it was elsewhere a moment ago, and that it went is not told yet
+                    self._went(self._paths[number])
+                    number = self._inotify.watch(fd)
                 names = [os.fsencode(entry.name) for entry in os.scandir(fd) if entry.is_dir(follow_symlinks=False)]
             except OSError:
                 return  # nothing below is told
-            if number in self._paths:  # the same folder by another path: it has moved, and that is told next
-                return
             self._folders[path], self._paths[number] = _Folder(number), path
             for name in names:
                 self._told(path, name)
