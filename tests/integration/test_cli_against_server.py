@@ -419,7 +419,9 @@ def test_five_commands_at_once_start_one_server(alone: Shed, tmp_path: Path) -> 
         subprocess.Popen([*SHED, "list", "--json"], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         for _ in range(5)
     ]
-    assert [process.communicate(timeout=120) for process in many] == [(b"[]\n", b"")] * 5
+    said = [process.communicate(timeout=120) for process in many]
+    assert [(process.returncode, out) for process, (out, _) in zip(many, said, strict=True)] == [(0, b"[]\n")] * 5
+    assert not [error for _, error in said if b"error" in error]  # a slow machine's may say for whom they wait
     assert (tmp_path / "data/logs/server.log").read_text().count("listening at") == 1
 
 
