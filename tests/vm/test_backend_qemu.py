@@ -152,7 +152,7 @@ chown to another Invalid argument
 chown to the owner works
 hard link works
 attribute works
-shared mapping to write Invalid argument
+shared mapping to write works
 shared mapping to read works
 file without a name Operation not supported
 writing to a removed file works

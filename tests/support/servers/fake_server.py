@@ -28,6 +28,7 @@ def fake_server(root: Path, *faults: str) -> Iterator[dict[str, str]]:
     Fake VMs that are left are ended.
     """
     env = {**os.environ, "SHED_DATA_DIR": str(root / "data"), "SHED_RUNTIME_DIR": str(root / "run"), "HOME": str(root)}
+    env.pop("XDG_CACHE_HOME", None)
     env.pop("SHED_SERVER", None)
     tests = str(Path(__file__).parents[2])
     command = [sys.executable, "-m", "support.servers.fake_server", str(root), *faults]
