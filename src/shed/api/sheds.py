@@ -81,7 +81,7 @@ class Shed(PartialAnswer, kw_only=True, frozen=True):
     host_ports: Annotated[list[str], says("Ports of the host that it reaches: `PORT:SHEDPORT`.", optional=True)] = []
     secrets: Annotated[list[str], says("Names of the secrets that are put into its requests.", optional=True)] = []
     expires_at: Annotated[str, says("When it is deleted with all that is in it; UTC, RFC 3339.", optional=True)] = ""
-    restart: Annotated[str, says("`always`: it starts again when its VM has ended; else `no`.", optional=True)] = "no"
+    restart: Annotated[str, says("`always`: it starts again when its VM has ended.", optional=True)] = ""
     env: Annotated[
         list[str],
         says("Names of the environment variables that it was given; their values are not told.", optional=True),

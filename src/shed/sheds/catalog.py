@@ -206,6 +206,8 @@ def _view(
     }
     if record.local_dir is None:
         del shed["local_dir_mode"]
+    if record.restart == "no":
+        del shed["restart"]
     if record.variables:
         shed["env"] = sorted(record.variables)
     if starting:

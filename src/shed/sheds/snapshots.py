@@ -43,7 +43,7 @@ class Snapshots:
         """
         check_snapshot_name(name or shed)
         async with self._hold(shed, "snapshot") as (folders, _):
-            record = self._stopped(folders, "SNAPSHOT_SOURCE_RUNNING")
+            record = self._stopped(folders, code="SNAPSHOT_SOURCE_RUNNING")
             return self.view(await self._save(record, folders, name, comment, progress))
 
     async def rollback(self, shed: str, name: str | None, *, discard: bool, progress: Progress) -> Record:
@@ -53,7 +53,7 @@ class Snapshots:
         `ConflictError` (SHED_NOT_STOPPED, SNAPSHOT_OF_OTHER_IMAGE), `StorageError`.
         """
         async with self._hold(shed, "rollback") as (folders, _):
-            record = self._stopped(folders, "SHED_NOT_STOPPED")
+            record = self._stopped(folders, code="SHED_NOT_STOPPED")
             snapshot = self._last(shed) if name is None else self.store.load(name)
             if (snapshot.lower_digest, snapshot.backend) != (record.lower_digest, record.backend):
                 raise ConflictError(
@@ -74,7 +74,7 @@ class Snapshots:
         Raises `NotFoundError`, `ConflictError` (SHED_NOT_STOPPED), `StorageError`.
         """
         async with self._hold(shed, "reset") as (folders, _):
-            record = self._stopped(folders, "SHED_NOT_STOPPED")
+            record = self._stopped(folders, code="SHED_NOT_STOPPED")
             image = await in_thread(self._resolve, record.lower_digest)
             empty = await in_thread(template, folders.templates, image.runtime, record.upper_size_bytes)
             return await self._begin_with(empty, 0, record, folders, progress)
@@ -113,7 +113,7 @@ class Snapshots:
             "egress": list(snapshot.egress or ()),
         }
 
-    def _stopped(self, folders: Folders, code: str) -> Record:
+    def _stopped(self, folders: Folders, *, code: str) -> Record:
         """Return the record of a shed that is stopped.  Raises `NotFoundError`, `ConflictError` with `code`."""
         record = load(folders)
         match self._backend.liveness(folders.instance):
