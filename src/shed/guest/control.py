@@ -30,11 +30,14 @@ if TYPE_CHECKING:
     from shed.guest.loop import Loop
     from shed.guest.mux import Stream
     from shed.guest.state import State
+    from shed.guest.tasks import Timer
 
     Answer = dict[str, object]
 
 
 _LOOKS, _BETWEEN_LOOKS = 100, 0.05
+_QUIET_SECONDS = 0.05
+"""After an answer, until what was put off is done: the host may have more to ask before the shed is ready."""
 
 
 class RefusedError(Exception):
@@ -51,6 +54,7 @@ class Control:
     def __init__(self, loop: Loop, shed: State) -> None:
         self._loop = loop
         self._shed = shed
+        self._equipping: Timer | None = None
         self._operations: dict[str, Callable[[Answer], Awaitable[Answer]]] = {
             "rest": self._quiesce,
             "rehearse": self._warm_up,
@@ -70,6 +74,14 @@ class Control:
             if frame[0] == protocol.CONTROL_REQUEST:
                 answer = await self.answer(bytes(frame[1]))
                 await stream.write(protocol.exec_frame(protocol.CONTROL_RESPONSE, wirejson.dumps(answer)))
+                self._equip_soon()
+
+    def _equip_soon(self) -> None:
+        if self._equipping is not None:
+            self._equipping.cancel()
+            self._equipping = None
+        if self._shed.must_equip:
+            self._equipping = self._loop.call_later(_QUIET_SECONDS, self._shed.equip)
 
     async def answer(self, payload: bytes) -> Answer:
         """Do one request and return what to say."""

@@ -59,6 +59,11 @@ class State:
         """Put off making what `outfit` returns until `equip`, or the next command."""
         self._make_outfit = make
 
+    @property
+    def must_equip(self) -> bool:
+        """Whether something is put off."""
+        return self._make_outfit is not None
+
     def equip(self) -> None:
         """Do what was put off, if anything was.  Raises what it does; the outfit stays as it was then."""
         make, self._make_outfit = self._make_outfit, None

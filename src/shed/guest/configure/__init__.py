@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from shed.guest.state import State
 
 __all__ = ["StepError", "configure"]
-_ANSWER_SECONDS = 0.005
-"""Until the answer has left."""
 _SETTLE_SECONDS = 0.3
 """Until who this shed is gets recorded, so that the first command need not wait for that."""
 _OPEN_FILES = 524288
@@ -82,14 +80,13 @@ async def configure(
         watch.lap("mounts")
     except OSError as error:
         raise StepError(HAND_OVER, f"cannot prepare the root: {error}") from None
-    shed.equip_later(lambda: _equip(loop, request))
+    shed.equip_later(lambda: _equip(loop, request))  # once the answer has left, or for the first command
     if init_mode == "systemd":
         shed.equip()  # what the image's services trust is there when they start
         init.hand_over(loop, (lambda: identity.finish_settling("", request.name)) if new else None)
     elif new:
         shed.unsettled = True
         loop.call_later(_SETTLE_SECONDS, lambda: _finish_settling(loop, shed))
-    loop.call_later(_ANSWER_SECONDS, shed.equip)  # or the first command does it, whichever is earlier
     watch.lap("init")
     shed.name, shed.user, shed.env, shed.folders, shed.init = (
         request.name,
