@@ -50,7 +50,9 @@ def test_a_server_finds_a_relay_of_another_version(host: RuledHost) -> None:
     host.start_server()
     old = NetdProcess(run, logs)
     wait_until(lambda: old.sheds().get("dev") is not None and list(run.glob(f"{RETIRED}*")), what="it has retired")
-    assert host.sh(f"{FETCH} http://www.example.com/hello") == (0, "hello\n")
+    wait_until(
+        lambda: host.sh(f"{FETCH} http://www.example.com/hello") == (0, "hello\n")
+    )  # by the new one, once it is there
 
 
 def test_what_a_command_needs_is_learned(host: RuledHost, tmp_path: Path) -> None:
@@ -59,7 +61,7 @@ def test_what_a_command_needs_is_learned(host: RuledHost, tmp_path: Path) -> Non
     host.net.names({**names, "www.example.org": [PUBLIC]})
     host.rule({"allow": "www.example.org"})
     fetch = "; ".join(f"{FETCH} http://{name}/hello" for name in (*names, "www.example.org"))
-    words = ("egress", "learn", "dev", "--", "sh", "-c", f"{fetch}; exit 3")
+    words = ("egress", "learn", "dev", "--", "sh", "-c", f"{fetch}; sleep 1; {fetch}; exit 3")
     done = host.machine.try_shed(*words)
     assert done.returncode == 3, done
     assert done.stderr.decode().startswith("wget: ")
