@@ -43,7 +43,7 @@ _PAUSE = 600.0
 """Seconds from one that could not be made to the next attempt."""
 _SPACE_PAUSE, _NO_SPACE = 10.0, frozenset({"NO_SPACE", "DISK_RESERVE"})
 """The same where it was found out before anything was booted."""
-_MOST_WAIT = 15.0
+_MOST_WAIT = 2.0
 """Seconds that a start waits for a template that is being made; it takes a few."""
 
 
