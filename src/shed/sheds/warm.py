@@ -43,8 +43,6 @@ _PAUSE = 600.0
 """Seconds from one that could not be made to the next attempt."""
 _SPACE_PAUSE, _NO_SPACE = 10.0, frozenset({"NO_SPACE", "DISK_RESERVE"})
 """The same where it was found out before anything was booted."""
-_MOST_WAIT = 2.0
-"""Seconds that a start waits for a template that is being made; it takes a few."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,18 +104,12 @@ class WarmStart:
         await asyncio.gather(*self._making.values(), self._pool.close(), return_exceptions=True)
 
     async def sources(self, machine: Machine) -> list[Source]:
-        """Return what `machine` can come from, the quickest first.
-
-        A template that is being made is waited for: booting beside that would take longer, and slow it down.
-        """
+        """Return what `machine` can come from, the quickest first."""
         if self._templates is None:
             return []
         self._pool.like(machine)
         try:
             template = await in_thread(self._templates.find, machine)
-            if template is None and (making := self._making.get(_shape(machine))) is not None:
-                await asyncio.wait({making}, timeout=_MOST_WAIT)
-                template = await in_thread(self._templates.find, machine)
         except (ShedError, OSError) as error:
             log.warning("shed %s: templates cannot be used: %s", machine.name, error)
             return []

@@ -184,34 +184,8 @@ async def test_a_template_that_there_was_no_space_for_is_tried_again_soon(
         await until(lambda: len(world.backend.saved.kept) == 1)
 
 
-@pytest.mark.parametrize("works", [True, False])
-async def test_a_start_waits_for_the_template_that_is_being_made(
-    world: World, monkeypatch: pytest.MonkeyPatch, works: bool
-) -> None:
-    """The second shed of a fresh machine is warm, however soon it is made; cold if no template comes of it."""
-    make, begun, go = world.backend.saved.make, asyncio.Event(), asyncio.Event()
-
-    async def slowly(*words: Any, **named: Any) -> Template:
-        begun.set()
-        await go.wait()
-        if not works:
-            raise BackendError("it cannot be saved")
-        return await make(*words, **named)
-
-    monkeypatch.setattr(world.backend.saved, "make", slowly)
-    async with world.manager() as manager:
-        assert await way(manager, "a") == "cold"
-        await begun.wait()
-        second = asyncio.create_task(way(manager, "b"))
-        other = await way(manager, "c", cold=True)  # who asks for a boot does not wait
-        assert (other, second.done()) == ("cold", False)
-        go.set()
-        assert await second == ("warm" if works else "cold")
-
-
-async def test_a_template_that_takes_too_long_is_not_waited_for(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_template_that_is_being_made_is_not_waited_for(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """The start boots."""
-    monkeypatch.setattr(warm, "_MOST_WAIT", 0.05)
 
     async def never(*_words: Any, **_named: Any) -> Template:
         await asyncio.Event().wait()
