@@ -50,9 +50,8 @@ def test_a_server_finds_a_relay_of_another_version(host: RuledHost) -> None:
     host.start_server()
     old = NetdProcess(run, logs)
     wait_until(lambda: old.sheds().get("dev") is not None and list(run.glob(f"{RETIRED}*")), what="it has retired")
-    wait_until(
-        lambda: host.sh(f"{FETCH} http://www.example.com/hello") == (0, "hello\n")
-    )  # by the new one, once it is there
+    # By the new one, once it is there.
+    wait_until(lambda: host.sh(f"{FETCH} http://www.example.com/hello") == (0, "hello\n"))
 
 
 def test_what_a_command_needs_is_learned(host: RuledHost, tmp_path: Path) -> None:
