@@ -18,6 +18,7 @@ GROUND = {
     "progress",
     "proxies",
     "fsutil",
+    "inwaiting",
     "run",
     "sizes",
     "sshkeys",

@@ -22,6 +22,7 @@ import pytest
 from shed.backends.base import Liveness
 from shed.backends.qemu import command, launchers, launching, process
 from shed.errors import BackendError
+from shed.inwaiting import Spare
 from shed.threads import stoppable
 from support.vms import processes
 from support.vms.machine import ended
@@ -206,7 +207,7 @@ def test_what_is_about_to_become_the_vmm_is_ours(tmp_path: Path) -> None:
 
 def test_the_next_launcher_waits_before_it_is_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It becomes the next VMM; when it has died meanwhile, another does; it ends with who started it."""
-    monkeypatch.setattr(launchers, "_spare", launchers._Spare())
+    monkeypatch.setattr(launchers, "_spare", Spare())
     spawned: list[int] = []
     spawn = launchers._spawn
 
@@ -219,6 +220,7 @@ def test_the_next_launcher_waits_before_it_is_needed(tmp_path: Path, monkeypatch
     for name in ("one", "two", "three"):
         (tmp_path / name).mkdir()
         records.append(launch(tmp_path / name))
+        launchers.prepare()
         if name == "two":
             os.kill(spawned[-1], signal.SIGKILL)
             wait_until(lambda: ended(spawned[-1]))
@@ -265,7 +267,7 @@ async def test_a_start_that_does_not_get_on_is_given_up_at_once(
     launcher = tmp_path / "launcher.py"
     launcher.write_text(STOPPED.format(before=before))
     monkeypatch.setattr(launchers, "_PROGRAM", launcher)
-    monkeypatch.setattr(launchers, "_spare", launchers._Spare())
+    monkeypatch.setattr(launchers, "_spare", Spare())
     monkeypatch.setattr(launching, "_LAUNCH_TIMEOUT", 3600.0)
     spawned: list[int] = []
     spawn = launchers._spawn

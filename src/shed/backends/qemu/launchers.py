@@ -1,7 +1,7 @@
 """Launchers: processes that become VMMs.  One waits for orders before anybody needs it.
 
 Most of what a launcher takes until it can read its orders is Python's own start and a few modules: as long as a tenth
-of a warm start.  So the next one is started once a VM runs.  It waits at a socket and ends with the server.
+of a warm start.  So the next one is started after a VM was.  It waits at a socket and ends with the server.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ import os
 import signal
 import socket
 import sys
-import threading
 from pathlib import Path
 
 from shed.backends.jail import plan
 from shed.backends.jail.descriptors import PARENT, SAFE_FD
+from shed.inwaiting import Spare
 
 _PROGRAM = Path(plan.__file__).parent
 
@@ -64,28 +64,7 @@ def _spawn(descriptors: dict[int, int]) -> int:
     )
 
 
-class _Spare:
-    """The launcher in waiting."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._launcher: Launcher | None = None
-
-    def swap(self, launcher: Launcher | None) -> Launcher | None:
-        """Put `launcher` in its place, and return it."""
-        with self._lock:
-            self._launcher, before = launcher, self._launcher
-        return before
-
-    def forget(self) -> None:
-        """In a forked process: it is our parent's, and is to end with that."""
-        if self._launcher is not None:
-            self._launcher.socket.close()
-        self.__init__()  # type: ignore[misc]
-
-
-_spare = _Spare()
-os.register_at_fork(after_in_child=_spare.forget)
+_spare: Spare[Launcher] = Spare()
 
 
 def take(errors: int) -> Launcher:
@@ -104,7 +83,4 @@ def take(errors: int) -> Launcher:
 def prepare() -> None:
     """Have one in waiting; where none can be started, the next VM starts its own, or says why not."""
     with contextlib.suppress(OSError):
-        before = _spare.swap(Launcher())
-        if before is not None:  # of another VM that started at the same time
-            before.socket.close()
-            os.waitpid(before.pid, 0)
+        _spare.put(Launcher())

@@ -118,7 +118,6 @@ def launch(
                 said = (state_dir / process.MESSAGES).read_text(errors="replace").strip()
                 raise BackendError(f"cannot start a process for the VM of shed {name}: {said or error}") from error
             raise
-    launchers.prepare()
     return record
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from shed.backends import mux
 from shed.backends.base import Connection, LinkError, Liveness, Machine
-from shed.backends.qemu import accel, budget, command, confined, groups, process, saving, tsc, userns
+from shed.backends.qemu import accel, budget, command, confined, groups, launchers, process, saving, tsc, userns
 from shed.egress.network import netns
 from shed.errors import BackendError, ConflictError
 from shed.run import missing_tool
@@ -34,6 +34,8 @@ START_TIMEOUT = 30.0
 """Seconds until QEMU has set up the machine; it takes 0.2."""
 ANSWER_TIMEOUT = 3.0
 """Seconds for what takes a machine that waits 15 ms, or one that runs less."""
+_CALM_SECONDS = 1.0
+"""From a start, which wants the processor for its guest, until the next one is prepared."""
 _TERM_SECONDS, _KILL_SECONDS = 2.0, 10.0
 _NO_MEMORY = "Cannot allocate memory"
 """What QEMU says."""
@@ -86,6 +88,7 @@ class Machines:
         self.program = program
         self._control_groups = control_groups
         self.networks = QemuNetworks()
+        self._preparing: asyncio.TimerHandle | None = None
         self._told: set[str] = set()
         """Why VMs run without a control group, as the log has it."""
 
@@ -106,11 +109,25 @@ class Machines:
         try:
             record = await stoppable(partial(confined.start, machine, host, self.holding(machine, host)))
             await came_up(machine.state_dir, record, saved)
+            self._prepare_next(network=host.network)
         except BaseException:  # a start that is given up half way leaves nothing running
             with contextlib.suppress(BackendError):
                 await self.kill(machine.state_dir)
             raise
         return ()
+
+    def _prepare_next(self, *, network: bool) -> None:
+        """Make what the next VM needs first, when nothing has been started for a moment."""
+
+        def prepare() -> None:
+            launchers.prepare()
+            if network:
+                netns.prepare()
+
+        if self._preparing is not None:
+            self._preparing.cancel()
+        loop = asyncio.get_running_loop()
+        self._preparing = loop.call_later(_CALM_SECONDS, lambda: loop.run_in_executor(None, prepare))
 
     def host(self, machine: Machine) -> command.Host:
         """Return what this host is to `machine`; blocks for seconds when KVM was not tried since the host's boot."""

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from shed.egress.network.netns_setup import GATEWAY, PREFIX, SHED
 from shed.errors import BackendError
+from shed.inwaiting import Spare, end
 
 _PROGRAM = Path(__file__).with_name("netns_setup.py")
 _TIMEOUT = 30.0
@@ -60,14 +61,15 @@ class Netns:
         self.close()
 
 
-def make() -> Netns:
-    """Make a network namespace; blocks for some hundredths of a second.  Raises `NoNetworkError` with what to do."""
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    with ours, theirs:
-        ours.settimeout(_TIMEOUT)
-        high = fcntl.fcntl(theirs.fileno(), fcntl.F_DUPFD_CLOEXEC, _SAFE_FD)
+class _Maker:
+    """The process that makes one."""
+
+    def __init__(self) -> None:
+        self.socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            high = fcntl.fcntl(theirs.fileno(), fcntl.F_DUPFD_CLOEXEC, _SAFE_FD)
         try:
-            pid = os.posix_spawn(
+            self.pid = os.posix_spawn(
                 sys.executable,
                 [sys.executable, "-I", "-S", str(_PROGRAM)],
                 {"PATH": "/usr/sbin:/sbin:/usr/bin:/bin", "LC_ALL": "C.UTF-8"},
@@ -76,18 +78,48 @@ def make() -> Netns:
                     (os.POSIX_SPAWN_DUP2, high, _PARENT_FD),
                 ],
             )
+        except OSError:
+            self.socket.close()
+            raise
         finally:
             os.close(high)
-        theirs.close()
+
+    def finish(self) -> Netns:
+        """Return what it has made, or makes now.  Raises `NoNetworkError`."""
+        self.socket.settimeout(_TIMEOUT)
         try:
-            answer, descriptors, _, _ = socket.recv_fds(ours, _MOST_ANSWER, 4, socket.MSG_CMSG_CLOEXEC)
+            answer, descriptors, _, _ = socket.recv_fds(self.socket, _MOST_ANSWER, 4, socket.MSG_CMSG_CLOEXEC)
         except OSError as error:
             raise NoNetworkError(f"the network of a shed cannot be made: {error}") from error
         finally:
-            os.waitpid(pid, 0)
-    if len(descriptors) == 4:
-        return Netns(descriptors[0], (descriptors[1], descriptors[2], descriptors[3]))
-    raise _explained(answer)
+            end(self)
+        if len(descriptors) == 4:
+            return Netns(descriptors[0], (descriptors[1], descriptors[2], descriptors[3]))
+        raise _explained(answer)
+
+
+_spare: Spare[_Maker] = Spare()
+
+
+def make() -> Netns:
+    """Make a network namespace; blocks for some hundredths of a second, unless one was prepared.
+
+    Raises `NoNetworkError` with what to do.
+    """
+    if (prepared := _spare.swap(None)) is not None:
+        with contextlib.suppress(NoNetworkError):  # it was tried a while ago
+            return prepared.finish()
+    try:
+        maker = _Maker()
+    except OSError as error:
+        raise NoNetworkError(f"the network of a shed cannot be made: {error}") from error
+    return maker.finish()
+
+
+def prepare() -> None:
+    """Have the next one made: that takes as long as a tenth of a warm start."""
+    with contextlib.suppress(OSError):
+        _spare.put(_Maker())
 
 
 def take(folder: Path) -> list[socket.socket]:
