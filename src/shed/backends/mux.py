@@ -30,9 +30,9 @@ from shed.guest import protocol
 from shed.untrusted import MOST_TEXT, load_object, told
 
 log = logging.getLogger(__name__)
-HELLO_TIMEOUT = 0.2
-"""Seconds for a running agent to say hello after we connected, the first time; then the socket is closed and tried
-again.
+HELLO_TIMEOUT = 0.5
+"""Seconds for a running agent to say hello after we connected, and to take our attach, the first time; then the socket
+is closed and tried again.  An emulated guest that was just restored takes 0.1 to 0.2, on a busy host 0.3.
 """
 _RETRY_PAUSE = 0.1
 """Seconds between two connections, the first time: the guest must see the hang-up, or it says no new hello."""
