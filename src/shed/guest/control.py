@@ -30,14 +30,15 @@ if TYPE_CHECKING:
     from shed.guest.loop import Loop
     from shed.guest.mux import Stream
     from shed.guest.state import State
-    from shed.guest.tasks import Timer
 
     Answer = dict[str, object]
 
 
 _LOOKS, _BETWEEN_LOOKS = 100, 0.05
-_QUIET_SECONDS = 0.05
-"""After an answer, until what was put off is done: the host may have more to ask before the shed is ready."""
+_QUIET_SECONDS, _ANSWER_SECONDS = 0.05, 0.005
+"""Until what was put off is done: after an answer, as the host may have more to ask before the shed is ready; and after
+the last one, which has left by then.
+"""
 
 
 class RefusedError(Exception):
@@ -54,7 +55,8 @@ class Control:
     def __init__(self, loop: Loop, shed: State) -> None:
         self._loop = loop
         self._shed = shed
-        self._equipping: Timer | None = None
+        self._is_last = False
+        """Whether this is the last that a host asks before a shed is ready."""
         self._operations: dict[str, Callable[[Answer], Awaitable[Answer]]] = {
             "rest": self._quiesce,
             "rehearse": self._warm_up,
@@ -74,14 +76,8 @@ class Control:
             if frame[0] == protocol.CONTROL_REQUEST:
                 answer = await self.answer(bytes(frame[1]))
                 await stream.write(protocol.exec_frame(protocol.CONTROL_RESPONSE, wirejson.dumps(answer)))
-                self._equip_soon()
-
-    def _equip_soon(self) -> None:
-        if self._equipping is not None:
-            self._equipping.cancel()
-            self._equipping = None
-        if self._shed.must_equip:
-            self._equipping = self._loop.call_later(_QUIET_SECONDS, self._shed.equip)
+                if self._shed.must_equip:
+                    self._loop.call_later(_ANSWER_SECONDS if self._is_last else _QUIET_SECONDS, self._shed.equip)
 
     async def answer(self, payload: bytes) -> Answer:
         """Do one request and return what to say."""
@@ -149,6 +145,7 @@ class Control:
 
         if self._shed.phase != state.READY:
             raise RefusedError("NOT_CONFIGURABLE", f"this machine is {self._shed.phase}")
+        self._shed.equip()  # what else was put off is not in this request
         variables = texts(request, "variables")
         apt.set_up(text(request, "apt", ""))
         outfit = {**trust.install(authorities(request)), **variables}
@@ -172,6 +169,7 @@ class Control:
             from shed.guest.syscalls import set_clock
 
             set_clock(time.time() + adjust)
+            self._is_last = True
         return {"now": time.time()}
 
     async def _sync(self, _request: Answer) -> Answer:

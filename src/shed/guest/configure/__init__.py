@@ -17,13 +17,15 @@ from shed.guest.configure.steps import HAND_OVER, Places, StepError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from shed.guest.configure.request import Network
     from shed.guest.loop import Loop
     from shed.guest.state import State
 
 __all__ = ["StepError", "configure"]
-_SETTLE_SECONDS = 0.3
-"""Until who this shed is gets recorded, so that the first command need not wait for that."""
+_SETTLE_SECONDS = 1.0
+"""Until who this shed is gets recorded, so that the first command need not wait for that, which takes 0.3."""
 _OPEN_FILES = 524288
 """Limit of open files, as systemd sets it; the kernel's own for the first process is 4096.  Commands start with a lower
 soft one.
@@ -55,7 +57,6 @@ async def configure(
     watch.lap("machine")
     if shed.network is None or not shed.network.is_like(request.network):
         set_up_network(loop, request.network)
-    _set_mac(loop, request.network)
     watch.lap("network")
     shed.upper_fd = disks.mount_upper(places)
     watch.lap("upper")
@@ -72,10 +73,8 @@ async def configure(
         if new:
             identity.settle("", request.hostname)
         watch.lap("identity")
-        _write_resolv_conf(loop, request.network)
         for mount in request.mounts:
             mounts.mount_share(mount)
-        profile.keep_path(request.env)
         mounts.make_workspace(request.workspace, request.mounts, user)
         watch.lap("mounts")
     except OSError as error:
@@ -125,27 +124,23 @@ def set_up_network(loop: Loop, wanted: Network | None) -> bool:
     return True
 
 
-def _set_mac(loop: Loop, wanted: Network | None) -> None:
-    try:
-        if wanted is not None and wanted.mac:
-            network.set_mac(wanted.mac)
-    except OSError as error:
-        loop.log(f"the network card keeps its address: {error}")
-
-
-def _write_resolv_conf(loop: Loop, wanted: Network | None) -> None:
-    try:
-        network.write_resolv_conf("", wanted)
-    except OSError as error:
-        loop.log(f"no name service: {error}")
-
-
 def _equip(loop: Loop, request: Request) -> dict[str, str]:
-    """Put the outfit into the image's files, and return the variables that commands need."""
-    try:
-        apt.set_up(request.apt)
-    except OSError as error:
-        loop.log(f"apt does not have the host's settings: {error}")
+    """Do what only commands can tell from its not being done, and return the variables that they need.
+
+    A shed where some of it fails still is a shed: say so on the console and go on.
+    """
+    wanted = request.network
+    steps: tuple[tuple[str, Callable[[], None]], ...] = (
+        ("the network card keeps its address", lambda: network.set_mac(wanted.mac if wanted else b"")),
+        ("no name service", lambda: network.write_resolv_conf("", wanted)),
+        ("login shells lack the image's PATH", lambda: profile.keep_path(request.env)),
+        ("apt does not have the host's settings", lambda: apt.set_up(request.apt)),
+    )
+    for what, step in steps:
+        try:
+            step()
+        except OSError as error:
+            loop.log(f"{what}: {error}")
     return {**_trusting(loop, request), **request.variables}
 
 

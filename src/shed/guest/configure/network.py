@@ -56,7 +56,9 @@ def set_up(network: Network | None) -> None:
 
 
 def set_mac(mac: bytes) -> None:
-    """Give the first virtio network card the address `mac`; it may be up.  Raises `OSError`."""
+    """Give the first virtio network card the address `mac`, if that is one; it may be up.  Raises `OSError`."""
+    if not mac:
+        return
     sock = _socket.socket(_socket.AF_INET, _socket.SOCK_DGRAM | _socket.SOCK_CLOEXEC)
     try:
         fcntl.ioctl(sock, _SIOCSIFHWADDR, _ifreq(find_card(), pack("H", _ARPHRD_ETHER) + mac))
