@@ -142,6 +142,7 @@ GROUPS: tuple[tuple[str, int, int, Codes], ...] = (
     ("DataError", 422, 1, {
         "EGRESS_PROFILE_DAMAGED": ("The stored rules of an egress profile cannot be read.",
                                    "set it again: shed egress profile set"),
+        "NO_SNAPSHOT": ("The reference or the file has something else than a snapshot.", "see: shed image pull"),
         "SNAPSHOT_DAMAGED": ("The record of a snapshot cannot be read.", "repair it, or: shed snapshot rm NAME"),
         "SECRET_DAMAGED": ("A stored secret cannot be read.", "set it again: shed secret set"),
         "INVALID_DATA": ("Bytes are not what they claim to be: a damaged blob, a bad manifest, a hostile archive.", ""),

@@ -32,7 +32,7 @@ GROUND = {
 }
 GROUND_MAY_IMPORT = {"execstream": {"guest.protocol"}}
 """What single files of the ground import besides the ground."""
-CLI_PURE = {"egress.rules"}
+CLI_PURE = {"egress.rules", "sheds.artifact", "sheds.snapshotstore"}
 """What the command line asks without a server."""
 MAY_IMPORT = {
     "config": {"egress.rules"},

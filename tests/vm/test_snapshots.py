@@ -24,8 +24,8 @@ def machine(way: str, small_store: LayoutStore, tmp_path: Path) -> Iterator[Mach
     machine.end()
 
 
-def test_sheds_begin_with_a_snapshot(machine: Machine) -> None:
-    """They have its files, run beside each other, and are somebody else each."""
+def test_sheds_begin_with_a_snapshot(machine: Machine, tmp_path: Path) -> None:
+    """They have its files, run beside each other, and are somebody else each; one that was saved and loaded will do."""
     machine.shed("create", "dev", "--image", "busybox", "--upper-size", "1G", "--egress", "offline")
     script = "echo kept >/root/file; dd if=/dev/urandom of=/big bs=1M count=20; md5sum /big"
     digest = machine.shed("exec", "dev", "--", "sh", "-c", script)
@@ -36,8 +36,10 @@ def test_sheds_begin_with_a_snapshot(machine: Machine) -> None:
     assert machine.shed("snapshot", "create", "dev", "--comment", "the first").endswith("made dev-1 of dev\n")
     machine.shed("start", "dev")
     machine.shed("exec", "dev", "--", "sh", "-c", "rm /big; echo changed >/root/file")
-    for name, size in (("one", ()), ("two", ("--upper-size", "2G"))):
-        machine.shed("create", name, "--from-snapshot", "dev-1", *size)
+    machine.shed("snapshot", "save", "dev-1", "-o", str(tmp_path / "dev-1.tar"))
+    machine.shed("snapshot", "load", "copy", "-i", str(tmp_path / "dev-1.tar"))
+    for name, snapshot, size in (("one", "dev-1", ()), ("two", "copy", ("--upper-size", "2G"))):
+        machine.shed("create", name, "--from-snapshot", snapshot, *size)
         assert machine.shed("exec", name, "--", "cat", "/root/file") == "kept\n"
         assert machine.shed("exec", name, "--", "sh", "-c", "md5sum /big") == digest
         assert machine.show(name)["egress"] == ["offline"]
@@ -46,6 +48,7 @@ def test_sheds_begin_with_a_snapshot(machine: Machine) -> None:
         assert len({machine.shed("exec", name, "--", "sh", "-c", script) for name in sheds}) == 3
     assert int(machine.shed("exec", "two", "--", "sh", "-c", "df -k / | tail -n 1").split()[1]) > 1.8 * (1 << 20)
     machine.shed("delete", "--force", "dev")
+    machine.shed("snapshot", "rm", "copy")
     (listed,) = json.loads(machine.shed("snapshot", "ls", "--json"))
     assert (listed["name"], listed["source_shed"], listed["comment"]) == ("dev-1", "dev", "the first")
     assert "the first" in machine.shed("snapshot", "ls")

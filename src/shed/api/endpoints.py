@@ -1,7 +1,6 @@
 """The table of all that a server answers: the one place where an endpoint is described.
 
 `shed.server.routes` has a handler for each; the OpenAPI document and ``docs/reference/api.md`` are made from here.
-
 Options of an action are members of the JSON body of a POST; GET and DELETE have no body, and theirs are in the query.
 How a client wants to hear of long work (`WorkParams`) is always in the query.  An image is called ``image``.
 """
@@ -10,19 +9,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from shed.api import access, egress, eventlog, images, ports, server, sheds, upgrades
+from shed.api import access, egress, eventlog, images, ports, secret_endpoints, server, sheds, snapshots, upgrades
 from shed.api.access import Right
 from shed.api.base import NoBody, Nothing, WorkParams
 from shed.api.endpoint import Endpoint, Old, delete, get, post
-from shed.api.secret_endpoints import CHANGE_SHED_SECRETS, LIST_SECRETS, REMOVE_SECRET, SET_SECRET  # noqa: F401
-from shed.api.snapshots import (  # noqa: F401
-    CREATE_SNAPSHOT,
-    GET_SNAPSHOT,
-    LIST_SNAPSHOTS,
-    REMOVE_SNAPSHOT,
-    RESET_SHED,
-    ROLL_BACK_SHED,
-)
 
 _FORCED = Old("query", "force", "force")
 _REF = (Old("query", "ref", "image"), Old("path", "ref", "image"))
@@ -402,6 +392,9 @@ REMOVE_SSH_KEY = delete(
 )
 
 ENDPOINTS: tuple[Endpoint[Any, Any, Any], ...] = tuple(
-    value for value in list(globals().values()) if isinstance(value, Endpoint)
+    value
+    for part in (globals(), vars(secret_endpoints), vars(snapshots))
+    for value in list(part.values())
+    if isinstance(value, Endpoint)
 )
-"""All of them, in their order above."""
+"""All of them: those above, and those that stand beside their documents."""

@@ -7,7 +7,7 @@ from typing import Annotated
 from msgspec import Meta
 
 from shed.api.access import Right
-from shed.api.base import Answer, Body, NoBody, Nothing, Params, Time, Warnings, WorkParams, says
+from shed.api.base import Answer, Body, NoBody, Nothing, Params, Time, Timings, Warnings, WorkParams, says
 from shed.api.endpoint import delete, get, post
 from shed.api.sheds import Shed, ShedName, ShedWorkParams, SnapshotName
 
@@ -45,6 +45,12 @@ class SnapshotParams(Params, kw_only=True, frozen=True, forbid_unknown_fields=Tr
     snapshot: SnapshotName
 
 
+class SnapshotWorkParams(WorkParams, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """One snapshot, and how to be told of the work."""
+
+    snapshot: SnapshotName
+
+
 class CreateSnapshot(Body, kw_only=True, frozen=True, forbid_unknown_fields=True):
     """A snapshot to make of a stopped shed."""
 
@@ -64,6 +70,42 @@ class RemovedSnapshot(Answer, kw_only=True, frozen=True):
     """A snapshot that is gone."""
 
     name: SnapshotName = ""
+
+
+class PushSnapshot(Body, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """Where a snapshot goes."""
+
+    destination: Annotated[str, Meta(min_length=1), says("`REGISTRY/REPOSITORY[:TAG]`.")]
+    insecure: Annotated[bool, says("Speak plain HTTP with the registry.")] = False
+
+
+class PushedSnapshot(Answer, kw_only=True, frozen=True):
+    """What was pushed."""
+
+    name: SnapshotName = ""
+    destination: Annotated[str, says("Where to.")] = ""
+    digest: Annotated[str, says("Of the manifest.")] = ""
+    chunks: Annotated[int, says("Different pieces of the writable layer.")] = 0
+    uploaded: Annotated[int, says("Those of them that the registry did not have.")] = 0
+    uploaded_bytes: Annotated[int, says("Bytes that were sent.")] = 0
+    timings: Timings = {}
+
+
+class PullSnapshot(Body, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """A snapshot to pull from a registry."""
+
+    reference: Annotated[str, Meta(min_length=1), says("`REGISTRY/REPOSITORY:TAG`, or with `@DIGEST`.")]
+    name: Annotated[SnapshotName | None, says("Its name; absent: the last part of the repository's path.")] = None
+    insecure: Annotated[bool, says("Speak plain HTTP with the registry.")] = False
+
+
+class PulledSnapshot(Answer, kw_only=True, frozen=True):
+    """What was pulled."""
+
+    snapshot: Annotated[Snapshot, says("What is known of it.")] = Snapshot()
+    fetched: Annotated[int, says("Pieces of the writable layer that came.")] = 0
+    fetched_bytes: Annotated[int, says("Bytes that came.")] = 0
+    timings: Timings = {}
 
 
 LIST_SNAPSHOTS = get("list_snapshots", "/api/snapshots", Right.READ, Nothing, SnapshotList, "List all snapshots")
@@ -106,4 +148,25 @@ REMOVE_SNAPSHOT = delete(
     SnapshotParams,
     RemovedSnapshot,
     "Remove a snapshot; sheds that were made from it keep what they have",
+)
+PUSH_SNAPSHOT = post(
+    "push_snapshot",
+    "/api/snapshots/{snapshot}/push",
+    Right.ADMIN,
+    SnapshotWorkParams,
+    PushSnapshot,
+    PushedSnapshot,
+    "Push a snapshot to a registry",
+    events=True,
+)
+PULL_SNAPSHOT = post(
+    "pull_snapshot",
+    "/api/snapshots/pull",
+    Right.ADMIN,
+    WorkParams,
+    PullSnapshot,
+    PulledSnapshot,
+    "Pull a snapshot from a registry, as long as the client waits",
+    status=201,
+    events=True,
 )

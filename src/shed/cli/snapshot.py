@@ -25,6 +25,10 @@ snapshot = Group(
         "ls": Entry("shed.cli.snapshot:list_snapshots", "", "list"),
         "info": Entry("shed.cli.snapshot:info", "show all about a snapshot"),
         "rm": Entry("shed.cli.snapshot:remove", "remove snapshots"),
+        "push": Entry("shed.cli.snapshot_transfer:push", "push a snapshot to a registry"),
+        "pull": Entry("shed.cli.snapshot_transfer:pull", "pull a snapshot from a registry"),
+        "save": Entry("shed.cli.snapshot_transfer:save", "write a snapshot to a file"),
+        "load": Entry("shed.cli.snapshot_transfer:load", "read a snapshot from a file"),
     },
 )
 

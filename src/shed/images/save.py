@@ -10,30 +10,25 @@ zero.
 
 from __future__ import annotations
 
-import hashlib
 import os
-import tarfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
 from shed.errors import DataError, NotFoundError
-from shed.fsutil import atomic_file, public_mode, storage_errors
 from shed.images.annotations import EMPTY_CONFIG, BootAnnotations, boot_manifest, tag_index
 from shed.images.references import find_image
 from shed.images.transfer import Counter
 from shed.oci import media
+from shed.oci.archivewrite import ArchiveWriter, blob_name, writing
 from shed.oci.descriptor import Descriptor
-from shed.oci.digest import Digest, digest_bytes, hex_of, mismatch, short
+from shed.oci.digest import Digest, digest_bytes, short
 from shed.oci.fields import Fields, decode_object
 from shed.oci.leases import Lease
 from shed.oci.manifest import REF_NAME, Index, Manifest
 from shed.oci.store import LayoutStore
 from shed.progress import Progress, Stop
-
-_CHUNK = 1 << 20
-_LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,13 +70,7 @@ def save_to_file(
 
     What is there and no regular file (a pipe, a device) is written to as it is.
     """
-    target = path.resolve()  # a link stays: what it points at is replaced
-    if target.exists() and not target.is_file():
-        with storage_errors(path), target.open("wb") as output:
-            return save_images(store, references, output, progress)
-    if not target.parent.is_dir():
-        raise NotFoundError(f"the folder {target.parent} does not exist", hint="make it, or choose another place")
-    with atomic_file(target, mode=public_mode()) as output:
+    with writing(path) as output:
         return save_images(store, references, output, progress)
 
 
@@ -108,13 +97,12 @@ def save_images(
 
 def _write(store: LayoutStore, contents: _Contents, output: BinaryIO, progress: Progress) -> None:
     counter = Counter(progress, "image", sum(contents.blobs().values()), Stop())
-    archive = _Tar(output)
-    archive.add("oci-layout", _LAYOUT)
+    archive = ArchiveWriter(output)
     archive.add("index.json", Index(tuple(contents.index)).encode())
     for digest, data in contents.documents.items():
-        archive.add(_blob_name(digest), data)
+        archive.add(blob_name(digest), data)
     for digest, size in contents.blobs().items():
-        archive.copy(store, digest, size, counter)
+        _copy(store, digest, size, archive, counter)
     archive.finish()
 
 
@@ -166,58 +154,12 @@ def _size(store: LayoutStore, digest: Digest, what: str, reference: str) -> int:
         ) from None
 
 
-def _blob_name(digest: Digest) -> str:
-    return f"blobs/sha256/{hex_of(digest)}"
-
-
-class _Tar:
-    """A tar file on its way to `output`, which may be a pipe."""
-
-    def __init__(self, output: BinaryIO) -> None:
-        self._output = output
-        self._size = 0
-
-    def add(self, name: str, data: bytes) -> None:
-        """Add a file that holds `data`."""
-        self._header(name, len(data))
-        self._write(data)
-        self._pad(tarfile.BLOCKSIZE)
-
-    def copy(self, store: LayoutStore, digest: Digest, size: int, counter: Counter) -> None:
-        """Add a blob of `store`.  Raises `DataError` (DIGEST_MISMATCH) when it is damaged."""
-        sha = hashlib.sha256()
-        with store.blob_path(digest).open("rb", buffering=0) as file:
-            actual = os.fstat(file.fileno()).st_size
-            if actual != size:
-                raise DataError(
-                    f"blob {short(digest)} has {actual} bytes, expected {size}", hint="pull or build the image again"
-                )
-            self._header(_blob_name(digest), size)
-            left = size
-            while left and (data := file.read(min(_CHUNK, left))):
-                sha.update(data)
-                self._write(data)
-                left -= len(data)
-                counter.add(len(data))
-        got = f"sha256:{sha.hexdigest()}"
-        if got != digest:
-            raise mismatch(f"blob {short(digest)}", digest, got)
-        self._pad(tarfile.BLOCKSIZE)
-
-    def finish(self) -> None:
-        """Mark the end, and hand everything on."""
-        self._write(bytes(2 * tarfile.BLOCKSIZE))
-        self._pad(tarfile.RECORDSIZE)
-        self._output.flush()
-
-    def _header(self, name: str, size: int) -> None:
-        info = tarfile.TarInfo(name)
-        info.size = size
-        self._write(info.tobuf(tarfile.PAX_FORMAT))
-
-    def _write(self, data: bytes) -> None:
-        self._output.write(data)
-        self._size += len(data)
-
-    def _pad(self, unit: int) -> None:
-        self._write(bytes(-self._size % unit))
+def _copy(store: LayoutStore, digest: Digest, size: int, archive: ArchiveWriter, counter: Counter) -> None:
+    """Add a blob of `store`.  Raises `DataError` (DIGEST_MISMATCH) when it is damaged."""
+    with store.blob_path(digest).open("rb", buffering=0) as file:
+        actual = os.fstat(file.fileno()).st_size
+        if actual != size:
+            raise DataError(
+                f"blob {short(digest)} has {actual} bytes, expected {size}", hint="pull or build the image again"
+            )
+        archive.copy(digest, file, size, counter.add)

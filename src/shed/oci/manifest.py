@@ -17,6 +17,8 @@ MAX_LAYERS = 512
 MAX_MANIFESTS = 4096
 MAX_DOCUMENTS = 256 << 20
 """Most bytes of all manifests and configs of an archive: thousands of images, none of which needs a megabyte."""
+LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
+"""The file ``oci-layout`` of each layout."""
 REF_NAME = "org.opencontainers.image.ref.name"
 """Annotation of a descriptor in ``index.json``: the tag."""
 CONTAINERD_NAME = "io.containerd.image.name"

@@ -38,13 +38,11 @@ from shed.oci.descriptor import Descriptor
 from shed.oci.digest import Digest, digest_bytes, hex_of, is_digest, mismatch, parse_digest, short
 from shed.oci.fields import MAX_JSON, Fields, decode_object
 from shed.oci.leases import Lease, lease
-from shed.oci.manifest import REF_NAME, ImageConfig, Index, Manifest
+from shed.oci.manifest import LAYOUT, REF_NAME, ImageConfig, Index, Manifest
 from shed.oci.partial import PartialBlob, sweep_partials
 from shed.oci.staging import StagedBlob, sweep
 from shed.oci.verified import VerifiedBlobs
 from shed.progress import Stop
-
-_LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
 
 
 @dataclass(frozen=True, slots=True)
@@ -331,7 +329,7 @@ class LayoutStore:
             private_folder(folder)
         with self._index_locked():
             if not (self.root / "oci-layout").exists():
-                atomic_write(self.root / "oci-layout", _LAYOUT)
+                atomic_write(self.root / "oci-layout", LAYOUT)
             if not (self.root / "index.json").exists():
                 self._write_index(self._index_of_tags())
 

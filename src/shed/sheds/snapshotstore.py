@@ -5,6 +5,7 @@ snapshots/NAME/snapshot.json   the record: version 2 of the schema that the impl
 snapshots/NAME/upper.ext4      the writable layer, a clone; mode 0400
 snapshots/.NAME.*.new/         one that is being made, locked by who makes it; renamed to NAME when it is complete
 snapshots/.NAME.*.gone/        one that is being removed
+snapshots/.DIGEST.part/        what has come of one that is pulled, locked by who pulls it; kept for a week
 ```
 
 A snapshot needs the image that its shed was made from: `shed.sheds.pins` keeps that.
@@ -19,6 +20,7 @@ import logging
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -27,6 +29,7 @@ from shed.config.paths import Paths
 from shed.errors import ConflictError, DataError, NotFoundError, ShedError
 from shed.fsutil import atomic_write, fsync_dir, private_folder, storage_errors
 from shed.names import check_snapshot_name
+from shed.oci.digest import Digest, hex_of
 from shed.oci.fields import Fields, decode_object
 from shed.progress import Progress, Stop
 from shed.sheds.pins import SNAPSHOT
@@ -37,6 +40,8 @@ log = logging.getLogger(__name__)
 VERSION = 2
 _UPPER = "upper.ext4"
 _MOST_RECORD = 1 << 20
+_KEEP_PARTS = 7 * 86400
+"""Seconds that what an interrupted pull has left is kept for the next one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,23 +85,56 @@ class SnapshotStore:
 
         Raises `ConflictError` (SNAPSHOT_ALREADY_EXISTS), `StorageError`, and what `stop` does; then nothing is left.
         """
-        target = self._folder / snapshot.name
-        if target.exists():
-            raise _exists(snapshot.name)
-        private_folder(self._folder)
-        with storage_errors(target), _fresh(self._folder, f".{snapshot.name}.") as made:
+        self.check_free(snapshot.name)
+        with storage_errors(self._folder / snapshot.name), _fresh(self.scratch(), f".{snapshot.name}.") as made:
             clone(upper, made / _UPPER, snapshot.size_bytes, progress, stop)
-            (made / _UPPER).chmod(0o400)
-            members = {key: value for key, value in asdict(snapshot).items() if value is not None}
-            atomic_write(made / SNAPSHOT, json.dumps({"version": VERSION, **members}, indent=2) + "\n")
-            fsync_dir(made)
-            try:
-                made.rename(target)
-            except OSError:
-                if target.exists():
-                    raise _exists(snapshot.name) from None
-                raise
-            fsync_dir(self._folder)
+            self._publish(made, snapshot)
+
+    @contextlib.contextmanager
+    def receiving(self, key: Digest, snapshot: Snapshot) -> Iterator[Path]:
+        """Yield the disk of `snapshot`, to be filled in the block, at whose end it gets its name.
+
+        What a block that failed has written is there again for the next one with the same `key`, for a week.  Raises
+        `ConflictError` (SNAPSHOT_ALREADY_EXISTS, LOCKED while another one fills it) and `StorageError`.
+        """
+        folder = self.scratch() / f".{hex_of(key)}.part"
+        with storage_errors(folder):
+            folder.mkdir(mode=0o700, exist_ok=True)
+            with _locked(folder) as free:
+                if not free:
+                    raise ConflictError(f"{snapshot.name} is on its way already", code="LOCKED", hint="wait for it")
+                upper = folder / _UPPER
+                with upper.open("ab") as file:
+                    file.truncate(snapshot.size_bytes)
+                yield upper
+                self._publish(folder, snapshot)
+
+    def check_free(self, name: str) -> None:
+        """Raise `ConflictError` (SNAPSHOT_ALREADY_EXISTS) when there is a snapshot `name`."""
+        if (self._folder / name).exists():
+            raise ConflictError(
+                f"there is a snapshot {name!r} already",
+                code="SNAPSHOT_ALREADY_EXISTS",
+                hint=f"choose another name, or remove it: shed snapshot rm {name}",
+            )
+
+    def scratch(self) -> Path:
+        """Return the folder of all snapshots, which is there then."""
+        private_folder(self._folder)
+        return self._folder
+
+    def _publish(self, made: Path, snapshot: Snapshot) -> None:
+        """Give the folder `made`, which has the disk, its record and its name."""
+        (made / _UPPER).chmod(0o400)
+        members = {key: value for key, value in asdict(snapshot).items() if value is not None}
+        atomic_write(made / SNAPSHOT, json.dumps({"version": VERSION, **members}, indent=2) + "\n")
+        fsync_dir(made)
+        try:
+            made.rename(self._folder / snapshot.name)
+        except OSError:
+            self.check_free(snapshot.name)
+            raise
+        fsync_dir(self._folder)
 
     def load(self, name: str) -> Snapshot:
         """Return the snapshot `name`.  Raises `NotFoundError`, `DataError` (SNAPSHOT_DAMAGED)."""
@@ -154,11 +192,12 @@ class SnapshotStore:
                 shutil.rmtree(gone)
 
     def sweep(self) -> None:
-        """Remove what was left by servers that ended while they made or removed a snapshot."""
+        """Remove what was left by servers that ended while they made or removed a snapshot, and old parts of pulls."""
         if not self._folder.is_dir():
             return
         for path in list(self._folder.iterdir()):
-            if path.name.startswith(".") and path.suffix in {".new", ".gone"} and path.is_dir():
+            old = path.suffix == ".part" and path.stat().st_mtime < time.time() - _KEEP_PARTS
+            if path.name.startswith(".") and (old or path.suffix in {".new", ".gone"}) and path.is_dir():
                 with contextlib.suppress(OSError), _locked(path) as free:
                     if free:
                         log.warning("removing what is left of a snapshot: %s", path)
@@ -169,14 +208,6 @@ def missing(name: str) -> NotFoundError:
     """Return the error for a name that no snapshot has."""
     return NotFoundError(
         f"there is no snapshot {name!r}", code="SNAPSHOT_NOT_FOUND", hint="`shed snapshot ls` shows what there is"
-    )
-
-
-def _exists(name: str) -> ConflictError:
-    return ConflictError(
-        f"there is a snapshot {name!r} already",
-        code="SNAPSHOT_ALREADY_EXISTS",
-        hint=f"choose another name, or remove it: shed snapshot rm {name}",
     )
 
 

@@ -61,10 +61,35 @@ class AsyncSnapshotsApi:
         """Have a stopped shed begin anew, with its image alone: what it has written is gone."""
         return object_of(await work(self.address, "POST", shed_target(name, "reset"), on_event=on_event))
 
+    async def push_snapshot(
+        self, name: str, destination: str, *, insecure: bool = False, on_event: Sink | None = None
+    ) -> dict[str, Any]:
+        """Push a snapshot to `destination`, ``registry/repository[:tag]``; return what was sent.
+
+        `insecure`: speak plain HTTP with the registry.
+        """
+        body = messages.given(destination=destination, insecure=insecure or None)
+        return object_of(await work(self.address, "POST", _target(name, "/push"), body=body, on_event=on_event))
+
+    async def pull_snapshot(
+        self, reference: str, name: str | None = None, *, insecure: bool = False, on_event: Sink | None = None
+    ) -> dict[str, Any]:
+        """Pull a snapshot, as long as this client waits; return it, and what came.
+
+        Without `name` it is called by the last part of the repository's path.  `insecure`: speak plain HTTP with the
+        registry.
+        """
+        body = messages.given(
+            reference=reference,
+            name=None if name is None else check_snapshot_name(name),
+            insecure=insecure or None,
+        )
+        return object_of(await work(self.address, "POST", "/api/snapshots/pull", body=body, on_event=on_event))
+
     async def remove_snapshot(self, name: str) -> None:
         """Remove a snapshot; sheds that were made from it keep what they have."""
         await request(self.address, "DELETE", _target(name))
 
 
-def _target(name: str) -> str:
-    return f"/api/snapshots/{messages.quoted(check_snapshot_name(name))}"
+def _target(name: str, what: str = "") -> str:
+    return f"/api/snapshots/{messages.quoted(check_snapshot_name(name))}{what}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 
 from shed.api import sheds
 from shed.api import snapshots as api
@@ -11,6 +12,9 @@ from shed.names import MAX_NAME
 from shed.progress import Progress
 from shed.server.app import Server, route
 from shed.server.call import Call, Work, answer
+from shed.sheds.artifact.push import push_snapshot
+from shed.sheds.artifact.receiving import pull_snapshot
+from shed.threads import stoppable
 
 
 async def index(server: Server, call: Call[Nothing, NoBody]) -> api.SnapshotList:
@@ -46,6 +50,51 @@ async def remove(server: Server, call: Call[api.SnapshotParams, NoBody]) -> api.
     return api.RemovedSnapshot(name=call.params.snapshot)
 
 
+async def push(server: Server, call: Call[api.SnapshotWorkParams, api.PushSnapshot]) -> Work[api.PushedSnapshot]:
+    """Push a snapshot to a registry."""
+    name, wanted, store = call.params.snapshot, call.body, server.manager.snapshots.store
+
+    async def work(progress: Progress) -> api.PushedSnapshot:
+        push_it = partial(
+            push_snapshot,
+            store,
+            name,
+            wanted.destination,
+            server.settings.limits,
+            insecure=wanted.insecure,
+            progress=progress,
+        )
+        return answer(api.PushedSnapshot, await stoppable(lambda stop: push_it(stop=stop), long=True))
+
+    return Work(work)
+
+
+async def pull(server: Server, call: Call[WorkParams, api.PullSnapshot]) -> Work[api.PulledSnapshot]:
+    """Pull a snapshot from a registry, as long as its client waits for it."""
+    wanted, snapshots = call.body, server.manager.snapshots
+
+    async def work(progress: Progress) -> api.PulledSnapshot:
+        pull_it = partial(
+            pull_snapshot,
+            snapshots.store,
+            wanted.reference,
+            wanted.name,
+            server.settings.limits,
+            insecure=wanted.insecure,
+            progress=progress,
+        )
+        pulled = await stoppable(lambda stop: pull_it(stop=stop), progress.abandoned, long=True)
+        view = await asyncio.to_thread(snapshots.view, pulled.snapshot)
+        return api.PulledSnapshot(
+            snapshot=answer(api.Snapshot, view),
+            fetched=pulled.fetched,
+            fetched_bytes=pulled.fetched_bytes,
+            timings=pulled.timings,
+        )
+
+    return Work(work)
+
+
 async def roll_back(server: Server, call: Call[sheds.ShedWorkParams, api.RollBack]) -> Work[sheds.Shed]:
     """Have a stopped shed begin with a snapshot again."""
     name, wanted, manager = call.params.name, call.body, server.manager
@@ -73,6 +122,8 @@ ROUTES = (
     route(api.GET_SNAPSHOT, show),
     route(api.CREATE_SNAPSHOT, create),
     route(api.REMOVE_SNAPSHOT, remove),
+    route(api.PUSH_SNAPSHOT, push),
+    route(api.PULL_SNAPSHOT, pull),
     route(api.ROLL_BACK_SHED, roll_back),
     route(api.RESET_SHED, reset),
 )

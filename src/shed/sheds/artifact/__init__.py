@@ -1,0 +1,1 @@
+"""Snapshots on their way: as artifacts of registries, and in files."""
