@@ -76,9 +76,10 @@ class Usage(Answer, kw_only=True, frozen=True):
 
 
 class Prune(Body, kw_only=True, frozen=True, forbid_unknown_fields=True):
-    """What to delete: the scopes that are true, or without any all but `logs`."""
+    """What to delete: the scopes that are true, or without any all but `snapshots` and `logs`."""
 
     instances: Annotated[bool, says("Sheds that have been stopped for long.")] = False
+    snapshots: Annotated[bool, says("Snapshots that have been here for long.")] = False
     images: Annotated[bool, says("What of the image store nobody needs.")] = False
     orphans: Annotated[bool, says("Files that belong to nothing.")] = False
     templates: Annotated[bool, says("Saved VMs from which none was restored for long; they are made again.")] = False
@@ -103,6 +104,7 @@ class Pruned(Answer, kw_only=True, frozen=True):
     """What went, or would go, by scope."""
 
     instances: Annotated[list[PrunedItem], says("Sheds.")] = []
+    snapshots: Annotated[list[PrunedItem], says("Snapshots.")] = []
     images: Annotated[list[PrunedBlob], says("Files of the image store.")] = []
     orphans: Annotated[list[PrunedItem], says("Files and folders.")] = []
     templates: Annotated[list[PrunedItem], says("Saved VMs.")] = []

@@ -27,6 +27,7 @@ system = Group(
 )
 _SCOPES = {
     "instances": "sheds that have been stopped for longer than --until",
+    "snapshots": "snapshots that have been here for longer than --until",
     "images": "images that have no name and that nothing needs",
     "orphans": "files that crashes have left behind",
     "templates": "saved VMs that starts were not restored from for longer than --until; they are made again",
@@ -36,6 +37,7 @@ _USAGE_TIMEOUT = 30.0
 """Seconds that all servers have together to look at their disks."""
 _ROWS = {
     "instances": "shed",
+    "snapshots": "snapshot",
     "images": "blob",
     "orphans": "orphan",
     "templates": "saved VM",
@@ -115,7 +117,7 @@ def _disk(item: dict[str, Any]) -> str:
 def prune(args: Any, options: Options) -> int:
     """Delete what is not needed.  A running shed is never deleted.
 
-    Without any of --instances, --images, --orphans, --templates, --logs and --caches, the first four are meant.
+    Without any of these scopes, --instances, --images, --orphans and --templates are meant.
     """
     from shed.sizes import format_size
 

@@ -1,7 +1,7 @@
-"""Freeing space in one go: sheds that have been stopped for long, images, orphans, saved VMs, logs, in this order.
+"""Freeing space in one go: sheds stopped for long, old snapshots, images, orphans, saved VMs, logs, in this order.
 
-The plan is made whole before anything is deleted, and with the sheds that are to go already gone, so that a dry run
-says what a real one does, and a record that cannot be read stops it before it begins.
+The plan is made whole before anything is deleted, and with the sheds and snapshots that are to go already gone, so that
+a dry run says what a real one does, and a record that cannot be read stops it before it begins.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from shed.sheds.space import measure
 from shed.threads import in_thread
 
 log = logging.getLogger(__name__)
-SCOPES = ("instances", "images", "orphans", "templates", "logs")
+SCOPES = ("instances", "snapshots", "images", "orphans", "templates", "logs")
 DEFAULT_SCOPES = frozenset({"instances", "images", "orphans", "templates"})
 DEFAULT_UNTIL = 72 * 3600.0
 _SERVER_LOG = "server.log"
@@ -48,10 +48,19 @@ class OldShed:
 
 
 @dataclass(frozen=True, slots=True)
+class OldSnapshot:
+    """A snapshot that was made, or came here, long ago."""
+
+    name: str
+    disk_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class Cleaning:
     """What goes, or has gone."""
 
     sheds: list[OldShed]
+    snapshots: list[OldSnapshot]
     images: Plan | None
     orphans: list[Orphan]
     templates: list[tuple[StoredTemplate, int]]
@@ -65,6 +74,7 @@ class Cleaning:
         """Return it as the API shows it: rows by scope, and what all of them take up on the disk."""
         rows: dict[str, Any] = {
             "instances": [{"name": shed.name, "size_bytes": shed.disk_bytes} for shed in self.sheds],
+            "snapshots": [{"name": each.name, "size_bytes": each.disk_bytes} for each in self.snapshots],
             "images": self.images.to_wire()["deleted"] if self.images else [],
             "orphans": [{"name": str(orphan.path), "size_bytes": orphan.space.disk} for orphan in self.orphans],
             "templates": [{"name": stored.path.name, "size_bytes": size} for stored, size in self.templates],
@@ -101,7 +111,11 @@ class Cleaner:
         before = time.time() - until
         sheds = self._old_sheds(before) if "instances" in scopes else []
         names = {shed.name for shed in sheds}
-        images = self._prune(names, dry_run=True) if "images" in scopes else None
+        snapshots = self._old_snapshots(before) if "snapshots" in scopes else []
+        paths = {self._paths.snapshots / each.name for each in snapshots} | {
+            self._paths.instances / each for each in names
+        }
+        images = self._prune(paths, dry_run=True) if "images" in scopes else None
         store = self._images.store
         gone = {store.blob_path(item.digest) for item in images.garbage} if images else set()
         orphans = (
@@ -111,9 +125,9 @@ class Cleaner:
         )
         templates = self._old_templates(before, {orphan.path for orphan in orphans}) if "templates" in scopes else []
         if "logs" not in scopes:
-            return Cleaning(sheds, images, orphans, templates, [], [])
+            return Cleaning(sheds, snapshots, images, orphans, templates, [], [])
         consoles = long_consoles(self._paths, log_tail, without=names)
-        return Cleaning(sheds, images, orphans, templates, self._old_logs(before), consoles)
+        return Cleaning(sheds, snapshots, images, orphans, templates, self._old_logs(before), consoles)
 
     def _old_sheds(self, before: float) -> list[OldShed]:
         """Return the sheds that are surely stopped, and whose records are older than `before`."""
@@ -134,6 +148,19 @@ class Cleaner:
             except ShedError as error:
                 log.warning("not cleaned: %s", error)
         return found
+
+    def _old_snapshots(self, before: float) -> list[OldSnapshot]:
+        """Return the snapshots that are here since before `before`."""
+        store = self._manager.snapshots.store
+        return [OldSnapshot(name, store.space(name).disk) for name in store.names() if store.since(name) < before]
+
+    def _remove(self, snapshot: OldSnapshot) -> bool:
+        """Remove a snapshot; tell whether it was there.  Raises `StorageError`."""
+        try:
+            self._manager.snapshots.store.remove(snapshot.name)
+        except NotFoundError:
+            return False
+        return True
 
     def _old_templates(self, before: float, orphans: set[Path]) -> list[tuple[StoredTemplate, int]]:
         """Return the saved VMs from which nothing was restored since `before`: they are made again when need be."""
@@ -157,11 +184,12 @@ class Cleaner:
         )
         return [(path, measure(path).disk) for path in kept if (when := _changed(path)) is not None and when < before]
 
-    def _prune(self, without: set[str], *, dry_run: bool) -> Plan:
+    def _prune(self, without: set[Path], *, dry_run: bool) -> Plan:
         return self._images.prune(dry_run=dry_run, pins=partial(pins, self._paths, without=without))
 
     async def _execute(self, plan: Cleaning, log_tail: int, progress: Progress) -> Cleaning:
         sheds = [shed for shed in plan.sheds if await self._delete(shed, progress)]
+        snapshots = [each for each in plan.snapshots if await in_thread(self._remove, each)]
         images = None
         if plan.images is not None:
             progress.phase("images", "deleting images")
@@ -169,9 +197,9 @@ class Cleaner:
         if plan.templates:
             progress.phase("templates", "deleting saved virtual machines")
         templates = [(each, size) for each, size in plan.templates if await in_thread(self._drop, each)]
-        plan = replace(plan, templates=templates)
         progress.phase("leftovers", "deleting leftovers")
-        return await in_thread(_remove_leftovers, replace(plan, sheds=sheds, images=images), log_tail)
+        gone = replace(plan, sheds=sheds, snapshots=snapshots, images=images, templates=templates)
+        return await in_thread(_remove_leftovers, gone, log_tail)
 
     async def _delete(self, shed: OldShed, progress: Progress) -> bool:
         if _changed(self._paths.instances / shed.name / metadata.METADATA) != shed.changed:

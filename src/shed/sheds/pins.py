@@ -32,8 +32,8 @@ def open_images(paths: Paths, settings: Settings | None = None) -> Images:
     return Images(paths.images, settings, partial(find_pins, paths))
 
 
-def pins(paths: Paths, *, without: Collection[str] = ()) -> list[Pin]:
-    """Return what all sheds, but for those named in `without`, and all snapshots need.
+def pins(paths: Paths, *, without: Collection[Path] = ()) -> list[Pin]:
+    """Return what all sheds and snapshots need, but for those whose folders are `without`.
 
     Raises `DataError` for the first record that cannot be read.
     """
@@ -43,7 +43,7 @@ def pins(paths: Paths, *, without: Collection[str] = ()) -> list[Pin]:
     return found
 
 
-def find_pins(paths: Paths, *, without: Collection[str] = ()) -> tuple[list[Pin], list[ShedError]]:
+def find_pins(paths: Paths, *, without: Collection[Path] = ()) -> tuple[list[Pin], list[ShedError]]:
     """Return what is known of the needs of sheds and snapshots, and an error for each record that cannot be read."""
     found: list[Pin] = []
     errors: list[ShedError] = []
@@ -56,16 +56,17 @@ def find_pins(paths: Paths, *, without: Collection[str] = ()) -> tuple[list[Pin]
     return found, errors
 
 
-def _looks(paths: Paths, without: Collection[str]) -> Iterator[Callable[[], Pin | None]]:
+def _looks(paths: Paths, without: Collection[Path]) -> Iterator[Callable[[], Pin | None]]:
     """Yield one look at each record.
 
     Sheds come first: a snapshot of a shed that vanishes meanwhile is there by then.
     """
     for folder in _folders(paths.instances):
-        if folder.name not in without:
+        if folder not in without:
             yield lambda folder=folder: _of_shed(folder)  # type: ignore[misc]
     for folder in _folders(paths.snapshots):
-        yield lambda folder=folder: _of_snapshot(folder)  # type: ignore[misc]
+        if folder not in without:
+            yield lambda folder=folder: _of_snapshot(folder)  # type: ignore[misc]
 
 
 def _folders(parent: Path) -> list[Path]:

@@ -176,6 +176,13 @@ class SnapshotStore:
         """Return what a snapshot takes up."""
         return measure(self._folder / name)
 
+    def since(self, name: str) -> float:
+        """Return since when a snapshot is here, in seconds of the epoch; now, when it is not."""
+        try:
+            return (self._folder / name / SNAPSHOT).stat().st_mtime
+        except OSError:
+            return time.time()
+
     def remove(self, name: str) -> None:
         """Remove a snapshot, also a damaged one.  Raises `NotFoundError`, `StorageError`."""
         folder = self._folder / check_snapshot_name(name)

@@ -18,11 +18,12 @@ from shed.backends.qemu.templates import RECORD, Limits, TemplateStore
 from shed.errors import DataError
 from shed.oci.digest import digest_bytes, hex_of
 from shed.oci.store import LayoutStore
-from shed.progress import Event, Progress, WarningEvent
+from shed.progress import Event, Progress, Stop, WarningEvent
 from shed.sheds import metadata
 from shed.sheds.cleaning import DEFAULT_SCOPES, SCOPES, Cleaner
 from shed.sheds.manager import Manager
-from shed.sheds.pins import open_images
+from shed.sheds.pins import SNAPSHOT, open_images
+from shed.sheds.snapshotstore import Snapshot
 from support.images.runtimes import small_runtime
 from support.images.stored import put_image, put_shed
 from support.servers.fake_backend import FakeBackend, FakeTemplates
@@ -215,3 +216,27 @@ def put_blob(world: World, name: str) -> None:
     blobs = open_images(world.paths).store.blobs
     blobs.mkdir(parents=True, exist_ok=True)
     (blobs / name).touch()
+
+
+async def test_old_snapshots_go_only_when_that_is_asked(world: World) -> None:
+    """Those that came here lately stay, and what an old one alone needed goes with it."""
+    store = LayoutStore(world.paths.images)
+    image, other = put_image(store, "image"), put_image(store, "other")
+    upper = world.paths.data / "upper"
+    upper.write_bytes(bytes(8192))
+    async with world.manager() as manager:
+        for name, digest, hours in (("old", image, 100), ("new", other, 1)):
+            snapshot = Snapshot(name, "qemu", "dev", "image", metadata.now(), digest, 8192)
+            manager.snapshots.store.save(snapshot, upper, Progress(), Stop())
+            then = time.time() - hours * HOUR
+            os.utime(world.paths.snapshots / name / SNAPSHOT, (then, then))
+        done = await clean(world, manager, [])
+        assert (done["snapshots"], store.has(image)) == ([], True)
+        scopes = {"snapshots", "images"}
+        plan = await clean(world, manager, [], scopes=scopes, dry_run=True)
+        assert [row["name"] for row in plan["snapshots"]] == ["old"]
+        assert plan["snapshots"][0]["size_bytes"] >= 8192
+        assert image in {row["digest"] for row in plan["images"]}
+        assert await clean(world, manager, [], scopes=scopes) == {**plan, "dry_run": False}
+        assert manager.snapshots.store.names() == ["new"]
+        assert (store.has(image), store.has(other)) == (False, True)
