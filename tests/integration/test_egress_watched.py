@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +17,7 @@ import pytest
 import yaml
 
 from shed import Client
+from shed.egress import netd, wire
 from shed.egress.process import NetdProcess
 from shed.egress.rules.policy import Policy, Profile
 from support.servers.netlab import Lab, lab
@@ -192,3 +196,30 @@ def test_a_time_is_learned_from_until_it_is_interrupted(watched: Watched) -> Non
         out, _ = learn.communicate(timeout=60)
     assert learn.returncode == 0
     assert json.loads(out)["rules"] == [{"allow": "a.example.org", "ports": [80]}]
+
+
+async def test_a_follower_is_no_trouble_when_the_relay_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What serves it is cancelled then, and its thread ends without a word."""
+    said: list[threading.ExceptHookArgs] = []
+    monkeypatch.setattr(threading, "excepthook", said.append)
+    serving = asyncio.Event()
+
+    class Followed(netd.Netd):
+        def __init__(self) -> None:
+            self.clients, self._lock = 0, threading.Lock()
+            self.watchers = self  # type: ignore[assignment]
+
+        async def serve(self, _: socket.socket) -> None:
+            serving.set()
+            await asyncio.Event().wait()
+
+    client, theirs = socket.socketpair()
+    with client:
+        wire.send(client, {"do": "watch"})
+        thread = threading.Thread(target=netd._talk, args=(theirs, Followed(), asyncio.get_running_loop()))
+        thread.start()
+        await serving.wait()
+        for task in asyncio.all_tasks() - {asyncio.current_task()}:
+            task.cancel()
+        await asyncio.to_thread(thread.join)
+    assert said == []

@@ -23,6 +23,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import CancelledError
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import Any
@@ -164,7 +165,8 @@ class _PrivateFile(RotatingFileHandler):
 
 def _talk(client: socket.socket, netd: Netd, loop: asyncio.AbstractEventLoop) -> None:
     """Answer one client, in a thread of its own, until it leaves."""
-    with client, contextlib.suppress(wire.Closed, OSError, ValueError), netd.talking():
+    over = (wire.Closed, OSError, ValueError, CancelledError)  # the last when this process ends
+    with client, contextlib.suppress(*over), netd.talking():
         while True:
             message, descriptors = wire.receive(client)
             if message.get("do") == "watch":

@@ -378,7 +378,8 @@ class Manager:
                         yield folders, entry.link
                 except ShedError as error:
                     log.warning("%s of shed %s failed: %s", doing, name, error)
-                    if not isinstance(error, ConflictError) and error.code != "SHED_NOT_RUNNING":  # nothing was begun
+                    begun = not isinstance(error, ConflictError) and error.code != "SHED_NOT_RUNNING"
+                    if begun and (folders.instance.exists() or not missing_ok):
                         self.events.tell("shed.failed", name, f"{doing}: {error}")
                     raise
                 finally:

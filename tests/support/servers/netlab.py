@@ -108,7 +108,11 @@ class Lab:
     def names(self, names: Mapping[str, Sequence[str]]) -> None:
         """Have the host's resolver know these names, and no others."""
         lines = [f"{address} {name}\n" for name, addresses in names.items() for address in addresses]
-        self._hosts.write_text("127.0.0.1 localhost\n" + "".join(lines))
+        text = "127.0.0.1 localhost\n" + "".join(lines)
+        # The file itself is mounted, no other can take its place: one write, and no moment in which it is empty.
+        file = os.open(self._hosts, os.O_RDWR | os.O_CREAT, 0o644)
+        os.pwrite(file, text.encode().ljust(os.fstat(file).st_size, b"\n"), 0)
+        os.close(file)
         self.known = names
 
     def start_name_server(self) -> None:

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from shed.api.eventlog import KEPT, Event
-from shed.errors import ShedError
+from shed.errors import ShedError, StorageError
 from shed.progress import Progress
-from shed.sheds import events
+from shed.sheds import events, rename
 from shed.sheds.events import Events, Follower, wanted
 from support.servers.world import World, create
 
@@ -114,3 +114,22 @@ async def test_what_becomes_of_a_shed_is_told(tmp_path: Path) -> None:
             await manager.start("nobody", Progress())
         await manager.delete("dev", force=True, progress=Progress())
         assert await next_event() == ("shed.deleted", "")
+
+
+async def test_a_rename_that_fails_is_told_of_the_shed_that_there_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not of the new name, which nobody has."""
+    world = World(tmp_path).prepare()
+    async with world.manager() as manager:
+        await create(manager, "dev")
+        await manager.stop("dev", Progress())
+
+        def fail(*_: object, **__: object) -> None:
+            raise StorageError("the disk is full")
+
+        monkeypatch.setattr(rename, "atomic_write", fail)
+        with pytest.raises(StorageError):
+            await manager.rename("dev", "new")
+        failed = manager.events.recent(wanted(shed=None, kinds=frozenset({"shed.failed"})))
+        assert [(event.shed, event.message) for event in failed] == [("dev", "rename: the disk is full")]
