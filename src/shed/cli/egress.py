@@ -6,7 +6,7 @@ from shed.cli import values
 from shed.cli.arguments import SHED, argument
 from shed.cli.command import Entry, Group, command
 from shed.cli.connection import client, client_of
-from shed.cli.output import done
+from shed.cli.output import done, waiting
 from shed.errors import UsageError
 from shed.terminal.output import emit, say, table
 
@@ -78,7 +78,8 @@ def off(args: Any, options: Options) -> int:
 
 
 def _change(name: str, wanted: list[str], options: Options) -> int:
-    changed = client_of(name, options).set_shed_egress(name, wanted)
+    with waiting(options, f"changing what {name} may reach"):
+        changed = client_of(name, options).set_shed_egress(name, wanted)
     cut = changed.get("cut")
     words = f"{name} has {', '.join(wanted) or 'no profile'}" + (f"; {cut} connections were cut" if cut else "")
     done(options, "egress", name, words, **{key: value for key, value in changed.items() if key != "name"})
@@ -134,7 +135,8 @@ def as_yaml(profile: dict[str, Any]) -> str:
 def set_profile(args: Any, options: Options) -> int:
     """Make a profile from a file, or give one other rules.  The sheds that have it obey at once."""
     document = read_profile(args.file)
-    changed = client(options).set_egress_profile(args.profile, document)
+    with waiting(options, f"changing {args.profile} and the sheds that have it"):
+        changed = client(options).set_egress_profile(args.profile, document)
     done(options, "egress-profile", args.profile, f"set {args.profile}: {len(changed.get('rules') or [])} rules")
     return 0
 

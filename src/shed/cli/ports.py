@@ -6,6 +6,7 @@ from shed.cli import values
 from shed.cli.arguments import SHED, option
 from shed.cli.command import command
 from shed.cli.connection import client_of
+from shed.cli.output import waiting
 from shed.terminal.output import emit, note, say, table
 
 TYPE_CHECKING = False
@@ -41,17 +42,18 @@ def ports(args: Any, options: Options) -> int:
 
     Without an address, a published port is on loopback: other users of that machine can connect to it, others cannot.
     """
-    server = client_of(args.name, options)
-    if args.publish or args.unpublish or args.host_port or args.no_host_port:
-        found = server.change_ports(
-            args.name,
-            publish=args.publish,
-            unpublish=args.unpublish,
-            host_ports=args.host_port,
-            no_host_ports=args.no_host_port,
-        )
-    else:
-        found = server.shed_ports(args.name)
+    with waiting(options, f"asking the server about {args.name}"):
+        server = client_of(args.name, options)
+        if args.publish or args.unpublish or args.host_port or args.no_host_port:
+            found = server.change_ports(
+                args.name,
+                publish=args.publish,
+                unpublish=args.unpublish,
+                host_ports=args.host_port,
+                no_host_ports=args.no_host_port,
+            )
+        else:
+            found = server.shed_ports(args.name)
     if options.json:
         emit(found)
         return 0

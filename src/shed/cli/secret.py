@@ -7,7 +7,7 @@ import sys
 from shed.cli.arguments import SHED, argument, flag, option
 from shed.cli.command import Entry, Group, command
 from shed.cli.connection import client, client_of
-from shed.cli.output import done
+from shed.cli.output import done, waiting
 from shed.errors import UsageError
 from shed.terminal.output import emit, note, say, table
 
@@ -63,15 +63,16 @@ def set_secret(args: Any, options: Options) -> int:
     given = {key: text for key, text in sources.items() if text is not None}
     if not given:
         given = {"value": _value(args.name)}
-    shown = client(options).set_secret(
-        args.name,
-        hosts=args.host or None,
-        variable=args.variable,
-        header=args.header,
-        methods=args.method or None,
-        paths=args.path or None,
-        **given,
-    )
+    with waiting(options, f"setting {args.name}"):
+        shown = client(options).set_secret(
+            args.name,
+            hosts=args.host or None,
+            variable=args.variable,
+            header=args.header,
+            methods=args.method or None,
+            paths=args.path or None,
+            **given,
+        )
     words = f"set {args.name}, which is {shown.get('variable')} in a shed"
     if not shown.get("sheds"):
         words += f"; give it to one: shed secret give SHED {args.name}"
@@ -95,7 +96,8 @@ def _value(name: str) -> str:
 @command("secret list")
 def list_secrets(args: Any, options: Options) -> int:
     """List the secrets: what they are for, where their values come from, and which sheds have them."""
-    found = client(options).secrets()
+    with waiting(options, "asking the server"):
+        found = client(options).secrets()
     if options.json:
         emit(found)
         return 0
@@ -118,7 +120,8 @@ def list_secrets(args: Any, options: Options) -> int:
 @command("secret rm", argument("NAME", "name of the secret"), flag("--force", "take it from the sheds that have it"))
 def remove(args: Any, options: Options) -> int:
     """Remove a secret that no shed has."""
-    client(options).remove_secret(args.name, force=args.force)
+    with waiting(options, f"removing {args.name}"):
+        client(options).remove_secret(args.name, force=args.force)
     done(options, "secret", args.name, f"removed {args.name}")
     return 0
 
@@ -136,7 +139,8 @@ def take(args: Any, options: Options) -> int:
 
 
 def _change(name: str, options: Options, **change: list[str]) -> int:
-    changed = client_of(name, options).change_secrets(name, **change)
+    with waiting(options, f"changing what {name} uses"):
+        changed = client_of(name, options).change_secrets(name, **change)
     for problem in changed.get("problems") or []:
         note(f"warning: {problem}")
     if changed.get("complete") is False:

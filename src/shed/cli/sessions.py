@@ -8,7 +8,7 @@ import sys
 from shed.cli.arguments import SHED, argument, flag, option
 from shed.cli.command import Entry, Group, command
 from shed.cli.connection import client, client_of
-from shed.cli.output import done, shown
+from shed.cli.output import done, shown, waiting
 from shed.cli.running import FAILED, Request, begin, execute
 from shed.errors import BackendError, ConflictError, ShedError, UnavailableError, UsageError
 from shed.terminal.output import age, emit, note, say, table
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from shed.cli.options import Options
     from shed.execstream import Exit
+    from shed.progress import Event
 
 DEFAULT_SESSION = "default"
 _NOT_FOUND = 127
@@ -174,10 +175,13 @@ def list_sessions(args: Any, options: Options) -> int:
     if args.all:
         found, failed = _of_all_servers(options)
     elif args.name is not None:
-        found = client_of(args.name, options).sessions(args.name)
+        with waiting(options, f"asking {args.name}"):
+            found = client_of(args.name, options).sessions(args.name)
     else:
-        with shown(options) as sink:
-            found = client(options).all_sessions(on_event=sink)
+        events: list[Event] = []
+        with waiting(options, "asking all sheds"):
+            found = client(options).all_sessions(on_event=events.append)
+        _show(events, options)
     if options.json:
         emit(found)
     elif found or not sys.stdout.isatty():
@@ -219,17 +223,26 @@ def _of_all_servers(options: Options) -> tuple[list[dict[str, Any]], int]:
 
     config = load(options.config)
     found: list[dict[str, Any]] = []
+    events: list[Event] = []
     failed = 0
-    with shown(options) as sink:
-        for name, answer in ask(config, config.names(), lambda server: server.all_sessions(on_event=sink)).items():
-            if isinstance(answer, NotRunningError) and name == LOCAL:
-                continue  # nobody has sessions where no server runs
-            if isinstance(answer, ShedError):
-                sink(WarningEvent(f"{name}: {answer.message}"))
-                failed = 1
-            else:
-                found += [{"server": name, **session} for session in answer]
+    with waiting(options, "asking all servers"):
+        answers = ask(config, config.names(), lambda server: server.all_sessions(on_event=events.append))
+    for name, answer in answers.items():
+        if isinstance(answer, NotRunningError) and name == LOCAL:
+            continue  # nobody has sessions where no server runs
+        if isinstance(answer, ShedError):
+            events.append(WarningEvent(f"{name}: {answer.message}"))
+            failed = 1
+        else:
+            found += [{"server": name, **session} for session in answer]
+    _show(events, options)
     return found, failed
+
+
+def _show(events: list[Event], options: Options) -> None:
+    with shown(options) as sink:
+        for event in events:
+            sink(event)
 
 
 def _row(session: dict[str, Any]) -> list[str]:

@@ -17,15 +17,19 @@ from shed.fsutil import locked, private_folder
 START_TIMEOUT = 30.0
 """Seconds a new server has until it answers."""
 STOP_TIMEOUT = 30.0
+_PATIENCE = 1.0
 _POLL = 0.02
 _LOG_LINES = 15
 _LOG_TAIL = 16 * 1024
 
 
-def start_server(is_running: Callable[[], bool], *, timeout: float = START_TIMEOUT) -> bool:
+def start_server(
+    is_running: Callable[[], bool], *, timeout: float = START_TIMEOUT, on_wait: Callable[[], None] | None = None
+) -> bool:
     """Start the local server, detached, and return when `is_running` says so; False when it did already.
 
     Any number of processes may call this at once: they queue for a lock, and the first one starts the server.
+    `on_wait` is called once when that takes more than a second.
     Raises `UnavailableError` (SERVER_START_FAILED) with the last lines of the server's log.
     """
     paths = Paths()
@@ -38,7 +42,8 @@ def start_server(is_running: Callable[[], bool], *, timeout: float = START_TIMEO
         with open(log, "ab", opener=_private) as output:
             start = output.tell()
             server = _spawn(output.fileno())
-        deadline = time.monotonic() + timeout
+        begun = time.monotonic()
+        deadline, tell = begun + timeout, begun + _PATIENCE
         while not is_running():
             ended = server.poll()
             if ended is not None:
@@ -47,6 +52,10 @@ def start_server(is_running: Callable[[], bool], *, timeout: float = START_TIMEO
                 server.kill()
                 server.wait()
                 raise _failed(f"the local server did not answer within {timeout:g} s", log, start)
+            if time.monotonic() > tell:
+                tell = deadline
+                if on_wait is not None:
+                    on_wait()
             time.sleep(_POLL)
         server.returncode = 0  # it lives on; its Popen object must not mind
     return True

@@ -55,9 +55,12 @@ def connect(address: Address, *, start: bool = True) -> _socket.socket:
     except NotRunningError:
         if not (start and address.local):
             raise
-    from shed.client.local import start_server  # noqa: PLC0415  rarely needed
+    from shed import progress  # noqa: PLC0415  rarely needed
+    from shed.client.local import start_server  # noqa: PLC0415  likewise
 
-    start_server(lambda: is_running(address))
+    start_server(
+        lambda: is_running(address), on_wait=lambda: progress.on_wait.get()("waiting: the local server starts")
+    )
     return _connect(address)
 
 
