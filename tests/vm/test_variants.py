@@ -59,8 +59,8 @@ def host_keys(machine: Machine, name: str) -> set[str]:
 
 
 def test_systemd_starts_behind_the_agent(machine: Machine) -> None:
-    """Two sheds of one image: commands run before systemd is up, nothing fails, each has its own identity, and a
-    restart keeps it.
+    """Two sheds of one image: commands run before systemd is up, and can wait for it; nothing fails, each has its own
+    identity, and a restart keeps it.
     """
     machine.shed("create", "one", "--image", "extensions")
     assert sh(machine, "one", "touch /tmp/early; systemctl is-system-running || true") not in (
@@ -70,6 +70,7 @@ def test_systemd_starts_behind_the_agent(machine: Machine) -> None:
     machine.shed("create", "two", "--image", "extensions", "--cold")
     machine.way = EITHER
     for name in ("one", "two"):
+        assert sh(machine, name, "systemctl is-system-running --wait") == "running\n"
         assert await_systemd(machine, name) == "running"
         assert sh(machine, name, "cat /proc/1/comm; cat /etc/hostname; sudo -n id -u") == f"systemd\n{name}\n0\n"
         assert sh(machine, name, "systemctl is-active ssh dbus systemd-journald") == "active\nactive\nactive\n"
