@@ -21,7 +21,7 @@ from shed.errors import REFUSALS, ConflictError, StorageError
 from shed.progress import on_wait
 from shed.text import visible
 
-_FICLONE = 0x40049409
+FICLONE = 0x40049409
 """ioctl FICLONE, linux/fs.h."""
 _COPY_CHUNK = 1 << 20
 MOST_FILES = 1 << 20
@@ -231,7 +231,7 @@ def clone_file(source: Path, target: BinaryIO, copied: Callable[[int], None] = l
     """
     with source.open("rb") as origin:
         try:
-            fcntl.ioctl(target.fileno(), _FICLONE, origin.fileno())
+            fcntl.ioctl(target.fileno(), FICLONE, origin.fileno())
             return
         except OSError as error:
             if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.EXDEV, errno.ENOTTY, errno.ENOSYS):

@@ -134,6 +134,9 @@ class CreateShed(Body, kw_only=True, frozen=True, forbid_unknown_fields=True):
     from_snapshot: Annotated[
         SnapshotName | None, says("The snapshot that it begins with, on the image of that.  Not with `image`.")
     ] = None
+    disk_only: Annotated[
+        bool, says("Boot the disk of that snapshot, though it has memory from which the shed could go on.")
+    ] = False
     cpus: Annotated[int | None, says("Number of processors.", minimum=1, maximum=MAX_CPUS)] = None
     memory_mb: Annotated[int | None, says("Memory in MiB.", minimum=MIN_MEMORY_MB, maximum=MAX_MEMORY_MB)] = None
     upper_size_bytes: Annotated[

@@ -1,4 +1,4 @@
-"""Snapshots: what a shed had written at one moment."""
+"""Snapshots: what a shed was at one moment."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from shed.api.endpoint import delete, get, post
 from shed.api.sheds import Shed, ShedName, ShedWorkParams, SnapshotName
 
 MOST_COMMENT = 1000
+MOST_FORKS = 64
 
 
 class Snapshot(Answer, kw_only=True, frozen=True):
@@ -27,6 +28,7 @@ class Snapshot(Answer, kw_only=True, frozen=True):
     comment: Annotated[str, says("What its user noted of it.")] = ""
     size_bytes: Annotated[int, says("Size of the writable layer.")] = 0
     disk_bytes: Annotated[int, says("What it takes up; what clones share is counted in each.")] = 0
+    memory_mb: Annotated[int, says("MiB of the VM whose memory is kept, too; 0: there is none.")] = 0
     egress: Annotated[
         list[str], says("Names of the profiles that a shed made from it has, unless it is given others.")
     ] = []
@@ -52,11 +54,12 @@ class SnapshotWorkParams(WorkParams, kw_only=True, frozen=True, forbid_unknown_f
 
 
 class CreateSnapshot(Body, kw_only=True, frozen=True, forbid_unknown_fields=True):
-    """A snapshot to make of a stopped shed."""
+    """A snapshot to make of a shed."""
 
     shed: ShedName
     name: Annotated[SnapshotName | None, says("Its name; absent: that of the shed and a number.")] = None
     comment: Annotated[Annotated[str, Meta(max_length=MOST_COMMENT)], says("What to note of it.")] = ""
+    disk_only: Annotated[bool, says("Do not keep the memory of a shed that runs.")] = False
 
 
 class RollBack(Body, kw_only=True, frozen=True, forbid_unknown_fields=True):
@@ -64,6 +67,29 @@ class RollBack(Body, kw_only=True, frozen=True, forbid_unknown_fields=True):
 
     snapshot: Annotated[SnapshotName | None, says("Absent: the last one that was made of it.")] = None
     discard: Annotated[bool, says("Do not keep what it has written as a snapshot.")] = False
+
+
+class ForkShed(Body, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """Sheds to make of a running one."""
+
+    name: Annotated[ShedName, says("That of the fork; with `count` above 1 theirs are this, a dash and a number.")]
+    count: Annotated[int, says("How many.", minimum=1, maximum=MOST_FORKS)] = 1
+
+
+class Fork(Answer, kw_only=True, frozen=True):
+    """What became of one fork."""
+
+    name: ShedName = ""
+    shed: Annotated[Shed | None, says("It; absent: it could not be made, and nothing is left of it.")] = None
+    code: Annotated[str, says("The code of the error, if there is one.")] = ""
+    message: Annotated[str, says("The error's sentence.")] = ""
+    hint: Annotated[str, says("What to do about it.")] = ""
+
+
+class Forks(Answer, kw_only=True, frozen=True):
+    """What became of all forks."""
+
+    forks: Annotated[list[Fork], says("In the order of their numbers.")] = []
 
 
 class RemovedSnapshot(Answer, kw_only=True, frozen=True):
@@ -117,7 +143,7 @@ CREATE_SNAPSHOT = post(
     WorkParams,
     CreateSnapshot,
     Snapshot,
-    "Keep what a stopped shed has written",
+    "Keep what a shed has written, and what runs there",
     status=201,
     events=True,
 )
@@ -139,6 +165,17 @@ RESET_SHED = post(
     NoBody,
     Shed,
     "Have a stopped shed begin anew, with its image alone",
+    events=True,
+)
+FORK_SHED = post(
+    "fork_shed",
+    "/api/sheds/{name}/fork",
+    Right.USE,
+    ShedWorkParams,
+    ForkShed,
+    Forks,
+    "Make sheds that go on from what a running one is now",
+    status=201,
     events=True,
 )
 REMOVE_SNAPSHOT = delete(

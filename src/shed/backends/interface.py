@@ -14,6 +14,7 @@ is given (a `Machine`, a `Template`, a folder) and returns values knows nothing 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from socket import socket
@@ -198,6 +199,45 @@ class Growing(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """The shape of a VM whose memory is kept: what goes on from it has the same."""
+
+    cpus: int
+    memory_mb: int
+
+
+Still = Callable[[], AbstractAsyncContextManager[None]]
+"""Brings a guest to a stand for a moment, and has it go on."""
+
+
+class Moments(Protocol):
+    """Keeps what a running VM is at one moment, its first disk and its memory, and has others go on from there."""
+
+    def shape(self, state_dir: Path) -> Shape:
+        """Return the shape of the VM that runs there.  Raises `BackendError` (NOT_SAVED)."""
+        ...
+
+    async def keep(
+        self, machine: Machine, disk: Path, memory: Path | None, still: Still, tell: Callable[[int, int], None]
+    ) -> None:
+        """Make the new file `disk` what the first disk of `machine`, which runs, is at one moment.
+
+        What is in its memory at the same moment goes into the folder `memory`, which is empty, unless that is None.
+        `still` is around the moment, in which the VM stands still; `tell` hears how many bytes of how many are copied,
+        and ends it all by raising.  The VM runs on in any case.  Raises `BackendError` (NOT_SAVED), `StorageError`, and
+        what these raise.
+        """
+        ...
+
+    async def go_on(self, machine: Machine, memory: Path) -> tuple[str, ...]:
+        """Start `machine`, whose disk was kept with it, from `memory`; its agent sees that the host has hung up.
+
+        Otherwise as `Backend.start`.  Raises `UnavailableError` (MEMORY_UNUSABLE), too, when it cannot on this host.
+        """
+        ...
+
+
 class Diagnostics(Protocol):
     """Examines what the backend needs of this host, in rows of ``shed-server doctor``.
 
@@ -255,4 +295,5 @@ class Capabilities:
     full_disk: FullDisk | None = None
     networks: Networks | None = None
     growing: Growing | None = None
+    moments: Moments | None = None
     diagnostics: Diagnostics | None = None

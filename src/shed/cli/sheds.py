@@ -58,6 +58,7 @@ FORCE = flag("--force", "start it even when the host is short of memory")
     argument("NAME", "name of the new shed: lower-case letters, digits and '-', at most 63"),
     option("-i, --image", "IMAGE", "name or digest of the image (default: the server's default image)"),
     option("--from-snapshot", "SNAPSHOT", "snapshot to begin with, on the image of that; see `shed snapshot`"),
+    flag("--no-memory", "boot the disk of the snapshot, though its memory is there, too"),
     *CHANGEABLE,
     option(
         "--local-dir",
@@ -131,6 +132,7 @@ def create(args: Any, options: Options) -> int:
             args.name,
             image=args.image,
             from_snapshot=args.from_snapshot,
+            disk_only=args.no_memory,
             cpus=args.cpus,
             memory_mb=args.memory,
             upper_size_bytes=args.upper_size,

@@ -1,4 +1,4 @@
-"""`shed snapshot create | list | info | rm`, `shed rollback | reset`: what sheds had written at one moment."""
+"""`shed snapshot create | list | info | rm`, `shed rollback | reset`: what sheds were at one moment."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _SNAPSHOT = argument("SNAPSHOT", "name of the snapshot")
 
 snapshot = Group(
     "snapshot",
-    "What sheds had written at one moment, for others to begin with.",
+    "What sheds were at one moment, for others to begin with.",
     {
-        "create": Entry("shed.cli.snapshot:create", "keep what a stopped shed has written"),
+        "create": Entry("shed.cli.snapshot:create", "keep what a shed is now"),
         "list": Entry("shed.cli.snapshot:list_snapshots", "list snapshots"),
         "ls": Entry("shed.cli.snapshot:list_snapshots", "", "list"),
         "info": Entry("shed.cli.snapshot:info", "show all about a snapshot"),
@@ -38,17 +38,18 @@ snapshot = Group(
     SHED,
     argument("SNAPSHOT", "its name: letters, digits, '.', '_' and '-' (default: the shed's and a number)", count="?"),
     option("--comment", "TEXT", "what to note of it"),
+    flag("--no-memory", "keep the disk alone of a shed that runs"),
     examples=["shed snapshot create dev before-upgrade", "shed create try --from-snapshot before-upgrade"],
 )
 def create(args: Any, options: Options) -> int:
-    """Keep what a stopped shed has written.  The shed itself stays as it is.
+    """Keep what a shed has written and, of one that runs, what is in its memory.  It runs on.
 
     A shed that is made from it, by `shed create NAME --from-snapshot SNAPSHOT`, has the same files and image, and a
-    name, host keys and machine id of its own.
+    name, host keys and machine id of its own.  With memory the processes go on there, too.
     """
     with watched(options, left="the server goes on; see: shed snapshot ls") as sink:
         made = client_of(args.name, options).create_snapshot(
-            args.name, args.snapshot, comment=args.comment or "", on_event=sink
+            args.name, args.snapshot, comment=args.comment or "", disk_only=args.no_memory, on_event=sink
         )
     name = str(made.get("name"))
     done(options, "snapshot", name, f"made {name} of {args.name}", **{key: made[key] for key in made if key != "name"})
@@ -66,7 +67,7 @@ def list_snapshots(args: Any, options: Options) -> int:
         emit(found)
         return 0
     if not found:
-        note("no snapshots yet; make one of a stopped shed: shed snapshot create SHED")
+        note("no snapshots yet; make one: shed snapshot create SHED")
         return 0
     rows = [
         [
@@ -109,6 +110,38 @@ def rollback(args: Any, options: Options) -> int:
         shed = client_of(args.name, options).rollback(args.name, args.snapshot, discard=args.discard, on_event=sink)
     done(options, "rollback", args.name, f"rolled {args.name} back; start it: shed start {args.name}", shed=shed)
     return 0
+
+
+@command(
+    "fork",
+    SHED,
+    argument("NEW", "name of the new shed; with --count above 1 theirs are this, a dash and a number"),
+    option("--count", "N", "how many (default: 1)", convert=int),
+    examples=["shed fork dev try", "shed fork dev idea --count 3"],
+)
+def fork(args: Any, options: Options) -> int:
+    """Make sheds that go on from what a running one is now: its files, and the processes where they were.
+
+    Each has a name, host keys, machine id and network of its own.  Connections to others are cut.  The shed itself
+    runs on.
+    """
+    from shed.cli.sheds import update_ssh
+
+    server = client_of(args.name, options)
+    with watched(options) as sink:
+        found = server.fork(args.name, args.new, count=args.count or 1, on_event=sink)
+    made = [str(one["name"]) for one in found if one.get("shed")]
+    for one in found:
+        name = str(one["name"])
+        if name in made:
+            done(options, "fork", name, f"made {name}", shed=one["shed"])
+        elif options.json:
+            emit({"status": "error", "action": "fork", **one}, line=options.json_lines)
+        else:
+            hint = f"\nhint: {one['hint']}" if one.get("hint") else ""
+            note(f"error: {name} was not made: {one.get('message')}{hint}")
+    update_ssh(server, options, made=made)
+    return 0 if len(made) == len(found) else 1
 
 
 @command("reset", SHED, flag("-f, --force", "do not ask for confirmation"), examples=["shed reset dev"])

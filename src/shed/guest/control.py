@@ -10,6 +10,9 @@
                                1970
     sync        {}             write everything to the disk
     grow        {"size"}       use the upper's disk, which has so many bytes now, to its end
+    freeze      {}             have all processes and the upper stand still, to be kept as they are
+    thaw        {}             have them go on; fine when they do
+    fork        {…}            of a machine that stands still, make another shed: as configure, without what is mounted
     poweroff    {}             answers, then ends everything
 
 Every answer is {"ok": true, …} or {"ok": false, "code", "error"}.
@@ -35,6 +38,8 @@ if TYPE_CHECKING:
 
 
 _LOOKS, _BETWEEN_LOOKS = 100, 0.05
+_SETTLING_LOOKS = 400
+"""Each takes `_BETWEEN_LOOKS`: making host keys takes long."""
 _QUIET_SECONDS, _ANSWER_SECONDS = 0.05, 0.005
 """Until what was put off is done: after an answer, as the host may have more to ask before the shed is ready; and after
 the last one, which has left by then.
@@ -66,6 +71,9 @@ class Control:
             "clock": self._clock,
             "sync": self._sync,
             "grow": self._grow,
+            "freeze": self._freeze,
+            "thaw": self._thaw,
+            "fork": self._fork,
             "poweroff": self._poweroff,
         }
 
@@ -205,10 +213,42 @@ class Control:
                 await self._loop.sleep(_BETWEEN_LOOKS)  # the kernel may not know yet that the disk is longer
         return {}
 
+    async def _freeze(self, _request: Answer) -> Answer:
+        from shed.guest.freezer import Freezer
+
+        for left in range(_SETTLING_LOOKS, -1, -1):
+            if not self._shed.unsettled:
+                break
+            if not left:
+                raise RefusedError("NOT_FROZEN", "who this shed is is still being recorded")
+            await self._loop.sleep(_BETWEEN_LOOKS)
+        self._shed.equip()  # nothing may be written later
+        await self._sync({})  # what is left to be written then is little
+        if self._shed.phase != state.READY:
+            raise RefusedError("NOT_FROZEN", f"this machine is {self._shed.phase}")
+        freezer = self._shed.freezer = Freezer(self._shed.upper_fd)
+        self._shed.phase = state.FROZEN
+        try:
+            await freezer.freeze(self._loop)
+        except OSError as error:
+            self._shed.go_on()
+            raise RefusedError("NOT_FROZEN", str(error)) from None
+        return {}
+
+    async def _thaw(self, _request: Answer) -> Answer:
+        self._shed.go_on()
+        return {}
+
+    async def _fork(self, request: Answer) -> Answer:
+        from shed.guest.forked import become
+
+        return await become(self._loop, self._shed, request)
+
     async def _poweroff(self, _request: Answer) -> Answer:
         from shed.guest.poweroff import power_off
 
         if self._shed.phase != state.STOPPING:
+            self._shed.go_on()
             self._shed.phase = state.STOPPING
             self._loop.spawn(power_off(self._loop, self._shed), name="poweroff")
         return {}

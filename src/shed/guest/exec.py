@@ -18,6 +18,7 @@ from _struct import pack
 from shed.guest import process, protocol, wirejson
 from shed.guest.frames import FrameReader
 from shed.guest.mux import StreamCutError
+from shed.guest.state import FROZEN
 from shed.guest.stdio import Output, Stdin
 from shed.guest.tasks import Event
 from shed.guest.users import UnknownUserError, command_environment, find_user, starting_folders
@@ -32,6 +33,7 @@ _PATIENCE, _PATIENCE_WITH_TERMINAL = 2.0, 0.25
 """Seconds that output may still come after the command ended, when processes that it left behind keep it open: long
 enough for the end of a pipeline that nobody waits for, as in ``exec > >(tee log)``.
 """
+_BETWEEN_LOOKS = 0.01
 _TIOCSWINSZ = 0x5414
 """ioctl: set a terminal's size, asm-generic/ioctls.h."""
 
@@ -105,6 +107,10 @@ async def serve(loop: Loop, state: State, stream: Stream) -> None:
     first = await frames.next()
     if first is None:
         return
+    while state.phase == FROZEN:  # it goes on in a moment, or is another shed then, and nobody waits for this
+        await loop.sleep(_BETWEEN_LOOKS)
+        if stream.gone.is_set:
+            return
     session = Session(loop, stream, frames)
     state.sessions.add(session)
     try:

@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from typing import Protocol
 
     from shed.guest.configure.request import Network
+    from shed.guest.freezer import Freezer
     from shed.guest.loop import Watch
     from shed.guest.users import User
 
@@ -22,6 +23,8 @@ HELLO = "hello"
 """Waiting to be configured."""
 CONFIGURING = "configuring"
 READY = "ready"
+FROZEN = "frozen"
+"""Standing still: this machine is being kept as it is, or goes on from what was kept."""
 FAILED = "failed"
 """Configuring failed: nothing runs here any more."""
 STOPPING = "stopping"
@@ -50,10 +53,18 @@ class State:
         """Whether who this shed is is still to be recorded."""
         self.upper_fd = -1
         """The upper's root folder, kept open: after the move into the new root no path leads there."""
+        self.freezer: Freezer | None = None
+        """What has the processes stand still, while they do."""
         self.sessions: set[Session] = set()
         self.arrived: dict[int, Watch] = {}
         """Connections that came to a listener and wait for the host, by number."""
         self.arrivals = 0
+
+    def go_on(self) -> None:
+        """Have processes that stand still go on.  Raises `OSError`."""
+        if self.freezer is not None:
+            self.freezer.thaw()
+            self.freezer, self.phase = None, READY
 
     def equip_later(self, make: Callable[[], dict[str, str]]) -> None:
         """Put off making what `outfit` returns until `equip`, or the next command."""

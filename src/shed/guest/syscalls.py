@@ -24,8 +24,8 @@ _CLONE_NEWNS, _CLONE_NEWUTS = 0x20000, 0x4000000
 """Flags of unshare(2), linux/sched.h."""
 _RB_POWER_OFF, _RB_AUTOBOOT = 0x4321FEDC, 0x01234567
 """Commands of reboot(2), linux/reboot.h."""
-_FIFREEZE = 0xC0045877
-"""ioctl, linux/fs.h."""
+_FIFREEZE, _FITHAW = 0xC0045877, 0xC0045878
+"""ioctls, linux/fs.h."""
 _BLKROSET = 0x125D
 """ioctl, linux/fs.h."""
 _EXT4_IOC_RESIZE_FS = 0x40086610
@@ -92,6 +92,11 @@ def reboot() -> None:
 def freeze(fd: int) -> None:
     """Write everything a file system holds, empty its journal, and stop all writing to it."""
     fcntl.ioctl(fd, _FIFREEZE, 0)
+
+
+def thaw(fd: int) -> None:
+    """Have a file system that `freeze` stopped be written to again."""
+    fcntl.ioctl(fd, _FITHAW, 0)
 
 
 def set_read_only(fd: int) -> None:

@@ -15,7 +15,7 @@ _LONGEST_LINE = 4096
 _MOST_FRAMES = 64
 """Frames of other kinds before the answer to a control request."""
 AGENT_CODES = frozenset(
-    {*(f"SHED-INIT-{number:02}" for number in range(1, 11)), "UNKNOWN_OPERATION", "NOT_CONFIGURABLE"}
+    {*(f"SHED-INIT-{number:02}" for number in range(1, 11)), "UNKNOWN_OPERATION", "NOT_CONFIGURABLE", "NOT_FROZEN"}
 )
 """What an agent may call its refusal; anything else is an AGENT_ERROR."""
 _READ = 4096

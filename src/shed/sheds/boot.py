@@ -133,21 +133,21 @@ async def boot(
             except ShedError as error:
                 await backend.kill(folders.instance)
                 if warm is not None and await warm.is_sheds_own(error, source):
-                    await _clean_up(backend, folders, error)
+                    await clean_up(backend, folders, error)
                     raise
                 progress.warn(
                     f"restoring the virtual machine failed, so it is {_OTHERWISE[source.way]}: {_first_line(error)}"
                 )
                 log.warning("shed %s: coming up from %s failed: %s", record.name, source.name, error)
             except BaseException as error:
-                await _clean_up(backend, folders, error)
+                await clean_up(backend, folders, error)
                 raise
         try:
             connection = await _bring_up(
                 backend, record, vm, None, settings, outfit=outfit, wait=wait, progress=progress
             )
         except BaseException as error:
-            await _clean_up(backend, folders, error)
+            await clean_up(backend, folders, error)
             raise
         if warm is not None:
             for source in sources:
@@ -192,7 +192,8 @@ def _first_line(error: ShedError) -> str:
     return error.message.partition("\n")[0]
 
 
-async def _clean_up(backend: Backend, folders: Folders, error: BaseException) -> None:
+async def clean_up(backend: Backend, folders: Folders, error: BaseException) -> None:
+    """End the VM of a start that failed with `error`, which then says where its console is kept."""
     try:
         await backend.kill(folders.instance)
     except ShedError as problem:  # the first error is the one to tell; a VM that stays is found by its record
@@ -220,34 +221,39 @@ async def configure(
     Raises `BackendError` with the guest's numbered failure.
     """
     try:
-        answer = await control(
-            connection,
-            "configure",
-            wait=wait,
-            name=record.name,
-            hostname=record.name,
-            disks=[-(-disk.path.stat().st_size // _SECTOR) * _SECTOR for disk in disks],
-            network=backend.network and {**asdict(backend.network), "mac": _mac(record)},
-            mounts=[]
-            if record.local_dir is None
-            else [{"tag": workspace.TAG, "target": workspace.TARGET, "readonly": record.local_dir_mode == "ro"}],
-            clock=time.time(),
-            entropy=base64.b64encode(os.urandom(_ENTROPY)).decode(),
-            init="auto",
-            image_user=settings.user,
-            user="shed",
-            workspace=workspace.TARGET,
-            folder="" if record.local_dir else settings.folder,  # a folder that was asked for goes first
-            env={**settings.env, "SHED_NAME": record.name, "SHED_WORKSPACE": workspace.TARGET},
-            variables=outfit.variables,
-            authorities=outfit.authorities,
-            apt=outfit.apt,
-        )
+        fields = request(record, settings, backend, disks, outfit)
+        answer = await control(connection, "configure", wait=wait, **fields)
     except BackendError as error:
         if error.code in _UPPER_BAD:
             error.hint = f"free some space, if this machine's disk is full; else: {repair(disks[0].path)}"
         raise
     log.info("shed %s: guest ready, steps %s", record.name, told(answer.get("steps"), 1000))
+
+
+def request(
+    record: Record, settings: ImageSettings, backend: Backend, disks: Sequence[Disk], outfit: Outfit
+) -> dict[str, object]:
+    """Return what a guest is told that is to be the shed `record`; see `shed.guest.configure.request`."""
+    return {
+        "name": record.name,
+        "hostname": record.name,
+        "disks": [-(-disk.path.stat().st_size // _SECTOR) * _SECTOR for disk in disks],
+        "network": backend.network and {**asdict(backend.network), "mac": _mac(record)},
+        "mounts": []
+        if record.local_dir is None
+        else [{"tag": workspace.TAG, "target": workspace.TARGET, "readonly": record.local_dir_mode == "ro"}],
+        "clock": time.time(),
+        "entropy": base64.b64encode(os.urandom(_ENTROPY)).decode(),
+        "init": "auto",
+        "image_user": settings.user,
+        "user": "shed",
+        "workspace": workspace.TARGET,
+        "folder": "" if record.local_dir else settings.folder,  # a folder that was asked for goes first
+        "env": {**settings.env, "SHED_NAME": record.name, "SHED_WORKSPACE": workspace.TARGET},
+        "variables": outfit.variables,
+        "authorities": outfit.authorities,
+        "apt": outfit.apt,
+    }
 
 
 async def equip_again(connection: Connection, outfit: Outfit) -> bool:
@@ -289,6 +295,8 @@ async def attach(
             settings = ImageSettings.of((await in_thread(resolve, record.lower_digest)).config)
             upper, outfit = Disk(folders.upper, read_only=False), await equip(record)
             await configure(connection, record, settings, backend, [upper], outfit=outfit, wait=wait)
+        elif state == "frozen":  # the server ended while it kept what this shed is
+            await control(connection, "thaw", wait=wait)
         elif state != "ready":
             hint = "try again when it is down" if state == "stopping" else ""
             raise BackendError(f"the guest of shed {record.name!r} is {told(state)}", code="GUEST_NOT_READY", hint=hint)

@@ -22,7 +22,7 @@ from shed.images.service import Images
 from shed.names import MAX_CPUS, MAX_MEMORY_MB, MIN_MEMORY_MB, check_shed_name
 from shed.oci.leases import unpruned
 from shed.progress import Progress, Stop
-from shed.sheds import agentrule, expiry, metadata, nic, upper, workspace
+from shed.sheds import agentrule, expiry, metadata, moments, nic, upper, workspace
 from shed.sheds.admission import Admission
 from shed.sheds.boot import Booted, Equip, boot
 from shed.sheds.folders import Folders
@@ -58,6 +58,8 @@ class Plan:
     trust_kernel: bool
     upper: Path | None = None
     """The writable layer that it begins with; None: an empty one."""
+    memory: Path | None = None
+    """What it goes on from, which was kept with that layer."""
 
 
 def plan(request: CreateShed, settings: Settings, origin: Origin | None = None) -> Plan:
@@ -97,9 +99,13 @@ def plan(request: CreateShed, settings: Settings, origin: Origin | None = None) 
         ssh_agent=agentrule.checked(request.ssh_agent or ()) or None,
         network=nic.checked(request, settings),
     ).with_ports(map(Published.parse, request.ports or ()), map(HostPort.parse, request.host_ports or ()))
-    return Plan(
-        record, request.ttl, wait, request.cold, request.force, request.trust_kernel, origin.upper if origin else None
-    )
+    found = Plan(record, request.ttl, wait, request.cold, request.force, request.trust_kernel)
+    if origin is None:
+        return found
+    found = replace(found, upper=origin.upper)
+    if origin.snapshot.memory is None or request.cold or request.disk_only:
+        return found
+    return replace(found, record=moments.fits(record, request, origin.snapshot), memory=origin.memory)
 
 
 def _upper_size(request: CreateShed, settings: Settings, kept: Snapshot | None) -> int:
@@ -188,10 +194,14 @@ async def create(
         progress.phase("metadata")
         record = await in_thread(_save_record, folders, image, wanted, backend.name)
 
-        way = None if wanted.cold else warm
-        booted = await boot(  # undoes itself
-            backend, record, image, folders, way, equip=equip, wait=wanted.wait, progress=progress
-        )
+        if wanted.memory is None:
+            way = None if wanted.cold else warm
+            booting = boot(backend, record, image, folders, way, equip=equip, wait=wanted.wait, progress=progress)
+        else:
+            booting = moments.go_on(
+                backend, record, image, folders, wanted.memory, equip=equip, wait=wanted.wait, progress=progress
+            )
+        booted = await booting  # undoes itself
         undo.push_async_callback(backend.kill, folders.instance)
         undo.push_async_callback(booted.connection.close)
 

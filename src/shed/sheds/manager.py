@@ -36,12 +36,14 @@ from shed.sheds.entry import Entry
 from shed.sheds.events import Events
 from shed.sheds.expiry import Expiry
 from shed.sheds.folders import Folders
+from shed.sheds.forks import Forks
 from shed.sheds.guests import Guests, Tell, keep_guests
 from shed.sheds.link import Link
 from shed.sheds.ports import Ports
 from shed.sheds.revivals import Revivals
 from shed.sheds.room import Room
 from shed.sheds.snapshots import Snapshots
+from shed.sheds.snapshotstore import Origin
 from shed.sheds.terms import Terms
 from shed.sheds.update import update
 from shed.sheds.warm import WarmStart
@@ -51,6 +53,8 @@ log = logging.getLogger(__name__)
 _ADOPT_TIMEOUT = 15.0
 _STARTS = frozenset({"create", "start", "adopt"})
 """What may wait for a guest for minutes, so that a stop or a forced delete ends it."""
+_LEAVES_ALONE = frozenset({"", "snapshot", "fork"})
+"""Work meanwhile which a shed that runs can be used as ever."""
 
 
 class Manager:
@@ -95,7 +99,9 @@ class Manager:
         self._revivals = Revivals(self.catalog, self._names, self._holding, backend, self.events, self._boot)
         self._expiry = Expiry(self.catalog, self.events, self._expire)
         self.snapshots = Snapshots(self._holding, backend, paths, resolve)
-        """What they had written at a moment."""
+        """What they were at a moment."""
+        self.forks = Forks(paths, self.snapshots, self.create)
+        """Others that go on from there."""
         self._background = Background()
 
     @property
@@ -133,12 +139,12 @@ class Manager:
         )
         await asyncio.gather(*(entry.link.drop() for entry in self._names.values()))
 
-    async def create(self, request: CreateShed, progress: Progress) -> View:
-        """Make a shed and return it, ready, with the timings of its steps in milliseconds.
+    async def create(self, request: CreateShed, progress: Progress, origin: Origin | None = None) -> View:
+        """Make a shed, which begins with `origin`, and return it, ready, with the milliseconds of its steps.
 
         On failure nothing is left.
         """
-        origin = await in_thread(self.snapshots.origin, request.from_snapshot, request.image)
+        origin = origin or await in_thread(self.snapshots.origin, request.from_snapshot, request.image)
         wanted = plan(request, self._settings, origin)
         record = wanted.record
         await in_thread(self.egress.check, record.egress_profiles)
@@ -281,7 +287,7 @@ class Manager:
         `NotFoundError`, `UnavailableError` (SHED_NOT_RUNNING), and what a start raises.
         """
         entry = self._names.get(name)
-        if entry is not None and entry.link.live and not entry.doing:
+        if entry is not None and entry.link.live and entry.doing in _LEAVES_ALONE:
             return entry.link
         if tell is not None:
             await tell("waiting")

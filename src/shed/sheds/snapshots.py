@@ -1,27 +1,30 @@
-"""Snapshots of sheds: made of stopped ones, and what new sheds begin with."""
+"""Snapshots of sheds, and what new sheds begin with."""
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 
 from shed.backends.base import Liveness
-from shed.backends.interface import Backend
+from shed.backends.interface import Backend, Shape
 from shed.config.paths import Paths
-from shed.errors import ConflictError, NotFoundError, UsageError
+from shed.errors import ConflictError, NotFoundError, UnavailableError, UsageError
 from shed.names import MAX_NAME, check_snapshot_name
 from shed.oci.digest import parse_digest
 from shed.oci.store import LayoutStore
 from shed.progress import Progress
-from shed.sheds import metadata
+from shed.sheds import metadata, moments
 from shed.sheds.catalog import View, load
 from shed.sheds.changes import Hold
 from shed.sheds.create import Resolve
 from shed.sheds.folders import Folders
 from shed.sheds.lifecycle import in_doubt
+from shed.sheds.link import Link
 from shed.sheds.metadata import Record
-from shed.sheds.snapshotstore import Origin, Snapshot, SnapshotStore
+from shed.sheds.snapshotstore import Origin, Snapshot, SnapshotStore, origin_in
 from shed.sheds.upper import replace_upper, template
 from shed.threads import in_thread, stoppable
 
@@ -36,15 +39,52 @@ class Snapshots:
         self._paths = paths
         self.store = SnapshotStore(paths)
 
-    async def create(self, shed: str, name: str | None, comment: str, progress: Progress) -> View:
-        """Keep what a stopped shed has written; without `name` under one of its own.  Return what is known of it.
+    async def create(
+        self, shed: str, name: str | None, comment: str, progress: Progress, *, disk_only: bool = False
+    ) -> View:
+        """Keep what a shed has written and, unless `disk_only`, what runs there; return what is known of it.
 
-        Raises `NotFoundError`, `ConflictError` (SNAPSHOT_SOURCE_RUNNING, SNAPSHOT_ALREADY_EXISTS), `StorageError`.
+        Without `name` it gets one of its own.  The memory is kept of a shed that runs, which runs on.  Raises
+        `NotFoundError`, `ConflictError` (SNAPSHOT_SOURCE_RUNNING, SNAPSHOT_ALREADY_EXISTS), `StorageError`, and
+        `BackendError` when a shed that runs cannot be kept.
         """
         check_snapshot_name(name or shed)
-        async with self._hold(shed, "snapshot") as (folders, _):
-            record = self._stopped(folders, code="SNAPSHOT_SOURCE_RUNNING")
-            return self.view(await self._save(record, folders, name, comment, progress))
+        async with self._hold(shed, "snapshot") as (folders, link):
+            record = load(folders)
+            if self._liveness(folders) is Liveness.NOT_OURS:
+                return self.view(await self._save(record, folders, name, comment, progress))
+            snapshot = self._begin(record, name, comment)
+            self.store.check_free(snapshot.name)
+            progress.phase("snapshot", f"making the snapshot {snapshot.name}")
+            with self.store.draft(snapshot.name) as made:
+                kept = await self._keep(record, folders, link, made, memory=not disk_only, progress=progress)
+                snapshot = replace(snapshot, memory=kept)
+                await in_thread(self.store.publish, made, snapshot)
+            return self.view(snapshot)
+
+    @contextlib.asynccontextmanager
+    async def moment(self, shed: str, progress: Progress) -> AsyncIterator[Origin]:
+        """Have what a running shed is now, for others to go on from, for as long as the block lasts.
+
+        Raises `ConflictError` (SHED_NOT_RUNNING), and what `create` does.
+        """
+        with self.store.draft(shed) as made:
+            async with self._hold(shed, "fork") as (folders, link):
+                record = load(folders)
+                if self._liveness(folders) is Liveness.NOT_OURS:
+                    raise UnavailableError(
+                        f"shed {shed!r} is not running", code="SHED_NOT_RUNNING", hint=f"`shed start {shed}`"
+                    )
+                kept = await self._keep(record, folders, link, made, memory=True, progress=progress)
+            yield origin_in(made, replace(self._begin(record, shed, ""), memory=kept))
+
+    async def _keep(
+        self, record: Record, folders: Folders, link: Link, into: Path, *, memory: bool, progress: Progress
+    ) -> Shape | None:
+        image = await in_thread(self._resolve, record.lower_digest)
+        return await moments.keep(
+            record, image, folders, self._backend, link, into=into, memory=memory, progress=progress
+        )
 
     async def rollback(self, shed: str, name: str | None, *, discard: bool, progress: Progress) -> Record:
         """Have a stopped shed begin with a snapshot again, its last one without `name`; return its record.
@@ -53,7 +93,7 @@ class Snapshots:
         `ConflictError` (SHED_NOT_STOPPED, SNAPSHOT_OF_OTHER_IMAGE), `StorageError`.
         """
         async with self._hold(shed, "rollback") as (folders, _):
-            record = self._stopped(folders, code="SHED_NOT_STOPPED")
+            record = self._stopped(folders)
             snapshot = self._last(shed) if name is None else self.store.load(name)
             if (snapshot.lower_digest, snapshot.backend) != (record.lower_digest, record.backend):
                 raise ConflictError(
@@ -74,7 +114,7 @@ class Snapshots:
         Raises `NotFoundError`, `ConflictError` (SHED_NOT_STOPPED), `StorageError`.
         """
         async with self._hold(shed, "reset") as (folders, _):
-            record = self._stopped(folders, code="SHED_NOT_STOPPED")
+            record = self._stopped(folders)
             image = await in_thread(self._resolve, record.lower_digest)
             empty = await in_thread(template, folders.templates, image.runtime, record.upper_size_bytes)
             return await self._begin_with(empty, 0, record, folders, progress)
@@ -87,13 +127,14 @@ class Snapshots:
             raise UsageError(
                 "a shed is made from an image or from a snapshot, not from both", hint="leave out the image"
             )
-        snapshot = self.store.load(name)
+        origin = self.store.origin(name)
+        snapshot = origin.snapshot
         if snapshot.backend != self._backend.name:
             raise UsageError(
                 f"the snapshot {name!r} is of the backend {snapshot.backend}, and this server has {self._backend.name}",
                 hint="use it on a server with that backend",
             )
-        return Origin(snapshot, self.store.upper(name))
+        return origin
 
     def view(self, snapshot: Snapshot) -> View:
         """Return what there is to say of a snapshot."""
@@ -110,27 +151,41 @@ class Snapshots:
             "comment": snapshot.comment,
             "size_bytes": snapshot.size_bytes,
             "disk_bytes": space.disk,
+            "memory_mb": snapshot.memory.memory_mb if snapshot.memory else 0,
             "egress": list(snapshot.egress or ()),
         }
 
-    def _stopped(self, folders: Folders, *, code: str) -> Record:
-        """Return the record of a shed that is stopped.  Raises `NotFoundError`, `ConflictError` with `code`."""
+    def _liveness(self, folders: Folders) -> Liveness:
+        """Return whether a shed runs.  Raises `ConflictError` when that cannot be told."""
+        found = self._backend.liveness(folders.instance)
+        if found is Liveness.UNKNOWN:
+            raise in_doubt(folders.name, self._backend.pid(folders.instance))
+        return found
+
+    def _stopped(self, folders: Folders) -> Record:
+        """Return the record of a shed that is stopped.  Raises `NotFoundError`, `ConflictError` (SHED_NOT_STOPPED)."""
         record = load(folders)
-        match self._backend.liveness(folders.instance):
-            case Liveness.UNKNOWN:
-                raise in_doubt(folders.name, self._backend.pid(folders.instance))
-            case Liveness.OURS:
-                raise ConflictError(
-                    f"shed {folders.name!r} is running, and this takes a stopped one",
-                    code=code,
-                    hint=f"`shed stop {folders.name}` first",
-                )
+        if self._liveness(folders) is Liveness.OURS:
+            raise ConflictError(
+                f"shed {folders.name!r} is running, and this takes a stopped one",
+                code="SHED_NOT_STOPPED",
+                hint=f"`shed stop {folders.name}` first",
+            )
         return record
 
     async def _save(
         self, record: Record, folders: Folders, name: str | None, comment: str, progress: Progress
     ) -> Snapshot:
-        snapshot = Snapshot(
+        snapshot = self._begin(record, name, comment)
+        progress.phase("snapshot", f"making the snapshot {snapshot.name}")
+        await stoppable(
+            lambda stop: self.store.save(snapshot, folders.upper, progress, stop), progress.abandoned, long=True
+        )
+        return snapshot
+
+    def _begin(self, record: Record, name: str | None, comment: str) -> Snapshot:
+        """Return a snapshot that is to be made of a shed."""
+        return Snapshot(
             name or self._free(record.name),
             record.backend,
             record.name,
@@ -141,11 +196,6 @@ class Snapshots:
             comment,
             tuple(record.egress_profiles),
         )
-        progress.phase("snapshot", f"making the snapshot {snapshot.name}")
-        await stoppable(
-            lambda stop: self.store.save(snapshot, folders.upper, progress, stop), progress.abandoned, long=True
-        )
-        return snapshot
 
     async def _begin_with(self, upper: Path, size: int, record: Record, folders: Folders, progress: Progress) -> Record:
         """Put a clone of a writable layer of `size` bytes in place of that of a shed, which may be larger."""

@@ -3,6 +3,7 @@
 ```
 snapshots/NAME/snapshot.json   the record: version 2 of the schema that the implementation in Go has
 snapshots/NAME/upper.ext4      the writable layer, a clone; mode 0400
+snapshots/NAME/memory/         what was in memory at the same moment, if it is kept; the backend knows what is in there
 snapshots/.NAME.*.new/         one that is being made, locked by who makes it; renamed to NAME when it is complete
 snapshots/.NAME.*.gone/        one that is being removed
 snapshots/.DIGEST.part/        what has come of one that is pulled, locked by who pulls it; kept for a week
@@ -25,6 +26,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from shed.backends.interface import Shape
 from shed.config.paths import Paths
 from shed.errors import ConflictError, DataError, NotFoundError, ShedError
 from shed.fsutil import atomic_write, fsync_dir, private_folder, storage_errors
@@ -38,7 +40,7 @@ from shed.sheds.upper import clone
 
 log = logging.getLogger(__name__)
 VERSION = 2
-_UPPER = "upper.ext4"
+UPPER, MEMORY = "upper.ext4", "memory"
 _MOST_RECORD = 1 << 20
 _KEEP_PARTS = 7 * 86400
 """Seconds that what an interrupted pull has left is kept for the next one."""
@@ -64,6 +66,8 @@ class Snapshot:
 
     None: in a record of another implementation, which has no such thing.
     """
+    memory: Shape | None = None
+    """The shape of the VM whose memory is kept, too, if it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +76,8 @@ class Origin:
 
     snapshot: Snapshot
     upper: Path
+    memory: Path
+    """What goes with `Snapshot.memory`."""
 
 
 class SnapshotStore:
@@ -86,9 +92,9 @@ class SnapshotStore:
         Raises `ConflictError` (SNAPSHOT_ALREADY_EXISTS), `StorageError`, and what `stop` does; then nothing is left.
         """
         self.check_free(snapshot.name)
-        with storage_errors(self._folder / snapshot.name), _fresh(self.scratch(), f".{snapshot.name}.") as made:
-            clone(upper, made / _UPPER, snapshot.size_bytes, progress, stop)
-            self._publish(made, snapshot)
+        with self.draft(snapshot.name) as made:
+            clone(upper, made / UPPER, snapshot.size_bytes, progress, stop)
+            self.publish(made, snapshot)
 
     @contextlib.contextmanager
     def receiving(self, key: Digest, snapshot: Snapshot) -> Iterator[Path]:
@@ -103,11 +109,11 @@ class SnapshotStore:
             with _locked(folder) as free:
                 if not free:
                     raise ConflictError(f"{snapshot.name} is on its way already", code="LOCKED", hint="wait for it")
-                upper = folder / _UPPER
+                upper = folder / UPPER
                 with upper.open("ab") as file:
                     file.truncate(snapshot.size_bytes)
                 yield upper
-                self._publish(folder, snapshot)
+                self.publish(folder, snapshot)
 
     def check_free(self, name: str) -> None:
         """Raise `ConflictError` (SNAPSHOT_ALREADY_EXISTS) when there is a snapshot `name`."""
@@ -123,18 +129,31 @@ class SnapshotStore:
         private_folder(self._folder)
         return self._folder
 
-    def _publish(self, made: Path, snapshot: Snapshot) -> None:
-        """Give the folder `made`, which has the disk, its record and its name."""
-        (made / _UPPER).chmod(0o400)
-        members = {key: value for key, value in asdict(snapshot).items() if value is not None}
-        atomic_write(made / SNAPSHOT, json.dumps({"version": VERSION, **members}, indent=2) + "\n")
-        fsync_dir(made)
-        try:
-            made.rename(self._folder / snapshot.name)
-        except OSError:
-            self.check_free(snapshot.name)
-            raise
-        fsync_dir(self._folder)
+    @contextlib.contextmanager
+    def draft(self, name: str) -> Iterator[Path]:
+        """Have a folder for what a snapshot is to have, which is gone afterwards unless it was published.
+
+        Raises `StorageError`.
+        """
+        with storage_errors(self._folder / name), _fresh(self.scratch(), f".{name}.") as made:
+            yield made
+
+    def publish(self, made: Path, snapshot: Snapshot) -> None:
+        """Give the folder `made`, which has the disk, its record and its name.
+
+        Raises `ConflictError` (SNAPSHOT_ALREADY_EXISTS), `StorageError`.
+        """
+        with storage_errors(self._folder / snapshot.name):
+            (made / UPPER).chmod(0o400)
+            members = {key: value for key, value in asdict(snapshot).items() if value is not None}
+            atomic_write(made / SNAPSHOT, json.dumps({"version": VERSION, **members}, indent=2) + "\n")
+            fsync_dir(made)
+            try:
+                made.rename(self._folder / snapshot.name)
+            except OSError:
+                self.check_free(snapshot.name)
+                raise
+            fsync_dir(self._folder)
 
     def load(self, name: str) -> Snapshot:
         """Return the snapshot `name`.  Raises `NotFoundError`, `DataError` (SNAPSHOT_DAMAGED)."""
@@ -170,7 +189,11 @@ class SnapshotStore:
 
     def upper(self, name: str) -> Path:
         """Return the writable layer of a snapshot."""
-        return self._folder / name / _UPPER
+        return self._folder / name / UPPER
+
+    def origin(self, name: str) -> Origin:
+        """Return what a shed begins with that is made from a snapshot.  Raises as `load` does."""
+        return origin_in(self._folder / name, self.load(name))
 
     def space(self, name: str) -> Space:
         """Return what a snapshot takes up."""
@@ -211,6 +234,11 @@ class SnapshotStore:
                         shutil.rmtree(path)
 
 
+def origin_in(folder: Path, snapshot: Snapshot) -> Origin:
+    """Return what a shed begins with that is made from the snapshot in `folder`."""
+    return Origin(snapshot, folder / UPPER, folder / MEMORY)
+
+
 def missing(name: str) -> NotFoundError:
     """Return the error for a name that no snapshot has."""
     return NotFoundError(
@@ -247,7 +275,17 @@ def _parsed(name: str, data: bytes) -> Snapshot:
         record.integer("size_bytes"),
         record.text("comment", ""),
         None if egress is None else tuple(egress),
+        _memory(values.get("memory"), what),
     )
+
+
+def _memory(value: object, what: str) -> Shape | None:
+    if value is None:
+        return None
+    if not isinstance(value, dict):
+        raise DataError(f"{what}: memory is no object")
+    shape = Fields(value, f"the memory in {what}")
+    return Shape(shape.integer("cpus"), shape.integer("memory_mb"))
 
 
 @contextlib.contextmanager
@@ -257,9 +295,8 @@ def _fresh(parent: Path, prefix: str) -> Iterator[Path]:
     try:
         with _locked(folder):
             yield folder
-    except BaseException:
+    finally:
         shutil.rmtree(folder, ignore_errors=True)
-        raise
 
 
 @contextlib.contextmanager

@@ -15,14 +15,17 @@ import signal
 import sys
 import time
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 
 from shed.backends.base import Connection, Liveness, Machine, Network, Stream
-from shed.backends.interface import Capabilities, Prepare, StoredTemplate, Template
+from shed.backends.interface import Capabilities, Prepare, Shape, Still, StoredTemplate, Template
 from shed.backends.qemu import launching, process
 from shed.backends.qemu.command import Host
-from shed.errors import BackendError, ConflictError
+from shed.errors import BackendError, ConflictError, UnavailableError
 from shed.guest.protocol import PORT_PROXY
+from shed.progress import Progress, Stop
+from shed.sheds.upper import clone
 from shed.threads import in_thread
 
 
@@ -116,7 +119,8 @@ class FakeBackend:
         self.saved = FakeTemplates(self)
         self.spares = FakeSpares(self)
         self.full_disk = FakeFullDisk()
-        self.capabilities = Capabilities(self.saved, self.spares, self.full_disk)
+        self.moments = FakeMoments(self)
+        self.capabilities = Capabilities(self.saved, self.spares, self.full_disk, moments=self.moments)
 
     async def start(self, machine: Machine) -> tuple[str, ...]:
         if self.liveness(machine.state_dir) is not Liveness.NOT_OURS:
@@ -266,6 +270,34 @@ class FakeSpares:
             for folder in (spare.state_dir, machine.state_dir):
                 await self._backend.kill(folder)
             raise
+
+
+class FakeMoments:
+    """What is in memory is the name of the VM; one that goes on from it stands still until it hears who it is."""
+
+    def __init__(self, backend: FakeBackend) -> None:
+        self._backend = backend
+
+    def shape(self, state_dir: Path) -> Shape:
+        return Shape(2, 2048)
+
+    async def keep(
+        self, machine: Machine, disk: Path, memory: Path | None, still: Still, tell: Callable[[int, int], None]
+    ) -> None:
+        tell(0, 1)
+        async with still():
+            clone(machine.disks[0].path, disk, machine.disks[0].path.stat().st_size, Progress(), Stop())
+            if memory is not None:
+                (memory / "memory").write_text(machine.name)
+
+    async def go_on(self, machine: Machine, memory: Path) -> tuple[str, ...]:
+        if not (memory / "memory").exists():
+            raise UnavailableError("the memory of the snapshot cannot be used: it is gone", code="MEMORY_UNUSABLE")
+        self._backend.faults.add("kept")
+        try:
+            return await self._backend.start(machine)
+        finally:
+            self._backend.faults.remove("kept")
 
 
 class FakeFullDisk:

@@ -48,6 +48,8 @@ def main() -> None:
     os.dup2(os.open(CONSOLE, os.O_WRONLY | os.O_APPEND), 1)
     listener = socket.socket(fileno=AGENT_FD)
     say("fake kernel: booted")
+    if "kept" in faults:
+        STATE["state"] = "frozen"
     if "die" in faults:
         os._exit(1)
     while True:
@@ -109,6 +111,21 @@ def control(stream: socket.socket, faults: set[str]) -> None:
                 say(json.dumps(request))
                 STATE["state"] = "ready"
                 STATE["name"] = request["name"]
+        if request["op"] == "freeze":
+            if "restless" in faults:
+                answer = {"ok": False, "code": "NOT_FROZEN", "error": "the processes do not stand still"}
+            else:
+                STATE["state"] = "frozen"
+        if request["op"] == "thaw":
+            say("thaw")
+            STATE["state"] = "ready"
+        if request["op"] == "fork":
+            say(json.dumps(request))
+            if "kept" not in faults or "lost" in faults:
+                answer = {"ok": False, "code": "AGENT_ERROR", "error": "this machine does not stand still"}
+            else:
+                STATE["state"], STATE["name"] = "ready", request["name"]
+                answer["hooks"] = ["10-late failed with status 1"] if "hooks" in faults else []
         if request["op"] == "equip":
             say(json.dumps(request))
             if "old" in faults:

@@ -7,6 +7,7 @@ from shed.backends.interface import Capabilities
 from shed.backends.qemu.capabilities import QemuFullDisk, QemuGrowing, QemuSpares, QemuTemplates
 from shed.backends.qemu.diagnostics import QemuDiagnostics
 from shed.backends.qemu.machines import PROGRAM, Machines
+from shed.backends.qemu.moments import QemuMoments
 from shed.backends.qemu.templates import Limits, TemplateStore
 from shed.config.paths import Paths
 from shed.egress.network import netns
@@ -32,6 +33,7 @@ class QemuBackend(Machines):
             full_disk=QemuFullDisk(),
             networks=self.networks,
             growing=QemuGrowing(),
+            moments=QemuMoments(self),
             diagnostics=QemuDiagnostics(paths, self.program, control_groups),
         )
 

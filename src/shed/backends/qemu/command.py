@@ -8,6 +8,9 @@ machine is made and copied on write afterwards; they have a VMGENID device, whic
 machine now; their firmware is SeaBIOS, because qboot halts on the ACPI table which that device brings (QEMU 7.2); and
 they have no UUID in their SMBIOS tables, where it would be the same in all of them.  A restored one is given neither
 kernel nor initrd: they are in its memory.
+
+A shed's machine that is kept as it is may have booted for itself.  Then what goes on from it has its memory in a file,
+and all else as it was.
 """
 
 from __future__ import annotations
@@ -73,6 +76,8 @@ class Host:
     """Whether its network card leads into a network namespace; else it leads nowhere."""
     restored: bool = False
     """Whether the machine is to go on from what was saved, which comes in by the monitor."""
+    as_booted: bool = False
+    """Whether what was saved was a machine that had booted for itself, and had none of what `_saved_board` adds."""
     jailed: bool = False
     """Whether files have the names that they have in QEMU's jail, see `shed.backends.jail.plan`; disks come as open
     files.
@@ -160,14 +165,17 @@ def _frame(machine: Machine, host: Host) -> list[str]:
 
 
 def _saved_board(machine: Machine, host: Host, memory: Path) -> list[str]:
+    memory_id = "pc.ram" if host.as_booted else "ram"  # the first is what QEMU itself calls it
     file = _json(
-        **{"qom-type": "memory-backend-file", "id": "ram", "size": machine.memory_mb << 20},
+        **{"qom-type": "memory-backend-file", "id": memory_id, "size": machine.memory_mb << 20},
         **{"mem-path": descriptors.MEMORY if host.jailed else str(memory)},
         share=not host.restored,
     )
+    if host.as_booted:
+        return ["-object", file, *board(host.accel, one_thread=host.one_thread, memory=memory_id)]
     return [
         "-object", file,
-        *board(host.accel, one_thread=host.one_thread, memory="ram", firmware="bios-256k.bin"),
+        *board(host.accel, one_thread=host.one_thread, memory=memory_id, firmware="bios-256k.bin"),
         "-device", "vmgenid,guid=auto",
         "-smbios", f"type=1,uuid={uuid.UUID(int=0)}",
     ]  # fmt: skip

@@ -20,7 +20,19 @@ from pathlib import Path
 
 from shed.backends import mux
 from shed.backends.base import Connection, LinkError, Liveness, Machine
-from shed.backends.qemu import accel, budget, command, confined, groups, launchers, process, saving, tsc, userns
+from shed.backends.qemu import (
+    accel,
+    budget,
+    command,
+    confined,
+    groups,
+    keeping,
+    launchers,
+    process,
+    saving,
+    tsc,
+    userns,
+)
 from shed.egress.network import netns
 from shed.errors import BackendError, ConflictError
 from shed.run import missing_tool
@@ -51,6 +63,10 @@ class Saved:
 
     memory: Path
     state: Path
+    of_shed: bool = False
+    """Whether it was a shed's, from whose state the memory was taken out."""
+    as_booted: bool = False
+    """Whether it had booted for itself, see `shed.backends.qemu.command`."""
 
 
 class QemuNetworks:
@@ -100,7 +116,7 @@ class Machines:
         """As `start`, from the `saved` machine when it is given."""
         host = await asyncio.to_thread(self.host, machine)
         if saved is not None:
-            host = replace(host, memory=saved.memory, restored=True)
+            host = replace(host, memory=saved.memory, restored=True, as_booted=saved.as_booted)
         userns.plan(machine.shares, uid=os.geteuid(), gid=os.getegid())  # before anything is removed
         state = self.liveness(machine.state_dir)
         if state is not Liveness.NOT_OURS:
@@ -206,7 +222,7 @@ class Machines:
         """
         try:
             async with asyncio.timeout(ANSWER_TIMEOUT):
-                return not await saving.goes_on(state_dir)
+                return not await keeping.goes_on(state_dir)
         except (OSError, TimeoutError, saving.MonitorError) as error:
             log.warning("the VM in %s does not say how it is: %s", state_dir, str(error) or "no answer")
             return False
@@ -256,7 +272,11 @@ async def came_up(state_dir: Path, record: process.Record, saved: Saved | None) 
     """
     try:
         async with asyncio.timeout(START_TIMEOUT):
-            await saving.resume(state_dir, None if saved is None else saved.state)
+            await saving.resume(
+                state_dir,
+                None if saved is None else saved.state,
+                whole=saved is None or not saved.of_shed,
+            )
     except (OSError, TimeoutError, saving.MonitorError) as error:
         await process.console_settled(state_dir)
         words = _last_words(state_dir)

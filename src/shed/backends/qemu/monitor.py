@@ -35,7 +35,13 @@ class Monitor:
 
     async def execute(self, command: str, **arguments: object) -> dict[str, Any]:
         """Do `command` and return its answer, an object.  Raises `MonitorError`."""
-        return await self._ask(command, arguments, [])
+        found = await self._ask(command, arguments, [])
+        return found if isinstance(found, dict) else {}
+
+    async def listed(self, command: str) -> list[dict[str, Any]]:
+        """Do `command` and return its answer, a list of objects.  Raises `MonitorError`."""
+        found = await self._ask(command, {}, [])
+        return [each for each in found if isinstance(each, dict)] if isinstance(found, list) else []
 
     async def lend(self, name: str, descriptor: int) -> None:
         """Give QEMU a copy of an open file, to be called ``fd:NAME``.  Raises `MonitorError`."""
@@ -45,7 +51,7 @@ class Monitor:
         """Give QEMU a copy of an open file; return the path by which it opens it.  Raises `MonitorError`."""
         return f"/dev/fdset/{int((await self._ask('add-fd', {}, [descriptor]))['fdset-id'])}"
 
-    async def _ask(self, command: str, arguments: dict[str, object], descriptors: list[int]) -> dict[str, Any]:
+    async def _ask(self, command: str, arguments: dict[str, object], descriptors: list[int]) -> Any:
         request = json.dumps({"execute": command, "arguments": arguments}).encode() + b"\n"
         try:
             if descriptors:
@@ -58,7 +64,7 @@ class Monitor:
                 answer = load_object(await self._line(), most=_MOST_LINE)
                 found, error = answer.get("return"), answer.get("error")
                 if found is not None:
-                    return found if isinstance(found, dict) else {}
+                    return found
                 if error is not None:  # anything else is an event
                     raise MonitorError(f"{command}: {told(error.get('desc') if isinstance(error, dict) else error)}")
         except (OSError, ValueError) as problem:

@@ -17,11 +17,13 @@ from shed.backends.qemu import command
 from shed.backends.qemu.monitor import Monitor, MonitorError, connected
 from shed.untrusted import told
 
-__all__ = ["MonitorError", "exchange", "goes_on", "pause", "resize", "resume", "save"]
+__all__ = ["MonitorError", "exchange", "migrated", "pause", "resize", "resume", "save"]
 _POLL = 0.002
 _ANOTHER_SIZE = 2 << 20
 """Bytes; not what placeholders have."""
 _CHANNEL = "state"
+IGNORE_SHARED: dict[str, object] = {"capability": "x-ignore-shared", "state": True}
+"""What has all sides keep the memory where it is."""
 
 
 async def save(state_dir: Path, state: Path, disks: Sequence[str]) -> None:
@@ -40,7 +42,7 @@ async def save(state_dir: Path, state: Path, disks: Sequence[str]) -> None:
         with state.open("xb") as file:
             await monitor.lend(_CHANNEL, file.fileno())
         await monitor.execute("migrate", uri=f"fd:{_CHANNEL}")
-        await _migrated(monitor)
+        await migrated(monitor)
 
 
 async def resize(state_dir: Path, disk: str, size: int) -> None:
@@ -49,8 +51,10 @@ async def resize(state_dir: Path, disk: str, size: int) -> None:
         await monitor.execute("block_resize", **{"node-name": disk, "size": size})
 
 
-async def resume(state_dir: Path, state: Path | None) -> None:
+async def resume(state_dir: Path, state: Path | None, *, whole: bool = True) -> None:
     """Wait until the machine of `state_dir` is set up, and have it go on from `state`, if given.
+
+    Unless it is the `whole` of what QEMU saves without memory, the memory was taken out of it.
 
     Raises `MonitorError` and `OSError`.
 
@@ -58,26 +62,13 @@ async def resume(state_dir: Path, state: Path | None) -> None:
     """
     async with connected(state_dir) as monitor:
         if state is not None:
-            await _ignore_memory(monitor)
+            if whole:
+                await _ignore_memory(monitor)
             with state.open("rb") as file:
                 await monitor.lend(_CHANNEL, file.fileno())
             await monitor.execute("migrate-incoming", uri=f"fd:{_CHANNEL}")
-            await _migrated(monitor)
+            await migrated(monitor)
             await monitor.execute("cont")
-
-
-async def goes_on(state_dir: Path) -> bool:
-    """Tell whether the machine of `state_dir` runs, and have it run if it only stands still.
-
-    One that waits for a state cannot.
-
-    Raises `MonitorError` and `OSError`.
-    """
-    async with connected(state_dir) as monitor:
-        status = (await monitor.execute("query-status")).get("status")
-        if status == "paused":
-            await monitor.execute("cont")
-        return bool(status != "inmigrate")
 
 
 async def waits_for_room(state_dir: Path, *, go_on: bool) -> bool:
@@ -134,7 +125,8 @@ async def _reopen(monitor: Monitor, name: str, node: str, file: Path, *, read_on
     await monitor.execute("blockdev-reopen", options=[command.disk_node(name, node, read_only=read_only)])
 
 
-async def _migrated(monitor: Monitor) -> None:
+async def migrated(monitor: Monitor) -> None:
+    """Wait until the machine is saved, or has what was saved.  Raises `MonitorError` when that fails."""
     while (answer := await monitor.execute("query-migrate")).get("status") != "completed":
         if answer.get("status") in {"failed", "cancelled"}:
             raise MonitorError(f"QEMU says: {told(answer.get('error-desc', 'it failed'))}")
@@ -142,4 +134,4 @@ async def _migrated(monitor: Monitor) -> None:
 
 
 async def _ignore_memory(monitor: Monitor) -> None:
-    await monitor.execute("migrate-set-capabilities", capabilities=[{"capability": "x-ignore-shared", "state": True}])
+    await monitor.execute("migrate-set-capabilities", capabilities=[IGNORE_SHARED])

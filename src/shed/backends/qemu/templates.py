@@ -153,9 +153,9 @@ class TemplateStore:
                 "created_at": time.time(),
                 "identity": identity(machine, host),
                 "blobs": [machine.kernel.name, machine.initrd.name, machine.disks[-1].path.name],
-                "state": _digest(folder / STATE),
-                "memory": _digest(folder / MEMORY),
-                "memory_file": _print(folder / MEMORY),
+                "state": digest_of(folder / STATE),
+                "memory": digest_of(folder / MEMORY),
+                "memory_file": fingerprint(folder / MEMORY),
             }
             atomic_write(folder / RECORD, json.dumps(record, indent=1) + "\n", mode=0o600)
             self.drop(Template(target))
@@ -250,21 +250,22 @@ def check(path: Path, *, thoroughly: bool = False) -> str:
     read, unless `thoroughly`: its times and size tell whether anybody wrote to it.
     """
     record = json.loads((path / RECORD).read_bytes())
-    if thoroughly and _digest(path / MEMORY) != record["memory"]:
+    if thoroughly and digest_of(path / MEMORY) != record["memory"]:
         raise ValueError("its memory is not what was saved")
-    if _digest(path / STATE) != record["state"]:
+    if digest_of(path / STATE) != record["state"]:
         raise ValueError("its state is not what was saved")
-    if _print(path / MEMORY) != record["memory_file"]:
+    if fingerprint(path / MEMORY) != record["memory_file"]:
         raise ValueError("its memory was written to, or copied")
     return str(record["memory"])
 
 
-def _print(path: Path) -> list[int]:
+def fingerprint(path: Path) -> list[int]:
+    """Return what changes when somebody writes to a file, or copies it.  Raises `OSError`."""
     status = path.stat()
     return [status.st_ino, status.st_size, status.st_mtime_ns]
 
 
-def _digest(path: Path) -> str:
+def digest_of(path: Path) -> str:
     """Return the SHA-256 of a file; holes are not read from the disk."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -34,14 +34,23 @@ class AsyncSnapshotsApi:
         return object_of(await request(self.address, "GET", _target(name)))
 
     async def create_snapshot(
-        self, shed: str, name: str | None = None, *, comment: str = "", on_event: Sink | None = None
+        self,
+        shed: str,
+        name: str | None = None,
+        *,
+        comment: str = "",
+        disk_only: bool = False,
+        on_event: Sink | None = None,
     ) -> dict[str, Any]:
-        """Keep what a stopped shed has written, and return what is known of it.
+        """Keep what a shed has written and, of one that runs, its memory, unless `disk_only`; it runs on.
 
-        Without `name` the snapshot gets that of the shed and a number.
+        Return what is known of the snapshot.  Without `name` it gets that of the shed and a number.
         """
         body = messages.given(
-            shed=check_shed_name(shed), name=None if name is None else check_snapshot_name(name), comment=comment
+            shed=check_shed_name(shed),
+            name=None if name is None else check_snapshot_name(name),
+            comment=comment,
+            disk_only=disk_only,
         )
         return object_of(await work(self.address, "POST", "/api/snapshots", body=body, on_event=on_event))
 
@@ -56,6 +65,15 @@ class AsyncSnapshotsApi:
             snapshot=None if snapshot is None else check_snapshot_name(snapshot), discard=discard or None
         )
         return object_of(await work(self.address, "POST", shed_target(name, "rollback"), body=body, on_event=on_event))
+
+    async def fork(self, name: str, new: str, *, count: int = 1, on_event: Sink | None = None) -> list[dict[str, Any]]:
+        """Make `count` sheds that go on from what a running one is now; return what became of each.
+
+        The fork is called `new`; several are called that, a dash and a number.
+        """
+        body = messages.given(name=check_shed_name(new), count=count)
+        answer = await work(self.address, "POST", shed_target(name, "fork"), body=body, on_event=on_event)
+        return objects_of(object_of(answer), "forks")
 
     async def reset(self, name: str, *, on_event: Sink | None = None) -> dict[str, Any]:
         """Have a stopped shed begin anew, with its image alone: what it has written is gone."""

@@ -123,13 +123,15 @@ class Api(AccessApi, NetworkApi, SecretsApi, SnapshotsApi):
         network: str | None = None,
         timeout: float | None = None,
         cold: bool = False,
+        disk_only: bool = False,
         force: bool = False,
         trust_kernel: bool = False,
         on_event: Sink | None = None,
     ) -> dict[str, Any]:
         """Create and start a shed; what is None is the server's to choose.
 
-        With `from_snapshot` it begins with what is in a snapshot, on the image of that.
+        With `from_snapshot` it begins with what is in a snapshot, on the image of that, and goes on from its
+        memory, unless it has none, or `disk_only`.
         `local_dir` is an absolute path on the server's machine, `local_dir_mode` one of ``rw``, ``ro`` and ``git-rw``,
         `labels` are short texts by name, kept with the shed and shown with it, `env` variables of all its commands,
         `egress` the names of the profiles that rule what it reaches, `ports` and `host_ports` as for `change_ports`,
@@ -144,6 +146,7 @@ class Api(AccessApi, NetworkApi, SecretsApi, SnapshotsApi):
             name=check_shed_name(name),
             image=image,
             from_snapshot=from_snapshot,
+            disk_only=disk_only,
             cpus=cpus,
             memory_mb=memory_mb,
             upper_size_bytes=upper_size_bytes,

@@ -70,6 +70,7 @@ class Client:
         network: str | None = None,
         timeout: float | None = 600.0,
         cold: bool = False,
+        disk_only: bool = False,
         force: bool = False,
         trust_kernel: bool = False,
         on_event: Sink | None = None,
@@ -77,7 +78,8 @@ class Client:
         """Create a shed and return it, running.  As the subject of a ``with`` block it is deleted when the block ends.
 
         Without `name` it gets one of its own.  With `from_snapshot` it begins with what is in a snapshot, on the image
-        of that.  `local_dir` is a folder of the server's machine, mounted at
+        of that, and goes on from its memory, unless it has none, or `disk_only`.  `local_dir` is a folder of the
+        server's machine, mounted at
         ``/workspace``, which may be written (`local_dir_mode` ``rw``), also git's settings and hooks (``git-rw``), or
         only read (``ro``).  `labels` are short texts by name, `env` are environment variables of all its commands.
         `egress` names the profiles that rule what it reaches, `secrets` those that it may use, `ssh_agent`
@@ -94,6 +96,7 @@ class Client:
                 chosen,
                 image=image,
                 from_snapshot=from_snapshot,
+                disk_only=disk_only,
                 cpus=cpus,
                 memory_mb=memory_mb,
                 upper_size_bytes=upper_size_bytes,

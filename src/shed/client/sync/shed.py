@@ -107,14 +107,22 @@ class Shed:
         self.info = typed(self._api.rename(self.name, to), sheds.Shed)
 
     def snapshot(
-        self, name: str | None = None, *, comment: str = "", on_event: Sink | None = None
+        self, name: str | None = None, *, comment: str = "", disk_only: bool = False, on_event: Sink | None = None
     ) -> snapshots.Snapshot:
-        """Keep what it has written, while it is stopped: `Client.create` makes others of that.
+        """Keep what it has written and, while it runs, its memory, unless `disk_only`; it runs on.
 
-        Without `name` the snapshot gets that of the shed and a number.
+        `Client.create` makes others of that.  Without `name` the snapshot gets that of the shed and a number.
         """
-        made = self._api.create_snapshot(self.name, name, comment=comment, on_event=on_event)
+        made = self._api.create_snapshot(self.name, name, comment=comment, disk_only=disk_only, on_event=on_event)
         return typed(made, snapshots.Snapshot)
+
+    def fork(self, name: str, *, count: int = 1, on_event: Sink | None = None) -> list[snapshots.Fork]:
+        """Make `count` sheds that go on from what it is now, while it runs; return what became of each.
+
+        The fork is called `name`; several are called that, a dash and a number.
+        """
+        found = self._api.fork(self.name, name, count=count, on_event=on_event)
+        return [typed(each, snapshots.Fork) for each in found]
 
     def rollback(self, snapshot: str | None = None, *, discard: bool = False, on_event: Sink | None = None) -> None:
         """Have it begin with a snapshot again, while it is stopped: its last one without `snapshot`.

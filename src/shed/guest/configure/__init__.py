@@ -72,6 +72,7 @@ async def configure(
         new = identity.settled_name("") != request.name
         if new:
             identity.settle("", request.hostname)
+        identity.renew_generation()
         watch.lap("identity")
         for mount in request.mounts:
             mounts.mount_share(mount)
@@ -79,13 +80,13 @@ async def configure(
         watch.lap("mounts")
     except OSError as error:
         raise StepError(HAND_OVER, f"cannot prepare the root: {error}") from None
-    shed.equip_later(lambda: _equip(loop, request))  # once the answer has left, or for the first command
+    shed.equip_later(lambda: equip(loop, request))  # once the answer has left, or for the first command
     if init_mode == "systemd":
         shed.equip()  # what the image's services trust is there when they start
         init.hand_over(loop, (lambda: identity.finish_settling("", request.name)) if new else None)
     elif new:
         shed.unsettled = True
-        loop.call_later(_SETTLE_SECONDS, lambda: _finish_settling(loop, shed))
+        loop.call_later(_SETTLE_SECONDS, lambda: finish_settling(loop, shed))
     watch.lap("init")
     shed.name, shed.user, shed.env, shed.folders, shed.init = (
         request.name,
@@ -124,7 +125,7 @@ def set_up_network(loop: Loop, wanted: Network | None) -> bool:
     return True
 
 
-def _equip(loop: Loop, request: Request) -> dict[str, str]:
+def equip(loop: Loop, request: Request) -> dict[str, str]:
     """Do what only commands can tell from its not being done, and return the variables that they need.
 
     A shed where some of it fails still is a shed: say so on the console and go on.
@@ -153,9 +154,12 @@ def _trusting(loop: Loop, request: Request) -> dict[str, str]:
         return {}
 
 
-def _finish_settling(loop: Loop, shed: State) -> None:
+def finish_settling(loop: Loop, shed: State, then: Callable[[], None] = lambda: None) -> None:
+    """Have who this shed is recorded, in a process beside, and call `then` once it is."""
+
     def done() -> None:
         shed.unsettled = False
+        then()
 
     identity.finish_settling_beside(loop, "", shed.name, done)
 

@@ -19,7 +19,11 @@ if TYPE_CHECKING:
 
 _RECORD = "var/lib/shed/identity.json"
 """{"name"}: written last, so that a start that was cut off settles everything again."""
-_KEYGEN = "/usr/bin/ssh-keygen"
+GENERATION = "/run/shed/generation"
+"""32 hexadecimal digits, others at each start and in each fork, for programs that have to know.  It is replaced, never
+written to.
+"""
+_SSHD, _KEYGEN = "/usr/sbin/sshd", "/usr/bin/ssh-keygen"
 _HOSTS = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n"
 _OWN_ADDRESS = "127.0.1.1"
 
@@ -59,6 +63,12 @@ def settle(root: str, hostname: str) -> None:
             os.unlink(f"{root}/etc/ssh/{name}")
 
 
+def renew_generation(path: str = GENERATION) -> None:
+    """Tell programs that look there that this is another machine now.  Raises `OSError`."""
+    steps.make_folder(path.rpartition("/")[0])
+    steps.write_file(path, os.urandom(16).hex() + "\n")
+
+
 def hosts_with(text: str, hostname: str) -> str:
     """Return a hosts file in which `hostname` is this machine, and no earlier name is."""
     lines = [line for line in text.splitlines(keepends=True) if line.split()[:1] != [_OWN_ADDRESS]]
@@ -70,7 +80,25 @@ def hosts_with(text: str, hostname: str) -> str:
 
 def needs_keys(root: str) -> bool:
     """Tell whether the image has an ssh server that wants keys."""
-    return os.path.exists(f"{root}/usr/sbin/sshd") and os.path.exists(root + _KEYGEN)
+    return os.path.exists(root + _SSHD) and os.path.exists(root + _KEYGEN)
+
+
+def ssh_servers(proc: str = "/proc") -> list[int]:
+    """Return the processes that are ssh servers which listen: not those of their connections."""
+    servers = [int(pid) for pid in _listdir(proc) if pid.isdecimal() and _link(f"{proc}/{pid}/exe") == _SSHD]
+    return [pid for pid in servers if _parent(f"{proc}/{pid}/stat") not in servers]
+
+
+def _link(path: str) -> str:
+    try:
+        return os.readlink(path)
+    except OSError:
+        return ""
+
+
+def _parent(stat: str) -> int:
+    fields = steps.read_file(stat).rpartition(")")[2].split()  # proc_pid_stat(5): the state, then the parent
+    return int(fields[1]) if len(fields) > 1 else 0
 
 
 def finish_settling(root: str, name: str) -> None:

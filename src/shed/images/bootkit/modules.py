@@ -30,9 +30,9 @@ ON_DEMAND = (
     "bridge", "br_netfilter", "veth", "macvlan", "ipvlan", "vxlan", "dummy", "tun", "wireguard", "fuse", "loop",
     "nf_tables", "nfnetlink", "nft_chain_nat", "nft_compat", "nft_ct", "nft_fib_inet", "nft_limit", "nft_log",
     "nft_masq", "nft_nat", "nft_redir", "nft_reject_inet", "nf_conntrack_netlink", "xt_addrtype", "xt_comment",
-    "xt_conntrack", "xt_MASQUERADE", "xt_mark", "xt_multiport", "xt_nat", "xt_REDIRECT", "xt_tcpudp",
+    "xt_conntrack", "xt_MASQUERADE", "xt_mark", "xt_multiport", "xt_nat", "xt_REDIRECT", "xt_tcpudp", "tcp_diag",
 )  # fmt: skip
-"""What containers, VPNs and FUSE need; the kernel asks for them when somebody uses them."""
+"""What containers, VPNs, FUSE, and a shed that is forked need; the kernel asks for them when somebody uses them."""
 PROVIDERS = {"crc32c": "crc32c_generic", "crypto-crc32c": "crc32c_generic"}
 """Modules that answer for the algorithm names in a softdep: the ones that work on every CPU."""
 

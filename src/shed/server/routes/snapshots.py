@@ -14,6 +14,7 @@ from shed.server.app import Server, route
 from shed.server.call import Call, Work, answer
 from shed.sheds.artifact.push import push_snapshot
 from shed.sheds.artifact.receiving import pull_snapshot
+from shed.sheds.forks import names_of
 from shed.threads import stoppable
 
 
@@ -33,12 +34,14 @@ async def show(server: Server, call: Call[api.SnapshotParams, NoBody]) -> api.Sn
 
 
 async def create(server: Server, call: Call[WorkParams, api.CreateSnapshot]) -> Work[api.Snapshot]:
-    """Make a snapshot of a stopped shed."""
+    """Make a snapshot of a shed."""
     wanted = call.body
     call.action.shed = wanted.shed[:MAX_NAME]
 
     async def work(progress: Progress) -> api.Snapshot:
-        made = await server.manager.snapshots.create(wanted.shed, wanted.name, wanted.comment, progress)
+        made = await server.manager.snapshots.create(
+            wanted.shed, wanted.name, wanted.comment, progress, disk_only=wanted.disk_only
+        )
         return answer(api.Snapshot, made)
 
     return Work(work)
@@ -106,6 +109,25 @@ async def roll_back(server: Server, call: Call[sheds.ShedWorkParams, api.RollBac
     return Work(work)
 
 
+async def fork(server: Server, call: Call[sheds.ShedWorkParams, api.ForkShed]) -> Work[api.Forks]:
+    """Make sheds that go on from what a running one is now."""
+    name, names, manager = call.params.name, names_of(call.body.name, call.body.count), server.manager
+
+    async def work(progress: Progress) -> api.Forks:
+        found = []
+        for each in await manager.forks.fork(name, names, progress):
+            if each.error is None:
+                found.append(api.Fork(name=each.name, shed=answer(sheds.Shed, each.shed or {})))
+            else:
+                error = each.error
+                found.append(
+                    api.Fork(name=each.name, code=error.code, message=error.message, hint=error.next_step or "")
+                )
+        return api.Forks(forks=found)
+
+    return Work(work)
+
+
 async def reset(server: Server, call: Call[sheds.ShedWorkParams, NoBody]) -> Work[sheds.Shed]:
     """Have a stopped shed begin anew."""
     manager = server.manager
@@ -126,4 +148,5 @@ ROUTES = (
     route(api.PULL_SNAPSHOT, pull),
     route(api.ROLL_BACK_SHED, roll_back),
     route(api.RESET_SHED, reset),
+    route(api.FORK_SHED, fork),
 )

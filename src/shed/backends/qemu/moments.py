@@ -1,0 +1,143 @@
+"""Moments on disk: the memory of a running machine, from which others go on.
+
+::
+
+    memory          mapped by every machine that goes on from it, copied on write
+    state           all else of the machine
+    moment.json     what has to be the same for a machine that goes on from it
+
+The memory goes into a stream while the machine stands still, and is taken out of that afterwards; see
+`shed.backends.qemu.stream`.  So all that go on from it share one file.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+from shed.backends.base import Machine
+from shed.backends.interface import Shape
+from shed.backends.qemu import command, keeping, process
+from shed.backends.qemu.machines import Machines, Saved
+from shed.backends.qemu.monitor import MonitorError
+from shed.backends.qemu.stream import StreamError, split
+from shed.backends.qemu.templates import MEMORY, STATE, digest_of, fingerprint, identity
+from shed.errors import BackendError, UnavailableError
+from shed.fsutil import atomic_write, fsync_dir, storage_errors
+from shed.threads import in_thread
+
+RECORD = "moment.json"
+_STREAM = "stream"
+
+
+class QemuMoments:
+    """Keeps what a running VM is, and starts others from it; see `shed.backends.interface.Moments`."""
+
+    def __init__(self, machines: Machines) -> None:
+        self._machines = machines
+
+    def shape(self, state_dir: Path) -> Shape:
+        """Return the shape of the VM that runs, which is what it was started with."""
+        words = self._words(state_dir)
+        memory = _option(words, "-m")
+        try:
+            return Shape(int(_option(words, "-smp")), int(memory.removesuffix("M")))
+        except ValueError:
+            raise _unlike(f"its QEMU was started by another version of shed ({memory or 'no'} memory)") from None
+
+    async def keep(
+        self, machine: Machine, disk: Path, memory: Path | None, still: keeping.Still, tell: keeping.Tell
+    ) -> None:
+        """Make `disk` and, if it is given, the folder `memory` what `machine` is at one moment."""
+        stream = None if memory is None else memory / _STREAM
+        shape = await in_thread(self.shape, machine.state_dir)
+        host = await in_thread(self._machines.host, machine)
+        host = replace(
+            host, as_booted=not any("memory-backend-file" in word for word in self._words(machine.state_dir))
+        )
+        with storage_errors(disk.parent):
+            try:
+                await keeping.keep(machine.state_dir, machine.disks[0].path, disk, stream, still=still, tell=tell)
+            except (MonitorError, process.BrokenRecordError) as error:
+                raise BackendError(
+                    f"the VM of shed {machine.name} cannot be kept: {error}", code="NOT_SAVED"
+                ) from error
+            if stream is not None:
+                machine = replace(machine, cpus=shape.cpus, memory_mb=shape.memory_mb)
+                await in_thread(_publish, stream, machine, host)
+
+    def _words(self, state_dir: Path) -> list[str]:
+        """Return the command line of the VM that runs, nothing when it is gone."""
+        try:
+            return Path(f"/proc/{self._machines.pid(state_dir)}/cmdline").read_text(errors="replace").split("\0")
+        except OSError:
+            return []
+
+    async def go_on(self, machine: Machine, memory: Path) -> tuple[str, ...]:
+        """Start `machine` from `memory`; its agent finds that the host has hung up."""
+        host = await in_thread(self._machines.host, machine)
+        as_booted = await in_thread(_check, machine, memory, host)
+        return await self._machines.start_from(
+            machine, Saved(memory / MEMORY, memory / STATE, of_shed=True, as_booted=as_booted)
+        )
+
+
+def _publish(stream: Path, machine: Machine, host: command.Host) -> None:
+    """Put what machines go on from beside the `stream`, which goes, and the record of it."""
+    folder = stream.parent
+    try:
+        split(stream, folder / MEMORY, folder / STATE, machine.memory_mb << 20)
+    except StreamError as error:
+        raise _unlike(f"what QEMU says of it is not understood: {error}") from error
+    stream.unlink()
+    for name in (MEMORY, STATE):
+        (folder / name).chmod(0o400)
+    record = {
+        "identity": identity(machine, host),
+        "as_booted": host.as_booted,
+        "state": digest_of(folder / STATE),
+        "memory_file": fingerprint(folder / MEMORY),
+    }
+    atomic_write(folder / RECORD, json.dumps(record, indent=1) + "\n", mode=0o400)
+    fsync_dir(folder)
+
+
+def _check(machine: Machine, memory: Path, host: command.Host) -> bool:
+    """Return whether what was kept was a machine that had booted for itself.
+
+    Raises `UnavailableError` when `machine` cannot go on from it.
+    """
+    try:
+        record = json.loads((memory / RECORD).read_bytes())
+        as_booted, kept = record["as_booted"] is True, record["identity"]
+        if digest_of(memory / STATE) != record["state"]:
+            raise ValueError("its state is not what was saved")
+        if fingerprint(memory / MEMORY) != record["memory_file"]:
+            raise ValueError("it was written to, or copied")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise _unusable(f"it is damaged: {error}") from None
+    wanted = identity(machine, replace(host, as_booted=as_booted))
+    if kept == wanted:
+        return as_booted
+    if isinstance(kept, dict) and kept.get("qemu") != wanted["qemu"]:
+        raise _unusable("it was made with another QEMU than is here now")
+    raise _unusable("it is of another kind of machine than this server starts on this host")
+
+
+def _unusable(why: str) -> UnavailableError:
+    return UnavailableError(
+        f"the memory of the snapshot cannot be used: {why}", code="MEMORY_UNUSABLE", hint="boot its disk: --no-memory"
+    )
+
+
+def _unlike(why: str) -> BackendError:
+    return BackendError(
+        f"the memory of the VM cannot be kept: {why}",
+        code="NOT_SAVED",
+        hint="keep its disk alone: --no-memory; or stop and start the shed first",
+    )
+
+
+def _option(words: list[str], name: str) -> str:
+    return words[words.index(name) + 1] if name in words[:-1] else ""
