@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+import support.guests
 from shed.guest import forked, state
 from shed.guest.configure import identity
 from shed.guest.freezer import Freezer
@@ -114,3 +118,11 @@ def test_without_control_groups_nothing_stands_still(tmp_path: Path) -> None:
     shed.phase = state.READY
     shed.go_on()
     assert shed.phase == state.READY
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root has a network of its own here")
+def test_connections_that_lead_out_are_cut() -> None:
+    """Those over loopback, and those who listen, go on."""
+    script, source = Path(support.guests.__path__[0], "cut_process.py"), Path(forked.__file__).parents[2]
+    done = subprocess.run(["unshare", "-n", sys.executable, script, source], capture_output=True, check=True)
+    assert json.loads(done.stdout) == {"10.9.9.1": "cut", "127.0.0.1": "goes on", "fd00::9": "cut", "::1": "goes on"}
