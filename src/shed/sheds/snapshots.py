@@ -12,7 +12,7 @@ from shed.backends.base import Liveness
 from shed.backends.interface import Backend, Shape
 from shed.config.paths import Paths
 from shed.errors import ConflictError, NotFoundError, UnavailableError, UsageError
-from shed.names import MAX_NAME, check_snapshot_name
+from shed.names import MAX_NAME, check_shed_name, check_snapshot_name
 from shed.oci.digest import parse_digest
 from shed.oci.store import LayoutStore
 from shed.progress import Progress
@@ -66,9 +66,9 @@ class Snapshots:
     async def moment(self, shed: str, progress: Progress) -> AsyncIterator[Origin]:
         """Have what a running shed is now, for others to go on from, for as long as the block lasts.
 
-        Raises `ConflictError` (SHED_NOT_RUNNING), and what `create` does.
+        Raises `UnavailableError` (SHED_NOT_RUNNING), and what `create` does.
         """
-        with self.store.draft(shed) as made:
+        with self.store.draft(check_shed_name(shed)) as made:
             async with self._hold(shed, "fork") as (folders, link):
                 record = load(folders)
                 if self._liveness(folders) is Liveness.NOT_OURS:

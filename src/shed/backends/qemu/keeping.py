@@ -57,9 +57,9 @@ async def keep(state_dir: Path, source: Path, disk: Path, memory: Path | None, *
                 if not clones:
                     await _mirror(monitor, disk, tell)
                 async with still(), _stopped(monitor):
-                    if clones:
-                        await asyncio.to_thread(_clone, source, file.fileno())
-                    else:
+                    if clones and not await asyncio.to_thread(_clone, source, file.fileno()):
+                        raise MonitorError("the disk could be cloned a moment ago, and now it cannot")
+                    if not clones:
                         await _end_mirror(monitor)
                     if memory is not None:
                         await _save(monitor, memory)

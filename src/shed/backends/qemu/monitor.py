@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import json
 import socket
 from collections.abc import AsyncIterator
@@ -32,6 +33,7 @@ class Monitor:
         self._sock = sock
         self._loop = asyncio.get_running_loop()
         self._received = b""
+        self._numbers = itertools.count()
 
     async def execute(self, command: str, **arguments: object) -> dict[str, Any]:
         """Do `command` and return its answer, an object.  Raises `MonitorError`."""
@@ -52,7 +54,8 @@ class Monitor:
         return f"/dev/fdset/{int((await self._ask('add-fd', {}, [descriptor]))['fdset-id'])}"
 
     async def _ask(self, command: str, arguments: dict[str, object], descriptors: list[int]) -> Any:
-        request = json.dumps({"execute": command, "arguments": arguments}).encode() + b"\n"
+        number = next(self._numbers)
+        request = json.dumps({"execute": command, "arguments": arguments, "id": number}).encode() + b"\n"
         try:
             if descriptors:
                 socket.send_fds(
@@ -62,6 +65,8 @@ class Monitor:
                 await self._loop.sock_sendall(self._sock, request)
             while True:
                 answer = load_object(await self._line(), most=_MOST_LINE)
+                if answer.get("id", number) != number:  # of a command whose asker has given up
+                    continue
                 found, error = answer.get("return"), answer.get("error")
                 if found is not None:
                     return found
