@@ -167,7 +167,7 @@ def test_the_guest_says_no_other_codes() -> None:
         if path.is_relative_to(SOURCE / "guest"):
             for text in _texts_of(module):
                 said.update(re.findall(r"SHED-INIT-\d\d", text))
-                said.update(re.findall(r"^(?:UNKNOWN_OPERATION|NOT_CONFIGURABLE)$", text))
+                said.update(re.findall(r"^(?:UNKNOWN_OPERATION|NOT_CONFIGURABLE|NOT_FROZEN)$", text))
     assert said == AGENT_CODES
 
 

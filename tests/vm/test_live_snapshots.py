@@ -112,7 +112,7 @@ def test_processes_go_on(machine: Machine, cold: tuple[str, ...]) -> None:
     machine.shed("snapshot", "rm", "now")
     grows(machine, "one")
     machine.shed("restart", "one")
-    assert machine.shed("exec", "one", "--", "hostname") == "one\n"
+    assert machine.shed("exec", "one", "--", "sh", "-c", "hostname") == "one\n"
 
 
 def test_forks_are_somebody_else_each(machine: Machine) -> None:
