@@ -99,9 +99,8 @@ class Manager:
         self._revivals = Revivals(self.catalog, self._names, self._holding, backend, self.events, self._boot)
         self._expiry = Expiry(self.catalog, self.events, self._expire)
         self.snapshots = Snapshots(self._holding, backend, paths, resolve)
-        """What they were at a moment."""
+        """What they were at a moment, and `forks`: others that go on from there."""
         self.forks = Forks(paths, self.snapshots, self.create)
-        """Others that go on from there."""
         self._background = Background()
 
     @property

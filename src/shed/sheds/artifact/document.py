@@ -183,6 +183,7 @@ def _snapshot(fields: Fields) -> Snapshot:
         lower_digest=parse_digest(fields.text("lower_digest")),
         size_bytes=size,
         egress=tuple(egress) or None,
+        memory=None,
         **texts,
     )
 
