@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import shutil
+import socket
 import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
@@ -34,10 +35,16 @@ def folder(tmp_path: Path) -> Iterator[Path]:
     words = ["-machine", "none", "-nodefaults", "-display", "none", "-blockdev", node, "-qmp", monitor]
     with subprocess.Popen([PROGRAM, *words]) as process:
         try:
-            wait_until((tmp_path / "qmp.sock").exists)
+            wait_until(lambda: listens(tmp_path / "qmp.sock"))
             yield tmp_path
         finally:
             process.kill()
+
+
+def listens(path: Path) -> bool:
+    """Tell whether somebody listens there."""
+    with socket.socket(socket.AF_UNIX) as sock:
+        return sock.connect_ex(str(path)) == 0
 
 
 @contextlib.asynccontextmanager
