@@ -72,7 +72,7 @@ class RollBack(Body, kw_only=True, frozen=True, forbid_unknown_fields=True):
 class ForkShed(Body, kw_only=True, frozen=True, forbid_unknown_fields=True):
     """Sheds to make of a running one."""
 
-    name: Annotated[ShedName, says("That of the fork; with `count` above 1 theirs are this, a dash and a number.")]
+    new_name: Annotated[ShedName, says("That of the fork; with `count` above 1 theirs are this, a dash and a number.")]
     count: Annotated[int, says("How many.", minimum=1, maximum=MOST_FORKS)] = 1
 
 

@@ -71,7 +71,7 @@ class AsyncSnapshotsApi:
 
         The fork is called `new`; several are called that, a dash and a number.
         """
-        body = messages.given(name=check_shed_name(new), count=count)
+        body = messages.given(new_name=check_shed_name(new), count=count)
         answer = await work(self.address, "POST", shed_target(name, "fork"), body=body, on_event=on_event)
         return objects_of(object_of(answer), "forks")
 

@@ -111,7 +111,7 @@ async def roll_back(server: Server, call: Call[sheds.ShedWorkParams, api.RollBac
 
 async def fork(server: Server, call: Call[sheds.ShedWorkParams, api.ForkShed]) -> Work[api.Forks]:
     """Make sheds that go on from what a running one is now."""
-    name, names, manager = call.params.name, names_of(call.body.name, call.body.count), server.manager
+    name, names, manager = call.params.name, names_of(call.body.new_name, call.body.count), server.manager
 
     async def work(progress: Progress) -> api.Forks:
         found = []
