@@ -133,7 +133,8 @@ def test_each_route_says_what_right_it_takes() -> None:
     rights = {f"{endpoint.method} {endpoint.path}": endpoint.right.word for endpoint in ENDPOINTS}
     admin = {name for name, right in rights.items() if right == "admin"}
     assert admin == {
-        "POST /api/images/push", "POST /api/images/pull", "POST /api/images/tag", "POST /api/images/trust",
+        "POST /api/images/push", "POST /api/images/pull", "POST /api/snapshots/pull",
+        "POST /api/snapshots/{snapshot}/push", "POST /api/images/tag", "POST /api/images/trust",
         "POST /api/images/verify", "POST /api/images/prune",
         "DELETE /api/images", "POST /api/system/prune", "POST /api/server/stop",
         "GET /api/tokens", "POST /api/tokens", "DELETE /api/tokens/{token}",
