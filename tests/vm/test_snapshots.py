@@ -29,9 +29,6 @@ def test_sheds_begin_with_a_snapshot(machine: Machine, tmp_path: Path) -> None:
     machine.shed("create", "dev", "--image", "busybox", "--upper-size", "1G", "--egress", "offline")
     script = "echo kept >/root/file; dd if=/dev/urandom of=/big bs=1M count=20; md5sum /big"
     digest = machine.shed("exec", "dev", "--", "sh", "-c", script)
-    refused = machine.try_shed("snapshot", "create", "dev")
-    assert refused.returncode == 1
-    assert b"is running" in refused.stderr
     machine.shed("stop", "dev")
     assert machine.shed("snapshot", "create", "dev", "--comment", "the first").endswith("made dev-1 of dev\n")
     machine.shed("start", "dev")
