@@ -47,7 +47,7 @@ RUNS, COMMANDS, WAYS = {words}
 pem = "/tmp/{authorities}"
 os.environ |= dict(
     PATH="/usr/sbin:/usr/bin:/sbin:/bin", HOME="/tmp", PIP_CERT=pem, NODE_EXTRA_CA_CERTS=pem, SSL_CERT_FILE=pem,
-    DEBIAN_FRONTEND="noninteractive",
+    DEBIAN_FRONTEND="noninteractive", npm_config_progress="false",  # whose lines would run into ours
 )
 def go_by(way):
     router, device, names = WAYS[way]
