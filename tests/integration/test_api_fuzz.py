@@ -111,8 +111,8 @@ def _look(status: int, text: str) -> None:
 
 def _stay_here(name: str, case: Any) -> None:
     """Have a request name no registry but the one that is not there."""
-    if name in {"pull_image", "push_image"} and isinstance(case.body, dict):
-        for member in ("image", "docker_ref", "destination"):
+    if name in {"pull_image", "push_image", "pull_snapshot", "push_snapshot"} and isinstance(case.body, dict):
+        for member in ("image", "docker_ref", "destination", "reference"):
             text = case.body.get(member)
             if isinstance(text, str) and text:
                 case.body[member] = f"{NOWHERE}/{re.sub('[^a-z0-9]', '', text) or 'x'}:x"

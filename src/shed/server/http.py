@@ -245,7 +245,7 @@ class HttpConnection:
         if not path.startswith("/"):
             raise UsageError("the target of the request is not a path", code="BAD_REQUEST")
         try:
-            members = dict(parse_qsl(query, max_num_fields=MAX_QUERY))
+            members = dict(parse_qsl(query, keep_blank_values=True, max_num_fields=MAX_QUERY))
         except ValueError:
             raise UsageError(f"the query has more than {MAX_QUERY} members", code="BAD_REQUEST") from None
         return Request(

@@ -48,9 +48,9 @@ def converse(
 
 
 def test_the_path_and_the_query_are_decoded() -> None:
-    """Segments first, then their escapes: an escaped slash does not divide."""
-    answer = converse(b"GET /a%2Fb/c?x=1&y=%C3%BC HTTP/1.1\r\nHost: a\r\n\r\n")
-    assert answer.endswith("GET a/b/c [('x', '1'), ('y', 'ü')] b''".encode())
+    """Segments first, then their escapes: an escaped slash does not divide.  What is empty is there, too."""
+    answer = converse(b"GET /a%2Fb/c?x=1&y=%C3%BC&z= HTTP/1.1\r\nHost: a\r\n\r\n")
+    assert answer.endswith("GET a/b/c [('x', '1'), ('y', 'ü'), ('z', '')] b''".encode())
 
 
 @pytest.mark.parametrize("target", [b"http://[", b"*", b"a/b"])
