@@ -239,27 +239,34 @@ def clone_file(source: Path, target: BinaryIO, copied: Callable[[int], None] = l
         _copy_data_extents(origin.fileno(), target.fileno(), copied)
 
 
-def _copy_data_extents(source: int, target: int, copied: Callable[[int], None] = lambda _: None) -> None:
-    size = os.fstat(source).st_size
-    os.ftruncate(target, size)
+def data_extents(fd: int, size: int) -> Iterator[tuple[int, int]]:
+    """Yield start and end of each part of the open file `fd`, of `size` bytes, that is no hole.  Raises `OSError`."""
     position = 0
     while position < size:
         try:
-            start = os.lseek(source, position, os.SEEK_DATA)
+            start = os.lseek(fd, position, os.SEEK_DATA)
         except OSError as error:
             if error.errno == errno.ENXIO:  # only a hole is left
                 return
             raise
-        position = os.lseek(source, start, os.SEEK_HOLE)
-        while start < position:
-            data = os.pread(source, min(_COPY_CHUNK, position - start), start)
+        position = os.lseek(fd, start, os.SEEK_HOLE)
+        yield start, position
+
+
+def _copy_data_extents(source: int, target: int, copied: Callable[[int], None] = lambda _: None) -> None:
+    size = os.fstat(source).st_size
+    os.ftruncate(target, size)
+    for start, end in data_extents(source, size):
+        at = start
+        while at < end:
+            data = os.pread(source, min(_COPY_CHUNK, end - at), at)
             if not data:  # the source was truncated while it was read
                 raise OSError(errno.EIO, "source shrank while it was copied")
             copied(len(data))
             view = memoryview(data)
             while view:
-                written = os.pwrite(target, view, start)
-                view, start = view[written:], start + written
+                written = os.pwrite(target, view, at)
+                view, at = view[written:], at + written
 
 
 def raise_file_limit() -> None:

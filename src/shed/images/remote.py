@@ -16,7 +16,7 @@ from shed.oci import media
 from shed.oci.content import FileSlice
 from shed.oci.decompression import Spool
 from shed.oci.descriptor import Descriptor, Platform
-from shed.oci.digest import Digest, digest_bytes, hex_of
+from shed.oci.digest import Digest, hex_of
 from shed.oci.fields import MAX_JSON, decode_object
 from shed.oci.manifest import Index
 from shed.oci.registry.client import Repository
@@ -151,22 +151,7 @@ class _Documents:
             if descriptor.media_type in (media.INDEX, media.MANIFEST):
                 self.known[digest] = self._repository.get_manifest(digest).data
             else:
-                memory = _Memory()
-                self._repository.fetch_blob(digest, memory, size=descriptor.size)
-                self.known[digest] = bytes(memory.data)
+                self.known[digest] = self._repository.read_blob(digest, descriptor.size)
         if len(self.known[digest]) != descriptor.size:
             raise DataError(f"{self.name}: {what} has {len(self.known[digest])} bytes, expected {descriptor.size}")
         return self.known[digest]
-
-
-class _Memory:
-    """Where a small blob goes."""
-
-    def __init__(self) -> None:
-        self.data = bytearray()
-
-    def write(self, data: bytes, /) -> None:
-        self.data += data
-
-    def digest(self) -> Digest:
-        return digest_bytes(bytes(self.data))

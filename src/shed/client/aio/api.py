@@ -39,10 +39,7 @@ class AsyncApi(AsyncAccessApi, AsyncNetworkApi, AsyncSecretsApi, AsyncSnapshotsA
         self.address.token = token or self.address.token
 
     async def info(self, *, start: bool = True) -> dict[str, Any]:
-        """Return what the server says of itself.
-
-        With `start` false, a local server that is not running is left alone.
-        """
+        """Return what the server says of itself; without `start`, a local one that is not running is left alone."""
         return object_of(await request(self.address, "GET", "/api/info", start=start, timeout=ANSWER_TIMEOUT))
 
     async def ssh_host_key(self) -> str:
@@ -129,8 +126,7 @@ class AsyncApi(AsyncAccessApi, AsyncNetworkApi, AsyncSecretsApi, AsyncSnapshotsA
     ) -> dict[str, Any]:
         """Create and start a shed; what is None is the server's to choose.
 
-        With `from_snapshot` it begins with what is in a snapshot, on the image of that, and goes on from its
-        memory, unless it has none, or `disk_only`.
+        With `from_snapshot` it begins with a snapshot and its image, and goes on from its memory but with `disk_only`.
         `local_dir` is an absolute path on the server's machine, `local_dir_mode` one of ``rw``, ``ro`` and ``git-rw``,
         `labels` are short texts by name, kept with the shed and shown with it, `env` variables of all its commands,
         `egress` the names of the profiles that rule what it reaches, `ports` and `host_ports` as for `change_ports`,
@@ -138,8 +134,8 @@ class AsyncApi(AsyncAccessApi, AsyncNetworkApi, AsyncSecretsApi, AsyncSnapshotsA
         it may use an SSH agent that is forwarded (``[USER@]HOST[:PORT]``, ``*``, ``@git-signing``),
         `ttl` the seconds after which it is deleted, `restart` ``always`` for one that starts again when it has ended,
         `network` is ``nic`` for one that no rule is asked about, `timeout` the seconds after which all is undone.
-        `cold` has its VM booted, `force` has it started on a host that is short of memory, too.  `trust_kernel` lets
-        the kernel and the initrd of the image boot there from then on; that needs the right to administer.
+        `cold` has its VM booted, `force` started on a host that is short of memory, too.  `trust_kernel` lets what the
+        image boots with boot there from then on; that needs the right to administer.
         """
         body = messages.given(
             name=check_shed_name(name),
@@ -194,8 +190,7 @@ class AsyncApi(AsyncAccessApi, AsyncNetworkApi, AsyncSecretsApi, AsyncSnapshotsA
         """Change a shed; what is None stays.
 
         Processors and memory count from its next start on, its disk grows at once.  After `ttl` seconds from now it is
-        deleted, never with 0; `restart` as for `create`.  `ssh_agent` are the hosts where it may use a forwarded
-        SSH agent, see `create`; an empty list: none.
+        deleted, never with 0.  `restart` and `ssh_agent` are as for `create`; an empty list: no hosts.
         """
         body = messages.given(
             cpus=cpus,

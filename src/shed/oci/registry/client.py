@@ -17,7 +17,7 @@ from shed.oci.descriptor import Descriptor
 from shed.oci.digest import Digest, digest_bytes, is_digest, mismatch, parse_digest
 from shed.oci.fields import MAX_SIZE
 from shed.oci.registry.credentials import Credentials
-from shed.oci.registry.download import Download, Sink
+from shed.oci.registry.download import Download, Memory, Sink
 from shed.oci.registry.errors import WAITS
 from shed.oci.registry.reference import Reference
 from shed.oci.registry.session import MAX_ERROR, Session
@@ -164,6 +164,12 @@ class Repository:
         Raises `NotFoundError`, and `DataError` when it has not the digest, or not the `size`.
         """
         return Download(self._session, digest, size, sink, start=start, on_bytes=on_bytes).run()
+
+    def read_blob(self, digest: Digest, size: int) -> bytes:
+        """Return a small blob of `size` bytes, verified.  Raises as `fetch_blob` does."""
+        memory = Memory()
+        self.fetch_blob(digest, memory, size=size)
+        return bytes(memory.data)
 
     def mount_blob(self, digest: Digest, repository: str) -> bool:
         """Have the registry take a blob over from another of its repositories; return whether it did.

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from shed.errors import DataError, RegistryError, UnavailableError
-from shed.oci.digest import Digest, mismatch
+from shed.oci.digest import Digest, digest_bytes, mismatch
 from shed.oci.fields import MAX_SIZE
 from shed.oci.registry.errors import TransientError
 from shed.oci.registry.session import Session
@@ -27,6 +27,21 @@ class Sink(Protocol):
     def digest(self) -> Digest:
         """Return the digest of what was written."""
         ...
+
+
+class Memory:
+    """A small blob, as it comes."""
+
+    def __init__(self) -> None:
+        self.data = bytearray()
+
+    def write(self, data: bytes, /) -> None:
+        """Append `data`."""
+        self.data += data
+
+    def digest(self) -> Digest:
+        """Return the digest of what was written."""
+        return digest_bytes(bytes(self.data))
 
 
 class Download:

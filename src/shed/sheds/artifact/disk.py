@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import zstandard
 
 from shed.errors import DataError
+from shed.fsutil import data_extents
 from shed.oci.digest import Digest, digest_bytes, mismatch
 from shed.sheds.artifact.document import Artifact
 
@@ -20,16 +21,8 @@ _local = threading.local()
 def written(fd: int, size: int, chunk: int) -> Iterator[int]:
     """Yield the numbers of the chunks of the disk `fd`, of `size` bytes, that are not holes, in order."""
     done = -1
-    position = 0
-    while position < size:
-        try:
-            start = os.lseek(fd, position, os.SEEK_DATA)
-        except OSError as error:
-            if error.errno == errno.ENXIO:  # only a hole is left
-                return
-            raise
-        position = min(os.lseek(fd, start, os.SEEK_HOLE), size)
-        for number in range(max(done + 1, start // chunk), -(-position // chunk)):
+    for start, end in data_extents(fd, size):
+        for number in range(max(done + 1, start // chunk), -(-min(end, size) // chunk)):
             yield number
             done = number
 

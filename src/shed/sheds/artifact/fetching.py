@@ -8,7 +8,7 @@ from shed.errors import DataError
 from shed.oci.archive import read_blob, read_index
 from shed.oci.content import Archive
 from shed.oci.descriptor import Descriptor
-from shed.oci.digest import Digest, digest_bytes, short
+from shed.oci.digest import short
 from shed.oci.fields import MAX_JSON
 from shed.oci.registry.client import Repository
 from shed.sheds.artifact.document import Artifact, Manifest
@@ -44,9 +44,7 @@ class Registry:
 
     def blob(self, descriptor: Descriptor) -> bytes:
         """Return a blob, verified."""
-        sink = _Memory()
-        self._repository.fetch_blob(descriptor.digest, sink, size=descriptor.size)
-        return bytes(sink.data)
+        return self._repository.read_blob(descriptor.digest, descriptor.size)
 
 
 class File:
@@ -70,21 +68,6 @@ class File:
     def blob(self, descriptor: Descriptor) -> bytes:
         """Return a blob, verified."""
         return read_blob(self._archive, descriptor, "blob")
-
-
-class _Memory:
-    """A small blob, as it comes."""
-
-    def __init__(self) -> None:
-        self.data = bytearray()
-
-    def write(self, data: bytes, /) -> None:
-        """Append `data`."""
-        self.data += data
-
-    def digest(self) -> Digest:
-        """Return the digest of what was written."""
-        return digest_bytes(bytes(self.data))
 
 
 def _artifact(origin: Origin, data: bytes) -> Artifact:
