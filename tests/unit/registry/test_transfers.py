@@ -156,7 +156,7 @@ def test_a_blob_that_never_gets_on(registry: Registry, connect: Connect, tmp_pat
 @pytest.mark.parametrize(
     ("fault", "size", "code"),
     [
-        (lambda handler: handler.answer(200, BLOB[:-1] + b"x"), len(BLOB), "DIGEST_MISMATCH"),
+        (lambda handler: handler.answer(200, BLOB[:-1] + bytes([BLOB[-1] ^ 1])), len(BLOB), "DIGEST_MISMATCH"),
         (lambda handler: handler.answer(200, b"short"), None, "DIGEST_MISMATCH"),
         (lambda handler: handler.answer(200, b"short"), len(BLOB), "SIZE_MISMATCH"),
         (lambda handler: handler.answer(200, BLOB + b"x"), len(BLOB), "SIZE_MISMATCH"),
