@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import IO
@@ -71,11 +70,6 @@ def content_of(result: Result, path: str) -> bytes:
         said = result.stderr.decode(errors="replace").strip()
         raise CommandError(result, f"{path}: {said.rpartition(': ')[2] or 'it cannot be read'}", code="FILE_NOT_READ")
     return result.stdout
-
-
-def absolute(folder: str | os.PathLike[str]) -> str:
-    """Return the absolute path of a folder, its links as they are written."""
-    return os.path.abspath(folder)  # noqa: PTH100
 
 
 def words_of(command: Command) -> list[str]:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    from shed.client.options import ShedOptions
     from shed.progress import Event
 
 CONNECT, LOG = "shed-tcp", "shed-log"
@@ -72,6 +73,14 @@ def quoted(text: str) -> str:
 def given(**members: object) -> dict[str, object]:
     """Return the members of a request that are neither None nor False: the others are the server's to choose."""
     return {name: value for name, value in members.items() if value is not None and value is not False}
+
+
+def new_shed(name: str, options: ShedOptions) -> dict[str, object]:
+    """Return the members of a request for a shed `name`.  Raises `UsageError` for what is no name."""
+    members = given(name=check_shed_name(name), **options)
+    if (folder := options.get("local_dir")) is not None:
+        members["local_dir"] = os.path.abspath(folder)  # noqa: PTH100  its links as they are written
+    return members
 
 
 def in_query(**switches: bool) -> str:

@@ -22,9 +22,10 @@ from shed.names import check_session_name, check_shed_name
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-    from typing import Any
+    from typing import Any, Unpack
 
     from shed.client.aio.requests import Sink
+    from shed.client.options import ShedOptions
 
 
 class AsyncApi(AsyncAccessApi, AsyncNetworkApi, AsyncSecretsApi, AsyncSnapshotsApi):
@@ -97,71 +98,10 @@ class AsyncApi(AsyncAccessApi, AsyncNetworkApi, AsyncSecretsApi, AsyncSnapshotsA
         raise UnavailableError(f"the server at {self.address} went away", hint="follow its events again")
 
     async def create(
-        self,
-        name: str,
-        *,
-        image: str | None = None,
-        from_snapshot: str | None = None,
-        cpus: int | None = None,
-        memory_mb: int | None = None,
-        upper_size_bytes: int | None = None,
-        local_dir: str | None = None,
-        local_dir_mode: str | None = None,
-        labels: dict[str, str] | None = None,
-        ttl: float | None = None,
-        restart: str | None = None,
-        env: dict[str, str] | None = None,
-        egress: list[str] | None = None,
-        ports: list[str] | None = None,
-        host_ports: list[str] | None = None,
-        secrets: list[str] | None = None,
-        ssh_agent: list[str] | None = None,
-        network: str | None = None,
-        timeout: float | None = None,
-        cold: bool = False,
-        disk_only: bool = False,
-        force: bool = False,
-        trust_kernel: bool = False,
-        on_event: Sink | None = None,
+        self, name: str, *, on_event: Sink | None = None, **options: Unpack[ShedOptions]
     ) -> dict[str, Any]:
-        """Create and start a shed; what is None is the server's to choose.
-
-        With `from_snapshot` it begins with a snapshot and its image, and goes on from its memory but with `disk_only`.
-        `local_dir` is an absolute path on the server's machine, `local_dir_mode` one of ``rw``, ``ro`` and ``git-rw``,
-        `labels` are short texts by name, kept with the shed and shown with it, `env` variables of all its commands,
-        `egress` the names of the profiles that rule what it reaches, `ports` and `host_ports` as for `change_ports`,
-        `secrets` the names of secrets that it may use (that needs the right to administer), `ssh_agent` the hosts where
-        it may use an SSH agent that is forwarded (``[USER@]HOST[:PORT]``, ``*``, ``@git-signing``),
-        `ttl` the seconds after which it is deleted, `restart` ``always`` for one that starts again when it has ended,
-        `network` is ``nic`` for one that no rule is asked about, `timeout` the seconds after which all is undone.
-        `cold` has its VM booted, `force` started on a host that is short of memory, too.  `trust_kernel` lets what the
-        image boots with boot there from then on; that needs the right to administer.
-        """
-        body = messages.given(
-            name=check_shed_name(name),
-            image=image,
-            from_snapshot=from_snapshot,
-            disk_only=disk_only,
-            cpus=cpus,
-            memory_mb=memory_mb,
-            upper_size_bytes=upper_size_bytes,
-            local_dir=local_dir,
-            local_dir_mode=local_dir_mode,
-            egress=egress,
-            ports=ports,
-            host_ports=host_ports,
-            secrets=secrets,
-            ssh_agent=ssh_agent,
-            network=network,
-            ttl=ttl,
-            restart=restart,
-            env=env,
-            labels=labels,
-            timeout=timeout,
-            cold=cold,
-            force=force,
-            trust_kernel=trust_kernel,
-        )
+        """Create and start a shed; `options` are those of `shed.client.options.ShedOptions`."""
+        body = messages.new_shed(name, options)
         return await work(self.address, "POST", "/api/sheds?progress=blob", body=body, on_event=on_event)
 
     async def start(

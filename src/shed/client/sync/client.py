@@ -13,7 +13,6 @@ from shed.api.images import Image, ImageDetails, PrunedImages, Pulled, Pushed, R
 from shed.api.secrets import Secret
 from shed.api.snapshots import Snapshot
 from shed.client.address import Address
-from shed.client.commands import absolute
 from shed.client.messages import tell_warnings
 from shed.client.sync import driver
 from shed.client.sync.api import Api
@@ -23,6 +22,9 @@ from shed.errors import ShedError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Unpack
+
+    from shed.client.options import ShedOptions
     from shed.client.sync.requests import Sink
 
 
@@ -47,77 +49,16 @@ class Client:
         """Return what the server says of itself."""
         return typed(self.api.info(), server.Info)
 
-    def create(
-        self,
-        name: str | None = None,
-        *,
-        image: str | None = None,
-        from_snapshot: str | None = None,
-        cpus: int | None = None,
-        memory_mb: int | None = None,
-        upper_size_bytes: int | None = None,
-        local_dir: str | os.PathLike[str] | None = None,
-        local_dir_mode: str | None = None,
-        labels: dict[str, str] | None = None,
-        ttl: float | None = None,
-        restart: str | None = None,
-        env: dict[str, str] | None = None,
-        egress: list[str] | None = None,
-        ports: list[str] | None = None,
-        host_ports: list[str] | None = None,
-        secrets: list[str] | None = None,
-        ssh_agent: list[str] | None = None,
-        network: str | None = None,
-        timeout: float | None = 600.0,
-        cold: bool = False,
-        disk_only: bool = False,
-        force: bool = False,
-        trust_kernel: bool = False,
-        on_event: Sink | None = None,
-    ) -> Shed:
+    def create(self, name: str | None = None, *, on_event: Sink | None = None, **options: Unpack[ShedOptions]) -> Shed:
         """Create a shed and return it, running.  As the subject of a ``with`` block it is deleted when the block ends.
 
-        Without `name` it gets one of its own.  With `from_snapshot` it begins with what is in a snapshot, on the image
-        of that, and goes on from its memory, unless it has none, or `disk_only`.  `local_dir` is a folder of the
-        server's machine, mounted at
-        ``/workspace``, which may be written (`local_dir_mode` ``rw``), also git's settings and hooks (``git-rw``), or
-        only read (``ro``).  `labels` are short texts by name, `env` are environment variables of all its commands.
-        `egress` names the profiles that rule what it reaches, `secrets` those that it may use, `ssh_agent`
-        the hosts where it may use an SSH agent that is forwarded.  `ports` are ports of the server's machine that lead
-        into it (``[ADDRESS:][PORT:]SHEDPORT``), `host_ports` those that it reaches (``PORT[:SHEDPORT]``).  With
-        `network` ``nic`` no rule is asked.  After `ttl` seconds the server deletes it, also when this program is
-        gone.  With `restart` ``always`` it starts again when its VM has ended or the host was down.  What is None is
-        the server's to choose.  After `timeout` seconds all is undone.  `cold` boots its VM, `force` starts it on a
-        host that is short of memory, too, `trust_kernel` lets the image's kernel boot there from then on.
+        Without `name` it gets one of its own.  All that can be asked of it is in `shed.client.options.ShedOptions`.
+        Without a `timeout` all is undone after 600 seconds.
         """
         chosen = name or f"sdk-{os.urandom(5).hex()}"
+        options.setdefault("timeout", 600.0)
         try:
-            made = self.api.create(
-                chosen,
-                image=image,
-                from_snapshot=from_snapshot,
-                disk_only=disk_only,
-                cpus=cpus,
-                memory_mb=memory_mb,
-                upper_size_bytes=upper_size_bytes,
-                local_dir=None if local_dir is None else absolute(local_dir),
-                local_dir_mode=local_dir_mode,
-                egress=egress,
-                ports=ports,
-                host_ports=host_ports,
-                secrets=secrets,
-                ssh_agent=ssh_agent,
-                network=network,
-                ttl=ttl,
-                restart=restart,
-                env=env,
-                labels=labels,
-                timeout=timeout,
-                cold=cold,
-                force=force,
-                trust_kernel=trust_kernel,
-                on_event=on_event,
-            )
+            made = self.api.create(chosen, on_event=on_event, **options)
         except BaseException as error:
             if name is None and not isinstance(error, ShedError):  # interrupted: the server would go on, for nobody
                 with contextlib.suppress(ShedError):

@@ -1,0 +1,57 @@
+"""What a new shed can be asked to be: the members of `shed.api.sheds.CreateShed` but its name, for type checkers.
+
+It takes long to import, so only they do.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TypedDict
+
+
+class ShedOptions(TypedDict, total=False):
+    """What is absent, or None, is the server's to choose."""
+
+    image: str | None
+    """Name in the server's store, alias, digest or reference."""
+    from_snapshot: str | None
+    """The snapshot that it begins with, on the image of that; it goes on from its memory, if it has one."""
+    disk_only: bool
+    """Boot the disk of that snapshot, though it has memory."""
+    cpus: int | None
+    memory_mb: int | None
+    """Memory in MiB."""
+    upper_size_bytes: int | None
+    """Size of its writable layer."""
+    local_dir: str | os.PathLike[str] | None
+    """A folder of the server's machine, mounted at ``/workspace``."""
+    local_dir_mode: str | None
+    """``rw``: it may be written; ``git-rw``: also git's settings and hooks; ``ro``: it may only be read."""
+    labels: dict[str, str] | None
+    """Short texts by name, kept with the shed and shown with it."""
+    ttl: float | None
+    """Seconds after which the server deletes it, also when this program is gone."""
+    restart: str | None
+    """``always``: it starts again when its VM has ended or the host was down."""
+    env: dict[str, str] | None
+    """Environment variables of all its commands."""
+    egress: list[str] | None
+    """Names of the profiles that rule what it reaches."""
+    ports: list[str] | None
+    """Ports of the server's machine that lead into it: ``[ADDRESS:][PORT:]SHEDPORT``."""
+    host_ports: list[str] | None
+    """Ports of the server's machine that it reaches: ``PORT[:SHEDPORT]``."""
+    secrets: list[str] | None
+    """Names of the secrets that it may use; that needs the right to administer."""
+    ssh_agent: list[str] | None
+    """Where it may use an SSH agent that is forwarded: ``[USER@]HOST[:PORT]``, ``*``, ``@git-signing``."""
+    network: str | None
+    """``nic``: no rule is asked about what it reaches."""
+    timeout: float | None
+    """Seconds from the VM's start to ready, after which all is undone."""
+    cold: bool
+    """Boot its VM, whatever it could be restored from."""
+    force: bool
+    """Start it on a host that is short of memory, too."""
+    trust_kernel: bool
+    """Let what the image boots with boot there from then on; that needs the right to administer."""
