@@ -232,9 +232,23 @@ class Group:
         see = f"see: shed {self.prefix}--help"
         if word.startswith("-"):
             return UsageError(f"unknown option {word}", hint=see)
-        near = difflib.get_close_matches(word, self.commands, n=1)
+        other = _OTHER_WORDS.get(word)
+        near = [other] if other in self.commands else difflib.get_close_matches(word, self.commands, n=1)
         hint = f"did you mean: shed {self.prefix}{near[0]}" if near else see
+        if not self.name and word in _OF_THE_SERVER:
+            hint = f"did you mean: shed-server {word}"
         return UsageError(f"unknown command {self.prefix + word!r}", hint=hint)
+
+
+_OTHER_WORDS = {
+    "delete": "rm", "remove": "rm", "destroy": "rm", "ps": "ls", "show": "inspect", "info": "inspect",
+    "inspect": "info", "shell": "console", "ssh": "console", "enter": "console", "run": "create", "new": "create",
+    "up": "start", "down": "stop", "kill": "stop", "images": "image", "snapshots": "snapshot", "secrets": "secret",
+    "export": "save", "import": "load",
+}  # fmt: skip
+"""What commands are called elsewhere, in other tools or in another group of ours."""
+_OF_THE_SERVER = frozenset({"doctor", "serve", "install", "uninstall", "config-validate", "pull-images", "warm"})
+"""Commands of the other program."""
 
 
 def _is_option(word: str) -> bool:

@@ -98,10 +98,13 @@ class Copy:
         self._user = user or ("root" if owners else None)
         self._on_event = on_event
         self._on_start = on_start
-        self._copied = 0
+        self._copied = self._content = 0
 
     def run(self) -> int:
-        """Copy; return how many bytes of tar it took.  Raises the `ShedError` of the end that failed first."""
+        """Copy; return how many bytes are in the files, or how many of tar went by where one end is a stream.
+
+        It is 0 between two sheds.  Raises the `ShedError` of the end that failed first.
+        """
         receiving, sending = os.pipe()
         problems: list[BaseException] = []
         sender = threading.Thread(target=self._send_all, args=(sending, problems), daemon=True)
@@ -116,7 +119,7 @@ class Copy:
         for problem in [*problems, failed]:
             if problem is not None:
                 raise problem
-        return self._copied
+        return self._copied if self._source.is_stream or self._target.is_stream else self._content
 
     def _send_all(self, sending: int, problems: list[BaseException]) -> None:
         with open(sending, "wb", buffering=0) as out:
@@ -136,7 +139,7 @@ class Copy:
             self._in_shed(source, ["pack", source.path, "", *(["follow"] if self._follow else [])], stdout=out.fileno())
         else:
             with _explained(source):
-                archive.pack(
+                self._content = archive.pack(
                     source.path, cast(BinaryIO, _Counted(out, self._count)), follow=self._follow, warn=self._warn
                 )
 
@@ -151,7 +154,9 @@ class Copy:
         else:
             counted = _Counted(incoming, self._count)
             with _explained(target):
-                archive.unpack(counted, target.path, called=called, owners=bool(self._options), warn=self._warn)
+                self._content = archive.unpack(
+                    counted, target.path, called=called, owners=bool(self._options), warn=self._warn
+                )
 
     def _pass_on(self, source: BinaryIO, target: BinaryIO) -> None:
         counted = _Counted(source, self._count)

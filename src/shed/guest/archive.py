@@ -36,10 +36,10 @@ _PAGE = 4096
 _LONGEST_KERNEL_FILE = 16 << 20
 
 
-def pack(path: str, out: BinaryIO, *, follow: bool, warn: Warn) -> None:
-    """Write `path` and all below it to `out`.  The first member has the last part of `path` as its name.
+def pack(path: str, out: BinaryIO, *, follow: bool, warn: Warn) -> int:
+    """Write `path` and all below it to `out`; return the bytes that are in its files.
 
-    For ``FOLDER/.`` it is ``.``.
+    The first member has the last part of `path` as its name.  For ``FOLDER/.`` it is ``.``.
 
     With `follow` a link at `path` is followed, as one with a slash behind it always is.  Raises `ArchiveError`, and
     `BrokenPipeError` when nobody takes it.
@@ -51,6 +51,7 @@ def pack(path: str, out: BinaryIO, *, follow: bool, warn: Warn) -> None:
     for place, member in _walk(real, name):
         packer.add(place, member)
     packer.finish()
+    return packer.content
 
 
 def _source(path: str, *, follow: bool) -> tuple[str, str]:
@@ -101,6 +102,8 @@ class _Packer:
         self._seen: dict[tuple[int, int], str] = {}
         self._waiting = bytearray()
         self._size = 0
+        self.content = 0
+        """Bytes of files so far."""
 
     def add(self, path: str, name: str) -> None:
         """Write what is at `path`.  Raises `ArchiveError`."""
@@ -146,9 +149,11 @@ class _Packer:
         if member.size <= _PAGE:
             content = _content(path, fd)
             member.size = len(content)
+            self.content += member.size
             self._put(tar.header(member) + tar.padded(content))
             return
         self._put(tar.header(member))
+        self.content += member.size
         left = member.size
         while left:
             content = os.read(fd, min(left, BUFFER))
@@ -192,8 +197,10 @@ def _content(path: str, fd: int) -> bytes:
     return b"".join(parts)
 
 
-def unpack(stream: Readable, path: str, *, called: str, owners: bool, warn: Warn) -> None:
+def unpack(stream: Readable, path: str, *, called: str, owners: bool, warn: Warn) -> int:
     """Make `path` what the stream of `pack` holds, or put it into that folder, by the rules of ``docker cp``.
+
+    Return the bytes that are in its files.
 
     `called` is the `root_name` of what was asked for, and the stream has no say in it.  With `owners` files keep their
     owners, and their set-user-ID bits.  Raises `ArchiveError`.
@@ -201,6 +208,7 @@ def unpack(stream: Readable, path: str, *, called: str, owners: bool, warn: Warn
     receiver: Receiver | None = None
     root: list[str] = []
     top: list[str] = []
+    size = 0
     reader = tar.Reader(stream.readinto)
     while (member := reader.next()) is not None:
         parts = _parts(member.name)
@@ -214,10 +222,12 @@ def unpack(stream: Readable, path: str, *, called: str, owners: bool, warn: Warn
             raise ArchiveError(f"the stream holds {member.name!r} beside {'/'.join(root)!r}")
         link = _parts(member.link)[len(root) :] if member.kind == tar.HARD_LINK else []
         receiver.take(member, reader.content(), [*top, *parts[len(root) :]], [*top, *link])
+        size += member.size if member.kind == tar.FILE else 0
     if receiver is None:
         raise ArchiveError("the stream is empty")
     receiver.finish()
     reader.finish()
+    return size
 
 
 def extract(stream: IO[bytes], path: str, *, owners: bool, warn: Warn) -> None:

@@ -228,6 +228,8 @@ def _debootstrap(
 ) -> None:
     """Run mmdebstrap and pass on which step it is at.  Raises `ShedError` with the end of what it said."""
     said = bytearray()
+    if progress is not None:
+        progress.phase("packages", f"{recipe.name}: reading the lists of packages")
 
     def show(data: bytes) -> None:
         told = said.count(b"\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -233,7 +234,8 @@ def _doctor(options: argparse.Namespace) -> int:
         from shed.server.doctor.security import CHECKS as checks  # noqa: PLC0415, N811
 
     results = list(examine(Host(Paths(), options.config), checks))
-    sys.stdout.write(as_json(results) if options.json else as_text(results))
+    width = os.get_terminal_size(1).columns if os.isatty(1) else None
+    sys.stdout.write(as_json(results) if options.json else as_text(results, width))
     return int(any(result.status is Status.FAIL for result in results))
 
 

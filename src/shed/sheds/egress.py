@@ -96,6 +96,9 @@ class Egress:
             progress.warn(f"shed {record.name!r}: {nic.WARNING}")
         for problem in await in_thread(self._terms.problems, record):
             progress.warn(problem)
+        if self._networks is not None and (why := await in_thread(self.problem)):
+            progress.warn(f"shed {record.name!r} has no network: {why}")
+            return
         try:
             await self._lead(record, state_dir)
         except ShedError as error:

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 _FREEZE, _THAW = 120.0, 10.0
 """Seconds for a guest to write all that it has to its disk and come to a stand, and to go on."""
-_ALONE = "keep its disk alone: --no-memory; or "
+_ALONE = "keep its disk alone: `shed snapshot create {name} --no-memory`; or "
 _MOST_TEXTS = 100
 """Sentences of a guest's that are passed on."""
 _RESERVE = 64 << 20
@@ -113,7 +113,7 @@ def _stop_first(record: Record, why: str, ways: str) -> ConflictError:
     return ConflictError(
         f"shed {record.name!r} is running: {why}",
         code="SNAPSHOT_SOURCE_RUNNING",
-        hint=f"{ways}`shed stop {record.name}` first",
+        hint=f"{ways.format(name=record.name)}`shed stop {record.name}` first",
     )
 
 

@@ -68,14 +68,21 @@ class Snapshots:
 
         Raises `UnavailableError` (SHED_NOT_RUNNING), and what `create` does.
         """
+        files_alone = f"its files alone: `shed snapshot create {shed} --no-memory`, and `shed create --from-snapshot`"
         with self.store.draft(check_shed_name(shed)) as made:
             async with self._hold(shed, "fork") as (folders, link):
                 record = load(folders)
                 if self._liveness(folders) is Liveness.NOT_OURS:
                     raise UnavailableError(
-                        f"shed {shed!r} is not running", code="SHED_NOT_RUNNING", hint=f"`shed start {shed}`"
+                        f"shed {shed!r} is not running",
+                        code="SHED_NOT_RUNNING",
+                        hint=f"`shed start {shed}`, or fork {files_alone}",
                     )
-                kept = await self._keep(record, folders, link, made, memory=True, progress=progress)
+                try:
+                    kept = await self._keep(record, folders, link, made, memory=True, progress=progress)
+                except ConflictError as error:  # what may be kept otherwise cannot be forked otherwise
+                    error.hint = f"fork {files_alone}"
+                    raise
             yield origin_in(made, replace(self._begin(record, shed, ""), memory=kept))
 
     async def _keep(

@@ -77,12 +77,21 @@ def test_an_option_without_its_value(words: list[str]) -> None:
 
 @pytest.mark.parametrize(
     ("wrong", "right"),
-    [("lst", "shed list"), ("craete", "shed create"), ("exce", "shed exec"), ("sever", "shed server")],
+    [
+        ("lst", "shed list"),
+        ("craete", "shed create"),
+        ("exce", "shed exec"),
+        ("sever", "shed server"),
+        ("ps", "shed ls"),
+        ("snapshot delete", "shed snapshot rm"),
+        ("snapshot inspect", "shed snapshot info"),
+        ("doctor", "shed-server doctor"),
+    ],
 )
 def test_a_wrong_command_gets_a_suggestion(wrong: str, right: str) -> None:
-    """A typing error costs one look."""
+    """A typing error costs one look, and so does what a command is called elsewhere."""
     with pytest.raises(UsageError, match=f"unknown command '{wrong}'") as caught:
-        run([wrong], Options())
+        run(wrong.split(), Options())
     assert caught.value.hint == f"did you mean: {right}"
 
 

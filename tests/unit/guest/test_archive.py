@@ -82,6 +82,16 @@ def test_where_it_goes(place: Path, source: str, target: str, where: str, expect
     assert found == expected
 
 
+@pytest.mark.parametrize(("source", "size"), [("file", 4), ("dir", 2), ("empty", 0), ("long", 1 << 20)])
+def test_what_is_in_the_files_is_counted(place: Path, source: str, size: int) -> None:
+    """The same on both sides, and not what the stream takes."""
+    (place / "long").write_bytes(bytes(1 << 20))
+    stream = io.BytesIO()
+    assert pack(source, stream, follow=False, warn=pytest.fail) == size
+    stream.seek(0)
+    assert unpack(stream, "new", called=source, owners=False, warn=pytest.fail) == size
+
+
 @pytest.mark.parametrize(("source", "target", "complaint"), [
     ("file", "new/", "new/: there is no such folder"),
     ("file", "no/name", "no/name: there is no folder"),

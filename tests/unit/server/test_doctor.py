@@ -56,6 +56,18 @@ def test_every_row_of_the_report(host: Host) -> None:
     }
 
 
+def test_long_rows_go_on_below_where_they_begin() -> None:
+    """Words stay whole, so that what is to be typed can be copied."""
+    hint = (
+        "sudo usermod -aG kvm $USER, then log in again-and-again /a/path/that/is/longer/than/what/is/left/of/the/line/"
+    )
+    report = as_text([Result("acceleration", Status.WARN, "guests are emulated, several times slower", hint)], 80)
+    row = report.splitlines()[1:]
+    assert row[0] == f"{'acceleration':<24} WARN guests are emulated, several times slower; sudo"
+    assert all(line.startswith(" " * 30) and (len(line) <= 80 or "/path/" in line) for line in row[1:])
+    assert " ".join(line.strip() for line in row).endswith(hint)
+
+
 def test_a_check_that_breaks_off_is_a_row_and_the_others_go_on(host: Host) -> None:
     """Whatever it raises, and after rows of its own."""
 

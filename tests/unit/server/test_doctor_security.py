@@ -14,7 +14,7 @@ import pytest
 from shed.checks import Status
 from shed.config.paths import Paths
 from shed.egress.network import netns
-from shed.server.doctor import security
+from shed.server.doctor import network, security
 from shed.server.doctor.host import Host
 from shed.server.doctor.ssh import ssh_agents, ssh_port
 from shed.server.main import main
@@ -120,10 +120,11 @@ def test_what_leaves_a_shed_is_ruled(served: Host) -> None:
 def test_sheds_without_a_network_are_told(served: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     """With what to do about it."""
     monkeypatch.setattr(netns, "_PROGRAM", Path("/bin/false"))
-    row = found(served, security.guests_network)
-    assert row.status is Status.FAIL
-    assert row.detail.startswith("sheds have no network: ")
-    assert row.hint
+    for check in (security.guests_network, network.sheds_network):
+        row = found(served, check)
+        assert row.status is Status.FAIL
+        assert row.detail.startswith("sheds have no network: ")
+        assert row.hint
 
 
 @pytest.mark.parametrize("mode", [0o755, 0o711, 0o770])

@@ -17,9 +17,10 @@ import pytest
 from shed.backends.base import Liveness
 from shed.config.paths import Paths
 from shed.config.server import Settings
+from shed.egress.network.netns import NoNetworkError
 from shed.egress.orders import Orders
 from shed.errors import UnavailableError
-from shed.progress import Progress
+from shed.progress import Event, Progress, WarningEvent
 from shed.sheds.changes import Changes
 from shed.sheds.egress import Egress
 from shed.sheds.events import Events
@@ -92,6 +93,16 @@ def egress(paths: Paths, netd: Netd, monkeypatch: pytest.MonkeyPatch) -> Egress:
     )
     monkeypatch.setattr(made, "_netd", netd)
     return made
+
+
+async def test_a_shed_without_a_network_says_so(saved: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who starts it is told, with what to do about it, and not the log alone."""
+    heard: list[Event] = []
+    ruled = egress(saved, Netd(), monkeypatch)
+    problem = NoNetworkError("it cannot be made", hint="mend it")
+    monkeypatch.setattr(ruled, "_networks", SimpleNamespace(problem=lambda: problem))
+    await ruled.begin(RECORD, saved.instances / "dev", Progress(heard.append))
+    assert heard == [WarningEvent("shed 'dev' has no network: it cannot be made; mend it")]
 
 
 async def test_an_older_record_opens_nothing(saved: Paths, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -85,6 +85,9 @@ async def test_a_shared_folder_is_not_kept_with_memory(world: World, tmp_path: P
             await manager.snapshots.create("dev", "now", "", Progress())
         assert caught.value.code == "SNAPSHOT_SOURCE_RUNNING"
         assert "--no-memory" in caught.value.next_step
+        with pytest.raises(ConflictError) as caught:
+            await manager.forks.fork("dev", ["two"], Progress())
+        assert caught.value.next_step.startswith("fork its files alone: `shed snapshot create dev --no-memory`, ")
         assert "thaw" not in said(world, "dev")
         await manager.snapshots.create("dev", "now", "", Progress(), disk_only=True)
         assert manager.snapshots.store.names() == ["now"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import queue
+import textwrap
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -30,6 +31,7 @@ CHECKS: tuple[tuple[str, Check], ...] = (
     ("sheds", storage.sheds),
     ("templates", storage.templates),
     ("leftovers", storage.leftovers),
+    ("network", network.sheds_network),
     ("egress log", network.egress_log),
     ("mirrors", network.mirrors),
     ("service", service.service),
@@ -38,6 +40,8 @@ CHECKS: tuple[tuple[str, Check], ...] = (
 )
 
 
+_INDENT = 30
+"""Characters before what was found: the name, the status, and the spaces behind them."""
 SECONDS = 60.0
 """That a check may take, all of them being begun together."""
 LONG = {"boot kit": 3600.0, "images": 3600.0, "templates": 3600.0}
@@ -91,10 +95,18 @@ def summary(results: Sequence[Result]) -> dict[Status, int]:
     return {status: sum(result.status is status for result in results) for status in Status}
 
 
-def as_text(results: Sequence[Result]) -> str:
-    """Return the report for people: a line of counts, then a line for each row."""
+def as_text(results: Sequence[Result], width: int | None = None) -> str:
+    """Return the report for people: a line of counts, then a line for each row.
+
+    On a terminal of so many columns as `width`, long ones go on below where they begin; words stay whole.
+    """
     counts = ", ".join(f"{count} {status}" for status, count in summary(results).items())
     rows = [f"{result.name:<24} {result.status} {_line(result)}" for result in results]
+    if width is not None and width >= 2 * _INDENT:
+        wrapper = textwrap.TextWrapper(
+            width, subsequent_indent=" " * _INDENT, break_long_words=False, break_on_hyphens=False
+        )
+        rows = [wrapper.fill(row) for row in rows]
     return "\n".join([f"shed-server doctor: {counts}", *rows]) + "\n"
 
 

@@ -35,6 +35,21 @@ def egress_log(host: Host) -> Iterator[Result]:
     yield Result("egress log", Status.PASS, detail)
 
 
+def sheds_network(host: Host) -> Iterator[Result]:
+    """Sheds can have a network."""
+    yield missing("network", host) or Result("network", Status.PASS, "each shed has one of its own")
+
+
+def missing(name: str, host: Host) -> Result | None:
+    """Return the row `name` that says why sheds have no network on this host; None where they have one."""
+    networks = host.backend.capabilities.networks
+    if networks is None:
+        return Result(name, Status.WARN, f"the backend {host.backend.name} has no network for sheds")
+    if problem := networks.problem():
+        return Result(name, Status.FAIL, f"sheds have no network: {problem}", problem.next_step)
+    return None
+
+
 def mirrors(host: Host) -> Iterator[Result]:
     """What sheds get of this machine's settings for mirrors of packages, and what they do not; nothing without any."""
     if not host.settings.guest_mirrors:

@@ -19,7 +19,7 @@ from shed.checks import Result, Status
 from shed.config.server import Settings, find_settings, load_settings
 from shed.errors import ShedError
 from shed.run import run
-from shed.server.doctor import hostile, limits, storage
+from shed.server.doctor import hostile, limits, network, storage
 from shed.server.doctor.host import Host
 from shed.server.doctor.ssh import ssh_agents, ssh_port
 from shed.sheds.folders import Folders, names
@@ -136,11 +136,8 @@ def _is_open(path: Path) -> bool:
 def guests_network(host: Host) -> Iterator[Result]:
     """What leaves a shed is ruled; so it is for those, too, that have run since before that was so."""
     name, networks = "guest network", host.backend.capabilities.networks
-    if networks is None:
-        yield Result(name, Status.WARN, f"the backend {host.backend.name} has no network for sheds")
-        return
-    if problem := networks.problem():
-        yield Result(name, Status.FAIL, f"sheds have no network: {problem}", problem.next_step)
+    if networks is None or networks.problem():
+        yield from filter(None, [network.missing(name, host)])
         return
     open_ones = [shed for shed, state_dir in _running(host) if not _has_network(networks, state_dir)]
     if open_ones:
