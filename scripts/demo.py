@@ -69,6 +69,7 @@ def main() -> None:
     if subprocess.run([SHED, "image", "inspect", "base"], capture_output=True, check=False).returncode:
         images = HERE / "scripts/images.py"
         demo.step("Boot kit and base image, from Debian packages", sys.executable, images, "base")
+        demo.step("Virtual machines that sheds are restored from", SHED.with_name("shed-server"), "warm")
     demo.step("Create a shed", SHED, "create", NAME, "--image", "base", "-v")
     try:
         demo.step(

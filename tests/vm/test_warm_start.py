@@ -300,10 +300,11 @@ def test_a_server_that_is_killed_while_it_makes_a_template(machine: Machine) -> 
 
 
 def make(machine: Machine) -> None:
-    """Make the template by command."""
+    """Make the templates of a shape by command, without and with a folder."""
     command = [sys.executable, "-m", "shed.server.main", "warm", "--shape", "1x256M", "--json"]
     made = json.loads(subprocess.run(command, env=machine.environment, stdout=subprocess.PIPE, check=True).stdout)
-    assert [template["name"] for template in made] == [template.name for template in templates(machine)]
+    assert len(made) == 2
+    assert {template["name"] for template in made} <= {template.name for template in templates(machine)}
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])

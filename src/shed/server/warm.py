@@ -7,11 +7,11 @@ import os
 import re
 import signal
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from shed.backends.base import Machine
+from shed.backends.base import Machine, Share
 from shed.backends.interface import Backend, Template
 from shed.config.paths import Paths
 from shed.config.server import Settings
@@ -21,7 +21,7 @@ from shed.images.resolve import BootImage
 from shed.images.service import Images
 from shed.names import MAX_CPUS, MAX_MEMORY_MB, MIN_MEMORY_MB
 from shed.progress import Event, Progress
-from shed.sheds import folders
+from shed.sheds import folders, workspace
 from shed.sheds.templates import blank, make
 from shed.sizes import parse_memory
 
@@ -63,9 +63,9 @@ def warm(
 ) -> list[str]:
     """Make the templates of `shapes`, the default one when there is none, for each boot kit that the named images have.
 
-    Return the names of those that are there then.  Raises `NotFoundError` when there is no image, what making one
-    raises, and `KeyboardInterrupt` when this process was told to end meanwhile; the machine that was being saved is
-    gone then.
+    There are two of each: for sheds without a folder of the host, and with one.  Return the names of those that are
+    there then.  Raises `NotFoundError` when there is no image, what making one raises, and `KeyboardInterrupt` when
+    this process was told to end meanwhile; the machine that was being saved is gone then.
     """
     progress = Progress(sink) if sink else Progress()
     if not settings.warm_start:
@@ -80,12 +80,14 @@ def warm(
     names = []
     for shape in shapes or [Shape(settings.default_cpus, settings.default_memory_mb)]:
         for image in kits:
-            progress.phase("template", f"template for {shape.cpus} cpus and {shape.memory_mb} MB")
             machine = blank(image, shape.cpus, shape.memory_mb, paths.templates)
-            try:
-                names.append(asyncio.run(_make(backend, machine, settings.start_timeout, progress)).path.name)
-            except asyncio.CancelledError:
-                raise KeyboardInterrupt from None
+            folder = Share(workspace.TAG, paths.templates, 0, 0)  # another takes its place
+            for one, what in ((machine, ""), (replace(machine, shares=(folder,)), ", with a folder")):
+                progress.phase("template", f"template for {shape.cpus} cpus and {shape.memory_mb} MB{what}")
+                try:
+                    names.append(asyncio.run(_make(backend, one, settings.start_timeout, progress)).path.name)
+                except asyncio.CancelledError:
+                    raise KeyboardInterrupt from None
     return list(dict.fromkeys(names))
 
 
