@@ -24,6 +24,7 @@ _NOUNS = (
     ("What sheds may reach", ("/api/egress",)),
     ("Secrets", ("/api/secrets",)),
     ("Snapshots", ("/api/snapshots",)),
+    ("Prebuilds", ("/api/prebuilds",)),
     ("Images", ("/api/images",)),
     ("Tokens and keys", ("/api/tokens", "/api/ssh-keys")),
 )

@@ -69,6 +69,7 @@ DECLARED = {
 OF_MODULES = {
     "shed.cli.connection",
     "shed.cli.errors",
+    "shed.cli.making",
     "shed.cli.output",
     "shed.cli.values",
     "shed.terminal",
@@ -98,6 +99,7 @@ REQUEST = (
         "shed.client.sync.requests",
         "shed.client.sync.access",
         "shed.client.sync.secrets",
+        "shed.client.sync.prebuilds",
         "shed.client.sync.snapshots",
         "shed.client.transport",
         "shed.config",

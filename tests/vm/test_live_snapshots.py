@@ -98,3 +98,24 @@ def test_forks_are_somebody_else_each(machine: Machine) -> None:
     assert list((machine.data / "snapshots").iterdir()) == []
     for name in ("dev", *forks):
         grows(machine, name)
+
+
+def test_a_prebuild(machine: Machine) -> None:
+    """What its commands have started goes on in each shed that is made from it; it is built anew beside them."""
+    start = (
+        f"mkdir -p /root; setsid sh -c '{COUNT}' >/dev/null 2>&1 </dev/null & until test -e /root/n; do sleep 0.1; done"
+    )
+    options = ("--image", "busybox", "--memory", "512M", "-e", "WHO=web")
+    machine.shed("prebuild", "create", "web", *options, "--run", start, "--run", 'echo "$WHO" >/root/who')
+    assert machine.shed("list", "-q") == ""
+    for name in ("one", "two"):
+        machine.shed("create", name, "--prebuild", "web")
+        grows(machine, name)
+        assert (
+            machine.shed("exec", name, "--", "sh", "-c", "cat /root/who /etc/hostname; echo $WHO")
+            == f"web\n{name}\nweb\n"
+        )
+    machine.shed("prebuild", "build", "web")
+    grows(machine, "one")
+    machine.shed("prebuild", "rm", "web")
+    assert machine.shed("snapshot", "ls", "--json").strip() == "[]"

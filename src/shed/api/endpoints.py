@@ -9,7 +9,19 @@ from __future__ import annotations
 
 from typing import Any
 
-from shed.api import access, egress, eventlog, images, ports, secret_endpoints, server, sheds, snapshots, upgrades
+from shed.api import (
+    access,
+    egress,
+    eventlog,
+    images,
+    ports,
+    prebuilds,
+    secret_endpoints,
+    server,
+    sheds,
+    snapshots,
+    upgrades,
+)
 from shed.api.access import Right
 from shed.api.base import NoBody, Nothing, WorkParams
 from shed.api.endpoint import Endpoint, Old, delete, get, post
@@ -393,7 +405,7 @@ REMOVE_SSH_KEY = delete(
 
 ENDPOINTS: tuple[Endpoint[Any, Any, Any], ...] = tuple(
     value
-    for part in (globals(), vars(secret_endpoints), vars(snapshots))
+    for part in (globals(), vars(secret_endpoints), vars(snapshots), vars(prebuilds))
     for value in list(part.values())
     if isinstance(value, Endpoint)
 )

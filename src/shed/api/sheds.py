@@ -28,6 +28,10 @@ SnapshotName = Annotated[
         code="INVALID_SNAPSHOT_NAME",
     ),
 ]
+PrebuildName = Annotated[
+    str,
+    says("The name of the prebuild.", pattern=r"^[a-z]([a-z0-9-]*[a-z0-9])?$", minLength=1, maxLength=MAX_NAME),
+]
 Status = Literal["running", "stopped", "starting", "error"]
 Mode = Literal["rw", "ro", "git-rw"]
 Restart = Literal["no", "always"]
@@ -133,6 +137,10 @@ class CreateShed(Body, kw_only=True, frozen=True, forbid_unknown_fields=True):
     ] = None
     from_snapshot: Annotated[
         SnapshotName | None, says("The snapshot that it begins with, on the image of that.  Not with `image`.")
+    ] = None
+    prebuild: Annotated[
+        PrebuildName | None,
+        says("The prebuild that it goes on from, with the settings of that.  Not with `image` or `from_snapshot`."),
     ] = None
     disk_only: Annotated[
         bool, says("Boot the disk of that snapshot, though it has memory from which the shed could go on.")

@@ -49,6 +49,7 @@ SHED = Group(
         "egress": Entry("shed.cli.egress:egress", "rule and log what sheds may reach"),
         "secret": Entry("shed.cli.secret:secret", "keep keys and tokens that sheds use and never see"),
         "snapshot": Entry("shed.cli.snapshot:snapshot", "keep what sheds have written, for others to begin with"),
+        "prebuild": Entry("shed.cli.prebuild:prebuild", "make sheds ready ahead, for others to go on from"),
         "image": Entry("shed.cli.image:image", "list, inspect, build, copy and remove images"),
         "system": Entry("shed.cli.system:system", "show what takes up space, and free some of it"),
         "server": Entry("shed.cli.server:servers", "start, stop and query the local server; add servers elsewhere"),

@@ -12,15 +12,15 @@ from shed.cli.connection import (
     ask_all,
     client,
     client_of,
-    create_timeout,
     down_rows,
     known_on,
     local_dir,
     report_down,
     seen,
 )
+from shed.cli.making import MAKING, asked
 from shed.cli.output import done, shown, waiting
-from shed.errors import ShedError, UsageError
+from shed.errors import ShedError
 from shed.terminal.output import age, emit, note, say, seconds, table, timings, until
 
 TYPE_CHECKING = False
@@ -32,18 +32,6 @@ if TYPE_CHECKING:
     from shed.client.sync.api import Api
 
 COLD = flag("--cold", "boot the VM, even where it could be restored from a saved one")
-CHANGEABLE = (
-    option("--cpus", "N", "number of virtual processors", convert=values.count),
-    option("--memory", "SIZE", "memory: 4G, 512M; a bare number is megabytes", convert=values.memory),
-    option("--upper-size", "SIZE", "size of the shed's writable layer, 1G to 100G", convert=values.size),
-    option(
-        "--ssh-agent",
-        "HOST[,HOST]",
-        "where the shed may use your SSH agent when you forward it: [USER@]HOST[:PORT]; * for any host, @git-signing "
-        "for signatures of commits, none for nothing (default)",
-        convert=values.names_or_none,
-    ),
-)
 RESTART = option(
     "--restart",
     "POLICY",
@@ -56,10 +44,9 @@ FORCE = flag("--force", "start it even when the host is short of memory")
 @command(
     "create",
     argument("NAME", "name of the new shed: lower-case letters, digits and '-', at most 63"),
-    option("-i, --image", "IMAGE", "name or digest of the image (default: the server's default image)"),
-    option("--from-snapshot", "SNAPSHOT", "snapshot to begin with, on the image of that; see `shed snapshot`"),
-    flag("--no-memory", "boot the disk of the snapshot, though its memory is there, too"),
-    *CHANGEABLE,
+    *MAKING,
+    option("--prebuild", "NAME", "prebuild to go on from, with its settings; see `shed prebuild`"),
+    flag("--no-memory", "boot the disk of the snapshot or prebuild, though its memory is there, too"),
     option(
         "--local-dir",
         "DIR[:MODE]",
@@ -67,41 +54,10 @@ FORCE = flag("--force", "start it even when the host is short of memory")
         "git's settings and hooks",
         once=True,
     ),
-    option("--label", "KEY=VALUE", "note to keep with the shed, for `list --json`; can be repeated", repeat=True),
-    option(
-        "--egress",
-        "PROFILE[,PROFILE]",
-        "profiles that rule what the shed may reach: offline, or packages,github (default: the server's)",
-        convert=values.names,
-    ),
-    option(
-        "--network",
-        "KIND",
-        "nic: all public addresses, by UDP and ICMP too, without rules or a log; refused unless the server allows it",
-        choices=("relay", "nic"),
-    ),
     option(
         "-p, --publish",
         "[ADDRESS:][PORT:]SHEDPORT",
         "port of the server's machine that leads to a port of the shed; without PORT a free one; can be repeated",
-        repeat=True,
-    ),
-    option(
-        "--host-port",
-        "PORT[:SHEDPORT]",
-        "port of the server's machine that the shed reaches as host.shed.internal; can be repeated",
-        repeat=True,
-    ),
-    option(
-        "-e, --env",
-        "KEY[=VALUE]",
-        "environment variable of all commands and logins in the shed, without =VALUE as it is here; can be repeated",
-        repeat=True,
-    ),
-    option(
-        "--env-file",
-        "FILE",
-        "set the variables in this file: a KEY=VALUE or KEY on each line; # begins a comment; can be repeated",
         repeat=True,
     ),
     option(
@@ -111,49 +67,28 @@ FORCE = flag("--force", "start it even when the host is short of memory")
         convert=values.duration,
     ),
     RESTART,
-    option("--secret", "NAME", "secret that the shed may use; can be repeated; see `shed secret`", repeat=True),
-    option("--timeout", "TIME", "give up after this time (default: 10m)", convert=values.duration),
     COLD,
     FORCE,
-    flag("--trust-kernel", "allow the kernel and the initrd that the image brings to boot on the server"),
     examples=["shed create dev", "shed create dev --image base --cpus 4 --memory 4G --local-dir ."],
 )
 def create(args: Any, options: Options) -> int:
     """Create a shed from an image and start it."""
     server = client(options)
-    env = None
-    if args.env or args.env_file:
-        from shed.cli.variables import given
-
-        env = given(args)
+    wanted = asked(args, options)
     folder, mode = (None, None) if args.local_dir is None else local_dir(args.local_dir, server)
+    wanted |= {
+        "prebuild": args.prebuild,
+        "disk_only": args.no_memory,
+        "local_dir": folder,
+        "local_dir_mode": mode,
+        "ports": args.publish or None,
+        "ttl": args.ttl,
+        "restart": args.restart,
+        "cold": args.cold,
+        "force": args.force,
+    }
     with _undone(server, args.name, options), shown(options) as sink:
-        shed = server.create(
-            args.name,
-            image=args.image,
-            from_snapshot=args.from_snapshot,
-            disk_only=args.no_memory,
-            cpus=args.cpus,
-            memory_mb=args.memory,
-            upper_size_bytes=args.upper_size,
-            local_dir=folder,
-            local_dir_mode=mode,
-            egress=args.egress,
-            ports=args.publish or None,
-            host_ports=args.host_port or None,
-            secrets=args.secret or None,
-            ssh_agent=args.ssh_agent,
-            network=args.network,
-            ttl=args.ttl,
-            restart=args.restart,
-            env=env,
-            labels=_labels(args.label),
-            timeout=args.timeout or create_timeout(options),
-            cold=args.cold,
-            force=args.force,
-            trust_kernel=args.trust_kernel,
-            on_event=sink,
-        )
+        shed = server.create(args.name, on_event=sink, **wanted)
     seen(server, options, {args.name: str(shed.get("status", ""))})
     update_ssh(server, options, made=[args.name])
     finished(options, "create", "created", shed)
@@ -187,14 +122,6 @@ class _undone:  # noqa: N801  used as a function is
                 left = f"{self._name} may be there or not: {error.message}; see: shed list"
         if not self._quiet:
             note(left)
-
-
-def _labels(words: list[str]) -> dict[str, str] | None:
-    """Return the labels that ``KEY=VALUE`` words name; None without any.  Raises `UsageError`."""
-    for word in words:
-        if "=" not in word:
-            raise UsageError(f"--label {word}: a label is KEY=VALUE", hint=f"for example --label {word}=yes")
-    return {key: value for key, _, value in (word.partition("=") for word in words)} or None
 
 
 @command(

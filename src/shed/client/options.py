@@ -16,8 +16,10 @@ class ShedOptions(TypedDict, total=False):
     """Name in the server's store, alias, digest or reference."""
     from_snapshot: str | None
     """The snapshot that it begins with, on the image of that; it goes on from its memory, if it has one."""
+    prebuild: str | None
+    """The prebuild that it goes on from, with the settings of that."""
     disk_only: bool
-    """Boot the disk of that snapshot, though it has memory."""
+    """Boot the disk of that snapshot or prebuild, though it has memory."""
     cpus: int | None
     memory_mb: int | None
     """Memory in MiB."""

@@ -51,6 +51,8 @@ class Paths:
         """``NAME/upper.ext4``: the writable layer of each shed, sparse."""
         self.snapshots = self.data / "snapshots"
         """One directory per snapshot."""
+        self.prebuilds = self.data / "prebuilds"
+        """``NAME.json``: how sheds are made ready ahead; ``NAME.log``: what the commands of the last one said."""
         self.templates = self.data / "templates"
         """Empty uppers to clone, and saved VMs to restore."""
         self.spares = self.data / "spares"

@@ -150,9 +150,17 @@ class Cleaner:
         return found
 
     def _old_snapshots(self, before: float) -> list[OldSnapshot]:
-        """Return the snapshots that are here since before `before`."""
+        """Return the snapshots that are here since before `before`, but those of prebuilds.
+
+        Raises `DataError` when it cannot be told which these are.
+        """
         store = self._manager.snapshots.store
-        return [OldSnapshot(name, store.space(name).disk) for name in store.names() if store.since(name) < before]
+        needed = {
+            prebuild.snapshot
+            for prebuild in map(self._manager.prebuilds.store.load, self._manager.prebuilds.store.names())
+        }
+        names = [name for name in store.names() if name not in needed and store.since(name) < before]
+        return [OldSnapshot(name, store.space(name).disk) for name in names]
 
     def _remove(self, snapshot: OldSnapshot) -> bool:
         """Remove a snapshot; tell whether it was there.  Raises `StorageError`."""

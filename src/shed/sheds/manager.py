@@ -40,6 +40,7 @@ from shed.sheds.forks import Forks
 from shed.sheds.guests import Guests, Tell, keep_guests
 from shed.sheds.link import Link
 from shed.sheds.ports import Ports
+from shed.sheds.prebuilds import Prebuilds, Sheds
 from shed.sheds.revivals import Revivals
 from shed.sheds.room import Room
 from shed.sheds.snapshots import Snapshots
@@ -101,6 +102,9 @@ class Manager:
         self.snapshots = Snapshots(self._holding, backend, paths, resolve)
         """What they were at a moment, and `forks`: others that go on from there."""
         self.forks = Forks(paths, self.snapshots, self.create)
+        open_exec = partial(self.guests.open_exec, autostart=False)
+        self.prebuilds = Prebuilds(paths, Sheds(self.create, self._discard, open_exec), self.snapshots)
+        """How they are made ready ahead."""
         self._background = Background()
 
     @property
@@ -125,6 +129,7 @@ class Manager:
         self._background.begin(self.changes.keep_secrets(), "secrets")
         self._background.begin(self._expiry.keep(), "sheds whose time is up")
         self._background.begin(self._revivals.resume(), "sheds that start again")
+        self._background.begin(self.prebuilds.keep(), "prebuilds")
         for name in places.leftovers(self._paths):
             self._background.begin(self._sweep(name), f"sweep {name}")
         for name in places.names(self._paths):
@@ -241,6 +246,9 @@ class Manager:
             elif not ended:  # it was an unfinished create
                 raise missing(name)
         self.events.tell("shed.deleted", name)
+
+    async def _discard(self, name: str) -> None:
+        await self.delete(name, force=True, progress=Progress())
 
     async def _expire(self, name: str) -> None:
         """Remove a shed whose time is up.  Raises `NotFoundError`, and what a delete raises."""

@@ -10,6 +10,7 @@ from shed.client.address import Address
 from shed.client.aio import driver
 from shed.client.aio.access import AsyncAccessApi
 from shed.client.aio.network import AsyncNetworkApi
+from shed.client.aio.prebuilds import AsyncPrebuildsApi
 from shed.client.aio.requests import AsyncExchange, request, work
 from shed.client.aio.secrets import AsyncSecretsApi
 from shed.client.aio.snapshots import AsyncSnapshotsApi
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from shed.client.options import ShedOptions
 
 
-class AsyncApi(AsyncAccessApi, AsyncNetworkApi, AsyncSecretsApi, AsyncSnapshotsApi):
+class AsyncApi(AsyncAccessApi, AsyncNetworkApi, AsyncPrebuildsApi, AsyncSecretsApi, AsyncSnapshotsApi):
     """Talks to one server: the one named, or whichever `shed.client.config.resolve` finds.
 
     The local one is started when needed.  Every method raises the `ShedError` that the server answers with, and

@@ -13,6 +13,7 @@ from shed.client.messages import image_query, object_of, objects_of, shed_target
 from shed.client.sync import driver
 from shed.client.sync.access import AccessApi
 from shed.client.sync.network import NetworkApi
+from shed.client.sync.prebuilds import PrebuildsApi
 from shed.client.sync.requests import Exchange, request, work
 from shed.client.sync.secrets import SecretsApi
 from shed.client.sync.snapshots import SnapshotsApi
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from shed.client.sync.requests import Sink
 
 
-class Api(AccessApi, NetworkApi, SecretsApi, SnapshotsApi):
+class Api(AccessApi, NetworkApi, PrebuildsApi, SecretsApi, SnapshotsApi):
     """Talks to one server: the one named, or whichever `shed.client.config.resolve` finds.
 
     The local one is started when needed.  Every method raises the `ShedError` that the server answers with, and

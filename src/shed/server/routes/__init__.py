@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from shed.server.app import Route
-from shed.server.routes import access, egress, events, images, ports, secrets, server, sheds, snapshots
+from shed.server.routes import access, egress, events, images, ports, prebuilds, secrets, server, sheds, snapshots
 
 ROUTES: tuple[Route, ...] = (
     *server.ROUTES,
@@ -15,4 +15,5 @@ ROUTES: tuple[Route, ...] = (
     *ports.ROUTES,
     *secrets.ROUTES,
     *snapshots.ROUTES,
+    *prebuilds.ROUTES,
 )

@@ -11,15 +11,16 @@ from shed.api import sheds as api
 from shed.api.access import Right
 from shed.api.base import NoBody, Nothing, WorkParams
 from shed.api.upgrades import CONNECT, EXEC, LOG
-from shed.config.server import is_configured
+from shed.config.server import Settings, is_configured
 from shed.errors import BackendError
 from shed.names import MAX_NAME
 from shed.progress import Progress
 from shed.server.app import Server, route
 from shed.server.call import Call, Work, answer
+from shed.server.caller import Caller
 from shed.server.http import Answer, Upgrade
 from shed.sheds import sessions
-from shed.threads import in_long_thread
+from shed.threads import in_long_thread, in_thread
 
 
 async def index(server: Server, call: Call[api.ListParams, NoBody]) -> api.ShedList:
@@ -48,33 +49,39 @@ async def stats(server: Server, call: Call[Nothing, NoBody]) -> api.StatsList:
 
 async def create(server: Server, call: Call[WorkParams, api.CreateShed]) -> Work[api.Shed]:
     """Make a shed."""
-    wanted = call.body
-    call.action.shed = wanted.name[:MAX_NAME]
-    if wanted.local_dir is not None:
-        call.caller.require(Right.ADMIN, "a folder of the host")
-    if wanted.trust_kernel:
-        call.caller.require(Right.ADMIN, "the kernel of an image")
-    if wanted.egress is not None and list(wanted.egress) not in ([], ["offline"], list(server.settings.egress_default)):
-        call.caller.require(Right.ADMIN, "an egress profile of its own choice")
-    if wanted.ports or wanted.host_ports:
-        call.caller.require(Right.ADMIN, "a port of the host")
-    if wanted.secrets:
-        call.caller.require(Right.ADMIN, "a secret")
-    if wanted.ssh_agent:
-        call.caller.require(Right.ADMIN, "the use of an SSH agent")
-    if wanted.network == "nic":
-        call.caller.require(Right.ADMIN, "a network without rules")
-    if wanted.force:
-        call.caller.require(Right.ADMIN, "force")
-    if wanted.image is not None and not is_configured(server.settings, wanted.image):
-        call.caller.require(Right.ADMIN, "an image that is neither in the store nor in the configuration")
+    call.action.shed = call.body.name[:MAX_NAME]
+    wanted = await in_thread(server.manager.prebuilds.merged, call.body)
+    check_right(call.caller, server.settings, wanted)
 
     async def work(progress: Progress) -> api.Shed:
-        made = await server.manager.create(wanted, progress)
+        async with server.manager.prebuilds.using(wanted.from_snapshot):
+            made = await server.manager.create(wanted, progress)
         await _tell_of_hosts(wanted.ssh_agent, progress)
         return answer(api.Shed, made)
 
     return Work(work)
+
+
+def check_right(caller: Caller, settings: Settings, wanted: api.CreateShed) -> None:
+    """Raise `ForbiddenError` when `caller` may not make such a shed."""
+    if wanted.local_dir is not None:
+        caller.require(Right.ADMIN, "a folder of the host")
+    if wanted.trust_kernel:
+        caller.require(Right.ADMIN, "the kernel of an image")
+    if wanted.egress is not None and list(wanted.egress) not in ([], ["offline"], list(settings.egress_default)):
+        caller.require(Right.ADMIN, "an egress profile of its own choice")
+    if wanted.ports or wanted.host_ports:
+        caller.require(Right.ADMIN, "a port of the host")
+    if wanted.secrets:
+        caller.require(Right.ADMIN, "a secret")
+    if wanted.ssh_agent:
+        caller.require(Right.ADMIN, "the use of an SSH agent")
+    if wanted.network == "nic":
+        caller.require(Right.ADMIN, "a network without rules")
+    if wanted.force:
+        caller.require(Right.ADMIN, "force")
+    if wanted.image is not None and not is_configured(settings, wanted.image):
+        caller.require(Right.ADMIN, "an image that is neither in the store nor in the configuration")
 
 
 async def start(server: Server, call: Call[api.ShedWorkParams, api.StartShed]) -> Work[api.Shed]:
