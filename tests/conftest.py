@@ -18,8 +18,13 @@ signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+LONG = ("test_two_writers", "test_packages", "test_lifecycle", "test_variant_archives", "test_variants")
+"""Files that take minutes, in the order in which they begin: one that began last would run alone at the end."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip, and say so, what needs root when we are not."""
+    """Put `LONG` first.  Skip, and say so, what needs root when we are not."""
+    items.sort(key=lambda item: LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG))
     for item in items:
         if os.geteuid() and item.get_closest_marker("root"):
             item.add_marker(pytest.mark.skip(reason="needs root"))

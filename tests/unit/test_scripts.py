@@ -95,6 +95,9 @@ def test_make_demo(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixtur
         if command[0] == sys.executable:
             assert list(command[1:]) == [str(ROOT / "scripts/images.py"), "base"]
             said.append("images")
+        elif list(command[1:]) == ["warm"]:
+            assert Path(command[0]) == Path(sys.executable).with_name("shed-server")
+            said.append("warm")
         else:
             said.append(understood(command))
         missing = said == ["image inspect base"] and not there
@@ -103,8 +106,9 @@ def test_make_demo(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixtur
     monkeypatch.setattr(demo.subprocess, "run", run)
     demo.main()
     assert ("images" in said) is not there
+    assert ("warm" in said) is not there
     assert said[-1] == f"delete {demo.NAME} --force"
-    assert [words.split()[0] for words in said if words != "images"] == [
+    assert [words.split()[0] for words in said if words not in {"images", "warm"}] == [
         "image", "create", "exec", "exec", "stop", "start", "exec", "delete",
     ]  # fmt: skip
     assert "Delete it" in capsys.readouterr().out

@@ -11,7 +11,6 @@ import pytest
 import yaml
 
 from shed.client.sync.shed import RUNTIME
-from shed.egress.netdfiles import RETIRED
 from shed.egress.network import netns
 from shed.egress.orders import Orders
 from shed.egress.process import NetdProcess
@@ -41,15 +40,14 @@ def test_a_server_finds_a_relay_of_another_version(host: RuledHost) -> None:
         os.kill(pid, signal.SIGKILL)
     host.server.wait()
     run, logs = Path(host.machine.environment["SHED_RUNTIME_DIR"]), host.machine.data / "logs"
-    host.net.start_program(OLD_RELAY, run, logs)
+    old = host.net.start_program(OLD_RELAY, run, logs)
     orders = Orders((Profile.parse("mine", {"rules": [{"allow": "*.example.com"}]}),))
     sockets = netns.take(host.machine.data / "instances/dev")
     NetdProcess(run, logs).open("dev", orders, sockets)
     for sock in sockets:
         sock.close()
     host.start_server()
-    old = NetdProcess(run, logs)
-    wait_until(lambda: old.sheds().get("dev") is not None and list(run.glob(f"{RETIRED}*")), what="it has retired")
+    wait_until(lambda: old.poll() is not None, what="it has retired, and ended")
     # By the new one, once it is there.
     wait_until(lambda: host.sh(f"{FETCH} http://www.example.com/hello") == (0, "hello\n"))
 

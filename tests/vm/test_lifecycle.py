@@ -170,8 +170,8 @@ def test_a_full_disk_holds_a_shed_up_and_breaks_nothing(way: str, small_store: L
         machine.shed("exec", "dev", "--", "sh", "-c", "echo before > /root/kept; sync")
         room = shutil.disk_usage(data).used + (16 << 20)
         subprocess.run(["mount", "-o", f"remount,size={room}", data], check=True)
-        script = "dd if=/dev/urandom of=/root/big bs=1M count=64 conv=fsync && md5sum < /root/big > /root/sum && sync"
-        with machine.start("exec", "dev", "--", "sh", "-c", script) as writing:
+        script = "dd if=/dev/urandom of=$0 bs=1M count=64 conv=fsync && md5sum < $0 > /root/sum && sync"
+        with machine.start("exec", "dev", "--", "sh", "-c", script, "/root/big") as writing:
             wait_until(lambda: "stands still" in machine.show("dev").get("detail", ""))
             assert writing.poll() is None
             subprocess.run(["mount", "-o", f"remount,size={room + (512 << 20)}", data], check=True)
@@ -187,7 +187,7 @@ def test_a_full_disk_holds_a_shed_up_and_breaks_nothing(way: str, small_store: L
         )
         room = shutil.disk_usage(data).used + (8 << 20)
         subprocess.run(["mount", "-o", f"remount,size={room}", data], check=True)
-        with machine.start("exec", "dev", "--", "sh", "-c", script):
+        with machine.start("exec", "dev", "--", "sh", "-c", script, "/root/more"):  # what is written anew may fit
             wait_until(lambda: "stands still" in machine.show("dev").get("detail", ""))
             machine.shed("delete", "--force", "dev")
         machine.end()

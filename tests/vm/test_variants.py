@@ -28,6 +28,17 @@ def machine(way: str, variant_store: LayoutStore, tmp_path: Path) -> Iterator[Ma
     made.end()
 
 
+@pytest.fixture(scope="module")
+def full(way: str, variant_store: LayoutStore, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
+    """A machine with the shed dev of the image full."""
+    folder = tmp_path_factory.mktemp("full")
+    copy_store(variant_store, folder / "data/images")
+    made = Machine(folder, way=way)
+    made.shed("create", "dev", "--image", "full")
+    yield made
+    made.end()
+
+
 def sh(machine: Machine, name: str, script: str) -> str:
     """Run a shell script in a shed, which must succeed, and return what it prints."""
     return machine.shed("exec", name, "--", "sh", "-ec", script)
@@ -91,16 +102,15 @@ def test_systemd_starts_behind_the_agent(machine: Machine) -> None:
     assert sh(machine, "one", "cat /etc/machine-id") == ids["one"]
 
 
-def test_the_full_image_builds_and_runs_containers(machine: Machine) -> None:
+def test_the_full_image_builds_and_runs_containers(full: Machine) -> None:
     """A C program, Node.js, Python and its packages, search tools; containers with a network of their own, as root and
     as the user.
     """
-    machine.shed("create", "dev", "--image", "full")
     program = "int main(void) { return 7; }"
-    assert sh(machine, "dev", f"cd /tmp; echo '{program}' > a.c; gcc -o a a.c; ./a || echo $?") == "7\n"
-    assert sh(machine, "dev", "node -e 'console.log(6 * 7)'") == "42\n"
-    assert sh(machine, "dev", "python -m venv --without-pip /tmp/v; /tmp/v/bin/python -c 'print(6 * 7)'") == "42\n"
-    assert sh(machine, "dev", "cd /tmp; rg -l 'return 7' a.c; fd -e c . .") == "a.c\n./a.c\n"
+    assert sh(full, "dev", f"cd /tmp; echo '{program}' > a.c; gcc -o a a.c; ./a || echo $?") == "7\n"
+    assert sh(full, "dev", "node -e 'console.log(6 * 7)'") == "42\n"
+    assert sh(full, "dev", "python -m venv --without-pip /tmp/v; /tmp/v/bin/python -c 'print(6 * 7)'") == "42\n"
+    assert sh(full, "dev", "cd /tmp; rg -l 'return 7' a.c; fd -e c . .") == "a.c\n./a.c\n"
     for tool in (
         "npm",
         "pip",
@@ -116,20 +126,20 @@ def test_the_full_image_builds_and_runs_containers(machine: Machine) -> None:
         "vim",
         "docker",
     ):
-        assert sh(machine, "dev", f"command -v {tool}").endswith(f"/{tool}\n")
-    await_systemd(machine, "dev")
+        assert sh(full, "dev", f"command -v {tool}").endswith(f"/{tool}\n")
+    await_systemd(full, "dev")
     sh(
-        machine,
+        full,
         "dev",
-        "mkdir -p /tmp/root/bin; cp /run/shed-runtime/bin/busybox /tmp/root/bin; cd /tmp/root/bin; ln busybox sh; ln "
-        "busybox ip",
+        "mkdir -p /tmp/root/bin; cp /run/shed-runtime/bin/busybox /tmp/root/bin; cd /tmp/root/bin; "
+        "ln -sf busybox sh; ln -sf busybox ip",
     )
     for become, address in (("sudo -n", "10.88."), ("", "10.0.2.")):
         run = (
             f"tar -C /tmp/root -c . | {become} podman import -q - tiny >/dev/null; {become} podman run --rm tiny "
             "/bin/sh -c 'ip -4 addr'"
         )
-        assert address in sh(machine, "dev", run)
+        assert address in sh(full, "dev", run)
 
 
 WHEEL = """
@@ -161,33 +171,33 @@ services:
 """
 
 
-def test_an_ordinary_user_of_the_full_image_installs_and_composes(machine: Machine) -> None:
+def test_an_ordinary_user_of_the_full_image_installs_and_composes(full: Machine) -> None:
     """What pip and npm install is found by commands, logins and root; `docker compose` has services find each other."""
-    machine.shed("create", "dev", "--image", "full")
-    machine.try_shed("exec", "dev", "--", "python", "-c", WHEEL)
-    sh(machine, "dev", "pip install --no-index /tmp/greet-1-py3-none-any.whl")
-    sh(machine, "dev", NPM)
+    full.try_shed("exec", "dev", "--", "python", "-c", WHEEL)
+    sh(full, "dev", "pip install --no-index /tmp/greet-1-py3-none-any.whl")
+    sh(full, "dev", NPM)
     for words in (
         ["exec", "dev", "--", "greet"],
         ["exec", "dev", "--", "bash", "-lc", "greet"],
         ["exec", "dev", "-u", "root", "--", "greet"],
         ["exec", "dev", "--", "sudo", "-n", "greet"],
     ):
-        assert machine.shed(*words) == "hello by pip\n"
-        assert machine.shed(*words[:-1], words[-1].replace("greet", "wave")) == "hello by npm\n"
-    assert sh(machine, "dev", "echo $PATH").startswith("/home/shed/.local/bin:")
-    await_systemd(machine, "dev")
-    sh(machine, "dev", "mkdir -p /tmp/root/bin /tmp/www; echo composed >/tmp/www/index.html")
+        assert full.shed(*words) == "hello by pip\n"
+        assert full.shed(*words[:-1], words[-1].replace("greet", "wave")) == "hello by npm\n"
+    assert sh(full, "dev", "echo $PATH").startswith("/home/shed/.local/bin:")
+    await_systemd(full, "dev")
+    sh(full, "dev", "mkdir -p /tmp/root/bin /tmp/www; echo composed >/tmp/www/index.html")
     sh(
-        machine,
+        full,
         "dev",
-        "cd /tmp/root/bin; cp /run/shed-runtime/bin/busybox .; for t in sh sleep wget httpd; do ln -s busybox $t; done",
+        "cd /tmp/root/bin; cp /run/shed-runtime/bin/busybox .; for t in sh sleep wget httpd; "
+        "do ln -sf busybox $t; done",
     )
     sh(
-        machine,
+        full,
         "dev",
         f"tar -C /tmp/root -c . | docker import -q - localhost/tiny; echo '{COMPOSE}' >/tmp/compose.yaml",
     )
-    sh(machine, "dev", "cd /tmp; docker compose up -d; docker wait tmp_client_1")
-    assert sh(machine, "dev", "cd /tmp; docker compose logs client").endswith("composed\n")
-    sh(machine, "dev", "cd /tmp; docker compose down -t 0")
+    sh(full, "dev", "cd /tmp; docker compose up -d; docker wait tmp_client_1")
+    assert sh(full, "dev", "cd /tmp; docker compose logs client").endswith("composed\n")
+    sh(full, "dev", "cd /tmp; docker compose down -t 0")
