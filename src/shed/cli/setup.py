@@ -40,7 +40,9 @@ _SBIN = "/usr/sbin:/sbin"
     examples=["shed setup", "shed setup --image full"],
 )  # fmt: skip
 def setup(args: Any, options: Options) -> int:
-    """Make ready what the first shed needs: the boot kit and an image, from Debian packages; then check this machine.
+    """Make ready what the first shed needs, from Debian packages; then check this machine.
+
+    That is the boot kit, an image, and virtual machines that sheds are restored from instead of booted.
 
     Missing packages are named, with the command that installs them.  What is there already is not made again.
     """
@@ -54,14 +56,19 @@ def setup(args: Any, options: Options) -> int:
     try:
         references.find_image(LayoutStore(Paths().images), args.image)
     except NotFoundError:
+        import subprocess
+
         from shed.cli.image_build import make_image
+        from shed.config.server import machine_settings
 
         if not options.json:
             note(f"making the image {args.image}; this takes some minutes, most of them for downloads")
         make_image(args.image, options)
+        if machine_settings().warm_start:  # without, or when it fails, the first shed is booted
+            _server_program("warm", *(["--json"] if options.json else []), output=subprocess.DEVNULL)
     if not (args.no_doctor or options.json):
         note("checking this machine")
-    code = 0 if args.no_doctor else _doctor()
+    code = 0 if args.no_doctor else _server_program("doctor", output=2)
     done(options, "setup", args.image, f"ready: shed create dev{'' if args.image == 'base' else f' -i {args.image}'}")
     return code
 
@@ -85,8 +92,8 @@ def _check_packages() -> None:
         )
 
 
-def _doctor() -> int:
-    """Run the checks of the server's program, which knows this machine; what they say goes to standard error."""
+def _server_program(*words: str, output: int) -> int:
+    """Run a command of the server's program, which knows this machine; what it prints goes to `output`."""
     import subprocess
 
-    return subprocess.run([sys.executable, "-m", "shed.server.main", "doctor"], stdout=2, check=False).returncode
+    return subprocess.run([sys.executable, "-m", "shed.server.main", *words], stdout=output, check=False).returncode
