@@ -9,10 +9,10 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from shed.progress import Stop
 
@@ -40,7 +40,12 @@ async def in_thread(work: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs)
 
     So an undo never races the work that it undoes.
     """
-    task = asyncio.ensure_future(asyncio.to_thread(work, *args, **kwargs))
+    return await to_the_end(asyncio.to_thread(work, *args, **kwargs))
+
+
+async def to_the_end(work: Coroutine[Any, Any, _T]) -> _T:
+    """Do `work`, also when the caller is cancelled meanwhile, who goes on only when it is done."""
+    task = asyncio.ensure_future(work)
     try:
         return await asyncio.shield(task)
     except asyncio.CancelledError:

@@ -14,6 +14,7 @@ from shed.api import (
     egress,
     eventlog,
     images,
+    life,
     ports,
     prebuilds,
     secret_endpoints,
@@ -75,27 +76,6 @@ DELETE_SHED = delete(
     sheds.DeleteParams,
     sheds.Deleted,
     "Delete a shed and its files",
-    events=True,
-)
-START_SHED = post(
-    "start_shed",
-    "/api/sheds/{name}/start",
-    Right.USE,
-    sheds.ShedWorkParams,
-    sheds.StartShed,
-    sheds.Shed,
-    "Start a stopped shed",
-    events=True,
-    old=(Old("query", "cold", "cold"), _FORCED),
-)
-STOP_SHED = post(
-    "stop_shed",
-    "/api/sheds/{name}/stop",
-    Right.USE,
-    sheds.ShedWorkParams,
-    NoBody,
-    sheds.Shed,
-    "Stop a running shed; its files stay",
     events=True,
 )
 UPDATE_SHED = post(
@@ -405,7 +385,7 @@ REMOVE_SSH_KEY = delete(
 
 ENDPOINTS: tuple[Endpoint[Any, Any, Any], ...] = tuple(
     value
-    for part in (globals(), vars(secret_endpoints), vars(snapshots), vars(prebuilds))
+    for part in (globals(), vars(secret_endpoints), vars(snapshots), vars(prebuilds), vars(life))
     for value in list(part.values())
     if isinstance(value, Endpoint)
 )

@@ -16,6 +16,8 @@ KINDS = {
     "shed.created": "A shed was made, and runs.",
     "shed.started": "A shed was started.",
     "shed.stopped": "A shed was stopped, or its virtual machine has ended by itself.",
+    "shed.suspended": "A shed was suspended.",
+    "shed.resumed": "A suspended shed goes on where it was.",
     "shed.expiring": "The time of a shed is nearly up: `message` says when it is deleted.",
     "shed.deleted": "A shed was deleted; `message` says so when its time was up.",
     "shed.failed": "What was to be done with a shed has failed; `message` says why.",

@@ -32,7 +32,7 @@ PrebuildName = Annotated[
     str,
     says("The name of the prebuild.", pattern=r"^[a-z]([a-z0-9-]*[a-z0-9])?$", minLength=1, maxLength=MAX_NAME),
 ]
-Status = Literal["running", "stopped", "starting", "error"]
+Status = Literal["running", "stopped", "suspended", "starting", "error"]
 Mode = Literal["rw", "ro", "git-rw"]
 Restart = Literal["no", "always"]
 NetworkKind = Literal["relay", "nic"]
@@ -51,8 +51,8 @@ AgentHosts = Annotated[
         "`@git-signing` for signatures of commits.  Needs the right `admin`."
     ),
 ]
-_COLD = "Boot the VM, whatever it could be restored from."
-_FORCE = "Start it although the host is short of memory.  Needs the right `admin`."
+COLD = "Boot the VM, whatever it could be restored from."
+FORCE = "Start it although the host is short of memory.  Needs the right `admin`."
 
 
 class Shed(PartialAnswer, kw_only=True, frozen=True):
@@ -64,7 +64,8 @@ class Shed(PartialAnswer, kw_only=True, frozen=True):
 
     name: ShedName = ""
     status: Annotated[
-        str, says("`running`, `stopped`, `starting`, or `error`: it cannot be started as it is, see `detail`.")
+        str,
+        says("`running`, `stopped`, `suspended`, `starting`, or `error`: it cannot be started as it is, see `detail`."),
     ] = ""
     created_at: Annotated[str, says("UTC, RFC 3339.", optional=True)] = ""
     image: Annotated[str, says("The image, as it was asked for.", optional=True)] = ""
@@ -85,6 +86,7 @@ class Shed(PartialAnswer, kw_only=True, frozen=True):
     host_ports: Annotated[list[str], says("Ports of the host that it reaches: `PORT:SHEDPORT`.", optional=True)] = []
     secrets: Annotated[list[str], says("Names of the secrets that are put into its requests.", optional=True)] = []
     expires_at: Annotated[str, says("When it is deleted with all that is in it; UTC, RFC 3339.", optional=True)] = ""
+    suspended_at: Annotated[str, says("Since when it is suspended; UTC, RFC 3339.", optional=True)] = ""
     restart: Annotated[str, says("`always`: it starts again when its VM has ended.", optional=True)] = ""
     env: Annotated[
         list[str],
@@ -95,7 +97,8 @@ class Shed(PartialAnswer, kw_only=True, frozen=True):
     ] = []
     network: Annotated[str, says("`relay`, or `nic`: no rule is asked about what it reaches.", optional=True)] = ""
     boot: Annotated[
-        str, says("How its VM came up: `warm` or `cold`.  In the answer to a create or a start.", optional=True)
+        str,
+        says("How its VM came up: `warm`, `cold` or `resumed`.  In the answer to a create or a start.", optional=True),
     ] = ""
     timings: Annotated[
         dict[str, float], says("Milliseconds by phase.  In the answer to a create, start or stop.", optional=True)
@@ -215,19 +218,12 @@ class CreateShed(Body, kw_only=True, frozen=True, forbid_unknown_fields=True):
         float | None,
         says("Seconds from the VM's start to ready, after which all is undone.", exclusiveMinimum=0, maximum=MAX_WAIT),
     ] = None
-    cold: Annotated[bool, says(_COLD)] = False
-    force: Annotated[bool, says(_FORCE)] = False
+    cold: Annotated[bool, says(COLD)] = False
+    force: Annotated[bool, says(FORCE)] = False
     trust_kernel: Annotated[
         bool,
         says("Trust the kernel and the initrd of the image from now on.  Needs the right `admin`."),
     ] = False
-
-
-class StartShed(Body, kw_only=True, frozen=True, forbid_unknown_fields=True):
-    """How to start a shed."""
-
-    cold: Annotated[bool, says(_COLD)] = False
-    force: Annotated[bool, says(_FORCE)] = False
 
 
 class UpdateShed(Body, kw_only=True, frozen=True, forbid_unknown_fields=True):

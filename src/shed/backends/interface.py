@@ -230,6 +230,22 @@ class Moments(Protocol):
         """
         ...
 
+    async def suspend(self, machine: Machine, memory: Path, commit: Callable[[], None]) -> None:
+        """Put what is in the memory of `machine`, which runs, into the empty folder `memory`, and have `commit` called.
+
+        From then on the VM stands still for good: the caller ends it.  If anything fails before, `commit` included, it
+        runs on.  `machine` has the `shape` that it was started with.  Raises `BackendError` (NOT_SAVED),
+        `StorageError`, and what `commit` does.
+        """
+        ...
+
+    async def resume(self, machine: Machine, memory: Path, begins: Callable[[], None]) -> tuple[str, ...]:
+        """Start the `machine` that was suspended, whose disk is as it was, from `memory`.
+
+        `begins` is called at the last moment before it runs.  Otherwise as `go_on`.  Raises what `begins` does, too.
+        """
+        ...
+
     async def go_on(self, machine: Machine, memory: Path) -> tuple[str, ...]:
         """Start `machine`, whose disk was kept with it, from `memory`; its agent sees that the host has hung up.
 

@@ -25,6 +25,8 @@ SHED = Group(
         "stats": Entry("shed.cli.stats:stats", "show what running sheds use of their host"),
         "start": Entry("shed.cli.lifecycle:start", "start stopped sheds"),
         "stop": Entry("shed.cli.lifecycle:stop", "stop running sheds; their files stay"),
+        "suspend": Entry("shed.cli.lifecycle:suspend", "put running sheds to sleep, to go on later where they were"),
+        "resume": Entry("shed.cli.lifecycle:resume", "have suspended sheds go on where they were"),
         "restart": Entry("shed.cli.lifecycle:restart", "stop sheds and start them again"),
         "update": Entry("shed.cli.lifecycle:update", "change the processors, memory or disk of a shed"),
         "rename": Entry("shed.cli.lifecycle:rename", "give a stopped shed another name"),

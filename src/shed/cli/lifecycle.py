@@ -1,4 +1,4 @@
-"""`shed start | stop | restart | delete`, of one shed or of several; `shed update | rename`."""
+"""`shed start | stop | suspend | resume | restart | delete`, of one shed or of several; `shed update | rename`."""
 
 from __future__ import annotations
 
@@ -23,22 +23,36 @@ if TYPE_CHECKING:
 
 _SHEDS = argument("NAME", "names of sheds", offers="sheds", count="*")
 _ALL = flag("--all", "all sheds of the server")
-_DONE = {"start": "started", "stop": "stopped", "restart": "restarted"}
+_DONE = {
+    "start": "started",
+    "stop": "stopped",
+    "restart": "restarted",
+    "suspend": "suspended",
+    "resume": "resumed",
+}
 
 
-@command("start", _SHEDS, _ALL, COLD, FORCE, examples=["shed start dev", "shed start --all"])
+@command(
+    "start",
+    _SHEDS,
+    _ALL,
+    COLD,
+    FORCE,
+    flag("--no-memory", "boot the disk of a suspended shed: what ran there is gone"),
+    examples=["shed start dev", "shed start --all"],
+)
 def start(args: Any, options: Options) -> int:
-    """Start stopped sheds.  One that runs already stays as it is."""
+    """Start stopped sheds.  A suspended one goes on where it was, one that runs already stays as it is."""
 
     def work(server: Api, name: str) -> None:
-        _start(server, name, "start", args, options)
+        _start(server, name, "start", args, options, disk_only=args.no_memory)
 
     return _each(_names(args, options), work, options)
 
 
 @command("stop", _SHEDS, _ALL, examples=["shed stop dev", "shed stop dev1 dev2"])
 def stop(args: Any, options: Options) -> int:
-    """Stop running sheds.  Their files stay.  One that is stopped already stays as it is."""
+    """Stop running or suspended sheds.  Their files stay.  One that is stopped already stays as it is."""
 
     def work(server: Api, name: str) -> None:
         with watched(options) as sink:
@@ -48,9 +62,36 @@ def stop(args: Any, options: Options) -> int:
     return _each(_names(args, options), work, options)
 
 
+@command("suspend", _SHEDS, _ALL, examples=["shed suspend dev"])
+def suspend(args: Any, options: Options) -> int:
+    """Suspend running sheds: what is in their memory goes to the disk, and they take no memory and no processor.
+
+    A command, an SSH session or a connection to one has it go on where it was, and so does `shed resume`.
+    """
+
+    def work(server: Api, name: str) -> None:
+        with watched(options) as sink:
+            shed = _unless("SHED_SUSPENDED", lambda: server.suspend(name, on_event=sink))
+        _tell(server, name, "suspend", shed, options)
+
+    return _each(_names(args, options), work, options)
+
+
+@command("resume", _SHEDS, _ALL, FORCE, examples=["shed resume dev"])
+def resume(args: Any, options: Options) -> int:
+    """Have suspended sheds go on where they were.  To boot their disks instead: shed start --no-memory."""
+
+    def work(server: Api, name: str) -> None:
+        with watched(options) as sink:
+            shed = server.resume(name, force=args.force, on_event=sink)
+        _tell(server, name, "resume", shed, options)
+
+    return _each(_names(args, options), work, options)
+
+
 @command("restart", _SHEDS, _ALL, COLD, FORCE, examples=["shed restart dev"])
 def restart(args: Any, options: Options) -> int:
-    """Stop sheds and start them again.  One that is stopped is started."""
+    """Stop sheds and start them again.  One that is stopped is started, and what ran in a suspended one is gone."""
 
     def work(server: Api, name: str) -> None:
         with watched(options) as sink:
@@ -182,10 +223,11 @@ def _each(
     return code
 
 
-def _start(server: Api, name: str, action: str, args: Any, options: Options) -> None:
+def _start(server: Api, name: str, action: str, args: Any, options: Options, *, disk_only: bool = False) -> None:
     with watched(options) as sink:
         shed = _unless(
-            "SHED_ALREADY_RUNNING", lambda: server.start(name, cold=args.cold, force=args.force, on_event=sink)
+            "SHED_ALREADY_RUNNING",
+            lambda: server.start(name, cold=args.cold, force=args.force, disk_only=disk_only, on_event=sink),
         )
     _tell(server, name, action, shed, options)
 

@@ -13,6 +13,7 @@
     freeze      {}             have all processes and the upper stand still, to be kept as they are
     thaw        {}             have them go on; fine when they do
     fork        {…}            of a machine that stands still, make another shed: as configure, without what is mounted
+    wake        {…}            of a machine that stands still, have the same shed go on: as fork
     poweroff    {}             answers, then ends everything
 
 Every answer is {"ok": true, …} or {"ok": false, "code", "error"}.
@@ -74,6 +75,7 @@ class Control:
             "freeze": self._freeze,
             "thaw": self._thaw,
             "fork": self._fork,
+            "wake": self._wake,
             "poweroff": self._poweroff,
         }
 
@@ -243,6 +245,12 @@ class Control:
         from shed.guest.forked import become
 
         return await become(self._loop, self._shed, request)
+
+    async def _wake(self, request: Answer) -> Answer:
+        from shed.guest.forked import wake
+
+        wake(self._loop, self._shed, request)
+        return {}
 
     async def _poweroff(self, _request: Answer) -> Answer:
         from shed.guest.poweroff import power_off

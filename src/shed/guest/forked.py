@@ -1,4 +1,4 @@
-"""Becoming another shed: this machine goes on from what was kept of one, and all stands still.
+"""Going on from what was kept, with all standing still: as another shed, or as the one that was suspended.
 
 Who it is changes before a process runs again; what its processes have to know comes right after (see `_HOOKS` and
 `shed.guest.configure.identity.GENERATION`).
@@ -17,6 +17,7 @@ from shed.guest.tasks import Event
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from shed.guest.freezer import Freezer
     from shed.guest.loop import Loop
     from shed.guest.state import State
 
@@ -32,14 +33,7 @@ async def become(loop: Loop, shed: State, value: dict[str, object]) -> dict[str,
 
     Raises `ValueError` before anything is touched, and `OSError`; then all still stand still.
     """
-    request = Request(value)
-    freezer = shed.freezer
-    if freezer is None:
-        raise ValueError("this machine does not stand still")
-    if request.clock is not None:
-        syscalls.set_clock(request.clock)
-    syscalls.add_entropy(request.entropy or os.urandom(32))
-    cut_all(loop)
+    request, freezer = _arrive(loop, shed, value)
     freezer.thaw_disk()
     identity.set_hostname(request.hostname)
     identity.settle("", request.hostname)
@@ -56,6 +50,29 @@ async def become(loop: Loop, shed: State, value: dict[str, object]) -> dict[str,
     shed.unsettled = True
     configure.finish_settling(loop, shed, lambda: _renew(servers))
     return {"hooks": await _run_hooks(loop)}
+
+
+def wake(loop: Loop, shed: State, value: dict[str, object]) -> None:
+    """Have this machine, which stands still, go on as the shed that it is, and that `value` describes.
+
+    Raises `ValueError` before anything is touched, and `OSError`; then all still stand still.
+    """
+    request, _ = _arrive(loop, shed, value)
+    shed.env = request.env
+    shed.equip_later(lambda: configure.equip(loop, request))  # rules and secrets may be others by now
+    shed.go_on()
+
+
+def _arrive(loop: Loop, shed: State, value: dict[str, object]) -> tuple[Request, Freezer]:
+    """Make this machine one of now and here; all still stand still.  Raises `ValueError`, `OSError`."""
+    request, freezer = Request(value), shed.freezer
+    if freezer is None:
+        raise ValueError("this machine does not stand still")
+    if request.clock is not None:
+        syscalls.set_clock(request.clock)
+    syscalls.add_entropy(request.entropy or os.urandom(32))
+    cut_all(loop)
+    return request, freezer
 
 
 def _renew(servers: list[int]) -> None:

@@ -20,8 +20,8 @@ from shed.config.paths import Paths
 from shed.errors import NotFoundError, ShedError, StorageError
 from shed.names import check_shed_name
 from shed.progress import Progress
+from shed.sheds import asleep, metadata
 from shed.sheds import folders as places
-from shed.sheds import metadata
 from shed.sheds.console import ConsoleStream, last_lines
 from shed.sheds.entry import Entry
 from shed.sheds.folders import Folders
@@ -212,6 +212,12 @@ def _view(
         shed["env"] = sorted(record.variables)
     if starting:
         shed["status"] = "starting"
+    elif liveness is Liveness.NOT_OURS and asleep.is_asleep(folders):
+        shed["status"] = "suspended"
+        try:
+            shed["suspended_at"] = asleep.load(folders).since
+        except ShedError as error:
+            shed["detail"] = f"{error.message}; {error.next_step}"
     elif liveness is Liveness.NOT_OURS and not folders.upper.exists():
         shed["status"] = "error"
         shed["detail"] = f"its writable layer is gone: put {folders.upper} back, or `shed delete {record.name}`"

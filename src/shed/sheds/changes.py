@@ -16,6 +16,7 @@ from shed.backends.base import Liveness
 from shed.backends.interface import Backend
 from shed.errors import ShedError
 from shed.sheds import metadata, nic
+from shed.sheds.asleep import is_asleep
 from shed.sheds.boot import equip_again
 from shed.sheds.catalog import Catalog, load
 from shed.sheds.egress import Egress
@@ -54,7 +55,8 @@ class Changes:
         """
         async with self._hold(name, "ports") as (folders, _):
             running = self._backend.liveness(folders.instance) is Liveness.OURS
-            record = await self._ports.change(load(folders), folders.instance, change, running=running)
+            served = running or is_asleep(folders)
+            record = await self._ports.change(load(folders), folders.instance, change, running=served)
             return await self._egress.change(record) if running else 0
 
     async def set_profiles(self, name: str, profiles: Sequence[str]) -> int:

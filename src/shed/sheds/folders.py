@@ -4,7 +4,8 @@
 instances/.NAME.lock        flock: one operation at a time, also between servers; never removed
 instances/.NAME.new/        a reservation before it has its name; renamed to NAME with the marker in it
 instances/NAME/             .creating (until the create is done), metadata.json, console.log, the backend's record,
-                            .renaming (the name that it is about to get; see `shed.sheds.rename`)
+                            .renaming (the name that it is about to get; see `shed.sheds.rename`),
+                            memory/ (of a suspended shed; see `shed.sheds.asleep`)
 instances/.NAME.gone/       a delete that has begun: the shed no longer exists, its upper is still to be removed
 uppers/NAME/upper.ext4      the writable layer
 logs/NAME-TIME.log          console log of a start that failed
@@ -27,6 +28,7 @@ from shed.errors import ConflictError, StorageError
 from shed.fsutil import atomic_write, fsync_dir, locked, private_folder, storage_errors
 from shed.sheds import metadata
 
+_UNFINISHED = (metadata.MARKER, metadata.RENAMING, *metadata.MEMORY_LEFT)
 _KEPT_LOG = 1 << 20
 """Most bytes of a console log that are kept or shown: its end."""
 
@@ -40,6 +42,8 @@ class Folders:
         self.instance = paths.instances / name
         self.reservation = paths.instances / f".{name}.new"
         self.renaming = self.instance / metadata.RENAMING
+        self.memory = self.instance / metadata.MEMORY
+        self.new_memory, self.used_memory = (self.instance / mark for mark in metadata.MEMORY_LEFT)
         self.gone = paths.instances / f".{name}.gone"
         self.upper = paths.uppers / name / "upper.ext4"
         self.console = self.instance / "console.log"
@@ -142,13 +146,9 @@ def names(paths: Paths) -> list[str]:
 def leftovers(paths: Paths) -> list[str]:
     """Return the names of all sheds with something unfinished.
 
-    That is a marked create, a reservation, a begun delete, or a begun rename.
+    That is a marked create, a reservation, a begun delete or rename, or memory that is of no use.
     """
-    found = {
-        name
-        for name in names(paths)
-        if any((paths.instances / name / mark).exists() for mark in (metadata.MARKER, metadata.RENAMING))
-    }
+    found = {name for name in names(paths) if any((paths.instances / name / mark).exists() for mark in _UNFINISHED)}
     for path in paths.instances.iterdir():
         if path.name.startswith(".") and path.suffix in {".new", ".gone"}:
             found.add(path.name[1:].removesuffix(path.suffix))

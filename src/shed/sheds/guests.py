@@ -1,6 +1,7 @@
 """Streams into the guests of sheds: commands, TCP ports, listeners, and how an agent is.
 
-A shed is started for a command, and for nothing else.  A link that turns out to be dead is made again, once.
+A stopped shed is started for a command, and for nothing else; a suspended one goes on for a connection, too.  A link
+that turns out to be dead is made again, once.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ _DIAL_TIMEOUT = 25.0
 class FindLink(Protocol):
     """Returns the link to a shed that runs, starting it if it may; `Manager.link`."""
 
-    async def __call__(self, name: str, tell: Tell | None, *, autostart: bool) -> Link:
+    async def __call__(self, name: str, tell: Tell | None, *, autostart: bool, wakes: bool = False) -> Link:
         """Raises `NotFoundError`, `UnavailableError` (SHED_NOT_RUNNING), and what a start raises."""
         ...
 
@@ -53,13 +54,13 @@ class Guests:
     async def open_port(self, name: str, port: int) -> Stream:
         """Open a stream to the guest's TCP `port`.
 
-        Raises `ConnectError` when nothing listens there, or the guest does not say so in time; `UnavailableError`
-        (SHED_NOT_RUNNING).
+        A suspended shed goes on for it.  Raises `ConnectError` when nothing listens there, or the guest does not say so
+        in time; `UnavailableError` (SHED_NOT_RUNNING).
         """
         what = f"port {port} of shed {name!r}"
         try:
             async with asyncio.timeout(_DIAL_TIMEOUT):
-                stream = await self._open(name, PORT_PROXY, None, autostart=False)
+                stream = await self._open(name, PORT_PROXY, None, autostart=False, wakes=True)
                 try:
                     await stream.write(b"CONNECT %d\n" % port)
                     answer = await read_line(stream)
@@ -100,8 +101,8 @@ class Guests:
             raise
         return stream, answer.removeprefix("OK").strip()
 
-    async def _open(self, name: str, port: int, tell: Tell | None, *, autostart: bool) -> Stream:
-        link = await self._link(name, tell, autostart=autostart)
+    async def _open(self, name: str, port: int, tell: Tell | None, *, autostart: bool, wakes: bool = False) -> Stream:
+        link = await self._link(name, tell, autostart=autostart, wakes=wakes)
         connection: Connection | None = None
         try:
             connection = await link.get()
@@ -112,7 +113,7 @@ class Guests:
                 connection is not None and link.connection is connection
             ):  # else somebody who also saw it has made another
                 await link.drop(error)
-        link = await self._link(name, tell, autostart=autostart)
+        link = await self._link(name, tell, autostart=autostart, wakes=wakes)
         return await (await link.get()).open(port)
 
     async def health(self, name: str) -> dict[str, Any]:

@@ -14,13 +14,14 @@ from shed.backends.base import Liveness
 from shed.backends.interface import Backend
 from shed.errors import BackendError, ConflictError, ShedError
 from shed.progress import Progress
-from shed.sheds import metadata, rename, workspace
+from shed.sheds import asleep, metadata, rename, workspace
 from shed.sheds.admission import Admission
 from shed.sheds.agent import control
 from shed.sheds.boot import Booted, Equip, boot
 from shed.sheds.create import Resolve, discard
 from shed.sheds.folders import Folders
 from shed.sheds.link import Link
+from shed.sheds.suspending import resume
 from shed.sheds.warm import WarmStart
 from shed.threads import in_thread
 
@@ -51,14 +52,15 @@ async def start(
     equip: Equip,
     admission: Admission,
     force: bool,
+    disk_only: bool,
     wait: float,
     progress: Progress,
 ) -> tuple[metadata.Record, Booted]:
-    """Bring up the stopped shed `record` with the image it was made from.
+    """Bring up the stopped shed `record` with the image it was made from, or have a suspended one go on.
 
     Returns its new record and its VM with a ready agent.
 
-    With `force`, also when the host is short of memory.
+    With `force`, also when the host is short of memory.  With `disk_only`, the memory of a suspended one is dropped.
     """
     if backend.liveness(folders.instance) is Liveness.UNKNOWN:
         raise in_doubt(record.name, backend.pid(folders.instance))
@@ -67,8 +69,15 @@ async def start(
     if record.local_dir is not None:
         await in_thread(workspace.check_still_there, record.name, record.local_dir)
     await in_thread(_open_upper, record.name, folders.upper)
-    async with admission.admitted(record.name, record.memory_mb, force=force):
-        booted = await boot(backend, record, image, folders, warm, equip=equip, wait=wait, progress=progress)
+    goes_on = asleep.is_asleep(folders) and not disk_only
+    memory_mb = asleep.load(folders).memory_mb if goes_on else record.memory_mb
+    async with admission.admitted(record.name, memory_mb, force=force):
+        if goes_on:
+            booting = resume(backend, record, image, folders, equip=equip, wait=wait, progress=progress)
+        else:
+            await in_thread(asleep.drop, folders)
+            booting = boot(backend, record, image, folders, warm, equip=equip, wait=wait, progress=progress)
+        booted = await booting
     try:
         return await _want(record, folders, "running"), booted
     except BaseException:  # a VM whose start has failed does not run on
@@ -97,13 +106,15 @@ def _open_upper(name: str, path: Path) -> None:
 async def stop(
     record: metadata.Record, folders: Folders, backend: Backend, link: Link, *, wait: float, progress: Progress
 ) -> metadata.Record:
-    """Power the guest off, or after `wait` seconds end its VM.
+    """Power the guest off, or after `wait` seconds end its VM; of a suspended one, drop the memory.
 
     Raises `ConflictError` when it does not run or is in doubt.
     """
     match backend.liveness(folders.instance):
         case Liveness.UNKNOWN:
             raise in_doubt(record.name, backend.pid(folders.instance))
+        case Liveness.NOT_OURS if await in_thread(asleep.drop, folders):
+            progress.warn(f"the memory of shed {record.name!r} is dropped: what ran there is gone")
         case Liveness.NOT_OURS if record.wanted == "stopped":
             raise ConflictError(
                 f"shed {record.name!r} is not running", code="SHED_ALREADY_STOPPED", hint=f"`shed start {record.name}`"
@@ -150,7 +161,10 @@ async def _power_off(instance: Path, backend: Backend, link: Link, *, wait: floa
 
 
 async def delete(folders: Folders, backend: Backend, link: Link, *, force: bool, progress: Progress) -> None:
-    """Remove the shed and everything in it.  A running one, or one whose record is damaged, only with `force`."""
+    """Remove the shed and everything in it.
+
+    A running or suspended one, or one whose record is damaged, only with `force`.
+    """
     shares = True
     try:
         shares = (await in_thread(metadata.load, folders.instance)).local_dir is not None
@@ -163,6 +177,9 @@ async def delete(folders: Folders, backend: Backend, link: Link, *, force: bool,
         case Liveness.OURS if not force:
             hint = f"`shed stop {folders.name}` first, or `shed delete --force {folders.name}`"
             raise ConflictError(f"shed {folders.name!r} is running", code="SHED_NOT_STOPPED", hint=hint)
+        case Liveness.NOT_OURS if asleep.is_asleep(folders) and not force:
+            hint = f"drop what runs there: shed stop {folders.name}; or `shed delete --force {folders.name}`"
+            raise ConflictError(f"shed {folders.name!r} is suspended", code="SHED_SUSPENDED", hint=hint)
         case Liveness.OURS if shares and link.live:
             progress.phase("sync", "writing the workspace back")
             await _sync(link)
@@ -184,7 +201,7 @@ async def _sync(link: Link) -> None:
 async def sweep(folders: Folders, backend: Backend, *, linked: bool) -> None:
     """Finish what a server that was killed has left of this name: undo its create or its start, complete its delete.
 
-    A VM that is `linked` is surely up.
+    A suspend is completed when the memory is.  A VM that is `linked` is surely up.
     """
     unfinished = (folders.instance / metadata.MARKER).exists()
     if (to := rename.new_name(folders)) is not None:
@@ -194,10 +211,11 @@ async def sweep(folders: Folders, backend: Backend, *, linked: bool) -> None:
         if (
             not linked
             and backend.liveness(folders.instance) is Liveness.OURS
-            and await backend.half_started(folders.instance)
+            and (asleep.is_asleep(folders) or await backend.half_started(folders.instance))
         ):
-            log.warning("shed %s: its start was cut short; ending its VM", folders.name)
+            log.warning("shed %s: its VM was left standing still; ending it", folders.name)
             await backend.kill(folders.instance)
+        asleep.clear(folders)
         return
     if unfinished:
         if backend.liveness(folders.instance) is Liveness.UNKNOWN:

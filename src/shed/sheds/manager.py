@@ -22,11 +22,13 @@ from shed.config.paths import Paths
 from shed.config.server import Settings
 from shed.errors import BackendError, ConflictError, ShedError, UnavailableError
 from shed.progress import Progress
-from shed.sheds import expiry, lifecycle, metadata, nic, rename
+from shed.sheds import expiry, lifecycle, rename
 from shed.sheds import folders as places
 from shed.sheds.admission import Admission
+from shed.sheds.asleep import is_asleep
 from shed.sheds.background import Background
 from shed.sheds.boot import attach
+from shed.sheds.bringup import BringUp
 from shed.sheds.catalog import Catalog, View, load, missing
 from shed.sheds.changes import Changes
 from shed.sheds.consoles import keep_short
@@ -45,6 +47,7 @@ from shed.sheds.revivals import Revivals
 from shed.sheds.room import Room
 from shed.sheds.snapshots import Snapshots
 from shed.sheds.snapshotstore import Origin
+from shed.sheds.suspensions import Suspensions
 from shed.sheds.terms import Terms
 from shed.sheds.update import update
 from shed.sheds.warm import WarmStart
@@ -77,7 +80,7 @@ class Manager:
         self._backend = backend
         self._resolve = resolve
         self._ensure = ensure
-        self._settings = settings or Settings()
+        self._settings = settings = settings or Settings()
         self._admission = Admission(paths, backend, self._settings)
         self._warm = WarmStart(paths, backend, self._settings, self._admission)
         self._room = Room(paths, backend)
@@ -97,7 +100,10 @@ class Manager:
         """What they may reach."""
         self.changes = Changes(self._holding, backend, self.catalog, self.terms, self.egress, self.ports)
         """Changes of what holds for them."""
-        self._revivals = Revivals(self.catalog, self._names, self._holding, backend, self.events, self._boot)
+        self._bring_up = BringUp(
+            backend, resolve, settings, self._admission, self._warm, self.terms, self.egress, self.ports, self.events
+        )
+        self._revivals = Revivals(self.catalog, self._names, self._holding, backend, self.events, self._bring_up.boot)
         self._expiry = Expiry(self.catalog, self.events, self._expire)
         self.snapshots = Snapshots(self._holding, backend, paths, resolve)
         """What they were at a moment, and `forks`: others that go on from there."""
@@ -105,6 +111,8 @@ class Manager:
         open_exec = partial(self.guests.open_exec, autostart=False)
         self.prebuilds = Prebuilds(paths, Sheds(self.create, self._discard, open_exec), self.snapshots)
         """How they are made ready ahead."""
+        self.suspensions = Suspensions(self._holding, backend, resolve, self.egress, self.events, self._bring_up)
+        """Those that sleep."""
         self._background = Background()
 
     @property
@@ -133,7 +141,8 @@ class Manager:
         for name in places.leftovers(self._paths):
             self._background.begin(self._sweep(name), f"sweep {name}")
         for name in places.names(self._paths):
-            if self._backend.liveness(Folders(self._paths, name).instance) is Liveness.OURS:
+            folders = Folders(self._paths, name)
+            if self._backend.liveness(folders.instance) is Liveness.OURS or is_asleep(folders):
                 self._background.begin(self._adopt(name), f"adopt {name}")
 
     async def close(self) -> None:
@@ -180,10 +189,13 @@ class Manager:
         self._expiry.look()
         return self.catalog.done("create", record, progress, booted.way)
 
-    async def start(self, name: str, progress: Progress, *, cold: bool = False, force: bool = False) -> View:
-        """Start a stopped shed and return it, ready, with timings.
+    async def start(
+        self, name: str, progress: Progress, *, cold: bool = False, force: bool = False, disk_only: bool = False
+    ) -> View:
+        """Start a stopped shed, or have a suspended one go on, and return it, ready, with timings.
 
-        `cold` boots it in any case, `force` on a host short of memory, too.
+        `cold` boots it in any case, `force` on a host short of memory, too.  With `disk_only` the disk of a suspended
+        one is booted, and its memory dropped.
 
         Raises `ConflictError` (SHED_ALREADY_RUNNING).
         """
@@ -195,7 +207,8 @@ class Manager:
                     code="SHED_ALREADY_RUNNING",
                     hint=f"`shed exec {name} -- COMMAND`",
                 )
-            record, way = await self._boot(record, folders, link, progress, cold=cold, force=force)
+            boot = self._bring_up.boot
+            record, way = await boot(record, folders, link, progress, cold=cold, force=force, disk_only=disk_only)
         return self.catalog.done("start", record, progress, way)
 
     async def stop(self, name: str, progress: Progress) -> View:
@@ -287,10 +300,11 @@ class Manager:
         self._expiry.look()
         return self.catalog.view(record)
 
-    async def link(self, name: str, tell: Tell | None, *, autostart: bool) -> Link:
-        """Return the link to the shed `name`, which runs then; it is started when it is stopped, and `autostart`.
+    async def link(self, name: str, tell: Tell | None, *, autostart: bool, wakes: bool = False) -> Link:
+        """Return the link to the shed `name`, which runs then.
 
-        `tell` hears ``waiting`` when that takes more than a moment, and ``starting`` when the shed is started.  Raises
+        It is started when it is stopped, and `autostart`; a suspended one goes on also when `wakes`.  `tell` hears
+        ``waiting`` when that takes more than a moment, and ``starting`` when the shed is started.  Raises
         `NotFoundError`, `UnavailableError` (SHED_NOT_RUNNING), and what a start raises.
         """
         entry = self._names.get(name)
@@ -301,47 +315,16 @@ class Manager:
         async with self._holding(name, "start") as (folders, link):
             record = load(folders)
             if self._backend.liveness(folders.instance) is Liveness.NOT_OURS:
-                if not autostart:
+                if not (autostart or (wakes and is_asleep(folders))):
                     raise UnavailableError(
                         f"shed {name!r} is not running", code="SHED_NOT_RUNNING", hint=f"`shed start {name}`"
                     )
                 if tell is not None:
                     await tell("starting")
-                await self._boot(record, folders, link, Progress())
+                await self._bring_up.boot(record, folders, link, Progress())
             else:
                 await link.get()
         return link
-
-    async def _boot(
-        self,
-        record: metadata.Record,
-        folders: Folders,
-        link: Link,
-        progress: Progress,
-        *,
-        cold: bool = False,
-        force: bool = False,
-    ) -> tuple[metadata.Record, str]:
-        await link.drop()
-        if not record.is_ruled:
-            nic.check(self._settings)
-        async with self.ports.held(record.name, record.published):
-            record, booted = await lifecycle.start(
-                record,
-                folders,
-                self._backend,
-                self._resolve,
-                None if cold else self._warm,
-                equip=self.terms.equip,
-                admission=self._admission,
-                force=force,
-                wait=self._settings.start_timeout,
-                progress=progress,
-            )
-            link.set(booted.connection)
-            await self.egress.begin(record, folders.instance, progress)
-        self.events.tell("shed.started", record.name)
-        return record, booted.way
 
     async def _attach(self, name: str) -> Connection:
         folders = self.catalog.folders(name)
@@ -361,8 +344,10 @@ class Manager:
 
     async def _adopt(self, name: str) -> None:
         async with self._holding(name, "adopt") as (folders, link):
-            if self._backend.liveness(folders.instance) is Liveness.OURS:
+            alive = self._backend.liveness(folders.instance) is Liveness.OURS
+            if alive or is_asleep(folders):
                 await self.ports.adopt(name, load(folders).published)
+            if alive:
                 async with asyncio.timeout(_ADOPT_TIMEOUT):
                     await link.get()
                 log.info("shed %s: adopted", name)

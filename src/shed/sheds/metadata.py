@@ -30,6 +30,10 @@ METADATA = "metadata.json"
 MARKER = ".creating"
 RENAMING = ".renaming"
 """The name that a shed is about to get; its record may have it already, see `shed.sheds.rename`."""
+MEMORY = "memory"
+"""The folder with the memory of a suspended shed, see `shed.sheds.asleep`."""
+MEMORY_LEFT = (".memory.new", ".memory.used")
+"""The same while it is written, and when it is of no use any more."""
 _MAX_FILE = 1 << 20
 _FOREIGN = ("firecracker", "vz")
 """Backends of the implementation in Go, whose records have the same schema and other members."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
 import shutil
@@ -26,7 +25,7 @@ from shed.sheds.link import Link
 from shed.sheds.metadata import Record
 from shed.sheds.snapshotstore import MEMORY, UPPER
 from shed.sizes import format_size
-from shed.threads import in_thread
+from shed.threads import in_thread, to_the_end
 from shed.untrusted import told
 
 if TYPE_CHECKING:
@@ -35,12 +34,12 @@ if TYPE_CHECKING:
     from shed.sheds.snapshotstore import Snapshot
 
 log = logging.getLogger(__name__)
-_FREEZE, _THAW = 120.0, 10.0
+FREEZE, _THAW = 120.0, 10.0
 """Seconds for a guest to write all that it has to its disk and come to a stand, and to go on."""
 _ALONE = "keep its disk alone: `shed snapshot create {name} --no-memory`; or "
 _MOST_TEXTS = 100
 """Sentences of a guest's that are passed on."""
-_RESERVE = 64 << 20
+RESERVE = 64 << 20
 """Bytes that stay free beside what is kept."""
 
 
@@ -88,7 +87,7 @@ async def _still(name: str, link: Link, progress: Progress) -> AsyncIterator[Non
     connection = await link.get()
     progress.phase("freeze", "the shed stands still for a moment")
     try:
-        await control(connection, "freeze", wait=_FREEZE)
+        await control(connection, "freeze", wait=FREEZE)
         began = time.monotonic()
         yield
         log.info("shed %s: stood still for %.0f ms", name, (time.monotonic() - began) * 1000)
@@ -97,12 +96,12 @@ async def _still(name: str, link: Link, progress: Progress) -> AsyncIterator[Non
             error.hint = f"its image came with an agent of an earlier version; stop the shed first: shed stop {name}"
         raise
     finally:
-        await asyncio.shield(asyncio.ensure_future(_thaw(name, connection)))
+        await to_the_end(thaw(name, connection))
     progress.phase("keep", "the shed runs on; its memory is put in order")
 
 
-async def _thaw(name: str, connection: Connection) -> None:
-    """A guest that cannot be told now is told when it is found again, see `shed.sheds.boot.attach`."""
+async def thaw(name: str, connection: Connection) -> None:
+    """Have a guest go on.  One that cannot be told now is told when it is found again, see `shed.sheds.boot.attach`."""
     try:
         await control(connection, "thaw", wait=_THAW)
     except ShedError as error:
@@ -119,7 +118,7 @@ def _stop_first(record: Record, why: str, ways: str) -> ConflictError:
 
 def _check_room(folders: Folders, into: Path, held: int) -> None:
     """Raise `StorageError` when there is no room for a copy of the disk, and for the memory, which is there twice."""
-    needed = folders.upper.stat().st_blocks * 512 + 2 * held + _RESERVE
+    needed = folders.upper.stat().st_blocks * 512 + 2 * held + RESERVE
     free = shutil.disk_usage(into).free
     if free < needed:
         raise StorageError(

@@ -96,9 +96,12 @@ class Ports:
     async def held(self, name: str, published: Sequence[Published]) -> AsyncIterator[list[Published]]:
         """Take the ports for a shed that is about to run, and serve them once the block has ended well.
 
-        Yields them with the numbers of those that were to be free ones.  Raises `ConflictError` (PORT_IN_USE),
-        `UsageError`.
+        Yields them with the numbers of those that were to be free ones.  Those that are served already, because the
+        shed was suspended, go on to be.  Raises `ConflictError` (PORT_IN_USE), `UsageError`.
         """
+        if published and self._held.get(name, {}).keys() == set(published):
+            yield list(published)
+            return
         await self.close(name)
         taken = await self._take(name, published)
         try:

@@ -14,7 +14,7 @@ from shed.backends.interface import Backend
 from shed.errors import ConflictError, UsageError
 from shed.fsutil import atomic_write, fsync_dir, storage_errors
 from shed.names import check_shed_name
-from shed.sheds import metadata
+from shed.sheds import asleep, metadata
 from shed.sheds.catalog import load
 from shed.sheds.folders import Folders
 
@@ -22,11 +22,17 @@ log = logging.getLogger(__name__)
 
 
 def check(folders: Folders, to: Folders, backend: Backend) -> None:
-    """Raise `ConflictError` when the shed runs, or the name is taken."""
+    """Raise `ConflictError` when the shed runs or is suspended, or the name is taken."""
     alive = backend.liveness(folders.instance)
     if alive is not Liveness.NOT_OURS:
         raise ConflictError(
             f"shed {folders.name!r} is running", code="SHED_NOT_STOPPED", hint=f"`shed stop {folders.name}` first"
+        )
+    if asleep.is_asleep(folders):
+        raise ConflictError(
+            f"shed {folders.name!r} is suspended, and goes on with the name that it has",
+            code="SHED_SUSPENDED",
+            hint=f"`shed resume {folders.name}`, stop it, and rename it then",
         )
     if to.instance.exists():
         raise ConflictError(

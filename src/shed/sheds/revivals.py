@@ -16,6 +16,7 @@ from shed.backends.interface import Backend
 from shed.errors import NotFoundError, ShedError
 from shed.progress import Progress
 from shed.sheds import expiry
+from shed.sheds.asleep import is_asleep
 from shed.sheds.catalog import Catalog, load
 from shed.sheds.entry import Entry
 from shed.sheds.events import Events
@@ -98,7 +99,8 @@ class Revivals:
                 log.warning("shed %s could not be started again (%d of %d): %s", name, number, len(TRIES), error)
 
     def _is_down(self, folders: Folders) -> bool:
-        return self._backend.liveness(folders.instance) is Liveness.NOT_OURS
+        """Say whether a shed does not run, and nobody has suspended it."""
+        return self._backend.liveness(folders.instance) is Liveness.NOT_OURS and not is_asleep(folders)
 
 
 def _always(folders: Folders) -> bool:

@@ -17,6 +17,7 @@ from shed.oci.digest import parse_digest
 from shed.oci.store import LayoutStore
 from shed.progress import Progress
 from shed.sheds import metadata, moments
+from shed.sheds.asleep import is_asleep
 from shed.sheds.catalog import View, load
 from shed.sheds.changes import Hold
 from shed.sheds.create import Resolve
@@ -52,6 +53,8 @@ class Snapshots:
         async with self._hold(shed, "snapshot") as (folders, link):
             record = load(folders)
             if self._liveness(folders) is Liveness.NOT_OURS:
+                if not disk_only:
+                    _check_awake(folders, "keep its disk alone: --no-memory; or ")
                 return self.view(await self._save(record, folders, name, comment, progress))
             snapshot = self._begin(record, name, comment)
             self.store.check_free(snapshot.name)
@@ -178,6 +181,7 @@ class Snapshots:
                 code="SHED_NOT_STOPPED",
                 hint=f"`shed stop {folders.name}` first",
             )
+        _check_awake(folders, f"drop what runs there: shed stop {folders.name}; or ")
         return record
 
     async def _save(
@@ -231,3 +235,13 @@ class Snapshots:
         taken = set(self.store.names())
         short = shed[: MAX_NAME - 8]
         return next(name for number in itertools.count(1) if (name := f"{short}-{number}") not in taken)
+
+
+def _check_awake(folders: Folders, way: str) -> None:
+    """Raise `ConflictError` for a suspended shed, with another `way` out than to resume it."""
+    if is_asleep(folders):
+        raise ConflictError(
+            f"shed {folders.name!r} is suspended",
+            code="SHED_SUSPENDED",
+            hint=f"{way}`shed resume {folders.name}` first",
+        )

@@ -9,10 +9,10 @@ from pathlib import Path
 from shed.api.sheds import MAX_TTL, UpdateShed
 from shed.backends.base import Liveness
 from shed.backends.interface import Backend
-from shed.errors import BackendError, UsageError
+from shed.errors import BackendError, ConflictError, UsageError
 from shed.fsutil import storage_errors
 from shed.progress import Progress
-from shed.sheds import agentrule, expiry, metadata
+from shed.sheds import agentrule, asleep, expiry, metadata
 from shed.sheds.agent import control
 from shed.sheds.catalog import load
 from shed.sheds.folders import Folders
@@ -32,7 +32,7 @@ async def update(
 
     Processors and memory count from the next start on.  The disk grows at once, also while the shed runs; the hosts of
     its SSH agents change at once.  Raises `UsageError` for a smaller disk and for what is no host, `ConflictError` for
-    a VM of which it cannot be told whether it runs.
+    a VM of which it cannot be told whether it runs, and for a larger disk of a suspended shed.
     """
     record = load(folders)
     alive = backend.liveness(folders.instance)
@@ -55,15 +55,21 @@ async def update(
         upper_size_bytes=size,
         ssh_agent=record.ssh_agent if wanted.ssh_agent is None else agentrule.checked(wanted.ssh_agent) or None,
     )
+    sleeps = alive is Liveness.NOT_OURS and asleep.is_asleep(folders)
+    if size > record.upper_size_bytes and sleeps:
+        raise ConflictError(
+            f"shed {record.name!r} is suspended, and goes on with the disk that it has",
+            code="SHED_SUSPENDED",
+            hint=f"`shed resume {record.name}` first",
+        )
     if size > record.upper_size_bytes:
         progress.phase("disk", "growing the disk")
         await in_thread(_lengthen, folders.upper, size)  # the record follows: a longer disk than it says does no harm
     await in_thread(metadata.save, folders.instance, changed)
-    if alive is Liveness.OURS:
-        if size > record.upper_size_bytes:
-            await _grow(changed, folders, backend, link, progress)
-        if (changed.cpus, changed.memory_mb) != (record.cpus, record.memory_mb):
-            progress.warn(f"processors and memory change at the next start: shed restart {record.name}")
+    if alive is Liveness.OURS and size > record.upper_size_bytes:
+        await _grow(changed, folders, backend, link, progress)
+    if (alive is Liveness.OURS or sleeps) and (changed.cpus, changed.memory_mb) != (record.cpus, record.memory_mb):
+        progress.warn(f"processors and memory change at the next start: shed restart {record.name}")
     return changed
 
 

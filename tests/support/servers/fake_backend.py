@@ -290,14 +290,29 @@ class FakeMoments:
             if memory is not None:
                 (memory / "memory").write_text(machine.name)
 
+    async def suspend(self, machine: Machine, memory: Path, commit: Callable[[], None]) -> None:
+        if "not-saved" in self._backend.faults:
+            raise BackendError("the VM cannot be kept", code="NOT_SAVED")
+        (memory / "memory").write_text(machine.name)
+        (memory / "disk").write_text(str(machine.disks[0].path.stat().st_mtime_ns))
+        await in_thread(commit)
+
     async def go_on(self, machine: Machine, memory: Path) -> tuple[str, ...]:
         if not (memory / "memory").exists():
-            raise UnavailableError("the memory of the snapshot cannot be used: it is gone", code="MEMORY_UNUSABLE")
+            raise UnavailableError("the memory that was kept cannot be used: it is gone", code="MEMORY_UNUSABLE")
         self._backend.faults.add("kept")
         try:
             return await self._backend.start(machine)
         finally:
             self._backend.faults.remove("kept")
+
+    async def resume(self, machine: Machine, memory: Path, begins: Callable[[], None]) -> tuple[str, ...]:
+        if (memory / "disk").read_text() != str(machine.disks[0].path.stat().st_mtime_ns):
+            raise UnavailableError("the memory that was kept cannot be used: another disk", code="MEMORY_UNUSABLE")
+        if "no-start" not in self._backend.faults:
+            await in_thread(begins)
+            os.utime(machine.disks[0].path)  # it is written to from now on
+        return await self.go_on(machine, memory if memory.exists() else memory.with_name(".memory.used"))
 
 
 class FakeFullDisk:

@@ -126,6 +126,12 @@ def control(stream: socket.socket, faults: set[str]) -> None:
             else:
                 STATE["state"], STATE["name"] = "ready", request["name"]
                 answer["hooks"] = ["10-late failed with status 1"] if "hooks" in faults else []
+        if request["op"] == "wake":
+            say(json.dumps(request))
+            if "kept" not in faults or "lost" in faults:
+                answer = {"ok": False, "code": "AGENT_ERROR", "error": "this machine does not stand still"}
+            else:
+                STATE["state"] = "ready"
         if request["op"] == "equip":
             say(json.dumps(request))
             if "old" in faults:

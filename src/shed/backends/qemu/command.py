@@ -10,7 +10,7 @@ they have no UUID in their SMBIOS tables, where it would be the same in all of t
 kernel nor initrd: they are in its memory.
 
 A shed's machine that is kept as it is may have booted for itself.  Then what goes on from it has its memory in a file,
-and all else as it was.
+and all else as it was.  One that was suspended has its memory from the monitor, too.
 """
 
 from __future__ import annotations
@@ -150,8 +150,8 @@ def _frame(machine: Machine, host: Host) -> list[str]:
         "-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
         *(
             board(host.accel, one_thread=host.one_thread)
-            if host.memory is None
-            else _saved_board(machine, host, host.memory)
+            if host.memory is None and not host.restored
+            else _saved_board(machine, host)
         ),
         "-smp", str(machine.cpus),
         "-m", f"{machine.memory_mb}M",
@@ -164,17 +164,18 @@ def _frame(machine: Machine, host: Host) -> list[str]:
     ]  # fmt: skip
 
 
-def _saved_board(machine: Machine, host: Host, memory: Path) -> list[str]:
+def _saved_board(machine: Machine, host: Host) -> list[str]:
     memory_id = "pc.ram" if host.as_booted else "ram"  # the first is what QEMU itself calls it
-    file = _json(
-        **{"qom-type": "memory-backend-file", "id": memory_id, "size": machine.memory_mb << 20},
-        **{"mem-path": descriptors.MEMORY if host.jailed else str(memory)},
-        share=not host.restored,
-    )
+    common = {"id": memory_id, "size": machine.memory_mb << 20}
+    if host.memory is None:
+        memory = _json(**{"qom-type": "memory-backend-ram", **common})
+    else:
+        path = descriptors.MEMORY if host.jailed else str(host.memory)
+        memory = _json(**{"qom-type": "memory-backend-file", **common, "mem-path": path}, share=not host.restored)
     if host.as_booted:
-        return ["-object", file, *board(host.accel, one_thread=host.one_thread, memory=memory_id)]
+        return ["-object", memory, *board(host.accel, one_thread=host.one_thread, memory=memory_id)]
     return [
-        "-object", file,
+        "-object", memory,
         *board(host.accel, one_thread=host.one_thread, memory=memory_id, firmware="bios-256k.bin"),
         "-device", "vmgenid,guid=auto",
         "-smbios", f"type=1,uuid={uuid.UUID(int=0)}",

@@ -14,7 +14,7 @@ import contextlib
 import errno
 import fcntl
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from shed.backends.qemu import command, saving
 from shed.backends.qemu.monitor import Monitor, MonitorError, connected
 from shed.errors import StorageError
 from shed.fsutil import FICLONE
+from shed.threads import to_the_end
 from shed.untrusted import told
 
 _JOB = _NODE = "keep"
@@ -48,9 +49,7 @@ async def keep(state_dir: Path, source: Path, disk: Path, memory: Path | None, *
     `still` and `tell` do.
     """
     async with connected(state_dir) as monitor:
-        await clear(monitor)
-        if (status := (await monitor.execute("query-status"))["status"]) != "running":
-            raise MonitorError(f"the machine is not running but {told(status)}")
+        await _running(monitor)
         with disk.open("xb") as file:
             clones = await asyncio.to_thread(_begin, source, file.fileno())
             try:
@@ -68,6 +67,31 @@ async def keep(state_dir: Path, source: Path, disk: Path, memory: Path | None, *
             await asyncio.to_thread(os.fsync, file.fileno())
 
 
+async def suspend(state_dir: Path, memory: Path, finish: Callable[[], Awaitable[None]]) -> None:
+    """Make the new file `memory` what is in the memory of the machine of `state_dir`, which stands still afterwards.
+
+    `finish` is awaited, to its end, once the file is complete.  If anything fails, or it is cancelled before `finish`
+    has succeeded, the machine runs on.  Raises `MonitorError`, `OSError`, and what `finish` does.
+    """
+    finished = False
+
+    async def to_finish() -> None:
+        nonlocal finished
+        await finish()
+        finished = True
+
+    async with connected(state_dir) as monitor:
+        await _running(monitor)
+        try:
+            await monitor.execute("stop")
+            await _save(monitor, memory)
+            await to_the_end(to_finish())
+        except BaseException:
+            if not finished:
+                await to_the_end(_go_on(monitor))
+            raise
+
+
 async def goes_on(state_dir: Path) -> bool:
     """Tell whether the machine of `state_dir` runs, and have it run if it only stands still.
 
@@ -83,6 +107,13 @@ async def goes_on(state_dir: Path) -> bool:
         if status in _STANDS_STILL:
             await _go_on(monitor)
         return True
+
+
+async def _running(monitor: Monitor) -> None:
+    """Raise `MonitorError` for a machine that does not run."""
+    await clear(monitor)
+    if (status := (await monitor.execute("query-status"))["status"]) != "running":
+        raise MonitorError(f"the machine is not running but {told(status)}")
 
 
 async def clear(monitor: Monitor) -> None:
@@ -154,7 +185,7 @@ async def _stopped(monitor: Monitor) -> AsyncIterator[None]:
         await monitor.execute("stop")
         yield
     finally:
-        await asyncio.shield(asyncio.ensure_future(_go_on(monitor)))
+        await to_the_end(_go_on(monitor))
 
 
 async def _go_on(monitor: Monitor) -> None:

@@ -61,10 +61,11 @@ _LONGEST_LINE = 500
 class Saved:
     """The files of a machine that was saved: its memory, and all else of its state."""
 
-    memory: Path
+    memory: Path | None
+    """None: it is in the state."""
     state: Path
     of_shed: bool = False
-    """Whether it was a shed's, from whose state the memory was taken out."""
+    """Whether it was a shed's; the memory was taken out of its state, unless there is none."""
     as_booted: bool = False
     """Whether it had booted for itself, see `shed.backends.qemu.command`."""
 
@@ -112,8 +113,10 @@ class Machines:
         """Boot the VM, detached from this process; see `shed.backends.interface.Backend`."""
         return await self.start_from(machine, None)
 
-    async def start_from(self, machine: Machine, saved: Saved | None) -> tuple[str, ...]:
-        """As `start`, from the `saved` machine when it is given."""
+    async def start_from(
+        self, machine: Machine, saved: Saved | None, begins: Callable[[], None] | None = None
+    ) -> tuple[str, ...]:
+        """As `start`, from the `saved` machine when it is given; `begins` is called right before it runs."""
         host = await asyncio.to_thread(self.host, machine)
         if saved is not None:
             host = replace(host, memory=saved.memory, restored=True, as_booted=saved.as_booted)
@@ -124,7 +127,7 @@ class Machines:
             raise ConflictError(f"the VM of shed {machine.name} {certainly}", code="SHED_ALREADY_RUNNING")
         try:
             record = await stoppable(partial(confined.start, machine, host, self.holding(machine, host)))
-            await came_up(machine.state_dir, record, saved)
+            await came_up(machine.state_dir, record, saved, begins)
             self._prepare_next(network=host.network)
         except BaseException:  # a start that is given up half way leaves nothing running
             with contextlib.suppress(BackendError):
@@ -265,8 +268,10 @@ def find_program(program: str) -> Path:
     return Path(found)
 
 
-async def came_up(state_dir: Path, record: process.Record, saved: Saved | None) -> None:
-    """Wait until the machine is set up, and has gone on from `saved`, if it is given.
+async def came_up(
+    state_dir: Path, record: process.Record, saved: Saved | None, begins: Callable[[], None] | None = None
+) -> None:
+    """Wait until the machine is set up, and has gone on from `saved`, if it is given, once `begins` was called.
 
     Raises `BackendError` with QEMU's last words when it ends before.
     """
@@ -276,6 +281,7 @@ async def came_up(state_dir: Path, record: process.Record, saved: Saved | None) 
                 state_dir,
                 None if saved is None else saved.state,
                 whole=saved is None or not saved.of_shed,
+                begins=begins,
             )
     except (OSError, TimeoutError, saving.MonitorError) as error:
         await process.console_settled(state_dir)

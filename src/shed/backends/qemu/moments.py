@@ -8,13 +8,19 @@
 
 The memory goes into a stream while the machine stands still, and is taken out of that afterwards; see
 `shed.backends.qemu.stream`.  So all that go on from it share one file.
+
+A machine that is suspended goes on once, so its memory stays in the stream (``state``), and is its own when it is read:
+a page of a file that is a hole costs more when the machine is suspended again than reading all that is none.
 """
 
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from shed.backends.base import Machine
 from shed.backends.interface import Shape
@@ -28,6 +34,7 @@ from shed.fsutil import atomic_write, fsync_dir, storage_errors
 from shed.threads import in_thread
 
 RECORD = "moment.json"
+_Check = Callable[[dict[str, Any], Path, Machine], None]
 _STREAM = "stream"
 
 
@@ -52,20 +59,38 @@ class QemuMoments:
         """Make `disk` and, if it is given, the folder `memory` what `machine` is at one moment."""
         stream = None if memory is None else memory / _STREAM
         shape = await in_thread(self.shape, machine.state_dir)
-        host = await in_thread(self._machines.host, machine)
-        host = replace(
-            host, as_booted=not any("memory-backend-file" in word for word in self._words(machine.state_dir))
-        )
+        host = await in_thread(self._host, machine)
         with storage_errors(disk.parent):
             try:
                 await keeping.keep(machine.state_dir, machine.disks[0].path, disk, stream, still=still, tell=tell)
             except (MonitorError, process.BrokenRecordError) as error:
-                raise BackendError(
-                    f"the VM of shed {machine.name} cannot be kept: {error}", code="NOT_SAVED"
-                ) from error
+                raise _not_kept(machine, error) from error
             if stream is not None:
                 machine = replace(machine, cpus=shape.cpus, memory_mb=shape.memory_mb)
                 await in_thread(_publish, stream, machine, host)
+
+    async def suspend(self, machine: Machine, memory: Path, commit: Callable[[], None]) -> None:
+        """Put what is in the memory of `machine` into the folder `memory`; it stands still afterwards."""
+        host, state = await in_thread(self._host, machine), memory / STATE
+
+        def finish() -> None:
+            for path in (state, machine.disks[0].path):
+                with path.open("rb") as file:
+                    os.fsync(file.fileno())
+            state.chmod(0o400)
+            _record(memory, machine, host, state_file=fingerprint(state), disk=fingerprint(machine.disks[0].path))
+            commit()
+
+        with storage_errors(memory):
+            try:
+                await keeping.suspend(machine.state_dir, state, lambda: in_thread(finish))
+            except (MonitorError, process.BrokenRecordError) as error:
+                raise _not_kept(machine, error) from error
+
+    def _host(self, machine: Machine) -> command.Host:
+        """Return what this host is to `machine`, which runs."""
+        booted = not any(word.startswith("vmgenid") for word in self._words(machine.state_dir))
+        return replace(self._machines.host(machine), as_booted=booted)
 
     def _words(self, state_dir: Path) -> list[str]:
         """Return the command line of the VM that runs, nothing when it is gone."""
@@ -76,11 +101,19 @@ class QemuMoments:
 
     async def go_on(self, machine: Machine, memory: Path) -> tuple[str, ...]:
         """Start `machine` from `memory`; its agent finds that the host has hung up."""
+        return await self._start(machine, memory / MEMORY, memory, _intact, None)
+
+    async def resume(self, machine: Machine, memory: Path, begins: Callable[[], None]) -> tuple[str, ...]:
+        """Start the `machine` that was suspended from `memory`; its agent finds that the host has hung up."""
+        return await self._start(machine, None, memory, _as_suspended, begins)
+
+    async def _start(
+        self, machine: Machine, pages: Path | None, memory: Path, check: _Check, begins: Callable[[], None] | None
+    ) -> tuple[str, ...]:
         host = await in_thread(self._machines.host, machine)
-        as_booted = await in_thread(_check, machine, memory, host)
-        return await self._machines.start_from(
-            machine, Saved(memory / MEMORY, memory / STATE, of_shed=True, as_booted=as_booted)
-        )
+        as_booted = await in_thread(_fits, machine, memory, host, check)
+        saved = Saved(pages, memory / STATE, of_shed=True, as_booted=as_booted)
+        return await self._machines.start_from(machine, saved, begins)
 
 
 def _publish(stream: Path, machine: Machine, host: command.Host) -> None:
@@ -93,17 +126,33 @@ def _publish(stream: Path, machine: Machine, host: command.Host) -> None:
     stream.unlink()
     for name in (MEMORY, STATE):
         (folder / name).chmod(0o400)
-    record = {
-        "identity": identity(machine, host),
-        "as_booted": host.as_booted,
-        "state": digest_of(folder / STATE),
-        "memory_file": fingerprint(folder / MEMORY),
-    }
+    _record(folder, machine, host, state=digest_of(folder / STATE), memory_file=fingerprint(folder / MEMORY))
+
+
+def _record(folder: Path, machine: Machine, host: command.Host, **files: object) -> None:
+    """Record what was kept of `machine`, and what tells whether its files are still so."""
+    record = {"identity": identity(machine, host), "as_booted": host.as_booted, **files}
     atomic_write(folder / RECORD, json.dumps(record, indent=1) + "\n", mode=0o400)
     fsync_dir(folder)
 
 
-def _check(machine: Machine, memory: Path, host: command.Host) -> bool:
+def _intact(record: dict[str, Any], memory: Path, machine: Machine) -> None:
+    """Raise `ValueError` when what others go on from is not what was kept."""
+    if digest_of(memory / STATE) != record["state"]:
+        raise ValueError("its state is not what was saved")
+    if fingerprint(memory / MEMORY) != record["memory_file"]:
+        raise ValueError("it was written to, or copied")
+
+
+def _as_suspended(record: dict[str, Any], memory: Path, machine: Machine) -> None:
+    """Raise `ValueError` when something was changed since `machine` was suspended."""
+    if fingerprint(memory / STATE) != record["state_file"]:
+        raise ValueError("it was written to, or copied")
+    if fingerprint(machine.disks[0].path) != record["disk"]:
+        raise ValueError("the disk was written to, or copied, since")
+
+
+def _fits(machine: Machine, memory: Path, host: command.Host, check: _Check) -> bool:
     """Return whether what was kept was a machine that had booted for itself.
 
     Raises `UnavailableError` when `machine` cannot go on from it.
@@ -111,12 +160,9 @@ def _check(machine: Machine, memory: Path, host: command.Host) -> bool:
     try:
         record = json.loads((memory / RECORD).read_bytes())
         as_booted, kept = record["as_booted"] is True, record["identity"]
-        if digest_of(memory / STATE) != record["state"]:
-            raise ValueError("its state is not what was saved")
-        if fingerprint(memory / MEMORY) != record["memory_file"]:
-            raise ValueError("it was written to, or copied")
+        check(record, memory, machine)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise _unusable(f"it is damaged: {error}") from None
+        raise _unusable(f"it is not as it was kept: {error}") from None
     wanted = identity(machine, replace(host, as_booted=as_booted))
     if kept == wanted:
         return as_booted
@@ -127,8 +173,12 @@ def _check(machine: Machine, memory: Path, host: command.Host) -> bool:
 
 def _unusable(why: str) -> UnavailableError:
     return UnavailableError(
-        f"the memory of the snapshot cannot be used: {why}", code="MEMORY_UNUSABLE", hint="boot its disk: --no-memory"
+        f"the memory that was kept cannot be used: {why}", code="MEMORY_UNUSABLE", hint="boot its disk: --no-memory"
     )
+
+
+def _not_kept(machine: Machine, error: Exception) -> BackendError:
+    return BackendError(f"the VM of shed {machine.name} cannot be kept: {error}", code="NOT_SAVED")
 
 
 def _unlike(why: str) -> BackendError:

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from shed.backends.base import Disk
 from shed.backends.qemu import command
 from shed.backends.qemu.monitor import Monitor, MonitorError, connected
+from shed.threads import in_thread
 from shed.untrusted import told
 
 __all__ = ["MonitorError", "exchange", "migrated", "pause", "resize", "resume", "save"]
@@ -51,8 +52,12 @@ async def resize(state_dir: Path, disk: str, size: int) -> None:
         await monitor.execute("block_resize", **{"node-name": disk, "size": size})
 
 
-async def resume(state_dir: Path, state: Path | None, *, whole: bool = True) -> None:
+async def resume(
+    state_dir: Path, state: Path | None, *, whole: bool = True, begins: Callable[[], None] | None = None
+) -> None:
     """Wait until the machine of `state_dir` is set up, and have it go on from `state`, if given.
+
+    `begins` is called when it has its state, and does not run yet.
 
     Unless it is the `whole` of what QEMU saves without memory, the memory was taken out of it.
 
@@ -68,6 +73,8 @@ async def resume(state_dir: Path, state: Path | None, *, whole: bool = True) -> 
                 await monitor.lend(_CHANNEL, file.fileno())
             await monitor.execute("migrate-incoming", uri=f"fd:{_CHANNEL}")
             await migrated(monitor)
+            if begins is not None:
+                await in_thread(begins)
             await monitor.execute("cont")
 
 

@@ -105,11 +105,30 @@ class Api(AccessApi, NetworkApi, PrebuildsApi, SecretsApi, SnapshotsApi):
         return work(self.address, "POST", "/api/sheds?progress=blob", body=body, on_event=on_event)
 
     def start(
-        self, name: str, *, cold: bool = False, force: bool = False, on_event: Sink | None = None
+        self,
+        name: str,
+        *,
+        cold: bool = False,
+        force: bool = False,
+        disk_only: bool = False,
+        on_event: Sink | None = None,
     ) -> dict[str, Any]:
-        """Start a stopped shed; `cold` and `force` as for `create`."""
+        """Start a stopped shed, or have a suspended one go on where it was; `cold` and `force` as for `create`.
+
+        With `disk_only` the disk of a suspended one is booted: what ran there is gone.
+        """
         target = shed_target(name, "start") + messages.in_query(cold=cold, force=force)
-        return work(self.address, "POST", target, on_event=on_event)
+        body = messages.given(disk_only=disk_only or None)
+        return work(self.address, "POST", target, body=body or None, on_event=on_event)
+
+    def suspend(self, name: str, *, on_event: Sink | None = None) -> dict[str, Any]:
+        """Put what is in the memory of a running shed on the disk, and end its VM."""
+        return work(self.address, "POST", shed_target(name, "suspend"), on_event=on_event)
+
+    def resume(self, name: str, *, force: bool = False, on_event: Sink | None = None) -> dict[str, Any]:
+        """Have a suspended shed go on where it was; `force` as for `create`."""
+        body = messages.given(force=force or None)
+        return work(self.address, "POST", shed_target(name, "resume"), body=body, on_event=on_event)
 
     def stop(self, name: str, *, on_event: Sink | None = None) -> dict[str, Any]:
         """Stop a running shed; its files stay."""

@@ -68,9 +68,23 @@ class Shed:
         self.info = typed(self._api.shed(self.name), sheds.Shed)
         return self
 
-    def start(self, *, cold: bool = False, force: bool = False, on_event: Sink | None = None) -> None:
-        """Start it; its files are those it had.  `cold` and `force` as for `Client.create`."""
-        self.info = typed(self._api.start(self.name, cold=cold, force=force, on_event=on_event), sheds.Shed)
+    def start(
+        self, *, cold: bool = False, force: bool = False, disk_only: bool = False, on_event: Sink | None = None
+    ) -> None:
+        """Start it; its files are those it had, and if it was suspended, all goes on where it was, unless `disk_only`.
+
+        `cold` and `force` as for `Client.create`.
+        """
+        started = self._api.start(self.name, cold=cold, force=force, disk_only=disk_only, on_event=on_event)
+        self.info = typed(started, sheds.Shed)
+
+    def suspend(self, *, on_event: Sink | None = None) -> None:
+        """Put what is in its memory on the disk, and end its VM; what touches it has it go on where it was."""
+        self.info = typed(self._api.suspend(self.name, on_event=on_event), sheds.Shed)
+
+    def resume(self, *, force: bool = False, on_event: Sink | None = None) -> None:
+        """Have it go on where it was, when it is suspended; `force` as for `Client.create`."""
+        self.info = typed(self._api.resume(self.name, force=force, on_event=on_event), sheds.Shed)
 
     def stop(self, *, on_event: Sink | None = None) -> None:
         """Stop it; its files stay."""

@@ -6,7 +6,7 @@ import asyncio
 
 import msgspec
 
-from shed.api import endpoints
+from shed.api import endpoints, life
 from shed.api import sheds as api
 from shed.api.access import Right
 from shed.api.base import NoBody, Nothing, WorkParams
@@ -84,14 +84,16 @@ def check_right(caller: Caller, settings: Settings, wanted: api.CreateShed) -> N
         caller.require(Right.ADMIN, "an image that is neither in the store nor in the configuration")
 
 
-async def start(server: Server, call: Call[api.ShedWorkParams, api.StartShed]) -> Work[api.Shed]:
+async def start(server: Server, call: Call[api.ShedWorkParams, life.StartShed]) -> Work[api.Shed]:
     """Start a stopped shed."""
     name, wanted = call.params.name, call.body
     if wanted.force:
         call.caller.require(Right.ADMIN, "force")
 
     async def work(progress: Progress) -> api.Shed:
-        started = await server.manager.start(name, progress, cold=wanted.cold, force=wanted.force)
+        started = await server.manager.start(
+            name, progress, cold=wanted.cold, force=wanted.force, disk_only=wanted.disk_only
+        )
         return answer(api.Shed, started)
 
     return Work(work)
@@ -102,6 +104,30 @@ async def stop(server: Server, call: Call[api.ShedWorkParams, NoBody]) -> Work[a
 
     async def work(progress: Progress) -> api.Shed:
         return answer(api.Shed, await server.manager.stop(call.params.name, progress))
+
+    return Work(work)
+
+
+async def suspend(server: Server, call: Call[api.ShedWorkParams, NoBody]) -> Work[api.Shed]:
+    """Suspend a running shed."""
+    name, manager = call.params.name, server.manager
+
+    async def work(progress: Progress) -> api.Shed:
+        record = await manager.suspensions.suspend(name, progress)
+        return answer(api.Shed, manager.catalog.done("suspend", record, progress))
+
+    return Work(work)
+
+
+async def resume(server: Server, call: Call[api.ShedWorkParams, life.ResumeShed]) -> Work[api.Shed]:
+    """Have a suspended shed go on."""
+    name, force, manager = call.params.name, call.body.force, server.manager
+    if force:
+        call.caller.require(Right.ADMIN, "force")
+
+    async def work(progress: Progress) -> api.Shed:
+        record, way = await manager.suspensions.resume(name, progress, force=force)
+        return answer(api.Shed, manager.catalog.done("resume", record, progress, way))
 
     return Work(work)
 
@@ -212,8 +238,10 @@ ROUTES = (
     route(endpoints.STATS, stats),
     route(endpoints.GET_SHED, show),
     route(endpoints.DELETE_SHED, delete),
-    route(endpoints.START_SHED, start),
-    route(endpoints.STOP_SHED, stop),
+    route(life.START_SHED, start),
+    route(life.STOP_SHED, stop),
+    route(life.SUSPEND_SHED, suspend),
+    route(life.RESUME_SHED, resume),
     route(endpoints.UPDATE_SHED, update),
     route(endpoints.RENAME_SHED, rename),
     route(endpoints.SHED_LOGS, logs),
