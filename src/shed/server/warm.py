@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
 import os
 import re
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -78,17 +80,30 @@ def warm(
             "there is no image to boot", code="IMAGE_NOT_FOUND", hint="shed-server pull-images, or shed image build"
         )
     names = []
-    for shape in shapes or [Shape(settings.default_cpus, settings.default_memory_mb)]:
-        for image in kits:
-            machine = blank(image, shape.cpus, shape.memory_mb, paths.templates)
-            folder = Share(workspace.TAG, paths.templates, 0, 0)  # another takes its place
-            for one, what in ((machine, ""), (replace(machine, shares=(folder,)), ", with a folder")):
-                progress.phase("template", f"template for {shape.cpus} cpus and {shape.memory_mb} MB{what}")
-                try:
-                    names.append(asyncio.run(_make(backend, one, settings.start_timeout, progress)).path.name)
-                except asyncio.CancelledError:
-                    raise KeyboardInterrupt from None
+    with _telling(progress):
+        for shape in shapes or [Shape(settings.default_cpus, settings.default_memory_mb)]:
+            for image in kits:
+                machine = blank(image, shape.cpus, shape.memory_mb, paths.templates)
+                folder = Share(workspace.TAG, paths.templates, 0, 0)  # another takes its place
+                for one, what in ((machine, ""), (replace(machine, shares=(folder,)), ", with a folder")):
+                    progress.phase("template", f"template for {shape.cpus} cpus and {shape.memory_mb} MB{what}")
+                    try:
+                        names.append(asyncio.run(_make(backend, one, settings.start_timeout, progress)).path.name)
+                    except asyncio.CancelledError:
+                        raise KeyboardInterrupt from None
     return list(dict.fromkeys(names))
+
+
+@contextlib.contextmanager
+def _telling(progress: Progress) -> Iterator[None]:
+    """Have what would be warned of in a server's log be told among the progress meanwhile."""
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = lambda record: progress.warn(record.getMessage())  # type: ignore[method-assign]
+    logging.getLogger("shed").addHandler(handler)
+    try:
+        yield
+    finally:
+        logging.getLogger("shed").removeHandler(handler)
 
 
 def _check_owner(folder: Path) -> None:

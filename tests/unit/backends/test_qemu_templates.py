@@ -106,6 +106,30 @@ def test_another_qemu_finds_nothing(paths: Paths, program: Path) -> None:
 
 
 @pytest.mark.slow
+def test_a_digest_of_what_is_no_zeros(tmp_path: Path) -> None:
+    """Holes or zeros are the same; another byte, another place and another length are not."""
+    path = tmp_path / "memory"
+
+    def digest(size: int, parts: dict[int, bytes]) -> str:
+        with path.open("wb") as file:
+            file.truncate(size)
+            for at, data in parts.items():
+                os.pwrite(file.fileno(), data, at)
+        return templates.content_digest(path)
+
+    ends = {70_000: b"a" * 100_000, (8 << 20) - 1: b"b"}
+    found = digest(8 << 20, ends)
+    assert digest(8 << 20, {0: bytes(8 << 20), **ends}) == found
+    others = [
+        digest(8 << 20, {**ends, 70_000: b"a" * 99_999}),
+        digest(8 << 20, {**ends, 4 << 20: b"c"}),
+        digest(8 << 20, {70_000 + (1 << 20): b"a" * 100_000, (8 << 20) - 1: b"b"}),
+        digest((8 << 20) + 1, ends),
+        digest(0, {}),
+    ]
+    assert len({found, *others}) == 6
+
+
 @pytest.mark.parametrize("name", ["state", "memory", "template.json"])
 @pytest.mark.parametrize("damage", ["changed", "cut", "gone", "a folder"])
 def test_damage_is_seen_and_removed(
