@@ -303,3 +303,17 @@ def test_a_token_of_ones_own(flavour: Flavour) -> None:
     """It is shown to the server, unless there is none."""
     assert flavour.client("http://127.0.0.1:1", token="shed_x").address.token == "shed_x"
     assert flavour.client("http://127.0.0.1:1").address.token is None
+
+
+def test_prebuilds(flavour: Flavour, url: str) -> None:
+    """A shed goes on from what was made ready, with its settings."""
+    client, name = flavour.client(url), "ready"
+    made = flavour.do(client.create_prebuild(name, ["true"], limit=60.0, env={"A": "1"}))
+    assert (made.name, made.status, made.commands) == (name, "ready", ["true"])
+    with flavour.enter(flavour.do(client.create(prebuild=name))) as child:
+        assert child.info.env == ["A"]
+    assert flavour.do(client.build_prebuild(name)).snapshot != made.snapshot
+    assert name in {each.name for each in flavour.do(client.prebuilds())}
+    flavour.do(client.remove_prebuild(name))
+    with pytest.raises(NotFoundError):
+        flavour.do(client.create(prebuild=name))

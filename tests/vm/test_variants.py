@@ -2,7 +2,9 @@
 works.
 """
 
+import os
 import re
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -201,3 +203,55 @@ def test_an_ordinary_user_of_the_full_image_installs_and_composes(full: Machine)
     sh(full, "dev", "cd /tmp; docker compose up -d; docker wait tmp_client_1")
     assert sh(full, "dev", "cd /tmp; docker compose logs client").endswith("composed\n")
     sh(full, "dev", "cd /tmp; docker compose down -t 0")
+
+
+WRITER = """
+import sqlite3
+database = sqlite3.connect("/home/shed/log.db", isolation_level=None)
+database.execute("PRAGMA journal_mode=WAL")
+database.execute("PRAGMA synchronous=FULL")
+database.execute("CREATE TABLE log (number INTEGER PRIMARY KEY, text TEXT)")
+number = 0
+while True:
+    number += 1
+    database.execute("INSERT INTO log VALUES (?, ?)", (number, "x" * (number % 4000)))
+    print(number, flush=True)
+"""
+CHECK = """
+import sqlite3
+database = sqlite3.connect("/home/shed/log.db", timeout=60)
+print(database.execute("PRAGMA integrity_check").fetchone()[0])
+print(*database.execute("SELECT count(*), max(number) FROM log").fetchone())
+"""
+
+
+def test_a_database_under_load_is_kept_whole(full: Machine) -> None:
+    """SQLite in a snapshot has all that it had acknowledged before, for those who go on and those who boot its disk.
+
+    `SHED_TEST_ROUNDS` asks for more snapshots.
+    """
+    with full.start("exec", "dev", "--", "python", "-uc", WRITER) as writer:
+        acknowledged = [0]
+
+        def read() -> None:
+            assert writer.stdout is not None
+            for line in writer.stdout:
+                acknowledged[0] = int(line)
+
+        reader = threading.Thread(target=read)
+        reader.start()
+        for number in range(int(os.environ.get("SHED_TEST_ROUNDS", "2"))):
+            before = acknowledged[0]
+            wait_until(lambda before=before: acknowledged[0] > before, what="the database grows")  # type: ignore[misc]
+            least = acknowledged[0]
+            full.shed("snapshot", "create", "dev", "kept")
+            full.way = EITHER
+            full.shed("create", "child", "--from-snapshot", "kept", *(["--no-memory"] if number % 2 else []))
+            whole, counts = sh(full, "child", f"python -c '{CHECK}'").splitlines()
+            count, last = map(int, counts.split())
+            assert (whole, count) == ("ok", last)
+            assert last >= least
+            full.shed("delete", "--force", "child")
+            full.shed("snapshot", "rm", "kept")
+        writer.terminate()
+    reader.join()

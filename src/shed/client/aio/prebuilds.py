@@ -10,6 +10,7 @@ from shed.names import check_shed_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Any, Unpack
 
     from shed.client.aio.requests import Sink
@@ -34,7 +35,7 @@ class AsyncPrebuildsApi:
     async def create_prebuild(
         self,
         name: str,
-        commands: list[str],
+        commands: Sequence[str],
         *,
         limit: float | None = None,
         every: float | None = None,

@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from shed.api import access, server, sheds
 from shed.api.eventlog import Event
 from shed.api.images import Image, ImageDetails, PrunedImages, Pulled, Pushed, RemovedImage, Step, Verification
+from shed.api.prebuilds import Prebuild
 from shed.api.secrets import Secret
 from shed.api.snapshots import Snapshot
 from shed.client.address import Address
@@ -97,6 +98,36 @@ class Client:
     def remove_snapshot(self, name: str) -> None:
         """Remove a snapshot; sheds that were made from it keep what they have."""
         self.api.remove_snapshot(name)
+
+    def prebuilds(self, *, on_event: Sink | None = None) -> list[Prebuild]:
+        """Return the server's prebuilds."""
+        return typed(self.api.prebuilds(on_event=on_event), list[Prebuild])
+
+    def create_prebuild(
+        self,
+        name: str,
+        commands: Sequence[str],
+        *,
+        limit: float | None = None,
+        every: float | None = None,
+        on_event: Sink | None = None,
+        **options: Unpack[ShedOptions],
+    ) -> Prebuild:
+        """Make a shed ready by `commands`, and keep it for others: ``create(prebuild=name)``.
+
+        They are run by ``sh -ec`` and have `limit` seconds together.  With `every` the server builds it anew after so
+        many seconds.  `options` are those of `create`.
+        """
+        made = self.api.create_prebuild(name, commands, limit=limit, every=every, on_event=on_event, **options)
+        return typed(made, Prebuild)
+
+    def build_prebuild(self, name: str, *, on_event: Sink | None = None) -> Prebuild:
+        """Build a prebuild anew; until that is done the earlier one is used."""
+        return typed(self.api.build_prebuild(name, on_event=on_event), Prebuild)
+
+    def remove_prebuild(self, name: str) -> None:
+        """Remove a prebuild; sheds that were made from it keep what they have."""
+        self.api.remove_prebuild(name)
 
     def pull(
         self,

@@ -11,6 +11,7 @@ from shed.names import check_shed_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Any, Unpack
 
     from shed.client.options import ShedOptions
@@ -35,7 +36,7 @@ class PrebuildsApi:
     def create_prebuild(
         self,
         name: str,
-        commands: list[str],
+        commands: Sequence[str],
         *,
         limit: float | None = None,
         every: float | None = None,
