@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -119,3 +122,49 @@ def test_a_prebuild(machine: Machine) -> None:
     grows(machine, "one")
     machine.shed("prebuild", "rm", "web")
     assert machine.shed("snapshot", "ls", "--json").strip() == "[]"
+
+
+STEPS = {
+    "the disk": "copying the writable layer",
+    "the stop": "the shed stands still",
+    "the memory": "its memory is put in order",
+}
+"""What is printed when a step of a snapshot begins."""
+
+
+@pytest.mark.parametrize("victim", ["server", "vm"])
+def test_a_kill_at_each_step(machine: Machine, victim: str) -> None:
+    """A server that is killed while it keeps a shed leaves that running; a VM, a stopped one.  Nothing half-made is
+    listed or stays, and the next snapshot is whole.
+    """
+    machine.shed("create", "dev", "--image", "busybox", "--cold", "--memory", "512M")
+    count(machine, "dev")
+    for step, says in STEPS.items():
+        pid = machine.show("dev")["pid"] if victim == "vm" else machine.server_pid()
+        with machine.start("snapshot", "create", "dev", "now") as making:
+            assert making.stderr is not None
+            for line in making.stderr:
+                if says.encode() in line:
+                    break
+            else:
+                pytest.fail(f"{step}: {machine.consoles()}")
+            os.kill(pid, signal.SIGKILL)
+            making.communicate(timeout=120)
+            kept = making.returncode == 0
+        assert not kept or step == "the memory"  # by then a VM is not needed any more, nor the server for much longer
+        listed = [each["name"] for each in json.loads(machine.shed("snapshot", "ls", "--json"))]
+        assert listed == (["now"] if kept else [])
+        if victim == "vm":
+            wait_until(lambda: machine.show("dev")["status"] == "stopped")
+            machine.shed("start", "dev", "--cold")
+            count(machine, "dev")
+        else:
+            grows(machine, "dev")
+        machine.try_shed("snapshot", "rm", "now")
+        machine.shed("snapshot", "create", "dev", "again")
+        folder = machine.data / "snapshots"
+        wait_until(lambda folder=folder: [path.name for path in folder.iterdir()] == ["again"])  # type: ignore[misc]
+        machine.shed("snapshot", "rm", "again")
+    machine.shed("snapshot", "create", "dev", "last")
+    machine.shed("create", "child", "--from-snapshot", "last")
+    assert machine.shed("exec", "child", "--", "hostname") == "child\n"
