@@ -90,6 +90,29 @@ def test_processes_go_on(machine: Machine, cold: tuple[str, ...]) -> None:
     assert machine.shed("exec", "one", "--", "sh", "-c", "hostname") == "one\n"
 
 
+def test_a_shed_goes_back_where_it_was(machine: Machine) -> None:
+    """In place, while it runs: its processes and files are those of that moment, and it is still who it is."""
+    machine.shed("create", "dev", "--image", "busybox")
+    count(machine, "dev")
+    who = "hostname; cat /etc/machine-id /sys/class/net/eth0/address"
+    before = machine.shed("exec", "dev", "--", "sh", "-c", who)
+    machine.shed("snapshot", "create", "dev", "now")
+    machine.shed("exec", "dev", "--", "sh", "-c", "echo after >/root/after")
+    wait_until(lambda: number(machine, "dev") > 100)
+    later = number(machine, "dev")
+    assert "it runs" in machine.shed("rollback", "dev")
+    assert number(machine, "dev") < later
+    grows(machine, "dev")
+    assert machine.shed("exec", "dev", "--", "sh", "-c", "ls /root").split() == ["n"]
+    assert machine.shed("exec", "dev", "--", "sh", "-c", who) == before
+    machine.shed("rollback", "dev", "dev-1", "--discard")
+    assert number(machine, "dev") >= later
+    grows(machine, "dev")
+    assert machine.shed("exec", "dev", "--", "cat", "/root/after") == "after\n"
+    machine.shed("restart", "dev")
+    assert machine.shed("exec", "dev", "--", "sh", "-c", who) == before
+
+
 def test_forks_are_somebody_else_each(machine: Machine) -> None:
     """Eight at once, which came from the same memory, share no random number."""
     machine.shed("create", "dev", "--image", "busybox")

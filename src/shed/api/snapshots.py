@@ -63,10 +63,13 @@ class CreateSnapshot(Body, kw_only=True, frozen=True, forbid_unknown_fields=True
 
 
 class RollBack(Body, kw_only=True, frozen=True, forbid_unknown_fields=True):
-    """Where a stopped shed goes back to."""
+    """Where a shed goes back to."""
 
     snapshot: Annotated[SnapshotName | None, says("Absent: the last one that was made of it.")] = None
-    discard: Annotated[bool, says("Do not keep what it has written as a snapshot.")] = False
+    discard: Annotated[bool, says("Do not keep what it was as a snapshot.")] = False
+    disk_only: Annotated[
+        bool, says("Only its disk, though the snapshot has memory from which it could go on; it must be stopped.")
+    ] = False
 
 
 class ForkShed(Body, kw_only=True, frozen=True, forbid_unknown_fields=True):
@@ -154,7 +157,7 @@ ROLL_BACK_SHED = post(
     ShedWorkParams,
     RollBack,
     Shed,
-    "Have a stopped shed begin with a snapshot again",
+    "Have a shed go back to a snapshot, and go on from its memory, if there is some",
     events=True,
 )
 RESET_SHED = post(

@@ -246,6 +246,10 @@ class Moments(Protocol):
         """
         ...
 
+    async def check(self, machine: Machine, memory: Path) -> None:
+        """Raise `UnavailableError` (MEMORY_UNUSABLE) when `machine` cannot `go_on` from `memory` on this host."""
+        ...
+
     async def go_on(self, machine: Machine, memory: Path) -> tuple[str, ...]:
         """Start `machine`, whose disk was kept with it, from `memory`; its agent sees that the host has hung up.
 

@@ -31,7 +31,7 @@ SHED = Group(
         "update": Entry("shed.cli.lifecycle:update", "change the processors, memory or disk of a shed"),
         "rename": Entry("shed.cli.lifecycle:rename", "give a stopped shed another name"),
         "fork": Entry("shed.cli.snapshot:fork", "make sheds that go on from what a running one is now"),
-        "rollback": Entry("shed.cli.snapshot:rollback", "have a stopped shed begin with a snapshot again"),
+        "rollback": Entry("shed.cli.snapshot:rollback", "have a shed go back to a snapshot"),
         "reset": Entry("shed.cli.snapshot:reset", "have a stopped shed begin anew, with its image alone"),
         "delete": Entry("shed.cli.lifecycle:delete", "delete sheds and their files"),
         "rm": Entry("shed.cli.lifecycle:delete", "", "delete"),

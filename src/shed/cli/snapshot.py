@@ -101,14 +101,22 @@ def info(args: Any, options: Options) -> int:
     "rollback",
     SHED,
     argument("SNAPSHOT", "name of the snapshot (default: the last one that was made of the shed)", count="?"),
-    flag("--discard", "do not keep what the shed has written as a snapshot"),
+    flag("--discard", "do not keep what the shed was as a snapshot"),
+    flag("--no-memory", "only its disk, though the snapshot has memory from which the shed could go on"),
     examples=["shed rollback dev", "shed rollback dev before-upgrade --discard"],
 )
 def rollback(args: Any, options: Options) -> int:
-    """Have a stopped shed begin with a snapshot again.  What it had written is kept as a snapshot."""
+    """Have a shed go back to a snapshot.  What it was is kept as another one.
+
+    With the memory of a snapshot, the shed goes on where its processes were then, whether it runs now or not.  Without,
+    or with --no-memory, it must be stopped, and begins with the disk at its next start.
+    """
     with watched(options) as sink:
-        shed = client_of(args.name, options).rollback(args.name, args.snapshot, discard=args.discard, on_event=sink)
-    done(options, "rollback", args.name, f"rolled {args.name} back; start it: shed start {args.name}", shed=shed)
+        shed = client_of(args.name, options).rollback(
+            args.name, args.snapshot, discard=args.discard, disk_only=args.no_memory, on_event=sink
+        )
+    then = "it runs" if shed.get("status") == "running" else f"start it: shed start {args.name}"
+    done(options, "rollback", args.name, f"rolled {args.name} back; {then}", shed=shed)
     return 0
 
 

@@ -36,19 +36,22 @@ async def become(loop: Loop, shed: State, value: dict[str, object]) -> dict[str,
     request, freezer = _arrive(loop, shed, value)
     freezer.thaw_disk()
     identity.set_hostname(request.hostname)
-    identity.settle("", request.hostname)
+    new = identity.settled_name("") != request.name  # one that goes back to an earlier moment stays who it is
+    if new:
+        identity.settle("", request.hostname)
     identity.renew_generation()
     shed.name, shed.env = request.name, request.env
     shed.folders = [folder for folder in (request.folder, request.workspace) if folder]
     shed.equip_later(lambda: configure.equip(loop, request))
     shed.equip()
-    servers = identity.ssh_servers() if identity.needs_keys("") else []
+    servers = identity.ssh_servers() if new and identity.needs_keys("") else []
     for pid in servers:  # nobody may see the host keys of the other shed
         os.kill(pid, _signal.SIGSTOP)
     freezer.thaw()
     shed.freezer, shed.phase = None, state.READY
-    shed.unsettled = True
-    configure.finish_settling(loop, shed, lambda: _renew(servers))
+    if new:
+        shed.unsettled = True
+        configure.finish_settling(loop, shed, lambda: _renew(servers))
     return {"hooks": await _run_hooks(loop)}
 
 

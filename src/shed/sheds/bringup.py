@@ -14,6 +14,7 @@ from shed.sheds.folders import Folders
 from shed.sheds.link import Link
 from shed.sheds.metadata import Record
 from shed.sheds.ports import Ports
+from shed.sheds.snapshotstore import Origin
 from shed.sheds.terms import Terms
 from shed.sheds.warm import WarmStart
 from shed.threads import to_the_end
@@ -54,14 +55,16 @@ class BringUp:
         cold: bool = False,
         force: bool = False,
         disk_only: bool = False,
+        origin: Origin | None = None,
     ) -> tuple[Record, str]:
         """Start a shed that does not run; return its record, and how its VM came up.
 
-        A suspended one goes on where it was, unless `disk_only`; then whoever asks cannot cut it short, because what
-        has begun to go on has nothing to go back to.
+        It goes on from the memory of `origin`, with whose disk it begins, if that is given.  A suspended one goes on
+        where it was, unless `disk_only`; then whoever asks cannot cut it short, because what has begun to go on has
+        nothing to go back to.
         """
         way = None if cold else self._warm
-        work = self._boot(record, folders, link, progress, way, force=force, disk_only=disk_only)
+        work = self._boot(record, folders, link, progress, way, force=force, disk_only=disk_only, origin=origin)
         return await (to_the_end(work) if asleep.is_asleep(folders) else work)
 
     async def _boot(
@@ -74,6 +77,7 @@ class BringUp:
         *,
         force: bool,
         disk_only: bool,
+        origin: Origin | None,
     ) -> tuple[Record, str]:
         await link.drop()
         if not record.is_ruled:
@@ -89,6 +93,7 @@ class BringUp:
                 admission=self._admission,
                 force=force,
                 disk_only=disk_only,
+                origin=origin,
                 wait=self._settings.start_timeout,
                 progress=progress,
             )

@@ -14,13 +14,14 @@ from shed.backends.base import Liveness
 from shed.backends.interface import Backend
 from shed.errors import BackendError, ConflictError, ShedError
 from shed.progress import Progress
-from shed.sheds import asleep, metadata, rename, workspace
+from shed.sheds import asleep, metadata, moments, rename, workspace
 from shed.sheds.admission import Admission
 from shed.sheds.agent import control
 from shed.sheds.boot import Booted, Equip, boot
 from shed.sheds.create import Resolve, discard
 from shed.sheds.folders import Folders
 from shed.sheds.link import Link
+from shed.sheds.snapshotstore import Origin
 from shed.sheds.suspending import resume
 from shed.sheds.warm import WarmStart
 from shed.threads import in_thread
@@ -53,10 +54,13 @@ async def start(
     admission: Admission,
     force: bool,
     disk_only: bool,
+    origin: Origin | None,
     wait: float,
     progress: Progress,
 ) -> tuple[metadata.Record, Booted]:
     """Bring up the stopped shed `record` with the image it was made from, or have a suspended one go on.
+
+    It goes on from the memory of `origin`, with whose disk it begins, if that is given.
 
     Returns its new record and its VM with a ready agent.
 
@@ -72,7 +76,12 @@ async def start(
     goes_on = asleep.is_asleep(folders) and not disk_only
     memory_mb = asleep.load(folders).memory_mb if goes_on else record.memory_mb
     async with admission.admitted(record.name, memory_mb, force=force):
-        if goes_on:
+        if origin is not None:
+            before = moments.as_kept(record, origin.snapshot)
+            booting = moments.go_on(
+                backend, before, image, folders, origin.memory, equip=equip, wait=wait, progress=progress
+            )
+        elif goes_on:
             booting = resume(backend, record, image, folders, equip=equip, wait=wait, progress=progress)
         else:
             await in_thread(asleep.drop, folders)

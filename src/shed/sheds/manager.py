@@ -105,7 +105,7 @@ class Manager:
         )
         self._revivals = Revivals(self.catalog, self._names, self._holding, backend, self.events, self._bring_up.boot)
         self._expiry = Expiry(self.catalog, self.events, self._expire)
-        self.snapshots = Snapshots(self._holding, backend, paths, resolve)
+        self.snapshots = Snapshots(self._holding, backend, paths, resolve, self._bring_up)
         """What they were at a moment, and `forks`: others that go on from there."""
         self.forks = Forks(paths, self.snapshots, self.create)
         open_exec = partial(self.guests.open_exec, autostart=False)

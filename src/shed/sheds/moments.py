@@ -31,7 +31,7 @@ from shed.untrusted import told
 if TYPE_CHECKING:
     from shed.api.sheds import CreateShed
     from shed.images.resolve import BootImage
-    from shed.sheds.snapshotstore import Snapshot
+    from shed.sheds.snapshotstore import Origin, Snapshot
 
 log = logging.getLogger(__name__)
 FREEZE, _THAW = 120.0, 10.0
@@ -147,7 +147,32 @@ def fits(record: Record, request: CreateShed, snapshot: Snapshot) -> Record:
                 f"a shed that goes on from the memory of snapshot {snapshot.name!r} cannot have another {option}",
                 hint=f"leave out {option}, or boot its disk: --no-memory",
             )
+    return as_kept(record, snapshot)
+
+
+def as_kept(record: Record, snapshot: Snapshot) -> Record:
+    """Return `record` with the shape that the VM had whose memory is in `snapshot`."""
+    shape = snapshot.memory
+    assert shape is not None
     return replace(record, cpus=shape.cpus, memory_mb=shape.memory_mb)
+
+
+async def check(record: Record, image: BootImage, folders: Folders, backend: Backend, origin: Origin) -> None:
+    """Raise `UnavailableError` (MEMORY_UNUSABLE) when a shed cannot go back to where the memory of `origin` is."""
+    way = "roll back its disk alone, once it is stopped: --no-memory"
+    if record.upper_size_bytes != origin.snapshot.size_bytes or record.local_dir is not None:
+        raise UnavailableError(
+            f"shed {record.name!r} cannot go on from the memory of {origin.snapshot.name!r}: it has another disk or a "
+            "folder of the host",
+            code="MEMORY_UNUSABLE",
+            hint=way,
+        )
+    try:
+        vm = boot.machine(as_kept(record, origin.snapshot), image, folders)
+        await moments_of(backend).check(vm, origin.memory)
+    except UnavailableError as error:
+        error.hint = way
+        raise
 
 
 def moments_of(backend: Backend) -> Moments:

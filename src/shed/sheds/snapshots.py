@@ -18,6 +18,7 @@ from shed.oci.store import LayoutStore
 from shed.progress import Progress
 from shed.sheds import metadata, moments
 from shed.sheds.asleep import is_asleep
+from shed.sheds.bringup import BringUp
 from shed.sheds.catalog import View, load
 from shed.sheds.changes import Hold
 from shed.sheds.create import Resolve
@@ -33,8 +34,9 @@ from shed.threads import in_thread, stoppable
 class Snapshots:
     """The snapshots below `paths`, of sheds that `hold` holds by their names for what is to be done."""
 
-    def __init__(self, hold: Hold, backend: Backend, paths: Paths, resolve: Resolve) -> None:
+    def __init__(self, hold: Hold, backend: Backend, paths: Paths, resolve: Resolve, bring_up: BringUp) -> None:
         self._hold = hold
+        self._bring_up = bring_up
         self._resolve = resolve
         self._backend = backend
         self._paths = paths
@@ -52,18 +54,10 @@ class Snapshots:
         check_snapshot_name(name or shed)
         async with self._hold(shed, "snapshot") as (folders, link):
             record = load(folders)
-            if self._liveness(folders) is Liveness.NOT_OURS:
-                if not disk_only:
-                    _check_awake(folders, "keep its disk alone: --no-memory; or ")
-                return self.view(await self._save(record, folders, name, comment, progress))
+            if not disk_only:
+                _check_awake(folders, "keep its disk alone: --no-memory; or ")
             snapshot = self._begin(record, name, comment)
-            self.store.check_free(snapshot.name)
-            progress.phase("snapshot", f"making the snapshot {snapshot.name}")
-            with self.store.draft(snapshot.name) as made:
-                kept = await self._keep(record, folders, link, made, memory=not disk_only, progress=progress)
-                snapshot = replace(snapshot, memory=kept)
-                await in_thread(self.store.publish, made, snapshot)
-            return self.view(snapshot)
+            return self.view(await self._save(record, folders, link, snapshot, memory=not disk_only, progress=progress))
 
     @contextlib.asynccontextmanager
     async def moment(self, shed: str, progress: Progress) -> AsyncIterator[Origin]:
@@ -96,27 +90,44 @@ class Snapshots:
             record, image, folders, self._backend, link, into=into, memory=memory, progress=progress
         )
 
-    async def rollback(self, shed: str, name: str | None, *, discard: bool, progress: Progress) -> Record:
-        """Have a stopped shed begin with a snapshot again, its last one without `name`; return its record.
+    async def rollback(
+        self, shed: str, name: str | None, *, discard: bool, disk_only: bool = False, progress: Progress
+    ) -> tuple[Record, str]:
+        """Have a shed go back to a snapshot, its last one without `name`; return its record, and how its VM came up.
 
-        What it had written is kept as a snapshot, unless that is to be `discard`ed.  Raises `NotFoundError`,
-        `ConflictError` (SHED_NOT_STOPPED, SNAPSHOT_OF_OTHER_IMAGE), `StorageError`.
+        It goes on from the memory of the snapshot, whether it ran or not, unless there is none, or `disk_only`: then it
+        must be stopped, and stays so.  What it was is kept as a snapshot, unless that is to be `discard`ed.  Raises
+        `NotFoundError`, `ConflictError` (SHED_NOT_STOPPED, SNAPSHOT_OF_OTHER_IMAGE), `StorageError`,
+        `UnavailableError` (MEMORY_UNUSABLE) before anything is touched, and what a start raises.
         """
-        async with self._hold(shed, "rollback") as (folders, _):
-            record = self._stopped(folders)
+        async with self._hold(shed, "rollback") as (folders, link):
+            record = load(folders)
             snapshot = self._last(shed) if name is None else self.store.load(name)
+            origin = None if disk_only or snapshot.memory is None else self.store.origin(snapshot.name)
+            alive = origin is not None and self._liveness(folders) is Liveness.OURS
+            if not alive:
+                record = self._stopped(folders)
             if (snapshot.lower_digest, snapshot.backend) != (record.lower_digest, record.backend):
                 raise ConflictError(
                     f"the snapshot {snapshot.name!r} is of a shed with another image than {shed!r} has",
                     code="SNAPSHOT_OF_OTHER_IMAGE",
                     hint=f"make another shed: shed create NAME --from-snapshot {snapshot.name}",
                 )
+            if origin is not None:
+                image = await in_thread(self._resolve, record.lower_digest)
+                await moments.check(record, image, folders, self._backend, origin)
             if not discard:
-                comment = f"before the rollback to {snapshot.name}"
-                kept = await self._save(record, folders, None, comment, progress)
-                progress.phase("rollback", f"{kept.name} keeps what {shed} had written")
+                before = self._begin(record, None, f"before the rollback to {snapshot.name}")
+                await self._save(record, folders, link, before, memory=True, progress=progress)
+                progress.phase("rollback", f"{before.name} keeps what {shed} was")
+            if alive:
+                await link.drop()
+                await self._backend.kill(folders.instance)
             upper = self.store.upper(snapshot.name)
-            return await self._begin_with(upper, snapshot.size_bytes, record, folders, progress)
+            record = await self._begin_with(upper, snapshot.size_bytes, record, folders, progress)
+            if origin is None:
+                return record, ""
+            return await self._bring_up.boot(record, folders, link, progress, origin=origin)
 
     async def reset(self, shed: str, progress: Progress) -> Record:
         """Have a stopped shed begin anew, with its image alone; return its record.
@@ -185,13 +196,20 @@ class Snapshots:
         return record
 
     async def _save(
-        self, record: Record, folders: Folders, name: str | None, comment: str, progress: Progress
+        self, record: Record, folders: Folders, link: Link, snapshot: Snapshot, *, memory: bool, progress: Progress
     ) -> Snapshot:
-        snapshot = self._begin(record, name, comment)
+        """Keep a shed as `snapshot`, and return that; with the `memory` of one that runs."""
         progress.phase("snapshot", f"making the snapshot {snapshot.name}")
-        await stoppable(
-            lambda stop: self.store.save(snapshot, folders.upper, progress, stop), progress.abandoned, long=True
-        )
+        if self._liveness(folders) is Liveness.NOT_OURS:
+            await stoppable(
+                lambda stop: self.store.save(snapshot, folders.upper, progress, stop), progress.abandoned, long=True
+            )
+            return snapshot
+        self.store.check_free(snapshot.name)
+        with self.store.draft(snapshot.name) as made:
+            kept = await self._keep(record, folders, link, made, memory=memory, progress=progress)
+            snapshot = replace(snapshot, memory=kept)
+            await in_thread(self.store.publish, made, snapshot)
         return snapshot
 
     def _begin(self, record: Record, name: str | None, comment: str) -> Snapshot:

@@ -297,9 +297,12 @@ class FakeMoments:
         (memory / "disk").write_text(str(machine.disks[0].path.stat().st_mtime_ns))
         await in_thread(commit)
 
-    async def go_on(self, machine: Machine, memory: Path) -> tuple[str, ...]:
+    async def check(self, machine: Machine, memory: Path) -> None:
         if not (memory / "memory").exists():
             raise UnavailableError("the memory that was kept cannot be used: it is gone", code="MEMORY_UNUSABLE")
+
+    async def go_on(self, machine: Machine, memory: Path) -> tuple[str, ...]:
+        await self.check(machine, memory)
         self._backend.faults.add("kept")
         try:
             return await self._backend.start(machine)

@@ -213,3 +213,56 @@ def test_a_server_that_is_killed_leaves_all_or_nothing(world: World) -> None:
                 break
         assert seen[-1] == ends
         assert begins in seen
+
+
+@pytest.mark.parametrize("stops", [False, True], ids=["runs", "stopped"])
+async def test_a_shed_goes_back_with_its_memory(world: World, stops: bool) -> None:
+    """Whether it runs or not, and under its own name; what it was is kept, and it goes back to that, too."""
+    async with world.manager() as manager:
+        await kept(manager)
+        upper = world.paths.uppers / "dev/upper.ext4"
+        before = upper.read_bytes()[:8]
+        if stops:
+            await manager.stop("dev", Progress())
+        with upper.open("r+b") as file:
+            file.write(b"later")
+        record, way = await manager.snapshots.rollback("dev", "now", discard=False, progress=Progress())
+        assert (record.name, record.wanted, way) == ("dev", "running", "warm")
+        assert upper.read_bytes()[:8] == before
+        (told,) = [json.loads(line) for line in said(world, "dev").splitlines() if '"fork"' in line]
+        assert told["name"] == "dev"
+        assert manager.catalog.get("dev")["status"] == "running"
+        was = manager.snapshots.store.load("dev-1")
+        assert (was.memory is None, was.comment) == (stops, "before the rollback to now")
+        assert manager.snapshots.store.upper("dev-1").read_bytes()[:5] == b"later"
+        if not stops:
+            await manager.snapshots.rollback("dev", "dev-1", discard=True, progress=Progress())
+            assert upper.read_bytes()[:5] == b"later"
+        assert len(world.machines()) == 1
+
+
+async def test_memory_that_cannot_be_gone_back_to(world: World) -> None:
+    """That is found before anything is touched; the disk alone can be, of a stopped shed."""
+    async with world.manager() as manager:
+        await kept(manager)
+        (world.paths.snapshots / "now/memory/memory").unlink()
+        with pytest.raises(UnavailableError) as caught:
+            await manager.snapshots.rollback("dev", "now", discard=False, progress=Progress())
+        assert (caught.value.code, "--no-memory" in caught.value.next_step) == ("MEMORY_UNUSABLE", True)
+        assert manager.catalog.get("dev")["status"] == "running"
+        with pytest.raises(ConflictError):
+            await manager.snapshots.rollback("dev", "now", discard=True, disk_only=True, progress=Progress())
+        await manager.stop("dev", Progress())
+        _, way = await manager.snapshots.rollback("dev", "now", discard=True, disk_only=True, progress=Progress())
+        assert (way, manager.catalog.get("dev")["status"]) == ("", "stopped")
+        assert manager.snapshots.store.names() == ["now"]
+
+
+async def test_a_larger_disk_does_not_go_back_with_memory(world: World) -> None:
+    """The memory knows the disk that it was kept with."""
+    async with world.manager() as manager:
+        await kept(manager)
+        await manager.stop("dev", Progress())
+        metadata.save(world.instance("dev"), replace(manager.catalog.record("dev"), upper_size_bytes=2 * GIB))
+        with pytest.raises(UnavailableError, match="another disk"):
+            await manager.snapshots.rollback("dev", "now", discard=True, progress=Progress())

@@ -99,6 +99,11 @@ class QemuMoments:
         except OSError:
             return []
 
+    async def check(self, machine: Machine, memory: Path) -> None:
+        """Raise `UnavailableError` when `machine` cannot go on from `memory`."""
+        host = await in_thread(self._machines.host, machine)
+        await in_thread(_fits, machine, memory, host, _intact)
+
     async def go_on(self, machine: Machine, memory: Path) -> tuple[str, ...]:
         """Start `machine` from `memory`; its agent finds that the host has hung up."""
         return await self._start(machine, memory / MEMORY, memory, _intact, None)

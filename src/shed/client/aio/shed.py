@@ -138,13 +138,20 @@ class AsyncShed:
         return [typed(each, snapshots.Fork) for each in found]
 
     async def rollback(
-        self, snapshot: str | None = None, *, discard: bool = False, on_event: Sink | None = None
+        self,
+        snapshot: str | None = None,
+        *,
+        discard: bool = False,
+        disk_only: bool = False,
+        on_event: Sink | None = None,
     ) -> None:
-        """Have it begin with a snapshot again, while it is stopped: its last one without `snapshot`.
+        """Have it go back to a snapshot, its last one without `snapshot`, and go on from its memory.
 
-        What it had written is kept as a snapshot, unless that is to be `discard`ed.
+        Without memory, or with `disk_only`, it must be stopped, and stays so.  What it was is kept as a snapshot,
+        unless that is to be `discard`ed.
         """
-        self.info = typed(await self._api.rollback(self.name, snapshot, discard=discard, on_event=on_event), sheds.Shed)
+        rolled = await self._api.rollback(self.name, snapshot, discard=discard, disk_only=disk_only, on_event=on_event)
+        self.info = typed(rolled, sheds.Shed)
 
     async def reset(self, *, on_event: Sink | None = None) -> None:
         """Have it begin anew, with its image alone, while it is stopped: what it has written is gone."""

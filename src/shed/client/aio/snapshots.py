@@ -55,14 +55,21 @@ class AsyncSnapshotsApi:
         return object_of(await work(self.address, "POST", "/api/snapshots", body=body, on_event=on_event))
 
     async def rollback(
-        self, name: str, snapshot: str | None = None, *, discard: bool = False, on_event: Sink | None = None
+        self,
+        name: str,
+        snapshot: str | None = None,
+        *,
+        discard: bool = False,
+        disk_only: bool = False,
+        on_event: Sink | None = None,
     ) -> dict[str, Any]:
-        """Have a stopped shed begin with a snapshot again, its last one without `snapshot`.
+        """Have a shed go back to a snapshot, its last one without `snapshot`, and go on from its memory.
 
-        What it had written is kept as a snapshot, unless that is to be `discard`ed.
+        Without memory, or with `disk_only`, it must be stopped, and stays so.  What it was is kept as a snapshot,
+        unless that is to be `discard`ed.
         """
         body = messages.given(
-            snapshot=None if snapshot is None else check_snapshot_name(snapshot), discard=discard or None
+            snapshot=None if snapshot is None else check_snapshot_name(snapshot), discard=discard, disk_only=disk_only
         )
         return object_of(await work(self.address, "POST", shed_target(name, "rollback"), body=body, on_event=on_event))
 

@@ -99,12 +99,14 @@ async def pull(server: Server, call: Call[WorkParams, api.PullSnapshot]) -> Work
 
 
 async def roll_back(server: Server, call: Call[sheds.ShedWorkParams, api.RollBack]) -> Work[sheds.Shed]:
-    """Have a stopped shed begin with a snapshot again."""
+    """Have a shed go back to a snapshot."""
     name, wanted, manager = call.params.name, call.body, server.manager
 
     async def work(progress: Progress) -> sheds.Shed:
-        record = await manager.snapshots.rollback(name, wanted.snapshot, discard=wanted.discard, progress=progress)
-        return answer(sheds.Shed, manager.catalog.done("rollback", record, progress))
+        record, way = await manager.snapshots.rollback(
+            name, wanted.snapshot, discard=wanted.discard, disk_only=wanted.disk_only, progress=progress
+        )
+        return answer(sheds.Shed, manager.catalog.done("rollback", record, progress, way))
 
     return Work(work)
 
