@@ -38,13 +38,14 @@ class shown:  # noqa: N801  used as a function is, as contextlib's are; that tak
     def __init__(self, *, json: bool = False, stream: TextIO | None = None) -> None:
         stream = stream or sys.stderr
         self._token: Token[Callable[[str], None]] | None = None
+        self._json = json
         self._live = None if json else _live(stream)
         self._sink: Callable[[Event], None] = self._live or (JsonLines(stream) if json else PlainLines(stream))
 
     def __enter__(self) -> Callable[[Event], None]:
         if self._live is not None:
             self._live.__enter__()
-        self._token = on_wait.set(lambda whose: self._sink(WarningEvent(whose)))
+        self._token = on_wait.set(self._wait)
         return self._sink
 
     def __exit__(self, *_: object) -> None:
@@ -52,6 +53,10 @@ class shown:  # noqa: N801  used as a function is, as contextlib's are; that tak
         on_wait.reset(self._token)
         if self._live is not None:
             self._live.__exit__()
+
+    def _wait(self, what: str) -> None:
+        """Show that somebody else is waited for, in JSON too."""
+        self._sink(WarningEvent(what) if self._json else PhaseEvent("wait", what))
 
 
 class waiting:  # noqa: N801  as above

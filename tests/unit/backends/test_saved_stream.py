@@ -71,6 +71,15 @@ def test_pages_are_put_aside(tmp_path: Path) -> None:
     assert state == begin() + section(2, kept) + section(2) + section(3) + BEHIND
 
 
+@pytest.mark.parametrize("command", [bytes.fromhex("08 000c 0000"), bytes.fromhex("08 0007 0003") + b"abc"])
+def test_what_qemu_10_says_between_sections_stays(tmp_path: Path, command: bytes) -> None:
+    """It tells that no more than the rest follows, which earlier ones did not."""
+    stream = begin() + section(2, page(0, b"a", b"pc.ram")) + command + section(3) + BEHIND
+    memory, state = taken_apart(tmp_path, stream)
+    assert memory.startswith(b"a" * PAGE)
+    assert state == begin() + section(2) + command + section(3) + BEHIND
+
+
 def test_much_memory_takes_what_it_has(tmp_path: Path) -> None:
     """Pages that are zero are holes, and long runs are written in several turns."""
     size = 4096 * PAGE

@@ -17,7 +17,7 @@ from shed.cli.errors import explain
 from shed.cli.options import Options
 from shed.cli.output import confirm
 from shed.errors import NotFoundError, UsageError
-from shed.progress import BlobEvent, BytesEvent, Event, PhaseEvent, WarningEvent
+from shed.progress import BlobEvent, BytesEvent, Event, PhaseEvent, WarningEvent, on_wait
 from shed.terminal import output
 from shed.terminal.progress import LiveLines, PlainLines, blob_line, line, shown, waiting
 
@@ -275,6 +275,16 @@ def test_a_long_wait_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
             assert screen.written.wait(60)
         assert "looking" in screen.getvalue()
         assert screen.getvalue().endswith("\x1b[J" if terminal else "looking\n")
+
+
+@pytest.mark.parametrize("as_json", [True, False])
+def test_who_is_waited_for_is_no_warning(*, as_json: bool) -> None:
+    """It is what happens now; only programs, which are told warnings alone, are warned."""
+    stream = io.StringIO()
+    with shown(json=as_json, stream=stream):
+        on_wait.get()("waiting: another has the lock")
+    told = stream.getvalue()
+    assert told == ('{"warning": "waiting: another has the lock"}\n' if as_json else "waiting: another has the lock\n")
 
 
 def test_a_short_wait_is_not(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,8 +14,8 @@ import struct
 from pathlib import Path
 
 _MAGIC = b"QEVM" + (3).to_bytes(4, "big")
-_START, _PART, _END, _FOOTER = 1, 2, 3, 0x7E
-"""Types of sections, and what is behind each."""
+_START, _PART, _END, _COMMAND, _FOOTER = 1, 2, 3, 8, 0x7E
+"""Types of sections, what QEMU 10 says between them (that no more than the rest follows), and what is behind each."""
 _RAM = b"\x03ram" + (0).to_bytes(4, "big") + (4).to_bytes(4, "big")
 """Name, instance and version of the section that is the memory."""
 _SEARCHED = 4096
@@ -28,6 +28,8 @@ _AT_ONCE = 256
 """Pages that are written together; one call takes 1024 at most."""
 _MOST_WRITTEN = 1 << 20
 _WORD = struct.Struct(">Q")
+_COMMAND_HEAD = struct.Struct(">BHH")
+"""Type, number, and the size of what follows."""
 
 
 class StreamError(Exception):
@@ -80,6 +82,8 @@ class _Split:
             at += 5
             if kind == _END:
                 break
+            while data[at] == _COMMAND:
+                at += _COMMAND_HEAD.size + _COMMAND_HEAD.unpack_from(data, at)[2]
             kind = data[at]
             if kind not in {_PART, _END} or data[at + 1 : at + 5] != section:
                 raise StreamError("the memory does not end")
