@@ -54,7 +54,8 @@ def reset(args: Any, options: Options) -> int:
     with locked(paths.data / "server.lock", wait=False):  # no other server begins with what is going
         with waiting(options, f"deleting {paths.data}"):
             gone = [path for path in (paths.data, paths.run, caches.folder()) if caches.remove(path)]
-    said = f"deleted {sheds}, {size}; your settings and your key are in ~/.shed"
+    kept = os.path.isdir(os.path.expanduser("~/.shed"))  # noqa: PTH111, PTH112  few imports
+    said = f"deleted {sheds}, {size}{'; your settings and your key are in ~/.shed' if kept else ''}"
     done(options, "reset", "system", said, sheds=names, folders=[str(path) for path in gone])
     return 0
 
