@@ -14,6 +14,7 @@ NAMES = (
     "store",
     "boot",
     "warm",
+    "snapshots",
     "exec",
     "ssh",
     "access",
