@@ -235,7 +235,7 @@ class Control:
         except OSError as error:
             self._shed.go_on()
             raise RefusedError("NOT_FROZEN", str(error)) from None
-        return {}
+        return {"wakes": True}  # agents of earlier versions do not know `wake`
 
     async def _thaw(self, _request: Answer) -> Answer:
         self._shed.go_on()

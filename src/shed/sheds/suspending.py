@@ -52,11 +52,27 @@ async def suspend(
     try:
         memory = await in_thread(asleep.begin, folders)
         progress.phase("freeze", "the shed stands still")
-        await control(connection, "freeze", wait=FREEZE)
+        await _freeze(record.name, connection)
         progress.phase("memory", "writing its memory to the disk")
         await moments.suspend(vm, memory, partial(asleep.commit, folders, shape))
     finally:
         await to_the_end(_end(folders, backend, link, connection, progress))
+
+
+async def _freeze(name: str, connection: Connection) -> None:
+    """Have a shed stand still whose agent can have it go on later.  Raises `ConflictError` (CANNOT_SUSPEND)."""
+    try:
+        wakes = (await control(connection, "freeze", wait=FREEZE)).get("wakes")
+    except BackendError as error:
+        if error.code != "UNKNOWN_OPERATION":
+            raise
+        wakes = False
+    if wakes is not True:
+        raise ConflictError(
+            f"shed {name!r} cannot be suspended: its agent is that of an earlier version",
+            code="CANNOT_SUSPEND",
+            hint=f"start it anew first: shed restart {name}",
+        )
 
 
 async def _end(folders: Folders, backend: Backend, link: Link, connection: Connection, progress: Progress) -> None:

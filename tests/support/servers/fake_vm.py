@@ -116,6 +116,7 @@ def control(stream: socket.socket, faults: set[str]) -> None:
                 answer = {"ok": False, "code": "NOT_FROZEN", "error": "the processes do not stand still"}
             else:
                 STATE["state"] = "frozen"
+                answer["wakes"] = "old" not in faults
         if request["op"] == "thaw":
             say("thaw")
             STATE["state"] = "ready"

@@ -279,3 +279,15 @@ def test_a_server_that_is_killed_leaves_a_whole_shed(world: World) -> None:
             break
     assert done
     assert {"running", "suspended"} <= set(seen) <= {"running", "suspended", "stopped"}
+
+
+async def test_an_agent_that_could_not_wake_it(tmp_path: Path) -> None:
+    """A shed that came up before shed was upgraded runs on, and what to do is said."""
+    world = World(tmp_path, "old").prepare()
+    async with world.manager() as manager:
+        await create(manager, "dev", upper_size_bytes=GIB)
+        work = manager.suspensions.suspend("dev", Progress())
+        assert "shed restart dev" in await refused("CANNOT_SUSPEND", work)
+        assert (status(manager), kept(world)) == ("running", [])
+        assert said(world).endswith("thaw\n")
+        await manager.delete("dev", force=True, progress=Progress())
