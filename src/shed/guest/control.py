@@ -216,6 +216,7 @@ class Control:
         return {}
 
     async def _freeze(self, _request: Answer) -> Answer:
+        from shed.guest import forked  # noqa: F401  whoever goes on has it loaded
         from shed.guest.freezer import Freezer
 
         for left in range(_SETTLING_LOOKS, -1, -1):

@@ -15,6 +15,7 @@ a page of a file that is a hole costs more when the machine is suspended again t
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 from collections.abc import Callable
@@ -36,6 +37,10 @@ from shed.threads import in_thread
 RECORD = "moment.json"
 _Check = Callable[[dict[str, Any], Path, Machine], None]
 _STREAM = "stream"
+_NOTICES = 0.1
+"""Seconds for a guest that goes on to notice that the host has hung up.  Who connects before that is not noticed, and
+has to do it again, 0.6 seconds later: see `shed.backends.mux.connect`.
+"""
 
 
 class QemuMoments:
@@ -118,7 +123,9 @@ class QemuMoments:
         host = await in_thread(self._machines.host, machine)
         as_booted = await in_thread(_fits, machine, memory, host, check)
         saved = Saved(pages, memory / STATE, of_shed=True, as_booted=as_booted)
-        return await self._machines.start_from(machine, saved, begins)
+        warnings = await self._machines.start_from(machine, saved, begins)
+        await asyncio.sleep(_NOTICES)
+        return warnings
 
 
 def _publish(stream: Path, machine: Machine, host: command.Host) -> None:
