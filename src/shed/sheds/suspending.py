@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import shutil
 from dataclasses import replace
@@ -28,6 +29,10 @@ if TYPE_CHECKING:
     from shed.images.resolve import BootImage
 
 log = logging.getLogger(__name__)
+_NOTICES = 0.05
+"""Seconds for the agent to notice that we have hung up.  What is kept then waits for a connection, and answers the
+first one: else it would have to notice that when it goes on.
+"""
 
 
 async def suspend(
@@ -53,10 +58,12 @@ async def suspend(
         memory = await in_thread(asleep.begin, folders)
         progress.phase("freeze", "the shed stands still")
         await _freeze(record.name, connection)
+        await link.drop()
+        await asyncio.sleep(_NOTICES)
         progress.phase("memory", "writing its memory to the disk")
         await moments.suspend(vm, memory, partial(asleep.commit, folders, shape))
     finally:
-        await to_the_end(_end(folders, backend, link, connection, progress))
+        await to_the_end(_end(folders, backend, link, progress))
 
 
 async def _freeze(name: str, connection: Connection) -> None:
@@ -75,15 +82,17 @@ async def _freeze(name: str, connection: Connection) -> None:
         )
 
 
-async def _end(folders: Folders, backend: Backend, link: Link, connection: Connection, progress: Progress) -> None:
+async def _end(folders: Folders, backend: Backend, link: Link, progress: Progress) -> None:
     """End the VM of a shed that is suspended, or have it go on when that has failed."""
     if asleep.is_asleep(folders):
         progress.phase("vm", "ending the virtual machine")
-        await link.drop()
         await backend.kill(folders.instance)
         return
     if backend.liveness(folders.instance) is not Liveness.NOT_OURS:
-        await thaw(folders.name, connection)
+        try:
+            await thaw(folders.name, await link.get())  # a new link tells a guest that stands still, too
+        except ShedError as error:
+            log.warning("shed %s: it cannot be told to go on: %s", folders.name, error)
     try:
         await in_thread(asleep.clear, folders)
     except StorageError as error:  # the next who takes hold of the shed tries again

@@ -158,7 +158,7 @@ async def test_a_shed_that_cannot_be_suspended_runs_on(world: World, fault: str)
         await manager.start("dev", Progress())
         with pytest.raises(BackendError):
             await manager.suspensions.suspend("dev", Progress())
-        assert said(world).endswith("thaw\n")
+        assert "thaw\n" in said(world)
         assert (status(manager), kept(world)) == ("running", [])
         world.backend.faults.remove(fault)
         (await manager.guests.open_exec("dev")).close()

@@ -37,7 +37,7 @@ from shed.threads import in_thread
 RECORD = "moment.json"
 _Check = Callable[[dict[str, Any], Path, Machine], None]
 _STREAM = "stream"
-_NOTICES = 0.1
+_NOTICES = 0.2
 """Seconds for a guest that goes on to notice that the host has hung up.  Who connects before that is not noticed, and
 has to do it again, 0.6 seconds later: see `shed.backends.mux.connect`.
 """
@@ -111,7 +111,9 @@ class QemuMoments:
 
     async def go_on(self, machine: Machine, memory: Path) -> tuple[str, ...]:
         """Start `machine` from `memory`; its agent finds that the host has hung up."""
-        return await self._start(machine, memory / MEMORY, memory, _intact, None)
+        warnings = await self._start(machine, memory / MEMORY, memory, _intact, None)
+        await asyncio.sleep(_NOTICES)
+        return warnings
 
     async def resume(self, machine: Machine, memory: Path, begins: Callable[[], None]) -> tuple[str, ...]:
         """Start the `machine` that was suspended from `memory`; its agent finds that the host has hung up."""
@@ -123,9 +125,7 @@ class QemuMoments:
         host = await in_thread(self._machines.host, machine)
         as_booted = await in_thread(_fits, machine, memory, host, check)
         saved = Saved(pages, memory / STATE, of_shed=True, as_booted=as_booted)
-        warnings = await self._machines.start_from(machine, saved, begins)
-        await asyncio.sleep(_NOTICES)
-        return warnings
+        return await self._machines.start_from(machine, saved, begins)
 
 
 def _publish(stream: Path, machine: Machine, host: command.Host) -> None:
