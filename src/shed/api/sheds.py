@@ -35,6 +35,7 @@ PrebuildName = Annotated[
 Status = Literal["running", "stopped", "suspended", "starting", "error"]
 Mode = Literal["rw", "ro", "git-rw"]
 Restart = Literal["no", "always"]
+TtlAction = Literal["delete", "stop", "suspend"]
 NetworkKind = Literal["relay", "nic"]
 LabelKey = Annotated[str, Meta(min_length=1, max_length=63, pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$(?!\n)")]
 LabelValue = Annotated[str, Meta(max_length=255)]
@@ -85,7 +86,10 @@ class Shed(PartialAnswer, kw_only=True, frozen=True):
     ] = []
     host_ports: Annotated[list[str], says("Ports of the host that it reaches: `PORT:SHEDPORT`.", optional=True)] = []
     secrets: Annotated[list[str], says("Names of the secrets that are put into its requests.", optional=True)] = []
-    expires_at: Annotated[str, says("When it is deleted with all that is in it; UTC, RFC 3339.", optional=True)] = ""
+    expires_at: Annotated[str, says("When its time is up; UTC, RFC 3339.", optional=True)] = ""
+    ttl_action: Annotated[
+        str, says("What is done then, if it is not deleted with all that is in it: `stop`, `suspend`.", optional=True)
+    ] = ""
     suspended_at: Annotated[str, says("Since when it is suspended; UTC, RFC 3339.", optional=True)] = ""
     restart: Annotated[str, says("`always`: it starts again when its VM has ended.", optional=True)] = ""
     env: Annotated[
@@ -175,6 +179,10 @@ class CreateShed(Body, kw_only=True, frozen=True, forbid_unknown_fields=True):
             maximum=MAX_TTL,
         ),
     ] = None
+    ttl_action: Annotated[
+        TtlAction | None,
+        says("What to do then in place of that: `stop` it, or `suspend` it.  It has no end afterwards."),
+    ] = None
     restart: Annotated[
         Restart | None,
         says(
@@ -243,6 +251,7 @@ class UpdateShed(Body, kw_only=True, frozen=True, forbid_unknown_fields=True):
         float | None,
         says("Seconds from now after which it is deleted; 0: it is kept.", minimum=0, maximum=MAX_TTL),
     ] = None
+    ttl_action: Annotated[TtlAction | None, says("As for a new one.")] = None
     restart: Annotated[Restart | None, says("As for a new one.")] = None
     ssh_agent: AgentHosts = None
 

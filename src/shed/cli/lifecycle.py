@@ -9,7 +9,7 @@ from shed.cli.connection import client, client_of, seen, where
 from shed.cli.errors import report
 from shed.cli.making import CHANGEABLE
 from shed.cli.output import confirm, done, watched
-from shed.cli.sheds import COLD, FORCE, RESTART, finished, tell_end, update_ssh
+from shed.cli.sheds import COLD, FORCE, RESTART, TTL_ACTION, finished, tell_end, update_ssh
 from shed.errors import ShedError, UsageError
 from shed.terminal.output import note
 
@@ -138,6 +138,7 @@ def delete(args: Any, options: Options) -> int:
         "delete it after this time from now, whatever runs in it: 90m, 12h, 7d; none: keep it",
         convert=values.duration_or_none,
     ),
+    TTL_ACTION,
     RESTART,
     examples=[
         "shed update dev --upper-size 40G",
@@ -151,7 +152,8 @@ def update(args: Any, options: Options) -> int:
 
     Where it may use SSH agents changes at once, too.
     """
-    if args.cpus is args.memory is args.upper_size is args.ttl is args.restart is args.ssh_agent is None:
+    given = (args.cpus, args.memory, args.upper_size, args.ttl, args.ttl_action, args.restart, args.ssh_agent)
+    if all(each is None for each in given):
         raise UsageError("nothing is to change", hint="see: shed update --help")
     server = client_of(args.name, options)
     with watched(options) as sink:
@@ -161,6 +163,7 @@ def update(args: Any, options: Options) -> int:
             memory_mb=args.memory,
             upper_size_bytes=args.upper_size,
             ttl=args.ttl,
+            ttl_action=args.ttl_action,
             restart=args.restart,
             ssh_agent=args.ssh_agent,
             on_event=sink,

@@ -32,6 +32,12 @@ if TYPE_CHECKING:
     from shed.client.sync.api import Api
 
 COLD = flag("--cold", "boot the VM, even where it could be restored from a saved one")
+TTL_ACTION = option(
+    "--ttl-action",
+    "ACTION",
+    "what to do when its time is up: delete it (default), stop it, or suspend it",
+    choices=("delete", "stop", "suspend"),
+)
 RESTART = option(
     "--restart",
     "POLICY",
@@ -66,6 +72,7 @@ FORCE = flag("--force", "start it even when the host is short of memory")
         "delete it after this time, whatever runs in it: 90m, 12h, 7d (default: never); see `update --ttl`",
         convert=values.duration,
     ),
+    TTL_ACTION,
     RESTART,
     COLD,
     FORCE,
@@ -83,6 +90,7 @@ def create(args: Any, options: Options) -> int:
         "local_dir_mode": mode,
         "ports": args.publish or None,
         "ttl": args.ttl,
+        "ttl_action": args.ttl_action,
         "restart": args.restart,
         "cold": args.cold,
         "force": args.force,
@@ -220,9 +228,10 @@ def finished(options: Options, action: str, verb: str, answer: dict[str, Any]) -
 
 
 def tell_end(shed: dict[str, Any], options: Options) -> None:
-    """Say when a shed is deleted, if it is."""
+    """Say when the time of a shed is up, if it ever is, and what is done then."""
     if (end := shed.get("expires_at")) and not options.json:
-        note(f"  it is deleted {until(end)}, at {end}; to change that: shed update {shed['name']} --ttl TIME|none")
+        done_then = {"stop": "stopped", "suspend": "suspended"}.get(shed.get("ttl_action", ""), "deleted")
+        note(f"  it is {done_then} {until(end)}, at {end}; to change that: shed update {shed['name']} --ttl TIME|none")
 
 
 def _tell_way(server: Api, options: Options) -> None:

@@ -1,4 +1,4 @@
-"""What a new shed can be asked to be: the members of `shed.api.sheds.CreateShed` but its name, for type checkers.
+"""What a shed can be asked to be: the members of `shed.api.sheds.CreateShed` but its name, for type checkers.
 
 It takes long to import, so only they do.
 """
@@ -9,8 +9,26 @@ import os
 from typing import TypedDict
 
 
-class ShedOptions(TypedDict, total=False):
-    """What is absent, or None, is the server's to choose."""
+class ShedChanges(TypedDict, total=False):
+    """What can be changed of a shed: the members of `shed.api.sheds.UpdateShed`.  What is absent, or None, stays."""
+
+    cpus: int | None
+    memory_mb: int | None
+    """Memory in MiB."""
+    upper_size_bytes: int | None
+    """Size of its writable layer."""
+    ttl: float | None
+    """Seconds after which the server deletes it, also when this program is gone; 0, of one that is there: never."""
+    ttl_action: str | None
+    """What the server does then in place of that: ``stop`` or ``suspend`` it."""
+    restart: str | None
+    """``always``: it starts again when its VM has ended or the host was down."""
+    ssh_agent: list[str] | None
+    """Where it may use an SSH agent that is forwarded: ``[USER@]HOST[:PORT]``, ``*``, ``@git-signing``."""
+
+
+class ShedOptions(ShedChanges, total=False):
+    """All that can be asked of a new one.  What is absent, or None, is the server's to choose."""
 
     image: str | None
     """Name in the server's store, alias, digest or reference."""
@@ -20,21 +38,12 @@ class ShedOptions(TypedDict, total=False):
     """The prebuild that it goes on from, with the settings of that."""
     disk_only: bool
     """Boot the disk of that snapshot or prebuild, though it has memory."""
-    cpus: int | None
-    memory_mb: int | None
-    """Memory in MiB."""
-    upper_size_bytes: int | None
-    """Size of its writable layer."""
     local_dir: str | os.PathLike[str] | None
     """A folder of the server's machine, mounted at ``/workspace``."""
     local_dir_mode: str | None
     """``rw``: it may be written; ``git-rw``: also git's settings and hooks; ``ro``: it may only be read."""
     labels: dict[str, str] | None
     """Short texts by name, kept with the shed and shown with it."""
-    ttl: float | None
-    """Seconds after which the server deletes it, also when this program is gone."""
-    restart: str | None
-    """``always``: it starts again when its VM has ended or the host was down."""
     env: dict[str, str] | None
     """Environment variables of all its commands."""
     egress: list[str] | None
@@ -45,8 +54,6 @@ class ShedOptions(TypedDict, total=False):
     """Ports of the server's machine that it reaches: ``PORT[:SHEDPORT]``."""
     secrets: list[str] | None
     """Names of the secrets that it may use; that needs the right to administer."""
-    ssh_agent: list[str] | None
-    """Where it may use an SSH agent that is forwarded: ``[USER@]HOST[:PORT]``, ``*``, ``@git-signing``."""
     network: str | None
     """``nic``: no rule is asked about what it reaches."""
     timeout: float | None

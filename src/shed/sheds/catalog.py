@@ -208,6 +208,8 @@ def _view(
         del shed["local_dir_mode"]
     if record.restart == "no":
         del shed["restart"]
+    if record.expires_at is None or record.ttl_action == "delete":
+        del shed["ttl_action"]
     if record.variables:
         shed["env"] = sorted(record.variables)
     if starting:

@@ -93,6 +93,7 @@ def plan(request: CreateShed, settings: Settings, origin: Origin | None = None) 
         local_dir_mode=workspace.check_mode(request.local_dir_mode, request.local_dir),
         labels=request.labels or None,
         restart=request.restart or "no",
+        ttl_action=expiry.action(request.ttl_action or "delete", request.local_dir),
         variables=_variables(request),
         egress=list(_egress(settings, kept) if request.egress is None else dict.fromkeys(request.egress)),
         secrets=list(dict.fromkeys(request.secrets or ())) or None,

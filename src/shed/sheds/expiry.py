@@ -1,5 +1,7 @@
 """Sheds that end: one with a time to live is deleted when that is over, with all that is in it, whatever runs there.
 
+It is stopped or suspended instead if its user has chosen that, and has no end then.
+
 The time is the host's clock, and is kept with the shed.  So it goes on while the shed is stopped, while no server runs,
 and while the host is off; what is over then is deleted when a server starts.
 """
@@ -10,16 +12,22 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 
-from shed.errors import NotFoundError, ShedError, UsageError
+from shed.errors import ConflictError, NotFoundError, ShedError, UsageError
+from shed.progress import Progress
 from shed.sheds import metadata
 from shed.sheds.catalog import Catalog
+from shed.sheds.changes import Hold
 from shed.sheds.events import Events
 from shed.sheds.metadata import Record
 from shed.threads import in_thread
 
 log = logging.getLogger(__name__)
+End = Callable[[str, Progress], Awaitable[object]]
+"""Ends a shed, by its name."""
+_DONE = {"delete": "deleted", "stop": "stopped", "suspend": "suspended"}
 NOTICE = 300.0
 """Seconds before its end that a shed's end is told."""
 _LOOK = 60.0
@@ -29,6 +37,15 @@ _LOOK = 60.0
 def impossible(ttl: float) -> UsageError:
     """Return the error for a time to live that cannot be."""
     return UsageError(f"a shed cannot live for {ttl:g} s", hint="choose more than 0, and ten years at most")
+
+
+def action(wanted: str, local_dir: str | None) -> str:
+    """Return what is done when the time of a shed is up.  Raises `UsageError` for what cannot be done then."""
+    if wanted == "suspend" and local_dir is not None:
+        raise UsageError(
+            "a shed with a folder of the host cannot be suspended when its time is up", hint="choose to stop it"
+        )
+    return wanted
 
 
 def after(ttl: float | None) -> str | None:
@@ -42,12 +59,13 @@ def left(record: Record) -> float:
 
 
 class Expiry:
-    """Has `delete` delete what is over of the sheds in `catalog`."""
+    """Has `ends` end what is over of the sheds in `catalog`, each in its way, one of `metadata.TTL_ACTIONS`."""
 
-    def __init__(self, catalog: Catalog, events: Events, delete: Callable[[str], Awaitable[None]]) -> None:
+    def __init__(self, catalog: Catalog, events: Events, hold: Hold, ends: Mapping[str, End]) -> None:
         self._catalog = catalog
         self._events = events
-        self._delete = delete
+        self._hold = hold
+        self._ends = ends
         self._changed = asyncio.Event()
         self._told: dict[str, str] = {}
         """The ends that were told, by shed."""
@@ -81,25 +99,45 @@ class Expiry:
                 continue
             over = left(record)
             if over <= 0:
-                self._ending[record.name] = asyncio.create_task(self._end(record.name))
+                self._ending[record.name] = asyncio.create_task(self._end(record))
                 continue
             if over <= NOTICE and self._told.get(record.name) != record.expires_at:
                 self._told[record.name] = record.expires_at
-                self._events.tell("shed.expiring", record.name, f"it is deleted at {record.expires_at}")
-                log.warning("shed %s is deleted at %s", record.name, record.expires_at)
+                done = _DONE[record.ttl_action]
+                self._events.tell("shed.expiring", record.name, f"it is {done} at {record.expires_at}")
+                log.warning("shed %s is %s at %s", record.name, done, record.expires_at)
             next_in = min(next_in, over - NOTICE if over > NOTICE else over, _LOOK)
         return None if math.isinf(next_in) else next_in
 
-    async def _end(self, name: str) -> None:
-        log.warning("shed %s is deleted: its time is up", name)
+    async def _end(self, record: Record) -> None:
+        name, done = record.name, _DONE[record.ttl_action]
+        log.warning("shed %s is %s: its time is up", name, done)
         try:
-            await self._delete(name)
+            if record.ttl_action == "delete":
+                await self._ends["delete"](name, Progress())
+            else:
+                await self._rest(name, self._ends[record.ttl_action])
         except NotFoundError:
             pass
         except ShedError as error:
-            log.warning("shed %s, whose time is up, cannot be deleted: %s", name, error)
+            log.warning("shed %s, whose time is up, cannot be %s: %s", name, done, error)
             await asyncio.sleep(_LOOK)
         finally:
             del self._ending[name]
             self._told.pop(name, None)
             self._changed.set()
+
+    async def _rest(self, name: str, end: End) -> None:
+        """Have a shed rest by `end`, unless it does, and have no end any more.  Raises `ShedError`."""
+        if left(await in_thread(self._catalog.record, name)) > 0:  # it has been changed a moment ago
+            return
+        if self._catalog.get(name)["status"] != "suspended":
+            try:
+                await end(name, Progress())
+            except ConflictError as error:
+                if error.code not in {"SHED_ALREADY_STOPPED", "SHED_SUSPENDED"}:
+                    raise
+        async with self._hold(name, "update") as (folders, _):
+            record = metadata.load(folders.instance)
+            if left(record) <= 0:
+                await in_thread(metadata.save, folders.instance, replace(record, expires_at=None))

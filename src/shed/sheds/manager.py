@@ -104,7 +104,6 @@ class Manager:
             backend, resolve, settings, self._admission, self._warm, self.terms, self.egress, self.ports, self.events
         )
         self._revivals = Revivals(self.catalog, self._names, self._holding, backend, self.events, self._bring_up.boot)
-        self._expiry = Expiry(self.catalog, self.events, self._expire)
         self.snapshots = Snapshots(self._holding, backend, paths, resolve, self._bring_up)
         """What they were at a moment, and `forks`: others that go on from there."""
         self.forks = Forks(paths, self.snapshots, self.create)
@@ -113,6 +112,8 @@ class Manager:
         """How they are made ready ahead."""
         self.suspensions = Suspensions(self._holding, backend, resolve, self.egress, self.events, self._bring_up)
         """Those that sleep."""
+        ends = {"delete": self._expire, "stop": self.stop, "suspend": self.suspensions.suspend}
+        self._expiry = Expiry(self.catalog, self.events, self._holding, ends)
         self._background = Background()
 
     @property
@@ -263,13 +264,13 @@ class Manager:
     async def _discard(self, name: str) -> None:
         await self.delete(name, force=True, progress=Progress())
 
-    async def _expire(self, name: str) -> None:
+    async def _expire(self, name: str, progress: Progress) -> None:
         """Remove a shed whose time is up.  Raises `NotFoundError`, and what a delete raises."""
-        self._end_starts(name, "its time is up", Progress())
+        self._end_starts(name, "its time is up", progress)
         async with self._holding(name, "delete") as (folders, link):
             if expiry.left(load(folders)) > 0:
                 return
-            await self._delete(folders, link, Progress(), force=True)
+            await self._delete(folders, link, progress, force=True)
         self.events.tell("shed.deleted", name, "its time was up")
 
     async def _delete(self, folders: Folders, link: Link, progress: Progress, *, force: bool) -> None:

@@ -26,6 +26,7 @@ SCHEMA_VERSION = 3
 EGRESS = ["internet"]
 NETWORKS = ("relay", "nic")
 RESTARTS = ("no", "always")
+TTL_ACTIONS = ("delete", "stop", "suspend")
 METADATA = "metadata.json"
 MARKER = ".creating"
 RENAMING = ".renaming"
@@ -62,7 +63,9 @@ class Record:
     labels: dict[str, str] | None = None
     """What its user noted of it; None for nothing."""
     expires_at: str | None = None
-    """When it is deleted, as `created_at`; None: never."""
+    """When its time is up, as `created_at`; None: never."""
+    ttl_action: str = "delete"
+    """What is done then, one of `TTL_ACTIONS`."""
     restart: str = "no"
     """``always``: it is started again when its VM has ended and nobody has stopped it; else ``no``."""
     variables: dict[str, str] | None = field(default=None, repr=False)
@@ -174,6 +177,8 @@ def load(folder: Path) -> Record:
         raise _damaged(path, f"network is {record.network!r}")
     if record.restart not in RESTARTS:
         raise _damaged(path, f"restart is {record.restart!r}")
+    if record.ttl_action not in TTL_ACTIONS:
+        raise _damaged(path, f"ttl_action is {record.ttl_action!r}")
     try:
         _ = record.published, record.open_host_ports, record.agent_rule
         _ = record.expires_at is None or seconds_of(record.expires_at)

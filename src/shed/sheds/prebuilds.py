@@ -37,7 +37,18 @@ _SPARE_TIME = 3600.0
 _AGAIN = 3600.0
 """Seconds from a build that has failed to the next one that nobody has asked for."""
 _LOOK = 60.0
-_NOT_FOR_ALL = ("local_dir", "local_dir_mode", "ports", "ttl", "restart", "prebuild", "cold", "disk_only", "force")
+_NOT_FOR_ALL = (
+    "local_dir",
+    "local_dir_mode",
+    "ports",
+    "ttl",
+    "ttl_action",
+    "restart",
+    "prebuild",
+    "cold",
+    "disk_only",
+    "force",
+)
 """Options of a shed that those made ready together cannot share."""
 _OF_THE_BUILD = frozenset({"name", "image", "timeout", "trust_kernel"})
 _LONGEST = 50

@@ -50,6 +50,7 @@ async def update(
         record,
         restart=wanted.restart or record.restart,
         expires_at=record.expires_at if wanted.ttl is None else expiry.after(wanted.ttl),
+        ttl_action=expiry.action(wanted.ttl_action or record.ttl_action, record.local_dir),
         cpus=wanted.cpus or record.cpus,
         memory_mb=wanted.memory_mb or record.memory_mb,
         upper_size_bytes=size,

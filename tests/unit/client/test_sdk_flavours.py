@@ -12,10 +12,10 @@ from types import ModuleType
 
 import pytest
 
-from shed.api.sheds import CreateShed
+from shed.api.sheds import CreateShed, UpdateShed
 from shed.client.aio import driver as aio_driver
 from shed.client.aio import process as aio_process
-from shed.client.options import ShedOptions
+from shed.client.options import ShedChanges, ShedOptions
 from shed.client.sync import driver as sync_driver
 from shed.client.sync import process as sync_process
 
@@ -28,6 +28,7 @@ HAND_WRITTEN = ("driver", "process")
 
 def test_every_option_of_a_new_shed_is_there() -> None:
     """The members of the request are those that a program can give."""
+    assert ShedChanges.__optional_keys__ == set(UpdateShed.__struct_fields__)
     assert ShedOptions.__optional_keys__ | {"name"} == set(CreateShed.__struct_fields__)
 
 

@@ -139,3 +139,37 @@ async def test_times_that_cannot_be(world: World, ttl: float) -> None:
         with pytest.raises(UsageError, match="cannot live for"):
             await manager.update("dev", UpdateShed(ttl=ttl), Progress())
         assert manager.catalog.get("dev").keys() == before.keys() - {"boot", "timings"}
+
+
+@pytest.mark.parametrize(("action", "status"), [("stop", "stopped"), ("suspend", "suspended")])
+async def test_a_shed_that_rests_when_its_time_is_up(world: World, action: str, status: str) -> None:
+    """It is there, has no end any more, and is not ended again when it is started."""
+    async with world.manager() as manager:
+        made = await create(manager, "dev", ttl=1, ttl_action=action)
+        assert made["ttl_action"] == action
+        await until(lambda: metadata.load(world.instance("dev")).expires_at is None)
+        found = manager.catalog.get("dev")
+        assert (found["status"], "expires_at" in found, "ttl_action" in found) == (status, False, False)
+        assert ("shed.expiring", f"it is {status} at {made['expires_at']}") in told(manager)
+        await manager.start("dev", Progress())
+        assert manager.catalog.get("dev")["status"] == "running"
+        await manager.update("dev", UpdateShed(ttl=0.1), Progress())
+        await until(lambda: manager.catalog.get("dev")["status"] == status)
+
+
+async def test_one_that_rests_already_is_left_alone(world: World) -> None:
+    """A suspended one is not stopped; what cannot be suspended then is refused before."""
+    async with world.manager() as manager:
+        await create(manager, "dev", ttl=3600, ttl_action="stop")
+        await manager.suspensions.suspend("dev", Progress())
+        await manager.update("dev", UpdateShed(ttl=0.1), Progress())
+        await until(lambda: metadata.load(world.instance("dev")).expires_at is None)
+        assert manager.catalog.get("dev")["status"] == "suspended"
+        await create(manager, "shared")
+        metadata.save(world.instance("shared"), replace(manager.catalog.record("shared"), local_dir=str(world.blobs)))
+        for work in (
+            create(manager, "other", local_dir=str(world.blobs), ttl_action="suspend"),
+            manager.update("shared", UpdateShed(ttl_action="suspend"), Progress()),
+        ):
+            with pytest.raises(UsageError, match="cannot be suspended"):
+                await work

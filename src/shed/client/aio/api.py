@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from typing import Any, Unpack
 
     from shed.client.aio.requests import Sink
-    from shed.client.options import ShedOptions
+    from shed.client.options import ShedChanges, ShedOptions
 
 
 class AsyncApi(AsyncAccessApi, AsyncNetworkApi, AsyncPrebuildsApi, AsyncSecretsApi, AsyncSnapshotsApi):
@@ -136,30 +136,14 @@ class AsyncApi(AsyncAccessApi, AsyncNetworkApi, AsyncPrebuildsApi, AsyncSecretsA
         return await work(self.address, "POST", shed_target(name, "stop"), on_event=on_event)
 
     async def update(
-        self,
-        name: str,
-        *,
-        cpus: int | None = None,
-        memory_mb: int | None = None,
-        upper_size_bytes: int | None = None,
-        ttl: float | None = None,
-        restart: str | None = None,
-        ssh_agent: list[str] | None = None,
-        on_event: Sink | None = None,
+        self, name: str, *, on_event: Sink | None = None, **changes: Unpack[ShedChanges]
     ) -> dict[str, Any]:
         """Change a shed; what is None stays.
 
-        Processors and memory count from its next start on, its disk grows at once.  After `ttl` seconds from now it is
-        deleted, never with 0.  `restart` and `ssh_agent` are as for `create`; an empty list: no hosts.
+        Processors and memory count from its next start on, its disk grows at once, and after `ttl` seconds from now its
+        time is up.  The others are as for `create`.
         """
-        body = messages.given(
-            cpus=cpus,
-            memory_mb=memory_mb,
-            upper_size_bytes=upper_size_bytes,
-            ttl=ttl,
-            restart=restart,
-            ssh_agent=ssh_agent,
-        )
+        body = messages.given(**changes)
         return await work(self.address, "POST", shed_target(name, "update"), body=body, on_event=on_event)
 
     async def rename(self, name: str, to: str) -> dict[str, Any]:

@@ -19,8 +19,11 @@ from shed.names import check_shed_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Unpack
+
     from shed.client.aio.client import AsyncClient
     from shed.client.aio.requests import Sink
+    from shed.client.options import ShedChanges
 
 RUNTIME = "/run/shed-runtime/bin/busybox"
 """Works in every image."""
@@ -89,30 +92,13 @@ class AsyncShed:
         """Stop it; its files stay."""
         self.info = typed(await self._api.stop(self.name, on_event=on_event), sheds.Shed)
 
-    async def update(
-        self,
-        *,
-        cpus: int | None = None,
-        memory_mb: int | None = None,
-        upper_size_bytes: int | None = None,
-        ttl: float | None = None,
-        restart: str | None = None,
-        ssh_agent: list[str] | None = None,
-    ) -> None:
+    async def update(self, **changes: Unpack[ShedChanges]) -> None:
         """Change it; what is None stays.
 
-        Processors and memory count from its next start on, its disk grows at once.  After `ttl` seconds from now the
-        server deletes it, never with 0; `restart` and `ssh_agent` as for `AsyncClient.create`.
+        Processors and memory count from its next start on, its disk grows at once, and after `ttl` seconds from now its
+        time is up.  The others are as for `AsyncClient.create`.
         """
-        changed = await self._api.update(
-            self.name,
-            cpus=cpus,
-            memory_mb=memory_mb,
-            upper_size_bytes=upper_size_bytes,
-            ttl=ttl,
-            restart=restart,
-            ssh_agent=ssh_agent,
-        )
+        changed = await self._api.update(self.name, **changes)
         self.info = typed(changed, sheds.Shed)
 
     async def rename(self, to: str) -> None:

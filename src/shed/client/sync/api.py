@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any, Unpack
 
-    from shed.client.options import ShedOptions
+    from shed.client.options import ShedChanges, ShedOptions
     from shed.client.sync.requests import Sink
 
 
@@ -134,31 +134,13 @@ class Api(AccessApi, NetworkApi, PrebuildsApi, SecretsApi, SnapshotsApi):
         """Stop a running shed; its files stay."""
         return work(self.address, "POST", shed_target(name, "stop"), on_event=on_event)
 
-    def update(
-        self,
-        name: str,
-        *,
-        cpus: int | None = None,
-        memory_mb: int | None = None,
-        upper_size_bytes: int | None = None,
-        ttl: float | None = None,
-        restart: str | None = None,
-        ssh_agent: list[str] | None = None,
-        on_event: Sink | None = None,
-    ) -> dict[str, Any]:
+    def update(self, name: str, *, on_event: Sink | None = None, **changes: Unpack[ShedChanges]) -> dict[str, Any]:
         """Change a shed; what is None stays.
 
-        Processors and memory count from its next start on, its disk grows at once.  After `ttl` seconds from now it is
-        deleted, never with 0.  `restart` and `ssh_agent` are as for `create`; an empty list: no hosts.
+        Processors and memory count from its next start on, its disk grows at once, and after `ttl` seconds from now its
+        time is up.  The others are as for `create`.
         """
-        body = messages.given(
-            cpus=cpus,
-            memory_mb=memory_mb,
-            upper_size_bytes=upper_size_bytes,
-            ttl=ttl,
-            restart=restart,
-            ssh_agent=ssh_agent,
-        )
+        body = messages.given(**changes)
         return work(self.address, "POST", shed_target(name, "update"), body=body, on_event=on_event)
 
     def rename(self, name: str, to: str) -> dict[str, Any]:
