@@ -122,7 +122,10 @@ def test_a_debian_package_from_install_to_purge(tmp_path: Path) -> None:
     assert root.must("shed", "version") == f"shed {VERSION}\n"
     doctor = root.run("shed-server", "doctor", "--json")
     rows = {row["name"]: row for row in json.loads(doctor.stdout)["checks"]}
-    assert (doctor.returncode, [name for name, row in rows.items() if row["status"] == "FAIL"]) == (1, ["vmm", "network"])
+    assert (doctor.returncode, [name for name, row in rows.items() if row["status"] == "FAIL"]) == (
+        1,
+        ["vmm", "network"],
+    )
     assert rows["service"]["detail"] == "/usr/lib/systemd/system/shed-server.service is active"
     assert rows["configuration"]["detail"] == "/etc/shed/server.yaml is valid"
     program = root.folder / "usr/lib/shed/lib/shed"

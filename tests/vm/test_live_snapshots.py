@@ -162,7 +162,7 @@ def test_a_kill_at_each_step(machine: Machine, victim: str) -> None:
     """
     machine.shed("create", "dev", "--image", "busybox", "--cold", "--memory", "512M")
     count(machine, "dev")
-    for step, says in STEPS.items():
+    for step, says in list(STEPS.items())[victim == "vm" :]:
         pid = machine.show("dev")["pid"] if victim == "vm" else machine.server_pid()
         with machine.start("snapshot", "create", "dev", "now") as making:
             assert making.stderr is not None

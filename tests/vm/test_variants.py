@@ -254,4 +254,4 @@ def test_a_database_under_load_is_kept_whole(full: Machine) -> None:
             full.shed("delete", "--force", "child")
             full.shed("snapshot", "rm", "kept")
         writer.terminate()
-    reader.join()
+        reader.join()

@@ -351,7 +351,7 @@ def test_a_disk_that_fills_up_while_a_template_is_made(small_store: LayoutStore,
         assert templates(machine) == []
         assert sh(machine, "first", "hostname") == "first\n"
         assert create(machine, "second") == "cold"
-        subprocess.run(["mount", "-o", "remount,size=600m", folder], check=True)
+        subprocess.run(["mount", "-o", "remount,size=1200m", folder], check=True)  # two are made
         make(machine)
         assert create(machine, "third") == "warm"
         machine.end()
