@@ -9,8 +9,9 @@ For one listening socket, on the event loop:
 
 `serve` is a coroutine function; it gets each accepted socket, non-blocking and its own to close, in a task of its own.
 For streams, begin it with ``reader, writer = await asyncio.open_connection(sock=accepted)``; for a protocol, with
-``loop.connect_accepted_socket``.  `admit`, when given, is asked first, and what it refuses is closed at once: limits on
-connections, in all or for each peer, belong there.
+``loop.connect_accepted_socket``.  Who does, ends that transport before an error leaves `serve`, since the socket is
+closed then: a transport that outlives it bars all later ones with the same descriptor.  `admit`, when given, is asked
+first, and what it refuses is closed at once: limits on connections, in all or for each peer, belong there.
 
 asyncio's own servers answer a lack of file descriptors with a traceback for each try (up to its backlog at once).  Here
 accepting pauses, connections wait in the kernel's queue, and the log gets one line in a minute.

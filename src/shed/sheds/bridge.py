@@ -40,8 +40,8 @@ async def bridge(
             ways[1].cancel()
             await asyncio.wait(ways)
             await _see_off(reader, writer)
-    except ConnectionError:
-        pass  # the client has gone
+    except OSError:
+        pass  # the client has gone; what passing on the end then finds, ENOTCONN, is no ConnectionError
     except BackendError:
         _reset(writer)
     except asyncio.CancelledError:
@@ -50,7 +50,7 @@ async def bridge(
     finally:
         for way in ways:
             way.cancel()
-            with contextlib.suppress(asyncio.CancelledError, ConnectionError, BackendError):
+            with contextlib.suppress(asyncio.CancelledError, OSError, BackendError):
                 await way
 
 

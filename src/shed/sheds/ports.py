@@ -275,7 +275,11 @@ class Ports:
             try:
                 accepted.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
                 reader, writer = await asyncio.open_connection(sock=accepted)
-                await bridge(reader, writer, stream, b"", half_close=True)
+                try:
+                    await bridge(reader, writer, stream, b"", half_close=True)
+                except BaseException:
+                    writer.transport.abort()
+                    raise
                 writer.close()
             finally:
                 stream.close()
