@@ -208,6 +208,12 @@ def test_mistakes(shared: Shed, words: list[str], code: int, message: str) -> No
     assert hint.startswith("hint: ")
 
 
+def test_a_folder_that_is_not_there_comes_with_the_command_that_makes_it(shared: Shed) -> None:
+    """As one that a shell takes: names may have spaces."""
+    done = shared("create", "dev", "--local-dir", "/does/not exist", code=2)
+    assert done.stderr.endswith("make it: mkdir -p '/does/not exist'\n")
+
+
 def test_the_client_as_a_library(shed: Shed, tmp_path: Path) -> None:
     """Objects, events and exceptions instead of words and exit codes."""
     client = Api(f"unix://{tmp_path}/run/shed.sock")

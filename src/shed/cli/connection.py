@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 
 from shed.errors import ShedError, UsageError
 
@@ -113,8 +114,12 @@ def local_dir(words: str, server: Api) -> tuple[str, str | None]:
         path, mode = words, ""
     path = os.path.abspath(path)  # noqa: PTH100  keeps links as they are written
     if server.address.path is not None and not os.path.isdir(path):  # noqa: PTH112
-        what = "is not a folder" if os.path.lexists(path) else "does not exist"
-        raise UsageError(f"{path} {what}", code="INVALID_LOCAL_DIR", hint="name an existing folder, or make it: mkdir")
+        there = os.path.lexists(path)
+        raise UsageError(
+            f"{path} {'is not a folder' if there else 'does not exist'}",
+            code="INVALID_LOCAL_DIR",
+            hint="name a folder" if there else f"name an existing folder, or make it: mkdir -p {shlex.quote(path)}",
+        )
     return path, mode or None
 
 
