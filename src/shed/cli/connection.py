@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 
 from shed.errors import ShedError, UsageError
 
@@ -114,6 +113,8 @@ def local_dir(words: str, server: Api) -> tuple[str, str | None]:
         path, mode = words, ""
     path = os.path.abspath(path)  # noqa: PTH100  keeps links as they are written
     if server.address.path is not None and not os.path.isdir(path):  # noqa: PTH112
+        import shlex
+
         there = os.path.lexists(path)
         raise UsageError(
             f"{path} {'is not a folder' if there else 'does not exist'}",

@@ -30,9 +30,7 @@ def fake_server(root: Path, *faults: str) -> Iterator[dict[str, str]]:
     env = {**os.environ, "SHED_DATA_DIR": str(root / "data"), "SHED_RUNTIME_DIR": str(root / "run"), "HOME": str(root)}
     env.pop("XDG_CACHE_HOME", None)
     env.pop("SHED_SERVER", None)
-    env.setdefault(
-        "TMUX_TMPDIR", str(root)
-    )  # not that of whoever runs the tests
+    env.setdefault("TMUX_TMPDIR", str(root))  # not that of whoever runs the tests
     tests = str(Path(__file__).parents[2])
     command = [sys.executable, "-m", "support.servers.fake_server", str(root), *faults]
     with (
