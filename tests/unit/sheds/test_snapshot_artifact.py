@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from shed.budget import DEFAULT_LIMITS
 from shed.config.paths import Paths
-from shed.errors import ConflictError, DataError, ShedError
+from shed.errors import ConflictError, DataError, ShedError, StorageError
 from shed.oci.descriptor import Descriptor
 from shed.oci.digest import Digest, digest_bytes
 from shed.progress import Progress, Stop
@@ -234,6 +234,16 @@ def test_a_file_that_was_cut_off_is_refused(tmp_path: Path, cut_at: int) -> None
     assert store.names() == ["monday"]
     load_snapshot(store, whole, "x", DEFAULT_LIMITS, progress=Progress(), stop=Stop())
     assert store.names() == ["monday", "x"]
+
+
+def test_too_little_space_names_the_folder_of_all_snapshots(tmp_path: Path) -> None:
+    """Not a file that its user never heard of."""
+    store = kept(tmp_path / "here", {0: b"data"})
+    archive = tmp_path / "one.tar"
+    save_to_file(store, "monday", archive, Progress(), Stop())
+    limits = replace(DEFAULT_LIMITS, disk_reserve=1 << 60)
+    with pytest.raises(StorageError, match=f"too little space at {store.scratch()}: "):
+        load_snapshot(store, archive, "x", limits, progress=Progress(), stop=Stop())
 
 
 def test_what_came_before_a_failure_is_kept_for_a_week(tmp_path: Path) -> None:

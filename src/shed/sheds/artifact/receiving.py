@@ -93,7 +93,7 @@ def _receive(
     with store.receiving(digest_bytes(artifact.config()), snapshot) as made:
         with storage_errors(made), made.open("r+b", buffering=0) as file:
             here = os.fstat(file.fileno()).st_blocks * 512
-            Reserve(made, limits.disk_reserve).check(max(0, coming - here))
+            Reserve(store.scratch(), limits.disk_reserve).check(max(0, coming - here))
             progress.phase("chunks", f"fetching {origin.name}")
             writer = _Writer(origin, artifact, file.fileno(), Counter(progress, "writable layer", coming, stop))
             at_once(writer.chunk, range(len(artifact.chunks)), stop, most=AT_ONCE)
