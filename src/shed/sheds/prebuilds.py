@@ -208,8 +208,7 @@ class Prebuilds:
 
     async def _build(self, recipe: Prebuild, progress: Progress) -> Prebuild:
         """Build `recipe`, keep what has come of it in its record, and drop the earlier one."""
-        short = recipe.name[:_LONGEST]
-        place = f"{short}-build-{os.urandom(3).hex()}"
+        place = f"{_place(recipe.name)}{os.urandom(3).hex()}"
         ttl = recipe.limit + _SPARE_TIME
         await self._sheds.create(msgspec.structs.replace(recipe.shed, name=place, ttl=ttl), progress)
         try:
@@ -259,18 +258,20 @@ class Prebuilds:
 
     def _swept(self, prebuild: Prebuild) -> Prebuild:
         """Remove what `prebuild` does not need, and return what its record says then."""
-        left = tuple(name for name in prebuild.unused if not self._removed(name))
+        made_in = _place(prebuild.name)
+        left = tuple(name for name in prebuild.unused if not self._removed(name, made_in))
         if left != prebuild.unused:
             prebuild = replace(prebuild, unused=left)
             self.store.save(prebuild)
         return prebuild
 
-    def _removed(self, snapshot: str) -> bool:
-        """Remove a snapshot, and return whether it is gone."""
+    def _removed(self, snapshot: str, made_in: str) -> bool:
+        """Remove a snapshot, and return whether it is gone; one that a user has given the same name is let alone."""
         if self._used[snapshot]:
             return False
         try:
-            self._snapshots.store.remove(snapshot)
+            if self._snapshots.store.load(snapshot).source_shed.startswith(made_in):
+                self._snapshots.store.remove(snapshot)
         except NotFoundError:
             pass
         except ShedError as error:
@@ -302,6 +303,11 @@ def _check(wanted: CreatePrebuild) -> None:
     for number, command in enumerate(wanted.commands, 1):
         if not command.strip() or "\0" in command:
             raise UsageError(f"command {number} is empty, or has a NUL in it", hint="leave it out, or write it anew")
+
+
+def _place(name: str) -> str:
+    """Return what the names of the sheds begin with in which the prebuild `name` is built."""
+    return f"{name[:_LONGEST]}-build-"
 
 
 def _one(name: str) -> tuple[str, ...]:

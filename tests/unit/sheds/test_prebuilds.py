@@ -132,7 +132,8 @@ async def test_a_killed_server_leaves_nothing_for_ever(world: World) -> None:
         await made_from(manager)
         announced = manager.prebuilds._announce(manager.prebuilds.store.load("web"))
         assert announced.unused == ("web.2",)
-        await manager.snapshots.create("dev", "web.2", "", Progress())
+        await manager.create(CreateShed(name="web-build-1", upper_size_bytes=GIB), Progress())
+        await manager.snapshots.create("web-build-1", "web.2", "", Progress())
     async with world.manager() as manager:
         await until(lambda: manager.snapshots.store.names() == ["web.1"])
         await until(lambda: manager.prebuilds.store.load("web").unused == ())
@@ -192,3 +193,16 @@ async def test_what_is_refused(world: World) -> None:
         assert (await manager.prebuilds.view(manager.prebuilds.store.load("web")))["status"] == "missing"
         with pytest.raises(NotFoundError, match=r"web\.1"):
             await made_from(manager)
+
+
+async def test_a_users_snapshot_of_the_same_name_stays(world: World) -> None:
+    """Its own was removed by hand, and another took the name: neither a build nor a removal deletes that."""
+    async with world.manager() as manager:
+        await build(manager)
+        await made_from(manager)
+        manager.snapshots.store.remove("web.1")
+        await manager.snapshots.create("dev", "web.1", "precious", Progress())
+        assert (await manager.prebuilds.build("web", Progress()))["snapshot"] == "web.2"
+        assert manager.prebuilds.store.load("web").unused == ()
+        await manager.prebuilds.remove("web")
+        assert manager.snapshots.store.names() == ["web.1"]
