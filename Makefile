@@ -12,8 +12,8 @@ demo: setup ## from packages to a command run inside a shed, and back
 images: setup ## make the images base, extensions and full
 	@$(PYTHON) scripts/images.py
 
-# Two files at a time; what took longest is shown at the end.
-PYTEST := $(PYTHON) -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations 15
+# A file for each processor and one more, for tests wait much; what took longest is shown at the end.
+PYTEST := $(PYTHON) -m pytest -n $(shell expr $$(nproc) + 1) --dist loadfile --no-loadscope-reorder --durations 15
 
 test: setup-tests lint ## everything: unit, integration, real VM boots
 	@cat .cache/tests/took 2>/dev/null || echo "This boots VMs and takes a while.  The fast half is: make check"
