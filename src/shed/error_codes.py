@@ -20,6 +20,7 @@ GROUPS: tuple[tuple[str, int, int, Codes], ...] = (
         "INVALID_SESSION_NAME": ("This cannot be the name of a session.", "use letters, digits, '_' and '-'"),
         "INVALID_SNAPSHOT_NAME": ("This cannot be the name of a snapshot.", "use letters, digits, '.', '_' and '-'"),
         "INVALID_TOKEN_NAME": ("This cannot be the name of a token.", "use letters, digits, '.', '_' and '-'"),
+        "NO_MEMORY": ("The snapshot has no memory.", "leave out --with-memory"),
         "INVALID_PORT": ("This is not a TCP port, or not a rule for one.", "choose from 1 to 65535"),
         "INVALID_REFERENCE": ("This is not a reference of an image.", "write it as ghcr.io/me/image:tag"),
         "INVALID_SSH_KEY": ("This is not a public SSH key.", "it should read: ssh-ed25519 AAAA…"),

@@ -12,6 +12,7 @@ import pytest
 
 from shed.oci.store import LayoutStore
 from support.images.kit import copy_store
+from support.registries.docker_registry import docker_registry, no_credentials
 from support.vms.machine import Machine
 from support.vms.templates import EITHER
 from support.waiting import wait_until
@@ -48,6 +49,11 @@ def grows(machine: Machine, name: str) -> None:
     wait_until(lambda: number(machine, name) > begin)
 
 
+def files(machine: Machine, name: str) -> set[str]:
+    """Return what is in the home folder of root, but for what the process that counts renames."""
+    return set(machine.shed("exec", name, "--", "ls", "/root").split()) - {"n.new"}
+
+
 @pytest.mark.parametrize("cold", [(), ("--cold", "--memory", "512M")], ids=["restored", "booted"])
 def test_processes_go_on(machine: Machine, cold: tuple[str, ...]) -> None:
     """In the shed and in what goes on from it, with the files of that moment; hooks and the generation tell of it."""
@@ -65,12 +71,8 @@ def test_processes_go_on(machine: Machine, cold: tuple[str, ...]) -> None:
         assert made.returncode == 0, made.stderr.decode() + machine.consoles()
         assert b"20-bad failed with status 3" in made.stderr
         grows(machine, name)
-        assert machine.shed("exec", name, "--", "sh", "-c", "ls /root; cat /root/hook").split() == [
-            "before",
-            "hook",
-            "n",
-            name,
-        ]
+        assert files(machine, name) == {"before", "hook", "n"}
+        assert machine.shed("exec", name, "--", "cat", "/root/hook") == f"{name}\n"
     sheds = ("dev", "one", "two")
     for script in (
         "hostname",
@@ -81,7 +83,7 @@ def test_processes_go_on(machine: Machine, cold: tuple[str, ...]) -> None:
     ):
         assert len({machine.shed("exec", name, "--", "sh", "-c", script) for name in sheds}) == 3, script
     machine.shed("create", "three", "--from-snapshot", "now", "--no-memory")
-    assert machine.shed("exec", "three", "--", "sh", "-c", "ls /root").split() == ["before", "n"]
+    assert files(machine, "three") == {"before", "n"}
     refused = machine.try_shed("create", "four", "--from-snapshot", "now", "--cpus", "1")
     assert b"--no-memory" in refused.stderr
     machine.shed("snapshot", "rm", "now")
@@ -103,7 +105,7 @@ def test_a_shed_goes_back_where_it_was(machine: Machine) -> None:
     assert "it runs" in machine.shed("rollback", "dev")
     assert number(machine, "dev") < later
     grows(machine, "dev")
-    assert set(machine.shed("exec", "dev", "--", "ls", "/root").split()) - {"n.new"} == {"n"}
+    assert files(machine, "dev") == {"n"}
     assert machine.shed("exec", "dev", "--", "sh", "-c", who) == before
     machine.shed("rollback", "dev", "dev-1", "--discard")
     assert number(machine, "dev") >= later
@@ -111,6 +113,36 @@ def test_a_shed_goes_back_where_it_was(machine: Machine) -> None:
     assert machine.shed("exec", "dev", "--", "cat", "/root/after") == "after\n"
     machine.shed("restart", "dev")
     assert machine.shed("exec", "dev", "--", "sh", "-c", who) == before
+
+
+def test_memory_travels(machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Through a registry, when it is asked for at both ends: the process goes on; without, the disk alone comes."""
+    no_credentials(monkeypatch, tmp_path)
+    machine.shed("create", "dev", "--image", "busybox", "--upper-size", "1G", "--memory", "512M")
+    count(machine, "dev")
+    machine.shed("snapshot", "create", "dev", "now")
+    with docker_registry(tmp_path / "registry") as registry:
+        reference = f"{registry.address}/me/dev:now"
+        machine.shed("snapshot", "push", "now", reference)
+        refused = machine.try_shed("snapshot", "pull", reference, "none", "--with-memory")
+        assert b"has no memory" in refused.stderr
+        machine.shed("snapshot", "push", "now", reference, "--with-memory")
+        machine.shed("snapshot", "pull", reference, "disk")
+        machine.shed("snapshot", "pull", reference, "all", "--with-memory")
+    assert [json.loads(machine.shed("snapshot", "info", name, "--json"))["memory_mb"] for name in ("disk", "all")] == [
+        0,
+        512,
+    ]
+    wait_until(lambda: number(machine, "dev") > 60)
+    for name in ("one", "two"):
+        machine.shed("create", name, "--from-snapshot", "all")
+        grows(machine, name)
+    memory = machine.data / "snapshots/all/memory/memory"
+    memory.chmod(0o600)
+    with memory.open("r+b") as file:
+        file.write(b"x")
+    refused = machine.try_shed("create", "three", "--from-snapshot", "all")
+    assert b"it was written to, or copied" in refused.stderr
 
 
 def test_forks_are_somebody_else_each(machine: Machine) -> None:

@@ -105,6 +105,7 @@ class PushSnapshot(Body, kw_only=True, frozen=True, forbid_unknown_fields=True):
     """Where a snapshot goes."""
 
     destination: Annotated[str, Meta(min_length=1), says("`REGISTRY/REPOSITORY[:TAG]`.")]
+    with_memory: Annotated[bool, says("Send what was in memory, too, with all secrets that are there.")] = False
     insecure: Annotated[bool, says("Speak plain HTTP with the registry.")] = False
 
 
@@ -114,7 +115,7 @@ class PushedSnapshot(Answer, kw_only=True, frozen=True):
     name: SnapshotName = ""
     destination: Annotated[str, says("Where to.")] = ""
     digest: Annotated[str, says("Of the manifest.")] = ""
-    chunks: Annotated[int, says("Different pieces of the writable layer.")] = 0
+    chunks: Annotated[int, says("Different pieces of the writable layer, and of the memory.")] = 0
     uploaded: Annotated[int, says("Those of them that the registry did not have.")] = 0
     uploaded_bytes: Annotated[int, says("Bytes that were sent.")] = 0
     timings: Timings = {}
@@ -125,6 +126,9 @@ class PullSnapshot(Body, kw_only=True, frozen=True, forbid_unknown_fields=True):
 
     reference: Annotated[str, Meta(min_length=1), says("`REGISTRY/REPOSITORY:TAG`, or with `@DIGEST`.")]
     name: Annotated[SnapshotName | None, says("Its name; absent: the last part of the repository's path.")] = None
+    with_memory: Annotated[
+        bool, says("Fetch what was in memory, too: what goes on from it runs what its maker had running.")
+    ] = False
     insecure: Annotated[bool, says("Speak plain HTTP with the registry.")] = False
 
 
@@ -132,7 +136,7 @@ class PulledSnapshot(Answer, kw_only=True, frozen=True):
     """What was pulled."""
 
     snapshot: Annotated[Snapshot, says("What is known of it.")] = Snapshot()
-    fetched: Annotated[int, says("Pieces of the writable layer that came.")] = 0
+    fetched: Annotated[int, says("Pieces of the writable layer, and of the memory, that came.")] = 0
     fetched_bytes: Annotated[int, says("Bytes that came.")] = 0
     timings: Timings = {}
 

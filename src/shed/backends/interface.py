@@ -211,8 +211,15 @@ Still = Callable[[], AbstractAsyncContextManager[None]]
 """Brings a guest to a stand for a moment, and has it go on."""
 
 
+OF_THIS_HOST = ".here"
+"""Suffix of a file of memory that says something of this host alone.  It does not travel, and is made anew."""
+
+
 class Moments(Protocol):
-    """Keeps what a running VM is at one moment, its first disk and its memory, and has others go on from there."""
+    """Keeps what a running VM is at one moment, its first disk and its memory, and has others go on from there.
+
+    What goes into a folder of memory are files, which may come to another host, but for those `OF_THIS_HOST`.
+    """
 
     def shape(self, state_dir: Path) -> Shape:
         """Return the shape of the VM that runs there.  Raises `BackendError` (NOT_SAVED)."""

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from shed.sheds.snapshotstore import SnapshotStore
 
 _SNAPSHOT = argument("SNAPSHOT", "name of the snapshot")
+_SEND_MEMORY = flag("--with-memory", "send what was in memory, too, with all secrets that are there")
+_TAKE_MEMORY = flag("--with-memory", "take its memory, too, if you trust who made it as you trust a program")
 _INSECURE = flag("--insecure", "connect to the registry without encryption")
 
 
@@ -27,6 +29,7 @@ _INSECURE = flag("--insecure", "connect to the registry without encryption")
     "snapshot push",
     _SNAPSHOT,
     argument("REFERENCE", "registry/repository[:tag]", key="destination"),
+    _SEND_MEMORY,
     _INSECURE,
     examples=["shed snapshot push before-upgrade ghcr.io/me/dev:snapshot"],
 )
@@ -38,7 +41,9 @@ def push(args: Any, options: Options) -> int:
     from shed.sizes import format_size
 
     with watched(options, left="the server goes on") as sink:
-        result = client(options).push_snapshot(args.snapshot, args.destination, insecure=args.insecure, on_event=sink)
+        result = client(options).push_snapshot(
+            args.snapshot, args.destination, with_memory=args.with_memory, insecure=args.insecure, on_event=sink
+        )
     sent = f"{result['uploaded']} of {result['chunks']} chunks sent ({format_size(result['uploaded_bytes'])})"
     done(options, "push", args.snapshot, f"pushed {result['destination']}: {sent}", **_but_name(result))
     return 0
@@ -48,6 +53,7 @@ def push(args: Any, options: Options) -> int:
     "snapshot pull",
     argument("REFERENCE", "registry/repository[:tag][@digest]"),
     argument("SNAPSHOT", "name for it here (default: the last part of the repository)", count="?"),
+    _TAKE_MEMORY,
     _INSECURE,
     examples=["shed snapshot pull ghcr.io/me/dev:snapshot", "shed snapshot pull ghcr.io/me/dev:snapshot monday"],
 )
@@ -60,7 +66,9 @@ def pull(args: Any, options: Options) -> int:
 
     left = "the pull has ended; what is here is kept for the next one"
     with watched(options, left=left) as sink:
-        result = client(options).pull_snapshot(args.reference, args.snapshot, insecure=args.insecure, on_event=sink)
+        result = client(options).pull_snapshot(
+            args.reference, args.snapshot, with_memory=args.with_memory, insecure=args.insecure, on_event=sink
+        )
     found = result["snapshot"]
     came = f"{result['fetched']} chunks fetched ({format_size(result['fetched_bytes'])})"
     done(options, "pull", found["name"], f"pulled {found['name']}: {came}", **result)
@@ -73,6 +81,7 @@ def pull(args: Any, options: Options) -> int:
     "snapshot save",
     _SNAPSHOT,
     option("-o, --output", "FILE", "file to write; - is standard output", required=True),
+    _SEND_MEMORY,
     examples=[
         "shed snapshot save before-upgrade -o upgrade.tar",
         "shed snapshot save monday -o - | ssh host shed snapshot load monday",
@@ -99,11 +108,11 @@ def save(args: Any, options: Options) -> int:
         if sys.stdout.isatty():
             raise UsageError("a snapshot is not for a terminal", hint="write it to a file: -o FILE")
         with shown(options) as sink:
-            save_snapshot(store, args.snapshot, sys.stdout.buffer, Progress(sink), Stop())
+            save_snapshot(store, args.snapshot, sys.stdout.buffer, Progress(sink), Stop(), memory=args.with_memory)
         return 0
     path = Path(args.output)
     with shown(options) as sink:
-        digest = save_to_file(store, args.snapshot, path, Progress(sink), Stop())
+        digest = save_to_file(store, args.snapshot, path, Progress(sink), Stop(), memory=args.with_memory)
     size = path.stat().st_size
     saved = f"saved {args.snapshot} to {path} ({format_size(size)})"
     done(options, "save", args.snapshot, saved, file=str(path), size_bytes=size, digest=digest)
@@ -114,6 +123,7 @@ def save(args: Any, options: Options) -> int:
     "snapshot load",
     argument("SNAPSHOT", "name for it here"),
     option("-i, --input", "FILE", "archive or layout folder (default: standard input)", default="-"),
+    _TAKE_MEMORY,
     examples=["shed snapshot load monday -i upgrade.tar"],
 )
 def load(args: Any, options: Options) -> int:
@@ -126,7 +136,9 @@ def load(args: Any, options: Options) -> int:
         raise UsageError("there is no file on standard input", hint="name it: -i FILE")
     store, limits = _local()
     with shown(options) as sink:
-        loaded = load_snapshot(store, args.input, args.snapshot, limits, progress=Progress(sink), stop=Stop())
+        loaded = load_snapshot(
+            store, args.input, args.snapshot, limits, memory=args.with_memory, progress=Progress(sink), stop=Stop()
+        )
     digest = loaded.snapshot.lower_digest
     done(options, "load", args.snapshot, f"loaded {args.snapshot}", lower_digest=digest)
     return 0

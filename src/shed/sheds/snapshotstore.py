@@ -23,12 +23,12 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from shed.backends.interface import Shape
+from shed.backends.interface import OF_THIS_HOST, Shape
 from shed.config.paths import Paths
-from shed.errors import ConflictError, DataError, NotFoundError, ShedError
+from shed.errors import ConflictError, DataError, NotFoundError, ShedError, UsageError
 from shed.fsutil import atomic_write, fsync_dir, private_folder, storage_errors
 from shed.names import check_snapshot_name
 from shed.oci.digest import Digest, hex_of
@@ -98,7 +98,7 @@ class SnapshotStore:
 
     @contextlib.contextmanager
     def receiving(self, key: Digest, snapshot: Snapshot) -> Iterator[Path]:
-        """Yield the disk of `snapshot`, to be filled in the block, at whose end it gets its name.
+        """Yield the folder of `snapshot`, to be filled in the block, at whose end it gets its name.
 
         What a block that failed has written is there again for the next one with the same `key`, for a week.  Raises
         `ConflictError` (SNAPSHOT_ALREADY_EXISTS, LOCKED while another one fills it) and `StorageError`.
@@ -109,10 +109,9 @@ class SnapshotStore:
             with _locked(folder) as free:
                 if not free:
                     raise ConflictError(f"{snapshot.name} is on its way already", code="LOCKED", hint="wait for it")
-                upper = folder / UPPER
-                with upper.open("ab") as file:
-                    file.truncate(snapshot.size_bytes)
-                yield upper
+                yield folder
+                if snapshot.memory is None:  # an earlier try may have wanted it
+                    shutil.rmtree(folder / MEMORY, ignore_errors=True)
                 self.publish(folder, snapshot)
 
     def check_free(self, name: str) -> None:
@@ -144,7 +143,10 @@ class SnapshotStore:
         Raises `ConflictError` (SNAPSHOT_ALREADY_EXISTS), `StorageError`.
         """
         with storage_errors(self._folder / snapshot.name):
-            (made / UPPER).chmod(0o400)
+            for path in (made / UPPER, *(made / MEMORY).glob("*")):
+                path.chmod(0o400)
+            if (made / MEMORY).exists():
+                fsync_dir(made / MEMORY)
             members = {key: value for key, value in asdict(snapshot).items() if value is not None}
             atomic_write(made / SNAPSHOT, json.dumps({"version": VERSION, **members}, indent=2) + "\n")
             fsync_dir(made)
@@ -190,6 +192,20 @@ class SnapshotStore:
     def upper(self, name: str) -> Path:
         """Return the writable layer of a snapshot."""
         return self._folder / name / UPPER
+
+    def files(self, name: str, *, memory: bool) -> tuple[Snapshot, dict[str, Path]]:
+        """Return a snapshot, and by their names in its folder the files that go where it is sent, its disk first.
+
+        Without `memory` it has none there.  Raises `UsageError` (NO_MEMORY), and as `load` does.
+        """
+        snapshot, folder = self.load(name), self._folder / name
+        found = {UPPER: folder / UPPER}
+        if not memory:
+            return replace(snapshot, memory=None), found
+        if snapshot.memory is None:
+            raise UsageError(f"the snapshot {name!r} has no memory", code="NO_MEMORY", hint="leave out --with-memory")
+        here = sorted(path.name for path in (folder / MEMORY).iterdir() if path.suffix != OF_THIS_HOST)
+        return snapshot, found | {f"{MEMORY}/{each}": folder / MEMORY / each for each in here}
 
     def origin(self, name: str) -> Origin:
         """Return what a shed begins with that is made from a snapshot.  Raises as `load` does."""

@@ -13,18 +13,19 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from shed.backends.interface import Shape
 from shed.budget import DEFAULT_LIMITS
 from shed.config.paths import Paths
-from shed.errors import ConflictError, DataError, ShedError, StorageError
+from shed.errors import ConflictError, DataError, ShedError, StorageError, UsageError
 from shed.oci.descriptor import Descriptor
 from shed.oci.digest import Digest, digest_bytes
-from shed.progress import Progress, Stop
+from shed.progress import PhaseEvent, Progress, Stop
 from shed.sheds.artifact import disk
 from shed.sheds.artifact.cutting import cut
 from shed.sheds.artifact.document import CHUNK, CONFIG, MOST_CHUNKS, Artifact, Manifest, chunk_size
 from shed.sheds.artifact.files import save_to_file
 from shed.sheds.artifact.receiving import load_snapshot
-from shed.sheds.snapshotstore import Snapshot, SnapshotStore
+from shed.sheds.snapshotstore import MEMORY, UPPER, Snapshot, SnapshotStore
 
 GIB = 1 << 30
 MIB = 1 << 20
@@ -60,6 +61,19 @@ def made(path: Path, pieces: dict[int, bytes], size: int = SNAPSHOT.size_bytes) 
     return path
 
 
+def remembered(root: Path, pieces: dict[int, bytes], memory: dict[str, bytes]) -> SnapshotStore:
+    """Return a store with `SNAPSHOT`, whose disk has `pieces`, and whose memory is these files."""
+    root.mkdir()
+    store = SnapshotStore(Paths(data=root / "data", run=root / "run"))
+    with store.draft("monday") as folder:
+        made(folder / UPPER, pieces)
+        (folder / MEMORY).mkdir()
+        for name, data in memory.items():
+            (folder / MEMORY / name).write_bytes(data)
+        store.publish(folder, replace(SNAPSHOT, memory=Shape(2, 512)))
+    return store
+
+
 def kept(root: Path, pieces: dict[int, bytes]) -> SnapshotStore:
     """Return a store with `SNAPSHOT`, whose disk has `pieces`."""
     root.mkdir()
@@ -84,13 +98,14 @@ def parsed(manifest: bytes, config: bytes) -> Artifact:
 def artifact(tmp_path: Path) -> Artifact:
     """Return one with three places, two of one content, the last of them the short end of the disk."""
     pieces = {0: b"a" * 4096, 7 * MIB: b"b" * MIB, 9 * MIB: b"b" * MIB, GIB: b"end"}
-    return cut(SNAPSHOT, made(tmp_path / "disk", pieces), Blobs(), Progress(), Stop())
+    return cut(SNAPSHOT, {UPPER: made(tmp_path / "disk", pieces)}, Blobs(), Progress(), Stop())
 
 
 def test_the_documents_say_what_was_cut(artifact: Artifact) -> None:
     """What is read is what was written, but for the name, which is given where it arrives."""
-    assert artifact.places == ((0, 0), (7, 1), (9, 1), (1024, 2))
-    assert [artifact.length(number) for number, _ in artifact.places] == [MIB, MIB, MIB, 4096]
+    disk = artifact.disk
+    assert disk.places == ((0, 0), (7, 1), (9, 1), (1024, 2))
+    assert [disk.length(number) for number, _ in disk.places] == [MIB, MIB, MIB, 4096]
     assert parsed(*documents(artifact)) == replace(artifact, snapshot=replace(SNAPSHOT, name=""))
 
 
@@ -112,20 +127,21 @@ def test_any_disk_comes_back(tmp_path: Path, writes: list[tuple[int, int, int]])
     made(source, {place * (MIB // 2): bytes([value]) * length for place, value, length in writes}, GIB)
     snapshot = replace(SNAPSHOT, size_bytes=GIB)
     blobs = Blobs()
-    artifact = cut(snapshot, source, blobs, Progress(), Stop(), threads=3)
+    artifact = cut(snapshot, {UPPER: source}, blobs, Progress(), Stop(), threads=3)
+    part = artifact.disk
     made(target, {}, GIB)
     with target.open("r+b") as file:
-        for number, index in artifact.places:
+        for number, index in part.places:
             chunk = artifact.chunks[index]
-            assert not disk.has(file.fileno(), artifact, number, chunk.content)
-            data = disk.unpack(blobs.blobs[chunk.blob.digest], artifact.length(number), chunk.content, "it")
-            disk.write(file.fileno(), number * artifact.chunk_bytes, data)
-            assert disk.has(file.fileno(), artifact, number, chunk.content)
+            assert not disk.has(file.fileno(), part, number, chunk.content)
+            data = disk.unpack(blobs.blobs[chunk.blob.digest], part.length(number), chunk.content, "it")
+            disk.write(file.fileno(), number * part.chunk_bytes, data)
+            assert disk.has(file.fileno(), part, number, chunk.content)
     with source.open("rb") as one, target.open("rb") as other:
         assert one.read(32 * MIB) == other.read(32 * MIB)
     again = Blobs()
     again.before = {chunk.content: chunk.blob for chunk in artifact.chunks}
-    assert cut(snapshot, source, again, Progress(), Stop()) == artifact
+    assert cut(snapshot, {UPPER: source}, again, Progress(), Stop()) == artifact
     assert not again.blobs
 
 
@@ -141,6 +157,7 @@ def _record(**members: Any) -> Callable[[dict[str, Any]], None]:
     "change",
     [
         _set(version=2),
+        _set(version=3),
         _set(chunk_bytes=4096),
         _set(chunk_bytes=0),
         _set(chunks=[]),
@@ -221,6 +238,101 @@ def test_a_file_and_back(tmp_path: Path) -> None:
     assert caught.value.code == "SNAPSHOT_ALREADY_EXISTS"
 
 
+def test_memory_goes_along_when_it_is_asked_for(tmp_path: Path) -> None:
+    """Once at either end: without, the disk alone goes, or comes.  What says something of one host stays there."""
+    both = os.urandom(MIB)
+    memory = {"memory": bytes(3 * MIB) + both + b"end", "state": os.urandom(5000), "empty": b""}
+    store = remembered(tmp_path / "one", {7 * MIB: both}, {**memory, "memory.here": b"1"})
+    alone, whole = tmp_path / "alone.tar", tmp_path / "whole.tar"
+    save_to_file(store, "monday", alone, Progress(), Stop())
+    save_to_file(store, "monday", whole, Progress(), Stop(), memory=True)
+    assert whole.stat().st_size - alone.stat().st_size < MIB // 2, "what the disk has, too, goes once"
+
+    other = SnapshotStore(Paths(data=tmp_path / "d", run=tmp_path / "r"))
+    load_snapshot(other, whole, "disk", DEFAULT_LIMITS, progress=Progress(), stop=Stop())
+    assert other.load("disk") == replace(SNAPSHOT, name="disk")
+    assert not other.origin("disk").memory.exists()
+    load_snapshot(other, whole, "all", DEFAULT_LIMITS, memory=True, progress=Progress(), stop=Stop())
+    assert other.load("all") == replace(SNAPSHOT, name="all", memory=Shape(2, 512))
+    came = other.origin("all").memory
+    assert {path.name: path.read_bytes() for path in came.iterdir()} == memory
+    assert {path.stat().st_mode & 0o777 for path in came.iterdir()} == {0o400}
+    assert (came / "memory").stat().st_blocks * 512 < 2 * MIB
+    for refused in (
+        lambda: load_snapshot(other, alone, "x", DEFAULT_LIMITS, memory=True, progress=Progress(), stop=Stop()),
+        lambda: save_to_file(other, "disk", tmp_path / "x", Progress(), Stop(), memory=True),
+    ):
+        with pytest.raises(UsageError) as caught:
+            refused()
+        assert caught.value.code == "NO_MEMORY"
+    assert other.names() == ["all", "disk"]
+
+
+def test_who_wants_the_disk_alone_has_it_after_a_try_with_memory(tmp_path: Path) -> None:
+    """What an earlier try has brought of the memory does not stay."""
+    store = remembered(tmp_path / "one", {7 * MIB: b"x"}, {"memory": os.urandom(MIB)})
+    archive = tmp_path / "whole.tar"
+    save_to_file(store, "monday", archive, Progress(), Stop(), memory=True)
+    other = SnapshotStore(Paths(data=tmp_path / "d", run=tmp_path / "r"))
+
+    def stop_late(event: object) -> None:
+        if isinstance(event, PhaseEvent) and event.name == "commit":
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        load_snapshot(other, archive, "x", DEFAULT_LIMITS, memory=True, progress=Progress(stop_late), stop=Stop())
+    (part,) = other.scratch().glob(".*.part")
+    assert (part / MEMORY / "memory").exists()
+    load_snapshot(other, archive, "x", DEFAULT_LIMITS, progress=Progress(), stop=Stop())
+    assert not other.origin("x").memory.exists()
+
+
+def _memory(**members: Any) -> Callable[[dict[str, Any]], None]:
+    return lambda config: config["memory"].update(members)
+
+
+def _memory_file(**members: Any) -> Callable[[dict[str, Any]], None]:
+    return lambda config: config["memory"]["files"][0].update(members)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        _set(version=1),
+        _set(memory=None),
+        _memory(cpus=0),
+        _memory(cpus=True),
+        _memory(memory_mb=1 << 40),
+        _memory(memory_mb="512"),
+        _memory(files=[]),
+        _memory(files=[1]),
+        _memory(files={}),
+        _memory_file(name="memory/../x"),
+        _memory_file(name="memory/.x"),
+        _memory_file(name="upper.ext4"),
+        _memory_file(name="memory/memory\n"),
+        _memory_file(name="memory/memory.here"),
+        _memory_file(name="memory/state"),
+        _memory_file(size_bytes=-1),
+        _memory_file(size_bytes=1 << 40),
+        _memory_file(places=[0]),
+        _memory_file(places=[4, 0]),
+        _memory_file(places=[0, 99]),
+    ],
+)
+def test_memory_that_lies_is_refused(tmp_path: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    """No name leads out of its folder, and no number out of its file."""
+    store = remembered(tmp_path / "one", {}, {"memory": os.urandom(MIB), "state": b"state"})
+    snapshot, files = store.files("monday", memory=True)
+    artifact = cut(snapshot, files, Blobs(), Progress(), Stop())
+    manifest, config = documents(artifact)
+    assert parsed(manifest, config) == replace(artifact, snapshot=replace(snapshot, name=""))
+    value = json.loads(config)
+    change(value)
+    with pytest.raises(DataError):
+        parsed(manifest, json.dumps(value).encode())
+
+
 @pytest.mark.parametrize("cut_at", [0, 512, 3000, 600_000, -20_000])
 def test_a_file_that_was_cut_off_is_refused(tmp_path: Path, cut_at: int) -> None:
     """There is no snapshot then, and one that is whole can come after it."""
@@ -250,19 +362,20 @@ def test_what_came_before_a_failure_is_kept_for_a_week(tmp_path: Path) -> None:
     """A receiver that failed leaves its part, which the next one with the same key has, and a sweep takes when old."""
     store = SnapshotStore(Paths(data=tmp_path / "d", run=tmp_path / "r"))
     key = digest_bytes(b"key")
-    with pytest.raises(ZeroDivisionError), store.receiving(key, SNAPSHOT) as upper:
-        os.truncate(upper, 10)
+    with pytest.raises(ZeroDivisionError), store.receiving(key, SNAPSHOT) as folder:
+        (folder / UPPER).write_bytes(b"a part")
         raise ZeroDivisionError
     (part,) = store.scratch().iterdir()
     store.sweep()
     assert part.exists()
     with (
-        store.receiving(key, SNAPSHOT) as upper,
+        store.receiving(key, SNAPSHOT) as folder,
         pytest.raises(ConflictError, match="on its way"),
         store.receiving(key, SNAPSHOT),
     ):
         pytest.fail("two may not fill one disk")
     assert store.load("monday") == SNAPSHOT
+    assert store.upper("monday").read_bytes() == b"a part"
     with pytest.raises(ZeroDivisionError), store.receiving(key, replace(SNAPSHOT, name="x")):
         raise ZeroDivisionError
     os.utime(part, (0, 0))

@@ -5,6 +5,7 @@
     memory          mapped by every machine that goes on from it, copied on write
     state           all else of the machine
     moment.json     what has to be the same for a machine that goes on from it
+    memory.here     what tells whether somebody has written to the memory
 
 The memory goes into a stream while the machine stands still, and is taken out of that afterwards; see
 `shed.backends.qemu.stream`.  So all that go on from it share one file.
@@ -24,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from shed.backends.base import Machine
-from shed.backends.interface import Shape
+from shed.backends.interface import OF_THIS_HOST, Shape
 from shed.backends.qemu import command, keeping, process
 from shed.backends.qemu.machines import Machines, Saved
 from shed.backends.qemu.monitor import MonitorError
@@ -35,7 +36,9 @@ from shed.fsutil import atomic_write, fsync_dir, storage_errors
 from shed.threads import in_thread
 
 RECORD = "moment.json"
+HERE = f"{MEMORY}{OF_THIS_HOST}"
 _Check = Callable[[dict[str, Any], Path, Machine], None]
+_MOST_RECORD = 1 << 20
 _STREAM = "stream"
 _NOTICES = 0.2
 """Seconds for a guest that goes on to notice that the host has hung up.  Who connects before that is not noticed, and
@@ -138,7 +141,13 @@ def _publish(stream: Path, machine: Machine, host: command.Host) -> None:
     stream.unlink()
     for name in (MEMORY, STATE):
         (folder / name).chmod(0o400)
-    _record(folder, machine, host, state=digest_of(folder / STATE), memory_file=fingerprint(folder / MEMORY))
+    _remember(folder)
+    _record(folder, machine, host, state=digest_of(folder / STATE))
+
+
+def _remember(folder: Path) -> None:
+    """Note what tells whether the memory is still what it is now."""
+    atomic_write(folder / HERE, json.dumps(fingerprint(folder / MEMORY)) + "\n", mode=0o400)
 
 
 def _record(folder: Path, machine: Machine, host: command.Host, **files: object) -> None:
@@ -152,7 +161,12 @@ def _intact(record: dict[str, Any], memory: Path, machine: Machine) -> None:
     """Raise `ValueError` when what others go on from is not what was kept."""
     if digest_of(memory / STATE) != record["state"]:
         raise ValueError("its state is not what was saved")
-    if fingerprint(memory / MEMORY) != record["memory_file"]:
+    known = record.get("memory_file")  # there, and not in a file of its own, as earlier versions have it
+    if known is None:
+        if not (memory / HERE).exists():  # it has come from another host, and was verified on the way
+            _remember(memory)
+        known = json.loads((memory / HERE).read_bytes())
+    if fingerprint(memory / MEMORY) != known:
         raise ValueError("it was written to, or copied")
 
 
@@ -170,7 +184,8 @@ def _fits(machine: Machine, memory: Path, host: command.Host, check: _Check) -> 
     Raises `UnavailableError` when `machine` cannot go on from it.
     """
     try:
-        record = json.loads((memory / RECORD).read_bytes())
+        with (memory / RECORD).open("rb") as file:
+            record = json.loads(file.read(_MOST_RECORD))
         as_booted, kept = record["as_booted"] is True, record["identity"]
         check(record, memory, machine)
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -88,26 +88,40 @@ class SnapshotsApi:
         return object_of(work(self.address, "POST", shed_target(name, "reset"), on_event=on_event))
 
     def push_snapshot(
-        self, name: str, destination: str, *, insecure: bool = False, on_event: Sink | None = None
+        self,
+        name: str,
+        destination: str,
+        *,
+        with_memory: bool = False,
+        insecure: bool = False,
+        on_event: Sink | None = None,
     ) -> dict[str, Any]:
         """Push a snapshot to `destination`, ``registry/repository[:tag]``; return what was sent.
 
-        `insecure`: speak plain HTTP with the registry.
+        `with_memory`: send what was in memory, too, with all secrets that are there.  `insecure`: speak plain HTTP
+        with the registry.
         """
-        body = messages.given(destination=destination, insecure=insecure or None)
+        body = messages.given(destination=destination, with_memory=with_memory or None, insecure=insecure or None)
         return object_of(work(self.address, "POST", _target(name, "/push"), body=body, on_event=on_event))
 
     def pull_snapshot(
-        self, reference: str, name: str | None = None, *, insecure: bool = False, on_event: Sink | None = None
+        self,
+        reference: str,
+        name: str | None = None,
+        *,
+        with_memory: bool = False,
+        insecure: bool = False,
+        on_event: Sink | None = None,
     ) -> dict[str, Any]:
         """Pull a snapshot, as long as this client waits; return it, and what came.
 
-        Without `name` it is called by the last part of the repository's path.  `insecure`: speak plain HTTP with the
-        registry.
+        Without `name` it is called by the last part of the repository's path.  `with_memory`: fetch its memory, too,
+        which is to trust its maker as one trusts a program.  `insecure`: speak plain HTTP with the registry.
         """
         body = messages.given(
             reference=reference,
             name=None if name is None else check_snapshot_name(name),
+            with_memory=with_memory or None,
             insecure=insecure or None,
         )
         return object_of(work(self.address, "POST", "/api/snapshots/pull", body=body, on_event=on_event))

@@ -64,6 +64,7 @@ async def push(server: Server, call: Call[api.SnapshotWorkParams, api.PushSnapsh
             name,
             wanted.destination,
             server.settings.limits,
+            memory=wanted.with_memory,
             insecure=wanted.insecure,
             progress=progress,
         )
@@ -83,6 +84,7 @@ async def pull(server: Server, call: Call[WorkParams, api.PullSnapshot]) -> Work
             wanted.reference,
             wanted.name,
             server.settings.limits,
+            memory=wanted.with_memory,
             insecure=wanted.insecure,
             progress=progress,
         )

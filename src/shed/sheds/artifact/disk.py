@@ -1,4 +1,4 @@
-"""The pieces of a disk: which of them hold something, what they are packed, and how they are put back."""
+"""The pieces of a disk, or of memory: which of them hold something, what they are packed, and how they are put back."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ import zstandard
 from shed.errors import DataError
 from shed.fsutil import data_extents
 from shed.oci.digest import Digest, digest_bytes, mismatch
-from shed.sheds.artifact.document import Artifact
+from shed.sheds.artifact.document import Part
 
 _LEVEL = 3
 _local = threading.local()
 
 
 def written(fd: int, size: int, chunk: int) -> Iterator[int]:
-    """Yield the numbers of the chunks of the disk `fd`, of `size` bytes, that are not holes, in order."""
+    """Yield the numbers of the chunks of the file `fd`, of `size` bytes, that are not holes, in order."""
     done = -1
     for start, end in data_extents(fd, size):
         for number in range(max(done + 1, start // chunk), -(-min(end, size) // chunk)):
@@ -67,9 +67,9 @@ def write(fd: int, start: int, data: bytes) -> None:
         view, start = view[count:], start + count
 
 
-def has(fd: int, artifact: Artifact, number: int, content: Digest) -> bool:
-    """Tell whether the disk `fd` has the chunk `content` in its place `number` already."""
-    start, length = number * artifact.chunk_bytes, artifact.length(number)
+def has(fd: int, part: Part, number: int, content: Digest) -> bool:
+    """Tell whether the file `fd`, which is to be `part`, has the chunk `content` in its place `number` already."""
+    start, length = number * part.chunk_bytes, part.length(number)
     try:
         if os.lseek(fd, start, os.SEEK_DATA) >= start + length:
             return False

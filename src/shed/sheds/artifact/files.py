@@ -17,17 +17,19 @@ from shed.sheds.artifact.document import CONFIG, SNAPSHOT
 from shed.sheds.snapshotstore import SnapshotStore
 
 
-def save_snapshot(store: SnapshotStore, name: str, output: BinaryIO, progress: Progress, stop: Stop) -> Digest:
-    """Write the snapshot `name` to `output`, and return the digest of its manifest.
+def save_snapshot(
+    store: SnapshotStore, name: str, output: BinaryIO, progress: Progress, stop: Stop, *, memory: bool = False
+) -> Digest:
+    """Write the snapshot `name` to `output`, with its `memory` if asked, and return the digest of its manifest.
 
     The same snapshot gives the same bytes.  What puts the chunks together comes last, so that a file that was cut off
     is never taken for complete.  Raises `NotFoundError`, `DataError`, `StorageError`.
     """
-    snapshot, upper = store.load(name), store.upper(name)
+    snapshot, files = store.files(name, memory=memory)
     archive = ArchiveWriter(output)
     progress.phase("chunks", f"saving {name}")
-    with storage_errors(upper):
-        artifact = cut(snapshot, upper, _Writer(archive), progress, stop)
+    with storage_errors(store.upper(name)):
+        artifact = cut(snapshot, files, _Writer(archive), progress, stop)
     config = artifact.config()
     manifest = artifact.manifest(Descriptor(CONFIG, digest_bytes(config), len(config)))
     for document in (config, manifest):
@@ -40,10 +42,12 @@ def save_snapshot(store: SnapshotStore, name: str, output: BinaryIO, progress: P
     return digest
 
 
-def save_to_file(store: SnapshotStore, name: str, path: Path, progress: Progress, stop: Stop) -> Digest:
+def save_to_file(
+    store: SnapshotStore, name: str, path: Path, progress: Progress, stop: Stop, *, memory: bool = False
+) -> Digest:
     """Save the snapshot `name` to the file `path`, which appears when it is complete; see `save_snapshot`."""
     with writing(path) as output:
-        return save_snapshot(store, name, output, progress, stop)
+        return save_snapshot(store, name, output, progress, stop, memory=memory)
 
 
 class _Writer:

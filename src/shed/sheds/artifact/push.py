@@ -33,7 +33,7 @@ class Pushed:
     digest: Digest
     """Of the manifest."""
     chunks: int
-    """Different chunks of the disk."""
+    """Different chunks of the disk, and of the memory."""
     uploaded: int
     """Those of them that the registry did not have."""
     uploaded_bytes: int
@@ -47,11 +47,12 @@ def push_snapshot(
     destination: str,
     limits: Limits,
     *,
+    memory: bool = False,
     insecure: bool = False,
     progress: Progress,
     stop: Stop,
 ) -> Pushed:
-    """Push the snapshot `name` to `destination`, ``registry/repository[:tag]``.
+    """Push the snapshot `name` to `destination`, ``registry/repository[:tag]``, with its `memory` if asked.
 
     What the tag meant before is asked first: chunks of it are neither packed nor sent again.  Raises `NotFoundError`,
     `UsageError` for a destination that is a digest, `RegistryError` and `UnavailableError`; then the tag means what it
@@ -62,7 +63,7 @@ def push_snapshot(
         raise UsageError(
             f"cannot push to {destination!r}: a digest is not a name", hint="push to a tag: registry/repository:tag"
         )
-    snapshot, upper = store.load(name), store.upper(name)
+    snapshot, files = store.files(name, memory=memory)
     with Repository(
         reference, push=True, insecure=insecure, private_hosts=limits.private_hosts, sleep=stop.sleep
     ) as repository:
@@ -70,8 +71,8 @@ def push_snapshot(
         progress.phase("check", f"looking up {reference}")
         sender = _Sender(repository)
         progress.phase("chunks", f"pushing to {reference}")
-        with storage_errors(upper):
-            artifact = cut(snapshot, upper, sender, progress, stop, threads=AT_ONCE)
+        with storage_errors(store.upper(name)):
+            artifact = cut(snapshot, files, sender, progress, stop, threads=AT_ONCE)
         progress.phase("manifest", f"naming it {reference}")
         config = artifact.config()
         described = Descriptor(CONFIG, digest_bytes(config), len(config))

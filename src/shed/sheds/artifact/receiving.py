@@ -5,14 +5,17 @@ What came is found again by its content: a pull that was cut goes on where it wa
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from io import FileIO
 from pathlib import Path
 
 from shed.budget import Limits, Reserve
-from shed.errors import DataError
+from shed.errors import DataError, UsageError
 from shed.fsutil import storage_errors
 from shed.images.transfer import Counter, at_once
 from shed.names import check_snapshot_name
@@ -22,7 +25,7 @@ from shed.oci.registry.client import Repository
 from shed.oci.registry.reference import parse_reference
 from shed.progress import Progress, Stop
 from shed.sheds.artifact import disk
-from shed.sheds.artifact.document import Artifact
+from shed.sheds.artifact.document import Artifact, Part
 from shed.sheds.artifact.fetching import File, Origin, Registry
 from shed.sheds.snapshotstore import Snapshot, SnapshotStore
 
@@ -50,11 +53,12 @@ def pull_snapshot(
     name: str | None,
     limits: Limits,
     *,
+    memory: bool = False,
     insecure: bool = False,
     progress: Progress,
     stop: Stop,
 ) -> Received:
-    """Pull the snapshot `reference` and call it `name`, or by the last part of the repository's path.
+    """Pull the snapshot `reference`, with its `memory` if asked; call it `name`, or by the repository's last part.
 
     Raises `ConflictError` (SNAPSHOT_ALREADY_EXISTS), `NotFoundError`, `RegistryError`, `UnavailableError`,
     `StorageError`, and `DataError` for what is damaged, or no snapshot; then there is none, and what came is kept for
@@ -66,13 +70,23 @@ def pull_snapshot(
     progress.phase("manifest", f"looking up {remote}")
     with Repository(remote, insecure=insecure, private_hosts=limits.private_hosts, sleep=stop.sleep) as repository:
         stop.add_callback(repository.abort)
-        return _receive(store, Registry(repository), name, limits, progress=progress, stop=stop)
+        return _receive(store, Registry(repository), name, limits, memory=memory, progress=progress, stop=stop)
 
 
 def load_snapshot(
-    store: SnapshotStore, source: Path | str, name: str, limits: Limits, *, progress: Progress, stop: Stop
+    store: SnapshotStore,
+    source: Path | str,
+    name: str,
+    limits: Limits,
+    *,
+    memory: bool = False,
+    progress: Progress,
+    stop: Stop,
 ) -> Received:
-    """Read the snapshot of the file `source`, or of stdin for ``-``, and call it `name`.  Raises as `pull_snapshot`."""
+    """Read the snapshot of the file `source`, or of stdin for ``-``, and call it `name`.
+
+    With its `memory` if asked.  Raises as `pull_snapshot`.
+    """
     check_snapshot_name(name)
     store.check_free(name)
     origin = "stdin" if str(source) == "-" else str(source)
@@ -80,56 +94,78 @@ def load_snapshot(
     scratch = store.scratch()
     reserve = Reserve(scratch, limits.disk_reserve)
     with blaming(origin), open_archive(source, scratch=scratch, reserve=reserve) as archive:
-        return _receive(store, File(archive), name, limits, progress=progress, stop=stop)
+        return _receive(store, File(archive), name, limits, memory=memory, progress=progress, stop=stop)
 
 
 def _receive(
-    store: SnapshotStore, origin: Origin, name: str, limits: Limits, *, progress: Progress, stop: Stop
+    store: SnapshotStore, origin: Origin, name: str, limits: Limits, *, memory: bool, progress: Progress, stop: Stop
 ) -> Received:
     artifact = origin.artifact()
+    if memory and not artifact.memory:
+        raise UsageError(f"{origin.name} has no memory", code="NO_MEMORY", hint="leave out --with-memory")
+    parts = [artifact.disk, *(artifact.memory if memory else ())]
     egress = (_OFFLINE,) if _OFFLINE in (artifact.snapshot.egress or ()) else None
-    snapshot = replace(artifact.snapshot, name=name, egress=egress)
-    coming = sum(artifact.length(number) for number, _ in artifact.places)
+    snapshot = replace(artifact.snapshot, name=name, egress=egress, memory=artifact.snapshot.memory if memory else None)
+    coming = sum(part.length(number) for part in parts for number, _ in part.places)
     with store.receiving(digest_bytes(artifact.config()), snapshot) as made:
-        with storage_errors(made), made.open("r+b", buffering=0) as file:
-            here = os.fstat(file.fileno()).st_blocks * 512
+        with storage_errors(made), contextlib.ExitStack() as stack:
+            files = [(part, stack.enter_context(_file(made / part.name, part.size_bytes))) for part in parts]
+            here = sum(os.fstat(file.fileno()).st_blocks * 512 for _, file in files)
             Reserve(store.scratch(), limits.disk_reserve).check(max(0, coming - here))
             progress.phase("chunks", f"fetching {origin.name}")
-            writer = _Writer(origin, artifact, file.fileno(), Counter(progress, "writable layer", coming, stop))
-            at_once(writer.chunk, range(len(artifact.chunks)), stop, most=AT_ONCE)
-            os.fsync(file.fileno())
+            what = "disk and memory" if memory else "writable layer"
+            writer = _Writer(origin, artifact, files, Counter(progress, what, coming, stop))
+            at_once(writer.chunk, writer.wanted(), stop, most=AT_ONCE)
+            for _, file in files:
+                os.fsync(file.fileno())
         progress.phase("commit", f"naming it {name}")
     return Received(snapshot, writer.fetched, writer.fetched_bytes, progress.finish())
 
 
-class _Writer:
-    """Puts chunks in their places on the disk `fd`; several threads may."""
+def _file(path: Path, size: int) -> FileIO:
+    """Return the file `path` of `size` bytes, with what an earlier try has left in it."""
+    path.parent.mkdir(mode=0o700, exist_ok=True)
+    path.touch()
+    file = FileIO(path, "r+")
+    file.truncate(size)
+    return file
 
-    def __init__(self, origin: Origin, artifact: Artifact, fd: int, counter: Counter) -> None:
+
+class _Writer:
+    """Puts chunks in their places in `files`; several threads may."""
+
+    def __init__(
+        self, origin: Origin, artifact: Artifact, files: Sequence[tuple[Part, FileIO]], counter: Counter
+    ) -> None:
         self.fetched = 0
         self.fetched_bytes = 0
         self._origin = origin
         self._artifact = artifact
-        self._fd = fd
         self._counter = counter
         self._lock = threading.Lock()
-        self._places = defaultdict[int, list[int]](list)
-        for number, index in artifact.places:
-            self._places[index].append(number)
+        self._places = defaultdict[int, list[tuple[Part, int, int]]](list)
+        for part, file in files:
+            for number, index in part.places:
+                self._places[index].append((part, file.fileno(), number))
+
+    def wanted(self) -> list[int]:
+        """Return which chunks have a place."""
+        return sorted(self._places)
 
     def chunk(self, index: int) -> None:
         """Have one chunk in all its places."""
-        artifact, chunk, numbers = self._artifact, self._artifact.chunks[index], self._places[index]
-        missing = [number for number in numbers if not disk.has(self._fd, artifact, number, chunk.content)]
+        chunk, places = self._artifact.chunks[index], self._places[index]
+        missing = [place for place in places if not disk.has(place[1], place[0], place[2], chunk.content)]
         if missing:
             what = f"chunk {short(chunk.blob.digest)} of {self._origin.name}"
             packed = self._origin.blob(chunk.blob)
-            data = disk.unpack(packed, artifact.length(missing[0]), chunk.content, what)
-            for number in missing:
-                if artifact.length(number) != len(data):
+            first, _, number = missing[0]
+            data = disk.unpack(packed, first.length(number), chunk.content, what)
+            for part, fd, number in missing:
+                if part.length(number) != len(data):
                     raise DataError(f"{what} does not fit into its places", hint="get the snapshot again")
-                disk.write(self._fd, number * artifact.chunk_bytes, data)
+                disk.write(fd, number * part.chunk_bytes, data)
             with self._lock:
                 self.fetched += 1
                 self.fetched_bytes += len(packed)
-        self._counter.add(sum(map(artifact.length, numbers)))
+        self._counter.add(sum(part.length(number) for part, _, number in places))
