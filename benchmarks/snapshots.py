@@ -2,13 +2,19 @@
 
 For each size of memory: how long the shed stands still, how long a snapshot takes, and how long until the first
 command has ended in what goes on from it, in a fork, and in a shed that was suspended and is touched; beside a warm and
-a cold create up to theirs.  100 MB are written to the disk before.  ``BENCH_SNAPSHOT_ROUNDS`` is how many rounds there
-are (default: 30), ``BENCH_SNAPSHOT_MEMORY`` the sizes in MiB (default: ``512,2048``).
+a cold create up to theirs, and beside QEMU's own ``migrate`` of the same machine to a file.  Then how long each of many
+that go on from one snapshot takes, and how much memory is its own.
+
+``BENCH_SNAPSHOT_ROUNDS`` is how many rounds there are (default: 30), ``BENCH_SNAPSHOT_MEMORY`` the sizes in MiB
+(default: ``512,2048``), ``BENCH_SNAPSHOT_WRITTEN`` the MiB that were written to the disk before (default: 100), and
+``BENCH_SNAPSHOT_CHILDREN`` how many go on at the end (default: 20).
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import json
 import os
 import re
 import statistics
@@ -19,10 +25,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks.world import SHED, shed, world
+from shed.backends.qemu.monitor import connected
+from shed.backends.qemu.saving import migrated
 
 _ROUNDS = int(os.environ.get("BENCH_SNAPSHOT_ROUNDS", "30"))
 _SIZES = tuple(map(int, os.environ.get("BENCH_SNAPSHOT_MEMORY", "512,2048").split(",")))
-_WRITE = "dd if=/dev/urandom of=/root/written bs=1M count=100 conv=fsync"
+_WRITTEN = int(os.environ.get("BENCH_SNAPSHOT_WRITTEN", "100"))
+_CHILDREN = int(os.environ.get("BENCH_SNAPSHOT_CHILDREN", "20"))
+_WRITE = f"dd if=/dev/urandom of=/root/written bs=1M count={_WRITTEN} conv=fsync"
 _BETWEEN = 1.0
 """Seconds until what a command has left to do is done."""
 
@@ -34,6 +44,7 @@ def main() -> None:
         with world({"default_image": "base", "qemu": settings}) as data:
             subprocess.run([SHED.with_name("shed-server"), "warm"], stdout=subprocess.DEVNULL, check=True)
             _show(size, _measure(data))
+            _children(size)
 
 
 def _measure(data: Path) -> dict[str, list[float]]:
@@ -53,6 +64,7 @@ def _measure(data: Path) -> dict[str, list[float]]:
         with _timed(times["snapshot complete"]):
             shed("snapshot", "create", "dev", "kept")
         times["stood still"].append(_still(log, before))
+        times["stands still for QEMU's migrate"].append(asyncio.run(_migrate(data)))
         for child in ("first", "later"):
             time.sleep(_BETWEEN)
             with _timed(times[f"{child} child to exec"]):
@@ -74,6 +86,49 @@ def _measure(data: Path) -> dict[str, list[float]]:
         time.sleep(_BETWEEN)
     shed("delete", "--force", "dev")
     return times
+
+
+def _children(size: int) -> None:
+    """Print what sheds take that go on from one snapshot, one after the other, and stay."""
+    shed("create", "dev", "--image", "base")
+    shed("snapshot", "create", "dev", "kept")
+    names = [f"child-{number}" for number in range(_CHILDREN)]
+    seconds: list[float] = []
+    for name in names:
+        with _timed(seconds):
+            shed("create", name, "--from-snapshot", "kept")
+            shed("exec", name, "--", "true")
+    own = [_own(int(json.loads(shed("inspect", name, "--json"))["pid"])) for name in names]
+    print(
+        f"{size} MiB, {len(names)} that go on from one snapshot: to the exec p50 {statistics.median(seconds):.3f} s, "
+        f"longest {max(seconds):.3f} s; memory of its own, p50 {statistics.median(own) / 1024:.0f} MiB, "
+        f"most {max(own) / 1024:.0f} MiB",
+        flush=True,
+    )
+    shed("delete", "--force", "dev", *names)
+    shed("snapshot", "rm", "kept")
+
+
+def _own(pid: int) -> int:
+    """Return the KiB of a process that it shares with nobody."""
+    rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    return sum(map(int, re.findall(r"^Private_\w+:\s+(\d+) kB", rollup, re.MULTILINE)))
+
+
+async def _migrate(data: Path) -> float:
+    """Have QEMU save the machine of the shed as it would by itself; return the seconds that it stands still."""
+    target = data / "migrated"
+    async with connected(data / "instances/dev") as monitor:
+        begin = time.perf_counter()
+        await monitor.execute("stop")
+        with target.open("wb") as file:
+            await monitor.lend("benchmark", file.fileno())
+        await monitor.execute("migrate", uri="fd:benchmark")
+        await migrated(monitor)
+        await monitor.execute("cont")
+        seconds = time.perf_counter() - begin
+    target.unlink()
+    return seconds
 
 
 def _still(log: Path, before: int) -> float:

@@ -51,5 +51,7 @@ def world(settings: Mapping[str, object] | None = None) -> Iterator[Path]:
                 "list", "--quiet"
             ).split():  # of a benchmark that was ended; a server that starts for it ends what is left
                 shed("delete", "--force", name)
+            for one in json.loads(shed("snapshot", "ls", "--json")):
+                shed("snapshot", "rm", one["name"])
         finally:
             shed("server", "stop")
