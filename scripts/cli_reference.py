@@ -18,8 +18,9 @@ PAGE = Path(__file__).resolve().parents[1] / "docs/reference/cli.md"
 _HEAD = """# Commands
 
 Made from the programs by `make reference`; a test compares the two. Every command also has `--json`, `-v`, `-s SERVER`
-and `-c FILE`, before or after its name. Exit codes: 0 done, 1 failed, 2 the command line is wrong, 130 interrupted;
-`exec` and `console` return what the command in the shed returned, and 125 when it could not be run.
+and `-c FILE`, before or after its name. Exit codes: 0 done, 1 failed, 2 the command line is wrong, 3 a shed
+was made but not all was done in it, 130 interrupted; `exec` and `console` return what the command in the shed returned,
+and 125 when it could not be run.
 """
 
 

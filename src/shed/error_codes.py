@@ -30,6 +30,7 @@ GROUPS: tuple[tuple[str, int, int, Codes], ...] = (
             "A folder cannot be shared that way.",
             "choose rw, ro or git-rw, and name the folder",
         ),
+        "INVALID_REPO_URL": ("A shed cannot clone this.", "write it as https://HOST/PATH, without a password"),
         "INVALID_EGRESS_PROFILE": ("A profile, or one of its rules, is wrong.", "correct what the message names"),
         "INVALID_SECRET": ("A secret, or what is said about its use, is wrong.", "correct what the message names"),
         "NO_LOCAL_DIR": ("The shed has no folder of this machine.", "see: shed list -v"),

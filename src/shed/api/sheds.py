@@ -13,6 +13,7 @@ MAX_WAIT = 86400.0
 """Most seconds that a start may take."""
 MAX_TTL = 10 * 366 * 86400.0
 """Most seconds after which a shed may be deleted."""
+MAX_DEPTH = 1 << 30
 MOST_LINES = 1_000_000_000
 ShedName = Annotated[
     str,
@@ -100,6 +101,13 @@ class Shed(PartialAnswer, kw_only=True, frozen=True):
         list[str], says("Where it may use an SSH agent that is forwarded to it; absent: nowhere.", optional=True)
     ] = []
     network: Annotated[str, says("`relay`, or `nic`: no rule is asked about what it reaches.", optional=True)] = ""
+    repo: Annotated[str, says("The repository that was cloned into it.", optional=True)] = ""
+    repo_host: Annotated[
+        str, says("`HOST:PORT` of that, which it reaches beside what its profiles allow.", optional=True)
+    ] = ""
+    failed: Annotated[
+        list[str], says("What went wrong when it was set up.  In the answer to a create.", optional=True)
+    ] = []
     boot: Annotated[
         str,
         says("How its VM came up: `warm`, `cold` or `resumed`.  In the answer to a create or a start.", optional=True),
@@ -167,6 +175,17 @@ class CreateShed(Body, kw_only=True, frozen=True, forbid_unknown_fields=True):
             "What it may do there: write (`rw`), also git's settings and hooks (`git-rw`), or read (`ro`).",
             code="INVALID_LOCAL_DIR_MODE",
         ),
+    ] = None
+    repo: Annotated[
+        str | None,
+        says(
+            "URL of a repository that it clones into its workspace, and behind `#` a branch, a tag or a commit.  A "
+            "host that its profiles say nothing about is opened to it, which needs the right `admin`.",
+            secret=True,
+        ),
+    ] = None
+    depth: Annotated[
+        int | None, says("Commits of the repository's history; 0: all; absent: 1.", minimum=0, maximum=MAX_DEPTH)
     ] = None
     labels: Annotated[Labels | None, says("What to note of it: texts by name.  They mean nothing to the server.")] = (
         None

@@ -13,8 +13,9 @@ import sys
 def main() -> int:
     """Run the command line of this process and return its exit code.
 
-    0: done.  1: failed.  2: the command line itself is wrong.  125: `exec` could not run its command.  130:
-    interrupted. Otherwise `exec` and `console` return what the command in the shed returned.
+    0: done.  1: failed.  2: the command line itself is wrong.  3: a shed was made, but not all was done in it.  125:
+    `exec` could not run its command.  130: interrupted.  Otherwise `exec` and `console` return what the command in the
+    shed returned.
     """
     words = sys.argv[1:]
     if words in (["version"], ["--version"]):

@@ -29,6 +29,15 @@ CHANGEABLE = (
 MAKING = (
     option("-i, --image", "IMAGE", "name or digest of the image (default: the server's default image)"),
     option("--from-snapshot", "SNAPSHOT", "snapshot to begin with, on the image of that; see `shed snapshot`"),
+    option(
+        "-r, --repo",
+        "URL[#REF]",
+        "repository to clone into /workspace, in the shed: https://, ssh://, USER@HOST:PATH or OWNER/NAME, and a "
+        "branch, tag or commit; its host is opened to the shed",
+    ),
+    option(
+        "--depth", "N", "commits of the repository's history to fetch, 0 for all (default: 1)", convert=values.number
+    ),
     *CHANGEABLE,
     option("--label", "KEY=VALUE", "note to keep with the shed, for `list --json`; can be repeated", repeat=True),
     option(
@@ -78,6 +87,8 @@ def asked(args: Any, options: Options) -> ShedOptions:
     return {
         "image": args.image,
         "from_snapshot": args.from_snapshot,
+        "repo": args.repo,
+        "depth": args.depth,
         "cpus": args.cpus,
         "memory_mb": args.memory,
         "upper_size_bytes": args.upper_size,

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from shed.cli.options import Options
     from shed.client.sync.api import Api
 
+NOT_ALL = 3
+"""The exit code of a create whose shed can be used, though not all was done in it."""
 COLD = flag("--cold", "boot the VM, even where it could be restored from a saved one")
 TTL_ACTION = option(
     "--ttl-action",
@@ -76,10 +78,17 @@ FORCE = flag("--force", "start it even when the host is short of memory")
     RESTART,
     COLD,
     FORCE,
-    examples=["shed create dev", "shed create dev --image base --cpus 4 --memory 4G --local-dir ."],
+    examples=[
+        "shed create dev",
+        "shed create dev --repo https://github.com/me/project#main",
+        "shed create dev --image base --cpus 4 --memory 4G --local-dir .",
+    ],
 )
 def create(args: Any, options: Options) -> int:
-    """Create a shed from an image and start it."""
+    """Create a shed from an image and start it.
+
+    The exit code is 3 when the shed is there, but its repository could not be cloned into it.
+    """
     server = client(options)
     wanted = asked(args, options)
     folder, mode = (None, None) if args.local_dir is None else local_dir(args.local_dir, server)
@@ -102,7 +111,20 @@ def create(args: Any, options: Options) -> int:
     finished(options, "create", "created", shed)
     tell_end(shed, options)
     _tell_way(server, options)
-    return 0
+    return set_up(shed, options)
+
+
+def set_up(shed: dict[str, Any], options: Options) -> int:
+    """Say what was opened to a new shed, and what went wrong in it; return the exit code."""
+    name, failed = shed.get("name"), shed.get("failed") or []
+    if not options.json:
+        if place := shed.get("repo_host"):
+            note(f"  its rules let it reach {place}, for its repository; see: shed egress show {name}")
+        for sentence in failed:
+            note(f"failed: {sentence}")
+        if failed:
+            note(f"{name} is there all the same: shed console {name}, or remove it: shed delete {name}")
+    return NOT_ALL if failed else 0
 
 
 class _undone:  # noqa: N801  used as a function is

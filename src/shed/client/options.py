@@ -42,6 +42,10 @@ class ShedOptions(ShedChanges, total=False):
     """A folder of the server's machine, mounted at ``/workspace``."""
     local_dir_mode: str | None
     """``rw``: it may be written; ``git-rw``: also git's settings and hooks; ``ro``: it may only be read."""
+    repo: str | None
+    """URL of a repository that it clones into ``/workspace``, and behind ``#`` a branch, a tag or a commit."""
+    depth: int | None
+    """Commits of the repository's history, by default 1; 0: all."""
     labels: dict[str, str] | None
     """Short texts by name, kept with the shed and shown with it."""
     env: dict[str, str] | None

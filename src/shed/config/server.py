@@ -25,6 +25,9 @@ egress:
 guest:
   environment: {PIP_INDEX_URL: "https://mirror.example/simple"}    # variables of every command in every shed
   mirrors: true            # sheds get this machine's settings of pip, uv, npm and apt for mirrors
+git:
+  base_url: https://github.com    # where OWNER/NAME is found
+  extra_known_hosts: []    # lines as in known_hosts, beside those of the big forges
 network:
   nic: refused             # allowed: sheds may be made with a network that is not ruled
 limits:
@@ -57,7 +60,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from shed.budget import MAX_IMAGE, Limits
-from shed.config import images, values
+from shed.config import git, images, values
 from shed.egress.rules.policy import Profile
 from shed.errors import UsageError
 from shed.names import MAX_CPUS, MAX_MEMORY_MB, MAX_UPPER, MIN_MEMORY_MB, MIN_UPPER
@@ -148,6 +151,10 @@ class Settings:
     """Whether sheds get this machine's settings for mirrors of packages, where these variables do not say otherwise."""
     egress_extra_cas: tuple[Path, ...] | None = None
     """Files of authorities that sheds, and the relay, trust beside their own; None: those added to this machine."""
+    git_base_url: str = "https://github.com"
+    """Where the repository ``OWNER/NAME`` is found."""
+    git_known_hosts: tuple[str, ...] = ()
+    """Lines of known_hosts for repositories that are reached by SSH, beside those of the big forges."""
     trusted_kernels: tuple[str, ...] = ()
     """Digests of kernels and initrds that images may contain, beside those of the store (`shed.images.trust`)."""
 
@@ -176,25 +183,6 @@ class Settings:
         That is the target of an alias, else `name` itself.
         """
         return self.image_aliases.get(name, name)
-
-
-def is_configured(settings: Settings, image: str) -> bool:
-    """Return whether `image` is named by the configuration, or can only be an image of the store.
-
-    If not, it is a reference to any registry.
-    """
-    return image in settings.image_aliases or image == settings.default_image or not is_remote(image)
-
-
-def is_remote(reference: str) -> bool:
-    """Return whether `reference` can only be an image of a registry.  A plain name is an image of the store."""
-    return "/" in reference or ":" in reference.removeprefix("sha256:")
-
-
-def configured_images(settings: Settings) -> dict[str, str]:
-    """Return the references of images in the configuration, by the key of the setting."""
-    aliases = {f"image_aliases.{name}": reference for name, reference in settings.image_aliases.items()}
-    return {"default_image": settings.reference(settings.default_image), **aliases}
 
 
 class ConfigError(UsageError):
@@ -364,6 +352,10 @@ _GUEST: dict[str, _Setting] = {
     "environment": _Value("guest_environment", values.variables),
     "mirrors": _Value("guest_mirrors", values.switch),
 }
+_GIT: dict[str, _Setting] = {
+    "base_url": _Value("git_base_url", git.base_url),
+    "extra_known_hosts": _Value("git_known_hosts", git.known_hosts),
+}
 _NETWORK: dict[str, _Setting] = {"nic": _Value("nic", values.choice("refused", "allowed"))}
 _QEMU: dict[str, _Setting] = {
     "default_cpus": _Value("default_cpus", values.number(1, MAX_CPUS)),
@@ -390,6 +382,7 @@ _TOP: dict[str, _Setting] = {
     "log_level": _Value("log_level", values.choice(*LOG_LEVELS)),
     "ssh": _Section(_SSH),
     "egress": _Section(_EGRESS),
+    "git": _Section(_GIT),
     "network": _Section(_NETWORK),
     "limits": _Section(_LIMITS),
     "guest": _Section(_GUEST),

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from shed.config.server import Settings, configured_images, is_remote
+from shed.config.configured import configured_images, is_remote
+from shed.config.server import Settings
 from shed.errors import NotFoundError, ShedError, UsageError
 from shed.images import references, trust
 from shed.images.pull import PullResult, pull_image

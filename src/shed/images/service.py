@@ -296,7 +296,7 @@ class Images:
 
     @property
     def _configured(self) -> dict[str, str]:
-        from shed.config.server import configured_images
+        from shed.config.configured import configured_images
 
         return configured_images(self._settings)
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from shed.api.sheds import MAX_TTL, MAX_WAIT, CreateShed
+from shed.api.sheds import MAX_DEPTH, MAX_TTL, MAX_WAIT, CreateShed
 from shed.backends.base import Liveness
 from shed.backends.interface import Backend
 from shed.config.server import Settings
@@ -28,6 +28,7 @@ from shed.sheds.boot import Booted, Equip, boot
 from shed.sheds.folders import Folders
 from shed.sheds.image_settings import ImageSettings
 from shed.sheds.portspec import Published
+from shed.sheds.repository import Repository
 from shed.sheds.snapshotstore import Origin, Snapshot
 from shed.sheds.warm import WarmStart
 from shed.sizes import format_size
@@ -56,6 +57,10 @@ class Plan:
     cold: bool
     force: bool
     trust_kernel: bool
+    repository: Repository | None = None
+    """What is cloned into it."""
+    depth: int = 1
+    """Commits of its history; 0: all."""
     upper: Path | None = None
     """The writable layer that it begins with; None: an empty one."""
     memory: Path | None = None
@@ -79,6 +84,7 @@ def plan(request: CreateShed, settings: Settings, origin: Origin | None = None) 
         )
     if request.ttl is not None and not 0 < request.ttl <= MAX_TTL:
         raise expiry.impossible(request.ttl)
+    cloned = repository(request, settings)
     kept = None if origin is None else origin.snapshot
     record = metadata.Record(
         name=check_shed_name(request.name),
@@ -99,14 +105,37 @@ def plan(request: CreateShed, settings: Settings, origin: Origin | None = None) 
         secrets=list(dict.fromkeys(request.secrets or ())) or None,
         ssh_agent=agentrule.checked(request.ssh_agent or ()) or None,
         network=nic.checked(request, settings),
+        repo=None if cloned is None else str(cloned),
     ).with_ports(map(Published.parse, request.ports or ()), map(HostPort.parse, request.host_ports or ()))
-    found = Plan(record, request.ttl, wait, request.cold, request.force, request.trust_kernel)
+    depth = 1 if request.depth is None else request.depth
+    found = Plan(record, request.ttl, wait, request.cold, request.force, request.trust_kernel, cloned, depth)
     if origin is None:
         return found
     found = replace(found, upper=origin.upper)
     if origin.snapshot.memory is None or request.cold or request.disk_only:
         return found
     return replace(found, record=moments.fits(record, request, origin.snapshot), memory=origin.memory)
+
+
+def repository(request: CreateShed, settings: Settings) -> Repository | None:
+    """Return the repository that a new shed clones.  Raises `UsageError`."""
+    if request.repo is None:
+        if request.depth is not None:
+            raise UsageError("a depth is for a repository", hint="name it with --repo, or leave out --depth")
+        return None
+    if request.local_dir is not None:
+        raise UsageError(
+            "a repository is cloned into the workspace, which is a folder of the host with --local-dir",
+            hint="leave out one of the two",
+        )
+    if request.from_snapshot is not None:
+        raise UsageError(
+            "what is in a snapshot or a prebuild has a workspace already",
+            hint="leave out --repo, or what it begins with",
+        )
+    if request.depth is not None and not 0 <= request.depth <= MAX_DEPTH:
+        raise UsageError(f"{request.depth} commits cannot be fetched", hint="choose 1 or more, or 0 for all")
+    return Repository.parse(request.repo, settings.git_base_url)
 
 
 def _upper_size(request: CreateShed, settings: Settings, kept: Snapshot | None) -> int:

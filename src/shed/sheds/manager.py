@@ -45,6 +45,7 @@ from shed.sheds.ports import Ports
 from shed.sheds.prebuilds import Prebuilds, Sheds
 from shed.sheds.revivals import Revivals
 from shed.sheds.room import Room
+from shed.sheds.setup import Setup
 from shed.sheds.snapshots import Snapshots
 from shed.sheds.snapshotstore import Origin
 from shed.sheds.suspensions import Suspensions
@@ -108,6 +109,8 @@ class Manager:
         """What they were at a moment, and `forks`: others that go on from there."""
         self.forks = Forks(paths, self.snapshots, self.create)
         open_exec = partial(self.guests.open_exec, autostart=False)
+        self.setup = Setup(open_exec, self.terms, settings, self.events)
+        """What new ones get when they are up."""
         self.prebuilds = Prebuilds(paths, Sheds(self.create, self._discard, open_exec), self.snapshots)
         """How they are made ready ahead."""
         self.suspensions = Suspensions(self._holding, backend, resolve, self.egress, self.events, self._bring_up)
@@ -159,7 +162,7 @@ class Manager:
         On failure nothing is left.
         """
         origin = origin or await in_thread(self.snapshots.origin, request.from_snapshot, request.image)
-        wanted = plan(request, self._settings, origin)
+        wanted = await in_thread(self.setup.opened, plan(request, self._settings, origin))
         record = wanted.record
         await in_thread(self.egress.check, record.egress_profiles)
         await in_thread(self.ports.check, record.name, record.published, record.open_host_ports)
@@ -188,7 +191,8 @@ class Manager:
             await self.egress.begin(record, folders.instance, progress)
         self.events.tell("shed.created", record.name)
         self._expiry.look()
-        return self.catalog.done("create", record, progress, booted.way)
+        failed = await self.setup.run(record, wanted, progress)
+        return {**self.catalog.done("create", record, progress, booted.way), **({"failed": failed} if failed else {})}
 
     async def start(
         self, name: str, progress: Progress, *, cold: bool = False, force: bool = False, disk_only: bool = False

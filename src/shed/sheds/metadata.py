@@ -19,6 +19,7 @@ from shed.backends.base import SHARE_MODES
 from shed.egress.rules.hostports import HostPort
 from shed.errors import DataError, UsageError
 from shed.fsutil import atomic_write
+from shed.sheds import repository
 from shed.sheds.agentrule import AgentRule
 from shed.sheds.portspec import Published
 
@@ -82,6 +83,10 @@ class Record:
     """Where it may use an SSH agent that a client forwards, see `shed.sheds.agentrule`; None for nowhere."""
     network: str = "relay"
     """``relay``, or ``nic``: a way out of its own, which no rule is asked about."""
+    repo: str | None = None
+    """The repository that it was made with, ``URL[#REF]``, without a password."""
+    repo_host: str | None = None
+    """``HOST:PORT`` of that, which it reaches beside what its profiles allow; None: they have to allow it."""
     guest_uid: int = 0
     guest_gid: int = 0
     """The guest user who stands for the owner of `local_dir`."""
@@ -181,6 +186,7 @@ def load(folder: Path) -> Record:
         raise _damaged(path, f"ttl_action is {record.ttl_action!r}")
     try:
         _ = record.published, record.open_host_ports, record.agent_rule
+        _ = record.repo_host is None or repository.profile(record.repo_host)
         _ = record.expires_at is None or seconds_of(record.expires_at)
     except UsageError as error:
         raise _damaged(path, error.message) from None

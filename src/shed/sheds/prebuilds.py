@@ -50,7 +50,7 @@ _NOT_FOR_ALL = (
     "force",
 )
 """Options of a shed that those made ready together cannot share."""
-_OF_THE_BUILD = frozenset({"name", "image", "timeout", "trust_kernel"})
+_OF_THE_BUILD = frozenset({"name", "image", "timeout", "trust_kernel", "repo", "depth"})
 _LONGEST = 50
 """Characters of a prebuild's name in those of its sheds and snapshots, which have others behind them."""
 _MOST_REASON = 2000
@@ -210,8 +210,10 @@ class Prebuilds:
         """Build `recipe`, keep what has come of it in its record, and drop the earlier one."""
         place = f"{_place(recipe.name)}{os.urandom(3).hex()}"
         ttl = recipe.limit + _SPARE_TIME
-        await self._sheds.create(msgspec.structs.replace(recipe.shed, name=place, ttl=ttl), progress)
+        made = await self._sheds.create(msgspec.structs.replace(recipe.shed, name=place, ttl=ttl), progress)
         try:
+            if failed := made.get("failed"):
+                raise DataError("; ".join(failed), code="PREBUILD_FAILED")
             if recipe.commands:
                 await provision(
                     lambda: self._sheds.open_exec(place),

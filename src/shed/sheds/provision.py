@@ -2,31 +2,25 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-from shed.backends.base import Stream
-from shed.errors import BackendError, DataError
-from shed.execstream import ExecStream, Exit, Output, request_frame
+from shed.errors import DataError
+from shed.execstream import Output, request_frame
 from shed.fsutil import storage_errors
-from shed.guest.protocol import ProtocolError
 from shed.progress import Progress
+from shed.sheds.steps import Open, run_step
 from shed.untrusted import told
 
 _MOST_LOG = 16 << 20
 """Bytes of a log; what comes after them is not kept."""
-_READ = 16 << 10
-"""Bytes that are taken apart in one turn of the event loop."""
 _TAIL = 2000
 """Bytes of what a command has said last that its error shows."""
 _SHOWN = 60
 """Characters of a command that a phase or an error shows."""
-Open = Callable[[], Awaitable[Stream]]
-"""Opens a stream for one command."""
 
 
 async def provision(open_exec: Open, commands: Sequence[str], log: Path, *, limit: float, progress: Progress) -> None:
@@ -37,6 +31,11 @@ async def provision(open_exec: Open, commands: Sequence[str], log: Path, *, limi
     """
     end = time.monotonic() + limit
     with storage_errors(log), _opened(log) as file:
+
+        def hear(output: Output) -> None:
+            if file.tell() < _MOST_LOG:
+                file.write(output.data)
+
         for number, command in enumerate(commands, 1):
             shown = _short(command)
             progress.phase("command", f"command {number} of {len(commands)}: {shown}")
@@ -44,50 +43,15 @@ async def provision(open_exec: Open, commands: Sequence[str], log: Path, *, limi
             file.write(f"+ {command}\n".encode())
             what = f"command {number}, {shown!r}"
             try:
-                done = await _awaited(_run(await open_exec(), command, file), end - time.monotonic(), progress)
+                done = await run_step(
+                    open_exec, request_frame(["sh", "-ec", command]), hear, end=end, abandoned=progress.abandoned
+                )
             except TimeoutError:
                 raise _failed(f"{what}, did not end: {limit:g} s were given to all", log, b"") from None
-            except ProtocolError as error:
-                raise BackendError(f"what came of {what} makes no sense: {error}", code="AGENT_PROTOCOL") from None
             if done.code:
                 raise _failed(
                     f"{what}, ended with {done.code}" + (f": {done.error}" if done.error else ""), log, _end_of(log)
                 )
-
-
-async def _awaited(work: Coroutine[None, None, Exit], seconds: float, progress: Progress) -> Exit:
-    """Do `work` for so many seconds at most, and as long as somebody waits.
-
-    Raises `TimeoutError`, `UnavailableError` (STOPPED), and what the work does.
-    """
-    loop, left = asyncio.get_running_loop(), asyncio.Event()
-    progress.abandoned.add_callback(lambda: loop.call_soon_threadsafe(left.set))
-    running, gone = asyncio.ensure_future(work), asyncio.ensure_future(left.wait())
-    try:
-        await asyncio.wait((running, gone), timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-        if running.done():
-            return running.result()
-        progress.abandoned.check()
-        raise TimeoutError
-    finally:
-        running.cancel()
-        gone.cancel()
-        await asyncio.gather(running, gone, return_exceptions=True)
-
-
-async def _run(stream: Stream, command: str, log: BinaryIO) -> Exit:
-    try:
-        state = ExecStream()
-        await stream.write(request_frame(["sh", "-ec", command]) + state.stdin_end())
-        while True:
-            while (event := state.next()) is not None:
-                if isinstance(event, Exit):
-                    return event
-                if isinstance(event, Output) and log.tell() < _MOST_LOG:
-                    log.write(event.data)
-            state.feed(await stream.read(_READ))
-    finally:
-        stream.close()
 
 
 def _opened(log: Path) -> BinaryIO:

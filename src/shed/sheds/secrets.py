@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from shed.config.paths import Paths
+from shed.egress.rules.policy import name_fits
 from shed.egress.secrets.authority import Authority
 from shed.egress.secrets.secret import Secret
 from shed.egress.secrets.secretstore import SecretStore, StoredSecret
@@ -60,6 +61,15 @@ class ShedSecrets:
             return {}
         placeholders = self._own(record)[1]
         return {each.variable: placeholders[each.name] for each in self._of(record)}
+
+    def variable_for(self, record: Record, host: str) -> str:
+        """Return the variable with what stands for a password of `host`; empty when no secret of the shed is one."""
+        found = (
+            each.variable
+            for each in self._of(record)
+            if each.header is None and any(name_fits(pattern, host) for pattern in each.hosts)
+        )
+        return next(found, "")
 
     def authority(self, record: Record) -> Authority:
         """Return the certificate authority of a shed."""

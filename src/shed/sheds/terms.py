@@ -21,6 +21,7 @@ from shed.egress.secrets import certificates
 from shed.egress.secrets.authority import Authority
 from shed.egress.secrets.signing import make_leaf
 from shed.errors import UsageError
+from shed.sheds import repository
 from shed.sheds.boot import Outfit
 from shed.sheds.metadata import Record
 from shed.sheds.mirrors import Mirrors, of_host
@@ -47,7 +48,8 @@ class Terms:
     def profiles_of(self, record: Record) -> tuple[Profile, ...]:
         """Return the profiles of a shed.  One that is gone denies everything: nobody knows what it denied."""
         known = self.profiles.all()
-        return tuple(known.get(name) or Profile.parse(name, _NOTHING) for name in record.egress_profiles)
+        found = tuple(known.get(name) or Profile.parse(name, _NOTHING) for name in record.egress_profiles)
+        return found if record.repo_host is None else (*found, repository.profile(record.repo_host))
 
     def orders(self, record: Record) -> Orders:
         """Return what the relay is told.

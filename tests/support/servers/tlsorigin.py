@@ -214,16 +214,21 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def do_git(self) -> None:
         """Git's own server for the repositories below ``FOLDER/git``; everything for those who have the password."""
-        body = self.body()
-        if not self.is_let_in:
+        if self.is_let_in:
+            self.do_open()
+        else:
+            self.body()
             self.answer(b"", 401, WWW_Authenticate='Basic realm="git"')
-            return
+
+    def do_open(self) -> None:
+        """The same for everybody."""
+        body = self.body()
         if self.headers.get("Content-Encoding") == "gzip":
             body = gzip.decompress(body)
         environment = {
             **os.environ,
             "GIT_PROJECT_ROOT": str(self.folder / "git"), "GIT_HTTP_EXPORT_ALL": "1", "REMOTE_USER": "me",
-            "PATH_INFO": self.url.path.removeprefix("/git"), "QUERY_STRING": self.url.query,
+            "PATH_INFO": self.url.path.removeprefix("/git").removeprefix("/open"), "QUERY_STRING": self.url.query,
             "REQUEST_METHOD": self.command, "CONTENT_TYPE": self.headers.get("Content-Type", ""),
             "GIT_PROTOCOL": self.headers.get("Git-Protocol", ""), "CONTENT_LENGTH": str(len(body)),
         }  # fmt: skip

@@ -31,7 +31,7 @@ async def create(server: Server, call: Call[WorkParams, api.CreatePrebuild]) -> 
     """Make a prebuild, as long as its client waits for it."""
     wanted = call.body
     call.action.shed = wanted.shed.name[:MAX_NAME]
-    check_right(call.caller, server.settings, wanted.shed)
+    await check_right(server, call.caller, wanted.shed)
 
     async def work(progress: Progress) -> api.Prebuild:
         return answer(api.Prebuild, await server.manager.prebuilds.create(wanted, progress))

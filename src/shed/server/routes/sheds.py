@@ -11,7 +11,7 @@ from shed.api import sheds as api
 from shed.api.access import Right
 from shed.api.base import NoBody, Nothing, WorkParams
 from shed.api.upgrades import CONNECT, EXEC, LOG
-from shed.config.server import Settings, is_configured
+from shed.config.configured import is_configured
 from shed.errors import BackendError
 from shed.names import MAX_NAME
 from shed.progress import Progress
@@ -51,7 +51,7 @@ async def create(server: Server, call: Call[WorkParams, api.CreateShed]) -> Work
     """Make a shed."""
     call.action.shed = call.body.name[:MAX_NAME]
     wanted = await in_thread(server.manager.prebuilds.merged, call.body)
-    check_right(call.caller, server.settings, wanted)
+    await check_right(server, call.caller, wanted)
 
     async def work(progress: Progress) -> api.Shed:
         async with server.manager.prebuilds.using(wanted.from_snapshot):
@@ -62,8 +62,11 @@ async def create(server: Server, call: Call[WorkParams, api.CreateShed]) -> Work
     return Work(work)
 
 
-def check_right(caller: Caller, settings: Settings, wanted: api.CreateShed) -> None:
+async def check_right(server: Server, caller: Caller, wanted: api.CreateShed) -> None:
     """Raise `ForbiddenError` when `caller` may not make such a shed."""
+    settings = server.settings
+    if await in_thread(server.manager.setup.opens_more, wanted):
+        caller.require(Right.ADMIN, "a repository of a host that the shed's profiles do not allow")
     if wanted.local_dir is not None:
         caller.require(Right.ADMIN, "a folder of the host")
     if wanted.trust_kernel:
