@@ -137,14 +137,22 @@ def one_thread(program: Path) -> bool:
 
 def version(program: Path) -> str:
     """Return which QEMU `program` is: what it says of itself, and which file it is."""
+    return f"{release(program)} {'.'.join(map(str, _file(program)))}"
+
+
+def release(program: Path) -> str:
+    """Return what `program` says of itself: its version, and that of the package that it came in."""
+    return _release(program, *_file(program))
+
+
+def _file(program: Path) -> tuple[int, int, int]:
     status = program.stat()
-    return _version(program, status.st_ino, status.st_size, status.st_mtime_ns)
+    return status.st_ino, status.st_size, status.st_mtime_ns
 
 
 @functools.lru_cache(maxsize=8)
-def _version(program: Path, *file: int) -> str:
-    said = run([program, "--version"], check=False, timeout=10).stdout.decode(errors="replace").partition("\n")[0]
-    return f"{said} {'.'.join(map(str, file))}"
+def _release(program: Path, *file: int) -> str:
+    return run([program, "--version"], check=False, timeout=10).stdout.decode(errors="replace").partition("\n")[0]
 
 
 def _remedy(device: Path) -> str:

@@ -26,7 +26,7 @@ from typing import Any
 
 from shed.backends.base import Machine
 from shed.backends.interface import OF_THIS_HOST, Shape
-from shed.backends.qemu import command, keeping, process
+from shed.backends.qemu import accel, command, keeping, process
 from shed.backends.qemu.machines import Machines, Saved
 from shed.backends.qemu.monitor import MonitorError
 from shed.backends.qemu.stream import StreamError, split
@@ -152,7 +152,7 @@ def _remember(folder: Path) -> None:
 
 def _record(folder: Path, machine: Machine, host: command.Host, **files: object) -> None:
     """Record what was kept of `machine`, and what tells whether its files are still so."""
-    record = {"identity": identity(machine, host), "as_booted": host.as_booted, **files}
+    record = {"identity": _identity(machine, host), "as_booted": host.as_booted, **files}
     atomic_write(folder / RECORD, json.dumps(record, indent=1) + "\n", mode=0o400)
     fsync_dir(folder)
 
@@ -190,12 +190,17 @@ def _fits(machine: Machine, memory: Path, host: command.Host, check: _Check) -> 
         check(record, memory, machine)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise _unusable(f"it is not as it was kept: {error}") from None
-    wanted = identity(machine, replace(host, as_booted=as_booted))
+    wanted = _identity(machine, replace(host, as_booted=as_booted))
     if kept == wanted:
         return as_booted
     if isinstance(kept, dict) and kept.get("qemu") != wanted["qemu"]:
         raise _unusable("it was made with another QEMU than is here now")
     raise _unusable("it is of another kind of machine than this server starts on this host")
+
+
+def _identity(machine: Machine, host: command.Host) -> dict[str, Any]:
+    """Return all that a machine and one that goes on from it must have in common, also on another host."""
+    return identity(machine, host) | {"qemu": accel.release(host.program)}
 
 
 def _unusable(why: str) -> UnavailableError:
