@@ -93,13 +93,13 @@ def test_connections_outlive_the_relay_that_made_them_way(net: Lab, client: subp
     process.open("dev", orders({"allow": "echo.example.com"}), net.sockets)
     assert said(client, "more") == "all 2\n"
     assert process.sheds() == {"dev": 1}
-    assert process.connections("dev") == 2
+    assert process.flows().get("dev", 0) == 2
     assert old.poll() is None
     assert process.rule("dev", orders({"allow": "other.example.com"})) == 2
     assert said(client, "all") == "cut\n"
     wait_until(lambda: old.poll() is not None, what="the old process ends")
     assert [entry["cut"] for entry in net.decisions() if entry.get("cut")] == [True, True]
-    assert process.connections("dev") == 0
+    assert process.flows().get("dev", 0) == 0
     assert not list(net.folder.glob(f"{RETIRED}*"))
 
 

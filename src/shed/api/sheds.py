@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from msgspec import Meta
 
 from shed.api.base import Answer, Body, Params, PartialAnswer, Time, Timings, Warnings, WorkParams, says
-from shed.names import MAX_CPUS, MAX_MEMORY_MB, MAX_NAME, MAX_UPPER, MIN_MEMORY_MB, MIN_UPPER
+from shed.names import MAX_CPUS, MAX_IDLE, MAX_MEMORY_MB, MAX_NAME, MAX_UPPER, MIN_MEMORY_MB, MIN_UPPER
 
 MAX_WAIT = 86400.0
 """Most seconds that a start may take."""
@@ -90,6 +90,10 @@ class Shed(PartialAnswer, kw_only=True, frozen=True):
     expires_at: Annotated[str, says("When its time is up; UTC, RFC 3339.", optional=True)] = ""
     ttl_action: Annotated[
         str, says("What is done then, if it is not deleted with all that is in it: `stop`, `suspend`.", optional=True)
+    ] = ""
+    idle_suspend: Annotated[int, says("Seconds for which it must be idle to be suspended.", optional=True)] = 0
+    suspended_by: Annotated[
+        str, says("What suspended it: `command`, `idle`, or `ttl`, its time being up.", optional=True)
     ] = ""
     suspended_at: Annotated[str, says("Since when it is suspended; UTC, RFC 3339.", optional=True)] = ""
     restart: Annotated[str, says("`always`: it starts again when its VM has ended.", optional=True)] = ""
@@ -202,6 +206,14 @@ class CreateShed(Body, kw_only=True, frozen=True, forbid_unknown_fields=True):
         TtlAction | None,
         says("What to do then in place of that: `stop` it, or `suspend` it.  It has no end afterwards."),
     ] = None
+    idle_suspend: Annotated[
+        float | None,
+        says(
+            "Seconds after which it is suspended when nobody has used it and it was not busy; 0: never.",
+            minimum=0,
+            maximum=MAX_IDLE,
+        ),
+    ] = None
     restart: Annotated[
         Restart | None,
         says(
@@ -271,6 +283,7 @@ class UpdateShed(Body, kw_only=True, frozen=True, forbid_unknown_fields=True):
         says("Seconds from now after which it is deleted; 0: it is kept.", minimum=0, maximum=MAX_TTL),
     ] = None
     ttl_action: Annotated[TtlAction | None, says("As for a new one.")] = None
+    idle_suspend: Annotated[float | None, says("As for a new one.", minimum=0, maximum=MAX_IDLE)] = None
     restart: Annotated[Restart | None, says("As for a new one.")] = None
     ssh_agent: AgentHosts = None
 

@@ -9,7 +9,7 @@ from shed.cli.connection import client, client_of, seen, where
 from shed.cli.errors import report
 from shed.cli.making import CHANGEABLE
 from shed.cli.output import confirm, done, watched
-from shed.cli.sheds import COLD, FORCE, RESTART, TTL_ACTION, finished, tell_end, update_ssh
+from shed.cli.sheds import COLD, FORCE, IDLE_SUSPEND, RESTART, TTL_ACTION, finished, tell_end, update_ssh
 from shed.errors import ShedError, UsageError
 from shed.terminal.output import note
 
@@ -139,6 +139,7 @@ def delete(args: Any, options: Options) -> int:
         convert=values.duration_or_none,
     ),
     TTL_ACTION,
+    IDLE_SUSPEND,
     RESTART,
     examples=[
         "shed update dev --upper-size 40G",
@@ -153,7 +154,7 @@ def update(args: Any, options: Options) -> int:
     Where it may use SSH agents changes at once, too.
     """
     given = (args.cpus, args.memory, args.upper_size, args.ttl, args.ttl_action, args.restart, args.ssh_agent)
-    if all(each is None for each in given):
+    if all(each is None for each in (*given, args.idle_suspend)):
         raise UsageError("nothing is to change", hint="see: shed update --help")
     server = client_of(args.name, options)
     with watched(options) as sink:
@@ -164,6 +165,7 @@ def update(args: Any, options: Options) -> int:
             upper_size_bytes=args.upper_size,
             ttl=args.ttl,
             ttl_action=args.ttl_action,
+            idle_suspend=args.idle_suspend,
             restart=args.restart,
             ssh_agent=args.ssh_agent,
             on_event=sink,

@@ -40,6 +40,13 @@ TTL_ACTION = option(
     "what to do when its time is up: delete it (default), stop it, or suspend it",
     choices=("delete", "stop", "suspend"),
 )
+IDLE_SUSPEND = option(
+    "--idle-suspend",
+    "TIME",
+    "suspend it when nobody has used it for this time, and nothing in it was busy: 30m, 2h; none: never (default: the "
+    "server's)",
+    convert=values.duration_or_none,
+)
 RESTART = option(
     "--restart",
     "POLICY",
@@ -75,6 +82,7 @@ FORCE = flag("--force", "start it even when the host is short of memory")
         convert=values.duration,
     ),
     TTL_ACTION,
+    IDLE_SUSPEND,
     RESTART,
     COLD,
     FORCE,
@@ -100,6 +108,7 @@ def create(args: Any, options: Options) -> int:
         "ports": args.publish or None,
         "ttl": args.ttl,
         "ttl_action": args.ttl_action,
+        "idle_suspend": args.idle_suspend,
         "restart": args.restart,
         "cold": args.cold,
         "force": args.force,
@@ -289,7 +298,7 @@ def _row(shed: dict[str, Any], options: Options, *, ends: bool) -> list[str]:
 
     cells = [
         shed["name"],
-        shed["status"],
+        shed["status"] + (f" ({shed['suspended_by']})" if shed["suspended_by"] else ""),
         shed["image"] or "-",
         str(shed["cpus"] or "-"),
         format_size(shed["memory_mb"] << 20) if shed["memory_mb"] else "-",

@@ -25,7 +25,7 @@ _PLAIN = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456
 """Bytes that stand for themselves in a path or a query; RFC 3986, section 2.3."""
 _SHED: dict[str, Any] = {
     **dict.fromkeys(("name", "status", "created_at", "image", "image_digest", "backend"), ""),
-    **dict.fromkeys(("local_dir", "local_dir_mode", "detail", "boot", "expires_at"), ""),
+    **dict.fromkeys(("local_dir", "local_dir_mode", "detail", "boot", "expires_at", "suspended_by"), ""),
     **dict.fromkeys(("cpus", "memory_mb", "upper_size_bytes", "pid"), 0),
     "timings": {},
 }

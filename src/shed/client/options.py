@@ -21,6 +21,8 @@ class ShedChanges(TypedDict, total=False):
     """Seconds after which the server deletes it, also when this program is gone; 0, of one that is there: never."""
     ttl_action: str | None
     """What the server does then in place of that: ``stop`` or ``suspend`` it."""
+    idle_suspend: float | None
+    """Seconds after which the server suspends it when nobody has used it and it was not busy; 0: never."""
     restart: str | None
     """``always``: it starts again when its VM has ended or the host was down."""
     ssh_agent: list[str] | None

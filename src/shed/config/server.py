@@ -35,6 +35,7 @@ limits:
   disk_reserve: 5G         # what stays free of the disk; absent: 1G, of small disks 5 %
   private_hosts: []        # hosts with private addresses that a registry elsewhere may lead to
   max_running: 200         # most sheds that run; more such keys are in the reference
+  idle_suspend: none       # or a time such as 30m: a new shed that is idle for so long is suspended
 qemu:
   default_cpus: 2
   default_memory_mb: 2048
@@ -116,6 +117,8 @@ class Settings:
     io_pressure: int = 0
     cpu_pressure: int = 0
     """Most percent of the time that programs may spend waiting for these, for a VM to start; 0: no limit."""
+    idle_suspend: float = 0.0
+    """Seconds for which a new shed must be idle to be suspended, unless it says otherwise; 0: never."""
     image_aliases: Mapping[str, str] = field(default_factory=dict)
     """Names for references."""
     pull_policy: str = "missing"
@@ -339,6 +342,7 @@ _LIMITS: dict[str, _Setting] = {
     "start_reserve": _Value("start_reserve", values.size(0, MOST_RESERVED)),
     "memory_pressure": _Value("memory_pressure", values.number(0, 100)),
     "io_pressure": _Value("io_pressure", values.number(0, 100)),
+    "idle_suspend": _Value("idle_suspend", values.idle),
     "cpu_pressure": _Value("cpu_pressure", values.number(0, 100)),
 }
 _EGRESS: dict[str, _Setting] = {

@@ -17,6 +17,7 @@ from typing import Literal
 from shed.egress.rules.policy import Profile
 from shed.egress.rules.profiles import BUILT_IN
 from shed.errors import DataError, UsageError
+from shed.names import MAX_IDLE, MIN_IDLE
 from shed.proxies import Proxy
 from shed.sizes import format_size, parse_size
 from shed.sshkeys import PublicKey
@@ -156,6 +157,15 @@ def duration(value: object) -> float:
     if match is None or isinstance(value, bool) or float(match[1]) <= 0:
         raise ValueError(f"{value!r} is not a time: write a number and ms, s, m or h")
     return float(match[1]) * _SECONDS[match[2]]
+
+
+def idle(value: object) -> float:
+    """A time from 10 s to 7 days (168h), in seconds; none: 0."""
+    if value in (None, "none"):
+        return 0.0
+    if not MIN_IDLE <= (found := duration(value)) <= MAX_IDLE:
+        raise ValueError(f"{value!r} is not from {MIN_IDLE}s to {MAX_IDLE // 3600}h, or none")
+    return found
 
 
 def hosts(value: object) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -90,16 +91,18 @@ class NetdProcess:
                 self._ask(sock, {"do": "close", "shed": shed})
         self._call({"do": "close", "shed": shed})
 
-    def connections(self, shed: str) -> int:
-        """Return how many connections a shed has, those of processes that have retired too.
+    def flows(self) -> dict[str, int]:
+        """Return how many connections sheds have now, those of processes that have retired included.
 
         Raises `UnavailableError`.
         """
-        count = self.sheds().get(shed, 0)
+        found = Counter(self.sheds())
         for sock in self._retired():
             with sock:
-                count += int(self._ask(sock, {"do": "list"})["sheds"].get(shed, 0))
-        return count
+                found.update(
+                    {str(name): int(count) for name, count in self._ask(sock, {"do": "list"})["sheds"].items()}
+                )
+        return dict(found)
 
     def sheds(self) -> dict[str, int]:
         """Return the sheds that it relays for, and how many connections each has now.  Raises `UnavailableError`."""

@@ -27,15 +27,19 @@ from shed.sheds import metadata
 from shed.sheds.folders import Folders
 
 _RECORD = "shed.json"
+BY = ("command", "idle", "ttl")
+"""What suspends a shed: somebody, nobody, or its time."""
 
 
 @dataclass(frozen=True, slots=True)
 class Asleep:
-    """Since when a shed is suspended (as `metadata.Record.created_at`), and the shape of its VM."""
+    """Since when a shed is suspended (as `metadata.Record.created_at`), the shape of its VM, and what suspended it."""
 
     since: str
     cpus: int
     memory_mb: int
+    by: str = ""
+    """One of `BY`; empty in what an earlier version has written."""
 
     @property
     def shape(self) -> Shape:
@@ -53,7 +57,8 @@ def load(folders: Folders) -> Asleep:
     path, what = folders.memory / _RECORD, f"what is kept of the suspended shed {folders.name!r}"
     try:
         record = Fields(decode_object(path.read_bytes(), what), what)
-        return Asleep(record.text("since"), record.integer("cpus"), record.integer("memory_mb"))
+        by = record.text("by", "")
+        return Asleep(record.text("since"), record.integer("cpus"), record.integer("memory_mb"), by if by in BY else "")
     except (OSError, DataError) as error:
         why = error.message if isinstance(error, DataError) else f"{path}: {error.strerror}"
         hint = f"boot its disk, without what ran there: shed start --no-memory {folders.name}"
@@ -68,10 +73,10 @@ def begin(folders: Folders) -> Path:
     return folders.new_memory
 
 
-def commit(folders: Folders, shape: Shape) -> None:
-    """Have the shed be suspended, with what is in the folder of `begin`.  Raises `StorageError`."""
+def commit(folders: Folders, shape: Shape, by: str) -> None:
+    """Have the shed be suspended, by one of `BY`, with what is in the folder of `begin`.  Raises `StorageError`."""
     with storage_errors(folders.memory):
-        record = asdict(Asleep(metadata.now(), shape.cpus, shape.memory_mb))
+        record = asdict(Asleep(metadata.now(), shape.cpus, shape.memory_mb, by))
         atomic_write(folders.new_memory / _RECORD, json.dumps(record) + "\n", mode=0o400)
         folders.new_memory.rename(folders.memory)
         fsync_dir(folders.instance)

@@ -208,6 +208,8 @@ def _view(
         del shed["local_dir_mode"]
     if record.restart == "no":
         del shed["restart"]
+    if not record.idle_suspend:
+        del shed["idle_suspend"]
     if record.expires_at is None or record.ttl_action == "delete":
         del shed["ttl_action"]
     if record.variables:
@@ -217,7 +219,10 @@ def _view(
     elif liveness is Liveness.NOT_OURS and asleep.is_asleep(folders):
         shed["status"] = "suspended"
         try:
-            shed["suspended_at"] = asleep.load(folders).since
+            memory = asleep.load(folders)
+            shed["suspended_at"] = memory.since
+            if memory.by:
+                shed["suspended_by"] = memory.by
         except ShedError as error:
             shed["detail"] = f"{error.message}; {error.next_step}"
     elif liveness is Liveness.NOT_OURS and not folders.upper.exists():

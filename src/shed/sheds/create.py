@@ -22,7 +22,7 @@ from shed.images.service import Images
 from shed.names import MAX_CPUS, MAX_MEMORY_MB, MIN_MEMORY_MB, check_shed_name
 from shed.oci.leases import unpruned
 from shed.progress import Progress, Stop
-from shed.sheds import agentrule, expiry, metadata, moments, nic, upper, workspace
+from shed.sheds import agentrule, expiry, idle, metadata, moments, nic, upper, workspace
 from shed.sheds.admission import Admission
 from shed.sheds.boot import Booted, Equip, boot
 from shed.sheds.folders import Folders
@@ -86,6 +86,7 @@ def plan(request: CreateShed, settings: Settings, origin: Origin | None = None) 
         raise expiry.impossible(request.ttl)
     cloned = repository(request, settings)
     kept = None if origin is None else origin.snapshot
+    network = nic.checked(request, settings)
     record = metadata.Record(
         name=check_shed_name(request.name),
         created_at="",
@@ -100,11 +101,12 @@ def plan(request: CreateShed, settings: Settings, origin: Origin | None = None) 
         labels=request.labels or None,
         restart=request.restart or "no",
         ttl_action=expiry.action(request.ttl_action or "delete", request.local_dir),
+        idle_suspend=idle.chosen(request.idle_suspend, settings.idle_suspend, request.local_dir, network),
         variables=_variables(request),
         egress=list(_egress(settings, kept) if request.egress is None else dict.fromkeys(request.egress)),
         secrets=list(dict.fromkeys(request.secrets or ())) or None,
         ssh_agent=agentrule.checked(request.ssh_agent or ()) or None,
-        network=nic.checked(request, settings),
+        network=network,
         repo=None if cloned is None else str(cloned),
     ).with_ports(map(Published.parse, request.ports or ()), map(HostPort.parse, request.host_ports or ()))
     depth = 1 if request.depth is None else request.depth

@@ -139,7 +139,16 @@ class Egress:
 
     def connections(self, name: str) -> int:
         """Return how many connections a shed has now."""
-        return self._netd.connections(name)
+        return self._netd.flows().get(name, 0)
+
+    def flows(self) -> dict[str, int] | None:
+        """Return how many connections each shed has now; None when that cannot be told.  Blocks for a moment."""
+        if self._networks is None or self._networks.problem() is not None:
+            return {}
+        try:
+            return self._netd.flows()
+        except ShedError:
+            return None
 
     def decisions(self, name: str, tail: int | None) -> list[dict[str, Any]]:
         """Return what the log has of a shed, the last `tail` entries of it."""

@@ -9,11 +9,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import Any, Protocol
 
 from shed.backends.base import Connection, Stream
 from shed.errors import BackendError, ConflictError, ConnectError
 from shed.guest.protocol import PORT_EXEC, PORT_LISTEN, PORT_PROXY
+from shed.sheds.activity import Counted, Use
 from shed.sheds.agent import control, read_line
 from shed.sheds.clock import keep_clocks
 from shed.sheds.entry import Entry
@@ -41,15 +43,20 @@ class Guests:
     def __init__(self, link: FindLink, names: Mapping[str, Entry]) -> None:
         self._link = link
         self._names = names
+        self.use = Use()
+        """Who uses them."""
 
-    async def open_exec(self, name: str, tell: Tell | None = None, *, autostart: bool = True) -> Stream:
-        """Open a stream for one command in the shed `name`.
+    async def open_exec(
+        self, name: str, tell: Tell | None = None, *, autostart: bool = True, looks: bool = False
+    ) -> Stream:
+        """Open a stream for one command in the shed `name`, which only `looks` at it, or uses it.
 
         A stopped shed is started, unless `autostart` is false.
 
         `tell` hears ``waiting`` when that takes more than a moment, and ``starting`` when the shed is started.
         """
-        return await self._open(name, PORT_EXEC, tell, autostart=autostart)
+        open_stream = self._opened if looks else self._open
+        return await open_stream(name, PORT_EXEC, tell, autostart=autostart)
 
     async def open_port(self, name: str, port: int) -> Stream:
         """Open a stream to the guest's TCP `port`.
@@ -102,6 +109,16 @@ class Guests:
         return stream, answer.removeprefix("OK").strip()
 
     async def _open(self, name: str, port: int, tell: Tell | None, *, autostart: bool, wakes: bool = False) -> Stream:
+        """Open a stream that counts as a use of the shed until it is closed."""
+        self.use.begin(name)
+        try:
+            stream = await self._opened(name, port, tell, autostart=autostart, wakes=wakes)
+        except BaseException:
+            self.use.end(name)
+            raise
+        return Counted(stream, partial(self.use.end, name))
+
+    async def _opened(self, name: str, port: int, tell: Tell | None, *, autostart: bool, wakes: bool = False) -> Stream:
         link = await self._link(name, tell, autostart=autostart, wakes=wakes)
         connection: Connection | None = None
         try:

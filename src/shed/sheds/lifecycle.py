@@ -21,6 +21,7 @@ from shed.sheds.boot import Booted, Equip, boot
 from shed.sheds.create import Resolve, discard
 from shed.sheds.folders import Folders
 from shed.sheds.link import Link
+from shed.sheds.ports import Ports
 from shed.sheds.snapshotstore import Origin
 from shed.sheds.suspending import resume
 from shed.sheds.warm import WarmStart
@@ -30,6 +31,8 @@ log = logging.getLogger(__name__)
 _SYNC_TIMEOUT = 5.0
 _LONGEST_START = 600.0
 """Seconds that a guest may have run before its record said so."""
+_ADOPT = 15.0
+"""Seconds to reach the agent of a shed that ran before the server."""
 _FIND_AGENT = 5.0
 """Seconds to reach an agent that is only wanted for a clean end."""
 
@@ -110,6 +113,20 @@ def _open_upper(name: str, path: Path) -> None:
         raise BackendError(
             f"the writable layer of shed {name!r} {what}: {path}: {error.strerror}", code=code, hint=hint
         ) from None
+
+
+async def adopt(folders: Folders, backend: Backend, link: Link, ports: Ports) -> None:
+    """Publish the ports of a shed that an earlier server has left running or suspended, and find its agent.
+
+    Raises `ShedError`, and `TimeoutError` when that does not answer; it is looked for again when it is needed.
+    """
+    alive = backend.liveness(folders.instance) is Liveness.OURS
+    if alive or asleep.is_asleep(folders):
+        await ports.adopt(folders.name, (await in_thread(metadata.load, folders.instance)).published)
+    if alive:
+        async with asyncio.timeout(_ADOPT):
+            await link.get()
+        log.info("shed %s: adopted", folders.name)
 
 
 async def stop(

@@ -29,7 +29,7 @@ async def listening(guests: Guests, name: str) -> list[ListeningPort]:
 
     Raises `BackendError`, and what `Guests.open_exec` raises for a shed that does not run.
     """
-    done = await run(await guests.open_exec(name, autostart=False), _COMMAND, wait=_WAIT)
+    done = await run(await guests.open_exec(name, autostart=False, looks=True), _COMMAND, wait=_WAIT)
     if done.error is not None:
         raise BackendError(f"shed {name!r} does not say what listens in it: {told(done.error)}", code="AGENT_PROTOCOL")
     return parse(done.stdout)

@@ -36,10 +36,11 @@ from shed.sheds.create import Ensure, Resolve, create, plan
 from shed.sheds.egress import Egress
 from shed.sheds.entry import Entry
 from shed.sheds.events import Events
-from shed.sheds.expiry import Expiry
+from shed.sheds.expiry import End, Expiry
 from shed.sheds.folders import Folders
 from shed.sheds.forks import Forks
 from shed.sheds.guests import Guests, Tell, keep_guests
+from shed.sheds.idle import Idle
 from shed.sheds.link import Link
 from shed.sheds.ports import Ports
 from shed.sheds.prebuilds import Prebuilds, Sheds
@@ -55,7 +56,6 @@ from shed.sheds.warm import WarmStart
 from shed.threads import in_thread
 
 log = logging.getLogger(__name__)
-_ADOPT_TIMEOUT = 15.0
 _STARTS = frozenset({"create", "start", "adopt"})
 """What may wait for a guest for minutes, so that a stop or a forced delete ends it."""
 _LEAVES_ALONE = frozenset({"", "snapshot", "fork"})
@@ -115,7 +115,9 @@ class Manager:
         """How they are made ready ahead."""
         self.suspensions = Suspensions(self._holding, backend, resolve, self.egress, self.events, self._bring_up)
         """Those that sleep."""
-        ends = {"delete": self._expire, "stop": self.stop, "suspend": self.suspensions.suspend}
+        suspend = self.suspensions.suspend
+        self._idle = Idle(self.catalog, backend, self.events, self.guests.use, self.egress.flows, suspend)
+        ends: dict[str, End] = {"delete": self._expire, "stop": self.stop, "suspend": partial(suspend, by="ttl")}
         self._expiry = Expiry(self.catalog, self.events, self._holding, ends)
         self._background = Background()
 
@@ -140,6 +142,7 @@ class Manager:
         self._background.begin(self.ports.keep(), "published ports")
         self._background.begin(self.changes.keep_secrets(), "secrets")
         self._background.begin(self._expiry.keep(), "sheds whose time is up")
+        self._background.begin(self._idle.keep(), "sheds that are idle")
         self._background.begin(self._revivals.resume(), "sheds that start again")
         self._background.begin(self.prebuilds.keep(), "prebuilds")
         for name in places.leftovers(self._paths):
@@ -190,7 +193,7 @@ class Manager:
             link.set(booted.connection)
             await self.egress.begin(record, folders.instance, progress)
         self.events.tell("shed.created", record.name)
-        self._expiry.look()
+        self._look()
         failed = await self.setup.run(record, wanted, progress)
         return {**self.catalog.done("create", record, progress, booted.way), **({"failed": failed} if failed else {})}
 
@@ -286,7 +289,7 @@ class Manager:
         """Change the processors, memory or disk of a shed and return it; see `shed.sheds.update`."""
         async with self._holding(name, "update") as (folders, link):
             record = await update(wanted, folders, self._backend, link, progress)
-        self._expiry.look()
+        self._look()
         return self.catalog.done("update", record, progress)
 
     async def rename(self, name: str, to: str) -> View:
@@ -302,7 +305,7 @@ class Manager:
             await in_thread(rename.check, folders, other, self._backend)
             await self.ports.close(name)  # of a VM that has ended by itself
             record = await in_thread(rename.rename, folders, other)
-        self._expiry.look()
+        self._look()
         return self.catalog.view(record)
 
     async def link(self, name: str, tell: Tell | None, *, autostart: bool, wakes: bool = False) -> Link:
@@ -340,6 +343,10 @@ class Manager:
             error.hint = error.hint or f"see `shed logs {name}`; `shed stop {name}` ends it, whatever it does"
             raise
 
+    def _look(self) -> None:
+        self._expiry.look()
+        self._idle.look()
+
     def _guests(self) -> dict[str, Connection]:
         return {name: link for name, entry in self._names.items() if (link := entry.link.connection) is not None}
 
@@ -349,13 +356,7 @@ class Manager:
 
     async def _adopt(self, name: str) -> None:
         async with self._holding(name, "adopt") as (folders, link):
-            alive = self._backend.liveness(folders.instance) is Liveness.OURS
-            if alive or is_asleep(folders):
-                await self.ports.adopt(name, load(folders).published)
-            if alive:
-                async with asyncio.timeout(_ADOPT_TIMEOUT):
-                    await link.get()
-                log.info("shed %s: adopted", name)
+            await lifecycle.adopt(folders, self._backend, link, self.ports)
 
     def _end_starts(self, name: str, reason: str, progress: Progress) -> bool:
         """Have what brings `name` up give up, and say so; return whether there was anything."""

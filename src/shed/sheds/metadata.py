@@ -67,6 +67,8 @@ class Record:
     """When its time is up, as `created_at`; None: never."""
     ttl_action: str = "delete"
     """What is done then, one of `TTL_ACTIONS`."""
+    idle_suspend: int = 0
+    """Seconds after which it is suspended when nobody has used it and it was not busy; 0: never."""
     restart: str = "no"
     """``always``: it is started again when its VM has ended and nobody has stopped it; else ``no``."""
     variables: dict[str, str] | None = field(default=None, repr=False)
@@ -182,6 +184,8 @@ def load(folder: Path) -> Record:
         raise _damaged(path, f"network is {record.network!r}")
     if record.restart not in RESTARTS:
         raise _damaged(path, f"restart is {record.restart!r}")
+    if record.idle_suspend < 0:
+        raise _damaged(path, f"idle_suspend is {record.idle_suspend}")
     if record.ttl_action not in TTL_ACTIONS:
         raise _damaged(path, f"ttl_action is {record.ttl_action!r}")
     try:

@@ -91,7 +91,7 @@ async def _asked(manager: Manager, name: str) -> list[Session] | str:
 
 
 async def _tmux(manager: Manager, name: str, *words: str) -> Done:
-    done = await run(await manager.guests.open_exec(name, autostart=False), ["tmux", *words], wait=_WAIT)
+    done = await run(await manager.guests.open_exec(name, autostart=False, looks=True), ["tmux", *words], wait=_WAIT)
     if done.error is not None and done.code == 127:
         raise NoTmuxError(
             f"the image of shed {name!r} has no tmux", hint=f"install it in the shed, or use: shed console {name}"

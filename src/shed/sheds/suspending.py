@@ -36,9 +36,9 @@ first one: else it would have to notice that when it goes on.
 
 
 async def suspend(
-    record: Record, image: BootImage, folders: Folders, backend: Backend, link: Link, *, progress: Progress
+    record: Record, image: BootImage, folders: Folders, backend: Backend, link: Link, *, by: str, progress: Progress
 ) -> None:
-    """Put what is in the memory of a running shed on its disk, and end its VM.
+    """Put what is in the memory of a running shed on its disk, and end its VM; `by` is one of `asleep.BY`.
 
     It is suspended then; if anything fails before, it runs on.  Raises `ConflictError` (CANNOT_SUSPEND) and
     `StorageError` before anything is touched, and `BackendError`.
@@ -61,7 +61,7 @@ async def suspend(
         await link.drop()
         await asyncio.sleep(_NOTICES)
         progress.phase("memory", "writing its memory to the disk")
-        await moments.suspend(vm, memory, partial(asleep.commit, folders, shape))
+        await moments.suspend(vm, memory, partial(asleep.commit, folders, shape, by))
     finally:
         await to_the_end(_end(folders, backend, link, progress))
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from shed.backends.base import Liveness
 from shed.backends.interface import Backend
 from shed.errors import ConflictError
@@ -18,6 +20,8 @@ from shed.sheds.metadata import Record
 from shed.sheds.suspending import suspend
 from shed.threads import in_thread
 
+_TOLD = {"command": "", "idle": "it was idle", "ttl": "its time was up"}
+
 
 class Suspensions:
     """Suspends and resumes sheds that `hold` holds."""
@@ -32,14 +36,18 @@ class Suspensions:
         self._events = events
         self._bring_up = bring_up
 
-    async def suspend(self, name: str, progress: Progress) -> Record:
+    async def suspend(
+        self, name: str, progress: Progress, *, by: str = "command", still: Callable[[], bool] = lambda: True
+    ) -> Record:
         """Suspend a shed that runs; return its record.  Its published ports stay: a connection to one wakes it.
 
-        Raises `NotFoundError`, `ConflictError` (SHED_SUSPENDED, SHED_ALREADY_STOPPED), and what `suspending.suspend`
-        does.
+        `by` is one of `asleep.BY`.  Raises `NotFoundError`, `ConflictError` (SHED_SUSPENDED, SHED_ALREADY_STOPPED;
+        SHED_BUSY when it is not `still` to be suspended), and what `suspending.suspend` does.
         """
         async with self._hold(name, "suspend") as (folders, link):
             record = load(folders)
+            if not still():
+                raise ConflictError(f"shed {name!r} is used again", code="SHED_BUSY", hint="")
             match self._backend.liveness(folders.instance):
                 case Liveness.UNKNOWN:
                     raise in_doubt(name, self._backend.pid(folders.instance))
@@ -52,9 +60,9 @@ class Suspensions:
                         f"shed {name!r} is not running", code="SHED_ALREADY_STOPPED", hint=f"`shed start {name}`"
                     )
             image = await in_thread(self._resolve, record.lower_digest)
-            await suspend(record, image, folders, self._backend, link, progress=progress)
+            await suspend(record, image, folders, self._backend, link, by=by, progress=progress)
             await self._egress.close(name)
-        self._events.tell("shed.suspended", name)
+        self._events.tell("shed.suspended", name, _TOLD[by])
         return record
 
     async def resume(self, name: str, progress: Progress, *, force: bool) -> tuple[Record, str]:

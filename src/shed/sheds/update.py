@@ -12,7 +12,7 @@ from shed.backends.interface import Backend
 from shed.errors import BackendError, ConflictError, UsageError
 from shed.fsutil import storage_errors
 from shed.progress import Progress
-from shed.sheds import agentrule, asleep, expiry, metadata
+from shed.sheds import agentrule, asleep, expiry, idle, metadata
 from shed.sheds.agent import control
 from shed.sheds.catalog import load
 from shed.sheds.folders import Folders
@@ -51,6 +51,9 @@ async def update(
         restart=wanted.restart or record.restart,
         expires_at=record.expires_at if wanted.ttl is None else expiry.after(wanted.ttl),
         ttl_action=expiry.action(wanted.ttl_action or record.ttl_action, record.local_dir),
+        idle_suspend=record.idle_suspend
+        if wanted.idle_suspend is None
+        else idle.chosen(wanted.idle_suspend, 0, record.local_dir, record.network),
         cpus=wanted.cpus or record.cpus,
         memory_mb=wanted.memory_mb or record.memory_mb,
         upper_size_bytes=size,
