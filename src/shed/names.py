@@ -8,6 +8,8 @@ _LOWER, _DIGITS = "abcdefghijklmnopqrstuvwxyz", "0123456789"
 _WORD = _LOWER + _LOWER.upper() + _DIGITS
 MIN_IDLE, MAX_IDLE = 10, 7 * 86400
 """Least and most seconds of idleness after which a shed may be suspended."""
+MAX_AWAKE, MAX_REASON = 86400, 200
+"""Most seconds for which one request keeps a shed awake, and characters of what for."""
 MIN_UPPER, MAX_UPPER = 1 << 30, 100 << 30
 """Least and most bytes of a shed's writable layer."""
 MIN_MEMORY_MB, MAX_MEMORY_MB, MAX_CPUS = 128, 1 << 20, 64

@@ -22,6 +22,7 @@ from shed.api import (
     sheds,
     snapshots,
     upgrades,
+    workspace,
 )
 from shed.api.access import Right
 from shed.api.base import NoBody, Nothing, WorkParams
@@ -118,8 +119,8 @@ CHECK_WORKSPACE = get(
     "check_workspace",
     "/api/sheds/{name}/workspace",
     Right.USE,
-    sheds.WorkspaceParams,
-    sheds.Workspace,
+    workspace.WorkspaceParams,
+    workspace.Workspace,
     "Tell what in a shed's shared folder may run on the host",
 )
 EXEC = post(

@@ -1,13 +1,16 @@
-"""How sheds start and stop, are suspended, and go on."""
+"""How sheds start and stop, are suspended and kept awake, and go on."""
 
 from __future__ import annotations
 
 from typing import Annotated
 
+from msgspec import Meta
+
 from shed.api.access import Right
-from shed.api.base import Body, NoBody, says
-from shed.api.endpoint import Old, post
-from shed.api.sheds import COLD, FORCE, Shed, ShedWorkParams
+from shed.api.base import Answer, Body, NoBody, says
+from shed.api.endpoint import Old, delete, post
+from shed.api.sheds import COLD, FORCE, Lease, LeaseId, Shed, ShedName, ShedParams, ShedWorkParams
+from shed.names import MAX_AWAKE, MAX_REASON
 
 
 class StartShed(Body, kw_only=True, frozen=True, forbid_unknown_fields=True):
@@ -22,6 +25,28 @@ class ResumeShed(Body, kw_only=True, frozen=True, forbid_unknown_fields=True):
     """How to resume a shed."""
 
     force: Annotated[bool, says(FORCE)] = False
+
+
+class KeepAwake(Body, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """How long a shed is to stay awake."""
+
+    seconds: Annotated[
+        float, says("How long from now, if it is not released before.", minimum=1, maximum=MAX_AWAKE)
+    ] = 3600.0
+    reason: Annotated[Annotated[str, Meta(max_length=MAX_REASON)], says("What for.")] = ""
+
+
+class ReleaseParams(ShedParams, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """What is to keep a shed awake no more."""
+
+    lease: Annotated[LeaseId | None, says("Only this one; absent: all of the shed.")] = None
+
+
+class Released(Answer, kw_only=True, frozen=True):
+    """What keeps a shed awake no more."""
+
+    name: ShedName = ""
+    leases: Annotated[list[Lease], says("Those that were released.")] = []
 
 
 START_SHED = post(
@@ -64,4 +89,22 @@ RESUME_SHED = post(
     Shed,
     "Have a suspended shed go on where it was",
     events=True,
+)
+KEEP_AWAKE = post(
+    "keep_awake",
+    "/api/sheds/{name}/awake",
+    Right.USE,
+    ShedParams,
+    KeepAwake,
+    Lease,
+    "Have a shed not be suspended for being idle; a suspended one goes on",
+    status=201,
+)
+RELEASE = delete(
+    "release_awake",
+    "/api/sheds/{name}/awake",
+    Right.USE,
+    ReleaseParams,
+    Released,
+    "Have a shed be kept awake no more",
 )

@@ -53,8 +53,17 @@ AgentHosts = Annotated[
         "`@git-signing` for signatures of commits.  Needs the right `admin`."
     ),
 ]
+LeaseId = Annotated[str, says("Which lease.", pattern="^[0-9a-f]{8}$")]
 COLD = "Boot the VM, whatever it could be restored from."
 FORCE = "Start it although the host is short of memory.  Needs the right `admin`."
+
+
+class Lease(Answer, kw_only=True, frozen=True):
+    """What keeps a shed awake."""
+
+    id: LeaseId = ""
+    until: Time = ""
+    reason: Annotated[str, says("What for.")] = ""
 
 
 class Shed(PartialAnswer, kw_only=True, frozen=True):
@@ -92,6 +101,9 @@ class Shed(PartialAnswer, kw_only=True, frozen=True):
         str, says("What is done then, if it is not deleted with all that is in it: `stop`, `suspend`.", optional=True)
     ] = ""
     idle_suspend: Annotated[int, says("Seconds for which it must be idle to be suspended.", optional=True)] = 0
+    awake: Annotated[
+        list[Lease], says("What keeps it awake although it is idle, the first to end first.", optional=True)
+    ] = []
     suspended_by: Annotated[
         str, says("What suspended it: `command`, `idle`, or `ttl`, its time being up.", optional=True)
     ] = ""
@@ -347,30 +359,6 @@ class Health(Answer, kw_only=True, frozen=True):
     sessions: Annotated[int, says("Commands that run.")] = 0
     name: Annotated[str, says("The name that it was told.")] = ""
     init: Annotated[str, says("Which init the image has.")] = ""
-
-
-class WorkspaceParams(ShedParams, kw_only=True, frozen=True, forbid_unknown_fields=True):
-    """Where to go on."""
-
-    after: Annotated[str | None, says("`after` of the last answer.")] = None
-
-
-class Finding(Answer, kw_only=True, frozen=True):
-    """Something in a shared folder that may run on the host by itself."""
-
-    path: Annotated[str, says("Below the folder.")] = ""
-    why: Annotated[str, says("What runs it.")] = ""
-    changed: Annotated[bool, says("Whether it changed since the shed was made.")] = False
-
-
-class Workspace(Answer, kw_only=True, frozen=True):
-    """What in a shed's shared folder may run on the host.  A large folder takes several requests."""
-
-    name: ShedName = ""
-    local_dir: Annotated[str, says("The folder, on the server's machine.")] = ""
-    local_dir_mode: Annotated[str, says("What the shed may do there: `rw`, `ro` or `git-rw`.")] = ""
-    findings: Annotated[list[Finding], says("What was found.")] = []
-    after: Annotated[str | None, says("Where the next request goes on; null at the end.")] = None
 
 
 class Session(Answer, kw_only=True, frozen=True):

@@ -27,6 +27,7 @@ SHED = Group(
         "stop": Entry("shed.cli.lifecycle:stop", "stop running sheds; their files stay"),
         "suspend": Entry("shed.cli.lifecycle:suspend", "put running sheds to sleep, to go on later where they were"),
         "resume": Entry("shed.cli.lifecycle:resume", "have suspended sheds go on where they were"),
+        "keep-awake": Entry("shed.cli.awake:keep_awake", "have a shed not be suspended for being idle, for some time"),
         "restart": Entry("shed.cli.lifecycle:restart", "stop sheds and start them again"),
         "update": Entry("shed.cli.lifecycle:update", "change the processors, memory or disk of a shed"),
         "rename": Entry("shed.cli.lifecycle:rename", "give a stopped shed another name"),

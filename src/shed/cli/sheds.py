@@ -234,7 +234,9 @@ def _shown(value: Any) -> str:
     """Return a member of an answer on one line."""
     if isinstance(value, dict):
         return ", ".join(f"{key}={one}" for key, one in value.items()) or "-"
-    return ", ".join(map(str, value)) or "-" if isinstance(value, list) else str(value)
+    if isinstance(value, list):
+        return ", ".join(map(_shown, value)) or "-"
+    return str(value)
 
 
 def update_ssh(server: Api, options: Options, *, made: Iterable[str] = (), gone: Iterable[str] = ()) -> None:
@@ -292,13 +294,19 @@ def _show(options: Options, rows: list[tuple[list[str], dict[str, Any]]], first:
     say(table([*first, *headers], [[*cells, *_row(shed, options, ends=ends)] for cells, shed in rows]), end="")
 
 
+def _status(shed: dict[str, Any]) -> str:
+    """Return the status of a shed, with why."""
+    why = shed["suspended_by"] or ("kept awake" if shed["awake"] and shed["status"] == "running" else "")
+    return f"{shed['status']} ({why})" if why else str(shed["status"])
+
+
 def _row(shed: dict[str, Any], options: Options, *, ends: bool) -> list[str]:
     """Return the cells of one shed; `ends`: with that of its end."""
     from shed.sizes import format_size
 
     cells = [
         shed["name"],
-        shed["status"] + (f" ({shed['suspended_by']})" if shed["suspended_by"] else ""),
+        _status(shed),
         shed["image"] or "-",
         str(shed["cpus"] or "-"),
         format_size(shed["memory_mb"] << 20) if shed["memory_mb"] else "-",

@@ -28,6 +28,7 @@ _SHED: dict[str, Any] = {
     **dict.fromkeys(("local_dir", "local_dir_mode", "detail", "boot", "expires_at", "suspended_by"), ""),
     **dict.fromkeys(("cpus", "memory_mb", "upper_size_bytes", "pid"), 0),
     "timings": {},
+    "awake": [],
 }
 
 

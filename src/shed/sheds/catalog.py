@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from shed.config.paths import Paths
 from shed.errors import NotFoundError, ShedError, StorageError
 from shed.names import check_shed_name
 from shed.progress import Progress
-from shed.sheds import asleep, metadata
+from shed.sheds import asleep, leases, metadata
 from shed.sheds import folders as places
 from shed.sheds.console import ConsoleStream, last_lines
 from shed.sheds.entry import Entry
@@ -208,6 +208,8 @@ def _view(
         del shed["local_dir_mode"]
     if record.restart == "no":
         del shed["restart"]
+    if held := leases.load(folders.instance):
+        shed["awake"] = [asdict(lease) for lease in held]
     if not record.idle_suspend:
         del shed["idle_suspend"]
     if record.expires_at is None or record.ttl_action == "delete":

@@ -7,8 +7,9 @@ that turns out to be dead is made again, once.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from functools import partial
 from typing import Any, Protocol
 
@@ -107,6 +108,19 @@ class Guests:
             stream.close()
             raise
         return stream, answer.removeprefix("OK").strip()
+
+    @contextlib.contextmanager
+    def using(self, name: str) -> Iterator[None]:
+        """Have the block count as a use of a shed."""
+        self.use.begin(name)
+        try:
+            yield
+        finally:
+            self.use.end(name)
+
+    async def wake(self, name: str) -> None:
+        """Have a shed go on if it is suspended.  Raises `UnavailableError` (SHED_NOT_RUNNING), and what that raises."""
+        await self._link(name, None, autostart=False, wakes=True)
 
     async def _open(self, name: str, port: int, tell: Tell | None, *, autostart: bool, wakes: bool = False) -> Stream:
         """Open a stream that counts as a use of the shed until it is closed."""

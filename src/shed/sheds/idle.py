@@ -10,6 +10,7 @@ import contextlib
 import logging
 import math
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from typing import Protocol
 
 from shed.backends.base import Liveness
@@ -17,6 +18,7 @@ from shed.backends.interface import Backend
 from shed.errors import ConflictError, ShedError, UsageError
 from shed.names import MAX_IDLE, MIN_IDLE
 from shed.progress import Progress
+from shed.sheds import leases
 from shed.sheds.activity import LOOKS, Idleness, Use
 from shed.sheds.catalog import Catalog
 from shed.sheds.events import Events
@@ -38,6 +40,16 @@ class Suspend(Protocol):
     def __call__(self, name: str, progress: Progress, *, by: str, still: Callable[[], bool]) -> Awaitable[object]:
         """Raises `NotFoundError`, `ConflictError`, and what a suspend does."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """What one look at a shed that runs has shown."""
+
+    pid: int
+    threads: Threads
+    kept: bool
+    """Whether a lease keeps it awake."""
 
 
 def chosen(wanted: float | None, default: float, local_dir: str | None, network: str) -> int:
@@ -132,32 +144,31 @@ class Idle:
             idleness is None or idleness.limit != record.idle_suspend or idleness.is_due(now)
         )
 
-    def _seen(self, records: list[Record]) -> tuple[dict[str, tuple[int, Threads]], Mapping[str, int] | None]:
-        """Return the processes of VMs, with what their threads have done, and the connections that lead out."""
+    def _seen(self, records: list[Record]) -> tuple[dict[str, _Seen], Mapping[str, int] | None]:
+        """Return what there is to see of sheds that run, and the connections that lead out of all."""
         found = {}
         for record in records:
             folder = self._catalog.folders(record.name).instance
             with contextlib.suppress(ShedError, OSError):  # it has just gone
                 pid = self._backend.pid(folder)
                 if pid is not None and self._backend.liveness(folder) is Liveness.OURS:
-                    found[record.name] = pid, threads_of(pid)
+                    found[record.name] = _Seen(pid, threads_of(pid), kept=bool(leases.load(folder)))
         return found, self._flows() if found else {}
 
-    def _take(self, record: Record, now: float, seen: tuple[int, Threads] | None, *, flows: bool) -> None:
+    def _take(self, record: Record, now: float, seen: _Seen | None, *, flows: bool) -> None:
         """Take note of what was seen of a shed, tell that it is soon suspended, or suspend it."""
         name = record.name
         if seen is None:
             self._forget(name)
             return
-        pid, threads = seen
         idleness = self._use.watched.get(name)
-        if idleness is None or idleness.limit != record.idle_suspend or self._pids[name] != pid:
+        if idleness is None or idleness.limit != record.idle_suspend or self._pids[name] != seen.pid:
             self._forget(name)
             idleness = self._use.watched[name] = Idleness(record.idle_suspend, now)
-            self._pids[name] = pid
-        if self._use.is_open(name):
+            self._pids[name] = seen.pid
+        if seen.kept or self._use.is_open(name):
             idleness.use(now)
-        idleness.look(now, threads, flows=flows)
+        idleness.look(now, seen.threads, flows=flows)
         left = idleness.left(now)
         if left <= 0:
             self._ending[name] = asyncio.create_task(self._end(name, idleness))

@@ -26,6 +26,7 @@ from shed.sheds import expiry, lifecycle, rename
 from shed.sheds import folders as places
 from shed.sheds.admission import Admission
 from shed.sheds.asleep import is_asleep
+from shed.sheds.awake import Awake
 from shed.sheds.background import Background
 from shed.sheds.boot import attach
 from shed.sheds.bringup import BringUp
@@ -58,7 +59,7 @@ from shed.threads import in_thread
 log = logging.getLogger(__name__)
 _STARTS = frozenset({"create", "start", "adopt"})
 """What may wait for a guest for minutes, so that a stop or a forced delete ends it."""
-_LEAVES_ALONE = frozenset({"", "snapshot", "fork"})
+_LEAVES_ALONE = frozenset({"", "snapshot", "fork", "awake"})
 """Work meanwhile which a shed that runs can be used as ever."""
 
 
@@ -115,6 +116,8 @@ class Manager:
         """How they are made ready ahead."""
         self.suspensions = Suspensions(self._holding, backend, resolve, self.egress, self.events, self._bring_up)
         """Those that sleep."""
+        self.awake = Awake(self._holding, self.guests)
+        """What keeps them from that."""
         suspend = self.suspensions.suspend
         self._idle = Idle(self.catalog, backend, self.events, self.guests.use, self.egress.flows, suspend)
         ends: dict[str, End] = {"delete": self._expire, "stop": self.stop, "suspend": partial(suspend, by="ttl")}

@@ -217,3 +217,15 @@ async def test_what_suspended_it_is_told(world: World, by: str, says: str) -> No
         await until(lambda: status(manager) == "suspended")
         await until(lambda: told(manager)[-1] == ("shed.suspended", says))
         assert manager.catalog.get("dev")["suspended_by"] == by
+
+
+async def test_a_lease_keeps_it_awake(watch: Watch) -> None:
+    """Until it is released; its time begins then."""
+    await watch.manager.awake.keep("dev", 60, "")
+    for _ in range(3):
+        await watch.later(3000)
+    await watch.manager.awake.release("dev", None)
+    await watch.later(3500)
+    assert status(watch.manager) == "running"
+    await watch.later(200)
+    await until(lambda: status(watch.manager) == "suspended")

@@ -131,6 +131,19 @@ class AsyncApi(AsyncAccessApi, AsyncNetworkApi, AsyncPrebuildsApi, AsyncSecretsA
         body = messages.given(force=force or None)
         return await work(self.address, "POST", shed_target(name, "resume"), body=body, on_event=on_event)
 
+    async def keep_awake(self, name: str, *, seconds: float = 3600.0, reason: str = "") -> dict[str, Any]:
+        """Have a shed not be suspended for being idle, for so many seconds; return by what.
+
+        A suspended one goes on.
+        """
+        body = {"seconds": seconds, "reason": reason}
+        return object_of(await request(self.address, "POST", shed_target(name, "awake"), body=body))
+
+    async def release_awake(self, name: str, lease: str | None = None) -> list[dict[str, Any]]:
+        """Have a shed be kept awake no more by `lease`, or by any without it; return what did."""
+        target = shed_target(name, "awake") + ("" if lease is None else f"?lease={messages.quoted(lease)}")
+        return objects_of(await request(self.address, "DELETE", target), "leases")
+
     async def stop(self, name: str, *, on_event: Sink | None = None) -> dict[str, Any]:
         """Stop a running shed; its files stay."""
         return await work(self.address, "POST", shed_target(name, "stop"), on_event=on_event)

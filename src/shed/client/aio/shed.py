@@ -6,7 +6,7 @@ import contextlib
 import os
 from collections.abc import AsyncIterator, Mapping
 
-from shed.api import sheds, snapshots
+from shed.api import sheds, snapshots, workspace
 from shed.api.ports import ShedPorts
 from shed.api.secrets import ShedSecrets
 from shed.client.aio import driver, process
@@ -87,6 +87,19 @@ class AsyncShed:
     async def resume(self, *, force: bool = False, on_event: Sink | None = None) -> None:
         """Have it go on where it was, when it is suspended; `force` as for `AsyncClient.create`."""
         self.info = typed(await self._api.resume(self.name, force=force, on_event=on_event), sheds.Shed)
+
+    @contextlib.asynccontextmanager
+    async def awake(self, reason: str = "", *, seconds: float = 3600.0) -> AsyncIterator[None]:
+        """Have it not be suspended for being idle while the block lasts, and for so many seconds at most.
+
+        What that is for is shown with it.  A suspended one goes on.
+        """
+        lease = typed(await self._api.keep_awake(self.name, seconds=seconds, reason=reason), sheds.Lease)
+        try:
+            yield
+        finally:
+            with contextlib.suppress(NotFoundError):  # its time is over, or the shed is gone
+                await driver.shielded(self._api.release_awake, self.name, lease.id)
 
     async def stop(self, *, on_event: Sink | None = None) -> None:
         """Stop it; its files stay."""
@@ -171,9 +184,9 @@ class AsyncShed:
         """End a tmux session, and what runs in it."""
         await self._api.kill_session(self.name, session)
 
-    async def check_workspace(self) -> sheds.Workspace:
+    async def check_workspace(self) -> workspace.Workspace:
         """Return what in the folder that it shares may run on the server's machine by itself."""
-        return typed(await self._api.check_workspace(self.name), sheds.Workspace)
+        return typed(await self._api.check_workspace(self.name), workspace.Workspace)
 
     async def exec(
         self,

@@ -130,6 +130,19 @@ class Api(AccessApi, NetworkApi, PrebuildsApi, SecretsApi, SnapshotsApi):
         body = messages.given(force=force or None)
         return work(self.address, "POST", shed_target(name, "resume"), body=body, on_event=on_event)
 
+    def keep_awake(self, name: str, *, seconds: float = 3600.0, reason: str = "") -> dict[str, Any]:
+        """Have a shed not be suspended for being idle, for so many seconds; return by what.
+
+        A suspended one goes on.
+        """
+        body = {"seconds": seconds, "reason": reason}
+        return object_of(request(self.address, "POST", shed_target(name, "awake"), body=body))
+
+    def release_awake(self, name: str, lease: str | None = None) -> list[dict[str, Any]]:
+        """Have a shed be kept awake no more by `lease`, or by any without it; return what did."""
+        target = shed_target(name, "awake") + ("" if lease is None else f"?lease={messages.quoted(lease)}")
+        return objects_of(request(self.address, "DELETE", target), "leases")
+
     def stop(self, name: str, *, on_event: Sink | None = None) -> dict[str, Any]:
         """Stop a running shed; its files stay."""
         return work(self.address, "POST", shed_target(name, "stop"), on_event=on_event)

@@ -7,7 +7,7 @@ import contextlib
 import os
 from collections.abc import Iterator, Mapping
 
-from shed.api import sheds, snapshots
+from shed.api import sheds, snapshots, workspace
 from shed.api.ports import ShedPorts
 from shed.api.secrets import ShedSecrets
 from shed.client.commands import Command, Input, Result, assignments, content_of, words_of
@@ -88,6 +88,19 @@ class Shed:
     def resume(self, *, force: bool = False, on_event: Sink | None = None) -> None:
         """Have it go on where it was, when it is suspended; `force` as for `Client.create`."""
         self.info = typed(self._api.resume(self.name, force=force, on_event=on_event), sheds.Shed)
+
+    @contextlib.contextmanager
+    def awake(self, reason: str = "", *, seconds: float = 3600.0) -> Iterator[None]:
+        """Have it not be suspended for being idle while the block lasts, and for so many seconds at most.
+
+        What that is for is shown with it.  A suspended one goes on.
+        """
+        lease = typed(self._api.keep_awake(self.name, seconds=seconds, reason=reason), sheds.Lease)
+        try:
+            yield
+        finally:
+            with contextlib.suppress(NotFoundError):  # its time is over, or the shed is gone
+                driver.shielded(self._api.release_awake, self.name, lease.id)
 
     def stop(self, *, on_event: Sink | None = None) -> None:
         """Stop it; its files stay."""
@@ -172,9 +185,9 @@ class Shed:
         """End a tmux session, and what runs in it."""
         self._api.kill_session(self.name, session)
 
-    def check_workspace(self) -> sheds.Workspace:
+    def check_workspace(self) -> workspace.Workspace:
         """Return what in the folder that it shares may run on the server's machine by itself."""
-        return typed(self._api.check_workspace(self.name), sheds.Workspace)
+        return typed(self._api.check_workspace(self.name), workspace.Workspace)
 
     def exec(
         self,

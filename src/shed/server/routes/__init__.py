@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 from shed.server.app import Route
-from shed.server.routes import access, egress, events, images, ports, prebuilds, secrets, server, sheds, snapshots
+from shed.server.routes import (
+    access,
+    awake,
+    egress,
+    events,
+    images,
+    ports,
+    prebuilds,
+    secrets,
+    server,
+    sheds,
+    snapshots,
+)
 
 ROUTES: tuple[Route, ...] = (
     *server.ROUTES,
     *events.ROUTES,
     *access.ROUTES,
     *sheds.ROUTES,
+    *awake.ROUTES,
     *images.ROUTES,
     *egress.ROUTES,
     *ports.ROUTES,

@@ -8,6 +8,7 @@ import msgspec
 
 from shed.api import endpoints, life
 from shed.api import sheds as api
+from shed.api import workspace as folder
 from shed.api.access import Right
 from shed.api.base import NoBody, Nothing, WorkParams
 from shed.api.upgrades import CONNECT, EXEC, LOG
@@ -199,10 +200,10 @@ async def health(server: Server, call: Call[api.ShedParams, NoBody]) -> api.Heal
         ) from None
 
 
-async def workspace(server: Server, call: Call[api.WorkspaceParams, NoBody]) -> api.Workspace:
+async def workspace(server: Server, call: Call[folder.WorkspaceParams, NoBody]) -> folder.Workspace:
     """Tell what in a shed's workspace may run on this machine."""
     found = await in_long_thread(server.manager.catalog.look_at_workspace, call.params.name, call.params.after)
-    return answer(api.Workspace, found)
+    return answer(folder.Workspace, found)
 
 
 async def execute(server: Server, call: Call[api.ShedParams, NoBody]) -> Upgrade:
