@@ -317,3 +317,82 @@ def test_prebuilds(flavour: Flavour, url: str) -> None:
     flavour.do(client.remove_prebuild(name))
     with pytest.raises(NotFoundError):
         flavour.do(client.create(prebuild=name))
+
+
+def test_a_checkpoint(flavour: Flavour, url: str, one: Any) -> None:
+    """The shed goes back to it as often as that is wanted; nothing stays of it, unless it has a name."""
+    client, name = flavour.client(url), one.name
+
+    def snapshots() -> list[str]:
+        return sorted(each.name for each in flavour.do(client.snapshots()) if each.source_shed == name)
+
+    with flavour.enter(one.checkpoint()) as checkpoint:
+        assert snapshots() == [checkpoint.snapshot.name]
+        for _ in range(2):
+            flavour.do(checkpoint.rollback())
+            assert (one.status, one.info.boot) == ("running", "warm")
+        assert snapshots() == [checkpoint.snapshot.name]
+        flavour.do(checkpoint.rollback(keep=True))
+        (kept,) = set(snapshots()) - {checkpoint.snapshot.name}
+    assert snapshots() == [kept]
+    with flavour.enter(one.checkpoint(f"{name}.good")):
+        pass
+    assert snapshots() == [kept, f"{name}.good"]
+    with flavour.enter(one.checkpoint()) as checkpoint:  # somebody else removes it
+        flavour.do(client.remove_snapshot(checkpoint.snapshot.name))
+    for each in snapshots():
+        flavour.do(client.remove_snapshot(each))
+
+
+def test_forks(flavour: Flavour, url: str, one: Any) -> None:
+    """All or none; they are gone with their block."""
+    client = flavour.client(url)
+
+    def names() -> set[str]:
+        return {each.name for each in flavour.do(client.list())}
+
+    before = names()
+    with flavour.enter(flavour.do(one.fork(3))) as forks:
+        assert names() - before == {fork.name for fork in forks}
+        assert [flavour.do(fork.exec("true")).ok for fork in forks] == [True] * 3
+        flavour.do(forks[0].delete())
+    assert names() == before
+    (fork,) = flavour.do(one.fork(name=f"{one.name}-x"))
+    assert fork.name == f"{one.name}-x"
+    with pytest.raises(ConflictError) as caught:
+        flavour.do(one.fork(name=fork.name))
+    assert caught.value.code == "SHED_ALREADY_EXISTS"
+    flavour.do(fork.delete())
+    assert names() == before
+
+
+def test_forks_of_which_one_fails(flavour: Flavour, serve: Callable[[Script], ScriptedServer]) -> None:
+    """The others are deleted, and its error is told."""
+    answers = {
+        "GET /api/sheds/dev": b'{"name": "dev"}',
+        "POST /api/sheds/dev/fork": b'{"forks": [{"name": "a-1", "shed": {"name": "a-1"}}, '
+        b'{"name": "a-2", "code": "SHED_START_ENDED", "message": "too little", "hint": "wait"}]}',
+        "DELETE /api/sheds/a-1?force=true": b"{}",
+    }
+    requests: list[str] = []
+
+    def script(talk: Conversation) -> None:
+        requests.append(talk.request)
+        talk.answer(200, answers[talk.request])
+
+    with serve(script) as there:
+        parent = flavour.do(flavour.client(there.url).get("dev"))
+        with pytest.raises(ConflictError, match="too little"):
+            flavour.do(parent.fork(2, name="a"))
+    assert requests == list(answers)
+
+
+def test_a_shed_that_is_kept_awake(flavour: Flavour, one: Any) -> None:
+    """For a block, with the reason, which is shown; a suspended one goes on for it."""
+    flavour.do(one.suspend())
+    with flavour.enter(one.awake("a review", seconds=60)):
+        (lease,) = flavour.do(one.refresh()).info.awake
+        assert (one.status, lease.reason) == ("running", "a review")
+    assert flavour.do(one.refresh()).info.awake == []
+    with flavour.enter(one.awake()):
+        flavour.do(one._api.release_awake(one.name))  # somebody else

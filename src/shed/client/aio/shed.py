@@ -14,7 +14,7 @@ from shed.client.aio.process import AsyncProcess
 from shed.client.commands import Command, Input, Result, assignments, content_of, words_of
 from shed.client.copying import copy
 from shed.client.typed import typed
-from shed.errors import NotFoundError, ShedError
+from shed.errors import NotFoundError, ShedError, heard
 from shed.names import check_shed_name
 
 TYPE_CHECKING = False
@@ -27,12 +27,54 @@ if TYPE_CHECKING:
 
 RUNTIME = "/run/shed-runtime/bin/busybox"
 """Works in every image."""
+_LONGEST = 40
+"""Characters of a shed's name in those of its forks, which have others behind them."""
 _READ = [RUNTIME, "cat", "--"]
 _WRITE = """set -e
 d=$(dirname -- "$1"); mkdir -p -- "$d"; t=$(mktemp -p "$d" .shed.XXXXXX)
 trap 'rm -f -- "$t"' EXIT
 cat > "$t"; chmod "$2" "$t"; mv -f -- "$t" "$1"; trap - EXIT"""
 """Writes standard input to the file $1 with mode $2: beside it first, so that nobody sees half of it."""
+
+
+class AsyncForks(list["AsyncShed"]):
+    """Sheds that were made together, which are deleted at the end of their ``with`` block, if there is one."""
+
+    async def __aenter__(self) -> AsyncForks:
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            await driver.shielded(self.delete)
+        except ShedError:
+            if kind is None:
+                raise
+
+    async def delete(self) -> None:
+        """Delete all of them that are there; raises for the first that cannot be, when the others are gone."""
+        failed: ShedError | None = None
+        for shed in self:
+            try:
+                await shed.delete(missing_ok=True)
+            except ShedError as error:
+                failed = failed or error
+        if failed is not None:
+            raise failed
+
+
+class AsyncCheckpoint:
+    """What a shed was when a block of `AsyncShed.checkpoint` began."""
+
+    def __init__(self, shed: AsyncShed, snapshot: snapshots.Snapshot) -> None:
+        self._shed = shed
+        self.snapshot = snapshot
+
+    async def rollback(self, *, keep: bool = False, on_event: Sink | None = None) -> None:
+        """Have the shed go back to that, as often as need be; what it was meanwhile is gone, unless it is to `keep`.
+
+        It goes on from the memory of then; without memory it must be stopped, and stays so.
+        """
+        await self._shed.rollback(self.snapshot.name, discard=not keep, on_event=on_event)
 
 
 class AsyncShed:
@@ -128,13 +170,37 @@ class AsyncShed:
         made = await self._api.create_snapshot(self.name, name, comment=comment, disk_only=disk_only, on_event=on_event)
         return typed(made, snapshots.Snapshot)
 
-    async def fork(self, name: str, *, count: int = 1, on_event: Sink | None = None) -> list[snapshots.Fork]:
-        """Make `count` sheds that go on from what it is now, while it runs; return what became of each.
+    @contextlib.asynccontextmanager
+    async def checkpoint(
+        self, name: str | None = None, *, disk_only: bool = False, on_event: Sink | None = None
+    ) -> AsyncIterator[AsyncCheckpoint]:
+        """Keep what it is now, to which the block can roll it back; the parameters are those of `snapshot`.
 
-        The fork is called `name`; several are called that, a dash and a number.
+        The snapshot is removed at the end of the block, unless it was given a `name`.
         """
-        found = await self._api.fork(self.name, name, count=count, on_event=on_event)
-        return [typed(each, snapshots.Fork) for each in found]
+        made = await self.snapshot(name, disk_only=disk_only, on_event=on_event)
+        try:
+            yield AsyncCheckpoint(self, made)
+        finally:
+            if name is None:
+                with contextlib.suppress(NotFoundError):
+                    await driver.shielded(self._api.remove_snapshot, made.name)
+
+    async def fork(self, count: int = 1, *, name: str | None = None, on_event: Sink | None = None) -> AsyncForks:
+        """Make `count` sheds that go on from what it is now, while it runs, and return them: all, or none.
+
+        As the subject of a ``with`` block they are deleted when it ends.  One is called `name`; several are called
+        that, a dash and a number.  Without it they get names of their own.  Raises what the first one failed with.
+        """
+        chosen = name or f"{self.name[:_LONGEST]}-fork-{os.urandom(3).hex()}"
+        answers = await self._api.fork(self.name, chosen, count=count, on_event=on_event)
+        found = [typed(each, snapshots.Fork) for each in answers]
+        made = AsyncForks(AsyncShed(self._client, one.shed, ours=True) for one in found if one.shed is not None)
+        failed = next((one for one in found if one.shed is None), None)
+        if failed is not None:
+            await made.delete()
+            raise heard(failed.message, code=failed.code, hint=failed.hint)
+        return made
 
     async def rollback(
         self,
