@@ -45,7 +45,8 @@ class UsageItem(Answer, kw_only=True, frozen=True):
     size_bytes: Annotated[int, says("As long as its files are.")] = 0
     disk_bytes: Annotated[int, says("What the file system has given them.")] = 0
     unique_bytes: Annotated[
-        int | UnsetType, says("Of an image: what no other image has, on the disk.", optional=True)
+        int | UnsetType,
+        says("On the disk: what no other image has, or no clone shares.", optional=True),
     ] = UNSET
 
 

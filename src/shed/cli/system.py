@@ -49,7 +49,7 @@ _ROWS = {
 
 @command("system df", flag("--all", "ask all configured servers at once, and name those that are down"))
 def usage(args: Any, options: Options) -> int:
-    """Show what takes up space.  -v shows each item.
+    """Show what takes up space.  -v shows each item, and what of it is not shared with others.
 
     SIZE is the length of the files, DISK what they occupy in the file system.
     """

@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+
+from shed.linux.fiemap import shared_extents
+
+Extent = tuple[int, int]
+"""Where something is on a disk, and its length, in bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +45,33 @@ def measure(*paths: Path) -> Space:
                     seen.add((status.st_dev, status.st_ino))
                     total += space_of(status) if not each.is_dir() else Space(0, status.st_blocks * 512)
     return total
+
+
+def extents_of(*paths: Path) -> list[Extent]:
+    """Return what these files, and all in these folders, share with clones; nothing where the file system says nothing.
+
+    What is compressed counts in full.
+    """
+    found: list[Extent] = []
+    for path in paths:
+        for each in (path, *_below(path)):
+            with contextlib.suppress(OSError):
+                file = os.open(each, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+                try:
+                    if stat.S_ISREG(os.fstat(file).st_mode):
+                        found += shared_extents(file)
+                finally:
+                    os.close(file)
+    return found
+
+
+def counted_twice(extents: Iterable[Extent]) -> int:
+    """Return the bytes by which `extents` are longer together than the disk under them."""
+    twice = end = 0
+    for start, length in sorted(extents):
+        twice += max(min(end - start, length), 0)
+        end = max(end, start + length)
+    return twice
 
 
 def _below(path: Path) -> Iterable[Path]:

@@ -2,13 +2,15 @@
 
 Two numbers each: ``size_bytes``, as long as the files are, and ``disk_bytes``, what the file system has given them.
 They differ for writable layers, which are sparse.  A blob counts once however many images share it, and a hard link
-once; extents that reflinked clones share count in each, because only the file system knows of them.
+once.  What clones share (reflinks) counts in each of them, and once in all together, as far as the file system tells
+which extents are shared: XFS and Btrfs do, ZFS does not.
 """
 
 from __future__ import annotations
 
 import contextlib
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,7 +25,7 @@ from shed.oci.partial import partials
 from shed.oci.store import LayoutStore
 from shed.sheds import folders
 from shed.sheds.orphans import find_orphans
-from shed.sheds.space import Space, measure, space_of
+from shed.sheds.space import Extent, Space, counted_twice, extents_of, measure, space_of
 
 
 @dataclass(slots=True)
@@ -33,7 +35,9 @@ class Kind:
     items: list[tuple[str, Space]]
     together: Space | None = None
     unique: dict[str, int] = field(default_factory=dict)
-    """Of an image: bytes on the disk that no other image has."""
+    """Bytes on the disk that are the thing's alone: of an image, those that no other image has."""
+    shared: list[Extent] = field(default_factory=list)
+    """What clones share."""
 
     @property
     def total(self) -> Space:
@@ -59,21 +63,34 @@ def usage(paths: Paths, store: LayoutStore, saved: Templates | None) -> dict[str
         "downloads": Kind(
             [(short(digest), space_of(status)) for digest, status in sorted(partials(store.blobs).items())]
         ),
-        "sheds": Kind([(name, measure(paths.instances / name, paths.uppers / name)) for name in folders.names(paths)]),
-        "snapshots": Kind(_entries(paths.snapshots)),
-        "templates": Kind(_entries(paths.templates)),
-        "spares": Kind(_entries(paths.spares)),
-        "logs": Kind(_entries(paths.logs)),
+        "sheds": _clones((name, (paths.instances / name, paths.uppers / name)) for name in folders.names(paths)),
+        "snapshots": _clones((path.name, (path,)) for path in _visible(paths.snapshots)),
+        "templates": _clones((path.name, (path,)) for path in _visible(paths.templates)),
+        "spares": _clones((path.name, (path,)) for path in _visible(paths.spares)),
+        "logs": Kind([(path.name, measure(path)) for path in _visible(paths.logs)]),
         "orphans": Kind([(str(orphan.path), orphan.space) for orphan in find_orphans(paths, saved)]),
     }
-    total = sum((kind.total for kind in kinds.values()), Space())
+    between = [extent for kind in kinds.values() for extent in kind.shared]
+    twice = counted_twice(between) - sum(counted_twice(kind.shared) for kind in kinds.values())
+    total = sum((kind.total for kind in kinds.values()), Space(disk=-twice))
     return {"kinds": {name: kind.to_wire() for name, kind in kinds.items()}, "total": total.to_wire()}
 
 
-def _entries(folder: Path) -> list[tuple[str, Space]]:
-    if not folder.is_dir():
-        return []
-    return [(path.name, measure(path)) for path in sorted(folder.iterdir()) if not path.name.startswith(".")]
+def _visible(folder: Path) -> list[Path]:
+    """Return what is in a folder, if there is one, but for what is being made or removed."""
+    return [path for path in sorted(folder.iterdir()) if not path.name.startswith(".")] if folder.is_dir() else []
+
+
+def _clones(entries: Iterable[tuple[str, tuple[Path, ...]]]) -> Kind:
+    """Return things whose files may be clones of others."""
+    kind = Kind([])
+    for name, paths in entries:
+        space, shared = measure(*paths), extents_of(*paths)
+        kind.items.append((name, space))
+        kind.unique[name] = max(space.disk - sum(length for _, length in shared), 0)
+        kind.shared += shared
+    kind.together = sum((space for _, space in kind.items), Space(disk=-counted_twice(kind.shared)))
+    return kind
 
 
 def _images(store: LayoutStore) -> Kind:
