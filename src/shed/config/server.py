@@ -342,8 +342,8 @@ _LIMITS: dict[str, _Setting] = {
     "start_reserve": _Value("start_reserve", values.size(0, MOST_RESERVED)),
     "memory_pressure": _Value("memory_pressure", values.number(0, 100)),
     "io_pressure": _Value("io_pressure", values.number(0, 100)),
-    "idle_suspend": _Value("idle_suspend", values.idle),
     "cpu_pressure": _Value("cpu_pressure", values.number(0, 100)),
+    "idle_suspend": _Value("idle_suspend", values.idle),
 }
 _EGRESS: dict[str, _Setting] = {
     "default": _Value("egress_default", values.profiles),

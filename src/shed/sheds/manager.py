@@ -79,7 +79,8 @@ class Manager:
         ensure: Ensure | None = None,
     ) -> None:
         self._paths = paths
-        self._backend = backend
+        self.backend = self._backend = backend
+        """What runs the VMs."""
         self._resolve = resolve
         self._ensure = ensure
         self._settings = settings = settings or Settings()
@@ -123,11 +124,6 @@ class Manager:
         ends: dict[str, End] = {"delete": self._expire, "stop": self.stop, "suspend": partial(suspend, by="ttl")}
         self._expiry = Expiry(self.catalog, self.events, self._holding, ends)
         self._background = Background()
-
-    @property
-    def backend(self) -> Backend:
-        """What runs the VMs."""
-        return self._backend
 
     async def open(self) -> None:
         """Make the directories, and start to clean up in the background.
