@@ -190,6 +190,10 @@ GROUPS: tuple[tuple[str, int, int, Codes], ...] = (
             "check that its program and its folder exist there",
         ),
         "FILE_NOT_READ": ("A file in a shed could not be read.", ""),
+        "PATCH_FAILED": (
+            "A patch could not be made in a shed, or does not apply here.",
+            "take it as a file: shed diff NAME",
+        ),
         "COPY_FAILED": ("A file could not be copied from or to a shed.", ""),
         "OUTPUT_FAILED": ("What the command printed could not be written here.", "see where its output goes"),
         "TUNNELS_FAILED": ("The process that holds tunnels open ended at once.", "see the log that the message names"),

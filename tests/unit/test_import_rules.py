@@ -20,6 +20,7 @@ GROUND = {
     "fsutil",
     "inwaiting",
     "run",
+    "selfrun",
     "sizes",
     "sshkeys",
     "entries",

@@ -39,6 +39,8 @@ SHED = Group(
         "exec": Entry("shed.cli.exec:exec_command", "run a command in a shed"),
         "console": Entry("shed.cli.exec:console_command", "open a login shell in a shed"),
         "cp": Entry("shed.cli.copy:cp", "copy files and folders to and from sheds"),
+        "diff": Entry("shed.cli.patch:diff", "show what has changed in a repository of a shed"),
+        "apply": Entry("shed.cli.patch:apply", "take what has changed in a repository of a shed into one here"),
         "attach": Entry("shed.cli.sessions:attach", "open a tmux session in a shed"),
         "sessions": Entry("shed.cli.sessions:sessions", "list the tmux sessions in sheds, or end one"),
         "ssh-config": Entry("shed.cli.ssh:ssh_config", "set up OpenSSH to reach sheds as hosts"),

@@ -59,8 +59,8 @@ class watched:  # noqa: N801  used as a function is, as contextlib's are
             note(self._left)
 
 
-def confirm(question: str, options: Options, *, force: bool) -> bool:
-    """Return whether the user agrees: with `force` always, on a terminal when the answer is yes.
+def confirm(question: str, options: Options, *, force: bool, to: str = "delete") -> bool:
+    """Return whether the user agrees `to` do it: with `force` always, on a terminal when the answer is yes.
 
     Raises `UsageError` (CONFIRMATION_NEEDED) where nobody can be asked.
     """
@@ -68,7 +68,7 @@ def confirm(question: str, options: Options, *, force: bool) -> bool:
         return True
     if options.json or not sys.stdin or not sys.stdin.isatty():
         why = "--json asks no questions" if options.json else "standard input is not a terminal, so nobody can be asked"
-        raise UsageError(f"refusing to delete: {why}", code="CONFIRMATION_NEEDED", hint="add --force to go ahead")
+        raise UsageError(f"refusing to {to}: {why}", code="CONFIRMATION_NEEDED", hint="add --force to go ahead")
     sys.stderr.write(f"{visible_lines(question)} [y/N] ")
     sys.stderr.flush()
     return sys.stdin.readline().strip().lower() in ("y", "yes")

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from shed import selfrun
 from shed.backends import gitconfig
 from shed.errors import UsageError
 from shed.fsutil import storage_errors
@@ -33,24 +34,6 @@ _TOLD = 5
 _NOTHING_THERE = frozenset({"objects", "lfs"})
 """Folders of a repository that hold data alone."""
 _TODO_BYTES = 64 << 10
-_BY_NAME = {
-    ".envrc": "direnv runs it, once you have allowed it",
-    ".hg/hgrc": "Mercurial takes programs from it",
-    ".vscode/tasks.json": "Visual Studio Code runs tasks from it",
-    ".vscode/settings.json": "Visual Studio Code takes programs from it",
-    ".vscode/launch.json": "Visual Studio Code runs programs from it",
-    ".devcontainer/devcontainer.json": "editors run commands from it",
-    ".idea/workspace.xml": "JetBrains' editors run programs from it",
-    ".zed/tasks.json": "Zed runs tasks from it",
-    ".claude/settings.json": "Claude Code runs hooks from it",
-    ".mcp.json": "coding agents run servers from it",
-    ".exrc": "vi may run it",
-    ".nvim.lua": "Neovim may run it",
-    ".dir-locals.el": "Emacs may run it",
-    ".mise.toml": "mise runs it",
-    "mise.toml": "mise runs it",
-    ".pre-commit-config.yaml": "pre-commit runs programs from it",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +146,7 @@ def _in_folder(root: Path, here: tuple[str, ...], files: list[str], descriptor: 
         if status is None:
             continue
         held = False
-        known = _BY_NAME.get(name) or _BY_NAME.get(f"{here[-1]}/{name}" if here else "")
+        known = selfrun.why(here[-1] if here else "", name)
         if status.st_mode & 0o6000 and stat.S_ISREG(status.st_mode):
             known = "it runs as somebody else: a set-id bit"
         if (

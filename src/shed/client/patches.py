@@ -1,0 +1,144 @@
+"""What has changed in a repository of a shed, as a patch that git in the shed makes.
+
+It is what somebody else has written: whoever shows or applies it treats it so.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+
+from shed.client.address import Address
+from shed.client.execution import Execution
+from shed.errors import DataError, NotFoundError, ShedError
+from shed.sizes import format_size
+from shed.untrusted import told
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+MOST_PATCH = 256 << 20
+"""Bytes of a patch that are taken."""
+_READ = 1 << 16
+_MOST_SAID = 4096
+_NO_GIT, _NO_REPOSITORY, _NO_COMMIT, _NO_BASE = 90, 91, 92, 93
+_SCRIPT = r"""
+command -v git >/dev/null 2>&1 || exit 90
+top=$(git rev-parse --show-toplevel) && cd "$top" || exit 91
+if [ -n "$PATCH_BASE" ]; then
+    base=$(git rev-parse -q --verify --end-of-options "$PATCH_BASE^{commit}") || exit 92
+else
+    base=$(git merge-base HEAD '@{upstream}' 2>/dev/null) || base=$(git log -g --format=%H HEAD 2>/dev/null | tail -n 1)
+fi
+[ -n "$base" ] || exit 93
+index=$(mktemp) || exit
+trap 'rm -f "$index" "$index.lock"' EXIT
+cp "$(git rev-parse --git-path index)" "$index" 2>/dev/null || rm -f "$index"
+export GIT_INDEX_FILE="$index"
+git add -A || exit
+git diff-index --cached -p --binary --full-index --no-color --no-ext-diff --no-textconv --no-renames "$base"
+"""
+"""An index of its own has what was not added, too, and the user's index is as it was."""
+
+
+class PatchError(ShedError):
+    """A patch cannot be made in a shed, or does not apply here."""
+
+    code = "PATCH_FAILED"
+
+
+def script(base: str | None) -> tuple[list[str], list[str]]:
+    """Return the command that prints the patch in a shed, and its environment."""
+    return ["sh", "-c", _SCRIPT], [f"PATCH_BASE={base or ''}"]
+
+
+def write_patch(
+    address: Address,
+    name: str,
+    write: Callable[[bytes], object],
+    *,
+    folder: str | None,
+    base: str | None,
+    user: str | None,
+    on_start: Callable[[], None],
+) -> int:
+    """Have `write` get the patch from commit `base` to what is in the repository `folder` of the shed `name` now.
+
+    By default `folder` is the workspace, and `base` what the repository has of its upstream, or what was cloned.
+    Returns how many bytes it has.  Raises `PatchError`, `NotFoundError`, `DataError` for too large a one, and what
+    `write` does, when all has come.
+    """
+    command, env = script(base)
+    problems: list[BaseException] = []
+    size = 0
+
+    def read(source: int) -> None:
+        nonlocal size
+        with open(source, "rb", buffering=0) as patch:  # closed, it ends the command
+            try:
+                while data := patch.read(_READ):
+                    size += len(data)
+                    if size > MOST_PATCH:
+                        raise DataError(
+                            f"the patch of {name} is larger than {format_size(MOST_PATCH)}",
+                            hint="push from there, or copy what has changed: shed cp",
+                        )
+                    write(data)
+            except BaseException as error:  # noqa: BLE001  the other thread raises it
+                problems.append(error)
+
+    source, sink = os.pipe()
+    said, saying = os.pipe()
+    reader = threading.Thread(target=read, args=(source,), daemon=True)
+    listener = _Listener(said)
+    reader.start()
+    listener.start()
+    try:
+        with Execution(address, name, command, env=env, working_dir=folder, user=user, on_start=on_start) as execution:
+            ended = execution.run(stdin=None, stdout=sink, stderr=saying)
+    finally:
+        os.close(sink)
+        os.close(saying)
+        reader.join()
+        listener.join()
+    if problems:
+        raise problems[0]
+    if ended.code or ended.error:
+        raise _failure(name, ended.code, ended.error or listener.last(), base)
+    return size
+
+
+class _Listener(threading.Thread):
+    """Keeps the end of what a command says of itself."""
+
+    def __init__(self, source: int) -> None:
+        super().__init__(daemon=True)
+        self._source = source
+        self._said = b""
+
+    def run(self) -> None:
+        with open(self._source, "rb", buffering=0) as said:
+            while data := said.read(_READ):
+                self._said = (self._said + data)[-_MOST_SAID:]
+
+    def last(self) -> str:
+        lines = [line for line in self._said.decode(errors="replace").splitlines() if line.strip()]
+        return told(lines[-1]) if lines else ""
+
+
+def _failure(name: str, code: int, said: str, base: str | None) -> ShedError:
+    if code == _NO_GIT:
+        return PatchError(f"shed {name!r} has no git", hint="the images base, extensions and full have it")
+    if code == _NO_REPOSITORY:
+        return PatchError(
+            f"there is no git repository in that folder of shed {name!r}" + (f": {said}" if said else ""),
+            hint="name the folder of one: --folder FOLDER",
+        )
+    if code == _NO_COMMIT:
+        return NotFoundError(f"there is no commit {base!r} in shed {name!r}", hint="see: git log, in the shed")
+    if code == _NO_BASE:
+        return PatchError(
+            f"nothing tells from where the repository in shed {name!r} has come", hint="name a commit: --base COMMIT"
+        )
+    return PatchError(f"git in shed {name!r} failed with {code}" + (f": {said}" if said else ""))

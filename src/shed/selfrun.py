@@ -1,0 +1,28 @@
+"""Files that run by themselves: programs that developers use take commands from them, by their names."""
+
+from __future__ import annotations
+
+BY_NAME = {
+    ".envrc": "direnv runs it, once you have allowed it",
+    ".hg/hgrc": "Mercurial takes programs from it",
+    ".vscode/tasks.json": "Visual Studio Code runs tasks from it",
+    ".vscode/settings.json": "Visual Studio Code takes programs from it",
+    ".vscode/launch.json": "Visual Studio Code runs programs from it",
+    ".devcontainer/devcontainer.json": "editors run commands from it",
+    ".idea/workspace.xml": "JetBrains' editors run programs from it",
+    ".zed/tasks.json": "Zed runs tasks from it",
+    ".claude/settings.json": "Claude Code runs hooks from it",
+    ".mcp.json": "coding agents run servers from it",
+    ".exrc": "vi may run it",
+    ".nvim.lua": "Neovim may run it",
+    ".dir-locals.el": "Emacs may run it",
+    ".mise.toml": "mise runs it",
+    "mise.toml": "mise runs it",
+    ".pre-commit-config.yaml": "pre-commit runs programs from it",
+}
+"""Why, by the file's name, or by that of its folder and its own."""
+
+
+def why(folder: str, name: str) -> str | None:
+    """Return why the file `name` of the folder that is called `folder` runs by itself; None when nothing is known."""
+    return BY_NAME.get(name) or BY_NAME.get(f"{folder}/{name}")
