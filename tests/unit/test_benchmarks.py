@@ -13,9 +13,12 @@ import pytest
 ROOT = Path(__file__).parents[2]
 SHED = """#!/bin/sh
 echo "$*" >> "$LOG"
-[ "$*" != "list --quiet" ] || echo one two
+case "$*" in
+"list --quiet") echo one two ;;
+"snapshot ls --json") echo '[{"name": "kept"}]' ;;
+esac
 """
-"""Stands in for `shed`: notes what it is asked for, and lists two sheds."""
+"""Stands in for `shed`: notes what it is asked for, and lists two sheds and a snapshot."""
 RUN = """
 import sys, time, types
 from pathlib import Path
@@ -36,7 +39,7 @@ all_of_them.main()
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
 def test_what_was_started_ends_with_it(tmp_path: Path, number: signal.Signals) -> None:
-    """The sheds that are there, and the server with its spares."""
+    """The sheds and snapshots that are there, and the server with its spares."""
     shed, log = tmp_path / "shed", tmp_path / "log"
     shed.write_text(SHED)
     shed.chmod(0o755)
@@ -53,5 +56,7 @@ def test_what_was_started_ends_with_it(tmp_path: Path, number: signal.Signals) -
         "list --quiet",
         "delete --force one",
         "delete --force two",
+        "snapshot ls --json",
+        "snapshot rm kept",
         "server stop",
     ]
