@@ -63,7 +63,7 @@ def chosen(wanted: float | None, default: float, local_dir: str | None, network:
         way = "copy the folder (shed cp) rather than share it; or have it stop at a time: --ttl TIME --ttl-action stop"
     elif network == "nic":
         obstacle = "what a shed with a network of its own does there is not known, so it is not suspended when idle"
-        way = "leave out --network nic; or have it idleness at a time: --ttl TIME --ttl-action suspend"
+        way = "leave out --network nic; or have it suspended at a time: --ttl TIME --ttl-action suspend"
     if wanted is None:
         return 0 if obstacle else math.ceil(default)
     if wanted and obstacle:
