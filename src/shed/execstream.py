@@ -212,7 +212,12 @@ def helper(module: str, *words: str) -> list[str]:
     Whatever its image has; of a runtime that has no such module, it fails.
     """
     program = f"import sys; sys.path.insert(0, '{_RUNTIME}/agent'); from shed.guest.{module} import main; "
-    return [f"{_RUNTIME}/bin/busybox", "sh", "-c", _HELPER, f"{program}sys.exit(main(sys.argv[1:]))", *words]
+    return script(f"{program}sys.exit(main(sys.argv[1:]))", *words)
+
+
+def script(program: str, *words: str) -> list[str]:
+    """Return the command that runs the Python `program` with `words` in a guest, by the runtime's own Python."""
+    return [f"{_RUNTIME}/bin/busybox", "sh", "-c", _HELPER, program, *words]
 
 
 def quote(text: str) -> str:

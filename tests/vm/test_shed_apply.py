@@ -1,4 +1,4 @@
-"""What has changed in a repository of a real shed comes back."""
+"""What has changed in a repository of a real shed comes back, and files go there by rules."""
 
 from __future__ import annotations
 
@@ -55,6 +55,13 @@ def test_work_in_a_shed_comes_back_as_changes(machine: Machine, tmp_path: Path) 
     assert b"left out: 2" in applied.stderr
     assert ((ours / "a.txt").read_text(), (ours / "b.txt").read_text()) == ("2\n", "new\x1b[2J\n")
     assert sorted(path.name for path in ours.iterdir()) == [".git", "a.txt", "b.txt"]
+    rules = tmp_path / ".shed/sync.yaml"
+    rules.parent.mkdir(exist_ok=True)
+    rules.write_text(f"profiles: {{default: [{{from: {ours}, to: ~/ours, exclude: [.git], delete: true}}]}}")
+    assert "would send 2, deleted 0" in machine.shed("sync", "dev", "--dry-run")
+    assert "sent 2, deleted 0" in machine.shed("sync", "dev")
+    assert machine.shed("exec", "dev", "--", "sh", "-c", "cd; cat ours/a.txt; rm ours/b.txt; echo >ours/c.txt") == "2\n"
+    assert "sent 1, deleted 1" in machine.shed("sync", "dev")
     elsewhere = machine.try_shed("diff", "dev", "--folder", "/etc")
     assert (elsewhere.returncode, b"no git repository" in elsewhere.stderr) == (1, True)
     assert b"no commit 'x'" in machine.try_shed("diff", "dev", "--base", "x").stderr

@@ -47,7 +47,7 @@ def pack(path: str, out: BinaryIO, *, follow: bool, warn: Warn) -> int:
     real, name = _source(path, follow=follow)
     if os.path.islink(real):
         warn(f"{path} is a link to {os.readlink(real)}, and is copied as one: -L copies what it points to")
-    packer = _Packer(out, warn)
+    packer = Packer(out, warn)
     for place, member in _walk(real, name):
         packer.add(place, member)
     packer.finish()
@@ -93,7 +93,7 @@ def _walk(path: str, name: str) -> Iterator[tuple[str, str]]:
             ahead += [(f"{place}/{entry}", f"{name}/{entry}") for entry in entries]
 
 
-class _Packer:
+class Packer:
     """Writes members to a stream; short ones are put together."""
 
     def __init__(self, out: BinaryIO, warn: Warn) -> None:
