@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 CLIENT = Path(__file__).parents[1] / "src/shed/client"
-MODULES = ("requests", "access", "network", "prebuilds", "secrets", "snapshots", "api", "shed", "client")
+MODULES = ("requests", "attached", "access", "network", "prebuilds", "secrets", "snapshots", "api", "shed", "client")
 HEADER = "# Generated from shed/client/aio/{name}.py: change that one, and run `make sdk`.\n"
 RULES = (
     (r"\basync (def|with|for)\b", r"\1"),

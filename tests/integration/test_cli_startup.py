@@ -94,6 +94,7 @@ REQUEST = (
         "shed.client.messages",
         "shed.client.sync",
         "shed.client.sync.api",
+        "shed.client.sync.attached",
         "shed.client.sync.driver",
         "shed.client.sync.network",
         "shed.client.sync.requests",

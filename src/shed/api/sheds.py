@@ -108,6 +108,7 @@ class Shed(PartialAnswer, kw_only=True, frozen=True):
         str, says("What suspended it: `command`, `idle`, or `ttl`, its time being up.", optional=True)
     ] = ""
     suspended_at: Annotated[str, says("Since when it is suspended; UTC, RFC 3339.", optional=True)] = ""
+    attached: Annotated[bool, says("Whether it is deleted when its client leaves.", optional=True)] = False
     restart: Annotated[str, says("`always`: it starts again when its VM has ended.", optional=True)] = ""
     env: Annotated[
         list[str],
@@ -269,6 +270,14 @@ class CreateShed(Body, kw_only=True, frozen=True, forbid_unknown_fields=True):
         float | None,
         says("Seconds from the VM's start to ready, after which all is undone.", exclusiveMinimum=0, maximum=MAX_WAIT),
     ] = None
+    attached: Annotated[
+        bool,
+        says(
+            "Delete it as soon as the client of this request has left, also one that was killed; before it is ready, "
+            "undo it.  The answer is `text/event-stream`; it goes on after `complete`, and ends when the client ends "
+            "its half of the connection and all is gone."
+        ),
+    ] = False
     cold: Annotated[bool, says(COLD)] = False
     force: Annotated[bool, says(FORCE)] = False
     trust_kernel: Annotated[

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 CONNECT, LOG = "shed-tcp", "shed-log"
 """Protocols that a connection becomes."""
+EVENTS = "text/event-stream"
 _PLAIN = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 """Bytes that stand for themselves in a path or a query; RFC 3986, section 2.3."""
 _SHED: dict[str, Any] = {

@@ -55,6 +55,8 @@ class Work(Generic[A]):
     """Long work that a request asks for: see `shed.server.work`."""
 
     run: Callable[[Progress], Awaitable[A]]
+    leave: Callable[[], Awaitable[None]] | None = None
+    """Removes what has come of it, once its client has left; without it that stays."""
 
 
 def answer(kind: type[S], value: object) -> S:

@@ -6,7 +6,8 @@ A client that leaves does not stop it: a create goes on to its end, and `shed li
 create begins with, ends with the client that it is for, unless that said ``?detach=true``: what comes from outside
 comes only as long as somebody waits for it. Of several clients that want the same image one pulls and the others wait,
 so the last one to leave ends it.  The server's own end cancels all work, and a stop or a forced delete of the shed that
-it brings up; then its undo runs.
+it brings up; then its undo runs.  Work that has a `leave` ends with its client, and so does what has come of it: the
+answer goes on until then.
 
 ``?progress=blob`` adds an event for each blob of an image that is pulled, again and again until it is here.
 """
@@ -63,6 +64,7 @@ class Workers:
         task.add_done_callback(_look_at)
         call.action.follow(task, call.endpoint.status)
         watch = _Watch(request, Stop() if wanted.detach else progress.abandoned)
+        keeper = None if work.leave is None else self._attend(task, watch, work.leave)
         if not request.wants_events:
             try:
                 return json_answer(await asyncio.shield(task), status=call.endpoint.status)
@@ -74,9 +76,30 @@ class Workers:
         except TimeoutError:
             first = PhaseEvent("wait", "waiting")
         if first is None:
-            await watch.end()
-            await task
-        return Events(_watched(_blocks(first, queue, task), watch))
+            try:
+                await task
+            except BaseException:
+                await watch.end()
+                raise
+        return Events(_watched(_blocks(first, queue, task, keeper), watch))
+
+    def _attend(self, task: Task, watch: _Watch, leave: Callable[[], Awaitable[None]]) -> Task:
+        """Return what ends `task`, and what has come of it, when its client leaves, or the server."""
+        task.add_done_callback(lambda _: watch.give_up() if task.cancelled() or task.exception() else None)
+
+        async def attend() -> None:
+            try:
+                await watch.gone.wait()
+            finally:
+                if not task.cancelling():  # a second time would cut its undo short
+                    task.cancel("its client has left")
+                await asyncio.wait([task])
+                await leave()
+
+        keeper = asyncio.create_task(attend())
+        self._tasks.add(keeper)
+        keeper.add_done_callback(self._tasks.discard)
+        return keeper
 
     async def close(self) -> None:
         """Cancel what is under way and wait until all of it is undone."""
@@ -90,13 +113,14 @@ class _Watch:
 
     def __init__(self, request: Request, left: Stop) -> None:
         self._left = left
+        self.gone = asyncio.Event()
         self._task = asyncio.create_task(self._run(request))
 
     async def _run(self, request: Request) -> None:
         if request.left is not None:
             with contextlib.suppress(ConnectionError):
                 await request.left()
-            self._left.set()
+            self.give_up()
 
     async def end(self) -> None:
         """Look no more: the connection is free for what comes next."""
@@ -106,6 +130,7 @@ class _Watch:
     def give_up(self) -> None:
         """Take the client for gone."""
         self._left.set()
+        self.gone.set()
 
 
 async def _watched(blocks: AsyncGenerator[bytes, None], watch: _Watch) -> AsyncGenerator[bytes, None]:
@@ -114,7 +139,7 @@ async def _watched(blocks: AsyncGenerator[bytes, None], watch: _Watch) -> AsyncG
         async with contextlib.aclosing(blocks):
             async for block in blocks:
                 yield block
-    except GeneratorExit:
+    except BaseException:  # a connection that was cut, too: its token has been revoked
         watch.give_up()
         raise
     finally:
@@ -126,9 +151,11 @@ async def _run(work: Callable[[Progress], Awaitable[Any]], progress: Progress, w
     on_wait.set(progress.warn)  # this is a task of its own, and so is its context
     try:
         return await work(progress)
-    except asyncio.CancelledError:
+    except asyncio.CancelledError as cancelled:
         raise UnavailableError(
-            "the server is stopping", code="SERVER_STOPPING", hint="what was begun is undone; try again"
+            str(cancelled) or "the server is stopping",
+            code="SERVER_STOPPING",
+            hint="what was begun is undone; try again",
         ) from None
     except ShedError as error:
         log.warning("%s: %s: %s", what, error.code, error)
@@ -147,7 +174,9 @@ def _put(loop: asyncio.AbstractEventLoop, queue: asyncio.Queue[Event | None], ev
         loop.call_soon_threadsafe(queue.put_nowait, event)
 
 
-async def _blocks(first: Event | None, queue: asyncio.Queue[Event | None], task: Task) -> AsyncGenerator[bytes, None]:
+async def _blocks(
+    first: Event | None, queue: asyncio.Queue[Event | None], task: Task, keeper: Task | None
+) -> AsyncGenerator[bytes, None]:
     event = first
     while event is not None:
         yield event_block(*_told(event))
@@ -168,6 +197,8 @@ async def _blocks(first: Event | None, queue: asyncio.Queue[Event | None], task:
         )
     else:
         yield event_block("complete", result)
+    while keeper is not None and not (await asyncio.wait([keeper], timeout=KEEPALIVE))[0]:
+        yield b":\n\n"
 
 
 def _told(event: Event) -> tuple[str, Struct]:

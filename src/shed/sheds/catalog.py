@@ -214,6 +214,8 @@ def _view(
         del shed["idle_suspend"]
     if record.expires_at is None or record.ttl_action == "delete":
         del shed["ttl_action"]
+    if record.client is not None:
+        shed["attached"] = True
     if record.variables:
         shed["env"] = sorted(record.variables)
     if starting:

@@ -67,8 +67,11 @@ class Plan:
     """What it goes on from, which was kept with that layer."""
 
 
-def plan(request: CreateShed, settings: Settings, origin: Origin | None = None) -> Plan:
-    """Check `request`, which may begin with a snapshot, and fill in the defaults.  Raises `UsageError`."""
+def plan(request: CreateShed, settings: Settings, origin: Origin | None = None, *, client: str | None = None) -> Plan:
+    """Check `request`, which may begin with a snapshot, and fill in the defaults.  Raises `UsageError`.
+
+    `client` is what the shed is to end with; None: it stays.
+    """
     cpus = settings.default_cpus if request.cpus is None else request.cpus
     if not 1 <= cpus <= MAX_CPUS:
         raise UsageError(f"a shed cannot have {cpus} cpus", hint=f"choose from 1 to {MAX_CPUS}")
@@ -108,6 +111,7 @@ def plan(request: CreateShed, settings: Settings, origin: Origin | None = None) 
         ssh_agent=agentrule.checked(request.ssh_agent or ()) or None,
         network=network,
         repo=None if cloned is None else str(cloned),
+        client=client,
     ).with_ports(map(Published.parse, request.ports or ()), map(HostPort.parse, request.host_ports or ()))
     depth = 1 if request.depth is None else request.depth
     found = Plan(record, request.ttl, wait, request.cold, request.force, request.trust_kernel, cloned, depth)

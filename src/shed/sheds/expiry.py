@@ -18,6 +18,7 @@ from dataclasses import replace
 from shed.errors import ConflictError, NotFoundError, ShedError, UsageError
 from shed.progress import Progress
 from shed.sheds import metadata
+from shed.sheds.attached import Delete
 from shed.sheds.catalog import Catalog
 from shed.sheds.changes import Hold
 from shed.sheds.events import Events
@@ -58,13 +59,19 @@ def left(record: Record) -> float:
     return math.inf if record.expires_at is None else metadata.seconds_of(record.expires_at) - time.time()
 
 
-class Expiry:
-    """Has `ends` end what is over of the sheds in `catalog`, each in its way, one of `metadata.TTL_ACTIONS`."""
+def is_over(record: Record) -> bool:
+    """Return whether the time of a shed is up."""
+    return left(record) <= 0
 
-    def __init__(self, catalog: Catalog, events: Events, hold: Hold, ends: Mapping[str, End]) -> None:
+
+class Expiry:
+    """Has `delete` or `ends` end what is over of the sheds in `catalog`, in the way of each of `TTL_ACTIONS`."""
+
+    def __init__(self, catalog: Catalog, events: Events, hold: Hold, delete: Delete, ends: Mapping[str, End]) -> None:
         self._catalog = catalog
         self._events = events
         self._hold = hold
+        self._delete = delete
         self._ends = ends
         self._changed = asyncio.Event()
         self._told: dict[str, str] = {}
@@ -114,7 +121,7 @@ class Expiry:
         log.warning("shed %s is %s: its time is up", name, done)
         try:
             if record.ttl_action == "delete":
-                await self._ends["delete"](name, Progress())
+                await self._delete(name, is_over, "its time was up")
             else:
                 await self._rest(name, self._ends[record.ttl_action])
         except NotFoundError:

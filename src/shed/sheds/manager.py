@@ -22,10 +22,11 @@ from shed.config.paths import Paths
 from shed.config.server import Settings
 from shed.errors import BackendError, ConflictError, ShedError, UnavailableError
 from shed.progress import Progress
-from shed.sheds import expiry, lifecycle, rename
 from shed.sheds import folders as places
+from shed.sheds import lifecycle, rename
 from shed.sheds.admission import Admission
 from shed.sheds.asleep import is_asleep
+from shed.sheds.attached import Attached, Over
 from shed.sheds.awake import Awake
 from shed.sheds.background import Background
 from shed.sheds.boot import attach
@@ -117,12 +118,14 @@ class Manager:
         """How they are made ready ahead."""
         self.suspensions = Suspensions(self._holding, backend, resolve, self.egress, self.events, self._bring_up)
         """Those that sleep."""
+        self.attached = Attached(self.catalog, self._delete_if)
+        """Those that end with their clients."""
         self.awake = Awake(self._holding, self.guests)
         """What keeps them from that."""
         suspend = self.suspensions.suspend
         self._idle = Idle(self.catalog, backend, self.events, self.guests.use, self.egress.flows, suspend)
-        ends: dict[str, End] = {"delete": self._expire, "stop": self.stop, "suspend": partial(suspend, by="ttl")}
-        self._expiry = Expiry(self.catalog, self.events, self._holding, ends)
+        ends: dict[str, End] = {"stop": self.stop, "suspend": partial(suspend, by="ttl")}
+        self._expiry = Expiry(self.catalog, self.events, self._holding, self._delete_if, ends)
         self._background = Background()
 
     async def open(self) -> None:
@@ -142,6 +145,7 @@ class Manager:
         self._background.begin(self.changes.keep_secrets(), "secrets")
         self._background.begin(self._expiry.keep(), "sheds whose time is up")
         self._background.begin(self._idle.keep(), "sheds that are idle")
+        self._background.begin(self.attached.sweep(), "sheds without their clients")
         self._background.begin(self._revivals.resume(), "sheds that start again")
         self._background.begin(self.prebuilds.keep(), "prebuilds")
         for name in places.leftovers(self._paths):
@@ -158,13 +162,15 @@ class Manager:
         )
         await asyncio.gather(*(entry.link.drop() for entry in self._names.values()))
 
-    async def create(self, request: CreateShed, progress: Progress, origin: Origin | None = None) -> View:
+    async def create(
+        self, request: CreateShed, progress: Progress, origin: Origin | None = None, *, client: str | None = None
+    ) -> View:
         """Make a shed, which begins with `origin`, and return it, ready, with the milliseconds of its steps.
 
-        On failure nothing is left.
+        With a `client` of `attached` it ends with that.  On failure nothing is left.
         """
         origin = origin or await in_thread(self.snapshots.origin, request.from_snapshot, request.image)
-        wanted = await in_thread(self.setup.opened, plan(request, self._settings, origin))
+        wanted = await in_thread(self.setup.opened, plan(request, self._settings, origin, client=client))
         record = wanted.record
         await in_thread(self.egress.check, record.egress_profiles)
         await in_thread(self.ports.check, record.name, record.published, record.open_host_ports)
@@ -270,14 +276,14 @@ class Manager:
     async def _discard(self, name: str) -> None:
         await self.delete(name, force=True, progress=Progress())
 
-    async def _expire(self, name: str, progress: Progress) -> None:
-        """Remove a shed whose time is up.  Raises `NotFoundError`, and what a delete raises."""
-        self._end_starts(name, "its time is up", progress)
+    async def _delete_if(self, name: str, over: Over, why: str) -> None:
+        """Remove a shed if it is `over`.  Raises `NotFoundError`, and what a delete raises."""
+        self._end_starts(name, why, progress := Progress())
         async with self._holding(name, "delete") as (folders, link):
-            if expiry.left(load(folders)) > 0:
+            if not over(load(folders)):
                 return
             await self._delete(folders, link, progress, force=True)
-        self.events.tell("shed.deleted", name, "its time was up")
+        self.events.tell("shed.deleted", name, why)
 
     async def _delete(self, folders: Folders, link: Link, progress: Progress, *, force: bool) -> None:
         await lifecycle.delete(folders, self._backend, link, force=force, progress=progress)

@@ -83,6 +83,8 @@ class Record:
     """Names of the secrets that the relay puts into its requests; None for none."""
     ssh_agent: list[str] | None = None
     """Where it may use an SSH agent that a client forwards, see `shed.sheds.agentrule`; None for nowhere."""
+    client: str | None = None
+    """Stands for the client with which it ends, see `shed.sheds.attached`; None: it stays."""
     network: str = "relay"
     """``relay``, or ``nic``: a way out of its own, which no rule is asked about."""
     repo: str | None = None

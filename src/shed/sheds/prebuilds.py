@@ -48,6 +48,7 @@ _NOT_FOR_ALL = (
     "cold",
     "disk_only",
     "force",
+    "attached",
 )
 """Options of a shed that those made ready together cannot share."""
 _OF_THE_BUILD = frozenset({"name", "image", "timeout", "trust_kernel", "repo", "depth"})

@@ -9,6 +9,7 @@ from shed.client import messages
 from shed.client.address import Address
 from shed.client.aio import driver
 from shed.client.aio.access import AsyncAccessApi
+from shed.client.aio.attached import AsyncAttached
 from shed.client.aio.network import AsyncNetworkApi
 from shed.client.aio.prebuilds import AsyncPrebuildsApi
 from shed.client.aio.requests import AsyncExchange, request, work
@@ -91,8 +92,7 @@ class AsyncApi(AsyncAccessApi, AsyncNetworkApi, AsyncPrebuildsApi, AsyncSecretsA
         and `BrokenPipeError` when nobody reads the descriptor `output` any more.
         """
         target = messages.events_target(shed, kinds, tail)
-        accept = "text/event-stream"
-        async with AsyncExchange(self.address, "GET", target, accept=accept, output=output) as exchange:
+        async with AsyncExchange(self.address, "GET", target, accept=messages.EVENTS, output=output) as exchange:
             yield {}
             async for event in exchange.events():
                 yield event.data
@@ -104,6 +104,13 @@ class AsyncApi(AsyncAccessApi, AsyncNetworkApi, AsyncPrebuildsApi, AsyncSecretsA
         """Create and start a shed; `options` are those of `shed.client.options.ShedOptions`."""
         body = messages.new_shed(name, options)
         return await work(self.address, "POST", "/api/sheds?progress=blob", body=body, on_event=on_event)
+
+    def attached(self, name: str, **options: Unpack[ShedOptions]) -> AsyncAttached:
+        """Return a context in which there is a shed: the server deletes it when the block ends, or this program.
+
+        `options` are those of `create`.
+        """
+        return AsyncAttached(self.address, name, options)
 
     async def start(
         self,

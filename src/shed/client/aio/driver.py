@@ -62,6 +62,10 @@ class AsyncConnection:
             self._writer.write(data)
             await self._writer.drain()
 
+    async def end(self) -> None:
+        """Say that nothing more is sent.  Raises `OSError`."""
+        self._writer.write_eof()
+
     async def close(self) -> None:
         """Drop the connection.  Can be called twice."""
         self._writer.transport.abort()

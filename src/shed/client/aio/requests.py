@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from shed.client import http
+from shed.client import http, messages
 from shed.client.address import Address
 from shed.client.aio import driver
 from shed.client.transport import LeftError
@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from shed.progress import Event
 
     Sink = Callable[[Event], object]
+
+_LEAVING = 60.0
+"""Seconds of silence, which the server breaks while it works."""
 
 
 async def request(
@@ -53,12 +56,17 @@ async def work(
     What happens meanwhile goes to `on_event`.  Leaving early drops the connection.  Raises as `request` does, and
     `UnavailableError` when the server goes away before the end.
     """
-    async with AsyncExchange(address, method, target, body=body, accept="text/event-stream") as exchange:
-        async for event in exchange.events():
-            if event.name == "complete":
-                return event.data
-            if on_event is not None and (shown := http.progress_event(event)) is not None:
-                on_event(shown)
+    async with AsyncExchange(address, method, target, body=body, accept=messages.EVENTS) as exchange:
+        return await completed(exchange, on_event)
+
+
+async def completed(exchange: AsyncExchange, on_event: Sink | None) -> dict[str, Any]:
+    """Return the result of work whose events come by `exchange`.  Raises as `work` does."""
+    async for event in exchange.events():
+        if event.name == "complete":
+            return event.data
+        if on_event is not None and (shown := http.progress_event(event)) is not None:
+            on_event(shown)
     raise http.went_away()
 
 
@@ -111,6 +119,15 @@ class AsyncExchange:
     async def __aexit__(self, *_: object) -> None:
         await self._connection.close()
 
+    async def leave(self) -> None:
+        """Tell the server that this client leaves, and wait until it has done what it does then."""
+        try:
+            await self._connection.end()
+            while await self._connection.read(_LEAVING):
+                pass
+        except OSError:  # a server that is gone has the next one do it
+            pass
+
     async def read(self) -> bytes:
         """Return the whole body."""
         body = bytearray()
@@ -125,7 +142,7 @@ class AsyncExchange:
 
         An ``error`` event is raised.
         """
-        if self.answer.content_type() != "text/event-stream":
+        if self.answer.content_type() != messages.EVENTS:
             yield http.plain_event(self.answer, await self.read())
             return
         self._patience.lift()

@@ -12,6 +12,7 @@ from shed.client.config import resolve
 from shed.client.messages import image_query, object_of, objects_of, shed_target
 from shed.client.sync import driver
 from shed.client.sync.access import AccessApi
+from shed.client.sync.attached import Attached
 from shed.client.sync.network import NetworkApi
 from shed.client.sync.prebuilds import PrebuildsApi
 from shed.client.sync.requests import Exchange, request, work
@@ -92,8 +93,7 @@ class Api(AccessApi, NetworkApi, PrebuildsApi, SecretsApi, SnapshotsApi):
         and `BrokenPipeError` when nobody reads the descriptor `output` any more.
         """
         target = messages.events_target(shed, kinds, tail)
-        accept = "text/event-stream"
-        with Exchange(self.address, "GET", target, accept=accept, output=output) as exchange:
+        with Exchange(self.address, "GET", target, accept=messages.EVENTS, output=output) as exchange:
             yield {}
             for event in exchange.events():
                 yield event.data
@@ -103,6 +103,13 @@ class Api(AccessApi, NetworkApi, PrebuildsApi, SecretsApi, SnapshotsApi):
         """Create and start a shed; `options` are those of `shed.client.options.ShedOptions`."""
         body = messages.new_shed(name, options)
         return work(self.address, "POST", "/api/sheds?progress=blob", body=body, on_event=on_event)
+
+    def attached(self, name: str, **options: Unpack[ShedOptions]) -> Attached:
+        """Return a context in which there is a shed: the server deletes it when the block ends, or this program.
+
+        `options` are those of `create`.
+        """
+        return Attached(self.address, name, options)
 
     def start(
         self,

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     P = ParamSpec("P")
 
 _CHUNK = 1 << 17
+_SHUT_WR = 1
+"""Of `socket`, whose import takes long."""
 
 
 class Connection:
@@ -49,6 +51,10 @@ class Connection:
         """Send `data`.  Raises `TimeoutError` after `seconds`, and `OSError`."""
         self._socket.settimeout(seconds)
         self._socket.sendall(data)
+
+    def end(self) -> None:
+        """Say that nothing more is sent.  Raises `OSError`."""
+        self._socket.shutdown(_SHUT_WR)
 
     def close(self) -> None:
         """Drop the connection.  Can be called twice."""

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from shed.client import http
+from shed.client import http, messages
 from shed.client.address import Address
 from shed.client.sync import driver
 from shed.client.transport import LeftError
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from shed.progress import Event
 
     Sink = Callable[[Event], object]
+
+_LEAVING = 60.0
+"""Seconds of silence, which the server breaks while it works."""
 
 
 def request(
@@ -54,12 +57,17 @@ def work(
     What happens meanwhile goes to `on_event`.  Leaving early drops the connection.  Raises as `request` does, and
     `UnavailableError` when the server goes away before the end.
     """
-    with Exchange(address, method, target, body=body, accept="text/event-stream") as exchange:
-        for event in exchange.events():
-            if event.name == "complete":
-                return event.data
-            if on_event is not None and (shown := http.progress_event(event)) is not None:
-                on_event(shown)
+    with Exchange(address, method, target, body=body, accept=messages.EVENTS) as exchange:
+        return completed(exchange, on_event)
+
+
+def completed(exchange: Exchange, on_event: Sink | None) -> dict[str, Any]:
+    """Return the result of work whose events come by `exchange`.  Raises as `work` does."""
+    for event in exchange.events():
+        if event.name == "complete":
+            return event.data
+        if on_event is not None and (shown := http.progress_event(event)) is not None:
+            on_event(shown)
     raise http.went_away()
 
 
@@ -112,6 +120,15 @@ class Exchange:
     def __exit__(self, *_: object) -> None:
         self._connection.close()
 
+    def leave(self) -> None:
+        """Tell the server that this client leaves, and wait until it has done what it does then."""
+        try:
+            self._connection.end()
+            while self._connection.read(_LEAVING):
+                pass
+        except OSError:  # a server that is gone has the next one do it
+            pass
+
     def read(self) -> bytes:
         """Return the whole body."""
         body = bytearray()
@@ -126,7 +143,7 @@ class Exchange:
 
         An ``error`` event is raised.
         """
-        if self.answer.content_type() != "text/event-stream":
+        if self.answer.content_type() != messages.EVENTS:
             yield http.plain_event(self.answer, self.read())
             return
         self._patience.lift()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 
 import msgspec
 
@@ -13,7 +14,7 @@ from shed.api.access import Right
 from shed.api.base import NoBody, Nothing, WorkParams
 from shed.api.upgrades import CONNECT, EXEC, LOG
 from shed.config.configured import is_configured
-from shed.errors import BackendError
+from shed.errors import BackendError, UsageError
 from shed.names import MAX_NAME
 from shed.progress import Progress
 from shed.server.app import Server, route
@@ -53,14 +54,17 @@ async def create(server: Server, call: Call[WorkParams, api.CreateShed]) -> Work
     call.action.shed = call.body.name[:MAX_NAME]
     wanted = await in_thread(server.manager.prebuilds.merged, call.body)
     await check_right(server, call.caller, wanted)
+    if wanted.attached and not call.request.wants_events:
+        raise UsageError("a shed ends with the connection that its client keeps", hint="accept text/event-stream")
+    client = server.manager.attached.begin() if wanted.attached else None
 
     async def work(progress: Progress) -> api.Shed:
         async with server.manager.prebuilds.using(wanted.from_snapshot):
-            made = await server.manager.create(wanted, progress)
+            made = await server.manager.create(wanted, progress, client=client)
         await _tell_of_hosts(wanted.ssh_agent, progress)
         return answer(api.Shed, made)
 
-    return Work(work)
+    return Work(work, None if client is None else partial(server.manager.attached.end, client))
 
 
 async def check_right(server: Server, caller: Caller, wanted: api.CreateShed) -> None:
