@@ -36,6 +36,7 @@ SHED = Group(
         "reset": Entry("shed.cli.snapshot:reset", "have a stopped shed begin anew, with its image alone"),
         "delete": Entry("shed.cli.lifecycle:delete", "delete sheds and their files"),
         "rm": Entry("shed.cli.lifecycle:delete", "", "delete"),
+        "run": Entry("shed.cli.run:run", "run a command in a shed of its own"),
         "exec": Entry("shed.cli.exec:exec_command", "run a command in a shed"),
         "console": Entry("shed.cli.exec:console_command", "open a login shell in a shed"),
         "cp": Entry("shed.cli.copy:cp", "copy files and folders to and from sheds"),

@@ -60,7 +60,10 @@ class Argument:
         self.key = key or (self.names[-1].lstrip("-").replace("-", "_") if names else value.lower())
         """The attribute that the command's function reads."""
         self.count = count
-        """How many a positional argument takes: one, ``?`` one at most, ``+`` one at least, ``*`` any number."""
+        """How many a positional argument takes: one, ``?`` one at most, ``+`` one at least, ``*`` any number.
+
+        ``rest``: all words from its first one on, whatever they look like.
+        """
         self.convert = convert
         """Turns the text into the value, or raises a `ShedError`."""
         self.default = [] if repeat else False if names and not value else default

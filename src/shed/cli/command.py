@@ -55,7 +55,10 @@ class Command:
         Raises `UsageError`.
         """
         end = words.index("--") if "--" in words else len(words)
-        options.json = options.json or "--json" in words[:end]  # also for the errors of the words before it
+        places = self.places()
+        has_rest = bool(places) and places[-1].count == "rest"
+        if not has_rest:
+            options.json = options.json or "--json" in words[:end]  # also for the errors of the words before it
         found = Arguments()
         for one in self.arguments:
             setattr(found, one.key, [] if one.repeat else one.default)
@@ -68,6 +71,10 @@ class Command:
             index += 1
             if word[:1] != "-" or word == "-":
                 given.append(word)
+                if has_rest and len(given) == len(places):
+                    given += words[index:]
+                    end = len(words)
+                    break
                 continue
             for one, text in self._split(word, by_name):
                 if one is HELP:
@@ -89,8 +96,8 @@ class Command:
         return found
 
     def by_name(self) -> dict[str, Argument]:
-        """Return the options and flags by each of their names, the global ones too."""
-        return {name: one for one in (*self.arguments, *GLOBAL, HELP) for name in one.names}
+        """Return the options and flags by each of their names, the global ones too, where they are no others."""
+        return {name: one for one in (*GLOBAL, HELP, *self.arguments) for name in one.names}
 
     def places(self) -> list[Argument]:
         """Return the positional arguments."""
@@ -122,7 +129,7 @@ class Command:
         places = self.places()
         for index, one in enumerate(places):
             later = sum(other.count != "?" for other in places[index + 1 :])
-            if one.count == "*" or (one.count == "+" and given):
+            if one.count in {"*", "rest"} or (one.count == "+" and given):
                 end = max(int(one.count == "+"), len(given) - later)
                 setattr(found, one.key, [self._value(one, text) for text in given[:end]])
                 given = given[end:]
@@ -242,7 +249,7 @@ class Group:
 
 _OTHER_WORDS = {
     "delete": "rm", "remove": "rm", "destroy": "rm", "ps": "ls", "show": "inspect", "info": "inspect",
-    "inspect": "info", "shell": "console", "ssh": "console", "enter": "console", "run": "create", "new": "create",
+    "inspect": "info", "shell": "console", "ssh": "console", "enter": "console", "new": "create",
     "up": "start", "down": "stop", "kill": "stop", "images": "image", "snapshots": "snapshot", "secrets": "secret",
     "export": "save", "import": "load",
 }  # fmt: skip

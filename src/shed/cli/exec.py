@@ -13,6 +13,10 @@ from shed.cli.options import Options, take
 from shed.cli.running import FAILED, Request, execute
 from shed.errors import ShedError, UsageError
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from shed.client.address import Address
+
 EXEC_HELP = """\
 usage: shed exec [OPTION...] NAME [OPTION...] [--] COMMAND [ARGUMENT...]
 
@@ -151,7 +155,7 @@ def exec_command(words: list[str], options: Options) -> int:
         from shed.cli.sessions import run_in_session
 
         return run_in_session(request, options)
-    return _run(request, options)
+    return execute_and_report(request, options)
 
 
 def console_command(words: list[str], options: Options) -> int:
@@ -164,16 +168,16 @@ def console_command(words: list[str], options: Options) -> int:
         raise UsageError("console needs the name of a shed, and nothing else", hint="shed console NAME")
     if request.tty is None:
         request.tty = os.isatty(0)
-    return _run(request, options)
+    return execute_and_report(request, options)
 
 
-def _run(request: Request, options: Options) -> int:
-    """Carry out `request`.
+def execute_and_report(request: Request, options: Options, address: Address | None = None) -> int:
+    """Carry out `request`, by the server at `address` if that is known, and return the exit code.
 
     Failures of shed are reported here, because their exit code differs from that of other commands.
     """
     try:
-        ended = execute(request, options)
+        ended = execute(request, options, address)
         if not ended.error:
             return ended.code
         error, code = ShedError(f"{request.name}: {ended.error}", code="EXEC_FAILED"), ended.code

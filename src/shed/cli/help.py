@@ -84,7 +84,8 @@ def _row(name: str, text: str, left: int, width: int) -> str:
 
 
 def _counted(one: Argument) -> str:
-    return {"?": f"[{one.value}]", "+": f"{one.value}...", "*": f"[{one.value}...]"}.get(one.count, one.value)
+    many = f"[{one.value}...]"
+    return {"?": f"[{one.value}]", "+": f"{one.value}...", "*": many, "rest": many}.get(one.count, one.value)
 
 
 def _wrapped(text: str, width: int, *, indent: str = "", first: str = "") -> str:

@@ -7,9 +7,9 @@ from shed.cli.arguments import SHED, argument, flag, option
 from shed.cli.command import command
 from shed.cli.connection import client, client_of, seen, where
 from shed.cli.errors import report
-from shed.cli.making import CHANGEABLE
+from shed.cli.making import CHANGEABLE, COLD, FORCE, IDLE_SUSPEND, RESTART, TTL_ACTION
 from shed.cli.output import confirm, done, watched
-from shed.cli.sheds import COLD, FORCE, IDLE_SUSPEND, RESTART, TTL_ACTION, finished, tell_end, update_ssh
+from shed.cli.sheds import finished, tell_end, update_ssh
 from shed.errors import ShedError, UsageError
 from shed.terminal.output import note
 

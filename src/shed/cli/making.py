@@ -1,10 +1,10 @@
-"""What a new shed can be asked to be, on the command line: `shed create` and `shed prebuild create`."""
+"""What a new shed can be asked to be, on the command line: `shed create`, `shed run` and `shed prebuild create`."""
 
 from __future__ import annotations
 
 from shed.cli import values
 from shed.cli.arguments import flag, option
-from shed.cli.connection import create_timeout
+from shed.cli.connection import create_timeout, local_dir
 from shed.errors import UsageError
 
 TYPE_CHECKING = False
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from shed.cli.options import Options
     from shed.client.options import ShedOptions
+    from shed.client.sync.api import Api
 
 CHANGEABLE = (
     option("--cpus", "N", "number of virtual processors", convert=values.count),
@@ -26,8 +27,9 @@ CHANGEABLE = (
         convert=values.names_or_none,
     ),
 )
+_IMAGE = "IMAGE", "name or digest of the image (default: the server's default image)"
 MAKING = (
-    option("-i, --image", "IMAGE", "name or digest of the image (default: the server's default image)"),
+    option("-i, --image", *_IMAGE),
     option("--from-snapshot", "SNAPSHOT", "snapshot to begin with, on the image of that; see `shed snapshot`"),
     option(
         "-r, --repo",
@@ -75,6 +77,59 @@ MAKING = (
     flag("--trust-kernel", "allow the kernel and the initrd that the image brings to boot on the server"),
 )
 """Options of all new sheds."""
+COLD = flag("--cold", "boot the VM, even where it could be restored from a saved one")
+TTL_ACTION = option(
+    "--ttl-action",
+    "ACTION",
+    "what to do when its time is up: delete it (default), stop it, or suspend it",
+    choices=("delete", "stop", "suspend"),
+)
+IDLE_SUSPEND = option(
+    "--idle-suspend",
+    "TIME",
+    "suspend it when nobody has used it for this time, and nothing in it was busy: 30m, 2h; none: never (default: the "
+    "server's)",
+    convert=values.duration_or_none,
+)
+RESTART = option(
+    "--restart",
+    "POLICY",
+    "always: start it again when its VM has ended or the host was down, unless it was stopped (default: no)",
+    choices=("no", "always"),
+)
+FORCE = flag("--force", "start it even when the host is short of memory")
+CREATING = (
+    *MAKING,
+    option("--prebuild", "NAME", "prebuild to go on from, with its settings; see `shed prebuild`"),
+    flag("--no-memory", "boot the disk of the snapshot or prebuild, though its memory is there, too"),
+    option(
+        "--local-dir",
+        "DIR[:MODE]",
+        "folder of this machine to mount at /workspace; MODE is rw (default), ro, or git-rw: read and write, including "
+        "git's settings and hooks",
+        once=True,
+    ),
+    option(
+        "-p, --publish",
+        "[ADDRESS:][PORT:]SHEDPORT",
+        "port of the server's machine that leads to a port of the shed; without PORT a free one; can be repeated",
+        repeat=True,
+    ),
+    option(
+        "--ttl",
+        "TIME",
+        "delete it after this time, whatever runs in it: 90m, 12h, 7d (default: never); see `update --ttl`",
+        convert=values.duration,
+    ),
+    TTL_ACTION,
+    IDLE_SUSPEND,
+    RESTART,
+    COLD,
+    FORCE,
+)
+"""Options of a new shed that a name is given."""
+RUNNING = (option("--image", *_IMAGE), *CREATING[1:])
+"""The same for `shed run`, where -i is what it is for docker."""
 
 
 def asked(args: Any, options: Options) -> ShedOptions:
@@ -101,6 +156,25 @@ def asked(args: Any, options: Options) -> ShedOptions:
         "labels": _labels(args.label),
         "timeout": args.timeout or create_timeout(options),
         "trust_kernel": args.trust_kernel,
+    }
+
+
+def asked_to_create(args: Any, server: Api, options: Options) -> ShedOptions:
+    """Return what the options `CREATING` say; a folder is one of `server`.  Raises `UsageError`."""
+    folder, mode = (None, None) if args.local_dir is None else local_dir(args.local_dir, server)
+    return {
+        **asked(args, options),
+        "prebuild": args.prebuild,
+        "disk_only": args.no_memory,
+        "local_dir": folder,
+        "local_dir_mode": mode,
+        "ports": args.publish or None,
+        "ttl": args.ttl,
+        "ttl_action": args.ttl_action,
+        "idle_suspend": args.idle_suspend,
+        "restart": args.restart,
+        "cold": args.cold,
+        "force": args.force,
     }
 
 

@@ -56,11 +56,14 @@ class Request:
         self.help = False
 
 
-def execute(request: Request, options: Options) -> Exit:
-    """Run the command with this process's standard descriptors.  Raises the `ShedError` that kept it from running."""
+def execute(request: Request, options: Options, address: Address | None = None) -> Exit:
+    """Run the command with this process's standard descriptors.  Raises the `ShedError` that kept it from running.
+
+    Its server is looked for when it is not at `address`.
+    """
     _open_missing()
     tty = os.isatty(0) and os.isatty(1) if request.tty is None else request.tty
-    with begin(request, options, tty=tty) as execution:
+    with begin(request, options, tty=tty, address=address) as execution:
         stdin = 0 if request.stdin else None
         if not (tty and request.stdin and os.isatty(0)):
             with Signals(execution) as signals:
@@ -69,13 +72,13 @@ def execute(request: Request, options: Options) -> Exit:
             return execution.run(stdin=stdin, wake=signals)
 
 
-def begin(request: Request, options: Options, *, tty: bool) -> Execution:
+def begin(request: Request, options: Options, *, tty: bool, address: Address | None = None) -> Execution:
     """Start the command.  A message says when its shed must be started first.
 
     Raises the `ShedError` that keeps it from running.
     """
     check_shed_name(request.name)
-    address = resolve(options.server, config=options.config, shed=request.name)
+    address = address or resolve(options.server, config=options.config, shed=request.name)
     try:
         return _begin_at(address, request, options, tty=tty)
     except NotFoundError as error:

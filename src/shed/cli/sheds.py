@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from shed.cli import values
-from shed.cli.arguments import SHED, argument, flag, option
+from shed.cli.arguments import SHED, argument, flag
 from shed.cli.command import command
 from shed.cli.connection import (
     ask_all,
@@ -14,11 +13,10 @@ from shed.cli.connection import (
     client_of,
     down_rows,
     known_on,
-    local_dir,
     report_down,
     seen,
 )
-from shed.cli.making import MAKING, asked
+from shed.cli.making import CREATING, asked_to_create
 from shed.cli.output import done, shown, waiting
 from shed.errors import ShedError
 from shed.terminal.output import age, emit, note, say, seconds, table, timings, until
@@ -33,59 +31,12 @@ if TYPE_CHECKING:
 
 NOT_ALL = 3
 """The exit code of a create whose shed can be used, though not all was done in it."""
-COLD = flag("--cold", "boot the VM, even where it could be restored from a saved one")
-TTL_ACTION = option(
-    "--ttl-action",
-    "ACTION",
-    "what to do when its time is up: delete it (default), stop it, or suspend it",
-    choices=("delete", "stop", "suspend"),
-)
-IDLE_SUSPEND = option(
-    "--idle-suspend",
-    "TIME",
-    "suspend it when nobody has used it for this time, and nothing in it was busy: 30m, 2h; none: never (default: the "
-    "server's)",
-    convert=values.duration_or_none,
-)
-RESTART = option(
-    "--restart",
-    "POLICY",
-    "always: start it again when its VM has ended or the host was down, unless it was stopped (default: no)",
-    choices=("no", "always"),
-)
-FORCE = flag("--force", "start it even when the host is short of memory")
 
 
 @command(
     "create",
     argument("NAME", "name of the new shed: lower-case letters, digits and '-', at most 63"),
-    *MAKING,
-    option("--prebuild", "NAME", "prebuild to go on from, with its settings; see `shed prebuild`"),
-    flag("--no-memory", "boot the disk of the snapshot or prebuild, though its memory is there, too"),
-    option(
-        "--local-dir",
-        "DIR[:MODE]",
-        "folder of this machine to mount at /workspace; MODE is rw (default), ro, or git-rw: read and write, including "
-        "git's settings and hooks",
-        once=True,
-    ),
-    option(
-        "-p, --publish",
-        "[ADDRESS:][PORT:]SHEDPORT",
-        "port of the server's machine that leads to a port of the shed; without PORT a free one; can be repeated",
-        repeat=True,
-    ),
-    option(
-        "--ttl",
-        "TIME",
-        "delete it after this time, whatever runs in it: 90m, 12h, 7d (default: never); see `update --ttl`",
-        convert=values.duration,
-    ),
-    TTL_ACTION,
-    IDLE_SUSPEND,
-    RESTART,
-    COLD,
-    FORCE,
+    *CREATING,
     examples=[
         "shed create dev",
         "shed create dev --repo https://github.com/me/project#main",
@@ -98,22 +49,8 @@ def create(args: Any, options: Options) -> int:
     The exit code is 3 when the shed is there, but its repository could not be cloned into it.
     """
     server = client(options)
-    wanted = asked(args, options)
-    folder, mode = (None, None) if args.local_dir is None else local_dir(args.local_dir, server)
-    wanted |= {
-        "prebuild": args.prebuild,
-        "disk_only": args.no_memory,
-        "local_dir": folder,
-        "local_dir_mode": mode,
-        "ports": args.publish or None,
-        "ttl": args.ttl,
-        "ttl_action": args.ttl_action,
-        "idle_suspend": args.idle_suspend,
-        "restart": args.restart,
-        "cold": args.cold,
-        "force": args.force,
-    }
-    with _undone(server, args.name, options), shown(options) as sink:
+    wanted = asked_to_create(args, server, options)
+    with undone(server, args.name, options), shown(options) as sink:
         shed = server.create(args.name, on_event=sink, **wanted)
     seen(server, options, {args.name: str(shed.get("status", ""))})
     update_ssh(server, options, made=[args.name])
@@ -136,7 +73,7 @@ def set_up(shed: dict[str, Any], options: Options) -> int:
     return NOT_ALL if failed else 0
 
 
-class _undone:  # noqa: N801  used as a function is
+class undone:  # noqa: N801  used as a function is
     """Has ctrl-C in the block undo the create of `name`.  A second ctrl-C leaves at once; the server goes on then."""
 
     def __init__(self, server: Api, name: str, options: Options) -> None:
