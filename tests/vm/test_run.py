@@ -44,12 +44,15 @@ def test_what_goes_in_and_comes_out(machine: Machine, tmp_path: Path) -> None:
 
 
 def test_a_client_that_is_killed_leaves_nothing(machine: Machine) -> None:
-    """Its shed, the folders and the process of that go."""
+    """Its shed, the folders and the process of that go.  Until then others can use and change it."""
     running = machine.start("run", "--rm", "--name", "dev", "--image", "busybox", "--", "sh", "-c", "echo a; sleep 999")
     assert running.stdout is not None
     assert running.stdout.readline() == b"a\n"
     shown = machine.show("dev")
     assert shown["attached"] is True
+    assert machine.shed("list", "-f", "status=running", "--format", "{name} {attached}") == "dev True\n"
+    machine.shed("update", "dev", "-e", "B=2")
+    assert machine.shed("exec", "dev", "--", "sh", "-c", "echo $B") == "2\n"
     running.kill()
     running.communicate()
     wait_until(lambda: not Path(f"/proc/{shown['pid']}").exists())

@@ -33,6 +33,7 @@ PrebuildName = Annotated[
     str,
     says("The name of the prebuild.", pattern=r"^[a-z]([a-z0-9-]*[a-z0-9])?$", minLength=1, maxLength=MAX_NAME),
 ]
+MAX_VARIABLES = 1000
 Status = Literal["running", "stopped", "suspended", "starting", "error"]
 Mode = Literal["rw", "ro", "git-rw"]
 Restart = Literal["no", "always"]
@@ -43,7 +44,7 @@ LabelValue = Annotated[str, Meta(max_length=255)]
 Labels = Annotated[dict[LabelKey, LabelValue], Meta(max_length=64)]
 VariableName = Annotated[str, Meta(min_length=1, max_length=255, pattern=r"^[^=\s\x00]+$(?!\n)")]
 VariableValue = Annotated[str, Meta(max_length=64 << 10, pattern=r"^[^\x00]*$(?!\n)")]
-Variables = Annotated[dict[VariableName, VariableValue], Meta(max_length=1000)]
+Variables = Annotated[dict[VariableName, VariableValue], Meta(max_length=MAX_VARIABLES)]
 PortText = Annotated[str, says("`[ADDRESS:][PORT:]SHEDPORT`; without a port, or with 0, a free one is chosen.")]
 HostPortText = Annotated[str, says("`PORT[:SHEDPORT]`: a port of the host, and its number in the shed.")]
 AgentHosts = Annotated[
@@ -306,6 +307,13 @@ class UpdateShed(Body, kw_only=True, frozen=True, forbid_unknown_fields=True):
     ttl_action: Annotated[TtlAction | None, says("As for a new one.")] = None
     idle_suspend: Annotated[float | None, says("As for a new one.", minimum=0, maximum=MAX_IDLE)] = None
     restart: Annotated[Restart | None, says("As for a new one.")] = None
+    env: Annotated[
+        Variables | None, says("Environment variables that its commands have from now on, too.", secret=True)
+    ] = None
+    no_env: Annotated[
+        Annotated[list[VariableName], Meta(max_length=MAX_VARIABLES)] | None,
+        says("Names of those that they have no more.  One that is in `env`, too, is set."),
+    ] = None
     ssh_agent: AgentHosts = None
 
 

@@ -7,7 +7,7 @@ from shed.cli.arguments import SHED, argument, flag, option
 from shed.cli.command import command
 from shed.cli.connection import client, client_of, seen, where
 from shed.cli.errors import report
-from shed.cli.making import CHANGEABLE, COLD, FORCE, IDLE_SUSPEND, RESTART, TTL_ACTION
+from shed.cli.making import CHANGEABLE, COLD, ENVIRONMENT, FORCE, IDLE_SUSPEND, RESTART, TTL_ACTION, variables
 from shed.cli.output import confirm, done, watched
 from shed.cli.sheds import finished, tell_end, update_ssh
 from shed.errors import ShedError, UsageError
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from shed.cli.options import Options
+    from shed.client.options import ShedChanges
     from shed.client.sync.api import Api
 
 _SHEDS = argument("NAME", "names of sheds", offers="sheds", count="*")
@@ -141,6 +142,8 @@ def delete(args: Any, options: Options) -> int:
     TTL_ACTION,
     IDLE_SUSPEND,
     RESTART,
+    *ENVIRONMENT,
+    option("--no-env", "KEY", "environment variable that its commands have no more; can be repeated", repeat=True),
     examples=[
         "shed update dev --upper-size 40G",
         "shed update dev --ttl 12h",
@@ -151,25 +154,25 @@ def delete(args: Any, options: Options) -> int:
 def update(args: Any, options: Options) -> int:
     """Change a shed.  Processors and memory count from its next start on; its disk grows at once, and never shrinks.
 
-    Where it may use SSH agents changes at once, too.
+    Commands that start from now on have its new environment variables.  Where it may use SSH agents changes at once.
     """
-    given = (args.cpus, args.memory, args.upper_size, args.ttl, args.ttl_action, args.restart, args.ssh_agent)
-    if all(each is None for each in (*given, args.idle_suspend)):
+    changes: ShedChanges = {
+        "cpus": args.cpus,
+        "memory_mb": args.memory,
+        "upper_size_bytes": args.upper_size,
+        "ttl": args.ttl,
+        "ttl_action": args.ttl_action,
+        "idle_suspend": args.idle_suspend,
+        "restart": args.restart,
+        "ssh_agent": args.ssh_agent,
+        "env": variables(args),
+        "no_env": args.no_env or None,
+    }
+    if all(each is None for each in changes.values()):
         raise UsageError("nothing is to change", hint="see: shed update --help")
     server = client_of(args.name, options)
     with watched(options) as sink:
-        shed = server.update(
-            args.name,
-            cpus=args.cpus,
-            memory_mb=args.memory,
-            upper_size_bytes=args.upper_size,
-            ttl=args.ttl,
-            ttl_action=args.ttl_action,
-            idle_suspend=args.idle_suspend,
-            restart=args.restart,
-            ssh_agent=args.ssh_agent,
-            on_event=sink,
-        )
+        shed = server.update(args.name, on_event=sink, **changes)
     finished(options, "update", "updated", shed)
     tell_end(shed, options)
     return 0

@@ -27,6 +27,20 @@ CHANGEABLE = (
         convert=values.names_or_none,
     ),
 )
+ENVIRONMENT = (
+    option(
+        "-e, --env",
+        "KEY[=VALUE]",
+        "environment variable of all commands and logins in the shed, without =VALUE as it is here; can be repeated",
+        repeat=True,
+    ),
+    option(
+        "--env-file",
+        "FILE",
+        "set the variables in this file: a KEY=VALUE or KEY on each line; # begins a comment; can be repeated",
+        repeat=True,
+    ),
+)
 _IMAGE = "IMAGE", "name or digest of the image (default: the server's default image)"
 MAKING = (
     option("-i, --image", *_IMAGE),
@@ -60,18 +74,7 @@ MAKING = (
         "port of the server's machine that the shed reaches as host.shed.internal; can be repeated",
         repeat=True,
     ),
-    option(
-        "-e, --env",
-        "KEY[=VALUE]",
-        "environment variable of all commands and logins in the shed, without =VALUE as it is here; can be repeated",
-        repeat=True,
-    ),
-    option(
-        "--env-file",
-        "FILE",
-        "set the variables in this file: a KEY=VALUE or KEY on each line; # begins a comment; can be repeated",
-        repeat=True,
-    ),
+    *ENVIRONMENT,
     option("--secret", "NAME", "secret that the shed may use; can be repeated; see `shed secret`", repeat=True),
     option("--timeout", "TIME", "give up after this time (default: 10m)", convert=values.duration),
     flag("--trust-kernel", "allow the kernel and the initrd that the image brings to boot on the server"),
@@ -134,11 +137,6 @@ RUNNING = (option("--image", *_IMAGE), *CREATING[1:])
 
 def asked(args: Any, options: Options) -> ShedOptions:
     """Return what the options `MAKING` say.  Raises `UsageError`."""
-    env = None
-    if args.env or args.env_file:
-        from shed.cli.variables import given
-
-        env = given(args)
     return {
         "image": args.image,
         "from_snapshot": args.from_snapshot,
@@ -152,7 +150,7 @@ def asked(args: Any, options: Options) -> ShedOptions:
         "secrets": args.secret or None,
         "ssh_agent": args.ssh_agent,
         "network": args.network,
-        "env": env,
+        "env": variables(args),
         "labels": _labels(args.label),
         "timeout": args.timeout or create_timeout(options),
         "trust_kernel": args.trust_kernel,
@@ -176,6 +174,15 @@ def asked_to_create(args: Any, server: Api, options: Options) -> ShedOptions:
         "cold": args.cold,
         "force": args.force,
     }
+
+
+def variables(args: Any) -> dict[str, str] | None:
+    """Return what the options `ENVIRONMENT` say; None for nothing.  Raises `UsageError`."""
+    if not args.env and not args.env_file:
+        return None
+    from shed.cli.variables import given
+
+    return given(args)
 
 
 def _labels(words: list[str]) -> dict[str, str] | None:

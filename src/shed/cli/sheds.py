@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from shed.cli.arguments import SHED, argument, flag
+from shed.cli.arguments import SHED, argument, flag, option
 from shed.cli.command import command
 from shed.cli.connection import (
     ask_all,
@@ -18,16 +18,19 @@ from shed.cli.connection import (
 )
 from shed.cli.making import CREATING, asked_to_create
 from shed.cli.output import done, shown, waiting
-from shed.errors import ShedError
-from shed.terminal.output import age, emit, note, say, seconds, table, timings, until
+from shed.errors import ShedError, UsageError
+from shed.terminal.output import age, cell, emit, note, say, seconds, table, timings, until
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from typing import Any
 
     from shed.cli.options import Options
     from shed.client.sync.api import Api
+
+    Wanted = Callable[[dict[str, Any]], bool]
+    Line = Callable[[dict[str, Any]], str]
 
 NOT_ALL = 3
 """The exit code of a create whose shed can be used, though not all was done in it."""
@@ -104,18 +107,32 @@ class undone:  # noqa: N801  used as a function is
     "list",
     flag("-q, --quiet", "print names only"),
     flag("-a, --all", "ask all configured servers at once, and name those that are down"),
+    option(
+        "-f, --filter",
+        "KEY=VALUE",
+        "only those with label=KEY or label=KEY=VALUE, status=running, or image=NAME; can be repeated: all labels, and "
+        "one of the states and of the images",
+        repeat=True,
+    ),
+    option("--format", "TEXT", "a line for each: '{name} {status}', with the members of --json, and {labels.KEY}"),
+    examples=["shed list", "shed list -q -f label=ci -f status=stopped", "shed list --format '{name}\\t{image}'"],
 )
 def list_sheds(args: Any, options: Options) -> int:
     """List the sheds of the server.  -v adds process, size, workspace and image digest."""
+    wanted, line = _listing(args, options)
     if args.all:
-        return _list_all(options, quiet=args.quiet)
+        return _list_all(options, wanted, line, quiet=args.quiet)
     server = client(options)
     with shown(options) as sink:
         found = server.sheds(on_event=sink)
+    all_of_them = _by_name(found)
+    seen(server, options, {shed["name"]: shed["status"] for shed in all_of_them}, gone=known_on(server, options))
+    found = [shed for shed in found if wanted(shed)]
     sheds = _by_name(found)
-    seen(server, options, {shed["name"]: shed["status"] for shed in sheds}, gone=known_on(server, options))
     if options.json:
         emit(found)
+    elif line is not None:
+        say("".join(f"{line(shed)}\n" for shed in _in_order(found)), end="")
     elif args.quiet:
         say("".join(f"{shed['name']}\n" for shed in sheds), end="")
     elif sheds or not sys.stdout.isatty():
@@ -128,7 +145,21 @@ def list_sheds(args: Any, options: Options) -> int:
     return 0
 
 
-def _list_all(options: Options, *, quiet: bool) -> int:
+def _listing(args: Any, options: Options) -> tuple[Wanted, Line | None]:
+    """Return what says which sheds are shown and, if that is asked for, what the line of one is.
+
+    Raises `UsageError`.
+    """
+    if args.format is not None and (args.quiet or options.json):
+        raise UsageError("--format excludes --quiet and --json", hint="--format '{name}' is --quiet")
+    if not args.filter and args.format is None:
+        return lambda shed: True, None
+    from shed.cli.listing import Filters, Format
+
+    return Filters(args.filter).fit, None if args.format is None else Format(args.format).line
+
+
+def _list_all(options: Options, wanted: Wanted, line: Line | None, *, quiet: bool) -> int:
     """List the sheds of all servers, and the servers that do not answer.  The exit code is 1 when none answers."""
     from shed.client.config import load
     from shed.client.config_state import remember
@@ -139,12 +170,15 @@ def _list_all(options: Options, *, quiet: bool) -> int:
     sheds: list[tuple[str, dict[str, Any]]] = []
     for server, answer in answers.items():
         there = _by_name(answer)
-        sheds += [(server, shed) for shed in there]
+        answers[server] = [shed for shed in answer if wanted(shed)]
+        sheds += [(server, shed) for shed in _by_name(answers[server])]
         gone = [name for name, entry in load(options.config).sheds.items() if entry.server == server]
         remember(load(options.config), server, {shed["name"]: shed["status"] for shed in there}, gone=gone)
     if options.json:
         listed = [{**shed, "server": server} for server, answer in answers.items() for shed in answer]
         emit({"sheds": listed, "down": down_rows(down)})
+    elif line is not None:
+        say("".join(f"{line(shed)}\n" for answer in answers.values() for shed in _in_order(answer)), end="")
     elif quiet:
         say("".join(f"{shed['name']}\n" for _, shed in sheds), end="")
     else:
@@ -163,17 +197,8 @@ def inspect(args: Any, options: Options) -> int:
     facts = [(key.replace("_", " "), value) for key, value in shed.items()]
     width = max(len(key) for key, _ in facts)
     for key, value in facts:
-        say(f"{key:<{width}}  {_shown(value)}")
+        say(f"{key:<{width}}  {cell(value) or '-'}")
     return 0
-
-
-def _shown(value: Any) -> str:
-    """Return a member of an answer on one line."""
-    if isinstance(value, dict):
-        return ", ".join(f"{key}={one}" for key, one in value.items()) or "-"
-    if isinstance(value, list):
-        return ", ".join(map(_shown, value)) or "-"
-    return str(value)
 
 
 def update_ssh(server: Api, options: Options, *, made: Iterable[str] = (), gone: Iterable[str] = ()) -> None:
@@ -220,7 +245,11 @@ def _by_name(sheds: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return all that is shown of some sheds, in their order."""
     from shed.client.messages import complete_shed
 
-    return sorted(map(complete_shed, sheds), key=lambda shed: str(shed["name"]))
+    return _in_order(map(complete_shed, sheds))
+
+
+def _in_order(sheds: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    return sorted(sheds, key=lambda shed: str(shed.get("name")))
 
 
 def _show(options: Options, rows: list[tuple[list[str], dict[str, Any]]], first: Sequence[str] = ()) -> None:

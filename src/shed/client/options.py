@@ -9,8 +9,8 @@ import os
 from typing import TypedDict
 
 
-class ShedChanges(TypedDict, total=False):
-    """What can be changed of a shed: the members of `shed.api.sheds.UpdateShed`.  What is absent, or None, stays."""
+class _Common(TypedDict, total=False):
+    """What a new shed can have, and one that is there can be given."""
 
     cpus: int | None
     memory_mb: int | None
@@ -25,11 +25,20 @@ class ShedChanges(TypedDict, total=False):
     """Seconds after which the server suspends it when nobody has used it and it was not busy; 0: never."""
     restart: str | None
     """``always``: it starts again when its VM has ended or the host was down."""
+    env: dict[str, str] | None
+    """Environment variables of all its commands."""
     ssh_agent: list[str] | None
     """Where it may use an SSH agent that is forwarded: ``[USER@]HOST[:PORT]``, ``*``, ``@git-signing``."""
 
 
-class ShedOptions(ShedChanges, total=False):
+class ShedChanges(_Common, total=False):
+    """What can be changed of a shed: the members of `shed.api.sheds.UpdateShed`.  What is absent, or None, stays."""
+
+    no_env: list[str] | None
+    """Names of environment variables that it is to have no more."""
+
+
+class ShedOptions(_Common, total=False):
     """All that can be asked of a new one.  What is absent, or None, is the server's to choose."""
 
     image: str | None
@@ -50,8 +59,6 @@ class ShedOptions(ShedChanges, total=False):
     """Commits of the repository's history, by default 1; 0: all."""
     labels: dict[str, str] | None
     """Short texts by name, kept with the shed and shown with it."""
-    env: dict[str, str] | None
-    """Environment variables of all its commands."""
     egress: list[str] | None
     """Names of the profiles that rule what it reaches."""
     ports: list[str] | None

@@ -126,17 +126,19 @@ class Changes:
                 self._egress.tell_rules(record, await self._egress.change(record))
             except ShedError as error:
                 failed = failed or error
-        await asyncio.gather(*(self._equip_held(record.name) for record in records))
+        await asyncio.gather(*(self.equip(record.name) for record in records))
         if failed is not None:
             raise failed
 
-    async def _equip_held(self, name: str) -> None:
+    async def equip(self, name: str) -> bool:
+        """Tell the guest of a shed, if it runs, what holds; return whether commands that start now know of it."""
         try:
             async with self._hold(name, "egress") as (folders, link):
-                if self._backend.liveness(folders.instance) is Liveness.OURS:
-                    await self._equip(load(folders), link)
+                running = self._backend.liveness(folders.instance) is Liveness.OURS
+                return not running or await self._equip(load(folders), link)
         except ShedError as error:
             log.warning("shed %s: %s", name, error)
+            return False
 
     async def _equip(self, record: Record, link: Link) -> bool:
         """Return whether the commands that start in a shed from now on know what holds."""

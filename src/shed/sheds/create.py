@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from shed.api.sheds import MAX_DEPTH, MAX_TTL, MAX_WAIT, CreateShed
+from shed.api.sheds import MAX_DEPTH, MAX_TTL, MAX_VARIABLES, MAX_WAIT, CreateShed
 from shed.backends.base import Liveness
 from shed.backends.interface import Backend
 from shed.config.server import Settings
@@ -105,7 +105,7 @@ def plan(request: CreateShed, settings: Settings, origin: Origin | None = None, 
         restart=request.restart or "no",
         ttl_action=expiry.action(request.ttl_action or "delete", request.local_dir),
         idle_suspend=idle.chosen(request.idle_suspend, settings.idle_suspend, request.local_dir, network),
-        variables=_variables(request),
+        variables=checked_variables(request.env or {}),
         egress=list(_egress(settings, kept) if request.egress is None else dict.fromkeys(request.egress)),
         secrets=list(dict.fromkeys(request.secrets or ())) or None,
         ssh_agent=agentrule.checked(request.ssh_agent or ()) or None,
@@ -163,9 +163,10 @@ def _egress(settings: Settings, kept: Snapshot | None) -> Sequence[str]:
     return settings.egress_default if kept is None or kept.egress is None else kept.egress
 
 
-def _variables(request: CreateShed) -> dict[str, str] | None:
-    """Return the environment variables that a shed is to have.  Raises `UsageError` when they are too long together."""
-    found = request.env or {}
+def checked_variables(found: dict[str, str]) -> dict[str, str] | None:
+    """Return the environment variables that a shed is to have.  Raises `UsageError` when they are too many or long."""
+    if len(found) > MAX_VARIABLES:
+        raise UsageError(f"a shed cannot have {len(found)} environment variables", hint=f"take {MAX_VARIABLES} at most")
     if sum(len(f"{key}={value}".encode()) for key, value in found.items()) > _MOST_VARIABLES:
         raise UsageError(
             f"the environment variables have more than {format_size(_MOST_VARIABLES)} together",

@@ -15,6 +15,7 @@ from shed.progress import Progress
 from shed.sheds import agentrule, asleep, expiry, idle, metadata
 from shed.sheds.agent import control
 from shed.sheds.catalog import load
+from shed.sheds.create import checked_variables
 from shed.sheds.folders import Folders
 from shed.sheds.lifecycle import in_doubt
 from shed.sheds.link import Link
@@ -57,6 +58,7 @@ async def update(
         cpus=wanted.cpus or record.cpus,
         memory_mb=wanted.memory_mb or record.memory_mb,
         upper_size_bytes=size,
+        variables=_variables(record, wanted),
         ssh_agent=record.ssh_agent if wanted.ssh_agent is None else agentrule.checked(wanted.ssh_agent) or None,
     )
     sleeps = alive is Liveness.NOT_OURS and asleep.is_asleep(folders)
@@ -75,6 +77,12 @@ async def update(
     if (alive is Liveness.OURS or sleeps) and (changed.cpus, changed.memory_mb) != (record.cpus, record.memory_mb):
         progress.warn(f"processors and memory change at the next start: shed restart {record.name}")
     return changed
+
+
+def _variables(record: metadata.Record, wanted: UpdateShed) -> dict[str, str] | None:
+    """Return the environment variables that a shed has then.  Raises `UsageError`."""
+    kept = {name: value for name, value in (record.variables or {}).items() if name not in (wanted.no_env or ())}
+    return checked_variables(kept | (wanted.env or {}))
 
 
 def _lengthen(path: Path, size: int) -> None:

@@ -11,6 +11,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from datetime import datetime
+    from typing import Any
 
 _NARROWEST = 8
 """Characters that each column of a table has at least."""
@@ -51,6 +52,13 @@ def write_all(fd: int, data: bytes) -> None:
     """Write all of `data` to a descriptor."""
     while data:
         data = data[os.write(fd, data) :]
+
+
+def cell(value: Any) -> str:
+    """Return a member of a JSON object on one line; nothing for an empty one."""
+    if isinstance(value, dict):
+        return ", ".join(f"{key}={one}" for key, one in value.items())
+    return ", ".join(map(cell, value)) if isinstance(value, list) else str(value)
 
 
 def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

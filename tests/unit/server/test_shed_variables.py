@@ -103,6 +103,20 @@ def test_variables_come_from_the_command_line(server: Running, tmp_path: Path) -
     assert "ALSO, B, HERE" in shed(server, "inspect", "dev").stdout
 
 
+def test_they_can_be_changed(server: Running) -> None:
+    """Set, added and taken away; the guest is told, and the limits hold for all of them together."""
+    shed(server, "create", "dev", "-e", "A=1", "-e", "B=2")
+    done = shed(server, "update", "dev", "-e", "A=3", "-e", "C=4", "--no-env", "B", "--no-env", "NONE")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(shed(server, "inspect", "--json", "dev").stdout)["env"] == ["A", "C"]
+    many = json.dumps({"env": {f"A{number}": "" for number in range(1000)}})
+    assert server.request("POST", "/api/sheds/dev/update", many)[0] == 400
+    status, body = server.request("POST", "/api/sheds/dev/update", json.dumps({"env": {"A": 1}}))
+    assert (status, json.loads(body)["error"]["code"]) == (400, "INVALID_REQUEST")
+    shed(server, "restart", "dev")
+    assert told(server, "dev")[-1] == {"A": "3", "C": "4"}
+
+
 @pytest.mark.parametrize("words", [["-e", "=x"], ["-e", "A B"], ["--env-file", "/nowhere"], ["-e", "BAD"]])
 def test_wrong_words_make_nothing(quiet: Running, words: list[str]) -> None:
     """They are refused before anything is asked; so are bytes that are no text."""

@@ -148,6 +148,8 @@ async def update(server: Server, call: Call[api.ShedWorkParams, api.UpdateShed])
 
     async def work(progress: Progress) -> api.Shed:
         changed = await server.manager.update(name, wanted, progress)
+        if (wanted.env or wanted.no_env) and not await server.manager.changes.equip(name):
+            progress.warn(f"its commands have these variables from its next start on: shed restart {name}")
         await _tell_of_hosts(wanted.ssh_agent, progress)
         return answer(api.Shed, changed)
 
