@@ -51,6 +51,7 @@ SHED = Group(
         "forward": Entry("shed.cli.tunnels:forward", "forward ports of this machine to a shed, until ctrl-C"),
         "tunnels": Entry("shed.cli.tunnels:tunnels", "forward ports to a shed, also in the background"),
         "ports": Entry("shed.cli.ports:ports", "show and change the ports that lead into a shed, or out to its host"),
+        "open": Entry("shed.cli.openport:open_port", "open a port of a shed in the browser"),
         "workspace": Entry("shed.cli.workspace:workspace", "check the folder that a shed shares with its host"),
         "events": Entry("shed.cli.events:events", "show what happens on a server: sheds, and what they reach"),
         "egress": Entry("shed.cli.egress:egress", "rule and log what sheds may reach"),

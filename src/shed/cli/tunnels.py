@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from shed.cli.options import Options
     from shed.client.address import Address
     from shed.client.forward import Rule
+    from shed.client.sync.api import Api
     from shed.client.tunnels import Tunnels
 
     Forwards = list[dict[str, object]]
@@ -54,7 +55,7 @@ def forward(args: Any, options: Options) -> int:
     from shed.client.forward import distinct, parse_rule
 
     rules = distinct([parse_rule(port, host=host) for host in args.address or [None] for port in args.ports])
-    address = _running_shed(args.name, options)
+    address = running_shed(args.name, options).address
     run(address, args.name, rules, ready=lambda forwards: _show(forwards, options), say=note)
     return 0
 
@@ -84,7 +85,7 @@ def start(args: Any, options: Options) -> int:
     if args.profile is not None or not rules:
         rules = profile(args.profile or DEFAULT_PROFILE) + rules
     distinct(rules)
-    address = _running_shed(args.name, options)
+    address = running_shed(args.name, options).address
     mine = Tunnels.of(args.name, address)
     if args.replace:
         mine.stop()
@@ -157,7 +158,7 @@ def list_tunnels(args: Any, options: Options) -> int:
     rows = []
     for one, pid, about in found:
         since = datetime.fromtimestamp(about.get("since", 0), UTC).isoformat()
-        ends = [(_local_end(one_of), str(one_of["remote"])) for one_of in about.get("forwards", [])]
+        ends = [(local_end(one_of), str(one_of["remote"])) for one_of in about.get("forwards", [])]
         rows += [[one.shed, one.server_as_named(about), *end, str(pid), age(since)] for end in ends]
     say(table(["SHED", "SERVER", "LOCAL", "PORT", "PID", "OPEN SINCE"], rows), end="")
     return 0
@@ -218,8 +219,8 @@ def _detach(mine: Tunnels, address: Address, rules: list[Rule]) -> tuple[int, Fo
     return process.pid, value["forwards"]
 
 
-def _running_shed(name: str, options: Options) -> Address:
-    """Return the address of the server that has the shed `name`.
+def running_shed(name: str, options: Options) -> Api:
+    """Return the client of the server that has the shed `name`.
 
     Raises `UnavailableError` (SHED_NOT_RUNNING), `NotFoundError`.
     """
@@ -228,10 +229,10 @@ def _running_shed(name: str, options: Options) -> Address:
         raise UnavailableError(
             f"shed {name!r} is not running", code="SHED_NOT_RUNNING", hint=f"start it: shed start {name}"
         )
-    return server.address
+    return server
 
 
-def _local_end(forward: dict[str, object]) -> str:
+def local_end(forward: dict[str, object]) -> str:
     """Return where one of `Forwards` listens, as people write it: ``127.0.0.1:80``, ``[::1]:80``."""
     host = str(forward["address"])
     return f"{f'[{host}]' if ':' in host else host}:{forward['port']}"
@@ -243,7 +244,7 @@ def _show(forwards: Forwards, options: Options) -> None:
         emit({"forwards": forwards})
     else:
         for one in forwards:
-            say(f"Forwarding from {_local_end(one)} -> {one['remote']}", flush=True)
+            say(f"Forwarding from {local_end(one)} -> {one['remote']}", flush=True)
 
 
 def run(

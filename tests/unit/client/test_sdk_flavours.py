@@ -27,9 +27,9 @@ HAND_WRITTEN = ("driver", "process")
 
 
 def test_every_option_of_a_new_shed_is_there() -> None:
-    """The members of the request are those that a program can give."""
+    """The members of the request are those that a program can give, but the one that needs a connection."""
     assert ShedChanges.__optional_keys__ == set(UpdateShed.__struct_fields__)
-    assert ShedOptions.__optional_keys__ | {"name"} == set(CreateShed.__struct_fields__)
+    assert ShedOptions.__optional_keys__ | {"name", "attached"} == set(CreateShed.__struct_fields__)
 
 
 @pytest.mark.parametrize("name", sdk.MODULES)

@@ -89,7 +89,7 @@ async def test_a_start_is_ended_when_the_time_is_up(world: World) -> None:
         await manager.stop("dev", Progress())
         world.backend.faults.add("mute")
         await manager.update("dev", UpdateShed(ttl=1), Progress())
-        with pytest.raises(ConflictError, match="its time is up") as caught:
+        with pytest.raises(ConflictError, match="its time was up") as caught:
             await manager.start("dev", Progress())
         assert caught.value.code == "SHED_START_ENDED"
         await until(lambda: not world.traces())
