@@ -21,6 +21,8 @@ KINDS = {
     "shed.resumed": "A suspended shed goes on where it was.",
     "shed.expiring": "The time of a shed is nearly up: `message` says when it is deleted.",
     "shed.deleted": "A shed was deleted; `message` says so when its time was up.",
+    "shed.out-of-memory": "The kernel of a shed has ended a program for want of memory; `message` names it.",
+    "shed.disk-full": "The disk of a shed is full, or nearly so.",
     "shed.failed": "What was to be done with a shed has failed; `message` says why.",
     "egress.rules": "Other rules hold for what a shed may reach.",
     "egress.refused": "A connection was refused.",

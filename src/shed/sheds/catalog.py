@@ -28,6 +28,7 @@ from shed.sheds.folders import Folders
 from shed.sheds.load import views
 from shed.sheds.metadata import Record
 from shed.sheds.room import Room
+from shed.sheds.troubles import Troubles
 from shed.sheds.upper import has_errors, repair
 
 log = logging.getLogger(__name__)
@@ -46,6 +47,8 @@ class Catalog:
         self._names = names
         self._space = space
         self._room = room
+        self.troubles = Troubles(paths, self.running)
+        """What goes wrong in those that run."""
 
     def get(self, name: str) -> View:
         """Return the shed `name`.  Raises `NotFoundError`, `DamagedError`."""
@@ -173,8 +176,10 @@ class Catalog:
         entry = self._names.get(record.name)
         starting = entry is not None and entry.doing == "start" and not entry.link.live
         misuse, waits = entry.link.misuse if entry is not None else "", self._room.waits(record.name)
-        folders, space = self.folders(record.name), self._space
-        return _view(record, folders, self._backend, space, starting=starting, misuse=misuse, waits=waits)
+        folders, space, trouble = self.folders(record.name), self._space, self.troubles.of(record.name)
+        return _view(
+            record, folders, self._backend, space, starting=starting, misuse=misuse, waits=waits, trouble=trouble
+        )
 
 
 def load(folders: Folders) -> Record:
@@ -190,13 +195,21 @@ def missing(name: str) -> NotFoundError:
 
 
 def _view(
-    record: Record, folders: Folders, backend: Backend, space: Reserve, *, starting: bool, misuse: str, waits: bool
+    record: Record,
+    folders: Folders,
+    backend: Backend,
+    space: Reserve,
+    *,
+    starting: bool,
+    misuse: str,
+    waits: bool,
+    trouble: str,
 ) -> View:
     """Return what there is to say of the shed `record`.
 
     Its status is ``error`` when it cannot be started as it is.  `starting`: its VM is being brought up.  `misuse`: what
-    its guest did wrong.  `waits`: it waits for room on the host's disk.  A running one is told when `space` is not free
-    any more.
+    its guest did wrong.  `waits`: it waits for room on the host's disk.  `trouble`: what goes wrong in it.  A running
+    one is told when `space` is not free any more.
     """
     liveness = backend.liveness(folders.instance)
     shed: View = {
@@ -242,11 +255,13 @@ def _view(
         shed["detail"] = (
             "it stands still: the disk of its host is full; free some space there, and it goes on by itself"
         )
+    elif liveness is Liveness.OURS and trouble:
+        shed["detail"] = trouble
     elif has_errors(folders.upper):
         how = f"stop it, then: {repair(folders.upper)}"
         shed["detail"] = f"its file system has errors, as after a full disk of the host; {how}"
-    elif liveness is Liveness.OURS and (trouble := _trouble(space)):
-        shed["detail"] = f"it may soon stand still: {trouble}"
+    elif liveness is Liveness.OURS and (short := _shortage(space)):
+        shed["detail"] = f"it may soon stand still: {short}"
     if not record.is_ruled:
         shed["detail"] = "; ".join(filter(None, (shed.get("detail"), "its network is not ruled (--network nic)")))
     if liveness is not Liveness.NOT_OURS and (pid := backend.pid(folders.instance)) is not None:
@@ -259,7 +274,7 @@ def _view_of_damaged(name: str, error: ShedError) -> View:
     return {"name": name, "status": "error", "detail": f"{error.message}; {error.next_step}"}
 
 
-def _trouble(space: Reserve) -> str:
+def _shortage(space: Reserve) -> str:
     try:
         space.check()
     except StorageError as error:

@@ -114,7 +114,8 @@ class Manager:
         open_exec = partial(self.guests.open_exec, autostart=False)
         self.setup = Setup(open_exec, self.terms, settings, self.events)
         """What new ones get when they are up."""
-        self.prebuilds = Prebuilds(paths, Sheds(self.create, self._discard, open_exec), self.snapshots)
+        discard = partial(self._delete_if, over=lambda _: True, why="its prebuild has what it is for")
+        self.prebuilds = Prebuilds(paths, Sheds(self.create, discard, open_exec), self.snapshots)
         """How they are made ready ahead."""
         self.suspensions = Suspensions(self._holding, backend, resolve, self.egress, self.events, self._bring_up)
         """Those that sleep."""
@@ -140,6 +141,7 @@ class Manager:
         self._background.begin(keep_guests(self._guests, self.catalog.local_dir), "guests")
         self._background.begin(keep_short(self._paths), "console logs")
         self._background.begin(self._room.keep(), "room")
+        self._background.begin(self.catalog.troubles.keep(self.events), "troubles")
         self._background.begin(self.egress.keep(), "network")
         self._background.begin(self.ports.keep(), "published ports")
         self._background.begin(self.changes.keep_secrets(), "secrets")
@@ -272,9 +274,6 @@ class Manager:
             elif not ended:  # it was an unfinished create
                 raise missing(name)
         self.events.tell("shed.deleted", name)
-
-    async def _discard(self, name: str) -> None:
-        await self.delete(name, force=True, progress=Progress())
 
     async def _delete_if(self, name: str, over: Over, why: str) -> None:
         """Remove a shed if it is `over`.  Raises `NotFoundError`, and what a delete raises."""
