@@ -21,6 +21,7 @@ from shed.api import (
     server,
     sheds,
     snapshots,
+    stats,
     upgrades,
     workspace,
 )
@@ -68,7 +69,7 @@ CREATE_SHED = post(
     status=201,
     events=True,
 )
-STATS = get("stats", "/api/stats", Right.READ, Nothing, sheds.StatsList, "Show what running sheds use of their host")
+STATS = get("stats", "/api/stats", Right.READ, Nothing, stats.StatsList, "Show what running sheds use of their host")
 GET_SHED = get("get_shed", "/api/sheds/{name}", Right.READ, sheds.ShedParams, sheds.Shed, "Show a shed")
 DELETE_SHED = delete(
     "delete_shed",

@@ -95,8 +95,9 @@ def _attached(
     """Do what is asked for in a shed that ends with this program."""
     attached = server.attached(request.name, **wanted)
     with shown(options) as sink:
-        attached.make(_beside_the_command(sink))
+        shed = attached.make(_beside_the_command(sink))
     try:
+        _check(shed)
         return _work(server, request, places, options)
     finally:
         attached.leave()
@@ -106,9 +107,10 @@ def _kept(server: Api, request: Request, wanted: ShedOptions, places: list[tuple
     """Do what is asked for in a shed that is stopped then."""
     name = request.name
     with undone(server, name, options), shown(options) as sink:
-        server.create(name, on_event=_beside_the_command(sink), **wanted)
+        shed = server.create(name, on_event=_beside_the_command(sink), **wanted)
     update_ssh(server, options, made=[name])
     try:
+        _check(shed)
         return _work(server, request, places, options)
     finally:
         try:
@@ -119,6 +121,12 @@ def _kept(server: Api, request: Request, wanted: ShedOptions, places: list[tuple
         seen(server, options, {name: "stopped"})
         if not options.json:
             note(f"{name} is stopped and kept; go on: shed console {name}; remove it: shed delete {name}")
+
+
+def _check(shed: dict[str, Any]) -> None:
+    """Raise `ShedError` when not all was done in a new shed: its repository was not cloned."""
+    if failed := shed.get("failed"):
+        raise ShedError("; ".join(map(str, failed)), hint="the command was not run")
 
 
 def _work(server: Api, request: Request, places: list[tuple[str, str]], options: Options) -> int:

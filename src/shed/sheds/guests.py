@@ -47,6 +47,10 @@ class Guests:
         self.use = Use()
         """Who uses them."""
 
+    def connected(self) -> dict[str, Connection]:
+        """Return the links that are up, by the names of sheds."""
+        return {name: link for name, entry in self._names.items() if (link := entry.link.connection) is not None}
+
     async def open_exec(
         self, name: str, tell: Tell | None = None, *, autostart: bool = True, looks: bool = False
     ) -> Stream:

@@ -138,7 +138,7 @@ class Manager:
         self.snapshots.store.sweep()
         await self._warm.open()
         self._background.begin(self._warm.prepare(self._resolve), "prepare warm starts")
-        self._background.begin(keep_guests(self._guests, self.catalog.local_dir), "guests")
+        self._background.begin(keep_guests(self.guests.connected, self.catalog.local_dir), "guests")
         self._background.begin(keep_short(self._paths), "console logs")
         self._background.begin(self._room.keep(), "room")
         self._background.begin(self.catalog.troubles.keep(self.events), "troubles")
@@ -350,9 +350,6 @@ class Manager:
     def _look(self) -> None:
         self._expiry.look()
         self._idle.look()
-
-    def _guests(self) -> dict[str, Connection]:
-        return {name: link for name, entry in self._names.items() if (link := entry.link.connection) is not None}
 
     async def _sweep(self, name: str) -> None:
         async with self._holding(name, "sweep"):

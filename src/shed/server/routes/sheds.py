@@ -9,6 +9,7 @@ import msgspec
 
 from shed.api import endpoints, life
 from shed.api import sheds as api
+from shed.api import stats as usage
 from shed.api import workspace as folder
 from shed.api.access import Right
 from shed.api.base import NoBody, Nothing, WorkParams
@@ -43,10 +44,10 @@ async def show(server: Server, call: Call[api.ShedParams, NoBody]) -> api.Shed:
     return answer(api.Shed, server.manager.catalog.get(call.params.name))
 
 
-async def stats(server: Server, call: Call[Nothing, NoBody]) -> api.StatsList:
+async def stats(server: Server, call: Call[Nothing, NoBody]) -> usage.StatsList:
     """Show what running sheds use."""
     found = await asyncio.to_thread(lambda: list(server.manager.catalog.loads()))
-    return api.StatsList(sheds=[answer(api.Stats, shed) for shed in found])
+    return usage.StatsList(sheds=[answer(usage.Stats, shed) for shed in found])
 
 
 async def create(server: Server, call: Call[WorkParams, api.CreateShed]) -> Work[api.Shed]:
