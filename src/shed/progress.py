@@ -83,7 +83,17 @@ class WarningEvent(_Value):
         self.message = message
 
 
-Event = PhaseEvent | BytesEvent | BlobEvent | WarningEvent
+class OutputEvent(_Value):
+    """A program that is part of the work has said `line`."""
+
+    __match_args__ = ("line",)
+    __slots__ = ("line",)
+
+    def __init__(self, line: str) -> None:
+        self.line = line
+
+
+Event = PhaseEvent | BytesEvent | BlobEvent | WarningEvent | OutputEvent
 
 
 def _log_wait(message: str) -> None:
@@ -166,6 +176,10 @@ class Progress:
     def warn(self, message: str) -> None:
         """Report a problem that does not fail the work."""
         self.sink(WarningEvent(message))
+
+    def output(self, line: str) -> None:
+        """Report what a program that is part of the work has said."""
+        self.sink(OutputEvent(line))
 
     def finish(self) -> dict[str, float]:
         """End the current phase and return the timings: milliseconds by the name of the phase."""

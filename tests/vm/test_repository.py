@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
 import subprocess
@@ -17,11 +18,20 @@ from support.registries.certificates import make_certificate
 from support.servers import tlsorigin
 from support.servers.netlab import lab
 from support.servers.tlsorigin import PASSWORD
+from support.tools.sshd import Sshd
 from support.vms.machine import Machine
 
 pytestmark = [pytest.mark.vm, pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(600)]
 NAME = "git.example.com"
-URL = f"https://{NAME}/git/work"
+URL, SSH = f"https://{NAME}/git/work", f"git@{NAME}:work"
+PROVISION = """
+hooks:
+  install: install.sh
+  startup: echo startup >>~/said; (sleep 1000; echo late) &
+  shutdown: echo shutdown >>~/said; sync
+env:
+  COLOUR: green
+"""
 
 
 def repository(place: Path, *, files: int) -> None:
@@ -30,6 +40,9 @@ def repository(place: Path, *, files: int) -> None:
     subprocess.run(["git", "init", "-q", "-b", "main", place], check=True)
     for number in range(files):
         (place / f"{number}.bin").write_bytes(chosen.randbytes(20_000))
+    (place / ".shed").mkdir()
+    (place / ".shed/provision.yaml").write_text(PROVISION)
+    (place / "install.sh").write_text("#!/bin/bash\necho installed by $(whoami) in $SHED_NAME, $COLOUR\n")
     for message in ("first", "second"):
         (place / "README").write_text(message)
         subprocess.run(["git", "-C", place, "add", "-A"], check=True)
@@ -45,9 +58,12 @@ def machine(way: str, base_store: LayoutStore, tmp_path_factory: pytest.TempPath
     (root / "both.pem").write_bytes(certificate.chain.read_bytes() + certificate.key.read_bytes())
     repository(root / "git/work", files=100)
     settings = f"egress:\n  default: [offline]\n  extra_cas: [{certificate.authority}]\n"
-    made = Machine(root / "machine", way=way, settings=f"{settings}git:\n  base_url: https://{NAME}/git\n")
-    copy_store(base_store, made.data / "images")
-    with lab(tmp_path_factory.mktemp("lab"), guest=False) as net, pytest.MonkeyPatch.context() as patch:
+    stack = contextlib.ExitStack()
+    with lab(tmp_path_factory.mktemp("lab"), guest=False) as net, stack, pytest.MonkeyPatch.context() as patch:
+        sshd = stack.enter_context(Sshd(root / "sshd", namespace=net.internet))
+        git = f"git:\n  extra_known_hosts: ['{NAME} {sshd.host_key}']\n"
+        made = Machine(root / "machine", way=way, settings=settings + git)
+        copy_store(base_store, made.data / "images")
         for name in ("SHED_DATA_DIR", "SHED_RUNTIME_DIR", "HOME"):
             patch.setenv(name, made.environment[name])
         net.start_in_internet("python3", "-u", tlsorigin.__file__, str(root), "443", str(root / "both.pem"))
@@ -64,7 +80,7 @@ def test_a_private_repository(machine: Machine) -> None:
     """It is in the workspace, and the user's; what opens it is nowhere in the guest, nor in a log or an answer; git
     goes on to work there, and nothing else is reached.
     """
-    made = machine.try_shed("create", "dev", "--image", "base", "--repo", URL,
+    made = machine.try_shed("-v", "create", "dev", "--image", "base", "--repo", URL,
                             "--secret", "git-token")  # fmt: skip
     said = made.stderr.decode()
     assert made.returncode == 0, said + machine.consoles()
@@ -81,17 +97,34 @@ def test_a_private_repository(machine: Machine) -> None:
     assert json.loads(machine.shed("--json", "egress", "show", "dev"))["rules"] == [
         f"repository: allow {NAME} ports 443"
     ]
+    assert "installed by shed in dev, green" in said
+    log = machine.shed("exec", "dev", "--", "sh", "-c", "cat /var/log/shed/install.log; echo $COLOUR")
+    assert log == "installed by shed in dev, green\ngreen\n"
+    machine.shed("stop", "dev")
+    machine.shed("start", "dev")
+    assert machine.shed("exec", "dev", "--", "cat", "/home/shed/said").split() == ["startup", "shutdown", "startup"]
     assert machine.try_shed("exec", "dev", "--", "curl", "-sSm", "20", "https://other.example.com").returncode != 0
     for path in [*machine.data.glob("logs/*"), *machine.data.glob("instances/dev/*.json")]:
         assert PASSWORD.encode() not in path.read_bytes(), path
 
 
-def test_a_repository_that_cannot_be_had(machine: Machine) -> None:
-    """The exit code is 3, the reason and the way out are told, and the shed can be used."""
-    made = machine.try_shed("--json", "create", "two", "--image", "base", "--repo", "me/none", "--timeout", "2m")
-    answer = json.loads(made.stdout)
-    assert made.returncode == 3, made.stderr
-    (sentence,) = answer["shed"]["failed"]
-    assert "could not read Username" in sentence
-    assert f"shed secret set NAME --host {NAME}" in sentence
-    assert machine.shed("exec", "two", "--", "ls", "-A") == ""
+def test_a_folder_of_the_host(machine: Machine, tmp_path: Path) -> None:
+    """What its project says is read as soon as the folder is there, and run in the shed."""
+    (tmp_path / ".shed").mkdir()
+    (tmp_path / ".shed/provision.yaml").write_text("hooks: {install: hostname >made-in}")
+    machine.shed("create", "folder", "--image", "base", "--local-dir", str(tmp_path))
+    assert (tmp_path / "made-in").read_text() == "folder\n"
+    machine.shed("delete", "--force", "folder")
+
+
+def test_a_host_that_is_reached_by_ssh(machine: Machine) -> None:
+    """By the key that the server's configuration has of it; who has no key there is told how to go on."""
+    made = machine.try_shed("--json", "create", "ssh", "--image", "base", "--repo", SSH)
+    answer = json.loads(made.stdout)["shed"]
+    (sentence,) = answer["failed"]
+    assert made.returncode == 3
+    assert "lets nobody in without a key" in sentence
+    assert answer["repo_host"] == f"{NAME}:22"
+    command = f"sed -i /{NAME}/d ~/.ssh/known_hosts; ssh -o BatchMode=yes git@{NAME}"
+    assert b"Host key verification failed" in machine.try_shed("exec", "ssh", "--", "sh", "-c", command).stderr
+    machine.shed("delete", "--force", "ssh")

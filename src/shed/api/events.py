@@ -49,6 +49,12 @@ class BlobEvent(Answer, kw_only=True, frozen=True):
     total: Annotated[int | None, says("Bytes in all; null while that is unknown.")] = None
 
 
+class OutputEvent(Answer, kw_only=True, frozen=True):
+    """`output`: a program in a shed that is part of the work has said something.  Some may be left out."""
+
+    line: Annotated[str, says("One line, printable.")] = ""
+
+
 class ErrorEvent(Fault, kw_only=True, frozen=True):
     """`error`: the work failed.  It is the last event."""
 
@@ -59,6 +65,7 @@ EVENTS: dict[str, type[Any]] = {
     "progress": ProgressEvent,
     "bytes": BytesEvent,
     "blob": BlobEvent,
+    "output": OutputEvent,
     "error": ErrorEvent,
 }
 """The events by name.  ``complete``, the last one of work that succeeds, has the answer of the endpoint."""

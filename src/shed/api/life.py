@@ -9,7 +9,7 @@ from msgspec import Meta
 from shed.api.access import Right
 from shed.api.base import Answer, Body, NoBody, says
 from shed.api.endpoint import Old, delete, post
-from shed.api.sheds import COLD, FORCE, Lease, LeaseId, Shed, ShedName, ShedParams, ShedWorkParams
+from shed.api.sheds import COLD, FORCE, MAX_WAIT, Lease, LeaseId, Shed, ShedName, ShedParams, ShedWorkParams
 from shed.names import MAX_AWAKE, MAX_REASON
 
 
@@ -47,6 +47,13 @@ class Released(Answer, kw_only=True, frozen=True):
 
     name: ShedName = ""
     leases: Annotated[list[Lease], says("Those that were released.")] = []
+
+
+class ProvisionShed(Body, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """Which hooks to run."""
+
+    again: Annotated[bool, says("Also the hook `install` that has succeeded before.")] = False
+    limit: Annotated[float | None, says("Seconds for each hook.", exclusiveMinimum=0, maximum=MAX_WAIT)] = None
 
 
 START_SHED = post(
@@ -107,4 +114,14 @@ RELEASE = delete(
     ReleaseParams,
     Released,
     "Have a shed be kept awake no more",
+)
+PROVISION_SHED = post(
+    "provision_shed",
+    "/api/sheds/{name}/provision",
+    Right.USE,
+    ShedWorkParams,
+    ProvisionShed,
+    Shed,
+    "Run the hooks of the project in a shed's workspace: `install`, unless it has succeeded before, and `startup`",
+    events=True,
 )

@@ -124,7 +124,7 @@ class Shed(PartialAnswer, kw_only=True, frozen=True):
         str, says("`HOST:PORT` of that, which it reaches beside what its profiles allow.", optional=True)
     ] = ""
     failed: Annotated[
-        list[str], says("What went wrong when it was set up.  In the answer to a create.", optional=True)
+        list[str], says("What went wrong in it.  In the answer to a create, start or provision.", optional=True)
     ] = []
     boot: Annotated[
         str,
@@ -187,6 +187,7 @@ class CreateShed(Body, kw_only=True, frozen=True, forbid_unknown_fields=True):
     depth: Annotated[
         int | None, says("Commits of the repository's history; 0: all; absent: 1.", minimum=0, maximum=MAX_DEPTH)
     ] = None
+    no_provision: Annotated[bool, says("Run no hooks of the project in its workspace, now or later.")] = False
     labels: Annotated[Labels | None, says("What to note of it: texts by name.  They mean nothing to the server.")] = (
         None
     )

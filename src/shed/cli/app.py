@@ -29,6 +29,7 @@ SHED = Group(
         "resume": Entry("shed.cli.lifecycle:resume", "have suspended sheds go on where they were"),
         "keep-awake": Entry("shed.cli.awake:keep_awake", "have a shed not be suspended for being idle, for some time"),
         "restart": Entry("shed.cli.lifecycle:restart", "stop sheds and start them again"),
+        "provision": Entry("shed.cli.provision:provision", "run the hooks of the project in a shed"),
         "update": Entry("shed.cli.lifecycle:update", "change the processors, memory or disk of a shed"),
         "rename": Entry("shed.cli.lifecycle:rename", "give a stopped shed another name"),
         "fork": Entry("shed.cli.snapshot:fork", "make sheds that go on from what a running one is now"),

@@ -9,7 +9,7 @@ from shed.cli.connection import client, client_of, seen, where
 from shed.cli.errors import report
 from shed.cli.making import CHANGEABLE, COLD, ENVIRONMENT, FORCE, IDLE_SUSPEND, RESTART, TTL_ACTION, variables
 from shed.cli.output import confirm, done, watched
-from shed.cli.sheds import finished, tell_end, update_ssh
+from shed.cli.sheds import finished, set_up, tell_end, update_ssh
 from shed.errors import ShedError, UsageError
 from shed.terminal.output import note
 
@@ -45,8 +45,8 @@ _DONE = {
 def start(args: Any, options: Options) -> int:
     """Start stopped sheds.  A suspended one goes on where it was, one that runs already stays as it is."""
 
-    def work(server: Api, name: str) -> None:
-        _start(server, name, "start", args, options, disk_only=args.no_memory)
+    def work(server: Api, name: str) -> int:
+        return _start(server, name, "start", args, options, disk_only=args.no_memory)
 
     return _each(_names(args, options), work, options)
 
@@ -94,10 +94,10 @@ def resume(args: Any, options: Options) -> int:
 def restart(args: Any, options: Options) -> int:
     """Stop sheds and start them again.  One that is stopped is started, and what ran in a suspended one is gone."""
 
-    def work(server: Api, name: str) -> None:
+    def work(server: Api, name: str) -> int:
         with watched(options) as sink:
             _unless("SHED_ALREADY_STOPPED", lambda: server.stop(name, on_event=sink))
-        _start(server, name, "restart", args, options)
+        return _start(server, name, "restart", args, options)
 
     return _each(_names(args, options), work, options)
 
@@ -209,7 +209,7 @@ def _names(args: Any, options: Options) -> list[str]:
 
 def _each(
     names: list[str],
-    work: Callable[[Api, str], None],
+    work: Callable[[Api, str], int | None],
     options: Options,
     servers: Mapping[str, Api] | None = None,
 ) -> int:
@@ -222,7 +222,7 @@ def _each(
     code = 0
     for name in names:
         try:
-            work(servers[name] if servers else client_of(name, options), name)
+            code = work(servers[name] if servers else client_of(name, options), name) or code
         except ShedError as error:
             if len(names) == 1:
                 raise
@@ -231,13 +231,15 @@ def _each(
     return code
 
 
-def _start(server: Api, name: str, action: str, args: Any, options: Options, *, disk_only: bool = False) -> None:
+def _start(server: Api, name: str, action: str, args: Any, options: Options, *, disk_only: bool = False) -> int:
+    """Return the exit code."""
     with watched(options) as sink:
         shed = _unless(
             "SHED_ALREADY_RUNNING",
             lambda: server.start(name, cold=args.cold, force=args.force, disk_only=disk_only, on_event=sink),
         )
     _tell(server, name, action, shed, options)
+    return set_up(shed or {}, options)
 
 
 def _unless(code: str, work: Callable[[], dict[str, Any]]) -> dict[str, Any] | None:

@@ -54,6 +54,7 @@ MAKING = (
     option(
         "--depth", "N", "commits of the repository's history to fetch, 0 for all (default: 1)", convert=values.number
     ),
+    flag("--no-provision", "run no hooks of .shed/provision.yaml in the workspace, now or at later starts"),
     *CHANGEABLE,
     option("--label", "KEY=VALUE", "note to keep with the shed, for `list --json`; can be repeated", repeat=True),
     option(
@@ -142,6 +143,7 @@ def asked(args: Any, options: Options) -> ShedOptions:
         "from_snapshot": args.from_snapshot,
         "repo": args.repo,
         "depth": args.depth,
+        "no_provision": args.no_provision,
         "cpus": args.cpus,
         "memory_mb": args.memory,
         "upper_size_bytes": args.upper_size,

@@ -30,7 +30,7 @@ def shown(options: Options) -> AbstractContextManager[Callable[[Event], None]]:
     """Return a context that yields a function which shows progress events, as `options` ask for it."""
     from shed.terminal import progress
 
-    return progress.shown(json=options.json)
+    return progress.shown(json=options.json, verbose=bool(options.verbose))
 
 
 def waiting(options: Options, message: str) -> AbstractContextManager[None]:

@@ -39,7 +39,7 @@ prebuild = Group(
     option("--limit", "TIME", "time for all commands together (default: 1h)", convert=values.duration),
     option("--every", "TIME", "build it anew after this time, again and again: 12h, 7d", convert=values.duration),
     examples=[
-        "shed prebuild create web --image full --run 'git clone https://example.com/web.git' --run 'cd web && npm ci'",
+        "shed prebuild create web --image full --repo https://example.com/web.git --run 'npm ci'",
         "shed create try --prebuild web",
     ],
 )

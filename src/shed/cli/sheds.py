@@ -49,7 +49,8 @@ NOT_ALL = 3
 def create(args: Any, options: Options) -> int:
     """Create a shed from an image and start it.
 
-    The exit code is 3 when the shed is there, but its repository could not be cloned into it.
+    The exit code is 3 when the shed is there, but its repository could not be cloned, or a hook of the project failed.
+    With -v what hooks say is shown.
     """
     server = client(options)
     wanted = asked_to_create(args, server, options)
@@ -60,20 +61,18 @@ def create(args: Any, options: Options) -> int:
     finished(options, "create", "created", shed)
     tell_end(shed, options)
     _tell_way(server, options)
+    if (place := shed.get("repo_host")) and not options.json:
+        note(f"  its rules let it reach {place}, for its repository; see: shed egress show {args.name}")
     return set_up(shed, options)
 
 
 def set_up(shed: dict[str, Any], options: Options) -> int:
-    """Say what was opened to a new shed, and what went wrong in it; return the exit code."""
-    name, failed = shed.get("name"), shed.get("failed") or []
+    """Say that not all went well in a shed, if so; return the exit code."""
+    if not shed.get("failed"):
+        return 0
     if not options.json:
-        if place := shed.get("repo_host"):
-            note(f"  its rules let it reach {place}, for its repository; see: shed egress show {name}")
-        for sentence in failed:
-            note(f"failed: {sentence}")
-        if failed:
-            note(f"{name} is there all the same: shed console {name}, or remove it: shed delete {name}")
-    return NOT_ALL if failed else 0
+        note(f"{shed.get('name')} is there, but not all was done in it, see the warnings")
+    return NOT_ALL
 
 
 class undone:  # noqa: N801  used as a function is

@@ -13,7 +13,7 @@ from shed.client.failures import error_of
 from shed.client.transport import authorization, left, silent, stranger
 from shed.errors import UnavailableError
 from shed.guest import wirejson
-from shed.progress import BlobEvent, BytesEvent, PhaseEvent, WarningEvent
+from shed.progress import BlobEvent, BytesEvent, OutputEvent, PhaseEvent, WarningEvent
 from shed.version import VERSION
 
 TYPE_CHECKING = False
@@ -350,6 +350,8 @@ def progress_event(event: Event) -> ProgressEvent | None:
     if event.name == "progress":
         phase, message = str(data.get("phase", "")), str(data.get("message", ""))
         return WarningEvent(message) if data.get("warning") else PhaseEvent(phase, message)
+    if event.name == "output":
+        return OutputEvent(str(data.get("line", "")))
     current, total = _number(data.get("current")) or 0, _number(data.get("total"))
     if event.name == "bytes":
         return BytesEvent(str(data.get("label", "")), current, total)

@@ -55,6 +55,8 @@ class ShedOptions(_Common, total=False):
     """``rw``: it may be written; ``git-rw``: also git's settings and hooks; ``ro``: it may only be read."""
     repo: str | None
     """URL of a repository that it clones into ``/workspace``, and behind ``#`` a branch, a tag or a commit."""
+    no_provision: bool
+    """Run no hooks of the project in ``/workspace``, now or later."""
     depth: int | None
     """Commits of the repository's history, by default 1; 0: all."""
     labels: dict[str, str] | None

@@ -25,7 +25,7 @@ from msgspec import Struct
 from shed.api import events
 from shed.api.base import WorkParams
 from shed.errors import ShedError, UnavailableError
-from shed.progress import BlobEvent, BytesEvent, Event, PhaseEvent, Progress, Stop, WarningEvent, on_wait
+from shed.progress import BlobEvent, BytesEvent, Event, OutputEvent, PhaseEvent, Progress, Stop, WarningEvent, on_wait
 from shed.server.call import Call, Work
 from shed.server.failures import explain
 from shed.server.http import KEEPALIVE, Events, Reply, Request, event_block, json_answer
@@ -169,8 +169,8 @@ def _look_at(task: Task) -> None:
 
 
 def _put(loop: asyncio.AbstractEventLoop, queue: asyncio.Queue[Event | None], event: Event) -> None:
-    """Have a client be told of `event`; one that does not read is not told how many bytes came meanwhile."""
-    if queue.qsize() < _MOST_UNREAD or not isinstance(event, BytesEvent | BlobEvent):
+    """Have a client be told of `event`; one that does not read is not told all that came meanwhile."""
+    if queue.qsize() < _MOST_UNREAD or not isinstance(event, BytesEvent | BlobEvent | OutputEvent):
         loop.call_soon_threadsafe(queue.put_nowait, event)
 
 
@@ -210,5 +210,7 @@ def _told(event: Event) -> tuple[str, Struct]:
             return "progress", events.ProgressEvent(phase="", message=message, warning=True)
         case BytesEvent(label, current, total):
             return "bytes", events.BytesEvent(label=label, current=current, total=total)
+        case OutputEvent(line):
+            return "output", events.OutputEvent(line=line)
         case BlobEvent(digest, label, status, current, total):
             return "blob", events.BlobEvent(digest=digest, label=label, status=status, current=current, total=total)

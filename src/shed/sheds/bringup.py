@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from shed.backends.interface import Backend
 from shed.config.server import Settings
 from shed.progress import Progress
@@ -34,6 +36,7 @@ class BringUp:
         egress: Egress,
         ports: Ports,
         events: Events,
+        started: Callable[[Record], None],
     ) -> None:
         self._backend = backend
         self._resolve = resolve
@@ -44,6 +47,7 @@ class BringUp:
         self._egress = egress
         self._ports = ports
         self._events = events
+        self._started = started
 
     async def boot(
         self,
@@ -100,4 +104,6 @@ class BringUp:
             link.set(booted.connection)
             await self._egress.begin(record, folders.instance, progress)
         self._events.tell("shed.resumed" if booted.way == "resumed" else "shed.started", record.name)
+        if booted.way != "resumed" and origin is None:
+            self._started(record)
         return record, booted.way

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 
@@ -76,6 +76,17 @@ class Changes:
             if running and await in_thread(self._terms.outfit, before) != await in_thread(self._terms.outfit, record):
                 await self._equip(record, link)
             return cut
+
+    async def set_provision(self, name: str, provision: str, env: Mapping[str, str]) -> None:
+        """Keep whether a shed's project has hooks, and the variables that it wants; commands have them from now on."""
+        async with self._hold(name, "provision") as (folders, link):
+            before = load(folders)
+            record = replace(before, provision=provision, project_env=dict(env) or None)
+            if record == before:
+                return
+            await in_thread(metadata.save, folders.instance, record)
+            if record.project_env != before.project_env and self._backend.liveness(folders.instance) is Liveness.OURS:
+                await self._equip(record, link)
 
     async def change_secrets(self, name: str, give: Sequence[str], take: Sequence[str]) -> tuple[list[str], bool]:
         """Give the shed secrets, and take others from it; return those that it has then.

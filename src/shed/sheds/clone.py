@@ -92,7 +92,7 @@ async def clone(
         return [f"the repository was not cloned within {LIMIT / 60:g} minutes"]
     if not done.code:
         return heard.found()
-    return [_failure(done.code, done.error, heard.last(), wanted)]
+    return [_failure(done.code, done.error, heard, wanted)]
 
 
 class _Heard:
@@ -128,14 +128,25 @@ class _Heard:
         causes = [line for line in lines if line.startswith(("fatal: ", "error: "))]
         return told((causes or lines or [""])[-1])
 
+    def has(self, text: bytes) -> bool:
+        """Say whether git, or ssh, has said so."""
+        return text in self._said
 
-def _failure(code: int, error: str | None, last: str, wanted: Repository) -> str:
+
+def _failure(code: int, error: str | None, heard: _Heard, wanted: Repository) -> str:
     if code == _NO_GIT or error:
         return "the repository was not cloned: the image has no git; the images base, extensions and full have it"
     if code == _NOT_EMPTY:
         return f"the repository was not cloned: {TARGET} of the image is not empty"
+    last, host = heard.last(), wanted.host
     sentence = f"the repository was not cloned: git ended with {code}" + (f": {last}" if last else "")
+    if wanted.ssh and heard.has(b"Host key verification failed"):
+        return f"the repository was not cloned: no key of {host} is known; put its line into git.extra_known_hosts"
+    if wanted.ssh and heard.has(b"Permission denied"):
+        return (
+            f"the repository was not cloned: {host} lets nobody in without a key, and the shed has none; allow it "
+            f"yours: --ssh-agent {host}, and when it is up: ssh -A shed-NAME git clone {wanted.url} {TARGET}"
+        )
     if not wanted.ssh and _NO_ACCESS.search(last):
-        host = wanted.host
         sentence += f"; if it is private, give the shed a secret for {host}: shed secret set NAME --host {host}"
     return sentence

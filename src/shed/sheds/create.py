@@ -112,6 +112,7 @@ def plan(request: CreateShed, settings: Settings, origin: Origin | None = None, 
         network=network,
         repo=None if cloned is None else str(cloned),
         client=client,
+        provision="no" if request.no_provision else "",
     ).with_ports(map(Published.parse, request.ports or ()), map(HostPort.parse, request.host_ports or ()))
     depth = 1 if request.depth is None else request.depth
     found = Plan(record, request.ttl, wait, request.cold, request.force, request.trust_kernel, cloned, depth)

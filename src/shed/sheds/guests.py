@@ -63,6 +63,11 @@ class Guests:
         open_stream = self._opened if looks else self._open
         return await open_stream(name, PORT_EXEC, tell, autostart=autostart)
 
+    def is_up(self, name: str) -> bool:
+        """Say whether a shed runs, and nobody works on it."""
+        entry = self._names.get(name)
+        return entry is not None and entry.link.live and not entry.doing
+
     async def open_port(self, name: str, port: int) -> Stream:
         """Open a stream to the guest's TCP `port`.
 

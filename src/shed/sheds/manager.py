@@ -104,16 +104,15 @@ class Manager:
         """What they may reach."""
         self.changes = Changes(self._holding, backend, self.catalog, self.terms, self.egress, self.ports)
         """Changes of what holds for them."""
-        self._bring_up = BringUp(
-            backend, resolve, settings, self._admission, self._warm, self.terms, self.egress, self.ports, self.events
-        )
+        self.setup = Setup(self.guests, self.catalog, self.changes.set_provision, self.terms, settings, self.events)
+        """What new ones get when they are up, and what their projects have run."""
+        more = self.terms, self.egress, self.ports, self.events, self.setup.begin
+        self._bring_up = BringUp(backend, resolve, settings, self._admission, self._warm, *more)
         self._revivals = Revivals(self.catalog, self._names, self._holding, backend, self.events, self._bring_up.boot)
         self.snapshots = Snapshots(self._holding, backend, paths, resolve, self._bring_up)
         """What they were at a moment, and `forks`: others that go on from there."""
         self.forks = Forks(paths, self.snapshots, self.create)
         open_exec = partial(self.guests.open_exec, autostart=False)
-        self.setup = Setup(open_exec, self.terms, settings, self.events)
-        """What new ones get when they are up."""
         discard = partial(self._delete_if, over=lambda _: True, why="its prebuild has what it is for")
         self.prebuilds = Prebuilds(paths, Sheds(self.create, discard, open_exec), self.snapshots)
         """How they are made ready ahead."""
@@ -159,9 +158,8 @@ class Manager:
 
     async def close(self) -> None:
         """Drop all links; the VMs run on."""
-        await asyncio.gather(
-            self._background.close(), self._warm.close(), self.ports.close_all(), return_exceptions=True
-        )
+        ending = self._background.close(), self.setup.close(), self._warm.close(), self.ports.close_all()
+        await asyncio.gather(*ending, return_exceptions=True)
         await asyncio.gather(*(entry.link.drop() for entry in self._names.values()))
 
     async def create(
@@ -202,7 +200,8 @@ class Manager:
         self.events.tell("shed.created", record.name)
         self._look()
         failed = await self.setup.run(record, wanted, progress)
-        return {**self.catalog.done("create", record, progress, booted.way), **({"failed": failed} if failed else {})}
+        made = self.catalog.done("create", record, progress, booted.way)
+        return {**made, "failed": failed} if failed else made
 
     async def start(
         self, name: str, progress: Progress, *, cold: bool = False, force: bool = False, disk_only: bool = False
@@ -236,6 +235,7 @@ class Manager:
             raise ConflictError(
                 f"shed {name!r} is being created", code="SHED_BUSY", hint=f"`shed delete --force {name}` ends that"
             )
+        await self.setup.stopping(name, progress)
         ended = self._end_starts(name, "it is being stopped", progress)
         async with self._holding(name, "stop") as (folders, link):
             record = load(folders)

@@ -91,6 +91,10 @@ class Record:
     """The repository that it was made with, ``URL[#REF]``, without a password."""
     repo_host: str | None = None
     """``HOST:PORT`` of that, which it reaches beside what its profiles allow; None: they have to allow it."""
+    provision: str = ""
+    """``yes``: hooks of its project run at its starts and stops; ``no``: its user wants none; empty: it has none."""
+    project_env: dict[str, str] | None = None
+    """Environment variables that its project wants; they lose against all others."""
     guest_uid: int = 0
     guest_gid: int = 0
     """The guest user who stands for the owner of `local_dir`."""

@@ -51,7 +51,7 @@ _NOT_FOR_ALL = (
     "attached",
 )
 """Options of a shed that those made ready together cannot share."""
-_OF_THE_BUILD = frozenset({"name", "image", "timeout", "trust_kernel", "repo", "depth"})
+_OF_THE_BUILD = frozenset({"name", "image", "timeout", "trust_kernel", "repo", "depth", "no_provision"})
 _LONGEST = 50
 """Characters of a prebuild's name in those of its sheds and snapshots, which have others behind them."""
 _MOST_REASON = 2000

@@ -1,36 +1,62 @@
-"""What a new shed gets when it is up: its repository.  What goes wrong is told; the shed stays, and can be used."""
+"""What a shed gets when it is up: its repository, and what its project has run.
+
+What goes wrong is told; the shed stays, and can be used.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import logging
-from collections.abc import Awaitable, Callable
+import os
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
+from functools import partial
 
 from shed.api.sheds import CreateShed
-from shed.backends.base import Stream
 from shed.config.server import Settings
-from shed.errors import ShedError
+from shed.errors import BackendError, NotFoundError, ShedError, UnavailableError
 from shed.progress import Progress
+from shed.sheds import hooks
+from shed.sheds.catalog import Catalog
 from shed.sheds.clone import clone
 from shed.sheds.create import Plan, plan
 from shed.sheds.events import Events
+from shed.sheds.guests import Guests
+from shed.sheds.hooks import Provisioning, run_hook
 from shed.sheds.metadata import Record
 from shed.sheds.terms import Terms
-from shed.threads import in_thread
+from shed.threads import in_long_thread, in_thread
 
 log = logging.getLogger(__name__)
+LIMIT = 3600.0
+"""Seconds for a hook of a shed that is made, or started."""
+_SHUTDOWN = 30.0
+"""Most seconds for the hook of a shed that is stopped."""
+Keep = Callable[[str, str, Mapping[str, str]], Awaitable[None]]
+"""Keeps whether a shed has hooks, and the variables of its project; `Changes.set_provision`."""
 
 
 class Setup:
-    """Sets up sheds, in which `open_exec` opens streams for commands."""
+    """Sets up the sheds of `catalog`, by commands in `guests`."""
 
-    def __init__(
-        self, open_exec: Callable[[str], Awaitable[Stream]], terms: Terms, settings: Settings, events: Events
+    def __init__(  # noqa: PLR0917  all that a new shed is told
+        self,
+        guests: Guests,
+        catalog: Catalog,
+        keep: Keep,
+        terms: Terms,
+        settings: Settings,
+        events: Events,
     ) -> None:
-        self._open_exec = open_exec
+        self._guests = guests
+        self._catalog = catalog
+        self._keep = keep
         self._terms = terms
         self._settings = settings
         self._events = events
+        self._starting: dict[str, asyncio.Task[list[str]]] = {}
+        """What runs after a start, by shed."""
 
     def opens_more(self, request: CreateShed) -> bool:
         """Return whether a shed would reach a host for its repository that its profiles say nothing about.
@@ -48,28 +74,139 @@ class Setup:
         return replace(wanted, record=replace(record, repo_host=repository.place))
 
     async def run(self, record: Record, wanted: Plan, progress: Progress) -> list[str]:
-        """Set up a shed that was just made; return a sentence for each thing that went wrong."""
-        failed = await self._clone(record, wanted, progress)
+        """Set up a shed that was just made; return a sentence for each thing that went wrong.
+
+        Raises `NotFoundError` when it was deleted meanwhile.
+        """
+        failed: list[str] = []
+        if wanted.repository is not None:
+            failed += await self._told("clone", lambda: self._clone(record, wanted, progress))
+        if record.provision != "no" and (wanted.repository is not None or _has_file(record.local_dir)):
+            names = ("install", "startup")
+            failed += await self._told("hooks", lambda: self._provision(record.name, names, progress))
+        if failed:
+            with contextlib.suppress(BackendError, UnavailableError):
+                (await self._guests.open_exec(record.name, autostart=False)).close()  # if it is being deleted, it waits
+        return self._tell(record.name, "create", failed, progress)
+
+    async def provision(self, name: str, progress: Progress, *, again: bool, limit: float | None) -> list[str]:
+        """Run the hooks of a shed's project: ``install`` unless it has succeeded before, or `again`, and ``startup``.
+
+        Returns a sentence for each thing that went wrong.  Raises `NotFoundError` when there is nothing to run,
+        `UnavailableError` (SHED_NOT_RUNNING).
+        """
+        names = ("install", "startup")
+        failed = await self._provision(name, names, progress, again=again, limit=limit or LIMIT, needed=True)
+        return self._tell(name, "provision", failed, progress)
+
+    def begin(self, record: Record) -> None:
+        """Run what is to run after a start, if there is anything, without being waited for."""
+        if record.provision == "yes":
+
+            async def run() -> list[str]:
+                try:
+                    found = await self._told("hooks", lambda: self._provision(record.name, ("startup",), Progress()))
+                    return self._tell(record.name, "start", found, None)
+                finally:
+                    self._starting.pop(record.name, None)
+
+            self._starting[record.name] = asyncio.create_task(run(), name=f"startup of {record.name}")
+
+    async def started(self, name: str, progress: Progress) -> list[str]:
+        """Wait for what runs after a start; return a sentence for each thing that went wrong."""
+        if (running := self._starting.get(name)) is None:
+            return []
+        progress.phase("startup", "hook startup")
+        failed = await asyncio.shield(running)
         for sentence in failed:
             progress.warn(sentence)
-            log.warning("shed %s: %s", record.name, sentence)
-            self._events.tell("shed.failed", record.name, f"create: {sentence}")
         return failed
+
+    async def stopping(self, name: str, progress: Progress) -> None:
+        """Run what is to run before a stop of a shed that runs; the stop does not depend on it."""
+        try:
+            if not self._guests.is_up(name) or self._catalog.record(name).provision != "yes":
+                return
+        except ShedError:  # the stop says so
+            return
+        limit = min(self._settings.stop_timeout / 2, _SHUTDOWN)
+        failed = await self._told("hooks", lambda: self._provision(name, ("shutdown",), progress, limit=limit))
+        self._tell(name, "stop", failed, progress)
+
+    async def close(self) -> None:
+        """Leave what runs to itself."""
+        tasks = [*self._starting.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _clone(self, record: Record, wanted: Plan, progress: Progress) -> list[str]:
         repository = wanted.repository
-        if repository is None:
+        assert repository is not None
+        return await clone(
+            partial(self._guests.open_exec, record.name, autostart=False),
+            repository,
+            depth=wanted.depth,
+            variable=""
+            if repository.ssh
+            else await in_thread(self._terms.secrets.variable_for, record, repository.host),
+            known_hosts=self._settings.git_known_hosts,
+            progress=progress,
+        )
+
+    async def _provision(
+        self,
+        name: str,
+        names: tuple[str, ...],
+        progress: Progress,
+        *,
+        again: bool = False,
+        limit: float = LIMIT,
+        needed: bool = False,
+    ) -> list[str]:
+        """Run the hooks `names`, until one fails; raises `NotFoundError` if they are `needed` and there is no file."""
+        open_exec = partial(self._guests.open_exec, name, autostart=False)
+        text = await hooks.read(open_exec)
+        if text is None:
+            if needed:
+                raise NotFoundError(
+                    f"the workspace of shed {name!r} has no {hooks.FILE}",
+                    hint="see docs/reference/provisioning.md for what it says",
+                )
             return []
         try:
-            return await clone(
-                lambda: self._open_exec(record.name),
-                repository,
-                depth=wanted.depth,
-                variable=""
-                if repository.ssh
-                else await in_thread(self._terms.secrets.variable_for, record, repository.host),
-                known_hosts=self._settings.git_known_hosts,
-                progress=progress,
-            )
+            found = await in_long_thread(Provisioning.parse, text)
+        except ValueError as error:
+            return [f"{hooks.FILE}: {error}"]
+        for key in found.unknown:
+            progress.warn(f"{hooks.FILE}: {key} means nothing here")
+        await self._keep(name, "yes" if found.hooks.keys() & {"startup", "shutdown"} else "", found.env)
+        await hooks.prepare(open_exec)
+        for hook in names:
+            if hook in found.hooks:
+                once = hook == "install" and not again
+                failed = await run_hook(open_exec, hook, found.hooks[hook], once=once, limit=limit, progress=progress)
+                if failed:
+                    return [failed]
+        return []
+
+    @staticmethod
+    async def _told(what: str, work: Callable[[], Awaitable[list[str]]]) -> list[str]:
+        """Do `work`, and make a sentence of an error."""
+        try:
+            return await work()
         except ShedError as error:
-            return [f"the repository was not cloned: {error.message}"]
+            return [f"{what}: {error.message}"]
+
+    def _tell(self, name: str, doing: str, failed: list[str], progress: Progress | None) -> list[str]:
+        for sentence in failed:
+            if progress is not None:
+                progress.warn(sentence)
+            log.warning("shed %s: %s", name, sentence)
+            self._events.tell("shed.failed", name, f"{doing}: {sentence}")
+        return failed
+
+
+def _has_file(folder: str | None) -> bool:
+    """Say whether there is something to be read in the shared folder of a shed: the guest reads it."""
+    return folder is not None and os.path.lexists(f"{folder}/{hooks.FILE}")

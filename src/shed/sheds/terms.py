@@ -72,7 +72,12 @@ class Terms:
         if (own := self._authority(record)) is not None:
             pems.append(own.certificate)
         mirrors = self.mirrors()
-        variables = {**mirrors.variables, **self._environment, **self.secrets.environment(record)}
+        variables = {
+            **(record.project_env or {}),
+            **mirrors.variables,
+            **self._environment,
+            **self.secrets.environment(record),
+        }
         variables |= record.variables or {}
         return Outfit(variables, [certificates.for_guest(pem) for pem in pems], mirrors.apt)
 

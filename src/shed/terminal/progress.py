@@ -9,7 +9,7 @@ import os
 import sys
 import time
 
-from shed.progress import BlobEvent, BytesEvent, PhaseEvent, WarningEvent, on_wait
+from shed.progress import BlobEvent, BytesEvent, OutputEvent, PhaseEvent, WarningEvent, on_wait
 from shed.sizes import format_size
 from shed.text import visible
 
@@ -32,15 +32,16 @@ class shown:  # noqa: N801  used as a function is, as contextlib's are; that tak
     """Yields a function that shows progress events on `stream` (default: standard error) until the block ends.
 
     A terminal gets lines that are drawn over and erased at the end, everything else plain lines.  With `json` only
-    warnings are shown, each as one JSON object on its line.
+    warnings are shown, each as one JSON object on its line; with `verbose` also what programs in sheds say.
     """
 
-    def __init__(self, *, json: bool = False, stream: TextIO | None = None) -> None:
+    def __init__(self, *, json: bool = False, verbose: bool = False, stream: TextIO | None = None) -> None:
         stream = stream or sys.stderr
         self._token: Token[Callable[[str], None]] | None = None
         self._json = json
         self._live = None if json else _live(stream)
-        self._sink: Callable[[Event], None] = self._live or (JsonLines(stream) if json else PlainLines(stream))
+        show: Callable[[Event], None] = self._live or (JsonLines(stream) if json else PlainLines(stream))
+        self._sink = show if verbose else lambda event: None if isinstance(event, OutputEvent) else show(event)
 
     def __enter__(self) -> Callable[[Event], None]:
         if self._live is not None:
@@ -133,6 +134,8 @@ class PlainLines:
             self._line(event.message)
         elif isinstance(event, WarningEvent):
             self._line(f"warning: {event.message}")
+        elif isinstance(event, OutputEvent):
+            self._line(f"  {event.line}")
         elif isinstance(event, BlobEvent):
             if event.status != "downloading":
                 self._line(
@@ -190,8 +193,9 @@ class LiveLines:
                 if event.status != "downloading":
                     del self._blobs[event.digest]
                 return
-            if isinstance(event, WarningEvent):
-                self._stream.write(f"{self._erased()}warning: {visible(event.message)}\n")
+            if isinstance(event, WarningEvent | OutputEvent):
+                text = f"  {event.line}" if isinstance(event, OutputEvent) else f"warning: {event.message}"
+                self._stream.write(f"{self._erased()}{visible(text)}\n")
             else:
                 self._message, self._bytes, self._blobs, self._start = event.message, None, {}, self._clock()
             self._draw()

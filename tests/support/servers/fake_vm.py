@@ -161,7 +161,8 @@ def execute(stream: socket.socket, faults: set[str]) -> None:
             exec_frame(EXIT_CODE, json.dumps({"code": 127, "error": f"{words[0]}: command not found"}).encode())
         )
         return
-    env = {**os.environ, **dict(each.split("=", 1) for each in request.get("env", ()) if each.startswith("SSH_"))}
+    given = dict(each.split("=", 1) for each in request.get("env", ()) if each.startswith(("SSH_", "HOOK")))
+    env = {**os.environ, **given, **({"HOOK_TOOLS": "env"} if "HOOK_TOOLS" in given else {})}
     with subprocess.Popen(words, stdin=pipe, stdout=pipe, stderr=pipe, env=env, start_new_session=True) as child:
         assert child.stdin is not None
         assert child.stdout is not None

@@ -8,8 +8,9 @@ from shed.api.sheds import CreateShed
 from shed.config import git
 from shed.egress.rules.policy import Profile
 from shed.errors import ShedError, UsageError
+from shed.execstream import Output
 from shed.progress import Event, Progress, WarningEvent
-from shed.sheds import metadata, repository
+from shed.sheds import clone, metadata, repository
 from shed.sheds.create import plan
 from shed.sheds.repository import Repository
 from support.servers.world import World, create
@@ -126,6 +127,26 @@ async def test_a_shed_without_git_is_there_all_the_same(world: World) -> None:
         assert manager.egress.rules(record) == ["repository: allow git.example.com ports 443"]
         await manager.changes.set_profiles("dev", ["offline"])
         assert manager.egress.rules(metadata.load(world.instance("dev"))) == []
+
+
+@pytest.mark.parametrize(
+    ("code", "said", "url", "says"),
+    [
+        (90, "", REPO, "the image has no git; the images base, extensions and full have it"),
+        (91, "", REPO, "/workspace of the image is not empty"),
+        (128, "Cloning\nfatal: could not read Username for 'x'\n", REPO, "shed secret set NAME --host git.example"),
+        (128, "fatal: unable to access 'x': error: 403\r\n", REPO, "shed secret set NAME --host git.example"),
+        (128, "fatal: unable to access\x1b[2J\n", REPO, r"git ended with 128: fatal: unable to access\x1b[2J"),
+        (1, "Receiving 1%\rReceiving 2%", REPO, "git ended with 1: Receiving 2%"),
+        (128, "git@x: Permission denied (publickey).\nfatal: no\n", "git@x.example:a", "--ssh-agent x.example"),
+        (128, "Host key verification failed.\r\nfatal: no\n", "git@x.example:a", "git.extra_known_hosts"),
+    ],
+)  # fmt: skip
+def test_why_a_clone_failed(code: int, said: str, url: str, says: str) -> None:
+    """What git said last, as printable text, and the way out where it is known."""
+    heard = clone._Heard(Progress())
+    heard.hear(Output(said.encode(), error=True)) if said else None
+    assert says in clone._failure(code, None, heard, Repository.parse(url, BASE))
 
 
 @pytest.mark.parametrize(

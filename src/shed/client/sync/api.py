@@ -128,6 +128,16 @@ class Api(AccessApi, NetworkApi, PrebuildsApi, SecretsApi, SnapshotsApi):
         body = messages.given(disk_only=disk_only or None)
         return work(self.address, "POST", target, body=body or None, on_event=on_event)
 
+    def provision(
+        self, name: str, *, again: bool = False, limit: float | None = None, on_event: Sink | None = None
+    ) -> dict[str, Any]:
+        """Run the hooks of the project in a shed's workspace: `install` unless it has succeeded before, and `startup`.
+
+        With `again` that, too; each has `limit` seconds.  What went wrong is in `failed` of the answer.
+        """
+        body = messages.given(again=again, limit=limit)
+        return work(self.address, "POST", shed_target(name, "provision"), body=body, on_event=on_event)
+
     def suspend(self, name: str, *, on_event: Sink | None = None) -> dict[str, Any]:
         """Put what is in the memory of a running shed on the disk, and end its VM."""
         return work(self.address, "POST", shed_target(name, "suspend"), on_event=on_event)

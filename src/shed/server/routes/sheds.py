@@ -103,7 +103,19 @@ async def start(server: Server, call: Call[api.ShedWorkParams, life.StartShed]) 
         started = await server.manager.start(
             name, progress, cold=wanted.cold, force=wanted.force, disk_only=wanted.disk_only
         )
-        return answer(api.Shed, started)
+        failed = await server.manager.setup.started(name, progress)
+        return answer(api.Shed, {**started, "failed": failed})
+
+    return Work(work)
+
+
+async def provision(server: Server, call: Call[api.ShedWorkParams, life.ProvisionShed]) -> Work[api.Shed]:
+    """Run the hooks of the project in a shed."""
+    name, wanted, manager = call.params.name, call.body, server.manager
+
+    async def work(progress: Progress) -> api.Shed:
+        failed = await manager.setup.provision(name, progress, again=wanted.again, limit=wanted.limit)
+        return answer(api.Shed, {**manager.catalog.get(name), "failed": failed, "timings": progress.finish()})
 
     return Work(work)
 
@@ -251,6 +263,7 @@ ROUTES = (
     route(endpoints.DELETE_SHED, delete),
     route(life.START_SHED, start),
     route(life.STOP_SHED, stop),
+    route(life.PROVISION_SHED, provision),
     route(life.SUSPEND_SHED, suspend),
     route(life.RESUME_SHED, resume),
     route(endpoints.UPDATE_SHED, update),

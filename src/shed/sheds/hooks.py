@@ -1,0 +1,204 @@
+"""What a project says of its own shed, in ``.shed/provision.yaml``: hooks, and variables of all commands.
+
+The file comes from a guest, and is read with suspicion.  Hooks run in the shed, as its user: ``install`` once,
+``startup`` after each start of the VM, ``shutdown`` before a stop.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from shed.errors import BackendError
+from shed.execstream import Output, request_frame
+from shed.progress import Progress
+from shed.sheds.commands import BUSYBOX
+from shed.sheds.steps import Open, run_step
+from shed.sheds.workspace import TARGET
+from shed.untrusted import told
+
+FILE = ".shed/provision.yaml"
+HOOKS = ("install", "startup", "shutdown")
+LOGS = "/var/log/shed"
+"""The folder of the guest with a log of the last run of each hook."""
+STATE = "/var/lib/shed/provision"
+"""The folder of the guest in which a hook that has run once leaves its mark."""
+_MOST_FILE = 16 << 10
+_MOST_OPENED = 200
+"""Brackets: what is within many of them takes long to read."""
+_MOST_VARIABLES = 100
+_LONGEST = 4096
+_SHORT = 30.0
+"""Seconds for what the server itself asks of the guest."""
+_MOST_SAID = 2000
+_MOST_TOLD = 1 << 20
+"""Bytes of what a hook says that are told on the way; its log has all."""
+_SHOWN = 60
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_READ = f'cd "$HOOK_PLACE" && [ -f {FILE} ] && exec $HOOK_TOOLS head -c {_MOST_FILE + 1} {FILE}'
+_SCRIPT = r"""
+log=$HOOK_LOGS/$HOOK_NAME.log mark=$HOOK_STATE/$HOOK_NAME
+[ -z "$HOOK_ONCE" ] || [ ! -e "$mark" ] || exit 0
+cd "$HOOK_PLACE" && : >"$log" || exit
+if [ -f "$HOOK" ]; then
+    case $HOOK in /*) set -- "$HOOK" ;; *) set -- "./$HOOK" ;; esac
+    if [ ! -x "$HOOK" ]; then
+        IFS= read -r first <"$HOOK"
+        case $first in '#!'*) set -- ${first#??} "$@" ;; *) set -- sh "$@" ;; esac
+    fi
+else
+    set -- sh -c "$HOOK"
+fi
+shell=sh
+! command -v bash >/dev/null || shell=bash
+rm -f "$log.code"
+( "$shell" -lc 'exec "$@"' shed "$@" >>"$log" 2>&1 </dev/null; echo $? >"$log.code" ) &
+at=0
+show() {
+    size=$($HOOK_TOOLS wc -c <"$log")
+    [ "$size" -le $at ] || { $HOOK_TOOLS tail -c +$((at + 1)) "$log" | $HOOK_TOOLS head -c $((size - at)); at=$size; }
+}
+while [ ! -s "$log.code" ]; do show; $HOOK_TOOLS sleep 0.2; done
+show
+code=$(cat "$log.code")
+rm -f "$log.code"
+[ "$code" != 0 ] || [ "$HOOK_NAME" != install ] || : >"$mark"
+exit "$code"
+"""
+"""What a hook says goes to a file, which is followed: services that it leaves behind go on to write there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Provisioning:
+    """What a project says."""
+
+    hooks: Mapping[str, str] = field(default_factory=dict)
+    """By name: a script, by its path in the workspace, or a command line."""
+    env: Mapping[str, str] = field(default_factory=dict)
+    unknown: tuple[str, ...] = ()
+    """Keys that mean nothing here."""
+
+    @classmethod
+    def parse(cls, text: bytes) -> Provisioning:
+        """Return what the file `text` says.  Raises `ValueError`.  Takes a moment."""
+        import yaml  # noqa: PLC0415  few projects have such a file
+
+        if len(text) > _MOST_FILE:
+            raise ValueError(f"it has more than {_MOST_FILE >> 10} KiB")
+        if text.count(b"[") + text.count(b"{") > _MOST_OPENED:
+            raise ValueError(f"it has more than {_MOST_OPENED} lists and mappings")
+        try:
+            # All scalars are texts to this loader, and nothing is merged: there is nothing to blow up.
+            document = yaml.load(text, yaml.BaseLoader) or {}  # noqa: S506
+        except (yaml.YAMLError, RecursionError, ValueError) as error:
+            raise ValueError(f"it is not YAML: {told(' '.join(str(error).split()))}") from None
+        members = _texts("the file", document, of=(dict, str))
+        hooks = _texts("hooks", members.get("hooks") or {})
+        env = _texts("env", members.get("env") or {})
+        if len(env) > _MOST_VARIABLES:
+            raise ValueError(f"env has more than {_MOST_VARIABLES} variables")
+        for name in env:
+            if not _VARIABLE.fullmatch(name):
+                raise ValueError(f"env: {told(name)!r} is not the name of a variable")
+        for name, hook in hooks.items():
+            if name in HOOKS and not hook.strip():
+                raise ValueError(f"hooks: {name} is empty")
+        known = {name: hook for name, hook in hooks.items() if name in HOOKS}
+        unknown = [name for name in members if name not in {"hooks", "env"}]
+        unknown += [f"hooks.{name}" for name in hooks if name not in HOOKS]
+        return cls(known, dict(env), tuple(told(name) for name in unknown[:5]))
+
+
+def _texts(what: str, value: object, of: tuple[type, ...] = (str,)) -> dict[str, str]:
+    if not isinstance(value, dict) or not all(isinstance(name, str) for name in value):
+        raise ValueError(f"{what} does not hold keys and values")
+    for name, text in value.items():
+        if not isinstance(text, of) or (isinstance(text, str) and ("\0" in text or len(text) > _LONGEST)):
+            raise ValueError(f"{what}: {told(name)} is not a text of {_LONGEST} characters at most")
+    return value
+
+
+async def read(open_exec: Open) -> bytes | None:
+    """Return the file of the workspace, None when there is none.  Raises `BackendError`, and what `open_exec` does."""
+    text = bytearray()
+
+    def hear(output: Output) -> None:
+        if not output.error and len(text) <= _MOST_FILE:
+            text.extend(output.data)
+
+    request = request_frame([BUSYBOX, "sh", "-c", _READ], env=_env())
+    return bytes(text) if await _asked(open_exec, request, hear) == 0 else None
+
+
+async def prepare(open_exec: Open) -> None:
+    """Make the folders that hooks write to.  Raises as `read` does."""
+    words = [BUSYBOX, "sh", "-c", 'mkdir -p "$HOOK_LOGS" "$HOOK_STATE" && chmod 1777 "$HOOK_LOGS" "$HOOK_STATE"']
+    await _asked(open_exec, request_frame(words, env=_env(), user="root"), lambda _: None)
+
+
+async def _asked(open_exec: Open, request: bytes, hear: Callable[[Output], None]) -> int:
+    try:
+        return (await run_step(open_exec, request, hear, end=time.monotonic() + _SHORT)).code
+    except TimeoutError:
+        raise BackendError(f"the guest did not answer within {_SHORT:g} s", code="AGENT_TIMEOUT") from None
+
+
+def _env(**settings: str) -> list[str]:
+    known = {"PLACE": TARGET, "LOGS": LOGS, "STATE": STATE, "TOOLS": BUSYBOX, **settings}
+    return [f"HOOK_{name}={value}" for name, value in known.items()]
+
+
+async def run_hook(
+    open_exec: Open, name: str, hook: str, *, once: bool = False, limit: float, progress: Progress
+) -> str:
+    """Run the hook `name`, for `limit` seconds at most; return what went wrong, or nothing.
+
+    One that is to run `once` does nothing when it has succeeded before.  Raises as `read` does.
+    """
+    shown = told(hook.strip().split("\n")[0])[:_SHOWN]
+    progress.phase(name, f"hook {name}: {shown}")
+    env = [f"HOOK={hook}", "SHED_CONTAINER=true", *_env(NAME=name, ONCE="1" * once)]
+    said = _Said(progress)
+    try:
+        request = request_frame([BUSYBOX, "sh", "-c", _SCRIPT], env=env)
+        done = await run_step(open_exec, request, said.hear, end=time.monotonic() + limit)
+    except TimeoutError:
+        how = f"did not end within {limit:g} s"
+    else:
+        if not done.code:
+            return ""
+        how = f"ended with {done.code}" + (f": {done.error}" if done.error else "")
+    last = said.last()
+    return f"hook {name}, {shown!r}, {how}{f': {last}' if last else ''}; its log in the shed is {LOGS}/{name}.log"
+
+
+class _Said:
+    """What a hook has said: each line is told, and the last one is kept."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._rest = b""
+        self._last = ""
+        self._heard = 0
+
+    def hear(self, output: Output) -> None:
+        *lines, self._rest = (self._rest + output.data).split(b"\n")
+        self._rest = self._rest[-_MOST_SAID:]
+        for line in lines if self._heard < _MOST_TOLD else lines[-1:]:
+            self._tell(line)
+        self._heard += len(output.data)
+
+    def _tell(self, line: bytes) -> None:
+        text = told(line[:_MOST_SAID].decode(errors="replace").rstrip("\r"), _MOST_SAID)
+        self._last = text or self._last
+        if self._heard < _MOST_TOLD:
+            self._progress.output(text)
+
+    def last(self) -> str:
+        """Return the last line that is not empty."""
+        if self._rest:
+            self._tell(self._rest)
+            self._rest = b""
+        return self._last[:300]
