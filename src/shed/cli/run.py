@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     Show = Callable[[Event], None]
 
 _WORKSPACE = "/workspace"
+_TRIES = 20
+"""Names that are tried for a shed that was given none."""
 _MODES = ("rw", "ro", "git-rw")
 
 
@@ -80,13 +82,18 @@ def run(args: Any, options: Options) -> int:
         args.local_dir = _folder(args.volume)
     server = client(options)
     wanted = asked_to_create(args, server, options)
-    try:
-        return (_attached if args.rm else _kept)(server, request, wanted, places, options)
-    except ShedError as error:
-        from shed.cli.running import FAILED
+    do, left = _attached if args.rm else _kept, 1 if args.name else _TRIES
+    while True:
+        try:
+            return do(server, request, wanted, places, options)
+        except ShedError as error:
+            left -= 1
+            if not left or error.code != "SHED_ALREADY_EXISTS":
+                from shed.cli.running import FAILED
 
-        report(error, options)
-        return FAILED
+                report(error, options)
+                return FAILED
+        request.name = _some_name()
 
 
 def _attached(
@@ -168,12 +175,17 @@ def _request(args: Any) -> Request:
     if args.command and not args.command[0]:
         raise UsageError("the command's first word is empty", hint="is a variable in it not set?")
     request = Request()
-    request.name = args.name or f"run-{os.urandom(4).hex()}"
+    request.name = args.name or _some_name()
     request.command = args.command
     request.tty = True if args.tty else False if args.no_tty else None if args.command else os.isatty(0)
     request.stdin = not args.no_stdin
     request.workdir, request.user = args.workdir, args.user
     return request
+
+
+def _some_name() -> str:
+    """Return one of 4096 names: a lock stays of each that was used, for ever."""
+    return f"run-{os.urandom(2).hex()[:3]}"
 
 
 def _out(word: str) -> tuple[str, str]:
