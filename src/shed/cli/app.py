@@ -41,6 +41,7 @@ SHED = Group(
         "exec": Entry("shed.cli.exec:exec_command", "run a command in a shed"),
         "console": Entry("shed.cli.exec:console_command", "open a login shell in a shed"),
         "cp": Entry("shed.cli.copy:cp", "copy files and folders to and from sheds"),
+        "code": Entry("shed.cli.code:code", "open a shed in an editor, by SSH"),
         "sync": Entry("shed.cli.sync:sync", "bring files of this machine into a shed, by rules"),
         "diff": Entry("shed.cli.patch:diff", "show what has changed in a repository of a shed"),
         "apply": Entry("shed.cli.patch:apply", "take what has changed in a repository of a shed into one here"),

@@ -79,6 +79,12 @@ def aliases(text: str) -> list[str]:
     return [match[1] for match in _HOST.finditer(text)]
 
 
+def hosts_of(text: str, shed: str) -> list[tuple[str, str]]:
+    """Return alias and server of each host in our file that is a shed of that name, the shortest alias first."""
+    found = [(match[1], match[2]) for match in _HOST.finditer(text) if match[3] == shed]
+    return sorted(found, key=lambda each: (len(each[0]), each))
+
+
 def read(path: Path) -> str:
     """Return what our file says; nothing when it is not there."""
     return (_bytes(path) or b"").decode(errors="replace")
