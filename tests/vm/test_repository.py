@@ -80,6 +80,8 @@ def test_a_private_repository(machine: Machine) -> None:
     """It is in the workspace, and the user's; what opens it is nowhere in the guest, nor in a log or an answer; git
     goes on to work there, and nothing else is reached.
     """
+    identity = "[user]\nname = Ada Lovelace\nemail = ada@example.com\n"
+    Path(machine.environment["HOME"], ".gitconfig").write_text(identity)
     made = machine.try_shed("-v", "create", "dev", "--image", "base", "--repo", URL,
                             "--secret", "git-token")  # fmt: skip
     said = made.stderr.decode()
@@ -94,6 +96,7 @@ def test_a_private_repository(machine: Machine) -> None:
     assert done.splitlines()[:3] == ["second", "second", "first"], done
     assert PASSWORD not in done
     assert f"url = {URL}" in done
+    assert "name = Ada Lovelace\n\temail = ada@example.com\n" in done
     assert json.loads(machine.shed("--json", "egress", "show", "dev"))["rules"] == [
         f"repository: allow {NAME} ports 443"
     ]

@@ -40,6 +40,7 @@ NOT_ALL = 3
     "create",
     argument("NAME", "name of the new shed: lower-case letters, digits and '-', at most 63"),
     *CREATING,
+    flag("--no-git-identity", "with --repo: do not have git in the shed commit with the name and address of git here"),
     examples=[
         "shed create dev",
         "shed create dev --repo https://github.com/me/project#main",
@@ -61,6 +62,11 @@ def create(args: Any, options: Options) -> int:
     finished(options, "create", "created", shed)
     tell_end(shed, options)
     _tell_way(server, options)
+    if args.repo and not args.no_git_identity:
+        from shed.cli.identity import introduce
+
+        if problem := introduce(server, args.name):
+            note(f"warning: {problem}")
     if (place := shed.get("repo_host")) and not options.json:
         note(f"  its rules let it reach {place}, for its repository; see: shed egress show {args.name}")
     return set_up(shed, options)
