@@ -10,9 +10,10 @@ import msgspec
 
 from shed.api.sheds import CreateShed
 from shed.config.paths import Paths
-from shed.errors import DataError, NotFoundError, ShedError
+from shed.errors import DataError, NotFoundError
 from shed.fsutil import atomic_write, fsync_dir, private_folder, storage_errors
 from shed.names import check_shed_name
+from shed.sheds.snapshotstore import readable
 
 VERSION = 1
 _MOST_RECORD = 80 << 20
@@ -89,15 +90,7 @@ class PrebuildStore:
 
     def all(self) -> tuple[list[Prebuild], list[str]]:
         """Return all prebuilds by name, and a sentence for each that cannot be read."""
-        found, warnings = [], []
-        for name in self.names():
-            try:
-                found.append(self.load(name))
-            except NotFoundError:
-                continue
-            except ShedError as error:
-                warnings.append(error.message)
-        return found, warnings
+        return readable(self.names(), self.load)
 
     def snapshots(self) -> set[str]:
         """Return the snapshots that prebuilds need.  Raises `DataError` when that cannot be told."""

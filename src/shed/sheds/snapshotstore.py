@@ -22,9 +22,10 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 from shed.backends.interface import OF_THIS_HOST, Shape
 from shed.config.paths import Paths
@@ -39,6 +40,7 @@ from shed.sheds.space import Space, measure
 from shed.sheds.upper import clone
 
 log = logging.getLogger(__name__)
+_T = TypeVar("_T")
 VERSION = 2
 UPPER, MEMORY = "upper.ext4", "memory"
 _MOST_RECORD = 1 << 20
@@ -173,15 +175,7 @@ class SnapshotStore:
 
     def all(self) -> tuple[list[Snapshot], list[str]]:
         """Return all snapshots by name, and a sentence for each that cannot be read."""
-        found, warnings = [], []
-        for name in self.names():
-            try:
-                found.append(self.load(name))
-            except NotFoundError:
-                continue
-            except ShedError as error:
-                warnings.append(error.message)
-        return found, warnings
+        return readable(self.names(), self.load)
 
     def names(self) -> list[str]:
         """Return the names of all snapshots, sorted."""
@@ -248,6 +242,19 @@ class SnapshotStore:
                     if free:
                         log.warning("removing what is left of a snapshot: %s", path)
                         shutil.rmtree(path)
+
+
+def readable(names: Iterable[str], load: Callable[[str], _T]) -> tuple[list[_T], list[str]]:
+    """Return what `load` makes of each name, and a sentence for each that cannot be read; what has just gone is not."""
+    found, warnings = [], []
+    for name in names:
+        try:
+            found.append(load(name))
+        except NotFoundError:
+            continue
+        except ShedError as error:
+            warnings.append(error.message)
+    return found, warnings
 
 
 def origin_in(folder: Path, snapshot: Snapshot) -> Origin:
