@@ -9,7 +9,8 @@ from msgspec import Meta
 from shed.api.access import Right
 from shed.api.base import Answer, Body, NoBody, Nothing, Params, Time, Warnings, WorkParams, says
 from shed.api.endpoint import delete, get, post
-from shed.api.sheds import CreateShed, PrebuildName
+from shed.api.making import CreateShed
+from shed.api.sheds import PrebuildName
 
 MOST_COMMANDS = 1000
 MAX_LIMIT = 86400.0

@@ -1,4 +1,4 @@
-"""What a shed can be asked to be: the members of `shed.api.sheds.CreateShed` but its name, for type checkers.
+"""What a shed can be asked to be: the members of `shed.api.making.CreateShed` but its name, for type checkers.
 
 It takes long to import, so only they do.
 """
@@ -32,7 +32,7 @@ class _Common(TypedDict, total=False):
 
 
 class ShedChanges(_Common, total=False):
-    """What can be changed of a shed: the members of `shed.api.sheds.UpdateShed`.  What is absent, or None, stays."""
+    """What can be changed of a shed: the members of `shed.api.making.UpdateShed`.  What is absent, or None, stays."""
 
     no_env: list[str] | None
     """Names of environment variables that it is to have no more."""

@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from shed.api.sheds import MAX_DEPTH, MAX_TTL, MAX_VARIABLES, MAX_WAIT, CreateShed
+from shed.api.making import CreateShed
+from shed.api.sheds import MAX_DEPTH, MAX_TTL, MAX_VARIABLES, MAX_WAIT
 from shed.backends.base import Liveness
 from shed.backends.interface import Backend
 from shed.config.server import Settings

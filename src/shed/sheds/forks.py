@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from shed.api.sheds import CreateShed
+from shed.api.making import CreateShed
 from shed.config.paths import Paths
 from shed.errors import ShedError
 from shed.names import check_shed_name

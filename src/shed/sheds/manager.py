@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 from functools import partial
 
-from shed.api.sheds import CreateShed, UpdateShed
+from shed.api.making import CreateShed, UpdateShed
 from shed.backends.base import Connection, Liveness
 from shed.backends.interface import Backend
 from shed.config.paths import Paths

@@ -29,7 +29,7 @@ from shed.threads import in_thread, to_the_end
 from shed.untrusted import told
 
 if TYPE_CHECKING:
-    from shed.api.sheds import CreateShed
+    from shed.api.making import CreateShed
     from shed.images.resolve import BootImage
     from shed.sheds.snapshotstore import Origin, Snapshot
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from shed.api.sheds import CreateShed
+from shed.api.making import CreateShed
 from shed.config.server import Settings
 from shed.egress.network import uplink
 from shed.errors import ConflictError, ForbiddenError, UnavailableError, UsageError

@@ -17,8 +17,8 @@ from dataclasses import dataclass, replace
 
 import msgspec
 
+from shed.api.making import CreateShed
 from shed.api.prebuilds import MAX_EVERY, MAX_LIMIT, MIN_EVERY, CreatePrebuild
-from shed.api.sheds import CreateShed
 from shed.backends.base import Stream
 from shed.config.paths import Paths
 from shed.errors import ConflictError, DataError, NotFoundError, ShedError, UsageError

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from shed.api.sheds import CreateShed
+from shed.api.making import CreateShed
 from shed.config.paths import Paths
 from shed.errors import DataError, NotFoundError
 from shed.fsutil import atomic_write, fsync_dir, private_folder, storage_errors

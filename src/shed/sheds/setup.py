@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from functools import partial
 
-from shed.api.sheds import CreateShed
+from shed.api.making import CreateShed
 from shed.config.server import Settings
 from shed.errors import BackendError, NotFoundError, ShedError, UnavailableError
 from shed.progress import Progress

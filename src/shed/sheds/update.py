@@ -6,7 +6,8 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
-from shed.api.sheds import MAX_TTL, UpdateShed
+from shed.api.making import UpdateShed
+from shed.api.sheds import MAX_TTL
 from shed.backends.base import Liveness
 from shed.backends.interface import Backend
 from shed.errors import BackendError, ConflictError, UsageError

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
-from shed.api.sheds import CreateShed
+from shed.api.making import CreateShed
 from shed.config.paths import Paths
 from shed.config.server import Settings
 from shed.errors import NotFoundError

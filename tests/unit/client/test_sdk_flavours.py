@@ -12,7 +12,7 @@ from types import ModuleType
 
 import pytest
 
-from shed.api.sheds import CreateShed, UpdateShed
+from shed.api.making import CreateShed, UpdateShed
 from shed.client.aio import driver as aio_driver
 from shed.client.aio import process as aio_process
 from shed.client.options import ShedChanges, ShedOptions

@@ -12,7 +12,7 @@ import jsonschema_rs
 import msgspec
 import pytest
 
-from shed.api import endpoints, sheds
+from shed.api import endpoints, making, sheds
 from shed.api.base import API_VERSION, Answer, Body, Params
 from shed.api.decoding import decode
 from shed.api.endpoint import Endpoint
@@ -161,7 +161,7 @@ def test_what_is_wrong_with_a_query_is_told_by_member(name: str, query: dict[str
 def test_null_is_as_good_as_absent() -> None:
     """As clients send for what their user left open."""
     wanted = asked("create_shed", body={"name": "a", "image": None, "cpus": None, "cold": None})[1]
-    assert wanted == sheds.CreateShed(name="a")
+    assert wanted == making.CreateShed(name="a")
     assert asked("prune", body={"until_seconds": None, "logs": True})[1].until_seconds is None
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from shed.api.sheds import CreateShed
+from shed.api.making import CreateShed
 from shed.errors import NotFoundError, UnavailableError
 from shed.progress import Event, OutputEvent, PhaseEvent, Progress
 from shed.sheds import hooks, metadata, setup, workspace

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from shed.api.making import CreateShed
 from shed.api.prebuilds import CreatePrebuild
-from shed.api.sheds import CreateShed
 from shed.errors import ConflictError, DataError, NotFoundError, ShedError, UnavailableError, UsageError
 from shed.progress import Event, PhaseEvent, Progress
 from shed.sheds import metadata, prebuilds

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from shed.api.sheds import CreateShed
+from shed.api.making import CreateShed
 from shed.config import git
 from shed.egress.rules.policy import Profile
 from shed.errors import ShedError, UsageError

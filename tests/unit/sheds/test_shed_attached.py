@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from shed.api.sheds import CreateShed
+from shed.api.making import CreateShed
 from shed.errors import NotFoundError
 from shed.progress import Progress
 from shed.sheds.manager import Manager

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from shed.api.sheds import UpdateShed
+from shed.api.making import UpdateShed
 from shed.errors import ConflictError, UsageError
 from shed.progress import Progress
 from shed.sheds import expiry, metadata

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from shed.api.sheds import CreateShed, UpdateShed
+from shed.api.making import CreateShed, UpdateShed
 from shed.errors import ConflictError, UnavailableError, UsageError
 from shed.progress import Progress
 from shed.sheds import idle, metadata

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from shed.api.sheds import CreateShed
+from shed.api.making import CreateShed
 from shed.errors import ConflictError, ShedError
 from shed.progress import PhaseEvent, Progress, Stop
 from shed.sheds.manager import Manager

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from shed.api.sheds import CreateShed
+from shed.api.making import CreateShed
 from shed.errors import BackendError, ConflictError, NotFoundError, StorageError, UnavailableError, UsageError
 from shed.progress import Progress, WarningEvent
 from shed.sheds import metadata

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from shed.api.sheds import CreateShed
+from shed.api.making import CreateShed
 from shed.backends.base import Disk, Machine
 from shed.progress import Event, Progress, WarningEvent
 from shed.sheds.admission import Admission

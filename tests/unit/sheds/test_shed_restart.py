@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from shed.api.sheds import UpdateShed
+from shed.api.making import UpdateShed
 from shed.progress import Progress
 from shed.sheds import metadata, reboots, revivals
 from shed.sheds.folders import Folders

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from shed.api.sheds import UpdateShed
+from shed.api.making import UpdateShed
 from shed.errors import ConflictError, DataError, NotFoundError, ShedError, StorageError, UsageError
 from shed.oci.digest import Digest
 from shed.progress import BytesEvent, Event, Progress, Stop

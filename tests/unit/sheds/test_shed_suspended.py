@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from shed.api.making import UpdateShed
 from shed.api.ports import ChangePorts
-from shed.api.sheds import UpdateShed
 from shed.errors import BackendError, ShedError, StorageError
 from shed.progress import Progress, WarningEvent
 from shed.sheds import asleep, folders, metadata

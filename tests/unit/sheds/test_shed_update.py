@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from shed.api.sheds import UpdateShed
+from shed.api.making import UpdateShed
 from shed.errors import BackendError, ConflictError, NotFoundError, ShedError, UsageError
 from shed.progress import Event, Progress, WarningEvent
 from shed.sheds import folders

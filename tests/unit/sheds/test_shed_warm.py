@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from shed.api.sheds import CreateShed
+from shed.api.making import CreateShed
 from shed.backends.interface import Capabilities, Template
 from shed.errors import BackendError, StorageError, UnavailableError
 from shed.progress import Event, PhaseEvent, Progress, WarningEvent

@@ -13,6 +13,7 @@ from shed.api import stats as usage
 from shed.api import workspace as folder
 from shed.api.access import Right
 from shed.api.base import NoBody, Nothing, WorkParams
+from shed.api.making import CreateShed, UpdateShed
 from shed.api.upgrades import CONNECT, EXEC, LOG
 from shed.config.configured import is_configured
 from shed.errors import BackendError, UsageError
@@ -50,7 +51,7 @@ async def stats(server: Server, call: Call[Nothing, NoBody]) -> usage.StatsList:
     return usage.StatsList(sheds=[answer(usage.Stats, shed) for shed in found])
 
 
-async def create(server: Server, call: Call[WorkParams, api.CreateShed]) -> Work[api.Shed]:
+async def create(server: Server, call: Call[WorkParams, CreateShed]) -> Work[api.Shed]:
     """Make a shed."""
     call.action.shed = call.body.name[:MAX_NAME]
     wanted = await in_thread(server.manager.prebuilds.merged, call.body)
@@ -68,7 +69,7 @@ async def create(server: Server, call: Call[WorkParams, api.CreateShed]) -> Work
     return Work(work, None if client is None else partial(server.manager.attached.end, client))
 
 
-async def check_right(server: Server, caller: Caller, wanted: api.CreateShed) -> None:
+async def check_right(server: Server, caller: Caller, wanted: CreateShed) -> None:
     """Raise `ForbiddenError` when `caller` may not make such a shed."""
     settings = server.settings
     if await in_thread(server.manager.setup.opens_more, wanted):
@@ -153,7 +154,7 @@ async def resume(server: Server, call: Call[api.ShedWorkParams, life.ResumeShed]
     return Work(work)
 
 
-async def update(server: Server, call: Call[api.ShedWorkParams, api.UpdateShed]) -> Work[api.Shed]:
+async def update(server: Server, call: Call[api.ShedWorkParams, UpdateShed]) -> Work[api.Shed]:
     """Change what a shed has of processors, memory and disk, and where it may use SSH agents."""
     name, wanted = call.params.name, call.body
     if wanted.ssh_agent:
