@@ -17,7 +17,7 @@ from shed.terminal.output import note, say, table, write_all
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any
+    from typing import Any, TextIO
 
     from shed.cli.options import Options
     from shed.client.applying import Change
@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 _FOLDER = option("--folder", "FOLDER", "the repository in the shed (default: the workspace)")
 _BASE = option("--base", "COMMIT", "from where (default: what it has of its upstream, or what was cloned)")
 _USER = option("-u, --user", "USER", "run git in the shed as this user (default: the shed's own user)")
-_COLOURS = {"+": "32", "-": "31", "@": "36"}
+_COLOURS = {"+": "\x1b[32m", "-": "\x1b[31m", "@": "\x1b[36m"}
+_PLAIN = "\x1b[0m"
 _SHOWN = 1000
 """Files that are listed before a question."""
 
@@ -51,19 +52,30 @@ def diff(args: Any, options: Options) -> int:
         return 0
     from shed.text import Watched
 
-    watched, colours = Watched(), not os.environ.get("NO_COLOR")
-    rest = ""
-
-    def show(data: bytes, *, last: bool = False) -> None:
-        nonlocal rest
-        *lines, rest = (rest + watched.feed(data, last=last)).split("\n")
-        for line in lines:
-            colour = _COLOURS.get(line[:1]) if colours else None
-            say(f"\x1b[{colour}m{line}\x1b[0m" if colour else line)
-
-    _write(args, options, show)
-    show(b"", last=True)
+    watched, lines = Watched(), _Lines(sys.stdout, colours=not os.environ.get("NO_COLOR"))
+    _write(args, options, lambda data: lines.show(watched.feed(data)))
+    lines.show(watched.feed(b"", last=True))
     return 0
+
+
+class _Lines:
+    """Shows the lines of a patch on a terminal, each in its colour, as far as they have come."""
+
+    def __init__(self, out: TextIO, *, colours: bool) -> None:
+        self._out = out
+        self._colours = _COLOURS if colours else {}
+        self._begins = True
+        self._colour = ""
+
+    def show(self, text: str) -> None:
+        """Show `text`, which a terminal may have."""
+        for line in text.splitlines(keepends=True):
+            if self._begins:
+                self._colour = self._colours.get(line[0], "")
+                self._out.write(self._colour)
+            self._begins = line.endswith("\n")
+            end = f"{_PLAIN if self._colour else ''}\n" if self._begins else ""
+            self._out.write(line.removesuffix("\n") + end)
 
 
 @command(
@@ -102,7 +114,8 @@ def apply(args: Any, options: Options) -> int:
             note("Cancelled.")
             return 0
         taken = patch.apply(changes, args.also, check=args.check, merge=args.merge)
-    left = [change for change in changes if change not in taken]
+    paths = {change.path for change in taken}
+    left = [change for change in changes if change.path not in paths]
     did = "would change" if args.check else "changed"
     done(
         options,

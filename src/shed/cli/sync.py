@@ -49,6 +49,7 @@ def sync(args: Any, options: Options) -> int:
             client_of(name, options).address,
             name,
             user=args.user,
+            warn=lambda text: sink(WarningEvent(text)),
             on_start=lambda: sink(PhaseEvent("start", f"Starting shed {name}...")),
         )
         mirror = Mirror(run)

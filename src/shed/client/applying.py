@@ -6,6 +6,7 @@ on this machine, or is no file, is left out unless its path was named.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,9 +18,15 @@ from shed.errors import NotFoundError, UsageError
 from shed.run import Completed, run
 from shed.untrusted import told
 
-_SUMMARY = re.compile(r" (?:create mode|mode change \d{6} =>) (\d{6}) (.*)")
+_SUMMARY = re.compile(r" (?:create mode|mode change [0-7]+ =>) ([0-7]+) (.*)")
 _MOVES = (" rename ", " copy ")
-_KINDS = {"120000": "a symbolic link", "160000": "a commit of another repository"}
+_LINK = "a symbolic link"
+_KINDS = {0o120000: _LINK, 0o160000: "a commit of another repository"}
+_PLAIN = {"100644", "100755"}
+_GIT = """ulimit -v 2097152 2>/dev/null; exec git "$@\""""
+"""Before it asks anybody, git unpacks what a patch says is binary: in 2 GiB of memory at most."""
+_MOST_LEFT = 1000
+"""Files that are left out: each is a word of a command line."""
 _NO_GIT = "install it: sudo apt-get install git"
 
 
@@ -50,10 +57,10 @@ class Patch:
 
     def changes(self) -> list[Change]:
         """Return what it changes.  Raises `PatchError` for what is no patch, or none that a shed has made."""
-        special = self._special()
+        special, hooks = self._special(), self._hooks()
         numbers = self._git("--numstat", "-z").stdout.decode(errors="surrogateescape").split("\0")
         return [
-            Change(path, _count(added), _count(deleted), self._danger(path, special))
+            Change(path, _count(added), _count(deleted), self._danger(path, special, hooks))
             for added, deleted, path in (entry.split("\t", 2) for entry in numbers if entry)
         ]
 
@@ -68,6 +75,11 @@ class Patch:
             raise UsageError(f"the patch does not change {told(min(unknown))}", hint="see its paths: --check")
         taken = [change for change in changes if not change.danger or change.path in also]
         left = [change.path for change in changes if change.danger and change.path not in also]
+        if len(left) > _MOST_LEFT:
+            raise PatchError(
+                f"{len(left)} files are to be left out, which is too many",
+                hint="take it as a file: shed diff NAME >FILE",
+            )
         if taken:
             self._git(
                 *(f"--exclude={_escaped(path)}" for path in left),
@@ -86,25 +98,40 @@ class Patch:
         for line in self._git("--summary").stdout.decode(errors="surrogateescape").split("\n"):
             if line.startswith(_MOVES):
                 raise PatchError("the patch moves files, which no patch of a shed does", hint="take it by git")
-            if (match := _SUMMARY.fullmatch(line)) and match[1] in _KINDS:
-                found[match[2]] = _KINDS[match[1]]
+            if (match := _SUMMARY.fullmatch(line)) and match[1] not in _PLAIN:
+                found[match[2]] = _KINDS.get(int(match[1], 8) & 0o170000, "it has a mode of another kind")
         return found
 
-    def _danger(self, path: str, special: Mapping[str, str]) -> str:
+    def _hooks(self) -> tuple[str, ...]:
+        """Return the parts of the folder of the repository from which git runs hooks, if it is one that has files."""
+        found = run(["git", "-C", self.root, "config", "--type=path", "core.hooksPath"], check=False)
+        place = os.path.normpath(self.root / found.stdout.decode(errors="surrogateescape").removesuffix("\n"))
+        relative = os.path.relpath(place, self.root)
+        return () if found.returncode or relative.startswith("..") else tuple(relative.lower().split("/"))
+
+    def _danger(self, path: str, special: Mapping[str, str], hooks: tuple[str, ...]) -> str:
         """Return why a path is only changed when it was named, or nothing."""
         if not path.isprintable():
             return "its name has characters that cannot be shown"
-        here = self.root / path
-        if here.is_symlink():  # git changes where it leads, and says nothing of that
-            return _KINDS["120000"]
-        *folders, name = path.lower().split("/")
+        try:
+            if (self.root / path).is_symlink():  # git changes where it leads, and says nothing of that
+                return _LINK
+        except OSError as error:
+            return str(error.strerror)
+        *folders, name = parts = path.lower().split("/")
+        if hooks and (hooks == (".",) or tuple(parts[: len(hooks)]) == hooks):
+            return "git runs it: core.hooksPath leads here"
+        if name == "head":
+            return "git may take its folder for a repository, and run what is set there"
         return special.get(path) or selfrun.why(folders[-1] if folders else "", name) or ""
 
     def _git(self, *options: str) -> Completed:
-        command: list[str | Path] = ["git", "-C", self.root, "apply", "--whitespace=nowarn", *options, self._file]
-        done = run(command, check=False, hint=_NO_GIT)
+        merging = "--3way" in options and "--check" not in options
+        before = self._unmerged() if merging else []
+        words: list[str | Path] = ["git", "-C", self.root, "apply", "--whitespace=nowarn", *options, self._file]
+        done = run(["sh", "-c", _GIT, *words], check=False, hint=_NO_GIT)
         if done.returncode:
-            if "--3way" in options and (unmerged := self._unmerged()):
+            if merging and (unmerged := [path for path in self._unmerged() if path not in before]):
                 raise PatchError(
                     f"the patch is applied to {self.root}, with conflicts: {told(' '.join(unmerged))}",
                     hint=f"settle them: git -C {self.root} status",

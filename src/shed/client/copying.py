@@ -12,7 +12,7 @@ import os
 import shlex
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import PurePosixPath
 from typing import BinaryIO, NamedTuple, cast
 
@@ -39,6 +39,22 @@ class CopyError(ShedError):
     """Something could not be read, or not be written where it was to go."""
 
     code = "COPY_FAILED"
+
+
+def said_by_helper(lines: Iterable[str]) -> tuple[list[str], str, str]:
+    """Return what `shed.guest.archive` in a shed has told: its warnings, its error, and the first of other words."""
+    warnings: list[str] = []
+    problem = words = ""
+    for line in lines:
+        try:
+            says = load_object(line.encode())
+            if "warning" in says:
+                warnings.append(told(says["warning"]))
+            else:
+                problem = problem or told(says["error"])
+        except (ValueError, KeyError):
+            words = words or told(line)
+    return warnings, problem, words
 
 
 class Place(NamedTuple):
@@ -181,16 +197,13 @@ class Copy:
             self._conclude(place, ended, said.read(_MOST_SAID).decode(errors="replace").splitlines())
 
     def _conclude(self, place: Place, ended: Exit, lines: list[str]) -> None:
-        name, error = place.name, ended.error
-        for line in lines:
-            try:
-                says = load_object(line.encode())
-                if "warning" in says:
-                    self._warn(f"{name}: {told(says['warning'])}")
-                else:
-                    raise CopyError(f"{name}: {told(says['error'])}", hint=self._hint(place, told(says["error"])))
-            except (ValueError, KeyError):
-                error = error or told(line)
+        name = place.name
+        warnings, problem, words = said_by_helper(lines)
+        error = ended.error or words
+        for text in warnings:
+            self._warn(f"{name}: {text}")
+        if problem:
+            raise CopyError(f"{name}: {problem}", hint=self._hint(place, problem))
         if ended.code == _BROKEN_PIPE and not error:
             raise BrokenPipeError
         if ended.code:

@@ -6,20 +6,17 @@ unpacks there.  What a guest says decides what is sent of that which the user ha
 
 from __future__ import annotations
 
-import contextlib
 import fnmatch
 import os
 import stat
-import tempfile
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from shed.client.address import Address
-from shed.client.copying import CopyError
-from shed.client.execution import Execution
+from shed.client.asking import ask
+from shed.client.copying import CopyError, said_by_helper
 from shed.client.sync_rules import Rule
 from shed.errors import NotFoundError, UsageError
 from shed.execstream import helper, script
@@ -29,7 +26,7 @@ from shed.untrusted import told
 MOST_ENTRIES = 500_000
 """Names below one folder, here or in a shed."""
 _MOST_LISTED = 256 << 20
-_MOST_SAID = 4096
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _LIST = r"""
 import os, stat, sys
 root = os.path.expanduser(sys.argv[1])
@@ -37,9 +34,11 @@ root = os.path.realpath(root if os.path.isabs(root) else os.path.join(os.getcwd(
 out = open(1, "wb")
 out.write(os.fsencode(root) + b"\0")
 def tell(path, name):
-    status = os.lstat(path)
-    kind = status.st_mode & 0o170000
-    link = os.fsencode(os.readlink(path)) if kind == 0o120000 else b""
+    try:
+        status = os.lstat(path)
+        link = os.fsencode(os.readlink(path)) if status.st_mode & 0o170000 == 0o120000 else b""
+    except FileNotFoundError:  # it has just gone
+        return
     out.write(b"%o %d %d " % (status.st_mode, status.st_size, status.st_mtime_ns))
     out.write(os.fsencode(name) + b"\0" + link + b"\0")
 def walk(folder, prefix):
@@ -47,7 +46,10 @@ def walk(folder, prefix):
         name = prefix + entry.name
         tell(entry.path, name)
         if entry.is_dir(follow_symlinks=False):
-            walk(entry.path, name + "/")
+            try:
+                walk(entry.path, name + "/")
+            except FileNotFoundError:
+                pass
 if sys.argv[2]:
     if os.path.lexists(os.path.join(root, sys.argv[2])):
         tell(os.path.join(root, sys.argv[2]), sys.argv[2])
@@ -136,25 +138,42 @@ class Mirror:
         if single:
             name = name or rule.source.name
             here = {name: here[""]}
-        root, there = self._there(target or ".", name)
-        there = {path: entry for path, entry in there.items() if not _excluded(path, rule.exclude)}
+        root, all_of_it = self._there(target or ".", name)
+        if name in {"~", ".", ".."} or (name in all_of_it and stat.S_ISDIR(all_of_it[name].mode)):
+            raise UsageError(
+                f"{rule.source} is a file, and {rule.target} a folder", hint=f"write {rule.target.rstrip('/')}/"
+            )
+        there = {path: entry for path, entry in all_of_it.items() if not _excluded(path, rule.exclude)}
         plan = Plan(rule, root, name)
+        replaced: set[str] = set()
         for path, entry in here.items():
-            kind, other = stat.S_IFMT(entry.mode), there.get(path)
-            if kind not in {stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK}:
-                plan.skipped.append(path)
-            elif other is None or not entry.same(other):
-                newer = other is not None and other.mtime_ns > entry.mtime_ns and not stat.S_ISDIR(other.mode)
-                if newer and not force:
-                    plan.newer.append(path)
-                    continue
-                plan.send.append(path)
-                plan.bytes += entry.size if stat.S_ISREG(entry.mode) else 0
+            if not _within(path, plan.newer):
+                self._compare(plan, path, entry, there.get(path), replaced, force=force)
         gone = {path for path in there if path not in here} if rule.delete and not single else set()
-        of_another_kind = {path for path in plan.send if path in there and not _alike(here[path], there[path])}
-        below = {path for path in there if any(path.startswith(f"{each}/") for each in of_another_kind)}
-        plan.delete = sorted(gone | of_another_kind | below, reverse=True)
+        gone |= replaced | {path for path in there if _within(path, replaced)}
+        gone -= {folder for path in all_of_it.keys() - there.keys() for folder in _folders_of(path)}
+        plan.delete = sorted(gone, reverse=True)
         return plan
+
+    @staticmethod
+    def _compare(plan: Plan, path: str, entry: Entry, other: Entry | None, replaced: set[str], *, force: bool) -> None:
+        """Note in `plan` what is to be done about `path`, and in `replaced` when what is there is of another kind."""
+        if stat.S_IFMT(entry.mode) not in {stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK}:
+            plan.skipped.append(path)
+            return
+        if other is not None and entry.same(other):
+            return
+        if other is not None and not force:
+            folder = stat.S_ISDIR(other.mode)
+            if (folder and not _alike(entry, other) and not plan.rule.delete) or (
+                not folder and other.mtime_ns > entry.mtime_ns
+            ):
+                plan.newer.append(path)
+                return
+        if other is not None and not _alike(entry, other):
+            replaced.add(path)
+        plan.send.append(path)
+        plan.bytes += entry.size if stat.S_ISREG(entry.mode) else 0
 
     def carry_out(self, plan: Plan, warn: Callable[[str], None]) -> None:
         """Do what `plan` says.  Raises `CopyError`."""
@@ -168,47 +187,62 @@ class Mirror:
 
     def _there(self, target: str, only: str) -> tuple[str, dict[str, Entry]]:
         """Return the folder `target` of the shed as it is called there, and what is below, or `only` that."""
-        words = self._run(script(_LIST, target, only)).split(b"\0")
-        found = {}
+        said = self._run(script(_LIST, target, only))
+        if said.count(b"\0") > 2 * MOST_ENTRIES + 1:
+            raise CopyError(f"the shed has more than {MOST_ENTRIES:,} files there")
+        words = said.split(b"\0")
+        found: dict[str, Entry] = {}
         try:
             root = os.fsdecode(words[0])
+            if not root.startswith("/") or words[-1]:
+                raise ValueError
             for head, link in zip(words[1:-1:2], words[2:-1:2], strict=True):
                 mode, size, mtime, name = head.split(b" ", 3)
-                found[os.fsdecode(name)] = Entry(int(mode, 8), int(size), int(mtime), os.fsdecode(link))
+                if not all(len(number) <= 20 and number.isdigit() for number in (mode, size, mtime.removeprefix(b"-"))):
+                    raise ValueError
+                found[os.fsdecode(name)] = Entry(int(mode, 8) & 0o177777, int(size), int(mtime), os.fsdecode(link))
         except ValueError:
             raise CopyError("the shed does not say what it has there") from None
         return root, found
 
 
-def running(address: Address, name: str, *, user: str | None, on_start: Callable[[], None]) -> Run:
+def running(
+    address: Address, name: str, *, user: str | None, warn: Callable[[str], None], on_start: Callable[[], None]
+) -> Run:
     """Return what runs commands in the shed `name` as `user`, by default the shed's own."""
 
     def run(command: list[str], stdin: Callable[[BinaryIO], None] | None = None) -> bytes:
-        with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as said:
-            with Execution(address, name, command, user=user, on_start=on_start) as execution:
-                if stdin is None:
-                    ended = execution.run(stdin=None, stdout=out.fileno(), stderr=said.fileno())
-                else:
-                    with _fed(stdin) as source:
-                        ended = execution.run(stdin=source, stdout=out.fileno(), stderr=said.fileno())
-            said.seek(0)
-            lines = said.read(_MOST_SAID).decode(errors="replace").splitlines()
-            if ended.code or ended.error:
-                why = ended.error or (lines[-1] if lines else f"exit code {ended.code}")
-                raise CopyError(f"shed {name!r}: {told(why)}", hint="see its folder, and its user's rights there")
-            out.seek(0)
-            data = out.read(_MOST_LISTED + 1)
-        if len(data) > _MOST_LISTED:
-            raise CopyError(f"shed {name!r} has too many files there")
-        return data
+        printed = bytearray()
+
+        def hear(data: bytes) -> None:
+            printed.extend(data)
+            if len(printed) > _MOST_LISTED:
+                raise CopyError(f"shed {name!r} has too much to say of its files")
+
+        ended, lines = ask(address, name, command, hear=hear, feed=stdin, user=user, on_start=on_start)
+        warnings, problem, words = said_by_helper(lines)
+        for text in warnings:
+            warn(f"{name}: {text}")
+        if ended.code or ended.error:
+            why = problem or ended.error or words or f"exit code {ended.code}"
+            raise CopyError(f"shed {name!r}: {told(why)}", hint="see its folder, and its user's rights there")
+        return bytes(printed)
 
     return run
 
 
 def _here(rule: Rule) -> dict[str, Entry]:
-    """Return what is below the rule's folder, or the file that it names as ``""``.  Raises `NotFoundError`."""
+    """Return what is below the rule's folder, or the file that it names as ``""``.
+
+    Raises `NotFoundError` when there is none, `CopyError` when it cannot be read.
+    """
     try:
         status = rule.source.stat()
+    except FileNotFoundError:
+        raise NotFoundError(f"there is no {rule.source}", hint="see the rule in sync.yaml") from None
+    except OSError as error:
+        raise CopyError(f"cannot read {rule.source}: {error.strerror}") from None
+    try:
         if not stat.S_ISDIR(status.st_mode):
             return {"": Entry(status.st_mode, status.st_size, status.st_mtime_ns)}
         found: dict[str, Entry] = {}
@@ -228,9 +262,7 @@ def _here(rule: Rule) -> dict[str, Entry]:
             if len(found) > MOST_ENTRIES:
                 raise UsageError(f"{rule.source} has more than {MOST_ENTRIES:,} files", hint="exclude some")
     except OSError as error:
-        raise NotFoundError(
-            f"cannot read {error.filename or rule.source}: {error.strerror}", hint="see the rule in sync.yaml"
-        ) from None
+        raise CopyError(f"cannot read {error.filename or rule.source}: {error.strerror}") from None
     return found
 
 
@@ -247,50 +279,59 @@ def _alike(one: Entry, other: Entry) -> bool:
     return stat.S_IFMT(one.mode) == stat.S_IFMT(other.mode)
 
 
+def _folders_of(path: str) -> Iterator[str]:
+    """Yield the folders that `path` is in, the outer ones first."""
+    parts = path.split("/")
+    yield from ("/".join(parts[:count]) for count in range(1, len(parts)))
+
+
+def _within(path: str, folders: Collection[str]) -> bool:
+    return bool(folders) and any(folder in folders for folder in _folders_of(path))
+
+
 def _pack(plan: Plan, out: BinaryIO, warn: Callable[[str], None]) -> None:
-    """Write what is to be sent, with the folders that it is in."""
-    source = os.path.realpath(plan.rule.source)
+    """Write what is to be sent, with the folders that it is in.
+
+    Nothing that has become a link meanwhile leads elsewhere: a guest may write where it comes from, too.
+    """
     packer = Packer(out, warn)
-    packer.add(source, plan.single or ".")
-    if not plan.single:
-        for name in sorted(_with_folders(plan.send)):
-            packer.add(f"{source}/{name}", f"./{name}")
-    packer.finish()
+    source = os.path.realpath(plan.rule.source)
+    try:
+        packer.add(source, plan.single or ".")
+        if not plan.single:
+            _pack_below(source, plan.send, packer)
+        packer.finish()
+    except ArchiveError as error:
+        raise CopyError(str(error)) from None
 
 
-def _with_folders(names: list[str]) -> set[str]:
-    found = set(names)
-    for name in names:
-        parts = name.split("/")
-        found.update("/".join(parts[:count]) for count in range(1, len(parts)))
-    return found
+def _pack_below(source: str, names: list[str], packer: Packer) -> None:
+    by_folder: dict[str, list[str]] = {}
+    for name in sorted({*names, *(folder for each in names for folder in _folders_of(each))}):
+        folder, last = os.path.split(name)
+        by_folder.setdefault(folder, []).append(last)
+    for folder, found in by_folder.items():
+        opened = _open_folder(source, folder)
+        try:
+            for last in found:
+                packer.add(last, f"./{folder}/{last}", opened)
+        finally:
+            os.close(opened)
+
+
+def _open_folder(root: str, path: str) -> int:
+    """Open a folder below `root` without following links.  Raises `CopyError`."""
+    opened = os.open(root, _FOLDER)
+    for part in path.split("/") if path else ():
+        try:
+            below = os.open(part, _FOLDER | os.O_NOFOLLOW, dir_fd=opened)
+        except OSError as error:
+            raise CopyError(f"cannot read {root}/{path}: {error.strerror}") from None
+        finally:
+            os.close(opened)
+        opened = below
+    return opened
 
 
 def _write(out: BinaryIO, data: bytes) -> None:
     out.write(data)
-
-
-@contextlib.contextmanager
-def _fed(write: Callable[[BinaryIO], None]) -> Iterator[int]:
-    """Yield the end of a pipe that has what `write` writes.  Raises what that does, at the end of the block."""
-    problems: list[BaseException] = []
-    source, sink = os.pipe()
-
-    def feed() -> None:
-        try:
-            with open(sink, "wb") as out:
-                write(out)
-        except BrokenPipeError:
-            pass  # nobody takes it: who has left says why
-        except BaseException as error:  # noqa: BLE001  raised below
-            problems.append(error)
-
-    feeder = threading.Thread(target=feed, daemon=True)
-    feeder.start()
-    try:
-        yield source
-    finally:
-        os.close(source)
-        feeder.join()
-    for problem in problems:
-        raise CopyError(str(problem)) from None if isinstance(problem, ArchiveError) else problem

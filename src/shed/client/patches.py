@@ -5,11 +5,8 @@ It is what somebody else has written: whoever shows or applies it treats it so.
 
 from __future__ import annotations
 
-import os
-import threading
-
 from shed.client.address import Address
-from shed.client.execution import Execution
+from shed.client.asking import ask
 from shed.errors import DataError, NotFoundError, ShedError
 from shed.sizes import format_size
 from shed.untrusted import told
@@ -20,8 +17,6 @@ if TYPE_CHECKING:
 
 MOST_PATCH = 256 << 20
 """Bytes of a patch that are taken."""
-_READ = 1 << 16
-_MOST_SAID = 4096
 _NO_GIT, _NO_REPOSITORY, _NO_COMMIT, _NO_BASE = 90, 91, 92, 93
 _SCRIPT = r"""
 command -v git >/dev/null 2>&1 || exit 90
@@ -69,62 +64,23 @@ def write_patch(
     Returns how many bytes it has.  Raises `PatchError`, `NotFoundError`, `DataError` for too large a one, and what
     `write` does, when all has come.
     """
-    command, env = script(base)
-    problems: list[BaseException] = []
     size = 0
 
-    def read(source: int) -> None:
+    def take(data: bytes) -> None:
         nonlocal size
-        with open(source, "rb", buffering=0) as patch:  # closed, it ends the command
-            try:
-                while data := patch.read(_READ):
-                    size += len(data)
-                    if size > MOST_PATCH:
-                        raise DataError(
-                            f"the patch of {name} is larger than {format_size(MOST_PATCH)}",
-                            hint="push from there, or copy what has changed: shed cp",
-                        )
-                    write(data)
-            except BaseException as error:  # noqa: BLE001  the other thread raises it
-                problems.append(error)
+        size += len(data)
+        if size > MOST_PATCH:
+            raise DataError(
+                f"the patch of {name} is larger than {format_size(MOST_PATCH)}",
+                hint="push from there, or copy what has changed: shed cp",
+            )
+        write(data)
 
-    source, sink = os.pipe()
-    said, saying = os.pipe()
-    reader = threading.Thread(target=read, args=(source,), daemon=True)
-    listener = _Listener(said)
-    reader.start()
-    listener.start()
-    try:
-        with Execution(address, name, command, env=env, working_dir=folder, user=user, on_start=on_start) as execution:
-            ended = execution.run(stdin=None, stdout=sink, stderr=saying)
-    finally:
-        os.close(sink)
-        os.close(saying)
-        reader.join()
-        listener.join()
-    if problems:
-        raise problems[0]
+    command, env = script(base)
+    ended, said = ask(address, name, command, hear=take, env=env, folder=folder, user=user, on_start=on_start)
     if ended.code or ended.error:
-        raise _failure(name, ended.code, ended.error or listener.last(), base)
+        raise _failure(name, ended.code, ended.error or told(said[-1] if said else ""), base)
     return size
-
-
-class _Listener(threading.Thread):
-    """Keeps the end of what a command says of itself."""
-
-    def __init__(self, source: int) -> None:
-        super().__init__(daemon=True)
-        self._source = source
-        self._said = b""
-
-    def run(self) -> None:
-        with open(self._source, "rb", buffering=0) as said:
-            while data := said.read(_READ):
-                self._said = (self._said + data)[-_MOST_SAID:]
-
-    def last(self) -> str:
-        lines = [line for line in self._said.decode(errors="replace").splitlines() if line.strip()]
-        return told(lines[-1]) if lines else ""
 
 
 def _failure(name: str, code: int, said: str, base: str | None) -> ShedError:

@@ -105,10 +105,10 @@ class Packer:
         self.content = 0
         """Bytes of files so far."""
 
-    def add(self, path: str, name: str) -> None:
-        """Write what is at `path`.  Raises `ArchiveError`."""
+    def add(self, path: str, name: str, folder: int | None = None) -> None:
+        """Write what is at `path`, which may be relative to the open `folder`.  Raises `ArchiveError`."""
         try:
-            self._add(path, name)
+            self._add(path, name, folder)
         except BrokenPipeError:
             raise
         except OSError as error:
@@ -119,8 +119,8 @@ class Packer:
         self._put(tar.end(self._size))
         self._flush()
 
-    def _add(self, path: str, name: str) -> None:
-        status = os.lstat(path)
+    def _add(self, path: str, name: str, folder: int | None) -> None:
+        status = os.stat(path, dir_fd=folder, follow_symlinks=False)
         member = tar.Member(name, tar.FILE)
         member.mode, member.uid, member.gid = stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid
         member.mtime = status.st_mtime_ns
@@ -128,7 +128,7 @@ class Packer:
             member.kind = tar.FOLDER
             member.name += "/"
         elif stat.S_ISLNK(status.st_mode):
-            member.kind, member.link = tar.LINK, os.readlink(path)
+            member.kind, member.link = tar.LINK, os.readlink(path, dir_fd=folder)
         elif not stat.S_ISREG(status.st_mode):
             self._warn(f"{path} is left out: it is neither a file nor a folder nor a link")
             return
@@ -136,7 +136,7 @@ class Packer:
             member.kind, member.link = tar.HARD_LINK, self._seen[status.st_dev, status.st_ino]
         else:
             self._seen[status.st_dev, status.st_ino] = name
-            fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
             try:
                 self._add_file(path, member, fd)
             finally:

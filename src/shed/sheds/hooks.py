@@ -92,7 +92,7 @@ class Provisioning:
         try:
             # All scalars are texts to this loader, and nothing is merged: there is nothing to blow up.
             document = yaml.load(text, yaml.BaseLoader) or {}  # noqa: S506
-        except (yaml.YAMLError, RecursionError, ValueError) as error:
+        except (yaml.YAMLError, RecursionError, ValueError, OverflowError) as error:
             raise ValueError(f"it is not YAML: {told(' '.join(str(error).split()))}") from None
         members = _texts("the file", document, of=(dict, str))
         hooks = _texts("hooks", members.get("hooks") or {})
@@ -117,7 +117,18 @@ def _texts(what: str, value: object, of: tuple[type, ...] = (str,)) -> dict[str,
     for name, text in value.items():
         if not isinstance(text, of) or (isinstance(text, str) and ("\0" in text or len(text) > _LONGEST)):
             raise ValueError(f"{what}: {told(name)} is not a text of {_LONGEST} characters at most")
+        if isinstance(text, str) and not _is_unicode(name + text):
+            raise ValueError(f"{what}: {told(name)} is not Unicode")
     return value
+
+
+def _is_unicode(text: str) -> bool:
+    """Tell whether a guest's process can have `text`: it has no half of a pair of surrogates."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 async def read(open_exec: Open) -> bytes | None:

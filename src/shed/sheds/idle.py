@@ -113,7 +113,11 @@ class Idle:
         try:
             while True:
                 self._changed.clear()
-                wait = await self._turn()
+                try:
+                    wait = await self._turn()
+                except Exception:  # one that cannot be looked at has the others wait, and no more
+                    log.exception("looking for sheds that are idle")
+                    wait = _SELDOM
                 try:
                     async with asyncio.timeout(wait):
                         await self._changed.wait()

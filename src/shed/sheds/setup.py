@@ -108,7 +108,8 @@ class Setup:
                     found = await self._told("hooks", lambda: self._provision(record.name, ("startup",), Progress()))
                     return self._tell(record.name, "start", found, None)
                 finally:
-                    self._starting.pop(record.name, None)
+                    if self._starting.get(record.name) is asyncio.current_task():  # and not that of a later start
+                        del self._starting[record.name]
 
             self._starting[record.name] = asyncio.create_task(run(), name=f"startup of {record.name}")
 
@@ -130,7 +131,14 @@ class Setup:
         except ShedError:  # the stop says so
             return
         limit = min(self._settings.stop_timeout / 2, _SHUTDOWN)
-        failed = await self._told("hooks", lambda: self._provision(name, ("shutdown",), progress, limit=limit))
+        try:
+            async with asyncio.timeout(limit):
+                failed = await self._told("hooks", lambda: self._provision(name, ("shutdown",), progress, limit=limit))
+        except TimeoutError:
+            failed = [f"hook shutdown did not end within {limit:g} s"]
+        except Exception:
+            log.exception("shed %s: its hook before a stop", name)
+            return
         self._tell(name, "stop", failed, progress)
 
     async def close(self) -> None:

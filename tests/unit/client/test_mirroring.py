@@ -14,6 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from shed.client.copying import CopyError
 from shed.client.mirroring import Mirror, Plan
 from shed.client.sync_rules import SNIPPET, Rule, read_rules
 from shed.errors import NotFoundError, UsageError
@@ -132,8 +133,84 @@ def test_one_file(shed: Shed, tmp_path: Path) -> None:
     bring(shed, Rule(tmp_path / "gitconfig", "~/.config/git/"))
     assert (shed.home / ".gitconfig").read_text() == (shed.home / ".config/git/gitconfig").read_text() == "[user]"
     assert shed.home.stat().st_mode & 0o777 == 0o711
-    with pytest.raises(NotFoundError, match=r"cannot read .*nothing"):
+    with pytest.raises(NotFoundError, match=r"there is no .*nothing"):
         bring(shed, Rule(tmp_path / "nothing", "~"))
+
+
+def test_what_is_of_another_kind_there_stays(shed: Shed, tmp_path: Path) -> None:
+    """A folder with work in it is no file or link until the user says so; below a newer file nothing is sent."""
+    here = tmp_path / "here"
+    (here / "b").mkdir(parents=True)
+    (here / "a").write_text("a file")
+    (here / "b/c").write_text("x")
+    os.utime(here / "b", (1, 1))
+    (shed.home / "x/a").mkdir(parents=True)
+    (shed.home / "x/a/work").write_text("of a week")
+    (shed.home / "x/b").write_text("newer")
+    plan = bring(shed, Rule(here, "x"))
+    assert (plan.send, plan.delete, plan.newer) == ([], [], ["a", "b"])
+    assert (shed.home / "x/a/work").read_text() == "of a week"
+    plan = bring(shed, Rule(here, "x"), force=True)
+    assert (plan.send, plan.delete) == (["a", "b", "b/c"], ["b", "a/work", "a"])
+    assert content(shed.home / "x") == content(here)
+
+
+def test_a_folder_stays_when_what_is_excluded_is_in_it(shed: Shed, tmp_path: Path) -> None:
+    """All else in it goes."""
+    here = tmp_path / "here"
+    here.mkdir()
+    (shed.home / "pkg/node_modules").mkdir(parents=True)
+    (shed.home / "pkg/node_modules/x").write_text("x")
+    (shed.home / "pkg/y").write_text("y")
+    assert bring(shed, Rule(here, ".", ("node_modules",), delete=True)).delete == ["pkg/y"]
+    assert (shed.home / "pkg/node_modules/x").exists()
+
+
+@pytest.mark.parametrize("target", ["~", ".", "empty", "full"])
+def test_a_file_is_no_folder(shed: Shed, tmp_path: Path, target: str) -> None:
+    """The user is told how to put it into one."""
+    (shed.home / "empty").mkdir()
+    (shed.home / "full").mkdir()
+    (shed.home / "full/x").write_text("x")
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(UsageError) as caught:
+        Mirror(shed).plan(Rule(tmp_path / "file", target), force=True)
+    assert caught.value.hint == f"write {target}/"
+
+
+def test_nothing_behind_a_link_that_has_come_meanwhile_is_sent(shed: Shed, tmp_path: Path) -> None:
+    """A guest may write to the folder, too, and make a link of one in it once its names were read."""
+    here = tmp_path / "here"
+    (here / "d").mkdir(parents=True)
+    (here / "d/key").write_text("x")
+    (tmp_path / "secret").mkdir()
+    (tmp_path / "secret/key").write_text("secret")
+    mirror = Mirror(shed)
+    plan = mirror.plan(Rule(here, "x"), force=False)
+    (here / "d").rename(here / "e")
+    (here / "d").symlink_to(tmp_path / "secret")
+    with pytest.raises(CopyError, match="cannot read"):
+        mirror.carry_out(plan, pytest.fail)
+    assert not (shed.home / "x/d/key").exists()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"",
+        b"/x\x00-1 1 1 a\x00\x00",
+        b"/x\x00" + b"7" * 40 + b" 1 1 a\x00\x00",
+        b"/x\x00100644 1 1\x00\x00",
+        b"/x\x00100644 1 1 a\x00",
+        b"/x\x00100644 1 - a\x00\x00",
+        b"\0" * 2_000_000,
+    ],
+)
+def test_a_shed_that_lies_is_an_error(tmp_path: Path, answer: bytes) -> None:
+    """One sentence, whatever it says, and soon."""
+    (tmp_path / "here").mkdir()
+    with pytest.raises(CopyError, match="the shed"):
+        Mirror(lambda command, stdin=None: answer).plan(Rule(tmp_path / "here", "x"), force=False)
 
 
 NAMES = st.sampled_from(["a", "b", "a/c", "a/d", "b/c", "b/c/e", "a-b"])

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import subprocess
+import zlib
 from pathlib import Path
 
 import pytest
 
+from shed.client import applying
 from shed.client.applying import Patch
 from shed.client.patches import PatchError, script
 from shed.errors import NotFoundError, UsageError
@@ -161,6 +164,57 @@ def test_a_link_that_is_there_is_not_led_elsewhere(here: Path, there: Path) -> N
     assert (here / "link").readlink() == Path("a.txt")
 
 
+@pytest.mark.parametrize(
+    ("mode", "kind"),
+    [
+        ("120777", "a symbolic link"),
+        ("1120000", "a symbolic link"),
+        ("20120000", "a symbolic link"),
+        ("160777", "a commit of another repository"),
+        ("104755", "it has a mode of another kind"),
+    ],
+)
+def test_a_mode_that_git_takes_for_another_is_seen(here: Path, mode: str, kind: str) -> None:
+    """git reads any number, and looks at some of its bits."""
+    content = b"Subproject commit " + b"a" * 40 if mode.startswith("16") else b"/etc/passwd"
+    head = f"diff --git a/s b/s\nnew file mode {mode}\n--- /dev/null\n+++ b/s\n@@ -0,0 +1 @@\n+"
+    applied, left = taken(here, head.encode() + content + b"\n\\ No newline at end of file\n")
+    assert (applied, left) == ([], {"s": kind})
+
+
+@pytest.mark.parametrize(
+    "path",
+    [".githooks/post-index-change", ".GitHooks/x", "x/HEAD", "x/y/head", ".husky/pre-commit", "a.code-workspace"],
+)
+def test_what_git_would_run_is_left_out(here: Path, path: str) -> None:
+    """Hooks that are among the sources, and what makes a repository of a folder."""
+    git(here, "config", "core.hooksPath", ".githooks")
+    patch = f"diff --git a/{path} b/{path}\nnew file mode 100755\n--- /dev/null\n+++ b/{path}\n@@ -0,0 +1 @@\n+x\n"
+    applied, left = taken(here, patch.encode())
+    assert (applied, [*left]) == ([], [path])
+
+
+def test_a_patch_that_is_made_to_cost_much(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name that is too long is left out; too many to leave out, and what unpacks to more than git may have, are not
+    taken.
+    """
+    new = "diff --git a/{0} b/{0}\nnew file mode 100644\n--- /dev/null\n+++ b/{0}\n@@ -0,0 +1 @@\n+x\n"
+    applied, left = taken(here, new.format("x" * 300).encode() + new.format("b.txt").encode())
+    assert (applied, left) == (["b.txt"], {"x" * 300: "File name too long"})
+    many = "".join(new.format(f"{number}/.envrc") for number in range(2000)) + new.format("c.txt")
+    with pytest.raises(PatchError, match="too many"):
+        taken(here, many.encode())
+    monkeypatch.setattr(applying, "_GIT", applying._GIT.replace("2097152", "131072"))
+    packed = zlib.compress(bytes(160 << 20), 1)
+    lines = [packed[at : at + 52] for at in range(0, len(packed), 52)]
+    letters = [chr(len(line) + (64 if line and len(line) <= 26 else 70)) for line in lines]
+    encoded = [letter.encode() + base64.b85encode(line, pad=True) for letter, line in zip(letters, lines, strict=True)]
+    head = "diff --git a/big b/big\nnew file mode 100644\nindex {0}..{1}\nGIT binary patch\nliteral {2}\n"
+    ids = head.format("0" * 40, "1" * 40, 160 << 20).encode()
+    with pytest.raises(PatchError, match=r"memory|malloc"):
+        taken(here, ids + b"\n".join(encoded) + b"\n\nliteral 0\nHcmV?d00001\n\n")
+
+
 HOSTILE = {
     "out of the folder": b"--- /dev/null\n+++ b/../out\n@@ -0,0 +1 @@\n+x\n",
     "into git": b"--- /dev/null\n+++ b/.git/hooks/pre-commit\n@@ -0,0 +1 @@\n+x\n",
@@ -201,6 +255,8 @@ def test_what_does_not_apply_changes_nothing_or_is_merged(here: Path, there: Pat
         taken(here, made(there), merge=True)
     assert (here / "b.txt").exists()
     assert "<<<<<<<" in (here / "a.txt").read_text()
+    with pytest.raises(PatchError, match="does not apply"):  # the conflicts are not of this one
+        taken(here, HOSTILE["out of the folder"], merge=True)
 
 
 def test_a_folder_without_a_repository(tmp_path: Path) -> None:

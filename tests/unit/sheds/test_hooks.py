@@ -172,6 +172,8 @@ async def test_a_hook_that_talks_without_end(world: World, project: Path, monkey
         (b"env: {'A B': c}", "'A B' is not the name"),
         (b"env: {A: \"a\\0b\"}", "A is not a text"),
         (b"a: {b: *c}", "not YAML"),
+        (b'env: {A: "\\ud800"}', "A is not Unicode"),
+        (b'a: "\\UFFFFFFFF"', "not YAML"),
         (b"\xff\xfe\xff", "not YAML"),
         (b"[" * 10_000, "more than 200 lists"), (b"[" * 100, "not YAML"),
         (b"a: " + b"x" * 40_000, "more than 16 KiB"),

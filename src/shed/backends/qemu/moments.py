@@ -188,7 +188,7 @@ def _fits(machine: Machine, memory: Path, host: command.Host, check: _Check) -> 
             record = json.loads(file.read(_MOST_RECORD))
         as_booted, kept = record["as_booted"] is True, record["identity"]
         check(record, memory, machine)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise _unusable(f"it is not as it was kept: {error}") from None
     wanted = _identity(machine, replace(host, as_booted=as_booted))
     if kept == wanted:
