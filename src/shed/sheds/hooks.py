@@ -1,7 +1,8 @@
 """What a project says of its own shed, in ``.shed/provision.yaml``: hooks, and variables of all commands.
 
 The file comes from a guest, and is read with suspicion.  Hooks run in the shed, as its user: ``install`` once,
-``startup`` after each start of the VM, ``shutdown`` before a stop.
+``startup`` after each start of the VM, ``shutdown`` before a stop.  A project without it may have a
+``devcontainer.json``, whose commands are hooks, too.
 """
 
 from __future__ import annotations
@@ -14,12 +15,15 @@ from dataclasses import dataclass, field
 from shed.errors import BackendError
 from shed.execstream import Output, request_frame
 from shed.progress import Progress
+from shed.sheds import devcontainer
 from shed.sheds.commands import BUSYBOX
 from shed.sheds.steps import Open, run_step
 from shed.sheds.workspace import TARGET
 from shed.untrusted import told
 
 FILE = ".shed/provision.yaml"
+FILES = (FILE, *devcontainer.FILES)
+"""The first of these in the workspace counts."""
 HOOKS = ("install", "startup", "shutdown")
 LOGS = "/var/log/shed"
 """The folder of the guest with a log of the last run of each hook."""
@@ -29,6 +33,7 @@ _MOST_FILE = 16 << 10
 _MOST_OPENED = 200
 """Brackets: what is within many of them takes long to read."""
 _MOST_VARIABLES = 100
+_MOST_NOTES = 10
 _LONGEST = 4096
 _SHORT = 30.0
 """Seconds for what the server itself asks of the guest."""
@@ -37,7 +42,13 @@ _MOST_TOLD = 1 << 20
 """Bytes of what a hook says that are told on the way; its log has all."""
 _SHOWN = 60
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_READ = f'cd "$HOOK_PLACE" && [ -f {FILE} ] && exec $HOOK_TOOLS head -c {_MOST_FILE + 1} {FILE}'
+_READ = f"""
+cd "$HOOK_PLACE" || exit
+for file in {" ".join(FILES)}; do
+    [ ! -f "$file" ] || {{ echo "$file"; exec $HOOK_TOOLS head -c {devcontainer.MOST_FILE + 1} "$file"; }}
+done
+exit 1
+"""
 _SCRIPT = r"""
 log=$HOOK_LOGS/$HOOK_NAME.log mark=$HOOK_STATE/$HOOK_NAME
 [ -z "$HOOK_ONCE" ] || [ ! -e "$mark" ] || exit 0
@@ -64,7 +75,7 @@ while [ ! -s "$log.code" ]; do show; $HOOK_TOOLS sleep 0.2; done
 show
 code=$(cat "$log.code")
 rm -f "$log.code"
-[ "$code" != 0 ] || [ "$HOOK_NAME" != install ] || : >"$mark"
+[ "$code" != 0 ] || [ -z "$HOOK_MARKS" ] || : >"$mark"
 exit "$code"
 """
 """What a hook says goes to a file, which is followed: services that it leaves behind go on to write there."""
@@ -74,15 +85,30 @@ exit "$code"
 class Provisioning:
     """What a project says."""
 
-    hooks: Mapping[str, str] = field(default_factory=dict)
-    """By name: a script, by its path in the workspace, or a command line."""
+    hooks: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """For each of `HOOKS`, what is run, by name and in order: a script, by its path in the workspace, or a command."""
     env: Mapping[str, str] = field(default_factory=dict)
-    unknown: tuple[str, ...] = ()
-    """Keys that mean nothing here."""
+    notes: tuple[str, ...] = ()
+    """Sentences about what is not done."""
 
     @classmethod
-    def parse(cls, text: bytes) -> Provisioning:
-        """Return what the file `text` says.  Raises `ValueError`.  Takes a moment."""
+    def parse(cls, file: str, text: bytes) -> Provisioning:
+        """Return what the `file` of `FILES` says, which is `text`.  Raises `ValueError`.  Takes a moment."""
+        return cls._of_devcontainer(text) if file in devcontainer.FILES else cls._of_ours(text)
+
+    @classmethod
+    def _of_devcontainer(cls, text: bytes) -> Provisioning:
+        commands, env, notes = devcontainer.parse(text)
+        _texts("the file", commands)
+        _check_variables(_texts("the environment", env))
+        hooks = {
+            hook: {key: commands[key] for key in keys if key in commands}
+            for hook, keys in (("install", devcontainer.ONCE), ("startup", devcontainer.EACH_START))
+        }
+        return cls({hook: found for hook, found in hooks.items() if found}, env, tuple(notes[:_MOST_NOTES]))
+
+    @classmethod
+    def _of_ours(cls, text: bytes) -> Provisioning:
         import yaml  # noqa: PLC0415  few projects have such a file
 
         if len(text) > _MOST_FILE:
@@ -97,18 +123,22 @@ class Provisioning:
         members = _texts("the file", document, of=(dict, str))
         hooks = _texts("hooks", members.get("hooks") or {})
         env = _texts("env", members.get("env") or {})
-        if len(env) > _MOST_VARIABLES:
-            raise ValueError(f"env has more than {_MOST_VARIABLES} variables")
-        for name in env:
-            if not _VARIABLE.fullmatch(name):
-                raise ValueError(f"env: {told(name)!r} is not the name of a variable")
+        _check_variables(env)
         for name, hook in hooks.items():
             if name in HOOKS and not hook.strip():
                 raise ValueError(f"hooks: {name} is empty")
-        known = {name: hook for name, hook in hooks.items() if name in HOOKS}
+        known = {name: {name: hook} for name, hook in hooks.items() if name in HOOKS}
         unknown = [name for name in members if name not in {"hooks", "env"}]
         unknown += [f"hooks.{name}" for name in hooks if name not in HOOKS]
-        return cls(known, dict(env), tuple(told(name) for name in unknown[:5]))
+        return cls(known, dict(env), tuple(f"{told(name)} means nothing here" for name in unknown[:_MOST_NOTES]))
+
+
+def _check_variables(env: Mapping[str, str]) -> None:
+    if len(env) > _MOST_VARIABLES:
+        raise ValueError(f"env has more than {_MOST_VARIABLES} variables")
+    for name in env:
+        if not _VARIABLE.fullmatch(name):
+            raise ValueError(f"env: {told(name)!r} is not the name of a variable")
 
 
 def _texts(what: str, value: object, of: tuple[type, ...] = (str,)) -> dict[str, str]:
@@ -131,16 +161,22 @@ def _is_unicode(text: str) -> bool:
     return True
 
 
-async def read(open_exec: Open) -> bytes | None:
-    """Return the file of the workspace, None when there is none.  Raises `BackendError`, and what `open_exec` does."""
+async def read(open_exec: Open) -> tuple[str, bytes] | None:
+    """Return which of `FILES` the workspace has, and what is in it; None when there is none.
+
+    Raises `BackendError`, and what `open_exec` does.
+    """
     text = bytearray()
 
     def hear(output: Output) -> None:
-        if not output.error and len(text) <= _MOST_FILE:
+        if not output.error and len(text) <= 2 * devcontainer.MOST_FILE:
             text.extend(output.data)
 
     request = request_frame([BUSYBOX, "sh", "-c", _READ], env=_env())
-    return bytes(text) if await _asked(open_exec, request, hear) == 0 else None
+    if await _asked(open_exec, request, hear) != 0:
+        return None
+    name, _, content = bytes(text).partition(b"\n")
+    return next((file for file in FILES if file.encode() == name), FILE), content
 
 
 async def prepare(open_exec: Open) -> None:
@@ -162,15 +198,16 @@ def _env(**settings: str) -> list[str]:
 
 
 async def run_hook(
-    open_exec: Open, name: str, hook: str, *, once: bool = False, limit: float, progress: Progress
+    open_exec: Open, name: str, hook: str, *, once: bool, again: bool = False, limit: float, progress: Progress
 ) -> str:
     """Run the hook `name`, for `limit` seconds at most; return what went wrong, or nothing.
 
-    One that is to run `once` does nothing when it has succeeded before.  Raises as `read` does.
+    One that is to run `once` does nothing when it has succeeded before, unless it is to run `again`.  Raises as `read`
+    does.
     """
     shown = told(hook.strip().split("\n")[0])[:_SHOWN]
     progress.phase(name, f"hook {name}: {shown}")
-    env = [f"HOOK={hook}", "SHED_CONTAINER=true", *_env(NAME=name, ONCE="1" * once)]
+    env = [f"HOOK={hook}", "SHED_CONTAINER=true", *_env(NAME=name, MARKS="1" * once, ONCE="1" * (once and not again))]
     said = _Said(progress)
     try:
         request = request_frame([BUSYBOX, "sh", "-c", _SCRIPT], env=env)

@@ -174,26 +174,27 @@ class Setup:
     ) -> list[str]:
         """Run the hooks `names`, until one fails; raises `NotFoundError` if they are `needed` and there is no file."""
         open_exec = partial(self._guests.open_exec, name, autostart=False)
-        text = await hooks.read(open_exec)
-        if text is None:
+        read = await hooks.read(open_exec)
+        if read is None:
             if needed:
                 raise NotFoundError(
-                    f"the workspace of shed {name!r} has no {hooks.FILE}",
+                    f"the workspace of shed {name!r} has no {hooks.FILE}, and no devcontainer.json",
                     hint="see docs/reference/provisioning.md for what it says",
                 )
             return []
         try:
-            found = await in_long_thread(Provisioning.parse, text)
+            found = await in_long_thread(Provisioning.parse, *read)
         except ValueError as error:
-            return [f"{hooks.FILE}: {error}"]
-        for key in found.unknown:
-            progress.warn(f"{hooks.FILE}: {key} means nothing here")
+            return [f"{read[0]}: {error}"]
+        for note in found.notes:
+            progress.warn(f"{read[0]}: {note}")
         await self._keep(name, "yes" if found.hooks.keys() & {"startup", "shutdown"} else "", found.env)
         await hooks.prepare(open_exec)
-        for hook in names:
-            if hook in found.hooks:
-                once = hook == "install" and not again
-                failed = await run_hook(open_exec, hook, found.hooks[hook], once=once, limit=limit, progress=progress)
+        for kind in names:
+            for each, hook in found.hooks.get(kind, {}).items():
+                failed = await run_hook(
+                    open_exec, each, hook, once=kind == "install", again=again, limit=limit, progress=progress
+                )
                 if failed:
                     return [failed]
         return []
@@ -217,4 +218,4 @@ class Setup:
 
 def _has_file(folder: str | None) -> bool:
     """Say whether there is something to be read in the shared folder of a shed: the guest reads it."""
-    return folder is not None and os.path.lexists(f"{folder}/{hooks.FILE}")
+    return folder is not None and any(os.path.lexists(f"{folder}/{file}") for file in hooks.FILES)

@@ -9,7 +9,7 @@ import pytest
 
 from shed.api.making import CreateShed
 from shed.errors import NotFoundError, UnavailableError
-from shed.progress import Event, OutputEvent, PhaseEvent, Progress
+from shed.progress import Event, OutputEvent, PhaseEvent, Progress, WarningEvent
 from shed.sheds import hooks, metadata, setup, workspace
 from shed.sheds.hooks import Provisioning
 from support.servers.world import World
@@ -185,15 +185,17 @@ async def test_a_hook_that_talks_without_end(world: World, project: Path, monkey
 def test_files_that_are_wrong(text: bytes, says: str) -> None:
     """Whatever a guest has in it is one sentence."""
     with pytest.raises(ValueError, match=says):
-        Provisioning.parse(text)
+        Provisioning.parse(hooks.FILE, text)
 
 
 def test_what_is_not_known_is_named() -> None:
     """Scalars are taken as they are written; keys that mean nothing are named, and change nothing."""
-    found = Provisioning.parse(b"version: 2\nhooks: {install: a.sh, teardown: b}\nenv: {DEBUG: 1, ON: yes}\n")
-    assert (found.hooks, found.env) == ({"install": "a.sh"}, {"DEBUG": "1", "ON": "yes"})
-    assert found.unknown == ("version", "hooks.teardown")
-    assert Provisioning.parse(b"") == Provisioning()
+    found = Provisioning.parse(
+        hooks.FILE, b"version: 2\nhooks: {install: a.sh, teardown: b}\nenv: {DEBUG: 1, ON: yes}\n"
+    )
+    assert (found.hooks, found.env) == ({"install": {"install": "a.sh"}}, {"DEBUG": "1", "ON": "yes"})
+    assert found.notes == ("version means nothing here", "hooks.teardown means nothing here")
+    assert Provisioning.parse(hooks.FILE, b"") == Provisioning()
 
 
 async def test_a_server_that_ends_meanwhile(world: World, project: Path) -> None:
@@ -207,3 +209,30 @@ async def test_a_server_that_ends_meanwhile(world: World, project: Path) -> None
         await asyncio.sleep(0)
         assert "dev" in manager.setup._starting
     assert setup.LIMIT > 60
+
+
+async def test_a_devcontainer(world: World, project: Path) -> None:
+    """Its commands run in their order, each once or at each start; what is not done is told.  Our own file wins."""
+    (project / ".devcontainer.json").write_text(
+        '{"onCreateCommand": "echo create >>said", "postCreateCommand": ["sh", "-c", "echo post >>said"],\n'
+        '"postStartCommand": {"a": "echo a >>said", "b": "echo b >>said"}, "containerEnv": {"COLOUR": "red"},\n'
+        '"features": {}, /* none */ }'
+    )
+    told: list[Event] = []
+    async with world.manager() as manager:
+        assert "failed" not in await manager.create(request(project), Progress(told.append))
+        assert said(project) == ["create", "post", "a", "b"]
+        assert any(
+            "features: put what they install" in event.message for event in told if isinstance(event, WarningEvent)
+        )
+        await manager.stop("dev", Progress())
+        await manager.start("dev", Progress())
+        await until(lambda: said(project)[4:] == ["a", "b"])
+        (project / ".devcontainer.json").write_text(
+            '{"onCreateCommand": "false", "postCreateCommand": "echo x >>said"}'
+        )
+        failed = await manager.setup.provision("dev", Progress(), again=True, limit=None)
+        assert "hook onCreateCommand, 'false', ended with 1" in failed[0]
+        says(project, install="echo ours >>said")
+        assert await manager.setup.provision("dev", Progress(), again=False, limit=None) == []
+    assert said(project)[6:] == ["ours"]
