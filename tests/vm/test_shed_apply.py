@@ -11,6 +11,7 @@ import pytest
 from shed.oci.store import LayoutStore
 from support.images.kit import copy_store
 from support.vms.machine import Machine
+from support.waiting import wait_until
 
 pytestmark = [pytest.mark.vm, pytest.mark.slow]
 
@@ -62,6 +63,12 @@ def test_work_in_a_shed_comes_back_as_changes(machine: Machine, tmp_path: Path) 
     assert "sent 2, deleted 0" in machine.shed("sync", "dev")
     assert machine.shed("exec", "dev", "--", "sh", "-c", "cd; cat ours/a.txt; rm ours/b.txt; echo >ours/c.txt") == "2\n"
     assert "sent 1, deleted 1" in machine.shed("sync", "dev")
+    with machine.start("sync", "dev", "--watch") as watching:
+        assert watching.stderr is not None
+        assert any(b"watching" in line for line in watching.stderr)
+        (ours / "d.txt").write_text("later")
+        wait_until(lambda: machine.try_shed("exec", "dev", "--", "sh", "-c", "cat ~/ours/d.txt").stdout == b"later")
+        watching.terminate()
     elsewhere = machine.try_shed("diff", "dev", "--folder", "/etc")
     assert (elsewhere.returncode, b"no git repository" in elsewhere.stderr) == (1, True)
     assert b"no commit 'x'" in machine.try_shed("diff", "dev", "--base", "x").stderr

@@ -8,15 +8,21 @@ from shed.cli.arguments import SHED, flag, option
 from shed.cli.command import command
 from shed.cli.connection import client_of
 from shed.cli.output import done, shown
+from shed.errors import ShedError, UsageError
 from shed.terminal.output import note, say
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from shed.cli.options import Options
-    from shed.client.mirroring import Plan
+    from shed.client.mirroring import Mirror, Plan
+    from shed.client.sync_rules import Rule
+    from shed.progress import Event
 
+_OFTEN = 0.3
+"""Seconds from one look at what is here to the next."""
 _SHOWN = 20
 """Names of a kind that are told for each rule."""
 
@@ -27,6 +33,7 @@ _SHOWN = 20
     option("-p, --profile", "PROFILE", "the rules to follow (default: default)", default="default"),
     flag("-f, --force", "send also what is newer in the shed"),
     flag("-n, --dry-run", "only say what would be done"),
+    flag("-w, --watch", "go on, and send again what changes here, until ctrl-C"),
     option("-u, --user", "USER", "write in the shed as this user (default: the shed's own user)"),
     examples=["shed sync dev", "shed sync dev -p project --dry-run"],
 )
@@ -39,30 +46,77 @@ def sync(args: Any, options: Options) -> int:
     """
     from shed.client.mirroring import Mirror, running
     from shed.client.sync_rules import read_rules
+    from shed.progress import PhaseEvent, WarningEvent
+
+    if args.watch and args.dry_run:
+        raise UsageError("--watch and --dry-run do not go together", hint="leave one out")
+    rules = read_rules(Path("~/.shed/sync.yaml").expanduser(), args.profile)
+    seen = {rule: _look(rule) for rule in rules} if args.watch else {}
+    with shown(options) as sink:
+        run = running(
+            client_of(args.name, options).address,
+            args.name,
+            user=args.user,
+            warn=lambda text: sink(WarningEvent(text)),
+            on_start=lambda: sink(PhaseEvent("start", f"Starting shed {args.name}...")),
+        )
+        plans = _bring(Mirror(run), rules, args, sink)
+    _report(plans, args, options)
+    if args.watch:
+        _watch(Mirror(run), seen, args, options)
+    return 0
+
+
+def _bring(mirror: Mirror, rules: list[Rule], args: Any, sink: Callable[[Event], None]) -> list[Plan]:
+    """Follow the rules; return what was done, or is to be."""
     from shed.errors import NotFoundError
     from shed.progress import PhaseEvent, WarningEvent
 
-    rules = read_rules(Path("~/.shed/sync.yaml").expanduser(), args.profile)
-    name, plans = args.name, []
-    with shown(options) as sink:
-        run = running(
-            client_of(name, options).address,
-            name,
-            user=args.user,
-            warn=lambda text: sink(WarningEvent(text)),
-            on_start=lambda: sink(PhaseEvent("start", f"Starting shed {name}...")),
-        )
-        mirror = Mirror(run)
-        for rule in rules:
-            sink(PhaseEvent("sync", f"{rule.source} to {name}:{rule.target}"))
-            try:
-                plan = mirror.plan(rule, force=args.force)
-            except NotFoundError as error:
-                sink(WarningEvent(error.message))
-                continue
-            if not args.dry_run:
-                mirror.carry_out(plan, lambda text: sink(WarningEvent(text)))
-            plans.append(plan)
+    plans = []
+    for rule in rules:
+        sink(PhaseEvent("sync", f"{rule.source} to {args.name}:{rule.target}"))
+        try:
+            plan = mirror.plan(rule, force=args.force)
+        except NotFoundError as error:
+            sink(WarningEvent(error.message))
+            continue
+        if not args.dry_run:
+            mirror.carry_out(plan, lambda text: sink(WarningEvent(text)))
+        plans.append(plan)
+    return plans
+
+
+def _look(rule: Rule) -> object:
+    """Return what changes when something that a rule brings does."""
+    from shed.client.mirroring import present
+
+    try:
+        return present(rule)
+    except ShedError as error:
+        return error.message
+
+
+def _watch(mirror: Mirror, seen: dict[Rule, object], args: Any, options: Options) -> None:
+    """Follow each rule again when what it is about is not what was `seen` any more, until ctrl-C."""
+    import time
+
+    from shed.progress import WarningEvent
+
+    def show(event: Event) -> None:
+        if isinstance(event, WarningEvent):
+            note(f"warning: {event.message}")
+
+    note("watching; ctrl-C ends it")
+    while True:
+        time.sleep(_OFTEN)
+        now = {rule: _look(rule) for rule in seen}
+        if changed := [rule for rule in seen if now[rule] != seen[rule]]:
+            _report(_bring(mirror, changed, args, show), args, options)
+            seen = now
+
+
+def _report(plans: list[Plan], args: Any, options: Options) -> None:
+    """Say what was done, or would be."""
     sent = sum(len(plan.send) for plan in plans)
     deleted = sum(len(plan.delete) for plan in plans)
     newer = sum(len(plan.newer) for plan in plans)
@@ -70,11 +124,12 @@ def sync(args: Any, options: Options) -> int:
         for plan in plans:
             _tell(plan, dry=args.dry_run)
     would = "would send" if args.dry_run else "sent"
+    options.json_lines = args.watch
     done(
         options,
         "sync",
-        name,
-        f"{would} {sent}, deleted {deleted}, left {newer} that are newer in {name}",
+        args.name,
+        f"{would} {sent}, deleted {deleted}, left {newer} that are newer in {args.name}",
         profile=args.profile,
         dry_run=args.dry_run,
         rules=[
@@ -90,7 +145,6 @@ def sync(args: Any, options: Options) -> int:
             for plan in plans
         ],
     )
-    return 0
 
 
 def _tell(plan: Plan, *, dry: bool) -> None:

@@ -132,7 +132,7 @@ class Mirror:
 
         Raises `NotFoundError` when the rule's file or folder is not here, `CopyError`.
         """
-        here = _here(rule)
+        here = present(rule)
         single = "" in here
         target, name = os.path.split(rule.target) if single else (rule.target, "")
         if single:
@@ -231,7 +231,7 @@ def running(
     return run
 
 
-def _here(rule: Rule) -> dict[str, Entry]:
+def present(rule: Rule) -> dict[str, Entry]:
     """Return what is below the rule's folder, or the file that it names as ``""``.
 
     Raises `NotFoundError` when there is none, `CopyError` when it cannot be read.
