@@ -88,7 +88,7 @@ def test_a_failure_before_any_progress_has_its_status(quiet: Running) -> None:
         ("POST", "/api/sheds", '{"name": "a", "cpus": true}', 400, "INVALID_REQUEST"),
         ("POST", "/api/sheds", '{"name": "a", "image_": "x"}', 400, "INVALID_REQUEST"),
         ("POST", "/api/sheds", '{"name": "a", "upper_size_bytes": 1}', 400, "INVALID_REQUEST"),
-        ("POST", "/api/sheds", '{"name": "a", "local_dir": "/nowhere"}', 400, "INVALID_LOCAL_DIR"),
+        ("POST", "/api/sheds", '{"name": "a", "local_dir": "/proc/nowhere"}', 400, "INVALID_LOCAL_DIR"),
         (
             "POST",
             "/api/sheds",
