@@ -186,7 +186,7 @@ class Setup:
             found = await in_long_thread(Provisioning.parse, *read)
         except ValueError as error:
             return [f"{read[0]}: {error}"]
-        for note in found.notes:
+        for note in found.notes if "install" in names else ():  # told once, and not at each start and stop
             progress.warn(f"{read[0]}: {note}")
         await self._keep(name, "yes" if found.hooks.keys() & {"startup", "shutdown"} else "", found.env)
         await hooks.prepare(open_exec)
