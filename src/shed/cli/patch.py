@@ -98,10 +98,11 @@ def apply(args: Any, options: Options) -> int:
     `.vscode/tasks.json` and the like).  Look at all else before you run it: `git diff`.
     """
     from shed.client.applying import Patch
+    from shed.fsutil import storage_errors
 
     with tempfile.TemporaryDirectory(prefix="shed-apply-") as folder:
         path = Path(folder) / "patch"
-        with path.open("wb") as file, waiting(options, f"asking {args.name} what has changed"):
+        with storage_errors(path), path.open("wb") as file, waiting(options, f"asking {args.name} what has changed"):
             size = _write(args, options, file.write)
         patch = Patch(path, Path(args.target or "."))
         changes = patch.changes() if size else []

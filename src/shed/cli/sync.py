@@ -69,7 +69,7 @@ def sync(args: Any, options: Options) -> int:
 
 def _bring(mirror: Mirror, rules: list[Rule], args: Any, sink: Callable[[Event], None]) -> list[Plan]:
     """Follow the rules; return what was done, or is to be."""
-    from shed.errors import NotFoundError
+    from shed.client.mirroring import AbsentError
     from shed.progress import PhaseEvent, WarningEvent
 
     plans = []
@@ -77,7 +77,7 @@ def _bring(mirror: Mirror, rules: list[Rule], args: Any, sink: Callable[[Event],
         sink(PhaseEvent("sync", f"{rule.source} to {args.name}:{rule.target}"))
         try:
             plan = mirror.plan(rule, force=args.force)
-        except NotFoundError as error:
+        except AbsentError as error:
             sink(WarningEvent(error.message))
             continue
         if not args.dry_run:

@@ -72,6 +72,10 @@ for name in open(0, "rb").read().split(b"\0")[:-1]:
 """
 
 
+class AbsentError(NotFoundError):
+    """What a rule brings is not here."""
+
+
 @dataclass(frozen=True, slots=True)
 class Entry:
     """A file, folder or link, as far as it is compared."""
@@ -130,7 +134,7 @@ class Mirror:
     def plan(self, rule: Rule, *, force: bool) -> Plan:
         """Compare both sides; with `force`, what is newer in the shed is sent as well.
 
-        Raises `NotFoundError` when the rule's file or folder is not here, `CopyError`.
+        Raises `AbsentError` when the rule's file or folder is not here, `CopyError`.
         """
         here = present(rule)
         single = "" in here
@@ -234,12 +238,12 @@ def running(
 def present(rule: Rule) -> dict[str, Entry]:
     """Return what is below the rule's folder, or the file that it names as ``""``.
 
-    Raises `NotFoundError` when there is none, `CopyError` when it cannot be read.
+    Raises `AbsentError` when there is none, `CopyError` when it cannot be read.
     """
     try:
         status = rule.source.stat()
     except FileNotFoundError:
-        raise NotFoundError(f"there is no {rule.source}", hint="see the rule in sync.yaml") from None
+        raise AbsentError(f"there is no {rule.source}", hint="see the rule in sync.yaml") from None
     except OSError as error:
         raise CopyError(f"cannot read {rule.source}: {error.strerror}") from None
     try:

@@ -1,0 +1,31 @@
+"""`shed sync`: what ends it, and what is only told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from shed.cli import sync
+from shed.client.mirroring import Mirror
+from shed.client.sync_rules import Rule
+from shed.errors import NotFoundError
+from shed.progress import Event, WarningEvent
+
+ARGS = SimpleNamespace(name="dev", force=False, dry_run=False)
+
+
+def test_a_shed_that_is_not_there_ends_it(tmp_path: Path) -> None:
+    """A file that is not here is told, and passed over."""
+
+    def run(command: list[str], stdin: object = None) -> bytes:
+        raise NotFoundError("there is no shed 'dev'", code="SHED_NOT_FOUND")
+
+    (tmp_path / "here").write_text("x")
+    heard: list[Event] = []
+    mirror = Mirror(run)
+    assert sync._bring(mirror, [Rule(tmp_path / "absent", "x")], ARGS, heard.append) == []
+    assert [event.message for event in heard if isinstance(event, WarningEvent)] == [f"there is no {tmp_path}/absent"]
+    with pytest.raises(NotFoundError, match="no shed"):
+        sync._bring(mirror, [Rule(tmp_path / "here", "x")], ARGS, heard.append)
