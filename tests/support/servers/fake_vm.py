@@ -6,10 +6,12 @@ Arguments: an id, words that make it misbehave.
 """
 
 import contextlib
+import ctypes
 import itertools
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -40,6 +42,7 @@ ARRIVED: dict[int, socket.socket] = {}
 NUMBERS = itertools.count()
 CLOCK: list[float] = []
 """By how many seconds it is ahead, once it was asked for."""
+MACHINE, PRCTL = os.getpid(), ctypes.CDLL(None).prctl
 
 
 def main() -> None:
@@ -163,7 +166,15 @@ def execute(stream: socket.socket, faults: set[str]) -> None:
         return
     given = dict(each.split("=", 1) for each in request.get("env", ()) if each.startswith(("SSH_", "HOOK")))
     env = {**os.environ, **given, **({"HOOK_TOOLS": "env"} if "HOOK_TOOLS" in given else {})}
-    with subprocess.Popen(words, stdin=pipe, stdout=pipe, stderr=pipe, env=env, start_new_session=True) as child:
+    with subprocess.Popen(
+        words,
+        stdin=pipe,
+        stdout=pipe,
+        stderr=pipe,
+        env=env,
+        start_new_session=True,
+        preexec_fn=end_with_the_machine,  # noqa: PLW1509  it takes no lock
+    ) as child:
         assert child.stdin is not None
         assert child.stdout is not None
         assert child.stderr is not None
@@ -181,6 +192,12 @@ def execute(stream: socket.socket, faults: set[str]) -> None:
     how = {"code": code} if code >= 0 else {"code": 128 - code, "signal": -code}
     stream.sendall(exec_frame(EXIT_CODE, json.dumps(how).encode()))
     stream.shutdown(socket.SHUT_WR)
+
+
+def end_with_the_machine() -> None:
+    """Have this process, a command, killed when its machine is, as all that runs in a real one."""
+    if PRCTL(1, signal.SIGKILL) or os.getppid() != MACHINE:
+        os._exit(1)
 
 
 def feed(

@@ -98,9 +98,14 @@ class Machine:
 
 
 def ended(pid: int) -> bool:
-    """Tell whether a process is gone, or has nothing open any more: its words vanish before its sockets do."""
+    """Tell whether a process is gone, or has nothing open any more.
+
+    Its words vanish before its sockets do, and it is a zombie while threads of it still have them.
+    """
+    process = Path(f"/proc/{pid}")
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in {"Z", "X"}
+        state = (process / "stat").read_text().rpartition(")")[2].split()[0]
+        return state in {"Z", "X"} and len(list((process / "task").iterdir())) == 1
     except OSError:
         return True
 
