@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from shed.config.git import FORGES
-from shed.sheds import clone
+from shed.sheds import clone, dotfiles
 from support.ports import free_port
 from support.registries.certificates import make_certificate
 from support.servers import tlsorigin
@@ -217,3 +217,55 @@ def test_keys_of_hosts(guest: Guest) -> None:
     for _ in range(2):
         assert guest.clone("ssh://git@localhost:1/x", KNOWN_HOSTS="\n".join(FORGES)).returncode
         assert known.read_text().splitlines() == ["mine ssh-ed25519 AAAA", *FORGES]
+
+
+def install(guest: Guest) -> subprocess.CompletedProcess[str]:
+    """Run the script that installs dotfiles."""
+    env = {"HOME": str(guest.home), "PATH": os.environ["PATH"]}
+    return subprocess.run(["/bin/sh", "-c", dotfiles._INSTALL], env=env, capture_output=True, text=True, check=False)
+
+
+def test_dotfiles_are_linked(guest: Guest, origin: Origin) -> None:
+    """What begins with a dot, into folders that are there; a file that was there is kept beside, and a second time
+    changes nothing.
+    """
+    git = [".gitignore", ".github"]
+    origin.make("dots", __bashrc="theirs\n", __profile="", __gitignore="", __github="", Makefile="")
+    (origin.root / "git/dots/.config/app").mkdir(parents=True)
+    (origin.root / "git/dots/.config/app/rc").write_text("rc")
+    origin.git("dots", "add", "-A")
+    origin.git("dots", "commit", "-q", "-m", "third")
+    (guest.home / ".bashrc").write_text("mine\n")
+    (guest.home / ".config/other").mkdir(parents=True)
+    done = guest.clone(origin.url("dots"), PLACE=dotfiles.PLACE)
+    assert done.returncode == 0, done.stderr
+    for _ in range(2):
+        done = install(guest)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert (guest.home / ".bashrc").read_text() == "theirs\n"
+        assert (guest.home / ".bashrc.before-dotfiles").read_text() == "mine\n"
+        assert sorted(path.name for path in (guest.home / ".config").iterdir()) == ["app", "other"]
+        assert (guest.home / ".config/app/rc").read_text() == "rc"
+        assert not [path for path in guest.home.iterdir() if path.name in [*git, "Makefile"]]
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "mode", "says"),
+    [
+        ("install.sh", "#!/bin/sh\necho $0 $PWD", 0o755, "./install.sh HOME/.dotfiles\n"),
+        ("bootstrap", "#!/bin/sh -e\necho $0; false; echo on", 0o644, "./bootstrap\n"),
+        ("script/setup", "echo $0", 0o644, "./script/setup\n"),
+    ],
+)
+def test_dotfiles_install_themselves(guest: Guest, file: str, text: str, mode: int, says: str) -> None:
+    """By the first file that has one of the names, by what its first line says; then nothing is linked."""
+    place = guest.home / ".dotfiles"
+    (place / "script").mkdir(parents=True)
+    (place / ".bashrc").write_text("theirs")
+    (place / "setup.sh").mkdir()  # a folder is no program
+    (place / file).write_text(text)
+    (place / file).chmod(mode)
+    done = install(guest)
+    assert done.stdout == says.replace("HOME", str(guest.home)), done.stderr
+    assert done.returncode == (1 if "false" in text else 0)
+    assert not (guest.home / ".bashrc").exists()

@@ -26,7 +26,7 @@ NAME = "git.example.com"
 URL, SSH = f"https://{NAME}/git/work", f"git@{NAME}:work"
 PROVISION = """
 hooks:
-  install: install.sh
+  install: tool.sh
   startup: echo startup >>~/said; (sleep 1000; echo late) &
   shutdown: echo shutdown >>~/said; sync
 env:
@@ -42,7 +42,8 @@ def repository(place: Path, *, files: int) -> None:
         (place / f"{number}.bin").write_bytes(chosen.randbytes(20_000))
     (place / ".shed").mkdir()
     (place / ".shed/provision.yaml").write_text(PROVISION)
-    (place / "install.sh").write_text("#!/bin/bash\necho installed by $(whoami) in $SHED_NAME, $COLOUR\n")
+    (place / ".vimrc").write_text("set nu\n")
+    (place / "tool.sh").write_text("#!/bin/bash\necho installed by $(whoami) in $SHED_NAME, $COLOUR\n")
     for message in ("first", "second"):
         (place / "README").write_text(message)
         subprocess.run(["git", "-C", place, "add", "-A"], check=True)
@@ -57,6 +58,7 @@ def machine(way: str, base_store: LayoutStore, tmp_path_factory: pytest.TempPath
     certificate = make_certificate(root / "certificate", NAME)
     (root / "both.pem").write_bytes(certificate.chain.read_bytes() + certificate.key.read_bytes())
     repository(root / "git/work", files=100)
+    repository(root / "git/dots", files=0)
     settings = f"egress:\n  default: [offline]\n  extra_cas: [{certificate.authority}]\n"
     stack = contextlib.ExitStack()
     with lab(tmp_path_factory.mktemp("lab"), guest=False) as net, stack, pytest.MonkeyPatch.context() as patch:
@@ -82,11 +84,11 @@ def test_a_private_repository(machine: Machine) -> None:
     """
     identity = "[user]\nname = Ada Lovelace\nemail = ada@example.com\n"
     Path(machine.environment["HOME"], ".gitconfig").write_text(identity)
-    made = machine.try_shed("-v", "create", "dev", "--image", "base", "--repo", URL,
-                            "--secret", "git-token")  # fmt: skip
+    words = ("--repo", URL, "--dotfiles", f"https://{NAME}/git/dots", "--secret", "git-token")
+    made = machine.try_shed("-v", "create", "dev", "--image", "base", *words, "--timezone", "Asia/Tokyo")
     said = made.stderr.decode()
     assert made.returncode == 0, said + machine.consoles()
-    assert f"reach {NAME}:443, for its repository" in said
+    assert f"reach {NAME}:443 for that" in said
     assert machine.shed("exec", "dev", "--", "sh", "-c", "stat -c %U README .git && git status --short").split() == [
         "shed",
         "shed",
@@ -100,6 +102,9 @@ def test_a_private_repository(machine: Machine) -> None:
     assert json.loads(machine.shed("--json", "egress", "show", "dev"))["rules"] == [
         f"repository: allow {NAME} ports 443"
     ]
+    script = "readlink ~/.vimrc; cat ~/.vimrc; date -d @0 +%H%Z; cat /etc/timezone"
+    done = machine.shed("exec", "dev", "--", "sh", "-c", script)
+    assert done == "/home/shed/.dotfiles/.vimrc\nset nu\n09JST\nAsia/Tokyo\n"
     assert "installed by shed in dev, green" in said
     log = machine.shed("exec", "dev", "--", "sh", "-c", "cat /var/log/shed/install.log; echo $COLOUR")
     assert log == "installed by shed in dev, green\ngreen\n"
@@ -127,7 +132,7 @@ def test_a_host_that_is_reached_by_ssh(machine: Machine) -> None:
     (sentence,) = answer["failed"]
     assert made.returncode == 3
     assert "lets nobody in without a key" in sentence
-    assert answer["repo_host"] == f"{NAME}:22"
+    assert answer["repo_hosts"] == [f"{NAME}:22"]
     command = f"sed -i /{NAME}/d ~/.ssh/known_hosts; ssh -o BatchMode=yes git@{NAME}"
     assert b"Host key verification failed" in machine.try_shed("exec", "ssh", "--", "sh", "-c", command).stderr
     machine.shed("delete", "--force", "ssh")

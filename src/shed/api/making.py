@@ -76,6 +76,23 @@ class CreateShed(Body, kw_only=True, frozen=True, forbid_unknown_fields=True):
     depth: Annotated[
         int | None, says("Commits of the repository's history; 0: all; absent: 1.", minimum=0, maximum=MAX_DEPTH)
     ] = None
+    dotfiles: Annotated[
+        str | None,
+        says(
+            "URL of a repository that it clones into its user's `~/.dotfiles` and installs from there; with `#` and "
+            "its host as for `repo`.",
+            secret=True,
+        ),
+    ] = None
+    timezone: Annotated[
+        str | None,
+        says(
+            "Its time zone, as `Europe/Berlin`, where its image knows that; empty: as its image has it; absent: that "
+            "of the server's machine.",
+            pattern=r"^([A-Za-z0-9_+-]+(/[A-Za-z0-9_+-]+){0,2})?$",
+            maxLength=64,
+        ),
+    ] = None
     no_provision: Annotated[bool, says("Run no hooks of the project in its workspace, now or later.")] = False
     labels: Annotated[Labels | None, says("What to note of it: texts by name.  They mean nothing to the server.")] = (
         None

@@ -120,9 +120,10 @@ class Shed(PartialAnswer, kw_only=True, frozen=True):
     ] = []
     network: Annotated[str, says("`relay`, or `nic`: no rule is asked about what it reaches.", optional=True)] = ""
     repo: Annotated[str, says("The repository that was cloned into it.", optional=True)] = ""
-    repo_host: Annotated[
-        str, says("`HOST:PORT` of that, which it reaches beside what its profiles allow.", optional=True)
-    ] = ""
+    repo_hosts: Annotated[
+        list[str],
+        says("`HOST:PORT` of that, and of dotfiles, which it reaches beside what its profiles allow.", optional=True),
+    ] = []
     failed: Annotated[
         list[str], says("What went wrong in it.  In the answer to a create, start or provision.", optional=True)
     ] = []

@@ -58,6 +58,15 @@ def create_timeout(options: Options) -> float:
     return load(options.config).create_timeout or _CREATE_TIMEOUT
 
 
+def dotfiles(options: Options) -> str | None:
+    """Return the repository that a create gives a new shed when the command line does not say."""
+    if not has_config(options):
+        return None
+    from shed.client.config import load
+
+    return load(options.config).dotfiles
+
+
 def has_config(options: Options) -> bool:
     """Say whether there is a configuration to read."""
     from shed.client.config import exists

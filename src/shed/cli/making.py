@@ -128,6 +128,13 @@ CREATING = (
     TTL_ACTION,
     IDLE_SUSPEND,
     RESTART,
+    option(
+        "--dotfiles",
+        "URL[#REF]",
+        "repository to clone into ~/.dotfiles and to install from there, as for --repo; none: not the one that your "
+        "configuration names",
+    ),
+    option("--timezone", "ZONE", "its time zone, as Europe/Berlin; none: as its image has it (default: the server's)"),
     COLD,
     FORCE,
 )
@@ -172,6 +179,8 @@ def asked_to_create(args: Any, server: Api, options: Options) -> ShedOptions:
         "ttl": args.ttl,
         "ttl_action": args.ttl_action,
         "idle_suspend": args.idle_suspend,
+        "dotfiles": None if args.dotfiles == "none" else args.dotfiles,
+        "timezone": "" if args.timezone == "none" else args.timezone,
         "restart": args.restart,
         "cold": args.cold,
         "force": args.force,

@@ -11,6 +11,7 @@ from shed.cli.connection import (
     ask_all,
     client,
     client_of,
+    dotfiles,
     down_rows,
     known_on,
     report_down,
@@ -55,6 +56,8 @@ def create(args: Any, options: Options) -> int:
     """
     server = client(options)
     wanted = asked_to_create(args, server, options)
+    if args.dotfiles is None:
+        wanted["dotfiles"] = dotfiles(options)
     with undone(server, args.name, options), shown(options) as sink:
         shed = server.create(args.name, on_event=sink, **wanted)
     seen(server, options, {args.name: str(shed.get("status", ""))})
@@ -67,8 +70,8 @@ def create(args: Any, options: Options) -> int:
 
         if problem := introduce(server, args.name):
             note(f"warning: {problem}")
-    if (place := shed.get("repo_host")) and not options.json:
-        note(f"  its rules let it reach {place}, for its repository; see: shed egress show {args.name}")
+    if (places := shed.get("repo_hosts")) and not options.json:
+        note(f"  its rules let it reach {', '.join(places)} for that; see: shed egress show {args.name}")
     return set_up(shed, options)
 
 

@@ -53,7 +53,7 @@ class ShedEntry:
 class Config:
     """What is configured: the file `path`, and what commands noted beside it; the defaults when there is neither."""
 
-    __slots__ = ("create_timeout", "default", "path", "servers", "sheds", "state", "written")
+    __slots__ = ("create_timeout", "default", "dotfiles", "path", "servers", "sheds", "state", "written")
 
     def __init__(self, path: str, written: dict[str, Any] | None = None, state: dict[str, Any] | None = None) -> None:
         """`written` is what `shed.client.config_yaml.read` returned, `state` what `config_state` wrote.
@@ -65,6 +65,8 @@ class Config:
         self.state = state or {}
         self.create_timeout: float | None = self.written["create_timeout"]
         """Seconds that a create may take, unless the user says otherwise."""
+        self.dotfiles: str | None = self.written.get("dotfiles")
+        """The repository with the dotfiles that `shed create` gives to new sheds."""
         try:
             self.servers: dict[str, ServerEntry] = {
                 name: _server(name, entry) for name, entry in self._merged_servers().items()

@@ -3,6 +3,7 @@
 ```yaml
 default_server: lab
 create_timeout: 10m
+dotfiles: me/dotfiles
 servers:
   lab: {url: "ssh://me@lab.example", ssh_port: 2222}
   near: {host: 127.0.0.1, http_port: 8081}
@@ -29,7 +30,7 @@ from shed.errors import ShedError
 from shed.fsutil import atomic_write
 from shed.names import check_server_name
 
-_TOP = ("servers", "default_server", "sheds", "create_timeout")
+_TOP = ("servers", "default_server", "sheds", "create_timeout", "dotfiles")
 _SERVER = ("url", "host", "http_port", "ssh_port", "added_at")
 _SHED = ("server", "status", "updated_at")
 _NEAR = 0.8
@@ -52,8 +53,9 @@ def read(path: str) -> dict[str, Any]:
     """Return what the file says, as JSON can hold it.
 
     ``servers`` by name, with ``url`` and ``ssh_port``; ``sheds`` by name, with ``server`` and ``status``;
-    ``default_server`` or None; ``create_timeout`` in seconds or None.  Raises `ValueError`, and `UsageError` for an
-    address or a name that is none, each with one line that says why; `OSError` when it cannot be read.
+    ``default_server`` and ``dotfiles`` or None; ``create_timeout`` in seconds or None.  Raises `ValueError`, and
+    `UsageError` for an address or a name that is none, each with one line that says why; `OSError` when it cannot be
+    read.
     """
     try:
         return _parse(_load(Path(path).read_text(encoding="utf-8")))
@@ -91,11 +93,14 @@ def _parse(document: dict[Any, Any]) -> dict[str, Any]:
     default = document.get("default_server")
     if default is not None and not isinstance(default, str):
         raise ValueError(f"default_server is {default!r}, which is none of servers")
-    timeout = document.get("create_timeout")
+    timeout, dotfiles = document.get("create_timeout"), document.get("dotfiles")
+    if dotfiles is not None and (not isinstance(dotfiles, str) or not dotfiles):
+        raise ValueError("dotfiles must be the URL of a repository, or OWNER/NAME")
     return {
         "servers": servers,
         "sheds": {str(name): _shed(name, entry) for name, entry in _mapping(document, "sheds").items()},
         "default_server": default,
+        "dotfiles": dotfiles,
         "create_timeout": None if timeout is None else duration(timeout),
     }
 

@@ -55,6 +55,10 @@ class ShedOptions(_Common, total=False):
     """``rw``: it may be written; ``git-rw``: also git's settings and hooks; ``ro``: it may only be read."""
     repo: str | None
     """URL of a repository that it clones into ``/workspace``, and behind ``#`` a branch, a tag or a commit."""
+    dotfiles: str | None
+    """URL of a repository that it clones into the ``~/.dotfiles`` of its user, and installs from there."""
+    timezone: str | None
+    """Its time zone, as ``Europe/Berlin``; empty: as its image has it.  By default it is the server's."""
     no_provision: bool
     """Run no hooks of the project in ``/workspace``, now or later."""
     depth: int | None

@@ -38,7 +38,7 @@ async def become(loop: Loop, shed: State, value: dict[str, object]) -> dict[str,
     identity.set_hostname(request.hostname)
     new = identity.settled_name("") != request.name  # one that goes back to an earlier moment stays who it is
     if new:
-        identity.settle("", request.hostname)
+        identity.settle("", request.hostname, request.timezone)
     identity.renew_generation()
     shed.name, shed.env = request.name, request.env
     shed.folders = [folder for folder in (request.folder, request.workspace) if folder]

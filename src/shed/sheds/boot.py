@@ -237,6 +237,7 @@ def request(
     return {
         "name": record.name,
         "hostname": record.name,
+        "timezone": record.timezone,
         "disks": [-(-disk.path.stat().st_size // _SECTOR) * _SECTOR for disk in disks],
         "network": backend.network and {**asdict(backend.network), "mac": _mac(record)},
         "mounts": []

@@ -68,7 +68,7 @@ class Changes:
         async with self._hold(name, "egress") as (folders, link):
             before = load(folders)
             nic.check_ruled(before)
-            record = replace(before, egress=list(dict.fromkeys(profiles)), repo_host=None)
+            record = replace(before, egress=list(dict.fromkeys(profiles)), repo_hosts=None)
             await in_thread(metadata.save, folders.instance, record)
             running = self._backend.liveness(folders.instance) is Liveness.OURS
             cut = await self._egress.change(record) if running else 0

@@ -27,6 +27,7 @@ _NO_GIT, _NOT_EMPTY = 90, 91
 _SCRIPT = r"""
 exec 3>&1 1>&2
 command -v git >/dev/null 2>&1 || exit 90
+case $REPO_PLACE in "~"/*) REPO_PLACE=$HOME/${REPO_PLACE#??}; mkdir -p "$REPO_PLACE" ;; esac
 cd "$REPO_PLACE" || exit 1
 [ -z "$(ls -A)" ] || exit 91
 export GIT_ALLOW_PROTOCOL=https:ssh GIT_TERMINAL_PROMPT=0 GIT_LFS_SKIP_SMUDGE=1
@@ -65,16 +66,23 @@ _NO_ACCESS = re.compile(r"could not read Username|Authentication failed|Reposito
 
 
 async def clone(
-    open_exec: Open, wanted: Repository, *, depth: int, variable: str, known_hosts: Sequence[str], progress: Progress
+    open_exec: Open,
+    wanted: Repository,
+    *,
+    depth: int,
+    variable: str,
+    known_hosts: Sequence[str],
+    progress: Progress,
+    place: str = TARGET,
 ) -> list[str]:
-    """Clone `wanted` into the workspace; return a sentence for each thing that went wrong.
+    """Clone `wanted` into the folder `place`; return a sentence for each thing that went wrong.
 
     The last `depth` commits are fetched; 0: all.  git gets the password that `variable` of the shed has, if it names
     one.  `known_hosts` are lines of that file, beside those of the big forges.  Raises what `open_exec` does.
     """
     progress.phase("clone", f"cloning {wanted}")
     settings = {
-        "PLACE": TARGET,
+        "PLACE": place,
         "URL": wanted.url,
         "REF": wanted.ref,
         "COMMIT": wanted.ref if wanted.is_commit else "",
@@ -89,10 +97,10 @@ async def clone(
         request = request_frame(["sh", "-c", _SCRIPT], env=env, working_dir=TARGET)
         done = await run_step(open_exec, request, heard.hear, end=time.monotonic() + LIMIT)
     except TimeoutError:
-        return [f"the repository was not cloned within {LIMIT / 60:g} minutes"]
+        return [f"{_not_cloned(place)} within {LIMIT / 60:g} minutes"]
     if not done.code:
         return heard.found()
-    return [_failure(done.code, done.error, heard, wanted)]
+    return [f"{_not_cloned(place)}: {_why(done.code, done.error, heard, wanted, place)}"]
 
 
 class _Heard:
@@ -133,20 +141,24 @@ class _Heard:
         return text in self._said
 
 
-def _failure(code: int, error: str | None, heard: _Heard, wanted: Repository) -> str:
+def _not_cloned(place: str) -> str:
+    return f"{'the repository was' if place == TARGET else 'the dotfiles were'} not cloned"
+
+
+def _why(code: int, error: str | None, heard: _Heard, wanted: Repository, place: str) -> str:
     if code == _NO_GIT or error:
-        return "the repository was not cloned: the image has no git; the images base, extensions and full have it"
+        return "the image has no git; the images base, extensions and full have it"
     if code == _NOT_EMPTY:
-        return f"the repository was not cloned: {TARGET} of the image is not empty"
+        return f"{place} of the image is not empty"
     last, host = heard.last(), wanted.host
-    sentence = f"the repository was not cloned: git ended with {code}" + (f": {last}" if last else "")
     if wanted.ssh and heard.has(b"Host key verification failed"):
-        return f"the repository was not cloned: no key of {host} is known; put its line into git.extra_known_hosts"
+        return f"no key of {host} is known; put its line into git.extra_known_hosts"
     if wanted.ssh and heard.has(b"Permission denied"):
         return (
-            f"the repository was not cloned: {host} lets nobody in without a key, and the shed has none; allow it "
-            f"yours: --ssh-agent {host}, and when it is up: ssh -A shed-NAME git clone {wanted.url} {TARGET}"
+            f"{host} lets nobody in without a key, and the shed has none; allow it yours: --ssh-agent {host}, and when "
+            f"it is up: ssh -A shed-NAME git clone {wanted.url} {place}"
         )
+    sentence = f"git ended with {code}" + (f": {last}" if last else "")
     if not wanted.ssh and _NO_ACCESS.search(last):
         sentence += f"; if it is private, give the shed a secret for {host}: shed secret set NAME --host {host}"
     return sentence

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 _MOST_VARIABLES = 128 << 10
 """Bytes of all environment variables of a shed: the record that has them is read at each start."""
+_MOST_ZONE = 64
 Resolve = Callable[[str], "BootImage"]
 Ensure = Callable[[str, Progress, Stop], str]
 """Has an image here, pulling it if need be, and returns what to resolve."""
@@ -60,6 +61,8 @@ class Plan:
     trust_kernel: bool
     repository: Repository | None = None
     """What is cloned into it."""
+    dotfiles: Repository | None = None
+    """What its user's home gets."""
     depth: int = 1
     """Commits of its history; 0: all."""
     upper: Path | None = None
@@ -113,10 +116,12 @@ def plan(request: CreateShed, settings: Settings, origin: Origin | None = None, 
         network=network,
         repo=None if cloned is None else str(cloned),
         client=client,
+        timezone=_zone_here() if request.timezone is None else request.timezone,
         provision="no" if request.no_provision else "",
     ).with_ports(map(Published.parse, request.ports or ()), map(HostPort.parse, request.host_ports or ()))
     depth = 1 if request.depth is None else request.depth
-    found = Plan(record, request.ttl, wait, request.cold, request.force, request.trust_kernel, cloned, depth)
+    dotfiles = None if request.dotfiles is None else Repository.parse(request.dotfiles, settings.git_base_url)
+    found = Plan(record, request.ttl, wait, request.cold, request.force, request.trust_kernel, cloned, dotfiles, depth)
     if origin is None:
         return found
     found = replace(found, upper=origin.upper)
@@ -144,6 +149,14 @@ def repository(request: CreateShed, settings: Settings) -> Repository | None:
     if request.depth is not None and not 0 <= request.depth <= MAX_DEPTH:
         raise UsageError(f"{request.depth} commits cannot be fetched", hint="choose 1 or more, or 0 for all")
     return Repository.parse(request.repo, settings.git_base_url)
+
+
+def _zone_here() -> str:
+    """Return the time zone of this machine; empty where its name cannot be told."""
+    try:
+        return str(Path("/etc/localtime").readlink()).partition("/zoneinfo/")[2][:_MOST_ZONE]
+    except OSError:
+        return ""
 
 
 def _upper_size(request: CreateShed, settings: Settings, kept: Snapshot | None) -> int:

@@ -89,8 +89,10 @@ class Record:
     """``relay``, or ``nic``: a way out of its own, which no rule is asked about."""
     repo: str | None = None
     """The repository that it was made with, ``URL[#REF]``, without a password."""
-    repo_host: str | None = None
-    """``HOST:PORT`` of that, which it reaches beside what its profiles allow; None: they have to allow it."""
+    repo_hosts: list[str] | None = None
+    """``HOST:PORT`` of that, and of dotfiles, which it reaches beside what its profiles allow; None: none."""
+    timezone: str = ""
+    """Its time zone, as ``Europe/Berlin``, where its image knows that; empty: as the image has it."""
     provision: str = ""
     """``yes``: hooks of its project run at its starts and stops; ``no``: its user wants none; empty: it has none."""
     project_env: dict[str, str] | None = None
@@ -196,7 +198,7 @@ def load(folder: Path) -> Record:
         raise _damaged(path, f"ttl_action is {record.ttl_action!r}")
     try:
         _ = record.published, record.open_host_ports, record.agent_rule
-        _ = record.repo_host is None or repository.profile(record.repo_host)
+        _ = [repository.profile(place) for place in record.repo_hosts or ()]
         _ = record.expires_at is None or seconds_of(record.expires_at)
     except UsageError as error:
         raise _damaged(path, error.message) from None

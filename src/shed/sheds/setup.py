@@ -1,4 +1,4 @@
-"""What a shed gets when it is up: its repository, and what its project has run.
+"""What a shed gets when it is up: its repository, its user's dotfiles, and what its project has run.
 
 What goes wrong is told; the shed stays, and can be used.
 """
@@ -17,7 +17,7 @@ from shed.api.making import CreateShed
 from shed.config.server import Settings
 from shed.errors import BackendError, NotFoundError, ShedError, UnavailableError
 from shed.progress import Progress
-from shed.sheds import hooks
+from shed.sheds import dotfiles, hooks
 from shed.sheds.catalog import Catalog
 from shed.sheds.clone import clone
 from shed.sheds.create import Plan, plan
@@ -25,7 +25,9 @@ from shed.sheds.events import Events
 from shed.sheds.guests import Guests
 from shed.sheds.hooks import Provisioning, run_hook
 from shed.sheds.metadata import Record
+from shed.sheds.repository import Repository
 from shed.sheds.terms import Terms
+from shed.sheds.workspace import TARGET
 from shed.threads import in_long_thread, in_thread
 
 log = logging.getLogger(__name__)
@@ -59,19 +61,23 @@ class Setup:
         """What runs after a start, by shed."""
 
     def opens_more(self, request: CreateShed) -> bool:
-        """Return whether a shed would reach a host for its repository that its profiles say nothing about.
+        """Return whether a shed would reach a host for a repository that its profiles say nothing about.
 
         Raises `UsageError`.  Blocks for a moment.
         """
-        wanted = plan(request, self._settings) if request.repo is not None else None
-        return wanted is not None and self.opened(wanted).record.repo_host is not None
+        if request.repo is None and request.dotfiles is None:
+            return False
+        return self.opened(plan(request, self._settings)).record.repo_hosts is not None
 
     def opened(self, wanted: Plan) -> Plan:
-        """Return `wanted` with the rule that its repository needs.  Blocks for a moment."""
-        record, repository = wanted.record, wanted.repository
-        if repository is None or not record.is_ruled or repository.is_opened_by(self._terms.profiles_of(record)):
+        """Return `wanted` with the rules that its repositories need.  Blocks for a moment."""
+        record = wanted.record
+        if not record.is_ruled:
             return wanted
-        return replace(wanted, record=replace(record, repo_host=repository.place))
+        profiles = self._terms.profiles_of(record)
+        cloned = [each for each in (wanted.repository, wanted.dotfiles) if each is not None]
+        places = dict.fromkeys(each.place for each in cloned if not each.is_opened_by(profiles))
+        return replace(wanted, record=replace(record, repo_hosts=[*places] or None))
 
     async def run(self, record: Record, wanted: Plan, progress: Progress) -> list[str]:
         """Set up a shed that was just made; return a sentence for each thing that went wrong.
@@ -80,7 +86,10 @@ class Setup:
         """
         failed: list[str] = []
         if wanted.repository is not None:
-            failed += await self._told("clone", lambda: self._clone(record, wanted, progress))
+            cloning = partial(self._clone, record, wanted.repository, progress, depth=wanted.depth)
+            failed += await self._told("clone", cloning)
+        if wanted.dotfiles is not None:
+            failed += await self._told("dotfiles", partial(self._install, record, wanted.dotfiles, progress))
         if record.provision != "no" and (wanted.repository is not None or _has_file(record.local_dir)):
             names = ("install", "startup")
             failed += await self._told("hooks", lambda: self._provision(record.name, names, progress))
@@ -148,18 +157,26 @@ class Setup:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _clone(self, record: Record, wanted: Plan, progress: Progress) -> list[str]:
-        repository = wanted.repository
-        assert repository is not None
+    async def _install(self, record: Record, wanted: Repository, progress: Progress) -> list[str]:
+        if failed := await self._clone(record, wanted, progress, depth=1, place=dotfiles.PLACE):
+            return failed
+        open_exec = partial(self._guests.open_exec, record.name, autostart=False)
+        failure = await dotfiles.install(open_exec, limit=LIMIT, progress=progress)
+        return [failure] if failure else []
+
+    async def _clone(
+        self, record: Record, repository: Repository, progress: Progress, *, depth: int, place: str = TARGET
+    ) -> list[str]:
         return await clone(
             partial(self._guests.open_exec, record.name, autostart=False),
             repository,
-            depth=wanted.depth,
+            depth=depth,
             variable=""
             if repository.ssh
             else await in_thread(self._terms.secrets.variable_for, record, repository.host),
             known_hosts=self._settings.git_known_hosts,
             progress=progress,
+            place=place,
         )
 
     async def _provision(

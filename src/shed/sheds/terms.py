@@ -49,7 +49,7 @@ class Terms:
         """Return the profiles of a shed.  One that is gone denies everything: nobody knows what it denied."""
         known = self.profiles.all()
         found = tuple(known.get(name) or Profile.parse(name, _NOTHING) for name in record.egress_profiles)
-        return found if record.repo_host is None else (*found, repository.profile(record.repo_host))
+        return (*found, *map(repository.profile, record.repo_hosts or ()))
 
     def orders(self, record: Record) -> Orders:
         """Return what the relay is told.

@@ -81,7 +81,7 @@ def start(folder: Path) -> dict[str, object]:
     overlay.enter(places)
     new = identity.settled_name("") != "demo"
     if new:
-        identity.settle("", "demo")
+        identity.settle("", "demo", "Asia/Tokyo")
     seen = {
         "upper_size": size,
         "new": new,
@@ -92,6 +92,7 @@ def start(folder: Path) -> dict[str, object]:
         "var_run": steps.read_file("/var/run/shed-runtime/sign"),
         "tmp": tmp(),
         "given_back": given_back(disk),
+        "zone": str(Path("/etc/localtime").readlink()),
         "machine_id": steps.read_file("/etc/machine-id"),
         "hosts": steps.read_file("/etc/hosts"),
         "ssh": sorted(path.name for path in Path("/etc/ssh").iterdir()),

@@ -151,6 +151,7 @@ def test_a_server_that_is_not_there(file: Path) -> None:
         ("sheds: {dev: {status: running}}", "sheds.dev needs a server"),
         ("sheds: {dev: {server: x, stat: a}}", "did you mean 'status'"),
         ("create_timeout: soon", "not a time"),
+        ("dotfiles: [a]", "dotfiles must be the URL"),
         ("a: {", "not YAML"),
         ("[1]", "keys and values"),
         ("default_server: [1]", "none of servers"),
@@ -176,10 +177,10 @@ def test_a_file_of_the_reference_program_is_read(file: Path) -> None:
         "servers:\n  lab:\n    host: lab\n    http_port: 8080\n    ssh_port: 2222\n    added_at: 2025-01-01T10:00:00Z\n"
         "default_server: lab\nsheds:\n  dev:\n    server: lab\n    status: running\n    updated_at: "
         "2025-01-01T10:00:00.5Z\n"
-        "create_timeout: 10m\ntheirs: {a: 1}\n",
+        "create_timeout: 10m\ntheirs: {a: 1}\ndotfiles: me/dotfiles\n",
     )
     found = load()
-    assert (found.sheds["dev"].server, found.create_timeout) == ("lab", 600.0)
+    assert (found.sheds["dev"].server, found.create_timeout, found.dotfiles) == ("lab", 600.0, "me/dotfiles")
     assert str(resolve(shed="dev")) == "http://lab:8080"
 
 

@@ -50,6 +50,8 @@ def write_root(path: Path, extra: dict[bytes, bytes] | None = None) -> None:
         b"etc/ssh/ssh_host_rsa_key": b"baked in",
         b"etc/ssh/ssh_config": b"",
         b"dir/file": b"x",
+        b"etc/localtime": b"->/usr/share/zoneinfo/Etc/UTC",
+        b"usr/share/zoneinfo/Asia/Tokyo": b"TZif",
         **(extra or {}),
     }
     folders = {b"", b"var"} | {name[:at] for name in files for at in range(len(name)) if name[at : at + 1] == b"/"}
@@ -111,6 +113,7 @@ def test_a_first_start_and_a_second(disks: Path) -> None:
     assert second["kept"] == "written before"
     assert second["new"] is False
     assert second["machine_id"] == first["machine_id"]
+    assert first["zone"] == "/usr/share/zoneinfo/Asia/Tokyo"
     assert len(first["machine_id"].strip()) == 32
 
 

@@ -121,7 +121,7 @@ async def test_a_shed_without_git_is_there_all_the_same(world: World) -> None:
         made = await manager.create(request, Progress(told.append))
         assert [each.split(":")[0] for each in made["failed"]] == ["the repository was not cloned"]
         assert [event.message for event in told if isinstance(event, WarningEvent)][-1:] == made["failed"]
-        assert (made["status"], made["repo"], made["repo_host"]) == ("running", REPO, "git.example.com:443")
+        assert (made["status"], made["repo"], made["repo_hosts"]) == ("running", REPO, ["git.example.com:443"])
         assert "clone" in made["timings"]
         record = metadata.load(world.instance("dev"))
         assert manager.egress.rules(record) == ["repository: allow git.example.com ports 443"]
@@ -146,7 +146,7 @@ def test_why_a_clone_failed(code: int, said: str, url: str, says: str) -> None:
     """What git said last, as printable text, and the way out where it is known."""
     heard = clone._Heard(Progress())
     heard.hear(Output(said.encode(), error=True)) if said else None
-    assert says in clone._failure(code, None, heard, Repository.parse(url, BASE))
+    assert says in clone._why(code, None, heard, Repository.parse(url, BASE), "/workspace")
 
 
 @pytest.mark.parametrize(
@@ -178,7 +178,24 @@ async def test_a_repository_and_a_snapshot(world: World) -> None:
 def test_a_repository_that_is_allowed_opens_nothing(world: World) -> None:
     """Whoever may make sheds may clone what their profiles allow anyway."""
     request = CreateShed(name="dev", repo=REPO)
-    assert plan(request, world.settings).record.repo_host is None
+    assert plan(request, world.settings).record.repo_hosts is None
+
+
+async def test_dotfiles_and_a_repository(world: World) -> None:
+    """Each host is opened, once; what fails of the one does not keep the other from being tried."""
+    async with world.manager() as manager:
+        told = ["git.example.com:443", "[2001:db8::1]:22"]
+        dotfiles = "ssh://git@[2001:db8::1]/dots"
+        made = await create(manager, "dev", egress=["offline"], repo=REPO, dotfiles=dotfiles, timezone="Asia/Tokyo")
+        assert [each.split(":")[0] for each in made["failed"]] == [
+            "the repository was not cloned",
+            "the dotfiles were not cloned",
+        ]
+        assert made["repo_hosts"] == told
+        assert manager.setup.opens_more(CreateShed(name="dev", dotfiles=dotfiles))
+        assert metadata.load(world.instance("dev")).timezone == "Asia/Tokyo"
+        made = await create(manager, "two", egress=["offline"], repo=REPO, dotfiles=f"{REPO}#other")
+        assert made["repo_hosts"] == told[:1]
 
 
 @pytest.mark.parametrize(

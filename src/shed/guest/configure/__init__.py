@@ -71,7 +71,7 @@ async def configure(
         identity.set_hostname(request.hostname)
         new = identity.settled_name("") != request.name
         if new:
-            identity.settle("", request.hostname)
+            identity.settle("", request.hostname, request.timezone)
         identity.renew_generation()
         watch.lap("identity")
         for mount in request.mounts:

@@ -1,4 +1,4 @@
-"""Who this shed is: host name, machine-id, ssh host keys.
+"""Who this shed is: host name, time zone, machine-id, ssh host keys.
 
 Settled once per name, so that no two sheds of an image share any of it.
 """
@@ -26,6 +26,7 @@ written to.
 _SSHD, _KEYGEN = "/usr/sbin/sshd", "/usr/bin/ssh-keygen"
 _HOSTS = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n"
 _OWN_ADDRESS = "127.0.1.1"
+_ZONES = "/usr/share/zoneinfo"
 
 
 def set_hostname(hostname: str) -> None:
@@ -44,8 +45,8 @@ def settled_name(root: str) -> str:
     return name if isinstance(name, str) else ""
 
 
-def settle(root: str, hostname: str) -> None:
-    """Write host name, hosts and a new machine-id, and remove host keys that came with the image.
+def settle(root: str, hostname: str, timezone: str = "") -> None:
+    """Write host name, hosts, time zone and a new machine-id, and remove host keys that came with the image.
 
     The record is still to be made.
 
@@ -57,10 +58,21 @@ def settle(root: str, hostname: str) -> None:
     if not os.path.exists(f"{root}/etc/passwd"):
         steps.write_file(f"{root}/etc/passwd", "root:x:0:0:root:/root:/bin/sh\n")  # who asks who root is would give up
     steps.write_file(f"{root}/etc/machine-id", os.urandom(16).hex() + "\n")
+    if timezone and os.path.isfile(f"{root}{_ZONES}/{timezone}"):
+        _replace_link(f"{_ZONES}/{timezone}", f"{root}/etc/localtime")
+        steps.write_file(f"{root}/etc/timezone", timezone + "\n")
     steps.make_folder(f"{root}/{_RECORD}".rpartition("/")[0])
     for name in _listdir(f"{root}/etc/ssh"):
         if name.startswith("ssh_host_"):
             os.unlink(f"{root}/etc/ssh/{name}")
+
+
+def _replace_link(target: str, path: str) -> None:
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        pass
+    os.symlink(target, path)
 
 
 def renew_generation(path: str = GENERATION) -> None:

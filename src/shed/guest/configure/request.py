@@ -2,6 +2,7 @@
 
     name        of the shed
     hostname    default: the name
+    timezone    as Europe/Berlin, where the image knows that; empty: as the image has it
     network     {"address": "10.0.2.15/24", "gateway", "dns", "mac"} or null: none
     mounts      [{"tag", "target", "readonly"}]: folders of the host, over 9P
     disks       sizes in bytes of the upper and of the root, as far as they are known: a restored machine remembers
@@ -95,6 +96,9 @@ class Request:
         """Raises `ValueError` that names the member that is wrong."""
         self.name = text(value, "name")
         self.hostname = text(value, "hostname", self.name)
+        self.timezone = text(value, "timezone", "")
+        if self.timezone.startswith("/") or ".." in self.timezone:
+            raise ValueError("timezone: must be the name of one")
         self.network = _part("network", Network, value["network"]) if value.get("network") is not None else None
         self.mounts = [_part("mounts", Mount, entry) for entry in _list(value, "mounts")]
         self.disks = _sizes(value.get("disks"))
