@@ -70,8 +70,8 @@ def test_without_rm_it_stays(shed: Shed) -> None:
     [
         (["--out", "dist", "true"], 2, b"PATH:DIR"),
         (["--out", "dist:/etc/passwd", "true"], 2, b"is not a folder"),
-        (["-v", "/tmp:/src", "true"], 2, b"can only be at /workspace"),
-        (["-v", "/tmp", "--local-dir", "/tmp", "true"], 2, b"are the same"),
+        (["-v", "/tmp:/proc", "true"], 125, b"belongs to the shed's system"),
+        (["-v", "/tmp", "--local-dir", "/tmp", "true"], 2, b"there is a folder at /workspace already"),
         (["--", ""], 2, b"is empty"),
         (["--image", "none", "true"], 125, b"no image 'none'"),
     ],

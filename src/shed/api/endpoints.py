@@ -16,6 +16,7 @@ from shed.api import (
     images,
     life,
     making,
+    mounts,
     ports,
     prebuilds,
     secret_endpoints,
@@ -388,7 +389,7 @@ REMOVE_SSH_KEY = delete(
 
 ENDPOINTS: tuple[Endpoint[Any, Any, Any], ...] = tuple(
     value
-    for part in (globals(), vars(secret_endpoints), vars(snapshots), vars(prebuilds), vars(life))
+    for part in (globals(), vars(secret_endpoints), vars(snapshots), vars(prebuilds), vars(life), vars(mounts))
     for value in list(part.values())
     if isinstance(value, Endpoint)
 )

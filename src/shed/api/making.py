@@ -18,6 +18,7 @@ from shed.api.sheds import (
     HostPortText,
     Labels,
     Mode,
+    MountText,
     NetworkKind,
     PortText,
     PrebuildName,
@@ -64,6 +65,9 @@ class CreateShed(Body, kw_only=True, frozen=True, forbid_unknown_fields=True):
             "What it may do there: write (`rw`), also git's settings and hooks (`git-rw`), or read (`ro`).",
             code="INVALID_LOCAL_DIR_MODE",
         ),
+    ] = None
+    mounts: Annotated[
+        list[MountText] | None, says("Further folders of the server's machine.  Needs the right `admin`.")
     ] = None
     repo: Annotated[
         str | None,

@@ -47,6 +47,14 @@ VariableValue = Annotated[str, Meta(max_length=64 << 10, pattern=r"^[^\x00]*$(?!
 Variables = Annotated[dict[VariableName, VariableValue], Meta(max_length=MAX_VARIABLES)]
 PortText = Annotated[str, says("`[ADDRESS:][PORT:]SHEDPORT`; without a port, or with 0, a free one is chosen.")]
 HostPortText = Annotated[str, says("`PORT[:SHEDPORT]`: a port of the host, and its number in the shed.")]
+MountText = Annotated[
+    str,
+    says(
+        "`SRC:DST[:MODE]`: a folder of the server's machine, where the shed has it, and what the shed may do there: "
+        "`rw` (default), `ro` or `git-rw`.",
+        pattern="^/",
+    ),
+]
 AgentHosts = Annotated[
     list[str] | None,
     says(
@@ -65,6 +73,14 @@ class Lease(Answer, kw_only=True, frozen=True):
     id: LeaseId = ""
     until: Time = ""
     reason: Annotated[str, says("What for.")] = ""
+
+
+class Mount(Answer, kw_only=True, frozen=True):
+    """A folder of the server's machine in a shed."""
+
+    source: Annotated[str, says("Its path on the server's machine.")] = ""
+    target: Annotated[str, says("Where the shed has it.")] = ""
+    mode: Annotated[str, says("What the shed may do there: `rw`, `ro` or `git-rw`.")] = ""
 
 
 class Shed(PartialAnswer, kw_only=True, frozen=True):
@@ -90,6 +106,7 @@ class Shed(PartialAnswer, kw_only=True, frozen=True):
     pid: Annotated[int, says("Process of its VM on the server's machine.", optional=True)] = 0
     local_dir: Annotated[str, says("Folder of the server's machine at `/workspace`.", optional=True)] = ""
     local_dir_mode: Annotated[str, says("What it may do there: `rw`, `ro` or `git-rw`.", optional=True)] = ""
+    mounts: Annotated[list[Mount], says("Further folders of the server's machine.", optional=True)] = []
     detail: Annotated[str, says("What is unusual about its status.", optional=True)] = ""
     egress: Annotated[list[str], says("Names of the egress profiles that rule what it reaches.", optional=True)] = []
     ports: Annotated[

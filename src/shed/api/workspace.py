@@ -11,6 +11,7 @@ from shed.api.sheds import ShedName, ShedParams
 class WorkspaceParams(ShedParams, kw_only=True, frozen=True, forbid_unknown_fields=True):
     """Where to go on."""
 
+    mount: Annotated[str, says("Where the shed has the folder.")] = "/workspace"
     after: Annotated[str | None, says("`after` of the last answer.")] = None
 
 

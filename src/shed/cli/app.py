@@ -54,6 +54,7 @@ SHED = Group(
         "tunnels": Entry("shed.cli.tunnels:tunnels", "forward ports to a shed, also in the background"),
         "ports": Entry("shed.cli.ports:ports", "show and change the ports that lead into a shed, or out to its host"),
         "open": Entry("shed.cli.openport:open_port", "open a port of a shed in the browser"),
+        "mount": Entry("shed.cli.mount:mount", "give a shed folders of its host, and take them away"),
         "workspace": Entry("shed.cli.workspace:workspace", "check the folder that a shed shares with its host"),
         "events": Entry("shed.cli.events:events", "show what happens on a server: sheds, and what they reach"),
         "egress": Entry("shed.cli.egress:egress", "rule and log what sheds may reach"),

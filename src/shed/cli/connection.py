@@ -8,7 +8,7 @@ from shed.errors import ShedError, UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from shed.cli.options import Options
     from shed.client.locate import Result
@@ -120,6 +120,11 @@ def local_dir(words: str, server: Api) -> tuple[str, str | None]:
     path, _, mode = words.rpartition(":")
     if not path or mode not in _MODES:
         path, mode = words, ""
+    return _folder(path, server), mode or None
+
+
+def _folder(path: str, server: Api) -> str:
+    """Return `path` as an absolute one; a folder on this machine is checked.  Raises `UsageError`."""
     path = os.path.abspath(path)  # noqa: PTH100  keeps links as they are written
     if server.address.path is not None and not os.path.isdir(path):  # noqa: PTH112
         import shlex
@@ -130,7 +135,17 @@ def local_dir(words: str, server: Api) -> tuple[str, str | None]:
             code="INVALID_LOCAL_DIR",
             hint="name a folder" if there else f"name an existing folder, or make it: mkdir -p {shlex.quote(path)}",
         )
-    return path, mode or None
+    return path
+
+
+def mounts(words: Sequence[str], server: Api) -> list[str] | None:
+    """Return ``SRC:DST[:MODE]`` words with SRC as an absolute path; one on this machine is checked.
+
+    None without any.  Raises `UsageError` (INVALID_MOUNT, INVALID_LOCAL_DIR).
+    """
+    from shed.client.messages import split_mount
+
+    return [f"{_folder(source, server)}:{rest}" for source, rest in map(split_mount, words)] or None
 
 
 def ask_all(

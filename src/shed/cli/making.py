@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from shed.cli import values
 from shed.cli.arguments import flag, option
-from shed.cli.connection import create_timeout, local_dir
+from shed.cli.connection import create_timeout, local_dir, mounts
 from shed.errors import UsageError
 
 TYPE_CHECKING = False
@@ -114,6 +114,13 @@ CREATING = (
         once=True,
     ),
     option(
+        "--mount",
+        "SRC:DST[:MODE]",
+        "folder SRC of this machine to mount at DST, too; MODE as above; can be repeated; see `shed mount`",
+        repeat=True,
+        offers="folders",
+    ),
+    option(
         "-p, --publish",
         "[ADDRESS:][PORT:]SHEDPORT",
         "port of the server's machine that leads to a port of the shed; without PORT a free one; can be repeated",
@@ -175,6 +182,7 @@ def asked_to_create(args: Any, server: Api, options: Options) -> ShedOptions:
         "disk_only": args.no_memory,
         "local_dir": folder,
         "local_dir_mode": mode,
+        "mounts": mounts(args.mount, server),
         "ports": args.publish or None,
         "ttl": args.ttl,
         "ttl_action": args.ttl_action,

@@ -53,10 +53,10 @@ _MODES = ("rw", "ro", "git-rw")
     option("-u, --user", "USER", "run it as this user (default: the image's, or shed, or root)"),
     option(
         "-v, --volume",
-        "DIR[:/workspace][:MODE]",
-        "as --local-dir, in docker's words: a folder of this machine can be at /workspace alone",
+        "DIR[:DST][:MODE]",
+        "folder DIR of this machine to mount at DST, or /workspace, as --mount and --local-dir do; can be repeated",
         offers="folders",
-        once=True,
+        repeat=True,
     ),
     *RUNNING,
     examples=[
@@ -76,10 +76,16 @@ def run(args: Any, options: Options) -> int:
     """
     request = _request(args)
     places = [_out(word) for word in args.out]
-    if args.volume is not None:
-        if args.local_dir is not None:
-            raise UsageError("--volume and --local-dir are the same", hint="leave one of them out")
-        args.local_dir = _folder(args.volume)
+    for words in args.volume:
+        folder, target, mode = _volume(words)
+        if target != _WORKSPACE:
+            args.mount.append(f"{folder}:{target}{mode}")
+        elif args.local_dir is not None:
+            raise UsageError(
+                f"--volume {words}: there is a folder at {_WORKSPACE} already", hint="leave one of them out"
+            )
+        else:
+            args.local_dir = f"{folder}{mode}"
     server = client(options)
     wanted = asked_to_create(args, server, options)
     do, left = _attached if args.rm else _kept, 1 if args.name else _TRIES
@@ -198,17 +204,12 @@ def _out(word: str) -> tuple[str, str]:
     return path, folder
 
 
-def _folder(words: str) -> str:
-    """Return ``DIR[:MODE]`` for docker's ``DIR[:/workspace][:MODE]``.  Raises `UsageError`."""
+def _volume(words: str) -> tuple[str, str, str]:
+    """Return DIR, DST and ``:MODE`` of docker's ``DIR[:DST][:MODE]``; MODE may be missing."""
     path, _, mode = words.rpartition(":")
     if not path or mode not in _MODES:
         path, mode = words, ""
     folder, _, target = path.rpartition(":")
-    if folder and target.startswith("/"):
-        if target.rstrip("/") != _WORKSPACE:
-            raise UsageError(
-                f"--volume {words}: a folder of this machine can only be at {_WORKSPACE}",
-                hint=f"--volume {folder}:{_WORKSPACE}",
-            )
-        path = folder
-    return f"{path}:{mode}" if mode else path
+    if not folder or not target.startswith("/"):
+        folder, target = path, _WORKSPACE
+    return folder, target.rstrip("/") or "/", f":{mode}" if mode else ""

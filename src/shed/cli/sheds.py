@@ -293,6 +293,8 @@ def _row(shed: dict[str, Any], options: Options, *, ends: bool) -> list[str]:
         *cells,
         str(shed["pid"] or "-"),
         format_size(shed["upper_size_bytes"]) if shed["upper_size_bytes"] else "-",
-        (shed["local_dir"] or "-") + (f":{shed['local_dir_mode']}" if shed["local_dir_mode"] not in {"", "rw"} else ""),
+        (shed["local_dir"] or "-")
+        + (f":{shed['local_dir_mode']}" if shed["local_dir_mode"] not in {"", "rw"} else "")
+        + (f" +{len(shed['mounts'])}" if shed["mounts"] else ""),
         shed["image_digest"] if options.verbose > 1 else shed["image_digest"][:19] or "-",
     ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from shed.cli.arguments import SHED
+from shed.cli.arguments import SHED, option
 from shed.cli.command import Entry, Group, command
 from shed.cli.connection import client_of
 from shed.cli.output import waiting
@@ -16,12 +16,17 @@ if TYPE_CHECKING:
 
 workspace = Group(
     "workspace",
-    "The folders that sheds share with their host (create --local-dir).",
+    "The folders that sheds share with their host (create --local-dir and --mount).",
     {"check": Entry("shed.cli.workspace:check", "list what in a shed's folder could run on its host")},
 )
 
 
-@command("workspace check", SHED, examples=["shed workspace check dev"])
+@command(
+    "workspace check",
+    SHED,
+    option("--mount", "DST", "look at the folder that the shed has at DST, in place of /workspace"),
+    examples=["shed workspace check dev", "shed workspace check dev --mount /data"],
+)
 def check(args: Any, options: Options) -> int:
     """List what in the folder of a shed could run on its host by itself: when git, an editor or a shell opens it.
 
@@ -29,7 +34,7 @@ def check(args: Any, options: Options) -> int:
     something has changed since the shed was created.
     """
     with waiting(options, f"looking at the folder of {args.name}"):
-        found = client_of(args.name, options).check_workspace(args.name)
+        found = client_of(args.name, options).check_workspace(args.name, mount=args.mount)
     findings = found["findings"]
     new = [one for one in findings if one["changed"]]
     if options.json:

@@ -13,7 +13,7 @@ from shed.progress import WarningEvent
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from typing import Any
 
     from shed.client.options import ShedOptions
@@ -30,6 +30,7 @@ _SHED: dict[str, Any] = {
     **dict.fromkeys(("cpus", "memory_mb", "upper_size_bytes", "pid"), 0),
     "timings": {},
     "awake": [],
+    "mounts": [],
 }
 
 
@@ -53,6 +54,30 @@ def events_target(shed: str | None, kinds: list[str] | None, tail: int | None) -
     wanted = {"shed": shed and check_shed_name(shed), "kind": kinds and ",".join(kinds), "tail": tail}
     words = [f"{name}={quoted(str(value))}" for name, value in wanted.items() if value is not None and value != []]
     return "/api/events" + (f"?{'&'.join(words)}" if words else "")
+
+
+def workspace_target(name: str, mount: str | None, after: str | None = None) -> str:
+    """Return the target of a look at the folder that a shed has at `mount`, or else its workspace."""
+    words = [f"{key}={quoted(value)}" for key, value in (("mount", mount), ("after", after)) if value is not None]
+    return shed_target(name, "workspace") + (f"?{'&'.join(words)}" if words else "")
+
+
+def mounts_of(folders: Iterable[str]) -> list[str]:
+    """Return ``SRC:DST[:MODE]`` words with SRC as an absolute path."""
+    return [os.path.abspath(source) + f":{rest}" for source, rest in map(split_mount, folders)]  # noqa: PTH100  as below
+
+
+def split_mount(words: str) -> tuple[str, str]:
+    """Return SRC, and the rest of ``SRC:DST[:MODE]``.  Raises `UsageError`."""
+    source, _, rest = words.rpartition(":")
+    if not rest.startswith("/"):
+        source, _, target = source.rpartition(":")
+        rest = f"{target}:{rest}"
+    if not source or not rest.startswith("/"):
+        raise UsageError(
+            f"{words!r} is not SRC:DST or SRC:DST:MODE", code="INVALID_MOUNT", hint="for example ~/data:/data:ro"
+        )
+    return source, rest
 
 
 def connect_target(name: str, port: int) -> str:
@@ -82,6 +107,8 @@ def new_shed(name: str, options: ShedOptions) -> dict[str, object]:
     members = given(name=check_shed_name(name), **options)
     if (folder := options.get("local_dir")) is not None:
         members["local_dir"] = os.path.abspath(folder)  # noqa: PTH100  its links as they are written
+    if (folders := options.get("mounts")) is not None:
+        members["mounts"] = mounts_of(folders)
     return members
 
 

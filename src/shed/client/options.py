@@ -53,6 +53,8 @@ class ShedOptions(_Common, total=False):
     """A folder of the server's machine, mounted at ``/workspace``."""
     local_dir_mode: str | None
     """``rw``: it may be written; ``git-rw``: also git's settings and hooks; ``ro``: it may only be read."""
+    mounts: list[str] | None
+    """Further folders of the server's machine, ``SRC:DST[:MODE]``."""
     repo: str | None
     """URL of a repository that it clones into ``/workspace``, and behind ``#`` a branch, a tag or a commit."""
     dotfiles: str | None

@@ -11,7 +11,7 @@ import hashlib
 import logging
 import os
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,6 +26,7 @@ from shed.sheds.clock import set_clock_quietly
 from shed.sheds.folders import Folders
 from shed.sheds.image_settings import ImageSettings
 from shed.sheds.metadata import Record
+from shed.sheds.mountspec import Mount
 from shed.sheds.upper import repair
 from shed.threads import in_thread
 from shed.untrusted import told
@@ -57,11 +58,9 @@ _LEAST = 1.0
 
 def machine(record: Record, image: BootImage, folders: Folders) -> Machine:
     """Describe the VM of a shed: vda its upper, vdb the image's root, vdc the runtime."""
-    shares: tuple[Share, ...] = ()
-    if record.local_dir is not None:
-        shares = (
-            Share(workspace.TAG, Path(record.local_dir), record.guest_uid, record.guest_gid, record.local_dir_mode),
-        )
+    shares = tuple(
+        Share(tag, Path(mount.source), record.guest_uid, record.guest_gid, mount.mode) for tag, mount in _tagged(record)
+    )
     disks = (
         Disk(folders.upper, read_only=False),
         Disk(image.root, read_only=True),
@@ -70,6 +69,12 @@ def machine(record: Record, image: BootImage, folders: Folders) -> Machine:
     return Machine(
         record.name, record.cpus, record.memory_mb, image.kernel, image.initrd, disks, folders.instance, shares
     )
+
+
+def _tagged(record: Record) -> Iterator[tuple[str, Mount]]:
+    """Return the folders of the host that a shed has, and what its VM calls each of them."""
+    tags = [workspace.TAG] if record.local_dir is not None else []
+    return zip([*tags, *(f"mount{number}" for number in range(len(record.mounted)))], record.shared, strict=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,9 +245,9 @@ def request(
         "timezone": record.timezone,
         "disks": [-(-disk.path.stat().st_size // _SECTOR) * _SECTOR for disk in disks],
         "network": backend.network and {**asdict(backend.network), "mac": _mac(record)},
-        "mounts": []
-        if record.local_dir is None
-        else [{"tag": workspace.TAG, "target": workspace.TARGET, "readonly": record.local_dir_mode == "ro"}],
+        "mounts": [
+            {"tag": tag, "target": mount.target, "readonly": mount.mode == "ro"} for tag, mount in _tagged(record)
+        ],
         "clock": time.time(),
         "entropy": base64.b64encode(os.urandom(_ENTROPY)).decode(),
         "init": "auto",

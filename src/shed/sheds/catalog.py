@@ -104,14 +104,14 @@ class Catalog:
         found = ((name, self._backend.pid(Folders(self._paths, name).instance)) for name in places.names(self._paths))
         return {process: name for name, process in found if process is not None}
 
-    def look_at_workspace(self, name: str, after: str | None) -> dict[str, Any]:
-        """Return what in the shed's workspace may run on the host; see `shed.sheds.leftovers`.
+    def look_at_workspace(self, name: str, after: str | None, target: str) -> dict[str, Any]:
+        """Return what in the folder that a shed has at `target` may run on the host; see `shed.sheds.leftovers`.
 
         Raises `UsageError` when it has none.
         """
         from shed.sheds import leftovers  # noqa: PLC0415  few ask
 
-        return leftovers.view(load(self.folders(name)), after)
+        return leftovers.view(load(self.folders(name)), after, target)
 
     def record(self, name: str) -> Record:
         """Return what was asked for of a shed.  Raises `NotFoundError`, `DamagedError`."""
@@ -219,6 +219,8 @@ def _view(
     }
     if record.local_dir is None:
         del shed["local_dir_mode"]
+    if record.mounts:
+        shed["mounts"] = [asdict(mount) for mount in record.mounted]
     if record.restart == "no":
         del shed["restart"]
     if held := leases.load(folders.instance):

@@ -23,7 +23,7 @@ from shed.images.service import Images
 from shed.names import MAX_CPUS, MAX_MEMORY_MB, MIN_MEMORY_MB, check_shed_name
 from shed.oci.leases import unpruned
 from shed.progress import Progress, Stop
-from shed.sheds import agentrule, expiry, idle, metadata, moments, nic, upper, workspace
+from shed.sheds import agentrule, expiry, idle, metadata, moments, mountspec, nic, upper, workspace
 from shed.sheds.admission import Admission
 from shed.sheds.boot import Booted, Equip, boot
 from shed.sheds.folders import Folders
@@ -94,6 +94,9 @@ def plan(request: CreateShed, settings: Settings, origin: Origin | None = None, 
     cloned = repository(request, settings)
     kept = None if origin is None else origin.snapshot
     network = nic.checked(request, settings)
+    local_dir = None if request.local_dir is None else workspace.check_local_dir(request.local_dir)
+    mounts = mountspec.checked(request.mounts or (), local_dir)
+    shares = local_dir is not None or bool(mounts)
     record = metadata.Record(
         name=check_shed_name(request.name),
         created_at="",
@@ -103,12 +106,13 @@ def plan(request: CreateShed, settings: Settings, origin: Origin | None = None, 
         cpus=cpus,
         memory_mb=memory_mb,
         upper_size_bytes=_upper_size(request, settings, kept),
-        local_dir=None if request.local_dir is None else workspace.check_local_dir(request.local_dir),
+        local_dir=local_dir,
         local_dir_mode=workspace.check_mode(request.local_dir_mode, request.local_dir),
+        mounts=list(map(str, mounts)) or None,
         labels=request.labels or None,
         restart=request.restart or "no",
-        ttl_action=expiry.action(request.ttl_action or "delete", request.local_dir),
-        idle_suspend=idle.chosen(request.idle_suspend, settings.idle_suspend, request.local_dir, network),
+        ttl_action=expiry.action(request.ttl_action or "delete", shares=shares),
+        idle_suspend=idle.chosen(request.idle_suspend, settings.idle_suspend, network, shares=shares),
         variables=checked_variables(request.env or {}),
         egress=list(_egress(settings, kept) if request.egress is None else dict.fromkeys(request.egress)),
         secrets=list(dict.fromkeys(request.secrets or ())) or None,
@@ -306,9 +310,7 @@ def _make_upper(folders: Folders, image: BootImage, size: int) -> None:
 
 def _save_record(folders: Folders, image: BootImage, wanted: Plan, backend: str) -> metadata.Record:
     uid, gid = (
-        workspace.guest_owner(image.root, ImageSettings.of(image.config).user)
-        if wanted.record.local_dir is not None
-        else (0, 0)
+        workspace.guest_owner(image.root, ImageSettings.of(image.config).user) if wanted.record.shared else (0, 0)
     )
     record = replace(
         wanted.record,

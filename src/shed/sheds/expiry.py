@@ -40,9 +40,12 @@ def impossible(ttl: float) -> UsageError:
     return UsageError(f"a shed cannot live for {ttl:g} s", hint="choose more than 0, and ten years at most")
 
 
-def action(wanted: str, local_dir: str | None) -> str:
-    """Return what is done when the time of a shed is up.  Raises `UsageError` for what cannot be done then."""
-    if wanted == "suspend" and local_dir is not None:
+def action(wanted: str, *, shares: bool) -> str:
+    """Return what is done when the time of a shed is up, which may share folders.
+
+    Raises `UsageError` for what cannot be done then.
+    """
+    if wanted == "suspend" and shares:
         raise UsageError(
             "a shed with a folder of the host cannot be suspended when its time is up", hint="choose to stop it"
         )

@@ -52,13 +52,15 @@ class _Seen:
     """Whether a lease keeps it awake."""
 
 
-def chosen(wanted: float | None, default: float, local_dir: str | None, network: str) -> int:
+def chosen(wanted: float | None, default: float, network: str, *, shares: bool) -> int:
     """Return after how many seconds at idleness a shed is suspended, 0 for never; `default` where that is possible.
+
+    `shares` says whether it has folders of the host.
 
     Raises `UsageError` for a time that cannot be, `ConflictError` (CANNOT_SUSPEND).
     """
     obstacle = ""
-    if local_dir is not None:
+    if shares:
         obstacle = "a shed that shares a folder of the host cannot be suspended"
         way = "copy the folder (shed cp) rather than share it; or have it stop at a time: --ttl TIME --ttl-action stop"
     elif network == "nic":

@@ -22,6 +22,8 @@ from shed.backends import gitconfig
 from shed.errors import UsageError
 from shed.fsutil import storage_errors
 from shed.sheds.metadata import Record
+from shed.sheds.mountspec import Mount
+from shed.sheds.workspace import TARGET
 
 LOOK = 200_000
 """Entries that one look takes in."""
@@ -92,22 +94,25 @@ def look(root: Path, *, after: str | None = None, entries: int = LOOK, seconds: 
     return Look(findings, None)
 
 
-def view(record: Record, after: str | None) -> dict[str, Any]:
-    """Return one look at the workspace of the shed `record`, as the API shows it.
+def view(record: Record, after: str | None, target: str = TARGET) -> dict[str, Any]:
+    """Return one look at the folder that the shed `record` has at `target`, as the API shows it.
 
     Raises `UsageError`, `StorageError`.
     """
-    if record.local_dir is None:
+    shared = next((mount for mount in record.shared if mount.target == target), None)
+    if shared is None:
         raise UsageError(
-            f"shed {record.name!r} has no folder of this machine", code="NO_LOCAL_DIR", hint="see: shed list -v"
+            f"shed {record.name!r} has no folder of this machine at {target}",
+            code="NO_LOCAL_DIR",
+            hint=f"see: shed mount ls {record.name}",
         )
     made = calendar.timegm(time.strptime(record.created_at, "%Y-%m-%dT%H:%M:%SZ"))
-    with storage_errors(Path(record.local_dir)):
-        found = look(Path(record.local_dir), after=after)
+    with storage_errors(Path(shared.source)):
+        found = look(Path(shared.source), after=after)
     return {
         "name": record.name,
-        "local_dir": record.local_dir,
-        "local_dir_mode": record.local_dir_mode,
+        "local_dir": shared.source,
+        "local_dir_mode": shared.mode,
         "findings": [{"path": one.path, "why": one.why, "changed": one.changed_at >= made} for one in found.findings],
         "after": found.after,
     }
@@ -118,11 +123,15 @@ def changed(record: Record, since: float) -> list[str]:
 
     It is what may run on the host, and may have changed since then.
     """
-    root = record.local_dir
-    if root is None or record.local_dir_mode == "ro":
-        return []
-    found = look(Path(root), entries=STOP_LOOK, seconds=STOP_SECONDS)
-    mine = record.local_dir_mode != "rw"
+    written = [mount for mount in record.shared if mount.mode != "ro"]
+    return [words for mount in written for words in _changed(record.name, mount, since, len(written))]
+
+
+def _changed(name: str, mount: Mount, since: float, share: int) -> list[str]:
+    """Return what to report of one folder, one of `share` that a stop waits for."""
+    root = mount.source
+    found = look(Path(root), entries=STOP_LOOK // share, seconds=STOP_SECONDS / share)
+    mine = mount.mode != "rw"
     new = [finding for finding in found.findings if finding.changed_at >= since and (mine or not finding.held)]
     told = [f"{root}/{finding.path} has changed while the shed ran: {finding.why}" for finding in new[:_TOLD]]
     if len(new) > _TOLD or found.after is not None:
@@ -131,7 +140,8 @@ def changed(record: Record, since: float) -> list[str]:
             if len(new) > _TOLD
             else f"{root} is large"
         )
-        told.append(f"{rest}; to see all: shed workspace check {record.name}")
+        which = "" if mount.target == TARGET else f" --mount {mount.target}"
+        told.append(f"{rest}; to see all: shed workspace check {name}{which}")
     return told
 
 

@@ -73,8 +73,8 @@ async def start(
         raise in_doubt(record.name, backend.pid(folders.instance))
     progress.phase("image")
     image = await in_thread(resolve, record.lower_digest)
-    if record.local_dir is not None:
-        await in_thread(workspace.check_still_there, record.name, record.local_dir)
+    for mount in record.shared:
+        await in_thread(workspace.check_still_there, record.name, mount.source, mount.target)
     await in_thread(_open_upper, record.name, folders.upper)
     goes_on = asleep.is_asleep(folders) and not disk_only
     memory_mb = asleep.load(folders).memory_mb if goes_on else record.memory_mb
@@ -158,11 +158,11 @@ async def stop(
 
 
 def _leftovers(record: metadata.Record, folders: Folders) -> list[str]:
-    """Return what to tell of the shed's workspace.
+    """Return what to tell of the shed's folders of the host.
 
     Its record was written when it was last started, or a start before.
     """
-    if record.local_dir is None:
+    if not record.shared:
         return []
     from shed.sheds import leftovers  # noqa: PLC0415  most sheds have no shared folder
 
@@ -170,7 +170,7 @@ def _leftovers(record: metadata.Record, folders: Folders) -> list[str]:
         since = (folders.instance / metadata.METADATA).stat().st_mtime - _LONGEST_START
         return leftovers.changed(record, since)
     except OSError as error:
-        return [f"the workspace of shed {record.name!r} cannot be looked at: {error.strerror}"]
+        return [f"the folders of shed {record.name!r} cannot be looked at: {error.strerror}"]
 
 
 async def _power_off(instance: Path, backend: Backend, link: Link, *, wait: float) -> bool:
@@ -193,7 +193,7 @@ async def delete(folders: Folders, backend: Backend, link: Link, *, force: bool,
     """
     shares = True
     try:
-        shares = (await in_thread(metadata.load, folders.instance)).local_dir is not None
+        shares = bool((await in_thread(metadata.load, folders.instance)).shared)
     except metadata.DamagedError:
         if not force:
             raise
@@ -207,7 +207,7 @@ async def delete(folders: Folders, backend: Backend, link: Link, *, force: bool,
             hint = f"drop what runs there: shed stop {folders.name}; or `shed delete --force {folders.name}`"
             raise ConflictError(f"shed {folders.name!r} is suspended", code="SHED_SUSPENDED", hint=hint)
         case Liveness.OURS if shares and link.live:
-            progress.phase("sync", "writing the workspace back")
+            progress.phase("sync", "writing shared folders back")
             await _sync(link)
     progress.phase("vm", "ending the virtual machine")
     await link.drop()

@@ -44,6 +44,7 @@ from shed.sheds.forks import Forks
 from shed.sheds.guests import Guests, Tell, keep_guests
 from shed.sheds.idle import Idle
 from shed.sheds.link import Link
+from shed.sheds.mounts import Mounts
 from shed.sheds.ports import Ports
 from shed.sheds.prebuilds import Prebuilds, Sheds
 from shed.sheds.revivals import Revivals
@@ -104,6 +105,8 @@ class Manager:
         """What they may reach."""
         self.changes = Changes(self._holding, backend, self.catalog, self.terms, self.egress, self.ports)
         """Changes of what holds for them."""
+        self.mounts = Mounts(self._holding, backend, resolve)
+        """Changes of their folders of the host."""
         self.setup = Setup(self.guests, self.catalog, self.changes.set_provision, self.terms, settings, self.events)
         """What new ones get when they are up, and what their projects have run."""
         more = self.terms, self.egress, self.ports, self.events, self.setup.begin
@@ -239,11 +242,8 @@ class Manager:
         ended = self._end_starts(name, "it is being stopped", progress)
         async with self._holding(name, "stop") as (folders, link):
             record = load(folders)
-            if (
-                not ended
-                or record.wanted == "running"
-                or self._backend.liveness(folders.instance) is not Liveness.NOT_OURS
-            ):
+            runs = self._backend.liveness(folders.instance) is not Liveness.NOT_OURS
+            if not ended or record.wanted == "running" or runs:
                 wait = self._settings.stop_timeout
                 record = await lifecycle.stop(record, folders, self._backend, link, wait=wait, progress=progress)
                 await self.egress.close(name)

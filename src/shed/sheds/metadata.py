@@ -21,7 +21,9 @@ from shed.errors import DataError, UsageError
 from shed.fsutil import atomic_write
 from shed.sheds import repository
 from shed.sheds.agentrule import AgentRule
+from shed.sheds.mountspec import Mount
 from shed.sheds.portspec import Published
+from shed.sheds.workspace import TARGET
 
 SCHEMA_VERSION = 3
 EGRESS = ["internet"]
@@ -61,6 +63,8 @@ class Record:
     """Host folder at ``/workspace``, absolute and without symlinks."""
     local_dir_mode: str = "rw"
     """One of `shed.backends.base.SHARE_MODES`."""
+    mounts: list[str] | None = None
+    """Further folders of the host, see `shed.sheds.mountspec`; None for none."""
     labels: dict[str, str] | None = None
     """What its user noted of it; None for nothing."""
     expires_at: str | None = None
@@ -99,7 +103,7 @@ class Record:
     """Environment variables that its project wants; they lose against all others."""
     guest_uid: int = 0
     guest_gid: int = 0
-    """The guest user who stands for the owner of `local_dir`."""
+    """The guest user who stands for the owner of `local_dir` and `mounts`."""
 
     @property
     def egress_profiles(self) -> list[str]:
@@ -120,6 +124,17 @@ class Record:
     def open_host_ports(self) -> list[HostPort]:
         """Return the ports of the host that the shed reaches."""
         return [HostPort.parse(text) for text in self.host_ports or ()]
+
+    @property
+    def mounted(self) -> list[Mount]:
+        """Return the folders of the host that it has beside its workspace."""
+        return [Mount.parse(text) for text in self.mounts or ()]
+
+    @property
+    def shared(self) -> list[Mount]:
+        """Return all folders of the host that it has, its workspace first."""
+        own = [] if self.local_dir is None else [Mount(self.local_dir, TARGET, self.local_dir_mode)]
+        return own + self.mounted
 
     @property
     def agent_rule(self) -> AgentRule:
@@ -197,7 +212,7 @@ def load(folder: Path) -> Record:
     if record.ttl_action not in TTL_ACTIONS:
         raise _damaged(path, f"ttl_action is {record.ttl_action!r}")
     try:
-        _ = record.published, record.open_host_ports, record.agent_rule
+        _ = record.published, record.open_host_ports, record.agent_rule, record.mounted
         _ = [repository.profile(place) for place in record.repo_hosts or ()]
         _ = record.expires_at is None or seconds_of(record.expires_at)
     except UsageError as error:

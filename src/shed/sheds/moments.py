@@ -62,7 +62,7 @@ async def keep(
     moments = backend.capabilities.moments
     if moments is None:
         raise _stop_first(record, f"the backend {backend.name} cannot keep what runs", "")
-    if memory and record.local_dir is not None:
+    if memory and record.shared:
         raise _stop_first(record, "with its memory, the folder of the host that it shares cannot be kept", _ALONE)
     vm = boot.machine(record, image, folders)
     shape = await in_thread(moments.shape, folders.instance) if memory else None
@@ -140,6 +140,7 @@ def fits(record: Record, request: CreateShed, snapshot: Snapshot) -> Record:
         "--memory": (request.memory_mb, shape.memory_mb),
         "--upper-size": (request.upper_size_bytes, snapshot.size_bytes),
         "--local-dir": (request.local_dir, None),
+        "--mount": (tuple(request.mounts or ()) or None, None),
     }
     for option, (value, has) in wanted.items():
         if value not in {None, has}:
@@ -160,7 +161,7 @@ def as_kept(record: Record, snapshot: Snapshot) -> Record:
 async def check(record: Record, image: BootImage, folders: Folders, backend: Backend, origin: Origin) -> None:
     """Raise `UnavailableError` (MEMORY_UNUSABLE) when a shed cannot go back to where the memory of `origin` is."""
     way = "roll back its disk alone, once it is stopped: --no-memory"
-    if record.upper_size_bytes != origin.snapshot.size_bytes or record.local_dir is not None:
+    if record.upper_size_bytes != origin.snapshot.size_bytes or record.shared:
         raise UnavailableError(
             f"shed {record.name!r} cannot go on from the memory of {origin.snapshot.name!r}: it has another disk or a "
             "folder of the host",

@@ -40,6 +40,7 @@ _LOOK = 60.0
 _NOT_FOR_ALL = (
     "local_dir",
     "local_dir_mode",
+    "mounts",
     "ports",
     "ttl",
     "ttl_action",

@@ -43,11 +43,11 @@ async def suspend(
     It is suspended then; if anything fails before, it runs on.  Raises `ConflictError` (CANNOT_SUSPEND) and
     `StorageError` before anything is touched, and `BackendError`.
     """
-    if record.local_dir is not None:
+    if record.shared:
         raise ConflictError(
             f"shed {record.name!r} shares a folder of the host, with which it cannot be suspended",
             code="CANNOT_SUSPEND",
-            hint=f"stop it instead: shed stop {record.name}; a shed without --local-dir can be suspended",
+            hint=f"stop it instead: shed stop {record.name}; a shed without --local-dir and --mount can be suspended",
         )
     moments = moments_of(backend)
     shape = await in_thread(moments.shape, folders.instance)

@@ -52,10 +52,10 @@ async def update(
         record,
         restart=wanted.restart or record.restart,
         expires_at=record.expires_at if wanted.ttl is None else expiry.after(wanted.ttl),
-        ttl_action=expiry.action(wanted.ttl_action or record.ttl_action, record.local_dir),
+        ttl_action=expiry.action(wanted.ttl_action or record.ttl_action, shares=bool(record.shared)),
         idle_suspend=record.idle_suspend
         if wanted.idle_suspend is None
-        else idle.chosen(wanted.idle_suspend, 0, record.local_dir, record.network),
+        else idle.chosen(wanted.idle_suspend, 0, record.network, shares=bool(record.shared)),
         cpus=wanted.cpus or record.cpus,
         memory_mb=wanted.memory_mb or record.memory_mb,
         upper_size_bytes=size,

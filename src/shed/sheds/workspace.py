@@ -22,6 +22,14 @@ def check_local_dir(text: str) -> str:
 
     Raises `UsageError` (INVALID_LOCAL_DIR).
     """
+    return check_folder(text, "cannot be a workspace:")
+
+
+def check_folder(text: str, refusal: str) -> str:
+    """Return the folder `text` without symlinks; `refusal` is how it is told that it cannot be shared.
+
+    Raises `UsageError` (INVALID_LOCAL_DIR).
+    """
     problem = None
     if "\0" in text or not text.startswith("/"):
         problem = "it is not an absolute path"
@@ -30,9 +38,7 @@ def check_local_dir(text: str) -> str:
         problem = _problem(resolved)
         if problem is None:
             return resolved
-    raise UsageError(
-        f"{text!r} cannot be a workspace: {problem}", code="INVALID_LOCAL_DIR", hint="name a folder that exists here"
-    )
+    raise UsageError(f"{text!r} {refusal} {problem}", code="INVALID_LOCAL_DIR", hint="name a folder that exists here")
 
 
 def check_mode(mode: str | None, local_dir: str | None) -> str:
@@ -50,14 +56,17 @@ def check_mode(mode: str | None, local_dir: str | None) -> str:
     return mode
 
 
-def check_still_there(name: str, local_dir: str) -> None:
-    """Raise `ConflictError` (LOCAL_DIR_MISSING) unless the workspace of the shed `name` is still a usable directory."""
-    problem = _problem(local_dir)
+def check_still_there(name: str, folder: str, target: str) -> None:
+    """Raise `ConflictError` (LOCAL_DIR_MISSING) unless the `folder` of the shed `name` is still a usable directory."""
+    problem = _problem(folder)
     if problem is not None:
+        what, way = "workspace", ""
+        if target != TARGET:
+            what, way = f"folder {target}", f", or take it from the shed: shed mount rm {name} {target}"
         raise ConflictError(
-            f"the workspace of shed {name!r}, {local_dir}, cannot be used: {problem}",
+            f"the {what} of shed {name!r}, {folder}, cannot be used: {problem}",
             code="LOCAL_DIR_MISSING",
-            hint="put the folder back and start the shed again",
+            hint=f"put the folder back and start the shed again{way}",
         )
 
 

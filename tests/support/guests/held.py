@@ -48,14 +48,18 @@ REFUSED = "Operation not permitted"
 class Held:
     """A process in QEMU's place."""
 
-    def __init__(self, folder: Path, how: str = "rw") -> None:
-        self.share, self._state = folder / "share", folder / "state"
+    def __init__(self, folder: Path, how: str = "rw", *, beside: str = "") -> None:
+        """Hold it in the folder `share`, and in another one `beside` in its own mode."""
+        self.share, self.beside, self._state = folder / "share", folder / "beside", folder / "state"
         self.share.mkdir()
         self._state.mkdir()
         shares = [Share("workspace", self.share, 1000, 1000, how)]
+        if beside:
+            self.beside.mkdir()
+            shares.append(Share("mount0", self.beside, 1000, 1000, beside))
         jail = Jail(
             Path(PYTHON).resolve(),
-            folders=(Folder(self.share, writable=how != "ro"),),
+            folders=tuple(Folder(share.path, writable=share.mode != "ro") for share in shares),
             user=userns.plan(shares, uid=os.geteuid(), gid=os.getegid()),
         )
         argv = [str(jail.program), "-S", "-c", PROGRAM.format(share=inside(self.share)), UUID]

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from shed.backends.guard import mode, settings
+from shed.backends.jail.plan import inside
 from shed.backends.qemu import command, launching, process
 from shed.errors import BackendError
 from support.guests.held import REFUSED, UUID, Held
@@ -112,6 +113,31 @@ def test_setgid_stays_where_the_host_gave_it(tmp_path: Path, how: str) -> None:
         assert held.does("write('.', 'file')") == "works"
         assert held.does("chmod('file', 0o2755)") == "Not a directory"
         assert held.does("chmod('file', 0o4755)") == REFUSED
+
+
+def test_each_folder_has_its_own_mode(tmp_path: Path) -> None:
+    """Beside one whose settings are held there is one where they are not; nobody gets a set-id bit."""
+    with Held(tmp_path, beside="git-rw") as held:
+        there = f"os.open({inside(held.beside)!r}, os.O_PATH)"
+        assert held.does(f"globals().update(beside={there})") == "works"
+        assert held.does("os.mkdir('.git', dir_fd=beside)") == "works"
+        git = f"os.open({inside(held.beside / '.git')!r}, os.O_PATH)"
+        assert held.does(f"globals().update(git={git})") == "works"
+        assert held.does("os.open('config', os.O_CREAT | os.O_WRONLY, dir_fd=git)") == "works"
+        assert held.does("os.rename('config', 'config.worktree', src_dir_fd=git, dst_dir_fd=git)") == "works"
+        assert held.does("os.symlink('config', 'link', dir_fd=git)") == "works"
+        assert held.does("os.open('suid', os.O_CREAT | os.O_WRONLY, 0o4755, dir_fd=git)") == REFUSED
+        assert held.does("make('.', '.git')") == "works"
+        assert held.does("write('.git', 'config')") == REFUSED
+        assert held.does("os.symlink('config', 'link', dir_fd=at('.git'))") == REFUSED
+
+
+def test_a_folder_to_be_read_beside_one_to_be_written(tmp_path: Path) -> None:
+    """The mount says no, whoever asks."""
+    with Held(tmp_path, beside="ro") as held:
+        assert held.does("write('.', 'file')") == "works"
+        there = f"os.open({inside(held.beside)!r}, os.O_PATH)"
+        assert held.does(f"os.mkdir('x', dir_fd={there})") == "Read-only file system"
 
 
 def test_whoever_wants_the_guests_hooks_gets_them(tmp_path: Path) -> None:

@@ -67,6 +67,7 @@ def with_token(server: Running, token: str | None) -> Api:
         ("GET", "/api/info", None),
         ("GET", "/api/sheds", None),
         ("POST", "/api/sheds", '{"name": "evil", "local_dir": "/root"}'),
+        ("POST", "/api/sheds/dev/mounts", '{"add": ["/root:/data"]}'),
         ("DELETE", "/api/sheds/dev?force=true", None),
         ("GET", "/nowhere", None),
     ],
@@ -139,7 +140,7 @@ def test_each_route_says_what_right_it_takes() -> None:
         "DELETE /api/images", "POST /api/system/prune", "POST /api/server/stop",
         "GET /api/tokens", "POST /api/tokens", "DELETE /api/tokens/{token}",
         "POST /api/egress/profiles/{profile}", "DELETE /api/egress/profiles/{profile}", "POST /api/sheds/{name}/egress",
-        "POST /api/sheds/{name}/ports",
+        "POST /api/sheds/{name}/ports", "POST /api/sheds/{name}/mounts",
         "POST /api/secrets/{secret}", "DELETE /api/secrets/{secret}", "POST /api/sheds/{name}/secrets",
         "GET /api/ssh-keys", "POST /api/ssh-keys", "DELETE /api/ssh-keys/{fingerprint}",
     }  # fmt: skip
@@ -178,6 +179,9 @@ def test_rights_by_token(server: Running) -> None:
         lambda: user.create("sneaky", ports=["7"]),
         lambda: user.create("sneaky", host_ports=["5432"]),
         lambda: user.change_ports("dev", publish=["7"]),
+        lambda: user.create("sneaky", mounts=["/etc:/data"]),
+        lambda: user.change_mounts("dev", add=["/etc:/data"]),
+        lambda: user.change_mounts("dev", remove=["/data"]),
         lambda: user.pull_image("registry.example/evil:1", trust_kernel=True),
         lambda: user.trust_image("evil"),
     ):

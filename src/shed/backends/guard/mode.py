@@ -15,6 +15,8 @@ class Guard:
 
     program: bytes
     supervised: bool
+    free: tuple[str, ...] = ()
+    """Folders of which the supervisor says nothing, while it rules others."""
 
 
 OPEN = Guard(b"", supervised=False)
@@ -27,4 +29,5 @@ def plan(shares: Sequence[Share]) -> Guard:
         return OPEN
     modes = {share.mode for share in shares}
     supervised = modes != {"ro"}
-    return Guard(program(supervised=supervised, names="rw" in modes), supervised)
+    free = tuple(str(share.path) for share in shares if share.mode == "git-rw") if "rw" in modes else ()
+    return Guard(program(supervised=supervised, names="rw" in modes), supervised, free)

@@ -66,6 +66,8 @@ class Orders(TypedDict):
     folder: str
     network: bool
     supervised: bool
+    free: list[str]
+    """Folders in which a supervisor lets git's settings and hooks be."""
     files: int
     """How many open files the VMM gets."""
     memory: bool

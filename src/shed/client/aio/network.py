@@ -1,4 +1,4 @@
-"""The part of the API that is about the network of sheds: egress profiles and logs, and ports."""
+"""The part of the API that is about what sheds reach of their host: egress profiles and logs, ports, and folders."""
 
 from __future__ import annotations
 
@@ -62,6 +62,20 @@ class AsyncNetworkApi:
         """
         body = messages.given(publish=publish, unpublish=unpublish, host_ports=host_ports, no_host_ports=no_host_ports)
         return object_of(await request(self.address, "POST", shed_target(name, "ports"), body=body))
+
+    async def shed_mounts(self, name: str) -> dict[str, Any]:
+        """Return the folders of the server's machine that a shed has as ``mounts``, its workspace first."""
+        return object_of(await request(self.address, "GET", shed_target(name, "mounts")))
+
+    async def change_mounts(
+        self, name: str, *, add: list[str] | None = None, remove: list[str] | None = None
+    ) -> dict[str, Any]:
+        """Give a shed folders (``SRC:DST[:MODE]``), and take those at the places `remove` away; return all it has then.
+
+        A SRC that is relative is one of this program's working directory.
+        """
+        body = messages.given(add=messages.mounts_of(add or ()), remove=remove)
+        return object_of(await request(self.address, "POST", shed_target(name, "mounts"), body=body))
 
     async def egress_log(self, name: str, *, tail: int | None = None) -> list[dict[str, Any]]:
         """Return what was decided about a shed's connections, the last `tail` entries."""

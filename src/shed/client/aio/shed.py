@@ -7,6 +7,7 @@ import os
 from collections.abc import AsyncIterator, Mapping
 
 from shed.api import sheds, snapshots, workspace
+from shed.api.mounts import ShedMounts
 from shed.api.ports import ShedPorts
 from shed.api.secrets import ShedSecrets
 from shed.client.aio import driver, process
@@ -250,9 +251,9 @@ class AsyncShed:
         """End a tmux session, and what runs in it."""
         await self._api.kill_session(self.name, session)
 
-    async def check_workspace(self) -> workspace.Workspace:
-        """Return what in the folder that it shares may run on the server's machine by itself."""
-        return typed(await self._api.check_workspace(self.name), workspace.Workspace)
+    async def check_workspace(self, *, mount: str | None = None) -> workspace.Workspace:
+        """Return what in its workspace, or the folder at `mount`, may run on the server's machine by itself."""
+        return typed(await self._api.check_workspace(self.name, mount=mount), workspace.Workspace)
 
     async def exec(
         self,
@@ -341,6 +342,16 @@ class AsyncShed:
             self.name, publish=publish, unpublish=unpublish, host_ports=host_ports, no_host_ports=no_host_ports
         )
         return typed(changed, ShedPorts)
+
+    async def mounts(self) -> list[sheds.Mount]:
+        """Return the folders of the server's machine that it has, its workspace first."""
+        return typed(await self._api.shed_mounts(self.name), ShedMounts).mounts
+
+    async def change_mounts(
+        self, *, add: list[str] | None = None, remove: list[str] | None = None
+    ) -> list[sheds.Mount]:
+        """Give it folders (``SRC:DST[:MODE]``), take others away (DST); return those that it has then."""
+        return typed(await self._api.change_mounts(self.name, add=add, remove=remove), ShedMounts).mounts
 
     async def change_secrets(self, *, give: list[str] | None = None, take: list[str] | None = None) -> list[str]:
         """Give it secrets and take others away, by name, at once; return the names of those that it has then."""

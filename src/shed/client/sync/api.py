@@ -219,17 +219,17 @@ class Api(AccessApi, NetworkApi, PrebuildsApi, SecretsApi, SnapshotsApi):
         """Return what the agent in a running shed says of itself; `timeout` as for `shed`."""
         return object_of(request(self.address, "GET", shed_target(name, "health"), timeout=timeout))
 
-    def check_workspace(self, name: str) -> dict[str, Any]:
-        """Return what in the folder that a shed shares may run on its host by itself.
+    def check_workspace(self, name: str, *, mount: str | None = None) -> dict[str, Any]:
+        """Return what in the folder that a shed has at `mount`, or else its workspace, may run on its host by itself.
 
         That is ``findings`` of ``path``, ``why`` and ``changed``, which means since the shed was made.  A large folder
         takes several requests.
         """
-        target = shed_target(name, "workspace")
+        target = messages.workspace_target(name, mount)
         answer = object_of(request(self.address, "GET", target))
         found = objects_of(answer, "findings")
         while isinstance(after := answer.get("after"), str):
-            answer = object_of(request(self.address, "GET", f"{target}?after={messages.quoted(after)}"))
+            answer = object_of(request(self.address, "GET", messages.workspace_target(name, mount, after)))
             found += objects_of(answer, "findings")
         return {**answer, "findings": found}
 

@@ -1,5 +1,5 @@
 # Generated from shed/client/aio/network.py: change that one, and run `make sdk`.
-"""The part of the API that is about the network of sheds: egress profiles and logs, and ports."""
+"""The part of the API that is about what sheds reach of their host: egress profiles and logs, ports, and folders."""
 
 from __future__ import annotations
 
@@ -63,6 +63,20 @@ class NetworkApi:
         """
         body = messages.given(publish=publish, unpublish=unpublish, host_ports=host_ports, no_host_ports=no_host_ports)
         return object_of(request(self.address, "POST", shed_target(name, "ports"), body=body))
+
+    def shed_mounts(self, name: str) -> dict[str, Any]:
+        """Return the folders of the server's machine that a shed has as ``mounts``, its workspace first."""
+        return object_of(request(self.address, "GET", shed_target(name, "mounts")))
+
+    def change_mounts(
+        self, name: str, *, add: list[str] | None = None, remove: list[str] | None = None
+    ) -> dict[str, Any]:
+        """Give a shed folders (``SRC:DST[:MODE]``), and take those at the places `remove` away; return all it has then.
+
+        A SRC that is relative is one of this program's working directory.
+        """
+        body = messages.given(add=messages.mounts_of(add or ()), remove=remove)
+        return object_of(request(self.address, "POST", shed_target(name, "mounts"), body=body))
 
     def egress_log(self, name: str, *, tail: int | None = None) -> list[dict[str, Any]]:
         """Return what was decided about a shed's connections, the last `tail` entries."""

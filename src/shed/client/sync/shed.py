@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterator, Mapping
 
 from shed.api import sheds, snapshots, workspace
+from shed.api.mounts import ShedMounts
 from shed.api.ports import ShedPorts
 from shed.api.secrets import ShedSecrets
 from shed.client.commands import Command, Input, Result, assignments, content_of, words_of
@@ -251,9 +252,9 @@ class Shed:
         """End a tmux session, and what runs in it."""
         self._api.kill_session(self.name, session)
 
-    def check_workspace(self) -> workspace.Workspace:
-        """Return what in the folder that it shares may run on the server's machine by itself."""
-        return typed(self._api.check_workspace(self.name), workspace.Workspace)
+    def check_workspace(self, *, mount: str | None = None) -> workspace.Workspace:
+        """Return what in its workspace, or the folder at `mount`, may run on the server's machine by itself."""
+        return typed(self._api.check_workspace(self.name, mount=mount), workspace.Workspace)
 
     def exec(
         self,
@@ -342,6 +343,14 @@ class Shed:
             self.name, publish=publish, unpublish=unpublish, host_ports=host_ports, no_host_ports=no_host_ports
         )
         return typed(changed, ShedPorts)
+
+    def mounts(self) -> list[sheds.Mount]:
+        """Return the folders of the server's machine that it has, its workspace first."""
+        return typed(self._api.shed_mounts(self.name), ShedMounts).mounts
+
+    def change_mounts(self, *, add: list[str] | None = None, remove: list[str] | None = None) -> list[sheds.Mount]:
+        """Give it folders (``SRC:DST[:MODE]``), take others away (DST); return those that it has then."""
+        return typed(self._api.change_mounts(self.name, add=add, remove=remove), ShedMounts).mounts
 
     def change_secrets(self, *, give: list[str] | None = None, take: list[str] | None = None) -> list[str]:
         """Give it secrets and take others away, by name, at once; return the names of those that it has then."""

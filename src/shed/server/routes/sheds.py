@@ -23,7 +23,7 @@ from shed.server.app import Server, route
 from shed.server.call import Call, Work, answer
 from shed.server.caller import Caller
 from shed.server.http import Answer, Upgrade
-from shed.sheds import sessions
+from shed.sheds import mountspec, sessions
 from shed.threads import in_long_thread, in_thread
 
 
@@ -74,7 +74,7 @@ async def check_right(server: Server, caller: Caller, wanted: CreateShed) -> Non
     settings = server.settings
     if await in_thread(server.manager.setup.opens_more, wanted):
         caller.require(Right.ADMIN, "a repository of a host that the shed's profiles do not allow")
-    if wanted.local_dir is not None:
+    if wanted.local_dir is not None or wanted.mounts:
         caller.require(Right.ADMIN, "a folder of the host")
     if wanted.trust_kernel:
         caller.require(Right.ADMIN, "the kernel of an image")
@@ -221,8 +221,11 @@ async def health(server: Server, call: Call[api.ShedParams, NoBody]) -> api.Heal
 
 
 async def workspace(server: Server, call: Call[folder.WorkspaceParams, NoBody]) -> folder.Workspace:
-    """Tell what in a shed's workspace may run on this machine."""
-    found = await in_long_thread(server.manager.catalog.look_at_workspace, call.params.name, call.params.after)
+    """Tell what in a folder that a shed shares may run on this machine."""
+    wanted = call.params
+    found = await in_long_thread(
+        server.manager.catalog.look_at_workspace, wanted.name, wanted.after, mountspec.check_target(wanted.mount)
+    )
     return answer(folder.Workspace, found)
 
 

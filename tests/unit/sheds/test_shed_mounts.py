@@ -1,0 +1,146 @@
+"""Sheds with several folders of the host: kept, told to the guest, changed."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from shed.api.making import UpdateShed
+from shed.api.mounts import ChangeMounts
+from shed.errors import ConflictError, NotFoundError, ShedError, UsageError
+from shed.progress import Progress
+from shed.sheds import leftovers, metadata
+from support.images.runtimes import small_runtime
+from support.servers.world import World, create
+
+
+@pytest.fixture
+def places(world: World, tmp_path: Path) -> dict[str, str]:
+    """Folders of the host by name; the image has a user."""
+    (world.blobs / "root").write_bytes(small_runtime("base"))
+    found = {}
+    for name in ("work", "data", "notes"):
+        (tmp_path / "host" / name).mkdir(parents=True)
+        found[name] = str(tmp_path / "host" / name)
+    return found
+
+
+def told(manager: Any, name: str) -> list[dict[str, Any]]:
+    """Return the folders that the guest was told of at its last start."""
+    lines = manager.catalog.console_log(name).decode().splitlines()
+    mounts: list[dict[str, Any]] = json.loads([line for line in lines if line.startswith("{")][-1])["mounts"]
+    return mounts
+
+
+async def test_several_folders(world: World, places: dict[str, str]) -> None:
+    """Beside a workspace; the VM has them with their modes, the guest their places, and a start has them again."""
+    wanted = [f"{places['data']}:/data:ro", f"{places['notes']}:/home/me/notes"]
+    async with world.manager() as manager:
+        shed = await create(manager, "dev", local_dir=places["work"], mounts=wanted)
+        assert shed["mounts"] == [
+            {"source": places["data"], "target": "/data", "mode": "ro"},
+            {"source": places["notes"], "target": "/home/me/notes", "mode": "rw"},
+        ]
+        await manager.stop("dev", Progress())
+        await manager.start("dev", Progress())
+        for machine in world.backend.started:
+            shares = [(str(share.path), share.mode, share.guest_uid) for share in machine.shares]
+            assert shares == [(places["work"], "rw", 0), (places["data"], "ro", 0), (places["notes"], "rw", 0)]
+        assert [(one["target"], one["readonly"]) for one in told(manager, "dev")] == [
+            ("/workspace", False),
+            ("/data", True),
+            ("/home/me/notes", False),
+        ]
+
+
+async def test_a_stopped_shed_gets_folders_and_loses_them(world: World, places: dict[str, str]) -> None:
+    """It has them from its next start on; what is wrong changes nothing."""
+    async with world.manager() as manager:
+        await create(manager, "dev")
+        with pytest.raises(ConflictError) as caught:
+            await manager.mounts.change("dev", ChangeMounts(add=[f"{places['data']}:/data"]))
+        assert caught.value.code == "SHED_NOT_STOPPED"
+        await manager.stop("dev", Progress())
+        await manager.mounts.change("dev", ChangeMounts(add=[f"{places['data']}:/data", f"{places['notes']}:/n"]))
+        for wrong in (
+            ChangeMounts(add=[f"{places['work']}:/data"]),
+            ChangeMounts(add=[f"{places['data']}:/more"]),
+            ChangeMounts(add=[f"{places['work']}:/w"], remove=["/none"]),
+            ChangeMounts(remove=["/workspace"]),
+        ):
+            with pytest.raises((UsageError, NotFoundError)):
+                await manager.mounts.change("dev", wrong)
+        change = ChangeMounts(add=[f"{places['work']}:/n:ro"], remove=["/n/"])
+        record = await manager.mounts.change("dev", change)
+        assert [str(mount) for mount in record.mounted] == [f"{places['data']}:/data:rw", f"{places['work']}:/n:ro"]
+        await manager.start("dev", Progress())
+        assert [one["target"] for one in told(manager, "dev")] == ["/data", "/n"]
+        await manager.stop("dev", Progress())
+        record = await manager.mounts.change("dev", ChangeMounts(remove=["/data", "/n"]))
+        assert record.mounts is None
+        assert "mounts" not in manager.catalog.get("dev")
+
+
+async def test_a_folder_that_is_gone(world: World, places: dict[str, str]) -> None:
+    """The shed does not start, and says how to put that right; without it, it does."""
+    async with world.manager() as manager:
+        await create(manager, "dev", mounts=[f"{places['data']}:/data"])
+        await manager.stop("dev", Progress())
+        Path(places["data"]).rmdir()
+        with pytest.raises(ConflictError) as caught:
+            await manager.start("dev", Progress())
+        assert caught.value.code == "LOCAL_DIR_MISSING"
+        assert "shed mount rm dev /data" in str(caught.value.hint)
+        await manager.mounts.change("dev", ChangeMounts(add=[f"{places['notes']}:/n"], remove=["/data"]))
+        assert (await manager.start("dev", Progress()))["status"] == "running"
+
+
+async def test_what_a_shed_with_folders_cannot(world: World, places: dict[str, str]) -> None:
+    """It is not suspended, by nobody, as one with a workspace of the host's is not; and one that is to be gets none."""
+    add = ChangeMounts(add=[f"{places['notes']}:/n"])
+    async with world.manager() as manager:
+        await create(manager, "dev", mounts=[f"{places['data']}:/data"])
+        for refused in (
+            manager.suspensions.suspend("dev", Progress()),
+            manager.update("dev", UpdateShed(idle_suspend=3600), Progress()),
+            manager.update("dev", UpdateShed(ttl_action="suspend"), Progress()),
+        ):
+            with pytest.raises(ShedError, match="cannot be suspended"):
+                await refused
+        await create(manager, "idle", idle_suspend=3600)
+        await manager.stop("idle", Progress())
+        with pytest.raises(ConflictError, match="cannot be suspended"):
+            await manager.mounts.change("idle", add)
+
+
+async def test_what_was_left_in_each_folder_is_told(world: World, places: dict[str, str]) -> None:
+    """Of all that it could write to, with the words that look at all of it."""
+    async with world.manager() as manager:
+        await create(manager, "dev", mounts=[f"{places['data']}:/data", f"{places['notes']}:/n:ro"])
+        record = manager.catalog.record("dev")
+        for place in (places["data"], places["notes"]):
+            for number in range(6):
+                (Path(place) / str(number)).mkdir()
+                (Path(place) / str(number) / ".envrc").touch()
+        words = leftovers.changed(record, 0.0)
+        assert len(words) == 6
+        assert all(places["data"] in line for line in words)
+        assert words[-1].endswith("shed workspace check dev --mount /data")
+        assert len(manager.catalog.look_at_workspace("dev", None, "/n")["findings"]) == 6
+        with pytest.raises(UsageError, match="at /workspace"):
+            manager.catalog.look_at_workspace("dev", None, "/workspace")
+
+
+async def test_a_record_that_says_nonsense(world: World, places: dict[str, str]) -> None:
+    """It is damaged, and nothing is mounted."""
+    async with world.manager() as manager:
+        await create(manager, "dev", mounts=[f"{places['data']}:/data"])
+        await manager.stop("dev", Progress())
+        record = replace(manager.catalog.record("dev"), mounts=[f"{places['data']}:/proc"])
+        metadata.save(world.instance("dev"), record)
+        with pytest.raises(metadata.DamagedError):
+            await manager.start("dev", Progress())

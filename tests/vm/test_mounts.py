@@ -1,0 +1,99 @@
+"""Several folders of the host in one shed, with a real VM: files both ways, each in its own mode, and ways out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from shed.oci.store import LayoutStore
+from support.images.kit import copy_store
+from support.vms.machine import Machine
+from support.vms.templates import COLD
+
+pytestmark = [pytest.mark.vm, pytest.mark.slow, pytest.mark.timeout(600)]
+_SECRET = "of the host alone"
+
+
+class Host:
+    """A machine with the folders `notes` (to be written), `models` (to be read) and `trusted` (as the user)."""
+
+    def __init__(self, root: Path, store: LayoutStore) -> None:
+        self.root = root
+        for name in ("notes", "models", "trusted", "work"):
+            (root / name).mkdir()
+        (root / "models/weights").write_text("weights\n")
+        (root / "outside").write_text(_SECRET)
+        copy_store(store, root / "data/images")
+        self.machine = Machine(root, way=COLD)
+        self.shed = self.machine.shed
+
+    def path(self, name: str) -> str:
+        return str(self.root / name)
+
+    def create(self, name: str) -> None:
+        wanted = (f"{self.path('notes')}:/notes", f"{self.path('models')}:/srv/models:ro")
+        mounts = [word for mount in (*wanted, f"{self.path('trusted')}:/trusted:git-rw") for word in ("--mount", mount)]
+        self.shed("create", name, "--image", "busybox", *mounts)
+
+    def sh(self, script: str) -> str:
+        """Return what a script of root in the shed prints, errors too."""
+        return self.shed("exec", "-u", "root", "dev", "--", "sh", "-c", f"exec 2>&1; {script}\ntrue")
+
+
+@pytest.fixture
+def host(small_store: LayoutStore, tmp_path: Path) -> Iterator[Host]:
+    host = Host(tmp_path, small_store)
+    host.create("dev")
+    yield host
+    host.machine.end()
+
+
+def test_folders_side_by_side(host: Host) -> None:
+    """Files both ways, over a stop and a start; and what is changed of a stopped shed, it has from then on."""
+    for _ in range(2):
+        assert host.sh("cat /srv/models/weights") == "weights\n"
+        host.sh("echo from the shed >> /notes/a; mkdir -p /trusted/x; echo 1 > /trusted/x/y")
+        host.shed("stop", "dev")
+        host.shed("start", "dev")
+    assert (host.root / "notes/a").read_text() == "from the shed\n" * 2
+    assert (host.root / "trusted/x/y").read_text() == "1\n"
+    (host.root / "notes/b").write_text("from the host\n")
+    assert host.sh("cat /notes/b") == "from the host\n"
+    host.shed("stop", "dev")
+    host.shed("mount", "rm", "dev", "/notes", "/trusted")
+    host.shed("mount", "add", "dev", f"{host.path('work')}:/w/deep/in")
+    host.shed("start", "dev")
+    assert host.sh("ls -A /notes; ls -A /trusted; echo 1 > /w/deep/in/made; mount | grep -c ' type 9p '") == "2\n"
+    assert (host.root / "work/made").read_text() == "1\n"
+
+
+def test_each_in_its_own_mode(host: Host) -> None:
+    """Root in the guest writes nothing where it may only read, and makes hooks only where it may; set-id bits are
+    refused everywhere.
+    """
+    before = (host.root / "models").stat().st_mtime_ns
+    said = host.sh("mount -o remount,rw /srv/models; echo x > /srv/models/x; rm /srv/models/weights; ls /srv/models")
+    assert said.count("Read-only file system") == 2, said
+    assert said.endswith("weights\n")
+    assert (host.root / "models").stat().st_mtime_ns == before
+    attack = "mkdir .git && mkdir .git/hooks; echo x > .git/hooks/pre-commit; echo x > .git/config; chmod 4755 plain"
+    assert host.sh(f"cd /notes; touch plain; {attack}").count("Operation not permitted") == 3
+    assert not (host.root / "notes/.git/hooks/pre-commit").exists()
+    assert not (host.root / "notes/.git/config").exists()
+    assert host.sh(f"cd /trusted; touch plain; {attack}").count("Operation not permitted") == 1
+    assert (host.root / "trusted/.git/hooks/pre-commit").exists()
+    assert not any(path.stat().st_mode & 0o6000 for path in host.root.glob("*/plain"))
+
+
+def test_no_way_out(host: Host) -> None:
+    """Links that lead out, of the guest and of the host, and `..`, find nothing of the host."""
+    (host.root / "notes/out").symlink_to(host.root / "outside")
+    (host.root / "notes/up").symlink_to("..")
+    names = "/notes/out /notes/up/outside /notes/mine /notes/../outside /notes/up/models/weights"
+    said = host.sh(f"ln -s {host.root}/outside /notes/mine; cat {names} {host.root}/outside")
+    assert _SECRET not in said
+    assert "weights\n" not in said
+    assert said.count("No such file") == 6, said
+    assert (host.root / "notes/mine").readlink() == host.root / "outside"
