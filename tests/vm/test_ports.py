@@ -122,7 +122,7 @@ def test_a_published_port_leads_to_the_guests_loopback(web: Web) -> None:
         urllib.request.urlopen(f"http://127.0.0.1:{found['port']}/", timeout=60)
     shown = web.machine.shed("ports", "web").splitlines()
     assert [line.split(maxsplit=2)[1:] for line in shown if "web:81" in line] == [
-        ["web:81", "open; nothing listens there"]
+        ["web:81", "open; nothing listens there  -"]
     ]
     web.machine.shed("ports", "web", "--unpublish", str(found["port"]))
 
@@ -140,7 +140,9 @@ def test_what_listens_in_the_guest_is_shown(web: Web) -> None:
     shown = web.machine.shed("ports", "web")
     assert "web:8123" in shown
     assert "; not published" in shown
+    assert "shed open web 8123" in shown
     assert shown.count("web:8000") == 1
+    assert "  http://127.0.0.1:" in shown
 
 
 def test_the_guest_reaches_that_port_of_the_host(web: Web) -> None:

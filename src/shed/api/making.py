@@ -11,11 +11,13 @@ from shed.api.sheds import (
     COLD,
     FORCE,
     MAX_DEPTH,
+    MAX_LABELS,
     MAX_TTL,
     MAX_VARIABLES,
     MAX_WAIT,
     AgentHosts,
     HostPortText,
+    LabelKey,
     Labels,
     Mode,
     MountText,
@@ -202,6 +204,11 @@ class UpdateShed(Body, kw_only=True, frozen=True, forbid_unknown_fields=True):
     restart: Annotated[Restart | None, says("As for a new one.")] = None
     env: Annotated[
         Variables | None, says("Environment variables that its commands have from now on, too.", secret=True)
+    ] = None
+    labels: Annotated[Labels | None, says("What to note of it, beside what was noted.")] = None
+    no_labels: Annotated[
+        Annotated[list[LabelKey], Meta(max_length=MAX_LABELS)] | None,
+        says("Names of notes that it has no more.  One that is in `labels`, too, is set."),
     ] = None
     no_env: Annotated[
         Annotated[list[VariableName], Meta(max_length=MAX_VARIABLES)] | None,

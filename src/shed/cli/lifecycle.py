@@ -7,7 +7,18 @@ from shed.cli.arguments import SHED, argument, flag, option
 from shed.cli.command import command
 from shed.cli.connection import client, client_of, seen, where
 from shed.cli.errors import report
-from shed.cli.making import CHANGEABLE, COLD, ENVIRONMENT, FORCE, IDLE_SUSPEND, RESTART, TTL_ACTION, variables
+from shed.cli.making import (
+    CHANGEABLE,
+    COLD,
+    ENVIRONMENT,
+    FORCE,
+    IDLE_SUSPEND,
+    LABEL,
+    RESTART,
+    TTL_ACTION,
+    labels,
+    variables,
+)
 from shed.cli.output import confirm, done, watched
 from shed.cli.sheds import finished, set_up, tell_end, update_ssh
 from shed.errors import ShedError, UsageError
@@ -143,6 +154,8 @@ def delete(args: Any, options: Options) -> int:
     IDLE_SUSPEND,
     RESTART,
     *ENVIRONMENT,
+    LABEL,
+    option("--no-label", "KEY", "label that it has no more; can be repeated", repeat=True),
     option("--no-env", "KEY", "environment variable that its commands have no more; can be repeated", repeat=True),
     examples=[
         "shed update dev --upper-size 40G",
@@ -167,6 +180,8 @@ def update(args: Any, options: Options) -> int:
         "ssh_agent": args.ssh_agent,
         "env": variables(args),
         "no_env": args.no_env or None,
+        "labels": labels(args.label),
+        "no_labels": args.no_label or None,
     }
     if all(each is None for each in changes.values()):
         raise UsageError("nothing is to change", hint="see: shed update --help")

@@ -41,6 +41,7 @@ ENVIRONMENT = (
         repeat=True,
     ),
 )
+LABEL = option("--label", "KEY=VALUE", "note to keep with the shed, for `list --filter`; can be repeated", repeat=True)
 _IMAGE = "IMAGE", "name or digest of the image (default: the server's default image)"
 MAKING = (
     option("-i, --image", *_IMAGE),
@@ -56,7 +57,7 @@ MAKING = (
     ),
     flag("--no-provision", "run no hooks of .shed/provision.yaml in the workspace, now or at later starts"),
     *CHANGEABLE,
-    option("--label", "KEY=VALUE", "note to keep with the shed, for `list --json`; can be repeated", repeat=True),
+    LABEL,
     option(
         "--egress",
         "PROFILE[,PROFILE]",
@@ -167,7 +168,7 @@ def asked(args: Any, options: Options) -> ShedOptions:
         "ssh_agent": args.ssh_agent,
         "network": args.network,
         "env": variables(args),
-        "labels": _labels(args.label),
+        "labels": labels(args.label),
         "timeout": args.timeout or create_timeout(options),
         "trust_kernel": args.trust_kernel,
     }
@@ -204,7 +205,7 @@ def variables(args: Any) -> dict[str, str] | None:
     return given(args)
 
 
-def _labels(words: list[str]) -> dict[str, str] | None:
+def labels(words: list[str]) -> dict[str, str] | None:
     """Return the labels that ``KEY=VALUE`` words name; None without any.  Raises `UsageError`."""
     for word in words:
         if "=" not in word:

@@ -14,8 +14,9 @@ if TYPE_CHECKING:
     from shed.cli.options import Options
     from shed.client.sync.api import Api
 
-_LOOPBACK = "127.0.0.1"
-_ALL = frozenset({"localhost", "0.0.0.0", "::"})  # noqa: S104  nothing is bound here: they lead to the loopback, too
+LOOPBACK = "127.0.0.1"
+"""By which a published port is reached here whose address is of `ALL`."""
+ALL = frozenset({"localhost", "0.0.0.0", "::"})  # noqa: S104  nothing is bound here: they lead to the loopback, too
 
 
 @command(
@@ -57,7 +58,7 @@ def open_port(args: Any, options: Options) -> int:
         server.address,
         args.name,
         [Rule(0, args.port)],
-        ready=lambda forwards: ready(f"{_LOOPBACK}:{forwards[0]['port']}"),
+        ready=lambda forwards: ready(f"{LOOPBACK}:{forwards[0]['port']}"),
         say=note,
     )
     return 0
@@ -76,7 +77,7 @@ def _published(server: Api, port: int, found: dict[str, Any]) -> str | None:
         return None
     for one in found.get("published") or ():
         if one.get("shed_port") == port and one.get("open"):
-            address = _LOOPBACK if one.get("address") in _ALL else str(one.get("address"))
+            address = LOOPBACK if one.get("address") in ALL else str(one.get("address"))
             return f"[{address}]:{one['port']}" if ":" in address else f"{address}:{one['port']}"
     return None
 

@@ -6,6 +6,7 @@ from shed.cli import values
 from shed.cli.arguments import SHED, option
 from shed.cli.command import command
 from shed.cli.connection import client_of
+from shed.cli.openport import ALL, LOOPBACK
 from shed.cli.output import waiting
 from shed.terminal.output import emit, note, say, table
 
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
     from typing import Any
 
     from shed.cli.options import Options
+
+
+_TLS = (443, 8443)
 
 
 @command(
@@ -59,25 +63,34 @@ def ports(args: Any, options: Options) -> int:
         return 0
     listening = {one["port"]: one["addresses"] for one in found.get("listening") or ()}
     known = found.get("listening") is not None
-    rows = [
-        [
-            f"{_host(one['address'])}:{one['port']}",
-            f"{args.name}:{one['shed_port']}",
-            _state(one) + ("; nothing listens there" if known and one["shed_port"] not in listening else ""),
-        ]
-        for one in found["published"]
-    ] + [
-        [f"host.shed.internal:{one['shed_port']}", f"localhost:{one['port']}", "for the shed"]
+    rows = []
+    for one in found["published"]:
+        idle = known and one["shed_port"] not in listening
+        rows.append(
+            [
+                f"{_host(one['address'])}:{one['port']}",
+                f"{args.name}:{one['shed_port']}",
+                _state(one) + ("; nothing listens there" if idle else ""),
+                _url(one) if one["open"] and server.address.local and not idle else "-",
+            ]
+        )
+    rows += [
+        [f"host.shed.internal:{one['shed_port']}", f"localhost:{one['port']}", "for the shed", "-"]
         for one in found["host_ports"]
     ]
     published = {one["shed_port"] for one in found["published"]}
     rows += [
-        ["-", f"{args.name}:{port}", f"listens on {', '.join(addresses)}; not published"]
+        [
+            "-",
+            f"{args.name}:{port}",
+            f"listens on {', '.join(addresses)}; not published",
+            f"shed open {args.name} {port}",
+        ]
         for port, addresses in listening.items()
         if port not in published
     ]
     if rows:
-        say(table(["PORT", "LEADS TO", "STATE"], rows), end="")
+        say(table(["PORT", "LEADS TO", "STATE", "URL"], rows), end="")
     if found.get("problem"):
         note(f"it is not known what listens in {args.name}: {found['problem']}")
     elif not rows:
@@ -87,6 +100,12 @@ def ports(args: Any, options: Options) -> int:
 
 def _host(address: str) -> str:
     return f"[{address}]" if ":" in address else address
+
+
+def _url(one: dict[str, Any]) -> str:
+    """Return where a browser of this machine finds a published port, if it speaks HTTP."""
+    scheme = "https" if one["shed_port"] in _TLS else "http"
+    return f"{scheme}://{_host(LOOPBACK if one['address'] in ALL else one['address'])}:{one['port']}/"
 
 
 def _state(one: dict[str, Any]) -> str:

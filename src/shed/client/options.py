@@ -25,6 +25,8 @@ class _Common(TypedDict, total=False):
     """Seconds after which the server suspends it when nobody has used it and it was not busy; 0: never."""
     restart: str | None
     """``always``: it starts again when its VM has ended or the host was down."""
+    labels: dict[str, str] | None
+    """Short texts by name, kept with the shed and shown with it."""
     env: dict[str, str] | None
     """Environment variables of all its commands."""
     ssh_agent: list[str] | None
@@ -36,6 +38,8 @@ class ShedChanges(_Common, total=False):
 
     no_env: list[str] | None
     """Names of environment variables that it is to have no more."""
+    no_labels: list[str] | None
+    """Names of labels that it is to have no more."""
 
 
 class ShedOptions(_Common, total=False):
@@ -65,8 +69,6 @@ class ShedOptions(_Common, total=False):
     """Run no hooks of the project in ``/workspace``, now or later."""
     depth: int | None
     """Commits of the repository's history, by default 1; 0: all."""
-    labels: dict[str, str] | None
-    """Short texts by name, kept with the shed and shown with it."""
     egress: list[str] | None
     """Names of the profiles that rule what it reaches."""
     ports: list[str] | None

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from shed.api.making import UpdateShed
-from shed.api.sheds import MAX_TTL
+from shed.api.sheds import MAX_LABELS, MAX_TTL
 from shed.backends.base import Liveness
 from shed.backends.interface import Backend
 from shed.errors import BackendError, ConflictError, UsageError
@@ -59,7 +60,8 @@ async def update(
         cpus=wanted.cpus or record.cpus,
         memory_mb=wanted.memory_mb or record.memory_mb,
         upper_size_bytes=size,
-        variables=_variables(record, wanted),
+        labels=_labels(record, wanted),
+        variables=checked_variables(_without(record.variables, wanted.no_env) | (wanted.env or {})),
         ssh_agent=record.ssh_agent if wanted.ssh_agent is None else agentrule.checked(wanted.ssh_agent) or None,
     )
     sleeps = alive is Liveness.NOT_OURS and asleep.is_asleep(folders)
@@ -80,10 +82,16 @@ async def update(
     return changed
 
 
-def _variables(record: metadata.Record, wanted: UpdateShed) -> dict[str, str] | None:
-    """Return the environment variables that a shed has then.  Raises `UsageError`."""
-    kept = {name: value for name, value in (record.variables or {}).items() if name not in (wanted.no_env or ())}
-    return checked_variables(kept | (wanted.env or {}))
+def _labels(record: metadata.Record, wanted: UpdateShed) -> dict[str, str] | None:
+    """Return the labels that a shed has then.  Raises `UsageError` when they are too many."""
+    found = _without(record.labels, wanted.no_labels) | (wanted.labels or {})
+    if len(found) > MAX_LABELS:
+        raise UsageError(f"a shed cannot have {len(found)} labels", hint=f"take {MAX_LABELS} at most")
+    return found or None
+
+
+def _without(had: dict[str, str] | None, names: Sequence[str] | None) -> dict[str, str]:
+    return {name: value for name, value in (had or {}).items() if name not in (names or ())}
 
 
 def _lengthen(path: Path, size: int) -> None:

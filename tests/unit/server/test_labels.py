@@ -105,3 +105,18 @@ def test_labels_come_from_the_command_line(server: Running) -> None:
     done = subprocess.run([*command[:4], "b", "--label", "team"], env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "a label is KEY=VALUE" in done.stderr
+
+
+def test_labels_change(server: Running) -> None:
+    """Set, added and taken away by `shed update`; no more than a new shed may have."""
+    made(server, "a", {"team": "web", "x": "1"})
+    words = [sys.executable, "-m", "shed.cli.main", "update", "a", "--label", "x=2", "--label", "y=", "--no-label"]
+    env = {**os.environ, "SHED_SERVER": f"unix://{server.socket}", "HOME": str(server.world.paths.data)}
+    done = subprocess.run([*words, "team"], env=env, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert metadata.load(server.world.instance("a")).labels == {"x": "2", "y": ""}
+    more = json.dumps({"labels": {f"l{number}": "" for number in range(63)}})
+    status, body = server.request("POST", "/api/sheds/a/update", more)
+    assert (status, "64 at most" in json.loads(body)["error"]["hint"]) == (400, True)
+    assert server.request("POST", "/api/sheds/a/update", '{"no_labels": ["x", "y", "none"]}')[0] == 200
+    assert metadata.load(server.world.instance("a")).labels is None
