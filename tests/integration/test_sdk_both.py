@@ -17,7 +17,7 @@ import pytest
 import shed
 from shed.api import server, sheds
 from shed.api.images import Image
-from shed.errors import ConflictError, DataError, NotFoundError, UnavailableError
+from shed.errors import ConflictError, DataError, NotFoundError, ShedError, UnavailableError
 from shed.progress import PhaseEvent
 from support.servers.fake_server import fake_server
 from support.servers.scripted_server import Conversation, Script, ScriptedServer
@@ -396,3 +396,22 @@ def test_a_shed_that_is_kept_awake(flavour: Flavour, one: Any) -> None:
     assert flavour.do(one.refresh()).info.awake == []
     with flavour.enter(one.awake()):
         flavour.do(one._api.release_awake(one.name))  # somebody else
+
+
+def test_a_command_in_a_shed_of_its_own(flavour: Flavour, tmp_path: Path) -> None:
+    """The shed is gone when the command has ended, also when it took too long or failed."""
+    with fake_server(tmp_path):
+        runs(flavour, flavour.client(f"unix://{tmp_path}/run/shed.sock"))
+
+
+def runs(flavour: Flavour, client: Any) -> None:
+    """Run commands which end in each way."""
+    done = flavour.do(client.run("read a; echo $a; exit 3", stdin="x\n", egress=["offline"]))
+    assert (done.exit_code, done.text) == (3, "x\n")
+    with pytest.raises(shed.CommandError):
+        flavour.do(client.run(["false"], check=True))
+    with pytest.raises(shed.CommandTimeoutError):
+        flavour.do(client.run("sleep 100", limit=0.5))
+    with pytest.raises(ShedError, match="no image"):
+        flavour.do(client.run("true", image="none"))
+    assert flavour.do(client.list()) == []

@@ -16,6 +16,7 @@ from shed.client.address import Address
 from shed.client.aio import driver
 from shed.client.aio.api import AsyncApi
 from shed.client.aio.shed import AsyncShed
+from shed.client.commands import Command, Input, Result
 from shed.client.messages import tell_warnings
 from shed.client.typed import typed
 from shed.errors import ShedError
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 
     from shed.client.aio.requests import Sink
     from shed.client.options import ShedOptions
+
+_TIMEOUT = 600.0
+"""Seconds that a create may take which does not say."""
 
 
 class AsyncClient:
@@ -58,7 +62,7 @@ class AsyncClient:
         Without a `timeout` all is undone after 600 seconds.
         """
         chosen = name or f"sdk-{os.urandom(5).hex()}"
-        options.setdefault("timeout", 600.0)
+        options.setdefault("timeout", _TIMEOUT)
         try:
             made = await self.api.create(chosen, on_event=on_event, **options)
         except BaseException as error:
@@ -67,6 +71,27 @@ class AsyncClient:
                     await driver.shielded(self.api.delete, chosen, force=True)
             raise
         return AsyncShed(self, typed(made, sheds.Shed), ours=True)
+
+    async def run(
+        self,
+        command: Command,
+        *,
+        stdin: Input = None,
+        cwd: str | None = None,
+        user: str | None = None,
+        limit: float | None = None,
+        check: bool = False,
+        **options: Unpack[ShedOptions],
+    ) -> Result:
+        """Run a command in a shed of its own, and return what it did.
+
+        The server deletes the shed then, and also when this program ends meanwhile, however it ends.  The command is as
+        for `AsyncShed.exec`, and has `limit` seconds; `options` are those of `create`, the variables of `env` included.
+        """
+        options.setdefault("timeout", _TIMEOUT)
+        async with self.api.attached(f"run-{os.urandom(5).hex()}", **options) as made:
+            shed = AsyncShed(self, typed(made, sheds.Shed))
+            return await shed.exec(command, stdin=stdin, cwd=cwd, user=user, timeout=limit, check=check)
 
     async def get(self, name: str) -> AsyncShed:
         """Return a shed that exists.  Raises `NotFoundError` (SHED_NOT_FOUND)."""

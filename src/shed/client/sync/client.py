@@ -14,6 +14,7 @@ from shed.api.prebuilds import Prebuild
 from shed.api.secrets import Secret
 from shed.api.snapshots import Snapshot
 from shed.client.address import Address
+from shed.client.commands import Command, Input, Result
 from shed.client.messages import tell_warnings
 from shed.client.sync import driver
 from shed.client.sync.api import Api
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 
     from shed.client.options import ShedOptions
     from shed.client.sync.requests import Sink
+
+_TIMEOUT = 600.0
+"""Seconds that a create may take which does not say."""
 
 
 class Client:
@@ -57,7 +61,7 @@ class Client:
         Without a `timeout` all is undone after 600 seconds.
         """
         chosen = name or f"sdk-{os.urandom(5).hex()}"
-        options.setdefault("timeout", 600.0)
+        options.setdefault("timeout", _TIMEOUT)
         try:
             made = self.api.create(chosen, on_event=on_event, **options)
         except BaseException as error:
@@ -66,6 +70,27 @@ class Client:
                     driver.shielded(self.api.delete, chosen, force=True)
             raise
         return Shed(self, typed(made, sheds.Shed), ours=True)
+
+    def run(
+        self,
+        command: Command,
+        *,
+        stdin: Input = None,
+        cwd: str | None = None,
+        user: str | None = None,
+        limit: float | None = None,
+        check: bool = False,
+        **options: Unpack[ShedOptions],
+    ) -> Result:
+        """Run a command in a shed of its own, and return what it did.
+
+        The server deletes the shed then, and also when this program ends meanwhile, however it ends.  The command is as
+        for `Shed.exec`, and has `limit` seconds; `options` are those of `create`, the variables of `env` included.
+        """
+        options.setdefault("timeout", _TIMEOUT)
+        with self.api.attached(f"run-{os.urandom(5).hex()}", **options) as made:
+            shed = Shed(self, typed(made, sheds.Shed))
+            return shed.exec(command, stdin=stdin, cwd=cwd, user=user, timeout=limit, check=check)
 
     def get(self, name: str) -> Shed:
         """Return a shed that exists.  Raises `NotFoundError` (SHED_NOT_FOUND)."""
