@@ -12,6 +12,7 @@ GROUND = {
     "accept",
     "budget",
     "checks",
+    "devjson",
     "error_codes",
     "errors",
     "names",

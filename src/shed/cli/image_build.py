@@ -9,6 +9,7 @@ from shed.cli.arguments import argument, flag, option
 from shed.cli.command import Entry, Group, command
 from shed.cli.connection import refuse_server
 from shed.cli.image import SHORT
+from shed.cli.making import LOCAL_ENV
 from shed.cli.output import done, shown
 from shed.errors import UsageError
 from shed.terminal.output import note, passing_on, seconds, timings
@@ -29,6 +30,15 @@ if TYPE_CHECKING:
     "image build",
     argument("CONTEXT", "folder to build from (default: the current one)", count="?"),
     option("-n, --name", "NAME", "name of the image", required=True),
+    option(
+        "--devcontainer",
+        "DIR",
+        "build what the devcontainer.json of the project in DIR asks for, with its features",
+        offers="folders",
+        once=True,
+    ),
+    LOCAL_ENV,
+    flag("--lock", "with --devcontainer: write which features it names to devcontainer-lock.json"),
     option(
         "-f, --file",
         "FILE",
@@ -66,6 +76,7 @@ if TYPE_CHECKING:
         "shed image build -n dev .",
         "shed image build -n dev --from docker.io/library/debian:13",
         "shed image build -n base --from-oci-archive base.tar",
+        "shed image build -n project --devcontainer ~/src/project",
         "ssh builder cat base.tar | shed image build -n base --from-oci-archive -",
     ],
 )
@@ -97,6 +108,13 @@ def build(args: Any, options: Options) -> int:
     platform = None if args.platform is None else Platform.parse(args.platform)
     writer = choose_writer(compression=args.compression, build_tools=args.build_tools_version)
     images = Images(Paths().images, machine_settings())
+    if args.devcontainer is not None:
+        from shed.cli.project import build_project, read
+
+        project = read(args.devcontainer, args.local_env)
+        built = build_project(images, project, args.name, options, args, writer=writer)
+        _built(built.result, options, {"builder": built.builder, "features": built.features})
+        return 0
     request = _request(args, platform) if args.reference is None and args.from_oci_archive is None else None
     source = None if args.reference is None else parse_source(args.reference)
     kit = images.kit()
@@ -144,13 +162,21 @@ def _check_combination(args: Any) -> None:
         "--builder": args.builder,
         "--output-dir": args.output_dir,
     }
-    for source, value in {"--from-oci-archive": args.from_oci_archive, "--from": args.reference}.items():
+    if args.devcontainer is not None:
+        del building["--builder"]
+        building |= {"--platform": args.platform, "--source-ref": args.source_ref}
+    elif args.lock or args.local_env:
+        raise UsageError("--lock and --local-env are for --devcontainer", hint="name the project: --devcontainer DIR")
+    sources = {
+        "--from-oci-archive": ("an archive", args.from_oci_archive),
+        "--from": ("an image that exists", args.reference),
+        "--devcontainer": ("what a project says", args.devcontainer),
+    }
+    for source, (what, value) in sources.items():
         if value is not None:
             given = [name for name, other in building.items() if other]
-            if source == "--from-oci-archive" and args.reference is not None:
-                given.append("--from")
+            given += [name for name, (_, other) in sources.items() if other is not None and name != source]
             if given:
-                what = "an image that exists" if source == "--from" else "an archive"
                 raise UsageError(
                     f"{source} uses {what} as it is, so it cannot be combined with {', '.join(given)}",
                     hint="leave one out",

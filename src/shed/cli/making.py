@@ -82,6 +82,12 @@ MAKING = (
     flag("--trust-kernel", "allow the kernel and the initrd that the image brings to boot on the server"),
 )
 """Options of all new sheds."""
+LOCAL_ENV = option(
+    "--local-env",
+    "KEY",
+    "with --devcontainer: environment variable of yours that the project may read as ${localEnv:KEY}; can be repeated",
+    repeat=True,
+)
 COLD = flag("--cold", "boot the VM, even where it could be restored from a saved one")
 TTL_ACTION = option(
     "--ttl-action",
@@ -121,6 +127,15 @@ CREATING = (
         repeat=True,
         offers="folders",
     ),
+    option(
+        "--devcontainer",
+        "DIR",
+        "project of this machine whose devcontainer.json says of what image the shed is made: it is built here, unless "
+        "it is there already; without --repo and --local-dir, the project is mounted at /workspace",
+        offers="folders",
+        once=True,
+    ),
+    LOCAL_ENV,
     option(
         "-p, --publish",
         "[ADDRESS:][PORT:]SHEDPORT",
@@ -176,9 +191,16 @@ def asked(args: Any, options: Options) -> ShedOptions:
 
 def asked_to_create(args: Any, server: Api, options: Options) -> ShedOptions:
     """Return what the options `CREATING` say; a folder is one of `server`.  Raises `UsageError`."""
+    project: ShedOptions = {}
+    if args.devcontainer is not None:
+        from shed.cli.project import project_of_shed
+
+        project = project_of_shed(args, options)
+    wanted = asked(args, options)
+    env = {**(project.get("env") or {}), **(wanted["env"] or {})}
     folder, mode = (None, None) if args.local_dir is None else local_dir(args.local_dir, server)
     return {
-        **asked(args, options),
+        **wanted,
         "prebuild": args.prebuild,
         "disk_only": args.no_memory,
         "local_dir": folder,
@@ -193,6 +215,8 @@ def asked_to_create(args: Any, server: Api, options: Options) -> ShedOptions:
         "restart": args.restart,
         "cold": args.cold,
         "force": args.force,
+        **project,
+        "env": env or None,
     }
 
 

@@ -37,7 +37,7 @@ from shed.images.prune import discard
 from shed.images.remote import RemoteImage
 from shed.images.transfer import Counter
 from shed.images.verify import verify_root
-from shed.images.writers import BuiltinWriter, RootWriter, best_compression
+from shed.images.writers import RootWriter, default_writer
 from shed.names import check_image_name
 from shed.oci import media
 from shed.oci.archive import blaming, open_archive, open_blob
@@ -129,12 +129,12 @@ def mint(
 ) -> MintResult:
     """Mint the image in `archive` as `name`.
 
-    `writer` writes the root (default: the built-in one, with `best_compression`).  `platform` chooses among several
+    `writer` writes the root (default: `default_writer`).  `platform` chooses among several
     images; `force` does the work even when the store has the result.  Raises `ShedError`s: the archive's faults are
     `DataError`, a full disk is `StorageError`; then the store is as it was, and the name still means what it meant.
     """
     check_image_name(name)
-    writer = writer or BuiltinWriter(best_compression(kit.erofs_algorithms))
+    writer = writer or default_writer(kit.erofs_algorithms)
     progress = progress or Progress()
     fetched: list[Digest] = []
     try:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from shed.images.bootkit.kit import Kit
     from shed.images.builders.base import Builder, BuildRequest, Show
     from shed.images.builders.bases import Base
+    from shed.images.devcontainer.build import Prepared
+    from shed.images.devcontainer.project import Project
     from shed.images.listing import ImageInfo, Step
     from shed.images.load import Loaded
     from shed.images.mint import MintResult
@@ -281,6 +283,17 @@ class Images:
         from shed.images.builders.build import built
 
         return built(builder, request, self.store, show, bases=bases, keep_in=keep_in)
+
+    def prepare_project(
+        self, project: Project, *, kit: Kit, writer: RootWriter | None = None, lock: bool = False, progress: Progress
+    ) -> AbstractContextManager[Prepared]:
+        """Have what a project's ``devcontainer.json`` names, to build its image; see `shed.images.devcontainer`."""
+        from shed.images.devcontainer.build import prepare
+        from shed.images.writers import default_writer
+
+        return prepare(
+            project, self.store, kit, writer or default_writer(kit.erofs_algorithms), lock=lock, progress=progress
+        )
 
     def bases(self, request: BuildRequest) -> tuple[Base, ...]:
         """Return the images of this store that a build would build on.  Raises `UsageError`."""

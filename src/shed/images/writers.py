@@ -82,6 +82,11 @@ class BuiltinWriter:
             blob.file.flush()
 
 
+def default_writer(readable: Collection[str]) -> RootWriter:
+    """Return what writes for a kernel that reads `readable`, when nothing else is asked for."""
+    return BuiltinWriter(best_compression(readable))
+
+
 _MKFS = "mkfs.erofs"
 _TAR, _IMAGE = "rootfs.tar", "rootfs.erofs"
 _CLUSTER_SIZE = 64 << 10

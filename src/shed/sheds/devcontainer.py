@@ -1,7 +1,8 @@
 """What a project says in ``devcontainer.json``, as far as a shed does it: its commands, and its variables.
 
-Source: https://containers.dev/implementors/json_reference/.  The file comes from a guest, and is read with suspicion:
-no text of the host gets into it, and nothing of it is run on the host.
+The file comes from a guest, and is read with suspicion: no text of the host gets into it, and nothing of it is run on
+the host.  An image that was made by such a file has another one, with the commands of its features, which come before
+the project's.
 """
 
 from __future__ import annotations
@@ -11,88 +12,106 @@ import shlex
 from collections.abc import Iterator
 from typing import Any
 
-from shed.sheds.workspace import TARGET
-from shed.untrusted import load_object, told
+from shed.devjson import fill, load
+from shed.untrusted import told
 
-FILES = (".devcontainer/devcontainer.json", ".devcontainer.json")
 ONCE = ("onCreateCommand", "updateContentCommand", "postCreateCommand")
 """What is run once, in this order."""
 EACH_START = ("postStartCommand",)
-MOST_FILE = 64 << 10
 _MOST_COMMANDS = 50
-_TEXT = r'"(?:\\.|[^"\\])*(?:"|\\?\Z)'
-"""One that is not closed goes to the end: else each of its marks would be looked at again."""
-_TOKEN = re.compile(_TEXT + r"|//[^\n]*|/\*.*?(?:\*/|\Z)", re.DOTALL)
-_COMMA = re.compile(_TEXT + r"|,(?=\s*[}\]])", re.DOTALL)
-_VARIABLE = re.compile(r"\$\{([^}]*)\}")
-_KNOWN = {
-    "containerWorkspaceFolder": TARGET,
-    "localWorkspaceFolder": TARGET,
-    "containerWorkspaceFolderBasename": TARGET.lstrip("/"),
-    "localWorkspaceFolderBasename": TARGET.lstrip("/"),
-}
+_MOST_FEATURES = 100
+_NAME = re.compile(r"[^A-Za-z0-9_-]+")
 _QUIET = frozenset(
     ("$schema", "name", "customizations", "settings", "extensions", "shutdownAction", "overrideCommand", "init")
-) | {"userEnvProbe", "updateRemoteUserEnv", "waitFor", "portsAttributes", "otherPortsAttributes", "workspaceFolder"}
+) | {"userEnvProbe", "updateRemoteUserUID", "waitFor", "portsAttributes", "otherPortsAttributes", "workspaceFolder"}
 """Keys that are for editors, or say what a shed does anyhow."""
+_MACHINE = frozenset(("privileged", "capAdd", "securityOpt"))
+"""Keys that give a container what a shed has, being a machine."""
+_BUILD = "an image is made of it when you say so: shed create --devcontainer DIR"
+_BUILT = {
+    "image": _BUILD,
+    "build": _BUILD,
+    "dockerFile": _BUILD,
+    "context": _BUILD,
+    "features": _BUILD,
+    "overrideFeatureInstallOrder": _BUILD,
+    "remoteUser": "commands run as the user of the image; shed create --devcontainer DIR makes one for that user",
+    "containerUser": "commands run as the user of the image; shed create --devcontainer DIR makes one for that user",
+    "forwardPorts": "they are forwarded when you say so: shed forward, shed open",
+    "hostRequirements": "choose them yourself: --cpus, --memory, --upper-size; --devcontainer DIR does it",
+}
+"""What is done, or told, where the image was made of such a file."""
 _NOT_DONE = {
-    "image": "a shed is made of the image that you name: --image",
-    "build": "build it, and make the shed of that: shed image build",
-    "dockerFile": "build it, and make the shed of that: shed image build",
     "dockerComposeFile": "start it by a hook, in the image full",
-    "features": "put what they install into the image, or into a command",
     "initializeCommand": "it is for your machine, where nothing of a project is run",
     "postAttachCommand": "nothing is run when you connect",
-    "remoteUser": "commands run as the user of the image",
-    "containerUser": "commands run as the user of the image",
-    "mounts": "a shed has the folder that you name: --local-dir",
-    "workspaceMount": "a shed has the folder that you name: --local-dir",
-    "forwardPorts": "they are forwarded when you say so: shed forward, shed open",
+    "mounts": "a shed has the folders that you name: --local-dir, --mount",
+    "workspaceMount": "a shed has the folders that you name: --local-dir, --mount",
+    "runArgs": "there is no container engine that would take them",
     "appPort": "ports are published when you say so: -p",
-    "hostRequirements": "choose them yourself: --cpus, --memory, --upper-size",
     "secrets": "a shed has those that you name: --secret",
 }
 
 
-def parse(text: bytes) -> tuple[dict[str, str], dict[str, str], list[str]]:
-    """Return commands by their keys, variables, and a sentence for each thing that is not done.
+def parse(text: bytes, image: bytes | None = None) -> tuple[dict[str, dict[str, str]], dict[str, str], list[str]]:
+    """Return the commands of each lifecycle key, by name and in order, variables, and what is not done, in sentences.
 
-    Raises `ValueError`.
+    `image` is what the image says of its features, if it was made by such a file.  Raises `ValueError`.
     """
-    if len(text) > MOST_FILE:
-        raise ValueError(f"it has more than {MOST_FILE >> 10} KiB")
-    document = load_object(_as_json(text.decode()).encode(), most=2 * MOST_FILE)
-    notes = [f"{told(key)}: {why}" for key in document if (why := _why_not(key))]
-    commands = {}
+    document = load(text)
+    notes = [f"{told(key)}: {why}" for key in document if (why := _why_not(key, made=image is not None))]
+    features = _features(image)
+    commands: dict[str, dict[str, str]] = {}
     for key in (*ONCE, *EACH_START):
-        if words := [_filled(key, each, notes) for each in _commands(key, document.get(key))]:
-            commands[key] = words[0] if len(words) == 1 else " && ".join(f"sh -c {shlex.quote(each)}" for each in words)
+        found = {f"{key}.{name}": _line(key, feature.get(key), notes) for name, feature in features.items()}
+        found[key] = _line(key, document.get(key), notes)
+        commands[key] = {name: line for name, line in found.items() if line}
     variables = {}
     for key in ("containerEnv", "remoteEnv"):
-        found = document.get(key) or {}
-        if not isinstance(found, dict):
+        members = document.get(key) or {}
+        if not isinstance(members, dict):
             raise ValueError(f"{key} does not hold keys and values")
-        for name, value in found.items():
+        for name, value in members.items():
             if value is None:
                 continue
             if not isinstance(value, str):
                 raise ValueError(f"{key}: {told(name)} is not a text")
-            filled = _filled(f"{key}: {told(name)}", value, notes)
-            if not _VARIABLE.search(filled):
+            filled, unknown = fill(value)
+            if unknown and image is not None and all(each.startswith("localEnv:") for each in unknown):
+                continue  # whoever made the image has told, or given it
+            if unknown:
+                notes.append(f"{key}: {told(name)}: it names variables of another place, which are not known here")
+            else:
                 variables[name] = filled
     return commands, variables, notes
 
 
-def _as_json(text: str) -> str:
-    """Return JSON with comments, and commas behind the last member, as JSON."""
-    without = _TOKEN.sub(lambda found: found[0] if found[0].startswith('"') else " ", text)
-    return _COMMA.sub(lambda found: found[0] if found[0].startswith('"') else " ", without)
+def _features(image: bytes | None) -> dict[str, dict[str, Any]]:
+    """Return what the features of an image say, by names that a file can have."""
+    found = [] if image is None else load(image).get("metadata")
+    if not isinstance(found, list) or len(found) > _MOST_FEATURES or not all(isinstance(each, dict) for each in found):
+        raise ValueError("the image does not say what its features are")
+    names = (_NAME.sub("-", str(each.get("id", "")).rpartition("/")[2])[:40] for each in found)
+    return {f"{number}-{name}": each for number, (name, each) in enumerate(zip(names, found, strict=True), 1)}
 
 
-def _why_not(key: str) -> str:
-    if key in _QUIET or key in {*ONCE, *EACH_START, "containerEnv", "remoteEnv"}:
+def _why_not(key: str, *, made: bool) -> str:
+    if key in _QUIET or key in _MACHINE or key in {*ONCE, *EACH_START, "containerEnv", "remoteEnv"}:
         return ""
+    if key in _BUILT:
+        return "" if made else _BUILT[key]
     return _NOT_DONE.get(key, "it means nothing here")
+
+
+def _line(key: str, value: Any, notes: list[str]) -> str:
+    """Return the command line of a lifecycle command; of several, one that runs them one after the other."""
+    words = []
+    for each in _commands(key, value):
+        filled, unknown = fill(each)
+        if any(":" in name for name in unknown):
+            notes.append(f"{key}: it names variables of another place, which are not known here")
+        words.append(filled)
+    return words[0] if len(words) == 1 else " && ".join(f"sh -c {shlex.quote(each)}" for each in words)
 
 
 def _commands(key: str, value: Any) -> Iterator[str]:
@@ -110,11 +129,3 @@ def _commands(key: str, value: Any) -> Iterator[str]:
             yield from _commands(f"{key}: {told(name)}", each)
     else:
         raise ValueError(f"{key} is not a command")
-
-
-def _filled(what: str, text: str, notes: list[str]) -> str:
-    """Return `text` with the variables of the specification that a shed knows; note those that it does not."""
-    filled = _VARIABLE.sub(lambda found: _KNOWN.get(found[1], found[0]), text)
-    if any(":" in name for name in _VARIABLE.findall(filled)):
-        notes.append(f"{what}: it names variables of another place, which are not known here")
-    return filled

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from shed import devjson
 from shed.errors import BackendError
 from shed.execstream import Output, request_frame
 from shed.progress import Progress
@@ -22,7 +23,7 @@ from shed.sheds.workspace import TARGET
 from shed.untrusted import told
 
 FILE = ".shed/provision.yaml"
-FILES = (FILE, *devcontainer.FILES)
+FILES = (FILE, *devjson.FILES)
 """The first of these in the workspace counts."""
 HOOKS = ("install", "startup", "shutdown")
 LOGS = "/var/log/shed"
@@ -45,10 +46,11 @@ _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _READ = f"""
 cd "$HOOK_PLACE" || exit
 for file in {" ".join(FILES)}; do
-    [ ! -f "$file" ] || {{ echo "$file"; exec $HOOK_TOOLS head -c {devcontainer.MOST_FILE + 1} "$file"; }}
+    [ ! -f "$file" ] || {{ echo "$file"; exec $HOOK_TOOLS head -c {devjson.MOST_FILE + 1} "$file"; }}
 done
 exit 1
 """
+_READ_IMAGE = f"exec $HOOK_TOOLS head -c {devjson.MOST_FILE + 1} {devjson.METADATA}"
 _SCRIPT = r"""
 log=$HOOK_LOGS/$HOOK_NAME.log mark=$HOOK_STATE/$HOOK_NAME
 [ -z "$HOOK_ONCE" ] || [ ! -e "$mark" ] || exit 0
@@ -92,17 +94,19 @@ class Provisioning:
     """Sentences about what is not done."""
 
     @classmethod
-    def parse(cls, file: str, text: bytes) -> Provisioning:
-        """Return what the `file` of `FILES` says, which is `text`.  Raises `ValueError`.  Takes a moment."""
-        return cls._of_devcontainer(text) if file in devcontainer.FILES else cls._of_ours(text)
+    def parse(cls, file: str, text: bytes, image: bytes | None = None) -> Provisioning:
+        """Return what the `file` of `FILES` says, which is `text`; `image` is what `read` has found in the image.
+
+        Raises `ValueError`.  Takes a moment.
+        """
+        return cls._of_devcontainer(text, image) if file in devjson.FILES else cls._of_ours(text)
 
     @classmethod
-    def _of_devcontainer(cls, text: bytes) -> Provisioning:
-        commands, env, notes = devcontainer.parse(text)
-        _texts("the file", commands)
+    def _of_devcontainer(cls, text: bytes, image: bytes | None) -> Provisioning:
+        commands, env, notes = devcontainer.parse(text, image)
         _check_variables(_texts("the environment", env))
         hooks = {
-            hook: {key: commands[key] for key in keys if key in commands}
+            hook: _texts("the file", {name: line for key in keys for name, line in commands[key].items()})
             for hook, keys in (("install", devcontainer.ONCE), ("startup", devcontainer.EACH_START))
         }
         return cls({hook: found for hook, found in hooks.items() if found}, env, tuple(notes[:_MOST_NOTES]))
@@ -161,22 +165,29 @@ def _is_unicode(text: str) -> bool:
     return True
 
 
-async def read(open_exec: Open) -> tuple[str, bytes] | None:
+async def read(open_exec: Open) -> tuple[str, bytes, bytes | None] | None:
     """Return which of `FILES` the workspace has, and what is in it; None when there is none.
 
+    With a ``devcontainer.json`` comes what the image says of the features in it, None when it was not made of one.
     Raises `BackendError`, and what `open_exec` does.
     """
+    if (found := await _output(open_exec, _READ)) is None:
+        return None
+    name, _, content = found.partition(b"\n")
+    file = next((file for file in FILES if file.encode() == name), FILE)
+    return file, content, await _output(open_exec, _READ_IMAGE) if file in devjson.FILES else None
+
+
+async def _output(open_exec: Open, script: str) -> bytes | None:
+    """Return what `script` says in the guest, None when it fails."""
     text = bytearray()
 
     def hear(output: Output) -> None:
-        if not output.error and len(text) <= 2 * devcontainer.MOST_FILE:
+        if not output.error and len(text) <= 2 * devjson.MOST_FILE:
             text.extend(output.data)
 
-    request = request_frame([BUSYBOX, "sh", "-c", _READ], env=_env())
-    if await _asked(open_exec, request, hear) != 0:
-        return None
-    name, _, content = bytes(text).partition(b"\n")
-    return next((file for file in FILES if file.encode() == name), FILE), content
+    code = await _asked(open_exec, request_frame([BUSYBOX, "sh", "-c", script], env=_env()), hear)
+    return None if code else bytes(text)
 
 
 async def prepare(open_exec: Open) -> None:

@@ -98,7 +98,7 @@ def test_an_image_that_cannot_be_built_on(store: LayoutStore, tmp_path: Path) ->
 def test_what_builders_are_told(tmp_path: Path) -> None:
     """BuildKit takes names with arguments put in, the others as they are written, and a path that makes a good name."""
     digest = Digest("sha256:" + "a" * 64)
-    layout = Layout(Base("full", ("${B}", "full"), digest), tmp_path, f"{FOLDER}/abc", digest)
+    layout = Layout(Base("full", ("${B}", "full"), digest), tmp_path, f"{FOLDER}/abc", digest, digest)
     request = BuildRequest(tmp_path, tmp_path / "f", "dev", layouts=(layout,))
     build = [str(word) for word in tools.storage_build_command("podman", request, tmp_path / "id")]
     for word in ("${B}", "full"):

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shed.sheds import devcontainer
+from shed import devjson
 from shed.sheds.hooks import Provisioning
 
-FILE = devcontainer.FILES[0]
+FILE = devjson.FILES[0]
 WHOLE = rb"""
 // For format details, see https://example.com/{not a member}
 {
@@ -54,6 +54,40 @@ def test_commands_and_variables_are_taken_and_the_rest_is_told() -> None:
     assert "initializeCommand: it is for your machine, where nothing of a project is run" in found.notes
 
 
+def test_an_image_that_was_made_by_the_file() -> None:
+    """What its features say comes before what the project says; what was done by the build is not told."""
+    image = json.dumps(
+        {
+            "metadata": [
+                {"id": "r.example/a/node:1", "postCreateCommand": "npm ci", "postStartCommand": {"a": "x", "b": "y"}},
+                {"id": "../../evil;x", "postCreateCommand": ["echo", "a b"]},
+            ]
+        }
+    ).encode()
+    found = Provisioning.parse(FILE, WHOLE, image)
+    assert [*found.hooks["install"]] == [
+        "onCreateCommand", "updateContentCommand", "postCreateCommand.1-node-1", "postCreateCommand.2-evil-x",
+        "postCreateCommand",
+    ]  # fmt: skip
+    assert found.hooks["install"]["postCreateCommand.2-evil-x"] == "echo 'a b'"
+    assert found.hooks["startup"] == {
+        "postStartCommand.1-node-1": "sh -c x && sh -c y",
+        "postStartCommand": "echo started",
+    }
+    assert {"image", "features"}.isdisjoint(note.split(":")[0] for note in found.notes)
+    for wrong in (b"", b"{}", b'{"metadata": 1}', b'{"metadata": [1]}', b'{"metadata": [{"postCreateCommand": 1}]}'):
+        with pytest.raises(ValueError):  # noqa: PT011  whatever is wrong with it
+            Provisioning.parse(FILE, WHOLE, wrong)
+
+
+def test_variables_of_the_host_have_their_defaults() -> None:
+    """No variable of the host is read: a default counts, and without one the variable is left out."""
+    text = b'{"remoteEnv": {"A": "${localEnv:HOME:none}", "B": "${localEnv:HOME}"}, "privileged": true, "runArgs": []}'
+    found = Provisioning.parse(FILE, text)
+    assert found.env == {"A": "none"}
+    assert [note.split(":")[0] for note in found.notes] == ["runArgs", "remoteEnv"]
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [
@@ -91,4 +125,4 @@ def test_files_that_are_wrong(text: bytes, says: str) -> None:
 def test_comments_and_commas_change_no_text(text: str) -> None:
     """What is between the marks of a text stays, with comments and commas around it."""
     document = f'/* a */ {{"k": {json.dumps(text)}, // b\n "l": [{json.dumps(text)},], }} // c'
-    assert json.loads(devcontainer._as_json(document)) == {"k": text, "l": [text]}
+    assert json.loads(devjson.as_json(document)) == {"k": text, "l": [text]}

@@ -223,7 +223,7 @@ async def test_a_devcontainer(world: World, project: Path) -> None:
         assert "failed" not in await manager.create(request(project), Progress(told.append))
         assert said(project) == ["create", "post", "a", "b"]
         assert any(
-            "features: put what they install" in event.message for event in told if isinstance(event, WarningEvent)
+            "features: an image is made of it" in event.message for event in told if isinstance(event, WarningEvent)
         )
         await manager.stop("dev", Progress())
         await manager.start("dev", Progress())

@@ -12,21 +12,28 @@ pass them on to what they build, which does not boot what its base boots.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import tarfile
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from shed.errors import DataError, NotFoundError, UsageError
 from shed.fsutil import storage_errors
 from shed.images.builders.containerfile import Named, read_names
+from shed.images.remote import RemoteImage
 from shed.oci import media
+from shed.oci.archive import open_blob
+from shed.oci.content import Archive
+from shed.oci.decompression import CHUNK, SourceReader
 from shed.oci.descriptor import Descriptor
-from shed.oci.digest import SHORT_HEX, Digest, digest_bytes, hex_of
+from shed.oci.digest import SHORT_HEX, Digest, digest_bytes, hex_of, mismatch
 from shed.oci.leases import Lease
-from shed.oci.manifest import REF_NAME, Index, Manifest
+from shed.oci.manifest import REF_NAME, ImageConfig, Index, Manifest
+from shed.oci.selection import select_image
 from shed.oci.store import LayoutStore
 
 FOLDER = "shed-from"
@@ -60,6 +67,10 @@ class Layout:
     """Of the layout, relative to `folder`."""
     digest: Digest
     """Of the manifest in it."""
+    config: Digest
+    """Of the image's config."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """How the image says that it is to be run: User, Env, Labels, and so on."""
 
 
 def find_bases(file: Path, arguments: Mapping[str, str], store: LayoutStore) -> tuple[Base, ...]:
@@ -98,7 +109,40 @@ def lay_out(base: Base, folder: Path, store: LayoutStore, lease: Lease) -> Layou
     """
     lease.image(base.digest)
     manifest = store.read_manifest(base.digest)
-    platform = store.read_config(manifest).platform
+
+    def blob(descriptor: Descriptor, path: Path) -> None:
+        _check(base, descriptor, store)
+        _link(store, descriptor, path)
+
+    return _write(base, manifest, store.read_config(manifest), folder, blob)
+
+
+def lay_out_archive(name: str, archive: Archive, folder: Path, store: LayoutStore, lease: Lease) -> Layout:
+    """Write the layout of the image in `archive`, which a Containerfile calls `name`, below `folder`.
+
+    What the store has is linked, and `lease` keeps it; a registry's layers are brought there.  The rest is copied.  All
+    of it is compared with its digests.  Raises `NotFoundError`, `DataError`, `StorageError`, and as a fetch does.
+    """
+    chosen = select_image(archive)
+    lease.blobs(*(layer.digest for layer in chosen.manifest.layers))
+    if isinstance(archive, RemoteImage):
+        archive.fetch_layers([])
+
+    def blob(descriptor: Descriptor, path: Path) -> None:
+        if store.intact(descriptor.digest):
+            _link(store, descriptor, path)
+        elif descriptor.digest == chosen.manifest.config.digest:
+            path.write_bytes(chosen.config_bytes)
+        else:
+            _copy(archive, descriptor, path, store)
+
+    return _write(Base(name, (name,), chosen.digest), chosen.manifest, chosen.config, folder, blob)
+
+
+def _write(
+    base: Base, manifest: Manifest, config: ImageConfig, folder: Path, blob: Callable[[Descriptor, Path], None]
+) -> Layout:
+    """Write a layout, whose blobs `blob` puts into their places."""
     data = replace(
         manifest,
         annotations={key: text for key, text in manifest.annotations.items() if not key.startswith("io.shed.")},
@@ -108,16 +152,29 @@ def lay_out(base: Base, folder: Path, store: LayoutStore, lease: Lease) -> Layou
     with storage_errors(folder):
         blobs = folder / path / "blobs/sha256"
         blobs.mkdir(parents=True, exist_ok=True)
-        for descriptor in (manifest.config, *manifest.layers):
-            _check(base, descriptor, store)
-            link = blobs / hex_of(descriptor.digest)
-            if not link.is_symlink():
-                link.symlink_to(store.blob_path(descriptor.digest).absolute())
+        for descriptor in {each.digest: each for each in (manifest.config, *manifest.layers)}.values():
+            blob(descriptor, blobs / hex_of(descriptor.digest))
         (blobs / hex_of(digest)).write_bytes(data)
-        entry = Descriptor(media.MANIFEST, digest, len(data), {REF_NAME: f"localhost/{path}"}, platform)
+        entry = Descriptor(media.MANIFEST, digest, len(data), {REF_NAME: f"localhost/{path}"}, config.platform)
         (folder / path / "index.json").write_bytes(Index((entry,)).encode())
         (folder / path / "oci-layout").write_bytes(b'{"imageLayoutVersion":"1.0.0"}')
-    return Layout(base, folder, path, digest)
+    return Layout(base, folder, path, digest, manifest.config.digest, config.settings)
+
+
+def _link(store: LayoutStore, descriptor: Descriptor, path: Path) -> None:
+    if not path.is_symlink():
+        path.symlink_to(store.blob_path(descriptor.digest).absolute())
+
+
+def _copy(archive: Archive, descriptor: Descriptor, path: Path, store: LayoutStore) -> None:
+    source, sha = open_blob(archive, descriptor, "layer"), hashlib.sha256()
+    reader = SourceReader(source, sha.update)
+    with path.open("wb") as file:
+        while data := reader.read(CHUNK):
+            store.reserve.check(len(data))
+            file.write(data)
+    if (got := Digest(f"sha256:{sha.hexdigest()}")) != descriptor.digest:
+        raise mismatch(f"{archive.name}: layer", descriptor.digest, got)
 
 
 def write_docker_archive(layout: Layout, output: Path, name: str) -> None:

@@ -59,7 +59,7 @@ def built(
 ) -> Iterator[Archive]:
     """Yield the archive that `builder` makes; it is on the store's disk and removed with the block.
 
-    `bases` are the images of `store` that it builds on.
+    `bases` are the images of `store` that it builds on; the request may have layouts of others in their place.
 
     With `keep_in` an OCI archive stays in that folder, as ``NAME.oci.tar``.  Raises `ShedError`.
     """
@@ -71,7 +71,7 @@ def built(
         output = folder / "image.oci.tar"
         try:
             with store.lease() as lease:
-                layouts = tuple(lay_out(base, folder, store, lease) for base in bases)
+                layouts = request.layouts or tuple(lay_out(base, folder, store, lease) for base in bases)
                 builder.build(replace(request, layouts=layouts), output, show)
         except ToolError as error:
             error.hint = f"what {builder.name} printed says why"

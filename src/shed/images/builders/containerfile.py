@@ -15,6 +15,8 @@ _HERE = re.compile(r"<<-?\s*([\"']?)(\w+)\1")
 _VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)(?::?([-+])([^}]*))?\})")
 _FROM = re.compile(r"(?:--\S+\s+)*(\S+)(?:\s+as\s+(\S+))?", re.IGNORECASE)
 _COPY_FROM = re.compile(r"(?:^|\s)--from=(\S+)")
+_MOUNT = re.compile(r"(?:^|\s)--mount=(\S+)")
+_OF_OTHERS = re.compile(r"(?:^|,)(?:from=|type=(?:cache|tmpfs|secret|ssh)(?:,|$))")
 _MOUNT_FROM = re.compile(r"(?:^|\s)--mount=(?:\S*,)?from=([^,\s]+)")
 
 
@@ -61,6 +63,19 @@ def read_names(text: str, arguments: Mapping[str, str]) -> Names:
         images |= dict.fromkeys(one for one in found if one.name.lower() not in stages)
         stages |= {stage.lower()} if stage else set()
     return Names(tuple(images), frozenset(stages))
+
+
+def takes_context(text: str) -> bool:
+    """Return whether the Containerfile `text` may take a file of its context."""
+    for instruction, rest in _instructions(text):
+        if instruction == "ONBUILD":
+            return True
+        if instruction in ("COPY", "ADD") and not _COPY_FROM.search(rest):
+            return True
+        mounts = _MOUNT.findall(rest) if instruction == "RUN" else []
+        if any(not _OF_OTHERS.search(mount) for mount in mounts):
+            return True
+    return False
 
 
 def _instructions(text: str) -> Iterator[tuple[str, str]]:

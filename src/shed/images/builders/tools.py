@@ -215,7 +215,8 @@ def storage_build_command(tool: str, request: BuildRequest, record: Path) -> lis
 def _build_in_storage(tool: str, request: BuildRequest, record: Path, show: Show | None) -> str:
     """Build with podman or buildah and return the image's identifier."""
     command, folder = storage_build_command(tool, request, record), record.parent
-    run_streaming(command, env=request.environment(folder), show=show, cwd=folder if request.layouts else None)
+    place = request.layouts[0].folder if request.layouts else None
+    run_streaming(command, env=request.environment(folder), show=show, cwd=place)
     return record.read_text().strip()
 
 

@@ -1,0 +1,172 @@
+"""Images of projects, as their ``devcontainer.json`` has them: `shed image build --devcontainer`, `shed create …`.
+
+It is the user's own act, on the user's own machine: no server builds what a project asks for.
+"""
+
+from __future__ import annotations
+
+import os
+
+from shed.cli.connection import refuse_server
+from shed.cli.output import shown
+from shed.errors import UsageError
+from shed.sizes import MIB
+from shed.terminal.output import note, passing_on
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+    from typing import Any
+
+    from shed.cli.options import Options
+    from shed.client.options import ShedOptions
+    from shed.images.devcontainer.project import Project
+    from shed.images.mint import MintResult
+    from shed.images.service import Images
+    from shed.images.writers import RootWriter
+    from shed.progress import Progress
+
+
+class BuiltProject:
+    """The image of a project."""
+
+    def __init__(self, result: MintResult, builder: str, features: dict[str, str]) -> None:
+        self.result = result
+        self.builder = builder
+        """What has built it; empty when it was there."""
+        self.features = features
+        """The features in it, in the order in which they were installed, with their digests."""
+
+
+def read(folder: str, allowed: Sequence[str]) -> Project:
+    """Return what the project in `folder` asks for; it may read the variables `allowed` of this process.
+
+    Raises `UsageError`, `NotFoundError` and `DataError`.
+    """
+    from pathlib import Path
+
+    from shed.images.devcontainer.project import read_project
+
+    return read_project(Path(folder).absolute(), {name: os.environ.get(name, "") for name in allowed})
+
+
+def build_project(
+    images: Images, project: Project, name: str, options: Options, args: Any, *, writer: RootWriter | None = None
+) -> BuiltProject:
+    """Have the image of `project` as `name`: the one that is there, if it was made of the same, or a new one."""
+    import contextlib
+
+    from shed.images.builders.tools import choose_builder
+    from shed.progress import Progress
+
+    kit = images.kit()
+    progress = Progress()
+    with contextlib.ExitStack() as stack:
+        screen = stack.enter_context(_Screen(options, progress))
+        prepared = stack.enter_context(
+            images.prepare_project(project, kit=kit, writer=writer, lock=args.lock, progress=progress)
+        )
+        for sentence in prepared.notes:
+            progress.warn(f"{project.file.name}: {sentence}")
+        features = {feature.name: str(feature.digest) for feature in prepared.features}
+        if prepared.found is not None and not args.force:
+            return BuiltProject(prepared.reuse(name), "", features)
+        builder = choose_builder(args.builder)
+        archive = stack.enter_context(prepared.build(builder, name, None if options.json else screen.pass_on))
+        screen.show()
+        result = images.mint(archive, name, kit=kit, writer=writer, force=args.force, progress=progress)
+    return BuiltProject(result, builder.name, features)
+
+
+class _Screen:
+    """Shows progress until a builder says something, and that from then on."""
+
+    def __init__(self, options: Options, progress: Progress) -> None:
+        import contextlib
+
+        self._options = options
+        self._progress = progress
+        self._shown = contextlib.ExitStack()
+        self._pass_on = passing_on(2)
+
+    def __enter__(self) -> _Screen:
+        self.show()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._shown.close()
+
+    def show(self) -> None:
+        """Show progress from now on."""
+        self._shown.close()
+        self._progress.sink = self._shown.enter_context(shown(self._options))
+
+    def pass_on(self, data: bytes) -> None:
+        """Show what a builder says."""
+        self._shown.close()
+        self._progress.sink = lambda event: None
+        self._pass_on(data)
+
+
+def project_of_shed(args: Any, options: Options) -> ShedOptions:
+    """Have the image of the project that ``--devcontainer`` names; return what its shed is asked to be by it.
+
+    Without a repository and a folder, `args` get the project's folder to be mounted.  Raises `UsageError`.
+    """
+    from shed.config.paths import Paths
+    from shed.config.server import machine_settings
+    from shed.images.service import Images
+
+    others = {"--image": args.image, "--from-snapshot": args.from_snapshot, "--prebuild": args.prebuild}
+    if given := [name for name, value in others.items() if value is not None]:
+        raise UsageError(f"--devcontainer makes the image, so it cannot be combined with {', '.join(given)}")
+    refuse_server(options, "--devcontainer", "build it: shed image build --devcontainer DIR; push it; name it: --image")
+    project = read(args.devcontainer, args.local_env)
+    wanted = project.requirements
+    found: ShedOptions = {
+        "image": _image_name(project.folder),
+        "cpus": args.cpus or wanted.cpus,
+        "memory_mb": args.memory or _in_mib(wanted.memory),
+        "upper_size_bytes": args.upper_size or wanted.storage,
+    }
+    _check_host(project, args)
+    args.lock, args.builder = False, None
+    images = Images(Paths().images, machine_settings())
+    image = build_project(images, project, str(found["image"]), options, args)
+    if not options.json:
+        note(f"{found['image']} {'is up to date' if image.result.reused else 'is built'}")
+        if project.ports:
+            note(f"  the project wants ports forwarded: shed forward {args.name} {' '.join(map(str, project.ports))}")
+    if args.repo is None and args.local_dir is None:
+        args.local_dir = f"{project.folder}:rw"
+    if project.local_env:
+        found["env"] = dict(project.local_env)
+    return found
+
+
+def _check_host(project: Project, args: Any) -> None:
+    """Refuse a project that asks for more than this machine has, where the command line does not say what to take."""
+    from dataclasses import replace
+
+    from shed.images.devcontainer.project import check_host
+
+    wanted = replace(
+        project.requirements,
+        cpus=None if args.cpus else project.requirements.cpus,
+        memory=None if args.memory else project.requirements.memory,
+    )
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    check_host(wanted, cpus=len(os.sched_getaffinity(0)), memory=memory)
+
+
+def _in_mib(size: int | None) -> int | None:
+    return None if size is None else -(-size // MIB)
+
+
+def _image_name(folder: Path) -> str:
+    """Return what the image of the project in `folder` is called: by the folder's name, and its place."""
+    import hashlib
+
+    word = "".join(c for c in folder.name if c.isascii() and (c.isalnum() or c in "._-"))[:40]
+    return f"devcontainer-{word or 'project'}-{hashlib.sha256(os.fsencode(folder)).hexdigest()[:8]}"

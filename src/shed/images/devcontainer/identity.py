@@ -1,0 +1,119 @@
+"""What decides an image of a project: a digest of all that goes into it, so that the same is not built again."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from shed.errors import DataError, ShedError, UsageError
+from shed.images.annotations import BootAnnotations, boot_blobs
+from shed.images.builders.containerfile import read_names, takes_context
+from shed.images.devcontainer.feature import Feature
+from shed.images.devcontainer.files import read_below, tree_digest
+from shed.images.devcontainer.project import DockerBuild, Project
+from shed.images.devcontainer.recipe import KEY_LABEL
+from shed.images.remote import find_remote
+from shed.oci.digest import Digest, digest_bytes
+from shed.oci.registry.client import Repository
+from shed.oci.registry.reference import parse_reference
+from shed.oci.store import LayoutStore
+
+_RECIPE = 1
+"""Changes when the same project is to become another image."""
+_MOST_FILE = 1 << 20
+_LOCAL = "localhost/"
+"""Names of images that are in a builder's storage alone."""
+
+
+def build_identity(build: DockerBuild, store: LayoutStore) -> str:
+    """Return what decides the image of a Dockerfile; empty when only a build can tell what one of its bases is.
+
+    Its text, its arguments, its bases, and all files of its context if it takes any.  What its commands download is not
+    among it.  Raises `DataError` for a file that is no text, `NotFoundError`, `RegistryError` and `UnavailableError`
+    when a registry does not tell what a base is.
+    """
+    text = dockerfile(build.file.parent, build.file)
+    bases = {}
+    for named in read_names(text, build.args).images:
+        name = named.name
+        if name == "scratch" or name.isdigit():
+            continue
+        if name.startswith(_LOCAL):
+            return ""
+        if (found := base_identity(name, store)) is None:
+            return ""
+        bases[name] = found
+    context = tree_digest(build.context) if takes_context(text) else ""
+    return _digest([text, dict(build.args), build.target, bases, context, os.environ.get("SOURCE_DATE_EPOCH")])
+
+
+def dockerfile(project: Path, file: Path) -> str:
+    """Return what the Dockerfile `file` below `project` says.  Raises `DataError` for one that is no text, or long."""
+    try:
+        return read_below(project, file, _MOST_FILE).decode()
+    except UnicodeDecodeError:
+        raise DataError(f"{file} is no text") from None
+
+
+def base_identity(name: str, store: LayoutStore) -> Digest | None:
+    """Return the digest of the config of the image `name`: of the store, else of its registry; None for no such name.
+
+    Raises `NotFoundError`, `RegistryError` and `UnavailableError`.
+    """
+    if (digest := stored(name, store)) is not None:
+        return store.read_manifest(digest).config.digest
+    try:
+        reference = parse_reference(name)
+    except UsageError:
+        return None
+    with Repository(reference, private_hosts=store.limits.private_hosts) as repository:
+        return find_remote(repository, None).manifest.config.digest
+
+
+def stored(name: str, store: LayoutStore) -> Digest | None:
+    """Return the manifest of the image that NAME or NAME:latest means in the store."""
+    short = name.removesuffix(":latest")
+    tag = store.tag(short) if short in store.tag_names() else None
+    return None if tag is None else tag.digest
+
+
+def image_key(project: Project, features: Sequence[Feature], base: str, made_with: Sequence[str]) -> Digest:
+    """Return the digest of all that goes into an image: what it begins with, its features in their order, its users.
+
+    `made_with` are the boot kit and the writer.
+    """
+    return _digest(
+        [
+            _RECIPE,
+            [*made_with],
+            base,
+            [[feature.name, feature.digest, dict(feature.options)] for feature in features],
+            [project.container_user, project.remote_user, project.document.get("customizations")],
+        ]
+    )
+
+
+def find_image(store: LayoutStore, key: Digest) -> Digest | None:
+    """Return the manifest of an image that has the `key`, and all that it boots from."""
+    for name in store.tag_names():
+        try:
+            tag = store.tag(name)
+            if tag is None:
+                continue
+            manifest = store.read_manifest(tag.digest)
+            labels: object = store.read_config(manifest).settings.get("Labels")
+            if not isinstance(labels, Mapping) or labels.get(KEY_LABEL) != key:
+                continue
+            blobs = boot_blobs(tag.digest, BootAnnotations.parse(manifest.annotations))
+            if all(store.has(blob) for blob in blobs.values()):
+                return tag.digest
+        except ShedError:  # whatever is wrong with it, it is not what is looked for
+            continue
+    return None
+
+
+def _digest(value: Any) -> Digest:
+    return digest_bytes(json.dumps(value, sort_keys=True).encode())

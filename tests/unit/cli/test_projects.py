@@ -1,0 +1,83 @@
+"""What `--devcontainer` makes of a command line, before and after an image is built."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from shed.cli import project as command
+from shed.cli.app import run
+from shed.cli.options import Options
+from shed.errors import NotFoundError, UsageError
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project, and an image of it that is there already."""
+    for name in ("SHED_DATA_DIR", "HOME"):
+        monkeypatch.setenv(name, str(tmp_path))
+    result = SimpleNamespace(reused=True)
+    built = command.BuiltProject(result, "", {})  # type: ignore[arg-type]
+    monkeypatch.setattr(command, "build_project", lambda *_: built)
+    return write(tmp_path / "a project!", hostRequirements={"cpus": 1, "memory": "1gb", "storage": "3gb"})
+
+
+def write(folder: Path, **says: Any) -> Path:
+    """Write a project's file."""
+    folder.mkdir(exist_ok=True)
+    (folder / ".devcontainer.json").write_text(json.dumps({"image": "base", **says}))
+    return folder
+
+
+def words(folder: Path, **given: Any) -> Any:
+    """Return the words of a `shed create`."""
+    names = ("image", "from_snapshot", "prebuild", "cpus", "memory", "upper_size", "repo", "local_dir")
+    args: dict[str, Any] = {**dict.fromkeys(names), "name": "dev", "devcontainer": str(folder), "local_env": []}
+    return SimpleNamespace(**{**args, **given})
+
+
+def test_a_shed_gets_what_its_project_asks_for(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its image, by a name of its own; what it needs, unless the command line says; its folder, unless another one."""
+    args = words(folder)
+    found = command.project_of_shed(args, Options())
+    image = str(found["image"])
+    assert image.startswith("devcontainer-aproject-")
+    assert (found["cpus"], found["memory_mb"], found["upper_size_bytes"]) == (1, 1024, 3 << 30)
+    assert args.local_dir == f"{folder}:rw"
+    assert f"{image} is up to date" in capsys.readouterr().err
+    args = words(folder, cpus=2, memory=512, repo="https://example.com/x")
+    found = command.project_of_shed(args, Options())
+    assert (found["cpus"], found["memory_mb"], args.local_dir) == (2, 512, None)
+    assert found["image"] == image
+
+
+def test_variables_and_ports(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Only those that are allowed come along, empty if they are not set; ports are told with the command."""
+    env = {"A": "${localEnv:ONE}", "B": "${localEnv:TWO}", "C": "${localEnv:UNSET}"}
+    write(folder, remoteEnv=env, forwardPorts=[1, 2])
+    monkeypatch.setenv("ONE", "1")
+    monkeypatch.setenv("TWO", "2")
+    found = command.project_of_shed(words(folder, local_env=["ONE", "UNSET"]), Options())
+    assert found["env"] == {"A": "1", "C": ""}
+    assert "shed forward dev 1 2" in capsys.readouterr().err
+
+
+def test_what_is_refused(folder: Path) -> None:
+    """Other images beside it, a project that needs more than there is, one without a file, and options without one."""
+    for name in ("image", "from_snapshot", "prebuild"):
+        with pytest.raises(UsageError, match=f"cannot be combined with --{name.replace('_', '-')}"):
+            command.project_of_shed(words(folder, **{name: "x"}), Options())
+    write(folder, hostRequirements={"cpus": 100_000})
+    with pytest.raises(UsageError, match="cpus 100000"):
+        command.project_of_shed(words(folder), Options())
+    command.project_of_shed(words(folder, cpus=1), Options())
+    with pytest.raises(NotFoundError, match=r"has no \.devcontainer"):
+        command.project_of_shed(words(folder.parent), Options())
+    with pytest.raises(UsageError, match="are for --devcontainer"):
+        run(["image", "build", "-n", "dev", "--lock", "."], Options())
+    with pytest.raises(UsageError, match="cannot be combined with CONTEXT, --target"):
+        run(["image", "build", "-n", "dev", "--devcontainer", str(folder), "--target", "x", "."], Options())
