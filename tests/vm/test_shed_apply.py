@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -72,3 +73,8 @@ def test_work_in_a_shed_comes_back_as_changes(machine: Machine, tmp_path: Path) 
     elsewhere = machine.try_shed("diff", "dev", "--folder", "/etc")
     assert (elsewhere.returncode, b"no git repository" in elsewhere.stderr) == (1, True)
     assert b"no commit 'x'" in machine.try_shed("diff", "dev", "--base", "x").stderr
+    machine.shed("exec", "dev", "-u", "root", "--", "sh", "-ec", "echo >>/etc/motd; rm -r /usr/share/doc; touch /opt/x")
+    changes = machine.shed("diff", "dev", "--image")
+    assert {"M /etc/motd", "D /usr/share/doc", "A /opt/x", "A /workspace/a.txt"} <= set(changes.splitlines()), changes
+    assert json.loads(machine.shed("--json", "diff", "dev", "--image"))["changes"][-1].keys() == {"change", "path"}
+    assert "/run/shed-changes" not in machine.shed("exec", "dev", "--", "cat", "/proc/mounts")

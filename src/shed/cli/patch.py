@@ -12,7 +12,7 @@ from shed.cli.command import command
 from shed.cli.connection import client_of
 from shed.cli.output import confirm, done, waiting
 from shed.errors import UsageError
-from shed.terminal.output import note, say, table, write_all
+from shed.terminal.output import emit, note, say, table, write_all
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,7 +37,8 @@ _SHOWN = 1000
     _FOLDER,
     _BASE,
     _USER,
-    examples=["shed diff dev", "shed diff dev >work.patch", "shed diff dev --base HEAD~3"],
+    flag("--image", "instead, name what is other in the shed than in its image: A added, M changed, D deleted"),
+    examples=["shed diff dev", "shed diff dev >work.patch", "shed diff dev --base HEAD~3", "shed diff dev --image"],
 )
 def diff(args: Any, options: Options) -> int:
     """Show what has changed in a repository of a shed, committed or not, as a patch.
@@ -45,6 +46,8 @@ def diff(args: Any, options: Options) -> int:
     On a terminal characters that a terminal would obey are shown as escapes.  In a file or a pipe it is what
     `git apply` takes; `shed apply` takes it into a repository here, without what would run by itself.
     """
+    if args.image:
+        return _beside_the_image(args, options)
     if options.json:
         raise UsageError("a patch is no JSON", hint="leave out --json")
     if not sys.stdout.isatty():
@@ -55,6 +58,32 @@ def diff(args: Any, options: Options) -> int:
     watched, lines = Watched(), _Lines(sys.stdout, colours=not os.environ.get("NO_COLOR"))
     _write(args, options, lambda data: lines.show(watched.feed(data)))
     lines.show(watched.feed(b"", last=True))
+    return 0
+
+
+def _beside_the_image(args: Any, options: Options) -> int:
+    """Show what has changed of the image, a line for each, or as JSON."""
+    from shed.client.image_changes import KINDS, changes
+    from shed.text import visible
+
+    if args.folder or args.base or args.user:
+        raise UsageError("--image is about all of the shed", hint="leave out --folder, --base and --user")
+    found: list[dict[str, str]] = []
+
+    def tell(kind: str, path: str) -> None:
+        if options.json:
+            found.append({"change": KINDS[kind], "path": path})
+        else:
+            say(f"{kind} {visible(path)}")
+
+    changes(
+        client_of(args.name, options).address,
+        args.name,
+        tell,
+        on_start=lambda: note(f"Starting shed {args.name}..."),
+    )
+    if options.json:
+        emit({"changes": found})
     return 0
 
 
