@@ -67,8 +67,8 @@ def parse(text: bytes, image: bytes | None = None) -> tuple[dict[str, dict[str, 
         found[key] = _line(key, document.get(key), notes)
         commands[key] = {name: line for name, line in found.items() if line}
     variables = {}
-    for key in ("containerEnv", "remoteEnv"):
-        members = document.get(key) or {}
+    for key, each in ((key, each) for each in (*features.values(), document) for key in ("containerEnv", "remoteEnv")):
+        members = each.get(key) or {}
         if not isinstance(members, dict):
             raise ValueError(f"{key} does not hold keys and values")
         for name, value in members.items():
@@ -77,7 +77,7 @@ def parse(text: bytes, image: bytes | None = None) -> tuple[dict[str, dict[str, 
             if not isinstance(value, str):
                 raise ValueError(f"{key}: {told(name)} is not a text")
             filled, unknown = fill(value)
-            if unknown and image is not None and all(each.startswith("localEnv:") for each in unknown):
+            if unknown and image is not None and all(what.startswith("localEnv:") for what in unknown):
                 continue  # whoever made the image has told, or given it
             if unknown:
                 notes.append(f"{key}: {told(name)}: it names variables of another place, which are not known here")

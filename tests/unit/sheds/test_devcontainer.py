@@ -60,7 +60,7 @@ def test_an_image_that_was_made_by_the_file() -> None:
         {
             "metadata": [
                 {"id": "r.example/a/node:1", "postCreateCommand": "npm ci", "postStartCommand": {"a": "x", "b": "y"}},
-                {"id": "../../evil;x", "postCreateCommand": ["echo", "a b"]},
+                {"id": "../../evil;x", "postCreateCommand": ["echo", "a b"], "remoteEnv": {"PLACE": "/a", "MORE": "1"}},
             ]
         }
     ).encode()
@@ -74,6 +74,7 @@ def test_an_image_that_was_made_by_the_file() -> None:
         "postStartCommand.1-node-1": "sh -c x && sh -c y",
         "postStartCommand": "echo started",
     }
+    assert found.env == {"PLACE": "/workspace/b", "MORE": "1", "URL": "http://x//y"}
     assert {"image", "features"}.isdisjoint(note.split(":")[0] for note in found.notes)
     for wrong in (b"", b"{}", b'{"metadata": 1}', b'{"metadata": [1]}', b'{"metadata": [{"postCreateCommand": 1}]}'):
         with pytest.raises(ValueError):  # noqa: PT011  whatever is wrong with it

@@ -149,7 +149,7 @@ def prepare(
             identity = build_identity(project.base, store)
         else:
             identity = "" if project.base.startswith("localhost/") else base_identity(project.base, store) or ""
-        made_with = (kit.kernel, kit.initrd, kit.runtime, writer.name)
+        made_with = (kit.kernel, kit.initrd, kit.runtime, writer.name, _epoch() or "")
         found = find_image(store, image_key(project, features, identity, made_with)) if identity else None
         notes = (*project.notes, *(note for feature in features for note in feature.notes()))
         yield Prepared(project, features, found, notes, folder, made_with, store, progress)

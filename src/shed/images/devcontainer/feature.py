@@ -68,7 +68,12 @@ class Metadata:
         return cls(
             id=name,
             version=text(document.get("version", ""), "version", 100),
-            defaults={key: option(each.get("default", ""), f"options: {told(key)}") for key, each in details.items()},
+            defaults={
+                key: option(
+                    each.get("default", "false" if each.get("type") == "boolean" else ""), f"options: {told(key)}"
+                )
+                for key, each in details.items()
+            },
             allowed={
                 key: texts(each["enum"], f"options: {told(key)}: enum", _MOST_RELATED)
                 for key, each in details.items()
@@ -81,6 +86,12 @@ class Metadata:
             kept={key: document[key] for key in _KEPT if key in document},
             notes=tuple(notes),
         )
+
+
+def _default(name: str, declared: Mapping[str, Any]) -> str:
+    """Return what an option is when nobody gives it.  Raises `ValueError`."""
+    otherwise = "false" if declared.get("type") == "boolean" else ""
+    return option(declared.get("default", otherwise), f"options: {told(name)}")
 
 
 def _object(document: Mapping[str, Any], key: str) -> dict[str, Any]:

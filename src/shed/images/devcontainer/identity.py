@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -47,7 +46,7 @@ def build_identity(build: DockerBuild, store: LayoutStore) -> str:
             return ""
         bases[name] = found
     context = tree_digest(build.context) if takes_context(text) else ""
-    return _digest([text, dict(build.args), build.target, bases, context, os.environ.get("SOURCE_DATE_EPOCH")])
+    return _digest([text, dict(build.args), build.target, bases, context])
 
 
 def dockerfile(project: Path, file: Path) -> str:
@@ -83,7 +82,7 @@ def stored(name: str, store: LayoutStore) -> Digest | None:
 def image_key(project: Project, features: Sequence[Feature], base: str, made_with: Sequence[str]) -> Digest:
     """Return the digest of all that goes into an image: what it begins with, its features in their order, its users.
 
-    `made_with` are the boot kit and the writer.
+    `made_with` are the boot kit, the writer, and the time that files are to have.
     """
     return _digest(
         [

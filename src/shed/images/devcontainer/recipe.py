@@ -34,6 +34,8 @@ KEY_LABEL = "io.shed.devcontainer"
 """The label with the digest of all that an image was made of."""
 METADATA_LABEL = "devcontainer.metadata"
 """The label of the specification: https://containers.dev/implementors/reference/#labels."""
+_IN_SHED = (*LIFECYCLE, "containerEnv", "remoteEnv")
+"""What the shed does."""
 _MOST_LABEL = 60_000
 """Characters: builders take lines of 64 KiB."""
 _MOUNT = "/run/shed-feature"
@@ -120,10 +122,10 @@ def write_context(
         own["customizations"] = project.document["customizations"]
     noted = [*before, *({"id": feature.name, **feature.metadata.kept} for feature in features)]
     label = json.dumps([*noted, own])
-    run = [{k: each[k] for k in ("id", *LIFECYCLE) if k in each} for each in noted if any(k in each for k in LIFECYCLE)]
+    run = [{key: each[key] for key in ("id", *_IN_SHED) if key in each} for each in noted]
     if len(label) > _MOST_LABEL:
         raise DataError(f"what the features say of themselves is longer than {_MOST_LABEL} characters")
-    (folder / "devcontainer.json").write_text(json.dumps({"metadata": run}))
+    (folder / "devcontainer.json").write_text(json.dumps({"metadata": [each for each in run if each.keys() - {"id"}]}))
     lines += [
         f"COPY --chown=0:0 devcontainer.json {METADATA}",
         f"LABEL {METADATA_LABEL}={_quoted(label, keep='')} {KEY_LABEL}={key}",
