@@ -61,7 +61,8 @@ MAY_IMPORT = {
     },
     "client": {"api", "config", "guest.protocol", "guest.archive", "guest.wirejson"},
     "terminal": {"config"},
-    "cli": {"api", "terminal", "config", "client", "erofs", "oci", "images", "guest.protocol", *CLI_PURE},
+    "mcp": {"api", "client", "config", "guest.protocol"},
+    "cli": {"api", "terminal", "config", "client", "mcp", "erofs", "oci", "images", "guest.protocol", *CLI_PURE},
 }
 FILES = sorted(SOURCE.rglob("*.py"))
 

@@ -49,7 +49,7 @@ def decode(
             if place == "query" and f"{{{member}}}" in endpoint.path:
                 raise _unknown(endpoint.params, name, "of the query")
             _move(params, member, name, _value(text, _fields(endpoint.params).get(member)))
-    return _convert(params, endpoint.params, what="of the query"), _convert(members, endpoint.body, what="")
+    return convert(params, endpoint.params, what="of the query"), convert(members, endpoint.body)
 
 
 def _move(values: dict[str, Any], member: str, name: str, value: object) -> None:
@@ -97,7 +97,8 @@ def _plain(kind: msgspec.inspect.Type | None) -> msgspec.inspect.Type | None:
     return kind
 
 
-def _convert(values: dict[str, Any], kind: type[S], *, what: str) -> S:
+def convert(values: dict[str, Any], kind: type[S], *, what: str = "") -> S:
+    """Return the object of `kind` with these members; `what` says in errors where they are.  Raises `UsageError`."""
     try:
         return msgspec.convert(values, kind)
     except msgspec.ValidationError as error:

@@ -56,6 +56,7 @@ SHED = Group(
         "open": Entry("shed.cli.openport:open_port", "open a port of a shed in the browser"),
         "mount": Entry("shed.cli.mount:mount", "give a shed folders of its host, and take them away"),
         "workspace": Entry("shed.cli.workspace:workspace", "check the folder that a shed shares with its host"),
+        "mcp": Entry("shed.cli.mcp:mcp", "serve an agent by the Model Context Protocol"),
         "events": Entry("shed.cli.events:events", "show what happens on a server: sheds, and what they reach"),
         "egress": Entry("shed.cli.egress:egress", "rule and log what sheds may reach"),
         "secret": Entry("shed.cli.secret:secret", "keep keys and tokens that sheds use and never see"),

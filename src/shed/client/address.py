@@ -20,10 +20,11 @@ class Address:
     is true for this user's own server, the one that the client may start.  `name` is what the configuration calls it,
     and None for one that is named by its URL.  `guess` says that nobody named it: the shed may be on another server.
     `token` is shown to a server that is reached over HTTP; None for the one that is kept for it, see
-    `shed.client.tokens`.
+    `shed.client.tokens`.  `client` is what the program that asks calls itself, for the server's audit log; empty for
+    the command line and the SDK.
     """
 
-    __slots__ = ("guess", "host", "local", "name", "path", "port", "ssh", "token")
+    __slots__ = ("client", "guess", "host", "local", "name", "path", "port", "ssh", "token")
 
     def __init__(
         self,
@@ -41,6 +42,7 @@ class Address:
         self.ssh = ssh
         self.local = local
         self.name = name
+        self.client = ""
         self.guess = False
         self.token: str | None = None
 

@@ -10,11 +10,10 @@ from __future__ import annotations
 import time
 
 from shed.client.failures import error_of
-from shed.client.transport import authorization, left, silent, stranger
+from shed.client.transport import authorization, left, silent, stranger, user_agent
 from shed.errors import UnavailableError
 from shed.guest import wirejson
 from shed.progress import BlobEvent, BytesEvent, OutputEvent, PhaseEvent, WarningEvent
-from shed.version import VERSION
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -95,7 +94,7 @@ class Answer:
         lines = [
             f"{method} {target} HTTP/1.1",
             f"Host: {self.address.authority()}",
-            f"User-Agent: shed/{VERSION}",
+            f"User-Agent: {user_agent(self.address)}",
             f"Accept: {accept}",
             "Connection: close",
         ]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from shed.client.address import Address
 from shed.client.asking import ask
+from shed.client.commands import assignments, words_of
 from shed.errors import DataError, NotFoundError, ShedError
 from shed.sizes import format_size
 from shed.untrusted import told
@@ -43,9 +44,9 @@ class PatchError(ShedError):
     code = "PATCH_FAILED"
 
 
-def script(base: str | None) -> tuple[list[str], list[str]]:
-    """Return the command that prints the patch in a shed, and its environment."""
-    return ["sh", "-c", _SCRIPT], [f"PATCH_BASE={base or ''}"]
+def script(base: str | None) -> tuple[str, dict[str, str]]:
+    """Return the script for sh that prints the patch in a shed, and its environment."""
+    return _SCRIPT, {"PATCH_BASE": base or ""}
 
 
 def write_patch(
@@ -77,13 +78,16 @@ def write_patch(
         write(data)
 
     command, env = script(base)
-    ended, said = ask(address, name, command, hear=take, env=env, folder=folder, user=user, on_start=on_start)
+    ended, said = ask(
+        address, name, words_of(command), hear=take, env=assignments(env), folder=folder, user=user, on_start=on_start
+    )
     if ended.code or ended.error:
-        raise _failure(name, ended.code, ended.error or told(said[-1] if said else ""), base)
+        raise failure(name, ended.code, ended.error or told(said[-1] if said else ""), base)
     return size
 
 
-def _failure(name: str, code: int, said: str, base: str | None) -> ShedError:
+def failure(name: str, code: int, said: str, base: str | None) -> ShedError:
+    """Return the error for the exit code of the script in the shed `name`, and the last that it said."""
     if code == _NO_GIT:
         return PatchError(f"shed {name!r} has no git", hint="the images base, extensions and full have it")
     if code == _NO_REPOSITORY:

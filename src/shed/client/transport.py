@@ -262,10 +262,15 @@ def upgrade_request(address: Address, method: str, target: str, protocol: str) -
     known = authorization(address)
     shown = f"Authorization: {known}\r\n" if known else ""
     return (
-        f"{method} {target} HTTP/1.1\r\nHost: {address.authority()}\r\nUser-Agent: shed/{VERSION}\r\n{shown}Prefer: "
-        "processing\r\n"
+        f"{method} {target} HTTP/1.1\r\nHost: {address.authority()}\r\nUser-Agent: {user_agent(address)}\r\n"
+        f"{shown}Prefer: processing\r\n"
         f"Connection: Upgrade\r\nUpgrade: {protocol}\r\nContent-Length: 0\r\n\r\n"
     ).encode("ascii")
+
+
+def user_agent(address: Address) -> str:
+    """Return what goes into the User-Agent header, from which the server's audit log takes the client's name."""
+    return f"shed/{VERSION} ({address.client})" if address.client else f"shed/{VERSION}"
 
 
 def authorization(address: Address) -> str | None:

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import os
 import pwd
+import re
 import socket
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from shed.api.access import Right
 from shed.errors import ForbiddenError
 
 _PEERCRED = struct.Struct("3i")
 """struct ucred: process, user, group; unix(7)."""
+_CLIENT = re.compile(r"shed/[\w.+-]{1,40} \(([a-z0-9-]{1,32})\)", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +34,8 @@ class Caller:
     pid: int | None = None
     expires_at: float | None = None
     """When the token ends, in seconds since the epoch."""
+    client: str = ""
+    """What the program that asks says it is, such as ``mcp``; empty for most.  It is its own word."""
 
     @property
     def local(self) -> bool:
@@ -48,8 +52,13 @@ class Caller:
 
     def to_json(self) -> dict[str, object]:
         """Return what the audit log says of the caller."""
-        known = {"kind": self.kind, "name": self.name, "uid": self.uid, "pid": self.pid}
+        known = {"kind": self.kind, "name": self.name, "uid": self.uid, "pid": self.pid, "client": self.client or None}
         return {key: value for key, value in known.items() if value is not None}
+
+    def by(self, user_agent: str) -> Caller:
+        """Return the same caller, with the client that a User-Agent header names: ``shed/VERSION (mcp)``."""
+        found = _CLIENT.fullmatch(user_agent)
+        return self if found is None else replace(self, client=found[1])
 
 
 def of_unix_socket(client: socket.socket) -> Caller:

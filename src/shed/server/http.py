@@ -254,7 +254,7 @@ class HttpConnection:
             query=members,
             headers=headers,
             body=body,
-            caller=caller,
+            caller=caller.by(headers.get("user-agent", "")),
             left=self._left,
             tell=self._tell if headers.get("prefer") == "processing" else None,
         )

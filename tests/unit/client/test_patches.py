@@ -27,9 +27,8 @@ def git(folder: Path, *words: str) -> str:
 
 def made(folder: Path, base: str | None = None) -> bytes:
     """Return the patch, made as in a shed."""
-    command, env = script(base)
-    settings = dict(each.split("=", 1) for each in env)
-    done = subprocess.run(command, cwd=folder, env={**os.environ, **settings}, capture_output=True, check=True)
+    text, env = script(base)
+    done = subprocess.run(["sh", "-c", text], cwd=folder, env={**os.environ, **env}, capture_output=True, check=True)
     assert done.stderr == b""
     return done.stdout
 

@@ -352,12 +352,14 @@ def test_one_token_cannot_take_all_connections(server: Running) -> None:
 
 
 def test_the_audit_log_says_who_did_what(server: Running) -> None:
-    """User and process of the Unix socket, the token's name on TCP, the shed, and how it ended."""
+    """User and process of the Unix socket, the token's name on TCP, what the client is, the shed, and how it ended."""
     mine = owner(server)
     _, secret = mine.create_token("auditor", right="use")
     client = with_token(server, secret)
     client.create("noted")
+    client.address.client = "mcp"
     client.connect("noted", 7).close()
+    client.address.client = "a program) that (lies"
     client.delete("noted", force=True)
     with pytest.raises(NotFoundError):
         client.shed("noted")
@@ -369,6 +371,7 @@ def test_the_audit_log_says_who_did_what(server: Running) -> None:
         ("DELETE /api/sheds/{name}", "noted", 200, None),
         ("GET /api/sheds/{name}", "noted", 404, "SHED_NOT_FOUND"),
     ]
+    assert [record["who"].get("client") for record in by_token] == [None, "mcp", None, None]
     made = next(record for record in reversed(records) if record["action"] == "POST /api/tokens")
     assert made["who"]["kind"] == "user"
     assert (made["who"]["uid"], made["who"]["pid"]) == (os.geteuid(), os.getpid())

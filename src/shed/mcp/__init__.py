@@ -1,0 +1,1 @@
+"""Sheds for agents, by the Model Context Protocol: `shed mcp`."""
