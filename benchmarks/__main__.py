@@ -21,6 +21,7 @@ NAMES = (
     "connect",
     "egress",
     "clients",
+    "agents",
     "opened",
     "hostile",
 )

@@ -5,8 +5,9 @@
     {"time": "2026-11-29T19:30:00.120Z", "who": {"kind": "user", "name": "ann", "uid": 1000, "pid": 4711},
      "action": "POST /api/sheds", "shed": "dev", "status": 201, "seconds": 0.412}
 
-`action` is the method and the path of the API's route, or what was done by SSH; `code` is there when it failed, and is
-the error's.  What strangers try is written too, but only so much of it that it cannot push out what callers did.
+`who` has a ``client``, too, where the program that asked said what it is, such as ``mcp``.  `action` is the method and
+the path of the API's route, or what was done by SSH; `code` is there when it failed, and is the error's.  What
+strangers try is written too, but only so much of it that it cannot push out what callers did.
 Commands and their words are not written: they may hold secrets.
 """
 
