@@ -1,4 +1,7 @@
-"""Files that run by themselves: programs that developers use take commands from them, by their names."""
+"""Files that run by themselves: programs that developers use take commands from them, by their names.
+
+And what some file systems take for one name.
+"""
 
 from __future__ import annotations
 
@@ -31,6 +34,7 @@ BY_NAME = {
 }
 """Why, by the file's name, or by that of its folder and its own."""
 _BY_FOLDER = {"runconfigurations": "JetBrains' editors run programs from it", ".husky": "git may run it: a hook"}
+_FOLDERS = {*_BY_FOLDER, *(name.partition("/")[0] for name in BY_NAME if "/" in name)}
 _BY_END = {".code-workspace": "Visual Studio Code takes programs from it"}
 
 
@@ -42,3 +46,23 @@ def why(folder: str, name: str) -> str | None:
     folder, name = folder.lower(), name.lower()
     found = BY_NAME.get(name) or BY_NAME.get(f"{folder}/{name}") or _BY_FOLDER.get(folder)
     return found or next((text for end, text in _BY_END.items() if name.endswith(end)), None)
+
+
+def holds_such(folder: str) -> bool:
+    """Tell whether a folder of that name is one in which files run by themselves."""
+    return folder.lower() in _FOLDERS
+
+
+def fold(name: bytes) -> bytes:
+    """Return what file systems that take some names for the same may take `name` for."""
+    if not name.isascii():
+        import unicodedata  # noqa: PLC0415  for few
+
+        text = unicodedata.normalize("NFKD", name.decode(errors="ignore").casefold())
+        name = text.encode("ascii", errors="ignore")
+    return name.partition(b":")[0].rstrip(b". ").lower()
+
+
+def is_git(plain: bytes) -> bool:
+    """Tell whether a folded name may be `.git`, also by the short names that FAT gives it."""
+    return plain == b".git" or (plain.startswith(b"git~") and plain[4:].isdigit())

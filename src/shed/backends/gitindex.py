@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from shed.backends.guard.rules import fold, is_git
+from shed.selfrun import fold, is_git
 
 MAX_BYTES = 128 << 20
 _HEADER, _STATUS, _END = 12, 40, b"\0"

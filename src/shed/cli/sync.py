@@ -31,26 +31,37 @@ _SHOWN = 20
     "sync",
     SHED,
     option("-p, --profile", "PROFILE", "the rules to follow (default: default)", default="default"),
-    flag("-f, --force", "send also what is newer in the shed"),
+    flag("--two-way", "bring here what changes in the shed, too"),
+    option("--also", "PATH", "two ways, bring here this file, too, which programs run; can be repeated", repeat=True),
+    flag("-f, --force", "send also what is newer in the shed; two ways, also empty a folder whose other is empty"),
     flag("-n, --dry-run", "only say what would be done"),
-    flag("-w, --watch", "go on, and send again what changes here, until ctrl-C"),
+    flag("-w, --watch", "go on, and carry what changes, until ctrl-C"),
     option("-u, --user", "USER", "write in the shed as this user (default: the shed's own user)"),
-    examples=["shed sync dev", "shed sync dev -p project --dry-run"],
+    examples=["shed sync dev", "shed sync dev -p project --dry-run", "shed sync dev -p project --two-way --watch"],
 )
 def sync(args: Any, options: Options) -> int:
     """Bring files and folders of this machine into a shed, by the rules of ~/.shed/sync.yaml.
 
-    It goes one way: what differs is sent, and what was changed later in the shed is left as it is, and told.  Nothing
+    What differs is sent, and what was changed later in the shed is left as it is, and told.  Nothing
     of the shed is written here.  A rule has `from`, `to`, and if wanted `exclude` (patterns) and `delete: true`, which
     deletes what is not here.  What is not here any more is told, and passed over.
+
+    With --two-way folders are kept alike: what changed on one side since the last time is carried to the other, what
+    was deleted is deleted there.  Of what changed on both, this machine's stays, the shed's is kept beside it as
+    NAME.conflict-SHED, and the exit code is 3 as long as that is there.  `.git` is left alone, and what programs here
+    run by themselves comes from a shed only when it is named.
     """
+    from shed.cli.twoway import check, two_way
     from shed.client.mirroring import Mirror, running
     from shed.client.sync_rules import read_rules
     from shed.progress import PhaseEvent, WarningEvent
 
     if args.watch and args.dry_run:
         raise UsageError("--watch and --dry-run do not go together", hint="leave one out")
+    check(args)
     rules = read_rules(Path("~/.shed/sync.yaml").expanduser(), args.profile)
+    if args.two_way:
+        return two_way(args, options, rules)
     seen = {rule: _look(rule) for rule in rules} if args.watch else {}
     with shown(options) as sink:
         run = running(

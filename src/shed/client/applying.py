@@ -6,13 +6,12 @@ on this machine, or is no file, is left out unless its path was named.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from shed import selfrun
+from shed.client.dangers import UNPRINTABLE, Hooks, danger, hooks_of
 from shed.client.patches import PatchError
 from shed.errors import NotFoundError, UsageError
 from shed.run import Completed, run
@@ -57,7 +56,7 @@ class Patch:
 
     def changes(self) -> list[Change]:
         """Return what it changes.  Raises `PatchError` for what is no patch, or none that a shed has made."""
-        special, hooks = self._special(), self._hooks()
+        special, hooks = self._special(), hooks_of(self.root)
         numbers = self._git("--numstat", "-z").stdout.decode(errors="surrogateescape").split("\0")
         return [
             Change(path, _count(added), _count(deleted), self._danger(path, special, hooks))
@@ -102,28 +101,16 @@ class Patch:
                 found[match[2]] = _KINDS.get(int(match[1], 8) & 0o170000, "it has a mode of another kind")
         return found
 
-    def _hooks(self) -> tuple[str, ...]:
-        """Return the parts of the folder of the repository from which git runs hooks, if it is one that has files."""
-        found = run(["git", "-C", self.root, "config", "--type=path", "core.hooksPath"], check=False)
-        place = os.path.normpath(self.root / found.stdout.decode(errors="surrogateescape").removesuffix("\n"))
-        relative = os.path.relpath(place, self.root)
-        return () if found.returncode or relative.startswith("..") else tuple(relative.lower().split("/"))
-
-    def _danger(self, path: str, special: Mapping[str, str], hooks: tuple[str, ...]) -> str:
+    def _danger(self, path: str, special: Mapping[str, str], hooks: Hooks) -> str:
         """Return why a path is only changed when it was named, or nothing."""
         if not path.isprintable():
-            return "its name has characters that cannot be shown"
+            return UNPRINTABLE
         try:
             if (self.root / path).is_symlink():  # git changes where it leads, and says nothing of that
                 return _LINK
         except OSError as error:
             return str(error.strerror)
-        *folders, name = parts = path.lower().split("/")
-        if hooks and (hooks == (".",) or tuple(parts[: len(hooks)]) == hooks):
-            return "git runs it: core.hooksPath leads here"
-        if name == "head":
-            return "git may take its folder for a repository, and run what is set there"
-        return special.get(path) or selfrun.why(folders[-1] if folders else "", name) or ""
+        return danger(path, hooks) or special.get(path, "")
 
     def _git(self, *options: str) -> Completed:
         merging = "--3way" in options and "--check" not in options

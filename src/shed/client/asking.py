@@ -42,7 +42,7 @@ def ask(
         said.extend(data)
         del said[:-_MOST_SAID]
 
-    reader, listener = _Reader(hear), _Reader(keep)
+    reader, listener = Reader(hear), Reader(keep)
     feeder = None if feed is None else _Feeder(feed)
     threads: list[_Piped] = [reader, listener, *([feeder] if feeder else [])]
     try:
@@ -72,7 +72,7 @@ class _Piped(threading.Thread):
         self.problem: BaseException | None = None
 
 
-class _Reader(_Piped):
+class Reader(_Piped):
     """Has `hear` hear what is written to `end`."""
 
     def __init__(self, hear: Callable[[bytes], object]) -> None:
@@ -82,6 +82,7 @@ class _Reader(_Piped):
         self.start()
 
     def run(self) -> None:
+        """Read to the end."""
         with open(self._source, "rb", buffering=0) as source:  # closed, it ends who writes
             try:
                 while data := source.read(_READ):

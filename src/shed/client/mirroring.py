@@ -147,7 +147,7 @@ class Mirror:
             raise UsageError(
                 f"{rule.source} is a file, and {rule.target} a folder", hint=f"write {rule.target.rstrip('/')}/"
             )
-        there = {path: entry for path, entry in all_of_it.items() if not _excluded(path, rule.exclude)}
+        there = {path: entry for path, entry in all_of_it.items() if not excluded(path, rule.exclude)}
         plan = Plan(rule, root, name)
         replaced: set[str] = set()
         for path, entry in here.items():
@@ -256,7 +256,7 @@ def present(rule: Rule) -> dict[str, Entry]:
             with os.scandir(rule.source / prefix) as entries:
                 for entry in sorted(entries, key=lambda each: each.name):
                     name = prefix + entry.name
-                    if _excluded(name, rule.exclude):
+                    if excluded(name, rule.exclude):
                         continue
                     status = entry.stat(follow_symlinks=False)
                     link = str(Path(entry.path).readlink()) if stat.S_ISLNK(status.st_mode) else ""
@@ -270,8 +270,10 @@ def present(rule: Rule) -> dict[str, Entry]:
     return found
 
 
-def _excluded(name: str, patterns: tuple[str, ...]) -> bool:
+def excluded(name: str, patterns: tuple[str, ...]) -> bool:
     """Tell whether a pattern means `name`, or a folder that it is in."""
+    if not patterns:
+        return False
     parts = name.split("/")
     ends = ["/".join(parts[:count]) for count in range(1, len(parts) + 1)]
     return any(

@@ -32,6 +32,8 @@ import enum
 import re
 from typing import Protocol
 
+from shed.selfrun import fold, is_git
+
 _SETTINGS = frozenset({b"config", b"config.worktree"})
 _WRITTEN = _SETTINGS | {b"index", b"MERGE_RR"}
 """Files that say what git runs, and which files it reads and writes."""
@@ -47,7 +49,7 @@ _HELD = frozenset(name.lower() for name in _WRITTEN | _LOCKS) | {
     b"alternates",
     b"http-alternates",
 }
-_SHORT, _SHORT_GIT = re.compile(rb"~[0-9]"), re.compile(rb"git~[0-9]+")
+_SHORT = re.compile(rb"~[0-9]")
 _STASH = b"index.stash."
 """What `git stash` makes of the index's lock."""
 _PROBE = b"testing"
@@ -100,21 +102,6 @@ class Space(enum.Enum):
     OUT = "out"
     GIT = "git"
     CLOSED = "closed"
-
-
-def fold(name: bytes) -> bytes:
-    """Return what file systems that take some names for the same may take `name` for."""
-    if not name.isascii():
-        import unicodedata  # noqa: PLC0415  for few
-
-        text = unicodedata.normalize("NFKD", name.decode(errors="ignore").casefold())
-        name = text.encode("ascii", errors="ignore")
-    return name.partition(b":")[0].rstrip(b". ").lower()
-
-
-def is_git(plain: bytes) -> bool:
-    """Tell whether a folded name may be `.git`, also by the short names that FAT gives it."""
-    return plain == b".git" or _SHORT_GIT.fullmatch(plain) is not None
 
 
 def space(folder: Folder) -> Space:

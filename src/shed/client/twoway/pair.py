@@ -1,0 +1,333 @@
+"""Two folders, one here and one in a shed, that are kept alike."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import secrets
+from collections.abc import Callable, Collection, Iterable, Iterator
+from pathlib import Path
+
+from shed.client.copying import CopyError
+from shed.client.dangers import Hooks, danger, hooks_of, is_git, leads_out
+from shed.client.mirroring import MOST_ENTRIES, AbsentError, excluded
+from shed.client.sync_rules import Rule
+from shed.client.twoway import state as states
+from shed.client.twoway.carrying import Carrier, Outcome
+from shed.client.twoway.reconcile import Decider, Plan
+from shed.client.twoway.remote import LONGEST_NAME, News, Remote, Result
+from shed.client.twoway.tree import HERE, THERE, Node, Tree, identity_of
+from shed.errors import UsageError
+from shed.fsutil import locked, private_folder
+from shed.replica import wire
+from shed.replica.entry import FILE, LINK, OTHER, ChangedError, Entry
+from shed.replica.folder import Folder
+from shed.sizes import format_size
+
+MOST_FILE = 2 << 30
+"""Bytes of a file that comes from a shed."""
+_HASHED_THERE = 64 << 10
+"""Bytes from which on it is asked for a digest before a file whose time alone may have changed is sent."""
+_ROUNDS = 5
+_FEW = 10
+"""As many things may go at once without a question."""
+
+
+class Pair:
+    """The folder of `rule` here, and the one in the shed `name`, of which the state is kept below `states_folder`.
+
+    What is named in `also` comes here although programs run it.  With `force` all that one side has may be gone.
+    """
+
+    def __init__(
+        self,
+        rule: Rule,
+        name: str,
+        *,
+        server: str,
+        states_folder: Path,
+        also: Collection[str] = (),
+        force: bool = False,
+        warn: Callable[[str], None],
+        on_bytes: Callable[[int], None] = lambda size: None,
+    ) -> None:
+        """Raises `AbsentError`, `UsageError` for what is no folder."""
+        self.rule = rule
+        self.name = name
+        self._server = server
+        self._also = set(also)
+        self._force = force
+        self.warn = warn
+        self.on_bytes = on_bytes
+        self._folder = states_folder
+        source = os.path.realpath(rule.source)
+        if not os.path.lexists(source):
+            raise AbsentError(f"there is no {rule.source}", hint="make it, or see the rule in sync.yaml")
+        if not os.path.isdir(source):  # noqa: PTH112
+            raise UsageError(f"{rule.source} is no folder", hint="files go one way: leave out --two-way")
+        self.here = Folder(source, self._skips)
+        self.odd: list[str] = []
+        """What is neither a file nor a folder nor a link here."""
+        self.hasty = False
+        """Whether an answer more from the shed counts."""
+        self._hooks: dict[str, Hooks] = {}
+        """Of each folder with a repository."""
+        self._state = states.State()
+        self._written = b""
+        """The digest of the state that was written last."""
+        self._path = Path()
+
+    @property
+    def aside(self) -> dict[str, str]:
+        """Conflicts that last: where what the shed had is kept, and what it was called."""
+        return self._state.aside
+
+    @property
+    def _tree(self) -> Tree:
+        return self._state.tree
+
+    def _skips(self, path: str) -> bool:
+        folder, _, name = path.rpartition("/")
+        if is_git(name):
+            if folder not in self._hooks and os.path.lexists(f"{self.here.path}/{path}"):
+                self._hooks[folder] = hooks_of(Path(self.here.path), folder)
+            return True
+        return excluded(path, self.rule.exclude)
+
+    def _refuse(self, path: str, entry: Entry | None) -> str:
+        """Return why what the shed has at `path` does not come here, or nothing."""
+        if path in self._also:
+            return ""
+        hooks = [hook for each in self._hooks.values() for hook in each]
+        why = danger(path, hooks)
+        if not why and entry is not None and entry.kind == LINK:
+            why = leads_out(path, entry.link, hooks)
+        if not why and entry is not None and entry.kind == FILE and entry.size > MOST_FILE:
+            why = f"it is larger than {format_size(MOST_FILE)}"
+        return why
+
+    @contextlib.contextmanager
+    def begin(self, remote: Remote, *, dry: bool = False) -> Iterator[None]:
+        """Begin with a new program in the shed; in the block nobody else keeps these two folders.
+
+        Raises `CopyError`, `ConflictError` when somebody does.
+        """
+        self._hooks.setdefault("", hooks_of(Path(self.here.path)))
+        key = states.key_of(self._server, self.name, self.here.path, self.rule.target)
+        patterns = ["[.][gG][iI][tT]", *self.rule.exclude]
+        tokens = remote.hello(self.rule.target, key, patterns, make=not dry)
+        private_folder(self._folder)
+        self._path = self._folder / key
+        with locked(self._folder / f"{key}.lock", wait=False):
+            kept = states.read(self._path)
+            self._state = states.State()
+            self._written = b""
+            if kept is not None and kept.token in tokens:
+                self._state = kept
+                self._written = _digest(kept)
+            elif kept is not None:
+                self._state.aside = kept.aside
+                self.warn(
+                    f"{self.name} does not know of the last time, as if its disk was an older one: nothing is deleted"
+                )
+            yield
+
+    def refresh(self, remote: Remote) -> None:
+        """See what both sides have.  Raises `CopyError`."""
+        remote.start_look()
+        self.odd.clear()
+        with self._reading():
+            self._tree.put(HERE, "", self._mine(self.here.look("", clean=True)))
+        self._put_there("", self._theirs(remote.finish_look()))
+
+    def refresh_here(self, path: str) -> None:
+        """See what is here at `path` and below."""
+        path = self._tree.known(HERE, path)
+        with self._reading():
+            self._tree.put(HERE, path, self._mine(self.here.look(path)))
+
+    def refresh_there(self, remote: Remote, news: News) -> None:
+        """See what the shed has at the paths of its news and below."""
+        paths = [path for path in news.paths or () if not self.here.skips(path)]
+        tops = list(dict.fromkeys(self._tree.known(THERE, path) for path in paths))
+        if news.entries is not None and tops == paths:
+            found = list(self._theirs(news.entries))
+        else:
+            paths = tops
+            found = list(self._theirs(remote.look(paths))) if paths else []
+        for path in paths:
+            self._put_there(path, (each for each in found if each[0] == path or each[0].startswith(f"{path}/")))
+
+    def cycle(self, remote: Remote, paths: Iterable[str] = ("",), *, dry: bool = False) -> tuple[Plan, Outcome]:
+        """Make both sides alike at `paths`; with `dry` only say what is to be done.  Raises `CopyError`."""
+        tops = sorted({self._tree.top(path) for path in paths})
+        carrier = Carrier(self._tree, self.here, remote, self.on_bytes)
+        for _ in range(_ROUNDS):
+            self._not_emptied()
+            self._identify(remote, tops)
+            decider = Decider(self._tree, self._refuse)
+            for top in tops:
+                decider.decide(top)
+            plan = decider.plan
+            if dry or not plan.aside:
+                break
+            moved = len(carrier.outcome.aside)
+            for path in plan.aside:
+                carrier.move_aside(path, self._aside_name(path))
+            if len(carrier.outcome.aside) == moved:
+                break
+            tops = sorted({top.rpartition("/")[0] for top in tops})
+        outcome = carrier.outcome
+        if not dry:
+            self._state.aside |= outcome.aside
+            carrier.carry_out(plan)
+            for top in tops:
+                self._tree.prune(top)
+            self._state.aside = {path: name for path, name in self.aside.items() if self._is_there(path)}
+        outcome.left = plan.left
+        return plan, outcome
+
+    def save(self, remote: Remote) -> None:
+        """Keep what both have in common, once it is on both disks.  Raises `CopyError`, `StorageError`."""
+        data = states.encoded(self._state)
+        if hashlib.sha256(data).digest() == self._written:
+            return
+        token = secrets.token_hex(16)
+        said: list[Result | Exception] = []
+        remote.request(wire.SETTLE, token.encode(), said.append)
+        with self._reading():
+            self.here.settle()
+        remote.finish()
+        if not isinstance(said[0], Result):
+            raise CopyError(f"{self.name} cannot keep what both sides have in common: {said[0]}")
+        states.write(self._path, token, data)
+        self._written = hashlib.sha256(data).digest()
+
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise CopyError(f"cannot read {self.rule.source}: {error.filename or ''} {error.strerror}") from None
+
+    def _mine(self, found: Iterable[tuple[str, Entry]]) -> Iterator[tuple[str, Entry]]:
+        for count, (path, entry) in enumerate(found):
+            if count > MOST_ENTRIES:
+                raise UsageError(f"{self.rule.source} has more than {MOST_ENTRIES:,} files", hint="exclude some")
+            if entry.kind == OTHER:
+                self.odd.append(path)
+            yield path, entry
+
+    def _theirs(self, found: Iterable[tuple[str, Entry]]) -> Iterator[tuple[str, Entry]]:
+        """Yield what is not left out, whatever the shed says."""
+        kept = {""}
+        for path, entry in found:
+            known = path.rpartition("/")[0] in kept
+            if not (self.here.leaves(path) if known else self.here.skips(path)):
+                kept.add(path)
+                yield path, entry
+
+    def _put_there(self, path: str, entries: Iterable[tuple[str, Entry]]) -> None:
+        try:
+            self._tree.put(THERE, path, entries)
+        except ValueError:
+            raise CopyError("the shed does not say what it has there") from None
+
+    def _not_emptied(self) -> None:
+        """Raise `CopyError` when one side has nothing at all any more: an unmounted disk looks so, too."""
+        root = self._tree.root
+        if self._force or sum(child.base is not None for child in root.children.values()) == 0:
+            return
+        for side, what in ((HERE, str(self.rule.source)), (THERE, f"{self.name}:{self.rule.target}")):
+            if not root.has(side) and sum(1 for _, node in self._tree.all() if node.base is not None) > _FEW:
+                raise CopyError(f"all that was in {what} is gone", hint="if that is meant, carry it over: --force")
+
+    def _identify(self, remote: Remote, tops: list[str]) -> None:
+        """Find out what the content of files is, as far as a decision needs it."""
+        for top in tops:
+            for path, node in self._tree.all(top):
+                node.sure = [None, None]
+                for side in (HERE, THERE):
+                    self._identify_known(node, side)
+                here = node.now[HERE]
+                if here is not None and node.ids[HERE] is None:
+                    self._identify_here(path, node, here)
+        for top in tops:
+            for path, node in self._tree.all(top):
+                there = node.now[THERE]
+                if there is not None and node.ids[THERE] is None:
+                    node.ids[THERE] = identity_of(there, b"there")
+                    if _needs_digest(node, there, hasty=self.hasty):
+                        self._ask_digest(remote, path, node, there)
+        remote.finish()
+        self.here.leave()
+
+    @staticmethod
+    def _identify_known(node: Node, side: int) -> None:
+        entry, base = node.now[side], node.base
+        if entry is None or entry.kind != FILE:
+            node.ids[side] = identity_of(entry, b"") if entry is not None else None
+        elif base is not None and base.kind == FILE and base.marks[side] == entry.mark:
+            node.ids[side], node.sure[side] = identity_of(entry, base.content), entry.mark
+        else:
+            node.ids[side] = None
+
+    def _identify_here(self, path: str, node: Node, entry: Entry) -> None:
+        node.ids[HERE] = identity_of(entry, b"here")
+        base, there = node.base, node.now[THERE]
+        if not ((base is not None and base.size == entry.size) or (there is not None and there.size == entry.size)):
+            return  # nothing has the same content
+        with contextlib.suppress(OSError, ChangedError):  # carrying it tells
+            reading = self.here.read(path)
+            if reading.entry.same(entry):
+                total = hashlib.sha256()
+                for piece in reading.chunks():
+                    total.update(piece)
+                node.ids[HERE] = identity_of(entry, total.digest())
+                node.sure[HERE] = entry.mark if reading.settled else None
+            reading.close()
+
+    @staticmethod
+    def _ask_digest(remote: Remote, path: str, node: Node, entry: Entry) -> None:
+        def then(result: Result | Exception) -> None:
+            if isinstance(result, Result) and entry.same(result.entry) and len(result.digest) == 32:
+                node.ids[THERE] = identity_of(entry, result.digest)
+                node.sure[THERE] = entry.mark if result.settled else None
+
+        remote.request(wire.DIGESTS, path.encode(errors="surrogateescape"), then)
+
+    def _aside_name(self, path: str) -> str:
+        """Return a name beside `path` that nothing has."""
+        above, _, name = path.rpartition("/")
+        folder = self._tree.find(above)
+        assert folder is not None
+        number = 1
+        while True:
+            end = f".conflict-{self.name}" + (f"-{number}" if number > 1 else "")
+            cut = os.fsdecode(os.fsencode(name)[: LONGEST_NAME - len(end)])
+            found = folder.children.get(cut + end)
+            if found is None or found.now == [None, None]:
+                return cut + end
+            number += 1
+
+    def _is_there(self, path: str) -> bool:
+        node = self._tree.find(path)
+        return node is not None and node.now != [None, None]
+
+
+def _needs_digest(node: Node, there: Entry, *, hasty: bool) -> bool:
+    """Tell whether to know the content of a file of the shed would make a difference.
+
+    Whoever is in haste gets a small file that only seems to have changed.
+    """
+    base, here = node.base, node.now[HERE]
+    moved = node.ids[HERE] != (base.identity if base is not None else None)
+    was_so = base is not None and base.kind == FILE and base.size == there.size
+    if moved and here is not None and here.kind == FILE and here.size == there.size:
+        return True
+    return was_so and (moved or not hasty or there.size > _HASHED_THERE)
+
+
+def _digest(state: states.State) -> bytes:
+    return hashlib.sha256(states.encoded(state)).digest()
