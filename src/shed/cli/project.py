@@ -136,6 +136,8 @@ def project_of_shed(args: Any, options: Options) -> ShedOptions:
     image = build_project(images, project, str(found["image"]), options, args)
     if not options.json:
         note(f"{found['image']} {'is up to date' if image.result.reused else 'is built'}")
+        if extensions := project.extensions():
+            note(f"  the project wants extensions in the editor: {' '.join(extensions)}")
         if project.ports:
             note(f"  the project wants ports forwarded: shed forward {args.name} {' '.join(map(str, project.ports))}")
     if args.repo is None and args.local_dir is None:

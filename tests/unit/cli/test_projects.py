@@ -58,12 +58,15 @@ def test_a_shed_gets_what_its_project_asks_for(folder: Path, capsys: pytest.Capt
 def test_variables_and_ports(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """Only those that are allowed come along, empty if they are not set; ports are told with the command."""
     env = {"A": "${localEnv:ONE}", "B": "${localEnv:TWO}", "C": "${localEnv:UNSET}"}
-    write(folder, remoteEnv=env, forwardPorts=[1, 2])
+    wanted = {"vscode": {"extensions": ["a.b", "c.d-e", "x", 1, "\x1b.y"]}}
+    write(folder, remoteEnv=env, forwardPorts=[1, 2], customizations=wanted)
     monkeypatch.setenv("ONE", "1")
     monkeypatch.setenv("TWO", "2")
     found = command.project_of_shed(words(folder, local_env=["ONE", "UNSET"]), Options())
     assert found["env"] == {"A": "1", "C": ""}
-    assert "shed forward dev 1 2" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "shed forward dev 1 2" in said
+    assert "extensions in the editor: a.b c.d-e\n" in said
 
 
 def test_what_is_refused(folder: Path) -> None:

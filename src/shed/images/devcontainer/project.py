@@ -6,6 +6,7 @@ machine that was not allowed, and nothing of it runs outside of the builder.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,7 @@ from shed.sizes import parse_size
 from shed.untrusted import told
 
 _MOST_FEATURES = 100
+_EXTENSION = re.compile(r"[A-Za-z0-9-]{1,100}\.[A-Za-z0-9-]{1,100}")
 _IGNORED_BUILD = {
     "cacheFrom": "the builder has a cache of its own",
     "options": "the builder gets no options from a project",
@@ -69,6 +71,14 @@ class Project:
     """All that the file says."""
     notes: tuple[str, ...] = ()
     """Sentences about what is not done."""
+
+    def extensions(self) -> list[str]:
+        """Return the extensions of VS Code that the project wants, as far as they are names of such."""
+        found: Any = self.document.get("customizations")
+        for key in ("vscode", "extensions"):
+            found = found.get(key) if isinstance(found, dict) else None
+        words = found if isinstance(found, list) else []
+        return [word for word in words if isinstance(word, str) and _EXTENSION.fullmatch(word)][:_MOST_FEATURES]
 
 
 def read_project(folder: Path, local: Mapping[str, str] | None = None) -> Project:
