@@ -61,7 +61,7 @@ def test_a_project_in_one_command(machine: Machine, tmp_path: Path, monkeypatch:
         made = machine.try_shed("create", "dev", *words)
         said = made.stderr.decode()
         assert made.returncode == 0, said + machine.consoles()
-        assert "installing 1 features with " in said, said
+        assert "installing the features with " in said, said
         assert "shed forward dev 3000" in said
         assert "WHO: it names variables" not in said
         assert "may not read your variable NOT_ALLOWED" in said

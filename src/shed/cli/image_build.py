@@ -112,7 +112,8 @@ def build(args: Any, options: Options) -> int:
         from shed.cli.project import build_project, read
 
         project = read(args.devcontainer, args.local_env)
-        built = build_project(images, project, args.name, options, args, writer=writer)
+        how: dict[str, Any] = {"writer": writer, "builder": args.builder, "lock": args.lock, "force": args.force}
+        built = build_project(images, project, args.name, options, **how)
         _built(built.result, options, {"builder": built.builder, "features": built.features})
         return 0
     request = _request(args, platform) if args.reference is None and args.from_oci_archive is None else None
@@ -143,7 +144,7 @@ def build(args: Any, options: Options) -> int:
             archive = stack.enter_context(
                 images.open_source(source, platform=platform, insecure=args.insecure, progress=progress)
             )
-        how: dict[str, Any] = {"kit": kit, "writer": writer, "platform": platform, "force": args.force}
+        how = {"kit": kit, "writer": writer, "platform": platform, "force": args.force}
         how |= {"progress": progress, "source_ref": args.source_ref}
         result = images.mint(archive or _archive(args.from_oci_archive), args.name, **how)
     if result.reused:

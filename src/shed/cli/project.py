@@ -52,9 +52,20 @@ def read(folder: str, allowed: Sequence[str]) -> Project:
 
 
 def build_project(
-    images: Images, project: Project, name: str, options: Options, args: Any, *, writer: RootWriter | None = None
+    images: Images,
+    project: Project,
+    name: str,
+    options: Options,
+    *,
+    writer: RootWriter | None = None,
+    builder: str | None = None,
+    lock: bool = False,
+    force: bool = False,
 ) -> BuiltProject:
-    """Have the image of `project` as `name`: the one that is there, if it was made of the same, or a new one."""
+    """Have the image of `project` as `name`: the one that is there, if it was made of the same, or a new one.
+
+    `builder` is its name, `lock` has the lock file written, and `force` builds in any case.
+    """
     import contextlib
 
     from shed.images.builders.tools import choose_builder
@@ -65,18 +76,18 @@ def build_project(
     with contextlib.ExitStack() as stack:
         screen = stack.enter_context(_Screen(options, progress))
         prepared = stack.enter_context(
-            images.prepare_project(project, kit=kit, writer=writer, lock=args.lock, progress=progress)
+            images.prepare_project(project, kit=kit, writer=writer, lock=lock, progress=progress)
         )
         for sentence in prepared.notes:
             progress.warn(f"{project.file.name}: {sentence}")
         features = {feature.name: str(feature.digest) for feature in prepared.features}
-        if prepared.found is not None and not args.force:
+        if prepared.found is not None and not force:
             return BuiltProject(prepared.reuse(name), "", features)
-        builder = choose_builder(args.builder)
-        archive = stack.enter_context(prepared.build(builder, name, None if options.json else screen.pass_on))
+        chosen = choose_builder(builder)
+        archive = stack.enter_context(prepared.build(chosen, name, None if options.json else screen.pass_on))
         screen.show()
-        result = images.mint(archive, name, kit=kit, writer=writer, force=args.force, progress=progress)
-    return BuiltProject(result, builder.name, features)
+        result = images.mint(archive, name, kit=kit, writer=writer, force=force, progress=progress)
+    return BuiltProject(result, chosen.name, features)
 
 
 class _Screen:
@@ -131,15 +142,15 @@ def project_of_shed(args: Any, options: Options) -> ShedOptions:
         "upper_size_bytes": args.upper_size or wanted.storage,
     }
     _check_host(project, args)
-    args.lock, args.builder = False, None
     images = Images(Paths().images, machine_settings())
-    image = build_project(images, project, str(found["image"]), options, args)
+    image = build_project(images, project, str(found["image"]), options)
     if not options.json:
         note(f"{found['image']} {'is up to date' if image.result.reused else 'is built'}")
         if extensions := project.extensions():
             note(f"  the project wants extensions in the editor: {' '.join(extensions)}")
         if project.ports:
-            note(f"  the project wants ports forwarded: shed forward {args.name} {' '.join(map(str, project.ports))}")
+            ports = " ".join(map(str, project.ports))
+            note(f"  the project wants ports forwarded: shed forward {args.name or 'NAME'} {ports}")
     if args.repo is None and args.local_dir is None:
         args.local_dir = f"{project.folder}:rw"
     if project.local_env:

@@ -61,7 +61,7 @@ def test_the_containerfile(tmp_path: Path) -> None:
         "RUN --mount=type=bind,source=1,target=/run/shed-feature sh /run/shed-feature/run ada old "
     )
     assert lines[-1] == "USER old"
-    options = (tmp_path / "1/options").read_text()
+    options = (tmp_path / "1" / lines[3].split()[-1]).read_text()
     said = subprocess.run(["sh", "-c", f'{options}\nprintf %s "$GREETING"'], capture_output=True, check=True)
     assert said.stdout == b"it's\n$(touch x)"
     label = lines[6].removeprefix('LABEL devcontainer.metadata="').partition(f'" {KEY_LABEL}=')[0]
@@ -73,6 +73,17 @@ def test_the_containerfile(tmp_path: Path) -> None:
     assert noted[2] == {"remoteUser": "old", "containerUser": "ada", "customizations": {"vscode": {}}}
     kept = json.loads((tmp_path / "devcontainer.json").read_text())["metadata"]
     assert [each["id"] for each in kept] == ["r.example/f/tool:1"]
+
+
+def test_a_feature_that_is_installed_twice(tmp_path: Path) -> None:
+    """Each time with its own options."""
+    twice = [feature(tmp_path, greeting="one"), feature(tmp_path, greeting="two")]
+    runs = [
+        line
+        for line in write_context(tmp_path, project(tmp_path), twice, {}, "k").read_text().splitlines()
+        if line.startswith("RUN")
+    ]
+    assert [(tmp_path / "1" / run.split()[-1]).read_text() for run in runs] == ["GREETING=one\n", "GREETING=two\n"]
 
 
 def test_whose_user_counts(tmp_path: Path) -> None:

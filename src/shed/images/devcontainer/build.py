@@ -81,7 +81,8 @@ class Prepared:
             key = image_key(self.project, self.features, identity, self.made_with)
             file = write_context(self.folder, self.project, self.features, layout.settings, key)
             request = BuildRequest(self.folder, file, name, epoch=_epoch(), layouts=(layout,))
-            self.progress.phase("build", f"installing {len(self.features)} features with {builder.name}")
+            doing = "installing the features" if self.features else "making the image"
+            self.progress.phase("build", f"{doing} with {builder.name}")
             yield stack.enter_context(built(builder, request, self.store, show))
 
     def _base(
@@ -117,7 +118,8 @@ class Prepared:
             copy_context(project, build.context, context, self.store.reserve)
         else:
             context.mkdir()
-        file = folder / build.file.name
+        file = folder / "file" / build.file.name
+        file.parent.mkdir()
         file.write_text(text)
         ignored = build.file.with_name(f"{build.file.name}.dockerignore")
         if ignored.is_file():

@@ -5,11 +5,11 @@
     FOLDER/Containerfile
     FOLDER/devcontainer.json         what the image notes of itself: `shed.devjson.METADATA`
     FOLDER/N/run                     runs the script of feature N
-    FOLDER/N/options                 its variables, for a shell
+    FOLDER/N/HEX                     its variables, for a shell: it may be installed twice, with other ones
     FOLDER/N/feature/                its files
 
-Scripts run as root, in the builder's isolation.  What runs one has a digest of all that decides it in its words, since
-not every builder looks at what a mount holds before it takes a layer from its cache.
+Scripts run as root, in the builder's isolation.  HEX is of all that decides what one does.  It stands in the command
+that runs it, since not every builder looks at what a mount holds before it takes a layer from its cache.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ home() {
         if [ "$name" = "$1" ] || [ "$number" = "$1" ]; then echo "$folder"; return; fi
     done </etc/passwd
 }
-_CONTAINER_USER=$1 _REMOTE_USER=$2
+_CONTAINER_USER=$1 _REMOTE_USER=$2 options=$3
 _CONTAINER_USER_HOME=$(home "$1") _REMOTE_USER_HOME=$(home "$2")
 export _CONTAINER_USER _REMOTE_USER _CONTAINER_USER_HOME _REMOTE_USER_HOME
 mkdir -p /tmp
@@ -55,7 +55,7 @@ rm -rf "$place"
 cp -R @/feature "$place"
 chmod +x "$place/install.sh"
 code=0
-(cd "$place"; set -a; . @/options; set +a; exec ./install.sh) || code=$?
+(cd "$place"; set -a; . "@/$options"; set +a; exec ./install.sh) || code=$?
 rm -rf "$place"
 exit $code
 """.replace("@", _MOUNT)
@@ -142,8 +142,8 @@ def _install(feature: Feature, users: Users) -> list[str]:
     variables = feature.environment()
     options = "".join(f"{name}={shlex.quote(value)}\n" for name, value in variables.items() if name)
     (place / "run").write_text(_RUN)
-    (place / "options").write_text(options)
     decided = hex_of(digest_bytes(f"{feature.digest}\n{options}\n{_RUN}".encode()))[:32]
+    (place / decided).write_text(options)
     env = {name: _CONTAINER_ENV.sub(r"${\1}", value) for name, value in feature.metadata.env.items()}
     script = ["sh", f"{_MOUNT}/run", *(name.partition(":")[0] for name in (users.container, users.remote)), decided]
     return [

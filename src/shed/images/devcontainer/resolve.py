@@ -33,6 +33,7 @@ LAYER_TYPE = "application/vnd.devcontainers.layer.v1+tar"
 MOST_ARCHIVE = 64 << 20
 """Most bytes of a feature as it is published."""
 _MOST_FEATURES = 100
+_FOLDER = ("./", "../")
 _WRITE = "write REGISTRY/NAMESPACE/ID:VERSION"
 
 
@@ -92,17 +93,17 @@ class Resolver:
     def _feature(self, name: str, options: Options, *, own: bool) -> Feature:
         if visible(name) != name:
             raise UsageError(f"feature {told(name)} has a name that cannot be shown")
+        if not own and name.startswith(_FOLDER):
+            raise UsageError(f"a published feature cannot depend on {name}, which is a folder")
         if name not in self._found:
-            self._found[name] = self._fetch(name, own=own)
+            self._found[name] = self._fetch(name)
         found = self._found[name]
         return Feature(
             name, found.resource, found.tag, found.digest, found.integrity, options, found.metadata, found.folder
         )
 
-    def _fetch(self, name: str, *, own: bool) -> _Found:
-        if name.startswith(("./", "../")):
-            if not own:
-                raise UsageError(f"a published feature cannot depend on {told(name)}, which is a folder")
+    def _fetch(self, name: str) -> _Found:
+        if name.startswith(_FOLDER):
             return self._copy(name)
         if "://" in name:
             raise UsageError(
