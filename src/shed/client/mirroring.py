@@ -155,7 +155,7 @@ class Mirror:
                 self._compare(plan, path, entry, there.get(path), replaced, force=force)
         gone = {path for path in there if path not in here} if rule.delete and not single else set()
         gone |= replaced | {path for path in there if _within(path, replaced)}
-        gone -= {folder for path in all_of_it.keys() - there.keys() for folder in _folders_of(path)}
+        gone -= {folder for path in all_of_it.keys() - there.keys() for folder in folders_of(path)}
         plan.delete = sorted(gone, reverse=True)
         return plan
 
@@ -285,14 +285,14 @@ def _alike(one: Entry, other: Entry) -> bool:
     return stat.S_IFMT(one.mode) == stat.S_IFMT(other.mode)
 
 
-def _folders_of(path: str) -> Iterator[str]:
+def folders_of(path: str) -> Iterator[str]:
     """Yield the folders that `path` is in, the outer ones first."""
     parts = path.split("/")
     yield from ("/".join(parts[:count]) for count in range(1, len(parts)))
 
 
 def _within(path: str, folders: Collection[str]) -> bool:
-    return bool(folders) and any(folder in folders for folder in _folders_of(path))
+    return bool(folders) and any(folder in folders for folder in folders_of(path))
 
 
 def _pack(plan: Plan, out: BinaryIO, warn: Callable[[str], None]) -> None:
@@ -313,7 +313,7 @@ def _pack(plan: Plan, out: BinaryIO, warn: Callable[[str], None]) -> None:
 
 def _pack_below(source: str, names: list[str], packer: Packer) -> None:
     by_folder: dict[str, list[str]] = {}
-    for name in sorted({*names, *(folder for each in names for folder in _folders_of(each))}):
+    for name in sorted({*names, *(folder for each in names for folder in folders_of(each))}):
         folder, last = os.path.split(name)
         by_folder.setdefault(folder, []).append(last)
     for folder, found in by_folder.items():

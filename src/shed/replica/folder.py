@@ -176,7 +176,7 @@ class Folder:
         """Begin to make a file in place of what is `expected`.  Raises `OSError`, `ChangedError`."""
         folder, name = os.path.split(path)
         parent = self.enter(folder)
-        if (now := entry_at(name, parent)) is not None and not now.same(expected):
+        if expected is not None and not expected.same(entry_at(name, parent)):
             raise ChangedError
         return Incoming(os.dup(parent), self._new_name(), name, mode=mode, mtime=mtime, expected=expected)
 

@@ -7,10 +7,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from shed.cli import sync
+from shed.cli import sync, twoway
 from shed.client.mirroring import Mirror
 from shed.client.sync_rules import Rule
-from shed.errors import NotFoundError
+from shed.errors import NotFoundError, UsageError
 from shed.progress import Event, WarningEvent
 
 ARGS = SimpleNamespace(name="dev", force=False, dry_run=False)
@@ -29,3 +29,10 @@ def test_a_shed_that_is_not_there_ends_it(tmp_path: Path) -> None:
     assert [event.message for event in heard if isinstance(event, WarningEvent)] == [f"there is no {tmp_path}/absent"]
     with pytest.raises(NotFoundError, match="no shed"):
         sync._bring(mirror, [Rule(tmp_path / "here", "x")], ARGS, heard.append)
+
+
+@pytest.mark.parametrize(("also", "two_way"), [([".envrc"], False), (["a", "sub/.GIT/config"], True)])
+def test_what_cannot_be_named(also: list[str], two_way: bool) -> None:
+    """Nothing is left out one way; and nothing of git is carried, named or not."""
+    with pytest.raises(UsageError, match="--also"):
+        twoway.check(SimpleNamespace(also=also, two_way=two_way))

@@ -158,7 +158,7 @@ def sides() -> Iterator[Sides]:
         yield Sides(Path(folder))
 
 
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", range(12))
 def test_edits_on_both_sides(sides: Sides, seed: int) -> None:
     """What is new on either side is there in the end, what was deleted is not, and in conflicts ours has the name."""
     chance = random.Random(seed)
@@ -182,7 +182,7 @@ def test_edits_on_both_sides(sides: Sides, seed: int) -> None:
     assert sides.warnings == []
 
 
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", range(12))
 def test_edits_and_kills(sides: Sides, seed: int) -> None:
     """Whoever is killed, and when: nothing is half there, nothing new is lost, nothing goes that nobody deleted."""
     chance = random.Random(1000 + seed)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from shed.client.copying import CopyError
 from shed.client.dangers import Hooks, danger, hooks_of, is_git, leads_out
-from shed.client.mirroring import MOST_ENTRIES, AbsentError, excluded
+from shed.client.mirroring import MOST_ENTRIES, AbsentError, excluded, folders_of
 from shed.client.sync_rules import Rule
 from shed.client.twoway import state as states
 from shed.client.twoway.carrying import Carrier, Outcome
@@ -161,7 +161,7 @@ class Pair:
 
     def cycle(self, remote: Remote, paths: Iterable[str] = ("",), *, dry: bool = False) -> tuple[Plan, Outcome]:
         """Make both sides alike at `paths`; with `dry` only say what is to be done.  Raises `CopyError`."""
-        tops = sorted({self._tree.top(path) for path in paths})
+        tops = _outermost(self._tree.top(path) for path in paths)
         carrier = Carrier(self._tree, self.here, remote, self.on_bytes)
         for _ in range(_ROUNDS):
             self._not_emptied()
@@ -177,7 +177,7 @@ class Pair:
                 carrier.move_aside(path, self._aside_name(path))
             if len(carrier.outcome.aside) == moved:
                 break
-            tops = sorted({top.rpartition("/")[0] for top in tops})
+            tops = _outermost(top.rpartition("/")[0] for top in tops)
         outcome = carrier.outcome
         if not dry:
             self._state.aside |= outcome.aside
@@ -314,6 +314,12 @@ class Pair:
     def _is_there(self, path: str) -> bool:
         node = self._tree.find(path)
         return node is not None and node.now != [None, None]
+
+
+def _outermost(paths: Iterable[str]) -> list[str]:
+    """Return `paths` without those that are in others of them."""
+    found = set(paths)
+    return [""] if "" in found else sorted(path for path in found if not any(map(found.__contains__, folders_of(path))))
 
 
 def _needs_digest(node: Node, there: Entry, *, hasty: bool) -> bool:
