@@ -84,9 +84,10 @@ def build_project(
         if prepared.found is not None and not force:
             return BuiltProject(prepared.reuse(name), "", features)
         chosen = choose_builder(builder)
-        archive = stack.enter_context(prepared.build(chosen, name, None if options.json else screen.pass_on))
+        archive, key = stack.enter_context(prepared.build(chosen, name, None if options.json else screen.pass_on))
         screen.show()
         result = images.mint(archive, name, kit=kit, writer=writer, force=force, progress=progress)
+        prepared.note(key, result.manifest_digest)
     return BuiltProject(result, chosen.name, features)
 
 

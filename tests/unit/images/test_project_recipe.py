@@ -15,12 +15,15 @@ from shed.errors import DataError, UsageError
 from shed.images.annotations import BootAnnotations
 from shed.images.builders.containerfile import takes_context
 from shed.images.devcontainer import identity
+from shed.images.devcontainer.built import FILE, find_image, note_image
 from shed.images.devcontainer.feature import Feature, Metadata
-from shed.images.devcontainer.identity import build_identity, find_image, image_key
+from shed.images.devcontainer.identity import build_identity, image_key
 from shed.images.devcontainer.project import DockerBuild, Project
-from shed.images.devcontainer.recipe import KEY_LABEL, Users, inherited, write_context
+from shed.images.devcontainer.recipe import Users, inherited, write_context
 from shed.images.devcontainer.resolve import CONFIG_TYPE, LAYER_TYPE, MOST_ARCHIVE, Resolver, _layer
 from shed.images.mint import mint_archive
+from shed.oci import media
+from shed.oci.descriptor import Descriptor
 from shed.oci.digest import digest_bytes
 from shed.oci.store import LayoutStore
 from shed.progress import Progress
@@ -53,7 +56,7 @@ def test_the_containerfile(tmp_path: Path) -> None:
     """
     settings = {"User": "www:www", "Labels": {"devcontainer.metadata": '[{"id": "old", "remoteUser": "old"}]'}}
     wanted = project(tmp_path, container_user="ada", document={"customizations": {"vscode": {}}})
-    file = write_context(tmp_path, wanted, [feature(tmp_path, greeting="it's\n$(touch x)")], settings, "sha256:k")
+    file = write_context(tmp_path, wanted, [feature(tmp_path, greeting="it's\n$(touch x)")], settings)
     lines = file.read_text().splitlines()
     assert [line.split()[0] for line in lines] == ["FROM", "USER", "ENV", "RUN", "RUN", "COPY", "LABEL", "USER"]
     assert lines[2] == 'ENV PATH="/x:${PATH}\\"\\\\"'
@@ -64,7 +67,7 @@ def test_the_containerfile(tmp_path: Path) -> None:
     options = (tmp_path / "1" / lines[3].split()[-1]).read_text()
     said = subprocess.run(["sh", "-c", f'{options}\nprintf %s "$GREETING"'], capture_output=True, check=True)
     assert said.stdout == b"it's\n$(touch x)"
-    label = lines[6].removeprefix('LABEL devcontainer.metadata="').partition(f'" {KEY_LABEL}=')[0]
+    label = lines[6].removeprefix('LABEL devcontainer.metadata="').removesuffix('"')
     for mark in ("$", '"', "\\"):
         label = label.replace(f"\\{mark}", mark)
     noted = json.loads(label)
@@ -110,7 +113,7 @@ def test_metadata_that_is_too_long(tmp_path: Path) -> None:
     """Builders could not read the line."""
     long = replace(feature(tmp_path), metadata=Metadata("tool", kept={"customizations": {"a": "x" * 60_000}}))
     with pytest.raises(DataError, match="longer than"):
-        write_context(tmp_path, project(tmp_path), [long], {}, "k")
+        write_context(tmp_path, project(tmp_path), [long], {})
 
 
 @pytest.mark.parametrize(
@@ -186,14 +189,44 @@ def test_an_image_is_found_by_what_it_was_made_of(tmp_path: Path) -> None:
     store = LayoutStore(tmp_path / "store")
     mint_small(store, tmp_path)
     assert find_image(store, key) is None
-    image = Image(LAYER)
-    image.config["config"]["Labels"] = {KEY_LABEL: key}
-    mint_archive(store, image.archive(tmp_path / "made.tar"), "made", kit=small_kit(store))
+    mint_small(store, tmp_path, "made")
+    note_image(store, key, digest_of(store, "made"))
     assert find_image(store, key) == digest_of(store, "made")
     root = BootAnnotations.parse(store.read_manifest(digest_of(store, "made")).annotations).root
     assert root
     store.blob_path(root).unlink()
     assert find_image(store, key) is None
+
+
+def test_an_image_cannot_say_what_it_was_made_of(tmp_path: Path) -> None:
+    """Labels are anybody's; what was built here is noted, until it has no name; a note that is damaged is none."""
+    key = image_key(project(tmp_path), [], "base", ["kit"])
+    store = LayoutStore(tmp_path / "store")
+    image = Image(LAYER)
+    image.config["config"]["Labels"] = {"io.shed.devcontainer": key}
+    mint_archive(store, image.archive(tmp_path / "made.tar"), "another", kit=small_kit(store))
+    assert find_image(store, key) is None
+    mint_small(store, tmp_path, "mine")
+    note_image(store, key, digest_of(store, "mine"))
+    note_image(store, digest_bytes(b"other"), DIGEST)
+    assert find_image(store, key) == digest_of(store, "mine")
+    store.untag("mine")
+    assert find_image(store, key) is None
+    (store.root / FILE).write_text("[")
+    assert find_image(store, key) is None
+    note_image(store, key, digest_of(store, "another"))
+    assert find_image(store, key) == digest_of(store, "another")
+
+
+def test_the_base_is_its_manifest(tmp_path: Path) -> None:
+    """Another image that names the config of a base is another base."""
+    store = LayoutStore(tmp_path / "store")
+    mint_small(store, tmp_path)
+    manifest = store.read_manifest(digest_of(store))
+    data = replace(manifest, layers=()).encode()
+    digest = store.put_bytes(data)
+    store.publish(Descriptor(media.MANIFEST, digest, len(data)), "lies")
+    assert identity.base_identity("lies", store) != identity.base_identity("base", store)
 
 
 def test_features_of_folders(tmp_path: Path) -> None:

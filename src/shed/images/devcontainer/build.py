@@ -21,9 +21,10 @@ from shed.images.builders.base import Builder, BuildRequest, Show
 from shed.images.builders.bases import Base, Layout, find_bases, lay_out, lay_out_archive
 from shed.images.builders.build import built
 from shed.images.builders.containerfile import takes_context
+from shed.images.devcontainer.built import find_image, note_image
 from shed.images.devcontainer.feature import Feature
 from shed.images.devcontainer.files import copy_context, read_below
-from shed.images.devcontainer.identity import base_identity, build_identity, dockerfile, find_image, image_key, stored
+from shed.images.devcontainer.identity import base_identity, build_identity, dockerfile, image_key, stored
 from shed.images.devcontainer.lock import lock_path, read_lock, write_lock
 from shed.images.devcontainer.project import DockerBuild, Project
 from shed.images.devcontainer.recipe import BASE, write_context
@@ -73,17 +74,24 @@ class Prepared:
         return MintResult(name, self.found, boot.root, size, logical, layers, self.progress.finish(), reused=True)
 
     @contextlib.contextmanager
-    def build(self, builder: Builder, name: str, show: Show | None) -> Iterator[Archive]:
-        """Yield the archive of the image.  Raises `ShedError`; when a script or the Dockerfile fails, `ToolError`."""
+    def build(self, builder: Builder, name: str, show: Show | None) -> Iterator[tuple[Archive, Digest]]:
+        """Yield the archive of the image, and the key to `note`.
+
+        Raises `ShedError`; when a script or the Dockerfile fails, `ToolError`.
+        """
         with contextlib.ExitStack() as stack:
             lease = stack.enter_context(self.store.lease())
             layout, identity = self._base(builder, name, show, lease, stack)
             key = image_key(self.project, self.features, identity, self.made_with)
-            file = write_context(self.folder, self.project, self.features, layout.settings, key)
+            file = write_context(self.folder, self.project, self.features, layout.settings)
             request = BuildRequest(self.folder, file, name, epoch=_epoch(), layouts=(layout,))
             doing = "installing the features" if self.features else "making the image"
             self.progress.phase("build", f"{doing} with {builder.name}")
-            yield stack.enter_context(built(builder, request, self.store, show))
+            yield stack.enter_context(built(builder, request, self.store, show)), key
+
+    def note(self, key: Digest, manifest: Digest) -> None:
+        """Have the image with that manifest, which was minted of what `build` has yielded, found from now on."""
+        note_image(self.store, key, manifest)
 
     def _base(
         self, builder: Builder, name: str, show: Show | None, lease: Lease, stack: contextlib.ExitStack
@@ -101,14 +109,14 @@ class Prepared:
             archive = stack.enter_context(built(builder, request, self.store, show, bases=bases))
         elif (digest := stored(base, self.store)) is not None:
             layout = lay_out(Base(BASE, (BASE,), digest), folder, self.store, lease)
-            return layout, layout.config
+            return layout, digest
         else:
             transport = "containers-storage" if base.startswith("localhost/") else "docker"
             source = SourceRef(transport, base)
             opened = open_source(source, store=self.store, platform=None, progress=self.progress)
             archive = stack.enter_context(opened)
         layout = lay_out_archive(BASE, archive, folder, self.store, lease)
-        return layout, identity or layout.config
+        return layout, identity or layout.base.digest
 
     def _copy(self, build: DockerBuild, folder: Path) -> DockerBuild:
         """Copy what the builder may read into `folder`, so that nobody changes it, or leads the builder elsewhere."""

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from shed.errors import DataError, ShedError, UsageError
-from shed.images.annotations import BootAnnotations, boot_blobs
+from shed.errors import DataError, UsageError
 from shed.images.builders.containerfile import read_names, takes_context
 from shed.images.devcontainer.feature import Feature
 from shed.images.devcontainer.files import read_below, tree_digest
 from shed.images.devcontainer.project import DockerBuild, Project
-from shed.images.devcontainer.recipe import KEY_LABEL
 from shed.images.remote import find_remote
 from shed.oci.digest import Digest, digest_bytes
 from shed.oci.registry.client import Repository
 from shed.oci.registry.reference import parse_reference
 from shed.oci.store import LayoutStore
 
-_RECIPE = 1
+_RECIPE = 2
 """Changes when the same project is to become another image."""
 _MOST_FILE = 1 << 20
 _LOCAL = "localhost/"
@@ -58,18 +56,20 @@ def dockerfile(project: Path, file: Path) -> str:
 
 
 def base_identity(name: str, store: LayoutStore) -> Digest | None:
-    """Return the digest of the config of the image `name`: of the store, else of its registry; None for no such name.
+    """Return the digest of the manifest of the image `name`: of the store, else of its registry; None for no such name.
+
+    Not of its config, which names no blob: who publishes an image could name the config of another one.
 
     Raises `NotFoundError`, `RegistryError` and `UnavailableError`.
     """
     if (digest := stored(name, store)) is not None:
-        return store.read_manifest(digest).config.digest
+        return digest
     try:
         reference = parse_reference(name)
     except UsageError:
         return None
     with Repository(reference, private_hosts=store.limits.private_hosts) as repository:
-        return find_remote(repository, None).manifest.config.digest
+        return find_remote(repository, None).digest
 
 
 def stored(name: str, store: LayoutStore) -> Digest | None:
@@ -93,25 +93,6 @@ def image_key(project: Project, features: Sequence[Feature], base: str, made_wit
             [project.container_user, project.remote_user, project.document.get("customizations")],
         ]
     )
-
-
-def find_image(store: LayoutStore, key: Digest) -> Digest | None:
-    """Return the manifest of an image that has the `key`, and all that it boots from."""
-    for name in store.tag_names():
-        try:
-            tag = store.tag(name)
-            if tag is None:
-                continue
-            manifest = store.read_manifest(tag.digest)
-            labels: object = store.read_config(manifest).settings.get("Labels")
-            if not isinstance(labels, Mapping) or labels.get(KEY_LABEL) != key:
-                continue
-            blobs = boot_blobs(tag.digest, BootAnnotations.parse(manifest.annotations))
-            if all(store.has(blob) for blob in blobs.values()):
-                return tag.digest
-        except ShedError:  # whatever is wrong with it, it is not what is looked for
-            continue
-    return None
 
 
 def _digest(value: Any) -> Digest:

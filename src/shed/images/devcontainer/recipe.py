@@ -30,8 +30,6 @@ from shed.oci.digest import digest_bytes, hex_of
 
 BASE = "shed-devcontainer-base"
 """What the base is called for the builder."""
-KEY_LABEL = "io.shed.devcontainer"
-"""The label with the digest of all that an image was made of."""
 METADATA_LABEL = "devcontainer.metadata"
 """The label of the specification: https://containers.dev/implementors/reference/#labels."""
 _IN_SHED = (*LIFECYCLE, "containerEnv", "remoteEnv")
@@ -102,12 +100,10 @@ def inherited(settings: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [each for each in entries if isinstance(each, dict)]
 
 
-def write_context(
-    folder: Path, project: Project, features: Sequence[Feature], settings: Mapping[str, Any], key: str
-) -> Path:
+def write_context(folder: Path, project: Project, features: Sequence[Feature], settings: Mapping[str, Any]) -> Path:
     """Write the Containerfile and what it needs to `folder`, which has the files of features; return its path.
 
-    `settings` are the base's, `key` is what the image is found by.  Raises `DataError` and `UsageError`.
+    `settings` are the base's.  Raises `DataError` and `UsageError`.
     """
     before = inherited(settings)
     users = Users.of(project, settings, before)
@@ -128,7 +124,7 @@ def write_context(
     (folder / "devcontainer.json").write_text(json.dumps({"metadata": [each for each in run if each.keys() - {"id"}]}))
     lines += [
         f"COPY --chown=0:0 devcontainer.json {METADATA}",
-        f"LABEL {METADATA_LABEL}={_quoted(label, keep='')} {KEY_LABEL}={key}",
+        f"LABEL {METADATA_LABEL}={_quoted(label, keep='')}",
         f"USER {users.remote}",
     ]
     file = folder / "Containerfile"
