@@ -83,7 +83,7 @@ def test_a_feature_that_is_installed_twice(tmp_path: Path) -> None:
     twice = [feature(tmp_path, greeting="one"), feature(tmp_path, greeting="two")]
     runs = [
         line
-        for line in write_context(tmp_path, project(tmp_path), twice, {}, "k").read_text().splitlines()
+        for line in write_context(tmp_path, project(tmp_path), twice, {}).read_text().splitlines()
         if line.startswith("RUN")
     ]
     assert [(tmp_path / "1" / run.split()[-1]).read_text() for run in runs] == ["GREETING=one\n", "GREETING=two\n"]
