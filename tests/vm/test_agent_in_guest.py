@@ -50,7 +50,9 @@ def place(way: str, base_store: LayoutStore, tmp_path_factory: pytest.TempPathFa
         known = (f"[host.shed.internal]:{server.port} {server.host_key}\n" for server in (ours, other))
         (root / ".ssh/known_hosts").write_text("".join(known))
         address = stack.enter_context(agent(root / "agent", root / "user"))
-        machine = Machine(root, way=way, settings=f"ssh_port: {ssh.port}\n")
+        hosts = "".join(f"  - '[host.shed.internal]:{each.port} {each.host_key}'\n" for each in (ours, other))
+        settings = f"ssh_port: {ssh.port}\ngit:\n extra_known_hosts:\n{hosts}"
+        machine = Machine(root, way=way, settings=settings)
         stack.callback(machine.end)
         machine.shed("ssh-key", "add", ssh.public)
         ports = (word for server in (ours, other) for word in ("--host-port", str(server.port)))
@@ -89,3 +91,33 @@ def test_git_of_the_image_clones_signs_and_pushes_at_the_named_host(place: Place
     assert b"Note: shed 'dev' was refused your SSH agent: no host of the rule has the key SHA256:" in refused
     place.machine.shed("update", "dev", "--ssh-agent", "none")
     assert b"it may be used for no host" in place.run(clone(place.ours, "again"), code=128).stderr
+
+
+def test_a_private_repository_is_cloned_when_a_shed_is_made(place: Place) -> None:
+    """With the keys of the agent, where the shed may use them; elsewhere that is told, and one can go on later."""
+    work, bare = place.root / "work", place.root / "private.git"
+    subprocess.run(["git", "init", "-q", "-b", "main", work], check=True)
+    (work / ".shed").mkdir()
+    (work / ".shed/provision.yaml").write_text("hooks: {install: pwd >../installed || pwd >~/installed}\n")
+    who = ("-c", "user.name=a", "-c", "user.email=a@example.com")
+    subprocess.run(["git", "-C", work, "add", "."], check=True)
+    subprocess.run(["git", "-C", work, *who, "commit", "-q", "-m", "first"], check=True)
+    subprocess.run(["git", "clone", "-q", "--bare", work, bare], check=True)
+    place.root.chmod(0o755)
+    machine = place.machine
+    machine.environment["SSH_AUTH_SOCK"] = place.agent
+    server, look = f"host.shed.internal:{place.ours.port}", "git log --format=%s; cat ~/installed"
+    create = ("--image", "base", "--host-port", str(place.ours.port), "--repo", f"ssh://{USER}@{server}{bare}")
+    made = machine.try_shed("create", "mine", *create, "--ssh-agent", server)
+    assert made.returncode == 0, made.stderr.decode()
+    assert machine.shed("exec", "mine", "--", "sh", "-c", look) == "first\n/workspace\n"
+    assert machine.try_shed("provision", "mine", "-A").returncode == 0
+    machine.shed("delete", "--force", "mine")
+    made = machine.try_shed("create", "later", *create, "--ssh-agent", "github.com")
+    assert made.returncode == 3
+    assert b"no host of the rule" in made.stderr, made.stderr.decode()
+    machine.shed("update", "later", "--ssh-agent", server)
+    assert machine.try_shed("provision", "later").returncode == 3
+    machine.shed("provision", "later", "-A")
+    assert machine.shed("exec", "later", "--", "sh", "-c", look) == "first\n/workspace\n"
+    assert machine.shed("exec", "later", "--", "sh", "-c", "ls -A /run/shed-ssh") == ""

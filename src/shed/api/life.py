@@ -54,6 +54,15 @@ class ProvisionShed(Body, kw_only=True, frozen=True, forbid_unknown_fields=True)
 
     again: Annotated[bool, says("Also the hook `install` that has succeeded before.")] = False
     limit: Annotated[float | None, says("Seconds for each hook.", exclusiveMinimum=0, maximum=MAX_WAIT)] = None
+    agent: Annotated[
+        str | None,
+        says(
+            "Socket of an SSH agent in the shed, by which its repository is cloned: `$SSH_AUTH_SOCK` of a session that "
+            "forwards one.",
+            pattern="^/[A-Za-z0-9._/-]+$",
+            maxLength=100,
+        ),
+    ] = None
 
 
 START_SHED = post(
@@ -122,6 +131,7 @@ PROVISION_SHED = post(
     ShedWorkParams,
     ProvisionShed,
     Shed,
-    "Run the hooks of the project in a shed's workspace: `install`, unless it has succeeded before, and `startup`",
+    "Clone the repository of a shed that has none of it yet, and run the hooks of its project: `install`, unless it "
+    "has succeeded before, and `startup`",
     events=True,
 )

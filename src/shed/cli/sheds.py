@@ -56,12 +56,14 @@ def create(args: Any, options: Options) -> int:
     """
     server = client(options)
     wanted = asked_to_create(args, server, options)
-    if args.dotfiles is None:
+    if args.dotfiles is None and args.egress not in ([], ["offline"]):
         wanted["dotfiles"] = dotfiles(options)
     with undone(server, args.name, options), shown(options) as sink:
         shed = server.create(args.name, on_event=sink, **wanted)
     seen(server, options, {args.name: str(shed.get("status", ""))})
     update_ssh(server, options, made=[args.name])
+    if args.repo and args.ssh_agent and shed.get("failed"):
+        shed = _with_agent(server, shed, options)
     finished(options, "create", "created", shed)
     tell_end(shed, options)
     _tell_way(server, options)
@@ -73,6 +75,23 @@ def create(args: Any, options: Options) -> int:
     if (places := shed.get("repo_hosts")) and not options.json:
         note(f"  its rules let it reach {', '.join(places)} for that; see: shed egress show {args.name}")
     return set_up(shed, options)
+
+
+def _with_agent(server: Api, shed: dict[str, Any], options: Options) -> dict[str, Any]:
+    """Have the repository be cloned by the user's SSH agent, which the shed may use; return what the shed is then."""
+    from shed.cli.agent import forwarded, here
+
+    name = str(shed["name"])
+    if not here():
+        return shed
+    if not options.json:
+        note("cloning it with your SSH agent")
+    try:
+        with forwarded(server, name, options) as agent, shown(options) as sink:
+            failed = server.provision(name, agent=agent, on_event=sink).get("failed") or []
+    except ShedError as error:
+        failed = [f"{error.message}; {error.hint}" if error.hint else error.message]
+    return {**shed, "failed": failed}
 
 
 def set_up(shed: dict[str, Any], options: Options) -> int:

@@ -156,6 +156,20 @@ def keep_current(server: Api, options: Options, *, made: Iterable[str] = (), gon
         note(f"warning: ~/.ssh/config does not know of the change: {error.message}; see: shed ssh-config --install")
 
 
+def host_of(server: Api, name: str, options: Options) -> Host:
+    """Return a shed of `server` as a host, whose key is pinned, and which lets our key in.
+
+    Raises as `shed ssh-config` does.
+    """
+    from pathlib import Path
+
+    from shed.client.config import load
+
+    config = load(options.config)
+    (host,) = _of_server(server, [name], config, Path(config.path).with_name("known_hosts").absolute(), changing=True)
+    return host
+
+
 def _of_server(server: Api, sheds: list[str], config: Config, known_hosts: Path, *, changing: bool) -> list[Host]:
     """Return sheds of one server as hosts.  With `changing`, pin the server's key and add ours to the server.
 

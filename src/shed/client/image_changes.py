@@ -12,9 +12,10 @@ from shed.execstream import helper
 from shed.untrusted import told
 
 KINDS = {"A": "added", "M": "changed", "D": "deleted"}
-_LONGEST = 1 << 16
+_LONGEST = 4096
 """Bytes of one path."""
-MOST = 1_000_000
+_MOST_BYTES, _MOST = 64 << 20, 500_000
+"""Of all paths, and paths."""
 
 
 def changes(address: Address, name: str, tell: Callable[[str, str], object], *, on_start: Callable[[], None]) -> int:
@@ -23,13 +24,16 @@ def changes(address: Address, name: str, tell: Callable[[str, str], object], *, 
     A folder that was added or deleted stands for what is in it.  Folders of this machine in the shed are not looked at.
     Raises `CopyError` (COPY_FAILED), and what an exec does; a stopped shed is started, and `on_start` called before.
     """
-    rest, count = b"", 0
+    rest, count, size = b"", 0, 0
 
     def hear(data: bytes) -> None:
-        nonlocal rest, count
+        nonlocal rest, count, size
+        size += len(data)
         *lines, rest = (rest + data).split(b"\0")
         count += len(lines)
-        if len(rest) > _LONGEST or count > MOST or not all(line[:1].decode("latin-1") in KINDS for line in lines):
+        if size > _MOST_BYTES or count > _MOST:
+            raise CopyError(f"more has changed in shed {name!r} than can be told", hint="look there: shed console NAME")
+        if any(len(line) > _LONGEST or line[:1].decode("latin-1") not in KINDS for line in [*lines, rest or b"A"]):
             raise CopyError(f"shed {name!r} does not say what has changed in it")
         for line in lines:
             tell(line[:1].decode(), os.fsdecode(line[1:]))

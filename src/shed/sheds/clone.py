@@ -24,6 +24,8 @@ _EVERY = 1.0
 _MOST_SAID = 4096
 """Bytes of what git has said last, and of what the script has found out, that are looked at."""
 _NO_GIT, _NOT_EMPTY = 90, 91
+NOT_EMPTY = f"the repository was not cloned: {TARGET} of the image is not empty"
+"""What is told when there is something in the workspace; it may be the repository."""
 _SCRIPT = r"""
 exec 3>&1 1>&2
 command -v git >/dev/null 2>&1 || exit 90
@@ -74,11 +76,13 @@ async def clone(
     known_hosts: Sequence[str],
     progress: Progress,
     place: str = TARGET,
+    agent: str | None = None,
 ) -> list[str]:
     """Clone `wanted` into the folder `place`; return a sentence for each thing that went wrong.
 
     The last `depth` commits are fetched; 0: all.  git gets the password that `variable` of the shed has, if it names
-    one.  `known_hosts` are lines of that file, beside those of the big forges.  Raises what `open_exec` does.
+    one, and ssh the keys of the `agent` at that socket.  `known_hosts` are lines of that file, beside those of the big
+    forges.  Raises what `open_exec` does.
     """
     progress.phase("clone", f"cloning {wanted}")
     settings = {
@@ -92,6 +96,7 @@ async def clone(
         "KNOWN_HOSTS": "\n".join((*FORGES, *known_hosts)) if wanted.ssh else "",
     }
     env = [f"REPO_{name}={value}" for name, value in settings.items()]
+    env += [f"SSH_AUTH_SOCK={agent}"] if agent else []
     heard = _Heard(progress)
     try:
         request = request_frame(["sh", "-c", _SCRIPT], env=env, working_dir=TARGET)
@@ -155,8 +160,9 @@ def _why(code: int, error: str | None, heard: _Heard, wanted: Repository, place:
         return f"no key of {host} is known; put its line into git.extra_known_hosts"
     if wanted.ssh and heard.has(b"Permission denied"):
         return (
-            f"{host} lets nobody in without a key, and the shed has none; allow it yours: --ssh-agent {host}, and when "
-            f"it is up: ssh -A shed-NAME git clone {wanted.url} {place}"
+            f"{host} lets nobody in without a key, and the shed has none; allow it those of your SSH agent: "
+            f"shed update NAME --ssh-agent {host} && "
+            + ("shed provision NAME -A" if place == TARGET else f"ssh -A shed-NAME git clone {wanted.url} {place}")
         )
     sentence = f"git ended with {code}" + (f": {last}" if last else "")
     if not wanted.ssh and _NO_ACCESS.search(last):

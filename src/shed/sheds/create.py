@@ -63,8 +63,6 @@ class Plan:
     """What is cloned into it."""
     dotfiles: Repository | None = None
     """What its user's home gets."""
-    depth: int = 1
-    """Commits of its history; 0: all."""
     upper: Path | None = None
     """The writable layer that it begins with; None: an empty one."""
     memory: Path | None = None
@@ -119,13 +117,13 @@ def plan(request: CreateShed, settings: Settings, origin: Origin | None = None, 
         ssh_agent=agentrule.checked(request.ssh_agent or ()) or None,
         network=network,
         repo=None if cloned is None else str(cloned),
+        repo_depth=1 if request.depth is None else request.depth,
         client=client,
         timezone=_zone_here() if request.timezone is None else request.timezone,
         provision="no" if request.no_provision else "",
     ).with_ports(map(Published.parse, request.ports or ()), map(HostPort.parse, request.host_ports or ()))
-    depth = 1 if request.depth is None else request.depth
     dotfiles = None if request.dotfiles is None else Repository.parse(request.dotfiles, settings.git_base_url)
-    found = Plan(record, request.ttl, wait, request.cold, request.force, request.trust_kernel, cloned, dotfiles, depth)
+    found = Plan(record, request.ttl, wait, request.cold, request.force, request.trust_kernel, cloned, dotfiles)
     if origin is None:
         return found
     found = replace(found, upper=origin.upper)

@@ -93,6 +93,8 @@ class Record:
     """``relay``, or ``nic``: a way out of its own, which no rule is asked about."""
     repo: str | None = None
     """The repository that it was made with, ``URL[#REF]``, without a password."""
+    repo_depth: int = 1
+    """Commits of its history that are cloned; 0: all."""
     repo_hosts: list[str] | None = None
     """``HOST:PORT`` of that, and of dotfiles, which it reaches beside what its profiles allow; None: none."""
     timezone: str = ""
@@ -207,6 +209,8 @@ def load(folder: Path) -> Record:
         raise _damaged(path, f"network is {record.network!r}")
     if record.restart not in RESTARTS:
         raise _damaged(path, f"restart is {record.restart!r}")
+    if record.repo_depth < 0:
+        raise _damaged(path, f"repo_depth is {record.repo_depth}")
     if record.idle_suspend < 0:
         raise _damaged(path, f"idle_suspend is {record.idle_suspend}")
     if record.ttl_action not in TTL_ACTIONS:

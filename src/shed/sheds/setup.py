@@ -19,7 +19,7 @@ from shed.errors import BackendError, NotFoundError, ShedError, UnavailableError
 from shed.progress import Progress
 from shed.sheds import dotfiles, hooks
 from shed.sheds.catalog import Catalog
-from shed.sheds.clone import clone
+from shed.sheds.clone import NOT_EMPTY, clone
 from shed.sheds.create import Plan, plan
 from shed.sheds.events import Events
 from shed.sheds.guests import Guests
@@ -86,7 +86,7 @@ class Setup:
         """
         failed: list[str] = []
         if wanted.repository is not None:
-            cloning = partial(self._clone, record, wanted.repository, progress, depth=wanted.depth)
+            cloning = partial(self._clone, record, wanted.repository, progress, depth=record.repo_depth)
             failed += await self._told("clone", cloning)
         if wanted.dotfiles is not None:
             failed += await self._told("dotfiles", partial(self._install, record, wanted.dotfiles, progress))
@@ -98,14 +98,25 @@ class Setup:
                 (await self._guests.open_exec(record.name, autostart=False)).close()  # if it is being deleted, it waits
         return self._tell(record.name, "create", failed, progress)
 
-    async def provision(self, name: str, progress: Progress, *, again: bool, limit: float | None) -> list[str]:
+    async def provision(
+        self, name: str, progress: Progress, *, again: bool, limit: float | None, agent: str | None = None
+    ) -> list[str]:
         """Run the hooks of a shed's project: ``install`` unless it has succeeded before, or `again`, and ``startup``.
 
-        Returns a sentence for each thing that went wrong.  Raises `NotFoundError` when there is nothing to run,
+        Where its repository was not cloned, it is now; `agent` is the socket of an SSH agent in the shed for that.
+
+        Returns a sentence for each thing that went wrong.  Raises `NotFoundError` when there is nothing to do,
         `UnavailableError` (SHED_NOT_RUNNING).
         """
+        record, cloned = self._catalog.record(name), False
+        if record.repo is not None:
+            repository = Repository.parse(record.repo, self._settings.git_base_url)
+            failed = await self._clone(record, repository, progress, depth=record.repo_depth, agent=agent)
+            cloned = failed != [NOT_EMPTY]
+            if cloned and failed:
+                return self._tell(name, "provision", failed, progress)
         names = ("install", "startup")
-        failed = await self._provision(name, names, progress, again=again, limit=limit or LIMIT, needed=True)
+        failed = await self._provision(name, names, progress, again=again, limit=limit or LIMIT, needed=not cloned)
         return self._tell(name, "provision", failed, progress)
 
     def begin(self, record: Record) -> None:
@@ -165,7 +176,14 @@ class Setup:
         return [failure] if failure else []
 
     async def _clone(
-        self, record: Record, repository: Repository, progress: Progress, *, depth: int, place: str = TARGET
+        self,
+        record: Record,
+        repository: Repository,
+        progress: Progress,
+        *,
+        depth: int,
+        place: str = TARGET,
+        agent: str | None = None,
     ) -> list[str]:
         return await clone(
             partial(self._guests.open_exec, record.name, autostart=False),
@@ -177,6 +195,7 @@ class Setup:
             known_hosts=self._settings.git_known_hosts,
             progress=progress,
             place=place,
+            agent=agent,
         )
 
     async def _provision(

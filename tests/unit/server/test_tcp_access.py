@@ -174,6 +174,11 @@ def test_rights_by_token(server: Running) -> None:
     user = with_token(server, secrets["use"])
     with pytest.raises(ForbiddenError, match="a folder of the host needs the right 'admin'"):
         user.create("sneaky", local_dir="/etc")
+    for place in ("/etc/shadow", "/etc", "/nowhere-at-all"):  # what there is on the host is nobody else's business
+        with pytest.raises(ForbiddenError, match="a folder of the host needs the right 'admin'"):
+            user.create("sneaky", mounts=[f"{place}:/data"], dotfiles="https://git.example.com/a")
+        with pytest.raises(ForbiddenError, match="a folder of the host needs the right 'admin'"):
+            user.create("sneaky", local_dir=place, repo="https://git.example.com/a")
     for trusting in (
         lambda: user.create("sneaky", trust_kernel=True),
         lambda: user.create("sneaky", ports=["7"]),

@@ -7,7 +7,7 @@ import pytest
 from shed.api.making import CreateShed
 from shed.config import git
 from shed.egress.rules.policy import Profile
-from shed.errors import ShedError, UsageError
+from shed.errors import NotFoundError, ShedError, UsageError
 from shed.execstream import Output
 from shed.progress import Event, Progress, WarningEvent
 from shed.sheds import clone, metadata, repository
@@ -125,6 +125,9 @@ async def test_a_shed_without_git_is_there_all_the_same(world: World) -> None:
         assert "clone" in made["timings"]
         record = metadata.load(world.instance("dev"))
         assert manager.egress.rules(record) == ["repository: allow git.example.com ports 443"]
+        assert record.repo_depth == 0
+        with pytest.raises(NotFoundError):  # there is something in the workspace, so no clone, but no project
+            await manager.setup.provision("dev", Progress(), again=False, limit=None)
         await manager.changes.set_profiles("dev", ["offline"])
         assert manager.egress.rules(metadata.load(world.instance("dev"))) == []
 

@@ -129,13 +129,20 @@ class Api(AccessApi, NetworkApi, PrebuildsApi, SecretsApi, SnapshotsApi):
         return work(self.address, "POST", target, body=body or None, on_event=on_event)
 
     def provision(
-        self, name: str, *, again: bool = False, limit: float | None = None, on_event: Sink | None = None
+        self,
+        name: str,
+        *,
+        again: bool = False,
+        limit: float | None = None,
+        agent: str | None = None,
+        on_event: Sink | None = None,
     ) -> dict[str, Any]:
         """Run the hooks of the project in a shed's workspace: `install` unless it has succeeded before, and `startup`.
 
-        With `again` that, too; each has `limit` seconds.  What went wrong is in `failed` of the answer.
+        With `again` that, too; each has `limit` seconds.  Where its repository was not cloned, it is now; `agent` is
+        the socket of an SSH agent in the shed for that.  What went wrong is in `failed` of the answer.
         """
-        body = messages.given(again=again, limit=limit)
+        body = messages.given(again=again, limit=limit, agent=agent)
         return work(self.address, "POST", shed_target(name, "provision"), body=body, on_event=on_event)
 
     def suspend(self, name: str, *, on_event: Sink | None = None) -> dict[str, Any]:

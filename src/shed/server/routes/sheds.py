@@ -72,8 +72,6 @@ async def create(server: Server, call: Call[WorkParams, CreateShed]) -> Work[api
 async def check_right(server: Server, caller: Caller, wanted: CreateShed) -> None:
     """Raise `ForbiddenError` when `caller` may not make such a shed."""
     settings = server.settings
-    if await in_thread(server.manager.setup.opens_more, wanted):
-        caller.require(Right.ADMIN, "a repository of a host that the shed's profiles do not allow")
     if wanted.local_dir is not None or wanted.mounts:
         caller.require(Right.ADMIN, "a folder of the host")
     if wanted.trust_kernel:
@@ -92,6 +90,8 @@ async def check_right(server: Server, caller: Caller, wanted: CreateShed) -> Non
         caller.require(Right.ADMIN, "force")
     if wanted.image is not None and not is_configured(settings, wanted.image):
         caller.require(Right.ADMIN, "an image that is neither in the store nor in the configuration")
+    if await in_thread(server.manager.setup.opens_more, wanted):  # it looks at folders, too, for those who may name any
+        caller.require(Right.ADMIN, "a repository of a host that the shed's profiles do not allow")
 
 
 async def start(server: Server, call: Call[api.ShedWorkParams, life.StartShed]) -> Work[api.Shed]:
@@ -111,11 +111,13 @@ async def start(server: Server, call: Call[api.ShedWorkParams, life.StartShed]) 
 
 
 async def provision(server: Server, call: Call[api.ShedWorkParams, life.ProvisionShed]) -> Work[api.Shed]:
-    """Run the hooks of the project in a shed."""
+    """Clone the repository of a shed, if it was not, and run the hooks of its project."""
     name, wanted, manager = call.params.name, call.body, server.manager
 
     async def work(progress: Progress) -> api.Shed:
-        failed = await manager.setup.provision(name, progress, again=wanted.again, limit=wanted.limit)
+        failed = await manager.setup.provision(
+            name, progress, again=wanted.again, limit=wanted.limit, agent=wanted.agent
+        )
         return answer(api.Shed, {**manager.catalog.get(name), "failed": failed, "timings": progress.finish()})
 
     return Work(work)
