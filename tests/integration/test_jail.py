@@ -19,6 +19,7 @@ import pytest
 from shed.backends.jail import plan
 from shed.backends.jail.plan import FIRST_USER, Folder, inside
 from shed.backends.qemu.confined import is_jailed
+from shed.errors import BackendError
 from support.guests.prisoner import Prisoner
 
 ROOT = os.geteuid() == 0
@@ -211,6 +212,22 @@ def test_a_folder_to_be_read(tmp_path: Path) -> None:
         assert prisoner.tries(f"os.read(os.open({at!r} + '/file', 0), 10)") == "b'text'"
         assert prisoner.tries(f"os.open({at!r} + '/file', os.O_WRONLY)") == "EROFS"
         assert prisoner.tries(f"os.mkdir('new', dir_fd=os.open({at!r}, os.O_PATH))") == "EROFS"
+
+
+def test_a_folder_that_is_another_by_now(tmp_path: Path) -> None:
+    """Nothing is served: neither what a link on the way to it leads to, nor what has come in its place."""
+    (tmp_path / "secret/project").mkdir(parents=True)
+    (tmp_path / "link").symlink_to("secret")
+    status = (tmp_path / "secret").stat()
+    for folder in (
+        Folder(tmp_path / "link", writable=False),
+        Folder(tmp_path / "link/project", writable=True),
+        Folder(tmp_path / "secret/project", writable=True, identity=(status.st_dev, status.st_ino)),
+    ):
+        with pytest.raises(BackendError, match="cannot be confined"), Prisoner(tmp_path / "vm", folder):
+            pass
+    with Prisoner(tmp_path / "vm", Folder(tmp_path / "secret", True, (status.st_dev, status.st_ino))) as prisoner:
+        assert prisoner.tries(f"os.listdir({inside(tmp_path / 'secret')!r})") == "['project']"
 
 
 def test_memory_that_others_are_restored_from(tmp_path: Path) -> None:

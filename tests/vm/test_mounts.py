@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from shed.oci.store import LayoutStore
+from shed.sheds.mountspec import MOST
 from support.images.kit import copy_store
 from support.vms.machine import Machine
 from support.vms.templates import COLD
@@ -97,3 +98,33 @@ def test_no_way_out(host: Host) -> None:
     assert "weights\n" not in said
     assert said.count("No such file") == 6, said
     assert (host.root / "notes/mine").readlink() == host.root / "outside"
+
+
+def test_as_many_as_there_can_be(host: Host) -> None:
+    """Each is where it was wanted, and leads to its own folder, beside a workspace of the host's."""
+    names = [f"m{number}" for number in range(MOST)]
+    for name in names:
+        (host.root / name).mkdir()
+    words = [word for name in names for word in ("--mount", f"{host.path(name)}:/many/{name}")]
+    host.shed("create", "many", "--image", "busybox", "--local-dir", host.path("work"), *words)
+    script = "for name in /many/*; do basename $name > $name/said; done; echo work > /workspace/said"
+    host.shed("exec", "-u", "root", "many", "--", "sh", "-c", script)
+    assert {name: (host.root / name / "said").read_text() for name in [*names, "work"]} == {
+        name: f"{name}\n" for name in [*names, "work"]
+    }
+
+
+def test_a_folder_that_another_shed_turns_into_a_link(host: Host) -> None:
+    """The shed that has it does not start with what the link leads to, and starts again when the folder is back."""
+    (host.root / "secret").mkdir()
+    (host.root / "notes/b").mkdir()
+    host.shed("create", "other", "--image", "busybox", "--local-dir", host.path("notes/b"))
+    host.shed("stop", "other")
+    host.sh(f"cd /notes && mv b c && ln -s {host.path('secret')} b")
+    assert (host.root / "notes/b").is_symlink()
+    refused = host.machine.try_shed("start", "other")
+    assert refused.returncode == 1
+    assert b"a link is on the way" in refused.stderr
+    assert host.machine.show("other")["status"] == "stopped"
+    host.sh("cd /notes && rm b && mv c b")
+    host.shed("start", "other")

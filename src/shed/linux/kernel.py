@@ -59,10 +59,13 @@ def mount(kind: str, target: str, options: str) -> None:
     _check(done, f"mount {kind}")
 
 
-def open_tree(path: str) -> int:
-    """Return a descriptor of a copy of the mounts at `path` and below, which is attached nowhere."""
-    flags = _OPEN_TREE_CLONE | _OPEN_TREE_CLOEXEC | _AT_RECURSIVE
-    return _call(path, _OPEN_TREE, _AT_FDCWD, os.fsencode(path), flags)
+def open_tree(path: str, folder: int = _AT_FDCWD) -> int:
+    """Return a descriptor of a copy of the mounts at `path` and below, which is attached nowhere.
+
+    With no `path`, those at the open `folder`.
+    """
+    flags = _OPEN_TREE_CLONE | _OPEN_TREE_CLOEXEC | _AT_RECURSIVE | (0 if path else _AT_EMPTY_PATH)
+    return _call(path, _OPEN_TREE, folder, os.fsencode(path), flags)
 
 
 def attach(tree: int, target: str) -> None:

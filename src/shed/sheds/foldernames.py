@@ -1,8 +1,8 @@
 """What folders there are in a folder of the host, told as they come and go: records for `shed.guest.names`.
 
 One that went is told at once; one that came, once it has been there for a moment.  Links are not followed, whatever the
-guest does to the folder meanwhile: every path is walked by descriptors.  The guest can make and remove folders as fast
-as it likes; beyond a budget, it is told to forget all, and nothing for a while.
+guest does to the folder meanwhile: every path is walked by descriptors, also that of the folder itself.  The guest can
+make and remove folders as fast as it likes; beyond a budget, it is told to forget all, and nothing for a while.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 
 from shed.backends.link_budget import Allowance
+from shed.linux import plain
 from shed.linux.inotify import Inotify, tells_all
 
 MOST_FOLDERS = 8_192
@@ -92,7 +93,7 @@ class FolderNames:
         return bool(select.select([self._stop_read], [], [], seconds)[0])
 
     def _follow(self) -> None:
-        root = os.open(self._path, _WALK & ~os.O_NOFOLLOW)
+        root = plain.open_folder(self._path)
         try:
             if not tells_all(root):
                 raise OSError(errno.EOPNOTSUPP, "its file system does not tell all changes", self._path)

@@ -21,6 +21,7 @@ from shed import selfrun
 from shed.backends import gitconfig
 from shed.errors import UsageError
 from shed.fsutil import storage_errors
+from shed.linux import plain
 from shed.sheds.metadata import Record
 from shed.sheds.mountspec import Mount
 from shed.sheds.workspace import TARGET
@@ -65,13 +66,20 @@ def look(root: Path, *, after: str | None = None, entries: int = LOOK, seconds: 
 
     Raises `OSError`.
     """
+    top = plain.open_folder(str(root))
+    try:
+        return _look(top, after, entries, seconds)
+    finally:
+        os.close(top)
+
+
+def _look(top: int, after: str | None, entries: int, seconds: float) -> Look:
     findings: list[Finding] = []
     begin = () if after in {None, "."} else tuple(str(after).split("/"))
     end = time.monotonic() + seconds
     previous: str | None = None
-    os.stat(root)  # noqa: PTH116  a folder that is gone is no empty one
-    for path, folders, files, descriptor in os.fwalk(root):
-        place = os.path.relpath(path, root)
+    for path, folders, files, descriptor in os.fwalk(".", dir_fd=top):
+        place = os.path.normpath(path)
         here = () if place == "." else tuple(place.split("/"))
         is_git = _is_git(here, folders, files)
         entries -= len(folders) + len(files)
@@ -86,11 +94,11 @@ def look(root: Path, *, after: str | None = None, entries: int = LOOK, seconds: 
         if previous is not None and (entries <= 0 or time.monotonic() > end):
             return Look(findings, previous)
         previous = place
-        findings += _in_folder(root, here, files, descriptor)
+        findings += _in_folder(here, files, descriptor)
         if ".git" in here or ".git" in files:
             findings += _leading_elsewhere(here, [*folders, *files], descriptor)
         if is_git:
-            findings += _in_repository(root, here, folders, files, descriptor)
+            findings += _in_repository(top, here, folders, files, descriptor)
     return Look(findings, None)
 
 
@@ -149,7 +157,7 @@ def _is_git(here: tuple[str, ...], folders: list[str], files: list[str]) -> bool
     return "HEAD" in files and ("objects" in folders or "commondir" in files or here[-1:] == (".git",))
 
 
-def _in_folder(root: Path, here: tuple[str, ...], files: list[str], descriptor: int) -> Iterator[Finding]:
+def _in_folder(here: tuple[str, ...], files: list[str], descriptor: int) -> Iterator[Finding]:
     """Tell of files that run by their names, or their modes."""
     for name in files:
         status = _status(name, descriptor)
@@ -201,7 +209,7 @@ def _leading_elsewhere(here: tuple[str, ...], names: list[str], descriptor: int)
 
 
 def _in_repository(
-    root: Path, here: tuple[str, ...], folders: list[str], files: list[str], descriptor: int
+    top: int, here: tuple[str, ...], folders: list[str], files: list[str], descriptor: int
 ) -> Iterator[Finding]:
     """Tell of repositories among the sources, of settings that run programs, and of the hooks that they lead to."""
     status = _status("HEAD", descriptor) if ".git" not in here and "refs" in folders else None
@@ -213,10 +221,10 @@ def _in_repository(
             text = _read(name, descriptor, gitconfig.MAX_BYTES + 1)
             if programs := gitconfig.runs_programs(text):
                 yield _finding(here, name, f"git runs programs by it: {', '.join(programs[:5])}", status, held=True)
-            yield from _named_hooks(root, here, gitconfig.hooks_path(text))
+            yield from _named_hooks(top, here, gitconfig.hooks_path(text))
 
 
-def _named_hooks(root: Path, here: tuple[str, ...], where: bytes | None) -> Iterator[Finding]:
+def _named_hooks(top: int, here: tuple[str, ...], where: bytes | None) -> Iterator[Finding]:
     """Tell of hooks that a repository has among its sources."""
     if where is None or here[-1:] != (".git",):
         return
@@ -224,7 +232,7 @@ def _named_hooks(root: Path, here: tuple[str, ...], where: bytes | None) -> Iter
     if place.startswith(("/", "..")):
         return
     with suppress(OSError):
-        descriptor = os.open(root / place, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        descriptor = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=top)
         try:
             for name in sorted(os.listdir(descriptor)):  # noqa: PTH208  a descriptor
                 status = _status(name, descriptor)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import stat
 from pathlib import Path
 
 from shed.backends.base import SHARE_MODES
 from shed.errors import ConflictError, NotFoundError, UsageError
+from shed.linux import plain
 
 TAG = "workspace"
 """The 9P mount tag of the share."""
@@ -57,7 +57,10 @@ def check_mode(mode: str | None, local_dir: str | None) -> str:
 
 
 def check_still_there(name: str, folder: str, target: str) -> None:
-    """Raise `ConflictError` (LOCAL_DIR_MISSING) unless the `folder` of the shed `name` is still a usable directory."""
+    """Raise `ConflictError` (LOCAL_DIR_MISSING) unless the `folder` of the shed `name` is still a usable directory.
+
+    A link on the way to it was not there when the folder was named: another shed may have put it there.
+    """
     problem = _problem(folder)
     if problem is not None:
         what, way = "workspace", ""
@@ -72,14 +75,10 @@ def check_still_there(name: str, folder: str, target: str) -> None:
 
 def _problem(path: str) -> str | None:
     try:
-        mode = os.stat(path).st_mode  # noqa: PTH116  a plain string all the way
-    except FileNotFoundError:
-        return "there is no such folder"
+        plain.check_folder(path)
     except OSError as error:
         return error.strerror or "it cannot be read"
-    if not stat.S_ISDIR(mode):
-        return "it is not a folder"
-    return None if os.access(path, os.R_OK | os.X_OK) else "permission denied"
+    return None
 
 
 def guest_owner(root: Path, user: str) -> tuple[int, int]:

@@ -60,7 +60,7 @@ class Held:
         jail = Jail(
             Path(PYTHON).resolve(),
             folders=tuple(Folder(share.path, writable=share.mode != "ro") for share in shares),
-            user=userns.plan(shares, uid=os.geteuid(), gid=os.getegid()),
+            user=userns.plan(shares, userns.check_folders(shares), uid=os.geteuid(), gid=os.getegid()),
         )
         argv = [str(jail.program), "-S", "-c", PROGRAM.format(share=inside(self.share)), UUID]
         host = command.Host(Path(sys.executable), "tcg", UUID)

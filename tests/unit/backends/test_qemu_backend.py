@@ -47,7 +47,7 @@ async def test_a_missing_qemu_is_one_clear_error(tmp_path: Path) -> None:
 
 async def test_a_folder_that_is_not_there_stops_the_start(tmp_path: Path) -> None:
     """Before anything is made."""
-    with pytest.raises(UsageError, match="does not exist"):
+    with pytest.raises(UsageError, match="there is no such folder"):
         await backend(tmp_path).start(machine(tmp_path, Share("workspace", tmp_path / "nothing", 1000, 1000)))
     assert not (tmp_path / process.RECORD).exists()
 

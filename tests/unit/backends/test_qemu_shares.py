@@ -11,8 +11,8 @@ import pytest
 
 from shed.backends.base import Share
 from shed.backends.jail.plan import Folder, Jail, Numbers, inside
-from shed.backends.qemu import command, launching, process, userns
-from shed.backends.qemu.userns import plan
+from shed.backends.qemu import command, launching, process
+from shed.backends.qemu.userns import check_folders, plan
 from shed.errors import UsageError
 from support.vms import processes
 
@@ -23,13 +23,11 @@ def share(path: Path, guest: int = 1000, tag: str = "workspace") -> Share:
     return Share(tag, path, guest, guest)
 
 
-def owned(path: Path, monkeypatch: pytest.MonkeyPatch, uid: int, gid: int) -> Path:
-    """Make `path` look like a folder of somebody's."""
-    path.mkdir()
+def owned(path: Path, uid: int, gid: int) -> os.stat_result:
+    """Return the status that `path` would have as a folder of somebody's."""
     status = list(path.stat())
     status[4], status[5] = uid, gid
-    monkeypatch.setattr(userns, "check_folder", lambda _: os.stat_result(status))
-    return path
+    return os.stat_result(status)
 
 
 @pytest.mark.parametrize(
@@ -46,35 +44,40 @@ def owned(path: Path, monkeypatch: pytest.MonkeyPatch, uid: int, gid: int) -> Pa
 )
 def test_the_folders_owner_is_the_guests_user(
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
     server: tuple[int, int],
     owner: tuple[int, int],
     guest: int,
     expected: Numbers,
 ) -> None:
     """One table: who runs the server, whose the folder is, who the guest's user is."""
-    folder = owned(tmp_path / "f", monkeypatch, *owner)
-    assert plan([share(folder, guest)], uid=server[0], gid=server[1]) == expected
+    found = plan([share(tmp_path, guest)], [owned(tmp_path, *owner)], uid=server[0], gid=server[1])
+    assert found == expected
 
 
 def test_nothing_shared_is_nobody() -> None:
     """QEMU then is somebody who owns nothing."""
-    assert plan([], uid=0, gid=0) is None
+    assert plan([], [], uid=0, gid=0) is None
 
 
-@pytest.mark.parametrize("kind", ["missing", "file", "link to nothing", "below a file"])
+@pytest.mark.parametrize("kind", ["missing", "file", "link", "link to nothing", "below a file", "below a link"])
 def test_what_cannot_be_shared_is_a_clear_error(tmp_path: Path, kind: str) -> None:
     """The folder is named, with a hint."""
     path = tmp_path / "x"
     if kind == "file":
         path.touch()
+    elif kind == "link":
+        path.symlink_to(tmp_path)
+    elif kind == "below a link":
+        (tmp_path / "y").mkdir()
+        path.symlink_to(tmp_path)
+        path /= "y"
     elif kind == "link to nothing":
         path.symlink_to("nothing")
     elif kind == "below a file":
         path.touch()
         path /= "y"
     with pytest.raises(UsageError, match=str(path)) as caught:
-        plan([share(path)], uid=os.geteuid(), gid=os.getegid())
+        check_folders([share(path)])
     assert caught.value.code == "INVALID_LOCAL_DIR"
     assert caught.value.hint
 

@@ -158,3 +158,12 @@ def test_a_stop_tells_what_the_shed_can_have_changed(tmp_path: Path) -> None:
     assert changed(record, now + 100) == []
     (finding,) = [one for one in view(record, None)["findings"] if one["path"] == ".git/config"]
     assert finding["changed"]
+
+
+def test_a_folder_that_became_a_link(tmp_path: Path) -> None:
+    """What it leads to is not looked at."""
+    (tmp_path / "secret").mkdir()
+    (tmp_path / "secret/.envrc").touch()
+    (tmp_path / "folder").symlink_to("secret")
+    with pytest.raises(NotADirectoryError):
+        look(tmp_path / "folder")

@@ -99,6 +99,26 @@ async def test_a_folder_that_is_gone(world: World, places: dict[str, str]) -> No
         assert (await manager.start("dev", Progress()))["status"] == "running"
 
 
+@pytest.mark.parametrize("place", ["b", "a"])
+async def test_a_folder_that_became_a_link(world: World, places: dict[str, str], tmp_path: Path, place: str) -> None:
+    """Another shed may write to what is above it, and had it lead elsewhere: nothing starts with that."""
+    (tmp_path / "src/a/b").mkdir(parents=True)
+    source = str(tmp_path / "src/a/b")
+    async with world.manager() as manager:
+        await create(manager, "own", local_dir=source)
+        await create(manager, "further", mounts=[f"{source}:/data"])
+        changed = Path(source) if place == "b" else Path(source).parent
+        changed.rename(tmp_path / "src/c")
+        changed.symlink_to(places["work"] if place == "b" else tmp_path / "src/c")
+        before = len(world.backend.started)
+        for name in ("own", "further"):
+            await manager.stop(name, Progress())
+            with pytest.raises(ConflictError, match="a link is on the way") as caught:
+                await manager.start(name, Progress())
+            assert caught.value.code == "LOCAL_DIR_MISSING"
+        assert len(world.backend.started) == before
+
+
 async def test_what_a_shed_with_folders_cannot(world: World, places: dict[str, str]) -> None:
     """It is not suspended, by nobody, as one with a workspace of the host's is not; and one that is to be gets none."""
     add = ChangeMounts(add=[f"{places['notes']}:/n"])

@@ -49,6 +49,8 @@ class JailOrders(TypedDict):
     """For root's server: all further groups; None where they cannot be changed."""
     mounts: list[tuple[str, str, int]]
     """Source on the host, target, attributes."""
+    shares: list[tuple[str, str, int, tuple[int, int] | None]]
+    """As `mounts`, the folders that it serves: no part of a source is a link, and it has that identity."""
     links: list[tuple[str, str]]
     """Symbolic links: name and text."""
     writable: list[str]
@@ -83,7 +85,10 @@ class Folder:
     """A folder that the VMM serves."""
 
     path: Path
+    """Without links: the launcher follows none."""
     writable: bool
+    identity: tuple[int, int] | None = None
+    """Device and number of the folder that was looked at; None when nobody has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,9 +114,15 @@ def orders(jail: Jail, *, uid: int, gid: int) -> JailOrders:
     mounts, links = _programs(jail.program)
     mounts += [(str(path), target, _FILES) for path, target in jail.files]
     mounts += [(str(path), str(path), _NOSUID | _NOEXEC) for path in jail.devices]
-    for folder in sorted(jail.folders, key=lambda folder: folder.path):
-        attributes = _NOSUID | _NODEV | _NOEXEC | (0 if folder.writable else _RDONLY)
-        mounts.append((str(folder.path), inside(folder.path), attributes))
+    shares = [
+        (
+            str(folder.path),
+            inside(folder.path),
+            _NOSUID | _NODEV | _NOEXEC | (0 if folder.writable else _RDONLY),
+            folder.identity,
+        )
+        for folder in sorted(jail.folders, key=lambda folder: folder.path)
+    ]
     writable = [*map(str, jail.devices), *(inside(folder.path) for folder in jail.folders if folder.writable)]
     own = (jail.user or (uid, gid, uid, gid)) if uid else None
     return JailOrders(
@@ -120,6 +131,7 @@ def orders(jail: Jail, *, uid: int, gid: int) -> JailOrders:
         first_user=FIRST_USER,
         groups=_groups(jail.devices),
         mounts=mounts,
+        shares=shares,
         links=links,
         writable=writable,
         proc=any(folder.writable for folder in jail.folders),

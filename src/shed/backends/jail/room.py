@@ -11,9 +11,10 @@ to get any of it back.
 
 from __future__ import annotations
 
+import errno
 import os
 
-from shed.linux import kernel, landlock
+from shed.linux import kernel, landlock, plain
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -78,6 +79,10 @@ def _furnish(jail: JailOrders, folder: str) -> None:
         (target.lstrip("/"), os.path.isdir(source), kernel.open_tree(source), attributes)  # noqa: PTH112  few imports
         for source, target, attributes in jail["mounts"]
     ]
+    trees += [
+        (target.lstrip("/"), True, _open_share(source, identity), attributes)
+        for source, target, attributes, identity in jail["shares"]
+    ]
     kernel.mount("tmpfs", folder, "mode=755,size=1m,nr_inodes=1k")
     os.chdir(folder)
     for target, is_folder, tree, attributes in trees:
@@ -92,6 +97,21 @@ def _furnish(jail: JailOrders, folder: str) -> None:
         kernel.mount("proc", "proc", "subset=pid")
     kernel.pivot_root()
     kernel.set_root_attributes(kernel.RDONLY | kernel.NOSUID | kernel.NODEV | kernel.NOEXEC)
+
+
+def _open_share(source: str, identity: tuple[int, int] | None) -> int:
+    """Return a copy of the mounts at the folder `source`.
+
+    Others may write to what is above it: it is reached without links, and is the one that the server has looked at.
+    """
+    folder = plain.open_folder(source)
+    try:
+        status = os.fstat(folder)
+        if identity not in {None, (status.st_dev, status.st_ino)}:
+            raise OSError(errno.ESTALE, "another folder has come in its place", source)
+        return kernel.open_tree("", folder)
+    finally:
+        os.close(folder)
 
 
 def _make(target: str, *, is_folder: bool) -> None:

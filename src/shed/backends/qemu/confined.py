@@ -29,17 +29,16 @@ def start(machine: Machine, host: command.Host, prepare: Callable[[int], None], 
     Raises what that raises, `NoNetworkError`, and `BackendError` when a file cannot be opened.
     """
     host = replace(host, jailed=True, program=host.program.resolve())
-    shares = tuple(
-        replace(share, path=share.path.resolve()) for share in machine.shares
-    )  # as the guard has to see them
-    machine = replace(machine, shares=shares)
-    user = userns.plan(machine.shares, uid=os.geteuid(), gid=os.getegid())
+    statuses = userns.check_folders(machine.shares)
     jail = Jail(
         host.program,
         files=() if host.restored else ((machine.kernel, command.KERNEL), (machine.initrd, command.INITRD)),
-        folders=tuple(Folder(share.path, writable=share.mode != "ro") for share in machine.shares),
+        folders=tuple(
+            Folder(share.path, writable=share.mode != "ro", identity=(status.st_dev, status.st_ino))
+            for share, status in zip(machine.shares, statuses, strict=True)
+        ),
         devices=(_NULL, _KVM) if host.accel == "kvm" else (_NULL,),
-        user=user,
+        user=userns.plan(machine.shares, statuses, uid=os.geteuid(), gid=os.getegid()),
     )
     with contextlib.ExitStack() as stack:
         network = stack.enter_context(netns.make()) if host.network else None

@@ -135,7 +135,7 @@ class TemplateStore:
                     file.truncate(1 << 20)
                 disks.append(Disk(path, read_only=False))
             (folder / "share").mkdir(mode=0o700)
-            shares = tuple(replace(share, path=folder / "share") for share in machine.shares)
+            shares = tuple(replace(share, path=(folder / "share").resolve()) for share in machine.shares)
         return replace(machine, name=name, state_dir=folder, disks=(*disks, machine.disks[-1]), shares=shares)
 
     def publish(self, machine: Machine, host: command.Host) -> Template:

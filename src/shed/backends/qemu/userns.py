@@ -16,46 +16,44 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Sequence
-from pathlib import Path
 
 from shed.backends.base import Share
 from shed.backends.jail.plan import Numbers
 from shed.errors import UsageError
+from shed.linux import plain
 
 log = logging.getLogger(__name__)
 
 
-def check_folder(path: Path) -> os.stat_result:
-    """Return the status of a folder to share; raise `UsageError` (INVALID_LOCAL_DIR) when it cannot be shared."""
-    reason = ""
+def check_folders(shares: Sequence[Share]) -> list[os.stat_result]:
+    """Return the status of the folder of each of `shares`.
+
+    Raises `UsageError` (INVALID_LOCAL_DIR) when one cannot be shared, as when a link is on the way to it.
+    """
+    return [_check_folder(str(share.path)) for share in shares]
+
+
+def _check_folder(path: str) -> os.stat_result:
     try:
-        status = path.stat()
-        if not path.is_dir():
-            reason = "is not a folder"
-        elif not os.access(path, os.R_OK | os.X_OK):
-            reason = "cannot be read"
-    except FileNotFoundError:
-        reason = "does not exist"
+        return plain.check_folder(path)
     except OSError as error:
-        reason = f"cannot be used: {error.strerror}"
-    if reason:
         raise UsageError(
-            f"local folder {path} {reason}", code="INVALID_LOCAL_DIR", hint="name an existing folder of yours"
-        )
-    return status
+            f"local folder {path} cannot be shared: {error.strerror}",
+            code="INVALID_LOCAL_DIR",
+            hint="name an existing folder of yours",
+        ) from error
 
 
-def plan(shares: Sequence[Share], *, uid: int, gid: int) -> Numbers | None:
-    """Return who QEMU must be for `shares`, when the server is user `uid` in group `gid`; None when nothing is shared.
+def plan(shares: Sequence[Share], folders: Sequence[os.stat_result], *, uid: int, gid: int) -> Numbers | None:
+    """Return who QEMU must be for `shares` of `folders`, when the server is user `uid` in group `gid`.
 
-    The first share decides; a folder of somebody else's still works with the rights that this leaves.
+    None when nothing is shared.  The first share decides; a folder of somebody else's still works with the rights that
+    this leaves.
     """
     if not shares:
         return None
-    first = shares[0]
-    status = check_folder(first.path)
-    for share in shares[1:]:
-        other = check_folder(share.path)
+    first, status = shares[0], folders[0]
+    for share, other in zip(shares[1:], folders[1:], strict=True):
         if (other.st_uid, share.guest_uid) != (status.st_uid, first.guest_uid):
             log.warning("folder %s has another owner than %s: its files show as nobody's", share.path, first.path)
     owner = (uid, gid) if uid else (status.st_uid, status.st_gid)
