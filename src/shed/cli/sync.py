@@ -42,7 +42,7 @@ _SHOWN = 20
 def sync(args: Any, options: Options) -> int:
     """Bring files and folders of this machine into a shed, by the rules of ~/.shed/sync.yaml.
 
-    What differs is sent, and what was changed later in the shed is left as it is, and told.  Nothing
+    One way, what differs is sent, and what was changed later in the shed is left as it is, and told.  Nothing
     of the shed is written here.  A rule has `from`, `to`, and if wanted `exclude` (patterns) and `delete: true`, which
     deletes what is not here.  What is not here any more is told, and passed over.
 
