@@ -22,7 +22,7 @@ from shed.backends import gitconfig
 from shed.errors import UsageError
 from shed.fsutil import storage_errors
 from shed.linux import plain
-from shed.sheds.metadata import Record
+from shed.sheds.metadata import Record, seconds_of
 from shed.sheds.mountspec import Mount
 from shed.sheds.workspace import TARGET
 
@@ -132,7 +132,23 @@ def changed(record: Record, since: float) -> list[str]:
     It is what may run on the host, and may have changed since then.
     """
     written = [mount for mount in record.shared if mount.mode != "ro"]
-    return [words for mount in written for words in _changed(record.name, mount, since, len(written))]
+    told = []
+    for mount in written:
+        try:
+            told += _changed(record.name, mount, since, len(written))
+        except OSError as error:  # what is in the others is told
+            told.append(
+                f"{mount.source}, to which shed {record.name!r} could write, cannot be looked at: {error.strerror}"
+            )
+    return told
+
+
+def since(record: Record) -> float:
+    """Return from when on the shed `record` may have changed what nobody was told of, in seconds since 1970."""
+    try:
+        return seconds_of(record.started_at or record.created_at)
+    except ValueError:
+        return 0.0  # all of it is told
 
 
 def _changed(name: str, mount: Mount, since: float, share: int) -> list[str]:

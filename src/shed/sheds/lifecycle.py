@@ -29,8 +29,6 @@ from shed.threads import in_thread
 
 log = logging.getLogger(__name__)
 _SYNC_TIMEOUT = 5.0
-_LONGEST_START = 600.0
-"""Seconds that a guest may have run before its record said so."""
 _ADOPT = 15.0
 """Seconds to reach the agent of a shed that ran before the server."""
 _FIND_AGENT = 5.0
@@ -71,6 +69,7 @@ async def start(
     """
     if backend.liveness(folders.instance) is Liveness.UNKNOWN:
         raise in_doubt(record.name, backend.pid(folders.instance))
+    began = metadata.now()
     progress.phase("image")
     image = await in_thread(resolve, record.lower_digest)
     for mount in record.shared:
@@ -91,7 +90,7 @@ async def start(
             booting = boot(backend, record, image, folders, warm, equip=equip, wait=wait, progress=progress)
         booted = await booting
     try:
-        return await _want(record, folders, "running"), booted
+        return await _want(record, folders, "running", began=began), booted
     except BaseException:  # a VM whose start has failed does not run on
         await booted.connection.close()
         await backend.kill(folders.instance)
@@ -152,25 +151,18 @@ async def stop(
     progress.phase("vm")
     await link.drop()
     await backend.kill(folders.instance)  # clears the record of a VM that is gone, too
-    for words in await in_thread(_leftovers, record, folders):
+    for words in await in_thread(_leftovers, record):
         progress.warn(words)
     return await _want(record, folders, "stopped")
 
 
-def _leftovers(record: metadata.Record, folders: Folders) -> list[str]:
-    """Return what to tell of the shed's folders of the host.
-
-    Its record was written when it was last started, or a start before.
-    """
+def _leftovers(record: metadata.Record) -> list[str]:
+    """Return what to tell of the shed's folders of the host."""
     if not record.shared:
         return []
     from shed.sheds import leftovers  # noqa: PLC0415  most sheds have no shared folder
 
-    try:
-        since = (folders.instance / metadata.METADATA).stat().st_mtime - _LONGEST_START
-        return leftovers.changed(record, since)
-    except OSError as error:
-        return [f"the folders of shed {record.name!r} cannot be looked at: {error.strerror}"]
+    return leftovers.changed(record, leftovers.since(record))
 
 
 async def _power_off(instance: Path, backend: Backend, link: Link, *, wait: float) -> bool:
@@ -254,9 +246,10 @@ async def sweep(folders: Folders, backend: Backend, *, linked: bool) -> None:
         await in_thread(folders.remove_leftovers)
 
 
-async def _want(record: metadata.Record, folders: Folders, wanted: str) -> metadata.Record:
+async def _want(record: metadata.Record, folders: Folders, wanted: str, *, began: str | None = None) -> metadata.Record:
+    """Save that the shed is to run, which `began` then, or is to be stopped, unless its record says so."""
     if record.wanted == wanted:
         return record
-    record = replace(record, wanted=wanted)
+    record = replace(record, wanted=wanted, started_at=began or record.started_at)
     await in_thread(metadata.save, folders.instance, record)
     return record

@@ -59,6 +59,8 @@ class Record:
     upper_size_bytes: int
     wanted: str = "running"
     """``running`` or ``stopped``: what the user asked for last."""
+    started_at: str | None = None
+    """When it was first started after its last stop, as `created_at`; None: it has run since it was created."""
     local_dir: str | None = None
     """Host folder at ``/workspace``, absolute and without symlinks."""
     local_dir_mode: str = "rw"
@@ -218,11 +220,14 @@ def load(folder: Path) -> Record:
     try:
         _ = record.published, record.open_host_ports, record.agent_rule, record.mounted
         _ = [repository.profile(place) for place in record.repo_hosts or ()]
-        _ = record.expires_at is None or seconds_of(record.expires_at)
     except UsageError as error:
         raise _damaged(path, error.message) from None
-    except ValueError:
-        raise _damaged(path, f"expires_at is {record.expires_at!r}") from None
+    for moment in ("expires_at", "started_at"):
+        value = getattr(record, moment)
+        try:
+            _ = value is None or seconds_of(value)
+        except ValueError:
+            raise _damaged(path, f"{moment} is {value!r}") from None
     return record
 
 

@@ -12,7 +12,7 @@ import pytest
 from shed.api.making import UpdateShed
 from shed.api.mounts import ChangeMounts
 from shed.errors import ConflictError, NotFoundError, ShedError, UsageError
-from shed.progress import Progress
+from shed.progress import Event, Progress, WarningEvent
 from shed.sheds import leftovers, metadata
 from support.images.runtimes import small_runtime
 from support.servers.world import World, create
@@ -99,6 +99,13 @@ async def test_a_folder_that_is_gone(world: World, places: dict[str, str]) -> No
         assert (await manager.start("dev", Progress()))["status"] == "running"
 
 
+async def stopped(manager: Any) -> list[str]:
+    """Stop the shed, and return what is told then."""
+    told: list[Event] = []
+    await manager.stop("dev", Progress(told.append))
+    return [event.message for event in told if isinstance(event, WarningEvent)]
+
+
 @pytest.mark.parametrize("place", ["b", "a"])
 async def test_a_folder_that_became_a_link(world: World, places: dict[str, str], tmp_path: Path, place: str) -> None:
     """Another shed may write to what is above it, and had it lead elsewhere: nothing starts with that."""
@@ -153,6 +160,43 @@ async def test_what_was_left_in_each_folder_is_told(world: World, places: dict[s
         assert len(manager.catalog.look_at_workspace("dev", None, "/n")["findings"]) == 6
         with pytest.raises(UsageError, match="at /workspace"):
             manager.catalog.look_at_workspace("dev", None, "/workspace")
+
+
+async def test_what_it_left_is_told_whatever_was_noted_meanwhile(world: World, places: dict[str, str]) -> None:
+    """Its record is written when it gets a label, too: what has changed since it was last stopped is told, once."""
+    hooks = [Path(places[name]) / ".envrc" for name in ("work", "data")]
+    async with world.manager() as manager:
+        await create(manager, "dev", local_dir=places["work"], mounts=[f"{places['data']}:/data"])
+        for path in hooks:
+            path.touch()
+        record = manager.catalog.record("dev")
+        metadata.save(world.instance("dev"), replace(record, created_at="2020-01-01T00:00:00Z"))
+        await manager.update("dev", UpdateShed(labels={"a": "b"}), Progress())
+        before = leftovers.since(manager.catalog.record("dev"))
+        assert before < min(path.stat().st_ctime for path in hooks) - 1000
+        said = await stopped(manager)
+        assert [line.partition(" ")[0] for line in said] == list(map(str, hooks))
+        started = manager.catalog.record("dev")
+        assert started.started_at is None
+        await manager.start("dev", Progress())
+        again = manager.catalog.record("dev")
+        assert again.started_at is not None
+        await manager.update("dev", UpdateShed(labels={"c": "d"}), Progress())
+        await world.backend.kill(world.instance("dev"))
+        await manager.start("dev", Progress())  # it ended by itself, so nobody was told of its first run
+        assert manager.catalog.record("dev").started_at == again.started_at
+        assert leftovers.since(again) > before
+
+
+async def test_a_folder_that_cannot_be_looked_at_hides_no_other(world: World, places: dict[str, str]) -> None:
+    """It is named, and what was left in the others is told."""
+    async with world.manager() as manager:
+        await create(manager, "dev", local_dir=places["work"], mounts=[f"{places['data']}:/data"])
+        (Path(places["data"]) / ".envrc").touch()
+        Path(places["work"]).rmdir()
+        gone, left = await stopped(manager)
+        assert gone.startswith(f"{places['work']}, to which shed 'dev' could write, cannot be looked at: No such file")
+        assert left.startswith(f"{places['data']}/.envrc has changed")
 
 
 async def test_a_record_that_says_nonsense(world: World, places: dict[str, str]) -> None:
