@@ -19,7 +19,7 @@ from mcp.client.stdio import StdioServerParameters, stdio_client
 from shed.client.sync.api import Api
 from support.servers.fake_server import fake_server
 from support.servers.mcp_client import Agent, agent
-from support.waiting import until
+from support.waiting import SECONDS, until
 
 WITHOUT = """
 import sys
@@ -31,12 +31,10 @@ sys.exit(main())
 
 @pytest.fixture(scope="module")
 def env(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """The environment of a server with fake VMs; commands in these leave their outputs in its folder."""
+    """The environment of a server with fake VMs."""
     root = tmp_path_factory.mktemp("server")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TMPDIR", str(root))
-        with fake_server(root) as found:
-            yield found
+    with fake_server(root) as found:
+        yield found
 
 
 @pytest.fixture
@@ -51,6 +49,12 @@ async def with_shed(env: dict[str, str]) -> AsyncIterator[Agent]:
     async with agent(env) as found:
         await found.create(name="web")
         yield found
+
+
+def traces(env: dict[str, str]) -> list[str]:
+    """Return the sheds and snapshots that there are; a client gives a session seconds to delete them."""
+    snapshots = Path(env["SHED_DATA_DIR"], "snapshots").glob("[a-z]*")
+    return instances(env) + [path.name for path in snapshots]
 
 
 def instances(env: dict[str, str]) -> list[str]:
@@ -75,8 +79,7 @@ async def test_a_session_leaves_nothing(env: dict[str, str]) -> None:
         listed = await someone.do("list")
         assert listed.count("running") == 3
         assert "checkpoint-" in listed
-    assert instances(env) == []
-    assert list(Path(env["SHED_DATA_DIR"], "snapshots").glob("[a-z]*")) == []
+    await until(lambda: traces(env) == [], what="nothing is left")
     assert "starting the virtual machine" in told
     records = [json.loads(line) for line in Path(env["SHED_DATA_DIR"], "logs/audit.log").read_text().splitlines()]
     ours = [record for record in records if record.get("shed") == name or record["who"].get("client") == "mcp"]
@@ -112,11 +115,13 @@ async def test_what_is_kept_stays(env: dict[str, str], api: Api, tmp_path: Path)
         assert "was there before" in await someone.do("list")
         await someone.do("exec", command=f"echo 1 >{tmp_path}/made")
         assert "was there before" in await someone.refused("delete", shed=name)
-        await someone.do("checkpoint")
+        word = (await someone.do("checkpoint")).rpartition("checkpoint-")[2].split("-")[0]
+        outputs = Path(env["SHED_DATA_DIR"], "instances", name, f"shed-mcp-{word}")
+        assert outputs.is_dir()
     assert (tmp_path / "made").read_text() == "1\n"
     assert instances(env) == [name]
-    assert api.snapshots() == []
-    assert list(Path(env["SHED_DATA_DIR"]).parent.glob("shed-mcp-*")) == []
+    await until(lambda: api.snapshots() == [], what="the checkpoint is gone")
+    await until(lambda: not outputs.exists(), what="the outputs of its commands are gone")
     api.delete(name, force=True)
 
 
@@ -171,6 +176,15 @@ async def test_a_cancelled_call_kills_its_command(env: dict[str, str], tmp_path:
         await asyncio.gather(calling, return_exceptions=True)
         await until(lambda: not process.exists(), what="the command is gone")
         assert "sleep" not in await one.do("list")
+        for tool in ("checkpoint", "fork"):  # which the server does all the same: they are the session's
+            calling = asyncio.create_task(one.do(tool))
+            await asyncio.sleep(0.05)
+            calling.cancel()
+            await asyncio.gather(calling, return_exceptions=True)
+            async with asyncio.timeout(SECONDS):
+                while f"{tool}-" not in await one.do("list"):
+                    await asyncio.sleep(0.05)
+    await until(lambda: traces(env) == [], what="nothing is left")
 
 
 async def test_files(env: dict[str, str], tmp_path: Path) -> None:
@@ -186,6 +200,10 @@ async def test_files(env: dict[str, str], tmp_path: Path) -> None:
         assert Path(path).read_text() == "one\nzwei\u00e9\nzwei\u00e9\n"
         assert Path(path).stat().st_mode & 0o777 == 0o750
         await one.do("exec", command=f"cd {tmp_path}/a; ln -s b.sh link; mkdir .git; echo one >.git/x; echo >-n")
+        await one.do("exec", command="printf 'a\\r\\nb\\r\\nc' >dos")
+        await one.do("edit", path="dos", old="a\nb", new="1\n2\n3")
+        assert (tmp_path / "a/dos").read_bytes() == b"1\r\n2\r\n3\r\nc"
+        await one.do("exec", command="rm dos")
         await one.do("write", path="link", content="1\n")
         assert Path(path).read_text() == "1\n"
         assert sorted((await one.do("find")).split()) == ["./-n", "./b.sh"]
@@ -280,7 +298,7 @@ async def test_a_hostile_agent_gets_nothing_that_was_not_granted(env: dict[str, 
         assert "invalid shed name" in await someone.refused("create", name="../x")
         assert "characters at most" in await someone.refused("exec", shed=mine, command="x" * 200_000)
         assert "match" in await someone.refused("exec", shed=mine, command="a\0b")
-    assert instances(env) == [private]
+    await until(lambda: instances(env) == [private], what="its own sheds are gone")
 
 
 async def test_what_is_granted_is_offered(env: dict[str, str]) -> None:

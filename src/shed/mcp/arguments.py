@@ -36,7 +36,7 @@ Number = Annotated[int, Meta(ge=1, le=10**9)]
 
 
 class Create(Body, kw_only=True, frozen=True, forbid_unknown_fields=True):
-    """Make a shed: a Linux virtual machine of your own, with root. Its files stay; it is deleted when you are done."""
+    """Make a shed: a Linux virtual machine of your own, mostly with sudo. It is deleted when you are done."""
 
     name: Annotated[ShedName | None, says("How its name is to begin; the answer has the whole name.")] = None
     image: Annotated[Annotated[str, Meta(max_length=512)] | None, says("What it is made of.")] = None

@@ -62,7 +62,7 @@ _MOST_TOLD = 1000
 _MODERN_MEMBERS = ("resultType", "ttlMs", "cacheScope")
 """What results have since 2026-07-28 alone."""
 _INSTRUCTIONS = (
-    "Sheds are Linux virtual machines of your own, apart from the user's machine: do there what you like, as root. "
+    "Sheds are Linux virtual machines of your own, apart from the user's machine: do there what you like. "
     "Begin with create, or with list when the user has given you sheds. Make a checkpoint before what may go wrong."
 )
 Send = Callable[[str], None]

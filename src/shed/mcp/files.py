@@ -94,6 +94,9 @@ class Files:
         except UnicodeDecodeError:
             raise DataError(f"{told(path)} is not UTF-8", hint="change it with exec: sed, perl") from None
         count = text.count(old)
+        if not count and "\r\n" in text:  # a model is shown, and sends, plain line ends
+            old, new = (part.replace("\r\n", "\n").replace("\n", "\r\n") for part in (old, new))
+            count = text.count(old)
         if not count:
             raise NotFoundError(f"that text is not in {told(path)}", hint="read the file: each blank and tab counts")
         if count > 1 and not everywhere:

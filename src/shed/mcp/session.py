@@ -8,7 +8,7 @@ import os
 import time
 from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from shed.client.address import Address
 from shed.client.aio import driver
@@ -28,6 +28,7 @@ MOST_CHECKPOINTS, MOST_FORWARDS = 16, 16
 _LONGEST = 40
 """Characters of the name that an agent chooses for a shed."""
 Sink = Callable[[Event], object]
+T = TypeVar("T")
 
 
 @dataclass(slots=True)
@@ -60,6 +61,7 @@ class Session:
         self.files = Files(address, self._shell)
         self.sheds = {name: Held(check_shed_name(name), ours=False) for name in grant.sheds}
         self._making: list[Held] = []
+        self._working: set[asyncio.Task[Any]] = set()
         self._number = 0
         self._ends = time.monotonic() + grant.seconds
 
@@ -117,18 +119,23 @@ class Session:
         """Make sheds that go on from what `source` is now: all of them, or none."""
         about = await self.api.shed(source.name)
         cpus, memory = int(about.get("cpus", 0)), int(about.get("memory_mb", 0))
-        with self._room(count, cpus * count, memory * count):
-            answers = await self.api.fork(source.name, self._name("fork"), count=count, on_event=tell)
-            made = [Held(str(each["name"]), True, cpus, memory) for each in answers if each.get("shed")]
-        self.sheds |= {held.name: held for held in made}
+
+        async def work() -> tuple[list[Held], list[dict[str, Any]]]:
+            with self._room(count, cpus * count, memory * count):
+                answers = await self.api.fork(source.name, self._name("fork"), count=count, on_event=tell)
+                made = [Held(str(each["name"]), True, cpus, memory) for each in answers if each.get("shed")]
+            self.sheds |= {held.name: held for held in made}
+            if not self.grant.keep:
+                for held in made:
+                    await self.api.update(held.name, ttl=self.left)
+            return made, answers
+
+        made, answers = await self._to_the_end(work())
         failed = next((each for each in answers if not each.get("shed")), None)
         if failed is not None:
             for held in made:
                 await self.delete(held)
             raise heard(str(failed.get("message")), code=str(failed.get("code")), hint=str(failed.get("hint", "")))
-        if not self.grant.keep:
-            for held in made:
-                await self.api.update(held.name, ttl=self.left)
         return made
 
     async def checkpoint(self, held: Held, note: str, tell: Sink) -> str:
@@ -140,8 +147,8 @@ class Session:
         name = self._name("checkpoint")
         held.checkpoints.append(name)
         try:
-            await self.api.create_snapshot(held.name, name, comment=note, on_event=tell)
-        except BaseException:
+            await self._to_the_end(self.api.create_snapshot(held.name, name, comment=note, on_event=tell))
+        except ShedError:
             held.checkpoints.remove(name)
             raise
         return name
@@ -186,6 +193,7 @@ class Session:
         Returns a sentence for each thing that is left although it should not.
         """
         await self.commands.end()
+        await asyncio.gather(*self._working, return_exceptions=True)
         failed: list[str] = []
         if not self.grant.keep:
             doing = [self.delete(held) if held.ours else self._forget(held) for held in self.sheds.values()]
@@ -212,6 +220,13 @@ class Session:
         """Remove the checkpoints of a shed."""
         names, held.checkpoints = held.checkpoints, []
         await asyncio.gather(*(self._gone(self.api.remove_snapshot(name)) for name in names))
+
+    async def _to_the_end(self, work: Coroutine[Any, Any, T]) -> T:
+        """Return what `work` returns; it goes on when this is cancelled, for the server does it all the same."""
+        task = asyncio.create_task(work)
+        self._working.add(task)
+        task.add_done_callback(self._working.discard)
+        return await asyncio.shield(task)
 
     @staticmethod
     async def _gone(deleting: Coroutine[Any, Any, None]) -> None:

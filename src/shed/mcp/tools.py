@@ -69,7 +69,7 @@ async def create(session: Session, asked: given.Create, tell: Sink) -> str:
 async def list_sheds(session: Session, asked: given.List, tell: Sink) -> str:
     """Tell of the session's sheds, and of nothing else."""
     lines = []
-    for held in session.sheds.values():
+    for held in [*session.sheds.values()]:
         try:
             about = await session.api.shed(held.name)
             how = f"{about.get('status')}, image {about.get('image')}, {about.get('cpus')} processors, "

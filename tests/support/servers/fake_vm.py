@@ -18,6 +18,7 @@ import sys
 import tempfile
 import threading
 import time
+from pathlib import Path
 from typing import IO
 
 from shed.backends.qemu.command import AGENT_FD, CONSOLE
@@ -165,7 +166,7 @@ def execute(stream: socket.socket, faults: set[str]) -> None:
         )
         return
     given = dict(each.split("=", 1) for each in request.get("env", ()) if each.startswith(("SSH_", "HOOK")))
-    env = {**os.environ, **given, **({"HOOK_TOOLS": "env"} if "HOOK_TOOLS" in given else {})}
+    env = {**os.environ, "TMPDIR": str(Path.cwd()), **given, **({"HOOK_TOOLS": "env"} if "HOOK_TOOLS" in given else {})}
     with subprocess.Popen(
         words,
         stdin=pipe,
