@@ -24,6 +24,9 @@ def open_folder(path: str) -> int:
         outer = found
         try:
             found = os.open(part, _WAY, dir_fd=outer)
+        except OSError as error:
+            error.filename = path
+            raise
         finally:
             os.close(outer)
     return found

@@ -14,7 +14,7 @@ from shed.backends.base import Liveness
 from shed.backends.interface import Backend
 from shed.errors import BackendError, ConflictError, ShedError
 from shed.progress import Progress
-from shed.sheds import asleep, metadata, moments, rename, workspace
+from shed.sheds import asleep, metadata, moments, mountspec, rename, workspace
 from shed.sheds.admission import Admission
 from shed.sheds.agent import control
 from shed.sheds.boot import Booted, Equip, boot
@@ -74,6 +74,7 @@ async def start(
     image = await in_thread(resolve, record.lower_digest)
     for mount in record.shared:
         await in_thread(workspace.check_still_there, record.name, mount.source, mount.target)
+    await in_thread(mountspec.check_apart, record.name, record.shared)
     await in_thread(_open_upper, record.name, folders.upper)
     goes_on = asleep.is_asleep(folders) and not disk_only
     memory_mb = asleep.load(folders).memory_mb if goes_on else record.memory_mb

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from shed.backends.base import SHARE_MODES
 from shed.errors import UsageError
+from shed.linux.mounted import Mounts, overlap
 from shed.sheds import workspace
 
 MOST = 16
@@ -75,13 +76,8 @@ def check_together(new: Mount, others: Sequence[Mount], local_dir: str | None) -
     Of two folders in each other, one would be a way around what the other may not.
     """
     workspaces = [] if local_dir is None else [Mount(local_dir, workspace.TARGET)]
+    _check_apart(new, [*workspaces, *others], "share the outer one alone, or folders beside each other")
     for other in (*workspaces, *others):
-        if _in_each_other(new.source, other.source):
-            raise _wrong(
-                str(new),
-                f"{new.source} and {other.source}, which the shed has at {other.target}, are the same or in each other",
-                hint="share the outer one alone, or folders beside each other",
-            )
         if _in_each_other(new.target, other.target):
             raise _wrong(
                 str(new),
@@ -90,6 +86,34 @@ def check_together(new: Mount, others: Sequence[Mount], local_dir: str | None) -
             )
     if new.target == workspace.TARGET:
         raise _wrong(str(new), f"{workspace.TARGET} is for a new shed's --local-dir", hint="choose another place")
+
+
+def check_apart(name: str, shared: Sequence[Mount]) -> None:
+    """Raise `UsageError` (INVALID_MOUNT) when folders that the shed `name` has are in each other by now."""
+    for number, mount in enumerate(shared):
+        if number:
+            _check_apart(mount, shared[:number], f"take it from the shed: shed mount rm {name} {mount.target}")
+
+
+def _check_apart(new: Mount, others: Sequence[Mount], hint: str) -> None:
+    """Raise `UsageError` (INVALID_MOUNT) when the folder of `new` is one of `others`, in it or around it.
+
+    That is so also when something of one is mounted in the other.
+    """
+    try:
+        mounts = Mounts()
+        parts = mounts.parts(new.source)
+        for other in others:
+            if _in_each_other(new.source, other.source) or overlap(parts, mounts.parts(other.source)):
+                raise _wrong(
+                    str(new),
+                    f"{new.source} and {other.source}, which the shed has at {other.target}, are the same or in each "
+                    "other",
+                    hint=hint,
+                )
+    except OSError as error:
+        why = f"it cannot be told whether it is in {error.filename}: {error.strerror}"
+        raise _wrong(str(new), why, hint="put that folder back, or take it from the shed: shed mount rm") from error
 
 
 def _in_each_other(one: str, other: str) -> bool:

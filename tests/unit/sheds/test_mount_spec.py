@@ -80,6 +80,14 @@ def test_folders_that_a_shed_cannot_have_together(tmp_path: Path) -> None:
         checked([f"{c}:/workspace"], None)
 
 
+def test_beside_a_folder_that_cannot_be_looked_at(tmp_path: Path) -> None:
+    """It is not known what that is, so nothing is mounted beside it; the error names it."""
+    (tmp_path / "a").mkdir()
+    with pytest.raises(UsageError, match=f"it is in {tmp_path}/gone/b: No such file") as caught:
+        checked([f"{tmp_path}/a:/a"], None, [Mount(f"{tmp_path}/gone/b", "/b")])
+    assert "shed mount rm" in str(caught.value.hint)
+
+
 def test_what_is_no_folder(tmp_path: Path) -> None:
     """What is refused for a workspace is refused here; so are too many."""
     (tmp_path / "file").touch()
