@@ -222,7 +222,18 @@ def test_a_push_goes_where_it_went(old: bytes, new: bytes, expected: bool) -> No
 
 @pytest.mark.parametrize(
     "address",
-    ["doc/store", "./doc", "../x.git", "/home/me/x", "file:///x", "~/x", "-x:y", "ext::x", "/workspace/../x::y"],
+    [
+        "doc/store",
+        "./doc",
+        "../x.git",
+        "/home/me/x",
+        "/data/x.git",
+        "file:///x",
+        "~/x",
+        "-x:y",
+        "ext::x",
+        "/workspace/../x::y",
+    ],
 )
 def test_a_new_remote_is_no_folder_of_the_hosts(address: str) -> None:
     """What git is led to runs hooks there."""

@@ -187,6 +187,15 @@ def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
         names.run()
 
 
+def test_a_folder_that_became_a_link(tmp_path: Path) -> None:
+    """Nothing of what it leads to is told."""
+    (tmp_path / "secret/inside").mkdir(parents=True)
+    (tmp_path / "folder").symlink_to("secret")
+    for path in ("folder", "folder/inside"):
+        with pytest.raises(NotADirectoryError):
+            FolderNames(str(tmp_path / path), lambda _: pytest.fail("told")).run()
+
+
 def test_a_file_system_that_does_not_tell_changes() -> None:
     """None of its folders is told: they could go without a word."""
     names = FolderNames("/proc", lambda _: pytest.fail("told"))
