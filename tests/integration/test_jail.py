@@ -188,7 +188,7 @@ def test_a_folder_to_be_written(tmp_path: Path) -> None:
     (folder / "out").symlink_to(beside)
     (folder / "up").symlink_to("../beside")
     user = (1000, 1000, os.geteuid(), os.getegid())
-    with Prisoner(tmp_path / "vm", Folder(folder, writable=True), user=user) as prisoner:
+    with Prisoner(tmp_path / "vm", Folder(folder), user=user) as prisoner:
         at = inside(folder)
         assert prisoner.tries(f"os.close(os.open({at!r} + '/made', os.O_CREAT | os.O_WRONLY))") == "None"
         assert (folder / "made").stat().st_uid == os.geteuid()
@@ -207,7 +207,7 @@ def test_a_folder_to_be_read(tmp_path: Path) -> None:
     folder.mkdir()
     (folder / "file").write_text("text")
     user = (1000, 1000, os.geteuid(), os.getegid())
-    with Prisoner(tmp_path / "vm", Folder(folder, writable=False), user=user) as prisoner:
+    with Prisoner(tmp_path / "vm", Folder(folder, "ro"), user=user) as prisoner:
         at = inside(folder)
         assert prisoner.tries(f"os.read(os.open({at!r} + '/file', 0), 10)") == "b'text'"
         assert prisoner.tries(f"os.open({at!r} + '/file', os.O_WRONLY)") == "EROFS"
@@ -220,13 +220,13 @@ def test_a_folder_that_is_another_by_now(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("secret")
     status = (tmp_path / "secret").stat()
     for folder in (
-        Folder(tmp_path / "link", writable=False),
-        Folder(tmp_path / "link/project", writable=True),
-        Folder(tmp_path / "secret/project", writable=True, identity=(status.st_dev, status.st_ino)),
+        Folder(tmp_path / "link", "ro"),
+        Folder(tmp_path / "link/project"),
+        Folder(tmp_path / "secret/project", identity=(status.st_dev, status.st_ino)),
     ):
         with pytest.raises(BackendError, match="cannot be confined"), Prisoner(tmp_path / "vm", folder):
             pass
-    with Prisoner(tmp_path / "vm", Folder(tmp_path / "secret", True, (status.st_dev, status.st_ino))) as prisoner:
+    with Prisoner(tmp_path / "vm", Folder(tmp_path / "secret", "rw", (status.st_dev, status.st_ino))) as prisoner:
         assert prisoner.tries(f"os.listdir({inside(tmp_path / 'secret')!r})") == "['project']"
 
 

@@ -47,7 +47,7 @@ def shed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shed]:
 
 
 def test_folders_of_a_shed(shed: Shed, tmp_path: Path) -> None:
-    """Given when it is made, listed, changed when it is stopped; paths of this machine are made absolute."""
+    """Given when it is made, listed, changed while it runs and when not; paths of this machine are made absolute."""
     shed("create", "dev", "--local-dir", "work", "--mount", "data:/data:ro", "--mount", f"{tmp_path}/notes:/n")
     rows = [line.split() for line in shed("mount", "ls", "dev").stdout.splitlines()[1:]]
     assert rows == [
@@ -57,9 +57,9 @@ def test_folders_of_a_shed(shed: Shed, tmp_path: Path) -> None:
     ]
     assert f"{tmp_path}/work +2" in shed("list", "-v").stdout
     assert [one["target"] for one in json.loads(shed("inspect", "dev", "--json").stdout)["mounts"]] == ["/data", "/n"]
-    assert "shed stop dev" in shed("mount", "rm", "dev", "/n", code=1).stderr
+    shed("mount", "rm", "dev", "/n")
     shed("stop", "dev")
-    shed("mount", "rm", "dev", "/n", "/data")
+    shed("mount", "rm", "dev", "/data")
     assert "no folder" in shed("mount", "rm", "dev", "/n", code=1).stderr
     found = json.loads(shed("mount", "add", "dev", "./notes:/more:git-rw", "--json").stdout)
     assert found["mounts"][1:] == [{"source": f"{tmp_path}/notes", "target": "/more", "mode": "git-rw"}]

@@ -11,7 +11,6 @@ from shed.oci.store import LayoutStore
 from shed.sheds.mountspec import MOST
 from support.images.kit import copy_store
 from support.vms.machine import Machine
-from support.vms.templates import COLD
 
 pytestmark = [pytest.mark.vm, pytest.mark.slow, pytest.mark.timeout(600)]
 _SECRET = "of the host alone"
@@ -20,14 +19,14 @@ _SECRET = "of the host alone"
 class Host:
     """A machine with the folders `notes` (to be written), `models` (to be read) and `trusted` (as the user)."""
 
-    def __init__(self, root: Path, store: LayoutStore) -> None:
+    def __init__(self, root: Path, store: LayoutStore, way: str) -> None:
         self.root = root
         for name in ("notes", "models", "trusted", "work"):
             (root / name).mkdir()
         (root / "models/weights").write_text("weights\n")
         (root / "outside").write_text(_SECRET)
         copy_store(store, root / "data/images")
-        self.machine = Machine(root, way=COLD)
+        self.machine = Machine(root, way=way)
         self.shed = self.machine.shed
 
     def path(self, name: str) -> str:
@@ -44,8 +43,8 @@ class Host:
 
 
 @pytest.fixture
-def host(small_store: LayoutStore, tmp_path: Path) -> Iterator[Host]:
-    host = Host(tmp_path, small_store)
+def host(way: str, small_store: LayoutStore, tmp_path: Path) -> Iterator[Host]:
+    host = Host(tmp_path, small_store, way)
     host.create("dev")
     yield host
     host.machine.end()
@@ -66,7 +65,7 @@ def test_folders_side_by_side(host: Host) -> None:
     host.shed("mount", "rm", "dev", "/notes", "/trusted")
     host.shed("mount", "add", "dev", f"{host.path('work')}:/w/deep/in")
     host.shed("start", "dev")
-    assert host.sh("ls -A /notes; ls -A /trusted; echo 1 > /w/deep/in/made; mount | grep -c ' type 9p '") == "2\n"
+    assert host.sh("ls -A /notes; ls -A /trusted; echo 1 > /w/deep/in/made; mount | grep -c ' type 9p '") == "3\n"
     assert (host.root / "work/made").read_text() == "1\n"
 
 
@@ -128,3 +127,51 @@ def test_a_folder_that_another_shed_turns_into_a_link(host: Host) -> None:
     assert host.machine.show("other")["status"] == "stopped"
     host.sh("cd /notes && rm b && mv c b")
     host.shed("start", "other")
+
+
+def test_given_and_taken_while_it_runs(host: Host) -> None:
+    """A folder comes and is there; it goes, and what the guest has open in it, or mounts by hand, is of no use."""
+    work = host.root / "work"
+    (work / "file").write_text("before\n")
+    host.shed("mount", "add", "dev", f"{work}:/w/deep/in")
+    assert host.sh("cat /w/deep/in/file; echo made > /w/deep/in/made") == "before\n"
+    assert (work / "made").read_text() == "made\n"
+    host.sh(f"({_HOLDS}) >/run/said 2>&1 & while ! grep -q held /run/said; do sleep 0.1; done")
+    refused = host.machine.try_shed("mount", "rm", "dev", "/w/deep/in")
+    assert (refused.returncode, b"--force" in refused.stderr) == (1, True), refused.stderr
+    assert host.sh("cat /w/deep/in/file") == "before\n"
+    host.shed("mount", "rm", "dev", "--force", "/w/deep/in")
+    before = {path.name: path.read_bytes() for path in work.iterdir()}
+    (work / "secret").write_text(_SECRET)
+    said = host.sh("touch /run/go; while ! grep -q end /run/said; do sleep 0.1; done; cat /run/said")
+    assert _SECRET not in said
+    assert "before" not in said
+    every = "/run/shed-mounts/all"  # where the guest has all of them
+    said = host.sh(f"find {every} -maxdepth {str(work).count('/') + 2}; cat {every}/held{work}/secret")
+    assert f"{every}/held{host.root}/notes\n" in said
+    assert f"{every}/held{work}\n" not in said
+    assert _SECRET not in said
+    (work / "secret").unlink()
+    assert {path.name: path.read_bytes() for path in work.iterdir()} == before
+    host.shed("mount", "add", "dev", f"{work}:/again:ro")
+    assert host.sh("cat /again/file; echo x > /again/x").startswith("before\n")
+    assert not (work / "x").exists()
+    host.shed("stop", "dev")
+    host.shed("start", "dev")
+    assert host.sh("cat /again/file; ls -A /w/deep/in") == "before\n"
+
+
+_HOLDS = """
+cd /w/deep/in
+exec 3<>file 4<.
+echo held
+while ! test -e /run/go; do sleep 0.1; done
+cat <&3
+echo attack >&3
+ls /proc/self/fd/4/
+ls .
+echo attack > new
+mkdir made-later
+cat secret ../in/secret
+echo end
+"""

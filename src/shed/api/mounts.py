@@ -15,13 +15,17 @@ class ShedMounts(Answer, kw_only=True, frozen=True):
 
     name: ShedName = ""
     mounts: Annotated[list[Mount], says("Its workspace first, if that is one.")] = []
+    warnings: Annotated[
+        list[str], says("After a change: what it may have left to run by itself in folders that it lost.")
+    ] = []
 
 
 class ChangeMounts(Body, kw_only=True, frozen=True, forbid_unknown_fields=True):
-    """What to change about the folders of a shed.  All of it is done, or nothing."""
+    """What to change about the folders of a shed, also of one that runs: first those that go, one by one."""
 
     add: Annotated[list[MountText], says("Folders that it gets.")] = []
     remove: Annotated[list[str], says("Where it has those that it is to have no more.")] = []
+    force: Annotated[bool, says("Take also those that programs in the shed use.")] = False
 
 
 SHED_MOUNTS = get(

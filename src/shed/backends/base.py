@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from shed.backends.guard.filter import ALL_SHARES, FREE, SHARES
 from shed.errors import BackendError
 
 
@@ -56,6 +57,25 @@ class Machine:
     The backend keeps its record, its sockets (or the way to them) and ``console.log`` there.
     """
     shares: tuple[Share, ...] = ()
+    mounts: tuple[Share, ...] | None = None
+    """Folders that it has beside these, all by the tag `MOUNTS`; others may come and go while it runs.
+
+    None: it can have none.
+    """
+
+    @property
+    def folders(self) -> tuple[Share, ...]:
+        """Return all folders of the host that it has."""
+        return (*self.shares, *(self.mounts or ()))
+
+
+MOUNTS = "mounts"
+
+
+def mounted_at(path: Path, mode: str) -> str:
+    """Return where a folder of the host is in what has the tag `MOUNTS`: its whole path, below one for its mode."""
+    place = FREE if mode == "git-rw" else SHARES
+    return f"{place.removeprefix(ALL_SHARES + b'/').decode()}{path}"
 
 
 @dataclass(frozen=True, slots=True)

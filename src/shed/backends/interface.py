@@ -20,7 +20,7 @@ from pathlib import Path
 from socket import socket
 from typing import Protocol
 
-from shed.backends.base import Connection, Liveness, Machine, Network
+from shed.backends.base import Connection, Liveness, Machine, Network, Share
 from shed.checks import Result
 from shed.errors import ShedError
 
@@ -199,6 +199,25 @@ class Growing(Protocol):
         ...
 
 
+class Mounting(Protocol):
+    """Gives a running VM folders of the host, which it serves by the tag `MOUNTS`, and takes them away."""
+
+    def offers(self, state_dir: Path) -> bool:
+        """Tell whether the VM was started so that it can have them: with `Machine.mounts`."""
+        ...
+
+    async def add(self, state_dir: Path, share: Share) -> None:
+        """Give a VM a folder.  Raises `BackendError`, `UsageError`."""
+        ...
+
+    async def remove(self, state_dir: Path, share: Share) -> None:
+        """Take a folder from a VM, also one that it uses; from then on nothing of it can be read or written there.
+
+        Raises `BackendError` when that is not certain: then the caller ends the VM.
+        """
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Shape:
     """The shape of a VM whose memory is kept: what goes on from it has the same."""
@@ -323,4 +342,5 @@ class Capabilities:
     networks: Networks | None = None
     growing: Growing | None = None
     moments: Moments | None = None
+    mounting: Mounting | None = None
     diagnostics: Diagnostics | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from shed.cli.arguments import SHED, argument
+from shed.cli.arguments import SHED, argument, flag
 from shed.cli.command import Entry, Group, command
 from shed.cli.connection import client_of, mounts
 from shed.cli.output import waiting
@@ -46,7 +46,7 @@ def list_mounts(args: Any, options: Options) -> int:
     examples=["shed mount add dev ~/data:/data:ro", "shed mount add dev ~/notes:/notes ~/models:/models:ro"],
 )
 def add(args: Any, options: Options) -> int:
-    """Give a stopped shed more folders of this machine; it has them from its next start on.
+    """Give a shed more folders of this machine, also one that runs, if it was started with --mount or --local-dir DIR.
 
     The modes are those of create --local-dir.  A folder that is, holds, or is in one that the shed has already is
     refused.
@@ -61,16 +61,22 @@ def add(args: Any, options: Options) -> int:
     "mount rm",
     SHED,
     argument("DST", "where the shed has the folder", count="+", key="targets"),
+    flag("--force", "also when programs in the shed use it: what they have open there is of no use then"),
     examples=["shed mount rm dev /data"],
 )
 def remove(args: Any, options: Options) -> int:
-    """Take folders from a stopped shed.  What is in them stays as it is."""
+    """Take folders from a shed, also from one that runs.  What is in them stays as it is.
+
+    When this returns, the shed has no access to them, whatever it does.
+    """
     with waiting(options, f"changing the folders of {args.name}"):
-        found = client_of(args.name, options).change_mounts(args.name, remove=args.targets)
+        found = client_of(args.name, options).change_mounts(args.name, remove=args.targets, force=args.force)
     return _show(args.name, found, options)
 
 
 def _show(name: str, found: dict[str, Any], options: Options) -> int:
+    for warning in found.get("warnings") or []:
+        note(f"warning: {warning}")
     if options.json:
         emit(found)
     elif found["mounts"]:

@@ -5,6 +5,9 @@
                                afterwards
     configure   {…}            make this machine a shed (`shed.guest.configure` says what it takes), once
     equip       {"variables", "authorities", "apt"}  what configure takes of these, for commands that start from now on
+    mount       {"mounts"}     mount folders of the host, as configure does
+    unmount     {"target", "force", "last"}  unmount one, with force also when it is in use, and with the last one what
+                               has all of them; answers {"busy"}
     health      {}             how it is
     clock       {"adjust": s}  put the wall clock forward by so many seconds, if given; answers {"now"}: seconds since
                                1970
@@ -68,6 +71,8 @@ class Control:
             "rehearse": self._warm_up,
             "configure": self._configure,
             "equip": self._equip,
+            "mount": self._mount,
+            "unmount": self._unmount,
             "health": self._health,
             "clock": self._clock,
             "sync": self._sync,
@@ -153,14 +158,38 @@ class Control:
         from shed.guest.configure import apt, trust
         from shed.guest.configure.request import authorities, text, texts
 
-        if self._shed.phase != state.READY:
-            raise RefusedError("NOT_CONFIGURABLE", f"this machine is {self._shed.phase}")
+        self._must_be_ready()
         self._shed.equip()  # what else was put off is not in this request
         variables = texts(request, "variables")
         apt.set_up(text(request, "apt", ""))
         outfit = {**trust.install(authorities(request)), **variables}
         self._shed.equip_later(lambda: outfit)
         return {}
+
+    async def _mount(self, request: Answer) -> Answer:
+        from shed.guest.configure import StepError
+        from shed.guest.configure.mounts import mount_share
+        from shed.guest.configure.request import mounts
+
+        self._must_be_ready()
+        try:
+            for each in mounts(request):
+                mount_share(each)
+        except StepError as error:
+            raise RefusedError(error.code, str(error)) from None
+        return {}
+
+    async def _unmount(self, request: Answer) -> Answer:
+        from shed.guest.configure.mounts import unmount_share
+        from shed.guest.configure.request import text
+
+        self._must_be_ready()
+        force, last = request.get("force") is True, request.get("last") is True
+        return {"busy": not unmount_share(text(request, "target"), force=force, last=last)}
+
+    def _must_be_ready(self) -> None:
+        if self._shed.phase != state.READY:
+            raise RefusedError("NOT_CONFIGURABLE", f"this machine is {self._shed.phase}")
 
     async def _health(self, _request: Answer) -> Answer:
         return {

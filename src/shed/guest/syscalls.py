@@ -17,7 +17,9 @@ MS_NOEXEC = 8
 MS_NOATIME = 1024
 MS_BIND_ALL = 4096 | 16384
 """With the mounts below."""
+MS_REMOUNT_BIND = 32 | 4096
 MS_MOVE = 8192
+_MNT_DETACH = 2
 _MS_REC_PRIVATE = 16384 | (1 << 18)
 """Flags of mount(2), linux/mount.h."""
 _CLONE_NEWNS, _CLONE_NEWUTS = 0x20000, 0x4000000
@@ -66,6 +68,11 @@ def mount(source: str, target: str, kind: str, flags: int = 0, options: str = ""
         os.fsencode(options) or None,
         path=target,
     )
+
+
+def unmount(target: str, *, force: bool) -> None:
+    """Unmount what is at `target`; with `force`, also when it is in use."""
+    _call("umount2", os.fsencode(target), _MNT_DETACH if force else 0, path=target)
 
 
 def move_mount(source: str, target: str) -> None:

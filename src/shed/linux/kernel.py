@@ -13,7 +13,7 @@ import struct
 NEWTIME, NEWNS, NEWCGROUP, NEWUTS = 0x80, 0x20000, 0x2000000, 0x4000000
 NEWIPC, NEWUSER, NEWPID, NEWNET = 0x8000000, 0x10000000, 0x20000000, 0x40000000
 _MS_NOSUID, _MS_NODEV, _MS_NOEXEC, _MS_REC, _MS_SLAVE = 2, 4, 8, 0x4000, 0x80000
-_MNT_DETACH = 2
+_MNT_DETACH, _UMOUNT_NOFOLLOW = 2, 8
 RDONLY, NOSUID, NODEV, NOEXEC = 1, 2, 4, 8
 """Attributes of a mount."""
 _AT_FDCWD, _AT_EMPTY_PATH, _AT_RECURSIVE = -100, 0x1000, 0x8000
@@ -71,6 +71,29 @@ def open_tree(path: str, folder: int = _AT_FDCWD) -> int:
 def attach(tree: int, target: str) -> None:
     """Mount what `open_tree` has returned at `target`."""
     _call(target, _MOVE_MOUNT, tree, b"", _AT_FDCWD, os.fsencode(target), _MOVE_MOUNT_F_EMPTY_PATH)
+
+
+def move(source: str, target: str) -> None:
+    """Move the mount at `source` to `target`."""
+    _call(source, _MOVE_MOUNT, _AT_FDCWD, os.fsencode(source), _AT_FDCWD, os.fsencode(target), 0)
+
+
+def unmount(target: str) -> None:
+    """Unmount what is at `target`, if nobody has anything open there; else the error is EBUSY."""
+    _check(_libc.umount2(os.fsencode(target), _UMOUNT_NOFOLLOW), target)
+
+
+def enter(namespace: int, kind: int) -> None:
+    """Enter a namespace that is open, of the `kind` of one of the flags above."""
+    _check(_libc.setns(namespace, kind), "setns")
+
+
+def writable_root() -> int:
+    """Return a descriptor of a copy of the mount at ``/`` alone, which can be written though that cannot."""
+    root = _call("/", _OPEN_TREE, _AT_FDCWD, b"/", _OPEN_TREE_CLONE | _OPEN_TREE_CLOEXEC)
+    wanted = struct.pack("=QQQQ", 0, RDONLY, 0, 0)
+    _call("mount_setattr", _MOUNT_SETATTR, root, b"", _AT_EMPTY_PATH, wanted, len(wanted))
+    return root
 
 
 def set_attributes(tree: int, attributes: int) -> None:

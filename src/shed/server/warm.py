@@ -85,7 +85,7 @@ def warm(
             for image in kits:
                 machine = blank(image, shape.cpus, shape.memory_mb, paths.templates)
                 folder = Share(workspace.TAG, paths.templates, 0, 0)  # another takes its place
-                for one, what in ((machine, ""), (replace(machine, shares=(folder,)), ", with a folder")):
+                for one, what in ((machine, ""), (replace(machine, shares=(folder,), mounts=()), ", with a folder")):
                     progress.phase("template", f"template for {shape.cpus} cpus and {shape.memory_mb} MB{what}")
                     try:
                         names.append(asyncio.run(_make(backend, one, settings.start_timeout, progress)).path.name)

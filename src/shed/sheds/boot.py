@@ -11,12 +11,12 @@ import hashlib
 import logging
 import os
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from shed.backends.base import Connection, Disk, Machine, Share
+from shed.backends.base import MOUNTS, Connection, Disk, Machine, Share, mounted_at
 from shed.backends.interface import Backend
 from shed.errors import BackendError, ShedError
 from shed.progress import Progress
@@ -58,23 +58,31 @@ _LEAST = 1.0
 
 def machine(record: Record, image: BootImage, folders: Folders) -> Machine:
     """Describe the VM of a shed: vda its upper, vdb the image's root, vdc the runtime."""
-    shares = tuple(
-        Share(tag, Path(mount.source), record.guest_uid, record.guest_gid, mount.mode) for tag, mount in _tagged(record)
-    )
+    shares: tuple[Share, ...] = ()
+    if record.local_dir is not None:
+        shares = (
+            Share(workspace.TAG, Path(record.local_dir), record.guest_uid, record.guest_gid, record.local_dir_mode),
+        )
+    mounts = tuple(further(record, mount) for mount in record.mounted) if record.takes_mounts else None
     disks = (
         Disk(folders.upper, read_only=False),
         Disk(image.root, read_only=True),
         Disk(image.runtime, read_only=True),
     )
     return Machine(
-        record.name, record.cpus, record.memory_mb, image.kernel, image.initrd, disks, folders.instance, shares
+        record.name, record.cpus, record.memory_mb, image.kernel, image.initrd, disks, folders.instance, shares, mounts
     )
 
 
-def _tagged(record: Record) -> Iterator[tuple[str, Mount]]:
-    """Return the folders of the host that a shed has, and what its VM calls each of them."""
-    tags = [workspace.TAG] if record.local_dir is not None else []
-    return zip([*tags, *(f"mount{number}" for number in range(len(record.mounted)))], record.shared, strict=True)
+def further(record: Record, mount: Mount) -> Share:
+    """Return a folder of the host that a shed has beside its workspace, for its VM."""
+    return Share(MOUNTS, Path(mount.source), record.guest_uid, record.guest_gid, mount.mode)
+
+
+def told_of(record: Record, mount: Mount) -> dict[str, object]:
+    """Return what a guest is told of such a folder; see `shed.guest.configure.request`."""
+    source = mounted_at(Path(mount.source), mount.mode)
+    return {"tag": MOUNTS, "source": source, "target": mount.target, "readonly": mount.mode == "ro"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,15 +247,16 @@ def request(
     record: Record, settings: ImageSettings, backend: Backend, disks: Sequence[Disk], outfit: Outfit
 ) -> dict[str, object]:
     """Return what a guest is told that is to be the shed `record`; see `shed.guest.configure.request`."""
+    own = []
+    if record.local_dir is not None:
+        own = [{"tag": workspace.TAG, "target": workspace.TARGET, "readonly": record.local_dir_mode == "ro"}]
     return {
         "name": record.name,
         "hostname": record.name,
         "timezone": record.timezone,
         "disks": [-(-disk.path.stat().st_size // _SECTOR) * _SECTOR for disk in disks],
         "network": backend.network and {**asdict(backend.network), "mac": _mac(record)},
-        "mounts": [
-            {"tag": tag, "target": mount.target, "readonly": mount.mode == "ro"} for tag, mount in _tagged(record)
-        ],
+        "mounts": [*own, *(told_of(record, mount) for mount in record.mounted)],
         "clock": time.time(),
         "entropy": base64.b64encode(os.urandom(_ENTROPY)).decode(),
         "init": "auto",

@@ -152,12 +152,12 @@ async def stop(
     progress.phase("vm")
     await link.drop()
     await backend.kill(folders.instance)  # clears the record of a VM that is gone, too
-    for words in await in_thread(_leftovers, record):
+    for words in await in_thread(left_behind, record):
         progress.warn(words)
-    return await _want(record, folders, "stopped")
+    return await _want(replace(record, mounts=record.mounts or None), folders, "stopped")
 
 
-def _leftovers(record: metadata.Record) -> list[str]:
+def left_behind(record: metadata.Record) -> list[str]:
     """Return what to tell of the shed's folders of the host."""
     if not record.shared:
         return []

@@ -66,7 +66,10 @@ class Record:
     local_dir_mode: str = "rw"
     """One of `shed.backends.base.SHARE_MODES`."""
     mounts: list[str] | None = None
-    """Further folders of the host, see `shed.sheds.mountspec`; None for none."""
+    """Further folders of the host, see `shed.sheds.mountspec`; None for none.
+
+    An empty list: it was started with some, and its VM has none of them any more.
+    """
     labels: dict[str, str] | None = None
     """What its user noted of it; None for nothing."""
     expires_at: str | None = None
@@ -133,6 +136,16 @@ class Record:
     def mounted(self) -> list[Mount]:
         """Return the folders of the host that it has beside its workspace."""
         return [Mount.parse(text) for text in self.mounts or ()]
+
+    @property
+    def shares(self) -> bool:
+        """Say whether its VM has folders of the host, or can get some."""
+        return self.local_dir is not None or self.mounts is not None
+
+    @property
+    def takes_mounts(self) -> bool:
+        """Say whether its VM can get folders: if it has the guard that this needs anyway, or asks for it."""
+        return self.mounts is not None or (self.local_dir is not None and self.local_dir_mode == "rw")
 
     @property
     def shared(self) -> list[Mount]:

@@ -62,7 +62,7 @@ async def keep(
     moments = backend.capabilities.moments
     if moments is None:
         raise _stop_first(record, f"the backend {backend.name} cannot keep what runs", "")
-    if memory and record.shared:
+    if memory and record.shares:
         raise _stop_first(record, "with its memory, the folder of the host that it shares cannot be kept", _ALONE)
     vm = boot.machine(record, image, folders)
     shape = await in_thread(moments.shape, folders.instance) if memory else None
@@ -161,7 +161,7 @@ def as_kept(record: Record, snapshot: Snapshot) -> Record:
 async def check(record: Record, image: BootImage, folders: Folders, backend: Backend, origin: Origin) -> None:
     """Raise `UnavailableError` (MEMORY_UNUSABLE) when a shed cannot go back to where the memory of `origin` is."""
     way = "roll back its disk alone, once it is stopped: --no-memory"
-    if record.upper_size_bytes != origin.snapshot.size_bytes or record.shared:
+    if record.upper_size_bytes != origin.snapshot.size_bytes or record.shares:
         raise UnavailableError(
             f"shed {record.name!r} cannot go on from the memory of {origin.snapshot.name!r}: it has another disk or a "
             "folder of the host",

@@ -61,6 +61,8 @@ def checked(texts: Iterable[str], local_dir: str | None, others: Iterable[Mount]
     for text in texts:
         mount = Mount.parse(text)
         mount = replace(mount, source=workspace.check_folder(mount.source, "cannot be shared with a shed:"))
+        if mount.source == "/":
+            raise _wrong(text, "that is all of the host", hint="name a folder")
         check_together(mount, found, local_dir)
         found.append(mount)
     if len(found) > MOST:

@@ -122,8 +122,8 @@ class Pool:
 
         Those of another boot kit are given up only when it is asked for twice in a row.
         """
-        shape = (machine.cpus, machine.memory_mb, machine.shares)
-        if shape == (self._settings.default_cpus, self._settings.default_memory_mb, ()):
+        shape = (machine.cpus, machine.memory_mb, machine.shares, machine.mounts)
+        if shape == (self._settings.default_cpus, self._settings.default_memory_mb, (), None):
             kit = _kit(machine)
             if self._like is None or kit in (_kit(self._like), self._seen):
                 self._like = machine

@@ -43,7 +43,7 @@ async def suspend(
     It is suspended then; if anything fails before, it runs on.  Raises `ConflictError` (CANNOT_SUSPEND) and
     `StorageError` before anything is touched, and `BackendError`.
     """
-    if record.shared:
+    if record.shares:
         raise ConflictError(
             f"shed {record.name!r} shares a folder of the host, with which it cannot be suspended",
             code="CANNOT_SUSPEND",

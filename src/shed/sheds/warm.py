@@ -189,6 +189,7 @@ def _shape(machine: Machine) -> tuple[object, ...]:
         machine.cpus,
         machine.memory_mb,
         len(machine.shares),
+        machine.mounts is None,
         machine.kernel,
         machine.initrd,
         machine.disks[-1].path,

@@ -59,10 +59,10 @@ class Held:
             shares.append(Share("mount0", self.beside, 1000, 1000, beside))
         jail = Jail(
             Path(PYTHON).resolve(),
-            folders=tuple(Folder(share.path, writable=share.mode != "ro") for share in shares),
+            folders=tuple(Folder(share.path, share.mode) for share in shares),
             user=userns.plan(shares, userns.check_folders(shares), uid=os.geteuid(), gid=os.getegid()),
         )
-        argv = [str(jail.program), "-S", "-c", PROGRAM.format(share=inside(self.share)), UUID]
+        argv = [str(jail.program), "-S", "-c", PROGRAM.format(share=inside(self.share, how)), UUID]
         host = command.Host(Path(sys.executable), "tcg", UUID)
         self.record = launching.launch(self._state, argv, host, "demo", jail, guard=mode.plan(shares))
         self._port = socket.socket(socket.AF_UNIX)

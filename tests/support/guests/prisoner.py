@@ -7,6 +7,7 @@ import socket
 import sys
 from pathlib import Path
 
+from shed.backends.guard import mode
 from shed.backends.jail.plan import Folder, Jail
 from shed.backends.qemu import command, launching, process
 from support.vms import processes
@@ -38,17 +39,27 @@ PYTHON = Path("/usr/bin/python3" if Path("/usr/bin/python3").exists() else sys.e
 
 
 class Prisoner:
-    """A process in a jail as QEMU's is, with the folders `shares`, which opens its memory if the file is given."""
+    """A process in a jail as QEMU's is, with the folders `shares`, which opens its memory if the file is given.
+
+    With `more` it has a guard, too, and can get further folders.
+    """
 
     def __init__(
-        self, folder: Path, *shares: Folder, user: tuple[int, int, int, int] | None = None, memory: int | None = None
+        self,
+        folder: Path,
+        *shares: Folder,
+        user: tuple[int, int, int, int] | None = None,
+        memory: int | None = None,
+        more: bool = False,
     ) -> None:
         self.folder = folder
         folder.mkdir(exist_ok=True)
-        jail = Jail(PYTHON, folders=shares, devices=(Path(os.devnull),), user=user)
+        jail = Jail(PYTHON, folders=shares, devices=(Path(os.devnull),), user=user, more=more)
+        guard = mode.plan([], more=True) if more else mode.OPEN
         program = f"WITH_MEMORY = {memory is not None}\n{PROGRAM}"
         argv = [str(PYTHON), "-I", "-S", "-c", program, UUID]
-        self.record = launching.launch(folder, argv, command.Host(PYTHON, "tcg", UUID), "demo", jail, memory=memory)
+        host = command.Host(PYTHON, "tcg", UUID)
+        self.record = launching.launch(folder, argv, host, "demo", jail, memory=memory, guard=guard)
         self._port = socket.socket(socket.AF_UNIX)
         self._port.settimeout(60)
         with process.reachable(folder, process.AGENT_SOCKET) as path:

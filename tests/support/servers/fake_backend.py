@@ -18,7 +18,7 @@ import uuid
 from collections.abc import Callable
 from pathlib import Path
 
-from shed.backends.base import Connection, Liveness, Machine, Network, Stream
+from shed.backends.base import Connection, Liveness, Machine, Network, Share, Stream
 from shed.backends.interface import Capabilities, Prepare, Shape, Still, StoredTemplate, Template
 from shed.backends.qemu import launching, process
 from shed.backends.qemu.command import Host
@@ -120,7 +120,10 @@ class FakeBackend:
         self.spares = FakeSpares(self)
         self.full_disk = FakeFullDisk()
         self.moments = FakeMoments(self)
-        self.capabilities = Capabilities(self.saved, self.spares, self.full_disk, moments=self.moments)
+        self.mounting = FakeMounting(self)
+        self.capabilities = Capabilities(
+            self.saved, self.spares, self.full_disk, moments=self.moments, mounting=self.mounting
+        )
 
     async def start(self, machine: Machine) -> tuple[str, ...]:
         if self.liveness(machine.state_dir) is not Liveness.NOT_OURS:
@@ -316,6 +319,27 @@ class FakeMoments:
             await in_thread(begins)
             os.utime(machine.disks[0].path)  # it is written to from now on
         return await self.go_on(machine, memory if memory.exists() else memory.with_name(".memory.used"))
+
+
+class FakeMounting:
+    """The folders that VMs were given while they run are `given`; one with the fault `keeps` lets go of none."""
+
+    def __init__(self, backend: FakeBackend) -> None:
+        self.given: dict[Path, list[Share]] = {}
+        self._backend = backend
+
+    def offers(self, state_dir: Path) -> bool:
+        (machine, *_) = [each for each in reversed(self._backend.started) if each.state_dir == state_dir]
+        return machine.mounts is not None
+
+    async def add(self, state_dir: Path, share: Share) -> None:
+        self.given.setdefault(state_dir, []).append(share)
+
+    async def remove(self, state_dir: Path, share: Share) -> None:
+        if "keeps" in self._backend.faults:
+            raise BackendError("the VM does not let go", code="STILL_SHARED")
+        if share in self.given.get(state_dir, []):
+            self.given[state_dir].remove(share)
 
 
 class FakeFullDisk:

@@ -141,6 +141,11 @@ def control(stream: socket.socket, faults: set[str]) -> None:
             say(json.dumps(request))
             if "old" in faults:
                 answer = {"ok": False, "code": "UNKNOWN_OPERATION", "error": "this agent knows no operation 'equip'"}
+        if request["op"] in {"mount", "unmount"}:
+            say(json.dumps(request))
+            answer["busy"] = "uses-folders" in faults and not request.get("force")
+            if "cannot-mount" in faults:
+                answer = {"ok": False, "code": "SHED-INIT-10", "error": "cannot mount"}
         if request["op"] == "clock":
             adjust = request.get("adjust", 0.0)
             CLOCK.append(CLOCK.pop() + adjust if CLOCK else -100.0 if "late" in faults else 0.0)

@@ -1,7 +1,7 @@
 """What the VM tests need to start VMs quickly, found out or made once and lent to the machines of tests.
 
 That is whether KVM works here, which costs seconds where it does not, and templates of the default shape, with and
-without a shared folder. `SHED_TEST_WAY` says how the VMs of the VM tests come up: ``warm`` (restored from these, as
+without shared folders. `SHED_TEST_WAY` says how the VMs of the VM tests come up: ``warm`` (restored from these, as
 most VMs of users are), ``cold`` (booted), or ``both``, one after the other.
 """
 
@@ -82,8 +82,9 @@ def _made() -> list[Template]:
     with locked(CACHE / "templates.lock", limit=math.inf):
         folders.prepare(paths)
         lend(root, COLD)
-        for shares in (), (Share(workspace.TAG, root, 0, 0),):
-            machine = Machine("template", CPUS, MEMORY_MB, kernel, initrd, disks, root, shares)
+        folder = (Share(workspace.TAG, root, 0, 0),)
+        for shares, mounts in ((), None), (folder, None), (folder, ()), ((), ()):
+            machine = Machine("template", CPUS, MEMORY_MB, kernel, initrd, disks, root, shares, mounts)
             made.append(asyncio.run(make(QemuBackend(paths), machine, wait=120)))
         os.utime(root)
         prune(CACHE, "templates-*")

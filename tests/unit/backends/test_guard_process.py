@@ -118,10 +118,10 @@ def test_setgid_stays_where_the_host_gave_it(tmp_path: Path, how: str) -> None:
 def test_each_folder_has_its_own_mode(tmp_path: Path) -> None:
     """Beside one whose settings are held there is one where they are not; nobody gets a set-id bit."""
     with Held(tmp_path, beside="git-rw") as held:
-        there = f"os.open({inside(held.beside)!r}, os.O_PATH)"
+        there = f"os.open({inside(held.beside, 'git-rw')!r}, os.O_PATH)"
         assert held.does(f"globals().update(beside={there})") == "works"
         assert held.does("os.mkdir('.git', dir_fd=beside)") == "works"
-        git = f"os.open({inside(held.beside / '.git')!r}, os.O_PATH)"
+        git = f"os.open({inside(held.beside / '.git', 'git-rw')!r}, os.O_PATH)"
         assert held.does(f"globals().update(git={git})") == "works"
         assert held.does("os.open('config', os.O_CREAT | os.O_WRONLY, dir_fd=git)") == "works"
         assert held.does("os.rename('config', 'config.worktree', src_dir_fd=git, dst_dir_fd=git)") == "works"

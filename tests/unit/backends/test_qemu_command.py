@@ -62,6 +62,12 @@ def devices(command: list[str]) -> list[dict[str, object]]:
             ["local,id=share0,path=/home/me/project,security_model=none,multidevs=remap"],
         ),
         (
+            replace(MACHINE, mounts=(SHARE, SHARE)),
+            HOST,
+            "-fsdev",
+            ["local,id=mounts,path=/shares,security_model=none,multidevs=remap"],
+        ),
+        (
             replace(MACHINE, shares=(replace(SHARE, path=Path("/a,b")),)),
             HOST,
             "-fsdev",

@@ -92,7 +92,7 @@ def test_a_process_really_gets_its_numbers(tmp_path: Path) -> None:
         " port.send(str(os.getuid()).encode()); time.sleep(60)"
     )
     real = Path(sys.executable).resolve()
-    jail = Jail(real, folders=(Folder(folder, writable=True),), user=(4242, 4343, os.geteuid(), os.getegid()))
+    jail = Jail(real, folders=(Folder(folder),), user=(4242, 4343, os.geteuid(), os.getegid()))
     argv = [str(real), "-S", "-c", program, UUID]
     record = launching.launch(tmp_path, argv, command.Host(real, "tcg", UUID), "demo", jail)
     assert Path(f"/proc/{record.pid}/uid_map").read_text().split() == ["4242", str(os.geteuid()), "1"]

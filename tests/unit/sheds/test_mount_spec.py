@@ -95,6 +95,8 @@ def test_what_is_no_folder(tmp_path: Path) -> None:
         with pytest.raises(UsageError) as caught:
             checked([f"{source}:/x"], None)
         assert caught.value.code == "INVALID_LOCAL_DIR"
+    with pytest.raises(UsageError, match="all of the host"):
+        checked(["/:/x"], None)
     for number in range(MOST + 1):
         (tmp_path / str(number)).mkdir()
     with pytest.raises(UsageError, match=f"{MOST} at most"):

@@ -14,6 +14,8 @@ from shed.api.mounts import ChangeMounts
 from shed.errors import ConflictError, NotFoundError, ShedError, UsageError
 from shed.progress import Event, Progress, WarningEvent
 from shed.sheds import leftovers, metadata
+from shed.sheds.manager import Manager
+from shed.sheds.metadata import Record
 from support.images.runtimes import small_runtime
 from support.servers.world import World, create
 
@@ -36,6 +38,12 @@ def told(manager: Any, name: str) -> list[dict[str, Any]]:
     return mounts
 
 
+async def change(manager: Manager, name: str, wanted: ChangeMounts, warnings: list[str] | None = None) -> Record:
+    """Change the folders of a shed; `warnings` gets what is told."""
+    heard: list[str] = [] if warnings is None else warnings
+    return await manager.mounts.change(name, wanted, heard.append)
+
+
 async def test_several_folders(world: World, places: dict[str, str]) -> None:
     """Beside a workspace; the VM has them with their modes, the guest their places, and a start has them again."""
     wanted = [f"{places['data']}:/data:ro", f"{places['notes']}:/home/me/notes"]
@@ -48,12 +56,12 @@ async def test_several_folders(world: World, places: dict[str, str]) -> None:
         await manager.stop("dev", Progress())
         await manager.start("dev", Progress())
         for machine in world.backend.started:
-            shares = [(str(share.path), share.mode, share.guest_uid) for share in machine.shares]
+            shares = [(str(share.path), share.mode, share.guest_uid) for share in machine.folders]
             assert shares == [(places["work"], "rw", 0), (places["data"], "ro", 0), (places["notes"], "rw", 0)]
-        assert [(one["target"], one["readonly"]) for one in told(manager, "dev")] == [
-            ("/workspace", False),
-            ("/data", True),
-            ("/home/me/notes", False),
+        assert [(one["tag"], one.get("source"), one["target"], one["readonly"]) for one in told(manager, "dev")] == [
+            ("workspace", None, "/workspace", False),
+            ("mounts", f"held{places['data']}", "/data", True),
+            ("mounts", f"held{places['notes']}", "/home/me/notes", False),
         ]
 
 
@@ -62,10 +70,10 @@ async def test_a_stopped_shed_gets_folders_and_loses_them(world: World, places: 
     async with world.manager() as manager:
         await create(manager, "dev")
         with pytest.raises(ConflictError) as caught:
-            await manager.mounts.change("dev", ChangeMounts(add=[f"{places['data']}:/data"]))
+            await change(manager, "dev", ChangeMounts(add=[f"{places['data']}:/data"]))
         assert caught.value.code == "SHED_NOT_STOPPED"
         await manager.stop("dev", Progress())
-        await manager.mounts.change("dev", ChangeMounts(add=[f"{places['data']}:/data", f"{places['notes']}:/n"]))
+        await change(manager, "dev", ChangeMounts(add=[f"{places['data']}:/data", f"{places['notes']}:/n"]))
         for wrong in (
             ChangeMounts(add=[f"{places['work']}:/data"]),
             ChangeMounts(add=[f"{places['data']}:/more"]),
@@ -73,14 +81,14 @@ async def test_a_stopped_shed_gets_folders_and_loses_them(world: World, places: 
             ChangeMounts(remove=["/workspace"]),
         ):
             with pytest.raises((UsageError, NotFoundError)):
-                await manager.mounts.change("dev", wrong)
-        change = ChangeMounts(add=[f"{places['work']}:/n:ro"], remove=["/n/"])
-        record = await manager.mounts.change("dev", change)
+                await change(manager, "dev", wrong)
+        wanted = ChangeMounts(add=[f"{places['work']}:/n:ro"], remove=["/n/"])
+        record = await change(manager, "dev", wanted)
         assert [str(mount) for mount in record.mounted] == [f"{places['data']}:/data:rw", f"{places['work']}:/n:ro"]
         await manager.start("dev", Progress())
         assert [one["target"] for one in told(manager, "dev")] == ["/data", "/n"]
         await manager.stop("dev", Progress())
-        record = await manager.mounts.change("dev", ChangeMounts(remove=["/data", "/n"]))
+        record = await change(manager, "dev", ChangeMounts(remove=["/data", "/n"]))
         assert record.mounts is None
         assert "mounts" not in manager.catalog.get("dev")
 
@@ -95,7 +103,7 @@ async def test_a_folder_that_is_gone(world: World, places: dict[str, str]) -> No
             await manager.start("dev", Progress())
         assert caught.value.code == "LOCAL_DIR_MISSING"
         assert "shed mount rm dev /data" in str(caught.value.hint)
-        await manager.mounts.change("dev", ChangeMounts(add=[f"{places['notes']}:/n"], remove=["/data"]))
+        await change(manager, "dev", ChangeMounts(add=[f"{places['notes']}:/n"], remove=["/data"]))
         assert (await manager.start("dev", Progress()))["status"] == "running"
 
 
@@ -141,7 +149,7 @@ async def test_what_a_shed_with_folders_cannot(world: World, places: dict[str, s
         await create(manager, "idle", idle_suspend=3600)
         await manager.stop("idle", Progress())
         with pytest.raises(ConflictError, match="cannot be suspended"):
-            await manager.mounts.change("idle", add)
+            await change(manager, "idle", add)
 
 
 async def test_what_was_left_in_each_folder_is_told(world: World, places: dict[str, str]) -> None:
@@ -208,3 +216,89 @@ async def test_a_record_that_says_nonsense(world: World, places: dict[str, str])
         metadata.save(world.instance("dev"), record)
         with pytest.raises(metadata.DamagedError):
             await manager.start("dev", Progress())
+
+
+def said(manager: Any, name: str, op: str) -> list[dict[str, Any]]:
+    """Return what the guest was asked to do of this kind since its start."""
+    lines = [json.loads(line) for line in manager.catalog.console_log(name).decode().splitlines() if line[:1] == "{"]
+    return [line for line in lines if line["op"] == op]
+
+
+async def test_a_running_shed_gets_folders_and_loses_them(world: World, places: dict[str, str]) -> None:
+    """The VM has it before the guest mounts it; the guest unmounts it before it goes; a start has what is left."""
+    async with world.manager() as manager:
+        await create(manager, "dev", mounts=[f"{places['data']}:/data"])
+        instance = world.instance("dev")
+        await change(manager, "dev", ChangeMounts(add=[f"{places['notes']}:/n:git-rw"]))
+        (share,) = world.backend.mounting.given[instance]
+        assert (str(share.path), share.mode, share.tag) == (places["notes"], "git-rw", "mounts")
+        (asked,) = said(manager, "dev", "mount")
+        assert asked["mounts"][0]["source"] == f"free{places['notes']}"
+        record = await change(manager, "dev", ChangeMounts(remove=["/n"]))
+        assert record.mounts == [f"{places['data']}:/data:rw"]
+        assert world.backend.mounting.given[instance] == []
+        (asked,) = said(manager, "dev", "unmount")
+        assert (asked["target"], asked["force"], asked["last"]) == ("/n", False, False)
+        record = await change(manager, "dev", ChangeMounts(remove=["/data"], force=True))
+        assert record.mounts == []
+        assert said(manager, "dev", "unmount")[-1]["last"]
+        with pytest.raises(ShedError, match="cannot be suspended"):
+            await manager.suspensions.suspend("dev", Progress())  # its VM has what cannot be kept, empty as it is
+        await change(manager, "dev", ChangeMounts(add=[f"{places['notes']}:/n"]))
+        await manager.stop("dev", Progress())
+        await manager.start("dev", Progress())
+        assert [one["target"] for one in told(manager, "dev")] == ["/n"]
+        await change(manager, "dev", ChangeMounts(remove=["/n"]))
+        await manager.stop("dev", Progress())
+        assert manager.catalog.record("dev").mounts is None
+
+
+async def test_a_folder_that_is_used_stays_unless_it_is_forced(world: World, places: dict[str, str]) -> None:
+    """Then nothing has changed."""
+    world.backend.faults.add("uses-folders")
+    async with world.manager() as manager:
+        await create(manager, "dev", mounts=[f"{places['data']}:/data"])
+        with pytest.raises(ConflictError) as caught:
+            await change(manager, "dev", ChangeMounts(remove=["/data"]))
+        assert caught.value.code == "MOUNT_IN_USE"
+        assert manager.catalog.record("dev").mounted
+        assert (await change(manager, "dev", ChangeMounts(remove=["/data"], force=True))).mounts == []
+
+
+async def test_a_guest_that_does_not_do_it(world: World, places: dict[str, str]) -> None:
+    """A folder that it does not mount is taken back; one that it does not unmount is taken all the same."""
+    async with world.manager() as manager:
+        await create(manager, "dev", mounts=[f"{places['data']}:/data"])
+        await manager.stop("dev", Progress())
+        world.backend.faults.add("cannot-mount")
+        await manager.start("dev", Progress())
+        with pytest.raises(ShedError, match="cannot mount"):
+            await change(manager, "dev", ChangeMounts(add=[f"{places['notes']}:/n"]))
+        assert world.backend.mounting.given[world.instance("dev")] == []
+        assert [mount.target for mount in manager.catalog.record("dev").mounted] == ["/data"]
+        assert (await change(manager, "dev", ChangeMounts(remove=["/data"]))).mounts == []
+
+
+async def test_a_vm_that_does_not_let_go_ends(world: World, places: dict[str, str]) -> None:
+    """It is told; the shed can be started again, without the folder."""
+    async with world.manager() as manager:
+        await create(manager, "dev", mounts=[f"{places['data']}:/data"])
+        world.backend.faults.add("keeps")
+        with pytest.raises(ShedError) as caught:
+            await change(manager, "dev", ChangeMounts(remove=["/data"]))
+        assert caught.value.code == "STILL_SHARED"
+        assert world.machines() == []
+        assert manager.catalog.get("dev")["status"] == "stopped"
+        assert (await manager.start("dev", Progress()))["status"] == "running"
+        assert told(manager, "dev") == []
+
+
+async def test_what_was_left_is_told_when_a_folder_goes(world: World, places: dict[str, str]) -> None:
+    """A stop would not look there any more."""
+    async with world.manager() as manager:
+        await create(manager, "dev", local_dir=places["work"], mounts=[f"{places['data']}:/data"])
+        for name in ("work", "data"):
+            (Path(places[name]) / ".envrc").touch()
+        warnings: list[str] = []
+        await change(manager, "dev", ChangeMounts(remove=["/data"]), warnings)
+        assert [words.split()[0] for words in warnings] == [f"{places['data']}/.envrc"]

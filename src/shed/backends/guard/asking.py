@@ -12,6 +12,8 @@ import struct
 
 _RECEIVE, _SEND, _STILL, _GIVE = 0xC0502100, 0xC0182101, 0x40082102, 0x40182103
 _QUESTION, _ANSWER, _GIFT = struct.Struct("=QIIiIQ6Q"), struct.Struct("=Qqii"), struct.Struct("=QIIII")
+_IN_PLACE_OF = 1
+"""SECCOMP_ADDFD_FLAG_SETFD."""
 _GO_ON = 1
 """SECCOMP_USER_NOTIF_FLAG_CONTINUE."""
 
@@ -54,6 +56,11 @@ def answer(listener: int, identity: int, *, value: int = 0, error: int = 0, go_o
 def give(listener: int, identity: int, descriptor: int) -> int:
     """Give the process that asks a descriptor of ours; return its number there.  Raises OSError."""
     return int(fcntl.ioctl(listener, _GIVE, bytearray(_GIFT.pack(identity, 0, descriptor, 0, os.O_CLOEXEC))))
+
+
+def replace(listener: int, identity: int, descriptor: int, number: int) -> None:
+    """Put a descriptor of ours in the place of `number` of the process that asks.  Raises OSError."""
+    fcntl.ioctl(listener, _GIVE, bytearray(_GIFT.pack(identity, _IN_PLACE_OF, descriptor, number, os.O_CLOEXEC)))
 
 
 def check(listener: int, identity: int) -> None:

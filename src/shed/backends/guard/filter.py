@@ -4,7 +4,8 @@ It holds whoever has taken over QEMU, too, in this: **no set-id bits, no devices
 kernel's BPF sees it.
 
 It can also hand to the supervisor all calls by which the 9P server makes, changes, moves or removes a name: those with
-the descriptor of a folder.  QEMU's own (``AT_FDCWD``: disks, sockets, logs) go their way.  Calls that take arguments
+the descriptor of a folder.  QEMU's own (``AT_FDCWD``: disks, sockets, logs) go their way, unless they make a file: by
+that QEMU asks for its descriptors to be looked through (`shed.backends.guard.revoking`).  Calls that take arguments
 from memory or a ring (`openat2`, `io_uring_setup`), and ones newer than this list, do not exist for it: QEMU does
 without them.
 
@@ -42,9 +43,12 @@ _FORMAT, _CHARACTER, _BLOCK = 0o170000, 0o020000, 0o060000
 _O_CREAT, _O_TMPFILE, _O_TRUNC, _O_ACCMODE = 0o100, 0o20000000, 0o1000, 0o3
 WRITES = _O_CREAT | _O_TRUNC | _O_ACCMODE
 CREATES = _O_CREAT | _O_TMPFILE
-_AT_FDCWD = 0xFFFFFF9C
-SHARES = b"/shares"
-"""Where in QEMU's jail the folders that it serves are, with their whole paths on the host."""
+AT_FDCWD = 0xFFFFFF9C
+ALL_SHARES = b"/shares"
+SHARES, FREE = ALL_SHARES + b"/held", ALL_SHARES + b"/free"
+"""Where in QEMU's jail the folders that it serves are, with their whole paths on the host; below the second one, git's
+settings and hooks are not looked at.
+"""
 _REFUSED, _MISSING = ERRNO | errno.EPERM, ERRNO | errno.ENOSYS
 
 _MODES = {"chmod": 1, "fchmod": 1, "fchmodat": 2, "fchmodat2": 2, "creat": 1, "mknod": 1, "mknodat": 2}
@@ -102,7 +106,9 @@ def _modes(name: str, supervised: bool) -> list[bytes]:
 def _asks(name: str) -> list[bytes]:
     if name not in _MAKES:
         return []
-    ask = [ret(NOTIFY)]
-    if name == "openat":
-        ask = [*argument(_OPENS[name][0]), *when(JSET, WRITES, then=ask)]
-    return [*argument(_FOLDER.get(name, 0)), *when(JEQ, _AT_FDCWD, otherwise=ask)]
+    ask = [*argument(_FOLDER.get(name, 0)), *when(JEQ, AT_FDCWD, otherwise=[ret(NOTIFY)])]
+    if name != "openat":
+        return ask
+    flags = argument(_OPENS[name][0])
+    makes = [*flags, *when(JSET, CREATES, then=[ret(NOTIFY)])]
+    return [*flags, *when(JSET, WRITES, then=[*ask, *makes])]

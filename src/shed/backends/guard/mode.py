@@ -15,19 +15,21 @@ class Guard:
 
     program: bytes
     supervised: bool
-    free: tuple[str, ...] = ()
-    """Folders of which the supervisor says nothing, while it rules others."""
 
 
 OPEN = Guard(b"", supervised=False)
 """Nothing is shared."""
 
 
-def plan(shares: Sequence[Share]) -> Guard:
-    """Return what QEMU is held to while it serves `shares`; who only reads needs no supervisor."""
+def plan(shares: Sequence[Share], *, more: bool = False) -> Guard:
+    """Return what QEMU is held to while it serves `shares`, and may get `more`.
+
+    Who only reads needs no supervisor.  It is also by this that folders are taken away again.
+    """
+    if more:
+        return Guard(program(supervised=True, names=True), supervised=True)
     if not shares:
         return OPEN
     modes = {share.mode for share in shares}
     supervised = modes != {"ro"}
-    free = tuple(str(share.path) for share in shares if share.mode == "git-rw") if "rw" in modes else ()
-    return Guard(program(supervised=supervised, names="rw" in modes), supervised, free)
+    return Guard(program(supervised=supervised, names="rw" in modes), supervised)

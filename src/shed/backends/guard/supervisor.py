@@ -19,10 +19,9 @@ import select
 import stat
 import struct
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
-from shed.backends.guard import asking, rules, settings
+from shed.backends.guard import asking, revoking, rules, settings
 from shed.backends.guard import filter as calls
 from shed.backends.guard.rules import Verdict
 
@@ -93,14 +92,14 @@ class _Folder:
 
 
 class Supervisor:
-    """Answers for QEMU, process `pid`; below the folders `free`, of whatever mode they are, git is not looked at."""
+    """Answers for QEMU, process `pid`."""
 
-    def __init__(self, listener: int, pid: int, free: Sequence[str] = ()) -> None:
-        self._free = [os.fsencode(folder) for folder in free]
+    def __init__(self, listener: int, pid: int) -> None:
         self._listener = listener
         self._pid = pid
         self._memory = -1
         self._locks = settings.Locks()
+        self._revoking = revoking.Revoking(listener, pid)
 
     def serve(self) -> None:
         """Answer one call after the other, until nobody is left who could ask."""
@@ -128,7 +127,12 @@ class Supervisor:
         """
         if call == "chmod":
             return self._keep_setgid(self._text(arguments[0]), arguments[1] & 0o7777)
-        if self._free and all(self._is_free(arguments[place]) for place in _FOLDERS.get(call, (0,))):
+        if call == "openat" and arguments[0] & 0xFFFFFFFF == calls.AT_FDCWD:
+            mount = self._text(arguments[1]).removeprefix(revoking.PLACE)
+            if mount.isdigit():
+                self._revoking.revoke(identity, int(mount))
+            return errno.EPERM
+        if all(self._is_free(arguments[place]) for place in _FOLDERS.get(call, (0,))):
             return None
         verdict, folder, name = self._judge(call, arguments)
         if verdict is Verdict.ALLOW:
@@ -203,8 +207,7 @@ class Supervisor:
         return 0
 
     def _is_free(self, descriptor: int) -> bool:
-        path = self._folder(descriptor).path
-        return any(path == folder or path.startswith(folder + b"/") for folder in self._free)
+        return self._folder(descriptor).path.startswith(calls.FREE + b"/")
 
     def _folder(self, descriptor: int) -> _Folder:
         return _Folder(self._pid, descriptor & 0xFFFFFFFF)
@@ -248,8 +251,8 @@ def _file_system(descriptor: int, pid: int) -> bytes:
     return b""
 
 
-def run(listener: int, pid: int, free: Sequence[str] = ()) -> None:
-    """Serve until QEMU ends; see `Supervisor`."""
+def run(listener: int, pid: int) -> None:
+    """Serve until QEMU ends."""
     ended = select.poll()
     ended.register(os.pidfd_open(pid), select.POLLIN)
 
@@ -258,4 +261,4 @@ def run(listener: int, pid: int, free: Sequence[str] = ()) -> None:
         os._exit(0)
 
     _thread.start_new_thread(end, ())
-    Supervisor(listener, pid, free).serve()
+    Supervisor(listener, pid).serve()

@@ -30,14 +30,13 @@ _EPIPE = 32
 class Guard:
     """The supervisor, a process that is started before this one is held to anything."""
 
-    def __init__(self, free: list[str]) -> None:
-        """Start it; in the folders `free` it lets git's settings and hooks be."""
+    def __init__(self) -> None:
         self._link, theirs = _socket.socketpair()
         actions = [
             (os.POSIX_SPAWN_DUP2, theirs.fileno(), PARENT),
             *((os.POSIX_SPAWN_CLOSE, fd) for fd in range(PARENT + 1, PASSED)),
         ]
-        words = [sys.executable, "-I", "-S", _GUARD, *free]
+        words = [sys.executable, "-I", "-S", _GUARD]
         self.pid = os.posix_spawn(sys.executable, words, os.environ, file_actions=actions)
         theirs.close()
 

@@ -56,7 +56,7 @@ def main() -> None:
     if _read(1) != b"P":
         return
     keeper.start(with_network=orders["network"])
-    guard = attendant.Guard(orders["free"]) if orders["supervised"] else None
+    guard = attendant.Guard() if orders["supervised"] else None
     ours, theirs = _socket.socketpair()
     letter = "N"
     try:

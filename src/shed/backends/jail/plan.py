@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NotRequired, TypedDict
 
-from shed.backends.guard.filter import SHARES
+from shed.backends.base import SHARE_MODES, mounted_at
+from shed.backends.guard.filter import ALL_SHARES, FREE, SHARES
 from shed.backends.guard.mode import Guard
 from shed.backends.jail import filter as calls
 
@@ -32,6 +33,9 @@ _SYSTEM = ("/usr/bin", "/bin", "/usr/sbin", "/sbin", "/usr/libexec")
 """Where a program is alone in its jail, without what is beside it."""
 _BESIDE = ("lib", "lib64", "libexec", "share/qemu", "share/seabios", "pc-bios")
 """What a program from elsewhere, `PREFIX/bin/NAME`, gets below its prefix: that may be somebody's home."""
+
+FOLDERS, GONE = os.fsdecode(ALL_SHARES), "/gone"
+"""What has all folders that a VMM serves, and where those go that are taken from it."""
 
 Numbers = tuple[int, int, int, int]
 """User and group in a user namespace, and which they are outside."""
@@ -51,6 +55,8 @@ class JailOrders(TypedDict):
     """Source on the host, target, attributes."""
     shares: list[tuple[str, str, int, tuple[int, int] | None]]
     """As `mounts`, the folders that it serves: no part of a source is a link, and it has that identity."""
+    empty: list[str]
+    """Folders with nothing in them."""
     links: list[tuple[str, str]]
     """Symbolic links: name and text."""
     writable: list[str]
@@ -68,8 +74,6 @@ class Orders(TypedDict):
     folder: str
     network: bool
     supervised: bool
-    free: list[str]
-    """Folders in which a supervisor lets git's settings and hooks be."""
     files: int
     """How many open files the VMM gets."""
     memory: bool
@@ -86,9 +90,15 @@ class Folder:
 
     path: Path
     """Without links: the launcher follows none."""
-    writable: bool
+    mode: str = SHARE_MODES[0]
+    """One of `shed.backends.base.SHARE_MODES`."""
     identity: tuple[int, int] | None = None
     """Device and number of the folder that was looked at; None when nobody has."""
+
+    @property
+    def writable(self) -> bool:
+        """Say whether it may be written."""
+        return self.mode != "ro"
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,14 +109,21 @@ class Jail:
     files: tuple[tuple[Path, str], ...] = ()
     """What it opens to be read, and where."""
     folders: tuple[Folder, ...] = ()
+    more: bool = False
+    """Whether it may get further ones, see `shed.backends.jail.mounter`."""
     devices: tuple[Path, ...] = ()
     user: Numbers | None = None
     """Who it is inside, and who that is outside; None: somebody who owns nothing."""
 
 
-def inside(path: Path) -> str:
-    """Return where a folder that a VMM serves is in its jail."""
-    return f"{os.fsdecode(SHARES)}{path}"
+def inside(path: Path, mode: str = SHARE_MODES[0]) -> str:
+    """Return where a folder that a VMM serves in this mode is in its jail."""
+    return f"{FOLDERS}/{mounted_at(path, mode)}"
+
+
+def attributes(*, writable: bool) -> int:
+    """Return those of the mount of a folder that a VMM serves."""
+    return _NOSUID | _NODEV | _NOEXEC | (0 if writable else _RDONLY)
 
 
 def orders(jail: Jail, *, uid: int, gid: int) -> JailOrders:
@@ -114,16 +131,12 @@ def orders(jail: Jail, *, uid: int, gid: int) -> JailOrders:
     mounts, links = _programs(jail.program)
     mounts += [(str(path), target, _FILES) for path, target in jail.files]
     mounts += [(str(path), str(path), _NOSUID | _NOEXEC) for path in jail.devices]
+    folders = sorted(jail.folders, key=lambda folder: folder.path)
     shares = [
-        (
-            str(folder.path),
-            inside(folder.path),
-            _NOSUID | _NODEV | _NOEXEC | (0 if folder.writable else _RDONLY),
-            folder.identity,
-        )
-        for folder in sorted(jail.folders, key=lambda folder: folder.path)
+        (str(one.path), inside(one.path, one.mode), attributes(writable=one.writable), one.identity) for one in folders
     ]
-    writable = [*map(str, jail.devices), *(inside(folder.path) for folder in jail.folders if folder.writable)]
+    writable = [*map(str, jail.devices), *([FOLDERS] if jail.more else [])]
+    writable += [inside(folder.path, folder.mode) for folder in folders if folder.writable]
     own = (jail.user or (uid, gid, uid, gid)) if uid else None
     return JailOrders(
         own=own,
@@ -132,9 +145,10 @@ def orders(jail: Jail, *, uid: int, gid: int) -> JailOrders:
         groups=_groups(jail.devices),
         mounts=mounts,
         shares=shares,
+        empty=[os.fsdecode(SHARES), os.fsdecode(FREE), GONE] if jail.more else [],
         links=links,
         writable=writable,
-        proc=any(folder.writable for folder in jail.folders),
+        proc=jail.more or any(folder.writable for folder in jail.folders),
     )
 
 
@@ -154,7 +168,7 @@ def _made_up_users() -> bool:
 def filters(jail: Jail, guard: Guard, *, memory: bool) -> list[bytes]:
     """Return the seccomp programs, the last of which asks somebody if any does."""
     found = [
-        calls.program(shares=bool(jail.folders)),
+        calls.program(shares=jail.more or bool(jail.folders)),
         *([guard.program] if guard.program else []),
     ]
     if memory:

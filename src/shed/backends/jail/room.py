@@ -80,26 +80,28 @@ def _furnish(jail: JailOrders, folder: str) -> None:
         for source, target, attributes in jail["mounts"]
     ]
     trees += [
-        (target.lstrip("/"), True, _open_share(source, identity), attributes)
+        (target.lstrip("/"), True, open_share(source, identity), attributes)
         for source, target, attributes, identity in jail["shares"]
     ]
     kernel.mount("tmpfs", folder, "mode=755,size=1m,nr_inodes=1k")
     os.chdir(folder)
     for target, is_folder, tree, attributes in trees:
-        _make(target, is_folder=is_folder)
+        make(target, is_folder=is_folder)
         kernel.set_attributes(tree, attributes)
         kernel.attach(tree, target)
         os.close(tree)
+    for target in jail["empty"]:
+        make(target.lstrip("/"), is_folder=True)
     for target, text in jail["links"]:
         os.symlink(text, target.lstrip("/"))  # noqa: PTH211  as above
     if jail["proc"]:
-        _make("proc", is_folder=True)
+        make("proc", is_folder=True)
         kernel.mount("proc", "proc", "subset=pid")
     kernel.pivot_root()
     kernel.set_root_attributes(kernel.RDONLY | kernel.NOSUID | kernel.NODEV | kernel.NOEXEC)
 
 
-def _open_share(source: str, identity: tuple[int, int] | None) -> int:
+def open_share(source: str, identity: tuple[int, int] | None) -> int:
     """Return a copy of the mounts at the folder `source`.
 
     Others may write to what is above it: it is reached without links, and is the one that the server has looked at.
@@ -114,7 +116,7 @@ def _open_share(source: str, identity: tuple[int, int] | None) -> int:
         os.close(folder)
 
 
-def _make(target: str, *, is_folder: bool) -> None:
+def make(target: str, *, is_folder: bool) -> None:
     """Make the folder or file `target`, on which something is to be mounted, with what is above it."""
     for end in (place for place, letter in enumerate(target) if letter == "/"):
         _make_folder(target[:end])

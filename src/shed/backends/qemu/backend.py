@@ -8,6 +8,7 @@ from shed.backends.qemu.capabilities import QemuFullDisk, QemuGrowing, QemuSpare
 from shed.backends.qemu.diagnostics import QemuDiagnostics
 from shed.backends.qemu.machines import PROGRAM, Machines
 from shed.backends.qemu.moments import QemuMoments
+from shed.backends.qemu.mounting import QemuMounting
 from shed.backends.qemu.templates import Limits, TemplateStore
 from shed.config.paths import Paths
 from shed.egress.network import netns
@@ -34,6 +35,7 @@ class QemuBackend(Machines):
             networks=self.networks,
             growing=QemuGrowing(),
             moments=QemuMoments(self),
+            mounting=QemuMounting(),
             diagnostics=QemuDiagnostics(paths, self.program, control_groups),
         )
 

@@ -20,9 +20,9 @@ import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
-from shed.backends.base import Disk, Machine
+from shed.backends.base import MOUNTS, Disk, Machine
 from shed.backends.jail import descriptors
-from shed.backends.jail.plan import inside
+from shed.backends.jail.plan import FOLDERS, inside
 
 CONSOLE = "console.log"
 """The end of what the guest's serial console said since the VM was started, in the state folder; see
@@ -39,6 +39,8 @@ NIC_FD = descriptors.NIC
 KERNEL, INITRD = "/kernel", "/initrd"
 """What they are called in QEMU's jail."""
 AGENT_PORT = "shed.agent"
+MOUNTS_DEVICE = f"local,id={MOUNTS},path="
+"""How the option begins by which a machine can have further folders."""
 DISK_NAMES = [f"vd{letter}" for letter in "abcdefgh"]
 _DISK_SETS = 2
 """The first of QEMU's sets of descriptors that are disks; the console's is 1."""
@@ -124,7 +126,7 @@ def build(machine: Machine, host: Host) -> list[str]:
     command += _agent() + _network(host) + ["-device", _json(driver="virtio-rng-pci", id="rng")]
     for index, share in enumerate(machine.shares):
         access = ",readonly=on" if share.mode == "ro" else ""
-        path = _escaped(inside(share.path) if host.jailed else str(share.path))
+        path = _escaped(inside(share.path, share.mode) if host.jailed else str(share.path))
         folder = f"local,id=share{index},path={path},security_model=none,multidevs=remap{access}"
         command += [
             "-fsdev",
@@ -132,6 +134,9 @@ def build(machine: Machine, host: Host) -> list[str]:
             "-device",
             _json(driver="virtio-9p-pci", fsdev=f"share{index}", mount_tag=share.tag),
         ]
+    if machine.mounts is not None:
+        device = _json(driver="virtio-9p-pci", fsdev=MOUNTS, mount_tag=MOUNTS)
+        command += ["-fsdev", f"{MOUNTS_DEVICE}{FOLDERS},security_model=none,multidevs=remap", "-device", device]
     return command
 
 

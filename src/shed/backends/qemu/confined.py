@@ -29,16 +29,18 @@ def start(machine: Machine, host: command.Host, prepare: Callable[[int], None], 
     Raises what that raises, `NoNetworkError`, and `BackendError` when a file cannot be opened.
     """
     host = replace(host, jailed=True, program=host.program.resolve())
-    statuses = userns.check_folders(machine.shares)
+    statuses = userns.check_folders(machine.folders)
+    more = machine.mounts is not None
     jail = Jail(
         host.program,
         files=() if host.restored else ((machine.kernel, command.KERNEL), (machine.initrd, command.INITRD)),
         folders=tuple(
-            Folder(share.path, writable=share.mode != "ro", identity=(status.st_dev, status.st_ino))
-            for share, status in zip(machine.shares, statuses, strict=True)
+            Folder(share.path, share.mode, identity=(status.st_dev, status.st_ino))
+            for share, status in zip(machine.folders, statuses, strict=True)
         ),
+        more=more,
         devices=(_NULL, _KVM) if host.accel == "kvm" else (_NULL,),
-        user=userns.plan(machine.shares, statuses, uid=os.geteuid(), gid=os.getegid()),
+        user=userns.plan(machine.folders, statuses, uid=os.geteuid(), gid=os.getegid()),
     )
     with contextlib.ExitStack() as stack:
         network = stack.enter_context(netns.make()) if host.network else None
@@ -58,7 +60,7 @@ def start(machine: Machine, host: command.Host, prepare: Callable[[int], None], 
             files=files,
             memory=memory,
             network=network,
-            guard=mode.plan(machine.shares),
+            guard=mode.plan(machine.folders, more=more),
             prepare=prepare,
             stop=stop,
         )

@@ -63,7 +63,6 @@ def launch(
         folder=str(state_dir),
         network=network is not None,
         supervised=guard.supervised,
-        free=list(guard.free),
         files=len(files),
         memory=memory is not None,
         filters=programs or [program for program in [guard.program] if program],

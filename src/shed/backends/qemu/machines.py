@@ -120,7 +120,7 @@ class Machines:
         host = await asyncio.to_thread(self.host, machine)
         if saved is not None:
             host = replace(host, memory=saved.memory, restored=True, as_booted=saved.as_booted)
-        userns.check_folders(machine.shares)  # before anything is removed
+        userns.check_folders(machine.folders)  # before anything is removed
         state = self.liveness(machine.state_dir)
         if state is not Liveness.NOT_OURS:
             certainly = "runs already" if state is Liveness.OURS else "may be running: its process cannot be identified"

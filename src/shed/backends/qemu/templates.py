@@ -136,7 +136,9 @@ class TemplateStore:
                 disks.append(Disk(path, read_only=False))
             (folder / "share").mkdir(mode=0o700)
             shares = tuple(replace(share, path=(folder / "share").resolve()) for share in machine.shares)
-        return replace(machine, name=name, state_dir=folder, disks=(*disks, machine.disks[-1]), shares=shares)
+        mounts = None if machine.mounts is None else ()
+        disks = [*disks, machine.disks[-1]]
+        return replace(machine, name=name, state_dir=folder, disks=tuple(disks), shares=shares, mounts=mounts)
 
     def publish(self, machine: Machine, host: command.Host) -> Template:
         """Give the saved `machine`, whose VM is gone, its name, and make room for it.  Raises `StorageError`."""
@@ -152,7 +154,7 @@ class TemplateStore:
             record = {
                 "cpus": machine.cpus,
                 "memory_mb": machine.memory_mb,
-                "shares": len(machine.shares),
+                "shares": len(machine.shares) + (machine.mounts is not None),
                 "created_at": time.time(),
                 "identity": identity(machine, host),
                 "blobs": [machine.kernel.name, machine.initrd.name, machine.disks[-1].path.name],
@@ -213,6 +215,7 @@ def identity(machine: Machine, host: command.Host) -> dict[str, Any]:
             Disk(Path(machine.disks[-1].path.name), read_only=True),
         ),
         shares=tuple(Share(share.tag, Path("share"), 0, 0) for share in machine.shares),
+        mounts=None if machine.mounts is None else (),
     )
     bare = replace(host, uuid="uuid", memory=Path(MEMORY), restored=False)
     found = {"format": _FORMAT, "command": command.build(neutral, bare), "qemu": accel.version(host.program), "cpu": ""}

@@ -68,13 +68,13 @@ class AsyncNetworkApi:
         return object_of(await request(self.address, "GET", shed_target(name, "mounts")))
 
     async def change_mounts(
-        self, name: str, *, add: list[str] | None = None, remove: list[str] | None = None
+        self, name: str, *, add: list[str] | None = None, remove: list[str] | None = None, force: bool = False
     ) -> dict[str, Any]:
         """Give a shed folders (``SRC:DST[:MODE]``), and take those at the places `remove` away; return all it has then.
 
-        A SRC that is relative is one of this program's working directory.
+        With `force` also those that are in use.  A SRC that is relative is one of this program's working directory.
         """
-        body = messages.given(add=messages.mounts_of(add or ()), remove=remove)
+        body = messages.given(add=messages.mounts_of(add or ()), remove=remove, force=force)
         return object_of(await request(self.address, "POST", shed_target(name, "mounts"), body=body))
 
     async def egress_log(self, name: str, *, tail: int | None = None) -> list[dict[str, Any]]:

@@ -348,10 +348,10 @@ class AsyncShed:
         return typed(await self._api.shed_mounts(self.name), ShedMounts).mounts
 
     async def change_mounts(
-        self, *, add: list[str] | None = None, remove: list[str] | None = None
+        self, *, add: list[str] | None = None, remove: list[str] | None = None, force: bool = False
     ) -> list[sheds.Mount]:
-        """Give it folders (``SRC:DST[:MODE]``), take others away (DST); return those that it has then."""
-        return typed(await self._api.change_mounts(self.name, add=add, remove=remove), ShedMounts).mounts
+        """Give it folders (``SRC:DST[:MODE]``), take others away (DST), with `force` also used ones; return all."""
+        return typed(await self._api.change_mounts(self.name, add=add, remove=remove, force=force), ShedMounts).mounts
 
     async def change_secrets(self, *, give: list[str] | None = None, take: list[str] | None = None) -> list[str]:
         """Give it secrets and take others away, by name, at once; return the names of those that it has then."""

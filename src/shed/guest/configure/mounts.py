@@ -18,6 +18,9 @@ _OPTIONS = "trans=virtio,version=9p2000.L,cache=mmap,directio,access=client,msiz
 writing is (``cache=none`` refuses that).  512000 is about the most that virtio carries in one piece.
 """
 _ATTEMPTS = 3
+_PRIVATE, _ALL = "/run/shed-mounts", "/run/shed-mounts/all"
+"""Where that is which has all folders but the workspace."""
+_ENOENT, _EBUSY, _EINVAL = 2, 16, 22
 
 
 def mount_share(mount: Mount) -> None:
@@ -30,15 +33,48 @@ def mount_share(mount: Mount) -> None:
     except OSError as error:
         raise steps.StepError(steps.SHARE_MOUNT, f"cannot make {mount.target}: {error.strerror}") from None
     flags = syscalls.MS_NODEV | (syscalls.MS_RDONLY if mount.readonly else 0)
+    if not mount.source:
+        _mount_tag(mount.tag, mount.target, flags)
+        return
+    if not os.path.ismount(_ALL):
+        steps.make_folder(_PRIVATE, 0o700)
+        steps.make_folder(_ALL)
+        _mount_tag(mount.tag, _ALL, syscalls.MS_NODEV)
+    try:
+        syscalls.mount(f"{_ALL}/{mount.source}", mount.target, "", syscalls.MS_BIND_ALL)
+        syscalls.mount("", mount.target, "", syscalls.MS_REMOUNT_BIND | flags)
+    except OSError as error:
+        raise steps.StepError(
+            steps.SHARE_MOUNT, f"cannot mount the host's folder at {mount.target}: {error.strerror}"
+        ) from None
+
+
+def unmount_share(target: str, *, force: bool, last: bool) -> bool:
+    """Unmount a host folder; with `force`, also one that is in use.  With the `last` one all go.
+
+    Return False when it is in use.  Raises `OSError`.
+    """
+    try:
+        syscalls.unmount(target, force=force)
+    except OSError as error:
+        if error.errno == _EBUSY:
+            return False
+        if error.errno not in {_EINVAL, _ENOENT}:  # the guest has unmounted it itself
+            raise
+    if last and os.path.ismount(_ALL):
+        syscalls.unmount(_ALL, force=True)
+    return True
+
+
+def _mount_tag(tag: str, target: str, flags: int) -> None:
     for attempt in range(1, _ATTEMPTS + 1):
         try:
-            syscalls.mount(mount.tag, mount.target, "9p", flags, _OPTIONS)
-            os.stat(mount.target)
+            syscalls.mount(tag, target, "9p", flags, _OPTIONS)
+            os.stat(target)
         except OSError as error:
             if attempt == _ATTEMPTS:
                 raise steps.StepError(
-                    steps.SHARE_MOUNT,
-                    f"cannot mount the host's folder {mount.tag!r} at {mount.target}: {error.strerror}",
+                    steps.SHARE_MOUNT, f"cannot mount the host's folder {tag!r} at {target}: {error.strerror}"
                 ) from None
             time.sleep(0.05)
         else:

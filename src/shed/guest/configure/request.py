@@ -4,7 +4,8 @@
     hostname    default: the name
     timezone    as Europe/Berlin, where the image knows that; empty: as the image has it
     network     {"address": "10.0.2.15/24", "gateway", "dns", "mac"} or null: none
-    mounts      [{"tag", "target", "readonly"}]: folders of the host, over 9P
+    mounts      [{"tag", "target", "readonly", "source"}]: folders of the host, over 9P; with a source, what is there in
+                the one with this tag
     disks       sizes in bytes of the upper and of the root, as far as they are known: a restored machine remembers
                 others
     clock       seconds since 1970; entropy: base64 of 32 bytes or more
@@ -64,15 +65,16 @@ class Network:
 
 
 class Mount:
-    """A host folder to mount by its 9P tag."""
+    """A host folder to mount by its 9P tag, or a folder in that."""
 
-    __slots__ = ("readonly", "tag", "target")
+    __slots__ = ("readonly", "source", "tag", "target")
 
     def __init__(self, value: object) -> None:
         self.tag = text(value, "tag")
         self.target = text(value, "target")
         if not self.target.startswith("/") or self.target == "/" or "," in self.tag:
             raise ValueError(f"{self.tag!r} at {self.target!r} is not a tag and an absolute folder")
+        self.source = text(value, "source", "")
         self.readonly = isinstance(value, dict) and value.get("readonly") is True
 
 
@@ -100,7 +102,7 @@ class Request:
         if self.timezone.startswith("/") or ".." in self.timezone:
             raise ValueError("timezone: must be the name of one")
         self.network = _part("network", Network, value["network"]) if value.get("network") is not None else None
-        self.mounts = [_part("mounts", Mount, entry) for entry in _list(value, "mounts")]
+        self.mounts = mounts(value)
         self.disks = _sizes(value.get("disks"))
         self.clock = value.get("clock")
         self.entropy = _base64(text(value, "entropy", ""))
@@ -118,6 +120,11 @@ class Request:
         self.variables = texts(value, "variables")
         self.authorities = authorities(value)
         self.apt = text(value, "apt", "")
+
+
+def mounts(value: dict[str, object]) -> list[Mount]:
+    """Return the folders of the host that a request names.  Raises `ValueError`."""
+    return [_part("mounts", Mount, entry) for entry in _list(value, "mounts")]
 
 
 def authorities(value: dict[str, object]) -> list[Authority]:

@@ -20,11 +20,13 @@ async def show(server: Server, call: Call[ShedParams, NoBody]) -> api.ShedMounts
 
 async def change(server: Server, call: Call[ShedParams, api.ChangeMounts]) -> api.ShedMounts:
     """Give a shed folders, and take others from it."""
-    return _shown(await server.manager.mounts.change(call.params.name, call.body))
+    warnings: list[str] = []
+    return _shown(await server.manager.mounts.change(call.params.name, call.body, warnings.append), warnings)
 
 
-def _shown(record: Record) -> api.ShedMounts:
-    return api.ShedMounts(name=record.name, mounts=[answer(Mount, asdict(mount)) for mount in record.shared])
+def _shown(record: Record, warnings: list[str] | None = None) -> api.ShedMounts:
+    mounts = [answer(Mount, asdict(mount)) for mount in record.shared]
+    return api.ShedMounts(name=record.name, mounts=mounts, warnings=warnings or [])
 
 
 ROUTES = (route(api.SHED_MOUNTS, show), route(api.CHANGE_MOUNTS, change))
