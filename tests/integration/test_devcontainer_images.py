@@ -16,8 +16,15 @@ import pytest
 from shed.devjson import METADATA
 from shed.erofs.reader import Image as ErofsImage
 from shed.images.bootkit.build import save_kit
+from shed.images.builders.base import Builder, BuildRequest
+from shed.images.builders.tools import Buildah, Podman
+from shed.images.devcontainer.project import read_project
+from shed.images.devcontainer.resolve import Resolver
 from shed.images.listing import inspect_image
+from shed.oci.staging import staging_folder
 from shed.oci.store import LayoutStore
+from shed.progress import Progress
+from shed.run import ToolError
 from support.erofs.records import record_image
 from support.images.minted import small_kit
 from support.registries.docker_registry import docker_registry, no_credentials
@@ -196,3 +203,44 @@ def test_a_dockerfile_and_a_folder(store: LayoutStore, containers: Containers, p
     assert failed.returncode == 1
     assert "something is wrong" in json.loads(failed.stderr)["error"]["message"]
     assert not [*store.blobs.glob(".*.tmp")]
+
+
+def test_one_feature_by_several_names(store: LayoutStore, place: str, tmp_path: Path) -> None:
+    """It is brought once."""
+    names = {f"{place}/first:1": {}, f"{place}/first": {"greeting": "x"}, f"{place}/first:latest": {}}
+    project = read_project(write(tmp_path / "project", image="base", features=names))
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    found = Resolver(project, scratch, store, {}, Progress()).run()
+    assert len({feature.folder for feature in found}) == len([*scratch.iterdir()]) == 1
+
+
+@pytest.mark.parametrize("builder", [Buildah(), Podman()], ids=["buildah", "podman"])
+def test_what_a_foreign_dockerfile_does_not_get(
+    builder: Builder, containers: Containers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Files of the host by the name of an image, whatever else reads the name; and a password of a proxy."""
+    for key, value in containers.env.items():
+        monkeypatch.setenv(key, value)
+    monkeypatch.delenv("REGISTRY_AUTH_FILE", raising=False)
+    monkeypatch.setenv("HTTP_PROXY", "http://me:password@127.0.0.1:9")
+    context = tmp_path / "context"
+    context.mkdir()
+    layout = tmp_path / "layout"
+    containers.run("buildah", "push", "-q", BUSYBOX, f"oci:{layout}:x")
+    file = context / "Dockerfile"
+
+    def build_it(text: str, *, foreign: bool) -> None:
+        file.write_text(text)
+        with staging_folder(tmp_path) as folder:
+            builder.build(BuildRequest(context, file, "dev", foreign=foreign), folder / "image.tar", None)
+
+    copying = f"FROM {BUSYBOX}\nCOPY --from=oci:{layout}:x /bin/busybox /x-{builder.name}\n"
+    asking = f"FROM {BUSYBOX}\nRUN : {builder.name}; ! busybox env | busybox grep password\n"
+    build_it(f"FROM {BUSYBOX}\nRUN true\n", foreign=True)
+    with pytest.raises(ToolError):
+        build_it(copying, foreign=True)
+    with pytest.raises(ToolError):
+        build_it(asking, foreign=False)
+    build_it(copying, foreign=False)
+    build_it(asking, foreign=True)

@@ -48,7 +48,8 @@ def read(folder: str, allowed: Sequence[str]) -> Project:
 
     from shed.images.devcontainer.project import read_project
 
-    return read_project(Path(folder).absolute(), {name: os.environ.get(name, "") for name in allowed})
+    there = {name: os.environ[name] for name in allowed if name in os.environ}
+    return read_project(Path(folder).absolute(), there, allowed)
 
 
 def build_project(
@@ -129,21 +130,24 @@ def project_of_shed(args: Any, options: Options) -> ShedOptions:
     from shed.config.paths import Paths
     from shed.config.server import machine_settings
     from shed.images.service import Images
+    from shed.names import MAX_CPUS, MAX_MEMORY_MB, MAX_UPPER
 
     others = {"--image": args.image, "--from-snapshot": args.from_snapshot, "--prebuild": args.prebuild}
     if given := [name for name, value in others.items() if value is not None]:
         raise UsageError(f"--devcontainer makes the image, so it cannot be combined with {', '.join(given)}")
     refuse_server(options, "--devcontainer", "build it: shed image build --devcontainer DIR; push it; name it: --image")
     project = read(args.devcontainer, args.local_env)
-    wanted = project.requirements
+    wanted, settings = project.requirements, machine_settings()
     found: ShedOptions = {
         "image": _image_name(project.folder),
-        "cpus": args.cpus or wanted.cpus,
-        "memory_mb": args.memory or _in_mib(wanted.memory),
-        "upper_size_bytes": args.upper_size or wanted.storage,
+        "cpus": args.cpus or _at_least(wanted.cpus, settings.default_cpus, MAX_CPUS, "cpus"),
+        "memory_mb": args.memory
+        or _at_least(_in_mib(wanted.memory), settings.default_memory_mb, MAX_MEMORY_MB, "MiB of memory"),
+        "upper_size_bytes": args.upper_size
+        or _at_least(wanted.storage, settings.default_upper_size, MAX_UPPER, "bytes of storage"),
     }
     _check_host(project, args)
-    images = Images(Paths().images, machine_settings())
+    images = Images(Paths().images, settings)
     image = build_project(images, project, str(found["image"]), options)
     if not options.json:
         note(f"{found['image']} {'is up to date' if image.result.reused else 'is built'}")
@@ -172,6 +176,19 @@ def _check_host(project: Project, args: Any) -> None:
     )
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     check_host(wanted, cpus=len(os.sched_getaffinity(0)), memory=memory)
+
+
+def _at_least(wanted: int | None, usual: int, most: int, what: str) -> int | None:
+    """Return what a shed is to have, which is no less than what any has; None where the project does not say.
+
+    Raises `UsageError` for more than any can have.
+    """
+    if wanted is not None and wanted > most:
+        raise UsageError(
+            f"the project's hostRequirements want {wanted} {what}, and a shed can have {most}",
+            hint="say what the shed is to have: --cpus N, --memory SIZE, --upper-size SIZE",
+        )
+    return None if wanted is None else max(wanted, usual)
 
 
 def _in_mib(size: int | None) -> int | None:

@@ -3,6 +3,7 @@
 import pytest
 
 from shed.images.builders.containerfile import read_names
+from shed.oci.descriptor import Platform
 
 ALL = r"""# syntax=docker/dockerfile:1
 # FROM comment
@@ -63,11 +64,27 @@ def test_all_images_are_read() -> None:
         ("FROM full \\\n\\\n AS x\nFROM x", {}, ["full"]),
         ("FROM base AS base\nFROM base", {}, ["base"]),
         ("from\tfull\tas\tx\nCOPY\t--from=x\t/ /", {}, ["full"]),
-        ("RUN cat <<EOF\nFROM never ends", {}, []),
+        ("RUN cat <<EOF\nFROM never-ends", {}, ["never-ends"]),
+        ("RUN echo $((1 << 4))\nFROM a\n4\nRUN x=$((1<<B))\nFROM b\nB", {}, ["a", "b"]),
+        ("RUN bash -c 'cat <<< word'; cat <<<word\nFROM a\nword", {}, ["a"]),
+        ('RUN echo "a <<EOF b"\nFROM a\nEOF', {}, ["a"]),
+        ("RUN 3<<-'E' cat\nFROM a\n\tE\nFROM b", {}, ["b"]),
+        ("COPY \\\n\n --from=a / /\nADD --chown=1 --from=b / /", {}, ["a", "b"]),
+        ('COPY --fr\\om="oci:/a:b" / /\nRUN --mount=type=bind,"from=c",target=/c x', {}, ["oci:/a:b", "c"]),
+        ("RUN docker run --mount=type=bind,from=a x\nCOPY x --from=b /", {}, []),
+        ("ONBUILD COPY --from=a / /\nONBUILD ONBUILD RUN --mount=FROM=b x", {}, ["a", "b"]),
         ("FROM\nFROM a b c\nARG\nCOPY --from=\n\\", {}, []),
+        ("FROM x-${TARGETOS}-${BUILDARCH}", {}, [f"x-linux-{Platform.of_host().architecture}"]),
         ("", {}, []),
     ],
 )
 def test_one_file(text: str, arguments: dict[str, str], names: list[str]) -> None:
     """Arguments, continuations, the escape directive, and what is no Containerfile."""
     assert [one.name for one in read_names(text, arguments).images] == names
+
+
+def test_lines_of_here_documents() -> None:
+    """A builder that knows none takes them for instructions."""
+    text = "RUN <<EOF\nCOPY --from=a / /\nEOF\nFROM b"
+    assert [one.name for one in read_names(text, {}).images] == ["b"]
+    assert [one.name for one in read_names(text, {}, within=True).images] == ["a", "b"]

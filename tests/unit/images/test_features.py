@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import io
 import json
@@ -21,7 +22,7 @@ from shed.images.devcontainer.feature import Feature, Metadata
 from shed.images.devcontainer.files import (
     copy_context,
     copy_feature,
-    counts,
+    counting,
     read_below,
     tree_digest,
     unpack_feature,
@@ -165,7 +166,7 @@ def test_what_a_feature_may_not_say(text: bytes) -> None:
 def unpack(place: Path, data: bytes) -> Path:
     """Unpack an archive into a new folder below `place`."""
     target = place / "unpacked/feature"
-    unpack_feature(source(data), target, place, counts("feature x", Reserve(place, 0)))
+    unpack_feature(source(data), target, place, counting(Reserve(place, 0)).part("feature x"))
     return target
 
 
@@ -242,7 +243,7 @@ def test_folders_of_a_project(tmp_path: Path) -> None:
     (place / "install.sh").write_text("one")
     (place / "install.sh").chmod(0o700)
     (place / "deep/file").write_text("two")
-    part = counts("feature ./mine", Reserve(tmp_path, 0))
+    part = counting(Reserve(tmp_path, 0)).part("feature ./mine")
     copy_feature(tmp_path, place, tmp_path / "copy", part)
     assert (tmp_path / "copy/install.sh").stat().st_mode & 0o777 == 0o755
     first = tree_digest(tmp_path / "copy")
@@ -279,7 +280,7 @@ def test_a_context_is_copied(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="leads out of"):
         copy_context(tmp_path / "project", tmp_path / "project/swapped", tmp_path / "other", Reserve(tmp_path, 0))
     (place / "secret").symlink_to("../../outside/secret")
-    with pytest.raises(OSError, match="symbolic link"):
+    with pytest.raises(DataError, match="it is a link"):
         read_below(tmp_path / "project", place / "secret", 100)
 
 
@@ -287,11 +288,11 @@ def test_the_lock_file(tmp_path: Path) -> None:
     """It is found beside its file, says what was resolved, and is read back; one that was bent is refused."""
     assert lock_path(Path("p/.devcontainer.json")) == Path("p/.devcontainer-lock.json")
     path = lock_path(tmp_path / "devcontainer.json")
-    assert read_lock(path) == {}
+    assert read_lock(tmp_path, path) == {}
     a, b = feature("A:1", depends_on={"r.example/f/B:2": {}}, version="1.2.3"), feature("B:2")
     local = Feature("./c", "./c", "", a.digest, None, {}, Metadata("c"), tmp_path)
     write_lock(path, [b, a, local])
-    assert read_lock(path) == {"r.example/f/a:1": a.digest, "r.example/f/b:2": b.digest}
+    assert read_lock(tmp_path, path) == {"r.example/f/a:1": a.digest, "r.example/f/b:2": b.digest}
     entry = json.loads(path.read_text())["features"]["r.example/f/a:1"]
     assert entry == {
         "version": "1.2.3",
@@ -307,8 +308,48 @@ def test_the_lock_file(tmp_path: Path) -> None:
     ):
         path.write_text(json.dumps({"features": {"r.example/f/a:1": bent}}))
         with pytest.raises(DataError, match="not locked to a digest of its own"):
-            read_lock(path)
+            read_lock(tmp_path, path)
     for text in ("[", "{}"):
         path.write_text(text)
         with pytest.raises(DataError):
-            read_lock(path)
+            read_lock(tmp_path, path)
+
+
+def test_lock_files_that_are_no_files(tmp_path: Path) -> None:
+    """Links are not followed, wherever they lead, and nothing is waited for."""
+    project = tmp_path / "project"
+    project.mkdir()
+    path = lock_path(project / "devcontainer.json")
+    write_lock(tmp_path / "outside.json", [feature("a:1")])
+    for target in ("../outside.json", path.name, "absent"):
+        path.symlink_to(target)
+        with pytest.raises(DataError, match="cannot be read: it is a link"):
+            read_lock(project, path)
+        path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(DataError):
+        read_lock(project, path)
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(DataError):
+        read_lock(project, path)
+
+
+def test_files_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that goes away, or a folder that may not be looked into, ends the work: nothing is left out unseen."""
+    project = tmp_path / "project"
+    (project / "closed").mkdir(parents=True)
+    (project / "closed/file").touch()
+    real = os.open
+
+    def refuse(path: Any, flags: int, *more: Any, **other: Any) -> int:
+        if path == refused:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+        return real(path, flags, *more, **other)
+
+    monkeypatch.setattr(os, "open", refuse)
+    for refused in ("closed", "file"):
+        with pytest.raises(DataError, match="cannot be read: Permission denied"):
+            tree_digest(project)
+        with pytest.raises(DataError, match="cannot be read: Permission denied"):
+            copy_context(project, project, tmp_path / refused, Reserve(tmp_path, 0))

@@ -98,14 +98,19 @@ def test_a_dockerfile_and_variables(tmp_path: Path) -> None:
         ({"image": "a", "hostRequirements": {"gpu": True}}, "a shed has none"),
         ({"image": "a", "forwardPorts": 3000}, "not a list"),
         ({"image": "a", "containerEnv": [1]}, "does not hold keys"),
+        ({"image": "a", "containerEnv": {"A": ["${localEnv:X}"]}}, "containerEnv: A is not a text"),
+        ({"build": {"dockerfile": "D" * 5000}}, "no path that can be followed"),
+        ({"build": {"dockerfile": "Dockerfile", "context": "x" * 300}}, "no path that can be followed"),
+        ({"build": {"dockerfile": "loop"}}, "no path that can be followed"),
     ],
 )
 def test_what_a_project_may_not_say(tmp_path: Path, says: dict[str, Any], wrong: str) -> None:
     """It is one sentence with the file's name; nothing outside of the project is read."""
     folder = write(tmp_path / "p", **says)
     (folder / ".devcontainer/link").symlink_to("/etc/hostname")
+    (folder / ".devcontainer/loop").symlink_to("loop")
     with pytest.raises(DataError, match=wrong) as raised:
-        read_project(folder)
+        read_project(folder, {"X": "x"})
     assert raised.value.message.startswith(f"{folder}/.devcontainer/devcontainer.json: ")
 
 
@@ -120,6 +125,14 @@ def test_files_that_are_not_there_or_elsewhere(tmp_path: Path) -> None:
     (tmp_path / "p/.devcontainer.json").symlink_to("../elsewhere.json")
     with pytest.raises(DataError, match="leads out of the project's folder"):
         read_project(tmp_path / "p")
+
+
+def test_a_variable_that_is_allowed_and_not_set(tmp_path: Path) -> None:
+    """Its default counts, and nothing is told of it."""
+    build = {"dockerfile": "Dockerfile", "args": {"A": "${localEnv:UNSET:other}"}}
+    found = read_project(write(tmp_path / "p", build=build), {}, ["UNSET"])
+    assert isinstance(found.base, DockerBuild)
+    assert (found.base.args, found.notes) == ({"A": "other"}, ())
 
 
 def test_a_machine_that_has_less() -> None:

@@ -15,6 +15,7 @@ from shed.errors import DataError, UsageError
 from shed.images.annotations import BootAnnotations
 from shed.images.builders.containerfile import takes_context
 from shed.images.devcontainer import identity
+from shed.images.devcontainer import resolve as resolve_module
 from shed.images.devcontainer.built import FILE, find_image, note_image
 from shed.images.devcontainer.feature import Feature, Metadata
 from shed.images.devcontainer.identity import build_identity, image_key
@@ -114,6 +115,9 @@ def test_metadata_that_is_too_long(tmp_path: Path) -> None:
     long = replace(feature(tmp_path), metadata=Metadata("tool", kept={"customizations": {"a": "x" * 60_000}}))
     with pytest.raises(DataError, match="longer than"):
         write_context(tmp_path, project(tmp_path), [long], {})
+    quoted = project(tmp_path, document={"customizations": {"a": '"' * 20_000}})
+    with pytest.raises(DataError, match="longer than"):
+        write_context(tmp_path, quoted, [], {})
 
 
 @pytest.mark.parametrize(
@@ -129,6 +133,9 @@ def test_metadata_that_is_too_long(tmp_path: Path) -> None:
         ("FROM a\nRUN --mount=type=bind,target=/src x", True),
         ("FROM a\nONBUILD COPY . /x", True),
         ("FROM a\nRUN <<EOF\nCOPY x y\nEOF\nRUN z", False),
+        ("FROM a\nRUN echo $((1 << 4))\nCOPY x y", True),
+        ("FROM a\nRUN x=$((1<<20))\nCOPY x y\n20", True),
+        ("FROM a\nRUN cat <<< EOF\nCOPY x y\nEOF", True),
     ],
 )
 def test_what_takes_files_of_the_context(text: str, *, takes: bool) -> None:
@@ -168,6 +175,31 @@ def test_what_decides_a_dockerfile(tmp_path: Path) -> None:
     file.write_bytes(b"\xff\xfe")
     with pytest.raises(DataError, match="is no text"):
         build_identity(DockerBuild(file, context), store)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "FROM oci:/srv/layout:x",
+        "FROM oci:layout",
+        "ARG B=docker-archive:/x.tar\nFROM $B",
+        "FROM dir:/srv",
+        "FROM containers-storage:[overlay@/srv]x",
+        "FROM sha256:" + "0" * 64,
+        "FROM base\nCOPY --from=oci:/srv/layout:x / /",
+        "FROM base\nARG X=oci:/srv/layout:x\nCOPY --from=$X / /",
+        "FROM base\nRUN --mount=type=bind,from=oci-archive:/x,target=/x x",
+        "FROM base\nONBUILD COPY --from=oci:/srv/layout:x / /",
+        "FROM base\nRUN <<EOF\nFROM oci:/srv/layout:x\nEOF",
+    ],
+)
+def test_a_dockerfile_names_no_files_of_the_host(tmp_path: Path, text: str) -> None:
+    """Nor another storage, whatever way it takes; it is told before anything is built."""
+    store = LayoutStore(tmp_path / "store")
+    mint_small(store, tmp_path)
+    (tmp_path / "Dockerfile").write_text(text)
+    with pytest.raises(DataError, match=r"^Dockerfile: .* is no stage, and no image of a registry"):
+        build_identity(DockerBuild(tmp_path / "Dockerfile", tmp_path), store)
 
 
 def test_an_image_is_found_by_what_it_was_made_of(tmp_path: Path) -> None:
@@ -261,6 +293,29 @@ def test_features_of_folders(tmp_path: Path) -> None:
     (place / "two/install.sh").unlink()
     with pytest.raises(DataError, match=r"has no install\.sh"):
         resolve("./one")
+
+
+def test_what_all_features_may_come_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bytes of all together, and names, however many of them mean the same."""
+    place = tmp_path / ".devcontainer"
+    for name in ("one", "two"):
+        (place / name).mkdir(parents=True)
+        for path, data in feature_files(name, f"true {'x' * 5000}").items():
+            (place / name / path).write_bytes(data)
+    store = LayoutStore(tmp_path / "store")
+
+    def resolve(*names: str) -> int:
+        wanted = project(tmp_path, features={name: {} for name in names})
+        scratch = Path(tempfile.mkdtemp(dir=tmp_path))
+        return len(Resolver(wanted, scratch, store, {}, Progress()).run())
+
+    monkeypatch.setattr(resolve_module, "MOST_UNPACKED", 8000)
+    assert resolve("./one") == resolve("./two") == 1
+    with pytest.raises(DataError, match="unpacks to more than"):
+        resolve("./one", "./two")
+    monkeypatch.setattr(resolve_module, "MOST_UNPACKED", 1 << 30)
+    with pytest.raises(UsageError, match="more than 100 names of features"):
+        resolve(*(f"./{'./' * number}one" for number in range(101)))
 
 
 @pytest.mark.parametrize(

@@ -48,6 +48,9 @@ class BuildRequest:
     """Seconds since 1970 that all times in the image are set to, as ``SOURCE_DATE_EPOCH`` gives them."""
     layouts: tuple[Layout, ...] = ()
     """Images of our store that stand for names in `file`."""
+    foreign: bool = False
+    """What is built is not the user's own: no name in it means files of this machine, and no password of a proxy goes
+    to its commands."""
 
     def options(self) -> list[Argument]:
         """Return the options that all builders share; the context comes behind them."""

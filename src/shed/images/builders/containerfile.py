@@ -1,7 +1,8 @@
 """Which images a Containerfile names: what of one its builder resolves before anything is built.
 
-Read are ``FROM``, ``COPY --from`` and ``RUN --mount=…,from=``, with line continuations, here-documents, the ``escape``
-directive, and in ``FROM`` the arguments that come before the first stage.
+Read are ``FROM``, ``COPY --from`` and ``RUN --mount=…,from=``, also behind ``ONBUILD``, with line continuations,
+here-documents, the ``escape`` directive, and in ``FROM`` the arguments that come before the first stage.  Builders
+differ in details, and old ones know no here-documents: this finds what is built on, and does not confine a builder.
 """
 
 from __future__ import annotations
@@ -10,14 +11,17 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from shed.oci.descriptor import Platform
+
 _DIRECTIVE = re.compile(r"#\s*(\w+)\s*=\s*(\S+)\s*")
-_HERE = re.compile(r"<<-?\s*([\"']?)(\w+)\1")
+_WORD = re.compile(r"""(?:"(?:\\.|[^"\\])*"|'[^']*'|\\.|[^\s"'])+""")
+_HERE = re.compile(r"""\d*<<-?(["']?)([A-Za-z_]\w*)\1""")
+_FLAG = re.compile(rf"\s*(--{_WORD.pattern})")
+_QUOTES = re.compile(r"""\\(.)|["']""")
 _VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)(?::?([-+])([^}]*))?\})")
 _FROM = re.compile(r"(?:--\S+\s+)*(\S+)(?:\s+as\s+(\S+))?", re.IGNORECASE)
-_COPY_FROM = re.compile(r"(?:^|\s)--from=(\S+)")
-_MOUNT = re.compile(r"(?:^|\s)--mount=(\S+)")
-_OF_OTHERS = re.compile(r"(?:^|,)(?:from=|type=(?:cache|tmpfs|secret|ssh)(?:,|$))")
-_MOUNT_FROM = re.compile(r"(?:^|\s)--mount=(?:\S*,)?from=([^,\s]+)")
+_OF_OTHERS = re.compile(r"(?:^|,)(?:from=|type=(?:cache|tmpfs|secret|ssh)(?:,|$))", re.IGNORECASE)
+_MOUNT_FROM = re.compile(r"(?:^|,)from=([^,]+)", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,13 +44,16 @@ class Names:
     """What stages are called, in small letters."""
 
 
-def read_names(text: str, arguments: Mapping[str, str]) -> Names:
-    """Return what the Containerfile `text` names; `arguments` are those that are given to the build."""
+def read_names(text: str, arguments: Mapping[str, str], *, within: bool = False) -> Names:
+    """Return what the Containerfile `text` names; `arguments` are those that are given to the build.
+
+    With `within`, lines of here-documents count as instructions, which they are for old builders.
+    """
     images: dict[Named, None] = {}
     stages: set[str] = set()
-    known: dict[str, str] = {}
+    known = _platform()
     begun = False
-    for instruction, rest in _instructions(text):
+    for instruction, rest in _instructions(text, within=within):
         found: list[Named] = []
         stage: str | None = None
         if instruction == "ARG" and not begun:
@@ -57,33 +64,52 @@ def read_names(text: str, arguments: Mapping[str, str]) -> Names:
             begun, stage = True, match[2]
             found = [Named(match[1], _expand(match[1].strip("\"'"), known))]
         elif instruction in ("COPY", "ADD"):
-            found = [Named(word, word) for word in _COPY_FROM.findall(rest)]
+            found = [Named(word, word) for word in _flags(rest, "from")]
         elif instruction == "RUN":
-            found = [Named(word, word) for word in _MOUNT_FROM.findall(rest)]
+            found = [Named(word, word) for mount in _flags(rest, "mount") for word in _MOUNT_FROM.findall(mount)]
         images |= dict.fromkeys(one for one in found if one.name.lower() not in stages)
         stages |= {stage.lower()} if stage else set()
     return Names(tuple(images), frozenset(stages))
 
 
+def _platform() -> dict[str, str]:
+    """Return the arguments that a builder sets."""
+    here = Platform.of_host()
+    values = {"OS": here.os, "ARCH": here.architecture, "VARIANT": here.variant, "PLATFORM": str(here)}
+    return {f"{side}{name}": value for side in ("BUILD", "TARGET") for name, value in values.items()}
+
+
 def takes_context(text: str) -> bool:
     """Return whether the Containerfile `text` may take a file of its context."""
     for instruction, rest in _instructions(text):
-        if instruction == "ONBUILD":
+        if instruction in ("COPY", "ADD") and not _flags(rest, "from"):
             return True
-        if instruction in ("COPY", "ADD") and not _COPY_FROM.search(rest):
-            return True
-        mounts = _MOUNT.findall(rest) if instruction == "RUN" else []
+        mounts = _flags(rest, "mount") if instruction == "RUN" else []
         if any(not _OF_OTHERS.search(mount) for mount in mounts):
             return True
     return False
 
 
-def _instructions(text: str) -> Iterator[tuple[str, str]]:
-    """Yield each instruction, in capitals, and what follows it, on one line and without here-documents."""
-    lines = iter(text.splitlines())
+def _flags(rest: str, name: str) -> list[str]:
+    """Return the values of a flag in front of an instruction's words; quotes and escapes are taken away, as it is."""
+    values, at = [], 0
+    while match := _FLAG.match(rest, at):
+        at = match.end()
+        flag, _, value = _QUOTES.sub(r"\1", match[1]).partition("=")
+        values += [value] if flag == f"--{name}" and value else []
+    return values
+
+
+def _instructions(text: str, *, within: bool = False) -> Iterator[tuple[str, str]]:
+    """Yield each instruction, in capitals, and what follows it, on one line and without here-documents.
+
+    What an ``ONBUILD`` holds is an instruction, too.
+    """
+    lines = text.splitlines()
+    lines.reverse()
     escape, directives = "\\", True
-    for line in lines:
-        stripped = line.strip()
+    while lines:
+        stripped = lines.pop().strip()
         directive = _DIRECTIVE.fullmatch(stripped) if directives else None
         if directive:
             escape = directive[2] if directive[1].lower() == "escape" else escape
@@ -92,22 +118,27 @@ def _instructions(text: str) -> Iterator[tuple[str, str]]:
         if not stripped or stripped.startswith("#"):
             continue
         while stripped.endswith(escape):
-            following = next((part.strip() for part in lines if not part.lstrip().startswith("#")), "")
+            while lines and (not lines[-1].strip() or lines[-1].lstrip().startswith("#")):
+                lines.pop()
+            following = lines.pop().strip() if lines else ""
             stripped = f"{stripped[: -len(escape)].rstrip()} {following}".strip()
-        if not stripped:
+        instruction, _, rest = stripped.replace("\t", " ").partition(" ")
+        while instruction.upper() == "ONBUILD":
+            instruction, _, rest = rest.strip().partition(" ")
+        if not instruction:
             continue
-        instruction, *more = stripped.split(maxsplit=1)
-        rest = more[0] if more else ""
-        yield instruction.upper(), rest
-        if instruction.upper() in ("RUN", "COPY", "ADD"):
-            for _, end in _HERE.findall(rest):
-                _skip(lines, end)
+        yield instruction.upper(), rest.strip()
+        if instruction.upper() in ("RUN", "COPY", "ADD") and not within:
+            for word in _WORD.findall(rest):
+                if match := _HERE.fullmatch(word):
+                    _skip(lines, match[2])
 
 
-def _skip(lines: Iterator[str], end: str) -> None:
-    """Skip a here-document and the line that ends it."""
-    for line in lines:
-        if line.strip("\t") == end:
+def _skip(lines: list[str], end: str) -> None:
+    """Skip a here-document and the line that ends it; nothing when no line does: then it is none."""
+    for index in range(len(lines) - 1, -1, -1):
+        if lines[index].strip("\t") == end:
+            del lines[index:]
             return
 
 

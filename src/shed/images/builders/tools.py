@@ -16,6 +16,7 @@ from pathlib import Path
 from shed.errors import UnavailableError, UsageError
 from shed.images.builders.base import MISSING, Builder, BuildRequest, Show, complaint, tool_environment
 from shed.images.builders.bases import write_docker_archive
+from shed.images.builders.policy import write_policy
 from shed.run import Argument, run, run_streaming
 
 
@@ -206,16 +207,30 @@ def storage_build_command(tool: str, request: BuildRequest, record: Path) -> lis
             request.epoch,
             "--no-cache",
         ]  # what is cached keeps the times of the build that made it
+    command += ["--http-proxy=false"] if request.foreign and _has_password(tool_environment()) else []
     for each in request.layouts:
         for word in each.base.words:  # the path is relative: it becomes the name of what they keep of the layout
             command += ["--build-context", f"{word}=container-image://oci:{each.path}:localhost/{each.path}"]
     return [*command, *request.options(), request.context]
 
 
+def _has_password(env: Mapping[str, str]) -> bool:
+    """Tell whether a proxy has one: podman and buildah hand proxies to all commands of a build."""
+    return any("@" in env.get(name, "") for name in ("HTTP_PROXY", "HTTPS_PROXY"))
+
+
+def _storage(tool: str) -> str:
+    """Return the folder that the images of podman or buildah are in."""
+    words = ["--format", "{{.Store.GraphRoot}}"] if tool == "podman" else ["--format", "{{.store.GraphRoot}}"]
+    return run([tool, "info", *words], env=tool_environment()).stdout.decode(errors="replace").strip()
+
+
 def _build_in_storage(tool: str, request: BuildRequest, record: Path, show: Show | None) -> str:
     """Build with podman or buildah and return the image's identifier."""
     command, folder = storage_build_command(tool, request, record), record.parent
     place = request.layouts[0].folder if request.layouts else None
+    if request.foreign:
+        command[2:2] = ["--signature-policy", write_policy(folder, place, _storage(tool))]
     run_streaming(command, env=request.environment(folder), show=show, cwd=place)
     return record.read_text().strip()
 

@@ -84,7 +84,7 @@ class Prepared:
             layout, identity = self._base(builder, name, show, lease, stack)
             key = image_key(self.project, self.features, identity, self.made_with)
             file = write_context(self.folder, self.project, self.features, layout.settings)
-            request = BuildRequest(self.folder, file, name, epoch=_epoch(), layouts=(layout,))
+            request = BuildRequest(self.folder, file, name, epoch=_epoch(), layouts=(layout,), foreign=True)
             doing = "installing the features" if self.features else "making the image"
             self.progress.phase("build", f"{doing} with {builder.name}")
             yield stack.enter_context(built(builder, request, self.store, show)), key
@@ -103,7 +103,9 @@ class Prepared:
             base = self._copy(base, stack.enter_context(staging_folder(self.store.scratch().absolute())))
             identity = build_identity(base, self.store)
             args = tuple(f"{key}={value}" for key, value in base.args.items())
-            request = BuildRequest(base.context, base.file, f"{name}-base", base.target, None, args, _epoch())
+            request = BuildRequest(
+                base.context, base.file, f"{name}-base", base.target, None, args, _epoch(), foreign=True
+            )
             bases = find_bases(base.file, base.args, self.store)
             self.progress.phase("base", f"building {base.file.name} with {builder.name}")
             archive = stack.enter_context(built(builder, request, self.store, show, bases=bases))
@@ -150,7 +152,7 @@ def prepare(
     """
     path = lock_path(project.file)
     with staging_folder(store.scratch().absolute()) as folder:
-        locked = read_lock(path)
+        locked = read_lock(project.folder, path)
         progress.phase("features", "looking up what the project is made of")
         features = Resolver(project, folder, store, locked, progress).run()
         if lock:
@@ -158,7 +160,7 @@ def prepare(
         if isinstance(project.base, DockerBuild):
             identity = build_identity(project.base, store)
         else:
-            identity = "" if project.base.startswith("localhost/") else base_identity(project.base, store) or ""
+            identity = "" if project.base.startswith("localhost/") else base_identity(project.base, store)
         made_with = (kit.kernel, kit.initrd, kit.runtime, writer.name, _epoch() or "")
         found = find_image(store, image_key(project, features, identity, made_with)) if identity else None
         notes = (*project.notes, *(note for feature in features for note in feature.notes()))

@@ -88,12 +88,6 @@ class Metadata:
         )
 
 
-def _default(name: str, declared: Mapping[str, Any]) -> str:
-    """Return what an option is when nobody gives it.  Raises `ValueError`."""
-    otherwise = "false" if declared.get("type") == "boolean" else ""
-    return option(declared.get("default", otherwise), f"options: {told(name)}")
-
-
 def _object(document: Mapping[str, Any], key: str) -> dict[str, Any]:
     found = document.get(key) or {}
     if not isinstance(found, dict) or len(found) > _MOST_VARIABLES:

@@ -7,6 +7,7 @@ it leads elsewhere.  A project's folder may be one that a guest writes to at thi
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import stat
@@ -31,9 +32,9 @@ _CHUNK = 1 << 20
 _LINKS = "a feature is made of files and folders alone"
 
 
-def counts(what: str, reserve: Reserve) -> Part:
-    """Return what counts the files and bytes of the feature `what`."""
-    return Unpacking(reserve, bytes_=MOST_BYTES, members=MOST_FILES, memory=_MOST_MEMORY).part(what)
+def counting(reserve: Reserve, most: int = MOST_BYTES) -> Unpacking:
+    """Return what counts the files of one feature, and its bytes, of which there may be `most` at most."""
+    return Unpacking(reserve, bytes_=min(most, MOST_BYTES), members=MOST_FILES, memory=_MOST_MEMORY)
 
 
 def unpack_feature(archive: FileSlice, folder: Path, scratch: Path, part: Part) -> None:
@@ -107,7 +108,7 @@ def copy_context(project: Path, source: Path, folder: Path, reserve: Reserve) ->
                 target.mkdir(parents=True, exist_ok=True)
                 folders.append((target, stat.S_IMODE(status.st_mode) | stat.S_IRWXU))  # else nobody could remove it
             elif stat.S_ISLNK(status.st_mode):
-                target.symlink_to(os.readlink(name.rpartition("/")[2], dir_fd=place))
+                target.symlink_to(_link(name, place))
             elif stat.S_ISREG(status.st_mode):
                 reserve.check(status.st_size)
                 with _opened(name, place) as content:
@@ -118,7 +119,10 @@ def copy_context(project: Path, source: Path, folder: Path, reserve: Reserve) ->
 
 
 def read_below(project: Path, path: Path, most: int) -> bytes:
-    """Return the file `path` below `project`, which is no link.  Raises `DataError` for more than `most` bytes."""
+    """Return the file `path` below `project`, which is no link.
+
+    Raises `DataError` for more than `most` bytes, and for what cannot be read.
+    """
     place = _open_folder(project, path.parent)
     try:
         with _opened(path.name, place) as content:
@@ -139,7 +143,7 @@ def tree_digest(folder: Path) -> Digest:
                 for start in range(0, file.size, _CHUNK):
                     content.update(file.pread(_CHUNK, start))
         elif stat.S_ISLNK(status.st_mode):
-            content.update(os.fsencode(os.readlink(name.rpartition("/")[2], dir_fd=place)))
+            content.update(os.fsencode(_link(name, place)))
         elif not stat.S_ISDIR(status.st_mode):
             continue
         mode = status.st_mode | (stat.S_IRWXU if stat.S_ISDIR(status.st_mode) else 0)  # as copies have it
@@ -151,16 +155,23 @@ def tree_digest(folder: Path) -> Digest:
 def _walk(top: Path, folder: Path) -> Iterator[tuple[str, os.stat_result, int]]:
     """Yield what is in `folder` and below it, in an order that is always the same: name, status, its open folder.
 
-    `folder` is `top` or below it, and comes first, as ``.``.  No link below `top` is followed.
+    `folder` is `top` or below it, and comes first, as ``.``.  No link below `top` is followed.  Raises `DataError` for
+    what cannot be read, or is gone meanwhile.
     """
+
+    def cannot(error: OSError) -> None:
+        raise error
+
     fd = _open_folder(top, folder)
     try:
         yield ".", os.fstat(fd), fd
-        for here, folders, files, place in os.fwalk(".", dir_fd=fd, follow_symlinks=False):
+        for here, folders, files, place in os.fwalk(".", dir_fd=fd, follow_symlinks=False, onerror=cannot):
             folders.sort()
             for name in sorted([*folders, *files]):
                 status = os.stat(name, dir_fd=place, follow_symlinks=False)
                 yield os.path.normpath(f"{here}/{name}"), status, place
+    except OSError as error:
+        raise _unreadable(folder, error) from None
     finally:
         os.close(fd)
 
@@ -169,25 +180,47 @@ def _open_folder(top: Path, folder: Path) -> int:
     """Open `folder`, which is `top` or below it, without following a link below `top`."""
     try:
         parts = folder.resolve().relative_to(top.resolve()).parts
+        fd = os.open(top, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        for part in parts:
+            outer, fd = fd, -1
+            try:
+                fd = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=outer)
+            finally:
+                os.close(outer)
+        return fd
     except ValueError:
         raise DataError(f"{folder} leads out of {top}") from None
-    fd = os.open(top, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    for part in parts:
-        outer, fd = fd, -1
-        try:
-            fd = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=outer)
-        finally:
-            os.close(outer)
-    return fd
+    except (OSError, RuntimeError) as error:
+        raise _unreadable(folder, error) from None
 
 
 @contextlib.contextmanager
 def _opened(name: str, place: int) -> Iterator[FileSlice]:
     """Yield the regular file whose last name is that of `name`, in the open folder `place`."""
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-    fd = os.open(name.rpartition("/")[2], flags, dir_fd=place)
+    try:
+        fd = os.open(name.rpartition("/")[2], flags, dir_fd=place)
+    except OSError as error:
+        raise _unreadable(name, error) from None
     try:
         status = os.fstat(fd)
         yield FileSlice(fd, 0, status.st_size if stat.S_ISREG(status.st_mode) else 0)
     finally:
         os.close(fd)
+
+
+def _link(name: str, place: int) -> str:
+    """Return where the link leads whose last name is that of `name`, in the open folder `place`."""
+    try:
+        return os.readlink(name.rpartition("/")[2], dir_fd=place)
+    except OSError as error:
+        raise _unreadable(name, error) from None
+
+
+def _unreadable(path: Path | str, error: OSError | RuntimeError) -> DataError:
+    """Return the error for what cannot be read; the system names the file that it is about, if it is another one."""
+    number = error.errno if isinstance(error, OSError) else errno.ELOOP
+    why = "it is a link, or below one" if number == errno.ELOOP else os.strerror(number or errno.EIO)
+    inner = getattr(error, "filename", None)
+    name = f"{path}: {inner}" if inner and str(inner) != str(path) else str(path)
+    return DataError(f"{told(name)} cannot be read: {why}", hint="a project's files are read as they are: mend that")

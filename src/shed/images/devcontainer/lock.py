@@ -6,6 +6,7 @@ Source: https://github.com/devcontainers/spec/blob/main/docs/specs/devcontainer-
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from shed.devjson import load
 from shed.errors import DataError
 from shed.fsutil import atomic_write, public_mode
 from shed.images.devcontainer.feature import Feature
+from shed.images.devcontainer.files import read_below
 from shed.images.devcontainer.order import without_version
 from shed.oci.digest import Digest, is_digest
 from shed.untrusted import told
@@ -25,16 +27,17 @@ def lock_path(file: Path) -> Path:
     return file.with_name(f"{'.' if file.name.startswith('.') else ''}devcontainer-lock.json")
 
 
-def read_lock(path: Path) -> dict[str, Digest]:
+def read_lock(project: Path, path: Path) -> dict[str, Digest]:
     """Return the digest of the manifest that each name stands for, in small letters; nothing without a file.
+
+    `path` is below the folder `project`, and no link of it is followed.
 
     Raises `DataError`.
     """
-    try:
-        with path.open("rb") as file:
-            found = load(file.read(_MOST_FILE + 1)).get("features")
-    except FileNotFoundError:
+    if not os.path.lexists(path):
         return {}
+    try:
+        found = load(read_below(project, path, _MOST_FILE)).get("features")
     except ValueError as error:
         raise DataError(f"{path}: {error}", hint="remove it, and write it again: --lock") from None
     if not isinstance(found, dict):

@@ -7,13 +7,14 @@ machine that was not allowed, and nothing of it runs outside of the builder.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from shed import devjson
 from shed.errors import DataError, NotFoundError, UsageError
+from shed.images.devcontainer.files import read_below
 from shed.images.devcontainer.values import Options, parse_options, texts
 from shed.sizes import parse_size
 from shed.untrusted import told
@@ -81,8 +82,12 @@ class Project:
         return [word for word in words if isinstance(word, str) and _EXTENSION.fullmatch(word)][:_MOST_FEATURES]
 
 
-def read_project(folder: Path, local: Mapping[str, str] | None = None) -> Project:
+def read_project(
+    folder: Path, local: Mapping[str, str] | None = None, allowed: Collection[str] | None = None
+) -> Project:
     """Return what the project in `folder` asks for; `local` are the variables of this machine that it may read.
+
+    `allowed` are the names that it may read, set or not (default: those of `local`).
 
     Raises `NotFoundError` without a ``devcontainer.json``, and `DataError` for what it should not say.
     """
@@ -97,17 +102,18 @@ def read_project(folder: Path, local: Mapping[str, str] | None = None) -> Projec
     try:
         if not file.resolve().is_relative_to(folder.resolve()):
             raise ValueError("it is a link that leads out of the project's folder")
-        with file.open("rb") as opened:
-            document = devjson.load(opened.read(devjson.MOST_FILE + 1))
-        return _project(folder, file, document, local or {})
-    except ValueError as error:
+        document = devjson.load(read_below(folder, file.resolve(), devjson.MOST_FILE))
+        return _project(folder, file, document, local or {}, allowed)
+    except (ValueError, OSError, RuntimeError) as error:
         raise DataError(f"{file}: {error}", hint="see https://containers.dev/implementors/json_reference/") from None
 
 
-def _project(folder: Path, file: Path, document: Mapping[str, Any], local: Mapping[str, str]) -> Project:
+def _project(
+    folder: Path, file: Path, document: Mapping[str, Any], local: Mapping[str, str], allowed: Collection[str] | None
+) -> Project:
     notes = [
         f"it may not read your variable {told(name)}: --local-env {told(name)} lets it"
-        for name in sorted(devjson.local_names(document) - local.keys())
+        for name in sorted(devjson.local_names(document).difference(local if allowed is None else allowed))
     ]
     features = document.get("features") or {}
     if not isinstance(features, dict) or len(features) > _MOST_FEATURES:
@@ -172,7 +178,11 @@ def below(folder: Path, start: Path, path: object, what: str) -> Path:
     """
     if not isinstance(path, str) or not path or "\0" in path:
         raise ValueError(f"{what} is not a path")
-    found, top = (start / path).resolve(), folder.resolve()
+    try:
+        found, top = (start / path).resolve(), folder.resolve()
+        found.exists()
+    except (OSError, RuntimeError):  # too long, or links without an end
+        raise ValueError(f"{what}: {told(path)} is no path that can be followed") from None
     if not found.is_relative_to(top):
         raise ValueError(f"{what}: {told(path)} leads out of the project's folder")
     return found
@@ -227,6 +237,8 @@ def _local_env(document: Mapping[str, Any], local: Mapping[str, str]) -> dict[st
             raise ValueError(f"{key} does not hold keys and values")
         for name, value in members.items():
             if devjson.local_names(value) & local.keys():
+                if not isinstance(value, str):
+                    raise ValueError(f"{key}: {told(name)} is not a text")
                 filled, unknown = devjson.fill(value, local)
                 if not unknown:
                     found[name] = filled

@@ -117,14 +117,14 @@ def write_context(folder: Path, project: Project, features: Sequence[Feature], s
     if isinstance(project.document.get("customizations"), dict):
         own["customizations"] = project.document["customizations"]
     noted = [*before, *({"id": feature.name, **feature.metadata.kept} for feature in features)]
-    label = json.dumps([*noted, own])
+    label = f"LABEL {METADATA_LABEL}={_quoted(json.dumps([*noted, own]), keep='')}"
     run = [{key: each[key] for key in ("id", *_IN_SHED) if key in each} for each in noted]
     if len(label) > _MOST_LABEL:
         raise DataError(f"what the features say of themselves is longer than {_MOST_LABEL} characters")
     (folder / "devcontainer.json").write_text(json.dumps({"metadata": [each for each in run if each.keys() - {"id"}]}))
     lines += [
         f"COPY --chown=0:0 devcontainer.json {METADATA}",
-        f"LABEL {METADATA_LABEL}={_quoted(label, keep='')}",
+        label,
         f"USER {users.remote}",
     ]
     file = folder / "Containerfile"

@@ -5,14 +5,15 @@ Published ones are artifacts of a registry: https://containers.dev/implementors/
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from shed.budget import Budget
 from shed.errors import DataError, UsageError
 from shed.images.devcontainer.feature import METADATA, SCRIPT, Feature, Metadata
-from shed.images.devcontainer.files import copy_feature, counts, tree_digest, unpack_feature
+from shed.images.devcontainer.files import copy_feature, counting, tree_digest, unpack_feature
 from shed.images.devcontainer.order import Key, install_order, without_version
 from shed.images.devcontainer.project import Project, below
 from shed.images.devcontainer.values import Options
@@ -24,6 +25,7 @@ from shed.oci.fields import Fields, decode_object
 from shed.oci.registry.client import Repository
 from shed.oci.registry.reference import DOCKER_HUB, Reference, parse_reference
 from shed.oci.store import LayoutStore
+from shed.oci.unpack_limits import Unpacking
 from shed.progress import Progress
 from shed.text import visible
 from shed.untrusted import told
@@ -33,6 +35,8 @@ LAYER_TYPE = "application/vnd.devcontainers.layer.v1+tar"
 MOST_ARCHIVE = 64 << 20
 """Most bytes of a feature as it is published."""
 _MOST_FEATURES = 100
+MOST_UNPACKED = 2 << 30
+"""Most bytes that all features of a project may come to; archives that are unpacked on the way count, too."""
 _FOLDER = ("./", "../")
 _WRITE = "write REGISTRY/NAMESPACE/ID:VERSION"
 
@@ -64,6 +68,9 @@ class Resolver:
         self._locked = locked
         self._progress = progress
         self._found: dict[str, _Found] = {}
+        self._pulled: dict[Digest, tuple[Metadata, Path]] = {}
+        """By manifest: several names may mean one."""
+        self._left = MOST_UNPACKED
 
     def run(self) -> list[Feature]:
         """Return the features in the order in which they are installed.
@@ -96,6 +103,8 @@ class Resolver:
         if not own and name.startswith(_FOLDER):
             raise UsageError(f"a published feature cannot depend on {name}, which is a folder")
         if name not in self._found:
+            if len(self._found) == _MOST_FEATURES:
+                raise UsageError(f"there are more than {_MOST_FEATURES} names of features, with what they depend on")
             self._found[name] = self._fetch(name)
         found = self._found[name]
         return Feature(
@@ -127,7 +136,8 @@ class Resolver:
         if not source.is_dir():
             raise UsageError(f"{what} is not a folder of the project")
         folder = self._new_folder()
-        copy_feature(self._project.folder, source, folder, counts(what, self._store.reserve))
+        with self._unpacking() as unpacking:
+            copy_feature(self._project.folder, source, folder, unpacking.part(what))
         return _Found(without_version(name), "", tree_digest(folder), None, _metadata(folder, what), folder)
 
     @told_plainly()
@@ -138,13 +148,22 @@ class Resolver:
         self._progress.phase("features", f"getting {what}")
         with Repository(reference, private_hosts=self._store.limits.private_hosts) as repository:
             manifest = repository.get_manifest(reference.target)
-            layer = _layer(manifest.data, what)
-            folder, scratch = self._new_folder(), self._store.scratch()
-            with Spool(scratch, Budget(layer.size)) as spool:
-                repository.fetch_blob(layer.digest, spool, size=layer.size)
-                unpack_feature(spool.finish(), folder, scratch, counts(what, self._store.reserve))
-        resource = without_version(reference.name)
-        return _Found(resource, reference.tag, manifest.digest, manifest.digest, _metadata(folder, what), folder)
+            if manifest.digest not in self._pulled:
+                layer = _layer(manifest.data, what)
+                folder, scratch = self._new_folder(), self._store.scratch()
+                with Spool(scratch, Budget(layer.size)) as spool, self._unpacking() as unpacking:
+                    repository.fetch_blob(layer.digest, spool, size=layer.size)
+                    unpack_feature(spool.finish(), folder, scratch, unpacking.part(what))
+                self._pulled[manifest.digest] = _metadata(folder, what), folder
+        resource, (metadata, folder) = without_version(reference.name), self._pulled[manifest.digest]
+        return _Found(resource, reference.tag, manifest.digest, manifest.digest, metadata, folder)
+
+    @contextlib.contextmanager
+    def _unpacking(self) -> Iterator[Unpacking]:
+        """Yield what counts one feature, and take that from what the project may have."""
+        unpacking = counting(self._store.reserve, self._left)
+        yield unpacking
+        self._left -= unpacking.unpacked
 
     def _new_folder(self) -> Path:
         return self._place / str(len(self._found) + 1) / "feature"
