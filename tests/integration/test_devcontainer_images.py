@@ -222,7 +222,7 @@ def test_what_a_foreign_dockerfile_does_not_get(
     """Files of the host by the name of an image, whatever else reads the name; and a password of a proxy."""
     for key, value in containers.env.items():
         monkeypatch.setenv(key, value)
-    monkeypatch.delenv("REGISTRY_AUTH_FILE", raising=False)
+    monkeypatch.delenv("DOCKER_CONFIG", raising=False)
     monkeypatch.setenv("HTTP_PROXY", "http://me:password@127.0.0.1:9")
     context = tmp_path / "context"
     context.mkdir()

@@ -87,7 +87,12 @@ def test_force_of_a_create_builds_nothing_anew(folder: Path, monkeypatch: pytest
     """It is about the memory of the host."""
     given: list[Any] = []
     built = command.BuiltProject(SimpleNamespace(reused=True), "", {})  # type: ignore[arg-type]
-    monkeypatch.setattr(command, "build_project", lambda *_, **more: given.append(more) or built)
+
+    def build(*_: object, **more: Any) -> command.BuiltProject:
+        given.append(more)
+        return built
+
+    monkeypatch.setattr(command, "build_project", build)
     command.project_of_shed(words(folder, force=True), Options())
     assert not any(more.get("force") for more in given)
     assert given
