@@ -254,10 +254,17 @@ async def test_copies_stay_in_the_users_folder(env: dict[str, str], tmp_path: Pa
 
         for place in ("../secret", "way-out/secret", "/etc/passwd", ".", "a/../..", "way-out"):
             assert "not in the folder" in await refused("upload", place)
-            assert "not in the folder" in await refused("download", place)
-        assert "there already" in await refused("download", "in.txt")
-        assert "hidden" in await refused("download", ".envrc")
-        assert "folder of out.txt is not there" in await refused("download", "nowhere/out.txt")
+        for place in (
+            "../secret",
+            "way-out/x",
+            "/etc/x",
+            ".",
+            ".envrc",
+            ".git/hooks/post-checkout",
+            "a/b",
+            "mise.toml",
+        ):
+            assert "next: " in await refused("download", place)
     assert {path.name for path in ours.iterdir()} == {"in.txt", "way-out"}
 
 

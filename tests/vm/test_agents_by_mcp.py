@@ -70,8 +70,9 @@ async def test_an_agent_fixes_a_failing_test(machine: Machine, tmp_path: Path) -
         await someone.do("copy", direction="download", local="sum.sh", path="sum.sh")
         for path in ("out", "link"):
             await someone.refused("copy", direction="download", local="other", path=path)
-        await someone.do("copy", direction="upload", local="sum.sh", path="again.sh")
-        assert (await someone.do("exec", command="./again.sh 2 3")).endswith("\n5\n")
+        await someone.refused("copy", direction="download", local=".git/hooks/post-checkout", path="sum.sh")
+        await someone.do("copy", direction="upload", local="from-sheds/sum.sh", path="again.sh")
+        assert (await someone.do("exec", command="sh again.sh 2 3")).endswith("\n5\n")
         await someone.do("exec", command="exec python3 -m http.server 8000", background=True)
         url = await someone.do("ports", port=8000)
         await eventually(someone, "ports", {}, has="8000")
@@ -88,7 +89,7 @@ async def test_an_agent_fixes_a_failing_test(machine: Machine, tmp_path: Path) -
         calling.cancel()
         await eventually(someone, "exec", look, has="none")
         assert "running" in await someone.do("list")
-    assert [path.name for path in ours.iterdir()] == ["sum.sh"]
-    assert (ours / "sum.sh").read_text() == SUM.replace("-", "+")
+    assert [str(path.relative_to(ours)) for path in ours.rglob("*")] == ["from-sheds", "from-sheds/sum.sh"]
+    assert (ours / "from-sheds/sum.sh").read_text() == SUM.replace("-", "+")
     assert name not in machine.shed("list", "--json")
     assert "checkpoint" not in machine.shed("snapshot", "list", "--json")

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     option(
         "--allow-repo", "URL", "repository, or beginning of its URL, that it may clone; can be repeated", repeat=True
     ),
-    option("--local-dir", "DIR", "folder of this machine to and from which it may copy files", once=True),
+    option("--local-dir", "DIR", "folder from which it may copy files, and to DIR/from-sheds", once=True),
     option("--most-sheds", "N", "sheds that it may have at one time (default: 4)", convert=values.count, default=4),
     option("--cpus", "N", "processors of all its sheds together (default: 8)", convert=values.count, default=8),
     option("--memory", "SIZE", "memory of all its sheds together (default: 8G)", convert=values.memory, default=8192),
@@ -75,8 +75,6 @@ def _grant(args: Any) -> Grant:
     from shed.names import check_shed_name
 
     folder = None if args.local_dir is None else Path(args.local_dir).absolute()
-    if folder is not None and not folder.is_dir():
-        raise UsageError(f"{folder} is not a folder", code="INVALID_LOCAL_DIR", hint="name an existing folder")
     return Grant(
         sheds=tuple(check_shed_name(name) for name in args.shed),
         images=tuple(args.allow_image),

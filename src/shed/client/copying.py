@@ -115,6 +115,8 @@ class Copy:
         self._on_event = on_event
         self._on_start = on_start
         self._copied = self._content = 0
+        self._given_up = False
+        self._executions: list[Execution] = []
 
     def run(self) -> int:
         """Copy; return how many bytes are in the files, or how many of tar went by where one end is a stream.
@@ -137,6 +139,12 @@ class Copy:
                 raise problem
         return self._copied if self._source.is_stream or self._target.is_stream else self._content
 
+    def give_up(self) -> None:
+        """Have `run`, in another thread, fail, whatever the sheds do."""
+        self._given_up = True
+        for execution in [*self._executions]:
+            execution.hang_up()
+
     def _send_all(self, sending: int, problems: list[BaseException]) -> None:
         with open(sending, "wb", buffering=0) as out:
             try:
@@ -156,7 +164,7 @@ class Copy:
         else:
             with _explained(source):
                 self._content = archive.pack(
-                    source.path, cast(BinaryIO, _Counted(out, self._count)), follow=self._follow, warn=self._warn
+                    source.path, cast(BinaryIO, Counted(out, self._count)), follow=self._follow, warn=self._warn
                 )
 
     def _receive(self, incoming: BinaryIO) -> None:
@@ -168,14 +176,14 @@ class Copy:
             do = "extract" if self._source.is_stream else "unpack"
             self._in_shed(target, [do, target.path, called, *self._options], stdin=incoming.fileno())
         else:
-            counted = _Counted(incoming, self._count)
+            counted = Counted(incoming, self._count)
             with _explained(target):
                 self._content = archive.unpack(
                     counted, target.path, called=called, owners=bool(self._options), warn=self._warn
                 )
 
     def _pass_on(self, source: BinaryIO, target: BinaryIO) -> None:
-        counted = _Counted(source, self._count)
+        counted = Counted(source, self._count)
         while data := counted.read(_READ):
             _write_all(target, data)
 
@@ -190,6 +198,9 @@ class Copy:
                 user=self._user,
                 on_start=lambda: self._on_start(place.name),
             ) as execution:
+                self._executions.append(execution)
+                if self._given_up:
+                    execution.hang_up()
                 ended = execution.run(
                     stdin=stdin, stdout=said.fileno() if stdout is None else stdout, stderr=said.fileno()
                 )
@@ -225,7 +236,7 @@ class Copy:
         self._on_event(BytesEvent("copied", self._copied, None))
 
 
-class _Counted:
+class Counted:
     """A pipe's end that tells how many bytes go through it.
 
     What it reads is as much as was asked for, until the end.

@@ -62,6 +62,11 @@ def leads_out(path: str, target: str, hooks: Hooks) -> str:
     return ""
 
 
+def is_hidden(name: str) -> bool:
+    """Tell whether some file system may take a name for one that begins with a dot."""
+    return name.startswith(".") or _fold(name).startswith(".")
+
+
 def is_git(name: str) -> bool:
     """Tell whether some file system may take a name for `.git`."""
     if name.isascii() and name[:1] not in {".", "g", "G"}:

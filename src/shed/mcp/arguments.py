@@ -28,7 +28,7 @@ FilePath = Annotated[
 LocalPath = Annotated[
     str,
     Meta(min_length=1, max_length=MOST_PATH, pattern=r"^[^\x00]+$(?!\n)"),
-    says("Path below the user's folder, such as results/out.txt."),
+    says("Path below the user's folder, without links; for a download one new name."),
 ]
 Command = Annotated[str, Meta(min_length=1, max_length=MOST_COMMAND, pattern=r"^[^\x00]+$(?!\n)")]
 Base = Annotated[str, Meta(min_length=1, max_length=256, pattern=r"^[^\x00]+$(?!\n)")]
@@ -119,7 +119,7 @@ class Find(Body, kw_only=True, frozen=True, forbid_unknown_fields=True):
 
 
 class Copy(Body, kw_only=True, frozen=True, forbid_unknown_fields=True):
-    """Copy a file or folder from the user's folder into a shed, or back: under a new name, without hidden files."""
+    """Copy a file or folder from the user's folder into a shed, or back into from-sheds there; no hidden files come."""
 
     direction: Literal["upload", "download"]
     local: LocalPath

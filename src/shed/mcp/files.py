@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import tempfile
 import threading
-from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
 from shed.client.address import Address
-from shed.client.copying import Copy, Place
-from shed.errors import DataError, NotFoundError, ShedError, UnavailableError, UsageError
+from shed.client.copying import Place
+from shed.client.exchange import Exchange, Exchanged, check_incoming
+from shed.errors import DataError, ForbiddenError, NotFoundError, ShedError, UnavailableError, UsageError
 from shed.mcp.shell import Shell
 from shed.progress import BytesEvent, Event
 from shed.sizes import format_size
@@ -24,7 +22,6 @@ MOST_FILE = 2 << 20
 MOST_COPY = 1 << 30
 """Bytes that one copy may take."""
 MOST_FOUND = 200
-Carry = Callable[[Place, Place], None]
 _LINE = 300
 """Characters of a line that was found."""
 _SLACK = 4096
@@ -58,7 +55,8 @@ find "$@" | head -n "$n" | cut -c "1-$c"
 class Files:
     """The files of sheds on the server at `address`."""
 
-    def __init__(self, address: Address, run: Shell) -> None:
+    def __init__(self, address: Address, run: Shell, folder: Path | None = None) -> None:
+        self._exchange = Exchange(folder) if folder else None
         self._address = address
         self._shell = run
 
@@ -101,6 +99,8 @@ class Files:
             raise NotFoundError(f"that text is not in {told(path)}", hint="read the file: each blank and tab counts")
         if count > 1 and not everywhere:
             raise UsageError(f"that text is {count} times in {told(path)}", hint="give lines around it, too, or all")
+        if len(text) + count * (len(new) - len(old)) > MOST_FILE:
+            raise DataError(f"that would be more than {MOST_FILE} bytes", hint="change it with exec: sed, perl")
         await self.write(shed, path, text.replace(old, new))
         return count
 
@@ -115,26 +115,24 @@ class Files:
             lines[MOST_FOUND:] = [f"[the first {MOST_FOUND}; say more in path, name or text]"]
         return "\n".join(lines) or "nothing was found"
 
-    async def upload(self, shed: str, place: Path, path: str) -> None:
+    async def upload(self, shed: str, local: str, path: str) -> None:
         """Copy a file or folder of this machine into a shed."""
-        target = Place(shed, await self._whole(shed, path))
-        await self._copied(lambda carry: carry(Place("", str(place)), target))
+        await self._copied(Place("", local), Place(shed, await self._whole(shed, path)))
 
-    async def download(self, shed: str, path: str, place: Path) -> None:
-        """Copy a file or folder of a shed to `place`, where nothing is yet.
-
-        Links, and what has a hidden name, are refused: programs of this machine run some of that by themselves.
-        """
-        source = Place(shed, await self._whole(shed, path))
-        await self._copied(lambda carry: _fetch(carry, source, place))
+    async def download(self, shed: str, path: str, name: str) -> None:
+        """Copy a file or folder of a shed to `name` among what came from sheds, where nothing is yet."""
+        check_incoming(name)
+        await self._copied(Place(shed, await self._whole(shed, path)), Place("", name))
 
     async def _whole(self, shed: str, path: str) -> str:
         """Return the absolute path that `path` means from the working folder."""
         _, output = await self._shell.run(shed, "pwd", most=_SLACK)
         return str(PurePosixPath(output.decode(errors="replace").rstrip("\n") or "/", path))
 
-    async def _copied(self, work: Callable[[Carry], None]) -> None:
-        """Do `work` in a thread, which is told to give up when this is cancelled, or when too much comes."""
+    async def _copied(self, source: Place, target: Place) -> None:
+        """Copy in a thread, which gives up when this is cancelled, or when too much comes."""
+        if self._exchange is None:
+            raise ForbiddenError("this session may not use files of the user's machine", hint="use write and read")
         over = threading.Event()
 
         def watch(event: Event) -> None:
@@ -143,33 +141,12 @@ class Files:
             if isinstance(event, BytesEvent) and event.current > MOST_COPY:
                 raise DataError(f"that is more than {format_size(MOST_COPY)}", hint="copy less of it")
 
-        def carry(source: Place, target: Place) -> None:
-            Copy(lambda _: self._address, source, target, on_event=watch).run()
-
+        copy = Exchanged(self._exchange, self._address, source, target, on_event=watch)
         try:
-            await asyncio.to_thread(work, carry)
+            await asyncio.to_thread(copy.run)
         finally:
             over.set()
-
-
-def _fetch(carry: Carry, source: Place, place: Path) -> None:
-    name = told(place.name)
-    if os.path.lexists(place):
-        raise UsageError(f"{name} is there already", hint="choose another name")
-    if name.startswith("."):
-        raise UsageError(f"{name} has a hidden name", hint="choose one that does not begin with a dot")
-    if not place.parent.is_dir():
-        raise UsageError(f"the folder of {name} is not there", hint="choose one that is")
-    with tempfile.TemporaryDirectory(dir=place.parent, prefix=".shed-mcp-") as folder:
-        came = Path(folder) / place.name
-        carry(source, Place("", str(came)))
-        for found in (came, *came.rglob("*")):
-            name = str(found.relative_to(folder))
-            if found.is_symlink() or not (found.is_dir() or found.is_file()):
-                raise DataError(f"{told(name)} is no file", hint="leave out links: pack what you mean with tar")
-            if found.name.startswith("."):
-                raise DataError(f"{told(name)} has a hidden name", hint="leave it out: copy the files that you mean")
-        came.rename(place)
+            copy.give_up()
 
 
 def _named(path: str) -> str:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from shed.errors import ForbiddenError, NotFoundError, UsageError
+from shed.errors import ForbiddenError, NotFoundError
 from shed.untrusted import told
 
 _SHOWN = 100
@@ -45,24 +44,6 @@ class Grant:
         plain = ".." not in whole and whole.isprintable() and "\\" not in whole
         if not plain or not any(whole == one or whole.startswith(f"{one.rstrip('/')}/") for one in self.repos):
             raise _refused("repository", url, self.repos, "--allow-repo")
-
-    def place(self, path: str) -> Path:
-        """Return where `path` of the folder is, with no link on the way that leads out of it.
-
-        Raises `ForbiddenError`, and `UsageError` for what is no path.
-        """
-        if self.folder is None:
-            raise ForbiddenError("this session may not use files of the user's machine", hint="use write and read")
-        root = self.folder.resolve()
-        if "\0" in path or len(os.fsencode(path)) > 4096:
-            raise UsageError("that is not a path", hint="name a file below the folder, such as results/out.txt")
-        place = Path(os.path.realpath(root / path))
-        if place == root or not place.is_relative_to(root):
-            raise ForbiddenError(
-                f"{told(path, _SHOWN)} is not in the folder that this session may use",
-                hint="name a file below it, such as results/out.txt",
-            )
-        return place
 
 
 def check_allowed(what: str, asked: str | None, allowed: Sequence[str], flag: str) -> None:

@@ -58,7 +58,7 @@ class Session:
         self.api = AsyncApi(address)
         self._shell = Shell(address, self.word)
         self.commands = Commands(self._shell)
-        self.files = Files(address, self._shell)
+        self.files = Files(address, self._shell, grant.folder)
         self.sheds = {name: Held(check_shed_name(name), ours=False) for name in grant.sheds}
         self._making: list[Held] = []
         self._working: set[asyncio.Task[Any]] = set()

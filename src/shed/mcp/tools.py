@@ -9,6 +9,7 @@ from typing import Any, Generic, TypeVar
 
 from shed.api.base import Body
 from shed.client import patches
+from shed.client.exchange import INCOMING
 from shed.client.options import ShedOptions
 from shed.errors import BackendError, ShedError
 from shed.mcp import arguments as given
@@ -141,12 +142,12 @@ async def find(session: Session, asked: given.Find, tell: Sink) -> str:
 
 async def copy(session: Session, asked: given.Copy, tell: Sink) -> str:
     """Copy between the user's folder and a shed."""
-    place, shed = session.grant.place(asked.local), session.use(asked.shed).name
+    shed = session.use(asked.shed).name
     if asked.direction == "upload":
-        await session.files.upload(shed, place, asked.path)
+        await session.files.upload(shed, asked.local, asked.path)
         return f"copied {asked.local} to {asked.path} of {shed}"
-    await session.files.download(shed, asked.path, place)
-    return f"copied {asked.path} of {shed} to {asked.local}"
+    await session.files.download(shed, asked.path, asked.local)
+    return f"copied {asked.path} of {shed} to {INCOMING}/{asked.local} of the user's folder"
 
 
 async def diff(session: Session, asked: given.Diff, tell: Sink) -> str:
